@@ -1,0 +1,164 @@
+"""The rules of choke points: what may be used in one place only, or nowhere.
+
+Names are resolved through imports, and a mere reference counts as a use, so that an alias or
+a function passed as a value is seen too.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Final
+
+from tests.house.source import Source, within
+
+_DISK_NAMES: Final = re.compile(
+    r"os\.(chflags|chmod|chown|copy_file_range|fchmod|fchown|ftruncate|lchmod|lchown|link|makedirs|mkdir|mkfifo"
+    r"|mknod|posix_fallocate|pwritev?|remove|removedirs|removexattr|renames?|replace|rmdir|sendfile|setxattr"
+    r"|splice|symlink|truncate|unlink|utime|writev?)"
+    r"|shutil\.(?!(disk_usage|get_terminal_size|which)$)\w+"
+    r"|numpy\.(save\w*|lib\.format\.open_memmap)"
+)
+_DISK_METHODS: Final = re.compile(
+    r"l?chmod|hardlink_to|link_to|mkdir|rename|rmdir|symlink_to|tofile|touch|truncate|unlink|write_(bytes|text)"
+)
+_OPENERS: Final = re.compile(r"(builtins|bz2|codecs|gzip|io|lzma)\.open|io\.FileIO|os\.fdopen")
+_READING_FLAGS: Final = re.compile(r"O_(BINARY|CLOEXEC|DIRECTORY|NOATIME|NOFOLLOW|NONBLOCK|PATH|RDONLY)")
+_MODE: Final = re.compile(r"[rwaxbtU+]{1,4}")
+
+
+def disk(source: Source) -> list[str]:
+    """Uses of anything that changes the disk."""
+    found = _imported(source, "dbm", "shelve", "sqlite3", "tempfile")
+    found += _referenced(source, _DISK_NAMES.pattern, "writes to disk")
+    called = set()
+    for call, name in source.calls():
+        called.add(call.func)
+        if complaint := _opening(call, name):
+            found.append(source.at(call, complaint))
+    for node, name in source.references():
+        if _OPENERS.fullmatch(name) and node not in called:
+            found.append(source.at(node, f"{name} as a value can write"))
+        elif isinstance(node, ast.Attribute) and _is_disk_method(source, node):
+            found.append(source.at(node, f".{node.attr} writes to disk"))
+    return found
+
+
+def _opening(call: ast.Call, name: str) -> str:
+    """What is wrong with a call that opens, maps or replaces a file; empty if nothing is."""
+    mode = _argument(call, 1, "mode")
+    if _OPENERS.fullmatch(name) and not _reads(mode):
+        return f"{name} may write (mode {_spell(mode)})"
+    if name == "os.open" and not _reading_flags(_argument(call, 1, "flags")):
+        return "os.open may write"
+    access = _spell(_argument(call, 3, "access", "prot"))
+    if name == "mmap.mmap" and ("READ" not in access or "WRITE" in access):
+        return "mmap.mmap may write: say access=mmap.ACCESS_READ"
+    if name == "numpy.memmap" and _constant(_argument(call, 2, "mode")) not in ("r", "c"):
+        return "numpy.memmap may write: say mode='r'"
+    if name.endswith(".open") and not _OPENERS.fullmatch(name) and name != "os.open":
+        first = _constant(_argument(call, 0, "mode"))
+        if isinstance(first, str) and _MODE.fullmatch(first) and not set(first) <= set("rbt"):
+            return f".open({first!r}) writes to disk"
+    # str.replace takes two arguments, Path.replace one.
+    if name.endswith(".replace") and not name.startswith("os.") and len(call.args) == 1 and not call.keywords:
+        return ".replace with one argument renames a file"
+    return ""
+
+
+def _argument(call: ast.Call, place: int, *keywords: str) -> ast.expr | None:
+    for keyword in call.keywords:
+        if keyword.arg in keywords:
+            return keyword.value
+    return call.args[place] if place < len(call.args) else None
+
+
+def _constant(node: ast.expr | None) -> object:
+    return node.value if isinstance(node, ast.Constant) else None
+
+
+def _spell(node: ast.expr | None) -> str:
+    return "" if node is None else ast.unparse(node)
+
+
+def _reads(mode: ast.expr | None) -> bool:
+    value = _constant(mode)
+    return mode is None or (isinstance(value, str) and set(value) <= set("rbt"))
+
+
+def _reading_flags(flags: ast.expr | None) -> bool:
+    if flags is None:
+        return False
+    names = {node.attr for node in ast.walk(flags) if isinstance(node, ast.Attribute)}
+    names |= {node.id for node in ast.walk(flags) if isinstance(node, ast.Name)} - {"os"}
+    return bool(names) and all(map(_READING_FLAGS.fullmatch, names))
+
+
+def _is_disk_method(source: Source, node: ast.Attribute) -> bool:
+    """Whether this is a method that writes; members of ``os`` and of our modules are judged by name."""
+    owner = source.names.get(node.value.id, "") if isinstance(node.value, ast.Name) else ""
+    return bool(_DISK_METHODS.fullmatch(node.attr)) and not within(owner, "os", "theta")
+
+
+def _imported(source: Source, *modules: str) -> list[str]:
+    return [
+        source.at(node, f"imports {target}") for node, target in source.imports() if within(target, *modules)
+    ]
+
+
+def _referenced(source: Source, pattern: str, complaint: str) -> list[str]:
+    match = re.compile(pattern).fullmatch
+    return [source.at(node, f"{name} {complaint}") for node, name in source.references() if match(name)]
+
+
+def programs(source: Source) -> list[str]:
+    """Uses of anything that starts a program or another process."""
+    names = (
+        r"os\.(system|popen|startfile|exec\w+|spawn\w+|posix_spawnp?|fork|forkpty)"
+        r"|asyncio\.(subprocess(\..*)?|create_subprocess_\w+)"
+        r"|concurrent\.futures\.ProcessPoolExecutor"
+    )
+    modules = ("subprocess", "asyncio.subprocess", "multiprocessing", "pty", "pdb", "runpy", "webbrowser")
+    return _referenced(source, names, "starts a program") + _imported(source, *modules)
+
+
+def printing(source: Source) -> list[str]:
+    """Uses of anything that writes to a terminal or asks a person."""
+    names = (
+        r"builtins\.(print|input|breakpoint)|sys\.(__)?(stdin|stdout|stderr)(__)?"
+        r"|logging\.(basicConfig|StreamHandler)"
+    )
+    return _referenced(source, names, "belongs in theta.cli") + _imported(
+        source, "rich", "typer", "click", "getpass", "curses", "readline"
+    )
+
+
+def environment(source: Source) -> list[str]:
+    """Uses of the environment."""
+    return _referenced(source, r"os\.(environb?|getenvb?|putenv|unsetenv)", "reads the environment")
+
+
+def unsafe(source: Source) -> list[str]:
+    """Uses of anything that would run what a checkpoint or a repository says, or pull in a framework."""
+    found = _referenced(
+        source,
+        r"builtins\.(eval|exec|compile|__import__)|yaml\.(load|load_all|unsafe_\w+|full_\w+|Unsafe\w+)",
+        "can run what it reads",
+    )
+    found += _imported(source, "pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib")
+    found += _imported(source, "torch", "tensorflow", "jax", "flax", "keras", "transformers", "safetensors")
+    for call, _ in source.calls():
+        for keyword in call.keywords:
+            if keyword.arg == "allow_pickle" and _constant(keyword.value) is not False:
+                found.append(source.at(call, "allow_pickle runs what it reads"))
+    return found
+
+
+def numba(source: Source) -> list[str]:
+    """Imports of numba outside theta_native, and imports of theta_native that happen on import."""
+    found = [] if within(source.module, "theta_native") else _imported(source, "numba", "llvmlite")
+    if within(source.module, "theta"):
+        for node, target in source.imports(at_start=True):
+            if within(target, "theta_native"):
+                found.append(source.at(node, "import theta_native inside the function that needs it"))
+    return found

@@ -1,0 +1,60 @@
+"""The rule of layers: imports point downwards only."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.house.source import Source, within
+
+LAYERS: Final = (
+    ("theta.errors", "theta.dtypes", "theta._fs", "theta._version"),
+    ("theta_native",),
+    ("theta.codecs", "theta.formats"),
+    ("theta.git",),
+    ("theta.store",),
+    ("theta.merging",),
+    ("theta.porcelain",),
+    ("theta",),
+    ("theta.cli",),
+    ("theta.__main__",),
+)
+"""From the bottom up; those of the lowest may import each other.
+
+``theta`` alone is ``theta/__init__.py``, the public API, not what lies in the package.
+"""
+
+
+def home_of(module: str) -> tuple[int, str] | None:
+    """The height and the layer of ``module``; ``None`` where it is not one of ours."""
+    if not within(module, "theta", "theta_native"):
+        return None
+    for height, layer in enumerate(LAYERS):
+        for name in layer:
+            if name != "theta" and within(module, name):
+                return height, name
+    height = next(height for height, layer in enumerate(LAYERS) if "theta" in layer)
+    return height, "theta"
+
+
+def unplaced(source: Source) -> list[str]:
+    """A module directly in ``theta/`` that the table of layers does not know."""
+    placed = home_of(source.module)
+    if placed and placed[1] == "theta" and source.module != "theta":
+        return [source.at(source.tree, "has no place in the layers; give it one in tests/house/layers.py")]
+    return []
+
+
+def upward_imports(source: Source) -> list[str]:
+    """Imports of a higher layer, of or of another package of the same layer."""
+    here = home_of(source.module)
+    if here is None:
+        return []
+    found = []
+    for node, target in source.imports():
+        there = home_of(target)
+        if there is None or there[1] == here[1]:
+            continue
+        bottom = here[0] == there[0] == 0
+        if there[0] >= here[0] and not bottom:
+            found.append(source.at(node, f"{here[1]} may not import {there[1]} ({target})"))
+    return found

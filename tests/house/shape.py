@@ -1,0 +1,75 @@
+"""The rules of shape: docstrings, annotations, and ceilings on length."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Final
+
+from tests.house.source import Source
+
+FILE_CEILING: Final = 800
+FUNCTION_CEILING: Final = 80
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def undocumented(source: Source) -> list[str]:
+    """A module without a docstring."""
+    return (
+        [] if ast.get_docstring(source.tree) else [source.at(source.tree, "does not start with a docstring")]
+    )
+
+
+def public(tree: ast.AST) -> Iterator[Function | ast.ClassDef]:
+    """The public functions, methods and classes: no underscore, not inside a function."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, Function | ast.ClassDef):
+            if not node.name.startswith("_"):
+                yield node
+                if isinstance(node, ast.ClassDef):
+                    yield from public(node)
+        elif isinstance(node, ast.If | ast.Try | ast.With):
+            yield from public(node)
+
+
+def unfinished(source: Source) -> list[str]:
+    """Public functions and classes without a docstring or without annotations."""
+    found = []
+    for node in public(source.tree):
+        if not ast.get_docstring(node) and not _is_overload(node):
+            found.append(source.at(node, f"{node.name} has no docstring"))
+        if isinstance(node, Function) and (missing := _unannotated(node)):
+            found.append(source.at(node, f"{node.name} lacks annotations of {', '.join(missing)}"))
+    return found
+
+
+def _is_overload(node: Function | ast.ClassDef) -> bool:
+    return any(ast.unparse(item).endswith(("overload", ".setter")) for item in node.decorator_list)
+
+
+def _unannotated(node: Function) -> list[str]:
+    given = node.args
+    arguments = [
+        *given.posonlyargs,
+        *given.args,
+        *given.kwonlyargs,
+        *filter(None, [given.vararg, given.kwarg]),
+    ]
+    names = [
+        entry.arg for entry in arguments if entry.annotation is None and entry.arg not in ("self", "cls")
+    ]
+    return names + ([] if node.returns else ["what it returns"])
+
+
+def too_long(source: Source) -> list[str]:
+    """Files and functions above the ceilings."""
+    found = []
+    if (lines := source.text.count("\n")) > FILE_CEILING:
+        found.append(source.at(source.tree, f"{lines} lines, above {FILE_CEILING}"))
+    for node in ast.walk(source.tree):
+        if isinstance(node, Function) and node.end_lineno:
+            length = node.end_lineno - node.lineno + 1
+            if length > FUNCTION_CEILING:
+                found.append(source.at(node, f"{node.name}: {length} lines, above {FUNCTION_CEILING}"))
+    return found

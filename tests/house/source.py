@@ -1,0 +1,137 @@
+"""Python files as the rules see them: a module name, a syntax tree, and where each name comes from."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from tests.support.environment import ROOT
+
+PRODUCT: Final = ("theta", "theta_native")
+"""The packages that are installed."""
+
+OURS: Final = (*PRODUCT, "tests", "bench")
+"""All packages of the repository."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One module."""
+
+    module: str
+    text: str
+    is_package: bool = False
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """The syntax tree."""
+        return ast.parse(self.text, self.module)
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """What each imported name stands for: ``{"np": "numpy", "replace": "os.replace"}``."""
+        found: dict[str, str] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    first = alias.name.partition(".")[0]
+                    found[alias.asname or first] = alias.name if alias.asname else first
+            elif isinstance(node, ast.ImportFrom):
+                base = self.base_of(node)
+                for alias in node.names:
+                    found[alias.asname or alias.name] = f"{base}.{alias.name}"
+        return found
+
+    def base_of(self, node: ast.ImportFrom) -> str:
+        """The absolute name of the module in ``from MODULE import ...``."""
+        if not node.level:
+            return node.module or ""
+        parts = self.module.split(".")
+        kept = parts[: len(parts) - node.level + self.is_package]
+        return ".".join([*kept, *filter(None, [node.module])])
+
+    def meaning(self, node: ast.expr) -> str:
+        """The dotted name that an expression stands for; a part that is not a name is ``?``.
+
+        ``r`` after ``from os import replace as r`` is ``os.replace``; ``open`` is
+        ``builtins.open`` unless the module has imported another; ``f(x).unlink`` is ``?.unlink``.
+        """
+        if isinstance(node, ast.Name):
+            return self.names.get(node.id, f"builtins.{node.id}")
+        if isinstance(node, ast.Attribute):
+            return f"{self.meaning(node.value)}.{node.attr}"
+        return "?"
+
+    def references(self) -> Iterator[tuple[ast.AST, str]]:
+        """Every name, attribute and imported member, with its meaning."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Name | ast.Attribute):
+                yield node, self.meaning(node)
+            elif isinstance(node, ast.ImportFrom):
+                yield from ((node, f"{self.base_of(node)}.{alias.name}") for alias in node.names)
+
+    def calls(self) -> Iterator[tuple[ast.Call, str]]:
+        """Every call with the meaning of what is called."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Call):
+                yield node, self.meaning(node.func)
+
+    def imports(self, *, at_start: bool = False) -> Iterator[tuple[ast.AST, str]]:
+        """Every module or member that is imported, absolute, those of ``importlib`` too.
+
+        ``at_start``: only what happens when the module is imported.
+        """
+        for node in _executed(self.tree) if at_start else ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from ((node, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield from ((node, f"{self.base_of(node)}.{alias.name}") for alias in node.names)
+            elif isinstance(node, ast.Call) and self.meaning(node.func) in _IMPORTERS and node.args:
+                first = node.args[0]
+                if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                    yield node, first.value
+
+    def at(self, node: ast.AST, complaint: str) -> str:
+        """A finding: where, and what is wrong."""
+        return f"{self.module}:{getattr(node, 'lineno', 1)}: {complaint}"
+
+
+_IMPORTERS: Final = ("importlib.import_module", "builtins.__import__")
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes that run on import: no function bodies, nothing under ``if TYPE_CHECKING``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            continue
+        yield node
+        yield from _executed(node)
+
+
+def snippet(text: str, module: str = "theta.store.example") -> Source:
+    """A module that exists only in a test."""
+    return Source(module, text)
+
+
+def sources(*packages: str) -> list[Source]:
+    """All modules of ``packages``."""
+    paths = [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
+    return [_load(path) for path in paths]
+
+
+def _load(path: Path) -> Source:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    is_package = parts[-1] == "__init__"
+    module = ".".join(parts[:-1] if is_package else parts)
+    return Source(module, path.read_text(encoding="utf-8"), is_package)
+
+
+def within(module: str, *packages: str) -> bool:
+    """Whether ``module`` is one of ``packages`` or lies in one."""
+    return any(module == package or module.startswith(f"{package}.") for package in packages)

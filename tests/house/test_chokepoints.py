@@ -1,0 +1,247 @@
+"""One module writes to disk, one starts programs, one package prints; some things nobody does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from tests.house import chokepoints
+from tests.house.source import PRODUCT, Source, snippet, sources, within
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A check and where it does not apply: in ``packages``, and for one finding in ``exceptions``."""
+
+    check: Callable[[Source], list[str]]
+    packages: tuple[str, ...] = ()
+    exceptions: tuple[tuple[str, str], ...] = ()
+
+    def findings(self, source: Source) -> list[str]:
+        """What breaks the rule in ``source``."""
+        if within(source.module, *self.packages):
+            return []
+        excused = [text for module, text in self.exceptions if module == source.module]
+        return [finding for finding in self.check(source) if not finding.endswith(tuple(excused))]
+
+
+RULES = {
+    "disk": Rule(
+        chokepoints.disk,
+        packages=("theta._fs",),
+        # the private directory of numba's cache: kernels stand below theta and cannot use theta._fs
+        exceptions=(("theta_native", ".mkdir writes to disk"),),
+    ),
+    "programs": Rule(chokepoints.programs, packages=("theta.git.run",)),
+    "printing": Rule(chokepoints.printing, packages=("theta.cli",)),
+    "environment": Rule(
+        chokepoints.environment,
+        packages=("theta.cli",),
+        exceptions=(
+            # NUMBA_CACHE_DIR must be set before numba is imported
+            ("theta_native", "os.environ reads the environment"),
+            # git inherits the user's environment, with theta's additions
+            ("theta.git.run", "os.environ reads the environment"),
+        ),
+    ),
+    "unsafe": Rule(chokepoints.unsafe),
+    "numba": Rule(chokepoints.numba),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_rule_holds(rule: str) -> None:
+    assert [finding for source in sources(*PRODUCT) for finding in RULES[rule].findings(source)] == []
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_exception_is_stale(rule: str) -> None:
+    check = RULES[rule].check
+    found = {source.module: check(source) for source in sources(*PRODUCT)}
+    for module, text in RULES[rule].exceptions:
+        assert any(finding.endswith(text) for finding in found[module]), f"{module} does not need: {text}"
+
+
+BAD = {
+    "disk": """
+        open('f', 'w')
+        open('f', mode='a')
+        open('f', 'r+b')
+        open('f', mode)
+        import io; io.open('f', 'x')
+        f = open
+        import os; os.open('f', os.O_WRONLY | os.O_CREAT)
+        import os; os.open('f', os.O_RDWR)
+        import os; os.open('f', flags)
+        import os; os.replace('a', 'b')
+        from os import replace as swap; swap('a', 'b')
+        import os; f = os.unlink
+        import os as o; o.makedirs('d')
+        import os; os.rename('a', 'b')
+        import os; os.remove('a')
+        import os; os.mkdir('a')
+        import os; os.truncate('a', 0)
+        import os; os.link('a', 'b')
+        import os; os.write(1, b'x')
+        import shutil; shutil.rmtree('d')
+        from shutil import copyfile; copyfile('a', 'b')
+        import tempfile
+        from tempfile import mkstemp
+        import sqlite3
+        path.write_text('x')
+        path.write_bytes(b'x')
+        path.touch()
+        path.unlink(missing_ok=True)
+        path.mkdir()
+        path.rename(other)
+        path.replace(other)
+        path.open('wb')
+        path.open(mode='r+')
+        (root / 'f').symlink_to(target)
+        from pathlib import Path; Path('f').write_text('x')
+        from pathlib import Path; f = Path.unlink
+        import mmap; mmap.mmap(fd, 0)
+        import numpy as np; np.memmap('f')
+        import numpy as np; np.memmap('f', np.uint8, 'r+')
+        import numpy as np; np.save('f', a)
+        array.tofile('f')
+    """,
+    "programs": """
+        import subprocess
+        from subprocess import run
+        import subprocess as s
+        import os; os.system('git')
+        from os import popen
+        from os import popen as p; p('git')
+        import os; os.execvp('git', ['git'])
+        import os; os.spawnl(0, 'git')
+        import os; os.posix_spawn('git', [], {})
+        import os; os.fork()
+        import asyncio.subprocess
+        from asyncio import subprocess
+        import asyncio; asyncio.create_subprocess_exec('git')
+        import multiprocessing
+        import importlib; importlib.import_module('subprocess')
+    """,
+    "printing": """
+        print('x')
+        say = print
+        input('?')
+        import sys; sys.stdout.write('x')
+        import sys; sys.stderr.flush()
+        from sys import stderr; stderr.write('x')
+        import sys; sys.__stdout__.write('x')
+        import sys; sys.stdin.read()
+        import rich
+        from rich.table import Table
+        import typer
+        import getpass
+        import logging; logging.basicConfig()
+    """,
+    "environment": """
+        import os; os.environ['HOME']
+        import os; os.getenv('HOME')
+        from os import environ; environ.get('HOME')
+        from os import getenv as g; g('HOME')
+        import os; os.putenv('A', 'b')
+    """,
+    "unsafe": """
+        import pickle
+        from pickle import loads
+        import _pickle
+        import marshal
+        eval('1')
+        exec('1')
+        run = eval
+        __import__('os')
+        import numpy as np; np.load('f', allow_pickle=True)
+        import numpy as np; np.load('f', allow_pickle=flag)
+        import yaml; yaml.load(text)
+        import yaml; yaml.unsafe_load(text)
+        from yaml import full_load; full_load(text)
+        import torch
+        def f(): from torch import load
+        import importlib; importlib.import_module('torch')
+    """,
+    "numba": """
+        import numba
+        from numba import njit
+        def f(): import numba
+        import theta_native
+        from theta_native.planes import split
+        class C: import theta_native
+    """,
+}
+
+GOOD = {
+    "disk": """
+        open('f')
+        open('f', 'rb')
+        path.open()
+        path.open('rb')
+        import os; os.open('f', os.O_RDONLY | os.O_CLOEXEC)
+        import shutil; shutil.which('git')
+        'text'.replace('a', 'b')
+        from dataclasses import replace; replace(thing, size=1)
+        from theta import _fs; _fs.rename('a', 'b')
+        from theta._fs import remove; remove('a')
+        items.remove(1)
+        import mmap; mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+        import numpy as np; np.memmap('f', np.uint8, 'r')
+        import os; os.stat('f')
+        import theta; theta.open('model.safetensors', 'main')
+    """,
+    "programs": """
+        from theta.git.run import Git
+        import os; os.getpid()
+        import os; os.kill(pid, 0)
+        from concurrent.futures import ThreadPoolExecutor
+    """,
+    "printing": """
+        import sys; sys.platform
+        import logging; logging.getLogger('theta').info('x')
+        import pprint; pprint.pformat(x)
+    """,
+    "environment": """
+        import os; os.getcwd()
+        environ = {}
+    """,
+    "unsafe": """
+        import json; json.loads(text)
+        import re; re.compile('x')
+        import numpy as np; np.load('f', allow_pickle=False)
+        import yaml; yaml.safe_load(text)
+        import pickletools
+    """,
+    "numba": """
+        def f(): import theta_native
+        def f(): from theta_native.planes import split
+        import numpy
+    """,
+}
+
+
+def _lines(table: dict[str, str]) -> list[tuple[str, str]]:
+    return [(rule, line.strip()) for rule, text in table.items() for line in text.strip().splitlines()]
+
+
+@pytest.mark.parametrize(("rule", "line"), _lines(BAD))
+def test_a_breach_is_seen(rule: str, line: str) -> None:
+    assert RULES[rule].findings(snippet(line))
+
+
+@pytest.mark.parametrize(("rule", "line"), _lines(GOOD))
+def test_a_lookalike_is_free(rule: str, line: str) -> None:
+    assert RULES[rule].findings(snippet(line)) == []
+
+
+def test_an_exception_excuses_one_thing_in_one_module() -> None:
+    make, remove = snippet("d.mkdir()", "theta_native"), snippet("d.unlink()", "theta_native")
+    assert RULES["disk"].findings(make) == []
+    assert len(RULES["disk"].findings(remove)) == 1
+    assert len(RULES["disk"].findings(snippet("d.mkdir()", "theta_native.planes"))) == 1
+    assert len(RULES["printing"].findings(snippet("print()", "theta.__main__"))) == 1
+    assert RULES["printing"].findings(snippet("print()", "theta.cli.add")) == []
+    assert RULES["numba"].findings(snippet("import numba", "theta_native.planes")) == []

@@ -1,0 +1,75 @@
+"""Imports point downwards only: cli, porcelain, merging, store, codecs and formats, kernels."""
+
+import pytest
+
+from tests.house.layers import unplaced, upward_imports
+from tests.house.source import PRODUCT, Source, snippet, sources
+
+
+def test_imports_point_downwards() -> None:
+    assert [finding for source in sources(*PRODUCT) for finding in upward_imports(source)] == []
+
+
+def test_every_module_has_a_layer() -> None:
+    assert [finding for source in sources(*PRODUCT) for finding in unplaced(source)] == []
+
+
+def test_the_modules_were_found() -> None:
+    assert {"theta", "theta._fs", "theta.errors", "theta_native"} <= {
+        source.module for source in sources(*PRODUCT)
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("theta.store.pack", "import theta.porcelain.add"),
+        ("theta.store.pack", "from theta.merging import states"),
+        ("theta.store.pack", "from ..merging import states"),
+        ("theta.store.pack", "from .. import merging"),
+        ("theta.store.pack", "def f():\n    from theta import porcelain"),
+        ("theta.store.pack", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import theta.cli"),
+        ("theta.store.pack", "import importlib\nimportlib.import_module('theta.cli.add')"),
+        ("theta.store.pack", "import theta"),
+        ("theta.git.run", "import theta.store"),
+        ("theta.codecs.dense", "import theta.formats"),
+        ("theta.formats.safetensors", "import theta.codecs.dense"),
+        ("theta.errors", "import theta_native"),
+        ("theta._fs", "from theta.git import run"),
+        ("theta_native.planes", "import theta.codecs"),
+        ("theta.porcelain.add", "from theta.cli import main"),
+        ("theta", "from theta import cli"),
+        ("theta.cli.add", "import theta.__main__"),
+    ],
+)
+def test_an_upward_arrow_is_seen(module: str, text: str) -> None:
+    assert len(upward_imports(snippet(text, module))) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("theta.__main__", "from theta.cli import main"),
+        ("theta.cli.add", "import theta\nimport theta.porcelain.add\nfrom . import table"),
+        (
+            "theta.store.pack",
+            "from theta.git import run\nfrom theta.codecs import dense",
+        ),
+        ("theta.store.pack", "from theta import _fs, errors, dtypes, _version\nfrom . import trees"),
+        ("theta._fs", "from theta.errors import DiskError"),
+        ("theta.codecs.dense", "from theta_native import planes"),
+        ("theta", "from theta.porcelain import add"),
+    ],
+)
+def test_a_downward_arrow_is_free(module: str, text: str) -> None:
+    assert upward_imports(snippet(text, module)) == []
+
+
+def test_a_relative_import_of_a_package_starts_at_the_package() -> None:
+    assert upward_imports(Source("theta.store", "from . import pack", is_package=True)) == []
+    assert len(upward_imports(Source("theta.store", "from .. import merging", is_package=True))) == 1
+
+
+def test_a_module_without_a_layer_is_seen() -> None:
+    assert len(unplaced(snippet("", "theta.helpers"))) == 1
+    assert unplaced(snippet("", "theta.store.helpers")) == []

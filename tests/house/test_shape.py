@@ -1,0 +1,52 @@
+"""Docstrings, annotations, and ceilings on the length of files and functions."""
+
+import pytest
+
+from tests.house import shape
+from tests.house.source import OURS, PRODUCT, snippet, sources
+
+
+def test_every_module_says_what_it_is() -> None:
+    assert [finding for source in sources(*OURS) for finding in shape.undocumented(source)] == []
+
+
+def test_files_and_functions_are_short() -> None:
+    assert [finding for source in sources(*OURS) for finding in shape.too_long(source)] == []
+
+
+def test_public_names_are_documented_and_annotated() -> None:
+    assert [finding for source in sources(*PRODUCT) for finding in shape.unfinished(source)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "complaints"),
+    [
+        ("def f() -> None:\n    pass", 1),
+        ("def f():\n    'Doc.'", 1),
+        ("def f(a, *b, c, **d) -> None:\n    'Doc.'", 1),
+        ("def f(a):\n    pass", 2),
+        ("async def f():\n    'Doc.'", 1),
+        ("class C:\n    pass", 1),
+        ("class C:\n    'Doc.'\n    def f(self) -> None:\n        pass", 1),
+        ("if True:\n    def f() -> None:\n        pass", 1),
+        ("def f(a: int) -> None:\n    'Doc.'\n    def inner(b): pass", 0),
+        ("def _f(a): pass\nclass _C:\n    def f(self): pass", 0),
+        ("class C:\n    'Doc.'\n    def __len__(self): return 0", 0),
+    ],
+)
+def test_an_unfinished_name_is_seen(text: str, complaints: int) -> None:
+    assert len(shape.unfinished(snippet(text))) == complaints
+
+
+def test_a_module_without_docstring_is_seen() -> None:
+    assert shape.undocumented(snippet("import os"))
+    assert shape.undocumented(snippet(""))
+    assert not shape.undocumented(snippet("'Doc.'"))
+
+
+def test_length_is_seen() -> None:
+    assert not shape.too_long(snippet("x = 1\n" * shape.FILE_CEILING))
+    assert shape.too_long(snippet("x = 1\n" * (shape.FILE_CEILING + 1)))
+    body = "    x = 1\n"
+    assert not shape.too_long(snippet("def f():\n" + body * (shape.FUNCTION_CEILING - 1)))
+    assert shape.too_long(snippet("def f():\n" + body * shape.FUNCTION_CEILING))

@@ -1,0 +1,48 @@
+"""Commands that need no kernel and no repository start without the heavy modules."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"llvmlite", "ml_dtypes", "numba", "numpy", "pygit2", "theta_native", "torch", "zstandard"}
+
+RUN = """
+import json, runpy, sys
+sys.argv = ["theta", *sys.argv[1:]]
+code = None
+try:
+    runpy.run_module("theta", run_name="__main__", alter_sys=True)
+except SystemExit as exit:
+    code = exit.code
+print(json.dumps([code, sorted(sys.modules)]), file=sys.__stderr__)
+"""
+
+
+def start(*args: str, before: str = "") -> tuple[object, set[str], str]:
+    """The exit code of ``theta ARGS``, the modules that it imported, and what it printed."""
+    command = [sys.executable, "-c", before + RUN, *args]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    code, modules = json.loads(done.stderr.splitlines()[-1])
+    return code, set(modules), done.stdout
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_nothing_heavy_is_imported(option: str) -> None:
+    code, modules, printed = start(option)
+    assert code in (None, 0)
+    assert printed.strip()
+    assert modules & HEAVY == set()
+    assert "theta" in modules
+
+
+def test_a_heavy_import_would_be_seen() -> None:
+    _, modules, _ = start("--version", before="import numpy\n")
+    assert "numpy" in modules & HEAVY
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    from theta._version import __version__
+
+    assert __version__ in start("--version")[2].split()

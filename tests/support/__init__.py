@@ -1,0 +1,9 @@
+"""Helpers that tests share: ``from tests.support import Repo, make_model``.
+
+Nothing here imports theta: a helper that shares code with what it checks proves nothing.
+"""
+
+from tests.support.models import make_model, mutate, random_tensors, read_model, real_model_path, sha256
+from tests.support.repos import Repo
+
+__all__ = ["Repo", "make_model", "mutate", "random_tensors", "read_model", "real_model_path", "sha256"]

@@ -1,0 +1,138 @@
+"""A session that nothing of the user's machine can reach, and that reaches nothing of the user's.
+
+The home directory, git's configuration, identity and clock, the terminal and the language are
+fixed, so that commit ids and printed text are constants.  ``check_isolation`` proves it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import pygit2
+from pygit2.enums import ConfigLevel
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+"""The top of the source tree."""
+
+EPOCH: Final = 1112911993
+"""The first commit of Git itself; a fixed clock starts here."""
+
+IDENTITY: Final = "Ada Tester <ada@example.com>"
+
+GIT_CONFIG: Final = """\
+[user]
+    name = Ada Tester
+    email = ada@example.com
+[init]
+    defaultBranch = main
+[gc]
+    # Commits of the fixed clock look decades old; those of a user are new, and their reflog keeps
+    # what they name alive.
+    reflogExpire = never
+    reflogExpireUnreachable = never
+[maintenance]
+    auto = false
+"""
+
+_DROPPED: Final = re.compile(
+    "CLICOLOR|CLICOLOR_FORCE|COLORTERM|EDITOR|EMAIL|FORCE_COLOR|LANGUAGE|LESS|NO_COLOR|PAGER"
+    "|PYTHONWARNINGS|TMUX|VISUAL|(GIT|GPG|LC|SSH|THETA|XDG)_.*"
+)
+
+
+def hermetic_environment(home: Path, base: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a test session: ``base`` without what would leak in."""
+    kept = {name: value for name, value in base.items() if not _DROPPED.fullmatch(name)}
+    search = [str(Path(sys.executable).parent), base.get("PATH", os.defpath)]
+    modules = [str(ROOT), *filter(None, [base.get("PYTHONPATH")])]
+    return kept | {
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "XDG_DATA_HOME": str(home / ".local" / "share"),
+        "XDG_STATE_HOME": str(home / ".local" / "state"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_AUTO_GC": "0",
+        "GIT_CEILING_DIRECTORIES": os.pathsep.join([str(ROOT), tempfile.gettempdir()]),
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_EDITOR": "true",
+        **dated(0),
+        "COLUMNS": "100",
+        "LINES": "40",
+        "TERM": "dumb",
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "PATH": os.pathsep.join(search),
+        "PYTHONPATH": os.pathsep.join(modules),
+        "NUMBA_CACHE_DIR": str(numba_cache(base)),
+    }
+
+
+def dated(ticks: int) -> dict[str, str]:
+    """Git's clock, ``ticks`` minutes after its start."""
+    moment = f"{EPOCH + 60 * ticks} +0000"
+    return {"GIT_AUTHOR_DATE": moment, "GIT_COMMITTER_DATE": moment}
+
+
+def numba_cache(base: Mapping[str, str]) -> Path:
+    """Where compiled kernels are kept: one private directory for all workers and sessions.
+
+    Its name is a digest of all kernel sources, because numba renews a cached kernel when its own
+    file changes but not when a kernel that it calls does; and of ``NUMBA_BOUNDSCHECK``, which
+    numba forgets when it looks a kernel up.
+    """
+    if chosen := base.get("NUMBA_CACHE_DIR"):
+        return Path(chosen)
+    digest = hashlib.sha256(base.get("NUMBA_BOUNDSCHECK", "").encode())
+    for source in sorted((ROOT / "theta_native").rglob("*.py")):
+        digest.update(source.read_bytes())
+    cache = Path(base.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "theta-tests" / "numba" / digest.hexdigest()[:16]
+
+
+def enter(home: Path) -> None:
+    """Make this process, and all that it starts, live in ``home``."""
+    environment = hermetic_environment(home, os.environ)
+    Path(environment["NUMBA_CACHE_DIR"]).mkdir(mode=0o700, parents=True, exist_ok=True)
+    (home / ".gitconfig").write_text(GIT_CONFIG)
+    os.environ.clear()
+    os.environ.update(environment)
+    # libgit2 read the old HOME when it was loaded.
+    for level, directory in search_paths(home).items():
+        pygit2.settings.search_path[level] = str(directory)
+
+
+def search_paths(home: Path) -> dict[ConfigLevel, Path]:
+    """Where libgit2 is to look for configuration of each level."""
+    return {
+        ConfigLevel.PROGRAMDATA: home / "none",
+        ConfigLevel.SYSTEM: home / "none",
+        ConfigLevel.XDG: home / ".config" / "git",
+        ConfigLevel.GLOBAL: home,
+    }
+
+
+def check_isolation(home: Path) -> None:
+    """Raise ``AssertionError`` where git or libgit2 would read anything outside ``home``."""
+    listing = ["git", "config", "--list", "--show-origin", "--name-only", "-z"]
+    fields = subprocess.run(listing, cwd=home, check=True, capture_output=True, text=True).stdout
+    origins = set(fields.split("\0")[:-1:2])
+    assert origins == {f"file:{home / '.gitconfig'}"}, f"git reads configuration from {origins}"
+    author = ["git", "var", "GIT_AUTHOR_IDENT"]
+    identity = subprocess.run(author, cwd=home, check=True, capture_output=True, text=True).stdout.strip()
+    assert identity == f"{IDENTITY} {EPOCH} +0000", f"git commits as {identity}"
+    for level, directory in search_paths(home).items():
+        found = pygit2.settings.search_path[level]
+        assert found == str(directory), f"libgit2 looks for {level.name} configuration in {found}"
+    assert Path.home() == home, f"the home directory is {Path.home()}"

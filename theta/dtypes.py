@@ -1,0 +1,86 @@
+"""The element types that theta knows, by the names that stand in a manifest.
+
+The names are those of the safetensors format in lower case, plus ``bytes`` for data that
+no format reader understands.  This table holds no numpy types, so that commands which only
+compare names start fast; :func:`numpy_dtype` imports what it needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Kind = Literal["float", "int", "uint", "bool", "complex", "packed", "bytes"]
+
+
+@dataclass(frozen=True)
+class DType:
+    """One element type: its name, its width in bits, and what the bits mean."""
+
+    name: str
+    bits: int
+    kind: Kind
+    numpy_name: str | None = None
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one storage unit; sub-byte types are stored in units of one byte."""
+        return max(1, self.bits // 8)
+
+    def nbytes(self, shape: Sequence[int]) -> int:
+        """Bytes of a tensor of ``shape``; raises ``ValueError`` where bits do not fill bytes."""
+        total = math.prod(shape) * self.bits
+        if total % 8:
+            raise ValueError(f"{math.prod(shape)} elements of {self.bits} bits do not fill whole bytes")
+        return total // 8
+
+
+_TABLE: Final = (
+    DType("bool", 8, "bool", "bool"),
+    DType("u8", 8, "uint", "uint8"),
+    DType("i8", 8, "int", "int8"),
+    DType("u16", 16, "uint", "uint16"),
+    DType("i16", 16, "int", "int16"),
+    DType("u32", 32, "uint", "uint32"),
+    DType("i32", 32, "int", "int32"),
+    DType("u64", 64, "uint", "uint64"),
+    DType("i64", 64, "int", "int64"),
+    DType("f16", 16, "float", "float16"),
+    DType("bf16", 16, "float", "bfloat16"),
+    DType("f32", 32, "float", "float32"),
+    DType("f64", 64, "float", "float64"),
+    DType("c64", 64, "complex", "complex64"),
+    DType("f8_e4m3", 8, "float", "float8_e4m3fn"),
+    DType("f8_e5m2", 8, "float", "float8_e5m2"),
+    DType("f8_e8m0", 8, "float", "float8_e8m0fnu"),
+    DType("f8_e4m3fnuz", 8, "float", "float8_e4m3fnuz"),
+    DType("f8_e5m2fnuz", 8, "float", "float8_e5m2fnuz"),
+    DType("f4", 4, "packed"),
+    DType("f6_e2m3", 6, "packed"),
+    DType("f6_e3m2", 6, "packed"),
+    DType("bytes", 8, "bytes", "uint8"),
+)
+
+DTYPES: Final[dict[str, DType]] = {entry.name: entry for entry in _TABLE}
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The numpy dtype of ``name`` (through ml_dtypes where numpy has none).
+
+    Raises ``KeyError`` for an unknown name and ``TypeError`` for packed sub-byte types.
+    """
+    import numpy as np
+
+    numpy_name = DTYPES[name].numpy_name
+    if numpy_name is None:
+        raise TypeError(f"{name} is packed below one byte and has no numpy type")
+    if numpy_name.startswith(("bfloat", "float8")):
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, numpy_name))
+    return np.dtype(numpy_name)

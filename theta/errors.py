@@ -1,0 +1,150 @@
+"""Errors that theta raises on purpose, and the exit code of each.
+
+Every error is one line for the user, an exit code with a name, and, where there is a way
+out, a hint.  Anything else that escapes is a bug in theta and is reported as one.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """The exit codes of the ``theta`` command; part of its interface."""
+
+    OK = 0
+    DIFFERENCES = 1
+    USAGE = 2
+    FAILED = 3
+    NOT_A_REPOSITORY = 10
+    UNSUPPORTED_REPOSITORY = 11
+    NO_IDENTITY = 12
+    NOT_FOUND = 13
+    WOULD_OVERWRITE = 14
+    NO_WORKTREE = 15
+    BUSY = 21
+    CHANGED_WHILE_READ = 22
+    BAD_MANIFEST = 23
+    NEWER_FORMAT = 24
+    NO_SPACE = 28
+    IO_ERROR = 29
+    UNTRUSTED_OWNER = 50
+    BUG = 70
+    CORRUPT = 90
+    MISSING_OBJECTS = 91
+    INTERRUPTED = 130
+
+
+class ThetaError(Exception):
+    """An error that is the user's to solve: one line, a hint, an exit code."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(ThetaError):
+    """The command line makes no sense."""
+
+    exit_code = ExitCode.USAGE
+
+
+class NotARepositoryError(ThetaError):
+    """There is no Git repository here."""
+
+    exit_code = ExitCode.NOT_A_REPOSITORY
+
+
+class UnsupportedRepositoryError(ThetaError):
+    """The repository uses a Git feature that theta cannot write safely."""
+
+    exit_code = ExitCode.UNSUPPORTED_REPOSITORY
+
+
+class IdentityError(ThetaError):
+    """Git does not know who the author is."""
+
+    exit_code = ExitCode.NO_IDENTITY
+
+
+class NotFoundError(ThetaError):
+    """A path, a revision or a tensor does not exist."""
+
+    exit_code = ExitCode.NOT_FOUND
+
+
+class WouldOverwriteError(ThetaError):
+    """A file that was not committed would be lost."""
+
+    exit_code = ExitCode.WOULD_OVERWRITE
+
+
+class NoWorktreeError(ThetaError):
+    """The command needs a working tree and the repository is bare."""
+
+    exit_code = ExitCode.NO_WORKTREE
+
+
+class BusyError(ThetaError):
+    """Another process holds a lock, or won a race."""
+
+    exit_code = ExitCode.BUSY
+
+
+class ChangedWhileReadError(ThetaError):
+    """A file changed or disappeared while theta read it; nothing was stored."""
+
+    exit_code = ExitCode.CHANGED_WHILE_READ
+
+
+class ManifestError(ThetaError):
+    """A manifest or another text of theta's format is malformed."""
+
+    exit_code = ExitCode.BAD_MANIFEST
+
+
+class NewerFormatError(ThetaError):
+    """Written by a newer theta than this one."""
+
+    exit_code = ExitCode.NEWER_FORMAT
+
+
+class NoSpaceError(ThetaError):
+    """The disk is full, or would be."""
+
+    exit_code = ExitCode.NO_SPACE
+
+
+class DiskError(ThetaError):
+    """The operating system could not read or write."""
+
+    exit_code = ExitCode.IO_ERROR
+
+
+class UntrustedOwnerError(ThetaError):
+    """The repository belongs to another user (CVE-2022-24765)."""
+
+    exit_code = ExitCode.UNTRUSTED_OWNER
+
+
+class CorruptError(ThetaError):
+    """Stored bytes are not what their digest says."""
+
+    exit_code = ExitCode.CORRUPT
+
+
+class MissingObjectsError(ThetaError):
+    """Objects that a checkpoint needs are not in this repository."""
+
+    exit_code = ExitCode.MISSING_OBJECTS
+
+
+class CodecError(CorruptError):
+    """An encoded chunk cannot be decoded: truncated, malformed or hostile."""
+
+
+class FormatError(ThetaError):
+    """A file is not what its container format demands; it is tracked as plain bytes."""
