@@ -1,0 +1,310 @@
+"""The only module that writes to disk.
+
+One seam for durability (fsync before rename, the directory after), for path safety in a
+worktree, for turning ``OSError`` into one clear line, and for fault injection: every step
+that changes the disk passes through :func:`_step`, where a test can stop the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from theta.errors import BusyError, DiskError, NoSpaceError, ThetaError, WouldOverwriteError
+
+Buffer = bytes | bytearray | memoryview
+
+on_step: Callable[[str, str], None] | None = None
+"""Called before each change of the disk with the operation and the path (fault injection)."""
+
+
+def _step(operation: str, path: str | Path) -> None:
+    if on_step is not None:
+        on_step(operation, str(path))
+
+
+@contextlib.contextmanager
+def translated(path: str | Path) -> Iterator[None]:
+    """Turn an ``OSError`` inside the block into :class:`NoSpaceError` or :class:`DiskError`."""
+    try:
+        yield
+    except OSError as error:
+        raise as_theta_error(error, path) from error
+
+
+def as_theta_error(error: OSError, path: str | Path) -> ThetaError:
+    """The theta error that says what ``error`` means for ``path``."""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return NoSpaceError(f"no space to write {path}: {reason}", hint="free some space and repeat the command")
+    return DiskError(f"{path}: {reason}")
+
+
+def fsync_dir(path: str | Path) -> None:
+    """Make the names in directory ``path`` durable; ignored where the file system cannot."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # network file systems answer EINVAL; nothing better exists there
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_dirs(path: str | Path, mode: int = 0o777) -> None:
+    """Create directory ``path`` and its parents."""
+    if not os.path.isdir(path):
+        _step("mkdir", path)
+        with translated(path):
+            os.makedirs(path, mode=mode, exist_ok=True)
+
+
+def remove(path: str | Path) -> None:
+    """Remove file ``path`` if it is there."""
+    _step("unlink", path)
+    with translated(path), contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def remove_empty_dir(path: str | Path) -> None:
+    """Remove directory ``path`` if it is empty."""
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+
+
+def remove_tree(path: str | Path) -> None:
+    """Remove a directory with all that is in it (used on theta's own temporaries only)."""
+    _step("rmtree", path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def rename(source: str | Path, target: str | Path) -> None:
+    """Rename ``source`` over ``target`` and make the new name durable."""
+    _step("rename", target)
+    with translated(target):
+        os.replace(source, target)
+        fsync_dir(Path(target).parent)
+
+
+def write_atomic(path: str | Path, data: Buffer, mode: int = 0o644, *, durable: bool = True) -> None:
+    """Write ``data`` to ``path`` so that a reader sees the old content or the new, never a mixture."""
+    with AtomicFile(path, mode=mode, durable=durable) as file:
+        file.write(data)
+
+
+class AtomicFile:
+    """A file that appears at ``path`` whole, when the ``with`` block ends well, or not at all.
+
+    The temporary stands in ``temp_dir`` (default: beside ``path``), which must be on the same
+    file system.  A killed process leaves the temporary, never a half-written ``path``.
+    """
+
+    def __init__(
+        self, path: str | Path, *, temp_dir: str | Path | None = None, mode: int = 0o644, durable: bool = True
+    ) -> None:
+        self.path = Path(path)
+        self._mode = mode
+        self._durable = durable
+        directory = Path(temp_dir) if temp_dir is not None else self.path.parent
+        _step("create", path)
+        with translated(path):
+            self._fd, self._temp = tempfile.mkstemp(prefix="tmp_theta_", dir=directory)
+
+    def write(self, data: Buffer) -> None:
+        """Append ``data``."""
+        _step("write", self.path)
+        view = memoryview(data).cast("B")
+        with translated(self.path):
+            while view:
+                view = view[os.write(self._fd, view) :]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            try:
+                self._commit()
+            except BaseException:
+                self._discard()
+                raise
+        else:
+            self._discard()
+
+    def _commit(self) -> None:
+        with translated(self.path):
+            os.fchmod(self._fd, self._mode & ~current_umask())
+            if self._durable:
+                _step("fsync", self.path)
+                os.fsync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+            _step("rename", self.path)
+            os.replace(self._temp, self.path)
+            if self._durable:
+                fsync_dir(self.path.parent)
+
+    def _discard(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        with contextlib.suppress(OSError):
+            os.unlink(self._temp)
+
+
+class AppendFile:
+    """A new temporary file that is written from front to back and patched (the pack writer)."""
+
+    def __init__(self, directory: str | Path, prefix: str) -> None:
+        _step("create", directory)
+        with translated(directory):
+            os.makedirs(directory, exist_ok=True)
+            self.fd, name = tempfile.mkstemp(prefix=prefix, dir=directory)
+        self.path = Path(name)
+        self.size = 0
+
+    def write(self, data: Buffer) -> None:
+        """Append ``data``."""
+        _step("write", self.path)
+        view = memoryview(data).cast("B")
+        self.size += len(view)
+        with translated(self.path):
+            while view:
+                view = view[os.write(self.fd, view) :]
+
+    def patch(self, offset: int, data: bytes) -> None:
+        """Overwrite bytes that were written before."""
+        _step("write", self.path)
+        with translated(self.path):
+            os.pwrite(self.fd, data, offset)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read back what was written."""
+        return os.pread(self.fd, length, offset)
+
+    def publish(self, target: str | Path, mode: int = 0o444) -> None:
+        """Make the content durable and give it its name."""
+        with translated(target):
+            os.fchmod(self.fd, mode)
+            _step("fsync", self.path)
+            os.fsync(self.fd)
+            os.close(self.fd)
+            self.fd = -1
+            _step("rename", target)
+            os.replace(self.path, target)
+
+    def discard(self) -> None:
+        """Close and remove the temporary; harmless after :meth:`publish`."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+
+def current_umask() -> int:
+    """The umask of this process (there is no way to read it without setting it)."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def set_mtime(path: str | Path, seconds: float) -> None:
+    """Set the modification time of ``path``."""
+    _step("utime", path)
+    with translated(path):
+        os.utime(path, (seconds, seconds))
+
+
+def free_space(path: str | Path) -> int:
+    """Bytes that an ordinary user may still write on the file system of ``path``."""
+    info = os.statvfs(path)
+    return info.f_bavail * info.f_frsize
+
+
+class Lock:
+    """An advisory lock that the kernel drops when every holder of the descriptor is dead.
+
+    Children that inherit :attr:`fd` keep it held, so a free lock proves that neither the
+    process that took it nor a git that it started is still running.
+    """
+
+    def __init__(self, path: str | Path, *, wait: bool = False) -> None:
+        make_dirs(Path(path).parent)
+        _step("lock", path)
+        with translated(path):
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            os.close(self.fd)
+            raise BusyError(
+                "another theta command is running in this repository", hint="wait for it to end and try again"
+            ) from error
+
+    def release(self) -> None:
+        """Drop the lock."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def create_exclusive(path: str | Path) -> bool:
+    """Create empty file ``path``; false where it exists already."""
+    _step("create", path)
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise as_theta_error(error, path) from error
+    return True
+
+
+def copy(source: str | Path, target: str | Path) -> None:
+    """Copy the bytes of ``source`` to ``target``."""
+    _step("copy", target)
+    with translated(target):
+        shutil.copyfile(source, target)
+
+
+def safe_target(root: str | Path, relative: str) -> Path:
+    """The place of ``relative`` in worktree ``root``, with its parent directories made.
+
+    Raises :class:`WouldOverwriteError` where a parent is a symbolic link or a file, or the
+    place is a directory: a checkout must never write outside the worktree (CVE-2021-21300).
+    """
+    parts = relative.split("/")
+    if not all(parts) or any(part in (".", "..") or part.lower() == ".git" for part in parts):
+        raise WouldOverwriteError(f"unsafe path in the repository: {relative!r}")
+    place = Path(root)
+    for part in parts[:-1]:
+        place = place / part
+        _ensure_real_dir(place)
+    place = place / parts[-1]
+    if place.is_dir() and not place.is_symlink():
+        raise WouldOverwriteError(f"a directory is where {relative} belongs")
+    return place
+
+
+def _ensure_real_dir(place: Path) -> None:
+    try:
+        mode = os.lstat(place).st_mode
+    except FileNotFoundError:
+        make_dirs(place)
+        return
+    except OSError as error:
+        raise as_theta_error(error, place) from error
+    if not stat.S_ISDIR(mode):
+        raise WouldOverwriteError(f"{place} is not a directory; it will not be written through")

@@ -1,0 +1,1 @@
+"""Everything that touches pygit2 or runs git."""

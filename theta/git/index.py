@@ -1,0 +1,237 @@
+"""Editing Git's index: entries with stat data, skip-worktree flags, under git's own lock.
+
+libgit2 offers neither, so entries are built through its C structures.  The edit happens on
+a copy that is renamed over the index while ``index.lock`` is held, exactly as git does it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pygit2
+from pygit2.ffi import C, ffi
+
+from theta import _fs
+from theta.errors import BusyError, DiskError, UnsupportedRepositoryError
+
+_SKIP_WORKTREE = 1 << 14
+_NAME_MASK = 0xFFF
+_LOCK_TRIES = 20
+
+
+@dataclass(frozen=True)
+class Staged:
+    """An index entry to be: ``stat`` marks a file that was just seen to be equal to ``oid``."""
+
+    path: str
+    oid: str
+    mode: int = 0o100644
+    skip: bool = False
+    stat: os.stat_result | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An index entry as it stands."""
+
+    path: str
+    oid: str
+    mode: int
+    stage: int
+    skip: bool
+
+
+class IndexEdit:
+    """One change of an index file, seen by others whole or not at all.
+
+    ``with IndexEdit(path) as edit:`` takes ``path.lock``; leaving the block well writes the
+    index.  Raises :class:`BusyError` where another process holds the lock.
+    """
+
+    def __init__(self, path: Path, scratch: Path, *, patient: bool = True) -> None:
+        self._path = path
+        self._lock = Path(f"{path}.lock")
+        _take(self._lock, _LOCK_TRIES if patient else 1)
+        _fs.make_dirs(scratch)
+        self._copy = scratch / f"index.{os.getpid()}"
+        try:
+            self._old_seconds = self._load()
+        except BaseException:
+            _fs.remove(self._lock)
+            raise
+        self._fresh: set[bytes] = set()
+        self.changed = False
+
+    def _load(self) -> int:
+        _fs.remove(self._copy)
+        seconds = 0
+        if self._path.exists():
+            seconds = int(os.stat(self._path).st_mtime)
+            _fs.copy(self._path, self._copy)
+        self._index = _open(self._copy)
+        return seconds
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, in git's order."""
+        yield from _entries(self._index)
+
+    def paths_under(self, directory: str) -> dict[str, tuple[str, bool]]:
+        """Below ``directory``: path -> (object id, skip-worktree flag), stage 0 only."""
+        prefix = directory + "/"
+        return {e.path: (e.oid, e.skip) for e in self.entries() if e.stage == 0 and e.path.startswith(prefix)}
+
+    def put(self, item: Staged) -> None:
+        """Add or replace the stage-0 entry of ``item.path``, dropping its conflict stages."""
+        entry, keep = _c_entry(item)
+        self.drop_conflict(item.path)
+        _check(C.git_index_add(self._index._index, entry), item.path)
+        del keep
+        if item.stat is not None:
+            self._fresh.add(os.fsencode(item.path))
+        self.changed = True
+
+    def drop_conflict(self, path: str) -> None:
+        """Drop the stages 1 to 3 of ``path``, if any."""
+        name = os.fsencode(path)
+        for stage in (1, 2, 3):
+            if C.git_index_remove(self._index._index, name, stage) == 0:
+                self.changed = True
+
+    def remove(self, path: str) -> None:
+        """Remove the stage-0 entry of ``path``."""
+        if C.git_index_remove(self._index._index, os.fsencode(path), 0) == 0:
+            self.changed = True
+
+    def remove_conflicts_under(self, directory: str) -> None:
+        """Drop the conflict stages of all paths below ``directory``."""
+        prefix = directory + "/"
+        for path in {e.path for e in self.entries() if e.stage and e.path.startswith(prefix)}:
+            self.drop_conflict(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self.changed:
+                self._write()
+        finally:
+            _fs.remove(self._copy)
+            _fs.remove(self._lock)
+
+    def _write(self) -> None:
+        self._smudge_racy()
+        self._index.write()
+        _fs.rename(self._copy, self._lock)
+        _fs.rename(self._lock, self._path)
+
+    def _smudge_racy(self) -> None:
+        """Make git look again at files that changed as late as the old index was written.
+
+        The new index is younger than they are, so git would trust their stat data (git's
+        Documentation/technical/racy-git.txt).  A size of 0 makes it compare the content.
+        """
+        for entry in _c_entries(self._index):
+            late = entry.mtime.seconds >= self._old_seconds and entry.mtime.seconds > 0
+            if late and ffi.string(entry.path) not in self._fresh:
+                ffi.cast("git_index_entry *", entry).file_size = 0
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """All entries of the index file at ``path`` (none where there is no file)."""
+    return list(_entries(_open(path))) if path.exists() else []
+
+
+def _open(path: Path) -> pygit2.Index:
+    try:
+        index = pygit2.Index(str(path))
+        index.read(True)
+    except (pygit2.GitError, OSError) as error:
+        if "extension" in str(error):
+            raise UnsupportedRepositoryError(
+                "the index is split or sparse, which theta cannot edit",
+                hint="git update-index --no-split-index; git sparse-checkout reapply --no-sparse-index",
+            ) from error
+        raise DiskError(f"cannot read the index: {error}") from error
+    return index
+
+
+def _c_entries(index: pygit2.Index) -> Iterator[Any]:
+    pointer = index._index
+    for position in range(C.git_index_entrycount(pointer)):
+        yield C.git_index_get_byindex(pointer, position)
+
+
+def _entries(index: pygit2.Index) -> Iterator[Entry]:
+    for entry in _c_entries(index):
+        yield Entry(
+            os.fsdecode(ffi.string(entry.path)),
+            bytes(ffi.buffer(ffi.addressof(entry.id), 20)).hex(),
+            entry.mode,
+            (entry.flags >> 12) & 3,
+            bool(entry.flags_extended & _SKIP_WORKTREE),
+        )
+
+
+def _c_entry(item: Staged) -> tuple[Any, Any]:
+    entry = ffi.new("git_index_entry *")
+    name = ffi.new("char[]", os.fsencode(item.path))
+    entry.path, entry.mode = name, item.mode
+    ffi.buffer(ffi.addressof(entry.id), 20)[:] = bytes.fromhex(item.oid)
+    entry.flags_extended = _SKIP_WORKTREE if item.skip else 0
+    if item.stat is not None:
+        _fill_stat(entry, item.stat)
+    return entry, name
+
+
+def _fill_stat(entry: Any, info: os.stat_result) -> None:
+    entry.ctime.seconds, entry.ctime.nanoseconds = divmod(info.st_ctime_ns, 10**9)
+    entry.mtime.seconds, entry.mtime.nanoseconds = divmod(info.st_mtime_ns, 10**9)
+    entry.dev, entry.ino = info.st_dev & 0xFFFFFFFF, info.st_ino & 0xFFFFFFFF
+    entry.uid, entry.gid = info.st_uid & 0xFFFFFFFF, info.st_gid & 0xFFFFFFFF
+    # Git stores the size modulo 2^32, and takes 0 as "look at the content" (read-cache.c).
+    entry.file_size = info.st_size & 0xFFFFFFFF or (0x80000000 if info.st_size else 0)
+
+
+def _check(code: int, path: str) -> None:
+    if code:
+        raise DiskError(f"cannot stage {path}")
+
+
+def _take(lock: Path, tries: int) -> None:
+    for attempt in range(tries):
+        if _fs.create_exclusive(lock):
+            return
+        if attempt + 1 < tries:
+            time.sleep(0.05)
+    raise BusyError(
+        "another git process holds the index lock", hint=f"if none is running, remove {lock} and try again"
+    )
+
+
+def fresh_paths(index: Path, seen: dict[str, os.stat_result]) -> set[str]:
+    """Those paths of ``seen`` whose index entry has just these stat data."""
+    if not index.exists():
+        return set()
+    opened, fresh = _open(index), set()
+    for path, info in seen.items():
+        entry = C.git_index_get_bypath(opened._index, os.fsencode(path), 0)
+        if entry != ffi.NULL:
+            wanted = ffi.new("git_index_entry *")
+            _fill_stat(wanted, info)
+            if _stat_fields(entry) == _stat_fields(wanted):
+                fresh.add(path)
+    return fresh
+
+
+def _stat_fields(entry: Any) -> tuple[int, ...]:
+    mtime, ctime = entry.mtime, entry.ctime
+    return (mtime.seconds, ctime.seconds, entry.ino, entry.uid, entry.gid, entry.file_size)

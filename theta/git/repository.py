@@ -1,0 +1,189 @@
+"""A Git repository as theta sees it: where things are, revisions, blobs and trees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import ObjectType
+
+from theta.errors import (
+    MissingObjectsError,
+    NotARepositoryError,
+    NotFoundError,
+    NoWorktreeError,
+    UnsupportedRepositoryError,
+    UntrustedOwnerError,
+)
+from theta.git.run import DEFER, Git
+
+pygit2.settings.enable_fsync_gitdir(True)
+# A promisor remote may own objects that are not here yet; trees that name them are legal.
+pygit2.option(pygit2.enums.Option.ENABLE_STRICT_OBJECT_CREATION, False)
+pygit2.settings.set_extensions(["partialclone"])
+
+MODE_TREE, MODE_BLOB = 0o040000, 0o100644
+STORES = ".theta"
+
+
+class Repository:
+    """One repository and, unless it is bare, one worktree of it."""
+
+    def __init__(self, raw: pygit2.Repository) -> None:
+        self.raw = raw
+        self.on_child: Callable[[int], None] | None = None
+        self.gitdir = Path(raw.path)
+        self.commondir = _common_dir(self.gitdir)
+        self.is_bare = raw.is_bare
+
+    @classmethod
+    def discover(cls, start: str | Path = ".") -> Repository:
+        """The repository that ``start`` lies in; raises the named error of each way this fails."""
+        try:
+            path = pygit2.discover_repository(str(start))
+            if path is None:
+                raise NotARepositoryError(
+                    "not a git repository (or any of the parent directories)",
+                    hint="run 'theta init' or 'git init' first",
+                )
+            return cls(pygit2.Repository(path))
+        except pygit2.GitError as error:
+            raise _opening_error(str(error), start) from error
+
+    @cached_property
+    def worktree(self) -> Path:
+        """The root of the worktree; raises :class:`NoWorktreeError` in a bare repository."""
+        if self.raw.workdir is None:
+            raise NoWorktreeError("this command needs a working tree, and the repository is bare")
+        return Path(self.raw.workdir)
+
+    @property
+    def index_path(self) -> Path:
+        """The index file of this worktree."""
+        return self.gitdir / "index"
+
+    @property
+    def private(self) -> Path:
+        """theta's directory of this worktree: stat cache, flags, temporaries."""
+        return self.gitdir / "theta"
+
+    @property
+    def shared(self) -> Path:
+        """theta's directory of the repository: locks, staged packs."""
+        return self.commondir / "theta"
+
+    def git(self, *, index: Path | None = None, defer: bool = True) -> Git:
+        """A runner in the worktree; ``defer`` keeps theta's filter and hooks out of the way."""
+        cwd = Path(self.raw.workdir) if self.raw.workdir else self.gitdir
+        return Git(cwd, index_file=index, extra=DEFER if defer else None, on_start=self.on_child)
+
+    # -- revisions -------------------------------------------------------------------
+
+    def resolve(self, revision: str) -> str:
+        """The object id that ``revision`` names."""
+        try:
+            return str(self.raw.revparse_single(revision).id)
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise NotFoundError(f"no such revision: {revision}") from error
+
+    def tree_of(self, revision: str) -> pygit2.Tree:
+        """The tree of the commit, tag or tree that ``revision`` names."""
+        try:
+            return self.raw.revparse_single(revision).peel(pygit2.Tree)
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise NotFoundError(f"no such revision: {revision}") from error
+
+    def head(self) -> str | None:
+        """The commit that HEAD names; none on an unborn branch."""
+        if self.raw.head_is_unborn:
+            return None
+        return str(self.raw.head.target)
+
+    def parents_ahead(self) -> list[str]:
+        """The parents of the commit to come: HEAD and, in a merge, MERGE_HEAD."""
+        found = [head] if (head := self.head()) else []
+        merge_head = self.gitdir / "MERGE_HEAD"
+        if merge_head.exists():
+            found += merge_head.read_text().split()
+        return found
+
+    def in_progress(self) -> bool:
+        """Whether a rebase, cherry-pick or revert sequence is under way (never mend then)."""
+        return any((self.gitdir / name).exists() for name in ("rebase-merge", "rebase-apply", "sequencer"))
+
+    # -- objects ---------------------------------------------------------------------
+
+    def read_blob(self, oid: str) -> bytes:
+        """The bytes of blob ``oid``; raises :class:`MissingObjectsError`."""
+        try:
+            found = self.raw.get(oid)
+        except (ValueError, pygit2.GitError):
+            found = None
+        if not isinstance(found, pygit2.Blob):
+            raise MissingObjectsError(f"blob {oid} is not in this repository")
+        return found.data
+
+    def read_tree(self, oid: str) -> pygit2.Tree:
+        """Tree ``oid``; raises :class:`MissingObjectsError`."""
+        try:
+            found = self.raw.get(oid)
+        except (ValueError, pygit2.GitError):
+            found = None
+        if not isinstance(found, pygit2.Tree):
+            raise MissingObjectsError(f"tree {oid} is not in this repository")
+        return found
+
+    def has(self, oid: str) -> bool:
+        """Whether object ``oid`` is in this repository."""
+        return pygit2.Oid(hex=oid) in self.raw.odb
+
+    def write_blob(self, data: bytes) -> str:
+        """Write a (small) blob, and answer its id."""
+        return str(self.raw.create_blob(data))
+
+    def entry(self, tree: pygit2.Tree, path: str) -> pygit2.Object | None:
+        """What stands at ``path`` in ``tree``, or none."""
+        try:
+            return tree[path]
+        except KeyError:
+            return None
+
+    def walk_blobs(self, tree: pygit2.Tree, prefix: str = "") -> Iterator[tuple[str, pygit2.Object]]:
+        """All files of ``tree`` but those below ``.theta/``, as (path, entry)."""
+        for entry in tree:
+            path = prefix + (entry.name or "")
+            if isinstance(entry, pygit2.Tree):
+                if path != STORES:
+                    yield from self.walk_blobs(entry, path + "/")
+            elif entry.type == ObjectType.BLOB and entry.filemode in (MODE_BLOB, 0o100755):
+                yield path, entry
+
+
+def _common_dir(gitdir: Path) -> Path:
+    pointer = gitdir / "commondir"
+    if not pointer.exists():
+        return gitdir
+    return Path(os.path.normpath(gitdir / pointer.read_text().strip()))
+
+
+def _opening_error(message: str, start: str | Path) -> Exception:
+    lowered = message.lower()
+    if "not owned by" in lowered:
+        return UntrustedOwnerError(
+            f"the repository at {start} belongs to another user",
+            hint=f"if you trust it: git config --global --add safe.directory {Path(start).resolve()}",
+        )
+    for sign, what in (("sha256", "SHA-256 objects"), ("object format", "another object format")):
+        if sign in lowered:
+            return UnsupportedRepositoryError(f"this repository uses {what}, which theta cannot write yet")
+    if "refstorage" in lowered:
+        return UnsupportedRepositoryError(
+            "this repository keeps its refs as a reftable, which theta cannot write yet",
+            hint="git refs migrate --ref-format=files",
+        )
+    if "extension" in lowered:
+        return UnsupportedRepositoryError(f"this repository needs a Git feature that theta lacks: {message}")
+    return NotARepositoryError(f"cannot open the repository at {start}: {message}")

@@ -1,0 +1,101 @@
+"""The only module that starts programs; the only program it starts is git."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from theta.errors import NotFoundError, ThetaError
+
+DEFER = {"THETA_SMUDGE": "defer", "THETA_HOOKS": "off"}
+"""Set for a git that theta itself drives: theta does the work of its filter and hooks."""
+
+
+class GitFailedError(ThetaError):
+    """A git command that had to succeed did not."""
+
+    def __init__(self, command: str, code: int, stderr: str) -> None:
+        lines = [line for line in stderr.strip().splitlines() if line]
+        super().__init__(lines[-1].removeprefix("fatal: ") if lines else f"git {command} failed with code {code}")
+        self.code = code
+        self.stderr = stderr
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished git command left: its exit code and what it printed."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as text, undecodable path bytes kept as surrogates."""
+        return self.stdout.decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True)
+class Git:
+    """Runs git in one directory.
+
+    ``index_file`` points git at another index; ``extra`` are environment variables;
+    ``on_start`` is told the process id of each child (the journal wants it).
+    """
+
+    cwd: Path
+    index_file: Path | None = None
+    extra: Mapping[str, str] | None = None
+    on_start: Callable[[int], None] | None = None
+
+    def in_directory(self, cwd: Path) -> Git:
+        """The same runner in another directory (git resolves path arguments from there)."""
+        return replace(self, cwd=cwd)
+
+    def _environment(self) -> dict[str, str]:
+        environment = dict(os.environ) | {"GIT_NO_REPLACE_OBJECTS": "1"} | dict(self.extra or {})
+        if self.index_file is not None:
+            environment["GIT_INDEX_FILE"] = str(self.index_file)
+        return environment
+
+    def run(self, *args: str, stdin: bytes | None = None, check: bool = True) -> Result:
+        """Run ``git ARGS`` quietly; raises :class:`GitFailedError` where ``check`` and it fails."""
+        environment = self._environment() | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+        source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+        with self._start(args, environment, source, subprocess.PIPE) as child:
+            stdout, stderr = child.communicate(stdin)
+        result = Result(child.returncode, stdout, stderr)
+        if check and result.code:
+            raise GitFailedError(args[0], result.code, result.stderr.decode("utf-8", "replace"))
+        return result
+
+    def show(self, *args: str) -> int:
+        """Run ``git ARGS`` with the user's own terminal; the answer is its exit code."""
+        with self._start(args, self._environment(), None, None) as child:
+            return child.wait()
+
+    def _start(
+        self, args: Sequence[str], environment: dict[str, str], stdin: int | None, output: int | None
+    ) -> subprocess.Popen[bytes]:
+        try:
+            child = subprocess.Popen(
+                ["git", *args], cwd=self.cwd, env=environment, stdin=stdin, stdout=output, stderr=output
+            )
+        except FileNotFoundError as error:
+            raise NotFoundError("git is not installed", hint="install git 2.38 or newer") from error
+        if self.on_start is not None:
+            self.on_start(child.pid)
+        return child
+
+    def lines(self, *args: str, stdin: bytes | None = None) -> list[str]:
+        """The NUL-separated fields that ``git ARGS -z`` prints."""
+        text = self.run(*args, stdin=stdin).text
+        return text.split("\0")[:-1] if text else []
+
+
+def plain(cwd: Path | None = None) -> Git:
+    """Git as the user would run it: with theta's filter and hooks at work."""
+    return Git(cwd or Path.cwd())

@@ -1,0 +1,1 @@
+"""Checkpoints as git objects: manifests, tensor trees, packs, digests, the stat cache."""

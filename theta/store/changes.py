@@ -1,0 +1,117 @@
+"""What differs between two versions of a checkpoint, tensor by tensor, by digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from theta.dtypes import DTYPES
+from theta.store.manifest import Manifest
+from theta.store.snapshot import Scan
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor as far as a comparison by digest goes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    digest: str
+
+    @property
+    def nbytes(self) -> int:
+        """Raw bytes."""
+        return DTYPES[self.dtype].nbytes(self.shape)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a checkpoint: its container, its skeleton's identity, its tensors."""
+
+    format: str
+    skeleton: str
+    values: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One tensor that differs.
+
+    ``status``: A added, D deleted, M values, S shape, T dtype, R renamed (equal digest).
+    """
+
+    status: str
+    name: str
+    old: Value | None
+    new: Value | None
+    old_name: str = ""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """All that differs between two versions."""
+
+    tensors: tuple[Change, ...]
+    container: bool
+    unchanged: int
+
+    def __bool__(self) -> bool:
+        return bool(self.tensors) or self.container
+
+    def count(self, status: str) -> int:
+        """How many tensors have ``status`` (a string of letters)."""
+        return sum(change.status in status for change in self.tensors)
+
+    def summary(self) -> str:
+        """One line for people."""
+        words = (("MST", "changed"), ("A", "added"), ("D", "deleted"), ("R", "renamed"))
+        parts = [f"{n} {word}" for letters, word in words if (n := self.count(letters))]
+        if parts:
+            total = self.unchanged + self.count("MSTAR")
+            return f"{', '.join(parts)} of {total} tensors"
+        return "same weights, different container" if self.container else "unchanged"
+
+
+def of_manifest(manifest: Manifest) -> Version:
+    """The version that ``manifest`` stands for."""
+    values = {line.name: Value(line.dtype, line.shape, line.digest) for line in manifest.lines}
+    return Version(manifest.format, manifest.skeleton, values)
+
+
+def of_scan(scan: Scan, skeleton: str) -> Version:
+    """The version in a scanned file; ``skeleton`` identifies its container."""
+    digests = scan.digests()
+    values = {t.name: Value(t.dtype, t.shape, digests[t.name]) for t in scan.layout.tensors}
+    return Version(scan.layout.format, skeleton, values)
+
+
+def compare(old: Version | None, new: Version | None) -> Changes:
+    """What changed from ``old`` to ``new``; none stands for a file that is not there."""
+    before = old.values if old else {}
+    after = new.values if new else {}
+    gone = {name: value for name, value in before.items() if name not in after}
+    found: list[Change] = []
+    same = 0
+    for name, value in after.items():
+        if name not in before:
+            found.append(_appeared(name, value, gone))
+        elif before[name].digest == value.digest:
+            same += 1
+        else:
+            found.append(Change(_kind(before[name], value), name, before[name], value))
+    found += [Change("D", name, value, None) for name, value in gone.items()]
+    container = old is not None and new is not None and (old.format, old.skeleton) != (new.format, new.skeleton)
+    return Changes(tuple(sorted(found, key=lambda change: change.name)), container, same)
+
+
+def _appeared(name: str, value: Value, gone: dict[str, Value]) -> Change:
+    twin = next((old for old, was in gone.items() if was.digest == value.digest), None)
+    if twin is None:
+        return Change("A", name, None, value)
+    return Change("R", name, gone.pop(twin), value, twin)
+
+
+def _kind(old: Value, new: Value) -> str:
+    if old.dtype != new.dtype:
+        return "T"
+    return "S" if old.shape != new.shape else "M"

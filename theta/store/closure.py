@@ -1,0 +1,116 @@
+"""``.theta/``: the closure of the manifests.
+
+The manifest is the truth; ``.theta/`` only keeps its objects reachable.  This module computes
+what ``.theta/`` must hold, and brings an index or a tree into agreement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from theta.errors import MissingObjectsError
+from theta.git.index import IndexEdit, Staged
+from theta.git.repository import MODE_BLOB, MODE_TREE, STORES
+from theta.store import skeleton
+from theta.store.manifest import Manifest
+from theta.store.names import tree_path
+from theta.store.objects import Objects
+from theta.store.packs import TREE, PackWriter, object_id, tree_bytes
+
+SELF: Final = "@self"
+
+
+def places(manifest: Manifest) -> dict[str, str]:
+    """Directory below the store -> id of the tree that stands there."""
+    paths = {tree_path(line.name): line.tree for line in manifest.lines}
+    inner = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+    found = {f"{path}/{SELF}" if path in inner else path: tree for path, tree in paths.items()}
+    return {skeleton.NAME: manifest.skeleton} | found
+
+
+def expected(manifests: Iterable[Manifest]) -> dict[str, str]:
+    """Directory, from the root of the repository -> tree id, for all of ``manifests``."""
+    found: dict[str, str] = {}
+    for manifest in manifests:
+        for directory, tree in places(manifest).items():
+            found[f"{STORES}/{manifest.store}/{directory}"] = tree
+    return found
+
+
+def sync_index(edit: IndexEdit, objects: Objects, manifests: Iterable[Manifest]) -> list[str]:
+    """Make ``.theta/`` in the index the closure of ``manifests``.
+
+    Returns the directories whose objects are missing here; those are left as they are.
+    """
+    edit.remove_conflicts_under(STORES)
+    wanted = expected(manifests)
+    current = _grouped(edit.paths_under(STORES))
+    missing = []
+    for directory, tree in wanted.items():
+        files = current.pop(directory, {})
+        if not (_tree_id(files) == tree and all(skip for _, skip in files.values())):
+            try:
+                _replace(edit, objects, directory, tree, files)
+            except MissingObjectsError:
+                missing.append(directory)
+    for directory, files in current.items():
+        for name in files:
+            edit.remove(f"{directory}/{name}")
+    return missing
+
+
+def _replace(
+    edit: IndexEdit, objects: Objects, directory: str, tree: str, old: Mapping[str, tuple[str, bool]]
+) -> None:
+    new = {name: oid for name, (_, oid) in objects.tree(tree).items()}
+    for name in old.keys() - new.keys():
+        edit.remove(f"{directory}/{name}")
+    for name, oid in new.items():
+        edit.put(Staged(f"{directory}/{name}", oid, MODE_BLOB, skip=True))
+
+
+def _grouped(paths: Mapping[str, tuple[str, bool]]) -> dict[str, dict[str, tuple[str, bool]]]:
+    grouped: dict[str, dict[str, tuple[str, bool]]] = {}
+    for path, value in paths.items():
+        directory, _, name = path.rpartition("/")
+        grouped.setdefault(directory, {})[name] = value
+    return grouped
+
+
+def _tree_id(files: Mapping[str, tuple[str, bool]]) -> str:
+    body = tree_bytes((name, MODE_BLOB, oid) for name, (oid, _) in files.items())
+    return object_id(TREE, (body,), len(body)).hex()
+
+
+def stores_tree(pack: PackWriter, manifests: Iterable[Manifest]) -> str | None:
+    """Write the tree ``.theta`` of a commit with ``manifests``; none where there are none."""
+    wanted = expected(manifests)
+    return _write_nested(pack, _nested(wanted))[STORES] if wanted else None
+
+
+def store_tree(pack: PackWriter, manifest: Manifest) -> str:
+    """Write the tree of one store."""
+    return _write_nested(pack, _nested(expected([manifest])))[STORES]
+
+
+def _nested(wanted: Mapping[str, str]) -> dict[str, Any]:
+    root: dict[str, Any] = {}
+    for directory, tree in wanted.items():
+        *parents, last = directory.split("/")
+        node = root
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = tree
+    return root
+
+
+def _write_nested(pack: PackWriter, node: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    for name, value in node.items():
+        if not isinstance(value, str):
+            children = _write_nested(pack, value)
+            value = pack.tree((child, MODE_TREE, oid) for child, oid in children.items())
+        found[name] = value
+    return found

@@ -1,0 +1,190 @@
+"""The manifest: the text that stands in a commit where the checkpoint is.
+
+Three lines a tensor, so that any Git merges changes of different tensors as text; digest and
+tree on one line, so that two changes of one tensor always conflict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final
+
+from theta.dtypes import DTYPES
+from theta.errors import ManifestError, NewerFormatError
+from theta.store.names import escape_line, unescape_line
+
+VERSION: Final = 1
+MAGIC: Final = b"theta checkpoint "
+MAX_BYTES: Final = 8 << 20
+MAX_LISTED: Final = 6 << 20
+_OID: Final = r"[0-9a-f]{40}"
+_VALUE: Final = re.compile(rf"    ([a-z0-9_]+) \[([0-9, ]*)\] sha256:([0-9a-f]{{64}}) ({_OID})")
+_SHAPE: Final = re.compile(r"((0|[1-9][0-9]{0,17})(, (0|[1-9][0-9]{0,17})){0,63})?")
+_STORE: Final = re.compile(r"[^/\x00-\x1f\x7f@%][^/\x00-\x1f\x7f]{0,200}")
+_MARKERS: Final = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One tensor: its type, shape, the digest of its value, and the id of its tree."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    digest: str
+    tree: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the value in the checkpoint."""
+        return DTYPES[self.dtype].nbytes(self.shape)
+
+    def same_value(self, other: Line) -> bool:
+        """Whether both hold the same value; how it is encoded does not matter."""
+        return self.digest == other.digest
+
+    def text(self) -> str:
+        """The three lines."""
+        name = escape_line(self.name)
+        shape = ", ".join(map(str, self.shape))
+        return f"{name}\n    {self.dtype} [{shape}] sha256:{self.digest} {self.tree}\nend {name}\n"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checkpoint in a commit: its container, its store below ``.theta/``, its tensors."""
+
+    format: str
+    store: str
+    skeleton: str
+    lines: tuple[Line, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, Line]:
+        """Name -> line."""
+        return {line.name: line for line in self.lines}
+
+    @cached_property
+    def by_digest(self) -> dict[str, Line]:
+        """Digest of the value -> a line that has it."""
+        return {line.digest: line for line in self.lines}
+
+    @cached_property
+    def data(self) -> bytes:
+        """The bytes of the manifest."""
+        head = f"theta checkpoint {VERSION}\nformat {self.format}\nstore {self.store}\nskeleton {self.skeleton}\n"
+        return (head + "".join(line.text() for line in self.lines)).encode()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(line.nbytes for line in self.lines)
+
+    def with_store(self, store: str) -> Manifest:
+        """The same checkpoint under another store name."""
+        return replace(self, store=store)
+
+    def same_value(self, other: Manifest) -> bool:
+        """Whether both stand for the same bytes."""
+        ours = {(line.name, line.digest) for line in self.lines}
+        return self.skeleton == other.skeleton and ours == {(line.name, line.digest) for line in other.lines}
+
+
+def looks_like_manifest(data: bytes) -> bool:
+    """Whether ``data`` (its beginning suffices) claims to be a manifest."""
+    return data.startswith(MAGIC)
+
+
+def has_conflict_markers(data: bytes) -> bool:
+    """Whether ``data`` is a manifest with git's conflict markers in it."""
+    return looks_like_manifest(data) and any(
+        line.startswith(_MARKERS) for line in data.decode("utf-8", "replace").splitlines()
+    )
+
+
+def parse(data: bytes) -> Manifest:
+    """The manifest that ``data`` spells.
+
+    Accepts tensors in any order and CRLF.  Raises :class:`ManifestError` for anything else
+    that is not well formed and :class:`NewerFormatError` for a version after ours.
+    """
+    if len(data) > MAX_BYTES:
+        raise ManifestError(f"a manifest of {len(data)} bytes is over the limit of {MAX_BYTES}")
+    if not looks_like_manifest(data):
+        raise ManifestError("this is not a theta manifest")
+    try:
+        lines = data.decode("utf-8").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise ManifestError("the manifest is not UTF-8") from error
+    if lines[-1]:
+        raise ManifestError("the manifest is cut short")
+    return _parse_lines(lines[:-1])
+
+
+def _parse_lines(lines: list[str]) -> Manifest:
+    _check_version(lines[0])
+    if any(line.startswith(_MARKERS) for line in lines):
+        raise ManifestError("the manifest has conflict markers", hint="settle the conflict with 'theta merge --continue'")
+    container, store, skeleton = (_header(lines, n + 1, key) for n, key in enumerate(("format", "store", "skeleton")))
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", container):
+        raise ManifestError(f"bad format name {container[:80]!r}")
+    if not _STORE.fullmatch(store) or store.strip(". ") != store or store.lower() == ".git":
+        raise ManifestError(f"bad store name {store[:80]!r}")
+    if not re.fullmatch(_OID, skeleton):
+        raise ManifestError("bad skeleton id")
+    return Manifest(container, store, skeleton, tuple(_tensor_lines(lines[4:])))
+
+
+def _check_version(first: str) -> None:
+    version = first.removeprefix(MAGIC.decode())
+    if not version.isascii() or not version.isdigit():
+        raise ManifestError(f"bad first line of a manifest: {first[:80]!r}")
+    if int(version) > VERSION:
+        raise NewerFormatError(
+            f"this checkpoint is in format {version}; this theta reads up to {VERSION}", hint="upgrade theta"
+        )
+
+
+def _header(lines: list[str], position: int, key: str) -> str:
+    if position >= len(lines) or not lines[position].startswith(key + " "):
+        raise ManifestError(f"line {position + 1} of the manifest must begin with '{key}'")
+    return lines[position][len(key) + 1 :]
+
+
+def _tensor_lines(lines: list[str]) -> Iterable[Line]:
+    if len(lines) % 3:
+        raise ManifestError("the manifest has a tensor without its three lines")
+    seen: set[str] = set()
+    for start in range(0, len(lines), 3):
+        line = _tensor(*lines[start : start + 3])
+        if line.name in seen:
+            raise ManifestError(f"the manifest names {line.name[:80]!r} twice")
+        seen.add(line.name)
+        yield line
+
+
+def _tensor(first: str, value: str, last: str) -> Line:
+    found = _VALUE.fullmatch(value)
+    if found is None or last != "end " + first:
+        raise ManifestError(f"broken entry of tensor {first[:80]!r}")
+    dtype, shape_text, digest, tree = found.groups()
+    if not _SHAPE.fullmatch(shape_text) or dtype not in DTYPES:
+        raise ManifestError(f"bad type or shape of tensor {first[:80]!r}")
+    shape = tuple(int(extent) for extent in shape_text.split(", ") if extent)
+    try:
+        line = Line(unescape_line(first), dtype, shape, digest, tree)
+        total = line.nbytes
+    except ValueError as error:
+        raise ManifestError(f"bad entry of tensor {first[:80]!r}: {error}") from error
+    if total >= 1 << 63:
+        raise ManifestError(f"tensor {first[:80]!r} is too large")
+    return line
+
+
+def blob_id(data: bytes) -> str:
+    """The id that git gives a blob of ``data`` (SHA-1 repositories)."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

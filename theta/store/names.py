@@ -1,0 +1,71 @@
+"""Tensor names as lines of a manifest and as paths of a git tree.
+
+Both mappings are part of format 1: see ``theta/docs/format.md``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+MAX_PART: Final = 200
+MAX_PARTS: Final = 64
+MAX_PATH: Final = 1024
+_KEEP: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=,()[]{}!#&;^~$ ")
+_DEVICE: Final = re.compile(rb"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$|git~[0-9]+)(?:$|[^a-z0-9])", re.I)
+_LINE_ESCAPE: Final = re.compile(r"[\x00-\x1f\x7f\\\x85\u2028\u2029\ud800-\udfff]")
+_LINE_UNESCAPE: Final = re.compile(r"\\(?:\\|u([0-9a-f]{4}))")
+
+
+def escape_line(name: str) -> str:
+    r"""``name`` as one line of text: backslash doubled, line breaks and controls as ``\uXXXX``.
+
+    A leading space, ``#`` or conflict marker, and the empty name, are escaped too, so that no
+    name can pass for another line of a manifest.
+    """
+    text = _LINE_ESCAPE.sub(lambda m: "\\\\" if m[0] == "\\" else f"\\u{ord(m[0]):04x}", name)
+    if not text:
+        return "\\u"
+    if text[0] in " <>=|#" or text.split(" ", 1)[0] in _KEYWORDS:
+        text = f"\\u{ord(text[0]):04x}{text[1:]}"
+    if text[-1] == " ":
+        text = text[:-1] + "\\u0020"
+    return text
+
+
+_KEYWORDS: Final = frozenset({"theta", "format", "store", "skeleton", "end"})
+
+
+def unescape_line(line: str) -> str:
+    """The inverse of :func:`escape_line`; raises ``ValueError`` for a text it never makes."""
+    name = "" if line == "\\u" else _LINE_UNESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else "\\", line)
+    if escape_line(name) != line:
+        raise ValueError(f"not an escaped name: {line[:80]!r}")
+    return name
+
+
+def tree_path(name: str) -> str:
+    """Where the tree of tensor ``name`` stands below its store: the name split at its dots.
+
+    Injective but for SHA-256 collisions; each part can be checked out on any file system.
+    """
+    data = name.encode("utf-8", "surrogatepass")
+    parts = [_part(part) for part in data.split(b".")]
+    path = "/".join(parts)
+    if len(parts) > MAX_PARTS or len(path) > MAX_PATH:
+        return "%~" + hashlib.sha256(data).hexdigest()
+    return path
+
+
+def _part(part: bytes) -> str:
+    if not part:
+        return "%"
+    text = "".join(chr(byte) if byte in _KEEP else f"%{byte:02X}" for byte in part)
+    if _DEVICE.match(part):
+        text = f"%{part[0]:02X}{text[1:]}"
+    if text[-1] == " ":
+        text = text[:-1] + "%20"
+    if len(text) > MAX_PART:
+        text = text[:MAX_PART].rsplit("%", 1)[0] + "%~" + hashlib.sha256(part).hexdigest()
+    return text

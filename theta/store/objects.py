@@ -1,0 +1,87 @@
+"""The object database as the store needs it: fast reads, and writes into one pack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from theta.errors import CorruptError
+from theta.git.repository import Repository
+from theta.store.packs import BLOB, Pack, PackWriter, object_id
+
+BLOB_LIMIT: Final = 10 << 20
+TREE_LIMIT: Final = 64 << 20
+
+
+class Objects:
+    """Reads and writes the objects of one repository.
+
+    Packs are looked through by memory map first; whatever is loose, deltified or in an
+    alternate goes through libgit2.
+    """
+
+    def __init__(self, repo: Repository) -> None:
+        self.repo = repo
+        self._packs: dict[Path, Pack] | None = None
+        self._prefetched: set[str] = set()
+
+    @property
+    def directory(self) -> Path:
+        """``objects/pack``."""
+        return self.repo.commondir / "objects" / "pack"
+
+    @cached_property
+    def _staged_only(self) -> Callable[[str], bool]:
+        """Whether an object may vanish, because only a staged pack is known to hold it."""
+        from theta.store.staging import staged_packs
+
+        packs = [Pack(path.with_suffix(".idx")) for path in staged_packs(self.repo)]
+        return lambda oid: any(oid in pack for pack in packs)
+
+    def writer(self) -> PackWriter:
+        """A new pack to write to."""
+        return PackWriter(self.directory, lambda oid: self.has(oid) and not self._staged_only(oid))
+
+    def has(self, oid: str) -> bool:
+        """Whether object ``oid`` is here."""
+        return self.repo.has(oid)
+
+    def text(self, oid: str, limit: int = BLOB_LIMIT) -> bytes:
+        """The bytes of blob ``oid`` with its id proven; raises :class:`CorruptError`."""
+        data = self.chunk(oid, limit)
+        if object_id(BLOB, (data,), len(data)).hex() != oid:
+            raise CorruptError(f"object {oid} is damaged", hint="run 'git fsck' and fetch it again")
+        return data
+
+    def chunk(self, oid: str, limit: int = BLOB_LIMIT) -> bytes:
+        """The bytes of blob ``oid``, at most ``limit``, whose digest the caller checks.
+
+        Raises :class:`MissingObjectsError` and :class:`CorruptError`.
+        """
+        for pack in self._loaded().values():
+            if (data := pack.read(oid, limit)) is not None:
+                return data
+        data = self.repo.read_blob(oid)
+        if len(data) > limit:
+            raise CorruptError(f"object {oid} has {len(data)} bytes, over the limit of {limit}")
+        return data
+
+    def tree(self, oid: str) -> dict[str, tuple[int, str]]:
+        """Name -> (mode, id) of tree ``oid``."""
+        return {entry.name or "": (int(entry.filemode), str(entry.id)) for entry in self.repo.read_tree(oid)}
+
+    def _loaded(self) -> dict[Path, Pack]:
+        if self._packs is None:
+            self._packs = {}
+            self.refresh()
+        return self._packs
+
+    def refresh(self) -> None:
+        """Look for packs that came since."""
+        known = self._loaded() if self._packs is not None else {}
+        for path in self.directory.glob("*.idx"):
+            if path not in known:
+                known[path] = Pack(path)
+        self._packs = known

@@ -1,0 +1,93 @@
+"""From a manifest to bytes: the skeleton's table is run, every chunk checked by its digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from theta import codecs
+from theta.errors import CorruptError, NoSpaceError
+from theta.store import skeleton as skeletons
+from theta.store.manifest import Line, Manifest
+from theta.store.objects import Objects
+from theta.store.parallel import ordered
+from theta.store.skeleton import Extent, Literal, Skeleton
+from theta.store.snapshot import read_record
+from theta.store.tensors import Record
+
+MAX_TOTAL: Final = 1 << 44
+"""Bytes that one checkpoint may declare (16 TiB): constant chunks amplify, so there is a cap."""
+
+
+class Restorer:
+    """Reads checkpoints out of a repository."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def size(self, manifest: Manifest) -> int:
+        """Bytes of the file that ``manifest`` stands for."""
+        return self._plan(manifest).size
+
+    def check_space(self, manifest: Manifest, free: int) -> None:
+        """Raise :class:`NoSpaceError` where the file would not fit into ``free`` bytes."""
+        size = self._plan(manifest).size
+        if size > free:
+            raise NoSpaceError(f"the checkpoint needs {size} bytes and {free} are free")
+
+    def _plan(self, manifest: Manifest) -> Skeleton:
+        plan = skeletons.read(self._objects, manifest.skeleton)
+        lines = manifest.by_name
+        for segment in plan.segments:
+            if isinstance(segment, Extent):
+                line = lines.get(segment.name)
+                if line is None or line.nbytes != segment.length:
+                    raise CorruptError(f"the skeleton and the manifest disagree about {segment.name[:80]!r}")
+        if plan.size > MAX_TOTAL:
+            raise CorruptError(f"the checkpoint declares {plan.size} bytes, over the limit of {MAX_TOTAL}")
+        return plan
+
+    def pieces(self, manifest: Manifest) -> Iterator[bytes | memoryview]:
+        """The bytes of the file, in order, in pieces of a chunk at most."""
+        plan = self._plan(manifest)
+        tasks = self._tasks(plan, manifest.by_name)
+        yield from ordered(lambda task: task(), tasks)
+
+    def _tasks(self, plan: Skeleton, lines: dict[str, Line]) -> Iterator[Callable[[], bytes | memoryview]]:
+        used = 0
+        for segment in plan.segments:
+            if isinstance(segment, Literal):
+                data = plan.literal[used : used + segment.length]
+                used += segment.length
+                yield lambda data=data: data  # type: ignore[misc]
+            else:
+                yield from self._chunk_tasks(lines[segment.name])
+
+    def _chunk_tasks(self, line: Line) -> Iterator[Callable[[], bytes | memoryview]]:
+        record = self.record(line)
+        for number in range(len(record.chunks)):
+            yield lambda number=number: self.chunk(record, number, line.name)  # type: ignore[misc]
+
+    def record(self, line: Line) -> Record:
+        """The ``@tensor`` of ``line``, proven to be of its value."""
+        if not line.nbytes:
+            return Record(line.dtype, line.shape, (), (), {})
+        record = read_record(self._objects, line.tree)
+        if (record.dtype, record.shape, record.digest) != (line.dtype, line.shape, line.digest):
+            raise CorruptError(f"{line.name}: the tensor tree is not of the value that the manifest names")
+        return record
+
+    def chunk(self, record: Record, number: int, name: str) -> bytes | memoryview:
+        """The raw bytes of chunk ``number``, checked by its digest."""
+        chunk = record.chunks[number]
+        layer = record.layers[chunk.layer]
+        payload = self._objects.chunk(record.file(chunk.layer, number))
+        raw: bytes | memoryview = codecs.codec(layer.codec).decode(payload, record.dtype, chunk.length)
+        if hashlib.sha256(raw).digest() != chunk.digest:
+            raise CorruptError(f"{name}: chunk {number} is not what its digest says")
+        return raw
+
+    def tensor(self, line: Line) -> Iterator[bytes | memoryview]:
+        """The raw bytes of one tensor, chunk by chunk."""
+        yield from ordered(lambda task: task(), self._chunk_tasks(line))

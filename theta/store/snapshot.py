@@ -1,0 +1,228 @@
+"""From a file to a manifest: hash, keep what is known, encode what is new."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from theta import formats
+from theta.codecs import dense
+from theta.errors import ChangedWhileReadError, MissingObjectsError
+from theta.formats import opaque
+from theta.formats.layout import Layout, Source, Tensor
+from theta.store import skeleton as skeletons
+from theta.store import tensors
+from theta.store.manifest import Line, Manifest
+from theta.store.objects import Objects
+from theta.store.packs import PackWriter
+from theta.store.parallel import ordered
+from theta.store.skeleton import Skeleton
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A file taken apart and hashed, nothing stored: one entry of ``hashes`` a tensor."""
+
+    layout: Layout
+    skeleton: Skeleton
+    hashes: tuple[tuple[tuple[int, bytes], ...], ...]
+    note: str = ""
+
+    def digests(self) -> dict[str, str]:
+        """Tensor name -> digest of its value."""
+        return {
+            tensor.name: tensors.value_digest(tensor.dtype, tensor.shape, parts)
+            for tensor, parts in zip(self.layout.tensors, self.hashes, strict=True)
+        }
+
+    def equals(self, manifest: Manifest, kept: Skeleton | None) -> bool:
+        """Whether the file is, byte for byte, what ``manifest`` (with skeleton ``kept``) stands for."""
+        wanted = {line.name: line.digest for line in manifest.lines}
+        return kept is not None and self.skeleton == kept and self.digests() == wanted
+
+
+@dataclass
+class Stored:
+    """What a snapshot came to."""
+
+    manifest: Manifest
+    note: str = ""
+    new: list[str] = field(default_factory=list)
+
+
+def scan(source: Source, known: Manifest | None, kept: Skeleton | None, progress: Progress | None = None) -> Scan:
+    """Take ``source`` apart and hash every chunk.
+
+    The extents of ``known`` are used where its skeleton ``kept`` still fits, so that a newer
+    parser never rewrites the manifest of a file that did not change.
+    """
+    if known is not None and kept is not None and _fits(known, kept, source):
+        layout, note = kept.layout(known.format, known.by_name), ""
+        skeleton = kept
+        return Scan(layout, skeleton, tuple(_hashes(source, layout, progress)), note)
+    if known is not None and known.format == opaque.NAME:
+        same = _scan_as(source, opaque.scan(source), progress)
+        if same.equals(known, kept):
+            return same
+    layout, note = formats.scan_or_opaque(source)
+    return _scan_as(source, layout, progress, note)
+
+
+def _scan_as(source: Source, layout: Layout, progress: Progress | None, note: str = "") -> Scan:
+    skeleton = skeletons.from_layout(layout, source)
+    return Scan(layout, skeleton, tuple(_hashes(source, layout, progress)), note)
+
+
+def _fits(known: Manifest, kept: Skeleton, source: Source) -> bool:
+    if known.format == opaque.NAME or {name for name, _, _ in kept.extents()} != set(known.by_name):
+        return False
+    lengths = {line.name: line.nbytes for line in known.lines}
+    return all(lengths[name] == length for name, _, length in kept.extents()) and kept.matches(source)
+
+
+def _cuts(source: Source, tensor: Tensor) -> Iterable[int]:
+    if tensor.dtype == "bytes":
+        return opaque.cut(source)
+    return tensors.chunk_lengths(tensor.dtype, tensor.shape)
+
+
+def _pieces(source: Source, layout: Layout) -> Iterator[tuple[int, int, int]]:
+    for number, tensor in enumerate(layout.tensors):
+        offset = tensor.offset
+        for length in _cuts(source, tensor):
+            yield number, offset, length
+            offset += length
+
+
+def _hashes(source: Source, layout: Layout, progress: Progress | None) -> list[tuple[tuple[int, bytes], ...]]:
+    found: list[list[tuple[int, bytes]]] = [[] for _ in layout.tensors]
+
+    def work(piece: tuple[int, int, int]) -> tuple[int, int, bytes]:
+        number, offset, length = piece
+        return number, length, hashlib.sha256(source.read(offset, length)).digest()
+
+    for number, length, digest in ordered(work, _pieces(source, layout)):
+        found[number].append((length, digest))
+        if progress is not None:
+            progress(length)
+    return [tuple(parts) for parts in found]
+
+
+class Snapshot:
+    """Stores scanned files into one pack.
+
+    Args:
+        objects: the repository's objects.
+        pack: where new objects go.
+        bases: manifests of the parents (HEAD, MERGE_HEAD), whose trees are in the repository.
+    """
+
+    def __init__(self, objects: Objects, pack: PackWriter, bases: Sequence[Manifest]) -> None:
+        self._objects = objects
+        self._pack = pack
+        self._bases = bases
+
+    def store(
+        self, source: Source, found: Scan, store: str, kept: Manifest | None, progress: Progress | None = None
+    ) -> Stored:
+        """Store what is new of ``found`` and answer its manifest, named ``store``.
+
+        Tensors whose value stands in ``kept`` (the index) or in a base keep their tree.
+        """
+        result = Stored(Manifest(found.layout.format, store, found.skeleton.write(self._pack), ()), found.note)
+        lines: list[Line] = []
+        for tensor, parts in zip(found.layout.tensors, found.hashes, strict=True):
+            line = self._known_line(tensor, parts, kept)
+            if line is None:
+                line = self._encode(source, tensor, parts, progress)
+                result.new.append(tensor.name)
+            lines.append(line)
+        result.manifest = Manifest(found.layout.format, store, result.manifest.skeleton, tuple(sorted_lines(lines)))
+        return result
+
+    def _known_line(self, tensor: Tensor, parts: tuple[tuple[int, bytes], ...], kept: Manifest | None) -> Line | None:
+        digest = tensors.value_digest(tensor.dtype, tensor.shape, parts)
+        for manifest in ([kept] if kept else []) + list(self._bases):
+            line = manifest.by_name.get(tensor.name)
+            if line is None or line.digest != digest:
+                line = manifest.by_digest.get(digest)
+            if line is not None and self._objects.has(line.tree):
+                return Line(tensor.name, tensor.dtype, tensor.shape, digest, line.tree)
+        return None
+
+    def _encode(
+        self, source: Source, tensor: Tensor, parts: tuple[tuple[int, bytes], ...], progress: Progress | None
+    ) -> Line:
+        reusable = self._reusable(tensor.name)
+        starts = [tensor.offset]
+        for length, _ in parts:
+            starts.append(starts[-1] + length)
+
+        def work(number: int) -> tuple[bytes, str | None, bytes]:
+            length, digest = parts[number]
+            if (oid := reusable.get((tensor.dtype, digest))) is not None:
+                return digest, oid, b""
+            raw = source.read(starts[number], length)
+            if hashlib.sha256(raw).digest() != digest:
+                raise ChangedWhileReadError(f"{tensor.name} changed while it was read; nothing was stored")
+            return digest, None, dense.encode(raw, tensor.dtype)
+
+        files = {}
+        for number, (_, oid, payload) in enumerate(ordered(work, range(len(parts)))):
+            files[tensors.file_name(0, number)] = oid or self._pack.blob(payload)
+            if progress is not None:
+                progress(parts[number][0])
+        return write_tensor(self._pack, tensor.name, tensor.dtype, tensor.shape, parts, files)
+
+    def _reusable(self, name: str) -> dict[tuple[str, bytes], str]:
+        """(dtype, digest of a raw chunk) -> blob, of the tensor that bore this name before."""
+        found: dict[tuple[str, bytes], str] = {}
+        for manifest in self._bases:
+            line = manifest.by_name.get(name)
+            if line is not None:
+                found.update(self._dense_chunks(line))
+        return found
+
+    def _dense_chunks(self, line: Line) -> dict[tuple[str, bytes], str]:
+        try:
+            record = read_record(self._objects, line.tree)
+        except MissingObjectsError:
+            return {}
+        return {
+            (record.dtype, chunk.digest): record.file(0, number)
+            for number, chunk in enumerate(record.chunks)
+            if chunk.layer == 0 and record.layers[0].codec == dense.NAME and self._objects.has(record.file(0, number))
+        }
+
+
+def sorted_lines(lines: Iterable[Line]) -> list[Line]:
+    """Lines in the order of a manifest: by name, so that two writers agree where a new one goes."""
+    return sorted(lines, key=lambda line: line.name)
+
+
+def write_tensor(
+    pack: PackWriter,
+    name: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    parts: Sequence[tuple[int, bytes]],
+    files: dict[str, str],
+) -> Line:
+    """Add the tree of a dense tensor whose chunk blobs are there; the answer is its line."""
+    layers = (tensors.Layer(dense.NAME, None, dtype, shape),) if parts else ()
+    chunks = tuple(tensors.Chunk(length, digest, 0) for length, digest in parts)
+    record = tensors.Record(dtype, shape, layers, chunks, files)
+    entries = [(tensors.RECORD, 0o100644, pack.blob(record.data(), text=True))]
+    entries += [(file, 0o100644, oid) for file, oid in files.items()]
+    return Line(name, dtype, shape, record.digest, pack.tree(entries))
+
+
+def read_record(objects: Objects, tree: str) -> tensors.Record:
+    """The ``@tensor`` of tensor tree ``tree``."""
+    entry = objects.tree(tree).get(tensors.RECORD)
+    if entry is None:
+        raise MissingObjectsError(f"tree {tree} is not a tensor")
+    return tensors.parse(objects.text(entry[1], tensors.MAX_RECORD))

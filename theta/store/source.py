@@ -1,0 +1,98 @@
+"""A checkpoint file in the worktree, read in pieces and watched for changes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from theta import _fs
+from theta.errors import ChangedWhileReadError, NotFoundError
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the operating system says of a file; it differs when the file was written to.
+
+    ctime cannot be set by a program, so a rewrite that restores mtime and size still shows.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    device: int
+
+    @classmethod
+    def of(cls, info: os.stat_result) -> Identity:
+        """The identity that ``info`` describes."""
+        return cls(info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
+
+
+class FileSource:
+    """Random access to one regular file; reads copy, so nothing is mapped or shared.
+
+    Mapping would count every page as resident memory and turn a truncation into SIGBUS.
+    """
+
+    def __init__(self, path: Path, label: str | None = None) -> None:
+        self.path = path
+        self.label = label or str(path)
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{self.label}: no such file") from error
+        except OSError as error:
+            raise _fs.as_theta_error(error, self.label) from error
+        self.stat = os.fstat(self._fd)
+        if not stat.S_ISREG(self.stat.st_mode):
+            os.close(self._fd)
+            raise NotFoundError(f"{self.label} is not a regular file")
+
+    @property
+    def size(self) -> int:
+        """Length in bytes when it was opened."""
+        return self.stat.st_size
+
+    @property
+    def identity(self) -> Identity:
+        """What the file was when it was opened."""
+        return Identity.of(self.stat)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``offset``; raises :class:`ChangedWhileReadError`."""
+        parts: list[bytes] = []
+        while length > 0:
+            with _fs.translated(self.label):
+                part = os.pread(self._fd, length, offset)
+            if not part:
+                raise ChangedWhileReadError(f"{self.label} became shorter while it was read; nothing was stored")
+            parts.append(part)
+            offset, length = offset + len(part), length - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def verify_unchanged(self) -> None:
+        """Raise :class:`ChangedWhileReadError` unless the path still holds the file as opened."""
+        try:
+            now = os.stat(self.path)
+        except OSError as error:
+            raise ChangedWhileReadError(f"{self.label} disappeared while it was read; nothing was stored") from error
+        if Identity.of(now) != self.identity:
+            raise ChangedWhileReadError(
+                f"{self.label} changed while it was read; nothing was stored", hint="repeat when nothing writes to it"
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,198 @@
+"""One tensor as a git tree: ``@tensor`` and its chunks.
+
+``@tensor`` says all that a decoder needs and names every other file of the tree by id, so that
+two updates of different chunks cannot merge into a tree that nobody wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from theta.dtypes import DTYPES
+from theta.errors import CorruptError, NewerFormatError
+
+VERSION: Final = 1
+CHUNK: Final = 4 << 20
+RECORD: Final = "@tensor"
+MAX_RECORD: Final = 1 << 20
+MAX_LAYERS: Final = 4
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a tensor: how its chunk files are coded, and the lower layer it rests on."""
+
+    codec: str
+    base: int | None
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk: its raw length, the SHA-256 of its raw bytes, the layer that decodes to it."""
+
+    length: int
+    digest: bytes
+    layer: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """What ``@tensor`` says."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    layers: tuple[Layer, ...]
+    chunks: tuple[Chunk, ...]
+    files: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """The digest of the value."""
+        return value_digest(self.dtype, self.shape, [(c.length, c.digest) for c in self.chunks])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the value."""
+        return sum(chunk.length for chunk in self.chunks)
+
+    def file(self, layer: int, chunk: int) -> str:
+        """The id of the file of ``chunk`` in ``layer``; raises :class:`CorruptError`."""
+        try:
+            return self.files[file_name(layer, chunk)]
+        except KeyError:
+            raise CorruptError(f"a tensor lacks its file {file_name(layer, chunk)}") from None
+
+    def data(self) -> bytes:
+        """The text of ``@tensor``: JSON, one key a line."""
+        layers = [
+            {"codec": item.codec, "base": item.base, "dtype": item.dtype, "shape": list(item.shape)}
+            for item in self.layers
+        ]
+        chunks = [[c.length, c.digest.hex(), c.layer] for c in self.chunks]
+        body: dict[str, Any] = {"theta": VERSION, "dtype": self.dtype, "shape": list(self.shape)}
+        rows = [f'"{key}": {_json(value)}' for key, value in body.items()]
+        rows.append(_block("layers", "[]", map(_json, layers)))
+        rows.append(_block("chunks", "[]", map(_json, chunks)))
+        rows.append(_block("files", "{}", (f'"{n}": "{oid}"' for n, oid in sorted(self.files.items()))))
+        return ("{\n" + ",\n".join(rows) + "\n}\n").encode()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(", ", ": "))
+
+
+def _block(key: str, brackets: str, rows: Iterator[str] | map[str]) -> str:
+    body = ",\n".join(rows)
+    return f'"{key}": {brackets[0]}\n{body}\n{brackets[1]}' if body else f'"{key}": {brackets}'
+
+
+def file_name(layer: int, chunk: int) -> str:
+    """The name of a chunk's file in the tree of its tensor."""
+    return f"{layer}.{chunk:04d}"
+
+
+def value_digest(dtype: str, shape: Sequence[int], chunks: Sequence[tuple[int, bytes]]) -> str:
+    """SHA-256 (hex) over dtype, shape, and the length and digest of each chunk."""
+    head = f"theta value 1\n{dtype} [{', '.join(map(str, shape))}]\n".encode()
+    return hashlib.sha256(head + b"".join(struct.pack("<Q", n) + digest for n, digest in chunks)).hexdigest()
+
+
+def chunk_lengths(dtype: str, shape: Sequence[int]) -> list[int]:
+    """How a tensor is cut: whole rows up to 4 MiB, or pieces of 4 MiB where a row is longer."""
+    total = DTYPES[dtype].nbytes(shape)
+    if not total:
+        return []
+    step = CHUNK
+    if shape and total % shape[0] == 0 and total // shape[0] <= CHUNK:
+        row = total // shape[0]
+        step = CHUNK // row * row
+    return [min(step, total - start) for start in range(0, total, step)]
+
+
+def parse(data: bytes) -> Record:
+    """The record that ``data`` spells; raises :class:`CorruptError` or :class:`NewerFormatError`."""
+    if len(data) > MAX_RECORD:
+        raise CorruptError(f"an @tensor of {len(data)} bytes is over the limit of {MAX_RECORD}")
+    try:
+        body = json.loads(data, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_refuse)
+        if isinstance(body, dict) and isinstance(body.get("theta"), int) and body["theta"] > VERSION:
+            raise NewerFormatError(f"a tensor is in format {body['theta']}", hint="upgrade theta")
+        return _record(body)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CorruptError(f"a malformed @tensor: {error}") from error
+
+
+def _record(body: dict[str, Any]) -> Record:
+    if body["theta"] != VERSION or set(body) != {"theta", "dtype", "shape", "layers", "chunks", "files"}:
+        raise ValueError("unknown keys")
+    layers = tuple(_layer(number, item) for number, item in enumerate(body["layers"]))
+    chunks = tuple(Chunk(_natural(n), _digest(text), _below(layer, len(layers))) for n, text, layer in body["chunks"])
+    record = Record(_dtype(body["dtype"]), _shape(body["shape"]), layers, chunks, _files(body["files"]))
+    if len(layers) > MAX_LAYERS or record.nbytes != DTYPES[record.dtype].nbytes(record.shape):
+        raise ValueError("layers or lengths do not fit")
+    if any(not 0 < chunk.length <= CHUNK for chunk in chunks):
+        raise ValueError("a chunk is empty or too long")
+    return record
+
+
+def _layer(number: int, item: dict[str, Any]) -> Layer:
+    if set(item) != {"codec", "base", "dtype", "shape"} or not isinstance(item["codec"], str):
+        raise ValueError("a malformed layer")
+    base = item["base"] if item["base"] is None else _below(item["base"], number)
+    return Layer(item["codec"], base, _dtype(item["dtype"]), _shape(item["shape"]))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(f"{text} is not a whole number")
+
+
+def _natural(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError("not a natural number below 2^63")
+    return value
+
+
+def _below(value: Any, bound: int) -> int:
+    if _natural(value) >= bound:
+        raise ValueError("a layer refers to one that is not below it")
+    return int(value)
+
+
+def _dtype(value: Any) -> str:
+    if value not in DTYPES:
+        raise ValueError(f"unknown dtype {str(value)[:40]!r}")
+    return str(value)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if len(value) > 64:
+        raise ValueError("too many dimensions")
+    return tuple(_natural(extent) for extent in value)
+
+
+def _digest(value: Any) -> bytes:
+    return _hex(value, 32)
+
+
+def _files(value: dict[str, Any]) -> dict[str, str]:
+    return {str(name): _hex(oid, 20).hex() for name, oid in value.items()}
+
+
+def _hex(value: Any, size: int) -> bytes:
+    if not isinstance(value, str) or len(value) != 2 * size or value != value.lower():
+        raise ValueError("a bad digest or id")
+    return bytes.fromhex(value)
