@@ -1,0 +1,187 @@
+"""Finding and running a command, and turning errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+from theta.cli import console
+from theta.cli.args import shield
+from theta.errors import ExitCode, ThetaError
+
+COMMANDS: Final[dict[str, dict[str, str]]] = {
+    "start": {
+        "init": "Make a new Git repository that is ready for checkpoints",
+        "clone": "Clone a repository, its checkpoints filled in",
+        "demo": "Show the whole workflow on a small model, with sizes",
+        "install": "Set up filter and hooks in this clone (or --global)",
+        "uninstall": "Take filter and hooks out of this clone",
+    },
+    "work on checkpoints and files": {
+        "track": "Track files that match a pattern as checkpoints",
+        "untrack": "Stop tracking a pattern",
+        "ls-files": "List the files that theta tracks",
+        "add": "Stage checkpoints and files",
+        "rm": "Remove checkpoints and files",
+        "mv": "Rename a checkpoint or a file",
+        "restore": "Bring back checkpoints and files",
+    },
+    "look": {
+        "status": "What changed, by file and by tensor",
+        "diff": "Differences between versions, tensor by tensor",
+        "log": "The history, without .theta/",
+        "show": "A commit, a checkpoint or a tensor",
+        "fsck": "Check repository and checkpoints; --mend brings .theta/ into agreement",
+        "help": "Help on a command or a topic",
+    },
+    "change history": {
+        "commit": "Record a new version",
+        "branch": "List, make or delete branches",
+        "tag": "List, make or delete tags",
+        "switch": "Change to another branch",
+        "checkout": "Change to another branch, or bring back files",
+        "reset": "Set the branch, the index or the files to a version",
+        "merge": "Join histories, tensor by tensor",
+    },
+    "share": {
+        "fetch": "Bring new commits here",
+        "pull": "Fetch and merge",
+        "push": "Send commits to a remote",
+    },
+}
+_PLUMBING: Final = {"filter-process": "filter_process", "hook": "hook"}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run ``theta ARGV``; never raises, answers the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # paths that are not UTF-8 are printed as they are
+            stream.reconfigure(errors="surrogateescape")
+    try:
+        return _dispatch(list(argv))
+    except ThetaError as error:
+        console.error(error)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.OK)
+    except Exception as error:
+        return console.bug(error)
+
+
+def _dispatch(argv: list[str]) -> int:
+    argv = _global_options(argv)
+    if not argv or argv[0] in ("--help", "-h"):
+        return _help(argv[1:] if argv else [])
+    name, args = argv[0], argv[1:]
+    if name == "--version":
+        from theta._version import __version__
+
+        console.out(f"theta {__version__}")
+        return 0
+    if name == "help":
+        return _help(args)
+    if module := _module(name):
+        return invoke(name, module, args)
+    return _hand_to_git([name, *args])
+
+
+def _global_options(argv: list[str]) -> list[str]:
+    while argv and argv[0] in ("-C", "--quiet"):
+        if argv[0] == "-C" and len(argv) > 1:
+            _change_directory(argv[1])
+            argv = argv[2:]
+        else:
+            console.quiet = True
+            argv = argv[1:]
+    return argv
+
+
+def _change_directory(place: str) -> None:
+    from theta.errors import NotFoundError
+
+    try:
+        os.chdir(place)
+    except OSError as error:
+        raise NotFoundError(f"cannot change to {place}: {error.strerror}") from error
+
+
+def _module(name: str) -> str | None:
+    if name in _PLUMBING:
+        return f"theta.cli.{_PLUMBING[name]}"
+    if any(name in group for group in COMMANDS.values()):
+        return f"theta.cli.{name.replace('-', '_')}"
+    return None
+
+
+def invoke(name: str, module: str, args: list[str]) -> int:
+    """Run the typer app of ``module`` with ``args``."""
+    import typer
+
+    _crash_points()
+    command: Any = typer.main.get_command(importlib.import_module(module).app)
+    try:
+        result = command.main(shield(args), prog_name=f"theta {name}", standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        return int(ExitCode.INTERRUPTED)
+    except typer.TyperException as error:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        console.err(f"error: {message}")
+        console.err(f"hint: theta {name} --help")
+        return int(ExitCode.USAGE)
+    return result if isinstance(result, int) else 0
+
+
+def _crash_points() -> None:
+    """Fault injection for the reliability tests: ``THETA_CRASH_AT=N`` dies at the N-th write."""
+    point = os.environ.get("THETA_CRASH_AT")
+    if point:
+        from theta import _fs
+
+        left = [int(point)]
+
+        def step(operation: str, path: str) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), 9)
+
+        _fs.on_step = step
+
+
+def _hand_to_git(argv: list[str]) -> int:
+    from theta.cli.common import after_git, session_or_none
+    from theta.git.run import plain
+
+    session = session_or_none()
+    code = plain().show(*argv)
+    if session is not None:
+        after_git(session)
+    return code
+
+
+def _help(args: list[str]) -> int:
+    if args:
+        if module := _module(args[0]):
+            return invoke(args[0], module, ["--help"])
+        from theta.cli.topics import show_topic
+
+        return show_topic(args[0])
+    console.out("usage: theta [-C DIR] [--quiet] [--version] [--help] COMMAND [ARGS]\n")
+    for group, commands in COMMANDS.items():
+        console.out(group)
+        for name, summary in commands.items():
+            console.out(f"   {name:<12}{summary}")
+        console.out("")
+    console.out("Any other command is handed to git. 'theta help COMMAND' tells more;")
+    console.out("'theta help format' and 'theta help design' are the manuals of the storage.")
+    return 0

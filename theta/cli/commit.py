@@ -1,0 +1,58 @@
+"""``theta commit``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from theta.cli import console
+from theta.cli.args import PASS, plain, split_paths
+from theta.cli.common import open_session, report_added
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(context_settings=PASS)
+def commit(
+    context: typer.Context,
+    everything: bool = typer.Option(False, "--all", "-a", help="stage all changed files that are tracked first"),
+    as_json: bool = typer.Option(False, "--json", help="print what was committed as JSON"),
+) -> int:
+    """Record a new version of checkpoints and files (git commit's options apply)."""
+    from theta.porcelain import committing
+
+    session = open_session()
+    args = plain(context.args)
+    _, paths = split_paths(args)
+    with session.exclusive():
+        with console.progress("adding") as progress:
+            added = committing.prepare(session, Path.cwd(), args, paths, everything=everything, progress=progress)
+        before = session.repo.head()
+        flags = ["-a"] if everything else []
+        quiet = [] if committing.shows_only(args) else ["--quiet"]
+        git = session.repo.git(defer=not committing.is_partial(session, Path.cwd(), args)).in_directory(Path.cwd())
+        committing.check_identity(session)
+        code = git.show("commit", *quiet, *flags, *args)
+        summary = committing.finish(session, before)
+    if not as_json:
+        report_added(added)
+    if code == 0 and summary is not None:
+        _report(summary, as_json=as_json)
+    return code
+
+
+def _report(summary: object, *, as_json: bool) -> None:
+    from theta.porcelain.committing import Summary
+
+    assert isinstance(summary, Summary)
+    if as_json:
+        console.out(json.dumps({"theta.commit/v1": summary.as_json()}))
+        return
+    root = " (root-commit)" if summary.root else ""
+    console.note(f"[{summary.branch}{root} {summary.commit[:10]}] {summary.subject}")
+    for path, changes in summary.checkpoints.items():
+        console.note(f" {path}: {changes.summary()}")
+    if summary.files:
+        console.note(f" {summary.files} file(s) changed")

@@ -1,0 +1,106 @@
+"""What several commands share: opening a session, driving git, staging."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from theta.cli import console
+from theta.errors import ThetaError
+
+if TYPE_CHECKING:
+    from theta.porcelain.session import Session
+    from theta.porcelain.staging import Added
+
+
+def open_session(*, worktree: bool = True) -> Session:
+    """The session of the repository here, set up where it has checkpoints."""
+    from theta.porcelain import install
+    from theta.porcelain.session import Session
+
+    session = Session.here()
+    if worktree:
+        _ = session.repo.worktree
+        if uses_theta(session):
+            install.ensure(session.repo)
+    return session
+
+
+def uses_theta(session: Session) -> bool:
+    """Whether this repository has anything to do with theta."""
+    from theta.git.repository import STORES
+
+    attributes = session.repo.worktree / ".gitattributes"
+    if session.repo.shared.is_dir() or (session.repo.worktree / STORES).is_dir():
+        return True
+    return attributes.is_file() and "filter=theta" in attributes.read_text(errors="replace")
+
+
+def session_or_none() -> Session | None:
+    """As :func:`open_session`, but none where there is no usable repository."""
+    try:
+        return open_session()
+    except ThetaError:
+        return None
+
+
+def drive(session: Session, *args: str, refresh: bool = True) -> int:
+    """Run ``git ARGS`` with theta doing the work of its filter and hooks around it."""
+    from theta.porcelain import settle
+
+    with session.exclusive():
+        if refresh:
+            settle.refresh(session)
+        code = session.repo.git().in_directory(Path.cwd()).show(*args)
+        _settle(session)
+    return code
+
+
+def after_git(session: Session) -> None:
+    """Bring everything into agreement after a git command that theta does not know."""
+    with session.exclusive():
+        _settle(session)
+
+
+def _settle(session: Session) -> None:
+    from theta.porcelain import settle
+    from theta.porcelain.session import Session
+
+    # git may have moved HEAD and the index under a cached view of them
+    fresh = Session.here(session.repo.worktree)
+    with console.progress("writing checkpoints") as progress:
+        notes = settle.settle(fresh, progress)
+    for line in notes:
+        console.warn(line)
+
+
+def from_root(session: Session, path: str) -> str:
+    """``path`` (from here) as a path from the root of the worktree."""
+    from theta.errors import UsageError
+
+    root = os.path.realpath(session.repo.worktree)
+    parent, name = os.path.split(os.path.abspath(path))
+    place = os.path.join(os.path.realpath(parent), name)
+    if place != root and not place.startswith(root + os.sep):
+        raise UsageError(f"{path} is outside of the repository")
+    return os.path.relpath(place, root)
+
+
+def report_added(added: Sequence[Added]) -> None:
+    """Warnings and one line a checkpoint that was staged."""
+    for item in added:
+        if item.note:
+            console.warn(f"{item.path}: {item.note}; tracked as plain bytes")
+        if item.new:
+            count, size = len(item.new), console.human(item.manifest.nbytes)
+            console.note(
+                f"{item.path}: {count} of {len(item.manifest.lines)} tensors new, "
+                f"{console.human(item.stored)} stored ({size} in the file)"
+            )
+
+
+def excluding(paths: Iterable[str]) -> list[str]:
+    """Pathspecs that leave ``paths`` (from the root) out."""
+    return [f":(exclude,top,literal){path}" for path in paths]

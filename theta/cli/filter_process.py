@@ -1,0 +1,26 @@
+"""``theta filter-process``: git's long-running clean/smudge filter."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from theta.cli import console
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def filter_process() -> int:
+    """Serve git's filter protocol on standard input and output (git runs this)."""
+    from theta.git.pktline import PktLines
+    from theta.porcelain.filtering import SMUDGE_LIMIT, Filter, serve
+    from theta.porcelain.session import Session
+
+    limit = int(os.environ.get("THETA_SMUDGE_LIMIT", SMUDGE_LIMIT))
+    defer = os.environ.get("THETA_SMUDGE") == "defer"
+    filter_ = Filter(Session.here(), lambda text: console.err(f"theta: {text}"), defer, limit)
+    serve(filter_, PktLines(sys.stdin.buffer, sys.stdout.buffer))
+    return 0

@@ -1,0 +1,51 @@
+"""``theta hook NAME``: what the hook scripts call."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import typer
+
+from theta.cli import console
+from theta.cli.args import PASS, plain
+from theta.errors import ThetaError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(context_settings=PASS)
+def hook(context: typer.Context, name: str = typer.Argument(..., help="the hook that git runs")) -> int:
+    """Do theta's part of a git hook (the hook scripts run this)."""
+    from theta.porcelain import hooks
+    from theta.porcelain.session import Session
+
+    session = Session.here()
+    index = Path(os.environ.get("GIT_INDEX_FILE") or session.repo.index_path)
+    for line in _run(hooks, session, name, plain(context.args), index.absolute()):
+        console.err(f"theta: {line}")
+    return 0
+
+
+def _run(hooks: object, session: object, name: str, args: list[str], index: Path) -> list[str]:
+    from theta.porcelain import hooks as steps
+    from theta.porcelain.session import Session
+
+    assert isinstance(session, Session)
+    if name == "pre-commit":
+        return steps.pre_commit(session, index)
+    if name == "pre-merge-commit":
+        return steps.pre_merge_commit(session, index)
+    if name == "post-rewrite":
+        return steps.post_rewrite(session, [(row[0], row[1]) for row in _rows(2)])
+    if name == "pre-push":
+        return steps.pre_push(session, [(row[1], row[3]) for row in _rows(4)])
+    if name in steps.SIMPLE:
+        return steps.SIMPLE[name](session)
+    raise ThetaError(f"theta has no part in the hook {name}")
+
+
+def _rows(width: int) -> list[list[str]]:
+    rows = [line.split() for line in sys.stdin.read().splitlines()]
+    return [row for row in rows if len(row) >= width]

@@ -1,0 +1,36 @@
+"""``theta track``."""
+
+from __future__ import annotations
+
+import typer
+
+from theta.cli import console
+from theta.cli.args import plain
+from theta.cli.common import open_session
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def track(
+    patterns: list[str] = typer.Argument(None, help="gitattributes patterns, such as '*.safetensors'"),
+) -> int:
+    """Track files that match PATTERN as checkpoints; without one, list the patterns.
+
+    Writes the root .gitattributes and stages it, and sets up filter, hooks and sparse patterns in
+    this clone. Files that are committed already become checkpoints with the next 'theta add'.
+    """
+    from theta.porcelain import tracking
+
+    session = open_session()
+    if not patterns:
+        for pattern in tracking.patterns(session):
+            console.out(pattern)
+        return 0
+    with session.exclusive():
+        added = tracking.track(session, plain(patterns))
+    for pattern in added:
+        console.note(f"tracking {pattern}")
+    for path in tracking.raw_files(session):
+        console.note(f"{path} is committed as plain bytes; 'theta add {path}' makes it a checkpoint")
+    return 0

@@ -1,0 +1,137 @@
+"""``theta commit``: stage what is asked for, let git make the commit, tell what it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pygit2
+
+from theta.errors import IdentityError
+from theta.porcelain import adding, settle, staging
+from theta.porcelain.session import Session
+from theta.porcelain.staging import Added
+from theta.porcelain.trees import checkpoints
+from theta.store import changes
+from theta.store.changes import Changes, Version
+from theta.store.snapshot import Progress
+
+_TAKES_VALUE = set("mFCctS") | {"--message", "--file", "--author", "--date", "--fixup", "--squash", "--template"}
+_SHOWS = {"--dry-run", "--porcelain", "--short", "--long", "-z", "--null", "-p", "--patch", "--interactive", "-v"}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a new commit changed."""
+
+    commit: str
+    branch: str
+    subject: str
+    root: bool
+    checkpoints: dict[str, Changes]
+    files: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary as plain data."""
+        found = {
+            path: [{"status": c.status, "tensor": c.name} for c in item.tensors]
+            for path, item in self.checkpoints.items()
+        }
+        return {"commit": self.commit, "branch": self.branch, "subject": self.subject, "checkpoints": found,
+                "files": self.files}
+
+
+def shows_only(args: list[str]) -> bool:
+    """Whether git's own output is what the user asked for."""
+    return bool(_SHOWS & set(args))
+
+
+def pathspecs(args: list[str]) -> list[str]:
+    """The path arguments among git commit's ``args``."""
+    if "--" in args:
+        return args[args.index("--") + 1 :]
+    found, skip = [], False
+    for arg in args:
+        if skip:
+            skip = False
+        elif arg.startswith("--"):
+            skip = "=" not in arg and arg in _TAKES_VALUE
+        elif arg.startswith("-") and len(arg) > 1:
+            skip = arg[-1] in "mFCct" and not any(c in "mFCct" for c in arg[1:-1])
+        else:
+            found.append(arg)
+    return found
+
+
+def is_partial(session: Session, cwd: Path, args: list[str]) -> bool:
+    """Whether this is ``git commit PATH``: its index is a temporary one, so hooks must run."""
+    return bool(pathspecs(args))
+
+
+def prepare(
+    session: Session,
+    cwd: Path,
+    args: list[str],
+    paths: list[str] | None,
+    *,
+    everything: bool,
+    progress: Progress | None,
+) -> list[Added]:
+    """Stage the checkpoints that the commit takes, and bring ``.theta/`` into agreement."""
+    settle.refresh(session, progress)
+    added: list[Added] = []
+    wanted = pathspecs(args) if paths is None else paths
+    if everything or wanted:
+        git = session.repo.git().in_directory(cwd)
+        specs = wanted or [":(top)"]
+        selection = adding.select(session, git, specs, update=True, force=False)
+        added = adding.add(session, selection, progress)
+    if not any(entry.stage for entry in session.entries()):
+        staging.sync(session)
+    return added
+
+
+def check_identity(session: Session) -> None:
+    """Raise :class:`IdentityError` before an editor opens for a commit that git will refuse."""
+    if session.repo.git().run("var", "GIT_COMMITTER_IDENT", check=False).code:
+        raise IdentityError(
+            "git does not know who you are",
+            hint='git config --global user.name "Your Name"; git config --global user.email you@example.com',
+        )
+
+
+def finish(session: Session, before: str | None) -> Summary | None:
+    """Settle after git made a commit; answers what it holds, or none where HEAD did not move."""
+    fresh = Session.here(session.repo.worktree)
+    settle.settle(fresh)
+    head = fresh.repo.head()
+    if head is None or head == before:
+        return None
+    return summarize(fresh, head)
+
+
+def summarize(session: Session, oid: str) -> Summary:
+    """What commit ``oid`` changed against its first parent."""
+    commit = session.repo.raw[oid]
+    assert isinstance(commit, pygit2.Commit)
+    old_tree = commit.parents[0].tree if commit.parent_ids else None
+    found = between(session, old_tree, commit.tree)
+    command = ["diff-tree", "--root", "--no-commit-id", "--name-only", "-r", "-z", "-m", "--first-parent", oid]
+    names = session.repo.git().lines(*command, "--", ".", ":(exclude,top).theta")
+    branch = "detached HEAD" if session.repo.raw.head_is_detached else session.repo.raw.head.shorthand
+    subject = commit.message.strip().splitlines()[0] if commit.message.strip() else ""
+    return Summary(oid, branch, subject, not commit.parent_ids, found, len(set(names) - set(found)))
+
+
+def between(session: Session, old: pygit2.Tree | None, new: pygit2.Tree) -> dict[str, Changes]:
+    """Path -> what changed, for each checkpoint that differs between two trees."""
+    before = checkpoints(session.repo, old) if old is not None else {}
+    after = checkpoints(session.repo, new)
+    paths = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    return {path: changes.compare(_version(session, before.get(path)), _version(session, after.get(path))) for path in paths}
+
+
+def _version(session: Session, oid: str | None) -> Version | None:
+    manifest = session.manifest_or_none(oid) if oid else None
+    return changes.of_manifest(manifest) if manifest else None

@@ -1,0 +1,108 @@
+"""What theta does in git's hooks.  Each function answers the lines to show; raising refuses."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from theta import _fs
+from theta.errors import BusyError, ThetaError
+from theta.git.index import Entry, read_entries
+from theta.porcelain import mend, settle, staging, worktree
+from theta.porcelain.session import Session
+
+
+class HookRefusedError(ThetaError):
+    """A hook stops the git command that it belongs to."""
+
+
+def pre_commit(session: Session, index: Path) -> list[str]:
+    """Rebuild ``.theta/`` in the index that is being committed; refuse raw checkpoints."""
+    raw = staging.sync(session, index)
+    head = session.repo.head()
+    tree = session.repo.tree_of(head) if head else None
+    staged = session.staged(index)
+    for path in raw:
+        old = session.repo.entry(tree, path) if tree is not None else None
+        if old is None or str(old.id) != staged[path].oid:
+            raise HookRefusedError(f"{path} is staged as raw bytes, not as a checkpoint", hint=f"theta add {path}")
+    if any(entry.stage for entry in session.entries(index)):
+        raise HookRefusedError("a checkpoint is still in conflict", hint="theta merge --continue")
+    return []
+
+
+def post_commit(session: Session) -> list[str]:
+    """Mend the new commit if it needs it, and the real index after ``git commit PATH``."""
+    return _settle(session)
+
+
+def pre_merge_commit(session: Session, index: Path) -> list[str]:
+    """Stop a merge whose result is not in agreement: this hook cannot change its tree."""
+    before = _ids(read_entries(index))
+    staging.sync(session, index)
+    if before != _ids(read_entries(index)):
+        raise HookRefusedError("the merge left .theta/ behind; it is mended now", hint="conclude it with 'git commit'")
+    return []
+
+
+def _ids(entries: list[Entry]) -> dict[tuple[str, int], str]:
+    return {(entry.path, entry.stage): entry.oid for entry in entries}
+
+
+def post_merge(session: Session) -> list[str]:
+    """After a merge or a fast-forward: commit, index and files in agreement."""
+    return _settle(session)
+
+
+def post_checkout(session: Session) -> list[str]:
+    """After a checkout: index and files in agreement."""
+    return _settle(session)
+
+
+def post_rewrite(session: Session, rewritten: Sequence[tuple[str, str]]) -> list[str]:
+    """After a rebase or an amend: mend the new commits (old, new)."""
+    return settle.mend_noted(session, {new for _, new in rewritten}) + _settle(session)
+
+
+def post_index_change(session: Session) -> list[str]:
+    """After the filter ran and the index was written: ``.theta/`` in the index follows."""
+    flag = session.repo.private / "resync"
+    if session.repo.in_progress() or (session.repo.gitdir / "index.lock").exists():
+        return []
+    with contextlib.suppress(BusyError):
+        if not any(entry.stage for entry in session.entries()):
+            staging.sync(session)
+            worktree.complete(session)
+        _fs.remove(flag)
+    return []
+
+
+def _settle(session: Session) -> list[str]:
+    with contextlib.suppress(BusyError):
+        return settle.settle(session)
+    return []
+
+
+def pre_push(session: Session, updates: Sequence[tuple[str, str]]) -> list[str]:
+    """Refuse to push commits (local id, remote id) whose manifests name what ``.theta/`` lacks."""
+    for local, remote in updates:
+        if set(local) == {"0"}:
+            continue
+        hidden = [f"^{remote}"] if session.repo.has(remote) else ["--not", "--remotes"]
+        for oid in session.repo.git().run("rev-list", local, *hidden).text.split():
+            if not mend.agrees(session, session.repo.tree_of(oid)):
+                raise HookRefusedError(
+                    f"commit {oid[:12]} lacks objects of its checkpoints in .theta/", hint="theta fsck --mend"
+                )
+    return []
+
+
+SIMPLE: Final[dict[str, Callable[[Session], list[str]]]] = {
+    "post-commit": post_commit,
+    "post-merge": post_merge,
+    "post-checkout": post_checkout,
+    "post-applypatch": post_checkout,
+    "post-index-change": post_index_change,
+}

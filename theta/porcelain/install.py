@@ -1,0 +1,181 @@
+"""What theta sets up in a repository: filter, hooks, attributes, sparse patterns.
+
+All of it is local to the clone except ``.gitattributes``, and all of it can be repeated.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Final
+
+from theta import _fs
+from theta.errors import UnsupportedRepositoryError
+from theta.git.repository import STORES, Repository
+
+HOOKS: Final = (
+    "pre-commit",
+    "post-commit",
+    "pre-merge-commit",
+    "post-merge",
+    "post-checkout",
+    "post-applypatch",
+    "post-rewrite",
+    "post-index-change",
+    "pre-push",
+)
+_WITH_INPUT: Final = ("post-rewrite", "pre-push")
+_MARK: Final = "# theta hook 1"
+CHAINED: Final = ".before-theta"
+STORE_ATTRIBUTES: Final = f"{STORES}/** -text -diff -merge -delta -filter linguist-generated"
+_LOCAL_ATTRIBUTES: Final = f"{STORES}/** -text -diff merge=theta -delta -filter"
+_PATTERN: Final = f"!/{STORES}/"
+
+
+def command() -> str:
+    """How a hook or git calls this theta: by the interpreter that runs now."""
+    return f"{shlex.quote(sys.executable)} -m theta"
+
+
+def ensure(repo: Repository) -> None:
+    """Install whatever is missing; cheap where nothing is."""
+    if repo.is_bare:
+        return
+    _ensure_config(repo)
+    _ensure_hooks(repo)
+    _ensure_line(repo.commondir / "info" / "attributes", _LOCAL_ATTRIBUTES)
+    ensure_sparse(repo)
+
+
+def settings() -> dict[str, str]:
+    """The configuration keys of the filter and of the merge driver."""
+    return {
+        "filter.theta.process": f"{command()} filter-process",
+        "filter.theta.required": "true",
+        "merge.theta.name": "theta: .theta/ follows the manifests",
+        "merge.theta.driver": "true",
+    }
+
+
+def _ensure_config(repo: Repository) -> None:
+    config = repo.raw.config
+    for key, value in settings().items():
+        if key not in config or config[key] != value:
+            repo.git().run("config", "--local", key, value)
+
+
+def hooks_directory(repo: Repository) -> Path:
+    """Where git looks for hooks (``core.hooksPath`` respected)."""
+    config = repo.raw.config
+    if "core.hookspath" in config:
+        return repo.worktree / Path(config["core.hookspath"]).expanduser()
+    return repo.commondir / "hooks"
+
+
+def _ensure_hooks(repo: Repository) -> None:
+    directory = hooks_directory(repo)
+    for name in HOOKS:
+        path, script = directory / name, _script(name)
+        existing = path.read_text(errors="replace") if path.exists() else None
+        if existing == script:
+            continue
+        _fs.make_dirs(directory)
+        if existing is not None and _MARK not in existing:
+            _fs.rename(path, f"{path}{CHAINED}")
+        _fs.write_atomic(path, script.encode(), mode=0o755)
+
+
+def _script(name: str) -> str:
+    chained = f'"$0{CHAINED}"'
+    call = f"{command()} hook {name}"
+    lines = ["#!/bin/sh", f"{_MARK}: 'theta uninstall' removes it; {name}{CHAINED} is the hook that was here before"]
+    if name in _WITH_INPUT:
+        lines += [
+            "input=$(cat)",
+            f'if [ -x {chained} ]; then printf "%s\\n" "$input" | {chained} "$@" || exit $?; fi',
+            '[ "$THETA_HOOKS" = off ] && exit 0',
+            f'printf "%s\\n" "$input" | {call} "$@"',
+        ]
+    else:
+        lines += [f'if [ -x {chained} ]; then {chained} "$@" || exit $?; fi', '[ "$THETA_HOOKS" = off ] && exit 0']
+        if name == "post-index-change":
+            lines.append('[ -e "$(git rev-parse --git-path theta/resync)" ] || exit 0')
+        lines.append(f'exec {call} "$@"')
+    return "\n".join(lines) + "\n"
+
+
+def _ensure_line(path: Path, line: str) -> bool:
+    text = path.read_text() if path.exists() else ""
+    if line in text.splitlines():
+        return False
+    _fs.make_dirs(path.parent)
+    joint = "" if not text or text.endswith("\n") else "\n"
+    _fs.write_atomic(path, f"{text}{joint}{line}\n".encode())
+    return True
+
+
+def ensure_attributes(repo: Repository, lines: list[str]) -> bool:
+    """Append ``lines`` to the root ``.gitattributes`` where they are missing, ``.theta/`` last."""
+    path = repo.worktree / ".gitattributes"
+    old = path.read_text() if path.exists() else ""
+    body = [line for line in old.splitlines() if line != STORE_ATTRIBUTES]
+    body += [line for line in lines if line not in body]
+    new = "\n".join([*body, STORE_ATTRIBUTES]) + "\n"
+    if new == old:
+        return False
+    _fs.write_atomic(path, new.encode())
+    return True
+
+
+def ensure_sparse(repo: Repository) -> None:
+    """Keep ``.theta/`` out of the worktree by sparse patterns, whatever patterns there are."""
+    config = repo.raw.config
+    sparse = "core.sparsecheckout" in config and config.get_bool("core.sparsecheckout")
+    cone = sparse and "core.sparsecheckoutcone" in config and config.get_bool("core.sparsecheckoutcone")
+    if "index.sparse" in config and config.get_bool("index.sparse"):
+        repo.git().run("sparse-checkout", "reapply", "--no-sparse-index")
+    if cone:
+        _refuse_cone_with_stores(repo)
+        return
+    patterns = repo.gitdir / "info" / "sparse-checkout"
+    if sparse and patterns.exists():
+        changed = _ensure_line(patterns, _PATTERN)
+    else:
+        _fs.make_dirs(patterns.parent)
+        _fs.write_atomic(patterns, f"/*\n{_PATTERN}\n".encode())
+        scope = "--worktree" if "extensions.worktreeconfig" in config else "--local"
+        repo.git().run("config", scope, "core.sparseCheckout", "true")
+        repo.git().run("config", scope, "core.sparseCheckoutCone", "false")
+        changed = True
+    if changed or (repo.raw.workdir and (repo.worktree / STORES).exists()):
+        reapply(repo)
+
+
+def _refuse_cone_with_stores(repo: Repository) -> None:
+    patterns = repo.gitdir / "info" / "sparse-checkout"
+    if patterns.exists() and f"/{STORES}/" in patterns.read_text().splitlines():
+        raise UnsupportedRepositoryError(
+            "the sparse-checkout lists .theta/, which must stay out of the worktree",
+            hint="run 'git sparse-checkout set' without .theta",
+        )
+
+
+def reapply(repo: Repository) -> None:
+    """Take files of ``.theta/`` that some command left in the worktree out of it."""
+    if repo.index_path.exists():
+        repo.git().run("sparse-checkout", "reapply", check=False)
+
+
+def uninstall(repo: Repository) -> None:
+    """Remove filter and hooks from this clone; commits and files stay as they are."""
+    for key in settings():
+        repo.git().run("config", "--local", "--unset", key, check=False)
+    directory = hooks_directory(repo)
+    for name in HOOKS:
+        path = directory / name
+        if path.exists() and _MARK in path.read_text(errors="replace"):
+            _fs.remove(path)
+            chained = Path(f"{path}{CHAINED}")
+            if chained.exists():
+                _fs.rename(chained, path)

@@ -1,0 +1,164 @@
+"""One command's view of a repository: manifests, caches, and the lock that changes need."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from theta import _fs
+from theta.errors import BusyError, ManifestError
+from theta.git.attributes import tracked_entries
+from theta.git.index import Entry, IndexEdit
+from theta.git.repository import Repository
+from theta.store import manifest as manifests
+from theta.store.manifest import Manifest
+from theta.store.objects import Objects
+from theta.store.statcache import StatCache
+
+
+class Session:
+    """A repository as one theta command works on it."""
+
+    def __init__(self, repo: Repository) -> None:
+        self.repo = repo
+        self.objects = Objects(repo)
+        self._parsed: dict[str, Manifest] = {}
+
+    @classmethod
+    def here(cls, start: str | Path = ".") -> Session:
+        """The session of the repository around ``start``."""
+        return cls(Repository.discover(start))
+
+    @cached_property
+    def cache(self) -> StatCache:
+        """The stat cache of the worktree."""
+        return StatCache(self.repo)
+
+    # -- manifests -------------------------------------------------------------------
+
+    def manifest(self, oid: str) -> Manifest:
+        """The manifest in blob ``oid``; raises :class:`ManifestError` where it is none."""
+        if oid not in self._parsed:
+            self._parsed[oid] = manifests.parse(self.objects.text(oid, manifests.MAX_BYTES))
+        return self._parsed[oid]
+
+    def manifest_or_none(self, oid: str) -> Manifest | None:
+        """The manifest in blob ``oid``, or none where the blob is something else."""
+        blob = self.repo.raw.get(oid)
+        if blob is None or blob.size > manifests.MAX_BYTES:
+            return None
+        try:
+            return self.manifest(oid)
+        except ManifestError:
+            return None
+
+    def entries(self, index: Path | None = None) -> list[Entry]:
+        """Index entries of tracked paths, all stages."""
+        return tracked_entries(self.repo, index)
+
+    def staged(self, index: Path | None = None) -> dict[str, Entry]:
+        """Path -> its stage-0 entry, for tracked paths."""
+        return {entry.path: entry for entry in self.entries(index) if entry.stage == 0}
+
+    def in_tree(self, revision: str) -> dict[str, str]:
+        """Path -> blob id of each checkpoint in the tree of ``revision``."""
+        from theta.porcelain.trees import checkpoints
+
+        return checkpoints(self.repo, self.repo.tree_of(revision))
+
+    def bases(self, path: str) -> list[Manifest]:
+        """The manifests of the parents of the next commit: those at ``path`` first."""
+        first: list[Manifest] = []
+        others: list[Manifest] = []
+        for parent in self.repo.parents_ahead():
+            for at, oid in self.in_tree(parent).items():
+                found = self.manifest_or_none(oid)
+                if found is not None:
+                    (first if at == path else others).append(found)
+        return first + others
+
+    # -- changing --------------------------------------------------------------------
+
+    def index_edit(self, path: Path | None = None, *, patient: bool = True) -> IndexEdit:
+        """A change of the index (or of the index file at ``path``)."""
+        return IndexEdit(path or self.repo.index_path, self.scratch(), patient=patient)
+
+    def scratch(self) -> Path:
+        """A directory for temporaries, on the file system of the repository."""
+        place = self.repo.private / "tmp"
+        _fs.make_dirs(place)
+        return place
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold theta's lock: one changing command at a time, and stale locks healed first."""
+        lock = _fs.Lock(self.repo.shared / "lock")
+        journal = self.repo.shared / "journal"
+        try:
+            heal(self.repo, journal)
+            self._note(journal, None)
+            self.repo.on_child = lambda pid: self._note(journal, pid)
+            yield
+            _fs.remove(journal)
+        except Exception:
+            _fs.remove(journal)
+            raise
+        finally:
+            self.repo.on_child = None
+            lock.release()
+
+    def _note(self, journal: Path, child: int | None) -> None:
+        body = json.dumps({"pid": os.getpid(), "child": child, "started": time.time()})
+        _fs.write_atomic(journal, body.encode(), durable=False)
+
+
+def heal(repo: Repository, journal: Path) -> None:
+    """Clear what a killed theta left: git's lock files, index copies, half-written packs.
+
+    Runs under theta's lock, so the theta that wrote the journal is dead; a git that it had
+    started may still run, and is waited for.
+    """
+    try:
+        note = json.loads(journal.read_bytes())
+        child, started = note["child"], float(note["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    _wait_for(child)
+    for name in ("index.lock", "HEAD.lock", "ORIG_HEAD.lock"):
+        _remove_stale(repo.gitdir / name, started)
+    for stale in (repo.commondir / "refs").rglob("*.lock"):
+        _remove_stale(stale, started)
+    for pattern in ("tmp_pack_theta_*", "tmp_idx_theta_*"):
+        for stale in (repo.commondir / "objects" / "pack").glob(pattern):
+            _fs.remove(stale)
+    for stale in (repo.private / "tmp").glob("*"):
+        _fs.remove(stale)
+    _fs.remove(journal)
+
+
+def _wait_for(child: int | None, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while child and _is_git(child):
+        if time.monotonic() > deadline:
+            raise BusyError(f"git (process {child}) of an earlier theta command is still running")
+        time.sleep(0.05)
+
+
+def _is_git(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text()
+        return "(git" in state and ") Z" not in state
+    return False
+
+
+def _remove_stale(lock: Path, started: float) -> None:
+    try:
+        if os.stat(lock).st_mtime >= started - 2:
+            _fs.remove(lock)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,48 @@
+"""Bringing commit, index and worktree into agreement, after git or theta changed one of them."""
+
+from __future__ import annotations
+
+from theta import _fs
+from theta.errors import MissingObjectsError
+from theta.porcelain import mend, staging, worktree
+from theta.porcelain.session import Session
+from theta.porcelain.worktree import State
+from theta.store.snapshot import Progress
+
+
+def settle(session: Session, progress: Progress | None = None) -> list[str]:
+    """Mend HEAD, sync the index, fill in checkpoint files; answers warnings.
+
+    Does nothing in the middle of a rebase, and leaves an index with conflicted checkpoints alone.
+    """
+    if session.repo.in_progress():
+        return []
+    notes = mend_noted(session, None)
+    if any(entry.stage for entry in session.entries()):
+        return notes
+    staging.sync(session)
+    missing = worktree.complete(session, progress=progress)
+    notes += [f"{path}: objects are missing; 'theta restore {path}' completes it" for path in missing]
+    _fs.remove(session.repo.private / "resync")
+    return notes
+
+
+def mend_noted(session: Session, commits: set[str] | None) -> list[str]:
+    """Mend ``commits`` (none: HEAD) and say so; answers the lines to show."""
+    try:
+        done = mend.mend_head(session) if commits is None else mend.mend_range(session, commits)
+    except MissingObjectsError as error:
+        return [f"HEAD cannot be mended: {error}"]
+    if done is None:
+        return []
+    return [f"brought .theta/ of {done.count} commit(s) into agreement; HEAD is now {done.new[:12]}"]
+
+
+def refresh(session: Session, progress: Progress | None = None) -> dict[str, worktree.Found]:
+    """Examine every staged checkpoint and give unchanged ones fresh stat data in the index."""
+    staged = session.staged()
+    found = {path: worktree.examine(session, path, entry.oid, progress) for path, entry in staged.items()}
+    same = {path: staged[path].oid for path, item in found.items() if item.state is State.SAME}
+    worktree.refresh_stat(session, same)
+    session.cache.save()
+    return found

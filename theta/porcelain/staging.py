@@ -1,0 +1,172 @@
+"""Putting checkpoints into the index: store what is new, stage manifest and ``.theta/``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from theta.errors import ManifestError
+from theta.git.index import Entry, Staged
+from theta.porcelain import worktree
+from theta.porcelain.session import Session
+from theta.store import closure, snapshot, staging
+from theta.store.manifest import Manifest, blob_id
+from theta.store.packs import PackWriter
+from theta.store.snapshot import Progress, Snapshot, Stored
+from theta.store.source import FileSource, Identity
+
+
+@dataclass(frozen=True)
+class Added:
+    """A checkpoint that was staged: what is new in it and what that cost."""
+
+    path: str
+    manifest: Manifest
+    oid: str
+    new: tuple[str, ...]
+    note: str
+    stat: os.stat_result
+    mode: int
+    stored: int = 0
+
+
+def add_files(session: Session, paths: Iterable[str], progress: Progress | None = None) -> list[Added]:
+    """Store and stage the checkpoint files at ``paths`` (from the root of the worktree).
+
+    Nothing is staged unless all of them could be read; an unchanged file is only refreshed.
+    """
+    staged = session.staged()
+    pack = session.objects.writer()
+    try:
+        added: list[Added] = []
+        for path in paths:
+            added.append(_store(session, pack, path, staged, added, progress))
+        pack.finish()
+    finally:
+        pack.abort()
+    session.objects.refresh()
+    _stage(session, added)
+    return added
+
+
+def _store(
+    session: Session, pack: PackWriter, path: str, staged: dict[str, Entry], before: list[Added], progress: Progress | None
+) -> Added:
+    entry = staged.get(path)
+    kept = session.manifest_or_none(entry.oid) if entry else None
+    size = pack.size
+    with FileSource(session.repo.worktree / path, path) as source:
+        mode = 0o100755 if source.stat.st_mode & 0o100 else 0o100644
+        if entry and kept and session.cache.manifest_of(path, source.identity) == entry.oid and complete(session, kept):
+            return Added(path, kept, entry.oid, (), "", source.stat, mode)
+        text = worktree.peek(source.path)
+        if text is not None:
+            raise ManifestError(f"{path} holds a manifest in place of the checkpoint", hint=f"theta restore {path}")
+        taken = {m.store for p, m in known_stores(session, staged).items() if p != path} | {a.manifest.store for a in before}
+        stored = take(session, pack, source, path, kept, taken, progress)
+        source.verify_unchanged()
+        oid = pack.blob(stored.manifest.data, text=True)
+        session.cache.remember(path, source.identity, oid)
+        return Added(path, stored.manifest, oid, tuple(stored.new), stored.note, source.stat, mode, pack.size - size)
+
+
+def take(
+    session: Session,
+    pack: PackWriter,
+    source: FileSource,
+    path: str,
+    kept: Manifest | None,
+    taken: set[str],
+    progress: Progress | None = None,
+) -> Stored:
+    """Scan and store one file; its store is that of ``kept``, or a name not in ``taken``."""
+    bases = session.bases(path)
+    reference = kept or (bases[0] if bases else None)
+    skeleton = worktree.skeleton_of(session, reference)
+    found = snapshot.scan(source, reference, skeleton, progress)
+    if kept is not None and kept.store not in taken and found.equals(kept, skeleton) and complete(session, kept):
+        return Stored(kept)
+    store = kept.store if kept and kept.store not in taken else store_name(path, taken)
+    return Snapshot(session.objects, pack, bases).store(source, found, store, kept)
+
+
+def complete(session: Session, manifest: Manifest) -> bool:
+    """Whether the trees that ``manifest`` names are in the repository."""
+    return session.repo.has(manifest.skeleton) and all(session.repo.has(line.tree) for line in manifest.lines)
+
+
+def known_stores(session: Session, staged: dict[str, Entry]) -> dict[str, Manifest]:
+    """Path -> manifest, of all checkpoints in the index."""
+    found = {path: session.manifest_or_none(entry.oid) for path, entry in staged.items()}
+    return {path: manifest for path, manifest in found.items() if manifest is not None}
+
+
+def store_name(path: str, taken: set[str]) -> str:
+    """The name of the store of a new checkpoint: its path, made one part, and not in ``taken``."""
+    base = path.replace("%", "%25").replace("/", "%2F").lstrip("@. ").rstrip(". ")[-180:] or "checkpoint"
+    base = "".join(c if c.isprintable() else "_" for c in base).lstrip("%@. ") or "checkpoint"
+    name, number = base, 2
+    while name.lower() in {other.lower() for other in taken}:
+        name, number = f"{base}~{number}", number + 1
+    return name
+
+
+def _stage(session: Session, added: list[Added]) -> None:
+    with session.index_edit() as edit:
+        for item in added:
+            edit.put(Staged(item.path, item.oid, item.mode, stat=item.stat))
+    sync(session)
+    session.cache.save()
+
+
+def sync(session: Session, index: Path | None = None) -> list[str]:
+    """Make ``.theta/`` in the index the closure of the manifests that are staged.
+
+    A manifest whose store another one uses gets a store of its own.  Answers the paths of
+    tracked files that are staged as raw bytes.
+    """
+    entries = session.staged(index)
+    found = known_stores(session, entries)
+    raw = [path for path in entries if path not in found and entries[path].mode != 0o120000]
+    renamed = _distinct(session, found)
+    with session.index_edit(index) as edit:
+        for path, manifest in renamed.items():
+            oid = session.repo.write_blob(manifest.data)
+            edit.put(Staged(path, oid, entries[path].mode, stat=_stat_if_same(session, path, entries[path].oid, oid)))
+            found[path] = manifest
+        closure.sync_index(edit, session.objects, found.values())
+    staging.adopt(session.repo, {blob_id(manifest.data) for manifest in found.values()})
+    return raw
+
+
+def _distinct(session: Session, found: dict[str, Manifest]) -> dict[str, Manifest]:
+    """The manifests that must take another store, since two different ones name the same."""
+    owner: dict[str, str] = {}
+    at_head = session.in_tree("HEAD") if session.repo.head() else {}
+    renamed: dict[str, Manifest] = {}
+    order = sorted(found, key=lambda path: (path not in at_head, path))
+    for path in order:
+        manifest = found[path]
+        first = owner.setdefault(manifest.store.lower(), path)
+        if first != path and not (found[first].store == manifest.store and _agree(found[first], manifest)):
+            taken = {m.store for m in found.values()} | {m.store for m in renamed.values()}
+            renamed[path] = manifest.with_store(store_name(path, taken))
+    return renamed
+
+
+def _agree(one: Manifest, other: Manifest) -> bool:
+    return closure.places(one) == closure.places(other)
+
+
+def _stat_if_same(session: Session, path: str, old: str, new: str) -> os.stat_result | None:
+    """The stat data for an entry whose manifest changes from ``old`` to ``new`` but not in value."""
+    try:
+        info = os.lstat(session.repo.worktree / path)
+    except OSError:
+        return None
+    if session.cache.manifest_of(path, Identity.of(info)) != old:
+        return None
+    session.cache.remember(path, Identity.of(info), new)
+    return info

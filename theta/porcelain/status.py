@@ -1,0 +1,144 @@
+"""What ``theta status`` says: git's rows for files, and tensors for checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from theta.git.repository import STORES
+from theta.porcelain import mend, settle
+from theta.porcelain.session import Session
+from theta.porcelain.worktree import Found, State
+from theta.store import changes
+from theta.store.changes import Changes, Version
+from theta.store.snapshot import Progress
+
+
+@dataclass(frozen=True)
+class Row:
+    """One path, with git's two status letters (``git status --short``)."""
+
+    path: str
+    index: str
+    worktree: str
+    old_path: str = ""
+
+    @property
+    def unmerged(self) -> bool:
+        """Whether the path is in conflict."""
+        return "U" in self.index + self.worktree or (self.index + self.worktree) in ("AA", "DD")
+
+
+@dataclass
+class Report:
+    """The state of index and worktree."""
+
+    branch: dict[str, str] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    staged: dict[str, Changes] = field(default_factory=dict)
+    unstaged: dict[str, Changes] = field(default_factory=dict)
+    unfilled: list[str] = field(default_factory=list)
+    head_agrees: bool = True
+    operation: str = ""
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing but untracked files is to be told."""
+        return all(row.index == "?" for row in self.rows)
+
+
+def report(session: Session, paths: list[str], progress: Progress | None = None) -> Report:
+    """The state of ``paths`` (git pathspecs; all where there are none)."""
+    found = settle.refresh(session, progress)
+    modified = {path: item for path, item in found.items() if item.state is State.MODIFIED}
+    excluded = [f":(exclude,top){STORES}", *(f":(exclude,top,literal){path}" for path in modified)]
+    pathspec = [*(paths or [":(top)"]), *excluded]
+    fields = session.repo.git().lines("status", "--porcelain=v2", "--branch", "-z", "--", *pathspec)
+    result = Report(head_agrees=mend.head_agrees(session), operation=_operation(session))
+    _parse(fields, result)
+    _add_modified(session, modified, result)
+    _add_details(session, found, result)
+    result.unfilled = [path for path, item in found.items() if item.state is State.UNFILLED]
+    result.rows.sort(key=lambda row: (row.index == "?", row.path))
+    return result
+
+
+def _operation(session: Session) -> str:
+    signs = {"MERGE_HEAD": "merge", "rebase-merge": "rebase", "rebase-apply": "rebase"}
+    signs |= {"CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert"}
+    return next((name for sign, name in signs.items() if (session.repo.gitdir / sign).exists()), "")
+
+
+def _parse(fields: list[str], result: Report) -> None:
+    rows = iter(fields)
+    for row in rows:
+        kind = row[:1]
+        if kind == "#":
+            _, key, value = row.split(" ", 2)
+            result.branch[key] = value
+        elif kind == "1":
+            parts = row.split(" ", 8)
+            result.rows.append(Row(parts[8], *_letters(parts[1])))
+        elif kind == "2":
+            parts = row.split(" ", 9)
+            result.rows.append(Row(parts[9], *_letters(parts[1]), next(rows)))
+        elif kind == "u":
+            parts = row.split(" ", 10)
+            result.rows.append(Row(parts[10], *_letters(parts[1])))
+        elif kind in "?!":
+            result.rows.append(Row(row[2:], kind, kind))
+
+
+def _letters(pair: str) -> tuple[str, str]:
+    index, worktree = pair.replace(".", " ")
+    return index, worktree
+
+
+def _add_modified(session: Session, modified: dict[str, Found], result: Report) -> None:
+    if not modified:
+        return
+    head, staged = _head_entries(session), session.staged()
+    for path in modified:
+        old = head.get(path)
+        letter = "A" if old is None else " " if old == staged[path].oid else "M"
+        result.rows.append(Row(path, letter, "M"))
+
+
+def _head_entries(session: Session) -> dict[str, str]:
+    head = session.repo.head()
+    if head is None:
+        return {}
+    tree = session.repo.tree_of(head)
+    found = ((path, session.repo.entry(tree, path)) for path in session.staged())
+    return {path: str(entry.id) for path, entry in found if entry is not None}
+
+
+def _add_details(session: Session, found: dict[str, Found], result: Report) -> None:
+    staged = session.staged()
+    head = _head_entries(session) if any(row.index in "MAR" for row in result.rows) else {}
+    for row in result.rows:
+        entry = staged.get(row.path)
+        if entry is None or row.unmerged:
+            continue
+        if row.index in "MAR":
+            old = head.get(row.old_path or row.path)
+            result.staged[row.path] = changes.compare(_version(session, old), _version(session, entry.oid))
+        item = found.get(row.path)
+        if row.worktree == "M" and item is not None and item.scan is not None:
+            result.unstaged[row.path] = compare_with_file(session, entry.oid, item)
+
+
+def _version(session: Session, oid: str | None) -> Version | None:
+    manifest = session.manifest_or_none(oid) if oid else None
+    return changes.of_manifest(manifest) if manifest else None
+
+
+def compare_with_file(session: Session, oid: str, found: Found) -> Changes:
+    """What changed from manifest ``oid`` to the scanned file ``found``."""
+    from theta.porcelain.worktree import skeleton_of
+
+    assert found.scan is not None
+    manifest = session.manifest_or_none(oid)
+    kept = skeleton_of(session, manifest)
+    same = manifest is not None and kept == found.scan.skeleton
+    skeleton = manifest.skeleton if same and manifest else "worktree"
+    return changes.compare(_version(session, oid), changes.of_scan(found.scan, skeleton))

@@ -1,0 +1,27 @@
+"""Checkpoints in the trees of commits."""
+
+from __future__ import annotations
+
+import pygit2
+
+from theta.git.attributes import only_tracked
+from theta.git.repository import MODE_BLOB, Repository
+from theta.store.manifest import MAX_BYTES, looks_like_manifest
+
+_cache: dict[tuple[str, str], dict[str, str]] = {}
+
+
+def checkpoints(repo: Repository, tree: pygit2.Tree) -> dict[str, str]:
+    """Path -> blob id of each file of ``tree`` that theta tracks and that is a manifest."""
+    key = (str(repo.gitdir), str(tree.id))
+    if key not in _cache:
+        files = {path: str(entry.id) for path, entry in repo.walk_blobs(tree) if entry.filemode & MODE_BLOB}
+        tracked = files if repo.is_bare else only_tracked(repo, files)
+        _cache[key] = {path: files[path] for path in sorted(tracked) if is_manifest(repo, files[path])}
+    return _cache[key]
+
+
+def is_manifest(repo: Repository, oid: str) -> bool:
+    """Whether blob ``oid`` begins as a manifest does."""
+    blob = repo.raw.get(oid)
+    return isinstance(blob, pygit2.Blob) and blob.size <= MAX_BYTES and looks_like_manifest(blob.data)

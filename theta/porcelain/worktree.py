@@ -1,0 +1,214 @@
+"""Checkpoint files in the worktree: are they what the index says, and writing them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from theta import _fs
+from theta.errors import BusyError, ChangedWhileReadError, MissingObjectsError, NotFoundError, WouldOverwriteError
+from theta.git.index import Entry, Staged, fresh_paths
+from theta.porcelain.session import Session
+from theta.store import manifest as manifests
+from theta.store import skeleton as skeletons
+from theta.store import snapshot
+from theta.store.manifest import MAGIC, Manifest
+from theta.store.restore import Restorer
+from theta.store.skeleton import Skeleton
+from theta.store.snapshot import Progress, Scan
+from theta.store.source import FileSource, Identity
+
+RESERVE: Final = 1 << 20
+
+
+class State(Enum):
+    """How a checkpoint file stands to its index entry."""
+
+    SAME = "same"
+    MODIFIED = "modified"
+    MISSING = "missing"
+    UNFILLED = "unfilled"
+    """The manifest itself is in the worktree: objects were missing, or theta was killed."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What stands in the worktree at a tracked path; ``scan`` only where it had to be read."""
+
+    state: State
+    scan: Scan | None = None
+    text: bytes = b""
+
+
+def peek(path: Path) -> bytes | None:
+    """The manifest text in the worktree at ``path``, or none where there is anything else."""
+    try:
+        info = os.lstat(path)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > manifests.MAX_BYTES:
+            return None
+        with open(path, "rb") as file:
+            head = file.read(len(MAGIC))
+            return head + file.read() if head == MAGIC else None
+    except OSError:
+        return None
+
+
+def examine(session: Session, path: str, oid: str, progress: Progress | None = None) -> Found:
+    """Compare the file at ``path`` with the manifest ``oid``; reads it only if the cache cannot tell."""
+    place = session.repo.worktree / path
+    try:
+        info = os.lstat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return Found(State.MISSING)
+    known = session.cache.manifest_of(path, Identity.of(info))
+    if known is not None and known == oid:
+        return Found(State.SAME)
+    if (text := peek(place)) is not None:
+        return Found(State.UNFILLED, text=text)
+    if not stat.S_ISREG(info.st_mode):
+        return Found(State.MODIFIED)
+    return _compare(session, path, oid, progress)
+
+
+def _compare(session: Session, path: str, oid: str, progress: Progress | None) -> Found:
+    manifest = session.manifest_or_none(oid)
+    kept = skeleton_of(session, manifest)
+    with FileSource(session.repo.worktree / path, path) as source:
+        found = snapshot.scan(source, manifest, kept, progress)
+        if manifest is None or not found.equals(manifest, kept):
+            return Found(State.MODIFIED, found)
+        source.verify_unchanged()
+        session.cache.remember(path, source.identity, oid)
+    return Found(State.SAME, found)
+
+
+def skeleton_of(session: Session, manifest: Manifest | None) -> Skeleton | None:
+    """The stored skeleton of ``manifest``; none where its objects are not here."""
+    if manifest is None:
+        return None
+    try:
+        return skeletons.read(session.objects, manifest.skeleton)
+    except MissingObjectsError:
+        return None
+
+
+def refresh_stat(session: Session, paths: dict[str, str]) -> None:
+    """Give the index entries of unchanged files (path -> manifest id) their stat data.
+
+    Plain git then sees them as unchanged without running the filter.  An index that is locked
+    is left alone: nothing is lost but time.
+    """
+    seen = {path: info for path in paths if (info := _lstat(session.repo.worktree / path)) is not None}
+    stale = seen.keys() - fresh_paths(session.repo.index_path, seen)
+    if not stale:
+        return
+    modes = {path: entry.mode for path, entry in session.staged().items() if entry.oid == paths.get(path)}
+    with contextlib.suppress(BusyError), session.index_edit(patient=False) as edit:
+        for path in stale & modes.keys():
+            if session.cache.manifest_of(path, Identity.of(seen[path])) == paths[path]:
+                edit.put(Staged(path, paths[path], modes[path], stat=seen[path]))
+
+
+def _lstat(path: Path) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
+
+
+def fill(session: Session, path: str, manifest: Manifest, oid: str, mode: int, progress: Progress | None = None) -> os.stat_result:
+    """Write the checkpoint that ``manifest`` stands for to ``path``, whole or not at all.
+
+    The answer is the stat data of the new file.
+    """
+    place = _fs.safe_target(session.repo.worktree, path)
+    restorer = Restorer(session.objects)
+    restorer.check_space(manifest, _fs.free_space(place.parent) - RESERVE)
+    file_mode = 0o777 if mode & 0o100 else 0o666
+    with _fs.AtomicFile(place, temp_dir=_temp_dir(session, place), mode=file_mode) as file:
+        for piece in restorer.pieces(manifest):
+            file.write(piece)
+            if progress is not None:
+                progress(len(piece))
+    info = os.lstat(place)
+    session.cache.remember(path, Identity.of(info), oid)
+    return info
+
+
+def _temp_dir(session: Session, place: Path) -> Path:
+    scratch = session.scratch()
+    return scratch if os.stat(scratch).st_dev == os.stat(place.parent).st_dev else place.parent
+
+
+def put_back(session: Session, wanted: Iterable[tuple[str, str, int]], progress: Progress | None = None) -> None:
+    """Fill (path, manifest id, mode) into the worktree and refresh the index entries that agree."""
+    staged = session.staged()
+    done: list[Staged] = []
+    for path, oid, mode in wanted:
+        info = fill(session, path, session.manifest(oid), oid, mode, progress)
+        entry = staged.get(path)
+        if entry is not None and entry.oid == oid:
+            done.append(Staged(path, oid, entry.mode, stat=info))
+    session.cache.save()
+    if done:
+        with session.index_edit() as edit:
+            for item in done:
+                edit.put(item)
+
+
+def complete(session: Session, entries: Iterable[Entry] | None = None, progress: Progress | None = None) -> list[str]:
+    """Turn every manifest that stands in the worktree in place of its checkpoint into the file.
+
+    Git leaves them there when theta asked it to, when a file is large, or when theta was killed.
+    The answer lists paths whose objects are missing.
+    """
+    missing: list[str] = []
+    wanted: list[tuple[str, str, int]] = []
+    for path, mode in {entry.path: entry.mode for entry in entries or session.entries()}.items():
+        text = peek(session.repo.worktree / path)
+        if text is None or manifests.has_conflict_markers(text):
+            continue
+        wanted.append((path, _ensure_blob(session, text), mode))
+    for item in wanted:
+        try:
+            put_back(session, [item], progress)
+        except MissingObjectsError:
+            missing.append(item[0])
+    return missing
+
+
+def _ensure_blob(session: Session, text: bytes) -> str:
+    oid = manifests.blob_id(text)
+    return oid if session.repo.has(oid) else session.repo.write_blob(text)
+
+
+def refuse_modified(session: Session, paths: dict[str, str], action: str) -> None:
+    """Raise :class:`WouldOverwriteError` if a file among ``paths`` (-> manifest id) was changed."""
+    changed = [path for path, oid in paths.items() if examine(session, path, oid).state is State.MODIFIED]
+    if changed:
+        raise WouldOverwriteError(
+            f"your changes of {', '.join(changed)} would be overwritten by {action}",
+            hint="commit or stash them first",
+        )
+
+
+__all__ = [
+    "ChangedWhileReadError",
+    "Found",
+    "NotFoundError",
+    "State",
+    "complete",
+    "examine",
+    "fill",
+    "peek",
+    "put_back",
+    "refresh_stat",
+    "refuse_modified",
+    "skeleton_of",
+]
