@@ -39,11 +39,12 @@ def commit(
     if not as_json:
         report_added(added)
     if code == 0 and summary is not None:
-        _report(summary, as_json=as_json)
+        report_summary(summary, as_json=as_json)
     return code
 
 
-def _report(summary: object, *, as_json: bool) -> None:
+def report_summary(summary: object, *, as_json: bool) -> None:
+    """Say what a new commit holds."""
     from theta.porcelain.committing import Summary
 
     assert isinstance(summary, Summary)

@@ -96,6 +96,13 @@ class IndexEdit:
             self._fresh.add(os.fsencode(item.path))
         self.changed = True
 
+    def put_conflict(self, path: str, base: str | None, ours: str | None, theirs: str | None) -> None:
+        """Put ``path`` into conflict: blob ids of the stages 1 to 3, none where a side has no file."""
+        C.git_index_remove(self._index._index, os.fsencode(path), 0)
+        made = [_c_entry(Staged(path, oid)) if oid else (ffi.NULL, None) for oid in (base, ours, theirs)]
+        _check(C.git_index_conflict_add(self._index._index, *(entry for entry, _ in made)), path)
+        self.changed = True
+
     def drop_conflict(self, path: str) -> None:
         """Drop the stages 1 to 3 of ``path``, if any."""
         name = os.fsencode(path)

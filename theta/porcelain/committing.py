@@ -87,8 +87,7 @@ def prepare(
         specs = wanted or [":(top)"]
         selection = adding.select(session, git, specs, update=True, force=False)
         added = adding.add(session, selection, progress)
-    if not any(entry.stage for entry in session.entries()):
-        staging.sync(session)
+    staging.sync(session)
     return added
 
 

@@ -72,9 +72,8 @@ def post_index_change(session: Session) -> list[str]:
     if session.repo.in_progress() or (session.repo.gitdir / "index.lock").exists():
         return []
     with contextlib.suppress(BusyError):
-        if not any(entry.stage for entry in session.entries()):
-            staging.sync(session)
-            worktree.complete(session)
+        staging.sync(session)
+        worktree.complete(session)
         _fs.remove(flag)
     return []
 

@@ -13,13 +13,11 @@ from theta.store.snapshot import Progress
 def settle(session: Session, progress: Progress | None = None) -> list[str]:
     """Mend HEAD, sync the index, fill in checkpoint files; answers warnings.
 
-    Does nothing in the middle of a rebase, and leaves an index with conflicted checkpoints alone.
+    Does nothing in the middle of a rebase.
     """
     if session.repo.in_progress():
         return []
     notes = mend_noted(session, None)
-    if any(entry.stage for entry in session.entries()):
-        return notes
     staging.sync(session)
     missing = worktree.complete(session, progress=progress)
     notes += [f"{path}: objects are missing; 'theta restore {path}' completes it" for path in missing]

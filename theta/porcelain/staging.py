@@ -124,11 +124,14 @@ def _stage(session: Session, added: list[Added]) -> None:
 def sync(session: Session, index: Path | None = None) -> list[str]:
     """Make ``.theta/`` in the index the closure of the manifests that are staged.
 
-    A manifest whose store another one uses gets a store of its own.  Answers the paths of
-    tracked files that are staged as raw bytes.
+    A manifest whose store another one uses gets a store of its own; of a checkpoint in conflict
+    one side is kept (ours, if there is one).  Answers the paths of tracked files that are staged
+    as raw bytes.
     """
-    entries = session.staged(index)
+    everything = session.entries(index)
+    entries = {entry.path: entry for entry in everything if entry.stage == 0}
     found = known_stores(session, entries)
+    sides = {e.path: e for stage in (1, 3, 2) for e in everything if e.stage == stage}
     raw = [path for path in entries if path not in found and entries[path].mode != 0o120000]
     renamed = _distinct(session, found)
     with session.index_edit(index) as edit:
@@ -136,7 +139,7 @@ def sync(session: Session, index: Path | None = None) -> list[str]:
             oid = session.repo.write_blob(manifest.data)
             edit.put(Staged(path, oid, entries[path].mode, stat=_stat_if_same(session, path, entries[path].oid, oid)))
             found[path] = manifest
-        closure.sync_index(edit, session.objects, found.values())
+        closure.sync_index(edit, session.objects, [*found.values(), *known_stores(session, sides).values()])
     staging.adopt(session.repo, {blob_id(manifest.data) for manifest in found.values()})
     return raw
 

@@ -73,9 +73,7 @@ def sweep(repo: Repository, current: str) -> None:
 
 
 def _refs(repo: Repository) -> list[str]:
-    return [name.removeprefix(REFS) for name in repo.raw.references.iterator() if name.startswith(REFS)] if (
-        repo.commondir / "packed-refs"
-    ).exists() or (repo.commondir / REFS).is_dir() else []
+    return [name.removeprefix(REFS) for name in repo.raw.references if name.startswith(REFS)]
 
 
 def named_blobs(repo: Repository) -> set[str]:

@@ -1,0 +1,158 @@
+"""dense/1: every dtype, every bit pattern, and hostile blobs."""
+
+import contextlib
+import struct
+import threading
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from theta.codecs import codec, dense, names, planes
+from theta.dtypes import DTYPES
+from theta.errors import CodecError, NewerFormatError
+
+ALL = sorted(DTYPES)
+
+
+def weights(dtype: str, size: int, seed: int = 0) -> bytes:
+    """Plausible raw bytes of ``size`` words: normal weights for floats, small numbers otherwise."""
+    rng = np.random.default_rng(seed)
+    width = dense.word_size(dtype)
+    if DTYPES[dtype].kind in ("float", "complex") and width > 1:
+        values = rng.normal(0, 0.02, size)
+        if dtype == "bf16":
+            return (values.astype(np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
+        return values.astype({2: "<f2", 4: "<f4", 8: "<f8"}[width]).tobytes()
+    return rng.geometric(0.2, size).astype(f"<u{width}").tobytes()
+
+
+def roundtrip(raw: bytes, dtype: str) -> bytes:
+    blob = dense.encode(raw, dtype)
+    assert bytes(dense.decode(blob, dtype, len(raw))) == raw
+    assert dense.encode(memoryview(raw), dtype) == blob
+    return blob
+
+
+@pytest.mark.parametrize("dtype", ALL)
+@pytest.mark.parametrize("size", [0, 1, 3, 1000, 70_000])
+def test_every_dtype_comes_back(dtype: str, size: int) -> None:
+    roundtrip(weights(dtype, size), dtype)
+
+
+@pytest.mark.parametrize("dtype", ALL)
+@given(data=st.data())
+def test_any_bits_come_back(dtype: str, data: st.DataObject) -> None:
+    width = dense.word_size(dtype)
+    words = data.draw(st.lists(st.binary(min_size=width, max_size=width), max_size=60))
+    roundtrip(b"".join(words) * data.draw(st.integers(1, 40)), dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [("bf16", 0.672), ("f16", 0.853), ("f32", 0.836), ("f8_e4m3", 0.9), ("i64", 0.07)]
+)
+def test_size_of_weights(dtype: str, bound: float) -> None:
+    raw = weights(dtype, 1 << 19)
+    assert len(roundtrip(raw, dtype)) <= bound * len(raw)
+
+
+def test_a_f32_that_holds_bf16_is_small() -> None:
+    raw = (np.frombuffer(weights("bf16", 1 << 19), "<u2").astype("<u4") << 16).tobytes()
+    assert len(roundtrip(raw, "f32")) <= 0.355 * len(raw)
+
+
+def test_repeated_rows_cost_one_row() -> None:
+    row = np.random.default_rng(1).integers(0, 2**16, 4096, np.uint16)
+    raw = np.tile(row, 256).tobytes()
+    assert len(roundtrip(raw, "bf16")) < 0.02 * len(raw)
+
+
+def test_zeros_cost_their_header() -> None:
+    assert len(roundtrip(bytes(1 << 22), "f32")) == 1 + 4 * 5 + 4
+
+
+def test_noise_costs_only_the_header() -> None:
+    raw = np.random.default_rng(2).bytes(1 << 20)
+    assert len(roundtrip(raw, "f32")) == 1 + 4 * 5 + len(raw)
+
+
+def test_threads_give_the_same_bytes() -> None:
+    raw = weights("bf16", 1 << 18)
+    blobs: list[bytes] = []
+    threads = [threading.Thread(target=lambda: blobs.append(dense.encode(raw, "bf16"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(blobs) == {dense.encode(raw, "bf16")}
+
+
+def section(entries: list[tuple[int, bytes]], width: int) -> bytes:
+    head = b"".join(struct.pack("<BI", method, len(payload)) for method, payload in entries)
+    return bytes([width]) + head + b"".join(payload for _, payload in entries)
+
+
+ZERO = (2, b"\0")
+BOMB = zstandard.ZstdCompressor().compress(bytes(1 << 24))
+UNSIZED = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(100))
+GOOD = zstandard.ZstdCompressor().compress(bytes(100))
+HOSTILE = {
+    "empty": b"",
+    "wrong width": section([ZERO] * 4, 4),
+    "cut header": section([ZERO, ZERO], 2)[:8],
+    "cut payload": section([ZERO, (0, bytes(100))], 2)[:-1],
+    "trailing": section([ZERO, ZERO], 2) + b"\0",
+    "length lies": bytes([2]) + struct.pack("<BIBI", 2, 1, 0, 2**32 - 1) + bytes(101),
+    "unknown method": section([ZERO, (9, b"\0")], 2),
+    "short raw": section([ZERO, (0, bytes(99))], 2),
+    "long constant": section([ZERO, (2, b"\0\0")], 2),
+    "bomb": section([ZERO, (1, BOMB)], 2),
+    "no content size": section([ZERO, (1, UNSIZED)], 2),
+    "two frames": section([ZERO, (1, GOOD + GOOD)], 2),
+    "no frame": section([ZERO, (1, b"not zstd at all")], 2),
+    "cut frame": section([ZERO, (1, GOOD[:-2])], 2),
+}
+
+
+@pytest.mark.parametrize("name", sorted(HOSTILE))
+def test_hostile_blobs_are_refused(name: str) -> None:
+    with pytest.raises(CodecError):
+        dense.decode(HOSTILE[name], "bf16", 200)
+
+
+def test_an_empty_plane_is_raw_only() -> None:
+    with pytest.raises(CodecError):
+        dense.decode(section([ZERO, ZERO], 2), "bf16", 0)
+
+
+@pytest.mark.parametrize("nbytes", [-2, 3])
+def test_impossible_sizes_are_refused(nbytes: int) -> None:
+    with pytest.raises(CodecError):
+        dense.decode(dense.encode(b"", "bf16"), "bf16", nbytes)
+
+
+@given(st.data())
+def test_mutations_give_an_error_or_bytes_of_the_right_size(data: st.DataObject) -> None:
+    blob = bytearray(dense.encode(weights("f32", 300), "f32"))
+    for _ in range(data.draw(st.integers(1, 4))):
+        blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(CodecError):
+        assert len(dense.decode(bytes(blob), "f32", 1200)) == 1200
+
+
+def test_has_repeats() -> None:
+    rng = np.random.default_rng(3)
+    noise = rng.integers(0, 2**32, 1 << 18, np.uint32)
+    assert not planes.has_repeats(noise)
+    assert planes.has_repeats(np.tile(noise[: 1 << 14], 16))
+    assert not planes.has_repeats(noise[:3])
+    assert not planes.has_repeats(np.frombuffer(weights("bf16", 1 << 20), "<u2"))
+
+
+def test_the_registry() -> None:
+    assert codec("dense/1") is dense
+    assert all(name == codec(name).NAME for name in names())
+    with pytest.raises(NewerFormatError):
+        codec("dense/99")

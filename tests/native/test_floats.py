@@ -1,0 +1,78 @@
+"""Float conversion against numpy and ml_dtypes, for every bit pattern or a spread of them."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from theta_native.floats import Layout, narrow, widen
+
+LAYOUTS = {
+    "f16": (Layout(5, 10), np.float16),
+    "bf16": (Layout(8, 7), ml_dtypes.bfloat16),
+    "f32": (Layout(8, 23), np.float32),
+    "f64": (Layout(11, 52), np.float64),
+    "e4m3": (Layout(4, 3, finite=True), ml_dtypes.float8_e4m3fn),
+    "e5m2": (Layout(5, 2), ml_dtypes.float8_e5m2),
+}
+
+
+def patterns(dtype: type) -> np.ndarray:
+    width = np.dtype(dtype).itemsize
+    if width <= 2:
+        return np.arange(1 << (8 * width)).astype(f"u{width}")
+    top = 2 ** (8 * width) - 1
+    drawn = np.random.default_rng(0).integers(0, top, 50_000, f"u{width}", endpoint=True)
+    near = np.concatenate([np.arange(200), top - np.arange(200, dtype=np.uint64)]).astype(drawn.dtype)
+    return np.concatenate([drawn, near, drawn & np.array(top >> 9, drawn.dtype)])
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_widening_is_exact(name: str) -> None:
+    layout, dtype = LAYOUTS[name]
+    words = patterns(dtype)
+    values, expected = widen(words, layout), words.view(dtype).astype(np.float64)
+    np.testing.assert_array_equal(values, expected)
+    numbers = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(values[numbers]), np.signbit(expected[numbers]))
+    np.testing.assert_array_equal(narrow(values, layout)[numbers], words[numbers])
+    assert np.unique(narrow(values, layout)[~numbers]).size <= 1
+
+
+@pytest.mark.parametrize("name", ["f16", "f32", "e5m2", "e4m3"])
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_rounding_is_to_nearest_even(name: str) -> None:
+    layout, dtype = LAYOUTS[name]
+    words = patterns(dtype)
+    finite = np.unique(words.view(dtype).astype(np.float64))
+    finite = finite[np.isfinite(finite)]
+    values = np.concatenate(
+        [(finite[1:] + finite[:-1]) / 2, np.nextafter(finite, 0), finite * 1.001, finite * 2.7]
+    )
+    if name in ("e4m3", "e5m2"):
+        values = values.astype(np.float32).astype(np.float64)  # ml_dtypes rounds through float32
+    if name == "e4m3":
+        values = values[np.abs(values) < 448]  # beyond, a NaN as in torch; others saturate
+    expected = values.astype(dtype).view(words.dtype)
+    np.testing.assert_array_equal(narrow(values, layout), expected)
+
+
+def test_bf16_ties_and_overflow() -> None:
+    layout = LAYOUTS["bf16"][0]
+    f32 = np.random.default_rng(1).integers(0, 2**32, 100_000, np.uint32)
+    f32[:3] = (0x3F808000, 0x3F818000, 0x7F7FFFFF)
+    values = f32.view(np.float32)
+    f32, values = f32[np.isfinite(values)], values[np.isfinite(values)]
+    expected = (f32.astype(np.uint64) + 0x7FFF + ((f32 >> 16) & 1)) >> 16
+    np.testing.assert_array_equal(narrow(values.astype(np.float64), layout), expected)
+
+
+def test_e4m3_overflows_to_its_nan() -> None:
+    layout = LAYOUTS["e4m3"][0]
+    assert narrow(np.array([448.0, 464.0, 465.0, -1e9, np.inf]), layout).tolist() == [
+        0x7E,
+        0x7E,
+        0x7F,
+        0xFF,
+        0xFF,
+    ]

@@ -1,0 +1,38 @@
+"""Commands that are git's own, with theta's work done around them: one factory for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from theta.cli.args import PASS, plain
+from theta.cli.common import drive, open_session
+
+
+def driven(name: str, doc: str, *, refresh: bool = True) -> typer.Typer:
+    """A typer app that runs ``git NAME`` with all its options, then settles checkpoints."""
+
+    def command(context: typer.Context) -> int:
+        return drive(open_session(), name, *plain(context.args), refresh=refresh)
+
+    return _app(command, doc)
+
+
+def handed(name: str, doc: str) -> typer.Typer:
+    """A typer app that runs ``git NAME`` and nothing else: it changes no files."""
+
+    def command(context: typer.Context) -> int:
+        from pathlib import Path
+
+        session = open_session(worktree=False)
+        return session.repo.git().in_directory(Path.cwd()).show(name, *plain(context.args))
+
+    return _app(command, doc)
+
+
+def _app(command: Callable[[typer.Context], int], doc: str) -> typer.Typer:
+    app = typer.Typer(add_completion=False)
+    command.__doc__ = doc
+    app.command(context_settings=PASS)(command)
+    return app

@@ -1,0 +1,36 @@
+"""``theta fsck``."""
+
+from __future__ import annotations
+
+import typer
+
+from theta.cli import console
+from theta.cli.common import open_session
+from theta.errors import ExitCode
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def fsck(
+    read_data: bool = typer.Option(False, "--read-data", help="decode every chunk and check its digest"),
+    mend: bool = typer.Option(False, "--mend", help="bring .theta/ of HEAD and of the index into agreement"),
+) -> int:
+    """Check the repository: git's objects, then every checkpoint of every commit."""
+    from theta.porcelain import checking, settle
+
+    session = open_session(worktree=False)
+    if mend:
+        with session.exclusive():
+            for line in settle.settle(session):
+                console.note(line)
+        session = open_session(worktree=False)
+    bad = session.repo.git().show("fsck", "--full", "--strict", "--no-dangling", "--no-progress")
+    for line in checking.problems(session, read_data=read_data):
+        console.out(line)
+        bad = bad or 1
+    if bad:
+        console.err("error: the repository has problems")
+        return int(ExitCode.CORRUPT)
+    console.note("no problems found")
+    return 0

@@ -1,0 +1,32 @@
+"""``theta init``."""
+
+from __future__ import annotations
+
+import typer
+
+from theta.cli import console
+from theta.cli.args import PASS, plain
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(context_settings=PASS)
+def init(context: typer.Context) -> int:
+    """Make a new Git repository that is ready for checkpoints (git init's options apply).
+
+    In a repository that exists, 'theta track' alone is enough.
+    """
+    from theta.git.run import plain as git
+    from theta.porcelain import install
+    from theta.porcelain.session import Session
+
+    args = plain(context.args)
+    # Objects named by SHA-256 and refs in a reftable are not written yet, and Git 3 makes both by default.
+    code = git().show("-c", "init.defaultObjectFormat=sha1", "-c", "init.defaultRefFormat=files", "init", *args)
+    if code or "--bare" in args:
+        return code
+    places = [arg for arg in args if not arg.startswith("-")]
+    session = Session.here(places[-1] if places else ".")
+    install.ensure(session.repo)
+    console.note("next: theta track '*.safetensors'")
+    return 0

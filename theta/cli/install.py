@@ -1,0 +1,33 @@
+"""``theta install``."""
+
+from __future__ import annotations
+
+import typer
+
+from theta.cli import console
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def install(
+    everywhere: bool = typer.Option(False, "--global", help="the filter for all repositories of this user"),
+) -> int:
+    """Set up filter, hooks, attributes and sparse patterns in this clone.
+
+    'theta track' and 'theta clone' do it too. With --global plain 'git clone' fills checkpoints in.
+    """
+    from theta.git.run import plain
+    from theta.porcelain import install as setup
+    from theta.porcelain.session import Session
+
+    if everywhere:
+        for key, value in setup.settings().items():
+            plain().run("config", "--global", key, value)
+        console.note("the filter is set up for all repositories of this user")
+        return 0
+    session = Session.here()
+    with session.exclusive():
+        setup.ensure(session.repo)
+    console.note(f"filter and hooks are set up in {session.repo.gitdir}")
+    return 0

@@ -1,0 +1,28 @@
+"""``theta uninstall``."""
+
+from __future__ import annotations
+
+import typer
+
+from theta.cli import console
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def uninstall(everywhere: bool = typer.Option(False, "--global", help="the filter of this user")) -> int:
+    """Take theta's filter and hooks out of this clone; commits and files stay."""
+    from theta.git.run import plain
+    from theta.porcelain import install as setup
+    from theta.porcelain.session import Session
+
+    if everywhere:
+        for key in setup.settings():
+            plain().run("config", "--global", "--unset", key, check=False)
+        console.note("the filter of this user is removed")
+        return 0
+    session = Session.here()
+    with session.exclusive():
+        setup.uninstall(session.repo)
+    console.note("filter and hooks are removed from this clone")
+    return 0

@@ -1,0 +1,39 @@
+"""Codecs: how the chunks of a tensor become the bytes that are stored, and back.
+
+A codec is a module with a ``NAME`` (``dense/1``: what it is, and the version of its format).
+Names are written into repositories, so a name never changes its meaning.  Modules are imported
+when they are asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Final
+
+from theta.errors import NewerFormatError
+
+_MODULES: Final = {
+    "dense/1": "theta.codecs.dense",
+    "delta/1": "theta.codecs.delta",
+    "sparse/1": "theta.codecs.sparse",
+    "cast/1": "theta.codecs.cast",
+    "scaled/1": "theta.codecs.scaled",
+    "rows/1": "theta.codecs.rows",
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all codecs that this version can decode."""
+    return tuple(_MODULES)
+
+
+def codec(name: str) -> ModuleType:
+    """The module of the codec ``name``; raises ``NewerFormatError`` for an unknown one."""
+    try:
+        return importlib.import_module(_MODULES[name])
+    except KeyError:
+        raise NewerFormatError(
+            f"a tensor is stored with {name!r}, which this version of theta does not know",
+            hint="install a newer theta",
+        ) from None

@@ -1,0 +1,53 @@
+"""Arithmetic on words as values, the same on every machine: what predictions are made with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from theta_native.floats import Layout
+
+    Words = NDArray[Any]
+
+_LAYOUTS: Final = {
+    "f16": (5, 10, False),
+    "bf16": (8, 7, False),
+    "f32": (8, 23, False),
+    "f64": (11, 52, False),
+    "f8_e4m3": (4, 3, True),
+    "f8_e5m2": (5, 2, False),
+}
+
+
+def has_values(dtype: str) -> bool:
+    """Whether words of ``dtype`` are numbers that this module can read and round."""
+    return dtype in _LAYOUTS
+
+
+def mantissa_bits(dtype: str) -> int:
+    """The stored bits of the mantissa of a dtype that :func:`has_values`."""
+    return _LAYOUTS[dtype][1]
+
+
+def _layout(dtype: str) -> Layout:
+    from theta_native.floats import Layout
+
+    return Layout(*_LAYOUTS[dtype])
+
+
+def to_values(words: Words, dtype: str) -> NDArray[np.float64]:
+    """The values of words, exactly; NaNs lose their payload."""
+    from theta_native.floats import widen
+
+    return widen(words, _layout(dtype))
+
+
+def to_words(values: NDArray[np.float64], dtype: str) -> Words:
+    """Values rounded to nearest, ties to even; every NaN becomes the same one."""
+    from theta_native.floats import narrow
+
+    return narrow(values, _layout(dtype))

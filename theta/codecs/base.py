@@ -1,0 +1,159 @@
+"""What a layer codec is given, and what it gives back.
+
+A tensor is a sequence of *words*: its raw bytes in units of the item size of its dtype (a c64
+is two f32 words, packed types are words of one byte).  A layer above the lowest describes some
+chunks of the tensor by one lower layer, the *base*, of which a codec sees an accessor only.
+
+A codec of layers is a module with
+
+``NAME``
+    the name that stands in a repository, with its format version;
+``encode(new, base, ranges) -> Encoded | None``
+    the chunks of ``new`` (word ranges) as updates of ``base``; None where this codec cannot, or
+    where it is plainly not worth it.  ``new`` and ``base`` may be read wherever the codec likes;
+``decoder(shared, target, base) -> Decoder``
+    checks ``shared`` and gets ready to decode any chunk.  Decoders have no state that changes,
+    so that threads may share one.
+
+Everything that a decoder is given may be hostile; whatever is wrong raises
+:class:`~theta.errors.CodecError`.  The store checks the digest of what comes out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from theta.dtypes import DTYPES
+from theta.errors import CodecError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Words = NDArray[Any]
+
+Range = tuple[int, int]
+"""First word and the word after the last of a chunk."""
+
+
+def word_size(dtype: str) -> int:
+    """Bytes of the words that ``dtype`` is coded in: 1, 2, 4 or 8; a c64 is two f32 words."""
+    entry = DTYPES[dtype]
+    return 4 if entry.kind == "complex" else entry.itemsize
+
+
+def word_dtype(dtype: str) -> np.dtype[Any]:
+    """The unsigned little-endian numpy dtype of the words of ``dtype``."""
+    import numpy as np
+
+    return np.dtype(f"<u{word_size(dtype)}")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The tensor that a layer holds: its dtype and shape; ``CodecError`` if there is no such tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        bits = math.prod(self.shape) * DTYPES[self.dtype].bits if self.dtype in DTYPES else 1
+        if bits % 8 or min(self.shape, default=0) < 0:
+            raise CodecError(f"there is no {self.dtype} tensor of shape {list(self.shape)}")
+
+    @property
+    def words(self) -> int:
+        """The number of words of the whole tensor."""
+        return DTYPES[self.dtype].nbytes(self.shape) // word_size(self.dtype)
+
+    @property
+    def rows(self) -> int:
+        """The length of the first axis; 1 for a scalar."""
+        return self.shape[0] if self.shape else 1
+
+    @property
+    def row_words(self) -> int:
+        """The words of one index of the first axis; 0 where rows are empty or not whole words."""
+        bits = math.prod(self.shape[1:]) * DTYPES[self.dtype].bits
+        size = word_size(self.dtype) * 8
+        return 0 if bits % size else bits // size
+
+
+class Base(Protocol):
+    """Access to a lower layer, already checked against its digests."""
+
+    @property
+    def dtype(self) -> str:
+        """The dtype's name (theta.dtypes)."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+        ...
+
+    def read(self, start: int, stop: int) -> Words:
+        """The words from ``start`` to before ``stop``: one-dimensional, contiguous, unsigned."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A whole tensor in memory; a :class:`Base` too."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    words: Words
+
+    def read(self, start: int, stop: int) -> Words:
+        """The words from ``start`` to before ``stop``."""
+        return self.words[start:stop]
+
+    @classmethod
+    def from_bytes(cls, raw: bytes | memoryview, dtype: str, shape: Sequence[int]) -> Tensor:
+        """The tensor with these raw little-endian bytes, not copied; ``CodecError`` if they do not fit."""
+        import numpy as np
+
+        words = np.frombuffer(raw, word_dtype(dtype))
+        if words.size != Target(dtype, tuple(shape)).words:
+            raise CodecError(f"{words.nbytes} bytes are not a {dtype} tensor of shape {tuple(shape)}")
+        return cls(dtype, tuple(shape), words)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A layer: the codec's name, what its chunks share (None: nothing), a payload for each chunk."""
+
+    codec: str
+    shared: bytes | None
+    chunks: tuple[bytes, ...]
+
+    @property
+    def size(self) -> int:
+        """The stored bytes, without what objects and trees add."""
+        return len(self.shared or b"") + sum(map(len, self.chunks))
+
+
+class Decoder(Protocol):
+    """Decodes the chunks of one layer."""
+
+    def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
+        """The words of the chunk from ``start`` to ``stop``; raises ``CodecError``."""
+        ...
+
+
+class LayerCodec(Protocol):
+    """The module interface of a codec of layers."""
+
+    NAME: str
+
+    def encode(self, new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
+        """Encode the chunks ``ranges`` of ``new``, or decline."""
+        ...
+
+    def decoder(self, shared: bytes | memoryview | None, target: Target, base: Base) -> Decoder:
+        """Get ready to decode chunks of ``target``."""
+        ...

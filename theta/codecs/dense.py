@@ -1,0 +1,77 @@
+"""``dense/1``: one chunk of a tensor on its own, as byte planes.
+
+Format of a chunk of ``n`` raw bytes (little-endian words of ``w`` bytes)::
+
+    u8       w, the number of planes: the item size of the dtype (1, 2, 4 or 8)
+    section  w planes of n / w bytes each (theta.codecs.planes):
+             w times: u8 method (0 raw, 1 zstd, 2 constant), u32 LE length of the payload;
+             then the w payloads in the same order, and nothing after them
+
+Plane ``k`` holds byte ``k`` (0 = lowest) of every word.  For f16, bf16, f32, f64 and c64 (two
+f32 words an element) the words are first rotated left by one bit: the sign becomes the lowest
+bit.  8-bit types, bool, packed types and bytes have one plane, which is the raw data.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from theta.codecs import planes
+from theta.codecs.base import word_size
+from theta.dtypes import DTYPES
+from theta.errors import CodecError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NAME: Final = "dense/1"
+
+
+def is_rotated(dtype: str) -> bool:
+    """Whether words of ``dtype`` have a sign bit on top that is moved to the low end."""
+    return DTYPES[dtype].kind in ("float", "complex") and word_size(dtype) > 1
+
+
+def encode_words(words: NDArray[Any], rotate: bool) -> bytes:
+    """Encode an array of unsigned words (1, 2, 4 or 8 bytes each)."""
+    from theta_native.planes import split
+
+    repeats = planes.has_repeats(words)
+    return bytes([words.dtype.itemsize]) + planes.encode_section(list(split(words, rotate)), repeats)
+
+
+def decode_words(blob: bytes | memoryview, width: int, size: int, rotate: bool) -> NDArray[Any]:
+    """The ``size`` words of ``width`` bytes in ``blob``; raises ``CodecError`` if malformed."""
+    import numpy as np
+
+    from theta_native.planes import join
+
+    view = memoryview(blob)
+    if len(view) < 1 or view[0] != width:
+        raise CodecError(f"a dense chunk does not have {width} planes")
+    outs = np.empty((width, size), np.uint8)
+    if planes.decode_section(view, 1, list(outs)) != len(view):
+        raise CodecError("a dense chunk has bytes behind its end")
+    return join(outs, rotate)
+
+
+def encode(raw: bytes | memoryview, dtype: str) -> bytes:
+    """Encode the raw little-endian bytes of one chunk.
+
+    Raises ``KeyError`` for an unknown dtype, ``ValueError`` where ``raw`` is not whole words.
+    """
+    import numpy as np
+
+    return encode_words(np.frombuffer(raw, f"<u{word_size(dtype)}"), is_rotated(dtype))
+
+
+def decode(blob: bytes | memoryview, dtype: str, nbytes: int) -> memoryview:
+    """The ``nbytes`` raw bytes of a chunk; allocates at most twice that.
+
+    Raises :class:`~theta.errors.CodecError` for anything that is not exactly such a chunk.
+    """
+    width = word_size(dtype)
+    if nbytes < 0 or nbytes % width:
+        raise CodecError(f"{nbytes} bytes are not whole words of {dtype}")
+    words = decode_words(blob, width, nbytes // width, is_rotated(dtype))
+    return words.data.cast("B")

@@ -1,0 +1,234 @@
+"""Coding of unsigned values under contexts that the decoder knows.
+
+Values become tokens and raw bits (``theta_native.rans``).  Contexts whose tokens are
+distributed alike are grouped into clusters; each cluster has one table of frequencies.  All
+tables are stored: nothing is learnt while decoding, so that decoding is a table look-up.
+
+Format of an *entropy section* (little-endian), for values of a known number and width whose
+contexts are known::
+
+    u8       s, u8 m: which values are tokens (m <= s <= 8, m <= 2)
+    u8       k, the number of clusters (1 to 64)
+    u32      w, the number of 16-bit words of the rANS stream
+    4 x u32  the states of the rANS decoder
+    section  (theta.codecs.planes) of two planes: for each context that occurs, in order, its
+             cluster (u8; no bytes at all if k is 1); for each cluster the number of its
+             tokens t, u16
+    section  of two planes: for each cluster and each of its first t tokens the low byte of
+             the frequency; the same for the high bytes
+    w x u16  the rANS stream
+    bytes    the raw bits of all values in order, lowest bit first, padded with zeros to a byte
+
+The frequencies of a cluster add up to 4096; tokens from t on have none.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from theta.codecs import planes
+from theta.errors import CodecError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Words = NDArray[Any]
+    Contexts = NDArray[np.uint16]
+    Counts = NDArray[np.uint32]
+
+_HEAD: Final = struct.Struct("<BBBI4I")
+_TOTAL: Final = 4096
+_MAX_CLUSTERS: Final = 64
+_MORE_CLUSTERS: Final = (8, 16, 32, 64)
+_FEWER_CLUSTERS: Final = (4, 2, 1)
+_ROUNDS: Final = 3
+_BITS_A_FREQUENCY: Final = 10.0
+_UNSEEN_BITS: Final = 14.0
+
+TOKEN_RULES: Final = ((4, 1), (8, 2))
+"""The (s, m) that an encoder tries: few tokens, or a token for each value below 256."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tables for a set of contexts: the cluster of each that occurs, and the estimated bits."""
+
+    occurring: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    frequencies: Counts
+    bits: float
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """Values as tokens of the rule ``(s, m)``, with their counts in every context."""
+
+    values: Words
+    s: int
+    m: int
+    tokens: NDArray[np.uint16]
+    counts: Counts
+    raw_bits: int
+
+
+def tokenise(values: Words, rule: tuple[int, int], contexts: Contexts, context_count: int) -> Tokenised:
+    """Tokens of ``values`` and their counts, shape ``(context_count, alphabet)``."""
+    from theta_native import rans
+
+    tokens, counts, raw_bits = rans.tokenise(values, *rule, contexts, context_count)
+    return Tokenised(values, *rule, tokens, counts, raw_bits)
+
+
+def _token_costs(sums: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Bits of every token in every cluster, shape ``(tokens, clusters)``."""
+    with np.errstate(divide="ignore"):
+        bits = -np.log2(sums / sums.sum(axis=1, keepdims=True))
+    return np.ascontiguousarray(np.minimum(bits, _UNSEEN_BITS).T)
+
+
+def _table_bits(sums: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """About what the tables and the map of contexts cost."""
+    used = int(np.count_nonzero(sums))
+    shares = np.bincount(labels) / labels.size
+    shares = shares[shares > 0]
+    entropy = float(-(shares * np.log2(shares)).sum())
+    return float(_BITS_A_FREQUENCY * used + 16.0 * sums.shape[0] + labels.size * entropy)
+
+
+def _cluster(counts: Counts, initial: NDArray[np.int64], rounds: int) -> tuple[NDArray[np.int64], float]:
+    """Improve a grouping of contexts; the labels (without gaps) and all bits."""
+    from theta_native import clusters
+
+    labels = initial
+    for _ in range(rounds):
+        sums = clusters.sum_groups(counts, labels, int(labels.max()) + 1)
+        labels, _bits = clusters.assign(counts, _token_costs(sums))
+        labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    sums = clusters.sum_groups(counts, labels, int(labels.max()) + 1)
+    fixed = clusters.assign(counts, _token_costs(sums))[1]
+    return labels, fixed + _table_bits(sums, labels)
+
+
+def _initial(counts: Counts, clusters: int) -> NDArray[np.int64]:
+    """Contexts in the order of their mean token, cut into groups of equal weight."""
+    weights = counts.sum(axis=1, dtype=np.int64)
+    means = (counts * np.arange(counts.shape[1])).sum(axis=1) / weights
+    order = np.argsort(means, kind="stable")
+    before = np.cumsum(weights[order]) - weights[order]
+    labels = np.empty(weights.size, np.int64)
+    labels[order] = before * clusters // max(int(weights.sum()), 1)
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def _frequencies(sums: NDArray[np.int64]) -> Counts:
+    """Counts scaled to add up to 4096, with at least 1 for each token that occurs."""
+    scaled = np.rint(sums * (_TOTAL / sums.sum(axis=1, keepdims=True))).astype(np.int64)
+    scaled = np.where(sums > 0, np.maximum(scaled, 1), 0)
+    for row in scaled:
+        while (excess := int(row.sum()) - _TOTAL) != 0:
+            largest = int(row.argmax())
+            row[largest] = max(row[largest] - excess, (row[largest] + 1) // 2)
+    return scaled.astype(np.uint32)
+
+
+def estimate(counts: Counts) -> float:
+    """About the bits that values with these counts will cost, raw bits apart."""
+    counts = counts[counts.any(axis=1)]
+    return _cluster(counts, _initial(counts, _MORE_CLUSTERS[0]), 1)[1]
+
+
+def plan(counts: Counts) -> Plan:
+    """The cheapest tables found for ``counts`` (at least one is not zero)."""
+    from theta_native import clusters
+
+    occurring = np.flatnonzero(counts.any(axis=1))
+    counts = np.ascontiguousarray(counts[occurring])
+    best, bits = np.zeros(occurring.size, np.int64), float("inf")
+    for trials in (_MORE_CLUSTERS, _FEWER_CLUSTERS):
+        for trial in trials:
+            labels, found = _cluster(counts, _initial(counts, trial), _ROUNDS)
+            if found >= bits:
+                break
+            best, bits = labels, found
+        if int(best.max()) >= _MORE_CLUSTERS[0]:
+            break
+    sums = clusters.sum_groups(counts, best, int(best.max()) + 1)
+    return Plan(occurring, best, _frequencies(sums), bits)
+
+
+def encode(tokenised: Tokenised, contexts: Contexts, chosen: Plan) -> bytes:
+    """The entropy section of the tokenised values."""
+    from theta_native import rans
+
+    t, table = tokenised, chosen.frequencies
+    lookup = np.zeros(int(chosen.occurring.max()) + 1, np.uint8)
+    lookup[chosen.occurring] = chosen.labels
+    states, words = rans.encode(t.tokens, lookup[contexts], table)
+    used = (table.shape[1] - (table[:, ::-1] > 0).argmax(axis=1)).astype("<u2")
+    listed = np.concatenate([row[:count] for row, count in zip(table, used, strict=True)]).astype("<u2")
+    labels = chosen.labels.astype(np.uint8) if table.shape[0] > 1 else np.empty(0, np.uint8)
+    return b"".join(
+        (
+            _HEAD.pack(t.s, t.m, table.shape[0], words.size, *states.tolist()),
+            planes.encode_section([labels, used.view(np.uint8)]),
+            planes.encode_section(list(np.ascontiguousarray(listed.view(np.uint8).reshape(-1, 2).T))),
+            words.astype("<u2").tobytes(),
+            rans.write_raw(t.values, t.tokens, t.s, t.m, t.raw_bits).tobytes(),
+        )
+    )
+
+
+def _read_tables(
+    blob: memoryview, position: int, clusters: int, occurring: int, alphabet: int
+) -> tuple[int, NDArray[np.uint8], Counts]:
+    """The position behind the tables, the cluster of each context, the frequencies."""
+    labels = np.zeros(occurring if clusters > 1 else 0, np.uint8)
+    used = np.empty(clusters, "<u2")
+    position = planes.decode_section(blob, position, [labels, used.view(np.uint8)])
+    if int(used.max()) > alphabet or (labels.size and int(labels.max()) >= clusters):
+        raise CodecError("the tables of an encoded chunk are damaged")
+    halves = np.empty((2, int(used.sum(dtype=np.int64))), np.uint8)
+    position = planes.decode_section(blob, position, list(halves))
+    listed = halves[0].astype(np.uint32) | (halves[1].astype(np.uint32) << np.uint32(8))
+    table = np.zeros((clusters, alphabet), np.uint32)
+    table[np.arange(alphabet) < used[:, None]] = listed
+    if bool((table.sum(axis=1, dtype=np.int64) != _TOTAL).any()):
+        raise CodecError("the tables of an encoded chunk do not add up")
+    return position, labels if clusters > 1 else np.zeros(occurring, np.uint8), table
+
+
+def decode(
+    blob: memoryview, position: int, contexts: Contexts, context_count: int, dtype: np.dtype[Any]
+) -> tuple[Words, int]:
+    """The values of the section at ``position``, one for each context, and the position behind it."""
+    from theta_native import rans
+    from theta_native.contexts import histogram
+
+    if len(blob) - position < _HEAD.size:
+        raise CodecError("an encoded chunk is cut short")
+    s, m, clusters, size, *states = _HEAD.unpack_from(blob, position)
+    if not (m <= s <= 8 and m <= 2 and 1 <= clusters <= _MAX_CLUSTERS):
+        raise CodecError("an encoded chunk has an impossible header")
+    occurring = np.flatnonzero(histogram(contexts, context_count))
+    alphabet = rans.alphabet(dtype.itemsize * 8, s, m)
+    position, labels, table = _read_tables(blob, position + _HEAD.size, clusters, occurring.size, alphabet)
+    lookup = np.zeros(context_count, np.uint8)
+    lookup[occurring] = labels
+    words = _take(blob, position, 2 * size).view("<u2")
+    tokens = rans.decode(np.array(states, np.uint32), words, lookup[contexts], table)
+    if tokens is None:
+        raise CodecError("an encoded chunk is damaged")
+    position += 2 * size
+    raw = _take(blob, position, rans.raw_size(tokens, s, m))
+    return rans.read_raw(tokens, s, m, raw, dtype), position + raw.size
+
+
+def _take(blob: memoryview, position: int, size: int) -> NDArray[np.uint8]:
+    """``size`` bytes at ``position``, copied, so that they are aligned."""
+    if size > len(blob) - position:
+        raise CodecError("an encoded chunk is cut short")
+    return np.frombuffer(blob, np.uint8, size, position).copy()

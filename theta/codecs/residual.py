@@ -1,0 +1,238 @@
+"""The difference of a chunk to a prediction of it: what all codecs of layers end in.
+
+Format of a *residual section*, for ``n`` words of which the decoder has a prediction::
+
+    u8       0: the chunk equals its prediction, and the section ends here
+             1: an encoded difference follows
+    u16      the magnitude that class 0 begins with
+    u8       a, the number of activity levels (1 to 8)
+    u8       f: 1 if fine classes are used as contexts, else 0
+    u32      the number of words of a block (at least 1)
+    section  (theta.codecs.planes) of one plane: the level of each block, or no bytes if a is 1
+    entropy section of n values (theta.codecs.entropy)
+
+The values are zigzagged differences of order-preserving integers (``theta_native.residual``).
+Context of a word: ``(class * a + level) * fine classes + fine class``, where
+
+* class: the exponent field of the predicted word (floats), or the length in bits of its
+  magnitude (others), subtracted from the magnitude above, cut to 0 .. 23;
+* level: how active the block is, as the encoder found it;
+* fine class: the top bits of the predicted mantissa (3; 4 for words of 32 or 64 bits), unless
+  the codec says something better.
+
+The context of the predicted exponent is what lets small updates cost little: it says how many
+units in the last place an update of typical size has.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from theta.codecs import entropy, planes
+from theta.codecs.base import word_size
+from theta.dtypes import DTYPES
+from theta.errors import CodecError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Words = NDArray[Any]
+
+_HEAD: Final = struct.Struct("<HBBI")
+_SAME: Final = b"\0"
+_CODED: Final = 1
+CLASSES: Final = 24
+_LEVELS: Final = 6
+_MAX_MAGNITUDE: Final = 2047
+_MAX_LEVELS: Final = 8
+_MAX_FINE: Final = 16
+_DEFAULT_BLOCK: Final = 512
+
+_EXPONENT_BITS: Final = {
+    "f16": 5,
+    "bf16": 8,
+    "f32": 8,
+    "f64": 11,
+    "c64": 8,
+    "f8_e4m3": 4,
+    "f8_e5m2": 5,
+    "f8_e4m3fnuz": 4,
+    "f8_e5m2fnuz": 5,
+}
+
+
+@dataclass(frozen=True)
+class Fine:
+    """A fine class below ``count`` (1 to 16) for each word."""
+
+    classes: NDArray[np.uint8]
+    count: int
+
+
+def is_float(dtype: str) -> bool:
+    """Whether words of ``dtype`` have a sign and an exponent (e8m0 has neither)."""
+    return dtype in _EXPONENT_BITS
+
+
+def magnitudes(words: Words, dtype: str) -> NDArray[np.uint16]:
+    """Exponent fields, or lengths in bits, of ``words``."""
+    from theta_native import residual
+
+    if is_float(dtype):
+        return residual.exponents(words, _EXPONENT_BITS[dtype])
+    return residual.bit_lengths(words, DTYPES[dtype].kind == "int")
+
+
+def mantissa_classes(words: Words, dtype: str) -> Fine:
+    """The top bits of the mantissas; a single class for types that have hardly any."""
+    from theta_native import contexts
+
+    width = word_size(dtype) * 8
+    mantissa = width - 1 - _EXPONENT_BITS.get(dtype, width)
+    bits = 4 if width > 16 else 3
+    if mantissa < bits:
+        return Fine(np.zeros(words.size, np.uint8), 1)
+    return Fine(contexts.fine_bits(words, mantissa - bits, bits), 1 << bits)
+
+
+def _top(found: NDArray[np.uint16]) -> int:
+    """The magnitude of class 0: the largest, but for one in 4096 of the words."""
+    from theta_native.contexts import histogram
+
+    counts = histogram(found, _MAX_MAGNITUDE + 1)[::-1].cumsum()
+    return int(counts.size - 1 - (counts > found.size >> 12).argmax())
+
+
+def _levels(excess: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Blocks grouped by activity (k-means in one dimension, levels in rising order)."""
+    low, high = float(excess.min()), float(excess.max())
+    centres = low + (high - low) * (np.arange(_LEVELS) + 0.5) / _LEVELS
+    for _ in range(10):
+        labels = np.searchsorted((centres[1:] + centres[:-1]) / 2, excess)
+        counts = np.bincount(labels, minlength=_LEVELS)
+        sums = np.bincount(labels, excess, _LEVELS)
+        centres = np.sort(np.where(counts > 0, sums / np.maximum(counts, 1), centres))
+    labels = np.searchsorted((centres[1:] + centres[:-1]) / 2, excess)
+    return np.unique(labels, return_inverse=True)[1].astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One way to code the values: with which contexts, with which tokens."""
+
+    use_levels: bool
+    use_fine: bool
+    tokenised: entropy.Tokenised
+    counts: NDArray[np.uint32]
+    bits: float
+
+
+def _choices(
+    tokenised: entropy.Tokenised, level_count: int, fine_count: int, level_bits: float
+) -> list[_Choice]:
+    """The values with and without levels and fine classes, and about what each costs."""
+    counts = tokenised.counts.reshape(CLASSES, level_count, fine_count, -1)
+    found = []
+    for use_levels in {False, level_count > 1}:
+        for use_fine in {False, fine_count > 1}:
+            axes = tuple(axis for axis, used in ((1, use_levels), (2, use_fine)) if not used)
+            chosen = counts.sum(axis=axes, dtype=np.uint32).reshape(-1, counts.shape[-1])
+            bits = entropy.estimate(chosen) + tokenised.raw_bits + (level_bits if use_levels else 0.0)
+            found.append(_Choice(use_levels, use_fine, tokenised, chosen, bits))
+    return found
+
+
+def _best(
+    values: Words, full: NDArray[np.uint16], level_count: int, fine_count: int, level_bits: float
+) -> _Choice:
+    """The cheapest choice of all token rules; ``full`` are the contexts with everything used."""
+    count = CLASSES * level_count * fine_count
+    found = [
+        choice
+        for rule in entropy.TOKEN_RULES
+        for choice in _choices(
+            entropy.tokenise(values, rule, full, count), level_count, fine_count, level_bits
+        )
+    ]
+    return min(found, key=lambda choice: choice.bits)
+
+
+def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine: Fine | None = None) -> bytes:
+    """The residual section of ``words`` against ``predicted`` (same dtype and size).
+
+    ``row_words`` is the length of a row (0: none), whose activity is taken to be of one kind.
+    """
+    from theta_native import contexts, residual
+
+    if words.size == 0 or np.array_equal(words, predicted):
+        return _SAME
+    values = residual.difference(words, predicted, is_float(dtype))
+    found = magnitudes(predicted, dtype)
+    top, block = _top(found), row_words if 32 <= row_words <= 1 << 14 else _DEFAULT_BLOCK
+    classes = contexts.fold(found, top, CLASSES)
+    fine = fine or mantissa_classes(predicted, dtype)
+    levels = _levels(contexts.excess(values, classes, CLASSES, block))
+    level_count = int(levels.max()) + 1
+    full = contexts.combine(classes, levels, level_count, block, fine.classes, fine.count)
+    level_bits = 8.0 * len(planes.encode_section([levels]))
+    best = _best(values, full, level_count, fine.count, level_bits)
+    if not best.use_levels:
+        levels, level_count = np.zeros(levels.size, np.uint8), 1
+    if not best.use_fine:
+        fine = Fine(np.zeros(words.size, np.uint8), 1)
+    used = contexts.combine(classes, levels, level_count, block, fine.classes, fine.count)
+    stored = levels if level_count > 1 else levels[:0]
+    return b"".join(
+        (
+            bytes([_CODED]),
+            _HEAD.pack(top, level_count, best.use_fine, block),
+            planes.encode_section([stored]),
+            entropy.encode(best.tokenised, used, entropy.plan(best.counts)),
+        )
+    )
+
+
+def _read_levels(blob: memoryview, position: int, count: int, blocks: int) -> tuple[NDArray[np.uint8], int]:
+    """The level of each block, and the position behind them."""
+    levels = np.zeros(blocks if count > 1 else 0, np.uint8)
+    position = planes.decode_section(blob, position, [levels])
+    if levels.size and int(levels.max()) >= count:
+        raise CodecError("an encoded chunk has an impossible activity level")
+    return levels if count > 1 else np.zeros(blocks, np.uint8), position
+
+
+def decode(
+    blob: bytes | memoryview, predicted: Words, dtype: str, fine: Fine | None = None, start: int = 0
+) -> Words:
+    """The words whose residual section against ``predicted`` is all of ``blob`` from ``start``.
+
+    Raises :class:`~theta.errors.CodecError` for anything malformed.  The result may be
+    ``predicted`` itself.
+    """
+    from theta_native import contexts, residual
+
+    view = memoryview(blob)[start:]
+    if bytes(view) == _SAME:
+        return predicted
+    if len(view) < 1 + _HEAD.size or view[0] != _CODED or predicted.size == 0:
+        raise CodecError("an encoded chunk has an unknown form")
+    top, level_count, use_fine, block = _HEAD.unpack_from(view, 1)
+    if not (1 <= level_count <= _MAX_LEVELS and use_fine <= 1 and block >= 1):
+        raise CodecError("an encoded chunk has an impossible header")
+    levels, position = _read_levels(view, 1 + _HEAD.size, level_count, -(-predicted.size // block))
+    classes = contexts.fold(magnitudes(predicted, dtype), top, CLASSES)
+    fine = (
+        (fine or mantissa_classes(predicted, dtype))
+        if use_fine
+        else Fine(np.zeros(predicted.size, np.uint8), 1)
+    )
+    used = contexts.combine(classes, levels, level_count, block, fine.classes, fine.count)
+    count = CLASSES * level_count * fine.count
+    values, position = entropy.decode(view, position, used, count, predicted.dtype)
+    if position != len(view):
+        raise CodecError("an encoded chunk has bytes behind its end")
+    return residual.restore(values, predicted, is_float(dtype))

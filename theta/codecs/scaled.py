@@ -1,0 +1,161 @@
+"""``scaled/1``: a chunk as the base times one factor a row or a column (as IA3 does).
+
+The base has the same dtype (one with values: f16, bf16, f32, f64, f8_e4m3, f8_e5m2) and shape.
+With rows of ``c`` words (theta.codecs.base), word ``i`` is in row ``i // c`` and column
+``i % c``.  The shared bytes are::
+
+    u8       0: a factor for each row, 1: a factor for each column
+    bytes    a dense chunk (theta.codecs.dense) of the factors as f64
+
+A chunk is one residual section (theta.codecs.residual).  Its prediction is the product of the
+base's value and the factor in float64, rounded to the dtype (to nearest, ties to even).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from theta.codecs import arith, dense, residual
+from theta.codecs.base import Base, Encoded, Range, Target, Tensor, word_dtype
+from theta.errors import CodecError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Words = NDArray[Any]
+    Values = NDArray[np.float64]
+
+NAME: Final = "scaled/1"
+_BY_ROW, _BY_COLUMN = 0, 1
+_SAMPLE_LINES: Final = 48
+_SAMPLE_LENGTH: Final = 4096
+
+
+def fits(target: Target, base: Base) -> bool:
+    """Whether ``base`` is like ``target`` and has rows of numbers."""
+    same = (base.dtype, tuple(base.shape)) == (target.dtype, target.shape)
+    return same and arith.has_values(target.dtype) and target.words > 0
+
+
+def _predict(base: Words, dtype: str, by: int, factors: Values, columns: int, start: int) -> Words:
+    """The base's words from ``start`` on, each times the factor of its line."""
+    places = np.arange(start, start + base.size)
+    lines = places // columns if by == _BY_ROW else places % columns
+    with np.errstate(all="ignore"):
+        return arith.to_words(arith.to_values(base, dtype) * factors[lines], dtype)
+
+
+def _bounds(words: Words, dtype: str) -> tuple[Values, Values]:
+    """For finite words, the interval of values that round to each; else everything."""
+    signed = words.view(f"<i{words.dtype.itemsize}")
+    away = arith.to_values((signed + 1).view(words.dtype), dtype)
+    exact = arith.to_values(words, dtype)
+    magnitude = words & words.dtype.type((1 << (words.dtype.itemsize * 8 - 1)) - 1)
+    back = np.where(magnitude > 0, arith.to_values((signed - 1).view(words.dtype), dtype), -away)
+    with np.errstate(all="ignore"):
+        ends = (exact + away) / 2, (exact + back) / 2
+    low, high = np.minimum(*ends), np.maximum(*ends)
+    known = np.isfinite(low) & np.isfinite(high)
+    return np.where(known, low, -np.inf), np.where(known, high, np.inf)
+
+
+def _factor_bounds(new: Words, base: Words, dtype: str) -> tuple[Values, Values]:
+    """For each word the interval of factors that lead from base to new."""
+    value = arith.to_values(base, dtype)
+    low, high = _bounds(new, dtype)
+    usable = np.isfinite(value) & (value != 0)
+    with np.errstate(all="ignore"):
+        ends = low / value, high / value
+    low, high = np.minimum(*ends), np.maximum(*ends)
+    return np.where(usable, low, -np.inf), np.where(usable, high, np.inf)
+
+
+def simplest(low: Values, high: Values) -> Values:
+    """A float64 with few bits in each interval; 1 where the interval is empty or unbounded."""
+    found = np.ones(low.size)
+    open_lines = (low < high) & np.isfinite(low) & np.isfinite(high)
+    todo = open_lines & ~((low < 1) & (high > 1))
+    middle = np.where(todo, low / 2 + high / 2, 1.0)
+    for dropped in range(51, -1, -1):
+        unit = np.ldexp(1.0, np.frexp(middle)[1] - 53 + dropped)
+        rounded = np.rint(middle / unit) * unit
+        good = todo & (rounded > low) & (rounded < high)
+        found = np.where(good, rounded, found)
+        todo &= ~good
+    return np.where(todo, middle, found)
+
+
+def _fit(new: Words, base: Words, dtype: str, columns: int, axis: int) -> tuple[Values, Values]:
+    """The bounds of the factor of each line; ``axis`` is the one along which lines run."""
+    low, high = _factor_bounds(new, base, dtype)
+    return low.reshape(-1, columns).max(axis=axis), high.reshape(-1, columns).min(axis=axis)
+
+
+def _sample_fits(new: Tensor, base: Tensor, rows: int, columns: int, by: int) -> bool:
+    """Whether most lines of a spread sample have a factor, and not all the factor 1."""
+    lines, length = (rows, columns) if by == _BY_ROW else (columns, rows)
+    chosen = np.unique(np.linspace(0, lines - 1, _SAMPLE_LINES).astype(np.int64))
+    along = np.unique(np.linspace(0, length - 1, _SAMPLE_LENGTH).astype(np.int64))
+    index = np.ix_(chosen, along) if by == _BY_ROW else np.ix_(along, chosen)
+    parts = [np.ascontiguousarray(t.words.reshape(rows, columns)[index]).ravel() for t in (new, base)]
+    low, high = _fit(parts[0], parts[1], new.dtype, len(index[1][0]), 1 - by)
+    changed = (low >= 1) | (high <= 1)
+    return bool((low < high).mean() > 0.8 and (changed & (low < high)).any())
+
+
+def _find(new: Tensor, base: Tensor, columns: int) -> tuple[int, Values] | None:
+    """Which lines have factors, and the factors; None if there are none worth storing."""
+    rows = new.words.size // columns
+    for by, length in ((_BY_ROW, columns), (_BY_COLUMN, rows)):
+        if length >= 8 and _sample_fits(new, base, rows, columns, by):
+            return by, simplest(*_fit(new.words, base.words, new.dtype, columns, 1 - by))
+    return None
+
+
+def encode(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
+    """Encode the chunks ``ranges``; None where a sample has no common factors."""
+    target = Target(new.dtype, new.shape)
+    if not fits(target, base) or np.array_equal(new.words, base.words):
+        return None
+    columns = target.row_words
+    found = _find(new, base, columns)
+    return encode_factors(new, base, ranges, *found) if found else None
+
+
+def encode_factors(new: Tensor, base: Tensor, ranges: Sequence[Range], by: int, factors: Values) -> Encoded:
+    """Encode with given factors: ``by`` 0 for one a row, 1 for one a column (of the 2-d view)."""
+    columns = Target(new.dtype, new.shape).row_words
+    chunks = []
+    for start, stop in ranges:
+        predicted = _predict(base.read(start, stop), new.dtype, by, factors, columns, start)
+        chunks.append(residual.encode(new.read(start, stop), predicted, new.dtype, columns))
+    shared = bytes([by]) + dense.encode_words(factors.view(np.uint64), True)
+    return Encoded(NAME, shared, tuple(chunks))
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    target: Target
+    base: Base
+    by: int
+    factors: Values
+
+    def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
+        """The words of one chunk."""
+        t = self.target
+        base = self.base.read(start, stop)
+        predicted = _predict(base, t.dtype, self.by, self.factors, t.row_words, start)
+        return residual.decode(payload, predicted, t.dtype)
+
+
+def decoder(shared: bytes | memoryview | None, target: Target, base: Base) -> _Decoder:
+    """Check and decode the factors, and get ready to decode chunks of ``target``."""
+    if not shared or not fits(target, base) or shared[0] not in (_BY_ROW, _BY_COLUMN):
+        raise CodecError("a scaled layer does not fit its base")
+    count = target.rows if shared[0] == _BY_ROW else target.row_words
+    words = dense.decode_words(memoryview(shared)[1:], 8, count, True)
+    return _Decoder(target, base, shared[0], words.astype(word_dtype("f64")).view(np.float64))

@@ -1,0 +1,91 @@
+"""``sparse/1``: a chunk as the base's words, but for a few that are new altogether.
+
+The base has the same dtype and the same number of words.  There are no shared bytes.  Format of
+a chunk of ``n`` words::
+
+    u32      the number of words that are new, little-endian (not 0)
+    u32      the length of the dense chunk
+    bytes    a dense chunk (theta.codecs.dense) of the new words, in order
+    entropy section of n values (theta.codecs.entropy): 1 where the word is new, else 0
+
+The context of a value is the class (0 to 23) of the base's word: 255 minus its exponent field
+(2047 for f64), or 64 minus the length in bits of its magnitude, less the smallest such number
+in the chunk.  Where the new words are near the old ones, ``delta/1`` is smaller.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from theta.codecs import dense, entropy, residual
+from theta.codecs.base import Base, Encoded, Range, Target, Tensor
+from theta.codecs.delta import fits
+from theta.errors import CodecError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Words = NDArray[Any]
+
+NAME: Final = "sparse/1"
+_HEAD: Final = struct.Struct("<II")
+
+
+def _contexts(base: Words, dtype: str) -> NDArray[np.uint16]:
+    from theta_native import contexts
+
+    found = residual.magnitudes(base, dtype)
+    return contexts.fold(found, int(found.max()), residual.CLASSES).astype(np.uint16)
+
+
+def _encode_chunk(words: Words, base: Words, dtype: str) -> bytes:
+    changed = words != base
+    contexts = _contexts(base, dtype)
+    tokenised = entropy.tokenise(changed.view(np.uint8), (0, 0), contexts, residual.CLASSES)
+    new = dense.encode_words(words[changed], dense.is_rotated(dtype))
+    mask = entropy.encode(tokenised, contexts, entropy.plan(tokenised.counts))
+    return _HEAD.pack(int(changed.sum()), len(new)) + new + mask
+
+
+def encode(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
+    """Encode the chunks ``ranges``; None where the base does not fit or a chunk is unchanged."""
+    target = Target(new.dtype, new.shape)
+    if not fits(target, base) or any(np.array_equal(new.read(*r), base.read(*r)) for r in ranges):
+        return None
+    chunks = (_encode_chunk(new.read(*r), base.read(*r), new.dtype) for r in ranges)
+    return Encoded(NAME, None, tuple(chunks))
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    target: Target
+    base: Base
+
+    def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
+        """The words of one chunk."""
+        view, dtype = memoryview(payload), self.target.dtype
+        if len(view) < _HEAD.size or stop <= start:
+            raise CodecError("a sparse chunk is cut short")
+        count, size = _HEAD.unpack_from(view)
+        if not 0 < count <= stop - start or size > len(view) - _HEAD.size:
+            raise CodecError("a sparse chunk is damaged")
+        words = self.base.read(start, stop).copy()
+        contexts = _contexts(words, dtype)
+        mask, end = entropy.decode(view, _HEAD.size + size, contexts, residual.CLASSES, np.dtype(np.uint8))
+        if end != len(view) or int(mask.max()) > 1 or int(mask.sum(dtype=np.int64)) != count:
+            raise CodecError("a sparse chunk is damaged")
+        new = view[_HEAD.size : _HEAD.size + size]
+        words[mask == 1] = dense.decode_words(new, words.dtype.itemsize, count, dense.is_rotated(dtype))
+        return words
+
+
+def decoder(shared: bytes | memoryview | None, target: Target, base: Base) -> _Decoder:
+    """Get ready to decode chunks of ``target``."""
+    if shared or not fits(target, base):
+        raise CodecError("a sparse layer does not fit its base")
+    return _Decoder(target, base)

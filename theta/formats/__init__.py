@@ -1,0 +1,67 @@
+"""Container formats: where the tensors lie in a file, found by content and never by extension."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from theta.errors import FormatError
+from theta.formats import npy, npz, opaque, safetensors, torch_legacy, torch_zip
+from theta.formats.layout import BytesSource, Derived, Layout, Source, Tensor, TensorSpec, View
+
+__all__ = [
+    "READERS",
+    "BytesSource",
+    "Derived",
+    "Layout",
+    "Reader",
+    "Source",
+    "Tensor",
+    "TensorSpec",
+    "View",
+    "scan",
+    "scan_or_opaque",
+]
+
+
+class Reader(Protocol):
+    """What a format module has: a name, a cheap test by content, and a scan."""
+
+    @property
+    def NAME(self) -> str:  # noqa: N802
+        """The name that stands in a manifest."""
+        ...
+
+    def detect(self, source: Source) -> bool:
+        """Whether the file claims to be of this format; reads a few bytes only."""
+        ...
+
+    def scan(self, source: Source) -> Layout:
+        """The layout of the file; ``FormatError`` when it is malformed."""
+        ...
+
+
+# In the order in which they are asked.
+READERS: tuple[Reader, ...] = (safetensors, npy, npz, torch_zip, torch_legacy)
+
+
+def scan(source: Source) -> Layout:
+    """The layout of a file: by the first reader that detects it, else opaque.
+
+    Raises ``FormatError`` when a reader detects the file and finds it malformed.
+    """
+    for reader in READERS:
+        if reader.detect(source):
+            layout = reader.scan(source)
+            if layout.size != source.size:
+                raise FormatError(f"{reader.NAME}: the layout is not of this file")
+            layout.validate()
+            return layout
+    return opaque.scan(source)
+
+
+def scan_or_opaque(source: Source) -> tuple[Layout, str]:
+    """As :func:`scan`, but a malformed file is opaque; the text says why, in one line ('' if it is fine)."""
+    try:
+        return scan(source), ""
+    except FormatError as error:
+        return opaque.scan(source), str(error)

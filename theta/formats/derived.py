@@ -1,0 +1,109 @@
+"""Derived fields: skeleton bytes that follow from other bytes, in a closed list of operations.
+
+The operations are part of theta's storage format, and know nothing of any container:
+
+``crc32``
+    CRC-32 (ISO-HDLC, the one of zip and zlib) of the arguments, 4 bytes in ``order``.
+``copy``
+    The arguments themselves; at most 64 bytes.
+``fold-decimal``
+    The arguments are 32-bit little-endian words v; from s = 0, for each
+    ``s = s XOR (v + 0x9e3779b9 + (s << 6) + (s >> 2))`` mod 2**64 (boost's hash_combine); the
+    20 decimal digits of s in ASCII.
+"""
+
+from __future__ import annotations
+
+import zlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from theta.errors import FormatError
+from theta.formats.layout import Derived, Layout, Source
+
+OPERATIONS: Final = ("copy", "crc32", "fold-decimal")
+MAX_COPY: Final = 64
+_WIDTHS: Final = {"crc32": 4, "fold-decimal": 20}
+_PIECE: Final = 1024 * 1024
+
+
+def derive(field: Derived, chunks: Iterable[bytes]) -> bytes:
+    """The ``field.width`` bytes of ``field``; ``chunks`` are its arguments in pieces of any length."""
+    if field.op == "crc32":
+        value = 0
+        for chunk in chunks:
+            value = zlib.crc32(chunk, value)
+        return value.to_bytes(4, field.order)
+    if field.op == "copy":
+        return b"".join(chunks)
+    if field.op == "fold-decimal":
+        return _fold(b"".join(chunks))
+    raise FormatError(f"the skeleton uses the unknown operation {field.op!a}")
+
+
+def arguments(field: Derived, source: Source) -> Iterator[bytes]:
+    """The arguments of ``field`` in ``source``, in pieces of at most 1 MiB."""
+    for start, length in field.arguments:
+        for offset in range(start, start + length, _PIECE):
+            yield source.read(offset, min(_PIECE, start + length - offset))
+
+
+def prove(layout: Layout, source: Source) -> Layout:
+    """``layout`` with those derived fields only that hold in ``source``; the others become literal.
+
+    Reads every argument once.  A reader only claims that a field is derived: a file may be written
+    without CRCs, or with wrong ones, and is restored as it was.
+    """
+    kept = [
+        field
+        for field in layout.derived
+        if derive(field, arguments(field, source)) == source.read(field.offset, field.width)
+    ]
+    return layout if len(kept) == len(layout.derived) else replace(layout, derived=tuple(kept))
+
+
+def check_fields(layout: Layout) -> None:
+    """Raise ``FormatError`` unless the derived fields of ``layout`` can be computed in their order."""
+    taken = [(tensor.offset, tensor.end) for tensor in layout.tensors if tensor.length]
+    taken += [(field.offset, field.end) for field in layout.derived]
+    position = 0
+    for start, end in sorted(taken):
+        if start < position:
+            raise FormatError(f"a derived field overlaps at byte {start}")
+        position = end
+    if position > layout.size:
+        raise FormatError("a derived field is outside the file")
+    ranks = sorted((field.offset, rank) for rank, field in enumerate(layout.derived))
+    starts = [start for start, _ in ranks]
+    ends = [layout.derived[rank].end for _, rank in ranks]
+    for rank, field in enumerate(layout.derived):
+        _check_width(field)
+        for start, length in field.arguments:
+            if start < 0 or length < 0 or start + length > layout.size:
+                raise FormatError("an argument of a derived field is outside the file")
+            touched = ranks[bisect_right(ends, start) : bisect_left(starts, start + length)]
+            if any(other >= rank for _, other in touched):
+                raise FormatError("a derived field depends on one that is computed later")
+
+
+def _check_width(field: Derived) -> None:
+    total = sum(length for _, length in field.arguments)
+    if field.op not in OPERATIONS:
+        raise FormatError(f"the skeleton uses the unknown operation {field.op!a}")
+    width = min(total, MAX_COPY) if field.op == "copy" else _WIDTHS[field.op]
+    if field.width != width or (field.op == "copy" and total != width):
+        raise FormatError(f"a derived field of operation {field.op} has {field.width} bytes")
+    if field.op == "fold-decimal" and (total % 4 or total > _PIECE * 8):
+        raise FormatError("the arguments of fold-decimal are not 32-bit words, or too many")
+    if field.offset < 0:
+        raise FormatError("a derived field is outside the file")
+
+
+def _fold(words: bytes) -> bytes:
+    state = 0
+    for at in range(0, len(words), 4):
+        word = int.from_bytes(words[at : at + 4], "little")
+        state = (state ^ (word + 0x9E3779B9 + (state << 6) + (state >> 2))) & 0xFFFF_FFFF_FFFF_FFFF
+    return b"%020d" % state

@@ -1,0 +1,220 @@
+"""Where the tensors lie in a file: the vocabulary that all format readers share.
+
+A reader never decodes a file.  It returns a :class:`Layout`: the extents of the tensors, in
+file order.  Every byte outside an extent is skeleton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from theta.dtypes import DTYPES
+from theta.errors import FormatError
+
+MAX_NAME_BYTES: Final = 64 * 1024
+MAX_RANK: Final = 64
+MAX_TENSORS: Final = 1_000_000
+MAX_SIZE: Final = 2**63 - 1
+
+
+class Source(Protocol):
+    """Random access to the bytes of one file."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``offset``; raises when they are not there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BytesSource:
+    """A file that is in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return len(self.data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``offset``; ``FormatError`` outside the data."""
+        if offset < 0 or length < 0 or offset + length > len(self.data):
+            raise FormatError(f"read of {length} bytes at {offset} in a file of {len(self.data)} bytes")
+        return self.data[offset : offset + length]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a writer needs to lay a tensor out; ``dtype`` is a name of :mod:`theta.dtypes`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One extent of a file: ``length`` raw bytes from ``offset`` that hold a tensor."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte behind the extent."""
+        return self.offset + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A field of the skeleton that follows from other bytes of the file, such as a CRC-32.
+
+    The ``width`` bytes at ``offset`` are what :func:`theta.formats.derived.derive` makes of the bytes
+    of ``arguments``, ``(offset, length)`` ranges of the same file, one behind the other.  ``op`` is
+    from the closed list there; ``order`` is the byte order of a number.  Fields are computed in the
+    order of :attr:`Layout.derived`: an argument may cover fields that come earlier, never later ones.
+    """
+
+    op: str
+    offset: int
+    width: int
+    arguments: tuple[tuple[int, int], ...]
+    order: Literal["little", "big"] = "little"
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte behind the field."""
+        return self.offset + self.width
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A name under which programs know a part of an extent: a tied, transposed or sliced tensor.
+
+    ``tensor`` is the name of the extent; ``strides`` and ``offset`` count elements of ``dtype``.
+    Readers list a view only where it is not the whole extent under its own name, dtype and shape.
+    """
+
+    name: str
+    tensor: str
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tensors of a file of ``size`` bytes, in file order; all other bytes are skeleton.
+
+    ``derived`` lists skeleton fields that need not be stored.  ``views`` is knowledge for readers of
+    values only: restoring a file never needs it.
+    """
+
+    format: str
+    size: int
+    tensors: tuple[Tensor, ...]
+    derived: tuple[Derived, ...] = ()
+    views: tuple[View, ...] = ()
+
+    def validate(self) -> None:
+        """Raise ``FormatError`` unless the extents are inside, ordered, disjoint and well described.
+
+        The same for derived fields, and that they can be computed in their order.
+        """
+        if len(self.tensors) > MAX_TENSORS:
+            raise FormatError(f"{len(self.tensors)} tensors; the limit is {MAX_TENSORS}")
+        position = 0
+        names: set[str] = set()
+        for tensor in self.tensors:
+            check_tensor(tensor)
+            if tensor.name in names:
+                raise FormatError(f"two tensors are named {clip(tensor.name)}")
+            names.add(tensor.name)
+            if tensor.offset < position:
+                raise FormatError(f"tensor {clip(tensor.name)} overlaps the one before it")
+            position = tensor.end
+        if position > self.size:
+            raise FormatError(f"the tensors end at byte {position} of a file of {self.size} bytes")
+        if self.derived:
+            from theta.formats.derived import check_fields
+
+            check_fields(self)
+
+    def gaps(self) -> Iterator[tuple[int, int]]:
+        """``(offset, length)`` of each non-empty run of skeleton bytes, in file order."""
+        return _between([(tensor.offset, tensor.end) for tensor in self.tensors], self.size)
+
+    def literals(self) -> Iterator[tuple[int, int]]:
+        """The gaps without the derived fields: the skeleton bytes that must be stored."""
+        taken = [(tensor.offset, tensor.end) for tensor in self.tensors]
+        return _between(sorted(taken + [(field.offset, field.end) for field in self.derived]), self.size)
+
+
+def _between(taken: list[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    position = 0
+    for start, end in taken:
+        if start == end:
+            continue
+        if start > position:
+            yield position, start - position
+        position = end
+    if size > position:
+        yield position, size - position
+
+
+def check_name(name: str) -> None:
+    """Raise ``FormatError`` for a name that a manifest cannot hold."""
+    if not name:
+        raise FormatError("a tensor has an empty name")
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError as error:
+        raise FormatError("a tensor name is not valid unicode") from error
+    if len(encoded) > MAX_NAME_BYTES:
+        raise FormatError(f"a tensor name has {len(encoded)} bytes; the limit is {MAX_NAME_BYTES}")
+
+
+def check_tensor(tensor: Tensor) -> None:
+    """Raise ``FormatError`` unless ``tensor`` is well described on its own."""
+    check_name(tensor.name)
+    if tensor.offset < 0:
+        raise FormatError(f"tensor {clip(tensor.name)} begins before the file")
+    expected = nbytes(tensor.name, tensor.dtype, tensor.shape)
+    if tensor.length != expected:
+        raise FormatError(
+            f"tensor {clip(tensor.name)} has {tensor.length} bytes, its dtype and shape need {expected}"
+        )
+
+
+def nbytes(name: str, dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor; ``FormatError`` for an unknown dtype, bad dimensions, overflow or odd bits."""
+    entry = DTYPES.get(dtype)
+    if entry is None:
+        raise FormatError(f"tensor {clip(name)} has the unknown dtype {clip(dtype)}")
+    if len(shape) > MAX_RANK:
+        raise FormatError(f"tensor {clip(name)} has {len(shape)} dimensions; the limit is {MAX_RANK}")
+    bits = entry.bits
+    for dimension in shape:
+        # Every partial product is bounded: readers in C overflow at one even where a later zero hides it.
+        bits *= dimension
+        if dimension < 0 or bits > MAX_SIZE:
+            raise FormatError(f"tensor {clip(name)} has an impossible shape")
+    if bits % 8:
+        raise FormatError(f"tensor {clip(name)} does not fill whole bytes")
+    return bits // 8
+
+
+def clip(text: str, limit: int = 60) -> str:
+    """``text`` quoted on one line and shortened, for error messages."""
+    return ascii(text if len(text) <= limit else text[:limit] + "...")

@@ -1,0 +1,127 @@
+"""numpy's ``.npy``: a magic, a header that is a Python dict in text, one array."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from theta.errors import FormatError
+from theta.formats.layout import MAX_RANK, MAX_SIZE, Layout, Source, Tensor, View, clip
+
+NAME: Final = "npy"
+TENSOR_NAME: Final = "data"
+MAGIC: Final = b"\x93NUMPY"
+MAX_HEADER: Final = 64 * 1024
+
+# numpy writes its header in exactly one way; a general literal parser is not needed, nor wanted here.
+_KIND: Final = (
+    r"b1|[ui][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SUV][0-9]{1,9}"
+    r"|[mM]8(?:\[[0-9]{0,9}(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?"
+)
+_INT: Final = "(?:0|[1-9][0-9]{0,18})"
+_HEADER_RE: Final = re.compile(
+    rf"\{{'descr': '([<>|])({_KIND})', 'fortran_order': (True|False), "
+    rf"'shape': \((|{_INT},|{_INT}(?:, {_INT})++)\),? ?\}} *\n?"
+)
+_DTYPES: Final = {
+    "b1": "bool",
+    "u1": "u8",
+    "i1": "i8",
+    "u2": "u16",
+    "i2": "i16",
+    "u4": "u32",
+    "i4": "i32",
+    "u8": "u64",
+    "i8": "i64",
+    "f2": "f16",
+    "f4": "f32",
+    "f8": "f64",
+    "c8": "c64",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """What a header says: how the bytes from ``data`` on are to be read.
+
+    ``shape`` is the order in memory.  ``dtype`` is ``bytes``, with the width of an element as the last
+    dimension, for what theta has no name for (other byte order, text, void, complex128).
+    """
+
+    data: int
+    dtype: str
+    shape: tuple[int, ...]
+    length: int
+    fortran: bool
+
+    def tensor(self, name: str) -> Tensor:
+        """The extent under ``name``."""
+        return Tensor(name, self.dtype, self.shape, self.data, self.length)
+
+    def views(self, name: str) -> tuple[View, ...]:
+        """How numpy sees the extent ``name``, where that is not as it lies in the file."""
+        if not self.fortran or len(self.shape) < 2:
+            return ()
+        strides, step = [], 1
+        for dimension in reversed(self.shape):
+            strides.append(step)
+            step *= dimension
+        return (View(name, name, self.dtype, self.shape[::-1], tuple(strides)),)
+
+
+def detect(source: Source) -> bool:
+    """Whether the file begins with numpy's magic."""
+    return source.size >= 10 and source.read(0, 6) == MAGIC
+
+
+def scan(source: Source) -> Layout:
+    """One tensor, ``data``; ``FormatError`` for objects, structured types and what is malformed."""
+    array = read_header(source, 0, source.size)
+    views = array.views(TENSOR_NAME)
+    return Layout(NAME, source.size, (array.tensor(TENSOR_NAME),), views=views)
+
+
+def read_header(source: Source, start: int, size: int) -> Array:
+    """The array of the ``.npy`` file that is the ``size`` bytes of ``source`` from ``start``."""
+    if size < 10:
+        raise FormatError("npy: truncated")
+    head = source.read(start, min(size, 12))
+    version = head[6:8]
+    prefix = 10 if version == b"\x01\x00" else 12
+    if head[:6] != MAGIC or version not in (b"\x01\x00", b"\x02\x00", b"\x03\x00") or size < prefix:
+        raise FormatError("npy: no magic, or an unknown version")
+    length = int.from_bytes(head[8:prefix], "little")
+    if length > min(MAX_HEADER, size - prefix):
+        raise FormatError(f"npy: a header of {length} bytes in a file of {size} bytes")
+    text = source.read(start + prefix, length).decode(
+        "latin-1" if version != b"\x03\x00" else "utf-8", "replace"
+    )
+    array = _parse(text, start + prefix + length)
+    if array.data + array.length != start + size:
+        raise FormatError(
+            f"npy: the header asks for {array.length} bytes, there are {start + size - array.data}"
+        )
+    return array
+
+
+def _parse(text: str, data: int) -> Array:
+    match = _HEADER_RE.fullmatch(text)
+    if match is None:
+        raise FormatError(f"npy: not a plain array: {clip(text.strip())}")
+    order, kind, fortran, dimensions = match.groups()
+    width = 8 if kind[0] in "mM" else int(kind[1:]) * (4 if kind[0] == "U" else 1)
+    shape = tuple(int(part) for part in dimensions.replace(" ", "").split(",") if part)
+    length = width
+    for dimension in shape:
+        length *= dimension
+        if length > MAX_SIZE:
+            raise FormatError("npy: an impossible shape")
+    if len(shape) >= MAX_RANK:
+        raise FormatError(f"npy: {len(shape)} dimensions")
+    dtype = _DTYPES.get(kind, "bytes") if order != ">" or width == 1 else "bytes"
+    if fortran == "True":
+        shape = shape[::-1]
+    if dtype == "bytes":
+        shape = (*shape, width)
+    return Array(data, dtype, shape, length, fortran == "True" and dtype != "bytes")

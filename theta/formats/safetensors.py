@@ -1,0 +1,235 @@
+"""The safetensors container: 8 bytes of header length, a JSON header, the tensors.
+
+The reader accepts a subset of what the official library accepts: every dtype and every order
+of tensors, but no duplicate keys, no unknown fields and no empty names.  The header is scanned
+entry by entry with bounded expressions instead of a general JSON parser, so that a hostile
+header of 100 MB costs no more memory than its own size and its tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from theta.errors import FormatError
+from theta.formats.layout import MAX_NAME_BYTES, MAX_TENSORS, Layout, Source, Tensor, TensorSpec, clip, nbytes
+
+NAME: Final = "safetensors"
+MAX_HEADER: Final = 100_000_000
+MAX_METADATA: Final = 100_000
+
+# The dtypes as the official writer ranks them; in a file the last of these come first.
+# fmt: off
+_ORDER: Final = (
+    "bool", "f4", "f6_e2m3", "f6_e3m2", "u8", "i8", "f8_e5m2", "f8_e4m3", "f8_e8m0", "f8_e4m3fnuz",
+    "f8_e5m2fnuz", "i16", "u16", "f16", "bf16", "i32", "u32", "f32", "c64", "f64", "i64", "u64",
+)
+# fmt: on
+_RANK: Final = {name: rank for rank, name in enumerate(_ORDER)}
+_DTYPES: Final = {name.upper().encode(): name for name in _ORDER}
+
+_WS: Final = rb"[ \t\r\n]*+"
+_STRING: Final = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
+_INT: Final = rb"(?:0|[1-9][0-9]{0,18})"
+_INTS: Final = rb"\[" + _WS + rb"(?:" + _INT + _WS + rb"(?:," + _WS + _INT + _WS + rb"){0,63}+)?+\]"
+_COLON: Final = _WS + rb":" + _WS
+_FIELD: Final = (
+    rb'(?:"dtype"' + _COLON + rb'"[A-Z0-9_]{1,20}"|"(?:shape|data_offsets)"' + _COLON + _INTS + rb")" + _WS
+)
+_KEY_RE: Final = re.compile(_WS + rb"(" + _STRING + rb")" + _COLON)
+_VALUE_RE: Final = re.compile(rb"(" + _STRING + rb")" + _WS)
+_ENTRY_RE: Final = re.compile(rb"\{" + _WS + _FIELD + (rb"," + _WS + _FIELD) * 2 + rb"\}" + _WS)
+_DTYPE_RE: Final = re.compile(rb'"dtype"' + _COLON + rb'"([A-Z0-9_]+)"')
+_SHAPE_RE: Final = re.compile(rb'"shape"' + _COLON + rb"\[([^]]*)\]")
+_OFFSETS_RE: Final = re.compile(rb'"data_offsets"' + _COLON + rb"\[([^]]*)\]")
+_EMPTY_RE: Final = re.compile(_WS + rb"\}" + _WS)
+_SPACE_RE: Final = re.compile(_WS)
+
+
+def detect(source: Source) -> bool:
+    """Whether the file begins as safetensors does: a plausible length, then ``{``."""
+    if source.size < 10:
+        return False
+    head = source.read(0, 9)
+    return head[8:] == b"{" and head[5:8] == b"\0\0\0"
+
+
+def scan(source: Source) -> Layout:
+    """The tensors of a safetensors file in file order; ``FormatError`` in one line otherwise."""
+    start, header = _read_header(source)
+    tensors, _ = _parse(header, start)
+    tensors.sort(key=lambda tensor: (tensor.offset, tensor.end))
+    position = start
+    for tensor in tensors:
+        if tensor.offset != position:
+            kind = "a hole before" if tensor.offset > position else "an overlap at"
+            raise FormatError(f"safetensors: {kind} tensor {clip(tensor.name)}")
+        position = tensor.end
+    if position != source.size:
+        raise FormatError(f"safetensors: the tensors end at byte {position} of a file of {source.size} bytes")
+    layout = Layout(NAME, source.size, tuple(tensors))
+    layout.validate()
+    return layout
+
+
+def read_metadata(header: bytes) -> dict[str, str] | None:
+    """The ``__metadata__`` of ``header``, which is all bytes before the first tensor; None without one."""
+    if len(header) < 8 or int.from_bytes(header[:8], "little") != len(header) - 8:
+        raise FormatError("safetensors: the header is not as long as it says")
+    return _parse(header[8:], len(header))[1]
+
+
+def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str] | None) -> tuple[bytes, tuple[str, ...]]:
+    """Lay a new file out: its header, padded to 8 bytes, and the names in the order of their data.
+
+    The order is that of the official writer: dtype by falling alignment, then name.  Metadata is
+    written sorted, so that equal input gives equal bytes.  ``FormatError`` for what cannot be written.
+    """
+    entries: dict[str, object] = {}
+    if metadata is not None:
+        entries["__metadata__"] = dict(sorted(metadata.items()))
+    for spec in specs:
+        if spec.dtype not in _RANK:
+            raise FormatError(f"safetensors cannot hold {spec.dtype} (tensor {clip(spec.name)})")
+    names: list[str] = []
+    position = 0
+    for spec in sorted(specs, key=lambda spec: (-_RANK[spec.dtype], spec.name)):
+        if spec.name in entries or spec.name in ("", "__metadata__"):
+            raise FormatError(f"safetensors cannot hold a tensor named {clip(spec.name)} here")
+        end = position + nbytes(spec.name, spec.dtype, spec.shape)
+        entries[spec.name] = {
+            "dtype": spec.dtype.upper(),
+            "shape": list(spec.shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+        names.append(spec.name)
+    return _encode_header(entries), tuple(names)
+
+
+def _encode_header(entries: Mapping[str, object]) -> bytes:
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
+    try:
+        body = text.encode()
+    except UnicodeEncodeError as error:
+        raise FormatError("safetensors: a name or metadata is not valid unicode") from error
+    body += b" " * (-len(body) % 8)
+    if len(body) > MAX_HEADER:
+        raise FormatError(f"safetensors: the header would have {len(body)} bytes; the limit is {MAX_HEADER}")
+    return struct.pack("<Q", len(body)) + body
+
+
+def _read_header(source: Source) -> tuple[int, bytes]:
+    """The offset of the data, and the JSON text."""
+    if source.size < 10:
+        raise FormatError(f"safetensors: a file of {source.size} bytes is too short for a header")
+    length = int.from_bytes(source.read(0, 8), "little")
+    if length > MAX_HEADER:
+        raise FormatError(f"safetensors: a header of {length} bytes is over the limit of {MAX_HEADER}")
+    if length > source.size - 8:
+        raise FormatError(f"safetensors: a header of {length} bytes in a file of {source.size} bytes")
+    header = source.read(8, length)
+    if not header.startswith(b"{"):
+        raise FormatError("safetensors: the header does not begin with '{'")
+    return 8 + length, header
+
+
+def _parse(header: bytes, start: int) -> tuple[list[Tensor], dict[str, str] | None]:
+    tensors: list[Tensor] = []
+    metadata: dict[str, str] | None = None
+    names: set[str] = set()
+    position = 1
+    empty = _EMPTY_RE.match(header, position)
+    while not empty:
+        name, position = _key(header, position)
+        if name in names:
+            raise FormatError(f"safetensors: the name {clip(name)} is there twice")
+        names.add(name)
+        if len(names) > MAX_TENSORS:
+            raise FormatError(f"safetensors: more than {MAX_TENSORS} tensors")
+        if name == "__metadata__":
+            metadata, position = _metadata(header, position)
+        else:
+            tensor, position = _entry(header, position, name, start)
+            tensors.append(tensor)
+        position, more = _separator(header, position)
+        if not more:
+            break
+    end = empty.end() if empty else position
+    if end != len(header):
+        raise FormatError(f"safetensors: the header goes on behind its end at byte {end}")
+    return tensors, metadata
+
+
+def _key(header: bytes, position: int) -> tuple[str, int]:
+    match = _KEY_RE.match(header, position)
+    if match is None:
+        raise FormatError(f"safetensors: no name at byte {position} of the header")
+    if match.end(1) - match.start(1) > 6 * MAX_NAME_BYTES + 2:
+        raise FormatError(f"safetensors: a name over {MAX_NAME_BYTES} bytes at byte {position} of the header")
+    return _string(match[1]), match.end()
+
+
+def _string(token: bytes) -> str:
+    try:
+        text: str = json.loads(token.decode())
+        text.encode()  # json.loads lets lone surrogates pass
+    except ValueError as error:
+        raise FormatError("safetensors: a string in the header is not valid unicode") from error
+    return text
+
+
+def _separator(header: bytes, position: int) -> tuple[int, bool]:
+    """The position behind ``,`` (and True) or behind ``}`` and its white space (and False)."""
+    mark = header[position : position + 1]
+    if mark == b",":
+        return position + 1, True
+    if mark != b"}":
+        raise FormatError(f"safetensors: neither ',' nor '}}' at byte {position} of the header")
+    space = _SPACE_RE.match(header, position + 1)
+    return (space.end() if space else position + 1), False
+
+
+def _metadata(header: bytes, position: int) -> tuple[dict[str, str], int]:
+    if header[position : position + 1] != b"{":
+        raise FormatError("safetensors: __metadata__ is not an object")
+    empty = _EMPTY_RE.match(header, position + 1)
+    if empty:
+        return {}, empty.end()
+    found: dict[str, str] = {}
+    position, more = position + 1, True
+    while more:
+        key, position = _key(header, position)
+        value = _VALUE_RE.match(header, position)
+        if value is None:
+            raise FormatError(f"safetensors: __metadata__ key {clip(key)} has no text")
+        if key in found or len(found) >= MAX_METADATA:
+            raise FormatError(f"safetensors: __metadata__ key {clip(key)} is there twice or one too many")
+        found[key] = _string(value[1])
+        position, more = _separator(header, value.end())
+    return found, position
+
+
+def _entry(header: bytes, position: int, name: str, start: int) -> tuple[Tensor, int]:
+    match = _ENTRY_RE.match(header, position)
+    if match is None:
+        raise FormatError(f"safetensors: tensor {clip(name)} is not dtype, shape and data_offsets")
+    dtype = _DTYPE_RE.search(match[0])
+    shape = _SHAPE_RE.search(match[0])
+    offsets = _OFFSETS_RE.search(match[0])
+    if dtype is None or shape is None or offsets is None:
+        raise FormatError(f"safetensors: tensor {clip(name)} lacks dtype, shape or data_offsets")
+    if dtype[1] not in _DTYPES:
+        raise FormatError(f"safetensors: tensor {clip(name)} has the unknown dtype {dtype[1].decode()}")
+    bounds = _ints(offsets[1])
+    if len(bounds) != 2 or bounds[0] > bounds[1]:
+        raise FormatError(f"safetensors: tensor {clip(name)} has impossible data_offsets")
+    length = bounds[1] - bounds[0]
+    return Tensor(name, _DTYPES[dtype[1]], _ints(shape[1]), start + bounds[0], length), match.end()
+
+
+def _ints(text: bytes) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(b",")) if text.strip() else ()

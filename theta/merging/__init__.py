@@ -1,0 +1,1 @@
+"""Merging checkpoints: three-way states, strategies, containers."""

@@ -1,0 +1,201 @@
+"""What ``theta diff`` compares: two versions of each checkpoint, and numbers about their tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from theta.errors import UsageError
+from theta.porcelain import worktree
+from theta.porcelain.session import Session
+from theta.porcelain.status import compare_with_file
+from theta.porcelain.worktree import State
+from theta.store import changes
+from theta.store.changes import Change, Changes
+from theta.store.manifest import Line
+from theta.store.restore import Restorer
+from theta.store.snapshot import Progress
+from theta.store.source import FileSource
+
+WORKTREE = None
+
+
+@dataclass
+class Compared:
+    """One checkpoint in two versions; a side is a manifest id, or none for the worktree's file."""
+
+    path: str
+    changes: Changes
+    old: str | None
+    new: str | None
+    offsets: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a diff as git names them; ``new`` none is the worktree."""
+
+    old: str
+    new: str | None
+
+
+def sides(session: Session, revisions: list[str], *, cached: bool) -> Sides:
+    """What ``theta diff [--cached] [REV [REV]]`` compares: the index is spelled ``""``."""
+    if cached:
+        if len(revisions) > 1:
+            raise UsageError("--cached takes one revision at most")
+        return Sides(revisions[0] if revisions else "HEAD", "")
+    if not revisions:
+        return Sides("", WORKTREE)
+    if len(revisions) == 1 and ".." in revisions[0]:
+        return _range(session, revisions[0])
+    if len(revisions) > 2:
+        raise UsageError("theta diff takes two revisions at most")
+    return Sides(revisions[0], revisions[1] if len(revisions) == 2 else WORKTREE)
+
+
+def _range(session: Session, text: str) -> Sides:
+    if "..." in text:
+        old, new = text.split("...", 1)
+        base = session.repo.git().run("merge-base", old or "HEAD", new or "HEAD").text.strip()
+        return Sides(base, new or "HEAD")
+    old, new = text.split("..", 1)
+    return Sides(old or "HEAD", new or "HEAD")
+
+
+def entries(session: Session, side: str) -> dict[str, str]:
+    """Path -> manifest id, on a side that is no worktree."""
+    if side == "":
+        staged = {path: entry.oid for path, entry in session.staged().items()}
+        return {path: oid for path, oid in staged.items() if session.manifest_or_none(oid)}
+    if side == "HEAD" and session.repo.head() is None:
+        return {}
+    return session.in_tree(side)
+
+
+def compare(session: Session, pair: Sides, wanted: set[str] | None, progress: Progress | None = None) -> list[Compared]:
+    """Each checkpoint that differs between the two sides, in order of path."""
+    old = entries(session, pair.old)
+    if pair.new is None:
+        found = [_with_file(session, path, old.get(path), progress) for path in sorted(old.keys() | session.staged())]
+    else:
+        new = entries(session, pair.new)
+        found = [_with_manifest(session, path, old.get(path), new.get(path)) for path in sorted(old.keys() | new.keys())]
+    session.cache.save()
+    return [item for item in found if item is not None and item.changes and (wanted is None or item.path in wanted)]
+
+
+def _with_manifest(session: Session, path: str, old: str | None, new: str | None) -> Compared | None:
+    if old == new:
+        return None
+    before, after = (changes.of_manifest(session.manifest(oid)) if oid else None for oid in (old, new))
+    return Compared(path, changes.compare(before, after), old, new)
+
+
+def _with_file(session: Session, path: str, old: str | None, progress: Progress | None) -> Compared | None:
+    if old is None:
+        return None
+    found = worktree.examine(session, path, old, progress)
+    if found.state is State.MISSING:
+        gone = changes.compare(changes.of_manifest(session.manifest(old)), None)
+        return Compared(path, gone, old, None)
+    if found.scan is None:
+        return None
+    offsets = {tensor.name: tensor.offset for tensor in found.scan.layout.tensors}
+    return Compared(path, compare_with_file(session, old, found), old, None, offsets)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How far two values of a tensor are apart: relative norm, cosine, share of changed elements, max."""
+
+    relative: float
+    cosine: float
+    changed: float
+    largest: float
+
+
+def numbers(session: Session, item: Compared, change: Change) -> Numbers | None:
+    """The numbers of one changed tensor; none where shapes differ or there is nothing to count.
+
+    Norms and dots are accumulated in float64; "changed" compares bits. Streams chunk by chunk.
+    """
+    from theta.dtypes import numpy_dtype
+
+    old, new = change.old, change.new
+    if change.status != "M" or old is None or new is None or old.dtype in ("bytes", "f4", "f6_e2m3", "f6_e3m2"):
+        return None
+    total = Totals()
+    for left, right in _pairs(session, item, change):
+        total.add(left, right, numpy_dtype(old.dtype))
+    return total.result()
+
+
+def _pairs(session: Session, item: Compared, change: Change) -> Iterator[tuple[bytes, bytes]]:
+    restorer = Restorer(session.objects)
+    old = restorer.tensor(_line(session, item.old, change.name))
+    if item.new is not None:
+        yield from zip(map(bytes, old), map(bytes, restorer.tensor(_line(session, item.new, change.name))), strict=True)
+        return
+    offset = item.offsets[change.name]
+    with FileSource(session.repo.worktree / item.path, item.path) as source:
+        for piece in old:
+            yield bytes(piece), source.read(offset, len(piece))
+            offset += len(piece)
+
+
+def _line(session: Session, oid: str | None, name: str) -> Line:
+    assert oid is not None
+    return session.manifest(oid).by_name[name]
+
+
+class Totals:
+    """Running sums over pairs of chunks."""
+
+    def __init__(self) -> None:
+        self._old = self._new = self._dot = self._gap = self._largest = 0.0
+        self._changed = self._count = 0
+
+    def add(self, left: bytes, right: bytes, dtype: Any) -> None:
+        """Take one pair of chunks of raw bytes."""
+        import numpy as np
+
+        words = f"<u{dtype.itemsize}"
+        self._changed += int(np.count_nonzero(np.frombuffer(left, words) != np.frombuffer(right, words)))
+        kind = np.complex128 if dtype.kind == "c" else np.float64
+        old, new = (np.frombuffer(part, dtype).astype(kind).view(np.float64) for part in (left, right))
+        gap = new - old
+        self._count += len(left) // dtype.itemsize
+        self._old += float(old @ old)
+        self._new += float(new @ new)
+        self._dot += float(old @ new)
+        self._gap += float(gap @ gap)
+        self._largest = max(self._largest, float(np.abs(gap).max(initial=0.0)))
+
+    def result(self) -> Numbers | None:
+        """The numbers; none for no elements."""
+        if not self._count:
+            return None
+        norm = (self._old * self._new) ** 0.5
+        relative = (self._gap / self._old) ** 0.5 if self._old else float("inf")
+        return Numbers(relative, self._dot / norm if norm else 0.0, self._changed / self._count, self._largest)
+
+
+def split_arguments(session: Session, args: list[str], cwd: Path) -> tuple[list[str], list[str]]:
+    """Revisions and paths among ``args`` that are no options, by git's rule of what exists."""
+    if "--" in args:
+        at = args.index("--")
+        return args[:at], args[at + 1 :]
+    for number, arg in enumerate(args):
+        if os.path.lexists(cwd / arg) or not _is_revision(session, arg):
+            return args[:number], args[number:]
+    return args, []
+
+
+def _is_revision(session: Session, text: str) -> bool:
+    parts = text.replace("...", "..").split("..")
+    checks = (session.repo.git().run("rev-parse", "-q", "--verify", f"{part or 'HEAD'}^{{}}", check=False) for part in parts)
+    return all(done.code == 0 for done in checks)

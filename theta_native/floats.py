@@ -1,0 +1,110 @@
+"""Conversion between floating-point words and float64, in integer arithmetic.
+
+The results are the same on every machine, whatever its instructions do with NaNs and
+subnormals: IEEE 754 round to nearest, ties to even.  A NaN becomes the positive quiet NaN
+without payload, since arithmetic on NaNs is where machines differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theta_native import kernel
+
+Words = NDArray[Any]
+"""A one-dimensional, C-contiguous array of uint8, uint16, uint32 or uint64."""
+Values = NDArray[np.float64]
+Bits = NDArray[np.uint64]
+
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
+_QUIET = np.uint64(0x7FF8000000000000)
+_INFINITE = np.uint64(0x7FF0000000000000)
+_MANTISSA = np.uint64((1 << 52) - 1)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sign, ``exponent`` bits, ``mantissa`` bits; ``finite``: no infinity, one NaN (e4m3fn)."""
+
+    exponent: int
+    mantissa: int
+    finite: bool = False
+
+
+@kernel
+def _widen(words: Words, e_bits: int, m_bits: int, finite: bool, out: Bits) -> None:
+    e_top, bias = (1 << e_bits) - 1, (1 << (e_bits - 1)) - 1
+    m_top = (_ONE << np.uint64(m_bits)) - _ONE
+    gap = np.uint64(52 - m_bits)
+    for i in range(words.size):
+        x = np.uint64(words[i])
+        sign = ((x >> np.uint64(e_bits + m_bits)) & _ONE) << np.uint64(63)
+        e = np.int64((x >> np.uint64(m_bits)) & np.uint64(e_top))
+        m = x & m_top
+        if e == e_top and (m == m_top if finite else m != _ZERO):
+            out[i] = _QUIET
+        elif e == e_top and not finite:
+            out[i] = sign | _INFINITE
+        elif e == 0 and m == _ZERO:
+            out[i] = sign
+        elif e == 0 and e_bits == 11:
+            out[i] = sign | m
+        else:
+            if e == 0:
+                e = 1
+                while not m >> np.uint64(m_bits):
+                    m <<= _ONE
+                    e -= 1
+            out[i] = sign | (np.uint64(e - bias + 1023) << np.uint64(52)) | ((m & m_top) << gap)
+
+
+@kernel
+def _narrow(values: Bits, e_bits: int, m_bits: int, finite: bool, out: Words) -> None:
+    e_top, bias = (1 << e_bits) - 1, (1 << (e_bits - 1)) - 1
+    infinite = np.uint64(e_top) << np.uint64(m_bits)
+    m_top = (_ONE << np.uint64(m_bits)) - _ONE
+    nan = infinite | (m_top if finite else _ONE << np.uint64(m_bits - 1))
+    over, limit = (nan, nan) if finite else (infinite, infinite)
+    for i in range(values.size):
+        x = values[i]
+        sign = (x >> np.uint64(63)) << np.uint64(e_bits + m_bits)
+        e, m = np.int64((x >> np.uint64(52)) & np.uint64(2047)), x & _MANTISSA
+        if e == 2047:
+            out[i] = nan if m != _ZERO else sign | over
+        elif e == 0 and e_bits < 11:
+            out[i] = sign
+        elif e_bits == 11:
+            out[i] = x
+        else:
+            e += bias - 1023
+            m |= _ONE << np.uint64(52)
+            shift = 52 - m_bits + (1 - e if e < 1 else 0)
+            if shift > 54:
+                out[i] = sign
+                continue
+            rest = m & ((_ONE << np.uint64(shift)) - _ONE)
+            half = _ONE << np.uint64(shift - 1)
+            m >>= np.uint64(shift)
+            if rest > half or (rest == half and m & _ONE):
+                m += _ONE
+            if e > 1:
+                m += np.uint64(e - 1) << np.uint64(m_bits)
+            out[i] = sign | (m if m < limit else over)
+
+
+def widen(words: Words, layout: Layout) -> Values:
+    """The values of float words, exactly."""
+    out = np.empty(words.size, np.uint64)
+    _widen(words, layout.exponent, layout.mantissa, layout.finite, out)
+    return out.view(np.float64)
+
+
+def narrow(values: Values, layout: Layout) -> Words:
+    """``values`` rounded to float words of 8, 16, 32 or 64 bits."""
+    out: Words = np.empty(values.size, f"<u{(1 + layout.exponent + layout.mantissa) // 8}")
+    _narrow(values.view(np.uint64), layout.exponent, layout.mantissa, layout.finite, out)
+    return out

@@ -1,0 +1,108 @@
+"""Byte planes: plane ``k`` of an array of words holds byte ``k`` (0 = lowest) of every word.
+
+Entropy coders work on bytes, and the bytes of a float are unlike: the exponent is worth
+coding, the low mantissa is noise.  Floats are first rotated left by one bit, so that the sign
+moves to the low end and the top byte of a bf16 or f32 is its exponent alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theta_native import kernel
+
+Words = NDArray[Any]
+"""A one-dimensional, C-contiguous array of uint8, uint16, uint32 or uint64."""
+
+Planes = NDArray[np.uint8]
+"""Bytes, shape ``(itemsize, size)``: row ``k`` is plane ``k``."""
+
+
+@kernel
+def _split16(words: Words, turn: np.uint32, planes: Planes) -> None:
+    for i in range(words.size):
+        x = np.uint32(words[i])
+        x = (x << turn) | ((x >> np.uint32(15)) & turn)
+        planes[0, i] = np.uint8(x)
+        planes[1, i] = np.uint8(x >> np.uint32(8))
+
+
+@kernel
+def _join16(planes: Planes, turn: np.uint32, words: Words) -> None:
+    for i in range(words.size):
+        x = np.uint32(planes[0, i]) | (np.uint32(planes[1, i]) << np.uint32(8))
+        words[i] = np.uint16((x >> turn) | ((x & turn) << np.uint32(15)))
+
+
+@kernel
+def _split32(words: Words, turn: np.uint32, planes: Planes) -> None:
+    for i in range(words.size):
+        x = words[i]
+        x = (x << turn) | ((x >> np.uint32(31)) & turn)
+        planes[0, i] = np.uint8(x)
+        planes[1, i] = np.uint8(x >> np.uint32(8))
+        planes[2, i] = np.uint8(x >> np.uint32(16))
+        planes[3, i] = np.uint8(x >> np.uint32(24))
+
+
+@kernel
+def _join32(planes: Planes, turn: np.uint32, words: Words) -> None:
+    for i in range(words.size):
+        low = np.uint32(planes[0, i]) | (np.uint32(planes[1, i]) << np.uint32(8))
+        high = np.uint32(planes[2, i]) | (np.uint32(planes[3, i]) << np.uint32(8))
+        x = low | (high << np.uint32(16))
+        words[i] = (x >> turn) | ((x & turn) << np.uint32(31))
+
+
+@kernel
+def _split64(words: Words, turn: np.uint64, planes: Planes) -> None:
+    for i in range(words.size):
+        x = words[i]
+        x = (x << turn) | ((x >> np.uint64(63)) & turn)
+        for k in range(8):
+            planes[k, i] = np.uint8(x >> np.uint64(8 * k))
+
+
+@kernel
+def _join64(planes: Planes, turn: np.uint64, words: Words) -> None:
+    for i in range(words.size):
+        x = np.uint64(0)
+        for k in range(8):
+            x |= np.uint64(planes[k, i]) << np.uint64(8 * k)
+        words[i] = (x >> turn) | ((x & turn) << np.uint64(63))
+
+
+def split(words: Words, rotate: bool) -> Planes:
+    """The byte planes of ``words``, shape ``(itemsize, size)``, after an optional rotation.
+
+    ``rotate`` turns every word left by one bit (not possible for 8-bit words).
+    """
+    size, width = words.size, words.dtype.itemsize
+    if width == 1:
+        return words.view(np.uint8).reshape(1, size)
+    planes = np.empty((width, size), np.uint8)
+    if width == 2:
+        _split16(words, np.uint32(rotate), planes)
+    elif width == 4:
+        _split32(words, np.uint32(rotate), planes)
+    else:
+        _split64(words, np.uint64(rotate), planes)
+    return planes
+
+
+def join(planes: Planes, rotate: bool) -> Words:
+    """The words whose byte planes are the rows of ``planes``: the inverse of :func:`split`."""
+    width, size = planes.shape
+    if width == 1:
+        return planes.reshape(size)
+    words: Words = np.empty(size, f"<u{width}")
+    if width == 2:
+        _join16(planes, np.uint32(rotate), words)
+    elif width == 4:
+        _join32(planes, np.uint32(rotate), words)
+    else:
+        _join64(planes, np.uint64(rotate), words)
+    return words

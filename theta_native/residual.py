@@ -1,0 +1,102 @@
+"""Differences between words and predictions of them, and what is known of each from its prediction.
+
+A word is mapped to an unsigned integer of the same width in the order of the values it stands
+for (floats: the sign bit is set for positive words, negative words are complemented), so that
+neighbouring values differ by one.  The difference to the prediction, modulo 2**bits, counted
+away from zero, is zigzagged: 0, -1, 1, -2, ... become 0, 1, 2, 3, ...  Every step is a bijection
+for every bit pattern, NaNs included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theta_native import kernel
+
+Words = NDArray[Any]
+"""A one-dimensional, C-contiguous array of uint8, uint16, uint32 or uint64."""
+
+ZERO, ONE = np.uint64(0), np.uint64(1)
+
+
+@kernel
+def _difference(words: Words, predicted: Words, bits: np.uint64, is_float: bool, out: Words) -> None:
+    top = ONE << (bits - ONE)
+    mask = (top - ONE) | top
+    for i in range(words.size):
+        x, p = np.uint64(words[i]), np.uint64(predicted[i])
+        negative = ZERO
+        if is_float:
+            negative = p >> (bits - ONE)
+            x ^= top | (mask * (x >> (bits - ONE)))
+            p ^= top | (mask * negative)
+        d = (x - p) & mask
+        d = ((d ^ (ZERO - negative)) + negative) & mask
+        out[i] = ((d << ONE) ^ (ZERO - (d >> (bits - ONE)))) & mask
+
+
+@kernel
+def _restore(zigzag: Words, predicted: Words, bits: np.uint64, is_float: bool, out: Words) -> None:
+    top = ONE << (bits - ONE)
+    mask = (top - ONE) | top
+    for i in range(zigzag.size):
+        z, p = np.uint64(zigzag[i]), np.uint64(predicted[i])
+        d = (z >> ONE) ^ (ZERO - (z & ONE))
+        if is_float:
+            negative = p >> (bits - ONE)
+            p ^= top | (mask * negative)
+            x = (p + ((d ^ (ZERO - negative)) + negative)) & mask
+            out[i] = x ^ (top | (mask * (ONE - (x >> (bits - ONE)))))
+        else:
+            out[i] = (p + d) & mask
+
+
+@kernel
+def _exponents(words: Words, shift: np.uint64, mask: np.uint64, out: NDArray[np.uint16]) -> None:
+    for i in range(words.size):
+        out[i] = (np.uint64(words[i]) >> shift) & mask
+
+
+@kernel
+def _bit_lengths(words: Words, bits: np.uint64, signed: bool, out: NDArray[np.uint16]) -> None:
+    for i in range(words.size):
+        x = np.uint64(words[i])
+        if signed and x >> (bits - ONE):
+            x = ~x & ((ONE << (bits - ONE)) - ONE)
+        length = 0
+        while x:
+            x >>= ONE
+            length += 1
+        out[i] = length
+
+
+def difference(words: Words, predicted: Words, is_float: bool) -> Words:
+    """The zigzagged differences of ``words`` to ``predicted``: same dtype, same size."""
+    out: Words = np.empty_like(words)
+    _difference(words, predicted, np.uint64(words.dtype.itemsize * 8), is_float, out)
+    return out
+
+
+def restore(zigzag: Words, predicted: Words, is_float: bool) -> Words:
+    """The words whose zigzagged differences to ``predicted`` are ``zigzag``."""
+    out: Words = np.empty_like(predicted)
+    _restore(zigzag, predicted, np.uint64(predicted.dtype.itemsize * 8), is_float, out)
+    return out
+
+
+def exponents(words: Words, exponent_bits: int) -> NDArray[np.uint16]:
+    """The exponent field of every float word, whose sign bit is on top."""
+    out = np.empty(words.size, np.uint16)
+    shift = words.dtype.itemsize * 8 - 1 - exponent_bits
+    _exponents(words, np.uint64(shift), np.uint64((1 << exponent_bits) - 1), out)
+    return out
+
+
+def bit_lengths(words: Words, signed: bool) -> NDArray[np.uint16]:
+    """The number of significant bits of every integer word, the sign apart."""
+    out = np.empty(words.size, np.uint16)
+    _bit_lengths(words, np.uint64(words.dtype.itemsize * 8), signed, out)
+    return out
