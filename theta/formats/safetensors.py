@@ -2,7 +2,7 @@
 
 The reader accepts a subset of what the official library accepts: every dtype and every order
 of tensors, but no duplicate keys, no unknown fields and no empty names.  The header is scanned
-entry by entry with bounded expressions instead of a general JSON parser, so that a hostile
+entry by entry with bounded expressions (:mod:`theta.formats.json_text`) instead of a general JSON parser, so that a hostile
 header of 100 MB costs no more memory than its own size and its tensors.
 """
 
@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from theta.errors import FormatError
-from theta.formats.layout import MAX_NAME_BYTES, MAX_TENSORS, Layout, Source, Tensor, TensorSpec, clip, nbytes
+from theta.formats import json_text
+from theta.formats.json_text import COLON, WS
+from theta.formats.layout import MAX_TENSORS, Layout, Source, Tensor, TensorSpec, clip, nbytes
 
 NAME: Final = "safetensors"
 MAX_HEADER: Final = 100_000_000
@@ -31,22 +33,15 @@ _ORDER: Final = (
 _RANK: Final = {name: rank for rank, name in enumerate(_ORDER)}
 _DTYPES: Final = {name.upper().encode(): name for name in _ORDER}
 
-_WS: Final = rb"[ \t\r\n]*+"
-_STRING: Final = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
 _INT: Final = rb"(?:0|[1-9][0-9]{0,18})"
-_INTS: Final = rb"\[" + _WS + rb"(?:" + _INT + _WS + rb"(?:," + _WS + _INT + _WS + rb"){0,63}+)?+\]"
-_COLON: Final = _WS + rb":" + _WS
+_INTS: Final = rb"\[" + WS + rb"(?:" + _INT + WS + rb"(?:," + WS + _INT + WS + rb"){0,63}+)?+\]"
 _FIELD: Final = (
-    rb'(?:"dtype"' + _COLON + rb'"[A-Z0-9_]{1,20}"|"(?:shape|data_offsets)"' + _COLON + _INTS + rb")" + _WS
+    rb'(?:"dtype"' + COLON + rb'"[A-Z0-9_]{1,20}"|"(?:shape|data_offsets)"' + COLON + _INTS + rb")" + WS
 )
-_KEY_RE: Final = re.compile(_WS + rb"(" + _STRING + rb")" + _COLON)
-_VALUE_RE: Final = re.compile(rb"(" + _STRING + rb")" + _WS)
-_ENTRY_RE: Final = re.compile(rb"\{" + _WS + _FIELD + (rb"," + _WS + _FIELD) * 2 + rb"\}" + _WS)
-_DTYPE_RE: Final = re.compile(rb'"dtype"' + _COLON + rb'"([A-Z0-9_]+)"')
-_SHAPE_RE: Final = re.compile(rb'"shape"' + _COLON + rb"\[([^]]*)\]")
-_OFFSETS_RE: Final = re.compile(rb'"data_offsets"' + _COLON + rb"\[([^]]*)\]")
-_EMPTY_RE: Final = re.compile(_WS + rb"\}" + _WS)
-_SPACE_RE: Final = re.compile(_WS)
+_ENTRY_RE: Final = re.compile(rb"\{" + WS + _FIELD + (rb"," + WS + _FIELD) * 2 + rb"\}" + WS)
+_DTYPE_RE: Final = re.compile(rb'"dtype"' + COLON + rb'"([A-Z0-9_]+)"')
+_SHAPE_RE: Final = re.compile(rb'"shape"' + COLON + rb"\[([^]]*)\]")
+_OFFSETS_RE: Final = re.compile(rb'"data_offsets"' + COLON + rb"\[([^]]*)\]")
 
 
 def detect(source: Source) -> bool:
@@ -141,76 +136,26 @@ def _parse(header: bytes, start: int) -> tuple[list[Tensor], dict[str, str] | No
     tensors: list[Tensor] = []
     metadata: dict[str, str] | None = None
     names: set[str] = set()
-    position = 1
-    empty = _EMPTY_RE.match(header, position)
-    while not empty:
-        name, position = _key(header, position)
+    end = json_text.empty_end(header, 1)
+    position, more = (1, True) if end is None else (end, False)
+    while more:
+        name, position = json_text.key(header, position, NAME)
         if name in names:
             raise FormatError(f"safetensors: the name {clip(name)} is there twice")
         names.add(name)
         if len(names) > MAX_TENSORS:
             raise FormatError(f"safetensors: more than {MAX_TENSORS} tensors")
         if name == "__metadata__":
-            metadata, position = _metadata(header, position)
+            metadata, position = json_text.text_map(
+                header, position, "safetensors: __metadata__", MAX_METADATA
+            )
         else:
             tensor, position = _entry(header, position, name, start)
             tensors.append(tensor)
-        position, more = _separator(header, position)
-        if not more:
-            break
-    end = empty.end() if empty else position
-    if end != len(header):
-        raise FormatError(f"safetensors: the header goes on behind its end at byte {end}")
+        position, more = json_text.separator(header, position, NAME)
+    if position != len(header):
+        raise FormatError(f"safetensors: the header goes on behind its end at byte {position}")
     return tensors, metadata
-
-
-def _key(header: bytes, position: int) -> tuple[str, int]:
-    match = _KEY_RE.match(header, position)
-    if match is None:
-        raise FormatError(f"safetensors: no name at byte {position} of the header")
-    if match.end(1) - match.start(1) > 6 * MAX_NAME_BYTES + 2:
-        raise FormatError(f"safetensors: a name over {MAX_NAME_BYTES} bytes at byte {position} of the header")
-    return _string(match[1]), match.end()
-
-
-def _string(token: bytes) -> str:
-    try:
-        text: str = json.loads(token.decode())
-        text.encode()  # json.loads lets lone surrogates pass
-    except ValueError as error:
-        raise FormatError("safetensors: a string in the header is not valid unicode") from error
-    return text
-
-
-def _separator(header: bytes, position: int) -> tuple[int, bool]:
-    """The position behind ``,`` (and True) or behind ``}`` and its white space (and False)."""
-    mark = header[position : position + 1]
-    if mark == b",":
-        return position + 1, True
-    if mark != b"}":
-        raise FormatError(f"safetensors: neither ',' nor '}}' at byte {position} of the header")
-    space = _SPACE_RE.match(header, position + 1)
-    return (space.end() if space else position + 1), False
-
-
-def _metadata(header: bytes, position: int) -> tuple[dict[str, str], int]:
-    if header[position : position + 1] != b"{":
-        raise FormatError("safetensors: __metadata__ is not an object")
-    empty = _EMPTY_RE.match(header, position + 1)
-    if empty:
-        return {}, empty.end()
-    found: dict[str, str] = {}
-    position, more = position + 1, True
-    while more:
-        key, position = _key(header, position)
-        value = _VALUE_RE.match(header, position)
-        if value is None:
-            raise FormatError(f"safetensors: __metadata__ key {clip(key)} has no text")
-        if key in found or len(found) >= MAX_METADATA:
-            raise FormatError(f"safetensors: __metadata__ key {clip(key)} is there twice or one too many")
-        found[key] = _string(value[1])
-        position, more = _separator(header, value.end())
-    return found, position
 
 
 def _entry(header: bytes, position: int, name: str, start: int) -> tuple[Tensor, int]:

@@ -1,0 +1,80 @@
+"""Pieces of JSON read with bounded expressions, for headers that may be hostile.
+
+A general parser builds whatever a text says: 100 MB of ``[],[],`` become gigabytes.  The headers of
+checkpoints have a fixed form, so they are read token by token, and memory stays near their own size.
+Positions are byte offsets; every function raises ``FormatError`` naming ``what`` is read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+from theta.errors import FormatError
+from theta.formats.layout import MAX_NAME_BYTES, clip
+
+WS: Final = rb"[ \t\r\n]*+"
+COLON: Final = WS + rb":" + WS
+_STRING: Final = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
+_KEY_RE: Final = re.compile(WS + rb"(" + _STRING + rb")" + COLON)
+_VALUE_RE: Final = re.compile(rb"(" + _STRING + rb")" + WS)
+_EMPTY_RE: Final = re.compile(WS + rb"\}" + WS)
+_SPACE_RE: Final = re.compile(WS)
+
+
+def empty_end(text: bytes, position: int) -> int | None:
+    """The position behind ``}`` and white space if an object ends here, else None."""
+    match = _EMPTY_RE.match(text, position)
+    return match.end() if match else None
+
+
+def key(text: bytes, position: int, what: str) -> tuple[str, int]:
+    """A name and its colon: the name, and the position of its value."""
+    match = _KEY_RE.match(text, position)
+    if match is None:
+        raise FormatError(f"{what}: no name at byte {position} of the header")
+    if match.end(1) - match.start(1) > 6 * MAX_NAME_BYTES + 2:
+        raise FormatError(f"{what}: a name over {MAX_NAME_BYTES} bytes at byte {position} of the header")
+    return _string(match[1], what), match.end()
+
+
+def separator(text: bytes, position: int, what: str) -> tuple[int, bool]:
+    """The position behind ``,`` (and True) or behind ``}`` and its white space (and False)."""
+    mark = text[position : position + 1]
+    if mark == b",":
+        return position + 1, True
+    if mark != b"}":
+        raise FormatError(f"{what}: neither ',' nor '}}' at byte {position} of the header")
+    space = _SPACE_RE.match(text, position + 1)
+    return (space.end() if space else position + 1), False
+
+
+def text_map(text: bytes, position: int, what: str, limit: int) -> tuple[dict[str, str], int]:
+    """An object of at most ``limit`` texts, without duplicates, and the position behind it."""
+    if text[position : position + 1] != b"{":
+        raise FormatError(f"{what} is not an object")
+    end = empty_end(text, position + 1)
+    if end is not None:
+        return {}, end
+    found: dict[str, str] = {}
+    position, more = position + 1, True
+    while more:
+        name, position = key(text, position, what)
+        value = _VALUE_RE.match(text, position)
+        if value is None:
+            raise FormatError(f"{what}: {clip(name)} has no text")
+        if name in found or len(found) >= limit:
+            raise FormatError(f"{what}: {clip(name)} is there twice, or one too many")
+        found[name] = _string(value[1], what)
+        position, more = separator(text, value.end(), what)
+    return found, position
+
+
+def _string(token: bytes, what: str) -> str:
+    try:
+        text: str = json.loads(token.decode())
+        text.encode()  # json.loads lets lone surrogates pass
+    except ValueError as error:
+        raise FormatError(f"{what}: a string in the header is not valid unicode") from error
+    return text
