@@ -45,7 +45,9 @@ def as_theta_error(error: OSError, path: str | Path) -> ThetaError:
     """The theta error that says what ``error`` means for ``path``."""
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return NoSpaceError(f"no space to write {path}: {reason}", hint="free some space and repeat the command")
+        return NoSpaceError(
+            f"no space to write {path}: {reason}", hint="free some space and repeat the command"
+        )
     return DiskError(f"{path}: {reason}")
 
 
@@ -225,6 +227,22 @@ def set_mtime(path: str | Path, seconds: float) -> None:
     _step("utime", path)
     with translated(path):
         os.utime(path, (seconds, seconds))
+
+
+def silence(descriptor: int) -> None:
+    """Point ``descriptor`` at nothing: the reader of a pipe went away, and exit must not fail."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+@contextlib.contextmanager
+def temporary_directory(prefix: str) -> Iterator[Path]:
+    """A private directory for the time of the block."""
+    place = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield place
+    finally:
+        remove_tree(place)
 
 
 def free_space(path: str | Path) -> int:

@@ -82,5 +82,6 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     if numpy_name.startswith(("bfloat", "float8")):
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, numpy_name))
+        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, numpy_name))
+        return found
     return np.dtype(numpy_name)

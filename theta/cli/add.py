@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from theta.cli import console
 from theta.cli.args import PASS, plain
 from theta.cli.common import excluding, open_session, report_added
+
+if TYPE_CHECKING:
+    from theta.git.run import Git
+    from theta.porcelain.adding import Selection
 
 app = typer.Typer(add_completion=False)
 
@@ -54,12 +59,9 @@ def add(
     return code
 
 
-def _has_more(git: object, pathspecs: list[str], selection: object, force: bool) -> bool:
-    from theta.git.run import Git
-    from theta.porcelain.adding import Selection
-
-    assert isinstance(git, Git)
-    assert isinstance(selection, Selection)
+def _has_more(git: Git, pathspecs: list[str], selection: Selection, force: bool) -> bool:
     kinds = ["-m", "-d", "-o", "-u"] + ([] if force else ["--exclude-standard"])
-    names = git.lines("ls-files", "-z", "--full-name", *kinds, "--", *pathspecs, *excluding(selection.present))
+    names = git.lines(
+        "ls-files", "-z", "--full-name", *kinds, "--", *pathspecs, *excluding(selection.present)
+    )
     return bool(names) or not (selection.present or selection.gone)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import os
@@ -70,8 +69,9 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from theta import _fs
+
+        _fs.silence(sys.stdout.fileno())
         return int(ExitCode.OK)
     except Exception as error:
         return console.bug(error)

@@ -12,11 +12,31 @@ from theta.cli.args import PASS, plain
 
 app = typer.Typer(add_completion=False)
 
-_TAKES_VALUE = {
-    "-b", "--branch", "-o", "--origin", "-u", "--upload-pack", "--template", "--reference", "--reference-if-able",
-    "--separate-git-dir", "--depth", "--shallow-since", "--shallow-exclude", "-j", "--jobs", "--filter", "-c",
-    "--config", "--server-option", "--bundle-uri", "--ref-format",
-}  # fmt: skip
+_TAKES_VALUE = set(
+    [
+        "-b",
+        "--branch",
+        "-o",
+        "--origin",
+        "-u",
+        "--upload-pack",
+        "--template",
+        "--reference",
+        "--reference-if-able",
+        "--separate-git-dir",
+        "--depth",
+        "--shallow-since",
+        "--shallow-exclude",
+        "-j",
+        "--jobs",
+        "--filter",
+        "-c",
+        "--config",
+        "--server-option",
+        "--bundle-uri",
+        "--ref-format",
+    ]
+)
 
 
 @app.command(context_settings=PASS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,13 +12,18 @@ from theta.cli import console
 from theta.cli.args import PASS, plain, split_paths
 from theta.cli.common import open_session, report_added
 
+if TYPE_CHECKING:
+    from theta.porcelain.committing import Summary
+
 app = typer.Typer(add_completion=False)
 
 
 @app.command(context_settings=PASS)
 def commit(
     context: typer.Context,
-    everything: bool = typer.Option(False, "--all", "-a", help="stage all changed files that are tracked first"),
+    everything: bool = typer.Option(
+        False, "--all", "-a", help="stage all changed files that are tracked first"
+    ),
     as_json: bool = typer.Option(False, "--json", help="print what was committed as JSON"),
 ) -> int:
     """Record a new version of checkpoints and files (git commit's options apply)."""
@@ -28,11 +34,15 @@ def commit(
     _, paths = split_paths(args)
     with session.exclusive():
         with console.progress("adding") as progress:
-            added = committing.prepare(session, Path.cwd(), args, paths, everything=everything, progress=progress)
+            added = committing.prepare(
+                session, Path.cwd(), args, paths, everything=everything, progress=progress
+            )
         before = session.repo.head()
         flags = ["-a"] if everything else []
         quiet = [] if committing.shows_only(args) else ["--quiet"]
-        git = session.repo.git(defer=not committing.is_partial(session, Path.cwd(), args)).in_directory(Path.cwd())
+        git = session.repo.git(defer=not committing.is_partial(session, Path.cwd(), args)).in_directory(
+            Path.cwd()
+        )
         committing.check_identity(session)
         code = git.show("commit", *quiet, *flags, *args)
         summary = committing.finish(session, before)
@@ -43,11 +53,8 @@ def commit(
     return code
 
 
-def report_summary(summary: object, *, as_json: bool) -> None:
+def report_summary(summary: Summary, *, as_json: bool) -> None:
     """Say what a new commit holds."""
-    from theta.porcelain.committing import Summary
-
-    assert isinstance(summary, Summary)
     if as_json:
         console.out(json.dumps({"theta.commit/v1": summary.as_json()}))
         return

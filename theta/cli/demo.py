@@ -6,10 +6,9 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -70,36 +69,28 @@ class _Story:
         size = (self.place / _MODEL).stat().st_size
         head = Session.here(self.place).repo.head() or ""
         self.steps.append(_Step(title, head, _sha256(self.place / _MODEL), size, stored, seconds))
-        console.out(f"  -> {console.human(stored)} stored for a file of {console.human(size)}, {seconds:.1f} s")
+        console.out(
+            f"  -> {console.human(stored)} stored for a file of {console.human(size)}, {seconds:.1f} s"
+        )
 
 
 @app.command()
 def demo(
-    keep: Path = typer.Option(None, "--keep", help="work in DIR (new or empty) and leave it there"),
+    keep: Annotated[Path | None, typer.Option(help="work in DIR (new or empty) and leave it there")] = None,
 ) -> int:
     """Show the whole workflow on a small model: what each command prints and what it costs."""
-    import tempfile
+    from theta import _fs
 
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise ThetaError(f"{keep} is not empty")
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        place = keep or Path(stack.enter_context(_temporary(tempfile.gettempdir())))
+        place = keep or stack.enter_context(_fs.temporary_directory("theta-demo-"))
         _tell(_Story(place.absolute()))
-    console.out(f"\nThe whole story took {time.monotonic() - started:.0f} s." + (f" It is in {keep}." if keep else ""))
+    console.out(
+        f"\nThe whole story took {time.monotonic() - started:.0f} s." + (f" It is in {keep}." if keep else "")
+    )
     return 0
-
-
-@contextlib.contextmanager
-def _temporary(parent: str) -> Iterator[str]:
-    from theta import _fs
-
-    place = os.path.join(parent, f"theta-demo-{os.getpid()}")
-    _fs.make_dirs(place, mode=0o700)
-    try:
-        yield place
-    finally:
-        _fs.remove_tree(place)
 
 
 def _tell(story: _Story) -> None:
@@ -199,7 +190,9 @@ def _costs(story: _Story) -> None:
     for step in story.steps:
         table.add_row(step.title, console.human(step.stored), console.human(step.size), f"{step.seconds:.1f}")
     total, whole = sum(s.stored for s in story.steps), sum(s.size for s in story.steps)
-    table.add_row("all", console.human(total), console.human(whole), f"{sum(s.seconds for s in story.steps):.1f}")
+    table.add_row(
+        "all", console.human(total), console.human(whole), f"{sum(s.seconds for s in story.steps):.1f}"
+    )
     story.say("what it cost")
     console.show(table)
 

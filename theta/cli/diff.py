@@ -13,8 +13,9 @@ from theta.cli.args import PASS, plain
 from theta.cli.common import excluding, open_session
 
 if TYPE_CHECKING:
-    from theta.porcelain.diffing import Compared
+    from theta.porcelain.diffing import Compared, Numbers, Sides
     from theta.porcelain.session import Session
+    from theta.store.changes import Change
 
 app = typer.Typer(add_completion=False)
 
@@ -24,7 +25,7 @@ def diff(
     context: typer.Context,
     cached: bool = typer.Option(False, "--cached", "--staged", help="what is staged, against HEAD or REV"),
     stats: bool = typer.Option(False, "--stats", help="norms, cosine and changed elements of each tensor"),
-    tensor: str = typer.Option(None, "--tensor", help="only tensors matching GLOB"),
+    tensor: str | None = typer.Option(None, "--tensor", help="only tensors matching GLOB"),
     as_json: bool = typer.Option(False, "--json", help="as JSON"),
     exit_code: bool = typer.Option(False, "--exit-code", help="exit with 1 if there are differences"),
 ) -> int:
@@ -56,14 +57,13 @@ def diff(
     return code or int(exit_code and bool(found))
 
 
-def _checkpoints(session: Session, pair: object) -> set[str]:
+def _checkpoints(session: Session, pair: Sides) -> set[str]:
     from theta.porcelain import diffing
 
-    assert isinstance(pair, diffing.Sides)
     return set(diffing.entries(session, pair.old)) | set(diffing.entries(session, pair.new or ""))
 
 
-def _wanted(session: Session, pair: object, paths: list[str]) -> set[str] | None:
+def _wanted(session: Session, pair: Sides, paths: list[str]) -> set[str] | None:
     if not paths:
         return None
     names = _checkpoints(session, pair)
@@ -73,7 +73,7 @@ def _wanted(session: Session, pair: object, paths: list[str]) -> set[str] | None
     return {name for name in names for root in roots if root in (".", name) or name.startswith(root + "/")}
 
 
-def _kept(item: Compared, glob: str | None) -> list[object]:
+def _kept(item: Compared, glob: str | None) -> list[Change]:
     from fnmatch import fnmatchcase
 
     return [change for change in item.changes.tensors if glob is None or fnmatchcase(change.name, glob)]
@@ -92,7 +92,12 @@ def _as_json(session: Session, item: Compared, glob: str | None, stats: bool) ->
         if stats and (numbers := diffing.numbers(session, item, change)) is not None:
             row["stats"] = asdict(numbers)
         rows.append(row)
-    return {"path": item.path, "container": item.changes.container, "unchanged": item.changes.unchanged, "tensors": rows}
+    return {
+        "path": item.path,
+        "container": item.changes.container,
+        "unchanged": item.changes.unchanged,
+        "tensors": rows,
+    }
 
 
 def _show(session: Session, item: Compared, glob: str | None, stats: bool) -> None:
@@ -101,7 +106,13 @@ def _show(session: Session, item: Compared, glob: str | None, stats: bool) -> No
     from theta.porcelain import diffing
 
     table = Table(box=None, pad_edge=False, title=None, header_style="bold")
-    for name in ("", "tensor", "shape", "dtype", *(("‖Δ‖/‖W‖", "cosine", "changed", "max|Δ|") if stats else ())):
+    for name in (
+        "",
+        "tensor",
+        "shape",
+        "dtype",
+        *(("‖Δ‖/‖W‖", "cosine", "changed", "max|Δ|") if stats else ()),
+    ):
         table.add_column(name, overflow="fold")
     kept = _kept(item, glob)
     for change in item.changes.tensors:
@@ -116,23 +127,23 @@ def _show(session: Session, item: Compared, glob: str | None, stats: bool) -> No
     console.out()
 
 
-def _row(change: object) -> tuple[str, str, str, str]:
+def _row(change: Change) -> tuple[str, str, str, str]:
     from rich.markup import escape
 
-    from theta.store.changes import Change
-
-    assert isinstance(change, Change)
     sides = [side for side in (change.old, change.new) if side is not None]
-    shapes = list(dict.fromkeys("×".join(map(str, side.shape)) or "scalar" for side in sides))
+    shapes = list(dict.fromkeys(console.shape_text(side.shape) for side in sides))
     dtypes = list(dict.fromkeys(side.dtype for side in sides))
     colour = {"A": "green", "D": "red"}.get(change.status, "yellow")
     name = f"{change.old_name} → {change.name}" if change.old_name else change.name
     return f"[{colour}]{change.status}[/]", escape(name), " → ".join(shapes), " → ".join(dtypes)
 
 
-def _cells(numbers: object) -> tuple[str, ...]:
-    from theta.porcelain.diffing import Numbers
-
-    if not isinstance(numbers, Numbers):
+def _cells(numbers: Numbers | None) -> tuple[str, ...]:
+    if numbers is None:
         return ("", "", "", "")
-    return (f"{numbers.relative:.3%}", f"{numbers.cosine:.6f}", f"{numbers.changed:.1%}", f"{numbers.largest:.3g}")
+    return (
+        f"{numbers.relative:.3%}",
+        f"{numbers.cosine:.6f}",
+        f"{numbers.changed:.1%}",
+        f"{numbers.largest:.3g}",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,27 +13,27 @@ from theta.cli import console
 from theta.cli.args import PASS, plain
 from theta.errors import ThetaError
 
+if TYPE_CHECKING:
+    from theta.porcelain.session import Session
+
 app = typer.Typer(add_completion=False)
 
 
 @app.command(context_settings=PASS)
 def hook(context: typer.Context, name: str = typer.Argument(..., help="the hook that git runs")) -> int:
     """Do theta's part of a git hook (the hook scripts run this)."""
-    from theta.porcelain import hooks
     from theta.porcelain.session import Session
 
     session = Session.here()
     index = Path(os.environ.get("GIT_INDEX_FILE") or session.repo.index_path)
-    for line in _run(hooks, session, name, plain(context.args), index.absolute()):
+    for line in _run(session, name, plain(context.args), index.absolute()):
         console.err(f"theta: {line}")
     return 0
 
 
-def _run(hooks: object, session: object, name: str, args: list[str], index: Path) -> list[str]:
+def _run(session: Session, name: str, args: list[str], index: Path) -> list[str]:
     from theta.porcelain import hooks as steps
-    from theta.porcelain.session import Session
 
-    assert isinstance(session, Session)
     if name == "pre-commit":
         return steps.pre_commit(session, index)
     if name == "pre-merge-commit":

@@ -22,7 +22,9 @@ def init(context: typer.Context) -> int:
 
     args = plain(context.args)
     # Objects named by SHA-256 and refs in a reftable are not written yet, and Git 3 makes both by default.
-    code = git().show("-c", "init.defaultObjectFormat=sha1", "-c", "init.defaultRefFormat=files", "init", *args)
+    code = git().show(
+        "-c", "init.defaultObjectFormat=sha1", "-c", "init.defaultRefFormat=files", "init", *args
+    )
     if code or "--bare" in args:
         return code
     places = [arg for arg in args if not arg.startswith("-")]

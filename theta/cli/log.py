@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from theta.cli import console
 from theta.cli.args import PASS, plain
 from theta.cli.common import open_session
-from theta.errors import UsageError
+from theta.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from theta.porcelain.history import Logged
 
 app = typer.Typer(add_completion=False)
 
@@ -18,9 +24,11 @@ app = typer.Typer(add_completion=False)
 def log(
     context: typer.Context,
     stat: bool = typer.Option(False, "--stat", help="what each commit changed, by tensor"),
-    tensor: str = typer.Option(None, "--tensor", help="only commits that changed tensors matching GLOB"),
+    tensor: str | None = typer.Option(
+        None, "--tensor", help="only commits that changed tensors matching GLOB"
+    ),
     as_json: bool = typer.Option(False, "--json", help="commits and tensors as JSON"),
-    number: int = typer.Option(None, "-n", "--max-count", help="at most this many commits"),
+    number: int | None = typer.Option(None, "-n", "--max-count", help="at most this many commits"),
 ) -> int:
     """Show the history, without the files below .theta/ (git log's options and pathspecs apply)."""
     from theta.porcelain import history
@@ -29,8 +37,6 @@ def log(
     args = plain(context.args)
     count = ["-n", str(number)] if number is not None else []
     if session.repo.head() is None and not [arg for arg in args if not arg.startswith("-")]:
-        from theta.errors import NotFoundError
-
         raise NotFoundError("your current branch does not have any commits yet")
     if not (stat or tensor or as_json):
         return session.repo.git().in_directory(Path.cwd()).show("log", *count, *history.without_stores(args))
@@ -40,16 +46,14 @@ def log(
     return _print(history.changed(session, commits, tensor), as_json=as_json)
 
 
-def _print(found: object, *, as_json: bool) -> int:
-    import json
-    from collections.abc import Iterable
-
-    assert isinstance(found, Iterable)
+def _print(found: Iterable[Logged], *, as_json: bool) -> int:
     if as_json:
         console.out(json.dumps({"theta.log/v1": [item.as_json() for item in found]}))
         return 0
     for item in found:
-        console.out(f"commit {item.commit}\nAuthor: {item.author}\nDate:   {item.date}\n\n    {item.subject}\n")
+        console.out(
+            f"commit {item.commit}\nAuthor: {item.author}\nDate:   {item.date}\n\n    {item.subject}\n"
+        )
         for path, changes in item.checkpoints.items():
             console.out(f" {path} | {changes.summary()}")
         if item.files:

@@ -23,8 +23,9 @@ def ls_files(context: typer.Context) -> int:
         return git.show("ls-files", *args)
     from theta.git.attributes import only_tracked
 
-    paths = git.lines("ls-files", "-z", "--full-name", "--", *[arg for arg in args if not arg.startswith("-")])
+    paths = git.lines(
+        "ls-files", "-z", "--full-name", "--", *[arg for arg in args if not arg.startswith("-")]
+    )
     for path in only_tracked(session.repo, dict.fromkeys(paths)):
         console.out(path)
     return 0
-

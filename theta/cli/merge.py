@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,9 +26,12 @@ _NOISE = ("Automatic merge", "Auto-merging", "Squash commit -- not updating HEAD
 @app.command(context_settings=PASS)
 def merge(
     context: typer.Context,
-    strategy: list[str] = typer.Option(
-        [], "-X", "--strategy-option", help="for conflicts: ours, theirs, base, average[:alpha=0.5]"
-    ),
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-X", "--strategy-option", help="for conflicts: ours, theirs, base, average[:alpha=0.5]"
+        ),
+    ] = None,
     go_on: bool = typer.Option(False, "--continue", help="settle what is left and conclude the merge"),
     abort: bool = typer.Option(False, "--abort", help="give the merge up; everything is as it was before"),
     no_commit: bool = typer.Option(False, "--no-commit", help="stop before the commit"),
@@ -44,11 +47,12 @@ def merge(
     args = plain(context.args)
     if abort:
         return drive(session, "merge", "--abort", *args, refresh=False)
-    chosen = _chosen(strategy)
+    options = strategy or []
+    chosen = _chosen(options)
     with session.exclusive():
         if go_on:
             return _go_on(session, _policy(session, chosen, no_prompt), no_commit)
-        return _start(session, args, strategy, _policy(session, chosen, no_prompt), no_commit)
+        return _start(session, args, options, _policy(session, chosen, no_prompt), no_commit)
 
 
 def _chosen(options: list[str]) -> Strategy | None:
@@ -99,9 +103,15 @@ def _start(session: Session, args: list[str], options: list[str], policy: Policy
 def _theirs(session: Session, args: list[str]) -> str:
     names = [arg for arg in args if not arg.startswith("-")]
     takes_value = {"-m", "-F", "-s", "--strategy", "--into-name", "--cleanup", "--file"}
-    names = [name for name in names if args[max(0, args.index(name) - 1)] not in takes_value or args.index(name) == 0]
+    names = [
+        name
+        for name in names
+        if args[max(0, args.index(name) - 1)] not in takes_value or args.index(name) == 0
+    ]
     if not names:
-        upstream = session.repo.git().run("rev-parse", "-q", "--verify", "@{upstream}", check=False).text.strip()
+        upstream = (
+            session.repo.git().run("rev-parse", "-q", "--verify", "@{upstream}", check=False).text.strip()
+        )
         if upstream:
             return upstream
         raise UsageError("nothing to merge: no revision and no upstream branch", hint="theta merge BRANCH")
@@ -123,7 +133,9 @@ def _settle(session: Session, theirs: str, policy: Policy, said: tuple[bytes, by
     _conflicts(fresh, merged)
     for path in left:
         console.out(f"CONFLICT: {path}")
-    console.err("hint: settle tensors with 'theta merge --continue -X ours|theirs|base|average', files with an editor")
+    console.err(
+        "hint: settle tensors with 'theta merge --continue -X ours|theirs|base|average', files with an editor"
+    )
     console.err("hint: and 'theta add'; 'theta merge --abort' gives the merge up")
     return int(ExitCode.DIFFERENCES)
 
@@ -152,13 +164,15 @@ def _conflicts(session: Session, merged: Merged) -> None:
     from rich.table import Table
 
     for path, conflicts in merged.conflicts.items():
-        table = Table(title=f"{path}: {len(conflicts)} in conflict", box=None, title_justify="left", pad_edge=False)
+        table = Table(
+            title=f"{path}: {len(conflicts)} in conflict", box=None, title_justify="left", pad_edge=False
+        )
         for name in ("tensor", "what both sides did", "shape", "dtype"):
             table.add_column(name)
         for conflict in conflicts[:40]:
             side = conflict.ours or conflict.theirs
             kind = conflict.kind.value if side else "header or metadata changed"
-            shape = "×".join(map(str, side.shape)) if side else ""
+            shape = console.shape_text(side.shape) if side else ""
             table.add_row(escape(conflict.name), kind, shape, side.dtype if side else "")
         console.show(table)
         if len(conflicts) > 40:
@@ -167,7 +181,11 @@ def _conflicts(session: Session, merged: Merged) -> None:
 
 def _go_on(session: Session, policy: Policy, no_commit: bool) -> int:
     merge_head = session.repo.gitdir / "MERGE_HEAD"
-    heads = [name for name in ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD") if (session.repo.gitdir / name).exists()]
+    heads = [
+        name
+        for name in ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD")
+        if (session.repo.gitdir / name).exists()
+    ]
     if not heads:
         raise ThetaError("there is no merge in progress (MERGE_HEAD missing)")
     theirs = (session.repo.gitdir / heads[0]).read_text().split()[0]

@@ -24,6 +24,8 @@ def mv(context: typer.Context) -> int:
     staged = session.staged()
     for source in paths[:-1]:
         target = os.path.join(paths[-1], os.path.basename(source)) if os.path.isdir(paths[-1]) else paths[-1]
-        if from_root(session, source) in staged and not only_tracked(session.repo, [from_root(session, target)]):
+        if from_root(session, source) in staged and not only_tracked(
+            session.repo, [from_root(session, target)]
+        ):
             raise UsageError(f"{target} would not be tracked", hint=f"theta track {os.path.basename(target)}")
     return drive(session, "mv", *args)

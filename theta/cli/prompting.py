@@ -98,4 +98,4 @@ def _sides(conflict: Conflict) -> Table:
 def _cells(line: Line | None) -> tuple[str, str, str]:
     if line is None:
         return ("", "", "absent")
-    return ("×".join(map(str, line.shape)) or "scalar", line.dtype, line.digest[:12])
+    return (console.shape_text(line.shape), line.dtype, line.digest[:12])

@@ -16,7 +16,9 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=PASS)
 def restore(
     context: typer.Context,
-    source: str = typer.Option(None, "--source", "-s", help="take the version of this commit, not of the index"),
+    source: str | None = typer.Option(
+        None, "--source", "-s", help="take the version of this commit, not of the index"
+    ),
     staged: bool = typer.Option(False, "--staged", "-S", help="restore the index"),
     worktree: bool = typer.Option(False, "--worktree", "-W", help="restore the files (the default)"),
     ours: bool = typer.Option(False, "--ours", help="in a conflict: our side"),
@@ -34,7 +36,11 @@ def restore(
     session = open_session()
     git = session.repo.git().in_directory(Path.cwd())
     options = [*(["--source", source] if source else []), *(["--staged"] if staged else [])]
-    options += [*(["--worktree"] if worktree else []), *(["--ours"] if ours else []), *(["--theirs"] if theirs else [])]
+    options += [
+        *(["--worktree"] if worktree else []),
+        *(["--ours"] if ours else []),
+        *(["--theirs"] if theirs else []),
+    ]
     side = 2 if ours else 3 if theirs else 0
     with session.exclusive():
         wanted = restoring.select(session, git, paths, source, staged=staged, worktree=worktree, side=side)

@@ -36,7 +36,11 @@ def show(context: typer.Context) -> int:
         return code
     from theta.porcelain.committing import summarize
 
-    oid = session.repo.git().run("rev-parse", "-q", "--verify", f"{names[0]}^{{commit}}", check=False).text.strip()
+    oid = (
+        session.repo.git()
+        .run("rev-parse", "-q", "--verify", f"{names[0]}^{{commit}}", check=False)
+        .text.strip()
+    )
     if oid:
         console.out()
         for path, changes in summarize(session, oid).checkpoints.items():

@@ -13,6 +13,7 @@ from theta.cli.common import open_session
 
 if TYPE_CHECKING:
     from theta.porcelain.status import Report, Row
+    from theta.store.changes import Changes
 
 app = typer.Typer(add_completion=False)
 
@@ -78,16 +79,26 @@ def _long(report: Report) -> None:
     normal = [row for row in rows if not row.unmerged and row.index not in "?!"]
     if report.operation:
         console.out(f"You are in the middle of a {report.operation}.")
-    _section("Changes to be committed", "theta restore --staged <file>... to unstage", [
-        _line(_STAGED[row.index], row, report.staged) for row in normal if row.index in _STAGED
-    ])
-    _section("Unmerged paths", "theta merge --continue settles checkpoints", [f"both sides:   {row.path}" for row in unmerged])
-    _section("Changes not staged for commit", "theta add <file>... to update what will be committed", [
-        _line(_STAGED[row.worktree], row, report.unstaged) for row in normal if row.worktree in _STAGED
-    ])
-    _section("Untracked files", "theta add <file>... to include in what will be committed", [
-        row.path for row in rows if row.index == "?"
-    ])
+    _section(
+        "Changes to be committed",
+        "theta restore --staged <file>... to unstage",
+        [_line(_STAGED[row.index], row, report.staged) for row in normal if row.index in _STAGED],
+    )
+    _section(
+        "Unmerged paths",
+        "theta merge --continue settles checkpoints",
+        [f"both sides:   {row.path}" for row in unmerged],
+    )
+    _section(
+        "Changes not staged for commit",
+        "theta add <file>... to update what will be committed",
+        [_line(_STAGED[row.worktree], row, report.unstaged) for row in normal if row.worktree in _STAGED],
+    )
+    _section(
+        "Untracked files",
+        "theta add <file>... to include in what will be committed",
+        [row.path for row in rows if row.index == "?"],
+    )
     _remarks(report)
     if not rows:
         console.out("nothing to commit, working tree clean")
@@ -107,8 +118,7 @@ def _branch(report: Report) -> None:
             console.out(f"Up to date with '{upstream}'.")
 
 
-def _line(word: str, row: Row, details: object) -> str:
-    assert isinstance(details, dict)
+def _line(word: str, row: Row, details: dict[str, Changes]) -> str:
     arrow = f"{row.old_path} -> " if row.old_path else ""
     detail = f"  ({details[row.path].summary()})" if row.path in details else ""
     return f"{word + ':':<12}{arrow}{row.path}{detail}"

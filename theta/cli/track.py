@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from theta.cli import console
@@ -13,7 +15,9 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def track(
-    patterns: list[str] = typer.Argument(None, help="gitattributes patterns, such as '*.safetensors'"),
+    patterns: Annotated[
+        list[str] | None, typer.Argument(help="gitattributes patterns, such as '*.safetensors'")
+    ] = None,
 ) -> int:
     """Track files that match PATTERN as checkpoints; without one, list the patterns.
 

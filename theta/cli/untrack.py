@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from theta.cli import console
@@ -12,7 +14,9 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def untrack(patterns: list[str] = typer.Argument(..., help="patterns as 'theta track' lists them")) -> int:
+def untrack(
+    patterns: Annotated[list[str], typer.Argument(help="patterns as 'theta track' lists them")],
+) -> int:
     """Stop tracking PATTERN: its files become plain files again with the next 'theta add'."""
     from theta.porcelain import tracking
 

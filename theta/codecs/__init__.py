@@ -20,6 +20,7 @@ _MODULES: Final = {
     "cast/1": "theta.codecs.cast",
     "scaled/1": "theta.codecs.scaled",
     "rows/1": "theta.codecs.rows",
+    "lowrank/1": "theta.codecs.lowrank",
 }
 
 

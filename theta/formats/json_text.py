@@ -46,8 +46,13 @@ def separator(text: bytes, position: int, what: str) -> tuple[int, bool]:
         return position + 1, True
     if mark != b"}":
         raise FormatError(f"{what}: neither ',' nor '}}' at byte {position} of the header")
-    space = _SPACE_RE.match(text, position + 1)
-    return (space.end() if space else position + 1), False
+    return skip_space(text, position + 1), False
+
+
+def skip_space(text: bytes, position: int) -> int:
+    """The position of the next byte that is not white space."""
+    match = _SPACE_RE.match(text, position)
+    return match.end() if match else position
 
 
 def text_map(text: bytes, position: int, what: str, limit: int) -> tuple[dict[str, str], int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from theta.errors import FormatError
+from theta.formats.cursor import Cursor
 from theta.formats.layout import Source
 
 MAX_TEXT: Final = 1024 * 1024
@@ -20,7 +21,6 @@ MAX_LINE: Final = 256 * 1024
 MAX_INT_BYTES: Final = 4096
 _ALLOWANCE: Final = 40 * 2**20
 _BUDGET_CEILING: Final = 2**30
-_PIECE: Final = 64 * 1024
 # What one opcode may add to memory beyond its text: an object, a slot in a memo or on the stack.
 _COST: Final = 88
 _CHEAP: Final = 9
@@ -89,15 +89,11 @@ def read_pickle(source: Source, start: int = 0, end: int | None = None) -> Pickl
     return Pickle(root, tuple(machine.globals), tuple(machine.persistent), machine.position)
 
 
-class Machine:
+class Machine(Cursor):
     """The stack machine; ``globals`` is right up to the opcode that failed."""
 
     def __init__(self, source: Source, start: int, end: int) -> None:
-        self._source = source
-        self._end = end
-        self._buffer = b""
-        self._buffer_start = start
-        self._at = 0
+        super().__init__(source, start, end, "pickle")
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -106,15 +102,10 @@ class Machine:
         self.globals: dict[Global, None] = {}
         self.persistent: list[Persistent] = []
 
-    @property
-    def position(self) -> int:
-        """Offset of the next byte in the source."""
-        return self._buffer_start + self._at
-
     def run(self) -> object:
         """Read until STOP; the object on top of the stack."""
         while True:
-            code = self._take(1)[0]
+            code = self.take(1)[0]
             if code == 0x2E:
                 return self._pop()
             handler = _HANDLERS.get(code)
@@ -130,46 +121,23 @@ class Machine:
         if self._budget < 0:
             raise FormatError("pickle: it would need far more memory than its size")
 
-    def _take(self, count: int) -> bytes:
-        at = self._at
-        self._at = at + count
-        if self._at <= len(self._buffer):
-            return self._buffer[at : self._at]
-        return self._refill(at, count)
-
-    def _refill(self, at: int, count: int) -> bytes:
-        start = self._buffer_start + at
-        if start + count > self._end:
-            raise FormatError("pickle: truncated")
-        self._buffer = self._source.read(start, min(max(count, _PIECE), self._end - start))
-        self._buffer_start = start
-        self._at = count
-        return self._buffer[:count]
-
     def _line(self) -> bytes:
         line = bytearray()
         while True:
-            byte = self._take(1)
+            byte = self.take(1)
             if byte == b"\n":
                 return bytes(line)
             line += byte
             if len(line) > MAX_LINE:
                 raise FormatError("pickle: a line is too long")
 
-    def _number(self, width: int) -> int:
-        return int.from_bytes(self._take(width), "little")
-
-    def _skip(self, length: int) -> Blob:
-        offset = self.position
-        if length > self._end - offset:
-            raise FormatError("pickle: truncated")
-        self._at += length
-        return Blob(offset, length)
+    def _blob(self, length: int) -> Blob:
+        return Blob(self.skip(length), length)
 
     def _text(self, length: int, encoding: str = "utf-8") -> object:
         if length > MAX_TEXT:
-            return self._skip(length)
-        raw = self._take(length)
+            return self._blob(length)
+        raw = self.take(length)
         text = self._texts.get(raw)
         if text is None:
             self._spend(4 * length)
@@ -314,10 +282,10 @@ class Machine:
     # Numbers.
 
     def _long(self, width: int) -> None:
-        length = self._number(width)
+        length = self.number(width)
         if length > MAX_INT_BYTES:
             raise FormatError("pickle: an integer of too many bytes")
-        self._push(int.from_bytes(self._take(length), "little", signed=True))
+        self._push(int.from_bytes(self.take(length), "little", signed=True))
 
     def _int_line(self) -> None:
         text = self._line()
@@ -348,11 +316,11 @@ def _text_line(machine: Machine) -> None:
 
 
 def _float(machine: Machine) -> None:
-    machine._push(struct.unpack(">d", machine._take(8))[0])
+    machine._push(struct.unpack(">d", machine.take(8))[0])
 
 
 def _signed(machine: Machine) -> None:
-    machine._push(int.from_bytes(machine._take(4), "little", signed=True))
+    machine._push(int.from_bytes(machine.take(4), "little", signed=True))
 
 
 def _stack_global(machine: Machine) -> None:
@@ -374,10 +342,10 @@ _HANDLERS: Final[dict[int, Callable[[Machine], object]]] = {
     ord("N"): lambda m: m._push(None),
     0x88: lambda m: m._push(True),
     0x89: lambda m: m._push(False),
-    0x80: lambda m: m._take(1),
-    0x95: lambda m: m._take(8),
-    ord("K"): lambda m: m._push(m._number(1)),
-    ord("M"): lambda m: m._push(m._number(2)),
+    0x80: lambda m: m.take(1),
+    0x95: lambda m: m.take(8),
+    ord("K"): lambda m: m._push(m.number(1)),
+    ord("M"): lambda m: m._push(m.number(2)),
     ord("J"): _signed,
     0x8A: lambda m: m._long(1),
     0x8B: lambda m: m._long(4),
@@ -387,22 +355,22 @@ _HANDLERS: Final[dict[int, Callable[[Machine], object]]] = {
     ord("F"): Machine._float_line,
     ord("S"): _text_line,
     ord("V"): _text_line,
-    ord("T"): lambda m: m._push(m._text(m._number(4), "latin-1")),
-    ord("U"): lambda m: m._push(m._text(m._number(1), "latin-1")),
-    ord("X"): lambda m: m._push(m._text(m._number(4))),
-    0x8C: lambda m: m._push(m._text(m._number(1))),
-    0x8D: lambda m: m._push(m._text(m._number(8))),
-    ord("B"): lambda m: m._push(m._skip(m._number(4))),
-    ord("C"): lambda m: m._push(m._skip(m._number(1))),
-    0x8E: lambda m: m._push(m._skip(m._number(8))),
-    0x96: lambda m: m._push(m._skip(m._number(8))),
+    ord("T"): lambda m: m._push(m._text(m.number(4), "latin-1")),
+    ord("U"): lambda m: m._push(m._text(m.number(1), "latin-1")),
+    ord("X"): lambda m: m._push(m._text(m.number(4))),
+    0x8C: lambda m: m._push(m._text(m.number(1))),
+    0x8D: lambda m: m._push(m._text(m.number(8))),
+    ord("B"): lambda m: m._push(m._blob(m.number(4))),
+    ord("C"): lambda m: m._push(m._blob(m.number(1))),
+    0x8E: lambda m: m._push(m._blob(m.number(8))),
+    0x96: lambda m: m._push(m._blob(m.number(8))),
     0x97: lambda m: m._push(Global("?", "out-of-band buffer")),
     0x98: Machine._top,
     ord("c"): lambda m: m._global(m._name_line(), m._name_line()),
     0x93: _stack_global,
-    0x82: lambda m: m._global("copyreg", f"extension {m._number(1)}"),
-    0x83: lambda m: m._global("copyreg", f"extension {m._number(2)}"),
-    0x84: lambda m: m._global("copyreg", f"extension {m._number(4)}"),
+    0x82: lambda m: m._global("copyreg", f"extension {m.number(1)}"),
+    0x83: lambda m: m._global("copyreg", f"extension {m.number(2)}"),
+    0x84: lambda m: m._global("copyreg", f"extension {m.number(4)}"),
     ord("i"): lambda m: m._instance(),
     ord("o"): lambda m: m._object(),
     ord("R"): lambda m: m._call(),
@@ -428,11 +396,11 @@ _HANDLERS: Final[dict[int, Callable[[Machine], object]]] = {
     ord("s"): Machine._set_one,
     ord("u"): lambda m: m._update(m._pop_mark()),
     ord("g"): lambda m: m._memo_line(m._get),
-    ord("h"): lambda m: m._get(m._number(1)),
-    ord("j"): lambda m: m._get(m._number(4)),
+    ord("h"): lambda m: m._get(m.number(1)),
+    ord("j"): lambda m: m._get(m.number(4)),
     ord("p"): lambda m: m._memo_line(m._put),
-    ord("q"): lambda m: m._put(m._number(1)),
-    ord("r"): lambda m: m._put(m._number(4)),
+    ord("q"): lambda m: m._put(m.number(1)),
+    ord("r"): lambda m: m._put(m.number(4)),
     0x94: lambda m: m._put(len(m._memo)),
 }
 # These leave nothing behind but a reference.

@@ -2,8 +2,8 @@
 
 The reader accepts a subset of what the official library accepts: every dtype and every order
 of tensors, but no duplicate keys, no unknown fields and no empty names.  The header is scanned
-entry by entry with bounded expressions (:mod:`theta.formats.json_text`) instead of a general JSON parser, so that a hostile
-header of 100 MB costs no more memory than its own size and its tensors.
+entry by entry with bounded expressions (:mod:`theta.formats.json_text`) instead of a general JSON
+parser, so that a hostile header of 100 MB costs no more memory than its own size and its tensors.
 """
 
 from __future__ import annotations

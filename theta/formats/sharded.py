@@ -189,14 +189,14 @@ def _by_name(layouts: Mapping[str, Layout], shard: str) -> dict[str, Tensor]:
 
 def _small_value(text: bytes, position: int) -> tuple[object, int]:
     """Any JSON value of at most 64 KiB, and the position behind it and its white space."""
-    window = text[position : position + MAX_EXTRA].decode("utf-8", "replace")
+    # Decoded as latin-1, a position in the text is a position in the bytes; only numbers are of interest.
+    window = text[position : position + MAX_EXTRA].decode("latin-1")
     decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
     try:
         value, end = decoder.raw_decode(window)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{_WHAT}: no value of a sensible size at byte {position}") from error
-    after = text[position + len(window[:end].encode()) :]
-    return value, len(text) - len(after.lstrip(b" \t\r\n"))
+    return value, json_text.skip_space(text, position + end)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

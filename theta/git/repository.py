@@ -67,12 +67,12 @@ class Repository:
 
     @property
     def private(self) -> Path:
-        """theta's directory of this worktree: stat cache, flags, temporaries."""
+        """The directory of theta for this worktree: stat cache, flags, temporaries."""
         return self.gitdir / "theta"
 
     @property
     def shared(self) -> Path:
-        """theta's directory of the repository: locks, staged packs."""
+        """The directory of theta for the repository: locks, staged packs."""
         return self.commondir / "theta"
 
     def git(self, *, index: Path | None = None, defer: bool = True) -> Git:

@@ -19,7 +19,9 @@ class GitFailedError(ThetaError):
 
     def __init__(self, command: str, code: int, stderr: str) -> None:
         lines = [line for line in stderr.strip().splitlines() if line]
-        super().__init__(lines[-1].removeprefix("fatal: ") if lines else f"git {command} failed with code {code}")
+        super().__init__(
+            lines[-1].removeprefix("fatal: ") if lines else f"git {command} failed with code {code}"
+        )
         self.code = code
         self.stderr = stderr
 

@@ -28,7 +28,12 @@ class Outcome:
 
 
 def merge(
-    objects: Objects, pack: PackWriter, base: Manifest | None, ours: Manifest, theirs: Manifest, policy: Policy
+    objects: Objects,
+    pack: PackWriter,
+    base: Manifest | None,
+    ours: Manifest,
+    theirs: Manifest,
+    policy: Policy,
 ) -> Outcome:
     """Merge; only tensors that both sides changed are read.
 

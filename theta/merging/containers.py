@@ -50,7 +50,9 @@ def _specs(lines: Sequence[Line]) -> set[tuple[str, str, tuple[int, ...]]]:
     return {(line.name, line.dtype, line.shape) for line in lines}
 
 
-def _picked(sides: tuple[Manifest | None, Manifest, Manifest], lines: Sequence[Line], policy: Policy) -> str | None:
+def _picked(
+    sides: tuple[Manifest | None, Manifest, Manifest], lines: Sequence[Line], policy: Policy
+) -> str | None:
     """Without a writer only a whole side will do, and only if it holds just these tensors."""
     strategy = policy(conflict())
     if strategy is None:
@@ -73,8 +75,8 @@ def _rewritten(
     specs = [TensorSpec(line.name, line.dtype, line.shape) for line in lines]
     header, order = safetensors.plan(specs, merged or (None if metadata[1] is None else {}))
     sizes = {line.name: line.nbytes for line in lines}
-    segments = (Literal(len(header)), *(Extent(sizes[name], name) for name in order))
-    return Skeleton(segments, header).write(pack)
+    extents = [Extent(sizes[name], name) for name in order]
+    return Skeleton((Literal(len(header)), *extents), header).write(pack)
 
 
 def _metadata(objects: Objects, manifest: Manifest) -> dict[str, str] | None:

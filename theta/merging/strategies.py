@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from theta.dtypes import DTYPES, numpy_dtype
 from theta.errors import UsageError
 from theta.merging.states import Conflict
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SIDES: Final = ("ours", "theirs", "base")
 
@@ -50,7 +53,9 @@ def parse(text: str) -> Strategy:
     if name in SIDES and not options:
         return Strategy(name)
     if name != "average":
-        raise UsageError(f"unknown merge strategy {text!r}", hint="use ours, theirs, base or average[:alpha=0.5]")
+        raise UsageError(
+            f"unknown merge strategy {text!r}", hint="use ours, theirs, base or average[:alpha=0.5]"
+        )
     alpha = 0.5
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
@@ -84,7 +89,8 @@ def average(ours: bytes | memoryview, theirs: bytes | memoryview, dtype: str, al
     if alpha in (0.0, 1.0):
         return bytes(ours if alpha == 1.0 else theirs)
     wide = {"f64": np.float64, "c64": np.complex64}.get(dtype, np.float32)
-    one, other = left.view(kind).astype(wide), right.view(kind).astype(wide)
+    one: NDArray[Any] = left.view(kind).astype(wide)
+    other: NDArray[Any] = right.view(kind).astype(wide)
     with np.errstate(all="ignore"):
         mixed = (one * wide(alpha) + other * wide(1 - alpha)).astype(kind)
     return np.where(left == right, left, mixed.view(words)).astype(words).tobytes()

@@ -12,7 +12,11 @@ from theta.store.restore import Restorer
 
 def commits(session: Session) -> list[str]:
     """All commits that branches, tags and remotes name."""
-    return session.repo.git().run("rev-list", "--branches", "--tags", "--remotes", "HEAD", check=False).text.split()
+    return (
+        session.repo.git()
+        .run("rev-list", "--branches", "--tags", "--remotes", "HEAD", check=False)
+        .text.split()
+    )
 
 
 def problems(session: Session, *, read_data: bool) -> Iterator[str]:

@@ -17,8 +17,27 @@ from theta.store import changes
 from theta.store.changes import Changes, Version
 from theta.store.snapshot import Progress
 
-_TAKES_VALUE = set("mFCctS") | {"--message", "--file", "--author", "--date", "--fixup", "--squash", "--template"}
-_SHOWS = {"--dry-run", "--porcelain", "--short", "--long", "-z", "--null", "-p", "--patch", "--interactive", "-v"}
+_TAKES_VALUE = set("mFCctS") | {
+    "--message",
+    "--file",
+    "--author",
+    "--date",
+    "--fixup",
+    "--squash",
+    "--template",
+}
+_SHOWS = {
+    "--dry-run",
+    "--porcelain",
+    "--short",
+    "--long",
+    "-z",
+    "--null",
+    "-p",
+    "--patch",
+    "--interactive",
+    "-v",
+}
 
 
 @dataclass(frozen=True)
@@ -38,8 +57,13 @@ class Summary:
             path: [{"status": c.status, "tensor": c.name} for c in item.tensors]
             for path, item in self.checkpoints.items()
         }
-        return {"commit": self.commit, "branch": self.branch, "subject": self.subject, "checkpoints": found,
-                "files": self.files}
+        return {
+            "commit": self.commit,
+            "branch": self.branch,
+            "subject": self.subject,
+            "checkpoints": found,
+            "files": self.files,
+        }
 
 
 def shows_only(args: list[str]) -> bool:
@@ -116,7 +140,17 @@ def summarize(session: Session, oid: str) -> Summary:
     assert isinstance(commit, pygit2.Commit)
     old_tree = commit.parents[0].tree if commit.parent_ids else None
     found = between(session, old_tree, commit.tree)
-    command = ["diff-tree", "--root", "--no-commit-id", "--name-only", "-r", "-z", "-m", "--first-parent", oid]
+    command = [
+        "diff-tree",
+        "--root",
+        "--no-commit-id",
+        "--name-only",
+        "-r",
+        "-z",
+        "-m",
+        "--first-parent",
+        oid,
+    ]
     names = session.repo.git().lines(*command, "--", ".", ":(exclude,top).theta")
     branch = "detached HEAD" if session.repo.raw.head_is_detached else session.repo.raw.head.shorthand
     subject = commit.message.strip().splitlines()[0] if commit.message.strip() else ""
@@ -128,7 +162,10 @@ def between(session: Session, old: pygit2.Tree | None, new: pygit2.Tree) -> dict
     before = checkpoints(session.repo, old) if old is not None else {}
     after = checkpoints(session.repo, new)
     paths = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
-    return {path: changes.compare(_version(session, before.get(path)), _version(session, after.get(path))) for path in paths}
+    return {
+        path: changes.compare(_version(session, before.get(path)), _version(session, after.get(path)))
+        for path in paths
+    }
 
 
 def _version(session: Session, oid: str | None) -> Version | None:

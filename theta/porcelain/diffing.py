@@ -76,16 +76,28 @@ def entries(session: Session, side: str) -> dict[str, str]:
     return session.in_tree(side)
 
 
-def compare(session: Session, pair: Sides, wanted: set[str] | None, progress: Progress | None = None) -> list[Compared]:
+def compare(
+    session: Session, pair: Sides, wanted: set[str] | None, progress: Progress | None = None
+) -> list[Compared]:
     """Each checkpoint that differs between the two sides, in order of path."""
     old = entries(session, pair.old)
     if pair.new is None:
-        found = [_with_file(session, path, old.get(path), progress) for path in sorted(old.keys() | session.staged())]
+        found = [
+            _with_file(session, path, old.get(path), progress)
+            for path in sorted(old.keys() | session.staged())
+        ]
     else:
         new = entries(session, pair.new)
-        found = [_with_manifest(session, path, old.get(path), new.get(path)) for path in sorted(old.keys() | new.keys())]
+        found = [
+            _with_manifest(session, path, old.get(path), new.get(path))
+            for path in sorted(old.keys() | new.keys())
+        ]
     session.cache.save()
-    return [item for item in found if item is not None and item.changes and (wanted is None or item.path in wanted)]
+    return [
+        item
+        for item in found
+        if item is not None and item.changes and (wanted is None or item.path in wanted)
+    ]
 
 
 def _with_manifest(session: Session, path: str, old: str | None, new: str | None) -> Compared | None:
@@ -126,7 +138,12 @@ def numbers(session: Session, item: Compared, change: Change) -> Numbers | None:
     from theta.dtypes import numpy_dtype
 
     old, new = change.old, change.new
-    if change.status != "M" or old is None or new is None or old.dtype in ("bytes", "f4", "f6_e2m3", "f6_e3m2"):
+    if (
+        change.status != "M"
+        or old is None
+        or new is None
+        or old.dtype in ("bytes", "f4", "f6_e2m3", "f6_e3m2")
+    ):
         return None
     total = Totals()
     for left, right in _pairs(session, item, change):
@@ -138,7 +155,9 @@ def _pairs(session: Session, item: Compared, change: Change) -> Iterator[tuple[b
     restorer = Restorer(session.objects)
     old = restorer.tensor(_line(session, item.old, change.name))
     if item.new is not None:
-        yield from zip(map(bytes, old), map(bytes, restorer.tensor(_line(session, item.new, change.name))), strict=True)
+        yield from zip(
+            map(bytes, old), map(bytes, restorer.tensor(_line(session, item.new, change.name))), strict=True
+        )
         return
     offset = item.offsets[change.name]
     with FileSource(session.repo.worktree / item.path, item.path) as source:
@@ -181,7 +200,9 @@ class Totals:
             return None
         norm = (self._old * self._new) ** 0.5
         relative = (self._gap / self._old) ** 0.5 if self._old else float("inf")
-        return Numbers(relative, self._dot / norm if norm else 0.0, self._changed / self._count, self._largest)
+        return Numbers(
+            relative, self._dot / norm if norm else 0.0, self._changed / self._count, self._largest
+        )
 
 
 def split_arguments(session: Session, args: list[str], cwd: Path) -> tuple[list[str], list[str]]:
@@ -197,5 +218,8 @@ def split_arguments(session: Session, args: list[str], cwd: Path) -> tuple[list[
 
 def _is_revision(session: Session, text: str) -> bool:
     parts = text.replace("...", "..").split("..")
-    checks = (session.repo.git().run("rev-parse", "-q", "--verify", f"{part or 'HEAD'}^{{}}", check=False) for part in parts)
+    checks = (
+        session.repo.git().run("rev-parse", "-q", "--verify", f"{part or 'HEAD'}^{{}}", check=False)
+        for part in parts
+    )
     return all(done.code == 0 for done in checks)

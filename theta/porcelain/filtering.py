@@ -233,4 +233,3 @@ def _answer(filter_: Filter, lines: PktLines, request: dict[str, str]) -> None:
     lines.write_lines(["status=success"])
     lines.write_content(pieces)
     lines.flush()
-

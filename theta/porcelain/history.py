@@ -59,7 +59,9 @@ def changed(session: Session, found: list[str], glob: str | None) -> Iterator[Lo
         item = _logged(session, summarize(session, oid))
         if glob is not None:
             kept = {path: _matching(changes, glob) for path, changes in item.checkpoints.items()}
-            item = replace(item, checkpoints={path: changes for path, changes in kept.items() if changes.tensors})
+            item = replace(
+                item, checkpoints={path: changes for path, changes in kept.items() if changes.tensors}
+            )
             if not item.checkpoints:
                 continue
         yield item

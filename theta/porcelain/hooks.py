@@ -27,7 +27,9 @@ def pre_commit(session: Session, index: Path) -> list[str]:
     for path in raw:
         old = session.repo.entry(tree, path) if tree is not None else None
         if old is None or str(old.id) != staged[path].oid:
-            raise HookRefusedError(f"{path} is staged as raw bytes, not as a checkpoint", hint=f"theta add {path}")
+            raise HookRefusedError(
+                f"{path} is staged as raw bytes, not as a checkpoint", hint=f"theta add {path}"
+            )
     if any(entry.stage for entry in session.entries(index)):
         raise HookRefusedError("a checkpoint is still in conflict", hint="theta merge --continue")
     return []
@@ -43,7 +45,9 @@ def pre_merge_commit(session: Session, index: Path) -> list[str]:
     before = _ids(read_entries(index))
     staging.sync(session, index)
     if before != _ids(read_entries(index)):
-        raise HookRefusedError("the merge left .theta/ behind; it is mended now", hint="conclude it with 'git commit'")
+        raise HookRefusedError(
+            "the merge left .theta/ behind; it is mended now", hint="conclude it with 'git commit'"
+        )
     return []
 
 

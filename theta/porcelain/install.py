@@ -69,7 +69,7 @@ def hooks_directory(repo: Repository) -> Path:
     """Where git looks for hooks (``core.hooksPath`` respected)."""
     config = repo.raw.config
     if "core.hookspath" in config:
-        return repo.worktree / Path(config["core.hookspath"]).expanduser()
+        return repo.worktree / Path(config["core.hookspath"] or "").expanduser()
     return repo.commondir / "hooks"
 
 
@@ -89,7 +89,10 @@ def _ensure_hooks(repo: Repository) -> None:
 def _script(name: str) -> str:
     chained = f'"$0{CHAINED}"'
     call = f"{command()} hook {name}"
-    lines = ["#!/bin/sh", f"{_MARK}: 'theta uninstall' removes it; {name}{CHAINED} is the hook that was here before"]
+    lines = [
+        "#!/bin/sh",
+        f"{_MARK}: 'theta uninstall' removes it; {name}{CHAINED} is the hook that was here before",
+    ]
     if name in _WITH_INPUT:
         lines += [
             "input=$(cat)",
@@ -98,7 +101,10 @@ def _script(name: str) -> str:
             f'printf "%s\\n" "$input" | {call} "$@"',
         ]
     else:
-        lines += [f'if [ -x {chained} ]; then {chained} "$@" || exit $?; fi', '[ "$THETA_HOOKS" = off ] && exit 0']
+        lines += [
+            f'if [ -x {chained} ]; then {chained} "$@" || exit $?; fi',
+            '[ "$THETA_HOOKS" = off ] && exit 0',
+        ]
         if name == "post-index-change":
             lines.append('[ -e "$(git rev-parse --git-path theta/resync)" ] || exit 0')
         lines.append(f'exec {call} "$@"')

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pygit2
+from pygit2.enums import FileMode
 
 from theta.git.index import Staged
 from theta.git.repository import MODE_BLOB, STORES
@@ -85,7 +86,9 @@ def _both_changed(base: Manifest | None, ours: Manifest, theirs: Manifest) -> bo
 # -- in the index and the worktree -------------------------------------------------------
 
 
-def after_git_merge(session: Session, theirs: str, policy: Policy, progress: Progress | None = None) -> Merged:
+def after_git_merge(
+    session: Session, theirs: str, policy: Policy, progress: Progress | None = None
+) -> Merged:
     """Settle the checkpoints of a merge that git left in the index; commits nothing.
 
     A checkpoint that stays in conflict keeps its stages, and our version stands in the worktree.
@@ -146,14 +149,18 @@ def unresolved(session: Session) -> list[str]:
 # -- in memory -----------------------------------------------------------------------------
 
 
-def merge_trees(session: Session, ours: str, theirs: str, policy: Policy) -> tuple[str | None, Merged, list[str]]:
+def merge_trees(
+    session: Session, ours: str, theirs: str, policy: Policy
+) -> tuple[str | None, Merged, list[str]]:
     """Merge two commits without touching index or worktree.
 
     Answers the tree (none where there are conflicts), what became of the checkpoints, and the
     files that are in conflict.
     """
     base = _merge_base(session, ours, theirs)
-    done = session.repo.git().run("merge-tree", "--write-tree", "-z", "--no-messages", ours, theirs, check=False)
+    done = session.repo.git().run(
+        "merge-tree", "--write-tree", "-z", "--no-messages", ours, theirs, check=False
+    )
     tree_id, *rows = done.text.rstrip("\0").split("\0")
     tree = session.repo.raw[tree_id]
     assert isinstance(tree, pygit2.Tree)
@@ -186,8 +193,9 @@ def _result_tree(session: Session, tree: pygit2.Tree, merged: Merged) -> str:
     index = pygit2.Index()
     index.read_tree(tree)
     for path, manifest in merged.resolved.items():
-        index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=session.repo.write_blob(manifest.data)), MODE_BLOB))
+        index.add(
+            pygit2.IndexEntry(path, pygit2.Oid(hex=session.repo.write_blob(manifest.data)), FileMode.BLOB)
+        )
     plain = session.repo.raw[index.write_tree(session.repo.raw)]
     assert isinstance(plain, pygit2.Tree)
     return mend.mended_tree(session, plain)
-

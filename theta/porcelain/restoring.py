@@ -25,7 +25,14 @@ class Version:
 
 
 def select(
-    session: Session, git: Git, paths: list[str], source: str | None, *, staged: bool, worktree: bool, side: int = 0
+    session: Session,
+    git: Git,
+    paths: list[str],
+    source: str | None,
+    *,
+    staged: bool,
+    worktree: bool,
+    side: int = 0,
 ) -> dict[str, Version]:
     """The checkpoints that ``paths`` name, in the index or in ``source``."""
     if not paths:
@@ -59,7 +66,9 @@ def _in_index(session: Session, tracked: list[str], side: int) -> dict[str, Vers
     for path in tracked:
         entry = entries.get((path, 0)) or entries.get((path, side))
         if entry is None and any(name == path for name, _ in entries):
-            raise NotFoundError(f"{path} is in conflict", hint="use --ours, --theirs or 'theta merge --continue'")
+            raise NotFoundError(
+                f"{path} is in conflict", hint="use --ours, --theirs or 'theta merge --continue'"
+            )
         if entry is not None and session.manifest_or_none(entry.oid) is not None:
             found[path] = Version(entry.oid, entry.mode)
     return found

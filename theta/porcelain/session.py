@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+import pygit2
+
 from theta import _fs
 from theta.errors import BusyError, ManifestError
 from theta.git.attributes import tracked_entries
@@ -50,7 +52,7 @@ class Session:
     def manifest_or_none(self, oid: str) -> Manifest | None:
         """The manifest in blob ``oid``, or none where the blob is something else."""
         blob = self.repo.raw.get(oid)
-        if blob is None or blob.size > manifests.MAX_BYTES:
+        if not isinstance(blob, pygit2.Blob) or blob.size > manifests.MAX_BYTES:
             return None
         try:
             return self.manifest(oid)

@@ -52,24 +52,40 @@ def add_files(session: Session, paths: Iterable[str], progress: Progress | None 
 
 
 def _store(
-    session: Session, pack: PackWriter, path: str, staged: dict[str, Entry], before: list[Added], progress: Progress | None
+    session: Session,
+    pack: PackWriter,
+    path: str,
+    staged: dict[str, Entry],
+    before: list[Added],
+    progress: Progress | None,
 ) -> Added:
     entry = staged.get(path)
     kept = session.manifest_or_none(entry.oid) if entry else None
     size = pack.size
     with FileSource(session.repo.worktree / path, path) as source:
         mode = 0o100755 if source.stat.st_mode & 0o100 else 0o100644
-        if entry and kept and session.cache.manifest_of(path, source.identity) == entry.oid and complete(session, kept):
+        if (
+            entry
+            and kept
+            and session.cache.manifest_of(path, source.identity) == entry.oid
+            and complete(session, kept)
+        ):
             return Added(path, kept, entry.oid, (), "", source.stat, mode)
         text = worktree.peek(source.path)
         if text is not None:
-            raise ManifestError(f"{path} holds a manifest in place of the checkpoint", hint=f"theta restore {path}")
-        taken = {m.store for p, m in known_stores(session, staged).items() if p != path} | {a.manifest.store for a in before}
+            raise ManifestError(
+                f"{path} holds a manifest in place of the checkpoint", hint=f"theta restore {path}"
+            )
+        taken = {m.store for p, m in known_stores(session, staged).items() if p != path} | {
+            a.manifest.store for a in before
+        }
         stored = take(session, pack, source, path, kept, taken, progress)
         source.verify_unchanged()
         oid = pack.blob(stored.manifest.data, text=True)
         session.cache.remember(path, source.identity, oid)
-        return Added(path, stored.manifest, oid, tuple(stored.new), stored.note, source.stat, mode, pack.size - size)
+        return Added(
+            path, stored.manifest, oid, tuple(stored.new), stored.note, source.stat, mode, pack.size - size
+        )
 
 
 def take(
@@ -86,7 +102,12 @@ def take(
     reference = kept or (bases[0] if bases else None)
     skeleton = worktree.skeleton_of(session, reference)
     found = snapshot.scan(source, reference, skeleton, progress)
-    if kept is not None and kept.store not in taken and found.equals(kept, skeleton) and complete(session, kept):
+    if (
+        kept is not None
+        and kept.store not in taken
+        and found.equals(kept, skeleton)
+        and complete(session, kept)
+    ):
         return Stored(kept)
     store = kept.store if kept and kept.store not in taken else store_name(path, taken)
     return Snapshot(session.objects, pack, bases).store(source, found, store, kept)
@@ -137,7 +158,11 @@ def sync(session: Session, index: Path | None = None) -> list[str]:
     with session.index_edit(index) as edit:
         for path, manifest in renamed.items():
             oid = session.repo.write_blob(manifest.data)
-            edit.put(Staged(path, oid, entries[path].mode, stat=_stat_if_same(session, path, entries[path].oid, oid)))
+            edit.put(
+                Staged(
+                    path, oid, entries[path].mode, stat=_stat_if_same(session, path, entries[path].oid, oid)
+                )
+            )
             found[path] = manifest
         closure.sync_index(edit, session.objects, [*found.values(), *known_stores(session, sides).values()])
     staging.adopt(session.repo, {blob_id(manifest.data) for manifest in found.values()})

@@ -89,8 +89,8 @@ def _parse(fields: list[str], result: Report) -> None:
 
 
 def _letters(pair: str) -> tuple[str, str]:
-    index, worktree = pair.replace(".", " ")
-    return index, worktree
+    letters = pair.replace(".", " ")
+    return letters[0], letters[1]
 
 
 def _add_modified(session: Session, modified: dict[str, Found], result: Report) -> None:

@@ -31,7 +31,7 @@ def track(session: Session, wanted: list[str]) -> list[str]:
     leaves everything as it was then.
     """
     for pattern in wanted:
-        if not pattern or pattern.startswith("!") or "\n" in pattern or pattern.startswith(".theta"):
+        if not pattern or pattern.startswith(("!", ".theta")) or "\n" in pattern:
             raise UsageError(f"not a pattern that can be tracked: {pattern!r}")
     path = session.repo.worktree / ".gitattributes"
     before = path.read_bytes() if path.is_file() else None
@@ -51,7 +51,9 @@ def _refuse_other_filters(session: Session, wanted: list[str]) -> None:
     files = session.repo.git().lines("ls-files", "-z", "-c", "-o", "--exclude-standard")
     plain = [pattern for pattern in wanted if not any(c in pattern for c in "*?[")]
     attributes = filter_of(session.repo, [*files, *plain])
-    ours = set(session.repo.git().lines("ls-files", "-z", "-c", "-o", "--exclude-standard", "--", *_globs(wanted)))
+    ours = set(
+        session.repo.git().lines("ls-files", "-z", "-c", "-o", "--exclude-standard", "--", *_globs(wanted))
+    )
     for name in [path for path in attributes if path in ours or path in plain]:
         if attributes[name] != "theta":
             raise UsageError(

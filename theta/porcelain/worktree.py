@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs
-from theta.errors import BusyError, ChangedWhileReadError, MissingObjectsError, NotFoundError, WouldOverwriteError
+from theta.errors import (
+    BusyError,
+    ChangedWhileReadError,
+    MissingObjectsError,
+    NotFoundError,
+    WouldOverwriteError,
+)
 from theta.git.index import Entry, Staged, fresh_paths
 from theta.porcelain.session import Session
 from theta.store import manifest as manifests
@@ -122,7 +128,9 @@ def _lstat(path: Path) -> os.stat_result | None:
         return None
 
 
-def fill(session: Session, path: str, manifest: Manifest, oid: str, mode: int, progress: Progress | None = None) -> os.stat_result:
+def fill(
+    session: Session, path: str, manifest: Manifest, oid: str, mode: int, progress: Progress | None = None
+) -> os.stat_result:
     """Write the checkpoint that ``manifest`` stands for to ``path``, whole or not at all.
 
     The answer is the stat data of the new file.
@@ -146,7 +154,9 @@ def _temp_dir(session: Session, place: Path) -> Path:
     return scratch if os.stat(scratch).st_dev == os.stat(place.parent).st_dev else place.parent
 
 
-def put_back(session: Session, wanted: Iterable[tuple[str, str, int]], progress: Progress | None = None) -> None:
+def put_back(
+    session: Session, wanted: Iterable[tuple[str, str, int]], progress: Progress | None = None
+) -> None:
     """Fill (path, manifest id, mode) into the worktree and refresh the index entries that agree."""
     staged = session.staged()
     done: list[Staged] = []
@@ -162,7 +172,9 @@ def put_back(session: Session, wanted: Iterable[tuple[str, str, int]], progress:
                 edit.put(item)
 
 
-def complete(session: Session, entries: Iterable[Entry] | None = None, progress: Progress | None = None) -> list[str]:
+def complete(
+    session: Session, entries: Iterable[Entry] | None = None, progress: Progress | None = None
+) -> list[str]:
     """Turn every manifest that stands in the worktree in place of its checkpoint into the file.
 
     Git leaves them there when theta asked it to, when a file is large, or when theta was killed.

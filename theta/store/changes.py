@@ -100,7 +100,9 @@ def compare(old: Version | None, new: Version | None) -> Changes:
         else:
             found.append(Change(_kind(before[name], value), name, before[name], value))
     found += [Change("D", name, value, None) for name, value in gone.items()]
-    container = old is not None and new is not None and (old.format, old.skeleton) != (new.format, new.skeleton)
+    container = (
+        old is not None and new is not None and (old.format, old.skeleton) != (new.format, new.skeleton)
+    )
     return Changes(tuple(sorted(found, key=lambda change: change.name)), container, same)
 
 

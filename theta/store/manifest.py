@@ -76,7 +76,8 @@ class Manifest:
     @cached_property
     def data(self) -> bytes:
         """The bytes of the manifest."""
-        head = f"theta checkpoint {VERSION}\nformat {self.format}\nstore {self.store}\nskeleton {self.skeleton}\n"
+        head = f"theta checkpoint {VERSION}\nformat {self.format}\nstore {self.store}\n"
+        head += f"skeleton {self.skeleton}\n"
         return (head + "".join(line.text() for line in self.lines)).encode()
 
     @property
@@ -128,8 +129,12 @@ def parse(data: bytes) -> Manifest:
 def _parse_lines(lines: list[str]) -> Manifest:
     _check_version(lines[0])
     if any(line.startswith(_MARKERS) for line in lines):
-        raise ManifestError("the manifest has conflict markers", hint="settle the conflict with 'theta merge --continue'")
-    container, store, skeleton = (_header(lines, n + 1, key) for n, key in enumerate(("format", "store", "skeleton")))
+        raise ManifestError(
+            "the manifest has conflict markers", hint="settle the conflict with 'theta merge --continue'"
+        )
+    container, store, skeleton = (
+        _header(lines, n + 1, key) for n, key in enumerate(("format", "store", "skeleton"))
+    )
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", container):
         raise ManifestError(f"bad format name {container[:80]!r}")
     if not _STORE.fullmatch(store) or store.strip(". ") != store or store.lower() == ".git":

@@ -13,7 +13,9 @@ MAX_PART: Final = 200
 MAX_PARTS: Final = 64
 MAX_PATH: Final = 1024
 _KEEP: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=,()[]{}!#&;^~$ ")
-_DEVICE: Final = re.compile(rb"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$|git~[0-9]+)(?:$|[^a-z0-9])", re.I)
+_DEVICE: Final = re.compile(
+    rb"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$|git~[0-9]+)(?:$|[^a-z0-9])", re.I
+)
 _LINE_ESCAPE: Final = re.compile(r"[\x00-\x1f\x7f\\\x85\u2028\u2029\ud800-\udfff]")
 _LINE_UNESCAPE: Final = re.compile(r"\\(?:\\|u([0-9a-f]{4}))")
 

@@ -85,7 +85,7 @@ class PackWriter:
         oid = raw_id.hex()
         if oid in self._mine or self._known(oid):
             return oid
-        body = [zlib.compress(data, 6)] if deflate else _stored(data)
+        body: list[bytes | memoryview] = [zlib.compress(data, 6)] if deflate else _stored(data)
         self._append(kind, raw_id, len(data), body)
         self._mine.add(oid)
         return oid

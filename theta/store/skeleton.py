@@ -97,7 +97,9 @@ class Skeleton:
 
     def _table(self) -> bytes:
         rows = [
-            f"literal {item.length}" if isinstance(item, Literal) else f"extent {item.length} {escape_line(item.name)}"
+            f"literal {item.length}"
+            if isinstance(item, Literal)
+            else f"extent {item.length} {escape_line(item.name)}"
             for item in self.segments
         ]
         return (f"{_MAGIC}{VERSION}\n" + "".join(row + "\n" for row in rows)).encode()

@@ -53,7 +53,9 @@ class Stored:
     new: list[str] = field(default_factory=list)
 
 
-def scan(source: Source, known: Manifest | None, kept: Skeleton | None, progress: Progress | None = None) -> Scan:
+def scan(
+    source: Source, known: Manifest | None, kept: Skeleton | None, progress: Progress | None = None
+) -> Scan:
     """Take ``source`` apart and hash every chunk.
 
     The extents of ``known`` are used where its skeleton ``kept`` still fits, so that a newer
@@ -132,7 +134,9 @@ class Snapshot:
 
         Tensors whose value stands in ``kept`` (the index) or in a base keep their tree.
         """
-        result = Stored(Manifest(found.layout.format, store, found.skeleton.write(self._pack), ()), found.note)
+        result = Stored(
+            Manifest(found.layout.format, store, found.skeleton.write(self._pack), ()), found.note
+        )
         lines: list[Line] = []
         for tensor, parts in zip(found.layout.tensors, found.hashes, strict=True):
             line = self._known_line(tensor, parts, kept)
@@ -140,10 +144,14 @@ class Snapshot:
                 line = self._encode(source, tensor, parts, progress)
                 result.new.append(tensor.name)
             lines.append(line)
-        result.manifest = Manifest(found.layout.format, store, result.manifest.skeleton, tuple(sorted_lines(lines)))
+        result.manifest = Manifest(
+            found.layout.format, store, result.manifest.skeleton, tuple(sorted_lines(lines))
+        )
         return result
 
-    def _known_line(self, tensor: Tensor, parts: tuple[tuple[int, bytes], ...], kept: Manifest | None) -> Line | None:
+    def _known_line(
+        self, tensor: Tensor, parts: tuple[tuple[int, bytes], ...], kept: Manifest | None
+    ) -> Line | None:
         digest = tensors.value_digest(tensor.dtype, tensor.shape, parts)
         for manifest in ([kept] if kept else []) + list(self._bases):
             line = manifest.by_name.get(tensor.name)
@@ -194,7 +202,9 @@ class Snapshot:
         return {
             (record.dtype, chunk.digest): record.file(0, number)
             for number, chunk in enumerate(record.chunks)
-            if chunk.layer == 0 and record.layers[0].codec == dense.NAME and self._objects.has(record.file(0, number))
+            if chunk.layer == 0
+            and record.layers[0].codec == dense.NAME
+            and self._objects.has(record.file(0, number))
         }
 
 

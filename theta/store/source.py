@@ -69,7 +69,9 @@ class FileSource:
             with _fs.translated(self.label):
                 part = os.pread(self._fd, length, offset)
             if not part:
-                raise ChangedWhileReadError(f"{self.label} became shorter while it was read; nothing was stored")
+                raise ChangedWhileReadError(
+                    f"{self.label} became shorter while it was read; nothing was stored"
+                )
             parts.append(part)
             offset, length = offset + len(part), length - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -79,10 +81,13 @@ class FileSource:
         try:
             now = os.stat(self.path)
         except OSError as error:
-            raise ChangedWhileReadError(f"{self.label} disappeared while it was read; nothing was stored") from error
+            raise ChangedWhileReadError(
+                f"{self.label} disappeared while it was read; nothing was stored"
+            ) from error
         if Identity.of(now) != self.identity:
             raise ChangedWhileReadError(
-                f"{self.label} changed while it was read; nothing was stored", hint="repeat when nothing writes to it"
+                f"{self.label} changed while it was read; nothing was stored",
+                hint="repeat when nothing writes to it",
             )
 
     def close(self) -> None:

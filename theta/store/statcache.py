@@ -67,7 +67,8 @@ def _load(path: Any) -> dict[str, _Known]:
     try:
         rows = json.loads(path.read_bytes())["theta.stat/v1"]
         return {
-            name: _Known(Identity(**row["identity"]), row["seen_ns"], row["manifest"]) for name, row in rows.items()
+            name: _Known(Identity(**row["identity"]), row["seen_ns"], row["manifest"])
+            for name, row in rows.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

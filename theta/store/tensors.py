@@ -133,7 +133,9 @@ def _record(body: dict[str, Any]) -> Record:
     if body["theta"] != VERSION or set(body) != {"theta", "dtype", "shape", "layers", "chunks", "files"}:
         raise ValueError("unknown keys")
     layers = tuple(_layer(number, item) for number, item in enumerate(body["layers"]))
-    chunks = tuple(Chunk(_natural(n), _digest(text), _below(layer, len(layers))) for n, text, layer in body["chunks"])
+    chunks = tuple(
+        Chunk(_natural(n), _digest(text), _below(layer, len(layers))) for n, text, layer in body["chunks"]
+    )
     record = Record(_dtype(body["dtype"]), _shape(body["shape"]), layers, chunks, _files(body["files"]))
     if len(layers) > MAX_LAYERS or record.nbytes != DTYPES[record.dtype].nbytes(record.shape):
         raise ValueError("layers or lengths do not fit")

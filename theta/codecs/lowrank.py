@@ -1,0 +1,206 @@
+"""``lowrank/1``: a matrix as the base plus a product of two thin factors (a merged LoRA).
+
+The base has the same dtype (f16, bf16 or f32) and shape; the matrix is the tensor's 2-d view,
+``m`` rows of ``n`` words (theta.codecs.base).  The factors are integers, ``u`` of shape (m, r)
+and ``v`` of shape (n, r).  Shared bytes, little-endian::
+
+    u16      r, the rank (1 to 256)
+    i16      s, the scale
+    entropy section (theta.codecs.entropy) of the m * r values of u, u32, zigzagged, row by row;
+             the context of each is its column
+    entropy section of the n * r values of v, likewise
+
+A chunk is one residual section (theta.codecs.residual).  The exact value behind the prediction
+of word (i, j) is, in float64::
+
+    x = base value + (sum over k of u[i, k] * v[j, k]) * 2**s
+
+The prediction is x rounded to the dtype (nearest, ties to even).  The sum is exact: with
+``r * max|u| * max|v| < 2**53`` no order of additions rounds.  Where this is not so, u is split
+into ``u = h * 2**14 + l`` with ``0 <= l < 2**14``; both partial sums must then satisfy it, and
+``sum = h-sum * 2**14 + l-sum``, rounded once.
+
+The fine class of a word (instead of mantissa bits) says where x lies between the words around
+it.  With ``t = (|x| - |prediction|) / (unit in the last place of the prediction)``, between -1/2
+and 1/2, it is ``2 * min(7, floor(-log2(1/2 - |t|)) - 1) + (1 if t < 0 else 0)``: predictions
+near a boundary are the uncertain ones, and the sign says to which side.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from theta.codecs import arith, entropy, residual
+from theta.codecs.base import Base, Encoded, Range, Target, Tensor
+from theta.errors import CodecError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Words = NDArray[Any]
+    Matrix = NDArray[np.float64]
+    Factor = NDArray[np.int64]
+
+NAME: Final = "lowrank/1"
+DTYPES_OF_MATRICES: Final = ("f16", "bf16", "f32")
+MAX_RANK: Final = 256
+_HEAD: Final = struct.Struct("<Hh")
+_SPLIT_BITS: Final = 14
+_EXACT: Final = 1 << 53
+_MAX_SCALE: Final = 400
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Integer factors ``u`` (m, r) and ``v`` (n, r); their product is scaled by ``2**scale``."""
+
+    u: Factor
+    v: Factor
+    scale: int
+
+    def is_exact(self) -> bool:
+        """Whether the product can be computed as the format demands."""
+        rank, most_u, most_v = self.u.shape[1], _largest(self.u), _largest(self.v)
+        if rank * most_u * most_v < _EXACT:
+            return True
+        high = (most_u >> _SPLIT_BITS) + 1
+        return rank * max(high, 1 << _SPLIT_BITS) * most_v < _EXACT
+
+    def product(self, rows: slice, columns: slice) -> Matrix:
+        """A part of ``u @ v.T * 2**scale``, the same on every machine."""
+        u, v = self.u[rows], self.v[columns].astype(np.float64).T
+        if self.u.shape[1] * _largest(self.u) * _largest(self.v) < _EXACT:
+            total = u.astype(np.float64) @ v
+        else:
+            high = u >> _SPLIT_BITS
+            low = u - (high << _SPLIT_BITS)
+            total = (high.astype(np.float64) @ v) * float(1 << _SPLIT_BITS) + low.astype(np.float64) @ v
+        return total * 2.0**self.scale
+
+
+def _largest(factor: Factor) -> int:
+    return max(int(factor.max(initial=0)), -int(factor.min(initial=0)))
+
+
+def fits(target: Target, base: Base) -> bool:
+    """Whether ``base`` is a matrix like ``target``, of a dtype that this codec knows."""
+    same = (base.dtype, tuple(base.shape)) == (target.dtype, target.shape)
+    return same and target.dtype in DTYPES_OF_MATRICES and target.row_words > 0 and target.words > 0
+
+
+def _fine(exact: NDArray[np.float64], predicted: Words, dtype: str) -> residual.Fine:
+    """The fine classes of the format description."""
+    value = arith.to_values(predicted, dtype)
+    smallest = {"f16": -14, "bf16": -126, "f32": -126}[dtype] - arith.mantissa_bits(dtype)
+    exponent = np.frexp(value)[1] - 1 - arith.mantissa_bits(dtype)
+    with np.errstate(all="ignore"):
+        t = np.ldexp(np.abs(exact) - np.abs(value), -np.maximum(exponent, smallest))
+        room = 0.5 - np.abs(t)
+    known = np.isfinite(t)
+    t, room = np.where(known, t, 0.0), np.where(known & (room > 0), room, 2.0**-9)
+    # frexp gives room = f * 2**e with 1/2 <= f < 1; room == 2**-k has e == 1 - k.
+    mantissa, power = np.frexp(room)
+    depth = np.where(mantissa == 0.5, 1 - power, -power)
+    classes = 2 * np.clip(depth - 1, 0, 7) + (t < 0)
+    return residual.Fine(classes.astype(np.uint8), 16)
+
+
+def _predict(
+    base: Base, target: Target, factors: Factors, start: int, stop: int
+) -> tuple[Words, residual.Fine]:
+    """The predicted words from ``start`` to ``stop``, and their fine classes."""
+    columns = target.row_words
+    first, last = start // columns, -(-stop // columns)
+    inside = last - first == 1
+    low, high = (start - first * columns, stop - first * columns) if inside else (0, columns)
+    added = factors.product(slice(first, last), slice(low, high)).reshape(-1)
+    if not inside:
+        added = added[start - first * columns : stop - first * columns]
+    with np.errstate(all="ignore"):
+        exact = arith.to_values(base.read(start, stop), target.dtype) + added
+    predicted = arith.to_words(exact, target.dtype)
+    return predicted, _fine(exact, predicted, target.dtype)
+
+
+def _pack_factor(factor: Factor) -> bytes:
+    zigzag = ((factor << 1) ^ (factor >> 63)).astype(np.uint32).reshape(-1)
+    rank = factor.shape[1]
+    contexts = np.tile(np.arange(rank, dtype=np.uint16), factor.shape[0])
+    found = []
+    for rule in entropy.TOKEN_RULES:
+        tokenised = entropy.tokenise(zigzag, rule, contexts, rank)
+        found.append(entropy.encode(tokenised, contexts, entropy.plan(tokenised.counts)))
+    return min(found, key=len)
+
+
+def _unpack_factor(blob: memoryview, position: int, lines: int, rank: int) -> tuple[Factor, int]:
+    contexts = np.tile(np.arange(rank, dtype=np.uint16), lines)
+    values, position = entropy.decode(blob, position, contexts, rank, np.dtype("<u4"))
+    zigzag = values.astype(np.int64)
+    return ((zigzag >> 1) ^ -(zigzag & 1)).reshape(lines, rank), position
+
+
+def pack(factors: Factors) -> bytes:
+    """The shared bytes."""
+    head = _HEAD.pack(factors.u.shape[1], factors.scale)
+    return head + _pack_factor(factors.u) + _pack_factor(factors.v)
+
+
+def unpack(shared: memoryview, target: Target) -> Factors:
+    """The factors in the shared bytes, checked; raises ``CodecError``."""
+    if len(shared) < _HEAD.size:
+        raise CodecError("the factors of a low-rank layer are cut short")
+    rank, scale = _HEAD.unpack_from(shared)
+    if not 1 <= rank <= min(MAX_RANK, target.rows, target.row_words) or abs(scale) > _MAX_SCALE:
+        raise CodecError("a low-rank layer has an impossible header")
+    u, position = _unpack_factor(shared, _HEAD.size, target.rows, rank)
+    v, position = _unpack_factor(shared, position, target.row_words, rank)
+    factors = Factors(u, v, scale)
+    if position != len(shared) or not factors.is_exact():
+        raise CodecError("the factors of a low-rank layer are damaged")
+    return factors
+
+
+def encode_factors(new: Tensor, base: Tensor, ranges: Sequence[Range], factors: Factors) -> Encoded:
+    """Encode with given factors, which must be exact (:meth:`Factors.is_exact`)."""
+    target = Target(new.dtype, new.shape)
+    chunks = []
+    for start, stop in ranges:
+        predicted, fine = _predict(base, target, factors, start, stop)
+        chunks.append(residual.encode(new.read(start, stop), predicted, new.dtype, target.row_words, fine))
+    return Encoded(NAME, pack(factors), tuple(chunks))
+
+
+def encode(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
+    """Encode the chunks ``ranges``; None where the difference is not of low rank."""
+    from theta.codecs.factors import find
+
+    target = Target(new.dtype, new.shape)
+    if not fits(target, base) or not len(ranges):
+        return None
+    found = find(new, base, ranges)
+    return encode_factors(new, base, ranges, found) if found else None
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    target: Target
+    base: Base
+    factors: Factors
+
+    def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
+        """The words of one chunk."""
+        predicted, fine = _predict(self.base, self.target, self.factors, start, stop)
+        return residual.decode(payload, predicted, self.target.dtype, fine)
+
+
+def decoder(shared: bytes | memoryview | None, target: Target, base: Base) -> _Decoder:
+    """Check and decode the factors, and get ready to decode chunks of ``target``."""
+    if not shared or not fits(target, base):
+        raise CodecError("a low-rank layer does not fit its base")
+    return _Decoder(target, base, unpack(memoryview(shared), target))
