@@ -12,31 +12,10 @@ from theta.cli.args import PASS, plain
 
 app = typer.Typer(add_completion=False)
 
-_TAKES_VALUE = set(
-    [
-        "-b",
-        "--branch",
-        "-o",
-        "--origin",
-        "-u",
-        "--upload-pack",
-        "--template",
-        "--reference",
-        "--reference-if-able",
-        "--separate-git-dir",
-        "--depth",
-        "--shallow-since",
-        "--shallow-exclude",
-        "-j",
-        "--jobs",
-        "--filter",
-        "-c",
-        "--config",
-        "--server-option",
-        "--bundle-uri",
-        "--ref-format",
-    ]
-)
+# Options of git clone that take a value in the next argument.
+_LONG = "branch origin upload-pack template reference reference-if-able separate-git-dir depth shallow-since"
+_MORE = "shallow-exclude jobs filter config server-option bundle-uri ref-format"
+_TAKES_VALUE = {"-b", "-o", "-u", "-j", "-c", *(f"--{name}" for name in f"{_LONG} {_MORE}".split())}
 
 
 @app.command(context_settings=PASS)

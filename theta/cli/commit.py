@@ -27,6 +27,7 @@ def commit(
     as_json: bool = typer.Option(False, "--json", help="print what was committed as JSON"),
 ) -> int:
     """Record a new version of checkpoints and files (git commit's options apply)."""
+    from theta.git.run import DEFER, DEFER_FILES
     from theta.porcelain import committing
 
     session = open_session()
@@ -40,9 +41,9 @@ def commit(
         before = session.repo.head()
         flags = ["-a"] if everything else []
         quiet = [] if committing.shows_only(args) else ["--quiet"]
-        git = session.repo.git(defer=not committing.is_partial(session, Path.cwd(), args)).in_directory(
-            Path.cwd()
-        )
+        # The index of 'git commit PATH' is a temporary one, which only the hooks get to see.
+        extra = DEFER_FILES if committing.pathspecs(args) else DEFER
+        git = session.repo.git(extra=extra).in_directory(Path.cwd())
         committing.check_identity(session)
         code = git.show("commit", *quiet, *flags, *args)
         summary = committing.finish(session, before)

@@ -46,14 +46,15 @@ def session_or_none() -> Session | None:
         return None
 
 
-def drive(session: Session, *args: str, refresh: bool = True) -> int:
-    """Run ``git ARGS`` with theta doing the work of its filter and hooks around it."""
+def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = False) -> int:
+    """Run ``git ARGS`` with theta doing the work of its filter (and hooks) around it."""
+    from theta.git.run import DEFER, DEFER_FILES
     from theta.porcelain import settle
 
     with session.exclusive():
         if refresh:
             settle.refresh(session)
-        code = session.repo.git().in_directory(Path.cwd()).show(*args)
+        code = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(Path.cwd()).show(*args)
         _settle(session)
     return code
 

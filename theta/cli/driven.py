@@ -10,11 +10,14 @@ from theta.cli.args import PASS, plain
 from theta.cli.common import drive, open_session
 
 
-def driven(name: str, doc: str, *, refresh: bool = True) -> typer.Typer:
-    """A typer app that runs ``git NAME`` with all its options, then settles checkpoints."""
+def driven(name: str, doc: str, *, refresh: bool = True, hooks: bool = False) -> typer.Typer:
+    """A typer app that runs ``git NAME`` with all its options, then settles checkpoints.
+
+    ``hooks``: the command may rewrite commits, which only the hooks are told of.
+    """
 
     def command(context: typer.Context) -> int:
-        return drive(open_session(), name, *plain(context.args), refresh=refresh)
+        return drive(open_session(), name, *plain(context.args), refresh=refresh, hooks=hooks)
 
     return _app(command, doc)
 
@@ -26,7 +29,7 @@ def handed(name: str, doc: str) -> typer.Typer:
         from pathlib import Path
 
         session = open_session(worktree=False)
-        return session.repo.git().in_directory(Path.cwd()).show(name, *plain(context.args))
+        return session.repo.git(extra={}).in_directory(Path.cwd()).show(name, *plain(context.args))
 
     return _app(command, doc)
 

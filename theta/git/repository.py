@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -75,10 +75,10 @@ class Repository:
         """The directory of theta for the repository: locks, staged packs."""
         return self.commondir / "theta"
 
-    def git(self, *, index: Path | None = None, defer: bool = True) -> Git:
-        """A runner in the worktree; ``defer`` keeps theta's filter and hooks out of the way."""
+    def git(self, *, index: Path | None = None, extra: Mapping[str, str] = DEFER) -> Git:
+        """A runner in the worktree; by default theta's filter and hooks keep out of the way."""
         cwd = Path(self.raw.workdir) if self.raw.workdir else self.gitdir
-        return Git(cwd, index_file=index, extra=DEFER if defer else None, on_start=self.on_child)
+        return Git(cwd, index_file=index, extra=extra, on_start=self.on_child)
 
     # -- revisions -------------------------------------------------------------------
 

@@ -13,6 +13,9 @@ from theta.errors import NotFoundError, ThetaError
 DEFER = {"THETA_SMUDGE": "defer", "THETA_HOOKS": "off"}
 """Set for a git that theta itself drives: theta does the work of its filter and hooks."""
 
+DEFER_FILES = {"THETA_SMUDGE": "defer"}
+"""The same for the filter only: the hooks are at work."""
+
 
 class GitFailedError(ThetaError):
     """A git command that had to succeed did not."""

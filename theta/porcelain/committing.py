@@ -88,11 +88,6 @@ def pathspecs(args: list[str]) -> list[str]:
     return found
 
 
-def is_partial(session: Session, cwd: Path, args: list[str]) -> bool:
-    """Whether this is ``git commit PATH``: its index is a temporary one, so hooks must run."""
-    return bool(pathspecs(args))
-
-
 def prepare(
     session: Session,
     cwd: Path,

@@ -13,12 +13,12 @@ from theta.store.snapshot import Progress
 def settle(session: Session, progress: Progress | None = None) -> list[str]:
     """Mend HEAD, sync the index, fill in checkpoint files; answers warnings.
 
-    Does nothing in the middle of a rebase.
+    In the middle of a rebase only the files: its commits are mended when it is done.
     """
-    if session.repo.in_progress():
-        return []
-    notes = mend_noted(session, None)
-    staging.sync(session)
+    notes: list[str] = []
+    if not session.repo.in_progress():
+        notes = mend_noted(session, None)
+        staging.sync(session)
     missing = worktree.complete(session, progress=progress)
     notes += [f"{path}: objects are missing; 'theta restore {path}' completes it" for path in missing]
     _fs.remove(session.repo.private / "resync")

@@ -88,7 +88,7 @@ def untrack(session: Session, unwanted: list[str]) -> list[str]:
     session.repo.git().run("add", "--", ".gitattributes")
     gone = sorted(before - set(session.staged()))
     if gone:
-        session.repo.git(defer=False).run("add", "--renormalize", "--", *(f":(top,literal){p}" for p in gone))
+        session.repo.git(extra={}).run("add", "--renormalize", "--", *(f":(top,literal){p}" for p in gone))
     staging.sync(session)
     return gone
 
