@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from theta_native.floats import Layout, narrow, widen
+from theta_native.floats import Layout, boundary_classes, narrow, widen
 
 LAYOUTS = {
     "f16": (Layout(5, 10), np.float16),
@@ -68,11 +68,21 @@ def test_bf16_ties_and_overflow() -> None:
 
 
 def test_e4m3_overflows_to_its_nan() -> None:
-    layout = LAYOUTS["e4m3"][0]
-    assert narrow(np.array([448.0, 464.0, 465.0, -1e9, np.inf]), layout).tolist() == [
-        0x7E,
-        0x7E,
-        0x7F,
-        0xFF,
-        0xFF,
-    ]
+    found = narrow(np.array([448.0, 464.0, 465.0, -1e9, np.inf]), LAYOUTS["e4m3"][0])
+    assert found.tolist() == [126, 126, 127, 255, 127]
+
+
+@pytest.mark.parametrize("name", ["f16", "bf16", "f32"])
+def test_boundary_classes(name: str) -> None:
+    layout = LAYOUTS[name][0]
+    rng = np.random.default_rng(2)
+    exact = rng.normal(0, 1, 3000) * 10.0 ** rng.integers(-46 if layout.exponent == 8 else -8, 3, 3000)
+    rounded = widen(narrow(exact, layout), layout)
+    exponent = np.maximum(np.frexp(rounded)[1] - 1, 2 - 2 ** (layout.exponent - 1))
+    t = (np.abs(exact) - np.abs(rounded)) / np.ldexp(1.0, exponent - layout.mantissa)
+    with np.errstate(divide="ignore"):
+        depth = np.floor(-np.log2(0.5 - np.abs(t))) - 1
+    expected = 2 * np.minimum(depth, 7) + (t < 0)
+    np.testing.assert_array_equal(boundary_classes(exact, rounded, layout), expected)
+    odd = np.array([np.nan, np.inf, 1.0, 9.0])
+    assert boundary_classes(odd, np.array([1.0, np.inf, np.nan, 1.0]), layout).tolist() == [14, 14, 14, 14]

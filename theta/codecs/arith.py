@@ -51,3 +51,11 @@ def to_words(values: NDArray[np.float64], dtype: str) -> Words:
     from theta_native.floats import narrow
 
     return narrow(values, _layout(dtype))
+
+
+def boundary_classes(exact: NDArray[np.float64], predicted: Words, dtype: str) -> NDArray[np.uint8]:
+    """Where exact values lie between the boundaries of their rounding to ``predicted`` (0 to 15)."""
+    from theta_native import floats
+
+    layout = _layout(dtype)
+    return floats.boundary_classes(exact, floats.widen(predicted, layout), layout)

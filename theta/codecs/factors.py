@@ -34,7 +34,8 @@ def _ulps(new: Tensor) -> Matrix:
     values = np.abs(arith.to_values(new.words, new.dtype))
     smallest = 2.0 ** ({"f16": -14, "bf16": -126, "f32": -126}[new.dtype])
     values = np.where(np.isfinite(values), np.maximum(values, smallest), smallest)
-    return np.ldexp(1.0, np.frexp(values)[1] - 1 - arith.mantissa_bits(new.dtype))
+    ulps: Matrix = np.ldexp(1.0, np.frexp(values)[1] - 1 - arith.mantissa_bits(new.dtype))
+    return ulps
 
 
 def _difference(new: Tensor, base: Tensor) -> Matrix:

@@ -23,7 +23,8 @@ into ``u = h * 2**14 + l`` with ``0 <= l < 2**14``; both partial sums must then 
 The fine class of a word (instead of mantissa bits) says where x lies between the words around
 it.  With ``t = (|x| - |prediction|) / (unit in the last place of the prediction)``, between -1/2
 and 1/2, it is ``2 * min(7, floor(-log2(1/2 - |t|)) - 1) + (1 if t < 0 else 0)``: predictions
-near a boundary are the uncertain ones, and the sign says to which side.
+near a boundary are the uncertain ones, and the sign says to which side.  Where |t| is 1/2 or more
+(an overflow) the first term is 14; where x or the prediction is not finite the class is 14.
 """
 
 from __future__ import annotations
@@ -65,11 +66,11 @@ class Factors:
 
     def is_exact(self) -> bool:
         """Whether the product can be computed as the format demands."""
-        rank, most_u, most_v = self.u.shape[1], _largest(self.u), _largest(self.v)
+        rank, most_u, most_v = int(self.u.shape[1]), _largest(self.u), _largest(self.v)
         if rank * most_u * most_v < _EXACT:
             return True
         high = (most_u >> _SPLIT_BITS) + 1
-        return rank * max(high, 1 << _SPLIT_BITS) * most_v < _EXACT
+        return bool(rank * max(high, 1 << _SPLIT_BITS) * most_v < _EXACT)
 
     def product(self, rows: slice, columns: slice) -> Matrix:
         """A part of ``u @ v.T * 2**scale``, the same on every machine."""
@@ -93,23 +94,6 @@ def fits(target: Target, base: Base) -> bool:
     return same and target.dtype in DTYPES_OF_MATRICES and target.row_words > 0 and target.words > 0
 
 
-def _fine(exact: NDArray[np.float64], predicted: Words, dtype: str) -> residual.Fine:
-    """The fine classes of the format description."""
-    value = arith.to_values(predicted, dtype)
-    smallest = {"f16": -14, "bf16": -126, "f32": -126}[dtype] - arith.mantissa_bits(dtype)
-    exponent = np.frexp(value)[1] - 1 - arith.mantissa_bits(dtype)
-    with np.errstate(all="ignore"):
-        t = np.ldexp(np.abs(exact) - np.abs(value), -np.maximum(exponent, smallest))
-        room = 0.5 - np.abs(t)
-    known = np.isfinite(t)
-    t, room = np.where(known, t, 0.0), np.where(known & (room > 0), room, 2.0**-9)
-    # frexp gives room = f * 2**e with 1/2 <= f < 1; room == 2**-k has e == 1 - k.
-    mantissa, power = np.frexp(room)
-    depth = np.where(mantissa == 0.5, 1 - power, -power)
-    classes = 2 * np.clip(depth - 1, 0, 7) + (t < 0)
-    return residual.Fine(classes.astype(np.uint8), 16)
-
-
 def _predict(
     base: Base, target: Target, factors: Factors, start: int, stop: int
 ) -> tuple[Words, residual.Fine]:
@@ -124,7 +108,7 @@ def _predict(
     with np.errstate(all="ignore"):
         exact = arith.to_values(base.read(start, stop), target.dtype) + added
     predicted = arith.to_words(exact, target.dtype)
-    return predicted, _fine(exact, predicted, target.dtype)
+    return predicted, residual.Fine(arith.boundary_classes(exact, predicted, target.dtype), 16)
 
 
 def _pack_factor(factor: Factor) -> bytes:

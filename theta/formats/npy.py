@@ -19,6 +19,7 @@ _KIND: Final = (
     r"b1|[ui][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SUV][0-9]{1,9}"
     r"|[mM]8(?:\[[0-9]{0,9}(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?"
 )
+_KIND_RE: Final = re.compile(_KIND)
 _INT: Final = "(?:0|[1-9][0-9]{0,18})"
 _HEADER_RE: Final = re.compile(
     rf"\{{'descr': '([<>|])({_KIND})', 'fortran_order': (True|False), "
@@ -110,8 +111,19 @@ def _parse(text: str, data: int) -> Array:
     if match is None:
         raise FormatError(f"npy: not a plain array: {clip(text.strip())}")
     order, kind, fortran, dimensions = match.groups()
-    width = 8 if kind[0] in "mM" else int(kind[1:]) * (4 if kind[0] == "U" else 1)
     shape = tuple(int(part) for part in dimensions.replace(" ", "").split(",") if part)
+    return array_of(order + kind, shape, fortran == "True", data)
+
+
+def array_of(kind: str, shape: tuple[int, ...], fortran: bool, offset: int) -> Array:
+    """The array of numpy's type ``kind`` (such as ``<f8``) and ``shape`` whose bytes begin at ``offset``.
+
+    ``FormatError`` for Python objects, for unknown types and for shapes beyond 2**63 bytes.
+    """
+    order, code = kind[:1], kind[1:]
+    if order not in ("<", ">", "|") or not _KIND_RE.fullmatch(code):
+        raise FormatError(f"npy: not a plain type: {clip(kind)}")
+    width = 8 if code[0] in "mM" else int(code[1:]) * (4 if code[0] == "U" else 1)
     length = width
     for dimension in shape:
         length *= dimension
@@ -119,9 +131,9 @@ def _parse(text: str, data: int) -> Array:
             raise FormatError("npy: an impossible shape")
     if len(shape) >= MAX_RANK:
         raise FormatError(f"npy: {len(shape)} dimensions")
-    dtype = _DTYPES.get(kind, "bytes") if order != ">" or width == 1 else "bytes"
-    if fortran == "True":
+    dtype = _DTYPES.get(code, "bytes") if order != ">" or width == 1 else "bytes"
+    if fortran:
         shape = shape[::-1]
     if dtype == "bytes":
         shape = (*shape, width)
-    return Array(data, dtype, shape, length, fortran == "True" and dtype != "bytes")
+    return Array(offset, dtype, shape, length, fortran and dtype != "bytes")

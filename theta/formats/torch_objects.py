@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from theta.dtypes import DTYPES
-from theta.formats.layout import MAX_NAME_BYTES, MAX_RANK, MAX_SIZE, Tensor, View
-from theta.formats.pickle_vm import Call, Dict, Global, Persistent
-
-MAX_DEPTH: Final = 100
-_NAME_ALLOWANCE: Final = 16 * 2**20
+from theta.formats.layout import MAX_RANK, MAX_SIZE, Tensor, View
+from theta.formats.object_walk import walk
+from theta.formats.pickle_vm import Call, Global, Persistent
 
 _STORAGE_MODULES: Final = ("torch", "torch.storage", "torch.cuda")
 _STORAGES: Final = {
@@ -31,27 +29,8 @@ _STORAGES: Final = {
     "QUInt8Storage": "u8",
     "QInt32Storage": "i32",
 }
-_DTYPES: Final = {
-    "float64": "f64",
-    "float32": "f32",
-    "float16": "f16",
-    "bfloat16": "bf16",
-    "int64": "i64",
-    "int32": "i32",
-    "int16": "i16",
-    "int8": "i8",
-    "uint8": "u8",
-    "uint16": "u16",
-    "uint32": "u32",
-    "uint64": "u64",
-    "bool": "bool",
-    "complex64": "c64",
-    "float8_e4m3fn": "f8_e4m3",
-    "float8_e5m2": "f8_e5m2",
-    "float8_e4m3fnuz": "f8_e4m3fnuz",
-    "float8_e5m2fnuz": "f8_e5m2fnuz",
-    "float8_e8m0fnu": "f8_e8m0",
-}
+# numpy's and torch's names of dtypes agree; ``bytes`` is uint8 to numpy, and comes last in the table.
+_DTYPES: Final = {entry.numpy_name: name for name, entry in reversed(DTYPES.items()) if entry.numpy_name}
 _WIDE: Final = {"ComplexDoubleStorage": 16, "QUInt4x2Storage": 1, "QUInt2x4Storage": 1, "UntypedStorage": 1}
 # Where torch keeps the children of a module; the names users know do not have them.
 _HIDDEN: Final = frozenset({"_parameters", "_buffers", "_modules"})
@@ -90,13 +69,9 @@ def name_storages(
     the length of all names together.
     """
     leaves: dict[str, list[_Leaf]] = {}
-    total = 0
-    for leaf in _leaves(root):
-        total += len(leaf.name) + 200
-        if total > size + _NAME_ALLOWANCE:
-            break
+    for name, leaf in walk(root, _leaf, size, _HIDDEN):
         if leaf.key in storages:
-            leaves.setdefault(leaf.key, []).append(leaf)
+            leaves.setdefault(leaf.key, []).append(replace(leaf, name=name or "tensor"))
     taken: set[str] = set()
     tensors: list[Tensor] = []
     views: list[View] = []
@@ -185,60 +160,7 @@ def _fits(leaf: _Leaf, length: int) -> bool:
     return (last + 1) * DTYPES[leaf.dtype].itemsize <= length
 
 
-def _leaves(root: object) -> Iterator[_Leaf]:
-    """The tensors reachable from ``root``, depth first, each container entered once."""
-    seen: set[int] = set()
-    stack: list[Iterator[tuple[str, object]]] = [iter([("", root)])]
-    names = [""]
-    while stack:
-        step = next(stack[-1], None)
-        if step is None:
-            stack.pop()
-            names.pop()
-            continue
-        segment, value = step
-        name = ".".join(part for part in (names[-1], segment) if part)
-        leaf = _leaf(name or "tensor", value)
-        if leaf is not None:
-            yield leaf
-        elif (
-            isinstance(value, (list, tuple, Dict, Call)) and id(value) not in seen and len(stack) < MAX_DEPTH
-        ):
-            seen.add(id(value))
-            # A name too long for a manifest is no name; what is below keeps its storage's.
-            if len(name) * 4 <= MAX_NAME_BYTES:
-                stack.append(_children(value))
-                names.append(name)
-
-
-def _children(value: object) -> Iterator[tuple[str, object]]:
-    if isinstance(value, (list, tuple)):
-        yield from ((str(index), item) for index, item in enumerate(value))
-    elif isinstance(value, Dict):
-        yield from _entries(value.pairs)
-    elif isinstance(value, Call):
-        if isinstance(value.args, tuple):
-            yield from ((str(index), item) for index, item in enumerate(value.args))
-        yield from _entries(value.pairs or [])
-        yield from ((str(index), item) for index, item in enumerate(value.items or []))
-        for state in value.state if isinstance(value.state, tuple) else (value.state,):
-            yield ("", state)
-
-
-def _entries(pairs: list[tuple[object, object]]) -> Iterator[tuple[str, object]]:
-    for index, (key, value) in enumerate(pairs):
-        yield ("" if isinstance(key, str) and key in _HIDDEN else _segment(key, index)), value
-
-
-def _segment(key: object, index: int) -> str:
-    if isinstance(key, str):
-        return key.encode("utf-8", "replace").decode()
-    if isinstance(key, int) and -(2**63) <= key < 2**63:
-        return str(key)
-    return f"#{index}"
-
-
-def _leaf(name: str, value: object) -> _Leaf | None:
+def _leaf(value: object) -> _Leaf | None:
     """``value`` as a tensor, if it is a call that would rebuild one."""
     for _ in range(4):
         if (
@@ -253,14 +175,14 @@ def _leaf(name: str, value: object) -> _Leaf | None:
         elif function == Global("torch._tensor", "_rebuild_from_type_v2") and len(args) >= 3:
             value = Call(args[0], args[2])
         elif function.module == "torch._utils" and function.name in _REBUILD:
-            return _rebuilt(name, function.name, args)
+            return _rebuilt(function.name, args)
         else:
             return None
     return None
 
 
-def _rebuilt(name: str, function: str, args: tuple[object, ...]) -> _Leaf | None:
-    if len(args) < 4 or not isinstance(args[0], Persistent) or len(name) * 4 > MAX_NAME_BYTES:
+def _rebuilt(function: str, args: tuple[object, ...]) -> _Leaf | None:
+    if len(args) < 4 or not isinstance(args[0], Persistent):
         return None
     pid = args[0].pid
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[2], str):
@@ -271,7 +193,7 @@ def _rebuilt(name: str, function: str, args: tuple[object, ...]) -> _Leaf | None
     if len(shape) != len(strides) or math.prod(max(d, 1) for d in shape) > MAX_SIZE:
         return None
     kind = args[6] if function == "_rebuild_tensor_v3" and len(args) > 6 else None
-    return _Leaf(name, pid[2], _dtype(pid[1], kind), offset, shape, strides)
+    return _Leaf("", pid[2], _dtype(pid[1], kind), offset, shape, strides)
 
 
 def _ints(value: object) -> tuple[int, ...] | None:

@@ -9,12 +9,12 @@ from theta.codecs import dense
 from theta.merging import containers, strategies
 from theta.merging.states import Conflict, Settled, three_way
 from theta.merging.strategies import Policy, Strategy
-from theta.store import tensors
+from theta.store import layers, tensors
 from theta.store.manifest import Line, Manifest
 from theta.store.objects import Objects
 from theta.store.packs import PackWriter
 from theta.store.parallel import ordered
-from theta.store.restore import Restorer
+from theta.store.restore import Restorer, checked_chunk
 from theta.store.snapshot import sorted_lines, write_tensor
 
 
@@ -81,10 +81,14 @@ def _averaged(objects: Objects, pack: PackWriter, conflict: Conflict, strategy: 
     assert theirs is not None
     restorer = Restorer(objects)
     left, right = restorer.record(ours), restorer.record(theirs)
+    if not left.chunks:
+        return ours
+    views = layers.top(objects, left), layers.top(objects, right)
 
     def work(number: int) -> tuple[int, bytes, bytes]:
-        pair = restorer.chunk(left, number, ours.name), restorer.chunk(right, number, theirs.name)
-        raw = strategies.average(*pair, ours.dtype, strategy.alpha)
+        one = checked_chunk(views[0], left, number, ours.name)
+        other = checked_chunk(views[1], right, number, theirs.name)
+        raw = strategies.average(one, other, ours.dtype, strategy.alpha)
         return len(raw), hashlib.sha256(raw).digest(), dense.encode(raw, ours.dtype)
 
     parts, files = [], {}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
-from theta import codecs
-from theta.errors import CorruptError, NoSpaceError
+from theta.errors import CodecError, CorruptError, NoSpaceError
+from theta.store import layers
 from theta.store import skeleton as skeletons
+from theta.store.layers import LayerView
 from theta.store.manifest import Line, Manifest
 from theta.store.objects import Objects
 from theta.store.parallel import ordered
@@ -60,14 +62,16 @@ class Restorer:
             if isinstance(segment, Literal):
                 data = plan.literal[used : used + segment.length]
                 used += segment.length
-                yield lambda data=data: data  # type: ignore[misc]
+                yield partial(bytes, data)
             else:
                 yield from self._chunk_tasks(lines[segment.name])
 
     def _chunk_tasks(self, line: Line) -> Iterator[Callable[[], bytes | memoryview]]:
         record = self.record(line)
-        for number in range(len(record.chunks)):
-            yield lambda number=number: self.chunk(record, number, line.name)  # type: ignore[misc]
+        if record.chunks:
+            view = layers.top(self._objects, record)
+            for number in range(len(record.chunks)):
+                yield partial(checked_chunk, view, record, number, line.name)
 
     def record(self, line: Line) -> Record:
         """The ``@tensor`` of ``line``, proven to be of its value."""
@@ -78,16 +82,18 @@ class Restorer:
             raise CorruptError(f"{line.name}: the tensor tree is not of the value that the manifest names")
         return record
 
-    def chunk(self, record: Record, number: int, name: str) -> bytes | memoryview:
-        """The raw bytes of chunk ``number``, checked by its digest."""
-        chunk = record.chunks[number]
-        layer = record.layers[chunk.layer]
-        payload = self._objects.chunk(record.file(chunk.layer, number))
-        raw: bytes | memoryview = codecs.codec(layer.codec).decode(payload, record.dtype, chunk.length)
-        if hashlib.sha256(raw).digest() != chunk.digest:
-            raise CorruptError(f"{name}: chunk {number} is not what its digest says")
-        return raw
-
     def tensor(self, line: Line) -> Iterator[bytes | memoryview]:
         """The raw bytes of one tensor, chunk by chunk."""
         yield from ordered(lambda task: task(), self._chunk_tasks(line))
+
+
+def checked_chunk(view: LayerView, record: Record, number: int, name: str) -> memoryview:
+    """The raw bytes of chunk ``number`` of the value, proven by its digest."""
+    try:
+        raw = view.chunk(number).data.cast("B")
+    except CodecError as error:
+        raise CodecError(f"{name}: {error}") from error
+    chunk = record.chunks[number]
+    if len(raw) != chunk.length or hashlib.sha256(raw).digest() != chunk.digest:
+        raise CorruptError(f"{name}: chunk {number} is not what its digest says")
+    return raw

@@ -200,11 +200,9 @@ class Snapshot:
         except MissingObjectsError:
             return {}
         return {
-            (record.dtype, chunk.digest): record.file(0, number)
+            (record.dtype, chunk.digest): record.files[tensors.file_name(0, number)]
             for number, chunk in enumerate(record.chunks)
-            if chunk.layer == 0
-            and record.layers[0].codec == dense.NAME
-            and self._objects.has(record.file(0, number))
+            if len(record.layers) == 1 and self._objects.has(record.files[tensors.file_name(0, number)])
         }
 
 
@@ -223,7 +221,7 @@ def write_tensor(
 ) -> Line:
     """Add the tree of a dense tensor whose chunk blobs are there; the answer is its line."""
     layers = (tensors.Layer(dense.NAME, None, dtype, shape),) if parts else ()
-    chunks = tuple(tensors.Chunk(length, digest, 0) for length, digest in parts)
+    chunks = tuple(tensors.Chunk(length, digest) for length, digest in parts)
     record = tensors.Record(dtype, shape, layers, chunks, files)
     entries = [(tensors.RECORD, 0o100644, pack.blob(record.data(), text=True))]
     entries += [(file, 0o100644, oid) for file, oid in files.items()]

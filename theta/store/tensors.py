@@ -35,11 +35,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One chunk: its raw length, the SHA-256 of its raw bytes, the layer that decodes to it."""
+    """One chunk of the value: its raw length and the SHA-256 of its raw bytes."""
 
     length: int
     digest: bytes
-    layer: int
 
 
 @dataclass(frozen=True)
@@ -62,20 +61,13 @@ class Record:
         """Bytes of the value."""
         return sum(chunk.length for chunk in self.chunks)
 
-    def file(self, layer: int, chunk: int) -> str:
-        """The id of the file of ``chunk`` in ``layer``; raises :class:`CorruptError`."""
-        try:
-            return self.files[file_name(layer, chunk)]
-        except KeyError:
-            raise CorruptError(f"a tensor lacks its file {file_name(layer, chunk)}") from None
-
     def data(self) -> bytes:
         """The text of ``@tensor``: JSON, one key a line."""
         layers = [
             {"codec": item.codec, "base": item.base, "dtype": item.dtype, "shape": list(item.shape)}
             for item in self.layers
         ]
-        chunks = [[c.length, c.digest.hex(), c.layer] for c in self.chunks]
+        chunks = [[c.length, c.digest.hex()] for c in self.chunks]
         body: dict[str, Any] = {"theta": VERSION, "dtype": self.dtype, "shape": list(self.shape)}
         rows = [f'"{key}": {_json(value)}' for key, value in body.items()]
         rows.append(_block("layers", "[]", map(_json, layers)))
@@ -96,6 +88,11 @@ def _block(key: str, brackets: str, rows: Iterator[str] | map[str]) -> str:
 def file_name(layer: int, chunk: int) -> str:
     """The name of a chunk's file in the tree of its tensor."""
     return f"{layer}.{chunk:04d}"
+
+
+def shared_name(layer: int) -> str:
+    """The name of the file that all chunks of a layer share."""
+    return f"{layer}.shared"
 
 
 def value_digest(dtype: str, shape: Sequence[int], chunks: Sequence[tuple[int, bytes]]) -> str:
@@ -133,14 +130,18 @@ def _record(body: dict[str, Any]) -> Record:
     if body["theta"] != VERSION or set(body) != {"theta", "dtype", "shape", "layers", "chunks", "files"}:
         raise ValueError("unknown keys")
     layers = tuple(_layer(number, item) for number, item in enumerate(body["layers"]))
-    chunks = tuple(
-        Chunk(_natural(n), _digest(text), _below(layer, len(layers))) for n, text, layer in body["chunks"]
-    )
+    chunks = tuple(Chunk(_natural(length), _digest(text)) for length, text in body["chunks"])
     record = Record(_dtype(body["dtype"]), _shape(body["shape"]), layers, chunks, _files(body["files"]))
     if len(layers) > MAX_LAYERS or record.nbytes != DTYPES[record.dtype].nbytes(record.shape):
         raise ValueError("layers or lengths do not fit")
     if any(not 0 < chunk.length <= CHUNK for chunk in chunks):
         raise ValueError("a chunk is empty or too long")
+    if record.dtype != "bytes" and [c.length for c in chunks] != chunk_lengths(record.dtype, record.shape):
+        raise ValueError("the chunks are not cut as the shape demands")
+    if bool(chunks) != bool(layers) or (
+        layers and (layers[-1].dtype, layers[-1].shape) != (record.dtype, record.shape)
+    ):
+        raise ValueError("the last layer is not the tensor")
     return record
 
 

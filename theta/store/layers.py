@@ -1,0 +1,126 @@
+"""Reading a tensor through its layers, chunk by chunk.
+
+The value of a tensor is its last layer.  A chunk that has no file in a layer is that chunk of the
+layer's base, which has the same dtype and shape then.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from theta import codecs
+from theta.codecs import dense
+from theta.codecs.base import Decoder, Target, word_size
+from theta.errors import CodecError, CorruptError
+from theta.store import tensors
+from theta.store.objects import Objects
+from theta.store.tensors import Record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Words = NDArray[Any]
+
+_KEPT: Final = 4
+
+
+class LayerView:
+    """One layer of a tensor as a whole tensor: ``theta.codecs.base.Base`` over stored chunks.
+
+    Args:
+        objects: where the chunks are.
+        record: the tensor's ``@tensor``.
+        number: the layer.
+
+    Threads may share a view.  A few decoded chunks are kept, since codecs that move rows come
+    back to them.
+    """
+
+    def __init__(self, objects: Objects, record: Record, number: int) -> None:
+        layer = record.layers[number]
+        self._objects, self._record, self._number = objects, record, number
+        self._codec = layer.codec
+        self.dtype, self.shape = layer.dtype, layer.shape
+        self.lengths = _lengths(record, number)
+        self._base = None if layer.base is None else LayerView(objects, record, layer.base)
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, Words] = OrderedDict()
+        self._decoder: Decoder | None = None
+        self._check()
+
+    def _check(self) -> None:
+        if (self._base is None) != (self._codec == dense.NAME):
+            raise CodecError(f"a layer of codec {self._codec} with the wrong kind of base")
+
+    def chunk(self, number: int) -> Words:
+        """The words of chunk ``number``."""
+        payload_id = self._record.files.get(tensors.file_name(self._number, number))
+        if payload_id is None:
+            return self._from_base(number)
+        payload = self._objects.chunk(payload_id)
+        size = word_size(self.dtype)
+        length = self.lengths[number]
+        if self._base is None:
+            return dense.decode_words(payload, size, length // size, dense.is_rotated(self.dtype))
+        start = sum(self.lengths[:number]) // size
+        return self._ready().decode(payload, start, start + length // size)
+
+    def _from_base(self, number: int) -> Words:
+        if self._base is None or (self._base.dtype, self._base.shape) != (self.dtype, self.shape):
+            raise CorruptError(f"a tensor lacks chunk {number} of layer {self._number}")
+        return self._base.chunk(number)
+
+    def _ready(self) -> Decoder:
+        assert self._base is not None
+        with self._lock:
+            if self._decoder is None:
+                shared = self._record.files.get(tensors.shared_name(self._number))
+                data = self._objects.chunk(shared) if shared else None
+                module = codecs.codec(self._codec)
+                self._decoder = module.decoder(data, Target(self.dtype, self.shape), self._base)
+            decoder: Decoder = self._decoder
+        return decoder
+
+    def read(self, start: int, stop: int) -> Words:
+        """The words from ``start`` to before ``stop``, from as many chunks as it takes."""
+        import numpy as np
+
+        size = word_size(self.dtype)
+        step = self.lengths[0] // size if self.lengths else 1
+        if not 0 <= start <= stop <= sum(self.lengths) // size:
+            raise CodecError("a layer reads outside of its base")
+        numbers = range(start // step, -(-stop // step)) if stop > start else range(0)
+        parts = [
+            self._cached(number)[max(0, start - number * step) : stop - number * step] for number in numbers
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty(0, f"<u{size}")
+
+    def _cached(self, number: int) -> Words:
+        with self._lock:
+            if number in self._kept:
+                self._kept.move_to_end(number)
+                return self._kept[number]
+        words = self.chunk(number)
+        with self._lock:
+            self._kept[number] = words
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return words
+
+
+def _lengths(record: Record, number: int) -> list[int]:
+    layer = record.layers[number]
+    if number == len(record.layers) - 1:
+        return [chunk.length for chunk in record.chunks]
+    return tensors.chunk_lengths(layer.dtype, layer.shape)
+
+
+def top(objects: Objects, record: Record) -> LayerView:
+    """The layer that is the value."""
+    if not record.layers:
+        raise CorruptError("a tensor without layers has no chunks")
+    return LayerView(objects, record, len(record.layers) - 1)
