@@ -15,7 +15,7 @@ from typing import Final, Literal
 from theta.errors import FormatError
 from theta.formats import npy, zipped
 from theta.formats.layout import BytesSource, Source
-from theta.formats.pickle_vm import Machine
+from theta.formats.numpy_pickle import JoblibMachine
 
 Verdict = Literal["safe", "unknown", "dangerous"]
 
@@ -195,7 +195,7 @@ def _scan_run(source: Source, start: int, where: str, findings: dict[Finding, No
     return f"more than {MAX_PICKLES} pickles"
 
 
-class _WatchedMachine(Machine):
+class _WatchedMachine(JoblibMachine):
     """Notices whether anything with a plausible name would have been called."""
 
     called = False
@@ -207,6 +207,10 @@ class _WatchedMachine(Machine):
     def _build(self) -> None:
         super()._build()
         self.called = self.called or bool(self.globals)
+
+    def _nested(self) -> None:
+        self.called = True
+        super()._nested()
 
     def _instance(self) -> None:
         super()._instance()

@@ -61,6 +61,11 @@ class Repository:
         return Path(self.raw.workdir)
 
     @property
+    def is_partial(self) -> bool:
+        """Whether a remote owes this clone objects (``git clone --filter``)."""
+        return any((self.commondir / "objects" / "pack").glob("*.promisor"))
+
+    @property
     def index_path(self) -> Path:
         """The index file of this worktree."""
         return self.gitdir / "index"

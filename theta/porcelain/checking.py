@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from theta.errors import ThetaError
 from theta.porcelain import mend
 from theta.porcelain.session import Session
 from theta.store.restore import Restorer
+
+MOST: Final = 5
+"""Problems that are told of one checkpoint."""
 
 
 def commits(session: Session) -> list[str]:
@@ -29,7 +33,10 @@ def problems(session: Session, *, read_data: bool) -> Iterator[str]:
         for path, manifest in session.in_tree(oid).items():
             if manifest not in seen:
                 seen.add(manifest)
-                yield from _checkpoint(session, f"{oid[:12]}:{path}", manifest, read_data=read_data)
+                found = list(_checkpoint(session, f"{oid[:12]}:{path}", manifest, read_data=read_data))
+                yield from found[:MOST]
+                if len(found) > MOST:
+                    yield f"{oid[:12]}:{path}: and {len(found) - MOST} more"
 
 
 def _checkpoint(session: Session, label: str, oid: str, *, read_data: bool) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Final
 from theta import _fs
 from theta.errors import ChangedWhileReadError, ManifestError, NewerFormatError, NotFoundError, ThetaError
 from theta.git.pktline import PktLines
-from theta.porcelain import install, staging
+from theta.porcelain import install, lazily, staging
 from theta.porcelain.session import Session
 from theta.store import closure
 from theta.store import manifest as manifests
@@ -113,6 +113,7 @@ class Filter:
         self.request_sync()
         try:
             manifest = manifests.parse(data)
+            lazily.fetch_missing(self.session, manifest)
             restorer = Restorer(self.session.objects)
             if restorer.size(manifest) > self.limit:
                 return [data]

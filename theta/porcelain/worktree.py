@@ -20,6 +20,7 @@ from theta.errors import (
     WouldOverwriteError,
 )
 from theta.git.index import Entry, Staged, fresh_paths
+from theta.porcelain import lazily
 from theta.porcelain.session import Session
 from theta.store import manifest as manifests
 from theta.store import skeleton as skeletons
@@ -136,6 +137,7 @@ def fill(
     The answer is the stat data of the new file.
     """
     place = _fs.safe_target(session.repo.worktree, path)
+    lazily.fetch_missing(session, manifest)
     restorer = Restorer(session.objects)
     restorer.check_space(manifest, _fs.free_space(place.parent) - RESERVE)
     file_mode = 0o777 if mode & 0o100 else 0o666

@@ -20,7 +20,6 @@ from theta.store.names import escape_line, unescape_line
 VERSION: Final = 1
 MAGIC: Final = b"theta checkpoint "
 MAX_BYTES: Final = 8 << 20
-MAX_LISTED: Final = 6 << 20
 _OID: Final = r"[0-9a-f]{40}"
 _VALUE: Final = re.compile(rf"    ([a-z0-9_]+) \[([0-9, ]*)\] sha256:([0-9a-f]{{64}}) ({_OID})")
 _SHAPE: Final = re.compile(r"((0|[1-9][0-9]{0,17})(, (0|[1-9][0-9]{0,17})){0,63})?")

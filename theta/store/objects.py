@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -83,5 +84,6 @@ class Objects:
         known = self._loaded() if self._packs is not None else {}
         for path in self.directory.glob("*.idx"):
             if path not in known:
-                known[path] = Pack(path)
+                with contextlib.suppress(FileNotFoundError):
+                    known[path] = Pack(path)
         self._packs = known

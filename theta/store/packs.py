@@ -25,6 +25,7 @@ _KINDS: Final = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob"}
 _BLOCK: Final = 65535
 _FAN_OUT: Final = 256 * 4
 _HEADER: Final = 8
+_WORTH_FORGETTING: Final = 1 << 16
 
 
 def object_id(kind: int, parts: Iterable[bytes | memoryview], size: int) -> bytes:
@@ -184,13 +185,13 @@ class Pack:
 
     def __init__(self, index_path: Path) -> None:
         self.path = index_path.with_suffix(".pack")
-        self._index = _mapped(index_path)
+        self._index = memoryview(_mapped(index_path))
         if self._index[:8] != b"\xfftOc" + struct.pack(">I", 2) or len(self._index) < _HEADER + _FAN_OUT + 40:
             raise CorruptError(f"{index_path.name} is not a version 2 pack index")
         self._count = struct.unpack_from(">I", self._index, _HEADER + _FAN_OUT - 4)[0]
         if len(self._index) < _HEADER + _FAN_OUT + self._count * 28 + 40:
             raise CorruptError(f"{index_path.name} is cut short")
-        self._data: memoryview | None = None
+        self._map: mmap.mmap | None = None
 
     def __contains__(self, oid: str) -> bool:
         return self._find(bytes.fromhex(oid)) is not None
@@ -233,18 +234,24 @@ class Pack:
         offset = self._find(bytes.fromhex(oid))
         if offset is None:
             return None
-        if self._data is None:
-            self._data = _mapped(self.path)
+        if self._map is None:
+            try:
+                self._map = _mapped(self.path)
+            except FileNotFoundError:  # git gc put its objects elsewhere
+                return None
         kind, size, start = self._entry(offset)
         if kind not in _KINDS:
             return None
         if size > limit:
             raise CorruptError(f"object {oid} has {size} bytes, over the limit of {limit}")
-        return _inflate(self._data[start:], size, oid)
+        try:
+            return _inflate(memoryview(self._map)[start:], size, oid)
+        finally:
+            _forget(self._map, start, size)
 
     def _entry(self, offset: int) -> tuple[int, int, int]:
-        assert self._data is not None
-        head = bytes(self._data[offset : offset + 10])
+        assert self._map is not None
+        head = self._map[offset : offset + 10]
         if not head:
             raise CorruptError(f"{self.path.name} is cut short")
         kind, size, shift = head[0] >> 4 & 7, head[0] & 15, 4
@@ -258,11 +265,18 @@ class Pack:
         return kind, size, offset + used
 
 
-def _mapped(path: Path) -> memoryview:
+def _mapped(path: Path) -> mmap.mmap:
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise CorruptError(f"{path.name} is empty")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _forget(data: mmap.mmap, start: int, size: int) -> None:
+    """Let go of pages that were read: a restore must not count the whole pack as its memory."""
+    if size >= _WORTH_FORGETTING and hasattr(mmap, "MADV_DONTNEED"):
+        begin = start // mmap.PAGESIZE * mmap.PAGESIZE
+        data.madvise(mmap.MADV_DONTNEED, begin, min(start + size, len(data)) - begin)
 
 
 def _inflate(data: memoryview, size: int, oid: str) -> bytes:

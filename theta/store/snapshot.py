@@ -13,13 +13,16 @@ from theta.formats import opaque
 from theta.formats.layout import Layout, Source, Tensor
 from theta.store import skeleton as skeletons
 from theta.store import tensors
-from theta.store.manifest import Line, Manifest
+from theta.store.manifest import MAX_BYTES, Line, Manifest
+from theta.store.names import escape_line
 from theta.store.objects import Objects
 from theta.store.packs import PackWriter
 from theta.store.parallel import ordered
 from theta.store.skeleton import Skeleton
 
 Progress = Callable[[int], None]
+
+_LINE_BYTES = 160
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,15 @@ def scan(
         if same.equals(known, kept):
             return same
     layout, note = formats.scan_or_opaque(source)
+    if _listing(layout) > MAX_BYTES:
+        layout, note = opaque.scan(source), f"{len(layout.tensors)} tensors do not fit into one manifest"
     return _scan_as(source, layout, progress, note)
+
+
+def _listing(layout: Layout) -> int:
+    """At most so many bytes does a manifest of these tensors have; hosts refuse larger blobs."""
+    lengths = (len(escape_line(t.name).encode()) + 4 * len(t.shape) * 5 for t in layout.tensors)
+    return sum(2 * length + _LINE_BYTES for length in lengths)
 
 
 def _scan_as(source: Source, layout: Layout, progress: Progress | None, note: str = "") -> Scan:

@@ -1,0 +1,143 @@
+"""Which codec, on which base, stores a tensor in the fewest bytes.
+
+Codecs that code word by word (delta, sparse, cast) are estimated on a sample of the chunks;
+those that need a structure to be there (rows, scaled, low rank) look for it on a sample first,
+and are run in full only where they find it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from theta.codecs import cast, delta, dense, lowrank, rows, scaled, sparse
+from theta.codecs.base import Encoded, Range, Target, Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SLICES: Final = 8
+_SLICE_WORDS: Final = 1 << 13
+_SPARSE_SHARE: Final = 0.4
+
+Encode = Callable[[Tensor, Tensor, Sequence[Range]], Encoded | None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An encoded layer, and the index of the base it rests on (None: dense, on nothing)."""
+
+    base: int | None
+    encoded: Encoded
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A codec that fits, with about the bytes that it will take."""
+
+    base: int
+    encode: Encode
+    size: float
+
+
+def encode_dense(new: Tensor, ranges: Sequence[Range]) -> Encoded:
+    """The chunks ``ranges`` of ``new``, each on its own."""
+    rotate = dense.is_rotated(new.dtype)
+    return Encoded(dense.NAME, None, tuple(dense.encode_words(new.read(*r), rotate) for r in ranges))
+
+
+def sample_places(ranges: Sequence[Range]) -> NDArray[np.int64]:
+    """The words of a fixed, spread sample of the chunks; all of them where they are few."""
+    sizes = np.array([stop - start for start, stop in ranges])
+    ends = np.cumsum(sizes)
+    total = int(ends[-1])
+    if total <= _SLICES * _SLICE_WORDS:
+        flat = np.arange(total)
+    else:
+        begins = np.linspace(0, total - _SLICE_WORDS, _SLICES).astype(np.int64)
+        flat = (begins[:, None] + np.arange(_SLICE_WORDS)).reshape(-1)
+    chunk = np.searchsorted(ends, flat, side="right")
+    places: NDArray[np.int64] = np.array([r[0] for r in ranges])[chunk] + flat - (ends - sizes)[chunk]
+    return places
+
+
+def _sampled(tensor: Tensor, places: NDArray[np.int64]) -> Tensor:
+    """The words at ``places`` as a tensor of one axis."""
+    words: NDArray[Any] = tensor.words[places]
+    bits = words.dtype.itemsize * 8
+    shape = (words.size * bits // {"c64": 64}.get(tensor.dtype, bits),)
+    return Tensor(tensor.dtype, shape, words) if Target(tensor.dtype, shape).words == words.size else tensor
+
+
+def _word_codecs(new: Tensor, base: Tensor) -> list[Encode]:
+    """The codecs of single words that may pay for a sample of ``new`` and ``base``."""
+    if base.dtype != new.dtype:
+        return [cast.encode]
+    changed = np.count_nonzero(new.words != base.words) / max(new.words.size, 1)
+    return [delta.encode, sparse.encode] if 0 < changed < _SPARSE_SHARE else [delta.encode]
+
+
+def _word_candidates(
+    index: int, new: Tensor, base: Tensor, places: NDArray[np.int64], total: int
+) -> list[_Candidate]:
+    """The codecs of single words for one base, estimated."""
+    target, other = Target(new.dtype, new.shape), Target(base.dtype, base.shape)
+    if target.words != other.words or not (delta.fits(target, base) or cast.fits(target, base)):
+        return []
+    part, base_part = _sampled(new, places), _sampled(base, places)
+    found = []
+    for encode in _word_codecs(part, base_part):
+        encoded = encode(part, base_part, [(0, part.words.size)])
+        if encoded is not None:
+            found.append(_Candidate(index, encode, encoded.size * total / part.words.size))
+    return found
+
+
+def _structured(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
+    """The smallest of the codecs that need a structure, where one finds it."""
+    target = Target(new.dtype, new.shape)
+    if target.words != Target(base.dtype, base.shape).words:
+        return rows.encode(new, base, ranges)
+    found = scaled.encode(new, base, ranges)
+    if found is not None:
+        return found
+    options = [rows.encode(new, base, ranges), lowrank.encode(new, base, ranges)]
+    return min((o for o in options if o is not None), key=lambda o: o.size, default=None)
+
+
+def choose(new: Tensor, bases: Sequence[Tensor], ranges: Sequence[Range]) -> Choice:
+    """The cheapest encoding found of the chunks ``ranges`` (at least one, none empty) of ``new``.
+
+    ``bases`` are candidates of any dtype and shape, the likeliest first; of two that cost the
+    same, the first is taken.
+    """
+    places = sample_places(ranges)
+    total = sum(stop - start for start, stop in ranges)
+    part = _sampled(new, places)
+    dense_size = encode_dense(part, [(0, part.words.size)]).size * total / part.words.size
+    words = [c for k, base in enumerate(bases) for c in _word_candidates(k, new, base, places, total)]
+    best = min(words, key=lambda candidate: candidate.size, default=None)
+    limit = min(best.size if best else dense_size, dense_size)
+    found: list[Choice] = []
+    for index, base in _near_first(bases, words):
+        encoded = _structured(new, base, ranges)
+        if encoded is not None and encoded.size < limit:
+            found.append(Choice(index, encoded))
+            limit = encoded.size
+    if not found and best is not None and best.size < dense_size:
+        encoded = best.encode(new, bases[best.base], ranges)
+        if encoded is not None:
+            found.append(Choice(best.base, encoded))
+    if found and found[-1].encoded.size < dense_size:
+        return found[-1]
+    return Choice(None, encode_dense(new, ranges))
+
+
+def _near_first(bases: Sequence[Tensor], words: Sequence[_Candidate]) -> list[tuple[int, Tensor]]:
+    """The bases worth a search for structure: the nearest of equal size, and all of other sizes."""
+    nearest = min(words, key=lambda candidate: candidate.size).base if words else -1
+    sizes = {candidate.base for candidate in words}
+    return [(k, base) for k, base in enumerate(bases) if k == nearest or k not in sizes]

@@ -1,0 +1,174 @@
+"""Flax's msgpack files: nested maps whose arrays are extension type 1.
+
+The content of such an extension is msgpack again: shape, name of the dtype, the bytes in C order
+(``flax/serialization.py``).  Arrays over 1 GiB are maps of flat chunks, each of which is a tensor here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from theta.dtypes import DTYPES
+from theta.errors import FormatError
+from theta.formats.cursor import Cursor
+from theta.formats.layout import MAX_NAME_BYTES, MAX_RANK, MAX_SIZE, Layout, Source, Tensor, clip
+
+NAME: Final = "flax"
+MAX_DEPTH: Final = 64
+_NDARRAY: Final = 1
+_NAME_ALLOWANCE: Final = 16 * 2**20
+_DTYPES: Final = {entry.numpy_name: name for name, entry in reversed(DTYPES.items()) if entry.numpy_name}
+
+# First byte -> bytes of the number that follows it, for each kind of value that has a length.
+_TEXT: Final = {0xD9: 1, 0xDA: 2, 0xDB: 4}
+_BYTES: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+_EXTENSION: Final = {0xC7: 1, 0xC8: 2, 0xC9: 4}
+_ARRAY: Final = {0xDC: 2, 0xDD: 4}
+_MAP: Final = {0xDE: 2, 0xDF: 4}
+_FIXED: Final = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8} | {
+    code: 1 << (code & 3) for code in (*range(0xCC, 0xD0), *range(0xD0, 0xD4))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The first bytes of a value: its kind, and its length or its number of items."""
+
+    kind: str
+    length: int
+
+
+def detect(source: Source) -> bool:
+    """Whether the file begins with a map that is not empty and whose first key is a short text."""
+    if source.size < 8:
+        return False
+    head = source.read(0, 6)
+    if 0x81 <= head[0] <= 0x8F:
+        key = head[1]
+    elif head[0] == 0xDE and head[1:3] != b"\0\0":
+        key = head[3]
+    else:
+        return False
+    return 0xA1 <= key <= 0xBF or key == 0xD9
+
+
+def scan(source: Source) -> Layout:
+    """The arrays in file order, named by the keys that lead to them; ``FormatError`` where there is none."""
+    walker = _Walker(source)
+    walker.value("", 0)
+    if walker.cursor.remaining:
+        raise FormatError("flax: bytes behind the end")
+    if not walker.tensors:
+        raise FormatError("flax: no arrays")
+    return Layout(NAME, source.size, tuple(walker.tensors))
+
+
+class _Walker:
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.cursor = Cursor(source, 0, source.size, NAME)
+        self.tensors: list[Tensor] = []
+        self._allowance = source.size + _NAME_ALLOWANCE
+
+    def value(self, name: str, depth: int) -> None:
+        """Pass over one value; its arrays become tensors whose names begin with ``name``."""
+        if depth > MAX_DEPTH:
+            raise FormatError("flax: nested too deeply")
+        head = read_head(self.cursor)
+        if head.kind == "map":
+            for number in range(head.length):
+                key = self._key(number)
+                self.value(f"{name}.{key}" if name else key, depth + 1)
+        elif head.kind == "array":
+            for number in range(head.length):
+                self.value(f"{name}.{number}" if name else str(number), depth + 1)
+        elif head.kind == "extension":
+            self._extension(name, head.length)
+        else:
+            self.cursor.skip(head.length)
+
+    def _key(self, number: int) -> str:
+        head = read_head(self.cursor)
+        if head.kind != "text" or head.length > MAX_NAME_BYTES:
+            self.cursor.skip(head.length if head.kind not in ("map", "array") else -1)
+            return f"#{number}"
+        key = self.cursor.take(head.length)
+        self._allowance -= head.length
+        return key.decode("utf-8", "replace")
+
+    def _extension(self, name: str, length: int) -> None:
+        kind = self.cursor.number(1)
+        start = self.cursor.skip(length)
+        if kind != _NDARRAY:
+            return
+        tensor = self._array(name or "array", Cursor(self.source, start, start + length, NAME))
+        self._allowance -= len(name) + 200
+        if self._allowance < 0:
+            raise FormatError("flax: the names are longer than the file")
+        if tensor is not None:
+            self.tensors.append(tensor)
+
+    def _array(self, name: str, cursor: Cursor) -> Tensor | None:
+        """The array in an extension; None for a dtype that is not plain, which stays skeleton."""
+        if read_head(cursor) != _Head("array", 3):
+            raise FormatError(f"flax: {clip(name)} is not an array")
+        rank = read_head(cursor)
+        if rank.kind != "array" or rank.length > MAX_RANK:
+            raise FormatError(f"flax: {clip(name)} has no shape")
+        shape = tuple(_integer(cursor) for _ in range(rank.length))
+        kind = read_head(cursor)
+        if kind.kind != "text" or kind.length > 40:
+            raise FormatError(f"flax: {clip(name)} has no dtype")
+        dtype = _DTYPES.get(cursor.take(kind.length).decode("utf-8", "replace"))
+        data = read_head(cursor)
+        if data.kind != "bytes" or data.length != cursor.remaining:
+            raise FormatError(f"flax: {clip(name)} has no bytes")
+        return None if dtype is None else Tensor(name, dtype, shape, cursor.position, data.length)
+
+
+def read_head(cursor: Cursor) -> _Head:
+    """The head of the next value; what follows it are ``length`` bytes, or items of a map or an array."""
+    code = cursor.take(1)[0]
+    if code <= 0x7F or code >= 0xE0:
+        return _Head("number", 0)
+    if code <= 0x8F:
+        return _items(cursor, "map", code & 0x0F)
+    if code <= 0x9F:
+        return _items(cursor, "array", code & 0x0F)
+    if code <= 0xBF:
+        return _Head("text", code & 0x1F)
+    if 0xD4 <= code <= 0xD8:
+        return _Head("extension", 1 << (code - 0xD4))
+    if code in _FIXED:
+        return _Head("number", _FIXED[code])
+    for kind, widths in (("text", _TEXT), ("bytes", _BYTES), ("extension", _EXTENSION)):
+        if code in widths:
+            return _Head(kind, _big(cursor, widths[code]))
+    for kind, widths in (("array", _ARRAY), ("map", _MAP)):
+        if code in widths:
+            return _items(cursor, kind, _big(cursor, widths[code]))
+    raise FormatError(f"flax: the byte 0x{code:02x} begins no value")
+
+
+def _items(cursor: Cursor, kind: str, count: int) -> _Head:
+    if count * (2 if kind == "map" else 1) > cursor.remaining:
+        raise FormatError(f"flax: {count} items in {cursor.remaining} bytes")
+    return _Head(kind, count)
+
+
+def _big(cursor: Cursor, width: int) -> int:
+    return int.from_bytes(cursor.take(width), "big")
+
+
+def _integer(cursor: Cursor) -> int:
+    """A dimension: an unsigned integer below 2**63."""
+    code = cursor.take(1)[0]
+    if code <= 0x7F:
+        return code
+    if not 0xCC <= code <= 0xCF:
+        raise FormatError("flax: a dimension that is no number")
+    value = _big(cursor, 1 << (code - 0xCC))
+    if value > MAX_SIZE:
+        raise FormatError("flax: a dimension that is too large")
+    return value
