@@ -68,10 +68,10 @@ def survives(data: bytes, reader: Callable[[BytesSource], Layout]) -> Layout | N
     """The layout if ``reader`` takes ``data``, None if it refuses in one line; anything else fails."""
     try:
         layout = reader(BytesSource(data))
+        layout.validate()
     except FormatError as error:
         assert "\n" not in str(error) and len(str(error)) < 300
         return None
-    layout.validate()
     proven = prove(layout, BytesSource(data))
     assert rebuild(proven, data, {}) == data
     return layout

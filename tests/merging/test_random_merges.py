@@ -203,7 +203,7 @@ def check_theta(history: History, case: Case, how: str, values: Values, seen: Co
     policy, rule = (by(how), RULES[how]) if how in RULES else (LEAVE, None)
     tree, merged, files = merge_trees(history.session, *case.commits[1:], policy)
     wanted = expected(*case.worlds, rule)
-    wanted.conflict |= how not in RULES and metadata_conflict(case)
+    wanted.conflict |= how not in ("base", "ours", "theirs") and metadata_conflict(case)
     if tree is None:
         assert merged.conflicts or files
         seen[f"{how}: conflict" if wanted.conflict else f"{how}: needless conflict"] += 1

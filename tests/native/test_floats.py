@@ -78,7 +78,8 @@ def test_boundary_classes(name: str) -> None:
     rng = np.random.default_rng(2)
     exact = rng.normal(0, 1, 3000) * 10.0 ** rng.integers(-46 if layout.exponent == 8 else -8, 3, 3000)
     rounded = widen(narrow(exact, layout), layout)
-    exponent = np.maximum(np.frexp(rounded)[1] - 1, 2 - 2 ** (layout.exponent - 1))
+    exponent = np.where(rounded == 0, -999, np.frexp(rounded)[1] - 1)
+    exponent = np.maximum(exponent, 2 - 2 ** (layout.exponent - 1))
     t = (np.abs(exact) - np.abs(rounded)) / np.ldexp(1.0, exponent - layout.mantissa)
     with np.errstate(divide="ignore"):
         depth = np.floor(-np.log2(0.5 - np.abs(t))) - 1

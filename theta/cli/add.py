@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-_INTERACTIVE = {"-p", "--patch", "-i", "--interactive", "-e", "--edit", "-n", "--dry-run"}
+_OURS = {"-v", "--verbose", "--sparse"}
+"""Flags that leave the work to theta; with any other git does it, through the filter."""
 
 
 @app.command(context_settings=PASS)
@@ -40,7 +41,7 @@ def add(
     paths = [arg for arg in args if not arg.startswith("-")]
     switches = [f for f, on in (("-A", everything), ("-u", update), ("-f", force)) if on]
     session = open_session()
-    if set(flags) & _INTERACTIVE:
+    if set(flags) - _OURS:
         return drive(session, "add", *switches, *args)
     git = session.repo.git().in_directory(Path.cwd())
     pathspecs = paths or ([":(top)"] if everything or update else [])

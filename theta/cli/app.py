@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from theta.cli import console
 from theta.cli.args import shield
-from theta.errors import ExitCode, ThetaError
+from theta.errors import ExitCode, ThetaError, UsageError
 
 COMMANDS: Final[dict[str, dict[str, str]]] = {
     "start": {
@@ -96,7 +96,9 @@ def _dispatch(argv: list[str]) -> int:
 
 def _global_options(argv: list[str]) -> list[str]:
     while argv and argv[0] in ("-C", "--quiet"):
-        if argv[0] == "-C" and len(argv) > 1:
+        if argv[0] == "-C":
+            if len(argv) < 2:
+                raise UsageError("-C needs a directory")
             _change_directory(argv[1])
             argv = argv[2:]
         else:
@@ -115,6 +117,8 @@ def _change_directory(place: str) -> None:
 
 
 def _module(name: str) -> str | None:
+    if name == "help":
+        return None
     if name in _PLUMBING:
         return f"theta.cli.{_PLUMBING[name]}"
     if any(name in group for group in COMMANDS.values()):
@@ -170,7 +174,7 @@ def _hand_to_git(argv: list[str]) -> int:
 
 
 def _help(args: list[str]) -> int:
-    if args:
+    if args and args[0] != "help":
         if module := _module(args[0]):
             return invoke(args[0], module, ["--help"])
         from theta.cli.topics import show_topic

@@ -27,6 +27,7 @@ def install(
         console.note("the filter is set up for all repositories of this user")
         return 0
     session = Session.here()
+    _ = session.repo.worktree
     with session.exclusive():
         setup.ensure(session.repo)
     console.note(f"filter and hooks are set up in {session.repo.gitdir}")

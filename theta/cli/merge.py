@@ -45,6 +45,8 @@ def merge(
     """
     session = open_session()
     args = plain(context.args)
+    if abort and go_on:
+        raise UsageError("--continue and --abort do not go together")
     if abort:
         return drive(session, "merge", "--abort", *args, refresh=False)
     options = strategy or []

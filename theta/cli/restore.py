@@ -9,6 +9,7 @@ import typer
 from theta.cli import console
 from theta.cli.args import PASS, plain
 from theta.cli.common import excluding, open_session
+from theta.errors import UsageError
 
 app = typer.Typer(add_completion=False)
 
@@ -30,6 +31,8 @@ def restore(
     """
     from theta.porcelain import restoring
 
+    if ours and theirs:
+        raise UsageError("--ours and --theirs do not go together")
     args = plain(context.args)
     paths = [arg for arg in args if not arg.startswith("-")]
     flags = [arg for arg in args if arg.startswith("-") and arg != "--"]

@@ -22,6 +22,7 @@ def uninstall(everywhere: bool = typer.Option(False, "--global", help="the filte
         console.note("the filter of this user is removed")
         return 0
     session = Session.here()
+    _ = session.repo.worktree
     with session.exclusive():
         setup.uninstall(session.repo)
     console.note("filter and hooks are removed from this clone")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from theta.codecs import cast, delta, dense, lowrank, rows, scaled, sparse
 from theta.codecs.base import Encoded, Range, Target, Tensor
+from theta.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,11 +66,10 @@ def sample_places(ranges: Sequence[Range]) -> NDArray[np.int64]:
 
 
 def _sampled(tensor: Tensor, places: NDArray[np.int64]) -> Tensor:
-    """The words at ``places`` as a tensor of one axis."""
-    words: NDArray[Any] = tensor.words[places]
-    bits = words.dtype.itemsize * 8
-    shape = (words.size * bits // {"c64": 64}.get(tensor.dtype, bits),)
-    return Tensor(tensor.dtype, shape, words) if Target(tensor.dtype, shape).words == words.size else tensor
+    """The words at ``places``, as a tensor of one axis of a dtype that is coded alike."""
+    kind = DTYPES[tensor.dtype].kind
+    alike = "f32" if kind == "complex" else "u8" if kind in ("packed", "bytes") else tensor.dtype
+    return Tensor(alike, (places.size,), tensor.words[places])
 
 
 def _word_codecs(new: Tensor, base: Tensor) -> list[Encode]:

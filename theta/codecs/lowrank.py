@@ -4,7 +4,7 @@ The base has the same dtype (f16, bf16 or f32) and shape; the matrix is the tens
 ``m`` rows of ``n`` words (theta.codecs.base).  The factors are integers, ``u`` of shape (m, r)
 and ``v`` of shape (n, r).  Shared bytes, little-endian::
 
-    u16      r, the rank (1 to 256)
+    u16      r, the rank (1 to 256; the factors may not have more numbers than the matrix)
     i16      s, the scale
     entropy section (theta.codecs.entropy) of the m * r values of u, u32, zigzagged, row by row;
              the context of each is its column
@@ -140,7 +140,8 @@ def unpack(shared: memoryview, target: Target) -> Factors:
     if len(shared) < _HEAD.size:
         raise CodecError("the factors of a low-rank layer are cut short")
     rank, scale = _HEAD.unpack_from(shared)
-    if not 1 <= rank <= min(MAX_RANK, target.rows, target.row_words) or abs(scale) > _MAX_SCALE:
+    thin = 1 <= rank <= MAX_RANK and rank * (target.rows + target.row_words) <= target.words
+    if not thin or abs(scale) > _MAX_SCALE:
         raise CodecError("a low-rank layer has an impossible header")
     u, position = _unpack_factor(shared, _HEAD.size, target.rows, rank)
     v, position = _unpack_factor(shared, position, target.row_words, rank)

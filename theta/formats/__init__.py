@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Protocol
 
 from theta.errors import FormatError
-from theta.formats import flax_msgpack, gguf, npy, npz, opaque, pickled, safetensors, torch_legacy, torch_zip
+from theta.formats import (
+    flax_msgpack,
+    gguf,
+    hdf5,
+    keras_zip,
+    npy,
+    npz,
+    opaque,
+    pickled,
+    safetensors,
+    torch_legacy,
+    torch_zip,
+)
 from theta.formats.layout import BytesSource, Derived, Layout, Source, Tensor, TensorSpec, View
 
 __all__ = [
@@ -41,7 +53,18 @@ class Reader(Protocol):
 
 
 # In the order in which they are asked.
-READERS: tuple[Reader, ...] = (safetensors, npy, npz, torch_zip, torch_legacy, gguf, pickled, flax_msgpack)
+READERS: tuple[Reader, ...] = (
+    safetensors,
+    npy,
+    npz,
+    keras_zip,
+    torch_zip,
+    torch_legacy,
+    gguf,
+    pickled,
+    flax_msgpack,
+    hdf5,
+)
 
 
 def scan(source: Source) -> Layout:

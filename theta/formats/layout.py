@@ -51,6 +51,21 @@ class BytesSource:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """A part of another source: a file inside a file."""
+
+    source: Source
+    start: int
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``offset``; ``FormatError`` outside the part."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise FormatError(f"read of {length} bytes at {offset} in a part of {self.size} bytes")
+        return self.source.read(self.start + offset, length)
+
+
+@dataclass(frozen=True, slots=True)
 class TensorSpec:
     """What a writer needs to lay a tensor out; ``dtype`` is a name of :mod:`theta.dtypes`."""
 

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from theta.errors import FormatError
 from theta.formats import npy, zipped
-from theta.formats.layout import BytesSource, Source
+from theta.formats.layout import BytesSource, Source, Window
 from theta.formats.numpy_pickle import JoblibMachine
 
 Verdict = Literal["safe", "unknown", "dangerous"]
@@ -260,7 +260,7 @@ def _zip_parts(source: Source, where: str, depth: int) -> Iterator[tuple[str, So
 def _content(source: Source, member: zipped.Member) -> Source | None:
     """The bytes of a member that may be a pickle; storages, the bulk of a checkpoint, are left out."""
     if member.stored:
-        part = _Window(source, member.payload, member.size)
+        part = Window(source, member.payload, member.size)
         return part if _may_hold_pickle(part, member.name) else None
     inflater = zlib.decompressobj(-15)
     data = b""
@@ -281,17 +281,3 @@ def _may_hold_pickle(source: Source, name: str) -> bool:
         return True
     head = source.read(0, min(6, source.size))
     return _has_protocol(source, 0) or head.startswith((zipped.MAGIC, npy.MAGIC))
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """A part of another source."""
-
-    source: Source
-    start: int
-    size: int
-
-    def read(self, offset: int, length: int) -> bytes:
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise FormatError("read outside of a zip member")
-        return self.source.read(self.start + offset, length)

@@ -6,16 +6,17 @@ import hashlib
 from dataclasses import dataclass, field
 
 from theta.codecs import dense
+from theta.codecs.base import Tensor
 from theta.merging import containers, strategies
 from theta.merging.states import Conflict, Settled, three_way
 from theta.merging.strategies import Policy, Strategy
-from theta.store import layers, tensors
+from theta.store import layering, layers
 from theta.store.manifest import Line, Manifest
 from theta.store.objects import Objects
 from theta.store.packs import PackWriter
 from theta.store.parallel import ordered
 from theta.store.restore import Restorer, checked_chunk
-from theta.store.snapshot import sorted_lines, write_tensor
+from theta.store.snapshot import sorted_lines
 
 
 @dataclass
@@ -85,14 +86,20 @@ def _averaged(objects: Objects, pack: PackWriter, conflict: Conflict, strategy: 
         return ours
     views = layers.top(objects, left), layers.top(objects, right)
 
-    def work(number: int) -> tuple[int, bytes, bytes]:
+    def work(number: int) -> bytes:
         one = checked_chunk(views[0], left, number, ours.name)
         other = checked_chunk(views[1], right, number, theirs.name)
-        raw = strategies.average(one, other, ours.dtype, strategy.alpha)
-        return len(raw), hashlib.sha256(raw).digest(), dense.encode(raw, ours.dtype)
+        return strategies.average(one, other, ours.dtype, strategy.alpha)
 
-    parts, files = [], {}
-    for number, (length, digest, payload) in enumerate(ordered(work, range(len(left.chunks)))):
-        parts.append((length, digest))
-        files[tensors.file_name(0, number)] = pack.blob(payload)
-    return write_tensor(pack, ours.name, ours.dtype, ours.shape, parts, files)
+    numbers = range(len(left.chunks))
+    if ours.nbytes > layering.LARGEST:
+        coded = ordered(lambda number: _coded(work(number), ours.dtype), numbers)
+        return layering.write_dense(pack, ours.name, ours.dtype, ours.shape, coded)
+    pieces = list(ordered(work, numbers))
+    parts = [(len(raw), hashlib.sha256(raw).digest()) for raw in pieces]
+    new = Tensor.from_bytes(b"".join(pieces), ours.dtype, ours.shape)
+    return layering.plan(objects, ours.name, new, parts, [ours, theirs]).write(pack)
+
+
+def _coded(raw: bytes, dtype: str) -> layering.Coded:
+    return len(raw), hashlib.sha256(raw).digest(), dense.encode(raw, dtype)

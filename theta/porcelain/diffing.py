@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from theta.errors import UsageError
+from theta.errors import NotFoundError, UsageError
 from theta.porcelain import worktree
 from theta.porcelain.session import Session
 from theta.porcelain.status import compare_with_file
@@ -82,6 +82,7 @@ def compare(
     """Each checkpoint that differs between the two sides, in order of path."""
     old = entries(session, pair.old)
     if pair.new is None:
+        _ = session.repo.worktree
         found = [
             _with_file(session, path, old.get(path), progress)
             for path in sorted(old.keys() | session.staged())
@@ -212,8 +213,18 @@ def split_arguments(session: Session, args: list[str], cwd: Path) -> tuple[list[
         return args[:at], args[at + 1 :]
     for number, arg in enumerate(args):
         if os.path.lexists(cwd / arg) or not _is_revision(session, arg):
+            _check_paths(session, args[number:], cwd)
             return args[:number], args[number:]
     return args, []
+
+
+def _check_paths(session: Session, paths: list[str], cwd: Path) -> None:
+    git = session.repo.git().in_directory(cwd)
+    for path in paths:
+        if not os.path.lexists(cwd / path) and not git.lines("ls-files", "-z", "--", path):
+            raise NotFoundError(
+                f"{path} is neither a revision nor a path", hint="use '--' before paths that are gone"
+            )
 
 
 def _is_revision(session: Session, text: str) -> bool:

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+import pygit2
+
 from theta.errors import CorruptError
 from theta.git.repository import Repository
 from theta.store.packs import BLOB, Pack, PackWriter, object_id
@@ -68,6 +70,10 @@ class Objects:
         if len(data) > limit:
             raise CorruptError(f"object {oid} has {len(data)} bytes, over the limit of {limit}")
         return data
+
+    def size(self, oid: str) -> int:
+        """The bytes of blob ``oid``, which must be here."""
+        return int(self.repo.raw.odb.read_header(pygit2.Oid(hex=oid))[1])
 
     def tree(self, oid: str) -> dict[str, tuple[int, str]]:
         """Name -> (mode, id) of tree ``oid``."""

@@ -17,18 +17,26 @@ def workers() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def ordered(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """``map(work, items)`` on threads, at most two items a thread in flight."""
+def ordered(
+    work: Callable[[T], R], items: Iterable[T], weigh: Callable[[T], int] = lambda item: 0, budget: int = 0
+) -> Iterator[R]:
+    """``map(work, items)`` on threads, at most two items a thread in flight.
+
+    Items in flight weigh at most ``budget`` together, unless one alone is heavier.
+    """
     count = workers()
     with ThreadPoolExecutor(count) as pool:
-        waiting: deque[Future[R]] = deque()
+        waiting: deque[tuple[Future[R], int]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > 2 * count:
-                    yield waiting.popleft().result()
+                weight = weigh(item)
+                while waiting and (
+                    len(waiting) > 2 * count or weight + sum(w for _, w in waiting) > budget > 0
+                ):
+                    yield waiting.popleft()[0].result()
+                waiting.append((pool.submit(work, item), weight))
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft()[0].result()
         finally:
-            for future in waiting:
+            for future, _ in waiting:
                 future.cancel()

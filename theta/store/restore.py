@@ -10,12 +10,12 @@ from typing import Final
 from theta.errors import CodecError, CorruptError, NoSpaceError
 from theta.store import layers
 from theta.store import skeleton as skeletons
+from theta.store.layering import read_record
 from theta.store.layers import LayerView
 from theta.store.manifest import Line, Manifest
 from theta.store.objects import Objects
 from theta.store.parallel import ordered
 from theta.store.skeleton import Extent, Literal, Skeleton
-from theta.store.snapshot import read_record
 from theta.store.tensors import Record
 
 MAX_TOTAL: Final = 1 << 44

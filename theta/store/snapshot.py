@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from theta import formats
 from theta.codecs import dense
+from theta.codecs.base import Tensor as TensorWords
 from theta.errors import ChangedWhileReadError, MissingObjectsError
 from theta.formats import opaque
 from theta.formats.layout import Layout, Source, Tensor
+from theta.store import layering, tensors
 from theta.store import skeleton as skeletons
-from theta.store import tensors
+from theta.store.layering import Parts
 from theta.store.manifest import MAX_BYTES, Line, Manifest
 from theta.store.names import escape_line
 from theta.store.objects import Objects
@@ -22,7 +25,9 @@ from theta.store.skeleton import Skeleton
 
 Progress = Callable[[int], None]
 
-_LINE_BYTES = 160
+_LINE_BYTES: Final = 160
+_IN_FLIGHT: Final = 48 << 20
+"""Raw bytes of the tensors that are compared with their bases at one time."""
 
 
 @dataclass(frozen=True)
@@ -148,17 +153,42 @@ class Snapshot:
         result = Stored(
             Manifest(found.layout.format, store, found.skeleton.write(self._pack), ()), found.note
         )
-        lines: list[Line] = []
-        for tensor, parts in zip(found.layout.tensors, found.hashes, strict=True):
-            line = self._known_line(tensor, parts, kept)
-            if line is None:
-                line = self._encode(source, tensor, parts, progress)
-                result.new.append(tensor.name)
-            lines.append(line)
+        todo = list(zip(found.layout.tensors, found.hashes, strict=True))
+        known = [self._known_line(tensor, parts, kept) for tensor, parts in todo]
+        result.new = [tensor.name for (tensor, _), line in zip(todo, known, strict=True) if line is None]
+        changed = [item for item, line in zip(todo, known, strict=True) if line is None]
+        made = iter(self._encoded(source, changed, progress))
+        lines = [line if line is not None else next(made) for line in known]
         result.manifest = Manifest(
             found.layout.format, store, result.manifest.skeleton, tuple(sorted_lines(lines))
         )
         return result
+
+    def _encoded(
+        self, source: Source, changed: Sequence[tuple[Tensor, Parts]], progress: Progress | None
+    ) -> Iterator[Line]:
+        """The lines of new tensors: against their bases where they have some, else densely."""
+
+        def work(item: tuple[Tensor, Parts]) -> layering.Planned | None:
+            tensor, parts = item
+            bases = self._base_lines(tensor)
+            if not (parts and bases) or tensor.dtype == "bytes" or tensor.length > layering.LARGEST:
+                return None
+            words = TensorWords.from_bytes(_read_checked(source, tensor, parts), tensor.dtype, tensor.shape)
+            return layering.plan(self._objects, tensor.name, words, parts, bases)
+
+        plans = ordered(work, changed, lambda item: item[0].length, _IN_FLIGHT)
+        for (tensor, parts), planned in zip(changed, plans, strict=True):
+            if planned is None:
+                yield self._encode(source, tensor, parts, progress)
+                continue
+            yield planned.write(self._pack)
+            if progress is not None:
+                progress(tensor.length)
+
+    def _base_lines(self, tensor: Tensor) -> list[Line]:
+        found = (manifest.by_name.get(tensor.name) for manifest in self._bases)
+        return list(dict.fromkeys(line for line in found if line is not None and line.nbytes))
 
     def _known_line(
         self, tensor: Tensor, parts: tuple[tuple[int, bytes], ...], kept: Manifest | None
@@ -172,29 +202,28 @@ class Snapshot:
                 return Line(tensor.name, tensor.dtype, tensor.shape, digest, line.tree)
         return None
 
-    def _encode(
-        self, source: Source, tensor: Tensor, parts: tuple[tuple[int, bytes], ...], progress: Progress | None
-    ) -> Line:
+    def _encode(self, source: Source, tensor: Tensor, parts: Parts, progress: Progress | None) -> Line:
         reusable = self._reusable(tensor.name)
         starts = [tensor.offset]
         for length, _ in parts:
             starts.append(starts[-1] + length)
 
-        def work(number: int) -> tuple[bytes, str | None, bytes]:
+        def work(number: int) -> layering.Coded:
             length, digest = parts[number]
             if (oid := reusable.get((tensor.dtype, digest))) is not None:
-                return digest, oid, b""
+                return length, digest, oid
             raw = source.read(starts[number], length)
             if hashlib.sha256(raw).digest() != digest:
                 raise ChangedWhileReadError(f"{tensor.name} changed while it was read; nothing was stored")
-            return digest, None, dense.encode(raw, tensor.dtype)
+            return length, digest, dense.encode(raw, tensor.dtype)
 
-        files = {}
-        for number, (_, oid, payload) in enumerate(ordered(work, range(len(parts)))):
-            files[tensors.file_name(0, number)] = oid or self._pack.blob(payload)
-            if progress is not None:
-                progress(parts[number][0])
-        return write_tensor(self._pack, tensor.name, tensor.dtype, tensor.shape, parts, files)
+        def coded() -> Iterator[layering.Coded]:
+            for item in ordered(work, range(len(parts))):
+                yield item
+                if progress is not None:
+                    progress(item[0])
+
+        return layering.write_dense(self._pack, tensor.name, tensor.dtype, tensor.shape, coded())
 
     def _reusable(self, name: str) -> dict[tuple[str, bytes], str]:
         """(dtype, digest of a raw chunk) -> blob, of the tensor that bore this name before."""
@@ -207,7 +236,7 @@ class Snapshot:
 
     def _dense_chunks(self, line: Line) -> dict[tuple[str, bytes], str]:
         try:
-            record = read_record(self._objects, line.tree)
+            record = layering.read_record(self._objects, line.tree)
         except MissingObjectsError:
             return {}
         return {
@@ -222,26 +251,12 @@ def sorted_lines(lines: Iterable[Line]) -> list[Line]:
     return sorted(lines, key=lambda line: line.name)
 
 
-def write_tensor(
-    pack: PackWriter,
-    name: str,
-    dtype: str,
-    shape: tuple[int, ...],
-    parts: Sequence[tuple[int, bytes]],
-    files: dict[str, str],
-) -> Line:
-    """Add the tree of a dense tensor whose chunk blobs are there; the answer is its line."""
-    layers = (tensors.Layer(dense.NAME, None, dtype, shape),) if parts else ()
-    chunks = tuple(tensors.Chunk(length, digest) for length, digest in parts)
-    record = tensors.Record(dtype, shape, layers, chunks, files)
-    entries = [(tensors.RECORD, 0o100644, pack.blob(record.data(), text=True))]
-    entries += [(file, 0o100644, oid) for file, oid in files.items()]
-    return Line(name, dtype, shape, record.digest, pack.tree(entries))
-
-
-def read_record(objects: Objects, tree: str) -> tensors.Record:
-    """The ``@tensor`` of tensor tree ``tree``."""
-    entry = objects.tree(tree).get(tensors.RECORD)
-    if entry is None:
-        raise MissingObjectsError(f"tree {tree} is not a tensor")
-    return tensors.parse(objects.text(entry[1], tensors.MAX_RECORD))
+def _read_checked(source: Source, tensor: Tensor, parts: Parts) -> bytes:
+    """The bytes of ``tensor``, proven to be those that were hashed."""
+    raw = source.read(tensor.offset, tensor.length)
+    start = 0
+    for length, digest in parts:
+        if hashlib.sha256(memoryview(raw)[start : start + length]).digest() != digest:
+            raise ChangedWhileReadError(f"{tensor.name} changed while it was read; nothing was stored")
+        start += length
+    return raw

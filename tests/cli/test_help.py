@@ -1,0 +1,141 @@
+"""Version, help, unknown commands, bad options and conflicting ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.checks import never_a_bug, refused
+from tests.support import Repo, make_model, random_tensors
+from theta.cli.app import COMMANDS
+
+NAMES = [name for group in COMMANDS.values() for name in group]
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """A repository with one committed checkpoint; the tests here change nothing of it."""
+    repo = Repo.create(tmp_path_factory.mktemp("help") / "repo")
+    repo.theta("track", "*.safetensors")
+    make_model(repo.path / "m.safetensors", random_tensors({"w": (4, 4)}))
+    repo.theta("add", "m.safetensors")
+    repo.theta("commit", "-m", "one")
+    return repo
+
+
+def outside(tmp_path: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "theta", *args]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["-h"], ["help"], []], ids=" ".join)
+def test_the_overview_names_every_command(tmp_path: Path, args: list[str]) -> None:
+    done = outside(tmp_path, *args)
+    assert (done.returncode, done.stderr) == (0, "")
+    words = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("   ")}
+    assert words == set(NAMES)
+
+
+def test_the_version_is_one_line(tmp_path: Path) -> None:
+    done = outside(tmp_path, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("theta ")
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_of_a_command_works_without_a_repository(tmp_path: Path, name: str) -> None:
+    done = outside(tmp_path, "help", name)
+    never_a_bug(done)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "theta" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("name", ["add", "commit", "merge", "restore", "status", "switch"])
+def test_a_command_explains_itself(tmp_path: Path, name: str, flag: str) -> None:
+    done = outside(tmp_path, name, flag)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"theta {name}" in done.stdout
+
+
+def test_help_on_nothing_known(tmp_path: Path) -> None:
+    refused(outside(tmp_path, "help", "nonsense"), 13, "nonsense")
+
+
+def test_the_manuals_are_packaged(tmp_path: Path) -> None:
+    assert "theta checkpoint 1" in outside(tmp_path, "help", "format").stdout
+
+
+def test_unknown_commands_are_those_of_git(repo: Repo) -> None:
+    assert repo.theta("rev-parse", "HEAD").stdout.strip() == repo.git("rev-parse", "HEAD")
+    assert repo.theta("cat-file", "-t", "HEAD").stdout == "commit\n"
+    done = repo.theta("nonsense", code=1)
+    assert "is not a git command" in done.stderr
+    never_a_bug(done)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["-C"], ["track", "--nope"], ["fsck", "--nope"], ["add", "--nope", "m.safetensors"], ["hook"], ["untrack"]],
+    ids=" ".join,
+)
+def test_a_bad_option_is_a_usage_error(repo: Repo, args: list[str]) -> None:
+    done = repo.theta(*args, code=None)
+    never_a_bug(done)
+    # 129 is git's own exit code for usage, which a command that hands its options on passes through.
+    assert done.returncode in (2, 129), args
+    assert done.stderr
+
+
+@pytest.mark.parametrize("name", ["status", "commit", "restore", "switch", "ls-files", "branch", "merge", "log"])
+def test_an_option_that_git_does_not_know_either(repo: Repo, name: str) -> None:
+    done = repo.theta(name, "--nope", *(["main"] if name == "merge" else []), code=None)
+    never_a_bug(done)
+    assert done.returncode in (2, 128, 129)
+    assert "nope" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["merge", "--continue", "--abort"],
+        ["merge", "-X", "ours", "-X", "theirs", "main"],
+        ["merge", "-X", "nonsense", "main"],
+        ["merge", "-X", "average:alpha=2", "main"],
+        ["merge", "-X", "average:beta=2", "main"],
+        ["merge"],
+        ["restore", "--ours", "--theirs", "m.safetensors"],
+        ["track", ""],
+        ["track", "!*.pt"],
+        ["track", ".theta/x"],
+        ["track", "a\nb"],
+    ],
+    ids=" ".join,
+)
+def test_what_makes_no_sense_is_refused(repo: Repo, args: list[str]) -> None:
+    before = repo.git("rev-parse", "HEAD"), repo.git("status", "--porcelain")
+    refused(repo.theta(*args, code=None), 2)
+    assert (repo.git("rev-parse", "HEAD"), repo.git("status", "--porcelain")) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (["add", "nothere.safetensors"], "nothere"),
+        (["diff", "nothere"], "nothere"),
+        (["diff", "HEAD", "nothere"], "nothere"),
+        (["log", "nothere"], "nothere"),
+        (["merge", "nothere"], "nothere"),
+        (["restore", "--source", "nothere", "m.safetensors"], "nothere"),
+        (["show", "HEAD:m.safetensors#nothere"], "nothere"),
+        (["untrack", "*.nothere"], "nothere"),
+        (["-C", "nothere", "status"], "nothere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_does_not_exist_is_named(repo: Repo, args: list[str], word: str) -> None:
+    refused(repo.theta(*args, code=None), 13, word)

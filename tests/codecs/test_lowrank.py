@@ -1,0 +1,151 @@
+"""lowrank/1: a merged LoRA is found, costs little more than its factors, and decodes everywhere."""
+
+import os
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.codecs.layer_cases import (
+    any_bits,
+    check,
+    chunks_of,
+    from_values,
+    nudged,
+    ratio,
+    to_values,
+    weights,
+)
+from theta.codecs import delta, factors, lowrank
+from theta.codecs.base import Target, Tensor
+from theta.errors import CodecError
+
+
+def merged(base: Tensor, rank: int, size: float, seed: int = 0) -> Tensor:
+    """The base with a product of two random f32 factors added, rounded to its dtype."""
+    rng = np.random.default_rng(seed)
+    rows = base.shape[0]
+    up, down = rng.normal(0, 1, (rows, rank)), rng.normal(0, 1, (rank, base.words.size // rows))
+    update = up.astype(np.float32) @ down.astype(np.float32)
+    update *= np.float32(size / update.std())
+    return from_values(to_values(base) + update.reshape(base.shape).astype(np.float64), base.dtype)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("bf16", 0.045), ("f16", 0.06), ("f32", 0.05)])
+def test_a_merged_lora_is_found(dtype: str, bound: float) -> None:
+    base = weights(dtype, (768, 1024))
+    new = merged(base, 8, 0.0018)
+    encoded = check(lowrank, new, base, 1 << 20)
+    assert struct.unpack_from("<H", encoded.shared or b"")[0] == 8
+    assert ratio(encoded, new) <= bound
+
+
+def test_it_beats_delta_by_far_at_high_rank_and_small_size() -> None:
+    base = weights("bf16", (1024, 1024))
+    for rank, size in ((64, 0.002), (4, 0.0004)):
+        new = merged(base, rank, size)
+        ranges = chunks_of(new)
+        found, plain = lowrank.encode(new, base, ranges), delta.encode(new, base, ranges)
+        assert found is not None
+        assert plain is not None
+        assert found.size < 0.5 * plain.size
+
+
+def test_convolutions_are_matrices() -> None:
+    base = weights("bf16", (128, 32, 3, 3))
+    assert ratio(check(lowrank, merged(base, 4, 0.002), base, 4096), base) < 0.2
+
+
+def test_rows_longer_than_a_chunk() -> None:
+    base = weights("f16", (64, 700))
+    check(lowrank, merged(base, 2, 0.002), base, 500)
+
+
+def test_a_dense_step_is_declined() -> None:
+    base = weights("bf16", (400, 400))
+    assert lowrank.encode(nudged(base, 1e-3), base, chunks_of(base)) is None
+    assert lowrank.encode(base, base, chunks_of(base)) is None
+    assert lowrank.encode(weights("bf16", (400,)), weights("bf16", (400,), 1), [(0, 400)]) is None
+
+
+@pytest.mark.parametrize("dtype", lowrank.DTYPES_OF_MATRICES)
+@given(seed=st.integers(0, 2**32))
+def test_any_bits_and_any_factors_come_back(dtype: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    new, base = any_bits(dtype, (9, 14), seed), any_bits(dtype, (9, 14), seed + 1)
+    rank, bits = int(rng.integers(1, 6)), int(rng.integers(1, 29))
+    u, v = (rng.integers(-(1 << bits), 1 << bits, (n, rank)) for n in (9, 14))
+    given_factors = lowrank.Factors(u, v, int(rng.integers(-90, 20)))
+    if not given_factors.is_exact():
+        return
+    ranges = chunks_of(new, 100)
+    encoded = lowrank.encode_factors(new, base, ranges, given_factors)
+    decoder = lowrank.decoder(encoded.shared, Target(dtype, (9, 14)), base)
+    for payload, (start, stop) in zip(encoded.chunks, ranges, strict=True):
+        np.testing.assert_array_equal(decoder.decode(payload, start, stop), new.words[start:stop])
+
+
+@pytest.mark.parametrize("bits", [10, 22, 28])
+def test_the_product_is_the_integer_product(bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    u, v = (rng.integers(-(1 << bits) + 1, 1 << bits, (20, 16)) for _ in range(2))
+    product = lowrank.Factors(u, v, -bits).product(slice(None), slice(None))
+    for i in range(20):
+        for j in range(20):
+            exact = sum(a * b for a, b in zip(u[i].tolist(), v[j].tolist(), strict=True))
+            high = sum((a >> 14) * b for a, b in zip(u[i].tolist(), v[j].tolist(), strict=True))
+            expected = float(exact) if bits < 24 else float(high * 2**14) + float(exact - high * 2**14)
+            assert product[i, j] == expected * 2.0**-bits
+
+
+def test_too_large_factors_are_refused() -> None:
+    huge = np.full((128, 64), 2**31 - 1)
+    with pytest.raises(CodecError):
+        lowrank.unpack(memoryview(lowrank.pack(lowrank.Factors(huge, huge, 0))), Target("f32", (128, 128)))
+    target, base = Target("f32", (16, 16)), weights("f32", (16, 16))
+    good = lowrank.pack(lowrank.Factors(huge[:16, :8] >> 8, huge[:16, :8] >> 8, 0))
+    assert lowrank.decoder(good, target, base)
+    for bad in (None, b"", good[:3], good[:-1], good + b"\0", b"\0\0" + good[2:], b"\x09\0" + good[2:]):
+        with pytest.raises(CodecError):
+            lowrank.decoder(bad, target, base)
+    with pytest.raises(CodecError):
+        lowrank.decoder(good[:2] + b"\xff\x7f" + good[4:], target, base)
+
+
+SCRIPT = """
+import hashlib, numpy as np
+from tests.codecs.test_lowrank import merged, weights, chunks_of, lowrank
+base = weights("bf16", (512, 512)); new = merged(base, 8, 0.002)
+encoded = lowrank.encode(new, base, chunks_of(new))
+print(hashlib.sha256(encoded.shared + b"".join(encoded.chunks)).hexdigest())
+"""
+
+
+def test_threads_do_not_change_the_encoding() -> None:
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            env={
+                **os.environ,
+                "OPENBLAS_NUM_THREADS": threads,
+                "PYTHONPATH": os.pathsep.join(["", *sys.path]),
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(found) == 1
+
+
+def test_the_principal_factors_have_the_rank_of_the_product() -> None:
+    rng = np.random.default_rng(1)
+    d = rng.normal(0, 1, (200, 5)) @ rng.normal(0, 1, (5, 150)) + rng.normal(0, 1e-3, (200, 150))
+    u, v = factors._principal(d, 7, 1e-6)
+    assert u.shape == (200, 5)
+    assert np.abs(d - u @ v.T).max() < 0.01
