@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-PASS: Final[dict[str, Any]] = {
-    "allow_extra_args": True,
-    "ignore_unknown_options": True,
-    "help_option_names": ["-h", "--help"],
-}
+HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
+"""Context settings of every command."""
+
+PASS: Final[dict[str, Any]] = {**HELP, "allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a command that also takes git's own options."""
 
 _MARK: Final = "\x01"

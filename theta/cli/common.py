@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from theta.porcelain.staging import Added
 
 
+_SIGNS = ("filter=theta", "merge=theta")
+
+
 def open_session(*, worktree: bool = True) -> Session:
     """The session of the repository here, set up where it has checkpoints."""
     from theta.porcelain import install
@@ -32,10 +35,14 @@ def uses_theta(session: Session) -> bool:
     """Whether this repository has anything to do with theta."""
     from theta.git.repository import STORES
 
-    attributes = session.repo.worktree / ".gitattributes"
-    if session.repo.shared.is_dir() or (session.repo.worktree / STORES).is_dir():
-        return True
-    return attributes.is_file() and "filter=theta" in attributes.read_text(errors="replace")
+    for attributes in (
+        session.repo.worktree / ".gitattributes",
+        session.repo.commondir / "info" / "attributes",
+    ):
+        if attributes.is_file() and any(sign in attributes.read_text(errors="replace") for sign in _SIGNS):
+            return True
+    head = session.repo.head()
+    return head is not None and session.repo.entry(session.repo.tree_of(head), STORES) is not None
 
 
 def session_or_none() -> Session | None:

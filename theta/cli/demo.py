@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from theta.cli import console
+from theta.cli.args import HELP
 from theta.errors import CorruptError, ThetaError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class _Story:
         )
 
 
-@app.command()
+@app.command(context_settings=HELP)
 def demo(
     keep: Annotated[Path | None, typer.Option(help="work in DIR (new or empty) and leave it there")] = None,
 ) -> int:

@@ -8,11 +8,12 @@ import sys
 import typer
 
 from theta.cli import console
+from theta.cli.args import HELP
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
+@app.command(context_settings=HELP)
 def filter_process() -> int:
     """Serve git's filter protocol on standard input and output (git runs this)."""
     from theta.git.pktline import PktLines

@@ -5,13 +5,14 @@ from __future__ import annotations
 import typer
 
 from theta.cli import console
+from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.errors import ExitCode
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
+@app.command(context_settings=HELP)
 def fsck(
     read_data: bool = typer.Option(False, "--read-data", help="decode every chunk and check its digest"),
     mend: bool = typer.Option(False, "--mend", help="bring .theta/ of HEAD and of the index into agreement"),

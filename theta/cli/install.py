@@ -5,11 +5,12 @@ from __future__ import annotations
 import typer
 
 from theta.cli import console
+from theta.cli.args import HELP
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
+@app.command(context_settings=HELP)
 def install(
     everywhere: bool = typer.Option(False, "--global", help="the filter for all repositories of this user"),
 ) -> int:

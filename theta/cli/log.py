@@ -31,13 +31,15 @@ def log(
     number: int | None = typer.Option(None, "-n", "--max-count", help="at most this many commits"),
 ) -> int:
     """Show the history, without the files below .theta/ (git log's options and pathspecs apply)."""
-    from theta.porcelain import history
+    from theta.porcelain import diffing, history
 
     session = open_session(worktree=False)
     args = plain(context.args)
     count = ["-n", str(number)] if number is not None else []
     if session.repo.head() is None and not [arg for arg in args if not arg.startswith("-")]:
         raise NotFoundError("your current branch does not have any commits yet")
+    if "--" not in args:
+        diffing.split_arguments(session, [arg for arg in args if not arg.startswith("-")], Path.cwd())
     if not (stat or tensor or as_json):
         return session.repo.git().in_directory(Path.cwd()).show("log", *count, *history.without_stores(args))
     if "--graph" in args:

@@ -28,6 +28,8 @@ def show(context: typer.Context) -> int:
     args = plain(context.args)
     names = [arg for arg in args if not arg.startswith("-")] or ["HEAD"]
     git = session.repo.git().in_directory(Path.cwd())
+    if names == ["HEAD"] and session.repo.head() is None:
+        raise NotFoundError("your current branch does not have any commits yet")
     if ":" in names[0]:
         shown = _object(session, names[0])
         return git.show("show", *args) if shown is None else shown

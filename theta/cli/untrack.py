@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from theta.cli import console
-from theta.cli.args import plain
+from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
+@app.command(context_settings=HELP)
 def untrack(
     patterns: Annotated[list[str], typer.Argument(help="patterns as 'theta track' lists them")],
 ) -> int:

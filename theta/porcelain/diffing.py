@@ -44,6 +44,9 @@ class Sides:
 
 def sides(session: Session, revisions: list[str], *, cached: bool) -> Sides:
     """What ``theta diff [--cached] [REV [REV]]`` compares: the index is spelled ``""``."""
+    for revision in revisions:
+        if ".." not in revision:
+            session.repo.resolve(revision)
     if cached:
         if len(revisions) > 1:
             raise UsageError("--cached takes one revision at most")
