@@ -7,6 +7,8 @@ depend on the number of threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -22,10 +24,16 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float64]
 
 _SMALLEST_SIDE: Final = 32
-_SAMPLE_SIDE: Final = 320
+_SAMPLE_SIDE: Final = 192
 _LARGEST_RANK: Final = 136
 _WEIGHTED_COST: Final = 5e10
-_BITS: Final = {"f16": (13, 16), "bf16": (12, 14), "f32": (22, 28)}
+_BITS: Final = {"f16": (13, 16), "bf16": (12, 13, 14), "f32": (22, 28)}
+_PART_DTYPES: Final = ("f16", "bf16")
+_WHOLE_BITS: Final = 12.0
+_PART_BITS: Final = 4.0
+_LEAST_GAIN: Final = 0.08
+_PART_CHOICES: Final = (4, 5)
+_LARGEST_SCALE: Final = 400
 _SAMPLE_WORDS: Final = 1 << 17
 
 
@@ -51,8 +59,34 @@ def _part(tensor: Tensor, rows: NDArray[np.int64], columns: NDArray[np.int64]) -
     return Tensor(tensor.dtype, (rows.size, columns.size), words)
 
 
-def _sample_rank(new: Tensor, base: Tensor) -> int:
-    """About the rank of the difference as a spread sample shows it; 0 if it is not low."""
+@dataclass(frozen=True)
+class Spectrum:
+    """What a sample says: about how many directions pay, and whether they leave only rounding."""
+
+    rank: int
+    is_whole: bool
+
+
+def _energies(d: Matrix) -> Matrix:
+    """The largest squared singular values of a matrix that is not wider than high."""
+    from theta_native import lowrank as kernels
+
+    return kernels.largest_eigenvalues(kernels.multiply_transposed(d, d), _LARGEST_RANK)
+
+
+@lru_cache(maxsize=64)
+def _shares_by_chance(rows: int, columns: int) -> Matrix:
+    """The share of the energy of noise in its first k directions, for k from 1."""
+    shares: Matrix = np.cumsum(_energies(_signs(rows, columns))) / (rows * columns)
+    return np.minimum(shares, 1.0)
+
+
+def look(new: Tensor, base: Tensor) -> Spectrum | None:
+    """What a spread sample says of the difference; None if factors are not worth a search.
+
+    A direction is worth ``log2`` of the energy before over after, halved, in bits a word, and
+    costs its numbers in both factors.
+    """
     target = Target(new.dtype, new.shape)
     sides = [
         np.unique(np.linspace(0, n - 1, _SAMPLE_SIDE).astype(np.int64))
@@ -60,16 +94,23 @@ def _sample_rank(new: Tensor, base: Tensor) -> int:
     ]
     new, base = _part(new, *sides), _part(base, *sides)
     d, noise = _difference(new, base).reshape(new.shape), float((_ulps(new) ** 2).sum()) / 12
-    energies = np.linalg.svd(d, compute_uv=False) ** 2
-    if energies.sum() < 2 * noise:
-        return 0
-    # What is left after k directions: rounding leaves (1 - k/m)(1 - k/n) of its energy.
-    left = energies.sum() - np.cumsum(energies)
+    d = d if d.shape[0] >= d.shape[1] else np.ascontiguousarray(d.T)
+    energies = _energies(d)
+    total = float((d**2).sum())
     k = np.arange(1, energies.size + 1)
-    expected = noise * (1 - k / new.shape[0]) * (1 - k / new.shape[1]) + 1e-12 * energies.sum()
-    enough = np.flatnonzero(left <= 1.5 * expected)
-    rank = int(k[enough[0]]) if enough.size else energies.size
-    return rank if rank <= min(energies.size // 3, _LARGEST_RANK) else 0
+    left = np.maximum(total - np.cumsum(energies), 0.0)
+    # Rounding alone would leave (1 - k/m)(1 - k/n) of its energy.
+    floor = noise * (1 - k / d.shape[0]) * np.maximum(1 - k / d.shape[1], 0) + 1e-12 * total
+    bits = np.where(left <= 1.5 * floor, _WHOLE_BITS, _PART_BITS)
+    numbers = k * (target.rows + target.row_words) / target.words
+    # Of noise, too, the first directions of a small sample hold much; those of a large matrix do not.
+    by_chance = _shares_by_chance(*d.shape)[: k.size]
+    beyond = np.clip((1 - left / max(total, 1e-300) - by_chance) / (1 - by_chance + 1e-9), 0, 1)
+    gain = 0.5 * np.log2((total + noise) / (total * (1 - beyond) + noise)) - numbers * bits
+    rank = int(gain.argmax())
+    is_whole = bool(left[rank] <= 1.5 * floor[rank])
+    usable = is_whole or new.dtype in _PART_DTYPES
+    return Spectrum(rank + 1, is_whole) if usable and gain[rank] > _LEAST_GAIN else None
 
 
 def _signs(rows: int, columns: int) -> Matrix:
@@ -79,11 +120,14 @@ def _signs(rows: int, columns: int) -> Matrix:
     return np.where(mixed >> np.uint64(63), 1.0, -1.0).reshape(rows, columns)
 
 
-def _principal(d: Matrix, sample_rank: int, noise: float) -> tuple[Matrix, Matrix]:
-    """Real factors from a randomised sketch (Halko, Martinsson, Tropp 2011, §4), balanced."""
+def _principal(d: Matrix, width: int, noise: float) -> tuple[Matrix, Matrix]:
+    """Real factors above the noise from a randomised sketch of ``width`` directions, balanced.
+
+    Halko, Martinsson, Tropp, "Finding structure with randomness", 2011, §4.
+    """
     from theta_native import lowrank as kernels
 
-    width = min(sample_rank + 8, *d.shape)
+    width = min(width, *d.shape)
     basis = kernels.orthonormal(kernels.multiply(d, _signs(d.shape[1], width)))
     basis = kernels.orthonormal(kernels.multiply_transposed(d, basis))
     u = kernels.multiply(d, basis)
@@ -106,21 +150,29 @@ def _refined(d: Matrix, w: Matrix, u: Matrix, v: Matrix) -> tuple[Matrix, Matrix
     return kernels.weighted_rows(d, w, v), v
 
 
+def _unit(factor: Matrix, bits: int) -> int:
+    """The power of two in units of which the largest number of ``factor`` has ``bits`` bits."""
+    return int(np.frexp(np.abs(factor).max() or 1.0)[1]) - (bits - 1)
+
+
+def _rounded(u: Matrix, v: Matrix, bits: int) -> Factors:
+    """Integer factors of ``bits`` bits, the sign included."""
+    from theta.codecs.lowrank import Factors
+
+    units = _unit(u, bits), _unit(v, bits)
+    whole = [np.rint(np.ldexp(f, -k)).astype(np.int64) for f, k in zip((u, v), units, strict=True)]
+    return Factors(whole[0], whole[1], sum(units))
+
+
 def _quantised(d: Matrix, w: Matrix, u: Matrix, v: Matrix, bits: int) -> Factors:
     """Integer factors of ``bits`` bits; u is fitted to the v that was rounded."""
-    from theta.codecs.lowrank import Factors
     from theta_native import lowrank as kernels
 
-    def unit(factor: Matrix) -> int:
-        return int(np.frexp(np.abs(factor).max() or 1.0)[1]) - (bits - 1)
-
-    scale_v = unit(v)
-    whole_v = np.rint(np.ldexp(v, -scale_v))
+    unit = _unit(v, bits)
+    v = np.ldexp(np.rint(np.ldexp(v, -unit)), unit)
     if d.size * u.shape[1] ** 2 <= _WEIGHTED_COST:
-        u = kernels.weighted_rows(d, w, np.ldexp(whole_v, scale_v))
-    scale_u = unit(u)
-    whole_u = np.rint(np.ldexp(u, -scale_u))
-    return Factors(whole_u.astype(np.int64), whole_v.astype(np.int64), scale_u + scale_v)
+        u = kernels.weighted_rows(d, w, v)
+    return _rounded(u, v, bits)
 
 
 def _cost(new: Tensor, base: Tensor, ranges: Sequence[Range], factors: Factors) -> float:
@@ -140,17 +192,21 @@ def find(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Factors | None:
     target = Target(new.dtype, new.shape)
     if min(target.rows, target.row_words) < _SMALLEST_SIDE:
         return None
-    sample_rank = _sample_rank(new, base)
-    if not sample_rank:
+    spectrum = look(new, base)
+    if spectrum is None:
         return None
     d = _difference(new, base).reshape(target.rows, target.row_words)
     ulps = _ulps(new).reshape(d.shape)
     # The product itself was rounded too, to f32: half a unit of its typical size.
     noise = ulps**2 / 12 + float(np.mean(d**2)) * 2.0**-48
-    u, v = _principal(d, sample_rank, float(noise.mean()))
-    w = 1.0 / noise
-    w /= w.mean()
-    u, v = _refined(d, w, u, v)
-    choices = [_quantised(d, w, u, v, bits) for bits in _BITS[new.dtype]]
-    exact = [factors for factors in choices if factors.is_exact() and abs(factors.scale) <= 400]
+    if spectrum.is_whole:
+        u, v = _principal(d, spectrum.rank + 8, float(noise.mean()))
+        w = 1.0 / noise
+        w /= w.mean()
+        u, v = _refined(d, w, u, v)
+        choices = [_quantised(d, w, u, v, bits) for bits in _BITS[new.dtype]]
+    else:
+        u, v = _principal(d, spectrum.rank, 0.0)
+        choices = [_rounded(u, v, bits) for bits in _PART_CHOICES]
+    exact = [factors for factors in choices if factors.is_exact() and abs(factors.scale) <= _LARGEST_SCALE]
     return min(exact, key=lambda factors: _cost(new, base, ranges, factors), default=None)

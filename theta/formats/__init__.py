@@ -12,9 +12,11 @@ from theta.formats import (
     keras_zip,
     npy,
     npz,
+    onnx,
     opaque,
     pickled,
     safetensors,
+    torch_dcp,
     torch_legacy,
     torch_zip,
 )
@@ -58,12 +60,14 @@ READERS: tuple[Reader, ...] = (
     npy,
     npz,
     keras_zip,
+    torch_dcp,
     torch_zip,
     torch_legacy,
     gguf,
     pickled,
     flax_msgpack,
     hdf5,
+    onnx,
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from theta.errors import FormatError
 from theta.formats.layout import Derived, Source, clip
@@ -94,35 +94,58 @@ def _check_disjoint(spans: list[tuple[int, int]], limit: int) -> None:
         position = end
 
 
+def archive_start(source: Source) -> int:
+    """Where the archive begins that ends with ``source``: not 0 when archives lie one behind the other."""
+    end, start, length, _ = _end_record(source)
+    return end - length - start
+
+
 def _directory(source: Source) -> tuple[int, int, int]:
     """Offset, length and number of entries of the central directory."""
-    tail_start = max(0, source.size - _END.size - 0xFFFF)
-    tail = source.read(tail_start, source.size - tail_start)
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or at + _END.size > len(tail):
-        raise FormatError("zip: no end of the central directory")
-    _, disk, first_disk, here, count, length, start, comment = _END.unpack_from(tail, at)
-    if at + _END.size + comment != len(tail):
-        raise FormatError("zip: bytes behind the end")
-    end = tail_start + at
-    if end >= _LOCATOR.size and source.read(end - _LOCATOR.size, 4) == b"PK\x06\x07":
-        end, disk, first_disk, here, count, length, start = _end64(source, end - _LOCATOR.size)
-    if disk or first_disk or here != count or count > MAX_MEMBERS:
-        raise FormatError("zip: several parts, or too many members")
+    end, start, length, count = _end_record(source)
     if start + length != end or length < count * _CENTRAL.size:
         raise FormatError("zip: the central directory is not where it says")
     return start, length, count
 
 
+def _end_record(source: Source) -> tuple[int, int, int, int]:
+    """Where the central directory ends; its offset, length and number of entries as they are written."""
+    end, fields = _find_end(source)
+    _, disk, first_disk, here, count, length, start, _ = fields
+    if end >= _LOCATOR.size and source.read(end - _LOCATOR.size, 4) == b"PK\x06\x07":
+        end, disk, first_disk, here, count, length, start = _end64(source, end - _LOCATOR.size)
+    if disk or first_disk or here != count or count > MAX_MEMBERS:
+        raise FormatError("zip: several parts, or too many members")
+    return end, start, length, count
+
+
+def _find_end(source: Source) -> tuple[int, tuple[Any, ...]]:
+    """Offset and fields of the end record: at the very end, or before the archive's comment."""
+    for room in (_END.size, _END.size + 0xFFFF):
+        tail_start = max(0, source.size - room)
+        tail = source.read(tail_start, source.size - tail_start)
+        at = tail.rfind(b"PK\x05\x06")
+        if at >= 0 and at + _END.size <= len(tail):
+            fields = _END.unpack_from(tail, at)
+            if at + _END.size + fields[-1] != len(tail):
+                raise FormatError("zip: bytes behind the end")
+            return tail_start + at, fields
+    raise FormatError("zip: no end of the central directory")
+
+
 def _end64(source: Source, locator: int) -> tuple[int, ...]:
-    _, disk, end, disks = _LOCATOR.unpack(source.read(locator, _LOCATOR.size))
-    if disk or disks > 1 or end + _END64.size != locator:
+    _, disk, said, disks = _LOCATOR.unpack(source.read(locator, _LOCATOR.size))
+    end = locator - _END64.size
+    if disk or disks > 1 or not 0 <= said <= end:
         raise FormatError("zip: the zip64 end is not where it says")
     magic, length, _, _, disk, first_disk, here, count, size, start = _END64.unpack(
         source.read(end, _END64.size)
     )
     if magic != b"PK\x06\x06" or length != _END64.size - 12:
         raise FormatError("zip: malformed zip64 end")
+    # All offsets count from the beginning of the archive, wherever in the file that is.
+    if start + size != said:
+        raise FormatError("zip: the zip64 end is not where it says")
     return end, disk, first_disk, here, count, size, start
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from theta import _fs
 from theta.errors import BusyError, ThetaError
 from theta.git.index import Entry, read_entries
-from theta.porcelain import mend, settle, staging, worktree
+from theta.porcelain import install, mend, settle, staging, worktree
 from theta.porcelain.session import Session
 
 
@@ -76,9 +76,13 @@ def post_index_change(session: Session) -> list[str]:
     if session.repo.in_progress() or (session.repo.gitdir / "index.lock").exists():
         return []
     with contextlib.suppress(BusyError):
+        before = read_entries(session.repo.index_path)
         staging.sync(session)
+        install.clear_stores(session.repo)
         worktree.complete(session)
-        _fs.remove(flag)
+        # git may still hold an older index in memory and write that; its write calls this again.
+        if before == read_entries(session.repo.index_path):
+            _fs.remove(flag)
     return []
 
 

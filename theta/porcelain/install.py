@@ -5,6 +5,7 @@ All of it is local to the clone except ``.gitattributes``, and all of it can be 
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final
 from theta import _fs
 from theta.errors import UnsupportedRepositoryError
 from theta.git.repository import STORES, Repository
+from theta.store.packs import BLOB, object_id
 
 HOOKS: Final = (
     "pre-commit",
@@ -30,6 +32,7 @@ _MARK: Final = "# theta hook 1"
 CHAINED: Final = ".before-theta"
 STORE_ATTRIBUTES: Final = f"{STORES}/** -text -diff -merge -delta -filter linguist-generated"
 _LOCAL_ATTRIBUTES: Final = f"{STORES}/** -text -diff merge=theta -delta -filter"
+_MAX_STORED: Final = 16 << 20
 _PATTERN: Final = f"!/{STORES}/"
 
 
@@ -154,8 +157,9 @@ def ensure_sparse(repo: Repository) -> None:
         repo.git().run("config", scope, "core.sparseCheckout", "true")
         repo.git().run("config", scope, "core.sparseCheckoutCone", "false")
         changed = True
-    if changed or (repo.raw.workdir and (repo.worktree / STORES).exists()):
-        reapply(repo)
+    if changed and repo.index_path.exists():
+        repo.git().run("sparse-checkout", "reapply", check=False)
+    clear_stores(repo)
 
 
 def _refuse_cone_with_stores(repo: Repository) -> None:
@@ -167,10 +171,22 @@ def _refuse_cone_with_stores(repo: Repository) -> None:
         )
 
 
-def reapply(repo: Repository) -> None:
-    """Take files of ``.theta/`` that some command left in the worktree out of it."""
-    if repo.index_path.exists():
-        repo.git().run("sparse-checkout", "reapply", check=False)
+def clear_stores(repo: Repository) -> None:
+    """Take files of ``.theta/`` that some git command left in the worktree out of it.
+
+    Only files whose content is an object of the repository go, so nothing can be lost.
+    """
+    root = repo.worktree / STORES
+    if not root.is_dir() or root.is_symlink():
+        return
+    for directory, _, names in os.walk(root, topdown=False):
+        for name in names:
+            path = Path(directory) / name
+            if not path.is_symlink() and path.stat().st_size <= _MAX_STORED:
+                data = path.read_bytes()
+                if repo.has(object_id(BLOB, (data,), len(data)).hex()):
+                    _fs.remove(path)
+        _fs.remove_empty_dir(directory)
 
 
 def uninstall(repo: Repository) -> None:

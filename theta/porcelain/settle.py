@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from theta import _fs
 from theta.errors import MissingObjectsError
-from theta.porcelain import mend, staging, worktree
+from theta.porcelain import install, mend, staging, worktree
 from theta.porcelain.session import Session
 from theta.porcelain.worktree import State
 from theta.store.snapshot import Progress
@@ -19,6 +19,7 @@ def settle(session: Session, progress: Progress | None = None) -> list[str]:
     if not session.repo.in_progress():
         notes = mend_noted(session, None)
         staging.sync(session)
+    install.clear_stores(session.repo)
     missing = worktree.complete(session, progress=progress)
     notes += [f"{path}: objects are missing; 'theta restore {path}' completes it" for path in missing]
     _fs.remove(session.repo.private / "resync")
