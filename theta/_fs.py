@@ -17,9 +17,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from theta.errors import BusyError, DiskError, NoSpaceError, ThetaError, WouldOverwriteError
+
+TEMPORARY: Final = "tmp_theta_"
+"""How the names of temporaries begin; the id of the process that made them follows."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -120,7 +123,7 @@ class AtomicFile:
         directory = Path(temp_dir) if temp_dir is not None else self.path.parent
         _step("create", path)
         with translated(path):
-            self._fd, self._temp = tempfile.mkstemp(prefix="tmp_theta_", dir=directory)
+            self._fd, self._temp = tempfile.mkstemp(prefix=_own_prefix(), dir=directory)
 
     def write(self, data: Buffer) -> None:
         """Append ``data``."""
@@ -168,11 +171,11 @@ class AtomicFile:
 class AppendFile:
     """A new temporary file that is written from front to back and patched (the pack writer)."""
 
-    def __init__(self, directory: str | Path, prefix: str) -> None:
+    def __init__(self, directory: str | Path) -> None:
         _step("create", directory)
         with translated(directory):
             os.makedirs(directory, exist_ok=True)
-            self.fd, name = tempfile.mkstemp(prefix=prefix, dir=directory)
+            self.fd, name = tempfile.mkstemp(prefix=_own_prefix(), dir=directory)
         self.path = Path(name)
         self.size = 0
 
@@ -213,6 +216,10 @@ class AppendFile:
             self.fd = -1
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
+
+
+def _own_prefix() -> str:
+    return f"{TEMPORARY}{os.getpid()}_"
 
 
 def current_umask() -> int:

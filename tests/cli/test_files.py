@@ -197,11 +197,8 @@ def limited(repo: Repo, size: int, *args: str) -> Done:
     )
 
 
-def commit_all(repo: Repo) -> list[str]:
-    return ["commit", "-a", "-m", "two"]
 
-
-@pytest.mark.parametrize("size", [0, 1000, 60_000, 200_000])
+@pytest.mark.parametrize("size", [0, 60_000])
 @pytest.mark.parametrize("args", [["add", "m.safetensors"], ["commit", "-a", "-m", "two"]], ids=" ".join)
 def test_no_space_to_store(tracked: Repo, args: list[str], size: int) -> None:
     model(tracked)
@@ -219,7 +216,7 @@ def test_no_space_to_store(tracked: Repo, args: list[str], size: int) -> None:
     assert tracked.theta("status", "--short").stdout in ("", "M  m.safetensors\n")
 
 
-@pytest.mark.parametrize("size", [0, 1000, 60_000, 200_000])
+@pytest.mark.parametrize("size", [0, 60_000])
 @pytest.mark.parametrize("old", ["gone", "other"])
 def test_no_space_to_restore(tracked: Repo, size: int, old: str) -> None:
     path = model(tracked)

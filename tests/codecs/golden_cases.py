@@ -21,7 +21,7 @@ from theta.codecs.base import Encoded, Range, Target, Tensor
 from theta.codecs.chooser import encode_dense
 
 FOLDER = Path(__file__).parent.parent / "golden" / "codecs"
-LIMIT = 2048
+LIMIT = 4096
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def _pairs() -> Iterator[tuple[str, str, Tensor, Tensor | None]]:
     for dtype in ("bf16", "f32", "i64", "f8_e4m3", "bool"):
         yield "dense", f"dense-{dtype}", any_bits(dtype, (20, 16)), None
     yield "dense", "dense-weights", weights("bf16", (40, 64)), None
+    yield "dense", "dense-rans", from_values(to_values(weights("bf16", (40, 64))), "f32"), None
     for dtype in ("bf16", "f16", "f32", "f64"):
         base = weights(dtype, (40, 48))
         yield "delta", f"delta-{dtype}", nudged(base, 5e-4), base

@@ -17,7 +17,7 @@ import pytest
 from tests.formats.helpers import mutate, rebuild, scanned, survives
 from theta.dtypes import numpy_dtype
 from theta.errors import FormatError
-from theta.formats import scan, scan_or_opaque, torch_legacy, torch_zip
+from theta.formats import scan, scan_or_opaque, torch_dcp, torch_legacy, torch_zip
 from theta.formats.derived import prove
 from theta.formats.layout import BytesSource, Layout, View
 
@@ -122,6 +122,36 @@ def test_legacy() -> None:
     changed = rebuild(layout, data, {"base": struct.pack("<6f", *range(6))})
     again = scanned(changed, "torch-legacy")
     assert array(again, changed, "transposed").tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_distributed_checkpoints_are_zips_in_a_row() -> None:
+    first, second = load("distributed", 1), load("distributed", 2)
+    layout = scanned(first, "torch-distributed")
+    assert [(t.name, t.dtype, t.shape) for t in layout.tensors] == [
+        ("1", "f32", (3, 4)),
+        ("2", "f32", (3,)),
+        ("3", "i64", (5,)),
+    ]
+    assert array(scanned(second, "torch-distributed"), second, "3").tolist() == [0, 2, 4, 6, 8]
+    assert first != second
+    assert rebuild(layout, first, extents(scanned(second, "torch-distributed"), second)) == second
+
+
+def test_zips_in_a_row_of_which_one_is_damaged_are_opaque() -> None:
+    data = load("distributed")
+    starts = [at for at in range(len(data)) if data[at : at + 10] == b"PK\x03\x04\0\0\x08\x08\0\0"]
+    for damaged in (
+        data[1:],
+        data[:-1],
+        data[:1240] + b"x" + data[1240:],
+        data[: starts[1]] + data[starts[1] + 1 :],
+    ):
+        layout, _ = scan_or_opaque(BytesSource(damaged))
+        assert layout.format == "opaque"
+    two = archive({"a": tensor("0")}) + archive({"b": tensor("0"), "c": tensor("0", (2, 2), (1, 2))})
+    layout = scanned(two, "torch-distributed")
+    assert [t.name for t in layout.tensors] == ["0.a", "1.b"]
+    assert layout.views == (View("1.c", "1.b", "f32", (2, 2), (1, 2)),)
 
 
 # Files made by hand.
@@ -409,6 +439,7 @@ def run_mutations(count: int, seed: int) -> int:
         ),
         (load("tensor"), torch_zip.scan),
         (legacy({"a": tensor("0")}), torch_legacy.scan),
+        (load("distributed"), torch_dcp.scan),
     ]
     tokens = [
         b"(",

@@ -32,7 +32,7 @@ ATTRIBUTES: Final = (
     ".theta/** -text -diff -merge -delta -filter linguist-generated\n"
 )
 KINDS: Final = ("<f4", "<f2", "<i8", "|u1")
-SHAPES: Final = ((4,), (2, 3), (1,), (), (0, 4), (5, 2))
+SHAPES: Final = ((4,), (2, 3), (1,), (), (0, 4), (5, 2), (40, 30))
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class File:
     tensors: Mapping[str, Tensor]
     metadata: tuple[tuple[str, str], ...] = ()
     store: str = ""
+    manifest: Manifest | None = field(default=None, compare=False, repr=False)
 
 
 World = dict[str, File]
@@ -225,7 +226,8 @@ class History:
         for key, file in world.items():
             store = before[key].store if key in before else f"{file.path.replace('/', '%2F')}"
             named[key] = replace(file, store=store)
-            manifests[file.path] = self._store(pack, named[key])
+            manifests[file.path] = self._store(pack, named[key], before.get(key))
+            named[key] = replace(named[key], manifest=manifests[file.path])
         entries = {".gitattributes": (self._attributes, MODE_BLOB)}
         for path, manifest in manifests.items():
             entries[path] = (pack.blob(manifest.data, text=True), MODE_BLOB)
@@ -234,12 +236,13 @@ class History:
             entries[STORES] = (stores, MODE_TREE)
         return self._commit(_tree(pack, entries), parents), named
 
-    def _store(self, pack: PackWriter, file: File) -> Manifest:
+    def _store(self, pack: PackWriter, file: File, before: File | None) -> Manifest:
         arrays = {n: np.frombuffer(raw, kind).reshape(shape) for n, (kind, shape, raw) in file.tensors.items()}
         make_model(self._scratch, arrays, dict(file.metadata) if file.metadata else None)
         source = BytesSource(self._scratch.read_bytes())
         found = snapshot.scan(source, None, None)
-        return Snapshot(self.session.objects, pack, []).store(source, found, file.store, None).manifest
+        bases = [before.manifest] if before and before.manifest else []
+        return Snapshot(self.session.objects, pack, bases).store(source, found, file.store, None).manifest
 
     def _commit(self, tree: str, parents: list[str]) -> str:
         who = pygit2.Signature("Ada Tester", "ada@example.com", 1112911993, 0)

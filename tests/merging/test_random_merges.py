@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -32,6 +33,7 @@ from theta.merging.strategies import Policy, Strategy
 from theta.porcelain.merging import merge_trees
 from theta.store import manifest as manifests
 from theta.store.manifest import Manifest
+from theta.store.packs import PackWriter
 from theta.store.restore import Restorer
 
 BATCH = 50
@@ -47,19 +49,30 @@ class Case:
     commits: tuple[str, str, str]
 
 
-def cases(history: History, seeds: Iterator[int] | range) -> list[Case]:
-    """A merge for each seed, all in one pack."""
-    pack = history.session.objects.writer()
+def cases(history: History, seeds: range) -> list[Case]:
+    """A merge for each seed; all in two packs, since the sides are coded against the base."""
+    dices = {seed: Dice(random.Random(seed)) for seed in seeds}
+    roots = {}
+    with packed(history) as pack:
+        for seed, dice in dices.items():
+            roots[seed] = history.commit(pack, base_world(dice), [], {})
     found = []
-    for seed in seeds:
-        dice = Dice(random.Random(seed))
-        root, base = history.commit(pack, base_world(dice), [], {})
-        one, ours = history.commit(pack, edited(dice, base, "ours"), [root], base)
-        two, theirs = history.commit(pack, edited(dice, base, "theirs"), [root], base)
-        found.append(Case(seed, (base, ours, theirs), (root, one, two)))
+    with packed(history) as pack:
+        for seed, dice in dices.items():
+            root, base = roots[seed]
+            one, ours = history.commit(pack, edited(dice, base, "ours"), [root], base)
+            two, theirs = history.commit(pack, edited(dice, base, "theirs"), [root], base)
+            found.append(Case(seed, (base, ours, theirs), (root, one, two)))
+    return found
+
+
+@contextlib.contextmanager
+def packed(history: History) -> Iterator[PackWriter]:
+    """A pack for what is written inside."""
+    pack = history.session.objects.writer()
+    yield pack
     pack.finish()
     history.session.objects.refresh()
-    return found
 
 
 # -- what a tree holds, read without the code that wrote it ---------------------------------

@@ -36,6 +36,15 @@ def test_eigenvalues(size: int) -> None:
     np.testing.assert_allclose(vectors @ np.diag(values) @ vectors.T, a, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 50])
+def test_largest_eigenvalues(size: int) -> None:
+    a = matrix(size, size)
+    a = a @ a.T
+    expected = np.linalg.eigvalsh(a)[::-1][:20]
+    np.testing.assert_allclose(kernels.largest_eigenvalues(a, 20), expected, atol=1e-12 * np.trace(a))
+    assert not kernels.largest_eigenvalues(np.zeros((size, size)), 3).any()
+
+
 def test_weighted_least_squares() -> None:
     d, w, v = matrix(6, 40), matrix(6, 40, 1) ** 2 + 0.1, matrix(40, 3, 2)
     found = kernels.weighted_rows(d, w, v)

@@ -113,14 +113,18 @@ def _cluster(counts: Counts, initial: NDArray[np.int64], rounds: int) -> tuple[N
     return labels, fixed + _table_bits(sums, labels)
 
 
-def _initial(counts: Counts, clusters: int) -> NDArray[np.int64]:
-    """Contexts in the order of their mean token, cut into groups of equal weight."""
+def _heaps(counts: Counts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Contexts in the order of their mean token, and the weight before each of them."""
     weights = counts.sum(axis=1, dtype=np.int64)
-    means = (counts * np.arange(counts.shape[1])).sum(axis=1) / weights
+    means = counts @ np.arange(counts.shape[1], dtype=np.uint32) / weights
     order = np.argsort(means, kind="stable")
-    before = np.cumsum(weights[order]) - weights[order]
-    labels = np.empty(weights.size, np.int64)
-    labels[order] = before * clusters // max(int(weights.sum()), 1)
+    return order, np.cumsum(weights[order]) - weights[order]
+
+
+def _initial(order: NDArray[np.int64], before: NDArray[np.int64], clusters: int) -> NDArray[np.int64]:
+    """The contexts cut, in their order, into groups of about equal weight."""
+    labels = np.empty(order.size, np.int64)
+    labels[order] = before * clusters // (int(before[-1]) + 1)
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
@@ -138,7 +142,7 @@ def _frequencies(sums: NDArray[np.int64]) -> Counts:
 def estimate(counts: Counts) -> float:
     """About the bits that values with these counts will cost, raw bits apart."""
     counts = counts[counts.any(axis=1)]
-    return _cluster(counts, _initial(counts, _MORE_CLUSTERS[0]), 1)[1]
+    return _cluster(counts, _initial(*_heaps(counts), _MORE_CLUSTERS[0]), 1)[1]
 
 
 def plan(counts: Counts) -> Plan:
@@ -148,9 +152,10 @@ def plan(counts: Counts) -> Plan:
     occurring = np.flatnonzero(counts.any(axis=1))
     counts = np.ascontiguousarray(counts[occurring])
     best, bits = np.zeros(occurring.size, np.int64), float("inf")
+    heaps = _heaps(counts)
     for trials in (_MORE_CLUSTERS, _FEWER_CLUSTERS):
         for trial in trials:
-            labels, found = _cluster(counts, _initial(counts, trial), _ROUNDS)
+            labels, found = _cluster(counts, _initial(*heaps, trial), _ROUNDS)
             if found >= bits:
                 break
             best, bits = labels, found
@@ -170,12 +175,13 @@ def encode(tokenised: Tokenised, contexts: Contexts, chosen: Plan) -> bytes:
     states, words = rans.encode(t.tokens, lookup[contexts], table)
     used = (table.shape[1] - (table[:, ::-1] > 0).argmax(axis=1)).astype("<u2")
     listed = np.concatenate([row[:count] for row, count in zip(table, used, strict=True)]).astype("<u2")
+    halves = np.ascontiguousarray(listed.view(np.uint8).reshape(-1, 2).T)
     labels = chosen.labels.astype(np.uint8) if table.shape[0] > 1 else np.empty(0, np.uint8)
     return b"".join(
         (
             _HEAD.pack(t.s, t.m, table.shape[0], words.size, *states.tolist()),
-            planes.encode_section([labels, used.view(np.uint8)]),
-            planes.encode_section(list(np.ascontiguousarray(listed.view(np.uint8).reshape(-1, 2).T))),
+            planes.encode_section([labels, used.view(np.uint8)], inner=True),
+            planes.encode_section(list(halves), inner=True),
             words.astype("<u2").tobytes(),
             rans.write_raw(t.values, t.tokens, t.s, t.m, t.raw_bits).tobytes(),
         )
@@ -188,11 +194,11 @@ def _read_tables(
     """The position behind the tables, the cluster of each context, the frequencies."""
     labels = np.zeros(occurring if clusters > 1 else 0, np.uint8)
     used = np.empty(clusters, "<u2")
-    position = planes.decode_section(blob, position, [labels, used.view(np.uint8)])
+    position = planes.decode_section(blob, position, [labels, used.view(np.uint8)], inner=True)
     if int(used.max()) > alphabet or (labels.size and int(labels.max()) >= clusters):
         raise CodecError("the tables of an encoded chunk are damaged")
     halves = np.empty((2, int(used.sum(dtype=np.int64))), np.uint8)
-    position = planes.decode_section(blob, position, list(halves))
+    position = planes.decode_section(blob, position, list(halves), inner=True)
     listed = halves[0].astype(np.uint32) | (halves[1].astype(np.uint32) << np.uint32(8))
     table = np.zeros((clusters, alphabet), np.uint32)
     table[np.arange(alphabet) < used[:, None]] = listed

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _SMALLEST_SIDE: Final = 32
 _SAMPLE_SIDE: Final = 192
 _LARGEST_RANK: Final = 136
+_LARGEST_PART: Final = 48
 _WEIGHTED_COST: Final = 5e10
 _BITS: Final = {"f16": (13, 16), "bf16": (12, 13, 14), "f32": (22, 28)}
 _PART_DTYPES: Final = ("f16", "bf16")
@@ -84,8 +85,8 @@ def _shares_by_chance(rows: int, columns: int) -> Matrix:
 def look(new: Tensor, base: Tensor) -> Spectrum | None:
     """What a spread sample says of the difference; None if factors are not worth a search.
 
-    A direction is worth ``log2`` of the energy before over after, halved, in bits a word, and
-    costs its numbers in both factors.
+    A word costs half the ``log2`` of its energy over that of rounding; a direction lowers the
+    energy, and costs its numbers in both factors.
     """
     target = Target(new.dtype, new.shape)
     sides = [
@@ -94,6 +95,8 @@ def look(new: Tensor, base: Tensor) -> Spectrum | None:
     ]
     new, base = _part(new, *sides), _part(base, *sides)
     d, noise = _difference(new, base).reshape(new.shape), float((_ulps(new) ** 2).sum()) / 12
+    # Row by row, as delta/1 would: a few busy rows are of low rank too, but need no factors.
+    before = 0.5 * float(np.log2(1 + (d**2).sum(axis=1) / (noise / d.shape[0])).mean())
     d = d if d.shape[0] >= d.shape[1] else np.ascontiguousarray(d.T)
     energies = _energies(d)
     total = float((d**2).sum())
@@ -103,10 +106,13 @@ def look(new: Tensor, base: Tensor) -> Spectrum | None:
     floor = noise * (1 - k / d.shape[0]) * np.maximum(1 - k / d.shape[1], 0) + 1e-12 * total
     bits = np.where(left <= 1.5 * floor, _WHOLE_BITS, _PART_BITS)
     numbers = k * (target.rows + target.row_words) / target.words
-    # Of noise, too, the first directions of a small sample hold much; those of a large matrix do not.
+    # The first directions of noise, too, hold much in a small sample and little in a large matrix.
     by_chance = _shares_by_chance(*d.shape)[: k.size]
     beyond = np.clip((1 - left / max(total, 1e-300) - by_chance) / (1 - by_chance + 1e-9), 0, 1)
-    gain = 0.5 * np.log2((total + noise) / (total * (1 - beyond) + noise)) - numbers * bits
+    in_whole = np.interp(k * d.shape[1] / min(target.rows, target.row_words), k, by_chance, left=0.0)
+    after = total * (1 - beyond) * (1 - in_whole)
+    gain = before - 0.5 * np.log2(1 + after / noise) - numbers * bits
+    gain[(k > _LARGEST_PART) & (left > 1.5 * floor)] = -np.inf
     rank = int(gain.argmax())
     is_whole = bool(left[rank] <= 1.5 * floor[rank])
     usable = is_whole or new.dtype in _PART_DTYPES

@@ -40,17 +40,24 @@ class _Head:
 
 
 def detect(source: Source) -> bool:
-    """Whether the file begins with a map that is not empty and whose first key is a short text."""
+    """Whether the file begins with a map that is not empty and whose first key is a short printable text."""
     if source.size < 8:
         return False
-    head = source.read(0, 6)
+    head = source.read(0, 5)
     if 0x81 <= head[0] <= 0x8F:
-        key = head[1]
+        at = 1
     elif head[0] == 0xDE and head[1:3] != b"\0\0":
-        key = head[3]
+        at = 3
     else:
         return False
-    return 0xA1 <= key <= 0xBF or key == 0xD9
+    short = 0xA1 <= head[at] <= 0xBF
+    if not short and head[at] != 0xD9:
+        return False
+    length, start = (head[at] & 0x1F, at + 1) if short else (head[at + 1], at + 2)
+    try:
+        return source.read(start, min(length, source.size - start)).decode().isprintable()
+    except UnicodeDecodeError:
+        return False
 
 
 def scan(source: Source) -> Layout:

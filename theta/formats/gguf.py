@@ -7,11 +7,14 @@ quantised tensor is bytes, its last dimension the bytes of one row, as in the ``
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from theta.errors import FormatError
 from theta.formats.cursor import Cursor
-from theta.formats.layout import MAX_SIZE, Layout, Source, Tensor, clip
+from theta.formats.layout import MAX_SIZE, Layout, Source, Tensor, TensorSpec, clip, nbytes
+from theta.formats.plan import Builder, Plan
 
 NAME: Final = "gguf"
 MAGIC: Final = b"GGUF"
@@ -174,3 +177,43 @@ def _skip_array(cursor: Cursor, depth: int) -> None:
         raise FormatError(f"gguf: an array of {count} values in {cursor.remaining} bytes")
     for _ in range(count):
         _skip_value(cursor, kind, depth)
+
+
+def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str] | None = None) -> Plan:
+    """Lay a new file of version 3 out, its tensors in the order of ``specs``, ``metadata`` as texts.
+
+    ``FormatError`` for dtypes that ggml has no plain type for; quantised ones are never written.
+    """
+    types = {dtype: kind for kind, dtype in _PLAIN.items()}
+    pairs = {"general.architecture": "unknown"} | dict(sorted((metadata or {}).items()))
+    head = bytearray(MAGIC + struct.pack("<IQQ", 3, len(specs), len(pairs)))
+    for key, value in pairs.items():
+        head += _packed(key, MAX_KEY) + struct.pack("<I", _TEXT) + _packed(value, MAX_SIZE)
+    offset = 0
+    for spec in specs:
+        if spec.dtype not in types or len(spec.shape) > 4:
+            raise FormatError(
+                f"gguf cannot hold {spec.dtype} of {len(spec.shape)} dimensions: {clip(spec.name)}"
+            )
+        length = nbytes(spec.name, spec.dtype, spec.shape)
+        head += _packed(spec.name, MAX_NAME) + struct.pack("<I", len(spec.shape))
+        head += struct.pack(f"<{len(spec.shape)}Q", *reversed(spec.shape))
+        head += struct.pack("<IQ", types[spec.dtype], offset)
+        offset += length + -length % 32
+    builder = Builder()
+    builder.literal(bytes(head))
+    for spec in specs:
+        builder.literal(bytes(-builder.size % 32))
+        builder.tensor(spec)
+    builder.literal(bytes(-builder.size % 32))
+    return builder.plan(NAME)
+
+
+def _packed(text: str, limit: int) -> bytes:
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError as error:
+        raise FormatError("gguf: a name or a value is not valid unicode") from error
+    if (not raw and limit == MAX_KEY) or len(raw) > limit:
+        raise FormatError("gguf: a key or a name is empty, or too long")
+    return struct.pack("<Q", len(raw)) + raw

@@ -42,6 +42,9 @@ _DTYPES: Final = {
 }
 
 
+_CODES: Final = {dtype: ("|" if code.endswith("1") else "<") + code for code, dtype in _DTYPES.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Array:
     """What a header says: how the bytes from ``data`` on are to be read.
@@ -104,6 +107,16 @@ def read_header(source: Source, start: int, size: int) -> Array:
             f"npy: the header asks for {array.length} bytes, there are {start + size - array.data}"
         )
     return array
+
+
+def header(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
+    """What numpy writes before the values: magic and header, padded to 64 bytes; ``bytes`` as ``uint8``."""
+    code = _CODES.get("u8" if dtype == "bytes" else dtype)
+    if code is None:
+        raise FormatError(f"npy: numpy has no {dtype} (tensor {clip(name)})")
+    text = f"{{'descr': '{code}', 'fortran_order': False, 'shape': {shape!r}, }}"
+    text += " " * (-(10 + len(text) + 1) % 64) + "\n"
+    return MAGIC + b"\x01\x00" + len(text).to_bytes(2, "little") + text.encode("latin-1")
 
 
 def _parse(text: str, data: int) -> Array:

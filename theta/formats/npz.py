@@ -6,11 +6,14 @@ file is kept verbatim, because theta could not write the same deflate stream aga
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from theta.errors import FormatError
 from theta.formats import npy, zipped
-from theta.formats.layout import Derived, Layout, Source, Tensor, View, clip
+from theta.formats.layout import Derived, Layout, Source, Tensor, TensorSpec, View, clip
+from theta.formats.plan import Plan
+from theta.formats.zip_writer import ZipBuilder
 
 NAME: Final = "npz"
 
@@ -43,3 +46,14 @@ def scan(source: Source) -> Layout:
         views.extend(array.views(name))
         derived.extend(member.derived())
     return Layout(NAME, source.size, tuple(tensors), tuple(derived), tuple(views))
+
+
+def plan(specs: Sequence[TensorSpec]) -> Plan:
+    """Lay a new file out, its arrays in the order of ``specs``.
+
+    ``FormatError`` for dtypes that numpy does not have and for names that no zip can hold.
+    """
+    archive = ZipBuilder()
+    for spec in specs:
+        archive.member(f"{spec.name}.npy", npy.header(spec.name, spec.dtype, spec.shape), spec)
+    return archive.finish().plan(NAME)

@@ -105,7 +105,7 @@ class Machine(Cursor):
     def run(self) -> object:
         """Read until STOP; the object on top of the stack."""
         while True:
-            code = self.take(1)[0]
+            code = self._byte()
             if code == 0x2E:
                 return self._pop()
             handler = _HANDLERS.get(code)
@@ -115,6 +115,14 @@ class Machine(Cursor):
             handler(self)
 
     # Reading.
+
+    def _byte(self) -> int:
+        """The next byte as a number."""
+        at = self._at
+        if at >= len(self._buffer):
+            return self.take(1)[0]
+        self._at = at + 1
+        return self._buffer[at]
 
     def _spend(self, cost: int) -> None:
         self._budget -= cost
@@ -344,7 +352,7 @@ _HANDLERS: Final[dict[int, Callable[[Machine], object]]] = {
     0x89: lambda m: m._push(False),
     0x80: lambda m: m.take(1),
     0x95: lambda m: m.take(8),
-    ord("K"): lambda m: m._push(m.number(1)),
+    ord("K"): lambda m: m._push(m._byte()),
     ord("M"): lambda m: m._push(m.number(2)),
     ord("J"): _signed,
     0x8A: lambda m: m._long(1),
@@ -396,10 +404,10 @@ _HANDLERS: Final[dict[int, Callable[[Machine], object]]] = {
     ord("s"): Machine._set_one,
     ord("u"): lambda m: m._update(m._pop_mark()),
     ord("g"): lambda m: m._memo_line(m._get),
-    ord("h"): lambda m: m._get(m.number(1)),
+    ord("h"): lambda m: m._get(m._byte()),
     ord("j"): lambda m: m._get(m.number(4)),
     ord("p"): lambda m: m._memo_line(m._put),
-    ord("q"): lambda m: m._put(m.number(1)),
+    ord("q"): lambda m: m._put(m._byte()),
     ord("r"): lambda m: m._put(m.number(4)),
     0x94: lambda m: m._put(len(m._memo)),
 }

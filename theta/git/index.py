@@ -59,7 +59,7 @@ class IndexEdit:
         self._lock = Path(f"{path}.lock")
         _take(self._lock, _LOCK_TRIES if patient else 1)
         _fs.make_dirs(scratch)
-        self._copy = scratch / f"index.{os.getpid()}"
+        self._copy = scratch / f"{_fs.TEMPORARY}{os.getpid()}_index"
         try:
             self._old_seconds = self._load()
         except BaseException:

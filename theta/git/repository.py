@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from theta.errors import (
     UnsupportedRepositoryError,
     UntrustedOwnerError,
 )
+from theta.git import processes
 from theta.git.run import DEFER, Git
 
 pygit2.settings.enable_fsync_gitdir(True)
@@ -34,7 +35,7 @@ class Repository:
 
     def __init__(self, raw: pygit2.Repository) -> None:
         self.raw = raw
-        self.on_child: Callable[[int], None] | None = None
+        self.token = ""
         self.gitdir = Path(raw.path)
         self.commondir = _common_dir(self.gitdir)
         self.is_bare = raw.is_bare
@@ -83,7 +84,8 @@ class Repository:
     def git(self, *, index: Path | None = None, extra: Mapping[str, str] = DEFER) -> Git:
         """A runner in the worktree; by default theta's filter and hooks keep out of the way."""
         cwd = Path(self.raw.workdir) if self.raw.workdir else self.gitdir
-        return Git(cwd, index_file=index, extra=extra, on_start=self.on_child)
+        marks = {processes.TOKEN: self.token} if self.token else {}
+        return Git(cwd, index_file=index, extra={**extra, **marks})
 
     # -- revisions -------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,14 +47,12 @@ class Result:
 class Git:
     """Runs git in one directory.
 
-    ``index_file`` points git at another index; ``extra`` are environment variables;
-    ``on_start`` is told the process id of each child (the journal wants it).
+    ``index_file`` points git at another index; ``extra`` are environment variables.
     """
 
     cwd: Path
     index_file: Path | None = None
     extra: Mapping[str, str] | None = None
-    on_start: Callable[[int], None] | None = None
 
     def in_directory(self, cwd: Path) -> Git:
         """The same runner in another directory (git resolves path arguments from there)."""
@@ -86,14 +84,11 @@ class Git:
         self, args: Sequence[str], environment: dict[str, str], stdin: int | None, output: int | None
     ) -> subprocess.Popen[bytes]:
         try:
-            child = subprocess.Popen(
+            return subprocess.Popen(
                 ["git", *args], cwd=self.cwd, env=environment, stdin=stdin, stdout=output, stderr=output
             )
         except FileNotFoundError as error:
             raise NotFoundError("git is not installed", hint="install git 2.38 or newer") from error
-        if self.on_start is not None:
-            self.on_start(child.pid)
-        return child
 
     def lines(self, *args: str, stdin: bytes | None = None) -> list[str]:
         """The NUL-separated fields that ``git ARGS -z`` prints."""

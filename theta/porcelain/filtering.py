@@ -89,7 +89,7 @@ class Filter:
         finally:
             pack.abort()
         held.hold(session.repo, oid, tree, written)
-        held.sweep(session.repo, oid)
+        held.sweep(session.repo)
         return stored.manifest
 
     @contextlib.contextmanager
@@ -183,7 +183,7 @@ class Spool:
         return end <= self._file.size and self._file.read(self._size, len(packet)) == packet
 
     def _start_copy(self) -> None:
-        self._copy = _fs.AppendFile(self._scratch, "tmp_theta_clean_")
+        self._copy = _fs.AppendFile(self._scratch)
         self._stack.callback(self._copy.discard)
         for start in range(0, self._size, 1 << 20):
             assert self._file is not None

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ import pygit2
 
 from theta import _fs
 from theta.errors import BusyError, ManifestError
+from theta.git import processes
 from theta.git.attributes import tracked_entries
 from theta.git.index import Entry, IndexEdit
 from theta.git.repository import Repository
@@ -103,59 +105,58 @@ class Session:
         journal = self.repo.shared / "journal"
         try:
             heal(self.repo, journal)
-            self._note(journal, None)
-            self.repo.on_child = lambda pid: self._note(journal, pid)
+            self.repo.token = uuid.uuid4().hex
+            body = json.dumps({"token": self.repo.token, "started": time.time()})
+            _fs.write_atomic(journal, body.encode(), durable=False)
             yield
             _fs.remove(journal)
         except Exception:
             _fs.remove(journal)
             raise
         finally:
-            self.repo.on_child = None
+            self.repo.token = ""
             lock.release()
-
-    def _note(self, journal: Path, child: int | None) -> None:
-        body = json.dumps({"pid": os.getpid(), "child": child, "started": time.time()})
-        _fs.write_atomic(journal, body.encode(), durable=False)
 
 
 def heal(repo: Repository, journal: Path) -> None:
-    """Clear what a killed theta left: git's lock files, index copies, half-written packs.
+    """Clear what a killed theta left: git's lock files, index copies, temporaries.
 
     Runs under theta's lock, so the theta that wrote the journal is dead; a git that it had
     started may still run, and is waited for.
     """
+    for place in (repo.private, repo.shared, repo.private / "tmp", repo.commondir / "objects" / "pack"):
+        _remove_temporaries(place)
+    for place in (repo.commondir / "hooks", repo.commondir / "info", repo.gitdir / "info"):
+        _remove_temporaries(place)
+    if repo.raw.workdir:
+        _remove_temporaries(repo.worktree)
     try:
         note = json.loads(journal.read_bytes())
-        child, started = note["child"], float(note["started"])
+        token, started = str(note["token"]), float(note["started"])
     except (OSError, ValueError, KeyError, TypeError):
         return
-    _wait_for(child)
+    _wait_for(token)
     for name in ("index.lock", "HEAD.lock", "ORIG_HEAD.lock"):
         _remove_stale(repo.gitdir / name, started)
     for stale in (repo.commondir / "refs").rglob("*.lock"):
         _remove_stale(stale, started)
-    for pattern in ("tmp_pack_theta_*", "tmp_idx_theta_*"):
-        for stale in (repo.commondir / "objects" / "pack").glob(pattern):
-            _fs.remove(stale)
-    for stale in (repo.private / "tmp").glob("*"):
-        _fs.remove(stale)
     _fs.remove(journal)
 
 
-def _wait_for(child: int | None, seconds: float = 10.0) -> None:
+def _remove_temporaries(place: Path) -> None:
+    """Remove the temporaries of dead processes: their names tell whose they were."""
+    for path in place.glob(f"{_fs.TEMPORARY}*"):
+        pid = path.name.removeprefix(_fs.TEMPORARY).partition("_")[0]
+        if pid.isdigit() and not processes.exists(int(pid)) and path.is_file():
+            _fs.remove(path)
+
+
+def _wait_for(token: str, seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
-    while child and _is_git(child):
+    while children := processes.children_of(token):
         if time.monotonic() > deadline:
-            raise BusyError(f"git (process {child}) of an earlier theta command is still running")
+            raise BusyError(f"git (process {children[0]}) of an earlier theta command is still running")
         time.sleep(0.05)
-
-
-def _is_git(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        state = Path(f"/proc/{pid}/stat").read_text()
-        return "(git" in state and ") Z" not in state
-    return False
 
 
 def _remove_stale(lock: Path, started: float) -> None:

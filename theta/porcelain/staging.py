@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from theta.errors import ManifestError
 from theta.git.index import Entry, Staged
@@ -16,6 +17,8 @@ from theta.store.manifest import Manifest, blob_id
 from theta.store.packs import PackWriter
 from theta.store.snapshot import Progress, Snapshot, Stored
 from theta.store.source import FileSource, Identity
+
+_STORE_BYTES: Final = 180
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,11 @@ def known_stores(session: Session, staged: dict[str, Entry]) -> dict[str, Manife
 
 def store_name(path: str, taken: set[str]) -> str:
     """The name of the store of a new checkpoint: its path, made one part, and not in ``taken``."""
-    base = path.replace("%", "%25").replace("/", "%2F").lstrip("@. ").rstrip(". ")[-180:] or "checkpoint"
-    base = "".join(c if c.isprintable() else "_" for c in base).lstrip("%@. ") or "checkpoint"
+    base = path.replace("%", "%25").replace("/", "%2F")
+    base = (
+        "".join(c if c.isprintable() else "_" for c in base).encode()[-_STORE_BYTES:].decode(errors="ignore")
+    )
+    base = base.lstrip("%@. ").rstrip(". ") or "checkpoint"
     name, number = base, 2
     while name.lower() in {other.lower() for other in taken}:
         name, number = f"{base}~{number}", number + 1

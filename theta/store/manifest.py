@@ -20,10 +20,11 @@ from theta.store.names import escape_line, unescape_line
 VERSION: Final = 1
 MAGIC: Final = b"theta checkpoint "
 MAX_BYTES: Final = 8 << 20
+MAX_STORE: Final = 200
 _OID: Final = r"[0-9a-f]{40}"
 _VALUE: Final = re.compile(rf"    ([a-z0-9_]+) \[([0-9, ]*)\] sha256:([0-9a-f]{{64}}) ({_OID})")
 _SHAPE: Final = re.compile(r"((0|[1-9][0-9]{0,17})(, (0|[1-9][0-9]{0,17})){0,63})?")
-_STORE: Final = re.compile(r"[^/\x00-\x1f\x7f@%][^/\x00-\x1f\x7f]{0,200}")
+_STORE: Final = re.compile(r"[^/\x00-\x1f\x7f@%][^/\x00-\x1f\x7f]{0,199}")
 _MARKERS: Final = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
 
 
@@ -136,7 +137,12 @@ def _parse_lines(lines: list[str]) -> Manifest:
     )
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", container):
         raise ManifestError(f"bad format name {container[:80]!r}")
-    if not _STORE.fullmatch(store) or store.strip(". ") != store or store.lower() == ".git":
+    if (
+        not _STORE.fullmatch(store)
+        or len(store.encode()) > MAX_STORE
+        or store.strip(". ") != store
+        or store.lower() == ".git"
+    ):
         raise ManifestError(f"bad store name {store[:80]!r}")
     if not re.fullmatch(_OID, skeleton):
         raise ManifestError("bad skeleton id")
@@ -145,7 +151,7 @@ def _parse_lines(lines: list[str]) -> Manifest:
 
 def _check_version(first: str) -> None:
     version = first.removeprefix(MAGIC.decode())
-    if not version.isascii() or not version.isdigit():
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
         raise ManifestError(f"bad first line of a manifest: {first[:80]!r}")
     if int(version) > VERSION:
         raise NewerFormatError(

@@ -9,7 +9,7 @@ import hashlib
 import re
 from typing import Final
 
-MAX_PART: Final = 200
+MAX_PART: Final = 180
 MAX_PARTS: Final = 64
 MAX_PATH: Final = 1024
 _KEEP: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=,()[]{}!#&;^~$ ")

@@ -90,6 +90,7 @@ class Objects:
         known = self._loaded() if self._packs is not None else {}
         for path in self.directory.glob("*.idx"):
             if path not in known:
-                with contextlib.suppress(FileNotFoundError):
+                # Packs that cannot be read here (an older index, damage) are left to libgit2.
+                with contextlib.suppress(OSError, CorruptError):
                     known[path] = Pack(path)
         self._packs = known

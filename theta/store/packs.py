@@ -50,7 +50,7 @@ class PackWriter:
         directory: ``objects/pack`` of the repository.
         known: says whether an object (hex id) need not be written again.
 
-    The temporary is called ``tmp_pack_*``, which ``git prune`` removes if theta is killed.
+    The temporary is called ``tmp_*``, which ``git prune`` removes if theta is killed.
     """
 
     def __init__(self, directory: Path, known: Callable[[str], bool]) -> None:
@@ -93,7 +93,7 @@ class PackWriter:
 
     def _append(self, kind: int, raw_id: bytes, size: int, body: list[bytes | memoryview]) -> None:
         if self._file is None:
-            self._file = _fs.AppendFile(self._directory, "tmp_pack_theta_")
+            self._file = _fs.AppendFile(self._directory)
             self._file.write(b"PACK" + struct.pack(">II", 2, 0))
         offset = self._file.size
         pieces = [_entry_header(kind, size), *body]
@@ -111,7 +111,7 @@ class PackWriter:
         trailer = self._checksum()
         self._file.write(trailer)
         name = self._directory / f"pack-{trailer.hex()}"
-        index = _fs.AppendFile(self._directory, "tmp_idx_theta_")
+        index = _fs.AppendFile(self._directory)
         try:
             index.write(_index_bytes(sorted(self._rows), trailer))
             self._file.publish(f"{name}.pack")

@@ -14,6 +14,7 @@ from typing import Final
 import pygit2
 
 from theta import _fs
+from theta.git import processes
 from theta.git.index import read_entries
 from theta.git.repository import Repository
 
@@ -28,10 +29,15 @@ def staged_packs(repo: Repository) -> list[Path]:
     """The packs that may still be removed."""
     found = []
     for note in _notes(repo):
-        pack = repo.commondir / "objects" / "pack" / note.read_text().strip()
-        if pack.exists() and pack.with_suffix(".idx").exists():
+        pack = _pack_of(repo, note)
+        if pack is not None and pack.exists() and pack.with_suffix(".idx").exists():
             found.append(pack)
     return found
+
+
+def _pack_of(repo: Repository, note: Path) -> Path | None:
+    name = note.read_text().partition("\n")[0]
+    return repo.commondir / "objects" / "pack" / name if name else None
 
 
 def _notes(repo: Repository) -> list[Path]:
@@ -42,9 +48,9 @@ def _notes(repo: Repository) -> list[Path]:
 def hold(repo: Repository, manifest: str, store_tree: str, pack: Path | None) -> None:
     """Keep what clean stored for the manifest with id ``manifest``."""
     repo.raw.references.create(REFS + manifest, pygit2.Oid(hex=store_tree), force=True)
-    if pack is not None:
-        _fs.make_dirs(_directory(repo))
-        _fs.write_atomic(_directory(repo) / manifest, pack.name.encode() + b"\n")
+    _fs.make_dirs(_directory(repo))
+    body = f"{pack.name if pack else ''}\n{processes.owner()}\n"
+    _fs.write_atomic(_directory(repo) / manifest, body.encode())
 
 
 def adopt(repo: Repository, manifests: set[str]) -> None:
@@ -54,21 +60,25 @@ def adopt(repo: Repository, manifests: set[str]) -> None:
             _fs.remove(note)
 
 
-def sweep(repo: Repository, current: str) -> None:
-    """Remove what clean stored before and nothing names; ``current`` is the manifest of now."""
+def sweep(repo: Repository) -> None:
+    """Remove what clean stored for earlier git commands and nothing names.
+
+    A command writes its index (or its stash) after all its files are clean, and may run several
+    gits for it: whatever the outermost git of a note still lives for is left alone.
+    """
     if not (notes := _notes(repo)) and not _refs(repo):
         return
-    named = {current} | named_blobs(repo)
+    at_work = {note.name for note in notes if processes.is_alive(note.read_text().split("\n")[1])}
+    named = named_blobs(repo)
     for note in notes:
-        if note.name not in named:
-            pack = repo.commondir / "objects" / "pack" / note.read_text().strip()
+        if note.name in at_work:
+            continue
+        if note.name not in named and (pack := _pack_of(repo, note)) is not None:
             _fs.remove(pack.with_suffix(".idx"))
             _fs.remove(pack)
-            _fs.remove(note)
-        elif note.name != current:
-            _fs.remove(note)
+        _fs.remove(note)
     for manifest in _refs(repo):
-        if manifest not in named:
+        if manifest not in named | at_work:
             repo.raw.references.delete(REFS + manifest)
 
 

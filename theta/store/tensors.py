@@ -122,7 +122,7 @@ def parse(data: bytes) -> Record:
         if isinstance(body, dict) and isinstance(body.get("theta"), int) and body["theta"] > VERSION:
             raise NewerFormatError(f"a tensor is in format {body['theta']}", hint="upgrade theta")
         return _record(body)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptError(f"a malformed @tensor: {error}") from error
 
 
@@ -191,7 +191,9 @@ def _digest(value: Any) -> bytes:
     return _hex(value, 32)
 
 
-def _files(value: dict[str, Any]) -> dict[str, str]:
+def _files(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise TypeError("files is not an object")
     return {str(name): _hex(oid, 20).hex() for name, oid in value.items()}
 
 

@@ -5,11 +5,13 @@ Run by hand with torch 2.13 (``python make_torch.py``); the tests need no torch.
 
 import io
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch  # type: ignore[import-not-found, unused-ignore]
+import torch.distributed.checkpoint  # type: ignore[import-not-found, unused-ignore]
 
 HERE = Path(__file__).parent
 
@@ -71,6 +73,15 @@ def saved(value: object, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def distributed(seed: int) -> bytes:
+    """A file of a distributed checkpoint."""
+    torch.manual_seed(seed)
+    state = {"model": torch.nn.Linear(4, 3).state_dict(), "step": 5, "t": torch.arange(5) * seed}
+    with tempfile.TemporaryDirectory() as folder:
+        torch.distributed.checkpoint.save(state, checkpoint_id=folder, no_dist=True)
+        return (Path(folder) / "__0_0.distcp").read_bytes()
+
+
 def main() -> None:
     """Write all files."""
     warnings.simplefilter("ignore")
@@ -83,6 +94,7 @@ def main() -> None:
             "script": script(seed),
             "legacy": saved({k: v for k, v in values(seed).items() if k != "sparse"}, **legacy),
             "tensor": saved(torch.full((2, 2), float(seed))),
+            "distributed": distributed(seed),
             "protocol5": saved(checkpoint(seed), pickle_protocol=5),
         }
         torch.serialization.set_crc32_options(False)

@@ -1,0 +1,273 @@
+"""Packs: git accepts what theta writes, theta reads what git writes, damage is never a crash."""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support import Repo
+from theta.errors import CorruptError, MissingObjectsError, ThetaError
+from theta.git.repository import Repository
+from theta.store import packs
+from theta.store.objects import Objects
+from theta.store.packs import BLOB, Pack, PackWriter, object_id, tree_bytes
+
+LIMIT = 10 << 20
+
+
+@pytest.fixture
+def objects(repo: Repo) -> Objects:
+    return Objects(Repository.discover(repo.path))
+
+
+def contents(count: int = 40) -> list[bytes]:
+    dice = random.Random(7)
+    sizes = [0, 1, 15, 16, 2047, 2048, 65534, 65535, 65536, 131070, 131071, 300_000]
+    return [dice.randbytes(size) for size in sizes] + [dice.randbytes(dice.randrange(4000)) for _ in range(count)]
+
+
+def write(objects: Objects, blobs: list[bytes], *, text: bool = False) -> tuple[Path, list[str]]:
+    pack = objects.writer()
+    ids = [pack.blob(data, text=text) for data in blobs]
+    path = pack.finish()
+    assert path is not None
+    objects.refresh()
+    return path, ids
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_git_accepts_a_pack_and_reads_the_same(repo: Repo, objects: Objects, text: bool) -> None:
+    blobs = contents()
+    path, ids = write(objects, blobs, text=text)
+    repo.git("verify-pack", "-v", str(path))
+    repo.fsck()
+    for data, oid in zip(blobs, ids, strict=True):
+        assert oid == object_id(BLOB, (data,), len(data)).hex()
+        assert objects.text(oid) == objects.chunk(oid) == data
+    command = ["git", "cat-file", "--batch"]
+    done = subprocess.run(command, cwd=repo.path, input="\n".join(ids).encode(), capture_output=True, check=True)
+    assert done.stdout == b"".join(
+        f"{oid} blob {len(data)}\n".encode() + data + b"\n" for data, oid in zip(blobs, ids, strict=True)
+    )
+    index = path.with_suffix(".idx")
+    ours = index.read_bytes()
+    subprocess.run(["git", "index-pack", "-o", f"{index}.git", str(path)], check=True, capture_output=True)
+    assert Path(f"{index}.git").read_bytes() == ours
+    Path(f"{index}.git").unlink()
+
+
+def test_trees_are_in_the_order_of_git(repo: Repo, objects: Objects) -> None:
+    pack = objects.writer()
+    blob = pack.blob(b"x")
+    inner = pack.tree([("f", 0o100644, blob)])
+    entries = [("a", 0o040000, inner), ("a.b", 0o100644, blob), ("a0", 0o100644, blob), ("A", 0o100755, blob)]
+    tree = pack.tree(entries)
+    assert pack.own_tree(tree) == tree_bytes(reversed(entries))
+    pack.finish()
+    repo.git("fsck", "--strict", tree)
+    assert repo.git("ls-tree", "--name-only", tree).split() == ["A", "a.b", "a", "a0"]
+
+
+def test_nothing_is_there_before_the_end_and_nothing_is_left_of_a_failure(objects: Objects) -> None:
+    before = set(objects.directory.iterdir())
+    pack = objects.writer()
+    oid = pack.blob(b"unfinished" * 100)
+    assert not objects.has(oid)
+    pack.abort()
+    assert set(objects.directory.iterdir()) == before
+    assert objects.writer().finish() is None
+
+
+def test_the_name_of_a_pack_comes_last(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers go by the index, so its name must appear when the pack is whole and durable."""
+    from theta import _fs
+
+    seen: list[tuple[str, str]] = []
+    monkeypatch.setattr(_fs, "on_step", lambda step, path: seen.append((step, Path(path).suffix)))
+    write(objects, [b"x"])
+    assert [name for step, name in seen if step == "rename"] == [".pack", ".idx"]
+    renames = [number for number, (step, _) in enumerate(seen) if step == "rename"]
+    assert all(seen[number - 1][0] == "fsync" for number in renames)
+
+
+def test_the_same_object_is_written_once(objects: Objects) -> None:
+    first, [oid] = write(objects, [b"once"])
+    pack = objects.writer()
+    assert pack.blob(b"once") == oid
+    assert pack.blob(b"twice") == pack.blob(b"twice")
+    second = pack.finish()
+    assert second is not None
+    assert second != first
+    assert len(Pack(second.with_suffix(".idx")).ids()) == 1
+
+
+def test_offsets_beyond_two_gigabytes(objects: Objects, tmp_path: Path) -> None:
+    """A sparse pack of 5 GB whose last object is real."""
+    data = b"far away" * 9
+    path, [oid] = write(objects, [data])
+    entry = path.read_bytes()[12:-20]
+    rows = [(bytes.fromhex(oid), 0, 5 << 30), (b"\x01" * 20, 0, 12), (b"\xfe" * 20, 0, (1 << 31) - 1)]
+    rows += [(b"\x80" * 20, 0, 1 << 31)]
+    far = tmp_path / "pack-far.pack"
+    with far.open("wb") as file:
+        file.seek(5 << 30)
+        file.write(entry + b"\0" * 20)
+    far.with_suffix(".idx").write_bytes(packs._index_bytes(sorted(rows), b"\0" * 20))
+    pack = Pack(far.with_suffix(".idx"))
+    assert pack.read(oid, LIMIT) == data
+    assert pack._find(b"\xfe" * 20) == (1 << 31) - 1
+    assert pack._find(b"\x80" * 20) == 1 << 31
+    assert pack._find(b"\x02" * 20) is None
+    with far.with_suffix(".idx").open("rb") as index:
+        shown = subprocess.run(["git", "show-index"], stdin=index, capture_output=True, check=True)
+    assert {int(line.split()[0]) for line in shown.stdout.splitlines()} == {row[2] for row in rows}
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 5000])
+def test_an_object_over_the_limit_is_refused(objects: Objects, size: int) -> None:
+    _, [oid] = write(objects, [b"a" * size])
+    assert objects.chunk(oid, size) == b"a" * size
+    if size:
+        with pytest.raises(CorruptError, match="limit"):
+            objects.chunk(oid, size - 1)
+
+
+def test_a_bomb_is_not_inflated(repo: Repo, objects: Objects) -> None:
+    """A kilobyte of a packed zlib stream that stands for 100 MB, under a header that says 10 bytes."""
+    import zlib
+
+    path, [oid] = write(objects, [b"0123456789"])
+    bomb = path.read_bytes()[:13] + zlib.compress(b"\0" * 100_000_000, 9)
+    path.chmod(0o644)
+    path.write_bytes(bomb + b"\0" * 20)
+    with pytest.raises(ThetaError):
+        Pack(path.with_suffix(".idx")).read(oid, LIMIT)
+
+
+@pytest.mark.parametrize("how", ["repack", "gc", "loose", "deltas", "index version 1", "midx", "bitmaps"])
+def test_objects_are_found_however_git_keeps_them(repo: Repo, objects: Objects, how: str) -> None:
+    blobs = [b"line\n" * n for n in range(1, 60)]
+    _, ids = write(objects, blobs)
+    tree = repo.git("mktree", stdin="".join(f"100644 blob {oid}\tf{n}\n" for n, oid in enumerate(ids)))
+    repo.git("reset", "--soft", repo.git("commit-tree", tree, "-p", "HEAD", "-m", "all"))
+    if how == "loose":
+        [pack] = objects.directory.glob("*.pack")
+        data = pack.read_bytes()
+        for file in objects.directory.iterdir():
+            file.unlink()
+        subprocess.run(["git", "unpack-objects", "-q"], cwd=repo.path, input=data, check=True)
+    elif how == "gc":
+        repo.git("gc", "--quiet", "--prune=now")
+    else:
+        options = {"index version 1": ["-c", "pack.indexVersion=1"], "bitmaps": ["-c", "repack.writeBitmaps=true"]}
+        repo.git(*options.get(how, []), "repack", "-adfq", "--depth=20", "--window=50")
+        if how == "midx":
+            repo.git("multi-pack-index", "write")
+    fresh = Objects(Repository.discover(repo.path))
+    assert [fresh.text(oid) for oid in ids] == blobs
+
+
+def test_a_repack_in_the_middle_does_not_disturb_a_reader(repo: Repo, objects: Objects) -> None:
+    blobs = contents(5)
+    _, ids = write(objects, blobs)
+    tree = repo.git("mktree", stdin="".join(f"100644 blob {oid}\tf{n}\n" for n, oid in enumerate(ids)))
+    repo.git("reset", "--soft", repo.git("commit-tree", tree, "-p", "HEAD", "-m", "all"))
+    reader = Objects(Repository.discover(repo.path))
+    reader.refresh()
+    missing = "0" * 39 + "1"
+    with pytest.raises(MissingObjectsError):
+        reader.text(missing)
+    repo.git("gc", "--quiet", "--prune=now", "--aggressive")
+    assert [reader.text(oid) for oid in ids] == blobs
+
+
+def test_a_foreign_file_beside_the_packs_disturbs_nobody(objects: Objects) -> None:
+    """git warns of a broken index and goes on; so must theta, while the object is elsewhere."""
+    _, [oid] = write(objects, [b"fine"])
+    (objects.directory / "pack-0000.idx").write_bytes(b"")
+    (objects.directory / "pack-1111.idx").write_bytes(b"junk" * 300)
+    (objects.directory / "pack-2222.idx").symlink_to("nowhere")
+    fresh = Objects(objects.repo)
+    assert fresh.text(oid) == b"fine"
+
+
+Damage = Callable[[bytes, random.Random], bytes]
+DAMAGES: dict[str, Damage] = {
+    "a flipped byte": lambda data, dice: flip(data, dice.randrange(len(data))),
+    "cut short": lambda data, dice: data[: dice.randrange(len(data))],
+    "a zeroed block": lambda data, dice: blank(data, dice.randrange(len(data))),
+    "an inserted byte": lambda data, dice: data[: (at := dice.randrange(len(data)))] + b"\xaa" + data[at:],
+}
+
+
+def flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :]
+
+
+def blank(data: bytes, at: int) -> bytes:
+    return data[:at] + b"\0" * len(data[at : at + 512]) + data[at + 512 :]
+
+
+@pytest.mark.parametrize("suffix", [".pack", ".idx"])
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damage_is_named_or_harmless(objects: Objects, tmp_path: Path, how: str, suffix: str) -> None:
+    blobs = contents(6)[2:]
+    blobs = [data for data in blobs if len(data) < 3000]
+    path, ids = write(objects, blobs)
+    good = {end: path.with_suffix(end).read_bytes() for end in (".pack", ".idx")}
+    dice = random.Random(f"{how}{suffix}")
+    outcomes = {"exact": 0, "error": 0, "absent": 0, "wrong": 0}
+    for number in range(400):
+        place = tmp_path / f"pack-{number}.pack"
+        for end, data in good.items():
+            place.with_suffix(end).write_bytes(DAMAGES[how](data, dice) if end == suffix else data)
+        for oid, data in zip(ids, blobs, strict=True):
+            try:
+                found = Pack(place.with_suffix(".idx")).read(oid, LIMIT)
+            except CorruptError:
+                outcomes["error"] += 1
+            else:
+                # A stored block's bytes are guarded by their digests, one level up.
+                key = "absent" if found is None else "exact" if found == data else "wrong"
+                outcomes[key] += 1
+        for end in good:
+            os.unlink(place.with_suffix(end))
+    assert outcomes["error"], outcomes
+    # An index that was cut anywhere is refused as a whole; other damage hits some objects only.
+    assert outcomes["exact"] or (how, suffix) == ("cut short", ".idx"), outcomes
+    if suffix == ".pack":
+        assert outcomes["wrong"] == 0, "a damaged object was read, but zlib's checksum tells"
+
+
+def test_a_damaged_object_is_told_by_its_id(repo: Repo, objects: Objects) -> None:
+    _, [one, other] = write(objects, [b"one" * 9, b"two" * 9])
+    [path] = objects.directory.glob("*.idx")
+    data = path.read_bytes()
+    swapped = data.replace(bytes.fromhex(one), b"\0" * 20).replace(bytes.fromhex(other), bytes.fromhex(one))
+    path.chmod(0o644)
+    start = 8 + 1024
+    table = sorted([swapped[start : start + 20], swapped[start + 20 : start + 40]])
+    counts = [sum(entry[0] <= first for entry in table) for first in range(256)]
+    path.write_bytes(swapped[:8] + struct.pack(">256I", *counts) + b"".join(table) + swapped[start + 40 :])
+    fresh = Objects(Repository.discover(repo.path))
+    with pytest.raises(ThetaError):
+        assert fresh.text(one) != b"one" * 9
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=8))
+def test_any_blobs(tmp_path_factory: pytest.TempPathFactory, blobs: list[bytes]) -> None:
+    pack = PackWriter(tmp_path_factory.mktemp("pack"), lambda oid: False)
+    ids = [pack.blob(data, text=len(data) % 2 == 0) for data in blobs]
+    path = pack.finish()
+    assert path is not None
+    reader = Pack(path.with_suffix(".idx"))
+    assert [reader.read(oid, LIMIT) for oid in ids] == blobs
+    assert reader.ids() == sorted(set(ids))

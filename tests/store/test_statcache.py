@@ -1,0 +1,184 @@
+"""The stat cache never says "unchanged" of a file that changed, whatever its stat data look like."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import Repo, make_model, random_tensors
+from theta.git.repository import Repository
+from theta.store.source import FileSource, Identity
+from theta.store.statcache import StatCache
+
+MANIFEST = "a" * 40
+
+
+@pytest.fixture
+def repository(repo: Repo) -> Repository:
+    return Repository.discover(repo.path)
+
+
+def identity(path: Path) -> Identity:
+    return Identity.of(os.lstat(path))
+
+
+def settled(path: Path) -> Identity:
+    """The identity of ``path`` once it is old enough to be trusted."""
+    deadline = time.monotonic() + 5
+    found = identity(path)
+    while time.time_ns() - max(found.mtime_ns, found.ctime_ns) < 60_000_000 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
+
+
+def test_an_old_file_is_known_again(repository: Repository, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    path.write_bytes(b"x")
+    cache = StatCache(repository)
+    cache.remember("m", settled(path), MANIFEST)
+    cache.save()
+    again = StatCache(repository)
+    assert again.manifest_of("m", identity(path)) == MANIFEST
+    assert again.manifest_of("other", identity(path)) is None
+
+
+def test_a_young_file_is_not_trusted(repository: Repository, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    path.write_bytes(b"x")
+    cache = StatCache(repository)
+    cache.remember("m", identity(path), MANIFEST)
+    assert cache.manifest_of("m", identity(path)) is None
+
+
+@pytest.mark.parametrize("stamp", [10**9 * 1_600_000_000, 2**40 * 10**9 // 1000, 0])
+def test_a_time_from_elsewhere_is_no_proof(repository: Repository, tmp_path: Path, stamp: int) -> None:
+    """mtime can be set at will (tar, rsync, a clock that was wrong): the rest must still tell."""
+    path = tmp_path / "m"
+    path.write_bytes(b"one")
+    os.utime(path, ns=(stamp, stamp))
+    cache = StatCache(repository)
+    cache.remember("m", settled(path), MANIFEST)
+    path.write_bytes(b"two")
+    os.utime(path, ns=(stamp, stamp))
+    assert cache.manifest_of("m", identity(path)) is None
+
+
+def test_another_file_of_the_same_times_is_another(repository: Repository, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for path in (one, two):
+        path.write_bytes(b"x")
+        os.utime(path, ns=(5, 5))
+    cache = StatCache(repository)
+    cache.remember("m", settled(one), MANIFEST)
+    os.replace(two, one)
+    assert cache.manifest_of("m", identity(one)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"null", b'{"theta.stat/v1": []}', b'{"theta.stat/v1": {"m": 1}}', b'{"theta.stat/v2": {}}',
+     b'{"theta.stat/v1": {"m": {"identity": {}, "seen_ns": 1, "manifest": "x"}}}', b"\xff" * 100],
+    ids=range(9),
+)  # fmt: skip
+def test_a_damaged_cache_costs_time_only(repository: Repository, tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "m"
+    path.write_bytes(b"x")
+    cache = StatCache(repository)
+    cache.remember("m", settled(path), MANIFEST)
+    cache.save()
+    (repository.private / "stat-cache.json").write_bytes(text)
+    assert StatCache(repository).manifest_of("m", identity(path)) is None
+
+
+def race(path: Path, cache: StatCache, dice: random.Random) -> bool:
+    """One rewrite of the same size with its mtime restored, as fast as possible; was it missed?"""
+    before = os.stat(path)
+    with FileSource(path) as source:
+        old = source.read(0, source.size)
+        source.verify_unchanged()
+        cache.remember("m", source.identity, MANIFEST)
+    if dice.random() < 0.3:
+        time.sleep(dice.random() * 0.02)
+    with path.open("r+b") as file:
+        at = dice.randrange(len(old))
+        file.seek(at)
+        file.write(bytes([old[at] ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return cache.manifest_of("m", identity(path)) is not None
+
+
+def races(repository: Repository, place: Path, rounds: int) -> int:
+    path = place / "m"
+    path.write_bytes(b"0" * 1000)
+    cache, dice = StatCache(repository), random.Random(rounds)
+    return sum(race(path, cache, dice) for _ in range(rounds))
+
+
+def test_a_rewrite_is_never_missed(repository: Repository, tmp_path: Path) -> None:
+    assert races(repository, tmp_path, 300) == 0
+
+
+@pytest.mark.campaign
+def test_no_rewrite_of_thousands_is_missed(repository: Repository, tmp_path: Path) -> None:
+    assert races(repository, tmp_path, 20_000) == 0
+
+
+def sneak(path: Path, dice: random.Random) -> None:
+    """Flip a bit of the last tensor in place; size and mtime stay."""
+    info = os.stat(path)
+    with path.open("r+b") as file:
+        file.seek(info.st_size - 1 - dice.randrange(1000))
+        [byte] = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1 << dice.randrange(8)]))
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def status_rounds(repo: Repo, rounds: int) -> int:
+    """How many in-place rewrites ``status`` misses, driven in one process."""
+    from theta.porcelain import settle
+    from theta.porcelain.session import Session
+    from theta.porcelain.worktree import State
+
+    repo.theta("track", "*.safetensors")
+    path = make_model(repo.path / "m.safetensors", random_tensors({"a": (64, 64)}))
+    repo.theta("add", "m.safetensors")
+    repo.theta("commit", "-m", "one")
+    original, dice, missed = path.read_bytes(), random.Random(5), 0
+    for number in range(rounds):
+        sneak(path, dice)
+        changed = path.read_bytes() != original
+        found = settle.refresh(Session.here(repo.path))["m.safetensors"].state
+        missed += changed and found is not State.MODIFIED
+        if number % 3 == 0:
+            with path.open("r+b") as file:
+                file.write(original)
+            assert settle.refresh(Session.here(repo.path))["m.safetensors"].state is State.SAME
+    return missed
+
+
+def test_status_misses_nothing(repo: Repo) -> None:
+    assert status_rounds(repo, 100) == 0
+
+
+@pytest.mark.campaign
+def test_status_misses_nothing_in_a_thousand_rounds(repo: Repo) -> None:
+    assert status_rounds(repo, 1000) == 0
+
+
+def test_git_sees_a_sneaky_rewrite_after_theta_refreshed_the_index(repo: Repo) -> None:
+    """The stat data that theta puts into the index must not fool plain git."""
+    repo.theta("track", "*.safetensors")
+    path = make_model(repo.path / "m.safetensors", random_tensors({"a": (64, 64)}))
+    repo.theta("add", "m.safetensors")
+    repo.theta("commit", "-m", "one")
+    for number in range(6):
+        repo.theta("status")
+        sneak(path, random.Random(number))
+        assert repo.git("status", "--porcelain", "m.safetensors") == "M m.safetensors".rjust(16), number
+        repo.theta("restore", "m.safetensors")
+        assert repo.git("status", "--porcelain", "m.safetensors") == ""
