@@ -43,7 +43,7 @@ def _widen(words: Words, e_bits: int, m_bits: int, finite: bool, out: Bits) -> N
     for i in range(words.size):
         x = np.uint64(words[i])
         sign = ((x >> np.uint64(e_bits + m_bits)) & _ONE) << np.uint64(63)
-        e = np.int64((x >> np.uint64(m_bits)) & np.uint64(e_top))
+        e = int((x >> np.uint64(m_bits)) & np.uint64(e_top))
         m = x & m_top
         if e == e_top and (m == m_top if finite else m != _ZERO):
             out[i] = _QUIET
@@ -72,7 +72,7 @@ def _narrow(values: Bits, e_bits: int, m_bits: int, finite: bool, out: Words) ->
     for i in range(values.size):
         x = values[i]
         sign = (x >> np.uint64(63)) << np.uint64(e_bits + m_bits)
-        e, m = np.int64((x >> np.uint64(52)) & np.uint64(2047)), x & _MANTISSA
+        e, m = int((x >> np.uint64(52)) & np.uint64(2047)), x & _MANTISSA
         if e == 2047:
             out[i] = nan if m != _ZERO else sign | over
         elif e == 0 and e_bits < 11:
@@ -107,4 +107,34 @@ def narrow(values: Values, layout: Layout) -> Words:
     """``values`` rounded to float words of 8, 16, 32 or 64 bits."""
     out: Words = np.empty(values.size, f"<u{(1 + layout.exponent + layout.mantissa) // 8}")
     _narrow(values.view(np.uint64), layout.exponent, layout.mantissa, layout.finite, out)
+    return out
+
+
+@kernel
+def _boundary_classes(
+    exact: Values, rounded: Values, bits: Bits, smallest: int, powers: Values, out: NDArray[np.uint8]
+) -> None:
+    for i in range(exact.size):
+        x, p = abs(exact[i]), abs(rounded[i])
+        e = int((bits[i] >> np.uint64(52)) & np.uint64(2047)) - 1023
+        t = (x - p) * powers[(e if e > smallest else smallest) - smallest]
+        room, edge, depth = 0.5 - abs(t), 0.25, 0
+        for _ in range(7):
+            depth += 1 if room <= edge else 0
+            edge *= 0.5
+        out[i] = 2 * depth + (1 if t < 0 else 0) if x < np.inf and p < np.inf else 14
+
+
+def boundary_classes(exact: Values, rounded: Values, layout: Layout) -> NDArray[np.uint8]:
+    """Where each exact value lies between the boundaries of its rounding.
+
+    With ``t = (|exact| - |rounded|) / unit in the last place of rounded``, between -1/2 and 1/2:
+    ``2 * min(7, floor(-log2(1/2 - |t|)) - 1) + (1 if t < 0 else 0)``; where ``|t|`` is 1/2 or
+    more the first term is 14, and where a value is not finite the class is 14.
+    """
+    out = np.empty(exact.size, np.uint8)
+    smallest = 2 - (1 << (layout.exponent - 1))
+    # Up to the exponent field of infinities, which are looked up before they are sorted out.
+    powers = np.ldexp(1.0, layout.mantissa - np.arange(smallest, 1025))
+    _boundary_classes(exact, rounded, rounded.view(np.uint64), smallest, powers, out)
     return out

@@ -151,7 +151,12 @@ def test_a_changed_checkpoint_is_not_overwritten(tracked: Repo) -> None:
     tracked.theta("commit", "-a", "-m", "two")
     make_model(path, random_tensors({"a": (40, 50), "b": (3,)}, seed=2))
     wanted = sha256(path)
-    for args in (["switch", "other"], ["checkout", "other"], ["merge", "other~0"], ["reset", "--keep", "other"]):
+    for args in (
+        ["switch", "other"],
+        ["checkout", "other"],
+        ["merge", "other~0"],
+        ["reset", "--keep", "other"],
+    ):
         done = tracked.theta(*args, code=None)
         never_a_bug(done)
         assert sha256(path) == wanted, args

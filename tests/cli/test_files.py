@@ -197,7 +197,6 @@ def limited(repo: Repo, size: int, *args: str) -> Done:
     )
 
 
-
 @pytest.mark.parametrize("size", [0, 60_000])
 @pytest.mark.parametrize("args", [["add", "m.safetensors"], ["commit", "-a", "-m", "two"]], ids=" ".join)
 def test_no_space_to_store(tracked: Repo, args: list[str], size: int) -> None:

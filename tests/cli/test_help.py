@@ -80,7 +80,14 @@ def test_unknown_commands_are_those_of_git(repo: Repo) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [["-C"], ["track", "--nope"], ["fsck", "--nope"], ["add", "--nope", "m.safetensors"], ["hook"], ["untrack"]],
+    [
+        ["-C"],
+        ["track", "--nope"],
+        ["fsck", "--nope"],
+        ["add", "--nope", "m.safetensors"],
+        ["hook"],
+        ["untrack"],
+    ],
     ids=" ".join,
 )
 def test_a_bad_option_is_a_usage_error(repo: Repo, args: list[str]) -> None:
@@ -91,7 +98,9 @@ def test_a_bad_option_is_a_usage_error(repo: Repo, args: list[str]) -> None:
     assert done.stderr
 
 
-@pytest.mark.parametrize("name", ["status", "commit", "restore", "switch", "ls-files", "branch", "merge", "log"])
+@pytest.mark.parametrize(
+    "name", ["status", "commit", "restore", "switch", "ls-files", "branch", "merge", "log"]
+)
 def test_an_option_that_git_does_not_know_either(repo: Repo, name: str) -> None:
     done = repo.theta(name, "--nope", *(["main"] if name == "merge" else []), code=None)
     never_a_bug(done)

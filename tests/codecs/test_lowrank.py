@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.codecs.layer_cases import (
@@ -37,7 +37,7 @@ def merged(base: Tensor, rank: int, size: float, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize(("dtype", "bound"), [("bf16", 0.045), ("f16", 0.06), ("f32", 0.05)])
 def test_a_merged_lora_is_found(dtype: str, bound: float) -> None:
-    base = weights(dtype, (768, 1024))
+    base = weights(dtype, (640, 768))
     new = merged(base, 8, 0.0018)
     encoded = check(lowrank, new, base, 1 << 20)
     assert struct.unpack_from("<H", encoded.shared or b"")[0] == 8
@@ -45,8 +45,8 @@ def test_a_merged_lora_is_found(dtype: str, bound: float) -> None:
 
 
 def test_it_beats_delta_by_far_at_high_rank_and_small_size() -> None:
-    base = weights("bf16", (1024, 1024))
-    for rank, size in ((64, 0.002), (4, 0.0004)):
+    base = weights("bf16", (768, 768))
+    for rank, size in ((40, 0.002), (4, 0.0004)):
         new = merged(base, rank, size)
         ranges = chunks_of(new)
         found, plain = lowrank.encode(new, base, ranges), delta.encode(new, base, ranges)
@@ -73,6 +73,7 @@ def test_a_dense_step_is_declined() -> None:
 
 
 @pytest.mark.parametrize("dtype", lowrank.DTYPES_OF_MATRICES)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_any_bits_and_any_factors_come_back(dtype: str, seed: int) -> None:
     rng = np.random.default_rng(seed)

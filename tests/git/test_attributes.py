@@ -13,7 +13,9 @@ from theta.git.repository import Repository
 
 @pytest.fixture
 def repository(repo: Repo) -> Repository:
-    repo.write(".gitattributes", "*.st filter=theta\nno.st -filter\nlfs/** filter=lfs\n[ab].bin filter=theta\n")
+    repo.write(
+        ".gitattributes", "*.st filter=theta\nno.st -filter\nlfs/** filter=lfs\n[ab].bin filter=theta\n"
+    )
     repo.write("sub/.gitattributes", "*.st !filter\nkeep.st filter=theta\n")
     return Repository.discover(repo.path)
 
@@ -38,7 +40,10 @@ def test_names_that_are_not_text(repository: Repository) -> None:
 
 def test_the_index_is_asked_with_all_stages(repo: Repo, repository: Repository) -> None:
     empty = repo.git("hash-object", "-w", "--stdin")
-    rows = [f"100644 {empty} 0\t{path}" for path in ("m.st", "no.st", "code.txt", ".theta/m.st/x.st", "sub/keep.st")]
+    rows = [
+        f"100644 {empty} 0\t{path}"
+        for path in ("m.st", "no.st", "code.txt", ".theta/m.st/x.st", "sub/keep.st")
+    ]
     rows += [f"100755 {empty} {stage}\tboth.st" for stage in (1, 2, 3)]
     repo.git("update-index", "--add", "--index-info", stdin="\n".join(rows) + "\n")
     found = [(entry.path, entry.stage, entry.mode) for entry in tracked_entries(repository)]

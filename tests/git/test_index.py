@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -239,12 +240,19 @@ def test_a_repository_without_an_index(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"DIRC", b"junk" * 100])
-def test_a_damaged_index_is_named(index: Path, scratch: Path, data: bytes) -> None:
+def test_a_damaged_index_is_named(
+    index: Path, scratch: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line: what a destructor of libgit2's binding raises would be a traceback for the user."""
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
     index.write_bytes(data)
     with pytest.raises(DiskError), IndexEdit(index, scratch) as edit:
         edit.put(Staged("x", EMPTY))
+    gc.collect()
     assert index.read_bytes() == data
     assert not Path(f"{index}.lock").exists()
+    assert unraisable == []
 
 
 def test_a_split_index_is_refused_or_read(repo: Repo, index: Path, scratch: Path) -> None:

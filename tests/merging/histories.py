@@ -101,7 +101,11 @@ def edited(dice: Dice, world: World, side: str) -> World:
         if step < 0.82:
             world[key] = edit_tensors(dice, key, world[key])
         elif step < 0.92:
-            target = dice.random.choice(("moved/", "")) + dice.random.choice((key, f"{key}-{side}")) + ".safetensors"
+            target = (
+                dice.random.choice(("moved/", ""))
+                + dice.random.choice((key, f"{key}-{side}"))
+                + ".safetensors"
+            )
             world[key] = replace(world[key], path=target)
         elif step < 0.96 and len(world) > 1:
             del world[key]
@@ -115,7 +119,9 @@ def edit_tensors(dice: Dice, key: str, file: File) -> File:
     """Change, add, delete, rename or retie a tensor, or change the metadata."""
     tensors = dict(file.tensors)
     name = dice.random.choice(sorted(tensors)) if tensors else ""
-    step = dice.random.choice(("change", "change", "change", "tie", "add", "delete", "rename", "reshape", "meta"))
+    step = dice.random.choice(
+        ("change", "change", "change", "tie", "add", "delete", "rename", "reshape", "meta")
+    )
     if step == "meta":
         metadata = dict(file.metadata) | {dice.random.choice("ab"): dice.random.choice("12")}
         return replace(file, metadata=tuple(sorted(metadata.items())))
@@ -237,7 +243,9 @@ class History:
         return self._commit(_tree(pack, entries), parents), named
 
     def _store(self, pack: PackWriter, file: File, before: File | None) -> Manifest:
-        arrays = {n: np.frombuffer(raw, kind).reshape(shape) for n, (kind, shape, raw) in file.tensors.items()}
+        arrays = {
+            n: np.frombuffer(raw, kind).reshape(shape) for n, (kind, shape, raw) in file.tensors.items()
+        }
         make_model(self._scratch, arrays, dict(file.metadata) if file.metadata else None)
         source = BytesSource(self._scratch.read_bytes())
         found = snapshot.scan(source, None, None)

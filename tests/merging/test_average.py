@@ -100,7 +100,9 @@ def test_small_floats_are_rounded_to_nearest_even(name: str) -> None:
     codes = all_values(name)
     floats = codes.view(FLOATS[name]).astype(np.float64)
     finite = np.isfinite(floats) & ~(np.signbit(floats) & (floats == 0))
-    table = [(Fraction(float(value)), int(code)) for value, code in zip(floats[finite], codes[finite], strict=True)]
+    table = [
+        (Fraction(float(value)), int(code)) for value, code in zip(floats[finite], codes[finite], strict=True)
+    ]
     one, other = np.repeat(codes[finite], 7), np.resize(codes[finite][::5], codes[finite].size * 7)
     mixed = np.frombuffer(average(one.tobytes(), other.tobytes(), name, 0.5), words(name))
     exact = dict(zip((code for _, code in table), (value for value, _ in table), strict=True))
@@ -117,7 +119,9 @@ def bfloat_from(single: int) -> int:
 
 
 @given(st.lists(st.tuples(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF)), min_size=1, max_size=20), ALPHAS)
-def test_bfloats_are_accumulated_in_float32_and_rounded_once(rows: list[tuple[int, int]], alpha: float) -> None:
+def test_bfloats_are_accumulated_in_float32_and_rounded_once(
+    rows: list[tuple[int, int]], alpha: float
+) -> None:
     left, right = (np.array(side, "<u2") for side in zip(*rows, strict=True))
     found = np.frombuffer(average(left.tobytes(), right.tobytes(), "bf16", alpha), "<u2")
     for one, other, mixed in zip(left.tolist(), right.tolist(), found.tolist(), strict=True):
@@ -154,7 +158,8 @@ def test_doubles_are_averaged_in_double(rows: list[tuple[float, float]], alpha: 
     left, right = (np.array(side, "<f8") for side in zip(*rows, strict=True))
     found = np.frombuffer(average(left.tobytes(), right.tobytes(), "f64", alpha), "<f8")
     assert found.tolist() == [
-        a if a == b else a * alpha + b * (1 - alpha) for a, b in zip(left.tolist(), right.tolist(), strict=True)
+        a if a == b else a * alpha + b * (1 - alpha)
+        for a, b in zip(left.tolist(), right.tolist(), strict=True)
     ]
 
 
@@ -210,8 +215,18 @@ def test_a_strategy_is_parsed(text: str, strategy: Strategy) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "mean", "ours:alpha=1", "average:alpha=", "average:alpha=2", "average:alpha=-1", "average:alpha=nan",
-     "average:alpha=inf", "average:beta=1", "average:alpha"],
+    [
+        "",
+        "mean",
+        "ours:alpha=1",
+        "average:alpha=",
+        "average:alpha=2",
+        "average:alpha=-1",
+        "average:alpha=nan",
+        "average:alpha=inf",
+        "average:beta=1",
+        "average:alpha",
+    ],
 )
 def test_a_strategy_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(UsageError):

@@ -161,7 +161,9 @@ class Values:
     def of_file(self, manifest: Manifest, scratch: Path) -> dict[str, Tensor]:
         """The tensors of the whole restored file."""
         scratch.write_bytes(b"".join(map(bytes, Restorer(self.history.session.objects).pieces(manifest))))
-        return {n: (array.dtype.str, array.shape, array.tobytes()) for n, array in read_model(scratch).items()}
+        return {
+            n: (array.dtype.str, array.shape, array.tobytes()) for n, array in read_model(scratch).items()
+        }
 
 
 # -- git, as a server -------------------------------------------------------------------------
@@ -258,7 +260,9 @@ def run(place: Path, seeds: range) -> Counter[str]:
                 check_theta(history, case, "leave", values, seen)
                 check_theta(history, case, list(RULES)[case.seed % len(RULES)], values, seen)
             except AssertionError as error:
-                raise AssertionError(f"seed {case.seed} in {history.path}: {case.commits}: {error}") from error
+                raise AssertionError(
+                    f"seed {case.seed} in {history.path}: {case.commits}: {error}"
+                ) from error
     return seen
 
 
@@ -266,7 +270,9 @@ def run(place: Path, seeds: range) -> Counter[str]:
 def test_merges_are_right_or_conflicts(tmp_path: Path, start: int) -> None:
     seen = run(tmp_path, range(start, start + 100))
     # The histories must reach every outcome, else the test proves little.
-    assert min(seen["git: clean"], seen["git: conflict"], seen["leave: clean"], seen["leave: conflict"]) > 5, seen
+    assert (
+        min(seen["git: clean"], seen["git: conflict"], seen["leave: clean"], seen["leave: conflict"]) > 5
+    ), seen
     assert all(seen[f"{how}: clean"] > 2 for how in RULES), seen
 
 

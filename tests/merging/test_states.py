@@ -13,7 +13,9 @@ ABSENT, BASE, A, B = None, "o", "a", "b"
 SIDES = (ABSENT, BASE, A, B)
 
 
-def line(value: str | None, *, tree: str = "1", dtype: str = "f32", shape: tuple[int, ...] = (2,)) -> Line | None:
+def line(
+    value: str | None, *, tree: str = "1", dtype: str = "f32", shape: tuple[int, ...] = (2,)
+) -> Line | None:
     return None if value is None else Line("t", dtype, shape, value * 64, tree * 40)
 
 

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.harness import FILE, SCENARIOS, Runner, State, copy, fsck, leftovers, template, wait_for_children
+from tests.reliability.harness import (
+    FILE,
+    SCENARIOS,
+    Runner,
+    State,
+    copy,
+    fsck,
+    leftovers,
+    template,
+    wait_for_children,
+)
 from tests.support import Repo
 
 POINTS = 5
@@ -63,7 +73,9 @@ class Trial:
         found = State.of(repo)
         assert found.branch in (self.old.branch, self.new.branch)
         assert found.history in (self.old.history, self.new.history)
-        manifest = (repo.path / FILE).exists() and (repo.path / FILE).read_bytes().startswith(b"theta checkpoint")
+        manifest = (repo.path / FILE).exists() and (repo.path / FILE).read_bytes().startswith(
+            b"theta checkpoint"
+        )
         whole = found.file in (self.old.file, self.new.file)
         assert whole or (manifest and self.scenario.args[0] in ("switch", "merge")), "the file is not whole"
 

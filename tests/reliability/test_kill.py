@@ -79,7 +79,9 @@ def rounds(runner: Runner, origin: Repo, place: Path, command: str, count: int) 
         try:
             seen[one(runner, repo, command, number, moment)] += 1
         except AssertionError as error:
-            raise AssertionError(f"round {number}, killed after {moment:.3f} s of {length:.3f}: {error}") from error
+            raise AssertionError(
+                f"round {number}, killed after {moment:.3f} s of {length:.3f}: {error}"
+            ) from error
     return seen
 
 

@@ -41,11 +41,15 @@ def test_an_escaped_name_is_one_printable_line(name: str) -> None:
     assert unescape_line(line) == name
     assert line.encode()
     assert line.splitlines() == [line]
-    assert not line.startswith((" ", "<", "=", ">", "|", "#", "end ", "theta ", "format ", "store ", "skeleton "))
+    assert not line.startswith(
+        (" ", "<", "=", ">", "|", "#", "end ", "theta ", "format ", "store ", "skeleton ")
+    )
     assert line not in ("end", "theta", "format", "store", "skeleton")
 
 
-@pytest.mark.parametrize("line", ["", " a", "a ", "\\", "\\x", "\\u12", "\\u0041", "a\nb", "end x", "\\u00e9", "#"])
+@pytest.mark.parametrize(
+    "line", ["", " a", "a ", "\\", "\\x", "\\u12", "\\u0041", "a\nb", "end x", "\\u00e9", "#"]
+)
 def test_what_escaping_never_makes_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="escaped"):
         unescape_line(line)
@@ -83,12 +87,18 @@ def test_all_places_fit_into_one_tree(names: list[str]) -> None:
 
 def test_git_accepts_every_odd_name(tmp_path: Path) -> None:
     """``git fsck --strict`` and a checkout with the rules of all systems switched on."""
-    names = [name for name in [*ODD, "x" * 5000, ".".join("abc" * 40), "git~1", ".git ", ".g\u200cit"] if name]
-    files = "".join(f"100644 blob {'e69de29bb2d1d6434b8b29ae775ad8c2e48c5391'}\t{tree_path(n)}/@tensor\n" for n in names)
+    names = [
+        name for name in [*ODD, "x" * 5000, ".".join("abc" * 40), "git~1", ".git ", ".g\u200cit"] if name
+    ]
+    files = "".join(
+        f"100644 blob {'e69de29bb2d1d6434b8b29ae775ad8c2e48c5391'}\t{tree_path(n)}/@tensor\n" for n in names
+    )
 
     def git(*args: str, text: str = "") -> str:
         command = ["git", "-c", "core.protectNTFS=true", "-c", "core.protectHFS=true", *args]
-        return subprocess.run(command, cwd=tmp_path, input=text, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            command, cwd=tmp_path, input=text, capture_output=True, text=True, check=True
+        ).stdout
 
     git("init", "--quiet")
     git("hash-object", "-w", "--stdin")

@@ -31,7 +31,9 @@ def objects(repo: Repo) -> Objects:
 def contents(count: int = 40) -> list[bytes]:
     dice = random.Random(7)
     sizes = [0, 1, 15, 16, 2047, 2048, 65534, 65535, 65536, 131070, 131071, 300_000]
-    return [dice.randbytes(size) for size in sizes] + [dice.randbytes(dice.randrange(4000)) for _ in range(count)]
+    return [dice.randbytes(size) for size in sizes] + [
+        dice.randbytes(dice.randrange(4000)) for _ in range(count)
+    ]
 
 
 def write(objects: Objects, blobs: list[bytes], *, text: bool = False) -> tuple[Path, list[str]]:
@@ -53,7 +55,9 @@ def test_git_accepts_a_pack_and_reads_the_same(repo: Repo, objects: Objects, tex
         assert oid == object_id(BLOB, (data,), len(data)).hex()
         assert objects.text(oid) == objects.chunk(oid) == data
     command = ["git", "cat-file", "--batch"]
-    done = subprocess.run(command, cwd=repo.path, input="\n".join(ids).encode(), capture_output=True, check=True)
+    done = subprocess.run(
+        command, cwd=repo.path, input="\n".join(ids).encode(), capture_output=True, check=True
+    )
     assert done.stdout == b"".join(
         f"{oid} blob {len(data)}\n".encode() + data + b"\n" for data, oid in zip(blobs, ids, strict=True)
     )
@@ -167,7 +171,10 @@ def test_objects_are_found_however_git_keeps_them(repo: Repo, objects: Objects, 
     elif how == "gc":
         repo.git("gc", "--quiet", "--prune=now")
     else:
-        options = {"index version 1": ["-c", "pack.indexVersion=1"], "bitmaps": ["-c", "repack.writeBitmaps=true"]}
+        options = {
+            "index version 1": ["-c", "pack.indexVersion=1"],
+            "bitmaps": ["-c", "repack.writeBitmaps=true"],
+        }
         repo.git(*options.get(how, []), "repack", "-adfq", "--depth=20", "--window=50")
         if how == "midx":
             repo.git("multi-pack-index", "write")

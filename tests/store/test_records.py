@@ -30,7 +30,9 @@ def records(draw: st.DrawFn) -> Record:
     shape = shape if lengths else (0,)
     layers = [*layers[:-1], Layer("dense", layers[-1].base, dtype, shape)] if lengths else []
     chunks = tuple(Chunk(length, bytes([number % 256]) * 32) for number, length in enumerate(lengths))
-    names = st.sampled_from([tensors.file_name(layer, chunk) for layer in range(4) for chunk in (0, 1, 9999, 10000)])
+    names = st.sampled_from(
+        [tensors.file_name(layer, chunk) for layer in range(4) for chunk in (0, 1, 9999, 10000)]
+    )
     files = draw(st.dictionaries(names, st.binary(min_size=20, max_size=20).map(bytes.hex), max_size=5))
     return Record(dtype, shape, tuple(layers), chunks, files)
 

@@ -118,6 +118,7 @@ class View:
 
     ``tensor`` is the name of the extent; ``strides`` and ``offset`` count elements of ``dtype``.
     Readers list a view only where it is not the whole extent under its own name, dtype and shape.
+    Every element is inside the extent, but with strides of 0 there may be far more elements than bytes.
     """
 
     name: str

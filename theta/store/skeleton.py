@@ -130,7 +130,7 @@ def read(objects: Objects, oid: str) -> Skeleton:
     files = objects.tree(oid)
     table = _joined(objects, files, "table", _MAX_TABLE)
     literal = _joined(objects, files, "literal", _MAX_LITERAL)
-    segments = tuple(_segments(table))
+    segments = tuple(segments_of(table))
     if sum(item.length for item in segments if isinstance(item, Literal)) != len(literal):
         raise CorruptError("a skeleton's literals do not fill its table")
     return Skeleton(segments, literal)
@@ -146,7 +146,8 @@ def _joined(objects: Objects, files: dict[str, tuple[int, str]], kind: str, limi
     return b"".join(parts)
 
 
-def _segments(table: bytes) -> Iterator[Segment]:
+def segments_of(table: bytes) -> Iterator[Segment]:
+    """The segments that the text of a table names; raises :class:`CorruptError`."""
     try:
         lines = table.decode().split("\n")
         version = int(lines[0].removeprefix(_MAGIC))
