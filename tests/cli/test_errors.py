@@ -13,9 +13,19 @@ from tests.support import Repo, make_model, random_tensors, sha256
 from theta.errors import ExitCode
 
 COMMANDS = [
-    ["status"], ["add", "m.safetensors"], ["commit", "-m", "x"], ["restore", "m.safetensors"], ["track", "*.x"],
-    ["diff"], ["merge", "x"], ["switch", "x"], ["reset"], ["install"], ["untrack", "*.x"], ["ls-files"],
-]  # fmt: skip
+    ["status"],
+    ["add", "m.safetensors"],
+    ["commit", "-m", "x"],
+    ["restore", "m.safetensors"],
+    ["track", "*.x"],
+    ["diff"],
+    ["merge", "x"],
+    ["switch", "x"],
+    ["reset"],
+    ["install"],
+    ["untrack", "*.x"],
+    ["ls-files"],
+]
 READING = [["log"], ["show"], ["fsck"], ["branch"], ["tag"], ["push"]]
 
 

@@ -14,8 +14,8 @@ WATCHED = """
 import json, os, sys
 opened = []
 def hook(event, args):
-    if event in ("open", "os.open", "mmap.__new__", "os.truncate") and args and isinstance(args[0], (str, bytes, int)):
-        opened.append(os.fsdecode(args[0]) if not isinstance(args[0], int) else f"fd {args[0]}")
+    if event in ("open", "os.truncate") and isinstance(args[0], (str, bytes)):
+        opened.append(os.fsdecode(args[0]))
 sys.addaudithook(hook)
 from theta.__main__ import main
 code = main()

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.codecs.layer_cases import (
@@ -86,7 +86,6 @@ def test_scaling_with_outliers_zeros_and_subnormals(dtype: str) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.sampled_from(["bf16", "f16", "f32", "f64", "f8_e4m3", "f8_e5m2"]))
 def test_given_factors_of_any_kind_come_back(seed: int, dtype: str) -> None:
     rng = np.random.default_rng(seed)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.codecs.layer_cases import any_bits, chunks_of, from_values, nudged, to_values, weights, with_words
@@ -73,7 +73,6 @@ def test_without_a_base_it_is_dense() -> None:
     assert choose(BASE, [], ranges) == Choice(None, encode_dense(BASE, ranges))
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_anything_comes_back_at_no_more_than_dense(data: st.DataObject) -> None:
     dtypes = st.sampled_from(sorted(DTYPES))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.codecs.layer_cases import (
@@ -33,7 +33,6 @@ def test_unrelated_bits_come_back(dtype: str, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("dtype", ALL)
-@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_any_change_comes_back(dtype: str, data: st.DataObject) -> None:
     base = any_bits(dtype, (200,), data.draw(st.integers(0, 5)))

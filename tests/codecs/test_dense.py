@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from theta.codecs import codec, dense, names, planes
@@ -43,7 +43,6 @@ def test_every_dtype_comes_back(dtype: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", ALL)
-@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_any_bits_come_back(dtype: str, data: st.DataObject) -> None:
     width = dense.word_size(dtype)
@@ -135,7 +134,6 @@ def test_impossible_sizes_are_refused(nbytes: int) -> None:
         dense.decode(dense.encode(b"", "bf16"), "bf16", nbytes)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_mutations_give_an_error_or_bytes_of_the_right_size(data: st.DataObject) -> None:
     blob = bytearray(dense.encode(weights("f32", 300), "f32"))

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.codecs.layer_cases import (
@@ -73,7 +73,6 @@ def test_a_dense_step_is_declined() -> None:
 
 
 @pytest.mark.parametrize("dtype", lowrank.DTYPES_OF_MATRICES)
-@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_any_bits_and_any_factors_come_back(dtype: str, seed: int) -> None:
     rng = np.random.default_rng(seed)

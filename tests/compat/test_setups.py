@@ -13,7 +13,9 @@ from tests.support import Repo
 
 def own_hook(repo: Repo, path: str, note: str, code: int = 0) -> None:
     """A hook of the user's that leaves a note."""
-    file = repo.write(path, f'#!/bin/sh\necho {note} "$@" >> "$(git rev-parse --git-dir)/notes"\nexit {code}\n')
+    file = repo.write(
+        path, f'#!/bin/sh\necho {note} "$@" >> "$(git rev-parse --git-dir)/notes"\nexit {code}\n'
+    )
     file.chmod(0o755)
 
 

@@ -39,7 +39,9 @@ def test_large_files_are_written_by_the_hook(tracked: Repo, monkeypatch: pytest.
     assert_agreement(tracked, {MODEL: main})
 
 
-@pytest.mark.parametrize("command", ["reset --hard HEAD~1", "checkout HEAD~1 -- :/", "restore -s HEAD~1 -SW ."])
+@pytest.mark.parametrize(
+    "command", ["reset --hard HEAD~1", "checkout HEAD~1 -- :/", "restore -s HEAD~1 -SW ."]
+)
 def test_back_to_the_version_before(tracked: Repo, command: str) -> None:
     old = digest(tracked)
     commit(tracked, "layer.1.weight")
@@ -85,7 +87,9 @@ def test_a_modified_checkpoint_is_not_overwritten(tracked: Repo, program: str, c
     assert_agreement(tracked, {MODEL: new})
 
 
-@pytest.mark.parametrize("command", ["checkout -f side", "switch --discard-changes side", "reset --hard side"])
+@pytest.mark.parametrize(
+    "command", ["checkout -f side", "switch --discard-changes side", "reset --hard side"]
+)
 def test_the_flag_overwrites(tracked: Repo, command: str) -> None:
     _, side = diverged(tracked, "layer.1.weight", "layer.0.weight")
     edit(tracked, "layer.2.weight")

@@ -21,10 +21,24 @@ def repository(repo: Repo) -> Repository:
 
 
 PATHS = {
-    "m.st": True, "no.st": False, "lfs/m.st": False, "deep/er/m.st": True, "sub/m.st": False, "sub/keep.st": True,
-    "a.bin": True, "c.bin": False, "m.ST": False, "é.st": True, "a b.st": True, "-x.st": True, "*.st": True,
-    "new\nline.st": True, ".theta/m.st": False, 'quo"te.st': True, ".theta/m.st/x.st": False,
-}  # fmt: skip
+    "m.st": True,
+    "no.st": False,
+    "lfs/m.st": False,
+    "deep/er/m.st": True,
+    "sub/m.st": False,
+    "sub/keep.st": True,
+    "a.bin": True,
+    "c.bin": False,
+    "m.ST": False,
+    "é.st": True,
+    "a b.st": True,
+    "-x.st": True,
+    "*.st": True,
+    "new\nline.st": True,
+    ".theta/m.st": False,
+    'quo"te.st': True,
+    ".theta/m.st/x.st": False,
+}
 
 
 def test_attributes_decide(repository: Repository) -> None:
@@ -48,8 +62,10 @@ def test_the_index_is_asked_with_all_stages(repo: Repo, repository: Repository) 
     repo.git("update-index", "--add", "--index-info", stdin="\n".join(rows) + "\n")
     found = [(entry.path, entry.stage, entry.mode) for entry in tracked_entries(repository)]
     assert found == [
-        *(("both.st", stage, 0o100755) for stage in (1, 2, 3)), ("m.st", 0, 0o100644), ("sub/keep.st", 0, 0o100644),
-    ]  # fmt: skip
+        *(("both.st", stage, 0o100755) for stage in (1, 2, 3)),
+        ("m.st", 0, 0o100644),
+        ("sub/keep.st", 0, 0o100644),
+    ]
 
 
 def test_it_does_not_matter_where_one_stands(

@@ -94,8 +94,11 @@ def test_conflicts_are_put_and_dropped(repo: Repo, index: Path, scratch: Path) -
         edit.put_conflict("x", EMPTY, EMPTY, EMPTY)
         edit.put_conflict("y", None, EMPTY, None)
     assert [row.split(" ")[3] for row in repo.git("ls-files", "-s", "-t", "x", "y").splitlines()] == [
-        "1\tx", "2\tx", "3\tx", "2\ty",
-    ]  # fmt: skip
+        "1\tx",
+        "2\tx",
+        "3\tx",
+        "2\ty",
+    ]
     assert repo.git("status", "--porcelain").splitlines() == ["UU x", "AU y"]
     with IndexEdit(index, scratch) as edit:
         edit.put(Staged("x", EMPTY))
@@ -162,7 +165,7 @@ def test_the_size_of_a_huge_file_is_modulo_two_to_the_32(repo: Repo, index: Path
 
 @pytest.mark.parametrize("number", range(3))
 def test_a_racy_entry_is_not_made_trustworthy(repo: Repo, index: Path, scratch: Path, number: int) -> None:
-    """git add, rewrite in the same tick, then theta writes a younger index: git must look again."""
+    """Git add, rewrite in the same tick, then theta writes a younger index: git must look again."""
     path = repo.write("racy", "one\n")
     repo.git("add", "racy")
     info = os.lstat(path)

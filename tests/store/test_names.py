@@ -17,10 +17,38 @@ from theta.store.names import escape_line, tree_path, unescape_line
 
 DOTS = st.text("a.%@/~ \\", max_size=12)
 WORDS = st.lists(
-    st.sampled_from(["", ".", "..", "a", "A", ".git", "GIT~1", "git~2", "con", "CON.txt", "aux", "lpt1", "nul", "%41",
-                     "@tensor", "@self", "0.0000", "é", " ", "x" * 300, "é" * 150, "~", "%~", "\0", "\n", "a b "]),
+    st.sampled_from(
+        [
+            "",
+            ".",
+            "..",
+            "a",
+            "A",
+            ".git",
+            "GIT~1",
+            "git~2",
+            "con",
+            "CON.txt",
+            "aux",
+            "lpt1",
+            "nul",
+            "%41",
+            "@tensor",
+            "@self",
+            "0.0000",
+            "é",
+            " ",
+            "x" * 300,
+            "é" * 150,
+            "~",
+            "%~",
+            "\0",
+            "\n",
+            "a b ",
+        ]
+    ),
     max_size=8,
-).map(".".join)  # fmt: skip
+).map(".".join)
 NAMES = st.one_of(DOTS, WORDS, st.sampled_from(ODD), st.text(st.characters(codec=None), max_size=12))
 
 

@@ -197,7 +197,7 @@ def test_a_repack_in_the_middle_does_not_disturb_a_reader(repo: Repo, objects: O
 
 
 def test_a_foreign_file_beside_the_packs_disturbs_nobody(objects: Objects) -> None:
-    """git warns of a broken index and goes on; so must theta, while the object is elsewhere."""
+    """Git warns of a broken index and goes on; so must theta, while the object is elsewhere."""
     _, [oid] = write(objects, [b"fine"])
     (objects.directory / "pack-0000.idx").write_bytes(b"")
     (objects.directory / "pack-1111.idx").write_bytes(b"junk" * 300)

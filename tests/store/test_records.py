@@ -137,14 +137,20 @@ def test_a_malformed_record_is_refused(what: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000, b"NaN", b"1e999",
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b"NaN",
+        b"1e999",
         json.dumps(GOOD).replace("[2, 3]", "[2.0, 3]").encode(),
         json.dumps(GOOD).replace('"theta": 1', '"theta": 1, "theta": 1').encode(),
         json.dumps(GOOD).replace("[2, 3]", f"[{'9' * 5000}]").encode(),
         b" " * (MAX_RECORD + 1),
     ],
     ids=range(11),
-)  # fmt: skip
+)
 def test_text_that_is_no_record_is_refused(text: bytes) -> None:
     with pytest.raises(CorruptError) as caught:
         parse(text)

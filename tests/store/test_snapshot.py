@@ -25,8 +25,25 @@ from theta.store.objects import Objects
 from theta.store.restore import Restorer
 from theta.store.snapshot import Snapshot
 
-BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
-        "I32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64, "C64": 64, "F8_E8M0": 8, "F4": 4}  # fmt: skip
+BITS = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "F32": 32,
+    "F64": 64,
+    "I64": 64,
+    "U64": 64,
+    "C64": 64,
+    "F8_E8M0": 8,
+    "F4": 4,
+}
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def test_a_young_file_is_not_trusted(repository: Repository, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("stamp", [10**9 * 1_600_000_000, 2**40 * 10**9 // 1000, 0])
 def test_a_time_from_elsewhere_is_no_proof(repository: Repository, tmp_path: Path, stamp: int) -> None:
-    """mtime can be set at will (tar, rsync, a clock that was wrong): the rest must still tell."""
+    """Mtime can be set at will (tar, rsync, a clock that was wrong): the rest must still tell."""
     path = tmp_path / "m"
     path.write_bytes(b"one")
     os.utime(path, ns=(stamp, stamp))
@@ -80,10 +80,19 @@ def test_another_file_of_the_same_times_is_another(repository: Repository, tmp_p
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[]", b"null", b'{"theta.stat/v1": []}', b'{"theta.stat/v1": {"m": 1}}', b'{"theta.stat/v2": {}}',
-     b'{"theta.stat/v1": {"m": {"identity": {}, "seen_ns": 1, "manifest": "x"}}}', b"\xff" * 100],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"theta.stat/v1": []}',
+        b'{"theta.stat/v1": {"m": 1}}',
+        b'{"theta.stat/v2": {}}',
+        b'{"theta.stat/v1": {"m": {"identity": {}, "seen_ns": 1, "manifest": "x"}}}',
+        b"\xff" * 100,
+    ],
     ids=range(9),
-)  # fmt: skip
+)
 def test_a_damaged_cache_costs_time_only(repository: Repository, tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "m"
     path.write_bytes(b"x")

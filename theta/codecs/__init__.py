@@ -2,7 +2,9 @@
 
 A codec is a module with a ``NAME`` (``dense/1``: what it is, and the version of its format).
 Names are written into repositories, so a name never changes its meaning.  Modules are imported
-when they are asked for.
+when they are asked for.  ``dense/1`` stands alone (``encode``, ``decode``); the others describe a
+tensor by a lower layer and have the interface of ``theta.codecs.base.LayerCodec``.
+``theta.codecs.chooser`` finds the one that stores a tensor in the fewest bytes.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ _INCOMPRESSIBLE_BITS: Final = 7.9
 _RANS_GAIN: Final = 0.95
 _RANS_HEAD: Final = 64
 _MAX_WINDOW: Final = 1 << 23
+_ONE_GROUP_IN: Final = 64
 
 # Nearly Huffman alone, in a standard frame: the match finder of the common levels finds
 # chance matches in weights, which cost size and time.  128 KiB (one zstd block) is the window,
@@ -113,19 +114,15 @@ def entropy_bits(plane: Plane) -> float:
 def has_repeats(words: NDArray[Any]) -> bool:
     """Whether many aligned runs of 32 bytes occur more than once, at any distance.
 
-    Looks at about one group in 64, chosen by a hash of its content so that equal groups are
-    chosen together, with the 24 bytes after it.  A wrong answer costs time or bytes, never
-    correctness.
+    Looks at about one group of eight bytes in 64, chosen by a hash of its content, with the 24
+    bytes after it.  A wrong answer costs time or bytes, never correctness.
     """
     import numpy as np
 
+    from theta_native.repeats import marks
+
     data = words.view(np.uint8)
-    groups = data[: data.size & ~7].view("<u8")
-    hashes = groups[:-3] * np.uint64(0x9E3779B97F4A7C15)
-    at = np.flatnonzero(hashes >> np.uint64(58) == 0) if groups.size > 1 << 12 else np.arange(hashes.size)
-    chosen = hashes[at]
-    for k in (1, 2, 3):
-        chosen = (chosen + groups[at + k]) * np.uint64(0x9E3779B97F4A7C15)
+    chosen = marks(data[: data.size & ~7].view("<u8"), _ONE_GROUP_IN)
     return bool(chosen.size >= 8 and np.unique(chosen).size < 0.9 * chosen.size)
 
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from theta.errors import ManifestError
 from theta.git.index import Entry, Staged
@@ -14,11 +13,10 @@ from theta.porcelain import worktree
 from theta.porcelain.session import Session
 from theta.store import closure, snapshot, staging
 from theta.store.manifest import Manifest, blob_id
+from theta.store.names import store_of
 from theta.store.packs import PackWriter
 from theta.store.snapshot import Progress, Snapshot, Stored
 from theta.store.source import FileSource, Identity
-
-_STORE_BYTES: Final = 180
 
 
 @dataclass(frozen=True)
@@ -129,11 +127,7 @@ def known_stores(session: Session, staged: dict[str, Entry]) -> dict[str, Manife
 
 def store_name(path: str, taken: set[str]) -> str:
     """The name of the store of a new checkpoint: its path, made one part, and not in ``taken``."""
-    base = path.replace("%", "%25").replace("/", "%2F")
-    base = (
-        "".join(c if c.isprintable() else "_" for c in base).encode()[-_STORE_BYTES:].decode(errors="ignore")
-    )
-    base = base.lstrip("%@. ").rstrip(". ") or "checkpoint"
+    base = store_of(path)
     name, number = base, 2
     while name.lower() in {other.lower() for other in taken}:
         name, number = f"{base}~{number}", number + 1

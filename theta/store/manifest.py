@@ -151,11 +151,12 @@ def _parse_lines(lines: list[str]) -> Manifest:
 
 def _check_version(first: str) -> None:
     version = first.removeprefix(MAGIC.decode())
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
+    if not re.fullmatch(r"[1-9][0-9]*", version):
         raise ManifestError(f"bad first line of a manifest: {first[:80]!r}")
-    if int(version) > VERSION:
+    if version != str(VERSION):  # a greater one; it may have more digits than int() takes
         raise NewerFormatError(
-            f"this checkpoint is in format {version}; this theta reads up to {VERSION}", hint="upgrade theta"
+            f"this checkpoint is in format {version[:20]}; this theta reads up to {VERSION}",
+            hint="upgrade theta",
         )
 
 

@@ -12,6 +12,7 @@ from typing import Final
 MAX_PART: Final = 180
 MAX_PARTS: Final = 64
 MAX_PATH: Final = 1024
+MAX_STORE: Final = 200
 _KEEP: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=,()[]{}!#&;^~$ ")
 _DEVICE: Final = re.compile(
     rb"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$|git~[0-9]+)(?:$|[^a-z0-9])", re.I
@@ -58,6 +59,22 @@ def tree_path(name: str) -> str:
     if len(parts) > MAX_PARTS or len(path) > MAX_PATH:
         return "%~" + hashlib.sha256(data).hexdigest()
     return path
+
+
+def store_of(path: str) -> str:
+    """The name of the store of a checkpoint that is first added at ``path``: one path component."""
+    data = path.encode("utf-8", "surrogateescape")
+    name = ".".join(_part(part) for part in data.split(b"."))
+    name = name if len(name) <= MAX_STORE - 20 else f"{name[:100]}%~{hashlib.sha256(data).hexdigest()}"
+    return "_" + name if name.startswith("%") else name
+
+
+def is_store(name: str) -> bool:
+    """Whether ``name`` can be a store: one component that every file system takes."""
+    data = name.encode("utf-8", "surrogateescape")
+    kept = all(byte in _KEEP or byte in b"%." for byte in data)
+    ends = name.strip(" .") == name and not name.startswith("%") and 0 < len(name) <= MAX_STORE
+    return kept and ends and not any(_DEVICE.match(part) for part in data.split(b"."))
 
 
 def _part(part: bytes) -> str:
