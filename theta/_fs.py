@@ -133,6 +133,21 @@ class AtomicFile:
             while view:
                 view = view[os.write(self._fd, view) :]
 
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return os.fstat(self._fd).st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read back what was written."""
+        return os.pread(self._fd, length, offset)
+
+    def patch(self, offset: int, data: Buffer) -> None:
+        """Overwrite bytes that were written before."""
+        _step("write", self.path)
+        with translated(self.path):
+            os.pwrite(self._fd, data, offset)
+
     def __enter__(self) -> Self:
         return self
 

@@ -86,8 +86,12 @@ def test_nothing_is_tracked(repo: Repo) -> None:
     make_model(repo.path / "m.safetensors", random_tensors({"a": (4,)}))
     assert repo.theta("ls-files").stdout == ""
     assert repo.theta("track").stdout == ""
-    assert "m.safetensors" in repo.theta("status").stdout
-    assert not (repo.path / ".git" / "theta").exists(), "a repository without checkpoints is left alone"
+    config = repo.git("config", "--local", "--list")
+    for _ in range(2):
+        assert "m.safetensors" in repo.theta("status").stdout
+    assert repo.git("config", "--local", "--list") == config, "a repository without checkpoints is left alone"
+    hooks = repo.path / ".git" / "hooks"
+    assert [hook.name for hook in hooks.iterdir() if hook.suffix != ".sample"] == []
     refused(repo.theta("untrack", "*.safetensors", code=None), ExitCode.NOT_FOUND, "*.safetensors")
 
 

@@ -160,7 +160,7 @@ class Values:
 
     def of_file(self, manifest: Manifest, scratch: Path) -> dict[str, Tensor]:
         """The tensors of the whole restored file."""
-        scratch.write_bytes(b"".join(map(bytes, Restorer(self.history.session.objects).pieces(manifest))))
+        scratch.write_bytes(bytes(Restorer(self.history.session.objects).data(manifest)))
         return {
             n: (array.dtype.str, array.shape, array.tobytes()) for n, array in read_model(scratch).items()
         }

@@ -161,7 +161,7 @@ def test_a_skeleton_that_contradicts_the_manifest_is_refused(
     literal = b"x" * sum(item.length for item in segments if isinstance(item, Literal))
     wrong = replace(manifest, skeleton=write(objects, Skeleton(segments, literal)))
     with pytest.raises(CorruptError):
-        list(Restorer(objects).pieces(wrong))
+        Restorer(objects).data(wrong)
 
 
 def test_a_checkpoint_that_declares_too_much_is_refused_before_anything_is_read(objects: Objects) -> None:
@@ -170,7 +170,7 @@ def test_a_checkpoint_that_declares_too_much_is_refused_before_anything_is_read(
     segments = tuple(Extent(1 << 42, line.name) for line in lines)
     bomb = Manifest("safetensors", "m", write(objects, Skeleton(segments, b"")), lines)
     with pytest.raises(ThetaError) as caught:
-        next(Restorer(objects).pieces(bomb))
+        Restorer(objects).data(bomb)
     assert str(restore.MAX_TOTAL) in str(caught.value)
 
 
@@ -178,4 +178,4 @@ def test_a_tensor_that_no_extent_names_is_not_needed(objects: Objects) -> None:
     """A manifest may list more than the file holds; the file is what the table says."""
     manifest = stored(objects, FILE)
     more = replace(manifest, lines=(*manifest.lines, Line("x", "u8", (1,), "a" * 64, "1" * 40)))
-    assert b"".join(map(bytes, Restorer(objects).pieces(more))) == FILE
+    assert bytes(Restorer(objects).data(more)) == FILE

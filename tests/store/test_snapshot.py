@@ -76,7 +76,7 @@ class Store:
         return self.manifest
 
     def get(self, manifest: Manifest) -> bytes:
-        return b"".join(map(bytes, Restorer(self.objects).pieces(manifest)))
+        return bytes(Restorer(self.objects).data(manifest))
 
 
 @st.composite

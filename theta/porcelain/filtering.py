@@ -117,7 +117,7 @@ class Filter:
             restorer = Restorer(self.session.objects)
             if restorer.size(manifest) > self.limit:
                 return [data]
-            return list(restorer.pieces(manifest))
+            return [memoryview(restorer.data(manifest))]
         except NewerFormatError as error:
             self.warn(f"{path}: {error}; the manifest is left in its place")
         except ManifestError as error:

@@ -73,7 +73,7 @@ def post_rewrite(session: Session, rewritten: Sequence[tuple[str, str]]) -> list
 def post_index_change(session: Session) -> list[str]:
     """After the filter ran and the index was written: ``.theta/`` in the index follows."""
     flag = session.repo.private / "resync"
-    if session.repo.in_progress() or (session.repo.gitdir / "index.lock").exists():
+    if (session.repo.gitdir / "index.lock").exists():
         return []
     with contextlib.suppress(BusyError):
         before = read_entries(session.repo.index_path)

@@ -13,12 +13,10 @@ from theta.store.snapshot import Progress
 def settle(session: Session, progress: Progress | None = None) -> list[str]:
     """Mend HEAD, sync the index, fill in checkpoint files; answers warnings.
 
-    In the middle of a rebase only the files: its commits are mended when it is done.
+    In the middle of a rebase no commit is mended: that is done when it is over.
     """
-    notes: list[str] = []
-    if not session.repo.in_progress():
-        notes = mend_noted(session, None)
-        staging.sync(session)
+    notes = [] if session.repo.in_progress() else mend_noted(session, None)
+    staging.sync(session)
     install.clear_stores(session.repo)
     missing = worktree.complete(session, progress=progress)
     notes += [f"{path}: objects are missing; 'theta restore {path}' completes it" for path in missing]

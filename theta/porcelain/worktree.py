@@ -142,10 +142,7 @@ def fill(
     restorer.check_space(manifest, _fs.free_space(place.parent) - RESERVE)
     file_mode = 0o777 if mode & 0o100 else 0o666
     with _fs.AtomicFile(place, temp_dir=_temp_dir(session, place), mode=file_mode) as file:
-        for piece in restorer.pieces(manifest):
-            file.write(piece)
-            if progress is not None:
-                progress(len(piece))
+        restorer.write(manifest, file, progress)
     info = os.lstat(place)
     session.cache.remember(path, Identity.of(info), oid)
     return info

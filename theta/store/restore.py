@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from theta.errors import CodecError, CorruptError, NoSpaceError
+from theta.formats.derived import arguments, derive
+from theta.formats.layout import Source
 from theta.store import layers
 from theta.store import skeleton as skeletons
 from theta.store.layering import read_record
@@ -15,11 +17,47 @@ from theta.store.layers import LayerView
 from theta.store.manifest import Line, Manifest
 from theta.store.objects import Objects
 from theta.store.parallel import ordered
-from theta.store.skeleton import Extent, Literal, Skeleton
+from theta.store.skeleton import Extent, Field, Literal, Skeleton
 from theta.store.tensors import Record
 
 MAX_TOTAL: Final = 1 << 44
 """Bytes that one checkpoint may declare (16 TiB): constant chunks amplify, so there is a cap."""
+
+
+class Target(Source, Protocol):
+    """What a checkpoint is written to: front to back, then fields that follow from the rest."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append ``data``."""
+        ...
+
+    def patch(self, offset: int, data: bytes) -> None:
+        """Overwrite bytes that were written before."""
+        ...
+
+
+class Memory:
+    """A :class:`Target` in memory."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return len(self.content)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append ``data``."""
+        self.content += data
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read back what was written."""
+        return bytes(self.content[offset : offset + length])
+
+    def patch(self, offset: int, data: bytes) -> None:
+        """Overwrite bytes that were written before."""
+        self.content[offset : offset + len(data)] = data
 
 
 class Restorer:
@@ -50,11 +88,23 @@ class Restorer:
             raise CorruptError(f"the checkpoint declares {plan.size} bytes, over the limit of {MAX_TOTAL}")
         return plan
 
-    def pieces(self, manifest: Manifest) -> Iterator[bytes | memoryview]:
-        """The bytes of the file, in order, in pieces of a chunk at most."""
+    def write(
+        self, manifest: Manifest, target: Target, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Write the file that ``manifest`` stands for to ``target``, an empty one."""
         plan = self._plan(manifest)
-        tasks = self._tasks(plan, manifest.by_name)
-        yield from ordered(lambda task: task(), tasks)
+        for piece in ordered(lambda task: task(), self._tasks(plan, manifest.by_name)):
+            target.write(piece)
+            if progress is not None:
+                progress(len(piece))
+        for field in plan.fields():
+            target.patch(field.offset, derive(field, arguments(field, target)))
+
+    def data(self, manifest: Manifest) -> bytearray:
+        """The whole file that ``manifest`` stands for, in memory."""
+        target = Memory()
+        self.write(manifest, target)
+        return target.content
 
     def _tasks(self, plan: Skeleton, lines: dict[str, Line]) -> Iterator[Callable[[], bytes | memoryview]]:
         used = 0
@@ -63,6 +113,8 @@ class Restorer:
                 data = plan.literal[used : used + segment.length]
                 used += segment.length
                 yield partial(bytes, data)
+            elif isinstance(segment, Field):
+                yield partial(bytes, segment.length)
             else:
                 yield from self._chunk_tasks(lines[segment.name])
 

@@ -7,12 +7,15 @@ commits never depend on today's parsers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
+from typing import Literal as Literal_
 
-from theta.errors import CorruptError, NewerFormatError
-from theta.formats.layout import Layout, Source, Tensor
+from theta.errors import CorruptError, FormatError, NewerFormatError
+from theta.formats.derived import arguments, check_fields, derive, prove
+from theta.formats.layout import Derived, Layout, Source, Tensor
 from theta.store.manifest import Line
 from theta.store.names import escape_line, unescape_line
 from theta.store.objects import Objects
@@ -22,6 +25,8 @@ VERSION: Final = 1
 NAME: Final = "@skeleton"
 _MAGIC: Final = "theta skeleton "
 _PIECE: Final = 4 << 20
+_PLACE: Final = r"[0-9]{1,18}\+[0-9]{1,18}"
+_FIELD: Final = re.compile(rf"([a-z0-9-]+) (little|big) ([0-9]{{1,9}}) ({_PLACE}(?:,{_PLACE})*)")
 _MAX_TABLE: Final = 256 << 20
 _MAX_LITERAL: Final = 1 << 30
 
@@ -41,7 +46,21 @@ class Extent:
     name: str
 
 
-Segment = Literal | Extent
+@dataclass(frozen=True)
+class Field:
+    """``length`` bytes that follow from other bytes of the file, such as a CRC-32.
+
+    Fields are computed in the order of ``rank``; see :mod:`theta.formats.derived`.
+    """
+
+    length: int
+    op: str
+    order: Literal_["little", "big"]
+    rank: int
+    arguments: tuple[tuple[int, int], ...]
+
+
+Segment = Literal | Extent | Field
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,18 @@ class Skeleton:
                     return False
                 used += segment.length
             offset += segment.length
-        return True
+        fields = self.fields()
+        return all(derive(f, arguments(f, source)) == source.read(f.offset, f.width) for f in fields)
+
+    def fields(self) -> tuple[Derived, ...]:
+        """The derived fields, in the order in which they are computed."""
+        found, offset = [], 0
+        for segment in self.segments:
+            if isinstance(segment, Field):
+                place = Derived(segment.op, offset, segment.length, segment.arguments, segment.order)
+                found.append((segment.rank, place))
+            offset += segment.length
+        return tuple(place for _, place in sorted(found, key=lambda item: item[0]))
 
     def layout(self, container: str, lines: dict[str, Line]) -> Layout:
         """The layout that these segments describe; tensors take type and shape from ``lines``."""
@@ -84,7 +114,7 @@ class Skeleton:
             Tensor(name, lines[name].dtype, lines[name].shape, offset, length)
             for name, offset, length in self.extents()
         ]
-        return Layout(container, self.size, tuple(tensors))
+        return Layout(container, self.size, tuple(tensors), self.fields())
 
     def write(self, pack: PackWriter) -> str:
         """Add the tree ``@skeleton`` to ``pack``; the answer is its id."""
@@ -96,32 +126,41 @@ class Skeleton:
         return pack.tree(entries)
 
     def _table(self) -> bytes:
-        rows = [
-            f"literal {item.length}"
-            if isinstance(item, Literal)
-            else f"extent {item.length} {escape_line(item.name)}"
-            for item in self.segments
-        ]
-        return (f"{_MAGIC}{VERSION}\n" + "".join(row + "\n" for row in rows)).encode()
+        rows = (_row(item) + "\n" for item in self.segments)
+        return (f"{_MAGIC}{VERSION}\n" + "".join(rows)).encode()
+
+
+def _row(item: Segment) -> str:
+    if isinstance(item, Literal):
+        return f"literal {item.length}"
+    if isinstance(item, Extent):
+        return f"extent {item.length} {escape_line(item.name)}"
+    places = ",".join(f"{start}+{length}" for start, length in item.arguments)
+    return f"derived {item.length} {item.op} {item.order} {item.rank} {places}"
 
 
 def from_layout(layout: Layout, source: Source) -> Skeleton:
-    """The skeleton of ``source``, whose tensors lie as ``layout`` says."""
+    """The skeleton of ``source``, whose tensors lie as ``layout`` says.
+
+    A derived field that does not hold in ``source`` becomes literal.
+    """
+    layout = prove(layout, source)
+    parts: list[tuple[int, Segment]] = [(t.offset, Extent(t.length, t.name)) for t in layout.tensors]
+    parts += [
+        (f.offset, Field(f.width, f.op, f.order, rank, f.arguments)) for rank, f in enumerate(layout.derived)
+    ]
     segments: list[Segment] = []
     literals: list[bytes] = []
     offset = 0
-
-    def literal_up_to(end: int) -> None:
-        if end > offset:
-            segments.append(Literal(end - offset))
-            literals.append(source.read(offset, end - offset))
-
-    for tensor in layout.tensors:
-        if tensor.length:
-            literal_up_to(tensor.offset)
-            offset = tensor.offset + tensor.length
-        segments.append(Extent(tensor.length, tensor.name))
-    literal_up_to(layout.size)
+    for start, part in sorted(parts, key=lambda item: item[0]):
+        if part.length and start > offset:
+            segments.append(Literal(start - offset))
+            literals.append(source.read(offset, start - offset))
+        segments.append(part)
+        offset = start + part.length if part.length else offset
+    if layout.size > offset:
+        segments.append(Literal(layout.size - offset))
+        literals.append(source.read(offset, layout.size - offset))
     return Skeleton(tuple(segments), b"".join(literals))
 
 
@@ -133,7 +172,12 @@ def read(objects: Objects, oid: str) -> Skeleton:
     segments = tuple(segments_of(table))
     if sum(item.length for item in segments if isinstance(item, Literal)) != len(literal):
         raise CorruptError("a skeleton's literals do not fill its table")
-    return Skeleton(segments, literal)
+    found = Skeleton(segments, literal)
+    try:
+        check_fields(Layout("", found.size, (), found.fields()))
+    except FormatError as error:
+        raise CorruptError(f"a malformed skeleton: {error}") from error
+    return found
 
 
 def _joined(objects: Objects, files: dict[str, tuple[int, str]], kind: str, limit: int) -> bytes:
@@ -170,4 +214,16 @@ def _segment(line: str) -> Segment:
         return Literal(int(number))
     if kind == "extent":
         return Extent(int(number), unescape_line(name))
+    if kind == "derived":
+        return _field(int(number), name)
     raise ValueError(f"unknown segment {kind[:40]!r}")
+
+
+def _field(length: int, text: str) -> Field:
+    found = _FIELD.fullmatch(text)
+    if found is None:
+        raise ValueError("a malformed derived field")
+    op, order, rank, places = found.groups()
+    pairs = (place.split("+") for place in places.split(","))
+    ranges = tuple((int(start), int(size)) for start, size in pairs)
+    return Field(length, op, "little" if order == "little" else "big", int(rank), ranges)

@@ -12,7 +12,7 @@ from theta.codecs import dense
 from theta.codecs.base import Tensor as TensorWords
 from theta.errors import ChangedWhileReadError, MissingObjectsError
 from theta.formats import opaque
-from theta.formats.layout import Layout, Source, Tensor
+from theta.formats.layout import Layout, Source, Tensor, Window
 from theta.store import layering, tensors
 from theta.store import skeleton as skeletons
 from theta.store.layering import Parts
@@ -103,7 +103,7 @@ def _fits(known: Manifest, kept: Skeleton, source: Source) -> bool:
 
 def _cuts(source: Source, tensor: Tensor) -> Iterable[int]:
     if tensor.dtype == "bytes":
-        return opaque.cut(source)
+        return opaque.cut(Window(source, tensor.offset, tensor.length))
     return tensors.chunk_lengths(tensor.dtype, tensor.shape)
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from theta import _fs
-from theta.errors import ChangedWhileReadError, NotFoundError
+from theta.errors import ChangedWhileReadError, FormatError, NotFoundError
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,13 @@ class FileSource:
         return Identity.of(self.stat)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``offset``; raises :class:`ChangedWhileReadError`."""
+        """Exactly ``length`` bytes from ``offset``.
+
+        Raises :class:`FormatError` outside of the file and :class:`ChangedWhileReadError` where
+        it has become shorter.
+        """
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise FormatError(f"{self.label}: {length} bytes at {offset} are not in its {self.size} bytes")
         parts: list[bytes] = []
         while length > 0:
             with _fs.translated(self.label):
