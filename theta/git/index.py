@@ -157,9 +157,17 @@ def read_entries(path: Path) -> list[Entry]:
     return list(_entries(_open(path))) if path.exists() else []
 
 
+class _Index(pygit2.Index):
+    """An index whose finaliser survives a constructor that failed."""
+
+    def __del__(self) -> None:
+        if hasattr(self, "_index"):
+            super().__del__()
+
+
 def _open(path: Path) -> pygit2.Index:
     try:
-        index = pygit2.Index(str(path))
+        index = _Index(str(path))
         index.read(True)
     except (pygit2.GitError, OSError) as error:
         if "extension" in str(error):

@@ -30,14 +30,14 @@ def select(session: Session, git: Git, pathspecs: list[str], *, update: bool, fo
     kinds = ["-c"] if update else ["-c", "-o"] if force else ["-c", "-o", "--exclude-standard"]
     names = dict.fromkeys(git.lines("ls-files", "-z", "--full-name", *kinds, "--", *pathspecs))
     tracked = sorted(set(only_tracked(session.repo, names)))
-    present = tuple(path for path in tracked if os.path.lexists(session.repo.worktree / path))
-    return Selection(present, tuple(path for path in tracked if path not in present))
+    places = {path: session.repo.worktree / path for path in tracked}
+    present = tuple(path for path, place in places.items() if place.exists() and not place.is_symlink())
+    return Selection(present, tuple(path for path, place in places.items() if not os.path.lexists(place)))
 
 
 def add(session: Session, selection: Selection, progress: Progress | None = None) -> list[Added]:
     """Stage the selected checkpoints; those that are gone are staged as deleted."""
-    files = [path for path in selection.present if not os.path.islink(session.repo.worktree / path)]
-    added = staging.add_files(session, files, progress)
+    added = staging.add_files(session, selection.present, progress)
     if selection.gone:
         with session.index_edit() as edit:
             for path in selection.gone:

@@ -109,7 +109,7 @@ def _script(name: str) -> str:
             '[ "$THETA_HOOKS" = off ] && exit 0',
         ]
         if name == "post-index-change":
-            lines.append('[ -e "$(git rev-parse --git-path theta/resync)" ] || exit 0')
+            lines.append(f'[ -e {STORES} ] || [ -e "$(git rev-parse --git-path theta/resync)" ] || exit 0')
         lines.append(f'exec {call} "$@"')
     return "\n".join(lines) + "\n"
 

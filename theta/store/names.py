@@ -66,7 +66,7 @@ def store_of(path: str) -> str:
     data = path.encode("utf-8", "surrogateescape")
     name = ".".join(_part(part) for part in data.split(b"."))
     name = name if len(name) <= MAX_STORE - 20 else f"{name[:100]}%~{hashlib.sha256(data).hexdigest()}"
-    return "_" + name if name.startswith("%") else name
+    return "_" + name if name[0] in "% ." else name
 
 
 def is_store(name: str) -> bool:

@@ -16,7 +16,7 @@ from theta.formats.layout import Layout, Source, Tensor, Window
 from theta.store import layering, tensors
 from theta.store import skeleton as skeletons
 from theta.store.layering import Parts
-from theta.store.manifest import MAX_BYTES, Line, Manifest
+from theta.store.manifest import MAX_BYTES, Line, Manifest, parse
 from theta.store.names import escape_line
 from theta.store.objects import Objects
 from theta.store.packs import PackWriter
@@ -162,6 +162,7 @@ class Snapshot:
         result.manifest = Manifest(
             found.layout.format, store, result.manifest.skeleton, tuple(sorted_lines(lines))
         )
+        parse(result.manifest.data)  # what could not be read again must not be staged
         return result
 
     def _encoded(
