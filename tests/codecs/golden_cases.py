@@ -17,7 +17,7 @@ import numpy as np
 
 from tests.codecs.layer_cases import any_bits, chunks_of, from_values, nudged, to_values, weights
 from theta.codecs import codec, dense
-from theta.codecs.base import Encoded, Range, Target, Tensor
+from theta.codecs.base import Encoded, Range, Target, Tensor, word_size
 from theta.codecs.chooser import encode_dense
 
 FOLDER = Path(__file__).parent.parent / "golden" / "codecs"
@@ -84,7 +84,7 @@ def decode(golden: Golden) -> list[np.ndarray]:
     """The words of every chunk; any CodecError passes through."""
     target, encoded = golden.target, golden.encoded
     if golden.base is None:
-        width, rotate = np.dtype(f"u{dense.word_size(target.dtype)}"), dense.is_rotated(target.dtype)
+        width, rotate = np.dtype(f"u{word_size(target.dtype)}"), dense.is_rotated(target.dtype)
         pairs = zip(encoded.chunks, golden.ranges, strict=True)
         return [dense.decode_words(chunk, width.itemsize, b - a, rotate) for chunk, (a, b) in pairs]
     decoder = codec(encoded.codec).decoder(encoded.shared, target, golden.base)

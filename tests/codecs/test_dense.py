@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theta.codecs import codec, dense, names, planes
+from theta.codecs.base import word_size
 from theta.dtypes import DTYPES
 from theta.errors import CodecError, NewerFormatError
 
@@ -20,7 +21,7 @@ ALL = sorted(DTYPES)
 def weights(dtype: str, size: int, seed: int = 0) -> bytes:
     """Plausible raw bytes of ``size`` words: normal weights for floats, small numbers otherwise."""
     rng = np.random.default_rng(seed)
-    width = dense.word_size(dtype)
+    width = word_size(dtype)
     if DTYPES[dtype].kind in ("float", "complex") and width > 1:
         values = rng.normal(0, 0.02, size)
         if dtype == "bf16":
@@ -45,7 +46,7 @@ def test_every_dtype_comes_back(dtype: str, size: int) -> None:
 @pytest.mark.parametrize("dtype", ALL)
 @given(data=st.data())
 def test_any_bits_come_back(dtype: str, data: st.DataObject) -> None:
-    width = dense.word_size(dtype)
+    width = word_size(dtype)
     words = data.draw(st.lists(st.binary(min_size=width, max_size=width), max_size=60))
     roundtrip(b"".join(words) * data.draw(st.integers(1, 40)), dtype)
 

@@ -48,10 +48,12 @@ def assert_agreement(repo: Repo, files: Mapping[str, str] | None = None) -> None
     """
     seen = git_status(repo)
     assert_index(repo)
+    assert_worktree(repo, files or {})
     if repo.try_git("rev-parse", "--verify", "-q", "HEAD").returncode == 0:
         assert_commit(repo, "HEAD")
-    assert_worktree(repo, files or {})
-    repo.fsck()
+        repo.fsck()
+    else:  # git fsck has something to say of an unborn branch
+        repo.git("fsck", "--full", "--strict")
     assert theta_status(repo) == seen
     assert git_status(repo) == seen
     assert_index(repo)

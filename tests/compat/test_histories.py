@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,13 @@ import pytest
 from tests.compat.agreement import assert_agreement, assert_history
 from tests.compat.story import MODEL, SHAPES, commit, digest, edit
 from tests.support import Repo, make_model, mutate, random_tensors, sha256
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def _nudged(noise: float, old: NDArray[Any]) -> NDArray[Any]:
+    return (old * (1 + noise * 1e-3)).astype(old.dtype)
 
 
 def ten_versions(repo: Repo) -> dict[str, str]:
@@ -25,7 +34,7 @@ def ten_versions(repo: Repo) -> dict[str, str]:
             tensors = random_tensors({**SHAPES, "extra.weight": (16, 16)}, step)
             make_model(repo.path / MODEL, tensors)
         elif step % 3 == 0:
-            mutate(repo.path / MODEL, name, lambda old, n=noise: (old * (1 + n * 1e-3)).astype(old.dtype))
+            mutate(repo.path / MODEL, name, partial(_nudged, noise))
         else:
             edit(repo, name, noise)
         repo.git("commit", "-q", "-am", f"version {step}")
@@ -92,11 +101,15 @@ def test_many_status_calls_do_not_fill_the_disk(tracked: Repo) -> None:
 def test_a_hundred_status_calls_do_not_fill_the_disk(tracked: Repo) -> None:
     shapes = {"a.weight": (512, 512), "b.weight": (512, 512)}
     make_model(tracked.path / MODEL, random_tensors(shapes, 1))
+    # Git runs clean only where the size in the index is that of the file.
+    tracked.git("commit", "-q", "-am", "larger")
     before, size = tracked.stored_bytes(), (tracked.path / MODEL).stat().st_size
+    most = 0
     for step in range(100):
         make_model(tracked.path / MODEL, random_tensors(shapes, 100 + step))
         tracked.git("status")
-    assert tracked.stored_bytes() <= before + size + 100_000
+        most = max(most, tracked.stored_bytes() - before)
+    assert size // 2 < most <= size + 100_000
     assert_agreement(tracked)
 
 

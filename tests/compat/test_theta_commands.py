@@ -171,15 +171,13 @@ def test_merge_in_conflict_then_abort_and_continue(tracked: Repo) -> None:
     assert_agreement(tracked, {MODEL: theirs})
 
 
-def test_dry_run_and_no_commit(tracked: Repo) -> None:
-    ours, _ = diverged(tracked, "layer.1.weight", "layer.2.weight")
-    tracked.theta("merge", "--dry-run", "side")
-    assert_agreement(tracked, {MODEL: ours})
-    assert git_status(tracked) == []
+def test_merge_without_commit(tracked: Repo) -> None:
+    diverged(tracked, "layer.1.weight", "layer.2.weight")
     tracked.theta("merge", "--no-commit", "side")
     assert_agreement(tracked)
     tracked.git("commit", "-q", "--no-edit")
     assert_agreement(tracked)
+    assert tracked.git("rev-list", "--count", "--merges", "HEAD") == "1"
 
 
 def test_commands_that_are_handed_to_git(tracked: Repo) -> None:

@@ -1,9 +1,14 @@
 """The entropy coder: tokens against a twin, streams against their inverse and their entropy."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 
 from theta_native import clusters, rans
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RULES = [(0, 0), (4, 1), (8, 2), (8, 0)]
 
@@ -12,7 +17,8 @@ def values_of(width: int, size: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     values = (rng.integers(0, 2**63, size, np.uint64) * 2 + 1) >> rng.integers(0, 64, size, np.uint64)
     values[:3] = (0, 1, 2**64 - 1)
-    return (values >> np.uint64(64 - 8 * width)).astype(f"u{width}")
+    made: NDArray[Any] = (values >> np.uint64(64 - 8 * width)).astype(f"u{width}")
+    return made
 
 
 def twin_token(value: int, s: int, m: int) -> tuple[int, int]:

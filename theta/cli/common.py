@@ -56,9 +56,11 @@ def session_or_none() -> Session | None:
 def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = False) -> int:
     """Run ``git ARGS`` with theta doing the work of its filter (and hooks) around it."""
     from theta.git.run import DEFER, DEFER_FILES
-    from theta.porcelain import settle
+    from theta.porcelain import guarding, settle
 
     with session.exclusive():
+        if args[0] in ("switch", "checkout") and (target := guarding.target(session, list(args[1:]))):
+            guarding.refuse_untracked(session, target, args[0])
         if refresh:
             settle.refresh(session)
         code = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(Path.cwd()).show(*args)

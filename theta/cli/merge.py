@@ -83,11 +83,12 @@ def _policy(session: Session, chosen: Strategy | None, no_prompt: bool) -> Polic
 
 
 def _start(session: Session, args: list[str], options: list[str], policy: Policy, no_commit: bool) -> int:
-    from theta.porcelain import committing, settle
+    from theta.porcelain import committing, guarding, settle
 
     settle.refresh(session)
     before = session.repo.head()
     theirs = _theirs(session, args)
+    guarding.refuse_untracked(session, theirs, "merge")
     gits = [f"-X{option}" for option in options if _is_gits(option) or option in ("ours", "theirs")]
     quiet = [arg for arg in args if arg != "--edit"]
     done = session.repo.git().in_directory(Path.cwd()).run("merge", "--no-commit", *gits, *quiet, check=False)
@@ -120,13 +121,15 @@ def _theirs(session: Session, args: list[str]) -> str:
     return session.repo.resolve(f"{names[-1]}^{{commit}}")
 
 
-def _settle(session: Session, theirs: str, policy: Policy, said: tuple[bytes, bytes]) -> int:
+def _settle(
+    session: Session, theirs: str, policy: Policy, said: tuple[bytes, bytes], *, go_on: bool = False
+) -> int:
     from theta.porcelain import merging
     from theta.porcelain.session import Session
 
     fresh = Session.here(session.repo.worktree)
     with console.progress("merging") as progress:
-        merged = merging.after_git_merge(fresh, theirs, policy, progress)
+        merged = merging.after_git_merge(fresh, theirs, policy, progress, go_on=go_on)
     _echo(*said, set(merged.resolved) | set(merged.conflicts))
     _report(merged)
     left = merging.unresolved(fresh)
@@ -191,7 +194,7 @@ def _go_on(session: Session, policy: Policy, no_commit: bool) -> int:
     if not heads:
         raise ThetaError("there is no merge in progress (MERGE_HEAD missing)")
     theirs = (session.repo.gitdir / heads[0]).read_text().split()[0]
-    code = _settle(session, theirs, policy, (b"", b""))
+    code = _settle(session, theirs, policy, (b"", b""), go_on=True)
     if code or no_commit:
         return code
     if not merge_head.exists():

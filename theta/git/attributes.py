@@ -9,6 +9,7 @@ from typing import Final
 from theta.git.index import Entry
 from theta.git.repository import STORES, Repository
 
+_FILES: Final = (0o100644, 0o100755)
 _MAGIC: Final = ":(top,attr:filter=theta)"
 
 
@@ -18,7 +19,7 @@ def tracked_entries(repo: Repository, index: Path | None = None) -> list[Entry]:
     for row in repo.git(index=index).lines("ls-files", "-s", "-z", "--full-name", "--", _MAGIC):
         head, _, path = row.partition("\t")
         mode, oid, stage = head.split(" ")
-        if not path.startswith(STORES + "/"):
+        if not path.startswith(STORES + "/") and int(mode, 8) in _FILES:
             found.append(Entry(path, oid, int(mode, 8), int(stage), False))
     return found
 

@@ -61,6 +61,13 @@ class Repository:
             raise NoWorktreeError("this command needs a working tree, and the repository is bare")
         return Path(self.raw.workdir)
 
+    @cached_property
+    def attribute_files(self) -> dict[str, str]:
+        """Path -> blob id of each ``.gitattributes`` in the index."""
+        rows = self.git().lines("ls-files", "-s", "-z", "--", ":(top,glob)**/.gitattributes")
+        pairs = (row.partition("\t") for row in rows)
+        return {path: head.split(" ")[1] for head, _, path in pairs}
+
     @property
     def is_partial(self) -> bool:
         """Whether a remote owes this clone objects (``git clone --filter``)."""

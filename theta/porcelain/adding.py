@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from theta.errors import NotFoundError
-from theta.git.attributes import only_tracked
+from theta.errors import NotFoundError, UsageError
+from theta.git.attributes import filter_of
+from theta.git.index import read_entries
+from theta.git.repository import STORES
 from theta.git.run import Git
 from theta.porcelain import staging
 from theta.porcelain.session import Session
 from theta.porcelain.staging import Added
+from theta.porcelain.trees import is_manifest
 from theta.store.snapshot import Progress
 
 
@@ -29,10 +32,32 @@ def select(session: Session, git: Git, pathspecs: list[str], *, update: bool, fo
     """
     kinds = ["-c"] if update else ["-c", "-o"] if force else ["-c", "-o", "--exclude-standard"]
     names = dict.fromkeys(git.lines("ls-files", "-z", "--full-name", *kinds, "--", *pathspecs))
-    tracked = sorted(set(only_tracked(session.repo, names)))
+    filters = filter_of(session.repo, names)
+    _refuse_other_filters(session, filters)
+    tracked = sorted(path for path, value in filters.items() if value == "theta" and not _is_inside(path))
     places = {path: session.repo.worktree / path for path in tracked}
     present = tuple(path for path, place in places.items() if place.exists() and not place.is_symlink())
     return Selection(present, tuple(path for path, place in places.items() if not os.path.lexists(place)))
+
+
+def _is_inside(path: str) -> bool:
+    return path.startswith(STORES + "/")
+
+
+def _refuse_other_filters(session: Session, filters: dict[str, str]) -> None:
+    """A later line of the attributes would turn a checkpoint into something else (an LFS pointer)."""
+    others = {
+        path for path, value in filters.items() if value not in ("theta", "unspecified", "unset", "set")
+    }
+    if not others:
+        return
+    for entry in read_entries(session.repo.index_path):
+        if entry.path in others and is_manifest(session.repo, entry.oid):
+            raise UsageError(
+                f"{entry.path} is a checkpoint, and another line of the attributes gives it"
+                f" filter={filters[entry.path]}",
+                hint="remove that line, or run 'theta untrack' first",
+            )
 
 
 def add(session: Session, selection: Selection, progress: Progress | None = None) -> list[Added]:

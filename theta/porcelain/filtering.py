@@ -10,6 +10,7 @@ from typing import Final
 
 from theta import _fs
 from theta.errors import ChangedWhileReadError, ManifestError, NewerFormatError, NotFoundError, ThetaError
+from theta.git import processes
 from theta.git.pktline import PktLines
 from theta.porcelain import install, lazily, staging
 from theta.porcelain.session import Session
@@ -61,7 +62,8 @@ class Filter:
         if in_place and (known := session.cache.manifest_of(path, source.identity)) is not None:
             cached = session.manifest_or_none(known) if session.repo.has(known) else None
             if cached is not None and staging.complete(session, cached):
-                return cached.data
+                # A rename in the making: the index may name another manifest of the same value.
+                return kept.data if kept is not None and kept.same_value(cached) else cached.data
         manifest = self._store_new(path, source, kept)
         if in_place:
             with contextlib.suppress(ChangedWhileReadError):
@@ -130,7 +132,8 @@ class Filter:
         """Ask the post-index-change hook to bring ``.theta/`` into agreement."""
         if not self.defer:
             _fs.make_dirs(self.session.repo.private)
-            _fs.write_atomic(self.session.repo.private / "resync", b"", durable=False)
+            mark = processes.owner().encode()
+            _fs.write_atomic(self.session.repo.private / "resync", mark, durable=False)
 
     def prepare(self) -> None:
         """Install what is missing, once; a filter that cannot must still filter."""

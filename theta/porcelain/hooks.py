@@ -9,6 +9,7 @@ from typing import Final
 
 from theta import _fs
 from theta.errors import BusyError, ThetaError
+from theta.git import processes
 from theta.git.index import Entry, read_entries
 from theta.porcelain import install, mend, settle, staging, worktree
 from theta.porcelain.session import Session
@@ -76,12 +77,11 @@ def post_index_change(session: Session) -> list[str]:
     if (session.repo.gitdir / "index.lock").exists():
         return []
     with contextlib.suppress(BusyError):
-        before = read_entries(session.repo.index_path)
         staging.sync(session)
         install.clear_stores(session.repo)
         worktree.complete(session)
-        # git may still hold an older index in memory and write that; its write calls this again.
-        if before == read_entries(session.repo.index_path):
+        # git may hold an older index in memory and write that: ask again until its command is over.
+        if not (flag.exists() and processes.is_alive(flag.read_text())):
             _fs.remove(flag)
     return []
 

@@ -87,10 +87,11 @@ def _both_changed(base: Manifest | None, ours: Manifest, theirs: Manifest) -> bo
 
 
 def after_git_merge(
-    session: Session, theirs: str, policy: Policy, progress: Progress | None = None
+    session: Session, theirs: str, policy: Policy, progress: Progress | None = None, *, go_on: bool = False
 ) -> Merged:
     """Settle the checkpoints of a merge that git left in the index; commits nothing.
 
+    With ``go_on`` whatever is staged is the user's decision; only open conflicts are settled.
     A checkpoint that stays in conflict keeps its stages, and our version stands in the worktree.
     """
     ours = session.repo.resolve("HEAD")
@@ -98,6 +99,8 @@ def after_git_merge(
     paths: dict[str, Stages] = {}
     for entry in session.entries():
         paths.setdefault(entry.path, {})[entry.stage] = entry.oid
+    if go_on:
+        paths = {path: stages for path, stages in paths.items() if 0 not in stages}
     pack = session.objects.writer()
     try:
         versions = Versions(session, base, ours, theirs)

@@ -110,8 +110,20 @@ def take(
         and complete(session, kept)
     ):
         return Stored(kept)
+    if kept is None and (moved := _moved(session, found)) is not None:
+        return Stored(moved)
     store = kept.store if kept and kept.store not in taken else store_name(path, taken)
     return Snapshot(session.objects, pack, bases).store(source, found, store, kept)
+
+
+def _moved(session: Session, found: snapshot.Scan) -> Manifest | None:
+    """The manifest of a checkpoint of this value whose file is gone: it was renamed, its store stays."""
+    for path, manifest in known_stores(session, session.staged()).items():
+        if not os.path.lexists(session.repo.worktree / path):
+            kept = worktree.skeleton_of(session, manifest)
+            if found.equals(manifest, kept) and complete(session, manifest):
+                return manifest
+    return None
 
 
 def complete(session: Session, manifest: Manifest) -> bool:
@@ -153,7 +165,7 @@ def sync(session: Session, index: Path | None = None) -> list[str]:
     entries = {entry.path: entry for entry in everything if entry.stage == 0}
     found = known_stores(session, entries)
     sides = {e.path: e for stage in (1, 3, 2) for e in everything if e.stage == stage}
-    raw = [path for path in entries if path not in found and entries[path].mode != 0o120000]
+    raw = [path for path in entries if path not in found]
     renamed = _distinct(session, found)
     with session.index_edit(index) as edit:
         for path, manifest in renamed.items():

@@ -12,11 +12,16 @@ _cache: dict[tuple[str, str], dict[str, str]] = {}
 
 
 def checkpoints(repo: Repository, tree: pygit2.Tree) -> dict[str, str]:
-    """Path -> blob id of each file of ``tree`` that theta tracks and that is a manifest."""
+    """Path -> blob id of each file of ``tree`` that theta tracks and that is a manifest.
+
+    git reads attributes from the worktree; where ``tree`` has others, content decides.
+    """
     key = (str(repo.gitdir), str(tree.id))
     if key not in _cache:
         files = {path: str(entry.id) for path, entry in repo.walk_blobs(tree) if entry.filemode & MODE_BLOB}
-        tracked = files if repo.is_bare else only_tracked(repo, files)
+        own = {path: oid for path, oid in files.items() if path.rpartition("/")[2] == ".gitattributes"}
+        known = not repo.is_bare and own == repo.attribute_files
+        tracked = only_tracked(repo, files) if known else files
         _cache[key] = {path: files[path] for path in sorted(tracked) if is_manifest(repo, files[path])}
     return _cache[key]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from theta.codecs import chooser, dense
+from theta.codecs import dense
 from theta.codecs.base import Encoded, Range, Tensor, word_size
 from theta.errors import CorruptError, MissingObjectsError
 from theta.store import tensors
@@ -94,6 +94,8 @@ def plan(objects: Objects, name: str, new: Tensor, parts: Parts, bases: Sequence
     ``bases`` are versions of the tensor, the likeliest first. Same input, same plan, for any
     number of threads.
     """
+    from theta.codecs import chooser
+
     records = _records(objects, bases)
     kept = _reusable(objects, new, parts, records)
     ranges = _ranges(new, parts)
@@ -141,6 +143,8 @@ def _reusable(objects: Objects, new: Tensor, parts: Parts, records: Sequence[Rec
 
 def _on_top(objects: Objects, name: str, new: Tensor, parts: Parts, record: Record) -> Planned | None:
     """Where only some chunks changed: a layer on the top one that holds just those."""
+    from theta.codecs import chooser
+
     if (record.dtype, record.shape) != (new.dtype, new.shape) or len(record.layers) >= tensors.MAX_LAYERS:
         return None
     pairs = zip(record.chunks, parts, strict=True)
@@ -185,6 +189,8 @@ def _words(view: LayerView) -> NDArray:  # type: ignore[type-arg]
 
 def _bounded(candidate: _Candidate, encoded: Encoded, new: Tensor, parts: Parts) -> bool:
     """Whether reading the new layer with all below it stays within the bound."""
+    from theta.codecs import chooser
+
     first = chooser.encode_dense(new, _ranges(new, parts)[:1]).size
     dense_size = first * sum(length for length, _ in parts) / parts[0][0]
     layers = candidate.record.layers
