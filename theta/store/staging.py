@@ -9,6 +9,7 @@ names.  Other writers never rely on an object that only such a pack holds.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,30 +24,57 @@ from theta.store.manifest import MAX_BYTES, looks_like_manifest
 from theta.store.packs import Pack
 
 REFS: Final = "refs/theta/clean/"
+_ADOPTED: Final = "adopted"
 
 
 def _directory(repo: Repository) -> Path:
     return repo.shared / "staged"
 
 
+@dataclass(frozen=True)
+class _Note:
+    """What is known of one manifest that clean made: ``<commondir>/theta/staged/<manifest>``."""
+
+    place: Path
+    pack: Path | None
+    owner: str
+    tips: tuple[str, ...]
+
+    @property
+    def manifest(self) -> str:
+        """The id of the manifest."""
+        return self.place.name
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the pack is to stay: an index held all that it has."""
+        return self.owner == _ADOPTED
+
+    def ids(self) -> set[str]:
+        """The objects of the pack; none where git repacked it."""
+        index = self.pack.with_suffix(".idx") if self.pack else None
+        return set(Pack(index).ids()) if index is not None and index.exists() else set()
+
+    def write(self) -> None:
+        """Save the note."""
+        name = self.pack.name if self.pack else ""
+        _fs.write_atomic(self.place, "\n".join([name, self.owner, *self.tips, ""]).encode())
+
+
 def staged_packs(repo: Repository) -> list[Path]:
     """The packs that may still be removed."""
-    found = []
-    for note in _notes(repo):
-        pack = _pack_of(repo, note)
-        if pack is not None and pack.exists() and pack.with_suffix(".idx").exists():
-            found.append(pack)
-    return found
+    return [note.pack for note in _notes(repo) if not note.adopted and note.pack is not None and note.ids()]
 
 
-def _pack_of(repo: Repository, note: Path) -> Path | None:
-    name = note.read_text().partition("\n")[0]
-    return repo.commondir / "objects" / "pack" / name if name else None
-
-
-def _notes(repo: Repository) -> list[Path]:
+def _notes(repo: Repository) -> list[_Note]:
     directory = _directory(repo)
-    return sorted(directory.iterdir()) if directory.is_dir() else []
+    return [_read(repo, place) for place in sorted(directory.iterdir())] if directory.is_dir() else []
+
+
+def _read(repo: Repository, place: Path) -> _Note:
+    name, owner, *tips = [*place.read_text().split("\n"), ""]
+    pack = repo.commondir / "objects" / "pack" / name if name else None
+    return _Note(place, pack, owner, tuple(tip for tip in tips if tip))
 
 
 def hold(repo: Repository, manifest: str, store_tree: str, pack: Path | None) -> None:
@@ -56,16 +84,16 @@ def hold(repo: Repository, manifest: str, store_tree: str, pack: Path | None) ->
     """
     repo.raw.references.create(REFS + manifest, pygit2.Oid(hex=store_tree), force=True)
     _fs.make_dirs(_directory(repo))
-    tips = sorted({str(repo.raw.references[name].resolve().target) for name in repo.raw.references})
-    body = "\n".join([pack.name if pack else "", processes.owner(), *tips]) + "\n"
-    _fs.write_atomic(_directory(repo) / manifest, body.encode())
+    names = [name for name in repo.raw.references if not name.startswith("refs/theta/")]
+    tips = sorted({str(repo.raw.references[name].resolve().target) for name in names})
+    _Note(_directory(repo) / manifest, pack, processes.owner(), tuple(tips)).write()
 
 
 def adopt(repo: Repository, manifests: set[str]) -> None:
-    """Keep the packs of ``manifests`` for good: something names them now."""
+    """Keep the packs of ``manifests`` for good: ``.theta/`` of an index names what they hold."""
     for note in _notes(repo):
-        if note.name in manifests:
-            _fs.remove(note)
+        if note.manifest in manifests and not note.adopted:
+            replace(note, owner=_ADOPTED).write()
 
 
 def sweep(repo: Repository) -> None:
@@ -74,30 +102,34 @@ def sweep(repo: Repository) -> None:
     A command writes its index (or its stash) after all its files are clean, and may run several
     gits for it: whatever the outermost git of a note still lives for is left alone.
     """
-    if not (notes := _notes(repo)) and not _refs(repo):
+    notes = _notes(repo)
+    if not notes and not _refs(repo):
         return
     named = named_blobs(repo)
     kept = set(named)
     for note in notes:
-        if processes.is_alive(note.read_text().split("\n")[1]) or _is_needed(repo, note, named):
-            kept.add(note.name)
+        if processes.is_alive(note.owner) or _is_needed(repo, note, named):
+            kept.add(note.manifest)
             continue
-        if (pack := _pack_of(repo, note)) is not None:
-            _fs.remove(pack.with_suffix(".idx"))
-            _fs.remove(pack)
-        _fs.remove(note)
+        if note.pack is not None and not note.adopted:
+            _fs.remove(note.pack.with_suffix(".idx"))
+            _fs.remove(note.pack)
+        _fs.remove(note.place)
     for manifest in _refs(repo):
         if manifest not in kept:
             repo.raw.references.delete(REFS + manifest)
 
 
-def _is_needed(repo: Repository, note: Path, named: set[str]) -> bool:
-    """Whether an index, a stash or a commit needs an object of the pack of ``note``."""
-    pack = _pack_of(repo, note)
-    if pack is None or not pack.with_suffix(".idx").exists():
-        return note.name in named
-    new = _objects_since(repo, note.read_text().split("\n")[2:])
-    inside = set(Pack(pack.with_suffix(".idx")).ids())
+def _is_needed(repo: Repository, note: _Note, named: set[str]) -> bool:
+    """Whether an index, a stash or a commit needs the pack, or (once adopted) the ref, of ``note``."""
+    if note.manifest in named:
+        return True
+    new = _objects_since(repo, list(note.tips))
+    inside = note.ids()
+    if note.adopted:
+        # A commit made without hooks, or of a stash, names the manifest and lacks its trees.
+        trees = _trees_named(repo, note.manifest)
+        return note.manifest in new and not (inside and trees & inside <= new.keys())
     if inside & (named | new.keys()):
         return True
     texts = named | {oid for oid, path in new.items() if path and not path.startswith(STORES + "/")}
@@ -107,7 +139,8 @@ def _is_needed(repo: Repository, note: Path, named: set[str]) -> bool:
 def _objects_since(repo: Repository, tips: list[str]) -> dict[str, str]:
     """Object id -> path, of all that commits and reflogs reach now and ``tips`` did not."""
     hidden = "".join(f"^{tip}\n" for tip in tips if tip and repo.has(tip)).encode()
-    command = ("rev-list", "--objects", "--ignore-missing", "--all", "--reflog", "--stdin")
+    command = ["rev-list", "--objects", "--ignore-missing", "--exclude=refs/theta/*", "--all"]
+    command += ["--reflog", "--stdin"]
     rows = repo.git().run(*command, stdin=hidden, check=False).text.splitlines()
     return {oid: path for oid, _, path in (row.partition(" ") for row in rows)}
 
