@@ -60,6 +60,9 @@ class Git:
 
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ) | {"GIT_NO_REPLACE_OBJECTS": "1"} | dict(self.extra or {})
+        if self.extra is not None:
+            # Hooks run with the index of the moment, which may be a temporary one of git stash.
+            environment.pop("GIT_INDEX_FILE", None)
         if self.index_file is not None:
             environment["GIT_INDEX_FILE"] = str(self.index_file)
         return environment
