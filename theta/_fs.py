@@ -244,13 +244,6 @@ def current_umask() -> int:
     return mask
 
 
-def set_mtime(path: str | Path, seconds: float) -> None:
-    """Set the modification time of ``path``."""
-    _step("utime", path)
-    with translated(path):
-        os.utime(path, (seconds, seconds))
-
-
 def silence(descriptor: int) -> None:
     """Point ``descriptor`` at nothing: the reader of a pipe went away, and exit must not fail."""
     with contextlib.suppress(OSError):

@@ -14,7 +14,7 @@ from theta.porcelain.session import Session
 from theta.porcelain.staging import Added
 from theta.porcelain.trees import checkpoints
 from theta.store import changes
-from theta.store.changes import Changes, Version
+from theta.store.changes import Changes
 from theta.store.snapshot import Progress
 
 _TAKES_VALUE = set("mFCctS") | {
@@ -158,11 +158,6 @@ def between(session: Session, old: pygit2.Tree | None, new: pygit2.Tree) -> dict
     after = checkpoints(session.repo, new)
     paths = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
     return {
-        path: changes.compare(_version(session, before.get(path)), _version(session, after.get(path)))
+        path: changes.compare(session.version(before.get(path)), session.version(after.get(path)))
         for path in paths
     }
-
-
-def _version(session: Session, oid: str | None) -> Version | None:
-    manifest = session.manifest_or_none(oid) if oid else None
-    return changes.of_manifest(manifest) if manifest else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from theta import _fs
@@ -94,18 +93,12 @@ def unstage(session: Session, wanted: dict[str, Version], source: str | None) ->
             if version.oid is None:
                 edit.remove(path)
             else:
-                edit.put(Staged(path, version.oid, version.mode, stat=_stat(session, path, version.oid)))
+                edit.put(
+                    Staged(
+                        path, version.oid, version.mode, stat=worktree.known_stat(session, path, version.oid)
+                    )
+                )
     staging.sync(session)
-
-
-def _stat(session: Session, path: str, oid: str) -> os.stat_result | None:
-    from theta.store.source import Identity
-
-    try:
-        info = os.lstat(session.repo.worktree / path)
-    except OSError:
-        return None
-    return info if session.cache.manifest_of(path, Identity.of(info)) == oid else None
 
 
 def names_more(git: Git, paths: list[str], wanted: dict[str, Version], source: str | None) -> bool:

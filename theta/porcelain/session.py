@@ -20,6 +20,7 @@ from theta.git.attributes import tracked_entries
 from theta.git.index import Entry, IndexEdit
 from theta.git.repository import Repository
 from theta.store import manifest as manifests
+from theta.store.changes import Version, of_manifest
 from theta.store.manifest import Manifest
 from theta.store.objects import Objects
 from theta.store.statcache import StatCache
@@ -60,6 +61,11 @@ class Session:
             return self.manifest(oid)
         except ManifestError:
             return None
+
+    def version(self, oid: str | None) -> Version | None:
+        """The checkpoint in manifest blob ``oid``, for comparing; none where there is none."""
+        manifest = self.manifest_or_none(oid) if oid else None
+        return of_manifest(manifest) if manifest else None
 
     def entries(self, index: Path | None = None) -> list[Entry]:
         """Index entries of tracked paths, all stages."""

@@ -202,11 +202,7 @@ def _agree(one: Manifest, other: Manifest) -> bool:
 
 def _stat_if_same(session: Session, path: str, old: str, new: str) -> os.stat_result | None:
     """The stat data for an entry whose manifest changes from ``old`` to ``new`` but not in value."""
-    try:
-        info = os.lstat(session.repo.worktree / path)
-    except OSError:
-        return None
-    if session.cache.manifest_of(path, Identity.of(info)) != old:
-        return None
-    session.cache.remember(path, Identity.of(info), new)
+    info = worktree.known_stat(session, path, old)
+    if info is not None:
+        session.cache.remember(path, Identity.of(info), new)
     return info

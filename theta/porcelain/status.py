@@ -9,7 +9,7 @@ from theta.porcelain import mend, settle
 from theta.porcelain.session import Session
 from theta.porcelain.worktree import Found, State
 from theta.store import changes
-from theta.store.changes import Changes, Version
+from theta.store.changes import Changes
 from theta.store.snapshot import Progress
 
 
@@ -121,15 +121,10 @@ def _add_details(session: Session, found: dict[str, Found], result: Report) -> N
             continue
         if row.index in "MAR":
             old = head.get(row.old_path or row.path)
-            result.staged[row.path] = changes.compare(_version(session, old), _version(session, entry.oid))
+            result.staged[row.path] = changes.compare(session.version(old), session.version(entry.oid))
         item = found.get(row.path)
         if row.worktree == "M" and item is not None and item.scan is not None:
             result.unstaged[row.path] = compare_with_file(session, entry.oid, item)
-
-
-def _version(session: Session, oid: str | None) -> Version | None:
-    manifest = session.manifest_or_none(oid) if oid else None
-    return changes.of_manifest(manifest) if manifest else None
 
 
 def compare_with_file(session: Session, oid: str, found: Found) -> Changes:
@@ -141,4 +136,4 @@ def compare_with_file(session: Session, oid: str, found: Found) -> Changes:
     kept = skeleton_of(session, manifest)
     same = manifest is not None and kept == found.scan.skeleton
     skeleton = manifest.skeleton if same and manifest else "worktree"
-    return changes.compare(_version(session, oid), changes.of_scan(found.scan, skeleton))
+    return changes.compare(session.version(oid), changes.of_scan(found.scan, skeleton))

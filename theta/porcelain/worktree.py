@@ -14,10 +14,7 @@ from typing import Final
 from theta import _fs
 from theta.errors import (
     BusyError,
-    ChangedWhileReadError,
     MissingObjectsError,
-    NotFoundError,
-    WouldOverwriteError,
 )
 from theta.git.index import Entry, Staged, fresh_paths
 from theta.porcelain import lazily
@@ -122,6 +119,14 @@ def refresh_stat(session: Session, paths: dict[str, str]) -> None:
                 edit.put(Staged(path, paths[path], modes[path], stat=seen[path]))
 
 
+def known_stat(session: Session, path: str, oid: str) -> os.stat_result | None:
+    """The stat data of the file at ``path`` if the cache is sure that it holds manifest ``oid``."""
+    info = _lstat(session.repo.worktree / path)
+    if info is None or session.cache.manifest_of(path, Identity.of(info)) != oid:
+        return None
+    return info
+
+
 def _lstat(path: Path) -> os.stat_result | None:
     try:
         return os.lstat(path)
@@ -197,29 +202,3 @@ def complete(
 def _ensure_blob(session: Session, text: bytes) -> str:
     oid = manifests.blob_id(text)
     return oid if session.repo.has(oid) else session.repo.write_blob(text)
-
-
-def refuse_modified(session: Session, paths: dict[str, str], action: str) -> None:
-    """Raise :class:`WouldOverwriteError` if a file among ``paths`` (-> manifest id) was changed."""
-    changed = [path for path, oid in paths.items() if examine(session, path, oid).state is State.MODIFIED]
-    if changed:
-        raise WouldOverwriteError(
-            f"your changes of {', '.join(changed)} would be overwritten by {action}",
-            hint="commit or stash them first",
-        )
-
-
-__all__ = [
-    "ChangedWhileReadError",
-    "Found",
-    "NotFoundError",
-    "State",
-    "complete",
-    "examine",
-    "fill",
-    "peek",
-    "put_back",
-    "refresh_stat",
-    "refuse_modified",
-    "skeleton_of",
-]

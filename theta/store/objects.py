@@ -28,7 +28,6 @@ class Objects:
     def __init__(self, repo: Repository) -> None:
         self.repo = repo
         self._packs: dict[Path, Pack] | None = None
-        self._prefetched: set[str] = set()
 
     @property
     def directory(self) -> Path:
