@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.support import Repo, environment, real_model_path
+from tests.support import Repo, environment, real_model_path, server
 
 # `--hypothesis-profile deep` looks for more; the default finds the same cases on every machine.
 hypothesis.settings.register_profile("ci", max_examples=60, derandomize=True, deadline=None, database=None)
@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the home directory of the session."""
+    server.stop()
     if home := config.stash.get(_home, None):
         shutil.rmtree(home, ignore_errors=True)
 

@@ -200,6 +200,7 @@ def limited(repo: Repo, size: int, *args: str) -> Done:
 @pytest.mark.parametrize("size", [0, 60_000])
 @pytest.mark.parametrize("args", [["add", "m.safetensors"], ["commit", "-a", "-m", "two"]], ids=" ".join)
 def test_no_space_to_store(tracked: Repo, args: list[str], size: int) -> None:
+    tracked.afresh = True
     model(tracked)
     tracked.theta("add", "m.safetensors")
     tracked.theta("commit", "-m", "one")
@@ -218,6 +219,7 @@ def test_no_space_to_store(tracked: Repo, args: list[str], size: int) -> None:
 @pytest.mark.parametrize("size", [0, 60_000])
 @pytest.mark.parametrize("old", ["gone", "other"])
 def test_no_space_to_restore(tracked: Repo, size: int, old: str) -> None:
+    tracked.afresh = True
     path = model(tracked)
     wanted = sha256(path)
     tracked.theta("add", "m.safetensors")

@@ -27,6 +27,7 @@ with open(os.environ["REPORT"], "w") as file:
 
 @pytest.fixture
 def tracked(repo: Repo) -> Repo:
+    repo.afresh = True
     repo.theta("track", "*.safetensors")
     for name in ("m.safetensors", "sub/n.safetensors"):
         make_model(repo.path / name, random_tensors({"a": (40, 50)}))

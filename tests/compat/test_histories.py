@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.compat.agreement import assert_agreement, assert_history
-from tests.compat.story import MODEL, SHAPES, commit, digest, edit
+from tests.compat.story import MODEL, SHAPES, digest, edit
 from tests.support import Repo, make_model, mutate, random_tensors, sha256
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def test_many_status_calls_do_not_fill_the_disk(tracked: Repo) -> None:
     assert len(tracked.git("for-each-ref", "refs/theta").split("\n")) <= 2
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_hundred_status_calls_do_not_fill_the_disk(tracked: Repo) -> None:
     shapes = {"a.weight": (512, 512), "b.weight": (512, 512)}
     make_model(tracked.path / MODEL, random_tensors(shapes, 1))
@@ -113,31 +113,54 @@ def test_a_hundred_status_calls_do_not_fill_the_disk(tracked: Repo) -> None:
     assert_agreement(tracked)
 
 
+REAL = "real.safetensors"
+QUERY = "encoder.layer.{}.attention.self.query.weight"
+
+
+def real_versions(repo: Repo) -> dict[str, str]:
+    """Nine commits on the real model, a tensor each, costing about that; commit id -> sha256."""
+    found = {repo.git("rev-parse", "HEAD"): sha256(repo.path / REAL)}
+    for step in range(9):
+        before = repo.stored_bytes()
+        mutate(repo.path / REAL, QUERY.format(step % 6), partial(_nudged, step + 1.0))
+        if step % 2:
+            repo.git("commit", "-q", "-a", "-m", f"step {step}")
+        else:
+            repo.theta("commit", "-q", "-a", "-m", f"step {step}")
+        assert repo.stored_bytes() - before < 384 * 384 * 4 + 100_000
+        found[repo.git("rev-parse", "HEAD")] = sha256(repo.path / REAL)
+    return found
+
+
 @pytest.mark.slow
 def test_the_real_model(tracked: Repo, real_model: Path, tmp_path: Path) -> None:
-    """Commit, lose, restore; one tensor changed costs about that tensor; clone; rebase; collect."""
-    path = "real.safetensors"
-    shutil.copyfile(real_model, tracked.path / path)
-    first = sha256(real_model)
-    tracked.git("add", path)
+    """Commit, lose, restore; ten versions; clones, deep and shallow; collect, rebase, amend."""
+    first = sha256(shutil.copyfile(real_model, tracked.path / REAL))
+    tracked.git("add", REAL)
     tracked.git("commit", "-q", "-m", "real")
-    (tracked.path / path).unlink()
-    tracked.theta("restore", path)
-    assert_agreement(tracked, {path: first})
-    before = tracked.stored_bytes()
-    tensor = "encoder.layer.0.attention.self.query.weight"
-    mutate(tracked.path / path, tensor, lambda old: (old + old.std() * 1e-3).astype(old.dtype))
-    second = sha256(tracked.path / path)
-    tracked.theta("commit", "-q", "-a", "-m", "one tensor")
-    assert tracked.stored_bytes() - before < 384 * 384 * 4 + 100_000
-    assert_agreement(tracked, {path: second})
-    tracked.git("clone", "-q", "--bare", "--depth", "2", tracked.path.as_uri(), str(tmp_path / "bare.git"))
+    (tracked.path / REAL).unlink()
+    tracked.theta("restore", REAL)
+    assert_agreement(tracked, {REAL: first})
+    versions = real_versions(tracked)
+    last = sha256(tracked.path / REAL)
+    tracked.theta("clone", "-q", "--depth", "1", tracked.path.as_uri(), str(tmp_path / "tip"))
+    tip = Repo(tmp_path / "tip", tracked.ticks)
+    assert tip.git("rev-list", "--count", "HEAD") == "1"
+    assert_agreement(tip, {REAL: last})
+    tracked.git("clone", "-q", "--bare", tracked.path.as_uri(), str(tmp_path / "bare.git"))
     tracked.theta("clone", "-q", (tmp_path / "bare.git").as_uri(), str(tmp_path / "clone"))
     clone = Repo(tmp_path / "clone", tracked.ticks)
-    assert_agreement(clone, {path: second})
     clone.git("gc", "-q", "--prune=now")
-    clone.git("checkout", "-q", "HEAD~1")
-    assert_agreement(clone, {path: first})
-    new = commit(tracked, "layer.1.weight")
-    tracked.git("rebase", "-q", "--force-rebase", "HEAD~2")
-    assert_agreement(tracked, {path: second, MODEL: new})
+    for revision, want in versions.items():
+        clone.theta("restore", "--source", revision, REAL)
+        assert sha256(clone.path / REAL) == want, revision
+    clone.theta("restore", REAL)
+    clone.git("rebase", "-q", "--force-rebase", "HEAD~9")
+    clone.git("commit", "-q", "--amend", "--no-edit", "--allow-empty", "--date=2020-01-01T00:00:00")
+    clone.git("reflog", "expire", "--expire=now", "--all")
+    clone.git("gc", "-q", "--prune=now")
+    for back, want in enumerate(reversed(versions.values())):
+        clone.theta("restore", "--source", f"HEAD~{back}", REAL)
+        assert sha256(clone.path / REAL) == want, back
+    clone.theta("restore", REAL)
+    assert_agreement(clone, {REAL: last})

@@ -1,103 +1,48 @@
-"""Runs theta commands that die at a chosen step, and looks at what they leave behind.
-
-A server process imports theta once and forks for each command; that is ten times faster than
-starting Python each time, and a fork that is killed is as dead as any other process.
-"""
+"""Runs theta commands that die at a chosen step, and looks at what they leave behind."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 from tests.support import Repo, make_model, random_tensors, sha256
-from tests.support.environment import dated
 from tests.support.repos import describe
 
 SHAPES = {"emb": (60, 16), "layers.0.w": (16, 16), "layers.1.w": (16, 16), "norm": (16,)}
 FILE = "m.safetensors"
 
-SERVER = """
-import json, os, sys
-import numpy, theta.porcelain.merging, theta.porcelain.committing, theta.porcelain.restoring, theta.cli.merge
-from theta import _fs
-from theta.cli.app import run
-from theta.codecs import dense
-dense.encode(numpy.random.default_rng(0).standard_normal(5000).astype("f4").tobytes(), "f32")
-for line in sys.stdin:
-    job = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        os.chdir(job["cwd"])
-        os.environ.update(job["env"])
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        out = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(out, 1); os.dup2(out, 2)
-        steps = [0]
-        if job["count"]:
-            def step(operation, path): steps[0] += 1
-            _fs.on_step = step
-        code = run(job["args"])
-        sys.stdout.flush(); sys.stderr.flush()
-        if job["count"]:
-            with open(job["count"], "w") as file: file.write(str(steps[0]))
-        os._exit(code)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
 
 class Runner:
-    """A theta that is loaded once; ``run`` forks it."""
+    """Runs theta commands that may die; ``log`` holds what the last one printed."""
 
     def __init__(self, place: Path) -> None:
-        self.log = place / "theta.log"
+        self.log = ""
         self._count = place / "steps"
-        command = [sys.executable, "-c", SERVER]
-        self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run(self, repo: Repo, *args: str, crash_at: int = 0, count: bool = False) -> int:
         """The exit code of ``theta ARGS``; -9 where it died at disk step ``crash_at``."""
-        repo.ticks += 1
-        env: dict[str, str] = dated(repo.ticks)
-        if crash_at:
-            env["THETA_CRASH_AT"] = str(crash_at)
-        job: dict[str, Any] = {"cwd": str(repo.path), "env": env, "args": args, "log": str(self.log)}
-        job["count"] = str(self._count) if count else ""
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps(job) + "\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
+        env = {"THETA_CRASH_AT": str(crash_at)} if crash_at else {}
+        if count:
+            env["THETA_TEST_STEPS"] = str(self._count)
+        done = repo.theta(*args, env=env, code=None)
+        self.log = done.stdout + done.stderr
+        return done.returncode
 
     def ok(self, repo: Repo, *args: str, codes: tuple[int, ...] = (0,)) -> str:
         """Run a command that must end with one of ``codes``; answers what it printed."""
         code = self.run(repo, *args)
-        said = self.log.read_text(errors="replace")
-        assert code in codes, f"theta {' '.join(args)}: exit code {code}\n{said}"
-        return said
+        assert code in codes, f"theta {' '.join(args)}: exit code {code}\n{self.log}"
+        return self.log
 
     def steps(self, repo: Repo, *args: str) -> int:
         """How many disk steps ``theta ARGS``, which must succeed, takes."""
         code = self.run(repo, *args, count=True)
-        assert code == 0, self.log.read_text(errors="replace")
+        assert code == 0, self.log
         return int(self._count.read_text())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.close()
-        self._server.wait()
-        self._server.stdout.close()
 
 
 @dataclass(frozen=True)
@@ -119,9 +64,10 @@ class State:
         return cls(branch, history, index, sha256(path) if path.exists() else "gone")
 
 
-def template(runner: Runner, place: Path) -> Repo:
+def template(runner: Runner, place: Path, *, afresh: bool = False) -> Repo:
     """A repository with a checkpoint, a branch ``other`` that changed one tensor, and ``main`` another."""
     repo = Repo.create(place)
+    repo.afresh = afresh
     runner.ok(repo, "track", "*.safetensors")
     write(repo, {})
     runner.ok(repo, "add", FILE)
@@ -148,7 +94,9 @@ def write(repo: Repo, seeds: dict[str, int]) -> str:
 def copy(repo: Repo, place: Path) -> Repo:
     """A copy of a repository, worktree and all."""
     shutil.copytree(repo.path, place, symlinks=True)
-    return Repo(place, repo.ticks)
+    copied = Repo(place, repo.ticks)
+    copied.afresh = repo.afresh
+    return copied
 
 
 def leftovers(repo: Repo) -> list[str]:

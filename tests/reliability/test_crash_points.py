@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,9 +26,8 @@ POINTS = 5
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    with Runner(tmp_path_factory.mktemp("runner")) as runner:
-        yield runner
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    return Runner(tmp_path_factory.mktemp("runner"))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +58,7 @@ class Trial:
     def crash(self, at: int) -> None:
         repo = self.fresh()
         code = self.runner.run(repo, *self.scenario.args, crash_at=at)
-        assert code == -9, f"step {at} of {self.steps} was not reached: {self.runner.log.read_text()}"
+        assert code == -9, f"step {at} of {self.steps} was not reached: {self.runner.log}"
         # A git that the dead theta had started goes on: look at what it leaves, or do not even wait for it.
         if at % 2:
             wait_for_children(repo)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,13 @@ ROUNDS = 6
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    with Runner(tmp_path_factory.mktemp("runner")) as runner:
-        yield runner
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    return Runner(tmp_path_factory.mktemp("runner"))
 
 
 @pytest.fixture(scope="module")
 def origin(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    return template(runner, tmp_path_factory.mktemp("origin") / "repo")
+    return template(runner, tmp_path_factory.mktemp("origin") / "repo", afresh=True)
 
 
 def start(repo: Repo, *args: str) -> subprocess.Popen[bytes]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from tests.support import server
 from tests.support.environment import dated
 
 TIMEOUT = 600
@@ -18,11 +19,15 @@ Done = subprocess.CompletedProcess[str]
 
 
 class Repo:
-    """A repository at ``path``; git's clock moves on by a minute with each command."""
+    """A repository at ``path``; git's clock moves on by a minute with each command.
+
+    theta runs in a fork of the session's server, or, ``afresh``, as a user's shell starts it.
+    """
 
     def __init__(self, path: Path, ticks: int = 0) -> None:
         self.path = path
         self.ticks = ticks
+        self.afresh = False
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -60,9 +65,18 @@ class Repo:
         env: Mapping[str, str] | None = None,
     ) -> Done:
         """Run ``theta ARGS``, which must end with exit code ``code`` (``None``: any)."""
-        done = self.run(sys.executable, "-m", "theta", *args, stdin=stdin, env=env)
+        done = self._theta(args, stdin, env)
         assert code is None or done.returncode == code, describe(done)
         return done
+
+    def _theta(self, args: tuple[str, ...], stdin: str | None, env: Mapping[str, str] | None) -> Done:
+        if self.afresh:
+            return self.run(sys.executable, "-m", "theta", *args, stdin=stdin, env=env)
+        self.ticks += 1
+        environment = os.environ | dated(self.ticks) | dict(env or {})
+        ended, *printed = server.get().run(args, self.path, environment, stdin or "", TIMEOUT)
+        out, err = (stream.decode("utf-8", "surrogateescape") for stream in printed)
+        return Done(["theta", *args], ended, out, err)
 
     def run(self, *command: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> Done:
         """Run any command in the worktree."""

@@ -1,0 +1,97 @@
+"""A theta that is loaded once, and forks for each command.
+
+Starting Python and importing theta costs more than most commands do; a fork has them already, and
+is a process of its own like any other.  The filter and the hooks that git starts come here too:
+what ``theta install`` writes into a repository is a small program that hands its arguments,
+directory, environment and standard streams over.  A command in another home directory is started
+afresh, since libraries have read the old one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+_HEAD: Final = 4
+# Started by git for the filter and for each hook, so it imports next to nothing.
+_CLIENT: Final = """#!{python} -IS
+import json, os, socket, sys
+job = {{"args": sys.argv[3:], "cwd": os.getcwd(), "env": dict(os.environ), "client": os.getpid()}}
+body = json.dumps(job).encode("ascii")
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect({path!r})
+    socket.send_fds(connection, [len(body).to_bytes(4, "little")], [0, 1, 2])
+    connection.sendall(body)
+    answer = connection.recv(1)
+sys.exit(answer[0] if answer else 137)
+"""
+
+
+class Server:
+    """The loaded theta of this test session."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = str(home / "theta.socket")
+        program = home / "theta-python"
+        program.write_text(_CLIENT.format(python=sys.executable, path=self._path))
+        program.chmod(0o700)
+        command = [sys.executable, "-m", "tests.support.serving", self._path, str(program)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
+
+    def run(
+        self, args: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: str, timeout: float
+    ) -> tuple[int, bytes, bytes]:
+        """Exit code, standard output and standard error of ``theta ARGS``; -9 if it was killed."""
+        with contextlib.ExitStack() as stack:
+            streams: list[IO[bytes]] = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+            streams[0].write(stdin.encode("utf-8", "surrogateescape"))
+            streams[0].seek(0)
+            job = {"args": list(args), "cwd": str(cwd), "env": dict(env), "client": os.getpid()}
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.settimeout(timeout)
+            connection.connect(self._path)
+            _send(connection, job, [stream.fileno() for stream in streams])
+            answer = connection.recv(1)
+            for stream in streams[1:]:
+                stream.seek(0)
+            return answer[0] if answer else -9, streams[1].read(), streams[2].read()
+
+    def stop(self) -> None:
+        """End the server."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+_running: list[Server] = []
+
+
+def get() -> Server:
+    """The server of this session, started when it is first wanted."""
+    if not _running:
+        _running.append(Server(Path.home()))
+    return _running[0]
+
+
+def stop() -> None:
+    """End the server of this session, if there is one."""
+    while _running:
+        _running.pop().stop()
+
+
+def _send(connection: socket.socket, job: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+    body = json.dumps(job).encode("ascii")
+    socket.send_fds(connection, [len(body).to_bytes(_HEAD, "little")], list(descriptors))
+    connection.sendall(body)

@@ -1,0 +1,155 @@
+"""The process behind ``tests.support.server``: loads theta, then forks for each job."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+_HEAD: Final = 4
+_COUNT: Final = "THETA_TEST_STEPS"
+"""Names a file for the number of steps on disk that the command takes."""
+
+
+def serve(path: str, program: str) -> None:
+    """Answer until standard input ends."""
+    _load()
+    # Children die on their own; the default action must be theirs again before they wait for git.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
+        listener.bind(path)
+        listener.listen(64)
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        print("ready", flush=True)
+        while all(key.fileobj is listener for key, _ in selector.select()):
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                _answer(connection, program)
+            connection.close()
+
+
+def _load() -> None:
+    import theta
+    import theta_native
+
+    for package in (theta, theta_native):
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            if not module.name.endswith("__main__"):
+                with contextlib.suppress(ImportError):  # its own tests will say so
+                    importlib.import_module(module.name)
+    for name in ("numba", "rich.table", "rich.text", "rich.tree", "rich.progress", "ml_dtypes"):
+        importlib.import_module(name)
+    _warm()
+    gc.collect()
+    gc.freeze()
+
+
+def _warm() -> None:
+    """Load the kernels that most commands run."""
+    import numpy as np
+
+    from theta.codecs import dense
+
+    words = np.random.default_rng(0).standard_normal(200_000)
+    for dtype, kind in (("f32", "f4"), ("f16", "f2")):
+        raw = words.astype(kind).tobytes()
+        assert dense.decode(dense.encode(raw, dtype), dtype, len(raw)) == raw
+
+
+def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    head, descriptors, _, _ = socket.recv_fds(connection, _HEAD, 3)
+    left = int.from_bytes(head, "little")
+    body = bytearray()
+    while len(body) < left:
+        part = connection.recv(left - len(body))
+        if not part:
+            sys.exit("a job was cut short")
+        body += part
+    job: dict[str, Any] = json.loads(body)
+    return job, list(descriptors)
+
+
+def _answer(connection: socket.socket, program: str) -> None:
+    """Run one command in this fork and report its exit code; never returns."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    code = 70
+    try:
+        job, descriptors = _receive(connection)
+        for target, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, target)
+        os.chdir(job["cwd"])
+        code = _run(job, program) if _is_ours(job["env"]) else _afresh(job)
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        connection.send(bytes([code & 0xFF]))
+        os._exit(code)
+
+
+def _is_ours(env: Mapping[str, str]) -> bool:
+    """Whether what libraries read of the environment when they were loaded is still so."""
+    names = {name for name in env.keys() | os.environ.keys() if name.startswith(("XDG_", "PYTHON", "NUMBA_"))}
+    names |= {"HOME", "GIT_CONFIG_GLOBAL", "LANG", "LC_ALL"}
+    return all(env.get(name) == os.environ.get(name) for name in names)
+
+
+def _afresh(job: Mapping[str, Any]) -> int:
+    return subprocess.call([sys.executable, "-m", "theta", *job["args"]], env=job["env"])
+
+
+def _run(job: Mapping[str, Any], program: str) -> int:
+    from theta.cli.app import run
+
+    os.environ.clear()
+    os.environ.update(job["env"])
+    for name, descriptor, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+    sys.executable = program
+    _adopt(int(job["client"]))
+    steps = _counted(job["env"].get(_COUNT))
+    code = run(job["args"])
+    if steps is not None:
+        Path(job["env"][_COUNT]).write_text(str(len(steps)))
+    return code
+
+
+def _adopt(client: int) -> None:
+    """Be the child of whoever asked, where theta looks for the git that it runs for."""
+    from theta.git import processes
+
+    own, stat = os.getpid(), processes._stat
+
+    def adopted(pid: int) -> tuple[str, int, int] | None:
+        found = stat(pid)
+        return (found[0], client, found[2]) if found and pid == own else found
+
+    processes._stat = adopted
+
+
+def _counted(wanted: str | None) -> list[str] | None:
+    """A list that grows with each step on disk, if its length is wanted."""
+    if wanted is None:
+        return None
+    from theta import _fs
+
+    steps: list[str] = []
+    _fs.on_step = lambda operation, path: steps.append(operation)
+    return steps
+
+
+if __name__ == "__main__":
+    serve(*sys.argv[1:])
