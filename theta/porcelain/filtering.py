@@ -14,7 +14,7 @@ from theta.git import processes
 from theta.git.pktline import PktLines
 from theta.porcelain import install, lazily, staging
 from theta.porcelain.session import Session
-from theta.store import closure
+from theta.store import closure, listings
 from theta.store import manifest as manifests
 from theta.store import staging as held
 from theta.store.manifest import Manifest
@@ -114,7 +114,7 @@ class Filter:
             return [data]
         self.request_sync()
         try:
-            manifest = manifests.parse(data)
+            manifest = listings.read(self.session.objects, data)
             lazily.fetch_missing(self.session, manifest)
             restorer = Restorer(self.session.objects)
             if restorer.size(manifest) > self.limit:

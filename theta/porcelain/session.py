@@ -19,6 +19,7 @@ from theta.git import processes
 from theta.git.attributes import tracked_entries
 from theta.git.index import Entry, IndexEdit
 from theta.git.repository import Repository
+from theta.store import listings
 from theta.store import manifest as manifests
 from theta.store.changes import Version, of_manifest
 from theta.store.manifest import Manifest
@@ -49,7 +50,7 @@ class Session:
     def manifest(self, oid: str) -> Manifest:
         """The manifest in blob ``oid``; raises :class:`ManifestError` where it is none."""
         if oid not in self._parsed:
-            self._parsed[oid] = manifests.parse(self.objects.text(oid, manifests.MAX_BYTES))
+            self._parsed[oid] = listings.read(self.objects, self.objects.text(oid, manifests.MAX_BYTES))
         return self._parsed[oid]
 
     def manifest_or_none(self, oid: str) -> Manifest | None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from theta.errors import MissingObjectsError
 from theta.git.index import IndexEdit, Staged
 from theta.git.repository import MODE_BLOB, MODE_TREE, STORES
-from theta.store import skeleton
+from theta.store import listings, skeleton
 from theta.store.manifest import Manifest
 from theta.store.names import tree_path
 from theta.store.objects import Objects
@@ -27,7 +27,7 @@ def places(manifest: Manifest) -> dict[str, str]:
     paths = {tree_path(line.name): line.tree for line in manifest.lines}
     inner = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
     found = {f"{path}/{SELF}" if path in inner else path: tree for path, tree in paths.items()}
-    return {skeleton.NAME: manifest.skeleton} | found
+    return {skeleton.NAME: manifest.skeleton} | listings.places(manifest) | found
 
 
 def expected(manifests: Iterable[Manifest]) -> dict[str, str]:

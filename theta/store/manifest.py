@@ -1,14 +1,15 @@
 """The manifest: the text that stands in a commit where the checkpoint is.
 
 Three lines a tensor, so that any Git merges changes of different tensors as text; digest and
-tree on one line, so that two changes of one tensor always conflict.
+tree on one line, so that two changes of one tensor always conflict.  A manifest that would grow
+too large names groups of tensors instead (``theta.store.listings``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
@@ -21,8 +22,12 @@ VERSION: Final = 1
 MAGIC: Final = b"theta checkpoint "
 MAX_BYTES: Final = 8 << 20
 MAX_STORE: Final = 200
+MAX_LISTED: Final = 128 << 20
+"""Bytes of all listings of a manifest together."""
+
 _OID: Final = r"[0-9a-f]{40}"
 _VALUE: Final = re.compile(rf"    ([a-z0-9_]+) \[([0-9, ]*)\] sha256:([0-9a-f]{{64}}) ({_OID})")
+_GROUP: Final = re.compile(rf"    group \[([1-9][0-9]{{0,8}})\] sha256:([0-9a-f]{{64}}) ({_OID})")
 _SHAPE: Final = re.compile(r"((0|[1-9][0-9]{0,17})(, (0|[1-9][0-9]{0,17})){0,63})?")
 _STORE: Final = re.compile(r"[^/\x00-\x1f\x7f@%][^/\x00-\x1f\x7f]{0,199}")
 _MARKERS: Final = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
@@ -55,13 +60,36 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Tensors whose names begin with ``prefix``, listed in a blob of their own in ``tree``."""
+
+    prefix: str
+    count: int
+    digest: str
+    tree: str
+
+    def text(self) -> str:
+        """The three lines."""
+        name = escape_line(self.prefix)
+        return f"{name}\n    group [{self.count}] sha256:{self.digest} {self.tree}\nend {name}\n"
+
+
+Listings = Callable[[tuple[Group, ...]], Iterable[bytes]]
+"""Reads the lines of groups."""
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """A checkpoint in a commit: its container, its store below ``.theta/``, its tensors."""
+    """A checkpoint in a commit: its container, its store below ``.theta/``, its tensors.
+
+    ``lines`` are all tensors; ``groups`` stand for them in the text, where there are any.
+    """
 
     format: str
     store: str
     skeleton: str
     lines: tuple[Line, ...]
+    groups: tuple[Group, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Line]:
@@ -78,7 +106,7 @@ class Manifest:
         """The bytes of the manifest."""
         head = f"theta checkpoint {VERSION}\nformat {self.format}\nstore {self.store}\n"
         head += f"skeleton {self.skeleton}\n"
-        return (head + "".join(line.text() for line in self.lines)).encode()
+        return (head + "".join(entry.text() for entry in self.groups or self.lines)).encode()
 
     @property
     def nbytes(self) -> int:
@@ -107,8 +135,8 @@ def has_conflict_markers(data: bytes) -> bool:
     )
 
 
-def parse(data: bytes) -> Manifest:
-    """The manifest that ``data`` spells.
+def parse(data: bytes, listings: Listings | None = None) -> Manifest:
+    """The manifest that ``data`` spells; ``listings`` reads the groups of a large one.
 
     Accepts tensors in any order and CRLF.  Raises :class:`ManifestError` for anything else
     that is not well formed and :class:`NewerFormatError` for a version after ours.
@@ -123,10 +151,10 @@ def parse(data: bytes) -> Manifest:
         raise ManifestError("the manifest is not UTF-8") from error
     if lines[-1]:
         raise ManifestError("the manifest is cut short")
-    return _parse_lines(lines[:-1])
+    return _parse_lines(lines[:-1], listings)
 
 
-def _parse_lines(lines: list[str]) -> Manifest:
+def _parse_lines(lines: list[str], listings: Listings | None) -> Manifest:
     _check_version(lines[0])
     if any(line.startswith(_MARKERS) for line in lines):
         raise ManifestError(
@@ -146,7 +174,10 @@ def _parse_lines(lines: list[str]) -> Manifest:
         raise ManifestError(f"bad store name {store[:80]!r}")
     if not re.fullmatch(_OID, skeleton):
         raise ManifestError("bad skeleton id")
-    return Manifest(container, store, skeleton, tuple(_tensor_lines(lines[4:])))
+    if listings is not None and any(_GROUP.fullmatch(line) for line in lines[5:6]):
+        groups = tuple(_group_lines(lines[4:]))
+        return Manifest(container, store, skeleton, _listed(groups, listings(groups)), groups)
+    return Manifest(container, store, skeleton, _distinct(_tensor_lines(lines[4:])))
 
 
 def _check_version(first: str) -> None:
@@ -166,21 +197,59 @@ def _header(lines: list[str], position: int, key: str) -> str:
     return lines[position][len(key) + 1 :]
 
 
-def _tensor_lines(lines: list[str]) -> Iterable[Line]:
+def _triples(lines: list[str]) -> Iterator[tuple[str, str]]:
+    """First and second line of each entry."""
     if len(lines) % 3:
         raise ManifestError("the manifest has a tensor without its three lines")
-    seen: set[str] = set()
     for start in range(0, len(lines), 3):
-        line = _tensor(*lines[start : start + 3])
-        if line.name in seen:
+        first, value, last = lines[start : start + 3]
+        if last != "end " + first:
+            raise ManifestError(f"broken entry of tensor {first[:80]!r}")
+        yield first, value
+
+
+def _tensor_lines(lines: list[str]) -> Iterator[Line]:
+    return (_tensor(first, value) for first, value in _triples(lines))
+
+
+def _distinct(lines: Iterable[Line]) -> tuple[Line, ...]:
+    found: dict[str, Line] = {}
+    for line in lines:
+        if found.setdefault(line.name, line) is not line:
             raise ManifestError(f"the manifest names {line.name[:80]!r} twice")
-        seen.add(line.name)
-        yield line
+    return tuple(found.values())
 
 
-def _tensor(first: str, value: str, last: str) -> Line:
+def _group_lines(lines: list[str]) -> Iterator[Group]:
+    for first, value in _triples(lines):
+        found = _GROUP.fullmatch(value)
+        if found is None:
+            raise ManifestError(f"broken entry of group {first[:80]!r}")
+        try:
+            yield Group(unescape_line(first), int(found[1]), found[2], found[3])
+        except ValueError as error:
+            raise ManifestError(f"bad name of group {first[:80]!r}: {error}") from error
+
+
+def _listed(groups: tuple[Group, ...], listings: Iterable[bytes]) -> tuple[Line, ...]:
+    """The tensors of all groups, whose listings are proven to be those that the manifest means."""
+    found: list[Line] = []
+    total = 0
+    for group, data in zip(groups, listings, strict=True):
+        total += len(data)
+        if total > MAX_LISTED or hashlib.sha256(data).hexdigest() != group.digest:
+            raise ManifestError(f"the listing of group {group.prefix[:80]!r} is not the one that was stored")
+        lines = list(_tensor_lines(data.decode("utf-8", "replace").split("\n")[:-1]))
+        inside = all(line.name.startswith(group.prefix) for line in lines)
+        if not inside or len(lines) != group.count or "".join(map(Line.text, lines)).encode() != data:
+            raise ManifestError(f"the listing of group {group.prefix[:80]!r} has wrong tensors")
+        found += lines
+    return _distinct(found)
+
+
+def _tensor(first: str, value: str) -> Line:
     found = _VALUE.fullmatch(value)
-    if found is None or last != "end " + first:
+    if found is None:
         raise ManifestError(f"broken entry of tensor {first[:80]!r}")
     dtype, shape_text, digest, tree = found.groups()
     if not _SHAPE.fullmatch(shape_text) or dtype not in DTYPES:

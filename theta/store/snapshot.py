@@ -13,10 +13,10 @@ from theta.codecs.base import Tensor as TensorWords
 from theta.errors import ChangedWhileReadError, MissingObjectsError
 from theta.formats import opaque
 from theta.formats.layout import Layout, Source, Tensor, Window
-from theta.store import layering, tensors
+from theta.store import layering, listings, tensors
 from theta.store import skeleton as skeletons
 from theta.store.layering import Parts
-from theta.store.manifest import MAX_BYTES, Line, Manifest, parse
+from theta.store.manifest import MAX_LISTED, Line, Manifest
 from theta.store.names import escape_line
 from theta.store.objects import Objects
 from theta.store.packs import PackWriter
@@ -78,13 +78,13 @@ def scan(
         if same.equals(known, kept):
             return same
     layout, note = formats.scan_or_opaque(source)
-    if _listing(layout) > MAX_BYTES:
+    if _listing(layout) > MAX_LISTED:
         layout, note = opaque.scan(source), f"{len(layout.tensors)} tensors do not fit into one manifest"
     return _scan_as(source, layout, progress, note)
 
 
 def _listing(layout: Layout) -> int:
-    """At most so many bytes does a manifest of these tensors have; hosts refuse larger blobs."""
+    """At most so many bytes do the lines of these tensors have."""
     lengths = (len(escape_line(t.name).encode()) + 4 * len(t.shape) * 5 for t in layout.tensors)
     return sum(2 * length + _LINE_BYTES for length in lengths)
 
@@ -159,20 +159,19 @@ class Snapshot:
         changed = [item for item, line in zip(todo, known, strict=True) if line is None]
         made = iter(self._encoded(source, changed, progress))
         lines = [line if line is not None else next(made) for line in known]
-        result.manifest = Manifest(
-            found.layout.format, store, result.manifest.skeleton, tuple(sorted_lines(lines))
-        )
-        parse(result.manifest.data)  # what could not be read again must not be staged
+        whole = Manifest(found.layout.format, store, result.manifest.skeleton, tuple(sorted_lines(lines)))
+        result.manifest = listings.write(self._pack, whole)
         return result
 
     def _encoded(
         self, source: Source, changed: Sequence[tuple[Tensor, Parts]], progress: Progress | None
     ) -> Iterator[Line]:
         """The lines of new tensors: against their bases where they have some, else densely."""
+        compare = layering.worth_comparing(tensor.length for tensor, _ in changed)
 
         def work(item: tuple[Tensor, Parts]) -> layering.Planned | None:
             tensor, parts = item
-            bases = self._base_lines(tensor)
+            bases = self._base_lines(tensor) if compare else []
             if not (parts and bases) or tensor.dtype == "bytes" or tensor.length > layering.LARGEST:
                 return None
             words = TensorWords.from_bytes(_read_checked(source, tensor, parts), tensor.dtype, tensor.shape)
