@@ -179,6 +179,21 @@ def test_linked_worktrees(tracked: Repo) -> None:
     assert_agreement(linked, {MODEL: digest(tracked)})
 
 
+def test_stash_in_a_linked_worktree(tracked: Repo) -> None:
+    old = digest(tracked)
+    tracked.git("worktree", "add", "-q", "../linked", "-b", "side")
+    linked = Repo(tracked.path.parent / "linked", tracked.ticks)
+    new = edit(linked, "layer.1.weight")
+    linked.git("stash", "-q")
+    assert_agreement(linked, {MODEL: old})
+    tracked.git("status")
+    tracked.git("gc", "-q", "--prune=now")
+    linked.git("stash", "pop", "-q")
+    assert_agreement(linked, {MODEL: new})
+    assert git_status(linked) == [f" M {MODEL}"]
+    assert_agreement(tracked, {MODEL: old})
+
+
 def test_objects_staged_in_one_worktree_survive_cleans_in_another(tracked: Repo) -> None:
     tracked.git("worktree", "add", "-q", "../linked", "-b", "side")
     linked = Repo(tracked.path.parent / "linked", tracked.ticks)

@@ -112,6 +112,25 @@ def test_an_untracked_file_is_not_overwritten(tracked: Repo, command: str, path:
     assert path in done.stderr
 
 
+def test_pull_does_not_overwrite_an_untracked_file(tracked: Repo) -> None:
+    origin = tracked.path.parent / "origin.git"
+    tracked.git("clone", "-q", "--bare", ".", str(origin))
+    tracked.git("remote", "add", "origin", origin.as_uri())
+    tracked.write("notes.txt", "theirs")
+    tracked.git("add", "notes.txt")
+    tracked.git("commit", "-q", "-m", "notes")
+    tracked.git("push", "-q", "-u", "origin", "main")
+    tracked.git("reset", "-q", "--hard", "HEAD~1")
+    tracked.write("notes.txt", "mine")
+    done = tracked.theta("pull", "--no-rebase", "origin", "main", code=None)
+    assert "notes.txt would be overwritten by pull" in done.stderr
+    assert (tracked.path / "notes.txt").read_text() == "mine"
+    (tracked.path / "notes.txt").unlink()
+    tracked.write("other.txt", "mine")
+    tracked.theta("pull", "--no-rebase")
+    assert (tracked.path / "notes.txt").read_text() == "theirs"
+
+
 def test_pull_does_not_overwrite(tracked: Repo) -> None:
     origin = tracked.path.parent / "origin.git"
     tracked.git("clone", "-q", "--bare", ".", str(origin))

@@ -61,6 +61,8 @@ def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = Fals
     with session.exclusive():
         if args[0] in ("switch", "checkout") and (target := guarding.target(session, list(args[1:]))):
             guarding.refuse_untracked(session, target, args[0])
+        if args[0] == "pull":
+            guarding.refuse_incoming(session, args[1:])
         if refresh:
             settle.refresh(session)
         code = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(Path.cwd()).show(*args)
@@ -103,6 +105,8 @@ def report_added(added: Sequence[Added]) -> None:
     for item in added:
         if item.note:
             console.warn(f"{item.path}: {item.note}; tracked as plain bytes")
+        if item.warning:
+            console.warn(item.warning)
         if item.new:
             count, size = len(item.new), console.human(item.manifest.nbytes)
             console.note(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from theta.errors import NotFoundError, WouldOverwriteError
@@ -9,6 +11,8 @@ from theta.porcelain.session import Session
 
 _FORCE: Final = {"-f", "--force", "--discard-changes", "-B", "--orphan"}
 _TAKES_NAME: Final = {"-b", "-c", "-C", "--create", "--force-create"}
+_PULL_TAKES: Final = {"-s", "--strategy", "-X", "--strategy-option", "--depth", "--deepen", "--upload-pack"}
+_PULL_TAKES |= {"-o", "--server-option", "--refmap", "-j", "--jobs", "--shallow-since", "--shallow-exclude"}
 
 
 def refuse_untracked(session: Session, revision: str, action: str) -> None:
@@ -17,7 +21,7 @@ def refuse_untracked(session: Session, revision: str, action: str) -> None:
     git 2.39 checks that itself, but in a sparse checkout it only warns and overwrites
     (unpack-trees.c, WARNING_SPARSE_ORPHANED_NOT_OVERWRITTEN).
     """
-    untracked = set(session.repo.git().lines("ls-files", "-o", "-z", "--exclude-standard", "--", ":(top)"))
+    untracked = _untracked(session)
     if not untracked:
         return
     lost = sorted(
@@ -28,6 +32,26 @@ def refuse_untracked(session: Session, revision: str, action: str) -> None:
             f"the untracked {', '.join(lost[:5])} would be overwritten by {action}",
             hint="move or remove it, or add it first",
         )
+
+
+def _untracked(session: Session) -> set[str]:
+    return set(session.repo.git().lines("ls-files", "-o", "-z", "--exclude-standard", "--", ":(top)"))
+
+
+def refuse_incoming(session: Session, args: Sequence[str]) -> None:
+    """:func:`refuse_untracked` for what ``git pull ARGS`` would merge; fetches it to look at it."""
+    if not _untracked(session) or session.repo.git().in_directory(Path.cwd()).show("fetch", *_remote(args)):
+        return  # nothing to lose, or a remote that git pull will complain about
+    for line in (session.repo.gitdir / "FETCH_HEAD").read_text(errors="replace").splitlines():
+        oid, kind, _ = line.split("\t", 2)
+        if kind != "not-for-merge":
+            refuse_untracked(session, oid, "pull")
+
+
+def _remote(args: Sequence[str]) -> list[str]:
+    """The remote and the refs among the arguments of ``git pull``."""
+    pairs = zip(["", *args], args, strict=False)
+    return [arg for before, arg in pairs if not arg.startswith("-") and before not in _PULL_TAKES]
 
 
 def target(session: Session, args: list[str]) -> str | None:
