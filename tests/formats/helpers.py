@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from theta.errors import FormatError
 from theta.formats import scan
 from theta.formats.derived import arguments, derive, prove
 from theta.formats.layout import BytesSource, Layout
+
+
+@dataclass(frozen=True)
+class Beside(BytesSource):
+    """A file and those in its folder."""
+
+    name: str
+    others: Mapping[str, bytes]
+
+    def sibling(self, name: str) -> bytes | None:
+        return self.others.get(name)
 
 
 def scanned(data: bytes, format_name: str) -> Layout:

@@ -54,7 +54,9 @@ def test_the_datasets_of_a_file_laid_out_as_keras_does() -> None:
     assert names["kinds/big_f4"] == ("bytes", (2, 3, 4)) and names["kinds/S3"] == ("bytes", (2, 3, 3))
     assert names["kinds/c8"] == ("bytes", (2, 3, 8)) and names["kinds/bool"] == ("bytes", (2, 3, 1))
     assert names["records"] == ("bytes", (2, 12)) and names["kinds/scalar"] == ("f64", ())
-    assert not {"tied", "soft", "text", "empty", "none", "chunked", "compressed"} & set(names)
+    assert not {"tied", "soft", "text", "empty", "none", "compressed"} & set(names)
+    assert names["chunked[0]"] == names["chunked[4]"] == ("i64", (4,))
+    assert "compressed[0]" not in names
     assert layout.views == (View("tied", "layers/dense_0/vars/0", "f32", (3, 4), (4, 1)),)
 
 
@@ -66,6 +68,55 @@ def test_values_are_where_they_should_be() -> None:
         for part, shape in (("0", (3, 4)), ("1", (4,))):
             tensor = tensors[f"layers/dense_{number}/vars/{part}"]
             assert data[tensor.offset : tensor.end] == rng.standard_normal(shape, np.float32).tobytes()
+
+
+def test_chunks_are_tensors() -> None:
+    """Of 38 x 30 elements in chunks of 4 x 4, those at the edges are padded; the tree has two levels."""
+    data = load("chunked")
+    layout = scanned(data, "hdf5")
+    tensors = {tensor.name: tensor for tensor in layout.tensors}
+    rng = np.random.default_rng(1)
+    grid, whole = rng.standard_normal((38, 30), np.float32), rng.standard_normal((8, 8))
+    assert len(tensors) == 10 * 8 + 1
+    for row in range(0, 38, 4):
+        for column in range(0, 30, 4):
+            tensor = tensors[f"grid[{row},{column}]"]
+            part = grid[row : row + 4, column : column + 4]
+            chunk = np.frombuffer(data[tensor.offset : tensor.end], np.float32).reshape(tensor.shape)
+            assert (chunk[: part.shape[0], : part.shape[1]] == part).all()
+    assert tensors["whole[0,0]"].shape == (8, 8)
+    assert data[tensors["whole[0,0]"].offset :].startswith(whole.tobytes())
+
+
+def test_new_chunks_in_the_old_skeleton_are_the_new_file() -> None:
+    first, second = load("chunked", 1), load("chunked", 2)
+    layout = scanned(second, "hdf5")
+    values = {tensor.name: second[tensor.offset : tensor.end] for tensor in layout.tensors}
+    assert rebuild(scanned(first, "hdf5"), first, values) == second
+
+
+_CHUNKED = load("chunked")
+_NODE = _CHUNKED.index(b"TREE\1")
+_UPPER = _CHUNKED.index(b"TREE\1\1")
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (_NODE, b"X"),
+        (_NODE + 4, b"\0"),
+        (_NODE + 6, b"\xff\xff"),
+        (_UPPER + 24 + 32, struct.pack("<Q", _UPPER)),
+        (_UPPER + 24 + 32, b"\xff" * 8),
+        (_UPPER + 5, b"\0"),
+        (_UPPER + 24 + 32 + 40, struct.pack("<Q", _NODE)),
+    ],
+    ids=["magic", "kind", "entries", "itself", "address max", "level", "a node twice"],
+)
+def test_damaged_trees_of_chunks(at: int, value: bytes) -> None:
+    data = _CHUNKED[:at] + value + _CHUNKED[at + len(value) :]
+    layout = survives(data, hdf5.scan)
+    assert layout is None or len(layout.tensors) < 81
 
 
 def test_structures_of_the_newest_format() -> None:
@@ -191,7 +242,7 @@ def run_mutations(count: int, seed: int) -> int:
     rng = random.Random(seed)
     accepted = 0
     for _ in range(count):
-        accepted += survives(mutate(rng.choice((_FILE, _LATEST)), rng), hdf5.scan) is not None
+        accepted += survives(mutate(rng.choice((_FILE, _LATEST, _CHUNKED)), rng), hdf5.scan) is not None
     return accepted
 
 

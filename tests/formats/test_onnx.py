@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.formats.helpers import mutate, rebuild, scanned, survives
+from tests.formats.helpers import Beside, mutate, rebuild, scanned, survives
 from theta.dtypes import numpy_dtype
-from theta.formats import onnx, scan_or_opaque
+from theta.formats import onnx, scan, scan_or_opaque
 from theta.formats.layout import BytesSource
 
 DATA = Path(__file__).parent / "data"
@@ -224,3 +224,69 @@ def test_float_data_is_little_endian_floats() -> None:
     data = model(tensor(field(4, struct.pack("<2f", 1.5, -2))))
     (found,) = scanned(data, "onnx").tensors
     assert struct.unpack("<2f", data[found.offset : found.end]) == (1.5, -2)
+
+
+# External data.
+
+
+def external(*places: tuple[str, dict[str, str]], kind: int = 1, dims: tuple[int, ...] = (4,)) -> bytes:
+    """A model whose initializers are elsewhere: (name, what external_data says)."""
+
+    def field(number: int, body: bytes) -> bytes:
+        return varint(number << 3 | 2) + varint(len(body)) + body
+
+    graph = b""
+    for name, entries in places:
+        pairs = [field(1, key.encode()) + field(2, value.encode()) for key, value in entries.items()]
+        tensor = b"".join(b"\x08" + varint(size) for size in dims) + b"\x10" + varint(kind)
+        tensor += field(8, name.encode()) + b"".join(field(13, pair) for pair in pairs) + b"\x70\x01"
+        graph += field(5, tensor)
+    return b"\x08\x08" + field(7, graph)
+
+
+def at(offset: object, length: object = 16, location: str = "m.onnx.data") -> dict[str, str]:
+    return {"location": location, "offset": str(offset), "length": str(length)}
+
+
+def test_external_data_is_read_by_the_model_beside_it() -> None:
+    for version in (1, 2):
+        data = (DATA / "story" / f"{version}.external.onnx.data").read_bytes()
+        model = (DATA / "story" / f"{version}.external.onnx").read_bytes()
+        layout = scan(Beside(data, "external.onnx.data", {"external.onnx": model}))
+        assert [(t.name, t.dtype, t.shape) for t in layout.tensors] == [
+            ("big", "f32", (64, 64)),
+            ("small", "f32", (16,)),
+        ]
+        for file, others in (("external.onnx.data", {}), ("other.onnx.data", {"other.onnx": model})):
+            assert scan_or_opaque(Beside(data, file, others))[0].format == "opaque"
+
+
+def test_external_data_by_hand() -> None:
+    model = external(("a", at(32)), ("b", {"location": "./m.onnx.data"}), ("c", at(0, location="else")))
+    layout = scan(Beside(bytes(48), "m.onnx.data", {"m.onnx": model}))
+    assert [(t.name, t.shape, t.offset) for t in layout.tensors] == [("b", (4,), 0), ("a", (4,), 32)]
+    strange = scan(Beside(bytes(48), "m.onnx_data", {"m.onnx": external(("a", at(0, 10, "m.onnx_data")))}))
+    assert [(t.dtype, t.shape) for t in strange.tensors] == [("bytes", (10,))]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        external(("a", at(40))),
+        external(("a", at(0)), ("b", at(8))),
+        external(("a", at(0)), ("a", at(16))),
+        external(("a", at(-1))),
+        external(("a", at("0x10"))),
+        external(("a", at(0, "9" * 30))),
+        external(("a", at(2**62))),
+        external(("a", at(0, 2**63))),
+        external(("a", at(0, 0)), dims=(2**40, 2**40)),
+        external(("a", at(0, 0)), dims=(1,) * 70),
+        external(("a", at(0, 0)), dims=(0,)),
+        external(("a", at(0)))[:-1],
+        b"",
+    ],
+)
+def test_models_that_do_not_fit_leave_the_data_opaque(model: bytes) -> None:
+    layout, reason = scan_or_opaque(Beside(bytes(48), "m.onnx.data", {"m.onnx": model}))
+    assert layout.format == "opaque" and "\n" not in reason

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.formats.helpers import mutate, rebuild, scanned, survives
+from tests.formats.helpers import Beside, mutate, rebuild, scanned, survives
 from theta.dtypes import numpy_dtype
 from theta.errors import FormatError
 from theta.formats import scan, scan_or_opaque, torch_dcp, torch_legacy, torch_zip
@@ -135,6 +135,46 @@ def test_distributed_checkpoints_are_zips_in_a_row() -> None:
     assert array(scanned(second, "torch-distributed"), second, "3").tolist() == [0, 2, 4, 6, 8]
     assert first != second
     assert rebuild(layout, first, extents(scanned(second, "torch-distributed"), second)) == second
+
+
+def test_distributed_checkpoints_are_named_by_their_metadata() -> None:
+    data = (DATA / "story" / "1.dist.distcp").read_bytes()
+    metadata = (DATA / "story" / "1.dist.metadata").read_bytes()
+
+    def names(file: str, metadata: bytes) -> list[str]:
+        return [t.name for t in scan(Beside(data, file, {".metadata": metadata})).tensors]
+
+    assert names("__0_0.distcp", metadata) == ["big", "small"]
+    assert names("__1_0.distcp", metadata) == ["0", "1"]
+    assert names("__0_0.distcp", metadata[:-1]) == ["0", "1"]
+    assert names("__0_0.distcp", b"") == ["0", "1"]
+    twice = metadata.replace(b"small", b"big\0\0")
+    assert len(set(names("__0_0.distcp", twice))) == 2
+    moved = pickled_metadata(("w", (0, 0), 0), ("w", (2, 0), START))
+    assert names("__0_0.distcp", moved) == ["w", "w@2,0"]
+    assert names("__0_0.distcp", pickled_metadata(("w", (0, 0), 0), ("w", (0, 0), START))) == ["w", "1"]
+
+
+START = 17_961
+"""Where the second part of ``1.dist.distcp`` begins."""
+
+
+def pickled_metadata(*rows: tuple[str, tuple[int, ...], int]) -> bytes:
+    """``.metadata`` with names, offsets in the tensors, and offsets in the file."""
+
+    def made(name: str, **fields: bytes) -> bytes:
+        items = b"".join(dumps(key)[2:-1] + value for key, value in fields.items())
+        return f"ctorch.x\n{name}\n".encode() + b")\x81}(" + items + b"ub"
+
+    def raw(value: object) -> bytes:
+        return dumps(value)[2:-1]
+
+    pairs = b"".join(
+        made("MetadataIndex", fqn=raw(name), offset=b"ctorch\nSize\n" + raw(part) + b"\x85R")
+        + made("_StorageInfo", relative_path=raw("__0_0.distcp"), offset=raw(start))
+        for name, part, start in rows
+    )
+    return b"\x80\x02" + made("Metadata", storage_data=b"}(" + pairs + b"u") + b"."
 
 
 def test_zips_in_a_row_of_which_one_is_damaged_are_opaque() -> None:
@@ -471,6 +511,11 @@ def test_mutated_files_are_read_or_refused() -> None:
 @pytest.mark.campaign
 def test_mutated_files_at_length() -> None:
     assert run_mutations(200_000, seed=2) > 5_000
+
+
+def test_a_key_called_as_an_attribute_of_a_module_is_a_name() -> None:
+    assert summary(archive({"_modules": tensor("0")})) == [("_modules", "f32", (4,))]
+    assert summary(archive({"_parameters": {"a": tensor("0")}})) == [("_parameters.a", "f32", (4,))]
 
 
 def test_the_order_is_that_of_the_file() -> None:

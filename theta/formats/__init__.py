@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from theta.errors import FormatError
 from theta.formats import (
@@ -13,14 +13,20 @@ from theta.formats import (
     npy,
     npz,
     onnx,
+    onnx_external,
     opaque,
     pickled,
     safetensors,
+    tensorflow,
     torch_dcp,
     torch_legacy,
+    torch_tar,
     torch_zip,
 )
 from theta.formats.layout import BytesSource, Derived, Layout, Source, Tensor, TensorSpec, View
+
+if TYPE_CHECKING:
+    from theta.formats.plugins import Plugin
 
 __all__ = [
     "READERS",
@@ -56,6 +62,8 @@ class Reader(Protocol):
 
 # In the order in which they are asked.
 READERS: tuple[Reader, ...] = (
+    tensorflow,
+    onnx_external,
     safetensors,
     npy,
     npz,
@@ -63,16 +71,18 @@ READERS: tuple[Reader, ...] = (
     torch_dcp,
     torch_zip,
     torch_legacy,
+    torch_tar,
     gguf,
     pickled,
     flax_msgpack,
     hdf5,
+    tensorflow.index_reader,
     onnx,
 )
 
 
 def scan(source: Source) -> Layout:
-    """The layout of a file: by the first reader that detects it, else opaque.
+    """The layout of a file: by the first reader that detects it, then by plug-ins, else opaque.
 
     Raises ``FormatError`` when a reader detects the file and finds it malformed.
     """
@@ -83,12 +93,24 @@ def scan(source: Source) -> Layout:
                 raise FormatError(f"{reader.NAME}: the layout is not of this file")
             layout.validate()
             return layout
+    for plugin in _plugins()[0]:
+        found = plugin.scan(source)
+        if found is not None:
+            return found
     return opaque.scan(source)
 
 
 def scan_or_opaque(source: Source) -> tuple[Layout, str]:
     """As :func:`scan`, but a malformed file is opaque; the text says why, in one line ('' if it is fine)."""
     try:
-        return scan(source), ""
+        layout = scan(source)
     except FormatError as error:
         return opaque.scan(source), str(error)
+    return layout, _plugins()[1] if layout.format == opaque.NAME else ""
+
+
+def _plugins() -> tuple[tuple[Plugin, ...], str]:
+    """The readers of other packages, looked for when a file is none of theta's formats."""
+    from theta.formats import plugins
+
+    return plugins.load(frozenset(reader.NAME for reader in READERS) | {opaque.NAME})

@@ -61,6 +61,10 @@ class Cursor:
         self._at += count
         return offset
 
+    def part(self, start: int, length: int) -> Cursor:
+        """A cursor over ``length`` bytes of the same source from ``start``."""
+        return Cursor(self._source, start, start + length, self._what, self._order)
+
     def _refill(self, at: int, count: int) -> bytes:
         start = self._buffer_start + at
         if start + count > self._end:

@@ -4,6 +4,9 @@ The operations are part of theta's storage format, and know nothing of any conta
 
 ``crc32``
     CRC-32 (ISO-HDLC, the one of zip and zlib) of the arguments, 4 bytes in ``order``.
+``crc32c-masked``
+    CRC-32C (Castagnoli) of the arguments, rotated right by 15 bits, plus 0xa282ead8 mod 2**32 (LevelDB's
+    mask), 4 bytes in ``order``.
 ``copy``
     The arguments themselves; at most 64 bytes.
 ``fold-decimal``
@@ -23,9 +26,9 @@ from typing import Final
 from theta.errors import FormatError
 from theta.formats.layout import Derived, Layout, Source
 
-OPERATIONS: Final = ("copy", "crc32", "fold-decimal")
+OPERATIONS: Final = ("copy", "crc32", "crc32c-masked", "fold-decimal")
 MAX_COPY: Final = 64
-_WIDTHS: Final = {"crc32": 4, "fold-decimal": 20}
+_WIDTHS: Final = {"crc32": 4, "crc32c-masked": 4, "fold-decimal": 20}
 _PIECE: Final = 1024 * 1024
 
 
@@ -38,6 +41,8 @@ def derive(field: Derived, chunks: Iterable[bytes]) -> bytes:
         return value.to_bytes(4, field.order)
     if field.op == "copy":
         return b"".join(chunks)
+    if field.op == "crc32c-masked":
+        return _masked(chunks).to_bytes(4, field.order)
     if field.op == "fold-decimal":
         return _fold(b"".join(chunks))
     raise FormatError(f"the skeleton uses the unknown operation {field.op!a}")
@@ -99,6 +104,15 @@ def _check_width(field: Derived) -> None:
         raise FormatError("the arguments of fold-decimal are not 32-bit words, or too many")
     if field.offset < 0:
         raise FormatError("a derived field is outside the file")
+
+
+def _masked(chunks: Iterable[bytes]) -> int:
+    from theta_native.crc32c import crc32c
+
+    value = 0
+    for chunk in chunks:
+        value = crc32c(chunk, value)
+    return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFF_FFFF
 
 
 def _fold(words: bytes) -> bytes:

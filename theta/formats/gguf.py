@@ -28,6 +28,7 @@ MAX_ALIGNMENT: Final = 2**20
 _ALIGNMENT_KEY: Final = b"general.alignment"
 
 _PLAIN: Final = {0: "f32", 1: "f16", 24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f64", 30: "bf16"}
+DTYPES: Final = frozenset(_PLAIN.values())
 # ggml type -> (elements of a block, bytes of a block).
 # fmt: off
 _BLOCKS: Final = {

@@ -1,9 +1,9 @@
 """HDF5, and with it Keras's ``.h5`` and ``.weights.h5``: datasets that lie in one piece.
 
 Written from the HDF5 File Format Specification, for what h5py writes by default: superblock 0 to 3, object
-headers 1 and 2, groups as symbol tables or as link messages.  Chunked, filtered and compact datasets,
-texts of variable length and all structure are skeleton; a file of which that is the larger part is opaque,
-and so is one with groups in a fractal heap.
+headers 1 and 2, groups as symbol tables or as link messages.  Of an unfiltered chunked dataset each chunk is
+a tensor.  Filtered and compact datasets, texts of variable length and all structure are skeleton; a file of
+which that is the larger part is opaque, and so is one with groups in a fractal heap.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from theta.errors import FormatError
+from theta.formats import hdf5_chunks
+from theta.formats.hdf5_chunks import Chunked
 from theta.formats.layout import MAX_NAME_BYTES, MAX_RANK, MAX_SIZE, Layout, Source, Tensor, View
 
 NAME: Final = "hdf5"
@@ -25,6 +27,7 @@ _NAME_ALLOWANCE: Final = 16 * 2**20
 _UNDEFINED: Final = 2**64 - 1
 
 _DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _LAYOUT, _CONTINUATION, _SYMBOL_TABLE = 1, 2, 3, 6, 8, 16, 17
+_FILTERS: Final = 11
 _SOFT_LINK: Final = 2
 # Classes of types whose elements point to other places of the file.
 _REFERENCE, _VARIABLE = 7, 9
@@ -58,7 +61,7 @@ def scan(source: Source) -> Layout:
     tensors = sorted(walker.tensors, key=lambda tensor: (tensor.offset, tensor.length))
     covered = sum(tensor.length for tensor in tensors)
     if not tensors or (covered * 2 < source.size and source.size > 2**20):
-        raise FormatError("hdf5: most of the data is chunked, compressed or not there")
+        raise FormatError("hdf5: most of the data is compressed, or not there")
     return Layout(NAME, source.size, tuple(tensors), views=tuple(walker.views))
 
 
@@ -112,8 +115,24 @@ class _Walker:
             self._seen[address] = dataset.tensor(path)
             self.tensors.append(dataset.tensor(path))
             return
+        if path:
+            self._chunks(path, messages)
         for name, child in self._links(messages):
             self.group(f"{path}/{name}" if path else name, child, depth + 1)
+
+    def _chunks(self, path: str, messages: list[tuple[int, bytes]]) -> None:
+        """The chunks of a dataset as tensors, named by where they begin in it."""
+        found = _chunked(messages)
+        if found is None:
+            return
+        chunked, dtype, width = found
+        for chunk in chunked.chunks(self.source):
+            name = f"{path}[{','.join(map(str, chunk.start))}]"
+            self._allowance -= len(name) + 200
+            if self._allowance < 0 or len(self.tensors) >= MAX_OBJECTS:
+                raise FormatError("hdf5: too many chunks")
+            part = _Dataset(dtype, width, chunked.shape, chunk.address, chunked.length)
+            self.tensors.append(part.tensor(name))
 
     def _again(self, path: str, tensor: Tensor | None) -> None:
         if tensor is not None and tensor.dtype != "bytes":
@@ -267,6 +286,18 @@ def _dataset(messages: list[tuple[int, bytes]]) -> _Dataset | None:
         if total > MAX_SIZE:
             raise FormatError("hdf5: an impossible shape")
     return _Dataset(dtype, width, shape, address, length) if total == length else None
+
+
+def _chunked(messages: list[tuple[int, bytes]]) -> tuple[Chunked, str, int] | None:
+    """The chunks of the dataset that these messages describe, if it has some and no filters."""
+    bodies = dict(reversed(messages))
+    if _LAYOUT not in bodies or _DATASPACE not in bodies or _DATATYPE not in bodies or _FILTERS in bodies:
+        return None
+    shape, kind = _shape(bodies[_DATASPACE]), _kind(bodies[_DATATYPE])
+    if shape is None or kind is None:
+        return None
+    chunked = hdf5_chunks.read_layout(bodies[_LAYOUT], len(shape), kind[1])
+    return None if chunked is None else (chunked, *kind)
 
 
 def _shape(body: bytes) -> tuple[int, ...] | None:

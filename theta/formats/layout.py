@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from theta.dtypes import DTYPES
 from theta.errors import FormatError
@@ -29,6 +29,20 @@ class Source(Protocol):
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly ``length`` bytes from ``offset``; raises when they are not there."""
+        ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A source that knows the folder in which it lies."""
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        ...
+
+    def sibling(self, name: str) -> bytes | None:
+        """The bytes of the file ``name`` in the same folder; None where it is not there, or large."""
         ...
 
 

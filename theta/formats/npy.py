@@ -42,6 +42,7 @@ _DTYPES: Final = {
 }
 
 
+DTYPES: Final = frozenset(_DTYPES.values())
 _CODES: Final = {dtype: ("|" if code.endswith("1") else "<") + code for code, dtype in _DTYPES.items()}
 
 

@@ -22,9 +22,11 @@ def walk(
 
     A leaf is anything for which ``leaf`` does not return None; it is not entered, other containers are, once
     each, so that shared ones neither multiply nor form endless cycles.  Keys in ``hidden`` add nothing to a
-    name.  The walk ends when all names together are longer than ``size`` (that of the file) and 16 MiB.
+    name where they are attributes of an object.  The walk ends when all names together are longer than
+    ``size`` (that of the file) and 16 MiB.
     """
     seen: set[int] = set()
+    attributes: set[int] = set()
     stack: list[Iterator[tuple[str, object]]] = [iter([("", root)])]
     names = [""]
     allowance = size + _NAME_ALLOWANCE
@@ -39,7 +41,7 @@ def walk(
         enter = found is None and isinstance(value, (list, tuple, Dict, Call)) and id(value) not in seen
         if found is None and not (enter and len(stack) < MAX_DEPTH):
             continue
-        name = ".".join(part for part in (names[-1], segment) if part and part not in hidden)
+        name = ".".join(part for part in (names[-1], segment) if part)
         allowance -= len(name) + _COST
         if len(name) * 4 > MAX_NAME_BYTES:
             continue
@@ -47,22 +49,27 @@ def walk(
             yield name, found
         else:
             seen.add(id(value))
-            stack.append(_children(value))
+            if isinstance(value, Call):
+                attributes.update(id(state) for state in _states(value))
+            stack.append(_children(value, hidden if id(value) in attributes else frozenset()))
             names.append(name)
 
 
-def _children(value: object) -> Iterator[tuple[str, object]]:
+def _children(value: object, hidden: frozenset[str]) -> Iterator[tuple[str, object]]:
     if isinstance(value, (list, tuple)):
         yield from ((str(index), item) for index, item in enumerate(value))
     elif isinstance(value, Dict):
-        yield from _entries(value.pairs)
+        yield from (("" if segment in hidden else segment, item) for segment, item in _entries(value.pairs))
     elif isinstance(value, Call):
         if isinstance(value.args, tuple):
             yield from ((str(index), item) for index, item in enumerate(value.args))
         yield from _entries(value.pairs or [])
         yield from ((str(index), item) for index, item in enumerate(value.items or []))
-        for state in value.state if isinstance(value.state, tuple) else (value.state,):
-            yield ("", state)
+        yield from (("", state) for state in _states(value))
+
+
+def _states(value: Call) -> tuple[object, ...]:
+    return value.state if isinstance(value.state, tuple) else (value.state,)
 
 
 def _entries(pairs: list[tuple[object, object]]) -> Iterator[tuple[str, object]]:

@@ -7,21 +7,17 @@ has still run up to that point, so what was read of a broken one is reported too
 from __future__ import annotations
 
 import re
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from theta.errors import FormatError
-from theta.formats import npy, zipped
-from theta.formats.layout import BytesSource, Source, Window
+from theta.formats import pickle_parts
+from theta.formats.layout import Source
 from theta.formats.numpy_pickle import JoblibMachine
 
 Verdict = Literal["safe", "unknown", "dangerous"]
 
-MAX_INFLATED: Final = 64 * 2**20
 MAX_PICKLES: Final = 1000
-_MAX_NESTING: Final = 3
 
 # fmt: off
 _BUILTINS: Final = frozenset({
@@ -112,7 +108,6 @@ _DANGEROUS_PREFIXES: Final = (
     "numpy.f2py",
     "numpy.distutils",
 )
-_PROTOCOLS: Final = frozenset(bytes([0x80, number]) for number in range(1, 6))
 _NAME_RE: Final = re.compile(r"[A-Za-z_?][\w.]*")
 
 
@@ -146,7 +141,7 @@ def scan_pickles(source: Source) -> PickleReport:
     findings: dict[Finding, None] = {}
     broken: list[str] = []
     try:
-        for where, part, start in _parts(source, "", 0):
+        for where, part, start in pickle_parts.parts(source):
             message = _scan_run(part, start, where, findings)
             if message:
                 broken.append(f"{where}: {message}" if where else message)
@@ -176,7 +171,7 @@ def judge(module: str, name: str) -> Verdict:
 def _scan_run(source: Source, start: int, where: str, findings: dict[Finding, None]) -> str:
     """Read pickles one after the other from ``start``; why the first one could not be read, or ''."""
     for number in range(MAX_PICKLES):
-        marked = _has_protocol(source, start)
+        marked = pickle_parts.has_protocol(source, start)
         if number and not marked:
             return ""
         machine = _WatchedMachine(source, start, source.size)
@@ -185,7 +180,7 @@ def _scan_run(source: Source, start: int, where: str, findings: dict[Finding, No
             machine.run()
         except FormatError as error:
             message = str(error)
-        if message and not marked and not machine.called:
+        if message and not machine.called and not (marked and _may_go_on(machine, message)):
             return ""  # not a pickle at all
         for found in machine.globals:
             findings[Finding(where, found.module, found.name, judge(found.module, found.name))] = None
@@ -193,6 +188,14 @@ def _scan_run(source: Source, start: int, where: str, findings: dict[Finding, No
             return message
         start = machine.position
     return f"more than {MAX_PICKLES} pickles"
+
+
+def _may_go_on(machine: JoblibMachine, message: str) -> bool:
+    """Whether Python's unpickler might have read on, or has imported something, where ours stopped.
+
+    Numbers in binary files often begin as a pickle does: 640 is ``80 02 00 00``.
+    """
+    return bool(machine.globals) or "unknown opcode" not in message
 
 
 class _WatchedMachine(JoblibMachine):
@@ -229,55 +232,3 @@ class _WatchedMachine(JoblibMachine):
     @staticmethod
     def _is_name(module: str, name: str) -> bool:
         return module == "copyreg" or bool(_NAME_RE.fullmatch(module) and _NAME_RE.fullmatch(name))
-
-
-def _has_protocol(source: Source, start: int) -> bool:
-    return source.size >= start + 2 and source.read(start, 2) in _PROTOCOLS
-
-
-def _parts(source: Source, where: str, depth: int) -> Iterator[tuple[str, Source, int]]:
-    """Where pickles may begin: (name of the part, its bytes, offset)."""
-    if zipped.first_name(source) and depth < _MAX_NESTING:
-        yield from _zip_parts(source, where, depth)
-    elif npy.detect(source):
-        head = source.read(0, min(source.size, 12))
-        prefix = 10 if head[6] == 1 else 12
-        start = prefix + int.from_bytes(head[8:prefix], "little")
-        if start < source.size and b"'|O'" in source.read(prefix, min(start - prefix, 4096)):
-            yield where, source, start
-    elif source.size:
-        yield where, source, 0
-
-
-def _zip_parts(source: Source, where: str, depth: int) -> Iterator[tuple[str, Source, int]]:
-    for member in zipped.read_members(source):
-        name = f"{where}!{member.name}" if where else member.name
-        content = _content(source, member)
-        if content is not None:
-            yield from _parts(content, name, depth + 1)
-
-
-def _content(source: Source, member: zipped.Member) -> Source | None:
-    """The bytes of a member that may be a pickle; storages, the bulk of a checkpoint, are left out."""
-    if member.stored:
-        part = Window(source, member.payload, member.size)
-        return part if _may_hold_pickle(part, member.name) else None
-    inflater = zlib.decompressobj(-15)
-    data = b""
-    at = member.payload
-    try:
-        while at < member.payload + member.size and len(data) < MAX_INFLATED and not inflater.eof:
-            piece = source.read(at, min(2**16, member.payload + member.size - at))
-            data += inflater.decompress(piece, MAX_INFLATED - len(data))
-            at += len(piece)
-    except zlib.error:
-        return None
-    part_inflated = BytesSource(data)
-    return part_inflated if _may_hold_pickle(part_inflated, member.name) else None
-
-
-def _may_hold_pickle(source: Source, name: str) -> bool:
-    if name.endswith((".pkl", ".pickle", ".p", ".joblib")):
-        return True
-    head = source.read(0, min(6, source.size))
-    return _has_protocol(source, 0) or head.startswith((zipped.MAGIC, npy.MAGIC))

@@ -30,6 +30,7 @@ _ORDER: Final = (
     "f8_e5m2fnuz", "i16", "u16", "f16", "bf16", "i32", "u32", "f32", "c64", "f64", "i64", "u64",
 )
 # fmt: on
+DTYPES: Final = frozenset(_ORDER)
 _RANK: Final = {name: rank for rank, name in enumerate(_ORDER)}
 _DTYPES: Final = {name.upper().encode(): name for name in _ORDER}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -61,15 +61,20 @@ class _Leaf:
 
 
 def name_storages(
-    root: object, storages: Mapping[str, RawStorage], big_endian: bool, size: int
+    root: object,
+    storages: Mapping[str, RawStorage],
+    big_endian: bool,
+    size: int,
+    tensor_of: Callable[[object], object] = lambda value: value,
 ) -> tuple[tuple[Tensor, ...], tuple[View, ...]]:
     """The extents of ``storages`` in file order, named after the tensors in ``root``, and their views.
 
     A storage that no tensor names is ``storages.KEY`` and bytes.  ``size`` is that of the file; it bounds
-    the length of all names together.
+    the length of all names together.  ``tensor_of`` gives the call that would rebuild a tensor, where what
+    stands in the objects is something else.
     """
     leaves: dict[str, list[_Leaf]] = {}
-    for name, leaf in walk(root, _leaf, size, _HIDDEN):
+    for name, leaf in walk(root, lambda value: _leaf(tensor_of(value)), size, _HIDDEN):
         if leaf.key in storages:
             leaves.setdefault(leaf.key, []).append(replace(leaf, name=name or "tensor"))
     taken: set[str] = set()

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from theta.dtypes import DTYPES
+from theta import dtypes
 from theta.errors import FormatError
 from theta.formats.layout import TensorSpec, clip, nbytes
 from theta.formats.plan import Plan
@@ -32,6 +32,11 @@ _STORAGES: Final = {
     "bool": "BoolStorage",
     "c64": "ComplexFloatStorage",
 }
+DTYPES: Final = frozenset(
+    name
+    for name, entry in dtypes.DTYPES.items()
+    if entry.numpy_name is not None and entry.kind not in ("packed", "bytes")
+)
 _NEW_DICT: Final = b"ccollections\nOrderedDict\n)R"
 
 
@@ -51,7 +56,7 @@ def plan(specs: Sequence[TensorSpec]) -> Plan:
 
 
 def _entry(number: int, spec: TensorSpec) -> bytes:
-    dtype = DTYPES["u8" if spec.dtype == "bytes" else spec.dtype]
+    dtype = dtypes.DTYPES["u8" if spec.dtype == "bytes" else spec.dtype]
     if dtype.kind == "packed" or dtype.numpy_name is None:
         raise FormatError(f"torch: a tensor of {spec.dtype} cannot be written ({clip(spec.name)})")
     length = nbytes(spec.name, spec.dtype, spec.shape)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from theta.errors import FormatError
-from theta.formats import gguf, npz, safetensors, torch_writer
-from theta.formats.layout import TensorSpec
+from theta.formats import gguf, npy, npz, safetensors, torch_writer
+from theta.formats.layout import MAX_RANK, TensorSpec
 from theta.formats.plan import Builder, Plan
 
 Writer = Callable[[Sequence[TensorSpec], Mapping[str, str] | None], Plan]
@@ -24,6 +24,16 @@ def plan(format_name: str, specs: Sequence[TensorSpec], metadata: Mapping[str, s
     return WRITERS[format_name](specs, metadata)
 
 
+def cannot_hold(format_name: str, specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """The tensors of ``specs`` that a file of ``format_name`` has no type for.
+
+    ``bytes`` are what theta has no name for (quantised blocks, other byte orders, text): no format would
+    know them again, so none is said to hold them.
+    """
+    rank = _RANKS.get(format_name, MAX_RANK)
+    return [spec for spec in specs if spec.dtype not in _DTYPES[format_name] or len(spec.shape) > rank]
+
+
 def _safetensors(specs: Sequence[TensorSpec], metadata: Mapping[str, str] | None) -> Plan:
     header, names = safetensors.plan(specs, metadata)
     by_name = {spec.name: spec for spec in specs}
@@ -33,6 +43,15 @@ def _safetensors(specs: Sequence[TensorSpec], metadata: Mapping[str, str] | None
         builder.tensor(by_name[name])
     return builder.plan(safetensors.NAME)
 
+
+# numpy has at most 64 dimensions, ggml 4.
+_RANKS: Final = {gguf.NAME: 4}
+_DTYPES: Final[dict[str, frozenset[str]]] = {
+    safetensors.NAME: safetensors.DTYPES,
+    torch_writer.NAME: torch_writer.DTYPES,
+    npz.NAME: npy.DTYPES,
+    gguf.NAME: gguf.DTYPES,
+}
 
 WRITERS: Final[dict[str, Writer]] = {
     safetensors.NAME: _safetensors,

@@ -31,6 +31,11 @@ def main() -> None:
     """Write all files."""
     for seed in (1, 2):
         rng = np.random.default_rng(seed)
+        with h5py.File(HERE / f"chunked.{seed}.h5", "w") as file:
+            file.create_dataset("grid", data=rng.standard_normal((38, 30), np.float32), chunks=(4, 4))
+            file.create_dataset("whole", data=rng.standard_normal((8, 8)), chunks=(8, 8))
+            file.create_dataset("packed", data=np.arange(9.0), chunks=(3,), shuffle=True)
+        rng = np.random.default_rng(seed)
         with h5py.File(HERE / f"weights.{seed}.h5", "w") as file:
             fill(file, rng, 12, KINDS)
             file["tied"] = file["layers/dense_0/vars/0"]

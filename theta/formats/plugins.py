@@ -1,0 +1,83 @@
+"""Readers of other packages, named by entry points of the group ``theta.formats``.
+
+An entry point names an object with ``NAME``, ``detect(source)`` and ``scan(source)``, such as a module or an
+instance.  They come from packages that are installed here, never from a repository.  What a plug-in says is
+not trusted: its layout is checked as every other, and a plug-in that fails is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+from theta.errors import FormatError, ThetaError
+from theta.formats.layout import Layout, Source, clip
+
+GROUP: Final = "theta.formats"
+_NAME_RE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A reader of another package; its mistakes become ``FormatError``."""
+
+    name: str
+    reader: Any
+
+    def scan(self, source: Source) -> Layout | None:
+        """The checked layout of ``source``; None where the file is not of this format."""
+        try:
+            if not self.reader.detect(source):
+                return None
+            layout = self.reader.scan(source)
+            if not isinstance(layout, Layout) or layout.format != self.name or layout.size != source.size:
+                raise FormatError(f"{self.name}: the layout is not of this file")
+            layout.validate()
+        except ThetaError:
+            raise
+        except Exception as error:
+            raise FormatError(f"the plug-in {self.name} failed: {_told(error)}") from error
+        return layout
+
+
+@cache
+def load(taken: frozenset[str]) -> tuple[tuple[Plugin, ...], str]:
+    """The plug-ins that are installed, and one line about those that are left out ('' where none is).
+
+    ``taken`` are the names of theta's own readers, which no plug-in may have.
+    """
+    found: dict[str, Plugin] = {}
+    problems: list[str] = []
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        plugin = _loaded(point)
+        if isinstance(plugin, str):
+            problems.append(plugin)
+        elif plugin.name in taken or plugin.name in found:
+            problems.append(
+                f"the format plug-in {clip(point.name)} is left out: there is a {plugin.name} already"
+            )
+        else:
+            found[plugin.name] = plugin
+    return tuple(found.values()), "; ".join(problems)
+
+
+def _loaded(point: EntryPoint) -> Plugin | str:
+    """The plug-in behind ``point``, or what is wrong with it."""
+    try:
+        reader = point.load()
+        name = reader.NAME
+        if not isinstance(name, str) or not _NAME_RE.fullmatch(name):
+            raise TypeError(f"{name!a} is no name of a format")
+        if not callable(reader.detect) or not callable(reader.scan):
+            raise TypeError("detect and scan cannot be called")
+    except (Exception, SystemExit) as error:
+        return f"the format plug-in {clip(point.name)} is left out: {_told(error)}"
+    return Plugin(name, reader)
+
+
+def _told(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:150]}" if text else type(error).__name__

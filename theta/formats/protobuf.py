@@ -1,0 +1,70 @@
+"""The wire format of protobuf (https://protobuf.dev/programming-guides/encoding), with bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from theta.errors import FormatError
+from theta.formats.cursor import Cursor
+from theta.formats.layout import Source
+
+VARINT: Final = 0
+BYTES: Final = 2
+_FIXED64, _FIXED32 = 1, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a message: for bytes ``value`` is their offset and ``length`` counts them."""
+
+    number: int
+    wire: int
+    value: int
+    length: int
+
+
+def text(source: Source, field: Field) -> str:
+    """The text in ``field``, at most 64 KiB."""
+    if field.length > 64 * 1024:
+        raise FormatError("protobuf: a name is too long")
+    return source.read(field.value, field.length).decode("utf-8", "replace")
+
+
+def messages(source: Source, start: int, end: int, number: int) -> Iterator[Field]:
+    """The fields ``number`` (0 for any) of a message that are bytes."""
+    for field in fields(source, start, end):
+        if field.wire == BYTES and number in (0, field.number):
+            yield field
+
+
+def fields(source: Source, start: int, end: int) -> Iterator[Field]:
+    """The fields of the message that is the bytes from ``start`` to ``end``."""
+    cursor = Cursor(source, start, end, "protobuf")
+    while cursor.remaining:
+        key = varint(cursor)
+        number, wire = key >> 3, key & 7
+        if not number:
+            raise FormatError("protobuf: a field without a number")
+        if wire == VARINT:
+            yield Field(number, wire, varint(cursor), 0)
+        elif wire in (_FIXED64, _FIXED32):
+            length = 8 if wire == _FIXED64 else 4
+            yield Field(number, wire, cursor.skip(length), length)
+        elif wire == BYTES:
+            length = varint(cursor)
+            yield Field(number, wire, cursor.skip(length), length)
+        else:
+            raise FormatError(f"protobuf: a field of the unknown wire type {wire}")
+
+
+def varint(cursor: Cursor) -> int:
+    """The number at ``cursor``."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = cursor.take(1)[0]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value
+    raise FormatError("protobuf: a number of more than ten bytes")
