@@ -7,10 +7,12 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from theta import _fs
-from theta.errors import ChangedWhileReadError, FormatError, NotFoundError
+from theta.errors import ChangedWhileReadError, FormatError, NotFoundError, ThetaError
+
+_MAX_SIBLING: Final = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,19 @@ class FileSource:
     def identity(self) -> Identity:
         """What the file was when it was opened."""
         return Identity.of(self.stat)
+
+    @property
+    def name(self) -> str:
+        """The name of the file in its folder."""
+        return self.path.name
+
+    def sibling(self, name: str) -> bytes | None:
+        """The bytes of the file ``name`` in the same folder; none where it is not there, or over 256 MiB."""
+        try:
+            with FileSource(self.path.with_name(name)) as source:
+                return source.read(0, source.size) if source.size <= _MAX_SIBLING else None
+        except ThetaError:
+            return None
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly ``length`` bytes from ``offset``.

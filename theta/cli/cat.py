@@ -1,0 +1,29 @@
+"""``theta cat``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from theta.cli import console
+from theta.cli.args import HELP
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(context_settings=HELP)
+def cat(
+    name: str = typer.Argument(..., metavar="REV:PATH#TENSOR"),
+    out: str = typer.Option("", "--output", "-o", help="write the values to a .npy file"),
+    force: bool = typer.Option(False, "--force", "-f", help="write over a file that is there"),
+) -> int:
+    """Print the values of a tensor of any version (the middle of a large one left out), or save them."""
+    from theta.porcelain import catting
+
+    with catting.opened(name, Path.cwd()) as value:
+        if out:
+            catting.save(value, Path.cwd() / out, force=force)
+        else:
+            console.out(catting.text(value))
+    return 0

@@ -1,0 +1,37 @@
+"""``theta convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from theta.cli import console
+from theta.cli.args import HELP
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(context_settings=HELP)
+def convert(
+    name: str = typer.Argument(..., metavar="REV:PATH|FILE"),
+    out: str = typer.Option(..., "--output", "-o", help="a .safetensors, .npz, .pt or .gguf file"),
+    shard_size: str = typer.Option(
+        "", "--max-shard-size", help="write shards of at most so much: 500MB, 5GB"
+    ),
+    force: bool = typer.Option(False, "--force", "-f", help="write over files that are there"),
+) -> int:
+    """Write the tensors of a checkpoint in another format; what is not a tensor is left behind.
+
+    A sharded model is named by its index (model.safetensors.index.json). Committing the new file
+    costs almost nothing: the values are known.
+    """
+    from theta.porcelain import converting, exporting
+
+    limit = exporting.parse_size(shard_size) if shard_size else 0
+    named = exporting.parse(name, Path.cwd())
+    with exporting.opened(named, Path.cwd()) as model, console.progress("converting") as progress:
+        places = converting.write(model, Path.cwd() / out, shard_size=limit, force=force, progress=progress)
+        size = sum(value.nbytes for value in model.values.values())
+    console.note(f"{len(model.values)} tensors, {console.human(size)}: {', '.join(p.name for p in places)}")
+    return 0

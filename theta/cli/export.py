@@ -1,0 +1,50 @@
+"""``theta export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from theta.cli import console
+from theta.cli.args import HELP
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(context_settings=HELP)
+def export(
+    name: str = typer.Argument(..., metavar="REV:PATH[#GLOB]"),
+    out: str = typer.Option(..., "--output", "-o", help="the file; its suffix chooses the format"),
+    shard_size: str = typer.Option(
+        "", "--max-shard-size", help="write shards of at most so much: 500MB, 5GB"
+    ),
+    force: bool = typer.Option(False, "--force", "-f", help="write over a file that is there"),
+) -> int:
+    """Write a committed checkpoint, or those of its tensors that match GLOB, to a file.
+
+    With the suffix that it was committed under, the file is that very file, byte for byte; with
+    another (.safetensors, .npz, .pt, .gguf) its tensors are written anew.
+    """
+    from theta.errors import UsageError
+    from theta.porcelain import converting, exporting
+    from theta.porcelain.session import Session
+
+    named = exporting.parse(name, Path.cwd())
+    if named.revision is None:
+        raise UsageError(f"{name} is not REV:PATH", hint="'theta convert' takes files")
+    target = Path.cwd() / out
+    limit = exporting.parse_size(shard_size) if shard_size else 0
+    with console.progress("exporting") as progress:
+        if not (named.glob or limit) and Path(named.path).suffix == target.suffix:
+            session = Session.here()
+            manifest = exporting.manifest_or_none(session, named.revision, named.path)
+            if manifest is not None:
+                exporting.copy_exactly(session, manifest, target, force=force, progress=progress)
+                console.note(f"{out}: {len(manifest.lines)} tensors, byte for byte as committed")
+                return 0
+        with exporting.opened(named, Path.cwd()) as model:
+            places = converting.write(model, target, shard_size=limit, force=force, progress=progress)
+            count = len(model.values)
+    console.note(f"{count} tensors: {', '.join(place.name for place in places)}")
+    return 0
