@@ -48,12 +48,15 @@ def test_the_readme_has_two_commands() -> None:
     assert "README" in script or all(line in script for line in lines)
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", range(3))
 def test_examples_of_the_format_parse(number: int) -> None:
     text = blocks(FORMAT, "text")[number].encode()
     if number == 0:
         found = manifest.parse(text)
         assert found.data == text
+    elif number == 1:
+        (group,) = manifest._group_lines(text.decode().splitlines())
+        assert group.text() == text.decode()
     else:
         segments = list(skeleton.segments_of(text))
         assert sum(item.length for item in segments) == 10240 + 3145728 + 8192

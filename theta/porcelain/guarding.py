@@ -11,8 +11,10 @@ from theta.porcelain.session import Session
 
 _FORCE: Final = {"-f", "--force", "--discard-changes", "-B", "--orphan"}
 _TAKES_NAME: Final = {"-b", "-c", "-C", "--create", "--force-create"}
-_PULL_TAKES: Final = {"-s", "--strategy", "-X", "--strategy-option", "--depth", "--deepen", "--upload-pack"}
-_PULL_TAKES |= {"-o", "--server-option", "--refmap", "-j", "--jobs", "--shallow-since", "--shallow-exclude"}
+_PULL_TAKES: Final = {
+    *("-s", "--strategy", "-X", "--strategy-option", "--depth", "--deepen", "--shallow-since"),
+    *("--shallow-exclude", "--upload-pack", "-o", "--server-option", "--refmap", "-j", "--jobs"),
+}
 
 
 def refuse_untracked(session: Session, revision: str, action: str) -> None:
