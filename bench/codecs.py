@@ -4,8 +4,8 @@
 
 First part: one tensor alone (dense), beside zstd, and beside openzl, pcodec, blosc2, zipnn and
 hf_xet where they are installed.  Second part: the pairs that bench/finetunes.py made, beside
-TensorX (XOR, byte planes, zstd 1) and BitX (the same, zstd 3).  Speeds are CPU time of one
-thread, in MB/s of raw bytes; on a shared machine they are indications.
+TensorX (XOR, byte planes, zstd 1) and BitX (the same, zstd 3).  Speeds are MB/s of raw bytes by CPU
+time of all threads; on a shared machine they are indications.  (hf_xet: encoding only.)
 """
 
 from __future__ import annotations
@@ -188,11 +188,11 @@ def bench_dense(weights: np.ndarray, dtype: str) -> None:
     for name, code in coders():
         try:
             code(raw[: 1 << 20], dtype)
-            begin = time.thread_time()
+            begin = time.process_time()
             size, decode = code(raw, dtype)
-            middle = time.thread_time()
+            middle = time.process_time()
             decode()
-            print(Score(len(raw), size, middle - begin, time.thread_time() - middle).line(name))
+            print(Score(len(raw), size, middle - begin, time.process_time() - middle).line(name))
         except (KeyError, RuntimeError, ValueError) as error:
             print(f"  {name:24} {type(error).__name__}: {error}")
 
@@ -220,15 +220,15 @@ def bench_pair(folder: Path, before: str, after: str, dtype: str) -> None:
         base = bases[name]
         if np.array_equal(new.words, base.words):
             continue
-        begin = time.thread_time()
+        begin = time.process_time()
         choice = choose(new, [base], chunks(new))
-        middle = time.thread_time()
+        middle = time.process_time()
         if choice.base is not None:
             layer = codec(choice.encoded.codec).decoder(choice.encoded.shared, Target(dtype, new.shape), base)
             for payload, (start, stop) in zip(choice.encoded.chunks, chunks(new), strict=True):
                 assert np.array_equal(layer.decode(payload, start, stop), new.words[start:stop])
         ours.encoding += middle - begin
-        ours.decoding += time.thread_time() - middle
+        ours.decoding += time.process_time() - middle
         used[choice.encoded.codec] = used.get(choice.encoded.codec, 0) + 1
         sizes = choice.encoded.size, xor_planes(new, base, 1), xor_planes(new, base, 3)
         for score, size in zip((ours, tensorx, bitx), sizes, strict=True):

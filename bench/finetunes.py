@@ -5,7 +5,7 @@ Writes into DIRECTORY, each as float32 safetensors with the parameters only:
     base         the model as published
     full         all parameters, AdamW, lr 2e-5, 60 steps
     full-more    30 steps more
-    last         the last layer only, 60 steps at lr 1e-4
+    last         the last layer only, 60 steps at lr 5e-5 (84 % of its bf16 elements change; 65 % at 2e-5)
     lora-bf16    rank-8 LoRA on query and value (lr 1e-3, 60 steps), merged into bf16 weights
     lora-f32     the same adapter merged into the f32 weights
 
@@ -151,7 +151,7 @@ def main() -> None:
 
     model = copy.deepcopy(base).requires_grad_(False)
     layer = model.encoder.layer[-1].requires_grad_(True)
-    train(model, torch.optim.AdamW(layer.parameters(), lr=1e-4), batches(tokenizer, 2), 60)
+    train(model, torch.optim.AdamW(layer.parameters(), lr=5e-5), batches(tokenizer, 2), 60)
     save(dict(model.named_parameters()), out("last"))
 
 

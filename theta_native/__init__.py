@@ -4,15 +4,23 @@ Importing this package decides where numba keeps compiled code: a directory of t
 mode 0700, outside every repository.  numba's cache is a set of pickles, so a directory that
 another user can write to would let them run code in our process (CWE-502); where no safe one
 can be had, kernels are compiled anew in each process instead.
+
+numba takes half a second to import.  So kernels are compiled (or loaded) when they are first called,
+and the modules that small tensors need have a numpy path for arrays of at most ``SMALL`` words.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
+
+SMALL: Final = 1 << 16
+"""Words up to which numpy is quick enough, so that numba need not be imported."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -42,6 +50,33 @@ def _prepare_cache() -> bool:
 
 
 CACHED: Final = _prepare_cache()
+_LOCK: Final = threading.RLock()
+
+
+class _Kernel:
+    """A function that numba compiles on its first call: importing kernels imports no numba."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._compiled: Callable[..., Any] | None = None
+
+    def compiled(self) -> Callable[..., Any]:
+        """The compiled function; it takes the place of this object in its module."""
+        with _LOCK:
+            if self._compiled is None:
+                import numba
+
+                self._compiled = numba.njit(cache=CACHED, nogil=True)(self._function)
+                names = self._function.__globals__
+                for name in self._function.__code__.co_names:
+                    # numba knows its own functions only: those that this one calls come first.
+                    if isinstance(called := names.get(name), _Kernel):
+                        names[name] = called.compiled()
+        return self._compiled
+
+    def __call__(self, *args: Any) -> Any:
+        return (self._compiled or self.compiled())(*args)
 
 
 def kernel(function: _Function) -> _Function:
@@ -50,6 +85,4 @@ def kernel(function: _Function) -> _Function:
     numba checks no bounds: callers validate every length and offset before a kernel runs
     (``NUMBA_BOUNDSCHECK=1`` turns the checks on for tests).
     """
-    import numba
-
-    return cast(_Function, numba.njit(cache=CACHED, nogil=True)(function))
+    return cast(_Function, _Kernel(function))

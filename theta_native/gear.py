@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
+
+from theta_native import kernel
 
 WINDOW: Final = 64
 
@@ -32,7 +33,7 @@ def find(data: bytes, threshold: int) -> int:
     return int(_find(np.frombuffer(data, dtype=np.uint8), table(), np.uint64(threshold)))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find(data: _Bytes, gear: _Words, threshold: np.uint64) -> int:
     state = np.uint64(0)
     one = np.uint64(1)

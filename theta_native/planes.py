@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theta_native import kernel
+from theta_native import SMALL, kernel
 
 Words = NDArray[Any]
 """A one-dimensional, C-contiguous array of uint8, uint16, uint32 or uint64."""
@@ -75,15 +75,24 @@ def _join64(planes: Planes, turn: np.uint64, words: Words) -> None:
         words[i] = (x >> turn) | ((x & turn) << np.uint64(63))
 
 
-def split(words: Words, rotate: bool) -> Planes:
-    """The byte planes of ``words``, shape ``(itemsize, size)``, after an optional rotation.
+def _split_by_numpy(words: Words, rotate: bool) -> Planes:
+    width = words.dtype.itemsize
+    if rotate:
+        words = (words << words.dtype.type(1)) | (words >> words.dtype.type(8 * width - 1))
+    return np.ascontiguousarray(words.view(np.uint8).reshape(-1, width).T)
 
-    ``rotate`` turns every word left by one bit (not possible for 8-bit words).
-    """
-    size, width = words.size, words.dtype.itemsize
-    if width == 1:
-        return words.view(np.uint8).reshape(1, size)
-    planes = np.empty((width, size), np.uint8)
+
+def _join_by_numpy(planes: Planes, rotate: bool) -> Words:
+    width = planes.shape[0]
+    words: Words = np.ascontiguousarray(planes.T).reshape(-1).view(f"<u{width}")
+    if rotate:
+        words = (words >> words.dtype.type(1)) | (words << words.dtype.type(8 * width - 1))
+    return words
+
+
+def _split_by_kernel(words: Words, rotate: bool) -> Planes:
+    width = words.dtype.itemsize
+    planes = np.empty((width, words.size), np.uint8)
     if width == 2:
         _split16(words, np.uint32(rotate), planes)
     elif width == 4:
@@ -93,11 +102,8 @@ def split(words: Words, rotate: bool) -> Planes:
     return planes
 
 
-def join(planes: Planes, rotate: bool) -> Words:
-    """The words whose byte planes are the rows of ``planes``: the inverse of :func:`split`."""
+def _join_by_kernel(planes: Planes, rotate: bool) -> Words:
     width, size = planes.shape
-    if width == 1:
-        return planes.reshape(size)
     words: Words = np.empty(size, f"<u{width}")
     if width == 2:
         _join16(planes, np.uint32(rotate), words)
@@ -106,3 +112,21 @@ def join(planes: Planes, rotate: bool) -> Words:
     else:
         _join64(planes, np.uint64(rotate), words)
     return words
+
+
+def split(words: Words, rotate: bool) -> Planes:
+    """The byte planes of ``words``, shape ``(itemsize, size)``, after an optional rotation.
+
+    ``rotate`` turns every word left by one bit (not possible for 8-bit words).
+    """
+    if words.dtype.itemsize == 1:
+        return words.view(np.uint8).reshape(1, words.size)
+    return (_split_by_numpy if words.size <= SMALL else _split_by_kernel)(words, rotate)
+
+
+def join(planes: Planes, rotate: bool) -> Words:
+    """The words whose byte planes are the rows of ``planes``: the inverse of :func:`split`."""
+    width, size = planes.shape
+    if width == 1:
+        return planes.reshape(size)
+    return (_join_by_numpy if size <= SMALL else _join_by_kernel)(planes, rotate)

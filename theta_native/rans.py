@@ -98,27 +98,22 @@ def _raw_bits(tokens: Tokens, s: int, m: int) -> int:
 
 
 @kernel
-def _read_raw(tokens: Tokens, s: int, m: int, raw: NDArray[np.uint32], values: Words) -> None:
-    position = 0
-    direct = 1 << s
+def _read_raw(
+    tokens: Tokens, starts: NDArray[np.uint64], widths: NDArray[np.uint8], raw: Frequencies, values: Words
+) -> None:
+    position: Any = 0
     for i in range(tokens.size):
-        token = int(tokens[i])
-        if token < direct:
-            values[i] = token
-            continue
-        n = s + ((token - direct) >> m)
-        v = ((_ONE << np.uint64(m)) | np.uint64((token - direct) & ((1 << m) - 1))) << np.uint64(n - m)
-        width, shift = n - m, 0
-        while width > 0:
-            step = width if width < 32 else 32
-            k = position >> 5
-            pair = np.uint64(raw[k]) | (np.uint64(raw[k + 1]) << np.uint64(32))
-            part = (pair >> np.uint64(position & 31)) & ((_ONE << np.uint64(step)) - _ONE)
-            v |= part << np.uint64(shift)
-            position += step
-            width -= step
-            shift += step
+        token = tokens[i]
+        width, start = np.int64(widths[token]), starts[token]
+        k, shift = position >> 5, np.uint64(position & 31)
+        low = width if width < 32 else 32
+        pair = np.uint64(raw[k]) | (np.uint64(raw[k + 1]) << np.uint64(32))
+        v = start + ((pair >> shift) & ((_ONE << np.uint64(low)) - _ONE))
+        if width > 32:
+            pair = np.uint64(raw[k + 1]) | (np.uint64(raw[k + 2]) << np.uint64(32))
+            v += ((pair >> shift) & ((_ONE << np.uint64(width - 32)) - _ONE)) << np.uint64(32)
         values[i] = v
+        position += width
 
 
 @kernel
@@ -230,10 +225,17 @@ def raw_size(tokens: Tokens, s: int, m: int) -> int:
 
 def read_raw(tokens: Tokens, s: int, m: int, raw: NDArray[np.uint8], dtype: np.dtype[Any]) -> Words:
     """The values of ``tokens``; ``raw`` must have :func:`raw_size` bytes."""
-    padded = np.zeros(raw.size // 4 + 3, "<u4")
+    padded = np.zeros(raw.size // 4 + 4, "<u4")
     padded.view(np.uint8)[: raw.size] = raw
+    bits = dtype.itemsize * 8
+    starts = np.arange(alphabet(bits, s, m), dtype=np.uint64)
+    widths = np.zeros(starts.size, np.uint8)
+    large = np.arange(max(starts.size - (1 << s), 0), dtype=np.uint64)
+    widths[1 << s :] = s + (large >> np.uint64(m)) - m
+    tops = (_ONE << np.uint64(m)) | (large & np.uint64((1 << m) - 1))
+    starts[1 << s :] = tops << widths[1 << s :].astype(np.uint64)
     values: Words = np.empty(tokens.size, dtype)
-    _read_raw(tokens, s, m, padded, values)
+    _read_raw(tokens, starts, widths, padded, values)
     return values
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from theta_native import kernel
+from theta_native import SMALL, kernel
 
 Groups = NDArray[np.uint64]
 
@@ -25,12 +25,28 @@ def _marks(groups: Groups, shift: np.uint64, out: Groups) -> int:
     return count
 
 
+def _marks_by_numpy(groups: Groups, shift: np.uint64, count: int) -> Groups:
+    if groups.size < 4:
+        return groups[:0]
+    first = groups[:-3] * _ODD
+    places = np.flatnonzero(first >> shift == 0)[:count]
+    found = first[places]
+    for k in range(1, 4):
+        found = (found + groups[places + k]) * _ODD
+    return found
+
+
+def _marks_by_kernel(groups: Groups, shift: np.uint64, count: int) -> Groups:
+    out = np.empty(count, np.uint64)
+    return out[: _marks(groups, shift, out)]
+
+
 def marks(groups: Groups, one_in: int) -> Groups:
     """Fingerprints of the runs of four groups that begin with a chosen one.
 
     About one group in ``one_in`` (a power of two, at least 2) is chosen, by a hash of its
     content, so that equal runs are chosen together.  At most a quarter of all are returned.
     """
-    out = np.empty(max(groups.size // 4, 1), np.uint64)
     shift = np.uint64(64 - (one_in.bit_length() - 1))
-    return out[: _marks(groups, shift, out)]
+    find = _marks_by_numpy if groups.size <= SMALL else _marks_by_kernel
+    return find(groups, shift, max(groups.size // 4, 1))

@@ -145,8 +145,8 @@ def test_mutations_give_an_error_or_bytes_of_the_right_size(data: st.DataObject)
 
 
 def test_rans_is_not_decoded_inside_itself() -> None:
-    out = np.empty(1000, np.uint8)
-    plane = np.random.default_rng(4).integers(0, 2, 1000, np.uint8)
+    out = np.empty(10_000, np.uint8)
+    plane = np.random.default_rng(4).integers(0, 2, 10_000, np.uint8)
     blob = memoryview(planes.encode_section([plane]))
     assert blob[0] == planes.RANS
     assert planes.decode_section(blob, 0, [out]) == len(blob)

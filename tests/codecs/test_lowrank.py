@@ -44,6 +44,20 @@ def test_a_merged_lora_is_found(dtype: str, bound: float) -> None:
     assert ratio(encoded, new) <= bound
 
 
+def test_a_lora_merged_before_both_versions_were_rounded() -> None:
+    values, rng = np.random.default_rng(3).normal(0, 0.02, (640, 768)), np.random.default_rng(4)
+    update = rng.normal(0, 1, (640, 8)) @ rng.normal(0, 6e-4, (8, 768))
+    base, new = from_values(values, "bf16"), from_values(values + update, "bf16")
+    assert ratio(check(lowrank, new, base), new) < 0.09
+
+
+def test_several_merges_are_found_as_one() -> None:
+    base = new = weights("bf16", (512, 512))
+    for seed in range(3):
+        new = merged(new, 4, 0.0018, seed)
+    assert ratio(check(lowrank, new, base), new) < 0.13
+
+
 def test_it_beats_delta_by_far_at_high_rank_and_small_size() -> None:
     base = weights("bf16", (768, 768))
     for rank, size in ((40, 0.002), (4, 0.0004)):

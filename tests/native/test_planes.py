@@ -1,8 +1,9 @@
-"""The plane kernels against numpy twins."""
+"""Byte planes: the kernels, and the numpy path of small arrays, against a twin."""
 
 import numpy as np
 import pytest
 
+from theta_native import SMALL, planes
 from theta_native.planes import join, split
 
 CASES = [
@@ -27,12 +28,25 @@ def random_words(width: int, size: int) -> np.ndarray:
     return words
 
 
-@pytest.mark.parametrize(("width", "rotate", "size"), CASES)
-def test_split_is_its_twin_and_join_its_inverse(width: int, rotate: bool, size: int) -> None:
+@pytest.mark.parametrize(("width", "rotate", "size"), [case for case in CASES if case[0] > 1])
+@pytest.mark.parametrize("way", ["kernel", "numpy"])
+def test_split_is_its_twin_and_join_its_inverse(way: str, width: int, rotate: bool, size: int) -> None:
     words = random_words(width, size)
-    planes = split(words, rotate)
-    np.testing.assert_array_equal(planes, twin_split(words, rotate))
-    assert join(planes, rotate).tobytes() == words.tobytes()
+    found = getattr(planes, f"_split_by_{way}")(words, rotate)
+    np.testing.assert_array_equal(found, twin_split(words, rotate))
+    assert found.flags.c_contiguous
+    back = getattr(planes, f"_join_by_{way}")(found, rotate)
+    assert back.tobytes() == words.tobytes()
+    assert (back.dtype, back.flags.c_contiguous) == (words.dtype, True)
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+@pytest.mark.parametrize("size", [5, SMALL, SMALL + 1])
+def test_arrays_of_any_size(width: int, size: int) -> None:
+    words = random_words(width, size)
+    found = split(words, True)
+    np.testing.assert_array_equal(found, twin_split(words, True))
+    assert join(found, True).tobytes() == words.tobytes()
 
 
 def test_the_top_plane_of_a_bf16_is_its_exponent() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from theta_native import SMALL, repeats
 from theta_native.repeats import marks
 
 
@@ -19,9 +20,18 @@ def twin(groups: list[int], one_in: int) -> list[int]:
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 3000])
 @pytest.mark.parametrize("one_in", [2, 64])
-def test_marks(size: int, one_in: int) -> None:
+@pytest.mark.parametrize("way", ["kernel", "numpy"])
+def test_marks(way: str, size: int, one_in: int) -> None:
     groups = np.random.default_rng(size).integers(0, 2**63, size, np.uint64)
-    assert marks(groups, one_in).tolist() == twin(groups.tolist(), one_in)
+    shift = np.uint64(64 - (one_in.bit_length() - 1))
+    found = getattr(repeats, f"_marks_by_{way}")(groups, shift, max(size // 4, 1))
+    assert found.tolist() == twin(groups.tolist(), one_in)
+
+
+def test_marks_of_many_groups() -> None:
+    groups = np.random.default_rng(2).integers(0, 2**63, SMALL + 1, np.uint64)
+    assert marks(groups, 64).tolist() == twin(groups.tolist(), 64)
+    assert marks(groups[:SMALL], 64).tolist() == twin(groups[:SMALL].tolist(), 64)
 
 
 def test_equal_runs_have_equal_marks() -> None:

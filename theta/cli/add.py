@@ -9,11 +9,13 @@ import typer
 
 from theta.cli import console
 from theta.cli.args import PASS, plain
-from theta.cli.common import excluding, open_session, report_added
+from theta.cli.common import excluding, from_root, open_session, report_added
+from theta.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from theta.git.run import Git
     from theta.porcelain.adding import Selection
+    from theta.porcelain.session import Session
 
 app = typer.Typer(add_completion=False)
 
@@ -27,11 +29,15 @@ def add(
     everything: bool = typer.Option(False, "--all", "-A", help="stage all changes, deletions too"),
     update: bool = typer.Option(False, "--update", "-u", help="stage changes of known files only"),
     force: bool = typer.Option(False, "--force", "-f", help="stage ignored files too"),
+    update_type: str = typer.Option("", help="apply an update: low-rank, sparse, ia3, scaled or dense"),
+    update_data: str = typer.Option("", help="the file of the update, or the directory of a PEFT adapter"),
 ) -> int:
     """Stage checkpoints and files (git add's options and pathspecs apply).
 
     A checkpoint is taken apart into tensors; only what is new is stored. Files of a tracked
     pattern that no reader understands are stored as plain bytes, byte-exact too.
+    With --update-data, the checkpoint's file becomes the updated model, and what is stored are the
+    factors of the update.
     """
     from theta.cli.common import drive
     from theta.porcelain import adding
@@ -41,6 +47,8 @@ def add(
     paths = [arg for arg in args if not arg.startswith("-")]
     switches = [f for f, on in (("-A", everything), ("-u", update), ("-f", force)) if on]
     session = open_session()
+    if update_type or update_data:
+        return _update(session, paths, flags + switches, update_type, update_data)
     if set(flags) - _OURS:
         return drive(session, "add", *switches, *args)
     git = session.repo.git().in_directory(Path.cwd())
@@ -58,6 +66,29 @@ def add(
             code = git.show("add", *switches, *flags, "--", *pathspecs, *excluding(selection.present))
     report_added(added)
     return code
+
+
+def _update(session: Session, paths: list[str], flags: list[str], kind: str, data: str) -> int:
+    """Apply an update that the user brings to the one checkpoint named."""
+    from theta.porcelain import updates, updating
+
+    kinds = ", ".join(updates.KINDS)
+    if kind and kind not in updates.KINDS:
+        raise UsageError(f"there is no update type {kind!r}", hint=f"one of {kinds}")
+    if not data:
+        raise UsageError(
+            "--update-type needs --update-data",
+            hint="without both, theta add finds by itself what kind of change a file holds",
+        )
+    if len(paths) != 1 or flags:
+        raise UsageError("an update is for one checkpoint, and takes no other options")
+    place = Path(data)
+    if not place.exists():
+        raise NotFoundError(f"there is no {data}")
+    with session.exclusive(), console.progress("updating") as progress:
+        added = updating.update(session, from_root(session, paths[0]), kind or None, place, progress)
+    report_added([added])
+    return 0
 
 
 def _has_more(git: Git, pathspecs: list[str], selection: Selection, force: bool) -> bool:

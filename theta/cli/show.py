@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +12,10 @@ import typer
 from theta.cli import console
 from theta.cli.args import PASS, plain
 from theta.cli.common import open_session
-from theta.errors import NotFoundError
+from theta.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from theta.porcelain.describing import Description
     from theta.porcelain.session import Session
     from theta.store.manifest import Manifest
 
@@ -20,11 +23,17 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(context_settings=PASS)
-def show(context: typer.Context) -> int:
+def show(
+    context: typer.Context,
+    codecs: bool = typer.Option(False, "--codecs", help="how the tensors of REV:PATH are stored"),
+    as_json: bool = typer.Option(False, "--json", help="with --codecs: as JSON"),
+) -> int:
     """Show a commit, a checkpoint (REV:PATH) or a tensor (REV:PATH#TENSOR)."""
     from theta.porcelain import history
 
     session = open_session(worktree=False)
+    if codecs or as_json:
+        return _codecs(session, plain(context.args), as_json=as_json)
     args = plain(context.args)
     names = [arg for arg in args if not arg.startswith("-")] or ["HEAD"]
     git = session.repo.git().in_directory(Path.cwd())
@@ -45,13 +54,54 @@ def show(context: typer.Context) -> int:
     )
     if oid:
         console.out()
-        for path, changes in summarize(session, oid).checkpoints.items():
+        from theta.porcelain import sharding
+
+        found = summarize(session, oid).checkpoints
+        for path, changes in found.items():
             console.out(f"{path}: {changes.summary()}")
             for change in changes.tensors:
                 console.out(f"  {change.status} {change.name}")
-        hidden = [f":(exclude,top,literal){path}" for path in summarize(session, oid).checkpoints]
+        hidden = [f":(exclude,top,literal){path}" for path in sharding.paths_of(found)]
         return git.show(*history.without_stores(["show", "--format=", oid, "--", ":(top)", *hidden]))
     return 0
+
+
+def _codecs(session: Session, args: list[str], *, as_json: bool) -> int:
+    """A table of the tensors of one checkpoint: codecs, stored bytes, ratio."""
+    from theta.porcelain import describing, sharding
+
+    if len(args) != 1 or ":" not in args[0]:
+        raise UsageError("--codecs is for one REV:PATH or REV:PATH#TENSOR")
+    revision, _, rest = args[0].partition(":")
+    path, _, tensor = rest.partition("#")
+    entry = session.repo.entry(session.repo.tree_of(revision or "HEAD"), path)
+    one = session.manifest_or_none(str(entry.id)) if entry is not None else None
+    shards = sharding.shards_at(session, revision or "HEAD", path) if entry is None else {}
+    manifests = [one] if one is not None else list(shards.values())
+    found = [item for manifest in manifests for item in describing.describe(session, manifest, tensor)]
+    if not found and (tensor or not manifests):
+        raise NotFoundError(f"there is no {'tensor ' + tensor if manifests else 'checkpoint ' + path}")
+    if as_json:
+        console.out(json.dumps({"theta.codecs/v1": [item.as_json() for item in found]}))
+    else:
+        _table(found)
+    return 0
+
+
+def _table(found: Sequence[Description]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("tensor", "codecs", "raw", "stored", "ratio"):
+        table.add_column(heading, justify="left" if heading in ("tensor", "codecs") else "right")
+    for item in found:
+        sizes = console.human(item.line.nbytes), console.human(item.stored), f"{item.ratio:.4f}"
+        table.add_row(escape(item.line.name), item.chain or "-", *sizes)
+    raw, stored = sum(item.line.nbytes for item in found), sum(item.stored for item in found)
+    total = console.human(raw), console.human(stored), f"{stored / max(raw, 1):.4f}"
+    table.add_row(f"{len(found)} tensors", "", *total, style="bold")
+    console.show(table)
 
 
 def _object(session: Session, name: str) -> int | None:
@@ -60,11 +110,31 @@ def _object(session: Session, name: str) -> int | None:
     entry = session.repo.entry(session.repo.tree_of(revision or "HEAD"), path)
     manifest = session.manifest_or_none(str(entry.id)) if entry is not None else None
     if manifest is None:
-        return None
+        return _model(session, revision or "HEAD", path, tensor) if entry is None else None
     if tensor:
         return _tensor(session, manifest, tensor)
     console.out(f"{path}: {manifest.format}, {len(manifest.lines)} tensors, {console.human(manifest.nbytes)}")
     for line in manifest.lines:
+        console.out(f"  {line.name}  {line.dtype} {list(line.shape)}  {console.human(line.nbytes)}")
+    return 0
+
+
+def _model(session: Session, revision: str, path: str, tensor: str) -> int | None:
+    """A sharded model under the name that it would have in one file."""
+    from theta.porcelain import sharding
+
+    shards = sharding.shards_at(session, revision, path)
+    lines = sorted(
+        (line for manifest in shards.values() for line in manifest.lines), key=lambda one: one.name
+    )
+    if not lines:
+        return None
+    if tensor:
+        holder = next((m for m in shards.values() if tensor in m.by_name), next(iter(shards.values())))
+        return _tensor(session, holder, tensor)
+    size = console.human(sum(line.nbytes for line in lines))
+    console.out(f"{path}: {len(shards)} files, {len(lines)} tensors, {size}")
+    for line in lines:
         console.out(f"  {line.name}  {line.dtype} {list(line.shape)}  {console.human(line.nbytes)}")
     return 0
 

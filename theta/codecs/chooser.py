@@ -116,8 +116,7 @@ def choose(new: Tensor, bases: Sequence[Tensor], ranges: Sequence[Range]) -> Cho
     """
     places = sample_places(ranges)
     total = sum(stop - start for start, stop in ranges)
-    part = _sampled(new, places)
-    dense_size = encode_dense(part, [(0, part.words.size)]).size * total / part.words.size
+    dense_size = price_alone(new, ranges)
     words = [c for k, base in enumerate(bases) for c in _word_candidates(k, new, base, places, total)]
     best = min(words, key=lambda candidate: candidate.size, default=None)
     limit = min(best.size if best else dense_size, dense_size)
@@ -134,6 +133,24 @@ def choose(new: Tensor, bases: Sequence[Tensor], ranges: Sequence[Range]) -> Cho
     if found and found[-1].encoded.size < dense_size:
         return found[-1]
     return Choice(None, encode_dense(new, ranges))
+
+
+def price(new: Tensor, base: Tensor, ranges: Sequence[Range], structure: bool = True) -> float:
+    """About the bytes that the chunks take on ``base``; infinity where no codec fits.
+
+    Without ``structure``, codecs of single words alone are looked at.
+    """
+    places, total = sample_places(ranges), sum(stop - start for start, stop in ranges)
+    sizes = [candidate.size for candidate in _word_candidates(0, new, base, places, total)]
+    found = _structured(new, base, ranges) if structure else None
+    return min([*sizes, *([found.size] if found else [])], default=float("inf"))
+
+
+def price_alone(new: Tensor, ranges: Sequence[Range]) -> float:
+    """About the bytes that the chunks take without a base."""
+    part = _sampled(new, sample_places(ranges))
+    size = encode_dense(part, [(0, part.words.size)]).size
+    return size * sum(stop - start for start, stop in ranges) / part.words.size
 
 
 def _near_first(bases: Sequence[Tensor], words: Sequence[_Candidate]) -> list[tuple[int, Tensor]]:

@@ -32,6 +32,12 @@ _BITS: Final = {"f16": (13, 15, 17), "bf16": (13, 14), "f32": (22, 28)}
 _PART_DTYPES: Final = ("f16", "bf16")
 _WHOLE_BITS: Final = 12.0
 _PART_BITS: Final = 4.0
+_ROUNDINGS: Final = 5.5
+_ONE_ROUNDING: Final = 1.5
+"""The energy, in units of that of one rounding, that a whole update may leave, and surely leaves.
+
+More than one is left where the base was rounded too, or lies several merges back.
+"""
 _LEAST_GAIN: Final = 0.08
 _PART_CHOICES: Final = (4, 5)
 _LARGEST_SCALE: Final = 400
@@ -65,10 +71,13 @@ def _part(tensor: Tensor, rows: NDArray[np.int64], columns: NDArray[np.int64]) -
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What a sample says: about how many directions pay, and whether they leave only rounding."""
+    """What a sample says: about how many directions pay if they leave only rounding, or if they leave more.
 
-    rank: int
-    is_whole: bool
+    0 is for what cannot be.
+    """
+
+    whole: int
+    part: int
 
 
 def _energies(d: Matrix) -> Matrix:
@@ -107,19 +116,25 @@ def look(new: Tensor, base: Tensor) -> Spectrum | None:
     left = np.maximum(total - np.cumsum(energies), 0.0)
     # Rounding alone would leave (1 - k/m)(1 - k/n) of its energy.
     floor = noise * (1 - k / d.shape[0]) * np.maximum(1 - k / d.shape[1], 0) + 1e-12 * total
-    bits = np.where(left <= 1.5 * floor, _WHOLE_BITS, _PART_BITS)
     numbers = k * (target.rows + target.row_words) / target.words
     # The first directions of noise, too, hold much in a small sample and little in a large matrix.
     by_chance = _shares_by_chance(*d.shape)[: k.size]
     beyond = np.clip((1 - left / max(total, 1e-300) - by_chance) / (1 - by_chance + 1e-9), 0, 1)
     in_whole = np.interp(k * d.shape[1] / min(target.rows, target.row_words), k, by_chance, left=0.0)
     after = total * (1 - beyond) * (1 - in_whole)
-    gain = before - 0.5 * np.log2(1 + after / noise) - numbers * bits
-    gain[(k > _LARGEST_PART) & (left > 1.5 * floor)] = -np.inf
-    rank = int(gain.argmax())
-    is_whole = bool(left[rank] <= 1.5 * floor[rank])
-    usable = is_whole or new.dtype in _PART_DTYPES
-    return Spectrum(rank + 1, is_whole) if usable and gain[rank] > _LEAST_GAIN else None
+    gain = before - 0.5 * np.log2(1 + after / noise)
+    part = np.where(
+        (k > _LARGEST_PART) | (left <= _ONE_ROUNDING * floor), -np.inf, gain - numbers * _PART_BITS
+    )
+    whole = np.where(left > _ROUNDINGS * floor, -np.inf, gain - numbers * _WHOLE_BITS)
+    ranks = Spectrum(_best_rank(whole), _best_rank(part) if new.dtype in _PART_DTYPES else 0)
+    return ranks if ranks.whole or ranks.part else None
+
+
+def _best_rank(gains: Matrix) -> int:
+    """The rank (1 and up) that gains most bits a word; 0 where none gains enough."""
+    best = int(gains.argmax())
+    return best + 1 if gains[best] > _LEAST_GAIN else 0
 
 
 def _signs(rows: int, columns: int) -> Matrix:
@@ -179,7 +194,7 @@ def _unit(factor: Matrix, bits: int) -> int:
     return int(np.frexp(np.abs(factor).max() or 1.0)[1]) - (bits - 1)
 
 
-def _rounded(u: Matrix, v: Matrix, bits: int) -> Factors:
+def rounded(u: Matrix, v: Matrix, bits: int) -> Factors:
     """Integer factors of ``bits`` bits, the sign included."""
     from theta.codecs.lowrank import Factors
 
@@ -196,7 +211,7 @@ def _quantised(d: Matrix, w: Matrix, u: Matrix, v: Matrix, bits: int) -> Factors
     v = np.ldexp(np.rint(np.ldexp(v, -unit)), unit)
     if d.size * u.shape[1] ** 2 <= _WEIGHTED_COST:
         u = kernels.weighted_rows(d, w, v)
-    return _rounded(u, v, bits)
+    return rounded(u, v, bits)
 
 
 def _cost(new: Tensor, base: Tensor, ranges: Sequence[Range], factors: Factors) -> float:
@@ -225,17 +240,18 @@ def find(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Factors | None:
     ulps = _ulps(new).reshape(d.shape)
     # The product itself was rounded too, to f32: half a unit of its typical size.
     noise = ulps**2 / 12 + float(np.mean(d**2)) * 2.0**-48
-    if spectrum.is_whole:
-        u, v = _principal(d, spectrum.rank + 8, float(noise.mean()))
+    choices: list[Factors] = []
+    if spectrum.part:
+        u, v = _principal(d, spectrum.part, 0.0)
+        choices += [rounded(u, v, bits) for bits in _PART_CHOICES]
+    if spectrum.whole:
+        u, v = _principal(d, spectrum.whole + 8, float(noise.mean()))
         w = 1.0 / noise
         w /= w.mean()
         u, v = _refined(d, w, u, v)
         if new.dtype in _PART_DTYPES:
             u, v = _sharpened(d, w, ulps, u, v)
             d = kernels.multiply(u, np.ascontiguousarray(v.T))
-        choices = [_quantised(d, w, u, v, bits) for bits in _BITS[new.dtype]]
-    else:
-        u, v = _principal(d, spectrum.rank, 0.0)
-        choices = [_rounded(u, v, bits) for bits in _PART_CHOICES]
+        choices += [_quantised(d, w, u, v, bits) for bits in _BITS[new.dtype]]
     exact = [factors for factors in choices if factors.is_exact() and abs(factors.scale) <= _LARGEST_SCALE]
     return min(exact, key=lambda factors: _cost(new, base, ranges, factors), default=None)

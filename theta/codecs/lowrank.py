@@ -111,6 +111,11 @@ def _predict(
     return predicted, residual.Fine(arith.boundary_classes(exact, predicted, target.dtype), 16)
 
 
+def predict(base: Base, factors: Factors, start: int, stop: int) -> Words:
+    """The words from ``start`` to ``stop`` of ``base`` plus the product."""
+    return _predict(base, Target(base.dtype, base.shape), factors, start, stop)[0]
+
+
 def _pack_factor(factor: Factor) -> bytes:
     zigzag = ((factor << 1) ^ (factor >> 63)).astype(np.uint32).reshape(-1)
     rank = factor.shape[1]

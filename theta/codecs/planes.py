@@ -49,6 +49,8 @@ _INCOMPRESSIBLE_BITS: Final = 7.9
 # takes 1.5 bits each, since chance matches keep it from plain Huffman codes.)
 _RANS_GAIN: Final = 0.95
 _RANS_HEAD: Final = 64
+_RANS_LEAST: Final = 1 << 13
+"""Bytes of the largest plane that rANS is not tried on: its tables would take what it gains."""
 _MAX_WINDOW: Final = 1 << 23
 _ONE_GROUP_IN: Final = 64
 
@@ -122,8 +124,9 @@ def has_repeats(words: NDArray[Any]) -> bool:
     from theta_native.repeats import marks
 
     data = words.view(np.uint8)
-    chosen = marks(data[: data.size & ~7].view("<u8"), _ONE_GROUP_IN)
-    return bool(chosen.size >= 8 and np.unique(chosen).size < 0.9 * chosen.size)
+    chosen = np.sort(marks(data[: data.size & ~7].view("<u8"), _ONE_GROUP_IN))
+    distinct = 1 + int(np.count_nonzero(np.diff(chosen)))
+    return chosen.size >= 8 and distinct < 0.9 * chosen.size
 
 
 def _candidates(sample: Plane, repeats: bool) -> list[str]:
@@ -152,7 +155,8 @@ def encode_plane(plane: Plane, repeats: bool = False, inner: bool = False) -> tu
     frames = [_LOCAL.compressor(kind).compress(plane.data) for kind in _candidates(sample, repeats)]
     best = min(frames, key=len, default=b"")
     method, size = (ZSTD, len(best)) if frames and len(best) < plane.size else (RAW, plane.size)
-    if not inner and entropy_bits(sample) / 8 * plane.size < _RANS_GAIN * size - _RANS_HEAD:
+    is_large = plane.size > _RANS_LEAST and not inner
+    if is_large and entropy_bits(sample) / 8 * plane.size < _RANS_GAIN * size - _RANS_HEAD:
         coded = _rans(plane)
         if len(coded) < _RANS_GAIN * size:
             return RANS, coded

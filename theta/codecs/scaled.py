@@ -33,6 +33,7 @@ NAME: Final = "scaled/1"
 _BY_ROW, _BY_COLUMN = 0, 1
 _SAMPLE_LINES: Final = 48
 _SAMPLE_LENGTH: Final = 4096
+_TOUCHING: Final = 2.0**-6
 
 
 def fits(target: Target, base: Base) -> bool:
@@ -47,6 +48,12 @@ def _predict(base: Words, dtype: str, by: int, factors: Values, columns: int, st
     lines = places // columns if by == _BY_ROW else places % columns
     with np.errstate(all="ignore"):
         return arith.to_words(arith.to_values(base, dtype) * factors[lines], dtype)
+
+
+def predict(base: Base, by: int, factors: Values, start: int, stop: int) -> Words:
+    """The words from ``start`` to ``stop`` of ``base``, each times the factor of its line."""
+    columns = Target(base.dtype, base.shape).row_words
+    return _predict(base.read(start, stop), base.dtype, by, factors, columns, start)
 
 
 def _bounds(words: Words, dtype: str) -> tuple[Values, Values]:
@@ -91,8 +98,22 @@ def simplest(low: Values, high: Values) -> Values:
 
 def _fit(new: Words, base: Words, dtype: str, columns: int, axis: int) -> tuple[Values, Values]:
     """The bounds of the factor of each line; ``axis`` is the one along which lines run."""
-    low, high = _factor_bounds(new, base, dtype)
-    return low.reshape(-1, columns).max(axis=axis), high.reshape(-1, columns).min(axis=axis)
+    low, high = (bound.reshape(-1, columns) for bound in _factor_bounds(new, base, dtype))
+    lows, highs = low.max(axis=axis), high.min(axis=axis)
+    # A product that was rounded twice (through f32) may lie just outside of its interval.
+    with np.errstate(invalid="ignore"):
+        touching = (lows >= highs) & (lows - highs < _TOUCHING * (high - low).min(axis=axis))
+    for k in np.flatnonzero(touching).tolist():
+        lows[k], highs[k] = _densest(np.take(low, k, 1 - axis), np.take(high, k, 1 - axis))
+    return lows, highs
+
+
+def _densest(low: Values, high: Values) -> tuple[float, float]:
+    """The bounds of what most of the intervals have in common."""
+    low, high = np.sort(low), np.sort(high)
+    ended = np.searchsorted(high, low, side="right")
+    best = int((np.arange(1, low.size + 1) - ended).argmax())
+    return float(low[best]), float(high[ended[best]])
 
 
 def _sample_fits(new: Tensor, base: Tensor, rows: int, columns: int, by: int) -> bool:

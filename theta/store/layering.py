@@ -6,14 +6,14 @@ reads more than twice its dense size (three times, where dtype or shape changed)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from theta.codecs import dense
 from theta.codecs.base import Encoded, Range, Tensor, word_size
 from theta.errors import CorruptError, MissingObjectsError
-from theta.store import tensors
+from theta.store import layers, tensors
 from theta.store.layers import LayerView
 from theta.store.manifest import Line
 from theta.store.objects import Objects
@@ -25,8 +25,17 @@ if TYPE_CHECKING:
 
 READ_BOUND: Final = 2.0
 READ_BOUND_CHANGED: Final = 3.0
+PATIENCE: Final = 2.3
+"""How much more than a step's waste a lower layer may cost (bench/histories.py)."""
+
+_OF_WORDS: Final = ("dense/1", "delta/1", "sparse/1", "cast/1")
+
 LARGEST: Final = 192 << 20
 """Raw bytes of the largest tensor that is compared with bases: it is held in memory for that."""
+
+SMALL: Final = 8 << 10
+SMALL_IN_ALL: Final = 64 << 10
+"""Raw bytes of tensors, each and all of a checkpoint that changed, up to which none is compared."""
 
 Parts = Sequence[tuple[int, bytes]]
 
@@ -41,6 +50,11 @@ class Planned:
     layers: tuple[Layer, ...]
     chunks: tuple[Chunk, ...]
     files: dict[str, str | bytes]
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether no base was worth resting on."""
+        return len(self.layers) <= 1
 
     def write(self, pack: PackWriter) -> Line:
         """Add blobs and tree to ``pack``; the answer is the manifest's line."""
@@ -61,7 +75,11 @@ class _Candidate:
     number: int
     chain: tuple[int, ...]
     cost: int
+    view: LayerView
 
+
+Encode = Callable[[Tensor, Tensor, Sequence[Range]], Encoded]
+"""Encodes chunks of the first tensor on the second."""
 
 Coded = tuple[int, bytes, str | bytes]
 """A chunk: its raw length, the digest of its raw bytes, and its payload or the blob that has it."""
@@ -80,6 +98,15 @@ def write_dense(
     return Planned(name, dtype, shape, layers, tuple(chunks), files).write(pack)
 
 
+def worth_comparing(lengths: Iterable[int]) -> bool:
+    """Whether changed tensors of these raw lengths are compared with bases.
+
+    The codecs of layers need numba, which takes longer to start than a few small tensors are worth.
+    """
+    sizes = list(lengths)
+    return max(sizes, default=0) > SMALL or sum(sizes) > SMALL_IN_ALL
+
+
 def read_record(objects: Objects, tree: str) -> Record:
     """The ``@tensor`` of tensor tree ``tree``."""
     entry = objects.tree(tree).get(tensors.RECORD)
@@ -88,28 +115,49 @@ def read_record(objects: Objects, tree: str) -> Record:
     return tensors.parse(objects.text(entry[1], tensors.MAX_RECORD))
 
 
-def plan(objects: Objects, name: str, new: Tensor, parts: Parts, bases: Sequence[Line]) -> Planned:
+def layer_of(file: str) -> int:
+    """The layer that a file of a tensor's tree belongs to; -1 where its name is no such file's."""
+    text = file.partition(".")[0]
+    return int(text) if text in map(str, range(tensors.MAX_LAYERS)) else -1
+
+
+def plan(
+    objects: Objects,
+    name: str,
+    new: Tensor,
+    parts: Parts,
+    bases: Sequence[Line],
+    given: Encode | None = None,
+) -> Planned:
     """The cheapest way to store ``new``, whose chunks have lengths and digests ``parts``.
 
-    ``bases`` are versions of the tensor, the likeliest first. Same input, same plan, for any
-    number of threads.
+    ``bases`` are versions of the tensor, the likeliest first; ``given`` encodes it on the first of
+    them by an update that somebody brought. Same input, same plan, for any number of threads.
     """
     from theta.codecs import chooser
 
     records = _records(objects, bases)
+    if given is not None and (found := _by_given(objects, name, new, parts, records, given)) is not None:
+        return found
     kept = _reusable(objects, new, parts, records)
     ranges = _ranges(new, parts)
     if records and (found := _on_top(objects, name, new, parts, records[0])) is not None:
         return found
-    candidates = _candidates(objects, records)
+    stacks = [_stack(objects, record) for record in records]
+    candidates = _candidates(stacks)
+    is_full = bool(records) and len(records[0].layers) == tensors.MAX_LAYERS
+    if is_full:
+        candidates = _renewed(new, ranges, stacks[0][-1], candidates)
     while candidates:
-        choice = chooser.choose(new, [_load(objects, candidate) for candidate in candidates], ranges)
+        choice = chooser.choose(new, [_load(candidate) for candidate in candidates], ranges)
         if choice.base is None:
             return _dense(name, new, parts, choice.encoded, kept)
         chosen = candidates[choice.base]
         if _bounded(chosen, choice.encoded, new, parts):
             return _layered(name, new, parts, chosen, choice.encoded, range(len(parts)))
         candidates = [other for other in candidates if other.cost < chosen.cost]
+        if chosen.record is records[0] and not is_full:
+            candidates, is_full = _renewed(new, ranges, stacks[0][-1], candidates), True
     return _dense(name, new, parts, chooser.encode_dense(new, ranges), kept)
 
 
@@ -151,36 +199,82 @@ def _on_top(objects: Objects, name: str, new: Tensor, parts: Parts, record: Reco
     changed = [number for number, (chunk, part) in enumerate(pairs) if chunk.digest != part[1]]
     if not changed or len(changed) == len(parts):
         return None
-    top = _candidate(objects, record, len(record.layers) - 1)
+    top = _stack(objects, record)[-1]
     ranges = _ranges(new, parts)
-    choice = chooser.choose(new, [_load(objects, top)], [ranges[number] for number in changed])
+    choice = chooser.choose(new, [_load(top)], [ranges[number] for number in changed])
     if choice.base is None or not _bounded(top, choice.encoded, new, parts):
         return None
     return _layered(name, new, parts, top, choice.encoded, changed)
 
 
-def _candidates(objects: Objects, records: Sequence[Record]) -> list[_Candidate]:
+def _by_given(
+    objects: Objects, name: str, new: Tensor, parts: Parts, records: Sequence[Record], given: Encode
+) -> Planned | None:
+    """A layer by ``given`` on the top one, where there is room for one more."""
+    if not records or len(records[0].layers) >= tensors.MAX_LAYERS:
+        return None
+    top = _stack(objects, records[0])[-1]
+    encoded = given(new, _load(top), _ranges(new, parts))
+    if not _bounded(top, encoded, new, parts):
+        return None
+    return _layered(name, new, parts, top, encoded, range(len(parts)))
+
+
+def _candidates(stacks: Sequence[Sequence[_Candidate]]) -> list[_Candidate]:
     """Every layer of the first record, and the value of each other one."""
-    found = (
-        [_candidate(objects, records[0], n) for n in reversed(range(len(records[0].layers)))]
-        if records
-        else []
-    )
-    found += [_candidate(objects, record, len(record.layers) - 1) for record in records[1:]]
+    found = [*reversed(stacks[0])] if stacks else []
+    found += [stack[-1] for stack in stacks[1:]]
     return [candidate for candidate in found if len(candidate.chain) < tensors.MAX_LAYERS]
 
 
-def _candidate(objects: Objects, record: Record, number: int) -> _Candidate:
+def _renewed(
+    new: Tensor, ranges: Sequence[Range], top: _Candidate, candidates: list[_Candidate]
+) -> list[_Candidate]:
+    """Where nothing may rest on ``top``: the layers below it to rest on instead, and other records'.
+
+    The highest layer is the nearest, but the longer it serves, the more a commit costs.  A new layer on
+    a lower one costs more now and serves the commits to come.  It is due when it costs no more than
+    ``PATIENCE`` times what is wasted: costs are taken above that of a step from the newest version.
+    None of the layers is left where it is the lowest that is due.
+    """
+    from theta.codecs import chooser
+
+    own = [candidate for candidate in candidates if candidate.record is top.record]
+    if not own:
+        return candidates
+    step = chooser.price(new, _load(top), ranges)
+    # Factors of several updates are factors too; steps of training have none, and need no search.
+    structure = step < chooser.price(new, _load(top), ranges, structure=False)
+    structure |= any(layer.codec not in _OF_WORDS for layer in top.record.layers)
+    prices = [chooser.price(new, _load(candidate), ranges, structure) for candidate in own]
+    step = min(step, *prices)
+    best = prices.index(min(prices))
+    for lower, cost in enumerate([*prices, chooser.price_alone(new, ranges)]):
+        if lower == best + 1 and cost - step <= PATIENCE * (prices[best] - step):
+            best = lower
+            if best == len(own):
+                return []
+    others = [candidate for candidate in candidates if candidate.record is not top.record]
+    return [*own[best:], *others]
+
+
+def _stack(objects: Objects, record: Record) -> list[_Candidate]:
+    """All layers of a record, lowest first."""
+    views = layers.stack(objects, record)
+    return [_candidate(objects, record, number, view) for number, view in enumerate(views)]
+
+
+def _candidate(objects: Objects, record: Record, number: int, view: LayerView) -> _Candidate:
     chain = [number]
     while (base := record.layers[chain[-1]].base) is not None:
         chain.append(base)
-    files = [oid for name, oid in record.files.items() if int(name.split(".")[0]) in chain]
-    return _Candidate(record, number, tuple(sorted(chain)), sum(objects.size(oid) for oid in files))
+    files = [oid for name, oid in record.files.items() if layer_of(name) in chain]
+    return _Candidate(record, number, tuple(sorted(chain)), sum(map(objects.size, files)), view)
 
 
-def _load(objects: Objects, candidate: _Candidate) -> Tensor:
+def _load(candidate: _Candidate) -> Tensor:
     layer = candidate.record.layers[candidate.number]
-    return Tensor(layer.dtype, layer.shape, _words(LayerView(objects, candidate.record, candidate.number)))
+    return Tensor(layer.dtype, layer.shape, _words(candidate.view))
 
 
 def _words(view: LayerView) -> NDArray:  # type: ignore[type-arg]
@@ -193,8 +287,8 @@ def _bounded(candidate: _Candidate, encoded: Encoded, new: Tensor, parts: Parts)
 
     first = chooser.encode_dense(new, _ranges(new, parts)[:1]).size
     dense_size = first * sum(length for length, _ in parts) / parts[0][0]
-    layers = candidate.record.layers
-    same = all((layers[n].dtype, layers[n].shape) == (new.dtype, new.shape) for n in candidate.chain)
+    read = [candidate.record.layers[number] for number in candidate.chain]
+    same = all((layer.dtype, layer.shape) == (new.dtype, new.shape) for layer in read)
     bound = READ_BOUND if same else READ_BOUND_CHANGED
     return candidate.cost + encoded.size <= bound * dense_size
 
@@ -204,25 +298,24 @@ def _layered(
 ) -> Planned:
     """A tensor of the chain of ``below`` and one more layer with the chunks ``numbers``."""
     place = {old: fresh for fresh, old in enumerate(below.chain)}
-    layers = []
+    chain = []
     for old in below.chain:
         layer = below.record.layers[old]
-        layers.append(
+        chain.append(
             Layer(layer.codec, None if layer.base is None else place[layer.base], layer.dtype, layer.shape)
         )
     files: dict[str, str | bytes] = {}
     for file, oid in below.record.files.items():
-        layer_text, _, rest = file.partition(".")
-        if int(layer_text) in place:
-            files[f"{place[int(layer_text)]}.{rest}"] = oid
-    number = len(layers)
-    layers.append(Layer(encoded.codec, place[below.number], new.dtype, new.shape))
+        if (old := layer_of(file)) in place:
+            files[f"{place[old]}.{file.partition('.')[2]}"] = oid
+    number = len(chain)
+    chain.append(Layer(encoded.codec, place[below.number], new.dtype, new.shape))
     if encoded.shared is not None:
         files[tensors.shared_name(number)] = encoded.shared
     files |= {
         tensors.file_name(number, chunk): body for chunk, body in zip(numbers, encoded.chunks, strict=True)
     }
-    return Planned(name, new.dtype, new.shape, tuple(layers), _chunks(parts), files)
+    return Planned(name, new.dtype, new.shape, tuple(chain), _chunks(parts), files)
 
 
 def _dense(name: str, new: Tensor, parts: Parts, encoded: Encoded, kept: dict[int, str]) -> Planned:

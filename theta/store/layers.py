@@ -33,18 +33,19 @@ class LayerView:
         objects: where the chunks are.
         record: the tensor's ``@tensor``.
         number: the layer.
+        base: the view of the layer below, if there is one already.
 
     Threads may share a view.  A few decoded chunks are kept, since codecs that move rows come
     back to them.
     """
 
-    def __init__(self, objects: Objects, record: Record, number: int) -> None:
+    def __init__(self, objects: Objects, record: Record, number: int, base: LayerView | None = None) -> None:
         layer = record.layers[number]
         self._objects, self._record, self._number = objects, record, number
         self._codec = layer.codec
         self.dtype, self.shape = layer.dtype, layer.shape
         self.lengths = _lengths(record, number)
-        self._base = None if layer.base is None else LayerView(objects, record, layer.base)
+        self._base = None if layer.base is None else base or LayerView(objects, record, layer.base)
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Words] = OrderedDict()
         self._decoder: Decoder | None = None
@@ -117,6 +118,14 @@ def _lengths(record: Record, number: int) -> list[int]:
     if number == len(record.layers) - 1:
         return [chunk.length for chunk in record.chunks]
     return tensors.chunk_lengths(layer.dtype, layer.shape)
+
+
+def stack(objects: Objects, record: Record) -> list[LayerView]:
+    """All layers of a tensor, lowest first: what one of them decoded, those above it need not."""
+    views: list[LayerView] = []
+    for number, layer in enumerate(record.layers):
+        views.append(LayerView(objects, record, number, None if layer.base is None else views[layer.base]))
+    return views
 
 
 def top(objects: Objects, record: Record) -> LayerView:

@@ -158,7 +158,7 @@ def _parse_lines(lines: list[str], listings: Listings | None) -> Manifest:
     _check_version(lines[0])
     if any(line.startswith(_MARKERS) for line in lines):
         raise ManifestError(
-            "the manifest has conflict markers", hint="settle the conflict with 'theta merge --continue'"
+            "the manifest has conflict markers", hint="settle the conflict with 'theta resolve'"
         )
     container, store, skeleton = (
         _header(lines, n + 1, key) for n, key in enumerate(("format", "store", "skeleton"))

@@ -78,12 +78,15 @@ class Restorer:
 
     def _plan(self, manifest: Manifest) -> Skeleton:
         plan = skeletons.read(self._objects, manifest.skeleton)
-        lines = manifest.by_name
+        left = {line.name for line in manifest.lines if line.nbytes}
         for segment in plan.segments:
             if isinstance(segment, Extent):
-                line = lines.get(segment.name)
+                line = manifest.by_name.get(segment.name)
                 if line is None or line.nbytes != segment.length:
                     raise CorruptError(f"the skeleton and the manifest disagree about {segment.name[:80]!r}")
+                left.discard(segment.name)
+        if left:
+            raise CorruptError(f"the skeleton has no place for {min(left)[:80]!r}")
         if plan.size > MAX_TOTAL:
             raise CorruptError(f"the checkpoint declares {plan.size} bytes, over the limit of {MAX_TOTAL}")
         return plan

@@ -18,6 +18,7 @@ from theta.store import skeleton as skeletons
 from theta.store.layering import Parts
 from theta.store.manifest import MAX_LISTED, Line, Manifest
 from theta.store.names import escape_line
+from theta.store.nearby import Nearby
 from theta.store.objects import Objects
 from theta.store.packs import PackWriter
 from theta.store.parallel import ordered
@@ -157,25 +158,31 @@ class Snapshot:
         known = [self._known_line(tensor, parts, kept) for tensor, parts in todo]
         result.new = [tensor.name for (tensor, _), line in zip(todo, known, strict=True) if line is None]
         changed = [item for item, line in zip(todo, known, strict=True) if line is None]
-        made = iter(self._encoded(source, changed, progress))
+        nearby = Nearby(self._objects, self._bases, store)
+        made = iter(self._encoded(source, changed, nearby, progress))
         lines = [line if line is not None else next(made) for line in known]
         whole = Manifest(found.layout.format, store, result.manifest.skeleton, tuple(sorted_lines(lines)))
         result.manifest = listings.write(self._pack, whole)
         return result
 
     def _encoded(
-        self, source: Source, changed: Sequence[tuple[Tensor, Parts]], progress: Progress | None
+        self,
+        source: Source,
+        changed: Sequence[tuple[Tensor, Parts]],
+        nearby: Nearby,
+        progress: Progress | None,
     ) -> Iterator[Line]:
         """The lines of new tensors: against their bases where they have some, else densely."""
         compare = layering.worth_comparing(tensor.length for tensor, _ in changed)
 
         def work(item: tuple[Tensor, Parts]) -> layering.Planned | None:
             tensor, parts = item
-            bases = self._base_lines(tensor) if compare else []
-            if not (parts and bases) or tensor.dtype == "bytes" or tensor.length > layering.LARGEST:
+            if not (compare and parts) or tensor.dtype == "bytes" or tensor.length > layering.LARGEST:
+                return None
+            if not nearby.may_have(tensor.name, tensor.dtype, tensor.shape):
                 return None
             words = TensorWords.from_bytes(_read_checked(source, tensor, parts), tensor.dtype, tensor.shape)
-            return layering.plan(self._objects, tensor.name, words, parts, bases)
+            return nearby.plan(tensor.name, words, parts)
 
         plans = ordered(work, changed, lambda item: item[0].length, _IN_FLIGHT)
         for (tensor, parts), planned in zip(changed, plans, strict=True):
@@ -185,10 +192,6 @@ class Snapshot:
             yield planned.write(self._pack)
             if progress is not None:
                 progress(tensor.length)
-
-    def _base_lines(self, tensor: Tensor) -> list[Line]:
-        found = (manifest.by_name.get(tensor.name) for manifest in self._bases)
-        return list(dict.fromkeys(line for line in found if line is not None and line.nbytes))
 
     def _known_line(
         self, tensor: Tensor, parts: tuple[tuple[int, bytes], ...], kept: Manifest | None

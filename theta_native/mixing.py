@@ -1,0 +1,89 @@
+"""Counting and choosing for merges: histograms of bits, and the consensus on signs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theta_native import kernel
+
+Keys = NDArray[Any]
+"""A one-dimensional, C-contiguous array of uint32 or uint64."""
+
+
+@kernel
+def _histogram(keys: Keys, shift: np.uint64, prefix: np.uint64, out: NDArray[np.int64]) -> None:
+    for i in range(keys.size):
+        high = np.uint64(keys[i]) >> shift
+        if high >> np.uint64(16) == prefix:
+            out[high & np.uint64(0xFFFF)] += 1
+
+
+def add_histogram(keys: Keys, shift: int, prefix: int, out: NDArray[np.int64]) -> None:
+    """Count the 16 bits above ``shift`` of the keys that have ``prefix`` above these, into ``out``.
+
+    ``out`` has 65536 entries; a prefix of keys is what remains of them above ``shift + 16``.
+    """
+    if out.size != 1 << 16:
+        raise ValueError("a histogram of 16 bits has 65536 entries")
+    _histogram(keys, np.uint64(shift), np.uint64(prefix), out)
+
+
+@kernel
+def _drop_ties(keys: Keys, cut: Any, quota: int, values: NDArray[Any]) -> None:
+    for i in range(keys.size):
+        if keys[i] == cut:
+            quota -= 1
+            if quota < 0:
+                values[i] = 0
+
+
+@kernel
+def _keep(values: NDArray[Any], keys: Keys, cut: Any, weight: Any, total: NDArray[Any]) -> None:
+    # Here and below: one row at a time and no branch, so that compilers make vector code of it.
+    zero = values.dtype.type(0)
+    for i in range(values.size):
+        kept = values[i] * weight if keys[i] >= cut else zero
+        values[i] = kept
+        total[i] += kept
+
+
+@kernel
+def _agree(
+    values: NDArray[Any], weight: Any, total: NDArray[Any], below: NDArray[Any], out: NDArray[Any]
+) -> None:
+    zero = values.dtype.type(0)
+    for i in range(values.size):
+        value = values[i]
+        agrees = (value > zero) if total[i] >= zero else (value < zero)
+        out[i] += value if (agrees or value != value) else zero
+        below[i] += weight if agrees else zero
+
+
+def elect(
+    values: NDArray[Any], cuts: Keys, ties: NDArray[np.int64], weights: NDArray[Any], *, divide: bool
+) -> NDArray[Any]:
+    """The consensus of TIES on the rows of ``values`` (float32 or float64), which it overwrites.
+
+    Of row n the elements count whose bits without the sign are above ``cuts[n]``, and the first
+    ``ties[n]`` that equal it.  Their weighted sum, elected sign by sign, is divided by the weights that
+    agree where ``divide`` says so and these are not zero.
+    """
+    rows = values.shape[0]
+    if cuts.size != rows or ties.size != rows or weights.size != rows:
+        raise ValueError("a cut, a quota and a weight for each row")
+    kind = cuts.dtype.type
+    keys: NDArray[Any] = values.view(kind) & kind((1 << (8 * cuts.dtype.itemsize - 1)) - 1)
+    total, below, out = (np.zeros(values.shape[1], values.dtype) for _ in range(3))
+    for n, weight in enumerate(weights.astype(values.dtype)):
+        if ties[n] < out.size:
+            _drop_ties(keys[n], cuts[n], max(int(ties[n]), 0), values[n])
+        _keep(values[n], keys[n], cuts[n], weight, total)
+    for n, weight in enumerate(weights.astype(values.dtype)):
+        _agree(values[n], weight, total, below, out)
+    if divide:
+        below[below == 0] = 1
+        out /= below
+    return out
