@@ -203,10 +203,10 @@ def test_an_average_needs_two_of_one_shape() -> None:
         ("ours", Strategy("ours")),
         ("theirs", Strategy("theirs")),
         ("base", Strategy("base")),
-        ("average", Strategy("average", 0.5)),
-        ("avg", Strategy("average", 0.5)),
-        ("average:alpha=0.25", Strategy("average", 0.25)),
-        ("average:alpha=1", Strategy("average", 1.0)),
+        ("average", parse("average:alpha=0.5")),
+        ("avg", parse("average:alpha=0.5")),
+        ("average:alpha=0.25", parse("average:alpha=0.25")),
+        ("average:alpha=1", parse("average:alpha=1.0")),
     ],
 )
 def test_a_strategy_is_parsed(text: str, strategy: Strategy) -> None:

@@ -1,22 +1,79 @@
-"""Three versions of a checkpoint become one, tensor by tensor."""
+"""Versions of a checkpoint become one, tensor by tensor.
+
+What no side or only one changed is carried by its line and never read.  What several changed is
+decided by a policy; what then has to be computed is, on threads, each distinct value once.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, TypeAlias
 
-from theta.codecs import dense
-from theta.codecs.base import Tensor
-from theta.merging import containers, strategies
-from theta.merging.states import Conflict, Settled, three_way
-from theta.merging.strategies import Policy, Strategy
-from theta.store import layering, layers
+from theta.errors import UsageError
+from theta.formats.layout import Source
+from theta.merging import computing, containers, layers, rows
+from theta.merging.computing import Computed, Task
+from theta.merging.reading import Place
+from theta.merging.states import Conflict, Settled, same, three_way
+from theta.merging.storing import Streamed, stored_bytes
+from theta.merging.strategies import SIDES, Policy
+from theta.store import layering, listings
+from theta.store import skeleton as skeletons
+from theta.store.layering import Planned
 from theta.store.manifest import Line, Manifest
 from theta.store.objects import Objects
 from theta.store.packs import PackWriter
 from theta.store.parallel import ordered
-from theta.store.restore import Restorer, checked_chunk
 from theta.store.snapshot import sorted_lines
+
+_IN_FLIGHT: Final = 192 << 20
+"""Bytes that the tensors being merged at once hold, about."""
+
+ROWS: Final = "rows"
+Scope = Literal["conflicts", "all"]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a merge is done, beside the policy.
+
+    Attributes:
+        scope: ``conflicts``: only what several sides changed is computed, as git would have it; ``all``:
+            also what one side changed, from the values of all sides.
+        seed: of the strategies that draw.
+        allow_nan: let new NaNs and infinities through.
+        statistics: for each side the checkpoint that fisher and regmean weigh by, or none.
+        dry_run: write nothing; say what would be stored.
+        without: numbers of sides (ours is 0) that are no inputs where they have not changed a tensor;
+            only with scope ``all``.
+        files: for each side a file that may be it, such as the one in the worktree, or none: what is
+            there and has the right digest need not be decoded.
+    """
+
+    scope: Scope = "conflicts"
+    seed: int = 0
+    allow_nan: bool = False
+    statistics: tuple[Manifest | None, ...] = ()
+    dry_run: bool = False
+    without: tuple[int, ...] = ()
+    files: tuple[Source | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a merge does, or would do, to one tensor.
+
+    ``state`` is same, ours, theirs (theirs 2 ...), agreed, deleted, merged, rows, or conflict;
+    ``stored`` the bytes of new blobs.
+    """
+
+    name: str
+    state: str
+    strategy: str
+    nbytes: int
+    stored: int
 
 
 @dataclass
@@ -26,6 +83,11 @@ class Outcome:
     manifest: Manifest | None = None
     conflicts: list[Conflict] = field(default_factory=list)
     decided: dict[str, str] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+
+
+Choice: TypeAlias = Line | Task | Conflict | Planned | Streamed | None
+"""What becomes of a tensor: a version, nothing, something to compute, or a conflict."""
 
 
 def merge(
@@ -33,73 +95,210 @@ def merge(
     pack: PackWriter,
     base: Manifest | None,
     ours: Manifest,
-    theirs: Manifest,
+    theirs: Manifest | Sequence[Manifest],
     policy: Policy,
+    options: Options | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
-    """Merge; only tensors that both sides changed are read.
+    """Merge; only tensors that several sides changed are read.
 
     Args:
         objects: the repository's objects.
         pack: where merged tensors go.
         base: the common ancestor's version, if there is one.
         ours: our version.
-        theirs: their version.
-        policy: decides conflicts, or leaves them.
+        theirs: their version, or theirs of several branches.
+        policy: decides conflicts, or leaves them; asked for each in order of name, before any is computed.
+        options: scope, seed and the like.
+        progress: is told the bytes of each tensor that was computed.
     """
-    outcome = Outcome()
-    lines: list[Line] = []
-    for state in three_way(base, ours, theirs):
-        line = state.line if isinstance(state, Settled) else _settle(objects, pack, state, policy, outcome)
-        if line is not None:
-            lines.append(line)
-    if not outcome.conflicts:
-        lines = sorted_lines(lines)
-        skeleton = containers.merge(objects, pack, (base, ours, theirs), lines, policy)
-        if skeleton is None:
-            outcome.conflicts.append(containers.conflict())
-        else:
-            outcome.manifest = Manifest(ours.format, ours.store, skeleton, tuple(lines))
-    return outcome
+    sides = (ours, theirs) if isinstance(theirs, Manifest) else (ours, *theirs)
+    if len(sides) < 2:
+        raise UsageError("a merge needs two sides or more")
+    run = _Run(objects, pack, base, sides, policy, options or Options(), progress)
+    return run.outcome()
 
 
-def _settle(
-    objects: Objects, pack: PackWriter, conflict: Conflict, policy: Policy, outcome: Outcome
-) -> Line | None:
-    strategy = policy(conflict)
-    if strategy is None or not strategy.applies(conflict):
-        outcome.conflicts.append(conflict)
-        return None
-    outcome.decided[conflict.name] = str(strategy)
-    if strategy.name in strategies.SIDES:
-        side: Line | None = getattr(conflict, strategy.name)
-        return side
-    return _averaged(objects, pack, conflict, strategy)
+class _Run:
+    """One merge of one checkpoint."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        pack: PackWriter,
+        base: Manifest | None,
+        sides: tuple[Manifest, ...],
+        policy: Policy,
+        options: Options,
+        progress: Progress | None,
+    ) -> None:
+        self._objects, self._pack, self._policy = objects, pack, policy
+        self._base, self._sides, self._options = base, sides, options
+        self._progress = progress
+        self._positions = layers.positions(name for side in sides for name in side.by_name)
+        self._places = [_places(objects, *pair) for pair in zip(sides, options.files, strict=False)]
+        self._places += [{} for _ in sides[len(self._places) :]] if self._places else []
+        self._result = Outcome()
+
+    def outcome(self) -> Outcome:
+        ours, theirs, *others = self._sides
+        result = self._result
+        choices = [(state, self._choice(state)) for state in three_way(self._base, ours, theirs, *others)]
+        result.conflicts += [choice for _, choice in choices if isinstance(choice, Conflict)]
+        likes = [_like(state, choice) for state, choice in choices]
+        container = self._container([line for line in likes if line is not None])
+        if container is None and not result.conflicts:
+            result.conflicts.append(containers.conflict())
+        if self._options.dry_run:
+            result.rows = list(self._rows(choices))
+        elif not result.conflicts and container is not None:
+            lines = [line for line in self._written(choices) if line is not None]
+            skeleton, kind = container
+            whole = Manifest(kind, ours.store, skeleton, tuple(sorted_lines(lines)))
+            result.manifest = listings.write(self._pack, whole)
+        return result
+
+    def _container(self, lines: list[Line]) -> tuple[str, str] | None:
+        if self._result.conflicts:
+            return None
+        ordered_lines = sorted_lines(lines)
+        return containers.merge(
+            self._objects, self._pack, self._base, self._sides, ordered_lines, self._policy
+        )
+
+    # -- decisions -----------------------------------------------------------------------
+
+    def _choice(self, state: Settled | Conflict) -> Choice:
+        if isinstance(state, Settled):
+            return self._everywhere(state)
+        if self._options.scope == "all":
+            state = replace(state, everything=True, absent=self._options.without)
+        joined = rows.grown(self._objects, state)
+        if joined is not None:
+            self._result.decided[state.name] = ROWS
+            return joined
+        return self._decided(state)
+
+    def _everywhere(self, state: Settled) -> Choice:
+        """With scope all, a tensor that git would settle is computed too, where a strategy goes for it."""
+        lines = [side.by_name.get(state.name) for side in self._sides]
+        if self._options.scope != "all" or all(same(lines[0], line) for line in lines[1:]):
+            return state.line
+        before = self._base.by_name.get(state.name) if self._base else None
+        asked = Conflict(
+            state.name, before, lines[0], lines[1], tuple(lines[2:]), True, self._options.without
+        )
+        choice = self._decided(asked)
+        return state.line if isinstance(choice, Conflict) else choice
+
+    def _decided(self, conflict: Conflict) -> Choice:
+        strategy = self._policy(conflict)
+        if strategy is None or not strategy.applies(conflict):
+            return conflict
+        self._result.decided[conflict.name] = str(strategy)
+        if strategy.name in SIDES:
+            side: Line | None = getattr(conflict, strategy.name)
+            return side
+        options = self._options
+        place = self._positions.get(conflict.name, 0.0)
+        found = computing.task(conflict, strategy, place, options.statistics, options.seed, options.allow_nan)
+        if not self._places:
+            return found
+        places = (self._places[number].get(conflict.name) for number in conflict.changed_numbers)
+        return replace(found, places=tuple(places))
+
+    # -- results -------------------------------------------------------------------------
+
+    def _computed(self, tasks: list[Task]) -> Iterator[Computed]:
+        """The results in order; tied tensors are computed once."""
+        first: dict[tuple[object, ...], Task] = {}
+        compare = layering.worth_comparing(item.like.nbytes for item in tasks)
+        for item in tasks:
+            first.setdefault(item.key, replace(item, compare=compare))
+        return ordered(
+            lambda item: computing.compute(self._objects, item), first.values(), computing.weight, _IN_FLIGHT
+        )
+
+    def _written(self, choices: list[tuple[Settled | Conflict, Choice]]) -> Iterator[Line | None]:
+        """The lines of the result; what is new goes into the pack as it is ready."""
+        tasks = [choice for _, choice in choices if isinstance(choice, Task)]
+        results = self._computed(tasks)
+        known: dict[tuple[object, ...], Line] = {}
+        for state, choice in choices:
+            if isinstance(choice, Task):
+                if choice.key not in known:
+                    known[choice.key] = self._write(next(results))
+                    self._report(choice.like.nbytes)
+                yield replace(known[choice.key], name=state.name)
+            elif isinstance(choice, Planned | Streamed):
+                yield self._write(choice)
+            elif not isinstance(choice, Conflict):
+                yield choice
+
+    def _write(self, computed: Computed) -> Line:
+        return computed if isinstance(computed, Line) else computed.write(self._pack)
+
+    def _report(self, nbytes: int) -> None:
+        if self._progress is not None:
+            self._progress(nbytes)
+
+    # -- a dry run -----------------------------------------------------------------------
+
+    def _rows(self, choices: list[tuple[Settled | Conflict, Choice]]) -> Iterator[Row]:
+        """What would become of each tensor, and what that would store."""
+        results = self._computed([choice for _, choice in choices if isinstance(choice, Task)])
+        sizes: dict[tuple[object, ...], int] = {}
+        for state, choice in choices:
+            name, how = state.name, self._result.decided.get(state.name, "")
+            if isinstance(choice, Conflict):
+                yield Row(name, "conflict", "", _nbytes(choice), 0)
+            elif isinstance(choice, Task):
+                stored = 0
+                if choice.key not in sizes:
+                    found = next(results)
+                    stored = 0 if isinstance(found, Line) else stored_bytes(found)
+                    sizes[choice.key] = stored
+                    self._report(choice.like.nbytes)
+                yield Row(name, "merged", how, choice.like.nbytes, stored)
+            elif isinstance(choice, Planned | Streamed):
+                yield Row(name, ROWS, how, 0, stored_bytes(choice))
+            else:
+                yield Row(name, self._taken(name, choice), how, choice.nbytes if choice else 0, 0)
+
+    def _taken(self, name: str, line: Line | None) -> str:
+        """Whose version it is that the result has."""
+        before = self._base.by_name.get(name) if self._base else None
+        if same(line, before):
+            return "same"
+        if line is None:
+            return "deleted"
+        whose = [number for number, side in enumerate(self._sides) if same(line, side.by_name.get(name))]
+        if len(whose) > 1:
+            return "agreed"
+        number = whose[0] if whose else 0
+        return ("ours", "theirs")[number] if number < 2 else f"theirs {number}"
 
 
-def _averaged(objects: Objects, pack: PackWriter, conflict: Conflict, strategy: Strategy) -> Line:
-    ours, theirs = conflict.ours, conflict.theirs
-    assert ours is not None
-    assert theirs is not None
-    restorer = Restorer(objects)
-    left, right = restorer.record(ours), restorer.record(theirs)
-    if not left.chunks:
-        return ours
-    views = layers.top(objects, left), layers.top(objects, right)
-
-    def work(number: int) -> bytes:
-        one = checked_chunk(views[0], left, number, ours.name)
-        other = checked_chunk(views[1], right, number, theirs.name)
-        return strategies.average(one, other, ours.dtype, strategy.alpha)
-
-    numbers = range(len(left.chunks))
-    if ours.nbytes > layering.LARGEST:
-        coded = ordered(lambda number: _coded(work(number), ours.dtype), numbers)
-        return layering.write_dense(pack, ours.name, ours.dtype, ours.shape, coded)
-    pieces = list(ordered(work, numbers))
-    parts = [(len(raw), hashlib.sha256(raw).digest()) for raw in pieces]
-    new = Tensor.from_bytes(b"".join(pieces), ours.dtype, ours.shape)
-    return layering.plan(objects, ours.name, new, parts, [ours, theirs]).write(pack)
+def _places(objects: Objects, side: Manifest, source: Source | None) -> dict[str, Place]:
+    """Where ``source`` has the tensors of ``side``, if it is that file."""
+    if source is None:
+        return {}
+    found = skeletons.read(objects, side.skeleton)
+    if found.size != source.size:
+        return {}
+    return {name: Place(source, offset) for name, offset, _ in found.extents()}
 
 
-def _coded(raw: bytes, dtype: str) -> layering.Coded:
-    return len(raw), hashlib.sha256(raw).digest(), dense.encode(raw, dtype)
+def _like(state: Settled | Conflict, choice: Choice) -> Line | None:
+    """A line of the geometry that the tensor has in the result."""
+    if isinstance(choice, Task):
+        return choice.like
+    if isinstance(choice, Planned):
+        return Line(choice.name, choice.dtype, choice.shape, "", "")
+    if isinstance(choice, Streamed):
+        return choice.line
+    return None if isinstance(choice, Conflict) else choice
+
+
+def _nbytes(conflict: Conflict) -> int:
+    return max((side.nbytes for side in conflict.sides if side is not None), default=0)

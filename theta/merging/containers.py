@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
-from theta.formats import TensorSpec, safetensors
+from theta.errors import FormatError
+from theta.formats import TensorSpec, npz, safetensors, writers
+from theta.formats.plan import Plan
 from theta.merging.states import Conflict
 from theta.merging.strategies import Policy
 from theta.store import skeleton as skeletons
 from theta.store.manifest import Line, Manifest
 from theta.store.objects import Objects
 from theta.store.packs import PackWriter
-from theta.store.skeleton import Extent, Literal, Skeleton
+from theta.store.skeleton import Extent, Field, Literal, Segment, Skeleton
 
-CONTAINER = "(container)"
+CONTAINER: Final = "(container)"
+
+Container = tuple[str, str]
+"""The id of a skeleton, and the format of the file."""
 
 
 def conflict() -> Conflict:
@@ -24,26 +31,31 @@ def conflict() -> Conflict:
 def merge(
     objects: Objects,
     pack: PackWriter,
-    sides: tuple[Manifest | None, Manifest, Manifest],
+    base: Manifest | None,
+    sides: Sequence[Manifest],
     lines: Sequence[Line],
     policy: Policy,
-) -> str | None:
-    """The skeleton id for a result with ``lines``; none where both sides' changes need a decision."""
-    base, ours, theirs = sides
-    chosen = _chosen(base, ours, theirs)
-    for side in [chosen] if chosen is not None else [ours, theirs]:
-        if _specs(side.lines) == _specs(lines) and (chosen is not None or ours.skeleton == theirs.skeleton):
-            return side.skeleton
-    if {ours.format, theirs.format} == {safetensors.NAME}:
-        return _rewritten(objects, pack, sides, lines, policy)
-    return _picked(sides, lines, policy)
+) -> Container | None:
+    """The skeleton for a result with ``lines``; none where the sides' changes need a decision."""
+    chosen = _chosen(base, sides)
+    if chosen is not None and _specs(chosen.lines) == _specs(lines):
+        return chosen.skeleton, chosen.format
+    if len({side.format for side in sides}) == 1 and all(_is_plain(objects, side) for side in sides):
+        found = _rewritten(objects, pack, base, sides, lines, policy)
+        if found is not None:
+            return found, sides[0].format
+        if sides[0].format == safetensors.NAME:
+            return None
+    return _picked(base, sides, lines, policy)
 
 
-def _chosen(base: Manifest | None, ours: Manifest, theirs: Manifest) -> Manifest | None:
+def _chosen(base: Manifest | None, sides: Sequence[Manifest]) -> Manifest | None:
+    """The side whose skeleton all that changed it have; none where they differ."""
     before = base.skeleton if base else None
-    if ours.skeleton == theirs.skeleton or theirs.skeleton == before:
-        return ours
-    return theirs if ours.skeleton == before else None
+    changed = [side for side in sides if side.skeleton != before]
+    if not changed:
+        return sides[0]
+    return changed[0] if len({side.skeleton for side in changed}) == 1 else None
 
 
 def _specs(lines: Sequence[Line]) -> set[tuple[str, str, tuple[int, ...]]]:
@@ -51,51 +63,144 @@ def _specs(lines: Sequence[Line]) -> set[tuple[str, str, tuple[int, ...]]]:
 
 
 def _picked(
-    sides: tuple[Manifest | None, Manifest, Manifest], lines: Sequence[Line], policy: Policy
-) -> str | None:
+    base: Manifest | None, sides: Sequence[Manifest], lines: Sequence[Line], policy: Policy
+) -> Container | None:
     """Without a writer only a whole side will do, and only if it holds just these tensors."""
     strategy = policy(conflict())
     if strategy is None:
         return None
-    side = {"base": sides[0], "theirs": sides[2]}.get(strategy.name, sides[1])
-    return side.skeleton if side is not None and _specs(side.lines) == _specs(lines) else None
+    side = {"base": base, "theirs": sides[1]}.get(strategy.name, sides[0])
+    if side is None or _specs(side.lines) != _specs(lines):
+        return None
+    return side.skeleton, side.format
+
+
+def laid_out(objects: Objects, pack: PackWriter, like: Manifest, lines: Sequence[Line]) -> str | None:
+    """The skeleton of a file as ``like`` but with the tensors ``lines``; none where no writer can do it."""
+    if _specs(like.lines) == _specs(lines):
+        return like.skeleton
+    if not _is_plain(objects, like):
+        return None
+    metadata = _metadata(objects, like) if like.format == safetensors.NAME else None
+    specs = [TensorSpec(line.name, line.dtype, line.shape) for line in lines]
+    try:
+        return _skeleton(writers.plan(like.format, specs, metadata)).write(pack)
+    except FormatError:
+        return None
+
+
+# -- a new file ------------------------------------------------------------------------------
+
+
+def _is_plain(objects: Objects, side: Manifest) -> bool:
+    """Whether the tensors, and the metadata of a safetensors file, are all that the file says.
+
+    Then a new file says the same.  Other formats carry more (nested objects, key-value pairs), which
+    the writers leave out; these are told by laying the side's own tensors out anew and comparing.
+    """
+    if side.format == safetensors.NAME:
+        return True
+    if side.format not in writers.WRITERS:
+        return False
+    known = skeletons.read(objects, side.skeleton)
+    if side.format == npz.NAME:
+        return b"'fortran_order': True" not in known.literal and b"'descr': '>" not in known.literal
+    places = {name: offset for name, offset, _ in known.extents()}
+    specs = [TensorSpec(line.name, line.dtype, line.shape) for line in side.lines]
+    specs.sort(key=lambda spec: places.get(spec.name, 0))
+    try:
+        anew = _skeleton(writers.plan(side.format, specs))
+    except FormatError:
+        return False
+    return anew.literal == known.literal and _unranked(anew) == _unranked(known)
+
+
+def _unranked(skeleton: Skeleton) -> list[Segment]:
+    """The segments without the order in which fields are computed, of which there are several."""
+    segments = skeleton.segments
+    return [replace(segment, rank=0) if isinstance(segment, Field) else segment for segment in segments]
 
 
 def _rewritten(
     objects: Objects,
     pack: PackWriter,
-    sides: tuple[Manifest | None, Manifest, Manifest],
+    base: Manifest | None,
+    sides: Sequence[Manifest],
     lines: Sequence[Line],
     policy: Policy,
 ) -> str | None:
-    metadata = [_metadata(objects, side) if side else None for side in sides]
-    merged, settled = _merge_metadata(metadata[0] or {}, metadata[1] or {}, metadata[2] or {}, policy)
-    if not settled:
-        return None
     specs = [TensorSpec(line.name, line.dtype, line.shape) for line in lines]
-    header, order = safetensors.plan(specs, merged or (None if metadata[1] is None else {}))
-    sizes = {line.name: line.nbytes for line in lines}
-    extents = [Extent(sizes[name], name) for name in order]
-    return Skeleton((Literal(len(header)), *extents), header).write(pack)
+    metadata: Mapping[str, str] | None = None
+    if sides[0].format == safetensors.NAME:
+        merged, settled = _merged_metadata(objects, base, sides, policy)
+        if not settled:
+            return None
+        metadata = merged
+    for side in (*sides, *([base] if base else [])):
+        # A result that is just one side stays that side's file: what becomes empty in git is empty.
+        same = side.format == sides[0].format and _specs(side.lines) == _specs(lines)
+        if same and _says(objects, side, metadata):
+            return side.skeleton
+    try:
+        return _skeleton(writers.plan(sides[0].format, specs, metadata)).write(pack)
+    except FormatError:
+        return None
+
+
+def _says(objects: Objects, side: Manifest, metadata: Mapping[str, str] | None) -> bool:
+    """Whether the file of ``side`` has the format and the ``metadata`` that are wanted."""
+    if side.format != safetensors.NAME:
+        return True
+    return (_metadata(objects, side) or {}) == dict(metadata or {})
+
+
+def _skeleton(plan: Plan) -> Skeleton:
+    """The skeleton of a file that was laid out and has no values yet; its derived fields are trusted."""
+    parts: list[tuple[int, int, Segment]] = [
+        (tensor.offset, tensor.length, Extent(tensor.length, tensor.name)) for tensor in plan.layout.tensors
+    ]
+    parts += [
+        (field.offset, field.width, Field(field.width, field.op, field.order, rank, field.arguments))
+        for rank, field in enumerate(plan.layout.derived)
+    ]
+    parts += [(start, len(data), Literal(len(data))) for start, data in plan.literals]
+    parts.sort(key=lambda part: (part[0], part[1] > 0))
+    return Skeleton(tuple(segment for _, _, segment in parts), b"".join(data for _, data in plan.literals))
+
+
+# -- the metadata of safetensors ---------------------------------------------------------------
+
+
+def _merged_metadata(
+    objects: Objects, base: Manifest | None, sides: Sequence[Manifest], policy: Policy
+) -> tuple[dict[str, str] | None, bool]:
+    """The three-way merge of all keys, and whether all of them could be settled."""
+    before = _metadata(objects, base) if base and base.format == safetensors.NAME else None
+    found = [_metadata(objects, side) for side in sides]
+    merged: dict[str, str] = {}
+    for key in sorted((before or {}).keys() | set().union(*(data or {} for data in found))):
+        values = [(data or {}).get(key) for data in found]
+        value, settled = _merged_value((before or {}).get(key), values, policy)
+        if not settled:
+            return None, False
+        if value is not None:
+            merged[key] = value
+    return merged or (None if found[0] is None else {}), True
+
+
+def _merged_value(
+    before: str | None, values: Sequence[str | None], policy: Policy
+) -> tuple[str | None, bool]:
+    changed = [value for value in values if value != before]
+    if not changed:
+        return before, True
+    if len(set(changed)) == 1:
+        return changed[0], True
+    strategy = policy(conflict())
+    if strategy is None:
+        return None, False
+    return {"theirs": values[1], "base": before}.get(strategy.name, values[0]), True
 
 
 def _metadata(objects: Objects, manifest: Manifest) -> dict[str, str] | None:
     return safetensors.read_metadata(skeletons.read(objects, manifest.skeleton).literal)
-
-
-def _merge_metadata(
-    base: dict[str, str], ours: dict[str, str], theirs: dict[str, str], policy: Policy
-) -> tuple[dict[str, str], bool]:
-    merged: dict[str, str] = {}
-    for key in sorted(base.keys() | ours.keys() | theirs.keys()):
-        before, left, right = base.get(key), ours.get(key), theirs.get(key)
-        if left != right and left != before and right != before:
-            strategy = policy(conflict())
-            if strategy is None:
-                return {}, False
-            value = {"theirs": right, "base": before}.get(strategy.name, left)
-        else:
-            value = right if left == before else left
-        if value is not None:
-            merged[key] = value
-    return merged, True

@@ -1,7 +1,8 @@
 """The three-way state of one tensor, exactly git's rules for a file.
 
-A side that did not change the tensor has no say; both sides at the same value agree; anything
-else that both changed is a conflict.  Values are compared by digest.
+A side that did not change the tensor has no say; all that did at the same value agree; anything
+else that several changed is a conflict.  Values are compared by digest.  There are two sides, or as
+many as an octopus has.
 """
 
 from __future__ import annotations
@@ -14,30 +15,61 @@ from theta.store.manifest import Line, Manifest
 
 
 class Kind(Enum):
-    """What both sides did, in the words of git's status."""
+    """What the sides did, in the words of git's status."""
 
     BOTH_MODIFIED = "both modified"
     BOTH_ADDED = "both added"
     DELETED_BY_US = "deleted by us"
     DELETED_BY_THEM = "deleted by them"
     RESHAPED = "shape or dtype changed"
+    ONE_SIDED = "changed on one side"
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """A tensor that both sides changed; a side is none where it has no such tensor."""
+    """A tensor that both sides changed; a side is none where it has no such tensor.
+
+    Attributes:
+        others: the sides after ours and theirs, of an octopus.
+        everything: the merge recomputes one-sided changes too; then all sides are inputs,
+        absent: but for the sides with these numbers, which have nothing to say.
+    """
 
     name: str
     base: Line | None
     ours: Line | None
     theirs: Line | None
+    others: tuple[Line | None, ...] = ()
+    everything: bool = False
+    absent: tuple[int, ...] = ()
+
+    @property
+    def sides(self) -> tuple[Line | None, ...]:
+        """All sides, in the order of the merge's parents."""
+        return (self.ours, self.theirs, *self.others)
+
+    @property
+    def changed(self) -> tuple[Line | None, ...]:
+        """The sides that a strategy merges: those that differ from the base."""
+        return tuple(self.sides[number] for number in self.changed_numbers)
+
+    @property
+    def changed_numbers(self) -> tuple[int, ...]:
+        """The numbers of :attr:`changed` among :attr:`sides`."""
+        return tuple(
+            number
+            for number, side in enumerate(self.sides)
+            if not same(side, self.base) or (self.everything and number not in self.absent)
+        )
 
     @property
     def kind(self) -> Kind:
-        """What both sides did."""
-        if self.ours is None:
+        """What the sides did."""
+        if isinstance(decide(self.name, self.base, *self.sides), Settled):
+            return Kind.ONE_SIDED
+        if self.ours is None and self.base is not None:
             return Kind.DELETED_BY_US
-        if self.theirs is None:
+        if None in self.changed:
             return Kind.DELETED_BY_THEM
         if not self.same_geometry:
             return Kind.RESHAPED
@@ -45,9 +77,18 @@ class Conflict:
 
     @property
     def same_geometry(self) -> bool:
-        """Whether both sides have the tensor, in one dtype and shape."""
-        sides = (self.ours, self.theirs)
+        """Whether all sides that count have the tensor, in one dtype and shape."""
+        sides = self.changed
         return all(sides) and len({(side.dtype, side.shape) for side in sides if side}) == 1
+
+    @property
+    def usable_base(self) -> Line | None:
+        """The base, where it has the dtype and shape of the sides."""
+        first = next((side for side in self.changed if side is not None), None)
+        base = self.base
+        if base is None or first is None or (base.dtype, base.shape) != (first.dtype, first.shape):
+            return None
+        return base
 
 
 @dataclass(frozen=True)
@@ -58,20 +99,25 @@ class Settled:
     line: Line | None
 
 
-def three_way(base: Manifest | None, ours: Manifest, theirs: Manifest) -> Iterator[Settled | Conflict]:
+def three_way(
+    base: Manifest | None, ours: Manifest, theirs: Manifest, *others: Manifest
+) -> Iterator[Settled | Conflict]:
     """The state of every tensor that any side has, in order of name."""
     before = base.by_name if base else {}
-    for name in sorted(before.keys() | ours.by_name.keys() | theirs.by_name.keys()):
-        yield decide(name, before.get(name), ours.by_name.get(name), theirs.by_name.get(name))
+    sides = [side.by_name for side in (ours, theirs, *others)]
+    for name in sorted(before.keys() | set().union(*sides)):
+        yield decide(name, before.get(name), *(side.get(name) for side in sides))
 
 
-def decide(name: str, base: Line | None, ours: Line | None, theirs: Line | None) -> Settled | Conflict:
-    """The state of one tensor."""
-    if same(ours, theirs) or same(theirs, base):
-        return Settled(name, ours)
-    if same(ours, base):
-        return Settled(name, theirs)
-    return Conflict(name, base, ours, theirs)
+def decide(name: str, base: Line | None, *sides: Line | None) -> Settled | Conflict:
+    """The state of one tensor; of two sides or more."""
+    changed = [side for side in sides if not same(side, base)]
+    if not changed:
+        return Settled(name, sides[0])
+    if all(same(changed[0], side) for side in changed[1:]):
+        return Settled(name, changed[0])
+    ours, theirs, *others = sides
+    return Conflict(name, base, ours, theirs, tuple(others))
 
 
 def same(one: Line | None, other: Line | None) -> bool:

@@ -1,0 +1,79 @@
+"""Checkpoints in a repository without commits, for tests of the merge engine."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.support import Repo, make_model, read_model
+from theta.formats.layout import BytesSource
+from theta.merging import checkpoints
+from theta.merging.checkpoints import Options, Outcome
+from theta.merging.strategies import Policy
+from theta.porcelain.session import Session
+from theta.store import snapshot
+from theta.store.manifest import Manifest
+from theta.store.restore import Restorer
+from theta.store.snapshot import Snapshot
+
+Array = NDArray[Any]
+Model = Mapping[str, Array]
+
+
+class Store:
+    """A repository to store checkpoints in, and to merge them."""
+
+    def __init__(self, place: Path) -> None:
+        self.session = Session.here(Repo.create(place / "repo").path)
+        self.objects = self.session.objects
+        self._scratch = place / "scratch.safetensors"
+
+    def put(self, model: Model, *bases: Manifest, metadata: dict[str, str] | None = None) -> Manifest:
+        """The manifest of a safetensors file with these tensors."""
+        make_model(self._scratch, dict(model), metadata)
+        return self.put_file(self._scratch.read_bytes(), *bases)
+
+    def put_file(self, data: bytes, *bases: Manifest) -> Manifest:
+        """The manifest of a file."""
+        pack = self.objects.writer()
+        source = BytesSource(data)
+        stored = Snapshot(self.objects, pack, bases).store(
+            source, snapshot.scan(source, None, None), "m", None
+        )
+        pack.finish()
+        self.objects.refresh()
+        return stored.manifest
+
+    def get(self, manifest: Manifest) -> dict[str, Array]:
+        """The tensors of a safetensors file."""
+        self._scratch.write_bytes(self.file(manifest))
+        return read_model(self._scratch)
+
+    def file(self, manifest: Manifest) -> bytes:
+        """The bytes of the file."""
+        return bytes(Restorer(self.objects).data(manifest))
+
+    def merge(
+        self, base: Manifest | None, *sides: Manifest, policy: Policy, options: Options | None = None
+    ) -> Outcome:
+        """Merge, and keep what was written."""
+        pack = self.objects.writer()
+        try:
+            found = checkpoints.merge(self.objects, pack, base, sides[0], sides[1:], policy, options)
+            pack.finish()
+        finally:
+            pack.abort()
+        self.objects.refresh()
+        return found
+
+
+def npz(model: Model) -> bytes:
+    """What ``numpy.savez`` writes."""
+    out = io.BytesIO()
+    np.savez(out, **dict(model))  # type: ignore[arg-type]
+    return out.getvalue()

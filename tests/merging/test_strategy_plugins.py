@@ -1,0 +1,94 @@
+"""Strategies of other packages: found by entry point, used like theta's own, harmless when broken."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from theta.errors import ThetaError, UsageError
+from theta.merging.strategies import broken_plugins, describe, names, parse, registry, run
+
+EXAMPLE = Path(__file__).parents[1] / "plugins" / "strategy_example"
+
+
+def install(site: Path, name: str, points: dict[str, str]) -> None:
+    """What pip leaves of a package that has entry points."""
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    rows = "".join(f"{key} = {value}\n" for key, value in points.items())
+    (info / "entry_points.txt").write_text(f"[theta.strategies]\n{rows}")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory of installed packages with the example in it."""
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    install(tmp_path, "theta_strategy_example", project["entry-points"]["theta.strategies"])
+    shutil.copy(EXAMPLE / "strategy_example.py", tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    forget()
+    yield tmp_path
+    forget()
+    for module in set(sys.modules) - before:
+        if module in ("strategy_example", "breaks"):
+            del sys.modules[module]
+
+
+def forget() -> None:
+    registry.plugins.cache_clear()
+    registry.method.cache_clear()
+
+
+def test_the_example_is_found_without_being_loaded(site: Path) -> None:
+    assert names()[-1] == "even_reach"
+    assert "strategy_example" not in sys.modules
+    info = describe("even_reach")
+    assert "strategy_example" in sys.modules
+    assert [parameter.name for parameter in info.parameters] == ["reach"]
+    assert info.needs_base
+
+
+def test_the_example_merges(site: Path) -> None:
+    base = np.zeros(4, "<f4")
+    one, other = np.array([3, 4, 0, 0], "<f4"), np.array([0, 0, 0, 1], "<f4")
+    strategy = parse("even_reach:reach=2.5")
+    assert str(strategy) == "even_reach:reach=2.5"
+    words = [values.view("<u4") for values in (one, other, base)]
+    found = run.arrays(strategy, words[:2], words[2], dtype="f32", shape=(4,)).view("<f4")
+    assert found.tolist() == [0.75, 1.0, 0.0, 0.5]
+    assert np.array_equal(run.arrays(strategy, [words[0]] * 2, words[2], dtype="f32", shape=(4,)), words[0])
+
+
+def test_the_parameters_of_a_plugin_are_checked(site: Path) -> None:
+    with pytest.raises(UsageError, match="reach is a number of at least 1"):
+        parse("even_reach:reach=0.5")
+
+
+def test_a_broken_plugin_is_an_error_for_who_names_it_only(site: Path) -> None:
+    (site / "breaks.py").write_text("raise RuntimeError('no such accelerator')\n")
+    install(site, "breaks", {"gone": "breaks:Gone", "odd": "json:dumps", "none": "no_such_module:X"})
+    forget()
+    assert parse("even_reach").name == "even_reach"
+    assert parse("ties:density=0.5").name == "ties"
+    with pytest.raises(
+        ThetaError, match=r"'gone' \(breaks:Gone\) cannot be loaded: RuntimeError: no such acc"
+    ):
+        parse("gone")
+    broken = broken_plugins()
+    assert sorted(broken) == ["gone", "none", "odd"]
+    assert "cannot be loaded" in broken["odd"]
+
+
+def test_a_plugin_cannot_take_the_name_of_a_strategy_of_theta(site: Path) -> None:
+    install(site, "rude", {"ties": "strategy_example:EvenReach", "ours": "strategy_example:EvenReach"})
+    forget()
+    assert describe("ties").summary.startswith("trim")
+    assert names().count("ours") == 1

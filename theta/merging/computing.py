@@ -1,0 +1,191 @@
+"""One tensor of a merge, computed by a method from what the repository holds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import islice
+from typing import Any, Final
+
+from theta.errors import CorruptError, MissingObjectsError, UsageError
+from theta.merging import reading, storing
+from theta.merging.reading import Place, StoredInputs, StoredTensor
+from theta.merging.states import Conflict
+from theta.merging.strategies import Strategy, registry, run
+from theta.merging.strategies.method import Block, Job, Method
+from theta.store.layering import Planned
+from theta.store.manifest import Line, Manifest
+from theta.store.objects import Objects
+from theta.store.parallel import workers
+
+_BATCH: Final = 32
+"""Blocks that one thread takes at a time: about as many as share a chunk."""
+
+Computed = Line | Planned | storing.Streamed
+"""A version that is there already, or what is to be written."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A tensor to compute: the conflict, the strategy with its parameters for this tensor, and the inputs."""
+
+    conflict: Conflict
+    strategy: Strategy
+    values: Mapping[str, Any] = field(compare=False)
+    statistics: tuple[Line | None, ...] = ()
+    seed: int = 0
+    allow_nan: bool = False
+    places: tuple[Place | None, ...] = field(default=(), compare=False)
+    """For each input a file that may hold its bytes."""
+    compare: bool = field(default=True, compare=False)
+    """Whether the result is compared with its parents when it is stored."""
+
+    @property
+    def method(self) -> Method:
+        """The method of the strategy."""
+        return registry.method(self.strategy.name)
+
+    @property
+    def like(self) -> Line:
+        """A line of the dtype and shape of the result, under its name."""
+        return self.sides[0]
+
+    @property
+    def sides(self) -> list[Line]:
+        """The inputs."""
+        return [side for side in self.conflict.changed if side is not None]
+
+    @property
+    def base(self) -> Line | None:
+        """The base, where the method looks at it."""
+        method = self.method
+        wanted = method.needs_base or method.uses_base or self.values.get("use_base")
+        return self.conflict.usable_base if wanted else None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for tied tensors: all that decides the result but for the name."""
+        known = [line.digest if line else "" for line in self.statistics]
+        base = self.base
+        digests = [side.digest for side in self.sides]
+        return (
+            str(self.strategy),
+            repr(sorted(self.values.items())),
+            *digests,
+            base.digest if base else "",
+            *known,
+        )
+
+
+def task(
+    conflict: Conflict,
+    strategy: Strategy,
+    position: float,
+    statistics: Sequence[Manifest | None] = (),
+    seed: int = 0,
+    allow_nan: bool = False,
+) -> Task:
+    """The task that settles ``conflict``; raises :class:`UsageError` for parameters that do not fit it."""
+    numbers = conflict.changed_numbers
+    found = strategy.resolve(conflict.name, position, len(conflict.sides))
+    values = {
+        key: [value[n] for n in numbers] if isinstance(value, list) else value for key, value in found.items()
+    }
+    known: tuple[Line | None, ...] = ()
+    if registry.method(strategy.name).uses_statistics:
+        if not any(statistics):
+            raise UsageError(f"{strategy.name} needs statistics of the sides", hint="give --statistics")
+        manifests = [statistics[n] if n < len(statistics) else None for n in numbers]
+        known = tuple(m.by_name.get(conflict.name) if m else None for m in manifests)
+    return Task(conflict, strategy, values, known, seed, allow_nan)
+
+
+def compute(objects: Objects, item: Task) -> Computed:
+    """Run the method; nothing is written.
+
+    Raises :class:`ThetaError` where it has no answer, or makes numbers that are not finite.
+    """
+    like, sides, base = item.like, item.sides, item.base
+    if not like.nbytes:
+        return like
+    method = item.method
+    agree = method.equal_agree and len(sides) > 1 and len({side.digest for side in sides}) == 1
+    if agree:
+        return like
+    inputs = StoredInputs(objects, sides, base, item.statistics, item.places)
+    job = run.narrowed(method, _job(item, inputs), [side.digest for side in sides])
+    picked = method.picks(job)
+    if picked is not None:
+        place = item.conflict.changed_numbers.index(job.models[picked])
+        return sides[place]
+    pieces = lambda: run.result(method, job, allow_nan=item.allow_nan)  # noqa: E731
+    parents = _parents(objects, item, inputs)
+    return storing.plan(objects, like, pieces, parents, compare=item.compare)
+
+
+def _parents(objects: Objects, item: Task, inputs: StoredInputs) -> list[StoredTensor]:
+    """What the result may rest on: the sides, and the base where it is here."""
+    base, line = inputs.base, item.conflict.usable_base
+    if base is None and line is not None and objects.has(line.tree):
+        with contextlib.suppress(MissingObjectsError, CorruptError):
+            base = StoredTensor(objects, line)
+    return inputs.sides if base is None else [*inputs.sides, base]
+
+
+def _job(item: Task, inputs: StoredInputs) -> Job:
+    like, base = item.like, item.base
+    return Job(
+        name=like.name,
+        dtype=like.dtype,
+        shape=like.shape,
+        values=item.values,
+        inputs=inputs,
+        models=item.conflict.changed_numbers,
+        has_base=base is not None,
+        strategy=item.strategy.name,
+        seed=item.seed,
+        parallel=in_batches if like.nbytes > reading.KEPT_WHOLE else _one_by_one,
+    )
+
+
+def _one_by_one(work: Callable[[Block], Any], blocks: Iterable[Block]) -> Iterator[Any]:
+    return map(work, blocks)
+
+
+def in_batches(work: Callable[[Block], Any], blocks: Iterable[Block]) -> Iterator[Any]:
+    """``map(work, blocks)`` on threads, neighbours on one thread; in order."""
+
+    def each(batch: list[Block]) -> list[Any]:
+        batch.reverse()  # a block keeps what it has read, so none is kept
+        return [work(batch.pop()) for _ in range(len(batch))]
+
+    unread = iter(blocks)
+    batches = iter(lambda: list(islice(unread, _BATCH)), [])
+    waiting: deque[Future[list[Any]]] = deque()
+    try:
+        for batch in batches:
+            waiting.append(_pool().submit(each, batch))
+            if len(waiting) > workers():
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """The threads of all large tensors: new ones for each pass would each keep memory of their own."""
+    return ThreadPoolExecutor(workers(), "merge")
+
+
+def weight(item: Task) -> int:
+    """The bytes that a task holds at once, about."""
+    versions = len(item.sides) + (item.base is not None)
+    kept = min(item.like.nbytes, reading.KEPT_WHOLE) * versions
+    return kept + 2 * item.like.nbytes

@@ -1,0 +1,171 @@
+"""Which strategy for which tensor: rules, and the one line that reproduces a merge.
+
+The line stands in a commit's ``Theta-Merge:`` trailer and is what the command line would say:
+``-X ties:density=0.5 --rule 'lm_head*=ours' --scope all --seed 7``.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final
+
+from theta.errors import UsageError
+from theta.merging.states import Conflict
+from theta.merging.strategies import Policy, Strategy, parse
+
+if TYPE_CHECKING:
+    from theta.merging.checkpoints import Options, Scope
+    from theta.store.manifest import Manifest
+
+_MAX_LINE: Final = 1 << 20
+_RULE: Final = re.compile(r"(.+?)=([A-Za-z][A-Za-z0-9_-]*(?::.*)?)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A strategy for the tensors whose names match ``glob`` (as a shell matches, case counts)."""
+
+    glob: str
+    strategy: Strategy
+
+    def __str__(self) -> str:
+        return f"{self.glob}={self.strategy}"
+
+
+def rule(text: str) -> Rule:
+    """``GLOB=STRATEGY``; raises :class:`UsageError`."""
+    found = _RULE.fullmatch(text)
+    if found is None:
+        raise UsageError(f"a rule is GLOB=STRATEGY, not {text!r}", hint="--rule 'lm_head*=ours'")
+    return Rule(found[1], parse(found[2]))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What settles each tensor: the first rule that matches its name, or else ``default``."""
+
+    default: Strategy | None = None
+    rules: tuple[Rule, ...] = ()
+    scope: Scope = "conflicts"
+    seed: int = 0
+    allow_nan: bool = False
+    without: tuple[int, ...] = ()
+    """Sides that the recipe does not name, ours being 0; see ``checkpoints.Options``."""
+
+    def strategy_for(self, name: str) -> Strategy | None:
+        """The strategy for tensor ``name``, if there is one."""
+        found = (entry.strategy for entry in self.rules if fnmatchcase(name, entry.glob))
+        return next(found, self.default)
+
+    def policy(self, otherwise: Policy | None = None) -> Policy:
+        """Decides by the rules; what their strategies do not go for is left to ``otherwise``."""
+
+        def decide(conflict: Conflict) -> Strategy | None:
+            found = self.strategy_for(conflict.name)
+            if found is not None and found.applies(conflict):
+                return found
+            return otherwise(conflict) if otherwise is not None and not conflict.everything else None
+
+        return decide
+
+    def options(self, statistics: Sequence[Manifest | None] = (), *, dry_run: bool = False) -> Options:
+        """What the engine must know beside the policy."""
+        from theta.merging.checkpoints import Options
+
+        return Options(self.scope, self.seed, self.allow_nan, tuple(statistics), dry_run, self.without)
+
+    def text(self) -> str:
+        """The canonical line; :func:`from_text` reads it."""
+        words = ["-X", str(self.default)] if self.default else []
+        for entry in self.rules:
+            words += ["--rule", str(entry)]
+        if self.scope != "conflicts":
+            words += ["--scope", self.scope]
+        if self.seed:
+            words += ["--seed", str(self.seed)]
+        if self.allow_nan:
+            words.append("--allow-nan")
+        for number in self.without:
+            words += ["--without", str(number)]
+        return shlex.join(words)
+
+    def mapped(self, change: Callable[[Strategy], Strategy]) -> Recipe:
+        """The recipe with every strategy changed."""
+        rules = tuple(Rule(entry.glob, change(entry.strategy)) for entry in self.rules)
+        return replace(self, default=change(self.default) if self.default else None, rules=rules)
+
+
+def scope(text: str) -> Scope:
+    """``conflicts`` or ``all``; raises :class:`UsageError`."""
+    if text == "all":
+        return "all"
+    if text != "conflicts":
+        raise UsageError(f"a scope is conflicts or all, not {text!r}")
+    return "conflicts"
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to 2**63 - 1; raises :class:`UsageError`."""
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) >= 1 << 63:
+        raise UsageError(f"a seed is a whole number from 0 to 2**63 - 1, not {text!r}")
+    return int(text)
+
+
+def from_text(line: str) -> Recipe:
+    """The recipe that :meth:`Recipe.text` wrote; raises :class:`UsageError`."""
+    if len(line) > _MAX_LINE:
+        raise UsageError(f"a recipe of {len(line)} characters is too long")
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"a malformed recipe: {error}") from error
+    recipe = Recipe()
+    waiting = iter(words)
+    for word in waiting:
+        recipe = _with(recipe, word, waiting)
+    return recipe
+
+
+def _with(recipe: Recipe, word: str, waiting: Iterator[str]) -> Recipe:
+    """``recipe`` with one option more."""
+    if word == "--allow-nan":
+        return replace(recipe, allow_nan=True)
+    value = next(waiting, None)
+    if value is None:
+        raise UsageError(f"a recipe ends after {word!r}")
+    if word == "-X":
+        return replace(recipe, default=parse(value))
+    if word == "--rule":
+        return replace(recipe, rules=(*recipe.rules, rule(value)))
+    if word == "--scope":
+        return replace(recipe, scope=scope(value))
+    if word == "--seed":
+        return replace(recipe, seed=seed(value))
+    if word == "--without":
+        return replace(recipe, without=(*recipe.without, seed(value)))
+    raise UsageError(f"a recipe has no option {word!r}", hint="-X, --rule, --scope, --seed, --allow-nan")
+
+
+def combine(
+    default: Strategy | None,
+    rules: Sequence[Rule],
+    file: Recipe | None = None,
+    *,
+    scope: Scope | None = None,
+    seed: int | None = None,
+    allow_nan: bool | None = None,
+) -> Recipe:
+    """The command line over a recipe file: its rules come first, its strategy stands for the file's."""
+    below = file or Recipe()
+    return Recipe(
+        default or below.default,
+        (*rules, *(() if default is not None else below.rules)),
+        scope or below.scope,
+        below.seed if seed is None else seed,
+        below.allow_nan if allow_nan is None else allow_nan,
+        below.without,
+    )

@@ -1,0 +1,155 @@
+"""A tensor that a merge made, piece by piece, becomes a tree: a delta on the parent that is nearest."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from theta.codecs import dense
+from theta.codecs.base import Tensor
+from theta.merging.reading import KEPT_WHOLE, StoredTensor
+from theta.store import layering, tensors
+from theta.store.layering import Planned
+from theta.store.manifest import Line
+from theta.store.objects import Objects
+from theta.store.parallel import ordered
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+_SAMPLES: Final = 16
+_SAMPLE: Final = 4096
+_NEARLY: Final = 1.2
+
+Pieces = Iterator["Array"]
+"""The words of a tensor, in order."""
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A tensor too large to hold: its dense chunks, to be written as they come."""
+
+    line: Line
+    pieces: Callable[[], Pieces]
+
+    def write(self, pack: Any) -> Line:
+        """Add blobs and tree to ``pack``; the answer is the manifest's line."""
+        line = self.line
+        lengths = tensors.chunk_lengths(line.dtype, line.shape)
+
+        def work(raw: bytes) -> layering.Coded:
+            return len(raw), hashlib.sha256(raw).digest(), dense.encode(raw, line.dtype)
+
+        coded = ordered(work, _recut(self.pieces(), lengths))
+        return layering.write_dense(pack, line.name, line.dtype, line.shape, coded)
+
+    @property
+    def stored(self) -> int:
+        """The bytes that its blobs take, without writing them."""
+        lengths = tensors.chunk_lengths(self.line.dtype, self.line.shape)
+        sizes = ordered(lambda raw: len(dense.encode(raw, self.line.dtype)), _recut(self.pieces(), lengths))
+        return sum(sizes)
+
+
+def _recut(pieces: Pieces, lengths: Sequence[int]) -> Iterator[bytes]:
+    """Words in any pieces, as chunks of these lengths."""
+    waiting = bytearray()
+    for length in lengths:
+        while len(waiting) < length:
+            waiting += next(pieces).tobytes()
+        yield bytes(waiting[:length])
+        del waiting[:length]
+
+
+def plan(
+    objects: Objects,
+    like: Line,
+    pieces: Callable[[], Pieces],
+    parents: Sequence[StoredTensor],
+    *,
+    compare: bool = True,
+) -> Planned | Streamed:
+    """How to store the tensor with the name, dtype and shape of ``like`` and the words ``pieces()``.
+
+    ``parents`` are the versions that it may rest on, the one that is read fastest last; of equal
+    geometry the nearest is taken.  Without ``compare`` it rests on nothing, which needs no kernel.
+    """
+    if like.nbytes > layering.LARGEST:
+        return Streamed(like, pieces)
+    words = _joined(pieces(), like)
+    raw = words.data.cast("B")
+    parts, start = [], 0
+    for length in tensors.chunk_lengths(like.dtype, like.shape):
+        parts.append((length, hashlib.sha256(raw[start : start + length]).digest()))
+        start += length
+    new = Tensor.from_bytes(raw, like.dtype, like.shape)
+    bases = _nearest(words, like, parents) if compare else []
+    for stored in parents:
+        stored.forget()  # encoding needs the room
+    if like.nbytes > KEPT_WHOLE:
+        _give_back_memory()
+    return layering.plan(objects, like.name, new, parts, bases)
+
+
+def _give_back_memory() -> None:
+    """Return what is free to the system; glibc keeps it for each thread otherwise, hundreds of megabytes."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def stored_bytes(planned: Planned | Streamed) -> int:
+    """The bytes of new blobs, without what trees and packs add."""
+    if isinstance(planned, Streamed):
+        return planned.stored
+    return sum(len(body) for body in planned.files.values() if not isinstance(body, str))
+
+
+def _joined(pieces: Pieces, like: Line) -> Array:
+    import numpy as np
+
+    from theta.merging.strategies.numbers import word_type
+
+    kind = word_type(like.dtype)
+    words: Array = np.empty(like.nbytes // kind.itemsize, kind)
+    start = 0
+    for piece in pieces:
+        words[start : start + piece.size] = piece
+        start += piece.size
+    assert start == words.size
+    return words
+
+
+def _nearest(words: Array, like: Line, parents: Sequence[StoredTensor]) -> list[Line]:
+    """The parent nearest to ``words`` by a spread sample, before those of another geometry.
+
+    The last is taken if it is nearly as near: the base has fewer layers than what rests on it.
+    """
+    alike = [stored for stored in parents if stored.is_like(like)]
+    others = [stored.line for stored in parents if stored not in alike]
+    if len(alike) < 2:
+        return [*(stored.line for stored in alike), *others]
+    gaps = [_distance(stored, words, like.dtype) for stored in alike]
+    gaps[-1] /= _NEARLY
+    return [alike[gaps.index(min(gaps))].line, *others]
+
+
+def _distance(stored: StoredTensor, words: Array, dtype: str) -> float:
+    """The sum of the absolute differences of a sample; NaNs count as no difference."""
+    import numpy as np
+
+    from theta.merging.strategies.numbers import widen
+
+    total = 0.0
+    starts = np.linspace(0, max(words.size - _SAMPLE, 0), _SAMPLES).astype(np.int64).tolist()
+    for start in dict.fromkeys(starts):
+        stop = min(start + _SAMPLE, words.size)
+        with np.errstate(all="ignore"):
+            gap = np.abs(widen(words[start:stop], dtype) - widen(stored.read(start, stop), dtype))
+        total += float(np.nansum(gap, dtype=np.float64))
+    return total

@@ -1,0 +1,119 @@
+"""Drops by rank: ``della`` and ``della_linear``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from theta.errors import UsageError
+from theta.merging.strategies import common
+from theta.merging.strategies.dare import drawn
+from theta.merging.strategies.method import Block, Job
+from theta.merging.strategies.parameters import Parameter
+from theta.merging.strategies.task_vectors import Stats, TaskVectors, rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Mask = NDArray[np.bool_]
+
+
+class _Della(TaskVectors):
+    symmetric = False
+
+    def complete(self, values: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+        """All chances must be chances."""
+        for density, epsilon in zip(values["density"], values["epsilon"], strict=True):
+            if not 0 < density - epsilon <= density + epsilon < 1:
+                raise UsageError(
+                    f"della needs density and epsilon that keep chances within 0 and 1, not {density:g} and"
+                    f" {epsilon:g}",
+                    hint="for instance density=0.5,epsilon=0.15",
+                )
+        return values
+
+    def whole(self, job: Job) -> bool:
+        """Ranks are those within rows."""
+        return True
+
+    def thins(self, job: Job) -> bool:
+        """Always: no chance is one."""
+        return True
+
+    def rescales(self, job: Job) -> bool:
+        """By sums unless the paper's factors are wanted."""
+        return job["variant"] != "paper" and super().rescales(job)
+
+    def cuts(self, job: Job) -> Stats:
+        """The masks themselves: the tensor is one block."""
+        block = job.whole()
+        chances = [
+            keep_chances(delta.reshape(rows(job.shape, delta.size)), density, epsilon).reshape(-1)
+            for delta, density, epsilon in zip(block.deltas, job["density"], job["epsilon"], strict=True)
+        ]
+        masks = [
+            drawn(job, number, block, chance) for number, chance in zip(job.models, chances, strict=True)
+        ]
+        paper = job["variant"] == "paper" and job["rescale"]
+        return Stats(extra=(masks, chances if paper else None))
+
+    def kept(self, job: Job, block: Block, stats: Stats) -> list[Mask]:
+        """What was drawn, also for a block of the whole."""
+        return [mask[block.start : block.stop] for mask in stats.extra[0]]
+
+    def thinned(self, job: Job, block: Block, stats: Stats) -> list[Array]:
+        """The paper divides each element by its chance."""
+        found = super().thinned(job, block, stats)
+        chances = stats.extra[1]
+        if chances is None:
+            return found
+        pairs = zip(found, chances, strict=True)
+        return [(values / chance[block.start : block.stop]).astype(job.wide) for values, chance in pairs]
+
+
+def _della_parameters(divides: bool) -> tuple[Parameter, ...]:
+    return (
+        common.WEIGHT,
+        Parameter("density", "number", 0.5, common.DENSITY.doc, 0, 1, per_model=True, strict=True),
+        Parameter("epsilon", "number", 0.15, "how far chances reach around density", 0, 0.5, per_model=True),
+        common.RESCALE,
+        common.normalize(divides),
+        common.LAMBDA,
+        common.VARIANT,
+    )
+
+
+class Della(_Della):
+    """Keep elements with a chance that grows with their rank within a row; elect signs.
+
+    ``p = (density - epsilon) + 2 epsilon (r - 1) / (c - 1)`` for rank r of c by ``|d|``; ``density`` in a
+    row of one.  What is kept is scaled to the absolute sum of the whole; ``variant=paper``: by ``1 / p``.
+    """
+
+    name = "della"
+    summary = "drop small elements more often than large ones, elect signs"
+    parameters = _della_parameters(True)
+    consensus = True
+
+
+class DellaLinear(_Della):
+    """DELLA's thinning, then the sum."""
+
+    name = "della_linear"
+    summary = "drop small elements more often than large ones, add"
+    parameters = _della_parameters(False)
+
+
+def keep_chances(values: Array, density: float, epsilon: float) -> NDArray[np.float64]:
+    """DELLA's chance of each element of the rows of a matrix to be kept."""
+    columns = values.shape[1]
+    if columns < 2:
+        return np.full(values.shape, density)
+    order = np.argsort(np.abs(values), axis=1, kind="stable")
+    ranks = np.empty(values.shape)
+    np.put_along_axis(ranks, order, np.arange(columns, dtype=np.float64), axis=1)
+    chances: NDArray[np.float64] = (density - epsilon) + 2 * epsilon * ranks / (columns - 1)
+    return chances

@@ -1,0 +1,68 @@
+"""Weighted means of the values: ``linear`` and ``average``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from theta.errors import UsageError
+from theta.merging.strategies import common
+from theta.merging.strategies.method import Block, Job, Method
+from theta.merging.strategies.parameters import Parameter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Linear(Method):
+    """``sum(w_i x_i)``, divided by ``sum(w_i)`` unless ``normalize=false``."""
+
+    name = "linear"
+    summary = "sum(w_i x_i) / sum(w_i)"
+    parameters = (
+        common.WEIGHT,
+        common.normalize(True),
+        Parameter("alpha", "number", None, "the weight of ours, of two sides; theirs has the rest", 0, 1),
+    )
+    symmetric = True
+
+    def complete(self, values: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+        """Turns ``alpha`` into two weights."""
+        alpha = values["alpha"]
+        if alpha is None:
+            return values
+        if count != 2:
+            raise UsageError(
+                f"alpha is the weight of one of two sides, and here are {count}", hint="use weight=[...]"
+            )
+        if any(weight != 1 for weight in values["weight"]):
+            raise UsageError("alpha and weight do not go together", hint="use weight=[...] alone")
+        return {**values, "weight": [alpha, 1 - alpha], "normalize": True}
+
+    def picks(self, job: Job) -> int | None:
+        """The only input with a weight."""
+        return 0 if job.count == 1 and _shares(job) == [1.0] else None
+
+    def keeps_equal(self, job: Job) -> bool:
+        """A mean of equal numbers is that number."""
+        return abs(sum(_shares(job)) - 1) < 1e-9
+
+    def merge(self, job: Job, block: Block, stats: Any) -> NDArray[Any]:
+        """The weighted sum."""
+        return common.combined(block.inputs, _shares(job))
+
+
+class Average(Linear):
+    """The mean of the inputs, weighted or not."""
+
+    name = "average"
+    summary = "the mean of all sides; alpha=0.3 or weight=[...] weighs them"
+
+
+def _shares(job: Job) -> list[float]:
+    weights: list[float] = job["weight"]
+    if job["normalize"] and abs(sum(weights)) < 1e-8:
+        raise common.undefined(job, "the weights add up to nothing")
+    if job["alpha"] is not None and len(weights) == 2:
+        return weights  # they add up to one but for rounding
+    return common.shares(weights, job["normalize"])

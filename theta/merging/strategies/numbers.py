@@ -1,0 +1,86 @@
+"""Between stored words and the type that is computed in, and sums in float64.
+
+float32 holds every value of the types below it, so that widening is exact; narrowing rounds once,
+to nearest, ties to even.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from theta.dtypes import numpy_dtype
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+def plain(dtype: str) -> np.dtype[Any]:
+    """The numpy type of the elements: a complex number is two floats."""
+    return numpy_dtype("f32" if dtype == "c64" else dtype)
+
+
+def word_type(dtype: str) -> np.dtype[Any]:
+    """The unsigned type of the words of ``dtype``."""
+    return np.dtype(f"<u{plain(dtype).itemsize}")
+
+
+def widen(words: Array, dtype: str) -> Array:
+    """The values of words, in float32, or float64 for f64."""
+    if dtype == "bf16":
+        return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    kind = plain(dtype)
+    values: Array = words.view(kind)
+    return values if kind.itemsize >= 4 else values.astype(np.float32)
+
+
+def narrow(values: Array, dtype: str) -> Array:
+    """``values`` rounded to words of ``dtype``."""
+    kind = plain(dtype)
+    if dtype == "bf16" and values.dtype == np.float32:
+        return _bfloats(values)
+    with np.errstate(all="ignore"):
+        words: Array = np.ascontiguousarray(values.astype(kind)).view(word_type(dtype))
+    return words
+
+
+def _bfloats(values: Array) -> Array:
+    """Half of the last place is added to the bits, ties to even; NaNs stay NaNs."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    rounded = bits >> np.uint32(16)
+    rounded &= np.uint32(1)
+    rounded += np.uint32(0x7FFF)
+    rounded += bits
+    rounded >>= np.uint32(16)
+    out: Array = rounded.astype(np.uint16)
+    nan = np.isnan(values)
+    if nan.any():
+        out[nan] = (bits[nan] >> np.uint32(16)).astype(np.uint16) | np.uint16(0x40)
+    return out
+
+
+def finite(words: Array, dtype: str) -> Array:
+    """Which words are finite numbers."""
+    found: Array = np.isfinite(widen(words, dtype))
+    return found
+
+
+def dot(one: Array, other: Array) -> float:
+    """The sum of products in float64, pairwise: not by BLAS, whose order depends on its threads."""
+    product = one.astype(np.float64)
+    product *= other
+    return float(product.sum())
+
+
+def total(values: Array) -> float:
+    """The sum in float64."""
+    return float(values.sum(dtype=np.float64))
+
+
+def norm(square: float) -> float:
+    """The root of a sum of squares."""
+    return math.sqrt(square) if square >= 0 else square

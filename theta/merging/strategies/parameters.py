@@ -1,0 +1,158 @@
+"""Parameters of strategies: their names, what values they take, and their value for one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from theta.errors import UsageError
+from theta.merging.strategies.values import Filtered, Value, text
+
+Kind = Literal["number", "whole", "switch", "word"]
+
+_REFUSED: Final = {
+    "int8_mask": "theta keeps masks in single bits, so there is nothing to save",
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a strategy.
+
+    Args:
+        name: as mergekit spells it.
+        kind: a number, a whole number, true or false, or a word of ``words``.
+        default: what holds where it is not given; none means that the method decides.
+        doc: half a sentence.
+        low: the least value.
+        high: the greatest value.
+        per_model: whether each input has its own.
+        required: whether it must be given.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    doc: str
+    low: float = float("-inf")
+    high: float = float("inf")
+    per_model: bool = False
+    required: bool = False
+    words: tuple[str, ...] = ()
+    strict: bool = False
+    """Whether ``low`` and ``high`` themselves are out of bounds."""
+
+    def check(self, value: Value) -> None:
+        """Raise :class:`UsageError` unless ``value``, with lists and filters, is one for this parameter."""
+        if isinstance(value, Filtered):
+            for _, inner in value.entries:
+                self.check(inner)
+        elif isinstance(value, tuple):
+            for inner in value:
+                self._check_entry(inner)
+        else:
+            self._check_plain(value)
+
+    def _check_entry(self, value: Value) -> None:
+        if self.per_model:
+            self._check_one_model(value)
+        elif self.kind != "number":
+            raise UsageError(f"{self.name} is {self.wanted}, not a gradient over the layers")
+        else:
+            self._check_plain(value)
+
+    def _check_one_model(self, value: Value) -> None:
+        """The value for one input: a scalar, a gradient, or filters of these."""
+        if isinstance(value, Filtered):
+            for _, inner in value.entries:
+                self._check_one_model(inner)
+        elif isinstance(value, tuple):
+            if self.kind != "number":
+                raise UsageError(f"{self.name} is {self.wanted}, not a gradient over the layers")
+            for inner in value:
+                self._check_plain(inner)
+        else:
+            self._check_plain(value)
+
+    def _check_plain(self, value: Value) -> None:
+        good = {
+            "number": isinstance(value, float),
+            "whole": isinstance(value, float) and value.is_integer(),
+            "switch": isinstance(value, bool),
+            "word": isinstance(value, str) and value in self.words,
+        }[self.kind]
+        if good and isinstance(value, float):
+            good = self.low < value < self.high if self.strict else self.low <= value <= self.high
+        if not good:
+            raise UsageError(f"{self.name} is {self.wanted}, not {text(value)}")
+
+    @property
+    def wanted(self) -> str:
+        """The values it takes, in words."""
+        if self.kind == "switch":
+            return "true or false"
+        if self.kind == "word":
+            return " or ".join(self.words)
+        what = "a number" if self.kind == "number" else "a whole number"
+        if self.low > float("-inf") and self.high < float("inf"):
+            words = ("between", "and") if self.strict else ("from", "to")
+            return f"{what} {words[0]} {self.low:g} {words[1]} {self.high:g}"
+        if self.low > float("-inf"):
+            return f"{what} {'above' if self.strict else 'of at least'} {self.low:g}"
+        return what
+
+    # -- for one tensor ----------------------------------------------------------------
+
+    def resolve(self, value: Value | None, name: str, position: float, count: int) -> Any:
+        """The value for tensor ``name`` at ``position`` (0 to 1) among the layers.
+
+        A list of one for each of ``count`` inputs where the parameter is per model.
+        """
+        if not self.per_model:
+            return self._scalar(value, name, position)
+        while isinstance(value, Filtered):
+            value = value.at(name)
+        if not isinstance(value, tuple):
+            return [self._scalar(value, name, position)] * count
+        if len(value) not in (1, count):
+            raise UsageError(
+                f"{self.name} has {len(value)} values and the merge has {count} inputs",
+                hint="one value for all, or one for each side, ours first",
+            )
+        values = value * count if len(value) == 1 else value
+        return [self._scalar(inner, name, position) for inner in values]
+
+    def _scalar(self, value: Value | None, name: str, position: float) -> Any:
+        while isinstance(value, Filtered):
+            value = value.at(name)
+        if value is None:
+            return self.default
+        if isinstance(value, tuple):
+            return interpolated([float(v) for v in value if isinstance(v, float)], position)
+        return int(value) if self.kind == "whole" and isinstance(value, float) else value
+
+
+def interpolated(points: Sequence[float], position: float) -> float:
+    """A gradient's value at ``position`` from 0 to 1: linear between evenly spaced points (mergekit's)."""
+    last = len(points) - 1
+    place = position * last
+    below = int(place)
+    share = place - below
+    return (1 - share) * points[below] + share * points[min(below + 1, last)]
+
+
+def checked(strategy: str, known: Sequence[Parameter], given: Mapping[str, Value]) -> dict[str, Value]:
+    """``given`` without what says the default; raises :class:`UsageError` for names and values."""
+    by_name = {parameter.name: parameter for parameter in known}
+    for key, value in given.items():
+        if key in _REFUSED:
+            raise UsageError(f"{key} is not supported: {_REFUSED[key]}", hint=f"leave {key} out")
+        if key not in by_name:
+            names = ", ".join(by_name) or "none"
+            raise UsageError(f"{strategy} has no parameter {key!r}", hint=f"its parameters: {names}")
+        by_name[key].check(value)
+    missing = [p.name for p in known if p.required and p.name not in given]
+    if missing:
+        raise UsageError(f"{strategy} needs {missing[0]}", hint=f"{strategy}:{missing[0]}=...")
+    return {key: value for key, value in given.items() if value != by_name[key].default}

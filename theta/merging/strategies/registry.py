@@ -1,0 +1,114 @@
+"""The strategies by name: those of theta, and plug-ins of the entry-point group ``theta.strategies``.
+
+A plug-in is loaded when it is named, never before; one that cannot be loaded is an error for who
+names it, and for nobody else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from theta.errors import ThetaError, UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from theta.merging.strategies.method import Method
+
+GROUP: Final = "theta.strategies"
+
+_HERE: Final = "theta.merging.strategies"
+BUILT_IN: Final = {
+    "average": "linear:Average",
+    "linear": "linear:Linear",
+    "task_arithmetic": "task_vectors:TaskArithmetic",
+    "ties": "ties:Ties",
+    "dare_linear": "dare:DareLinear",
+    "dare_ties": "dare:DareTies",
+    "breadcrumbs": "breadcrumbs:Breadcrumbs",
+    "breadcrumbs_ties": "breadcrumbs:BreadcrumbsTies",
+    "della": "della:Della",
+    "della_linear": "della:DellaLinear",
+    "slerp": "slerp:Slerp",
+    "nuslerp": "slerp:NuSlerp",
+    "multislerp": "spherical:MultiSlerp",
+    "karcher": "spherical:Karcher",
+    "model_stock": "model_stock:ModelStock",
+    "sce": "sce:Sce",
+    "nearswap": "pairs:NearSwap",
+    "arcee_fusion": "pairs:ArceeFusion",
+    "magmax": "extremes:MagMax",
+    "ram": "extremes:Ram",
+    "ramplus_tl": "extremes:RamPlus",
+    "passthrough": "passthrough:Passthrough",
+    "fisher": "statistics:Fisher",
+    "regmean": "statistics:RegMean",
+    "iso_c": "spectral:IsoC",
+    "tsv_m": "spectral:TsvM",
+}
+ALIASES: Final = {"avg": "average"}
+
+
+@cache
+def plugins() -> Mapping[str, EntryPoint]:
+    """The plug-ins that are installed, by name; names of theta's own cannot be taken."""
+    from importlib.metadata import entry_points
+
+    taken = {*BUILT_IN, *ALIASES, "ours", "theirs", "base"}
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in taken}
+
+
+def known(name: str) -> bool:
+    """Whether there is a method of this name; only asks what is installed if it is not one of theta's."""
+    return name in BUILT_IN or name in plugins()
+
+
+@cache
+def method(name: str) -> Method:
+    """The method; :class:`UsageError` for an unknown name, :class:`ThetaError` for a broken plug-in."""
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        found: Method = getattr(importlib.import_module(f"{_HERE}.{module}"), attribute)()
+        return found
+    if name not in plugins():
+        raise UsageError(f"unknown merge strategy {name!r}", hint=f"one of {', '.join(names())}")
+    return _plugin(plugins()[name])
+
+
+def _plugin(point: EntryPoint) -> Method:
+    from theta.merging.strategies.method import Method
+
+    try:
+        found = point.load()()
+    except Exception as error:  # whatever a plug-in does wrong is told as its error
+        raise ThetaError(
+            f"the plug-in strategy {point.name!r} ({point.value}) cannot be loaded: {_told(error)}",
+            hint="repair or uninstall the package it comes from",
+        ) from error
+    if not isinstance(found, Method):
+        raise ThetaError(f"the plug-in strategy {point.name!r} ({point.value}) is not a Method")
+    return found
+
+
+def _told(error: Exception) -> str:
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__
+
+
+def names() -> tuple[str, ...]:
+    """All strategies, ours, theirs and base first, plug-ins last; loads none."""
+    return ("ours", "theirs", "base", *BUILT_IN, *sorted(plugins()))
+
+
+def broken_plugins() -> dict[str, str]:
+    """Plug-ins that cannot be loaded: name -> why."""
+    found = {}
+    for name in plugins():
+        try:
+            method(name)
+        except ThetaError as error:
+            found[name] = str(error)
+    return found

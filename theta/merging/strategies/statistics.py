@@ -1,0 +1,100 @@
+"""Methods with a statistic of each input's data: ``fisher`` and ``regmean``.
+
+A statistics checkpoint has a tensor of the same name for each tensor it knows: for ``fisher`` the mean
+of squared gradients, in the tensor's shape; for ``regmean`` the inner products ``X^T X`` of the layer's
+inputs, ``[in, in]`` for a weight ``[out, in]``.  Tensors without one are averaged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from theta.merging.strategies import common
+from theta.merging.strategies.blas import one_thread
+from theta.merging.strategies.method import Block, Job, Method, Statistic
+from theta.merging.strategies.parameters import Parameter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+class Fisher(Method):
+    """``sum(w_i F_i x_i) / sum(w_i F_i)`` with ``F_i + epsilon`` for F_i; 0 where nothing weighs."""
+
+    name = "fisher"
+    summary = "weights by the Fisher information of each element"
+    parameters = (common.WEIGHT, Parameter("epsilon", "number", 1e-6, "added to the information", 0))
+    uses_statistics = True
+    symmetric = True
+
+    def picks(self, job: Job) -> int | None:
+        """The only input with a weight."""
+        return 0 if job.count == 1 else None
+
+    def keeps_equal(self, job: Job) -> bool:
+        """A mean of equal numbers is that number."""
+        return bool(job["epsilon"] > 0)
+
+    def reduce(self, job: Job) -> list[Statistic] | None:
+        """The information of each input, where all have it."""
+        return _statistics(job, job.shape)
+
+    def merge(self, job: Job, block: Block, stats: list[Statistic] | None) -> Array:
+        """The mean, weighted by element."""
+        if stats is None:
+            return common.combined(block.inputs, common.shares(job["weight"], True))
+        out, below = np.zeros(block.stop - block.start), np.zeros(block.stop - block.start)
+        for values, known, weight in zip(block.inputs, stats, job["weight"], strict=True):
+            factor = (known.read(block.start, block.stop).astype(np.float64) + job["epsilon"]) * weight
+            out += factor * values
+            below += factor
+        return (out / np.where(below == 0, 1, below)).astype(job.wide)
+
+
+class RegMean(Method):
+    """``W = [sum(G_i)^-1 sum(G_i W_i^T)]^T`` with ``G_i = alpha X^T X + (1 - alpha) diag(X^T X)``."""
+
+    name = "regmean"
+    summary = "the least-squares fit of each layer's outputs"
+    parameters = (Parameter("alpha", "number", 0.9, "how much of what is off the diagonal counts", 0, 1),)
+    uses_statistics = True
+    symmetric = True
+
+    def whole(self, job: Job) -> bool:
+        """A system of equations for the matrix."""
+        return True
+
+    def merge(self, job: Job, block: Block, stats: Any) -> Array:
+        """The fit, or the mean where there is no inner product for each input."""
+        width = job.shape[-1] if len(job.shape) == 2 else -1
+        known = _statistics(job, (width, width)) if width > 0 else None
+        if known is None:
+            return common.combined(block.inputs, [1 / job.count] * job.count)
+        left, right = np.zeros((width, width)), np.zeros((width, job.shape[0]))
+        with one_thread():
+            for values, inner in zip(block.inputs, known, strict=True):
+                wide = inner.read(0, width * width).reshape(width, width).astype(np.float64)
+                shrunk = job["alpha"] * wide + (1 - job["alpha"]) * np.diag(np.diag(wide))
+                left += shrunk
+                right += shrunk @ values.reshape(job.shape).astype(np.float64).T
+            out = _solved(left, right)
+        return out.T.reshape(-1).astype(job.wide)
+
+
+def _solved(left: Array, right: Array) -> Array:
+    try:
+        return np.linalg.solve(left, right)
+    except np.linalg.LinAlgError:
+        return np.linalg.lstsq(left, right)[0]
+
+
+def _statistics(job: Job, shape: tuple[int, ...]) -> list[Statistic] | None:
+    """One for each input in ``shape``, or none."""
+    found = [job.inputs.statistic(number) for number in range(job.count)]
+    if any(item is None or item.shape != shape for item in found):
+        return None
+    return [item for item in found if item is not None]

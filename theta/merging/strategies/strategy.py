@@ -1,0 +1,141 @@
+"""A decision for conflicts: a strategy by name, with its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from theta.dtypes import DTYPES
+from theta.errors import UsageError
+from theta.merging.states import Conflict
+from theta.merging.strategies import parameters, registry, values
+from theta.merging.strategies.values import Value
+
+SIDES: Final = ("ours", "theirs", "base")
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What settles a conflict: the name of a side, or of a method with parameters in order of name."""
+
+    name: str
+    parameters: tuple[tuple[str, Value], ...] = ()
+
+    def __str__(self) -> str:
+        given = ",".join(f"{key}={values.text(value)}" for key, value in self.parameters)
+        return f"{self.name}:{given}" if given else self.name
+
+    @property
+    def given(self) -> dict[str, Value]:
+        """The parameters by name."""
+        return dict(self.parameters)
+
+    def applies(self, conflict: Conflict) -> bool:
+        """Whether this can settle ``conflict``."""
+        return self.why_not(conflict) is None
+
+    def why_not(self, conflict: Conflict) -> str | None:
+        """Why this cannot settle ``conflict``, in half a sentence; none where it can."""
+        if self.name in SIDES:
+            return None
+        sides = conflict.changed
+        lines = [side for side in sides if side is not None]
+        if len(lines) < len(sides):
+            return "a side deleted it" if lines else "only taking a side settles it"
+        if len({(line.dtype, line.shape) for line in lines}) != 1:
+            return "its shape or dtype differs between the sides"
+        if not is_averaged(lines[0].dtype):
+            return f"{lines[0].dtype} is never computed with"
+        return self._why_not_method(conflict, len(lines))
+
+    def _why_not_method(self, conflict: Conflict, count: int) -> str | None:
+        method = registry.method(self.name)
+        if method.needs_base and conflict.usable_base is None:
+            return f"{self.name} needs a base, and there is none of this shape"
+        if count < method.min_inputs or (method.max_inputs is not None and count > method.max_inputs):
+            return f"{self.name} goes for {_numbers(method.min_inputs, method.max_inputs)} sides, not {count}"
+        if self.given.get("use_base") and conflict.usable_base is None:
+            return "use_base needs a base, and there is none of this shape"
+        return None
+
+    def resolve(self, name: str, position: float, count: int) -> dict[str, Any]:
+        """The parameters for tensor ``name`` of ``count`` inputs, at ``position`` (0 to 1) in the layers."""
+        method = registry.method(self.name)
+        given = self.given
+        found = {p.name: p.resolve(given.get(p.name), name, position, count) for p in method.parameters}
+        return dict(method.complete(found, count))
+
+
+Policy = Callable[[Conflict], Strategy | None]
+"""Decides a conflict, or leaves it one."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What there is to say of a strategy, for menus and help."""
+
+    name: str
+    summary: str
+    parameters: tuple[parameters.Parameter, ...]
+    min_inputs: int
+    max_inputs: int | None
+    needs_base: bool
+
+
+_SIDES_INFO: Final = {
+    "ours": "our version",
+    "theirs": "their version",
+    "base": "the version from before both",
+}
+
+
+def describe(name: str) -> Info:
+    """What there is to say of strategy ``name``; loads a plug-in."""
+    if name in _SIDES_INFO:
+        return Info(name, _SIDES_INFO[name], (), 1, None, False)
+    found = registry.method(name)
+    return Info(name, found.summary, found.parameters, found.min_inputs, found.max_inputs, found.needs_base)
+
+
+def is_averaged(dtype: str) -> bool:
+    """Whether a mean means anything: never for integers, booleans, packed or opaque data."""
+    return DTYPES[dtype].kind in ("float", "complex") and dtype != "f8_e8m0"
+
+
+def parse(text: str) -> Strategy:
+    """``ours``, ``average:alpha=0.3``, ``ties:density=0.5,weight=[0.6,0.4]``; raises :class:`UsageError`."""
+    name, _, options = text.strip().partition(":")
+    return make(name, values.read(options))
+
+
+def make(name: str, given: dict[str, Value]) -> Strategy:
+    """The strategy of this name with these parameters, checked; defaults are left out."""
+    name = name.replace("-", "_")
+    name = registry.ALIASES.get(name, name)
+    if name in SIDES:
+        if given:
+            raise UsageError(f"{name} has no parameters")
+        return Strategy(name)
+    if not registry.known(name):
+        raise UsageError(
+            f"unknown merge strategy {name!r}",
+            hint=f"{_nearest(name)}for instance ours, theirs, base, average, ties:density=0.5",
+        )
+    found = parameters.checked(name, registry.method(name).parameters, given)
+    if found.get("alpha") == 0.5 and name in ("average", "linear"):
+        del found["alpha"]  # the same as no weights
+    return Strategy(name, tuple(sorted(found.items())))
+
+
+def _nearest(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, registry.names(), 1)
+    return f"did you mean {close[0]}? " if close else ""
+
+
+def _numbers(low: int, high: int | None) -> str:
+    if high is None:
+        return f"{low} or more"
+    return str(low) if low == high else f"{low} to {high}"
