@@ -1,4 +1,4 @@
-"""``git rebase``, ``cherry-pick`` and ``revert``, and theta's commands of these names."""
+"""``git rebase``, ``cherry-pick`` and ``revert``; theta's commands of these names are in test_sequences."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from tests.support import Repo
 WRITES = {"GIT_EDITOR": "true"}
 
 
-@pytest.mark.parametrize("program", ["git", "theta"])
-def test_clean_rebase(tracked: Repo, tmp_path: Path, program: str) -> None:
+def test_clean_rebase(tracked: Repo, tmp_path: Path) -> None:
     diverged(tracked, "layer.1.weight", "layer.2.weight")
     commit(tracked, "head.weight", 4.0)
-    done = run_either(tracked, program, "rebase", "side")
-    assert done.returncode == 0, done.stderr
+    tracked.git("rebase", "side")
     changes = [("layer.1.weight", 1.0), ("layer.2.weight", 2.0), ("head.weight", 4.0)]
     assert_agreement(tracked, {MODEL: combined(tracked, tmp_path / "combined", *changes)})
     assert_history(tracked)
@@ -95,11 +93,9 @@ def test_rebase_with_autostash(tracked: Repo, tmp_path: Path) -> None:
     assert git_status(tracked) == [f" M {MODEL}"]
 
 
-@pytest.mark.parametrize("program", ["git", "theta"])
-def test_cherry_pick(tracked: Repo, tmp_path: Path, program: str) -> None:
+def test_cherry_pick(tracked: Repo, tmp_path: Path) -> None:
     diverged(tracked, "layer.1.weight", "layer.2.weight")
-    done = run_either(tracked, program, "cherry-pick", "side")
-    assert done.returncode == 0, done.stderr
+    tracked.git("cherry-pick", "side")
     want = combined(tracked, tmp_path / "combined", ("layer.1.weight", 1.0), ("layer.2.weight", 2.0))
     assert_agreement(tracked, {MODEL: want})
     assert_history(tracked)
@@ -124,12 +120,10 @@ def test_cherry_pick_without_commit(tracked: Repo) -> None:
     assert_agreement(tracked, {MODEL: main})
 
 
-@pytest.mark.parametrize("program", ["git", "theta"])
-def test_revert(tracked: Repo, program: str) -> None:
+def test_revert(tracked: Repo) -> None:
     old = digest(tracked)
     commit(tracked, "layer.1.weight")
-    done = run_either(tracked, program, "revert", "--no-edit", "HEAD")
-    assert done.returncode == 0, done.stderr
+    tracked.git("revert", "--no-edit", "HEAD")
     assert_agreement(tracked, {MODEL: old})
 
 

@@ -46,7 +46,9 @@ class Server:
         command = [sys.executable, "-m", "tests.support.serving", self._path, str(program)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"ready\n"
+        if self._process.stdout.readline() != b"ready\n":
+            self.stop()
+            raise RuntimeError("theta could not be loaded; its own words are above")
 
     def run(
         self, args: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: str, timeout: float

@@ -103,7 +103,7 @@ def _answer(connection: socket.socket, program: str) -> None:
 def _is_ours(env: Mapping[str, str]) -> bool:
     """Whether what libraries read of the environment when they were loaded is still so."""
     names = {name for name in env.keys() | os.environ.keys() if name.startswith(("XDG_", "PYTHON", "NUMBA_"))}
-    names |= {"HOME", "GIT_CONFIG_GLOBAL", "LANG", "LC_ALL"}
+    names |= {"HOME", "GIT_CONFIG_GLOBAL"}
     return all(env.get(name) == os.environ.get(name) for name in names)
 
 

@@ -29,12 +29,16 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "rm": "Remove checkpoints and files",
         "mv": "Rename a checkpoint or a file",
         "restore": "Bring back checkpoints and files",
+        "convert": "Write a checkpoint anew in another format, or in shards",
+        "export": "Write a committed checkpoint, or some of its tensors, to a file",
     },
     "look": {
         "status": "What changed, by file and by tensor",
         "diff": "Differences between versions, tensor by tensor",
         "log": "The history, without .theta/",
         "show": "A commit, a checkpoint or a tensor",
+        "cat": "The values of a tensor of any version",
+        "scan": "What the pickles of files would call when they are loaded",
         "fsck": "Check repository and checkpoints; --mend brings .theta/ into agreement",
         "help": "Help on a command or a topic",
     },
@@ -46,6 +50,11 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "checkout": "Change to another branch, or bring back files",
         "reset": "Set the branch, the index or the files to a version",
         "merge": "Join histories, tensor by tensor",
+        "resolve": "Settle checkpoints in conflict, whoever left them",
+        "cherry-pick": "Apply the changes of commits here",
+        "revert": "Undo the changes of commits",
+        "rebase": "Apply commits again on top of another branch",
+        "extract-lora": "Write what a fine-tune changed as a LoRA adapter",
     },
     "share": {
         "fetch": "Bring new commits here",
@@ -184,8 +193,9 @@ def _help(args: list[str]) -> int:
     for group, commands in COMMANDS.items():
         console.out(group)
         for name, summary in commands.items():
-            console.out(f"   {name:<12}{summary}")
+            console.out(f"   {name:<13}{summary}")
         console.out("")
     console.out("Any other command is handed to git. 'theta help COMMAND' tells more;")
-    console.out("'theta help format' and 'theta help design' are the manuals of the storage.")
+    console.out("'theta help format' and 'theta help design' are the manuals of the storage,")
+    console.out("'theta help formats' lists the kinds of files that theta reads as tensors.")
     return 0

@@ -25,7 +25,7 @@ def clone(context: typer.Context) -> int:
     Filter, hooks and sparse patterns are set up before the first checkout.
     """
     from theta.git.run import DEFER, Git
-    from theta.porcelain import install, settle
+    from theta.porcelain import install, scanning, settle
     from theta.porcelain.session import Session
 
     args = plain(context.args)
@@ -44,6 +44,8 @@ def clone(context: typer.Context) -> int:
             with console.progress("writing checkpoints") as progress:
                 for line in settle.settle(session, progress):
                     console.warn(line)
+            for line in scanning.warnings(session.repo.worktree, session.staged()):
+                console.warn(line)
     return code
 
 

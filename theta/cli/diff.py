@@ -94,6 +94,7 @@ def _as_json(session: Session, item: Compared, glob: str | None, stats: bool) ->
         rows.append(row)
     return {
         "path": item.path,
+        "files": list(item.paths),
         "container": item.changes.container,
         "unchanged": item.changes.unchanged,
         "tensors": rows,

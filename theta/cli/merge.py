@@ -2,147 +2,217 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from theta.cli import console
+from theta.cli import console, deciding, mergeargs
 from theta.cli.args import PASS, plain
 from theta.cli.common import drive, open_session
+from theta.cli.resolve import recorded, settle, told
 from theta.errors import ExitCode, ThetaError, UsageError
 
 if TYPE_CHECKING:
-    from theta.merging.strategies import Policy, Strategy
-    from theta.porcelain.merging import Merged
+    from theta.cli.deciding import Decision
+    from theta.cli.mergeargs import MergeArgs
+    from theta.git.run import Result
     from theta.porcelain.session import Session
 
 app = typer.Typer(add_completion=False)
 
 _NOISE = ("Automatic merge", "Auto-merging", "Squash commit -- not updating HEAD", "Merge made by")
 
+Scope = Annotated[
+    str | None,
+    typer.Option("--scope", help="conflicts (as git), or all: what one side changed is merged too"),
+]
+
 
 @app.command(context_settings=PASS)
 def merge(
     context: typer.Context,
-    strategy: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-X", "--strategy-option", help="for conflicts: ours, theirs, base, average[:alpha=0.5]"
-        ),
-    ] = None,
+    strategy: deciding.Strategies = None,
+    rule: deciding.Rules = None,
+    recipe: deciding.RecipePath = None,
+    scope: Scope = None,
+    seed: deciding.Seed = None,
+    allow_nan: deciding.AllowNan = False,
+    statistics: deciding.Statistics = None,
+    dry_run: bool = typer.Option(False, "--dry-run", help="tell what each tensor would do; change nothing"),
+    as_json: bool = typer.Option(False, "--json", help="of --dry-run: as JSON"),
+    replay: str | None = typer.Option(
+        None, "--replay", metavar="COMMIT", help="do a merge again and compare"
+    ),
     go_on: bool = typer.Option(False, "--continue", help="settle what is left and conclude the merge"),
     abort: bool = typer.Option(False, "--abort", help="give the merge up; everything is as it was before"),
     no_commit: bool = typer.Option(False, "--no-commit", help="stop before the commit"),
-    no_prompt: bool = typer.Option(False, "--no-prompt", help="leave conflicts, even on a terminal"),
+    no_prompt: deciding.NoPrompt = False,
 ) -> int:
     """Join histories: files as git merges them, checkpoints tensor by tensor.
 
-    A tensor that one side changed is taken. One that both changed is settled by -X, or asked for
-    on a terminal, or left as a conflict (exit code 1) that 'theta merge --continue' settles.
-    alpha is the weight of our side. git merge's other options apply.
+    A tensor that one side changed is taken. One that both changed is settled by -X or --rule, or
+    asked for on a terminal, or left as a conflict (exit code 1) that 'theta resolve' settles. Several
+    branches are joined at once. How tensors were settled stands in the commit as a Theta-Merge
+    trailer. git merge's other options apply; 'theta help merging-workflows' tells more.
     """
     session = open_session()
-    args = plain(context.args)
-    if abort and go_on:
-        raise UsageError("--continue and --abort do not go together")
-    if abort:
-        return drive(session, "merge", "--abort", *args, refresh=False)
-    options = strategy or []
-    chosen = _chosen(options)
-    with session.exclusive():
-        if go_on:
-            return _go_on(session, _policy(session, chosen, no_prompt), no_commit)
-        return _start(session, args, options, _policy(session, chosen, no_prompt), no_commit)
+    args = mergeargs.read(plain(context.args))
+    options = deciding.Options(
+        strategy or [], rule or [], recipe, scope, seed, allow_nan, statistics or [], no_prompt, dry_run
+    )
+    if sum((go_on, abort, dry_run, replay is not None)) > 1:
+        raise UsageError("only one of --continue, --abort, --dry-run and --replay")
+    if replay is not None:
+        from theta.cli.rehearse import redo
+
+        return redo(session, replay)
+    if abort or args.has("--quit"):
+        from theta.porcelain import answering
+
+        answering.forget(session)
+        return drive(session, "merge", *(["--abort"] if abort else []), *args.args, refresh=False)
+    if go_on:
+        with session.exclusive():
+            return _go_on(session, deciding.decide(session, options), no_commit)
+    return _start(session, args, options, no_commit, as_json)
 
 
-def _chosen(options: list[str]) -> Strategy | None:
-    from theta.merging.strategies import parse
-
-    ours = [option for option in options if not _is_gits(option)]
-    if len(ours) > 1:
-        raise UsageError("one strategy for tensors is enough", hint="theta merge -X average")
-    return parse(ours[0]) if ours else None
-
-
-def _is_gits(option: str) -> bool:
-    """Options of git's own merge strategy that say nothing about tensors."""
-    names = ("ignore", "renormalize", "no-renormalize", "find-renames", "no-renames", "subtree", "patience")
-    return option.startswith((*names, "diff-algorithm", "rename-threshold", "histogram"))
-
-
-def _policy(session: Session, chosen: Strategy | None, no_prompt: bool) -> Policy:
-    if chosen is not None:
-        return lambda conflict: chosen if chosen.applies(conflict) else None
-    if no_prompt or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return lambda conflict: None
-    from theta.cli.prompting import Prompt
-
-    return Prompt(session).decide
-
-
-def _start(session: Session, args: list[str], options: list[str], policy: Policy, no_commit: bool) -> int:
-    from theta.porcelain import committing, guarding, settle
-
-    settle.refresh(session)
-    before = session.repo.head()
-    theirs = _theirs(session, args)
-    guarding.refuse_untracked(session, theirs, "merge")
-    gits = [f"-X{option}" for option in options if _is_gits(option) or option in ("ours", "theirs")]
-    quiet = [arg for arg in args if arg != "--edit"]
-    done = session.repo.git().in_directory(Path.cwd()).run("merge", "--no-commit", *gits, *quiet, check=False)
-    merging = (session.repo.gitdir / "MERGE_HEAD").exists()
-    if not merging and "--squash" not in args:
-        _echo(done.stdout, done.stderr, set())
-        committing.finish(session, before)
-        return done.code
-    code = _settle(session, theirs, policy, (done.stdout, done.stderr))
-    if code == 0 and merging and not no_commit and "--no-commit" not in args:
-        return _conclude(session)
-    return code
-
-
-def _theirs(session: Session, args: list[str]) -> str:
-    names = [arg for arg in args if not arg.startswith("-")]
-    takes_value = {"-m", "-F", "-s", "--strategy", "--into-name", "--cleanup", "--file"}
-    names = [
-        name
-        for name in names
-        if args[max(0, args.index(name) - 1)] not in takes_value or args.index(name) == 0
-    ]
-    if not names:
-        upstream = (
-            session.repo.git().run("rev-parse", "-q", "--verify", "@{upstream}", check=False).text.strip()
-        )
-        if upstream:
-            return upstream
-        raise UsageError("nothing to merge: no revision and no upstream branch", hint="theta merge BRANCH")
-    return session.repo.resolve(f"{names[-1]}^{{commit}}")
-
-
-def _settle(
-    session: Session, theirs: str, policy: Policy, said: tuple[bytes, bytes], *, go_on: bool = False
+def _start(
+    session: Session, args: MergeArgs, options: deciding.Options, no_commit: bool, as_json: bool
 ) -> int:
-    from theta.porcelain import merging
+    file = deciding.read_recipe(options.recipe)
+    names = args.names or _named(session, file.models if file else ())
+    heads = mergeargs.commits(session, names)
+    ours = session.repo.head()
+    order = _order(session, file.models, [ours or "", *heads]) if file and file.models else None
+    decision = deciding.decide(session, options, file, order)
+    base = mergeargs.commits(session, [file.base])[0] if file and file.base else None
+    decision.base = base or ""
+    if args.foreign:
+        return drive(
+            session, "merge", *decision.gits, *(["--no-commit"] if no_commit else []), *args.args, *names
+        )
+    todo = _Merge(session, args, decision, names, heads, base, no_commit)
+    if options.dry_run:
+        from theta.cli.rehearse import rehearse
+
+        return rehearse(session, heads, decision, base, as_json=as_json)
+    with session.exclusive():
+        return todo.run()
+
+
+def _named(session: Session, models: tuple[str, ...]) -> list[str]:
+    """The revisions of a recipe that are not what is checked out."""
+    head = session.repo.head()
+    return [name for name in models if mergeargs.commits(session, [name]) != [head]]
+
+
+def _order(session: Session, models: tuple[str, ...], sides: list[str]) -> list[int]:
+    """For each side its number among the models of a recipe."""
+    known = mergeargs.commits(session, models)
+    return [known.index(side) for side in sides if side in known]
+
+
+@dataclass
+class _Merge:
+    """One ``theta merge`` with revisions, under the lock."""
+
+    session: Session
+    args: MergeArgs
+    decision: Decision
+    names: list[str]
+    heads: list[str]
+    base: str | None
+    no_commit: bool
+
+    def run(self) -> int:
+        """Merge; answers the exit code."""
+        from theta.porcelain import guarding, octopus, settle
+
+        settle.refresh(self.session)
+        if len(self.heads) > 1:
+            kept = octopus.independent(self.session, [self.session.repo.resolve("HEAD"), *self.heads])
+            found = [(name, head) for name, head in zip(self.names, self.heads, strict=True) if head in kept]
+            self.names, self.heads = [name for name, _ in found], [head for _, head in found]
+        if not self.heads:
+            console.note("Already up to date.")
+            return 0
+        for head in self.heads:
+            guarding.refuse_untracked(self.session, head, "merge")
+        several = len(self.heads) > 1 and not self.args.has("--ff-only")
+        return self._many() if several else self._one()
+
+    def _one(self) -> int:
+        from theta.porcelain import committing, merging, resolving
+
+        before = self.session.repo.head()
+        done = self._git()
+        fresh = _again(self.session)
+        merging_now = done.code in (0, 1) and (fresh.repo.gitdir / "MERGE_HEAD").exists()
+        squashed = self.args.has("--squash") and (done.code == 0 or bool(resolving.unmerged(fresh)))
+        if not merging_now and not squashed:
+            _echo(done.stdout, done.stderr, set())
+            committing.finish(self.session, before)
+            return done.code
+        with console.progress("merging") as progress:
+            how = replace(self.decision.how, progress=progress)
+            merged = deciding.asking(
+                lambda: merging.after_git_merge(fresh, self.heads[0], how, base=self.base)
+            )
+        _echo(done.stdout, done.stderr, merged.seen)
+        code = told(fresh, self.decision, merged, quiet=True)
+        return self._end(code, merging_now)
+
+    def _git(self) -> Result:
+        """Let git merge files, and make no commit."""
+        side = self.decision.side
+        gits = [*self.decision.gits, *([f"-X{side}"] if side else [])]
+        args = [arg for arg in self.args.args if arg not in ("-e", "--edit")]
+        git = self.session.repo.git().in_directory(Path.cwd())
+        return git.run("merge", "--no-commit", *gits, *args, *self.names, check=False)
+
+    def _many(self) -> int:
+        from theta.cli import conflicts
+        from theta.porcelain import octopus, resolving
+
+        ours = self.session.repo.resolve("HEAD")
+        if octopus.merge_base(self.session, [ours, *self.heads]) is None:
+            self._refuse_unrelated()
+        with console.progress("merging") as progress:
+            how = replace(self.decision.how, progress=progress)
+            joined = deciding.asking(lambda: octopus.join(self.session, [ours, *self.heads], how, self.base))
+        if not joined.clean:
+            conflicts.refused(joined)
+            return int(ExitCode.DIFFERENCES)
+        text = self.args.message() or octopus.message(self.session, self.names, self.heads)
+        octopus.apply(self.session, joined, self.heads, text, squash=self.args.has("--squash"))
+        fresh = _again(self.session)
+        with console.progress("writing checkpoints") as progress:
+            resolving.fill(fresh, progress)
+        conflicts.report(joined.merged)
+        recorded(fresh, self.decision, joined.merged)
+        return self._end(0, not self.args.has("--squash"))
+
+    def _refuse_unrelated(self) -> None:
+        if not self.args.has("--allow-unrelated-histories"):
+            raise ThetaError(
+                "refusing to merge unrelated histories",
+                hint="--allow-unrelated-histories does it all the same",
+            )
+
+    def _end(self, code: int, merging_now: bool) -> int:
+        if code == 0 and merging_now and not self.no_commit and not self.args.has("--no-commit"):
+            return _conclude(self.session, self.args.to_commit)
+        return code
+
+
+def _again(session: Session) -> Session:
+    """A new view: git moved HEAD and the index under the old one."""
     from theta.porcelain.session import Session
 
-    fresh = Session.here(session.repo.worktree)
-    with console.progress("merging") as progress:
-        merged = merging.after_git_merge(fresh, theirs, policy, progress, go_on=go_on)
-    _echo(*said, set(merged.resolved) | set(merged.conflicts))
-    _report(merged)
-    left = merging.unresolved(fresh)
-    if not left:
-        return 0
-    _conflicts(fresh, merged)
-    for path in left:
-        console.out(f"CONFLICT: {path}")
-    console.err(
-        "hint: settle tensors with 'theta merge --continue -X ours|theirs|base|average', files with an editor"
-    )
-    console.err("hint: and 'theta add'; 'theta merge --abort' gives the merge up")
-    return int(ExitCode.DIFFERENCES)
+    return Session.here(session.repo.worktree)
 
 
 def _echo(stdout: bytes, stderr: bytes, checkpoints: set[str]) -> None:
@@ -156,61 +226,28 @@ def _echo(stdout: bytes, stderr: bytes, checkpoints: set[str]) -> None:
             console.err(line)
 
 
-def _report(merged: Merged) -> None:
-    for path, manifest in merged.resolved.items():
-        decided = merged.decided.get(path, {})
-        how = ", ".join(sorted(set(decided.values())))
-        tail = f", {len(decided)} of them by {how}" if decided else ""
-        console.note(f"{path}: merged {len(manifest.lines)} tensors{tail}")
+def _go_on(session: Session, decision: Decision, no_commit: bool) -> int:
+    from theta.porcelain import operations
 
-
-def _conflicts(session: Session, merged: Merged) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    for path, conflicts in merged.conflicts.items():
-        table = Table(
-            title=f"{path}: {len(conflicts)} in conflict", box=None, title_justify="left", pad_edge=False
-        )
-        for name in ("tensor", "what both sides did", "shape", "dtype"):
-            table.add_column(name)
-        for conflict in conflicts[:40]:
-            side = conflict.ours or conflict.theirs
-            kind = conflict.kind.value if side else "header or metadata changed"
-            shape = console.shape_text(side.shape) if side else ""
-            table.add_row(escape(conflict.name), kind, shape, side.dtype if side else "")
-        console.show(table)
-        if len(conflicts) > 40:
-            console.out(f"... and {len(conflicts) - 40} more")
-
-
-def _go_on(session: Session, policy: Policy, no_commit: bool) -> int:
-    merge_head = session.repo.gitdir / "MERGE_HEAD"
-    heads = [
-        name
-        for name in ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD")
-        if (session.repo.gitdir / name).exists()
-    ]
-    if not heads:
+    now = operations.current(session.repo)
+    if not now.name:
         raise ThetaError("there is no merge in progress (MERGE_HEAD missing)")
-    theirs = (session.repo.gitdir / heads[0]).read_text().split()[0]
-    code = _settle(session, theirs, policy, (b"", b""), go_on=True)
-    if code or no_commit:
+    code = settle(session, decision, quiet=now.name == "merge")
+    if code or no_commit or now.name != "merge":
         return code
-    if not merge_head.exists():
-        console.note("settled; continue with git")
-        return 0
-    return _conclude(session)
+    return _conclude(session, ["--no-edit"])
 
 
-def _conclude(session: Session) -> int:
+def _conclude(session: Session, options: list[str]) -> int:
     from theta.cli.commit import report_summary
-    from theta.porcelain import committing
+    from theta.porcelain import answering, committing, recipes
 
     before = session.repo.head()
     committing.check_identity(session)
-    code = session.repo.git().show("commit", "--no-edit", "--quiet")
+    recipes.conclude(session)
+    code = session.repo.git().show("commit", "--quiet", *options)
     summary = committing.finish(session, before)
     if code == 0 and summary is not None:
+        answering.forget(session)
         report_summary(summary, as_json=False)
     return code

@@ -1,101 +1,260 @@
-"""Asking for a decision, one tensor at a time or for all that follow."""
+"""Asking for a decision, tensor by tensor: quick to type, and every answer can be taken back."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from theta.cli import console
-from theta.errors import ThetaError, UsageError
+from theta.errors import UsageError
 from theta.merging.states import Conflict
-from theta.merging.strategies import Strategy, parse
+from theta.merging.strategies import Strategy, describe, names, parse
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
+    from theta.merging.recipes import Recipe
+    from theta.merging.strategies.parameters import Parameter
     from theta.porcelain.session import Session
-    from theta.store.manifest import Line
 
-MENU: Final = {
-    "avg": ("average", "average ours and theirs; avg 0.3 gives ours a weight of 0.3"),
-    "tu": ("ours", "take ours"),
-    "tt": ("theirs", "take theirs"),
-    "to": ("base", "take the original, from before both"),
-}
+MENU: Final = {"avg": "average", "tu": "ours", "tt": "theirs", "to": "base"}
+"""The keys of the menu; any strategy goes by its name too."""
+
+_HELP: Final = """\
+  avg              average of both sides; avg 0.3 gives ours a weight of 0.3
+  tu tt to         take us, take theirs, take the original from before both
+  NAME             any strategy; its parameters are asked for, Enter takes the default
+  NAME:            any strategy with its defaults
+  NAME:k=v,k=v     the same with parameters
+  ... !            the answer holds for all that follow
+  ... @GLOB        the answer holds for all that follow with a name like this
+  u                undo the last answer       c  show the tensor again
+  q                stop here; what is answered is kept, the rest stays in conflict"""
+
+
+class UndoneError(Exception):
+    """The last answer was taken back: the merge must ask again from the start."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: the question it was given to, and what else it holds for."""
+
+    conflict: Conflict
+    strategy: Strategy
+    glob: str | None = None
+
+    def holds_for(self, conflict: Conflict) -> bool:
+        """Whether it settles ``conflict`` too."""
+        if self.conflict == conflict:
+            return True
+        return (
+            self.glob is not None
+            and fnmatchcase(conflict.name, self.glob)
+            and self.strategy.applies(conflict)
+        )
 
 
 class Prompt:
-    """Settles conflicts by asking; an answer with ``!`` holds for all that follow."""
+    """Settles conflicts by asking.
 
-    def __init__(self, session: Session) -> None:
+    Args:
+        session: the repository.
+        screen: where to draw; the terminal.
+        read: asks for a line; the keyboard, with completion and history.
+    """
+
+    def __init__(
+        self, session: Session, screen: Console | None = None, read: Callable[[str], str] | None = None
+    ) -> None:
+        from theta.cli import console
+        from theta.porcelain import answering
+
         self._session = session
-        self._for_all: Strategy | None = None
+        self._screen = screen or console.rich_console()
+        self._read = read or _line
+        self._stopped = False
+        self.answers: list[Answer] = []
+        self._kept = answering.kept(session)
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether anything was answered."""
+        return bool(self.answers)
+
+    def recipe(self, like: Recipe) -> Recipe:
+        """The answers as a recipe, with the scope and seed of ``like``: exact names first."""
+        from dataclasses import replace
+        from glob import escape
+
+        from theta.merging.recipes import Rule
+
+        exact = [Rule(escape(answer.conflict.name), answer.strategy) for answer in self.answers]
+        wide = [Rule(answer.glob, answer.strategy) for answer in self.answers if answer.glob]
+        return replace(like, default=None, rules=tuple(dict.fromkeys([*exact, *wide])))
 
     def decide(self, conflict: Conflict) -> Strategy | None:
-        """The user's decision; raises :class:`ThetaError` when the user quits."""
-        if self._for_all is not None and self._for_all.applies(conflict):
-            return self._for_all
-        self._show(conflict)
-        while True:
-            strategy = self._ask()
-            if strategy is not None and strategy.applies(conflict):
-                return strategy
-            console.out(f"that does not go for a tensor that is {_kind(conflict)}")
-
-    def _ask(self) -> Strategy | None:
-        try:
-            answer = input("theta> ").strip()
-        except EOFError:
-            answer = "q"
-        if answer in ("q", "quit"):
-            raise ThetaError(
-                "the merge is stopped; nothing is lost",
-                hint="'theta merge --continue' asks again, 'theta merge --abort' gives it up",
-            )
-        try:
-            strategy = read_answer(answer)
-        except UsageError as error:
-            console.out(str(error))
+        """The user's decision, or none once the user has stopped; raises :class:`UndoneError`."""
+        if self._stopped:
             return None
-        if answer.endswith("!"):
-            self._for_all = strategy
+        for answer in (*(a for a in self.answers if a.conflict == conflict), *self.answers):
+            if answer.holds_for(conflict):
+                return answer.strategy
+        if (before := self._from_before(conflict)) is not None:
+            return before
+        self._show(conflict)
+        return self._answered(conflict)
+
+    def _from_before(self, conflict: Conflict) -> Strategy | None:
+        """What was answered before the user stopped a while ago."""
+        from theta.porcelain import answering
+
+        text, glob = self._kept.pop(answering.key(conflict), (None, None))
+        if text is None:
+            return None
+        self._screen.print(f"{conflict.name}: {text}, as answered before (u takes it back)", markup=False)
+        self.answers.append(Answer(conflict, parse(text), glob or None))
+        return self.answers[-1].strategy
+
+    def _answered(self, conflict: Conflict) -> Strategy | None:
+        while True:
+            try:
+                words = self._read("theta> ").split()
+                found = self._obey(words, conflict)
+            except UsageError as error:
+                self._say(str(error), error.hint)
+                continue
+            except (EOFError, KeyboardInterrupt):
+                self._screen.print()
+                self._stop()
+                return None
+            if found is not None or self._stopped:
+                return found
+
+    def _obey(self, words: list[str], conflict: Conflict) -> Strategy | None:
+        """Do what ``words`` say; the answer is a strategy, or none to ask on."""
+        match words:
+            case ["q" | "quit"]:
+                self._stop()
+            case ["u" | "undo"]:
+                self._undo()
+            case ["c"]:
+                self._show(conflict)
+            case ["?" | "h" | "help"]:
+                self._help(conflict)
+            case []:
+                raise UsageError("answer avg, tu, tt, to, a strategy or q; ? tells more")
+            case _:
+                return self._take(words, conflict)
+        return None
+
+    def _take(self, words: list[str], conflict: Conflict) -> Strategy:
+        words, glob = _spread(words)
+        strategy = self._strategy(words)
+        reason = strategy.why_not(conflict)
+        if reason is not None:
+            raise UsageError(f"{strategy.name} does not go here: {reason}")
+        self.answers.append(Answer(conflict, strategy, glob))
         return strategy
 
+    def _strategy(self, words: list[str]) -> Strategy:
+        name, *rest = words
+        if ":" in name:
+            return parse(" ".join(words).removesuffix(":"))
+        if rest or name in MENU:
+            return read_answer(words)
+        given = [(p.name, self._value(p)) for p in describe(parse_name(name)).parameters]
+        return parse(
+            f"{name}:{','.join(f'{key}={value}' for key, value in given if value)}".removesuffix(":")
+        )
+
+    def _value(self, parameter: Parameter) -> str:
+        default = "" if parameter.default is None else f" [{parameter.default}]"
+        text = self._read(f"  {parameter.name}{default} ({parameter.doc}): ").strip()
+        return f"[{text}]" if "," in text and not text.startswith("[") else text
+
+    def _undo(self) -> None:
+        if not self.answers:
+            raise UsageError("there is nothing to undo")
+        self.answers.pop()
+        raise UndoneError
+
+    def _stop(self) -> None:
+        from theta.porcelain import answering
+
+        self._stopped = True
+        found = {answering.key(a.conflict): (str(a.strategy), a.glob or "") for a in self.answers}
+        answering.keep(self._session, found)
+
+    # -- the screen ----------------------------------------------------------------------
+
+    def _say(self, *lines: str) -> None:
+        for line in filter(None, lines):
+            self._screen.print(line, markup=False, style="yellow")
+
     def _show(self, conflict: Conflict) -> None:
-        from rich.console import Group
-        from rich.markup import escape
-        from rich.panel import Panel
+        from theta.cli import panels
 
-        menu = "  ".join(f"[bold]{key}[/] {strategy}" for key, (strategy, _) in MENU.items())
-        hint = f"{menu}  [bold]q[/] quit   [dim]add ! for all that follow, avg 0.3 to weigh ours[/]"
-        body = Group(_sides(conflict), hint)
-        console.show(Panel(body, title=escape(conflict.name), subtitle=_kind(conflict), title_align="left"))
+        place = f"{len(self.answers) + 1} of {self._total}" if self._total else ""
+        self._screen.print(panels.panel(self._session.objects, conflict, place))
+
+    @cached_property
+    def _total(self) -> int:
+        """How many conflicts the index holds, about: several branches are joined outside of it."""
+        from theta.porcelain import resolving
+        from theta.porcelain.session import Session
+
+        return sum(map(len, resolving.conflicts(Session.here(self._session.repo.worktree)).values()))
+
+    def _help(self, conflict: Conflict) -> None:
+        from theta.cli import panels
+
+        self._screen.print(_HELP, markup=False)
+        self._screen.print(panels.strategies(conflict))
 
 
-def read_answer(answer: str) -> Strategy:
-    """The strategy that an answer names: a key of the menu, or a strategy as for ``-X``."""
-    words = answer.removesuffix("!").split()
+def _spread(words: list[str]) -> tuple[list[str], str | None]:
+    """The answer without ``!`` or ``@GLOB``, and the glob that it holds for."""
+    last = words[-1]
+    if last.endswith("!"):
+        kept = [*words[:-1], *filter(None, [last[:-1]])]
+        return _some(kept), "*"
+    if last.startswith("@"):
+        return _some(words[:-1]), last[1:] or "*"
+    if len(words) > 1 and words[-2] == "@":
+        return _some(words[:-2]), last
+    return words, None
+
+
+def _some(words: list[str]) -> list[str]:
     if not words:
-        raise UsageError("answer avg, tu, tt, to or q")
-    name = MENU[words[0]][0] if words[0] in MENU else words[0]
-    return parse(f"{name}:alpha={words[1]}" if len(words) > 1 else name)
+        raise UsageError("which strategy?")
+    return words
 
 
-def _kind(conflict: Conflict) -> str:
-    return conflict.kind.value if conflict.ours or conflict.theirs else "changed in header or metadata"
+def read_answer(words: list[str]) -> Strategy:
+    """The strategy of ``avg``, ``avg 0.3``, ``ties density=0.2``; raises :class:`UsageError`."""
+    name, *rest = words
+    if rest and "=" not in rest[0]:
+        rest[0] = f"{'alpha' if parse_name(name) == 'average' else 't'}={rest[0]}"
+    return parse(":".join(filter(None, [parse_name(name), ",".join(rest)])))
 
 
-def _sides(conflict: Conflict) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("", "shape", "dtype", "value"):
-        table.add_column(name)
-    for label, line in (("original", conflict.base), ("ours", conflict.ours), ("theirs", conflict.theirs)):
-        table.add_row(label, *_cells(line))
-    return table
+def parse_name(name: str) -> str:
+    """The strategy that a key of the menu, or a name, means."""
+    return MENU.get(name) or parse(name).name
 
 
-def _cells(line: Line | None) -> tuple[str, str, str]:
-    if line is None:
-        return ("", "", "absent")
-    return (console.shape_text(line.shape), line.dtype, line.digest[:12])
+def _line(question: str) -> str:
+    """A line from the terminal, with completion and history where readline is there."""
+    try:
+        import readline
+    except ImportError:
+        return input(question)
+    known = sorted({*MENU, *names(), "q", "u", "c", "?"})
+    readline.set_completer_delims(" ")
+    readline.set_completer(lambda text, at: ([word for word in known if word.startswith(text)] + [None])[at])
+    readline.parse_and_bind("tab: complete")
+    return input(question)

@@ -66,9 +66,41 @@ def _as_json(report: Report) -> dict[str, object]:
         }
         for kind, found in (("staged", report.staged), ("unstaged", report.unstaged))
     }
-    return {"branch": report.branch, "rows": rows, "operation": report.operation, **tensors}
+    conflicts = {path: [item.name for item in found] for path, found in report.conflicts.items()}
+    return {
+        "branch": report.branch,
+        "rows": rows,
+        "operation": report.operation,
+        "conflicts": conflicts,
+        **tensors,
+    }
 
 
+def _unmerged(row: Row, report: Report) -> list[str]:
+    """What both sides did to a path, and to which tensors of a checkpoint."""
+    from theta.cli.conflicts import kind
+
+    words = _UNMERGED.get(row.index + row.worktree, "both modified")
+    found = report.conflicts.get(row.path)
+    if found is None:
+        return [f"{words + ':':<17}{row.path}"]
+    if not found:
+        return [f"{words + ':':<17}{row.path}  (no tensor in conflict)"]
+    more = [f"  ... and {len(found) - _TENSORS} more"] if len(found) > _TENSORS else []
+    rows = [f"  {conflict.name}: {kind(conflict)}" for conflict in found[:_TENSORS]]
+    return [f"{words + ':':<17}{row.path}  ({len(found)} in conflict)", *rows, *more]
+
+
+_TENSORS = 20
+_UNMERGED = {
+    "DD": "both deleted",
+    "AU": "added by us",
+    "UD": "deleted by them",
+    "UA": "added by them",
+    "DU": "deleted by us",
+    "AA": "both added",
+    "UU": "both modified",
+}
 _STAGED = {"M": "modified", "A": "new file", "D": "deleted", "R": "renamed", "C": "copied", "T": "typechange"}
 
 
@@ -86,8 +118,8 @@ def _long(report: Report) -> None:
     )
     _section(
         "Unmerged paths",
-        "theta merge --continue settles checkpoints",
-        [f"both sides:   {row.path}" for row in unmerged],
+        "theta resolve settles checkpoints; 'theta add <file>...' marks a file as settled",
+        [line for row in unmerged for line in _unmerged(row, report)],
     )
     _section(
         "Changes not staged for commit",

@@ -11,7 +11,7 @@ from theta.errors import NotFoundError
 def show_topic(topic: str) -> int:
     """Print ``theta/docs/TOPIC.md``."""
     place = resources.files("theta") / "docs" / f"{topic}.md"
-    if not topic.isidentifier() or not place.is_file():
+    if not topic.replace("-", "_").isidentifier() or not place.is_file():
         raise NotFoundError(f"there is no command or topic '{topic}'", hint="theta --help lists the commands")
     console.out(place.read_text(encoding="utf-8").rstrip())
     return 0

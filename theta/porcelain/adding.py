@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from theta.errors import NotFoundError, UsageError
 from theta.git.attributes import filter_of
 from theta.git.index import read_entries
 from theta.git.repository import STORES
 from theta.git.run import Git
-from theta.porcelain import staging
+from theta.porcelain import scanning, staging
 from theta.porcelain.session import Session
 from theta.porcelain.staging import Added
 from theta.porcelain.trees import is_manifest
@@ -62,7 +62,7 @@ def _refuse_other_filters(session: Session, filters: dict[str, str]) -> None:
 
 def add(session: Session, selection: Selection, progress: Progress | None = None) -> list[Added]:
     """Stage the selected checkpoints; those that are gone are staged as deleted."""
-    added = staging.add_files(session, selection.present, progress)
+    added = [_warned(session, item) for item in staging.add_files(session, selection.present, progress)]
     if selection.gone:
         with session.index_edit() as edit:
             for path in selection.gone:
@@ -70,6 +70,13 @@ def add(session: Session, selection: Selection, progress: Progress | None = None
                 edit.drop_conflict(path)
         staging.sync(session)
     return added
+
+
+def _warned(session: Session, item: Added) -> Added:
+    """``item`` with a warning where loading the file would run what a stranger may have written."""
+    if not item.stored:
+        return item
+    return replace(item, warning="".join(scanning.warnings(session.repo.worktree, [item.path])))
 
 
 def check_pathspecs(session: Session, git: Git, pathspecs: list[str]) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 import pygit2
 
 from theta.errors import IdentityError
-from theta.porcelain import adding, settle, staging
+from theta.porcelain import adding, settle, sharding, staging
 from theta.porcelain.session import Session
 from theta.porcelain.staging import Added
 from theta.porcelain.trees import checkpoints
-from theta.store import changes
 from theta.store.changes import Changes
 from theta.store.snapshot import Progress
 
@@ -149,15 +148,13 @@ def summarize(session: Session, oid: str) -> Summary:
     names = session.repo.git().lines(*command, "--", ".", ":(exclude,top).theta")
     branch = "detached HEAD" if session.repo.raw.head_is_detached else session.repo.raw.head.shorthand
     subject = commit.message.strip().splitlines()[0] if commit.message.strip() else ""
-    return Summary(oid, branch, subject, not commit.parent_ids, found, len(set(names) - set(found)))
+    return Summary(
+        oid, branch, subject, not commit.parent_ids, found, len(set(names) - set(sharding.paths_of(found)))
+    )
 
 
 def between(session: Session, old: pygit2.Tree | None, new: pygit2.Tree) -> dict[str, Changes]:
-    """Path -> what changed, for each checkpoint that differs between two trees."""
+    """Path -> what changed, for each checkpoint (or sharded model) that differs between two trees."""
     before = checkpoints(session.repo, old) if old is not None else {}
     after = checkpoints(session.repo, new)
-    paths = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
-    return {
-        path: changes.compare(session.version(before.get(path)), session.version(after.get(path)))
-        for path in paths
-    }
+    return sharding.changed(session, before, after)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from theta.errors import NotFoundError, UsageError
-from theta.porcelain import worktree
+from theta.porcelain import sharding, worktree
 from theta.porcelain.session import Session
-from theta.porcelain.status import compare_with_file
+from theta.porcelain.sharding import Group
+from theta.porcelain.status import compare_with_file, version_of_file
 from theta.porcelain.worktree import State
 from theta.store import changes
-from theta.store.changes import Change, Changes
+from theta.store.changes import Change, Changes, Version
 from theta.store.manifest import Line
 from theta.store.restore import Restorer
 from theta.store.snapshot import Progress
@@ -25,13 +26,22 @@ WORKTREE = None
 
 @dataclass
 class Compared:
-    """One checkpoint in two versions; a side is a manifest id, or none for the worktree's file."""
+    """One checkpoint, or one sharded model, in two versions.
+
+    ``old`` and ``new`` are the manifests of its files; ``places`` are tensors in files of the worktree:
+    name -> (path, offset).
+    """
 
     path: str
     changes: Changes
-    old: str | None
-    new: str | None
-    offsets: dict[str, int] = field(default_factory=dict)
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+    places: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files of both versions."""
+        return tuple(sharding.paths_of({self.path: self.changes}))
 
 
 @dataclass(frozen=True)
@@ -86,42 +96,68 @@ def compare(
     old = entries(session, pair.old)
     if pair.new is None:
         _ = session.repo.worktree
-        found = [
-            _with_file(session, path, old.get(path), progress)
-            for path in sorted(old.keys() | session.staged())
-        ]
+        found = _with_worktree(session, old, progress)
     else:
-        new = entries(session, pair.new)
-        found = [
-            _with_manifest(session, path, old.get(path), new.get(path))
-            for path in sorted(old.keys() | new.keys())
-        ]
+        found = _with_manifests(session, old, entries(session, pair.new))
     session.cache.save()
+    return [item for item in found if item.changes and (wanted is None or wanted.intersection(item.paths))]
+
+
+def _with_manifests(session: Session, old: dict[str, str], new: dict[str, str]) -> list[Compared]:
+    found = sharding.changed(session, old, new)
     return [
-        item
-        for item in found
-        if item is not None and item.changes and (wanted is None or item.path in wanted)
+        Compared(path, item, _manifests(old, path, item), _manifests(new, path, item))
+        for path, item in found.items()
     ]
 
 
-def _with_manifest(session: Session, path: str, old: str | None, new: str | None) -> Compared | None:
-    if old == new:
-        return None
-    before, after = (changes.of_manifest(session.manifest(oid)) if oid else None for oid in (old, new))
-    return Compared(path, changes.compare(before, after), old, new)
+def _manifests(side: dict[str, str], path: str, item: Changes) -> tuple[str, ...]:
+    return tuple(side[name] for name in sharding.paths_of({path: item}) if name in side)
 
 
-def _with_file(session: Session, path: str, old: str | None, progress: Progress | None) -> Compared | None:
-    if old is None:
+def _with_worktree(session: Session, old: dict[str, str], progress: Progress | None) -> list[Compared]:
+    staged = session.staged()
+    found = [
+        _with_model(session, group, old, progress) for group in sharding.groups(old, old.keys() | staged)
+    ]
+    models = [item for item in found if item is not None]
+    taken = {path for item in models for path in item.paths}
+    files = [_with_file(session, path, old[path], progress) for path in old if path not in taken]
+    return sorted([*models, *(item for item in files if item is not None)], key=lambda item: item.path)
+
+
+def _with_model(
+    session: Session, group: Group, old: dict[str, str], progress: Progress | None
+) -> Compared | None:
+    """A sharded model against its files in the worktree; none where they are not one model."""
+    staged = session.staged()
+    after: dict[str, Version] = {}
+    kept: list[str] = []
+    places: dict[str, tuple[str, int]] = {}
+    for path in group.paths:
+        oid = old.get(path) or staged[path].oid
+        found = worktree.examine(session, path, oid, progress)
+        if found.scan is not None:
+            after[path] = version_of_file(session, oid, found)
+            places |= {tensor.name: (path, tensor.offset) for tensor in found.scan.layout.tensors}
+        elif found.state is not State.MISSING and (version := session.version(oid)) is not None:
+            after[path] = version
+            kept.append(oid)
+    item = sharding.compare(group, sharding.versions(session, group.before, old), after)
+    if item is None:
         return None
+    return Compared(group.name, item, _manifests(old, group.name, item), tuple(kept), places)
+
+
+def _with_file(session: Session, path: str, old: str, progress: Progress | None) -> Compared | None:
     found = worktree.examine(session, path, old, progress)
     if found.state is State.MISSING:
         gone = changes.compare(changes.of_manifest(session.manifest(old)), None)
-        return Compared(path, gone, old, None)
+        return Compared(path, gone, (old,), ())
     if found.scan is None:
         return None
-    offsets = {tensor.name: tensor.offset for tensor in found.scan.layout.tensors}
-    return Compared(path, compare_with_file(session, old, found), old, None, offsets)
+    places = {tensor.name: (path, tensor.offset) for tensor in found.scan.layout.tensors}
+    return Compared(path, compare_with_file(session, old, found), (old,), (), places)
 
 
 @dataclass(frozen=True)
@@ -158,21 +194,20 @@ def numbers(session: Session, item: Compared, change: Change) -> Numbers | None:
 def _pairs(session: Session, item: Compared, change: Change) -> Iterator[tuple[bytes, bytes]]:
     restorer = Restorer(session.objects)
     old = restorer.tensor(_line(session, item.old, change.name))
-    if item.new is not None:
+    if change.name not in item.places:
         yield from zip(
             map(bytes, old), map(bytes, restorer.tensor(_line(session, item.new, change.name))), strict=True
         )
         return
-    offset = item.offsets[change.name]
-    with FileSource(session.repo.worktree / item.path, item.path) as source:
+    path, offset = item.places[change.name]
+    with FileSource(session.repo.worktree / path, path) as source:
         for piece in old:
             yield bytes(piece), source.read(offset, len(piece))
             offset += len(piece)
 
 
-def _line(session: Session, oid: str | None, name: str) -> Line:
-    assert oid is not None
-    return session.manifest(oid).by_name[name]
+def _line(session: Session, oids: tuple[str, ...], name: str) -> Line:
+    return next(found[name] for oid in oids if name in (found := session.manifest(oid).by_name))
 
 
 class Totals:

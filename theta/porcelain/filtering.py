@@ -146,7 +146,7 @@ class Filter:
 def _checked_manifest(text: bytes, path: str) -> bytes:
     if manifests.has_conflict_markers(text):
         raise ManifestError(
-            f"{path} is in conflict", hint="settle it with 'theta merge --continue' or 'theta restore --ours'"
+            f"{path} is in conflict", hint="settle it with 'theta resolve' or 'theta restore --ours'"
         )
     return text
 

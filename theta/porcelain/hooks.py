@@ -11,7 +11,7 @@ from theta import _fs
 from theta.errors import BusyError, ThetaError
 from theta.git import processes
 from theta.git.index import Entry, read_entries
-from theta.porcelain import install, mend, settle, staging, worktree
+from theta.porcelain import install, mend, operations, settle, staging, worktree
 from theta.porcelain.session import Session
 
 
@@ -32,7 +32,7 @@ def pre_commit(session: Session, index: Path) -> list[str]:
                 f"{path} is staged as raw bytes, not as a checkpoint", hint=f"theta add {path}"
             )
     if any(entry.stage for entry in session.entries(index)):
-        raise HookRefusedError("a checkpoint is still in conflict", hint="theta merge --continue")
+        raise HookRefusedError("a checkpoint is still in conflict", hint="theta resolve")
     return []
 
 
@@ -62,8 +62,8 @@ def post_merge(session: Session) -> list[str]:
 
 
 def post_checkout(session: Session) -> list[str]:
-    """After a checkout: index and files in agreement."""
-    return _settle(session)
+    """After a checkout: index and files in agreement; of a rebase that goes on, only the index."""
+    return _settle(session, files=not operations.goes_on(session.repo))
 
 
 def post_rewrite(session: Session, rewritten: Sequence[tuple[str, str]]) -> list[str]:
@@ -79,6 +79,8 @@ def post_index_change(session: Session) -> list[str]:
     with contextlib.suppress(BusyError):
         staging.sync(session)
         install.clear_stores(session.repo)
+        if operations.goes_on(session.repo):
+            return []  # with the stat data that git has in memory
         worktree.complete(session)
         # git may hold an older index in memory and write that: ask again until its command is over.
         if not (flag.exists() and processes.is_alive(flag.read_text())):
@@ -86,9 +88,9 @@ def post_index_change(session: Session) -> list[str]:
     return []
 
 
-def _settle(session: Session) -> list[str]:
+def _settle(session: Session, *, files: bool = True) -> list[str]:
     with contextlib.suppress(BusyError):
-        return settle.settle(session)
+        return settle.settle(session, files=files)
     return []
 
 

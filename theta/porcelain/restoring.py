@@ -65,9 +65,7 @@ def _in_index(session: Session, tracked: list[str], side: int) -> dict[str, Vers
     for path in tracked:
         entry = entries.get((path, 0)) or entries.get((path, side))
         if entry is None and any(name == path for name, _ in entries):
-            raise NotFoundError(
-                f"{path} is in conflict", hint="use --ours, --theirs or 'theta merge --continue'"
-            )
+            raise NotFoundError(f"{path} is in conflict", hint="use --ours, --theirs or 'theta resolve'")
         if entry is not None and session.manifest_or_none(entry.oid) is not None:
             found[path] = Version(entry.oid, entry.mode)
     return found

@@ -10,17 +10,19 @@ from theta.porcelain.worktree import State
 from theta.store.snapshot import Progress
 
 
-def settle(session: Session, progress: Progress | None = None) -> list[str]:
+def settle(session: Session, progress: Progress | None = None, *, files: bool = True) -> list[str]:
     """Mend HEAD, sync the index, fill in checkpoint files; answers warnings.
 
-    In the middle of a rebase no commit is mended: that is done when it is over.
+    In the middle of a rebase no commit is mended: that is done when it is over.  Without ``files``
+    manifests in place of files stay: a git that goes on would take a filled file for a change.
     """
     notes = [] if session.repo.in_progress() else mend_noted(session, None)
     staging.sync(session)
     install.clear_stores(session.repo)
-    missing = worktree.complete(session, progress=progress)
+    missing = worktree.complete(session, progress=progress) if files else []
     notes += [f"{path}: objects are missing; 'theta restore {path}' completes it" for path in missing]
-    _fs.remove(session.repo.private / "resync")
+    if files:
+        _fs.remove(session.repo.private / "resync")
     return notes
 
 

@@ -31,6 +31,7 @@ class Added:
     stat: os.stat_result
     mode: int
     stored: int = 0
+    warning: str = ""
 
 
 def add_files(session: Session, paths: Iterable[str], progress: Progress | None = None) -> list[Added]:

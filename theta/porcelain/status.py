@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from theta.git.repository import STORES
-from theta.porcelain import mend, settle
+from theta.merging.states import Conflict
+from theta.porcelain import mend, operations, resolving, settle, sharding
 from theta.porcelain.session import Session
+from theta.porcelain.sharding import Group, ModelChanges, model_of
 from theta.porcelain.worktree import Found, State
 from theta.store import changes
-from theta.store.changes import Changes
+from theta.store.changes import Changes, Version
 from theta.store.snapshot import Progress
 
 
@@ -36,6 +38,7 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     staged: dict[str, Changes] = field(default_factory=dict)
     unstaged: dict[str, Changes] = field(default_factory=dict)
+    conflicts: dict[str, list[Conflict]] = field(default_factory=dict)
     unfilled: list[str] = field(default_factory=list)
     head_agrees: bool = True
     operation: str = ""
@@ -53,19 +56,14 @@ def report(session: Session, paths: list[str], progress: Progress | None = None)
     excluded = [f":(exclude,top){STORES}", *(f":(exclude,top,literal){path}" for path in modified)]
     pathspec = [*(paths or [":(top)"]), *excluded]
     fields = session.repo.git().lines("status", "--porcelain=v2", "--branch", "-z", "--", *pathspec)
-    result = Report(head_agrees=mend.head_agrees(session), operation=_operation(session))
+    result = Report(head_agrees=mend.head_agrees(session), operation=operations.current(session.repo).name)
     _parse(fields, result)
     _add_modified(session, modified, result)
     _add_details(session, found, result)
+    result.conflicts = resolving.conflicts(session)
     result.unfilled = [path for path, item in found.items() if item.state is State.UNFILLED]
     result.rows.sort(key=lambda row: (row.index == "?", row.path))
     return result
-
-
-def _operation(session: Session) -> str:
-    signs = {"MERGE_HEAD": "merge", "rebase-merge": "rebase", "rebase-apply": "rebase"}
-    signs |= {"CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert"}
-    return next((name for sign, name in signs.items() if (session.repo.gitdir / sign).exists()), "")
 
 
 def _parse(fields: list[str], result: Report) -> None:
@@ -125,15 +123,51 @@ def _add_details(session: Session, found: dict[str, Found], result: Report) -> N
         item = found.get(row.path)
         if row.worktree == "M" and item is not None and item.scan is not None:
             result.unstaged[row.path] = compare_with_file(session, entry.oid, item)
+    if any(model_of(path) != path for row in result.rows for path in (row.path, row.old_path) if path):
+        _add_models(session, found, result)
+
+
+def _add_models(session: Session, found: dict[str, Found], result: Report) -> None:
+    """Files of a sharded model tell of the model as a whole."""
+    rows = [row for row in result.rows if not row.unmerged]
+    head = session.in_tree("HEAD") if session.repo.head() else {}
+    staged = {path: entry.oid for path, entry in session.staged().items()}
+    oids = {path: oid for path, oid in staged.items() if session.manifest_or_none(oid)}
+    for item in sharding.changed(session, head, oids).values():
+        if isinstance(item, ModelChanges):
+            kept = (row for row in rows if row.index in "MADR" and {row.path, row.old_path} & {*item.paths})
+            result.staged |= {row.path: item for row in kept}
+    for group in sharding.groups(oids, oids):
+        changed = {path: result.unstaged[path] for path in group.paths if path in result.unstaged}
+        model = _unstaged_model(session, group, oids, found) if changed else None
+        if model is not None:
+            result.unstaged |= dict.fromkeys(changed, model)
+
+
+def _unstaged_model(
+    session: Session, group: Group, oids: dict[str, str], found: dict[str, Found]
+) -> ModelChanges | None:
+    after: dict[str, Version] = {}
+    for path in group.paths:
+        item = found.get(path)
+        if item is not None and item.scan is not None:
+            after[path] = version_of_file(session, oids[path], item)
+        elif item is not None and item.state is not State.MISSING:
+            after |= sharding.versions(session, [path], oids)
+    return sharding.compare(group, sharding.versions(session, group.paths, oids), after)
 
 
 def compare_with_file(session: Session, oid: str, found: Found) -> Changes:
     """What changed from manifest ``oid`` to the scanned file ``found``."""
+    return changes.compare(session.version(oid), version_of_file(session, oid, found))
+
+
+def version_of_file(session: Session, oid: str, found: Found) -> Version:
+    """The version in the scanned file ``found``; it has the container of manifest ``oid`` if that fits."""
     from theta.porcelain.worktree import skeleton_of
 
     assert found.scan is not None
     manifest = session.manifest_or_none(oid)
     kept = skeleton_of(session, manifest)
     same = manifest is not None and kept == found.scan.skeleton
-    skeleton = manifest.skeleton if same and manifest else "worktree"
-    return changes.compare(session.version(oid), changes.of_scan(found.scan, skeleton))
+    return changes.of_scan(found.scan, manifest.skeleton if same and manifest else "worktree")

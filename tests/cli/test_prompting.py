@@ -1,0 +1,154 @@
+"""The prompt of ``theta merge``: every key of it, with the answers typed by the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.compat.inprocess import Ran, branched, copied, shift, started, theta
+from tests.compat.story import MODEL
+from tests.support import Repo
+from theta.cli import deciding, prompting
+from theta.errors import UsageError
+
+ONE, TWO, THREE = "layer.0.weight", "layer.1.weight", "layer.2.weight"
+Ask = Callable[..., Ran]
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """Branches ours and theirs changed three tensors, by 1 and by 3."""
+    repo = started(tmp_path_factory.mktemp("forked") / "repo")
+    branched(
+        repo, ours=[(name, 1.0) for name in (ONE, TWO, THREE)], side=[(n, 3.0) for n in (ONE, TWO, THREE)]
+    )
+    theta(repo, "switch", "-q", "ours")
+    return repo
+
+
+@pytest.fixture
+def repo(forked: Repo, tmp_path: Path) -> Repo:
+    return copied(forked, tmp_path / "repo")
+
+
+@pytest.fixture
+def ask(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Run theta as on a terminal; all answers must be asked for."""
+
+    def run(answers: list[str], *args: str, code: int = 0) -> Ran:
+        waiting: Iterator[str] = iter(answers)
+        asked: list[str] = []
+
+        def read(question: str) -> str:
+            asked.append(question)
+            answer = next(waiting)
+            if answer == "^D":
+                raise EOFError
+            return answer
+
+        monkeypatch.setattr(deciding, "on_terminal", lambda: True)
+        monkeypatch.setattr(prompting, "_line", read)
+        ran = theta(repo, *(args or ("merge", "side")), code=code)
+        assert len(asked) == len(answers)
+        return ran
+
+    return run
+
+
+def shifts(repo: Repo) -> list[float]:
+    return [shift(repo, name) for name in (ONE, TWO, THREE)]
+
+
+@pytest.mark.parametrize(
+    ("answers", "want"),
+    [
+        (["avg", "tu", "tt"], [2.0, 1.0, 3.0]),
+        (["to", "avg 0.25", "linear weight=[1,3]"], [0.0, 2.5, 2.5]),
+        (["avg !"], [2.0, 2.0, 2.0]),
+        (["tt", "avg!"], [3.0, 2.0, 2.0]),
+        (["avg @layer.[02]*", "tu"], [2.0, 1.0, 2.0]),
+        (["avg @ layer.0*", "tt", "tu"], [2.0, 3.0, 1.0]),
+        (["tu", "u", "tt", "tt", "u", "tu", "avg"], [3.0, 1.0, 2.0]),
+        (["avg @layer.1*", "u", "tu @*0*", "to", "tt"], [1.0, 0.0, 3.0]),
+        (["linear: !"], [2.0, 2.0, 2.0]),
+    ],
+)
+def test_answers(repo: Repo, ask: Ask, answers: list[str], want: list[float]) -> None:
+    ask(answers)
+    assert shifts(repo) == want
+    assert len(repo.git("rev-parse", "HEAD^@").split()) == 2
+    assert "the same tree" in theta(repo, "merge", "--replay", "HEAD").out
+
+
+def test_the_panel_tells_what_there_is_to_know(ask: Ask) -> None:
+    shown = ask(["c", "?", "avg !"]).out
+    assert shown.count(f"{ONE}  1 of 3") == 2
+    for word in (
+        "original",
+        "ours",
+        "theirs",
+        "32\N{MULTIPLICATION SIGN}32",
+        "f32",
+        "‖·‖",
+        "cosine +1.000",
+        "equal signs 100%",
+        "both modified",
+    ):
+        assert word in shown, word
+    for word in ("ties", "dare_linear", "take the original", "density"):
+        assert word in shown, word
+
+
+def test_parameters_are_asked_for(repo: Repo, ask: Ask) -> None:
+    from theta.merging.strategies import describe
+
+    given = {"weight": "1, 3", "normalize": "true"}
+    answers = [given.get(parameter.name, "") for parameter in describe("linear").parameters]
+    ask(["linear", *answers, "tu !"])
+    assert shifts(repo) == [2.5, 1.0, 1.0]
+
+
+def test_nonsense_is_asked_again(repo: Repo, ask: Ask) -> None:
+    shown = ask(["", "nonsense", "avg 7", "average:beta=1", "!", "u", "tu !"]).out
+    assert "unknown merge strategy 'nonsense'" in shown
+    assert "nothing to undo" in shown
+    assert shifts(repo) == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("key", ["q", "^D"])
+def test_stopping_loses_nothing(repo: Repo, ask: Ask, key: str) -> None:
+    told = ask(["tt", "avg @layer.1*", key], code=1)
+    assert "theta resolve" in told.err
+    assert repo.git("status", "--porcelain") == f"UU {MODEL}"
+    assert shifts(repo) == [1.0, 1.0, 1.0]
+    shown = ask(["tu"], "resolve").out
+    assert f"{ONE}: theirs, as answered before" in shown
+    assert shifts(repo) == [3.0, 2.0, 1.0]
+    theta(repo, "merge", "--continue")
+    theta(repo, "merge", "--replay", "HEAD")
+
+
+def test_a_terminal_is_not_asked_when_told_not_to(ask: Ask) -> None:
+    ask([], "merge", "--no-prompt", "side", code=1)
+    ask([], "resolve", "-X", "average")
+
+
+@pytest.mark.parametrize(
+    ("answer", "want"),
+    [
+        ("avg", "average"),
+        ("avg 0.3", "average:alpha=0.3"),
+        ("tt", "theirs"),
+        ("ties density=0.2", "ties:density=0.2"),
+        ("slerp 0.4", "slerp:t=0.4"),
+    ],
+)
+def test_what_answers_mean(answer: str, want: str) -> None:
+    assert str(prompting.read_answer(answer.split())) == want
+
+
+def test_what_is_no_answer() -> None:
+    with pytest.raises(UsageError):
+        prompting.read_answer(["avg", "much"])

@@ -1,0 +1,75 @@
+"""``theta extract-lora``: an adapter that gives the fine-tune back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.compat.inprocess import theta
+from tests.support import Repo, make_model, random_tensors, read_model
+
+SHAPES = {
+    "layers.0.q.weight": (24, 16),
+    "layers.0.norm.weight": (16,),
+    "embed.weight": (8, 16),
+    "same.weight": (4, 4),
+}
+PREFIX = "base_model.model."
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """Tag v1, and v2 with a change of rank 2, a new norm and a new embedding."""
+    repo = Repo.create(tmp_path_factory.mktemp("lora") / "repo")
+    tensors = random_tensors(SHAPES)
+    theta(repo, "track", "*.safetensors")
+    make_model(repo.path / "m.safetensors", tensors)
+    theta(repo, "add", ".")
+    theta(repo, "commit", "-q", "-m", "base")
+    repo.git("tag", "v1")
+    rng = np.random.default_rng(1)
+    update = rng.standard_normal((24, 2)) @ rng.standard_normal((2, 16))
+    tensors["layers.0.q.weight"] = (tensors["layers.0.q.weight"] + update).astype(np.float32)
+    for name in ("layers.0.norm.weight", "embed.weight"):
+        tensors[name] = tensors[name] + np.float32(1)
+    make_model(repo.path / "m.safetensors", tensors)
+    theta(repo, "commit", "-q", "-am", "tuned")
+    return repo
+
+
+def test_the_adapter_gives_the_fine_tune_back(repo: Repo, tmp_path: Path) -> None:
+    told = theta(repo, "extract-lora", "v1..HEAD", "--rank", "2", "-o", str(tmp_path / "out"))
+    assert "1 modules in low rank, 2 in full" in told.out
+    config = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["target_modules"]) == (2, 2, ["layers.0.q"])
+    found = read_model(tmp_path / "out/adapter_model.safetensors")
+    tuned = read_model(repo.path / "m.safetensors")
+    factors = [found[f"{PREFIX}layers.0.q.lora_{side}.weight"] for side in "BA"]
+    base = random_tensors(SHAPES)["layers.0.q.weight"]
+    assert np.abs(base + factors[0] @ factors[1] - tuned["layers.0.q.weight"]).max() < 1e-5
+    assert np.array_equal(found[f"{PREFIX}layers.0.norm.weight"], tuned["layers.0.norm.weight"])
+    assert not any("same" in name for name in found)
+    theta(repo, "extract-lora", "v1..HEAD", "--rank", "2", "-o", str(tmp_path / "out"), code=14)
+    theta(
+        repo, "extract-lora", "v1..HEAD", "m.safetensors", "-r", "1", "-o", str(tmp_path / "out"), "--force"
+    )
+    assert read_model(tmp_path / "out/adapter_model.safetensors")[
+        f"{PREFIX}layers.0.q.lora_A.weight"
+    ].shape == (1, 16)
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["v1", "-r", "2"], 2),
+        (["v1..nothere", "-r", "2"], 13),
+        (["v1..HEAD", "-r", "0"], 2),
+        (["HEAD~1..v1", "-r", "2"], 2),
+    ],
+)
+def test_what_cannot_be_extracted(repo: Repo, tmp_path: Path, args: list[str], code: int) -> None:
+    theta(repo, "extract-lora", *args, "-o", str(tmp_path / "out"), code=code)
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -1,0 +1,150 @@
+"""``theta rebase``, ``cherry-pick`` and ``revert``: past the stops that only checkpoints make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.compat.agreement import assert_agreement, assert_history, git_status
+from tests.compat.inprocess import branched, committed, copied, shift, started, theta
+from tests.compat.story import MODEL, digest
+from tests.support import Repo
+
+TENSOR = "layer.1.weight"
+
+
+@pytest.fixture(scope="module")
+def diverged(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """Main and side changed one tensor, by 1 and by 2; made once."""
+    repo = started(tmp_path_factory.mktemp("diverged") / "repo")
+    branched(repo, side=[(TENSOR, 2.0)])
+    committed(repo, (TENSOR, 1.0))
+    return repo
+
+
+@pytest.fixture
+def forked(diverged: Repo, tmp_path: Path) -> Repo:
+    """A copy that the test may change."""
+    return copied(diverged, tmp_path / "repo")
+
+
+def subjects(repo: Repo, revisions: str = "HEAD") -> list[str]:
+    return repo.git("log", "--format=%s", revisions).splitlines()
+
+
+def test_a_rebase_goes_on_by_itself(forked: Repo) -> None:
+    """Three commits on one tensor: two stops, settled by -X; messages, authors and order stay."""
+    for step in (3.0, 4.0):
+        committed(forked, (TENSOR, step))
+    committed(forked, ("layer.2.weight", 7.0))
+    old = subjects(forked, "side..main")
+    told = theta(forked, "rebase", "-X", "average", "side")
+    assert subjects(forked, "side..main") == old
+    assert forked.git("rev-parse", "--abbrev-ref", "HEAD") == "main"
+    assert_agreement(forked, {MODEL: digest(forked)})
+    assert_history(forked)
+    assert git_status(forked) == []
+    # 1|2 -> 1.5; 4|1.5 -> 2.75; 8|2.75 -> 5.375
+    assert shift(forked, TENSOR) == 5.375
+    assert shift(forked, "layer.2.weight") == 7.0
+    assert told.out.count("merged 5 tensors") == 3
+
+
+def test_a_rebase_of_large_files(forked: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above a size manifests stand in for files; they must not be filled in while git goes on."""
+    monkeypatch.setenv("THETA_SMUDGE_LIMIT", "1000")
+    committed(forked, ("layer.2.weight", 7.0))
+    committed(forked, ("head.weight", 3.0))
+    forked.git("rebase", "-q", "--onto", "side", "HEAD~2")
+    assert [shift(forked, name) for name in (TENSOR, "layer.2.weight", "head.weight")] == [2.0, 7.0, 3.0]
+    assert_agreement(forked, {MODEL: digest(forked)})
+    assert_history(forked)
+
+
+def test_a_rebase_stops_continues_and_aborts(forked: Repo) -> None:
+    main = digest(forked)
+    told = theta(forked, "rebase", "side", code=1)
+    assert "theta rebase --continue" in told.err
+    head = forked.git("rev-parse", "HEAD")
+    assert head == forked.git("rev-parse", "side")
+    theta(forked, "rebase", "--abort")
+    assert_agreement(forked, {MODEL: main})
+    theta(forked, "rebase", "side", code=1)
+    theta(forked, "resolve", "-X", "theirs")
+    theta(forked, "rebase", "--continue")
+    assert shift(forked, TENSOR) == 1.0
+    assert_agreement(forked, {MODEL: main})
+    assert_history(forked)
+
+
+def test_an_interactive_rebase_keeps_its_editor(forked: Repo, tmp_path: Path) -> None:
+    """The step that theta settles asks for no message; the reword after it does."""
+    committed(forked, ("layer.2.weight", 7.0))
+    editor = tmp_path / "editor"
+    editor.write_text(f'#!/bin/sh\necho reworded > "$1"; echo asked >> {tmp_path}/asked\n')
+    editor.chmod(0o755)
+    sequence = "sed -i -e '2s/^pick/reword/'"
+    env = {"GIT_SEQUENCE_EDITOR": sequence, "GIT_EDITOR": str(editor)}
+    theta(forked, "rebase", "-i", "-X", "theirs", "side", env=env)
+    assert subjects(forked, "side..main") == ["reworded", TENSOR]
+    assert (tmp_path / "asked").read_text() == "asked\n"
+    assert (shift(forked, TENSOR), shift(forked, "layer.2.weight")) == (1.0, 7.0)
+    assert_history(forked)
+
+
+def test_commands_of_a_rebase_see_files(forked: Repo) -> None:
+    command = f'head -c 6 {MODEL} | grep -qv theta && test -z "$(git status --porcelain -uno)"'
+    theta(forked, "rebase", "-X", "theirs", "-x", command, "side")
+    assert shift(forked, TENSOR) == 1.0
+
+
+def test_a_range_is_picked_and_files_follow_the_side(forked: Repo) -> None:
+    forked.git("checkout", "-q", "side")
+    forked.write("code.py", "print('side')\n")
+    committed(forked, (TENSOR, 2.0))
+    forked.git("checkout", "-q", "main")
+    forked.write("code.py", "print('main')\n")
+    forked.git("commit", "-q", "-am", "code")
+    theta(forked, "cherry-pick", "-x", "-X", "theirs", "main..side")
+    assert shift(forked, TENSOR) == 4.0
+    assert (forked.path / "code.py").read_text() == "print('side')\n"
+    assert "(cherry picked from commit" in forked.git("log", "-1", "--format=%b")
+    assert forked.git("rev-list", "--count", "side~2..HEAD") == "4"
+    assert_agreement(forked, {MODEL: digest(forked)})
+    assert_history(forked)
+
+
+def test_a_pick_that_stops_is_continued_or_skipped(forked: Repo) -> None:
+    main = digest(forked)
+    theta(forked, "cherry-pick", "side", code=1)
+    theta(forked, "cherry-pick", "--skip")
+    assert_agreement(forked, {MODEL: main})
+    theta(forked, "cherry-pick", "side", code=1)
+    theta(forked, "cherry-pick", "--continue", "-X", "average")
+    assert shift(forked, TENSOR) == 1.5
+    assert subjects(forked)[0] == subjects(forked, "side")[0]
+    assert_agreement(forked, {MODEL: digest(forked)})
+
+
+def test_a_pick_without_commit_is_settled(forked: Repo) -> None:
+    head = forked.git("rev-parse", "HEAD")
+    theta(forked, "cherry-pick", "-n", "-X", "average", "side")
+    assert (forked.git("rev-parse", "HEAD"), shift(forked, TENSOR)) == (head, 1.5)
+    assert git_status(forked) == [f"M  {MODEL}"]
+
+
+def test_a_pick_that_becomes_empty_is_gits_matter(forked: Repo) -> None:
+    theta(forked, "cherry-pick", "-X", "ours", "side", code=1)
+    assert forked.git("status", "--porcelain", "-uno") == ""
+    theta(forked, "cherry-pick", "--skip")
+    assert shift(forked, TENSOR) == 1.0
+
+
+@pytest.mark.parametrize(("side", "want"), [("ours", 6.0), ("theirs", 0.0), ("average", 3.0)])
+def test_a_revert_under_later_changes(forked: Repo, side: str, want: float) -> None:
+    committed(forked, (TENSOR, 5.0))
+    code = 1 if side == "ours" else 0
+    theta(forked, "revert", "--no-edit", "-X", side, "HEAD~1", code=code)
+    assert shift(forked, TENSOR) == want
+    assert subjects(forked)[0].startswith("Revert") == (side != "ours")

@@ -1,0 +1,155 @@
+"""How tensors in conflict are to be decided: the options that several commands share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from theta.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from theta.cli.prompting import Prompt
+    from theta.merging.recipe_files import RecipeFile
+    from theta.merging.recipes import Recipe
+    from theta.porcelain.joining import How, Merged
+    from theta.porcelain.recipes import Round
+    from theta.porcelain.session import Session
+
+Result = TypeVar("Result")
+
+Strategies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-X", "--strategy-option", help="for conflicts: ours, theirs, base, average, ties:density=0.2 ..."
+    ),
+]
+Rules = Annotated[
+    list[str] | None, typer.Option("--rule", help="GLOB=STRATEGY for tensors by name; the first match counts")
+]
+RecipePath = Annotated[str | None, typer.Option("--recipe", help="a recipe in YAML, as mergekit's")]
+Seed = Annotated[str | None, typer.Option("--seed", help="of strategies that draw (0)")]
+AllowNan = Annotated[bool, typer.Option("--allow-nan", help="let new NaNs and infinities through")]
+Statistics = Annotated[
+    list[str] | None,
+    typer.Option("--statistics", help="REV:PATH, one a side: what fisher and regmean weigh by"),
+]
+NoPrompt = Annotated[bool, typer.Option("--no-prompt", help="leave conflicts, even on a terminal")]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; ``None`` where it says nothing."""
+
+    strategies: Sequence[str] = ()
+    rules: Sequence[str] = ()
+    recipe: str | None = None
+    scope: str | None = None
+    seed: str | None = None
+    allow_nan: bool = False
+    statistics: Sequence[str] = ()
+    no_prompt: bool = False
+    dry_run: bool = False
+
+
+@dataclass
+class Decision:
+    """How to decide, git's own -X options that stood among ours, and what can be redone of it."""
+
+    how: How
+    recipe: Recipe
+    side: str = ""
+    gits: list[str] = field(default_factory=list)
+    statistics: tuple[str, ...] = ()
+    base: str = ""
+    prompt: Prompt | None = None
+
+    def rounds(self, merged: Merged, paths: Sequence[str] = ()) -> list[Round]:
+        """What settled ``merged``, for the trailers of a merge commit."""
+        from theta.porcelain.recipes import Round
+
+        asked = {how for decided in merged.decided.values() for how in decided.values()} - {"rows"}
+        found = [self.recipe] if self.recipe.default or self.recipe.rules else []
+        if self.prompt is not None and self.prompt.has_answers:
+            found.append(self.prompt.recipe(self.recipe))
+        return [Round(recipe, self.statistics, self.base, tuple(paths)) for recipe in found] if asked else []
+
+
+def decide(
+    session: Session, options: Options, file: RecipeFile | None = None, order: Sequence[int] | None = None
+) -> Decision:
+    """The decision that ``options`` ask for: the command line over a recipe over the configuration."""
+    from theta.merging import recipes as texts
+    from theta.merging.strategies import SIDES, parse
+    from theta.porcelain import recipes
+    from theta.porcelain.joining import How
+
+    ours = [option for option in options.strategies if not is_gits(option)]
+    if len(ours) > 1:
+        raise UsageError("one strategy for tensors is enough", hint="theta merge -X average")
+    chosen = parse(ours[0]) if ours else None
+    file = file or read_recipe(options.recipe)
+    recipe = texts.combine(
+        chosen,
+        [texts.rule(text) for text in options.rules],
+        file.recipe(order) if file else recipes.configured(session),
+        scope=texts.scope(options.scope) if options.scope else None,
+        seed=texts.seed(options.seed) if options.seed else None,
+        allow_nan=options.allow_nan or None,
+    )
+    found = recipes.statistics(session, options.statistics)
+    prompt = _prompt(session, options)
+    how = How(
+        recipe.policy(prompt.decide if prompt else None),
+        recipes.Round(recipe, found).options(session, dry_run=options.dry_run),
+    )
+    side = chosen.name if chosen and chosen.name in SIDES[:2] else ""
+    gits = [f"-X{option}" for option in options.strategies if is_gits(option)]
+    return Decision(how, recipe, side, gits, found, prompt=prompt)
+
+
+def asking(work: Callable[[], Result]) -> Result:
+    """Do ``work``, again from the start whenever the user takes an answer back."""
+    from theta.cli.prompting import UndoneError
+
+    while True:
+        try:
+            return work()
+        except UndoneError:
+            continue
+
+
+def is_gits(option: str) -> bool:
+    """Options of git's own merge strategy that say nothing about tensors."""
+    names = ("ignore", "renormalize", "no-renormalize", "find-renames", "no-renames", "subtree", "patience")
+    return option.startswith((*names, "diff-algorithm", "rename-threshold", "histogram"))
+
+
+def read_recipe(place: str | None) -> RecipeFile | None:
+    """The recipe file at ``place``; raises :class:`NotFoundError` and :class:`UsageError`."""
+    if place is None:
+        return None
+    from theta.merging.recipe_files import load
+
+    try:
+        data = Path(place).read_bytes()
+    except OSError as error:
+        raise NotFoundError(f"cannot read the recipe {place}: {error.strerror}") from error
+    return load(data, place)
+
+
+def _prompt(session: Session, options: Options) -> Prompt | None:
+    if options.no_prompt or options.dry_run or not on_terminal():
+        return None
+    from theta.cli.prompting import Prompt
+
+    return Prompt(session)
+
+
+def on_terminal() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

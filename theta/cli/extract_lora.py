@@ -1,0 +1,52 @@
+"""``theta extract-lora``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from theta.cli import console
+from theta.cli.args import HELP
+from theta.cli.common import open_session
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(context_settings=HELP)
+def extract_lora(
+    ends: Annotated[str, typer.Argument(metavar="BASE..TUNED", help="two revisions")],
+    path: Annotated[str | None, typer.Argument(help="the checkpoint, if there are several")] = None,
+    rank: int = typer.Option(..., "--rank", "-r", help="the largest rank of a module"),
+    out: str = typer.Option(..., "--output", "-o", metavar="DIR", help="where the adapter goes"),
+    epsilon: float = typer.Option(0.0, help="leave out singular values up to this, relative to the largest"),
+    whole: Annotated[
+        list[str] | None, typer.Option("--whole", help="modules to save in full (embeddings, heads)")
+    ] = None,
+    force: bool = typer.Option(False, "--force", "-f", help="write over an adapter that is there"),
+) -> int:
+    """Write the difference of two revisions as a LoRA adapter that PEFT loads.
+
+    Each matrix that changed becomes two factors of at most --rank; embeddings, heads and what is no
+    matrix are saved in full. DIR gets adapter_model.safetensors and adapter_config.json.
+    """
+    from theta.porcelain import extracting
+
+    session = open_session(worktree=False)
+    base, tuned = extracting.revisions(ends)
+    paths = (
+        [extracting.the_checkpoint(session, revision) for revision in (base, tuned)] if path is None else []
+    )
+    first, second = paths or (path or "", path or "")
+    with console.progress("extracting") as progress:
+        found = extracting.adapter(
+            (base, tuned), (first, second), rank, epsilon=epsilon, whole=whole or None, progress=progress
+        )
+        extracting.write(found, Path(out), force=force)
+    size = console.human(sum(array.nbytes for array in found.tensors.values()))
+    saved = found.config["modules_to_save"] or []
+    console.note(f"{out}: {len(found.ranks)} modules in low rank, {len(saved)} in full, {size}")
+    for name, reason in found.left_out.items():
+        console.warn(f"{name} is left out: {reason}")
+    return 0

@@ -1,0 +1,105 @@
+"""``theta resolve``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import typer
+
+from theta.cli import console, deciding
+from theta.cli.args import PASS, plain
+from theta.cli.common import open_session
+from theta.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from theta.cli.deciding import Decision
+    from theta.porcelain.joining import Merged
+    from theta.porcelain.session import Session
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(context_settings=PASS)
+def resolve(
+    context: typer.Context,
+    strategy: deciding.Strategies = None,
+    rule: deciding.Rules = None,
+    recipe: deciding.RecipePath = None,
+    seed: deciding.Seed = None,
+    allow_nan: deciding.AllowNan = False,
+    statistics: deciding.Statistics = None,
+    no_prompt: deciding.NoPrompt = False,
+) -> int:
+    """Settle the checkpoints in conflict, whoever left them: git or theta, a merge, a rebase, a stash.
+
+    Stages the results and writes the files; commits nothing. 'ours' is what is checked out (in a
+    rebase: the branch that is rebased on). Tensors of equal value settle by themselves; without -X
+    and without a terminal the others stay in conflict (exit code 1). Other files are left to an editor.
+    """
+    session = open_session()
+    paths = [arg for arg in plain(context.args) if arg != "--"]
+    if unknown := [arg for arg in paths if arg.startswith("-")]:
+        raise UsageError(f"no such option: {unknown[0]}", hint="theta resolve --help")
+    options = deciding.Options(
+        strategy or [], rule or [], recipe, None, seed, allow_nan, statistics or [], no_prompt
+    )
+    decision = deciding.decide(session, options)
+    with session.exclusive():
+        return settle(session, decision, paths)
+
+
+def settle(
+    session: Session, decision: Decision, paths: list[str] | None = None, *, quiet: bool = False
+) -> int:
+    """Settle what is in conflict, tell what was done and what goes on; answers the exit code."""
+    from theta.porcelain import resolving
+    from theta.porcelain.session import Session
+
+    fresh = Session.here(session.repo.worktree)
+    only = resolving.unmerged(fresh, paths) if paths else None
+    if not resolving.unmerged(fresh) or only == []:
+        resolving.fill(fresh)  # .theta/ alone may be in conflict, and is no matter of the user's
+        if not quiet:
+            console.note("nothing is in conflict")
+        return 0
+    with console.progress("merging") as progress:
+        how = replace(decision.how, whole=True, progress=progress)
+        merged = deciding.asking(lambda: resolving.resolve(fresh, how, only))
+    return told(fresh, decision, merged, paths, quiet=quiet)
+
+
+def told(
+    session: Session,
+    decision: Decision,
+    merged: Merged,
+    paths: list[str] | None = None,
+    *,
+    quiet: bool = False,
+) -> int:
+    """Tell what was settled and what goes on, and note it for the commit; answers the exit code."""
+    from theta.cli import conflicts
+    from theta.porcelain import operations, resolving
+
+    go_on = operations.current(session.repo).go_on
+    conflicts.report(merged)
+    recorded(session, decision, merged, sorted(merged.seen) if paths else [])
+    left = resolving.unmerged(session)
+    if left:
+        conflicts.left(merged, left, go_on)
+        return int(ExitCode.DIFFERENCES)
+    if not quiet:
+        tail = f"; conclude with '{go_on}'" if go_on else ""
+        console.note(f"all conflicts are settled and staged{tail}")
+        if not go_on and "refs/stash" in session.repo.raw.references:
+            console.err("hint: a stash that was popped into a conflict is kept: 'theta stash drop'")
+    return 0
+
+
+def recorded(session: Session, decision: Decision, merged: Merged, paths: Sequence[str] = ()) -> None:
+    """Write into the message of the merge under way how its tensors were settled."""
+    from theta.porcelain import recipes
+
+    for one in decision.rounds(merged, paths):
+        recipes.record(session, one)

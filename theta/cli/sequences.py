@@ -1,0 +1,119 @@
+"""``theta rebase``, ``cherry-pick`` and ``revert``: git's commands, past stops that checkpoints make."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import typer
+
+from theta.cli import console, deciding
+from theta.cli.args import PASS, plain
+from theta.cli.common import open_session
+
+if TYPE_CHECKING:
+    from theta.cli.deciding import Decision
+    from theta.porcelain.session import Session
+
+
+def sequence(name: str, doc: str) -> typer.Typer:
+    """A typer app that drives ``git NAME``, with all its options."""
+
+    def command(
+        context: typer.Context,
+        strategy: deciding.Strategies = None,
+        rule: deciding.Rules = None,
+        recipe: deciding.RecipePath = None,
+        seed: deciding.Seed = None,
+        allow_nan: deciding.AllowNan = False,
+        no_prompt: deciding.NoPrompt = False,
+    ) -> int:
+        session = open_session()
+        options = deciding.Options(strategy or [], rule or [], recipe, None, seed, allow_nan, [], no_prompt)
+        return run(session, name, plain(context.args), deciding.decide(session, options))
+
+    command.__doc__ = doc
+    app = typer.Typer(add_completion=False)
+    app.command(context_settings=PASS)(command)
+    return app
+
+
+def run(session: Session, name: str, args: list[str], decision: Decision) -> int:
+    """Run ``git NAME ARGS``, settle checkpoints wherever it stops, and let it go on.
+
+    The lock is held while theta works, not while git does: a rebase may run commands of the user.
+    """
+    from theta.porcelain import sequencing, settle
+
+    before = session.repo.head()
+    with session.exclusive():
+        settle.refresh(session)
+        if "--continue" in args and (code := _settle(session, decision, whole=True)):
+            return code
+    gits = [] if {"--continue", "--skip", *sequencing.ENDS} & set(args) else decision.gits
+    code = sequencing.git(session, name).show(name, *gits, *args)
+    while code and not sequencing.ENDS & set(args):
+        step = _past_stop(session, name, args, decision)
+        if step is None:
+            break
+        code = step
+    _finish(session, name, before)
+    return code
+
+
+def _past_stop(session: Session, name: str, args: list[str], decision: Decision) -> int | None:
+    """Settle a stop and go on; answers the exit code, or none where it is not ours to settle."""
+    from theta.porcelain import resolving, sequencing
+
+    fresh = _again(session)
+    if not resolving.is_stopped(fresh):
+        return None
+    with fresh.exclusive():
+        if decision.side:
+            sequencing.favour(fresh, decision.side)
+        if _settle(fresh, decision):
+            return None
+    if not sequencing.is_under_way(fresh, name):
+        return 0
+    if name == "revert" and sequencing.drop_empty(fresh):
+        console.note("nothing to commit: the changes are undone already")
+        return None
+    if {"-n", "--no-commit"} & set(args):
+        console.err("hint: git cannot go on by itself with --no-commit; apply the rest by another command")
+        return None
+    editor = sequencing.quiet_editor(fresh, name, args)
+    return sequencing.git(fresh, name, editor).show(name, "--continue")
+
+
+def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int:
+    """Settle the checkpoints in conflict; answers 0 where nothing is in conflict any more."""
+    from theta.cli import conflicts
+    from theta.porcelain import operations, resolving
+
+    fresh = _again(session)
+    with console.progress("merging") as progress:
+        how = replace(decision.how, whole=whole, progress=progress)
+        merged = deciding.asking(lambda: resolving.resolve(fresh, how))
+    conflicts.report(merged)
+    left = resolving.unmerged(fresh)
+    if left:
+        conflicts.left(merged, left, operations.current(fresh.repo).go_on)
+    return int(bool(left))
+
+
+def _finish(session: Session, name: str, before: str | None) -> None:
+    from theta.porcelain import sequencing, settle
+
+    fresh = _again(session)
+    with fresh.exclusive(), console.progress("writing checkpoints") as progress:
+        notes = sequencing.finish(fresh, name, before)
+        notes += settle.settle(_again(session), progress)
+    for line in notes:
+        console.warn(line)
+
+
+def _again(session: Session) -> Session:
+    """A new view: git moved HEAD and the index under the old one."""
+    from theta.porcelain.session import Session
+
+    return Session.here(session.repo.worktree)

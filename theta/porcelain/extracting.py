@@ -1,0 +1,121 @@
+"""``theta extract-lora``: the difference of two revisions as an adapter that PEFT loads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from theta import _fs
+from theta.dtypes import DTYPES, numpy_dtype
+from theta.errors import NotFoundError, UsageError
+from theta.formats import safetensors
+from theta.formats.values import Value
+from theta.merging.extraction import Adapter, Pair, extract
+from theta.porcelain import converting, exporting, sharding
+from theta.porcelain.converting import Model
+from theta.porcelain.exporting import Named
+from theta.porcelain.session import Session
+from theta.store.snapshot import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WEIGHTS: Final = "adapter_model.safetensors"
+CONFIG: Final = "adapter_config.json"
+
+
+def revisions(text: str) -> tuple[str, str]:
+    """Both ends of ``BASE..TUNED``; raises :class:`UsageError`."""
+    base, dots, tuned = text.partition("..")
+    if not dots or not base or tuned.startswith("."):
+        raise UsageError(
+            f"{text!r} is not BASE..TUNED", hint="theta extract-lora v1..v2 --rank 16 -o adapter"
+        )
+    return base, tuned or "HEAD"
+
+
+def the_checkpoint(session: Session, revision: str) -> str:
+    """The path of the only model in ``revision``; raises :class:`NotFoundError` where it is not one."""
+    found = sorted({sharding.model_of(path) or path for path in session.in_tree(revision)})
+    if len(found) != 1:
+        raise NotFoundError(
+            f"{revision} has {len(found)} checkpoints", hint="name one: theta extract-lora BASE..TUNED PATH"
+        )
+    return found[0]
+
+
+def adapter(
+    ends: tuple[str, str],
+    paths: tuple[str, str],
+    rank: int,
+    *,
+    epsilon: float,
+    whole: Sequence[str] | None,
+    progress: Progress | None = None,
+) -> Adapter:
+    """The adapter between the checkpoints at ``paths`` of the revisions ``ends``."""
+    with contextlib.ExitStack() as stack:
+        base, tuned = (
+            stack.enter_context(exporting.opened(Named(revision, path), Path.cwd()))
+            for revision, path in zip(ends, paths, strict=True)
+        )
+        pairs = _pairs(base, tuned, progress)
+        chosen: dict[str, Any] = {} if whole is None else {"whole": whole}
+        return extract(pairs, rank, epsilon=epsilon, base_model="", **chosen)
+
+
+def _pairs(base: Model, tuned: Model, progress: Progress | None) -> Iterator[Pair]:
+    """All tensors of the fine-tune; each side is compared chunk by chunk before it is read."""
+    for name, value in tuned.values.items():
+        before = base.values.get(name)
+        if progress is not None:
+            progress(value.nbytes)
+        yield Pair(
+            name,
+            value.dtype,
+            value.shape,
+            before is None or _differ(before, value),
+            _reader(value),
+            _reader(before) if before is not None else None,
+            before.shape if before is not None else None,
+        )
+
+
+def _differ(one: Value, other: Value) -> bool:
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return True
+    return any(left != right for left, right in zip(one.chunks(), other.chunks(), strict=True))
+
+
+def _reader(value: Value) -> Callable[[], NDArray[Any]]:
+    def read() -> NDArray[Any]:
+        import numpy as np
+
+        flat: NDArray[Any] = np.frombuffer(b"".join(value.chunks()), numpy_dtype(value.dtype))
+        return flat.reshape(value.shape)
+
+    return read
+
+
+def write(found: Adapter, directory: Path, *, force: bool) -> None:
+    """Write both files of the adapter into ``directory``, the configuration last."""
+    _fs.make_dirs(directory)
+    converting.check_places([directory / CONFIG], 0, force)
+    values = {name: _value(array) for name, array in found.tensors.items()}
+    converting.write(
+        Model(values, frozenset({safetensors.NAME}), {"format": "pt"}), directory / WEIGHTS, force=force
+    )
+    body = json.dumps(found.config, indent=2, sort_keys=True) + "\n"
+    _fs.write_atomic(directory / CONFIG, body.encode())
+
+
+def _value(array: NDArray[Any]) -> Value:
+    return Value(_dtype(array), array.shape, lambda: iter([array.tobytes()]))
+
+
+def _dtype(array: NDArray[Any]) -> str:
+    """Theta's name of the dtype of ``array``."""
+    return next(entry.name for entry in DTYPES.values() if entry.numpy_name == array.dtype.name)

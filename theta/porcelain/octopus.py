@@ -1,0 +1,198 @@
+"""Several branches at once: git's octopus, with the tensors of all sides settled together.
+
+As git's octopus the branches are joined one after the other, each with the bases that it has; what
+that settles is settled.  A tensor that it does not settle goes to the strategy once, with the
+values of all branches: an average of ten contributors is one average, not nine in a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pygit2
+
+from theta import _fs
+from theta.merging import checkpoints
+from theta.merging.containers import CONTAINER
+from theta.merging.states import Conflict
+from theta.merging.strategies import Policy, Strategy
+from theta.porcelain import merging
+from theta.porcelain.joining import How
+from theta.porcelain.merging import Joined
+from theta.porcelain.session import Session
+from theta.porcelain.trees import checkpoints as in_tree
+from theta.porcelain.versions import Stages, Versions
+from theta.store.manifest import Line, Manifest
+from theta.store.packs import PackWriter
+
+_NOBODY = pygit2.Signature("theta", "theta@localhost", 0, 0)
+
+
+def independent(session: Session, heads: Sequence[str]) -> list[str]:
+    """``heads`` without those that others reach, in their order."""
+    kept = session.repo.git().run("merge-base", "--independent", *heads).text.split()
+    return [head for at, head in enumerate(heads) if head in kept and head not in heads[:at]]
+
+
+def merge_base(session: Session, heads: Sequence[str]) -> str | None:
+    """The best common ancestor of all ``heads``."""
+    done = session.repo.git().run("merge-base", "--octopus", *heads, check=False)
+    return done.text.strip() or None
+
+
+def join(session: Session, heads: Sequence[str], how: How, base: str | None = None) -> Joined:
+    """Merge all of ``heads`` (ours first) in memory; the paths of the result have no stages.
+
+    ``base``: compare with this commit, not with what is the ancestor of all.
+    """
+    if len(heads) == 2:
+        return merging.join(session, heads[0], heads[1], how, base)
+    steps = _Steps(session)
+    joined = steps.join(heads)
+    if not joined.clean:
+        return joined
+    tree = session.repo.raw[merging.result_tree(session, joined.tree, joined.merged)]
+    assert isinstance(tree, pygit2.Tree)
+    paths: dict[str, Stages] = {path: {0: oid} for path, oid in in_tree(session.repo, tree).items()}
+    result = Joined(tree, paths, joined.versions)
+    pack = session.objects.writer()
+    try:
+        together = _Together(session, pack, heads, how, steps.asked)
+        together.settle(result, base or merge_base(session, heads))
+        pack.finish()
+    finally:
+        pack.abort()
+    session.objects.refresh()
+    return result
+
+
+@dataclass
+class _Steps:
+    """The branches one after the other; what would be asked is noted (by store), and ours stands in."""
+
+    session: Session
+    asked: dict[str, set[str]] = field(default_factory=dict)
+
+    def join(self, heads: Sequence[str]) -> Joined:
+        current, *others = heads
+        for at, other in enumerate(others):
+            asked: dict[str, set[str]] = {}
+            joined = merging.join(self.session, current, other, _noting(asked))
+            for path, manifest in joined.merged.resolved.items():
+                self.asked.setdefault(manifest.store, set()).update(asked.get(path, ()))
+            if not joined.clean or at == len(others) - 1:
+                break
+            current = self._commit(joined, [current, other])
+        return joined
+
+    def _commit(self, joined: Joined, parents: list[str]) -> str:
+        """A commit that no ref will name: git merges commits only."""
+        tree = merging.result_tree(self.session, joined.tree, joined.merged)
+        raw = self.session.repo.raw
+        oids = [pygit2.Oid(hex=parent) for parent in parents]
+        return str(raw.create_commit(None, _NOBODY, _NOBODY, "", pygit2.Oid(hex=tree), oids))
+
+
+def _noting(asked: dict[str, set[str]]) -> How:
+    """Ours stands in wherever there is a question; whose, is noted (path -> names)."""
+
+    def by_path(path: str) -> Policy:
+        def policy(conflict: Conflict) -> Strategy:
+            asked.setdefault(path, set()).add(conflict.name)
+            return Strategy("ours")
+
+        return policy
+
+    return How(by_path(""), by_path=by_path)
+
+
+@dataclass
+class _Together:
+    """What no step could settle, settled with all sides at hand."""
+
+    session: Session
+    pack: PackWriter
+    heads: Sequence[str]
+    how: How
+    asked: dict[str, set[str]]
+
+    def settle(self, result: Joined, base: str | None) -> None:
+        versions = [Versions(self.session, revision, None, None) for revision in (base, *self.heads)]
+        for path, stages in result.paths.items():
+            joined = self.session.manifest_or_none(stages[0])
+            if joined is None or not (self.how.wants_all or self.asked.get(joined.store)):
+                continue
+            before, *sides = (version.in_base(joined.store) for version in versions)
+            found = [side for side in sides if side is not None]
+            if len(found) > 1 and len({side.data for side in found}) > 1:
+                self._merge(path, joined, before, found, result)
+
+    def _merge(
+        self, path: str, joined: Manifest, before: Manifest | None, sides: list[Manifest], result: Joined
+    ) -> None:
+        if not self.how.everything:
+            asked = self.asked.get(joined.store, set())
+            sides = [_only(side, joined, asked) for side in sides]
+        ours, *others = sides
+        outcome = checkpoints.merge(
+            self.session.objects,
+            self.pack,
+            before,
+            ours,
+            others,
+            self.how.decide(path),
+            self.how.options,
+            self.how.progress,
+        )
+        merged = result.merged
+        merged.decided[path] = outcome.decided
+        if self.how.options.dry_run:
+            merged.rows[path] = outcome.rows
+        if outcome.manifest is not None:
+            merged.resolved[path] = outcome.manifest
+        elif outcome.conflicts:
+            merged.conflicts[path] = outcome.conflicts
+
+
+def _only(side: Manifest, joined: Manifest, asked: set[str]) -> Manifest:
+    """``side`` as if it had what the steps settled, but for the tensors in ``asked``."""
+    lines: dict[str, Line] = {name: line for name, line in joined.by_name.items() if name not in asked}
+    lines |= {name: line for name, line in side.by_name.items() if name in asked}
+    skeleton = side.skeleton if CONTAINER in asked else joined.skeleton
+    ordered = tuple(lines[name] for name in sorted(lines))
+    return replace(side, lines=ordered, skeleton=skeleton, groups=())
+
+
+# -- in the index and the worktree -------------------------------------------------------
+
+
+def message(session: Session, names: Sequence[str], heads: Sequence[str]) -> str:
+    """What git would say of a merge of branches ``names``."""
+    rows = [f"{oid}\t\t{_kind(session, name)}" for name, oid in zip(names, heads, strict=True)]
+    return session.repo.git().run("fmt-merge-msg", stdin="\n".join(rows).encode() + b"\n").text
+
+
+def _kind(session: Session, name: str) -> str:
+    refs = session.repo.raw.references
+    for place, kind in (("heads", "branch"), ("remotes", "remote-tracking branch"), ("tags", "tag")):
+        if f"refs/{place}/{name}" in refs:
+            return f"{kind} '{name}' of ."
+    return f"commit '{name}'"
+
+
+def apply(session: Session, joined: Joined, heads: Sequence[str], text: str, *, squash: bool) -> None:
+    """Bring a clean merge into index and worktree, and leave it to be committed.
+
+    Local changes that are in the way are git's error, as in any merge.
+    """
+    tree = merging.result_tree(session, joined.tree, joined.merged)
+    session.repo.git().run("read-tree", "-m", "-u", "HEAD", tree)
+    gitdir = session.repo.gitdir
+    said = f"{text.rstrip()}\n".encode()
+    if squash:
+        _fs.write_atomic(gitdir / "SQUASH_MSG", said)
+    else:
+        _fs.write_atomic(gitdir / "MERGE_MSG", said)
+        _fs.write_atomic(gitdir / "MERGE_MODE", b"no-ff")
+        _fs.write_atomic(gitdir / "MERGE_HEAD", "".join(f"{head}\n" for head in heads).encode())

@@ -1,0 +1,92 @@
+"""What git is in the middle of: which commits it joins, and the command that goes on.
+
+Git leaves files that say so: MERGE_HEAD, CHERRY_PICK_HEAD, REVERT_HEAD, the directory of a
+rebase.  A stash that was popped leaves none; conflicts are conflicts all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pygit2
+
+from theta.git.repository import Repository
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation under way and the commits of its three sides, where git tells them.
+
+    ``ours`` is what is checked out.  In a rebase that is the branch that is rebased *on*, and
+    ``theirs`` is the commit being applied, as everywhere in git.
+    """
+
+    name: str = ""
+    base: str | None = None
+    ours: str | None = None
+    theirs: str | None = None
+
+    @property
+    def go_on(self) -> str:
+        """The command that concludes it, once all is settled; nothing where nothing is under way."""
+        if not self.name:
+            return ""
+        return f"{'git' if self.name == 'am' else 'theta'} {self.name} --continue"
+
+
+def current(repo: Repository) -> Operation:
+    """What is under way here; its name is empty where nothing is, or a stash was popped."""
+    head = repo.head()
+    if rebasing(repo):
+        return _applying(repo, "rebase", "REBASE_HEAD", head)
+    if (repo.gitdir / "rebase-apply").exists():
+        return Operation("am", ours=head)
+    if theirs := _commits(repo, "MERGE_HEAD"):
+        return Operation("merge", merge_base(repo, head, theirs[0]), head, theirs[0])
+    if _commits(repo, "REVERT_HEAD"):
+        found = _applying(repo, "revert", "REVERT_HEAD", head)
+        return Operation("revert", found.theirs, head, found.base)
+    if _commits(repo, "CHERRY_PICK_HEAD"):
+        return _applying(repo, "cherry-pick", "CHERRY_PICK_HEAD", head)
+    return Operation(_sequence(repo), ours=head)
+
+
+def rebasing(repo: Repository) -> bool:
+    """Whether a rebase is under way (and not ``git am``, which shares its directory)."""
+    apply = repo.gitdir / "rebase-apply"
+    return (repo.gitdir / "rebase-merge").exists() or (apply.exists() and not (apply / "applying").exists())
+
+
+def goes_on(repo: Repository) -> bool:
+    """Whether a git that runs a hook may apply more commits after it, with the index in its memory."""
+    return rebasing(repo) or (repo.gitdir / "sequencer").exists()
+
+
+def _applying(repo: Repository, name: str, sign: str, head: str | None) -> Operation:
+    """A commit is applied to HEAD: its parent is the base (of a merge, git knows which)."""
+    theirs = next(iter(_commits(repo, sign)), None)
+    commit = repo.raw.get(theirs) if theirs else None
+    if not isinstance(commit, pygit2.Commit) or len(commit.parent_ids) != 1:
+        return Operation(name, ours=head)
+    return Operation(name, str(commit.parent_ids[0]), head, str(commit.id))
+
+
+def _commits(repo: Repository, sign: str) -> list[str]:
+    place = repo.gitdir / sign
+    return place.read_text().split() if place.exists() else []
+
+
+def _sequence(repo: Repository) -> str:
+    """The name of a sequence that stands between two of its commits."""
+    todo = repo.gitdir / "sequencer" / "todo"
+    if not todo.exists():
+        return ""
+    return "revert" if todo.read_text().startswith("revert") else "cherry-pick"
+
+
+def merge_base(repo: Repository, ours: str | None, theirs: str) -> str | None:
+    """The best common ancestor, if there is one."""
+    if ours is None:
+        return None
+    found = repo.raw.merge_base(pygit2.Oid(hex=ours), pygit2.Oid(hex=theirs))
+    return str(found) if found else None
