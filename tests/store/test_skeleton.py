@@ -174,8 +174,9 @@ def test_a_checkpoint_that_declares_too_much_is_refused_before_anything_is_read(
     assert str(restore.MAX_TOTAL) in str(caught.value)
 
 
-def test_a_tensor_that_no_extent_names_is_not_needed(objects: Objects) -> None:
-    """A manifest may list more than the file holds; the file is what the table says."""
+def test_a_tensor_that_no_extent_names_is_refused(objects: Objects) -> None:
+    """The file would lack it, without a word."""
     manifest = stored(objects, FILE)
     more = replace(manifest, lines=(*manifest.lines, Line("x", "u8", (1,), "a" * 64, "1" * 40)))
-    assert bytes(Restorer(objects).data(more)) == FILE
+    with pytest.raises(CorruptError, match="no place for 'x'"):
+        Restorer(objects).data(more)
