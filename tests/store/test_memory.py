@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,13 +32,23 @@ def large_model(path: Path, megabytes: int, seed: int = 0) -> None:
             file.write(np.roll(block, number * 12345).tobytes())
 
 
+# A process of its own: a child's peak begins with that of whoever forked it, and tests grow.
+MEASURE = """
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-m", "theta", *sys.argv[2:]])
+_, status, usage = os.wait4(child.pid, 0)
+child.returncode = os.waitstatus_to_exitcode(status)
+with open(sys.argv[1], "w") as report:
+    report.write(str(usage.ru_maxrss))
+sys.exit(child.returncode)
+"""
+
+
 def peak(repo: Repo, *args: str) -> int:
     """The most memory that ``theta ARGS`` held, children included, in bytes."""
-    child = subprocess.Popen([sys.executable, "-m", "theta", *args], cwd=repo.path)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    assert child.returncode == 0
-    return usage.ru_maxrss * 1024
+    report = repo.path.parent / "peak"
+    subprocess.run([sys.executable, "-c", MEASURE, str(report), *args], cwd=repo.path, check=True)
+    return int(report.read_text()) * 1024
 
 
 @pytest.mark.slow
@@ -48,8 +57,8 @@ def test_a_gigabyte_in_600_megabytes(repo: Repo) -> None:
     path = repo.path / "m.safetensors"
     large_model(path, 1024)
     wanted = sha256(path)
-    used = {"commit": peak(repo, "add", "m.safetensors")}
-    used["add"] = peak(repo, "commit", "-m", "large")
+    used = {"add": peak(repo, "add", "m.safetensors")}
+    used["commit"] = peak(repo, "commit", "-m", "large")
     with path.open("r+b") as file:
         file.seek(5000)
         file.write(b"\1" * MEGABYTE)
@@ -61,4 +70,5 @@ def test_a_gigabyte_in_600_megabytes(repo: Repo) -> None:
     used["restore --source"] = peak(repo, "restore", "--source", "HEAD^", "m.safetensors")
     assert sha256(path) == wanted
     used["status"] = peak(repo, "status")
-    assert all(size < LIMIT for size in used.values()), {name: size >> 20 for name, size in used.items()}
+    print({name: size >> 20 for name, size in used.items()})
+    assert max(used.values()) < LIMIT
