@@ -39,7 +39,11 @@ class Server:
     """The loaded theta of this test session."""
 
     def __init__(self, home: Path) -> None:
-        self._path = str(home / "theta.socket")
+        # The path of a socket has at most 107 bytes; a home in a long TMPDIR may be too far down.
+        place = (
+            home if len(os.fsencode(home)) < 90 else Path(tempfile.mkdtemp(prefix="theta-tests-", dir="/tmp"))
+        )
+        self._path = str(place / "theta.socket")
         program = home / "theta-python"
         program.write_text(_CLIENT.format(python=sys.executable, path=self._path))
         program.chmod(0o700)
