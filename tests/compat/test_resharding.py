@@ -76,7 +76,7 @@ def assert_merged(repo: Repo, **changed: float) -> None:
 @pytest.mark.parametrize(("ours", "theirs"), [("cut", "train"), ("train", "cut")])
 def test_training_follows_into_the_new_shards(repo: Repo, ours: str, theirs: str) -> None:
     repo.theta("switch", ours)
-    repo.theta("merge", theirs, "--no-edit")
+    assert "CONFLICT" not in repo.theta("merge", theirs, "--no-edit").stdout
     assert_merged(repo, l1=1, l4=2)
     assert repo.git("status", "--porcelain") == ""
 

@@ -218,7 +218,10 @@ def _again(session: Session) -> Session:
 def _echo(stdout: bytes, stderr: bytes, checkpoints: set[str]) -> None:
     """Pass on what git said, but for what theta does otherwise."""
     for line in stdout.decode("utf-8", "replace").splitlines():
-        about_ours = ".theta/" in line or any(line.endswith(f" in {path}") for path in checkpoints)
+        about_ours = ".theta/" in line or any(
+            line.endswith(f" in {path}") or line.startswith(f"CONFLICT (modify/delete): {path} ")
+            for path in checkpoints
+        )
         if not line.startswith(_NOISE) and not about_ours:
             console.note(line)
     for line in stderr.decode("utf-8", "replace").splitlines():
