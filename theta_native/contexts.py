@@ -34,8 +34,9 @@ def _fine_bits(words: Words, shift: np.uint64, mask: np.uint64, out: Classes) ->
 
 @kernel
 def _histogram(numbers: NDArray[np.uint16], out: NDArray[np.int64]) -> None:
+    # Four tables: to add to the number that was just written means to wait for it.
     for i in range(numbers.size):
-        out[numbers[i]] += 1
+        out[i & 3, numbers[i]] += 1
 
 
 @kernel
@@ -48,42 +49,52 @@ def _combine(
     fine_count: int,
     out: Contexts,
 ) -> None:
-    i = 0
+    step = np.uint16(level_count * fine_count)
     for b in range(levels.size):
-        for _ in range(min(block, classes.size - i)):
-            out[i] = (np.int64(classes[i]) * level_count + levels[b]) * fine_count + fine[i]
-            i += 1
+        first, last = b * block, min((b + 1) * block, classes.size)
+        # Slices of equal length, in the type of the result: so the compiler makes vectors of it.
+        c, f, o = classes[first:last], fine[first:last], out[first:last]
+        level = np.uint16(levels[b] * fine_count)
+        for i in range(c.size):
+            o[i] = np.uint16(np.uint16(c[i]) * step + np.uint16(f[i]) + level)
 
 
 @kernel
-def _excess(
-    values: Words,
-    classes: Classes,
-    block: int,
-    lengths_of: NDArray[np.uint8],
-    sums: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    out: NDArray[np.float64],
-) -> None:
-    lengths = np.empty(values.size, np.uint8)
+def _bit_lengths(values: Words, lengths_of: Classes, out: Classes) -> None:
     for i in range(values.size):
         rest, length = np.uint64(values[i]), np.int64(0)
         while rest > _LARGEST_SHORT:
             rest >>= _SHORT
             length += 16
-        length += np.int64(lengths_of[rest])
-        lengths[i] = length
-        sums[classes[i]] += length
-        counts[classes[i]] += 1
-    means = np.empty(sums.size)
-    for k in range(means.size):
-        means[k] = sums[k] / max(counts[k], 1)
+        out[i] = length + np.int64(lengths_of[rest])
+
+
+@kernel
+def _means(lengths: Classes, classes: Classes, out: NDArray[np.float64]) -> None:
+    # Sums in the lower 40 bits, counts above them; four tables as in _histogram.
+    sums = np.zeros((4, out.size), np.int64)
+    for i in range(lengths.size):
+        sums[i & 3, classes[i]] += (np.int64(1) << 40) | np.int64(lengths[i])
+    for k in range(out.size):
+        both = sums[0, k] + sums[1, k] + sums[2, k] + sums[3, k]
+        out[k] = float(both & ((np.int64(1) << 40) - 1)) / max(both >> 40, 1)
+
+
+@kernel
+def _excess(
+    lengths: Classes, classes: Classes, block: int, means: NDArray[np.float64], out: NDArray[np.float64]
+) -> None:
     for b in range(out.size):
-        first, last = b * block, min((b + 1) * block, values.size)
-        total = 0.0
-        for i in range(first, last):
-            total += lengths[i] - means[classes[i]]
-        out[b] = total / max(last - first, 1)
+        first, last = b * block, min((b + 1) * block, lengths.size)
+        w, x, y, z = 0.0, 0.0, 0.0, 0.0
+        for i in range(first, last - 3, 4):
+            w += lengths[i] - means[classes[i]]
+            x += lengths[i + 1] - means[classes[i + 1]]
+            y += lengths[i + 2] - means[classes[i + 2]]
+            z += lengths[i + 3] - means[classes[i + 3]]
+        for i in range(last - ((last - first) & 3), last):
+            w += lengths[i] - means[classes[i]]
+        out[b] = (w + x + y + z) / max(last - first, 1)
 
 
 @cache
@@ -94,9 +105,10 @@ def _lengths() -> NDArray[np.uint8]:
 
 def histogram(numbers: NDArray[np.uint16], count: int) -> NDArray[np.int64]:
     """How often each number below ``count`` occurs; all must be below it."""
-    out = np.zeros(count, np.int64)
+    out = np.zeros((4, count), np.int64)
     _histogram(numbers, out)
-    return out
+    total: NDArray[np.int64] = out.sum(axis=0)
+    return total
 
 
 def fold(magnitudes: NDArray[np.uint16], top: int, count: int) -> Classes:
@@ -127,7 +139,9 @@ def combine(
 
 def excess(values: Words, classes: Classes, class_count: int, block: int) -> NDArray[np.float64]:
     """For each block: by how many bits its values are longer than the mean of their classes."""
+    lengths, means = np.empty(values.size, np.uint8), np.empty(class_count)
+    _bit_lengths(values, _lengths(), lengths)
+    _means(lengths, classes, means)
     out = np.empty(-(-values.size // block))
-    sums, counts = np.zeros(class_count, np.int64), np.zeros(class_count, np.int64)
-    _excess(values, classes, block, _lengths(), sums, counts, out)
+    _excess(lengths, classes, block, means, out)
     return out

@@ -30,8 +30,12 @@ STATES: Final = 4
 LOWER: Final = 1 << 16
 
 _ONE = np.uint64(1)
-_LOW12 = np.uint32(TOTAL - 1)
-_BITS12, _BITS16, _BITS20 = np.uint32(12), np.uint32(16), np.uint64(20)
+_ALL = np.uint64(TOTAL)
+_HALF_WORD = np.uint64(0xFFFF)
+_WORD = np.uint64(32)
+_BITS4, _BITS16, _BITS20, _BITS44 = np.uint64(4), np.uint64(16), np.uint64(20), np.uint64(44)
+_LOW12, _LOW16 = np.uint32(TOTAL - 1), np.uint32(0xFFFF)
+_SHIFT12, _SHIFT16 = np.uint32(12), np.uint32(16)
 _LOWER32 = np.uint32(LOWER)
 
 
@@ -43,57 +47,50 @@ def alphabet(bits: int, s: int, m: int) -> int:
 @kernel
 def _tokenise(
     values: Words, s: int, m: int, tokens: Tokens, histogram: NDArray[np.uint32], contexts: Tokens
-) -> int:
-    raw_bits = 0
-    direct = np.uint64(1 << s)
+) -> None:
+    direct, first, kept = np.uint64(1 << s), np.uint64(s), np.uint64(m)
+    wide, counts = np.uint64(histogram.shape[1]), histogram.reshape(-1)
     for i in range(values.size):
-        v = np.uint64(values[i])
-        token = np.int64(v)
-        if v >= direct:
-            n = s
-            rest = v >> np.uint64(s + 1)
+        token = np.uint64(values[i])
+        if token >= direct:
+            n, rest = first, token >> (first + _ONE)
             while rest:
                 rest >>= _ONE
-                n += 1
-            top = np.int64(v >> np.uint64(n - m)) & ((1 << m) - 1)
-            token = (1 << s) + ((n - s) << m) + top
-            raw_bits += n - m
+                n += _ONE
+            top = (token >> (n - kept)) & ((_ONE << kept) - _ONE)
+            token = direct + ((n - first) << kept) + top
         tokens[i] = token
-        histogram[contexts[i], token] += 1
-    return raw_bits
+        counts[np.uint64(contexts[i]) * wide + token] += np.uint32(1)
 
 
 @kernel
-def _write_raw(values: Words, tokens: Tokens, s: int, m: int, out: NDArray[np.uint8]) -> None:
-    held, count, at = np.uint64(0), 0, 0
-    direct = 1 << s
+def _write_raw(values: Words, tokens: Tokens, widths: NDArray[np.uint8], out: Frequencies) -> None:
+    held, count, at = np.uint64(0), np.uint64(0), np.uint64(0)
     for i in range(values.size):
-        if tokens[i] < direct:
-            continue
-        width = s + ((tokens[i] - direct) >> m) - m
-        v = np.uint64(values[i])
-        while width > 0:
-            step = width if width < 32 else 32
-            held |= (v & ((_ONE << np.uint64(step)) - _ONE)) << np.uint64(count)
-            v >>= np.uint64(step)
-            count += step
-            width -= step
-            while count >= 8:
-                out[at] = held & np.uint64(255)
-                held >>= np.uint64(8)
-                count -= 8
-                at += 1
+        width, v = np.uint64(widths[tokens[i]]), np.uint64(values[i])
+        if width > _WORD:
+            held |= (v & ((_ONE << _WORD) - _ONE)) << count
+            out[at] = np.uint32(held & ((_ONE << _WORD) - _ONE))
+            at += _ONE
+            held >>= _WORD
+            v >>= _WORD
+            width -= _WORD
+        held |= (v & ((_ONE << width) - _ONE)) << count
+        count += width
+        if count >= _WORD:
+            out[at] = np.uint32(held & ((_ONE << _WORD) - _ONE))
+            at += _ONE
+            held >>= _WORD
+            count -= _WORD
     if count:
-        out[at] = held & np.uint64(255)
+        out[at] = np.uint32(held)
 
 
 @kernel
-def _raw_bits(tokens: Tokens, s: int, m: int) -> int:
+def _raw_bits(tokens: Tokens, widths: NDArray[np.uint8]) -> int:
     total = 0
-    direct = 1 << s
     for i in range(tokens.size):
-        if tokens[i] >= direct:
-            total += s + ((tokens[i] - direct) >> m) - m
+        total += np.int64(widths[tokens[i]])
     return total
 
 
@@ -117,26 +114,53 @@ def _read_raw(
 
 
 @kernel
+def _put(
+    x: np.uint64,
+    place: np.uint64,
+    packed: Frequencies,
+    reciprocals: NDArray[np.uint64],
+    out: NDArray[np.uint16],
+    at: np.uint64,
+) -> tuple[np.uint64, np.uint64]:
+    # No branch on whether a word is full: it cannot be foreseen, and would cost more than the rest.
+    # With x below frequency * 2**20 the product is below 2**64 and the quotient exact.
+    entry = np.uint64(packed[place])
+    frequency = entry >> _BITS16
+    out[at - _ONE] = np.uint16(x & _HALF_WORD)
+    full = np.uint64(x >= frequency << _BITS20)
+    x >>= full << _BITS4
+    quotient = (x * reciprocals[place]) >> _BITS44
+    return x + (entry & _HALF_WORD) + quotient * (_ALL - frequency), at - full
+
+
+@kernel
 def _encode(
     tokens: Tokens,
-    clusters: Clusters,
-    frequencies: Frequencies,
-    starts: Frequencies,
-    states: NDArray[np.uint32],
+    contexts: Tokens,
+    lookup: Clusters,
+    wide: np.uint64,
+    packed: Frequencies,
+    reciprocals: NDArray[np.uint64],
+    states: NDArray[np.uint64],
     out: NDArray[np.uint16],
 ) -> int:
-    at = out.size
-    for i in range(tokens.size - 1, -1, -1):
-        frequency = np.uint64(frequencies[clusters[i], tokens[i]])
-        x = np.uint64(states[i & 3])
-        if x >= frequency << _BITS20:
-            at -= 1
-            out[at] = x & np.uint64(0xFFFF)
-            x >>= np.uint64(16)
-        quotient = np.uint64(np.uint32(x) // np.uint32(frequency))
-        start = np.uint64(starts[clusters[i], tokens[i]])
-        states[i & 3] = (quotient << np.uint64(12)) + (x - quotient * frequency) + start
-    return at
+    at = np.uint64(out.size)
+    for i in range(tokens.size - 1, (tokens.size & ~3) - 1, -1):
+        place = np.uint64(lookup[contexts[i]]) * wide + np.uint64(tokens[i])
+        states[i & 3], at = _put(states[i & 3], place, packed, reciprocals, out, at)
+    a, b, c, d = states[0], states[1], states[2], states[3]
+    for k in range((tokens.size >> 2) - 1, -1, -1):
+        t, g = tokens[4 * k : 4 * k + 4], contexts[4 * k : 4 * k + 4]
+        place = np.uint64(lookup[g[3]]) * wide + np.uint64(t[3])
+        d, at = _put(d, place, packed, reciprocals, out, at)
+        place = np.uint64(lookup[g[2]]) * wide + np.uint64(t[2])
+        c, at = _put(c, place, packed, reciprocals, out, at)
+        place = np.uint64(lookup[g[1]]) * wide + np.uint64(t[1])
+        b, at = _put(b, place, packed, reciprocals, out, at)
+        place = np.uint64(lookup[g[0]]) * wide + np.uint64(t[0])
+        a, at = _put(a, place, packed, reciprocals, out, at)
+    states[0], states[1], states[2], states[3] = a, b, c, d
+    return np.int64(at)
 
 
 @kernel
@@ -151,76 +175,103 @@ def _slots(frequencies: Frequencies, slots: NDArray[np.uint16]) -> None:
 
 @kernel
 def _step(
-    x: np.uint32, cluster: int, slots: NDArray[np.uint16], packed: Frequencies
+    x: np.uint32, cluster: np.uint8, wide: np.uint64, slots: Tokens, packed: Frequencies
 ) -> tuple[np.uint16, np.uint32]:
     slot = x & _LOW12
-    token = slots[cluster, slot]
-    entry = packed[cluster, token]
-    return token, (entry >> _BITS16) * (x >> _BITS12) + slot - (entry & np.uint32(0xFFFF))
+    token = slots[np.uint64(cluster) * _ALL + np.uint64(slot)]
+    entry = packed[np.uint64(cluster) * wide + np.uint64(token)]
+    return token, (entry >> _SHIFT16) * (x >> _SHIFT12) + slot - (entry & _LOW16)
+
+
+@kernel
+def _refill(x: np.uint32, words: NDArray[np.uint16], at: np.uint64) -> tuple[np.uint32, np.uint64]:
+    # Both answers are made and one is taken: a branch could not be foreseen.
+    is_low = x < _LOWER32
+    refilled = (x << _SHIFT16) | np.uint32(words[at])
+    return (refilled if is_low else x), at + np.uint64(is_low)
 
 
 @kernel
 def _decode(
     words: NDArray[np.uint16],
-    clusters: Clusters,
-    slots: NDArray[np.uint16],
+    contexts: Tokens,
+    lookup: Clusters,
+    slots: Tokens,
     packed: Frequencies,
+    wide: np.uint64,
     states: NDArray[np.uint32],
     tokens: Tokens,
 ) -> int:
-    at, last = 0, words.size - 1
+    # The last four of `words` are not of the stream: four states are refilled between two checks.
+    at, size = np.uint64(0), np.uint64(words.size - 4)
     a, b, c, d = states[0], states[1], states[2], states[3]
-    for i in range(0, tokens.size - 3, 4):
-        tokens[i], a = _step(a, clusters[i], slots, packed)
-        tokens[i + 1], b = _step(b, clusters[i + 1], slots, packed)
-        tokens[i + 2], c = _step(c, clusters[i + 2], slots, packed)
-        tokens[i + 3], d = _step(d, clusters[i + 3], slots, packed)
-        if a < _LOWER32:
-            a = (a << _BITS16) | np.uint32(words[min(at, last)])
-            at += 1
-        if b < _LOWER32:
-            b = (b << _BITS16) | np.uint32(words[min(at, last)])
-            at += 1
-        if c < _LOWER32:
-            c = (c << _BITS16) | np.uint32(words[min(at, last)])
-            at += 1
-        if d < _LOWER32:
-            d = (d << _BITS16) | np.uint32(words[min(at, last)])
-            at += 1
+    for k in range(tokens.size >> 2):
+        t, g = tokens[4 * k : 4 * k + 4], contexts[4 * k : 4 * k + 4]
+        t[0], a = _step(a, lookup[g[0]], wide, slots, packed)
+        t[1], b = _step(b, lookup[g[1]], wide, slots, packed)
+        t[2], c = _step(c, lookup[g[2]], wide, slots, packed)
+        t[3], d = _step(d, lookup[g[3]], wide, slots, packed)
+        a, at = _refill(a, words, at)
+        b, at = _refill(b, words, at)
+        c, at = _refill(c, words, at)
+        d, at = _refill(d, words, at)
+        if at > size:
+            return np.int64(at)
     states[0], states[1], states[2], states[3] = a, b, c, d
     for i in range(tokens.size & ~3, tokens.size):
-        token, x = _step(states[i & 3], clusters[i], slots, packed)
-        tokens[i] = token
-        if x < _LOWER32:
-            x = (x << _BITS16) | np.uint32(words[min(at, last)])
-            at += 1
-        states[i & 3] = x
-    return at
+        tokens[i], x = _step(states[i & 3], lookup[contexts[i]], wide, slots, packed)
+        states[i & 3], at = _refill(x, words, at)
+    return np.int64(at)
 
 
 def tokenise(
     values: Words, s: int, m: int, contexts: Tokens, context_count: int
-) -> tuple[Tokens, NDArray[np.uint32], int]:
-    """The tokens of ``values``, their counts in each context, and the number of raw bits.
+) -> tuple[Tokens, NDArray[np.uint32]]:
+    """The tokens of ``values``, and their counts in each context.
 
     ``contexts`` holds a number below ``context_count`` for every value; the counts have the
     shape ``(context_count, alphabet)``.
     """
     tokens = np.empty(values.size, np.uint16)
     histogram = np.zeros((context_count, alphabet(values.dtype.itemsize * 8, s, m)), np.uint32)
-    return tokens, histogram, int(_tokenise(values, s, m, tokens, histogram, contexts))
+    _tokenise(values, s, m, tokens, histogram, contexts)
+    return tokens, histogram
 
 
-def write_raw(values: Words, tokens: Tokens, s: int, m: int, raw_bits: int) -> NDArray[np.uint8]:
-    """The raw bits of all values, from the lowest bit of the first byte on."""
-    out = np.empty((raw_bits + 7) // 8, np.uint8)
-    _write_raw(values, tokens, s, m, out)
-    return out
+def raw_widths(bits: int, s: int, m: int) -> NDArray[np.uint8]:
+    """The number of raw bits of each token of values of ``bits`` bits."""
+    widths = np.zeros(alphabet(bits, s, m), np.uint8)
+    large = np.arange(max(widths.size - (1 << s), 0))
+    widths[1 << s :] = s + (large >> m) - m
+    return widths
 
 
-def raw_size(tokens: Tokens, s: int, m: int) -> int:
+def _least(bits: int, s: int, m: int) -> NDArray[np.uint64]:
+    """The least value of each token."""
+    least = np.arange(alphabet(bits, s, m), dtype=np.uint64)
+    large = np.arange(max(least.size - (1 << s), 0), dtype=np.uint64)
+    tops = (_ONE << np.uint64(m)) | (large & np.uint64((1 << m) - 1))
+    least[1 << s :] = tops << raw_widths(bits, s, m)[1 << s :].astype(np.uint64)
+    return least
+
+
+def coarser(bits: int, fine: tuple[int, int], rule: tuple[int, int]) -> Tokens:
+    """For each token of the rule ``fine`` the token of ``rule``, whose s and m are not larger; rising."""
+    starts = _least(bits, *rule)
+    names = np.searchsorted(starts, _least(bits, *fine), side="right") - 1
+    return names.astype(np.uint16)
+
+
+def write_raw(values: Words, tokens: Tokens, widths: NDArray[np.uint8], raw_bits: int) -> NDArray[np.uint8]:
+    """The raw bits of all values, ``widths[token]`` of each, from the lowest bit of the first byte on."""
+    out = np.zeros(raw_bits // 32 + 1, "<u4")
+    _write_raw(values, tokens, widths, out)
+    return out.view(np.uint8)[: (raw_bits + 7) // 8]
+
+
+def raw_size(tokens: Tokens, widths: NDArray[np.uint8]) -> int:
     """The number of bytes of raw bits that ``tokens`` call for."""
-    return (int(_raw_bits(tokens, s, m)) + 7) // 8
+    return (int(_raw_bits(tokens, widths)) + 7) // 8
 
 
 def read_raw(tokens: Tokens, s: int, m: int, raw: NDArray[np.uint8], dtype: np.dtype[Any]) -> Words:
@@ -228,14 +279,8 @@ def read_raw(tokens: Tokens, s: int, m: int, raw: NDArray[np.uint8], dtype: np.d
     padded = np.zeros(raw.size // 4 + 4, "<u4")
     padded.view(np.uint8)[: raw.size] = raw
     bits = dtype.itemsize * 8
-    starts = np.arange(alphabet(bits, s, m), dtype=np.uint64)
-    widths = np.zeros(starts.size, np.uint8)
-    large = np.arange(max(starts.size - (1 << s), 0), dtype=np.uint64)
-    widths[1 << s :] = s + (large >> np.uint64(m)) - m
-    tops = (_ONE << np.uint64(m)) | (large & np.uint64((1 << m) - 1))
-    starts[1 << s :] = tops << widths[1 << s :].astype(np.uint64)
     values: Words = np.empty(tokens.size, dtype)
-    _read_raw(tokens, starts, widths, padded, values)
+    _read_raw(tokens, _least(bits, s, m), raw_widths(bits, s, m), padded, values)
     return values
 
 
@@ -246,32 +291,48 @@ def _starts(frequencies: Frequencies) -> Frequencies:
     return out
 
 
+def _packed(frequencies: Frequencies) -> Frequencies:
+    """Each frequency in the upper 16 bits, the sum of those before it in the lower."""
+    packed: Frequencies = (frequencies << _SHIFT16) | (_starts(frequencies) & _LOW16)
+    return packed
+
+
 def encode(
-    tokens: Tokens, clusters: Clusters, frequencies: Frequencies
+    tokens: Tokens, contexts: Tokens, lookup: Clusters, frequencies: Frequencies, names: Tokens | None = None
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
     """The four final states and the 16-bit words of ``tokens``, in the order they are read.
 
-    ``frequencies`` has one row a cluster, each adding up to 4096, with no zero for a token
-    that occurs in the cluster.
+    Token ``i`` is coded by row ``lookup[contexts[i]]`` of ``frequencies``, each of which adds up to
+    4096, with no zero for a token that occurs there.  With ``names`` (:func:`coarser`) a token ``t``
+    stands for ``names[t]``.
     """
-    states = np.full(STATES, LOWER, np.uint32)
-    out = np.empty(tokens.size + 1, np.uint16)
-    at = _encode(tokens, clusters, frequencies, _starts(frequencies), states, out)
-    return states, out[at:].copy()
+    packed = _packed(frequencies)
+    packed = np.ascontiguousarray(packed if names is None else packed[:, names])
+    divisors = np.maximum(packed >> _SHIFT16, 1).astype(np.uint64)
+    reciprocals = ((_ONE << _BITS44) + divisors - _ONE) // divisors
+    states = np.full(STATES, LOWER, np.uint64)
+    out = np.empty(tokens.size + 2, np.uint16)
+    wide = np.uint64(packed.shape[1])
+    at = _encode(tokens, contexts, lookup, wide, packed.reshape(-1), reciprocals.reshape(-1), states, out)
+    return states.astype(np.uint32), out[at:].copy()
 
 
 def decode(
-    states: NDArray[np.uint32], words: NDArray[np.uint16], clusters: Clusters, frequencies: Frequencies
+    states: NDArray[np.uint32],
+    words: NDArray[np.uint16],
+    contexts: Tokens,
+    lookup: Clusters,
+    frequencies: Frequencies,
 ) -> Tokens | None:
-    """The tokens that were encoded, one for each of ``clusters``; None if the data is damaged.
+    """The tokens that were encoded, one for each of ``contexts``; None if the data is damaged.
 
-    Every row of ``frequencies`` must add up to 4096, every cluster be one of its rows.
+    Every row of ``frequencies`` must add up to 4096, every cluster in ``lookup`` be one of its rows.
     """
     slots = np.empty((frequencies.shape[0], TOTAL), np.uint16)
     _slots(frequencies, slots)
-    packed = (frequencies << np.uint32(16)) | (_starts(frequencies) & np.uint32(0xFFFF))
-    tokens = np.empty(clusters.size, np.uint16)
+    tokens = np.empty(contexts.size, np.uint16)
     final = states.astype(np.uint32)
-    padded = words if words.size else np.zeros(1, np.uint16)
-    read = _decode(padded, clusters, slots, packed, final, tokens)
+    padded = np.append(words, np.zeros(4, np.uint16))
+    wide, packed = np.uint64(frequencies.shape[1]), _packed(frequencies).reshape(-1)
+    read = _decode(padded, contexts, lookup, slots.reshape(-1), packed, wide, final, tokens)
     return tokens if read == words.size and bool((final == LOWER).all()) else None

@@ -34,16 +34,33 @@ def twin_token(value: int, s: int, m: int) -> tuple[int, int]:
 def test_tokens_and_raw_bits(width: int, rule: tuple[int, int]) -> None:
     values = values_of(width, 700)
     contexts = np.arange(700, dtype=np.uint16) % 3
-    tokens, counts, raw_bits = rans.tokenise(values, *rule, contexts, 3)
+    tokens, counts = rans.tokenise(values, *rule, contexts, 3)
     twins = [twin_token(v, *rule) for v in values.tolist()]
     assert tokens.tolist() == [token for token, _ in twins]
-    assert raw_bits == sum(bits for _, bits in twins)
+    widths = rans.raw_widths(8 * width, *rule)
+    assert widths[tokens].tolist() == [bits for _, bits in twins]
     assert max(tokens.tolist()) < rans.alphabet(8 * width, *rule) == counts.shape[1]
     for k in range(3):
         assert counts[k].tolist() == np.bincount(tokens[k::3], minlength=counts.shape[1]).tolist()
-    raw = rans.write_raw(values, tokens, *rule, raw_bits)
-    assert raw.size == rans.raw_size(tokens, *rule)
+    raw = rans.write_raw(values, tokens, widths, sum(bits for _, bits in twins))
+    assert raw.size == rans.raw_size(tokens, widths)
+    number = sum(
+        (v & ((1 << bits) - 1)) << at
+        for v, (_, bits), at in zip(
+            values.tolist(), twins, np.cumsum([0, *(bits for _, bits in twins[:-1])]).tolist(), strict=True
+        )
+    )
+    assert int.from_bytes(raw.tobytes(), "little") == number
     np.testing.assert_array_equal(rans.read_raw(tokens, *rule, raw, values.dtype), values)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+def test_a_coarser_rule_has_names_for_the_tokens_of_a_finer_one(width: int, rule: tuple[int, int]) -> None:
+    values = values_of(width, 700)
+    contexts = np.zeros(700, np.uint16)
+    fine, coarse = (rans.tokenise(values, *r, contexts, 1)[0] for r in ((8, 2), rule))
+    assert rans.coarser(8 * width, (8, 2), rule)[fine].tolist() == coarse.tolist()
 
 
 def twin_decode(states: list[int], words: list[int], labels: list[int], table: list[list[int]]) -> list[int]:
@@ -64,15 +81,18 @@ def twin_decode(states: list[int], words: list[int], labels: list[int], table: l
 
 
 TABLE = np.array([[4096, 0, 0], [4000, 95, 1], [1, 2000, 2095], [1365, 1365, 1366]], np.uint32)
+SAME = np.arange(4, dtype=np.uint8)
+"""The look-up where contexts are clusters."""
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 1001])
 def test_streams(size: int) -> None:
     rng = np.random.default_rng(size)
-    labels = rng.integers(0, 4, size, np.uint8)
+    contexts, lookup = rng.integers(0, 7, size, np.uint16), np.array([0, 3, 1, 2, 2, 0, 1], np.uint8)
+    labels = lookup[contexts]
     tokens = np.array([rng.choice(3, p=TABLE[k] / 4096) for k in labels], np.uint16)
-    states, words = rans.encode(tokens, labels, TABLE)
-    back = rans.decode(states, words, labels, TABLE)
+    states, words = rans.encode(tokens, contexts, lookup, TABLE)
+    back = rans.decode(states, words, contexts, lookup, TABLE)
     assert back is not None
     assert back.tolist() == tokens.tolist()
     assert twin_decode(states.tolist(), words.tolist(), labels.tolist(), TABLE.tolist()) == tokens.tolist()
@@ -83,17 +103,46 @@ def test_a_stream_is_near_its_entropy() -> None:
     tokens = rng.choice(3, 100_000, p=TABLE[1] / 4096).astype(np.uint16)
     shares = np.bincount(tokens) / tokens.size
     entropy = float(-(shares * np.log2(shares)).sum()) * tokens.size / 16
-    assert rans.encode(tokens, np.ones(tokens.size, np.uint8), TABLE)[1].size < 1.01 * entropy + 4
+    assert rans.encode(tokens, np.ones(tokens.size, np.uint16), SAME, TABLE)[1].size < 1.01 * entropy + 4
+
+
+def test_every_frequency_divides_exactly() -> None:
+    # Quotients come from products with reciprocals: all frequencies, at both ends of what a state may be.
+    table = np.zeros((4095, 3), np.uint32)
+    table[:, 0] = np.arange(1, 4096)
+    table[:, 1] = 4096 - table[:, 0]
+    contexts = np.repeat(np.arange(4095, dtype=np.uint16), 12)
+    for token in (0, 1):
+        tokens = np.full(contexts.size, token, np.uint16)
+        for part in (slice(0, 12 * 255), slice(12 * 2000, 12 * 2255), slice(12 * 3840, None)):
+            first = int(contexts[part][0])
+            found, lookup = contexts[part] - np.uint16(first), np.arange(256, dtype=np.uint8)
+            rows = table[first : first + 256]
+            states, words = rans.encode(tokens[part], found, lookup, rows)
+            labels = lookup[found].tolist()
+            assert (
+                twin_decode(states.tolist(), words.tolist(), labels, rows.tolist()) == tokens[part].tolist()
+            )
+
+
+def test_tokens_by_their_names() -> None:
+    names = np.array([0, 0, 1, 2], np.uint16)
+    tokens = np.random.default_rng(8).integers(0, 4, 999, np.uint16)
+    contexts = np.full(999, 3, np.uint16)
+    states, words = rans.encode(tokens, contexts, SAME, TABLE, names)
+    back = rans.decode(states, words, contexts, SAME, TABLE)
+    assert back is not None
+    assert back.tolist() == names[tokens].tolist()
 
 
 def test_damaged_streams_are_noticed() -> None:
-    labels = np.full(1000, 3, np.uint8)
+    labels = np.full(1000, 3, np.uint16)
     tokens = np.random.default_rng(6).integers(0, 3, 1000, np.uint16)
-    states, words = rans.encode(tokens, labels, TABLE)
-    assert rans.decode(states, words[:-1].copy(), labels, TABLE) is None
-    assert rans.decode(states, np.append(words, np.uint16(0)), labels, TABLE) is None
-    assert rans.decode(states ^ np.uint32(1 << 20), words, labels, TABLE) is None
-    assert rans.decode(states, words[:0].copy(), labels, TABLE) is None
+    states, words = rans.encode(tokens, labels, SAME, TABLE)
+    assert rans.decode(states, words[:-1].copy(), labels, SAME, TABLE) is None
+    assert rans.decode(states, np.append(words, np.uint16(0)), labels, SAME, TABLE) is None
+    assert rans.decode(states ^ np.uint32(1 << 20), words, labels, SAME, TABLE) is None
+    assert rans.decode(states, words[:0].copy(), labels, SAME, TABLE) is None
 
 
 def test_clusters() -> None:

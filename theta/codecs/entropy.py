@@ -50,7 +50,7 @@ _BITS_A_FREQUENCY: Final = 10.0
 _UNSEEN_BITS: Final = 14.0
 
 TOKEN_RULES: Final = ((4, 1), (8, 2))
-"""The (s, m) that an encoder tries: few tokens, or a token for each value below 256."""
+"""The (s, m) that an encoder tries, the finest last: few tokens, or one for each value below 256."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,53 @@ class Plan:
 
 @dataclass(frozen=True)
 class Tokenised:
-    """Values as tokens of the rule ``(s, m)``, with their counts in every context."""
+    """Values as tokens of the rule ``(s, m)``, with their counts in every context.
+
+    ``names``: none, or ``tokens`` are those of a finer rule, and ``names[t]`` is the token of this one.
+    """
 
     values: Words
     s: int
     m: int
     tokens: NDArray[np.uint16]
     counts: Counts
-    raw_bits: int
+    names: NDArray[np.uint16] | None = None
+
+    @property
+    def widths(self) -> NDArray[np.uint8]:
+        """The number of raw bits of each token of this rule."""
+        from theta_native import rans
+
+        return rans.raw_widths(self.values.dtype.itemsize * 8, self.s, self.m)
+
+    @property
+    def raw_bits(self) -> int:
+        """The number of raw bits of all values."""
+        return int(self.counts.sum(axis=0, dtype=np.int64) @ self.widths.astype(np.int64))
+
+    def under(self, rule: tuple[int, int]) -> Tokenised:
+        """The same values under a rule that is coarser, or the same."""
+        from theta_native import rans
+
+        if rule == (self.s, self.m):
+            return self
+        names = rans.coarser(self.values.dtype.itemsize * 8, (self.s, self.m), rule)
+        firsts = np.flatnonzero(np.diff(names, prepend=-1))
+        counts = np.add.reduceat(self.counts, firsts, axis=1)
+        return Tokenised(self.values, *rule, self.tokens, counts, names)
 
 
 def tokenise(values: Words, rule: tuple[int, int], contexts: Contexts, context_count: int) -> Tokenised:
     """Tokens of ``values`` and their counts, shape ``(context_count, alphabet)``."""
     from theta_native import rans
 
-    tokens, counts, raw_bits = rans.tokenise(values, *rule, contexts, context_count)
-    return Tokenised(values, *rule, tokens, counts, raw_bits)
+    return Tokenised(values, *rule, *rans.tokenise(values, *rule, contexts, context_count))
+
+
+def by_all_rules(values: Words, contexts: Contexts, context_count: int) -> list[Tokenised]:
+    """The values under each of ``TOKEN_RULES``; they are looked at once."""
+    finest = tokenise(values, TOKEN_RULES[-1], contexts, context_count)
+    return [finest.under(rule) for rule in TOKEN_RULES]
 
 
 def _token_costs(sums: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -165,14 +196,21 @@ def plan(counts: Counts) -> Plan:
     return Plan(occurring, best, _frequencies(sums), bits)
 
 
-def encode(tokenised: Tokenised, contexts: Contexts, chosen: Plan) -> bytes:
-    """The entropy section of the tokenised values."""
+def encode(
+    tokenised: Tokenised, contexts: Contexts, chosen: Plan, kinds: NDArray[np.int64] | None = None
+) -> bytes:
+    """The entropy section of the tokenised values.
+
+    ``kinds``: none, or ``chosen`` is for coarser contexts, and a context ``c`` is in ``kinds[c]``.
+    """
     from theta_native import rans
 
     t, table = tokenised, chosen.frequencies
-    lookup = np.zeros(int(chosen.occurring.max()) + 1, np.uint8)
+    lookup = np.zeros(tokenised.counts.shape[0], np.uint8)
     lookup[chosen.occurring] = chosen.labels
-    states, words = rans.encode(t.tokens, lookup[contexts], table)
+    lookup = lookup if kinds is None else lookup[kinds]
+    states, words = rans.encode(t.tokens, contexts, lookup, table, t.names)
+    widths = t.widths if t.names is None else t.widths[t.names]
     used = (table.shape[1] - (table[:, ::-1] > 0).argmax(axis=1)).astype("<u2")
     listed = np.concatenate([row[:count] for row, count in zip(table, used, strict=True)]).astype("<u2")
     halves = np.ascontiguousarray(listed.view(np.uint8).reshape(-1, 2).T)
@@ -183,7 +221,7 @@ def encode(tokenised: Tokenised, contexts: Contexts, chosen: Plan) -> bytes:
             planes.encode_section([labels, used.view(np.uint8)], inner=True),
             planes.encode_section(list(halves), inner=True),
             words.astype("<u2").tobytes(),
-            rans.write_raw(t.values, t.tokens, t.s, t.m, t.raw_bits).tobytes(),
+            rans.write_raw(t.values, t.tokens, widths, t.raw_bits).tobytes(),
         )
     )
 
@@ -225,11 +263,11 @@ def decode(
     lookup = np.zeros(context_count, np.uint8)
     lookup[occurring] = labels
     words = _take(blob, position, 2 * size).view("<u2")
-    tokens = rans.decode(np.array(states, np.uint32), words, lookup[contexts], table)
+    tokens = rans.decode(np.array(states, np.uint32), words, contexts, lookup, table)
     if tokens is None:
         raise CodecError("an encoded chunk is damaged")
     position += 2 * size
-    raw = _take(blob, position, rans.raw_size(tokens, s, m))
+    raw = _take(blob, position, rans.raw_size(tokens, rans.raw_widths(dtype.itemsize * 8, s, m)))
     return rans.read_raw(tokens, s, m, raw, dtype), position + raw.size
 
 

@@ -121,8 +121,7 @@ def _pack_factor(factor: Factor) -> bytes:
     rank = factor.shape[1]
     contexts = np.tile(np.arange(rank, dtype=np.uint16), factor.shape[0])
     found = []
-    for rule in entropy.TOKEN_RULES:
-        tokenised = entropy.tokenise(zigzag, rule, contexts, rank)
+    for tokenised in entropy.by_all_rules(zigzag, contexts, rank):
         found.append(entropy.encode(tokenised, contexts, entropy.plan(tokenised.counts)))
     return min(found, key=len)
 

@@ -122,43 +122,52 @@ def _levels(excess: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class _Choice:
-    """One way to code the values: with which contexts, with which tokens."""
+    """One way to code the values: with which contexts, with which tokens.
+
+    ``kinds``: of each context with everything used, which of those it is that are used here.
+    """
 
     use_levels: bool
     use_fine: bool
     tokenised: entropy.Tokenised
-    counts: NDArray[np.uint32]
+    kinds: NDArray[np.int64]
     bits: float
 
+    @property
+    def counts(self) -> NDArray[np.uint32]:
+        """How often each token occurs in the contexts that are used."""
+        return _grouped(self.tokenised.counts, self.kinds)
 
-def _choices(
-    tokenised: entropy.Tokenised, level_count: int, fine_count: int, level_bits: float
-) -> list[_Choice]:
-    """The values with and without levels and fine classes, and about what each costs."""
-    counts = tokenised.counts.reshape(CLASSES, level_count, fine_count, -1)
-    found = []
-    for use_levels in {False, level_count > 1}:
-        for use_fine in {False, fine_count > 1}:
-            axes = tuple(axis for axis, used in ((1, use_levels), (2, use_fine)) if not used)
-            chosen = counts.sum(axis=axes, dtype=np.uint32).reshape(-1, counts.shape[-1])
-            bits = entropy.estimate(chosen) + tokenised.raw_bits + (level_bits if use_levels else 0.0)
-            found.append(_Choice(use_levels, use_fine, tokenised, chosen, bits))
-    return found
+
+def _grouped(counts: NDArray[np.uint32], kinds: NDArray[np.int64]) -> NDArray[np.uint32]:
+    from theta_native import clusters
+
+    return clusters.sum_groups(counts, kinds, int(kinds[-1]) + 1).astype(np.uint32)
+
+
+def _kinds(level_count: int, fine_count: int, use_levels: bool, use_fine: bool) -> NDArray[np.int64]:
+    """The numbers of the contexts without what is not used, for each with everything."""
+    shape = (CLASSES, level_count if use_levels else 1, fine_count if use_fine else 1)
+    numbers = np.arange(np.prod(shape)).reshape(shape)
+    return np.broadcast_to(numbers, (CLASSES, level_count, fine_count)).reshape(-1)
 
 
 def _best(
     values: Words, full: NDArray[np.uint16], level_count: int, fine_count: int, level_bits: float
 ) -> _Choice:
-    """The cheapest choice of all token rules; ``full`` are the contexts with everything used."""
-    count = CLASSES * level_count * fine_count
-    found = [
-        choice
-        for rule in entropy.TOKEN_RULES
-        for choice in _choices(
-            entropy.tokenise(values, rule, full, count), level_count, fine_count, level_bits
-        )
-    ]
-    return min(found, key=lambda choice: choice.bits)
+    """The cheapest of the token rules, then of the contexts; ``full`` are those with everything used."""
+
+    def choice(tokenised: entropy.Tokenised, use_levels: bool, use_fine: bool) -> _Choice:
+        kinds = _kinds(level_count, fine_count, use_levels, use_fine)
+        bits = entropy.estimate(_grouped(tokenised.counts, kinds)) + tokenised.raw_bits
+        bits += level_bits if use_levels else 0.0
+        return _Choice(use_levels, use_fine, tokenised, kinds, bits)
+
+    ways = [(a, b) for a in (level_count > 1, False) for b in (fine_count > 1, False)]
+    everything, *others = dict.fromkeys(ways)
+    tokenised = entropy.by_all_rules(values, full, CLASSES * level_count * fine_count)
+    best = min((choice(each, *everything) for each in tokenised), key=lambda found: found.bits)
+    return min([best, *(choice(best.tokenised, *way) for way in others)], key=lambda found: found.bits)
 
 
 def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine: Fine | None = None) -> bytes:
@@ -180,18 +189,13 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
     full = contexts.combine(classes, levels, level_count, block, fine.classes, fine.count)
     level_bits = 8.0 * len(planes.encode_section([levels]))
     best = _best(values, full, level_count, fine.count, level_bits)
-    if not best.use_levels:
-        levels, level_count = np.zeros(levels.size, np.uint8), 1
-    if not best.use_fine:
-        fine = Fine(np.zeros(words.size, np.uint8), 1)
-    used = contexts.combine(classes, levels, level_count, block, fine.classes, fine.count)
-    stored = levels if level_count > 1 else levels[:0]
+    stored = levels if best.use_levels else levels[:0]
     return b"".join(
         (
             bytes([_CODED]),
-            _HEAD.pack(top, level_count, best.use_fine, block),
+            _HEAD.pack(top, level_count if best.use_levels else 1, best.use_fine, block),
             planes.encode_section([stored]),
-            entropy.encode(best.tokenised, used, entropy.plan(best.counts)),
+            entropy.encode(best.tokenised, full, entropy.plan(best.counts), best.kinds),
         )
     )
 
