@@ -101,20 +101,23 @@ def _tridiagonalise(a: Matrix, diagonal: NDArray[np.float64], beside: NDArray[np
             length += v[i] * v[i]
         if length == 0.0:
             continue
+        # By rows throughout, which are columns too: so the compiler makes vectors of it.
+        rest, into = v[k + 1 :], p[k + 1 :]
+        into[:] = 0.0
+        for i in range(k + 1, n):
+            x, row = 2.0 * v[i] / length, a[i, k + 1 :]
+            for j in range(row.size):
+                into[j] += x * row[j]
         dot = 0.0
-        for i in range(k + 1, n):
-            total = 0.0
-            for j in range(k + 1, n):
-                total += a[i, j] * v[j]
-            p[i] = 2.0 * total / length
-            dot += p[i] * v[i]
+        for j in range(rest.size):
+            dot += into[j] * rest[j]
         dot /= length
+        for j in range(rest.size):
+            into[j] -= dot * rest[j]
         for i in range(k + 1, n):
-            p[i] -= dot * v[i]
-        for i in range(k + 1, n):
-            x, y = v[i], p[i]
-            for j in range(k + 1, n):
-                a[i, j] -= x * p[j] + y * v[j]
+            x, y, row = v[i], p[i], a[i, k + 1 :]
+            for j in range(row.size):
+                row[j] -= x * into[j] + y * rest[j]
     for k in range(max(n - 2, 0), n):
         diagonal[k] = a[k, k]
     if n > 1:
@@ -122,30 +125,38 @@ def _tridiagonalise(a: Matrix, diagonal: NDArray[np.float64], beside: NDArray[np
 
 
 @kernel
-def _count_below(diagonal: NDArray[np.float64], beside: NDArray[np.float64], x: float) -> int:
-    # The number of eigenvalues below x: the signs of a Sturm sequence.
-    count, q = 0, 1.0
-    for i in range(diagonal.size):
-        off = beside[i - 1] * beside[i - 1] if i else 0.0
-        q = diagonal[i] - x - off / (q if abs(q) > 1e-300 else 1e-300)
-        count += 1 if q < 0 else 0
-    return count
-
-
-@kernel
-def _bisect(
-    diagonal: NDArray[np.float64], beside: NDArray[np.float64], high: float, out: NDArray[np.float64]
-) -> None:
-    for k in range(out.size):
-        low, top = 0.0, high
-        for _ in range(48):
-            middle = (low + top) / 2
-            if _count_below(diagonal, beside, middle) <= diagonal.size - 1 - k:
-                low = middle
-            else:
-                top = middle
-        out[k] = (low + top) / 2
-        high = top
+def _diagonalise(d: NDArray[np.float64], e: NDArray[np.float64]) -> None:
+    # Implicit QL steps without vectors (EISPACK's imtql1; Golub and Van Loan, algorithm 8.3.3).
+    n = d.size
+    for low in range(n):
+        for _ in range(60):
+            high = low
+            while high < n - 1 and abs(e[high]) > 2.3e-16 * (abs(d[high]) + abs(d[high + 1])):
+                high += 1
+            if high == low:
+                break
+            g = (d[low + 1] - d[low]) / (2.0 * e[low])
+            r = np.sqrt(g * g + 1.0)
+            g = d[high] - d[low] + e[low] / (g + (r if g >= 0 else -r))
+            s, c, p, split = 1.0, 1.0, 0.0, False
+            for i in range(high - 1, low - 1, -1):
+                f, b = s * e[i], c * e[i]
+                r = np.sqrt(f * f + g * g)
+                e[i + 1] = r
+                if r == 0.0:
+                    d[i + 1] -= p
+                    split = True
+                    break
+                s, c = f / r, g / r
+                g = d[i + 1] - p
+                r = (d[i] - g) * s + 2.0 * c * b
+                p = s * r
+                d[i + 1] = g + p
+                g = c * r - b
+            if not split:
+                d[low] -= p
+                e[low] = g
+            e[high] = 0.0
 
 
 @kernel
@@ -222,13 +233,13 @@ def eigen(symmetric: Matrix) -> tuple[NDArray[np.float64], Matrix]:
 def largest_eigenvalues(symmetric: Matrix, count: int) -> NDArray[np.float64]:
     """The ``count`` largest eigenvalues of a positive semidefinite matrix, the largest first.
 
-    To about 1e-14 of their sum: Householder reflections, then bisection.
+    To about 1e-14 of their sum: Householder reflections, then implicit QL steps.
     """
     n = symmetric.shape[0]
-    diagonal, beside, out = np.zeros(n), np.zeros(n), np.zeros(min(count, n))
+    diagonal, beside = np.zeros(n), np.zeros(n)
     _tridiagonalise(symmetric.copy(), diagonal, beside)
-    _bisect(diagonal, beside, float(np.trace(symmetric)) * 1.0001, out)
-    return out
+    _diagonalise(diagonal, beside)
+    return np.maximum(np.sort(diagonal)[::-1][:count], 0.0)
 
 
 def weighted_rows(d: Matrix, w: Matrix, v: Matrix) -> Matrix:
