@@ -90,7 +90,7 @@ def _write_raw(values: Words, tokens: Tokens, widths: NDArray[np.uint8], out: Fr
 def _raw_bits(tokens: Tokens, widths: NDArray[np.uint8]) -> int:
     total = 0
     for i in range(tokens.size):
-        total += np.int64(widths[tokens[i]])
+        total += int(widths[tokens[i]])
     return total
 
 
@@ -160,7 +160,7 @@ def _encode(
         place = np.uint64(lookup[g[0]]) * wide + np.uint64(t[0])
         a, at = _put(a, place, packed, reciprocals, out, at)
     states[0], states[1], states[2], states[3] = a, b, c, d
-    return np.int64(at)
+    return int(at)
 
 
 @kernel
@@ -216,12 +216,12 @@ def _decode(
         c, at = _refill(c, words, at)
         d, at = _refill(d, words, at)
         if at > size:
-            return np.int64(at)
+            return int(at)
     states[0], states[1], states[2], states[3] = a, b, c, d
     for i in range(tokens.size & ~3, tokens.size):
         tokens[i], x = _step(states[i & 3], lookup[contexts[i]], wide, slots, packed)
         states[i & 3], at = _refill(x, words, at)
-    return np.int64(at)
+    return int(at)
 
 
 def tokenise(

@@ -145,13 +145,29 @@ def test_damaged_streams_are_noticed() -> None:
     assert rans.decode(states, words[:0].copy(), labels, SAME, TABLE) is None
 
 
-def test_clusters() -> None:
+@pytest.mark.parametrize("rounds", [0, 1, 3])
+def test_groups_are_improved_as_a_twin_does(rounds: int) -> None:
+    rng = np.random.default_rng(9)
+    counts = (rng.integers(0, 90, (40, 12)) * (rng.random((40, 12)) < 0.5)).astype(np.uint32)
+    counts[:, 0] += 1
+    initial = rng.permutation(np.arange(40) % 7).astype(np.int64)
+    labels = initial.copy()
+    for turn in range(rounds + 1):
+        sums = np.array([counts[labels == k].sum(axis=0) for k in range(labels.max() + 1)])
+        with np.errstate(divide="ignore"):
+            costs = np.minimum(-np.log2(sums / sums.sum(axis=1, keepdims=True)), 14.0).T
+        total = counts @ costs
+        if turn < rounds:
+            labels = np.unique(total.argmin(axis=1), return_inverse=True)[1]
+    found, bits, used = clusters.improve(counts, initial, rounds, 14.0)
+    assert found.tolist() == labels.tolist()
+    assert bits == pytest.approx(total.min(axis=1).sum())
+    assert used == np.count_nonzero(sums)
+
+
+def test_sums_of_groups() -> None:
     rng = np.random.default_rng(7)
     counts = rng.integers(0, 9, (20, 6)).astype(np.uint32)
-    costs = rng.random((6, 3))
-    labels, total = clusters.assign(counts, costs)
-    twin = counts @ costs
-    assert labels.tolist() == twin.argmin(axis=1).tolist()
-    assert total == pytest.approx(twin.min(axis=1).sum())
+    labels = rng.integers(0, 3, 20)
     sums = clusters.sum_groups(counts, labels, 3)
     assert [s.tolist() for s in sums] == [counts[labels == k].sum(axis=0).tolist() for k in range(3)]

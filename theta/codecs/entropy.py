@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -84,7 +85,7 @@ class Tokenised:
 
         return rans.raw_widths(self.values.dtype.itemsize * 8, self.s, self.m)
 
-    @property
+    @cached_property
     def raw_bits(self) -> int:
         """The number of raw bits of all values."""
         return int(self.counts.sum(axis=0, dtype=np.int64) @ self.widths.astype(np.int64))
@@ -114,34 +115,19 @@ def by_all_rules(values: Words, contexts: Contexts, context_count: int) -> list[
     return [finest.under(rule) for rule in TOKEN_RULES]
 
 
-def _token_costs(sums: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Bits of every token in every cluster, shape ``(tokens, clusters)``."""
-    with np.errstate(divide="ignore"):
-        bits = -np.log2(sums / sums.sum(axis=1, keepdims=True))
-    return np.ascontiguousarray(np.minimum(bits, _UNSEEN_BITS).T)
-
-
-def _table_bits(sums: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """About what the tables and the map of contexts cost."""
-    used = int(np.count_nonzero(sums))
+def _table_bits(used: int, labels: NDArray[np.int64]) -> float:
+    """About what tables with ``used`` frequencies and the map of contexts cost."""
     shares = np.bincount(labels) / labels.size
-    shares = shares[shares > 0]
     entropy = float(-(shares * np.log2(shares)).sum())
-    return float(_BITS_A_FREQUENCY * used + 16.0 * sums.shape[0] + labels.size * entropy)
+    return float(_BITS_A_FREQUENCY * used + 16.0 * shares.size + labels.size * entropy)
 
 
 def _cluster(counts: Counts, initial: NDArray[np.int64], rounds: int) -> tuple[NDArray[np.int64], float]:
     """Improve a grouping of contexts; the labels (without gaps) and all bits."""
     from theta_native import clusters
 
-    labels = initial
-    for _ in range(rounds):
-        sums = clusters.sum_groups(counts, labels, int(labels.max()) + 1)
-        labels, _bits = clusters.assign(counts, _token_costs(sums))
-        labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    sums = clusters.sum_groups(counts, labels, int(labels.max()) + 1)
-    fixed = clusters.assign(counts, _token_costs(sums))[1]
-    return labels, fixed + _table_bits(sums, labels)
+    labels, bits, used = clusters.improve(counts, initial, rounds, _UNSEEN_BITS)
+    return labels, bits + _table_bits(used, labels)
 
 
 def _heaps(counts: Counts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

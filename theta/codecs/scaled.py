@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 NAME: Final = "scaled/1"
 _BY_ROW, _BY_COLUMN = 0, 1
-_SAMPLE_LINES: Final = 48
-_SAMPLE_LENGTH: Final = 4096
+_FEW: Final = 12, 64
+_MANY: Final = 48, 4096
+"""Lines, and words of each, that are looked at before the whole tensor is."""
 _TOUCHING: Final = 2.0**-6
 
 
@@ -118,14 +119,24 @@ def _densest(low: Values, high: Values) -> tuple[float, float]:
 
 def _sample_fits(new: Tensor, base: Tensor, rows: int, columns: int, by: int) -> bool:
     """Whether most lines of a spread sample have a factor, and not all the factor 1."""
-    lines, length = (rows, columns) if by == _BY_ROW else (columns, rows)
-    chosen = np.unique(np.linspace(0, lines - 1, _SAMPLE_LINES).astype(np.int64))
-    along = np.unique(np.linspace(0, length - 1, _SAMPLE_LENGTH).astype(np.int64))
-    index = np.ix_(chosen, along) if by == _BY_ROW else np.ix_(along, chosen)
-    parts = [np.ascontiguousarray(t.words.reshape(rows, columns)[index]).ravel() for t in (new, base)]
-    low, high = _fit(parts[0], parts[1], new.dtype, len(index[1][0]), 1 - by)
+    few = _sampled_fit(new, base, rows, columns, by, _FEW)
+    if (few[0] < few[1]).mean() <= 0.5:  # in noise none has a factor; here it is worth a closer look
+        return False
+    low, high = _sampled_fit(new, base, rows, columns, by, _MANY)
     changed = (low >= 1) | (high <= 1)
     return bool((low < high).mean() > 0.8 and (changed & (low < high)).any())
+
+
+def _sampled_fit(
+    new: Tensor, base: Tensor, rows: int, columns: int, by: int, sample: tuple[int, int]
+) -> tuple[Values, Values]:
+    """The bounds of the factors of some lines, by some of their words; ``sample``: how many of each."""
+    lines, length = (rows, columns) if by == _BY_ROW else (columns, rows)
+    chosen = np.unique(np.linspace(0, lines - 1, sample[0]).astype(np.int64))
+    along = np.unique(np.linspace(0, length - 1, sample[1]).astype(np.int64))
+    index = np.ix_(chosen, along) if by == _BY_ROW else np.ix_(along, chosen)
+    parts = [np.ascontiguousarray(t.words.reshape(rows, columns)[index]).ravel() for t in (new, base)]
+    return _fit(parts[0], parts[1], new.dtype, len(index[1][0]), 1 - by)
 
 
 def _find(new: Tensor, base: Tensor, columns: int) -> tuple[int, Values] | None:
