@@ -14,14 +14,14 @@ Keys = NDArray[Any]
 
 
 @kernel
-def _histogram(keys: Keys, shift: np.uint64, prefix: np.uint64, out: NDArray[np.int64]) -> None:
+def _histogram(keys: Keys, shift: np.uint64, prefix: np.uint64, out: NDArray[Any]) -> None:
     for i in range(keys.size):
         high = np.uint64(keys[i]) >> shift
         if high >> np.uint64(16) == prefix:
             out[high & np.uint64(0xFFFF)] += 1
 
 
-def add_histogram(keys: Keys, shift: int, prefix: int, out: NDArray[np.int64]) -> None:
+def add_histogram(keys: Keys, shift: int, prefix: int, out: NDArray[Any]) -> None:
     """Count the 16 bits above ``shift`` of the keys that have ``prefix`` above these, into ``out``.
 
     ``out`` has 65536 entries; a prefix of keys is what remains of them above ``shift + 16``.
@@ -29,15 +29,6 @@ def add_histogram(keys: Keys, shift: int, prefix: int, out: NDArray[np.int64]) -
     if out.size != 1 << 16:
         raise ValueError("a histogram of 16 bits has 65536 entries")
     _histogram(keys, np.uint64(shift), np.uint64(prefix), out)
-
-
-@kernel
-def _drop_ties(keys: Keys, cut: Any, quota: int, values: NDArray[Any]) -> None:
-    for i in range(keys.size):
-        if keys[i] == cut:
-            quota -= 1
-            if quota < 0:
-                values[i] = 0
 
 
 @kernel
@@ -62,6 +53,14 @@ def _agree(
         below[i] += weight if agrees else zero
 
 
+@kernel
+def _divide(values: NDArray[Any], by: NDArray[Any]) -> None:
+    zero, one = values.dtype.type(0), values.dtype.type(1)
+    for i in range(values.size):
+        divisor = by[i]
+        values[i] /= one if divisor == zero else divisor
+
+
 def elect(
     values: NDArray[Any], cuts: Keys, ties: NDArray[np.int64], weights: NDArray[Any], *, divide: bool
 ) -> NDArray[Any]:
@@ -79,11 +78,10 @@ def elect(
     total, below, out = (np.zeros(values.shape[1], values.dtype) for _ in range(3))
     for n, weight in enumerate(weights.astype(values.dtype)):
         if ties[n] < out.size:
-            _drop_ties(keys[n], cuts[n], max(int(ties[n]), 0), values[n])
+            values[n, np.flatnonzero(keys[n] == cuts[n])[max(int(ties[n]), 0) :]] = 0
         _keep(values[n], keys[n], cuts[n], weight, total)
     for n, weight in enumerate(weights.astype(values.dtype)):
         _agree(values[n], weight, total, below, out)
     if divide:
-        below[below == 0] = 1
-        out /= below
+        _divide(out, below)
     return out

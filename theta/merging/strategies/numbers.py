@@ -7,7 +7,7 @@ to nearest, ties to even.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -63,8 +63,16 @@ def _bfloats(values: Array) -> Array:
     return out
 
 
+_EXPONENTS: Final = {"bf16": 0x7F80, "f16": 0x7C00}
+"""The bits of the exponent, which are all set in infinities and NaNs."""
+
+
 def finite(words: Array, dtype: str) -> Array:
     """Which words are finite numbers."""
+    if dtype in _EXPONENTS:
+        ones = words.dtype.type(_EXPONENTS[dtype])
+        fine: Array = (words & ones) != ones
+        return fine
     found: Array = np.isfinite(widen(words, dtype))
     return found
 

@@ -70,7 +70,8 @@ def _block(method: Method, job: Job, block: Block, stats: Any, *, allow_nan: boo
         same = np.ones(first.size, np.bool_)
         for other in read.inputs[1:]:
             same &= first == other
-        words = np.where(same, first, words)
+        # np.where, but of operations that work on many words at once
+        words ^= (words ^ first) & (first.dtype.type(0) - same.astype(first.dtype))
     if not allow_nan:
         _refuse_new(method, job, block, words)
     return words
