@@ -23,9 +23,11 @@ from theta.errors import CorruptError
 COMMIT, TREE, BLOB = 1, 2, 3
 _KINDS: Final = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob"}
 _BLOCK: Final = 65535
+_STORED_HEAD: Final = b"\x78\x01"
 _FAN_OUT: Final = 256 * 4
 _HEADER: Final = 8
-_WORTH_FORGETTING: Final = 1 << 16
+_WORTH_READING: Final = 1 << 16
+"""Bytes of a stream from which on it is read, not mapped."""
 
 
 def object_id(kind: int, parts: Iterable[bytes | memoryview], size: int) -> bytes:
@@ -148,7 +150,7 @@ def _entry_header(kind: int, size: int) -> bytes:
 def _stored(data: bytes | memoryview) -> list[bytes | memoryview]:
     """``data`` as a zlib stream of stored blocks (RFC 1950, 1951)."""
     view = memoryview(data)
-    out: list[bytes | memoryview] = [b"\x78\x01"]
+    out: list[bytes | memoryview] = [_STORED_HEAD]
     last = max(0, (len(view) - 1) // _BLOCK)
     for number in range(last + 1):
         piece = view[number * _BLOCK : (number + 1) * _BLOCK]
@@ -229,7 +231,8 @@ class Pack:
     def read(self, oid: str, limit: int) -> bytes | None:
         """Blob or tree ``oid``, or none where it is absent or stored as a delta.
 
-        Raises :class:`CorruptError` where it is damaged or larger than ``limit`` bytes.
+        Raises :class:`CorruptError` where it is damaged or larger than ``limit`` bytes.  Of 64 KiB and
+        more the checksum is left out, which takes longer than all else: a digest proves them.
         """
         offset = self._find(bytes.fromhex(oid))
         if offset is None:
@@ -244,10 +247,23 @@ class Pack:
             return None
         if size > limit:
             raise CorruptError(f"object {oid} has {size} bytes, over the limit of {limit}")
+        # A stream of ``size`` bytes needs little more than that; the rest of the pack is not its.
+        data = self._span(start, size + (size >> 9) + 1024)
+        found = _unstored(data, size) if len(data) >= _WORTH_READING else None
+        return _inflate(data, size, oid) if found is None else found
+
+    def _span(self, start: int, length: int) -> memoryview:
+        """Up to ``length`` bytes from ``start`` of the pack."""
+        assert self._map is not None
+        if length < _WORTH_READING:
+            return memoryview(self._map)[start : start + length]
         try:
-            return _inflate(memoryview(self._map)[start:], size, oid)
+            with open(self.path, "rb", buffering=0) as file:
+                return memoryview(os.pread(file.fileno(), length, start))
+        except FileNotFoundError:  # it went since it was mapped
+            return memoryview(self._map)[start : start + length]
         finally:
-            _forget(self._map, start, size)
+            _forget(self._map)
 
     def _entry(self, offset: int) -> tuple[int, int, int]:
         assert self._map is not None
@@ -272,18 +288,35 @@ def _mapped(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _forget(data: mmap.mmap, start: int, size: int) -> None:
-    """Let go of pages that were read: a restore must not count the whole pack as its memory."""
-    if size >= _WORTH_FORGETTING and hasattr(mmap, "MADV_DONTNEED"):
-        begin = start // mmap.PAGESIZE * mmap.PAGESIZE
-        data.madvise(mmap.MADV_DONTNEED, begin, min(start + size, len(data)) - begin)
+def _forget(data: mmap.mmap) -> None:
+    """Let go of all pages: Linux maps up to 2 MiB around each byte, and counts it as our memory."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        data.madvise(mmap.MADV_DONTNEED)
+
+
+def _unstored(data: memoryview, size: int) -> bytes | None:
+    """The ``size`` bytes of a zlib stream of stored blocks, as theta writes them; none if it is not one."""
+    if bytes(data[:2]) != _STORED_HEAD:
+        return None
+    parts, at, left = [], 2, size
+    while True:
+        head = bytes(data[at : at + 5])
+        if len(head) < 5 or head[0] > 1:
+            return None
+        length, inverse = struct.unpack_from("<HH", head, 1)
+        if length ^ inverse != 0xFFFF or length > left:
+            return None
+        parts.append(data[at + 5 : at + 5 + length])
+        at, left = at + 5 + length, left - length
+        if head[0]:
+            found = b"".join(parts)
+            return found if len(found) == size else None
 
 
 def _inflate(data: memoryview, size: int, oid: str) -> bytes:
     engine = zlib.decompressobj()
-    # A stream of ``size`` bytes needs little more than that; the rest of the pack is not its.
     try:
-        out = engine.decompress(data[: size + (size >> 9) + 1024], size + 1)
+        out = engine.decompress(data, size + 1)
     except zlib.error as error:
         raise CorruptError(f"object {oid} is damaged: {error}") from error
     if len(out) != size or not engine.eof:
