@@ -118,7 +118,7 @@ class AtomicFile:
         self, path: str | Path, *, temp_dir: str | Path | None = None, mode: int = 0o644, durable: bool = True
     ) -> None:
         self.path = Path(path)
-        self._mode = mode
+        self.mode = mode
         self._durable = durable
         directory = Path(temp_dir) if temp_dir is not None else self.path.parent
         _step("create", path)
@@ -142,11 +142,18 @@ class AtomicFile:
         """Read back what was written."""
         return os.pread(self._fd, length, offset)
 
+    def skip(self, length: int) -> None:
+        """Leave ``length`` bytes to :meth:`patch`; what is appended next comes behind them."""
+        os.lseek(self._fd, length, os.SEEK_CUR)
+
     def patch(self, offset: int, data: Buffer) -> None:
-        """Overwrite bytes that were written before."""
+        """Write ``data`` at ``offset``, on which :meth:`write` does not depend; threads may do so at once."""
         _step("write", self.path)
+        view = memoryview(data).cast("B")
         with translated(self.path):
-            os.pwrite(self._fd, data, offset)
+            while view:
+                count = os.pwrite(self._fd, view, offset)
+                view, offset = view[count:], offset + count
 
     def __enter__(self) -> Self:
         return self
@@ -158,14 +165,14 @@ class AtomicFile:
             try:
                 self._commit()
             except BaseException:
-                self._discard()
+                self.discard()
                 raise
         else:
-            self._discard()
+            self.discard()
 
     def _commit(self) -> None:
         with translated(self.path):
-            os.fchmod(self._fd, self._mode & ~current_umask())
+            os.fchmod(self._fd, self.mode & ~current_umask())
             if self._durable:
                 _step("fsync", self.path)
                 os.fsync(self._fd)
@@ -176,9 +183,11 @@ class AtomicFile:
             if self._durable:
                 fsync_dir(self.path.parent)
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Close and remove the temporary; ``path`` stays as it is."""
         if self._fd >= 0:
             os.close(self._fd)
+            self._fd = -1
         with contextlib.suppress(OSError):
             os.unlink(self._temp)
 

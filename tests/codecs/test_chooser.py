@@ -12,7 +12,7 @@ from tests.codecs.test_cast_scaled_rows import factors
 from tests.codecs.test_lowrank import merged
 from theta.codecs import codec, dense
 from theta.codecs.base import Target, Tensor
-from theta.codecs.chooser import Choice, choose, encode_dense, sample_places
+from theta.codecs.chooser import Choice, choose, encode_dense, price_alone, sample_places
 from theta.dtypes import DTYPES
 
 BASE = weights("bf16", (512, 640))
@@ -70,7 +70,7 @@ def test_the_nearer_base_is_taken() -> None:
 
 def test_without_a_base_it_is_dense() -> None:
     ranges = chunks_of(BASE)
-    assert choose(BASE, [], ranges) == Choice(None, encode_dense(BASE, ranges))
+    assert choose(BASE, [], ranges) == Choice(None, encode_dense(BASE, ranges), price_alone(BASE, ranges))
 
 
 @given(st.data())

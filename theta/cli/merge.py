@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from theta.cli.deciding import Decision
     from theta.cli.mergeargs import MergeArgs
     from theta.git.run import Result
+    from theta.porcelain.drafts import Held
     from theta.porcelain.session import Session
 
 app = typer.Typer(add_completion=False)
@@ -145,6 +146,12 @@ class _Merge:
         return self._many() if several else self._one()
 
     def _one(self) -> int:
+        from theta.porcelain.drafts import Held
+
+        with Held(self.session) as held:
+            return self._with(held)
+
+    def _with(self, held: Held) -> int:
         from theta.porcelain import committing, merging, resolving
 
         before = self.session.repo.head()
@@ -159,7 +166,7 @@ class _Merge:
         with console.progress("merging") as progress:
             how = replace(self.decision.how, progress=progress)
             merged = deciding.asking(
-                lambda: merging.after_git_merge(fresh, self.heads[0], how, base=self.base)
+                lambda: merging.after_git_merge(fresh, self.heads[0], how, held, base=self.base)
             )
         _echo(done.stdout, done.stderr, merged.seen)
         code = told(fresh, self.decision, merged, quiet=True)

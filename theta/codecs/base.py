@@ -22,7 +22,7 @@ Everything that a decoder is given may be hostile; whatever is wrong raises
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 Range = tuple[int, int]
 """First word and the word after the last of a chunk."""
+
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""``map``, or something like it that works on threads."""
 
 
 def word_size(dtype: str) -> int:

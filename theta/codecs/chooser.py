@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from theta.codecs import cast, delta, dense, lowrank, rows, scaled, sparse
-from theta.codecs.base import Encoded, Range, Target, Tensor
+from theta.codecs.base import Each, Encoded, Range, Target, Tensor
 from theta.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -29,10 +29,14 @@ Encode = Callable[[Tensor, Tensor, Sequence[Range]], Encoded | None]
 
 @dataclass(frozen=True)
 class Choice:
-    """An encoded layer, and the index of the base it rests on (None: dense, on nothing)."""
+    """An encoded layer, and the index of the base it rests on (None: dense, on nothing).
+
+    ``alone`` is about the bytes that it would take on nothing.
+    """
 
     base: int | None
     encoded: Encoded
+    alone: float
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,22 @@ def _structured(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded |
     return min((o for o in options if o is not None), key=lambda o: o.size, default=None)
 
 
-def choose(new: Tensor, bases: Sequence[Tensor], ranges: Sequence[Range]) -> Choice:
+def _by_chunks(
+    encode: Encode, new: Tensor, base: Tensor, ranges: Sequence[Range], each: Each
+) -> Encoded | None:
+    """What a codec of single words makes of the chunks, each on its own."""
+    found: list[Encoded | None] = list(each(lambda one: encode(new, base, [one]), ranges))
+    parts = [part for part in found if part is not None]
+    if len(parts) < len(found):
+        return None
+    return Encoded(parts[0].codec, None, tuple(part.chunks[0] for part in parts))
+
+
+def choose(new: Tensor, bases: Sequence[Tensor], ranges: Sequence[Range], each: Each = map) -> Choice:
     """The cheapest encoding found of the chunks ``ranges`` (at least one, none empty) of ``new``.
 
     ``bases`` are candidates of any dtype and shape, the likeliest first; of two that cost the
-    same, the first is taken.
+    same, the first is taken.  ``each`` runs through the chunks in the end.
     """
     places = sample_places(ranges)
     total = sum(stop - start for start, stop in ranges)
@@ -124,15 +139,15 @@ def choose(new: Tensor, bases: Sequence[Tensor], ranges: Sequence[Range]) -> Cho
     for index, base in _near_first(bases, words):
         encoded = _structured(new, base, ranges)
         if encoded is not None and encoded.size < limit:
-            found.append(Choice(index, encoded))
+            found.append(Choice(index, encoded, dense_size))
             limit = encoded.size
     if not found and best is not None and best.size < dense_size:
-        encoded = best.encode(new, bases[best.base], ranges)
+        encoded = _by_chunks(best.encode, new, bases[best.base], ranges, each)
         if encoded is not None:
-            found.append(Choice(best.base, encoded))
+            found.append(Choice(best.base, encoded, dense_size))
     if found and found[-1].encoded.size < dense_size:
         return found[-1]
-    return Choice(None, encode_dense(new, ranges))
+    return Choice(None, encode_dense(new, ranges), dense_size)
 
 
 def price(new: Tensor, base: Tensor, ranges: Sequence[Range], structure: bool = True) -> float:

@@ -14,6 +14,7 @@ from theta.errors import UsageError
 from theta.formats.layout import Source
 from theta.merging import computing, containers, layers, rows
 from theta.merging.computing import Computed, Task
+from theta.merging.drafts import Draft, Outlet
 from theta.merging.reading import Place
 from theta.merging.states import Conflict, Settled, same, three_way
 from theta.merging.storing import Streamed, stored_bytes
@@ -50,6 +51,7 @@ class Options:
             only with scope ``all``.
         files: for each side a file that may be it, such as the one in the worktree, or none: what is
             there and has the right digest need not be decoded.
+        draft: asked, when all is decided, for a place of so many bytes that the result is written to.
     """
 
     scope: Scope = "conflicts"
@@ -59,6 +61,7 @@ class Options:
     dry_run: bool = False
     without: tuple[int, ...] = ()
     files: tuple[Source | None, ...] = ()
+    draft: Callable[[int], Draft | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,8 @@ class _Run:
         if self._options.dry_run:
             result.rows = list(self._rows(choices))
         elif not result.conflicts and container is not None:
-            lines = [line for line in self._written(choices) if line is not None]
             skeleton, kind = container
+            lines = [line for line in self._written(choices, self._placed(skeleton)) if line is not None]
             whole = Manifest(kind, ours.store, skeleton, tuple(sorted_lines(lines)))
             result.manifest = listings.write(self._pack, whole)
         return result
@@ -209,26 +212,44 @@ class _Run:
 
     # -- results -------------------------------------------------------------------------
 
-    def _computed(self, tasks: list[Task]) -> Iterator[Computed]:
+    def _placed(self, skeleton: str) -> _Placed | None:
+        """Where the file that is to come has its tensors, if one is wanted and its skeleton is known."""
+        begin = self._options.draft
+        if begin is None or not self._objects.has(skeleton):
+            return None
+        plan = skeletons.read(self._objects, skeleton)
+        draft = begin(plan.size)
+        return _Placed(draft, {name: offset for name, offset, _ in plan.extents()}) if draft else None
+
+    def _computed(self, tasks: list[Task], placed: _Placed | None = None) -> Iterator[Computed]:
         """The results in order; tied tensors are computed once."""
         first: dict[tuple[object, ...], Task] = {}
         compare = layering.worth_comparing(item.like.nbytes for item in tasks)
         for item in tasks:
-            first.setdefault(item.key, replace(item, compare=compare))
+            known = first.setdefault(item.key, replace(item, compare=compare))
+            if placed is not None and item.like.name in placed.offsets:
+                known.outlets.append(placed.outlet(item.like.name))
         return ordered(
             lambda item: computing.compute(self._objects, item), first.values(), computing.weight, _IN_FLIGHT
         )
 
-    def _written(self, choices: list[tuple[Settled | Conflict, Choice]]) -> Iterator[Line | None]:
+    def _written(
+        self, choices: list[tuple[Settled | Conflict, Choice]], placed: _Placed | None
+    ) -> Iterator[Line | None]:
         """The lines of the result; what is new goes into the pack as it is ready."""
         tasks = [choice for _, choice in choices if isinstance(choice, Task)]
-        results = self._computed(tasks)
+        results = self._computed(tasks, placed)
         known: dict[tuple[object, ...], Line] = {}
+        made: set[tuple[object, ...]] = set()
         for state, choice in choices:
             if isinstance(choice, Task):
                 if choice.key not in known:
-                    known[choice.key] = self._write(next(results))
+                    found = next(results)
+                    known[choice.key] = self._write(found)
+                    made |= set() if isinstance(found, Line) else {choice.key}
                     self._report(choice.like.nbytes)
+                if placed is not None and choice.key in made:
+                    placed.draft.done(state.name, known[choice.key].digest)
                 yield replace(known[choice.key], name=state.name)
             elif isinstance(choice, Planned | Streamed):
                 yield self._write(choice)
@@ -277,6 +298,19 @@ class _Run:
             return "agreed"
         number = whose[0] if whose else 0
         return ("ours", "theirs")[number] if number < 2 else f"theirs {number}"
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A draft, and the offset of each tensor in it."""
+
+    draft: Draft
+    offsets: dict[str, int]
+
+    def outlet(self, name: str) -> Outlet:
+        """What the bytes of tensor ``name`` are given to."""
+        start = self.offsets[name]
+        return lambda offset, data: self.draft.put(start + offset, data)
 
 
 def _places(objects: Objects, side: Manifest, source: Source | None) -> dict[str, Place]:

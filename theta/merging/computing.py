@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from theta.errors import CorruptError, MissingObjectsError, UsageError
 from theta.merging import reading, storing
+from theta.merging.drafts import Outlet
 from theta.merging.reading import Place, StoredInputs, StoredTensor
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, registry, run
@@ -41,6 +42,8 @@ class Task:
     allow_nan: bool = False
     places: tuple[Place | None, ...] = field(default=(), compare=False)
     """For each input a file that may hold its bytes."""
+    outlets: list[Outlet] = field(default_factory=list, compare=False)
+    """What the bytes of the result are given to, beside the repository."""
     compare: bool = field(default=True, compare=False)
     """Whether the result is compared with its parents when it is stored."""
 
@@ -112,6 +115,8 @@ def compute(objects: Objects, item: Task) -> Computed:
     like, sides, base = item.like, item.sides, item.base
     if not like.nbytes:
         return like
+    if like.nbytes <= reading.KEPT_WHOLE:
+        objects = objects.remembering()  # sides and base rest on the same chunks, mostly
     method = item.method
     agree = method.equal_agree and len(sides) > 1 and len({side.digest for side in sides}) == 1
     if agree:
@@ -124,7 +129,7 @@ def compute(objects: Objects, item: Task) -> Computed:
         return sides[place]
     pieces = lambda: run.result(method, job, allow_nan=item.allow_nan)  # noqa: E731
     parents = _parents(objects, item, inputs)
-    return storing.plan(objects, like, pieces, parents, compare=item.compare)
+    return storing.plan(objects, like, pieces, parents, item.outlets, compare=item.compare)
 
 
 def _parents(objects: Objects, item: Task, inputs: StoredInputs) -> list[StoredTensor]:

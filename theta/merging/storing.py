@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from theta.codecs import dense
 from theta.codecs.base import Tensor
+from theta.merging.drafts import Outlet
 from theta.merging.reading import KEPT_WHOLE, StoredTensor
 from theta.store import layering, tensors
 from theta.store.layering import Planned
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_SAMPLES: Final = 16
-_SAMPLE: Final = 4096
+_SAMPLES: Final = 4
+_SAMPLE: Final = 1 << 14
 _NEARLY: Final = 1.2
 
 Pieces = Iterator["Array"]
@@ -37,6 +38,7 @@ class Streamed:
 
     line: Line
     pieces: Callable[[], Pieces]
+    outlets: Sequence[Outlet] = ()
 
     def write(self, pack: Any) -> Line:
         """Add blobs and tree to ``pack``; the answer is the manifest's line."""
@@ -46,7 +48,7 @@ class Streamed:
         def work(raw: bytes) -> layering.Coded:
             return len(raw), hashlib.sha256(raw).digest(), dense.encode(raw, line.dtype)
 
-        coded = ordered(work, _recut(self.pieces(), lengths))
+        coded = ordered(work, _tapped(_recut(self.pieces(), lengths), self.outlets))
         return layering.write_dense(pack, line.name, line.dtype, line.shape, coded)
 
     @property
@@ -67,11 +69,22 @@ def _recut(pieces: Pieces, lengths: Sequence[int]) -> Iterator[bytes]:
         del waiting[:length]
 
 
+def _tapped(parts: Iterator[bytes], outlets: Sequence[Outlet]) -> Iterator[bytes]:
+    """The same parts, once ``outlets`` have them too."""
+    offset = 0
+    for part in parts:
+        for outlet in outlets:
+            outlet(offset, part)
+        yield part
+        offset += len(part)
+
+
 def plan(
     objects: Objects,
     like: Line,
     pieces: Callable[[], Pieces],
     parents: Sequence[StoredTensor],
+    outlets: Sequence[Outlet] = (),
     *,
     compare: bool = True,
 ) -> Planned | Streamed:
@@ -79,11 +92,14 @@ def plan(
 
     ``parents`` are the versions that it may rest on, the one that is read fastest last; of equal
     geometry the nearest is taken.  Without ``compare`` it rests on nothing, which needs no kernel.
+    ``outlets`` are given the bytes.
     """
     if like.nbytes > layering.LARGEST:
-        return Streamed(like, pieces)
+        return Streamed(like, pieces, outlets)
     words = _joined(pieces(), like)
     raw = words.data.cast("B")
+    for outlet in outlets:
+        outlet(0, raw)
     parts, start = [], 0
     for length in tensors.chunk_lengths(like.dtype, like.shape):
         parts.append((length, hashlib.sha256(raw[start : start + length]).digest()))
@@ -92,9 +108,11 @@ def plan(
     bases = _nearest(words, like, parents) if compare else []
     for stored in parents:
         stored.forget()  # encoding needs the room
-    if like.nbytes > KEPT_WHOLE:
-        _give_back_memory()
-    return layering.plan(objects, like.name, new, parts, bases)
+    if like.nbytes <= KEPT_WHOLE:
+        return layering.plan(objects, like.name, new, parts, bases)
+    _give_back_memory()
+    # It is the only one that is worked on, for want of room.
+    return layering.plan(objects, like.name, new, parts, bases, each=ordered)
 
 
 def _give_back_memory() -> None:

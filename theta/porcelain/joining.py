@@ -11,6 +11,7 @@ from theta.merging.checkpoints import Options, Row
 from theta.merging.states import Conflict
 from theta.merging.strategies import SIDES, Policy
 from theta.porcelain import resharding
+from theta.porcelain.drafts import IN_MEMORY, Files
 from theta.porcelain.resharding import Recut
 from theta.porcelain.session import Session
 from theta.porcelain.versions import Stages, Three, Versions
@@ -77,13 +78,18 @@ class How:
 
 
 def merge_checkpoints(
-    session: Session, pack: PackWriter, versions: Versions, paths: Mapping[str, Stages], how: How
+    session: Session,
+    pack: PackWriter,
+    versions: Versions,
+    paths: Mapping[str, Stages],
+    how: How,
+    files: Files = IN_MEMORY,
 ) -> Merged:
     """Merge every checkpoint that both sides changed, whether git could merge its text or not."""
     result = Merged()
     recut = [m for m in resharding.recut(session, pack, versions.trees) if m.paths & paths.keys()]
     for model in recut:
-        _merge_recut(session, pack, model, paths, how, result)
+        _merge_recut(session, pack, model, paths, how, files, result)
     together = {path for model in recut for path in model.paths}
     for path, stages in paths.items():
         if path in together or (0 not in stages and not all_manifests(session, stages)):
@@ -91,7 +97,7 @@ def merge_checkpoints(
         base, ours, theirs = versions.of(stages)
         if ours is not None and theirs is not None:
             if 0 not in stages or _is_asked(base, ours, theirs, how):
-                _merge(session, pack, path, (base, ours, theirs), how, result)
+                _merge(session, pack, path, (base, ours, theirs), how, files, result)
         elif 0 not in stages:
             kept = ours or theirs
             unchanged = base is not None and kept is not None and kept.same_value(base)
@@ -108,12 +114,13 @@ def _merge_recut(
     model: Recut,
     paths: Mapping[str, Stages],
     how: How,
+    files: Files,
     result: Merged,
 ) -> None:
     """Merge a sharded model that one side cut anew; its files are settled together or not at all."""
     trial = Merged()
     for path, sides in model.targets.items():
-        _merge(session, pack, path, sides, how, trial)
+        _merge(session, pack, path, sides, how, files, trial)
     result.rows |= trial.rows
     if trial.conflicts:
         # Git left the files in conflict that one side deleted and the other changed.
@@ -151,9 +158,11 @@ def _merge(
     path: str,
     sides: tuple[Manifest | None, Manifest, Manifest],
     how: How,
+    files: Files,
     result: Merged,
 ) -> None:
-    outcome = checkpoints.merge(session.objects, pack, *sides, how.decide(path), how.options, how.progress)
+    options = files.options(how.options, path, sides[1:])
+    outcome = checkpoints.merge(session.objects, pack, *sides, how.decide(path), options, how.progress)
     result.decided[path] = outcome.decided
     if how.options.dry_run:
         result.rows[path] = outcome.rows

@@ -10,19 +10,22 @@ from pygit2.enums import FileMode
 from theta.git.repository import STORES
 from theta.merging.strategies import Policy
 from theta.porcelain import ancestors, mend, rehearsing, resolving
+from theta.porcelain.drafts import Held
 from theta.porcelain.joining import How, Merged, merge_checkpoints
 from theta.porcelain.session import Session
 from theta.porcelain.versions import Stages, Versions
 
 
-def after_git_merge(session: Session, theirs: str, how: How, *, base: str | None = None) -> Merged:
+def after_git_merge(
+    session: Session, theirs: str, how: How, held: Held, *, base: str | None = None
+) -> Merged:
     """Settle the checkpoints of a merge that git just left in the index; commits nothing.
 
-    ``base``: compare with this commit, not with the merge base.
+    ``held`` are the files from before; ``base``: compare with this commit, not with the merge base.
     """
     versions = _versions(session, session.repo.resolve("HEAD"), theirs, base)
     opened = resolving.open_checkpoints(session, merged_too=True)
-    return resolving.settle(session, versions, opened, how)
+    return resolving.settle(session, versions, opened, how, held)
 
 
 def _versions(session: Session, ours: str, theirs: str, base: str | None) -> Versions:

@@ -16,6 +16,7 @@ from theta.git.index import Entry, Staged
 from theta.git.repository import MODE_BLOB, STORES
 from theta.merging.states import Conflict, Settled, three_way
 from theta.porcelain import ancestors, operations, staging, worktree
+from theta.porcelain.drafts import Drafts, Files, Held
 from theta.porcelain.joining import FILE, How, Merged, all_manifests, merge_checkpoints
 from theta.porcelain.session import Session
 from theta.porcelain.versions import Stages, Three, Versions
@@ -106,21 +107,23 @@ def _refuse_own_file(session: Session, path: str, stages: Stages) -> None:
     )
 
 
-def settle(session: Session, versions: Versions, opened: Open, how: How) -> Merged:
+def settle(session: Session, versions: Versions, opened: Open, how: How, held: Held | None = None) -> Merged:
     """Merge the ``opened`` checkpoints, stage the results, write the files; commits nothing.
 
     A checkpoint that stays in conflict keeps its stages, and our version stands in the worktree.
+    ``held`` are the files that were there before.
     """
-    pack = session.objects.writer()
-    try:
-        merged = merge_checkpoints(session, pack, versions, opened.paths, how)
-        staged = {path: pack.blob(manifest.data, text=True) for path, manifest in merged.resolved.items()}
-        pack.finish()
-    finally:
-        pack.abort()
-    session.objects.refresh()
-    _stage(session, versions, opened, merged, staged)
-    _write(session, opened, merged, staged, how.progress)
+    with Drafts(session) as drafts:
+        pack = session.objects.writer()
+        try:
+            merged = merge_checkpoints(session, pack, versions, opened.paths, how, Files(held, drafts))
+            staged = {path: pack.blob(manifest.data, text=True) for path, manifest in merged.resolved.items()}
+            pack.finish()
+        finally:
+            pack.abort()
+        session.objects.refresh()
+        _stage(session, versions, opened, merged, staged)
+        _write(session, opened, merged, staged, how.progress, drafts)
     return merged
 
 
@@ -144,14 +147,19 @@ def _sides(session: Session, found: Three) -> list[str | None]:
 
 
 def _write(
-    session: Session, opened: Open, merged: Merged, staged: Mapping[str, str], progress: Progress | None
+    session: Session,
+    opened: Open,
+    merged: Merged,
+    staged: Mapping[str, str],
+    progress: Progress | None,
+    drafts: Drafts,
 ) -> None:
     wanted = [(path, oid, opened.mode(path)) for path, oid in staged.items()]
     for path in merged.conflicts:
         ours = opened.paths[path].get(2)
         if ours and worktree.peek(session.repo.worktree / path) is not None:
             wanted.append((path, ours, opened.mode(path)))
-    worktree.put_back(session, wanted, progress)
+    worktree.put_back(session, wanted, progress, drafts.take)
     for path in merged.removed:
         _fs.remove(_fs.safe_target(session.repo.worktree, path))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -29,6 +30,8 @@ from theta.store.snapshot import Progress, Scan
 from theta.store.source import FileSource, Identity
 
 RESERVE: Final = 1 << 20
+_WORTH_WAITING: Final = 512 << 20
+"""Bytes of files that take git about a second to read."""
 
 
 class State(Enum):
@@ -134,23 +137,43 @@ def _lstat(path: Path) -> os.stat_result | None:
         return None
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A coming file that holds some tensors of its manifest already, and room for all of it."""
+
+    file: _fs.AtomicFile
+    present: frozenset[str]
+
+
 def fill(
-    session: Session, path: str, manifest: Manifest, oid: str, mode: int, progress: Progress | None = None
+    session: Session,
+    path: str,
+    manifest: Manifest,
+    oid: str,
+    mode: int,
+    progress: Progress | None = None,
+    begun: Begun | None = None,
 ) -> os.stat_result:
     """Write the checkpoint that ``manifest`` stands for to ``path``, whole or not at all.
 
     The answer is the stat data of the new file.
     """
     place = _fs.safe_target(session.repo.worktree, path)
-    lazily.fetch_missing(session, manifest)
     restorer = Restorer(session.objects)
-    restorer.check_space(manifest, _fs.free_space(place.parent) - RESERVE)
-    file_mode = 0o777 if mode & 0o100 else 0o666
-    with _fs.AtomicFile(place, temp_dir=_temp_dir(session, place), mode=file_mode) as file:
-        restorer.write(manifest, file, progress)
+    with begun.file if begun else new_file(session, place) as file:
+        file.mode = 0o777 if mode & 0o100 else 0o666
+        if begun is None:
+            lazily.fetch_missing(session, manifest)
+            restorer.check_space(manifest, _fs.free_space(place.parent) - RESERVE)
+        restorer.write(manifest, file, progress, begun.present if begun else frozenset())
     info = os.lstat(place)
     session.cache.remember(path, Identity.of(info), oid)
     return info
+
+
+def new_file(session: Session, place: Path) -> _fs.AtomicFile:
+    """A file that is going to be at ``place``."""
+    return _fs.AtomicFile(place, temp_dir=_temp_dir(session, place))
 
 
 def _temp_dir(session: Session, place: Path) -> Path:
@@ -159,21 +182,40 @@ def _temp_dir(session: Session, place: Path) -> Path:
 
 
 def put_back(
-    session: Session, wanted: Iterable[tuple[str, str, int]], progress: Progress | None = None
+    session: Session,
+    wanted: Iterable[tuple[str, str, int]],
+    progress: Progress | None = None,
+    begun: Callable[[str, Manifest], Begun | None] = lambda path, manifest: None,
 ) -> None:
     """Fill (path, manifest id, mode) into the worktree and refresh the index entries that agree."""
     staged = session.staged()
     done: list[Staged] = []
     for path, oid, mode in wanted:
-        info = fill(session, path, session.manifest(oid), oid, mode, progress)
+        manifest = session.manifest(oid)
+        info = fill(session, path, manifest, oid, mode, progress, begun(path, manifest))
         entry = staged.get(path)
         if entry is not None and entry.oid == oid:
             done.append(Staged(path, oid, entry.mode, stat=info))
     session.cache.save()
     if done:
+        done = _settled(session, done)
         with session.index_edit() as edit:
             for item in done:
                 edit.put(item)
+
+
+def _settled(session: Session, done: list[Staged]) -> list[Staged]:
+    """``done`` once the clock's second is over, if the files are large; without those that changed.
+
+    Git reads a file anew, through the filter, that has the second of the index
+    (Documentation/technical/racy-git.txt).
+    """
+    infos = [item.stat for item in done if item.stat is not None]
+    if sum(info.st_size for info in infos) < _WORTH_WAITING:
+        return done
+    time.sleep(max(0.0, max(int(info.st_mtime) for info in infos) + 1 - time.time()))
+    places = ((item, _lstat(session.repo.worktree / item.path)) for item in done)
+    return [item for item, now in places if now and item.stat and Identity.of(now) == Identity.of(item.stat)]
 
 
 def complete(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from theta.codecs import dense
-from theta.codecs.base import Encoded, Range, Tensor, word_size
+from theta.codecs.base import Each, Encoded, Range, Tensor, word_size
 from theta.errors import CorruptError, MissingObjectsError
 from theta.store import layers, tensors
 from theta.store.layers import LayerView
@@ -20,13 +20,13 @@ from theta.store.objects import Objects
 from theta.store.packs import PackWriter
 from theta.store.tensors import Chunk, Layer, Record
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 READ_BOUND: Final = 2.0
 READ_BOUND_CHANGED: Final = 3.0
 PATIENCE: Final = 2.3
 """How much more than a step's waste a lower layer may cost (bench/histories.py)."""
+
+_SURELY: Final = 0.9
+"""The share of a bound up to which an estimate will do; beyond it, a chunk is encoded for it."""
 
 _OF_WORDS: Final = ("dense/1", "delta/1", "sparse/1", "cast/1")
 
@@ -128,11 +128,13 @@ def plan(
     parts: Parts,
     bases: Sequence[Line],
     given: Encode | None = None,
+    each: Each = map,
 ) -> Planned:
     """The cheapest way to store ``new``, whose chunks have lengths and digests ``parts``.
 
     ``bases`` are versions of the tensor, the likeliest first; ``given`` encodes it on the first of
-    them by an update that somebody brought. Same input, same plan, for any number of threads.
+    them by an update that somebody brought; ``each`` may encode chunks on threads. Same input, same
+    plan, for any number of threads.
     """
     from theta.codecs import chooser
 
@@ -149,11 +151,11 @@ def plan(
     if is_full:
         candidates = _renewed(new, ranges, stacks[0][-1], candidates)
     while candidates:
-        choice = chooser.choose(new, [_load(candidate) for candidate in candidates], ranges)
+        choice = chooser.choose(new, [_load(candidate, each) for candidate in candidates], ranges, each)
         if choice.base is None:
             return _dense(name, new, parts, choice.encoded, kept)
         chosen = candidates[choice.base]
-        if _bounded(chosen, choice.encoded, new, parts):
+        if _bounded(chosen, choice.encoded, new, parts, choice.alone):
             return _layered(name, new, parts, chosen, choice.encoded, range(len(parts)))
         candidates = [other for other in candidates if other.cost < chosen.cost]
         if chosen.record is records[0] and not is_full:
@@ -202,7 +204,8 @@ def _on_top(objects: Objects, name: str, new: Tensor, parts: Parts, record: Reco
     top = _stack(objects, record)[-1]
     ranges = _ranges(new, parts)
     choice = chooser.choose(new, [_load(top)], [ranges[number] for number in changed])
-    if choice.base is None or not _bounded(top, choice.encoded, new, parts):
+    alone = chooser.price_alone(new, ranges)
+    if choice.base is None or not _bounded(top, choice.encoded, new, parts, alone):
         return None
     return _layered(name, new, parts, top, choice.encoded, changed)
 
@@ -211,11 +214,14 @@ def _by_given(
     objects: Objects, name: str, new: Tensor, parts: Parts, records: Sequence[Record], given: Encode
 ) -> Planned | None:
     """A layer by ``given`` on the top one, where there is room for one more."""
+    from theta.codecs import chooser
+
     if not records or len(records[0].layers) >= tensors.MAX_LAYERS:
         return None
     top = _stack(objects, records[0])[-1]
-    encoded = given(new, _load(top), _ranges(new, parts))
-    if not _bounded(top, encoded, new, parts):
+    ranges = _ranges(new, parts)
+    encoded = given(new, _load(top), ranges)
+    if not _bounded(top, encoded, new, parts, chooser.price_alone(new, ranges)):
         return None
     return _layered(name, new, parts, top, encoded, range(len(parts)))
 
@@ -272,25 +278,29 @@ def _candidate(objects: Objects, record: Record, number: int, view: LayerView) -
     return _Candidate(record, number, tuple(sorted(chain)), sum(map(objects.size, files)), view)
 
 
-def _load(candidate: _Candidate) -> Tensor:
-    layer = candidate.record.layers[candidate.number]
-    return Tensor(layer.dtype, layer.shape, _words(candidate.view))
+def _load(candidate: _Candidate, each: Each = map) -> Tensor:
+    import numpy as np
+
+    layer, view = candidate.record.layers[candidate.number], candidate.view
+    chunks = list(each(view.chunk, range(len(view.lengths))))
+    words = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    return Tensor(layer.dtype, layer.shape, words)
 
 
-def _words(view: LayerView) -> NDArray:  # type: ignore[type-arg]
-    return view.read(0, sum(view.lengths) // word_size(view.dtype))
+def _bounded(candidate: _Candidate, encoded: Encoded, new: Tensor, parts: Parts, alone: float) -> bool:
+    """Whether reading the new layer with all below it stays within the bound.
 
-
-def _bounded(candidate: _Candidate, encoded: Encoded, new: Tensor, parts: Parts) -> bool:
-    """Whether reading the new layer with all below it stays within the bound."""
+    ``alone`` is about what the tensor takes without a base.
+    """
     from theta.codecs import chooser
 
-    first = chooser.encode_dense(new, _ranges(new, parts)[:1]).size
-    dense_size = first * sum(length for length, _ in parts) / parts[0][0]
     read = [candidate.record.layers[number] for number in candidate.chain]
     same = all((layer.dtype, layer.shape) == (new.dtype, new.shape) for layer in read)
-    bound = READ_BOUND if same else READ_BOUND_CHANGED
-    return candidate.cost + encoded.size <= bound * dense_size
+    bound, total = READ_BOUND if same else READ_BOUND_CHANGED, candidate.cost + encoded.size
+    if total <= _SURELY * bound * alone:
+        return True
+    first = chooser.encode_dense(new, _ranges(new, parts)[:1]).size
+    return total <= bound * first * sum(length for length, _ in parts) / parts[0][0]
 
 
 def _layered(

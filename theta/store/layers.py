@@ -60,13 +60,17 @@ class LayerView:
         payload_id = self._record.files.get(tensors.file_name(self._number, number))
         if payload_id is None:
             return self._from_base(number)
-        payload = self._objects.chunk(payload_id)
-        size = word_size(self.dtype)
-        length = self.lengths[number]
         if self._base is None:
-            return dense.decode_words(payload, size, length // size, dense.is_rotated(self.dtype))
+            return self._objects.once(payload_id, self.dtype, lambda: self._alone(number, payload_id))
+        size = word_size(self.dtype)
         start = sum(self.lengths[:number]) // size
-        return self._ready().decode(payload, start, start + length // size)
+        stop = start + self.lengths[number] // size
+        return self._ready().decode(self._objects.chunk(payload_id), start, stop)
+
+    def _alone(self, number: int, payload_id: str) -> Words:
+        size, payload = word_size(self.dtype), self._objects.chunk(payload_id)
+        rotated = dense.is_rotated(self.dtype)
+        return dense.decode_words(payload, size, self.lengths[number] // size, rotated)
 
     def _from_base(self, number: int) -> Words:
         if self._base is None or (self._base.dtype, self._base.shape) != (self.dtype, self.shape):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import pygit2
 
@@ -16,6 +17,8 @@ from theta.store.packs import BLOB, Pack, PackWriter, object_id
 
 BLOB_LIMIT: Final = 10 << 20
 TREE_LIMIT: Final = 64 << 20
+
+T = TypeVar("T")
 
 
 class Objects:
@@ -28,6 +31,7 @@ class Objects:
     def __init__(self, repo: Repository) -> None:
         self.repo = repo
         self._packs: dict[Path, Pack] | None = None
+        self._remembered: dict[tuple[str, str], Any] | None = None
 
     @property
     def directory(self) -> Path:
@@ -69,6 +73,23 @@ class Objects:
         if len(data) > limit:
             raise CorruptError(f"object {oid} has {len(data)} bytes, over the limit of {limit}")
         return data
+
+    def remembering(self) -> Objects:
+        """The same objects, decoding no chunk twice (:meth:`once`): for the time that one tensor is read."""
+        self._loaded()
+        other = copy.copy(self)
+        other._remembered = {}
+        return other
+
+    def once(self, oid: str, kind: str, decode: Callable[[], T]) -> T:
+        """``decode()``, or what it was for blob ``oid`` as ``kind``, if that is remembered here."""
+        if self._remembered is None:
+            return decode()
+        key = oid, kind
+        if key not in self._remembered:
+            self._remembered[key] = decode()
+        found: T = self._remembered[key]
+        return found
 
     def size(self, oid: str) -> int:
         """The bytes of blob ``oid``, which must be here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from functools import partial
 from typing import Final, Protocol
 
@@ -31,6 +31,10 @@ class Target(Source, Protocol):
         """Append ``data``."""
         ...
 
+    def skip(self, length: int) -> None:
+        """Leave out ``length`` bytes that are there already; what is appended next comes behind them."""
+        ...
+
     def patch(self, offset: int, data: bytes) -> None:
         """Overwrite bytes that were written before."""
         ...
@@ -54,6 +58,10 @@ class Memory:
     def read(self, offset: int, length: int) -> bytes:
         """Read back what was written."""
         return bytes(self.content[offset : offset + length])
+
+    def skip(self, length: int) -> None:
+        """Append ``length`` zeros."""
+        self.content += bytes(length)
 
     def patch(self, offset: int, data: bytes) -> None:
         """Overwrite bytes that were written before."""
@@ -92,14 +100,24 @@ class Restorer:
         return plan
 
     def write(
-        self, manifest: Manifest, target: Target, progress: Callable[[int], None] | None = None
+        self,
+        manifest: Manifest,
+        target: Target,
+        progress: Callable[[int], None] | None = None,
+        present: Set[str] = frozenset(),
     ) -> None:
-        """Write the file that ``manifest`` stands for to ``target``, an empty one."""
+        """Write the file that ``manifest`` stands for to ``target``.
+
+        It is empty, or holds the tensors ``present`` in their places and nothing else.
+        """
         plan = self._plan(manifest)
-        for piece in ordered(lambda task: task(), self._tasks(plan, manifest.by_name)):
-            target.write(piece)
+        for piece in ordered(lambda task: task(), self._tasks(plan, manifest.by_name, present)):
+            if isinstance(piece, int):
+                target.skip(piece)
+            else:
+                target.write(piece)
             if progress is not None:
-                progress(len(piece))
+                progress(piece if isinstance(piece, int) else len(piece))
         for field in plan.fields():
             target.patch(field.offset, derive(field, arguments(field, target)))
 
@@ -109,7 +127,9 @@ class Restorer:
         self.write(manifest, target)
         return target.content
 
-    def _tasks(self, plan: Skeleton, lines: dict[str, Line]) -> Iterator[Callable[[], bytes | memoryview]]:
+    def _tasks(
+        self, plan: Skeleton, lines: dict[str, Line], present: Set[str]
+    ) -> Iterator[Callable[[], bytes | memoryview | int]]:
         used = 0
         for segment in plan.segments:
             if isinstance(segment, Literal):
@@ -118,6 +138,8 @@ class Restorer:
                 yield partial(bytes, data)
             elif isinstance(segment, Field):
                 yield partial(bytes, segment.length)
+            elif segment.name in present:
+                yield partial(int, segment.length)
             else:
                 yield from self._chunk_tasks(lines[segment.name])
 

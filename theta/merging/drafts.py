@@ -1,0 +1,21 @@
+"""Where merged tensors are written to, beside the repository, as soon as they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+Outlet = Callable[[int, "bytes | memoryview"], None]
+"""Takes bytes of one tensor, and the offset in it where they begin."""
+
+
+class Draft(Protocol):
+    """A file in the making; threads may write to it at once."""
+
+    def put(self, offset: int, data: bytes | memoryview) -> None:
+        """Write ``data`` at ``offset``."""
+        ...
+
+    def done(self, name: str, digest: str) -> None:
+        """Note that all of tensor ``name`` is written, and its digest."""
+        ...
