@@ -16,7 +16,16 @@ from typing import Final
 from theta.errors import FormatError
 from theta.formats import hdf5_chunks
 from theta.formats.hdf5_chunks import Chunked
-from theta.formats.layout import MAX_NAME_BYTES, MAX_RANK, MAX_SIZE, Layout, Source, Tensor, View
+from theta.formats.layout import (
+    MAX_NAME_BYTES,
+    MAX_RANK,
+    MAX_SIZE,
+    Layout,
+    Source,
+    Tensor,
+    View,
+    contiguous,
+)
 
 NAME: Final = "hdf5"
 MAGIC: Final = b"\x89HDF\r\n\x1a\n"
@@ -136,11 +145,8 @@ class _Walker:
 
     def _again(self, path: str, tensor: Tensor | None) -> None:
         if tensor is not None and tensor.dtype != "bytes":
-            strides, step = [], 1
-            for dimension in reversed(tensor.shape):
-                strides.append(step)
-                step *= max(dimension, 1)
-            self.views.append(View(path, tensor.name, tensor.dtype, tensor.shape, tuple(strides[::-1])))
+            strides = contiguous(tensor.shape)
+            self.views.append(View(path, tensor.name, tensor.dtype, tensor.shape, strides))
 
     def _links(self, messages: list[tuple[int, bytes]]) -> Iterator[tuple[str, int]]:
         for kind, body in messages:

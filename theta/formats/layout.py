@@ -245,6 +245,16 @@ def nbytes(name: str, dtype: str, shape: tuple[int, ...]) -> int:
     return bits // 8
 
 
+def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides, in elements, of a contiguous tensor of ``shape``."""
+    strides: list[int] = []
+    step = 1
+    for dimension in reversed(shape):
+        strides.append(step)
+        step *= max(dimension, 1)
+    return tuple(reversed(strides))
+
+
 def clip(text: str, limit: int = 60) -> str:
     """``text`` quoted on one line and shortened, for error messages."""
     return ascii(text if len(text) <= limit else text[:limit] + "...")

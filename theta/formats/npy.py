@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from theta.errors import FormatError
-from theta.formats.layout import MAX_RANK, MAX_SIZE, Layout, Source, Tensor, View, clip
+from theta.formats.layout import MAX_RANK, MAX_SIZE, Layout, Source, Tensor, View, clip, contiguous
 
 NAME: Final = "npy"
 TENSOR_NAME: Final = "data"
@@ -68,11 +68,7 @@ class Array:
         """How numpy sees the extent ``name``, where that is not as it lies in the file."""
         if not self.fortran or len(self.shape) < 2:
             return ()
-        strides, step = [], 1
-        for dimension in reversed(self.shape):
-            strides.append(step)
-            step *= dimension
-        return (View(name, name, self.dtype, self.shape[::-1], tuple(strides)),)
+        return (View(name, name, self.dtype, self.shape[::-1], contiguous(self.shape)[::-1]),)
 
 
 def detect(source: Source) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from theta.dtypes import DTYPES
-from theta.formats.layout import MAX_RANK, MAX_SIZE, Tensor, View
+from theta.formats.layout import MAX_RANK, MAX_SIZE, Tensor, View, contiguous
 from theta.formats.object_walk import walk
 from theta.formats.pickle_vm import Call, Global, Persistent
 
@@ -132,25 +132,16 @@ def _is_whole(leaf: _Leaf, raw: RawStorage) -> bool:
 
 def _physical(leaf: _Leaf) -> tuple[int, ...]:
     """The shape of ``leaf`` with its dimensions in the order of memory."""
-    if leaf.strides == _contiguous(leaf.shape) or math.prod(leaf.shape) < 2:
+    if leaf.strides == contiguous(leaf.shape) or math.prod(leaf.shape) < 2:
         return leaf.shape
     order = sorted(range(len(leaf.shape)), key=lambda axis: (-leaf.strides[axis], axis))
     return tuple(leaf.shape[axis] for axis in order)
 
 
-def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides: list[int] = []
-    step = 1
-    for dimension in reversed(shape):
-        strides.append(step)
-        step *= max(dimension, 1)
-    return tuple(reversed(strides))
-
-
 def _views(tensor: Tensor, leaves: list[_Leaf]) -> Iterator[View]:
     for leaf in leaves:
         same = (leaf.name, leaf.dtype, leaf.shape) == (tensor.name, tensor.dtype, tensor.shape)
-        plain = leaf.strides == _contiguous(leaf.shape) and not leaf.offset
+        plain = leaf.strides == contiguous(leaf.shape) and not leaf.offset
         if not (same and plain) and _fits(leaf, tensor.length):
             yield View(leaf.name, tensor.name, leaf.dtype, leaf.shape, leaf.strides, leaf.offset)
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from theta import dtypes
 from theta.errors import FormatError
-from theta.formats.layout import TensorSpec, clip, nbytes
+from theta.formats.layout import TensorSpec, clip, contiguous, nbytes
 from theta.formats.plan import Plan
 from theta.formats.zip_writer import ZipBuilder
 
@@ -71,18 +71,9 @@ def _entry(number: int, spec: TensorSpec) -> bytes:
         function, storage, count = "v3", "torch.storage\nUntypedStorage", length
         extra = f"ctorch\n{dtype.numpy_name}\n".encode()
     pid = _text("storage") + f"c{storage}\n".encode() + _text(str(number)) + _text("cpu") + _int(count)
-    arguments = b"(" + pid + b"tQ" + _int(0) + _tuple(spec.shape) + _tuple(_strides(spec.shape))
+    arguments = b"(" + pid + b"tQ" + _int(0) + _tuple(spec.shape) + _tuple(contiguous(spec.shape))
     arguments += b"\x89" + _NEW_DICT + extra
     return _text(spec.name) + f"ctorch._utils\n_rebuild_tensor_{function}\n(".encode() + arguments + b"tR"
-
-
-def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides: list[int] = []
-    step = 1
-    for dimension in reversed(shape):
-        strides.append(step)
-        step *= max(dimension, 1)
-    return tuple(reversed(strides))
 
 
 def _text(value: str) -> bytes:

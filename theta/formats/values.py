@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from theta.dtypes import DTYPES
 from theta.errors import FormatError
-from theta.formats.layout import Layout, Source, Tensor, View, clip
+from theta.formats.layout import Layout, Source, Tensor, View, clip, contiguous
 
 CHUNK: Final = 4 * 2**20
 
@@ -55,16 +55,6 @@ def _seen(view: View, tensor: Tensor, source: Source) -> Value:
             raise FormatError(f"tensor {clip(view.name)} is not inside its storage")
         return Value(view.dtype, view.shape, lambda: _range(source, start, length))
     return Value(view.dtype, view.shape, lambda: _gathered(source, view, tensor))
-
-
-def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides, in elements, of a contiguous tensor of ``shape``."""
-    strides: list[int] = []
-    step = 1
-    for dimension in reversed(shape):
-        strides.append(step)
-        step *= max(dimension, 1)
-    return tuple(reversed(strides))
 
 
 def _range(source: Source, start: int, length: int) -> Iterator[bytes]:
