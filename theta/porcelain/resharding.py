@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from theta.merging import containers
 from theta.porcelain.session import Session
-from theta.porcelain.sharding import model_of
+from theta.porcelain.sharding import by_model
 from theta.store.manifest import Line, Manifest
 from theta.store.objects import Objects
 from theta.store.packs import PackWriter
@@ -43,8 +43,9 @@ def recut(session: Session, pack: PackWriter, trees: Sequence[Mapping[str, str]]
     What the merges need and no commit has goes into ``pack``.
     """
     found: list[Recut] = []
-    for name in sorted({model_of(path) for tree in trees for path in tree}):
-        paths = [{path for path in tree if model_of(path) == name} for tree in trees]
+    models = [by_model(tree) for tree in trees]
+    for name in sorted(set().union(*models)):
+        paths = [files.get(name, set()) for files in models]
         at = _newly_cut(*paths)
         if at is not None:
             sides = [_manifests(session, tree, own) for tree, own in zip(trees, paths, strict=True)]

@@ -57,7 +57,7 @@ def model_of(path: str) -> str:
 
 def groups(before: Iterable[str], after: Iterable[str]) -> list[Group]:
     """The models among two versions' paths whose files are to be taken together."""
-    old, new = _by_model(before), _by_model(after)
+    old, new = by_model(before), by_model(after)
     found: list[Group] = []
     for name in sorted(old.keys() | new.keys()):
         sides = [_files(name, side.get(name, set())) for side in (old, new)]
@@ -69,7 +69,8 @@ def groups(before: Iterable[str], after: Iterable[str]) -> list[Group]:
     return found
 
 
-def _by_model(paths: Iterable[str]) -> dict[str, set[str]]:
+def by_model(paths: Iterable[str]) -> dict[str, set[str]]:
+    """``paths`` by the models they belong to, as :func:`model_of` names those."""
     found: dict[str, set[str]] = {}
     for path in paths:
         found.setdefault(model_of(path), set()).add(path)
