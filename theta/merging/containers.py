@@ -82,11 +82,8 @@ def laid_out(objects: Objects, pack: PackWriter, like: Manifest, lines: Sequence
     if not _is_plain(objects, like):
         return None
     metadata = _metadata(objects, like) if like.format == safetensors.NAME else None
-    specs = [TensorSpec(line.name, line.dtype, line.shape) for line in lines]
-    try:
-        return _skeleton(writers.plan(like.format, specs, metadata)).write(pack)
-    except FormatError:
-        return None
+    anew = _anew(like.format, lines, metadata)
+    return anew.write(pack) if anew else None
 
 
 # -- a new file ------------------------------------------------------------------------------
@@ -106,13 +103,8 @@ def _is_plain(objects: Objects, side: Manifest) -> bool:
     if side.format == npz.NAME:
         return b"'fortran_order': True" not in known.literal and b"'descr': '>" not in known.literal
     places = {name: offset for name, offset, _ in known.extents()}
-    specs = [TensorSpec(line.name, line.dtype, line.shape) for line in side.lines]
-    specs.sort(key=lambda spec: places.get(spec.name, 0))
-    try:
-        anew = _skeleton(writers.plan(side.format, specs))
-    except FormatError:
-        return False
-    return anew.literal == known.literal and _unranked(anew) == _unranked(known)
+    anew = _anew(side.format, sorted(side.lines, key=lambda line: places.get(line.name, 0)))
+    return anew is not None and anew.literal == known.literal and _unranked(anew) == _unranked(known)
 
 
 def _unranked(skeleton: Skeleton) -> list[Segment]:
@@ -129,7 +121,6 @@ def _rewritten(
     lines: Sequence[Line],
     policy: Policy,
 ) -> str | None:
-    specs = [TensorSpec(line.name, line.dtype, line.shape) for line in lines]
     metadata: Mapping[str, str] | None = None
     if sides[0].format == safetensors.NAME:
         merged, settled = _merged_metadata(objects, base, sides, policy)
@@ -141,10 +132,8 @@ def _rewritten(
         same = side.format == sides[0].format and _specs(side.lines) == _specs(lines)
         if same and _says(objects, side, metadata):
             return side.skeleton
-    try:
-        return _skeleton(writers.plan(sides[0].format, specs, metadata)).write(pack)
-    except FormatError:
-        return None
+    anew = _anew(sides[0].format, lines, metadata)
+    return anew.write(pack) if anew else None
 
 
 def _says(objects: Objects, side: Manifest, metadata: Mapping[str, str] | None) -> bool:
@@ -152,6 +141,17 @@ def _says(objects: Objects, side: Manifest, metadata: Mapping[str, str] | None) 
     if side.format != safetensors.NAME:
         return True
     return (_metadata(objects, side) or {}) == dict(metadata or {})
+
+
+def _anew(
+    format_name: str, lines: Sequence[Line], metadata: Mapping[str, str] | None = None
+) -> Skeleton | None:
+    """The skeleton of a new file with the tensors ``lines``; none where no writer can do it."""
+    specs = [TensorSpec(line.name, line.dtype, line.shape) for line in lines]
+    try:
+        return _skeleton(writers.plan(format_name, specs, metadata))
+    except FormatError:
+        return None
 
 
 def _skeleton(plan: Plan) -> Skeleton:
