@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from theta.merging.states import Conflict
     from theta.porcelain.joining import Merged
     from theta.porcelain.merging import Joined
+    from theta.porcelain.session import Session
 
 SHOWN: Final = 40
 
@@ -53,6 +54,17 @@ def kind(conflict: Conflict) -> str:
     if conflict.ours is None and conflict.theirs is None:
         return "header or metadata changed"
     return conflict.kind.value
+
+
+def told(session: Session, merged: Merged) -> bool:
+    """Tell what was settled and what stays in conflict; answers whether anything does."""
+    from theta.porcelain import operations, resolving
+
+    report(merged)
+    unmerged = resolving.unmerged(session)
+    if unmerged:
+        left(merged, unmerged, operations.current(session.repo).go_on)
+    return bool(unmerged)
 
 
 def left(merged: Merged, unmerged: Sequence[str], go_on: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from theta.cli import console
 from theta.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -112,15 +113,17 @@ def decide(
     return Decision(how, recipe, side, gits, found, prompt=prompt)
 
 
-def asking(work: Callable[[], Result]) -> Result:
-    """Do ``work``, again from the start whenever the user takes an answer back."""
+def asking(how: How, work: Callable[[How], Result]) -> Result:
+    """Do ``work`` with progress shown, again from the start whenever the user takes an answer back."""
     from theta.cli.prompting import UndoneError
 
-    while True:
-        try:
-            return work()
-        except UndoneError:
-            continue
+    with console.progress("merging") as progress:
+        how = replace(how, progress=progress)
+        while True:
+            try:
+                return work(how)
+            except UndoneError:
+                continue
 
 
 def is_gits(option: str) -> bool:

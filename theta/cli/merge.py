@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -163,11 +163,10 @@ class _Merge:
             _echo(done.stdout, done.stderr, set())
             committing.finish(self.session, before)
             return done.code
-        with console.progress("merging") as progress:
-            how = replace(self.decision.how, progress=progress)
-            merged = deciding.asking(
-                lambda: merging.after_git_merge(fresh, self.heads[0], how, held, base=self.base)
-            )
+        merged = deciding.asking(
+            self.decision.how,
+            lambda how: merging.after_git_merge(fresh, self.heads[0], how, held, base=self.base),
+        )
         _echo(done.stdout, done.stderr, merged.seen)
         code = told(fresh, self.decision, merged, quiet=True)
         return self._end(code, merging_now)
@@ -187,9 +186,10 @@ class _Merge:
         ours = self.session.repo.resolve("HEAD")
         if octopus.merge_base(self.session, [ours, *self.heads]) is None:
             self._refuse_unrelated()
-        with console.progress("merging") as progress:
-            how = replace(self.decision.how, progress=progress)
-            joined = deciding.asking(lambda: octopus.join(self.session, [ours, *self.heads], how, self.base))
+        joined = deciding.asking(
+            self.decision.how,
+            lambda how: octopus.join(self.session, [ours, *self.heads], how, self.base),
+        )
         if not joined.clean:
             conflicts.refused(joined)
             return int(ExitCode.DIFFERENCES)

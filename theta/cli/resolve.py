@@ -64,9 +64,8 @@ def settle(
         if not quiet:
             console.note("nothing is in conflict")
         return 0
-    with console.progress("merging") as progress:
-        how = replace(decision.how, whole=True, progress=progress)
-        merged = deciding.asking(lambda: resolving.resolve(fresh, how, only))
+    how = replace(decision.how, whole=True)
+    merged = deciding.asking(how, lambda how: resolving.resolve(fresh, how, only))
     return told(fresh, decision, merged, paths, quiet=quiet)
 
 
@@ -80,16 +79,13 @@ def told(
 ) -> int:
     """Tell what was settled and what goes on, and note it for the commit; answers the exit code."""
     from theta.cli import conflicts
-    from theta.porcelain import operations, resolving
+    from theta.porcelain import operations
 
-    go_on = operations.current(session.repo).go_on
-    conflicts.report(merged)
     recorded(session, decision, merged, sorted(merged.seen) if paths else [])
-    left = resolving.unmerged(session)
-    if left:
-        conflicts.left(merged, left, go_on)
+    if conflicts.told(session, merged):
         return int(ExitCode.DIFFERENCES)
     if not quiet:
+        go_on = operations.current(session.repo).go_on
         tail = f"; conclude with '{go_on}'" if go_on else ""
         console.note(f"all conflicts are settled and staged{tail}")
         if not go_on and "refs/stash" in session.repo.raw.references:

@@ -88,17 +88,12 @@ def _past_stop(session: Session, name: str, args: list[str], decision: Decision)
 def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int:
     """Settle the checkpoints in conflict; answers 0 where nothing is in conflict any more."""
     from theta.cli import conflicts
-    from theta.porcelain import operations, resolving
+    from theta.porcelain import resolving
 
     fresh = _again(session)
-    with console.progress("merging") as progress:
-        how = replace(decision.how, whole=whole, progress=progress)
-        merged = deciding.asking(lambda: resolving.resolve(fresh, how))
-    conflicts.report(merged)
-    left = resolving.unmerged(fresh)
-    if left:
-        conflicts.left(merged, left, operations.current(fresh.repo).go_on)
-    return int(bool(left))
+    how = replace(decision.how, whole=whole)
+    merged = deciding.asking(how, lambda how: resolving.resolve(fresh, how))
+    return int(conflicts.told(fresh, merged))
 
 
 def _finish(session: Session, name: str, before: str | None) -> None:
