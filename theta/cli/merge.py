@@ -10,7 +10,7 @@ import typer
 
 from theta.cli import console, deciding, mergeargs
 from theta.cli.args import PASS, plain
-from theta.cli.common import drive, open_session
+from theta.cli.common import again, drive, open_session
 from theta.cli.resolve import recorded, settle, told
 from theta.errors import ExitCode, ThetaError, UsageError
 
@@ -156,7 +156,7 @@ class _Merge:
 
         before = self.session.repo.head()
         done = self._git()
-        fresh = _again(self.session)
+        fresh = again(self.session)
         merging_now = done.code in (0, 1) and (fresh.repo.gitdir / "MERGE_HEAD").exists()
         squashed = self.args.has("--squash") and (done.code == 0 or bool(resolving.unmerged(fresh)))
         if not merging_now and not squashed:
@@ -195,7 +195,7 @@ class _Merge:
             return int(ExitCode.DIFFERENCES)
         text = self.args.message() or octopus.message(self.session, self.names, self.heads)
         octopus.apply(self.session, joined, self.heads, text, squash=self.args.has("--squash"))
-        fresh = _again(self.session)
+        fresh = again(self.session)
         with console.progress("writing checkpoints") as progress:
             resolving.fill(fresh, progress)
         conflicts.report(joined.merged)
@@ -213,13 +213,6 @@ class _Merge:
         if code == 0 and merging_now and not self.no_commit and not self.args.has("--no-commit"):
             return _conclude(self.session, self.args.to_commit)
         return code
-
-
-def _again(session: Session) -> Session:
-    """A new view: git moved HEAD and the index under the old one."""
-    from theta.porcelain.session import Session
-
-    return Session.here(session.repo.worktree)
 
 
 def _echo(stdout: bytes, stderr: bytes, checkpoints: set[str]) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from theta.cli import console, deciding
 from theta.cli.args import PASS, plain
-from theta.cli.common import open_session
+from theta.cli.common import again, open_session
 from theta.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -55,9 +55,8 @@ def settle(
 ) -> int:
     """Settle what is in conflict, tell what was done and what goes on; answers the exit code."""
     from theta.porcelain import resolving
-    from theta.porcelain.session import Session
 
-    fresh = Session.here(session.repo.worktree)
+    fresh = again(session)
     only = resolving.unmerged(fresh, paths) if paths else None
     if not resolving.unmerged(fresh) or only == []:
         resolving.fill(fresh)  # .theta/ alone may be in conflict, and is no matter of the user's

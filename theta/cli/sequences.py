@@ -9,7 +9,7 @@ import typer
 
 from theta.cli import console, deciding
 from theta.cli.args import PASS, plain
-from theta.cli.common import open_session
+from theta.cli.common import again, open_session
 
 if TYPE_CHECKING:
     from theta.cli.deciding import Decision
@@ -65,7 +65,7 @@ def _past_stop(session: Session, name: str, args: list[str], decision: Decision)
     """Settle a stop and go on; answers the exit code, or none where it is not ours to settle."""
     from theta.porcelain import resolving, sequencing
 
-    fresh = _again(session)
+    fresh = again(session)
     if not resolving.is_stopped(fresh):
         return None
     with fresh.exclusive():
@@ -90,7 +90,7 @@ def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int
     from theta.cli import conflicts
     from theta.porcelain import resolving
 
-    fresh = _again(session)
+    fresh = again(session)
     how = replace(decision.how, whole=whole)
     merged = deciding.asking(how, lambda how: resolving.resolve(fresh, how))
     return int(conflicts.told(fresh, merged))
@@ -99,16 +99,9 @@ def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int
 def _finish(session: Session, name: str, before: str | None) -> None:
     from theta.porcelain import sequencing, settle
 
-    fresh = _again(session)
+    fresh = again(session)
     with fresh.exclusive(), console.progress("writing checkpoints") as progress:
         notes = sequencing.finish(fresh, name, before)
-        notes += settle.settle(_again(session), progress)
+        notes += settle.settle(again(session), progress)
     for line in notes:
         console.warn(line)
-
-
-def _again(session: Session) -> Session:
-    """A new view: git moved HEAD and the index under the old one."""
-    from theta.porcelain.session import Session
-
-    return Session.here(session.repo.worktree)
