@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
 @pytest.fixture
 def tracked(template: Repo, tmp_path: Path) -> Repo:
     """A copy of the template that the test may change."""
-    shutil.copytree(template.path, tmp_path / "repo", symlinks=True)
-    repo = Repo(tmp_path / "repo", template.ticks)
+    repo = template.copy(tmp_path / "repo")
     repo.theta("status")
     return repo

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +77,7 @@ def branched(repo: Repo, **branches: Sequence[tuple[str, float]]) -> None:
 
 def copied(repo: Repo, place: Path) -> Repo:
     """A copy that a test may change."""
-    shutil.copytree(repo.path, place, symlinks=True)
-    found = Repo(place, repo.ticks)
+    found = repo.copy(place)
     theta(found, "status")
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Repo:
 
 @pytest.fixture
 def repo(origin: Repo, tmp_path: Path) -> Repo:
-    shutil.copytree(origin.path, tmp_path / "repo", symlinks=True)
-    return Repo(tmp_path / "repo", origin.ticks)
+    return origin.copy(tmp_path / "repo")
 
 
 def assert_merged(repo: Repo, **changed: float) -> None:

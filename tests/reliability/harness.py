@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,14 +88,6 @@ def write(repo: Repo, seeds: dict[str, int]) -> str:
     for name, seed in seeds.items():
         tensors[name] = random_tensors({name: SHAPES[name]}, seed)[name]
     return sha256(make_model(repo.path / FILE, tensors))
-
-
-def copy(repo: Repo, place: Path) -> Repo:
-    """A copy of a repository, worktree and all."""
-    shutil.copytree(repo.path, place, symlinks=True)
-    copied = Repo(place, repo.ticks)
-    copied.afresh = repo.afresh
-    return copied
 
 
 def leftovers(repo: Repo) -> list[str]:

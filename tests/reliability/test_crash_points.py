@@ -13,7 +13,6 @@ from tests.reliability.harness import (
     SCENARIOS,
     Runner,
     State,
-    copy,
     fsck,
     leftovers,
     template,
@@ -51,7 +50,7 @@ class Trial:
         if (self.place / "copy").exists():
             wait_for_children(Repo(self.place / "copy"))
             shutil.rmtree(self.place / "copy")
-        repo = copy(self.origin, self.place / "copy")
+        repo = self.origin.copy(self.place / "copy")
         self.scenario.before(repo)
         return repo
 

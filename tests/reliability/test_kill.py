@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.harness import FILE, Runner, copy, fsck, leftovers, template, wait_for_children, write
+from tests.reliability.harness import FILE, Runner, fsck, leftovers, template, wait_for_children, write
 from tests.support import Repo, sha256
 from tests.support.environment import dated
 
@@ -69,9 +69,9 @@ def rounds(runner: Runner, origin: Repo, place: Path, command: str, count: int) 
     """Kill ``command`` ``count`` times; after each, its repetition just works."""
     seen: Counter[str] = Counter()
     moments = random.Random(command)
-    repo = copy(origin, place / "repo")
+    repo = origin.copy(place / "repo")
     runner.ok(repo, "status")
-    length = measure(copy(origin, place / "measure"), command)
+    length = measure(origin.copy(place / "measure"), command)
     for number in range(count):
         moment = moments.uniform(0.05, 1.1) * length
         try:

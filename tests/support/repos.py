@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -97,6 +98,13 @@ class Repo:
         """Clone with plain git, over the transport that a server would use."""
         self.git("clone", "--quiet", *args, self.path.as_uri(), str(path))
         return Repo(path, self.ticks)
+
+    def copy(self, path: Path) -> Repo:
+        """A copy of the repository, worktree and all."""
+        shutil.copytree(self.path, path, symlinks=True)
+        copied = Repo(path, self.ticks)
+        copied.afresh = self.afresh
+        return copied
 
     def fsck(self) -> None:
         """Assert that git finds nothing wrong; objects that nothing names are not wrong."""
