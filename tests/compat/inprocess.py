@@ -14,7 +14,6 @@ import numpy as np
 from tests.compat.story import MODEL, SHAPES, edit, new_model
 from tests.support import Repo, random_tensors, read_model
 from tests.support.environment import dated
-from theta.cli.app import run
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,8 @@ def theta(
     repo: Repo, *args: str, code: int | None = 0, cwd: str = ".", env: Mapping[str, str] | None = None
 ) -> Ran:
     """Run ``theta ARGS`` in ``repo``; it must end with ``code`` (``None``: any)."""
+    from theta.cli.app import run  # a conftest imports this module before the user's environment is left
+
     repo.ticks += 1
     before = dict(os.environ)
     out, err = io.StringIO(), io.StringIO()

@@ -9,6 +9,8 @@ from tests.support import Repo, make_model, mutate, random_tensors, sha256
 from tests.support.repos import Done
 
 MODEL: Final = "model.safetensors"
+TENSOR: Final = "layer.1.weight"
+"""The one that ``forked`` is about."""
 SHAPES: Final = {
     "embed.weight": (64, 32),
     "layer.0.weight": (32, 32),

@@ -7,26 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.compat.agreement import assert_agreement, assert_history, git_status
-from tests.compat.inprocess import branched, committed, copied, shift, started, theta
-from tests.compat.story import MODEL, digest
+from tests.compat.inprocess import committed, shift, theta
+from tests.compat.story import MODEL, TENSOR, digest
 from tests.support import Repo
-
-TENSOR = "layer.1.weight"
-
-
-@pytest.fixture(scope="module")
-def diverged(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """Main and side changed one tensor, by 1 and by 2; made once."""
-    repo = started(tmp_path_factory.mktemp("diverged") / "repo")
-    branched(repo, side=[(TENSOR, 2.0)])
-    committed(repo, (TENSOR, 1.0))
-    return repo
-
-
-@pytest.fixture
-def forked(diverged: Repo, tmp_path: Path) -> Repo:
-    """A copy that the test may change."""
-    return copied(diverged, tmp_path / "repo")
 
 
 def subjects(repo: Repo, revisions: str = "HEAD") -> list[str]:
