@@ -9,22 +9,10 @@ import numpy as np
 import pytest
 
 from tests.compat.agreement import assert_agreement
+from tests.formats.helpers import write_shards
 from tests.support import Repo, make_model, random_tensors, read_model
-from theta.formats import sharded
 
 TENSORS = random_tensors({f"layers.{number}.w": (20, 30) for number in range(6)}, seed=5)
-
-
-def write_shards(folder: Path, count: int, tensors: dict[str, Any]) -> None:
-    for path in folder.glob("model*"):
-        path.unlink()
-    weight_map: dict[str, str] = {}
-    names = sharded.shard_names(count)
-    for number, name in enumerate(names):
-        kept = {key: value for at, (key, value) in enumerate(tensors.items()) if at * count // 6 == number}
-        make_model(folder / name, kept)
-        weight_map |= dict.fromkeys(kept, name)
-    (folder / "model.safetensors.index.json").write_bytes(sharded.write_index(weight_map, 0))
 
 
 def read_shards(folder: Path) -> dict[str, Any]:

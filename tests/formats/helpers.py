@@ -1,13 +1,16 @@
-"""What the tests of all formats share: rebuilding a file from its layout, and mutated files."""
+"""What the tests of all formats share: rebuilding a file from its layout, mutated files, shards."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from tests.support import make_model
 from theta.errors import FormatError
-from theta.formats import scan
+from theta.formats import scan, sharded
 from theta.formats.derived import arguments, derive, prove
 from theta.formats.layout import BytesSource, Layout
 
@@ -87,3 +90,21 @@ def survives(data: bytes, reader: Callable[[BytesSource], Layout]) -> Layout | N
     proven = prove(layout, BytesSource(data))
     assert rebuild(proven, data, {}) == data
     return layout
+
+
+def write_shards(folder: Path, count: int, tensors: Mapping[str, Any]) -> None:
+    """A model in ``count`` files, more than one with their index; files of another count are removed."""
+    for path in folder.glob("model*"):
+        path.unlink()
+    weight_map: dict[str, str] = {}
+    for number, name in enumerate(sharded.shard_names(count)):
+        kept = {
+            key: value
+            for at, (key, value) in enumerate(tensors.items())
+            if at * count // len(tensors) == number
+        }
+        make_model(folder / name, kept)
+        weight_map |= dict.fromkeys(kept, name)
+    if count > 1:
+        size = sum(value.nbytes for value in tensors.values())
+        (folder / "model.safetensors.index.json").write_bytes(sharded.write_index(weight_map, size))

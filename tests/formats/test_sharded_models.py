@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.formats.helpers import write_shards
 from tests.support import Repo, make_model, mutate, random_tensors
 from theta.formats import sharded
 from theta.porcelain import sharding
@@ -20,31 +21,16 @@ TENSORS = random_tensors({f"layers.{number}.w": (40, 50) for number in range(6)}
 RAW = sum(value.nbytes for value in TENSORS.values())
 
 
-def write_shards(folder: Path, count: int, tensors: dict[str, Any] | None = None) -> None:
-    """The tensors in ``count`` files with their index; files of another count are removed."""
-    for path in folder.glob("model*"):
-        path.unlink()
-    tensors = TENSORS if tensors is None else tensors
-    names = sharded.shard_names(count)
-    weight_map: dict[str, str] = {}
-    for number, name in enumerate(names):
-        kept = {key: value for at, (key, value) in enumerate(tensors.items()) if at * count // 6 == number}
-        make_model(folder / name, kept)
-        weight_map |= dict.fromkeys(kept, name)
-    if count > 1:
-        (folder / "model.safetensors.index.json").write_bytes(sharded.write_index(weight_map, RAW))
-
-
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     """Three commits: two shards; three shards with the same weights; one tensor changed."""
     repo = Repo.create(tmp_path_factory.mktemp("shards") / "repo")
     repo.theta("track", "*.safetensors")
-    write_shards(repo.path, 2)
+    write_shards(repo.path, 2, TENSORS)
     repo.theta("add", ".")
     repo.theta("commit", "-m", "two shards")
     before = repo.stored_bytes()
-    write_shards(repo.path, 3)
+    write_shards(repo.path, 3, TENSORS)
     repo.theta("add", "-A")
     repo.write("status.txt", repo.theta("status").stdout)
     repo.theta("commit", "-m", "three shards")
@@ -144,7 +130,7 @@ def test_a_tensor_that_moved_to_another_file_is_no_change(repo: Repo) -> None:
 
 def test_one_file_and_shards_are_one_model(repo: Repo) -> None:
     repo.git("switch", "-q", "-c", "single")
-    write_shards(repo.path, 1)
+    write_shards(repo.path, 1, TENSORS)
     before = repo.stored_bytes()
     repo.theta("add", "-A")
     repo.theta("commit", "-m", "one file")
