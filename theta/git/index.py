@@ -21,7 +21,6 @@ from theta import _fs
 from theta.errors import BusyError, DiskError, UnsupportedRepositoryError
 
 _SKIP_WORKTREE = 1 << 14
-_NAME_MASK = 0xFFF
 _LOCK_TRIES = 20
 
 

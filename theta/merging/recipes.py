@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
@@ -92,11 +92,6 @@ class Recipe:
         for number in self.without:
             words += ["--without", str(number)]
         return shlex.join(words)
-
-    def mapped(self, change: Callable[[Strategy], Strategy]) -> Recipe:
-        """The recipe with every strategy changed."""
-        rules = tuple(Rule(entry.glob, change(entry.strategy)) for entry in self.rules)
-        return replace(self, default=change(self.default) if self.default else None, rules=rules)
 
 
 def scope(text: str) -> Scope:

@@ -69,14 +69,6 @@ def store_of(path: str) -> str:
     return "_" + name if name[0] in "% ." else name
 
 
-def is_store(name: str) -> bool:
-    """Whether ``name`` can be a store: one component that every file system takes."""
-    data = name.encode("utf-8", "surrogateescape")
-    kept = all(byte in _KEEP or byte in b"%." for byte in data)
-    ends = name.strip(" .") == name and not name.startswith("%") and 0 < len(name) <= MAX_STORE
-    return kept and ends and not any(_DEVICE.match(part) for part in data.split(b"."))
-
-
 def _part(part: bytes) -> str:
     if not part:
         return "%"

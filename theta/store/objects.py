@@ -16,7 +16,6 @@ from theta.git.repository import Repository
 from theta.store.packs import BLOB, Pack, PackWriter, object_id
 
 BLOB_LIMIT: Final = 10 << 20
-TREE_LIMIT: Final = 64 << 20
 
 T = TypeVar("T")
 
