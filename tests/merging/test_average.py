@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from theta.dtypes import DTYPES
 from theta.errors import UsageError
 from theta.merging.states import Conflict
-from theta.merging.strategies import Strategy, average, is_averaged, parse
+from theta.merging.strategies import Strategy, is_averaged, make, parse, run
+from theta.merging.strategies.numbers import word_type
 from theta.store.manifest import Line
 
 FLOATS = {
@@ -31,6 +32,14 @@ FLOATS = {
 }
 SMALL = {name: kind for name, kind in FLOATS.items() if kind.itemsize <= 2}
 ALPHAS = st.floats(0, 1)
+
+
+def average(ours: bytes, theirs: bytes, dtype: str, alpha: float) -> bytes:
+    """``alpha * ours + (1 - alpha) * theirs`` of raw little-endian values of ``dtype``."""
+    sides = [np.frombuffer(raw, word_type(dtype)) for raw in (ours, theirs)]
+    shape = (sides[0].size // (2 if dtype == "c64" else 1),)
+    strategy = make("average", {"alpha": float(alpha)})
+    return run.arrays(strategy, sides, dtype=dtype, shape=shape, allow_nan=True).tobytes()
 
 
 def words(name: str) -> np.dtype[Any]:

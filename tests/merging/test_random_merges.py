@@ -30,7 +30,8 @@ from tests.merging.histories import (
 )
 from tests.support import read_model
 from theta.merging.strategies import Policy, Strategy
-from theta.porcelain.merging import merge_trees
+from theta.porcelain import merging
+from theta.porcelain.joining import How
 from theta.store import manifest as manifests
 from theta.store.manifest import Manifest
 from theta.store.packs import PackWriter
@@ -216,16 +217,19 @@ def by(name: str) -> Policy:
 
 def check_theta(history: History, case: Case, how: str, values: Values, seen: Counter[str]) -> None:
     policy, rule = (by(how), RULES[how]) if how in RULES else (LEAVE, None)
-    tree, merged, files = merge_trees(history.session, *case.commits[1:], policy)
+    _, ours, theirs = case.commits
+    joined = merging.join(history.session, ours, theirs, How(policy))
     wanted = expected(*case.worlds, rule)
     wanted.conflict |= how not in ("base", "ours", "theirs") and metadata_conflict(case)
-    if tree is None:
-        assert merged.conflicts or files
+    if not joined.clean:
         seen[f"{how}: conflict" if wanted.conflict else f"{how}: needless conflict"] += 1
-        assert wanted.conflict or wanted.structural, f"a needless conflict: {merged.conflicts} {files}"
+        assert wanted.conflict or wanted.structural, (
+            f"a needless conflict: {joined.merged.conflicts} {joined.open_files}"
+        )
         return
     assert not wanted.conflict, "theta merged what both sides changed, unasked"
     seen[f"{how}: clean"] += 1
+    tree = merging.result_tree(history.session, joined.tree, joined.merged)
     parts = take_apart(history.session.repo.raw, tree)
     assert {path: values.of(data) for path, data in parts.manifests.items()} == wanted.files
     scratch = history.path.parent / "restored"

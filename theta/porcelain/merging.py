@@ -8,7 +8,6 @@ import pygit2
 from pygit2.enums import FileMode
 
 from theta.git.repository import STORES
-from theta.merging.strategies import Policy
 from theta.porcelain import ancestors, mend, rehearsing, resolving
 from theta.porcelain.drafts import Held
 from theta.porcelain.joining import How, Merged, merge_checkpoints
@@ -80,19 +79,6 @@ def join(session: Session, ours: str, theirs: str, how: How, base: str | None = 
         pack.abort()
     session.objects.refresh()
     return joined
-
-
-def merge_trees(
-    session: Session, ours: str, theirs: str, policy: Policy
-) -> tuple[str | None, Merged, list[str]]:
-    """Merge two commits without touching index or worktree.
-
-    Answers the tree (none where there are conflicts), what became of the checkpoints, and the
-    files that are in conflict.
-    """
-    joined = join(session, ours, theirs, How(policy))
-    tree = result_tree(session, joined.tree, joined.merged) if joined.clean else None
-    return tree, joined.merged, joined.open_files
 
 
 def _stages(session: Session, tree: pygit2.Tree, rows: list[str]) -> dict[str, Stages]:

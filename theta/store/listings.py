@@ -29,13 +29,8 @@ DIRECTORY: Final = "@lines"
 FILE: Final = "lines"
 
 
-def arrange(manifest: Manifest) -> Manifest:
-    """The same manifest, in groups if its text would be too large otherwise."""
-    return _with(manifest, [group for group, _ in _groups(manifest)])
-
-
 def write(pack: PackWriter, manifest: Manifest) -> Manifest:
-    """``manifest`` as :func:`arrange` makes it, with the listings of its groups stored.
+    """``manifest``, in groups if its text would be too large otherwise; their listings are stored.
 
     What could not be read again must not be staged: raises :class:`ManifestError` then.
     """

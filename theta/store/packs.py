@@ -61,7 +61,6 @@ class PackWriter:
         self._file: _fs.AppendFile | None = None
         self._rows: list[tuple[bytes, int, int]] = []  # id, crc32, offset
         self._mine: set[str] = set()
-        self._trees: dict[str, bytes] = {}
 
     @property
     def size(self) -> int:
@@ -74,14 +73,7 @@ class PackWriter:
 
     def tree(self, entries: Iterable[tuple[str, int, str]]) -> str:
         """Add a tree of (name, mode, hex id)."""
-        body = tree_bytes(entries)
-        oid = self._add(TREE, body, deflate=True)
-        self._trees[oid] = body
-        return oid
-
-    def own_tree(self, oid: str) -> bytes | None:
-        """The body of a tree that was added here, visible before the pack is."""
-        return self._trees.get(oid)
+        return self._add(TREE, tree_bytes(entries), deflate=True)
 
     def _add(self, kind: int, data: bytes | memoryview, *, deflate: bool) -> str:
         raw_id = object_id(kind, (data,), len(data))

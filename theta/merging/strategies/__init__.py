@@ -7,8 +7,6 @@ Plug-ins need :class:`Method`, :class:`Parameter`, :class:`Job` and :class:`Bloc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from theta.merging.strategies.method import Block, Job, Method
 from theta.merging.strategies.parameters import Parameter
 from theta.merging.strategies.registry import broken_plugins, names
@@ -23,9 +21,6 @@ from theta.merging.strategies.strategy import (
     parse,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 __all__ = [
     "SIDES",
     "Block",
@@ -35,7 +30,6 @@ __all__ = [
     "Parameter",
     "Policy",
     "Strategy",
-    "average",
     "broken_plugins",
     "describe",
     "is_averaged",
@@ -43,20 +37,3 @@ __all__ = [
     "names",
     "parse",
 ]
-
-
-def average(ours: bytes | memoryview, theirs: bytes | memoryview, dtype: str, alpha: float) -> bytes:
-    """``alpha * ours + (1 - alpha) * theirs`` of raw little-endian values of ``dtype``.
-
-    Equal bits stay (so x with x is x, NaN payloads and all), and a weight of 0 or 1 gives that
-    side's bits.
-    """
-    import numpy as np
-
-    from theta.merging.strategies import run
-    from theta.merging.strategies.numbers import word_type
-
-    sides: Sequence[np.ndarray] = [np.frombuffer(raw, word_type(dtype)) for raw in (ours, theirs)]
-    shape = (sides[0].size // (2 if dtype == "c64" else 1),)
-    strategy = make("average", {"alpha": float(alpha)})
-    return run.arrays(strategy, sides, dtype=dtype, shape=shape, allow_nan=True).tobytes()
