@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 
 from tests.cli.checks import refused
 from tests.support import Repo, make_model, random_tensors
-from theta.errors import ChangedWhileReadError
-from theta.formats import scan
+from theta.errors import ChangedWhileReadError, FormatError, NotFoundError
+from theta.formats import scan, sharded
 from theta.formats.values import Value, values
 from theta.porcelain import converting, exporting, staging
 from theta.porcelain.session import Session
@@ -122,6 +122,45 @@ def test_shards_and_back(repo: Repo, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").unlink()  # as for split GGUF files, names are enough
     repo.theta("convert", str(out), "-o", str(tmp_path / "names.npz"))
     assert read(tmp_path / "names.npz") == EXPECTED
+
+
+ONE, TWO = sharded.shard_names(2)
+
+
+def joined(folder: Path, weight_map: dict[str, str], **files: str) -> dict[str, list[int]]:
+    """The model of an index beside ``files``; each letter is a tensor of value 1 or 2, as its file."""
+    index = folder / "model.safetensors.index.json"
+    index.write_bytes(sharded.write_index(weight_map, 0))
+    for number, (name, key) in enumerate(((ONE, "one"), (TWO, "two")), start=1):
+        if key in files:
+            make_model(folder / name, {letter: np.array([number], np.uint8) for letter in files[key]})
+    with exporting.opened(exporting.Named(None, index.name), folder) as model:
+        return {name: list(b"".join(value.chunks())) for name, value in model.values.items()}
+
+
+def test_shards_are_joined_by_tensor(tmp_path: Path) -> None:
+    found = joined(tmp_path, {"a": ONE, "b": TWO, "c": ONE}, one="ac", two="b")
+    assert found == {"a": [1], "b": [2], "c": [1]}
+
+
+def test_tensors_that_the_index_forgot_belong_to_the_model(tmp_path: Path) -> None:
+    found = joined(tmp_path, {"a": ONE, "b": TWO}, one="ax", two="ba")
+    assert found == {"a": [1], "b": [2], "x": [1]}
+    with pytest.raises(FormatError, match="two shards have a tensor 'x'"):
+        joined(tmp_path, {"a": ONE, "b": TWO}, one="ax", two="bx")
+
+
+def test_tied_tensors_are_found_by_either_name(tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes((DATA / "values.1.pt").read_bytes())
+    found = joined(tmp_path, {"base": "x.bin", "tied": "x.bin"})
+    assert found["base"] == found["tied"]
+
+
+def test_what_the_index_promises_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=ONE):
+        joined(tmp_path, {"a": ONE})
+    with pytest.raises(FormatError, match="no shard has: 'a'"):
+        joined(tmp_path, {"a": ONE}, one="b")
 
 
 def test_split_gguf_files_are_one_model(repo: Repo, tmp_path: Path) -> None:

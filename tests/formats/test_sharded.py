@@ -1,17 +1,14 @@
-"""Sharded models: the index, what is joined by it, and cutting a model into shards."""
+"""Sharded models: the index, and cutting a model into shards."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save
 
 from theta.errors import FormatError
-from theta.formats import scan, sharded
-from theta.formats.layout import BytesSource, Layout, Tensor, TensorSpec, View
+from theta.formats import sharded
+from theta.formats.layout import TensorSpec
 from theta.formats.sharded import Index, ShardName
 
 _ONE, _TWO = sharded.shard_names(2)
@@ -94,45 +91,6 @@ def test_hostile_indexes_are_refused(data: bytes) -> None:
     with pytest.raises(FormatError) as caught:
         sharded.read_index(data)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
-
-
-def layout(**arrays: Any) -> Layout:
-    """The layout of a shard."""
-    return scan(BytesSource(save({name: np.asarray(value) for name, value in arrays.items()})))
-
-
-def test_shards_are_joined_by_tensor() -> None:
-    layouts = {_ONE: layout(a=[1.0], c=[2]), _TWO: layout(b=[[3]])}
-    found = sharded.join(Index({"a": _ONE, "b": _TWO, "c": _ONE}, None), layouts)
-    assert [(item.name, item.shard, item.tensor.shape) for item in found] == [
-        ("a", _ONE, (1,)),
-        ("b", _TWO, (1, 1)),
-        ("c", _ONE, (1,)),
-    ]
-
-
-def test_tensors_that_the_index_forgot_belong_to_the_model() -> None:
-    layouts = {_ONE: layout(a=[1], extra=[2]), _TWO: layout(b=[3], a=[4])}
-    found = sharded.join(Index({"a": _ONE, "b": _TWO}, None), layouts)
-    assert [(item.name, item.shard) for item in found] == [("a", _ONE), ("b", _TWO), ("extra", _ONE)]
-    layouts[_TWO] = layout(b=[3], extra=[4])
-    with pytest.raises(FormatError, match="two shards"):
-        sharded.join(Index({"a": _ONE, "b": _TWO}, None), layouts)
-
-
-def test_tied_tensors_are_found_by_either_name() -> None:
-    shard = Layout("torch", 8, (Tensor("a", "u8", (8,), 0, 8),), views=(View("b", "a", "u8", (8,), (1,)),))
-    found = sharded.join(Index({"a": "x.bin", "b": "x.bin"}, None), {"x.bin": shard})
-    assert [(item.name, item.tensor.name) for item in found] == [("a", "a"), ("b", "a")]
-    found = sharded.join(Index({"b": "x.bin"}, None), {"x.bin": shard})
-    assert [(item.name, item.tensor.name) for item in found] == [("b", "a")]
-
-
-def test_what_the_index_promises_must_be_there() -> None:
-    with pytest.raises(FormatError, match="is missing"):
-        sharded.join(Index({"a": _ONE}, None), {})
-    with pytest.raises(FormatError, match="has no tensor 'a'"):
-        sharded.join(Index({"a": _ONE}, None), {_ONE: layout(b=[1])})
 
 
 def spec(name: str, count: int) -> TensorSpec:

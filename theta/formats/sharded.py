@@ -2,7 +2,7 @@
 
 ``model.safetensors.index.json`` and ``pytorch_model.bin.index.json`` have one form:
 ``{"metadata": {"total_size": N}, "weight_map": {TENSOR: FILE}}``.  The functions here read no files: the
-caller brings the text of the index and the layouts of the shards.
+caller brings the text of the index.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 
 from theta.errors import FormatError
 from theta.formats import json_text
-from theta.formats.layout import MAX_TENSORS, Layout, Tensor, TensorSpec, clip, nbytes
+from theta.formats.layout import MAX_TENSORS, TensorSpec, clip, nbytes
 
 SUFFIX: Final = ".index.json"
 MAX_INDEX: Final = 256 * 2**20
@@ -39,18 +39,6 @@ class Index:
     def shards(self) -> tuple[str, ...]:
         """The names of the files, sorted, each once."""
         return tuple(sorted(set(self.weight_map.values())))
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """A tensor of a sharded model: the extent that holds it, and the file of the extent.
-
-    ``name`` is that of the index; the extent's is another one where tensors are tied.
-    """
-
-    name: str
-    shard: str
-    tensor: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,31 +101,6 @@ def parse_shard_name(name: str) -> ShardName | None:
     return ShardName(match["stem"], number, count, match["suffix"]) if 1 <= number <= count else None
 
 
-def join(index: Index, layouts: Mapping[str, Layout]) -> tuple[Located, ...]:
-    """The tensors of the logical model in the order of their names.
-
-    ``layouts`` are those of the shards, by file name.  ``FormatError`` where a shard or a tensor that the
-    index names is missing.  Extents that the index does not name belong to the model too when exactly one
-    shard has them, as loaders read whole shards.
-    """
-    by_shard = {shard: _by_name(layouts, shard) for shard in index.shards}
-    found: dict[str, Located] = {}
-    for name, shard in index.weight_map.items():
-        tensor = by_shard[shard].get(name)
-        if tensor is None:
-            raise FormatError(f"{_WHAT}: {clip(shard)} has no tensor {clip(name)}")
-        found[name] = Located(name, shard, tensor)
-    used = {(item.shard, item.tensor.name) for item in found.values()}
-    for shard in index.shards:
-        for tensor in layouts[shard].tensors:
-            if (shard, tensor.name) in used or tensor.name in index.weight_map:
-                continue
-            if tensor.name in found:
-                raise FormatError(f"{_WHAT}: two shards have a tensor {clip(tensor.name)}")
-            found[tensor.name] = Located(tensor.name, shard, tensor)
-    return tuple(found[name] for name in sorted(found))
-
-
 def plan_shards(specs: Sequence[TensorSpec], limit: int) -> tuple[tuple[TensorSpec, ...], ...]:
     """Cut ``specs``, in their order, into shards of at most ``limit`` bytes of tensors.
 
@@ -177,14 +140,6 @@ def write_index(weight_map: Mapping[str, str], total_size: int) -> bytes:
     """The text of an index as ``huggingface_hub`` writes it."""
     content = {"metadata": {"total_size": total_size}, "weight_map": dict(weight_map)}
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _by_name(layouts: Mapping[str, Layout], shard: str) -> dict[str, Tensor]:
-    """The extents of ``shard`` by their names and the names of their views."""
-    if shard not in layouts:
-        raise FormatError(f"{_WHAT}: the file {clip(shard)} is missing")
-    tensors = {tensor.name: tensor for tensor in layouts[shard].tensors}
-    return {view.name: tensors[view.tensor] for view in layouts[shard].views} | tensors
 
 
 def _small_value(text: bytes, position: int) -> tuple[object, int]:
