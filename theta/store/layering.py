@@ -141,7 +141,7 @@ def plan(
     records = _records(objects, bases)
     if given is not None and (found := _by_given(objects, name, new, parts, records, given)) is not None:
         return found
-    kept = _reusable(objects, new, parts, records)
+    kept = _reusable(new, parts, records)
     ranges = _ranges(new, parts)
     if records and (found := _on_top(objects, name, new, parts, records[0])) is not None:
         return found
@@ -183,11 +183,18 @@ def _ranges(new: Tensor, parts: Parts) -> list[Range]:
     return ranges
 
 
-def _reusable(objects: Objects, new: Tensor, parts: Parts, records: Sequence[Record]) -> dict[int, str]:
-    """Chunk number -> blob, for chunks that stand densely in the first record already."""
-    if not records or len(records[0].layers) != 1 or records[0].dtype != new.dtype:
+def dense_chunks(record: Record) -> dict[bytes, str]:
+    """Digest of a raw chunk -> blob, of a tensor that is one dense layer; of others nothing."""
+    if len(record.layers) != 1:
         return {}
-    known = {c.digest: records[0].files[tensors.file_name(0, n)] for n, c in enumerate(records[0].chunks)}
+    return {chunk.digest: record.files[tensors.file_name(0, n)] for n, chunk in enumerate(record.chunks)}
+
+
+def _reusable(new: Tensor, parts: Parts, records: Sequence[Record]) -> dict[int, str]:
+    """Chunk number -> blob, for chunks that stand densely in the first record already."""
+    if not records or records[0].dtype != new.dtype:
+        return {}
+    known = dense_chunks(records[0])
     return {number: known[digest] for number, (_, digest) in enumerate(parts) if digest in known}
 
 

@@ -242,11 +242,8 @@ class Snapshot:
             record = layering.read_record(self._objects, line.tree)
         except MissingObjectsError:
             return {}
-        return {
-            (record.dtype, chunk.digest): record.files[tensors.file_name(0, number)]
-            for number, chunk in enumerate(record.chunks)
-            if len(record.layers) == 1 and self._objects.has(record.files[tensors.file_name(0, number)])
-        }
+        known = layering.dense_chunks(record)
+        return {(record.dtype, digest): oid for digest, oid in known.items() if self._objects.has(oid)}
 
 
 def sorted_lines(lines: Iterable[Line]) -> list[Line]:
