@@ -20,7 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
-_HEAD: Final = 4
+HEAD: Final = 4
+"""Bytes of the length that goes before a job."""
 # Started by git for the filter and for each hook, so it imports next to nothing.
 _CLIENT: Final = """#!{python} -IS
 import json, os, socket, sys
@@ -28,7 +29,7 @@ job = {{"args": sys.argv[3:], "cwd": os.getcwd(), "env": dict(os.environ), "clie
 body = json.dumps(job).encode("ascii")
 with socket.socket(socket.AF_UNIX) as connection:
     connection.connect({path!r})
-    socket.send_fds(connection, [len(body).to_bytes(4, "little")], [0, 1, 2])
+    socket.send_fds(connection, [len(body).to_bytes({head}, "little")], [0, 1, 2])
     connection.sendall(body)
     answer = connection.recv(1)
 sys.exit(answer[0] if answer else 137)
@@ -45,7 +46,7 @@ class Server:
         )
         self._path = str(place / "theta.socket")
         program = home / "theta-python"
-        program.write_text(_CLIENT.format(python=sys.executable, path=self._path))
+        program.write_text(_CLIENT.format(python=sys.executable, head=HEAD, path=self._path))
         program.chmod(0o700)
         command = [sys.executable, "-m", "tests.support.serving", self._path, str(program)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -99,5 +100,5 @@ def stop() -> None:
 
 def _send(connection: socket.socket, job: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     body = json.dumps(job).encode("ascii")
-    socket.send_fds(connection, [len(body).to_bytes(_HEAD, "little")], list(descriptors))
+    socket.send_fds(connection, [len(body).to_bytes(HEAD, "little")], list(descriptors))
     connection.sendall(body)

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-_HEAD: Final = 4
+from tests.support.server import HEAD
+
 _COUNT: Final = "THETA_TEST_STEPS"
 """Names a file for the number of steps on disk that the command takes."""
 
@@ -70,7 +71,7 @@ def _warm() -> None:
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    head, descriptors, _, _ = socket.recv_fds(connection, _HEAD, 3)
+    head, descriptors, _, _ = socket.recv_fds(connection, HEAD, 3)
     left = int.from_bytes(head, "little")
     body = bytearray()
     while len(body) < left:
