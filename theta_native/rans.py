@@ -262,6 +262,20 @@ def coarser(bits: int, fine: tuple[int, int], rule: tuple[int, int]) -> Tokens:
     return names.astype(np.uint16)
 
 
+@kernel
+def _rename(counts: NDArray[np.uint32], names: Tokens, out: NDArray[np.uint32]) -> None:
+    for i in range(counts.shape[0]):
+        for token in range(counts.shape[1]):
+            out[i, names[token]] += counts[i, token]
+
+
+def renamed(counts: NDArray[np.uint32], names: Tokens) -> NDArray[np.uint32]:
+    """Counts of tokens in each context as those of what :func:`coarser` calls them."""
+    out = np.zeros((counts.shape[0], int(names[-1]) + 1), np.uint32)
+    _rename(counts, names, out)
+    return out
+
+
 def write_raw(values: Words, tokens: Tokens, widths: NDArray[np.uint8], raw_bits: int) -> NDArray[np.uint8]:
     """The raw bits of all values, ``widths[token]`` of each, from the lowest bit of the first byte on."""
     out = np.zeros(raw_bits // 32 + 1, "<u4")

@@ -26,13 +26,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from theta.codecs import planes
 from theta.errors import CodecError
+from theta.lazy import lazy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,7 +85,7 @@ class Tokenised:
 
         return rans.raw_widths(self.values.dtype.itemsize * 8, self.s, self.m)
 
-    @cached_property
+    @lazy
     def raw_bits(self) -> int:
         """The number of raw bits of all values."""
         return int(self.counts.sum(axis=0, dtype=np.int64) @ self.widths.astype(np.int64))
@@ -97,9 +97,7 @@ class Tokenised:
         if rule == (self.s, self.m):
             return self
         names = rans.coarser(self.values.dtype.itemsize * 8, (self.s, self.m), rule)
-        firsts = np.flatnonzero(np.diff(names, prepend=-1))
-        counts = np.add.reduceat(self.counts, firsts, axis=1)
-        return Tokenised(self.values, *rule, self.tokens, counts, names)
+        return Tokenised(self.values, *rule, self.tokens, rans.renamed(self.counts, names), names)
 
 
 def tokenise(values: Words, rule: tuple[int, int], contexts: Contexts, context_count: int) -> Tokenised:

@@ -92,6 +92,17 @@ class StoredTensor:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty(0, self._kind)
 
+    def sample(self, start: int, stop: int) -> Array:
+        """The words in that range of one chunk, not proven by their digest: to choose by, not to keep."""
+        number = bisect_right(self._starts, start) - 1
+        with self._lock:
+            words = self._kept.get(number)
+        if words is None:
+            assert self._view is not None
+            words = self._view.chunk(number).view(self._kind)
+        first = self._starts[number]
+        return words[start - first : stop - first]
+
     def forget(self) -> None:
         """Let go of decoded chunks."""
         with self._lock:

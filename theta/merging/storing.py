@@ -166,8 +166,8 @@ def _distance(stored: StoredTensor, words: Array, dtype: str) -> float:
     total = 0.0
     starts = np.linspace(0, max(words.size - _SAMPLE, 0), _SAMPLES).astype(np.int64).tolist()
     for start in dict.fromkeys(starts):
-        stop = min(start + _SAMPLE, words.size)
+        part = stored.sample(start, min(start + _SAMPLE, words.size))
         with np.errstate(all="ignore"):
-            gap = np.abs(widen(words[start:stop], dtype) - widen(stored.read(start, stop), dtype))
+            gap = np.abs(widen(words[start : start + part.size], dtype) - widen(part, dtype))
         total += float(np.nansum(gap, dtype=np.float64))
     return total

@@ -11,11 +11,11 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Final
 
 from theta.dtypes import DTYPES
 from theta.errors import ManifestError, NewerFormatError
+from theta.lazy import lazy
 from theta.store.names import escape_line, unescape_line
 
 VERSION: Final = 1
@@ -91,17 +91,17 @@ class Manifest:
     lines: tuple[Line, ...]
     groups: tuple[Group, ...] = ()
 
-    @cached_property
+    @lazy
     def by_name(self) -> dict[str, Line]:
         """Name -> line."""
         return {line.name: line for line in self.lines}
 
-    @cached_property
+    @lazy
     def by_digest(self) -> dict[str, Line]:
         """Digest of the value -> a line that has it."""
         return {line.digest: line for line in self.lines}
 
-    @cached_property
+    @lazy
     def data(self) -> bytes:
         """The bytes of the manifest."""
         head = f"theta checkpoint {VERSION}\nformat {self.format}\nstore {self.store}\n"

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
+from theta.lazy import lazy
 from theta.merging.strategies.parameters import Parameter
 
 if TYPE_CHECKING:
@@ -74,23 +74,23 @@ class Block:
     read: Callable[[], Read] = field(repr=False)
     wide: Callable[[Array], Array] = field(repr=False)
 
-    @cached_property
+    @lazy
     def words(self) -> Read:
         """The elements as they are stored."""
         return self.read()
 
-    @cached_property
+    @lazy
     def inputs(self) -> list[Array]:
         """The values of each input."""
         return [self.wide(words) for words in self.words.inputs]
 
-    @cached_property
+    @lazy
     def base(self) -> Array:
         """The values of the base, which must be there."""
         assert self.words.base is not None
         return self.wide(self.words.base)
 
-    @cached_property
+    @lazy
     def deltas(self) -> list[Array]:
         """Each input less the base."""
         return [values - self.base for values in self.inputs]
@@ -130,7 +130,7 @@ class Job:
         """The number of elements; a complex number is two."""
         return math.prod(self.shape) * (2 if self.dtype == "c64" else 1)
 
-    @cached_property
+    @lazy
     def wide(self) -> np.dtype[Any]:
         """The type to compute in: float64 for f64, else float32."""
         import numpy as np
