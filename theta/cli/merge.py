@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from theta.cli.deciding import Decision
     from theta.cli.mergeargs import MergeArgs
     from theta.git.run import Result
-    from theta.porcelain.drafts import Held
+    from theta.porcelain.drafts import Drafts, Held
+    from theta.porcelain.merging import Joined
     from theta.porcelain.session import Session
 
 app = typer.Typer(add_completion=False)
@@ -142,8 +143,35 @@ class _Merge:
             return 0
         for head in self.heads:
             guarding.refuse_untracked(self.session, head, "merge")
-        several = len(self.heads) > 1 and not self.args.has("--ff-only")
-        return self._many() if several else self._one()
+        if len(self.heads) > 1 and not self.args.has("--ff-only"):
+            return self._many()
+        code = self._at_once() if self._is_plain() else None
+        return self._one() if code is None else code
+
+    def _is_plain(self) -> bool:
+        from theta.porcelain import merging
+
+        if self.decision.prompt or self.decision.gits or not self.args.is_plain:
+            return False
+        return merging.is_plain(self.session, self.session.repo.resolve("HEAD"), self.heads[0])
+
+    def _at_once(self) -> int | None:
+        """Merge in memory and then apply it; none where anything is in the way, which git tells best."""
+        from theta.git.run import GitFailedError
+        from theta.porcelain import merging
+        from theta.porcelain.drafts import Drafts, Files, Held
+
+        ours, theirs = self.session.repo.resolve("HEAD"), self.heads[0]
+        with Held(self.session) as held, Drafts(self.session) as drafts:
+            files = Files(held, drafts)
+            joined = deciding.asking(
+                self.decision.how,
+                lambda how: merging.join(self.session, ours, theirs, how, self.base, files),
+            )
+            try:
+                return self._applied(joined, drafts) if joined.clean else None
+            except GitFailedError:
+                return None
 
     def _one(self) -> int:
         from theta.porcelain.drafts import Held
@@ -181,7 +209,7 @@ class _Merge:
 
     def _many(self) -> int:
         from theta.cli import conflicts
-        from theta.porcelain import octopus, resolving
+        from theta.porcelain import octopus
 
         ours = self.session.repo.resolve("HEAD")
         if octopus.merge_base(self.session, [ours, *self.heads]) is None:
@@ -193,11 +221,18 @@ class _Merge:
         if not joined.clean:
             conflicts.refused(joined)
             return int(ExitCode.DIFFERENCES)
+        return self._applied(joined)
+
+    def _applied(self, joined: Joined, drafts: Drafts | None = None) -> int:
+        """Bring a clean merge into index and worktree, and commit it."""
+        from theta.cli import conflicts
+        from theta.porcelain import octopus, resolving
+
         text = self.args.message() or octopus.message(self.session, self.names, self.heads)
         octopus.apply(self.session, joined, self.heads, text, squash=self.args.has("--squash"))
         fresh = again(self.session)
         with console.progress("writing checkpoints") as progress:
-            resolving.fill(fresh, progress)
+            resolving.fill(fresh, progress, drafts)
         conflicts.report(joined.merged)
         recorded(fresh, self.decision, joined.merged)
         return self._end(0, not self.args.has("--squash"))

@@ -21,6 +21,7 @@ _TO_COMMIT: Final = (
     "--signoff",
     "--no-signoff",
 )
+_PLAIN: Final = {"-q", "--quiet", "--no-ff", "--no-edit", "--no-commit", "-n", "--no-stat", "--message"}
 _OF_GIT: Final = ("ort", "recursive", "resolve", "octopus")
 
 
@@ -40,6 +41,12 @@ class MergeArgs:
     def foreign(self) -> bool:
         """Whether a strategy of git was asked for that does not merge contents (``-s ours``)."""
         return self.values.get("-s", self.values.get("--strategy", "ort")) not in _OF_GIT
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is at most a message, and what is the default here anyway."""
+        flags = [arg for arg in self.args if arg not in self.values.values()]
+        return all(arg in _PLAIN or arg.startswith(("-m", "--message=")) for arg in flags)
 
     @property
     def to_commit(self) -> list[str]:

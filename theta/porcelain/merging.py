@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from typing import Final
 
 import pygit2
 from pygit2.enums import FileMode
 
 from theta.git.repository import STORES
-from theta.porcelain import ancestors, mend, rehearsing, resolving
-from theta.porcelain.drafts import Held
+from theta.porcelain import ancestors, mend, operations, rehearsing, resolving
+from theta.porcelain.drafts import IN_MEMORY, Files, Held
 from theta.porcelain.joining import How, Merged, merge_checkpoints
 from theta.porcelain.session import Session
 from theta.porcelain.versions import Stages, Versions
+
+NOBODY: Final = pygit2.Signature("theta", "theta@localhost", 0, 0)
+"""The author of commits that no ref names."""
+_SPECIAL: Final = re.compile(
+    r"merge\.(ff|log|branchdesc|autostash|verifysignatures|renames|renamelimit|renormalize|directoryrenames)|diff\.renames|branch\..*\.mergeoptions"
+)
+"""Configuration that changes what ``git merge`` does (names in lower case)."""
 
 
 def after_git_merge(
@@ -62,10 +71,17 @@ class Joined:
         return not (self.open_files or self.merged.conflicts)
 
 
-def join(session: Session, ours: str, theirs: str, how: How, base: str | None = None) -> Joined:
+def join(
+    session: Session,
+    ours: str,
+    theirs: str,
+    how: How,
+    base: str | None = None,
+    files: Files = IN_MEMORY,
+) -> Joined:
     """Merge two commits in memory (its objects are written, or weighed in a rehearsal)."""
     command = ["merge-tree", "--write-tree", "-z", "--no-messages", "--allow-unrelated-histories"]
-    done = rehearsing.git(session).run(*command, ours, theirs, check=False)
+    done = rehearsing.git(session).run(*command, ours, _stand_in(session, ours, theirs), check=False)
     tree_id, *rows = done.text.rstrip("\0").split("\0")
     tree = session.repo.raw[tree_id]
     assert isinstance(tree, pygit2.Tree)
@@ -73,12 +89,41 @@ def join(session: Session, ours: str, theirs: str, how: How, base: str | None = 
     joined = Joined(tree, paths, _versions(session, ours, theirs, base))
     pack = session.objects.writer()
     try:
-        joined.merged = merge_checkpoints(session, pack, joined.versions, paths, how)
+        joined.merged = merge_checkpoints(session, pack, joined.versions, paths, how, files)
         pack.finish()
     finally:
         pack.abort()
     session.objects.refresh()
     return joined
+
+
+def _stand_in(session: Session, ours: str, theirs: str) -> str:
+    """A commit on top of ``theirs`` whose stores are those of ``ours``.
+
+    What belongs below ``.theta/`` follows from the manifests. Left to merge it, git starts a driver for
+    every chunk that both sides have at one place, with three temporary files. No ref names the commit.
+    """
+    raw = session.repo.raw
+    tree = session.repo.tree_of(theirs)
+    stores = session.repo.entry(session.repo.tree_of(ours), STORES)
+    builder = raw.TreeBuilder(tree)
+    if stores is not None:
+        builder.insert(STORES, stores.id, FileMode.TREE)
+    elif builder.get(STORES) is not None:
+        builder.remove(STORES)
+    return str(raw.create_commit(None, NOBODY, NOBODY, "", builder.write(), [pygit2.Oid(hex=theirs)]))
+
+
+def is_plain(session: Session, ours: str, theirs: str) -> bool:
+    """Whether git would merge the commits without another word: true merge, nothing staged or configured."""
+    base = ancestors.best(session, ours, theirs)
+    if not base or base[0] in (ours, theirs) or operations.current(session.repo).name:
+        return False
+    if any(_SPECIAL.fullmatch(entry.name) for entry in session.repo.raw.config):
+        return False
+    git = session.repo.git()
+    git.run("update-index", "-q", "--refresh", check=False)
+    return git.run("diff-index", "--cached", "--quiet", "HEAD", "--", check=False).code == 0
 
 
 def _stages(session: Session, tree: pygit2.Tree, rows: list[str]) -> dict[str, Stages]:

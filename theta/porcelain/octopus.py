@@ -26,8 +26,6 @@ from theta.porcelain.versions import Stages, Versions
 from theta.store.manifest import Line, Manifest
 from theta.store.packs import PackWriter
 
-_NOBODY = pygit2.Signature("theta", "theta@localhost", 0, 0)
-
 
 def independent(session: Session, heads: Sequence[str]) -> list[str]:
     """``heads`` without those that others reach, in their order."""
@@ -91,7 +89,7 @@ class _Steps:
         tree = merging.result_tree(self.session, joined.tree, joined.merged)
         raw = self.session.repo.raw
         oids = [pygit2.Oid(hex=parent) for parent in parents]
-        return str(raw.create_commit(None, _NOBODY, _NOBODY, "", pygit2.Oid(hex=tree), oids))
+        return str(raw.create_commit(None, merging.NOBODY, merging.NOBODY, "", pygit2.Oid(hex=tree), oids))
 
 
 def _noting(asked: dict[str, set[str]]) -> How:
@@ -187,7 +185,9 @@ def apply(session: Session, joined: Joined, heads: Sequence[str], text: str, *, 
     Local changes that are in the way are git's error, as in any merge.
     """
     tree = merging.result_tree(session, joined.tree, joined.merged)
-    session.repo.git().run("read-tree", "-m", "-u", "HEAD", tree)
+    git = session.repo.git()
+    git.run("read-tree", "-m", "-u", "HEAD", tree)
+    git.run("update-ref", "ORIG_HEAD", "HEAD")
     gitdir = session.repo.gitdir
     said = f"{text.rstrip()}\n".encode()
     if squash:

@@ -164,10 +164,10 @@ def _write(
         _fs.remove(_fs.safe_target(session.repo.worktree, path))
 
 
-def fill(session: Session, progress: Progress | None = None) -> None:
+def fill(session: Session, progress: Progress | None = None, drafts: Drafts | None = None) -> None:
     """Bring ``.theta/`` and the files up to what is staged, after git wrote manifests."""
     staging.sync(session)
-    worktree.complete(session, progress=progress)
+    worktree.complete(session, None, progress, *([drafts.take] if drafts else []))
 
 
 def is_stopped(session: Session) -> bool:

@@ -145,6 +145,10 @@ class Begun:
     present: frozenset[str]
 
 
+Beginnings = Callable[[str, Manifest], Begun | None]
+"""What there is of the file at a path that is to hold a manifest."""
+
+
 def fill(
     session: Session,
     path: str,
@@ -185,7 +189,7 @@ def put_back(
     session: Session,
     wanted: Iterable[tuple[str, str, int]],
     progress: Progress | None = None,
-    begun: Callable[[str, Manifest], Begun | None] = lambda path, manifest: None,
+    begun: Beginnings = lambda path, manifest: None,
 ) -> None:
     """Fill (path, manifest id, mode) into the worktree and refresh the index entries that agree."""
     staged = session.staged()
@@ -219,7 +223,10 @@ def _settled(session: Session, done: list[Staged]) -> list[Staged]:
 
 
 def complete(
-    session: Session, entries: Iterable[Entry] | None = None, progress: Progress | None = None
+    session: Session,
+    entries: Iterable[Entry] | None = None,
+    progress: Progress | None = None,
+    begun: Beginnings = lambda path, manifest: None,
 ) -> list[str]:
     """Turn every manifest that stands in the worktree in place of its checkpoint into the file.
 
@@ -235,7 +242,7 @@ def complete(
         wanted.append((path, _ensure_blob(session, text), mode))
     for item in wanted:
         try:
-            put_back(session, [item], progress)
+            put_back(session, [item], progress, begun)
         except MissingObjectsError:
             missing.append(item[0])
     return missing
