@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,11 @@ from theta.errors import ThetaError, UsageError
 from theta.formats.layout import BytesSource
 from theta.merging import computing, containers, measures, reading, storing
 from theta.merging.checkpoints import Options
+from theta.merging.drafts import Draft
 from theta.merging.recipes import Recipe, rule
 from theta.merging.states import Conflict, Kind
 from theta.merging.strategies import Policy, Strategy, parse
+from theta.merging.strategies.method import Block, Read
 from theta.store import layering
 from theta.store.layering import read_record
 from theta.store.layers import LayerView
@@ -283,6 +287,19 @@ def test_rows_of_several_chunks_are_compared_to_the_last(store: Store) -> None:
 # -- a dry run -----------------------------------------------------------------------------------
 
 
+def test_threads_do_not_wait_for_each_others_blocks() -> None:
+    """functools.cached_property has one lock for all objects before Python 3.12."""
+    meeting = threading.Barrier(2, timeout=20)
+
+    def read() -> Read:
+        meeting.wait()
+        return Read((f32(1),), None)
+
+    blocks = [Block(0, 1, read, lambda words: words) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        assert [found[0].tolist() for found in pool.map(lambda block: block.inputs, blocks)] == [[1], [1]]
+
+
 def test_a_dry_run_tells_and_writes_nothing(store: Store) -> None:
     table = np.arange(12, dtype="<f4").reshape(4, 3)
     base = store.put(changed(e=table, gone=f32(1), both=f32(1)))
@@ -377,6 +394,44 @@ def test_a_file_of_a_side_is_read_instead_of_decoding(store: Store, monkeypatch:
         found = store.merge(base, ours, theirs, policy=by("average"), options=Options(files=(source,)))
         assert found.manifest == plain.manifest
         assert len(decoded) == len(everything) - count
+
+
+class Sheet:
+    """A draft in memory."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+        self.names: dict[str, str] = {}
+
+    def begin(self, size: int) -> Draft:
+        self.content = bytearray(b"?" * size)
+        return self
+
+    def put(self, offset: int, data: bytes | memoryview) -> None:
+        self.content[offset : offset + len(data)] = data
+
+    def done(self, name: str, digest: str) -> None:
+        self.names[name] = digest
+
+
+@pytest.mark.parametrize("largest", [layering.LARGEST, 16])
+def test_a_draft_is_given_what_is_computed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, largest: int
+) -> None:
+    """Under each name of tied tensors, held or streamed; and nothing else."""
+    monkeypatch.setattr(layering, "LARGEST", largest)
+    tied = [f32(*range(40)) * k for k in (1, 2, 4)]
+    sides = [{"embed": v, "head": v, "same": f32(7), "theirs": f32(n == 2)} for n, v in enumerate(tied)]
+    base, ours, theirs = map(store.put, sides)
+    sheet = Sheet()
+    found = store.merge(base, ours, theirs, policy=by("average"), options=Options(draft=sheet.begin))
+    assert found.manifest is not None
+    lines = found.manifest.by_name
+    assert sheet.names == {name: lines[name].digest for name in ("embed", "head")}
+    whole = store.file(found.manifest)
+    mean = (tied[1] * np.float32(1.5)).tobytes()
+    assert whole.count(mean) == sheet.content.count(mean) == 2
+    assert len(whole) - 2 * len(mean) == sheet.content.count(b"?") == len(sheet.content) - 2 * len(mean)
 
 
 # -- statistics -------------------------------------------------------------------------------------

@@ -255,6 +255,29 @@ def test_damage_is_named_or_harmless(objects: Objects, tmp_path: Path, how: str,
         assert outcomes["wrong"] == 0, "a damaged object was read, but zlib's checksum tells"
 
 
+@pytest.mark.parametrize("size", [(1 << 16) - 1, 1 << 16, 200_001])
+def test_large_objects_are_read_however_they_are_deflated(objects: Objects, size: int) -> None:
+    """Stored by theta, or compressed: from 64 KiB on the file is read, and stored blocks are put together."""
+    data = random.Random(size).randbytes(size)
+    for text in (False, True):
+        path, ids = write(objects, [data], text=text)
+        assert Pack(path.with_suffix(".idx")).read(ids[0], LIMIT) == data
+        path.unlink()
+        path.with_suffix(".idx").unlink()
+
+
+@pytest.mark.parametrize("at", [0, 2, 3, 5])
+def test_a_stream_of_blocks_that_do_not_fit_is_damaged(objects: Objects, at: int) -> None:
+    """The header of the stream; of its first block the kind, the length, and what proves that."""
+    path, ids = write(objects, [bytes(range(256)) * 400])
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"\x78\x01") + at] ^= 0x7E
+    path.chmod(0o644)
+    path.write_bytes(whole)
+    with pytest.raises(CorruptError):
+        Pack(path.with_suffix(".idx")).read(ids[0], LIMIT)
+
+
 def test_a_damaged_object_is_told_by_its_id(repo: Repo, objects: Objects) -> None:
     _, [one, other] = write(objects, [b"one" * 9, b"two" * 9])
     [path] = objects.directory.glob("*.idx")
