@@ -266,10 +266,12 @@ def _echo(stdout: bytes, stderr: bytes, checkpoints: set[str]) -> None:
 
 def _go_on(session: Session, decision: Decision, no_commit: bool) -> int:
     from theta.porcelain import operations
+    from theta.porcelain.settle import refresh
 
     now = operations.current(session.repo)
     if not now.name:
         raise ThetaError("there is no merge in progress (MERGE_HEAD missing)")
+    refresh(session)
     code = settle(session, decision, quiet=now.name == "merge")
     if code or no_commit or now.name != "merge":
         return code

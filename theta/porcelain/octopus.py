@@ -186,6 +186,7 @@ def apply(session: Session, joined: Joined, heads: Sequence[str], text: str, *, 
     """
     tree = merging.result_tree(session, joined.tree, joined.merged)
     git = session.repo.git()
+    session.note({"head": session.repo.head(), "tree": tree})
     git.run("read-tree", "-m", "-u", "HEAD", tree)
     git.run("update-ref", "ORIG_HEAD", "HEAD")
     gitdir = session.repo.gitdir
@@ -196,3 +197,4 @@ def apply(session: Session, joined: Joined, heads: Sequence[str], text: str, *, 
         _fs.write_atomic(gitdir / "MERGE_MSG", said)
         _fs.write_atomic(gitdir / "MERGE_MODE", b"no-ff")
         _fs.write_atomic(gitdir / "MERGE_HEAD", "".join(f"{head}\n" for head in heads).encode())
+    session.note(None)

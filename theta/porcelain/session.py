@@ -105,6 +105,15 @@ class Session:
         _fs.make_dirs(place)
         return place
 
+    def note(self, applying: dict[str, str | None] | None) -> None:
+        """Note which tree is being brought into index and worktree, on which commit; or that it is done.
+
+        A theta that finds the note of a dead one takes the tree out again (:func:`heal`).
+        """
+        journal = self.repo.shared / "journal"
+        found = json.loads(journal.read_bytes()) if journal.exists() else {}
+        _fs.write_atomic(journal, json.dumps({**found, "applying": applying}).encode(), durable=False)
+
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold theta's lock: one changing command at a time, and stale locks healed first."""
@@ -133,7 +142,7 @@ def heal(repo: Repository, journal: Path) -> None:
     """
     for place in (repo.private, repo.shared, repo.private / "tmp", repo.commondir / "objects" / "pack"):
         _remove_temporaries(place)
-    for place in (repo.commondir / "hooks", repo.commondir / "info", repo.gitdir / "info"):
+    for place in (repo.gitdir, repo.commondir / "hooks", repo.commondir / "info", repo.gitdir / "info"):
         _remove_temporaries(place)
     if repo.raw.workdir:
         _remove_temporaries(repo.worktree)
@@ -147,7 +156,22 @@ def heal(repo: Repository, journal: Path) -> None:
         _remove_stale(repo.gitdir / name, started)
     for stale in (repo.commondir / "refs").rglob("*.lock"):
         _remove_stale(stale, started)
+    _take_out(repo, note.get("applying"))
     _fs.remove(journal)
+
+
+def _take_out(repo: Repository, applying: object) -> None:
+    """Undo a merge that is in the index while git does not know of it; a change made since stays."""
+    if not isinstance(applying, dict) or (repo.gitdir / "MERGE_HEAD").exists():
+        return
+    head, tree = str(applying.get("head")), str(applying.get("tree"))
+    git = repo.git()
+    is_there = git.run("diff-index", "--cached", "--quiet", tree, "--", check=False).code == 0
+    if is_there and repo.head() == head:
+        git.run("update-index", "-q", "--refresh", check=False)
+        if git.run("read-tree", "-m", "-u", tree, head, check=False).code == 0:
+            for name in ("MERGE_MSG", "MERGE_MODE", "SQUASH_MSG"):
+                _fs.remove(repo.gitdir / name)
 
 
 def _remove_temporaries(place: Path) -> None:
