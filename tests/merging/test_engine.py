@@ -358,6 +358,7 @@ def test_a_tensor_too_large_to_hold_is_streamed_to_the_same_value(
     held = store.merge(base, ours, theirs, policy=by(strategy)).manifest
     monkeypatch.setattr(layering, "LARGEST", 1 << 20)
     monkeypatch.setattr(reading, "KEPT_WHOLE", 1 << 20)
+    monkeypatch.setattr(reading, "SHARED", 1 << 20)
     monkeypatch.setattr(reading, "_KEPT", 2)
     streamed = store.merge(base, ours, theirs, policy=by(strategy)).manifest
     assert held is not None

@@ -115,7 +115,7 @@ def compute(objects: Objects, item: Task) -> Computed:
     like, sides, base = item.like, item.sides, item.base
     if not like.nbytes:
         return like
-    if like.nbytes <= reading.KEPT_WHOLE:
+    if like.nbytes <= reading.SHARED:
         objects = objects.remembering()  # sides and base rest on the same chunks, mostly
     method = item.method
     agree = method.equal_agree and len(sides) > 1 and len({side.digest for side in sides}) == 1
@@ -153,7 +153,7 @@ def _job(item: Task, inputs: StoredInputs) -> Job:
         has_base=base is not None,
         strategy=item.strategy.name,
         seed=item.seed,
-        parallel=in_batches if like.nbytes > reading.KEPT_WHOLE else _one_by_one,
+        parallel=in_batches if like.nbytes > reading.SHARED else _one_by_one,
     )
 
 

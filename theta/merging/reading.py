@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-KEPT_WHOLE: Final = 32 << 20
+KEPT_WHOLE: Final = 80 << 20
 """Bytes of the largest tensor whose chunks are all kept for the passes that follow."""
+SHARED: Final = 32 << 20
+"""Bytes of the largest tensor that one thread works on alone."""
 _KEPT: Final = 8
 
 
@@ -52,6 +54,7 @@ class StoredTensor:
         from theta.merging.strategies.numbers import word_type
 
         self.line = line
+        self.dtype, self.shape = line.dtype, line.shape
         self._place = place
         self._kind = word_type(line.dtype)
         self._record = Restorer(objects).record(line)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from theta.codecs import dense
 from theta.codecs.base import Tensor
 from theta.merging.drafts import Outlet
-from theta.merging.reading import KEPT_WHOLE, StoredTensor
+from theta.merging.reading import SHARED, StoredTensor
 from theta.store import layering, tensors
 from theta.store.layering import Planned
 from theta.store.manifest import Line
@@ -106,13 +106,13 @@ def plan(
         start += length
     new = Tensor.from_bytes(raw, like.dtype, like.shape)
     bases = _nearest(words, like, parents) if compare else []
+    values = {stored.line.digest: stored for stored in parents}
+    if like.nbytes <= SHARED:
+        return layering.plan(objects, like.name, new, parts, bases, values=values)
     for stored in parents:
         stored.forget()  # encoding needs the room
-    if like.nbytes <= KEPT_WHOLE:
-        return layering.plan(objects, like.name, new, parts, bases)
     _give_back_memory()
-    # It is the only one that is worked on, for want of room.
-    return layering.plan(objects, like.name, new, parts, bases, each=ordered)
+    return layering.plan(objects, like.name, new, parts, bases, each=ordered, values=values)
 
 
 def _give_back_memory() -> None:

@@ -6,15 +6,15 @@ reads more than twice its dense size (three times, where dtype or shape changed)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Final
 
 from theta.codecs import dense
-from theta.codecs.base import Each, Encoded, Range, Tensor, word_size
+from theta.codecs.base import Base, Each, Encoded, Range, Tensor, word_dtype, word_size
 from theta.errors import CorruptError, MissingObjectsError
 from theta.store import layers, tensors
-from theta.store.layers import LayerView
 from theta.store.manifest import Line
 from theta.store.objects import Objects
 from theta.store.packs import PackWriter
@@ -75,7 +75,7 @@ class _Candidate:
     number: int
     chain: tuple[int, ...]
     cost: int
-    view: LayerView
+    view: Base
 
 
 Encode = Callable[[Tensor, Tensor, Sequence[Range]], Encoded]
@@ -129,12 +129,14 @@ def plan(
     bases: Sequence[Line],
     given: Encode | None = None,
     each: Each = map,
+    values: Mapping[str, Base] | None = None,
 ) -> Planned:
     """The cheapest way to store ``new``, whose chunks have lengths and digests ``parts``.
 
     ``bases`` are versions of the tensor, the likeliest first; ``given`` encodes it on the first of
-    them by an update that somebody brought; ``each`` may encode chunks on threads. Same input, same
-    plan, for any number of threads.
+    them by an update that somebody brought; ``each`` may encode chunks on threads; ``values`` are tensors
+    by their digest that are read faster than from the repository. Same input, same plan, for any number
+    of threads.
     """
     from theta.codecs import chooser
 
@@ -145,7 +147,7 @@ def plan(
     ranges = _ranges(new, parts)
     if records and (found := _on_top(objects, name, new, parts, records[0])) is not None:
         return found
-    stacks = [_stack(objects, record) for record in records]
+    stacks = [_stack(objects, record, values or {}) for record in records]
     candidates = _candidates(stacks)
     is_full = bool(records) and len(records[0].layers) == tensors.MAX_LAYERS
     if is_full:
@@ -271,13 +273,14 @@ def _renewed(
     return [*own[best:], *others]
 
 
-def _stack(objects: Objects, record: Record) -> list[_Candidate]:
-    """All layers of a record, lowest first."""
-    views = layers.stack(objects, record)
+def _stack(objects: Objects, record: Record, values: Mapping[str, Base] | None = None) -> list[_Candidate]:
+    """All layers of a record, lowest first; the highest is its value, which ``values`` may have."""
+    views: list[Base] = [*layers.stack(objects, record)]
+    views[-1] = (values or {}).get(record.digest, views[-1])
     return [_candidate(objects, record, number, view) for number, view in enumerate(views)]
 
 
-def _candidate(objects: Objects, record: Record, number: int, view: LayerView) -> _Candidate:
+def _candidate(objects: Objects, record: Record, number: int, view: Base) -> _Candidate:
     chain = [number]
     while (base := record.layers[chain[-1]].base) is not None:
         chain.append(base)
@@ -289,8 +292,16 @@ def _load(candidate: _Candidate, each: Each = map) -> Tensor:
     import numpy as np
 
     layer, view = candidate.record.layers[candidate.number], candidate.view
-    chunks = list(each(view.chunk, range(len(view.lengths))))
-    words = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    size = word_size(layer.dtype)
+    ends = [*accumulate(length // size for length in tensors.chunk_lengths(layer.dtype, layer.shape))]
+    if len(ends) <= 1:
+        return Tensor(layer.dtype, layer.shape, view.read(0, sum(ends)))
+    words = np.empty(ends[-1], word_dtype(layer.dtype))
+
+    def copy(part: Range) -> None:
+        words[slice(*part)] = view.read(*part)
+
+    list(each(copy, pairwise([0, *ends])))
     return Tensor(layer.dtype, layer.shape, words)
 
 
