@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from theta.codecs import cast, delta, dense, lowrank, rows, scaled, sparse
+from theta.codecs import cast, delta, dense, lowrank, residual, rows, scaled, sparse
 from theta.codecs.base import Each, Encoded, Range, Target, Tensor
 from theta.dtypes import DTYPES
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _SLICES: Final = 8
 _SLICE_WORDS: Final = 1 << 13
 _SPARSE_SHARE: Final = 0.4
+_NEAR: Final = 0.5
+"""The share of what a word takes alone below which the lengths of differences need no closer look."""
 
 Encode = Callable[[Tensor, Tensor, Sequence[Range]], Encoded | None]
 
@@ -84,6 +86,27 @@ def _word_codecs(new: Tensor, base: Tensor) -> list[Encode]:
     return [delta.encode, sparse.encode] if 0 < changed < _SPARSE_SHARE else [delta.encode]
 
 
+def _steps(new: Tensor, base: Tensor, places: NDArray[np.int64]) -> float:
+    """The mean length in bits of the differences of a sample; infinity unless delta/1 alone is for them."""
+    from theta_native.residual import bit_lengths, difference
+
+    if not delta.fits(Target(new.dtype, new.shape), base):
+        return float("inf")
+    part, base_part = _sampled(new, places), _sampled(base, places)
+    if _word_codecs(part, base_part) != [delta.encode]:
+        return float("inf")
+    steps = difference(part.words, base_part.words, residual.is_float(part.dtype))
+    return float(bit_lengths(steps, False).mean())
+
+
+def _near(new: Tensor, bases: Sequence[Tensor], places: NDArray[np.int64], bits: float) -> int | None:
+    """The base from which all is so few steps that only delta/1 needs trying, besides structure."""
+    steps = [_steps(new, base, places) for base in bases]
+    if not steps or max(steps) == float("inf") or min(steps) >= _NEAR * bits:
+        return None
+    return steps.index(min(steps))
+
+
 def _word_candidates(
     index: int, new: Tensor, base: Tensor, places: NDArray[np.int64], total: int
 ) -> list[_Candidate]:
@@ -132,6 +155,11 @@ def choose(new: Tensor, bases: Sequence[Tensor], ranges: Sequence[Range], each: 
     places = sample_places(ranges)
     total = sum(stop - start for start, stop in ranges)
     dense_size = price_alone(new, ranges)
+    near = _near(new, bases, places, 8 * dense_size / total)
+    if near is not None and _structured(new, bases[near], ranges) is None:
+        encoded = _by_chunks(delta.encode, new, bases[near], ranges, each)
+        if encoded is not None and encoded.size < dense_size:
+            return Choice(near, encoded, dense_size)
     words = [c for k, base in enumerate(bases) for c in _word_candidates(k, new, base, places, total)]
     best = min(words, key=lambda candidate: candidate.size, default=None)
     limit = min(best.size if best else dense_size, dense_size)

@@ -142,7 +142,8 @@ class _Choice:
 def _grouped(counts: NDArray[np.uint32], kinds: NDArray[np.int64]) -> NDArray[np.uint32]:
     from theta_native import clusters
 
-    return clusters.sum_groups(counts, kinds, int(kinds[-1]) + 1).astype(np.uint32)
+    count = int(kinds[-1]) + 1
+    return counts if count == kinds.size else clusters.sum_groups(counts, kinds, count).astype(np.uint32)
 
 
 def _kinds(level_count: int, fine_count: int, use_levels: bool, use_fine: bool) -> NDArray[np.int64]:

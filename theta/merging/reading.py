@@ -76,6 +76,11 @@ class StoredTensor:
         return (self.line.dtype, self.line.shape) == (line.dtype, line.shape)
 
     @property
+    def is_at_hand(self) -> bool:
+        """Whether all of it can be read without being decoded: it is kept, or in a file."""
+        return self._place is not None or len(self._kept) == len(self._locks)
+
+    @property
     def start_of_last_chunk(self) -> int:
         """The first word of the last chunk."""
         return self._starts[-2]

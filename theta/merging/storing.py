@@ -106,7 +106,7 @@ def plan(
         start += length
     new = Tensor.from_bytes(raw, like.dtype, like.shape)
     bases = _nearest(words, like, parents) if compare else []
-    values = {stored.line.digest: stored for stored in parents}
+    values = {stored.line.digest: stored for stored in parents if stored.is_at_hand}
     if like.nbytes <= SHARED:
         return layering.plan(objects, like.name, new, parts, bases, values=values)
     for stored in parents:

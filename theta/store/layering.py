@@ -25,7 +25,7 @@ READ_BOUND_CHANGED: Final = 3.0
 PATIENCE: Final = 2.3
 """How much more than a step's waste a lower layer may cost (bench/histories.py)."""
 
-_SURELY: Final = 0.9
+_SURELY: Final = 0.97
 """The share of a bound up to which an estimate will do; beyond it, a chunk is encoded for it."""
 
 _OF_WORDS: Final = ("dense/1", "delta/1", "sparse/1", "cast/1")
