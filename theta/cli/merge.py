@@ -164,14 +164,17 @@ class _Merge:
         ours, theirs = self.session.repo.resolve("HEAD"), self.heads[0]
         with Held(self.session) as held, Drafts(self.session) as drafts:
             files = Files(held, drafts)
-            joined = deciding.asking(
-                self.decision.how,
-                lambda how: merging.join(self.session, ours, theirs, how, self.base, files),
-            )
             try:
-                return self._applied(joined, drafts) if joined.clean else None
+                joined = deciding.asking(
+                    self.decision.how,
+                    lambda how: merging.join(self.session, ours, theirs, how, self.base, files),
+                )
+                if not joined.clean:
+                    return None
+                self._apply(joined)
             except GitFailedError:
                 return None
+            return self._finish(joined, drafts)
 
     def _one(self) -> int:
         from theta.porcelain.drafts import Held
@@ -221,15 +224,21 @@ class _Merge:
         if not joined.clean:
             conflicts.refused(joined)
             return int(ExitCode.DIFFERENCES)
-        return self._applied(joined)
+        self._apply(joined)
+        return self._finish(joined)
 
-    def _applied(self, joined: Joined, drafts: Drafts | None = None) -> int:
-        """Bring a clean merge into index and worktree, and commit it."""
-        from theta.cli import conflicts
-        from theta.porcelain import octopus, resolving
+    def _apply(self, joined: Joined) -> None:
+        """Bring a clean merge into the index, and files and manifests into the worktree."""
+        from theta.porcelain import octopus
 
         text = self.args.message() or octopus.message(self.session, self.names, self.heads)
         octopus.apply(self.session, joined, self.heads, text, squash=self.args.has("--squash"))
+
+    def _finish(self, joined: Joined, drafts: Drafts | None = None) -> int:
+        """Write the checkpoints of a merge that was applied, tell of it and commit it."""
+        from theta.cli import conflicts
+        from theta.porcelain import resolving
+
         fresh = again(self.session)
         with console.progress("writing checkpoints") as progress:
             resolving.fill(fresh, progress, drafts)

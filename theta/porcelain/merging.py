@@ -10,6 +10,7 @@ import pygit2
 from pygit2.enums import FileMode
 
 from theta.git.repository import STORES
+from theta.git.run import GitFailedError
 from theta.porcelain import ancestors, mend, operations, rehearsing, resolving
 from theta.porcelain.drafts import IN_MEMORY, Files, Held
 from theta.porcelain.joining import How, Merged, merge_checkpoints
@@ -82,6 +83,8 @@ def join(
     """Merge two commits in memory (its objects are written, or weighed in a rehearsal)."""
     command = ["merge-tree", "--write-tree", "-z", "--no-messages", "--allow-unrelated-histories"]
     done = rehearsing.git(session).run(*command, ours, _stand_in(session, ours, theirs), check=False)
+    if done.code > 1:
+        raise GitFailedError("merge-tree", done.code, done.stderr.decode("utf-8", "replace"))
     tree_id, *rows = done.text.rstrip("\0").split("\0")
     tree = session.repo.raw[tree_id]
     assert isinstance(tree, pygit2.Tree)
