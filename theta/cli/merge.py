@@ -174,6 +174,7 @@ class _Merge:
                 self._apply(joined)
             except GitFailedError:
                 return None
+            held.release()
             return self._finish(joined, drafts)
 
     def _one(self) -> int:

@@ -44,20 +44,25 @@ class Held:
         """The file that held ``manifest``; chunks that are read there are to be checked."""
         return self._by_manifest.get(blob_id(manifest.data))
 
+    def release(self) -> None:
+        """Close them: the room that replaced ones take is free again."""
+        self._by_manifest.clear()
+        self._open.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.close()
+        self.release()
 
 
 class FileDraft(Draft):
-    """The temporary of a coming file."""
+    """The temporary of a coming file of ``size`` bytes."""
 
-    def __init__(self, file: _fs.AtomicFile) -> None:
-        self.file = file
+    def __init__(self, file: _fs.AtomicFile, size: int) -> None:
+        self.file, self.size = file, size
         self._done: dict[str, str] = {}
 
     def put(self, offset: int, data: _fs.Buffer) -> None:
@@ -84,10 +89,11 @@ class Drafts:
     def begin(self, path: str, size: int) -> FileDraft | None:
         """A draft of the file at ``path``, of ``size`` bytes; none where there is no room for it."""
         place = _fs.safe_target(self._session.repo.worktree, path)
-        if size > _fs.free_space(place.parent) - worktree.RESERVE:
-            return None  # what was there before is still held open, and will make room
         self._discard(path)
-        self._open[path] = FileDraft(worktree.new_file(self._session, place))
+        wanted = size + sum(draft.size for draft in self._open.values())
+        if wanted > _fs.free_space(place.parent) - worktree.RESERVE:
+            return None  # what was there before is still held open, and will make room
+        self._open[path] = FileDraft(worktree.new_file(self._session, place), size)
         return self._open[path]
 
     def take(self, path: str, manifest: Manifest) -> Begun | None:

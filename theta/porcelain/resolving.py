@@ -122,6 +122,8 @@ def settle(session: Session, versions: Versions, opened: Open, how: How, held: H
         finally:
             pack.abort()
         session.objects.refresh()
+        if held is not None:
+            held.release()
         _stage(session, versions, opened, merged, staged)
         _write(session, opened, merged, staged, how.progress, drafts)
     return merged

@@ -166,8 +166,8 @@ def fill(
     restorer = Restorer(session.objects)
     with begun.file if begun else new_file(session, place) as file:
         file.mode = 0o777 if mode & 0o100 else 0o666
+        lazily.fetch_missing(session, manifest)
         if begun is None:
-            lazily.fetch_missing(session, manifest)
             restorer.check_space(manifest, _fs.free_space(place.parent) - RESERVE)
         restorer.write(manifest, file, progress, begun.present if begun else frozenset())
     info = os.lstat(place)
@@ -217,7 +217,8 @@ def _settled(session: Session, done: list[Staged]) -> list[Staged]:
     infos = [item.stat for item in done if item.stat is not None]
     if sum(info.st_size for info in infos) < _WORTH_WAITING:
         return done
-    time.sleep(max(0.0, max(int(info.st_mtime) for info in infos) + 1 - time.time()))
+    left = max(int(info.st_mtime) for info in infos) + 1 - time.time()
+    time.sleep(min(max(left, 0.0), 1.0))  # a file server's clock may be far ahead
     places = ((item, _lstat(session.repo.worktree / item.path)) for item in done)
     return [item for item, now in places if now and item.stat and Identity.of(now) == Identity.of(item.stat)]
 
