@@ -7,10 +7,11 @@ import ctypes
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from theta.codecs import dense
-from theta.codecs.base import Tensor
+from theta.codecs.base import Each, Range, Tensor
 from theta.merging.drafts import Outlet
 from theta.merging.reading import SHARED, StoredTensor
 from theta.store import layering, tensors
@@ -98,21 +99,23 @@ def plan(
         return Streamed(like, pieces, outlets)
     words = _joined(pieces(), like)
     raw = words.data.cast("B")
-    for outlet in outlets:
-        outlet(0, raw)
-    parts, start = [], 0
-    for length in tensors.chunk_lengths(like.dtype, like.shape):
-        parts.append((length, hashlib.sha256(raw[start : start + length]).digest()))
-        start += length
+    each: Each = map if like.nbytes <= SHARED else ordered  # a large one is alone, for want of room
+
+    def given_away(part: Range) -> tuple[int, bytes]:
+        for outlet in outlets:
+            outlet(part[0], raw[slice(*part)])
+        return part[1] - part[0], hashlib.sha256(raw[slice(*part)]).digest()
+
+    ends = accumulate(tensors.chunk_lengths(like.dtype, like.shape))
+    parts = list(each(given_away, pairwise([0, *ends])))
     new = Tensor.from_bytes(raw, like.dtype, like.shape)
     bases = _nearest(words, like, parents) if compare else []
     values = {stored.line.digest: stored for stored in parents if stored.is_at_hand}
-    if like.nbytes <= SHARED:
-        return layering.plan(objects, like.name, new, parts, bases, values=values)
-    for stored in parents:
-        stored.forget()  # encoding needs the room
-    _give_back_memory()
-    return layering.plan(objects, like.name, new, parts, bases, each=ordered, values=values)
+    if like.nbytes > SHARED:
+        for stored in parents:
+            stored.forget()  # encoding needs the room
+        _give_back_memory()
+    return layering.plan(objects, like.name, new, parts, bases, each=each, values=values)
 
 
 def _give_back_memory() -> None:
