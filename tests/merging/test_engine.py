@@ -403,6 +403,7 @@ class Sheet:
     def __init__(self) -> None:
         self.content = bytearray()
         self.names: dict[str, str] = {}
+        self.skeleton = ""
 
     def begin(self, size: int) -> Draft:
         self.content = bytearray(b"?" * size)
@@ -410,6 +411,9 @@ class Sheet:
 
     def put(self, offset: int, data: bytes | memoryview) -> None:
         self.content[offset : offset + len(data)] = data
+
+    def framed(self, skeleton: str) -> None:
+        self.skeleton = skeleton
 
     def done(self, name: str, digest: str) -> None:
         self.names[name] = digest
@@ -432,7 +436,11 @@ def test_a_draft_is_given_what_is_computed(
     whole = store.file(found.manifest)
     mean = (tied[1] * np.float32(1.5)).tobytes()
     assert whole.count(mean) == sheet.content.count(mean) == 2
-    assert len(whole) - 2 * len(mean) == sheet.content.count(b"?") == len(sheet.content) - 2 * len(mean)
+    assert sheet.skeleton == found.manifest.skeleton
+    others = sum(lines[name].nbytes for name in ("same", "theirs"))
+    assert sheet.content.count(b"?") == others
+    assert len(sheet.content) == len(whole)
+    assert all(byte in (ord("?"), whole[at]) for at, byte in enumerate(sheet.content))
 
 
 # -- statistics -------------------------------------------------------------------------------------

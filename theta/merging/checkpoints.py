@@ -219,7 +219,12 @@ class _Run:
             return None
         plan = skeletons.read(self._objects, skeleton)
         draft = begin(plan.size)
-        return _Placed(draft, {name: offset for name, offset, _ in plan.extents()}) if draft else None
+        if draft is None:
+            return None
+        for offset, data in plan.literals():
+            draft.put(offset, data)
+        draft.framed(skeleton)
+        return _Placed(draft, {name: offset for name, offset, _ in plan.extents()})
 
     def _computed(self, tasks: list[Task], placed: _Placed | None = None) -> Iterator[Computed]:
         """The results in order; tied tensors are computed once."""

@@ -16,6 +16,10 @@ class Draft(Protocol):
         """Write ``data`` at ``offset``."""
         ...
 
+    def framed(self, skeleton: str) -> None:
+        """Note that all literal bytes of this skeleton are written."""
+        ...
+
     def done(self, name: str, digest: str) -> None:
         """Note that all of tensor ``name`` is written, and its digest."""
         ...

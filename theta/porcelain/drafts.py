@@ -63,11 +63,16 @@ class FileDraft(Draft):
 
     def __init__(self, file: _fs.AtomicFile, size: int) -> None:
         self.file, self.size = file, size
+        self._skeleton = ""
         self._done: dict[str, str] = {}
 
     def put(self, offset: int, data: _fs.Buffer) -> None:
         """Write ``data`` at ``offset``."""
         self.file.patch(offset, data)
+
+    def framed(self, skeleton: str) -> None:
+        """Note that all literal bytes of this skeleton are written."""
+        self._skeleton = skeleton
 
     def done(self, name: str, digest: str) -> None:
         """Note that all of tensor ``name`` is written, and its digest."""
@@ -76,7 +81,7 @@ class FileDraft(Draft):
     def begun(self, manifest: Manifest) -> Begun:
         """The file, with the tensors of ``manifest`` that are written."""
         done = (line.name for line in manifest.lines if self._done.get(line.name) == line.digest)
-        return Begun(self.file, frozenset(done))
+        return Begun(self.file, frozenset(done), self._skeleton == manifest.skeleton)
 
 
 class Drafts:

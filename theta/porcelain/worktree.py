@@ -139,10 +139,15 @@ def _lstat(path: Path) -> os.stat_result | None:
 
 @dataclass(frozen=True)
 class Begun:
-    """A coming file that holds some tensors of its manifest already, and room for all of it."""
+    """A coming file that holds some tensors of its manifest already, and room for all of it.
+
+    ``framed``: also all that is neither a tensor nor follows from the rest.  Then it may be older than now,
+    which spares a wait (:func:`_settled`).
+    """
 
     file: _fs.AtomicFile
     present: frozenset[str]
+    framed: bool
 
 
 Beginnings = Callable[[str, Manifest], Begun | None]
@@ -169,7 +174,8 @@ def fill(
         lazily.fetch_missing(session, manifest)
         if begun is None:
             restorer.check_space(manifest, _fs.free_space(place.parent) - RESERVE)
-        restorer.write(manifest, file, progress, begun.present if begun else frozenset())
+        present, framed = (begun.present, begun.framed) if begun else (frozenset(), False)
+        restorer.write(manifest, file, progress, present, framed=framed)
     info = os.lstat(place)
     session.cache.remember(path, Identity.of(info), oid)
     return info

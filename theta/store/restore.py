@@ -105,13 +105,16 @@ class Restorer:
         target: Target,
         progress: Callable[[int], None] | None = None,
         present: Set[str] = frozenset(),
+        *,
+        framed: bool = False,
     ) -> None:
         """Write the file that ``manifest`` stands for to ``target``.
 
-        It is empty, or holds the tensors ``present`` in their places and nothing else.
+        It is empty, or holds the tensors ``present`` in their places, and the literal bytes if it is
+        ``framed``.
         """
         plan = self._plan(manifest)
-        for piece in ordered(lambda task: task(), self._tasks(plan, manifest.by_name, present)):
+        for piece in ordered(lambda task: task(), self._tasks(plan, manifest.by_name, present, framed)):
             if isinstance(piece, int):
                 target.skip(piece)
             else:
@@ -128,14 +131,14 @@ class Restorer:
         return target.content
 
     def _tasks(
-        self, plan: Skeleton, lines: dict[str, Line], present: Set[str]
+        self, plan: Skeleton, lines: dict[str, Line], present: Set[str], framed: bool
     ) -> Iterator[Callable[[], bytes | memoryview | int]]:
         used = 0
         for segment in plan.segments:
             if isinstance(segment, Literal):
                 data = plan.literal[used : used + segment.length]
                 used += segment.length
-                yield partial(bytes, data)
+                yield partial(int, segment.length) if framed else partial(bytes, data)
             elif isinstance(segment, Field):
                 yield partial(bytes, segment.length)
             elif segment.name in present:

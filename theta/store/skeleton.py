@@ -83,18 +83,21 @@ class Skeleton:
                 yield segment.name, offset, segment.length
             offset += segment.length
 
+    def literals(self) -> Iterator[tuple[int, bytes]]:
+        """(offset in the file, bytes) of each run of literal bytes."""
+        offset = used = 0
+        for segment in self.segments:
+            if isinstance(segment, Literal):
+                yield offset, self.literal[used : used + segment.length]
+                used += segment.length
+            offset += segment.length
+
     def matches(self, source: Source) -> bool:
         """Whether ``source`` has these literal bytes at these places and is as long."""
         if source.size != self.size:
             return False
-        offset = used = 0
-        for segment in self.segments:
-            if isinstance(segment, Literal):
-                wanted = self.literal[used : used + segment.length]
-                if source.read(offset, segment.length) != wanted:
-                    return False
-                used += segment.length
-            offset += segment.length
+        if any(source.read(offset, len(data)) != data for offset, data in self.literals()):
+            return False
         fields = self.fields()
         return all(derive(f, arguments(f, source)) == source.read(f.offset, f.width) for f in fields)
 
