@@ -138,3 +138,36 @@ def boundary_classes(exact: Values, rounded: Values, layout: Layout) -> NDArray[
     powers = np.ldexp(1.0, layout.mantissa - np.arange(smallest, 1025))
     _boundary_classes(exact, rounded, rounded.view(np.uint64), smallest, powers, out)
     return out
+
+
+_MANTISSA16, _ROUND16, _ODD16 = np.uint32(16), np.uint32(0x7FFF), np.uint32(1)
+_UNSIGNED32, _INFINITE32, _QUIET16 = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000), np.uint32(0x40)
+
+
+@kernel
+def _widen_bfloats(words: NDArray[np.uint16], out: NDArray[np.uint32]) -> None:
+    for i in range(words.size):
+        out[i] = np.uint32(np.uint32(words[i]) << _MANTISSA16)
+
+
+@kernel
+def _narrow_to_bfloats(bits: NDArray[np.uint32], out: NDArray[np.uint16]) -> None:
+    for i in range(bits.size):
+        x = np.uint32(bits[i])
+        high = np.uint32(x >> _MANTISSA16)
+        rounded = np.uint32(np.uint32(x + _ROUND16 + (high & _ODD16)) >> _MANTISSA16)
+        out[i] = np.uint16(high | _QUIET16 if (x & _UNSIGNED32) > _INFINITE32 else rounded)
+
+
+def widen_bfloats(words: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """The values of bf16 words, exactly."""
+    out = np.empty(words.size, np.uint32)
+    _widen_bfloats(words, out)
+    return out.view(np.float32)
+
+
+def narrow_to_bfloats(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """``values`` rounded to bf16 words, to nearest, ties to even; NaNs keep what is left of their payload."""
+    out = np.empty(values.size, np.uint16)
+    _narrow_to_bfloats(values.view(np.uint32), out)
+    return out

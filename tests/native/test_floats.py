@@ -4,6 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from theta.merging.strategies import numbers
+from theta_native import floats
 from theta_native.floats import Layout, boundary_classes, narrow, widen
 
 LAYOUTS = {
@@ -87,3 +89,26 @@ def test_boundary_classes(name: str) -> None:
     np.testing.assert_array_equal(boundary_classes(exact, rounded, layout), expected)
     odd = np.array([np.nan, np.inf, 1.0, 9.0])
     assert boundary_classes(odd, np.array([1.0, np.inf, np.nan, 1.0]), layout).tolist() == [14, 14, 14, 14]
+
+
+def test_bfloats_are_those_of_ml_dtypes() -> None:
+    words = np.arange(1 << 16, dtype=np.uint16)
+    values = floats.widen_bfloats(words)
+    np.testing.assert_array_equal(values.view(np.uint32), words.astype(np.uint32) << np.uint32(16))
+    random = np.random.default_rng(3).integers(0, 1 << 32, 1 << 18, np.uint64).astype(np.uint32)
+    halves = np.concatenate(
+        [words.astype(np.uint32) << np.uint32(16) | np.uint32(low) for low in (0x7FFF, 0x8000, 0x8001)]
+    )
+    for bits in (random, halves):
+        found = floats.narrow_to_bfloats(bits.view(np.float32))
+        with np.errstate(all="ignore"):
+            twin = bits.view(np.float32).astype(ml_dtypes.bfloat16).view(np.uint16)
+        nan = np.isnan(bits.view(np.float32))
+        np.testing.assert_array_equal(found[~nan], twin[~nan])
+        np.testing.assert_array_equal(
+            found[nan], (bits[nan] >> np.uint32(16)).astype(np.uint16) | np.uint16(0x40)
+        )
+        parts = [
+            numbers.narrow(bits[at : at + 999].view(np.float32), "bf16") for at in range(0, bits.size, 999)
+        ]
+        np.testing.assert_array_equal(np.concatenate(parts), found)

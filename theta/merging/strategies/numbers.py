@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+_WORTH_A_KERNEL: Final = 1 << 16
+"""Elements of a full block, for which numba may be started."""
+
+
 def plain(dtype: str) -> np.dtype[Any]:
     """The numpy type of the elements: a complex number is two floats."""
     return numpy_dtype("f32" if dtype == "c64" else dtype)
@@ -32,6 +36,10 @@ def word_type(dtype: str) -> np.dtype[Any]:
 def widen(words: Array, dtype: str) -> Array:
     """The values of words, in float32, or float64 for f64."""
     if dtype == "bf16":
+        if words.size >= _WORTH_A_KERNEL:
+            from theta_native.floats import widen_bfloats
+
+            return widen_bfloats(words)
         return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
     kind = plain(dtype)
     values: Array = words.view(kind)
@@ -50,6 +58,10 @@ def narrow(values: Array, dtype: str) -> Array:
 
 def _bfloats(values: Array) -> Array:
     """Half of the last place is added to the bits, ties to even; NaNs stay NaNs."""
+    if values.size >= _WORTH_A_KERNEL:
+        from theta_native.floats import narrow_to_bfloats
+
+        return narrow_to_bfloats(np.ascontiguousarray(values))
     bits = np.ascontiguousarray(values).view(np.uint32)
     rounded = bits >> np.uint32(16)
     rounded &= np.uint32(1)
