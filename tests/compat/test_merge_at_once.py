@@ -167,6 +167,13 @@ def test_a_fast_forward_is_one(repo: Repo) -> None:
     assert repo.git("rev-parse", "HEAD") == repo.git("rev-parse", "side")
 
 
+def test_a_branch_without_commits_becomes_theirs(repo: Repo) -> None:
+    repo.git("switch", "-q", "--orphan", "unborn")
+    theta(repo, *AVERAGE)
+    assert repo.git("rev-parse", "HEAD") == repo.git("rev-parse", "side")
+    assert shift(repo, TENSOR) == 2.0
+
+
 def test_no_commit_stops_before_it(repo: Repo) -> None:
     before = repo.git("rev-parse", "HEAD")
     theta(repo, *AVERAGE, "--no-commit")

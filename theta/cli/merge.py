@@ -151,9 +151,10 @@ class _Merge:
     def _is_plain(self) -> bool:
         from theta.porcelain import merging
 
-        if self.decision.prompt or self.decision.gits or not self.args.is_plain:
+        ours = self.session.repo.head()
+        if ours is None or self.decision.prompt or self.decision.gits or not self.args.is_plain:
             return False
-        return merging.is_plain(self.session, self.session.repo.resolve("HEAD"), self.heads[0])
+        return merging.is_plain(self.session, ours, self.heads[0])
 
     def _at_once(self) -> int | None:
         """Merge in memory and then apply it; none where anything is in the way, which git tells best."""
