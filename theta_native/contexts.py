@@ -137,11 +137,17 @@ def combine(
     return out
 
 
+def lengths(values: Words) -> Classes:
+    """The number of significant bits of each value."""
+    out = np.empty(values.size, np.uint8)
+    _bit_lengths(values, _lengths(), out)
+    return out
+
+
 def excess(values: Words, classes: Classes, class_count: int, block: int) -> NDArray[np.float64]:
     """For each block: by how many bits its values are longer than the mean of their classes."""
-    lengths, means = np.empty(values.size, np.uint8), np.empty(class_count)
-    _bit_lengths(values, _lengths(), lengths)
-    _means(lengths, classes, means)
+    found, means = lengths(values), np.empty(class_count)
+    _means(found, classes, means)
     out = np.empty(-(-values.size // block))
-    _excess(lengths, classes, block, means, out)
+    _excess(found, classes, block, means, out)
     return out

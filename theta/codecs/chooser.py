@@ -88,7 +88,8 @@ def _word_codecs(new: Tensor, base: Tensor) -> list[Encode]:
 
 def _steps(new: Tensor, base: Tensor, places: NDArray[np.int64]) -> float:
     """The mean length in bits of the differences of a sample; infinity unless delta/1 alone is for them."""
-    from theta_native.residual import bit_lengths, difference
+    from theta_native.contexts import lengths
+    from theta_native.residual import difference
 
     if not delta.fits(Target(new.dtype, new.shape), base):
         return float("inf")
@@ -96,7 +97,7 @@ def _steps(new: Tensor, base: Tensor, places: NDArray[np.int64]) -> float:
     if _word_codecs(part, base_part) != [delta.encode]:
         return float("inf")
     steps = difference(part.words, base_part.words, residual.is_float(part.dtype))
-    return float(bit_lengths(steps, False).mean())
+    return float(lengths(steps).mean())
 
 
 def _near(new: Tensor, bases: Sequence[Tensor], places: NDArray[np.int64], bits: float) -> int | None:
@@ -156,7 +157,8 @@ def choose(new: Tensor, bases: Sequence[Tensor], ranges: Sequence[Range], each: 
     total = sum(stop - start for start, stop in ranges)
     dense_size = price_alone(new, ranges)
     near = _near(new, bases, places, 8 * dense_size / total)
-    if near is not None and _structured(new, bases[near], ranges) is None:
+    structured = {} if near is None else {near: _structured(new, bases[near], ranges)}
+    if near is not None and structured[near] is None:
         encoded = _by_chunks(delta.encode, new, bases[near], ranges, each)
         if encoded is not None and encoded.size < dense_size:
             return Choice(near, encoded, dense_size)
@@ -165,7 +167,7 @@ def choose(new: Tensor, bases: Sequence[Tensor], ranges: Sequence[Range], each: 
     limit = min(best.size if best else dense_size, dense_size)
     found: list[Choice] = []
     for index, base in _near_first(bases, words):
-        encoded = _structured(new, base, ranges)
+        encoded = structured[index] if index in structured else _structured(new, base, ranges)
         if encoded is not None and encoded.size < limit:
             found.append(Choice(index, encoded, dense_size))
             limit = encoded.size

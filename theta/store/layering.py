@@ -213,8 +213,9 @@ def _on_top(objects: Objects, name: str, new: Tensor, parts: Parts, record: Reco
     top = _stack(objects, record)[-1]
     ranges = _ranges(new, parts)
     choice = chooser.choose(new, [_load(top)], [ranges[number] for number in changed])
-    alone = chooser.price_alone(new, ranges)
-    if choice.base is None or not _bounded(top, choice.encoded, new, parts, alone):
+    if choice.base is None:
+        return None
+    if not _bounded(top, choice.encoded, new, parts, chooser.price_alone(new, ranges)):
         return None
     return _layered(name, new, parts, top, choice.encoded, changed)
 
