@@ -73,7 +73,7 @@ def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = Fals
         if refresh:
             settle.refresh(session)
         else:  # git gives up what it has merged only if the index knows the files, to the second
-            session.repo.git().run("update-index", "-q", "--refresh", check=False)
+            session.repo.refresh_index()
         code = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(Path.cwd()).show(*args)
         _settle(session)
     return code

@@ -96,6 +96,10 @@ class Repository:
 
     # -- revisions -------------------------------------------------------------------
 
+    def refresh_index(self) -> None:
+        """Let the index know the files that did not change, as git's own commands do first."""
+        self.git().run("update-index", "-q", "--refresh", check=False)
+
     def resolve(self, revision: str) -> str:
         """The object id that ``revision`` names."""
         try:

@@ -124,9 +124,8 @@ def is_plain(session: Session, ours: str, theirs: str) -> bool:
         return False
     if any(_SPECIAL.fullmatch(entry.name) for entry in session.repo.raw.config):
         return False
-    git = session.repo.git()
-    git.run("update-index", "-q", "--refresh", check=False)
-    return git.run("diff-index", "--cached", "--quiet", "HEAD", "--", check=False).code == 0
+    session.repo.refresh_index()
+    return session.repo.git().run("diff-index", "--cached", "--quiet", "HEAD", "--", check=False).code == 0
 
 
 def _stages(session: Session, tree: pygit2.Tree, rows: list[str]) -> dict[str, Stages]:

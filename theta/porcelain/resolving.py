@@ -169,7 +169,7 @@ def _write(
 def fill(session: Session, progress: Progress | None = None, drafts: Drafts | None = None) -> None:
     """Bring ``.theta/`` and the files up to what is staged, after git wrote manifests."""
     staging.sync(session)
-    worktree.complete(session, None, progress, *([drafts.take] if drafts else []))
+    worktree.complete(session, progress=progress, begun=drafts.take if drafts else None)
 
 
 def is_stopped(session: Session) -> bool:

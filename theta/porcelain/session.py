@@ -168,7 +168,7 @@ def _take_out(repo: Repository, applying: object) -> None:
     git = repo.git()
     is_there = git.run("diff-index", "--cached", "--quiet", tree, "--", check=False).code == 0
     if is_there and repo.head() == head:
-        git.run("update-index", "-q", "--refresh", check=False)
+        repo.refresh_index()
         if git.run("read-tree", "-m", "-u", tree, head, check=False).code == 0:
             for name in ("MERGE_MSG", "MERGE_MODE", "SQUASH_MSG"):
                 _fs.remove(repo.gitdir / name)

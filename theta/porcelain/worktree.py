@@ -195,14 +195,14 @@ def put_back(
     session: Session,
     wanted: Iterable[tuple[str, str, int]],
     progress: Progress | None = None,
-    begun: Beginnings = lambda path, manifest: None,
+    begun: Beginnings | None = None,
 ) -> None:
     """Fill (path, manifest id, mode) into the worktree and refresh the index entries that agree."""
     staged = session.staged()
     done: list[Staged] = []
     for path, oid, mode in wanted:
         manifest = session.manifest(oid)
-        info = fill(session, path, manifest, oid, mode, progress, begun(path, manifest))
+        info = fill(session, path, manifest, oid, mode, progress, begun(path, manifest) if begun else None)
         entry = staged.get(path)
         if entry is not None and entry.oid == oid:
             done.append(Staged(path, oid, entry.mode, stat=info))
@@ -233,7 +233,7 @@ def complete(
     session: Session,
     entries: Iterable[Entry] | None = None,
     progress: Progress | None = None,
-    begun: Beginnings = lambda path, manifest: None,
+    begun: Beginnings | None = None,
 ) -> list[str]:
     """Turn every manifest that stands in the worktree in place of its checkpoint into the file.
 
