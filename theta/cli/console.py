@@ -31,6 +31,16 @@ def note(text: str) -> None:
         out(text)
 
 
+def flushed() -> bool:
+    """Whether all that was printed got out: nobody may read any more, or the disk be full."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return False
+    return True
+
+
 def err(text: str) -> None:
     """One line on standard error."""
     sys.stdout.flush()
