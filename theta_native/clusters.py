@@ -14,20 +14,44 @@ Costs = NDArray[np.float64]
 
 
 @kernel
-def _assign(counts: Counts, costs: Costs, labels: Labels) -> float:
+def _listed(counts: Counts, starts: Labels, tokens: NDArray[np.uint16], numbers: Costs) -> None:
+    # What is not zero, row by row: most contexts have few of the tokens.
+    at = 0
+    for i in range(counts.shape[0]):
+        starts[i] = at
+        for token in range(counts.shape[1]):
+            if counts[i, token]:
+                tokens[at] = token
+                numbers[at] = float(counts[i, token])
+                at += 1
+    starts[counts.shape[0]] = at
+
+
+@kernel
+def _assign(
+    starts: Labels, tokens: NDArray[np.uint16], numbers: Costs, costs: Costs, labels: Labels
+) -> float:
     # One accumulator a cluster: the order of additions is fixed, whatever the machine.
     total = 0.0
     sums = np.empty(costs.shape[1])
-    for i in range(counts.shape[0]):
+    for i in range(labels.size):
         sums[:] = 0.0
-        for token in range(counts.shape[1]):
-            if counts[i, token]:
-                count = float(counts[i, token])
-                for k in range(costs.shape[1]):
-                    sums[k] += count * costs[token, k]
+        for at in range(starts[i], starts[i + 1]):
+            count, token = numbers[at], np.uint64(tokens[at])
+            for k in range(costs.shape[1]):
+                sums[k] += count * costs[token, k]
         labels[i] = np.argmin(sums)
         total += sums[labels[i]]
     return total
+
+
+@kernel
+def _sum_listed(
+    starts: Labels, tokens: NDArray[np.uint16], numbers: Costs, labels: Labels, sums: NDArray[np.int64]
+) -> None:
+    for i in range(labels.size):
+        for at in range(starts[i], starts[i + 1]):
+            sums[labels[i], tokens[at]] += np.int64(numbers[at])
 
 
 @kernel
@@ -66,39 +90,82 @@ def _close_gaps(labels: Labels, count: int) -> int:
 
 @kernel
 def _improve(
-    counts: Counts, labels: Labels, count: int, rounds: int, unseen: float
+    starts: Labels,
+    tokens: NDArray[np.uint16],
+    numbers: Costs,
+    alphabet: int,
+    labels: Labels,
+    count: int,
+    rounds: int,
+    unseen: float,
 ) -> tuple[float, int, int]:
     bits, used = 0.0, 0
     for turn in range(rounds + 1):
-        sums = np.zeros((count, counts.shape[1]), np.int64)
-        _sum_groups(counts, labels, sums)
-        costs = np.empty((counts.shape[1], count))
+        sums = np.zeros((count, alphabet), np.int64)
+        _sum_listed(starts, tokens, numbers, labels, sums)
+        costs = np.empty((alphabet, count))
         _costs(sums, unseen, costs)
         if turn < rounds:
-            _assign(counts, costs, labels)
+            _assign(starts, tokens, numbers, costs, labels)
             count = _close_gaps(labels, count)
         else:
-            bits = _assign(counts, costs, np.empty_like(labels))
+            bits = _assign(starts, tokens, numbers, costs, np.empty_like(labels))
             used = int(np.count_nonzero(sums))
     return bits, used, count
 
 
-def improve(counts: Counts, labels: Labels, rounds: int, unseen: float) -> tuple[Labels, float, int]:
-    """Group contexts ``rounds`` times anew, each time by the tables of the groups so far.
+@kernel
+def _weigh(starts: Labels, tokens: NDArray[np.uint16], numbers: Costs, weights: Costs, means: Costs) -> None:
+    for i in range(weights.size):
+        weight, total = 0.0, 0.0
+        for at in range(starts[i], starts[i + 1]):
+            weight += numbers[at]
+            total += numbers[at] * tokens[at]
+        weights[i], means[i] = weight, total / weight
 
-    Args:
-        counts: how often each token occurs in each context; no context without any.
-        labels: the group of each context to begin with, without gaps.
-        rounds: how often.
-        unseen: the most bits that a token costs, also one that its group does not have.
 
-    Returns:
-        The labels, without gaps; the bits of all tokens where each context takes the best table of these
-        groups; and the number of frequencies that are not zero.
+class Listed:
+    """Counts that are not zero: of each context that occurs, its tokens and how often each.
+
+    Attributes:
+        occurring: the numbers of these contexts.
+        weights: for each the number of all its tokens.
+        means: for each its mean token.
     """
-    labels = labels.copy()
-    bits, used, _ = _improve(counts, labels, int(labels.max()) + 1, rounds, unseen)
-    return labels, float(bits), int(used)
+
+    def __init__(self, counts: Counts) -> None:
+        self.occurring = np.flatnonzero(counts.any(axis=1))
+        self.alphabet = counts.shape[1]
+        rows = np.ascontiguousarray(counts[self.occurring])
+        total = int(np.count_nonzero(rows))
+        self._starts = np.empty(rows.shape[0] + 1, np.int64)
+        self._tokens, self._numbers = np.empty(total, np.uint16), np.empty(total)
+        _listed(rows, self._starts, self._tokens, self._numbers)
+        self.weights, self.means = np.empty(rows.shape[0]), np.empty(rows.shape[0])
+        _weigh(self._starts, self._tokens, self._numbers, self.weights, self.means)
+
+    def improve(self, labels: Labels, rounds: int, unseen: float) -> tuple[Labels, float, int]:
+        """Group contexts ``rounds`` times anew, each time by the tables of the groups so far.
+
+        Args:
+            labels: the group of each context to begin with, without gaps.
+            rounds: how often.
+            unseen: the most bits that a token costs, also one that its group does not have.
+
+        Returns:
+            The labels, without gaps; the bits of all tokens where each context takes the best table of
+            these groups; and the number of frequencies that are not zero.
+        """
+        labels, count = labels.copy(), int(labels.max()) + 1
+        parts = self._starts, self._tokens, self._numbers
+        bits, used, _ = _improve(*parts, self.alphabet, labels, count, rounds, unseen)
+        return labels, float(bits), int(used)
+
+    def sums(self, labels: Labels) -> NDArray[np.int64]:
+        """The counts of all contexts of each group, shape ``(groups, tokens)``."""
+        out = np.zeros((int(labels.max()) + 1, self.alphabet), np.int64)
+        _sum_listed(self._starts, self._tokens, self._numbers, labels, out)
+        return out
 
 
 def sum_groups(counts: Counts, labels: Labels, clusters: int) -> NDArray[np.int64]:

@@ -60,6 +60,30 @@ def _combine(
 
 
 @kernel
+def _of_floats(
+    words: Words,
+    exponent: tuple[np.uint64, np.uint64],
+    fine: tuple[np.uint64, np.uint64],
+    top: int,
+    count: int,
+    levels: Classes,
+    block: int,
+    steps: tuple[np.uint16, np.uint16],
+    out: Contexts,
+) -> None:
+    last = np.int64(count - 1)
+    for b in range(levels.size):
+        first, end = b * block, min((b + 1) * block, words.size)
+        w, o = words[first:end], out[first:end]
+        level = np.uint16(levels[b] * steps[1])
+        for i in range(w.size):
+            x = np.uint64(w[i])
+            below = top - np.int64((x >> exponent[0]) & exponent[1])
+            kind = np.uint16(min(max(below, np.int64(0)), last))
+            o[i] = np.uint16(kind * steps[0] + np.uint16((x >> fine[0]) & fine[1]) + level)
+
+
+@kernel
 def _bit_lengths(values: Words, lengths_of: Classes, out: Classes) -> None:
     for i in range(values.size):
         rest, length = np.uint64(values[i]), np.int64(0)
@@ -134,6 +158,28 @@ def combine(
     """
     out = np.empty(classes.size, np.uint16)
     _combine(classes, levels, level_count, block, fine, fine_count, out)
+    return out
+
+
+def of_floats(
+    words: Words,
+    exponent: tuple[int, int],
+    fine: tuple[int, int],
+    top: int,
+    count: int,
+    levels: Classes,
+    level_count: int,
+    block: int,
+) -> Contexts:
+    """``combine(fold(exponents), ..., fine_bits)`` in one pass.
+
+    ``exponent`` and ``fine`` are each a shift and a number of bits; ``count`` is that of classes.
+    """
+    masks = [(np.uint64(shift), np.uint64((1 << bits) - 1)) for shift, bits in (exponent, fine)]
+    fine_count = 1 << fine[1]
+    steps = np.uint16(level_count * fine_count), np.uint16(fine_count)
+    out = np.empty(words.size, np.uint16)
+    _of_floats(words, masks[0], masks[1], top, count, levels, block, steps, out)
     return out
 
 

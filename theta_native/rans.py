@@ -64,10 +64,15 @@ def _tokenise(
 
 
 @kernel
-def _write_raw(values: Words, tokens: Tokens, widths: NDArray[np.uint8], out: Frequencies) -> None:
+def _write_raw(
+    values: Words, tokens: Tokens, widths: NDArray[np.uint8], rare: bool, out: Frequencies
+) -> None:
+    # Here and below: a branch on whether there are raw bits pays only where they are rare, or never are.
     held, count, at = np.uint64(0), np.uint64(0), np.uint64(0)
     for i in range(values.size):
         width, v = np.uint64(widths[tokens[i]]), np.uint64(values[i])
+        if rare and not width:
+            continue
         if width > _WORD:
             held |= (v & ((_ONE << _WORD) - _ONE)) << count
             out[at] = np.uint32(held & ((_ONE << _WORD) - _ONE))
@@ -87,22 +92,27 @@ def _write_raw(values: Words, tokens: Tokens, widths: NDArray[np.uint8], out: Fr
 
 
 @kernel
-def _raw_bits(tokens: Tokens, widths: NDArray[np.uint8]) -> int:
-    total = 0
-    for i in range(tokens.size):
-        total += int(widths[tokens[i]])
-    return total
-
-
-@kernel
 def _read_raw(
-    tokens: Tokens, starts: NDArray[np.uint64], widths: NDArray[np.uint8], raw: Frequencies, values: Words
-) -> None:
+    tokens: Tokens,
+    starts: NDArray[np.uint64],
+    widths: NDArray[np.uint8],
+    raw: Frequencies,
+    rare: bool,
+    limit: int,
+    values: Words,
+) -> int:
+    # The answer is the number of bits that were read; more than `limit` (of `raw` less 12 bytes) is damage.
     position: Any = 0
     for i in range(tokens.size):
         token = tokens[i]
         width, start = np.int64(widths[token]), starts[token]
+        if rare and not width:
+            values[i] = start
+            continue
         k, shift = position >> 5, np.uint64(position & 31)
+        position += width
+        if position > limit:
+            return int(position)
         low = width if width < 32 else 32
         pair = np.uint64(raw[k]) | (np.uint64(raw[k + 1]) << np.uint64(32))
         v = start + ((pair >> shift) & ((_ONE << np.uint64(low)) - _ONE))
@@ -110,7 +120,7 @@ def _read_raw(
             pair = np.uint64(raw[k + 1]) | (np.uint64(raw[k + 2]) << np.uint64(32))
             v += ((pair >> shift) & ((_ONE << np.uint64(width - 32)) - _ONE)) << np.uint64(32)
         values[i] = v
-        position += width
+    return int(position)
 
 
 @kernel
@@ -279,23 +289,26 @@ def renamed(counts: NDArray[np.uint32], names: Tokens) -> NDArray[np.uint32]:
 def write_raw(values: Words, tokens: Tokens, widths: NDArray[np.uint8], raw_bits: int) -> NDArray[np.uint8]:
     """The raw bits of all values, ``widths[token]`` of each, from the lowest bit of the first byte on."""
     out = np.zeros(raw_bits // 32 + 1, "<u4")
-    _write_raw(values, tokens, widths, out)
+    _write_raw(values, tokens, widths, _is_rare(raw_bits, values.size), out)
     return out.view(np.uint8)[: (raw_bits + 7) // 8]
 
 
-def raw_size(tokens: Tokens, widths: NDArray[np.uint8]) -> int:
-    """The number of bytes of raw bits that ``tokens`` call for."""
-    return (int(_raw_bits(tokens, widths)) + 7) // 8
-
-
-def read_raw(tokens: Tokens, s: int, m: int, raw: NDArray[np.uint8], dtype: np.dtype[Any]) -> Words:
-    """The values of ``tokens``; ``raw`` must have :func:`raw_size` bytes."""
+def read_raw(
+    tokens: Tokens, s: int, m: int, raw: NDArray[np.uint8], dtype: np.dtype[Any]
+) -> tuple[Words, int] | None:
+    """The values of ``tokens`` and the bytes of ``raw`` that their raw bits take; none if there are fewer."""
     padded = np.zeros(raw.size // 4 + 4, "<u4")
     padded.view(np.uint8)[: raw.size] = raw
     bits = dtype.itemsize * 8
     values: Words = np.empty(tokens.size, dtype)
-    _read_raw(tokens, _least(bits, s, m), raw_widths(bits, s, m), padded, values)
-    return values
+    tables, limit = (_least(bits, s, m), raw_widths(bits, s, m)), 8 * raw.size
+    read = _read_raw(tokens, *tables, padded, _is_rare(limit, tokens.size), limit, values)
+    return (values, (read + 7) // 8) if read <= limit else None
+
+
+def _is_rare(raw_bits: int, values: int) -> bool:
+    """Whether hardly any of the values can have raw bits."""
+    return 4 * raw_bits < values
 
 
 def _starts(frequencies: Frequencies) -> Frequencies:

@@ -43,7 +43,7 @@ def test_tokens_and_raw_bits(width: int, rule: tuple[int, int]) -> None:
     for k in range(3):
         assert counts[k].tolist() == np.bincount(tokens[k::3], minlength=counts.shape[1]).tolist()
     raw = rans.write_raw(values, tokens, widths, sum(bits for _, bits in twins))
-    assert raw.size == rans.raw_size(tokens, widths)
+    assert raw.size == -(-sum(bits for _, bits in twins) // 8)
     number = sum(
         (v & ((1 << bits) - 1)) << at
         for v, (_, bits), at in zip(
@@ -51,7 +51,13 @@ def test_tokens_and_raw_bits(width: int, rule: tuple[int, int]) -> None:
         )
     )
     assert int.from_bytes(raw.tobytes(), "little") == number
-    np.testing.assert_array_equal(rans.read_raw(tokens, *rule, raw, values.dtype), values)
+    behind = np.concatenate([raw, np.arange(9, dtype=np.uint8)])
+    for given in (raw, behind):
+        found = rans.read_raw(tokens, *rule, given, values.dtype)
+        assert found is not None
+        np.testing.assert_array_equal(found[0], values)
+        assert found[1] == raw.size
+    assert raw.size == 0 or rans.read_raw(tokens, *rule, raw[:-1], values.dtype) is None
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -150,6 +156,10 @@ def test_groups_are_improved_as_a_twin_does(rounds: int) -> None:
     rng = np.random.default_rng(9)
     counts = (rng.integers(0, 90, (40, 12)) * (rng.random((40, 12)) < 0.5)).astype(np.uint32)
     counts[:, 0] += 1
+    listed = clusters.Listed(np.insert(counts, [0, 3, 40], 0, axis=0))
+    assert listed.occurring.tolist() == [1, 2, 3, *range(5, 42)]
+    assert listed.weights.tolist() == counts.sum(axis=1).tolist()
+    np.testing.assert_allclose(listed.means, counts @ np.arange(12) / counts.sum(axis=1))
     initial = rng.permutation(np.arange(40) % 7).astype(np.int64)
     labels = initial.copy()
     for turn in range(rounds + 1):
@@ -159,7 +169,7 @@ def test_groups_are_improved_as_a_twin_does(rounds: int) -> None:
         total = counts @ costs
         if turn < rounds:
             labels = np.unique(total.argmin(axis=1), return_inverse=True)[1]
-    found, bits, used = clusters.improve(counts, initial, rounds, 14.0)
+    found, bits, used = listed.improve(initial, rounds, 14.0)
     assert found.tolist() == labels.tolist()
     assert bits == pytest.approx(total.min(axis=1).sum())
     assert used == np.count_nonzero(sums)
@@ -170,4 +180,5 @@ def test_sums_of_groups() -> None:
     counts = rng.integers(0, 9, (20, 6)).astype(np.uint32)
     labels = rng.integers(0, 3, 20)
     sums = clusters.sum_groups(counts, labels, 3)
+    assert clusters.Listed(counts).sums(labels).tolist() == sums.tolist()
     assert [s.tolist() for s in sums] == [counts[labels == k].sum(axis=0).tolist() for k in range(3)]

@@ -85,3 +85,16 @@ def test_combine_and_excess(block: int) -> None:
     over = lengths - means[classes]
     twin = [over[k : k + block].mean() for k in range(0, size, block)]
     np.testing.assert_allclose(contexts.excess(values, classes, 5, block), twin, atol=1e-12)
+
+
+@pytest.mark.parametrize("fine", [0, 3])
+@pytest.mark.parametrize("block", [1, 7, 1000])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_contexts_of_floats_in_one_pass(width: int, block: int, fine: int) -> None:
+    words = random_words(width, 500, 5)
+    levels = np.random.default_rng(6).integers(0, 4, -(-500 // block), np.uint8)
+    shift = 8 * width - 1 - 4
+    classes = contexts.fold(residual.exponents(words, 4), 11, 6)
+    expected = contexts.combine(classes, levels, 4, block, contexts.fine_bits(words, 0, fine), 1 << fine)
+    found = contexts.of_floats(words, (shift, 4), (0, fine), 11, 6, levels, 4, block)
+    np.testing.assert_array_equal(found, expected)

@@ -37,6 +37,8 @@ from theta.lazy import lazy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from theta_native.clusters import Listed
+
     Words = NDArray[Any]
     Contexts = NDArray[np.uint16]
     Counts = NDArray[np.uint32]
@@ -120,20 +122,17 @@ def _table_bits(used: int, labels: NDArray[np.int64]) -> float:
     return float(_BITS_A_FREQUENCY * used + 16.0 * shares.size + labels.size * entropy)
 
 
-def _cluster(counts: Counts, initial: NDArray[np.int64], rounds: int) -> tuple[NDArray[np.int64], float]:
+def _cluster(listed: Listed, initial: NDArray[np.int64], rounds: int) -> tuple[NDArray[np.int64], float]:
     """Improve a grouping of contexts; the labels (without gaps) and all bits."""
-    from theta_native import clusters
-
-    labels, bits, used = clusters.improve(counts, initial, rounds, _UNSEEN_BITS)
+    labels, bits, used = listed.improve(initial, rounds, _UNSEEN_BITS)
     return labels, bits + _table_bits(used, labels)
 
 
-def _heaps(counts: Counts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _heaps(listed: Listed) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Contexts in the order of their mean token, and the weight before each of them."""
-    weights = counts.sum(axis=1, dtype=np.int64)
-    means = counts @ np.arange(counts.shape[1], dtype=np.uint32) / weights
-    order = np.argsort(means, kind="stable")
-    return order, np.cumsum(weights[order]) - weights[order]
+    order = np.argsort(listed.means, kind="stable")
+    weights = listed.weights[order].astype(np.int64)
+    return order, np.cumsum(weights) - weights
 
 
 def _initial(order: NDArray[np.int64], before: NDArray[np.int64], clusters: int) -> NDArray[np.int64]:
@@ -156,28 +155,28 @@ def _frequencies(sums: NDArray[np.int64]) -> Counts:
 
 def estimate(counts: Counts) -> float:
     """About the bits that values with these counts will cost, raw bits apart."""
-    counts = counts[counts.any(axis=1)]
-    return _cluster(counts, _initial(*_heaps(counts), _MORE_CLUSTERS[0]), 1)[1]
+    from theta_native.clusters import Listed
+
+    listed = Listed(counts)
+    return _cluster(listed, _initial(*_heaps(listed), _MORE_CLUSTERS[0]), 0)[1]
 
 
 def plan(counts: Counts) -> Plan:
     """The cheapest tables found for ``counts`` (at least one is not zero)."""
-    from theta_native import clusters
+    from theta_native.clusters import Listed
 
-    occurring = np.flatnonzero(counts.any(axis=1))
-    counts = np.ascontiguousarray(counts[occurring])
-    best, bits = np.zeros(occurring.size, np.int64), float("inf")
-    heaps = _heaps(counts)
+    listed = Listed(counts)
+    best, bits = np.zeros(listed.occurring.size, np.int64), float("inf")
+    heaps = _heaps(listed)
     for trials in (_MORE_CLUSTERS, _FEWER_CLUSTERS):
         for trial in trials:
-            labels, found = _cluster(counts, _initial(*heaps, trial), _ROUNDS)
+            labels, found = _cluster(listed, _initial(*heaps, trial), _ROUNDS)
             if found >= bits:
                 break
             best, bits = labels, found
         if int(best.max()) >= _MORE_CLUSTERS[0]:
             break
-    sums = clusters.sum_groups(counts, best, int(best.max()) + 1)
-    return Plan(occurring, best, _frequencies(sums), bits)
+    return Plan(listed.occurring, best, _frequencies(listed.sums(best)), bits)
 
 
 def encode(
@@ -251,8 +250,10 @@ def decode(
     if tokens is None:
         raise CodecError("an encoded chunk is damaged")
     position += 2 * size
-    raw = _take(blob, position, rans.raw_size(tokens, rans.raw_widths(dtype.itemsize * 8, s, m)))
-    return rans.read_raw(tokens, s, m, raw, dtype), position + raw.size
+    found = rans.read_raw(tokens, s, m, np.frombuffer(blob[position:], np.uint8), dtype)
+    if found is None:
+        raise CodecError("an encoded chunk is cut short")
+    return found[0], position + found[1]
 
 
 def _take(blob: memoryview, position: int, size: int) -> NDArray[np.uint8]:

@@ -49,8 +49,9 @@ CLASSES: Final = 24
 _LEVELS: Final = 6
 _MAX_MAGNITUDE: Final = 2047
 _MAX_LEVELS: Final = 8
-_MAX_FINE: Final = 16
 _DEFAULT_BLOCK: Final = 512
+_EVERY: Final = 4
+_PLENTY: Final = 1 << 18
 
 _EXPONENT_BITS: Final = {
     "f16": 5,
@@ -87,16 +88,48 @@ def magnitudes(words: Words, dtype: str) -> NDArray[np.uint16]:
     return residual.bit_lengths(words, DTYPES[dtype].kind == "int")
 
 
-def mantissa_classes(words: Words, dtype: str) -> Fine:
-    """The top bits of the mantissas; a single class for types that have hardly any."""
-    from theta_native import contexts
+@dataclass(frozen=True)
+class _Layout:
+    """What the contexts of a chunk are made of: the first class, the levels of its blocks, fine classes.
 
+    ``given`` are fine classes that are not those of the mantissas.
+    """
+
+    top: int
+    levels: NDArray[np.uint8]
+    level_count: int
+    block: int
+    use_fine: bool = True
+    given: Fine | None = None
+
+    def fine_count(self, dtype: str) -> int:
+        """The number of fine classes."""
+        if not self.use_fine:
+            return 1
+        return self.given.count if self.given else 1 << _fine_bits(dtype)[1]
+
+    def contexts(self, predicted: Words, dtype: str) -> NDArray[np.uint16]:
+        """The context of each word."""
+        from theta_native import contexts
+
+        places = self.levels, self.level_count, self.block
+        shift, bits = _fine_bits(dtype) if self.use_fine else (0, 0)
+        given = self.given if self.use_fine else None
+        if given is None and is_float(dtype):
+            width = _EXPONENT_BITS[dtype]
+            exponent = word_size(dtype) * 8 - 1 - width, width
+            return contexts.of_floats(predicted, exponent, (shift, bits), self.top, CLASSES, *places)
+        classes = contexts.fold(magnitudes(predicted, dtype), self.top, CLASSES)
+        fine = given or Fine(contexts.fine_bits(predicted, shift, bits), 1 << bits)
+        return contexts.combine(classes, *places, fine.classes, fine.count)
+
+
+def _fine_bits(dtype: str) -> tuple[int, int]:
+    """Where the fine class of a mantissa is: a shift and its bits; none of types that have hardly any."""
     width = word_size(dtype) * 8
     mantissa = width - 1 - _EXPONENT_BITS.get(dtype, width)
     bits = 4 if width > 16 else 3
-    if mantissa < bits:
-        return Fine(np.zeros(words.size, np.uint8), 1)
-    return Fine(contexts.fine_bits(words, mantissa - bits, bits), 1 << bits)
+    return (mantissa - bits, bits) if mantissa >= bits else (0, 0)
 
 
 def _top(found: NDArray[np.uint16]) -> int:
@@ -176,29 +209,37 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
 
     ``row_words`` is the length of a row (0: none), whose activity is taken to be of one kind.
     """
-    from theta_native import contexts, residual
+    from theta_native import residual
 
-    if words.size == 0 or np.array_equal(words, predicted):
-        return _SAME
     values = residual.difference(words, predicted, is_float(dtype))
-    found = magnitudes(predicted, dtype)
-    top, block = _top(found), row_words if 32 <= row_words <= 1 << 14 else _DEFAULT_BLOCK
-    classes = contexts.fold(found, top, CLASSES)
-    fine = fine or mantissa_classes(predicted, dtype)
-    levels = _levels(contexts.excess(values, classes, CLASSES, block))
-    level_count = int(levels.max()) + 1
-    full = contexts.combine(classes, levels, level_count, block, fine.classes, fine.count)
-    level_bits = 8.0 * len(planes.encode_section([levels]))
-    best = _best(values, full, level_count, fine.count, level_bits)
-    stored = levels if best.use_levels else levels[:0]
+    if not values.any():
+        return _SAME
+    block = row_words if 32 <= row_words <= 1 << 14 else _DEFAULT_BLOCK
+    layout = _layout(values, predicted, dtype, block, fine)
+    full = layout.contexts(predicted, dtype)
+    levels = planes.encode_section([layout.levels])
+    best = _best(values, full, layout.level_count, layout.fine_count(dtype), 8.0 * len(levels))
     return b"".join(
         (
             bytes([_CODED]),
-            _HEAD.pack(top, level_count if best.use_levels else 1, best.use_fine, block),
-            planes.encode_section([stored]),
+            _HEAD.pack(layout.top, layout.level_count if best.use_levels else 1, best.use_fine, block),
+            levels if best.use_levels else planes.encode_section([layout.levels[:0]]),
             entropy.encode(best.tokenised, full, entropy.plan(best.counts), best.kinds),
         )
     )
+
+
+def _layout(values: Words, predicted: Words, dtype: str, block: int, fine: Fine | None) -> _Layout:
+    """The contexts to try; where there is plenty, a part of the words tells how active a block is."""
+    from theta_native import contexts
+
+    every = _EVERY if values.size >= _PLENTY and block % _EVERY == 0 else 1
+    part = np.ascontiguousarray(values[::every])
+    found = magnitudes(np.ascontiguousarray(predicted[::every]), dtype)
+    top = _top(found)
+    excess = contexts.excess(part, contexts.fold(found, top, CLASSES), CLASSES, block // every)
+    levels = _levels(excess)
+    return _Layout(top, levels, int(levels.max()) + 1, block, given=fine)
 
 
 def _read_levels(blob: memoryview, position: int, count: int, blocks: int) -> tuple[NDArray[np.uint8], int]:
@@ -218,7 +259,7 @@ def decode(
     Raises :class:`~theta.errors.CodecError` for anything malformed.  The result may be
     ``predicted`` itself.
     """
-    from theta_native import contexts, residual
+    from theta_native import residual
 
     view = memoryview(blob)[start:]
     if bytes(view) == _SAME:
@@ -229,14 +270,8 @@ def decode(
     if not (1 <= level_count <= _MAX_LEVELS and use_fine <= 1 and block >= 1):
         raise CodecError("an encoded chunk has an impossible header")
     levels, position = _read_levels(view, 1 + _HEAD.size, level_count, -(-predicted.size // block))
-    classes = contexts.fold(magnitudes(predicted, dtype), top, CLASSES)
-    fine = (
-        (fine or mantissa_classes(predicted, dtype))
-        if use_fine
-        else Fine(np.zeros(predicted.size, np.uint8), 1)
-    )
-    used = contexts.combine(classes, levels, level_count, block, fine.classes, fine.count)
-    count = CLASSES * level_count * fine.count
+    layout = _Layout(top, levels, level_count, block, bool(use_fine), fine)
+    used, count = layout.contexts(predicted, dtype), CLASSES * level_count * layout.fine_count(dtype)
     values, position = entropy.decode(view, position, used, count, predicted.dtype)
     if position != len(view):
         raise CodecError("an encoded chunk has bytes behind its end")
