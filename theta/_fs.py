@@ -17,9 +17,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from theta.errors import BusyError, DiskError, NoSpaceError, ThetaError, WouldOverwriteError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 TEMPORARY: Final = "tmp_theta_"
 """How the names of temporaries begin; the id of the process that made them follows."""
@@ -122,6 +125,7 @@ class AtomicFile:
         self._durable = durable
         directory = Path(temp_dir) if temp_dir is not None else self.path.parent
         _step("create", path)
+        self._syncing: Future[None] | None = None
         with translated(path):
             self._fd, self._temp = tempfile.mkstemp(prefix=_own_prefix(), dir=directory)
 
@@ -155,6 +159,11 @@ class AtomicFile:
                 count = os.pwrite(self._fd, view, offset)
                 view, offset = view[count:], offset + count
 
+    def begin_sync(self) -> None:
+        """Start to make durable what is written, while other work goes on."""
+        if self._durable:
+            self._syncing = aside(lambda: os.fsync(self._fd))
+
     def __enter__(self) -> Self:
         return self
 
@@ -175,6 +184,8 @@ class AtomicFile:
             os.fchmod(self._fd, self.mode & ~current_umask())
             if self._durable:
                 _step("fsync", self.path)
+                if self._syncing is not None:
+                    self._syncing.result()  # a failure is told once only: the next fsync succeeds
                 os.fsync(self._fd)
             os.close(self._fd)
             self._fd = -1
@@ -185,6 +196,8 @@ class AtomicFile:
 
     def discard(self) -> None:
         """Close and remove the temporary; ``path`` stays as it is."""
+        if self._syncing is not None:
+            self._syncing.exception()  # the number of a closed file may be another's
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -240,6 +253,16 @@ class AppendFile:
             self.fd = -1
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
+
+
+def aside(work: Callable[[], None]) -> Future[None]:
+    """Run ``work`` on a thread of its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(1)
+    done = pool.submit(work)
+    pool.shutdown(wait=False)
+    return done
 
 
 def _own_prefix() -> str:

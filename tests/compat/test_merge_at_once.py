@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tests.compat.agreement import assert_agreement, assert_history, git_status
 from tests.compat.inprocess import branched, committed, copied, shift, started, theta
 from tests.compat.story import MODEL, TENSOR, digest, edit
 from tests.support import Repo
+from theta.porcelain import octopus
 from theta.porcelain.drafts import Drafts
 from theta.porcelain.session import Session
 from theta.store.restore import Restorer
@@ -73,6 +75,18 @@ def test_it_is_what_git_would_have_made(repo: Repo, tmp_path: Path) -> None:
     assert_agreement(repo, {MODEL: digest(byhand)})
     assert_history(repo)
     assert git_status(repo) == []
+
+
+@pytest.mark.parametrize("apart", [0, 5], ids=["as new as the index", "older"])
+def test_a_file_that_git_cannot_be_sure_of(repo: Repo, apart: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a file as new as the index has changed, git learns from the filter only."""
+    trace = repo.path.with_suffix(".trace")
+    when = int((repo.path / MODEL).stat().st_mtime)
+    os.utime(repo.path / ".git" / "index", (when + apart, when + apart))
+    monkeypatch.setenv("GIT_TRACE", str(trace))
+    octopus._check_out(Session.here(repo.path).repo.git(), repo.git("rev-parse", "side^{tree}").strip())
+    assert trace.read_text().count("built-in: git read-tree") == (1 if apart else 2)
+    assert (repo.path / MODEL).read_text().strip() == repo.git("cat-file", "blob", f"side:{MODEL}")
 
 
 def test_git_starts_no_driver_for_the_chunks(repo: Repo, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ class _Merge:
         from theta.porcelain.drafts import Drafts, Files, Held
 
         ours, theirs = self.session.repo.resolve("HEAD"), self.heads[0]
-        with Held(self.session) as held, Drafts(self.session) as drafts:
+        with Held(self.session) as held, Drafts(self.session, held) as drafts:
             files = Files(held, drafts)
             try:
                 joined = deciding.asking(
@@ -172,6 +172,7 @@ class _Merge:
                 )
                 if not joined.clean:
                     return None
+                drafts.sync()
                 self._apply(joined)
             except GitFailedError:
                 return None

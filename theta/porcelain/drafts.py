@@ -8,6 +8,7 @@ to its place in the coming file at once, instead of being decoded again when all
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +34,7 @@ class Held:
 
     def __init__(self, session: Session) -> None:
         self._open = ExitStack()
+        self._closing: Future[None] | None = None
         self._by_manifest: dict[str, FileSource] = {}
         for path, entry in session.staged().items():
             if len(self._by_manifest) < _MOST_HELD and worktree.known_stat(session, path, entry.oid):
@@ -45,9 +47,16 @@ class Held:
         return self._by_manifest.get(blob_id(manifest.data))
 
     def release(self) -> None:
-        """Close them: the room that replaced ones take is free again."""
+        """Begin to close them; to give back the room that replaced ones take is work for the system."""
         self._by_manifest.clear()
-        self._open.close()
+        if self._closing is None:
+            self._closing = _fs.aside(self._open.close)
+
+    def released(self) -> None:
+        """Wait until they are closed: the room that replaced ones take is free again."""
+        self.release()
+        assert self._closing is not None
+        self._closing.result()
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +64,7 @@ class Held:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()
+        self.released()
 
 
 class FileDraft(Draft):
@@ -85,10 +94,13 @@ class FileDraft(Draft):
 
 
 class Drafts:
-    """The files that a merge is making; what is not taken is discarded at the end of the ``with`` block."""
+    """The files that a merge is making; what is not taken is discarded at the end of the ``with`` block.
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    ``held`` are the files of the worktree that take room until they are released.
+    """
+
+    def __init__(self, session: Session, held: Held | None = None) -> None:
+        self._session, self._held = session, held
         self._open: dict[str, FileDraft] = {}
 
     def begin(self, path: str, size: int) -> FileDraft | None:
@@ -102,9 +114,19 @@ class Drafts:
         return self._open[path]
 
     def take(self, path: str, manifest: Manifest) -> Begun | None:
-        """What there is of the file at ``path`` that is to hold ``manifest``; the caller's from now on."""
+        """What there is of the file at ``path`` that is to hold ``manifest``; the caller's from now on.
+
+        Where there is none, all the room that there can be for it is free.
+        """
         draft = self._open.pop(path, None)
+        if draft is None and self._held is not None:
+            self._held.released()
         return draft.begun(manifest) if draft else None
+
+    def sync(self) -> None:
+        """Begin to make durable what is written, while git does its part."""
+        for draft in self._open.values():
+            draft.file.begin_sync()
 
     def _discard(self, path: str) -> None:
         if (draft := self._open.pop(path, None)) is not None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import pygit2
 
 from theta import _fs
+from theta.git.run import Git
 from theta.merging import checkpoints
 from theta.merging.containers import CONTAINER
 from theta.merging.states import Conflict
@@ -179,6 +181,19 @@ def _kind(session: Session, name: str) -> str:
     return f"commit '{name}'"
 
 
+_UNFILTERED: Final = ("-c", "filter.theta.process=", "-c", "filter.theta.required=false")
+
+
+def _check_out(git: Git, tree: str) -> None:
+    """Let git bring ``tree`` into index and worktree, with manifests where checkpoints belong.
+
+    The filter would leave those there too, and takes longer to start than all else.
+    """
+    command = ("read-tree", "-m", "-u", "HEAD", tree)
+    if git.run(*_UNFILTERED, *command, check=False).code:
+        git.run(*command)  # of a file as new as the index the filter alone knows whether it changed
+
+
 def apply(session: Session, joined: Joined, heads: Sequence[str], text: str, *, squash: bool) -> None:
     """Bring a clean merge into index and worktree, and leave it to be committed.
 
@@ -187,7 +202,7 @@ def apply(session: Session, joined: Joined, heads: Sequence[str], text: str, *, 
     tree = merging.result_tree(session, joined.tree, joined.merged)
     git = session.repo.git()
     session.note({"head": session.repo.head(), "tree": tree})
-    git.run("read-tree", "-m", "-u", "HEAD", tree)
+    _check_out(git, tree)
     git.run("update-ref", "ORIG_HEAD", "HEAD")
     gitdir = session.repo.gitdir
     said = f"{text.rstrip()}\n".encode()

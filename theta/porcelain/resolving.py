@@ -113,7 +113,7 @@ def settle(session: Session, versions: Versions, opened: Open, how: How, held: H
     A checkpoint that stays in conflict keeps its stages, and our version stands in the worktree.
     ``held`` are the files that were there before.
     """
-    with Drafts(session) as drafts:
+    with Drafts(session, held) as drafts:
         pack = session.objects.writer()
         try:
             merged = merge_checkpoints(session, pack, versions, opened.paths, how, Files(held, drafts))
@@ -122,6 +122,7 @@ def settle(session: Session, versions: Versions, opened: Open, how: How, held: H
         finally:
             pack.abort()
         session.objects.refresh()
+        drafts.sync()
         if held is not None:
             held.release()
         _stage(session, versions, opened, merged, staged)
