@@ -61,6 +61,20 @@ def _divide(values: NDArray[Any], by: NDArray[Any]) -> None:
         values[i] /= one if divisor == zero else divisor
 
 
+@kernel
+def _keep_equal(words: NDArray[Any], first: NDArray[Any], other: NDArray[Any]) -> None:
+    for i in range(words.size):
+        computed, there = words[i], first[i]
+        words[i] = there if there == other[i] else computed
+
+
+def keep_equal(words: NDArray[Any], first: NDArray[Any], other: NDArray[Any]) -> None:
+    """Put what ``first`` and ``other`` have in common into ``words``; all of one size and unsigned."""
+    if not words.size == first.size == other.size:
+        raise ValueError("words of one size")
+    _keep_equal(words, first, other)
+
+
 def elect(
     values: NDArray[Any], cuts: Keys, ties: NDArray[np.int64], weights: NDArray[Any], *, divide: bool
 ) -> NDArray[Any]:

@@ -7,6 +7,7 @@ to nearest, ties to even.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -73,6 +74,22 @@ def _bfloats(values: Array) -> Array:
     if nan.any():
         out[nan] = (bits[nan] >> np.uint32(16)).astype(np.uint16) | np.uint16(0x40)
     return out
+
+
+def keep_equal(words: Array, inputs: Sequence[Array]) -> None:
+    """Overwrite ``words`` where those of ``inputs`` are all equal, by these."""
+    first, other = inputs[0], inputs[-1]
+    if len(inputs) > 2:
+        apart = first ^ other
+        for middle in inputs[1:-1]:
+            apart |= first ^ middle
+        other = first ^ apart
+    if words.size >= _WORTH_A_KERNEL:
+        from theta_native import mixing
+
+        mixing.keep_equal(words, first, other)
+    else:
+        np.copyto(words, first, where=first == other)
 
 
 _EXPONENTS: Final = {"bf16": 0x7F80, "f16": 0x7C00}

@@ -59,19 +59,11 @@ def result(method: Method, job: Job, *, allow_nan: bool = False) -> Iterator[Arr
 
 
 def _block(method: Method, job: Job, block: Block, stats: Any, *, allow_nan: bool) -> Array:
-    import numpy as np
-
-    from theta.merging.strategies.numbers import narrow
+    from theta.merging.strategies.numbers import keep_equal, narrow
 
     words = narrow(method.merge(job, block, stats), job.dtype)
-    read = block.words
     if method.keeps_equal(job):
-        first = read.inputs[0]
-        same = np.ones(first.size, np.bool_)
-        for other in read.inputs[1:]:
-            same &= first == other
-        # np.where, but of operations that work on many words at once
-        words ^= (words ^ first) & (first.dtype.type(0) - same.astype(first.dtype))
+        keep_equal(words, block.words.inputs)
     if not allow_nan:
         _refuse_new(method, job, block, words)
     return words
