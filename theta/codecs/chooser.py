@@ -147,17 +147,22 @@ def _by_chunks(
     return Encoded(parts[0].codec, None, tuple(part.chunks[0] for part in parts))
 
 
-def choose(new: Tensor, bases: Sequence[Tensor], ranges: Sequence[Range], each: Each = map) -> Choice:
+def choose(
+    new: Tensor, bases: Sequence[Tensor], ranges: Sequence[Range], each: Each = map, structure: bool = True
+) -> Choice:
     """The cheapest encoding found of the chunks ``ranges`` (at least one, none empty) of ``new``.
 
     ``bases`` are candidates of any dtype and shape, the likeliest first; of two that cost the
-    same, the first is taken.  ``each`` runs through the chunks in the end.
+    same, the first is taken.  ``each`` runs through the chunks in the end.  Without ``structure``, what
+    there is of that is not looked for in bases of as many words.
     """
     places = sample_places(ranges)
     total = sum(stop - start for start, stop in ranges)
-    dense_size = price_alone(new, ranges)
+    dense_size = _price_alone(new, places, total)
     near = _near(new, bases, places, 8 * dense_size / total)
-    structured = {} if near is None else {near: _structured(new, bases[near], ranges)}
+    structured: dict[int, Encoded | None] = {}
+    if near is not None:
+        structured[near] = _structured(new, bases[near], ranges) if structure else None
     if near is not None and structured[near] is None:
         encoded = _by_chunks(delta.encode, new, bases[near], ranges, each)
         if encoded is not None and encoded.size < dense_size:
@@ -167,6 +172,8 @@ def choose(new: Tensor, bases: Sequence[Tensor], ranges: Sequence[Range], each: 
     limit = min(best.size if best else dense_size, dense_size)
     found: list[Choice] = []
     for index, base in _near_first(bases, words):
+        if not structure and base.words.size == new.words.size:
+            continue
         encoded = structured[index] if index in structured else _structured(new, base, ranges)
         if encoded is not None and encoded.size < limit:
             found.append(Choice(index, encoded, dense_size))
@@ -193,9 +200,12 @@ def price(new: Tensor, base: Tensor, ranges: Sequence[Range], structure: bool = 
 
 def price_alone(new: Tensor, ranges: Sequence[Range]) -> float:
     """About the bytes that the chunks take without a base."""
-    part = _sampled(new, sample_places(ranges))
-    size = encode_dense(part, [(0, part.words.size)]).size
-    return size * sum(stop - start for start, stop in ranges) / part.words.size
+    return _price_alone(new, sample_places(ranges), sum(stop - start for start, stop in ranges))
+
+
+def _price_alone(new: Tensor, places: NDArray[np.int64], total: int) -> float:
+    part = _sampled(new, places)
+    return encode_dense(part, [(0, part.words.size)]).size * total / part.words.size
 
 
 def _near_first(bases: Sequence[Tensor], words: Sequence[_Candidate]) -> list[tuple[int, Tensor]]:

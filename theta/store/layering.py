@@ -109,10 +109,14 @@ def worth_comparing(lengths: Iterable[int]) -> bool:
 
 def read_record(objects: Objects, tree: str) -> Record:
     """The ``@tensor`` of tensor tree ``tree``."""
-    entry = objects.tree(tree).get(tensors.RECORD)
-    if entry is None:
-        raise MissingObjectsError(f"tree {tree} is not a tensor")
-    return tensors.parse(objects.text(entry[1], tensors.MAX_RECORD))
+
+    def read() -> Record:
+        entry = objects.tree(tree).get(tensors.RECORD)
+        if entry is None:
+            raise MissingObjectsError(f"tree {tree} is not a tensor")
+        return tensors.parse(objects.text(entry[1], tensors.MAX_RECORD))
+
+    return objects.once(tree, tensors.RECORD, read)
 
 
 def layer_of(file: str) -> int:
@@ -130,13 +134,14 @@ def plan(
     given: Encode | None = None,
     each: Each = map,
     values: Mapping[str, Base] | None = None,
+    structure: bool = True,
 ) -> Planned:
     """The cheapest way to store ``new``, whose chunks have lengths and digests ``parts``.
 
     ``bases`` are versions of the tensor, the likeliest first; ``given`` encodes it on the first of
     them by an update that somebody brought; ``each`` may encode chunks on threads; ``values`` are tensors
-    by their digest that are read faster than from the repository. Same input, same plan, for any number
-    of threads.
+    by their digest that are read faster than from the repository; ``structure`` is that of
+    :func:`~theta.codecs.chooser.choose`. Same input, same plan, for any number of threads.
     """
     from theta.codecs import chooser
 
@@ -153,7 +158,8 @@ def plan(
     if is_full:
         candidates = _renewed(new, ranges, stacks[0][-1], candidates)
     while candidates:
-        choice = chooser.choose(new, [_load(candidate, each) for candidate in candidates], ranges, each)
+        loaded = [_load(candidate, each) for candidate in candidates]
+        choice = chooser.choose(new, loaded, ranges, each, structure)
         if choice.base is None:
             return _dense(name, new, parts, choice.encoded, kept)
         chosen = candidates[choice.base]
@@ -175,6 +181,11 @@ def _records(objects: Objects, bases: Sequence[Line]) -> list[Record]:
         if record.chunks and record not in found and all(map(objects.has, record.files.values())):
             found.append(record)
     return found
+
+
+def has_structure(record: Record) -> bool:
+    """Whether a layer is described by more than the differences of its words."""
+    return any(layer.codec not in _OF_WORDS for layer in record.layers)
 
 
 def _ranges(new: Tensor, parts: Parts) -> list[Range]:
@@ -261,7 +272,7 @@ def _renewed(
     step = chooser.price(new, _load(top), ranges)
     # Factors of several updates are factors too; steps of training have none, and need no search.
     structure = step < chooser.price(new, _load(top), ranges, structure=False)
-    structure |= any(layer.codec not in _OF_WORDS for layer in top.record.layers)
+    structure |= has_structure(top.record)
     prices = [chooser.price(new, _load(candidate), ranges, structure) for candidate in own]
     step = min(step, *prices)
     best = prices.index(min(prices))
