@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.merging.stored import Store, npz
+from theta.codecs import chooser
 from theta.errors import ThetaError, UsageError
 from theta.formats.layout import BytesSource
 from theta.merging import computing, containers, measures, reading, storing
@@ -374,12 +375,57 @@ def test_pieces_are_cut_into_chunks() -> None:
     assert [len(part) for part in found] == [8, 8, 4]
 
 
+@pytest.mark.parametrize("rank", [2, 0], ids=["adapters", "steps of training"])
+def test_structure_is_searched_for_where_a_parent_has_some(
+    store: Store, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """Numbers that are computed one by one make none of their own."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(0, 0.02, (384, 256)).astype(np.float32)
+
+    def tuned() -> Array:
+        noise = rng.normal(0, 1e-5, values.shape)
+        update = rng.normal(0, 1, (384, rank)) @ rng.normal(0, 2e-3, (rank, 256)) if rank else noise
+        return (values + update.astype(np.float32)).astype(np.float32)
+
+    base = store.put({"w": values})
+    ours, theirs = (store.put({"w": tuned()}, base) for _ in range(2))
+    searches: list[object] = []
+    search = chooser._structured
+
+    def noted(*args: Any) -> Any:
+        searches.append(args)
+        return search(*args)
+
+    monkeypatch.setattr(chooser, "_structured", noted)
+    found = store.merge(base, ours, theirs, policy=by("average")).manifest
+    assert found is not None
+    wanted = "lowrank/1" if rank else "delta/1"
+    for manifest in (ours, theirs, found):
+        assert read_record(store.objects, manifest.lines[0].tree).layers[-1].codec == wanted
+    assert bool(searches) == bool(rank)
+
+
+class Leaving:
+    """A file that the merge replaces."""
+
+    def __init__(self, content: bytes) -> None:
+        self.inner, self.size, self.dropped = BytesSource(content), len(content), 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.inner.read(offset, length)
+
+    def drop(self, offset: int, length: int) -> None:
+        assert 0 <= offset <= offset + length <= self.size
+        self.dropped += length
+
+
 def test_a_file_of_a_side_is_read_instead_of_decoding(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its bytes have the digest; where they have not, the store has them."""
     base, ours, theirs = (store.put({"w": f32(k, 1), "v": f32(k)}) for k in (0, 1, 3))
-    right = BytesSource(store.file(ours))
-    wrong = BytesSource(store.file(ours)[:-1] + b"!")
-    short = BytesSource(b"")
+    right = Leaving(store.file(ours))
+    wrong = Leaving(store.file(ours)[:-1] + b"!")
+    short = Leaving(b"")
     decoded: list[str] = []
     checked = checked_chunk
 
@@ -395,6 +441,7 @@ def test_a_file_of_a_side_is_read_instead_of_decoding(store: Store, monkeypatch:
         found = store.merge(base, ours, theirs, policy=by("average"), options=Options(files=(source,)))
         assert found.manifest == plain.manifest
         assert len(decoded) == len(everything) - count
+    assert [source.dropped for source in (right, short)] == [sum(line.nbytes for line in ours.lines), 0]
 
 
 class Sheet:

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
 from theta.errors import UsageError
-from theta.formats.layout import Source
 from theta.merging import computing, containers, layers, rows
 from theta.merging.computing import Computed, Task
-from theta.merging.drafts import Draft, Outlet
+from theta.merging.drafts import Departing, Draft, Outlet
 from theta.merging.reading import Place
 from theta.merging.states import Conflict, Settled, same, three_way
 from theta.merging.storing import Streamed, stored_bytes
@@ -60,7 +59,7 @@ class Options:
     statistics: tuple[Manifest | None, ...] = ()
     dry_run: bool = False
     without: tuple[int, ...] = ()
-    files: tuple[Source | None, ...] = ()
+    files: tuple[Departing | None, ...] = ()
     draft: Callable[[int], Draft | None] | None = None
 
 
@@ -318,7 +317,7 @@ class _Placed:
         return lambda offset, data: self.draft.put(start + offset, data)
 
 
-def _places(objects: Objects, side: Manifest, source: Source | None) -> dict[str, Place]:
+def _places(objects: Objects, side: Manifest, source: Departing | None) -> dict[str, Place]:
     """Where ``source`` has the tensors of ``side``, if it is that file."""
     if source is None:
         return {}

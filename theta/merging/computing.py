@@ -115,7 +115,7 @@ def compute(objects: Objects, item: Task) -> Computed:
     like, sides, base = item.like, item.sides, item.base
     if not like.nbytes:
         return like
-    if like.nbytes <= reading.SHARED:
+    if like.nbytes <= reading.KEPT_WHOLE:
         objects = objects.remembering()  # sides and base rest on the same chunks, mostly
     method = item.method
     agree = method.equal_agree and len(sides) > 1 and len({side.digest for side in sides}) == 1
@@ -129,7 +129,13 @@ def compute(objects: Objects, item: Task) -> Computed:
         return sides[place]
     pieces = lambda: run.result(method, job, allow_nan=item.allow_nan)  # noqa: E731
     parents = _parents(objects, item, inputs)
-    return storing.plan(objects, like, pieces, parents, item.outlets, compare=item.compare)
+    by_numbers = not method.whole(job)
+    planned = storing.plan(
+        objects, like, pieces, parents, item.outlets, compare=item.compare, by_numbers=by_numbers
+    )
+    if isinstance(planned, Planned):  # what is streamed is read when it is written
+        inputs.leave()
+    return planned
 
 
 def _parents(objects: Objects, item: Task, inputs: StoredInputs) -> list[StoredTensor]:

@@ -13,10 +13,11 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from theta.errors import ThetaError
-from theta.formats.layout import Source
+from theta.merging.drafts import Departing
 from theta.merging.strategies import is_averaged
 from theta.merging.strategies.method import Read, Statistic
 from theta.store import layers
+from theta.store.layering import has_structure
 from theta.store.manifest import Line
 from theta.store.objects import Objects
 from theta.store.restore import Restorer, checked_chunk
@@ -37,7 +38,7 @@ _KEPT: Final = 8
 class Place:
     """Where a file has the bytes of a tensor, if it is what it is thought to be."""
 
-    source: Source
+    source: Departing
     offset: int
 
 
@@ -61,7 +62,8 @@ class StoredTensor:
         self._view = layers.top(objects, self._record) if self._record.chunks else None
         sizes = [chunk.length // self._kind.itemsize for chunk in self._record.chunks]
         self._starts = [0, *accumulate(sizes)]
-        self._limit = len(sizes) if line.nbytes <= KEPT_WHOLE else _KEPT
+        self._keeps_all = line.nbytes <= KEPT_WHOLE
+        self._limit = len(sizes) if self._keeps_all else _KEPT
         self._kept: OrderedDict[int, Array] = OrderedDict()
         self._locks = [threading.Lock() for _ in sizes]
         self._lock = threading.Lock()
@@ -74,6 +76,11 @@ class StoredTensor:
     def is_like(self, line: Line) -> bool:
         """Whether dtype and shape are those of ``line``."""
         return (self.line.dtype, self.line.shape) == (line.dtype, line.shape)
+
+    @property
+    def has_structure(self) -> bool:
+        """Whether it is stored as more than differences of words to what it rests on."""
+        return has_structure(self._record)
 
     @property
     def is_at_hand(self) -> bool:
@@ -116,6 +123,12 @@ class StoredTensor:
         with self._lock:
             self._kept.clear()
 
+    def leave(self) -> None:
+        """Let go of all that is kept of it, here and by the system: it will not be read again."""
+        self.forget()
+        if self._place is not None and not self._keeps_all:
+            self._place.source.drop(self._place.offset, self.line.nbytes)
+
     def _chunk(self, number: int) -> Array:
         """A chunk, decoded once even if two threads want it."""
         import numpy as np
@@ -139,6 +152,8 @@ class StoredTensor:
             with contextlib.suppress(ThetaError):  # it was shortened, or replaced, since
                 found = self._place.source.read(start, chunk.length)
                 if hashlib.sha256(found).digest() == chunk.digest:
+                    if self._keeps_all:
+                        self._place.source.drop(start, chunk.length)
                     return found
         assert self._view is not None
         return checked_chunk(self._view, self._record, number, self.line.name)
@@ -164,6 +179,11 @@ class StoredInputs:
         """The elements from ``start`` to before ``stop`` of each side, and of the base."""
         base = None if self.base is None else self.base.read(start, stop)
         return Read(tuple(side.read(start, stop) for side in self.sides), base)
+
+    def leave(self) -> None:
+        """Note that nothing will be read again."""
+        for side in self.sides:
+            side.leave()
 
     def statistic(self, number: int) -> Statistic | None:
         """The statistic of input ``number``; none without one that is of floats."""

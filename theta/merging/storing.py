@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -88,16 +86,18 @@ def plan(
     outlets: Sequence[Outlet] = (),
     *,
     compare: bool = True,
+    by_numbers: bool = False,
 ) -> Planned | Streamed:
     """How to store the tensor with the name, dtype and shape of ``like`` and the words ``pieces()``.
 
     ``parents`` are the versions that it may rest on, the one that is read fastest last; of equal
     geometry the nearest is taken.  Without ``compare`` it rests on nothing, which needs no kernel.
-    ``outlets`` are given the bytes.
+    ``outlets`` are given the bytes.  ``by_numbers``: each number was computed from those of the parents at
+    its place, so that the result has no structure where none of them has.
     """
     if like.nbytes > layering.LARGEST:
         return Streamed(like, pieces, outlets)
-    words = _joined(pieces(), like)
+    words = _empty(like)
     raw = words.data.cast("B")
     each: Each = map if like.nbytes <= SHARED else ordered  # a large one is alone, for want of room
 
@@ -106,22 +106,16 @@ def plan(
             outlet(part[0], raw[slice(*part)])
         return part[1] - part[0], hashlib.sha256(raw[slice(*part)]).digest()
 
-    ends = accumulate(tensors.chunk_lengths(like.dtype, like.shape))
-    parts = list(each(given_away, pairwise([0, *ends])))
+    parts = list(each(given_away, _filled(words, pieces(), tensors.chunk_lengths(like.dtype, like.shape))))
     new = Tensor.from_bytes(raw, like.dtype, like.shape)
     bases = _nearest(words, like, parents) if compare else []
     values = {stored.line.digest: stored for stored in parents if stored.is_at_hand}
     if like.nbytes > SHARED:
         for stored in parents:
-            stored.forget()  # encoding needs the room
-        _give_back_memory()
-    return layering.plan(objects, like.name, new, parts, bases, each=each, values=values)
-
-
-def _give_back_memory() -> None:
-    """Return what is free to the system; glibc keeps it for each thread otherwise, hundreds of megabytes."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+            if stored.line not in bases[:1]:
+                stored.forget()  # encoding needs the room
+    structure = not by_numbers or any(stored.has_structure for stored in parents)
+    return layering.plan(objects, like.name, new, parts, bases, each=each, values=values, structure=structure)
 
 
 def stored_bytes(planned: Planned | Streamed) -> int:
@@ -131,19 +125,25 @@ def stored_bytes(planned: Planned | Streamed) -> int:
     return sum(len(body) for body in planned.files.values() if not isinstance(body, str))
 
 
-def _joined(pieces: Pieces, like: Line) -> Array:
+def _empty(like: Line) -> Array:
     import numpy as np
 
     from theta.merging.strategies.numbers import word_type
 
     kind = word_type(like.dtype)
-    words: Array = np.empty(like.nbytes // kind.itemsize, kind)
-    start = 0
-    for piece in pieces:
-        words[start : start + piece.size] = piece
-        start += piece.size
-    assert start == words.size
-    return words
+    return np.empty(like.nbytes // kind.itemsize, kind)
+
+
+def _filled(words: Array, pieces: Pieces, lengths: Sequence[int]) -> Iterator[Range]:
+    """Put ``pieces`` into ``words``; the bytes from where to where each chunk lies, once it is there."""
+    there = 0
+    for start, end in pairwise([0, *accumulate(lengths)]):
+        while there * words.itemsize < end:
+            piece = next(pieces)
+            words[there : there + piece.size] = piece
+            there += piece.size
+        yield start, end
+    assert there == words.size
 
 
 def _nearest(words: Array, like: Line, parents: Sequence[StoredTensor]) -> list[Line]:

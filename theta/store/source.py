@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -96,6 +97,16 @@ class FileSource:
             parts.append(part)
             offset, length = offset + len(part), length - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def drop(self, offset: int, length: int) -> None:
+        """Let the system forget these bytes: the file is going to be replaced, and they were read.
+
+        The pages that it frees are those that the new file is written to, and need not be had anew: on
+        virtual machines a fresh page costs ten times what writing it does.
+        """
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def verify_unchanged(self) -> None:
         """Raise :class:`ChangedWhileReadError` unless the path still holds the file as opened."""
