@@ -13,12 +13,11 @@ _YOUNG: Final = 50_000
 
 def main() -> int:
     """Run the command line; the answer is the exit code."""
+    gc.set_threshold(_YOUNG)
     from theta import _memory
     from theta.cli.app import run
 
-    gc.set_threshold(_YOUNG)
     _memory.one_heap()
-
     return run(sys.argv[1:])
 
 

@@ -51,6 +51,7 @@ _MAX_MAGNITUDE: Final = 2047
 _MAX_LEVELS: Final = 8
 _DEFAULT_BLOCK: Final = 512
 _EVERY: Final = 4
+"""One in so many words tells how active its block is, where there are plenty."""
 _PLENTY: Final = 1 << 18
 
 _EXPONENT_BITS: Final = {
@@ -230,7 +231,7 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
 
 
 def _layout(values: Words, predicted: Words, dtype: str, block: int, fine: Fine | None) -> _Layout:
-    """The contexts to try; where there is plenty, a part of the words tells how active a block is."""
+    """The contexts to try."""
     from theta_native import contexts
 
     every = _EVERY if values.size >= _PLENTY and block % _EVERY == 0 else 1
