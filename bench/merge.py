@@ -7,8 +7,9 @@ Makes a base and two dense fine-tunes of it (Llama layout, 0.75 GB by default), 
 
 Prints the wall, the processor seconds of all processes, the peak resident memory of the largest, and
 how far the results lie apart in units of the last place of bf16.  (TIES differs where elements equal the
-cut: mergekit keeps any of these, theta the first; and mergekit computes in bf16 here.)  mergekit has an
-environment of its own:
+cut: mergekit keeps any of these, theta the first; and mergekit computes in bf16 here.  With ``dtype:
+float32`` and ``out_dtype: bfloat16`` in its recipe, nothing else differs.)  mergekit has an environment of
+its own:
 
     python -m venv MK && MK/bin/pip install mergekit==0.1.5
     python bench/merge.py DIRECTORY --mergekit MK/bin/mergekit-yaml --theta theta
