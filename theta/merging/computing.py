@@ -130,12 +130,9 @@ def compute(objects: Objects, item: Task) -> Computed:
     pieces = lambda: run.result(method, job, allow_nan=item.allow_nan)  # noqa: E731
     parents = _parents(objects, item, inputs)
     by_numbers = not method.whole(job)
-    planned = storing.plan(
+    return storing.plan(
         objects, like, pieces, parents, item.outlets, compare=item.compare, by_numbers=by_numbers
     )
-    if isinstance(planned, Planned):  # what is streamed is read when it is written
-        inputs.leave()
-    return planned
 
 
 def _parents(objects: Objects, item: Task, inputs: StoredInputs) -> list[StoredTensor]:

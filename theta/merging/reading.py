@@ -62,8 +62,7 @@ class StoredTensor:
         self._view = layers.top(objects, self._record) if self._record.chunks else None
         sizes = [chunk.length // self._kind.itemsize for chunk in self._record.chunks]
         self._starts = [0, *accumulate(sizes)]
-        self._keeps_all = line.nbytes <= KEPT_WHOLE
-        self._limit = len(sizes) if self._keeps_all else _KEPT
+        self._limit = len(sizes) if line.nbytes <= KEPT_WHOLE else _KEPT
         self._kept: OrderedDict[int, Array] = OrderedDict()
         self._locks = [threading.Lock() for _ in sizes]
         self._lock = threading.Lock()
@@ -126,7 +125,7 @@ class StoredTensor:
     def leave(self) -> None:
         """Let go of all that is kept of it, here and by the system: it will not be read again."""
         self.forget()
-        if self._place is not None and not self._keeps_all:
+        if self._place is not None:
             self._place.source.drop(self._place.offset, self.line.nbytes)
 
     def _chunk(self, number: int) -> Array:
@@ -152,8 +151,6 @@ class StoredTensor:
             with contextlib.suppress(ThetaError):  # it was shortened, or replaced, since
                 found = self._place.source.read(start, chunk.length)
                 if hashlib.sha256(found).digest() == chunk.digest:
-                    if self._keeps_all:
-                        self._place.source.drop(start, chunk.length)
                     return found
         assert self._view is not None
         return checked_chunk(self._view, self._record, number, self.line.name)
@@ -179,11 +176,6 @@ class StoredInputs:
         """The elements from ``start`` to before ``stop`` of each side, and of the base."""
         base = None if self.base is None else self.base.read(start, stop)
         return Read(tuple(side.read(start, stop) for side in self.sides), base)
-
-    def leave(self) -> None:
-        """Note that nothing will be read again."""
-        for side in self.sides:
-            side.leave()
 
     def statistic(self, number: int) -> Statistic | None:
         """The statistic of input ``number``; none without one that is of floats."""

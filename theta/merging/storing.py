@@ -115,7 +115,12 @@ def plan(
             if stored.line not in bases[:1]:
                 stored.forget()  # encoding needs the room
     structure = not by_numbers or any(stored.has_structure for stored in parents)
-    return layering.plan(objects, like.name, new, parts, bases, each=each, values=values, structure=structure)
+    planned = layering.plan(
+        objects, like.name, new, parts, bases, each=each, values=values, structure=structure
+    )
+    for stored in parents:
+        stored.leave()
+    return planned
 
 
 def stored_bytes(planned: Planned | Streamed) -> int:
