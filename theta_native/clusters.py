@@ -115,13 +115,13 @@ def _improve(
 
 
 @kernel
-def _weigh(starts: Labels, tokens: NDArray[np.uint16], numbers: Costs, weights: Costs, means: Costs) -> None:
+def _weigh(starts: Labels, tokens: NDArray[np.uint16], numbers: Costs, weights: Labels, means: Costs) -> None:
     for i in range(weights.size):
         weight, total = 0.0, 0.0
         for at in range(starts[i], starts[i + 1]):
             weight += numbers[at]
             total += numbers[at] * tokens[at]
-        weights[i], means[i] = weight, total / weight
+        weights[i], means[i] = np.int64(weight), total / weight
 
 
 class Listed:
@@ -141,7 +141,7 @@ class Listed:
         self._starts = np.empty(rows.shape[0] + 1, np.int64)
         self._tokens, self._numbers = np.empty(total, np.uint16), np.empty(total)
         _listed(rows, self._starts, self._tokens, self._numbers)
-        self.weights, self.means = np.empty(rows.shape[0]), np.empty(rows.shape[0])
+        self.weights, self.means = np.empty(rows.shape[0], np.int64), np.empty(rows.shape[0])
         _weigh(self._starts, self._tokens, self._numbers, self.weights, self.means)
 
     def improve(self, labels: Labels, rounds: int, unseen: float) -> tuple[Labels, float, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -160,10 +161,13 @@ def choose(
     total = sum(stop - start for start, stop in ranges)
     dense_size = _price_alone(new, places, total)
     near = _near(new, bases, places, 8 * dense_size / total)
-    structured: dict[int, Encoded | None] = {}
-    if near is not None:
-        structured[near] = _structured(new, bases[near], ranges) if structure else None
-    if near is not None and structured[near] is None:
+
+    @cache
+    def structured(index: int) -> Encoded | None:
+        wanted = structure or bases[index].words.size != new.words.size
+        return _structured(new, bases[index], ranges) if wanted else None
+
+    if near is not None and structured(near) is None:
         encoded = _by_chunks(delta.encode, new, bases[near], ranges, each)
         if encoded is not None and encoded.size < dense_size:
             return Choice(near, encoded, dense_size)
@@ -171,10 +175,8 @@ def choose(
     best = min(words, key=lambda candidate: candidate.size, default=None)
     limit = min(best.size if best else dense_size, dense_size)
     found: list[Choice] = []
-    for index, base in _near_first(bases, words):
-        if not structure and base.words.size == new.words.size:
-            continue
-        encoded = structured[index] if index in structured else _structured(new, base, ranges)
+    for index in _near_first(bases, words):
+        encoded = structured(index)
         if encoded is not None and encoded.size < limit:
             found.append(Choice(index, encoded, dense_size))
             limit = encoded.size
@@ -208,8 +210,8 @@ def _price_alone(new: Tensor, places: NDArray[np.int64], total: int) -> float:
     return encode_dense(part, [(0, part.words.size)]).size * total / part.words.size
 
 
-def _near_first(bases: Sequence[Tensor], words: Sequence[_Candidate]) -> list[tuple[int, Tensor]]:
+def _near_first(bases: Sequence[Tensor], words: Sequence[_Candidate]) -> list[int]:
     """The bases worth a search for structure: the nearest of equal size, and all of other sizes."""
     nearest = min(words, key=lambda candidate: candidate.size).base if words else -1
     sizes = {candidate.base for candidate in words}
-    return [(k, base) for k, base in enumerate(bases) if k == nearest or k not in sizes]
+    return [k for k in range(len(bases)) if k == nearest or k not in sizes]

@@ -131,7 +131,7 @@ def _cluster(listed: Listed, initial: NDArray[np.int64], rounds: int) -> tuple[N
 def _heaps(listed: Listed) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Contexts in the order of their mean token, and the weight before each of them."""
     order = np.argsort(listed.means, kind="stable")
-    weights = listed.weights[order].astype(np.int64)
+    weights = listed.weights[order]
     return order, np.cumsum(weights) - weights
 
 

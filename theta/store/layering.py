@@ -152,7 +152,7 @@ def plan(
     ranges = _ranges(new, parts)
     if records and (found := _on_top(objects, name, new, parts, records[0])) is not None:
         return found
-    stacks = [_stack(objects, record, values or {}) for record in records]
+    stacks = [_stack(objects, record, values) for record in records]
     candidates = _candidates(stacks)
     is_full = bool(records) and len(records[0].layers) == tensors.MAX_LAYERS
     if is_full:
