@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from theta.errors import UsageError
+from theta.porcelain import adapter_keys
 
 CONFIG: Final = "adapter_config.json"
 _WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
@@ -25,15 +26,20 @@ class Adapter:
     weights: Path
     alpha: float
     alphas: Mapping[str, float]
+    rank: int | None
     ranks: Mapping[str, int]
     root: bool
     fan_in_fan_out: bool
+    ties: bool = False
+    """Whether what it says of an embedding is for the head that is tied to it, too."""
 
     def scale(self, name: str, rank: int) -> float:
         """What the product of the factors of module ``name`` is multiplied by; ``ValueError`` if unknown."""
-        wanted = _by_pattern(self.ranks, name)
+        pattern = _by_pattern(self.ranks, name)
+        wanted = self.rank if pattern is None else pattern
         if wanted is not None and wanted != rank:
-            raise ValueError(f"factors of rank {rank} where rank_pattern says {wanted}")
+            key = "r" if pattern is None else "rank_pattern"
+            raise ValueError(f"factors of rank {rank} where {key} says {wanted}")
         alpha = _by_pattern(self.alphas, name)
         return (self.alpha if alpha is None else alpha) / (rank**0.5 if self.root else rank)
 
@@ -67,8 +73,12 @@ def _adapter(place: Path, config: dict[str, Any]) -> Adapter:
             f"{place}: adapters of type {config.get('peft_type')} cannot be merged into weights",
             hint="LORA and IA3 can",
         )
-    if config.get("use_dora"):
-        raise UsageError(f"{place}: a DoRA adapter is not a low-rank update", hint="merge it with peft")
+    problems = adapter_keys.problems(config)
+    if problems:
+        raise UsageError(
+            f"{place / CONFIG}: {'; '.join(problems)}",
+            hint=f"nothing was changed; {adapter_keys.hint(config)}",
+        )
     weights = next((place / name for name in _WEIGHTS if (place / name).is_file()), None)
     if weights is None:
         raise UsageError(f"{place} has no {' or '.join(_WEIGHTS)}")
@@ -81,7 +91,9 @@ def _adapter(place: Path, config: dict[str, Any]) -> Adapter:
         weights,
         float(config.get("lora_alpha", 8) if kind == "low-rank" else 1),
         alphas,
+        None if config.get("r") is None else int(config["r"]),
         ranks,
         bool(config.get("use_rslora", False)),
         bool(config.get("fan_in_fan_out", False)),
+        bool(config.get("ensure_weight_tying", False)),
     )

@@ -1,0 +1,99 @@
+"""What the keys of ``adapter_config.json`` mean for the sum of base and adapter.
+
+Each key is understood, known not to matter, or refused by name: a key that is passed over may be the one
+that says that the factors belong to another base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+_UNDERSTOOD: Final = {
+    "LORA": {
+        *("peft_type", "r", "lora_alpha", "alpha_pattern", "rank_pattern", "use_rslora", "fan_in_fan_out"),
+        *("init_lora_weights", "ensure_weight_tying", "bias"),
+    },
+    "IA3": {"peft_type", "fan_in_fan_out"},
+}
+"""Keys that the reader of adapters looks at."""
+
+IRRELEVANT: Final[Mapping[str, str]] = {
+    "auto_mapping": "names a class of Python",
+    "base_model_name_or_path": "the base is the checkpoint that is updated",
+    "exclude_modules": "the file lists the modules",
+    "feedforward_modules": "the shape of a scale says whether it is for rows or columns",
+    "inference_mode": "for training",
+    "init_ia3_weights": "before training",
+    "layers_pattern": "the file lists the modules",
+    "layers_to_transform": "the file lists the modules",
+    "lora_dropout": "for training",
+    "megatron_core": "names a module of Python",
+    "modules_to_save": "the file lists the modules",
+    "peft_version": "says who wrote it",
+    "qalora_group_size": "counts with use_qalora only",
+    "revision": "the base is the checkpoint that is updated",
+    "runtime_config": "for training",
+    "target_modules": "the file lists the modules",
+    "task_type": "names a class of Python",
+    "velora_config": "for the gradients of training",
+}
+"""Keys that do not change the sum, and why."""
+
+_CONVERT: Final = "save it with peft's path_initial_model_for_weight_conversion, or merge it with peft"
+_MERGE: Final = "merge it with peft"
+_REFUSED: Final[Mapping[str, str]] = {
+    "alora_invocation_tokens": "the adapter is for some tokens only, which no weight can say",
+    "arrow_config": "the adapter is chosen token by token, which no weight can say",
+    "use_dora": "the weights are scaled to a magnitude of their own",
+    "layer_replication": "the adapter is for layers that stand several times",
+    "lora_bias": "the factors have biases of their own",
+    "megatron_config": "the names are those of Megatron",
+    "target_parameters": "the factors are for stacked parameters such as experts",
+    "trainable_token_indices": "single rows of the embedding are replaced",
+    "use_bdlora": "the factors are block-diagonal",
+    "use_qalora": "the inputs are pooled before the factors",
+    "kasa_config": "the base is cut before the factors are added",
+    "monteclora_config": "the factors are drawn at random",
+}
+"""Keys that change the sum in a way that is not done here, and how."""
+
+_STARTS_THAT_KEEP_THE_BASE: Final = ("gaussian", "orthogonal", "eva", "mica")
+_STARTS_THAT_CHANGE_THE_BASE: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_CONFIG_OF_A_START: Final = ("loftq_config", "eva_config", "corda_config", "lora_ga_config")
+_BIASES: Final = (None, "none", "all", "lora_only")
+_MOST_TEXT: Final = 60
+
+
+def problems(config: Mapping[str, Any]) -> list[str]:
+    """Why an adapter of this configuration is not added: one sentence a key, with its name and value."""
+    understood = _UNDERSTOOD.get(str(config.get("peft_type")), set())
+    found = list(_starts(config))
+    for key in sorted(config.keys() - understood - IRRELEVANT.keys() - {*_CONFIG_OF_A_START}):
+        if config[key]:
+            reason = _REFUSED.get(key, "what it does to the weights is not known here")
+            found.append(f"{said(key, config[key])}: {reason}")
+    return found
+
+
+def hint(config: Mapping[str, Any]) -> str:
+    """What may be done instead."""
+    return _CONVERT if any(_starts(config)) else _MERGE
+
+
+def said(key: str, value: Any) -> str:
+    """A key with its value, cut short."""
+    text = repr(value)
+    return f"{key} {text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 3] + '...'}"
+
+
+def _starts(config: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the initialisation: some take the first factors away from the base."""
+    key = "init_lora_weights"
+    start = config.get(key)
+    if isinstance(start, str) and start.lower().startswith(_STARTS_THAT_CHANGE_THE_BASE):
+        yield f"{said(key, start)}: the factors belong to a base from which their first values were taken"
+    elif not (start is None or isinstance(start, bool) or start in _STARTS_THAT_KEEP_THE_BASE):
+        yield f"{said(key, start)}: it is not known whether the base was changed"
+    if config.get("bias") not in _BIASES:
+        yield f"{said('bias', config['bias'])}: one of none, all and lora_only"
