@@ -50,6 +50,27 @@ def _prepare_cache() -> bool:
 
 
 CACHED: Final = _prepare_cache()
+
+watchers: Final[list[Callable[[], None]]] = []
+"""Called whenever numba begins to compile, by the thread that waits for it; they must be quick."""
+
+
+@functools.cache
+def _watch_numba() -> None:
+    """Have numba tell the watchers; what it loads from its cache is not compiled, and not told."""
+    from numba.core import event
+
+    class Telling(event.Listener):
+        def on_start(self, event: Any) -> None:
+            for told in list(watchers):
+                told()
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    event.register("numba:compile", Telling())  # type: ignore[no-untyped-call]
+
+
 _LOCK: Final = threading.RLock()
 
 
@@ -67,6 +88,7 @@ class _Kernel:
             if self._compiled is None:
                 import numba
 
+                _watch_numba()
                 self._compiled = numba.njit(cache=CACHED, nogil=True)(self._function)
                 names = self._function.__globals__
                 for name in self._function.__code__.co_names:

@@ -7,7 +7,15 @@ from typing import Final
 from tests.house.source import Source, within
 
 LAYERS: Final = (
-    ("theta.errors", "theta.dtypes", "theta.lazy", "theta._fs", "theta._memory", "theta._version"),
+    (
+        "theta.errors",
+        "theta.dtypes",
+        "theta.lazy",
+        "theta._fs",
+        "theta._memory",
+        "theta._version",
+        "theta.progress",
+    ),
     ("theta_native",),
     ("theta.codecs", "theta.formats"),
     ("theta.git",),

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import shutil
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from theta.errors import ExitCode, ThetaError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from theta.store.snapshot import Progress
+    from theta.progress import Progress
 
 quiet = False
 
 
 def out(text: str = "") -> None:
     """One line on standard output."""
+    clear_line()
     sys.stdout.write(text + "\n")
 
 
@@ -43,6 +46,7 @@ def flushed() -> bool:
 
 def err(text: str) -> None:
     """One line on standard error."""
+    clear_line()
     sys.stdout.flush()
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
@@ -90,6 +94,7 @@ def rich_console(*, stderr: bool = False) -> Console:
 
 def show(renderable: Any) -> None:
     """Print a rich table or panel on standard output."""
+    clear_line()
     sys.stdout.flush()
     rich_console().print(renderable)
 
@@ -110,24 +115,97 @@ def shape_text(shape: Sequence[int]) -> str:
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Progress | None]:
-    """One progress line (bytes, MB/s) on a terminal; none in a pipe or with ``--quiet``."""
+    """One progress line on a terminal; none in a pipe or with ``--quiet``."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    started, done, shown = time.monotonic(), [0], [0.0]
+    from theta_native import watchers
 
-    def advance(count: int) -> None:
-        done[0] += count
-        now = time.monotonic()
-        if now - shown[0] > 0.1 and now - started > 0.3:
-            shown[0] = now
-            speed = done[0] / (now - started)
-            sys.stderr.write(f"\r\x1b[K{what}: {human(done[0])}, {human(speed)}/s")
-            sys.stderr.flush()
-
+    line = _ProgressLine(what)
+    watchers.append(line.compiling)
     try:
-        yield advance
+        yield line
     finally:
-        if shown[0]:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        watchers.remove(line.compiling)
+        clear_line()
+
+
+_AFTER: Final = 0.5
+"""Seconds that work takes before progress is shown."""
+_EVERY: Final = 0.1
+"""Seconds between two states of the line."""
+
+
+class _ProgressLine:
+    """Shows steps on one line of the terminal, which is written over and taken away in the end."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._of = what, ""
+        self._began = self._since = time.monotonic()
+        self._shown, self._done, self._total, self._compiled = 0.0, 0, 0, 0
+
+    def step(self, verb: str, total: int, of: str = "") -> None:
+        """A step of ``total`` bytes begins."""
+        self._what, self._of = verb, of or self._of
+        self._since, self._done, self._total = time.monotonic(), 0, total
+        self._show(_step_text(verb, self._of, 0, total, 0.0))
+
+    def __call__(self, nbytes: int) -> None:
+        """``nbytes`` more are done."""
+        self._done += nbytes
+        seconds = time.monotonic() - self._since
+        self._show(_step_text(self._what, self._of, self._done, self._total, seconds))
+
+    def compiling(self) -> None:
+        """A kernel is compiled, on whichever thread; all others wait for it."""
+        self._compiled += 1
+        self._show(f"compiling kernels, once after an installation: {self._compiled}")
+
+    def _show(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._began > _AFTER and now - self._shown > _EVERY:
+            self._shown = now
+            write_line(text)
+
+
+def _step_text(verb: str, of: str, done: int, total: int, seconds: float) -> str:
+    """A state of a step: ``hashing a.safetensors: 52 % of 793 MB, 67.1 MB/s, 6 s left``."""
+    name = f"{verb} {of}".strip()
+    if not total:
+        return name
+    done = min(done, total)
+    parts = [f"{name}: {100 * done // total} % of {human(total)}"]
+    if done and seconds > 0:
+        parts += [f"{human(done / seconds)}/s", f"{duration((total - done) * seconds / done)} left"]
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A time for people, in its two largest units."""
+    whole = math.ceil(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+_line_is_up = False
+
+
+def write_line(text: str) -> None:
+    """Write ``text`` over the line that the cursor is on, cut to the width of the terminal."""
+    global _line_is_up
+    width = shutil.get_terminal_size().columns
+    sys.stderr.write(f"\r\x1b[K{_one_line(text)[: width - 1]}")
+    sys.stderr.flush()
+    _line_is_up = True
+
+
+def clear_line() -> None:
+    """Take the line of :func:`write_line` away, before anything else is printed."""
+    global _line_is_up
+    if _line_is_up:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+        _line_is_up = False

@@ -22,6 +22,12 @@ def filter_process() -> int:
 
     limit = int(os.environ.get("THETA_SMUDGE_LIMIT", SMUDGE_LIMIT))
     defer = os.environ.get("THETA_SMUDGE") == "defer"
-    filter_ = Filter(Session.here(), lambda text: console.err(f"theta: {text}"), defer, limit)
+    filter_ = Filter(
+        Session.here(),
+        lambda text: console.err(f"theta: {text}"),
+        defer,
+        limit,
+        lambda: console.progress("theta"),
+    )
     serve(filter_, PktLines(sys.stdin.buffer, sys.stdout.buffer))
     return 0

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from theta.cli import console
-from theta.cli.args import PASS, plain
+from theta.cli.args import PASS
 from theta.errors import ThetaError
 
 if TYPE_CHECKING:
     from theta.porcelain.session import Session
+    from theta.progress import Progress
 
 app = typer.Typer(add_completion=False)
 
@@ -26,12 +27,14 @@ def hook(context: typer.Context, name: str = typer.Argument(..., help="the hook 
 
     session = Session.here()
     index = Path(os.environ.get("GIT_INDEX_FILE") or session.repo.index_path)
-    for line in _run(session, name, plain(context.args), index.absolute()):
+    with console.progress("theta") as progress:
+        lines = _run(session, name, index.absolute(), progress)
+    for line in lines:
         console.err(f"theta: {line}")
     return 0
 
 
-def _run(session: Session, name: str, args: list[str], index: Path) -> list[str]:
+def _run(session: Session, name: str, index: Path, progress: Progress | None) -> list[str]:
     from theta.porcelain import hooks as steps
 
     if name == "pre-commit":
@@ -39,11 +42,11 @@ def _run(session: Session, name: str, args: list[str], index: Path) -> list[str]
     if name == "pre-merge-commit":
         return steps.pre_merge_commit(session, index)
     if name == "post-rewrite":
-        return steps.post_rewrite(session, [(row[0], row[1]) for row in _rows(2)])
+        return steps.post_rewrite(session, [(row[0], row[1]) for row in _rows(2)], progress)
     if name == "pre-push":
         return steps.pre_push(session, [(row[1], row[3]) for row in _rows(4)])
     if name in steps.SIMPLE:
-        return steps.SIMPLE[name](session)
+        return steps.SIMPLE[name](session, progress)
     raise ThetaError(f"theta has no part in the hook {name}")
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from theta.cli import console
 from theta.errors import UsageError
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, describe, names, parse
@@ -69,7 +70,6 @@ class Prompt:
     def __init__(
         self, session: Session, screen: Console | None = None, read: Callable[[str], str] | None = None
     ) -> None:
-        from theta.cli import console
         from theta.porcelain import answering
 
         self._session = session
@@ -104,6 +104,7 @@ class Prompt:
                 return answer.strategy
         if (before := self._from_before(conflict)) is not None:
             return before
+        console.clear_line()
         self._show(conflict)
         return self._answered(conflict)
 

@@ -18,6 +18,7 @@ from theta.merging.reading import Place
 from theta.merging.states import Conflict, Settled, same, three_way
 from theta.merging.storing import Streamed, stored_bytes
 from theta.merging.strategies import SIDES, Policy
+from theta.progress import Progress, begin
 from theta.store import layering, listings
 from theta.store import skeleton as skeletons
 from theta.store.layering import Planned
@@ -32,7 +33,6 @@ _IN_FLIGHT: Final = 192 << 20
 
 ROWS: Final = "rows"
 Scope = Literal["conflicts", "all"]
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -233,6 +233,7 @@ class _Run:
             known = first.setdefault(item.key, replace(item, compare=compare))
             if placed is not None and item.like.name in placed.offsets:
                 known.outlets.append(placed.outlet(item.like.name))
+        begin(self._progress, "merging", sum(item.like.nbytes for item in first.values()))
         return ordered(
             lambda item: computing.compute(self._objects, item), first.values(), computing.weight, _IN_FLIGHT
         )

@@ -14,7 +14,7 @@ from theta.porcelain import scanning, staging
 from theta.porcelain.session import Session
 from theta.porcelain.staging import Added
 from theta.porcelain.trees import is_manifest
-from theta.store.snapshot import Progress
+from theta.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from theta.porcelain import adding, settle, sharding, staging
 from theta.porcelain.session import Session
 from theta.porcelain.staging import Added
 from theta.porcelain.trees import checkpoints
+from theta.progress import Progress
 from theta.store.changes import Changes
-from theta.store.snapshot import Progress
 
 _TAKES_VALUE = set("mFCctS") | {
     "--message",

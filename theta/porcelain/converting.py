@@ -16,7 +16,7 @@ from theta.formats.derived import arguments, derive
 from theta.formats.layout import Source, TensorSpec, clip
 from theta.formats.plan import Plan
 from theta.formats.values import Value
-from theta.store.snapshot import Progress
+from theta.progress import Progress, begin
 
 SUFFIXES: Final = {
     ".safetensors": "safetensors",
@@ -86,6 +86,7 @@ def write(
         if index is not None:
             stack.enter_context(_fs.AtomicFile(index, mode=0o666)).write(_index(names, groups, model))
         for place, plan in zip(places, plans, strict=True):
+            begin(progress, "writing", plan.layout.size, place.name)
             _stream(stack.enter_context(_fs.AtomicFile(place, mode=0o666)), plan, model.values, progress)
         model.verify()
     return [*places, *([index] if index else [])]

@@ -14,11 +14,11 @@ from theta.porcelain.session import Session
 from theta.porcelain.sharding import Group
 from theta.porcelain.status import compare_with_file, version_of_file
 from theta.porcelain.worktree import State
+from theta.progress import Progress
 from theta.store import changes
 from theta.store.changes import Change, Changes, Version
 from theta.store.manifest import Line
 from theta.store.restore import Restorer
-from theta.store.snapshot import Progress
 from theta.store.source import FileSource
 
 WORKTREE = None

@@ -18,9 +18,9 @@ from theta.porcelain import converting, lazily, sharding
 from theta.porcelain.converting import Model
 from theta.porcelain.session import Session
 from theta.porcelain.stored import StoredSource
+from theta.progress import Progress, begin
 from theta.store.manifest import Manifest
 from theta.store.restore import Restorer
-from theta.store.snapshot import Progress
 from theta.store.source import FileSource
 
 Opener = Callable[[str], tuple[Source, formats.Layout]]
@@ -84,6 +84,7 @@ def copy_exactly(
     restorer = Restorer(session.objects)
     restorer.check_space(manifest, _fs.free_space(out.parent) - converting.RESERVE)
     with _fs.AtomicFile(out, mode=0o666) as file:
+        begin(progress, "exporting", manifest.nbytes, out.name)
         restorer.write(manifest, file, progress)
 
 

@@ -18,7 +18,7 @@ from theta.porcelain import converting, exporting, sharding
 from theta.porcelain.converting import Model
 from theta.porcelain.exporting import Named
 from theta.porcelain.session import Session
-from theta.store.snapshot import Progress
+from theta.progress import Progress, begin
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +69,7 @@ def adapter(
 
 def _pairs(base: Model, tuned: Model, progress: Progress | None) -> Iterator[Pair]:
     """All tensors of the fine-tune; each side is compared chunk by chunk before it is read."""
+    begin(progress, "extracting", sum(value.nbytes for value in tuned.values.values()))
     for name, value in tuned.values.items():
         before = base.values.get(name)
         if progress is not None:

@@ -14,6 +14,7 @@ from theta.git import processes
 from theta.git.pktline import PktLines
 from theta.porcelain import install, lazily, staging
 from theta.porcelain.session import Session
+from theta.progress import Progress, begin
 from theta.store import closure, listings
 from theta.store import manifest as manifests
 from theta.store import staging as held
@@ -24,6 +25,7 @@ from theta.store.source import FileSource
 SMUDGE_LIMIT: Final = 256 << 20
 """git buffers a smudged file whole; above this size a hook writes the file instead."""
 Warn = Callable[[str], None]
+Shown = Callable[[], contextlib.AbstractContextManager[Progress | None]]
 
 
 @dataclass
@@ -35,12 +37,14 @@ class Filter:
         defer: leave manifests where files belong; the theta that runs git fills them in.
         limit: bytes above which smudge leaves the manifest to the hook.
         warn: where one-line warnings go.
+        progress: shows how far the work on one file is, as long as it is entered.
     """
 
     session: Session
     warn: Warn
     defer: bool = False
     limit: int = SMUDGE_LIMIT
+    progress: Shown = contextlib.nullcontext
     _installed: bool = False
 
     def clean(self, path: str, packets: Iterable[bytes]) -> bytes:
@@ -79,7 +83,8 @@ class Filter:
         try:
             staged = session.staged()
             taken = {m.store for p, m in staging.known_stores(session, staged).items() if p != path}
-            stored = staging.take(session, pack, source, path, kept, taken)
+            with self.progress() as progress:
+                stored = staging.take(session, pack, source, path, kept, taken, progress)
             if stored.note:
                 self.warn(f"{path}: {stored.note}; tracked as plain bytes")
             if stored.manifest is kept:
@@ -119,7 +124,9 @@ class Filter:
             restorer = Restorer(self.session.objects)
             if restorer.size(manifest) > self.limit:
                 return [data]
-            return [memoryview(restorer.data(manifest))]
+            with self.progress() as progress:
+                begin(progress, "restoring", manifest.nbytes, path)
+                return [memoryview(restorer.data(manifest, progress))]
         except NewerFormatError as error:
             self.warn(f"{path}: {error}; the manifest is left in its place")
         except ManifestError as error:

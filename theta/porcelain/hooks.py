@@ -13,6 +13,7 @@ from theta.git import processes
 from theta.git.index import Entry, read_entries
 from theta.porcelain import install, mend, operations, settle, staging, worktree
 from theta.porcelain.session import Session
+from theta.progress import Progress
 
 
 class HookRefusedError(ThetaError):
@@ -36,9 +37,9 @@ def pre_commit(session: Session, index: Path) -> list[str]:
     return []
 
 
-def post_commit(session: Session) -> list[str]:
+def post_commit(session: Session, progress: Progress | None = None) -> list[str]:
     """Mend the new commit if it needs it, and the real index after ``git commit PATH``."""
-    return _settle(session)
+    return _settle(session, progress)
 
 
 def pre_merge_commit(session: Session, index: Path) -> list[str]:
@@ -56,22 +57,24 @@ def _ids(entries: list[Entry]) -> dict[tuple[str, int], str]:
     return {(entry.path, entry.stage): entry.oid for entry in entries}
 
 
-def post_merge(session: Session) -> list[str]:
+def post_merge(session: Session, progress: Progress | None = None) -> list[str]:
     """After a merge or a fast-forward: commit, index and files in agreement."""
-    return _settle(session)
+    return _settle(session, progress)
 
 
-def post_checkout(session: Session) -> list[str]:
+def post_checkout(session: Session, progress: Progress | None = None) -> list[str]:
     """After a checkout: index and files in agreement; of a rebase that goes on, only the index."""
-    return _settle(session, files=not operations.goes_on(session.repo))
+    return _settle(session, progress, files=not operations.goes_on(session.repo))
 
 
-def post_rewrite(session: Session, rewritten: Sequence[tuple[str, str]]) -> list[str]:
+def post_rewrite(
+    session: Session, rewritten: Sequence[tuple[str, str]], progress: Progress | None = None
+) -> list[str]:
     """After a rebase or an amend: mend the new commits (old, new)."""
-    return settle.mend_noted(session, {new for _, new in rewritten}) + _settle(session)
+    return settle.mend_noted(session, {new for _, new in rewritten}) + _settle(session, progress)
 
 
-def post_index_change(session: Session) -> list[str]:
+def post_index_change(session: Session, progress: Progress | None = None) -> list[str]:
     """After the filter ran and the index was written: ``.theta/`` in the index follows."""
     flag = session.repo.private / "resync"
     if (session.repo.gitdir / "index.lock").exists():
@@ -81,16 +84,16 @@ def post_index_change(session: Session) -> list[str]:
         install.clear_stores(session.repo)
         if operations.goes_on(session.repo):
             return []  # with the stat data that git has in memory
-        worktree.complete(session)
+        worktree.complete(session, progress=progress)
         # git may hold an older index in memory and write that: ask again until its command is over.
         if not (flag.exists() and processes.is_alive(flag.read_text())):
             _fs.remove(flag)
     return []
 
 
-def _settle(session: Session, *, files: bool = True) -> list[str]:
+def _settle(session: Session, progress: Progress | None, *, files: bool = True) -> list[str]:
     with contextlib.suppress(BusyError):
-        return settle.settle(session, files=files)
+        return settle.settle(session, progress, files=files)
     return []
 
 
@@ -108,7 +111,7 @@ def pre_push(session: Session, updates: Sequence[tuple[str, str]]) -> list[str]:
     return []
 
 
-SIMPLE: Final[dict[str, Callable[[Session], list[str]]]] = {
+SIMPLE: Final[dict[str, Callable[[Session, Progress | None], list[str]]]] = {
     "post-commit": post_commit,
     "post-merge": post_merge,
     "post-checkout": post_checkout,

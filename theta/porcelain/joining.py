@@ -15,9 +15,9 @@ from theta.porcelain.drafts import IN_MEMORY, Files
 from theta.porcelain.resharding import Recut
 from theta.porcelain.session import Session
 from theta.porcelain.versions import Stages, Three, Versions
+from theta.progress import Progress
 from theta.store.manifest import Manifest
 from theta.store.packs import PackWriter
-from theta.store.snapshot import Progress
 
 FILE: Final = "(file)"
 """The name of the conflict that stands for a whole checkpoint that one side does not have."""

@@ -9,7 +9,7 @@ import pygit2
 from theta.porcelain import merging, octopus, recipes
 from theta.porcelain.merging import Joined
 from theta.porcelain.session import Session
-from theta.store.snapshot import Progress
+from theta.progress import Progress
 
 
 @dataclass

@@ -21,7 +21,7 @@ from theta.porcelain.joining import FILE, How, Merged, all_manifests, merge_chec
 from theta.porcelain.session import Session
 from theta.porcelain.versions import Stages, Three, Versions
 from theta.porcelain.worktree import State
-from theta.store.snapshot import Progress
+from theta.progress import Progress
 
 
 @dataclass

@@ -12,7 +12,7 @@ from theta.git.repository import MODE_BLOB, STORES
 from theta.git.run import Git
 from theta.porcelain import staging, worktree
 from theta.porcelain.session import Session
-from theta.store.snapshot import Progress
+from theta.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from theta.errors import MissingObjectsError
 from theta.porcelain import install, mend, staging, worktree
 from theta.porcelain.session import Session
 from theta.porcelain.worktree import State
-from theta.store.snapshot import Progress
+from theta.progress import Progress
 
 
 def settle(session: Session, progress: Progress | None = None, *, files: bool = True) -> list[str]:

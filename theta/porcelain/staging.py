@@ -11,11 +11,12 @@ from theta.errors import ManifestError
 from theta.git.index import Entry, Staged
 from theta.porcelain import worktree
 from theta.porcelain.session import Session
+from theta.progress import Progress, begin
 from theta.store import closure, snapshot, staging
 from theta.store.manifest import Manifest, blob_id
 from theta.store.names import store_of
 from theta.store.packs import PackWriter
-from theta.store.snapshot import Progress, Snapshot, Stored
+from theta.store.snapshot import Snapshot, Stored
 from theta.store.source import FileSource, Identity
 
 
@@ -103,6 +104,7 @@ def take(
     bases = session.bases(path)
     reference = kept or (bases[0] if bases else None)
     skeleton = worktree.skeleton_of(session, reference)
+    begin(progress, "hashing", source.size, path)
     found = snapshot.scan(source, reference, skeleton, progress)
     if (
         kept is not None
@@ -114,7 +116,7 @@ def take(
     if kept is None and (moved := _moved(session, found)) is not None:
         return Stored(moved)
     store = kept.store if kept and kept.store not in taken else store_name(path, taken)
-    return Snapshot(session.objects, pack, bases).store(source, found, store, kept)
+    return Snapshot(session.objects, pack, bases).store(source, found, store, kept, progress)
 
 
 def _moved(session: Session, found: snapshot.Scan) -> Manifest | None:

@@ -10,9 +10,9 @@ from theta.porcelain import mend, operations, resolving, settle, sharding
 from theta.porcelain.session import Session
 from theta.porcelain.sharding import Group, ModelChanges, model_of
 from theta.porcelain.worktree import Found, State
+from theta.progress import Progress
 from theta.store import changes
 from theta.store.changes import Changes, Version
-from theta.store.snapshot import Progress
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ from theta.porcelain import lazily, staging, updates, worktree
 from theta.porcelain.session import Session
 from theta.porcelain.staging import Added
 from theta.porcelain.updates import Brought, LowRank, Scale, Sparse, Update, Whole
+from theta.progress import Progress, begin
 from theta.store import layering, layers, listings, tensors
 from theta.store.manifest import Line, Manifest
 from theta.store.parallel import ordered
 from theta.store.restore import Restorer, checked_chunk
-from theta.store.snapshot import Progress, sorted_lines
+from theta.store.snapshot import sorted_lines
 
 if TYPE_CHECKING:
     from theta.codecs.brought import Applied
@@ -188,6 +189,7 @@ def _planned(
         same = done.new.words.tobytes() == old.words.tobytes()
         return None if same else _layered(session, step, done)
 
+    begin(progress, "updating", sum(step.line.nbytes for step in steps))
     for step, planned in zip(steps, ordered(work, steps, lambda step: step.line.nbytes, 1), strict=True):
         yield planned
         if progress is not None:

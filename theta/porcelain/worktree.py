@@ -20,13 +20,14 @@ from theta.errors import (
 from theta.git.index import Entry, Staged, fresh_paths
 from theta.porcelain import lazily
 from theta.porcelain.session import Session
+from theta.progress import Progress, begin
 from theta.store import manifest as manifests
 from theta.store import skeleton as skeletons
 from theta.store import snapshot
 from theta.store.manifest import MAGIC, Manifest
 from theta.store.restore import Restorer
 from theta.store.skeleton import Skeleton
-from theta.store.snapshot import Progress, Scan
+from theta.store.snapshot import Scan
 from theta.store.source import FileSource, Identity
 
 RESERVE: Final = 1 << 20
@@ -87,6 +88,7 @@ def _compare(session: Session, path: str, oid: str, progress: Progress | None) -
     manifest = session.manifest_or_none(oid)
     kept = skeleton_of(session, manifest)
     with FileSource(session.repo.worktree / path, path) as source:
+        begin(progress, "hashing", source.size, path)
         found = snapshot.scan(source, manifest, kept, progress)
         if manifest is None or not found.equals(manifest, kept):
             return Found(State.MODIFIED, found)
@@ -174,6 +176,7 @@ def fill(
         lazily.fetch_missing(session, manifest)
         if begun is None:
             restorer.check_space(manifest, _fs.free_space(place.parent) - RESERVE)
+        begin(progress, "restoring", manifest.nbytes, path)
         present, framed = (begun.present, begun.framed) if begun else (frozenset(), False)
         restorer.write(manifest, file, progress, present, framed=framed)
     info = os.lstat(place)

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from theta.errors import CodecError, CorruptError, NoSpaceError
 from theta.formats.derived import arguments, derive
 from theta.formats.layout import Source
+from theta.progress import Progress
 from theta.store import layers
 from theta.store import skeleton as skeletons
 from theta.store.layering import read_record
@@ -103,7 +104,7 @@ class Restorer:
         self,
         manifest: Manifest,
         target: Target,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
         present: Set[str] = frozenset(),
         *,
         framed: bool = False,
@@ -124,10 +125,10 @@ class Restorer:
         for field in plan.fields():
             target.patch(field.offset, derive(field, arguments(field, target)))
 
-    def data(self, manifest: Manifest) -> bytearray:
+    def data(self, manifest: Manifest, progress: Progress | None = None) -> bytearray:
         """The whole file that ``manifest`` stands for, in memory."""
         target = Memory()
-        self.write(manifest, target)
+        self.write(manifest, target, progress)
         return target.content
 
     def _tasks(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,6 +13,7 @@ from theta.codecs.base import Tensor as TensorWords
 from theta.errors import ChangedWhileReadError, MissingObjectsError
 from theta.formats import opaque
 from theta.formats.layout import Layout, Source, Tensor, Window
+from theta.progress import Progress, begin
 from theta.store import layering, listings, tensors
 from theta.store import skeleton as skeletons
 from theta.store.layering import Parts
@@ -23,8 +24,6 @@ from theta.store.objects import Objects
 from theta.store.packs import PackWriter
 from theta.store.parallel import ordered
 from theta.store.skeleton import Skeleton
-
-Progress = Callable[[int], None]
 
 _LINE_BYTES: Final = 160
 _IN_FLIGHT: Final = 48 << 20
@@ -173,6 +172,7 @@ class Snapshot:
         progress: Progress | None,
     ) -> Iterator[Line]:
         """The lines of new tensors: against their bases where they have some, else densely."""
+        begin(progress, "storing", sum(tensor.length for tensor, _ in changed))
         compare = layering.worth_comparing(tensor.length for tensor, _ in changed)
 
         def work(item: tuple[Tensor, Parts]) -> layering.Planned | None:

@@ -1,0 +1,73 @@
+"""The progress line: what it says of long work, and that it is away when anything else is printed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import Repo, make_model, random_tensors
+from theta.cli import console
+
+
+def _on_terminal(repo: Repo, *args: str, cold: Path) -> str:
+    """What ``theta ARGS`` or ``git ARGS`` writes to a terminal, with no kernel compiled yet."""
+    program = [sys.executable, "-m", "theta"] if args[0] == "theta" else ["git"]
+    master, slave = pty.openpty()
+    env = os.environ | {"NUMBA_CACHE_DIR": str(cold), "TERM": "xterm", "COLUMNS": "78"}
+    child = subprocess.Popen(
+        [*program, *args[1:]], cwd=repo.path, env=env, stdin=slave, stdout=slave, stderr=slave
+    )
+    os.close(slave)
+    out = bytearray()
+    while True:
+        try:
+            out += os.read(master, 65536)
+        except OSError:
+            break
+    os.close(master)
+    assert child.wait() == 0, out.decode()
+    return out.decode()
+
+
+@pytest.mark.parametrize("program", ["theta", "git"])
+def test_f1_compiling_and_storing_are_told_in_theta_add_and_in_the_filter(
+    tmp_path: Path, program: str
+) -> None:
+    repo = Repo.create(tmp_path / "repo")
+    repo.theta("track", "*.safetensors")
+    tensors = random_tensors({f"t{n}": (512, 512) for n in range(4)})
+    make_model(repo.path / "model.safetensors", tensors)
+    shown = _on_terminal(repo, program, "add", "model.safetensors", cold=tmp_path / "numba")
+    lines = re.split(r"\r|\x1b\[K|\n", shown)
+    assert any(line.startswith("compiling kernels, once after an installation: ") for line in lines)
+    assert any(re.match(r"storing model\.safetensors: \d+ % of 4\.2 MB", line) for line in lines)
+    assert all(len(line) < 78 for line in lines if line.startswith(("storing", "hashing", "compiling")))
+
+
+def test_f1_a_step_has_total_per_cent_speed_and_time_left() -> None:
+    assert console._step_text("hashing", "a.pt", 250_000_000, 1_000_000_000, 2.0) == (
+        "hashing a.pt: 25 % of 1.0 GB, 125 MB/s, 6 s left"
+    )
+    assert console._step_text("merging", "", 0, 0, 0.0) == "merging"
+    assert console._step_text("merging", "", 9, 5, 1.0).startswith("merging: 100 % of 5 B")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (59, "59 s"), (85, "1 min 25 s"), (3600 * 2 + 300, "2 h 5 min")]
+)
+def test_times_are_in_their_two_largest_units(seconds: float, text: str) -> None:
+    assert console.duration(seconds) == text
+
+
+def test_the_line_is_taken_away_before_anything_else_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    console.write_line("hashing: 3 %")
+    console.out("done")
+    captured = capsys.readouterr()
+    assert captured.err == "\r\x1b[Khashing: 3 %\r\x1b[K"
+    assert captured.out == "done\n"
