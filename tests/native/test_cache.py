@@ -1,41 +1,89 @@
-"""Where numba keeps compiled code, which it loads with pickle."""
+"""Where compiled kernels are kept, which are loaded with pickle: never an error, never what others wrote."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-SHOW = "import os, theta_native; print(theta_native.CACHED, os.environ.get('NUMBA_CACHE_DIR', ''))"
+from tests.support.confined import POWERLESS, READ_ONLY_MACHINE, as_root, read_only, tmpfs
+
+PLACES = """
+from theta_native import _saved
+print(*_saved.directories())
+"""
+
+DOUBLED = """
+from theta_native import _saved, kernel
+
+@kernel
+def twice(x):
+    return 2 * x
+
+assert twice(21) == 42
+print(*_saved.directories())
+print("lost" if _saved.lost else "saved", sum(twice.compiled().stats.cache_hits.values()))
+"""
 
 
-def run(home: Path, **extra: str) -> list[str]:
-    kept = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
+NO_HOME = Path("/proc/no/home")
+
+
+def run_program(program: str, home: Path | None, prefix: list[str], env: Mapping[str, str]) -> list[str]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME")}
+    place = {"HOME": str(home)} if home else {}
     done = subprocess.run(
-        [sys.executable, "-c", SHOW],
-        env={**kept, "HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path), **extra},
+        [*prefix, sys.executable, "-W", "error", "-c", program],
+        env={**kept, **place, "PYTHONPATH": os.pathsep.join(sys.path), **env},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
-    return done.stdout.split()
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
 
 
-def test_the_cache_is_private(tmp_path: Path) -> None:
-    expected = tmp_path / ".cache" / "theta" / "numba"
-    assert run(tmp_path) == ["True", str(expected)]
-    assert expected.stat().st_mode & 0o777 == 0o700
+def directories(home: Path, **extra: str) -> list[Path]:
+    """Where kernels would be looked for."""
+    return [Path(place).parent for place in run_program(PLACES, home, [], extra)[0].split()]
+
+
+def run(home: Path | None, *, prefix: list[str] | None = None, **extra: str) -> tuple[list[Path], str, int]:
+    """The directories that a small program used, whether what it compiled was lost, and what it found."""
+    places, end = run_program(DOUBLED, home, prefix or [], extra)
+    return [Path(place).parent for place in places.split()], end.split()[0], int(end.split()[1])
+
+
+def of(home: Path) -> Path:
+    return home / ".cache" / "theta" / "numba"
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Path:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    place.chmod(0o1777)
+    return place
+
+
+def test_the_cache_is_private_and_used(tmp_path: Path) -> None:
+    assert run(tmp_path) == ([of(tmp_path)], "saved", 0)
+    assert of(tmp_path).stat().st_mode & 0o777 == 0o700
+    assert run(tmp_path) == ([of(tmp_path)], "saved", 1)
 
 
 def test_a_directory_set_by_the_user_is_kept(tmp_path: Path) -> None:
-    assert run(tmp_path, NUMBA_CACHE_DIR="/elsewhere") == ["True", "/elsewhere"]
+    chosen = tmp_path / "elsewhere"
+    assert run(tmp_path, NUMBA_CACHE_DIR=str(chosen)) == ([chosen / "theta"], "saved", 0)
+    assert run(tmp_path, NUMBA_CACHE_DIR=str(chosen)) == ([chosen / "theta"], "saved", 1)
+    assert not of(tmp_path).exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="POSIX permissions")
-@pytest.mark.parametrize("trap", ["writable", "symlink", "file"])
-def test_an_unsafe_directory_is_not_used(tmp_path: Path, trap: str) -> None:
-    directory = tmp_path / ".cache" / "theta" / "numba"
+@pytest.mark.parametrize("trap", ["writable", "symlink", "file", "unsafe-parent"])
+def test_an_unsafe_directory_is_not_used(tmp_path: Path, temporary: Path, trap: str) -> None:
+    directory = of(tmp_path)
     directory.parent.mkdir(parents=True)
     if trap == "writable":
         directory.mkdir()
@@ -43,6 +91,90 @@ def test_an_unsafe_directory_is_not_used(tmp_path: Path, trap: str) -> None:
     elif trap == "symlink":
         (tmp_path / "other").mkdir(mode=0o700)
         directory.symlink_to(tmp_path / "other")
+    elif trap == "unsafe-parent":
+        directory.parent.chmod(0o777)
     else:
         directory.write_text("")
-    assert run(tmp_path) == ["False"]
+    before = sorted(tmp_path.rglob("*"))
+    places = directories(tmp_path, TMPDIR=str(temporary))
+    assert places == [temporary / f"theta-cache-{os.geteuid()}"]
+    assert [path for path in before if not path.exists()] == []
+    assert places[0].stat().st_mode & 0o777 == 0o700
+
+
+@as_root
+def test_root_leaves_nothing_in_the_home_of_a_user(tmp_path: Path, temporary: Path) -> None:
+    """Under sudo, HOME may be the user's; a directory of root there would shut the user out for good."""
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, 1234, 1234)
+    assert directories(home, TMPDIR=str(temporary)) == [temporary / "theta-cache-0"]
+    assert list(home.iterdir()) == []
+
+
+@as_root
+def test_a_directory_of_another_user_is_not_trusted(tmp_path: Path, temporary: Path) -> None:
+    (place := temporary / "theta-cache-0").mkdir(mode=0o700)
+    os.chown(place, 1234, 1234)
+    assert run(NO_HOME, TMPDIR=str(temporary), prefix=POWERLESS) == ([], "lost", 0)
+
+
+def test_c2_no_home_keeps_kernels_in_a_private_temporary_directory(temporary: Path) -> None:
+    place = temporary / f"theta-cache-{os.geteuid()}"
+    assert run(NO_HOME, prefix=POWERLESS, TMPDIR=str(temporary)) == ([place], "saved", 0)
+    assert run(NO_HOME, prefix=POWERLESS, TMPDIR=str(temporary)) == ([place], "saved", 1)
+
+
+@pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"])
+def test_c2_a_place_that_cannot_be_written_is_no_error(
+    tmp_path: Path, temporary: Path, variable: str
+) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    places = {"HOME": str(locked), variable: str(locked / "below"), "TMPDIR": str(temporary)}
+    found = run(None, prefix=POWERLESS, **places)
+    assert found == ([temporary / f"theta-cache-{os.geteuid()}"], "saved", 0)
+
+
+@pytest.mark.parametrize("mount", [False, pytest.param(True, marks=as_root)])
+def test_c2_a_cache_that_can_be_read_only_is_read(tmp_path: Path, temporary: Path, mount: bool) -> None:
+    home = tmp_path / "home"
+    assert run(home)[2] == 0
+    expected = ([of(home), temporary / f"theta-cache-{os.geteuid()}"], "saved", 1)
+    if mount:
+        with read_only(home):
+            assert run(home, TMPDIR=str(temporary)) == expected
+    else:
+        for place in [home, *filter(Path.is_dir, home.rglob("*"))]:
+            place.chmod(0o500)
+        assert run(home, prefix=POWERLESS, TMPDIR=str(temporary)) == expected
+
+
+@as_root
+def test_c2_nowhere_to_write_at_all_is_no_error() -> None:
+    assert run(NO_HOME, prefix=READ_ONLY_MACHINE) == ([], "lost", 0)
+
+
+@as_root
+def test_c2_a_full_disk_is_no_error(tmp_path: Path, temporary: Path) -> None:
+    with tmpfs(tmp_path / "home", "1m") as home:
+        (home / "ballast").write_bytes(bytes(1 << 20)[: -(24 << 10)])
+        places, end, _ = run(home, TMPDIR=str(temporary))
+        assert (places[-1], end) == (temporary / f"theta-cache-{os.geteuid()}", "saved")
+
+
+@pytest.mark.parametrize("damage", ["half", "noise", "directory"])
+def test_c2_a_damaged_cache_is_compiled_anew(tmp_path: Path, damage: str) -> None:
+    run(tmp_path)
+    files = list(filter(Path.is_file, of(tmp_path).rglob("*")))
+    assert len(files) == 2
+    for path in files:
+        content = path.read_bytes()
+        path.unlink()
+        if damage == "directory":
+            path.mkdir()
+        else:
+            path.write_bytes(content[: len(content) // 2] if damage == "half" else b"\x80no")
+    assert run(tmp_path)[2] == 0
+    if damage != "directory":
+        assert run(tmp_path)[2] == 1

@@ -3,6 +3,13 @@
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import pytest
 
 from theta_native import _Kernel, kernel
 
@@ -42,3 +49,36 @@ def test_kernels_that_call_kernels_are_compiled_by_the_first_of_many_threads() -
     assert sorted(found) == [4 * k for k in range(8)]
     assert not isinstance(_twice, _Kernel)
     assert first.compiled() is first.compiled()
+
+
+@kernel
+def _thrice(x: int) -> int:
+    return 3 * x
+
+
+@kernel
+def _nine_times(x: int) -> int:
+    return _thrice(_thrice(x))
+
+
+def test_c1_no_thread_sees_a_kernel_before_those_that_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first commit in a fresh home failed with "Untyped global name", exit 70."""
+    real: Any = numba.njit
+
+    def slow(**options: object) -> Callable[[object], object]:
+        def compiled(function: object) -> object:
+            made: object = real(**options)(function)
+            time.sleep(0.05)
+            return made
+
+        return compiled
+
+    first = _nine_times
+
+    def after(wait: float) -> int:
+        time.sleep(wait)
+        return first(1)
+
+    monkeypatch.setattr(numba, "njit", slow)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(after, [0.0, 0.02, 0.06, 0.1])) == [9] * 4

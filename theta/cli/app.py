@@ -70,6 +70,12 @@ def run(argv: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # paths that are not UTF-8 are printed as they are
             stream.reconfigure(errors="surrogateescape")
+    code = _ended(argv)
+    console.compiled_in_vain()
+    return code
+
+
+def _ended(argv: Sequence[str]) -> int:
     try:
         return _dispatch(list(argv))
     except ThetaError as error:

@@ -68,6 +68,13 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def compiled_in_vain() -> None:
+    """Say so where kernels were compiled that could not be kept for the next command."""
+    saved = sys.modules.get("theta_native._saved")
+    if saved is not None and saved.lost and not quiet:
+        err("hint: kernels are compiled anew each time; with NUMBA_CACHE_DIR=DIR they are kept in DIR")
+
+
 def bug(problem: Exception) -> int:
     """What nobody expected: say that it is theta's fault, and where the story is."""
     if isinstance(problem, OSError):
