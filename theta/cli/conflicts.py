@@ -53,7 +53,8 @@ def kind(conflict: Conflict) -> str:
         return "one side has no such file"
     if conflict.ours is None and conflict.theirs is None:
         return "header or metadata changed"
-    return conflict.kind.value
+    together = "; codes and scales: one side for all" if conflict.coded else ""
+    return conflict.kind.value + together
 
 
 def told(session: Session, merged: Merged) -> bool:

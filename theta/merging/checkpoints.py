@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 
 from theta.errors import UsageError
 from theta.merging import computing, containers, layers, rows
+from theta.merging.coded import Coded
 from theta.merging.computing import Computed, Task
 from theta.merging.drafts import Departing, Draft, Outlet
 from theta.merging.reading import Place
@@ -145,7 +146,8 @@ class _Run:
     def outcome(self) -> Outcome:
         ours, theirs, *others = self._sides
         result = self._result
-        choices = [(state, self._choice(state)) for state in three_way(self._base, ours, theirs, *others)]
+        states = three_way(self._base, ours, theirs, *others)
+        choices = self._together([(state, self._choice(state)) for state in states])
         result.conflicts += [choice for _, choice in choices if isinstance(choice, Conflict)]
         likes = [_like(state, choice) for state, choice in choices]
         container = self._container([line for line in likes if line is not None])
@@ -175,7 +177,7 @@ class _Run:
             return self._everywhere(state)
         if self._options.scope == "all":
             state = replace(state, everything=True, absent=self._options.without)
-        joined = rows.grown(self._objects, state)
+        joined = rows.grown(self._objects, state) if state.coded is None else None
         if joined is not None:
             self._result.decided[state.name] = ROWS
             return joined
@@ -184,7 +186,8 @@ class _Run:
     def _everywhere(self, state: Settled) -> Choice:
         """With scope all, a tensor that git would settle is computed too, where a strategy goes for it."""
         lines = [side.by_name.get(state.name) for side in self._sides]
-        if self._options.scope != "all" or all(same(lines[0], line) for line in lines[1:]):
+        agreed = all(same(lines[0], line) for line in lines[1:])
+        if self._options.scope != "all" or agreed or state.coded is not None:
             return state.line
         before = self._base.by_name.get(state.name) if self._base else None
         asked = Conflict(
@@ -208,6 +211,24 @@ class _Run:
             return found
         places = (self._places[number].get(conflict.name) for number in conflict.changed_numbers)
         return replace(found, places=tuple(places))
+
+    def _together(
+        self, choices: list[tuple[Settled | Conflict, Choice]]
+    ) -> list[tuple[Settled | Conflict, Choice]]:
+        """The choices, but codes and scales that were not all given to one side stay in conflict."""
+        decided = self._result.decided
+        chosen: dict[Coded, set[str | None]] = {}
+        for state, _ in choices:
+            if isinstance(state, Conflict) and state.coded is not None:
+                chosen.setdefault(state.coded, set()).add(decided.get(state.name))
+        torn = {group for group, sides in chosen.items() if len(sides) > 1}
+        for state, _ in choices if torn else ():
+            if state.coded in torn:
+                decided.pop(state.name, None)
+        return [
+            (state, state) if isinstance(state, Conflict) and state.coded in torn else (state, choice)
+            for state, choice in choices
+        ]
 
     # -- results -------------------------------------------------------------------------
 

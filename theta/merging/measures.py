@@ -55,12 +55,13 @@ class Measures:
 def compare(objects: Objects, conflict: Conflict) -> Measures | None:
     """Measure ours against theirs, reading chunk by chunk.
 
-    None where a side lacks the tensor, or dtypes or shapes differ, or they are not numbers to compute with.
+    None where a side lacks the tensor, or dtypes or shapes differ, or they are not numbers to compute with:
+    codes least of all.
     """
     ours, theirs = conflict.ours, conflict.theirs
     if ours is None or theirs is None or (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
         return None
-    if not is_averaged(ours.dtype):
+    if not is_averaged(ours.dtype) or conflict.coded is not None:
         return None
     base = conflict.base
     if base is not None and (base.dtype, base.shape) != (ours.dtype, ours.shape):

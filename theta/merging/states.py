@@ -7,10 +7,12 @@ many as an octopus has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 
+from theta.merging import coded
+from theta.merging.coded import Coded
 from theta.store.manifest import Line, Manifest
 
 
@@ -33,6 +35,7 @@ class Conflict:
         others: the sides after ours and theirs, of an octopus.
         everything: the merge recomputes one-sided changes too; then all sides are inputs,
         absent: but for the sides with these numbers, which have nothing to say.
+        coded: the codes and scales that it is one of, which come from one side together.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Conflict:
     others: tuple[Line | None, ...] = ()
     everything: bool = False
     absent: tuple[int, ...] = ()
+    coded: Coded | None = None
 
     @property
     def sides(self) -> tuple[Line | None, ...]:
@@ -97,16 +101,40 @@ class Settled:
 
     name: str
     line: Line | None
+    coded: Coded | None = None
 
 
 def three_way(
     base: Manifest | None, ours: Manifest, theirs: Manifest, *others: Manifest
 ) -> Iterator[Settled | Conflict]:
-    """The state of every tensor that any side has, in order of name."""
+    """The state of every tensor that any side has, in order of name.
+
+    Codes and scales are one value in several tensors: where two sides changed a group differently, all of
+    it that differs is in conflict, be it that each tensor was changed by one side only.
+    """
     before = base.by_name if base else {}
     sides = [side.by_name for side in (ours, theirs, *others)]
+    versions = [before, *sides]
+    groups = coded.groups((line.name, line.dtype) for lines in versions for line in lines.values())
+    torn = {group: _is_torn(group, before, sides) for group in set(groups.values())}
     for name in sorted(before.keys() | set().union(*sides)):
-        yield decide(name, before.get(name), *(side.get(name) for side in sides))
+        lines = [version.get(name) for version in versions]
+        state, group = decide(name, *lines), groups.get(name)
+        if group is None:
+            yield state
+        elif torn[group] and not all(same(lines[0], line) for line in lines):
+            yield Conflict(name, lines[0], lines[1], lines[2], tuple(lines[3:]), coded=group)
+        else:
+            yield replace(state, coded=group)
+
+
+def _is_torn(group: Coded, before: Mapping[str, Line], sides: Sequence[Mapping[str, Line]]) -> bool:
+    """Whether sides changed ``group`` to different values."""
+
+    def value(lines: Mapping[str, Line]) -> tuple[str | None, ...]:
+        return tuple(lines[name].digest if name in lines else None for name in group.names)
+
+    return len({value(side) for side in sides} - {value(before)}) > 1
 
 
 def decide(name: str, base: Line | None, *sides: Line | None) -> Settled | Conflict:

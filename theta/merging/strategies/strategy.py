@@ -39,6 +39,8 @@ class Strategy:
         """Why this cannot settle ``conflict``, in half a sentence; none where it can."""
         if self.name in SIDES:
             return None
+        if conflict.coded is not None:
+            return conflict.coded.reason(conflict.name)
         sides = conflict.changed
         lines = [side for side in sides if side is not None]
         if len(lines) < len(sides):
