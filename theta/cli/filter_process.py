@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -27,6 +28,7 @@ def filter_process() -> int:
         lambda text: console.err(f"theta: {text}"),
         defer,
         limit,
+        Path(index).absolute() if (index := os.environ.get("GIT_INDEX_FILE")) else None,
         lambda: console.progress("theta"),
     )
     serve(filter_, PktLines(sys.stdin.buffer, sys.stdout.buffer))

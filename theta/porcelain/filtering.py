@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class Filter:
         defer: leave manifests where files belong; the theta that runs git fills them in.
         limit: bytes above which smudge leaves the manifest to the hook.
         warn: where one-line warnings go.
+        index: the index that git works on; that of the repository, if none is given.
         progress: shows how far the work on one file is, as long as it is entered.
     """
 
@@ -44,18 +46,20 @@ class Filter:
     warn: Warn
     defer: bool = False
     limit: int = SMUDGE_LIMIT
+    index: Path | None = None
     progress: Shown = contextlib.nullcontext
     _installed: bool = False
 
     def clean(self, path: str, packets: Iterable[bytes]) -> bytes:
         """The manifest of the content ``packets`` of the file at ``path``.
 
-        A manifest is its own manifest; a text with conflict markers is refused, so that a
-        half-merged manifest is never taken for a resolution.
+        A manifest is its own manifest.  A text with conflict markers is refused while git holds the lock
+        of the index: a half-merged manifest must not be staged as a resolution.  Without the lock git
+        only compares (``git diff``, ``blame``, ``mergetool``), and gets the text as it is.
         """
         with self._received(path, packets) as (source, text):
             if text is not None:
-                return _checked_manifest(text, path)
+                return self._checked_manifest(text, path)
             return self._stored(path, source)
 
     def _stored(self, path: str, source: FileSource) -> bytes:
@@ -118,6 +122,8 @@ class Filter:
         if not manifests.looks_like_manifest(data) or self.defer:
             return [data]
         self.request_sync()
+        if manifests.has_conflict_markers(data):
+            return [data]
         try:
             manifest = listings.read(self.session.objects, data)
             lazily.fetch_missing(self.session, manifest)
@@ -135,6 +141,12 @@ class Filter:
             self.warn(f"{path}: {error}; run 'theta restore {path}'")
         return [data]
 
+    def _checked_manifest(self, text: bytes, path: str) -> bytes:
+        index = self.index or self.session.repo.index_path
+        if manifests.has_conflict_markers(text) and os.path.lexists(f"{index}.lock"):
+            raise ManifestError(f"{path} is in conflict; 'theta resolve' settles it")
+        return text
+
     def request_sync(self) -> None:
         """Ask the post-index-change hook to bring ``.theta/`` into agreement."""
         if not self.defer:
@@ -148,14 +160,6 @@ class Filter:
             self._installed = True
             with contextlib.suppress(ThetaError):
                 install.ensure(self.session.repo)
-
-
-def _checked_manifest(text: bytes, path: str) -> bytes:
-    if manifests.has_conflict_markers(text):
-        raise ManifestError(
-            f"{path} is in conflict", hint="settle it with 'theta resolve' or 'theta restore --ours'"
-        )
-    return text
 
 
 class Spool:
