@@ -23,7 +23,7 @@ def fsck(
     session = open_session(worktree=False)
     if mend:
         with session.exclusive():
-            for line in settle.settle(session):
+            for line in settle.settle(session, on_purpose=True):
                 console.note(line)
         session = open_session(worktree=False)
     bad = session.repo.git().show("fsck", "--full", "--strict", "--no-dangling", "--no-progress")

@@ -14,10 +14,11 @@ import pygit2
 from pygit2.enums import ObjectType, SortMode
 
 from theta import _fs
-from theta.errors import MissingObjectsError
+from theta.errors import ManifestError, MissingObjectsError
+from theta.git.published import unpublished
 from theta.git.repository import MODE_TREE, STORES, Repository
 from theta.porcelain.session import Session
-from theta.porcelain.trees import checkpoints
+from theta.porcelain.trees import by_content, checkpoints
 from theta.store import closure
 from theta.store.manifest import Manifest
 from theta.store.packs import PackWriter
@@ -27,16 +28,43 @@ _VERIFIED: Final = "verified-head"
 
 @dataclass(frozen=True)
 class Mended:
-    """What :func:`mend_range` did: old tip, new tip, and how many commits were rewritten."""
+    """What :func:`mend_range` did: the new tip, and how many commits were rewritten.
 
-    old: str
+    ``kept`` are the commits that are wrong too and stay, since others may have them.
+    """
+
     new: str
     count: int
+    kept: tuple[str, ...] = ()
 
 
-def _manifests(session: Session, tree: pygit2.Tree) -> list[Manifest]:
-    found = (session.manifest_or_none(oid) for oid in checkpoints(session.repo, tree).values())
-    return [manifest for manifest in found if manifest is not None]
+def _manifests(session: Session, tree: pygit2.Tree, *, strict: bool = False) -> list[Manifest]:
+    """The manifests of ``tree``; those that are malformed are left out, or ``strict``ly an error.
+
+    A manifest without the attribute counts where ``.theta/`` has its store: a line of
+    ``.gitattributes`` that is gone must not take the tensors with it.
+    """
+    listed = checkpoints(session.repo, tree)
+    found = _parsed(session, listed, strict=strict)
+    stores = session.repo.entry(tree, STORES)
+    names = {str(entry.name) for entry in stores} if isinstance(stores, pygit2.Tree) else set()
+    extra = names - {manifest.store for manifest in found}
+    if extra:
+        files = {path: str(entry.id) for path, entry in session.repo.walk_blobs(tree) if path not in listed}
+        others = _parsed(session, by_content(session.repo, files), strict=strict)
+        found += [manifest for manifest in others if manifest.store in extra]
+    return found
+
+
+def _parsed(session: Session, files: dict[str, str], *, strict: bool) -> list[Manifest]:
+    found: list[Manifest] = []
+    for path, oid in files.items():
+        try:
+            found.append(session.manifest(oid))
+        except ManifestError as error:
+            if strict:
+                raise ManifestError(f"{path}: {error}") from error
+    return found
 
 
 def stores_id(session: Session, tree: pygit2.Tree) -> str | None:
@@ -66,33 +94,39 @@ def head_agrees(session: Session) -> bool:
     return True
 
 
-def mend_head(session: Session) -> Mended | None:
+def mend_head(session: Session, *, on_purpose: bool = False) -> Mended | None:
     """Rewrite the commit at HEAD if its ``.theta/`` is wrong (never during a rebase)."""
     if session.repo.in_progress() or head_agrees(session):
         return None
     head = session.repo.head()
-    return mend_range(session, {head}) if head else None
+    return mend_range(session, {head}, on_purpose=on_purpose) if head else None
 
 
-def mend_range(session: Session, commits: Iterable[str]) -> Mended | None:
+def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = False) -> Mended | None:
     """Rewrite those of ``commits`` that are ancestors of HEAD and wrong, and all after them.
 
-    Author, committer, message and encoding stay; a signature cannot.  HEAD moves by
-    compare-and-swap.  Answers none where nothing was wrong.
+    A commit that others may have stays as it is, unless this is done ``on_purpose``.  Author,
+    committer, message and encoding stay; a signature cannot.  HEAD moves by compare-and-swap.
+    Returns None where nothing was wrong.
     """
     repo, wanted = session.repo, set(commits)
     head = repo.head()
     if head is None or head not in wanted:
         return None
-    mapping: dict[str, str] = {}
-    for commit in _oldest_first(repo, head, wanted):
-        new = _rewritten(session, commit, mapping)
-        if new != str(commit.id):
-            mapping[str(commit.id)] = new
-    if head not in mapping:
+    ordered = _oldest_first(repo, head, wanted)
+    wrong = {str(commit.id) for commit in ordered if not agrees(session, commit.tree)}
+    if not wrong:
         return None
-    repo.git().run("update-ref", "-m", "theta: .theta/ brought into agreement", "HEAD", mapping[head], head)
-    return Mended(head, mapping[head], len(mapping))
+    free = wanted if on_purpose else unpublished(repo, wanted)
+    mapping: dict[str, str] = {}
+    for commit in ordered:
+        oid = str(commit.id)
+        if oid in free and (new := _rewritten(session, commit, mapping, mend=oid in wrong)) != oid:
+            mapping[oid] = new
+    if head in mapping:
+        reason = "theta: .theta/ brought into agreement"
+        repo.git().run("update-ref", "-m", reason, "HEAD", mapping[head], head)
+    return Mended(mapping.get(head, head), len(mapping), tuple(sorted(wrong - free)))
 
 
 def _oldest_first(repo: Repository, head: str, wanted: set[str]) -> list[pygit2.Commit]:
@@ -106,10 +140,8 @@ def _oldest_first(repo: Repository, head: str, wanted: set[str]) -> list[pygit2.
     return [commit for commit in walker if str(commit.id) in wanted]
 
 
-def _rewritten(session: Session, commit: pygit2.Commit, mapping: dict[str, str]) -> str:
-    tree = str(commit.tree_id)
-    if not agrees(session, commit.tree):
-        tree = mended_tree(session, commit.tree)
+def _rewritten(session: Session, commit: pygit2.Commit, mapping: dict[str, str], *, mend: bool) -> str:
+    tree = mended_tree(session, commit.tree) if mend else str(commit.tree_id)
     parents = [str(parent) for parent in commit.parent_ids]
     if tree == str(commit.tree_id) and not any(parent in mapping for parent in parents):
         return str(commit.id)
@@ -118,8 +150,11 @@ def _rewritten(session: Session, commit: pygit2.Commit, mapping: dict[str, str])
 
 
 def mended_tree(session: Session, tree: pygit2.Tree) -> str:
-    """Write ``tree`` with the ``.theta/`` that its manifests demand; the answer is its id."""
-    manifests = _manifests(session, tree)
+    """Write ``tree`` with the ``.theta/`` that its manifests demand; the answer is its id.
+
+    Raises :class:`ManifestError` where one of them cannot be read: then nothing is known to be wrong.
+    """
+    manifests = _manifests(session, tree, strict=True)
     for directory, oid in closure.expected(manifests).items():
         if not session.repo.has(oid):
             raise MissingObjectsError(f"{directory}: its objects are not in this repository")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from theta import _fs
-from theta.errors import MissingObjectsError
+from theta.errors import ManifestError, MissingObjectsError
 from theta.porcelain import install, mend, staging, worktree
 from theta.porcelain.session import Session
 from theta.porcelain.worktree import State
 from theta.progress import Progress
 
 
-def settle(session: Session, progress: Progress | None = None, *, files: bool = True) -> list[str]:
-    """Mend HEAD, sync the index, fill in checkpoint files; answers warnings.
+def settle(
+    session: Session, progress: Progress | None = None, *, files: bool = True, on_purpose: bool = False
+) -> list[str]:
+    """Mend HEAD, sync the index, fill in checkpoint files; returns warnings.
 
-    In the middle of a rebase no commit is mended: that is done when it is over.  Without ``files``
-    manifests in place of files stay: a git that goes on would take a filled file for a change.
+    In the middle of a rebase no commit is mended: that is done when it is over.  A commit that
+    others may have is mended ``on_purpose`` only.  Without ``files`` manifests in place of files
+    stay: a git that goes on would take a filled file for a change.
     """
-    notes = [] if session.repo.in_progress() else mend_noted(session, None)
+    notes = [] if session.repo.in_progress() else mend_noted(session, None, on_purpose=on_purpose)
     staging.sync(session)
     install.clear_stores(session.repo)
     missing = worktree.complete(session, progress=progress) if files else []
@@ -26,15 +29,34 @@ def settle(session: Session, progress: Progress | None = None, *, files: bool = 
     return notes
 
 
-def mend_noted(session: Session, commits: set[str] | None) -> list[str]:
-    """Mend ``commits`` (none: HEAD) and say so; answers the lines to show."""
+def mend_noted(session: Session, commits: set[str] | None, *, on_purpose: bool = False) -> list[str]:
+    """Mend ``commits`` (None: HEAD) and return the lines that say so."""
     try:
-        done = mend.mend_head(session) if commits is None else mend.mend_range(session, commits)
-    except MissingObjectsError as error:
+        if commits is None:
+            done = mend.mend_head(session, on_purpose=on_purpose)
+        else:
+            done = mend.mend_range(session, commits, on_purpose=on_purpose)
+    except (ManifestError, MissingObjectsError) as error:
         return [f"HEAD cannot be mended: {error}"]
     if done is None:
         return []
-    return [f"brought .theta/ of {done.count} commit(s) into agreement; HEAD is now {done.new[:12]}"]
+    notes = [_kept(session, oid) for oid in done.kept]
+    if done.count:
+        notes.append(f"brought .theta/ of {done.count} commit(s) into agreement; HEAD is now {done.new[:12]}")
+    return [note for note in notes if note]
+
+
+def _kept(session: Session, oid: str) -> str:
+    """The line on a commit that is wrong and that others may have; it is said once."""
+    told = session.repo.private / "told-kept"
+    if told.exists() and told.read_text() == oid:
+        return ""
+    _fs.make_dirs(told.parent)
+    _fs.write_atomic(told, oid.encode(), durable=False)
+    return (
+        f".theta/ of commit {oid[:12]} does not agree with its manifests; others may have that commit, "
+        "so it stays as it is ('theta fsck --mend' rewrites it)"
+    )
 
 
 def refresh(session: Session, progress: Progress | None = None) -> dict[str, worktree.Found]:

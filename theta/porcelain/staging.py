@@ -6,11 +6,14 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from theta.errors import ManifestError
-from theta.git.index import Entry, Staged
+from theta.git.index import Entry, IndexEdit, Staged
+from theta.git.repository import STORES
 from theta.porcelain import worktree
 from theta.porcelain.session import Session
+from theta.porcelain.trees import by_content
 from theta.progress import Progress, begin
 from theta.store import closure, snapshot, staging
 from theta.store.manifest import Manifest, blob_id
@@ -18,6 +21,9 @@ from theta.store.names import store_of
 from theta.store.packs import PackWriter
 from theta.store.snapshot import Snapshot, Stored
 from theta.store.source import FileSource, Identity
+
+_FILES: Final = (0o100644, 0o100755)
+_BELOW: Final = f"{STORES}/"
 
 
 @dataclass(frozen=True)
@@ -179,9 +185,27 @@ def sync(session: Session, index: Path | None = None) -> list[str]:
                 )
             )
             found[path] = manifest
-        closure.sync_index(edit, session.objects, [*found.values(), *known_stores(session, sides).values()])
+        kept = [*found.values(), *known_stores(session, sides).values()]
+        kept += _without_attribute(session, edit, kept, {entry.path for entry in everything})
+        closure.sync_index(edit, session.objects, kept)
     staging.adopt(session.repo, {blob_id(manifest.data) for manifest in found.values()})
     return raw
+
+
+def _without_attribute(
+    session: Session, edit: IndexEdit, kept: list[Manifest], listed: set[str]
+) -> list[Manifest]:
+    """The manifests of stores in the index that no tracked path has any more.
+
+    A line of ``.gitattributes`` that is gone must not take the tensors with it.
+    """
+    stores = {path.split("/")[1] for path in edit.paths_under(STORES)} - {m.store for m in kept}
+    if not stores:
+        return []
+    files = {e.path: e.oid for e in edit.entries() if e.stage == 0 and e.mode in _FILES}
+    others = {path: oid for path, oid in files.items() if path not in listed and not path.startswith(_BELOW)}
+    found = (session.manifest_or_none(oid) for oid in by_content(session.repo, others).values())
+    return [manifest for manifest in found if manifest is not None and manifest.store in stores]
 
 
 def _distinct(session: Session, found: dict[str, Manifest]) -> dict[str, Manifest]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pygit2
 
 from theta.git.attributes import only_tracked
@@ -24,6 +26,16 @@ def checkpoints(repo: Repository, tree: pygit2.Tree) -> dict[str, str]:
         tracked = only_tracked(repo, files) if known else files
         _cache[key] = {path: files[path] for path in sorted(tracked) if is_manifest(repo, files[path])}
     return _cache[key]
+
+
+def by_content(repo: Repository, files: Mapping[str, str]) -> dict[str, str]:
+    """Those of ``files`` (path -> blob id) that are manifests, whatever attributes say."""
+    ask = "".join(f"{oid}\n" for oid in files.values()).encode()
+    rows = (
+        repo.git().run("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=ask).text.splitlines()
+    )
+    small = {oid for oid, size in map(str.split, rows) if size.isdigit() and int(size) <= MAX_BYTES}
+    return {path: oid for path, oid in files.items() if oid in small and is_manifest(repo, oid)}
 
 
 def is_manifest(repo: Repository, oid: str) -> bool:

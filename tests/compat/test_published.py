@@ -1,0 +1,118 @@
+"""A3: a commit that others may have is never rewritten by looking at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.compat.agreement import assert_agreement
+from tests.compat.story import MODEL, digest, edit
+from tests.support import Repo
+
+NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
+
+
+@pytest.fixture
+def wrong(tracked: Repo) -> Repo:
+    """A repository whose HEAD has a ``.theta/`` that does not agree with its manifest."""
+    edit(tracked, "layer.1.weight")
+    tracked.git(*NO_HOOKS, "commit", "-q", "-a", "-m", "no hooks")
+    return tracked
+
+
+def head(repo: Repo) -> str:
+    return repo.git("rev-parse", "HEAD")
+
+
+def by_a_remote(repo: Repo, place: Path) -> None:
+    repo.git("init", "-q", "--bare", str(place / "remote"))
+    repo.git("remote", "add", "origin", str(place / "remote"))
+    repo.git("push", "-q", "--no-verify", "origin", "main")
+
+
+def by_a_fetch(repo: Repo, place: Path) -> None:
+    repo.git("fetch", "-q", ".", "main")
+
+
+def by_a_tag(repo: Repo, place: Path) -> None:
+    repo.git("tag", "v1")
+
+
+def by_another_branch(repo: Repo, place: Path) -> None:
+    repo.git("branch", "other")
+
+
+def by_another_worktree(repo: Repo, place: Path) -> None:
+    repo.git(*NO_HOOKS, "worktree", "add", "-q", "--detach", str(place / "second"))
+
+
+def by_a_note(repo: Repo, place: Path) -> None:
+    repo.git("notes", "add", "-m", "accuracy 0.91")
+
+
+HOLDERS = [by_a_remote, by_a_fetch, by_a_tag, by_another_branch, by_another_worktree, by_a_note]
+
+
+@pytest.mark.parametrize("hold", HOLDERS, ids=lambda hold: hold.__name__)
+def test_a3_a_commit_that_is_held_elsewhere_stays(
+    wrong: Repo, tmp_path: Path, hold: Callable[[Repo, Path], None]
+) -> None:
+    hold(wrong, tmp_path)
+    old, want = head(wrong), digest(wrong)
+    done = wrong.theta("switch", "-q", "main")
+    assert head(wrong) == old
+    assert "stays as it is ('theta fsck --mend' rewrites it)" in done.stderr
+    assert "stays as it is" not in wrong.theta("switch", "-q", "main").stderr, "it is said once"
+    wrong.theta("fsck", "--mend", code=None)  # the old commit is still there, and is told of
+    assert head(wrong) != old
+    assert_agreement(wrong, {MODEL: want})
+
+
+def test_a3_a_commit_that_only_this_branch_has_is_mended(wrong: Repo) -> None:
+    old = head(wrong)
+    wrong.theta("switch", "-q", "main")
+    assert head(wrong) != old
+    assert_agreement(wrong, {MODEL: digest(wrong)})
+
+
+def test_a3_a_clone_is_what_was_published(wrong: Repo, tmp_path: Path) -> None:
+    done = wrong.theta("clone", "-q", wrong.path.as_uri(), str(tmp_path / "clone"))
+    clone = Repo(tmp_path / "clone")
+    assert head(clone) == head(wrong) == clone.git("rev-parse", "origin/main")
+    assert "stays as it is" in done.stderr
+
+
+@pytest.mark.parametrize("program", ["git", "theta"])
+def test_a3_an_old_commit_is_looked_at_and_stays(wrong: Repo, program: str) -> None:
+    old, want = head(wrong), digest(wrong)
+    edit(wrong, "head.weight")
+    wrong.git(*NO_HOOKS, "commit", "-q", "-a", "-m", "two")
+    run = wrong.git if program == "git" else wrong.theta
+    run("checkout", "-q", "HEAD~")
+    assert head(wrong) == old
+    assert digest(wrong) == want
+
+
+def test_a3_tensors_stay_where_the_attribute_line_is_gone(tracked: Repo) -> None:
+    stores = tracked.git("rev-parse", "HEAD:.theta")
+    lines = (tracked.path / ".gitattributes").read_text().splitlines()
+    tracked.write(".gitattributes", "".join(f"{line}\n" for line in lines if "filter=theta" not in line))
+    tracked.git("commit", "-q", "-m", "attributes", "--", ".gitattributes")
+    assert tracked.git("rev-parse", "HEAD:.theta") == stores
+    tracked.theta("commit", "-q", "--allow-empty", "-m", "by theta")
+    tracked.theta("fsck", "--mend")
+    assert tracked.git("rev-parse", "HEAD:.theta") == stores
+
+
+def test_a3_nothing_is_amended_for_a_manifest_that_cannot_be_read(tracked: Repo) -> None:
+    text = tracked.git("show", f"HEAD:{MODEL}").replace("end ", "ends ", 1) + "\n"
+    oid = tracked.git("hash-object", "-w", "--stdin", stdin=text)
+    tracked.git("update-index", "--cacheinfo", f"100644,{oid},{MODEL}")
+    tracked.git(*NO_HOOKS, "commit", "-q", "-m", "malformed")
+    old, stores = head(tracked), tracked.git("rev-parse", "HEAD:.theta")
+    tracked.theta("fsck", "--mend", code=None)
+    tracked.theta("switch", "-q", "main", code=None)
+    assert head(tracked) == old
+    assert tracked.git("rev-parse", "HEAD:.theta") == stores
