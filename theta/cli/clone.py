@@ -37,6 +37,7 @@ def clone(context: typer.Context) -> int:
     session = Session.here(_directory(args))
     with session.exclusive():
         install.ensure(session.repo)
+        console.hints(install.ensure_durable(session.repo))
         if bare or session.repo.head() is None:
             return 0
         code = session.repo.git().show("checkout", "--quiet")

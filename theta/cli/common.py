@@ -28,6 +28,7 @@ def open_session(*, worktree: bool = True) -> Session:
         _ = session.repo.worktree
         if uses_theta(session):
             install.ensure(session.repo)
+            console.hints(install.ensure_durable(session.repo))
     return session
 
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from theta.errors import ExitCode, ThetaError
@@ -50,6 +50,13 @@ def err(text: str) -> None:
     sys.stdout.flush()
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def hints(lines: Iterable[str]) -> None:
+    """Lines on what theta set up, on standard error: what is printed for programs stays as it is."""
+    for line in lines:
+        if not quiet:
+            err(f"hint: {line}")
 
 
 def warn(text: str) -> None:

@@ -22,14 +22,20 @@ def driven(name: str, doc: str, *, refresh: bool = True, hooks: bool = False) ->
     return _app(command, doc)
 
 
-def handed(name: str, doc: str) -> typer.Typer:
-    """A typer app that runs ``git NAME`` and nothing else: it changes no files."""
+def handed(name: str, doc: str, *, durable: bool = False) -> typer.Typer:
+    """A typer app that runs ``git NAME`` and nothing else: it changes no files.
+
+    ``durable``: remotes that are directories of this machine sync what they get.
+    """
 
     def command(context: typer.Context) -> int:
         from pathlib import Path
 
+        from theta.git import remotes
+
         session = open_session(worktree=False)
-        return session.repo.git(extra={}).in_directory(Path.cwd()).show(name, *plain(context.args))
+        settings = remotes.durable(session.repo) if durable else []
+        return session.repo.git(extra={}).in_directory(Path.cwd()).show(*settings, name, *plain(context.args))
 
     return _app(command, doc)
 

@@ -30,5 +30,6 @@ def init(context: typer.Context) -> int:
     places = [arg for arg in args if not arg.startswith("-")]
     session = Session.here(places[-1] if places else ".")
     install.ensure(session.repo)
+    console.hints(install.ensure_durable(session.repo))
     console.note("next: theta track '*.safetensors'")
     return 0

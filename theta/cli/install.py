@@ -31,5 +31,6 @@ def install(
     _ = session.repo.worktree
     with session.exclusive():
         setup.ensure(session.repo)
+        console.hints(setup.ensure_durable(session.repo))
     console.note(f"filter and hooks are set up in {session.repo.gitdir}")
     return 0

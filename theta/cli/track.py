@@ -24,7 +24,7 @@ def track(
     Writes the root .gitattributes and stages it, and sets up filter, hooks and sparse patterns in
     this clone. Files that are committed already become checkpoints with the next 'theta add'.
     """
-    from theta.porcelain import tracking
+    from theta.porcelain import install, tracking
 
     session = open_session()
     if not patterns:
@@ -33,6 +33,7 @@ def track(
         return 0
     with session.exclusive():
         added = tracking.track(session, plain(patterns))
+        console.hints(install.ensure_durable(session.repo))
     for pattern in added:
         console.note(f"tracking {pattern}")
     for path in tracking.raw_files(session):

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from theta.errors import NotFoundError, ThetaError
 
@@ -15,6 +16,11 @@ DEFER = {"THETA_SMUDGE": "defer", "THETA_HOOKS": "off"}
 
 DEFER_FILES = {"THETA_SMUDGE": "defer"}
 """The same for the filter only: the hooks are at work."""
+
+DURABLE: Final = ("core.fsync", "all")
+"""The setting by which git syncs loose objects, refs and the index too."""
+
+_MOST_KEYS: Final = 1000
 
 
 class GitFailedError(ThetaError):
@@ -65,7 +71,7 @@ class Git:
             environment.pop("GIT_INDEX_FILE", None)
         if self.index_file is not None:
             environment["GIT_INDEX_FILE"] = str(self.index_file)
-        return environment
+        return environment | _durable(environment)
 
     def run(self, *args: str, stdin: bytes | None = None, check: bool = True) -> Result:
         """Run ``git ARGS`` quietly; raises :class:`GitFailedError` where ``check`` and it fails."""
@@ -97,6 +103,25 @@ class Git:
         """The NUL-separated fields that ``git ARGS -z`` prints."""
         text = self.run(*args, stdin=stdin).text
         return text.split("\0")[:-1] if text else []
+
+
+def _durable(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables by which git, and every git that it starts, syncs all that it writes.
+
+    By default git (2.38 and later) syncs packs, but neither loose objects nor refs nor the index: a power
+    failure may leave a ref whose objects are empty.
+    """
+    count = environment.get("GIT_CONFIG_COUNT") or "0"
+    number = int(count) if count.isdigit() else 0
+    known = {environment.get(f"GIT_CONFIG_KEY_{n}", "").lower() for n in range(min(number, _MOST_KEYS))}
+    if not count.isdigit() or DURABLE[0].lower() in known:
+        return {}
+    key, value = DURABLE
+    return {
+        "GIT_CONFIG_COUNT": str(number + 1),
+        f"GIT_CONFIG_KEY_{number}": key,
+        f"GIT_CONFIG_VALUE_{number}": value,
+    }
 
 
 def plain(cwd: Path | None = None) -> Git:

@@ -160,6 +160,8 @@ class Filter:
             self._installed = True
             with contextlib.suppress(ThetaError):
                 install.ensure(self.session.repo)
+                for line in install.ensure_durable(self.session.repo):
+                    self.warn(line)
 
 
 class Spool:

@@ -14,6 +14,7 @@ from typing import Final
 from theta import _fs
 from theta.errors import UnsupportedRepositoryError
 from theta.git.repository import STORES, Repository
+from theta.git.run import DURABLE
 from theta.store.packs import BLOB, object_id
 
 HOOKS: Final = (
@@ -34,6 +35,8 @@ STORE_ATTRIBUTES: Final = f"{STORES}/** -text -diff -merge -delta -filter lingui
 _LOCAL_ATTRIBUTES: Final = f"{STORES}/** -text -diff merge=theta -delta -filter"
 _MAX_STORED: Final = 16 << 20
 _PATTERN: Final = f"!/{STORES}/"
+_OWNS_DURABLE: Final = "theta.ownsfsync"
+"""Set where theta set git's ``core.fsync``, and so may take it out again."""
 
 
 def command() -> str:
@@ -49,6 +52,22 @@ def ensure(repo: Repository) -> None:
     _ensure_hooks(repo)
     _ensure_line(repo.commondir / "info" / "attributes", _LOCAL_ATTRIBUTES)
     ensure_sparse(repo)
+
+
+def ensure_durable(repo: Repository) -> list[str]:
+    """Let plain git sync what it writes, unless the user has a setting or has taken ours away.
+
+    Returns the line that says so, if this was done now.
+    """
+    config = repo.raw.config
+    key, value = DURABLE
+    if repo.is_bare or key in config or _OWNS_DURABLE in config:
+        return []
+    repo.git().run("config", "--local", _OWNS_DURABLE, "true")
+    repo.git().run("config", "--local", key, value)
+    return [
+        f"git syncs all that it writes in this clone ({key}={value}); 'git config --unset {key}' undoes it"
+    ]
 
 
 def settings() -> dict[str, str]:
@@ -191,7 +210,11 @@ def clear_stores(repo: Repository) -> None:
 
 def uninstall(repo: Repository) -> None:
     """Remove filter and hooks from this clone; commits and files stay as they are."""
-    for key in settings():
+    config, (durable, value) = repo.raw.config, DURABLE
+    keys = [*settings(), _OWNS_DURABLE]
+    if _OWNS_DURABLE in config and durable in config and config[durable] == value:
+        keys.append(durable)
+    for key in keys:
         repo.git().run("config", "--local", "--unset", key, check=False)
     directory = hooks_directory(repo)
     for name in HOOKS:
