@@ -9,12 +9,18 @@ import typer
 
 from theta.cli import console
 from theta.cli.args import PASS, plain
-from theta.cli.common import excluding, from_root, open_session, report_added
+from theta.cli.common import (
+    excluding,
+    from_root,
+    open_session,
+    report_added,
+    report_left_out,
+    report_uncovered,
+)
 from theta.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from theta.git.run import Git
-    from theta.porcelain.adding import Selection
     from theta.porcelain.session import Session
 
 app = typer.Typer(add_completion=False)
@@ -62,9 +68,14 @@ def add(
         with console.progress("adding") as progress:
             added = adding.add(session, selection, progress)
         code = 0
-        if _has_more(git, pathspecs, selection, force):
-            code = git.show("add", *switches, *flags, "--", *pathspecs, *excluding(selection.present))
+        rest = [*pathspecs, *excluding(selection.present)]
+        new = [] if update else _new_files(git, rest, force)
+        if new or _has_more(git, rest) or not (selection.present or selection.gone):
+            code = git.show("add", *switches, *flags, "--", *rest)
     report_added(added)
+    report_uncovered(session, new)
+    if update:
+        report_left_out(session, "staged by -u")
     return code
 
 
@@ -91,9 +102,12 @@ def _update(session: Session, paths: list[str], flags: list[str], kind: str, dat
     return 0
 
 
-def _has_more(git: Git, pathspecs: list[str], selection: Selection, force: bool) -> bool:
-    kinds = ["-m", "-d", "-o", "-u"] + ([] if force else ["--exclude-standard"])
-    names = git.lines(
-        "ls-files", "-z", "--full-name", *kinds, "--", *pathspecs, *excluding(selection.present)
-    )
-    return bool(names) or not (selection.present or selection.gone)
+def _new_files(git: Git, pathspecs: list[str], force: bool) -> list[str]:
+    """The untracked files among ``pathspecs``."""
+    standard = [] if force else ["--exclude-standard"]
+    return git.lines("ls-files", "-z", "--full-name", "-o", *standard, "--", *pathspecs)
+
+
+def _has_more(git: Git, pathspecs: list[str]) -> bool:
+    """Whether known files among ``pathspecs`` changed, are gone or are in conflict."""
+    return bool(git.lines("ls-files", "-z", "-m", "-d", "-u", "--", *pathspecs))

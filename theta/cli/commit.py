@@ -10,7 +10,7 @@ import typer
 
 from theta.cli import console
 from theta.cli.args import PASS, plain, split_paths
-from theta.cli.common import open_session, report_added
+from theta.cli.common import open_session, report_added, report_left_out, report_uncovered
 
 if TYPE_CHECKING:
     from theta.porcelain.committing import Summary
@@ -22,11 +22,15 @@ app = typer.Typer(add_completion=False)
 def commit(
     context: typer.Context,
     everything: bool = typer.Option(
-        False, "--all", "-a", help="stage all changed files that are tracked first"
+        False, "--all", "-a", help="stage all changed files first, and new files of tracked patterns"
     ),
     as_json: bool = typer.Option(False, "--json", help="print what was committed as JSON"),
 ) -> int:
-    """Record a new version of checkpoints and files (git commit's options apply)."""
+    """Record a new version of checkpoints and files (git commit's options apply).
+
+    Unlike git's, -a also takes new files that a tracked pattern matches (ignored ones aside), and
+    says so: a checkpoint that nobody committed is overwritten by the next training step.
+    """
     from theta.git.run import DEFER, DEFER_FILES
     from theta.porcelain import committing
 
@@ -51,6 +55,8 @@ def commit(
         report_added(added)
     if code == 0 and summary is not None:
         report_summary(summary, as_json=as_json)
+        report_left_out(session, "in this commit")
+        report_uncovered(session, summary.new_files)
     return code
 
 

@@ -115,12 +115,31 @@ def report_added(added: Sequence[Added]) -> None:
             console.warn(f"{item.path}: {item.note}; tracked as plain bytes")
         if item.warning:
             console.warn(item.warning)
+        if item.newcomer:
+            console.note(f"{item.path}: new file of a tracked pattern, included")
         if item.new:
             count, size = len(item.new), console.human(item.manifest.nbytes)
             console.note(
                 f"{item.path}: {count} of {len(item.manifest.lines)} tensors new, "
                 f"{console.human(item.stored)} stored ({size} in the file)"
             )
+
+
+def report_left_out(session: Session, where: str) -> None:
+    """One warning about new files of tracked patterns that are not ``where`` they were expected."""
+    from theta.porcelain import coverage
+
+    if found := coverage.newcomers(session, session.repo.git(), [":(top)"]):
+        here = [os.path.relpath(session.repo.worktree / path) for path in found]
+        console.warn(coverage.left_out_line(here, where))
+
+
+def report_uncovered(session: Session, paths: Iterable[str]) -> None:
+    """One warning about new files that look like checkpoints and that no pattern covers."""
+    from theta.porcelain import coverage
+
+    if found := coverage.uncovered(session, paths):
+        console.warn(coverage.uncovered_line(session, found, Path.cwd()))
 
 
 def excluding(paths: Iterable[str]) -> list[str]:

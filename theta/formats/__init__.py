@@ -38,6 +38,7 @@ __all__ = [
     "Tensor",
     "TensorSpec",
     "View",
+    "detected",
     "scan",
     "scan_or_opaque",
 ]
@@ -79,6 +80,11 @@ READERS: tuple[Reader, ...] = (
     tensorflow.index_reader,
     onnx,
 )
+
+
+def detected(source: Source) -> str:
+    """The name of the first format that the file claims to be of; '' where it is none of theta's own."""
+    return next((reader.NAME for reader in READERS if reader.detect(source)), "")
 
 
 def scan(source: Source) -> Layout:

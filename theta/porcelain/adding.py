@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from theta.errors import NotFoundError, UsageError
@@ -23,6 +24,12 @@ class Selection:
 
     present: tuple[str, ...]
     gone: tuple[str, ...]
+    newcomers: frozenset[str] = frozenset()
+
+    def including(self, paths: Iterable[str]) -> Selection:
+        """The same, and the new files at ``paths``."""
+        new = frozenset(paths)
+        return Selection(tuple(sorted({*self.present, *new})), self.gone, new)
 
 
 def select(session: Session, git: Git, pathspecs: list[str], *, update: bool, force: bool) -> Selection:
@@ -63,6 +70,7 @@ def _refuse_other_filters(session: Session, filters: dict[str, str]) -> None:
 def add(session: Session, selection: Selection, progress: Progress | None = None) -> list[Added]:
     """Stage the selected checkpoints; those that are gone are staged as deleted."""
     added = [_warned(session, item) for item in staging.add_files(session, selection.present, progress)]
+    added = [replace(item, newcomer=item.path in selection.newcomers) for item in added]
     if selection.gone:
         with session.index_edit() as edit:
             for path in selection.gone:

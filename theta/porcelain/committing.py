@@ -9,7 +9,7 @@ from typing import Any
 import pygit2
 
 from theta.errors import IdentityError
-from theta.porcelain import adding, settle, sharding, staging
+from theta.porcelain import adding, coverage, settle, sharding, staging
 from theta.porcelain.session import Session
 from theta.porcelain.staging import Added
 from theta.porcelain.trees import checkpoints
@@ -25,18 +25,8 @@ _TAKES_VALUE = set("mFCctS") | {
     "--squash",
     "--template",
 }
-_SHOWS = {
-    "--dry-run",
-    "--porcelain",
-    "--short",
-    "--long",
-    "-z",
-    "--null",
-    "-p",
-    "--patch",
-    "--interactive",
-    "-v",
-}
+_DRY = {"--dry-run", "--porcelain", "--short", "--long", "-z", "--null"}
+_SHOWS = _DRY | {"-p", "--patch", "--interactive", "-v"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +39,7 @@ class Summary:
     root: bool
     checkpoints: dict[str, Changes]
     files: int
+    new_files: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The summary as plain data."""
@@ -96,7 +87,11 @@ def prepare(
     everything: bool,
     progress: Progress | None,
 ) -> list[Added]:
-    """Stage the checkpoints that the commit takes, and bring ``.theta/`` into agreement."""
+    """Stage the checkpoints that the commit takes, and bring ``.theta/`` into agreement.
+
+    ``everything`` takes new files too where a tracked pattern matches them: git's ``-a`` would leave
+    them behind, and training then overwrites the only copy.
+    """
     settle.refresh(session, progress)
     added: list[Added] = []
     wanted = pathspecs(args) if paths is None else paths
@@ -104,6 +99,8 @@ def prepare(
         git = session.repo.git().in_directory(cwd)
         specs = wanted or [":(top)"]
         selection = adding.select(session, git, specs, update=True, force=False)
+        if everything and not _DRY & set(args):
+            selection = selection.including(coverage.newcomers(session, git, [":(top)"]))
         added = adding.add(session, selection, progress)
     staging.sync(session)
     return added
@@ -138,19 +135,21 @@ def summarize(session: Session, oid: str) -> Summary:
         "diff-tree",
         "--root",
         "--no-commit-id",
-        "--name-only",
+        "--name-status",
+        "--no-renames",
         "-r",
         "-z",
         "-m",
         "--first-parent",
         oid,
     ]
-    names = session.repo.git().lines(*command, "--", ".", ":(exclude,top).theta")
+    fields = session.repo.git().lines(*command, "--", ".", ":(exclude,top).theta")
+    letters = dict(zip(fields[1::2], fields[0::2], strict=True))
+    new = tuple(path for path, letter in letters.items() if letter == "A")
+    files = len(letters.keys() - set(sharding.paths_of(found)))
     branch = "detached HEAD" if session.repo.raw.head_is_detached else session.repo.raw.head.shorthand
     subject = commit.message.strip().splitlines()[0] if commit.message.strip() else ""
-    return Summary(
-        oid, branch, subject, not commit.parent_ids, found, len(set(names) - set(sharding.paths_of(found)))
-    )
+    return Summary(oid, branch, subject, not commit.parent_ids, found, files, new)
 
 
 def between(session: Session, old: pygit2.Tree | None, new: pygit2.Tree) -> dict[str, Changes]:

@@ -11,9 +11,12 @@ from theta import _fs
 from theta.errors import BusyError, ThetaError
 from theta.git import processes
 from theta.git.index import Entry, read_entries
-from theta.porcelain import install, mend, operations, settle, staging, worktree
+from theta.git.repository import STORES
+from theta.porcelain import coverage, install, mend, operations, settle, staging, worktree
 from theta.porcelain.session import Session
 from theta.progress import Progress
+
+_EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 
 class HookRefusedError(ThetaError):
@@ -34,7 +37,14 @@ def pre_commit(session: Session, index: Path) -> list[str]:
             )
     if any(entry.stage for entry in session.entries(index)):
         raise HookRefusedError("a checkpoint is still in conflict", hint="theta resolve")
-    return []
+    new = coverage.uncovered(session, _new_files(session, index))
+    return [coverage.uncovered_line(session, new, session.repo.worktree)] if new else []
+
+
+def _new_files(session: Session, index: Path) -> list[str]:
+    base = session.repo.head() or _EMPTY_TREE
+    command = ["diff-index", "--cached", "--no-renames", "--diff-filter=A", "--name-only", "-z", base]
+    return session.repo.git(index=index).lines(*command, "--", ".", f":(exclude,top){STORES}")
 
 
 def post_commit(session: Session, progress: Progress | None = None) -> list[str]:

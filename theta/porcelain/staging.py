@@ -39,6 +39,8 @@ class Added:
     mode: int
     stored: int = 0
     warning: str = ""
+    newcomer: bool = False
+    """Whether nobody named the file: a tracked pattern matches it."""
 
 
 def add_files(session: Session, paths: Iterable[str], progress: Progress | None = None) -> list[Added]:
