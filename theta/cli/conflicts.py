@@ -18,8 +18,10 @@ SHOWN: Final = 40
 
 def report(merged: Merged) -> None:
     """One line for each checkpoint that was settled."""
+    from theta.merging.containers import CONTAINER
+
     for path, manifest in merged.resolved.items():
-        decided = merged.decided.get(path, {})
+        decided = {name: by for name, by in merged.decided.get(path, {}).items() if name != CONTAINER}
         how = ", ".join(sorted(set(decided.values())))
         tail = f", {len(decided)} of them by {how}" if decided else ""
         console.note(f"{path}: merged {len(manifest.lines)} tensors{tail}")

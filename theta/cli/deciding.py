@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from theta.cli.prompting import Prompt
     from theta.merging.recipe_files import RecipeFile
     from theta.merging.recipes import Recipe
-    from theta.porcelain.joining import How, Merged
-    from theta.porcelain.recipes import Round
+    from theta.porcelain.answering import Answer, Answers
+    from theta.porcelain.joining import How
     from theta.porcelain.session import Session
 
 Result = TypeVar("Result")
@@ -59,25 +59,16 @@ class Options:
 
 @dataclass
 class Decision:
-    """How to decide, git's own -X options that stood among ours, and what can be redone of it."""
+    """How to decide, against which base, and git's own -X options that stood among ours.
+
+    ``prompts``: whoever is there is asked for what is left.
+    """
 
     how: How
-    recipe: Recipe
     side: str = ""
     gits: list[str] = field(default_factory=list)
-    statistics: tuple[str, ...] = ()
-    base: str = ""
-    prompt: Prompt | None = None
-
-    def rounds(self, merged: Merged, paths: Sequence[str] = ()) -> list[Round]:
-        """What settled ``merged``, for the trailers of a merge commit."""
-        from theta.porcelain.recipes import Round
-
-        asked = {how for decided in merged.decided.values() for how in decided.values()} - {"rows"}
-        found = [self.recipe] if self.recipe.default or self.recipe.rules else []
-        if self.prompt is not None and self.prompt.has_answers:
-            found.append(self.prompt.recipe(self.recipe))
-        return [Round(recipe, self.statistics, self.base, tuple(paths)) for recipe in found] if asked else []
+    base: str | None = None
+    prompts: bool = False
 
 
 def decide(
@@ -87,6 +78,7 @@ def decide(
     from theta.merging import recipes as texts
     from theta.merging.strategies import SIDES, parse
     from theta.porcelain import recipes
+    from theta.porcelain.answering import Answers
     from theta.porcelain.joining import How
 
     ours = [option for option in options.strategies if not is_gits(option)]
@@ -103,14 +95,25 @@ def decide(
         allow_nan=options.allow_nan or None,
     )
     found = recipes.statistics(session, options.statistics)
-    prompt = _prompt(session, options)
+    answers = Answers(session, _tell_recalled)
+    prompt = _prompt(session, options, answers)
     how = How(
-        recipe.policy(prompt.decide if prompt else None),
+        recipe.policy(prompt.decide if prompt else None, answers.find),
         recipes.Round(recipe, found).options(session, dry_run=options.dry_run),
+        asked=lambda: _followed(recipe, answers),
     )
     side = chosen.name if chosen and chosen.name in SIDES[:2] else ""
     gits = [f"-X{option}" for option in options.strategies if is_gits(option)]
-    return Decision(how, recipe, side, gits, found, prompt=prompt)
+    return Decision(how, side, gits, prompts=prompt is not None)
+
+
+def _followed(recipe: Recipe, answers: Answers) -> Recipe:
+    """``recipe`` with the answers that hold for several tensors as rules."""
+    return replace(recipe, rules=(*recipe.rules, *answers.rules()))
+
+
+def _tell_recalled(answer: Answer) -> None:
+    console.note(f"{answer.conflict.name}: {answer.strategy}, as answered before")
 
 
 def asking(how: How, work: Callable[[How], Result]) -> Result:
@@ -145,12 +148,12 @@ def read_recipe(place: str | None) -> RecipeFile | None:
     return load(data, place)
 
 
-def _prompt(session: Session, options: Options) -> Prompt | None:
+def _prompt(session: Session, options: Options, answers: Answers) -> Prompt | None:
     if options.no_prompt or options.dry_run or not on_terminal():
         return None
     from theta.cli.prompting import Prompt
 
-    return Prompt(session)
+    return Prompt(session, answers)
 
 
 def on_terminal() -> bool:

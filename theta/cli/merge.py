@@ -11,7 +11,7 @@ import typer
 from theta.cli import console, deciding, mergeargs
 from theta.cli.args import PASS, plain
 from theta.cli.common import again, drive, open_session
-from theta.cli.resolve import recorded, settle, told
+from theta.cli.resolve import settle, told
 from theta.errors import ExitCode, ThetaError, UsageError
 
 if TYPE_CHECKING:
@@ -71,9 +71,10 @@ def merge(
 
         return redo(session, replay)
     if abort or args.has("--quit"):
-        from theta.porcelain import answering
+        from theta.porcelain import answering, recording
 
         answering.forget(session)
+        recording.forget(session)
         return drive(session, "merge", *(["--abort"] if abort else []), *args.args, refresh=False)
     if go_on:
         with session.exclusive():
@@ -91,7 +92,6 @@ def _start(
     order = _order(session, file.models, [ours or "", *heads]) if file and file.models else None
     decision = deciding.decide(session, options, file, order)
     base = mergeargs.commits(session, [file.base])[0] if file and file.base else None
-    decision.base = base or ""
     if args.foreign:
         return drive(
             session, "merge", *decision.gits, *(["--no-commit"] if no_commit else []), *args.args, *names
@@ -131,9 +131,11 @@ class _Merge:
 
     def run(self) -> int:
         """Merge; answers the exit code."""
-        from theta.porcelain import guarding, octopus, settle
+        from theta.porcelain import guarding, octopus, operations, recording, settle
 
         settle.refresh(self.session)
+        if not operations.current(self.session.repo).name:
+            recording.begin(self.session)
         if len(self.heads) > 1:
             kept = octopus.independent(self.session, [self.session.repo.resolve("HEAD"), *self.heads])
             found = [(name, head) for name, head in zip(self.names, self.heads, strict=True) if head in kept]
@@ -152,7 +154,7 @@ class _Merge:
         from theta.porcelain import merging
 
         ours = self.session.repo.head()
-        if ours is None or self.decision.prompt or self.decision.gits or not self.args.is_plain:
+        if ours is None or self.decision.prompts or self.decision.gits or not self.args.is_plain:
             return False
         return merging.is_plain(self.session, ours, self.heads[0])
 
@@ -186,7 +188,7 @@ class _Merge:
             return self._with(held)
 
     def _with(self, held: Held) -> int:
-        from theta.porcelain import committing, merging, resolving
+        from theta.porcelain import committing, merging, recording, resolving
 
         before = self.session.repo.head()
         done = self._git()
@@ -197,12 +199,14 @@ class _Merge:
             _echo(done.stdout, done.stderr, set())
             committing.finish(self.session, before)
             return done.code
+        if squashed:
+            recording.begin(fresh, self.heads)
         merged = deciding.asking(
             self.decision.how,
             lambda how: merging.after_git_merge(fresh, self.heads[0], how, held, base=self.base),
         )
         _echo(done.stdout, done.stderr, merged.seen)
-        code = told(fresh, self.decision, merged, quiet=True)
+        code = told(fresh, merged, quiet=True)
         return self._end(code, merging_now)
 
     def _git(self) -> Result:
@@ -235,7 +239,8 @@ class _Merge:
         from theta.porcelain import octopus
 
         text = self.args.message() or octopus.message(self.session, self.names, self.heads)
-        octopus.apply(self.session, joined, self.heads, text, squash=self.args.has("--squash"))
+        squash, how = self.args.has("--squash"), self.decision.how
+        octopus.apply(self.session, joined, self.heads, text, how, self.base, squash=squash)
 
     def _finish(self, joined: Joined, drafts: Drafts | None = None) -> int:
         """Write the checkpoints of a merge that was applied, tell of it and commit it."""
@@ -246,7 +251,6 @@ class _Merge:
         with console.progress("writing checkpoints") as progress:
             resolving.fill(fresh, progress, drafts)
         conflicts.report(joined.merged)
-        recorded(fresh, self.decision, joined.merged)
         return self._end(0, not self.args.has("--squash"))
 
     def _refuse_unrelated(self) -> None:
@@ -292,14 +296,16 @@ def _go_on(session: Session, decision: Decision, no_commit: bool) -> int:
 
 def _conclude(session: Session, options: list[str]) -> int:
     from theta.cli.commit import report_summary
-    from theta.porcelain import answering, committing, recipes
+    from theta.porcelain import answering, committing, recipes, recording
 
     before = session.repo.head()
     committing.check_identity(session)
+    recording.tell(session)
     recipes.conclude(session)
     code = session.repo.git().show("commit", "--quiet", *options)
     summary = committing.finish(session, before)
     if code == 0 and summary is not None:
         answering.forget(session)
+        recording.forget(session)
         report_summary(summary, as_json=False)
     return code

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -12,11 +10,11 @@ from theta.cli import console
 from theta.errors import UsageError
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, describe, names, parse
+from theta.porcelain.answering import Answer, Answers
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from theta.merging.recipes import Recipe
     from theta.merging.strategies.parameters import Parameter
     from theta.porcelain.session import Session
 
@@ -39,85 +37,37 @@ class UndoneError(Exception):
     """The last answer was taken back: the merge must ask again from the start."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One answer: the question it was given to, and what else it holds for."""
-
-    conflict: Conflict
-    strategy: Strategy
-    glob: str | None = None
-
-    def holds_for(self, conflict: Conflict) -> bool:
-        """Whether it settles ``conflict`` too."""
-        if self.conflict == conflict:
-            return True
-        return (
-            self.glob is not None
-            and fnmatchcase(conflict.name, self.glob)
-            and self.strategy.applies(conflict)
-        )
-
-
 class Prompt:
     """Settles conflicts by asking.
 
     Args:
         session: the repository.
+        answers: what was answered so far.
         screen: where to draw; the terminal.
         read: asks for a line; the keyboard, with completion and history.
     """
 
     def __init__(
-        self, session: Session, screen: Console | None = None, read: Callable[[str], str] | None = None
+        self,
+        session: Session,
+        answers: Answers,
+        screen: Console | None = None,
+        read: Callable[[str], str] | None = None,
     ) -> None:
-        from theta.porcelain import answering
-
-        self._session = session
+        self._session, self._answers = session, answers
         self._screen = screen or console.rich_console()
         self._read = read or _line
         self._stopped = False
-        self.answers: list[Answer] = []
-        self._kept = answering.kept(session)
-
-    @property
-    def has_answers(self) -> bool:
-        """Whether anything was answered."""
-        return bool(self.answers)
-
-    def recipe(self, like: Recipe) -> Recipe:
-        """The answers as a recipe, with the scope and seed of ``like``: exact names first."""
-        from dataclasses import replace
-        from glob import escape
-
-        from theta.merging.recipes import Rule
-
-        exact = [Rule(escape(answer.conflict.name), answer.strategy) for answer in self.answers]
-        wide = [Rule(answer.glob, answer.strategy) for answer in self.answers if answer.glob]
-        return replace(like, default=None, rules=tuple(dict.fromkeys([*exact, *wide])))
 
     def decide(self, conflict: Conflict) -> Strategy | None:
         """The user's decision, or none once the user has stopped; raises :class:`UndoneError`."""
         if self._stopped:
             return None
-        for answer in (*(a for a in self.answers if a.conflict == conflict), *self.answers):
-            if answer.holds_for(conflict):
-                return answer.strategy
-        if (before := self._from_before(conflict)) is not None:
-            return before
+        if (answered := self._answers.find(conflict)) is not None:
+            return answered
         console.clear_line()
         self._show(conflict)
         return self._answered(conflict)
-
-    def _from_before(self, conflict: Conflict) -> Strategy | None:
-        """What was answered before the user stopped a while ago."""
-        from theta.porcelain import answering
-
-        text, glob = self._kept.pop(answering.key(conflict), (None, None))
-        if text is None:
-            return None
-        self._screen.print(f"{conflict.name}: {text}, as answered before (u takes it back)", markup=False)
-        self.answers.append(Answer(conflict, parse(text), glob or None))
-        return self.answers[-1].strategy
 
     def _answered(self, conflict: Conflict) -> Strategy | None:
         while True:
@@ -157,7 +107,7 @@ class Prompt:
         reason = strategy.why_not(conflict)
         if reason is not None:
             raise UsageError(f"{strategy.name} does not go here: {reason}")
-        self.answers.append(Answer(conflict, strategy, glob))
+        self._answers.given.append(Answer(conflict, strategy, glob))
         return strategy
 
     def _strategy(self, words: list[str]) -> Strategy:
@@ -177,17 +127,14 @@ class Prompt:
         return f"[{text}]" if "," in text and not text.startswith("[") else text
 
     def _undo(self) -> None:
-        if not self.answers:
+        if not self._answers.given:
             raise UsageError("there is nothing to undo")
-        self.answers.pop()
+        self._answers.given.pop()
         raise UndoneError
 
     def _stop(self) -> None:
-        from theta.porcelain import answering
-
         self._stopped = True
-        found = {answering.key(a.conflict): (str(a.strategy), a.glob or "") for a in self.answers}
-        answering.keep(self._session, found)
+        self._answers.keep()
 
     # -- the screen ----------------------------------------------------------------------
 
@@ -198,7 +145,7 @@ class Prompt:
     def _show(self, conflict: Conflict) -> None:
         from theta.cli import panels
 
-        place = f"{len(self.answers) + 1} of {self._total}" if self._total else ""
+        place = f"{len(self._answers.given) + 1} of {self._total}" if self._total else ""
         self._screen.print(panels.panel(self._session.objects, conflict, place))
 
     @cached_property

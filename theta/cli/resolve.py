@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -64,23 +63,15 @@ def settle(
             console.note("nothing is in conflict")
         return 0
     how = replace(decision.how, whole=True)
-    merged = deciding.asking(how, lambda how: resolving.resolve(fresh, how, only))
-    return told(fresh, decision, merged, paths, quiet=quiet)
+    merged = deciding.asking(how, lambda how: resolving.resolve(fresh, how, only, decision.base))
+    return told(fresh, merged, quiet=quiet)
 
 
-def told(
-    session: Session,
-    decision: Decision,
-    merged: Merged,
-    paths: list[str] | None = None,
-    *,
-    quiet: bool = False,
-) -> int:
-    """Tell what was settled and what goes on, and note it for the commit; answers the exit code."""
+def told(session: Session, merged: Merged, *, quiet: bool = False) -> int:
+    """Tell what was settled and what goes on; return the exit code."""
     from theta.cli import conflicts
     from theta.porcelain import operations
 
-    recorded(session, decision, merged, sorted(merged.seen) if paths else [])
     if conflicts.told(session, merged):
         return int(ExitCode.DIFFERENCES)
     if not quiet:
@@ -90,11 +81,3 @@ def told(
         if not go_on and "refs/stash" in session.repo.raw.references:
             console.err("hint: a stash that was popped into a conflict is kept: 'theta stash drop'")
     return 0
-
-
-def recorded(session: Session, decision: Decision, merged: Merged, paths: Sequence[str] = ()) -> None:
-    """Write into the message of the merge under way how its tensors were settled."""
-    from theta.porcelain import recipes
-
-    for one in decision.rounds(merged, paths):
-        recipes.record(session, one)

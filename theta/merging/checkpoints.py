@@ -18,7 +18,7 @@ from theta.merging.drafts import Departing, Draft, Outlet
 from theta.merging.reading import Place
 from theta.merging.states import Conflict, Settled, same, three_way
 from theta.merging.storing import Streamed, stored_bytes
-from theta.merging.strategies import SIDES, Policy
+from theta.merging.strategies import SIDES, Policy, Strategy
 from theta.progress import Progress, begin
 from theta.store import layering, listings
 from theta.store import skeleton as skeletons
@@ -167,8 +167,15 @@ class _Run:
             return None
         ordered_lines = sorted_lines(lines)
         return containers.merge(
-            self._objects, self._pack, self._base, self._sides, ordered_lines, self._policy
+            self._objects, self._pack, self._base, self._sides, ordered_lines, self._noted
         )
+
+    def _noted(self, conflict: Conflict) -> Strategy | None:
+        """The policy, whose decision about what is no tensor is noted too."""
+        strategy = self._policy(conflict)
+        if strategy is not None:
+            self._result.decided[conflict.name] = str(strategy)
+        return strategy
 
     # -- decisions -----------------------------------------------------------------------
 

@@ -35,6 +35,10 @@ class Rule:
     def __str__(self) -> str:
         return f"{self.glob}={self.strategy}"
 
+    def matches(self, name: str) -> bool:
+        """Whether the rule is about the tensor ``name``."""
+        return fnmatchcase(name, self.glob)
+
 
 def rule(text: str) -> Rule:
     """``GLOB=STRATEGY``; raises :class:`UsageError`."""
@@ -58,14 +62,23 @@ class Recipe:
 
     def strategy_for(self, name: str) -> Strategy | None:
         """The strategy for tensor ``name``, if there is one."""
-        found = (entry.strategy for entry in self.rules if fnmatchcase(name, entry.glob))
-        return next(found, self.default)
+        return self.rule_for(name) or self.default
 
-    def policy(self, otherwise: Policy | None = None) -> Policy:
-        """Decides by the rules; what their strategies do not go for is left to ``otherwise``."""
+    def rule_for(self, name: str) -> Strategy | None:
+        """The strategy of the first rule that matches ``name``."""
+        return next((entry.strategy for entry in self.rules if entry.matches(name)), None)
+
+    def policy(self, otherwise: Policy | None = None, answered: Policy | None = None) -> Policy:
+        """Decides by the rules; what their strategies do not go for is left to ``otherwise``.
+
+        What ``answered`` decides counts more than ``default`` and less than a rule.
+        """
 
         def decide(conflict: Conflict) -> Strategy | None:
-            found = self.strategy_for(conflict.name)
+            found = self.rule_for(conflict.name)
+            if found is None and answered is not None and (answer := answered(conflict)) is not None:
+                return answer
+            found = found or self.default
             if found is not None and found.applies(conflict):
                 return found
             return otherwise(conflict) if otherwise is not None and not conflict.everything else None

@@ -9,7 +9,7 @@ from typing import Any
 import pygit2
 
 from theta.errors import IdentityError
-from theta.porcelain import adding, coverage, settle, sharding, staging
+from theta.porcelain import adding, coverage, recording, settle, sharding, staging
 from theta.porcelain.session import Session
 from theta.porcelain.staging import Added
 from theta.porcelain.trees import checkpoints
@@ -103,6 +103,7 @@ def prepare(
             selection = selection.including(coverage.newcomers(session, git, [":(top)"]))
         added = adding.add(session, selection, progress)
     staging.sync(session)
+    recording.tell(session)
     return added
 
 

@@ -12,7 +12,7 @@ from theta.errors import BusyError, ThetaError
 from theta.git import processes
 from theta.git.index import Entry, read_entries
 from theta.git.repository import STORES
-from theta.porcelain import coverage, install, mend, operations, settle, staging, worktree
+from theta.porcelain import coverage, install, mend, operations, recording, settle, staging, worktree
 from theta.porcelain.session import Session
 from theta.progress import Progress
 
@@ -26,6 +26,7 @@ class HookRefusedError(ThetaError):
 def pre_commit(session: Session, index: Path) -> list[str]:
     """Rebuild ``.theta/`` in the index that is being committed; refuse raw checkpoints."""
     raw = staging.sync(session, index)
+    recording.tell(session)
     head = session.repo.head()
     tree = session.repo.tree_of(head) if head else None
     staged = session.staged(index)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from theta.merging import checkpoints
 from theta.merging.checkpoints import Options, Row
+from theta.merging.recipes import Recipe
 from theta.merging.states import Conflict
 from theta.merging.strategies import SIDES, Policy
 from theta.porcelain import resharding
@@ -42,6 +43,17 @@ class Merged:
         """All paths that theta had to do with."""
         return {*self.resolved, *self.removed, *self.conflicts, *self.rows}
 
+    def replace(self, path: str, other: Merged) -> None:
+        """Make of ``path`` what ``other`` made of it."""
+        self.removed = [one for one in self.removed if one != path]
+        self.removed += [path] if path in other.removed else []
+        self.resolved.pop(path, None)
+        self.conflicts.pop(path, None)
+        if path in other.resolved:
+            self.resolved[path] = other.resolved[path]
+        if path in other.conflicts:
+            self.conflicts[path] = other.conflicts[path]
+
 
 @dataclass(frozen=True)
 class How:
@@ -52,19 +64,21 @@ class How:
         options: what else the engine is told (scope, seed, statistics).
         whole: ``policy`` also decides a file that one side deleted.  Else it stays in conflict
             unless the other side left its values alone, as with git's own ``-X``.
-        by_path: the policy of a path, where they differ.
+        by_path: how the checkpoint at a path is decided, when paths differ.
         progress: is told the bytes that were computed.
+        asked: the rules that ``policy`` follows, a hint for writing down shortly what it decided.
     """
 
     policy: Policy
     options: Options = field(default_factory=Options)
     whole: bool = False
-    by_path: Callable[[str], Policy] | None = None
+    by_path: Callable[[str], How] | None = None
     progress: Progress | None = None
+    asked: Callable[[], Recipe] = Recipe
 
-    def decide(self, path: str) -> Policy:
-        """The policy for the checkpoint at ``path``."""
-        return self.by_path(path) if self.by_path else self.policy
+    def at(self, path: str) -> How:
+        """How the checkpoint at ``path`` is decided."""
+        return replace(self.by_path(path), progress=self.progress) if self.by_path else self
 
     @property
     def everything(self) -> bool:
@@ -96,15 +110,15 @@ def merge_checkpoints(
             continue
         base, ours, theirs = versions.of(stages)
         if ours is not None and theirs is not None:
-            if 0 not in stages or _is_asked(base, ours, theirs, how):
-                _merge(session, pack, path, (base, ours, theirs), how, files, result)
+            if 0 not in stages or _is_asked(base, ours, theirs, how.at(path)):
+                _merge(session, pack, path, (base, ours, theirs), how.at(path), files, result)
         elif 0 not in stages:
             kept = ours or theirs
             unchanged = base is not None and kept is not None and kept.same_value(base)
             if kept is None or (unchanged and versions.is_unmoved(path, stages)):
                 result.removed.append(path)
             else:
-                _choose(path, (base, ours, theirs), how, result)
+                _choose(path, (base, ours, theirs), how.at(path), result)
     return result
 
 
@@ -120,7 +134,7 @@ def _merge_recut(
     """Merge a sharded model that one side cut anew; its files are settled together or not at all."""
     trial = Merged()
     for path, sides in model.targets.items():
-        _merge(session, pack, path, sides, how, files, trial)
+        _merge(session, pack, path, sides, how.at(path), files, trial)
     result.rows |= trial.rows
     if trial.conflicts:
         # Git left the files in conflict that one side deleted and the other changed.
@@ -162,7 +176,7 @@ def _merge(
     result: Merged,
 ) -> None:
     options = files.options(how.options, path, sides[1:])
-    outcome = checkpoints.merge(session.objects, pack, *sides, how.decide(path), options, how.progress)
+    outcome = checkpoints.merge(session.objects, pack, *sides, how.policy, options, how.progress)
     result.decided[path] = outcome.decided
     if how.options.dry_run:
         result.rows[path] = outcome.rows
@@ -176,7 +190,7 @@ def _choose(path: str, sides: Three, how: How, result: Merged) -> None:
     """Decide about a checkpoint that one side changed and the other one does not have."""
     base, ours, theirs = sides
     question = Conflict(FILE, None, None, None)
-    strategy = how.decide(path)(question) if how.whole else None
+    strategy = how.policy(question) if how.whole else None
     if strategy is None or strategy.name not in SIDES:
         result.conflicts[path] = [question]
         return

@@ -18,8 +18,8 @@ from theta.git.run import Git
 from theta.merging import checkpoints
 from theta.merging.containers import CONTAINER
 from theta.merging.states import Conflict
-from theta.merging.strategies import Policy, Strategy
-from theta.porcelain import merging
+from theta.merging.strategies import Strategy
+from theta.porcelain import merging, recording
 from theta.porcelain.joining import How
 from theta.porcelain.merging import Joined
 from theta.porcelain.session import Session
@@ -97,14 +97,14 @@ class _Steps:
 def _noting(asked: dict[str, set[str]]) -> How:
     """Ours stands in wherever there is a question; whose, is noted (path -> names)."""
 
-    def by_path(path: str) -> Policy:
+    def by_path(path: str) -> How:
         def policy(conflict: Conflict) -> Strategy:
             asked.setdefault(path, set()).add(conflict.name)
             return Strategy("ours")
 
-        return policy
+        return How(policy)
 
-    return How(by_path(""), by_path=by_path)
+    return replace(by_path(""), by_path=by_path)
 
 
 @dataclass
@@ -121,7 +121,8 @@ class _Together:
         versions = [Versions(self.session, revision, None, None) for revision in (base, *self.heads)]
         for path, stages in result.paths.items():
             joined = self.session.manifest_or_none(stages[0])
-            if joined is None or not (self.how.wants_all or self.asked.get(joined.store)):
+            wanted = self.how.at(path).wants_all
+            if joined is None or not (wanted or self.asked.get(joined.store)):
                 continue
             before, *sides = (version.in_base(joined.store) for version in versions)
             found = [side for side in sides if side is not None]
@@ -131,7 +132,8 @@ class _Together:
     def _merge(
         self, path: str, joined: Manifest, before: Manifest | None, sides: list[Manifest], result: Joined
     ) -> None:
-        if not self.how.everything:
+        how = self.how.at(path)
+        if not how.everything:
             asked = self.asked.get(joined.store, set())
             sides = [_only(side, joined, asked) for side in sides]
         ours, *others = sides
@@ -141,13 +143,13 @@ class _Together:
             before,
             ours,
             others,
-            self.how.decide(path),
-            self.how.options,
-            self.how.progress,
+            how.policy,
+            how.options,
+            how.progress,
         )
         merged = result.merged
         merged.decided[path] = outcome.decided
-        if self.how.options.dry_run:
+        if how.options.dry_run:
             merged.rows[path] = outcome.rows
         if outcome.manifest is not None:
             merged.resolved[path] = outcome.manifest
@@ -194,10 +196,20 @@ def _check_out(git: Git, tree: str) -> None:
         git.run(*command)  # of a file as new as the index the filter alone knows whether it changed
 
 
-def apply(session: Session, joined: Joined, heads: Sequence[str], text: str, *, squash: bool) -> None:
+def apply(
+    session: Session,
+    joined: Joined,
+    heads: Sequence[str],
+    text: str,
+    how: How,
+    base: str | None,
+    *,
+    squash: bool,
+) -> None:
     """Bring a clean merge into index and worktree, and leave it to be committed.
 
-    Local changes that are in the way are git's error, as in any merge.
+    ``how`` it was decided, against which ``base``, goes into the record.  Local changes that are in
+    the way are git's error, as in any merge.
     """
     tree = merging.result_tree(session, joined.tree, joined.merged)
     git = session.repo.git()
@@ -212,4 +224,5 @@ def apply(session: Session, joined: Joined, heads: Sequence[str], text: str, *, 
         _fs.write_atomic(gitdir / "MERGE_MSG", said)
         _fs.write_atomic(gitdir / "MERGE_MODE", b"no-ff")
         _fs.write_atomic(gitdir / "MERGE_HEAD", "".join(f"{head}\n" for head in heads).encode())
+    recording.note(session, joined.merged, how, base or "", heads if squash else ())
     session.note(None)

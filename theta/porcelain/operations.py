@@ -51,6 +51,12 @@ def current(repo: Repository) -> Operation:
     return Operation(_sequence(repo), ours=head)
 
 
+def key(repo: Repository) -> str:
+    """What tells the operation under way from others; of a popped stash, the commit that it was popped on."""
+    now = current(repo)
+    return f"{now.name} {now.ours} {now.theirs}"
+
+
 def rebasing(repo: Repository) -> bool:
     """Whether a rebase is under way (and not ``git am``, which shares its directory)."""
     apply = repo.gitdir / "rebase-apply"

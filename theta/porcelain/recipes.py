@@ -29,6 +29,8 @@ TRAILER: Final = "Theta-Merge"
 SECTION: Final = "theta.merge"
 _STATISTICS: Final = "--statistics"
 _BASE: Final = "--base"
+_APPLIED: Final = "--applied"
+_SQUASHED: Final = "--squashed"
 _CONFLICTS: Final = re.compile(r"\n+(\S) Conflicts:\n(\1\t.*\n?)*\Z")
 
 
@@ -40,18 +42,28 @@ class Round:
         recipe: what decided.
         statistics: the manifest that each side was weighed by, where there were any.
         base: the commit that was compared with, where it is not the merge base.
-        paths: the checkpoints that it was asked for; nothing means all.
+        paths: the checkpoints that it settled; nothing means all.
+        applied: the commits whose difference was applied (a cherry-pick, a revert, a step of a rebase).
+        squashed: the commits that a squashed merge took in.
     """
 
     recipe: Recipe
     statistics: tuple[str, ...] = ()
     base: str = ""
     paths: tuple[str, ...] = ()
+    applied: tuple[str, ...] = ()
+    squashed: tuple[str, ...] = ()
+
+    def is_about(self, path: str) -> bool:
+        """Whether the checkpoint at ``path`` was settled in this round."""
+        return not self.paths or path in self.paths
 
     def text(self) -> str:
         """The round as one line."""
         words = [word for oid in self.statistics for word in (_STATISTICS, oid)]
         words += [_BASE, self.base] if self.base else []
+        words += [_APPLIED, "..".join(self.applied)] if self.applied else []
+        words += [word for oid in self.squashed for word in (_SQUASHED, oid)]
         words += ["--", *self.paths] if self.paths else []
         return " ".join(filter(None, (self.recipe.text(), shlex.join(words))))
 
@@ -69,8 +81,12 @@ def read_round(line: str) -> Round:
         raise UsageError(f"a malformed recipe: {error}") from error
     at = words.index("--") if "--" in words else len(words)
     words, paths = words[:at], words[at + 1 :]
-    statistics, bases = _taken(words, _STATISTICS), _taken(words, _BASE)
-    return Round(recipes.from_text(shlex.join(words)), tuple(statistics), "".join(bases[:1]), tuple(paths))
+    statistics, bases, applied, squashed = (
+        tuple(_taken(words, option)) for option in (_STATISTICS, _BASE, _APPLIED, _SQUASHED)
+    )
+    recipe = recipes.from_text(shlex.join(words))
+    between = tuple(applied[0].split("..", 1)) if applied else ()
+    return Round(recipe, statistics, "".join(bases[:1]), tuple(paths), between, squashed)
 
 
 def _taken(words: list[str], option: str) -> list[str]:
@@ -115,14 +131,6 @@ def statistics(session: Session, names: Sequence[str]) -> tuple[str, ...]:
 # -- in commits --------------------------------------------------------------------------
 
 
-def record(session: Session, done: Round) -> None:
-    """Add ``done`` to the message of the merge that is under way."""
-    message = session.repo.gitdir / "MERGE_MSG"
-    if (session.repo.gitdir / "MERGE_HEAD").exists() and message.exists():
-        options = ["--in-place", "--if-exists", "addIfDifferent", "--trailer", f"{TRAILER}: {done.text()}"]
-        session.repo.git().run("interpret-trailers", *options, str(message))
-
-
 def conclude(session: Session) -> None:
     """Take git's list of conflicts out of the message: they are settled, and no editor will strip it."""
     message = session.repo.gitdir / "MERGE_MSG"
@@ -141,21 +149,16 @@ def rounds(session: Session, oid: str) -> list[Round]:
 
 
 def how_of(session: Session, found: Sequence[Round]) -> How:
-    """What ``found`` decide, each path by the rounds that it had."""
-    options = {one.options(session) for one in found} or {Options()}
-    if len(options) > 1:
-        raise UsageError(
-            "its tensors were settled in rounds of different scope or seed, which cannot be redone"
-        )
-    return How(_left, options.pop(), whole=True, by_path=lambda path: _policy(found, path))
+    """What ``found`` decide: each checkpoint by the rounds that are about it."""
 
-
-def _policy(found: Sequence[Round], path: str) -> Policy:
-    policy: Policy = _left
-    for one in reversed(found):
-        if not one.paths or path in one.paths:
+    def by_path(path: str) -> How:
+        own = [one for one in found if one.is_about(path)]
+        policy: Policy = _left
+        for one in reversed(own):
             policy = one.recipe.policy(policy)
-    return policy
+        return How(policy, own[0].options(session) if own else Options(), whole=True)
+
+    return How(_left, whole=True, by_path=by_path)
 
 
 def _left(conflict: Conflict) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pygit2
 
+from theta.errors import NotFoundError
 from theta.porcelain import merging, octopus, recipes
 from theta.porcelain.merging import Joined
+from theta.porcelain.recipes import Round
 from theta.porcelain.session import Session
 from theta.progress import Progress
 
@@ -23,18 +26,17 @@ class Replayed:
 
 
 def replay(session: Session, oid: str, progress: Progress | None = None) -> Replayed | None:
-    """Merge the parents of commit ``oid`` as its trailers say; none where it is no merge.
+    """Do what commit ``oid`` did, as its trailers say; None when it joins nothing.
 
     What git and the trailers leave in conflict was settled by hand, and is taken from the commit.
     """
     commit = session.repo.raw[oid]
     assert isinstance(commit, pygit2.Commit)
-    if len(commit.parent_ids) < 2:
-        return None
     rounds = recipes.rounds(session, oid)
-    how = replace(recipes.how_of(session, rounds), progress=progress)
-    base = next((one.base for one in rounds if one.base), None)
-    joined = octopus.join(session, [str(parent) for parent in commit.parent_ids], how, base)
+    heads = _heads(session, commit, rounds)
+    if len(heads) < 2:
+        return None
+    joined = _joined(session, heads, rounds, progress)
     by_hand = sorted({*joined.open_files, *joined.merged.conflicts})
     tree = merging.result_tree(session, _with(session, joined, commit.tree, by_hand), joined.merged)
     if tree == str(commit.tree_id):
@@ -42,6 +44,52 @@ def replay(session: Session, oid: str, progress: Progress | None = None) -> Repl
     again = session.repo.raw[tree]
     assert isinstance(again, pygit2.Tree)
     return Replayed(tree, False, by_hand, _differing(session, again, commit.tree))
+
+
+def _heads(session: Session, commit: pygit2.Commit, rounds: Sequence[Round]) -> list[str]:
+    """The commits that were joined: the parents, or the parent and what the trailers name."""
+    parents = [str(parent) for parent in commit.parent_ids]
+    if len(parents) != 1:
+        return parents
+    applied = next((one.applied for one in rounds if one.applied), ())
+    squashed = next((one.squashed for one in rounds if one.squashed), ())
+    for oid in (*applied, *squashed):
+        if not session.repo.has(oid):
+            raise NotFoundError(f"commit {oid[:12]}, which {str(commit.id)[:12]} was made from, is not here")
+    if len(applied) == 2:
+        return _on_one_base(session, applied[0], [parents[0], applied[1]])
+    return [*parents, *squashed]
+
+
+def _on_one_base(session: Session, base: str, heads: Sequence[str]) -> list[str]:
+    """Commits with the trees of ``heads`` whose only common ancestor has the tree of ``base``."""
+    root = _commit(session, base, [])
+    return [_commit(session, head, [root]) for head in heads]
+
+
+def _commit(session: Session, like: str, parents: Sequence[str]) -> str:
+    tree = session.repo.tree_of(like).id
+    oids = [pygit2.Oid(hex=parent) for parent in parents]
+    return str(session.repo.raw.create_commit(None, merging.NOBODY, merging.NOBODY, "", tree, oids))
+
+
+def _joined(
+    session: Session, heads: Sequence[str], rounds: Sequence[Round], progress: Progress | None
+) -> Joined:
+    """The heads joined as ``rounds`` say, each checkpoint compared with the base of its round."""
+    how = replace(recipes.how_of(session, rounds), progress=progress)
+    bases = list(dict.fromkeys(one.base for one in rounds)) or [""]
+    joined, *others = (octopus.join(session, heads, how, base or None) for base in bases)
+    for base, other in zip(bases[1:], others, strict=True):
+        _take(joined, other, [one for one in rounds if one.base == base], rounds)
+    return joined
+
+
+def _take(joined: Joined, other: Joined, own: Sequence[Round], rounds: Sequence[Round]) -> None:
+    """Replace in ``joined`` the checkpoints that were settled in the rounds ``own`` by those of ``other``."""
+    for path in joined.merged.seen | other.merged.seen:
+        if next((one for one in rounds if one.is_about(path)), None) in own:
+            joined.merged.replace(path, other.merged)
 
 
 def _with(session: Session, joined: Joined, tree: pygit2.Tree, paths: list[str]) -> pygit2.Tree:

@@ -15,7 +15,7 @@ from theta.errors import WouldOverwriteError
 from theta.git.index import Entry, Staged
 from theta.git.repository import MODE_BLOB, STORES
 from theta.merging.states import Conflict, Settled, three_way
-from theta.porcelain import ancestors, operations, staging, worktree
+from theta.porcelain import ancestors, operations, recording, staging, worktree
 from theta.porcelain.drafts import Drafts, Files, Held
 from theta.porcelain.joining import FILE, How, Merged, all_manifests, merge_checkpoints
 from theta.porcelain.session import Session
@@ -75,18 +75,20 @@ def conflicts(session: Session) -> dict[str, list[Conflict]]:
     return found
 
 
-def _versions(session: Session) -> Versions:
+def _versions(session: Session, base: str | None = None) -> Versions:
     now = operations.current(session.repo)
+    if base:
+        return Versions(session, base, now.ours, now.theirs, chosen=True)
     several = now.name == "merge" and now.ours and now.theirs
     crossing = ancestors.best(session, now.ours or "", now.theirs or "") if several else []
     return Versions(session, now.base, now.ours, now.theirs, crossing=crossing)
 
 
-def resolve(session: Session, how: How, only: Iterable[str] | None = None) -> Merged:
+def resolve(session: Session, how: How, only: Iterable[str] | None = None, base: str | None = None) -> Merged:
     """Settle the checkpoints in conflict (those of ``only``, if given) and stage them.
 
-    A file in the worktree that is none of the sides is the user's own and is not overwritten:
-    raises :class:`WouldOverwriteError`.
+    ``base``: compare with this commit, not with the common ancestor.  A file in the worktree that is
+    none of the sides is the user's own and is not overwritten: raises :class:`WouldOverwriteError`.
     """
     opened = open_checkpoints(session)
     if only is not None:
@@ -94,7 +96,7 @@ def resolve(session: Session, how: How, only: Iterable[str] | None = None) -> Me
         opened = Open({path: stages for path, stages in opened.entries.items() if path in wanted})
     for path, stages in opened.paths.items():
         _refuse_own_file(session, path, stages)
-    return settle(session, _versions(session), opened, how)
+    return settle(session, _versions(session, base), opened, how)
 
 
 def _refuse_own_file(session: Session, path: str, stages: Stages) -> None:
@@ -126,6 +128,7 @@ def settle(session: Session, versions: Versions, opened: Open, how: How, held: H
         if held is not None:
             held.release()
         _stage(session, versions, opened, merged, staged)
+        recording.note(session, merged, how, versions.chosen_base)
         _write(session, opened, merged, staged, how.progress, drafts)
     return merged
 

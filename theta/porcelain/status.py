@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from theta.git.repository import STORES
 from theta.merging.states import Conflict
-from theta.porcelain import mend, operations, resolving, settle, sharding
+from theta.porcelain import answering, mend, operations, resolving, settle, sharding
 from theta.porcelain.session import Session
 from theta.porcelain.sharding import Group, ModelChanges, model_of
 from theta.porcelain.worktree import Found, State
@@ -60,7 +60,9 @@ def report(session: Session, paths: list[str], progress: Progress | None = None)
     _parse(fields, result)
     _add_modified(session, modified, result)
     _add_details(session, found, result)
-    result.conflicts = resolving.conflicts(session)
+    result.conflicts = {
+        path: answering.unanswered(session, found) for path, found in resolving.conflicts(session).items()
+    }
     result.unfilled = [path for path, item in found.items() if item.state is State.UNFILLED]
     result.rows.sort(key=lambda row: (row.index == "?", row.path))
     return result

@@ -37,6 +37,7 @@ class Versions:
         crossing: Sequence[str] = (),
     ) -> None:
         self._session = session
+        self.chosen_base = base if chosen and base else ""
         self._chosen = chosen
         self._crossing = list(crossing)
         self.trees = tuple(session.in_tree(revision) if revision else {} for revision in (base, ours, theirs))

@@ -1,0 +1,237 @@
+"""The record is the deed (faults B1): a commit's trailer says what was applied, and does it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.compat.inprocess import branched, committed, copied, shift, started, theta
+from tests.compat.story import MODEL, digest, edit, new_model
+from tests.support import Repo
+from theta.cli import deciding, prompting
+
+ONE, TWO, THREE = NAMES = ("layer.0.weight", "layer.1.weight", "layer.2.weight")
+CONTINUES = {"GIT_EDITOR": "true"}
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """Branches ours and side changed three tensors, by 1 and by 3; branch third one of them by 8."""
+    repo = started(tmp_path_factory.mktemp("forked") / "repo")
+    branched(
+        repo,
+        ours=[(name, 1.0) for name in NAMES],
+        side=[(name, 3.0) for name in NAMES],
+        third=[(TWO, 8.0)],
+    )
+    theta(repo, "switch", "-q", "ours")
+    return repo
+
+
+@pytest.fixture
+def repo(forked: Repo, tmp_path: Path) -> Repo:
+    return copied(forked, tmp_path / "repo")
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Answer as if on a terminal; without answers there is no terminal."""
+
+    def given(*lines: str) -> None:
+        waiting: Iterator[str] = iter(lines)
+        monkeypatch.setattr(deciding, "on_terminal", lambda: bool(lines))
+        monkeypatch.setattr(prompting, "_line", lambda _: next(waiting))
+
+    return given
+
+
+def shifts(repo: Repo) -> list[float]:
+    return [shift(repo, name) for name in NAMES]
+
+
+def trailers(repo: Repo) -> list[str]:
+    return repo.git("log", "-1", "--format=%(trailers:key=Theta-Merge,valueonly)").splitlines()
+
+
+def assert_same_again(repo: Repo) -> None:
+    told = theta(repo, "merge", "--replay", "HEAD").out
+    assert "the same tree" in told
+    assert "by hand" not in told
+
+
+def test_b1_an_answer_is_kept_when_the_rest_is_settled_by_a_strategy(
+    repo: Repo, answers: Callable[..., None]
+) -> None:
+    answers("tt", "q")
+    told = theta(repo, "merge", "side", code=1)
+    assert f"{MODEL}: 2 in conflict" in told.out
+    assert "(2 in conflict)" in theta(repo, "status").out
+    answers()
+    assert f"{ONE}: theirs, as answered before" in theta(repo, "resolve", "-X", "average").out
+    theta(repo, "merge", "--continue")
+    assert shifts(repo) == [3.0, 2.0, 2.0]
+    assert trailers(repo) == [f"-X average --rule {ONE}=theirs"]
+    assert_same_again(repo)
+
+
+def test_b1_a_rule_counts_more_than_what_was_answered(repo: Repo, answers: Callable[..., None]) -> None:
+    answers("tt", "avg @*.1.*", "q")
+    theta(repo, "merge", "side", code=1)
+    answers()
+    theta(repo, "resolve", "-X", "base", "--rule", f"{ONE}=ours")
+    theta(repo, "merge", "--continue")
+    assert shifts(repo) == [1.0, 2.0, 0.0]
+    assert_same_again(repo)
+
+
+@pytest.mark.parametrize(
+    ("args", "want", "line"),
+    [
+        (["-X", "average"], [2.0, 2.0, 2.0], "-X average"),
+        (["-X", "ours", "--rule", "embed*=theirs"], [1.0, 1.0, 1.0], "-X ours"),
+        (["-X", "ours", "--rule", "*.[01].*=theirs"], [3.0, 3.0, 1.0], "-X ours --rule '*.[01].*=theirs'"),
+        (
+            ["-X", "dare_linear:density=0.5", "--seed", "7", "--rule", f"{TWO}=base"],
+            None,
+            f"-X dare_linear:density=0.5 --rule {TWO}=base --seed 7",
+        ),
+        (["-X", "average", "--no-ff", "-X", "ignore-space-change"], [2.0, 2.0, 2.0], "-X average"),
+    ],
+)
+def test_b1_a_merge_says_what_it_did(
+    repo: Repo, args: list[str], want: list[float] | None, line: str
+) -> None:
+    theta(repo, "merge", *args, "side")
+    assert want is None or shifts(repo) == want
+    assert trailers(repo) == [line]
+    assert_same_again(repo)
+
+
+def test_b1_the_prompt_and_a_later_round_with_another_seed(repo: Repo, answers: Callable[..., None]) -> None:
+    """Two files: one is settled at once, the other one later and on other terms."""
+    for branch, seed in (("side", 5), ("ours", 6)):
+        theta(repo, "switch", "-q", branch)
+        new_model(repo, "other.safetensors", seed)
+        theta(repo, "add", ".")
+        theta(repo, "commit", "-q", "-m", "more")
+    theta(repo, "merge", "-X", "dare_linear:density=0.5", "--seed", "3", "side", code=1)
+    answers("tu !")
+    theta(repo, "resolve", "--seed", "4")
+    answers()
+    theta(repo, "merge", "--continue")
+    assert trailers(repo) == [
+        f"-X dare_linear:density=0.5 --seed 3 -- {MODEL}",
+        "--rule '*=ours' --seed 4",
+    ]
+    assert_same_again(repo)
+
+
+def test_b1_what_is_changed_by_hand_afterwards_is_not_told(repo: Repo) -> None:
+    theta(repo, "merge", "--no-commit", "-X", "average", "side")
+    edit(repo, ONE, 5.0)
+    repo.git("add", MODEL)
+    repo.git("commit", "-q", "--no-edit")
+    assert trailers(repo) == []
+    told = theta(repo, "merge", "--replay", "HEAD").out
+    assert f"{MODEL}: settled by hand" in told
+
+
+def test_b1_a_recipe_names_base_and_branches(repo: Repo) -> None:
+    repo.write(
+        "recipe.yaml",
+        "merge_method: task_arithmetic\nbase_model: third\nmodels: [{model: ours}, {model: side}]\n"
+        f"rules: {{'{ONE}': base}}\n",
+    )
+    theta(repo, "merge", "--recipe", "recipe.yaml", "side")
+    assert_same_again(repo)
+
+
+def test_b1_several_branches_at_once(repo: Repo) -> None:
+    theta(repo, "merge", "-X", "average", "--rule", f"{ONE}=theirs", "side", "third")
+    assert shifts(repo) == [3.0, 4.0, 2.0]
+    assert_same_again(repo)
+
+
+def test_b1_a_conflict_of_plain_git(repo: Repo) -> None:
+    assert repo.try_git("merge", "side").returncode == 1
+    theta(repo, "resolve", "-X", "average", "--rule", f"{TWO}=base")
+    repo.git("commit", "-q", "--no-edit")
+    assert shifts(repo) == [2.0, 0.0, 2.0]
+    assert trailers(repo) == [f"-X average --rule {TWO}=base"]
+    assert_same_again(repo)
+
+
+@pytest.mark.parametrize("program", ["git", "theta"])
+@pytest.mark.parametrize("command", ["cherry-pick", "revert", "rebase"])
+def test_b1_one_commit_applied_to_another(repo: Repo, command: str, program: str) -> None:
+    if command == "revert":
+        committed(repo, (TWO, 4.0), (ONE, 4.0), (THREE, 4.0))
+    name = {"cherry-pick": "side", "revert": "HEAD~1", "rebase": "side"}[command]
+    if program == "git":
+        assert repo.try_git(command, name).returncode == 1
+        theta(repo, "resolve", "-X", "average", "--rule", f"{TWO}=theirs")
+        repo.git(command, "--continue", env=CONTINUES)
+    else:
+        edits = ["--no-edit"] if command == "revert" else []
+        theta(repo, command, *edits, "-X", "average", "--rule", f"{TWO}=theirs", name)
+    assert shift(repo, ONE) != shift(repo, TWO)
+    assert trailers(repo)[0].startswith(f"-X average --rule {TWO}=theirs --applied ")
+    assert_same_again(repo)
+
+
+def test_b1_a_pick_of_a_pick_tells_its_own(repo: Repo) -> None:
+    theta(repo, "cherry-pick", "-X", "average", "side")
+    theta(repo, "switch", "-q", "third")
+    theta(repo, "cherry-pick", "-X", "theirs", "ours")
+    assert len(trailers(repo)) == 1
+    assert trailers(repo)[0].startswith("-X theirs --applied ")
+    assert_same_again(repo)
+
+
+@pytest.mark.parametrize("others", [["side"], ["side", "third"]])
+def test_b1_a_squashed_merge(repo: Repo, others: list[str]) -> None:
+    theta(repo, "merge", "--squash", "-X", "average", *others)
+    repo.git("commit", "-q", "--no-edit")
+    assert trailers(repo)[0].startswith("-X average --squashed ")
+    assert_same_again(repo)
+
+
+def test_b1_a_stash_has_no_commit_that_could_tell(repo: Repo) -> None:
+    theta(repo, "switch", "-q", "main")
+    edit(repo, ONE, 4.0)
+    theta(repo, "stash")
+    theta(repo, "switch", "-q", "ours")
+    theta(repo, "stash", "pop", code=1)
+    theta(repo, "resolve", "-X", "average")
+    assert shift(repo, ONE) == 2.5
+    theta(repo, "commit", "-q", "-m", "with the stash")
+    assert trailers(repo) == []
+    assert "not a merge" in theta(repo, "merge", "--replay", "HEAD", code=2).err
+
+
+def test_b1_the_metadata_is_told_too(repo: Repo) -> None:
+    from tests.support import make_model, read_model
+
+    for branch in ("side", "ours"):
+        theta(repo, "switch", "-q", branch)
+        make_model(repo.path / MODEL, read_model(repo.path / MODEL), metadata={"by": branch})
+        theta(repo, "commit", "-q", "-am", "metadata")
+    theta(repo, "merge", "-X", "average", "--rule", "(container)=theirs", "side")
+    assert trailers(repo) == ["-X average --rule '(container)=theirs'"]
+    assert_same_again(repo)
+
+
+def test_b1_a_deleted_file_is_told_too(repo: Repo) -> None:
+    theta(repo, "switch", "-q", "-c", "gone", "main")
+    theta(repo, "rm", "-q", MODEL)
+    theta(repo, "commit", "-q", "-m", "gone")
+    theta(repo, "switch", "-q", "ours")
+    kept = digest(repo)
+    theta(repo, "merge", "gone", code=1)
+    theta(repo, "resolve", "-X", "ours")
+    theta(repo, "merge", "--continue")
+    assert digest(repo) == kept
+    assert trailers(repo) == ["-X ours"]
+    assert_same_again(repo)
