@@ -21,6 +21,7 @@ _home = pytest.StashKey[Path]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Leave the user's environment before any test module is imported."""
+    environment.use_memory()
     home = Path(tempfile.mkdtemp(prefix="theta-tests-")).resolve()
     config.stash[_home] = home
     environment.enter(home)

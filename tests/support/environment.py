@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import disk_usage
 from typing import Final
 
 import pygit2
@@ -24,6 +25,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 EPOCH: Final = 1112911993
 """The first commit of Git itself; a fixed clock starts here."""
+
+_MEMORY: Final = Path("/dev/shm")
+_ROOM: Final = 8 << 30
 
 IDENTITY: Final = "Ada Tester <ada@example.com>"
 
@@ -99,6 +103,16 @@ def numba_cache(base: Mapping[str, str]) -> Path:
         digest.update(source.read_bytes())
     cache = Path(base.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "theta-tests" / "numba" / digest.hexdigest()[:16]
+
+
+def use_memory() -> None:
+    """Put temporaries on a file system in memory where there is a roomy one.
+
+    theta and the git that it runs sync all that they write, which takes milliseconds each time on a disk;
+    no test depends on what a disk would have kept.
+    """
+    if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and disk_usage(_MEMORY).free > _ROOM:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
 
 
 def enter(home: Path) -> None:
