@@ -82,6 +82,12 @@ class WouldOverwriteError(ThetaError):
     exit_code = ExitCode.WOULD_OVERWRITE
 
 
+class RefusedError(ThetaError):
+    """Refused as git refuses it: in its words, line by line, and with its exit code."""
+
+    exit_code = ExitCode.DIFFERENCES
+
+
 class NoWorktreeError(ThetaError):
     """The command needs a working tree and the repository is bare."""
 

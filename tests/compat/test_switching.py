@@ -123,7 +123,7 @@ def test_pull_does_not_overwrite_an_untracked_file(tracked: Repo) -> None:
     tracked.git("reset", "-q", "--hard", "HEAD~1")
     tracked.write("notes.txt", "mine")
     done = tracked.theta("pull", "--no-rebase", "origin", "main", code=None)
-    assert "notes.txt would be overwritten by pull" in done.stderr
+    assert "untracked working tree files would be overwritten by merge:\n\tnotes.txt" in done.stderr
     assert (tracked.path / "notes.txt").read_text() == "mine"
     (tracked.path / "notes.txt").unlink()
     tracked.write("other.txt", "mine")

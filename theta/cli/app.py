@@ -180,9 +180,11 @@ def _crash_points() -> None:
 def _hand_to_git(argv: list[str]) -> int:
     from theta.cli.common import after_git, session_or_none
     from theta.git.run import plain
+    from theta.porcelain import guarding
 
     session = session_or_none()
-    code = plain().show(*argv)
+    checked = guarding.options(session, argv) if session is not None else ()
+    code = plain().show(*checked, *argv)
     if session is not None:
         after_git(session)
     return code

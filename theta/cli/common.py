@@ -67,15 +67,15 @@ def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = Fals
     from theta.porcelain import guarding, settle
 
     with session.exclusive():
-        if args[0] in ("switch", "checkout") and (target := guarding.target(session, list(args[1:]))):
-            guarding.refuse_untracked(session, target, args[0])
         if args[0] == "pull":
-            guarding.refuse_incoming(session, args[1:])
+            guarding.fetch(session, args[1:])
+        checked = guarding.options(session, args)
         if refresh:
             settle.refresh(session)
         else:  # git gives up what it has merged only if the index knows the files, to the second
             session.repo.refresh_index()
-        code = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(Path.cwd()).show(*args)
+        git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(Path.cwd())
+        code = git.show(*checked, *args)
         _settle(session)
     return code
 

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from theta.errors import ExitCode, ThetaError
+from theta.errors import ExitCode, RefusedError, ThetaError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,8 +65,9 @@ def warn(text: str) -> None:
 
 
 def error(problem: ThetaError) -> None:
-    """An error: one line, and a second one with the way out."""
-    err(f"error: {_one_line(str(problem))}")
+    """An error: one line, and a second one with the way out; git's own words as they are."""
+    text = str(problem) if isinstance(problem, RefusedError) else _one_line(str(problem))
+    err(f"error: {text}")
     if problem.hint:
         err(f"hint: {problem.hint}")
 

@@ -37,6 +37,8 @@ def hook(context: typer.Context, name: str = typer.Argument(..., help="the hook 
 def _run(session: Session, name: str, index: Path, progress: Progress | None) -> list[str]:
     from theta.porcelain import hooks as steps
 
+    if name == "guard":
+        return _guard(session)
     if name == "pre-commit":
         return steps.pre_commit(session, index)
     if name == "pre-merge-commit":
@@ -48,6 +50,16 @@ def _run(session: Session, name: str, index: Path, progress: Progress | None) ->
     if name in steps.SIMPLE:
         return steps.SIMPLE[name](session, progress)
     raise ThetaError(f"theta has no part in the hook {name}")
+
+
+def _guard(session: Session) -> list[str]:
+    """Tell the guard of plain git whether a file is in the way of the git whose words it passes on."""
+    from theta.porcelain import guarding
+
+    words = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").split("\0")
+    if guarding.in_the_way(session, [word for word in words if word][1:]):
+        console.out("in the way")
+    return []
 
 
 def _rows(width: int) -> list[list[str]]:

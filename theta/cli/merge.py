@@ -128,6 +128,7 @@ class _Merge:
     heads: list[str]
     base: str | None
     no_commit: bool
+    checked: tuple[str, ...] = ()
 
     def run(self) -> int:
         """Merge; answers the exit code."""
@@ -143,8 +144,7 @@ class _Merge:
         if not self.heads:
             console.note("Already up to date.")
             return 0
-        for head in self.heads:
-            guarding.refuse_untracked(self.session, head, "merge")
+        self.checked = guarding.options(self.session, ["merge", *self.heads])
         if len(self.heads) > 1 and not self.args.has("--ff-only"):
             return self._many()
         code = self._at_once() if self._is_plain() else None
@@ -154,7 +154,9 @@ class _Merge:
         from theta.porcelain import merging
 
         ours = self.session.repo.head()
-        if ours is None or self.decision.prompts or self.decision.gits or not self.args.is_plain:
+        if self.checked or ours is None or not self.args.is_plain:
+            return False
+        if self.decision.prompts or self.decision.gits:
             return False
         return merging.is_plain(self.session, ours, self.heads[0])
 
@@ -215,10 +217,11 @@ class _Merge:
         gits = [*self.decision.gits, *([f"-X{side}"] if side else [])]
         args = [arg for arg in self.args.args if arg not in ("-e", "--edit")]
         git = self.session.repo.git().in_directory(Path.cwd())
-        return git.run("merge", "--no-commit", *gits, *args, *self.names, check=False)
+        return git.run(*self.checked, "merge", "--no-commit", *gits, *args, *self.names, check=False)
 
     def _many(self) -> int:
         from theta.cli import conflicts
+        from theta.git.run import GitFailedError
         from theta.porcelain import octopus
 
         ours = self.session.repo.resolve("HEAD")
@@ -231,7 +234,13 @@ class _Merge:
         if not joined.clean:
             conflicts.refused(joined)
             return int(ExitCode.DIFFERENCES)
-        self._apply(joined)
+        try:
+            self._apply(joined)
+        except GitFailedError as error:
+            if not self.checked:
+                raise
+            console.err(f"{error.stderr.rstrip()}\nMerge with strategy octopus failed.")
+            return 2
         return self._finish(joined)
 
     def _apply(self, joined: Joined) -> None:
@@ -239,8 +248,8 @@ class _Merge:
         from theta.porcelain import octopus
 
         text = self.args.message() or octopus.message(self.session, self.names, self.heads)
-        squash, how = self.args.has("--squash"), self.decision.how
-        octopus.apply(self.session, joined, self.heads, text, how, self.base, squash=squash)
+        squash, how, checked = self.args.has("--squash"), self.decision.how, self.checked
+        octopus.apply(self.session, joined, self.heads, text, how, self.base, squash=squash, checked=checked)
 
     def _finish(self, joined: Joined, drafts: Drafts | None = None) -> int:
         """Write the checkpoints of a merge that was applied, tell of it and commit it."""

@@ -43,15 +43,16 @@ def run(session: Session, name: str, args: list[str], decision: Decision) -> int
 
     The lock is held while theta works, not while git does: a rebase may run commands of the user.
     """
-    from theta.porcelain import sequencing, settle
+    from theta.porcelain import guarding, sequencing, settle
 
     before = session.repo.head()
     with session.exclusive():
         settle.refresh(session)
         if "--continue" in args and (code := _settle(session, decision, whole=True)):
             return code
+        checked = guarding.options(again(session), [name, *args])
     gits = [] if {"--continue", "--skip", *sequencing.ENDS} & set(args) else decision.gits
-    code = sequencing.git(session, name).show(name, *gits, *args)
+    code = sequencing.git(session, name).show(*checked, name, *gits, *args)
     while code and not sequencing.ENDS & set(args):
         step = _past_stop(session, name, args, decision)
         if step is None:
@@ -63,7 +64,7 @@ def run(session: Session, name: str, args: list[str], decision: Decision) -> int
 
 def _past_stop(session: Session, name: str, args: list[str], decision: Decision) -> int | None:
     """Settle a stop and go on; answers the exit code, or none where it is not ours to settle."""
-    from theta.porcelain import resolving, sequencing
+    from theta.porcelain import guarding, resolving, sequencing
 
     fresh = again(session)
     if not resolving.is_stopped(fresh):
@@ -82,7 +83,8 @@ def _past_stop(session: Session, name: str, args: list[str], decision: Decision)
         console.err("hint: git cannot go on by itself with --no-commit; apply the rest by another command")
         return None
     editor = sequencing.quiet_editor(fresh, name, args)
-    return sequencing.git(fresh, name, editor).show(name, "--continue")
+    checked = guarding.options(fresh, [name, "--continue"])
+    return sequencing.git(fresh, name, editor).show(*checked, name, "--continue")
 
 
 def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int:

@@ -12,7 +12,7 @@ from theta.errors import BusyError, ThetaError
 from theta.git import processes
 from theta.git.index import Entry, read_entries
 from theta.git.repository import STORES
-from theta.porcelain import coverage, install, mend, operations, recording, settle, staging, worktree
+from theta.porcelain import coverage, mend, operations, recording, settle, sparse, staging, worktree
 from theta.porcelain.session import Session
 from theta.progress import Progress
 
@@ -92,7 +92,7 @@ def post_index_change(session: Session, progress: Progress | None = None) -> lis
         return []
     with contextlib.suppress(BusyError):
         staging.sync(session)
-        install.clear_stores(session.repo)
+        sparse.clear_stores(session.repo)
         if operations.goes_on(session.repo):
             return []  # with the stat data that git has in memory
         worktree.complete(session, progress=progress)

@@ -5,17 +5,15 @@ All of it is local to the clone except ``.gitattributes``, and all of it can be 
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Final
 
 from theta import _fs
-from theta.errors import UnsupportedRepositoryError
 from theta.git.repository import STORES, Repository
 from theta.git.run import DURABLE
-from theta.store.packs import BLOB, object_id
+from theta.porcelain import sparse
 
 HOOKS: Final = (
     "pre-commit",
@@ -33,8 +31,6 @@ _MARK: Final = "# theta hook 1"
 CHAINED: Final = ".before-theta"
 STORE_ATTRIBUTES: Final = f"{STORES}/** -text -diff -merge -delta -filter linguist-generated"
 _LOCAL_ATTRIBUTES: Final = f"{STORES}/** -text -diff merge=theta -delta -filter"
-_MAX_STORED: Final = 16 << 20
-_PATTERN: Final = f"!/{STORES}/"
 _OWNS_DURABLE: Final = "theta.ownsfsync"
 """Set where theta set git's ``core.fsync``, and so may take it out again."""
 
@@ -50,8 +46,8 @@ def ensure(repo: Repository) -> None:
         return
     _ensure_config(repo)
     _ensure_hooks(repo)
-    _ensure_line(repo.commondir / "info" / "attributes", _LOCAL_ATTRIBUTES)
-    ensure_sparse(repo)
+    sparse.ensure_line(repo.commondir / "info" / "attributes", _LOCAL_ATTRIBUTES)
+    sparse.ensure(repo)
 
 
 def ensure_durable(repo: Repository) -> list[str]:
@@ -133,16 +129,6 @@ def _script(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _ensure_line(path: Path, line: str) -> bool:
-    text = path.read_text() if path.exists() else ""
-    if line in text.splitlines():
-        return False
-    _fs.make_dirs(path.parent)
-    joint = "" if not text or text.endswith("\n") else "\n"
-    _fs.write_atomic(path, f"{text}{joint}{line}\n".encode())
-    return True
-
-
 def ensure_attributes(repo: Repository, lines: list[str]) -> bool:
     """Append ``lines`` to the root ``.gitattributes`` where they are missing, ``.theta/`` last."""
     path = repo.worktree / ".gitattributes"
@@ -156,58 +142,6 @@ def ensure_attributes(repo: Repository, lines: list[str]) -> bool:
     return True
 
 
-def ensure_sparse(repo: Repository) -> None:
-    """Keep ``.theta/`` out of the worktree by sparse patterns, whatever patterns there are."""
-    config = repo.raw.config
-    sparse = "core.sparsecheckout" in config and config.get_bool("core.sparsecheckout")
-    cone = sparse and "core.sparsecheckoutcone" in config and config.get_bool("core.sparsecheckoutcone")
-    if "index.sparse" in config and config.get_bool("index.sparse"):
-        repo.git().run("sparse-checkout", "reapply", "--no-sparse-index")
-    if cone:
-        _refuse_cone_with_stores(repo)
-        return
-    patterns = repo.gitdir / "info" / "sparse-checkout"
-    if sparse and patterns.exists():
-        changed = _ensure_line(patterns, _PATTERN)
-    else:
-        _fs.make_dirs(patterns.parent)
-        _fs.write_atomic(patterns, f"/*\n{_PATTERN}\n".encode())
-        scope = "--worktree" if "extensions.worktreeconfig" in config else "--local"
-        repo.git().run("config", scope, "core.sparseCheckout", "true")
-        repo.git().run("config", scope, "core.sparseCheckoutCone", "false")
-        changed = True
-    if changed and repo.index_path.exists():
-        repo.git().run("sparse-checkout", "reapply", check=False)
-    clear_stores(repo)
-
-
-def _refuse_cone_with_stores(repo: Repository) -> None:
-    patterns = repo.gitdir / "info" / "sparse-checkout"
-    if patterns.exists() and f"/{STORES}/" in patterns.read_text().splitlines():
-        raise UnsupportedRepositoryError(
-            "the sparse-checkout lists .theta/, which must stay out of the worktree",
-            hint="run 'git sparse-checkout set' without .theta",
-        )
-
-
-def clear_stores(repo: Repository) -> None:
-    """Take files of ``.theta/`` that some git command left in the worktree out of it.
-
-    Only files whose content is an object of the repository go, so nothing can be lost.
-    """
-    root = repo.worktree / STORES
-    if not root.is_dir() or root.is_symlink():
-        return
-    for directory, _, names in os.walk(root, topdown=False):
-        for name in names:
-            path = Path(directory) / name
-            if not path.is_symlink() and path.stat().st_size <= _MAX_STORED:
-                data = path.read_bytes()
-                if repo.has(object_id(BLOB, (data,), len(data)).hex()):
-                    _fs.remove(path)
-        _fs.remove_empty_dir(directory)
-
-
 def uninstall(repo: Repository) -> None:
     """Remove filter and hooks from this clone; commits and files stay as they are."""
     config, (durable, value) = repo.raw.config, DURABLE
@@ -216,6 +150,7 @@ def uninstall(repo: Repository) -> None:
         keys.append(durable)
     for key in keys:
         repo.git().run("config", "--local", "--unset", key, check=False)
+    sparse.unwatch(repo)
     directory = hooks_directory(repo)
     for name in HOOKS:
         path = directory / name

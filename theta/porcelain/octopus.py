@@ -186,12 +186,14 @@ def _kind(session: Session, name: str) -> str:
 _UNFILTERED: Final = ("-c", "filter.theta.process=", "-c", "filter.theta.required=false")
 
 
-def _check_out(git: Git, tree: str) -> None:
+def _check_out(git: Git, tree: str, checked: Sequence[str] = ()) -> None:
     """Let git bring ``tree`` into index and worktree, with manifests where checkpoints belong.
 
     The filter would leave those there too, and takes longer to start than all else.
     """
     command = ("read-tree", "-m", "-u", "HEAD", tree)
+    if checked:
+        git.run(*checked, *command, "-n")
     if git.run(*_UNFILTERED, *command, check=False).code:
         git.run(*command)  # of a file as new as the index the filter alone knows whether it changed
 
@@ -205,16 +207,17 @@ def apply(
     base: str | None,
     *,
     squash: bool,
+    checked: Sequence[str] = (),
 ) -> None:
     """Bring a clean merge into index and worktree, and leave it to be committed.
 
     ``how`` it was decided, against which ``base``, goes into the record.  Local changes that are in
-    the way are git's error, as in any merge.
+    the way are git's error, as in any merge; with the options ``checked`` untracked files are too.
     """
     tree = merging.result_tree(session, joined.tree, joined.merged)
     git = session.repo.git()
     session.note({"head": session.repo.head(), "tree": tree})
-    _check_out(git, tree)
+    _check_out(git, tree, checked)
     git.run("update-ref", "ORIG_HEAD", "HEAD")
     gitdir = session.repo.gitdir
     said = f"{text.rstrip()}\n".encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from theta import _fs
 from theta.errors import ManifestError, MissingObjectsError
-from theta.porcelain import install, mend, staging, worktree
+from theta.porcelain import mend, sparse, staging, worktree
 from theta.porcelain.session import Session
 from theta.porcelain.worktree import State
 from theta.progress import Progress
@@ -21,7 +21,7 @@ def settle(
     """
     notes = [] if session.repo.in_progress() else mend_noted(session, None, on_purpose=on_purpose)
     staging.sync(session)
-    install.clear_stores(session.repo)
+    sparse.clear_stores(session.repo)
     missing = worktree.complete(session, progress=progress) if files else []
     notes += [f"{path}: objects are missing; 'theta restore {path}' completes it" for path in missing]
     if files:

@@ -11,7 +11,7 @@ from typing import Final
 from theta.errors import ManifestError
 from theta.git.index import Entry, IndexEdit, Staged
 from theta.git.repository import STORES
-from theta.porcelain import worktree
+from theta.porcelain import sparse, worktree
 from theta.porcelain.session import Session
 from theta.porcelain.trees import by_content
 from theta.progress import Progress, begin
@@ -177,6 +177,8 @@ def sync(session: Session, index: Path | None = None) -> list[str]:
     found = known_stores(session, entries)
     sides = {e.path: e for stage in (1, 3, 2) for e in everything if e.stage == stage}
     raw = [path for path in entries if path not in found]
+    if found:
+        sparse.require(session.repo)
     renamed = _distinct(session, found)
     with session.index_edit(index) as edit:
         for path, manifest in renamed.items():

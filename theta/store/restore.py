@@ -83,7 +83,7 @@ class Restorer:
         """Raise :class:`NoSpaceError` where the file would not fit into ``free`` bytes."""
         size = self._plan(manifest).size
         if size > free:
-            raise NoSpaceError(f"the checkpoint needs {size} bytes and {free} are free")
+            raise NoSpaceError(f"the checkpoint needs {size:,} bytes, and {max(free, 0):,} are free")
 
     def _plan(self, manifest: Manifest) -> Skeleton:
         plan = skeletons.read(self._objects, manifest.skeleton)
