@@ -7,10 +7,11 @@ no such name replaces the tensor of its name.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,8 @@ from theta.errors import UsageError
 from theta.formats import opaque
 from theta.formats.values import Value, values
 from theta.porcelain.adapters import Adapter, read_adapter
+from theta.store import tensors
+from theta.store.manifest import Line
 from theta.store.source import FileSource
 
 if TYPE_CHECKING:
@@ -38,7 +41,8 @@ _PARTS: Final = {
     "ia3": dict.fromkeys(("ia3", "ia3_l", "scale"), "scale"),
 }
 _PARTS["scaled"] = _PARTS["ia3"]
-_EMBEDDING: Final = "lora_embedding"
+_FIXED: Final = {"R", "C", "lora_embedding_A", "lora_embedding_B"}
+"""Parts of which it is said how the matrix lies: a product as it stands, and a table of tokens."""
 _FLIPPED: Final = ("C", "lora_A", "lora_down", "lora_embedding_A")
 """Parts that stand in a file as the transpose of the factor (lines, rank)."""
 _REFUSED: Final = ("lora_magnitude_vector", "lora_B.bias")
@@ -46,20 +50,36 @@ _REFUSED: Final = ("lora_magnitude_vector", "lora_B.bias")
 
 @dataclass(frozen=True)
 class LowRank:
-    """``u @ v.T`` is added: ``u`` is (rows, rank), ``v`` is (columns, rank)."""
+    """``u @ v.T`` is added: ``u`` is (rows, rank), ``v`` is (columns, rank).
+
+    ``turns`` says that rows are outputs, so that it is turned where a file has a matrix transposed.
+    """
 
     u: Matrix
     v: Matrix
     mantissa: int
     nbytes: int
+    turns: bool = False
+
+    def turned(self) -> LowRank:
+        """The same for the transposed matrix."""
+        return replace(self, u=self.v, v=self.u)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The tensor is multiplied by ``factors``; ``bias`` says that a bias beside it is too."""
+    """The tensor is multiplied by ``factors``.
+
+    ``with_bias`` says that a bias beside it is too, ``turns`` that rows are outputs (as of low rank).
+    """
 
     factors: Matrix
     with_bias: bool = False
+    turns: bool = False
+
+    def turned(self) -> Scale:
+        """The same for the transposed matrix."""
+        return replace(self, factors=self.factors.T)
 
 
 @dataclass(frozen=True)
@@ -83,11 +103,22 @@ Update = LowRank | Scale | Sparse | Whole
 
 @dataclass(frozen=True)
 class Brought:
-    """All updates by the name they bear, ``is_module`` for names that lack ``.weight``."""
+    """All updates by the name they bear.
+
+    Attributes:
+        modules: the names that lack ``.weight``.
+        problems: what no update could be made of.
+        of_adapter: whether it is an adapter, with the names of a model in memory.
+        transposed: what the adapter says of all matrices: they are stored as ``[in, out]``.
+        ties: whether what it says of an embedding is for the head that is tied to it, too.
+    """
 
     updates: Mapping[str, Update]
     modules: frozenset[str]
     problems: tuple[str, ...] = ()
+    of_adapter: bool = False
+    transposed: bool = False
+    ties: bool = False
 
 
 def read(place: Path, kind: str | None) -> Brought:
@@ -157,7 +188,10 @@ def _grouped(tensors: Mapping[str, Tensor], kind: str, adapter: Adapter | None) 
     if kind != "dense" and not groups and not problems:
         wanted = ", ".join(f"<tensor>/{key}" for key in keys)
         raise UsageError(f"the data holds nothing for a {kind} update", hint=f"it has names such as {wanted}")
-    return Brought(updates, frozenset(groups), tuple(problems))
+    brought = Brought(updates, frozenset(groups), tuple(problems))
+    if adapter is None:
+        return brought
+    return replace(brought, of_adapter=True, transposed=adapter.fan_in_fan_out, ties=adapter.ties)
 
 
 def _update(name: str, parts: Mapping[str, Tensor], kind: str, adapter: Adapter | None) -> Update:
@@ -166,10 +200,9 @@ def _update(name: str, parts: Mapping[str, Tensor], kind: str, adapter: Adapter 
     if kind == "sparse":
         return _sparse(parts)
     (tensor,) = parts.values()
-    swap = adapter is not None and adapter.fan_in_fan_out and len(tensor.shape) == 2
-    factors = _numbers(tensor).T if swap else _numbers(tensor)
     of_rows = len(tensor.shape) == 2 and tensor.shape[1] == 1
-    return Scale(factors, with_bias=adapter is not None and of_rows)
+    of_adapter = adapter is not None
+    return Scale(_numbers(tensor), with_bias=of_adapter and of_rows, turns=of_adapter)
 
 
 def _numbers(tensor: Tensor) -> Matrix:
@@ -206,8 +239,6 @@ def _low_rank(name: str, parts: Mapping[str, Tensor], adapter: Adapter | None) -
     scale = adapter.scale(name, u.shape[1]) if adapter else 1.0
     if "alpha" in roles:
         scale *= float(_numbers(roles["alpha"][1]).reshape(-1)[0]) / u.shape[1]
-    if adapter and adapter.fan_in_fan_out and not any(part.startswith(_EMBEDDING) for part in parts):
-        u, v = v, u
     # A power of two costs nothing; anything else makes the numbers of u longer.
     with np.errstate(over="ignore", invalid="ignore"):
         u = np.ascontiguousarray(u * scale)
@@ -216,7 +247,7 @@ def _low_rank(name: str, parts: Mapping[str, Tensor], adapter: Adapter | None) -
     given = [roles[role][1] for role in "uv"]
     mantissa = max((arith.mantissa_bits(t.dtype) + 1 if arith.has_values(t.dtype) else 24) for t in given)
     nbytes = sum(tensor.words.nbytes for tensor in given)
-    return LowRank(u, v, mantissa, nbytes)
+    return LowRank(u, v, mantissa, nbytes, turns=not parts.keys() & _FIXED)
 
 
 def _factor(part: str, tensor: Tensor) -> Matrix:
@@ -243,6 +274,35 @@ def _sparse(parts: Mapping[str, Tensor]) -> Sparse:
         raise ValueError("indptr is not that of one flat row")
     shape = tuple(_integers(parts["shape"]).tolist()) if "shape" in parts else None
     return Sparse(data, indices, shape)
+
+
+def parts(tensor: Tensor) -> list[tuple[int, bytes]]:
+    """The length and the digest of each chunk that ``tensor`` is stored in."""
+    raw: memoryview[Any] = tensor.words.data.cast("B")
+    found, start = [], 0
+    for length in tensors.chunk_lengths(tensor.dtype, tensor.shape):
+        found.append((length, hashlib.sha256(raw[start : start + length]).digest()))
+        start += length
+    return found
+
+
+def is_value(tensor: Tensor, line: Line) -> bool:
+    """Whether ``tensor`` is what ``line`` stands for."""
+    if (tensor.dtype, tuple(tensor.shape)) != (line.dtype, tuple(line.shape)):
+        return False
+    return tensors.value_digest(line.dtype, line.shape, parts(tensor)) == line.digest
+
+
+def same(one: Update, other: Update) -> bool:
+    """Whether both are the same update."""
+    import numpy as np
+
+    if isinstance(one, LowRank) and isinstance(other, LowRank):
+        return np.array_equal(one.u, other.u) and np.array_equal(one.v, other.v)
+    if isinstance(one, Whole) and isinstance(other, Whole):
+        alike = (one.tensor.dtype, one.tensor.shape) == (other.tensor.dtype, other.tensor.shape)
+        return alike and np.array_equal(one.tensor.words, other.tensor.words)
+    return False
 
 
 def listed(problems: Iterable[str], limit: int = 20) -> str:
