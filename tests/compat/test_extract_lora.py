@@ -73,3 +73,47 @@ def test_the_adapter_gives_the_fine_tune_back(repo: Repo, tmp_path: Path) -> Non
 def test_what_cannot_be_extracted(repo: Repo, tmp_path: Path, args: list[str], code: int) -> None:
     theta(repo, "extract-lora", *args, "-o", str(tmp_path / "out"), code=code)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """Tag v1, and v2 with four tokens more; ``config.json`` says that the head is the embedding."""
+    repo = Repo.create(tmp_path_factory.mktemp("tied") / "repo")
+    tensors = random_tensors({"model.embed_tokens.weight": (8, 16), "model.q.weight": (16, 12)})
+    theta(repo, "track", "*.safetensors")
+    (repo.path / "config.json").write_text(json.dumps({"tie_word_embeddings": True}))
+    make_model(repo.path / "m.safetensors", tensors)
+    theta(repo, "add", ".")
+    theta(repo, "commit", "-q", "-m", "base")
+    repo.git("tag", "v1")
+    tensors = random_tensors({"model.embed_tokens.weight": (12, 16), "model.q.weight": (16, 12)}, 1)
+    make_model(repo.path / "m.safetensors", tensors)
+    theta(repo, "commit", "-q", "-am", "tuned")
+    return repo
+
+
+def test_a5_a6_b5_what_is_said_of_a_tied_vocabulary_that_grew(tied: Repo, tmp_path: Path) -> None:
+    """The error, the head's copy, and the line that PEFT needs first."""
+    told = theta(tied, "extract-lora", "v1..HEAD", "-r", "12", "-o", str(tmp_path / "out"))
+    assert "the adapter reproduces the tuned model to max |d| = " in told.out
+    assert "base_model.resize_token_embeddings(12)" in told.err
+    config = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert config["modules_to_save"] == ["lm_head", "model.embed_tokens"]
+    found = read_model(tmp_path / "out/adapter_model.safetensors")
+    wanted = read_model(tied.path / "m.safetensors")["model.embed_tokens.weight"]
+    for module in ("lm_head", "model.embed_tokens"):
+        assert np.array_equal(found[f"{PREFIX}{module}.weight"], wanted)
+    rough = theta(tied, "extract-lora", "v1..HEAD", "-r", "1", "-o", str(tmp_path / "rough"))
+    errors = [float(text.split("max |d| = ")[1].split()[0]) for text in (told.out, rough.out)]
+    assert errors[0] < 1e-6 < 1e-3 < errors[1]
+    assert "(model.q.weight)" in rough.out
+
+
+def test_a5_where_no_configuration_says_it_the_user_is_told(repo: Repo, tmp_path: Path) -> None:
+    make_model(repo.path / "m.safetensors", random_tensors(SHAPES | {"embed_tokens.weight": (8, 16)}))
+    theta(repo, "commit", "-q", "-am", "another")
+    repo.git("tag", "v3")
+    make_model(repo.path / "m.safetensors", random_tensors(SHAPES | {"embed_tokens.weight": (8, 16)}, 5))
+    theta(repo, "commit", "-q", "-am", "tuned")
+    told = theta(repo, "extract-lora", "v3..HEAD", "-r", "2", "-o", str(tmp_path / "out"))
+    assert "no config.json says whether the head is tied" in told.err

@@ -108,21 +108,189 @@ def test_factors_are_the_reference_and_split_evenly() -> None:
     assert factors(np.zeros((2, 3)), 5)[0].shape == (0, 3)
 
 
-def test_what_no_adapter_can_hold_is_told() -> None:
+def test_what_no_adapter_can_hold_is_refused_by_name() -> None:
+    """A reshaped matrix, a tensor of no module, one of a module with others in it: all at once."""
     base, tuned = model()
-    tuned["model.layers.0.q_proj.bias"] = base["model.layers.0.q_proj.bias"] + 1
     tuned["model.layers.0.k_proj.weight"] = np.zeros((7, 8), "<f4")
     tuned["loose"] = np.ones(3, "<f4")
+    tuned["model.layers.0.A_log"] = np.ones(3, "<f4")
+    with pytest.raises(UsageError) as caught:
+        extract(pairs(base, tuned), 4)
+    for name in ("model.layers.0.k_proj.weight", "loose", "model.layers.0.A_log"):
+        assert name in str(caught.value)
+
+
+def test_whole_numbers_are_left_out_and_told() -> None:
+    base, tuned = model()
+    counts = pairs({"bn.count": np.zeros(1, "<i8")}, {"bn.count": np.ones(1, "<i8")}, "i64")
+    adapter = extract([*pairs(base, tuned), *counts], 4)
+    assert adapter.left_out == {"bn.count": "i64 values are no weights"}
+
+
+# -- A3: matrices that are stored transposed -------------------------------------------------------
+
+
+def conv1d() -> dict[str, Array]:
+    """GPT-2's block: all matrices are [in, out], and one is square."""
+    random = np.random.default_rng(1)
+    shapes = {"attn.c_attn": (8, 24), "attn.c_proj": (8, 8), "mlp.c_fc": (8, 32), "mlp.c_proj": (32, 8)}
+    found = {}
+    for module, shape in shapes.items():
+        found[f"h.0.{module}.weight"] = random.normal(size=shape).astype("<f4")
+        found[f"h.0.{module}.bias"] = random.normal(size=shape[1]).astype("<f4")
+    return found
+
+
+@pytest.mark.parametrize("only", ["", "attn.c_proj"])
+def test_a3_matrices_of_conv1d_are_turned_as_peft_wants_them(only: str) -> None:
+    """lora_A is [r, in] and lora_B [out, r], whatever the file has; the square one as its likes."""
+    base, random = conv1d(), np.random.default_rng(2)
+    tuned = dict(base)
+    for name in [name for name in base if only in name and "weight" in name]:
+        tuned[name] = base[name] + random.normal(size=base[name].shape).astype("<f4")
+    adapter = extract(pairs(base, tuned), 32)
+    assert adapter.config["fan_in_fan_out"] is True
+    for module in adapter.ranks:
+        a, b = (adapter.tensors[f"base_model.model.{module}.lora_{letter}.weight"] for letter in "AB")
+        again = base[f"{module}.weight"] + (b @ a).T
+        np.testing.assert_allclose(again, tuned[f"{module}.weight"], atol=1e-5)
+    assert adapter.error < 1e-5
+
+
+def test_a3_a_square_matrix_among_both_kinds_is_refused_by_name() -> None:
+    base = conv1d() | {"x.lin.weight": np.zeros((5, 8), "<f4"), "x.lin.bias": np.zeros(5, "<f4")}
+    base |= {"y.square.weight": np.zeros((8, 8), "<f4"), "y.square.bias": np.zeros(8, "<f4")}
+    with pytest.raises(UsageError, match=r"y\.square\.weight: it is square"):
+        extract(pairs(base, base | {"y.square.weight": np.ones((8, 8), "<f4")}), 4)
+
+
+def test_a3_a_layer_without_a_bias_is_no_conv1d() -> None:
+    """GPT-2's classifier is a linear layer beside transposed ones, which all have biases."""
+    base = conv1d() | {"score.weight": np.zeros((3, 8), "<f4")}
+    tuned = base | {"score.weight": np.ones((3, 8), "<f4")}
+    adapter = extract(pairs(base, tuned), 4)
+    assert adapter.tensors["base_model.model.score.lora_A.weight"].shape[1] == 8
+
+
+# -- A4: codes ------------------------------------------------------------------------------------
+
+
+def test_a4_codes_are_refused_by_name() -> None:
+    codes, scale = np.zeros((4, 4), ml_dtypes.float8_e4m3fn), np.ones(4, "<f4")
+    known = [
+        Pair("q.weight", "f8_e4m3", (4, 4), True, lambda: codes, lambda: codes, (4, 4)),
+        Pair("q.weight_scale_inv", "f32", (4,), True, lambda: scale, lambda: scale, (4,)),
+    ]
+    with pytest.raises(
+        UsageError, match=r"q\.weight: it holds codes whose scales are in q\.weight_scale_inv"
+    ):
+        extract(known, 4)
+
+
+# -- A5: ties -------------------------------------------------------------------------------------
+
+
+def test_a5_a_tied_embedding_is_saved_for_the_head_too() -> None:
+    """PEFT gives a module that it saves a copy of its own: the head would keep the base's values."""
+    base, tuned = model()
+    for tensors in (base, tuned):
+        del tensors["lm_head.weight"]
+    adapter = extract(pairs(base, tuned), 8, tied=("model.embed_tokens", "lm_head"))
+    assert adapter.config["modules_to_save"] == ["lm_head", "model.embed_tokens", "model.norm"]
+    for module in ("lm_head", "model.embed_tokens"):
+        found = adapter.tensors[f"base_model.model.{module}.weight"]
+        np.testing.assert_array_equal(found, tuned["model.embed_tokens.weight"])
+
+
+# -- A6: biases, and the error ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_weight", [True, False])
+def test_a6_biases_are_saved_where_peft_keeps_them(with_weight: bool) -> None:
+    base, tuned = model()
+    if not with_weight:
+        tuned["model.layers.0.q_proj.weight"] = base["model.layers.0.q_proj.weight"]
+    tuned["model.layers.0.q_proj.bias"] = base["model.layers.0.q_proj.bias"] + 1
+    adapter = extract(pairs(base, tuned), 8)
+    layer = "q_proj.base_layer" if with_weight else "q_proj"
+    found = adapter.tensors[f"base_model.model.model.layers.0.{layer}.bias"]
+    np.testing.assert_array_equal(found, tuned["model.layers.0.q_proj.bias"])
+    assert adapter.config["bias"] == "all"
+    assert adapter.left_out == {}
+
+
+def test_a6_a_bias_of_a_module_with_others_in_it() -> None:
+    """BERT's head has one: no copy in full, which would take the modules inside along."""
+    base, tuned = model()
+    base["model.layers.bias"], tuned["model.layers.bias"] = np.zeros(4, "<f4"), np.ones(4, "<f4")
+    adapter = extract(pairs(base, tuned), 8)
+    assert adapter.tensors["base_model.model.model.layers.bias"].tolist() == [1, 1, 1, 1]
+    assert "model.layers" not in adapter.config["modules_to_save"]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_a6_the_error_of_what_was_written_is_computed(dtype: str) -> None:
+    base, tuned = model()
+    if dtype == "bf16":
+        base, tuned = ({n: v.astype(ml_dtypes.bfloat16) for n, v in m.items()} for m in (base, tuned))
+    for rank in (1, 3, 8):
+        adapter = extract(pairs(base, tuned, dtype), rank)
+        again = rebuilt(base, adapter)
+        gaps = {
+            name: float(np.abs(again[name].astype(values.dtype).astype("f8") - values.astype("f8")).max())
+            for name, values in tuned.items()
+        }
+        assert adapter.error == pytest.approx(max(gaps.values()), rel=0.02, abs=1e-6)
+        assert not adapter.worst or gaps[adapter.worst] == pytest.approx(adapter.error, rel=0.02, abs=1e-6)
+
+
+# -- B2, B3, B5 -------------------------------------------------------------------------------------
+
+
+def test_b2_without_a_matrix_that_changed_one_gets_factors_of_zeros() -> None:
+    """PEFT refuses an adapter without a target."""
+    base, tuned = model()
+    only = base | {"model.norm.weight": tuned["model.norm.weight"]}
+    only["model.layers.0.q_proj.bias"] = base["model.layers.0.q_proj.bias"] + 1
+    adapter = extract(pairs(base, only), 4)
+    assert adapter.config["target_modules"] == ["model.layers.0.q_proj"]
+    assert adapter.config["rank_pattern"] == {"model.layers.0.q_proj": 1}
+    assert not adapter.tensors["base_model.model.model.layers.0.q_proj.lora_B.weight"].any()
+    assert "base_model.model.model.layers.0.q_proj.base_layer.bias" in adapter.tensors
+    assert adapter.config["modules_to_save"] == ["model.norm"]
+    assert adapter.error == 0
+
+
+def test_b2_a_model_without_a_matrix_is_refused() -> None:
+    base = {"norm.weight": np.ones(4, "<f4")}
+    with pytest.raises(UsageError, match="nothing that changed is a matrix"):
+        extract(pairs(base, {"norm.weight": np.zeros(4, "<f4")}), 4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "l.0.mlp.experts.3.up_proj.weight",
+        "l.0.mlp.gate.weight",
+        "l.0.block_sparse_moe.gate.weight",
+        "l.0.block_sparse_moe.experts.0.w1.weight",
+        "l.0.mlp.experts.gate_up_proj",
+    ],
+)
+def test_b3_experts_and_routers_are_refused_by_name(name: str) -> None:
+    base, tuned = model()
+    more = {"l.0.mlp.experts.0.up_proj.weight": np.zeros((4, 4), "<f4"), name: np.zeros((4, 4), "<f4")}
+    with pytest.raises(UsageError, match=f"{name}: experts and routers have other names"):
+        extract(pairs(base | more, tuned | more | {name: np.ones((4, 4), "<f4")}), 4)
+    assert extract(pairs(base | more, tuned | more), 4).ranks  # what else changed is no matter of theirs
+
+
+def test_b5_a_vocabulary_that_grew_is_told() -> None:
+    base, tuned = model()
     tuned["model.embed_tokens.weight"] = np.zeros((24, 8), "<f4")
     adapter = extract(pairs(base, tuned), 4)
-    assert sorted(adapter.left_out) == [
-        "loose",
-        "model.layers.0.k_proj.weight",
-        "model.layers.0.q_proj.bias",
-    ]
     assert adapter.tensors["base_model.model.model.embed_tokens.weight"].shape == (24, 8)
-    assert "model.layers.0.k_proj" not in adapter.config["target_modules"]
-    assert "model.layers.0.k_proj" not in adapter.config["modules_to_save"]
+    assert adapter.rows == {"model.embed_tokens": 24}
 
 
 def test_bfloat16_is_decomposed_in_float32() -> None:

@@ -29,7 +29,9 @@ def extract_lora(
     """Write the difference of two revisions as a LoRA adapter that PEFT loads.
 
     Each matrix that changed becomes two factors of at most --rank; embeddings, heads and what is no
-    matrix are saved in full. DIR gets adapter_model.safetensors and adapter_config.json.
+    matrix are saved in full, biases too. DIR gets adapter_model.safetensors and adapter_config.json, and
+    the largest difference to the fine-tune that is left is told. What no adapter can hold (experts, codes
+    of quantised weights, ...) is refused by name.
     """
     from theta.porcelain import extracting
 
@@ -40,13 +42,26 @@ def extract_lora(
     )
     first, second = paths or (path or "", path or "")
     with console.progress("extracting") as progress:
-        found = extracting.adapter(
-            (base, tuned), (first, second), rank, epsilon=epsilon, whole=whole or None, progress=progress
+        found, unsaid = extracting.adapter(
+            session,
+            (base, tuned),
+            (first, second),
+            rank,
+            epsilon=epsilon,
+            whole=whole or None,
+            progress=progress,
         )
         extracting.write(found, Path(out), force=force)
     size = console.human(sum(array.nbytes for array in found.tensors.values()))
-    saved = found.config["modules_to_save"] or []
-    console.note(f"{out}: {len(found.ranks)} modules in low rank, {len(saved)} in full, {size}")
+    biases = f", {len(found.biases)} biases" if found.biases else ""
+    console.note(f"{out}: {len(found.ranks)} modules in low rank, {len(found.saved)} in full{biases}, {size}")
+    where = f" ({found.worst})" if found.worst else ""
+    console.note(f"the adapter reproduces the tuned model to max |d| = {found.error:.2g}{where}")
     for name, reason in found.left_out.items():
         console.warn(f"{name} is left out: {reason}")
+    if unsaid:
+        console.warn(unsaid)
+    for rows in sorted(set(found.rows.values())):
+        resize = f"base_model.resize_token_embeddings({rows})"
+        console.warn(f"the vocabulary has another size than the base's: before PEFT loads this, {resize}")
     return 0

@@ -2,17 +2,22 @@
 
 Of each matrix that changed, ``W_tuned - W_base`` is decomposed, ``U S V^T``, and its first r singular
 triplets become ``lora_B = U sqrt(S)`` and ``lora_A = sqrt(S) V^T``, with ``lora_alpha = r`` (a scale
-of one).  Embeddings, heads and what is no matrix are saved in full (``modules_to_save``).
+of one).  A matrix that is stored as ``[in, out]`` is turned first.  Embeddings, heads and what is no
+matrix are saved in full (``modules_to_save``), biases of matrices as PEFT's ``bias="all"`` saves them.
+How far base and adapter are from the fine-tune is computed from what is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
 from theta.errors import UsageError
+from theta.merging import coded
+from theta.merging.orientation import Orientation
 from theta.merging.strategies import is_averaged
 
 if TYPE_CHECKING:
@@ -21,8 +26,16 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 PREFIX: Final = "base_model.model."
-WHOLE: Final = ("*embed*", "*wte*", "*wpe*", "*lm_head*", "*output_layer*")
-"""Modules that are saved in full by default: their rows are tokens, not directions."""
+WHOLE: Final = (
+    *("*embed*", "*wte*", "*wpe*", "*lm_head*", "*output_layer*"),
+    *("shared", "*.shared", "*relative_attention_bias*"),
+)
+"""Modules that are saved in full by default: their rows are tokens or places, not directions."""
+_WEIGHT: Final = "weight"
+_BIAS: Final = "bias"
+_ROUTERS: Final = (".gate", ".router")
+_EXPERTS: Final = re.compile(r"(?P<block>.+)\.experts(\..*)?")
+_NAMED: Final = 8
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,21 @@ class Pair:
     base: Callable[[], Array] | None = None
     base_shape: tuple[int, ...] | None = None
 
+    @property
+    def module(self) -> str:
+        """The module that the tensor is a parameter of."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def part(self) -> str:
+        """What it is there: ``weight``, ``bias``."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def alike(self) -> bool:
+        """Whether the base has a tensor of this shape."""
+        return self.base is not None and self.base_shape == self.shape
+
 
 @dataclass
 class Adapter:
@@ -49,13 +77,23 @@ class Adapter:
         tensors: PEFT's name -> array.
         config: the content of the configuration.
         ranks: module -> rank.
-        left_out: tensors that changed and that no adapter can hold, with the reason.
+        saved: the modules that are saved in full.
+        biases: biases beside matrices that are saved.
+        left_out: tensors that changed and that no adapter needs to hold, with the reason.
+        rows: module of an embedding or a head -> its rows, where the base has another number.
+        error: the largest difference of base and adapter to the fine-tune, in any weight.
+        worst: the tensor that has it.
     """
 
     tensors: dict[str, Array] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
+    saved: list[str] = field(default_factory=list)
+    biases: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    error: float = 0.0
+    worst: str = ""
 
 
 def extract(
@@ -65,8 +103,11 @@ def extract(
     epsilon: float = 0.0,
     whole: Sequence[str] = WHOLE,
     base_model: str = "",
+    tied: Sequence[str] = (),
 ) -> Adapter:
     """The adapter that turns the base into the fine-tune, as near as ``rank`` allows.
+
+    Raises :class:`UsageError` where a tensor changed that no adapter can hold.
 
     Args:
         pairs: all tensors of the fine-tune.
@@ -74,63 +115,191 @@ def extract(
         epsilon: singular values up to this are left out, relative to the largest.
         whole: globs of modules that are saved in full.
         base_model: the name of the base that the configuration gives.
+        tied: modules that share one weight; each is saved, for PEFT gives a saved module a copy.
     """
     if rank < 1:
         raise UsageError(f"a rank is a whole number of at least 1, not {rank}")
-    found = Adapter()
-    modules: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        modules.setdefault(pair.name.rpartition(".")[0], []).append(pair)
-    saved = []
-    for module, members in modules.items():
-        if any(pair.changed for pair in members) and _module(found, module, members, rank, epsilon, whole):
-            saved.append(module)
-    if not found.tensors:
-        raise UsageError("the models do not differ in anything that an adapter can hold")
-    found.config = _config(found.ranks, saved, rank, base_model)
-    return found
+    run = _Extraction(list(pairs), rank, epsilon, whole, tied)
+    return run.adapter(base_model)
 
 
-def _module(
-    found: Adapter, module: str, members: list[Pair], rank: int, epsilon: float, whole: Sequence[str]
-) -> bool:
-    """Add one module that changed; whether it is saved in full."""
-    weight = next((pair for pair in members if _is_matrix(module, pair, whole)), None)
-    if weight is not None:
-        for pair in members:
-            if pair is not weight and pair.changed:
-                found.left_out[pair.name] = "a bias beside a matrix in low rank"
+class _Extraction:
+    """One run: module by module, and what cannot be held is collected."""
+
+    def __init__(
+        self, pairs: list[Pair], rank: int, epsilon: float, whole: Sequence[str], tied: Sequence[str]
+    ) -> None:
+        self._rank, self._epsilon, self._whole, self._tied = rank, epsilon, whole, tied
+        self._modules: dict[str, dict[str, Pair]] = {}
+        for pair in pairs:
+            self._modules.setdefault(pair.module, {})[pair.part] = pair
+        self._coded = coded.groups((pair.name, pair.dtype) for pair in pairs)
+        self._orientation = Orientation({pair.name: pair.shape for pair in pairs}, {})
+        self._blocks = {match["block"] for name in self._modules if (match := _EXPERTS.fullmatch(name))}
+        self._refused: dict[str, str] = {}
+        self._transposed = False
+        self._found = Adapter()
+
+    def adapter(self, base_model: str) -> Adapter:
+        """The whole adapter."""
+        found = self._found
+        for module, members in self._modules.items():
+            if any(pair.changed for pair in members.values()):
+                self._module(module, members)
+        if self._refused:
+            raise _refusal(self._refused)
+        if not found.tensors:
+            raise UsageError("the models do not differ in anything that an adapter can hold")
+        if not found.ranks:
+            self._target_nothing()
+        found.config = _config(found, self._rank, base_model, transposed=self._transposed)
+        return found
+
+    def _module(self, module: str, members: Mapping[str, Pair]) -> None:
+        """Add one module that changed."""
+        for pair in list(members.values()):
+            reason = self._why_not(module, pair) if pair.changed else ""
+            if reason:
+                self._refused[pair.name] = reason
+            elif pair.changed and not is_averaged(pair.dtype):
+                self._found.left_out[pair.name] = f"{pair.dtype} values are no weights"
+        held = {part: pair for part, pair in members.items() if is_averaged(pair.dtype)}
+        if any(pair.name in self._refused for pair in members.values()):
+            return
+        weight, bias = held.get(_WEIGHT), held.get(_BIAS)
+        if weight is not None and self._is_matrix(weight):
+            self._matrix(module, weight, bias)
+        elif bias is not None and self._has_parts(module):
+            self._beside(module, bias)
+        elif any(pair.changed for pair in held.values()):
+            self._in_full(module, held)
+
+    def _why_not(self, module: str, pair: Pair) -> str:
+        """Why no adapter holds this tensor; empty if one does."""
+        inside = _EXPERTS.fullmatch(module)
+        block = module.rpartition(".")[0]
+        if pair.name in self._coded:
+            return self._coded[pair.name].reason(pair.name)
+        if inside or "block_sparse_moe" in module or (block in self._blocks and module.endswith(_ROUTERS)):
+            return "experts and routers have other names in memory than in the file, and PEFT goes by those"
+        if not is_averaged(pair.dtype):
+            return ""
+        if not module or (pair.part != _BIAS and self._has_parts(module)):
+            return "it is no weight of a module of its own"
+        if not pair.alike and (pair.base is None or not self._is_named(module)):
+            return "its shape differs from the base's, or the base lacks it"
+        if self._is_matrix(pair) and self._orientation.is_transposed(pair.name) is None:
+            return "it is square, and others of the model lie both ways: how it lies is not known"
+        return ""
+
+    def _has_parts(self, module: str) -> bool:
+        """Whether there are modules inside, which a copy in full would take along."""
+        return any(other.startswith(f"{module}.") for other in self._modules)
+
+    def _is_named(self, module: str) -> bool:
+        return any(fnmatchcase(module, glob) for glob in self._whole)
+
+    def _is_matrix(self, pair: Pair) -> bool:
+        """Whether this is the weight of a linear layer that low rank goes for."""
+        shaped = len(pair.shape) == 2 and min(pair.shape) > 0
+        return pair.alike and pair.part == _WEIGHT and shaped and not self._is_named(pair.module)
+
+    # -- what is written ------------------------------------------------------------------
+
+    def _matrix(self, module: str, weight: Pair, bias: Pair | None) -> None:
+        """Factors of a weight, and its bias as PEFT saves it, which keeps it in the layer below."""
         if weight.changed:
-            _factor(found, module, weight, rank, epsilon)
-        return False
-    for pair in members:
-        if not module or not is_averaged(pair.dtype):
-            found.left_out[pair.name] = "not a weight of a module" if not module else f"{pair.dtype} values"
-        elif not any(fnmatchcase(module, glob) for glob in whole) and pair.base_shape != pair.shape:
-            found.left_out[pair.name] = "its shape differs from the base's, or the base lacks it"
-        else:
-            found.tensors[PREFIX + pair.name] = pair.tuned()
-    return any(PREFIX + pair.name in found.tensors for pair in members)
+            self._factor(module, weight)
+        if bias is not None and bias.changed:
+            self._beside(f"{module}.base_layer" if module in self._found.ranks else module, bias)
+
+    def _beside(self, layer: str, bias: Pair) -> None:
+        """A bias that is loaded into the layer as it is."""
+        self._found.tensors[f"{PREFIX}{layer}.{_BIAS}"] = bias.tuned()
+        self._found.biases.append(bias.name)
+        self._compare(bias, bias.tuned())
+
+    def _factor(self, module: str, pair: Pair) -> None:
+        import numpy as np
+
+        assert pair.base is not None
+        kind = np.float64 if pair.dtype == "f64" else np.float32
+        base: Array = pair.base().astype(kind)
+        turned = bool(self._orientation.is_transposed(pair.name))
+        difference: Array = pair.tuned().astype(kind) - base
+        a, b = factors(difference.T if turned else difference, self._rank, self._epsilon)
+        if a.shape[0]:
+            self._add(module, a, b, turned)
+        product = b @ a
+        self._compare(pair, base + (product.T if turned else product))
+
+    def _add(self, module: str, a: Array, b: Array, turned: bool) -> None:
+        self._transposed |= turned
+        self._found.ranks[module] = a.shape[0]
+        self._found.tensors[f"{PREFIX}{module}.lora_A.weight"] = a
+        self._found.tensors[f"{PREFIX}{module}.lora_B.weight"] = b
+
+    def _in_full(self, module: str, members: Mapping[str, Pair]) -> None:
+        """A module as it is, and under the names of those that are tied to it."""
+        found = self._found
+        tied = [other for other in self._tied if other not in self._modules] if module in self._tied else []
+        for part, pair in members.items():
+            value = pair.tuned()
+            for name in (module, *tied):
+                found.tensors[f"{PREFIX}{name}.{part}"] = value
+            self._compare(pair, value)
+            if not pair.alike:
+                found.rows[module] = pair.shape[0]
+        found.saved += [module, *tied]
+
+    def _target_nothing(self) -> None:
+        """PEFT wants a module to target: the first matrix gets factors of zeros."""
+        import numpy as np
+
+        for module, members in self._modules.items():
+            pair = members.get(_WEIGHT)
+            if pair is None or not self._is_matrix(pair) or self._why_not(module, pair):
+                continue
+            turned = bool(self._orientation.is_transposed(pair.name))
+            rows, columns = pair.shape[::-1] if turned else pair.shape
+            self._add(module, np.zeros((1, columns), np.float32), np.zeros((rows, 1), np.float32), turned)
+            bias = self._found.tensors.pop(f"{PREFIX}{module}.{_BIAS}", None)
+            if bias is not None:
+                self._found.tensors[f"{PREFIX}{module}.base_layer.{_BIAS}"] = bias
+            return
+        raise UsageError(
+            "nothing that changed is a matrix, and PEFT loads no adapter without one",
+            hint="the fine-tune itself is as small: 'theta export' writes its tensors",
+        )
+
+    def _compare(self, pair: Pair, values: Array) -> None:
+        """Note how far ``values``, in the base's dtype, are from the fine-tune."""
+        import numpy as np
+
+        tuned = pair.tuned()
+        rounded = values.astype(pair.base().dtype if pair.base is not None else tuned.dtype)
+        wide = np.complex128 if np.iscomplexobj(tuned) else np.float64
+        gap = np.abs(rounded.astype(wide) - tuned.astype(wide))
+        error = float(np.nanmax(gap, initial=0.0))
+        if error > self._found.error:
+            self._found.error, self._found.worst = error, pair.name
 
 
-def _is_matrix(module: str, pair: Pair, whole: Sequence[str]) -> bool:
-    """Whether this is the weight of a linear layer that low rank goes for."""
-    alike = pair.base is not None and pair.base_shape == pair.shape
-    named = pair.name.endswith(".weight") and not any(fnmatchcase(module, glob) for glob in whole)
-    return alike and named and len(pair.shape) == 2 and min(pair.shape) > 0 and is_averaged(pair.dtype)
+def _refusal(refused: Mapping[str, str]) -> UsageError:
+    """All that no adapter can hold, by name."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in refused.items():
+        by_reason.setdefault(reason, []).append(name)
+    told = [f"{_listed(names)}: {reason}" for reason, names in by_reason.items()]
+    return UsageError(
+        f"no adapter can hold what changed: {'; '.join(told)}",
+        hint="nothing was written; the fine-tune itself is what stores these: commit it",
+    )
 
 
-def _factor(found: Adapter, module: str, pair: Pair, rank: int, epsilon: float) -> None:
-    import numpy as np
-
-    assert pair.base is not None
-    kind = np.float64 if pair.dtype == "f64" else np.float32
-    a, b = factors(pair.tuned().astype(kind) - pair.base().astype(kind), rank, epsilon)
-    if not a.shape[0]:
-        return
-    found.ranks[module] = a.shape[0]
-    found.tensors[f"{PREFIX}{module}.lora_A.weight"] = a
-    found.tensors[f"{PREFIX}{module}.lora_B.weight"] = b
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def factors(difference: Array, rank: int, epsilon: float = 0.0) -> tuple[Array, Array]:
@@ -150,9 +319,12 @@ def factors(difference: Array, rank: int, epsilon: float = 0.0) -> tuple[Array, 
     return np.ascontiguousarray(root[:, None] * v[:r]), np.ascontiguousarray(u[:, :r] * root)
 
 
-def _config(ranks: dict[str, int], saved: list[str], rank: int, base_model: str) -> dict[str, Any]:
-    """``adapter_config.json``; modules of another rank than ``rank`` have a pattern of their own."""
-    other = {module: found for module, found in ranks.items() if found != rank}
+def _config(found: Adapter, rank: int, base_model: str, *, transposed: bool) -> dict[str, Any]:
+    """``adapter_config.json``; modules of another rank than ``rank`` have a pattern of their own.
+
+    For ``fan_in_fan_out`` PEFT looks at the class of each module; the flag only spares its warning.
+    """
+    other = {module: found for module, found in found.ranks.items() if found != rank}
     return {
         "peft_type": "LORA",
         "task_type": None,
@@ -161,10 +333,10 @@ def _config(ranks: dict[str, int], saved: list[str], rank: int, base_model: str)
         "r": rank,
         "lora_alpha": rank,
         "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "target_modules": sorted(ranks),
-        "modules_to_save": sorted(saved) or None,
+        "bias": "all" if found.biases else "none",
+        "fan_in_fan_out": transposed,
+        "target_modules": sorted(found.ranks),
+        "modules_to_save": sorted(found.saved) or None,
         "rank_pattern": dict(sorted(other.items())),
         "alpha_pattern": dict(sorted(other.items())),
     }

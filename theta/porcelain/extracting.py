@@ -14,10 +14,11 @@ from theta.errors import NotFoundError, UsageError
 from theta.formats import safetensors
 from theta.formats.values import Value
 from theta.merging.extraction import Adapter, Pair, extract
-from theta.porcelain import converting, exporting, sharding
+from theta.porcelain import converting, exporting, sharding, ties
 from theta.porcelain.converting import Model
 from theta.porcelain.exporting import Named
 from theta.porcelain.session import Session
+from theta.porcelain.ties import Ties
 from theta.progress import Progress, begin
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def the_checkpoint(session: Session, revision: str) -> str:
 
 
 def adapter(
+    session: Session,
     ends: tuple[str, str],
     paths: tuple[str, str],
     rank: int,
@@ -55,16 +57,31 @@ def adapter(
     epsilon: float,
     whole: Sequence[str] | None,
     progress: Progress | None = None,
-) -> Adapter:
-    """The adapter between the checkpoints at ``paths`` of the revisions ``ends``."""
+) -> tuple[Adapter, str]:
+    """The adapter between the checkpoints at ``paths`` of the revisions ``ends``, and a warning if due."""
     with contextlib.ExitStack() as stack:
         base, tuned = (
             stack.enter_context(exporting.opened(Named(revision, path), Path.cwd()))
             for revision, path in zip(ends, paths, strict=True)
         )
         pairs = _pairs(base, tuned, progress)
+        tied = ties.find(ties.beside(session, paths[1], ends[1]), tuned.values)
         chosen: dict[str, Any] = {} if whole is None else {"whole": whole}
-        return extract(pairs, rank, epsilon=epsilon, base_model="", **chosen)
+        modules = tied.modules if tied.certain else ()
+        found = extract(pairs, rank, epsilon=epsilon, base_model="", tied=modules, **chosen)
+        for name in sorted(base.values.keys() - tuned.values.keys()):
+            found.left_out[name] = "the fine-tune lacks it, and an adapter takes nothing away"
+        return found, _unsaid(found, tied)
+
+
+def _unsaid(found: Adapter, tied: Ties) -> str:
+    """A warning where nothing says whether a head is tied to an embedding that changed."""
+    if tied.certain or not set(tied.modules) & set(found.saved):
+        return ""
+    return (
+        f"{tied.modules[0]} is saved, and no config.json says whether the head is tied to it: if it is, PEFT "
+        "gives the head the base's values"
+    )
 
 
 def _pairs(base: Model, tuned: Model, progress: Progress | None) -> Iterator[Pair]:

@@ -10,8 +10,8 @@ from theta.codecs import arith
 from theta.dtypes import DTYPES
 from theta.errors import UsageError
 from theta.merging import coded
+from theta.merging.orientation import Orientation
 from theta.porcelain import updates
-from theta.porcelain.orientation import Orientation
 from theta.porcelain.ties import Ties
 from theta.porcelain.updates import Brought, LowRank, Scale, Sparse, Update, Whole
 from theta.store.manifest import Line, Manifest

@@ -27,13 +27,17 @@ class Orientation:
     """
 
     def __init__(self, shapes: Mapping[str, Shape], known: Mapping[str, bool], flag: bool = False) -> None:
-        self._flag = flag
+        self._flag, self._shapes = flag, shapes
         self._votes = dict(_by_bias(shapes)) | dict(known)
+        turned = [name for name, vote in self._votes.items() if vote]
+        self._only_with_biases = bool(turned) and all(_bias(name) in shapes for name in turned)
 
     def is_transposed(self, name: str) -> bool | None:
         """Whether tensor ``name`` is stored as ``[in, out]``; none where its likes lie both ways."""
         if name in self._votes:
             return self._votes[name]
+        if _bias(name) not in self._shapes and self._only_with_biases:
+            return False
         for like in (_module, _parent, _any):
             found = {vote for other, vote in self._votes.items() if like(other) == like(name)}
             if found:
@@ -44,10 +48,14 @@ class Orientation:
 def _by_bias(shapes: Mapping[str, Shape]) -> Iterable[tuple[str, bool]]:
     """A bias is as long as the side of its matrix that is the output."""
     for name, shape in shapes.items():
-        bias = shapes.get(name.removesuffix(WEIGHT) + _BIAS, ())
+        bias = shapes.get(_bias(name), ())
         matrix = name.endswith(WEIGHT) and len(shape) == 2 and shape[0] != shape[1]
         if matrix and len(bias) == 1 and bias[0] in shape:
             yield name, bias[0] == shape[1]
+
+
+def _bias(name: str) -> str:
+    return name.removesuffix(WEIGHT) + _BIAS
 
 
 def _module(name: str) -> str:
