@@ -10,6 +10,8 @@ import pytest
 
 from tests.compat.inprocess import theta
 from tests.support import Repo, make_model, random_tensors, read_model
+from theta.porcelain import ties
+from theta.porcelain.session import Session
 
 SHAPES = {
     "layers.0.q.weight": (24, 16),
@@ -77,7 +79,7 @@ def test_what_cannot_be_extracted(repo: Repo, tmp_path: Path, args: list[str], c
 
 @pytest.fixture(scope="module")
 def tied(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """Tag v1, and v2 with four tokens more; ``config.json`` says that the head is the embedding."""
+    """Tag v1, and v2 with four tokens more; ``config.json`` says that they are tied, and later that not."""
     repo = Repo.create(tmp_path_factory.mktemp("tied") / "repo")
     tensors = random_tensors({"model.embed_tokens.weight": (8, 16), "model.q.weight": (16, 12)})
     theta(repo, "track", "*.safetensors")
@@ -89,12 +91,15 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     tensors = random_tensors({"model.embed_tokens.weight": (12, 16), "model.q.weight": (16, 12)}, 1)
     make_model(repo.path / "m.safetensors", tensors)
     theta(repo, "commit", "-q", "-am", "tuned")
+    repo.git("tag", "v2")
+    (repo.path / "config.json").write_text(json.dumps({"tie_word_embeddings": False}))
+    theta(repo, "commit", "-q", "-am", "untied")
     return repo
 
 
 def test_a5_a6_b5_what_is_said_of_a_tied_vocabulary_that_grew(tied: Repo, tmp_path: Path) -> None:
     """The error, the head's copy, and the line that PEFT needs first."""
-    told = theta(tied, "extract-lora", "v1..HEAD", "-r", "12", "-o", str(tmp_path / "out"))
+    told = theta(tied, "extract-lora", "v1..v2", "-r", "12", "-o", str(tmp_path / "out"))
     assert "the adapter reproduces the tuned model to max |d| = " in told.out
     assert "base_model.resize_token_embeddings(12)" in told.err
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
@@ -103,10 +108,18 @@ def test_a5_a6_b5_what_is_said_of_a_tied_vocabulary_that_grew(tied: Repo, tmp_pa
     wanted = read_model(tied.path / "m.safetensors")["model.embed_tokens.weight"]
     for module in ("lm_head", "model.embed_tokens"):
         assert np.array_equal(found[f"{PREFIX}{module}.weight"], wanted)
-    rough = theta(tied, "extract-lora", "v1..HEAD", "-r", "1", "-o", str(tmp_path / "rough"))
+    rough = theta(tied, "extract-lora", "v1..v2", "-r", "1", "-o", str(tmp_path / "rough"))
     errors = [float(text.split("max |d| = ")[1].split()[0]) for text in (told.out, rough.out)]
     assert errors[0] < 1e-6 < 1e-3 < errors[1]
     assert "(model.q.weight)" in rough.out
+
+
+def test_a5_a_configuration_that_is_not_here_yet_is_fetched(tied: Repo, tmp_path: Path) -> None:
+    """A partial clone has the blobs of its checkout only."""
+    for key in ("allowFilter", "allowAnySHA1InWant"):
+        tied.git("config", f"uploadpack.{key}", "true")
+    clone = tied.clone(tmp_path / "clone", "--filter=blob:none")
+    assert ties.beside(Session.here(clone.path), "m.safetensors", "v2") == {"tie_word_embeddings": True}
 
 
 def test_a5_where_no_configuration_says_it_the_user_is_told(repo: Repo, tmp_path: Path) -> None:
