@@ -148,6 +148,10 @@ class MissingObjectsError(ThetaError):
     exit_code = ExitCode.MISSING_OBJECTS
 
 
+class NotHereYetError(MissingObjectsError):
+    """Objects that a remote owes a partial clone did not come."""
+
+
 class CodecError(CorruptError):
     """An encoded chunk cannot be decoded: truncated, malformed or hostile."""
 

@@ -11,6 +11,7 @@ LAYERS: Final = (
         "theta.errors",
         "theta.dtypes",
         "theta.lazy",
+        "theta.units",
         "theta._fs",
         "theta._memory",
         "theta._version",

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from theta.errors import ExitCode, RefusedError, ThetaError
+from theta.units import human as human
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,15 +113,6 @@ def show(renderable: Any) -> None:
     clear_line()
     sys.stdout.flush()
     rich_console().print(renderable)
-
-
-def human(size: float) -> str:
-    """A number of bytes for people: powers of 1000, three digits."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(size) < 1000 or unit == "TB":
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -45,6 +45,8 @@ def diff(
     wanted = _wanted(session, pair, paths)
     with console.progress("comparing") as progress:
         found = diffing.compare(session, pair, wanted, progress)
+    if stats:
+        diffing.expect(session, found, tensor)
     if as_json:
         console.out(json.dumps({"theta.diff/v1": [_as_json(session, item, tensor, stats) for item in found]}))
         return int(exit_code and bool(found))

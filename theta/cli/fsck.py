@@ -27,9 +27,12 @@ def fsck(
                 console.note(line)
         session = open_session(worktree=False)
     bad = session.repo.git().show("fsck", "--full", "--strict", "--no-dangling", "--no-progress")
-    for line in checking.problems(session, read_data=read_data):
+    owed = checking.Owed()
+    for line in checking.problems(session, owed, read_data=read_data):
         console.out(line)
         bad = bad or 1
+    if owed:
+        console.note(str(owed))
     if bad:
         console.err("error: the repository has problems")
         return int(ExitCode.CORRUPT)

@@ -145,6 +145,7 @@ def _tensor(session: Session, manifest: Manifest, name: str) -> int:
         raise NotFoundError(f"there is no tensor {name}")
     from theta.store.restore import Restorer
 
+    session.objects.expect({line.tree: line.nbytes})
     record = Restorer(session.objects).record(line)
     stored = sum(len(session.objects.chunk(oid)) for oid in record.files.values())
     console.out(f"{name}: {line.dtype} {list(line.shape)}, {console.human(line.nbytes)}")

@@ -1,28 +1,175 @@
-"""Partial clones: objects that a remote still owes are fetched in one request."""
+"""Partial clones: what a remote still owes is fetched when it is read, with all that is read after it.
+
+Who knows what will be read says so first (:meth:`Promised.expect`), which costs nothing.  The first object
+that is read and is not here brings all of them in one request, where git would ask for one after the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
-from theta.git.repository import Repository
+import pygit2
+from pygit2.enums import FileMode
+
+from theta.errors import NotHereYetError
+from theta.git.run import GitFailedError
+from theta.units import human
+
+if TYPE_CHECKING:
+    from theta.git.repository import Repository
+
+_KEY: Final = re.compile(r"remote\.(.+)\.promisor")
+_UNKNOWN: Final = re.compile(r"not our ref ([0-9a-f]{40})")
+_MOST_UNKNOWN: Final = 8
+"""Objects that a remote does not have and that are left out of a request before it is given up."""
 
 
-def promisor(repo: Repository) -> str | None:
-    """The remote that owes this clone its missing objects; none in a full clone."""
-    found = repo.git().run("config", "--get-regexp", r"^remote\..*\.promisor$", check=False)
-    for row in found.text.splitlines():
-        key, _, value = row.partition(" ")
-        if value == "true":
-            return key.removeprefix("remote.").removesuffix(".promisor")
-    return None
+class Promised:
+    """The objects that remotes owe this clone; nothing in a full clone."""
+
+    def __init__(self, repo: Repository) -> None:
+        self._repo = repo
+        self._lock = threading.RLock()
+        self._objects: set[str] = set()
+        self._trees: dict[str, int] = {}
+        self._failed: dict[str, str] = {}
+        self._unreachable: dict[str, str] = {}
+        self._complete: set[str] = set()
+        self._closed = False
+
+    @cached_property
+    def remotes(self) -> tuple[str, ...]:
+        """The remotes that promised objects."""
+        config = self._repo.raw.config
+        found = (_KEY.fullmatch(entry.name) for entry in config)
+        names = [match[1] for match in found if match and config.get_bool(match[0])]
+        old = [config["extensions.partialclone"] or ""] if "extensions.partialclone" in config else []
+        return tuple(dict.fromkeys([*names, *filter(None, old)]))
+
+    @cached_property
+    def any(self) -> bool:
+        """Whether objects may be missing here (``git clone --filter``)."""
+        packs = self._repo.commondir / "objects" / "pack"
+        return any(packs.glob("*.promisor")) or bool(self.remotes)
+
+    def expect(self, oids: Iterable[str]) -> None:
+        """``oids`` are going to be read, if anything is."""
+        if self.any:
+            self._objects.update(oids)
+
+    def expect_files(self, trees: Mapping[str, int]) -> None:
+        """The files of ``trees`` are going to be read: tree -> the bytes that they stand for."""
+        if self.any:
+            self._trees.update(trees)
+
+    @contextlib.contextmanager
+    def closed(self) -> Iterator[None]:
+        """Fetch nothing in this block: what is not here raises :class:`NotHereYetError`."""
+        before, self._closed = self._closed, True
+        try:
+            yield
+        finally:
+            self._closed = before
+
+    def bring(self, oid: str) -> bool:
+        """Fetch object ``oid`` and all that is expected; whether a remote owed it, and it is here now.
+
+        Raises :class:`NotHereYetError` where it is owed and does not come.
+        """
+        if not self.any:
+            return False
+        with self._lock:
+            if not self._repo.has(oid):
+                self._bring(oid)
+        return True
+
+    def obtain(self, oids: Iterable[str]) -> None:
+        """Fetch those of ``oids`` that are not here; raises as :meth:`bring`."""
+        missing = [oid for oid in oids if self.any and not self._repo.has(oid)]
+        self.expect(missing)
+        for oid in missing:
+            self.bring(oid)
+
+    def bring_below(self, root: str) -> None:
+        """Fetch the trees below tree ``root`` that a remote owes."""
+        if not self._leaves_out_trees or root in self._complete:
+            return
+        missing: list[str] = []
+        todo = [root]
+        while todo:
+            found = self._repo.here(todo.pop())
+            for entry in found if isinstance(found, pygit2.Tree) else ():
+                if entry.filemode == FileMode.TREE:
+                    (todo if self._repo.has(str(entry.id)) else missing).append(str(entry.id))
+        self.obtain(missing)
+        self._complete.add(root)
+
+    @cached_property
+    def _leaves_out_trees(self) -> bool:
+        config = self._repo.raw.config
+        keys = [f"remote.{remote}.partialclonefilter" for remote in self.remotes]
+        return any("tree:" in (config[key] or "") for key in keys if key in config)
+
+    def _bring(self, oid: str) -> None:
+        if oid in self._failed:
+            raise NotHereYetError(self._failed[oid], hint=_HINT)
+        if self._closed:
+            raise NotHereYetError(f"object {oid} is not here yet")
+        expected, trees = self._objects | {oid}, self._trees
+        self._objects, self._trees = set(), {}
+        self._fetch(self._missing({*expected, *trees} if self._lacks(trees) else ()), 0)
+        files = {tree: self._missing(self._files(tree)) for tree in trees}
+        size = sum(trees[tree] for tree, missing in files.items() if missing)
+        self._fetch(self._missing(expected).union(*files.values()), size)
+        if not self._repo.has(oid):
+            raise NotHereYetError(self._failed.get(oid, f"object {oid} is not here yet"), hint=_HINT)
+
+    def _lacks(self, oids: Iterable[str]) -> bool:
+        return not all(map(self._repo.has, oids))
+
+    def _missing(self, oids: Iterable[str]) -> set[str]:
+        return {oid for oid in oids if oid not in self._failed and not self._repo.has(oid)}
+
+    def _files(self, tree: str) -> Iterator[str]:
+        found = self._repo.here(tree)
+        return (str(entry.id) for entry in found) if isinstance(found, pygit2.Tree) else iter(())
+
+    def _fetch(self, wanted: set[str], size: int) -> None:
+        """Fetch ``wanted`` from each remote that owes objects, as far as it has them."""
+        said = "no remote is configured to send them"
+        for remote in self.remotes:
+            said = self._fetch_from(remote, wanted) if wanted else said
+            wanted = self._missing(wanted)
+        if wanted:
+            of = f" (of {human(size)})" if size else ""
+            message = f"{len(wanted)} objects{of} are not here yet: {said}"
+            self._failed |= dict.fromkeys(wanted, message)
+
+    def _fetch_from(self, remote: str, wanted: set[str]) -> str:
+        """Fetch ``wanted`` in one request; why the remote did not send all of it, if it did not."""
+        left = set(wanted)
+        for _ in range(_MOST_UNKNOWN):
+            if remote in self._unreachable or not left:
+                break
+            try:
+                self._request(remote, left)
+                break
+            except GitFailedError as error:
+                unknown = set(_UNKNOWN.findall(error.stderr)) & left
+                left -= unknown
+                if not unknown:
+                    self._unreachable[remote] = f"{remote}: {error}"
+        return self._unreachable.get(remote, f"{remote} does not have them")
+
+    def _request(self, remote: str, wanted: set[str]) -> None:
+        command = ["-c", "fetch.negotiationAlgorithm=noop", "fetch", remote, "--no-tags"]
+        command += ["--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none", "--stdin"]
+        self._repo.git().run(*command, stdin="".join(f"{oid}\n" for oid in sorted(wanted)).encode())
 
 
-def fetch(repo: Repository, missing: Iterable[str]) -> None:
-    """Fetch the objects ``missing``, all at once (git would fetch one by one)."""
-    wanted = sorted(set(missing))
-    remote = promisor(repo) if wanted else None
-    if remote is None:
-        return
-    command = ["-c", "fetch.negotiationAlgorithm=noop", "fetch", remote, "--no-tags", "--no-write-fetch-head"]
-    command += ["--recurse-submodules=no", "--filter=blob:none", "--stdin"]
-    repo.git().run(*command, stdin="\n".join(wanted).encode() + b"\n")
+_HINT: Final = "repeat it when the remote can be reached"

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pygit2
 from pygit2.enums import ObjectType
@@ -14,11 +15,13 @@ from theta.errors import (
     MissingObjectsError,
     NotARepositoryError,
     NotFoundError,
+    NotHereYetError,
     NoWorktreeError,
     UnsupportedRepositoryError,
     UntrustedOwnerError,
 )
 from theta.git import processes
+from theta.git.partial import Promised
 from theta.git.run import DEFER, Git
 
 pygit2.settings.enable_fsync_gitdir(True)
@@ -68,10 +71,10 @@ class Repository:
         pairs = (row.partition("\t") for row in rows)
         return {path: head.split(" ")[1] for head, _, path in pairs}
 
-    @property
-    def is_partial(self) -> bool:
-        """Whether a remote owes this clone objects (``git clone --filter``)."""
-        return any((self.commondir / "objects" / "pack").glob("*.promisor"))
+    @cached_property
+    def promised(self) -> Promised:
+        """What remotes owe this clone."""
+        return Promised(self)
 
     @property
     def index_path(self) -> Path:
@@ -107,11 +110,26 @@ class Repository:
         except (KeyError, ValueError, pygit2.GitError) as error:
             raise NotFoundError(f"no such revision: {revision}") from error
 
-    def tree_of(self, revision: str) -> pygit2.Tree:
-        """The tree of the commit, tag or tree that ``revision`` names."""
+    def commit_of(self, revision: str) -> str | None:
+        """The commit that ``revision`` names; None where it names something else or nothing."""
         try:
-            return self.raw.revparse_single(revision).peel(pygit2.Tree)
-        except (KeyError, ValueError, pygit2.GitError) as error:
+            return str(self.raw.revparse_single(revision).peel(pygit2.Commit).id)
+        except (KeyError, ValueError, pygit2.GitError):
+            return None
+
+    def tree_of(self, revision: str) -> pygit2.Tree:
+        """The tree, with all below it, of the commit, tag or tree that ``revision`` names."""
+        try:
+            if self.promised.any and ":" in revision:
+                self.tree_of(revision.partition(":")[0] or "HEAD")
+            found: Any = self.raw.revparse_single(revision)
+            while isinstance(found, pygit2.Tag):
+                found = found.get_object()
+            tree = found.tree_id if isinstance(found, pygit2.Commit) else found.id
+            return self.whole_tree(str(tree))
+        except (KeyError, ValueError, pygit2.GitError, MissingObjectsError) as error:
+            if isinstance(error, NotHereYetError):
+                raise
             raise NotFoundError(f"no such revision: {revision}") from error
 
     def head(self) -> str | None:
@@ -134,25 +152,45 @@ class Repository:
 
     # -- objects ---------------------------------------------------------------------
 
+    def here(self, oid: str) -> pygit2.Object | None:
+        """Object ``oid`` as far as it is in this repository; nothing is fetched."""
+        try:
+            return self.raw.get(oid)
+        except (ValueError, pygit2.GitError):
+            return None
+
+    def find(self, oid: str) -> pygit2.Object | None:
+        """Object ``oid``, fetched if a remote owes it; raises :class:`NotHereYetError` where that fails."""
+        found = self.here(oid)
+        return self.here(oid) if found is None and self.promised.bring(oid) else found
+
+    def commit(self, oid: str) -> pygit2.Commit:
+        """Commit ``oid``; raises :class:`MissingObjectsError`."""
+        found = self.find(oid)
+        if not isinstance(found, pygit2.Commit):
+            raise MissingObjectsError(f"commit {oid} is not in this repository")
+        return found
+
     def read_blob(self, oid: str) -> bytes:
         """The bytes of blob ``oid``; raises :class:`MissingObjectsError`."""
-        try:
-            found = self.raw.get(oid)
-        except (ValueError, pygit2.GitError):
-            found = None
+        found = self.find(oid)
         if not isinstance(found, pygit2.Blob):
             raise MissingObjectsError(f"blob {oid} is not in this repository")
         return found.data
 
     def read_tree(self, oid: str) -> pygit2.Tree:
         """Tree ``oid``; raises :class:`MissingObjectsError`."""
-        try:
-            found = self.raw.get(oid)
-        except (ValueError, pygit2.GitError):
-            found = None
+        found = self.find(oid)
         if not isinstance(found, pygit2.Tree):
             raise MissingObjectsError(f"tree {oid} is not in this repository")
         return found
+
+    def whole_tree(self, oid: str) -> pygit2.Tree:
+        """Tree ``oid`` with all trees below it; raises :class:`MissingObjectsError`."""
+        tree = self.read_tree(oid)
+        if self.promised.any:
+            self.promised.bring_below(oid)
+        return tree
 
     def has(self, oid: str) -> bool:
         """Whether object ``oid`` is in this repository."""

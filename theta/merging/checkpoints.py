@@ -146,7 +146,8 @@ class _Run:
     def outcome(self) -> Outcome:
         ours, theirs, *others = self._sides
         result = self._result
-        states = three_way(self._base, ours, theirs, *others)
+        states = list(three_way(self._base, ours, theirs, *others))
+        self._expect(states)
         choices = self._together([(state, self._choice(state)) for state in states])
         result.conflicts += [choice for _, choice in choices if isinstance(choice, Conflict)]
         likes = [_like(state, choice) for state, choice in choices]
@@ -161,6 +162,19 @@ class _Run:
             whole = Manifest(kind, ours.store, skeleton, tuple(sorted_lines(lines)))
             result.manifest = listings.write(self._pack, whole)
         return result
+
+    def _expect(self, states: list[Settled | Conflict]) -> None:
+        """Tell the repository what is read if the policy decides."""
+        names = [state.name for state in states if isinstance(state, Conflict) or self._is_all(state.name)]
+        read = [side for side in (self._base, *self._sides, *self._options.statistics) if side is not None]
+        for manifest in read:
+            lines = filter(None, map(manifest.by_name.get, names))
+            self._objects.expect({manifest.skeleton: 0} | {line.tree: line.nbytes for line in lines})
+
+    def _is_all(self, name: str) -> bool:
+        """Whether ``name`` is computed although one side only changed it."""
+        first, *others = (side.by_name.get(name) for side in self._sides)
+        return self._options.scope == "all" and not all(same(first, line) for line in others)
 
     def _container(self, lines: list[Line]) -> tuple[str, str] | None:
         if self._result.conflicts:

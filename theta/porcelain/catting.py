@@ -25,7 +25,7 @@ def opened(name: str, cwd: Path) -> Iterator[Value]:
     if not named.glob:
         raise UsageError(f"{name} names no tensor", hint="say REV:PATH#TENSOR")
     whole = exporting.Named(named.revision, named.path)
-    with exporting.opened(whole, cwd) as model:
+    with exporting.opened(whole, cwd, named.glob) as model:
         if named.glob not in model.values:
             raise NotFoundError(
                 f"there is no tensor {named.glob}", hint=f"theta show {name.partition('#')[0]}"

@@ -128,10 +128,10 @@ def finish(session: Session, before: str | None) -> Summary | None:
 
 def summarize(session: Session, oid: str) -> Summary:
     """What commit ``oid`` changed against its first parent."""
-    commit = session.repo.raw[oid]
-    assert isinstance(commit, pygit2.Commit)
-    old_tree = commit.parents[0].tree if commit.parent_ids else None
-    found = between(session, old_tree, commit.tree)
+    commit = session.repo.commit(oid)
+    session.expect_trees([oid, *map(str, commit.parent_ids[:1])])
+    old_tree = session.repo.tree_of(str(commit.parent_ids[0])) if commit.parent_ids else None
+    found = between(session, old_tree, session.repo.tree_of(oid))
     command = [
         "diff-tree",
         "--root",

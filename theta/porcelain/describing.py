@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from theta.errors import MissingObjectsError
 from theta.porcelain.session import Session
 from theta.store.layering import layer_of, read_record
 from theta.store.manifest import Line, Manifest
@@ -61,9 +60,10 @@ def describe(session: Session, manifest: Manifest, name: str = "") -> Iterable[D
 
     Raises ``MissingObjectsError`` where chunks are not in this repository.
     """
-    for line in manifest.lines:
-        if name in ("", line.name):
-            yield Description(line, _layers(session, line))
+    wanted = [line for line in manifest.lines if name in ("", line.name)]
+    session.objects.expect({line.tree: line.nbytes for line in wanted})
+    for line in wanted:
+        yield Description(line, _layers(session, line))
 
 
 def _layers(session: Session, line: Line) -> tuple[Layer, ...]:
@@ -73,13 +73,7 @@ def _layers(session: Session, line: Line) -> tuple[Layer, ...]:
     sizes = [0] * len(record.layers)
     for file, oid in record.files.items():
         if 0 <= (number := layer_of(file)) < len(sizes):
-            sizes[number] += _size(session, line, oid)
+            sizes[number] += session.objects.size(oid)
     return tuple(
         Layer(layer.codec, layer.base, size) for layer, size in zip(record.layers, sizes, strict=True)
     )
-
-
-def _size(session: Session, line: Line, oid: str) -> int:
-    if not session.objects.has(oid):
-        raise MissingObjectsError(f"{line.name}: chunks are not here", hint="theta fetch")
-    return session.objects.size(oid)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def compare(
     session: Session, pair: Sides, wanted: set[str] | None, progress: Progress | None = None
 ) -> list[Compared]:
     """Each checkpoint that differs between the two sides, in order of path."""
+    session.expect_trees(filter(None, (pair.old, pair.new)))
     old = entries(session, pair.old)
     if pair.new is None:
         _ = session.repo.worktree
@@ -204,6 +206,16 @@ def _pairs(session: Session, item: Compared, change: Change) -> Iterator[tuple[b
         for piece in old:
             yield bytes(piece), source.read(offset, len(piece))
             offset += len(piece)
+
+
+def expect(session: Session, found: Iterable[Compared], glob: str | None) -> None:
+    """:func:`numbers` is going to be asked for the tensors of ``found`` whose names match ``glob``."""
+    if not session.repo.promised.any:
+        return
+    for item in found:
+        names = {c.name for c in item.changes.tensors if c.status == "M" and fnmatchcase(c.name, glob or "*")}
+        lines = (line for oid in (*item.old, *item.new) for line in session.manifest(oid).lines)
+        session.objects.expect({line.tree: line.nbytes for line in lines if line.name in names})
 
 
 def _line(session: Session, oids: tuple[str, ...], name: str) -> Line:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from theta import _fs, formats
@@ -14,7 +15,7 @@ from theta.formats import opaque, safetensors, sharded
 from theta.formats.layout import Source, clip
 from theta.formats.values import Value, values
 from theta.git.repository import MODE_BLOB
-from theta.porcelain import converting, lazily, sharding
+from theta.porcelain import converting, sharding
 from theta.porcelain.converting import Model
 from theta.porcelain.session import Session
 from theta.porcelain.stored import StoredSource
@@ -54,8 +55,8 @@ def parse(text: str, cwd: Path) -> Named:
 
 
 @contextlib.contextmanager
-def opened(named: Named, cwd: Path) -> Iterator[Model]:
-    """The tensors that ``named`` names, to be read inside the block.
+def opened(named: Named, cwd: Path, read: str = "") -> Iterator[Model]:
+    """The tensors that ``named`` names, to be read inside the block; or only the one named ``read``.
 
     Raises :class:`NotFoundError`, and :class:`FormatError` where no reader finds tensors.
     """
@@ -63,7 +64,7 @@ def opened(named: Named, cwd: Path) -> Iterator[Model]:
         if named.revision is None:
             model = _of_file(cwd / named.path, stack)
         else:
-            model = _of_revision(Session.here(cwd), named.revision, named.path)
+            model = _of_revision(Session.here(cwd), named.revision, named.path, read or named.glob or "*")
         yield model.select(named.glob) if named.glob else model
 
 
@@ -80,7 +81,7 @@ def copy_exactly(
 ) -> None:
     """Write the very file that was committed to ``out``."""
     converting.check_places([out], 0, force)
-    lazily.fetch_missing(session, manifest)
+    session.objects.expect(manifest.trees())
     restorer = Restorer(session.objects)
     restorer.check_space(manifest, _fs.free_space(out.parent) - converting.RESERVE)
     with _fs.AtomicFile(out, mode=0o666) as file:
@@ -122,14 +123,16 @@ def _shards_of(path: Path) -> list[str]:
     return sorted(name for name in names if name != path.name and sharding.model_of(name) == path.name)
 
 
-def _of_revision(session: Session, revision: str, path: str) -> Model:
+def _of_revision(session: Session, revision: str, path: str, glob: str) -> Model:
     folder = path.rpartition("/")[0]
 
     def open_shard(name: str) -> tuple[Source, formats.Layout]:
         manifest = manifest_at(session, revision, f"{folder}/{name}" if folder else name)
         if manifest.format == opaque.NAME:
             raise FormatError(f"{name} was committed as plain bytes; there are no tensors to take")
-        lazily.fetch_missing(session, manifest)
+        names = (line.name for line in manifest.lines)
+        skipped = {name for name in names if name != glob and not fnmatchcase(name, glob)}
+        session.objects.expect(manifest.trees(skipped))
         source = StoredSource(session.objects, manifest, exact=False)
         layout, _ = formats.scan_or_opaque(source)
         # What needs a plug-in, or a file beside it, is known by the extents that were stored.

@@ -13,7 +13,7 @@ from theta import _fs
 from theta.errors import ChangedWhileReadError, ManifestError, NewerFormatError, NotFoundError, ThetaError
 from theta.git import processes
 from theta.git.pktline import PktLines
-from theta.porcelain import install, lazily, staging
+from theta.porcelain import install, staging
 from theta.porcelain.session import Session
 from theta.progress import Progress, begin
 from theta.store import closure, listings
@@ -126,7 +126,7 @@ class Filter:
             return [data]
         try:
             manifest = listings.read(self.session.objects, data)
-            lazily.fetch_missing(self.session, manifest)
+            self.session.objects.expect(manifest.trees())
             restorer = Restorer(self.session.objects)
             if restorer.size(manifest) > self.limit:
                 return [data]

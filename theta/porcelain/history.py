@@ -9,8 +9,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-import pygit2
-
 from theta.porcelain.committing import Summary, summarize
 from theta.porcelain.session import Session
 from theta.store.changes import Changes
@@ -55,6 +53,7 @@ def commits(session: Session, cwd: Path, args: list[str]) -> list[str]:
 
 def changed(session: Session, found: list[str], glob: str | None) -> Iterator[Logged]:
     """Each commit with what it changed; with ``glob`` only those that changed such a tensor."""
+    session.expect_trees(with_parents(session, found))
     for oid in found:
         item = _logged(session, summarize(session, oid))
         if glob is not None:
@@ -67,14 +66,19 @@ def changed(session: Session, found: list[str], glob: str | None) -> Iterator[Lo
         yield item
 
 
+def with_parents(session: Session, commits: list[str]) -> list[str]:
+    """``commits`` and the first parent of each."""
+    firsts = (str(parent) for oid in commits for parent in session.repo.commit(oid).parent_ids[:1])
+    return list(dict.fromkeys([*commits, *firsts]))
+
+
 def _matching(found: Changes, glob: str) -> Changes:
     kept = tuple(c for c in found.tensors if fnmatchcase(c.name, glob) or fnmatchcase(c.old_name, glob))
     return replace(found, tensors=kept)
 
 
 def _logged(session: Session, summary: Summary) -> Logged:
-    commit = session.repo.raw[summary.commit]
-    assert isinstance(commit, pygit2.Commit)
+    commit = session.repo.commit(summary.commit)
     zone = datetime.timezone(datetime.timedelta(minutes=commit.author.offset))
     date = datetime.datetime.fromtimestamp(commit.author.time, zone).isoformat(" ")
     author = f"{commit.author.name} <{commit.author.email}>"

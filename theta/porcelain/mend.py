@@ -114,7 +114,8 @@ def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = F
     if head is None or head not in wanted:
         return None
     ordered = _oldest_first(repo, head, wanted)
-    wrong = {str(commit.id) for commit in ordered if not agrees(session, commit.tree)}
+    session.expect_trees(wanted)
+    wrong = {oid for oid in (str(commit.id) for commit in ordered) if not agrees(session, repo.tree_of(oid))}
     if not wrong:
         return None
     free = wanted if on_purpose else unpublished(repo, wanted)
@@ -132,16 +133,16 @@ def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = F
 def _oldest_first(repo: Repository, head: str, wanted: set[str]) -> list[pygit2.Commit]:
     walker = repo.raw.walk(pygit2.Oid(hex=head), SortMode.TOPOLOGICAL | SortMode.REVERSE)
     for oid in wanted:
-        commit = repo.raw[oid]
-        assert isinstance(commit, pygit2.Commit)
-        for parent in commit.parent_ids:
+        for parent in repo.commit(oid).parent_ids:
             if str(parent) not in wanted:
                 walker.hide(parent)
     return [commit for commit in walker if str(commit.id) in wanted]
 
 
 def _rewritten(session: Session, commit: pygit2.Commit, mapping: dict[str, str], *, mend: bool) -> str:
-    tree = mended_tree(session, commit.tree) if mend else str(commit.tree_id)
+    tree = str(commit.tree_id)
+    if mend:
+        tree = mended_tree(session, session.repo.whole_tree(tree))
     parents = [str(parent) for parent in commit.parent_ids]
     if tree == str(commit.tree_id) and not any(parent in mapping for parent in parents):
         return str(commit.id)
@@ -155,8 +156,10 @@ def mended_tree(session: Session, tree: pygit2.Tree) -> str:
     Raises :class:`ManifestError` where one of them cannot be read: then nothing is known to be wrong.
     """
     manifests = _manifests(session, tree, strict=True)
-    for directory, oid in closure.expected(manifests).items():
-        if not session.repo.has(oid):
+    wanted = closure.expected(manifests)
+    session.repo.promised.expect(wanted.values())
+    for directory, oid in wanted.items():
+        if session.repo.find(oid) is None:
             raise MissingObjectsError(f"{directory}: its objects are not in this repository")
     pack = session.objects.writer()
     try:

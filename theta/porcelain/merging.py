@@ -86,8 +86,7 @@ def join(
     if done.code > 1:
         raise GitFailedError("merge-tree", done.code, done.stderr.decode("utf-8", "replace"))
     tree_id, *rows = done.text.rstrip("\0").split("\0")
-    tree = session.repo.raw[tree_id]
-    assert isinstance(tree, pygit2.Tree)
+    tree = session.repo.whole_tree(tree_id)
     paths = _stages(session, tree, [row for row in rows if row])
     joined = Joined(tree, paths, _versions(session, ours, theirs, base))
     pack = session.objects.writer()
@@ -149,6 +148,4 @@ def result_tree(session: Session, tree: pygit2.Tree, merged: Merged) -> str:
     for path in merged.removed:
         if path in index:
             index.remove(path)
-    plain = session.repo.raw[index.write_tree(session.repo.raw)]
-    assert isinstance(plain, pygit2.Tree)
-    return mend.mended_tree(session, plain)
+    return mend.mended_tree(session, session.repo.read_tree(str(index.write_tree(session.repo.raw))))

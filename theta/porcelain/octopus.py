@@ -52,8 +52,7 @@ def join(session: Session, heads: Sequence[str], how: How, base: str | None = No
     joined = steps.join(heads)
     if not joined.clean:
         return joined
-    tree = session.repo.raw[merging.result_tree(session, joined.tree, joined.merged)]
-    assert isinstance(tree, pygit2.Tree)
+    tree = session.repo.whole_tree(merging.result_tree(session, joined.tree, joined.merged))
     paths: dict[str, Stages] = {path: {0: oid} for path, oid in in_tree(session.repo, tree).items()}
     result = Joined(tree, paths, joined.versions)
     pack = session.objects.writer()
@@ -118,6 +117,7 @@ class _Together:
     asked: dict[str, set[str]]
 
     def settle(self, result: Joined, base: str | None) -> None:
+        self.session.expect_trees(filter(None, (base, *self.heads)))
         versions = [Versions(self.session, revision, None, None) for revision in (base, *self.heads)]
         for path, stages in result.paths.items():
             joined = self.session.manifest_or_none(stages[0])

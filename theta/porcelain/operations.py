@@ -71,7 +71,7 @@ def goes_on(repo: Repository) -> bool:
 def _applying(repo: Repository, name: str, sign: str, head: str | None) -> Operation:
     """A commit is applied to HEAD: its parent is the base (of a merge, git knows which)."""
     theirs = next(iter(_commits(repo, sign)), None)
-    commit = repo.raw.get(theirs) if theirs else None
+    commit = repo.here(theirs) if theirs else None
     if not isinstance(commit, pygit2.Commit) or len(commit.parent_ids) != 1:
         return Operation(name, ours=head)
     return Operation(name, str(commit.parent_ids[0]), head, str(commit.id))

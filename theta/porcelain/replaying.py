@@ -30,20 +30,19 @@ def replay(session: Session, oid: str, progress: Progress | None = None) -> Repl
 
     What git and the trailers leave in conflict was settled by hand, and is taken from the commit.
     """
-    commit = session.repo.raw[oid]
-    assert isinstance(commit, pygit2.Commit)
+    commit = session.repo.commit(oid)
     rounds = recipes.rounds(session, oid)
     heads = _heads(session, commit, rounds)
     if len(heads) < 2:
         return None
     joined = _joined(session, heads, rounds, progress)
     by_hand = sorted({*joined.open_files, *joined.merged.conflicts})
-    tree = merging.result_tree(session, _with(session, joined, commit.tree, by_hand), joined.merged)
+    committed = session.repo.tree_of(oid)
+    tree = merging.result_tree(session, _with(session, joined, committed, by_hand), joined.merged)
     if tree == str(commit.tree_id):
         return Replayed(tree, True, by_hand)
-    again = session.repo.raw[tree]
-    assert isinstance(again, pygit2.Tree)
-    return Replayed(tree, False, by_hand, _differing(session, again, commit.tree))
+    again = session.repo.whole_tree(tree)
+    return Replayed(tree, False, by_hand, _differing(session, again, committed))
 
 
 def _heads(session: Session, commit: pygit2.Commit, rounds: Sequence[Round]) -> list[str]:
@@ -102,9 +101,7 @@ def _with(session: Session, joined: Joined, tree: pygit2.Tree, paths: list[str])
             index.remove(path)
         if entry is not None:
             index.add(pygit2.IndexEntry(path, entry.id, entry.filemode))
-    found = session.repo.raw[index.write_tree(session.repo.raw)]
-    assert isinstance(found, pygit2.Tree)
-    return found
+    return session.repo.read_tree(str(index.write_tree(session.repo.raw)))
 
 
 def _differing(session: Session, one: pygit2.Tree, other: pygit2.Tree) -> list[str]:

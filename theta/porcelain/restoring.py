@@ -44,6 +44,7 @@ def select(
     if revision is None:
         return _in_index(session, tracked, side)
     tree = session.repo.tree_of(revision) if session.repo.head() or source else None
+    session.expect_trees([revision])
     found: dict[str, Version] = {}
     for path in tracked:
         entry = session.repo.entry(tree, path) if tree is not None else None

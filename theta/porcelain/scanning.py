@@ -12,7 +12,6 @@ from theta.errors import NotFoundError, ThetaError
 from theta.formats.layout import BytesSource, Source
 from theta.formats.pickle_scan import PickleReport, scan_pickles
 from theta.git.repository import MODE_BLOB
-from theta.porcelain import lazily
 from theta.porcelain.session import Session
 from theta.porcelain.stored import StoredSource
 from theta.store.source import FileSource
@@ -117,14 +116,26 @@ def _revision(session: Session, name: str) -> Iterator[Scanned]:
             raise NotFoundError(f"there is no file {path} in {revision or 'HEAD'}")
         yield Scanned(name, _blob(session, str(entry.id)))
         return
-    for found, entry in session.repo.walk_blobs(tree):
-        yield Scanned(f"{revision}:{found}", _blob(session, str(entry.id)))
+    files = [(found, str(entry.id)) for found, entry in session.repo.walk_blobs(tree)]
+    _expect(session, [oid for _, oid in files])
+    for found, oid in files:
+        yield Scanned(f"{revision}:{found}", _blob(session, oid))
+
+
+def _expect(session: Session, oids: list[str]) -> None:
+    """All of these files are going to be looked at; of tensors, the pickles only."""
+    if not session.repo.promised.any:
+        return
+    session.repo.promised.expect(oids)
+    for manifest in filter(None, map(session.manifest_or_none, oids)):
+        tensors = {line.name for line in manifest.lines if line.dtype != "bytes"}
+        session.objects.expect(manifest.trees(tensors))
 
 
 def _blob(session: Session, oid: str) -> PickleReport:
     manifest = session.manifest_or_none(oid)
     source: Source = BytesSource(session.repo.read_blob(oid))
     if manifest is not None:
-        lazily.fetch_missing(session, manifest)
+        _expect(session, [oid])
         source = StoredSource(session.objects, manifest)
     return scan_pickles(source)

@@ -7,14 +7,14 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
 import pygit2
 
 from theta import _fs
-from theta.errors import BusyError, ManifestError
+from theta.errors import BusyError, ManifestError, NotHereYetError
 from theta.git import processes
 from theta.git.attributes import tracked_entries
 from theta.git.index import Entry, IndexEdit
@@ -55,13 +55,23 @@ class Session:
 
     def manifest_or_none(self, oid: str) -> Manifest | None:
         """The manifest in blob ``oid``, or none where the blob is something else."""
-        blob = self.repo.raw.get(oid)
+        blob = self.repo.find(oid)
         if not isinstance(blob, pygit2.Blob) or blob.size > manifests.MAX_BYTES:
             return None
         try:
             return self.manifest(oid)
         except ManifestError:
             return None
+
+    def expect(self, oids: Iterable[str]) -> None:
+        """The tensors of the manifests ``oids`` are going to be read."""
+        if self.repo.promised.any:
+            oids = list(oids)
+            self.repo.promised.expect(oids)
+            with contextlib.suppress(NotHereYetError):  # who reads them is told
+                for oid in oids:
+                    if (manifest := self.manifest_or_none(oid)) is not None:
+                        self.objects.expect(manifest.trees())
 
     def version(self, oid: str | None) -> Version | None:
         """The checkpoint in manifest blob ``oid``, for comparing; none where there is none."""
@@ -70,11 +80,19 @@ class Session:
 
     def entries(self, index: Path | None = None) -> list[Entry]:
         """Index entries of tracked paths, all stages."""
-        return tracked_entries(self.repo, index)
+        found = tracked_entries(self.repo, index)
+        self.repo.promised.expect(entry.oid for entry in found)
+        return found
 
     def staged(self, index: Path | None = None) -> dict[str, Entry]:
         """Path -> its stage-0 entry, for tracked paths."""
         return {entry.path: entry for entry in self.entries(index) if entry.stage == 0}
+
+    def expect_trees(self, revisions: Iterable[str]) -> None:
+        """:meth:`in_tree` is going to be asked for ``revisions``."""
+        from theta.porcelain.trees import expect
+
+        expect(self.repo, revisions)
 
     def in_tree(self, revision: str) -> dict[str, str]:
         """Path -> blob id of each checkpoint in the tree of ``revision``."""

@@ -53,6 +53,7 @@ class StoredSource:
             raise FormatError(f"read of {length} bytes at {offset} in a checkpoint of {self.size} bytes")
         parts: list[bytes] = []
         number = self._at(offset)
+        self._expect(number, offset + length)
         while length > 0:
             within = offset - self._starts[number]
             take = min(length, self._starts[number + 1] - offset)
@@ -61,6 +62,13 @@ class StoredSource:
                 offset, length = offset + take, length - take
             number += 1
         return b"".join(parts)
+
+    def _expect(self, number: int, end: int) -> None:
+        """The tensors from segment ``number`` to byte ``end`` are going to be read."""
+        if self._objects.repo.promised.any:
+            segments = self._plan.segments[number : self._at(end - 1) + 1]
+            lines = [self._lines[segment.name] for segment in segments if isinstance(segment, Extent)]
+            self._objects.expect({line.tree: line.nbytes for line in lines})
 
     def _segment(self, number: int, within: int, length: int) -> bytes:
         segment = self._plan.segments[number]

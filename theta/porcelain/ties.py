@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from theta.git import partial
 from theta.git.repository import MODE_BLOB
 from theta.porcelain.session import Session
 
@@ -53,10 +52,7 @@ def beside(session: Session, path: str, revision: str = "HEAD") -> Mapping[str, 
     name = path.rpartition("/")[0] + "/" + CONFIG if "/" in path else CONFIG
     entry = session.repo.entry(session.repo.tree_of(revision), name)
     if entry is not None and int(entry.filemode) & MODE_BLOB == MODE_BLOB:
-        oid = str(entry.id)
-        if session.repo.is_partial and not session.repo.has(oid):
-            partial.fetch(session.repo, {oid})
-        return _parsed(session.repo.read_blob(oid))
+        return _parsed(session.repo.read_blob(str(entry.id)))
     if session.repo.raw.workdir is None:
         return {}
     file = Path(session.repo.raw.workdir) / name

@@ -14,7 +14,7 @@ from theta.codecs import arith
 from theta.codecs.base import Tensor
 from theta.errors import NotFoundError, WouldOverwriteError
 from theta.git.index import Entry, Staged
-from theta.porcelain import lazily, staging, ties, updates, worktree
+from theta.porcelain import staging, ties, updates, worktree
 from theta.porcelain.fitting import Step, plan
 from theta.porcelain.session import Session
 from theta.porcelain.staging import Added
@@ -47,7 +47,7 @@ def update(
     brought = updates.read(data, kind)
     found = ties.find(ties.beside(session, path), manifest.by_name)
     steps = plan(manifest, brought, found)
-    lazily.fetch_missing(session, manifest)
+    session.objects.expect(manifest.trees())
     pack = session.objects.writer()
     before = pack.size
     try:

@@ -40,6 +40,7 @@ class Versions:
         self.chosen_base = base if chosen and base else ""
         self._chosen = chosen
         self._crossing = list(crossing)
+        session.expect_trees(filter(None, (base, ours, theirs, *crossing)))
         self.trees = tuple(session.in_tree(revision) if revision else {} for revision in (base, ours, theirs))
         """Path -> manifest id, in each of the commits."""
         self._by_store = [self._stores(tree) for tree in self.trees]

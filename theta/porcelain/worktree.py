@@ -18,7 +18,6 @@ from theta.errors import (
     MissingObjectsError,
 )
 from theta.git.index import Entry, Staged, fresh_paths
-from theta.porcelain import lazily
 from theta.porcelain.session import Session
 from theta.progress import Progress, begin
 from theta.store import manifest as manifests
@@ -173,11 +172,11 @@ def fill(
     restorer = Restorer(session.objects)
     with begun.file if begun else new_file(session, place) as file:
         file.mode = 0o777 if mode & 0o100 else 0o666
-        lazily.fetch_missing(session, manifest)
+        present, framed = (begun.present, begun.framed) if begun else (frozenset(), False)
+        session.objects.expect(manifest.trees(present))
         if begun is None:
             restorer.check_space(manifest, _fs.free_space(place.parent) - RESERVE)
         begin(progress, "restoring", manifest.nbytes, path)
-        present, framed = (begun.present, begun.framed) if begun else (frozenset(), False)
         restorer.write(manifest, file, progress, present, framed=framed)
     info = os.lstat(place)
     session.cache.remember(path, Identity.of(info), oid)
@@ -203,6 +202,9 @@ def put_back(
     """Fill (path, manifest id, mode) into the worktree and refresh the index entries that agree."""
     staged = session.staged()
     done: list[Staged] = []
+    wanted = list(wanted)
+    if begun is None:
+        session.expect(oid for _, oid, _ in wanted)
     for path, oid, mode in wanted:
         manifest = session.manifest(oid)
         info = fill(session, path, manifest, oid, mode, progress, begun(path, manifest) if begun else None)
@@ -250,6 +252,8 @@ def complete(
         if text is None or manifests.has_conflict_markers(text):
             continue
         wanted.append((path, _ensure_blob(session, text), mode))
+    if begun is None:
+        session.expect(oid for _, oid, _ in wanted)
     for item in wanted:
         try:
             put_back(session, [item], progress, begun)

@@ -47,6 +47,7 @@ def sync_index(edit: IndexEdit, objects: Objects, manifests: Iterable[Manifest])
     edit.remove_conflicts_under(STORES)
     wanted = expected(manifests)
     current = _grouped(edit.paths_under(STORES))
+    objects.repo.promised.expect(wanted.values())
     missing = []
     for directory, tree in wanted.items():
         files = current.pop(directory, {})

@@ -17,7 +17,6 @@ from itertools import accumulate, takewhile
 from typing import Final
 
 from theta.errors import ManifestError
-from theta.git import partial
 from theta.git.repository import MODE_BLOB
 from theta.store.manifest import Group, Manifest, blob_id, parse
 from theta.store.objects import Objects
@@ -102,10 +101,9 @@ def _branches(names: Sequence[str], start: int, stop: int) -> Iterator[tuple[str
 
 def _fetched(objects: Objects, groups: Sequence[Group]) -> Iterator[bytes]:
     """The listings of ``groups``; a partial clone fetches those that it lacks at once."""
+    objects.repo.promised.expect(group.tree for group in groups)
     blobs = [_blob(objects, group) for group in groups]
-    if objects.repo.is_partial:
-        partial.fetch(objects.repo, [oid for oid in blobs if not objects.has(oid)])
-        objects.refresh()
+    objects.repo.promised.expect(blobs)
     return (objects.text(oid) for oid in blobs)
 
 

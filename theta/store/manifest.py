@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -112,6 +112,11 @@ class Manifest:
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(line.nbytes for line in self.lines)
+
+    def trees(self, without: Set[str] = frozenset()) -> dict[str, int]:
+        """The trees of the skeleton and of the tensors but for those named, with their bytes."""
+        lines = (line for line in self.lines if line.name not in without)
+        return {self.skeleton: 0} | {line.tree: line.nbytes for line in lines}
 
     def with_store(self, store: str) -> Manifest:
         """The same checkpoint under another store name."""

@@ -98,6 +98,8 @@ class Nearby:
 
     def _read(self, line: Line) -> Words | None:
         try:
+            if not self._objects.has_files(line.tree):  # a guess is not worth a request
+                return None
             record = read_record(self._objects, line.tree)
             if not record.chunks or not all(map(self._objects.has, record.files.values())):
                 return None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import pygit2
 
-from theta.errors import CorruptError
+from theta.errors import CorruptError, MissingObjectsError
 from theta.git.repository import Repository
 from theta.store.packs import BLOB, Pack, PackWriter, object_id
 
@@ -53,6 +53,11 @@ class Objects:
         """Whether object ``oid`` is here."""
         return self.repo.has(oid)
 
+    def has_files(self, tree: str) -> bool:
+        """Whether ``tree`` and all its files are here."""
+        found = self.repo.here(tree)
+        return isinstance(found, pygit2.Tree) and all(self.has(str(entry.id)) for entry in found)
+
     def text(self, oid: str, limit: int = BLOB_LIMIT) -> bytes:
         """The bytes of blob ``oid`` with its id proven; raises :class:`CorruptError`."""
         data = self.chunk(oid, limit)
@@ -65,13 +70,25 @@ class Objects:
 
         Raises :class:`MissingObjectsError` and :class:`CorruptError`.
         """
-        for pack in self._loaded().values():
-            if (data := pack.read(oid, limit)) is not None:
-                return data
-        data = self.repo.read_blob(oid)
+        data = self._packed(oid, limit)
+        if data is None and not self.has(oid) and self.repo.promised.bring(oid):
+            self.refresh()
+            data = self._packed(oid, limit)
+        data = self.repo.read_blob(oid) if data is None else data
         if len(data) > limit:
             raise CorruptError(f"object {oid} has {len(data)} bytes, over the limit of {limit}")
         return data
+
+    def _packed(self, oid: str, limit: int) -> bytes | None:
+        found = (pack.read(oid, limit) for pack in self._loaded().values())
+        return next((data for data in found if data is not None), None)
+
+    def expect(self, trees: Mapping[str, int]) -> None:
+        """The files of these trees are going to be read: tree -> the bytes that they stand for.
+
+        A partial clone then fetches all of them with the first that it lacks.
+        """
+        self.repo.promised.expect_files(trees)
 
     def remembering(self) -> Objects:
         """The same objects, decoding no chunk twice (:meth:`once`): for the time that one tensor is read."""
@@ -91,7 +108,9 @@ class Objects:
         return found
 
     def size(self, oid: str) -> int:
-        """The bytes of blob ``oid``, which must be here."""
+        """The bytes of blob ``oid``; raises :class:`MissingObjectsError`."""
+        if not self.has(oid) and not self.repo.promised.bring(oid):
+            raise MissingObjectsError(f"blob {oid} is not in this repository")
         return int(self.repo.raw.odb.read_header(pygit2.Oid(hex=oid))[1])
 
     def tree(self, oid: str) -> dict[str, tuple[int, str]]:
@@ -106,7 +125,7 @@ class Objects:
 
     def refresh(self) -> None:
         """Look for packs that came since."""
-        known = self._loaded() if self._packs is not None else {}
+        known = dict(self._loaded()) if self._packs is not None else {}
         for path in self.directory.glob("*.idx"):
             if path not in known:
                 # Packs that cannot be read here (an older index, damage) are left to libgit2.

@@ -158,6 +158,7 @@ class Restorer:
         """The ``@tensor`` of ``line``, proven to be of its value."""
         if not line.nbytes:
             return Record(line.dtype, line.shape, (), (), {})
+        self._objects.expect({line.tree: line.nbytes})
         record = read_record(self._objects, line.tree)
         if (record.dtype, record.shape, record.digest) != (line.dtype, line.shape, line.digest):
             raise CorruptError(f"{line.name}: the tensor tree is not of the value that the manifest names")

@@ -157,6 +157,8 @@ class Snapshot:
         known = [self._known_line(tensor, parts, kept) for tensor, parts in todo]
         result.new = [tensor.name for (tensor, _), line in zip(todo, known, strict=True) if line is None]
         changed = [item for item, line in zip(todo, known, strict=True) if line is None]
+        bases = (base.by_name.get(name) for base in self._bases for name in result.new)
+        self._objects.expect({line.tree: line.nbytes for line in bases if line is not None})
         nearby = Nearby(self._objects, self._bases, store)
         made = iter(self._encoded(source, changed, nearby, progress))
         lines = [line if line is not None else next(made) for line in known]

@@ -139,15 +139,15 @@ def _is_needed(repo: Repository, note: _Note, named: set[str]) -> bool:
 def _objects_since(repo: Repository, tips: list[str]) -> dict[str, str]:
     """Object id -> path, of all that commits and reflogs reach now and ``tips`` did not."""
     hidden = "".join(f"^{tip}\n" for tip in tips if tip and repo.has(tip)).encode()
-    command = ["rev-list", "--objects", "--ignore-missing", "--exclude=refs/theta/*", "--all"]
-    command += ["--reflog", "--stdin"]
+    command = ["rev-list", "--objects", "--missing=allow-any", "--ignore-missing", "--exclude=refs/theta/*"]
+    command += ["--all", "--reflog", "--stdin"]
     rows = repo.git().run(*command, stdin=hidden, check=False).text.splitlines()
     return {oid: path for oid, _, path in (row.partition(" ") for row in rows)}
 
 
 def _trees_named(repo: Repository, oid: str) -> set[str]:
     """The trees that blob ``oid`` names, if it is a manifest."""
-    blob = repo.raw.get(oid)
+    blob = repo.here(oid)
     if not isinstance(blob, pygit2.Blob) or blob.size > MAX_BYTES or not looks_like_manifest(blob.data):
         return set()
     words = blob.data.decode("utf-8", "replace").split()
@@ -174,7 +174,7 @@ def _stashes(repo: Repository) -> list[pygit2.Commit]:
     found: list[pygit2.Commit] = []
     if (repo.commondir / "refs/stash").exists() or "refs/stash" in repo.raw.references:
         for line in repo.raw.references["refs/stash"].log():
-            commit = repo.raw.get(line.oid_new)
+            commit = repo.here(str(line.oid_new))
             if isinstance(commit, pygit2.Commit):
                 found += [commit, *commit.parents[1:]]
     return found
