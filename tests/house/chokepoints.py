@@ -162,3 +162,19 @@ def numba(source: Source) -> list[str]:
             if within(target, "theta_native"):
                 found.append(source.at(node, "import theta_native inside the function that needs it"))
     return found
+
+
+def objects(source: Source) -> list[str]:
+    """Objects of git that are read past ``Repository``, which fetches those that a remote owes."""
+    found = []
+    for node in ast.walk(source.tree):
+        if not isinstance(node, ast.Attribute | ast.Subscript) or not _is_raw(node.value):
+            continue
+        if isinstance(node, ast.Subscript) or node.attr in ("get", "revparse_single", "peel"):
+            found.append(source.at(node, f"{ast.unparse(node)} does not fetch what is promised"))
+    return found
+
+
+def _is_raw(node: ast.expr) -> bool:
+    """Whether this is the repository of libgit2: what is called ``raw`` of another object."""
+    return isinstance(node, ast.Attribute) and node.attr == "raw"

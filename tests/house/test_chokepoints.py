@@ -51,6 +51,7 @@ RULES = {
     ),
     "unsafe": Rule(chokepoints.unsafe),
     "numba": Rule(chokepoints.numba),
+    "objects": Rule(chokepoints.objects, packages=("theta.git",)),
 }
 
 
@@ -176,6 +177,11 @@ BAD = {
         from theta_native.planes import split
         class C: import theta_native
     """,
+    "objects": """
+        session.repo.raw[oid]
+        repo.raw.get(oid)
+        repo.raw.revparse_single('HEAD')
+    """,
 }
 
 GOOD = {
@@ -222,6 +228,11 @@ GOOD = {
         def f(): import theta_native
         def f(): from theta_native.planes import split
         import numpy
+    """,
+    "objects": """
+        repo.find(oid)
+        repo.raw.config['core.bare']
+        raw[0:4]
     """,
 }
 
