@@ -168,7 +168,8 @@ def test_b3_commits_on_top_of_what_is_not_here(origin: Repo, tmp_path: Path) -> 
     shutil.copy(origin.path / BIG, clone.path / BIG)
     want = edit(clone, "w", 1e-4, BIG)
     done, fetches = clone.counted("add", BIG)
-    assert fetches <= 3, f"{fetches} fetches"
+    # of git the attributes, for want of a worktree; manifests, skeleton, base
+    assert fetches <= 5, f"{fetches} fetches"
     clone.counted("commit", "-q", "-m", "on top")
     layers = json.loads(clone.theta("show", "--json", f"HEAD:{BIG}#w").stdout)["theta.codecs/v1"]
     assert len(layers[0]["layers"]) > 1, "the base was not used"
