@@ -6,6 +6,8 @@ out, a hint.  Anything else that escapes is a bug in theta and is reported as on
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import ClassVar
 
@@ -44,6 +46,12 @@ class ThetaError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    def concern(self, what: str) -> None:
+        """Name what the error is about, if its line does not say it yet."""
+        said = f" {self}".replace(f":{what}: ", f" {what}: ")
+        if what and f" {what}: " not in said:
+            self.args = (f"{what}: {self}",)
 
 
 class UsageError(ThetaError):
@@ -158,3 +166,14 @@ class CodecError(CorruptError):
 
 class FormatError(ThetaError):
     """A file is not what its container format demands; it is tracked as plain bytes."""
+
+
+@contextlib.contextmanager
+def concerning(what: str, *kinds: type[ThetaError]) -> Iterator[None]:
+    """Errors (of ``kinds``, or all) inside the block are about ``what``: a path, or ``REV:PATH``."""
+    try:
+        yield
+    except ThetaError as error:
+        if isinstance(error, kinds or ThetaError):
+            error.concern(what)
+        raise

@@ -12,7 +12,7 @@ import typer
 from theta.cli import console
 from theta.cli.args import PASS, plain
 from theta.cli.common import open_session
-from theta.errors import NotFoundError, UsageError
+from theta.errors import NotFoundError, UsageError, concerning
 
 if TYPE_CHECKING:
     from theta.porcelain.describing import Description
@@ -78,7 +78,8 @@ def _codecs(session: Session, args: list[str], *, as_json: bool) -> int:
     one = session.manifest_or_none(str(entry.id)) if entry is not None else None
     shards = sharding.shards_at(session, revision or "HEAD", path) if entry is None else {}
     manifests = [one] if one is not None else list(shards.values())
-    found = [item for manifest in manifests for item in describing.describe(session, manifest, tensor)]
+    with concerning(f"{revision or 'HEAD'}:{path}"):
+        found = [item for manifest in manifests for item in describing.describe(session, manifest, tensor)]
     if not found and (tensor or not manifests):
         raise NotFoundError(f"there is no {'tensor ' + tensor if manifests else 'checkpoint ' + path}")
     if as_json:
@@ -112,7 +113,8 @@ def _object(session: Session, name: str) -> int | None:
     if manifest is None:
         return _model(session, revision or "HEAD", path, tensor) if entry is None else None
     if tensor:
-        return _tensor(session, manifest, tensor)
+        with concerning(f"{revision or 'HEAD'}:{path}"):
+            return _tensor(session, manifest, tensor)
     console.out(f"{path}: {manifest.format}, {len(manifest.lines)} tensors, {console.human(manifest.nbytes)}")
     for line in manifest.lines:
         console.out(f"  {line.name}  {line.dtype} {list(line.shape)}  {console.human(line.nbytes)}")

@@ -33,10 +33,14 @@ def names() -> tuple[str, ...]:
 
 def codec(name: str) -> ModuleType:
     """The module of the codec ``name``; raises ``NewerFormatError`` for an unknown one."""
-    try:
-        return importlib.import_module(_MODULES[name])
-    except KeyError:
+    check(name)
+    return importlib.import_module(_MODULES[name])
+
+
+def check(name: str) -> None:
+    """Raise ``NewerFormatError`` unless this version can decode the codec ``name``."""
+    if name not in _MODULES:
         raise NewerFormatError(
-            f"a tensor is stored with {name!r}, which this version of theta does not know",
-            hint="install a newer theta",
-        ) from None
+            f"a tensor is stored with {name[:40]!a}, a codec that is newer than this theta",
+            hint="upgrade theta",
+        )

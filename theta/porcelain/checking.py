@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from theta import codecs
 from theta.errors import MissingObjectsError, NotHereYetError, ThetaError
 from theta.porcelain import mend
 from theta.porcelain.session import Session
@@ -98,8 +97,6 @@ def _tensor(session: Session, restorer: Restorer, line: Line, *, read_data: bool
     missing = [oid for oid in record.files.values() if not session.repo.has(oid)]
     if any(session.repo.promised.bring(oid) for oid in missing) or missing:
         raise MissingObjectsError(f"{len(missing)} of its files are missing")
-    for layer in record.layers:
-        codecs.codec(layer.codec)
     if read_data:
         for _ in restorer.tensor(line):
             pass

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from theta.errors import concerning
 from theta.porcelain.session import Session
 from theta.store.layering import layer_of, read_record
 from theta.store.manifest import Line, Manifest
@@ -63,7 +64,9 @@ def describe(session: Session, manifest: Manifest, name: str = "") -> Iterable[D
     wanted = [line for line in manifest.lines if name in ("", line.name)]
     session.objects.expect({line.tree: line.nbytes for line in wanted})
     for line in wanted:
-        yield Description(line, _layers(session, line))
+        with concerning(line.name):
+            layers = _layers(session, line)
+        yield Description(line, layers)
 
 
 def _layers(session: Session, line: Line) -> tuple[Layer, ...]:

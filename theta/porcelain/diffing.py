@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from theta.errors import NotFoundError, UsageError
+from theta.errors import NotFoundError, UsageError, concerning
 from theta.porcelain import sharding, worktree
 from theta.porcelain.session import Session
 from theta.porcelain.sharding import Group
@@ -188,8 +188,9 @@ def numbers(session: Session, item: Compared, change: Change) -> Numbers | None:
     ):
         return None
     total = Totals()
-    for left, right in _pairs(session, item, change):
-        total.add(left, right, numpy_dtype(old.dtype))
+    with concerning(item.path):
+        for left, right in _pairs(session, item, change):
+            total.add(left, right, numpy_dtype(old.dtype))
     return total.result()
 
 

@@ -10,7 +10,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from theta import _fs, formats
-from theta.errors import FormatError, NotFoundError, UsageError
+from theta.errors import (
+    CorruptError,
+    FormatError,
+    MissingObjectsError,
+    NewerFormatError,
+    NotFoundError,
+    UsageError,
+    concerning,
+)
 from theta.formats import opaque, safetensors, sharded
 from theta.formats.layout import Source, clip
 from theta.formats.values import Value, values
@@ -64,8 +72,10 @@ def opened(named: Named, cwd: Path, read: str = "") -> Iterator[Model]:
         if named.revision is None:
             model = _of_file(cwd / named.path, stack)
         else:
-            model = _of_revision(Session.here(cwd), named.revision, named.path, read or named.glob or "*")
-        yield model.select(named.glob) if named.glob else model
+            with concerning(f"{named.revision}:{named.path}"):
+                model = _of_revision(Session.here(cwd), named.revision, named.path, read or named.glob or "*")
+        with concerning(named.path, CorruptError, MissingObjectsError, NewerFormatError):
+            yield model.select(named.glob) if named.glob else model
 
 
 def manifest_at(session: Session, revision: str, path: str) -> Manifest:

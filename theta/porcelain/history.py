@@ -30,8 +30,10 @@ class Logged:
     def as_json(self) -> dict[str, Any]:
         """As plain data."""
         found = {p: [[c.status, c.name] for c in item.tensors] for p, item in self.checkpoints.items()}
-        return {"commit": self.commit, "author": self.author, "date": self.date, "subject": self.subject,
+        faults = {path: item.fault for path, item in self.checkpoints.items() if item.fault}
+        body = {"commit": self.commit, "author": self.author, "date": self.date, "subject": self.subject,
                 "checkpoints": found, "files": self.files}  # fmt: skip
+        return body | ({"malformed": faults} if faults else {})
 
 
 def without_stores(args: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from theta.errors import concerning
 from theta.merging import checkpoints
 from theta.merging.checkpoints import Options, Row
 from theta.merging.recipes import Recipe
@@ -176,7 +177,8 @@ def _merge(
     result: Merged,
 ) -> None:
     options = files.options(how.options, path, sides[1:])
-    outcome = checkpoints.merge(session.objects, pack, *sides, how.policy, options, how.progress)
+    with concerning(path):
+        outcome = checkpoints.merge(session.objects, pack, *sides, how.policy, options, how.progress)
     result.decided[path] = outcome.decided
     if how.options.dry_run:
         result.rows[path] = outcome.rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from theta import _fs
-from theta.errors import NotFoundError
+from theta.errors import NotFoundError, ThetaError
 from theta.git.attributes import only_tracked
 from theta.git.index import Staged
 from theta.git.repository import MODE_BLOB, STORES
@@ -21,6 +21,7 @@ class Version:
 
     oid: str | None
     mode: int
+    error: ThetaError | None = None
 
 
 def select(
@@ -50,8 +51,8 @@ def select(
         entry = session.repo.entry(tree, path) if tree is not None else None
         if entry is None:
             found[path] = Version(None, MODE_BLOB)
-        elif session.manifest_or_none(str(entry.id)) is not None:
-            found[path] = Version(str(entry.id), int(entry.filemode))
+        else:
+            found |= _version(session, path, str(entry.id), int(entry.filemode))
     return found
 
 
@@ -67,21 +68,37 @@ def _in_index(session: Session, tracked: list[str], side: int) -> dict[str, Vers
         entry = entries.get((path, 0)) or entries.get((path, side))
         if entry is None and any(name == path for name, _ in entries):
             raise NotFoundError(f"{path} is in conflict", hint="use --ours, --theirs or 'theta resolve'")
-        if entry is not None and session.manifest_or_none(entry.oid) is not None:
-            found[path] = Version(entry.oid, entry.mode)
+        if entry is not None:
+            found |= _version(session, path, entry.oid, entry.mode)
     return found
 
 
+def _version(session: Session, path: str, oid: str, mode: int) -> dict[str, Version]:
+    """The version of ``path`` in blob ``oid``, if that is a manifest, be it malformed."""
+    error = session.malformed(oid)
+    if error is not None:
+        error.concern(path)
+        return {path: Version(oid, mode, error)}
+    return {path: Version(oid, mode)} if session.manifest_or_none(oid) is not None else {}
+
+
 def fill(session: Session, wanted: dict[str, Version], progress: Progress | None = None) -> None:
-    """Write the wanted versions; a file that is what it should be already stays untouched."""
+    """Write the wanted versions; a file that is what it should be already stays untouched.
+
+    Raises the error of a version that cannot be read, once all others are written.
+    """
     due = []
     for path, version in wanted.items():
+        if version.error is not None:
+            continue
         if version.oid is None:
             _fs.remove(session.repo.worktree / path)
         elif worktree.examine(session, path, version.oid).state is not worktree.State.SAME:
             due.append((path, version.oid, version.mode))
     worktree.put_back(session, due, progress)
     session.cache.save()
+    for error in filter(None, (version.error for version in wanted.values())):
+        raise error
 
 
 def unstage(session: Session, wanted: dict[str, Version], source: str | None) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pygit2
 
 from theta import _fs
-from theta.errors import BusyError, ManifestError, NotHereYetError
+from theta.errors import BusyError, ManifestError, NewerFormatError, NotHereYetError, ThetaError, concerning
 from theta.git import processes
 from theta.git.attributes import tracked_entries
 from theta.git.index import Entry, IndexEdit
@@ -34,6 +34,7 @@ class Session:
         self.repo = repo
         self.objects = Objects(repo)
         self._parsed: dict[str, Manifest] = {}
+        self._places: dict[str, str] = {}
 
     @classmethod
     def here(cls, start: str | Path = ".") -> Session:
@@ -50,7 +51,8 @@ class Session:
     def manifest(self, oid: str) -> Manifest:
         """The manifest in blob ``oid``; raises :class:`ManifestError` where it is none."""
         if oid not in self._parsed:
-            self._parsed[oid] = listings.read(self.objects, self.objects.text(oid, manifests.MAX_BYTES))
+            with concerning(self._places.get(oid, "")):
+                self._parsed[oid] = listings.read(self.objects, self.objects.text(oid, manifests.MAX_BYTES))
         return self._parsed[oid]
 
     def manifest_or_none(self, oid: str) -> Manifest | None:
@@ -73,6 +75,17 @@ class Session:
                     if (manifest := self.manifest_or_none(oid)) is not None:
                         self.objects.expect(manifest.trees())
 
+    def malformed(self, oid: str | None) -> ThetaError | None:
+        """Why blob ``oid`` cannot be read, which claims to be a manifest; None where all is well."""
+        blob = self.repo.find(oid) if oid else None
+        if oid is None or not isinstance(blob, pygit2.Blob) or not manifests.looks_like_manifest(blob.data):
+            return None
+        try:
+            self.manifest(oid)
+        except (ManifestError, NewerFormatError) as error:
+            return error
+        return None
+
     def version(self, oid: str | None) -> Version | None:
         """The checkpoint in manifest blob ``oid``, for comparing; none where there is none."""
         manifest = self.manifest_or_none(oid) if oid else None
@@ -82,6 +95,7 @@ class Session:
         """Index entries of tracked paths, all stages."""
         found = tracked_entries(self.repo, index)
         self.repo.promised.expect(entry.oid for entry in found)
+        self._places |= {entry.oid: entry.path for entry in found}
         return found
 
     def staged(self, index: Path | None = None) -> dict[str, Entry]:
@@ -98,7 +112,10 @@ class Session:
         """Path -> blob id of each checkpoint in the tree of ``revision``."""
         from theta.porcelain.trees import checkpoints
 
-        return checkpoints(self.repo, self.repo.tree_of(revision))
+        found = checkpoints(self.repo, self.repo.tree_of(revision))
+        label = revision[:12] if _is_id(revision) else revision
+        self._places = {oid: f"{label}:{path}" for path, oid in found.items()} | self._places
+        return found
 
     def bases(self, path: str) -> list[Manifest]:
         """The manifests of the parents of the next commit: those at ``path`` first."""
@@ -150,6 +167,10 @@ class Session:
         finally:
             self.repo.token = ""
             lock.release()
+
+
+def _is_id(revision: str) -> bool:
+    return len(revision) == 40 and all(letter in "0123456789abcdef" for letter in revision)
 
 
 def heal(repo: Repository, journal: Path) -> None:

@@ -117,9 +117,16 @@ def changed(session: Session, before: Mapping[str, str], after: Mapping[str, str
             taken.update(group.paths)
     for path in (before.keys() | after.keys()) - taken:
         if before.get(path) != after.get(path):
-            sides = (session.version(before.get(path)), session.version(after.get(path)))
-            found[path] = changes.compare(*sides)
+            found[path] = changes_of(session, before.get(path), after.get(path))
     return dict(sorted(found.items()))
+
+
+def changes_of(session: Session, before: str | None, after: str | None) -> Changes:
+    """What changed from manifest ``before`` to manifest ``after``, or that one of them is malformed."""
+    faults = filter(None, (session.malformed(oid) for oid in (after, before)))
+    fault = next((f"malformed: {error}" for error in faults), "")
+    found = changes.compare(session.version(before), session.version(after)) if not fault else None
+    return Changes((), False, 0, fault=fault) if found is None else found
 
 
 def versions(session: Session, paths: Iterable[str], oids: Mapping[str, str]) -> dict[str, Version]:

@@ -121,7 +121,7 @@ def _add_details(session: Session, found: dict[str, Found], result: Report) -> N
             continue
         if row.index in "MAR":
             old = head.get(row.old_path or row.path)
-            result.staged[row.path] = changes.compare(session.version(old), session.version(entry.oid))
+            result.staged[row.path] = sharding.changes_of(session, old, entry.oid)
         item = found.get(row.path)
         if row.worktree == "M" and item is not None and item.scan is not None:
             result.unstaged[row.path] = compare_with_file(session, entry.oid, item)

@@ -13,10 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs
-from theta.errors import (
-    BusyError,
-    MissingObjectsError,
-)
+from theta.errors import BusyError, MissingObjectsError, concerning
 from theta.git.index import Entry, Staged, fresh_paths
 from theta.porcelain.session import Session
 from theta.progress import Progress, begin
@@ -170,7 +167,7 @@ def fill(
     """
     place = _fs.safe_target(session.repo.worktree, path)
     restorer = Restorer(session.objects)
-    with begun.file if begun else new_file(session, place) as file:
+    with concerning(path), begun.file if begun else new_file(session, place) as file:
         file.mode = 0o777 if mode & 0o100 else 0o666
         present, framed = (begun.present, begun.framed) if begun else (frozenset(), False)
         session.objects.expect(manifest.trees(present))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from theta.dtypes import DTYPES
 from theta.store.manifest import Manifest
@@ -54,9 +54,11 @@ class Changes:
     tensors: tuple[Change, ...]
     container: bool
     unchanged: int
+    fault: str = field(default="", kw_only=True)
+    """Why a version cannot be read, if one cannot."""
 
     def __bool__(self) -> bool:
-        return bool(self.tensors) or self.container
+        return bool(self.tensors) or self.container or bool(self.fault)
 
     def count(self, status: str) -> int:
         """How many tensors have ``status`` (a string of letters)."""
@@ -64,6 +66,8 @@ class Changes:
 
     def summary(self) -> str:
         """One line for people."""
+        if self.fault:
+            return self.fault
         words = (("MST", "changed"), ("A", "added"), ("D", "deleted"), ("R", "renamed"))
         parts = [f"{n} {word}" for letters, word in words if (n := self.count(letters))]
         if parts:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Final
 
+from theta import codecs
 from theta.codecs import dense
 from theta.codecs.base import Base, Each, Encoded, Range, Tensor, word_dtype, word_size
 from theta.errors import CorruptError, MissingObjectsError
@@ -108,13 +109,16 @@ def worth_comparing(lengths: Iterable[int]) -> bool:
 
 
 def read_record(objects: Objects, tree: str) -> Record:
-    """The ``@tensor`` of tensor tree ``tree``."""
+    """The ``@tensor`` of tensor tree ``tree``; raises ``NewerFormatError`` for a codec that is not known."""
 
     def read() -> Record:
         entry = objects.tree(tree).get(tensors.RECORD)
         if entry is None:
             raise MissingObjectsError(f"tree {tree} is not a tensor")
-        return tensors.parse(objects.text(entry[1], tensors.MAX_RECORD))
+        record = tensors.parse(objects.text(entry[1], tensors.MAX_RECORD))
+        for layer in record.layers:
+            codecs.check(layer.codec)
+        return record
 
     return objects.once(tree, tensors.RECORD, read)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Set
 from functools import partial
 from typing import Final, Protocol
 
-from theta.errors import CodecError, CorruptError, NoSpaceError
+from theta.errors import CodecError, CorruptError, NoSpaceError, concerning
 from theta.formats.derived import arguments, derive
 from theta.formats.layout import Source
 from theta.progress import Progress
@@ -159,7 +159,8 @@ class Restorer:
         if not line.nbytes:
             return Record(line.dtype, line.shape, (), (), {})
         self._objects.expect({line.tree: line.nbytes})
-        record = read_record(self._objects, line.tree)
+        with concerning(line.name):
+            record = read_record(self._objects, line.tree)
         if (record.dtype, record.shape, record.digest) != (line.dtype, line.shape, line.digest):
             raise CorruptError(f"{line.name}: the tensor tree is not of the value that the manifest names")
         return record

@@ -14,7 +14,7 @@ from typing import Final
 from typing import Literal as Literal_
 
 from theta.errors import CorruptError, FormatError, NewerFormatError
-from theta.formats.derived import arguments, check_fields, derive, prove
+from theta.formats.derived import OPERATIONS, arguments, check_fields, derive, prove
 from theta.formats.layout import Derived, Layout, Source, Tensor
 from theta.store.manifest import Line
 from theta.store.names import escape_line, unescape_line
@@ -227,6 +227,10 @@ def _field(length: int, text: str) -> Field:
     if found is None:
         raise ValueError("a malformed derived field")
     op, order, rank, places = found.groups()
+    if op not in OPERATIONS:
+        raise NewerFormatError(
+            f"a skeleton uses the operation {op[:40]!a}, which is newer than this theta", hint="upgrade theta"
+        )
     pairs = (place.split("+") for place in places.split(","))
     ranges = tuple((int(start), int(size)) for start, size in pairs)
     return Field(length, op, "little" if order == "little" else "big", int(rank), ranges)
