@@ -35,6 +35,7 @@ class ExitCode(IntEnum):
     BUG = 70
     CORRUPT = 90
     MISSING_OBJECTS = 91
+    DAMAGED_REPOSITORY = 128
     INTERRUPTED = 130
 
 
@@ -70,6 +71,12 @@ class UnsupportedRepositoryError(ThetaError):
     """The repository uses a Git feature that theta cannot write safely."""
 
     exit_code = ExitCode.UNSUPPORTED_REPOSITORY
+
+
+class DamagedRepositoryError(ThetaError):
+    """Git's own files (refs, HEAD, packs) are damaged; the exit code is git's."""
+
+    exit_code = ExitCode.DAMAGED_REPOSITORY
 
 
 class IdentityError(ThetaError):

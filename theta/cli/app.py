@@ -89,7 +89,19 @@ def _ended(argv: Sequence[str]) -> int:
         _fs.silence(sys.stdout.fileno())
         return int(ExitCode.OK)
     except Exception as error:
-        return console.bug(error)
+        return _damaged(error) or console.bug(error)
+
+
+def _damaged(error: Exception) -> int:
+    """Tell an error of libgit2 that nothing foresaw: git's own files are damaged. 0 for any other error."""
+    libgit2 = sys.modules.get("pygit2")
+    if libgit2 is None or not isinstance(error, libgit2.GitError):
+        return 0
+    from theta.errors import DamagedRepositoryError
+    from theta.git.repository import DAMAGED
+
+    console.error(DamagedRepositoryError(f"git's files cannot be read: {error}", hint=DAMAGED))
+    return int(ExitCode.DAMAGED_REPOSITORY)
 
 
 def _dispatch(argv: list[str]) -> int:

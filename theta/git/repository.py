@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pygit2
 from pygit2.enums import ObjectType
 
 from theta.errors import (
+    DamagedRepositoryError,
     MissingObjectsError,
     NotARepositoryError,
     NotFoundError,
@@ -31,6 +32,7 @@ pygit2.settings.set_extensions(["partialclone"])
 
 MODE_TREE, MODE_BLOB = 0o040000, 0o100644
 STORES = ".theta"
+DAMAGED: Final = "'git fsck' tells what is damaged"
 
 
 class Repository:
@@ -134,9 +136,12 @@ class Repository:
 
     def head(self) -> str | None:
         """The commit that HEAD names; none on an unborn branch."""
-        if self.raw.head_is_unborn:
-            return None
-        return str(self.raw.head.target)
+        try:
+            return None if self.raw.head_is_unborn else str(self.raw.head.target)
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            said = self.git().run("log", "-1", "--format=%H", check=False).stderr.decode("utf-8", "replace")
+            words = said.strip().removeprefix("fatal: ").splitlines() or [str(error)]
+            raise DamagedRepositoryError(f"HEAD cannot be read: {words[-1]}", hint=DAMAGED) from error
 
     def parents_ahead(self) -> list[str]:
         """The parents of the commit to come: HEAD and, in a merge, MERGE_HEAD."""

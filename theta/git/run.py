@@ -104,6 +104,15 @@ class Git:
         text = self.run(*args, stdin=stdin).text
         return text.split("\0")[:-1] if text else []
 
+    def changes(self, command: str, *args: str) -> list[str]:
+        """:meth:`lines` of a command that compares; without submodules where git refuses ``.gitmodules``."""
+        try:
+            return self.lines(command, *args)
+        except GitFailedError as error:
+            if "submodule." not in error.stderr:
+                raise
+            return self.lines(command, "--ignore-submodules=all", *args)
+
 
 def _durable(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables by which git, and every git that it starts, syncs all that it writes.

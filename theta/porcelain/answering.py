@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from theta import _fs
+from theta import _notes
 from theta.errors import UsageError
 from theta.merging.recipes import Rule
 from theta.merging.states import Conflict
@@ -74,9 +74,8 @@ class Answers:
     def keep(self) -> None:
         """Keep the answers for the next time."""
         found = {_key(answer.conflict): (str(answer.strategy), answer.glob or "") for answer in self.given}
-        _fs.make_dirs(self._session.repo.private)
         body = {"operation": operations.key(self._session.repo), "answers": {**self._kept, **found}}
-        _fs.write_atomic(self._session.repo.private / "answers", json.dumps(body).encode())
+        _notes.write(self._session.repo.private / "answers", json.dumps(body), durable=True)
 
 
 def unanswered(session: Session, conflicts: Iterable[Conflict]) -> list[Conflict]:
@@ -87,7 +86,7 @@ def unanswered(session: Session, conflicts: Iterable[Conflict]) -> list[Conflict
 
 def forget(session: Session) -> None:
     """Forget what is kept: the operation is over."""
-    _fs.remove(session.repo.private / "answers")
+    _notes.drop(session.repo.private / "answers")
 
 
 def _key(conflict: Conflict) -> str:
@@ -99,9 +98,9 @@ def _key(conflict: Conflict) -> str:
 def _read(session: Session) -> dict[str, tuple[str, str]]:
     """Strategy and glob by question, of the operation under way; empty where nothing was kept."""
     try:
-        found = json.loads((session.repo.private / "answers").read_bytes())
+        found = _notes.read_json(session.repo.private / "answers")
         if found["operation"] != operations.key(session.repo):
             return {}
         return {str(one): (str(text), str(glob)) for one, (text, glob) in found["answers"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}

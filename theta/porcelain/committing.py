@@ -144,7 +144,7 @@ def summarize(session: Session, oid: str) -> Summary:
         "--first-parent",
         oid,
     ]
-    fields = session.repo.git().lines(*command, "--", ".", ":(exclude,top).theta")
+    fields = session.repo.git().changes(*command, "--", ".", ":(exclude,top).theta")
     letters = dict(zip(fields[1::2], fields[0::2], strict=True))
     new = tuple(path for path, letter in letters.items() if letter == "A")
     files = len(letters.keys() - set(sharding.paths_of(found)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from theta import _fs
+from theta import _fs, _notes
 from theta.errors import ChangedWhileReadError, ManifestError, NewerFormatError, NotFoundError, ThetaError
 from theta.git import processes
 from theta.git.pktline import PktLines
@@ -150,9 +150,7 @@ class Filter:
     def request_sync(self) -> None:
         """Ask the post-index-change hook to bring ``.theta/`` into agreement."""
         if not self.defer:
-            _fs.make_dirs(self.session.repo.private)
-            mark = processes.owner().encode()
-            _fs.write_atomic(self.session.repo.private / "resync", mark, durable=False)
+            _notes.write(self.session.repo.private / "resync", processes.owner())
 
     def prepare(self) -> None:
         """Install what is missing, once; a filter that cannot must still filter."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from theta import _fs
+from theta import _notes
 from theta.errors import BusyError, ThetaError
 from theta.git import processes
 from theta.git.index import Entry, read_entries
@@ -97,8 +97,8 @@ def post_index_change(session: Session, progress: Progress | None = None) -> lis
             return []  # with the stat data that git has in memory
         worktree.complete(session, progress=progress)
         # git may hold an older index in memory and write that: ask again until its command is over.
-        if not (flag.exists() and processes.is_alive(flag.read_text())):
-            _fs.remove(flag)
+        if not processes.is_alive(_notes.read(flag) or ""):
+            _notes.drop(flag)
     return []
 
 

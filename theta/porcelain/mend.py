@@ -6,6 +6,7 @@ merge that paired renamed twins, hooks switched off).  The manifest is the truth
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -13,8 +14,8 @@ from typing import Final
 import pygit2
 from pygit2.enums import ObjectType, SortMode
 
-from theta import _fs
-from theta.errors import ManifestError, MissingObjectsError
+from theta import _notes
+from theta.errors import DiskError, ManifestError, MissingObjectsError, NoSpaceError
 from theta.git.published import unpublished
 from theta.git.repository import MODE_TREE, STORES, Repository
 from theta.porcelain.session import Session
@@ -85,12 +86,12 @@ def head_agrees(session: Session) -> bool:
     if head is None:
         return True
     note = session.repo.private / _VERIFIED
-    if note.exists() and note.read_text() == head:
+    if _notes.read(note) == head:
         return True
     if not agrees(session, session.repo.tree_of(head)):
         return False
-    _fs.make_dirs(note.parent)
-    _fs.write_atomic(note, head.encode(), durable=False)
+    with contextlib.suppress(DiskError, NoSpaceError):
+        _notes.write(note, head)
     return True
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pygit2
 
-from theta import _fs
+from theta import _fs, _notes
 from theta.errors import BusyError, ManifestError, NewerFormatError, NotHereYetError, ThetaError, concerning
 from theta.git import processes
 from theta.git.attributes import tracked_entries
@@ -137,7 +137,7 @@ class Session:
     def scratch(self) -> Path:
         """A directory for temporaries, on the file system of the repository."""
         place = self.repo.private / "tmp"
-        _fs.make_dirs(place)
+        _notes.directory(place)
         return place
 
     def note(self, applying: dict[str, str | None] | None) -> None:
@@ -146,23 +146,25 @@ class Session:
         A theta that finds the note of a dead one takes the tree out again (:func:`heal`).
         """
         journal = self.repo.shared / "journal"
-        found = json.loads(journal.read_bytes()) if journal.exists() else {}
-        _fs.write_atomic(journal, json.dumps({**found, "applying": applying}).encode(), durable=False)
+        found = _notes.read_json(journal)
+        _notes.write(journal, json.dumps({**found, "applying": applying}))
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold theta's lock: one changing command at a time, and stale locks healed first."""
+        if (self.repo.shared / "lock").is_dir():
+            _notes.drop(self.repo.shared / "lock")
         lock = _fs.Lock(self.repo.shared / "lock")
         journal = self.repo.shared / "journal"
         try:
             heal(self.repo, journal)
             self.repo.token = uuid.uuid4().hex
             body = json.dumps({"token": self.repo.token, "started": time.time()})
-            _fs.write_atomic(journal, body.encode(), durable=False)
+            _notes.write(journal, body)
             yield
-            _fs.remove(journal)
+            _notes.drop(journal)
         except Exception:
-            _fs.remove(journal)
+            _notes.drop(journal)
             raise
         finally:
             self.repo.token = ""
@@ -186,9 +188,9 @@ def heal(repo: Repository, journal: Path) -> None:
     if repo.raw.workdir:
         _remove_temporaries(repo.worktree)
     try:
-        note = json.loads(journal.read_bytes())
+        note = _notes.read_json(journal)
         token, started = str(note["token"]), float(note["started"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return
     _wait_for(token)
     for name in ("index.lock", "HEAD.lock", "ORIG_HEAD.lock"):
@@ -196,7 +198,7 @@ def heal(repo: Repository, journal: Path) -> None:
     for stale in (repo.commondir / "refs").rglob("*.lock"):
         _remove_stale(stale, started)
     _take_out(repo, note.get("applying"))
-    _fs.remove(journal)
+    _notes.drop(journal)
 
 
 def _take_out(repo: Repository, applying: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from theta import _fs
+from theta import _notes
 from theta.errors import ManifestError, MissingObjectsError
 from theta.porcelain import mend, sparse, staging, worktree
 from theta.porcelain.session import Session
@@ -25,7 +25,7 @@ def settle(
     missing = worktree.complete(session, progress=progress) if files else []
     notes += [f"{path}: objects are missing; 'theta restore {path}' completes it" for path in missing]
     if files:
-        _fs.remove(session.repo.private / "resync")
+        _notes.drop(session.repo.private / "resync")
     return notes
 
 

@@ -9,13 +9,14 @@ names.  Other writers never rely on an object that only such a pack holds.
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import pygit2
 
-from theta import _fs
+from theta import _fs, _notes
 from theta.errors import DiskError
 from theta.git import processes
 from theta.git.index import read_entries
@@ -25,6 +26,8 @@ from theta.store.packs import Pack
 
 REFS: Final = "refs/theta/clean/"
 _ADOPTED: Final = "adopted"
+_PACK: Final = r"(pack-[0-9a-f]{40}\.pack)?"
+_TIP: Final = r"([0-9a-f]{40})?"
 
 
 def _directory(repo: Repository) -> Path:
@@ -58,21 +61,23 @@ class _Note:
     def write(self) -> None:
         """Save the note."""
         name = self.pack.name if self.pack else ""
-        _fs.write_atomic(self.place, "\n".join([name, self.owner, *self.tips, ""]).encode())
+        _notes.write(self.place, "\n".join([name, self.owner, *self.tips, ""]))
 
 
 def staged_packs(repo: Repository) -> list[Path]:
     """The packs that may still be removed."""
-    return [note.pack for note in _notes(repo) if not note.adopted and note.pack is not None and note.ids()]
+    return [note.pack for note in _all(repo) if not note.adopted and note.pack is not None and note.ids()]
 
 
-def _notes(repo: Repository) -> list[_Note]:
+def _all(repo: Repository) -> list[_Note]:
     directory = _directory(repo)
     return [_read(repo, place) for place in sorted(directory.iterdir())] if directory.is_dir() else []
 
 
 def _read(repo: Repository, place: Path) -> _Note:
-    name, owner, *tips = [*place.read_text().split("\n"), ""]
+    name, owner, *tips = [*(_notes.read(place) or "").split("\n"), ""]
+    if not (re.fullmatch(_PACK, name) and all(re.fullmatch(_TIP, tip) for tip in tips)) or not owner:
+        return _Note(place, None, _ADOPTED, ())  # damaged: kept as long as anything names the manifest
     pack = repo.commondir / "objects" / "pack" / name if name else None
     return _Note(place, pack, owner, tuple(tip for tip in tips if tip))
 
@@ -83,15 +88,23 @@ def hold(repo: Repository, manifest: str, store_tree: str, pack: Path | None) ->
     The note tells the pack, whose command it was, and the commits that there were.
     """
     repo.raw.references.create(REFS + manifest, pygit2.Oid(hex=store_tree), force=True)
-    _fs.make_dirs(_directory(repo))
+    _notes.directory(_directory(repo))
     names = [name for name in repo.raw.references if not name.startswith("refs/theta/")]
-    tips = sorted({str(repo.raw.references[name].resolve().target) for name in names})
+    tips = sorted(set(filter(None, (_tip(repo, name) for name in names))))
     _Note(_directory(repo) / manifest, pack, processes.owner(), tuple(tips)).write()
+
+
+def _tip(repo: Repository, name: str) -> str | None:
+    """What ref ``name`` names; None where it is damaged, or names a branch that is not born."""
+    try:
+        return str(repo.raw.references[name].resolve().target)
+    except (KeyError, ValueError, pygit2.GitError):
+        return None
 
 
 def adopt(repo: Repository, manifests: set[str]) -> None:
     """Keep the packs of ``manifests`` for good: ``.theta/`` of an index names what they hold."""
-    for note in _notes(repo):
+    for note in _all(repo):
         if note.manifest in manifests and not note.adopted:
             replace(note, owner=_ADOPTED).write()
 
@@ -102,7 +115,7 @@ def sweep(repo: Repository) -> None:
     A command writes its index (or its stash) after all its files are clean, and may run several
     gits for it: whatever the outermost git of a note still lives for is left alone.
     """
-    notes = _notes(repo)
+    notes = _all(repo)
     if not notes and not _refs(repo):
         return
     named = named_blobs(repo)
@@ -114,7 +127,7 @@ def sweep(repo: Repository) -> None:
         if note.pack is not None and not note.adopted:
             _fs.remove(note.pack.with_suffix(".idx"))
             _fs.remove(note.pack)
-        _fs.remove(note.place)
+        _notes.drop(note.place)
     for manifest in _refs(repo):
         if manifest not in kept:
             repo.raw.references.delete(REFS + manifest)

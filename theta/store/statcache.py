@@ -8,11 +8,13 @@ trusted (git's Documentation/technical/racy-git.txt tells the story for the inde
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from theta import _fs
+from theta import _notes
 from theta.git.repository import Repository
 from theta.store.source import Identity
 
@@ -51,8 +53,7 @@ class StatCache:
         """Write the cache; losing it costs time only, so it is not fsynced."""
         if self._dirty:
             rows = {path: asdict(known) for path, known in self._known.items()}
-            _fs.make_dirs(self._path.parent)
-            _fs.write_atomic(self._path, json.dumps({"theta.stat/v1": rows}).encode(), durable=False)
+            _notes.write(self._path, json.dumps({"theta.stat/v1": rows}))
             self._dirty = False
 
 
@@ -63,12 +64,17 @@ def _racy(identity: Identity, seen_ns: int) -> bool:
     return latest + margin > seen_ns
 
 
-def _load(path: Any) -> dict[str, _Known]:
+def _load(path: Path) -> dict[str, _Known]:
+    rows = _notes.read_json(path).get("theta.stat/v1")
+    found = ((name, _known(row)) for name, row in (rows.items() if isinstance(rows, dict) else ()))
+    return {name: known for name, known in found if known is not None}
+
+
+def _known(row: Any) -> _Known | None:
     try:
-        rows = json.loads(path.read_bytes())["theta.stat/v1"]
-        return {
-            name: _Known(Identity(**row["identity"]), row["seen_ns"], row["manifest"])
-            for name, row in rows.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        known = _Known(Identity(**row["identity"]), row["seen_ns"], row["manifest"])
+    except (KeyError, TypeError):
+        return None
+    numbers = (*asdict(known.identity).values(), known.seen_ns)
+    is_id = re.fullmatch(r"[0-9a-f]{40}", str(known.manifest)) is not None
+    return known if is_id and all(type(number) is int for number in numbers) else None
