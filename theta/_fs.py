@@ -114,11 +114,18 @@ class AtomicFile:
     """A file that appears at ``path`` whole, when the ``with`` block ends well, or not at all.
 
     The temporary stands in ``temp_dir`` (default: beside ``path``), which must be on the same
-    file system.  A killed process leaves the temporary, never a half-written ``path``.
+    file system.  A killed process leaves at most the temporary, never a half-written ``path``.  In a
+    folder that theta does not sweep it is ``nameless``, where the file system can: it goes with the process.
     """
 
     def __init__(
-        self, path: str | Path, *, temp_dir: str | Path | None = None, mode: int = 0o644, durable: bool = True
+        self,
+        path: str | Path,
+        *,
+        temp_dir: str | Path | None = None,
+        mode: int = 0o644,
+        durable: bool = True,
+        nameless: bool = False,
     ) -> None:
         self.path = Path(path)
         self.mode = mode
@@ -127,7 +134,7 @@ class AtomicFile:
         _step("create", path)
         self._syncing: Future[None] | None = None
         with translated(path):
-            self._fd, self._temp = tempfile.mkstemp(prefix=_own_prefix(), dir=directory)
+            self._fd, self._temp = _new_file(directory, nameless=nameless)
 
     def write(self, data: Buffer) -> None:
         """Append ``data``."""
@@ -187,12 +194,20 @@ class AtomicFile:
                 if self._syncing is not None:
                     self._syncing.result()  # a failure is told once only: the next fsync succeeds
                 os.fsync(self._fd)
+            _step("rename", self.path)
+            self._name_it()
             os.close(self._fd)
             self._fd = -1
-            _step("rename", self.path)
             os.replace(self._temp, self.path)
             if self._durable:
                 fsync_dir(self.path.parent)
+
+    def _name_it(self) -> None:
+        """Give the temporary its name, if it has none yet."""
+        link = f"/proc/self/fd/{self._fd}"
+        if not os.fstat(self._fd).st_nlink:
+            # With a directory given, os.link follows the link (python/cpython#81793).
+            os.link(link, self._temp, src_dir_fd=self._fd, follow_symlinks=True)
 
     def discard(self) -> None:
         """Close and remove the temporary; ``path`` stays as it is."""
@@ -253,6 +268,15 @@ class AppendFile:
             self.fd = -1
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
+
+
+def _new_file(directory: str | Path, *, nameless: bool) -> tuple[int, str]:
+    """A temporary in ``directory`` and its name, which a ``nameless`` one is given at the end only."""
+    if nameless and hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # some file systems have none
+            name = os.path.join(directory, f"{_own_prefix()}{os.urandom(6).hex()}")
+            return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), name
+    return tempfile.mkstemp(prefix=_own_prefix(), dir=directory)
 
 
 def aside(work: Callable[[], None]) -> Future[None]:

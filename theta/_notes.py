@@ -34,7 +34,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, text: str, *, durable: bool = False) -> None:
-    """Write the note at ``path``, whatever is there; it is ``durable`` where losing it costs more than time."""
+    """Write the note at ``path``, whatever is there; ``durable`` where losing it costs more than time."""
     directory(path.parent)
     _make_room(path)
     _fs.write_atomic(path, text.encode(), durable=durable)

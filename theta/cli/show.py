@@ -75,7 +75,8 @@ def _codecs(session: Session, args: list[str], *, as_json: bool) -> int:
     revision, _, rest = args[0].partition(":")
     path, _, tensor = rest.partition("#")
     entry = session.repo.entry(session.repo.tree_of(revision or "HEAD"), path)
-    one = session.manifest_or_none(str(entry.id)) if entry is not None else None
+    with concerning(f"{revision or 'HEAD'}:{path}"):
+        one = session.manifest_or_none(str(entry.id)) if entry is not None else None
     shards = sharding.shards_at(session, revision or "HEAD", path) if entry is None else {}
     manifests = [one] if one is not None else list(shards.values())
     with concerning(f"{revision or 'HEAD'}:{path}"):
@@ -109,6 +110,9 @@ def _object(session: Session, name: str) -> int | None:
     revision, _, rest = name.partition(":")
     path, _, tensor = rest.partition("#")
     entry = session.repo.entry(session.repo.tree_of(revision or "HEAD"), path)
+    if entry is not None and (error := session.malformed(str(entry.id))) is not None:
+        error.concern(f"{revision or 'HEAD'}:{path}")
+        raise error
     manifest = session.manifest_or_none(str(entry.id)) if entry is not None else None
     if manifest is None:
         return _model(session, revision or "HEAD", path, tensor) if entry is None else None

@@ -5,6 +5,7 @@ Sizes and offsets are always written in 64 bits, so that a plan does not depend 
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from typing import Final
@@ -32,7 +33,7 @@ class ZipBuilder:
     def member(self, name: str, head: bytes, spec: TensorSpec | None, alignment: int = 1) -> None:
         """A member of ``head`` and, behind it, the values of ``spec``; its content at ``alignment``."""
         raw = name.encode("utf-8", "replace")
-        if not 0 < len(raw) <= 0xFFFF or raw in self._names or b"\0" in raw:
+        if not 0 < len(raw) <= 0xFFFF or raw in self._names or _leads_out(name):
             raise FormatError(f"zip: no member can be named {clip(name)}, or a second one")
         self._names.add(raw)
         size = len(head) + (nbytes(spec.name, spec.dtype, spec.shape) if spec else 0)
@@ -79,6 +80,12 @@ class ZipBuilder:
         short = min(count, 0xFFFF)
         record += struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, short, short, _U32, _U32, 0)
         self.builder.literal(record)
+
+
+def _leads_out(name: str) -> bool:
+    """Whether a member of this name may be unpacked outside of the folder (as in CVE-2007-4559)."""
+    parts = re.split(r"[/\\]", name)
+    return "\0" in name or not parts[0] or ".." in parts or re.match("[A-Za-z]:", name) is not None
 
 
 def _padding(position: int, alignment: int) -> bytes:

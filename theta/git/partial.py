@@ -52,20 +52,22 @@ class Promised:
         return tuple(dict.fromkeys([*names, *filter(None, old)]))
 
     @cached_property
-    def any(self) -> bool:
+    def is_partial(self) -> bool:
         """Whether objects may be missing here (``git clone --filter``)."""
         packs = self._repo.commondir / "objects" / "pack"
         return any(packs.glob("*.promisor")) or bool(self.remotes)
 
     def expect(self, oids: Iterable[str]) -> None:
         """``oids`` are going to be read, if anything is."""
-        if self.any:
-            self._objects.update(oids)
+        if self.is_partial:
+            with self._lock:
+                self._objects.update(oids)
 
     def expect_files(self, trees: Mapping[str, int]) -> None:
         """The files of ``trees`` are going to be read: tree -> the bytes that they stand for."""
-        if self.any:
-            self._trees.update(trees)
+        if self.is_partial:
+            with self._lock:
+                self._trees.update(trees)
 
     @contextlib.contextmanager
     def closed(self) -> Iterator[None]:
@@ -81,7 +83,7 @@ class Promised:
 
         Raises :class:`NotHereYetError` where it is owed and does not come.
         """
-        if not self.any:
+        if not self.is_partial:
             return False
         with self._lock:
             if not self._repo.has(oid):
@@ -90,7 +92,7 @@ class Promised:
 
     def obtain(self, oids: Iterable[str]) -> None:
         """Fetch those of ``oids`` that are not here; raises as :meth:`bring`."""
-        missing = [oid for oid in oids if self.any and not self._repo.has(oid)]
+        missing = [oid for oid in oids if self.is_partial and not self._repo.has(oid)]
         self.expect(missing)
         for oid in missing:
             self.bring(oid)
@@ -163,7 +165,7 @@ class Promised:
                 unknown = set(_UNKNOWN.findall(error.stderr)) & left
                 left -= unknown
                 if not unknown:
-                    self._unreachable[remote] = f"{remote}: {error}"
+                    self._unreachable[remote] = f"{remote}: {_reason(error)}"
         return self._unreachable.get(remote, f"{remote} does not have them")
 
     def _request(self, remote: str, wanted: set[str]) -> None:
@@ -173,3 +175,9 @@ class Promised:
 
 
 _HINT: Final = "repeat it when the remote can be reached"
+
+
+def _reason(error: GitFailedError) -> str:
+    """The line in which git says why; what comes behind it is advice."""
+    lines = (line.removeprefix("fatal: ") for line in error.stderr.splitlines() if line.startswith("fatal: "))
+    return next(lines, str(error))

@@ -122,7 +122,7 @@ class Repository:
     def tree_of(self, revision: str) -> pygit2.Tree:
         """The tree, with all below it, of the commit, tag or tree that ``revision`` names."""
         try:
-            if self.promised.any and ":" in revision:
+            if self.promised.is_partial and ":" in revision:
                 self.tree_of(revision.partition(":")[0] or "HEAD")
             found: Any = self.raw.revparse_single(revision)
             while isinstance(found, pygit2.Tag):
@@ -193,7 +193,7 @@ class Repository:
     def whole_tree(self, oid: str) -> pygit2.Tree:
         """Tree ``oid`` with all trees below it; raises :class:`MissingObjectsError`."""
         tree = self.read_tree(oid)
-        if self.promised.any:
+        if self.promised.is_partial:
             self.promised.bring_below(oid)
         return tree
 

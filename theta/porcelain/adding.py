@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from theta.errors import NotFoundError, UsageError
 from theta.git.attributes import filter_of
@@ -87,10 +89,17 @@ def _warned(session: Session, item: Added) -> Added:
     return replace(item, warning="".join(scanning.warnings(session.repo.worktree, [item.path])))
 
 
+def _refuse_special(place: Path, spec: str) -> None:
+    mode = os.lstat(place).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+        raise UsageError(f"{spec} is neither a file nor a folder; git keeps no pipes, sockets and devices")
+
+
 def check_pathspecs(session: Session, git: Git, pathspecs: list[str]) -> None:
     """Raise :class:`NotFoundError` for a pathspec that names nothing, as git does."""
     for spec in pathspecs:
         if os.path.lexists(git.cwd / spec):
+            _refuse_special(git.cwd / spec, spec)
             continue
         if not git.lines("ls-files", "-z", "-c", "-o", "--exclude-standard", "--", spec):
             raise NotFoundError(f"pathspec '{spec}' did not match any files")

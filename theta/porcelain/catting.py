@@ -40,7 +40,7 @@ def save(value: Value, out: Path, *, force: bool) -> None:
     if value.dtype not in npy.DTYPES:
         raise FormatError(f"numpy has no {value.dtype}", hint="theta export -o FILE.safetensors")
     converting.check_places([out], value.nbytes, force)
-    with _fs.AtomicFile(out, mode=0o666) as file:
+    with _fs.AtomicFile(out, mode=0o666, nameless=True) as file:
         file.write(npy.header("data", value.dtype, value.shape))
         for piece in value.chunks():
             file.write(piece)

@@ -17,6 +17,7 @@ from theta.formats.layout import Source, TensorSpec, clip
 from theta.formats.plan import Plan
 from theta.formats.values import Value
 from theta.progress import Progress, begin
+from theta.units import human
 
 SUFFIXES: Final = {
     ".safetensors": "safetensors",
@@ -84,10 +85,17 @@ def write(
     check_places([*places, *([index] if index else [])], sum(plan.layout.size for plan in plans), force)
     with contextlib.ExitStack() as stack:
         if index is not None:
-            stack.enter_context(_fs.AtomicFile(index, mode=0o666)).write(_index(names, groups, model))
+            stack.enter_context(_fs.AtomicFile(index, mode=0o666, nameless=True)).write(
+                _index(names, groups, model)
+            )
         for place, plan in zip(places, plans, strict=True):
             begin(progress, "writing", plan.layout.size, place.name)
-            _stream(stack.enter_context(_fs.AtomicFile(place, mode=0o666)), plan, model.values, progress)
+            _stream(
+                stack.enter_context(_fs.AtomicFile(place, mode=0o666, nameless=True)),
+                plan,
+                model.values,
+                progress,
+            )
         model.verify()
     return [*places, *([index] if index else [])]
 
@@ -131,7 +139,7 @@ def check_places(places: Sequence[Path], size: int, force: bool) -> None:
         raise NotFoundError(f"there is no folder {folder}")
     free = _fs.free_space(folder) - RESERVE
     if size > free:
-        raise NoSpaceError(f"{size} bytes do not fit into the {max(free, 0)} that are free on {folder}")
+        raise NoSpaceError(f"{folder} has {human(max(free, 0))} free, and {human(size)} are to be written")
 
 
 def _index(names: Sequence[str], groups: Sequence[Sequence[TensorSpec]], model: Model) -> bytes:

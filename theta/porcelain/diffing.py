@@ -211,7 +211,7 @@ def _pairs(session: Session, item: Compared, change: Change) -> Iterator[tuple[b
 
 def expect(session: Session, found: Iterable[Compared], glob: str | None) -> None:
     """:func:`numbers` is going to be asked for the tensors of ``found`` whose names match ``glob``."""
-    if not session.repo.promised.any:
+    if not session.repo.promised.is_partial:
         return
     for item in found:
         names = {c.name for c in item.changes.tensors if c.status == "M" and fnmatchcase(c.name, glob or "*")}

@@ -94,7 +94,7 @@ def copy_exactly(
     session.objects.expect(manifest.trees())
     restorer = Restorer(session.objects)
     restorer.check_space(manifest, _fs.free_space(out.parent) - converting.RESERVE)
-    with _fs.AtomicFile(out, mode=0o666) as file:
+    with _fs.AtomicFile(out, mode=0o666, nameless=True) as file:
         begin(progress, "exporting", manifest.nbytes, out.name)
         restorer.write(manifest, file, progress)
 

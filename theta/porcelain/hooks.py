@@ -45,7 +45,7 @@ def pre_commit(session: Session, index: Path) -> list[str]:
 def _new_files(session: Session, index: Path) -> list[str]:
     base = session.repo.head() or _EMPTY_TREE
     command = ["diff-index", "--cached", "--no-renames", "--diff-filter=A", "--name-only", "-z", base]
-    return session.repo.git(index=index).lines(*command, "--", ".", f":(exclude,top){STORES}")
+    return session.repo.git(index=index).changes(*command, "--", ".", f":(exclude,top){STORES}")
 
 
 def post_commit(session: Session, progress: Progress | None = None) -> list[str]:

@@ -6,6 +6,7 @@ comes, and where a command is unknown every branch and tag does.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Final
 import pygit2
 from pygit2.enums import FileMode
 
+from theta.errors import NotHereYetError
 from theta.git.repository import STORES, Repository
 
 # fmt: off
@@ -158,6 +160,13 @@ class _Incoming:
         except (KeyError, ValueError, pygit2.GitError):
             return None
 
+    def _tree(self, commit: pygit2.Commit) -> pygit2.Tree:
+        return self._repo.whole_tree(str(commit.tree_id))
+
+    def _expect(self, commits: Iterable[pygit2.Commit | None]) -> None:
+        """The trees of ``commits`` are going to be read."""
+        self._repo.promised.expect(str(commit.tree_id) for commit in commits if commit is not None)
+
     def named(self, words: Iterable[str]) -> Iterator[pygit2.Commit]:
         """The commits that ``words`` name, also behind ``=``, at both ends of a range, and at a remote."""
         for word in words:
@@ -173,11 +182,11 @@ class _Incoming:
     def steps(self, commit: pygit2.Commit) -> Iterator[Change]:
         """What comes where the command is given ``commit``."""
         if self._name in ("merge", "pull"):
-            yield from (Change(base, commit.tree) for base in self._bases(commit))
+            yield from (Change(base, self._tree(commit)) for base in self._bases(commit))
         elif self._name == "reset":
-            yield Change(None, commit.tree)
+            yield Change(None, self._tree(commit))
         else:
-            yield Change(self._head.tree if self._head else None, commit.tree)
+            yield Change(self._tree(self._head) if self._head else None, self._tree(commit))
         if self._name == "stash":
             yield from self._stashed(commit)
         if self._name in ("rebase", "pull") and self._head is not None:
@@ -193,9 +202,9 @@ class _Incoming:
         """A stash keeps files that were untracked in a third parent."""
         trees = self._parents(commit)
         yield from (Change(None, tree) for tree in trees[2:])
-        yield from (Change(tree, commit.tree) for tree in trees[:1])
+        yield from (Change(tree, self._tree(commit)) for tree in trees[:1])
         if self._head is not None:
-            yield from (Change(self._head.tree, tree) for tree in trees[:1])
+            yield from (Change(self._tree(self._head), tree) for tree in trees[:1])
 
     def picked(self, words: Sequence[str]) -> list[Change]:
         """What the commits bring that ``words`` name for a cherry-pick or a revert."""
@@ -204,6 +213,9 @@ class _Incoming:
 
     def _commits(self, *args: str) -> Iterator[Change]:
         done = self._repo.git().run("rev-list", *args, "--", check=False)
+        commits = [self._commit(oid) for oid in done.text.split()]
+        firsts = (self._commit(str(oid)) for one in commits if one for oid in one.parent_ids)
+        self._expect([*commits, *firsts])
         for oid in done.text.split():
             yield from self._own(oid)
 
@@ -215,27 +227,30 @@ class _Incoming:
         parents: list[pygit2.Tree | None] = [*self._parents(commit)]
         for before in parents or [None]:
             if self._name != "revert":
-                yield Change(before, commit.tree)
+                yield Change(before, self._tree(commit))
             elif before is not None:
-                yield Change(commit.tree, before)
+                yield Change(self._tree(commit), before)
 
     def _parents(self, commit: pygit2.Commit) -> list[pygit2.Tree]:
         """The trees of those parents of ``commit`` that are here."""
         found = (self._commit(str(oid)) for oid in commit.parent_ids)
-        return [parent.tree for parent in found if parent is not None]
+        return [self._tree(parent) for parent in found if parent is not None]
 
     def pending(self, back: bool) -> list[Change]:
         """What is left of a sequence that stopped, and, where it goes ``back``, what it began from."""
         todo = [oid for name in _TODO for oid in _OID.findall(_text(self._repo.gitdir / name))]
         steps = [step for oid in dict.fromkeys(todo) for step in self._own(oid)]
         heads = self.named(oid for name in _HEADS for oid in _OID.findall(_text(self._repo.gitdir / name)))
-        return steps + [Change(None, head.tree) for head in heads if back]
+        return steps + [Change(None, self._tree(head)) for head in heads if back]
 
     def tips(self) -> Iterator[Change]:
         """All that any branch or tag has and HEAD has not."""
-        for name in self._raw.references:
-            if (commit := self._commit(name)) is not None:
-                yield Change(self._head.tree if self._head else None, commit.tree, guessed=True)
+        found = [commit for commit in map(self._commit, self._raw.references) if commit is not None]
+        self._expect(found)
+        before = self._tree(self._head) if self._head else None
+        with contextlib.suppress(NotHereYetError):  # what is only guessed stops nobody
+            for commit in found:
+                yield Change(before, self._tree(commit), guessed=True)
 
 
 def _is_plain(name: str) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from theta import _fs
+from theta import _fs, _notes
 from theta.merging import deeds
 from theta.merging.checkpoints import ROWS
 from theta.merging.deeds import Deed
@@ -65,8 +65,7 @@ def begin(session: Session, squashed: Sequence[str] = ()) -> None:
 def _write(session: Session, found: Record) -> None:
     body = {"operation": found.operation, "asked": sorted(found.asked), "squashed": found.squashed}
     done = {path: asdict(deed) for path, deed in found.done.items()}
-    _fs.make_dirs(session.repo.private)
-    _fs.write_atomic(_place(session), json.dumps({**body, "done": done}).encode())
+    _notes.write(_place(session), json.dumps({**body, "done": done}), durable=True)
 
 
 def _deed(path: str, merged: Merged, how: How, base: str) -> Deed:
@@ -85,7 +84,7 @@ def _deed(path: str, merged: Merged, how: How, base: str) -> Deed:
 
 def forget(session: Session) -> None:
     """Forget the record: the operation is over."""
-    _fs.remove(_place(session))
+    _notes.drop(_place(session))
 
 
 def _place(session: Session) -> Path:
@@ -95,12 +94,12 @@ def _place(session: Session) -> Path:
 def _read(session: Session) -> Record | None:
     """The record of the operation under way; none where nothing was noted."""
     try:
-        found = json.loads(_place(session).read_bytes())
+        found = _notes.read_json(_place(session))
         if found["operation"] != operations.key(session.repo):
             return None
         done = {str(path): Deed(**deed) for path, deed in found["done"].items()}
         return Record(found["operation"], done, set(found["asked"]), tuple(found["squashed"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

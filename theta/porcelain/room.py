@@ -22,6 +22,7 @@ def check(session: Session, steps: Sequence[Change]) -> None:
     coming = [dict(step.written()) for step in steps if not step.guessed]
     tracked = set(only_tracked(session.repo, {path for files in coming for path in files}))
     sizes = {path: _size(session, path) for path in tracked}
+    session.repo.promised.expect(files[path] for files in coming for path in tracked & files.keys())
     free = _fs.free_space(session.repo.worktree)
     for files in coming:
         new = {path: oid for path, oid in sorted(files.items()) if path in tracked}

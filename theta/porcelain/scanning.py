@@ -124,7 +124,7 @@ def _revision(session: Session, name: str) -> Iterator[Scanned]:
 
 def _expect(session: Session, oids: list[str]) -> None:
     """All of these files are going to be looked at; of tensors, the pickles only."""
-    if not session.repo.promised.any:
+    if not session.repo.promised.is_partial:
         return
     session.repo.promised.expect(oids)
     for manifest in filter(None, map(session.manifest_or_none, oids)):

@@ -67,7 +67,7 @@ class Session:
 
     def expect(self, oids: Iterable[str]) -> None:
         """The tensors of the manifests ``oids`` are going to be read."""
-        if self.repo.promised.any:
+        if self.repo.promised.is_partial:
             oids = list(oids)
             self.repo.promised.expect(oids)
             with contextlib.suppress(NotHereYetError):  # who reads them is told

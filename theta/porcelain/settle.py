@@ -49,10 +49,9 @@ def mend_noted(session: Session, commits: set[str] | None, *, on_purpose: bool =
 def _kept(session: Session, oid: str) -> str:
     """The line on a commit that is wrong and that others may have; it is said once."""
     told = session.repo.private / "told-kept"
-    if told.exists() and told.read_text() == oid:
+    if _notes.read(told) == oid:
         return ""
-    _fs.make_dirs(told.parent)
-    _fs.write_atomic(told, oid.encode(), durable=False)
+    _notes.write(told, oid)
     return (
         f".theta/ of commit {oid[:12]} does not agree with its manifests; others may have that commit, "
         "so it stays as it is ('theta fsck --mend' rewrites it)"

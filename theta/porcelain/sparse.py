@@ -12,10 +12,8 @@ import os
 from pathlib import Path
 from typing import Final
 
-import pygit2
-
 from theta import _fs
-from theta.errors import UnsupportedRepositoryError
+from theta.errors import MissingObjectsError, NotHereYetError, UnsupportedRepositoryError
 from theta.git import processes
 from theta.git.repository import STORES, Repository
 from theta.store.packs import BLOB, object_id
@@ -68,14 +66,21 @@ def ensure(repo: Repository) -> None:
 
 
 def wanted(repo: Repository) -> bool:
-    """Whether HEAD or any branch, tag or stash has a ``.theta/``."""
-    return any(_has_stores(repo, name) for name in ["HEAD", *repo.raw.references])
+    """Whether HEAD or any branch, tag or stash has a ``.theta/``; it may, where its tree is not here yet."""
+    names = ["HEAD", *repo.raw.references]
+    if repo.promised.is_partial:
+        commits = filter(None, map(repo.commit_of, names))
+        repo.promised.expect(str(repo.commit(oid).tree_id) for oid in commits)
+    return any(_has_stores(repo, name) for name in names)
 
 
 def _has_stores(repo: Repository, name: str) -> bool:
+    commit = repo.commit_of(name)
     try:
-        return STORES in repo.raw.revparse_single(name).peel(pygit2.Tree)
-    except (KeyError, ValueError, pygit2.GitError):
+        return commit is not None and STORES in repo.read_tree(str(repo.commit(commit).tree_id))
+    except NotHereYetError:
+        return True
+    except MissingObjectsError:
         return False
 
 

@@ -65,7 +65,7 @@ class StoredSource:
 
     def _expect(self, number: int, end: int) -> None:
         """The tensors from segment ``number`` to byte ``end`` are going to be read."""
-        if self._objects.repo.promised.any:
+        if self._objects.repo.promised.is_partial:
             segments = self._plan.segments[number : self._at(end - 1) + 1]
             lines = [self._lines[segment.name] for segment in segments if isinstance(segment, Extent)]
             self._objects.expect({line.tree: line.nbytes for line in lines})

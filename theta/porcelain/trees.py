@@ -39,7 +39,7 @@ def by_content(repo: Repository, files: Mapping[str, str]) -> dict[str, str]:
 
 def expect(repo: Repository, revisions: Iterable[str]) -> None:
     """The checkpoints of ``revisions`` are going to be asked for: a partial clone fetches them together."""
-    if not repo.promised.any:
+    if not repo.promised.is_partial:
         return
     commits = [oid for revision in revisions if (oid := repo.commit_of(revision)) is not None]
     repo.promised.expect(str(repo.commit(oid).tree_id) for oid in commits)
@@ -53,7 +53,7 @@ def _candidates(repo: Repository, tree: pygit2.Tree) -> dict[str, str]:
     own = {path: oid for path, oid in files.items() if path.rpartition("/")[2] == ".gitattributes"}
     known = not repo.is_bare and own == repo.attribute_files
     tracked = only_tracked(repo, files) if known else files
-    if repo.promised.any and repo.entry(tree, STORES) is None:
+    if repo.promised.is_partial and repo.entry(tree, STORES) is None:
         # Nobody who has the stores elsewhere owes this clone a checkpoint of such a tree.
         return {path: files[path] for path in tracked if repo.has(files[path])}
     return {path: files[path] for path in tracked}

@@ -24,6 +24,28 @@ if TYPE_CHECKING:
     Words = NDArray[Any]
 
 _KEPT: Final = 4
+MOST_DECODED: Final = 64
+"""Bytes decoded for each byte of a value, in all its layers.
+
+Moved rows may come from every chunk of the base; what is compared with bases is so small
+(``layering.LARGEST``) that no honest tensor comes to more than 50.
+"""
+SLACK: Final = 4 << 30
+
+
+class Budget:
+    """What decoding may cost; threads may share it."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._left = MOST_DECODED * nbytes + SLACK
+        self._lock = threading.Lock()
+
+    def spend(self, nbytes: int) -> None:
+        """Take ``nbytes`` that are going to be decoded; raises :class:`CodecError` where it is too much."""
+        with self._lock:
+            self._left -= nbytes
+        if self._left < 0:
+            raise CodecError("it would take too much work to decode; its layers read each other too often")
 
 
 class LayerView:
@@ -34,18 +56,30 @@ class LayerView:
         record: the tensor's ``@tensor``.
         number: the layer.
         base: the view of the layer below, if there is one already.
+        budget: what decoding may cost; by default what is due to one tensor.
 
     Threads may share a view.  A few decoded chunks are kept, since codecs that move rows come
     back to them.
     """
 
-    def __init__(self, objects: Objects, record: Record, number: int, base: LayerView | None = None) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        record: Record,
+        number: int,
+        base: LayerView | None = None,
+        budget: Budget | None = None,
+    ) -> None:
         layer = record.layers[number]
         self._objects, self._record, self._number = objects, record, number
         self._codec = layer.codec
         self.dtype, self.shape = layer.dtype, layer.shape
         self.lengths = _lengths(record, number)
-        self._base = None if layer.base is None else base or LayerView(objects, record, layer.base)
+        self._budget = budget or Budget(record.nbytes)
+        below = (
+            base if layer.base is None or base else LayerView(objects, record, layer.base, None, self._budget)
+        )
+        self._base = None if layer.base is None else below
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Words] = OrderedDict()
         self._decoder: Decoder | None = None
@@ -57,6 +91,7 @@ class LayerView:
 
     def chunk(self, number: int) -> Words:
         """The words of chunk ``number``."""
+        self._budget.spend(self.lengths[number])
         payload_id = self._record.files.get(tensors.file_name(self._number, number))
         if payload_id is None:
             return self._from_base(number)
@@ -132,8 +167,8 @@ def stack(objects: Objects, record: Record) -> list[LayerView]:
     return views
 
 
-def top(objects: Objects, record: Record) -> LayerView:
+def top(objects: Objects, record: Record, budget: Budget | None = None) -> LayerView:
     """The layer that is the value."""
     if not record.layers:
         raise CorruptError("a tensor without layers has no chunks")
-    return LayerView(objects, record, len(record.layers) - 1)
+    return LayerView(objects, record, len(record.layers) - 1, budget=budget)

@@ -14,7 +14,7 @@ from theta.progress import Progress
 from theta.store import layers
 from theta.store import skeleton as skeletons
 from theta.store.layering import read_record
-from theta.store.layers import LayerView
+from theta.store.layers import Budget, LayerView
 from theta.store.manifest import Line, Manifest
 from theta.store.objects import Objects
 from theta.store.parallel import ordered
@@ -74,6 +74,7 @@ class Restorer:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
+        self._budget: Budget | None = None
 
     def size(self, manifest: Manifest) -> int:
         """Bytes of the file that ``manifest`` stands for."""
@@ -115,6 +116,7 @@ class Restorer:
         ``framed``.
         """
         plan = self._plan(manifest)
+        self._budget = Budget(plan.size)
         for piece in ordered(lambda task: task(), self._tasks(plan, manifest.by_name, present, framed)):
             if isinstance(piece, int):
                 target.skip(piece)
@@ -150,7 +152,7 @@ class Restorer:
     def _chunk_tasks(self, line: Line) -> Iterator[Callable[[], bytes | memoryview]]:
         record = self.record(line)
         if record.chunks:
-            view = layers.top(self._objects, record)
+            view = layers.top(self._objects, record, self._budget)
             for number in range(len(record.chunks)):
                 yield partial(checked_chunk, view, record, number, line.name)
 

@@ -29,6 +29,7 @@ _PLACE: Final = r"[0-9]{1,18}\+[0-9]{1,18}"
 _FIELD: Final = re.compile(rf"([a-z0-9-]+) (little|big) ([0-9]{{1,9}}) ({_PLACE}(?:,{_PLACE})*)")
 _MAX_TABLE: Final = 256 << 20
 _MAX_LITERAL: Final = 1 << 30
+_MAX_SEGMENTS: Final = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -167,11 +168,20 @@ def from_layout(layout: Layout, source: Source) -> Skeleton:
     return Skeleton(tuple(segments), b"".join(literals))
 
 
+def holds(layout: Layout) -> bool:
+    """Whether the skeleton of ``layout`` is one that :func:`read` accepts."""
+    literal = layout.size - sum(tensor.length for tensor in layout.tensors)
+    segments = 2 * (len(layout.tensors) + len(layout.derived)) + 1
+    return literal <= _MAX_LITERAL and segments <= _MAX_SEGMENTS
+
+
 def read(objects: Objects, oid: str) -> Skeleton:
     """The skeleton in tree ``oid``; raises :class:`CorruptError` where it is malformed."""
     files = objects.tree(oid)
     table = _joined(objects, files, "table", _MAX_TABLE)
     literal = _joined(objects, files, "literal", _MAX_LITERAL)
+    if table.count(b"\n") > _MAX_SEGMENTS:
+        raise CorruptError(f"a skeleton has more than {_MAX_SEGMENTS} segments")
     segments = tuple(segments_of(table))
     if sum(item.length for item in segments if isinstance(item, Literal)) != len(literal):
         raise CorruptError("a skeleton's literals do not fill its table")

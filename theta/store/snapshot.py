@@ -80,6 +80,8 @@ def scan(
     layout, note = formats.scan_or_opaque(source)
     if _listing(layout) > MAX_LISTED:
         layout, note = opaque.scan(source), f"{len(layout.tensors)} tensors do not fit into one manifest"
+    if not skeletons.holds(layout):
+        layout, note = opaque.scan(source), "what is not a tensor is too large to be kept apart"
     return _scan_as(source, layout, progress, note)
 
 

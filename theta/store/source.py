@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from theta import _fs
 from theta.errors import ChangedWhileReadError, FormatError, NotFoundError, ThetaError
+from theta.git.links import refuse_leading_out
 
 _MAX_SIBLING: Final = 256 << 20
 
@@ -44,6 +45,7 @@ class FileSource:
     def __init__(self, path: Path, label: str | None = None) -> None:
         self.path = path
         self.label = label or str(path)
+        refuse_leading_out(path)
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError as error:

@@ -1,0 +1,115 @@
+"""D2: what a repository may make a reader do is bounded by the size of the file that comes of it."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from tests.store.test_skeleton import tree
+from tests.support import Repo
+from theta.codecs import dense, rows
+from theta.errors import CodecError, CorruptError, FormatError, NewerFormatError
+from theta.formats import derived
+from theta.formats.layout import BytesSource, Derived, Layout
+from theta.git.repository import Repository
+from theta.store import layers, skeleton, snapshot, tensors
+from theta.store.layers import Budget
+from theta.store.objects import Objects
+from theta.store.tensors import Chunk, Layer, Record
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Objects:
+    repo = Repo.create(tmp_path_factory.mktemp("work") / "repo")
+    return Objects(Repository.discover(repo.path))
+
+
+def test_d2_many_fields_over_the_whole_file_are_refused_at_once(objects: Objects) -> None:
+    size = 16 << 20
+    count = 100_000
+    rows_ = "".join(f"derived 4 crc32 little {n} {4 * count}+{size - 4 * count}\n" for n in range(count))
+    table = f"theta skeleton 1\n{rows_}extent {size - 4 * count} w\n"
+    start = time.monotonic()
+    with pytest.raises(CorruptError, match="100000 derived fields read"):
+        skeleton.read(objects, tree(objects, table_0000=table.encode()))
+    assert time.monotonic() - start < 10
+
+
+def test_d2_an_operation_of_a_newer_theta_is_named(objects: Objects) -> None:
+    table = b"theta skeleton 1\nextent 8 w\nderived 4 sha1 little 0 0+8\n"
+    with pytest.raises(NewerFormatError, match="'sha1', which is newer than this theta"):
+        skeleton.read(objects, tree(objects, table_0000=table))
+
+
+def test_d2_honest_files_pass() -> None:
+    """A zip of thousands of members: a CRC over each, its copy, and a digest of all CRCs."""
+    fields, offset, size = [], 0, 5000 * 4096
+    for _ in range(5000):
+        fields.append(Derived("crc32", offset + 4000, 4, ((offset, 4000),), "little"))
+        fields.append(Derived("copy", offset + 4004, 4, ((offset + 4000, 4),), "little"))
+        offset += 4096
+    words = tuple((n * 4096 + 4000, 4) for n in range(5000))
+    fields.append(Derived("fold-decimal", size, 20, words, "little"))
+    derived.check_fields(Layout("", size + 20, (), tuple(fields)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_d2_the_highest_rank_of_a_range(seed: int) -> None:
+    found = np.random.default_rng(seed).permutation(5000).tolist()
+    ranks = derived._Ranks(found)
+    for start, stop in np.random.default_rng(seed).integers(0, 5001, (200, 2)).tolist():
+        assert ranks.highest(start, stop) == max(found[start:stop], default=-1)
+
+
+def test_d2_fields_that_wait_for_later_ones_are_refused() -> None:
+    early = Derived("crc32", 0, 4, ((4, 4),), "little")
+    late = Derived("crc32", 4, 4, ((8, 4),), "little")
+    derived.check_fields(Layout("", 12, (), (late, early)))
+    with pytest.raises(FormatError, match="computed later"):
+        derived.check_fields(Layout("", 12, (), (early, late)))
+
+
+def test_d2_decoding_is_bounded() -> None:
+    budget = Budget(1 << 20)
+    budget.spend(layers.SLACK)
+    budget.spend(layers.MOST_DECODED << 20)
+    with pytest.raises(CodecError, match="too much work"):
+        budget.spend(1)
+
+
+def test_d2_rows_that_come_from_everywhere_end(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small value, each row of it from another chunk of a base of zeros, which costs nothing to store."""
+    monkeypatch.setattr(layers, "SLACK", 16 << 20)
+    chunk = tensors.CHUNK
+    count, width = 64, 1 << 18
+    payload = dense.encode(bytes(chunk), "u8")
+    per = chunk // width
+    sources = np.arange(count, dtype=np.int64) * per
+    pack = objects.writer()
+    zero = pack.blob(payload)
+    files = {tensors.file_name(0, number): zero for number in range(count)}
+    files[tensors.shared_name(1)] = pack.blob(bytes(rows._pack(sources)))
+    shape = (count, width)
+    chunks = tuple(Chunk(n, bytes(32)) for n in tensors.chunk_lengths("u8", shape))
+    for number in range(len(chunks)):
+        files[tensors.file_name(1, number)] = pack.blob(b"")
+    pack.finish()
+    objects.refresh()
+    stack = (Layer("dense/1", None, "u8", (count * per, width)), Layer("rows/1", 0, "u8", shape))
+    record = Record("u8", shape, stack, chunks, files)
+    view = layers.top(objects, record, Budget(0))
+    with pytest.raises(CodecError, match="too much work"):
+        for number in range(len(chunks)):
+            view.chunk(number)
+
+
+def test_d2_a_skeleton_that_could_not_be_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose literal bytes pass the limit of readers is stored as plain bytes."""
+    header = b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}'
+    data = len(header).to_bytes(8, "little") + header + b"abcd"
+    assert snapshot.scan(BytesSource(data), None, None).layout.format == "safetensors"
+    monkeypatch.setattr(skeleton, "_MAX_LITERAL", 16)
+    found = snapshot.scan(BytesSource(data), None, None)
+    assert (found.layout.format, found.note != "") == ("opaque", True)

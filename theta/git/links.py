@@ -1,0 +1,41 @@
+"""Symbolic links that a repository brought: they are not followed out of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from theta.errors import ThetaError, UsageError
+from theta.git.index import read_entries
+from theta.git.repository import Repository
+
+_LINK: Final = 0o120000
+
+
+def refuse_leading_out(place: Path) -> None:
+    """Raise :class:`UsageError` where a committed link on the way to ``place`` leads out of its worktree.
+
+    Links that the user made, such as those of a download cache, are the user's to follow.
+    """
+    way = Path(os.path.abspath(place))
+    if os.path.realpath(way) == str(way):
+        return
+    for step in (way, *way.parents):
+        if step.is_symlink() and _leads_out(step):
+            raise UsageError(f"{step} is a link of the repository that leads out of it, to {step.resolve()}")
+
+
+def _leads_out(link: Path) -> bool:
+    try:
+        repo = Repository.discover(link.parent)
+        root = repo.worktree.resolve()
+    except ThetaError:
+        return False
+    here, target = link.parent.resolve() / link.name, link.resolve()
+    if not here.is_relative_to(root) or (
+        target.is_relative_to(root) and not target.is_relative_to(root / ".git")
+    ):
+        return False
+    path = str(here.relative_to(root))
+    return any(entry.path == path and entry.mode == _LINK for entry in read_entries(repo.index_path))
