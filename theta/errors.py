@@ -7,7 +7,7 @@ out, a hint.  Anything else that escapes is a bug in theta and is reported as on
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import ClassVar
 
@@ -184,3 +184,12 @@ def concerning(what: str, *kinds: type[ThetaError]) -> Iterator[None]:
         if isinstance(error, kinds or ThetaError):
             error.concern(what)
         raise
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``did you mean X?`` for the one of ``known`` that is most like ``word``; empty when none is."""
+    from difflib import get_close_matches
+
+    by_lower = {one.lower(): one for one in known}
+    close = get_close_matches(word.lower(), by_lower, 1, 0.6)
+    return f"did you mean {by_lower[close[0]]}?" if close else ""

@@ -81,6 +81,15 @@ def left(merged: Merged, unmerged: Sequence[str], go_on: str) -> None:
     console.err(f"{settle}, files with an editor and 'theta add'{last}")
 
 
+def in_the_way(staged: Sequence[str]) -> int:
+    """Say as git does that ``staged`` files would become part of a merge; return its exit code."""
+    console.err("error: Your local changes to the following files would be overwritten by merge:")
+    for path in staged:
+        console.err(f"\t{path}")
+    console.err("hint: commit them, or put them aside with 'theta stash'; nothing was merged")
+    return 2
+
+
 def refused(joined: Joined) -> None:
     """Why several branches cannot be joined: index and files are as they were."""
     for path, conflicts in joined.merged.conflicts.items():

@@ -56,6 +56,20 @@ class Options:
     no_prompt: bool = False
     dry_run: bool = False
 
+    def first(self) -> str:
+        """The first of the options that say how tensors are merged; empty where none was given."""
+        given: dict[str, object] = {
+            **{f"-X {option}": True for option in self.strategies if not is_gits(option)},
+            **{f"--rule {rule}": True for rule in self.rules},
+            "--recipe": self.recipe,
+            "--scope": self.scope,
+            "--seed": self.seed,
+            "--allow-nan": self.allow_nan,
+            "--statistics": self.statistics,
+            "--dry-run": self.dry_run,
+        }
+        return next((name for name, value in given.items() if value), "")
+
 
 @dataclass
 class Decision:
@@ -71,8 +85,43 @@ class Decision:
     prompts: bool = False
 
 
+def decide_here(session: Session, options: Options) -> Decision:
+    """The decision for the conflicts of the operation under way; a recipe names what a merge joins."""
+    from theta.cli import mergeargs
+    from theta.porcelain import operations, resolving
+
+    now = operations.current(session.repo)
+    place = session.repo.gitdir / "MERGE_HEAD"
+    heads = place.read_text().split() if place.exists() else [now.theirs or ""]
+    mergeargs.check_statistics(options, 1 + len(heads))
+    file = read_recipe(options.recipe)
+    if options.rules:
+        mergeargs.check_names(options, resolving.tensors(session))
+    if file is None:
+        return decide(session, options)
+    if now.name != "merge":
+        raise UsageError(
+            f"{file.label} names models, which only a merge has", hint="use -X STRATEGY and --rule"
+        )
+    numbers = order(session, file, [now.ours or "", *heads]) if file.models else None
+    decision = decide(session, options, file, numbers)
+    decision.base = mergeargs.commits(session, [file.base])[0] if file.base else None
+    return decision
+
+
+def order(session: Session, file: RecipeFile, sides: Sequence[str]) -> list[int | None]:
+    """For each side its number among the models of the recipe ``file``; None for one that has none."""
+    from theta.cli import mergeargs
+
+    known = mergeargs.commits(session, file.models)
+    return [known.index(side) if side in known else None for side in sides]
+
+
 def decide(
-    session: Session, options: Options, file: RecipeFile | None = None, order: Sequence[int] | None = None
+    session: Session,
+    options: Options,
+    file: RecipeFile | None = None,
+    order: Sequence[int | None] | None = None,
 ) -> Decision:
     """The decision that ``options`` ask for: the command line over a recipe over the configuration."""
     from theta.merging import recipes as texts
@@ -94,6 +143,12 @@ def decide(
         seed=texts.seed(options.seed) if options.seed else None,
         allow_nan=options.allow_nan or None,
     )
+    asks = not options.no_prompt and on_terminal()
+    if options.statistics and not asks and not recipe.uses_statistics:
+        raise UsageError(
+            "--statistics would have no effect: no strategy of this merge uses them",
+            hint="-X fisher and -X regmean do",
+        )
     found = recipes.statistics(session, options.statistics)
     answers = Answers(session, _tell_recalled)
     prompt = _prompt(session, options, answers)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,8 +66,9 @@ def merge(
     options = deciding.Options(
         strategy or [], rule or [], recipe, scope, seed, allow_nan, statistics or [], no_prompt, dry_run
     )
-    if sum((go_on, abort, dry_run, replay is not None)) > 1:
-        raise UsageError("only one of --continue, --abort, --dry-run and --replay")
+    mergeargs.check(args, options, {"--continue": go_on, "--abort": abort, "--replay": replay is not None})
+    if as_json and not dry_run:
+        raise UsageError("--json goes with --dry-run", hint="theta merge --dry-run --json BRANCH")
     if replay is not None:
         from theta.cli.rehearse import redo
 
@@ -78,7 +81,7 @@ def merge(
         return drive(session, "merge", *(["--abort"] if abort else []), *args.args, refresh=False)
     if go_on:
         with session.exclusive():
-            return _go_on(session, deciding.decide(session, options), no_commit)
+            return _go_on(session, deciding.decide_here(session, options), no_commit)
     return _start(session, args, options, no_commit, as_json)
 
 
@@ -86,17 +89,20 @@ def _start(
     session: Session, args: MergeArgs, options: deciding.Options, no_commit: bool, as_json: bool
 ) -> int:
     file = deciding.read_recipe(options.recipe)
-    names = args.names or _named(session, file.models if file else ())
+    names = args.names or _named(session, file.models if file else ()) or [mergeargs.upstream(session)]
     heads = mergeargs.commits(session, names)
     ours = session.repo.head()
-    order = _order(session, file.models, [ours or "", *heads]) if file and file.models else None
+    order = deciding.order(session, file, [ours or "", *heads]) if file and file.models else None
+    mergeargs.check_statistics(options, 1 + len(heads))
+    mergeargs.check_rules(session, options, [*filter(None, [ours]), *heads])
     decision = deciding.decide(session, options, file, order)
     base = mergeargs.commits(session, [file.base])[0] if file and file.base else None
-    if args.foreign:
+    if strategy := mergeargs.foreign(session, args, len(heads)):
+        mergeargs.refuse_ours(options, f"git's strategy {strategy} takes checkpoints as whole files")
         return drive(
             session, "merge", *decision.gits, *(["--no-commit"] if no_commit else []), *args.args, *names
         )
-    todo = _Merge(session, args, decision, names, heads, base, no_commit)
+    todo = _Merge(session, args, decision, names, heads, base, no_commit, options.recipe)
     if options.dry_run:
         from theta.cli.rehearse import rehearse
 
@@ -111,12 +117,6 @@ def _named(session: Session, models: tuple[str, ...]) -> list[str]:
     return [name for name in models if mergeargs.commits(session, [name]) != [head]]
 
 
-def _order(session: Session, models: tuple[str, ...], sides: list[str]) -> list[int]:
-    """For each side its number among the models of a recipe."""
-    known = mergeargs.commits(session, models)
-    return [known.index(side) for side in sides if side in known]
-
-
 @dataclass
 class _Merge:
     """One ``theta merge`` with revisions, under the lock."""
@@ -128,27 +128,67 @@ class _Merge:
     heads: list[str]
     base: str | None
     no_commit: bool
+    recipe: str | None
+    ours: list[str] = field(default_factory=list)
     checked: tuple[str, ...] = ()
 
     def run(self) -> int:
         """Merge; answers the exit code."""
-        from theta.porcelain import guarding, octopus, operations, recording, settle
+        from theta.porcelain import guarding, operations, recording, settle
 
         settle.refresh(self.session)
         if not operations.current(self.session.repo).name:
             recording.begin(self.session)
-        if len(self.heads) > 1:
-            kept = octopus.independent(self.session, [self.session.repo.resolve("HEAD"), *self.heads])
-            found = [(name, head) for name, head in zip(self.names, self.heads, strict=True) if head in kept]
-            self.names, self.heads = [name for name, _ in found], [head for _, head in found]
+        self._reduce()
         if not self.heads:
-            console.note("Already up to date.")
-            return 0
+            return self._up_to_date()
         self.checked = guarding.options(self.session, ["merge", *self.heads])
-        if len(self.heads) > 1 and not self.args.has("--ff-only"):
+        if len(self.heads) > 1 and not self._only_forward():
             return self._many()
         code = self._at_once() if self._is_plain() else None
         return self._one() if code is None else code
+
+    def _reduce(self) -> None:
+        """Leave out what is part of HEAD or of another branch, and HEAD itself if it is part of one."""
+        from theta.porcelain import octopus
+
+        head = self.session.repo.head()
+        self.ours = [head] if head else []
+        if head is None:
+            return
+        kept = octopus.independent(self.session, [head, *self.heads])
+        names = dict(zip(reversed(self.heads), reversed(self.names), strict=True))
+        for commit, name in names.items():
+            if self.recipe and (commit == head or commit not in kept):
+                raise UsageError(
+                    f"{self.recipe} cannot be carried out: a merge joins branches, and all of {name} is in "
+                    "HEAD or in another model of the recipe already",
+                    hint=f"merge only what is not, or give {name} a commit of its own on a branch",
+                )
+        if len(names) == 1 and head in kept and not self.decision.how.everything:
+            return  # git tells best what becomes of a single branch
+        self.heads = [commit for commit in kept if commit != head]
+        self.names = [names[commit] for commit in self.heads]
+        if head not in kept and len(self.heads) > 1 and not self._stays():
+            self.ours = []
+
+    def _stays(self) -> bool:
+        """Whether HEAD becomes a parent even where another branch has all of it."""
+        return bool(self.recipe) or self.args.has("--no-ff")
+
+    def _only_forward(self) -> bool:
+        config = self.session.repo.raw.config
+        says_only = "merge.ff" in config and config["merge.ff"] == "only"
+        return self.args.has("--ff-only") or (says_only and not self.args.has("--no-ff", "--ff"))
+
+    def _up_to_date(self) -> int:
+        if self.decision.how.everything:
+            raise UsageError(
+                "what is to be merged is part of HEAD already, so that nothing can be computed from it",
+                hint="a merge joins branches; start one at the older commit: 'theta branch NAME COMMIT'",
+            )
+        console.note("Already up to date.")
+        return 0
 
     def _is_plain(self) -> bool:
         from theta.porcelain import merging
@@ -217,26 +257,46 @@ class _Merge:
         gits = [*self.decision.gits, *([f"-X{side}"] if side else [])]
         args = [arg for arg in self.args.args if arg not in ("-e", "--edit")]
         git = self.session.repo.git().in_directory(Path.cwd())
+        if self._computes_ahead():
+            args.append("--no-ff")
         return git.run(*self.checked, "merge", "--no-commit", *gits, *args, *self.names, check=False)
+
+    def _computes_ahead(self) -> bool:
+        """Whether git could fast-forward, but values of both sides are to be computed with."""
+        from theta.porcelain import octopus
+
+        head = self.session.repo.head()
+        if head is None or not self.decision.how.everything:
+            return False
+        ahead = octopus.merge_base(self.session, [head, *self.heads]) == head
+        if ahead and self.args.has("--ff-only"):
+            raise UsageError("a fast-forward computes nothing", hint="leave out --ff-only")
+        return ahead
 
     def _many(self) -> int:
         from theta.cli import conflicts
         from theta.git.run import GitFailedError
         from theta.porcelain import octopus
 
-        ours = self.session.repo.resolve("HEAD")
-        if octopus.merge_base(self.session, [ours, *self.heads]) is None:
+        stashes = octopus.stashes(self.session, self.args.args)
+        if not stashes and (staged := octopus.staged(self.session)):
+            return conflicts.in_the_way(staged)
+        sides = [*self.ours, *self.heads]
+        if octopus.merge_base(self.session, sides) is None:
             self._refuse_unrelated()
         joined = deciding.asking(
             self.decision.how,
-            lambda how: octopus.join(self.session, [ours, *self.heads], how, self.base),
+            lambda how: octopus.join(self.session, sides, how, self.base),
         )
         if not joined.clean:
             conflicts.refused(joined)
             return int(ExitCode.DIFFERENCES)
+        if stashes:
+            octopus.stash(self.session)
         try:
             self._apply(joined)
         except GitFailedError as error:
+            octopus.unstash(self.session)
             if not self.checked:
                 raise
             console.err(f"{error.stderr.rstrip()}\nMerge with strategy octopus failed.")
@@ -249,17 +309,30 @@ class _Merge:
 
         text = self.args.message() or octopus.message(self.session, self.names, self.heads)
         squash, how, checked = self.args.has("--squash"), self.decision.how, self.checked
-        octopus.apply(self.session, joined, self.heads, text, how, self.base, squash=squash, checked=checked)
+        mode = "no-ff" if self._stays() else ""
+        octopus.apply(
+            self.session,
+            joined,
+            self.heads,
+            text,
+            how,
+            self.base,
+            squash=squash,
+            mode=mode,
+            checked=checked,
+        )
 
     def _finish(self, joined: Joined, drafts: Drafts | None = None) -> int:
         """Write the checkpoints of a merge that was applied, tell of it and commit it."""
         from theta.cli import conflicts
-        from theta.porcelain import resolving
+        from theta.porcelain import concluding, resolving
 
         fresh = again(self.session)
         with console.progress("writing checkpoints") as progress:
             resolving.fill(fresh, progress, drafts)
         conflicts.report(joined.merged)
+        if self.args.has("--squash"):
+            concluding.squashed(fresh)
         return self._end(0, not self.args.has("--squash"))
 
     def _refuse_unrelated(self) -> None:
@@ -270,8 +343,13 @@ class _Merge:
             )
 
     def _end(self, code: int, merging_now: bool) -> int:
+        from theta.porcelain import concluding
+
         if code == 0 and merging_now and not self.no_commit and not self.args.has("--no-commit"):
-            return _conclude(self.session, self.args.to_commit)
+            return _conclude(
+                self.session,
+                partial(concluding.commit, names=self.names, options=self.args.to_commit),
+            )
         return code
 
 
@@ -300,10 +378,11 @@ def _go_on(session: Session, decision: Decision, no_commit: bool) -> int:
     code = settle(session, decision, quiet=now.name == "merge")
     if code or no_commit or now.name != "merge":
         return code
-    return _conclude(session, ["--no-edit"])
+    return _conclude(session, lambda session: session.repo.git().show("commit", "--quiet", "--no-edit"))
 
 
-def _conclude(session: Session, options: list[str]) -> int:
+def _conclude(session: Session, commit: Callable[[Session], int]) -> int:
+    """Let ``commit`` make the commit of the merge that is settled, and tell of it."""
     from theta.cli.commit import report_summary
     from theta.porcelain import answering, committing, recipes, recording
 
@@ -311,7 +390,7 @@ def _conclude(session: Session, options: list[str]) -> int:
     committing.check_identity(session)
     recording.tell(session)
     recipes.conclude(session)
-    code = session.repo.git().show("commit", "--quiet", *options)
+    code = commit(session)
     summary = committing.finish(session, before)
     if code == 0 and summary is not None:
         answering.forget(session)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from theta.errors import NotFoundError, UsageError
+from theta.errors import NotFoundError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from theta.cli.deciding import Options
     from theta.porcelain.session import Session
 
 _TAKES_VALUE: Final = {"-m", "--message", "-F", "--file", "-s", "--strategy", "--into-name", "--cleanup"}
@@ -17,6 +18,7 @@ _TO_COMMIT: Final = (
     "--gpg-sign",
     "--no-gpg-sign",
     "--no-verify",
+    "--verify",
     "--cleanup=",
     "--signoff",
     "--no-signoff",
@@ -38,11 +40,6 @@ class MergeArgs:
         return any(flag in self.args for flag in flags)
 
     @property
-    def foreign(self) -> bool:
-        """Whether a strategy of git was asked for that does not merge contents (``-s ours``)."""
-        return self.values.get("-s", self.values.get("--strategy", "ort")) not in _OF_GIT
-
-    @property
     def is_plain(self) -> bool:
         """Whether there is at most a message, and what is the default here anyway."""
         flags = [arg for arg in self.args if arg not in self.values.values()]
@@ -50,9 +47,10 @@ class MergeArgs:
 
     @property
     def to_commit(self) -> list[str]:
-        """The options that git commit is to have."""
-        edit = [] if self.has("-e", "--edit") else ["--no-edit"]
-        return [*edit, *(arg for arg in self.args if arg.startswith(_TO_COMMIT))]
+        """The options for the git that commits the merge."""
+        edit = ["--edit"] if self.has("-e", "--edit") else ["--no-edit"]
+        cleanup = [f"--cleanup={self.values['--cleanup']}"] if "--cleanup" in self.args else []
+        return [*edit, *cleanup, *(arg for arg in self.args if arg.startswith(_TO_COMMIT))]
 
     def message(self) -> str | None:
         """The message that was given, or none."""
@@ -88,14 +86,81 @@ def read(args: Sequence[str]) -> MergeArgs:
     return found
 
 
+def check(args: MergeArgs, options: Options, commands: Mapping[str, bool]) -> None:
+    """Refuse what cannot be done together; ``commands`` are the options that stand for a command."""
+    chosen = [name for name, given in commands.items() if given]
+    chosen += ["--quit"] if args.has("--quit") else []
+    if len(chosen) + options.dry_run > 1:
+        raise UsageError("only one of --continue, --abort, --quit, --dry-run and --replay")
+    if not chosen:
+        return
+    if args.names:
+        raise UsageError(f"{chosen[0]} takes no revision beside it, such as {args.names[0]}")
+    if chosen[0] != "--continue":
+        refuse_ours(options, f"{chosen[0]} decides nothing")
+
+
+def refuse_ours(options: Options, why: str) -> None:
+    """Refuse ``options`` that say how tensors are merged, where they would have no effect."""
+    if given := options.first():
+        raise UsageError(f"{given} would have no effect: {why}", hint=f"leave out {given}")
+
+
+def foreign(session: Session, args: MergeArgs, count: int) -> str:
+    """The strategy of git, asked for or configured, that does not merge contents (``-s ours``), if any."""
+    given = args.values.get("-s", args.values.get("--strategy"))
+    key = "pull.octopus" if count > 1 else "pull.twohead"
+    config = session.repo.raw.config
+    if given is None and key in config:
+        given = config[key] or ""
+        if count > 1 and given != "octopus":
+            return given
+    return "" if given is None or given in _OF_GIT else given
+
+
+def check_statistics(options: Options, sides: int) -> None:
+    """Refuse ``--statistics`` that are not one for each side."""
+    if options.statistics and len(options.statistics) != sides:
+        raise UsageError(
+            f"--statistics is given {len(options.statistics)} times and the merge has {sides} sides",
+            hint="one for each side, ours first",
+        )
+
+
+def check_rules(session: Session, options: Options, revisions: Sequence[str]) -> None:
+    """Refuse a ``--rule`` whose pattern is the name of no tensor in any of ``revisions``."""
+    if not options.rules:
+        return
+    found = (session.manifest_or_none(oid) for one in revisions for oid in session.in_tree(one).values())
+    check_names(options, (line.name for manifest in found if manifest for line in manifest.lines))
+
+
+def check_names(options: Options, tensors: Iterable[str]) -> None:
+    """Refuse a ``--rule`` whose pattern matches none of ``tensors``."""
+    from theta.merging import recipes
+    from theta.merging.containers import CONTAINER
+    from theta.porcelain.joining import FILE
+
+    names = {*tensors}
+    for rule in map(recipes.rule, options.rules):
+        if names and not any(rule.matches(name) for name in (*names, CONTAINER, FILE)):
+            raise UsageError(
+                f"--rule '{rule}' matches no tensor",
+                hint=did_you_mean(rule.glob, names) or "'theta show HEAD:PATH' lists the names",
+            )
+
+
 def commits(session: Session, names: Sequence[str]) -> list[str]:
-    """The commits that ``names`` mean; the upstream branch where there are none."""
-    if names:
-        return [_commit(session, name) for name in names]
-    upstream = session.repo.git().run("rev-parse", "-q", "--verify", "@{upstream}", check=False).text.strip()
-    if not upstream:
+    """The commits that ``names`` mean."""
+    return [_commit(session, name) for name in names]
+
+
+def upstream(session: Session) -> str:
+    """The name of the upstream branch; raises :class:`UsageError` when there is none."""
+    done = session.repo.git().run("rev-parse", "-q", "--abbrev-ref", "@{upstream}", check=False)
+    if done.code or not done.text.strip():
         raise UsageError("nothing to merge: no revision and no upstream branch", hint="theta merge BRANCH")
-    return [upstream]
+    return done.text.strip()
 
 
 def _commit(session: Session, name: str) -> str:

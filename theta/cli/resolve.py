@@ -44,7 +44,7 @@ def resolve(
     options = deciding.Options(
         strategy or [], rule or [], recipe, None, seed, allow_nan, statistics or [], no_prompt
     )
-    decision = deciding.decide(session, options)
+    decision = deciding.decide_here(session, options)
     with session.exclusive():
         return settle(session, decision, paths)
 
@@ -57,6 +57,8 @@ def settle(
 
     fresh = again(session)
     only = resolving.unmerged(fresh, paths) if paths else None
+    if paths and not only:
+        resolving.check_paths(fresh, paths)
     if not resolving.unmerged(fresh) or only == []:
         resolving.fill(fresh)  # .theta/ alone may be in conflict, and is no matter of the user's
         if not quiet:

@@ -10,6 +10,7 @@ import typer
 from theta.cli import console, deciding
 from theta.cli.args import PASS, plain
 from theta.cli.common import again, open_session
+from theta.errors import UsageError
 
 if TYPE_CHECKING:
     from theta.cli.deciding import Decision
@@ -29,6 +30,10 @@ def sequence(name: str, doc: str) -> typer.Typer:
         no_prompt: deciding.NoPrompt = False,
     ) -> int:
         session = open_session()
+        if recipe is not None:
+            raise UsageError(
+                f"{recipe} names models, which only a merge has", hint="use -X STRATEGY and --rule"
+            )
         options = deciding.Options(strategy or [], rule or [], recipe, None, seed, allow_nan, [], no_prompt)
         return run(session, name, plain(context.args), deciding.decide(session, options))
 

@@ -53,12 +53,18 @@ class Result:
 class Git:
     """Runs git in one directory.
 
-    ``index_file`` points git at another index; ``extra`` are environment variables.
+    ``index_file`` points git at another index; ``extra`` are environment variables; ``programs`` is a
+    directory whose programs git finds before others.
     """
 
     cwd: Path
     index_file: Path | None = None
     extra: Mapping[str, str] | None = None
+    programs: str = ""
+
+    def with_programs(self, directory: str) -> Git:
+        """The same runner, with the programs of ``directory``."""
+        return replace(self, programs=directory)
 
     def in_directory(self, cwd: Path) -> Git:
         """The same runner in another directory (git resolves path arguments from there)."""
@@ -71,6 +77,8 @@ class Git:
             environment.pop("GIT_INDEX_FILE", None)
         if self.index_file is not None:
             environment["GIT_INDEX_FILE"] = str(self.index_file)
+        if self.programs:
+            environment["PATH"] = os.pathsep.join([self.programs, environment.get("PATH", os.defpath)])
         return environment | _durable(environment)
 
     def run(self, *args: str, stdin: bytes | None = None, check: bool = True) -> Result:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from theta.errors import UsageError
 from theta.merging.states import Conflict
-from theta.merging.strategies import Policy, Strategy, parse
+from theta.merging.strategies import SIDES, Policy, Strategy, parse, registry
 
 if TYPE_CHECKING:
     from theta.merging.checkpoints import Options, Scope
@@ -67,6 +67,13 @@ class Recipe:
     def rule_for(self, name: str) -> Strategy | None:
         """The strategy of the first rule that matches ``name``."""
         return next((entry.strategy for entry in self.rules if entry.matches(name)), None)
+
+    @property
+    def uses_statistics(self) -> bool:
+        """Whether any of the strategies weighs by statistics."""
+        strategies = [*filter(None, [self.default]), *(rule.strategy for rule in self.rules)]
+        names = {strategy.name for strategy in strategies} - {*SIDES}
+        return any(registry.method(name).uses_statistics for name in names)
 
     def policy(self, otherwise: Policy | None = None, answered: Policy | None = None) -> Policy:
         """Decides by the rules; what their strategies do not go for is left to ``otherwise``.

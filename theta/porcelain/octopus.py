@@ -7,6 +7,7 @@ values of all branches: an average of ten contributors is one average, not nine 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 import pygit2
 
 from theta import _fs
+from theta.git.repository import STORES
 from theta.git.run import Git
 from theta.merging import checkpoints
 from theta.merging.containers import CONTAINER
@@ -169,18 +171,57 @@ def _only(side: Manifest, joined: Manifest, asked: set[str]) -> Manifest:
 # -- in the index and the worktree -------------------------------------------------------
 
 
+def staged(session: Session) -> list[str]:
+    """The files that are staged otherwise than in HEAD; they would become part of the merge."""
+    outside = ("--", ":(top)", f":(exclude,top){STORES}")
+    return session.repo.git().lines("diff-index", "--cached", "--name-only", "-z", "HEAD", *outside)
+
+
+def stashes(session: Session, args: Sequence[str]) -> bool:
+    """Whether changes are to be put aside for the merge: the last option counts, or ``merge.autoStash``."""
+    given = [arg for arg in args if arg in ("--autostash", "--no-autostash")]
+    if given:
+        return given[-1] == "--autostash"
+    config = session.repo.raw.config
+    return "merge.autostash" in config and config.get_bool("merge.autostash")
+
+
+def stash(session: Session) -> None:
+    """Put changes aside where git finds them when it concludes the merge."""
+    git = session.repo.git()
+    if oid := git.run("stash", "create", "autostash").text.strip():
+        _fs.write_atomic(session.repo.gitdir / "MERGE_AUTOSTASH", f"{oid}\n".encode())
+        git.run("read-tree", "--reset", "-u", "HEAD")  # a reset of git would give the stash up
+
+
+def unstash(session: Session) -> None:
+    """Bring back what :func:`stash` put aside, for a merge that does not come about."""
+    place = session.repo.gitdir / "MERGE_AUTOSTASH"
+    if place.exists():
+        session.repo.git().run("stash", "apply", "--index", "--quiet", place.read_text().strip())
+        _fs.remove(place)
+
+
 def message(session: Session, names: Sequence[str], heads: Sequence[str]) -> str:
     """What git would say of a merge of branches ``names``."""
-    rows = [f"{oid}\t\t{_kind(session, name)}" for name, oid in zip(names, heads, strict=True)]
+    rows = [_row(session, name, oid) for name, oid in zip(names or heads, heads, strict=True)]
     return session.repo.git().run("fmt-merge-msg", stdin="\n".join(rows).encode() + b"\n").text
 
 
-def _kind(session: Session, name: str) -> str:
+def _row(session: Session, name: str, oid: str) -> str:
+    """The line of FETCH_HEAD that says what ``oid`` is: a branch, an early part of one, a tag, a commit."""
     refs = session.repo.raw.references
-    for place, kind in (("heads", "branch"), ("remotes", "remote-tracking branch"), ("tags", "tag")):
+    places = (("heads", "branch"), ("tags", "tag"), ("remotes", "remote-tracking branch"))
+    for place, kind in places:
         if f"refs/{place}/{name}" in refs:
-            return f"{kind} '{name}' of ."
-    return f"commit '{name}'"
+            return f"{refs[f'refs/{place}/{name}'].target}\t\t{kind} '{name}' of ."
+    early = _EARLIER.sub("", name)
+    if early != name and f"refs/heads/{early}" in refs:
+        return f"{oid}\t\tbranch '{early}' (early part) of ."
+    return f"{oid}\t\tcommit '{name}'"
+
+
+_EARLIER: Final = re.compile(r"(\^+|~\d+)$")
 
 
 _UNFILTERED: Final = ("-c", "filter.theta.process=", "-c", "filter.theta.required=false")
@@ -207,6 +248,7 @@ def apply(
     base: str | None,
     *,
     squash: bool,
+    mode: str = "no-ff",
     checked: Sequence[str] = (),
 ) -> None:
     """Bring a clean merge into index and worktree, and leave it to be committed.
@@ -225,7 +267,7 @@ def apply(
         _fs.write_atomic(gitdir / "SQUASH_MSG", said)
     else:
         _fs.write_atomic(gitdir / "MERGE_MSG", said)
-        _fs.write_atomic(gitdir / "MERGE_MODE", b"no-ff")
+        _fs.write_atomic(gitdir / "MERGE_MODE", mode.encode())
         _fs.write_atomic(gitdir / "MERGE_HEAD", "".join(f"{head}\n" for head in heads).encode())
     recording.note(session, joined.merged, how, base or "", heads if squash else ())
     session.note(None)

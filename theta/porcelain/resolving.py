@@ -6,12 +6,12 @@ merge, a rebase, a cherry-pick, a revert, a stash that was popped are all the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from theta import _fs
-from theta.errors import WouldOverwriteError
+from theta.errors import NotFoundError, WouldOverwriteError
 from theta.git.index import Entry, Staged
 from theta.git.repository import MODE_BLOB, STORES
 from theta.merging.states import Conflict, Settled, three_way
@@ -174,6 +174,21 @@ def fill(session: Session, progress: Progress | None = None, drafts: Drafts | No
     """Bring ``.theta/`` and the files up to what is staged, after git wrote manifests."""
     staging.sync(session)
     worktree.complete(session, progress=progress, begun=drafts.take if drafts else None)
+
+
+def tensors(session: Session) -> set[str]:
+    """The names of all tensors of the checkpoints in conflict."""
+    stages = (oid for stages in open_checkpoints(session).paths.values() for oid in stages.values())
+    found = (session.manifest_or_none(oid) for oid in stages)
+    return {line.name for manifest in found if manifest is not None for line in manifest.lines}
+
+
+def check_paths(session: Session, paths: Sequence[str]) -> None:
+    """Raise :class:`NotFoundError` for a path (from the current directory) that git does not know."""
+    git = session.repo.git().in_directory(Path.cwd())
+    for path in paths:
+        if git.run("ls-files", "--error-unmatch", "--", path, check=False).code:
+            raise NotFoundError(f"{path} is not a file that git knows", hint="'theta status' lists conflicts")
 
 
 def is_stopped(session: Session) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from theta.dtypes import DTYPES
-from theta.errors import UsageError
+from theta.errors import UsageError, did_you_mean
 from theta.merging.states import Conflict
 from theta.merging.strategies import parameters, registry, values
 from theta.merging.strategies.values import Value
@@ -122,19 +122,12 @@ def make(name: str, given: dict[str, Value]) -> Strategy:
     if not registry.known(name):
         raise UsageError(
             f"unknown merge strategy {name!r}",
-            hint=f"{_nearest(name)}for instance ours, theirs, base, average, ties:density=0.5",
+            hint=did_you_mean(name, registry.names()) or "ours, theirs, base, average, ties:density=0.5 ...",
         )
     found = parameters.checked(name, registry.method(name).parameters, given)
     if found.get("alpha") == 0.5 and name in ("average", "linear"):
         del found["alpha"]  # the same as no weights
     return Strategy(name, tuple(sorted(found.items())))
-
-
-def _nearest(name: str) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, registry.names(), 1)
-    return f"did you mean {close[0]}? " if close else ""
 
 
 def _numbers(low: int, high: int | None) -> str:
