@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.compat.inprocess import Ran, branched, copied, shift, started, theta
 from tests.compat.story import MODEL
-from tests.support import Repo
+from tests.support import Repo, make_model, read_model
 from theta.cli import deciding, prompting
 from theta.errors import UsageError
 
@@ -152,3 +154,90 @@ def test_what_answers_mean(answer: str, want: str) -> None:
 def test_what_is_no_answer() -> None:
     with pytest.raises(UsageError):
         prompting.read_answer(["avg", "much"])
+
+
+@pytest.mark.parametrize(
+    ("answers", "want"),
+    [(["take_them", "take_us", "average"], [3.0, 1.0, 2.0]), (["take_original !"], [0.0, 0.0, 0.0])],
+)
+def test_f5_the_names_of_git_theta_are_understood(
+    repo: Repo, ask: Ask, answers: list[str], want: list[float]
+) -> None:
+    ask(answers)
+    assert shifts(repo) == want
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [("avgg", "avg"), ("take_then", "take_them"), ("tise:density=0.5", "ties"), ("ties:densty=1", "density")],
+)
+def test_f5_a_typo_gets_a_suggestion(repo: Repo, ask: Ask, typo: str, meant: str) -> None:
+    assert f"did you mean {meant}?" in ask([typo, "q"], code=1).out
+    theta(repo, "merge", "--abort")
+    assert f"did you mean {meant}?" in theta(repo, "merge", "-X", typo, "side", code=2).err
+    assert f"did you mean {meant}?" in theta(repo, "merge", "--rule", f"*={typo}", "side", code=2).err
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(24, 80), (40, 100)])
+def test_f5_help_leaves_the_tensor_on_the_screen(repo: Repo, rows: int, columns: int) -> None:
+    from rich.console import Console
+
+    from theta.porcelain import resolving
+    from theta.porcelain.answering import Answers
+    from theta.porcelain.session import Session
+
+    theta(repo, "merge", "side", code=1)
+    session = Session.here(repo.path)
+    lines = iter(["?", "? ties", "q"])
+    seen: list[int] = []
+    screen = Console(width=columns, height=rows, record=True, file=io.StringIO())
+
+    def read(question: str) -> str:
+        seen.append(len(screen.export_text(clear=False).splitlines()) + len(seen) + 1)
+        return next(lines)
+
+    prompt = prompting.Prompt(session, Answers(session), screen, read)
+    conflict = resolving.conflicts(session)[MODEL][0]
+    assert prompt.decide(conflict) is None
+    assert seen[1] <= rows
+    shown = screen.export_text()
+    assert "trim each difference" in shown
+    assert "-X" not in shown
+
+
+def test_f5_all_strategies_are_listed_and_the_tensor_again(ask: Ask) -> None:
+    shown = ask(["??", "avg !"]).out
+    assert shown.count(f"{ONE}  1 of 3") == 2
+    assert shown.rindex("trim each difference") < shown.rindex(f"{ONE}  1 of 3")
+
+
+def test_b6_unequal_shapes_say_why_and_what_can_work(repo: Repo) -> None:
+    """Faults 2, B6: the hint must not recommend what just did not apply."""
+    for branch, rows in (("side", 40), ("ours", 20)):
+        theta(repo, "switch", "-q", branch)
+        tensors = read_model(repo.path / MODEL)
+        tensors[ONE] = np.full((rows, 32), rows, np.float32)
+        tensors[TWO] = tensors[TWO].astype(np.float16 if branch == "side" else np.float32)
+        make_model(repo.path / MODEL, tensors)
+        theta(repo, "commit", "-q", "-am", "shapes")
+    for command in (["merge", "-X", "average", "side"], ["resolve", "-X", "average"]):
+        told = theta(repo, *command, code=1)
+        assert f"{ONE}: average does not apply: " in told.out
+        assert "ours f32 [20, 32], theirs f32 [40, 32]" in told.out
+        assert "ours f32 [32, 32], theirs f16 [32, 32]" in told.out
+        assert f'theta resolve -X average --rule "{ONE}=ours|theirs|base"' in told.err
+    theta(repo, "resolve", "-X", "average", "--rule", f"{ONE}=theirs", "--rule", f"{TWO}=ours")
+    theta(repo, "merge", "--continue")
+    theta(repo, "merge", "--replay", "HEAD")
+
+
+def test_f7_the_way_on_names_what_is_left(repo: Repo) -> None:
+    for branch in ("side", "ours"):
+        theta(repo, "switch", "-q", branch)
+        repo.write("code.py", f"print('{branch}')\n")
+        theta(repo, "commit", "-q", "-am", "code")
+    told = theta(repo, "merge", "side", code=1)
+    assert "for checkpoints run 'theta resolve -X ours|theirs|base|average'; edit other files" in told.err
+    told = theta(repo, "resolve", "-X", "ours", code=1)
+    assert "theta resolve" not in told.err
+    assert "edit files, then 'theta add FILE'; then 'theta merge --continue'" in told.err

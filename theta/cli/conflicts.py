@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from theta.cli import console
 
 if TYPE_CHECKING:
+    from theta.merging.recipes import Recipe
     from theta.merging.states import Conflict
-    from theta.porcelain.joining import Merged
+    from theta.porcelain.joining import How, Merged
     from theta.porcelain.merging import Joined
     from theta.porcelain.session import Session
 
@@ -39,9 +40,10 @@ def show(path: str, conflicts: Sequence[Conflict]) -> None:
     for name in ("tensor", "what both sides did", "shape", "dtype"):
         table.add_column(name)
     for conflict in conflicts[:SHOWN]:
-        side = conflict.ours or conflict.theirs
-        shape = console.shape_text(side.shape) if side else ""
-        table.add_row(escape(conflict.name), kind(conflict), shape, side.dtype if side else "")
+        sides = [side for side in conflict.changed if side is not None]
+        shapes = " | ".join(dict.fromkeys(console.shape_text(side.shape) for side in sides))
+        dtypes = " | ".join(dict.fromkeys(side.dtype for side in sides))
+        table.add_row(escape(conflict.name), kind(conflict), shapes, dtypes)
     console.show(table)
     if len(conflicts) > SHOWN:
         console.out(f"... and {len(conflicts) - SHOWN} more")
@@ -59,26 +61,55 @@ def kind(conflict: Conflict) -> str:
     return conflict.kind.value + together
 
 
-def told(session: Session, merged: Merged) -> bool:
-    """Tell what was settled and what stays in conflict; answers whether anything does."""
+def told(session: Session, merged: Merged, how: How) -> bool:
+    """Tell what was settled and what stays in conflict; return whether anything does."""
     from theta.porcelain import operations, resolving
 
     report(merged)
     unmerged = resolving.unmerged(session)
     if unmerged:
-        left(merged, unmerged, operations.current(session.repo).go_on)
+        left(merged, unmerged, operations.current(session.repo).go_on, how.asked())
     return bool(unmerged)
 
 
-def left(merged: Merged, unmerged: Sequence[str], go_on: str) -> None:
-    """What stays in conflict, and the command that goes on."""
+def left(merged: Merged, unmerged: Sequence[str], go_on: str, asked: Recipe) -> None:
+    """What stays in conflict and why, and the commands that go on."""
     for path, conflicts in merged.conflicts.items():
         show(path, conflicts)
+        _reasons(conflicts, asked)
     for path in unmerged:
         console.out(f"CONFLICT: {path}")
-    settle = "hint: settle checkpoints with 'theta resolve -X ours|theirs|base|average'"
-    last = f"; then '{go_on}'" if go_on else ""
-    console.err(f"{settle}, files with an editor and 'theta add'{last}")
+    open_tensors = [conflict for conflicts in merged.conflicts.values() for conflict in conflicts]
+    steps = [f"for checkpoints run {_resolve(open_tensors, asked)}"] if merged.conflicts else []
+    if set(unmerged) - set(merged.conflicts):
+        steps.append(f"edit {'other ' if steps else ''}files, then 'theta add FILE'")
+    steps += [f"then '{go_on}'"] if go_on else []
+    console.err(f"hint: {'; '.join(steps)}")
+
+
+def _reasons(conflicts: Sequence[Conflict], asked: Recipe) -> None:
+    """Why what was asked for did not settle a tensor."""
+    for conflict in [one for one in conflicts if _refuses(one, asked)][:SHOWN]:
+        strategy = asked.strategy_for(conflict.name)
+        reason = strategy.why_not(conflict) if strategy else ""
+        console.out(f"{conflict.name}: {strategy} does not apply: {reason}")
+
+
+def _refuses(conflict: Conflict, asked: Recipe) -> bool:
+    strategy = asked.strategy_for(conflict.name)
+    return strategy is not None and not strategy.applies(conflict)
+
+
+def _resolve(conflicts: Sequence[Conflict], asked: Recipe) -> str:
+    """The command that settles ``conflicts``: a side always goes, an average where it applies."""
+    from theta.merging.strategies import Strategy
+
+    refusing = [conflict.name for conflict in conflicts if _refuses(conflict, asked)]
+    if asked.default is not None and refusing:
+        more = " ..." if len(refusing) > 1 else ""
+        return f"'theta resolve -X {asked.default} --rule \"{refusing[0]}=ours|theirs|base\"{more}'"
+    average = any(Strategy("average").applies(conflict) for conflict in conflicts)
+    return f"'theta resolve -X {'ours|theirs|base|average' if average else 'ours|theirs|base'}'"
 
 
 def in_the_way(staged: Sequence[str]) -> int:
@@ -90,10 +121,11 @@ def in_the_way(staged: Sequence[str]) -> int:
     return 2
 
 
-def refused(joined: Joined) -> None:
+def refused(joined: Joined, how: How) -> None:
     """Why several branches cannot be joined: index and files are as they were."""
     for path, conflicts in joined.merged.conflicts.items():
         show(path, conflicts)
+        _reasons(conflicts, how.asked())
     for path in [*joined.merged.conflicts, *joined.open_files]:
         console.out(f"CONFLICT: {path}")
-    console.err("hint: nothing was changed; decide with -X or --rule, or merge the branches one by one")
+    console.err("hint: nothing was changed; choose with -X or --rule, or merge the branches one at a time")

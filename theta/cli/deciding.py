@@ -26,20 +26,25 @@ Result = TypeVar("Result")
 Strategies = Annotated[
     list[str] | None,
     typer.Option(
-        "-X", "--strategy-option", help="for conflicts: ours, theirs, base, average, ties:density=0.2 ..."
+        "-X",
+        "--strategy-option",
+        help="Strategy for tensors in conflict: ours, theirs, base, average, ties:density=0.2 ...",
     ),
 ]
 Rules = Annotated[
-    list[str] | None, typer.Option("--rule", help="GLOB=STRATEGY for tensors by name; the first match counts")
+    list[str] | None,
+    typer.Option("--rule", help="GLOB=STRATEGY: strategy for matching tensor names; the first match counts."),
 ]
-RecipePath = Annotated[str | None, typer.Option("--recipe", help="a recipe in YAML, as mergekit's")]
-Seed = Annotated[str | None, typer.Option("--seed", help="of strategies that draw (0)")]
-AllowNan = Annotated[bool, typer.Option("--allow-nan", help="let new NaNs and infinities through")]
+RecipePath = Annotated[str | None, typer.Option("--recipe", help="Recipe file: YAML with mergekit's keys.")]
+Seed = Annotated[str | None, typer.Option("--seed", help="Random seed (default 0).")]
+AllowNan = Annotated[
+    bool, typer.Option("--allow-nan", help="Allow results with NaN or infinity that no input had.")
+]
 Statistics = Annotated[
     list[str] | None,
-    typer.Option("--statistics", help="REV:PATH, one a side: what fisher and regmean weigh by"),
+    typer.Option("--statistics", help="Statistics file for fisher and regmean, one per side (REV:PATH)."),
 ]
-NoPrompt = Annotated[bool, typer.Option("--no-prompt", help="leave conflicts, even on a terminal")]
+NoPrompt = Annotated[bool, typer.Option("--no-prompt", help="Do not ask; leave conflicts open.")]
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,10 @@ def decide(
 
     ours = [option for option in options.strategies if not is_gits(option)]
     if len(ours) > 1:
-        raise UsageError("one strategy for tensors is enough", hint="theta merge -X average")
+        raise UsageError(
+            "-X can name only one strategy for tensors",
+            hint="give one -X, and --rule GLOB=STRATEGY for the rest",
+        )
     chosen = parse(ours[0]) if ours else None
     file = file or read_recipe(options.recipe)
     recipe = texts.combine(

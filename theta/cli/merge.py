@@ -30,7 +30,7 @@ _NOISE = ("Automatic merge", "Auto-merging", "Squash commit -- not updating HEAD
 
 Scope = Annotated[
     str | None,
-    typer.Option("--scope", help="conflicts (as git), or all: what one side changed is merged too"),
+    typer.Option("--scope", help="conflicts (default), or all: also compute what only one side changed."),
 ]
 
 
@@ -44,14 +44,18 @@ def merge(
     seed: deciding.Seed = None,
     allow_nan: deciding.AllowNan = False,
     statistics: deciding.Statistics = None,
-    dry_run: bool = typer.Option(False, "--dry-run", help="tell what each tensor would do; change nothing"),
-    as_json: bool = typer.Option(False, "--json", help="of --dry-run: as JSON"),
-    replay: str | None = typer.Option(
-        None, "--replay", metavar="COMMIT", help="do a merge again and compare"
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Show what would become of each tensor; change nothing."
     ),
-    go_on: bool = typer.Option(False, "--continue", help="settle what is left and conclude the merge"),
-    abort: bool = typer.Option(False, "--abort", help="give the merge up; everything is as it was before"),
-    no_commit: bool = typer.Option(False, "--no-commit", help="stop before the commit"),
+    as_json: bool = typer.Option(False, "--json", help="Print the result of --dry-run as JSON."),
+    replay: str | None = typer.Option(
+        None, "--replay", metavar="COMMIT", help="Do what COMMIT says it did again, and compare."
+    ),
+    go_on: bool = typer.Option(
+        False, "--continue", help="Settle the remaining conflicts and commit the merge."
+    ),
+    abort: bool = typer.Option(False, "--abort", help="Abort the merge; restore what was before it."),
+    no_commit: bool = typer.Option(False, "--no-commit", help="Stop before the commit."),
     no_prompt: deciding.NoPrompt = False,
 ) -> int:
     """Join histories: files as git merges them, checkpoints tensor by tensor.
@@ -248,7 +252,7 @@ class _Merge:
             lambda how: merging.after_git_merge(fresh, self.heads[0], how, held, base=self.base),
         )
         _echo(done.stdout, done.stderr, merged.seen)
-        code = told(fresh, merged, quiet=True)
+        code = told(fresh, merged, self.decision.how, quiet=True)
         return self._end(code, merging_now)
 
     def _git(self) -> Result:
@@ -289,7 +293,7 @@ class _Merge:
             lambda how: octopus.join(self.session, sides, how, self.base),
         )
         if not joined.clean:
-            conflicts.refused(joined)
+            conflicts.refused(joined, self.decision.how)
             return int(ExitCode.DIFFERENCES)
         if stashes:
             octopus.stash(self.session)
@@ -339,7 +343,7 @@ class _Merge:
         if not self.args.has("--allow-unrelated-histories"):
             raise ThetaError(
                 "refusing to merge unrelated histories",
-                hint="--allow-unrelated-histories does it all the same",
+                hint="--allow-unrelated-histories merges them nevertheless",
             )
 
     def _end(self, code: int, merging_now: bool) -> int:

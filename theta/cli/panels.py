@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
@@ -28,7 +29,9 @@ KEYS: Final = (
     ("q", "quit"),
     ("?", "help"),
 )
-_SPREAD: Final = "[dim]behind an answer: [/]![dim] for all that follow, [/]@GLOB[dim] for names like this[/]"
+_SPREAD: Final = (
+    "[dim]Add [/]![dim] to apply to all remaining tensors, or [/]@GLOB[dim] for matching names.[/]"
+)
 WIDTH: Final = 100
 _NAMED_BY_KEYS: Final = {"ours", "theirs", "base", "average"}
 
@@ -62,15 +65,15 @@ def panel(objects: Objects, conflict: Conflict, place: str) -> Panel:
     )
 
 
-def strategies(conflict: Conflict) -> Table:
-    """Every strategy, what it does, and why it does not go for ``conflict``."""
+def strategies(conflict: Conflict, wanted: Sequence[str] = ()) -> Table:
+    """What each strategy (of ``wanted``, if given) does, and why it does not go for ``conflict``."""
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for name in ("strategy", "what it does", "parameters"):
         table.add_column(name)
-    for name in names():
+    for name in wanted or names():
         try:
             info, reason = describe(name), Strategy(name).why_not(conflict)
         except ThetaError as error:  # a plug-in that cannot be loaded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -22,15 +22,17 @@ MENU: Final = {"avg": "average", "tu": "ours", "tt": "theirs", "to": "base"}
 """The keys of the menu; any strategy goes by its name too."""
 
 _HELP: Final = """\
-  avg              average of both sides; avg 0.3 gives ours a weight of 0.3
-  tu tt to         take us, take theirs, take the original from before both
-  NAME             any strategy; its parameters are asked for, Enter takes the default
-  NAME:            any strategy with its defaults
-  NAME:k=v,k=v     the same with parameters
-  ... !            the answer holds for all that follow
-  ... @GLOB        the answer holds for all that follow with a name like this
-  u                undo the last answer       c  show the tensor again
-  q                stop here; what is answered is kept, the rest stays in conflict"""
+  avg 0.3       average, ours weighs 0.3; avg alone: both alike
+  tu  tt  to    take us, take theirs, take the original from before both
+  NAME          any strategy; its parameters are asked for (NAME: takes defaults)
+  NAME:k=v,k=v  the same with parameters, such as ties:density=0.2
+  ANSWER !      also for all remaining tensors; ANSWER @GLOB for matching names
+  u undo   c show the tensor again   q stop: answers are kept, the rest is open
+  ? NAME        what a strategy does and its parameters; ?? lists all of them"""
+"""Short enough to leave the tensor on a screen of 24 lines of 80 columns."""
+
+
+_CAN: Final = "tu, tt and to take a side, which always applies"
 
 
 class UndoneError(Exception):
@@ -94,7 +96,12 @@ class Prompt:
             case ["c"]:
                 self._show(conflict)
             case ["?" | "h" | "help"]:
-                self._help(conflict)
+                self._screen.print(_HELP, markup=False)
+            case ["??"]:
+                self._describe(conflict)
+                self._show(conflict)
+            case ["?" | "h" | "help", *wanted]:
+                self._describe(conflict, [parse_name(name) for name in wanted])
             case []:
                 raise UsageError("answer avg, tu, tt, to, a strategy or q; ? tells more")
             case _:
@@ -106,7 +113,7 @@ class Prompt:
         strategy = self._strategy(words)
         reason = strategy.why_not(conflict)
         if reason is not None:
-            raise UsageError(f"{strategy.name} does not go here: {reason}")
+            raise UsageError(f"{strategy.name} does not apply here: {reason}", hint=_CAN)
         self._answers.given.append(Answer(conflict, strategy, glob))
         return strategy
 
@@ -114,7 +121,7 @@ class Prompt:
         name, *rest = words
         if ":" in name:
             return parse(" ".join(words).removesuffix(":"))
-        if rest or name in MENU:
+        if rest or parse_name(name) in MENU.values():
             return read_answer(words)
         given = [(p.name, self._value(p)) for p in describe(parse_name(name)).parameters]
         return parse(
@@ -156,11 +163,10 @@ class Prompt:
 
         return sum(map(len, resolving.conflicts(Session.here(self._session.repo.worktree)).values()))
 
-    def _help(self, conflict: Conflict) -> None:
+    def _describe(self, conflict: Conflict, wanted: Sequence[str] = ()) -> None:
         from theta.cli import panels
 
-        self._screen.print(_HELP, markup=False)
-        self._screen.print(panels.strategies(conflict))
+        self._screen.print(panels.strategies(conflict, wanted))
 
 
 def _spread(words: list[str]) -> tuple[list[str], str | None]:
@@ -178,7 +184,7 @@ def _spread(words: list[str]) -> tuple[list[str], str | None]:
 
 def _some(words: list[str]) -> list[str]:
     if not words:
-        raise UsageError("which strategy?")
+        raise UsageError("name a strategy before ! or @GLOB, such as 'avg !'")
     return words
 
 

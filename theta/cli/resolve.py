@@ -14,7 +14,7 @@ from theta.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from theta.cli.deciding import Decision
-    from theta.porcelain.joining import Merged
+    from theta.porcelain.joining import How, Merged
     from theta.porcelain.session import Session
 
 app = typer.Typer(add_completion=False)
@@ -66,15 +66,15 @@ def settle(
         return 0
     how = replace(decision.how, whole=True)
     merged = deciding.asking(how, lambda how: resolving.resolve(fresh, how, only, decision.base))
-    return told(fresh, merged, quiet=quiet)
+    return told(fresh, merged, how, quiet=quiet)
 
 
-def told(session: Session, merged: Merged, *, quiet: bool = False) -> int:
+def told(session: Session, merged: Merged, how: How, *, quiet: bool = False) -> int:
     """Tell what was settled and what goes on; return the exit code."""
     from theta.cli import conflicts
     from theta.porcelain import operations
 
-    if conflicts.told(session, merged):
+    if conflicts.told(session, merged, how):
         return int(ExitCode.DIFFERENCES)
     if not quiet:
         go_on = operations.current(session.repo).go_on

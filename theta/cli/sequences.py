@@ -100,7 +100,7 @@ def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int
     fresh = again(session)
     how = replace(decision.how, whole=whole)
     merged = deciding.asking(how, lambda how: resolving.resolve(fresh, how))
-    return int(conflicts.told(fresh, merged))
+    return int(conflicts.told(fresh, merged, how))
 
 
 def _finish(session: Session, name: str, before: str | None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from theta.errors import UsageError
+from theta.errors import UsageError, did_you_mean
 from theta.merging import recipes
 from theta.merging.recipes import Recipe, Rule
 from theta.merging.strategies import SIDES, make, registry
@@ -126,10 +126,14 @@ def load(data: bytes, label: str) -> RecipeFile:
         if key in _REFUSED:
             raise UsageError(f"{label}: {key} is not supported: {_REFUSED[key]}", hint=f"leave {key} out")
         if key not in _KEYS:
-            raise UsageError(f"{label}: unknown key {key!r}", hint=f"known keys: {', '.join(sorted(_KEYS))}")
+            raise UsageError(
+                f"{label}: unknown key {key!r}",
+                hint=did_you_mean(str(key), _KEYS) or f"known keys: {', '.join(sorted(_KEYS))}",
+            )
     method = str(_need(body, "merge_method", str, label)).replace("-", "_")
     if method in SIDES or not registry.known(method):
-        raise UsageError(f"{label}: unknown merge_method {method!r}", hint="'theta help merging' lists them")
+        hint = did_you_mean(method, registry.names()) or "'theta help merging' lists them"
+        raise UsageError(f"{label}: unknown merge_method {method!r}", hint=hint)
     models = list(_models(body, label))
     base = _need(body, "base_model", str, label) if "base_model" in body else None
     return _arranged(body, label, method, models, base)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from theta.errors import UsageError
+from theta.errors import UsageError, did_you_mean
 from theta.merging.strategies.values import Filtered, Value, text
 
 Kind = Literal["number", "whole", "switch", "word"]
@@ -150,7 +150,8 @@ def checked(strategy: str, known: Sequence[Parameter], given: Mapping[str, Value
             raise UsageError(f"{key} is not supported: {_REFUSED[key]}", hint=f"leave {key} out")
         if key not in by_name:
             names = ", ".join(by_name) or "none"
-            raise UsageError(f"{strategy} has no parameter {key!r}", hint=f"its parameters: {names}")
+            hint = did_you_mean(key, by_name) or f"its parameters: {names}"
+            raise UsageError(f"{strategy} has no parameter {key!r}", hint=hint)
         by_name[key].check(value)
     missing = [p.name for p in known if p.required and p.name not in given]
     if missing:

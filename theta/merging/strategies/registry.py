@@ -49,7 +49,14 @@ BUILT_IN: Final = {
     "iso_c": "spectral:IsoC",
     "tsv_m": "spectral:TsvM",
 }
-ALIASES: Final = {"avg": "average"}
+ALIASES: Final = {
+    "avg": "average",
+    "take_us": "ours",
+    "take_them": "theirs",
+    "take_theirs": "theirs",
+    "take_original": "base",
+}
+"""Other names of strategies and sides: short ones, and those of git-theta."""
 
 
 @cache

@@ -43,10 +43,12 @@ class Strategy:
             return conflict.coded.reason(conflict.name)
         sides = conflict.changed
         lines = [side for side in sides if side is not None]
+        if not lines:
+            return "only taking a side settles it"
         if len(lines) < len(sides):
-            return "a side deleted it" if lines else "only taking a side settles it"
+            return "a side deleted it"
         if len({(line.dtype, line.shape) for line in lines}) != 1:
-            return "its shape or dtype differs between the sides"
+            return f"shape or dtype differs: {_geometries(conflict)}"
         if not is_averaged(lines[0].dtype):
             return f"{lines[0].dtype} is never computed with"
         return self._why_not_method(conflict, len(lines))
@@ -122,12 +124,20 @@ def make(name: str, given: dict[str, Value]) -> Strategy:
     if not registry.known(name):
         raise UsageError(
             f"unknown merge strategy {name!r}",
-            hint=did_you_mean(name, registry.names()) or "ours, theirs, base, average, ties:density=0.5 ...",
+            hint=did_you_mean(name, [*registry.names(), *registry.ALIASES])
+            or "ours, theirs, base, average, ties:density=0.5 ...",
         )
     found = parameters.checked(name, registry.method(name).parameters, given)
     if found.get("alpha") == 0.5 and name in ("average", "linear"):
         del found["alpha"]  # the same as no weights
     return Strategy(name, tuple(sorted(found.items())))
+
+
+def _geometries(conflict: Conflict) -> str:
+    """The dtype and shape of each side, such as ``ours f32 [4, 2], theirs f16 [4, 2]``."""
+    names = ("ours", "theirs", *(f"theirs {number}" for number in range(2, len(conflict.sides))))
+    pairs = zip(names, conflict.sides, strict=True)
+    return ", ".join(f"{name} {side.dtype} {list(side.shape)}" for name, side in pairs if side is not None)
 
 
 def _numbers(low: int, high: int | None) -> str:
