@@ -235,3 +235,13 @@ def test_b1_a_deleted_file_is_told_too(repo: Repo) -> None:
     assert digest(repo) == kept
     assert trailers(repo) == ["-X ours"]
     assert_same_again(repo)
+
+
+def test_b1_an_answer_outlives_the_program(repo: Repo, answers: Callable[..., None]) -> None:
+    """The terminal goes away in the middle of the questions."""
+    answers("tt", "avg @*.1.*", "u")
+    theta(repo, "merge", "side", code=70)
+    answers()
+    theta(repo, "merge", "--continue", "-X", "ours")
+    assert shifts(repo) == [3.0, 1.0, 1.0]
+    assert_same_again(repo)

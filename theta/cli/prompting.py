@@ -81,7 +81,7 @@ class Prompt:
                 continue
             except (EOFError, KeyboardInterrupt):
                 self._screen.print()
-                self._stop()
+                self._stopped = True
                 return None
             if found is not None or self._stopped:
                 return found
@@ -90,7 +90,7 @@ class Prompt:
         """Do what ``words`` say; the answer is a strategy, or none to ask on."""
         match words:
             case ["q" | "quit"]:
-                self._stop()
+                self._stopped = True
             case ["u" | "undo"]:
                 self._undo()
             case ["c"]:
@@ -115,6 +115,7 @@ class Prompt:
         if reason is not None:
             raise UsageError(f"{strategy.name} does not apply here: {reason}", hint=_CAN)
         self._answers.given.append(Answer(conflict, strategy, glob))
+        self._answers.keep()  # whatever ends the program now
         return strategy
 
     def _strategy(self, words: list[str]) -> Strategy:
@@ -137,11 +138,8 @@ class Prompt:
         if not self._answers.given:
             raise UsageError("there is nothing to undo")
         self._answers.given.pop()
-        raise UndoneError
-
-    def _stop(self) -> None:
-        self._stopped = True
         self._answers.keep()
+        raise UndoneError
 
     # -- the screen ----------------------------------------------------------------------
 
