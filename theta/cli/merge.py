@@ -137,7 +137,7 @@ class _Merge:
     checked: tuple[str, ...] = ()
 
     def run(self) -> int:
-        """Merge; answers the exit code."""
+        """Merge; return the exit code."""
         from theta.porcelain import guarding, operations, recording, settle
 
         settle.refresh(self.session)
@@ -205,7 +205,7 @@ class _Merge:
         return merging.is_plain(self.session, ours, self.heads[0])
 
     def _at_once(self) -> int | None:
-        """Merge in memory and then apply it; none where anything is in the way, which git tells best."""
+        """Merge in memory and then apply it; None when something is in the way, which git tells best."""
         from theta.git.run import GitFailedError
         from theta.porcelain import merging
         from theta.porcelain.drafts import Drafts, Files, Held

@@ -53,7 +53,7 @@ class MergeArgs:
         return [*edit, *cleanup, *(arg for arg in self.args if arg.startswith(_TO_COMMIT))]
 
     def message(self) -> str | None:
-        """The message that was given, or none."""
+        """The message that was given; None when there is none."""
         text = self.values.get("-m", self.values.get("--message"))
         place = self.values.get("-F", self.values.get("--file"))
         if text is not None or place is None:

@@ -62,7 +62,7 @@ class Prompt:
         self._stopped = False
 
     def decide(self, conflict: Conflict) -> Strategy | None:
-        """The user's decision, or none once the user has stopped; raises :class:`UndoneError`."""
+        """The user's decision, or None once the user has stopped; raises :class:`UndoneError`."""
         if self._stopped:
             return None
         if (answered := self._answers.find(conflict)) is not None:
@@ -87,7 +87,7 @@ class Prompt:
                 return found
 
     def _obey(self, words: list[str], conflict: Conflict) -> Strategy | None:
-        """Do what ``words`` say; the answer is a strategy, or none to ask on."""
+        """Do what ``words`` say; return a strategy, or None to ask on."""
         match words:
             case ["q" | "quit"]:
                 self._stopped = True

@@ -52,7 +52,7 @@ def resolve(
 def settle(
     session: Session, decision: Decision, paths: list[str] | None = None, *, quiet: bool = False
 ) -> int:
-    """Settle what is in conflict, tell what was done and what goes on; answers the exit code."""
+    """Settle what is in conflict, tell what was done and what goes on; return the exit code."""
     from theta.porcelain import resolving
 
     fresh = again(session)
@@ -81,5 +81,5 @@ def told(session: Session, merged: Merged, how: How, *, quiet: bool = False) -> 
         tail = f"; conclude with '{go_on}'" if go_on else ""
         console.note(f"all conflicts are settled and staged{tail}")
         if not go_on and "refs/stash" in session.repo.raw.references:
-            console.err("hint: a stash that was popped into a conflict is kept: 'theta stash drop'")
+            console.err("hint: git keeps a stash that conflicted; remove it with 'theta stash drop'")
     return 0

@@ -68,7 +68,7 @@ def run(session: Session, name: str, args: list[str], decision: Decision) -> int
 
 
 def _past_stop(session: Session, name: str, args: list[str], decision: Decision) -> int | None:
-    """Settle a stop and go on; answers the exit code, or none where it is not ours to settle."""
+    """Settle a stop and go on; return the exit code, or None when theta cannot settle it."""
     from theta.porcelain import guarding, resolving, sequencing
 
     fresh = again(session)
@@ -82,10 +82,10 @@ def _past_stop(session: Session, name: str, args: list[str], decision: Decision)
     if not sequencing.is_under_way(fresh, name):
         return 0
     if name == "revert" and sequencing.drop_empty(fresh):
-        console.note("nothing to commit: the changes are undone already")
+        console.note("nothing to commit: HEAD has none of the changes any more")
         return None
     if {"-n", "--no-commit"} & set(args):
-        console.err("hint: git cannot go on by itself with --no-commit; apply the rest by another command")
+        console.err("hint: with --no-commit git stops here; run the command again for the other commits")
         return None
     editor = sequencing.quiet_editor(fresh, name, args)
     checked = guarding.options(fresh, [name, "--continue"])
@@ -93,7 +93,7 @@ def _past_stop(session: Session, name: str, args: list[str], decision: Decision)
 
 
 def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int:
-    """Settle the checkpoints in conflict; answers 0 where nothing is in conflict any more."""
+    """Settle the checkpoints in conflict; return 0 when nothing is in conflict any more."""
     from theta.cli import conflicts
     from theta.porcelain import resolving
 

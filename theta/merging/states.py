@@ -29,12 +29,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Conflict:
-    """A tensor that both sides changed; a side is none where it has no such tensor.
+    """A tensor that both sides changed; a side without such a tensor is None.
 
     Attributes:
-        others: the sides after ours and theirs, of an octopus.
-        everything: the merge recomputes one-sided changes too; then all sides are inputs,
-        absent: but for the sides with these numbers, which have nothing to say.
+        others: the sides after ours and theirs, in a merge of several branches.
+        everything: whether the merge also computes what one side changed; then all sides are inputs.
+        absent: the numbers of sides that are no inputs even then, unless they changed the tensor.
         coded: the codes and scales that it is one of, which come from one side together.
     """
 
@@ -97,7 +97,7 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Settled:
-    """A tensor that needs no decision; ``line`` is none where it is deleted."""
+    """A tensor that needs no decision; ``line`` is None when it is deleted."""
 
     name: str
     line: Line | None

@@ -139,7 +139,7 @@ def _stages(session: Session, tree: pygit2.Tree, rows: list[str]) -> dict[str, S
 
 
 def result_tree(session: Session, tree: pygit2.Tree, merged: Merged) -> str:
-    """Write ``tree`` with the checkpoints as ``merged`` has them; the answer is its id."""
+    """Write ``tree`` with the checkpoints as ``merged`` has them; return its id."""
     index = pygit2.Index()
     index.read_tree(tree)
     for path, manifest in merged.resolved.items():

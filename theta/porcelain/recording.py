@@ -92,7 +92,7 @@ def _place(session: Session) -> Path:
 
 
 def _read(session: Session) -> Record | None:
-    """The record of the operation under way; none where nothing was noted."""
+    """The record of the operation under way; None when nothing was noted."""
     try:
         found = _notes.read_json(_place(session))
         if found["operation"] != operations.key(session.repo):

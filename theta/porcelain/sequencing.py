@@ -115,7 +115,7 @@ def drop_empty(session: Session) -> bool:
 
 
 def finish(session: Session, name: str, before: str | None) -> list[str]:
-    """Mend what git committed since ``before``; answers the lines to show.
+    """Mend what git committed since ``before``; return the lines to show.
 
     A rebase is mended by its post-rewrite hook, which knows what it rewrote.
     """

@@ -36,7 +36,7 @@ class Strategy:
         return self.why_not(conflict) is None
 
     def why_not(self, conflict: Conflict) -> str | None:
-        """Why this cannot settle ``conflict``, in half a sentence; none where it can."""
+        """Why this cannot settle ``conflict``, in half a sentence; None when it can."""
         if self.name in SIDES:
             return None
         if conflict.coded is not None:
