@@ -89,9 +89,11 @@ def test_b1_a_rule_counts_more_than_what_was_answered(repo: Repo, answers: Calla
 @pytest.mark.parametrize(
     ("args", "want", "line"),
     [
-        (["-X", "average"], [2.0, 2.0, 2.0], "-X average"),
-        (["-X", "ours", "--rule", "embed*=theirs"], [1.0, 1.0, 1.0], "-X ours"),
-        (["-X", "ours", "--rule", "*.[01].*=theirs"], [3.0, 3.0, 1.0], "-X ours --rule '*.[01].*=theirs'"),
+        (
+            ["-X", "ours", "--rule", "embed*=base", "--rule", "*.[01].*=theirs"],
+            [3.0, 3.0, 1.0],
+            "-X ours --rule '*.[01].*=theirs'",
+        ),
         (
             ["-X", "dare_linear:density=0.5", "--seed", "7", "--rule", f"{TWO}=base"],
             None,
@@ -163,8 +165,10 @@ def test_b1_a_conflict_of_plain_git(repo: Repo) -> None:
     assert_same_again(repo)
 
 
-@pytest.mark.parametrize("program", ["git", "theta"])
-@pytest.mark.parametrize("command", ["cherry-pick", "revert", "rebase"])
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [("cherry-pick", "git"), ("revert", "theta"), ("rebase", "git"), ("rebase", "theta")],
+)
 def test_b1_one_commit_applied_to_another(repo: Repo, command: str, program: str) -> None:
     if command == "revert":
         committed(repo, (TWO, 4.0), (ONE, 4.0), (THREE, 4.0))
