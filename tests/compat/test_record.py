@@ -133,8 +133,7 @@ def test_b1_the_prompt_and_a_later_round_with_another_seed(repo: Repo, answers: 
 def test_b1_what_is_changed_by_hand_afterwards_is_not_told(repo: Repo) -> None:
     theta(repo, "merge", "--no-commit", "-X", "average", "side")
     edit(repo, ONE, 5.0)
-    repo.git("add", MODEL)
-    repo.git("commit", "-q", "--no-edit")
+    repo.git("commit", "-q", "-a", "--no-edit")
     assert trailers(repo) == []
     told = theta(repo, "merge", "--replay", "HEAD").out
     assert f"{MODEL}: settled by hand" in told
@@ -156,10 +155,11 @@ def test_b1_several_branches_at_once(repo: Repo) -> None:
     assert_same_again(repo)
 
 
-def test_b1_a_conflict_of_plain_git(repo: Repo) -> None:
+@pytest.mark.parametrize("message", [["--no-edit"], ["-m", "said by the user"]])
+def test_b1_a_conflict_of_plain_git(repo: Repo, message: list[str]) -> None:
     assert repo.try_git("merge", "side").returncode == 1
     theta(repo, "resolve", "-X", "average", "--rule", f"{TWO}=base")
-    repo.git("commit", "-q", "--no-edit")
+    repo.git("commit", "-q", *message)
     assert shifts(repo) == [2.0, 0.0, 2.0]
     assert trailers(repo) == [f"-X average --rule {TWO}=base"]
     assert_same_again(repo)
@@ -249,3 +249,12 @@ def test_b1_an_answer_outlives_the_program(repo: Repo, answers: Callable[..., No
     theta(repo, "merge", "--continue", "-X", "ours")
     assert shifts(repo) == [3.0, 1.0, 1.0]
     assert_same_again(repo)
+
+
+def test_b1_a_message_of_the_users_own_gets_the_trailer(repo: Repo) -> None:
+    theta(repo, "merge", "--no-commit", "-X", "average", "side")
+    theta(repo, "commit", "-q", "-m", "said by the user")
+    assert repo.git("log", "-1", "--format=%s") == "said by the user"
+    assert trailers(repo) == ["-X average"]
+    theta(repo, "commit", "-q", "--allow-empty", "-m", "and another")
+    assert trailers(repo) == []

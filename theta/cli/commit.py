@@ -32,7 +32,7 @@ def commit(
     says so: a checkpoint that nobody committed is overwritten by the next training step.
     """
     from theta.git.run import DEFER, DEFER_FILES
-    from theta.porcelain import committing
+    from theta.porcelain import committing, recording
 
     session = open_session()
     args = plain(context.args)
@@ -46,7 +46,9 @@ def commit(
         flags = ["-a"] if everything else []
         quiet = [] if committing.shows_only(args) else ["--quiet"]
         # The index of 'git commit PATH' is a temporary one, which only the hooks get to see.
-        extra = DEFER_FILES if committing.pathspecs(args) else DEFER
+        # The message of a merge may come from anywhere, and only a hook sees it.
+        by_hooks = committing.pathspecs(args) or recording.is_open(session)
+        extra = DEFER_FILES if by_hooks else DEFER
         git = session.repo.git(extra=extra).in_directory(Path.cwd())
         committing.check_identity(session)
         code = git.show("commit", *quiet, *flags, *args)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from theta.cli import console
-from theta.cli.args import PASS
+from theta.cli.args import PASS, plain
 from theta.errors import ThetaError
 
 if TYPE_CHECKING:
@@ -28,19 +28,21 @@ def hook(context: typer.Context, name: str = typer.Argument(..., help="the hook 
     session = Session.here()
     index = Path(os.environ.get("GIT_INDEX_FILE") or session.repo.index_path)
     with console.progress("theta") as progress:
-        lines = _run(session, name, index.absolute(), progress)
+        lines = _run(session, name, plain(context.args), index.absolute(), progress)
     for line in lines:
         console.err(f"theta: {line}")
     return 0
 
 
-def _run(session: Session, name: str, index: Path, progress: Progress | None) -> list[str]:
+def _run(session: Session, name: str, args: list[str], index: Path, progress: Progress | None) -> list[str]:
     from theta.porcelain import hooks as steps
 
     if name == "guard":
         return _guard(session)
     if name == "pre-commit":
         return steps.pre_commit(session, index)
+    if name == "prepare-commit-msg":
+        return steps.prepare_commit_msg(session, index, args)
     if name == "pre-merge-commit":
         return steps.pre_merge_commit(session, index)
     if name == "post-rewrite":

@@ -74,7 +74,7 @@ class Answers:
     def keep(self) -> None:
         """Keep the answers for the next time."""
         found = {_key(answer.conflict): (str(answer.strategy), answer.glob or "") for answer in self.given}
-        body = {"operation": operations.key(self._session.repo), "answers": {**self._kept, **found}}
+        body = {"operation": operations.current(self._session.repo).key, "answers": {**self._kept, **found}}
         _notes.write(self._session.repo.private / "answers", json.dumps(body), durable=True)
 
 
@@ -99,7 +99,7 @@ def _read(session: Session) -> dict[str, tuple[str, str]]:
     """Strategy and glob by question, of the operation under way; empty where nothing was kept."""
     try:
         found = _notes.read_json(session.repo.private / "answers")
-        if found["operation"] != operations.key(session.repo):
+        if found["operation"] != operations.current(session.repo).key:
             return {}
         return {str(one): (str(text), str(glob)) for one, (text, glob) in found["answers"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -26,7 +26,6 @@ class HookRefusedError(ThetaError):
 def pre_commit(session: Session, index: Path) -> list[str]:
     """Rebuild ``.theta/`` in the index that is being committed; refuse raw checkpoints."""
     raw = staging.sync(session, index)
-    recording.tell(session)
     head = session.repo.head()
     tree = session.repo.tree_of(head) if head else None
     staged = session.staged(index)
@@ -46,6 +45,13 @@ def _new_files(session: Session, index: Path) -> list[str]:
     base = session.repo.head() or _EMPTY_TREE
     command = ["diff-index", "--cached", "--no-renames", "--diff-filter=A", "--name-only", "-z", base]
     return session.repo.git(index=index).changes(*command, "--", ".", f":(exclude,top){STORES}")
+
+
+def prepare_commit_msg(session: Session, index: Path, args: Sequence[str]) -> list[str]:
+    """Tell in the message what was done to checkpoints in conflict, wherever the message comes from."""
+    if args and args[1:2] != ["commit"]:  # which is the message of another commit
+        recording.tell_in(session, session.repo.worktree / args[0], index)
+    return []
 
 
 def post_commit(session: Session, progress: Progress | None = None) -> list[str]:

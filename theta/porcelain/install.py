@@ -17,6 +17,7 @@ from theta.porcelain import sparse
 
 HOOKS: Final = (
     "pre-commit",
+    "prepare-commit-msg",
     "post-commit",
     "pre-merge-commit",
     "post-merge",
@@ -123,6 +124,8 @@ def _script(name: str) -> str:
             f'if [ -x {chained} ]; then {chained} "$@" || exit $?; fi',
             '[ "$THETA_HOOKS" = off ] && exit 0',
         ]
+        if name == "prepare-commit-msg":
+            lines.append('[ -e "$(git rev-parse --git-path theta/done.json)" ] || exit 0')
         if name == "post-index-change":
             lines.append(f'[ -e {STORES} ] || [ -e "$(git rev-parse --git-path theta/resync)" ] || exit 0')
         lines.append(f'exec {call} "$@"')

@@ -24,6 +24,7 @@ from theta.merging.strategies import Strategy
 from theta.porcelain import merging, recording
 from theta.porcelain.joining import How
 from theta.porcelain.merging import Joined
+from theta.porcelain.operations import Operation
 from theta.porcelain.session import Session
 from theta.porcelain.trees import checkpoints as in_tree
 from theta.porcelain.versions import Stages, Versions
@@ -263,11 +264,14 @@ def apply(
     git.run("update-ref", "ORIG_HEAD", "HEAD")
     gitdir = session.repo.gitdir
     said = f"{text.rstrip()}\n".encode()
+    ours, theirs = session.repo.head(), None if squash else heads[0]
+    now = Operation("" if squash else "merge", None, ours, theirs)
+    recording.note(session, joined.merged, how, base or "", squashed=heads if squash else (), now=now)
     if squash:
         _fs.write_atomic(gitdir / "SQUASH_MSG", said)
     else:
         _fs.write_atomic(gitdir / "MERGE_MSG", said)
         _fs.write_atomic(gitdir / "MERGE_MODE", mode.encode())
         _fs.write_atomic(gitdir / "MERGE_HEAD", "".join(f"{head}\n" for head in heads).encode())
-    recording.note(session, joined.merged, how, base or "", heads if squash else ())
+    recording.tell(session)
     session.note(None)

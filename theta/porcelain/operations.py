@@ -27,6 +27,11 @@ class Operation:
     theirs: str | None = None
 
     @property
+    def key(self) -> str:
+        """What tells it from others; of a popped stash, the commit that it was popped on."""
+        return f"{self.name} {self.ours} {self.theirs}"
+
+    @property
     def go_on(self) -> str:
         """The command that concludes it, once all is settled; nothing where nothing is under way."""
         if not self.name:
@@ -49,12 +54,6 @@ def current(repo: Repository) -> Operation:
     if _commits(repo, "CHERRY_PICK_HEAD"):
         return _applying(repo, "cherry-pick", "CHERRY_PICK_HEAD", head)
     return Operation(_sequence(repo), ours=head)
-
-
-def key(repo: Repository) -> str:
-    """What tells the operation under way from others; of a popped stash, the commit that it was popped on."""
-    now = current(repo)
-    return f"{now.name} {now.ours} {now.theirs}"
 
 
 def rebasing(repo: Repository) -> bool:

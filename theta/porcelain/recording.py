@@ -19,6 +19,7 @@ from theta.merging.deeds import Deed
 from theta.merging.recipes import Recipe
 from theta.porcelain import operations, recipes
 from theta.porcelain.joining import How, Merged
+from theta.porcelain.operations import Operation
 from theta.porcelain.recipes import TRAILER, Round
 from theta.porcelain.session import Session
 from theta.store.manifest import blob_id
@@ -41,25 +42,34 @@ class Record:
     squashed: tuple[str, ...] = ()
 
 
-def note(session: Session, merged: Merged, how: How, base: str = "", squashed: Sequence[str] = ()) -> None:
-    """Record what ``merged`` settled, and tell it in the message of the coming commit."""
+def note(
+    session: Session,
+    merged: Merged,
+    how: How,
+    base: str = "",
+    *,
+    squashed: Sequence[str] = (),
+    now: Operation | None = None,
+) -> None:
+    """Record what ``merged`` settles, before it is applied; ``now`` is an operation that is to begin."""
     if not merged.seen:
         return
-    found = _read(session)
+    key = (now or operations.current(session.repo)).key
+    found = _read(session, key)
     if found is None or (squashed and found.squashed != tuple(squashed)):
-        found = Record(operations.key(session.repo), squashed=tuple(squashed))
+        found = Record(key, squashed=tuple(squashed))
     found.asked |= merged.seen
     for path in (*merged.resolved, *merged.removed):
         found.done[path] = _deed(path, merged, how, base)
     _write(session, found)
-    tell(session)
 
 
 def begin(session: Session, squashed: Sequence[str] = ()) -> None:
     """Begin a new record: of a merge, or of one whose commits ``squashed`` become one."""
     forget(session)
     if squashed:
-        _write(session, Record(operations.key(session.repo), squashed=tuple(squashed)))
+        key = operations.current(session.repo).key
+        _write(session, Record(key, squashed=tuple(squashed)))
 
 
 def _write(session: Session, found: Record) -> None:
@@ -91,11 +101,11 @@ def _place(session: Session) -> Path:
     return session.repo.private / "done.json"
 
 
-def _read(session: Session) -> Record | None:
-    """The record of the operation under way; None when nothing was noted."""
+def _read(session: Session, key: str | None = None) -> Record | None:
+    """The record of the operation under way (or of ``key``); None when nothing was noted."""
     try:
         found = _notes.read_json(_place(session))
-        if found["operation"] != operations.key(session.repo):
+        if found["operation"] != (key or operations.current(session.repo).key):
             return None
         done = {str(path): Deed(**deed) for path, deed in found["done"].items()}
         return Record(found["operation"], done, set(found["asked"]), tuple(found["squashed"]))
@@ -109,16 +119,32 @@ def _read(session: Session) -> Record | None:
 def tell(session: Session) -> None:
     """Bring the trailers in the message of the coming commit in line with what was done."""
     found = _read(session)
-    if found is None:
-        return
-    lines = [f"{TRAILER}: {one.text()}" for one in _rounds(session, found)]
-    for place in _messages(session, found):
-        if place.exists():
-            _rewrite(session, place, lines)
+    if found is not None:
+        for place in _messages(session, found):
+            _tell_in(session, place, found, None)
 
 
-def _rounds(session: Session, found: Record) -> list[Round]:
-    staged = session.staged()
+def tell_in(session: Session, place: Path, index: Path) -> None:
+    """The same for the message in the file ``place``, of a commit of what ``index`` holds."""
+    found = _read(session)
+    if found is not None and _messages(session, found):
+        _tell_in(session, place, found, index)
+
+
+def is_open(session: Session) -> bool:
+    """Whether there is anything that the coming commit is to tell."""
+    found = _read(session)
+    return found is not None and bool(_messages(session, found))
+
+
+def _tell_in(session: Session, place: Path, found: Record, index: Path | None) -> None:
+    lines = [f"{TRAILER}: {one.text()}" for one in _rounds(session, found, index)]
+    if place.exists():
+        _rewrite(session, place, lines)
+
+
+def _rounds(session: Session, found: Record, index: Path | None) -> list[Round]:
+    staged = session.staged(index)
     now = {path: staged[path].oid if path in staged else "" for path in found.done}
     done = {path: deed for path, deed in found.done.items() if now[path] == deed.manifest}
     groups = deeds.gathered({path: deed for path, deed in done.items() if deed.tensors})

@@ -127,8 +127,9 @@ def settle(session: Session, versions: Versions, opened: Open, how: How, held: H
         drafts.sync()
         if held is not None:
             held.release()
-        _stage(session, versions, opened, merged, staged)
         recording.note(session, merged, how, versions.chosen_base)
+        _stage(session, versions, opened, merged, staged)
+        recording.tell(session)
         _write(session, opened, merged, staged, how.progress, drafts)
     return merged
 
