@@ -157,6 +157,12 @@ class CorruptError(ThetaError):
     exit_code = ExitCode.CORRUPT
 
 
+class PointerError(ThetaError):
+    """A pointer file of Git LFS stands where a checkpoint belongs."""
+
+    exit_code = ExitCode.FAILED
+
+
 class MissingObjectsError(ThetaError):
     """Objects that a checkpoint needs are not in this repository."""
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from theta.porcelain.staging import Added
 
 
-_SIGNS = ("filter=theta", "merge=theta")
+_SIGNS = ("filter=theta", "merge=theta", ".theta/**")
 
 
 def open_session(*, worktree: bool = True) -> Session:

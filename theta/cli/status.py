@@ -165,7 +165,11 @@ def _section(title: str, hint: str, lines: list[str]) -> None:
 
 
 def _remarks(report: Report) -> None:
+    from theta.git.lfs import FETCH
+
     for path in report.unfilled:
         console.out(f"{path} is not filled in here; 'theta restore {path}' completes it")
+    for path in report.pointers:
+        console.out(f"{path} is a Git LFS pointer, not the file itself; {FETCH}")
     if not report.head_agrees:
         console.out(".theta/ of HEAD does not agree with its manifests; 'theta fsck --mend' mends it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,12 +18,15 @@ app = typer.Typer(add_completion=False)
 def untrack(
     patterns: Annotated[list[str], typer.Argument(help="patterns as 'theta track' lists them")],
 ) -> int:
-    """Stop tracking PATTERN: its files become plain files again with the next 'theta add'."""
+    """Stop tracking PATTERN: its files become plain files again with the next 'theta add'.
+
+    PATTERN is one of the .gitattributes of the folder you are in.
+    """
     from theta.porcelain import tracking
 
     session = open_session()
     with session.exclusive():
-        files = tracking.untrack(session, plain(patterns))
+        files = tracking.untrack(session, Path.cwd(), plain(patterns))
     for path in files:
         console.note(f"{path} will be committed as plain bytes")
     return 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from theta.errors import NotFoundError, UsageError
+from theta.git import lfs
 from theta.git.attributes import filter_of
 from theta.git.index import read_entries
 from theta.git.repository import STORES
@@ -18,6 +19,7 @@ from theta.porcelain.session import Session
 from theta.porcelain.staging import Added
 from theta.porcelain.trees import is_manifest
 from theta.progress import Progress
+from theta.store.manifest import blob_id
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,16 @@ def select(session: Session, git: Git, pathspecs: list[str], *, update: bool, fo
     _refuse_other_filters(session, filters)
     tracked = sorted(path for path, value in filters.items() if value == "theta" and not _is_inside(path))
     places = {path: session.repo.worktree / path for path in tracked}
-    present = tuple(path for path, place in places.items() if place.exists() and not place.is_symlink())
+    files = [path for path, place in places.items() if place.exists() and not place.is_symlink()]
+    present = tuple(path for path in files if not _is_kept_pointer(session, path))
     return Selection(present, tuple(path for path, place in places.items() if not os.path.lexists(place)))
+
+
+def _is_kept_pointer(session: Session, path: str) -> bool:
+    """Whether the file is the pointer of Git LFS that is committed there already."""
+    data = lfs.pointer_at(session.repo.worktree / path)
+    entry = session.staged().get(path) if data is not None else None
+    return data is not None and entry is not None and entry.oid == blob_id(data)
 
 
 def _is_inside(path: str) -> bool:

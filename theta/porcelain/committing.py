@@ -102,7 +102,8 @@ def prepare(
         if everything and not _DRY & set(args):
             selection = selection.including(coverage.newcomers(session, git, [":(top)"]))
         added = adding.add(session, selection, progress)
-    staging.sync(session)
+    raw = staging.new_raw(session, staging.sync(session))
+    staging.refuse_pointers(session, raw)
     recording.tell(session)
     return added
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from theta import _fs, _notes
 from theta.errors import ChangedWhileReadError, ManifestError, NewerFormatError, NotFoundError, ThetaError
-from theta.git import processes
+from theta.git import lfs, processes
 from theta.git.pktline import PktLines
 from theta.porcelain import install, staging
 from theta.porcelain.session import Session
@@ -60,7 +60,16 @@ class Filter:
         with self._received(path, packets) as (source, text):
             if text is not None:
                 return self._checked_manifest(text, path)
+            if (pointer := lfs.pointer_in(source)) is not None:
+                return self._passed(path, pointer)
             return self._stored(path, source)
+
+    def _passed(self, path: str, pointer: bytes) -> bytes:
+        """``pointer`` itself: git status and diff go on, and the commit of a new one is refused."""
+        entry = self.session.staged().get(path)
+        if entry is None or entry.oid != manifests.blob_id(pointer):
+            self.warn(f"{path} is a Git LFS pointer, not the file itself; {lfs.FETCH}")
+        return pointer
 
     def _stored(self, path: str, source: FileSource) -> bytes:
         session = self.session

@@ -25,16 +25,11 @@ class HookRefusedError(ThetaError):
 
 def pre_commit(session: Session, index: Path) -> list[str]:
     """Rebuild ``.theta/`` in the index that is being committed; refuse raw checkpoints."""
-    raw = staging.sync(session, index)
-    head = session.repo.head()
-    tree = session.repo.tree_of(head) if head else None
-    staged = session.staged(index)
+    raw = staging.new_raw(session, staging.sync(session, index), index)
+    staging.refuse_pointers(session, raw)
     for path in raw:
-        old = session.repo.entry(tree, path) if tree is not None else None
-        if old is None or str(old.id) != staged[path].oid:
-            raise HookRefusedError(
-                f"{path} is staged as raw bytes, not as a checkpoint", hint=f"theta add {path}"
-            )
+        problem = f"{path} is staged as raw bytes, not as a checkpoint"
+        raise HookRefusedError(problem, hint=f"theta add {path}")
     if any(entry.stage for entry in session.entries(index)):
         raise HookRefusedError("a checkpoint is still in conflict", hint="theta resolve")
     new = coverage.uncovered(session, _new_files(session, index))

@@ -132,17 +132,14 @@ def _script(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ensure_attributes(repo: Repository, lines: list[str]) -> bool:
-    """Append ``lines`` to the root ``.gitattributes`` where they are missing, ``.theta/`` last."""
+def ensure_attributes(repo: Repository) -> None:
+    """Let the rule of ``.theta/`` be the last line of the root's ``.gitattributes``."""
     path = repo.worktree / ".gitattributes"
-    old = path.read_text() if path.exists() else ""
+    old = path.read_text("utf-8", "surrogateescape") if path.exists() else ""
     body = [line for line in old.splitlines() if line != STORE_ATTRIBUTES]
-    body += [line for line in lines if line not in body]
     new = "\n".join([*body, STORE_ATTRIBUTES]) + "\n"
-    if new == old:
-        return False
-    _fs.write_atomic(path, new.encode())
-    return True
+    if new != old:
+        _fs.write_atomic(path, new.encode("utf-8", "surrogateescape"))
 
 
 def uninstall(repo: Repository) -> None:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pygit2
+
 from theta.errors import ManifestError
+from theta.git import lfs
 from theta.git.index import Entry, IndexEdit, Staged
 from theta.git.repository import STORES
 from theta.porcelain import sparse, worktree
@@ -109,6 +112,8 @@ def take(
     progress: Progress | None = None,
 ) -> Stored:
     """Scan and store one file; its store is that of ``kept``, or a name not in ``taken``."""
+    if lfs.pointer_in(source) is not None:
+        raise lfs.refusal(path)
     bases = session.bases(path)
     reference = kept or (bases[0] if bases else None)
     skeleton = worktree.skeleton_of(session, reference)
@@ -210,6 +215,31 @@ def _without_attribute(
     others = {path: oid for path, oid in files.items() if path not in listed and not path.startswith(_BELOW)}
     found = (session.manifest_or_none(oid) for oid in by_content(session.repo, others).values())
     return [manifest for manifest in found if manifest is not None and manifest.store in stores]
+
+
+def new_raw(session: Session, raw: Iterable[str], index: Path | None = None) -> dict[str, str]:
+    """Path -> blob id, of those staged ``raw`` files that are not so in HEAD already."""
+    head = session.repo.head()
+    tree = session.repo.tree_of(head) if head else None
+    staged = session.staged(index)
+    old = {path: session.repo.entry(tree, path) if tree is not None else None for path in raw}
+    return {
+        path: staged[path].oid
+        for path, entry in old.items()
+        if entry is None or str(entry.id) != staged[path].oid
+    }
+
+
+def refuse_pointers(session: Session, raw: dict[str, str]) -> None:
+    """Raise :class:`PointerError` where a blob of ``raw`` (path -> id) is a pointer of Git LFS."""
+    for path, oid in raw.items():
+        if lfs.is_pointer(session.objects.text(oid, lfs.MAX_BYTES) if _is_small(session, oid) else b""):
+            raise lfs.refusal(path)
+
+
+def _is_small(session: Session, oid: str) -> bool:
+    blob = session.repo.raw.get(oid)
+    return isinstance(blob, pygit2.Blob) and blob.size < lfs.MAX_BYTES
 
 
 def _distinct(session: Session, found: dict[str, Manifest]) -> dict[str, Manifest]:

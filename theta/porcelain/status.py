@@ -40,6 +40,7 @@ class Report:
     unstaged: dict[str, Changes] = field(default_factory=dict)
     conflicts: dict[str, list[Conflict]] = field(default_factory=dict)
     unfilled: list[str] = field(default_factory=list)
+    pointers: list[str] = field(default_factory=list)
     head_agrees: bool = True
     operation: str = ""
 
@@ -63,6 +64,7 @@ def report(session: Session, paths: list[str], progress: Progress | None = None)
     result.conflicts = {
         path: answering.unanswered(session, found) for path, found in resolving.conflicts(session).items()
     }
+    result.pointers = [path for path, item in found.items() if item.pointer]
     result.unfilled = [path for path, item in found.items() if item.state is State.UNFILLED]
     result.rows.sort(key=lambda row: (row.index == "?", row.path))
     return result

@@ -14,6 +14,7 @@ from typing import Final
 
 from theta import _fs
 from theta.errors import BusyError, MissingObjectsError, concerning
+from theta.git import lfs
 from theta.git.index import Entry, Staged, fresh_paths
 from theta.porcelain.session import Session
 from theta.progress import Progress, begin
@@ -48,6 +49,8 @@ class Found:
     state: State
     scan: Scan | None = None
     text: bytes = b""
+    pointer: bool = False
+    """Whether a pointer of Git LFS stands there."""
 
 
 def peek(path: Path) -> bytes | None:
@@ -77,6 +80,8 @@ def examine(session: Session, path: str, oid: str, progress: Progress | None = N
         return Found(State.UNFILLED, text=text)
     if not stat.S_ISREG(info.st_mode):
         return Found(State.MODIFIED)
+    if (pointer := lfs.pointer_at(place)) is not None:
+        return Found(State.SAME if manifests.blob_id(pointer) == oid else State.MODIFIED, pointer=True)
     return _compare(session, path, oid, progress)
 
 

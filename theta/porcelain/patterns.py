@@ -1,0 +1,100 @@
+"""The lines of a ``.gitattributes`` file, and how a pattern is spelled in one (gitattributes(5))."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from theta import _fs
+
+ATTRIBUTES: Final = ("filter=theta", "diff=theta", "merge=text", "-text")
+"""What a tracked pattern has; ``merge`` is named so that no other line's driver stays in force."""
+
+_SPACE: Final = "[[:space:]]"
+_OURS: Final = re.compile(r"[-!]?(filter|diff|merge|text)(=.*)?")
+_ESCAPE: Final = re.compile(r"\\(?:([0-3][0-7]{2})|(.))")
+_NAMED: Final = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: its text, its pattern as theta spells it ('' in a comment), and its attributes."""
+
+    text: str
+    pattern: str = ""
+    attributes: tuple[str, ...] = ()
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether the line gives its files to theta."""
+        return "filter=theta" in self.attributes
+
+
+def parse(text: str) -> Line:
+    """The line that ``text`` spells."""
+    body = text.strip(" \t\r")
+    if not body or body.startswith("#"):
+        return Line(text)
+    if found := re.match(r'"((?:[^"\\]|\\.)*)"', body):
+        pattern, rest = encoded(_ESCAPE.sub(_unescaped, found[1])), body[found.end() :]
+    else:
+        pattern, rest = re.match(r"\S+", body)[0], re.sub(r"^\S+", "", body)  # type: ignore[index]
+    return Line(text, pattern, tuple(rest.split()))
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    if found[1]:
+        return bytes([int(found[1], 8)]).decode("utf-8", "surrogateescape")
+    return _NAMED.get(found[2], found[2])
+
+
+def encoded(pattern: str) -> str:
+    """``pattern`` without the characters that would end it or make it something else."""
+    spelled = re.sub(r"\s", lambda _: _SPACE, pattern)
+    return f"[{spelled[0]}]{spelled[1:]}" if spelled[:1] in ("#", '"') else spelled
+
+
+def literal(name: str) -> str:
+    """The pattern that matches the file ``name`` itself."""
+    spelled = re.sub(r"[*?\[]", lambda found: f"[{found[0]}]", name.replace("\\", "\\\\"))
+    return encoded(f"\\{spelled}" if spelled.startswith("!") else spelled)
+
+
+def shown(pattern: str) -> str:
+    """``pattern`` as people write it: with its spaces."""
+    return pattern.replace(_SPACE, " ")
+
+
+def read(path: Path) -> list[Line]:
+    """The lines of the file at ``path``; none where there is no file."""
+    if not path.is_file():
+        return []
+    return [parse(text) for text in path.read_text("utf-8", "surrogateescape").splitlines()]
+
+
+def write(path: Path, lines: Sequence[Line]) -> None:
+    """Write ``lines``; a file without any is removed."""
+    text = "".join(line.text + "\n" for line in lines)
+    if text:
+        _fs.write_atomic(path, text.encode("utf-8", "surrogateescape"))
+    elif path.is_file():
+        _fs.remove(path)
+
+
+def with_tracked(lines: Sequence[Line], pattern: str) -> list[Line]:
+    """``lines`` with a last one that tracks ``pattern``.
+
+    What older lines of the same pattern said of filter, diff, merge and text is taken out (those
+    of Git LFS, say); what else they said stays.
+    """
+    kept: list[Line] = []
+    for line in lines:
+        rest = [name for name in line.attributes if not _OURS.fullmatch(name)]
+        if line.pattern != pattern or len(rest) == len(line.attributes):
+            kept.append(line)
+        elif rest:
+            kept.append(parse(f"{pattern} {' '.join(rest)}"))
+    return [*kept, parse(f"{pattern} {' '.join(ATTRIBUTES)}")]
