@@ -25,7 +25,7 @@ HEAD: Final = 4
 # Started by git for the filter and for each hook, so it imports next to nothing.
 _CLIENT: Final = """#!{python} -IS
 import json, os, socket, sys
-job = {{"args": sys.argv[3:], "cwd": os.getcwd(), "env": dict(os.environ), "client": os.getpid()}}
+job = {{"args": sys.argv[4:], "cwd": os.getcwd(), "env": dict(os.environ), "client": os.getpid()}}
 body = json.dumps(job).encode("ascii")
 with socket.socket(socket.AF_UNIX) as connection:
     connection.connect({path!r})

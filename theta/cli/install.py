@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import typer
 
 from theta.cli import console
 from theta.cli.args import HELP
 
 app = typer.Typer(add_completion=False)
+
+
+def user_launcher() -> Path:
+    """Where the launcher for all repositories of this user is (XDG Base Directory Specification)."""
+    from theta.porcelain.launcher import NAME
+
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "theta" / NAME
 
 
 @app.command(context_settings=HELP)
@@ -20,10 +31,12 @@ def install(
     """
     from theta.git.run import plain
     from theta.porcelain import install as setup
+    from theta.porcelain import launcher
     from theta.porcelain.session import Session
 
     if everywhere:
-        for key, value in setup.settings().items():
+        launcher.ensure(user_launcher())
+        for key, value in setup.settings(launcher.GLOBAL_FILTER).items():
             plain().run("config", "--global", key, value)
         console.note("the filter is set up for all repositories of this user")
         return 0

@@ -13,6 +13,8 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=HELP)
 def uninstall(everywhere: bool = typer.Option(False, "--global", help="the filter of this user")) -> int:
     """Take theta's filter and hooks out of this clone; commits and files stay."""
+    from theta import _fs
+    from theta.cli.install import user_launcher
     from theta.git.run import plain
     from theta.porcelain import install as setup
     from theta.porcelain.session import Session
@@ -20,6 +22,7 @@ def uninstall(everywhere: bool = typer.Option(False, "--global", help="the filte
     if everywhere:
         for key in setup.settings():
             plain().run("config", "--global", "--unset", key, check=False)
+        _fs.remove(user_launcher())
         console.note("the filter of this user is removed")
         return 0
     session = Session.here()

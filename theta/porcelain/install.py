@@ -5,15 +5,13 @@ All of it is local to the clone except ``.gitattributes``, and all of it can be 
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Final
 
 from theta import _fs
 from theta.git.repository import STORES, Repository
 from theta.git.run import DURABLE
-from theta.porcelain import sparse
+from theta.porcelain import launcher, sparse
 
 HOOKS: Final = (
     "pre-commit",
@@ -36,15 +34,11 @@ _OWNS_DURABLE: Final = "theta.ownsfsync"
 """Set where theta set git's ``core.fsync``, and so may take it out again."""
 
 
-def command() -> str:
-    """How a hook or git calls this theta: by the interpreter that runs now."""
-    return f"{shlex.quote(sys.executable)} -m theta"
-
-
 def ensure(repo: Repository) -> None:
     """Install whatever is missing; cheap where nothing is."""
     if repo.is_bare:
         return
+    launcher.ensure(launcher.place(repo))
     _ensure_config(repo)
     _ensure_hooks(repo)
     sparse.ensure_line(repo.commondir / "info" / "attributes", _LOCAL_ATTRIBUTES)
@@ -67,10 +61,10 @@ def ensure_durable(repo: Repository) -> list[str]:
     ]
 
 
-def settings() -> dict[str, str]:
+def settings(command: str = launcher.FILTER) -> dict[str, str]:
     """The configuration keys of the filter and of the merge driver."""
     return {
-        "filter.theta.process": f"{command()} filter-process",
+        "filter.theta.process": command,
         "filter.theta.required": "true",
         "merge.theta.name": "theta: .theta/ follows the manifests",
         "merge.theta.driver": "true",
@@ -107,7 +101,6 @@ def _ensure_hooks(repo: Repository) -> None:
 
 def _script(name: str) -> str:
     chained = f'"$0{CHAINED}"'
-    call = f"{command()} hook {name}"
     lines = [
         "#!/bin/sh",
         f"{_MARK}: 'theta uninstall' removes it; {name}{CHAINED} is the hook that was here before",
@@ -117,7 +110,7 @@ def _script(name: str) -> str:
             "input=$(cat)",
             f'if [ -x {chained} ]; then printf "%s\\n" "$input" | {chained} "$@" || exit $?; fi',
             '[ "$THETA_HOOKS" = off ] && exit 0',
-            f'printf "%s\\n" "$input" | {call} "$@"',
+            *launcher.hook_lines(name, given=True),
         ]
     else:
         lines += [
@@ -128,7 +121,7 @@ def _script(name: str) -> str:
             lines.append('[ -e "$(git rev-parse --git-path theta/done.json)" ] || exit 0')
         if name == "post-index-change":
             lines.append(f'[ -e {STORES} ] || [ -e "$(git rev-parse --git-path theta/resync)" ] || exit 0')
-        lines.append(f'exec {call} "$@"')
+        lines += launcher.hook_lines(name, given=False)
     return "\n".join(lines) + "\n"
 
 
@@ -159,3 +152,4 @@ def uninstall(repo: Repository) -> None:
             chained = Path(f"{path}{CHAINED}")
             if chained.exists():
                 _fs.rename(chained, path)
+    _fs.remove(launcher.place(repo))

@@ -16,6 +16,7 @@ from theta import _fs
 from theta.errors import MissingObjectsError, NotHereYetError, UnsupportedRepositoryError
 from theta.git import processes
 from theta.git.repository import STORES, Repository
+from theta.porcelain import launcher
 from theta.store.packs import BLOB, object_id
 
 _MAX_STORED: Final = 16 << 20
@@ -157,14 +158,12 @@ def _aside(repo: Repository) -> bool:
 
 def _watch(repo: Repository) -> None:
     """Let plain git call the guard, unless the user has a monitor of their own."""
-    from theta.porcelain.install import command
-
     config = repo.raw.config
     if "core.fsmonitor" not in config:
         repo.git().run("config", "--local", "core.fsmonitor", _MONITOR)
     elif config["core.fsmonitor"] != _MONITOR:
         return
-    place, script = repo.shared / "guard", _SCRIPT.replace("COMMAND", command()).encode()
+    place, script = repo.shared / "guard", _SCRIPT.replace("COMMAND", launcher.COMMAND).encode()
     if not place.exists() or place.read_bytes() != script:
         _fs.make_dirs(place.parent)
         _fs.write_atomic(place, script)
