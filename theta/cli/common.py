@@ -94,6 +94,21 @@ def _settle(session: Session) -> None:
         notes = settle.settle(fresh, progress)
     for line in notes:
         console.warn(line)
+    fill_submodules(fresh)
+
+
+def fill_submodules(session: Session) -> None:
+    """Set up the submodules that have checkpoints, and fill those in."""
+    from theta.porcelain import cloning, install, settle
+
+    for inner in cloning.submodules(session):
+        if not uses_theta(inner):
+            cloning.drop_patterns(inner.repo)
+            continue
+        with inner.exclusive(), console.progress("writing checkpoints") as progress:
+            install.ensure(inner.repo)
+            for line in settle.settle(inner, progress):
+                console.warn(line)
 
 
 def from_root(session: Session, path: str) -> str:

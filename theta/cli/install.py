@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from theta.cli import console
 from theta.cli.args import HELP
+from theta.cli.common import fill_submodules, uses_theta
+
+if TYPE_CHECKING:
+    from theta.porcelain.session import Session
 
 app = typer.Typer(add_completion=False)
 
@@ -24,6 +30,9 @@ def user_launcher() -> Path:
 @app.command(context_settings=HELP)
 def install(
     everywhere: bool = typer.Option(False, "--global", help="the filter for all repositories of this user"),
+    submodules: bool = typer.Option(
+        False, "--recurse-submodules", help="in submodules too, and fill in their checkpoints"
+    ),
 ) -> int:
     """Set up filter, hooks, attributes and sparse patterns in this clone.
 
@@ -46,4 +55,22 @@ def install(
         setup.ensure(session.repo)
         console.hints(setup.ensure_durable(session.repo))
     console.note(f"filter and hooks are set up in {session.repo.gitdir}")
+    if submodules:
+        fill_submodules(session)
+    for line in _left(session, submodules):
+        console.note(line)
     return 0
+
+
+def _left(session: Session, submodules: bool) -> Iterator[str]:
+    """What is left to do: checkpoints that are manifests, and submodules."""
+    from theta.porcelain import cloning, worktree
+
+    root = session.repo.worktree
+    unfilled = [path for path in session.staged() if worktree.peek(root / path) is not None]
+    if unfilled:
+        yield f"{len(unfilled)} checkpoint(s) are manifests here; 'theta restore :/' fills them in"
+    for inner in cloning.submodules(session) if not submodules else ():
+        if uses_theta(inner) and not (inner.repo.commondir / "info" / "theta-launcher").is_file():
+            path = os.path.relpath(inner.repo.worktree, root)
+            yield f"the submodule {path} has checkpoints; 'theta install --recurse-submodules' fills them in"
