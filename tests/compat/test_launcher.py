@@ -16,6 +16,7 @@ from tests.support import Repo, sha256
 from tests.support.environment import GIT_CONFIG
 
 LAUNCHER = ".git/info/theta-launcher"
+TOOLS = ("git", "sh", "dd", "cat", "rm", "wc", "tr", "mktemp", "head", "sed", "cksum", "mkdir", "mv", "ps")
 GONE = "theta: the theta of /gone/bin/python is gone, and there is none on PATH; "
 
 
@@ -24,7 +25,22 @@ def bare_path(tmp_path: Path) -> Mapping[str, str]:
     """An environment whose PATH has git and the tools of a shell, and no theta."""
     place = tmp_path / "bin"
     place.mkdir()
-    for name in ("git", "sh", "dd", "cat", "rm", "wc", "tr", "mktemp", "touch"):
+    for name in [
+        "git",
+        "sh",
+        "dd",
+        "cat",
+        "rm",
+        "wc",
+        "tr",
+        "mktemp",
+        "head",
+        "sed",
+        "cksum",
+        "mkdir",
+        "mv",
+        "ps",
+    ]:
         found = shutil.which(name)
         assert found is not None
         (place / name).symlink_to(found)
