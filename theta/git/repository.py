@@ -55,7 +55,7 @@ class Repository:
                     "not a git repository (or any of the parent directories)",
                     hint="run 'theta init' or 'git init' first",
                 )
-            return cls(pygit2.Repository(path))
+            return cls(pygit2.Repository(str(start)))  # by the worktree: a git directory may be elsewhere
         except pygit2.GitError as error:
             raise _opening_error(str(error), start) from error
 

@@ -75,6 +75,7 @@ class Git:
         if self.extra is not None:
             # Hooks run with the index of the moment, which may be a temporary one of git stash.
             environment.pop("GIT_INDEX_FILE", None)
+        environment.pop("GIT_INTERNAL_SUPER_PREFIX", None)  # most commands refuse to run with it
         if self.index_file is not None:
             environment["GIT_INDEX_FILE"] = str(self.index_file)
         if self.programs:

@@ -42,23 +42,26 @@ def template() -> Iterator[Path]:
 
 
 def find(token: str, args: Sequence[str], cwd: Path) -> Path:
-    """The git directory of the repository whose configuration has ``token``.
+    """The folder of the repository whose configuration has ``token``.
 
     It is at one of the arguments, or has a name that git made from the URL, in the current folder.
     """
     named = [cwd / arg for arg in reversed(args)]
-    for place in [*named, *(Path(entry) for entry in os.scandir(cwd) if entry.is_dir())]:
-        for gitdir in (_git_directory(place / ".git"), place):
+    places = [*named, *(Path(entry) for entry in os.scandir(cwd) if entry.is_dir())]
+    for own in (_git_directory, lambda place: place):  # a worktree first: its git directory may be elsewhere
+        for place in places:
+            gitdir = own(place)
             if gitdir is not None and _has(gitdir / "config", token):
-                return gitdir
+                return place
     raise NotFoundError(
         "git clone is done, but its repository was not found",
         hint="run 'theta install' and 'theta restore .' in it",
     )
 
 
-def _git_directory(place: Path) -> Path | None:
-    """The directory that ``.git`` is, or that it names."""
+def _git_directory(worktree: Path) -> Path | None:
+    """The directory that ``.git`` of a worktree is, or that it names."""
+    place = worktree / ".git"
     try:
         if not place.is_file():
             return place

@@ -120,7 +120,10 @@ def _script(name: str) -> str:
         if name == "prepare-commit-msg":
             lines.append('[ -e "$(git rev-parse --git-path theta/done.json)" ] || exit 0')
         if name == "post-index-change":
-            lines.append(f'[ -e {STORES} ] || [ -e "$(git rev-parse --git-path theta/resync)" ] || exit 0')
+            lines += [
+                "unset GIT_INTERNAL_SUPER_PREFIX",
+                f'[ -e {STORES} ] || [ -e "$(git rev-parse --git-path theta/resync)" ] || exit 0',
+            ]
         lines += launcher.hook_lines(name, given=False)
     return "\n".join(lines) + "\n"
 

@@ -15,7 +15,8 @@ from theta import _fs
 from theta.git.repository import Repository
 
 NAME: Final = "theta-launcher"
-_FIND: Final = f"$(git rev-parse --git-common-dir)/info/{NAME}"
+_FIND: Final = f"$(unset GIT_INTERNAL_SUPER_PREFIX; git rev-parse --git-common-dir)/info/{NAME}"
+# git sets that variable while it moves a submodule, and rev-parse refuses to run with it.
 COMMAND: Final = f'sh "{_FIND}"'
 """How a shell in a worktree starts theta."""
 FILTER: Final = f'l="{_FIND}"; [ -r "$l" ] || exec theta filter-process; exec sh "$l" filter-process'
@@ -28,6 +29,7 @@ GLOBAL_FILTER: Final = f'l={_USERS}; [ -r "$l" ] || exec theta filter-process; e
 _START: Final = """\
 #!/bin/sh
 # Starts theta for git's filter and hooks. 'theta install' writes this file anew.
+unset GIT_INTERNAL_SUPER_PREFIX
 python=@PYTHON@
 package=@PACKAGE@
 if [ -x "$python" ]; then

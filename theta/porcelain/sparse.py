@@ -21,7 +21,10 @@ from theta.store.packs import BLOB, object_id
 
 _MAX_STORED: Final = 16 << 20
 _PATTERN: Final = f"!/{STORES}/"
-_MONITOR: Final = 'f="$(git rev-parse --git-common-dir)/theta/guard"; test -f "$f" && sh "$f" $PPID'
+_MONITOR: Final = (
+    "unset GIT_INTERNAL_SUPER_PREFIX; "
+    'f="$(git rev-parse --git-common-dir)/theta/guard"; test -f "$f" && sh "$f" $PPID'
+)
 """Git puts ``sh -c`` before and two arguments behind; where the script is gone git looks for itself."""
 
 _SCRIPT: Final = r"""# theta guard 1: git asks this which files changed, before it writes any.
