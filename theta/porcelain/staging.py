@@ -238,7 +238,7 @@ def refuse_pointers(session: Session, raw: dict[str, str]) -> None:
 
 
 def _is_small(session: Session, oid: str) -> bool:
-    blob = session.repo.raw.get(oid)
+    blob = session.repo.find(oid)
     return isinstance(blob, pygit2.Blob) and blob.size < lfs.MAX_BYTES
 
 
