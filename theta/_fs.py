@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from theta import _modes
 from theta.errors import BusyError, DiskError, NoSpaceError, ThetaError, WouldOverwriteError
 
 if TYPE_CHECKING:
@@ -69,12 +70,25 @@ def fsync_dir(path: str | Path) -> None:
         os.close(descriptor)
 
 
-def make_dirs(path: str | Path, mode: int = 0o777) -> None:
+def make_dirs(path: str | Path) -> None:
     """Create directory ``path`` and its parents."""
-    if not os.path.isdir(path):
-        _step("mkdir", path)
-        with translated(path):
-            os.makedirs(path, mode=mode, exist_ok=True)
+    missing = [place for place in (Path(path), *Path(path).parents) if not os.path.isdir(place)]
+    for place in reversed(missing):
+        _step("mkdir", place)
+        with translated(place):
+            _make_dir(place)
+
+
+def _make_dir(place: Path) -> None:
+    mode = _modes.allowed(place, 0o777)
+    try:
+        os.mkdir(place, mode)
+    except FileExistsError:
+        if not os.path.isdir(place):
+            raise
+    else:
+        if _modes.is_shared(place):  # what others make in it belongs to the group of the repository
+            os.chmod(place, mode | stat.S_ISGID)
 
 
 def remove(path: str | Path) -> None:
@@ -104,7 +118,7 @@ def rename(source: str | Path, target: str | Path) -> None:
         fsync_dir(Path(target).parent)
 
 
-def write_atomic(path: str | Path, data: Buffer, mode: int = 0o644, *, durable: bool = True) -> None:
+def write_atomic(path: str | Path, data: Buffer, mode: int = 0o666, *, durable: bool = True) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old content or the new, never a mixture."""
     with AtomicFile(path, mode=mode, durable=durable) as file:
         file.write(data)
@@ -123,7 +137,7 @@ class AtomicFile:
         path: str | Path,
         *,
         temp_dir: str | Path | None = None,
-        mode: int = 0o644,
+        mode: int = 0o666,
         durable: bool = True,
         nameless: bool = False,
     ) -> None:
@@ -188,7 +202,7 @@ class AtomicFile:
 
     def _commit(self) -> None:
         with translated(self.path):
-            os.fchmod(self._fd, self.mode & ~current_umask())
+            os.fchmod(self._fd, _modes.allowed(self.path, self.mode))
             if self._durable:
                 _step("fsync", self.path)
                 if self._syncing is not None:
@@ -221,13 +235,20 @@ class AtomicFile:
 
 
 class AppendFile:
-    """A new temporary file that is written from front to back and patched (the pack writer)."""
+    """A new temporary file that is written from front to back and patched (the pack writer).
 
-    def __init__(self, directory: str | Path) -> None:
-        _step("create", directory)
-        with translated(directory):
-            os.makedirs(directory, exist_ok=True)
-            self.fd, name = tempfile.mkstemp(prefix=_own_prefix(), dir=directory)
+    Without a ``directory`` it lies where the system keeps temporaries, or, where none may be, in memory.
+    """
+
+    def __init__(self, directory: str | Path | None) -> None:
+        place = directory if directory is not None else "a temporary file"
+        _step("create", place)
+        with translated(place):
+            if directory is not None:
+                make_dirs(directory)
+                self.fd, name = tempfile.mkstemp(prefix=_own_prefix(), dir=directory)
+            else:
+                self.fd, name = _temporary()
         self.path = Path(name)
         self.size = 0
 
@@ -253,7 +274,7 @@ class AppendFile:
     def publish(self, target: str | Path, mode: int = 0o444) -> None:
         """Make the content durable and give it its name."""
         with translated(target):
-            os.fchmod(self.fd, mode)
+            os.fchmod(self.fd, _modes.allowed(target, mode))
             _step("fsync", self.path)
             os.fsync(self.fd)
             os.close(self.fd)
@@ -289,15 +310,16 @@ def aside(work: Callable[[], None]) -> Future[None]:
     return done
 
 
+def _temporary() -> tuple[int, str]:
+    try:
+        return tempfile.mkstemp(prefix=_own_prefix())
+    except FileNotFoundError:
+        descriptor = os.memfd_create(_own_prefix())
+        return descriptor, f"/proc/self/fd/{descriptor}"
+
+
 def _own_prefix() -> str:
     return f"{TEMPORARY}{os.getpid()}_"
-
-
-def current_umask() -> int:
-    """The umask of this process (there is no way to read it without setting it)."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def silence(descriptor: int) -> None:
@@ -309,7 +331,12 @@ def silence(descriptor: int) -> None:
 @contextlib.contextmanager
 def temporary_directory(prefix: str) -> Iterator[Path]:
     """A private directory for the time of the block."""
-    place = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        place = Path(tempfile.mkdtemp(prefix=prefix))
+    except FileNotFoundError as error:
+        raise DiskError(
+            "there is no folder for temporary files", hint="set TMPDIR to one that can be written"
+        ) from error
     try:
         yield place
     finally:
@@ -333,7 +360,7 @@ class Lock:
         make_dirs(Path(path).parent)
         _step("lock", path)
         with translated(path):
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self.fd = _open_lock(path)
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
@@ -349,11 +376,18 @@ class Lock:
             self.fd = -1
 
 
+def _open_lock(path: str | Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:  # another user's, which can be locked all the same
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def create_exclusive(path: str | Path) -> bool:
     """Create empty file ``path``; false where it exists already."""
     _step("create", path)
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     except FileExistsError:
         return False
     except OSError as error:

@@ -66,6 +66,8 @@ def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = Fals
     from theta.git.run import DEFER, DEFER_FILES
     from theta.porcelain import guarding, settle
 
+    if session.repo.is_read_only:
+        return session.repo.git().in_directory(Path.cwd()).show(*args)
     with session.exclusive():
         if args[0] == "pull":
             guarding.fetch(session, args[1:])
@@ -82,6 +84,8 @@ def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = Fals
 
 def after_git(session: Session) -> None:
     """Bring everything into agreement after a git command that theta does not know."""
+    if session.repo.is_read_only:
+        return
     with session.exclusive():
         _settle(session)
 

@@ -23,13 +23,15 @@ def filter_process() -> int:
 
     limit = int(os.environ.get("THETA_SMUDGE_LIMIT", SMUDGE_LIMIT))
     defer = os.environ.get("THETA_SMUDGE") == "defer"
+    session = Session.here()
     filter_ = Filter(
-        Session.here(),
+        session,
         lambda text: console.err(f"theta: {text}"),
         defer,
         limit,
         Path(index).absolute() if (index := os.environ.get("GIT_INDEX_FILE")) else None,
         lambda: console.progress("theta"),
+        looking=session.repo.is_read_only and not os.environ.get("GIT_OBJECT_DIRECTORY"),
     )
     serve(filter_, PktLines(sys.stdin.buffer, sys.stdout.buffer))
     return 0

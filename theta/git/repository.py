@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Final
 import pygit2
 from pygit2.enums import ObjectType
 
+from theta import _modes
 from theta.errors import (
     DamagedRepositoryError,
     MissingObjectsError,
@@ -44,6 +46,8 @@ class Repository:
         self.gitdir = Path(raw.path)
         self.commondir = _common_dir(self.gitdir)
         self.is_bare = raw.is_bare
+        if permission := _shared_permission(raw):
+            _modes.share(self.commondir, permission)
 
     @classmethod
     def discover(cls, start: str | Path = ".") -> Repository:
@@ -77,6 +81,11 @@ class Repository:
     def promised(self) -> Promised:
         """What remotes owe this clone."""
         return Promised(self)
+
+    @cached_property
+    def is_read_only(self) -> bool:
+        """Whether nothing can be recorded here, by git either: a read-only mount, or another user's."""
+        return not any(os.access(place, os.W_OK) for place in (self.gitdir, self.commondir / "objects"))
 
     @property
     def index_path(self) -> Path:
@@ -223,6 +232,25 @@ class Repository:
                 yield path, entry
 
 
+def _found(start: str | Path) -> Path:
+    """The root of the worktree, or the bare repository, around ``start``."""
+    place = Path(start).resolve()
+    signs = (".git", "HEAD")
+    return next((at for at in (place, *place.parents) if any((at / sign).exists() for sign in signs)), place)
+
+
+def _shared_permission(raw: pygit2.Repository) -> int:
+    """What ``core.sharedRepository`` adds to the umask, negative where it stands for it; 0 if nothing."""
+    value = raw.config["core.sharedrepository"] if "core.sharedrepository" in raw.config else ""  # noqa: SIM401
+    word = str(value).lower()
+    if word in ("all", "world", "everybody", "2"):
+        return 0o664
+    if word in ("group", "true", "yes", "on", "1"):
+        return 0o660
+    exact = int(word, 8) & 0o666 if word and set(word) <= set("01234567") else 0
+    return -exact
+
+
 def _common_dir(gitdir: Path) -> Path:
     pointer = gitdir / "commondir"
     if not pointer.exists():
@@ -233,9 +261,10 @@ def _common_dir(gitdir: Path) -> Path:
 def _opening_error(message: str, start: str | Path) -> Exception:
     lowered = message.lower()
     if "not owned by" in lowered:
+        place = _found(start)
         return UntrustedOwnerError(
-            f"the repository at {start} belongs to another user",
-            hint=f"if you trust it: git config --global --add safe.directory {Path(start).resolve()}",
+            f"detected dubious ownership in repository at '{place}'",
+            hint=f"to trust its owner: git config --global --add safe.directory {shlex.quote(str(place))}",
         )
     for sign, what in (("sha256", "SHA-256 objects"), ("object format", "another object format")):
         if sign in lowered:

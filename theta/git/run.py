@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from theta import _modes
 from theta.errors import NotFoundError, ThetaError
 
 DEFER = {"THETA_SMUDGE": "defer", "THETA_HOOKS": "off"}
@@ -103,7 +104,13 @@ class Git:
     ) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
-                ["git", *args], cwd=self.cwd, env=environment, stdin=stdin, stdout=output, stderr=output
+                ["git", *args],
+                cwd=self.cwd,
+                env=environment,
+                stdin=stdin,
+                stdout=output,
+                stderr=output,
+                umask=_modes.USER_UMASK,
             )
         except FileNotFoundError as error:
             raise NotFoundError("git is not installed", hint="install git 2.38 or newer") from error

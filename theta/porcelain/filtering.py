@@ -20,6 +20,7 @@ from theta.store import closure, listings
 from theta.store import manifest as manifests
 from theta.store import staging as held
 from theta.store.manifest import Manifest
+from theta.store.packs import UnwrittenPack
 from theta.store.restore import Restorer
 from theta.store.source import FileSource
 
@@ -40,6 +41,7 @@ class Filter:
         warn: where one-line warnings go.
         index: the index that git works on; that of the repository, if none is given.
         progress: shows how far the work on one file is, as long as it is entered.
+        looking: nothing can be written, and git asks only to compare: manifests are told, not stored.
     """
 
     session: Session
@@ -48,6 +50,7 @@ class Filter:
     limit: int = SMUDGE_LIMIT
     index: Path | None = None
     progress: Shown = contextlib.nullcontext
+    looking: bool = False
     _installed: bool = False
 
     def clean(self, path: str, packets: Iterable[bytes]) -> bytes:
@@ -92,7 +95,7 @@ class Filter:
 
     def _store_new(self, path: str, source: FileSource, kept: Manifest | None) -> Manifest:
         session = self.session
-        pack = session.objects.writer()
+        pack = UnwrittenPack() if self.looking else session.objects.writer()
         try:
             staged = session.staged()
             taken = {m.store for p, m in staging.known_stores(session, staged).items() if p != path}
@@ -108,6 +111,8 @@ class Filter:
             written = pack.finish()
         finally:
             pack.abort()
+        if self.looking:
+            return stored.manifest
         held.hold(session.repo, oid, tree, written)
         held.sweep(session.repo)
         return stored.manifest
@@ -117,7 +122,7 @@ class Filter:
         """The content as a source: the worktree file if it is just that, else a spooled copy."""
         place = self.session.repo.worktree / path
         with contextlib.ExitStack() as stack:
-            spool = Spool(place, self.session.scratch(), stack)
+            spool = Spool(place, None if self.looking else self.session.scratch(), stack)
             for packet in packets:
                 spool.add(packet)
             yield spool.source(), spool.text()
@@ -158,7 +163,7 @@ class Filter:
 
     def request_sync(self) -> None:
         """Ask the post-index-change hook to bring ``.theta/`` into agreement."""
-        if not self.defer:
+        if not self.defer and not self.looking:
             _notes.write(self.session.repo.private / "resync", processes.owner())
 
     def prepare(self) -> None:
@@ -178,7 +183,7 @@ class Spool:
     on, everything goes to a temporary file.
     """
 
-    def __init__(self, place: Path, scratch: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(self, place: Path, scratch: Path | None, stack: contextlib.ExitStack) -> None:
         self._stack = stack
         self._scratch = scratch
         self._size = 0

@@ -36,7 +36,7 @@ _OWNS_DURABLE: Final = "theta.ownsfsync"
 
 def ensure(repo: Repository) -> None:
     """Install whatever is missing; cheap where nothing is."""
-    if repo.is_bare:
+    if repo.is_bare or repo.is_read_only:
         return
     launcher.ensure(launcher.place(repo))
     _ensure_config(repo)
@@ -96,7 +96,7 @@ def _ensure_hooks(repo: Repository) -> None:
         _fs.make_dirs(directory)
         if existing is not None and _MARK not in existing:
             _fs.rename(path, f"{path}{CHAINED}")
-        _fs.write_atomic(path, script.encode(), mode=0o755)
+        _fs.write_atomic(path, script.encode(), mode=0o777)
 
 
 def _script(name: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs
-from theta.errors import BusyError, MissingObjectsError, concerning
+from theta.errors import BusyError, DiskError, MissingObjectsError, NoSpaceError, concerning
 from theta.git import lfs
 from theta.git.index import Entry, Staged, fresh_paths
 from theta.porcelain.session import Session
@@ -111,15 +111,15 @@ def skeleton_of(session: Session, manifest: Manifest | None) -> Skeleton | None:
 def refresh_stat(session: Session, paths: dict[str, str]) -> None:
     """Give the index entries of unchanged files (path -> manifest id) their stat data.
 
-    Plain git then sees them as unchanged without running the filter.  An index that is locked
-    is left alone: nothing is lost but time.
+    Plain git then sees them as unchanged without running the filter.  An index that is locked, or
+    cannot be written, is left alone: nothing is lost but time.
     """
     seen = {path: info for path in paths if (info := _lstat(session.repo.worktree / path)) is not None}
     stale = seen.keys() - fresh_paths(session.repo.index_path, seen)
     if not stale:
         return
     modes = {path: entry.mode for path, entry in session.staged().items() if entry.oid == paths.get(path)}
-    with contextlib.suppress(BusyError), session.index_edit(patient=False) as edit:
+    with contextlib.suppress(BusyError, DiskError, NoSpaceError), session.index_edit(patient=False) as edit:
         for path in stale & modes.keys():
             if session.cache.manifest_of(path, Identity.of(seen[path])) == paths[path]:
                 edit.put(Staged(path, paths[path], modes[path], stat=seen[path]))

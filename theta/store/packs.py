@@ -129,6 +129,22 @@ class PackWriter:
             self._file.discard()
 
 
+class UnwrittenPack(PackWriter):
+    """Tells what the ids of objects would be, where they cannot be written and nobody can record them."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(os.devnull), lambda oid: False)
+        self._total = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that would have been written so far."""
+        return self._total
+
+    def _append(self, kind: int, raw_id: bytes, size: int, body: list[bytes | memoryview]) -> None:
+        self._total += sum(map(len, body))
+
+
 def _entry_header(kind: int, size: int) -> bytes:
     byte, size = kind << 4 | size & 15, size >> 4
     out = bytearray()

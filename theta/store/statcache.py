@@ -7,6 +7,7 @@ trusted (git's Documentation/technical/racy-git.txt tells the story for the inde
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from theta import _notes
+from theta.errors import DiskError, NoSpaceError
 from theta.git.repository import Repository
 from theta.store.source import Identity
 
@@ -50,10 +52,11 @@ class StatCache:
         self._dirty = True
 
     def save(self) -> None:
-        """Write the cache; losing it costs time only, so it is not fsynced."""
+        """Write the cache; losing it costs time only, so it is not fsynced, and may fail."""
         if self._dirty:
             rows = {path: asdict(known) for path, known in self._known.items()}
-            _notes.write(self._path, json.dumps({"theta.stat/v1": rows}))
+            with contextlib.suppress(DiskError, NoSpaceError):
+                _notes.write(self._path, json.dumps({"theta.stat/v1": rows}))
             self._dirty = False
 
 
