@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
+from types import FrameType
 from typing import Final, NoReturn
 
 _YOUNG: Final = 50_000
@@ -12,7 +14,7 @@ _YOUNG: Final = 50_000
 
 
 def main() -> int:
-    """Run the command line; the answer is the exit code."""
+    """Run the command line; returns the exit code."""
     gc.set_threshold(_YOUNG)
     from theta import _memory
     from theta.cli.app import run
@@ -23,13 +25,25 @@ def main() -> int:
 
 def script() -> NoReturn:
     """Run the command line and end this process."""
-    code = main()
-    from theta.cli import console
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one
+            signal.signal(number, _end)
+    try:
+        from theta.cli import start
 
-    if not console.flushed():
-        sys.exit(code)  # Python says what it says then
+        start.open_streams()
+        start.speak_utf8()
+        code = main()
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except SystemExit as stop:  # a signal: temporaries are removed by now
+        code = int(stop.code or 0)
     # To take the interpreter apart takes a quarter of a second where numba is loaded (so does mypy).
     os._exit(code)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import shutil
 import stat
@@ -17,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TextIO
 
 from theta import _modes
 from theta.errors import BusyError, DiskError, NoSpaceError, ThetaError, WouldOverwriteError
@@ -326,6 +327,12 @@ def silence(descriptor: int) -> None:
     """Point ``descriptor`` at nothing: the reader of a pipe went away, and exit must not fail."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def nowhere(descriptor: int, mode: str) -> TextIO:
+    """A stream to nothing, at the number of a standard stream that is closed; the lower ones are open."""
+    os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    return io.TextIOWrapper(io.FileIO(descriptor, mode, closefd=False), encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -33,6 +33,11 @@ def share(directory: str | os.PathLike[str], permission: int) -> None:
     os.umask(_umask_of_shared)
 
 
+def for_programs() -> int:
+    """The umask for programs that this process starts; -1 for its own."""
+    return USER_UMASK if _directories else -1
+
+
 def is_shared(path: str | os.PathLike[str]) -> bool:
     """Whether ``path`` lies in the git directory of a shared repository."""
     return bool(_directories) and os.path.realpath(path).startswith(tuple(_directories))

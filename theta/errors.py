@@ -37,6 +37,8 @@ class ExitCode(IntEnum):
     MISSING_OBJECTS = 91
     DAMAGED_REPOSITORY = 128
     INTERRUPTED = 130
+    BROKEN_PIPE = 141
+    TERMINATED = 143
 
 
 class ThetaError(Exception):

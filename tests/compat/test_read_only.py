@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.story import MODEL, edit, new_model
-from tests.support import Repo
+from tests.support import Repo, make_model, random_tensors
 from tests.support.confined import POWERLESS, READ_ONLY_MACHINE, as_root, read_only
 from tests.support.repos import describe
 
@@ -30,7 +32,6 @@ def copied(tmp_path: Path, request: pytest.FixtureRequest) -> Repo:
     repo = Repo.create(tmp_path / "original")
     repo.theta("track", "*.safetensors")
     new_model(repo)
-    repo.theta("commit", "-am", "model")
     repo.theta("add", ".")
     repo.theta("commit", "-m", "model")
     edit(repo, "layer.1.weight")
@@ -44,7 +45,7 @@ def copied(tmp_path: Path, request: pytest.FixtureRequest) -> Repo:
 def look(repo: Repo, command: str) -> tuple[int, str, str]:
     program, *args = command.split()
     done = repo.try_git(*args) if program == "git" else repo.theta(*args, code=None)
-    return done.returncode, done.stdout, done.stderr
+    return done.returncode, re.sub("Not Committed Yet [-0-9: ]+", "", done.stdout), done.stderr
 
 
 @as_root
@@ -101,3 +102,21 @@ def test_c3_a_machine_without_a_folder_for_temporaries(copied: Repo) -> None:
         29,
         "error: there is no folder for temporary files\nhint: set TMPDIR to one that can be written\n",
     )
+
+
+@as_root
+def test_c2_kernels_that_cannot_be_kept_are_told_in_one_line(repo: Repo) -> None:
+    """Every run compiled for seconds, without a word."""
+    repo.theta("track", "*.safetensors")
+    make_model(repo.path / MODEL, random_tensors({"large": (300, 300)}))
+    repo.theta("add", ".")
+    repo.theta("commit", "-m", "model")
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
+    }
+    command = [sys.executable, "-m", "theta", "-C", str(repo.path), "cat", f"HEAD:{MODEL}#large"]
+    done = subprocess.run(
+        [*READ_ONLY_MACHINE, *command], env={**kept, "HOME": "/proc/none"}, capture_output=True, text=True
+    )
+    hint = "hint: kernels are compiled anew each time; with NUMBA_CACHE_DIR=DIR they are kept in DIR\n"
+    assert (done.returncode, done.stderr) == (0, hint), describe(done)

@@ -133,6 +133,22 @@ def printing(source: Source) -> list[str]:
     )
 
 
+def terminal(source: Source) -> list[str]:
+    """Ways to a terminal that go around ``theta.cli.console``, which makes foreign text safe to show."""
+    streams = _referenced(source, r"sys\.(__)?(stdout|stderr)(__)?|rich\.markup\.\w+", "goes around console")
+    names = (
+        r"builtins\.(print|input)|warnings\.warn|traceback\.print_\w+|getpass\.\w+"
+        r"|rich\.(print\w*|get_console|inspect|console\.Console|(progress|prompt|live)\.[\w.]+)"
+        r"|(typer|click)\.(echo\w*|secho|confirm|prompt|pause|edit|progressbar|clear)"
+    )
+    asked = [
+        source.at(call, f"{name} goes around console")
+        for call, name in source.calls()
+        if re.fullmatch(names, name)
+    ]
+    return streams + asked
+
+
 def environment(source: Source) -> list[str]:
     """Uses of the environment."""
     return _referenced(source, r"os\.(environb?|getenvb?|putenv|unsetenv)", "reads the environment")

@@ -14,6 +14,7 @@ LAYERS: Final = (
         "theta.units",
         "theta._fs",
         "theta._memory",
+        "theta._modes",
         "theta._notes",
         "theta._version",
         "theta.progress",

@@ -37,8 +37,25 @@ RULES = {
             ("theta_native._saved", "imports tempfile"),
         ),
     ),
-    "programs": Rule(chokepoints.programs, packages=("theta.git.run",)),
+    "programs": Rule(
+        chokepoints.programs,
+        packages=("theta.git.run",),
+        # this very program, in another mode of Python
+        exceptions=(("theta.cli.start", "os.execv starts a program"),),
+    ),
     "printing": Rule(chokepoints.printing, packages=("theta.cli",)),
+    "terminal": Rule(
+        chokepoints.terminal,
+        # what makes text safe, draws it and writes it
+        packages=("theta.cli.console", "theta.cli.foreign", "theta.cli.screen"),
+        exceptions=(
+            ("theta.cli.app", "sys.stdout goes around console"),  # sets the streams up
+            ("theta.cli.app", "sys.stderr goes around console"),
+            ("theta.cli.start", "sys.stdout goes around console"),
+            ("theta.cli.deciding", "sys.stdout goes around console"),  # asks whether it is a terminal
+            ("theta.cli.filter_process", "sys.stdout goes around console"),  # a pipe to git
+        ),
+    ),
     "environment": Rule(
         chokepoints.environment,
         packages=("theta.cli",),
@@ -144,6 +161,21 @@ BAD = {
         import getpass
         import logging; logging.basicConfig()
     """,
+    "terminal": """
+        print('x')
+        input('?')
+        import sys; sys.stdout.write('x')
+        import sys; say = sys.stderr
+        from sys import stdout as s; s.write('x')
+        import rich; rich.print('x')
+        from rich.console import Console; Console()
+        from rich.markup import escape
+        from rich.prompt import Prompt; Prompt.ask('?')
+        import typer; typer.echo('x')
+        import click; click.secho('x')
+        import traceback; traceback.print_exc()
+        import warnings; warnings.warn('x')
+    """,
     "environment": """
         import os; os.environ['HOME']
         import os; os.getenv('HOME')
@@ -212,6 +244,13 @@ GOOD = {
         import sys; sys.platform
         import logging; logging.getLogger('theta').info('x')
         import pprint; pprint.pformat(x)
+    """,
+    "terminal": """
+        from theta.cli import console; console.out('x')
+        from rich.table import Table; Table()
+        import sys; sys.stdin.isatty()
+        import typer; typer.Option(False)
+        import traceback; traceback.format_exc()
     """,
     "environment": """
         import os; os.getcwd()

@@ -25,7 +25,8 @@ POWERLESS: Final = (
 
 READ_ONLY_MACHINE: Final = [
     *("unshare", "--mount", "sh", "-c"),
-    'for d in / /tmp /var/tmp; do mount --bind $d $d; mount -o remount,bind,ro $d; done; cd /; exec "$@"',
+    'for d in / /tmp /var/tmp /dev/shm "${TMPDIR:-/tmp}"; do'
+    ' mount --bind "$d" "$d" && mount -o remount,bind,ro "$d" || exit 99; done; cd /; exec "$@"',
     "sh",
 ]
 """Before a command, as root: no file can be written anywhere, not even a temporary one."""

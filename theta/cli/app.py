@@ -6,7 +6,7 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from theta.cli import console
@@ -66,28 +66,27 @@ _PLUMBING: Final = {"filter-process": "filter_process", "hook": "hook"}
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run ``theta ARGV``; never raises, answers the exit code."""
+    """Run ``theta ARGV``; never raises, returns the exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # paths that are not UTF-8 are printed as they are
-            stream.reconfigure(errors="surrogateescape")
-    code = _ended(argv)
+        if isinstance(stream, io.TextIOWrapper):  # what the encoding lacks is printed as an escape
+            stream.reconfigure(errors="backslashreplace")
+    code = _ended(lambda: _dispatch(list(argv)))
     console.compiled_in_vain()
-    return code
+    return _ended(console.flush) or code
 
 
-def _ended(argv: Sequence[str]) -> int:
+def _ended(work: Callable[[], int | None]) -> int:
+    """Do ``work``; returns its exit code, or that of the error that it ended with."""
     try:
-        return _dispatch(list(argv))
+        return work() or 0
     except ThetaError as error:
         console.error(error)
         return int(error.exit_code)
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        from theta import _fs
-
-        _fs.silence(sys.stdout.fileno())
-        return int(ExitCode.OK)
+    except (console.ReaderGoneError, BrokenPipeError):
+        console.silence(sys.stdout)
+        return int(ExitCode.BROKEN_PIPE)
     except Exception as error:
         return _damaged(error) or console.bug(error)
 
@@ -209,7 +208,7 @@ def _help(args: list[str]) -> int:
         from theta.cli.topics import show_topic
 
         return show_topic(args[0])
-    console.out("usage: theta [-C DIR] [--quiet] [--version] [--help] COMMAND [ARGS]\n")
+    console.out("usage: theta [-C DIR] [--quiet] [--version] [--help] COMMAND [ARGS]", "")
     for group, commands in COMMANDS.items():
         console.out(group)
         for name, summary in commands.items():

@@ -25,5 +25,5 @@ def cat(
         if out:
             catting.save(value, Path.cwd() / out, force=force)
         else:
-            console.out(catting.text(value))
+            console.out(*catting.text(value).split("\n"))
     return 0

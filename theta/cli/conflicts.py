@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
+from theta.cli.foreign import markup
 
 if TYPE_CHECKING:
     from theta.merging.recipes import Recipe
@@ -32,18 +33,17 @@ def report(merged: Merged) -> None:
 
 def show(path: str, conflicts: Sequence[Conflict]) -> None:
     """A table of the tensors of ``path`` in conflict."""
-    from rich.markup import escape
     from rich.table import Table
 
     title = f"{path}: {len(conflicts)} in conflict"
-    table = Table(title=escape(title), box=None, title_justify="left", pad_edge=False)
+    table = Table(title=markup(title), box=None, title_justify="left", pad_edge=False)
     for name in ("tensor", "what both sides did", "shape", "dtype"):
         table.add_column(name)
     for conflict in conflicts[:SHOWN]:
         sides = [side for side in conflict.changed if side is not None]
         shapes = " | ".join(dict.fromkeys(console.shape_text(side.shape) for side in sides))
         dtypes = " | ".join(dict.fromkeys(side.dtype for side in sides))
-        table.add_row(escape(conflict.name), kind(conflict), shapes, dtypes)
+        table.add_row(markup(conflict.name), kind(conflict), shapes, dtypes)
     console.show(table)
     if len(conflicts) > SHOWN:
         console.out(f"... and {len(conflicts) - SHOWN} more")

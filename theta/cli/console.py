@@ -1,4 +1,4 @@
-"""Everything that theta prints goes through here."""
+"""Everything that theta prints goes through here, where foreign text becomes safe to show."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from theta.errors import ExitCode, RefusedError, ThetaError
+from theta.cli.foreign import visible, visible_line
+from theta.errors import DiskError, ExitCode, RefusedError, ThetaError
 from theta.units import human as human
 
 if TYPE_CHECKING:
@@ -23,10 +24,44 @@ if TYPE_CHECKING:
 quiet = False
 
 
-def out(text: str = "") -> None:
-    """One line on standard output."""
+def out(*lines: str) -> None:
+    """Lines on standard output; none is an empty one."""
     clear_line()
-    sys.stdout.write(text + "\n")
+    with _writing():
+        for line in lines or ("",):
+            sys.stdout.write(visible_line(line) + "\n")
+
+
+def records(fields: Iterable[str]) -> None:
+    """Fields for programs on standard output: byte for byte, with a NUL behind each."""
+    flush()
+    with _writing():
+        sys.stdout.buffer.write(b"".join(os.fsencode(field) + b"\0" for field in fields))
+
+
+class ReaderGoneError(Exception):
+    """Nobody reads the output any more.  No ``OSError``: typer would end the process for that."""
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Say that it is the output that could not be written; a reader that went away ends the command."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
+    except OSError as error:
+        silence(sys.stdout)
+        raise DiskError(f"cannot write the output: {error.strerror}") from error
+
+
+def silence(stream: TextIO) -> None:
+    """Let what is still in ``stream`` go nowhere, so that nothing fails when the process ends."""
+    from theta import _fs
+
+    with contextlib.suppress(OSError, ValueError):
+        _fs.silence(stream.fileno())
+        stream.flush()
 
 
 def note(text: str) -> None:
@@ -35,22 +70,23 @@ def note(text: str) -> None:
         out(text)
 
 
-def flushed() -> bool:
-    """Whether all that was printed got out: nobody may read any more, or the disk be full."""
-    try:
+def flush() -> None:
+    """Get all out that was printed; raises :class:`DiskError` where that fails."""
+    with _writing():
         sys.stdout.flush()
+
+
+def err(*lines: str) -> None:
+    """Lines on standard error; where nobody can be told, nobody is."""
+    clear_line()
+    with contextlib.suppress(DiskError, ReaderGoneError):
+        flush()
+    try:
+        for line in lines:
+            sys.stderr.write(visible_line(line) + "\n")
         sys.stderr.flush()
     except OSError:
-        return False
-    return True
-
-
-def err(text: str) -> None:
-    """One line on standard error."""
-    clear_line()
-    sys.stdout.flush()
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+        silence(sys.stderr)
 
 
 def hints(lines: Iterable[str]) -> None:
@@ -68,7 +104,7 @@ def warn(text: str) -> None:
 def error(problem: ThetaError) -> None:
     """An error: one line, and a second one with the way out; git's own words as they are."""
     text = str(problem) if isinstance(problem, RefusedError) else _one_line(str(problem))
-    err(f"error: {text}")
+    err(*f"error: {text}".split("\n"))
     if problem.hint:
         err(f"hint: {problem.hint}")
 
@@ -93,26 +129,32 @@ def bug(problem: Exception) -> int:
         error(known)
         return int(known.exit_code)
     if os.environ.get("THETA_LOG"):
-        traceback.print_exception(problem)
+        err(*"".join(traceback.format_exception(problem)).rstrip().split("\n"))
     place = traceback.extract_tb(problem.__traceback__)[-1]
     err(f"error: this is a bug in theta: {type(problem).__name__}: {_one_line(str(problem))[:300]}")
     err(f"hint: it happened at {place.filename}:{place.lineno}; THETA_LOG=1 prints the whole trace")
     return int(ExitCode.BUG)
 
 
-def rich_console(*, stderr: bool = False) -> Console:
+def rich_console() -> Console:
     """A rich console; colours only on a terminal, never with ``NO_COLOR``."""
-    from rich.console import Console
+    from theta.cli.screen import Screen
 
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "100"))
-    return Console(stderr=stderr, highlight=False, soft_wrap=False, width=width)
+    return Screen(highlight=False, soft_wrap=False, emoji=False, width=width)
 
 
 def show(renderable: Any) -> None:
     """Print a rich table or panel on standard output."""
     clear_line()
-    sys.stdout.flush()
-    rich_console().print(renderable)
+    flush()
+    with _writing():
+        rich_console().print(renderable)
+
+
+def ask(question: str) -> str:
+    """A line from the keyboard."""
+    return input(visible(question))
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -204,8 +246,9 @@ def write_line(text: str) -> None:
     """Write ``text`` over the line that the cursor is on, cut to the width of the terminal."""
     global _line_is_up
     width = shutil.get_terminal_size().columns
-    sys.stderr.write(f"\r\x1b[K{_one_line(text)[: width - 1]}")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"\r\x1b[K{visible(_one_line(text))[: width - 1]}")
+        sys.stderr.flush()
     _line_is_up = True
 
 
@@ -213,6 +256,7 @@ def clear_line() -> None:
     """Take the line of :func:`write_line` away, before anything else is printed."""
     global _line_is_up
     if _line_is_up:
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
         _line_is_up = False

@@ -46,7 +46,7 @@ class _Story:
     _clock: float = 0.0
 
     def say(self, text: str) -> None:
-        console.out(f"\n# {text}")
+        console.out("", f"# {text}")
 
     def run(self, *args: str) -> None:
         """Run ``theta ARGS`` as a user would, and stop if it fails."""
@@ -89,7 +89,8 @@ def demo(
         place = keep or stack.enter_context(_fs.temporary_directory("theta-demo-"))
         _tell(_Story(place.absolute()))
     console.out(
-        f"\nThe whole story took {time.monotonic() - started:.0f} s." + (f" It is in {keep}." if keep else "")
+        "",
+        f"The whole story took {time.monotonic() - started:.0f} s." + (f" It is in {keep}." if keep else ""),
     )
     return 0
 

@@ -11,6 +11,7 @@ import typer
 from theta.cli import console
 from theta.cli.args import PASS, plain
 from theta.cli.common import excluding, open_session
+from theta.cli.foreign import markup
 
 if TYPE_CHECKING:
     from theta.porcelain.diffing import Compared, Numbers, Sides
@@ -131,14 +132,13 @@ def _show(session: Session, item: Compared, glob: str | None, stats: bool) -> No
 
 
 def _row(change: Change) -> tuple[str, str, str, str]:
-    from rich.markup import escape
 
     sides = [side for side in (change.old, change.new) if side is not None]
     shapes = list(dict.fromkeys(console.shape_text(side.shape) for side in sides))
     dtypes = list(dict.fromkeys(side.dtype for side in sides))
     colour = {"A": "green", "D": "red"}.get(change.status, "yellow")
     name = f"{change.old_name} → {change.name}" if change.old_name else change.name
-    return f"[{colour}]{change.status}[/]", escape(name), " → ".join(shapes), " → ".join(dtypes)
+    return f"[{colour}]{change.status}[/]", markup(name), " → ".join(shapes), " → ".join(dtypes)
 
 
 def _cells(numbers: Numbers | None) -> tuple[str, ...]:

@@ -54,7 +54,12 @@ def _print(found: Iterable[Logged], *, as_json: bool) -> int:
         return 0
     for item in found:
         console.out(
-            f"commit {item.commit}\nAuthor: {item.author}\nDate:   {item.date}\n\n    {item.subject}\n"
+            f"commit {item.commit}",
+            f"Author: {item.author}",
+            f"Date:   {item.date}",
+            "",
+            f"    {item.subject}",
+            "",
         )
         for path, changes in item.checkpoints.items():
             console.out(f" {path} | {changes.summary()}")

@@ -10,6 +10,7 @@ import typer
 from theta.cli import console
 from theta.cli.args import PASS, plain, split_paths
 from theta.cli.common import open_session
+from theta.cli.foreign import quoted
 
 _LISTS = ("-z", "-t", "-c", "--cached")
 
@@ -29,6 +30,11 @@ def ls_files(context: typer.Context) -> int:
 
     wanted = [arg for arg in flags if not arg.startswith("-")] + (paths or [])
     found = git.lines("ls-files", "-z", "--full-name", "--", *wanted)
-    for path in only_tracked(session.repo, dict.fromkeys(found)):
-        console.out(os.path.relpath(session.repo.worktree / path))
+    top = session.repo.worktree
+    places = [os.path.relpath(top / path) for path in only_tracked(session.repo, dict.fromkeys(found))]
+    if "-z" in flags:
+        console.records(places)
+    else:
+        for path in places:
+            console.out(quoted(path))
     return 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
 from theta.cli.conflicts import kind
+from theta.cli.foreign import markup
 from theta.errors import ThetaError
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, describe, names
@@ -39,7 +40,6 @@ _NAMED_BY_KEYS: Final = {"ours", "theirs", "base", "average"}
 def panel(objects: Objects, conflict: Conflict, place: str) -> Panel:
     """The sides of ``conflict``, how they stand to each other, and the menu; ``place`` is "2 of 9"."""
     from rich.console import Group
-    from rich.markup import escape
     from rich.panel import Panel
     from rich.text import Text
 
@@ -51,10 +51,10 @@ def panel(objects: Objects, conflict: Conflict, place: str) -> Panel:
         rows.append(Text.from_markup(_relation(found)))
     more = ", ".join(_others(conflict))
     if more:
-        rows.append(Text.from_markup(f"[dim]or by name: {escape(more)}[/]"))
+        rows.append(Text.from_markup(f"[dim]or by name: {markup(more)}[/]"))
     menu = "  ".join(f"[bold cyan]{key}[/] {text}" for key, text in KEYS)
     rows += [Text.from_markup(menu), Text.from_markup(_SPREAD)]
-    title = f"[bold]{escape(conflict.name)}[/]" + (f"  [dim]{place}[/]" if place else "")
+    title = f"[bold]{markup(conflict.name)}[/]" + (f"  [dim]{place}[/]" if place else "")
     return Panel(
         Group(*rows),
         title=title,
@@ -67,7 +67,6 @@ def panel(objects: Objects, conflict: Conflict, place: str) -> Panel:
 
 def strategies(conflict: Conflict, wanted: Sequence[str] = ()) -> Table:
     """What each strategy (of ``wanted``, if given) does, and why it does not go for ``conflict``."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -77,11 +76,11 @@ def strategies(conflict: Conflict, wanted: Sequence[str] = ()) -> Table:
         try:
             info, reason = describe(name), Strategy(name).why_not(conflict)
         except ThetaError as error:  # a plug-in that cannot be loaded
-            table.add_row(escape(name), escape(str(error)), "", style="dim")
+            table.add_row(markup(name), markup(str(error)), "", style="dim")
             continue
         told = info.summary if reason is None else f"{info.summary} (not here: {reason})"
         given = ", ".join(parameter.name for parameter in info.parameters)
-        table.add_row(escape(name), escape(told), escape(given), style="dim" if reason else "")
+        table.add_row(markup(name), markup(told), markup(given), style="dim" if reason else "")
     return table
 
 

@@ -204,9 +204,9 @@ def _line(question: str) -> str:
     try:
         import readline
     except ImportError:
-        return input(question)
+        return console.ask(question)
     known = sorted({*MENU, *names(), "q", "u", "c", "?"})
     readline.set_completer_delims(" ")
     readline.set_completer(lambda text, at: ([word for word in known if word.startswith(text)] + [None])[at])
     readline.parse_and_bind("tab: complete")
-    return input(question)
+    return console.ask(question)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
+from theta.cli.foreign import markup
 from theta.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -46,16 +47,15 @@ def _open(joined: Joined) -> list[str]:
 
 
 def _table(path: str, rows: Sequence[Row]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     touched = [row for row in rows if row.state != _UNTOUCHED]
-    table = Table(title=escape(path), box=None, title_justify="left", pad_edge=False)
+    table = Table(title=markup(path), box=None, title_justify="left", pad_edge=False)
     for name in ("tensor", "taken", "by", "size", "new in the repository"):
         table.add_column(name, justify="right" if name in ("size", "new in the repository") else "left")
     for row in touched[:SHOWN]:
         sizes = (console.human(row.nbytes), console.human(row.stored) if row.stored else "")
-        table.add_row(escape(row.name), row.state, escape(row.strategy), *sizes)
+        table.add_row(markup(row.name), row.state, markup(row.strategy), *sizes)
     console.show(table)
     if len(touched) > SHOWN:
         console.out(f"... and {len(touched) - SHOWN} more")

@@ -12,6 +12,7 @@ import typer
 from theta.cli import console
 from theta.cli.args import PASS, plain
 from theta.cli.common import open_session
+from theta.cli.foreign import markup
 from theta.errors import NotFoundError, UsageError, concerning
 
 if TYPE_CHECKING:
@@ -91,7 +92,6 @@ def _codecs(session: Session, args: list[str], *, as_json: bool) -> int:
 
 
 def _table(found: Sequence[Description]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -99,7 +99,7 @@ def _table(found: Sequence[Description]) -> None:
         table.add_column(heading, justify="left" if heading in ("tensor", "codecs") else "right")
     for item in found:
         sizes = console.human(item.line.nbytes), console.human(item.stored), f"{item.ratio:.4f}"
-        table.add_row(escape(item.line.name), item.chain or "-", *sizes)
+        table.add_row(markup(item.line.name), item.chain or "-", *sizes)
     raw, stored = sum(item.line.nbytes for item in found), sum(item.stored for item in found)
     total = console.human(raw), console.human(stored), f"{stored / max(raw, 1):.4f}"
     table.add_row(f"{len(found)} tensors", "", *total, style="bold")
@@ -155,7 +155,7 @@ def _tensor(session: Session, manifest: Manifest, name: str) -> int:
     record = Restorer(session.objects).record(line)
     stored = sum(len(session.objects.chunk(oid)) for oid in record.files.values())
     console.out(f"{name}: {line.dtype} {list(line.shape)}, {console.human(line.nbytes)}")
-    console.out(f"  sha256:{line.digest}\n  tree {line.tree}")
+    console.out(f"  sha256:{line.digest}", f"  tree {line.tree}")
     codecs = ", ".join(layer.codec for layer in record.layers)
     console.out(f"  {len(record.chunks)} chunk(s), {codecs}, {console.human(stored)} stored")
     return 0

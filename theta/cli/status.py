@@ -10,6 +10,7 @@ import typer
 from theta.cli import console
 from theta.cli.args import PASS, plain
 from theta.cli.common import open_session
+from theta.cli.foreign import quoted
 
 if TYPE_CHECKING:
     from theta.porcelain.status import Report, Row
@@ -50,8 +51,8 @@ def status(
 
 
 def _short(row: Row) -> str:
-    arrow = f"{row.old_path} -> " if row.old_path else ""
-    return f"{row.index}{row.worktree} {arrow}{row.path}"
+    arrow = f"{quoted(row.old_path)} -> " if row.old_path else ""
+    return f"{row.index}{row.worktree} {arrow}{quoted(row.path)}"
 
 
 def _as_json(report: Report) -> dict[str, object]:
@@ -140,7 +141,7 @@ def _branch(report: Report) -> None:
     head = report.branch.get("branch.head", "")
     console.out("HEAD detached" if head == "(detached)" else f"On branch {head}")
     if report.branch.get("branch.oid") == "(initial)":
-        console.out("\nNo commits yet\n")
+        console.out("", "No commits yet", "")
     if "branch.ab" in report.branch:
         ahead, behind = (int(part[1:]) for part in report.branch["branch.ab"].split())
         upstream = report.branch.get("branch.upstream", "")
@@ -158,7 +159,7 @@ def _line(word: str, row: Row, details: dict[str, Changes]) -> str:
 
 def _section(title: str, hint: str, lines: list[str]) -> None:
     if lines:
-        console.out(f"{title}:\n  ({hint})")
+        console.out(f"{title}:", f"  ({hint})")
         for line in lines:
             console.out(f"\t{line}")
         console.out()

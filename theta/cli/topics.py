@@ -13,5 +13,5 @@ def show_topic(topic: str) -> int:
     place = resources.files("theta") / "docs" / f"{topic}.md"
     if not topic.replace("-", "_").isidentifier() or not place.is_file():
         raise NotFoundError(f"there is no command or topic '{topic}'", hint="theta --help lists the commands")
-    console.out(place.read_text(encoding="utf-8").rstrip())
+    console.out(*place.read_text(encoding="utf-8").rstrip().split("\n"))
     return 0

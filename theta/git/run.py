@@ -97,7 +97,8 @@ class Git:
     def show(self, *args: str) -> int:
         """Run ``git ARGS`` with the user's own terminal; the answer is its exit code."""
         with self._start(args, self._environment(), None, None) as child:
-            return child.wait()
+            code = child.wait()
+        return code if code >= 0 else 128 - code  # ended by a signal, as a shell says it
 
     def _start(
         self, args: Sequence[str], environment: dict[str, str], stdin: int | None, output: int | None
@@ -110,7 +111,7 @@ class Git:
                 stdin=stdin,
                 stdout=output,
                 stderr=output,
-                umask=_modes.USER_UMASK,
+                umask=_modes.for_programs(),
             )
         except FileNotFoundError as error:
             raise NotFoundError("git is not installed", hint="install git 2.38 or newer") from error

@@ -1,0 +1,71 @@
+"""Text from files, repositories and networks, made safe to show.
+
+A terminal obeys control characters (it moves, writes over what stands there, sets its title, sends text
+back), and shows text in another order for the bidirectional ones (CVE-2021-42574).  What is invisible
+lets two names look alike.  All of them are shown as escapes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_UNSAFE: Final = re.compile(
+    "["
+    "\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional
+    "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200d\u2028\u2029\u2060-\u2065\u206a-\u206f"
+    "\u3164\ufeff\uffa0\ufff0-\ufffb"  # invisible, or breaking the line
+    "\ud800-\udfff"  # lone surrogates: bytes of a name that is not UTF-8
+    "\U000e0000-\U000e0fff"  # tags and other variations
+    "]"
+)
+_SHORT: Final = {"\a": r"\a", "\b": r"\b", "\t": r"\t", "\n": r"\n", "\v": r"\v", "\f": r"\f", "\r": r"\r"}
+
+
+def visible(text: str) -> str:
+    """``text`` with each character that a terminal would obey, or not show, as an escape."""
+    return _UNSAFE.sub(_escaped, text) if _UNSAFE.search(text) else text
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # os.fsdecode of a byte
+        return f"\\x{number - 0xDC00:02x}"
+    if number < 0x100:
+        return _SHORT.get(character) or f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def visible_lines(text: str) -> str:
+    """As :func:`visible`, but line feeds stay: for text that theta has laid out."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def visible_line(text: str) -> str:
+    """As :func:`visible`, but tabs that indent the line stay."""
+    indented = len(text) - len(text.lstrip("\t"))
+    return text[:indented] + visible(text[indented:])
+
+
+def quoted(path: str) -> str:
+    """``path`` as git prints it for programs: in quotes, with C's escapes, where it needs them."""
+    if not _UNSAFE.search(path) and '"' not in path and "\\" not in path:
+        return path
+    data = path.encode("utf-8", "surrogateescape")
+    return '"' + "".join(map(_quoted_byte, data)) + '"'
+
+
+def _quoted_byte(byte: int) -> str:
+    character = chr(byte)
+    if character in '"\\':
+        return "\\" + character
+    return character if 0x20 <= byte < 0x7F else _SHORT.get(character) or f"\\{byte:03o}"
+
+
+def markup(text: str) -> str:
+    """``text`` for a string of rich's markup: shown as it is, brackets and all."""
+    from rich.markup import escape
+
+    return escape(visible(text))

@@ -1,0 +1,30 @@
+"""The terminal as rich draws on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from theta.cli.foreign import visible_lines
+
+
+class Screen(Console):
+    """A console that shows only the styling that theta itself asks for.
+
+    Strings are made safe before they are laid out, so that columns fit; whatever reaches the screen
+    otherwise is made safe then.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The string ``text``, which may hold markup."""
+        return super().render_str(visible_lines(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is to be written for ``renderable``."""
+        for segment in super().render(renderable, options):
+            safe = segment.text if segment.control else visible_lines(segment.text)
+            yield segment if safe == segment.text else Segment(safe, segment.style)

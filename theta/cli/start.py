@@ -1,0 +1,27 @@
+"""What a process of ``theta`` needs before anything else: three streams, and the names of files."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def open_streams() -> None:
+    """Open the standard streams that the caller closed, whose numbers the next files would take."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            from theta import _fs
+
+            setattr(sys, name, _fs.nowhere(number, mode))
+
+
+def speak_utf8() -> None:
+    """Start again in UTF-8 mode where the locale has another encoding; what is printed keeps the locale's.
+
+    git's names of files are bytes, most of them UTF-8.  Python would read them as Latin-1, or refuse them.
+    """
+    if sys.getfilesystemencoding() == "utf-8":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
