@@ -379,3 +379,20 @@ def test_e2_room_is_looked_for_before_git_acts(
     theta(repo, "reset", "-q", "--hard")
     monkeypatch.undo()
     theta(repo, *command.split())
+
+
+def test_the_guard_looks_only_where_git_may_write(pair: tuple[Repo, Repo], tmp_path: Path) -> None:
+    """Behind git's own options too; and the patterns come back with the next command."""
+    repo = pair[1].copy(tmp_path / "ours")
+    private = repo.path / ".git" / "theta"
+    repo.write("beside", MINE)
+    repo.git("--no-optional-locks", "-c", "core.quotepath=false", "status")
+    assert not (private / "seen").exists()
+    repo.git("-c", "advice.detachedHead=false", "checkout", "-q", "third")
+    assert (private / "seen").exists()
+    put(repo, "file for folder")
+    assert repo.try_git("checkout", "-q", "other").returncode != 0
+    assert (private / "patterns").exists()
+    repo.git("status")
+    assert not (private / "patterns").exists()
+    assert "!/.theta/" in (repo.path / ".git" / "info" / "sparse-checkout").read_text()

@@ -122,7 +122,8 @@ def _script(name: str) -> str:
         if name == "post-index-change":
             lines += [
                 "unset GIT_INTERNAL_SUPER_PREFIX",
-                f'[ -e {STORES} ] || [ -e "$(git rev-parse --git-path theta/resync)" ] || exit 0',
+                'own=${GIT_DIR:-.git}; [ -d "$own" ] || own=$(git rev-parse --git-dir)',
+                f'[ -e {STORES} ] || [ -e "$own/theta/resync" ] || exit 0',
             ]
         lines += launcher.hook_lines(name, given=False)
     return "\n".join(lines) + "\n"

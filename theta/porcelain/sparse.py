@@ -23,43 +23,59 @@ _MAX_STORED: Final = 16 << 20
 _PATTERN: Final = f"!/{STORES}/"
 _MONITOR: Final = (
     "unset GIT_INTERNAL_SUPER_PREFIX; "
-    'f="$(git rev-parse --git-common-dir)/theta/guard"; test -f "$f" && sh "$f" $PPID'
+    'd=${GIT_DIR:-.git}; test -f "$d/theta/guard" || d=$(git rev-parse --git-common-dir); '
+    'test -f "$d/theta/guard" && . "$d/theta/guard"'
 )
 """Git puts ``sh -c`` before and two arguments behind; where the script is gone git looks for itself."""
 
 _SCRIPT: Final = r"""# theta guard 1: git asks this which files changed, before it writes any.
-own=$(git rev-parse --git-dir)/theta
-patterns=$(git rev-parse --git-path info/sparse-checkout)
+pid=$PPID
+own=${GIT_DIR:-.git}
+[ -d "$own" ] || own=$(git rev-parse --git-dir)
+patterns=$own/info/sparse-checkout
 
 words() {
-    if [ -r "/proc/$1/cmdline" ]; then cat "/proc/$1/cmdline"; else ps -o args= -p "$1" | tr ' ' '\0'; fi
+    [ -r "/proc/$pid/cmdline" ] && cat "/proc/$pid/cmdline" && return
+    ps -o args= -p "$pid" | tr ' ' '\0'
 }
 
 untracked() { git -c core.fsmonitor=false ls-files -o --exclude-standard; }
 
+reads() {
+    set -f
+    value=git
+    for word in $(words | tr '\0' ' '); do
+        [ -n "$value" ] && value= && continue
+        case "$word" in
+            -c|-C|--git-dir|--work-tree|--namespace|--config-env|--exec-path) value=of ;;
+            -*) ;;
+            status|add|commit|diff*|log|show|rm|mv|ls-files|blame|grep|describe|fetch|push) return 0 ;;
+            *) return 1 ;;
+        esac
+    done
+}
+
 guard() {
-    if [ -e "$own/patterns" ]; then
-        kill -0 "$(cat "$own/holder")" 2>/dev/null && return
-        mv "$own/patterns" "$patterns"
+    if [ -e "$own/theta/patterns" ]; then
+        kill -0 "$(cat "$own/theta/holder")" 2>/dev/null && return
+        mv "$own/theta/patterns" "$patterns"
     fi
     [ "$THETA_HOOKS" = off ] && return
-    case "$(words "$1" | tr '\0' '\n' | sed -n 2p)" in
-        status|add|commit|diff*|log|show|rm|mv|ls-files|update-index|describe|blame|grep|fetch|push) return ;;
-    esac
+    reads && return
     [ -n "$(untracked | head -c 1)" ] || return
-    seen=$( (words "$1"; untracked) | cksum)
-    [ "$(cat "$own/seen" 2>/dev/null)" = "$1 $seen" ] && return
-    if [ "$(words "$1" | THETA_HOOKS=off COMMAND hook guard)" = "in the way" ]; then
-        mkdir -p "$own"
-        echo "$1" > "$own/holder"
-        mv "$patterns" "$own/patterns"
+    seen=$( (words; untracked) | cksum)
+    [ "$(cat "$own/theta/seen" 2>/dev/null)" = "$pid $seen" ] && return
+    mkdir -p "$own/theta"
+    if [ "$(words | THETA_HOOKS=off COMMAND hook guard)" = "in the way" ]; then
+        echo "$pid" > "$own/theta/holder"
+        mv "$patterns" "$own/theta/patterns"
     else
-        echo "$1 $seen" > "$own/seen"
+        echo "$pid $seen" > "$own/theta/seen"
     fi
 }
 
-guard "$1" >/dev/null
-if [ "$2" = 1 ]; then printf '/\0'; else printf 'theta\0/\0'; fi
+guard >/dev/null
+if [ "$1" = 1 ]; then printf '/\0'; else printf 'theta\0/\0'; fi
 """
 
 
