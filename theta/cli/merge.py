@@ -303,7 +303,7 @@ class _Merge:
             octopus.unstash(self.session)
             if not self.checked:
                 raise
-            console.err(f"{error.stderr.rstrip()}\nMerge with strategy octopus failed.")
+            console.err(*error.stderr.rstrip().split("\n"), "Merge with strategy octopus failed.")
             return 2
         return self._finish(joined)
 
