@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import Repo, make_model
-from theta.cli.foreign import markup, quoted, visible, visible_line
+from theta.cli.foreign import markup, visible, visible_line
+from theta.git.quoting import quoted
 
 EVIL = (
     "\x1b]0;owned\x07",  # sets the title

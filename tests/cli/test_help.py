@@ -58,7 +58,7 @@ def test_help_of_a_command_works_without_a_repository(tmp_path: Path, name: str)
 @pytest.mark.parametrize("name", ["add", "commit", "merge", "restore", "status", "switch"])
 def test_a_command_explains_itself(tmp_path: Path, name: str, flag: str) -> None:
     done = outside(tmp_path, name, flag)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (129 if flag == "-h" else 0, "")  # as git's commands end
     assert f"theta {name}" in done.stdout
 
 
@@ -76,6 +76,43 @@ def test_unknown_commands_are_those_of_git(repo: Repo) -> None:
     done = repo.theta("nonsense", code=1)
     assert "is not a git command" in done.stderr
     never_a_bug(done)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "word"),
+    [
+        (["trak"], 1, "did you mean 'track'"),
+        (["comit"], 1, "did you mean 'commit'"),
+        (["stauts"], 1, "did you mean 'status'"),
+        (["shortlg"], 1, "did you mean 'shortlog'"),
+        (["fsck", "--read-dta"], 2, "--read-data"),
+        (["commit", "--jsno"], 129, "--json"),
+        (["diff", "--stast"], 255, "--stats"),
+        (["log", "--tensr=x"], 128, "--tensor"),
+        (["--colour=always", "status"], 2, "--color"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_f5_a_typo_is_answered_with_what_was_meant(repo: Repo, args: list[str], code: int, word: str) -> None:
+    """``theta trak`` went to git, which suggested "tag, var"."""
+    assert word in repo.theta(*args, code=code).stderr
+
+
+def test_f5_color_stands_before_the_command(repo: Repo) -> None:
+    """``--color=always`` printed git's usage."""
+    assert "\x1b[" in repo.theta("--color=always", "diff", "HEAD~", "HEAD").stdout
+    assert "\x1b[" in repo.theta("--color", "always", "log", "-1").stdout
+    assert "\x1b[" not in repo.theta("--color=never", "diff", "HEAD~", "HEAD").stdout
+    assert "always, never or auto" in repo.theta("--color=blue", "log", code=2).stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_f7_help_names_operands_and_no_types(repo: Repo, name: str) -> None:
+    """Flags had the type ``<bool>``, and usage lines did not say what to name."""
+    said = repo.theta(name, "--help").stdout if name != "help" else "usage: theta help"
+    assert said.startswith(f"usage: theta {name}")
+    assert not {"<bool>", "<str>", "\u2502"} & set(said.split())
+    assert max(map(len, said.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

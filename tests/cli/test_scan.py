@@ -69,7 +69,7 @@ def test_people_see_what_is_dangerous(repo: Repo) -> None:
     assert done.stdout.splitlines() == [
         "sub/evil.pkl: dangerous",
         f"  dangerous  {os.name}.system",
-        "1 file(s) scanned, 1 with pickles",
+        "1 file scanned, 1 with pickles",
     ]
     assert not (repo.path / "pwned").exists()
 

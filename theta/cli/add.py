@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 
 from theta.cli import console
-from theta.cli.args import PASS, plain
+from theta.cli.args import PASS, of_git
 from theta.cli.common import (
     excluding,
     from_root,
@@ -20,23 +20,25 @@ from theta.cli.common import (
 from theta.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from theta.git.options import Arguments
     from theta.git.run import Git
     from theta.porcelain.session import Session
 
 app = typer.Typer(add_completion=False)
 
-_OURS = {"-v", "--verbose", "--sparse"}
-"""Flags that leave the work to theta; with any other git does it, through the filter."""
+_OURS: Final = ("--all", "--update", "--force", "--verbose", "--sparse")
+"""Options that leave the work to theta; with any other git does it, through the filter."""
 
 
 @app.command(context_settings=PASS)
 def add(
     context: typer.Context,
-    everything: bool = typer.Option(False, "--all", "-A", help="stage all changes, deletions too"),
-    update: bool = typer.Option(False, "--update", "-u", help="stage changes of known files only"),
-    force: bool = typer.Option(False, "--force", "-f", help="stage ignored files too"),
-    update_type: str = typer.Option("", help="apply an update: low-rank, sparse, ia3, scaled or dense"),
-    update_data: str = typer.Option("", help="the file of the update, or the directory of a PEFT adapter"),
+    update_type: str = typer.Option(
+        "", metavar="KIND", help="Kind of the update: low-rank, sparse, ia3, scaled or dense."
+    ),
+    update_data: str = typer.Option(
+        "", metavar="FILE", help="File of the update to apply, or directory of a PEFT adapter."
+    ),
 ) -> int:
     """Stage checkpoints and files (git add's options and pathspecs apply).
 
@@ -48,21 +50,19 @@ def add(
     from theta.cli.common import drive
     from theta.porcelain import adding
 
-    args = plain(context.args)
-    flags = [arg for arg in args if arg.startswith("-") and arg != "--"]
-    paths = [arg for arg in args if not arg.startswith("-")]
-    switches = [f for f, on in (("-A", everything), ("-u", update), ("-f", force)) if on]
     session = open_session()
+    asked = of_git(context)
     if update_type or update_data:
-        return _update(session, paths, flags + switches, update_type, update_data)
-    if set(flags) - _OURS:
-        return drive(session, "add", *switches, *args)
+        return _update(session, asked, update_type, update_data)
+    if not asked.known or not asked.only(*_OURS):
+        return drive(session, "add", *asked.given)
+    update, force = asked.has("--update"), asked.has("--force")
     git = session.repo.git().in_directory(Path.cwd())
-    pathspecs = paths or ([":(top)"] if everything or update else [])
+    pathspecs = asked.words or ([":(top)"] if update or asked.has("--all") else [])
     if not pathspecs:
         console.err("Nothing specified, nothing added.")
         return 0
-    adding.check_pathspecs(session, git, paths)
+    adding.check_pathspecs(session, git, asked.words)
     with session.exclusive():
         selection = adding.select(session, git, pathspecs, update=update, force=force)
         with console.progress("adding") as progress:
@@ -71,7 +71,7 @@ def add(
         rest = [*pathspecs, *excluding(selection.present)]
         new = [] if update else _new_files(git, rest, force)
         if new or _has_more(git, rest) or not (selection.present or selection.gone):
-            code = git.show("add", *switches, *flags, "--", *rest)
+            code = git.show("add", *asked.flags, "--", *rest)
     report_added(added)
     report_uncovered(session, new)
     if update:
@@ -79,7 +79,7 @@ def add(
     return code
 
 
-def _update(session: Session, paths: list[str], flags: list[str], kind: str, data: str) -> int:
+def _update(session: Session, asked: Arguments, kind: str, data: str) -> int:
     """Apply an update that the user brings to the one checkpoint named."""
     from theta.porcelain import updates, updating
 
@@ -91,13 +91,13 @@ def _update(session: Session, paths: list[str], flags: list[str], kind: str, dat
             "--update-type needs --update-data",
             hint="without both, theta add finds by itself what kind of change a file holds",
         )
-    if len(paths) != 1 or flags:
+    if len(asked.words) != 1 or asked.options:
         raise UsageError("an update is for one checkpoint, and takes no other options")
     place = Path(data)
     if not place.exists():
         raise NotFoundError(f"there is no {data}")
     with session.exclusive(), console.progress("updating") as progress:
-        added = updating.update(session, from_root(session, paths[0]), kind or None, place, progress)
+        added = updating.update(session, from_root(session, asked.words[0]), kind or None, place, progress)
     report_added([added])
     return 0
 

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from theta.cli import console
-from theta.cli.args import shield
-from theta.errors import ExitCode, ThetaError, UsageError
+from theta.cli import args as arguments
+from theta.cli import before, console, elsewhere, helping
+from theta.errors import ExitCode, ThetaError
 
 COMMANDS: Final[dict[str, dict[str, str]]] = {
     "start": {
@@ -39,7 +39,7 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "show": "A commit, a checkpoint or a tensor",
         "cat": "The values of a tensor of any version",
         "scan": "What the pickles of files would call when they are loaded",
-        "fsck": "Check repository and checkpoints; --mend brings .theta/ into agreement",
+        "fsck": "Check repository and checkpoints; --mend rebuilds .theta/",
         "help": "Help on a command or a topic",
     },
     "change history": {
@@ -62,6 +62,10 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "push": "Send commits to a remote",
     },
 }
+_USAGE_OF_GIT: Final = 129
+"""The exit code of a git command that prints its usage."""
+_REFUSALS_OF_GIT: Final = (128, _USAGE_OF_GIT, 255)
+"""The exit codes of git commands that do not know an option: log, most, diff."""
 _PLUMBING: Final = {"filter-process": "filter_process", "hook": "hook"}
 
 
@@ -104,11 +108,11 @@ def _damaged(error: Exception) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    argv = _global_options(argv)
+    argv = before.taken(argv)
     if not argv or argv[0] in ("--help", "-h"):
         return _help(argv[1:] if argv else [])
     name, args = argv[0], argv[1:]
-    if name == "--version":
+    if name in ("--version", "-v"):
         from theta._version import __version__
 
         console.out(f"theta {__version__}")
@@ -118,28 +122,6 @@ def _dispatch(argv: list[str]) -> int:
     if module := _module(name):
         return invoke(name, module, args)
     return _hand_to_git([name, *args])
-
-
-def _global_options(argv: list[str]) -> list[str]:
-    while argv and argv[0] in ("-C", "--quiet"):
-        if argv[0] == "-C":
-            if len(argv) < 2:
-                raise UsageError("-C needs a directory")
-            _change_directory(argv[1])
-            argv = argv[2:]
-        else:
-            console.quiet = True
-            argv = argv[1:]
-    return argv
-
-
-def _change_directory(place: str) -> None:
-    from theta.errors import NotFoundError
-
-    try:
-        os.chdir(place)
-    except OSError as error:
-        raise NotFoundError(f"cannot change to {place}: {error.strerror}") from error
 
 
 def _module(name: str) -> str | None:
@@ -158,8 +140,17 @@ def invoke(name: str, module: str, args: list[str]) -> int:
 
     _crash_points()
     command: Any = typer.main.get_command(importlib.import_module(module).app)
+    own = _own(command)
+    if (helps := _asks_for_help(args, own)) is not None:
+        helping.show(name, command, passes=own is not None)
+        return helps if name not in _PLUMBING and name != "resolve" else 0
+    if own is not None and name not in _PLUMBING and (code := elsewhere.by_git(name, args)) is not None:
+        return code
     try:
-        result = command.main(shield(args), prog_name=f"theta {name}", standalone_mode=False)
+        words = arguments.dashed(args) if own is None else arguments.shield(name, args, own)
+        if words is None:
+            return _refused_by_git([name, *args])
+        result = command.main(words, prog_name=f"theta {name}", standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
     except typer.Abort:
@@ -169,7 +160,44 @@ def invoke(name: str, module: str, args: list[str]) -> int:
         console.err(f"error: {message}")
         console.err(f"hint: theta {name} --help")
         return int(ExitCode.USAGE)
-    return result if isinstance(result, int) else 0
+    code = result if isinstance(result, int) else 0
+    if own is None:
+        return code
+    if code in _REFUSALS_OF_GIT:
+        _suggest_option(name, args, own)
+    return code
+
+
+def _asks_for_help(args: list[str], own: dict[str, bool] | None) -> int | None:
+    """The exit code of a command line that asks for help, as git's; None of any other."""
+    if args == ["-h"]:
+        return _USAGE_OF_GIT if own is not None else 0
+    asked = args[:1] if own is not None else args[: args.index("--") if "--" in args else None]
+    return 0 if "--help" in asked else None
+
+
+def _refused_by_git(argv: list[str]) -> int:
+    from theta.git.run import plain
+
+    return plain().show(*argv)
+
+
+def _own(command: Any) -> dict[str, bool] | None:
+    """Theta's options of a command that also takes git's, and whether they take a value; None of others."""
+    if not command.context_settings.get("ignore_unknown_options"):
+        return None
+    options = [one for one in command.params if one.param_type_name == "option"]
+    return {word: not option.is_flag for option in options for word in option.opts}
+
+
+def _suggest_option(name: str, args: list[str], own: dict[str, bool]) -> None:
+    """Git has refused the command line: an option of theta may have been meant."""
+    from difflib import get_close_matches
+
+    for arg in args[: args.index("--") if "--" in args else None]:
+        word = arg.partition("=")[0]
+        if arg.startswith("--") and word not in own and (near := get_close_matches(word, own, 1, 0.75)):
+            console.err(f"hint: theta {name} has {near[0]}; did you mean that?")
 
 
 def _crash_points() -> None:
@@ -189,16 +217,46 @@ def _crash_points() -> None:
 
 
 def _hand_to_git(argv: list[str]) -> int:
-    from theta.cli.common import after_git, session_or_none
+    from theta.cli.common import after_git, session_or_none, uses_theta
     from theta.git.run import plain
     from theta.porcelain import guarding
 
+    if near := _misspelled(argv[0]):
+        console.err(f"error: '{argv[0]}' is not a theta command, and is not a git command")
+        console.err(near)
+        return 1
     session = session_or_none()
     checked = guarding.options(session, argv) if session is not None else ()
-    code = plain().show(*checked, *argv)
+    told = session is not None and uses_theta(session) and _ends_with_status(argv)
+    code = plain().show(*checked, *argv[:2], *(["--quiet"] if told else []), *argv[2:])
     if session is not None:
         after_git(session)
+    if told and code in (0, 1):
+        invoke("status", "theta.cli.status", [])
     return code
+
+
+def _ends_with_status(argv: list[str]) -> bool:
+    """Whether git would end with its own status, which lists files below ``.theta/``."""
+    is_applied = argv[0] == "stash" and argv[1:2] in (["pop"], ["apply"])
+    return is_applied and not {"-q", "--quiet"} & set(argv)
+
+
+def _misspelled(name: str) -> str:
+    """What to say of a command that neither theta nor git has, nor an alias; empty for others."""
+    from difflib import get_close_matches
+
+    from theta.git.run import plain
+
+    known = plain().run("--list-cmds=main,others,alias", check=False).text.split()
+    if not known or name in known or name.startswith("-"):
+        return ""
+    if plain().run("config", "--get", "help.autocorrect", check=False).code == 0:
+        return ""  # git may run what is nearest
+    ours = [command for group in COMMANDS.values() for command in group]
+    near = [*get_close_matches(name, ours, 3, 0.7), *get_close_matches(name, known, 3, 0.7)]
+    words = ", ".join(f"'{one}'" for one in dict.fromkeys(near))
+    return f"hint: did you mean {words}?" if near else "hint: theta --help lists the commands"
 
 
 def _help(args: list[str]) -> int:
@@ -208,12 +266,13 @@ def _help(args: list[str]) -> int:
         from theta.cli.topics import show_topic
 
         return show_topic(args[0])
-    console.out("usage: theta [-C DIR] [--quiet] [--version] [--help] COMMAND [ARGS]", "")
+    console.out("usage: theta [-C DIR] [--quiet] [--color WHEN] [--version] [--help] COMMAND [ARGS]", "")
     for group, commands in COMMANDS.items():
         console.out(group)
         for name, summary in commands.items():
             console.out(f"   {name:<13}{summary}")
         console.out("")
+    console.out("git's options before the command hold too: -c KEY=VALUE, --git-dir DIR, --no-pager ...")
     console.out("Any other command is handed to git. 'theta help COMMAND' tells more;")
     console.out("'theta help format' and 'theta help design' are the manuals of the storage,")
     console.out("'theta help formats' lists the kinds of files that theta reads as tensors.")

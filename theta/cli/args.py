@@ -1,40 +1,92 @@
-"""Arguments that theta hands on to git unchanged.
+"""The command line of a command that hands its options on to git.
 
-The option parser would swallow ``--`` and take what follows apart; so both are shielded before
-it sees them and restored behind it.
+theta looks for its own options only, by their exact names; git's own parser says which words are
+options and which are values of others.  The option parser gets to see nothing else: all other words
+are shielded before it and restored behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from typer import Context
+
+    from theta.git.options import Arguments
 
 HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 """Context settings of every command."""
 
-PASS: Final[dict[str, Any]] = {**HELP, "allow_extra_args": True, "ignore_unknown_options": True}
+PASS: Final[dict[str, Any]] = {
+    "help_option_names": [],
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+}
 """Context settings of a command that also takes git's own options."""
 
 _MARK: Final = "\x01"
+_READ_BY_THETA: Final = ("merge", "cherry-pick", "revert", "rebase")
+"""Commands whose options of git theta follows too: they get them spelled out."""
 
 
-def shield(args: Sequence[str]) -> list[str]:
-    """Mark ``--`` and all behind it."""
-    if "--" not in args:
-        return list(args)
-    at = list(args).index("--")
+def dashed(args: Sequence[str]) -> list[str]:
+    """The arguments of a command that is theta's alone, with ``--`` and all behind it marked."""
+    at = list(args).index("--") if "--" in args else len(args)
     return [*args[:at], *(_MARK + arg for arg in args[at:])]
 
 
+def shield(name: str, args: Sequence[str], own: Mapping[str, bool]) -> list[str] | None:
+    """The arguments of ``theta NAME`` with all but the options of theta marked.
+
+    ``own`` are those: name -> whether it takes a value.  Git's part stays word for word as it was given
+    if there is none of them among it.  None of a line that is git's to refuse.
+    """
+    if name not in _READ_BY_THETA and not any(_is_own(arg, own) for arg in args):
+        return [_MARK + arg for arg in args]
+    line = read(
+        name, args, [option + "=" * takes for option, takes in own.items() if option.startswith("--")]
+    )
+    if not line.known:
+        return list(_by_name(args, own)) if any(_is_own(arg, own) for arg in args) else None
+    if name not in _READ_BY_THETA and not any(option.name in own for option in line.options):
+        return [_MARK + arg for arg in args]
+    return [arg if _is_own(arg, own) else _MARK + arg for arg in line.flags] + [
+        _MARK + arg for arg in line.spelled[len(line.flags) :]
+    ]
+
+
+def _is_own(arg: str, own: Mapping[str, bool]) -> bool:
+    name, equals, _ = arg.partition("=") if arg.startswith("--") else (arg[:2], arg[2:], "")
+    return name in own and (own[name] or not equals)
+
+
+def _by_name(args: Sequence[str], own: Mapping[str, bool]) -> Iterator[str]:
+    """As :func:`shield`, of a line that git's parser refuses: git is to complain of the rest of it."""
+    waiting, rest = iter(args), False
+    for arg in waiting:
+        rest = rest or arg == "--"
+        if rest or not _is_own(arg, own):
+            yield _MARK + arg
+            continue
+        yield arg
+        if own.get(arg) and (value := next(waiting, None)) is not None:
+            yield value
+
+
 def plain(args: Sequence[str]) -> list[str]:
-    """The inverse of :func:`shield`."""
+    """The arguments for git, of those that were marked."""
     return [arg.removeprefix(_MARK) for arg in args]
 
 
-def split_paths(args: Sequence[str]) -> tuple[list[str], list[str] | None]:
-    """What stands before ``--``, and what behind it (none where there is no ``--``)."""
-    args = list(args)
-    if "--" not in args:
-        return args, None
-    at = args.index("--")
-    return args[:at], args[at + 1 :]
+def read(name: str, args: Sequence[str], own: Sequence[str] = ()) -> Arguments:
+    """The arguments of ``git NAME`` as git's own parser reads them."""
+    from theta.git import options
+    from theta.git.run import plain as git
+
+    return options.read(git(), name, args, own)
+
+
+def of_git(context: Context) -> Arguments:
+    """What was given to a command for git, as git reads it."""
+    return read(str(context.info_name).rpartition(" ")[2], plain(context.args))

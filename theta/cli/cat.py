@@ -15,8 +15,8 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=HELP)
 def cat(
     name: str = typer.Argument(..., metavar="REV:PATH#TENSOR"),
-    out: str = typer.Option("", "--output", "-o", help="write the values to a .npy file"),
-    force: bool = typer.Option(False, "--force", "-f", help="write over a file that is there"),
+    out: str = typer.Option("", "--output", "-o", metavar="FILE", help="Write the values to a .npy file."),
+    force: bool = typer.Option(False, "--force", "-f", help="Overwrite an existing file."),
 ) -> int:
     """Print the values of a tensor of any version (the middle of a large one left out), or save them."""
     from theta.porcelain import catting

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from theta.cli import console
-from theta.cli.args import PASS, plain
+from theta.cli.args import PASS, of_git
 from theta.cli.common import fill_submodules, uses_theta
 
 if TYPE_CHECKING:
@@ -29,11 +29,14 @@ def clone(context: typer.Context) -> int:
     from theta.porcelain import cloning
     from theta.porcelain.session import Session
 
-    args, token = plain(context.args), uuid.uuid4().hex
+    asked, token = of_git(context), uuid.uuid4().hex
+    args = asked.given
+    if not asked.known:
+        return Git(Path.cwd()).show("clone", *args)
     with contextlib.ExitStack() as stack:
         environment = dict(DEFER)
         # --sparse has patterns of its own, which leave .theta/ out.
-        if not any(len(arg) >= 4 and "--sparse".startswith(arg) for arg in args):
+        if not asked.has("--sparse"):
             environment["GIT_TEMPLATE_DIR"] = str(stack.enter_context(cloning.template()))
         code = Git(Path.cwd(), extra=environment).show("clone", "-c", f"{cloning.MARK}={token}", *args)
     if code:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
 from theta.errors import ThetaError
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from theta.porcelain.session import Session
     from theta.porcelain.staging import Added
 
+
+NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")
+"""For a git that only tells of the worktree: it says nothing of the share of files that is checked out."""
 
 _SIGNS = ("filter=theta", "merge=theta", ".theta/**")
 
@@ -36,10 +39,8 @@ def uses_theta(session: Session) -> bool:
     """Whether this repository has anything to do with theta."""
     from theta.git.repository import STORES
 
-    for attributes in (
-        session.repo.worktree / ".gitattributes",
-        session.repo.commondir / "info" / "attributes",
-    ):
+    here = [] if session.repo.is_bare else [session.repo.worktree / ".gitattributes"]
+    for attributes in [*here, session.repo.commondir / "info" / "attributes"]:
         if attributes.is_file() and any(sign in attributes.read_text(errors="replace") for sign in _SIGNS):
             return True
     head = session.repo.head()
@@ -79,6 +80,13 @@ def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = Fals
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(Path.cwd())
         code = git.show(*checked, *args)
         _settle(session)
+    return code
+
+
+def whole(session: Session, name: str, args: Sequence[str]) -> int:
+    """Run ``git NAME ARGS`` with theta's filter and hooks at work, as git alone would."""
+    code = session.repo.git(extra={}).in_directory(Path.cwd()).show(name, *args)
+    after_git(session)
     return code
 
 
@@ -129,6 +137,8 @@ def from_root(session: Session, path: str) -> str:
 
 def report_added(added: Sequence[Added]) -> None:
     """Warnings and one line a checkpoint that was staged."""
+    from theta.store.changes import counted
+
     for item in added:
         if item.note:
             console.warn(f"{item.path}: {item.note}; tracked as plain bytes")
@@ -137,9 +147,9 @@ def report_added(added: Sequence[Added]) -> None:
         if item.newcomer:
             console.note(f"{item.path}: new file of a tracked pattern, included")
         if item.new:
-            count, size = len(item.new), console.human(item.manifest.nbytes)
+            count, size = len(item.new), console.human(item.stat.st_size)
             console.note(
-                f"{item.path}: {count} of {len(item.manifest.lines)} tensors new, "
+                f"{item.path}: {count} of {counted(len(item.manifest.lines), 'tensor')} new, "
                 f"{console.human(item.stored)} stored ({size} in the file)"
             )
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from theta.progress import Progress
 
 quiet = False
+colour = "auto"
+"""``always`` or ``never`` where the command line says so."""
 
 
 def out(*lines: str) -> None:
@@ -64,10 +66,10 @@ def silence(stream: TextIO) -> None:
         stream.flush()
 
 
-def note(text: str) -> None:
-    """One line on standard output, unless ``--quiet``."""
+def note(*lines: str) -> None:
+    """Lines on standard output, unless ``--quiet``."""
     if not quiet:
-        out(text)
+        out(*lines)
 
 
 def flush() -> None:
@@ -141,7 +143,15 @@ def rich_console() -> Console:
     from theta.cli.screen import Screen
 
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "100"))
-    return Screen(highlight=False, soft_wrap=False, emoji=False, width=width)
+    terminal = {"always": True, "never": None}.get(colour)
+    return Screen(
+        highlight=False,
+        soft_wrap=False,
+        emoji=False,
+        width=width,
+        force_terminal=terminal,
+        no_color=colour == "never" or None,
+    )
 
 
 def show(renderable: Any) -> None:

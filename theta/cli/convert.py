@@ -15,11 +15,16 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=HELP)
 def convert(
     name: str = typer.Argument(..., metavar="REV:PATH|FILE"),
-    out: str = typer.Option(..., "--output", "-o", help="a .safetensors, .npz, .pt or .gguf file"),
-    shard_size: str = typer.Option(
-        "", "--max-shard-size", help="write shards of at most so much: 500MB, 5GB"
+    out: str = typer.Option(
+        ..., "--output", "-o", metavar="FILE", help="The .safetensors, .npz, .pt or .gguf file to write."
     ),
-    force: bool = typer.Option(False, "--force", "-f", help="write over files that are there"),
+    shard_size: str = typer.Option(
+        "",
+        "--max-shard-size",
+        metavar="SIZE",
+        help="Write shards of at most this size, such as 500MB or 5GB.",
+    ),
+    force: bool = typer.Option(False, "--force", "-f", help="Overwrite existing files."),
 ) -> int:
     """Write the tensors of a checkpoint in another format; what is not a tensor is left behind.
 

@@ -77,7 +77,9 @@ class _Story:
 
 @app.command(context_settings=HELP)
 def demo(
-    keep: Annotated[Path | None, typer.Option(help="work in DIR (new or empty) and leave it there")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Work in DIR, which must be new or empty, and keep it.")
+    ] = None,
 ) -> int:
     """Show the whole workflow on a small model: what each command prints and what it costs."""
     from theta import _fs

@@ -15,11 +15,16 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=HELP)
 def export(
     name: str = typer.Argument(..., metavar="REV:PATH[#GLOB]"),
-    out: str = typer.Option(..., "--output", "-o", help="the file; its suffix chooses the format"),
-    shard_size: str = typer.Option(
-        "", "--max-shard-size", help="write shards of at most so much: 500MB, 5GB"
+    out: str = typer.Option(
+        ..., "--output", "-o", metavar="FILE", help="The file to write; its suffix chooses the format."
     ),
-    force: bool = typer.Option(False, "--force", "-f", help="write over a file that is there"),
+    shard_size: str = typer.Option(
+        "",
+        "--max-shard-size",
+        metavar="SIZE",
+        help="Write shards of at most this size, such as 500MB or 5GB.",
+    ),
+    force: bool = typer.Option(False, "--force", "-f", help="Overwrite an existing file."),
 ) -> int:
     """Write a committed checkpoint, or those of its tensors that match GLOB, to a file.
 

@@ -16,15 +16,18 @@ app = typer.Typer(add_completion=False)
 
 @app.command(context_settings=HELP)
 def extract_lora(
-    ends: Annotated[str, typer.Argument(metavar="BASE..TUNED", help="two revisions")],
-    path: Annotated[str | None, typer.Argument(help="the checkpoint, if there are several")] = None,
-    rank: int = typer.Option(..., "--rank", "-r", help="the largest rank of a module"),
-    out: str = typer.Option(..., "--output", "-o", metavar="DIR", help="where the adapter goes"),
-    epsilon: float = typer.Option(0.0, help="leave out singular values up to this, relative to the largest"),
+    ends: Annotated[str, typer.Argument(metavar="BASE..TUNED", help="The base and the fine-tuned revision.")],
+    path: Annotated[str | None, typer.Argument(help="The checkpoint; needed if there are several.")] = None,
+    rank: int = typer.Option(..., "--rank", "-r", metavar="N", help="The largest rank of a module."),
+    out: str = typer.Option(..., "--output", "-o", metavar="DIR", help="Directory to write the adapter to."),
+    epsilon: float = typer.Option(
+        0.0, help="Leave out singular values up to this share of the largest (default 0)."
+    ),
     whole: Annotated[
-        list[str] | None, typer.Option("--whole", help="modules to save in full (embeddings, heads)")
+        list[str] | None,
+        typer.Option("--whole", metavar="MODULE", help="Save a module in full, such as embeddings or heads."),
     ] = None,
-    force: bool = typer.Option(False, "--force", "-f", help="write over an adapter that is there"),
+    force: bool = typer.Option(False, "--force", "-f", help="Overwrite an existing adapter."),
 ) -> int:
     """Write the difference of two revisions as a LoRA adapter that PEFT loads.
 

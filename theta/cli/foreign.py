@@ -49,21 +49,6 @@ def visible_line(text: str) -> str:
     return text[:indented] + visible(text[indented:])
 
 
-def quoted(path: str) -> str:
-    """``path`` as git prints it for programs: in quotes, with C's escapes, where it needs them."""
-    if not _UNSAFE.search(path) and '"' not in path and "\\" not in path:
-        return path
-    data = path.encode("utf-8", "surrogateescape")
-    return '"' + "".join(map(_quoted_byte, data)) + '"'
-
-
-def _quoted_byte(byte: int) -> str:
-    character = chr(byte)
-    if character in '"\\':
-        return "\\" + character
-    return character if 0x20 <= byte < 0x7F else _SHORT.get(character) or f"\\{byte:03o}"
-
-
 def markup(text: str) -> str:
     """``text`` for a string of rich's markup: shown as it is, brackets and all."""
     from rich.markup import escape

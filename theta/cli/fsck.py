@@ -14,8 +14,8 @@ app = typer.Typer(add_completion=False)
 
 @app.command(context_settings=HELP)
 def fsck(
-    read_data: bool = typer.Option(False, "--read-data", help="decode every chunk and check its digest"),
-    mend: bool = typer.Option(False, "--mend", help="bring .theta/ of HEAD and of the index into agreement"),
+    read_data: bool = typer.Option(False, "--read-data", help="Decode every chunk and check its digest."),
+    mend: bool = typer.Option(False, "--mend", help="Rebuild .theta/ from the manifests."),
 ) -> int:
     """Check the repository: git's objects, then every checkpoint of every commit."""
     from theta.porcelain import checking, settle

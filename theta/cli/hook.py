@@ -21,14 +21,15 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(context_settings=PASS)
-def hook(context: typer.Context, name: str = typer.Argument(..., help="the hook that git runs")) -> int:
+def hook(context: typer.Context, name: str = typer.Argument(..., help="The hook that git runs.")) -> int:
     """Do theta's part of a git hook (the hook scripts run this)."""
     from theta.porcelain.session import Session
 
     session = Session.here()
     index = Path(os.environ.get("GIT_INDEX_FILE") or session.repo.index_path)
     with console.progress("theta") as progress:
-        lines = _run(session, name, plain(context.args), index.absolute(), progress)
+        name, *args = plain([name, *context.args])
+        lines = _run(session, name, args, index.absolute(), progress)
     for line in lines:
         console.err(f"theta: {line}")
     return 0

@@ -29,9 +29,11 @@ def user_launcher() -> Path:
 
 @app.command(context_settings=HELP)
 def install(
-    everywhere: bool = typer.Option(False, "--global", help="the filter for all repositories of this user"),
+    everywhere: bool = typer.Option(
+        False, "--global", help="Install the filter for all repositories of this user."
+    ),
     submodules: bool = typer.Option(
-        False, "--recurse-submodules", help="in submodules too, and fill in their checkpoints"
+        False, "--recurse-submodules", help="Install in submodules too, and fill in their checkpoints."
     ),
 ) -> int:
     """Set up filter, hooks, attributes and sparse patterns in this clone.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from theta.cli import console
-from theta.cli.args import PASS, plain
-from theta.cli.common import open_session
+from theta.cli.args import PASS, of_git
+from theta.cli.common import open_session, uses_theta
 from theta.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from theta.porcelain.history import Logged
+    from theta.git.options import Arguments
+    from theta.git.run import Git
+    from theta.porcelain.session import Session
 
 app = typer.Typer(add_completion=False)
 
@@ -23,47 +24,69 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=PASS)
 def log(
     context: typer.Context,
-    stat: bool = typer.Option(False, "--stat", help="what each commit changed, by tensor"),
     tensor: str | None = typer.Option(
-        None, "--tensor", help="only commits that changed tensors matching GLOB"
+        None, "--tensor", metavar="GLOB", help="Show only commits that changed tensors matching GLOB."
     ),
-    as_json: bool = typer.Option(False, "--json", help="commits and tensors as JSON"),
-    number: int | None = typer.Option(None, "-n", "--max-count", help="at most this many commits"),
+    as_json: bool = typer.Option(False, "--json", help="Print commits and tensors as JSON."),
 ) -> int:
-    """Show the history, without the files below .theta/ (git log's options and pathspecs apply)."""
+    """Show the history, without the files below .theta/ (git log's options and pathspecs apply).
+
+    --stat tells for each commit what it changed, by tensor.
+    """
     from theta.porcelain import diffing, history
 
     session = open_session(worktree=False)
-    args = plain(context.args)
-    count = ["-n", str(number)] if number is not None else []
-    if session.repo.head() is None and not [arg for arg in args if not arg.startswith("-")]:
+    asked = of_git(context)
+    git = session.repo.git().in_directory(Path.cwd())
+    if session.repo.head() is None and not asked.words and not asked.has("--all"):
         raise NotFoundError("your current branch does not have any commits yet")
-    if "--" not in args:
-        diffing.split_arguments(session, [arg for arg in args if not arg.startswith("-")], Path.cwd())
-    if not (stat or tensor or as_json):
-        return session.repo.git().in_directory(Path.cwd()).show("log", *count, *history.without_stores(args))
-    if "--graph" in args:
-        raise UsageError("--graph does not go with --stat, --tensor or --json")
-    commits = history.commits(session, Path.cwd(), [*count, *args])
-    return _print(history.changed(session, commits, tensor), as_json=as_json)
+    ours = tensor is not None or as_json
+    if not ours and not (asked.known and _by_tensor(asked) and uses_theta(session)):
+        if not asked.options:
+            diffing.split(git, asked)
+        return git.show(
+            "log", *(history.without_stores(git, "log", asked) if uses_theta(session) else asked.given)
+        )
+    if ours:
+        _refuse_others(asked, as_json)
+    return _print(session, git, asked, tensor, as_json=as_json)
 
 
-def _print(found: Iterable[Logged], *, as_json: bool) -> int:
+def _by_tensor(asked: Arguments) -> bool:
+    """Whether --stat was asked for, and nothing that does not go with theta's form of it."""
+    from theta.porcelain.history import FORM, SELECT
+
+    return asked.has("--stat") and asked.value("--stat") is None and asked.only("--stat", *SELECT, *FORM)
+
+
+def _refuse_others(asked: Arguments, as_json: bool) -> None:
+    from theta.porcelain.history import FORM, SELECT
+
+    kept = (*SELECT, "--stat", *(() if as_json else FORM))
+    for option in asked.options:
+        if option.name not in kept:
+            raise UsageError(f"{option.name} does not go with {'--json' if as_json else '--tensor'}")
+    if not asked.known:
+        raise UsageError("git does not take these options; see 'git log -h'")
+
+
+def _print(session: Session, git: Git, asked: Arguments, tensor: str | None, *, as_json: bool) -> int:
+    from theta.porcelain import diffing, history
+
+    chosen = asked.without({"--stat", *history.FORM})
+    _, paths = diffing.split(git, asked)
+    found = history.changed(session, history.commits(git, chosen), tensor, paths)
     if as_json:
         console.out(json.dumps({"theta.log/v1": [item.as_json() for item in found]}))
         return 0
-    for item in found:
-        console.out(
-            f"commit {item.commit}",
-            f"Author: {item.author}",
-            f"Date:   {item.date}",
-            "",
-            f"    {item.subject}",
-            "",
-        )
+    spaced = history.is_spaced(asked)
+    for number, item in enumerate(found):
+        if spaced and number:
+            console.out()
+        text = history.told(git, item, asked, paths)
+        console.out(*text.split("\n"))
+        if spaced and " | " not in text and item.checkpoints:
+            console.out()
         for path, changes in item.checkpoints.items():
             console.out(f" {path} | {changes.summary()}")
-        if item.files:
-            console.out(f" {item.files} other file(s)")
-        console.out()
     return 0

@@ -8,11 +8,10 @@ from pathlib import Path
 import typer
 
 from theta.cli import console
-from theta.cli.args import PASS, plain, split_paths
+from theta.cli.args import PASS, of_git
 from theta.cli.common import open_session
-from theta.cli.foreign import quoted
 
-_LISTS = ("-z", "-t", "-c", "--cached")
+_LISTS = ("-z", "-t", "--cached")
 
 app = typer.Typer(add_completion=False)
 
@@ -21,18 +20,17 @@ app = typer.Typer(add_completion=False)
 def ls_files(context: typer.Context) -> int:
     """List the files that theta tracks, from here (git ls-files' options and pathspecs apply)."""
     session = open_session()
-    args = plain(context.args)
+    asked = of_git(context)
     git = session.repo.git().in_directory(Path.cwd())
-    flags, paths = split_paths(args)
-    if any(arg not in _LISTS and arg.startswith("-") for arg in flags):
-        return git.show("ls-files", *args)
+    if not asked.known or not asked.only(*_LISTS):
+        return git.show("ls-files", *asked.given)
     from theta.git.attributes import only_tracked
+    from theta.git.quoting import quoted
 
-    wanted = [arg for arg in flags if not arg.startswith("-")] + (paths or [])
-    found = git.lines("ls-files", "-z", "--full-name", "--", *wanted)
+    found = git.lines("ls-files", "-z", "--full-name", "--", *asked.words)
     top = session.repo.worktree
     places = [os.path.relpath(top / path) for path in only_tracked(session.repo, dict.fromkeys(found))]
-    if "-z" in flags:
+    if asked.has("-z"):
         console.records(places)
     else:
         for path in places:

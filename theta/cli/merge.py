@@ -243,7 +243,10 @@ class _Merge:
         squashed = self.args.has("--squash") and (done.code == 0 or bool(resolving.unmerged(fresh)))
         if not merging_now and not squashed:
             _echo(done.stdout, done.stderr, set())
-            committing.finish(self.session, before)
+            if committing.finish(self.session, before) is not None and before and not self._is_silent:
+                after = again(self.session)
+                for line in committing.moved(after, before, after.repo.resolve("HEAD")):
+                    console.note(line)
             return done.code
         if squashed:
             recording.begin(fresh, self.heads)
@@ -255,6 +258,10 @@ class _Merge:
         code = told(fresh, merged, self.decision.how, quiet=True)
         return self._end(code, merging_now)
 
+    @property
+    def _is_silent(self) -> bool:
+        return self.args.has("-q", "--quiet", "-n", "--stat", "--no-stat", "--summary", "--no-summary")
+
     def _git(self) -> Result:
         """Let git merge files, and make no commit."""
         side = self.decision.side
@@ -263,7 +270,9 @@ class _Merge:
         git = self.session.repo.git().in_directory(Path.cwd())
         if self._computes_ahead():
             args.append("--no-ff")
-        return git.run(*self.checked, "merge", "--no-commit", *gits, *args, *self.names, check=False)
+        # git's diffstat would list the files below .theta/.
+        quiet = (*self.checked, "-c", "merge.stat=false")
+        return git.run(*quiet, "merge", "--no-commit", *gits, *args, *self.names, check=False)
 
     def _computes_ahead(self) -> bool:
         """Whether git could fast-forward, but values of both sides are to be computed with."""
@@ -399,5 +408,5 @@ def _conclude(session: Session, commit: Callable[[Session], int]) -> int:
     if code == 0 and summary is not None:
         answering.forget(session)
         recording.forget(session)
-        report_summary(summary, as_json=False)
+        report_summary(session, summary, as_json=False)
     return code

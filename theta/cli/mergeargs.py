@@ -80,7 +80,8 @@ def read(args: Sequence[str]) -> MergeArgs:
             found.args.append(found.values[arg])
         elif arg.startswith("--") and "=" in arg:
             key, _, value = arg.partition("=")
-            found.values[key] = value
+            before = f"{found.values[key]}\n\n" if key == "--message" and key in found.values else ""
+            found.values[key] = before + value
         elif arg[:2] in ("-m", "-F", "-s") and len(arg) > 2:
             found.values[arg[:2]] = arg[2:]
     return found

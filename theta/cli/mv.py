@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from theta.cli.args import PASS, plain
+from theta.cli.args import PASS, of_git
 from theta.cli.common import drive, from_root, open_session
 from theta.errors import UsageError
 
@@ -18,9 +18,9 @@ def mv(context: typer.Context) -> int:
     """Rename a checkpoint or a file (git mv's options apply); no tensor is stored again."""
     from theta.git.attributes import only_tracked
 
-    args = plain(context.args)
-    paths = [arg for arg in args if not arg.startswith("-")]
     session = open_session()
+    asked = of_git(context)
+    paths = asked.words
     staged = session.staged()
     for source in paths[:-1]:
         target = os.path.join(paths[-1], os.path.basename(source)) if os.path.isdir(paths[-1]) else paths[-1]
@@ -28,4 +28,4 @@ def mv(context: typer.Context) -> int:
             session.repo, [from_root(session, target)]
         ):
             raise UsageError(f"{target} would not be tracked", hint=f"theta track {os.path.basename(target)}")
-    return drive(session, "mv", *args)
+    return drive(session, "mv", *asked.given)

@@ -1,5 +1,30 @@
 """``theta pull``."""
 
-from theta.cli.driven import driven
+from __future__ import annotations
 
-app = driven("pull", "Fetch and merge or rebase (git pull's options apply).", hooks=True)
+import typer
+
+from theta.cli import before, console
+from theta.cli.args import PASS, of_git
+from theta.cli.common import again, drive, open_session
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(context_settings=PASS)
+def pull(context: typer.Context) -> int:
+    """Fetch and merge or rebase (git pull's options apply)."""
+    from theta.porcelain import committing
+
+    session = open_session()
+    asked = of_git(context)
+    old = session.repo.head()
+    told = not asked.known or any(map(asked.has, ("--quiet", "--stat", "-n", "--no-stat", "--verbose")))
+    if not told:
+        before.configure("merge.stat=false")  # git's would list the files below .theta/
+    code = drive(session, "pull", *asked.given, hooks=True)
+    new = again(session).repo.head()
+    if not told and old and new and old != new:
+        for line in committing.moved(again(session), old, new):
+            console.note(line)
+    return code

@@ -52,7 +52,8 @@ def _table(path: str, rows: Sequence[Row]) -> None:
     touched = [row for row in rows if row.state != _UNTOUCHED]
     table = Table(title=markup(path), box=None, title_justify="left", pad_edge=False)
     for name in ("tensor", "taken", "by", "size", "new in the repository"):
-        table.add_column(name, justify="right" if name in ("size", "new in the repository") else "left")
+        number = name in ("size", "new in the repository")
+        table.add_column(name, overflow="fold", justify="right" if number else "left", no_wrap=number)
     for row in touched[:SHOWN]:
         sizes = (console.human(row.nbytes), console.human(row.stored) if row.stored else "")
         table.add_row(markup(row.name), row.state, markup(row.strategy), *sizes)

@@ -3,55 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import typer
 
 from theta.cli import console
-from theta.cli.args import PASS, plain
-from theta.cli.common import excluding, open_session
+from theta.cli.args import PASS, of_git
+from theta.cli.common import drive, excluding, open_session
 from theta.errors import UsageError
+
+if TYPE_CHECKING:
+    from theta.git.options import Arguments
+    from theta.porcelain.session import Session
 
 app = typer.Typer(add_completion=False)
 
 
+_OURS: Final = ("--source", "--staged", "--worktree", "--ours", "--theirs", "--quiet", "--progress")
+"""Options with which checkpoints are written by theta; with any other git restores, and theta fills in."""
+
+
 @app.command(context_settings=PASS)
-def restore(
-    context: typer.Context,
-    source: str | None = typer.Option(
-        None, "--source", "-s", help="take the version of this commit, not of the index"
-    ),
-    staged: bool = typer.Option(False, "--staged", "-S", help="restore the index"),
-    worktree: bool = typer.Option(False, "--worktree", "-W", help="restore the files (the default)"),
-    ours: bool = typer.Option(False, "--ours", help="in a conflict: our side"),
-    theirs: bool = typer.Option(False, "--theirs", help="in a conflict: their side"),
-) -> int:
+def restore(context: typer.Context) -> int:
     """Bring back checkpoints and files as they were (git restore's options and pathspecs apply).
 
-    A checkpoint is written whole or not at all: to a temporary file, made durable, renamed.
+    --source REV takes them from a commit, --staged restores the index, --ours and --theirs take a side of
+    a conflict. A checkpoint is written whole or not at all: to a temporary file, made durable, renamed.
     """
+    session = open_session()
+    asked = of_git(context)
+    if not asked.known or not asked.only(*_OURS):
+        return drive(session, "restore", *asked.given)
+    if asked.has("--ours") and asked.has("--theirs"):
+        raise UsageError("--ours and --theirs do not go together")
+    with session.exclusive():
+        return _restore(session, asked)
+
+
+def _restore(session: Session, asked: Arguments) -> int:
     from theta.porcelain import restoring
 
-    if ours and theirs:
-        raise UsageError("--ours and --theirs do not go together")
-    args = plain(context.args)
-    paths = [arg for arg in args if not arg.startswith("-")]
-    flags = [arg for arg in args if arg.startswith("-") and arg != "--"]
-    session = open_session()
+    paths, source = asked.words, asked.value("--source")
+    staged, worktree = asked.has("--staged"), asked.has("--worktree")
+    side = 2 if asked.has("--ours") else 3 if asked.has("--theirs") else 0
     git = session.repo.git().in_directory(Path.cwd())
-    options = [*(["--source", source] if source else []), *(["--staged"] if staged else [])]
-    options += [
-        *(["--worktree"] if worktree else []),
-        *(["--ours"] if ours else []),
-        *(["--theirs"] if theirs else []),
-    ]
-    side = 2 if ours else 3 if theirs else 0
-    with session.exclusive():
-        wanted = restoring.select(session, git, paths, source, staged=staged, worktree=worktree, side=side)
-        if staged:
-            restoring.unstage(session, wanted, source)
-        with console.progress("restoring") as progress:
-            restoring.fill(session, wanted if worktree or not staged else {}, progress)
-        code = 0
-        if flags or not wanted or restoring.names_more(git, paths, wanted, source):
-            code = git.show("restore", *options, *flags, "--", *paths, *excluding(wanted))
-    return code
+    wanted = restoring.select(session, git, paths, source, staged=staged, worktree=worktree, side=side)
+    if staged:
+        restoring.unstage(session, wanted, source)
+    with console.progress("restoring") as progress:
+        restoring.fill(session, wanted if worktree or not staged else {}, progress)
+    if wanted and not restoring.names_more(git, paths, wanted, source):
+        return 0
+    return git.show("restore", *asked.flags, "--", *paths, *excluding(wanted))

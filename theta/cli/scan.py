@@ -21,7 +21,7 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings={**HELP, "allow_extra_args": True})
 def scan(
     context: typer.Context,
-    as_json: bool = typer.Option(False, "--json", help="as JSON"),
+    as_json: bool = typer.Option(False, "--json", help="Print the findings as JSON."),
 ) -> int:
     """List what pickles would call, and flag what is dangerous: [PATH|REV|REV:PATH]...
 
@@ -41,6 +41,8 @@ def scan(
 
 
 def _show(found: list[Scanned]) -> None:
+    from theta.store.changes import counted
+
     with_pickles = [item for item in found if item.report.findings or item.report.broken]
     for item in with_pickles:
         console.out(f"{item.name}: {item.report.worst()}")
@@ -51,7 +53,7 @@ def _show(found: list[Scanned]) -> None:
                     console.out(f"  {verdict:<11}{_text(one.module)}.{_text(one.name)}{inside}")
         for line in item.report.broken:
             console.out(f"  {'unread':<11}{_text(line)}")
-    console.note(f"{len(found)} file(s) scanned, {len(with_pickles)} with pickles")
+    console.note(f"{counted(len(found), 'file')} scanned, {len(with_pickles) or 'none'} with pickles")
 
 
 def _text(raw: str) -> str:

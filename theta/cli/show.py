@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 import typer
 
 from theta.cli import console
-from theta.cli.args import PASS, plain
-from theta.cli.common import open_session
+from theta.cli.args import PASS, of_git
+from theta.cli.common import open_session, uses_theta
 from theta.cli.foreign import markup
 from theta.errors import NotFoundError, UsageError, concerning
 
 if TYPE_CHECKING:
+    from theta.git.options import Arguments
+    from theta.git.run import Git
     from theta.porcelain.describing import Description
+    from theta.porcelain.diffing import Compared
     from theta.porcelain.session import Session
+    from theta.store.changes import Change
     from theta.store.manifest import Manifest
 
 app = typer.Typer(add_completion=False)
@@ -26,52 +30,81 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=PASS)
 def show(
     context: typer.Context,
-    codecs: bool = typer.Option(False, "--codecs", help="how the tensors of REV:PATH are stored"),
-    as_json: bool = typer.Option(False, "--json", help="with --codecs: as JSON"),
+    codecs: bool = typer.Option(False, "--codecs", help="Tell how the tensors of REV:PATH are stored."),
+    as_json: bool = typer.Option(False, "--json", help="Print what --codecs tells as JSON."),
 ) -> int:
-    """Show a commit, a checkpoint (REV:PATH) or a tensor (REV:PATH#TENSOR)."""
+    """Show a commit, a checkpoint (REV:PATH) or a tensor (REV:PATH#TENSOR) (git show's options apply)."""
     from theta.porcelain import history
 
     session = open_session(worktree=False)
+    asked = of_git(context)
     if codecs or as_json:
-        return _codecs(session, plain(context.args), as_json=as_json)
-    args = plain(context.args)
-    names = [arg for arg in args if not arg.startswith("-")] or ["HEAD"]
+        return _codecs(session, asked, as_json=as_json)
     git = session.repo.git().in_directory(Path.cwd())
-    if names == ["HEAD"] and session.repo.head() is None:
+    if not asked.words and session.repo.head() is None:
         raise NotFoundError("your current branch does not have any commits yet")
-    if ":" in names[0]:
-        shown = _object(session, names[0])
-        return git.show("show", *args) if shown is None else shown
-    code = git.show("show", "--no-patch", *[arg for arg in args if arg != "--"])
-    if code:
+    if asked.known and not asked.options and asked.paths is None and len(asked.operands) < 2:
+        name = asked.operands[0] if asked.operands else "HEAD"
+        shown = _one(session, git, name) if uses_theta(session) or "#" in name else None
+        if shown is not None:
+            return shown
+    args = history.without_stores(git, "show", asked) if uses_theta(session) else asked.given
+    return git.show("show", *args)
+
+
+def _one(session: Session, git: Git, name: str) -> int | None:
+    """Show one checkpoint, tensor or commit by tensor; None where git tells all there is to tell."""
+    if ":" in name and not name.startswith(":"):
+        return _object(session, name)
+    done = git.run("rev-parse", "-q", "--verify", "--end-of-options", f"{name}^{{commit}}", check=False)
+    return _commit(session, git, name, done.text.strip()) if done.code == 0 else None
+
+
+def _commit(session: Session, git: Git, name: str, oid: str) -> int | None:
+    """What commit ``oid`` is, what it changed in checkpoints, and the patches of other files.
+
+    None where it changed no checkpoint.
+    """
+    from theta.porcelain import diffing
+    from theta.porcelain.history import HIDE
+
+    if not (found := diffing.of_commit(session, oid)):
+        return None
+    if code := git.show("show", "--no-patch", name):
         return code
-    from theta.porcelain.committing import summarize
-
-    oid = (
-        session.repo.git()
-        .run("rev-parse", "-q", "--verify", f"{names[0]}^{{commit}}", check=False)
-        .text.strip()
-    )
-    if oid:
-        console.out()
-        from theta.porcelain import sharding
-
-        found = summarize(session, oid).checkpoints
-        for path, changes in found.items():
-            console.out(f"{path}: {changes.summary()}")
-            for change in changes.tensors:
-                console.out(f"  {change.status} {change.name}")
-        hidden = [f":(exclude,top,literal){path}" for path in sharding.paths_of(found)]
-        return git.show(*history.without_stores(["show", "--format=", oid, "--", ":(top)", *hidden]))
-    return 0
+    console.out()
+    for item in found:
+        console.out(f"{item.path}: {item.changes.summary()}")
+        for change in item.changes.tensors:
+            console.out(f"  {change.status} {change.name}{_resized(session, item, change)}")
+    hidden = [f":(exclude,top,literal){path}" for item in found for path in item.paths]
+    return git.show("show", "--format=", oid, "--", ":(top)", HIDE, *hidden)
 
 
-def _codecs(session: Session, args: list[str], *, as_json: bool) -> int:
+def _resized(session: Session, item: Compared, change: Change) -> str:
+    """Both shapes or dtypes of a tensor where they differ, and how far the rows in both are apart."""
+    from theta.porcelain import diffing
+    from theta.store.changes import counted
+
+    old, new = change.old, change.new
+    if change.status == "T" and old is not None and new is not None:
+        return f"  {old.dtype} → {new.dtype}"
+    if change.status != "S" or old is None or new is None:
+        return ""
+    shapes = f"  {console.shape_text(old.shape)} → {console.shape_text(new.shape)}"
+    numbers = diffing.numbers(session, item, change)
+    if numbers is None:
+        return shapes
+    apart = f"‖Δ‖/‖W‖ {numbers.relative:.3%}, cosine {numbers.cosine:.6f}, {numbers.changed:.1%} changed"
+    return f"{shapes}, first {counted(numbers.rows or 0, 'row')}: {apart}"
+
+
+def _codecs(session: Session, asked: Arguments, *, as_json: bool) -> int:
     """A table of the tensors of one checkpoint: codecs, stored bytes, ratio."""
     from theta.porcelain import describing, sharding
 
-    if len(args) != 1 or ":" not in args[0]:
+    args = asked.words
+    if len(args) != 1 or ":" not in args[0] or asked.options:
         raise UsageError("--codecs is for one REV:PATH or REV:PATH#TENSOR")
     revision, _, rest = args[0].partition(":")
     path, _, tensor = rest.partition("#")
@@ -96,7 +129,8 @@ def _table(found: Sequence[Description]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("tensor", "codecs", "raw", "stored", "ratio"):
-        table.add_column(heading, justify="left" if heading in ("tensor", "codecs") else "right")
+        words = heading in ("tensor", "codecs")
+        table.add_column(heading, overflow="fold", justify="left" if words else "right", no_wrap=not words)
     for item in found:
         sizes = console.human(item.line.nbytes), console.human(item.stored), f"{item.ratio:.4f}"
         table.add_row(markup(item.line.name), item.chain or "-", *sizes)
@@ -149,6 +183,7 @@ def _tensor(session: Session, manifest: Manifest, name: str) -> int:
     line = manifest.by_name.get(name)
     if line is None:
         raise NotFoundError(f"there is no tensor {name}")
+    from theta.store.changes import counted
     from theta.store.restore import Restorer
 
     session.objects.expect({line.tree: line.nbytes})
@@ -157,5 +192,5 @@ def _tensor(session: Session, manifest: Manifest, name: str) -> int:
     console.out(f"{name}: {line.dtype} {list(line.shape)}, {console.human(line.nbytes)}")
     console.out(f"  sha256:{line.digest}", f"  tree {line.tree}")
     codecs = ", ".join(layer.codec for layer in record.layers)
-    console.out(f"  {len(record.chunks)} chunk(s), {codecs}, {console.human(stored)} stored")
+    console.out(f"  {counted(len(record.chunks), 'chunk')}, {codecs}, {console.human(stored)} stored")
     return 0

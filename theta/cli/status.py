@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from theta.cli import console
-from theta.cli.args import PASS, plain
-from theta.cli.common import open_session
-from theta.cli.foreign import quoted
+from theta.cli.args import PASS, of_git
+from theta.cli.common import NO_NOTICE, open_session, uses_theta
 
 if TYPE_CHECKING:
+    from theta.git.options import Arguments
+    from theta.porcelain.session import Session
     from theta.porcelain.status import Report, Row
     from theta.store.changes import Changes
 
@@ -22,37 +25,61 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=PASS)
 def status(
     context: typer.Context,
-    short: bool = typer.Option(False, "--short", "-s", help="one line a path, as git status --short"),
-    porcelain: bool = typer.Option(False, "--porcelain", help="the same for programs"),
-    as_json: bool = typer.Option(False, "--json", help="everything as JSON"),
+    as_json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
 ) -> int:
-    """Show what changed: files as git shows them, checkpoints by tensor.
+    """Show what changed: files as git shows them, checkpoints by tensor (git status's options apply).
 
     Does not read a checkpoint that did not change since theta last saw it.
     """
     from theta.porcelain import status as state
 
     session = open_session()
-    args = plain(context.args)
-    if any(arg.startswith("-") and arg != "--" for arg in args):
-        from theta.cli.common import drive
-
-        return drive(session, "status", *(["--short"] if short else []), *args)
+    asked = of_git(context)
+    if not as_json and not (uses_theta(session) and asked.known and _is_ours(asked)):
+        return _by_git(session, asked)
     with console.progress("comparing") as progress:
-        report = state.report(session, [arg for arg in args if arg != "--"], progress)
+        report = state.report(session, asked.words, progress)
     if as_json:
         console.out(json.dumps({"theta.status/v1": _as_json(report)}))
-    elif short or porcelain:
-        for row in report.rows:
-            console.out(_short(row))
+    elif asked.options:
+        _rows(session, report, relative=asked.has("--short"))
     else:
         _long(report)
     return 0
 
 
-def _short(row: Row) -> str:
-    arrow = f"{quoted(row.old_path)} -> " if row.old_path else ""
-    return f"{row.index}{row.worktree} {arrow}{quoted(row.path)}"
+def _is_ours(asked: Arguments) -> bool:
+    if asked.only("--porcelain"):
+        return asked.value("--porcelain") in (None, "1", "v1")
+    return asked.only("--short")
+
+
+def _by_git(session: Session, asked: Arguments) -> int:
+    """What git says, without the files below ``.theta/`` and what it says of sparse checkouts."""
+    from theta.porcelain import settle
+    from theta.porcelain.history import HIDE
+
+    git = session.repo.git(extra={}).in_directory(Path.cwd())
+    if not asked.known or not uses_theta(session):
+        return git.show("status", *asked.given)
+    settle.refresh(session)
+    return git.show(*NO_NOTICE, "status", *asked.flags, "--", *(asked.words or [":(top)"]), HIDE)
+
+
+def _rows(session: Session, report: Report, *, relative: bool) -> None:
+    """The rows of git status --short or --porcelain: the same letters, order and quotes."""
+    from theta.git.quoting import quoted
+
+    octal = session.repo.setting("core.quotePath")
+    root = os.path.realpath(session.repo.worktree)
+    start = os.path.relpath(os.path.realpath("."), root)
+    relative = relative and session.repo.setting("status.relativePaths")
+    for row in report.rows:
+        names = [name for name in (row.old_path, row.path) if name]
+        if relative:
+            names = [os.path.relpath(name, start) + "/" * name.endswith("/") for name in names]
+        text = " -> ".join(quoted(name, blanks=True, octal=octal) for name in names)
+        console.out(f"{row.index}{row.worktree} {text}")
 
 
 def _as_json(report: Report) -> dict[str, object]:
@@ -145,15 +172,33 @@ def _branch(report: Report) -> None:
     if "branch.ab" in report.branch:
         ahead, behind = (int(part[1:]) for part in report.branch["branch.ab"].split())
         upstream = report.branch.get("branch.upstream", "")
-        if ahead or behind:
-            console.out(f"{ahead} commit(s) ahead of '{upstream}', {behind} behind")
-        else:
-            console.out(f"Up to date with '{upstream}'.")
+        console.out(_upstream(upstream, ahead, behind))
+
+
+def _upstream(name: str, ahead: int, behind: int) -> str:
+    """Where the branch stands beside its upstream, in git's words."""
+    from theta.store.changes import counted
+
+    if ahead and behind:
+        return (
+            f"Your branch and '{name}' have diverged,\n"
+            f"and have {ahead} and {behind} different commits each, respectively."
+        )
+    if ahead:
+        return f"Your branch is ahead of '{name}' by {counted(ahead, 'commit')}."
+    if behind:
+        return f"Your branch is behind '{name}' by {counted(behind, 'commit')}."
+    return f"Your branch is up to date with '{name}'."
 
 
 def _line(word: str, row: Row, details: dict[str, Changes]) -> str:
     arrow = f"{row.old_path} -> " if row.old_path else ""
-    detail = f"  ({details[row.path].summary()})" if row.path in details else ""
+    told = (
+        details[row.path].summary().removeprefix("new, ").removeprefix("deleted, ")
+        if row.path in details
+        else ""
+    )
+    detail = f"  ({told})" if told else ""
     return f"{word + ':':<12}{arrow}{row.path}{detail}"
 
 
@@ -169,8 +214,8 @@ def _remarks(report: Report) -> None:
     from theta.git.lfs import FETCH
 
     for path in report.unfilled:
-        console.out(f"{path} is not filled in here; 'theta restore {path}' completes it")
+        console.out(f"{path} is still a manifest; 'theta restore {path}' writes the checkpoint")
     for path in report.pointers:
         console.out(f"{path} is a Git LFS pointer, not the file itself; {FETCH}")
     if not report.head_agrees:
-        console.out(".theta/ of HEAD does not agree with its manifests; 'theta fsck --mend' mends it")
+        console.out("HEAD lacks stored tensors of its checkpoints; 'theta fsck --mend' rebuilds them")

@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=HELP)
 def track(
     patterns: Annotated[
-        list[str] | None, typer.Argument(help="gitattributes patterns, such as '*.safetensors'")
+        list[str] | None, typer.Argument(help="Patterns of gitattributes, such as '*.safetensors'.")
     ] = None,
 ) -> int:
     """Track files that match PATTERN as checkpoints; without one, list the patterns.

@@ -11,7 +11,9 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(context_settings=HELP)
-def uninstall(everywhere: bool = typer.Option(False, "--global", help="the filter of this user")) -> int:
+def uninstall(
+    everywhere: bool = typer.Option(False, "--global", help="Remove the filter of this user."),
+) -> int:
     """Take theta's filter and hooks out of this clone; commits and files stay."""
     from theta import _fs
     from theta.cli.install import user_launcher

@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command(context_settings=HELP)
 def untrack(
-    patterns: Annotated[list[str], typer.Argument(help="patterns as 'theta track' lists them")],
+    patterns: Annotated[list[str], typer.Argument(help="Patterns as 'theta track' lists them.")],
 ) -> int:
     """Stop tracking PATTERN: its files become plain files again with the next 'theta add'.
 

@@ -25,7 +25,7 @@ from theta.errors import (
 )
 from theta.git import processes
 from theta.git.partial import Promised
-from theta.git.run import DEFER, Git
+from theta.git.run import DEFER, Git, redirected
 
 pygit2.settings.enable_fsync_gitdir(True)
 # A promisor remote may own objects that are not here yet; trees that name them are legal.
@@ -45,7 +45,7 @@ class Repository:
         self.token = ""
         self.gitdir = Path(raw.path)
         self.commondir = _common_dir(self.gitdir)
-        self.is_bare = raw.is_bare
+        self.is_bare = not raw.workdir
         if permission := _shared_permission(raw):
             _modes.share(self.commondir, permission)
 
@@ -53,6 +53,8 @@ class Repository:
     def discover(cls, start: str | Path = ".") -> Repository:
         """The repository that ``start`` lies in; raises the named error of each way this fails."""
         try:
+            if redirected():
+                return cls._redirected(Path(start))
             path = pygit2.discover_repository(str(start))
             if path is None:
                 raise NotARepositoryError(
@@ -62,6 +64,22 @@ class Repository:
             return cls(pygit2.Repository(str(start)))  # by the worktree: a git directory may be elsewhere
         except pygit2.GitError as error:
             raise _opening_error(str(error), start) from error
+
+    @classmethod
+    def _redirected(cls, start: Path) -> Repository:
+        """The repository that ``GIT_DIR`` and ``GIT_WORK_TREE`` say; libgit2 knows only one of them."""
+        git = Git(start)
+        found = git.run("rev-parse", "--absolute-git-dir", check=False)
+        if found.code:
+            raise NotARepositoryError(
+                found.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: "),
+                hint="GIT_DIR or GIT_WORK_TREE is set",
+            )
+        raw = pygit2.Repository(found.text.rstrip("\n"))
+        top = git.run("rev-parse", "--show-toplevel", check=False).text.rstrip("\n")
+        if top and (not raw.workdir or os.path.realpath(raw.workdir) != os.path.realpath(top)):
+            raw.workdir = top
+        return cls(raw)
 
     @cached_property
     def worktree(self) -> Path:
@@ -107,6 +125,10 @@ class Repository:
         cwd = Path(self.raw.workdir) if self.raw.workdir else self.gitdir
         marks = {processes.TOKEN: self.token} if self.token else {}
         return Git(cwd, index_file=index, extra={**extra, **marks})
+
+    def setting(self, key: str) -> bool:
+        """A boolean of git's configuration that holds where nothing else is said."""
+        return self.git().run("config", "--type=bool", "--get", key, check=False).text.strip() != "false"
 
     # -- revisions -------------------------------------------------------------------
 

@@ -23,6 +23,9 @@ DURABLE: Final = ("core.fsync", "all")
 
 _MOST_KEYS: Final = 1000
 
+_PATHSPECS = ("LITERAL", "GLOB", "NOGLOB", "ICASE")
+"""What ``GIT_..._PATHSPECS`` the user may have set; theta's own questions have pathspecs of another kind."""
+
 
 class GitFailedError(ThetaError):
     """A git command that had to succeed did not."""
@@ -86,6 +89,8 @@ class Git:
     def run(self, *args: str, stdin: bytes | None = None, check: bool = True) -> Result:
         """Run ``git ARGS`` quietly; raises :class:`GitFailedError` where ``check`` and it fails."""
         environment = self._environment() | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+        for kind in _PATHSPECS:
+            environment.pop(f"GIT_{kind}_PATHSPECS", None)
         source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
         with self._start(args, environment, source, subprocess.PIPE) as child:
             stdout, stderr = child.communicate(stdin)
@@ -148,6 +153,11 @@ def _durable(environment: Mapping[str, str]) -> dict[str, str]:
         f"GIT_CONFIG_KEY_{number}": key,
         f"GIT_CONFIG_VALUE_{number}": value,
     }
+
+
+def redirected() -> bool:
+    """Whether the environment says where the repository or its worktree is."""
+    return bool(os.environ.get("GIT_DIR") or os.environ.get("GIT_WORK_TREE"))
 
 
 def plain(cwd: Path | None = None) -> Git:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,6 @@ from theta.porcelain.trees import checkpoints
 from theta.progress import Progress
 from theta.store.changes import Changes
 
-_TAKES_VALUE = set("mFCctS") | {
-    "--message",
-    "--file",
-    "--author",
-    "--date",
-    "--fixup",
-    "--squash",
-    "--template",
-}
-_DRY = {"--dry-run", "--porcelain", "--short", "--long", "-z", "--null"}
-_SHOWS = _DRY | {"-p", "--patch", "--interactive", "-v"}
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -39,6 +28,7 @@ class Summary:
     root: bool
     checkpoints: dict[str, Changes]
     files: int
+    merge: bool = False
     new_files: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -56,33 +46,10 @@ class Summary:
         }
 
 
-def shows_only(args: list[str]) -> bool:
-    """Whether git's own output is what the user asked for."""
-    return bool(_SHOWS & set(args))
-
-
-def pathspecs(args: list[str]) -> list[str]:
-    """The path arguments among git commit's ``args``."""
-    if "--" in args:
-        return args[args.index("--") + 1 :]
-    found, skip = [], False
-    for arg in args:
-        if skip:
-            skip = False
-        elif arg.startswith("--"):
-            skip = "=" not in arg and arg in _TAKES_VALUE
-        elif arg.startswith("-") and len(arg) > 1:
-            skip = arg[-1] in "mFCct" and not any(c in "mFCct" for c in arg[1:-1])
-        else:
-            found.append(arg)
-    return found
-
-
 def prepare(
     session: Session,
     cwd: Path,
-    args: list[str],
-    paths: list[str] | None,
+    paths: list[str],
     *,
     everything: bool,
     progress: Progress | None,
@@ -94,12 +61,11 @@ def prepare(
     """
     settle.refresh(session, progress)
     added: list[Added] = []
-    wanted = pathspecs(args) if paths is None else paths
-    if everything or wanted:
+    if everything or paths:
         git = session.repo.git().in_directory(cwd)
-        specs = wanted or [":(top)"]
+        specs = paths or [":(top)"]
         selection = adding.select(session, git, specs, update=True, force=False)
-        if everything and not _DRY & set(args):
+        if everything:
             selection = selection.including(coverage.newcomers(session, git, [":(top)"]))
         added = adding.add(session, selection, progress)
     raw = staging.new_raw(session, staging.sync(session))
@@ -127,8 +93,34 @@ def finish(session: Session, before: str | None) -> Summary | None:
     return summarize(fresh, head)
 
 
-def summarize(session: Session, oid: str) -> Summary:
-    """What commit ``oid`` changed against its first parent."""
+def headline(session: Session, found: Summary) -> list[str]:
+    """What git commit says of a new commit: its first lines, and the files beside checkpoints."""
+    git = session.repo.git()
+    fields = ("%h", "%s", "%an <%ae>", "%cn <%ce>", "%ad", "%cd")
+    done = git.run("show", "-s", f"--format={'%x00'.join(fields)}", found.commit)
+    oid, subject, author, committer, written, committed = done.text.rstrip("\n").split("\0")
+    root = " (root-commit)" if found.root else ""
+    lines = [f"[{found.branch}{root} {oid}] {subject}"]
+    lines += [f" Author: {author}"] if author != committer else []
+    lines += [f" Date: {written}"] if written != committed else []
+    if found.files and not found.merge:
+        hidden = [f":(exclude,top,literal){path}" for path in sharding.paths_of(found.checkpoints)]
+        what = ("--format=", "--shortstat", "--summary", found.commit, "--", ":(top)")
+        lines += git.run("show", *what, ":(exclude,top).theta", *hidden).text.splitlines()
+    return lines
+
+
+def moved(session: Session, old: str, new: str) -> list[str]:
+    """What git says of a fast-forward (its diffstat), of checkpoints by tensor."""
+    found = between(session, session.repo.tree_of(old), session.repo.tree_of(new))
+    hidden = [f":(exclude,top,literal){path}" for path in sharding.paths_of(found)]
+    files = ("--", ":(top)", ":(exclude,top).theta", *hidden)
+    told = session.repo.git().run("diff", "--stat", "--summary", old, new, *files).text.splitlines()
+    return [f" {path}: {item.summary()}" for path, item in found.items()] + told
+
+
+def summarize(session: Session, oid: str, paths: Sequence[str] = ()) -> Summary:
+    """What commit ``oid`` changed against its first parent (at ``paths``, from here)."""
     commit = session.repo.commit(oid)
     session.expect_trees([oid, *map(str, commit.parent_ids[:1])])
     old_tree = session.repo.tree_of(str(commit.parent_ids[0])) if commit.parent_ids else None
@@ -145,13 +137,18 @@ def summarize(session: Session, oid: str) -> Summary:
         "--first-parent",
         oid,
     ]
-    fields = session.repo.git().changes(*command, "--", ".", ":(exclude,top).theta")
+    git = session.repo.git().in_directory(Path.cwd()) if paths else session.repo.git()
+    fields = git.changes(*command, "--", *(paths or [":(top)"]), ":(exclude,top).theta")
     letters = dict(zip(fields[1::2], fields[0::2], strict=True))
+    if paths:
+        named = letters.keys()
+        found = {path: item for path, item in found.items() if named & {*sharding.paths_of({path: item})}}
     new = tuple(path for path, letter in letters.items() if letter == "A")
     files = len(letters.keys() - set(sharding.paths_of(found)))
     branch = "detached HEAD" if session.repo.raw.head_is_detached else session.repo.raw.head.shorthand
     subject = commit.message.strip().splitlines()[0] if commit.message.strip() else ""
-    return Summary(oid, branch, subject, not commit.parent_ids, found, files, new)
+    parents = len(commit.parent_ids)
+    return Summary(oid, branch, subject, not parents, found, files, parents > 1, new)
 
 
 def between(session: Session, old: pygit2.Tree | None, new: pygit2.Tree) -> dict[str, Changes]:

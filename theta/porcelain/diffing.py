@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from theta.errors import NotFoundError, UsageError, concerning
+from theta.errors import NotFoundError, concerning
+from theta.git.options import Arguments
+from theta.git.run import Git
 from theta.porcelain import sharding, worktree
 from theta.porcelain.session import Session
 from theta.porcelain.sharding import Group
@@ -53,31 +54,26 @@ class Sides:
     new: str | None
 
 
-def sides(session: Session, revisions: list[str], *, cached: bool) -> Sides:
-    """What ``theta diff [--cached] [REV [REV]]`` compares: the index is spelled ``""``."""
-    for revision in revisions:
-        if ".." not in revision:
-            session.repo.resolve(revision)
+def sides(git: Git, revisions: Sequence[str], *, cached: bool) -> Sides | None:
+    """What ``git diff [--cached] [REV [REV]]`` compares, the index spelled ``""``; None for more sides.
+
+    git says what the revisions mean: ``A..B``, ``A...B`` and ``A^!`` are one side and another to leave out.
+    """
+    oids = git.run("rev-parse", "--revs-only", *revisions).text.split() if revisions else []
+    gone = [oid[1:] for oid in oids if oid.startswith("^")]
+    kept = [oid for oid in oids if not oid.startswith("^")]
     if cached:
-        if len(revisions) > 1:
-            raise UsageError("--cached takes one revision at most")
-        return Sides(revisions[0] if revisions else "HEAD", "")
-    if not revisions:
-        return Sides("", WORKTREE)
-    if len(revisions) == 1 and ".." in revisions[0]:
-        return _range(session, revisions[0])
-    if len(revisions) > 2:
-        raise UsageError("theta diff takes two revisions at most")
-    return Sides(revisions[0], revisions[1] if len(revisions) == 2 else WORKTREE)
-
-
-def _range(session: Session, text: str) -> Sides:
-    if "..." in text:
-        old, new = text.split("...", 1)
-        base = session.repo.git().run("merge-base", old or "HEAD", new or "HEAD").text.strip()
-        return Sides(base, new or "HEAD")
-    old, new = text.split("..", 1)
-    return Sides(old or "HEAD", new or "HEAD")
+        return Sides(kept[0] if kept else "HEAD", "") if len(oids) == len(kept) <= 1 else None
+    match len(kept), len(gone):
+        case 0, 0:
+            return Sides("", WORKTREE)
+        case 1, 0:
+            return Sides(kept[0], WORKTREE)
+        case 2, 0:
+            return Sides(kept[0], kept[1])
+        case ((1 | 2), 1):  # of A...B git names B, A and the merge base
+            return Sides(gone[0], kept[0])
+    return None
 
 
 def entries(session: Session, side: str) -> dict[str, str]:
@@ -103,6 +99,13 @@ def compare(
         found = _with_manifests(session, old, entries(session, pair.new))
     session.cache.save()
     return [item for item in found if item.changes and (wanted is None or wanted.intersection(item.paths))]
+
+
+def of_commit(session: Session, oid: str) -> list[Compared]:
+    """Each checkpoint that commit ``oid`` changed against its first parent."""
+    parent = session.repo.git().run("rev-parse", "-q", "--verify", f"{oid}^1", check=False).text.strip()
+    session.expect_trees([name for name in (oid, parent) if name])
+    return _with_manifests(session, session.in_tree(parent) if parent else {}, session.in_tree(oid))
 
 
 def _with_manifests(session: Session, old: dict[str, str], new: dict[str, str]) -> list[Compared]:
@@ -164,49 +167,69 @@ def _with_file(session: Session, path: str, old: str, progress: Progress | None)
 
 @dataclass(frozen=True)
 class Numbers:
-    """How far two values of a tensor are apart: relative norm, cosine, share of changed elements, max."""
+    """How far two values of a tensor are apart: relative norm, cosine, share of changed elements, max.
+
+    ``rows``: of a tensor that was resized, so many rows in front are in both, and were compared.
+    """
 
     relative: float
     cosine: float
     changed: float
     largest: float
+    rows: int | None = None
 
 
 def numbers(session: Session, item: Compared, change: Change) -> Numbers | None:
-    """The numbers of one changed tensor; none where shapes differ or there is nothing to count.
+    """The numbers of one changed tensor; None where there is nothing to compare or to count.
 
-    Norms and dots are accumulated in float64; "changed" compares bits. Streams chunk by chunk.
+    Norms and dots are accumulated in float64; "changed" compares bits. Streams chunk by chunk.  Of a
+    tensor that was resized along its first axis the rows in front, which are in both, are compared.
     """
     from theta.dtypes import numpy_dtype
 
     old, new = change.old, change.new
-    if (
-        change.status != "M"
-        or old is None
-        or new is None
-        or old.dtype in ("bytes", "f4", "f6_e2m3", "f6_e3m2")
-    ):
+    if old is None or new is None or change.status not in "MS" or old.dtype in _NO_NUMBERS:
         return None
+    rows = None
+    if change.status == "S":
+        if not (old.shape and new.shape and old.shape[1:] == new.shape[1:]):
+            return None
+        rows = min(old.shape[0], new.shape[0])
     total = Totals()
     with concerning(item.path):
         for left, right in _pairs(session, item, change):
             total.add(left, right, numpy_dtype(old.dtype))
-    return total.result()
+    found = total.result()
+    return replace(found, rows=rows) if found is not None else None
+
+
+_NO_NUMBERS: Final = ("bytes", "f4", "f6_e2m3", "f6_e3m2")
 
 
 def _pairs(session: Session, item: Compared, change: Change) -> Iterator[tuple[bytes, bytes]]:
+    """The bytes that both values have, side by side."""
     restorer = Restorer(session.objects)
-    old = restorer.tensor(_line(session, item.old, change.name))
+    old = map(bytes, restorer.tensor(_line(session, item.old, change.name)))
     if change.name not in item.places:
-        yield from zip(
-            map(bytes, old), map(bytes, restorer.tensor(_line(session, item.new, change.name))), strict=True
-        )
+        yield from _side_by_side(old, map(bytes, restorer.tensor(_line(session, item.new, change.name))))
         return
     path, offset = item.places[change.name]
+    assert change.new is not None
+    end = offset + change.new.nbytes
     with FileSource(session.repo.worktree / path, path) as source:
         for piece in old:
-            yield bytes(piece), source.read(offset, len(piece))
-            offset += len(piece)
+            taken = piece[: end - offset]
+            yield taken, source.read(offset, len(taken))
+            offset += len(taken)
+
+
+def _side_by_side(left: Iterator[bytes], right: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Pairs of equal length, until one side ends: chunks of both are whole rows, but not equally many."""
+    one, other = next(left, b""), next(right, b"")
+    while one and other:
+        size = min(len(one), len(other))
+        yield one[:size], other[:size]
+        one, other = one[size:] or next(left, b""), other[size:] or next(right, b"")
 
 
 def expect(session: Session, found: Iterable[Compared], glob: str | None) -> None:
@@ -214,7 +237,9 @@ def expect(session: Session, found: Iterable[Compared], glob: str | None) -> Non
     if not session.repo.promised.is_partial:
         return
     for item in found:
-        names = {c.name for c in item.changes.tensors if c.status == "M" and fnmatchcase(c.name, glob or "*")}
+        names = {
+            c.name for c in item.changes.tensors if c.status in "MS" and fnmatchcase(c.name, glob or "*")
+        }
         lines = (line for oid in (*item.old, *item.new) for line in session.manifest(oid).lines)
         session.objects.expect({line.tree: line.nbytes for line in lines if line.name in names})
 
@@ -257,31 +282,27 @@ class Totals:
         )
 
 
-def split_arguments(session: Session, args: list[str], cwd: Path) -> tuple[list[str], list[str]]:
-    """Revisions and paths among ``args`` that are no options, by git's rule of what exists."""
-    if "--" in args:
-        at = args.index("--")
-        return args[:at], args[at + 1 :]
-    for number, arg in enumerate(args):
-        if os.path.lexists(cwd / arg) or not _is_revision(session, arg):
-            _check_paths(session, args[number:], cwd)
-            return args[:number], args[number:]
-    return args, []
+def split(git: Git, line: Arguments) -> tuple[list[str], list[str]]:
+    """The revisions and the paths that ``line`` names, by git's rule; :class:`NotFoundError` for others."""
+    operands = list(line.operands)
+    if line.paths is not None:
+        return operands, list(line.paths)
+    for number, operand in enumerate(operands):
+        if os.path.lexists(git.cwd / operand) or not _is_revision(git, operand):
+            _check_paths(git, operands[number:])
+            return operands[:number], operands[number:]
+    return operands, []
 
 
-def _check_paths(session: Session, paths: list[str], cwd: Path) -> None:
-    git = session.repo.git().in_directory(cwd)
+def _check_paths(git: Git, paths: list[str]) -> None:
     for path in paths:
-        if not os.path.lexists(cwd / path) and not git.lines("ls-files", "-z", "--", path):
+        if os.path.lexists(git.cwd / path) or path.startswith(":"):
+            continue
+        if not git.lines("ls-files", "-z", "--", path):
             raise NotFoundError(
                 f"{path} is neither a revision nor a path", hint="use '--' before paths that are gone"
             )
 
 
-def _is_revision(session: Session, text: str) -> bool:
-    parts = text.replace("...", "..").split("..")
-    checks = (
-        session.repo.git().run("rev-parse", "-q", "--verify", f"{part or 'HEAD'}^{{}}", check=False)
-        for part in parts
-    )
-    return all(done.code == 0 for done in checks)
+def _is_revision(git: Git, text: str) -> bool:
+    return bool(git.run("rev-parse", "--revs-only", text, check=False).text)

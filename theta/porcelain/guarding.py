@@ -19,6 +19,7 @@ from typing import Final
 import pygit2
 
 from theta.errors import RefusedError
+from theta.git import options as command_lines
 from theta.git.attributes import only_tracked
 from theta.git.repository import STORES
 from theta.porcelain import room, sparse
@@ -30,10 +31,6 @@ CHECKED: Final = ("-c", "core.sparseCheckout=false")
 
 _FORCE: Final = {"-f", "--force", "--discard-changes", "--hard", "--"}
 _DO: Final = {"checkout": "switch branches", "switch": "switch branches"}
-_PULL_TAKES: Final = {
-    *("-s", "--strategy", "-X", "--strategy-option", "--depth", "--deepen", "--shallow-since"),
-    *("--shallow-exclude", "--upload-pack", "-o", "--server-option", "--refmap", "-j", "--jobs"),
-}
 _AT_ONCE: Final = 500
 """Paths in one command line."""
 
@@ -143,6 +140,5 @@ def _ignores_case(raw: pygit2.Repository) -> bool:
 
 def fetch(session: Session, args: Sequence[str]) -> None:
     """Fetch what ``git pull ARGS`` will, so that it can be looked at; git pull tells what goes wrong."""
-    pairs = zip(["", *args], args, strict=False)
-    remote = [arg for before, arg in pairs if not arg.startswith("-") and before not in _PULL_TAKES]
+    remote = command_lines.read(session.repo.git(), "pull", args).words
     session.repo.git().in_directory(Path.cwd()).show("fetch", *remote)

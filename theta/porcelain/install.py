@@ -86,6 +86,13 @@ def hooks_directory(repo: Repository) -> Path:
     return repo.commondir / "hooks"
 
 
+def has_other_hooks(repo: Repository) -> bool:
+    """Whether hooks of the user may run, by themselves or before theta's."""
+    directory = hooks_directory(repo)
+    names = (path.name for path in directory.iterdir()) if directory.is_dir() else ()
+    return any(name not in HOOKS and not name.endswith(".sample") for name in names)
+
+
 def _ensure_hooks(repo: Repository) -> None:
     directory = hooks_directory(repo)
     for name in HOOKS:

@@ -8,6 +8,7 @@ from theta.porcelain import mend, sparse, staging, worktree
 from theta.porcelain.session import Session
 from theta.porcelain.worktree import State
 from theta.progress import Progress
+from theta.store.changes import counted
 
 
 def settle(
@@ -42,7 +43,7 @@ def mend_noted(session: Session, commits: set[str] | None, *, on_purpose: bool =
         return []
     notes = [_kept(session, oid) for oid in done.kept]
     if done.count:
-        notes.append(f"brought .theta/ of {done.count} commit(s) into agreement; HEAD is now {done.new[:12]}")
+        notes.append(f"rebuilt .theta/ of {counted(done.count, 'commit')}; HEAD is now {done.new[:12]}")
     return [note for note in notes if note]
 
 

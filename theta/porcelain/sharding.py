@@ -29,8 +29,8 @@ class ModelChanges(Changes):
     def summary(self) -> str:
         """One line for people."""
         text = super().summary()
-        if self.before == self.after:
-            return f"{text} ({self.after} files)"
+        if self.before == self.after or self.created or self.removed:
+            return f"{text} ({changes.counted(self.after or self.before, 'file')})"
         return f"{text} ({self.before} -> {self.after} files)"
 
 
@@ -101,7 +101,9 @@ def compare(group: Group, before: Mapping[str, Version], after: Mapping[str, Ver
     if (before and old is None) or (after and new is None):
         return None
     found = changes.compare(old, new)
-    return ModelChanges(found.tensors, found.container, found.unchanged, group.paths, len(before), len(after))
+    ends = (found.created, found.removed)
+    counts = (found.tensors, found.container, found.unchanged)
+    return ModelChanges(*counts, *ends, group.paths, len(before), len(after))
 
 
 def changed(session: Session, before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, Changes]:

@@ -49,16 +49,18 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """All that differs between two versions."""
+    """All that differs between two versions; ``created`` and ``removed``: one of them has no such file."""
 
     tensors: tuple[Change, ...]
     container: bool
     unchanged: int
+    created: bool = False
+    removed: bool = False
     fault: str = field(default="", kw_only=True)
     """Why a version cannot be read, if one cannot."""
 
     def __bool__(self) -> bool:
-        return bool(self.tensors) or self.container or bool(self.fault)
+        return bool(self.tensors) or self.container or self.created or self.removed or bool(self.fault)
 
     def count(self, status: str) -> int:
         """How many tensors have ``status`` (a string of letters)."""
@@ -68,12 +70,18 @@ class Changes:
         """One line for people."""
         if self.fault:
             return self.fault
+        if self.created or self.removed:
+            return f"{'new' if self.created else 'deleted'}, {counted(len(self.tensors), 'tensor')}"
         words = (("MST", "changed"), ("A", "added"), ("D", "deleted"), ("R", "renamed"))
         parts = [f"{n} {word}" for letters, word in words if (n := self.count(letters))]
         if parts:
-            total = self.unchanged + self.count("MSTAR")
-            return f"{', '.join(parts)} of {total} tensors"
+            return f"{', '.join(parts)} of {counted(self.unchanged + len(self.tensors), 'tensor')}"
         return "same weights, different container" if self.container else "unchanged"
+
+
+def counted(number: int, word: str) -> str:
+    """``1 tensor``, ``2 tensors``, ``no tensors``."""
+    return f"{number or 'no'} {word}" + ("" if number == 1 else "s")
 
 
 def of_manifest(manifest: Manifest) -> Version:
@@ -107,7 +115,8 @@ def compare(old: Version | None, new: Version | None) -> Changes:
     container = (
         old is not None and new is not None and (old.format, old.skeleton) != (new.format, new.skeleton)
     )
-    return Changes(tuple(sorted(found, key=lambda change: change.name)), container, same)
+    ordered = tuple(sorted(found, key=lambda change: change.name))
+    return Changes(ordered, container, same, created=old is None, removed=new is None)
 
 
 def _appeared(name: str, value: Value, gone: dict[str, Value]) -> Change:

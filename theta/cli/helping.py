@@ -1,0 +1,81 @@
+"""The help of a command: its usage with operands, what it does, and the options that are theta's."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Iterator
+from typing import Any, Final
+
+from theta.cli import console
+
+_WIDTH: Final = 78
+_COLUMN: Final = 26
+_OPERANDS: Final = {
+    "add": "PATH...",
+    "branch": "[NAME [START]]",
+    "checkout": "[BRANCH | REV] [--] [PATH...]",
+    "cherry-pick": "REV...",
+    "clone": "URL [DIR]",
+    "commit": "[--] [PATH...]",
+    "diff": "[REV [REV]] [--] [PATH...]",
+    "fetch": "[REMOTE [REF...]]",
+    "init": "[DIR]",
+    "log": "[REV...] [--] [PATH...]",
+    "ls-files": "[--] [PATH...]",
+    "merge": "[REV...]",
+    "mv": "SOURCE... TARGET",
+    "pull": "[REMOTE [REF...]]",
+    "push": "[REMOTE [REF...]]",
+    "rebase": "[UPSTREAM [BRANCH]]",
+    "reset": "[REV] [--] [PATH...]",
+    "resolve": "[PATH...]",
+    "restore": "[--] PATH...",
+    "revert": "REV...",
+    "rm": "[--] PATH...",
+    "show": "[REV | REV:PATH | REV:PATH#TENSOR]... [--] [PATH...]",
+    "status": "[--] [PATH...]",
+    "switch": "BRANCH",
+    "tag": "[NAME [REV]]",
+}
+"""Of commands that hand their operands to git, which the option parser does not know."""
+
+
+def show(name: str, command: Any, *, passes: bool) -> None:
+    """Print the help of ``theta NAME``; ``passes``: git's options apply too."""
+    options = [one for one in command.params if one.param_type_name == "option"]
+    arguments = [one for one in command.params if one.param_type_name == "argument"]
+    operands = [_OPERANDS[name]] if name in _OPERANDS else [_operand(one) for one in arguments]
+    console.out(f"usage: theta {name} [OPTIONS] {' '.join(operands)}".rstrip())
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        console.out("", *textwrap.wrap(" ".join(paragraph.split()), _WIDTH))
+    console.out()
+    for one in (*arguments, *options):
+        for line in _rows(one):
+            console.out(line)
+    last = [f"git {name}"] if passes and name != "resolve" else []
+    for command_of_git in last:
+        console.out(f"   All other options are those of '{command_of_git}'.")
+
+
+def _operand(one: Any) -> str:
+    text = (one.metavar or one.name.upper()) + ("..." if one.nargs == -1 else "")
+    return text if one.required else f"[{text}]"
+
+
+def _rows(one: Any) -> Iterator[str]:
+    """The lines of one argument or option."""
+    if not getattr(one, "help", None):
+        return
+    if one.param_type_name == "argument":
+        left = one.metavar or one.name.upper()
+    else:
+        left = ", ".join(sorted(one.opts, key=len))
+        left += "" if one.is_flag else f" {one.metavar or one.name.upper().replace('_', '-')}"
+    first, *rest = textwrap.wrap(" ".join(one.help.split()), _WIDTH - _COLUMN)
+    if len(left) > _COLUMN - 5:
+        yield f"   {left}"
+        left = ""
+    yield f"   {left:<{_COLUMN - 3}}{first}"
+    for line in rest:
+        yield " " * _COLUMN + line

@@ -1,0 +1,188 @@
+"""What the words of a git command line mean, as git's own parser takes them.
+
+git lists the options of a command (``git CMD --help-all``), and ``git rev-parse --parseopt`` takes a
+command line apart by such a list: values glued on or apart, abbreviations, bundles of letters, ``--``.
+git diff and git log do not list theirs; those stand here.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from theta.git.run import Git
+
+_DIFF: Final = (
+    "p,patch u s,no-patch U,unified? W,function-context raw patch-with-raw patch-with-stat numstat"
+    " shortstat X,dirstat? cumulative dirstat-by-file? check summary name-only name-status stat?"
+    " stat-width= stat-name-width= stat-graph-width= stat-count= compact-summary binary full-index"
+    " color? ws-error-highlight= z abbrev? src-prefix= dst-prefix= line-prefix= no-prefix default-prefix"
+    " inter-hunk-context= output-indicator-new= output-indicator-old= output-indicator-context="
+    " B,break-rewrites? M,find-renames? D,irreversible-delete C,find-copies? find-copies-harder"
+    " no-renames renames? rename-empty follow l= minimal w,ignore-all-space b,ignore-space-change"
+    " ignore-space-at-eol ignore-cr-at-eol ignore-blank-lines I,ignore-matching-lines= indent-heuristic"
+    " patience histogram diff-algorithm= anchored= word-diff? word-diff-regex= color-words? color-moved?"
+    " color-moved-ws= relative? a,text R exit-code quiet ext-diff textconv ignore-submodules? submodule?"
+    " ita-invisible-in-index ita-visible-in-index S= G= pickaxe-all pickaxe-regex O= rotate-to= skip-to="
+    " find-object= diff-filter= output= cc c combined-all-paths m diff-merges? no-diff-merges"
+    " remerge-diff t r"
+)
+_LOG: Final = (
+    " n,max-count= skip= since= after= since-as-filter= until= before= max-age= min-age= author="
+    " committer= grep= grep-reflog= all-match invert-grep i,regexp-ignore-case basic-regexp"
+    " E,extended-regexp F,fixed-strings P,perl-regexp remove-empty merges no-merges min-parents="
+    " max-parents= no-min-parents no-max-parents first-parent exclude-first-parent-only not all"
+    " branches? tags? remotes? glob= exclude= exclude-hidden= reflog alternate-refs single-worktree"
+    " ignore-missing stdin bisect cherry-mark cherry-pick left-only right-only cherry g,walk-reflogs"
+    " merge boundary simplify-by-decoration show-pulls full-history dense sparse simplify-merges"
+    " ancestry-path? date-order author-date-order topo-order reverse no-walk? do-walk pretty? format="
+    " abbrev-commit oneline encoding= expand-tabs? notes? show-notes? standard-notes show-signature"
+    " relative-date date= parents children left-right graph show-linear-break? full-diff L= decorate?"
+    " decorate-refs= decorate-refs-exclude= clear-decorations source use-mailmap mailmap log-size q"
+)
+_NOT_LISTED: Final = {
+    "diff": f"{_DIFF} cached staged merge-base no-index 0 1,base 2,ours 3,theirs",
+    "log": _DIFF + _LOG,
+    "show": _DIFF + _LOG,
+}
+# "    -m, --message <message>", "    --[no-]sign[=<key>]", "    -z"; two blanks begin the explanation.
+_LISTED: Final = re.compile(
+    r" {4}(?:-(?P<letter>[^-\s])(?!\w)(?:, )?)?(?:--(?:\[no-\])?(?P<word>[\w-]+))?(?P<value>\[| (?=\S)|)"
+)
+_COUNT: Final = re.compile(r"-\d+")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option by the name that git lists first, long if it has a long one; ``value`` if it took one."""
+
+    name: str
+    value: str | None = None
+
+    @property
+    def word(self) -> str:
+        """The option as one word of a command line."""
+        if self.value is None:
+            return self.name
+        return f"{self.name}={self.value}" if self.name.startswith("--") else self.name + self.value
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a git command: as they were ``given``, and as git reads them.
+
+    ``paths`` are those behind ``--``; None without one.  Of a line that is not ``known`` nothing but
+    ``given`` is to be used: git refuses it, or has an option that it does not list.
+    """
+
+    given: tuple[str, ...]
+    known: bool = True
+    options: tuple[Option, ...] = ()
+    operands: tuple[str, ...] = ()
+    paths: tuple[str, ...] | None = None
+
+    def has(self, name: str) -> bool:
+        """Whether option ``name`` (its long name, if it has one) holds; ``--no-NAME`` behind it ends that."""
+        found = False
+        for option in self.options:
+            if option.name in (name, f"--no-{name[2:]}"):
+                found = option.name == name
+        return found
+
+    def value(self, name: str) -> str | None:
+        """The value that option ``name`` was given last."""
+        return next((option.value for option in reversed(self.options) if option.name == name), None)
+
+    def only(self, *names: str) -> bool:
+        """Whether all options are among ``names``."""
+        return all(option.name in names for option in self.options)
+
+    @property
+    def words(self) -> list[str]:
+        """Operands and paths."""
+        return [*self.operands, *(self.paths or ())]
+
+    @property
+    def flags(self) -> list[str]:
+        """The options, one word each."""
+        return [option.word for option in self.options]
+
+    @property
+    def spelled(self) -> list[str]:
+        """The whole line with each option as one word, in front."""
+        tail = [] if self.paths is None else ["--", *self.paths]
+        return [*self.flags, *self.operands, *tail]
+
+    def without(self, names: Iterable[str]) -> Arguments:
+        """The line without the options ``names``."""
+        gone = set(names)
+        kept = replace(self, options=tuple(option for option in self.options if option.name not in gone))
+        return replace(kept, given=tuple(kept.spelled))
+
+
+def read(git: Git, command: str, args: Sequence[str], own: Iterable[str] = ()) -> Arguments:
+    """Take the arguments of ``git COMMAND`` apart.
+
+    ``own`` are options of theta beside git's: ``--json``, or ``--rule=`` for one that takes a value.
+    """
+    given = tuple(args)
+    if not any(arg.startswith("-") and arg != "-" for arg in args):
+        return Arguments(given, operands=given)
+    spec = [*_of_git(git, command)]
+    known = {name for item in spec for name in _names(item)}
+    spec += [item for item in (name[2:] for name in own) if not known & _both(item.rstrip("="))]
+    text = "theta\n--\n" + "".join(f"{item} .\n" for item in spec)
+    words = [
+        f"--max-count={arg[1:]}" if _COUNT.fullmatch(arg) and "n,max-count=" in spec else arg for arg in args
+    ]
+    command_line = ("rev-parse", "--parseopt", "--keep-dashdash", "--stuck-long", "--", *words)
+    done = git.run(*command_line, stdin=text.encode(), check=False)
+    if done.code:
+        return Arguments(given, known=False)
+    return _parsed(given, shlex.split(done.text)[2:])
+
+
+def _parsed(given: tuple[str, ...], words: list[str]) -> Arguments:
+    """The line in the output of ``--parseopt``: options, ``--``, operands, and ``--`` again before paths."""
+    at = words.index("--")
+    operands = words[at + 1 :]
+    paths = None
+    if "--" in operands:
+        place = operands.index("--")
+        operands, paths = operands[:place], tuple(operands[place + 1 :])
+    return Arguments(given, True, tuple(map(_option, words[:at])), tuple(operands), paths)
+
+
+def _option(word: str) -> Option:
+    if not word.startswith("--"):
+        return Option(word[:2], word[2:] or None)
+    name, equals, value = word.partition("=")
+    if name.startswith("--no-no-"):  # of an option that git lists as --no-NAME
+        name = f"--{name.removeprefix('--no-no-')}"
+    return Option(name, value if equals else None)
+
+
+def _names(item: str) -> set[str]:
+    return set(item.rstrip("=?").split(","))
+
+
+def _both(name: str) -> set[str]:
+    """``name`` and what negates it: git's parser knows both where one is listed."""
+    return {name, f"no-{name}", name.removeprefix("no-")}
+
+
+def _of_git(git: Git, command: str) -> list[str]:
+    """The options of ``git COMMAND`` in the words of ``--parseopt``."""
+    if command in _NOT_LISTED:
+        return _NOT_LISTED[command].split()
+    matches = map(_LISTED.match, git.run(command, "--help-all", check=False).text.splitlines())
+    found = [match for match in matches if match and (match["letter"] or match["word"])]
+    return [_item(match) for match in found]
+
+
+def _item(match: re.Match[str]) -> str:
+    names = ",".join(name for name in (match["letter"], match["word"]) if name)
+    return names + {"[": "?", " ": "="}.get(match["value"], "")
