@@ -92,7 +92,8 @@ def _spelled(place: Path, wanted: str) -> str:
     """The pattern that means what ``wanted`` means in the folder ``place``: a glob, a file or a folder."""
     name = wanted.removeprefix("./").rstrip("/")
     parts = name.split("/")
-    if not name or ".." in parts or name.startswith("/") or parts[0] in (STORES, ".git"):
+    senseless = "\n" in name and not os.path.lexists(place / name)
+    if not name or senseless or ".." in parts or name.startswith("/") or parts[0] in (STORES, ".git"):
         raise UsageError(
             f"not a pattern that can be tracked: {wanted!r}",
             hint="patterns are relative to the folder you are in",
