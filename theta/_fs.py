@@ -15,6 +15,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +58,15 @@ def as_theta_error(error: OSError, path: str | Path) -> ThetaError:
             f"no space to write {path}: {reason}", hint="free some space and repeat the command"
         )
     return DiskError(f"{path}: {reason}")
+
+
+def write_error(error: Exception, path: str | Path) -> ThetaError:
+    """The theta error that says what an error of libgit2, which has no number, means for ``path``."""
+    text = str(error)
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        if os.strerror(number) in text:
+            return as_theta_error(OSError(number, os.strerror(number)), path)
+    return DiskError(f"cannot write {path}: {text}")
 
 
 def fsync_dir(path: str | Path) -> None:
@@ -247,7 +257,7 @@ class AppendFile:
         with translated(place):
             if directory is not None:
                 make_dirs(directory)
-                self.fd, name = tempfile.mkstemp(prefix=_own_prefix(), dir=directory)
+                self.fd, name = tempfile.mkstemp(prefix=own_temporary(""), dir=directory)
             else:
                 self.fd, name = _temporary()
         self.path = Path(name)
@@ -296,9 +306,9 @@ def _new_file(directory: str | Path, *, nameless: bool) -> tuple[int, str]:
     """A temporary in ``directory`` and its name, which a ``nameless`` one is given at the end only."""
     if nameless and hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # some file systems have none
-            name = os.path.join(directory, f"{_own_prefix()}{os.urandom(6).hex()}")
+            name = os.path.join(directory, own_temporary(os.urandom(6).hex()))
             return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), name
-    return tempfile.mkstemp(prefix=_own_prefix(), dir=directory)
+    return tempfile.mkstemp(prefix=own_temporary(""), dir=directory)
 
 
 def aside(work: Callable[[], None]) -> Future[None]:
@@ -313,14 +323,15 @@ def aside(work: Callable[[], None]) -> Future[None]:
 
 def _temporary() -> tuple[int, str]:
     try:
-        return tempfile.mkstemp(prefix=_own_prefix())
+        return tempfile.mkstemp(prefix=own_temporary(""))
     except FileNotFoundError:
-        descriptor = os.memfd_create(_own_prefix())
+        descriptor = os.memfd_create(own_temporary(""))
         return descriptor, f"/proc/self/fd/{descriptor}"
 
 
-def _own_prefix() -> str:
-    return f"{TEMPORARY}{os.getpid()}_"
+def own_temporary(name: str) -> str:
+    """The name of a temporary that later commands remove if this process dies."""
+    return f"{TEMPORARY}{os.getpid()}_{name}"
 
 
 def silence(descriptor: int) -> None:
@@ -357,24 +368,36 @@ def free_space(path: str | Path) -> int:
 
 
 class Lock:
-    """An advisory lock that the kernel drops when every holder of the descriptor is dead.
+    """An advisory lock that the kernel drops when its holder is dead.
 
-    Children that inherit :attr:`fd` keep it held, so a free lock proves that neither the
-    process that took it nor a git that it started is still running.
+    ``shared``: others may hold it too, but nobody alone.  Another holder is waited for a little, as
+    git waits for a lock of its own; raises :class:`BusyError` after that.
     """
 
-    def __init__(self, path: str | Path, *, wait: bool = False) -> None:
+    def __init__(self, path: str | Path, *, shared: bool = False, patience: float = 1.0) -> None:
         make_dirs(Path(path).parent)
         _step("lock", path)
         with translated(path):
             self.fd = _open_lock(path)
         try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
-            os.close(self.fd)
-            raise BusyError(
-                "another theta command is running in this repository", hint="wait for it to end and try again"
-            ) from error
+            self._take(fcntl.LOCK_SH if shared else fcntl.LOCK_EX, patience)
+        except BaseException:
+            self.release()
+            raise
+
+    def _take(self, kind: int, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(self.fd, kind | fcntl.LOCK_NB)
+                return
+            except OSError as error:
+                if time.monotonic() >= deadline:
+                    raise BusyError(
+                        f"another theta command is still running in this repository after {patience:.0f} s",
+                        hint="wait for it to end and try again",
+                    ) from error
+            time.sleep(0.02)
 
     def release(self) -> None:
         """Drop the lock."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import json
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +23,12 @@ from tests.support.server import HEAD
 
 _COUNT: Final = "THETA_TEST_STEPS"
 """Names a file for the number of steps on disk that the command takes."""
+_KILL_AFTER: Final = "THETA_TEST_KILL_AFTER"
+"""Seconds after which the command dies."""
+_FULL_AT: Final = "THETA_TEST_FULL_AT"
+"""The step on disk at which the disk is full."""
+_KILL_GROUP: Final = "THETA_TEST_KILL_GROUP"
+"""``1``: all that it started dies too."""
 
 
 def serve(path: str, program: str) -> None:
@@ -121,6 +129,8 @@ def _run(job: Mapping[str, Any], program: str) -> int:
         setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
     sys.executable = program
     _adopt(int(job["client"]))
+    _die_later(job["env"])
+    _fill_disk(job["env"].get(_FULL_AT))
     steps = _counted(job["env"].get(_COUNT))
     code = run(job["args"])
     if steps is not None:
@@ -139,6 +149,39 @@ def _adopt(client: int) -> None:
         return (found[0], client, found[2]) if found and pid == own else found
 
     processes._stat = adopted
+
+
+def _die_later(env: Mapping[str, str]) -> None:
+    """Let a second process kill this one, or all that it started too, if that is wanted."""
+    moment = env.get(_KILL_AFTER)
+    if moment is None:
+        return
+    del os.environ[_KILL_AFTER]  # the hooks that git starts live on
+    os.setsid()
+    victim = os.getpid()
+    if os.fork():
+        return
+    time.sleep(float(moment))
+    if os.getppid() == victim:
+        (os.killpg if env.get(_KILL_GROUP) == "1" else os.kill)(victim, signal.SIGKILL)
+    os._exit(0)
+
+
+def _fill_disk(wanted: str | None) -> None:
+    """Let step number ``wanted`` on disk, and all that write after it, find the disk full."""
+    if wanted is None:
+        return
+    from theta import _fs
+
+    left = [int(wanted)]
+    frees = {"unlink", "rmtree", "rename", "lock"}
+
+    def step(operation: str, path: str) -> None:
+        left[0] -= 1
+        if left[0] <= 0 and operation not in frees:
+            raise _fs.as_theta_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path)
+
+    _fs.on_step = step
 
 
 def _counted(wanted: str | None) -> list[str] | None:

@@ -66,6 +66,8 @@ _USAGE_OF_GIT: Final = 129
 """The exit code of a git command that prints its usage."""
 _REFUSALS_OF_GIT: Final = (128, _USAGE_OF_GIT, 255)
 """The exit codes of git commands that do not know an option: log, most, diff."""
+_MOVES: Final = ("stash", "am", "bisect")
+"""Commands of git that write files of the worktree, and that theta has no part in."""
 _PLUMBING: Final = {"filter-process": "filter_process", "hook": "hook"}
 
 
@@ -217,7 +219,7 @@ def _crash_points() -> None:
 
 
 def _hand_to_git(argv: list[str]) -> int:
-    from theta.cli.common import after_git, session_or_none, uses_theta
+    from theta.cli.common import after_git, session_or_none, tell_full_disk, uses_theta
     from theta.git.run import plain
     from theta.porcelain import guarding
 
@@ -226,11 +228,17 @@ def _hand_to_git(argv: list[str]) -> int:
         console.err(near)
         return 1
     session = session_or_none()
-    checked = guarding.options(session, argv) if session is not None else ()
-    told = session is not None and uses_theta(session) and _ends_with_status(argv)
-    code = plain().show(*checked, *argv[:2], *(["--quiet"] if told else []), *argv[2:])
-    if session is not None:
-        after_git(session)
+    if session is None:
+        return plain().show(*argv)
+    checked = guarding.options(session, argv)
+    told = uses_theta(session) and _ends_with_status(argv)
+    with session.driving():
+        if argv[0] in _MOVES:
+            session.moving()
+        git = plain(marks=session.repo.marks)
+        code = git.show(*checked, *argv[:2], *(["--quiet"] if told else []), *argv[2:])
+        code = tell_full_disk(session, code)
+    after_git(session)
     if told and code in (0, 1):
         invoke("status", "theta.cli.status", [])
     return code

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")
 """For a git that only tells of the worktree: it says nothing of the share of files that is checked out."""
-
+_NOTHING: Final = 16 << 10
+"""Free bytes that are too few for git to write its files."""
 _SIGNS = ("filter=theta", "merge=theta", ".theta/**")
 
 
@@ -29,6 +30,7 @@ def open_session(*, worktree: bool = True) -> Session:
     session = Session.here()
     if worktree:
         _ = session.repo.worktree
+        session.heal()
         if uses_theta(session):
             install.ensure(session.repo)
             console.hints(install.ensure_durable(session.repo))
@@ -78,15 +80,28 @@ def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = Fals
         else:  # git gives up what it has merged only if the index knows the files, to the second
             session.repo.refresh_index()
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(Path.cwd())
-        code = git.show(*checked, *args)
+        session.moving(*args[1:], "FETCH_HEAD" if args[0] == "pull" else "")
+        code = tell_full_disk(session, git.show(*checked, *args))
         _settle(session)
     return code
 
 
 def whole(session: Session, name: str, args: Sequence[str]) -> int:
     """Run ``git NAME ARGS`` with theta's filter and hooks at work, as git alone would."""
-    code = session.repo.git(extra={}).in_directory(Path.cwd()).show(name, *args)
+    with session.driving():
+        git = session.repo.git(extra={}).in_directory(Path.cwd())
+        code = tell_full_disk(session, git.show(name, *args))
     after_git(session)
+    return code
+
+
+def tell_full_disk(session: Session, code: int) -> int:
+    """Say that the disk is full where a git failed and does not say why; returns its exit ``code``."""
+    from theta import _fs
+
+    if code and _fs.free_space(session.repo.commondir) < _NOTHING:
+        console.err("error: no space is left on the disk of the repository")
+        console.err("hint: free some space and repeat the command")
     return code
 
 

@@ -121,6 +121,13 @@ def in_the_way(staged: Sequence[str]) -> int:
     return 2
 
 
+def not_concluded(left: str) -> int:
+    """Refuse a second merge as git does, and say what is ``left`` of the first; return git's exit code."""
+    console.err(f"error: You have not concluded your merge (MERGE_HEAD exists): {left}.")
+    console.err("hint: 'theta merge --continue' concludes it, 'theta merge --abort' gives it up")
+    return 128
+
+
 def refused(joined: Joined, how: How) -> None:
     """Why several branches cannot be joined: index and files are as they were."""
     for path, conflicts in joined.merged.conflicts.items():

@@ -138,8 +138,11 @@ class _Merge:
 
     def run(self) -> int:
         """Merge; return the exit code."""
+        from theta.cli import conflicts
         from theta.porcelain import guarding, operations, recording, settle
 
+        if left := operations.not_concluded(self.session.repo):
+            return conflicts.not_concluded(left)
         settle.refresh(self.session)
         if not operations.current(self.session.repo).name:
             recording.begin(self.session)
@@ -267,6 +270,7 @@ class _Merge:
         side = self.decision.side
         gits = [*self.decision.gits, *([f"-X{side}"] if side else [])]
         args = [arg for arg in self.args.args if arg not in ("-e", "--edit")]
+        self.session.moving(*self.heads)
         git = self.session.repo.git().in_directory(Path.cwd())
         if self._computes_ahead():
             args.append("--no-ff")

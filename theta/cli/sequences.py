@@ -9,7 +9,7 @@ import typer
 
 from theta.cli import console, deciding
 from theta.cli.args import PASS, plain
-from theta.cli.common import again, open_session
+from theta.cli.common import again, open_session, tell_full_disk
 from theta.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,16 +48,22 @@ def run(session: Session, name: str, args: list[str], decision: Decision) -> int
 
     The lock is held while theta works, not while git does: a rebase may run commands of the user.
     """
-    from theta.porcelain import guarding, sequencing, settle
+    from theta.porcelain import guarding, rebasing, sequencing, settle
 
     before = session.repo.head()
     with session.exclusive():
         settle.refresh(session)
-        if "--continue" in args and (code := _settle(session, decision, whole=True)):
-            return code
+        if "--continue" in args:
+            if name == "rebase" and (notes := rebasing.repair(session)) is not None:
+                return _concluded(session, notes)
+            if code := _settle(session, decision, whole=True):
+                return code
         checked = guarding.options(again(session), [name, *args])
     gits = [] if {"--continue", "--skip", *sequencing.ENDS} & set(args) else decision.gits
-    code = sequencing.git(session, name).show(*checked, name, *gits, *args)
+    with session.driving():
+        session.moving(*args)
+        git = sequencing.git(session, name)
+        code = tell_full_disk(session, git.show(*checked, name, *gits, *args))
     while code and not sequencing.ENDS & set(args):
         step = _past_stop(session, name, args, decision)
         if step is None:
@@ -65,6 +71,14 @@ def run(session: Session, name: str, args: list[str], decision: Decision) -> int
         code = step
     _finish(session, name, before)
     return code
+
+
+def _concluded(session: Session, notes: list[str]) -> int:
+    from theta.porcelain import settle
+
+    for line in [*notes, *settle.settle(again(session))]:
+        console.note(line)
+    return 0
 
 
 def _past_stop(session: Session, name: str, args: list[str], decision: Decision) -> int | None:
@@ -89,7 +103,8 @@ def _past_stop(session: Session, name: str, args: list[str], decision: Decision)
         return None
     editor = sequencing.quiet_editor(fresh, name, args)
     checked = guarding.options(fresh, [name, "--continue"])
-    return sequencing.git(fresh, name, editor).show(*checked, name, "--continue")
+    with fresh.driving():
+        return sequencing.git(fresh, name, editor).show(*checked, name, "--continue")
 
 
 def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int:

@@ -57,12 +57,12 @@ class IndexEdit:
         self._path = path
         self._lock = Path(f"{path}.lock")
         _take(self._lock, _LOCK_TRIES if patient else 1)
-        _fs.make_dirs(scratch)
-        self._copy = scratch / f"{_fs.TEMPORARY}{os.getpid()}_index"
+        self._copy = scratch / _fs.own_temporary("index")
         try:
+            _fs.make_dirs(scratch)
             self._old_seconds = self._load()
         except BaseException:
-            _fs.remove(self._lock)
+            self._clear()
             raise
         self._fresh: set[bytes] = set()
         self.changed = False
@@ -130,12 +130,19 @@ class IndexEdit:
             if kind is None and self.changed:
                 self._write()
         finally:
-            _fs.remove(self._copy)
-            _fs.remove(self._lock)
+            self._clear()
+
+    def _clear(self) -> None:
+        _fs.remove(self._copy)
+        _fs.remove(Path(f"{self._copy}.lock"))
+        _fs.remove(self._lock)
 
     def _write(self) -> None:
         self._smudge_racy()
-        self._index.write()
+        try:
+            self._index.write()
+        except (pygit2.GitError, OSError) as error:
+            raise _fs.write_error(error, self._path) from error
         _fs.rename(self._copy, self._lock)
         _fs.rename(self._lock, self._path)
 

@@ -38,8 +38,14 @@ def owner() -> str:
     return f"{found} {info[2] if info else 0}"
 
 
+def this() -> str:
+    """This process, for :func:`is_alive`."""
+    info = _stat(os.getpid())
+    return f"{os.getpid()} {info[2] if info else 0}"
+
+
 def is_alive(mark: str) -> bool:
-    """Whether the process that :func:`owner` named is still running."""
+    """Whether the process that :func:`owner` or :func:`this` named is still running."""
     pid, _, started = mark.partition(" ")
     info = _stat(int(pid)) if pid.isdigit() else None
     return info is not None and str(info[2]) == started

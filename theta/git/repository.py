@@ -123,8 +123,12 @@ class Repository:
     def git(self, *, index: Path | None = None, extra: Mapping[str, str] = DEFER) -> Git:
         """A runner in the worktree; by default theta's filter and hooks keep out of the way."""
         cwd = Path(self.raw.workdir) if self.raw.workdir else self.gitdir
-        marks = {processes.TOKEN: self.token} if self.token else {}
-        return Git(cwd, index_file=index, extra={**extra, **marks})
+        return Git(cwd, index_file=index, extra=extra, marks=self.marks)
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """The variables by which a git that this command starts is known as its child."""
+        return {processes.TOKEN: self.token} if self.token else {}
 
     def setting(self, key: str) -> bool:
         """A boolean of git's configuration that holds where nothing else is said."""

@@ -57,14 +57,16 @@ class Result:
 class Git:
     """Runs git in one directory.
 
-    ``index_file`` points git at another index; ``extra`` are environment variables; ``programs`` is a
-    directory whose programs git finds before others.
+    ``index_file`` points git at another index; ``extra`` are environment variables, and ``marks``
+    those by which it is known as a child of this command; ``programs`` is a directory whose programs
+    git finds before others.
     """
 
     cwd: Path
     index_file: Path | None = None
     extra: Mapping[str, str] | None = None
     programs: str = ""
+    marks: Mapping[str, str] | None = None
 
     def with_programs(self, directory: str) -> Git:
         """The same runner, with the programs of ``directory``."""
@@ -75,7 +77,9 @@ class Git:
         return replace(self, cwd=cwd)
 
     def _environment(self) -> dict[str, str]:
-        environment = dict(os.environ) | {"GIT_NO_REPLACE_OBJECTS": "1"} | dict(self.extra or {})
+        environment = (
+            dict(os.environ) | {"GIT_NO_REPLACE_OBJECTS": "1"} | {**(self.extra or {}), **(self.marks or {})}
+        )
         if self.extra is not None:
             # Hooks run with the index of the moment, which may be a temporary one of git stash.
             environment.pop("GIT_INDEX_FILE", None)
@@ -160,6 +164,6 @@ def redirected() -> bool:
     return bool(os.environ.get("GIT_DIR") or os.environ.get("GIT_WORK_TREE"))
 
 
-def plain(cwd: Path | None = None) -> Git:
+def plain(cwd: Path | None = None, marks: Mapping[str, str] | None = None) -> Git:
     """Git as the user would run it: with theta's filter and hooks at work."""
-    return Git(cwd or Path.cwd())
+    return Git(cwd or Path.cwd(), marks=marks)

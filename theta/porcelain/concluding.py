@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from theta import _fs
+from theta.porcelain.recovery import PARKED
 from theta.porcelain.session import Session
 
 _STRATEGY: Final = "theta"
@@ -29,14 +30,14 @@ def commit(session: Session, names: Sequence[str], options: Sequence[str]) -> in
     begun, which it would not do beside it.
     """
     gitdir, before = session.repo.gitdir, session.repo.head()
-    head, parked = gitdir / "MERGE_HEAD", session.repo.private / "MERGE_HEAD"
-    heads, message = head.read_bytes(), session.scratch() / f"{_fs.TEMPORARY}message"
+    head, parked = gitdir / "MERGE_HEAD", session.repo.private / PARKED
+    heads, message = head.read_bytes(), session.scratch() / _fs.own_temporary("message")
     _fs.write_atomic(message, (gitdir / "MERGE_MSG").read_bytes())
     mode = gitdir / "MERGE_MODE"
     ahead = "--no-ff" if mode.exists() and mode.read_bytes().startswith(b"no-ff") else "--ff"
     command = ("merge", "-q", "-s", _STRATEGY, ahead, *_NEVER, *options, "-F", str(message))
     git = session.repo.git().with_programs(_programs(session))
-    session.note({"head": before, "tree": git.run("write-tree").text.strip()})
+    session.note(applying={"head": before, "tree": git.run("write-tree").text.strip()})
     try:
         _fs.rename(head, parked)
         return git.show(*command, *names)
@@ -45,7 +46,7 @@ def commit(session: Session, names: Sequence[str], options: Sequence[str]) -> in
             _fs.write_atomic(head, heads)
         _fs.remove(parked)
         _fs.remove(message)
-        session.note(None)
+        session.note(applying=None)
 
 
 def _programs(session: Session) -> str:

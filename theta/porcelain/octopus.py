@@ -259,7 +259,8 @@ def apply(
     """
     tree = merging.result_tree(session, joined.tree, joined.merged)
     git = session.repo.git()
-    session.note({"head": session.repo.head(), "tree": tree})
+    session.note(applying={"head": session.repo.head(), "tree": tree})
+    session.moving(tree)
     _check_out(git, tree, checked)
     git.run("update-ref", "ORIG_HEAD", "HEAD")
     gitdir = session.repo.gitdir
@@ -274,4 +275,4 @@ def apply(
         _fs.write_atomic(gitdir / "MERGE_MODE", mode.encode())
         _fs.write_atomic(gitdir / "MERGE_HEAD", "".join(f"{head}\n" for head in heads).encode())
     recording.tell(session)
-    session.note(None)
+    session.note(applying=None, moving=None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pygit2
 
-from theta.git.repository import Repository
+from theta.git.repository import STORES, Repository
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,15 @@ def current(repo: Repository) -> Operation:
     if _commits(repo, "CHERRY_PICK_HEAD"):
         return _applying(repo, "cherry-pick", "CHERRY_PICK_HEAD", head)
     return Operation(_sequence(repo), ours=head)
+
+
+def not_concluded(repo: Repository) -> str:
+    """What is left of a merge that is under way; empty where none is."""
+    if current(repo).name != "merge":
+        return ""
+    left = {row.partition("\t")[2] for row in repo.git().lines("ls-files", "-u", "-z")}
+    files = {path for path in left if not path.startswith(f"{STORES}/")}
+    return f"{len(files)} file(s) are in conflict" if files else "nothing in it is in conflict"
 
 
 def rebasing(repo: Repository) -> bool:

@@ -30,7 +30,7 @@ def git(session: Session, name: str, extra: Mapping[str, str] | None = None) -> 
     what it rewrote.  For the others theta does the work of filter and hooks itself.
     """
     if name == "rebase":
-        return Git(Path.cwd(), extra=extra)
+        return Git(Path.cwd(), extra=extra, marks=session.repo.marks)
     return session.repo.git(extra={**DEFER, **(extra or {})}).in_directory(Path.cwd())
 
 
@@ -92,7 +92,7 @@ def _merged(session: Session, oids: list[str | None], side: str) -> str:
 
     places = []
     for name, oid in zip(("ours", "base", "theirs"), oids, strict=True):
-        places.append(session.scratch() / f"{_fs.TEMPORARY}favour_{name}")
+        places.append(session.scratch() / _fs.own_temporary(f"favour_{name}"))
         _fs.write_atomic(places[-1], session.repo.read_blob(oid) if oid else b"", durable=False)
     try:
         done = session.repo.git().run("merge-file", "-p", f"--{side}", *map(str, places), check=False)

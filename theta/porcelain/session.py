@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pygit2
 
 from theta import _fs, _notes
-from theta.errors import BusyError, ManifestError, NewerFormatError, NotHereYetError, ThetaError, concerning
+from theta.errors import (
+    BusyError,
+    DiskError,
+    ManifestError,
+    NewerFormatError,
+    NoSpaceError,
+    NotHereYetError,
+    ThetaError,
+    concerning,
+)
 from theta.git import processes
 from theta.git.attributes import tracked_entries
 from theta.git.index import Entry, IndexEdit
 from theta.git.repository import Repository
+from theta.porcelain import recovery, rollback
 from theta.store import listings
 from theta.store import manifest as manifests
 from theta.store.changes import Version, of_manifest
@@ -33,6 +43,7 @@ class Session:
     def __init__(self, repo: Repository) -> None:
         self.repo = repo
         self.objects = Objects(repo)
+        self.journal = repo.private / recovery.JOURNAL
         self._parsed: dict[str, Manifest] = {}
         self._places: dict[str, str] = {}
 
@@ -140,100 +151,74 @@ class Session:
         _notes.directory(place)
         return place
 
-    def note(self, applying: dict[str, str | None] | None) -> None:
-        """Note which tree is being brought into index and worktree, on which commit; or that it is done.
+    def note(self, **facts: Any) -> None:
+        """Add to the journal what must be known if this command is killed (:mod:`recovery`)."""
+        found = _notes.read_json(self.journal)
+        durable = any(facts.values())  # for the next command after a power failure
+        _notes.write(self.journal, json.dumps({**found, **facts}), durable=durable)
 
-        A theta that finds the note of a dead one takes the tree out again (:func:`heal`).
-        """
-        journal = self.repo.shared / "journal"
-        found = _notes.read_json(journal)
-        _notes.write(journal, json.dumps({**found, "applying": applying}))
+    def moving(self, *toward: str) -> None:
+        """Note the state before git changes files of the worktree toward those of commits ``toward``."""
+        self.note(moving=rollback.mark(self.repo, toward))
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold theta's lock: one changing command at a time, and stale locks healed first."""
-        if (self.repo.shared / "lock").is_dir():
-            _notes.drop(self.repo.shared / "lock")
-        lock = _fs.Lock(self.repo.shared / "lock")
-        journal = self.repo.shared / "journal"
-        try:
-            heal(self.repo, journal)
-            self.repo.token = uuid.uuid4().hex
-            body = json.dumps({"token": self.repo.token, "started": time.time()})
-            _notes.write(journal, body)
+        """Hold theta's lock: one changing command a worktree, and what dead ones left healed first.
+
+        Worktrees of one repository do not exclude each other: what they share (objects, refs) git
+        locks, and the lock files that a dead git left there are removed when no theta runs anywhere.
+        """
+        if (self.repo.private / "lock").is_dir():
+            _notes.drop(self.repo.private / "lock")
+        with contextlib.ExitStack() as stack:
+            lock = _fs.Lock(self.repo.private / "lock")
+            stack.callback(lock.release)
+            recovery.heal(self.repo)
+            users = _fs.Lock(self.repo.shared / recovery.USERS, shared=True)
+            stack.callback(users.release)
+            with self._journal(recovery.JOURNAL):
+                yield
+
+    def heal(self) -> None:
+        """Heal what a dead command left, if there is anything and nobody is at work."""
+        if not recovery.notes(self.repo):
+            return
+        with contextlib.suppress(BusyError, DiskError):
+            lock = _fs.Lock(self.repo.private / "lock", patience=0)
+            try:
+                recovery.heal(self.repo)
+            finally:
+                lock.release()
+
+    @contextlib.contextmanager
+    def driving(self) -> Iterator[None]:
+        """Note that a git of the user's runs, without the lock: it may start theta itself.
+
+        What dead commands left is healed first, unless a theta is at work.  Where nothing can be
+        written, git tells that itself.
+        """
+        self.heal()
+        with self._journal(f"{recovery.DRIVING}{uuid.uuid4().hex}", needed=False):
             yield
-            _notes.drop(journal)
+
+    @contextlib.contextmanager
+    def _journal(self, name: str, *, needed: bool = True) -> Iterator[None]:
+        """Write down whose children git's are for the time of the block; a killed theta leaves it."""
+        journal, before, outer = self.repo.private / name, self.repo.token, self.journal
+        self.journal, self.repo.token = journal, uuid.uuid4().hex
+        body = {"token": self.repo.token, "started": time.time(), "owner": processes.this()}
+        try:
+            with contextlib.nullcontext() if needed else contextlib.suppress(DiskError, NoSpaceError):
+                _notes.write(journal, json.dumps(body))
+            yield
+            if journal.exists():
+                _notes.drop(journal)
         except Exception:
-            _notes.drop(journal)
+            recovery.give_up(self.repo, journal)
             raise
         finally:
-            self.repo.token = ""
-            lock.release()
+            self.journal, self.repo.token = outer, before
 
 
 def _is_id(revision: str) -> bool:
     return len(revision) == 40 and all(letter in "0123456789abcdef" for letter in revision)
-
-
-def heal(repo: Repository, journal: Path) -> None:
-    """Clear what a killed theta left: git's lock files, index copies, temporaries.
-
-    Runs under theta's lock, so the theta that wrote the journal is dead; a git that it had
-    started may still run, and is waited for.
-    """
-    for place in (repo.private, repo.shared, repo.private / "tmp", repo.commondir / "objects" / "pack"):
-        _remove_temporaries(place)
-    for place in (repo.gitdir, repo.commondir / "hooks", repo.commondir / "info", repo.gitdir / "info"):
-        _remove_temporaries(place)
-    if repo.raw.workdir:
-        _remove_temporaries(repo.worktree)
-    try:
-        note = _notes.read_json(journal)
-        token, started = str(note["token"]), float(note["started"])
-    except (ValueError, KeyError, TypeError):
-        return
-    _wait_for(token)
-    for name in ("index.lock", "HEAD.lock", "ORIG_HEAD.lock"):
-        _remove_stale(repo.gitdir / name, started)
-    for stale in (repo.commondir / "refs").rglob("*.lock"):
-        _remove_stale(stale, started)
-    _take_out(repo, note.get("applying"))
-    _notes.drop(journal)
-
-
-def _take_out(repo: Repository, applying: object) -> None:
-    """Undo a merge that is in the index while git does not know of it; a change made since stays."""
-    if not isinstance(applying, dict) or (repo.gitdir / "MERGE_HEAD").exists():
-        return
-    head, tree = str(applying.get("head")), str(applying.get("tree"))
-    git = repo.git()
-    is_there = git.run("diff-index", "--cached", "--quiet", tree, "--", check=False).code == 0
-    if is_there and repo.head() == head:
-        repo.refresh_index()
-        if git.run("read-tree", "-m", "-u", tree, head, check=False).code == 0:
-            for name in ("MERGE_MSG", "MERGE_MODE", "SQUASH_MSG"):
-                _fs.remove(repo.gitdir / name)
-
-
-def _remove_temporaries(place: Path) -> None:
-    """Remove the temporaries of dead processes: their names tell whose they were."""
-    for path in place.glob(f"{_fs.TEMPORARY}*"):
-        pid = path.name.removeprefix(_fs.TEMPORARY).partition("_")[0]
-        if pid.isdigit() and not processes.exists(int(pid)) and path.is_file():
-            _fs.remove(path)
-
-
-def _wait_for(token: str, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while children := processes.children_of(token):
-        if time.monotonic() > deadline:
-            raise BusyError(f"git (process {children[0]}) of an earlier theta command is still running")
-        time.sleep(0.05)
-
-
-def _remove_stale(lock: Path, started: float) -> None:
-    try:
-        if os.stat(lock).st_mtime >= started - 2:
-            _fs.remove(lock)
-    except FileNotFoundError:
-        return

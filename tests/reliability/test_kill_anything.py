@@ -1,0 +1,53 @@
+"""``kill -9`` at random moments of every command that changes something: before or after, never between."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.harness import Runner, template
+from tests.reliability.killing import COMMANDS, Trial, complete
+from tests.support import Repo
+
+SEED = 20261126
+FEW = 2
+MANY = 18
+"""Rounds a command: 34 in a default run, 306 in a campaign."""
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    place = tmp_path_factory.mktemp("origin")
+    return complete(template(Runner(place), place / "repo"))
+
+
+def rounds(origin: Repo, name: str, place: Path, count: int, seed: int) -> Counter[str]:
+    """Kill the command ``count`` times and report all rounds that fail."""
+    draw = random.Random(f"{seed} {name}")
+    trial = Trial(origin, COMMANDS[name], place)
+    seen: Counter[str] = Counter()
+    failures = []
+    for number in range(count):
+        share, group, abort = draw.uniform(0.02, 1.05), draw.random() < 0.5, draw.random() < 0.3
+        try:
+            seen["killed" if trial.kill(share, group=group, abort=abort) else "too late"] += 1
+        except AssertionError as error:
+            about = f"round {number}: killed at {share:.3f} of {trial.length:.2f} s, {group=}, {abort=}"
+            failures.append(f"{about}: {error}")
+    assert not failures, f"{len(failures)} of {count} (seed {seed}):\n" + "\n".join(failures)
+    return seen
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_e1_killed_at_some_moments(origin: Repo, tmp_path: Path, name: str) -> None:
+    rounds(origin, name, tmp_path, FEW, SEED)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("name", COMMANDS)
+def test_e1_killed_at_many_moments(origin: Repo, tmp_path: Path, name: str) -> None:
+    seen = rounds(origin, name, tmp_path, MANY, SEED + 1)
+    assert seen["killed"] >= MANY // 3, seen

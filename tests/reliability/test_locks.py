@@ -1,0 +1,125 @@
+"""F6 and E3: who waits for whom, and what dead commands leave."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.harness import FILE, Runner, leftovers, template, write
+from tests.support import Repo
+from theta import _fs
+from theta.errors import BusyError, NoSpaceError
+from theta.git.index import IndexEdit
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    place = tmp_path_factory.mktemp("origin")
+    return template(Runner(place), place / "repo")
+
+
+@pytest.fixture
+def repo(origin: Repo, tmp_path: Path) -> Repo:
+    return origin.copy(tmp_path / "repo")
+
+
+def dead_pid() -> int:
+    """The id of a process that was."""
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+def test_f6_a_command_waits_a_little_for_another(repo: Repo) -> None:
+    lock = _fs.Lock(repo.path / ".git" / "theta" / "lock")
+    threading.Timer(0.4, lock.release).start()
+    repo.theta("add", FILE)
+
+
+def test_f6_and_then_says_so(repo: Repo) -> None:
+    lock = _fs.Lock(repo.path / ".git" / "theta" / "lock")
+    begun = time.monotonic()
+    done = repo.theta("add", FILE, code=21)
+    assert time.monotonic() - begun > 0.9
+    assert "still running in this repository after 1 s" in done.stderr
+    lock.release()
+
+
+def test_f6_worktrees_do_not_exclude_each_other(repo: Repo, tmp_path: Path) -> None:
+    repo.git("worktree", "add", "-q", str(tmp_path / "second"), "other")
+    second = Repo(tmp_path / "second", repo.ticks)
+    lock = _fs.Lock(repo.path / ".git" / "theta" / "lock")
+    write(second, {"emb": 9})
+    second.theta("commit", "-q", "-a", "-m", "in the second")
+    lock.release()
+    assert second.git("log", "-1", "--format=%s") == "in the second"
+
+
+def test_f6_locks_of_a_dead_git_go_only_when_no_other_theta_runs(repo: Repo) -> None:
+    private = repo.path / ".git" / "theta"
+    shared = repo.path / ".git" / "refs" / "heads" / "main.lock"
+
+    def die() -> None:
+        note = {"token": "dead", "started": time.time() - 1, "owner": f"{dead_pid()} 1"}
+        (private / "journal").write_text(json.dumps(note))
+        (repo.path / ".git" / "index.lock").touch()
+        shared.touch()
+
+    die()
+    other = _fs.Lock(private / "users", shared=True)
+    repo.theta("add", FILE)
+    assert shared.exists()
+    other.release()
+    die()
+    repo.theta("add", FILE)
+    assert not shared.exists()
+    assert leftovers(repo) == []
+
+
+def test_e3_temporaries_of_the_dead_are_removed(repo: Repo) -> None:
+    scratch = repo.path / ".git" / "theta" / "tmp"
+    scratch.mkdir(exist_ok=True)
+    for name in ("index", "index.lock", "favour_ours", "abcd"):
+        (scratch / f"tmp_theta_{dead_pid()}_{name}").touch()
+    repo.theta("add", FILE)
+    assert leftovers(repo) == []
+
+
+def test_e3_a_full_disk_leaves_no_copy_of_the_index(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise NoSpaceError("no space")
+
+    monkeypatch.setattr(_fs, "copy", full)
+    with pytest.raises(NoSpaceError), IndexEdit(repo.path / ".git" / "index", tmp_path / "scratch"):
+        pass
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert not (repo.path / ".git" / "index.lock").exists()
+
+
+def test_a_lock_excludes(tmp_path: Path) -> None:
+    one = _fs.Lock(tmp_path / "lock", shared=True)
+    two = _fs.Lock(tmp_path / "lock", shared=True)
+    with pytest.raises(BusyError):
+        _fs.Lock(tmp_path / "lock", patience=0)
+    one.release()
+    two.release()
+    _fs.Lock(tmp_path / "lock", patience=0).release()
+
+
+def test_e1_a_second_merge_says_how_to_go_on(repo: Repo) -> None:
+    repo.theta("merge", "--no-commit", "other")
+    done = repo.theta("merge", "other", code=128)
+    assert (
+        "You have not concluded your merge (MERGE_HEAD exists): nothing in it is in conflict." in done.stderr
+    )
+    assert "'theta merge --continue' concludes it" in done.stderr
+    repo.theta("merge", "--continue")
+    assert repo.git("status", "--porcelain") == ""

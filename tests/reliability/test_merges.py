@@ -1,0 +1,96 @@
+"""E1: the states that a kill leaves a merge in for a moment, made by hand."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.harness import Runner, State, template
+from tests.reliability.killing import look
+from tests.support import Repo
+from theta.git.repository import Repository
+from theta.porcelain import rollback
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    place = tmp_path_factory.mktemp("origin")
+    repo = template(Runner(place), place / "repo")
+    repo.write("new.py", "print('of the user')\n")
+    return repo
+
+
+@pytest.fixture
+def repo(origin: Repo, tmp_path: Path) -> Repo:
+    return origin.copy(tmp_path / "repo")
+
+
+def leave(repo: Repo, **facts: object) -> None:
+    """Leave the journal of a command that was killed just now."""
+    body = {"token": "of nobody", "started": time.time(), **facts}
+    (repo.path / ".git/theta/journal").write_text(json.dumps(body))
+
+
+def merged(repo: Repo) -> str:
+    """Bring git's merge into index and worktree, as git does before it makes the commit; return its tree."""
+    repo.git("merge", "-q", "--no-commit", "other")
+    tree = repo.git("write-tree").strip()
+    (repo.path / ".git/AUTO_MERGE").write_text(f"{tree}\n")
+    for name in ("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG"):
+        (repo.path / ".git" / name).unlink()
+    return tree
+
+
+def test_e1_a_merge_killed_as_git_began_to_commit_it_is_under_way(repo: Repo) -> None:
+    repo.theta("merge", "--no-commit", "other")
+    repo.write("code.py", "print('settled by hand')\n")
+    repo.git("add", "code.py")
+    head, tree = repo.git("rev-parse", "HEAD").strip(), repo.git("write-tree").strip()
+    (repo.path / ".git/MERGE_HEAD").rename(repo.path / ".git/theta/MERGE_HEAD")
+    leave(repo, applying={"head": head, "tree": tree})
+    repo.theta("status")
+    assert not (repo.path / ".git/theta/MERGE_HEAD").exists()
+    repo.theta("merge", "--continue")
+    assert repo.git("show", "HEAD:code.py").strip() == "print('settled by hand')"
+    assert repo.git("rev-list", "--parents", "-n1", "HEAD").split()[1:] == [
+        head,
+        repo.git("rev-parse", "other").strip(),
+    ]
+
+
+def test_e1_a_merge_that_git_had_committed_leaves_nothing(repo: Repo) -> None:
+    head = repo.git("rev-parse", "HEAD").strip()
+    repo.theta("merge", "other")
+    (repo.path / ".git/theta/MERGE_HEAD").write_text(repo.git("rev-parse", "other"))
+    leave(repo, applying={"head": head, "tree": repo.git("rev-parse", "HEAD^{tree}").strip()})
+    repo.theta("status")
+    assert not (repo.path / ".git/theta/MERGE_HEAD").exists()
+    assert not (repo.path / ".git/MERGE_HEAD").exists()
+    assert repo.git("status", "--porcelain", "--untracked-files=no") == ""
+
+
+def test_e1_a_pull_killed_before_its_commit_never_was(repo: Repo) -> None:
+    repo.theta("status")
+    before, mark = State.of(repo), rollback.mark(Repository.discover(repo.path), ["other"])
+    merged(repo)
+    leave(repo, moving=mark)
+    look(repo)
+    assert State.of(repo) == before
+    assert not (repo.path / ".git/AUTO_MERGE").exists()
+
+
+def test_e1_what_the_user_had_staged_stays_staged(repo: Repo) -> None:
+    repo.git("add", "new.py")
+    mark = rollback.mark(Repository.discover(repo.path), ["other"])
+    repo.git("rm", "-q", "--cached", "new.py")
+    merged(repo)
+    repo.git("add", "new.py")
+    (repo.path / ".git/AUTO_MERGE").write_text(repo.git("write-tree"))
+    staged = repo.git("ls-files", "-s")
+    leave(repo, moving=mark)
+    repo.theta("status")
+    assert repo.git("ls-files", "-s") == staged
+    assert (repo.path / "new.py").exists()
