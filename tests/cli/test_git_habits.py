@@ -132,6 +132,15 @@ def test_f4_no_word_of_stores_or_of_sparse_checkouts(two: Repo) -> None:
         assert "sparse checkout" not in said, (line, said)
 
 
+@pytest.mark.parametrize("command", ["commit", "commit -a", "commit --no-edit"])
+def test_f4_nothing_to_commit_says_no_more_than_that(two: Repo, command: str) -> None:
+    """The refusal of git came with ``You are in a sparse checkout``."""
+    two.theta("commit", "-qam", "two")
+    done = two.theta(*command.split(), code=1)
+    assert "nothing to commit" in done.stdout
+    assert "sparse checkout" not in done.stdout
+
+
 def test_f5_a_resized_tensor_has_numbers(two: Repo) -> None:
     """``show HEAD`` and ``diff --stats`` told nothing of a tensor that grew."""
     row = next(line for line in two.theta("diff", "--stats").stdout.splitlines() if line.startswith("S"))

@@ -165,6 +165,21 @@ def test_b1_a_conflict_of_plain_git(repo: Repo, message: list[str]) -> None:
     assert_same_again(repo)
 
 
+@pytest.mark.parametrize("program", ["git", "theta"])
+def test_f4_the_conflicts_in_the_message_are_files_of_the_user(repo: Repo, program: str) -> None:
+    """Without an editor git keeps its list of conflicts, which named files below ``.theta/`` too."""
+    assert repo.try_git("merge", "side").returncode == 1
+    listed = repo.path / ".git" / "MERGE_MSG"
+    listed.write_text(f"{listed.read_text().rstrip()}\n#\t.theta/{MODEL}/a/1.0000\n")
+    theta(repo, "resolve", "-X", "average")
+    run = repo.git if program == "git" else repo.theta
+    run("commit", "-q", "--no-edit")
+    said = repo.git("log", "-1", "--format=%B")
+    assert f"#\t{MODEL}" in said
+    assert ".theta/" not in said
+    assert trailers(repo) == ["-X average"]
+
+
 @pytest.mark.parametrize(
     ("command", "program"),
     [("cherry-pick", "git"), ("revert", "theta"), ("rebase", "git"), ("rebase", "theta")],

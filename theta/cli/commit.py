@@ -94,8 +94,24 @@ def _no_notice(session: Session, asked: Arguments) -> tuple[str, ...]:
     from theta.porcelain import install
 
     written = any(asked.value(name) for name in ("--message", "--file", "--reuse-message", "--fixup"))
-    alone = written and not asked.has("--edit") and not install.has_other_hooks(session.repo)
-    return NO_NOTICE if alone else ()
+    silent = (written and not asked.has("--edit")) or _commits_nothing(session, asked)
+    return NO_NOTICE if silent and not install.has_other_hooks(session.repo) else ()
+
+
+def _commits_nothing(session: Session, asked: Arguments) -> bool:
+    """Whether git will say that there is nothing to commit, before it opens an editor."""
+    from theta.porcelain import operations
+
+    if (
+        asked.words
+        or asked.has("--amend")
+        or asked.has("--allow-empty")
+        or operations.current(session.repo).name
+    ):
+        return False
+    if session.repo.head() is None:
+        return False
+    return session.repo.git().run("diff-index", "--cached", "--quiet", "HEAD", check=False).code == 0
 
 
 def report_summary(session: Session, summary: Summary, *, as_json: bool) -> None:

@@ -7,12 +7,14 @@ brought in line.  A checkpoint that was changed by hand after that is left out.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from theta import _fs, _notes
+from theta.git.repository import STORES
 from theta.merging import deeds
 from theta.merging.checkpoints import ROWS
 from theta.merging.deeds import Deed
@@ -26,6 +28,9 @@ from theta.store.manifest import blob_id
 
 _PICKS: Final = {b"pick", b"p", b"edit", b"e", b"reword", b"r"}
 """Commands of a rebase that apply one commit and make one commit."""
+
+_HIDDEN: Final = re.compile(rf"^\S\t{re.escape(STORES)}/.*\n", re.MULTILINE)
+"""A file below ``.theta/`` in git's list of conflicts: no matter of the user's."""
 
 
 @dataclass
@@ -196,6 +201,7 @@ def _messages(session: Session, found: Record) -> list[Path]:
 def _rewrite(session: Session, place: Path, lines: Sequence[str]) -> None:
     old = place.read_text(errors="surrogateescape")
     kept = "".join(line for line in old.splitlines(keepends=True) if not line.startswith(f"{TRAILER}:"))
+    kept = _HIDDEN.sub("", kept)
     options = [word for line in lines for word in ("--trailer", line)]
     command = ("interpret-trailers", "--if-exists", "add", "--where", "end", *options)
     text = kept.encode(errors="surrogateescape")
