@@ -203,6 +203,8 @@ def test_f5_help_leaves_the_tensor_on_the_screen(repo: Repo, rows: int, columns:
     shown = screen.export_text()
     assert "trim each difference" in shown
     assert "-X" not in shown
+    assert "? help" in shown  # the menu is on one line
+    assert max(map(len, prompting._HELP.splitlines())) < columns
 
 
 def test_f5_all_strategies_are_listed_and_the_tensor_again(ask: Ask) -> None:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 KEYS: Final = (
     ("avg", "average"),
-    ("tu", "take us"),
-    ("tt", "take theirs"),
-    ("to", "take original"),
+    ("tu", "us"),
+    ("tt", "theirs"),
+    ("to", "original"),
     ("u", "undo"),
     ("q", "quit"),
     ("?", "help"),

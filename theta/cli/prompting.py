@@ -24,9 +24,9 @@ MENU: Final = {"avg": "average", "tu": "ours", "tt": "theirs", "to": "base"}
 _HELP: Final = """\
   avg 0.3       average, ours weighs 0.3; avg alone: both alike
   tu  tt  to    take us, take theirs, take the original from before both
-  NAME          any strategy; its parameters are asked for (NAME: takes defaults)
+  NAME          any strategy, asked for its parameters (NAME: takes defaults)
   NAME:k=v,k=v  the same with parameters, such as ties:density=0.2
-  ANSWER !      also for all remaining tensors; ANSWER @GLOB for matching names
+  ANSWER !      also for all remaining tensors; @GLOB: also for matching names
   u undo   c show the tensor again   q stop: answers are kept, the rest is open
   ? NAME        what a strategy does and its parameters; ?? lists all of them"""
 """Short enough to leave the tensor on a screen of 24 lines of 80 columns."""
