@@ -33,12 +33,13 @@ _OPERANDS: Final = {
     "restore": "[--] PATH...",
     "revert": "REV...",
     "rm": "[--] PATH...",
+    "scan": "[PATH | REV | REV:PATH]...",
     "show": "[REV | REV:PATH | REV:PATH#TENSOR]... [--] [PATH...]",
     "status": "[--] [PATH...]",
     "switch": "BRANCH",
     "tag": "[NAME [REV]]",
 }
-"""Of commands that hand their operands to git, which the option parser does not know."""
+"""Of commands whose operands the option parser does not know; most of them hand them to git."""
 
 
 def show(name: str, command: Any, *, passes: bool) -> None:

@@ -23,7 +23,7 @@ def scan(
     context: typer.Context,
     as_json: bool = typer.Option(False, "--json", help="Print the findings as JSON."),
 ) -> int:
-    """List what pickles would call, and flag what is dangerous: [PATH|REV|REV:PATH]...
+    """List what pickles would call, and flag what is dangerous.
 
     Nothing is loaded to find out. Without names, all files below this folder are scanned. Ends
     with 1 if anything dangerous was found.
