@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
+from pathlib import PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.formats.helpers import scanned
@@ -162,14 +163,26 @@ _SPECS = st.lists(
 )
 
 
+def _leads_out(name: str) -> bool:
+    """Whether a member of that name is outside of the folder on POSIX or on Windows."""
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    return posix.is_absolute() or bool(windows.anchor) or ".." in (*posix.parts, *windows.parts)
+
+
 @given(_SPECS)
+@example([TensorSpec("/", "u8", ()), TensorSpec("a", "u8", ())])
+@example([TensorSpec("..\\b", "u8", (1,))])
 def test_round_trip(specs: list[TensorSpec]) -> None:
     values = values_of(specs)
-    for plan in (npz.plan(specs), torch_writer.plan(specs)):
+    inside = [spec for spec in specs if not _leads_out(f"{spec.name}.npy")]
+    if inside != specs:
+        with pytest.raises(FormatError, match="no member can be named"):
+            npz.plan(specs)
+    for plan, planned in ((npz.plan(inside), inside), (torch_writer.plan(specs), specs)):
         check_literals(plan)
         data = write(plan, values)
-        if specs:
-            expected = {s.name: (s.dtype, s.shape, values[s.name]) for s in specs}
+        if planned:
+            expected = {s.name: (s.dtype, s.shape, values[s.name]) for s in planned}
             assert found(scanned(data, plan.layout.format), data) == expected
 
 
