@@ -107,7 +107,8 @@ def test_c5_a_signal_ends_a_command_without_a_trace(
     repo.theta("track", "*.safetensors")
     make_model(repo.path / MODEL, random_tensors({f"t{i}": (1000, 1000) for i in range(24)}))
     with subprocess.Popen(
-        [sys.executable, "-m", "theta", "add", MODEL],
+        # Whoever runs the tests in the background ignores some signals, and children inherit that.
+        ["env", "--default-signal", sys.executable, "-m", "theta", "add", MODEL],
         cwd=repo.path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
