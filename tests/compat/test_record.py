@@ -86,6 +86,21 @@ def test_b1_a_rule_counts_more_than_what_was_answered(repo: Repo, answers: Calla
     assert_same_again(repo)
 
 
+@pytest.mark.parametrize("command", [["merge", "side"], ["resolve"]])
+def test_b1_a_rule_is_kept_when_the_rest_stays_in_conflict(repo: Repo, command: list[str]) -> None:
+    if command == ["resolve"]:
+        theta(repo, "merge", "side", code=1)
+    told = theta(repo, *command, "--rule", f"{TWO}=base", code=1)
+    assert f"{MODEL}: 2 in conflict" in told.out
+    assert "(2 in conflict)" in theta(repo, "status").out
+    theta(repo, "resolve", "--rule", f"{ONE}=ours", code=1)
+    assert "(1 in conflict)" in theta(repo, "status").out
+    assert f"{TWO}: base, as answered before" in theta(repo, "resolve", "-X", "theirs").out
+    theta(repo, "merge", "--continue")
+    assert shifts(repo) == [1.0, 0.0, 3.0]
+    assert_same_again(repo)
+
+
 @pytest.mark.parametrize(
     ("args", "want", "line"),
     [

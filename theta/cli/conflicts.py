@@ -63,11 +63,12 @@ def kind(conflict: Conflict) -> str:
 
 def told(session: Session, merged: Merged, how: How) -> bool:
     """Tell what was settled and what stays in conflict; return whether anything does."""
-    from theta.porcelain import operations, resolving
+    from theta.porcelain import answering, operations, resolving
 
     report(merged)
     unmerged = resolving.unmerged(session)
     if unmerged:
+        answering.keep_ruled(session, resolving.conflicts(session), merged.decided, how.asked())
         left(merged, unmerged, operations.current(session.repo).go_on, how.asked())
     return bool(unmerged)
 

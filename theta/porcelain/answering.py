@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from theta import _notes
 from theta.errors import UsageError
-from theta.merging.recipes import Rule
+from theta.merging.recipes import Recipe, Rule
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, parse
 from theta.porcelain import operations
@@ -82,6 +82,23 @@ def unanswered(session: Session, conflicts: Iterable[Conflict]) -> list[Conflict
     """``conflicts`` without those that an answer settles."""
     answers = Answers(session)
     return [conflict for conflict in conflicts if answers.find(conflict) is None]
+
+
+def keep_ruled(
+    session: Session,
+    conflicts: Mapping[str, Iterable[Conflict]],
+    decided: Mapping[str, Mapping[str, str]],
+    asked: Recipe,
+) -> None:
+    """Keep what the rules of ``asked`` decided in checkpoints that stay in conflict, as if answered."""
+    answers = Answers(session)
+    for path, found in conflicts.items():
+        for conflict in found:
+            strategy = asked.rule_for(conflict.name)
+            if strategy is not None and decided.get(path, {}).get(conflict.name) == str(strategy):
+                answers.given.append(Answer(conflict, strategy))
+    if answers.given:
+        answers.keep()
 
 
 def forget(session: Session) -> None:
