@@ -46,6 +46,13 @@ def drop(path: Path) -> None:
     _fs.remove(path)
 
 
+def lock(path: Path, *, patience: float = 1.0, shared: bool = False) -> _fs.Lock:
+    """Take the lock at ``path``; a directory that is there is none, and goes."""
+    if path.is_dir():
+        drop(path)
+    return _fs.Lock(path, patience=patience, shared=shared)
+
+
 def directory(path: Path) -> None:
     """Make the directory ``path`` for notes; what is there and is none goes."""
     if os.path.lexists(path) and not path.is_dir():

@@ -13,7 +13,7 @@ import pytest
 from tests.compat.agreement import assert_agreement
 from tests.compat.story import MODEL, commit, digest, edit, new_model
 from tests.support import Repo, sha256
-from tests.support.environment import GIT_CONFIG
+from tests.support.environment import EPOCH, GIT_CONFIG
 
 LAUNCHER = ".git/info/theta-launcher"
 TOOLS = ("git", "sh", "dd", "cat", "rm", "wc", "tr", "mktemp", "head", "sed", "cksum", "mkdir", "mv", "ps")
@@ -25,22 +25,7 @@ def bare_path(tmp_path: Path) -> Mapping[str, str]:
     """An environment whose PATH has git and the tools of a shell, and no theta."""
     place = tmp_path / "bin"
     place.mkdir()
-    for name in [
-        "git",
-        "sh",
-        "dd",
-        "cat",
-        "rm",
-        "wc",
-        "tr",
-        "mktemp",
-        "head",
-        "sed",
-        "cksum",
-        "mkdir",
-        "mv",
-        "ps",
-    ]:
+    for name in TOOLS:
         found = shutil.which(name)
         assert found is not None
         (place / name).symlink_to(found)
@@ -57,6 +42,8 @@ def orphaned(tracked: Repo) -> Repo:
     """Two versions of a checkpoint, and the environment is gone."""
     commit(tracked, "layer.1.weight")
     new_model(tracked, "second.safetensors", seed=1)
+    for name in (MODEL, "second.safetensors"):  # not as new as the index: git would read them again
+        os.utime(tracked.path / name, (EPOCH, EPOCH))
     tracked.theta("commit", "-qam", "second")
     take_away(tracked.path / LAUNCHER)
     return tracked

@@ -131,13 +131,17 @@ class Git:
         return text.split("\0")[:-1] if text else []
 
     def changes(self, command: str, *args: str) -> list[str]:
-        """:meth:`lines` of a command that compares; without submodules where git refuses ``.gitmodules``."""
+        """The NUL-separated fields of :meth:`compared`."""
+        return self.compared(command, *args).text.split("\0")[:-1]
+
+    def compared(self, command: str, *args: str) -> Result:
+        """:meth:`run` of a command that compares; without submodules where git refuses ``.gitmodules``."""
         try:
-            return self.lines(command, *args)
+            return self.run(command, *args)
         except GitFailedError as error:
             if "submodule." not in error.stderr:
                 raise
-            return self.lines(command, "--ignore-submodules=all", *args)
+            return self.run(command, "--ignore-submodules=all", *args)
 
 
 def _durable(environment: Mapping[str, str]) -> dict[str, str]:

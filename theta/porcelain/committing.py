@@ -97,7 +97,7 @@ def headline(session: Session, found: Summary) -> list[str]:
     """What git commit says of a new commit: its first lines, and the files beside checkpoints."""
     git = session.repo.git()
     fields = ("%h", "%s", "%an <%ae>", "%cn <%ce>", "%ad", "%cd")
-    done = git.run("show", "-s", f"--format={'%x00'.join(fields)}", found.commit)
+    done = git.compared("show", "-s", f"--format={'%x00'.join(fields)}", found.commit)
     oid, subject, author, committer, written, committed = done.text.rstrip("\n").split("\0")
     root = " (root-commit)" if found.root else ""
     lines = [f"[{found.branch}{root} {oid}] {subject}"]
@@ -106,7 +106,7 @@ def headline(session: Session, found: Summary) -> list[str]:
     if found.files and not found.merge:
         hidden = [f":(exclude,top,literal){path}" for path in sharding.paths_of(found.checkpoints)]
         what = ("--format=", "--shortstat", "--summary", found.commit, "--", ":(top)")
-        lines += git.run("show", *what, ":(exclude,top).theta", *hidden).text.splitlines()
+        lines += git.compared("show", *what, ":(exclude,top).theta", *hidden).text.splitlines()
     return lines
 
 
@@ -115,7 +115,7 @@ def moved(session: Session, old: str, new: str) -> list[str]:
     found = between(session, session.repo.tree_of(old), session.repo.tree_of(new))
     hidden = [f":(exclude,top,literal){path}" for path in sharding.paths_of(found)]
     files = ("--", ":(top)", ":(exclude,top).theta", *hidden)
-    told = session.repo.git().run("diff", "--stat", "--summary", old, new, *files).text.splitlines()
+    told = session.repo.git().compared("diff", "--stat", "--summary", old, new, *files).text.splitlines()
     return [f" {path}: {item.summary()}" for path, item in found.items()] + told
 
 

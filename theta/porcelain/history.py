@@ -104,7 +104,7 @@ def told(git: Git, item: Logged, line: Arguments, paths: Sequence[str]) -> str:
     hidden = [f":(exclude,top,literal){path}" for path in sharding.paths_of(item.checkpoints)]
     files = ("--", *(paths or [":(top)"]), HIDE, *hidden)
     walk = ("--no-walk", "--full-history", "--sparse")  # else a pathspec may leave the commit out
-    return git.run("log", *walk, "--stat", *flags, item.commit, *files).text.rstrip("\n")
+    return git.compared("log", *walk, "--stat", *flags, item.commit, *files).text.rstrip("\n")
 
 
 def is_spaced(line: Arguments) -> bool:

@@ -97,7 +97,7 @@ def _unlock(repo: Repository, started: float) -> None:
         if stale.name not in _SHARED:
             _remove_stale(stale, started)
     try:
-        alone = _fs.Lock(repo.shared / USERS, patience=0)
+        alone = _notes.lock(repo.shared / USERS, patience=0)
     except BusyError:
         return
     try:

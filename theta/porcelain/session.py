@@ -13,7 +13,7 @@ from typing import Any
 
 import pygit2
 
-from theta import _fs, _notes
+from theta import _notes
 from theta.errors import (
     BusyError,
     DiskError,
@@ -168,13 +168,11 @@ class Session:
         Worktrees of one repository do not exclude each other: what they share (objects, refs) git
         locks, and the lock files that a dead git left there are removed when no theta runs anywhere.
         """
-        if (self.repo.private / "lock").is_dir():
-            _notes.drop(self.repo.private / "lock")
         with contextlib.ExitStack() as stack:
-            lock = _fs.Lock(self.repo.private / "lock")
+            lock = _notes.lock(self.repo.private / "lock")
             stack.callback(lock.release)
             recovery.heal(self.repo)
-            users = _fs.Lock(self.repo.shared / recovery.USERS, shared=True)
+            users = _notes.lock(self.repo.shared / recovery.USERS, shared=True)
             stack.callback(users.release)
             with self._journal(recovery.JOURNAL):
                 yield
@@ -184,7 +182,7 @@ class Session:
         if not recovery.notes(self.repo):
             return
         with contextlib.suppress(BusyError, DiskError):
-            lock = _fs.Lock(self.repo.private / "lock", patience=0)
+            lock = _notes.lock(self.repo.private / "lock", patience=0)
             try:
                 recovery.heal(self.repo)
             finally:

@@ -23,8 +23,8 @@ _MAX_STORED: Final = 16 << 20
 _PATTERN: Final = f"!/{STORES}/"
 _MONITOR: Final = (
     "unset GIT_INTERNAL_SUPER_PREFIX; "
-    'd=${GIT_DIR:-.git}; test -f "$d/theta/guard" || d=$(git rev-parse --git-common-dir); '
-    'test -f "$d/theta/guard" && . "$d/theta/guard"'
+    'd=${GIT_DIR:-.git}; test -f "$d/info/theta-guard" || d=$(git rev-parse --git-common-dir); '
+    'test -f "$d/info/theta-guard" && . "$d/info/theta-guard"'
 )
 """Git puts ``sh -c`` before and two arguments behind; where the script is gone git looks for itself."""
 
@@ -182,10 +182,15 @@ def _watch(repo: Repository) -> None:
         repo.git().run("config", "--local", "core.fsmonitor", _MONITOR)
     elif config["core.fsmonitor"] != _MONITOR:
         return
-    place, script = repo.shared / "guard", _SCRIPT.replace("COMMAND", launcher.COMMAND).encode()
+    place, script = _guard(repo), _SCRIPT.replace("COMMAND", launcher.COMMAND).encode()
     if not place.exists() or place.read_bytes() != script:
         _fs.make_dirs(place.parent)
         _fs.write_atomic(place, script)
+
+
+def _guard(repo: Repository) -> Path:
+    """The script that the monitor runs, beside the launcher: ``.git/theta/`` may be deleted at any time."""
+    return repo.commondir / "info" / "theta-guard"
 
 
 def unwatch(repo: Repository) -> None:
@@ -193,8 +198,8 @@ def unwatch(repo: Repository) -> None:
     _aside(repo)
     if "core.fsmonitor" in repo.raw.config and repo.raw.config["core.fsmonitor"] == _MONITOR:
         repo.git().run("config", "--local", "--unset", "core.fsmonitor", check=False)
-    if (repo.shared / "guard").exists():
-        _fs.remove(repo.shared / "guard")
+    if _guard(repo).exists():
+        _fs.remove(_guard(repo))
 
 
 def ensure_line(path: Path, line: str) -> bool:
