@@ -165,17 +165,10 @@ def files_of(repo: Repo, tree: str) -> Files:
 
 
 def git_status(repo: Repo) -> list[str]:
-    """The rows of ``git status``, without ``.theta/``, in the shape that theta gives them."""
-    done = repo.try_git("status", "--porcelain", "-z")
+    """The rows of ``git status``, without ``.theta/``."""
+    done = repo.try_git("status", "--porcelain")
     assert done.returncode == 0, describe(done)
-    fields = iter(done.stdout.split("\0")[:-1])
-    rows = []
-    for field in fields:
-        state, path = field[:2], field[3:]
-        arrow = f"{next(fields)} -> " if "R" in state or "C" in state else ""
-        if not path.startswith(STORES):
-            rows.append(f"{state} {arrow}{path}")
-    return sorted(rows)
+    return sorted(row for row in done.stdout.splitlines() if not row[3:].lstrip('"').startswith(STORES))
 
 
 def theta_status(repo: Repo) -> list[str]:

@@ -55,7 +55,7 @@ def _programs(session: Session) -> str:
     program = place / f"git-merge-{_STRATEGY}"
     if not program.exists() or program.read_bytes() != _PROGRAM:
         _fs.make_dirs(place)
-        _fs.write_atomic(program, _PROGRAM, mode=0o755)
+        _fs.write_atomic(program, _PROGRAM, mode=0o777)
     return str(place)
 
 

@@ -145,7 +145,7 @@ def ensure(path: Path) -> None:
     wanted = text().encode("utf-8", "surrogateescape")
     if not path.is_file() or path.read_bytes() != wanted:
         _fs.make_dirs(path.parent)
-        _fs.write_atomic(path, wanted, mode=0o755)
+        _fs.write_atomic(path, wanted, mode=0o777)
 
 
 def hook_lines(name: str, *, given: bool) -> list[str]:
