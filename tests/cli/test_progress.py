@@ -14,12 +14,22 @@ import pytest
 from tests.support import Repo, make_model, random_tensors
 from theta.cli import console
 
+_AT_ONCE = """\
+from theta.cli import console
 
-def _on_terminal(repo: Repo, *args: str, cold: Path) -> str:
-    """What ``theta ARGS`` or ``git ARGS`` writes to a terminal, with no kernel compiled yet."""
+console._AFTER = console._EVERY = -1.0
+"""
+"""Shows every step: on a fast machine none of a small file lasts long enough to be told."""
+
+
+def _on_terminal(repo: Repo, *args: str, scratch: Path) -> str:
+    """What ``theta ARGS`` or ``git ARGS`` writes to a terminal; no kernel is compiled, no step too short."""
     program = [sys.executable, "-m", "theta"] if args[0] == "theta" else ["git"]
     master, slave = pty.openpty()
-    env = os.environ | {"NUMBA_CACHE_DIR": str(cold), "TERM": "xterm", "COLUMNS": "78"}
+    (scratch / "sitecustomize.py").write_text(_AT_ONCE)  # each Python that starts imports it
+    modules = os.pathsep.join([str(scratch), os.environ["PYTHONPATH"]])
+    env = os.environ | {"NUMBA_CACHE_DIR": str(scratch / "numba"), "PYTHONPATH": modules}
+    env |= {"TERM": "xterm", "COLUMNS": "78"}
     child = subprocess.Popen(
         [*program, *args[1:]], cwd=repo.path, env=env, stdin=slave, stdout=slave, stderr=slave
     )
@@ -43,11 +53,23 @@ def test_f1_compiling_and_storing_are_told_in_theta_add_and_in_the_filter(
     repo.theta("track", "*.safetensors")
     tensors = random_tensors({f"t{n}": (512, 512) for n in range(4)})
     make_model(repo.path / "model.safetensors", tensors)
-    shown = _on_terminal(repo, program, "add", "model.safetensors", cold=tmp_path / "numba")
+    shown = _on_terminal(repo, program, "add", "model.safetensors", scratch=tmp_path)
     lines = re.split(r"\r|\x1b\[K|\n", shown)
     assert any(line.startswith("compiling kernels, once after an installation: ") for line in lines)
     assert any(re.match(r"storing model\.safetensors: \d+ % of 4\.2 MB", line) for line in lines)
     assert all(len(line) < 78 for line in lines if line.startswith(("storing", "hashing", "compiling")))
+
+
+def test_f1_what_is_soon_done_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, told = [100.0], list[str]()
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr(console, "write_line", told.append)
+    line = console._ProgressLine("storing")
+    line.step("storing", 100, "a.pt")
+    for seconds in (0.4, 0.6, 0.65, 0.8):
+        now[0] = 100.0 + seconds
+        line(10)
+    assert [text.split(" of ")[0] for text in told] == ["storing a.pt: 20 %", "storing a.pt: 40 %"]
 
 
 def test_f1_a_step_has_total_per_cent_speed_and_time_left() -> None:
