@@ -55,13 +55,8 @@ def test_a_long_chain_of_fields_is_no_deep_recursion(session: Session) -> None:
     count = 5_000
     fields = [Field(4, "copy", "little", rank + 1, ((4 * rank, 4),)) for rank in range(count)]
     fields.insert(0, Field(0, "copy", "little", 0, ((0, 0),)))
-    pack = session.objects.writer()
-    try:
+    with session.objects.writing() as pack:
         skeleton = Skeleton((Literal(4), *fields), b"abcd").write(pack)
-        pack.finish()
-    finally:
-        pack.abort()
-    session.objects.refresh()
     manifest = Manifest("torch", "x", skeleton, ())
     expected = b"abcd" * (count + 1)
     assert Restorer(session.objects).data(manifest) == expected

@@ -40,14 +40,10 @@ class Store:
 
     def put_file(self, data: bytes, *bases: Manifest) -> Manifest:
         """The manifest of a file."""
-        pack = self.objects.writer()
         source = BytesSource(data)
-        stored = Snapshot(self.objects, pack, bases).store(
-            source, snapshot.scan(source, None, None), "m", None
-        )
-        pack.finish()
-        self.objects.refresh()
-        return stored.manifest
+        with self.objects.writing() as pack:
+            found = snapshot.scan(source, None, None)
+            return Snapshot(self.objects, pack, bases).store(source, found, "m", None).manifest
 
     def get(self, manifest: Manifest) -> dict[str, Array]:
         """The tensors of a safetensors file."""
@@ -62,14 +58,8 @@ class Store:
         self, base: Manifest | None, *sides: Manifest, policy: Policy, options: Options | None = None
     ) -> Outcome:
         """Merge, and keep what was written."""
-        pack = self.objects.writer()
-        try:
-            found = checkpoints.merge(self.objects, pack, base, sides[0], sides[1:], policy, options)
-            pack.finish()
-        finally:
-            pack.abort()
-        self.objects.refresh()
-        return found
+        with self.objects.writing() as pack:
+            return checkpoints.merge(self.objects, pack, base, sides[0], sides[1:], policy, options)
 
 
 def npz(model: Model) -> bytes:

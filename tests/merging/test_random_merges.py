@@ -70,10 +70,8 @@ def cases(history: History, seeds: range) -> list[Case]:
 @contextlib.contextmanager
 def packed(history: History) -> Iterator[PackWriter]:
     """A pack for what is written inside."""
-    pack = history.session.objects.writer()
-    yield pack
-    pack.finish()
-    history.session.objects.refresh()
+    with history.session.objects.writing() as pack:
+        yield pack
 
 
 # -- what a tree holds, read without the code that wrote it ---------------------------------

@@ -91,6 +91,24 @@ def test_nothing_is_there_before_the_end_and_nothing_is_left_of_a_failure(object
     assert objects.writer().finish() is None
 
 
+def test_what_is_written_in_a_block_is_there_after_it(objects: Objects) -> None:
+    with objects.writing() as pack:
+        oid = pack.blob(b"whole" * 100)
+        assert not objects.has(oid)
+    assert objects.chunk(oid) == b"whole" * 100
+    assert pack.path is not None
+    assert pack.finish() == pack.path
+
+
+def test_a_block_that_raises_leaves_nothing(objects: Objects) -> None:
+    before = set(objects.directory.iterdir())
+    with pytest.raises(ZeroDivisionError), objects.writing() as pack:
+        oid = pack.blob(b"unfinished" * 100)
+        raise ZeroDivisionError
+    assert set(objects.directory.iterdir()) == before
+    assert not objects.has(oid)
+
+
 def test_the_name_of_a_pack_comes_last(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers go by the index, so its name must appear when the pack is whole and durable."""
     from theta import _fs

@@ -221,12 +221,10 @@ def test_bytes_that_change_between_hashing_and_storing_are_refused(objects: Obje
     source = Shifty(model({"a": normal(100, 100, seed=1234)}))
     found = snapshot.scan(source, None, None)
     source.reads = 1
-    pack = objects.writer()
-    try:
-        with pytest.raises(ChangedWhileReadError):
-            Snapshot(objects, pack, []).store(source, found, "m", None)
-    finally:
-        pack.abort()
+    before = set(objects.directory.iterdir())
+    with pytest.raises(ChangedWhileReadError), objects.writing() as pack:
+        Snapshot(objects, pack, []).store(source, found, "m", None)
+    assert set(objects.directory.iterdir()) == before
 
 
 def test_a_lost_or_damaged_object_is_named(repo: Repo) -> None:

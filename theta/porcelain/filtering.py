@@ -95,8 +95,7 @@ class Filter:
 
     def _store_new(self, path: str, source: FileSource, kept: Manifest | None) -> Manifest:
         session = self.session
-        pack = UnwrittenPack() if self.looking else session.objects.writer()
-        try:
+        with UnwrittenPack() if self.looking else session.objects.writer() as pack:
             staged = session.staged()
             taken = {m.store for p, m in staging.known_stores(session, staged).items() if p != path}
             with self.progress() as progress:
@@ -104,16 +103,13 @@ class Filter:
             if stored.note:
                 self.warn(f"{path}: {stored.note}; tracked as plain bytes")
             if stored.manifest is kept:
-                return stored.manifest
+                return stored.manifest  # nothing was written
             tree = closure.store_tree(pack, stored.manifest)
             # The cache answers by the manifest's id, so the manifest must outlive this run too.
             oid = pack.blob(stored.manifest.data, text=True)
-            written = pack.finish()
-        finally:
-            pack.abort()
         if self.looking:
             return stored.manifest
-        held.hold(session.repo, oid, tree, written)
+        held.hold(session.repo, oid, tree, pack.path)
         held.sweep(session.repo)
         return stored.manifest
 

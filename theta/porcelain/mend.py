@@ -162,12 +162,8 @@ def mended_tree(session: Session, tree: pygit2.Tree) -> str:
     for directory, oid in wanted.items():
         if session.repo.find(oid) is None:
             raise MissingObjectsError(f"{directory}: its objects are not in this repository")
-    pack = session.objects.writer()
-    try:
+    with session.objects.writing() as pack:
         stores = closure.stores_tree(pack, manifests)
-        pack.finish()
-    finally:
-        pack.abort()
     builder = session.repo.raw.TreeBuilder(tree)
     if stores is not None:
         builder.insert(STORES, pygit2.Oid(hex=stores), MODE_TREE)

@@ -89,13 +89,8 @@ def join(
     tree = session.repo.whole_tree(tree_id)
     paths = _stages(session, tree, [row for row in rows if row])
     joined = Joined(tree, paths, _versions(session, ours, theirs, base))
-    pack = session.objects.writer()
-    try:
+    with session.objects.writing() as pack:
         joined.merged = merge_checkpoints(session, pack, joined.versions, paths, how, files)
-        pack.finish()
-    finally:
-        pack.abort()
-    session.objects.refresh()
     return joined
 
 

@@ -58,14 +58,9 @@ def join(session: Session, heads: Sequence[str], how: How, base: str | None = No
     tree = session.repo.whole_tree(merging.result_tree(session, joined.tree, joined.merged))
     paths: dict[str, Stages] = {path: {0: oid} for path, oid in in_tree(session.repo, tree).items()}
     result = Joined(tree, paths, joined.versions)
-    pack = session.objects.writer()
-    try:
+    with session.objects.writing() as pack:
         together = _Together(session, pack, heads, how, steps.asked)
         together.settle(result, base or merge_base(session, heads))
-        pack.finish()
-    finally:
-        pack.abort()
-    session.objects.refresh()
     return result
 
 

@@ -116,14 +116,9 @@ def settle(session: Session, versions: Versions, opened: Open, how: How, held: H
     ``held`` are the files that were there before.
     """
     with Drafts(session, held) as drafts:
-        pack = session.objects.writer()
-        try:
+        with session.objects.writing() as pack:
             merged = merge_checkpoints(session, pack, versions, opened.paths, how, Files(held, drafts))
             staged = {path: pack.blob(manifest.data, text=True) for path, manifest in merged.resolved.items()}
-            pack.finish()
-        finally:
-            pack.abort()
-        session.objects.refresh()
         drafts.sync()
         if held is not None:
             held.release()

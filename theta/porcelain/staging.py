@@ -52,15 +52,10 @@ def add_files(session: Session, paths: Iterable[str], progress: Progress | None 
     Nothing is staged unless all of them could be read; an unchanged file is only refreshed.
     """
     staged = session.staged()
-    pack = session.objects.writer()
-    try:
-        added: list[Added] = []
+    added: list[Added] = []
+    with session.objects.writing() as pack:
         for path in paths:
             added.append(_store(session, pack, path, staged, added, progress))
-        pack.finish()
-    finally:
-        pack.abort()
-    session.objects.refresh()
     _stage(session, added)
     return added
 

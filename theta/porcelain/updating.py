@@ -48,9 +48,7 @@ def update(
     found = ties.find(ties.beside(session, path), manifest.by_name)
     steps = plan(manifest, brought, found)
     session.objects.expect(manifest.trees())
-    pack = session.objects.writer()
-    before = pack.size
-    try:
+    with session.objects.writing() as pack:
         lines = dict(manifest.by_name)
         new = []
         for planned in filter(None, _planned(session, steps, progress)):
@@ -59,11 +57,7 @@ def update(
         whole = replace(manifest, lines=tuple(sorted_lines(lines.values())))
         changed = listings.write(pack, whole)
         oid = pack.blob(changed.data, text=True)
-        stored = pack.size - before
-        pack.finish()
-    finally:
-        pack.abort()
-    session.objects.refresh()
+        stored = pack.size
     info = worktree.fill(session, path, changed, oid, entry.mode, progress)
     with session.index_edit() as edit:
         edit.put(Staged(path, oid, entry.mode, stat=info))

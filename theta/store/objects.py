@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -48,6 +48,16 @@ class Objects:
     def writer(self) -> PackWriter:
         """A new pack to write to."""
         return PackWriter(self.directory, lambda oid: self.has(oid) and not self._staged_only(oid))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[PackWriter]:
+        """A new pack that is durable and can be read from here once the block ends.
+
+        Nothing of it stays when the block raises.
+        """
+        with self.writer() as pack:
+            yield pack
+        self.refresh()
 
     def has(self, oid: str) -> bool:
         """Whether object ``oid`` is here."""

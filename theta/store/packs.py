@@ -15,7 +15,8 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from theta import _fs
 from theta.errors import CorruptError
@@ -48,6 +49,8 @@ def tree_bytes(entries: Iterable[tuple[str, int, str]]) -> bytes:
 class PackWriter:
     """Collects objects into one new pack; nothing is visible before :meth:`finish`.
 
+    As a context manager it finishes the pack at the end of the block, and aborts it when the block raises.
+
     Args:
         directory: ``objects/pack`` of the repository.
         known: says whether an object (hex id) need not be written again.
@@ -61,6 +64,8 @@ class PackWriter:
         self._file: _fs.AppendFile | None = None
         self._rows: list[tuple[bytes, int, int]] = []  # id, crc32, offset
         self._mine: set[str] = set()
+        self.path: Path | None = None
+        """The pack, once it is finished and holds anything."""
 
     @property
     def size(self) -> int:
@@ -97,10 +102,22 @@ class PackWriter:
         self._file.write(b"".join(pieces))
         self._rows.append((raw_id, crc, offset))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        finally:
+            self.abort()
+
     def finish(self) -> Path | None:
-        """Make the pack durable and visible; none where nothing was written."""
-        if self._file is None:
-            return None
+        """Make the pack durable and visible; return its path, or None when nothing was written."""
+        if self._file is None or self.path is not None:
+            return self.path
         self._file.patch(8, struct.pack(">I", len(self._rows)))
         trailer = self._checksum()
         self._file.write(trailer)
@@ -113,7 +130,8 @@ class PackWriter:
         finally:
             index.discard()
         _fs.fsync_dir(self._directory)
-        return Path(f"{name}.pack")
+        self.path = Path(f"{name}.pack")
+        return self.path
 
     def _checksum(self) -> bytes:
         assert self._file is not None
