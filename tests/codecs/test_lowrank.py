@@ -93,7 +93,7 @@ def test_any_bits_and_any_factors_come_back(dtype: str, seed: int) -> None:
     new, base = any_bits(dtype, (9, 14), seed), any_bits(dtype, (9, 14), seed + 1)
     rank, bits = int(rng.integers(1, 6)), int(rng.integers(1, 29))
     u, v = (rng.integers(-(1 << bits), 1 << bits, (n, rank)) for n in (9, 14))
-    given_factors = lowrank.Factors(u, v, int(rng.integers(-90, 20)))
+    given_factors = factors.Factors(u, v, int(rng.integers(-90, 20)))
     if not given_factors.is_exact():
         return
     ranges = chunks_of(new, 100)
@@ -107,7 +107,7 @@ def test_any_bits_and_any_factors_come_back(dtype: str, seed: int) -> None:
 def test_the_product_is_the_integer_product(bits: int) -> None:
     rng = np.random.default_rng(bits)
     u, v = (rng.integers(-(1 << bits) + 1, 1 << bits, (20, 16)) for _ in range(2))
-    product = lowrank.Factors(u, v, -bits).product(slice(None), slice(None))
+    product = factors.Factors(u, v, -bits).product(slice(None), slice(None))
     for i in range(20):
         for j in range(20):
             exact = sum(a * b for a, b in zip(u[i].tolist(), v[j].tolist(), strict=True))
@@ -119,9 +119,9 @@ def test_the_product_is_the_integer_product(bits: int) -> None:
 def test_too_large_factors_are_refused() -> None:
     huge = np.full((128, 64), 2**31 - 1)
     with pytest.raises(CodecError):
-        lowrank.unpack(memoryview(lowrank.pack(lowrank.Factors(huge, huge, 0))), Target("f32", (128, 128)))
+        lowrank.unpack(memoryview(lowrank.pack(factors.Factors(huge, huge, 0))), Target("f32", (128, 128)))
     target, base = Target("f32", (16, 16)), weights("f32", (16, 16))
-    good = lowrank.pack(lowrank.Factors(huge[:16, :8] >> 8, huge[:16, :8] >> 8, 0))
+    good = lowrank.pack(factors.Factors(huge[:16, :8] >> 8, huge[:16, :8] >> 8, 0))
     assert lowrank.decoder(good, target, base) is not None
     for bad in (None, b"", good[:3], good[:-1], good + b"\0", b"\0\0" + good[2:], b"\x09\0" + good[2:]):
         with pytest.raises(CodecError):

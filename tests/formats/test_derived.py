@@ -6,7 +6,8 @@ import pytest
 
 from theta.errors import FormatError
 from theta.formats.derived import derive, prove
-from theta.formats.layout import BytesSource, Derived, Layout, Tensor
+from theta.formats.fields import Derived
+from theta.formats.layout import BytesSource, Layout, Tensor
 
 
 def test_the_operations_by_value() -> None:

@@ -12,7 +12,8 @@ from tests.formats.helpers import Beside, mutate, rebuild, scanned, survives
 from theta.errors import FormatError
 from theta.formats import scan, scan_or_opaque, tensorflow
 from theta.formats.derived import derive
-from theta.formats.layout import BytesSource, Derived
+from theta.formats.fields import Derived
+from theta.formats.layout import BytesSource
 from theta.store.source import FileSource
 
 STORY = Path(__file__).parent / "data" / "story"

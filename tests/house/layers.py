@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Set
 from typing import Final
 
 from tests.house.source import Source, within
@@ -68,4 +69,44 @@ def upward_imports(source: Source) -> list[str]:
         bottom = here[0] == there[0] == 0
         if there[0] >= here[0] and not bottom:
             found.append(source.at(node, f"{here[1]} may not import {there[1]} ({target})"))
+    return found
+
+
+KNOWN_CIRCLES: Final = (
+    ("theta.cli.deciding", "theta.cli.mergeargs"),
+    ("theta.git.partial", "theta.git.repository"),
+)
+"""Modules that still import each other; none may be added."""
+
+
+def circles(sources: Iterable[Source]) -> list[tuple[str, ...]]:
+    """The groups of modules that import each other, lazy imports and those for types counted too."""
+    found = list(sources)
+    known = {source.module for source in found}
+    below = {source.module: _imported(source, known) for source in found}
+    reached = {module: _reached(module, below) for module in below}
+    alike = {
+        tuple(sorted(other for other in reached[module] if module in reached[other]))
+        for module in below
+        if module in reached[module]
+    }
+    return sorted(alike)
+
+
+def _imported(source: Source, known: Set[str]) -> set[str]:
+    """The modules that ``source`` imports by name; a package is not meant by what lies in it."""
+    found = set()
+    for _, target in source.imports():
+        name = target if target in known else target.rpartition(".")[0]
+        found |= {name} & known
+    return found
+
+
+def _reached(module: str, below: Mapping[str, Set[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        new = below[waiting.pop()] - found
+        found |= new
+        waiting += new
     return found

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.house.layers import unplaced, upward_imports
+from tests.house.layers import KNOWN_CIRCLES, circles, unplaced, upward_imports
 from tests.house.source import PRODUCT, Source, snippet, sources
 
 
@@ -73,3 +73,19 @@ def test_a_relative_import_of_a_package_starts_at_the_package() -> None:
 def test_a_module_without_a_layer_is_seen() -> None:
     assert len(unplaced(snippet("", "theta.helpers"))) == 1
     assert unplaced(snippet("", "theta.store.helpers")) == []
+
+
+def test_no_modules_import_each_other() -> None:
+    assert set(circles(sources(*PRODUCT))) <= set(KNOWN_CIRCLES)
+
+
+def test_a_circle_is_seen() -> None:
+    one = snippet("def f():\n    from theta.store import two", "theta.store.one")
+    two = snippet(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from theta.store.three import T",
+        "theta.store.two",
+    )
+    three = snippet("from theta.store.one import x", "theta.store.three")
+    above = snippet("from theta.store import one", "theta.store.above")
+    assert circles([one, two, three, above]) == [("theta.store.one", "theta.store.three", "theta.store.two")]
+    assert circles([one, two, above]) == []

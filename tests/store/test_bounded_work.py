@@ -11,8 +11,8 @@ from tests.store.test_skeleton import tree
 from tests.support import Repo
 from theta.codecs import dense, rows
 from theta.errors import CodecError, CorruptError, FormatError, NewerFormatError
-from theta.formats import derived
-from theta.formats.layout import BytesSource, Derived, Layout
+from theta.formats.fields import Derived, _Ranks, check_fields
+from theta.formats.layout import BytesSource
 from theta.git.repository import Repository
 from theta.store import layers, skeleton, snapshot, tensors
 from theta.store.layers import Budget
@@ -52,13 +52,13 @@ def test_d2_honest_files_pass() -> None:
         offset += 4096
     words = tuple((n * 4096 + 4000, 4) for n in range(5000))
     fields.append(Derived("fold-decimal", size, 20, words, "little"))
-    derived.check_fields(Layout("", size + 20, (), tuple(fields)))
+    check_fields(size + 20, (), tuple(fields))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_d2_the_highest_rank_of_a_range(seed: int) -> None:
     found = np.random.default_rng(seed).permutation(5000).tolist()
-    ranks = derived._Ranks(found)
+    ranks = _Ranks(found)
     for start, stop in np.random.default_rng(seed).integers(0, 5001, (200, 2)).tolist():
         assert ranks.highest(start, stop) == max(found[start:stop], default=-1)
 
@@ -66,9 +66,9 @@ def test_d2_the_highest_rank_of_a_range(seed: int) -> None:
 def test_d2_fields_that_wait_for_later_ones_are_refused() -> None:
     early = Derived("crc32", 0, 4, ((4, 4),), "little")
     late = Derived("crc32", 4, 4, ((8, 4),), "little")
-    derived.check_fields(Layout("", 12, (), (late, early)))
+    check_fields(12, (), (late, early))
     with pytest.raises(FormatError, match="computed later"):
-        derived.check_fields(Layout("", 12, (), (early, late)))
+        check_fields(12, (), (early, late))
 
 
 def test_d2_decoding_is_bounded() -> None:

@@ -15,8 +15,7 @@ import numpy as np
 
 from theta.codecs import arith, lowrank, scaled
 from theta.codecs.base import Encoded, Range, Target, Tensor
-from theta.codecs.factors import rounded
-from theta.codecs.lowrank import Factors
+from theta.codecs.factors import Factors, rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from theta.codecs import planes
+from theta.codecs import frames
 from theta.errors import CodecError
 from theta.lazy import lazy
 
@@ -201,8 +201,8 @@ def encode(
     return b"".join(
         (
             _HEAD.pack(t.s, t.m, table.shape[0], words.size, *states.tolist()),
-            planes.encode_section([labels, used.view(np.uint8)], inner=True),
-            planes.encode_section(list(halves), inner=True),
+            frames.encode_section([labels, used.view(np.uint8)]),
+            frames.encode_section(halves),
             words.astype("<u2").tobytes(),
             rans.write_raw(t.values, t.tokens, widths, t.raw_bits).tobytes(),
         )
@@ -215,11 +215,11 @@ def _read_tables(
     """The position behind the tables, the cluster of each context, the frequencies."""
     labels = np.zeros(occurring if clusters > 1 else 0, np.uint8)
     used = np.empty(clusters, "<u2")
-    position = planes.decode_section(blob, position, [labels, used.view(np.uint8)], inner=True)
+    position = frames.decode_section(blob, position, [labels, used.view(np.uint8)])
     if int(used.max()) > alphabet or (labels.size and int(labels.max()) >= clusters):
         raise CodecError("the tables of an encoded chunk are damaged")
     halves = np.empty((2, int(used.sum(dtype=np.int64))), np.uint8)
-    position = planes.decode_section(blob, position, list(halves), inner=True)
+    position = frames.decode_section(blob, position, list(halves))
     listed = halves[0].astype(np.uint32) | (halves[1].astype(np.uint32) << np.uint32(8))
     table = np.zeros((clusters, alphabet), np.uint32)
     table[np.arange(alphabet) < used[:, None]] = listed

@@ -1,4 +1,4 @@
-"""Finding the thin factors whose product was added to a matrix.
+"""Thin factors whose product is added to a matrix, and finding those that were.
 
 All sums are in a fixed order (``theta_native.lowrank``), so that the factors found do not
 depend on the number of threads.
@@ -6,7 +6,7 @@ depend on the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from theta.codecs import arith
-from theta.codecs.base import Range, Target, Tensor
+from theta.codecs.base import Target, Tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from theta.codecs.lowrank import Factors
-
     Matrix = NDArray[np.float64]
+    Factor = NDArray[np.int64]
 
 _SMALLEST_SIDE: Final = 32
 _SAMPLE_SIDE: Final = 192
@@ -44,7 +43,40 @@ _LARGEST_SCALE: Final = 400
 _SHARPENING_COST: Final = 4e9
 _MOST_ROUNDS: Final = 8
 _OVERSHOOT: Final = 1.9
-_SAMPLE_WORDS: Final = 1 << 17
+_SPLIT_BITS: Final = 14
+_EXACT: Final = 1 << 53
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Integer factors ``u`` (m, r) and ``v`` (n, r); their product is scaled by ``2**scale``."""
+
+    u: Factor
+    v: Factor
+    scale: int
+
+    def is_exact(self) -> bool:
+        """Whether the product can be computed as the format demands."""
+        rank, most_u, most_v = int(self.u.shape[1]), _largest(self.u), _largest(self.v)
+        if rank * most_u * most_v < _EXACT:
+            return True
+        high = (most_u >> _SPLIT_BITS) + 1
+        return bool(rank * max(high, 1 << _SPLIT_BITS) * most_v < _EXACT)
+
+    def product(self, rows: slice, columns: slice) -> Matrix:
+        """A part of ``u @ v.T * 2**scale``, the same on every machine."""
+        u, v = self.u[rows], self.v[columns].astype(np.float64).T
+        if self.u.shape[1] * _largest(self.u) * _largest(self.v) < _EXACT:
+            total = u.astype(np.float64) @ v
+        else:
+            high = u >> _SPLIT_BITS
+            low = u - (high << _SPLIT_BITS)
+            total = (high.astype(np.float64) @ v) * float(1 << _SPLIT_BITS) + low.astype(np.float64) @ v
+        return total * 2.0**self.scale
+
+
+def _largest(factor: Factor) -> int:
+    return max(int(factor.max(initial=0)), -int(factor.min(initial=0)))
 
 
 def _ulps(new: Tensor) -> Matrix:
@@ -196,8 +228,6 @@ def _unit(factor: Matrix, bits: int) -> int:
 
 def rounded(u: Matrix, v: Matrix, bits: int) -> Factors:
     """Integer factors of ``bits`` bits, the sign included."""
-    from theta.codecs.lowrank import Factors
-
     units = _unit(u, bits), _unit(v, bits)
     whole = [np.rint(np.ldexp(f, -k)).astype(np.int64) for f, k in zip((u, v), units, strict=True)]
     return Factors(whole[0], whole[1], sum(units))
@@ -214,20 +244,8 @@ def _quantised(d: Matrix, w: Matrix, u: Matrix, v: Matrix, bits: int) -> Factors
     return rounded(u, v, bits)
 
 
-def _cost(new: Tensor, base: Tensor, ranges: Sequence[Range], factors: Factors) -> float:
-    """About the stored bytes with these factors, from a part of the chunks."""
-    from theta.codecs import lowrank
-
-    row = Target(new.dtype, new.shape).row_words
-    start, stop = ranges[len(ranges) // 2]
-    stop = min(stop, start + max(_SAMPLE_WORDS // row, 1) * row)
-    chunk = lowrank.encode_factors(new, base, [(start, stop)], factors)
-    total = sum(b - a for a, b in ranges)
-    return len(chunk.shared or b"") + len(chunk.chunks[0]) * total / (stop - start)
-
-
-def find(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Factors | None:
-    """The factors that make ``new`` from ``base`` most cheaply; None if the rank is not low."""
+def find(new: Tensor, base: Tensor, cost: Callable[[Factors], float]) -> Factors | None:
+    """The factors that make ``new`` from ``base`` and ``cost`` least; None when the rank is not low."""
     from theta_native import lowrank as kernels
 
     target = Target(new.dtype, new.shape)
@@ -254,4 +272,4 @@ def find(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Factors | None:
             d = kernels.multiply(u, np.ascontiguousarray(v.T))
         choices += [_quantised(d, w, u, v, bits) for bits in _BITS[new.dtype]]
     exact = [factors for factors in choices if factors.is_exact() and abs(factors.scale) <= _LARGEST_SCALE]
-    return min(exact, key=lambda factors: _cost(new, base, ranges, factors), default=None)
+    return min(exact, key=cost, default=None)

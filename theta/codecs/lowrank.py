@@ -38,54 +38,22 @@ import numpy as np
 
 from theta.codecs import arith, entropy, residual
 from theta.codecs.base import Base, Encoded, Range, Target, Tensor
+from theta.codecs.factors import Factors, find
 from theta.errors import CodecError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Words = NDArray[Any]
-    Matrix = NDArray[np.float64]
     Factor = NDArray[np.int64]
 
 NAME: Final = "lowrank/1"
 DTYPES_OF_MATRICES: Final = ("f16", "bf16", "f32")
 MAX_RANK: Final = 256
 _HEAD: Final = struct.Struct("<Hh")
-_SPLIT_BITS: Final = 14
-_EXACT: Final = 1 << 53
 _MAX_SCALE: Final = 400
-
-
-@dataclass(frozen=True)
-class Factors:
-    """Integer factors ``u`` (m, r) and ``v`` (n, r); their product is scaled by ``2**scale``."""
-
-    u: Factor
-    v: Factor
-    scale: int
-
-    def is_exact(self) -> bool:
-        """Whether the product can be computed as the format demands."""
-        rank, most_u, most_v = int(self.u.shape[1]), _largest(self.u), _largest(self.v)
-        if rank * most_u * most_v < _EXACT:
-            return True
-        high = (most_u >> _SPLIT_BITS) + 1
-        return bool(rank * max(high, 1 << _SPLIT_BITS) * most_v < _EXACT)
-
-    def product(self, rows: slice, columns: slice) -> Matrix:
-        """A part of ``u @ v.T * 2**scale``, the same on every machine."""
-        u, v = self.u[rows], self.v[columns].astype(np.float64).T
-        if self.u.shape[1] * _largest(self.u) * _largest(self.v) < _EXACT:
-            total = u.astype(np.float64) @ v
-        else:
-            high = u >> _SPLIT_BITS
-            low = u - (high << _SPLIT_BITS)
-            total = (high.astype(np.float64) @ v) * float(1 << _SPLIT_BITS) + low.astype(np.float64) @ v
-        return total * 2.0**self.scale
-
-
-def _largest(factor: Factor) -> int:
-    return max(int(factor.max(initial=0)), -int(factor.min(initial=0)))
+_SAMPLE_WORDS: Final = 1 << 17
+"""Words that are encoded to tell what factors cost."""
 
 
 def fits(target: Target, base: Base) -> bool:
@@ -167,13 +135,20 @@ def encode_factors(new: Tensor, base: Tensor, ranges: Sequence[Range], factors: 
 
 def encode(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
     """Encode the chunks ``ranges``; None where the difference is not of low rank."""
-    from theta.codecs.factors import find
-
-    target = Target(new.dtype, new.shape)
-    if not fits(target, base) or not len(ranges):
+    if not fits(Target(new.dtype, new.shape), base) or not len(ranges):
         return None
-    found = find(new, base, ranges)
+    found = find(new, base, lambda factors: _cost(new, base, ranges, factors))
     return encode_factors(new, base, ranges, found) if found else None
+
+
+def _cost(new: Tensor, base: Tensor, ranges: Sequence[Range], factors: Factors) -> float:
+    """About the stored bytes with these factors, from a part of the chunks."""
+    row = Target(new.dtype, new.shape).row_words
+    start, stop = ranges[len(ranges) // 2]
+    stop = min(stop, start + max(_SAMPLE_WORDS // row, 1) * row)
+    chunk = encode_factors(new, base, [(start, stop)], factors)
+    total = sum(b - a for a, b in ranges)
+    return len(chunk.shared or b"") + len(chunk.chunks[0]) * total / (stop - start)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from theta.formats import (
     torch_tar,
     torch_zip,
 )
-from theta.formats.layout import BytesSource, Derived, Layout, Source, Tensor, TensorSpec, View
+from theta.formats.fields import Derived
+from theta.formats.layout import BytesSource, Layout, Source, Tensor, TensorSpec, View
 
 if TYPE_CHECKING:
     from theta.formats.plugins import Plugin

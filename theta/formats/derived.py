@@ -18,26 +18,15 @@ The operations are part of theta's storage format, and know nothing of any conta
 from __future__ import annotations
 
 import zlib
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
 from theta.errors import FormatError
-from theta.formats.layout import Derived, Layout, Source
+from theta.formats.fields import Derived
+from theta.formats.layout import Layout, Source
 
-OPERATIONS: Final = ("copy", "crc32", "crc32c-masked", "fold-decimal")
-MAX_COPY: Final = 64
-_WIDTHS: Final = {"crc32": 4, "crc32c-masked": 4, "fold-decimal": 20}
 _PIECE: Final = 1024 * 1024
-MAX_FOLD: Final = 8 << 20
-MOST_READS: Final = 4
-"""How often the fields of a file may read all of it: once for each CRC that covers a tensor, and one to spare
-for files in files. Of the formats that theta reads none needs more than 2."""
-SLACK: Final = 16 << 20
-MOST_PARTS: Final = 4 << 20
-"""Fields and arguments of one file."""
-_BLOCK: Final = 1024
 
 
 def derive(field: Derived, chunks: Iterable[bytes]) -> bytes:
@@ -75,74 +64,6 @@ def prove(layout: Layout, source: Source) -> Layout:
         if derive(field, arguments(field, source)) == source.read(field.offset, field.width)
     ]
     return layout if len(kept) == len(layout.derived) else replace(layout, derived=tuple(kept))
-
-
-def check_fields(layout: Layout) -> None:
-    """Raise ``FormatError`` unless the derived fields of ``layout`` can be computed in their order.
-
-    What they read altogether is bounded by the size of the file, and looked at first.
-    """
-    _check_work(layout)
-    taken = [(tensor.offset, tensor.end) for tensor in layout.tensors if tensor.length]
-    taken += [(field.offset, field.end) for field in layout.derived]
-    position = 0
-    for start, end in sorted(taken):
-        if start < position:
-            raise FormatError(f"a derived field overlaps at byte {start}")
-        position = end
-    if position > layout.size:
-        raise FormatError("a derived field is outside the file")
-    ordered = sorted((field.offset, rank) for rank, field in enumerate(layout.derived))
-    ranks = _Ranks([rank for _, rank in ordered])
-    starts = [start for start, _ in ordered]
-    ends = [layout.derived[rank].end for _, rank in ordered]
-    for rank, field in enumerate(layout.derived):
-        _check_width(field)
-        for start, length in field.arguments:
-            if start < 0 or length < 0 or start + length > layout.size:
-                raise FormatError("an argument of a derived field is outside the file")
-            if ranks.highest(bisect_right(ends, start), bisect_left(starts, start + length)) >= rank:
-                raise FormatError("a derived field depends on one that is computed later")
-
-
-def _check_work(layout: Layout) -> None:
-    count = len(layout.derived) + sum(len(field.arguments) for field in layout.derived)
-    reads = sum(length for field in layout.derived for _, length in field.arguments)
-    folds = (f.arguments for f in layout.derived if f.op == "fold-decimal")
-    folded = sum(length for arguments_ in folds for _, length in arguments_)
-    if count > MOST_PARTS or reads > MOST_READS * layout.size + SLACK or folded > MAX_FOLD:
-        raise FormatError(
-            f"{len(layout.derived)} derived fields read {reads} bytes, too much for a file of {layout.size}"
-        )
-
-
-class _Ranks:
-    """The ranks of fields in the order of their places; answers for many ranges of them."""
-
-    def __init__(self, ranks: list[int]) -> None:
-        self._ranks = ranks
-        self._blocks = [max(ranks[at : at + _BLOCK]) for at in range(0, len(ranks), _BLOCK)]
-
-    def highest(self, start: int, stop: int) -> int:
-        """The highest rank from ``start`` to before ``stop``; -1 where there is none."""
-        first, last = -(-start // _BLOCK), stop // _BLOCK
-        if first >= last:
-            return max(self._ranks[start:stop], default=-1)
-        edges = self._ranks[start : first * _BLOCK] + self._ranks[last * _BLOCK : stop]
-        return max(*self._blocks[first:last], *edges, -1)
-
-
-def _check_width(field: Derived) -> None:
-    total = sum(length for _, length in field.arguments)
-    if field.op not in OPERATIONS:
-        raise FormatError(f"the skeleton uses the unknown operation {field.op!a}")
-    width = min(total, MAX_COPY) if field.op == "copy" else _WIDTHS[field.op]
-    if field.width != width or (field.op == "copy" and total != width):
-        raise FormatError(f"a derived field of operation {field.op} has {field.width} bytes")
-    if field.op == "fold-decimal" and (total % 4 or total > MAX_FOLD):
-        raise FormatError("the arguments of fold-decimal are not 32-bit words, or too many")
-    if field.offset < 0:
-        raise FormatError("a derived field is outside the file")
 
 
 def _masked(chunks: Iterable[bytes]) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from theta.dtypes import DTYPES
 from theta.errors import FormatError
+from theta.formats.fields import Derived, check_fields
 
 MAX_NAME_BYTES: Final = 64 * 1024
 MAX_RANK: Final = 64
@@ -105,28 +106,6 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Derived:
-    """A field of the skeleton that follows from other bytes of the file, such as a CRC-32.
-
-    The ``width`` bytes at ``offset`` are what :func:`theta.formats.derived.derive` makes of the bytes
-    of ``arguments``, ``(offset, length)`` ranges of the same file, one behind the other.  ``op`` is
-    from the closed list there; ``order`` is the byte order of a number.  Fields are computed in the
-    order of :attr:`Layout.derived`: an argument may cover fields that come earlier, never later ones.
-    """
-
-    op: str
-    offset: int
-    width: int
-    arguments: tuple[tuple[int, int], ...]
-    order: Literal["little", "big"] = "little"
-
-    @property
-    def end(self) -> int:
-        """Offset of the first byte behind the field."""
-        return self.offset + self.width
-
-
-@dataclass(frozen=True, slots=True)
 class View:
     """A name under which programs know a part of an extent: a tied, transposed or sliced tensor.
 
@@ -177,9 +156,8 @@ class Layout:
         if position > self.size:
             raise FormatError(f"the tensors end at byte {position} of a file of {self.size} bytes")
         if self.derived:
-            from theta.formats.derived import check_fields
-
-            check_fields(self)
+            extents = [(tensor.offset, tensor.end) for tensor in self.tensors if tensor.length]
+            check_fields(self.size, extents, self.derived)
 
     def gaps(self) -> Iterator[tuple[int, int]]:
         """``(offset, length)`` of each non-empty run of skeleton bytes, in file order."""

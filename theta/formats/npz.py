@@ -11,7 +11,8 @@ from typing import Final
 
 from theta.errors import FormatError
 from theta.formats import npy, zipped
-from theta.formats.layout import Derived, Layout, Source, Tensor, TensorSpec, View, clip
+from theta.formats.fields import Derived
+from theta.formats.layout import Layout, Source, Tensor, TensorSpec, View, clip
 from theta.formats.plan import Plan
 from theta.formats.zip_writer import ZipBuilder
 

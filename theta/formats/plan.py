@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from theta.formats.layout import Derived, Layout, Tensor, TensorSpec, nbytes
+from theta.formats.fields import Derived
+from theta.formats.layout import Layout, Tensor, TensorSpec, nbytes
 
 
 @dataclass(frozen=True, slots=True)

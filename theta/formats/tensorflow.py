@@ -18,11 +18,11 @@ from typing import Final
 from theta.dtypes import DTYPES
 from theta.errors import FormatError, ThetaError
 from theta.formats.cursor import Cursor
+from theta.formats.fields import Derived
 from theta.formats.layout import (
     MAX_RANK,
     MAX_SIZE,
     BytesSource,
-    Derived,
     Layout,
     Placed,
     Source,

@@ -11,7 +11,8 @@ from typing import Final
 
 from theta.errors import FormatError
 from theta.formats import torch_zip, zipped
-from theta.formats.layout import BytesSource, Derived, Layout, Placed, Source, Tensor, View, Window
+from theta.formats.fields import Derived
+from theta.formats.layout import BytesSource, Layout, Placed, Source, Tensor, View, Window
 from theta.formats.pickle_vm import Call, Dict, read_pickle
 
 NAME: Final = "torch-distributed"

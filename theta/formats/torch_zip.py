@@ -12,7 +12,8 @@ from typing import Final
 
 from theta.errors import FormatError
 from theta.formats import zipped
-from theta.formats.layout import Derived, Layout, Source, clip
+from theta.formats.fields import Derived
+from theta.formats.layout import Layout, Source, clip
 from theta.formats.pickle_vm import read_pickle
 from theta.formats.torch_objects import RawStorage, name_storages
 

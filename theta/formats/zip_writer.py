@@ -11,7 +11,8 @@ import zlib
 from typing import Final
 
 from theta.errors import FormatError
-from theta.formats.layout import Derived, TensorSpec, clip, nbytes
+from theta.formats.fields import Derived
+from theta.formats.layout import TensorSpec, clip, nbytes
 from theta.formats.plan import Builder
 
 _VERSION: Final = 45

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from theta.errors import FormatError
-from theta.formats.layout import Derived, Source, clip
+from theta.formats.fields import Derived
+from theta.formats.layout import Source, clip
 
 MAGIC: Final = b"PK\x03\x04"
 MAX_MEMBERS: Final = 1_000_000

@@ -14,8 +14,9 @@ from typing import Final
 from typing import Literal as Literal_
 
 from theta.errors import CorruptError, FormatError, NewerFormatError
-from theta.formats.derived import OPERATIONS, arguments, check_fields, derive, prove
-from theta.formats.layout import Derived, Layout, Source, Tensor
+from theta.formats.derived import arguments, derive, prove
+from theta.formats.fields import OPERATIONS, Derived, check_fields
+from theta.formats.layout import Layout, Source, Tensor
 from theta.store.manifest import Line
 from theta.store.names import escape_line, unescape_line
 from theta.store.objects import Objects
@@ -187,7 +188,7 @@ def read(objects: Objects, oid: str) -> Skeleton:
         raise CorruptError("a skeleton's literals do not fill its table")
     found = Skeleton(segments, literal)
     try:
-        check_fields(Layout("", found.size, (), found.fields()))
+        check_fields(found.size, (), found.fields())
     except FormatError as error:
         raise CorruptError(f"a malformed skeleton: {error}") from error
     return found

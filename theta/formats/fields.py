@@ -1,0 +1,112 @@
+"""What a derived field is, and which fields a file may have.
+
+:mod:`theta.formats.derived` computes them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from theta.errors import FormatError
+
+OPERATIONS: Final = ("copy", "crc32", "crc32c-masked", "fold-decimal")
+MAX_COPY: Final = 64
+_WIDTHS: Final = {"crc32": 4, "crc32c-masked": 4, "fold-decimal": 20}
+MAX_FOLD: Final = 8 << 20
+MOST_READS: Final = 4
+"""How often the fields of a file may read all of it: once for each CRC that covers a tensor, and one to spare
+for files in files. Of the formats that theta reads none needs more than 2."""
+SLACK: Final = 16 << 20
+MOST_PARTS: Final = 4 << 20
+"""Fields and arguments of one file."""
+_BLOCK: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A field of the skeleton that follows from other bytes of the file, such as a CRC-32.
+
+    The ``width`` bytes at ``offset`` are what :func:`theta.formats.derived.derive` makes of the bytes
+    of ``arguments``, ``(offset, length)`` ranges of the same file, one behind the other.  ``op`` is
+    from the closed list there; ``order`` is the byte order of a number.  Fields are computed in the
+    order of :attr:`Layout.derived`: an argument may cover fields that come earlier, never later ones.
+    """
+
+    op: str
+    offset: int
+    width: int
+    arguments: tuple[tuple[int, int], ...]
+    order: Literal["little", "big"] = "little"
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte behind the field."""
+        return self.offset + self.width
+
+
+def check_fields(size: int, extents: Iterable[tuple[int, int]], fields: Sequence[Derived]) -> None:
+    """Raise ``FormatError`` unless ``fields`` of a file of ``size`` bytes can be computed in their order.
+
+    ``extents`` are the (start, end) of its tensors.  What the fields read altogether is bounded by the
+    size of the file, and checked first.
+    """
+    _check_work(size, fields)
+    position = 0
+    for start, end in sorted([*extents, *((field.offset, field.end) for field in fields)]):
+        if start < position:
+            raise FormatError(f"a derived field overlaps at byte {start}")
+        position = end
+    if position > size:
+        raise FormatError("a derived field is outside the file")
+    ordered = sorted((field.offset, rank) for rank, field in enumerate(fields))
+    ranks = _Ranks([rank for _, rank in ordered])
+    starts = [start for start, _ in ordered]
+    ends = [fields[rank].end for _, rank in ordered]
+    for rank, field in enumerate(fields):
+        _check_width(field)
+        for start, length in field.arguments:
+            if start < 0 or length < 0 or start + length > size:
+                raise FormatError("an argument of a derived field is outside the file")
+            if ranks.highest(bisect_right(ends, start), bisect_left(starts, start + length)) >= rank:
+                raise FormatError("a derived field depends on one that is computed later")
+
+
+def _check_work(size: int, fields: Sequence[Derived]) -> None:
+    count = len(fields) + sum(len(field.arguments) for field in fields)
+    reads = sum(length for field in fields for _, length in field.arguments)
+    folds = (field.arguments for field in fields if field.op == "fold-decimal")
+    folded = sum(length for arguments in folds for _, length in arguments)
+    if count > MOST_PARTS or reads > MOST_READS * size + SLACK or folded > MAX_FOLD:
+        raise FormatError(f"{len(fields)} derived fields read {reads} bytes, too much for a file of {size}")
+
+
+class _Ranks:
+    """The ranks of fields in the order of their places; answers for many ranges of them."""
+
+    def __init__(self, ranks: list[int]) -> None:
+        self._ranks = ranks
+        self._blocks = [max(ranks[at : at + _BLOCK]) for at in range(0, len(ranks), _BLOCK)]
+
+    def highest(self, start: int, stop: int) -> int:
+        """The highest rank from ``start`` to before ``stop``; -1 where there is none."""
+        first, last = -(-start // _BLOCK), stop // _BLOCK
+        if first >= last:
+            return max(self._ranks[start:stop], default=-1)
+        edges = self._ranks[start : first * _BLOCK] + self._ranks[last * _BLOCK : stop]
+        return max(*self._blocks[first:last], *edges, -1)
+
+
+def _check_width(field: Derived) -> None:
+    total = sum(length for _, length in field.arguments)
+    if field.op not in OPERATIONS:
+        raise FormatError(f"the skeleton uses the unknown operation {field.op!a}")
+    width = min(total, MAX_COPY) if field.op == "copy" else _WIDTHS[field.op]
+    if field.width != width or (field.op == "copy" and total != width):
+        raise FormatError(f"a derived field of operation {field.op} has {field.width} bytes")
+    if field.op == "fold-decimal" and (total % 4 or total > MAX_FOLD):
+        raise FormatError("the arguments of fold-decimal are not 32-bit words, or too many")
+    if field.offset < 0:
+        raise FormatError("a derived field is outside the file")
