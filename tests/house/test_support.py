@@ -95,3 +95,14 @@ def test_fsck_sees_a_broken_object(repo: Repo) -> None:
     broken.write_bytes(b"no object")
     with pytest.raises(AssertionError, match=blob):
         repo.fsck()
+
+
+def test_a_fork_of_the_server_loads_nothing_that_each_of_them_would_load(repo: Repo, tmp_path: Path) -> None:
+    loaded = tmp_path / "loaded"
+    env = {"THETA_TEST_LOADED": str(loaded)}
+    repo.theta("track", "*.safetensors", env=env)
+    make_model(repo.path / "model.safetensors", random_tensors({"a": (64, 64)}))
+    for command in ("add .", "status", "commit -q -m model", "log -1", "switch -c side", "diff HEAD~1"):
+        repo.theta(*command.split(), env=env)
+    repo.git("commit", "-q", "--allow-empty", "-m", "later", env=env)  # filter and hooks are such forks too
+    assert loaded.read_text() == ""

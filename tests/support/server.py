@@ -10,7 +10,7 @@ afresh, since libraries have read the old one.
 from __future__ import annotations
 
 import contextlib
-import json
+import marshal
 import os
 import socket
 import subprocess
@@ -22,16 +22,19 @@ from typing import IO, Any, Final
 
 HEAD: Final = 4
 """Bytes of the length that goes before a job."""
-# Started by git for the filter and for each hook, so it imports next to nothing.
+# Git starts it for the filter and for each hook; what it imports is in Python itself or nearly so.
 _CLIENT: Final = """#!{python} -IS
-import json, os, socket, sys
-job = {{"args": sys.argv[4:], "cwd": os.getcwd(), "env": dict(os.environ), "client": os.getpid()}}
-body = json.dumps(job).encode("ascii")
-with socket.socket(socket.AF_UNIX) as connection:
-    connection.connect({path!r})
-    socket.send_fds(connection, [len(body).to_bytes({head}, "little")], [0, 1, 2])
-    connection.sendall(body)
-    answer = connection.recv(1)
+import marshal, posix, sys, _socket
+env = {{name.decode("utf-8", "surrogateescape"): value.decode("utf-8", "surrogateescape")
+       for name, value in posix.environ.items()}}
+body = marshal.dumps({{"args": sys.argv[4:], "cwd": posix.getcwd(), "env": env, "client": posix.getpid()}})
+connection = _socket.socket(_socket.AF_UNIX)
+connection.connect({path!r})
+streams = b"".join(fd.to_bytes(4, sys.byteorder) for fd in range(3))
+rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)
+connection.sendmsg([len(body).to_bytes({head}, "little")], [rights])
+connection.sendall(body)
+answer = connection.recv(1)
 sys.exit(answer[0] if answer else 137)
 """
 
@@ -98,7 +101,7 @@ def stop() -> None:
         _running.pop().stop()
 
 
-def _send(connection: socket.socket, job: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-    body = json.dumps(job).encode("ascii")
+def _send(connection: socket.socket, job: dict[str, Any], descriptors: Sequence[int]) -> None:
+    body = marshal.dumps(job)
     socket.send_fds(connection, [len(body).to_bytes(HEAD, "little")], list(descriptors))
     connection.sendall(body)

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import gc
 import importlib
-import json
+import marshal
 import os
 import pkgutil
 import selectors
@@ -23,6 +23,8 @@ from tests.support.server import HEAD
 
 _COUNT: Final = "THETA_TEST_STEPS"
 """Names a file for the number of steps on disk that the command takes."""
+_LOADED: Final = "THETA_TEST_LOADED"
+"""Names a file for the modules that the command loads: all that each such command would load again."""
 _KILL_AFTER: Final = "THETA_TEST_KILL_AFTER"
 """Seconds after which the command dies."""
 _FULL_AT: Final = "THETA_TEST_FULL_AT"
@@ -67,10 +69,14 @@ def _load() -> None:
 
 
 def _warm() -> None:
-    """Load the kernels that most commands run."""
+    """Load the kernels that most commands run, and all that typer parses a command line with."""
     import numpy as np
+    import typer
 
+    from theta.cli import track
     from theta.codecs import dense
+
+    typer.main.get_command(track.app).make_context("track", ["*.pt"]).close()
 
     words = np.random.default_rng(0).standard_normal(200_000)
     for dtype, kind in (("f32", "f4"), ("f16", "f2")):
@@ -87,7 +93,7 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
         if not part:
             sys.exit("a job was cut short")
         body += part
-    job: dict[str, Any] = json.loads(body)
+    job: dict[str, Any] = marshal.loads(body)
     return job, list(descriptors)
 
 
@@ -132,7 +138,9 @@ def _run(job: Mapping[str, Any], program: str) -> int:
     _die_later(job["env"])
     _fill_disk(job["env"].get(_FULL_AT))
     steps = _counted(job["env"].get(_COUNT))
+    before = set(sys.modules)
     code = run(job["args"])
+    _tell_loaded(before, job["env"].get(_LOADED))
     if steps is not None:
         Path(job["env"][_COUNT]).write_text(str(len(steps)))
     return code
@@ -182,6 +190,13 @@ def _fill_disk(wanted: str | None) -> None:
             raise _fs.as_theta_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path)
 
     _fs.on_step = step
+
+
+def _tell_loaded(before: set[str], wanted: str | None) -> None:
+    """Add the modules loaded since ``before`` to file ``wanted``, if there is one."""
+    if wanted is not None:
+        with Path(wanted).open("a") as file:
+            file.writelines(f"{name}\n" for name in sorted(sys.modules.keys() - before))
 
 
 def _counted(wanted: str | None) -> list[str] | None:
