@@ -112,6 +112,39 @@ def test_parameters_are_asked_for(repo: Repo, ask: Ask) -> None:
     assert shifts(repo) == [2.5, 1.0, 1.0]
 
 
+def test_a_parameter_is_checked_when_it_is_typed(repo: Repo, ask: Ask) -> None:
+    """A value that cannot be is refused at its own question, and asked for again."""
+    shown = ask(["linear", "much", "1,2,3", "1,normalize=x", "1,3", "maybe", "?", "", "", "tu !"]).out
+    for reason in (
+        "weight is a number, not much",
+        "weight has 3 values and the merge has 2 inputs",
+        "normalize is true or false, not maybe",
+        "normalize: true or false",
+    ):
+        assert reason in " ".join(shown.split()), reason
+    assert shifts(repo) == [2.5, 1.0, 1.0]
+    assert "the same tree" in theta(repo, "merge", "--replay", "HEAD").out
+
+
+def test_keys_hold_at_a_parameter_too(repo: Repo, ask: Ask) -> None:
+    """``u`` goes back a question, ``c`` shows the tensor, ``q`` stops; none is taken as a value."""
+    shown = ask(["linear", "1", "u", "3,1", "c", "u", "u", "tt", "u", "linear", "1,3", "true", "q"], code=1)
+    assert shown.out.count(ONE) >= 3
+    assert repo.git("status", "--porcelain") == f"UU {MODEL}"
+    ask(["linear", "q"], "resolve", code=1)
+    ask(["linear", "", "quit"], "resolve", code=1)
+    ask(["ties", "0.5", "^D"], "resolve", code=1)
+    ask(["tu !"], "resolve")
+    assert shifts(repo) == [1.0, 1.0, 1.0]
+
+
+def test_what_is_required_or_does_not_apply_is_said_before_other_questions(repo: Repo, ask: Ask) -> None:
+    shown = ask(["nearswap", "", "u", "linear:weight=[1,2,3]", "tu !"]).out
+    assert "nearswap needs t" in shown
+    assert "weight has 3 values" in shown
+    assert shifts(repo) == [1.0, 1.0, 1.0]
+
+
 def test_nonsense_is_asked_again(repo: Repo, ask: Ask) -> None:
     shown = ask(["", "nonsense", "avg 7", "average:beta=1", "!", "u", "tu !"]).out
     assert "unknown merge strategy 'nonsense'" in shown

@@ -10,6 +10,7 @@ from theta.cli import console
 from theta.errors import UsageError
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, describe, names, parse
+from theta.merging.strategies.values import read
 from theta.porcelain.answering import Answer, Answers
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _HELP: Final = """\
 
 
 _CAN: Final = "tu, tt and to take a side, which always applies"
+
+_AT_A_PARAMETER: Final = "Enter takes the default; u goes back, q stops, c shows the tensor again"
 
 
 class UndoneError(Exception):
@@ -108,31 +111,57 @@ class Prompt:
                 return self._take(words, conflict)
         return None
 
-    def _take(self, words: list[str], conflict: Conflict) -> Strategy:
+    def _take(self, words: list[str], conflict: Conflict) -> Strategy | None:
         words, glob = _spread(words)
-        strategy = self._strategy(words)
-        reason = strategy.why_not(conflict)
-        if reason is not None:
-            raise UsageError(f"{strategy.name} does not apply here: {reason}", hint=_CAN)
+        strategy = self._strategy(words, conflict)
+        if strategy is None:
+            return None
+        _check(strategy, conflict)
         self._answers.given.append(Answer(conflict, strategy, glob))
         self._answers.keep()  # whatever ends the program now
         return strategy
 
-    def _strategy(self, words: list[str]) -> Strategy:
+    def _strategy(self, words: list[str], conflict: Conflict) -> Strategy | None:
+        """The strategy that ``words`` name; None when its parameters were asked for and not given."""
         name, *rest = words
         if ":" in name:
             return parse(" ".join(words).removesuffix(":"))
         if rest or parse_name(name) in MENU.values():
             return read_answer(words)
-        given = [(p.name, self._value(p)) for p in describe(parse_name(name)).parameters]
-        return parse(
-            f"{name}:{','.join(f'{key}={value}' for key, value in given if value)}".removesuffix(":")
-        )
+        return self._with_parameters(Strategy(parse_name(name)), conflict)
 
-    def _value(self, parameter: Parameter) -> str:
+    def _with_parameters(self, strategy: Strategy, conflict: Conflict) -> Strategy | None:
+        """``strategy`` with what is typed for each of its parameters; None after q, or u at the first."""
+        _check(strategy, conflict)
+        asked, given = describe(strategy.name).parameters, dict[str, str]()
+        while len(given) < len(asked):
+            parameter = asked[len(given)]
+            match self._typed(parameter):
+                case "q" | "quit":
+                    self._stopped = True
+                    return None
+                case "u" | "undo":
+                    if not given:
+                        return None
+                    given.popitem()
+                case "c":
+                    self._show(conflict)
+                case "?" | "h" | "help":
+                    self._say(f"{parameter.name}: {parameter.wanted}", _AT_A_PARAMETER)
+                case text:
+                    try:
+                        _check_parameter(strategy, parameter, text, conflict)
+                    except UsageError as error:
+                        self._say(str(error), error.hint)
+                        continue
+                    given[parameter.name] = text
+        text = ",".join(f"{key}={value}" for key, value in given.items() if value)
+        return parse(f"{strategy.name}:{text}".removesuffix(":"))
+
+    def _typed(self, parameter: Parameter) -> str:
         default = "" if parameter.default is None else f" [{parameter.default}]"
         text = self._read(f"  {parameter.name}{default} ({parameter.doc}): ").strip()
-        return f"[{text}]" if "," in text and not text.startswith("[") else text
+        return f"[{text}]" if "," in text and text[0] not in "[{" else text
 
     def _undo(self) -> None:
         if not self._answers.given:
@@ -165,6 +194,31 @@ class Prompt:
         from theta.cli import panels
 
         self._screen.print(panels.strategies(conflict, wanted))
+
+
+def _check(strategy: Strategy, conflict: Conflict) -> None:
+    """Raise :class:`UsageError` unless ``strategy``, as far as it is known, settles ``conflict``."""
+    reason = strategy.why_not(conflict)
+    if reason is not None:
+        raise UsageError(f"{strategy.name} does not apply here: {reason}", hint=_CAN)
+    if strategy.given:
+        strategy.resolve(conflict.name, 0.5, len(conflict.sides))
+
+
+def _check_parameter(strategy: Strategy, parameter: Parameter, text: str, conflict: Conflict) -> None:
+    """Raise :class:`UsageError` unless ``text`` is a value of ``parameter``; empty is the default."""
+    if not text:
+        if parameter.required:
+            raise UsageError(f"{strategy.name} needs {parameter.name}: {parameter.wanted}")
+        return
+    found = read(f"{parameter.name}={text}")
+    if len(found) > 1:
+        raise UsageError(f"{parameter.name} is one value, or a list in brackets")
+    value = found[parameter.name]
+    parameter.check(value)
+    parameter.resolve(value, conflict.name, 0.5, len(conflict.sides))
+    if reason := Strategy(strategy.name, ((parameter.name, value),)).why_not(conflict):
+        raise UsageError(reason)
 
 
 def _spread(words: list[str]) -> tuple[list[str], str | None]:
