@@ -214,6 +214,48 @@ def test_b2_a_recipe_that_cannot_be_carried_out_is_an_error(repo: Repo) -> None:
     assert repo.git("rev-parse", "HEAD") == before
 
 
+REQUESTS = {
+    "rule": ["--rule", f"{TENSOR}=ours"],
+    "strategy": ["-X", "ties"],
+    "strategy beside git's option": ["-X", "patience", "-X", "average"],
+    "scope": ["--scope", "all"],
+    "seed": ["--seed", "3"],
+    "allow-nan": ["--allow-nan"],
+}
+
+
+@pytest.mark.parametrize("names", [["HEAD~1"], ["HEAD~1", "HEAD~2"], ["HEAD~1", "old"], ["HEAD"]])
+def test_b2_what_asks_for_nothing_of_theta_is_up_to_date_as_in_git(repo: Repo, names: list[str]) -> None:
+    for _ in range(2):
+        repo.git("commit", "-q", "--allow-empty", "-m", "later")
+    repo.git("branch", "old", "HEAD~1")
+    before = repo.git("rev-parse", "HEAD")
+    for asked in ([], ["-X", "ours"], ["-X", "patience"], ["--no-ff"], ["--no-prompt"], ["-m", "said"]):
+        assert theta(repo, "merge", *asked, *names).out == "Already up to date.\n"
+    for asked in REQUESTS.values():
+        told = theta(repo, "merge", *asked, *names, code=2)
+        assert f"{asked[-2] if len(asked) > 1 else asked[0]} " in told.err
+        assert "cannot be carried out" in told.err
+        assert theta(repo, "merge", "--dry-run", *asked, *names, code=2).err == told.err
+    assert repo.git("rev-parse", "HEAD") == before
+    assert not (repo.path / ".git" / "MERGE_HEAD").exists()
+
+
+def test_b2_a_request_holds_for_the_branches_that_are_left(repo: Repo) -> None:
+    repo.git("commit", "-q", "--allow-empty", "-m", "later")
+    told = theta(repo, "merge", "-X", "fisher", *2 * ["--statistics", f"d:{MODEL}"], "HEAD~1", code=2)
+    assert "--statistics cannot be carried out" in told.err
+    theta(repo, "merge", *AVERAGE, "HEAD~1", "d")
+    assert len(heads(repo)) == 2
+
+
+def test_b2_options_of_a_continued_merge_have_something_to_settle(repo: Repo) -> None:
+    theta(repo, "merge", "--no-commit", *AVERAGE, "d")
+    told = theta(repo, "merge", "--continue", "--rule", f"{TENSOR}=ours", code=2)
+    assert "nothing is in conflict" in told.err
+    theta(repo, "merge", "--continue")
+
+
 def test_b2_a_recipe_computes_where_git_would_fast_forward(repo: Repo) -> None:
     theta(repo, "switch", "-q", "main")
     theta(repo, "merge", "--recipe", recipe(repo, "main", "c"))

@@ -75,6 +75,11 @@ class Options:
         }
         return next((name for name, value in given.items() if value), "")
 
+    def only_ours(self) -> str:
+        """The first of the options that are not git's too, as -X ours and -X theirs are."""
+        kept = [option for option in self.strategies if option not in ("ours", "theirs")]
+        return replace(self, strategies=kept, dry_run=False).first()
+
 
 @dataclass
 class Decision:

@@ -85,7 +85,7 @@ def merge(
         return drive(session, "merge", *(["--abort"] if abort else []), *args.args, refresh=False)
     if go_on:
         with session.exclusive():
-            return _go_on(session, deciding.decide_here(session, options), no_commit)
+            return _go_on(session, options, no_commit)
     return _start(session, args, options, no_commit, as_json)
 
 
@@ -106,10 +106,11 @@ def _start(
         return drive(
             session, "merge", *decision.gits, *(["--no-commit"] if no_commit else []), *args.args, *names
         )
-    todo = _Merge(session, args, decision, names, heads, base, no_commit, options.recipe)
+    todo = _Merge(session, args, decision, names, heads, base, no_commit, options)
     if options.dry_run:
         from theta.cli.rehearse import rehearse
 
+        todo.reduce()
         return rehearse(session, heads, decision, base, as_json=as_json)
     with session.exclusive():
         return todo.run()
@@ -132,7 +133,7 @@ class _Merge:
     heads: list[str]
     base: str | None
     no_commit: bool
-    recipe: str | None
+    options: deciding.Options
     ours: list[str] = field(default_factory=list)
     checked: tuple[str, ...] = ()
 
@@ -146,16 +147,17 @@ class _Merge:
         settle.refresh(self.session)
         if not operations.current(self.session.repo).name:
             recording.begin(self.session)
-        self._reduce()
+        self.reduce()
         if not self.heads:
-            return self._up_to_date()
+            console.note("Already up to date.")
+            return 0
         self.checked = guarding.options(self.session, ["merge", *self.heads])
         if len(self.heads) > 1 and not self._only_forward():
             return self._many()
         code = self._at_once() if self._is_plain() else None
         return self._one() if code is None else code
 
-    def _reduce(self) -> None:
+    def reduce(self) -> None:
         """Leave out what is part of HEAD or of another branch, and HEAD itself if it is part of one."""
         from theta.porcelain import octopus
 
@@ -165,37 +167,25 @@ class _Merge:
             return
         kept = octopus.independent(self.session, [head, *self.heads])
         names = dict(zip(reversed(self.heads), reversed(self.names), strict=True))
-        for commit, name in names.items():
-            if self.recipe and (commit == head or commit not in kept):
-                raise UsageError(
-                    f"{self.recipe} cannot be carried out: a merge joins branches, and all of {name} is in "
-                    "HEAD or in another model of the recipe already",
-                    hint=f"merge only what is not, or give {name} a commit of its own on a branch",
-                )
-        if len(names) == 1 and head in kept and not self.decision.how.everything:
-            return  # git tells best what becomes of a single branch
-        self.heads = [commit for commit in kept if commit != head]
+        joined = [commit for commit in kept if commit != head]
+        parts = [name for commit, name in names.items() if commit not in joined]
+        mergeargs.refuse_parts(self.options, parts, everything=not joined)
+        if len(names) > 1 or head not in kept or self.decision.how.everything:
+            self.heads = joined  # git tells best what becomes of a single branch
+        else:
+            self.heads = self.heads[:1]
         self.names = [names[commit] for commit in self.heads]
         if head not in kept and len(self.heads) > 1 and not self._stays():
             self.ours = []
 
     def _stays(self) -> bool:
         """Whether HEAD becomes a parent even where another branch has all of it."""
-        return bool(self.recipe) or self.args.has("--no-ff")
+        return bool(self.options.recipe) or self.args.has("--no-ff")
 
     def _only_forward(self) -> bool:
         config = self.session.repo.raw.config
         says_only = "merge.ff" in config and config["merge.ff"] == "only"
         return self.args.has("--ff-only") or (says_only and not self.args.has("--no-ff", "--ff"))
-
-    def _up_to_date(self) -> int:
-        if self.decision.how.everything:
-            raise UsageError(
-                "what is to be merged is part of HEAD already, so that nothing can be computed from it",
-                hint="a merge joins branches; start one at the older commit: 'theta branch NAME COMMIT'",
-            )
-        console.note("Already up to date.")
-        return 0
 
     def _is_plain(self) -> bool:
         from theta.porcelain import merging
@@ -384,14 +374,17 @@ def _echo(stdout: bytes, stderr: bytes, checkpoints: set[str]) -> None:
             console.err(line)
 
 
-def _go_on(session: Session, decision: Decision, no_commit: bool) -> int:
-    from theta.porcelain import operations
+def _go_on(session: Session, options: deciding.Options, no_commit: bool) -> int:
+    from theta.porcelain import operations, resolving
     from theta.porcelain.settle import refresh
 
     now = operations.current(session.repo)
     if not now.name:
         raise ThetaError("there is no merge in progress (MERGE_HEAD missing)")
     refresh(session)
+    decision = deciding.decide_here(session, options)
+    if not resolving.unmerged(session):
+        mergeargs.refuse_ours(options, "nothing is in conflict any more")
     code = settle(session, decision, quiet=now.name == "merge")
     if code or no_commit or now.name != "merge":
         return code

@@ -107,6 +107,22 @@ def refuse_ours(options: Options, why: str) -> None:
         raise UsageError(f"{given} would have no effect: {why}", hint=f"leave out {given}")
 
 
+def refuse_parts(options: Options, parts: Sequence[str], *, everything: bool) -> None:
+    """Refuse ``options`` that cannot be carried out since HEAD, or another branch, has all of ``parts``.
+
+    ``everything``: nothing else is merged.  A recipe and statistics name their models one by one; the
+    other options hold for whatever there is to merge.
+    """
+    one_by_one = options.recipe or ("--statistics" if options.statistics else "")
+    asked = one_by_one or (options.only_ours() if everything else "")
+    if parts and asked:
+        raise UsageError(
+            f"{asked} cannot be carried out: a merge joins branches, and all of {' and '.join(parts)} is "
+            "part of HEAD already, or of another branch of this merge",
+            hint="'theta branch NAME COMMIT' starts a branch at the older commit; commit there what to merge",
+        )
+
+
 def foreign(session: Session, args: MergeArgs, count: int) -> str:
     """The strategy of git, asked for or configured, that does not merge contents (``-s ours``), if any."""
     given = args.values.get("-s", args.values.get("--strategy"))
