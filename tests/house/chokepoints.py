@@ -194,3 +194,27 @@ def objects(source: Source) -> list[str]:
 def _is_raw(node: ast.expr) -> bool:
     """Whether this is the repository of libgit2: what is called ``raw`` of another object."""
     return isinstance(node, ast.Attribute) and node.attr == "raw"
+
+
+_STATE_FILES: Final = re.compile(
+    r"\b((MERGE|CHERRY_PICK|REVERT|REBASE|ORIG|FETCH|BISECT)_HEAD|MERGE_(MSG|MODE|RR|AUTOSTASH)|AUTO_MERGE"
+    r"|SQUASH_MSG|sequencer|rebase-(merge|apply))\b"
+)
+
+
+def state_files(source: Source) -> list[str]:
+    """Names of git's files of state, spelled out; docstrings may tell of them."""
+    told = {id(text) for text in _docstrings(source.tree)}
+    found = []
+    for node in ast.walk(source.tree):
+        text = node.value if isinstance(node, ast.Constant) and id(node) not in told else ""
+        spelled = text.decode("latin-1") if isinstance(text, bytes) else str(text)
+        if match := _STATE_FILES.search(spelled):
+            found.append(source.at(node, f"spells {match[0]}: take it from theta.git.state_files"))
+    return found
+
+
+def _docstrings(tree: ast.Module) -> list[ast.Constant]:
+    """The strings that stand as statements: of modules, classes, functions and constants."""
+    statements = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
+    return [value for value in statements if isinstance(value, ast.Constant)]

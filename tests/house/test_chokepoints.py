@@ -69,6 +69,7 @@ RULES = {
     "unsafe": Rule(chokepoints.unsafe),
     "numba": Rule(chokepoints.numba),
     "objects": Rule(chokepoints.objects, packages=("theta.git",)),
+    "state_files": Rule(chokepoints.state_files, packages=("theta.git.state_files",)),
 }
 
 
@@ -214,6 +215,13 @@ BAD = {
         repo.raw.get(oid)
         repo.raw.revparse_single('HEAD')
     """,
+    "state_files": """
+        gitdir / 'MERGE_HEAD'
+        gitdir / 'rebase-merge' / 'done'
+        names = ('sequencer/todo', 'x')
+        script = b'exec mv theta/MERGE_HEAD x'
+        message = f'MERGE_MSG of {name}'
+    """,
 }
 
 GOOD = {
@@ -272,6 +280,12 @@ GOOD = {
         repo.find(oid)
         repo.raw.config['core.bare']
         raw[0:4]
+    """,
+    "state_files": """
+        'MERGE_HEAD tells of it.'
+        gitdir / 'HEAD'
+        gitdir / state_files.MERGE_HEAD
+        'rebase'
     """,
 }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
 from theta.errors import ThetaError
+from theta.git.state_files import FETCH_HEAD
 
 if TYPE_CHECKING:
     from theta.porcelain.session import Session
@@ -80,7 +81,7 @@ def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = Fals
         else:  # git gives up what it has merged only if the index knows the files, to the second
             session.repo.refresh_index()
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(Path.cwd())
-        session.moving(*args[1:], "FETCH_HEAD" if args[0] == "pull" else "")
+        session.moving(*args[1:], FETCH_HEAD if args[0] == "pull" else "")
         code = tell_full_disk(session, git.show(*checked, *args))
         _settle(session)
     return code

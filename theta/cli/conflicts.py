@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
 from theta.cli.foreign import markup
+from theta.git.state_files import MERGE_HEAD
 
 if TYPE_CHECKING:
     from theta.merging.recipes import Recipe
@@ -124,7 +125,7 @@ def in_the_way(staged: Sequence[str]) -> int:
 
 def not_concluded(left: str) -> int:
     """Refuse a second merge as git does, and say what is ``left`` of the first; return git's exit code."""
-    console.err(f"error: You have not concluded your merge (MERGE_HEAD exists): {left}.")
+    console.err(f"error: You have not concluded your merge ({MERGE_HEAD} exists): {left}.")
     console.err("hint: 'theta merge --continue' concludes it, 'theta merge --abort' gives it up")
     return 128
 

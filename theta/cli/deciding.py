@@ -101,8 +101,7 @@ def decide_here(session: Session, options: Options) -> Decision:
     from theta.porcelain import operations, resolving
 
     now = operations.current(session.repo)
-    place = session.repo.gitdir / "MERGE_HEAD"
-    heads = place.read_text().split() if place.exists() else [now.theirs or ""]
+    heads = session.repo.merge_heads() or [now.theirs or ""]
     mergeargs.check_statistics(options, 1 + len(heads))
     file = read_recipe(options.recipe)
     if options.rules:

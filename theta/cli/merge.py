@@ -15,6 +15,7 @@ from theta.cli.args import PASS, plain
 from theta.cli.common import again, drive, open_session
 from theta.cli.resolve import settle, told
 from theta.errors import ExitCode, ThetaError, UsageError
+from theta.git.state_files import MERGE_HEAD
 
 if TYPE_CHECKING:
     from theta.cli.deciding import Decision
@@ -232,7 +233,7 @@ class _Merge:
         before = self.session.repo.head()
         done = self._git()
         fresh = again(self.session)
-        merging_now = done.code in (0, 1) and (fresh.repo.gitdir / "MERGE_HEAD").exists()
+        merging_now = done.code in (0, 1) and bool(fresh.repo.merge_heads())
         squashed = self.args.has("--squash") and (done.code == 0 or bool(resolving.unmerged(fresh)))
         if not merging_now and not squashed:
             _echo(done.stdout, done.stderr, set())
@@ -380,7 +381,7 @@ def _go_on(session: Session, options: deciding.Options, no_commit: bool) -> int:
 
     now = operations.current(session.repo)
     if not now.name:
-        raise ThetaError("there is no merge in progress (MERGE_HEAD missing)")
+        raise ThetaError(f"there is no merge in progress ({MERGE_HEAD} missing)")
     refresh(session)
     decision = deciding.decide_here(session, options)
     if not resolving.unmerged(session):

@@ -10,6 +10,7 @@ from typing import Final
 import pygit2
 
 from theta.git.repository import Repository
+from theta.git.state_files import FETCH_HEAD
 
 _OURS: Final = ("refs/stash", "refs/theta/*", "refs/rewritten/*")
 """Refs that only this clone has, and that do not tell of a commit being used elsewhere."""
@@ -37,7 +38,7 @@ def _elsewhere(repo: Repository) -> set[str]:
     found = {_head(repo, gitdir) for gitdir in (repo.commondir, *repo.commondir.glob("worktrees/*"))}
     for gitdir in (repo.gitdir, repo.commondir):
         with contextlib.suppress(OSError):
-            found |= {line.split("\t")[0] for line in (gitdir / "FETCH_HEAD").read_text().splitlines()}
+            found |= {line.split("\t")[0] for line in (gitdir / FETCH_HEAD).read_text().splitlines()}
     return {oid for oid in found if len(oid) == 40 and isinstance(repo.raw.get(oid), pygit2.Commit)}
 
 

@@ -23,7 +23,7 @@ from theta.errors import (
     UnsupportedRepositoryError,
     UntrustedOwnerError,
 )
-from theta.git import processes
+from theta.git import processes, state_files
 from theta.git.partial import Promised
 from theta.git.run import DEFER, Git, redirected
 
@@ -178,17 +178,18 @@ class Repository:
             words = said.strip().removeprefix("fatal: ").splitlines() or [str(error)]
             raise DamagedRepositoryError(f"HEAD cannot be read: {words[-1]}", hint=DAMAGED) from error
 
+    def merge_heads(self) -> list[str]:
+        """The commits that the merge under way takes in; none where there is no merge."""
+        return state_files.commits(self.gitdir, state_files.MERGE_HEAD)
+
     def parents_ahead(self) -> list[str]:
         """The parents of the commit to come: HEAD and, in a merge, MERGE_HEAD."""
         found = [head] if (head := self.head()) else []
-        merge_head = self.gitdir / "MERGE_HEAD"
-        if merge_head.exists():
-            found += merge_head.read_text().split()
-        return found
+        return found + self.merge_heads()
 
     def in_progress(self) -> bool:
         """Whether a rebase, cherry-pick or revert sequence is under way (never mend then)."""
-        return any((self.gitdir / name).exists() for name in ("rebase-merge", "rebase-apply", "sequencer"))
+        return state_files.sequencing(self.gitdir)
 
     # -- objects ---------------------------------------------------------------------
 

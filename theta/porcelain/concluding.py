@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from theta import _fs
+from theta.git.state_files import MERGE_HEAD, MERGE_MODE, MERGE_MSG
 from theta.porcelain.recovery import PARKED
 from theta.porcelain.session import Session
 
 _STRATEGY: Final = "theta"
-_PROGRAM: Final = b"""\
+_PROGRAM: Final = f"""\
 #!/bin/sh
 # The strategy of a merge that is done: git commits what is in the index.
-exec mv "$(git rev-parse --git-path theta/MERGE_HEAD)" "$(git rev-parse --git-path MERGE_HEAD)"
-"""
+exec mv "$(git rev-parse --git-path theta/{PARKED})" "$(git rev-parse --git-path {MERGE_HEAD})"
+""".encode()
 _NEVER: Final = ("--no-log", "--no-autostash", "--allow-unrelated-histories", "--commit", "--no-squash")
 """What was minded before the merge began, and is not to be done twice."""
 
@@ -30,10 +31,10 @@ def commit(session: Session, names: Sequence[str], options: Sequence[str]) -> in
     begun, which it would not do beside it.
     """
     gitdir, before = session.repo.gitdir, session.repo.head()
-    head, parked = gitdir / "MERGE_HEAD", session.repo.private / PARKED
+    head, parked = gitdir / MERGE_HEAD, session.repo.private / PARKED
     heads, message = head.read_bytes(), session.scratch() / _fs.own_temporary("message")
-    _fs.write_atomic(message, (gitdir / "MERGE_MSG").read_bytes())
-    mode = gitdir / "MERGE_MODE"
+    _fs.write_atomic(message, (gitdir / MERGE_MSG).read_bytes())
+    mode = gitdir / MERGE_MODE
     ahead = "--no-ff" if mode.exists() and mode.read_bytes().startswith(b"no-ff") else "--ff"
     command = ("merge", "-q", "-s", _STRATEGY, ahead, *_NEVER, *options, "-F", str(message))
     git = session.repo.git().with_programs(_programs(session))

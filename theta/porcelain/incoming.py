@@ -18,6 +18,7 @@ import pygit2
 from pygit2.enums import FileMode
 
 from theta.errors import NotHereYetError
+from theta.git import state_files
 from theta.git.repository import STORES, Repository
 
 # fmt: off
@@ -35,8 +36,8 @@ _READS: Final = frozenset(
 """Commands of git that write no file of a commit into the worktree."""
 
 _DEFAULTS: Final = {
-    "merge": ("@{u}", "FETCH_HEAD"),
-    "pull": ("@{u}", "FETCH_HEAD"),
+    "merge": ("@{u}", state_files.FETCH_HEAD),
+    "pull": ("@{u}", state_files.FETCH_HEAD),
     "rebase": ("@{u}",),
     "stash": ("refs/stash",),
     "reset": ("HEAD",),
@@ -45,8 +46,13 @@ _DEFAULTS: Final = {
 """What comes where no word names a commit."""
 
 _TAKE_VALUE: Final = frozenset(("-c", "-C", "--git-dir", "--work-tree", "--namespace", "--config-env"))
-_TODO: Final = ("rebase-merge/git-rebase-todo", "rebase-merge/done", "sequencer/todo")
-_HEADS: Final = ("rebase-merge/orig-head", "rebase-apply/orig-head", "sequencer/head", "ORIG_HEAD")
+_TODO: Final = (state_files.REBASE_TODO, state_files.REBASE_DONE, state_files.SEQUENCER_TODO)
+_HEADS: Final = (
+    f"{state_files.REBASE_MERGE}/orig-head",
+    f"{state_files.REBASE_APPLY}/orig-head",
+    state_files.SEQUENCER_HEAD,
+    state_files.ORIG_HEAD,
+)
 _OID: Final = re.compile(r"\b[0-9a-f]{7,64}\b")
 
 

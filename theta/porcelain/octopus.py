@@ -15,6 +15,7 @@ from typing import Final
 import pygit2
 
 from theta import _fs
+from theta.git import state_files
 from theta.git.repository import STORES
 from theta.git.run import Git
 from theta.merging import checkpoints
@@ -186,13 +187,13 @@ def stash(session: Session) -> None:
     """Put changes aside where git finds them when it concludes the merge."""
     git = session.repo.git()
     if oid := git.run("stash", "create", "autostash").text.strip():
-        _fs.write_atomic(session.repo.gitdir / "MERGE_AUTOSTASH", f"{oid}\n".encode())
+        _fs.write_atomic(session.repo.gitdir / state_files.MERGE_AUTOSTASH, f"{oid}\n".encode())
         git.run("read-tree", "--reset", "-u", "HEAD")  # a reset of git would give the stash up
 
 
 def unstash(session: Session) -> None:
     """Bring back what :func:`stash` put aside, for a merge that does not come about."""
-    place = session.repo.gitdir / "MERGE_AUTOSTASH"
+    place = session.repo.gitdir / state_files.MERGE_AUTOSTASH
     if place.exists():
         session.repo.git().run("stash", "apply", "--index", "--quiet", place.read_text().strip())
         _fs.remove(place)
@@ -257,17 +258,17 @@ def apply(
     session.note(applying={"head": session.repo.head(), "tree": tree})
     session.moving(tree)
     _check_out(git, tree, checked)
-    git.run("update-ref", "ORIG_HEAD", "HEAD")
+    git.run("update-ref", state_files.ORIG_HEAD, "HEAD")
     gitdir = session.repo.gitdir
     said = f"{text.rstrip()}\n".encode()
     ours, theirs = session.repo.head(), None if squash else heads[0]
     now = Operation("" if squash else "merge", None, ours, theirs)
     recording.note(session, joined.merged, how, base or "", squashed=heads if squash else (), now=now)
     if squash:
-        _fs.write_atomic(gitdir / "SQUASH_MSG", said)
+        _fs.write_atomic(gitdir / state_files.SQUASH_MSG, said)
     else:
-        _fs.write_atomic(gitdir / "MERGE_MSG", said)
-        _fs.write_atomic(gitdir / "MERGE_MODE", mode.encode())
-        _fs.write_atomic(gitdir / "MERGE_HEAD", "".join(f"{head}\n" for head in heads).encode())
+        _fs.write_atomic(gitdir / state_files.MERGE_MSG, said)
+        _fs.write_atomic(gitdir / state_files.MERGE_MODE, mode.encode())
+        _fs.write_atomic(gitdir / state_files.MERGE_HEAD, "".join(f"{head}\n" for head in heads).encode())
     recording.tell(session)
     session.note(applying=None, moving=None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pygit2
 
+from theta.git import state_files
 from theta.git.repository import STORES, Repository
 
 
@@ -42,17 +43,17 @@ class Operation:
 def current(repo: Repository) -> Operation:
     """What is under way here; its name is empty where nothing is, or a stash was popped."""
     head = repo.head()
-    if rebasing(repo):
-        return _applying(repo, "rebase", "REBASE_HEAD", head)
-    if (repo.gitdir / "rebase-apply").exists():
+    if state_files.rebasing(repo.gitdir):
+        return _applying(repo, "rebase", state_files.REBASE_HEAD, head)
+    if state_files.exists(repo.gitdir, state_files.REBASE_APPLY):
         return Operation("am", ours=head)
-    if theirs := _commits(repo, "MERGE_HEAD"):
+    if theirs := repo.merge_heads():
         return Operation("merge", merge_base(repo, head, theirs[0]), head, theirs[0])
-    if _commits(repo, "REVERT_HEAD"):
-        found = _applying(repo, "revert", "REVERT_HEAD", head)
+    if state_files.commits(repo.gitdir, state_files.REVERT_HEAD):
+        found = _applying(repo, "revert", state_files.REVERT_HEAD, head)
         return Operation("revert", found.theirs, head, found.base)
-    if _commits(repo, "CHERRY_PICK_HEAD"):
-        return _applying(repo, "cherry-pick", "CHERRY_PICK_HEAD", head)
+    if state_files.commits(repo.gitdir, state_files.CHERRY_PICK_HEAD):
+        return _applying(repo, "cherry-pick", state_files.CHERRY_PICK_HEAD, head)
     return Operation(_sequence(repo), ours=head)
 
 
@@ -65,34 +66,23 @@ def not_concluded(repo: Repository) -> str:
     return f"{len(files)} file(s) are in conflict" if files else "nothing in it is in conflict"
 
 
-def rebasing(repo: Repository) -> bool:
-    """Whether a rebase is under way (and not ``git am``, which shares its directory)."""
-    apply = repo.gitdir / "rebase-apply"
-    return (repo.gitdir / "rebase-merge").exists() or (apply.exists() and not (apply / "applying").exists())
-
-
 def goes_on(repo: Repository) -> bool:
     """Whether a git that runs a hook may apply more commits after it, with the index in its memory."""
-    return rebasing(repo) or (repo.gitdir / "sequencer").exists()
+    return state_files.rebasing(repo.gitdir) or state_files.exists(repo.gitdir, state_files.SEQUENCER)
 
 
 def _applying(repo: Repository, name: str, sign: str, head: str | None) -> Operation:
     """A commit is applied to HEAD: its parent is the base (of a merge, git knows which)."""
-    theirs = next(iter(_commits(repo, sign)), None)
+    theirs = next(iter(state_files.commits(repo.gitdir, sign)), None)
     commit = repo.here(theirs) if theirs else None
     if not isinstance(commit, pygit2.Commit) or len(commit.parent_ids) != 1:
         return Operation(name, ours=head)
     return Operation(name, str(commit.parent_ids[0]), head, str(commit.id))
 
 
-def _commits(repo: Repository, sign: str) -> list[str]:
-    place = repo.gitdir / sign
-    return place.read_text().split() if place.exists() else []
-
-
 def _sequence(repo: Repository) -> str:
     """The name of a sequence that stands between two of its commits."""
-    todo = repo.gitdir / "sequencer" / "todo"
+    todo = repo.gitdir / state_files.SEQUENCER_TODO
     if not todo.exists():
         return ""
     return "revert" if todo.read_text().startswith("revert") else "cherry-pick"

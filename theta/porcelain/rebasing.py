@@ -13,16 +13,17 @@ import pygit2
 
 from theta import _fs
 from theta.errors import ThetaError
+from theta.git import state_files
 from theta.git.repository import Repository
 from theta.porcelain import rollback, settle, worktree
 from theta.porcelain.session import Session
 
 _PICKS: Final = {"pick", "p", "reword", "r", "edit", "e", "squash", "s", "fixup", "f"}
 _STOPPED: Final = (
-    "REBASE_HEAD",
-    "MERGE_HEAD",
-    "rebase-merge/stopped-sha",
-    "rebase-merge/amend",
+    state_files.REBASE_HEAD,
+    state_files.MERGE_HEAD,
+    f"{state_files.REBASE_MERGE}/stopped-sha",
+    f"{state_files.REBASE_MERGE}/amend",
 )
 """Files that say that git itself stopped at a step."""
 
@@ -34,7 +35,7 @@ def repair(session: Session) -> list[str] | None:
     step it is given up, after its last one it is concluded: returns the lines that say so, and
     None where git has to go on.
     """
-    place = session.repo.gitdir / "rebase-merge"
+    place = session.repo.gitdir / state_files.REBASE_MERGE
     if not place.is_dir():
         return None
     if not (place / "done").exists():
@@ -69,9 +70,9 @@ def _redo(session: Session, place: Path) -> None:
 
 def _is_stopped(repo: Repository, place: Path) -> bool:
     """Whether git stopped at the last step: for a conflict, an edit, or a commit that it could not make."""
-    if any((repo.gitdir / name).exists() for name in _STOPPED):
+    if state_files.exists(repo.gitdir, *_STOPPED):
         return True
-    return (repo.gitdir / "CHERRY_PICK_HEAD").exists() and (place / "message").exists()
+    return state_files.exists(repo.gitdir, state_files.CHERRY_PICK_HEAD) and (place / "message").exists()
 
 
 def _to_head(session: Session, toward: str) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Final
 
 from theta import _fs
 from theta.errors import NotFoundError, UsageError
+from theta.git.state_files import MERGE_MSG
 from theta.merging import recipes
 from theta.merging.checkpoints import Options
 from theta.merging.recipes import Recipe
@@ -133,7 +134,7 @@ def statistics(session: Session, names: Sequence[str]) -> tuple[str, ...]:
 
 def conclude(session: Session) -> None:
     """Take git's list of conflicts out of the message: they are settled, and no editor will strip it."""
-    message = session.repo.gitdir / "MERGE_MSG"
+    message = session.repo.gitdir / MERGE_MSG
     if message.exists():
         text = message.read_text(errors="surrogateescape")
         kept = _CONFLICTS.sub("\n", text)

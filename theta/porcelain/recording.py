@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs, _notes
+from theta.git import state_files
 from theta.git.repository import STORES
 from theta.merging import deeds
 from theta.merging.checkpoints import ROWS
@@ -186,16 +187,16 @@ def _messages(session: Session, found: Record) -> list[Path]:
     gitdir = session.repo.gitdir
     now = operations.current(session.repo)
     if not now.name:
-        return [gitdir / "SQUASH_MSG"] if found.squashed else []
+        return [gitdir / state_files.SQUASH_MSG] if found.squashed else []
     if now.name != "merge" and (now.base is None or now.theirs is None):
         return []
     if now.name != "rebase":
-        return [gitdir / "MERGE_MSG"]
-    done = gitdir / "rebase-merge" / "done"
+        return [gitdir / state_files.MERGE_MSG]
+    done = gitdir / state_files.REBASE_DONE
     steps = done.read_bytes().splitlines() if done.exists() else []
     if not steps or steps[-1].split()[:1] == [] or steps[-1].split()[0] not in _PICKS:
         return []  # a commit of several, which no single change tells
-    return [gitdir / "MERGE_MSG", gitdir / "rebase-merge" / "message"]
+    return [gitdir / state_files.MERGE_MSG, gitdir / state_files.REBASE_MERGE / "message"]
 
 
 def _rewrite(session: Session, place: Path, lines: Sequence[str]) -> None:

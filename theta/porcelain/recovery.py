@@ -17,11 +17,12 @@ from theta import _fs, _notes
 from theta.errors import BusyError, ThetaError
 from theta.git import processes
 from theta.git.repository import Repository
+from theta.git.state_files import AUTO_MERGE, MERGE_HEAD, MERGE_MODE, MERGE_MSG
 from theta.porcelain import rollback
 
 JOURNAL: Final = "journal"
 DRIVING: Final = "driving-"
-PARKED: Final = "MERGE_HEAD"
+PARKED: Final = MERGE_HEAD
 """The MERGE_HEAD of a merge that git is asked to commit, until git has begun (:mod:`concluding`)."""
 USERS: Final = "users"
 """Every changing command of any worktree holds this lock together with others."""
@@ -112,7 +113,7 @@ def _unlock(repo: Repository, started: float) -> None:
 
 def _put_back(repo: Repository, applying: object) -> None:
     """Let a merge be under way again whose commit was killed before git had begun with it."""
-    parked, head = repo.private / PARKED, repo.gitdir / "MERGE_HEAD"
+    parked, head = repo.private / PARKED, repo.gitdir / MERGE_HEAD
     if not isinstance(applying, dict) or not parked.exists():
         return
     if repo.head() == applying.get("head") and not head.exists():
@@ -129,12 +130,12 @@ def _take_out(repo: Repository, applying: object) -> bool:
 
 def _end_merge(repo: Repository) -> None:
     """Forget a merge that HEAD has already: git was killed between its last two steps."""
-    place, head = repo.gitdir / "MERGE_HEAD", repo.head()
+    place, head = repo.gitdir / MERGE_HEAD, repo.head()
     if head is None or not place.exists():
         return
     parents = repo.git().run("rev-list", "--parents", "-n1", head).text.split()[1:]
-    if set(place.read_text().split()) <= set(parents):
-        for name in ("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "AUTO_MERGE"):
+    if set(repo.merge_heads()) <= set(parents):
+        for name in (MERGE_HEAD, MERGE_MODE, MERGE_MSG, AUTO_MERGE):
             _fs.remove(repo.gitdir / name)
 
 

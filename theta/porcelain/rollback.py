@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from theta import _fs
 from theta.errors import ThetaError
+from theta.git import state_files
 from theta.git.repository import Repository
 from theta.store.packs import BLOB, object_id
 
@@ -23,8 +24,20 @@ _MOST: Final = 64 << 20
 """Bytes of a file that is read to see whether it is stored; a larger one is left as it is."""
 _OTHER: Final = "other"
 """In place of the id of what is not read."""
-_NOTED: Final = ("CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer")
+_NOTED: Final = (
+    state_files.CHERRY_PICK_HEAD,
+    state_files.REVERT_HEAD,
+    state_files.REBASE_MERGE,
+    state_files.REBASE_APPLY,
+    state_files.SEQUENCER,
+)
 """Files by which git goes on with what it has merged."""
+_OF_A_MERGE: Final = (
+    state_files.MERGE_MSG,
+    state_files.MERGE_MODE,
+    state_files.SQUASH_MSG,
+    state_files.AUTO_MERGE,
+)
 
 
 def mark(repo: Repository, toward: Iterable[str] = ()) -> dict[str, Any]:
@@ -61,7 +74,7 @@ def roll_back(repo: Repository, before: Mapping[str, Any]) -> None:
 
 def merged(repo: Repository) -> str:
     """The tree that git merged last, and wrote before the index; empty where it is not in between."""
-    place = repo.gitdir / "AUTO_MERGE"
+    place = repo.gitdir / state_files.AUTO_MERGE
     return place.read_text().strip() if place.exists() else ""
 
 
@@ -83,7 +96,7 @@ def take_out(repo: Repository, head: str, tree: str) -> bool:
 
     Returns False where that has to be tried again: the disk is full, say.
     """
-    if (repo.gitdir / "MERGE_HEAD").exists() or repo.head() != head:
+    if state_files.exists(repo.gitdir, state_files.MERGE_HEAD) or repo.head() != head:
         return True
     git = repo.git()
     if git.run("diff-index", "--cached", "--quiet", tree, "--", check=False).code:
@@ -91,7 +104,7 @@ def take_out(repo: Repository, head: str, tree: str) -> bool:
     repo.refresh_index()
     if git.run("read-tree", "-m", "-u", tree, head, check=False).code:
         return False
-    for name in ("MERGE_MSG", "MERGE_MODE", "SQUASH_MSG", "AUTO_MERGE"):
+    for name in _OF_A_MERGE:
         _fs.remove(repo.gitdir / name)
     return True
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from theta.git import state_files
 from theta.git.index import Staged
 from theta.git.repository import STORES
 from theta.git.run import DEFER, Git
@@ -51,7 +52,7 @@ def quiet_editor(session: Session, name: str, args: list[str]) -> dict[str, str]
 
 
 def _until_next_step(session: Session) -> dict[str, str]:
-    done = session.repo.gitdir / "rebase-merge" / "done"
+    done = session.repo.gitdir / state_files.REBASE_DONE
     if not done.exists():
         return {}
     count = len(done.read_bytes().splitlines())
@@ -106,7 +107,7 @@ def _merged(session: Session, oids: list[str | None], side: str) -> str:
 
 def drop_empty(session: Session) -> bool:
     """Whether a single revert came to nothing; it is over then, as with git's own ``-X``."""
-    if (session.repo.gitdir / "sequencer").exists():
+    if state_files.exists(session.repo.gitdir, state_files.SEQUENCER):
         return False
     if session.repo.git().run("diff", "--cached", "--quiet", "HEAD", check=False).code:
         return False
