@@ -237,7 +237,7 @@ def test_global_options_reach_every_git(two: Repo, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["diff", "log"])
 def test_options_that_git_does_not_list_are_known(command: str) -> None:
     """The lists in theta.git.options have what this git offers for completion, values and all."""
-    offered = plain().run(command, "--git-completion-helper-all", check=False)
+    offered = plain(Path.cwd()).run(command, "--git-completion-helper-all", check=False)
     words = [word.removeprefix("--") for word in offered.text.split() if word != "--"]
     spec = options._NOT_LISTED[command].split()
     known = {name.rstrip("=?"): item for item in spec for name in item.split(",")}

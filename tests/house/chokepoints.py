@@ -154,6 +154,12 @@ def environment(source: Source) -> list[str]:
     return _referenced(source, r"os\.(environb?|getenvb?|putenv|unsetenv)", "reads the environment")
 
 
+def directory(source: Source) -> list[str]:
+    """Uses of the current directory."""
+    names = r"os\.(getcwdb?|f?chdir)|pathlib\.(Posix|Windows)?Path\.cwd"
+    return _referenced(source, names, "depends on the current directory")
+
+
 def unsafe(source: Source) -> list[str]:
     """Uses of anything that would run what a checkpoint or a repository says, or pull in a framework."""
     found = _referenced(

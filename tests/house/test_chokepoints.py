@@ -66,6 +66,7 @@ RULES = {
             ("theta.git.run", "os.environ reads the environment"),
         ),
     ),
+    "directory": Rule(chokepoints.directory, packages=("theta.cli",)),
     "unsafe": Rule(chokepoints.unsafe),
     "numba": Rule(chokepoints.numba),
     "objects": Rule(chokepoints.objects, packages=("theta.git",)),
@@ -184,6 +185,14 @@ BAD = {
         from os import getenv as g; g('HOME')
         import os; os.putenv('A', 'b')
     """,
+    "directory": """
+        import os; os.getcwd()
+        from os import getcwd as here; here()
+        import os; os.chdir('d')
+        from pathlib import Path; Path.cwd()
+        from pathlib import Path; default = Path.cwd
+        import pathlib; pathlib.Path.cwd()
+    """,
     "unsafe": """
         import pickle
         from pickle import loads
@@ -263,6 +272,11 @@ GOOD = {
     "environment": """
         import os; os.getcwd()
         environ = {}
+    """,
+    "directory": """
+        git.cwd
+        Git(session.cwd)
+        from pathlib import Path; Path.home()
     """,
     "unsafe": """
         import json; json.loads(text)

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from theta.cli import args as arguments
@@ -181,7 +182,7 @@ def _asks_for_help(args: list[str], own: dict[str, bool] | None) -> int | None:
 def _refused_by_git(argv: list[str]) -> int:
     from theta.git.run import plain
 
-    return plain().show(*argv)
+    return plain(Path.cwd()).show(*argv)
 
 
 def _own(command: Any) -> dict[str, bool] | None:
@@ -229,13 +230,13 @@ def _hand_to_git(argv: list[str]) -> int:
         return 1
     session = session_or_none()
     if session is None:
-        return plain().show(*argv)
+        return plain(Path.cwd()).show(*argv)
     checked = guarding.options(session, argv)
     told = uses_theta(session) and _ends_with_status(argv)
     with session.driving():
         if argv[0] in _MOVES:
             session.moving()
-        git = plain(marks=session.repo.marks)
+        git = plain(Path.cwd(), marks=session.repo.marks)
         code = git.show(*checked, *argv[:2], *(["--quiet"] if told else []), *argv[2:])
         code = tell_full_disk(session, code)
     after_git(session)
@@ -256,10 +257,10 @@ def _misspelled(name: str) -> str:
 
     from theta.git.run import plain
 
-    known = plain().run("--list-cmds=main,others,alias", check=False).text.split()
+    known = plain(Path.cwd()).run("--list-cmds=main,others,alias", check=False).text.split()
     if not known or name in known or name.startswith("-"):
         return ""
-    if plain().run("config", "--get", "help.autocorrect", check=False).code == 0:
+    if plain(Path.cwd()).run("config", "--get", "help.autocorrect", check=False).code == 0:
         return ""  # git may run what is nearest
     ours = [command for group in COMMANDS.values() for command in group]
     near = [*get_close_matches(name, ours, 3, 0.7), *get_close_matches(name, known, 3, 0.7)]

@@ -8,6 +8,7 @@ are shielded before it and restored behind it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def read(name: str, args: Sequence[str], own: Sequence[str] = ()) -> Arguments:
     from theta.git import options
     from theta.git.run import plain as git
 
-    return options.read(git(), name, args, own)
+    return options.read(git(Path.cwd()), name, args, own)
 
 
 def of_git(context: Context) -> Arguments:

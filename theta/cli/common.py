@@ -28,7 +28,7 @@ def open_session(*, worktree: bool = True) -> Session:
     from theta.porcelain import install
     from theta.porcelain.session import Session
 
-    session = Session.here()
+    session = Session.here(".")
     if worktree:
         _ = session.repo.worktree
         session.heal()
@@ -54,7 +54,7 @@ def again(session: Session) -> Session:
     """A new view: git may have moved HEAD and the index under the old one."""
     from theta.porcelain.session import Session
 
-    return Session.here(session.repo.worktree)
+    return Session.here(session.repo.worktree, session.cwd)
 
 
 def session_or_none() -> Session | None:

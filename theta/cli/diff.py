@@ -57,7 +57,7 @@ def diff(
     asked = of_git(context)
     session = _session(asked)
     if session is None or not asked.known or asked.has("--no-index"):
-        return outside().show("diff", *asked.given)
+        return outside(Path.cwd()).show("diff", *asked.given)
     if session.repo.is_bare and not asked.words:
         _ = session.repo.worktree
     diffing.split(session.repo.git().in_directory(Path.cwd()), asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from theta.errors import ThetaError, UsageError
@@ -32,7 +33,7 @@ def by_git(name: str, args: list[str]) -> int | None:
     from theta.porcelain.session import Session
 
     try:
-        session = Session.here()
+        session = Session.here(".")
         found = [variable for variable in found if not _is_usual(session, variable)]
         uses = bool(found) and uses_theta(session)
     except ThetaError:
@@ -42,7 +43,7 @@ def by_git(name: str, args: list[str]) -> int | None:
             f"{found[0]} is set, which theta does not follow in a repository with checkpoints",
             hint=f"unset {found[0]}, or run 'git {name}'",
         )
-    return plain().show(name, *args) if found else None
+    return plain(Path.cwd()).show(name, *args) if found else None
 
 
 def _found(name: str) -> list[str]:

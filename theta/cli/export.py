@@ -42,7 +42,7 @@ def export(
     limit = exporting.parse_size(shard_size) if shard_size else 0
     with console.progress("exporting") as progress:
         if not (named.glob or limit) and Path(named.path).suffix == target.suffix:
-            session = Session.here()
+            session = Session.here(".")
             manifest = exporting.manifest_or_none(session, named.revision, named.path)
             if manifest is not None:
                 exporting.copy_exactly(session, manifest, target, force=force, progress=progress)

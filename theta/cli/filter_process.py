@@ -23,7 +23,7 @@ def filter_process() -> int:
 
     limit = int(os.environ.get("THETA_SMUDGE_LIMIT", SMUDGE_LIMIT))
     defer = os.environ.get("THETA_SMUDGE") == "defer"
-    session = Session.here()
+    session = Session.here(".")
     filter_ = Filter(
         session,
         lambda text: console.err(f"theta: {text}"),

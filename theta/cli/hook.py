@@ -25,7 +25,7 @@ def hook(context: typer.Context, name: str = typer.Argument(..., help="The hook 
     """Do theta's part of a git hook (the hook scripts run this)."""
     from theta.porcelain.session import Session
 
-    session = Session.here()
+    session = Session.here(".")
     index = Path(os.environ.get("GIT_INDEX_FILE") or session.repo.index_path)
     with console.progress("theta") as progress:
         name, *args = plain([name, *context.args])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from theta.cli import console
@@ -22,7 +24,7 @@ def init(context: typer.Context) -> int:
 
     args = plain(context.args)
     # Objects named by SHA-256 and refs in a reftable are not written yet, and Git 3 makes both by default.
-    code = git().show(
+    code = git(Path.cwd()).show(
         "-c", "init.defaultObjectFormat=sha1", "-c", "init.defaultRefFormat=files", "init", *args
     )
     if code or "--bare" in args:

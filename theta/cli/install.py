@@ -48,10 +48,10 @@ def install(
     if everywhere:
         launcher.ensure(user_launcher())
         for key, value in setup.settings(launcher.GLOBAL_FILTER).items():
-            plain().run("config", "--global", key, value)
+            plain(Path.cwd()).run("config", "--global", key, value)
         console.note("the filter is set up for all repositories of this user")
         return 0
-    session = Session.here()
+    session = Session.here(".")
     _ = session.repo.worktree
     with session.exclusive():
         setup.ensure(session.repo)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from theta.cli import console
@@ -23,11 +25,11 @@ def uninstall(
 
     if everywhere:
         for key in setup.settings():
-            plain().run("config", "--global", "--unset", key, check=False)
+            plain(Path.cwd()).run("config", "--global", "--unset", key, check=False)
         _fs.remove(user_launcher())
         console.note("the filter of this user is removed")
         return 0
-    session = Session.here()
+    session = Session.here(".")
     _ = session.repo.worktree
     with session.exclusive():
         setup.uninstall(session.repo)

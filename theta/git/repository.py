@@ -50,7 +50,7 @@ class Repository:
             _modes.share(self.commondir, permission)
 
     @classmethod
-    def discover(cls, start: str | Path = ".") -> Repository:
+    def discover(cls, start: str | Path) -> Repository:
         """The repository that ``start`` lies in; raises the named error of each way this fails."""
         try:
             if redirected():
@@ -88,6 +88,11 @@ class Repository:
             raise NoWorktreeError("this command needs a working tree, and the repository is bare")
         return Path(self.raw.workdir)
 
+    @property
+    def top(self) -> Path:
+        """The root of the worktree, or the git directory of a bare repository."""
+        return Path(self.raw.workdir) if self.raw.workdir else self.gitdir
+
     @cached_property
     def attribute_files(self) -> dict[str, str]:
         """Path -> blob id of each ``.gitattributes`` in the index."""
@@ -122,8 +127,7 @@ class Repository:
 
     def git(self, *, index: Path | None = None, extra: Mapping[str, str] = DEFER) -> Git:
         """A runner in the worktree; by default theta's filter and hooks keep out of the way."""
-        cwd = Path(self.raw.workdir) if self.raw.workdir else self.gitdir
-        return Git(cwd, index_file=index, extra=extra, marks=self.marks)
+        return Git(self.top, index_file=index, extra=extra, marks=self.marks)
 
     @property
     def marks(self) -> dict[str, str]:

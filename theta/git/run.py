@@ -168,6 +168,6 @@ def redirected() -> bool:
     return bool(os.environ.get("GIT_DIR") or os.environ.get("GIT_WORK_TREE"))
 
 
-def plain(cwd: Path | None = None, marks: Mapping[str, str] | None = None) -> Git:
+def plain(cwd: Path, marks: Mapping[str, str] | None = None) -> Git:
     """Git as the user would run it: with theta's filter and hooks at work."""
-    return Git(cwd or Path.cwd(), marks=marks)
+    return Git(cwd, marks=marks)

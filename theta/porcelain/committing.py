@@ -85,7 +85,7 @@ def check_identity(session: Session) -> None:
 
 def finish(session: Session, before: str | None) -> Summary | None:
     """Settle after git made a commit; answers what it holds, or none where HEAD did not move."""
-    fresh = Session.here(session.repo.worktree)
+    fresh = Session.here(session.repo.worktree, session.cwd)
     settle.settle(fresh)
     head = fresh.repo.head()
     if head is None or head == before:
@@ -137,7 +137,7 @@ def summarize(session: Session, oid: str, paths: Sequence[str] = ()) -> Summary:
         "--first-parent",
         oid,
     ]
-    git = session.repo.git().in_directory(Path.cwd()) if paths else session.repo.git()
+    git = session.repo.git().in_directory(session.cwd) if paths else session.repo.git()
     fields = git.changes(*command, "--", *(paths or [":(top)"]), ":(exclude,top).theta")
     letters = dict(zip(fields[1::2], fields[0::2], strict=True))
     if paths:

@@ -61,7 +61,7 @@ def adapter(
     """The adapter between the checkpoints at ``paths`` of the revisions ``ends``, and a warning if due."""
     with contextlib.ExitStack() as stack:
         base, tuned = (
-            stack.enter_context(exporting.opened(Named(revision, path), Path.cwd()))
+            stack.enter_context(exporting.opened(Named(revision, path), session.cwd))
             for revision, path in zip(ends, paths, strict=True)
         )
         pairs = _pairs(base, tuned, progress)

@@ -141,4 +141,4 @@ def _ignores_case(raw: pygit2.Repository) -> bool:
 def fetch(session: Session, args: Sequence[str]) -> None:
     """Fetch what ``git pull ARGS`` will, so that it can be looked at; git pull tells what goes wrong."""
     remote = command_lines.read(session.repo.git(), "pull", args).words
-    session.repo.git().in_directory(Path.cwd()).show("fetch", *remote)
+    session.repo.git().in_directory(session.cwd).show("fetch", *remote)

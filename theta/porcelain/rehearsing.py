@@ -37,7 +37,7 @@ def rehearsal(session: Session) -> Iterator[Session]:
         odb = pygit2.Odb(str(place))
         odb.add_disk_alternate(str(session.repo.commondir / "objects"))
         raw.set_odb(odb)
-        apart = Session(Repository(raw))
+        apart = Session(Repository(raw), session.cwd)
         apart.objects = Rehearsed(apart.repo, place)
         yield apart
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from theta import _fs
 from theta.errors import NotFoundError, WouldOverwriteError
@@ -181,7 +180,7 @@ def tensors(session: Session) -> set[str]:
 
 def check_paths(session: Session, paths: Sequence[str]) -> None:
     """Raise :class:`NotFoundError` for a path (from the current directory) that git does not know."""
-    git = session.repo.git().in_directory(Path.cwd())
+    git = session.repo.git().in_directory(session.cwd)
     for path in paths:
         if git.run("ls-files", "--error-unmatch", "--", path, check=False).code:
             raise NotFoundError(f"{path} is not a file that git knows", hint="'theta status' lists conflicts")
@@ -194,7 +193,7 @@ def is_stopped(session: Session) -> bool:
 
 def unmerged(session: Session, pathspecs: list[str] | None = None) -> list[str]:
     """All paths (files too) in conflict, or those that ``pathspecs`` name from the current directory."""
-    git = session.repo.git() if pathspecs is None else session.repo.git().in_directory(Path.cwd())
+    git = session.repo.git() if pathspecs is None else session.repo.git().in_directory(session.cwd)
     rows = git.lines("ls-files", "-u", "-z", "--full-name", "--", *(pathspecs or [":(top)"]))
     paths = {row.partition("\t")[2] for row in rows}
     return sorted(path for path in paths if not path.startswith(STORES + "/"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 from theta.git import state_files
@@ -31,8 +30,8 @@ def git(session: Session, name: str, extra: Mapping[str, str] | None = None) -> 
     what it rewrote.  For the others theta does the work of filter and hooks itself.
     """
     if name == "rebase":
-        return Git(Path.cwd(), extra=extra, marks=session.repo.marks)
-    return session.repo.git(extra={**DEFER, **(extra or {})}).in_directory(Path.cwd())
+        return Git(session.cwd, extra=extra, marks=session.repo.marks)
+    return session.repo.git(extra={**DEFER, **(extra or {})}).in_directory(session.cwd)
 
 
 def is_under_way(session: Session, name: str) -> bool:

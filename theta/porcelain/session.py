@@ -38,19 +38,23 @@ from theta.store.statcache import StatCache
 
 
 class Session:
-    """A repository as one theta command works on it."""
+    """A repository as one theta command works on it.
 
-    def __init__(self, repo: Repository) -> None:
+    ``cwd`` is the directory that the user's paths start from; by default the top of the worktree.
+    """
+
+    def __init__(self, repo: Repository, cwd: Path | None = None) -> None:
         self.repo = repo
+        self.cwd = cwd or repo.top
         self.objects = Objects(repo)
         self.journal = repo.private / recovery.JOURNAL
         self._parsed: dict[str, Manifest] = {}
         self._places: dict[str, str] = {}
 
     @classmethod
-    def here(cls, start: str | Path = ".") -> Session:
-        """The session of the repository around ``start``."""
-        return cls(Repository.discover(start))
+    def here(cls, start: str | Path, cwd: Path | None = None) -> Session:
+        """The session of the repository around ``start``, which is the directory unless ``cwd`` is."""
+        return cls(Repository.discover(start), cwd or Path(start))
 
     @cached_property
     def cache(self) -> StatCache:
