@@ -85,3 +85,44 @@ def test_another_index_file(repo: Repo, repository: Repository, tmp_path: Path) 
     repo.git("add", "m.st", env={"GIT_INDEX_FILE": str(other)})
     assert tracked_entries(repository) == []
     assert [entry.path for entry in tracked_entries(repository, other)] == ["m.st"]
+
+
+def test_attributes_are_asked_for_again_where_their_files_changed(repo: Repo) -> None:
+    repo.write("sub/m.st", "x")
+    repo.write("n.st", "x")
+    repo.git("add", "sub/m.st", "n.st")
+    repository = Repository.discover(repo.path)
+    paths = ["sub/m.st", "n.st"]
+    assert only_tracked(repository, paths) == []
+    repo.write("sub/.gitattributes", "*.st filter=theta\n")
+    assert only_tracked(repository, paths) == ["sub/m.st"]
+    repo.write(".git/info/attributes", "n.st filter=theta\n")
+    assert only_tracked(repository, paths) == paths
+    repo.git("add", "sub/.gitattributes")
+    (repo.path / "sub/.gitattributes").unlink()
+    assert only_tracked(repository, paths) == paths, "git reads what is in the index where no file is"
+    repo.git("rm", "--quiet", "--cached", "sub/.gitattributes")
+    assert only_tracked(repository, paths) == ["n.st"]
+
+
+def test_the_index_is_read_again_where_it_changed(repo: Repo) -> None:
+    repository = Repository.discover(repo.path)
+    before = repository.entries()
+    assert repository.entries() is before, "it is read once"
+    repo.write(".theta/x/0", "x")
+    repo.write("new", "x")
+    repo.git("add", "--sparse", "new", ".theta")
+    assert [entry.path for entry in repository.entries()] == ["code.py", "new"]
+    repo.git("rm", "--quiet", "--cached", "new")
+    assert [entry.path for entry in repository.entries()] == ["code.py"]
+
+
+@pytest.mark.parametrize("setting", [("update-index", "--split-index"), ("rm", "-r", "--cached", "-q", ".")])
+def test_entries_are_those_that_git_lists(repo: Repo, setting: tuple[str, ...]) -> None:
+    for name in (".thetaa/x", ".theta/x", ".theta-", ".theta0", "a/.theta/y", "z"):
+        repo.write(name, name)
+    repo.git("add", "--sparse", "--all")
+    repo.git(*setting)
+    listed = [row.split("\t") for row in repo.git("ls-files", "-s").splitlines()]
+    wanted = [(path, head.split()[1]) for head, path in listed if not path.startswith(".theta/")]
+    assert [(entry.path, entry.oid) for entry in Repository.discover(repo.path).entries()] == wanted

@@ -50,13 +50,6 @@ def uses_theta(session: Session) -> bool:
     return head is not None and session.repo.entry(session.repo.tree_of(head), STORES) is not None
 
 
-def again(session: Session) -> Session:
-    """A new view: git may have moved HEAD and the index under the old one."""
-    from theta.porcelain.session import Session
-
-    return Session.here(session.repo.worktree, session.cwd)
-
-
 def session_or_none() -> Session | None:
     """As :func:`open_session`, but none where there is no usable repository."""
     try:
@@ -117,7 +110,7 @@ def after_git(session: Session) -> None:
 def _settle(session: Session) -> None:
     from theta.porcelain import settle
 
-    fresh = again(session)
+    fresh = session.again()
     with console.progress("writing checkpoints") as progress:
         notes = settle.settle(fresh, progress)
     for line in notes:

@@ -12,7 +12,7 @@ import typer
 
 from theta.cli import console, deciding, mergeargs
 from theta.cli.args import PASS, plain
-from theta.cli.common import again, drive, open_session
+from theta.cli.common import drive, open_session
 from theta.cli.resolve import settle, told
 from theta.errors import ExitCode, ThetaError, UsageError
 from theta.git.state_files import MERGE_HEAD
@@ -232,13 +232,13 @@ class _Merge:
 
         before = self.session.repo.head()
         done = self._git()
-        fresh = again(self.session)
+        fresh = self.session.again()
         merging_now = done.code in (0, 1) and bool(fresh.repo.merge_heads())
         squashed = self.args.has("--squash") and (done.code == 0 or bool(resolving.unmerged(fresh)))
         if not merging_now and not squashed:
             _echo(done.stdout, done.stderr, set())
             if committing.finish(self.session, before) is not None and before and not self._is_silent:
-                after = again(self.session)
+                after = self.session.again()
                 for line in committing.moved(after, before, after.repo.resolve("HEAD")):
                     console.note(line)
             return done.code
@@ -335,7 +335,7 @@ class _Merge:
         from theta.cli import conflicts
         from theta.porcelain import concluding, resolving
 
-        fresh = again(self.session)
+        fresh = self.session.again()
         with console.progress("writing checkpoints") as progress:
             resolving.fill(fresh, progress, drafts)
         conflicts.report(joined.merged)

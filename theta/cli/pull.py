@@ -6,7 +6,7 @@ import typer
 
 from theta.cli import before, console
 from theta.cli.args import PASS, of_git
-from theta.cli.common import again, drive, open_session
+from theta.cli.common import drive, open_session
 
 app = typer.Typer(add_completion=False)
 
@@ -23,8 +23,8 @@ def pull(context: typer.Context) -> int:
     if not told:
         before.configure("merge.stat=false")  # git's would list the files below .theta/
     code = drive(session, "pull", *asked.given, hooks=True)
-    new = again(session).repo.head()
+    new = session.again().repo.head()
     if not told and old and new and old != new:
-        for line in committing.moved(again(session), old, new):
+        for line in committing.moved(session.again(), old, new):
             console.note(line)
     return code

@@ -9,7 +9,7 @@ import typer
 
 from theta.cli import console, deciding
 from theta.cli.args import PASS, plain
-from theta.cli.common import again, open_session
+from theta.cli.common import open_session
 from theta.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def settle(
     """Settle what is in conflict, tell what was done and what goes on; return the exit code."""
     from theta.porcelain import resolving
 
-    fresh = again(session)
+    fresh = session.again()
     only = resolving.unmerged(fresh, paths) if paths else None
     if paths and not only:
         resolving.check_paths(fresh, paths)

@@ -9,7 +9,7 @@ import typer
 
 from theta.cli import console, deciding
 from theta.cli.args import PASS, plain
-from theta.cli.common import again, open_session, tell_full_disk
+from theta.cli.common import open_session, tell_full_disk
 from theta.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(session: Session, name: str, args: list[str], decision: Decision) -> int
                 return _concluded(session, notes)
             if code := _settle(session, decision, whole=True):
                 return code
-        checked = guarding.options(again(session), [name, *args])
+        checked = guarding.options(session.again(), [name, *args])
     gits = [] if {"--continue", "--skip", *sequencing.ENDS} & set(args) else decision.gits
     with session.driving():
         session.moving(*args)
@@ -76,7 +76,7 @@ def run(session: Session, name: str, args: list[str], decision: Decision) -> int
 def _concluded(session: Session, notes: list[str]) -> int:
     from theta.porcelain import settle
 
-    for line in [*notes, *settle.settle(again(session))]:
+    for line in [*notes, *settle.settle(session.again())]:
         console.note(line)
     return 0
 
@@ -85,7 +85,7 @@ def _past_stop(session: Session, name: str, args: list[str], decision: Decision)
     """Settle a stop and go on; return the exit code, or None when theta cannot settle it."""
     from theta.porcelain import guarding, resolving, sequencing
 
-    fresh = again(session)
+    fresh = session.again()
     if not resolving.is_stopped(fresh):
         return None
     with fresh.exclusive():
@@ -112,7 +112,7 @@ def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int
     from theta.cli import conflicts
     from theta.porcelain import resolving
 
-    fresh = again(session)
+    fresh = session.again()
     how = replace(decision.how, whole=whole)
     merged = deciding.asking(how, lambda how: resolving.resolve(fresh, how))
     return int(conflicts.told(fresh, merged, how))
@@ -121,9 +121,9 @@ def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int
 def _finish(session: Session, name: str, before: str | None) -> None:
     from theta.porcelain import sequencing, settle
 
-    fresh = again(session)
+    fresh = session.again()
     with fresh.exclusive(), console.progress("writing checkpoints") as progress:
         notes = sequencing.finish(fresh, name, before)
-        notes += settle.settle(again(session), progress)
+        notes += settle.settle(session.again(), progress)
     for line in notes:
         console.warn(line)

@@ -1,36 +1,79 @@
-"""Which paths theta tracks: those with the attribute ``filter=theta``."""
+"""Which paths theta tracks: those with the attribute ``filter=theta``.
+
+git is asked once for each path.  What its answer depends on is noted with it: the ``.gitattributes`` of
+the directories above, which git reads from the worktree and, where they are not there, from the index.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from theta.git.index import Entry
-from theta.git.repository import STORES, Repository
+from theta.git.repository import ATTRIBUTES, STORES, Repository
 
 _FILES: Final = (0o100644, 0o100755)
-_MAGIC: Final = ":(top,attr:filter=theta)"
+
+_Sign = tuple[object, ...]
 
 
 def tracked_entries(repo: Repository, index: Path | None = None) -> list[Entry]:
     """The index entries (all stages) of the paths that theta tracks."""
-    found = []
-    for row in repo.git(index=index).lines("ls-files", "-s", "-z", "--full-name", "--", _MAGIC):
-        head, _, path = row.partition("\t")
-        mode, oid, stage = head.split(" ")
-        if not path.startswith(STORES + "/") and int(mode, 8) in _FILES:
-            found.append(Entry(path, oid, int(mode, 8), int(stage), False))
-    return found
+    files = [entry for entry in repo.entries(index) if entry.mode in _FILES]
+    values = filter_of(repo, (entry.path for entry in files), index)
+    return [entry for entry in files if values[entry.path] == "theta"]
 
 
-def filter_of(repo: Repository, paths: Iterable[str]) -> dict[str, str]:
+def filter_of(repo: Repository, paths: Iterable[str], index: Path | None = None) -> dict[str, str]:
     """Path -> value of its attribute ``filter``."""
-    wanted = "".join(path + "\0" for path in paths).encode("utf-8", "surrogateescape")
-    if not wanted:
+    signs = _Signs(repo, index)
+    wanted = {path: signs.of(path.rpartition("/")[0]) for path in paths}
+    known = repo.attributes
+    new = [path for path, sign in wanted.items() if path not in known or known[path][0] != sign]
+    for path, value in _asked(repo, new, index).items():
+        known[path] = wanted[path], value
+    return {path: known[path][1] for path in wanted}
+
+
+def _asked(repo: Repository, paths: list[str], index: Path | None) -> dict[str, str]:
+    if not paths:
         return {}
-    fields = repo.git().lines("check-attr", "-z", "--stdin", "filter", stdin=wanted)
+    ask = "".join(path + "\0" for path in paths).encode("utf-8", "surrogateescape")
+    fields = repo.git(index=index).lines("check-attr", "-z", "--stdin", "filter", stdin=ask)
     return dict(zip(fields[0::3], fields[2::3], strict=True))
+
+
+class _Signs:
+    """What tells one state of the files of attributes from another."""
+
+    def __init__(self, repo: Repository, index: Path | None) -> None:
+        self._root = None if repo.is_bare else repo.worktree
+        self._staged = repo.attribute_files(index)
+        self._above = (_stat(repo.commondir / "info" / "attributes"), self._sign(ATTRIBUTES))
+        self._found: dict[str, _Sign] = {"": self._above}
+
+    def of(self, directory: str) -> _Sign:
+        """The state of the files that ``directory`` and those above have."""
+        if directory not in self._found:
+            steps = directory.split("/")
+            parents = ("/".join(steps[:count]) for count in range(1, len(steps) + 1))
+            signs = [(parent, sign) for parent in parents if (sign := self._sign(f"{parent}/{ATTRIBUTES}"))]
+            self._found[directory] = (*self._above, *signs) if signs else self._above
+        return self._found[directory]
+
+    def _sign(self, name: str) -> object:
+        here = _stat(self._root / name) if self._root is not None else None
+        return here or self._staged.get(name)
+
+
+def _stat(place: Path) -> _Sign | None:
+    try:
+        info = os.lstat(place)
+    except (OSError, ValueError):
+        return None
+    return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino
 
 
 def only_tracked(repo: Repository, paths: Iterable[str]) -> list[str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from theta.errors import BusyError, DiskError, UnsupportedRepositoryError
 
 _SKIP_WORKTREE = 1 << 14
 _LOCK_TRIES = 20
+_DIGEST = 20
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,52 @@ class IndexEdit:
                 ffi.cast("git_index_entry *", entry).file_size = 0
 
 
+class IndexFile:
+    """An index file, read again only when it changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[object, ...] = ()
+        self._entries: tuple[Entry, ...] = ()
+
+    def outside(self, directory: str) -> tuple[Entry, ...]:
+        """All entries but those below ``directory`` (the same each time), in git's order.
+
+        Raises as :func:`read_entries`.
+        """
+        seen = _signature(self._path)
+        if seen != self._seen:
+            self._entries = tuple(_outside(_open(self._path), directory)) if seen else ()
+            self._seen = seen
+        return self._entries
+
+
+def _signature(path: Path) -> tuple[object, ...]:
+    """What differs for another content of the index file: stat data, and the digest that ends it."""
+    try:
+        with open(path, "rb") as file:
+            info = os.fstat(file.fileno())
+            file.seek(max(0, info.st_size - _DIGEST))
+            return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino, file.read()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise DiskError(f"cannot read the index: {error}") from error
+
+
+def _outside(index: pygit2.Index, directory: str) -> Iterator[Entry]:
+    """The entries but those below ``directory``, which stand together and may be many."""
+    count = C.git_index_entrycount(index._index)
+    prefix = os.fsencode(directory)
+    first, end = (bisect_left(range(count), prefix + sign, key=_path_at(index)) for sign in (b"/", b"0"))
+    for position in (*range(first), *range(end, count)):
+        yield _entry(C.git_index_get_byindex(index._index, position))
+
+
+def _path_at(index: pygit2.Index) -> Callable[[int], bytes]:
+    return lambda position: bytes(ffi.string(C.git_index_get_byindex(index._index, position).path))
+
+
 def read_entries(path: Path) -> list[Entry]:
     """All entries of the index file at ``path`` (none where there is no file)."""
     return list(_entries(_open(path))) if path.exists() else []
@@ -192,14 +240,17 @@ def _c_entries(index: pygit2.Index) -> Iterator[Any]:
 
 
 def _entries(index: pygit2.Index) -> Iterator[Entry]:
-    for entry in _c_entries(index):
-        yield Entry(
-            os.fsdecode(ffi.string(entry.path)),
-            bytes(ffi.buffer(ffi.addressof(entry.id), 20)).hex(),
-            entry.mode,
-            (entry.flags >> 12) & 3,
-            bool(entry.flags_extended & _SKIP_WORKTREE),
-        )
+    return map(_entry, _c_entries(index))
+
+
+def _entry(entry: Any) -> Entry:
+    return Entry(
+        os.fsdecode(ffi.string(entry.path)),
+        bytes(ffi.buffer(ffi.addressof(entry.id), _DIGEST)).hex(),
+        entry.mode,
+        (entry.flags >> 12) & 3,
+        bool(entry.flags_extended & _SKIP_WORKTREE),
+    )
 
 
 def _c_entry(item: Staged) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ from pygit2.enums import ObjectType
 from theta import _modes
 from theta.errors import (
     DamagedRepositoryError,
+    DiskError,
     MissingObjectsError,
     NotARepositoryError,
     NotFoundError,
@@ -24,6 +25,7 @@ from theta.errors import (
     UntrustedOwnerError,
 )
 from theta.git import processes, state_files
+from theta.git.index import Entry, IndexFile
 from theta.git.partial import Promised
 from theta.git.run import DEFER, Git, redirected
 
@@ -34,6 +36,8 @@ pygit2.settings.set_extensions(["partialclone"])
 
 MODE_TREE, MODE_BLOB = 0o040000, 0o100644
 STORES = ".theta"
+ATTRIBUTES: Final = ".gitattributes"
+_NO_STORES: Final = f":(exclude,top){STORES}"
 DAMAGED: Final = "'git fsck' tells what is damaged"
 
 
@@ -43,6 +47,8 @@ class Repository:
     def __init__(self, raw: pygit2.Repository) -> None:
         self.raw = raw
         self.token = ""
+        self.attributes: dict[str, tuple[object, str]] = {}
+        self._indexes: dict[Path, IndexFile] = {}
         self.gitdir = Path(raw.path)
         self.commondir = _common_dir(self.gitdir)
         self.is_bare = not raw.workdir
@@ -93,12 +99,30 @@ class Repository:
         """The root of the worktree, or the git directory of a bare repository."""
         return Path(self.raw.workdir) if self.raw.workdir else self.gitdir
 
-    @cached_property
-    def attribute_files(self) -> dict[str, str]:
+    def entries(self, index: Path | None = None) -> tuple[Entry, ...]:
+        """The entries of the index (or of the file ``index``), all stages, but for those below ``.theta/``.
+
+        A file is read once as long as it does not change.
+        """
+        path = index or self.index_path
+        known = self._indexes.setdefault(path, IndexFile(path))
+        try:
+            return known.outside(STORES)
+        except (UnsupportedRepositoryError, DiskError):  # what git can read, or tells better
+            return tuple(self._listed(index))
+
+    def _listed(self, index: Path | None) -> Iterator[Entry]:
+        """:meth:`entries` as git lists them: of a split or sparse index."""
+        rows = self.git(index=index).lines("ls-files", "-s", "-z", "--full-name", "--", ":(top)", _NO_STORES)
+        for row in rows:
+            head, _, path = row.partition("\t")
+            mode, oid, stage = head.split(" ")
+            yield Entry(path, oid, int(mode, 8), int(stage), False)
+
+    def attribute_files(self, index: Path | None = None) -> dict[str, str]:
         """Path -> blob id of each ``.gitattributes`` in the index."""
-        rows = self.git().lines("ls-files", "-s", "-z", "--", ":(top,glob)**/.gitattributes")
-        pairs = (row.partition("\t") for row in rows)
-        return {path: head.split(" ")[1] for head, _, path in pairs}
+        found = self.entries(index)
+        return {entry.path: entry.oid for entry in found if entry.path.rpartition("/")[2] == ATTRIBUTES}
 
     @cached_property
     def promised(self) -> Promised:

@@ -85,7 +85,7 @@ def check_identity(session: Session) -> None:
 
 def finish(session: Session, before: str | None) -> Summary | None:
     """Settle after git made a commit; answers what it holds, or none where HEAD did not move."""
-    fresh = Session.here(session.repo.worktree, session.cwd)
+    fresh = session.again()
     settle.settle(fresh)
     head = fresh.repo.head()
     if head is None or head == before:

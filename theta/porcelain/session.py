@@ -56,6 +56,12 @@ class Session:
         """The session of the repository around ``start``, which is the directory unless ``cwd`` is."""
         return cls(Repository.discover(start), cwd or Path(start))
 
+    def again(self) -> Session:
+        """A new view of the same worktree: git may have moved HEAD and the index under this one."""
+        fresh = Session.here(self.repo.worktree, self.cwd)
+        fresh.repo.attributes = self.repo.attributes
+        return fresh
+
     @cached_property
     def cache(self) -> StatCache:
         """The stat cache of the worktree."""

@@ -51,7 +51,7 @@ def _candidates(repo: Repository, tree: pygit2.Tree) -> dict[str, str]:
     """Path -> blob id of the files of ``tree`` that may be checkpoints."""
     files = {path: str(entry.id) for path, entry in repo.walk_blobs(tree) if entry.filemode & MODE_BLOB}
     own = {path: oid for path, oid in files.items() if path.rpartition("/")[2] == ".gitattributes"}
-    known = not repo.is_bare and own == repo.attribute_files
+    known = not repo.is_bare and own == repo.attribute_files()
     tracked = only_tracked(repo, files) if known else files
     if repo.promised.is_partial and repo.entry(tree, STORES) is None:
         # Nobody who has the stores elsewhere owes this clone a checkpoint of such a tree.

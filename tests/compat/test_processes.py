@@ -1,0 +1,73 @@
+"""How many gits a command starts: processes cost more than all else that a small command does.
+
+Counted are the lines of ``GIT_TRACE`` by which every git, those that git starts itself among them, says
+what it is.  The bounds are to be lowered, never raised.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import Repo, make_model, random_tensors
+
+_STARTED = re.compile(r"trace: (built-in|exec): ")
+
+
+def gits(repo: Repo, trace: Path, *command: str) -> list[str]:
+    """The gits that ``theta COMMAND``, or ``git COMMAND``, starts and is."""
+    program, *args = command
+    run = repo.theta if program == "theta" else repo.git
+    trace.unlink(missing_ok=True)
+    run(*args, env={"GIT_TRACE": str(trace)})
+    rows = trace.read_text().splitlines() if trace.exists() else []
+    return [row.split("trace: ")[1] for row in rows if _STARTED.search(row)]
+
+
+def change(repo: Repo, name: str, seed: int) -> None:
+    """Give the model another value of one of its tensors."""
+    tensors = random_tensors({"a.weight": (20, 30), "b.weight": (20, 30)})
+    tensors[name] = np.random.default_rng(seed).standard_normal((20, 30)).astype(np.float32)
+    make_model(repo.path / "m.safetensors", tensors)
+
+
+@pytest.fixture
+def tracked(repo: Repo) -> Repo:
+    repo.theta("track", "*.safetensors")
+    change(repo, "a.weight", 1)
+    repo.theta("add", "-A")
+    repo.theta("commit", "-m", "one")
+    repo.theta("status")
+    return repo
+
+
+def test_of_one_command(tracked: Repo, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    assert len(gits(tracked, trace, "theta", "status")) <= 2
+    change(tracked, "a.weight", 2)
+    found = gits(tracked, trace, "theta", "status")
+    assert len(found) <= 2, found
+    assert any("git status" in row for row in found), "the trace tells of git"
+    change(tracked, "b.weight", 3)
+    assert len(found := gits(tracked, trace, "theta", "restore", "m.safetensors")) <= 4, found
+    change(tracked, "b.weight", 4)
+    assert len(found := gits(tracked, trace, "theta", "add", "m.safetensors")) <= 7, found
+    assert len(found := gits(tracked, trace, "theta", "diff", "HEAD")) <= 5, found
+    assert len(found := gits(tracked, trace, "git", "commit", "-m", "by git")) <= 10, found
+    change(tracked, "b.weight", 5)
+    assert len(found := gits(tracked, trace, "theta", "commit", "-a", "-m", "two")) <= 13, found
+    assert len(found := gits(tracked, trace, "theta", "log", "-1")) <= 2, found
+
+
+def test_of_a_merge(tracked: Repo, tmp_path: Path) -> None:
+    tracked.git("checkout", "--quiet", "-b", "side")
+    change(tracked, "a.weight", 2)
+    tracked.theta("commit", "-a", "-m", "side")
+    tracked.git("checkout", "--quiet", "-")
+    change(tracked, "a.weight", 3)
+    tracked.theta("commit", "-a", "-m", "ours")
+    found = gits(tracked, tmp_path / "trace", "theta", "merge", "-X", "ties", "side")
+    assert len(found) <= 35, found
