@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -40,6 +41,16 @@ def home(pytestconfig: pytest.Config) -> Path:
     directory = pytestconfig.stash[_home]
     environment.check_isolation(directory)
     return directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_launchers(home: Path) -> Iterator[None]:
+    """What theta installs when it runs in the test's own process starts forks of the server."""
+    from theta.porcelain import launcher
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launcher, "sys", server.Python())
+        yield
 
 
 @pytest.fixture

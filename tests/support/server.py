@@ -48,10 +48,10 @@ class Server:
             home if len(os.fsencode(home)) < 90 else Path(tempfile.mkdtemp(prefix="theta-tests-", dir="/tmp"))
         )
         self._path = str(place / "theta.socket")
-        program = home / "theta-python"
-        program.write_text(_CLIENT.format(python=sys.executable, head=HEAD, path=self._path))
-        program.chmod(0o700)
-        command = [sys.executable, "-m", "tests.support.serving", self._path, str(program)]
+        self.program = home / "theta-python"
+        self.program.write_text(_CLIENT.format(python=sys.executable, head=HEAD, path=self._path))
+        self.program.chmod(0o700)
+        command = [sys.executable, "-m", "tests.support.serving", self._path, str(self.program)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         if self._process.stdout.readline() != b"ready\n":
@@ -93,6 +93,15 @@ def get() -> Server:
     if not _running:
         _running.append(Server(Path.home()))
     return _running[0]
+
+
+class Python:
+    """The ``sys`` of a launcher that is written in the test's own process: it leads to the server too."""
+
+    @property
+    def executable(self) -> str:
+        """The program that hands over to the server."""
+        return str(get().program)
 
 
 def stop() -> None:
