@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from tests.support import Repo, make_model, models, mutate, random_tensors, read_model, sha256
+from tests.support import Repo, make_model, models, mutate, random_tensors, read_model, server, sha256
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "z.weight": (3, 5),
@@ -106,3 +106,20 @@ def test_a_fork_of_the_server_loads_nothing_that_each_of_them_would_load(repo: R
         repo.theta(*command.split(), env=env)
     repo.git("commit", "-q", "--allow-empty", "-m", "later", env=env)  # filter and hooks are such forks too
     assert loaded.read_text() == ""
+
+
+@pytest.mark.parametrize("compiler", ["cc", None])
+def test_a_client_of_the_server_is_a_theta(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str | None
+) -> None:
+    """It hands over its arguments, directory, environment and streams, and brings the exit code back."""
+    if compiler is None:
+        monkeypatch.setattr("shutil.which", lambda name: None)
+    program = tmp_path / "python"
+    server.make_client(program, server.get()._path)
+    command = [str(program), "-P", "-m", "theta"]
+    assert repo.run(*command, "--version").stdout.startswith("theta ")
+    told = repo.run(*command, "track", "*.\udcff", env={"THETA_TEST_LOADED": str(tmp_path / "loaded")})
+    assert (told.returncode, (tmp_path / "loaded").read_text()) == (0, ""), told
+    assert "*.\udcff" in (repo.path / ".gitattributes").read_text(errors="surrogateescape")
+    assert repo.run(*command, "hook", "no-such-hook").returncode == 3

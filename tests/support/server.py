@@ -10,33 +10,42 @@ afresh, since libraries have read the old one.
 from __future__ import annotations
 
 import contextlib
-import marshal
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 HEAD: Final = 4
 """Bytes of the length that goes before a job."""
-# Git starts it for the filter and for each hook; what it imports is in Python itself or nearly so.
+# Git starts it for the filter and for each hook.  client.c does the same in a tenth of the time.
 _CLIENT: Final = """#!{python} -IS
-import marshal, posix, sys, _socket
-env = {{name.decode("utf-8", "surrogateescape"): value.decode("utf-8", "surrogateescape")
-       for name, value in posix.environ.items()}}
-body = marshal.dumps({{"args": sys.argv[4:], "cwd": posix.getcwd(), "env": env, "client": posix.getpid()}})
-connection = _socket.socket(_socket.AF_UNIX)
-connection.connect({path!r})
-streams = b"".join(fd.to_bytes(4, sys.byteorder) for fd in range(3))
-rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)
-connection.sendmsg([len(body).to_bytes({head}, "little")], [rights])
-connection.sendall(body)
-answer = connection.recv(1)
+import os, socket, sys
+env = [name + b"=" + value for name, value in os.environb.items()]
+args = [os.fsencode(arg) for arg in sys.argv[4:]]
+job = [b"%d" % os.getpid(), os.getcwdb(), b"%d" % len(args), *args, *env]
+body = b"".join(field + b"\\0" for field in job)
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect({path!r})
+    socket.send_fds(connection, [len(body).to_bytes({head}, "little")], [0, 1, 2])
+    connection.sendall(body)
+    answer = connection.recv(1)
 sys.exit(answer[0] if answer else 137)
 """
+
+
+def make_client(program: Path, socket_path: str) -> None:
+    """Make the program that hands over to the server: of C where there is a compiler, else of Python."""
+    if compiler := shutil.which("cc"):
+        source = Path(__file__).with_name("client.c")
+        subprocess.run([compiler, f'-DSOCKET="{socket_path}"', "-o", program, source], check=True)
+    else:
+        program.write_text(_CLIENT.format(python=sys.executable, head=HEAD, path=socket_path))
+        program.chmod(0o700)
 
 
 class Server:
@@ -49,8 +58,7 @@ class Server:
         )
         self._path = str(place / "theta.socket")
         self.program = home / "theta-python"
-        self.program.write_text(_CLIENT.format(python=sys.executable, head=HEAD, path=self._path))
-        self.program.chmod(0o700)
+        make_client(self.program, self._path)
         command = [sys.executable, "-m", "tests.support.serving", self._path, str(self.program)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
@@ -66,10 +74,11 @@ class Server:
             streams: list[IO[bytes]] = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
             streams[0].write(stdin.encode("utf-8", "surrogateescape"))
             streams[0].seek(0)
-            job = {"args": list(args), "cwd": str(cwd), "env": dict(env), "client": os.getpid()}
             connection = stack.enter_context(socket.socket(socket.AF_UNIX))
             connection.settimeout(timeout)
             connection.connect(self._path)
+            job = [str(os.getpid()), str(cwd), str(len(args)), *args]
+            job += [f"{name}={value}" for name, value in env.items()]
             _send(connection, job, [stream.fileno() for stream in streams])
             answer = connection.recv(1)
             for stream in streams[1:]:
@@ -110,7 +119,7 @@ def stop() -> None:
         _running.pop().stop()
 
 
-def _send(connection: socket.socket, job: dict[str, Any], descriptors: Sequence[int]) -> None:
-    body = marshal.dumps(job)
+def _send(connection: socket.socket, job: Sequence[str], descriptors: Sequence[int]) -> None:
+    body = b"".join(os.fsencode(field) + b"\0" for field in job)
     socket.send_fds(connection, [len(body).to_bytes(HEAD, "little")], list(descriptors))
     connection.sendall(body)

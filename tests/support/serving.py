@@ -6,7 +6,6 @@ import contextlib
 import errno
 import gc
 import importlib
-import marshal
 import os
 import pkgutil
 import selectors
@@ -93,8 +92,10 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
         if not part:
             sys.exit("a job was cut short")
         body += part
-    job: dict[str, Any] = marshal.loads(body)
-    return job, list(descriptors)
+    client, cwd, count, *words = map(os.fsdecode, bytes(body).split(b"\0")[:-1])
+    args, variables = words[: int(count)], words[int(count) :]
+    env = dict(variable.split("=", 1) for variable in variables)
+    return {"args": args, "cwd": cwd, "env": env, "client": client}, list(descriptors)
 
 
 def _answer(connection: socket.socket, program: str) -> None:
