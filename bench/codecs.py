@@ -25,7 +25,7 @@ import zstandard
 from theta.codecs import codec, dense
 from theta.codecs.base import Range, Target, Tensor, word_size
 from theta.codecs.chooser import choose
-from theta_native.planes import split
+from theta_native.byte_planes import split
 
 NUMPY = {"f32": np.dtype("<f4"), "bf16": np.dtype(ml_dtypes.bfloat16), "f16": np.dtype("<f2")}
 CHUNK = 4 << 20

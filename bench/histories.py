@@ -24,12 +24,13 @@ from theta.codecs import chooser
 from theta.codecs.base import Tensor
 from theta.formats import BytesSource, TensorSpec, safetensors
 from theta.git.repository import Repository
-from theta.store import skeleton, snapshot
-from theta.store.layering import read_record
-from theta.store.manifest import Manifest
-from theta.store.objects import Objects
-from theta.store.restore import Restorer
-from theta.store.snapshot import Snapshot
+from theta.store.files import file_scan
+from theta.store.format import skeleton
+from theta.store.format.manifest import Manifest
+from theta.store.odb.objects import Objects
+from theta.store.read.reassembly import Restorer
+from theta.store.read.tensor_records import read_record
+from theta.store.write.snapshot import Snapshot
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -66,7 +67,7 @@ class Store:
         header, _ = safetensors.plan([TensorSpec("w", "bf16", array.shape)], None)
         source, pack = BytesSource(header + array.tobytes()), self.objects.writer()
         kept = skeleton.read(self.objects, self.manifest.skeleton) if self.manifest else None
-        found = snapshot.scan(source, self.manifest, kept)
+        found = file_scan.scan(source, self.manifest, kept)
         bases = [self.manifest] if self.manifest else []
         self.manifest = Snapshot(self.objects, pack, bases).store(source, found, "m", self.manifest).manifest
         size = pack.size

@@ -46,7 +46,7 @@ def home(pytestconfig: pytest.Config) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def warm_launchers(home: Path) -> Iterator[None]:
     """What theta installs when it runs in the test's own process starts forks of the server."""
-    from theta.porcelain import launcher
+    from theta.porcelain.setup import launcher
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launcher, "sys", server.Python())

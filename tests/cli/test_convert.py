@@ -17,9 +17,10 @@ from tests.support import Repo, make_model, random_tensors
 from theta.errors import ChangedWhileReadError, FormatError, NotFoundError
 from theta.formats import scan, sharded
 from theta.formats.values import Value, values
-from theta.porcelain import converting, exporting, staging
-from theta.porcelain.session import Session
-from theta.store.source import FileSource
+from theta.porcelain.stage import staging
+from theta.porcelain.tensors import converting, sources
+from theta.porcelain.workspace.session import Session
+from theta.store.files.file_source import FileSource
 
 DATA = Path(__file__).parents[1] / "formats" / "data"
 TENSORS = random_tensors({"a.w": (300, 40), "a.b": (40,), "c": (2, 3, 50), "s": ()}, seed=3)
@@ -48,7 +49,7 @@ EXPECTED = {name: ("f32", value.shape, value.tobytes()) for name, value in TENSO
 
 def convert(repo: Repo, name: str, out: Path) -> None:
     """``theta convert`` without a process."""
-    with exporting.opened(exporting.parse(name, repo.path), repo.path) as model:
+    with sources.opened(sources.parse(name, repo.path), repo.path) as model:
         converting.write(model, out)
 
 
@@ -73,11 +74,11 @@ def test_numpy_opens_what_was_written(repo: Repo, tmp_path: Path) -> None:
 
 def test_metadata_goes_along_where_there_is_a_place(repo: Repo, tmp_path: Path) -> None:
     convert(repo, "m.safetensors", tmp_path / "same.safetensors")
-    with exporting.opened(exporting.Named(None, "same.safetensors"), tmp_path) as model:
+    with sources.opened(sources.Named(None, "same.safetensors"), tmp_path) as model:
         assert model.metadata == {"format": "pt", "note": "é"}
     convert(repo, "m.safetensors", tmp_path / "m.pt")
     convert(repo, str(tmp_path / "m.pt"), tmp_path / "back.safetensors")
-    with exporting.opened(exporting.Named(None, "back.safetensors"), tmp_path) as model:
+    with sources.opened(sources.Named(None, "back.safetensors"), tmp_path) as model:
         assert model.metadata == {"format": "pt"}  # without it transformers would refuse the file
 
 
@@ -134,7 +135,7 @@ def joined(folder: Path, weight_map: dict[str, str], **files: str) -> dict[str, 
     for number, (name, key) in enumerate(((ONE, "one"), (TWO, "two")), start=1):
         if key in files:
             make_model(folder / name, {letter: np.array([number], np.uint8) for letter in files[key]})
-    with exporting.opened(exporting.Named(None, index.name), folder) as model:
+    with sources.opened(sources.Named(None, index.name), folder) as model:
         return {name: list(b"".join(value.chunks())) for name, value in model.values.items()}
 
 
@@ -165,7 +166,7 @@ def test_what_the_index_promises_must_be_there(tmp_path: Path) -> None:
 
 def test_split_gguf_files_are_one_model(repo: Repo, tmp_path: Path) -> None:
     for number, name in enumerate(("a.w", "c"), start=1):
-        with exporting.opened(exporting.parse(f"HEAD:m.safetensors#{name}", repo.path), repo.path) as model:
+        with sources.opened(sources.parse(f"HEAD:m.safetensors#{name}", repo.path), repo.path) as model:
             converting.write(model, tmp_path / f"q-0000{number}-of-00002.gguf")
     convert(repo, str(tmp_path / "q.gguf"), tmp_path / "one.gguf")
     assert read(tmp_path / "one.gguf") == {name: EXPECTED[name] for name in ("a.w", "c")}
@@ -229,7 +230,7 @@ def test_a_file_that_is_written_to_meanwhile_is_noticed(tmp_path: Path) -> None:
     path = make_model(tmp_path / "m.safetensors", TENSORS)
     with (
         pytest.raises(ChangedWhileReadError, match=r"m\.safetensors changed"),
-        exporting.opened(exporting.Named(None, path.name), tmp_path) as model,
+        sources.opened(sources.Named(None, path.name), tmp_path) as model,
     ):
         make_model(path, TENSORS)
         converting.write(model, tmp_path / "m.npz")
@@ -239,10 +240,10 @@ def test_a_file_that_is_written_to_meanwhile_is_noticed(tmp_path: Path) -> None:
 def test_memory_is_bounded(tmp_path: Path) -> None:
     data = np.arange(48 * 2**20 // 4, dtype=np.float32)
     path = make_model(tmp_path / "big.safetensors", {"w": data})
-    named = exporting.Named(None, path.name)
+    named = sources.Named(None, path.name)
     tracemalloc.start()
     try:
-        with exporting.opened(named, tmp_path) as model:
+        with sources.opened(named, tmp_path) as model:
             converting.write(model, tmp_path / "big.npz")
         peak = tracemalloc.get_traced_memory()[1]
     finally:

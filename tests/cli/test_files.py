@@ -49,7 +49,7 @@ def leftovers(repo: Repo) -> list[Path]:
 DRIVER = """
 import os, sys
 from pathlib import Path
-from theta.store.source import FileSource
+from theta.store.files.file_source import FileSource
 path, change = Path("m.safetensors"), sys.argv.pop(1)
 plain, reads = FileSource.read, [0]
 def read(self, offset, length):

@@ -18,7 +18,7 @@ from tests.support.repos import describe
 from theta import _fs
 from theta.errors import ExitCode, NoSpaceError
 from theta.formats.values import Value
-from theta.porcelain import catting, converting
+from theta.porcelain.tensors import catting, converting
 
 MODEL = "m.safetensors"
 

@@ -215,9 +215,9 @@ def test_f5_a_typo_gets_a_suggestion(repo: Repo, ask: Ask, typo: str, meant: str
 def test_f5_help_leaves_the_tensor_on_the_screen(repo: Repo, rows: int, columns: int) -> None:
     from rich.console import Console
 
-    from theta.porcelain import resolving
-    from theta.porcelain.answering import Answers
-    from theta.porcelain.session import Session
+    from theta.porcelain.merge import resolving
+    from theta.porcelain.merge.answers import Answers
+    from theta.porcelain.workspace.session import Session
 
     theta(repo, "merge", "side", code=1)
     session = Session.here(repo.path)

@@ -10,8 +10,8 @@ import pytest
 
 from tests.compat.inprocess import theta
 from tests.support import Repo, make_model, random_tensors, read_model
-from theta.porcelain import ties
-from theta.porcelain.session import Session
+from theta.porcelain.tensors import tied_weights
+from theta.porcelain.workspace.session import Session
 
 SHAPES = {
     "layers.0.q.weight": (24, 16),
@@ -119,7 +119,9 @@ def test_a5_a_configuration_that_is_not_here_yet_is_fetched(tied: Repo, tmp_path
     for key in ("allowFilter", "allowAnySHA1InWant"):
         tied.git("config", f"uploadpack.{key}", "true")
     clone = tied.clone(tmp_path / "clone", "--filter=blob:none")
-    assert ties.beside(Session.here(clone.path), "m.safetensors", "v2") == {"tie_word_embeddings": True}
+    assert tied_weights.beside(Session.here(clone.path), "m.safetensors", "v2") == {
+        "tie_word_embeddings": True
+    }
 
 
 def test_a5_where_no_configuration_says_it_the_user_is_told(repo: Repo, tmp_path: Path) -> None:

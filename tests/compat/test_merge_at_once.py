@@ -11,10 +11,10 @@ from tests.compat.agreement import assert_agreement, assert_history, git_status
 from tests.compat.inprocess import branched, committed, copied, shift, started, theta
 from tests.compat.story import MODEL, TENSOR, digest, edit
 from tests.support import Repo
-from theta.porcelain import octopus
-from theta.porcelain.drafts import Drafts
-from theta.porcelain.session import Session
-from theta.store.restore import Restorer
+from theta.porcelain.merge import octopus
+from theta.porcelain.merge.drafts import Drafts
+from theta.porcelain.workspace.session import Session
+from theta.store.read.reassembly import Restorer
 
 OTHER = "layer.2.weight"
 AVERAGE = ("merge", "-X", "average", "side")
@@ -200,7 +200,7 @@ def test_no_commit_stops_before_it(repo: Repo) -> None:
 def test_an_index_entry_of_a_large_file_is_older_than_the_index(
     repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("theta.porcelain.worktree._WORTH_WAITING", 1)
+    monkeypatch.setattr("theta.porcelain.workspace.worktree._WORTH_WAITING", 1)
     theta(repo, *AVERAGE, "--no-commit")
     written = (repo.path / MODEL).stat().st_mtime
     assert int(written) < int((repo.path / ".git/index").stat().st_mtime)

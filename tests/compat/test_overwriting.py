@@ -18,7 +18,7 @@ from tests.compat.story import new_model, run_either
 from tests.support import Repo
 from tests.support.repos import Done, describe
 from theta import _fs
-from theta.porcelain.guarding import obstacles
+from theta.porcelain.drive.overwrites import obstacles
 
 MINE: Final = "mine, and nowhere else\n"
 PLAIN: Final = (

@@ -18,8 +18,8 @@ import pytest
 
 from tests.compat.inprocess import theta
 from tests.support import Repo, make_model, read_model
-from theta.porcelain import mend
-from theta.porcelain.session import Session
+from theta.porcelain.workspace import mend
+from theta.porcelain.workspace.session import Session
 
 MODEL: Final = "model.safetensors"
 TEXT: Final = "model.txt"
@@ -184,7 +184,7 @@ class Pair:
         want = set()
         for block in re.findall(r"^<<<<<<<.*?^>>>>>>>", text, re.MULTILINE | re.DOTALL):
             want |= set(re.findall(r"^(\S+) = ", block, re.MULTILINE))
-        from theta.porcelain import resolving
+        from theta.porcelain.merge import resolving
 
         found = resolving.conflicts(Session.here(self.repo.path))
         assert {conflict.name for conflicts in found.values() for conflict in conflicts} == want

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support import Repo, make_model, mutate, random_tensors
-from theta.store import manifest, skeleton
+from theta.store.format import manifest, skeleton
 
 ROOT = Path(__file__).parents[2]
 FORMAT = ROOT / "theta" / "docs" / "format.md"

@@ -16,7 +16,7 @@ PARTS = (
     "theta/codecs/planes.py",
     "theta_native/rans.py",
     "theta/codecs/entropy.py",
-    "theta_native/residual.py",
+    "theta_native/differences.py",
     "theta/codecs/residual.py",
 )
 HEAD = """# The codecs of format 1

@@ -23,7 +23,7 @@ from tests.formats.helpers import mutate, rebuild
 from theta.formats import scan_or_opaque
 from theta.formats.derived import prove
 from theta.formats.layout import BytesSource
-from theta.formats.pickle_scan import scan_pickles
+from theta.formats.pickle_files.pickle_scan import scan_pickles
 
 DATA: Final = Path(__file__).parent / "data"
 ALLOWED: Final = 64 * 2**20

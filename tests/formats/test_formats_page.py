@@ -20,9 +20,9 @@ from tests.support import Repo, environment
 from theta import formats
 from theta.formats import sharded, writers
 from theta.formats.layout import BytesSource
-from theta.porcelain import staging
-from theta.porcelain.session import Session
-from theta.porcelain.staging import Added
+from theta.porcelain.stage import staging
+from theta.porcelain.stage.staging import Added
+from theta.porcelain.workspace.session import Session
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "theta" / "docs" / "formats.md"

@@ -13,7 +13,8 @@ import pytest
 
 from tests.formats.helpers import mutate, rebuild, scanned, survives
 from theta.errors import FormatError
-from theta.formats import hdf5, keras_zip, scan_or_opaque
+from theta.formats import scan_or_opaque
+from theta.formats.hdf5 import hdf5, keras_zip
 from theta.formats.layout import BytesSource, Layout, View
 
 DATA = Path(__file__).parent / "data"

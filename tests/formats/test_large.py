@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from theta import formats
-from theta.store.source import FileSource
+from theta.store.files.file_source import FileSource
 
 ROOT = Path(__file__).parents[2]
 COUNT, LENGTH = 20_000, 262_144
@@ -20,7 +20,7 @@ import resource, sys
 from pathlib import Path
 from theta import formats
 from theta.store import snapshot
-from theta.store.source import FileSource
+from theta.store.files.file_source import FileSource
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with FileSource(Path(sys.argv[1])) as source:
     found = snapshot.scan(source, None, None)

@@ -13,7 +13,8 @@ import pytest
 
 from tests.formats.helpers import mutate, rebuild, scanned, survives
 from theta.errors import FormatError
-from theta.formats import npy, npz, scan_or_opaque, zipped
+from theta.formats import npy, scan_or_opaque
+from theta.formats.archives import npz, zipped
 from theta.formats.layout import BytesSource, Layout, View
 from theta.formats.npy import MAGIC
 

@@ -12,8 +12,9 @@ import pytest
 
 from tests.formats.helpers import Beside, mutate, rebuild, scanned, survives
 from theta.dtypes import numpy_dtype
-from theta.formats import onnx, scan, scan_or_opaque
+from theta.formats import scan, scan_or_opaque
 from theta.formats.layout import BytesSource
+from theta.formats.onnx import onnx
 
 DATA = Path(__file__).parent / "data"
 

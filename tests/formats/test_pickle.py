@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from tests.formats.helpers import mutate
 from theta.errors import FormatError
-from theta.formats import pickle_vm, scan_or_opaque
+from theta.formats import scan_or_opaque
 from theta.formats.layout import BytesSource
-from theta.formats.pickle_scan import PickleReport, judge, scan_pickles
-from theta.formats.pickle_vm import Blob, Call, Dict, Global, read_pickle
+from theta.formats.pickle import pickle_vm
+from theta.formats.pickle.pickle_vm import Blob, Call, Dict, Global, read_pickle
+from theta.formats.pickle_files.pickle_scan import PickleReport, judge, scan_pickles
 
 PROTOCOLS = range(6)
 
@@ -71,7 +72,7 @@ def test_plain_data_reads_as_python_reads_it(value: object, protocol: int) -> No
 
 
 def test_every_opcode_of_python_is_known() -> None:
-    from theta.formats.pickle_vm import _HANDLERS
+    from theta.formats.pickle.pickle_vm import _HANDLERS
 
     assert {ord(opcode.code) for opcode in pickletools.opcodes} - set(_HANDLERS) == {ord(".")}
 

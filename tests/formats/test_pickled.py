@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from tests.formats.helpers import mutate, rebuild, scanned, survives
-from theta.formats import pickled, scan_or_opaque
+from theta.formats import scan_or_opaque
 from theta.formats.layout import BytesSource, View
-from theta.formats.pickle_scan import scan_pickles
+from theta.formats.pickle_files import pickled
+from theta.formats.pickle_files.pickle_scan import scan_pickles
 
 DATA = Path(__file__).parent / "data"
 

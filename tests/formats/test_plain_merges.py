@@ -20,9 +20,9 @@ from tests.formats.test_formats_page import Case, cases
 from tests.support import Repo, environment
 from theta.formats import Derived, Layout, scan
 from theta.formats.derived import derive, prove
-from theta.porcelain import staging
-from theta.porcelain.session import Session
-from theta.store.source import FileSource
+from theta.porcelain.stage import staging
+from theta.porcelain.workspace.session import Session
+from theta.store.files.file_source import FileSource
 
 CASES = [case for case in cases() if case.path not in ("array.npy", "model-00002-of-00002.safetensors")]
 

@@ -14,8 +14,8 @@ import pytest
 from tests.support import Repo
 from theta.formats import Layout, Tensor, plugins, scan_or_opaque
 from theta.formats.layout import BytesSource
-from theta.porcelain import staging
-from theta.porcelain.session import Session
+from theta.porcelain.stage import staging
+from theta.porcelain.workspace.session import Session
 
 EXAMPLE = Path(__file__).parents[1] / "plugins" / "format_example"
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from tests.support import Repo, make_model, random_tensors
-from theta.porcelain import staging
-from theta.porcelain.session import Session
-from theta.store import skeleton as skeletons
+from theta.porcelain.stage import staging
+from theta.porcelain.workspace.session import Session
+from theta.store.format import skeleton as skeletons
 
 STORY = Path(__file__).parent / "data" / "story"
 WORDS = "same weights, different container"

@@ -9,12 +9,12 @@ import pytest
 
 from tests.formats.test_formats_page import Case, cases
 from tests.support import Repo
-from theta.porcelain import staging
-from theta.porcelain.session import Session
-from theta.porcelain.stored import StoredSource
-from theta.store.manifest import Manifest
-from theta.store.restore import Restorer
-from theta.store.skeleton import Field, Literal, Skeleton
+from theta.porcelain.stage import staging
+from theta.porcelain.workspace.session import Session
+from theta.store.format.manifest import Manifest
+from theta.store.format.skeleton import Field, Literal, Skeleton
+from theta.store.read.random_access import StoredSource
+from theta.store.read.reassembly import Restorer
 
 CASES = [case for case in cases() if case.path not in ("dist/__0_0.distcp", "external.onnx.data")]
 

@@ -14,7 +14,7 @@ from theta.formats import scan, scan_or_opaque, tensorflow
 from theta.formats.derived import derive
 from theta.formats.fields import Derived
 from theta.formats.layout import BytesSource
-from theta.store.source import FileSource
+from theta.store.files.file_source import FileSource
 
 STORY = Path(__file__).parent / "data" / "story"
 

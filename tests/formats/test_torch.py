@@ -17,9 +17,10 @@ import pytest
 from tests.formats.helpers import Beside, mutate, rebuild, scanned, survives
 from theta.dtypes import numpy_dtype
 from theta.errors import FormatError
-from theta.formats import scan, scan_or_opaque, torch_dcp, torch_legacy, torch_zip
+from theta.formats import scan, scan_or_opaque
 from theta.formats.derived import prove
 from theta.formats.layout import BytesSource, Layout, View
+from theta.formats.torch import torch_dcp, torch_legacy, torch_zip
 
 DATA = Path(__file__).parent / "data"
 ZIPS = ["values", "checkpoint", "module", "script", "tensor", "protocol5"]

@@ -15,10 +15,11 @@ import zlib
 import pytest
 
 from tests.formats.helpers import rebuild
-from theta.formats import scan_or_opaque, torch_zip
+from theta.formats import scan_or_opaque
 from theta.formats.derived import prove
 from theta.formats.layout import BytesSource
-from theta.formats.pickle_scan import scan_pickles
+from theta.formats.pickle_files.pickle_scan import scan_pickles
+from theta.formats.torch import torch_zip
 
 _STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0%cX\x03\0\0\0cpuK\x04tQ"
 _TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n(%bK\x00(K\x04t(K\x01t\x89NtR"

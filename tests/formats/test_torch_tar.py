@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from tests.formats.helpers import mutate, scanned, survives
-from theta.formats import scan_or_opaque, torch_tar
+from theta.formats import scan_or_opaque
 from theta.formats.layout import BytesSource
-from theta.formats.pickle_scan import scan_pickles
+from theta.formats.pickle_files.pickle_scan import scan_pickles
+from theta.formats.torch import torch_tar
 from theta.formats.values import values
 
 

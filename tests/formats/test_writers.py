@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from tests.formats.helpers import scanned
 from theta.dtypes import DTYPES, numpy_dtype
 from theta.errors import FormatError
-from theta.formats import gguf, npz, safetensors, torch_writer, writers, zipped
+from theta.formats import gguf, safetensors, writers
+from theta.formats.archives import npz, zipped
 from theta.formats.derived import arguments, derive
 from theta.formats.layout import BytesSource, Layout, TensorSpec, nbytes
 from theta.formats.plan import Plan
+from theta.formats.torch import torch_writer
 
 
 def write(plan: Plan, values: dict[str, bytes]) -> bytes:

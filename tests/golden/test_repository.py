@@ -14,7 +14,7 @@ BUNDLES = sorted(HERE.glob("repository-*.bundle"))
 
 
 def test_there_is_one_for_the_version_of_today() -> None:
-    from theta.store.manifest import VERSION
+    from theta.store.format.manifest import VERSION
 
     assert HERE / f"repository-{VERSION}.bundle" in BUNDLES
 

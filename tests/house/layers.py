@@ -13,6 +13,7 @@ LAYERS: Final = (
         "theta.dtypes",
         "theta.lazy",
         "theta.units",
+        "theta.parallel",
         "theta._fs",
         "theta._memory",
         "theta._modes",

@@ -216,7 +216,7 @@ BAD = {
         from numba import njit
         def f(): import numba
         import theta_native
-        from theta_native.planes import split
+        from theta_native.byte_planes import split
         class C: import theta_native
     """,
     "objects": """
@@ -287,7 +287,7 @@ GOOD = {
     """,
     "numba": """
         def f(): import theta_native
-        def f(): from theta_native.planes import split
+        def f(): from theta_native.byte_planes import split
         import numpy
     """,
     "objects": """
@@ -322,7 +322,7 @@ def test_an_exception_excuses_one_thing_in_one_module() -> None:
     make, remove = (snippet(text, "theta_native._saved") for text in ("d.mkdir()", "d.unlink()"))
     assert RULES["disk"].findings(make) == []
     assert len(RULES["disk"].findings(remove)) == 1
-    assert len(RULES["disk"].findings(snippet("d.mkdir()", "theta_native.planes"))) == 1
+    assert len(RULES["disk"].findings(snippet("d.mkdir()", "theta_native.byte_planes"))) == 1
     assert len(RULES["printing"].findings(snippet("print()", "theta.__main__"))) == 1
     assert RULES["printing"].findings(snippet("print()", "theta.cli.add")) == []
-    assert RULES["numba"].findings(snippet("import numba", "theta_native.planes")) == []
+    assert RULES["numba"].findings(snippet("import numba", "theta_native.byte_planes")) == []

@@ -36,7 +36,7 @@ def test_the_modules_were_found() -> None:
         ("theta.formats.safetensors", "import theta.codecs.dense"),
         ("theta.errors", "import theta_native"),
         ("theta._fs", "from theta.git import run"),
-        ("theta_native.planes", "import theta.codecs"),
+        ("theta_native.byte_planes", "import theta.codecs"),
         ("theta.porcelain.add", "from theta.cli import main"),
         ("theta", "from theta import cli"),
         ("theta.cli.add", "import theta.__main__"),

@@ -18,11 +18,12 @@ import pygit2
 from tests.support import Repo, make_model
 from theta.formats.layout import BytesSource
 from theta.git.repository import MODE_BLOB, MODE_TREE, STORES
-from theta.porcelain.session import Session
-from theta.store import closure, snapshot
-from theta.store.manifest import Manifest
-from theta.store.packs import PackWriter
-from theta.store.snapshot import Snapshot
+from theta.porcelain.workspace.session import Session
+from theta.store import closure
+from theta.store.files import file_scan
+from theta.store.format.manifest import Manifest
+from theta.store.odb.packs import PackWriter
+from theta.store.write.snapshot import Snapshot
 
 Tensor = tuple[str, tuple[int, ...], bytes]
 """dtype (as numpy spells it), shape, raw bytes: equal if and only if the values are."""
@@ -248,7 +249,7 @@ class History:
         }
         make_model(self._scratch, arrays, dict(file.metadata) if file.metadata else None)
         source = BytesSource(self._scratch.read_bytes())
-        found = snapshot.scan(source, None, None)
+        found = file_scan.scan(source, None, None)
         bases = [before.manifest] if before and before.manifest else []
         return Snapshot(self.session.objects, pack, bases).store(source, found, file.store, None).manifest
 

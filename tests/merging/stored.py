@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from tests.support import Repo, make_model, read_model
 from theta.formats.layout import BytesSource
-from theta.merging import checkpoints
-from theta.merging.checkpoints import Options, Outcome
+from theta.merging import engine
+from theta.merging.engine import Options, Outcome
 from theta.merging.strategies import Policy
-from theta.porcelain.session import Session
-from theta.store import snapshot
-from theta.store.manifest import Manifest
-from theta.store.restore import Restorer
-from theta.store.snapshot import Snapshot
+from theta.porcelain.workspace.session import Session
+from theta.store.files import file_scan
+from theta.store.format.manifest import Manifest
+from theta.store.read.reassembly import Restorer
+from theta.store.write.snapshot import Snapshot
 
 Array = NDArray[Any]
 Model = Mapping[str, Array]
@@ -42,7 +42,7 @@ class Store:
         """The manifest of a file."""
         source = BytesSource(data)
         with self.objects.writing() as pack:
-            found = snapshot.scan(source, None, None)
+            found = file_scan.scan(source, None, None)
             return Snapshot(self.objects, pack, bases).store(source, found, "m", None).manifest
 
     def get(self, manifest: Manifest) -> dict[str, Array]:
@@ -59,7 +59,7 @@ class Store:
     ) -> Outcome:
         """Merge, and keep what was written."""
         with self.objects.writing() as pack:
-            return checkpoints.merge(self.objects, pack, base, sides[0], sides[1:], policy, options)
+            return engine.merge(self.objects, pack, base, sides[0], sides[1:], policy, options)
 
 
 def npz(model: Model) -> bytes:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from theta.dtypes import DTYPES
 from theta.errors import UsageError
 from theta.merging.states import Conflict
-from theta.merging.strategies import Strategy, is_averaged, make, parse, run
+from theta.merging.strategies import Strategy, is_averaged, make, one_tensor, parse
 from theta.merging.strategies.numbers import word_type
-from theta.store.manifest import Line
+from theta.store.format.manifest import Line
 
 FLOATS = {
     "f16": np.dtype(np.float16),
@@ -39,7 +39,7 @@ def average(ours: bytes, theirs: bytes, dtype: str, alpha: float) -> bytes:
     sides = [np.frombuffer(raw, word_type(dtype)) for raw in (ours, theirs)]
     shape = (sides[0].size // (2 if dtype == "c64" else 1),)
     strategy = make("average", {"alpha": float(alpha)})
-    return run.arrays(strategy, sides, dtype=dtype, shape=shape, allow_nan=True).tobytes()
+    return one_tensor.arrays(strategy, sides, dtype=dtype, shape=shape, allow_nan=True).tobytes()
 
 
 def words(name: str) -> np.dtype[Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tests.merging.stored import Store
 from theta.merging import measures
-from theta.merging.checkpoints import Options
+from theta.merging.engine import Options
 from theta.merging.recipes import Recipe, Rule, rule
 from theta.merging.strategies import Strategy, names, parse
 

@@ -16,20 +16,20 @@ from tests.merging.stored import Store, npz
 from theta.codecs import chooser
 from theta.errors import ThetaError, UsageError
 from theta.formats.layout import BytesSource
-from theta.merging import computing, containers, measures, reading, storing
-from theta.merging.checkpoints import Options
-from theta.merging.drafts import Draft
+from theta.merging import computing, measures, reading, result_file, storing
+from theta.merging.engine import Options
 from theta.merging.recipes import Recipe, rule
+from theta.merging.sinks import Draft
 from theta.merging.states import Conflict, Kind
 from theta.merging.strategies import Policy, Strategy, parse
 from theta.merging.strategies.method import Block, Read
-from theta.store import layering
-from theta.store.layering import read_record
-from theta.store.layers import LayerView
-from theta.store.manifest import Line
-from theta.store.objects import Objects
-from theta.store.restore import Restorer, checked_chunk
-from theta.store.tensors import Record
+from theta.store.format.manifest import Line
+from theta.store.format.tensor_tree import Record
+from theta.store.odb.objects import Objects
+from theta.store.read.layers import LayerView
+from theta.store.read.reassembly import Restorer, checked_chunk
+from theta.store.read.tensor_records import read_record
+from theta.store.write import layer_plan
 
 Array = NDArray[Any]
 
@@ -309,9 +309,9 @@ def test_a_dry_run_tells_and_writes_nothing(store: Store) -> None:
     )
     theirs = store.put(changed(a=f32(1, 4, 3), c=f32(9), e=table * 2, both=f32(2), n=BASE["n"] * 3))
     pack = store.objects.writer()
-    from theta.merging import checkpoints
+    from theta.merging import engine
 
-    found = checkpoints.merge(store.objects, pack, base, ours, theirs, by("average"), Options(dry_run=True))
+    found = engine.merge(store.objects, pack, base, ours, theirs, by("average"), Options(dry_run=True))
     assert pack.size == 0
     assert found.manifest is None
     rows = {row.name: (row.state, row.strategy) for row in found.rows}
@@ -357,7 +357,7 @@ def test_a_tensor_too_large_to_hold_is_streamed_to_the_same_value(
     table = random.normal(size=(700, 1000)).astype("<f4")
     base, ours, theirs = (store.put({"w": table + k * table[::-1]}) for k in (0, 0.01, 0.02))
     held = store.merge(base, ours, theirs, policy=by(strategy)).manifest
-    monkeypatch.setattr(layering, "LARGEST", 1 << 20)
+    monkeypatch.setattr(layer_plan, "LARGEST", 1 << 20)
     monkeypatch.setattr(reading, "KEPT_WHOLE", 1 << 20)
     monkeypatch.setattr(reading, "SHARED", 1 << 20)
     monkeypatch.setattr(reading, "_KEPT", 2)
@@ -466,12 +466,12 @@ class Sheet:
         self.names[name] = digest
 
 
-@pytest.mark.parametrize("largest", [layering.LARGEST, 16])
+@pytest.mark.parametrize("largest", [layer_plan.LARGEST, 16])
 def test_a_draft_is_given_what_is_computed(
     store: Store, monkeypatch: pytest.MonkeyPatch, largest: int
 ) -> None:
     """Under each name of tied tensors, held or streamed; and nothing else."""
-    monkeypatch.setattr(layering, "LARGEST", largest)
+    monkeypatch.setattr(layer_plan, "LARGEST", largest)
     tied = [f32(*range(40)) * k for k in (1, 2, 4)]
     sides = [{"embed": v, "head": v, "same": f32(7), "theirs": f32(n == 2)} for n, v in enumerate(tied)]
     base, ours, theirs = map(store.put, sides)
@@ -519,7 +519,7 @@ def test_metadata_is_merged_by_key(store: Store) -> None:
     assert b'{"a":"2","c":"3","format":"pt"}' in store.file(found.manifest).replace(b", ", b",")
     other = store.put(changed(y=f32(2)), metadata={"format": "pt", "a": "5", "b": "1"})
     left = store.merge(base, ours, other, policy=LEAVE)
-    assert [conflict.name for conflict in left.conflicts] == [containers.CONTAINER]
+    assert [conflict.name for conflict in left.conflicts] == [result_file.CONTAINER]
     settled = store.merge(base, ours, other, policy=Recipe(rules=(rule("(container)=theirs"),)).policy())
     assert settled.manifest is not None
     assert b'"a":"5"' in store.file(settled.manifest)
@@ -541,7 +541,7 @@ def test_an_npz_that_says_more_than_its_arrays_is_not_rewritten(store: Store) ->
     base = store.put_file(npz({"a": turned}))
     sides = [store.put_file(npz({"a": turned, name: f32(1)})) for name in "xy"]
     left = store.merge(base, *sides, policy=LEAVE)
-    assert [conflict.name for conflict in left.conflicts] == [containers.CONTAINER]
+    assert [conflict.name for conflict in left.conflicts] == [result_file.CONTAINER]
 
 
 def test_gguf_and_torch_are_rewritten_only_where_nothing_is_lost(store: Store) -> None:
@@ -575,7 +575,7 @@ def test_gguf_and_torch_are_rewritten_only_where_nothing_is_lost(store: Store) -
         assert again.by_name["x"].digest == sides[0].by_name["x"].digest
     named = [store.put_file(file("gguf", model, {"general.name": "m"})) for model in models]
     left = store.merge(named[0], *named[1:], policy=LEAVE)
-    assert [conflict.name for conflict in left.conflicts] == [containers.CONTAINER]
+    assert [conflict.name for conflict in left.conflicts] == [result_file.CONTAINER]
 
 
 # -- measures ----------------------------------------------------------------------------------------

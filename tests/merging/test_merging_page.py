@@ -9,8 +9,8 @@ import pytest
 
 from theta.merging import recipe_files, recipes
 from theta.merging.strategies import Info, Parameter, describe, parse, registry
+from theta.merging.strategies.parameter_text import text
 from theta.merging.strategies.strategy import SIDES
-from theta.merging.strategies.values import text
 
 PAGE = Path(__file__).parents[2] / "theta" / "docs" / "merging.md"
 

@@ -30,12 +30,12 @@ from tests.merging.histories import (
 )
 from tests.support import read_model
 from theta.merging.strategies import Policy, Strategy
-from theta.porcelain import merging
-from theta.porcelain.joining import How
-from theta.store import manifest as manifests
-from theta.store.manifest import Manifest
-from theta.store.packs import PackWriter
-from theta.store.restore import Restorer
+from theta.porcelain.merge import in_memory
+from theta.porcelain.merge.joining import How
+from theta.store.format import manifest as manifests
+from theta.store.format.manifest import Manifest
+from theta.store.odb.packs import PackWriter
+from theta.store.read.reassembly import Restorer
 
 BATCH = 50
 LEAVE: Policy = lambda conflict: None  # noqa: E731
@@ -216,7 +216,7 @@ def by(name: str) -> Policy:
 def check_theta(history: History, case: Case, how: str, values: Values, seen: Counter[str]) -> None:
     policy, rule = (by(how), RULES[how]) if how in RULES else (LEAVE, None)
     _, ours, theirs = case.commits
-    joined = merging.join(history.session, ours, theirs, How(policy))
+    joined = in_memory.join(history.session, ours, theirs, How(policy))
     wanted = expected(*case.worlds, rule)
     wanted.conflict |= how not in ("base", "ours", "theirs") and metadata_conflict(case)
     if not joined.clean:
@@ -227,7 +227,7 @@ def check_theta(history: History, case: Case, how: str, values: Values, seen: Co
         return
     assert not wanted.conflict, "theta merged what both sides changed, unasked"
     seen[f"{how}: clean"] += 1
-    tree = merging.result_tree(history.session, joined.tree, joined.merged)
+    tree = in_memory.result_tree(history.session, joined.tree, joined.merged)
     parts = take_apart(history.session.repo.raw, tree)
     assert {path: values.of(data) for path, data in parts.manifests.items()} == wanted.files
     scratch = history.path.parent / "restored"

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theta.errors import UsageError
-from theta.merging import layers, recipe_files, recipes
+from theta.merging import depth, recipe_files, recipes
 from theta.merging.recipes import Recipe, Rule, combine, from_text, rule
 from theta.merging.states import Conflict
 from theta.merging.strategies import make, parse
-from theta.store.manifest import Line
+from theta.store.format.manifest import Line
 
 # -- rules and the line ----------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ def test_what_a_rule_does_not_go_for_is_left_or_asked() -> None:
 def test_layers_run_from_zero_to_one() -> None:
     names = [f"model.layers.{n}.mlp.up.weight" for n in range(5)] + ["lm_head.weight", "norm.1"]
     names += ["h_0/w", "h_1/w", "only.0.w"]
-    found = layers.positions(names)
+    found = depth.positions(names)
     assert [found[name] for name in names] == [0, 0.25, 0.5, 0.75, 1, 0, 0, 0, 1, 1]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from theta.merging.strategies import parse, run
+from theta.merging.strategies import one_tensor, parse
 from theta.merging.strategies.della import keep_chances
 from theta.merging.strategies.pairs import importance, threshold
 
@@ -31,7 +31,7 @@ def merge(strategy: str, names: str, *, base: Array = b, statistics: tuple[Any, 
     """The merge of b + D[name] for each name ("b" is b itself)."""
     inputs = [(b + D[name] if name in D else b) for name in names]
     words = [tensor.reshape(-1).view("<u8") for tensor in inputs]
-    found = run.arrays(
+    found = one_tensor.arrays(
         parse(strategy),
         words,
         base.reshape(-1).view("<u8"),

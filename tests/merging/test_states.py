@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from theta.merging.states import Conflict, Kind, Settled, decide, three_way
-from theta.store.manifest import Line, Manifest
+from theta.store.format.manifest import Line, Manifest
 
 ABSENT, BASE, A, B = None, "o", "a", "b"
 SIDES = (ABSENT, BASE, A, B)

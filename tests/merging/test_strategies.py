@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from theta.errors import ThetaError, UsageError
-from theta.merging.strategies import SIDES, describe, names, parse, run
+from theta.merging.strategies import SIDES, describe, names, one_tensor, parse
 from theta.merging.strategies.breadcrumbs import ends
 from theta.merging.strategies.della import keep_chances
 from theta.merging.strategies.method import BLOCK
@@ -72,7 +72,7 @@ def tensors(count: int, shape: tuple[int, ...], dtype: str = "f32", seed: int = 
 
 def merge(strategy: str, inputs: list[Array], base: Array, dtype: str = "f32", **options: Any) -> Array:
     options.setdefault("shape", (inputs[0].size,))
-    return run.arrays(parse(strategy), inputs, base, dtype=dtype, name="t", **options)
+    return one_tensor.arrays(parse(strategy), inputs, base, dtype=dtype, name="t", **options)
 
 
 def on_threads(work: Any, blocks: Any) -> Iterator[Any]:
@@ -344,7 +344,7 @@ def test_random_methods_are_keyed_by_all_that_should_matter(name: str) -> None:
     strategy = f"{name}:density=0.5"
 
     def of(tensor: str, seed: int) -> bytes:
-        found = run.arrays(
+        found = one_tensor.arrays(
             parse(strategy), [one, other], base, dtype="f32", shape=(50,), name=tensor, seed=seed
         )
         return found.tobytes()

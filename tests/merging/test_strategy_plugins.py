@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from theta.errors import ThetaError, UsageError
-from theta.merging.strategies import broken_plugins, describe, names, parse, registry, run
+from theta.merging.strategies import broken_plugins, describe, names, one_tensor, parse, registry
 
 EXAMPLE = Path(__file__).parents[1] / "plugins" / "strategy_example"
 
@@ -62,9 +62,11 @@ def test_the_example_merges(site: Path) -> None:
     strategy = parse("even_reach:reach=2.5")
     assert str(strategy) == "even_reach:reach=2.5"
     words = [values.view("<u4") for values in (one, other, base)]
-    found = run.arrays(strategy, words[:2], words[2], dtype="f32", shape=(4,)).view("<f4")
+    found = one_tensor.arrays(strategy, words[:2], words[2], dtype="f32", shape=(4,)).view("<f4")
     assert found.tolist() == [0.75, 1.0, 0.0, 0.5]
-    assert np.array_equal(run.arrays(strategy, [words[0]] * 2, words[2], dtype="f32", shape=(4,)), words[0])
+    assert np.array_equal(
+        one_tensor.arrays(strategy, [words[0]] * 2, words[2], dtype="f32", shape=(4,)), words[0]
+    )
 
 
 def test_the_parameters_of_a_plugin_are_checked(site: Path) -> None:

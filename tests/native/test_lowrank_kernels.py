@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from theta_native import lowrank as kernels
-from theta_native.rows import fingerprints
+from theta_native import least_squares as kernels
+from theta_native.fingerprints import fingerprints
 
 
 def matrix(rows: int, columns: int, seed: int = 0) -> np.ndarray:

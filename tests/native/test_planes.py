@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from theta_native import SMALL, planes
-from theta_native.planes import join, split
+from theta_native import SMALL, byte_planes
+from theta_native.byte_planes import join, split
 
 CASES = [
     (width, rotate, size) for width in (1, 2, 4, 8) for rotate in (False, True) for size in (0, 1, 7, 1000)
@@ -32,10 +32,10 @@ def random_words(width: int, size: int) -> np.ndarray:
 @pytest.mark.parametrize("way", ["kernel", "numpy"])
 def test_split_is_its_twin_and_join_its_inverse(way: str, width: int, rotate: bool, size: int) -> None:
     words = random_words(width, size)
-    found = getattr(planes, f"_split_by_{way}")(words, rotate)
+    found = getattr(byte_planes, f"_split_by_{way}")(words, rotate)
     np.testing.assert_array_equal(found, twin_split(words, rotate))
     assert found.flags.c_contiguous
-    back = getattr(planes, f"_join_by_{way}")(found, rotate)
+    back = getattr(byte_planes, f"_join_by_{way}")(found, rotate)
     assert back.tobytes() == words.tobytes()
     assert (back.dtype, back.flags.c_contiguous) == (words.dtype, True)
 

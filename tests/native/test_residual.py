@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from theta_native import contexts, residual
+from theta_native import contexts, differences
 
 WIDTHS = (1, 2, 4, 8)
 
@@ -36,15 +36,15 @@ def twin_difference(words: np.ndarray, predicted: np.ndarray, is_float: bool) ->
 @pytest.mark.parametrize("width", WIDTHS)
 def test_difference_is_its_twin_and_restore_its_inverse(width: int, is_float: bool) -> None:
     words, predicted = random_words(width, 500, 1), random_words(width, 500, 2)[::-1].copy()
-    zigzag = residual.difference(words, predicted, is_float)
+    zigzag = differences.difference(words, predicted, is_float)
     assert zigzag.tolist() == twin_difference(words, predicted, is_float)
-    np.testing.assert_array_equal(residual.restore(zigzag, predicted, is_float), words)
+    np.testing.assert_array_equal(differences.restore(zigzag, predicted, is_float), words)
 
 
 def test_neighbouring_floats_differ_by_one_step() -> None:
     values = np.array([-1.0, -1e-45, -0.0, 0.0, 1e-45, 1.0, np.inf], np.float32)
     after = np.nextafter(values, np.float32(np.inf))
-    zigzag = residual.difference(after.view(np.uint32), values.view(np.uint32), True)
+    zigzag = differences.difference(after.view(np.uint32), values.view(np.uint32), True)
     # Away from zero counts upwards; -0.0 is a step of its own, which nextafter skips.
     assert zigzag.tolist() == [1, 1, 3, 2, 2, 2, 0]
 
@@ -53,12 +53,12 @@ def test_neighbouring_floats_differ_by_one_step() -> None:
 def test_magnitudes(width: int) -> None:
     words = random_words(width, 300, 3)
     bits = 8 * width
-    lengths = residual.bit_lengths(words, False)
+    lengths = differences.bit_lengths(words, False)
     assert lengths.tolist() == [x.bit_length() for x in words.tolist()]
-    signed = residual.bit_lengths(words, True)
+    signed = differences.bit_lengths(words, True)
     expected = [(x if x >= 0 else ~x).bit_length() for x in words.view(f"i{width}").tolist()]
     assert signed.tolist() == expected
-    exponents = residual.exponents(words, 4)
+    exponents = differences.exponents(words, 4)
     assert exponents.tolist() == [(x >> (bits - 5)) & 15 for x in words.tolist()]
 
 
@@ -94,7 +94,7 @@ def test_contexts_of_floats_in_one_pass(width: int, block: int, fine: int) -> No
     words = random_words(width, 500, 5)
     levels = np.random.default_rng(6).integers(0, 4, -(-500 // block), np.uint8)
     shift = 8 * width - 1 - 4
-    classes = contexts.fold(residual.exponents(words, 4), 11, 6)
+    classes = contexts.fold(differences.exponents(words, 4), 11, 6)
     expected = contexts.combine(classes, levels, 4, block, contexts.fine_bits(words, 0, fine), 1 << fine)
     found = contexts.of_floats(words, (shift, 4), (0, fine), 11, 6, levels, 4, block)
     np.testing.assert_array_equal(found, expected)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import make_model
 from theta.errors import UsageError
-from theta.porcelain.adapters import Adapter, read_adapter
+from theta.porcelain.stage.adapters import Adapter, read_adapter
 
 PLAIN: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
 AS_PEFT_WRITES_IT: dict[str, Any] = PLAIN | {

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from tests.support import Repo, make_model, read_model
 from theta.errors import UsageError
-from theta.porcelain import ties, updates, updating
-from theta.porcelain.fitting import Step, plan
-from theta.porcelain.session import Session
-from theta.porcelain.staging import Added
-from theta.porcelain.ties import Ties
-from theta.porcelain.updates import LowRank, Scale, Whole
-from theta.store.manifest import Line, Manifest
+from theta.porcelain.stage import updates, updating
+from theta.porcelain.stage.fitting import Step, plan
+from theta.porcelain.stage.staging import Added
+from theta.porcelain.stage.updates import LowRank, Scale, Whole
+from theta.porcelain.tensors import tied_weights
+from theta.porcelain.tensors.tied_weights import Ties
+from theta.porcelain.workspace.session import Session
+from theta.store.format.manifest import Line, Manifest
 
 Array = NDArray[Any]
 Shapes = dict[str, tuple[int, ...]]
@@ -172,24 +173,27 @@ CONFIG = {"tie_word_embeddings": True, "architectures": ["LlamaForCausalLM"]}
 
 @pytest.mark.parametrize("config", [CONFIG, {"text_config": CONFIG}, {"architectures": ["GPT2LMHeadModel"]}])
 def test_a5_config_json_says_what_is_tied(config: dict[str, Any]) -> None:
-    found = ties.find(config, TIED)
+    found = tied_weights.find(config, TIED)
     assert found == Ties(("model.embed_tokens", "lm_head"), certain=True)
 
 
 def test_a5_what_is_not_tied_and_what_nobody_knows() -> None:
-    assert ties.find({"tie_word_embeddings": False}, TIED).modules == ()
-    assert ties.find({}, UNTIED).modules == ()
-    assert ties.find({"architectures": ["LlamaModel"]}, TIED).modules in ((), ("model.embed_tokens",))
-    assert ties.find({}, TIED) == Ties(("model.embed_tokens", "lm_head"), certain=False)
-    assert ties.find({}, {"q.weight"}) == Ties()
-    assert ties.find(CONFIG, UNTIED).modules == ("model.embed_tokens", "lm_head")
+    assert tied_weights.find({"tie_word_embeddings": False}, TIED).modules == ()
+    assert tied_weights.find({}, UNTIED).modules == ()
+    assert tied_weights.find({"architectures": ["LlamaModel"]}, TIED).modules in ((), ("model.embed_tokens",))
+    assert tied_weights.find({}, TIED) == Ties(("model.embed_tokens", "lm_head"), certain=False)
+    assert tied_weights.find({}, {"q.weight"}) == Ties()
+    assert tied_weights.find(CONFIG, UNTIED).modules == ("model.embed_tokens", "lm_head")
 
 
 def test_a5_the_shared_embedding_of_t5() -> None:
     names = ["shared.weight", "encoder.block.0.q.weight"]
     copies = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
-    assert ties.find({"tie_word_embeddings": False}, [*names, "lm_head.weight"]).modules == copies
-    assert ties.find({"architectures": ["T5ForConditionalGeneration"]}, names).modules == (*copies, "lm_head")
+    assert tied_weights.find({"tie_word_embeddings": False}, [*names, "lm_head.weight"]).modules == copies
+    assert tied_weights.find({"architectures": ["T5ForConditionalGeneration"]}, names).modules == (
+        *copies,
+        "lm_head",
+    )
 
 
 @pytest.mark.parametrize("base", [TIED, UNTIED])
@@ -201,7 +205,7 @@ def test_a5_one_of_two_tied_modules_is_not_changed_alone(
 ) -> None:
     """A loader would tie them again, and change both or lose the change."""
     with pytest.raises(UsageError, match=r"model\.embed_tokens and lm_head are tied"):
-        steps(tmp_path, base, dict(tensors) | lora("model.layers.0.q", 8, 8), ties.find(CONFIG, base))
+        steps(tmp_path, base, dict(tensors) | lora("model.layers.0.q", 8, 8), tied_weights.find(CONFIG, base))
 
 
 def test_a5_equal_changes_of_both_are_one(tmp_path: Path) -> None:
@@ -209,17 +213,17 @@ def test_a5_equal_changes_of_both_are_one(tmp_path: Path) -> None:
         tmp_path,
         TIED,
         EMBEDDING | {"lm_head.weight": noise(20, 8, seed=8)} | lora("model.layers.0.q", 8, 8),
-        ties.find(CONFIG, TIED),
+        tied_weights.find(CONFIG, TIED),
     )
     assert isinstance(whole["model.embed_tokens.weight"].updates[0], Whole)
     (tmp_path / "more").mkdir()
-    thin = steps(tmp_path / "more", TIED, TABLE | HEAD_ALIKE, ties.find(CONFIG, TIED))
+    thin = steps(tmp_path / "more", TIED, TABLE | HEAD_ALIKE, tied_weights.find(CONFIG, TIED))
     assert sorted(thin) == ["model.embed_tokens.weight"]
 
 
 def test_a5_an_adapter_that_keeps_the_tie_is_for_both(tmp_path: Path) -> None:
     tensors = EMBEDDING | lora("model.layers.0.q", 8, 8)
-    found = steps(tmp_path, TIED, tensors, ties.find(CONFIG, TIED), ensure_weight_tying=True)
+    found = steps(tmp_path, TIED, tensors, tied_weights.find(CONFIG, TIED), ensure_weight_tying=True)
     assert "model.embed_tokens.weight" in found
 
 

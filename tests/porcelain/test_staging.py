@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import Repo, make_model, random_tensors, sha256
-from theta.porcelain.session import Session
-from theta.porcelain.staging import store_name
-from theta.store import manifest as manifests
-from theta.store.manifest import Manifest
+from theta.porcelain.workspace.index_closure import store_name
+from theta.porcelain.workspace.session import Session
+from theta.store.format import manifest as manifests
+from theta.store.format.manifest import Manifest
 
 PATHS = st.lists(
     st.one_of(

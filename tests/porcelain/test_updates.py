@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from tests.support import Repo, make_model, random_tensors, read_model, sha256
 from theta.errors import NotFoundError, ThetaError, UsageError, WouldOverwriteError
-from theta.porcelain import updating
-from theta.porcelain.session import Session
-from theta.porcelain.staging import Added
-from theta.store import layering
+from theta.porcelain.stage import updating
+from theta.porcelain.stage.staging import Added
+from theta.porcelain.workspace.session import Session
+from theta.store.read import tensor_records
 
 BF16 = ml_dtypes.bfloat16
 SHAPES = {
@@ -64,7 +64,8 @@ def bring(repo: Repo, path: str, kind: str | None, data: Path) -> Added:
 def codecs(repo: Repo, added: Added) -> dict[str, tuple[str, ...]]:
     session = Session.here(repo.path)
     records = {
-        name: layering.read_record(session.objects, added.manifest.by_name[name].tree) for name in added.new
+        name: tensor_records.read_record(session.objects, added.manifest.by_name[name].tree)
+        for name in added.new
     }
     return {name: tuple(layer.codec for layer in record.layers) for name, record in records.items()}
 
@@ -109,7 +110,7 @@ def test_factors_with_the_names_of_git_theta(updated: Repo, tmp_path: Path, name
     rows = updated.git("status", "--porcelain").splitlines()
     assert [row for row in rows if ".theta/" not in row] == [f"M  {name}.safetensors"]
     assert all(row[1] == " " for row in rows)
-    record = layering.read_record(
+    record = tensor_records.read_record(
         Session.here(updated.path).objects, added.manifest.by_name["model.q.weight"].tree
     )
     assert Session.here(updated.path).objects.size(record.files["1.0000"]) == 1
@@ -366,7 +367,7 @@ def test_how_tensors_are_stored_is_shown(updated: Repo, tmp_path: Path) -> None:
 
 
 def test_the_page_on_storage_has_commands_that_run(updated: Repo) -> None:
-    page = Path(updating.__file__).parents[1] / "docs" / "storage.md"
+    page = Path(updating.__file__).parents[2] / "docs" / "storage.md"
     commands = [line[2:] for line in page.read_text().splitlines() if line.startswith("$ theta ")]
     assert len(commands) == 3
     make_model(updated.path / "model.safetensors", model(np.float32))

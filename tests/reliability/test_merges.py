@@ -12,7 +12,7 @@ from tests.reliability.harness import Runner, State, template
 from tests.reliability.killing import look
 from tests.support import Repo
 from theta.git.repository import Repository
-from theta.porcelain import rollback
+from theta.porcelain.workspace import rollback
 
 
 @pytest.fixture(scope="module")

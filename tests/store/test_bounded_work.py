@@ -14,10 +14,12 @@ from theta.errors import CodecError, CorruptError, FormatError, NewerFormatError
 from theta.formats.fields import Derived, _Ranks, check_fields
 from theta.formats.layout import BytesSource
 from theta.git.repository import Repository
-from theta.store import layers, skeleton, snapshot, tensors
-from theta.store.layers import Budget
-from theta.store.objects import Objects
-from theta.store.tensors import Chunk, Layer, Record
+from theta.store.files import file_scan
+from theta.store.format import skeleton, tensor_tree
+from theta.store.format.tensor_tree import Chunk, Layer, Record
+from theta.store.odb.objects import Objects
+from theta.store.read import layers
+from theta.store.read.layers import Budget
 
 
 @pytest.fixture(scope="module")
@@ -82,19 +84,19 @@ def test_d2_decoding_is_bounded() -> None:
 def test_d2_rows_that_come_from_everywhere_end(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small value, each row of it from another chunk of a base of zeros, which costs nothing to store."""
     monkeypatch.setattr(layers, "SLACK", 16 << 20)
-    chunk = tensors.CHUNK
+    chunk = tensor_tree.CHUNK
     count, width = 64, 1 << 18
     payload = dense.encode(bytes(chunk), "u8")
     per = chunk // width
     sources = np.arange(count, dtype=np.int64) * per
     pack = objects.writer()
     zero = pack.blob(payload)
-    files = {tensors.file_name(0, number): zero for number in range(count)}
-    files[tensors.shared_name(1)] = pack.blob(bytes(rows._pack(sources)))
+    files = {tensor_tree.file_name(0, number): zero for number in range(count)}
+    files[tensor_tree.shared_name(1)] = pack.blob(bytes(rows._pack(sources)))
     shape = (count, width)
-    chunks = tuple(Chunk(n, bytes(32)) for n in tensors.chunk_lengths("u8", shape))
+    chunks = tuple(Chunk(n, bytes(32)) for n in tensor_tree.chunk_lengths("u8", shape))
     for number in range(len(chunks)):
-        files[tensors.file_name(1, number)] = pack.blob(b"")
+        files[tensor_tree.file_name(1, number)] = pack.blob(b"")
     pack.finish()
     objects.refresh()
     stack = (Layer("dense/1", None, "u8", (count * per, width)), Layer("rows/1", 0, "u8", shape))
@@ -109,7 +111,7 @@ def test_d2_a_skeleton_that_could_not_be_read_is_not_written(monkeypatch: pytest
     """A file whose literal bytes pass the limit of readers is stored as plain bytes."""
     header = b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}'
     data = len(header).to_bytes(8, "little") + header + b"abcd"
-    assert snapshot.scan(BytesSource(data), None, None).layout.format == "safetensors"
+    assert file_scan.scan(BytesSource(data), None, None).layout.format == "safetensors"
     monkeypatch.setattr(skeleton, "_MAX_LITERAL", 16)
-    found = snapshot.scan(BytesSource(data), None, None)
+    found = file_scan.scan(BytesSource(data), None, None)
     assert (found.layout.format, found.note != "") == ("opaque", True)

@@ -10,7 +10,7 @@ import pytest
 
 from theta import _fs
 from theta.errors import DiskError
-from theta.store.source import FileSource
+from theta.store.files.file_source import FileSource
 
 
 def test_what_is_written_after_an_early_sync_is_there_too(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from tests.support import Repo
 from theta.codecs import chooser
 from theta.codecs.base import Tensor
 from theta.git.repository import Repository
-from theta.store.layering import READ_BOUND, read_record
-from theta.store.objects import Objects
-from theta.store.tensors import MAX_LAYERS, Record
+from theta.store.format.tensor_tree import MAX_LAYERS, Record
+from theta.store.odb.objects import Objects
+from theta.store.read.tensor_records import read_record
+from theta.store.write.layer_plan import READ_BOUND
 
 SHAPE = (384, 256)
 Values = NDArray[np.floating[Any]]

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from tests.support import Repo, random_tensors
 from theta.formats.layout import BytesSource
 from theta.git.repository import Repository
-from theta.store import layering, snapshot
-from theta.store.manifest import Manifest
-from theta.store.objects import Objects
-from theta.store.restore import Restorer
-from theta.store.snapshot import Snapshot
-from theta.store.tensors import Record
+from theta.store.files import file_scan
+from theta.store.format.manifest import Manifest
+from theta.store.format.tensor_tree import Record
+from theta.store.odb.objects import Objects
+from theta.store.read import tensor_records
+from theta.store.read.reassembly import Restorer
+from theta.store.write.snapshot import Snapshot
 
 SHAPE = (96, 80)
 NAMES = ("a", "b", "c", "d")
@@ -47,7 +48,7 @@ def file(tensors: Tensors) -> bytes:
 def put(objects: Objects, tensors: Tensors, store: str, *bases: Manifest) -> tuple[Manifest, int]:
     """Store a file with manifests of the parents; its manifest and the bytes that it took."""
     pack, source = objects.writer(), BytesSource(file(tensors))
-    stored = Snapshot(objects, pack, bases).store(source, snapshot.scan(source, None, None), store, None)
+    stored = Snapshot(objects, pack, bases).store(source, file_scan.scan(source, None, None), store, None)
     size = pack.size
     pack.finish()
     objects.refresh()
@@ -56,7 +57,7 @@ def put(objects: Objects, tensors: Tensors, store: str, *bases: Manifest) -> tup
 
 
 def record(objects: Objects, manifest: Manifest, name: str) -> Record:
-    return layering.read_record(objects, manifest.by_name[name].tree)
+    return tensor_records.read_record(objects, manifest.by_name[name].tree)
 
 
 def model(seed: int) -> dict[str, NDArray[Any]]:

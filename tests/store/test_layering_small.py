@@ -3,7 +3,7 @@
 import sys
 
 from tests.support import Repo, make_model, random_tensors, sha256
-from theta.store.layering import SMALL, SMALL_IN_ALL, worth_comparing
+from theta.store.write.layer_plan import SMALL, SMALL_IN_ALL, worth_comparing
 
 SHAPES = {"a.weight": (40, 50), "b.bias": (3,)}
 TRACED = {"PYTHONPROFILEIMPORTTIME": "1"}

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from tests.support import Repo, make_model, random_tensors, read_model, sha256
 from theta.errors import ManifestError
 from theta.git.repository import Repository
-from theta.porcelain import staging
-from theta.porcelain.session import Session
-from theta.store import closure, listings
-from theta.store.manifest import Group, Line, Manifest, parse
-from theta.store.objects import Objects
-from theta.store.packs import PackWriter
+from theta.porcelain.stage import staging
+from theta.porcelain.workspace.session import Session
+from theta.store import closure
+from theta.store.format import listings
+from theta.store.format.manifest import Group, Line, Manifest, parse
+from theta.store.odb.objects import Objects
+from theta.store.odb.packs import PackWriter
 
 NAMES = st.one_of(
     st.text(max_size=12),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from theta.dtypes import DTYPES
 from theta.errors import ManifestError, NewerFormatError
-from theta.store.manifest import (
+from theta.store.format.manifest import (
     MAX_BYTES,
     Line,
     Manifest,

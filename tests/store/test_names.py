@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.store.test_manifest import ODD
 from theta.store import closure
-from theta.store.manifest import Line, Manifest
-from theta.store.names import escape_line, tree_path, unescape_line
+from theta.store.format.manifest import Line, Manifest
+from theta.store.format.names import escape_line, tree_path, unescape_line
 
 DOTS = st.text("a.%@/~ \\", max_size=12)
 WORDS = st.lists(

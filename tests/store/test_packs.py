@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tests.support import Repo
 from theta.errors import CorruptError, MissingObjectsError, ThetaError
 from theta.git.repository import Repository
-from theta.store import packs
-from theta.store.objects import Objects
-from theta.store.packs import BLOB, TREE, Pack, PackWriter, object_id, tree_bytes
+from theta.store.odb import packs
+from theta.store.odb.objects import Objects
+from theta.store.odb.packs import BLOB, TREE, Pack, PackWriter, object_id, tree_bytes
 
 LIMIT = 10 << 20
 

@@ -11,8 +11,17 @@ from hypothesis import strategies as st
 
 from theta.dtypes import DTYPES
 from theta.errors import CorruptError, NewerFormatError, ThetaError
-from theta.store import tensors
-from theta.store.tensors import CHUNK, MAX_RECORD, Chunk, Layer, Record, chunk_lengths, parse, value_digest
+from theta.store.format import tensor_tree
+from theta.store.format.tensor_tree import (
+    CHUNK,
+    MAX_RECORD,
+    Chunk,
+    Layer,
+    Record,
+    chunk_lengths,
+    parse,
+    value_digest,
+)
 
 DTYPE = st.sampled_from([name for name, entry in DTYPES.items() if entry.bits >= 8])
 
@@ -31,7 +40,7 @@ def records(draw: st.DrawFn) -> Record:
     layers = [*layers[:-1], Layer("dense", layers[-1].base, dtype, shape)] if lengths else []
     chunks = tuple(Chunk(length, bytes([number % 256]) * 32) for number, length in enumerate(lengths))
     names = st.sampled_from(
-        [tensors.file_name(layer, chunk) for layer in range(4) for chunk in (0, 1, 9999, 10000)]
+        [tensor_tree.file_name(layer, chunk) for layer in range(4) for chunk in (0, 1, 9999, 10000)]
     )
     files = draw(st.dictionaries(names, st.binary(min_size=20, max_size=20).map(bytes.hex), max_size=5))
     return Record(dtype, shape, tuple(layers), chunks, files)

@@ -13,12 +13,14 @@ from tests.support import Repo
 from theta.errors import CorruptError, MissingObjectsError, NewerFormatError, ThetaError
 from theta.formats.layout import BytesSource
 from theta.git.repository import Repository
-from theta.store import restore, skeleton, snapshot
-from theta.store.manifest import Line, Manifest
-from theta.store.objects import Objects
-from theta.store.restore import Restorer
-from theta.store.skeleton import Extent, Literal, Skeleton
-from theta.store.snapshot import Snapshot
+from theta.store.files import file_scan
+from theta.store.format import skeleton
+from theta.store.format.manifest import Line, Manifest
+from theta.store.format.skeleton import Extent, Literal, Skeleton
+from theta.store.odb.objects import Objects
+from theta.store.read import reassembly
+from theta.store.read.reassembly import Restorer
+from theta.store.write.snapshot import Snapshot
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +135,7 @@ def test_a_skeleton_that_is_not_there(objects: Objects) -> None:
 def stored(objects: Objects, data: bytes) -> Manifest:
     pack = objects.writer()
     source = BytesSource(data)
-    found = snapshot.scan(source, None, None)
+    found = file_scan.scan(source, None, None)
     manifest = Snapshot(objects, pack, []).store(source, found, "m", None).manifest
     pack.finish()
     objects.refresh()
@@ -171,7 +173,7 @@ def test_a_checkpoint_that_declares_too_much_is_refused_before_anything_is_read(
     bomb = Manifest("safetensors", "m", write(objects, Skeleton(segments, b"")), lines)
     with pytest.raises(ThetaError) as caught:
         Restorer(objects).data(bomb)
-    assert str(restore.MAX_TOTAL) in str(caught.value)
+    assert str(reassembly.MAX_TOTAL) in str(caught.value)
 
 
 def test_a_tensor_that_no_extent_names_is_refused(objects: Objects) -> None:

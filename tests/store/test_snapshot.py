@@ -18,12 +18,13 @@ from tests.support import Repo
 from theta.errors import ChangedWhileReadError, CorruptError, MissingObjectsError, ThetaError
 from theta.formats.layout import BytesSource
 from theta.git.repository import Repository
-from theta.store import manifest as manifests
-from theta.store import skeleton, snapshot
-from theta.store.manifest import Manifest
-from theta.store.objects import Objects
-from theta.store.restore import Restorer
-from theta.store.snapshot import Snapshot
+from theta.store.files import file_scan
+from theta.store.format import manifest as manifests
+from theta.store.format import skeleton
+from theta.store.format.manifest import Manifest
+from theta.store.odb.objects import Objects
+from theta.store.read.reassembly import Restorer
+from theta.store.write.snapshot import Snapshot
 
 BITS = {
     "BOOL": 8,
@@ -65,7 +66,7 @@ class Store:
         pack = self.objects.writer()
         kept = skeleton.read(self.objects, self.manifest.skeleton) if self.manifest else None
         source = BytesSource(data)
-        found = snapshot.scan(source, self.manifest, kept)
+        found = file_scan.scan(source, self.manifest, kept)
         bases = [self.manifest] if self.manifest else []
         stored = Snapshot(self.objects, pack, bases).store(source, found, "m", self.manifest)
         self.size, self.new = pack.size, stored.new
@@ -219,7 +220,7 @@ class Shifty:
 
 def test_bytes_that_change_between_hashing_and_storing_are_refused(objects: Objects) -> None:
     source = Shifty(model({"a": normal(100, 100, seed=1234)}))
-    found = snapshot.scan(source, None, None)
+    found = file_scan.scan(source, None, None)
     source.reads = 1
     before = set(objects.directory.iterdir())
     with pytest.raises(ChangedWhileReadError), objects.writing() as pack:

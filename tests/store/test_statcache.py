@@ -11,8 +11,8 @@ import pytest
 
 from tests.support import Repo, make_model, random_tensors
 from theta.git.repository import Repository
-from theta.store.source import FileSource, Identity
-from theta.store.statcache import StatCache
+from theta.store.files.file_source import FileSource, Identity
+from theta.store.files.stat_cache import StatCache
 
 MANIFEST = "a" * 40
 
@@ -149,9 +149,9 @@ def sneak(path: Path, dice: random.Random) -> None:
 
 def status_rounds(repo: Repo, rounds: int) -> int:
     """How many in-place rewrites ``status`` misses, driven in one process."""
-    from theta.porcelain import settle
-    from theta.porcelain.session import Session
-    from theta.porcelain.worktree import State
+    from theta.porcelain.workspace import agreement
+    from theta.porcelain.workspace.session import Session
+    from theta.porcelain.workspace.worktree import State
 
     repo.theta("track", "*.safetensors")
     path = make_model(repo.path / "m.safetensors", random_tensors({"a": (64, 64)}))
@@ -161,12 +161,12 @@ def status_rounds(repo: Repo, rounds: int) -> int:
     for number in range(rounds):
         sneak(path, dice)
         changed = path.read_bytes() != original
-        found = settle.refresh(Session.here(repo.path))["m.safetensors"].state
+        found = agreement.refresh(Session.here(repo.path))["m.safetensors"].state
         missed += changed and found is not State.MODIFIED
         if number % 3 == 0:
             with path.open("r+b") as file:
                 file.write(original)
-            assert settle.refresh(Session.here(repo.path))["m.safetensors"].state is State.SAME
+            assert agreement.refresh(Session.here(repo.path))["m.safetensors"].state is State.SAME
     return missed
 
 

@@ -22,7 +22,7 @@ from theta.errors import NotFoundError, UsageError
 if TYPE_CHECKING:
     from theta.git.options import Arguments
     from theta.git.run import Git
-    from theta.porcelain.session import Session
+    from theta.porcelain.workspace.session import Session
 
 app = typer.Typer(add_completion=False)
 
@@ -48,7 +48,7 @@ def add(
     factors of the update.
     """
     from theta.cli.common import drive
-    from theta.porcelain import adding
+    from theta.porcelain.stage import adding
 
     session = open_session()
     asked = of_git(context)
@@ -81,7 +81,7 @@ def add(
 
 def _update(session: Session, asked: Arguments, kind: str, data: str) -> int:
     """Apply an update that the user brings to the one checkpoint named."""
-    from theta.porcelain import updates, updating
+    from theta.porcelain.stage import updates, updating
 
     kinds = ", ".join(updates.KINDS)
     if kind and kind not in updates.KINDS:

@@ -222,7 +222,7 @@ def _crash_points() -> None:
 def _hand_to_git(argv: list[str]) -> int:
     from theta.cli.common import after_git, session_or_none, tell_full_disk, uses_theta
     from theta.git.run import plain
-    from theta.porcelain import guarding
+    from theta.porcelain.drive import overwrites
 
     if near := _misspelled(argv[0]):
         console.err(f"error: '{argv[0]}' is not a theta command, and is not a git command")
@@ -231,7 +231,7 @@ def _hand_to_git(argv: list[str]) -> int:
     session = session_or_none()
     if session is None:
         return plain(Path.cwd()).show(*argv)
-    checked = guarding.options(session, argv)
+    checked = overwrites.options(session, argv)
     told = uses_theta(session) and _ends_with_status(argv)
     with session.driving():
         if argv[0] in _MOVES:

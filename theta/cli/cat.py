@@ -19,7 +19,7 @@ def cat(
     force: bool = typer.Option(False, "--force", "-f", help="Overwrite an existing file."),
 ) -> int:
     """Print the values of a tensor of any version (the middle of a large one left out), or save them."""
-    from theta.porcelain import catting
+    from theta.porcelain.tensors import catting
 
     with catting.opened(name, Path.cwd()) as value:
         if out:

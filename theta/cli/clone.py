@@ -14,7 +14,7 @@ from theta.cli.args import PASS, of_git
 from theta.cli.common import fill_submodules, uses_theta
 
 if TYPE_CHECKING:
-    from theta.porcelain.session import Session
+    from theta.porcelain.workspace.session import Session
 
 app = typer.Typer(add_completion=False)
 
@@ -26,8 +26,8 @@ def clone(context: typer.Context) -> int:
     Filter, hooks and sparse patterns are set up, in submodules that are checked out too.
     """
     from theta.git.run import DEFER, Git
-    from theta.porcelain import cloning
-    from theta.porcelain.session import Session
+    from theta.porcelain.drive import cloning
+    from theta.porcelain.workspace.session import Session
 
     asked, token = of_git(context), uuid.uuid4().hex
     args = asked.given
@@ -52,15 +52,17 @@ def clone(context: typer.Context) -> int:
 
 def _finish(session: Session) -> None:
     """Set up the new clone, and fill in what git checked out."""
-    from theta.porcelain import install, scanning, settle
+    from theta.porcelain.setup import installing
+    from theta.porcelain.tensors import scanning
+    from theta.porcelain.workspace import agreement
 
     with session.exclusive():
-        install.ensure(session.repo)
-        console.hints(install.ensure_durable(session.repo))
+        installing.ensure(session.repo)
+        console.hints(installing.ensure_durable(session.repo))
         if session.repo.head() is None or not session.repo.index_path.exists():
             return
         with console.progress("writing checkpoints") as progress:
-            for line in settle.settle(session, progress):
+            for line in agreement.settle(session, progress):
                 console.warn(line)
         for line in scanning.warnings(session.repo.worktree, session.staged()):
             console.warn(line)

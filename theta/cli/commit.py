@@ -21,9 +21,9 @@ from theta.cli.common import (
 
 if TYPE_CHECKING:
     from theta.git.options import Arguments
-    from theta.porcelain.committing import Summary
-    from theta.porcelain.session import Session
-    from theta.porcelain.staging import Added
+    from theta.porcelain.look.commit_summary import Summary
+    from theta.porcelain.stage.staging import Added
+    from theta.porcelain.workspace.session import Session
     from theta.progress import Progress
 
 app = typer.Typer(add_completion=False)
@@ -68,7 +68,7 @@ def commit(
 
 
 def _prepare(session: Session, asked: Arguments, progress: Progress | None) -> list[Added]:
-    from theta.porcelain import committing
+    from theta.porcelain.stage import committing
 
     everything = asked.has("--all")
     return committing.prepare(session, Path.cwd(), asked.words, everything=everything, progress=progress)
@@ -77,7 +77,8 @@ def _prepare(session: Session, asked: Arguments, progress: Progress | None) -> l
 def _commit(session: Session, asked: Arguments) -> tuple[int, Summary | None]:
     """Let git make the commit; returns its exit code, and what the commit holds."""
     from theta.git.run import DEFER, DEFER_FILES
-    from theta.porcelain import committing, recording
+    from theta.porcelain.merge import recording
+    from theta.porcelain.stage import committing
 
     before = session.repo.head()
     # The index of 'git commit PATH' is a temporary one, which only the hooks get to see.
@@ -91,22 +92,22 @@ def _commit(session: Session, asked: Arguments) -> tuple[int, Summary | None]:
 
 def _no_notice(session: Session, asked: Arguments) -> tuple[str, ...]:
     """The setting with which git is silent of sparse checkouts, unless other programs would get to see it."""
-    from theta.porcelain import install
+    from theta.porcelain.setup import installing
 
     written = any(asked.value(name) for name in ("--message", "--file", "--reuse-message", "--fixup"))
     silent = (written and not asked.has("--edit")) or _commits_nothing(session, asked)
-    return NO_NOTICE if silent and not install.has_other_hooks(session.repo) else ()
+    return NO_NOTICE if silent and not installing.has_other_hooks(session.repo) else ()
 
 
 def _commits_nothing(session: Session, asked: Arguments) -> bool:
     """Whether git will say that there is nothing to commit, before it opens an editor."""
-    from theta.porcelain import operations
+    from theta.porcelain.workspace import in_progress
 
     if (
         asked.words
         or asked.has("--amend")
         or asked.has("--allow-empty")
-        or operations.current(session.repo).name
+        or in_progress.current(session.repo).name
     ):
         return False
     if session.repo.head() is None:
@@ -116,12 +117,12 @@ def _commits_nothing(session: Session, asked: Arguments) -> bool:
 
 def report_summary(session: Session, summary: Summary, *, as_json: bool) -> None:
     """Say what a new commit holds."""
-    from theta.porcelain import committing
+    from theta.porcelain.look import commit_summary
 
     if as_json:
         console.out(json.dumps({"theta.commit/v1": summary.as_json()}))
         return
-    for text in committing.headline(session, summary):
+    for text in commit_summary.headline(session, summary):
         console.note(text)
     for path, changes in summary.checkpoints.items():
         console.note(f" {path}: {changes.summary()}")

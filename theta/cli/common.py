@@ -12,8 +12,8 @@ from theta.errors import ThetaError
 from theta.git.state_files import FETCH_HEAD
 
 if TYPE_CHECKING:
-    from theta.porcelain.session import Session
-    from theta.porcelain.staging import Added
+    from theta.porcelain.stage.staging import Added
+    from theta.porcelain.workspace.session import Session
 
 
 NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")
@@ -25,16 +25,16 @@ _SIGNS = ("filter=theta", "merge=theta", ".theta/**")
 
 def open_session(*, worktree: bool = True) -> Session:
     """The session of the repository here, set up where it has checkpoints."""
-    from theta.porcelain import install
-    from theta.porcelain.session import Session
+    from theta.porcelain.setup import installing
+    from theta.porcelain.workspace.session import Session
 
     session = Session.here(".")
     if worktree:
         _ = session.repo.worktree
         session.heal()
         if uses_theta(session):
-            install.ensure(session.repo)
-            console.hints(install.ensure_durable(session.repo))
+            installing.ensure(session.repo)
+            console.hints(installing.ensure_durable(session.repo))
     return session
 
 
@@ -61,16 +61,17 @@ def session_or_none() -> Session | None:
 def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = False) -> int:
     """Run ``git ARGS`` with theta doing the work of its filter (and hooks) around it."""
     from theta.git.run import DEFER, DEFER_FILES
-    from theta.porcelain import guarding, settle
+    from theta.porcelain.drive import overwrites
+    from theta.porcelain.workspace import agreement
 
     if session.repo.is_read_only:
         return session.repo.git().in_directory(Path.cwd()).show(*args)
     with session.exclusive():
         if args[0] == "pull":
-            guarding.fetch(session, args[1:])
-        checked = guarding.options(session, args)
+            overwrites.fetch(session, args[1:])
+        checked = overwrites.options(session, args)
         if refresh:
-            settle.refresh(session)
+            agreement.refresh(session)
         else:  # git gives up what it has merged only if the index knows the files, to the second
             session.repo.refresh_index()
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(Path.cwd())
@@ -108,11 +109,11 @@ def after_git(session: Session) -> None:
 
 
 def _settle(session: Session) -> None:
-    from theta.porcelain import settle
+    from theta.porcelain.workspace import agreement
 
     fresh = session.again()
     with console.progress("writing checkpoints") as progress:
-        notes = settle.settle(fresh, progress)
+        notes = agreement.settle(fresh, progress)
     for line in notes:
         console.warn(line)
     fill_submodules(fresh)
@@ -120,15 +121,17 @@ def _settle(session: Session) -> None:
 
 def fill_submodules(session: Session) -> None:
     """Set up the submodules that have checkpoints, and fill those in."""
-    from theta.porcelain import cloning, install, settle
+    from theta.porcelain.drive import cloning
+    from theta.porcelain.setup import installing
+    from theta.porcelain.workspace import agreement
 
     for inner in cloning.submodules(session):
         if not uses_theta(inner):
             cloning.drop_patterns(inner.repo)
             continue
         with inner.exclusive(), console.progress("writing checkpoints") as progress:
-            install.ensure(inner.repo)
-            for line in settle.settle(inner, progress):
+            installing.ensure(inner.repo)
+            for line in agreement.settle(inner, progress):
                 console.warn(line)
 
 
@@ -165,7 +168,7 @@ def report_added(added: Sequence[Added]) -> None:
 
 def report_left_out(session: Session, where: str) -> None:
     """One warning about new files of tracked patterns that are not ``where`` they were expected."""
-    from theta.porcelain import coverage
+    from theta.porcelain.workspace import coverage
 
     if found := coverage.newcomers(session, session.repo.git(), [":(top)"]):
         here = [os.path.relpath(session.repo.worktree / path) for path in found]
@@ -174,7 +177,7 @@ def report_left_out(session: Session, where: str) -> None:
 
 def report_uncovered(session: Session, paths: Iterable[str]) -> None:
     """One warning about new files that look like checkpoints and that no pattern covers."""
-    from theta.porcelain import coverage
+    from theta.porcelain.workspace import coverage
 
     if found := coverage.uncovered(session, paths):
         console.warn(coverage.uncovered_line(session, found, Path.cwd()))

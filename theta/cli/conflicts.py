@@ -12,16 +12,16 @@ from theta.git.state_files import MERGE_HEAD
 if TYPE_CHECKING:
     from theta.merging.recipes import Recipe
     from theta.merging.states import Conflict
-    from theta.porcelain.joining import How, Merged
-    from theta.porcelain.merging import Joined
-    from theta.porcelain.session import Session
+    from theta.porcelain.merge.in_memory import Joined
+    from theta.porcelain.merge.joining import How, Merged
+    from theta.porcelain.workspace.session import Session
 
 SHOWN: Final = 40
 
 
 def report(merged: Merged) -> None:
     """One line for each checkpoint that was settled."""
-    from theta.merging.containers import CONTAINER
+    from theta.merging.result_file import CONTAINER
 
     for path, manifest in merged.resolved.items():
         decided = {name: by for name, by in merged.decided.get(path, {}).items() if name != CONTAINER}
@@ -52,7 +52,7 @@ def show(path: str, conflicts: Sequence[Conflict]) -> None:
 
 def kind(conflict: Conflict) -> str:
     """What both sides did, in words."""
-    from theta.porcelain.joining import FILE
+    from theta.porcelain.merge.joining import FILE
 
     if conflict.name == FILE:
         return "one side has no such file"
@@ -64,13 +64,14 @@ def kind(conflict: Conflict) -> str:
 
 def told(session: Session, merged: Merged, how: How) -> bool:
     """Tell what was settled and what stays in conflict; return whether anything does."""
-    from theta.porcelain import answering, operations, resolving
+    from theta.porcelain.merge import answers, resolving
+    from theta.porcelain.workspace import in_progress
 
     report(merged)
     unmerged = resolving.unmerged(session)
     if unmerged:
-        answering.keep_ruled(session, resolving.conflicts(session), merged.decided, how.asked())
-        left(merged, unmerged, operations.current(session.repo).go_on, how.asked())
+        answers.keep_ruled(session, resolving.conflicts(session), merged.decided, how.asked())
+        left(merged, unmerged, in_progress.current(session.repo).go_on, how.asked())
     return bool(unmerged)
 
 

@@ -31,11 +31,11 @@ def convert(
     A sharded model is named by its index (model.safetensors.index.json). Committing the new file
     costs almost nothing: the values are known.
     """
-    from theta.porcelain import converting, exporting
+    from theta.porcelain.tensors import converting, sources
 
-    limit = exporting.parse_size(shard_size) if shard_size else 0
-    named = exporting.parse(name, Path.cwd())
-    with exporting.opened(named, Path.cwd()) as model, console.progress("converting") as progress:
+    limit = sources.parse_size(shard_size) if shard_size else 0
+    named = sources.parse(name, Path.cwd())
+    with sources.opened(named, Path.cwd()) as model, console.progress("converting") as progress:
         places = converting.write(model, Path.cwd() / out, shard_size=limit, force=force, progress=progress)
         size = sum(value.nbytes for value in model.values.values())
     console.note(f"{len(model.values)} tensors, {console.human(size)}: {', '.join(p.name for p in places)}")

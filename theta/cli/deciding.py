@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from theta.cli.prompting import Prompt
     from theta.merging.recipe_files import RecipeFile
     from theta.merging.recipes import Recipe
-    from theta.porcelain.answering import Answer, Answers
-    from theta.porcelain.joining import How
-    from theta.porcelain.session import Session
+    from theta.porcelain.merge.answers import Answer, Answers
+    from theta.porcelain.merge.joining import How
+    from theta.porcelain.workspace.session import Session
 
 Result = TypeVar("Result")
 
@@ -98,9 +98,10 @@ class Decision:
 def decide_here(session: Session, options: Options) -> Decision:
     """The decision for the conflicts of the operation under way; a recipe names what a merge joins."""
     from theta.cli import mergeargs
-    from theta.porcelain import operations, resolving
+    from theta.porcelain.merge import resolving
+    from theta.porcelain.workspace import in_progress
 
-    now = operations.current(session.repo)
+    now = in_progress.current(session.repo)
     heads = session.repo.merge_heads() or [now.theirs or ""]
     mergeargs.check_statistics(options, 1 + len(heads))
     file = read_recipe(options.recipe)
@@ -135,9 +136,9 @@ def decide(
     """The decision that ``options`` ask for: the command line over a recipe over the configuration."""
     from theta.merging import recipes as texts
     from theta.merging.strategies import SIDES, parse
-    from theta.porcelain import recipes
-    from theta.porcelain.answering import Answers
-    from theta.porcelain.joining import How
+    from theta.porcelain.merge import trailers
+    from theta.porcelain.merge.answers import Answers
+    from theta.porcelain.merge.joining import How
 
     ours = [option for option in options.strategies if not is_gits(option)]
     if len(ours) > 1:
@@ -150,7 +151,7 @@ def decide(
     recipe = texts.combine(
         chosen,
         [texts.rule(text) for text in options.rules],
-        file.recipe(order) if file else recipes.configured(session),
+        file.recipe(order) if file else trailers.configured(session),
         scope=texts.scope(options.scope) if options.scope else None,
         seed=texts.seed(options.seed) if options.seed else None,
         allow_nan=options.allow_nan or None,
@@ -161,12 +162,12 @@ def decide(
             "--statistics would have no effect: no strategy of this merge uses them",
             hint="-X fisher and -X regmean do",
         )
-    found = recipes.statistics(session, options.statistics)
+    found = trailers.statistics(session, options.statistics)
     answers = Answers(session, _tell_recalled)
     prompt = _prompt(session, options, answers)
     how = How(
         recipe.policy(prompt.decide if prompt else None, answers.find),
-        recipes.Round(recipe, found).options(session, dry_run=options.dry_run),
+        trailers.Round(recipe, found).options(session, dry_run=options.dry_run),
         asked=lambda: _followed(recipe, answers),
     )
     side = chosen.name if chosen and chosen.name in SIDES[:2] else ""

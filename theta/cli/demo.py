@@ -17,7 +17,7 @@ from theta.cli.args import HELP
 from theta.errors import CorruptError, ThetaError
 
 if TYPE_CHECKING:
-    from theta.porcelain.demo_model import Weights
+    from theta.cli.demo_model import Weights
 
 app = typer.Typer(add_completion=False)
 
@@ -63,7 +63,7 @@ class _Story:
 
     def end(self, title: str) -> None:
         """Note what the step cost, and what it made."""
-        from theta.porcelain.session import Session
+        from theta.porcelain.workspace.session import Session
 
         seconds = time.monotonic() - self._clock
         stored = _directory_size(self.place / ".git") - self._size
@@ -114,7 +114,7 @@ def _tell(story: _Story) -> None:
 
 
 def _identity(story: _Story) -> None:
-    from theta.porcelain.session import Session
+    from theta.porcelain.workspace.session import Session
 
     git = Session.here(story.place).repo.git()
     for key, value in (("user.name", "theta demo"), ("user.email", "demo@example.invalid")):
@@ -123,7 +123,7 @@ def _identity(story: _Story) -> None:
 
 
 def _chapters(story: _Story) -> None:
-    from theta.porcelain import demo_model as model
+    from theta.cli import demo_model as model
 
     story.say(f"a transformer of {model.LAYERS} layers in bf16: track it, commit it")
     base = model.make()
@@ -164,7 +164,7 @@ def _commit(story: _Story, weights: Weights, title: str) -> None:
 
 
 def _save(story: _Story, weights: Weights) -> None:
-    from theta.porcelain import demo_model as model
+    from theta.cli import demo_model as model
 
     console.out(f"  (training writes {_MODEL})")
     model.save(story.place / _MODEL, weights)
@@ -175,7 +175,7 @@ def _load(path: Path) -> Weights:
 
     from theta.dtypes import numpy_dtype
     from theta.formats import scan
-    from theta.store.source import FileSource
+    from theta.store.files.file_source import FileSource
 
     with FileSource(path) as source:
         found = scan(source)

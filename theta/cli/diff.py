@@ -17,8 +17,8 @@ from theta.errors import NotARepositoryError, UsageError
 
 if TYPE_CHECKING:
     from theta.git.options import Arguments
-    from theta.porcelain.diffing import Compared, Numbers, Sides
-    from theta.porcelain.session import Session
+    from theta.porcelain.look.diffing import Compared, Numbers, Sides
+    from theta.porcelain.workspace.session import Session
     from theta.store.changes import Change
 
 app = typer.Typer(add_completion=False)
@@ -52,7 +52,7 @@ def diff(
     shown by git diff.
     """
     from theta.git.run import plain as outside
-    from theta.porcelain import diffing
+    from theta.porcelain.look import diffing
 
     asked = of_git(context)
     session = _session(asked)
@@ -88,8 +88,8 @@ def _session(asked: Arguments) -> Session | None:
 
 
 def _diff(session: Session, asked: Arguments, form: Form) -> int:
-    from theta.porcelain import diffing
-    from theta.porcelain.history import HIDE
+    from theta.porcelain.look import diffing
+    from theta.porcelain.look.history import HIDE
 
     git = session.repo.git().in_directory(Path.cwd())
     revisions, paths = diffing.split(git, asked)
@@ -117,7 +117,7 @@ def _diff(session: Session, asked: Arguments, form: Form) -> int:
 
 
 def _checkpoints(session: Session, pair: Sides) -> set[str]:
-    from theta.porcelain import diffing
+    from theta.porcelain.look import diffing
 
     return set(diffing.entries(session, pair.old)) | set(diffing.entries(session, pair.new or ""))
 
@@ -141,7 +141,7 @@ def _kept(item: Compared, glob: str | None) -> list[Change]:
 def _as_json(session: Session, item: Compared, glob: str | None, stats: bool) -> dict[str, object]:
     from dataclasses import asdict
 
-    from theta.porcelain import diffing
+    from theta.porcelain.look import diffing
 
     rows = []
     for change in item.changes.tensors:
@@ -163,7 +163,7 @@ def _as_json(session: Session, item: Compared, glob: str | None, stats: bool) ->
 def _show(session: Session, item: Compared, glob: str | None, stats: bool) -> None:
     from rich.table import Table
 
-    from theta.porcelain import diffing
+    from theta.porcelain.look import diffing
 
     table = Table(box=None, pad_edge=False, title=None, header_style="bold")
     for name in ("", "tensor", "shape", "dtype"):

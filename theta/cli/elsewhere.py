@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from theta.errors import ThetaError, UsageError
 
 if TYPE_CHECKING:
-    from theta.porcelain.session import Session
+    from theta.porcelain.workspace.session import Session
 
 _PLACES: Final = (
     *("GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR"),
@@ -30,7 +30,7 @@ def by_git(name: str, args: list[str]) -> int | None:
         return None
     from theta.cli.common import uses_theta
     from theta.git.run import plain
-    from theta.porcelain.session import Session
+    from theta.porcelain.workspace.session import Session
 
     try:
         session = Session.here(".")

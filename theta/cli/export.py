@@ -32,23 +32,23 @@ def export(
     another (.safetensors, .npz, .pt, .gguf) its tensors are written anew.
     """
     from theta.errors import UsageError
-    from theta.porcelain import converting, exporting
-    from theta.porcelain.session import Session
+    from theta.porcelain.tensors import converting, sources
+    from theta.porcelain.workspace.session import Session
 
-    named = exporting.parse(name, Path.cwd())
+    named = sources.parse(name, Path.cwd())
     if named.revision is None:
         raise UsageError(f"{name} is not REV:PATH", hint="'theta convert' takes files")
     target = Path.cwd() / out
-    limit = exporting.parse_size(shard_size) if shard_size else 0
+    limit = sources.parse_size(shard_size) if shard_size else 0
     with console.progress("exporting") as progress:
         if not (named.glob or limit) and Path(named.path).suffix == target.suffix:
             session = Session.here(".")
-            manifest = exporting.manifest_or_none(session, named.revision, named.path)
+            manifest = sources.manifest_or_none(session, named.revision, named.path)
             if manifest is not None:
-                exporting.copy_exactly(session, manifest, target, force=force, progress=progress)
+                sources.copy_exactly(session, manifest, target, force=force, progress=progress)
                 console.note(f"{out}: {len(manifest.lines)} tensors, byte for byte as committed")
                 return 0
-        with exporting.opened(named, Path.cwd()) as model:
+        with sources.opened(named, Path.cwd()) as model:
             places = converting.write(model, target, shard_size=limit, force=force, progress=progress)
             count = len(model.values)
     console.note(f"{count} tensors: {', '.join(place.name for place in places)}")

@@ -36,16 +36,14 @@ def extract_lora(
     the largest difference to the fine-tune that is left is told. What no adapter can hold (experts, codes
     of quantised weights, ...) is refused by name.
     """
-    from theta.porcelain import extracting
+    from theta.porcelain.tensors import lora
 
     session = open_session(worktree=False)
-    base, tuned = extracting.revisions(ends)
-    paths = (
-        [extracting.the_checkpoint(session, revision) for revision in (base, tuned)] if path is None else []
-    )
+    base, tuned = lora.revisions(ends)
+    paths = [lora.the_checkpoint(session, revision) for revision in (base, tuned)] if path is None else []
     first, second = paths or (path or "", path or "")
     with console.progress("extracting") as progress:
-        found, unsaid = extracting.adapter(
+        found, unsaid = lora.adapter(
             session,
             (base, tuned),
             (first, second),
@@ -54,7 +52,7 @@ def extract_lora(
             whole=whole or None,
             progress=progress,
         )
-        extracting.write(found, Path(out), force=force)
+        lora.write(found, Path(out), force=force)
     size = console.human(sum(array.nbytes for array in found.tensors.values()))
     biases = f", {len(found.biases)} biases" if found.biases else ""
     console.note(f"{out}: {len(found.ranks)} modules in low rank, {len(found.saved)} in full{biases}, {size}")

@@ -18,8 +18,8 @@ app = typer.Typer(add_completion=False)
 def filter_process() -> int:
     """Serve git's filter protocol on standard input and output (git runs this)."""
     from theta.git.pktline import PktLines
-    from theta.porcelain.filtering import SMUDGE_LIMIT, Filter, serve
-    from theta.porcelain.session import Session
+    from theta.porcelain.plain_git.filtering import SMUDGE_LIMIT, Filter, serve
+    from theta.porcelain.workspace.session import Session
 
     limit = int(os.environ.get("THETA_SMUDGE_LIMIT", SMUDGE_LIMIT))
     defer = os.environ.get("THETA_SMUDGE") == "defer"

@@ -18,12 +18,13 @@ def fsck(
     mend: bool = typer.Option(False, "--mend", help="Rebuild .theta/ from the manifests."),
 ) -> int:
     """Check the repository: git's objects, then every checkpoint of every commit."""
-    from theta.porcelain import checking, settle
+    from theta.porcelain.look import checking
+    from theta.porcelain.workspace import agreement
 
     session = open_session(worktree=False)
     if mend:
         with session.exclusive():
-            for line in settle.settle(session, on_purpose=True):
+            for line in agreement.settle(session, on_purpose=True):
                 console.note(line)
         session = open_session(worktree=False)
     bad = session.repo.git().show("fsck", "--full", "--strict", "--no-dangling", "--no-progress")

@@ -14,7 +14,7 @@ from theta.cli.args import PASS, plain
 from theta.errors import ThetaError
 
 if TYPE_CHECKING:
-    from theta.porcelain.session import Session
+    from theta.porcelain.workspace.session import Session
     from theta.progress import Progress
 
 app = typer.Typer(add_completion=False)
@@ -23,7 +23,7 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=PASS)
 def hook(context: typer.Context, name: str = typer.Argument(..., help="The hook that git runs.")) -> int:
     """Do theta's part of a git hook (the hook scripts run this)."""
-    from theta.porcelain.session import Session
+    from theta.porcelain.workspace.session import Session
 
     session = Session.here(".")
     index = Path(os.environ.get("GIT_INDEX_FILE") or session.repo.index_path)
@@ -36,7 +36,7 @@ def hook(context: typer.Context, name: str = typer.Argument(..., help="The hook 
 
 
 def _run(session: Session, name: str, args: list[str], index: Path, progress: Progress | None) -> list[str]:
-    from theta.porcelain import hooks as steps
+    from theta.porcelain.plain_git import hooks as steps
 
     if name == "guard":
         return _guard(session)
@@ -57,10 +57,10 @@ def _run(session: Session, name: str, args: list[str], index: Path, progress: Pr
 
 def _guard(session: Session) -> list[str]:
     """Tell the guard of plain git whether a file is in the way of the git whose words it passes on."""
-    from theta.porcelain import guarding
+    from theta.porcelain.drive import overwrites
 
     words = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").split("\0")
-    if guarding.in_the_way(session, [word for word in words if word][1:]):
+    if overwrites.in_the_way(session, [word for word in words if word][1:]):
         console.out("in the way")
     return []
 

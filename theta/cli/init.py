@@ -19,8 +19,8 @@ def init(context: typer.Context) -> int:
     In a repository that exists, 'theta track' alone is enough.
     """
     from theta.git.run import plain as git
-    from theta.porcelain import install
-    from theta.porcelain.session import Session
+    from theta.porcelain.setup import installing
+    from theta.porcelain.workspace.session import Session
 
     args = plain(context.args)
     # Objects named by SHA-256 and refs in a reftable are not written yet, and Git 3 makes both by default.
@@ -31,7 +31,7 @@ def init(context: typer.Context) -> int:
         return code
     places = [arg for arg in args if not arg.startswith("-")]
     session = Session.here(places[-1] if places else ".")
-    install.ensure(session.repo)
-    console.hints(install.ensure_durable(session.repo))
+    installing.ensure(session.repo)
+    console.hints(installing.ensure_durable(session.repo))
     console.note("next: theta track '*.safetensors'")
     return 0

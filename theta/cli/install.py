@@ -14,14 +14,14 @@ from theta.cli.args import HELP
 from theta.cli.common import fill_submodules, uses_theta
 
 if TYPE_CHECKING:
-    from theta.porcelain.session import Session
+    from theta.porcelain.workspace.session import Session
 
 app = typer.Typer(add_completion=False)
 
 
 def user_launcher() -> Path:
     """Where the launcher for all repositories of this user is (XDG Base Directory Specification)."""
-    from theta.porcelain.launcher import NAME
+    from theta.porcelain.setup.launcher import NAME
 
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "theta" / NAME
@@ -41,9 +41,9 @@ def install(
     'theta track' and 'theta clone' do it too. With --global plain 'git clone' fills checkpoints in.
     """
     from theta.git.run import plain
-    from theta.porcelain import install as setup
-    from theta.porcelain import launcher
-    from theta.porcelain.session import Session
+    from theta.porcelain.setup import installing as setup
+    from theta.porcelain.setup import launcher
+    from theta.porcelain.workspace.session import Session
 
     if everywhere:
         launcher.ensure(user_launcher())
@@ -66,7 +66,8 @@ def install(
 
 def _left(session: Session, submodules: bool) -> Iterator[str]:
     """What is left to do: checkpoints that are manifests, and submodules."""
-    from theta.porcelain import cloning, worktree
+    from theta.porcelain.drive import cloning
+    from theta.porcelain.workspace import worktree
 
     root = session.repo.worktree
     unfilled = [path for path in session.staged() if worktree.peek(root / path) is not None]

@@ -16,7 +16,7 @@ from theta.errors import NotFoundError, UsageError
 if TYPE_CHECKING:
     from theta.git.options import Arguments
     from theta.git.run import Git
-    from theta.porcelain.session import Session
+    from theta.porcelain.workspace.session import Session
 
 app = typer.Typer(add_completion=False)
 
@@ -33,7 +33,7 @@ def log(
 
     --stat tells for each commit what it changed, by tensor.
     """
-    from theta.porcelain import diffing, history
+    from theta.porcelain.look import diffing, history
 
     session = open_session(worktree=False)
     asked = of_git(context)
@@ -54,13 +54,13 @@ def log(
 
 def _by_tensor(asked: Arguments) -> bool:
     """Whether --stat was asked for, and nothing that does not go with theta's form of it."""
-    from theta.porcelain.history import FORM, SELECT
+    from theta.porcelain.look.history import FORM, SELECT
 
     return asked.has("--stat") and asked.value("--stat") is None and asked.only("--stat", *SELECT, *FORM)
 
 
 def _refuse_others(asked: Arguments, as_json: bool) -> None:
-    from theta.porcelain.history import FORM, SELECT
+    from theta.porcelain.look.history import FORM, SELECT
 
     kept = (*SELECT, "--stat", *(() if as_json else FORM))
     for option in asked.options:
@@ -71,7 +71,7 @@ def _refuse_others(asked: Arguments, as_json: bool) -> None:
 
 
 def _print(session: Session, git: Git, asked: Arguments, tensor: str | None, *, as_json: bool) -> int:
-    from theta.porcelain import diffing, history
+    from theta.porcelain.look import diffing, history
 
     chosen = asked.without({"--stat", *history.FORM})
     _, paths = diffing.split(git, asked)

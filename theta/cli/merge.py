@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from theta.cli.deciding import Decision
     from theta.cli.mergeargs import MergeArgs
     from theta.git.run import Result
-    from theta.porcelain.drafts import Drafts, Held
-    from theta.porcelain.merging import Joined
-    from theta.porcelain.session import Session
+    from theta.porcelain.merge.drafts import Drafts, Held
+    from theta.porcelain.merge.in_memory import Joined
+    from theta.porcelain.workspace.session import Session
 
 app = typer.Typer(add_completion=False)
 
@@ -79,9 +79,9 @@ def merge(
 
         return redo(session, replay)
     if abort or args.has("--quit"):
-        from theta.porcelain import answering, recording
+        from theta.porcelain.merge import answers, recording
 
-        answering.forget(session)
+        answers.forget(session)
         recording.forget(session)
         return drive(session, "merge", *(["--abort"] if abort else []), *args.args, refresh=False)
     if go_on:
@@ -141,18 +141,20 @@ class _Merge:
     def run(self) -> int:
         """Merge; return the exit code."""
         from theta.cli import conflicts
-        from theta.porcelain import guarding, operations, recording, settle
+        from theta.porcelain.drive import overwrites
+        from theta.porcelain.merge import recording
+        from theta.porcelain.workspace import agreement, in_progress
 
-        if left := operations.not_concluded(self.session.repo):
+        if left := in_progress.not_concluded(self.session.repo):
             return conflicts.not_concluded(left)
-        settle.refresh(self.session)
-        if not operations.current(self.session.repo).name:
+        agreement.refresh(self.session)
+        if not in_progress.current(self.session.repo).name:
             recording.begin(self.session)
         self.reduce()
         if not self.heads:
             console.note("Already up to date.")
             return 0
-        self.checked = guarding.options(self.session, ["merge", *self.heads])
+        self.checked = overwrites.options(self.session, ["merge", *self.heads])
         if len(self.heads) > 1 and not self._only_forward():
             return self._many()
         code = self._at_once() if self._is_plain() else None
@@ -160,7 +162,7 @@ class _Merge:
 
     def reduce(self) -> None:
         """Leave out what is part of HEAD or of another branch, and HEAD itself if it is part of one."""
-        from theta.porcelain import octopus
+        from theta.porcelain.merge import octopus
 
         head = self.session.repo.head()
         self.ours = [head] if head else []
@@ -189,20 +191,20 @@ class _Merge:
         return self.args.has("--ff-only") or (says_only and not self.args.has("--no-ff", "--ff"))
 
     def _is_plain(self) -> bool:
-        from theta.porcelain import merging
+        from theta.porcelain.merge import in_memory
 
         ours = self.session.repo.head()
         if self.checked or ours is None or not self.args.is_plain:
             return False
         if self.decision.prompts or self.decision.gits:
             return False
-        return merging.is_plain(self.session, ours, self.heads[0])
+        return in_memory.is_plain(self.session, ours, self.heads[0])
 
     def _at_once(self) -> int | None:
         """Merge in memory and then apply it; None when something is in the way, which git tells best."""
         from theta.git.run import GitFailedError
-        from theta.porcelain import merging
-        from theta.porcelain.drafts import Drafts, Files, Held
+        from theta.porcelain.merge import in_memory
+        from theta.porcelain.merge.drafts import Drafts, Files, Held
 
         ours, theirs = self.session.repo.resolve("HEAD"), self.heads[0]
         with Held(self.session) as held, Drafts(self.session, held) as drafts:
@@ -210,7 +212,7 @@ class _Merge:
             try:
                 joined = deciding.asking(
                     self.decision.how,
-                    lambda how: merging.join(self.session, ours, theirs, how, self.base, files),
+                    lambda how: in_memory.join(self.session, ours, theirs, how, self.base, files),
                 )
                 if not joined.clean:
                     return None
@@ -222,13 +224,15 @@ class _Merge:
             return self._finish(joined, drafts)
 
     def _one(self) -> int:
-        from theta.porcelain.drafts import Held
+        from theta.porcelain.merge.drafts import Held
 
         with Held(self.session) as held:
             return self._with(held)
 
     def _with(self, held: Held) -> int:
-        from theta.porcelain import committing, merging, recording, resolving
+        from theta.porcelain.look import commit_summary
+        from theta.porcelain.merge import in_memory, recording, resolving
+        from theta.porcelain.stage import committing
 
         before = self.session.repo.head()
         done = self._git()
@@ -239,14 +243,14 @@ class _Merge:
             _echo(done.stdout, done.stderr, set())
             if committing.finish(self.session, before) is not None and before and not self._is_silent:
                 after = self.session.again()
-                for line in committing.moved(after, before, after.repo.resolve("HEAD")):
+                for line in commit_summary.moved(after, before, after.repo.resolve("HEAD")):
                     console.note(line)
             return done.code
         if squashed:
             recording.begin(fresh, self.heads)
         merged = deciding.asking(
             self.decision.how,
-            lambda how: merging.after_git_merge(fresh, self.heads[0], how, held, base=self.base),
+            lambda how: in_memory.after_git_merge(fresh, self.heads[0], how, held, base=self.base),
         )
         _echo(done.stdout, done.stderr, merged.seen)
         code = told(fresh, merged, self.decision.how, quiet=True)
@@ -271,7 +275,7 @@ class _Merge:
 
     def _computes_ahead(self) -> bool:
         """Whether git could fast-forward, but values of both sides are to be computed with."""
-        from theta.porcelain import octopus
+        from theta.porcelain.merge import octopus
 
         head = self.session.repo.head()
         if head is None or not self.decision.how.everything:
@@ -284,7 +288,7 @@ class _Merge:
     def _many(self) -> int:
         from theta.cli import conflicts
         from theta.git.run import GitFailedError
-        from theta.porcelain import octopus
+        from theta.porcelain.merge import octopus
 
         stashes = octopus.stashes(self.session, self.args.args)
         if not stashes and (staged := octopus.staged(self.session)):
@@ -313,7 +317,7 @@ class _Merge:
 
     def _apply(self, joined: Joined) -> None:
         """Bring a clean merge into the index, and files and manifests into the worktree."""
-        from theta.porcelain import octopus
+        from theta.porcelain.merge import octopus
 
         text = self.args.message() or octopus.message(self.session, self.names, self.heads)
         squash, how, checked = self.args.has("--squash"), self.decision.how, self.checked
@@ -333,7 +337,7 @@ class _Merge:
     def _finish(self, joined: Joined, drafts: Drafts | None = None) -> int:
         """Write the checkpoints of a merge that was applied, tell of it and commit it."""
         from theta.cli import conflicts
-        from theta.porcelain import concluding, resolving
+        from theta.porcelain.merge import concluding, resolving
 
         fresh = self.session.again()
         with console.progress("writing checkpoints") as progress:
@@ -351,7 +355,7 @@ class _Merge:
             )
 
     def _end(self, code: int, merging_now: bool) -> int:
-        from theta.porcelain import concluding
+        from theta.porcelain.merge import concluding
 
         if code == 0 and merging_now and not self.no_commit and not self.args.has("--no-commit"):
             return _conclude(
@@ -376,10 +380,11 @@ def _echo(stdout: bytes, stderr: bytes, checkpoints: set[str]) -> None:
 
 
 def _go_on(session: Session, options: deciding.Options, no_commit: bool) -> int:
-    from theta.porcelain import operations, resolving
-    from theta.porcelain.settle import refresh
+    from theta.porcelain.merge import resolving
+    from theta.porcelain.workspace import in_progress
+    from theta.porcelain.workspace.agreement import refresh
 
-    now = operations.current(session.repo)
+    now = in_progress.current(session.repo)
     if not now.name:
         raise ThetaError(f"there is no merge in progress ({MERGE_HEAD} missing)")
     refresh(session)
@@ -395,16 +400,17 @@ def _go_on(session: Session, options: deciding.Options, no_commit: bool) -> int:
 def _conclude(session: Session, commit: Callable[[Session], int]) -> int:
     """Let ``commit`` make the commit of the merge that is settled, and tell of it."""
     from theta.cli.commit import report_summary
-    from theta.porcelain import answering, committing, recipes, recording
+    from theta.porcelain.merge import answers, recording, trailers
+    from theta.porcelain.stage import committing
 
     before = session.repo.head()
     committing.check_identity(session)
     recording.tell(session)
-    recipes.conclude(session)
+    trailers.conclude(session)
     code = commit(session)
     summary = committing.finish(session, before)
     if code == 0 and summary is not None:
-        answering.forget(session)
+        answers.forget(session)
         recording.forget(session)
         report_summary(session, summary, as_json=False)
     return code

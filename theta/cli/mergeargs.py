@@ -10,7 +10,7 @@ from theta.errors import NotFoundError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from theta.cli.deciding import Options
-    from theta.porcelain.session import Session
+    from theta.porcelain.workspace.session import Session
 
 _TAKES_VALUE: Final = {"-m", "--message", "-F", "--file", "-s", "--strategy", "--into-name", "--cleanup"}
 _TO_COMMIT: Final = (
@@ -155,8 +155,8 @@ def check_rules(session: Session, options: Options, revisions: Sequence[str]) ->
 def check_names(options: Options, tensors: Iterable[str]) -> None:
     """Refuse a ``--rule`` whose pattern matches none of ``tensors``."""
     from theta.merging import recipes
-    from theta.merging.containers import CONTAINER
-    from theta.porcelain.joining import FILE
+    from theta.merging.result_file import CONTAINER
+    from theta.porcelain.merge.joining import FILE
 
     names = {*tensors}
     for rule in map(recipes.rule, options.rules):

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from theta.merging.measures import Measures
-    from theta.store.manifest import Line
-    from theta.store.objects import Objects
+    from theta.store.format.manifest import Line
+    from theta.store.odb.objects import Objects
 
 KEYS: Final = (
     ("avg", "average"),

@@ -10,14 +10,14 @@ from theta.cli import console
 from theta.errors import UsageError
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, describe, names, parse
-from theta.merging.strategies.values import read
-from theta.porcelain.answering import Answer, Answers
+from theta.merging.strategies.parameter_text import read
+from theta.porcelain.merge.answers import Answer, Answers
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from theta.merging.strategies.parameters import Parameter
-    from theta.porcelain.session import Session
+    from theta.porcelain.workspace.session import Session
 
 MENU: Final = {"avg": "average", "tu": "ours", "tt": "theirs", "to": "base"}
 """The keys of the menu; any strategy goes by its name too."""
@@ -185,8 +185,8 @@ class Prompt:
     @cached_property
     def _total(self) -> int:
         """How many conflicts the index holds, about: several branches are joined outside of it."""
-        from theta.porcelain import resolving
-        from theta.porcelain.session import Session
+        from theta.porcelain.merge import resolving
+        from theta.porcelain.workspace.session import Session
 
         return sum(map(len, resolving.conflicts(Session.here(self._session.repo.worktree)).values()))
 

@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=PASS)
 def pull(context: typer.Context) -> int:
     """Fetch and merge or rebase (git pull's options apply)."""
-    from theta.porcelain import committing
+    from theta.porcelain.look import commit_summary
 
     session = open_session()
     asked = of_git(context)
@@ -25,6 +25,6 @@ def pull(context: typer.Context) -> int:
     code = drive(session, "pull", *asked.given, hooks=True)
     new = session.again().repo.head()
     if not told and old and new and old != new:
-        for line in committing.moved(session.again(), old, new):
+        for line in commit_summary.moved(session.again(), old, new):
             console.note(line)
     return code

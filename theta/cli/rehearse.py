@@ -13,9 +13,9 @@ from theta.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from theta.cli.deciding import Decision
-    from theta.merging.checkpoints import Row
-    from theta.porcelain.merging import Joined
-    from theta.porcelain.session import Session
+    from theta.merging.engine import Row
+    from theta.porcelain.merge.in_memory import Joined
+    from theta.porcelain.workspace.session import Session
 
 SHOWN: Final = 60
 _UNTOUCHED: Final = "same"
@@ -25,11 +25,11 @@ def rehearse(
     session: Session, heads: Sequence[str], decision: Decision, base: str | None, *, as_json: bool
 ) -> int:
     """Tell what a merge with ``heads`` would do to each tensor, and what it would store."""
-    from theta.porcelain import octopus, rehearsing
+    from theta.porcelain.merge import dry_run, octopus
 
     ours = session.repo.resolve("HEAD")
     found = base or octopus.merge_base(session, [ours, *heads])
-    with rehearsing.rehearsal(session) as apart:
+    with dry_run.rehearsal(session) as apart:
         joined = octopus.join(apart, [ours, *heads], decision.how, base)
     if as_json:
         console.out(json.dumps({"theta.merge/v1": _as_json(joined, found)}))
@@ -77,11 +77,11 @@ def _as_json(joined: Joined, base: str | None) -> dict[str, object]:
 
 def redo(session: Session, name: str) -> int:
     """Do the merge of a commit again by its trailers; exit code 0 if it gives the same bytes."""
-    from theta.porcelain import rehearsing, replaying
+    from theta.porcelain.merge import dry_run, replay
 
     oid = session.repo.resolve(f"{name}^{{commit}}")
-    with rehearsing.rehearsal(session) as apart, console.progress("merging") as progress:
-        done = replaying.replay(apart, oid, progress)
+    with dry_run.rehearsal(session) as apart, console.progress("merging") as progress:
+        done = replay.replay(apart, oid, progress)
     if done is None:
         raise UsageError(f"{name} is not a merge", hint="theta merge --replay takes a merge commit")
     for path in done.by_hand:

@@ -14,8 +14,8 @@ from theta.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from theta.cli.deciding import Decision
-    from theta.porcelain.joining import How, Merged
-    from theta.porcelain.session import Session
+    from theta.porcelain.merge.joining import How, Merged
+    from theta.porcelain.workspace.session import Session
 
 app = typer.Typer(add_completion=False)
 
@@ -53,7 +53,7 @@ def settle(
     session: Session, decision: Decision, paths: list[str] | None = None, *, quiet: bool = False
 ) -> int:
     """Settle what is in conflict, tell what was done and what goes on; return the exit code."""
-    from theta.porcelain import resolving
+    from theta.porcelain.merge import resolving
 
     fresh = session.again()
     only = resolving.unmerged(fresh, paths) if paths else None
@@ -72,12 +72,12 @@ def settle(
 def told(session: Session, merged: Merged, how: How, *, quiet: bool = False) -> int:
     """Tell what was settled and what goes on; return the exit code."""
     from theta.cli import conflicts
-    from theta.porcelain import operations
+    from theta.porcelain.workspace import in_progress
 
     if conflicts.told(session, merged, how):
         return int(ExitCode.DIFFERENCES)
     if not quiet:
-        go_on = operations.current(session.repo).go_on
+        go_on = in_progress.current(session.repo).go_on
         tail = f"; conclude with '{go_on}'" if go_on else ""
         console.note(f"all conflicts are settled and staged{tail}")
         if not go_on and "refs/stash" in session.repo.raw.references:

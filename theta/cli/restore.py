@@ -14,7 +14,7 @@ from theta.errors import UsageError
 
 if TYPE_CHECKING:
     from theta.git.options import Arguments
-    from theta.porcelain.session import Session
+    from theta.porcelain.workspace.session import Session
 
 app = typer.Typer(add_completion=False)
 
@@ -41,7 +41,7 @@ def restore(context: typer.Context) -> int:
 
 
 def _restore(session: Session, asked: Arguments) -> int:
-    from theta.porcelain import restoring
+    from theta.porcelain.workspace import restoring
 
     paths, source = asked.words, asked.value("--source")
     staged, worktree = asked.has("--staged"), asked.has("--worktree")

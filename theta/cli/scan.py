@@ -13,7 +13,7 @@ from theta.cli.args import HELP, plain
 from theta.errors import ExitCode
 
 if TYPE_CHECKING:
-    from theta.porcelain.scanning import Scanned
+    from theta.porcelain.tensors.scanning import Scanned
 
 app = typer.Typer(add_completion=False)
 
@@ -28,7 +28,7 @@ def scan(
     Nothing is loaded to find out. Without names, all files below this folder are scanned. Ends
     with 1 if anything dangerous was found.
     """
-    from theta.porcelain import scanning
+    from theta.porcelain.tensors import scanning
 
     names = [name for name in plain(context.args) if name != "--"]
     found = list(scanning.scan(names or ["."], Path.cwd()))

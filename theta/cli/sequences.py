@@ -14,7 +14,7 @@ from theta.errors import UsageError
 
 if TYPE_CHECKING:
     from theta.cli.deciding import Decision
-    from theta.porcelain.session import Session
+    from theta.porcelain.workspace.session import Session
 
 
 def sequence(name: str, doc: str) -> typer.Typer:
@@ -48,17 +48,18 @@ def run(session: Session, name: str, args: list[str], decision: Decision) -> int
 
     The lock is held while theta works, not while git does: a rebase may run commands of the user.
     """
-    from theta.porcelain import guarding, rebasing, sequencing, settle
+    from theta.porcelain.drive import overwrites, rebasing, sequencing
+    from theta.porcelain.workspace import agreement
 
     before = session.repo.head()
     with session.exclusive():
-        settle.refresh(session)
+        agreement.refresh(session)
         if "--continue" in args:
             if name == "rebase" and (notes := rebasing.repair(session)) is not None:
                 return _concluded(session, notes)
             if code := _settle(session, decision, whole=True):
                 return code
-        checked = guarding.options(session.again(), [name, *args])
+        checked = overwrites.options(session.again(), [name, *args])
     gits = [] if {"--continue", "--skip", *sequencing.ENDS} & set(args) else decision.gits
     with session.driving():
         session.moving(*args)
@@ -74,16 +75,17 @@ def run(session: Session, name: str, args: list[str], decision: Decision) -> int
 
 
 def _concluded(session: Session, notes: list[str]) -> int:
-    from theta.porcelain import settle
+    from theta.porcelain.workspace import agreement
 
-    for line in [*notes, *settle.settle(session.again())]:
+    for line in [*notes, *agreement.settle(session.again())]:
         console.note(line)
     return 0
 
 
 def _past_stop(session: Session, name: str, args: list[str], decision: Decision) -> int | None:
     """Settle a stop and go on; return the exit code, or None when theta cannot settle it."""
-    from theta.porcelain import guarding, resolving, sequencing
+    from theta.porcelain.drive import overwrites, sequencing
+    from theta.porcelain.merge import resolving
 
     fresh = session.again()
     if not resolving.is_stopped(fresh):
@@ -102,7 +104,7 @@ def _past_stop(session: Session, name: str, args: list[str], decision: Decision)
         console.err("hint: with --no-commit git stops here; run the command again for the other commits")
         return None
     editor = sequencing.quiet_editor(fresh, name, args)
-    checked = guarding.options(fresh, [name, "--continue"])
+    checked = overwrites.options(fresh, [name, "--continue"])
     with fresh.driving():
         return sequencing.git(fresh, name, editor).show(*checked, name, "--continue")
 
@@ -110,7 +112,7 @@ def _past_stop(session: Session, name: str, args: list[str], decision: Decision)
 def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int:
     """Settle the checkpoints in conflict; return 0 when nothing is in conflict any more."""
     from theta.cli import conflicts
-    from theta.porcelain import resolving
+    from theta.porcelain.merge import resolving
 
     fresh = session.again()
     how = replace(decision.how, whole=whole)
@@ -119,11 +121,12 @@ def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int
 
 
 def _finish(session: Session, name: str, before: str | None) -> None:
-    from theta.porcelain import sequencing, settle
+    from theta.porcelain.drive import sequencing
+    from theta.porcelain.workspace import agreement
 
     fresh = session.again()
     with fresh.exclusive(), console.progress("writing checkpoints") as progress:
         notes = sequencing.finish(fresh, name, before)
-        notes += settle.settle(session.again(), progress)
+        notes += agreement.settle(session.again(), progress)
     for line in notes:
         console.warn(line)

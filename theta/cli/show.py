@@ -18,11 +18,11 @@ from theta.errors import NotFoundError, UsageError, concerning
 if TYPE_CHECKING:
     from theta.git.options import Arguments
     from theta.git.run import Git
-    from theta.porcelain.describing import Description
-    from theta.porcelain.diffing import Compared
-    from theta.porcelain.session import Session
+    from theta.porcelain.look.describing import Description
+    from theta.porcelain.look.diffing import Compared
+    from theta.porcelain.workspace.session import Session
     from theta.store.changes import Change
-    from theta.store.manifest import Manifest
+    from theta.store.format.manifest import Manifest
 
 app = typer.Typer(add_completion=False)
 
@@ -34,7 +34,7 @@ def show(
     as_json: bool = typer.Option(False, "--json", help="Print what --codecs tells as JSON."),
 ) -> int:
     """Show a commit, a checkpoint (REV:PATH) or a tensor (REV:PATH#TENSOR) (git show's options apply)."""
-    from theta.porcelain import history
+    from theta.porcelain.look import history
 
     session = open_session(worktree=False)
     asked = of_git(context)
@@ -65,8 +65,8 @@ def _commit(session: Session, git: Git, name: str, oid: str) -> int | None:
 
     None where it changed no checkpoint.
     """
-    from theta.porcelain import diffing
-    from theta.porcelain.history import HIDE
+    from theta.porcelain.look import diffing
+    from theta.porcelain.look.history import HIDE
 
     if not (found := diffing.of_commit(session, oid)):
         return None
@@ -83,7 +83,7 @@ def _commit(session: Session, git: Git, name: str, oid: str) -> int | None:
 
 def _resized(session: Session, item: Compared, change: Change) -> str:
     """Both shapes or dtypes of a tensor where they differ, and how far the rows in both are apart."""
-    from theta.porcelain import diffing
+    from theta.porcelain.look import diffing
     from theta.store.changes import counted
 
     old, new = change.old, change.new
@@ -101,7 +101,8 @@ def _resized(session: Session, item: Compared, change: Change) -> str:
 
 def _codecs(session: Session, asked: Arguments, *, as_json: bool) -> int:
     """A table of the tensors of one checkpoint: codecs, stored bytes, ratio."""
-    from theta.porcelain import describing, sharding
+    from theta.porcelain.look import describing
+    from theta.porcelain.workspace import sharded_models
 
     args = asked.words
     if len(args) != 1 or ":" not in args[0] or asked.options:
@@ -111,7 +112,7 @@ def _codecs(session: Session, asked: Arguments, *, as_json: bool) -> int:
     entry = session.repo.entry(session.repo.tree_of(revision or "HEAD"), path)
     with concerning(f"{revision or 'HEAD'}:{path}"):
         one = session.manifest_or_none(str(entry.id)) if entry is not None else None
-    shards = sharding.shards_at(session, revision or "HEAD", path) if entry is None else {}
+    shards = sharded_models.shards_at(session, revision or "HEAD", path) if entry is None else {}
     manifests = [one] if one is not None else list(shards.values())
     with concerning(f"{revision or 'HEAD'}:{path}"):
         found = [item for manifest in manifests for item in describing.describe(session, manifest, tensor)]
@@ -161,9 +162,9 @@ def _object(session: Session, name: str) -> int | None:
 
 def _model(session: Session, revision: str, path: str, tensor: str) -> int | None:
     """A sharded model under the name that it would have in one file."""
-    from theta.porcelain import sharding
+    from theta.porcelain.workspace import sharded_models
 
-    shards = sharding.shards_at(session, revision, path)
+    shards = sharded_models.shards_at(session, revision, path)
     lines = sorted(
         (line for manifest in shards.values() for line in manifest.lines), key=lambda one: one.name
     )
@@ -184,7 +185,7 @@ def _tensor(session: Session, manifest: Manifest, name: str) -> int:
     if line is None:
         raise NotFoundError(f"there is no tensor {name}")
     from theta.store.changes import counted
-    from theta.store.restore import Restorer
+    from theta.store.read.reassembly import Restorer
 
     session.objects.expect({line.tree: line.nbytes})
     record = Restorer(session.objects).record(line)

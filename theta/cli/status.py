@@ -15,8 +15,8 @@ from theta.cli.common import NO_NOTICE, open_session, uses_theta
 
 if TYPE_CHECKING:
     from theta.git.options import Arguments
-    from theta.porcelain.session import Session
-    from theta.porcelain.status import Report, Row
+    from theta.porcelain.look.overview import Report, Row
+    from theta.porcelain.workspace.session import Session
     from theta.store.changes import Changes
 
 app = typer.Typer(add_completion=False)
@@ -31,7 +31,7 @@ def status(
 
     Does not read a checkpoint that did not change since theta last saw it.
     """
-    from theta.porcelain import status as state
+    from theta.porcelain.look import overview as state
 
     session = open_session()
     asked = of_git(context)
@@ -56,13 +56,13 @@ def _is_ours(asked: Arguments) -> bool:
 
 def _by_git(session: Session, asked: Arguments) -> int:
     """What git says, without the files below ``.theta/`` and what it says of sparse checkouts."""
-    from theta.porcelain import settle
-    from theta.porcelain.history import HIDE
+    from theta.porcelain.look.history import HIDE
+    from theta.porcelain.workspace import agreement
 
     git = session.repo.git(extra={}).in_directory(Path.cwd())
     if not asked.known or not uses_theta(session):
         return git.show("status", *asked.given)
-    settle.refresh(session)
+    agreement.refresh(session)
     return git.show(*NO_NOTICE, "status", *asked.flags, "--", *(asked.words or [":(top)"]), HIDE)
 
 

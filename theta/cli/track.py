@@ -27,7 +27,8 @@ def track(
     stands for itself, whatever characters it has. Lines of Git LFS for the same pattern are
     replaced. Files that are committed already become checkpoints with the next 'theta add'.
     """
-    from theta.porcelain import install, tracking
+    from theta.porcelain.setup import installing
+    from theta.porcelain.workspace import tracking
 
     session = open_session()
     if not patterns:
@@ -36,7 +37,7 @@ def track(
         return 0
     with session.exclusive():
         done = tracking.track(session, Path.cwd(), plain(patterns))
-        console.hints(install.ensure_durable(session.repo))
+        console.hints(installing.ensure_durable(session.repo))
     for name in done.new:
         console.note(f"tracking {name}")
     for name in done.unmatched:

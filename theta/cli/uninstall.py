@@ -20,8 +20,8 @@ def uninstall(
     from theta import _fs
     from theta.cli.install import user_launcher
     from theta.git.run import plain
-    from theta.porcelain import install as setup
-    from theta.porcelain.session import Session
+    from theta.porcelain.setup import installing as setup
+    from theta.porcelain.workspace.session import Session
 
     if everywhere:
         for key in setup.settings():

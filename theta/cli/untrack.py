@@ -22,7 +22,7 @@ def untrack(
 
     PATTERN is one of the .gitattributes of the folder you are in.
     """
-    from theta.porcelain import tracking
+    from theta.porcelain.workspace import tracking
 
     session = open_session()
     with session.exclusive():

@@ -90,7 +90,7 @@ def _word_codecs(new: Tensor, base: Tensor) -> list[Encode]:
 def _steps(new: Tensor, base: Tensor, places: NDArray[np.int64]) -> float:
     """The mean length in bits of the differences of a sample; infinity unless delta/1 alone is for them."""
     from theta_native.contexts import lengths
-    from theta_native.residual import difference
+    from theta_native.differences import difference
 
     if not delta.fits(Target(new.dtype, new.shape), base):
         return float("inf")

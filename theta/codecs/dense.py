@@ -34,7 +34,7 @@ def is_rotated(dtype: str) -> bool:
 
 def encode_words(words: NDArray[Any], rotate: bool) -> bytes:
     """Encode an array of unsigned words (1, 2, 4 or 8 bytes each)."""
-    from theta_native.planes import split
+    from theta_native.byte_planes import split
 
     repeats = planes.has_repeats(words)
     return bytes([words.dtype.itemsize]) + planes.encode_section(list(split(words, rotate)), repeats)
@@ -44,7 +44,7 @@ def decode_words(blob: bytes | memoryview, width: int, size: int, rotate: bool) 
     """The ``size`` words of ``width`` bytes in ``blob``; raises ``CodecError`` if malformed."""
     import numpy as np
 
-    from theta_native.planes import join
+    from theta_native.byte_planes import join
 
     view = memoryview(blob)
     if len(view) < 1 or view[0] != width:

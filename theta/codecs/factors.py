@@ -1,6 +1,6 @@
 """Thin factors whose product is added to a matrix, and finding those that were.
 
-All sums are in a fixed order (``theta_native.lowrank``), so that the factors found do not
+All sums are in a fixed order (``theta_native.least_squares``), so that the factors found do not
 depend on the number of threads.
 """
 
@@ -114,7 +114,7 @@ class Spectrum:
 
 def _energies(d: Matrix) -> Matrix:
     """The largest squared singular values of a matrix that is not wider than high."""
-    from theta_native import lowrank as kernels
+    from theta_native import least_squares as kernels
 
     return kernels.largest_eigenvalues(kernels.multiply_transposed(d, d), _LARGEST_RANK)
 
@@ -181,7 +181,7 @@ def _principal(d: Matrix, width: int, noise: float) -> tuple[Matrix, Matrix]:
 
     Halko, Martinsson, Tropp, "Finding structure with randomness", 2011, §4.
     """
-    from theta_native import lowrank as kernels
+    from theta_native import least_squares as kernels
 
     width = min(width, *d.shape)
     basis = kernels.orthonormal(kernels.multiply(d, _signs(d.shape[1], width)))
@@ -198,7 +198,7 @@ def _principal(d: Matrix, width: int, noise: float) -> tuple[Matrix, Matrix]:
 
 def _refined(d: Matrix, w: Matrix, u: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
     """A round of weighted least squares for both factors, where that is affordable."""
-    from theta_native import lowrank as kernels
+    from theta_native import least_squares as kernels
 
     if d.size * u.shape[1] ** 2 > _WEIGHTED_COST:
         return u, v
@@ -212,7 +212,7 @@ def _sharpened(d: Matrix, w: Matrix, ulps: Matrix, u: Matrix, v: Matrix) -> tupl
     Rounding hides where in its interval a value was, so only predictions outside are wrong: each
     round aims beyond the nearest end for those, and at the prediction itself for the others.
     """
-    from theta_native import lowrank as kernels
+    from theta_native import least_squares as kernels
 
     for _ in range(min(_MOST_ROUNDS, int(_SHARPENING_COST / (d.size * u.shape[1] ** 2)))):
         product = kernels.multiply(u, np.ascontiguousarray(v.T))
@@ -235,7 +235,7 @@ def rounded(u: Matrix, v: Matrix, bits: int) -> Factors:
 
 def _quantised(d: Matrix, w: Matrix, u: Matrix, v: Matrix, bits: int) -> Factors:
     """Integer factors of ``bits`` bits; u is fitted to the v that was rounded."""
-    from theta_native import lowrank as kernels
+    from theta_native import least_squares as kernels
 
     unit = _unit(v, bits)
     v = np.ldexp(np.rint(np.ldexp(v, -unit)), unit)
@@ -246,7 +246,7 @@ def _quantised(d: Matrix, w: Matrix, u: Matrix, v: Matrix, bits: int) -> Factors
 
 def find(new: Tensor, base: Tensor, cost: Callable[[Factors], float]) -> Factors | None:
     """The factors that make ``new`` from ``base`` and ``cost`` least; None when the rank is not low."""
-    from theta_native import lowrank as kernels
+    from theta_native import least_squares as kernels
 
     target = Target(new.dtype, new.shape)
     if min(target.rows, target.row_words) < _SMALLEST_SIDE:

@@ -1,6 +1,6 @@
 """Coding of byte planes: the last step of every codec.
 
-A *plane* is a run of bytes of one kind (see ``theta_native.planes``), of a length that the
+A *plane* is a run of bytes of one kind (see ``theta_native.byte_planes``), of a length that the
 decoder knows.  It is stored as a method byte and a payload:
 
 ====== ========== ============================================================================

@@ -11,7 +11,7 @@ Format of a *residual section*, for ``n`` words of which the decoder has a predi
     section  (theta.codecs.planes) of one plane: the level of each block, or no bytes if a is 1
     entropy section of n values (theta.codecs.entropy)
 
-The values are zigzagged differences of order-preserving integers (``theta_native.residual``).
+The values are zigzagged differences of order-preserving integers (``theta_native.differences``).
 Context of a word: ``(class * a + level) * fine classes + fine class``, where
 
 * class: the exponent field of the predicted word (floats), or the length in bits of its
@@ -82,11 +82,11 @@ def is_float(dtype: str) -> bool:
 
 def magnitudes(words: Words, dtype: str) -> NDArray[np.uint16]:
     """Exponent fields, or lengths in bits, of ``words``."""
-    from theta_native import residual
+    from theta_native import differences
 
     if is_float(dtype):
-        return residual.exponents(words, _EXPONENT_BITS[dtype])
-    return residual.bit_lengths(words, DTYPES[dtype].kind == "int")
+        return differences.exponents(words, _EXPONENT_BITS[dtype])
+    return differences.bit_lengths(words, DTYPES[dtype].kind == "int")
 
 
 @dataclass(frozen=True)
@@ -210,9 +210,9 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
 
     ``row_words`` is the length of a row (0: none), whose activity is taken to be of one kind.
     """
-    from theta_native import residual
+    from theta_native import differences
 
-    values = residual.difference(words, predicted, is_float(dtype))
+    values = differences.difference(words, predicted, is_float(dtype))
     if not values.any():
         return _SAME
     block = row_words if 32 <= row_words <= 1 << 14 else _DEFAULT_BLOCK
@@ -260,7 +260,7 @@ def decode(
     Raises :class:`~theta.errors.CodecError` for anything malformed.  The result may be
     ``predicted`` itself.
     """
-    from theta_native import residual
+    from theta_native import differences
 
     view = memoryview(blob)[start:]
     if bytes(view) == _SAME:
@@ -276,4 +276,4 @@ def decode(
     values, position = entropy.decode(view, position, used, count, predicted.dtype)
     if position != len(view):
         raise CodecError("an encoded chunk has bytes behind its end")
-    return residual.restore(values, predicted, is_float(dtype))
+    return differences.restore(values, predicted, is_float(dtype))

@@ -57,7 +57,7 @@ def _as_rows(tensor: Tensor) -> NDArray[np.uint8]:
 
 def find_sources(new: Tensor, base: Tensor) -> Sources:
     """For each row of ``new`` an equal row of ``base``, or -1; runs go on where they can."""
-    from theta_native.rows import fingerprints
+    from theta_native.fingerprints import fingerprints
 
     rows, base_rows = _as_rows(new), _as_rows(base)
     marks, base_marks = fingerprints(rows), fingerprints(base_rows)

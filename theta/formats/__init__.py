@@ -5,26 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from theta.errors import FormatError
-from theta.formats import (
-    flax_msgpack,
-    gguf,
-    hdf5,
-    keras_zip,
-    npy,
-    npz,
-    onnx,
-    onnx_external,
-    opaque,
-    pickled,
-    safetensors,
-    tensorflow,
-    torch_dcp,
-    torch_legacy,
-    torch_tar,
-    torch_zip,
-)
+from theta.formats import flax_msgpack, gguf, npy, opaque, safetensors, tensorflow
+from theta.formats.archives import npz
 from theta.formats.fields import Derived
+from theta.formats.hdf5 import hdf5, keras_zip
 from theta.formats.layout import BytesSource, Layout, Source, Tensor, TensorSpec, View
+from theta.formats.onnx import onnx, onnx_external
+from theta.formats.pickle_files import pickled
+from theta.formats.torch import torch_dcp, torch_legacy, torch_tar, torch_zip
 
 if TYPE_CHECKING:
     from theta.formats.plugins import Plugin

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from theta.errors import FormatError
-from theta.formats import gguf, npy, npz, safetensors, torch_writer
+from theta.formats import gguf, npy, safetensors
+from theta.formats.archives import npz
 from theta.formats.layout import MAX_RANK, TensorSpec
 from theta.formats.plan import Builder, Plan
+from theta.formats.torch import torch_writer
 
 Writer = Callable[[Sequence[TensorSpec], Mapping[str, str] | None], Plan]
 

@@ -13,15 +13,15 @@ from typing import Any, Final
 
 from theta.errors import CorruptError, MissingObjectsError, UsageError
 from theta.merging import reading, storing
-from theta.merging.drafts import Outlet
 from theta.merging.reading import Place, StoredInputs, StoredTensor
+from theta.merging.sinks import Outlet
 from theta.merging.states import Conflict
-from theta.merging.strategies import Strategy, registry, run
+from theta.merging.strategies import Strategy, one_tensor, registry
 from theta.merging.strategies.method import Block, Job, Method
-from theta.store.layering import Planned
-from theta.store.manifest import Line, Manifest
-from theta.store.objects import Objects
-from theta.store.parallel import workers
+from theta.parallel import workers
+from theta.store.format.manifest import Line, Manifest
+from theta.store.odb.objects import Objects
+from theta.store.write.layer_plan import Planned
 
 _BATCH: Final = 32
 """Blocks that one thread takes at a time: about as many as share a chunk."""
@@ -122,12 +122,12 @@ def compute(objects: Objects, item: Task) -> Computed:
     if agree:
         return like
     inputs = StoredInputs(objects, sides, base, item.statistics, item.places)
-    job = run.narrowed(method, _job(item, inputs), [side.digest for side in sides])
+    job = one_tensor.narrowed(method, _job(item, inputs), [side.digest for side in sides])
     picked = method.picks(job)
     if picked is not None:
         place = item.conflict.changed_numbers.index(job.models[picked])
         return sides[place]
-    pieces = lambda: run.result(method, job, allow_nan=item.allow_nan)  # noqa: E731
+    pieces = lambda: one_tensor.result(method, job, allow_nan=item.allow_nan)  # noqa: E731
     parents = _parents(objects, item, inputs)
     by_numbers = not method.whole(job)
     return storing.plan(

@@ -11,7 +11,7 @@ from theta.merging.reading import StoredInputs
 from theta.merging.states import Conflict
 from theta.merging.strategies import is_averaged
 from theta.merging.strategies.method import BLOCK, Block, Job
-from theta.store.objects import Objects
+from theta.store.odb.objects import Objects
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

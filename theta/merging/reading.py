@@ -13,14 +13,14 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from theta.errors import ThetaError
-from theta.merging.drafts import Departing
+from theta.merging.sinks import Departing
 from theta.merging.strategies import is_averaged
 from theta.merging.strategies.method import Read, Statistic
-from theta.store import layers
-from theta.store.layering import has_structure
-from theta.store.manifest import Line
-from theta.store.objects import Objects
-from theta.store.restore import Restorer, checked_chunk
+from theta.store.format.manifest import Line
+from theta.store.odb.objects import Objects
+from theta.store.read import layers
+from theta.store.read.reassembly import Restorer, checked_chunk
+from theta.store.write.layer_plan import has_structure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,7 +15,7 @@ from theta.errors import UsageError, did_you_mean
 from theta.merging import recipes
 from theta.merging.recipes import Recipe, Rule
 from theta.merging.strategies import SIDES, make, registry
-from theta.merging.strategies.values import Filtered, Value
+from theta.merging.strategies.parameter_text import Filtered, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,8 +18,8 @@ from theta.merging.states import Conflict
 from theta.merging.strategies import SIDES, Policy, Strategy, parse, registry
 
 if TYPE_CHECKING:
-    from theta.merging.checkpoints import Options, Scope
-    from theta.store.manifest import Manifest
+    from theta.merging.engine import Options, Scope
+    from theta.store.format.manifest import Manifest
 
 _MAX_LINE: Final = 1 << 20
 _RULE: Final = re.compile(r"(.+?)=([A-Za-z][A-Za-z0-9_-]*(?::.*)?)", re.DOTALL)
@@ -58,7 +58,7 @@ class Recipe:
     seed: int = 0
     allow_nan: bool = False
     without: tuple[int, ...] = ()
-    """Sides that the recipe does not name, ours being 0; see ``checkpoints.Options``."""
+    """Sides that the recipe does not name, ours being 0; see ``engine.Options``."""
 
     def strategy_for(self, name: str) -> Strategy | None:
         """The strategy for tensor ``name``, if there is one."""
@@ -94,7 +94,7 @@ class Recipe:
 
     def options(self, statistics: Sequence[Manifest | None] = (), *, dry_run: bool = False) -> Options:
         """What the engine must know beside the policy."""
-        from theta.merging.checkpoints import Options
+        from theta.merging.engine import Options
 
         return Options(self.scope, self.seed, self.allow_nan, tuple(statistics), dry_run, self.without)
 

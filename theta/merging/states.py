@@ -13,7 +13,7 @@ from enum import Enum
 
 from theta.merging import coded
 from theta.merging.coded import Coded
-from theta.store.manifest import Line, Manifest
+from theta.store.format.manifest import Line, Manifest
 
 
 class Kind(Enum):

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from theta.codecs import dense
 from theta.codecs.base import Each, Range, Tensor
-from theta.merging.drafts import Outlet
 from theta.merging.reading import SHARED, StoredTensor
-from theta.store import layering, tensors
-from theta.store.layering import Planned
-from theta.store.manifest import Line
-from theta.store.objects import Objects
-from theta.store.parallel import ordered
+from theta.merging.sinks import Outlet
+from theta.parallel import ordered
+from theta.store.format import tensor_tree
+from theta.store.format.manifest import Line
+from theta.store.odb.objects import Objects
+from theta.store.write import layer_plan
+from theta.store.write.layer_plan import Planned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,18 +43,18 @@ class Streamed:
     def write(self, pack: Any) -> Line:
         """Add blobs and tree to ``pack``; the answer is the manifest's line."""
         line = self.line
-        lengths = tensors.chunk_lengths(line.dtype, line.shape)
+        lengths = tensor_tree.chunk_lengths(line.dtype, line.shape)
 
-        def work(raw: bytes) -> layering.Coded:
+        def work(raw: bytes) -> layer_plan.Coded:
             return len(raw), hashlib.sha256(raw).digest(), dense.encode(raw, line.dtype)
 
         coded = ordered(work, _tapped(_recut(self.pieces(), lengths), self.outlets))
-        return layering.write_dense(pack, line.name, line.dtype, line.shape, coded)
+        return layer_plan.write_dense(pack, line.name, line.dtype, line.shape, coded)
 
     @property
     def stored(self) -> int:
         """The bytes that its blobs take, without writing them."""
-        lengths = tensors.chunk_lengths(self.line.dtype, self.line.shape)
+        lengths = tensor_tree.chunk_lengths(self.line.dtype, self.line.shape)
         sizes = ordered(lambda raw: len(dense.encode(raw, self.line.dtype)), _recut(self.pieces(), lengths))
         return sum(sizes)
 
@@ -95,7 +96,7 @@ def plan(
     ``outlets`` are given the bytes.  ``by_numbers``: each number was computed from those of the parents at
     its place, so that the result has no structure where none of them has.
     """
-    if like.nbytes > layering.LARGEST:
+    if like.nbytes > layer_plan.LARGEST:
         return Streamed(like, pieces, outlets)
     words = _empty(like)
     raw = words.data.cast("B")
@@ -106,7 +107,9 @@ def plan(
             outlet(part[0], raw[slice(*part)])
         return part[1] - part[0], hashlib.sha256(raw[slice(*part)]).digest()
 
-    parts = list(each(given_away, _filled(words, pieces(), tensors.chunk_lengths(like.dtype, like.shape))))
+    parts = list(
+        each(given_away, _filled(words, pieces(), tensor_tree.chunk_lengths(like.dtype, like.shape)))
+    )
     new = Tensor.from_bytes(raw, like.dtype, like.shape)
     bases = _nearest(words, like, parents) if compare else []
     values = {stored.line.digest: stored for stored in parents if stored.is_at_hand}
@@ -115,7 +118,7 @@ def plan(
             if stored.line not in bases[:1]:
                 stored.forget()  # encoding needs the room
     structure = not by_numbers or any(stored.has_structure for stored in parents)
-    planned = layering.plan(
+    planned = layer_plan.plan(
         objects, like.name, new, parts, bases, each=each, values=values, structure=structure
     )
     for stored in parents:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from theta.dtypes import DTYPES
-from theta.store.manifest import Manifest
-from theta.store.snapshot import Scan
+from theta.store.files.file_scan import Scan
+from theta.store.format.manifest import Manifest
 
 
 @dataclass(frozen=True)

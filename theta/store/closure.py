@@ -13,11 +13,11 @@ from typing import Any, Final
 from theta.errors import MissingObjectsError
 from theta.git.index import IndexEdit, Staged
 from theta.git.repository import MODE_BLOB, MODE_TREE, STORES
-from theta.store import listings, skeleton
-from theta.store.manifest import Manifest
-from theta.store.names import tree_path
-from theta.store.objects import Objects
-from theta.store.packs import TREE, PackWriter, object_id, tree_bytes
+from theta.store.format import listings, skeleton
+from theta.store.format.manifest import Manifest
+from theta.store.format.names import tree_path
+from theta.store.odb.objects import Objects
+from theta.store.odb.packs import TREE, PackWriter, object_id, tree_bytes
 
 SELF: Final = "@self"
 

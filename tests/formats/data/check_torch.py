@@ -11,9 +11,9 @@ import numpy as np
 import torch  # type: ignore[import-not-found, unused-ignore]
 
 from theta.dtypes import DTYPES
-from theta.formats import torch_writer
 from theta.formats.derived import arguments, derive
 from theta.formats.layout import BytesSource, TensorSpec, nbytes
+from theta.formats.torch import torch_writer
 
 SHAPES: list[tuple[int, ...]] = [(), (0,), (3,), (2, 3), (2, 0, 4), (70_000,)]
 

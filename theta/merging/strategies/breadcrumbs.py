@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from theta.merging.strategies import common
+from theta.merging.strategies import shared
 from theta.merging.strategies.method import Block, Job
 from theta.merging.strategies.parameters import Parameter
 from theta.merging.strategies.selection import cuts, magnitudes
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 class _Breadcrumbs(TaskVectors):
     parameters = (
-        common.WEIGHT,
-        common.DENSITY,
+        shared.WEIGHT,
+        shared.DENSITY,
         Parameter("gamma", "number", 0.01, "the share of the largest that is dropped", 0, 1, per_model=True),
-        Parameter("rescale", "switch", False, common.RESCALE.doc),
-        common.normalize(False),
-        common.LAMBDA,
+        Parameter("rescale", "switch", False, shared.RESCALE.doc),
+        shared.normalize(False),
+        shared.LAMBDA,
     )
 
     def thins(self, job: Job) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from theta.merging.strategies import common, randomness
+from theta.merging.strategies import randomness, shared
 from theta.merging.strategies.method import Block, Job
 from theta.merging.strategies.task_vectors import Stats, TaskVectors
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 class _Dare(TaskVectors):
     parameters = (
-        common.WEIGHT,
-        common.DENSITY,
-        common.RESCALE,
-        common.normalize(False),
-        common.LAMBDA,
-        common.VARIANT,
+        shared.WEIGHT,
+        shared.DENSITY,
+        shared.RESCALE,
+        shared.normalize(False),
+        shared.LAMBDA,
+        shared.VARIANT,
     )
     symmetric = False
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from theta.errors import UsageError
-from theta.merging.strategies import common
+from theta.merging.strategies import shared
 from theta.merging.strategies.dare import drawn
 from theta.merging.strategies.method import Block, Job
 from theta.merging.strategies.parameters import Parameter
@@ -76,13 +76,13 @@ class _Della(TaskVectors):
 
 def _della_parameters(divides: bool) -> tuple[Parameter, ...]:
     return (
-        common.WEIGHT,
-        Parameter("density", "number", 0.5, common.DENSITY.doc, 0, 1, per_model=True, strict=True),
+        shared.WEIGHT,
+        Parameter("density", "number", 0.5, shared.DENSITY.doc, 0, 1, per_model=True, strict=True),
         Parameter("epsilon", "number", 0.15, "how far chances reach around density", 0, 0.5, per_model=True),
-        common.RESCALE,
-        common.normalize(divides),
-        common.LAMBDA,
-        common.VARIANT,
+        shared.RESCALE,
+        shared.normalize(divides),
+        shared.LAMBDA,
+        shared.VARIANT,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from theta.errors import UsageError
-from theta.merging.strategies import common
+from theta.merging.strategies import shared
 from theta.merging.strategies.method import Block, Job, Method
 from theta.merging.strategies.parameters import Parameter
 
@@ -20,8 +20,8 @@ class Linear(Method):
     name = "linear"
     summary = "sum(w_i x_i) / sum(w_i)"
     parameters = (
-        common.WEIGHT,
-        common.normalize(True),
+        shared.WEIGHT,
+        shared.normalize(True),
         Parameter("alpha", "number", None, "the weight of ours, of two sides; theirs has the rest", 0, 1),
     )
     symmetric = True
@@ -49,7 +49,7 @@ class Linear(Method):
 
     def merge(self, job: Job, block: Block, stats: Any) -> NDArray[Any]:
         """The weighted sum."""
-        return common.combined(block.inputs, _shares(job))
+        return shared.combined(block.inputs, _shares(job))
 
 
 class Average(Linear):
@@ -62,7 +62,7 @@ class Average(Linear):
 def _shares(job: Job) -> list[float]:
     weights: list[float] = job["weight"]
     if job["normalize"] and abs(sum(weights)) < 1e-8:
-        raise common.undefined(job, "the weights add up to nothing")
+        raise shared.undefined(job, "the weights add up to nothing")
     if job["alpha"] is not None and len(weights) == 2:
         return weights  # they add up to one but for rounding
-    return common.shares(weights, job["normalize"])
+    return shared.shares(weights, job["normalize"])

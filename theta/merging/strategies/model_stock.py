@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from theta.merging.strategies import common
+from theta.merging.strategies import shared
 from theta.merging.strategies.method import Block, Job, Method
 from theta.merging.strategies.parameters import Parameter
 from theta.merging.strategies.task_vectors import rows
@@ -45,7 +45,7 @@ class ModelStock(Method):
         """The ratio of the tensor."""
         if job["filter_wise"]:
             return None
-        products = common.gram(job, deltas=True)
+        products = shared.gram(job, deltas=True)
         pairs = list(combinations(range(job.count), 2))
         dots = np.array([[products[i, k]] for i, k in pairs])
         squares = np.diag(products).reshape(-1, 1)
@@ -54,7 +54,7 @@ class ModelStock(Method):
     def merge(self, job: Job, block: Block, stats: float | None) -> Array:
         """Between base and mean."""
         ratio: Any = self._by_rows(job, block) if stats is None else job.wide.type(stats)
-        mean = common.combined(block.inputs, [1 / job.count] * job.count)
+        mean = shared.combined(block.inputs, [1 / job.count] * job.count)
         out: Array = ratio * mean + (1 - ratio) * block.base
         return out
 
@@ -75,7 +75,7 @@ def _ratios(job: Job, dots: Array, squares: Array, pairs: list[tuple[int, int]])
     below = 1 + (job.count - 1) * cosine
     flat = np.abs(below) < 1e-12
     if not job["clamp"] and flat.any():
-        raise common.undefined(job, "the differences cancel out")
+        raise shared.undefined(job, "the differences cancel out")
     ratios: Array = job.count * cosine / np.where(flat, 1, below)
     if not job["clamp"]:
         return ratios

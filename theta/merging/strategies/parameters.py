@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from theta.errors import UsageError, did_you_mean
-from theta.merging.strategies.values import Filtered, Value, text
+from theta.merging.strategies.parameter_text import Filtered, Value, text
 
 Kind = Literal["number", "whole", "switch", "word"]
 

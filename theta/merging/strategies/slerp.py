@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from theta.merging.strategies import common
+from theta.merging.strategies import shared
 from theta.merging.strategies.method import Block, Job, Method
 from theta.merging.strategies.numbers import norm
 from theta.merging.strategies.parameters import Parameter
@@ -40,14 +40,14 @@ class Slerp(Method):
 
     def reduce(self, job: Job) -> tuple[float, float]:
         """The factors of both inputs."""
-        products = common.gram(job, deltas=False)
+        products = shared.gram(job, deltas=False)
         lengths = [norm(products[n, n]) for n in (0, 1)]
         scale = math.prod(length for length in lengths if length > _NO_NORM)
         return _factors(float(products[0, 1]) / scale, float(job["t"]))
 
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
         """The combination of both inputs."""
-        return common.combined(block.inputs, stats)
+        return shared.combined(block.inputs, stats)
 
 
 def _factors(cosine: float, t: float) -> tuple[float, float]:
@@ -66,10 +66,10 @@ class NuSlerp(Method):
     name = "nuslerp"
     summary = "slerp with t = w_2 / (w_1 + w_2), whole or by rows"
     parameters = (
-        common.WEIGHT,
+        shared.WEIGHT,
         Parameter("nuslerp_flatten", "switch", True, "one angle for the tensor, not one a vector"),
         Parameter("nuslerp_row_wise", "switch", False, "the vectors run along the first axis, not the last"),
-        common.USE_BASE,
+        shared.USE_BASE,
     )
     min_inputs = max_inputs = 2
 
@@ -85,14 +85,14 @@ class NuSlerp(Method):
         """The factors of both inputs, where the whole tensor has one angle."""
         if not job["nuslerp_flatten"]:
             return None
-        products = common.gram(job, deltas=job["use_base"])
+        products = shared.gram(job, deltas=job["use_base"])
         factors = _vector_factors(products[0, :1], products[0, 1:], products[1, 1:], _ratio(job))
         return float(factors[0][0]), float(factors[1][0])
 
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
         """The combination of both inputs, or of their differences to the base."""
-        found = common.vectors(job, block)
-        out = common.combined(found, stats) if stats else self._by_vectors(job, found)
+        found = shared.vectors(job, block)
+        out = shared.combined(found, stats) if stats else self._by_vectors(job, found)
         return block.base + out if job["use_base"] else out
 
     def _by_vectors(self, job: Job, found: list[Array]) -> Array:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from theta.merging.strategies import common
+from theta.merging.strategies import shared
 from theta.merging.strategies.blas import one_thread
 from theta.merging.strategies.method import Block, Job, Method
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Spectral(Method):
-    parameters = (common.LAMBDA,)
+    parameters = (shared.LAMBDA,)
     needs_base = True
     symmetric = True
 
@@ -29,9 +29,9 @@ class _Spectral(Method):
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
         """Base plus the merged difference; for what is no matrix, the mean of the differences."""
         if len(job.shape) != 2:
-            mixed = common.combined(block.deltas, [1 / job.count] * job.count)
+            mixed = shared.combined(block.deltas, [1 / job.count] * job.count)
         elif not all(np.isfinite(delta).all() for delta in block.deltas):
-            raise common.undefined(job, "a difference has NaN or infinity")
+            raise shared.undefined(job, "a difference has NaN or infinity")
         else:
             with one_thread():
                 found = self.mixed([delta.reshape(job.shape).astype(np.float64) for delta in block.deltas])

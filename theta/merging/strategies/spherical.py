@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from theta.merging.strategies import common
+from theta.merging.strategies import shared
 from theta.merging.strategies.method import Block, Job, Method
 from theta.merging.strategies.parameters import Parameter
 
@@ -35,36 +35,36 @@ class MultiSlerp(Method):
     name = "multislerp"
     summary = "the mean direction of all inputs with their mean length"
     parameters = (
-        common.WEIGHT,
+        shared.WEIGHT,
         Parameter("normalize_weights", "switch", True, "divide the weights by their sum"),
         Parameter("eps", "number", 1e-8, "added to lengths", 0, 1),
-        common.USE_BASE,
+        shared.USE_BASE,
     )
     symmetric = True
 
     def picks(self, job: Job) -> int | None:
         """The only input with a weight."""
         return (
-            0 if job.count == 1 and common.shares(job["weight"], job["normalize_weights"]) == [1.0] else None
+            0 if job.count == 1 and shared.shares(job["weight"], job["normalize_weights"]) == [1.0] else None
         )
 
     def reduce(self, job: Job) -> Coefficients:
         """The factor of each input."""
-        weights = np.array(common.shares(job["weight"], job["normalize_weights"]))
-        products = common.gram(job, deltas=job["use_base"])
+        weights = np.array(shared.shares(job["weight"], job["normalize_weights"]))
+        products = shared.gram(job, deltas=job["use_base"])
         lengths = np.sqrt(np.diag(products))
         toward = weights / (lengths + job["eps"])
         length = math.sqrt(max(float(toward @ products @ toward), 0.0))
         if length < _NOTHING:
             if job.count == 2:
                 return weights
-            raise common.undefined(job, "the directions cancel out")
+            raise shared.undefined(job, "the directions cancel out")
         factors: Coefficients = toward / length * (math.cos(job["eps"]) * float(weights @ lengths))
         return factors
 
     def merge(self, job: Job, block: Block, stats: Coefficients) -> Array:
         """The combination of the inputs, or of their differences to the base."""
-        out = common.combined(common.vectors(job, block), stats.tolist())
+        out = shared.combined(shared.vectors(job, block), stats.tolist())
         return block.base + out if job["use_base"] else out
 
 
@@ -85,7 +85,7 @@ class Karcher(Method):
 
     def reduce(self, job: Job) -> Coefficients:
         """The factor of each input."""
-        products = common.gram(job, deltas=False)
+        products = shared.gram(job, deltas=False)
         lengths = np.sqrt(np.diag(products))
         with np.errstate(divide="ignore", invalid="ignore"):
             kept = lengths > job["tol"]
@@ -99,7 +99,7 @@ class Karcher(Method):
 
     def merge(self, job: Job, block: Block, stats: Coefficients) -> Array:
         """The combination of the inputs."""
-        return common.combined(block.inputs, stats.tolist())
+        return shared.combined(block.inputs, stats.tolist())
 
 
 def _mean_direction(cosines: Coefficients, alpha: Coefficients, steps: int, tol: float) -> Coefficients:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from theta.merging.strategies import common
+from theta.merging.strategies import shared
 from theta.merging.strategies.blas import one_thread
 from theta.merging.strategies.method import Block, Job, Method, Statistic
 from theta.merging.strategies.parameters import Parameter
@@ -27,7 +27,7 @@ class Fisher(Method):
 
     name = "fisher"
     summary = "weights by the Fisher information of each element"
-    parameters = (common.WEIGHT, Parameter("epsilon", "number", 1e-6, "added to the information", 0))
+    parameters = (shared.WEIGHT, Parameter("epsilon", "number", 1e-6, "added to the information", 0))
     uses_statistics = True
     symmetric = True
 
@@ -46,7 +46,7 @@ class Fisher(Method):
     def merge(self, job: Job, block: Block, stats: list[Statistic] | None) -> Array:
         """The mean, weighted by element."""
         if stats is None:
-            return common.combined(block.inputs, common.shares(job["weight"], True))
+            return shared.combined(block.inputs, shared.shares(job["weight"], True))
         out, below = np.zeros(block.stop - block.start), np.zeros(block.stop - block.start)
         for values, known, weight in zip(block.inputs, stats, job["weight"], strict=True):
             factor = (known.read(block.start, block.stop).astype(np.float64) + job["epsilon"]) * weight
@@ -73,7 +73,7 @@ class RegMean(Method):
         width = job.shape[-1] if len(job.shape) == 2 else -1
         known = _statistics(job, (width, width)) if width > 0 else None
         if known is None:
-            return common.combined(block.inputs, [1 / job.count] * job.count)
+            return shared.combined(block.inputs, [1 / job.count] * job.count)
         left, right = np.zeros((width, width)), np.zeros((width, job.shape[0]))
         with one_thread():
             for values, inner in zip(block.inputs, known, strict=True):

@@ -9,8 +9,8 @@ from typing import Any, Final
 from theta.dtypes import DTYPES
 from theta.errors import UsageError, did_you_mean
 from theta.merging.states import Conflict
-from theta.merging.strategies import parameters, registry, values
-from theta.merging.strategies.values import Value
+from theta.merging.strategies import parameter_text, parameters, registry
+from theta.merging.strategies.parameter_text import Value
 
 SIDES: Final = ("ours", "theirs", "base")
 
@@ -23,7 +23,7 @@ class Strategy:
     parameters: tuple[tuple[str, Value], ...] = ()
 
     def __str__(self) -> str:
-        given = ",".join(f"{key}={values.text(value)}" for key, value in self.parameters)
+        given = ",".join(f"{key}={parameter_text.text(value)}" for key, value in self.parameters)
         return f"{self.name}:{given}" if given else self.name
 
     @property
@@ -110,7 +110,7 @@ def is_averaged(dtype: str) -> bool:
 def parse(text: str) -> Strategy:
     """``ours``, ``average:alpha=0.3``, ``ties:density=0.5,weight=[0.6,0.4]``; raises :class:`UsageError`."""
     name, _, options = text.strip().partition(":")
-    return make(name, values.read(options))
+    return make(name, parameter_text.read(options))
 
 
 def make(name: str, given: dict[str, Value]) -> Strategy:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
-from theta.merging.strategies import common
+from theta.merging.strategies import shared
 from theta.merging.strategies.method import Block, Job, Method
 from theta.merging.strategies.numbers import total
 from theta.merging.strategies.selection import Cut, magnitudes
@@ -103,7 +103,7 @@ class TaskVectors(Method):
         return block.base + mixed
 
     def _added(self, job: Job, found: Sequence[Array]) -> Array:
-        return common.combined(found, common.shares(job["weight"], self._divides(job)))
+        return shared.combined(found, shared.shares(job["weight"], self._divides(job)))
 
     def _agreed(self, job: Job, found: Sequence[Array]) -> Array:
         """``sum(m_i w_i d_i) / sum(m_i w_i)``, m_i where the sign is that of ``sum(w_i d_i)``, + for zero."""
@@ -126,7 +126,7 @@ class TaskArithmetic(TaskVectors):
 
     name = "task_arithmetic"
     summary = "base + lambda sum(w_i d_i), d_i the difference of input i to the base"
-    parameters = (common.WEIGHT, common.LAMBDA, common.normalize(False))
+    parameters = (shared.WEIGHT, shared.LAMBDA, shared.normalize(False))
 
 
 def keys(block: Block) -> list[Array]:

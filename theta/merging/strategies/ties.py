@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from theta.errors import UsageError
-from theta.merging.strategies import common
+from theta.merging.strategies import shared
 from theta.merging.strategies.method import BLOCK, Block, Job
 from theta.merging.strategies.numbers import total
 from theta.merging.strategies.selection import Cut, cuts, magnitudes
@@ -32,11 +32,11 @@ class Ties(TaskVectors):
     name = "ties"
     summary = "trim each difference, elect signs, average what agrees"
     parameters = (
-        common.WEIGHT,
-        common.DENSITY,
-        common.normalize(True),
-        common.LAMBDA,
-        common.VARIANT,
+        shared.WEIGHT,
+        shared.DENSITY,
+        shared.normalize(True),
+        shared.LAMBDA,
+        shared.VARIANT,
     )
     consensus = True
 

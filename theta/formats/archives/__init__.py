@@ -1,0 +1,1 @@
+"""Archives that tensors lie in: zip and tar."""

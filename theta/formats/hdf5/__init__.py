@@ -1,0 +1,1 @@
+"""HDF5, and Keras's files that are built on it."""

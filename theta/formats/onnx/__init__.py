@@ -1,0 +1,1 @@
+"""ONNX, its external data, and protobuf below them."""

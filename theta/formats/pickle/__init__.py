@@ -1,0 +1,1 @@
+"""Pickles read as data: the machine that follows them, and walks through what it made."""

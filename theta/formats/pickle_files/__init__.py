@@ -1,0 +1,1 @@
+"""Files with pickles in them that are not PyTorch's, and what any pickle would call."""

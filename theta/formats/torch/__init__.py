@@ -1,0 +1,1 @@
+"""PyTorch's checkpoints, all that it ever wrote."""

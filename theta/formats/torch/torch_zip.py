@@ -1,0 +1,96 @@
+"""torch's zip checkpoints (``.pt``, ``.pth``, ``.bin``, ``.ckpt``): storages in a zip, objects in a pickle.
+
+An extent is a storage.  The pickle is read symbolically, to name the storages after the tensors that view
+them; where it cannot be followed, storages keep their own numbers as names.  The CRC-32s and
+``.data/serialization_id`` follow from the values and are derived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from theta.errors import FormatError
+from theta.formats.archives import zipped
+from theta.formats.fields import Derived
+from theta.formats.layout import Layout, Source, clip
+from theta.formats.pickle.pickle_vm import read_pickle
+from theta.formats.torch.torch_objects import RawStorage, name_storages
+
+NAME: Final = "torch"
+_PICKLE: Final = "data.pkl"
+_ID: Final = ".data/serialization_id"
+_ID_HALF: Final = 20
+
+
+def detect(source: Source) -> bool:
+    """Whether the file is a zip with a member ``NAME/data.pkl``; looks at the first member first."""
+    first = zipped.first_name(source)
+    if not first or first.endswith(".npy"):
+        return False
+    if first.count("/") == 1 and first.endswith("/" + _PICKLE):
+        return True
+    try:
+        return _prefix(zipped.read_members(source)) is not None
+    except FormatError:
+        return False
+
+
+def scan(source: Source) -> Layout:
+    """The storages as tensors, in file order; ``FormatError`` for an archive that is not sound."""
+    members = zipped.read_members(source)
+    prefix = _prefix(members)
+    if prefix is None:
+        raise FormatError("torch: no data.pkl in the archive")
+    by_name = {
+        member.name.removeprefix(prefix): member for member in members if member.name.startswith(prefix)
+    }
+    storages: dict[str, RawStorage] = {}
+    for name, member in by_name.items():
+        if name.startswith("data/") and "/" not in name[5:]:
+            if not member.stored:
+                raise FormatError(f"torch: the storage {clip(name)} is compressed")
+            storages[name[5:]] = RawStorage(member.payload, member.size)
+    root = _root(source, by_name[_PICKLE])
+    tensors, views = name_storages(root, storages, _is_big(source, by_name.get("byteorder")), source.size)
+    derived = tuple(_derived(members, prefix))
+    return Layout(NAME, source.size, tensors, derived, views)
+
+
+def _prefix(members: tuple[zipped.Member, ...]) -> str | None:
+    found = [m.name for m in members if m.name.endswith("/" + _PICKLE) and m.name.count("/") == 1]
+    return found[0].removesuffix(_PICKLE) if len(found) == 1 else None
+
+
+def _root(source: Source, member: zipped.Member) -> object:
+    """The object in the pickle; None where it cannot be followed."""
+    if not member.stored:
+        return None
+    try:
+        return read_pickle(source, member.payload, member.payload + member.size).root
+    except FormatError:
+        return None
+
+
+def _is_big(source: Source, member: zipped.Member | None) -> bool:
+    if member is None or member.size != 3 or not member.stored:
+        return False
+    return source.read(member.payload, 3) == b"big"
+
+
+def _derived(members: tuple[zipped.Member, ...], prefix: str) -> Iterator[Derived]:
+    """The CRCs of all storages, then the serialization id, then the CRC of the id.
+
+    torch folds the CRCs of all data descriptors before the id's own into its last 20 digits
+    (``PyTorchStreamWriter`` in ``caffe2/serialize/inline_container.cc``).
+    """
+    described: list[tuple[int, int]] = []
+    for member in members:
+        if member.name == prefix + _ID:
+            if member.stored and member.size == 2 * _ID_HALF:
+                yield Derived("fold-decimal", member.payload + _ID_HALF, _ID_HALF, tuple(described))
+                yield from member.derived()
+        elif member.stored and member.name.startswith(prefix + "data/"):
+            yield from member.derived()
+        if member.described:
+            described.append((member.crc_fields[0], 4))

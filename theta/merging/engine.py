@@ -1,0 +1,386 @@
+"""Versions of a checkpoint become one, tensor by tensor.
+
+What no side or only one changed is carried by its line and never read.  What several changed is
+decided by a policy; what then has to be computed is, on threads, each distinct value once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, TypeAlias
+
+from theta.errors import UsageError
+from theta.merging import computing, depth, grown_rows, result_file
+from theta.merging.coded import Coded
+from theta.merging.computing import Computed, Task
+from theta.merging.reading import Place
+from theta.merging.sinks import Departing, Draft, Outlet
+from theta.merging.states import Conflict, Settled, same, three_way
+from theta.merging.storing import Streamed, stored_bytes
+from theta.merging.strategies import SIDES, Policy, Strategy
+from theta.parallel import ordered
+from theta.progress import Progress, begin
+from theta.store.format import listings
+from theta.store.format import skeleton as skeletons
+from theta.store.format.manifest import Line, Manifest
+from theta.store.odb.objects import Objects
+from theta.store.odb.packs import PackWriter
+from theta.store.write import layer_plan
+from theta.store.write.layer_plan import Planned
+from theta.store.write.snapshot import sorted_lines
+
+_IN_FLIGHT: Final = 192 << 20
+"""Bytes that the tensors being merged at once hold, about."""
+
+ROWS: Final = "rows"
+Scope = Literal["conflicts", "all"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a merge is done, beside the policy.
+
+    Attributes:
+        scope: ``conflicts``: only what several sides changed is computed, as git would have it; ``all``:
+            also what one side changed, from the values of all sides.
+        seed: of the strategies that draw.
+        allow_nan: let new NaNs and infinities through.
+        statistics: for each side the checkpoint that fisher and regmean weigh by, or none.
+        dry_run: write nothing; say what would be stored.
+        without: numbers of sides (ours is 0) that are no inputs where they have not changed a tensor;
+            only with scope ``all``.
+        files: for each side a file that may be it, such as the one in the worktree, or none: what is
+            there and has the right digest need not be decoded.
+        draft: asked, when all is decided, for a place of so many bytes that the result is written to.
+    """
+
+    scope: Scope = "conflicts"
+    seed: int = 0
+    allow_nan: bool = False
+    statistics: tuple[Manifest | None, ...] = ()
+    dry_run: bool = False
+    without: tuple[int, ...] = ()
+    files: tuple[Departing | None, ...] = ()
+    draft: Callable[[int], Draft | None] | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a merge does, or would do, to one tensor.
+
+    ``state`` is same, ours, theirs (theirs 2 ...), agreed, deleted, merged, rows, or conflict;
+    ``stored`` the bytes of new blobs.
+    """
+
+    name: str
+    state: str
+    strategy: str
+    nbytes: int
+    stored: int
+
+
+@dataclass
+class Outcome:
+    """The merged checkpoint, or the conflicts that are left."""
+
+    manifest: Manifest | None = None
+    conflicts: list[Conflict] = field(default_factory=list)
+    decided: dict[str, str] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+
+
+Choice: TypeAlias = Line | Task | Conflict | Planned | Streamed | None
+"""What becomes of a tensor: a version, nothing, something to compute, or a conflict."""
+
+
+def merge(
+    objects: Objects,
+    pack: PackWriter,
+    base: Manifest | None,
+    ours: Manifest,
+    theirs: Manifest | Sequence[Manifest],
+    policy: Policy,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Merge; only tensors that several sides changed are read.
+
+    Args:
+        objects: the repository's objects.
+        pack: where merged tensors go.
+        base: the common ancestor's version, if there is one.
+        ours: our version.
+        theirs: their version, or theirs of several branches.
+        policy: decides conflicts, or leaves them; asked for each in order of name, before any is computed.
+        options: scope, seed and the like.
+        progress: is told the bytes of each tensor that was computed.
+    """
+    sides = (ours, theirs) if isinstance(theirs, Manifest) else (ours, *theirs)
+    if len(sides) < 2:
+        raise UsageError("a merge needs two sides or more")
+    run = _Run(objects, pack, base, sides, policy, options or Options(), progress)
+    return run.outcome()
+
+
+class _Run:
+    """One merge of one checkpoint."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        pack: PackWriter,
+        base: Manifest | None,
+        sides: tuple[Manifest, ...],
+        policy: Policy,
+        options: Options,
+        progress: Progress | None,
+    ) -> None:
+        self._objects, self._pack, self._policy = objects, pack, policy
+        self._base, self._sides, self._options = base, sides, options
+        self._progress = progress
+        self._positions = depth.positions(name for side in sides for name in side.by_name)
+        self._places = [_places(objects, *pair) for pair in zip(sides, options.files, strict=False)]
+        self._places += [{} for _ in sides[len(self._places) :]] if self._places else []
+        self._result = Outcome()
+
+    def outcome(self) -> Outcome:
+        ours, theirs, *others = self._sides
+        result = self._result
+        states = list(three_way(self._base, ours, theirs, *others))
+        self._expect(states)
+        choices = self._together([(state, self._choice(state)) for state in states])
+        result.conflicts += [choice for _, choice in choices if isinstance(choice, Conflict)]
+        likes = [_like(state, choice) for state, choice in choices]
+        container = self._container([line for line in likes if line is not None])
+        if container is None and not result.conflicts:
+            result.conflicts.append(result_file.conflict())
+        if self._options.dry_run:
+            result.rows = list(self._rows(choices))
+        elif not result.conflicts and container is not None:
+            skeleton, kind = container
+            lines = [line for line in self._written(choices, self._placed(skeleton)) if line is not None]
+            whole = Manifest(kind, ours.store, skeleton, tuple(sorted_lines(lines)))
+            result.manifest = listings.write(self._pack, whole)
+        return result
+
+    def _expect(self, states: list[Settled | Conflict]) -> None:
+        """Tell the repository what is read if the policy decides."""
+        names = [state.name for state in states if isinstance(state, Conflict) or self._is_all(state.name)]
+        read = [side for side in (self._base, *self._sides, *self._options.statistics) if side is not None]
+        for manifest in read:
+            lines = filter(None, map(manifest.by_name.get, names))
+            self._objects.expect({manifest.skeleton: 0} | {line.tree: line.nbytes for line in lines})
+
+    def _is_all(self, name: str) -> bool:
+        """Whether ``name`` is computed although one side only changed it."""
+        first, *others = (side.by_name.get(name) for side in self._sides)
+        return self._options.scope == "all" and not all(same(first, line) for line in others)
+
+    def _container(self, lines: list[Line]) -> tuple[str, str] | None:
+        if self._result.conflicts:
+            return None
+        ordered_lines = sorted_lines(lines)
+        return result_file.merge(
+            self._objects, self._pack, self._base, self._sides, ordered_lines, self._noted
+        )
+
+    def _noted(self, conflict: Conflict) -> Strategy | None:
+        """The policy, whose decision about what is no tensor is noted too."""
+        strategy = self._policy(conflict)
+        if strategy is not None:
+            self._result.decided[conflict.name] = str(strategy)
+        return strategy
+
+    # -- decisions -----------------------------------------------------------------------
+
+    def _choice(self, state: Settled | Conflict) -> Choice:
+        if isinstance(state, Settled):
+            return self._everywhere(state)
+        if self._options.scope == "all":
+            state = replace(state, everything=True, absent=self._options.without)
+        joined = grown_rows.grown(self._objects, state) if state.coded is None else None
+        if joined is not None:
+            self._result.decided[state.name] = ROWS
+            return joined
+        return self._decided(state)
+
+    def _everywhere(self, state: Settled) -> Choice:
+        """With scope all, a tensor that git would settle is computed too, where a strategy goes for it."""
+        lines = [side.by_name.get(state.name) for side in self._sides]
+        agreed = all(same(lines[0], line) for line in lines[1:])
+        if self._options.scope != "all" or agreed or state.coded is not None:
+            return state.line
+        before = self._base.by_name.get(state.name) if self._base else None
+        asked = Conflict(
+            state.name, before, lines[0], lines[1], tuple(lines[2:]), True, self._options.without
+        )
+        choice = self._decided(asked)
+        return state.line if isinstance(choice, Conflict) else choice
+
+    def _decided(self, conflict: Conflict) -> Choice:
+        strategy = self._policy(conflict)
+        if strategy is None or not strategy.applies(conflict):
+            return conflict
+        self._result.decided[conflict.name] = str(strategy)
+        if strategy.name in SIDES:
+            side: Line | None = getattr(conflict, strategy.name)
+            return side
+        options = self._options
+        place = self._positions.get(conflict.name, 0.0)
+        found = computing.task(conflict, strategy, place, options.statistics, options.seed, options.allow_nan)
+        if not self._places:
+            return found
+        places = (self._places[number].get(conflict.name) for number in conflict.changed_numbers)
+        return replace(found, places=tuple(places))
+
+    def _together(
+        self, choices: list[tuple[Settled | Conflict, Choice]]
+    ) -> list[tuple[Settled | Conflict, Choice]]:
+        """The choices, but codes and scales that were not all given to one side stay in conflict."""
+        decided = self._result.decided
+        chosen: dict[Coded, set[str | None]] = {}
+        for state, _ in choices:
+            if isinstance(state, Conflict) and state.coded is not None:
+                chosen.setdefault(state.coded, set()).add(decided.get(state.name))
+        torn = {group for group, sides in chosen.items() if len(sides) > 1}
+        for state, _ in choices if torn else ():
+            if state.coded in torn:
+                decided.pop(state.name, None)
+        return [
+            (state, state) if isinstance(state, Conflict) and state.coded in torn else (state, choice)
+            for state, choice in choices
+        ]
+
+    # -- results -------------------------------------------------------------------------
+
+    def _placed(self, skeleton: str) -> _Placed | None:
+        """Where the file that is to come has its tensors, if one is wanted and its skeleton is known."""
+        begin = self._options.draft
+        if begin is None or not self._objects.has(skeleton):
+            return None
+        plan = skeletons.read(self._objects, skeleton)
+        draft = begin(plan.size)
+        if draft is None:
+            return None
+        for offset, data in plan.literals():
+            draft.put(offset, data)
+        draft.framed(skeleton)
+        return _Placed(draft, {name: offset for name, offset, _ in plan.extents()})
+
+    def _computed(self, tasks: list[Task], placed: _Placed | None = None) -> Iterator[Computed]:
+        """The results in order; tied tensors are computed once."""
+        first: dict[tuple[object, ...], Task] = {}
+        compare = layer_plan.worth_comparing(item.like.nbytes for item in tasks)
+        for item in tasks:
+            known = first.setdefault(item.key, replace(item, compare=compare))
+            if placed is not None and item.like.name in placed.offsets:
+                known.outlets.append(placed.outlet(item.like.name))
+        begin(self._progress, "merging", sum(item.like.nbytes for item in first.values()))
+        return ordered(
+            lambda item: computing.compute(self._objects, item), first.values(), computing.weight, _IN_FLIGHT
+        )
+
+    def _written(
+        self, choices: list[tuple[Settled | Conflict, Choice]], placed: _Placed | None
+    ) -> Iterator[Line | None]:
+        """The lines of the result; what is new goes into the pack as it is ready."""
+        tasks = [choice for _, choice in choices if isinstance(choice, Task)]
+        results = self._computed(tasks, placed)
+        known: dict[tuple[object, ...], Line] = {}
+        made: set[tuple[object, ...]] = set()
+        for state, choice in choices:
+            if isinstance(choice, Task):
+                if choice.key not in known:
+                    found = next(results)
+                    known[choice.key] = self._write(found)
+                    made |= set() if isinstance(found, Line) else {choice.key}
+                    self._report(choice.like.nbytes)
+                if placed is not None and choice.key in made:
+                    placed.draft.done(state.name, known[choice.key].digest)
+                yield replace(known[choice.key], name=state.name)
+            elif isinstance(choice, Planned | Streamed):
+                yield self._write(choice)
+            elif not isinstance(choice, Conflict):
+                yield choice
+
+    def _write(self, computed: Computed) -> Line:
+        return computed if isinstance(computed, Line) else computed.write(self._pack)
+
+    def _report(self, nbytes: int) -> None:
+        if self._progress is not None:
+            self._progress(nbytes)
+
+    # -- a dry run -----------------------------------------------------------------------
+
+    def _rows(self, choices: list[tuple[Settled | Conflict, Choice]]) -> Iterator[Row]:
+        """What would become of each tensor, and what that would store."""
+        results = self._computed([choice for _, choice in choices if isinstance(choice, Task)])
+        sizes: dict[tuple[object, ...], int] = {}
+        for state, choice in choices:
+            name, how = state.name, self._result.decided.get(state.name, "")
+            if isinstance(choice, Conflict):
+                yield Row(name, "conflict", "", _nbytes(choice), 0)
+            elif isinstance(choice, Task):
+                stored = 0
+                if choice.key not in sizes:
+                    found = next(results)
+                    stored = 0 if isinstance(found, Line) else stored_bytes(found)
+                    sizes[choice.key] = stored
+                    self._report(choice.like.nbytes)
+                yield Row(name, "merged", how, choice.like.nbytes, stored)
+            elif isinstance(choice, Planned | Streamed):
+                yield Row(name, ROWS, how, 0, stored_bytes(choice))
+            else:
+                yield Row(name, self._taken(name, choice), how, choice.nbytes if choice else 0, 0)
+
+    def _taken(self, name: str, line: Line | None) -> str:
+        """Whose version it is that the result has."""
+        before = self._base.by_name.get(name) if self._base else None
+        if same(line, before):
+            return "same"
+        if line is None:
+            return "deleted"
+        whose = [number for number, side in enumerate(self._sides) if same(line, side.by_name.get(name))]
+        if len(whose) > 1:
+            return "agreed"
+        number = whose[0] if whose else 0
+        return ("ours", "theirs")[number] if number < 2 else f"theirs {number}"
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A draft, and the offset of each tensor in it."""
+
+    draft: Draft
+    offsets: dict[str, int]
+
+    def outlet(self, name: str) -> Outlet:
+        """What the bytes of tensor ``name`` are given to."""
+        start = self.offsets[name]
+        return lambda offset, data: self.draft.put(start + offset, data)
+
+
+def _places(objects: Objects, side: Manifest, source: Departing | None) -> dict[str, Place]:
+    """Where ``source`` has the tensors of ``side``, if it is that file."""
+    if source is None:
+        return {}
+    found = skeletons.read(objects, side.skeleton)
+    if found.size != source.size:
+        return {}
+    return {name: Place(source, offset) for name, offset, _ in found.extents()}
+
+
+def _like(state: Settled | Conflict, choice: Choice) -> Line | None:
+    """A line of the geometry that the tensor has in the result."""
+    if isinstance(choice, Task):
+        return choice.like
+    if isinstance(choice, Planned):
+        return Line(choice.name, choice.dtype, choice.shape, "", "")
+    if isinstance(choice, Streamed):
+        return choice.line
+    return None if isinstance(choice, Conflict) else choice
+
+
+def _nbytes(conflict: Conflict) -> int:
+    return max((side.nbytes for side in conflict.sides if side is not None), default=0)

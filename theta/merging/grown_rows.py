@@ -1,0 +1,70 @@
+"""A vocabulary that grew on one side while the other changed values: both, row by row.
+
+Only where the growth is purely appended rows: the side's first rows are the base, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from theta.dtypes import DTYPES
+from theta.merging import storing
+from theta.merging.reading import StoredTensor
+from theta.merging.states import Conflict
+from theta.store.format.manifest import Line
+from theta.store.odb.objects import Objects
+from theta.store.write.layer_plan import Planned
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_STEP: Final = 1 << 20
+
+
+def grown(objects: Objects, conflict: Conflict) -> Planned | storing.Streamed | None:
+    """The rows that one side changed, and then those that the other appended; none where it is not so."""
+    base = conflict.base
+    sides = [side for side in conflict.changed if side is not None]
+    if base is None or len(sides) != 2 or len(conflict.changed) != 2:
+        return None
+    longer, other = sorted(sides, key=lambda line: -(line.shape[0] if line.shape else 0))
+    if not _appended(base, longer, other):
+        return None
+    before, after, values = (StoredTensor(objects, line) for line in (base, longer, other))
+    words = _words(base)
+    if not _same_start(before, after, words):
+        return None
+
+    def pieces() -> Iterator[NDArray[Any]]:
+        for start in range(0, words, _STEP):
+            yield values.read(start, min(start + _STEP, words))
+        for start in range(words, _words(longer), _STEP):
+            yield after.read(start, min(start + _STEP, _words(longer)))
+
+    return storing.plan(objects, longer, pieces, [values, after])
+
+
+def _appended(base: Line, longer: Line, other: Line) -> bool:
+    """Whether the shapes say so: one side has more rows, the other as many as the base."""
+    if (other.dtype, other.shape) != (base.dtype, base.shape) or longer.dtype != base.dtype:
+        return False
+    if not base.shape or not base.nbytes or longer.shape[1:] != base.shape[1:] or base.dtype == "bytes":
+        return False
+    return longer.shape[0] > base.shape[0] and DTYPES[base.dtype].kind != "packed"
+
+
+def _words(line: Line) -> int:
+    from theta.merging.strategies.numbers import word_type
+
+    return line.nbytes // word_type(line.dtype).itemsize
+
+
+def _same_start(before: StoredTensor, after: StoredTensor, words: int) -> bool:
+    """Whether ``after`` begins with all of ``before``; whole chunks are compared by digest."""
+    import numpy as np
+
+    if before.digests[:-1] != after.digests[: len(before.digests) - 1]:
+        return False
+    last = before.start_of_last_chunk
+    return bool(np.array_equal(before.read(last, words), after.read(last, words)))

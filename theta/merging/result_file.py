@@ -1,0 +1,207 @@
+"""The skeleton of a merge result: one side's, or a new file by the format's writer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from theta.errors import FormatError
+from theta.formats import TensorSpec, safetensors, writers
+from theta.formats.archives import npz
+from theta.formats.plan import Plan
+from theta.merging.states import Conflict
+from theta.merging.strategies import Policy
+from theta.store.format import skeleton as skeletons
+from theta.store.format.manifest import Line, Manifest
+from theta.store.format.skeleton import Extent, Field, Literal, Segment, Skeleton
+from theta.store.odb.objects import Objects
+from theta.store.odb.packs import PackWriter
+
+CONTAINER: Final = "(container)"
+
+Container = tuple[str, str]
+"""The id of a skeleton, and the format of the file."""
+
+
+def conflict() -> Conflict:
+    """The conflict that stands for what both sides changed outside of the tensors."""
+    return Conflict(CONTAINER, None, None, None)
+
+
+def merge(
+    objects: Objects,
+    pack: PackWriter,
+    base: Manifest | None,
+    sides: Sequence[Manifest],
+    lines: Sequence[Line],
+    policy: Policy,
+) -> Container | None:
+    """The skeleton for a result with ``lines``; none where the sides' changes need a decision."""
+    chosen = _chosen(base, sides)
+    if chosen is not None and _specs(chosen.lines) == _specs(lines):
+        return chosen.skeleton, chosen.format
+    if len({side.format for side in sides}) == 1 and all(_is_plain(objects, side) for side in sides):
+        found = _rewritten(objects, pack, base, sides, lines, policy)
+        if found is not None:
+            return found, sides[0].format
+        if sides[0].format == safetensors.NAME:
+            return None
+    return _picked(base, sides, lines, policy)
+
+
+def _chosen(base: Manifest | None, sides: Sequence[Manifest]) -> Manifest | None:
+    """The side whose skeleton all that changed it have; none where they differ."""
+    before = base.skeleton if base else None
+    changed = [side for side in sides if side.skeleton != before]
+    if not changed:
+        return sides[0]
+    return changed[0] if len({side.skeleton for side in changed}) == 1 else None
+
+
+def _specs(lines: Sequence[Line]) -> set[tuple[str, str, tuple[int, ...]]]:
+    return {(line.name, line.dtype, line.shape) for line in lines}
+
+
+def _picked(
+    base: Manifest | None, sides: Sequence[Manifest], lines: Sequence[Line], policy: Policy
+) -> Container | None:
+    """Without a writer only a whole side will do, and only if it holds just these tensors."""
+    strategy = policy(conflict())
+    if strategy is None:
+        return None
+    side = {"base": base, "theirs": sides[1]}.get(strategy.name, sides[0])
+    if side is None or _specs(side.lines) != _specs(lines):
+        return None
+    return side.skeleton, side.format
+
+
+def laid_out(objects: Objects, pack: PackWriter, like: Manifest, lines: Sequence[Line]) -> str | None:
+    """The skeleton of a file as ``like`` but with the tensors ``lines``; none where no writer can do it."""
+    if _specs(like.lines) == _specs(lines):
+        return like.skeleton
+    if not _is_plain(objects, like):
+        return None
+    metadata = _metadata(objects, like) if like.format == safetensors.NAME else None
+    anew = _anew(like.format, lines, metadata)
+    return anew.write(pack) if anew else None
+
+
+# -- a new file ------------------------------------------------------------------------------
+
+
+def _is_plain(objects: Objects, side: Manifest) -> bool:
+    """Whether the tensors, and the metadata of a safetensors file, are all that the file says.
+
+    Then a new file says the same.  Other formats carry more (nested objects, key-value pairs), which
+    the writers leave out; these are told by laying the side's own tensors out anew and comparing.
+    """
+    if side.format == safetensors.NAME:
+        return True
+    if side.format not in writers.WRITERS:
+        return False
+    known = skeletons.read(objects, side.skeleton)
+    if side.format == npz.NAME:
+        return b"'fortran_order': True" not in known.literal and b"'descr': '>" not in known.literal
+    places = {name: offset for name, offset, _ in known.extents()}
+    anew = _anew(side.format, sorted(side.lines, key=lambda line: places.get(line.name, 0)))
+    return anew is not None and anew.literal == known.literal and _unranked(anew) == _unranked(known)
+
+
+def _unranked(skeleton: Skeleton) -> list[Segment]:
+    """The segments without the order in which fields are computed, of which there are several."""
+    segments = skeleton.segments
+    return [replace(segment, rank=0) if isinstance(segment, Field) else segment for segment in segments]
+
+
+def _rewritten(
+    objects: Objects,
+    pack: PackWriter,
+    base: Manifest | None,
+    sides: Sequence[Manifest],
+    lines: Sequence[Line],
+    policy: Policy,
+) -> str | None:
+    metadata: Mapping[str, str] | None = None
+    if sides[0].format == safetensors.NAME:
+        merged, settled = _merged_metadata(objects, base, sides, policy)
+        if not settled:
+            return None
+        metadata = merged
+    for side in (*sides, *([base] if base else [])):
+        # A result that is just one side stays that side's file: what becomes empty in git is empty.
+        same = side.format == sides[0].format and _specs(side.lines) == _specs(lines)
+        if same and _says(objects, side, metadata):
+            return side.skeleton
+    anew = _anew(sides[0].format, lines, metadata)
+    return anew.write(pack) if anew else None
+
+
+def _says(objects: Objects, side: Manifest, metadata: Mapping[str, str] | None) -> bool:
+    """Whether the file of ``side`` has the format and the ``metadata`` that are wanted."""
+    if side.format != safetensors.NAME:
+        return True
+    return (_metadata(objects, side) or {}) == dict(metadata or {})
+
+
+def _anew(
+    format_name: str, lines: Sequence[Line], metadata: Mapping[str, str] | None = None
+) -> Skeleton | None:
+    """The skeleton of a new file with the tensors ``lines``; none where no writer can do it."""
+    specs = [TensorSpec(line.name, line.dtype, line.shape) for line in lines]
+    try:
+        return _skeleton(writers.plan(format_name, specs, metadata))
+    except FormatError:
+        return None
+
+
+def _skeleton(plan: Plan) -> Skeleton:
+    """The skeleton of a file that was laid out and has no values yet; its derived fields are trusted."""
+    parts: list[tuple[int, int, Segment]] = [
+        (tensor.offset, tensor.length, Extent(tensor.length, tensor.name)) for tensor in plan.layout.tensors
+    ]
+    parts += [
+        (field.offset, field.width, Field(field.width, field.op, field.order, rank, field.arguments))
+        for rank, field in enumerate(plan.layout.derived)
+    ]
+    parts += [(start, len(data), Literal(len(data))) for start, data in plan.literals]
+    parts.sort(key=lambda part: (part[0], part[1] > 0))
+    return Skeleton(tuple(segment for _, _, segment in parts), b"".join(data for _, data in plan.literals))
+
+
+# -- the metadata of safetensors ---------------------------------------------------------------
+
+
+def _merged_metadata(
+    objects: Objects, base: Manifest | None, sides: Sequence[Manifest], policy: Policy
+) -> tuple[dict[str, str] | None, bool]:
+    """The three-way merge of all keys, and whether all of them could be settled."""
+    before = _metadata(objects, base) if base and base.format == safetensors.NAME else None
+    found = [_metadata(objects, side) for side in sides]
+    merged: dict[str, str] = {}
+    for key in sorted((before or {}).keys() | set().union(*(data or {} for data in found))):
+        values = [(data or {}).get(key) for data in found]
+        value, settled = _merged_value((before or {}).get(key), values, policy)
+        if not settled:
+            return None, False
+        if value is not None:
+            merged[key] = value
+    return merged or (None if found[0] is None else {}), True
+
+
+def _merged_value(
+    before: str | None, values: Sequence[str | None], policy: Policy
+) -> tuple[str | None, bool]:
+    changed = [value for value in values if value != before]
+    if not changed:
+        return before, True
+    if len(set(changed)) == 1:
+        return changed[0], True
+    strategy = policy(conflict())
+    if strategy is None:
+        return None, False
+    return {"theirs": values[1], "base": before}.get(strategy.name, values[0]), True
+
+
+def _metadata(objects: Objects, manifest: Manifest) -> dict[str, str] | None:
+    return safetensors.read_metadata(skeletons.read(objects, manifest.skeleton).literal)

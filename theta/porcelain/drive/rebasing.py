@@ -1,0 +1,140 @@
+"""A rebase that a killed git, or a full disk, left where ``git rebase --continue`` goes wrong.
+
+Git moves a step from its list of steps to do to that of steps done *before* it does it, so a step
+that never came to its end is left out in silence by ``--continue``: a commit is lost.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pygit2
+
+from theta import _fs
+from theta.errors import ThetaError
+from theta.git import state_files
+from theta.git.repository import Repository
+from theta.porcelain.workspace import agreement, rollback, worktree
+from theta.porcelain.workspace.session import Session
+
+_PICKS: Final = {"pick", "p", "reword", "r", "edit", "e", "squash", "s", "fixup", "f"}
+_STOPPED: Final = (
+    state_files.REBASE_HEAD,
+    state_files.MERGE_HEAD,
+    f"{state_files.REBASE_MERGE}/stopped-sha",
+    f"{state_files.REBASE_MERGE}/amend",
+)
+"""Files that say that git itself stopped at a step."""
+
+
+def repair(session: Session) -> list[str] | None:
+    """Make ``--continue`` right before git runs it.
+
+    A step that was not finished is to be done again.  Where the rebase was killed before its first
+    step it is given up, after its last one it is concluded: returns the lines that say so, and
+    None where git has to go on.
+    """
+    place = session.repo.gitdir / state_files.REBASE_MERGE
+    if not place.is_dir():
+        return None
+    if not (place / "done").exists():
+        detached = session.repo.raw.head_is_detached
+        session.repo.git().run("rebase", "--abort" if detached else "--quit")
+        return ["the rebase was not begun; nothing is changed"]
+    _redo(session, place)
+    return _conclude(session, place)
+
+
+def _redo(session: Session, place: Path) -> None:
+    """Put the last step back if it was not finished."""
+    repo, done = session.repo, _text(place / "done").splitlines()
+    step = done[-1].split() if done else []
+    if len(step) < 2 or step[0] not in _PICKS or _is_stopped(repo, place):
+        return
+    commit = repo.find(step[1]) if len(step[1]) == 40 else None
+    if not isinstance(commit, pygit2.Commit) or _is_finished(session, place, commit):
+        return
+    own = _to_head(session, step[1])
+    if own:
+        raise ThetaError(
+            f"the rebase was killed while it applied {step[1][:12]}, and {own[0]} was changed since",
+            hint="take your changes out of the worktree, then repeat 'theta rebase --continue'",
+        )
+    todo = place / "git-rebase-todo"
+    _fs.write_atomic(todo, f"{done[-1]}\n{_text(todo)}".encode("utf-8", "surrogateescape"))
+    _fs.write_atomic(
+        place / "done", "".join(f"{row}\n" for row in done[:-1]).encode("utf-8", "surrogateescape")
+    )
+
+
+def _is_stopped(repo: Repository, place: Path) -> bool:
+    """Whether git stopped at the last step: for a conflict, an edit, or a commit that it could not make."""
+    if state_files.exists(repo.gitdir, *_STOPPED):
+        return True
+    return state_files.exists(repo.gitdir, state_files.CHERRY_PICK_HEAD) and (place / "message").exists()
+
+
+def _to_head(session: Session, toward: str) -> list[str]:
+    """Bring index and files to HEAD if the repository has all that they hold; else return the other files."""
+    repo, trees = session.repo, rollback.files(session.repo, [toward])
+    git, known = repo.git(), ("HEAD", rollback.merged(repo))
+    sides = [trees, *(rollback.files(repo, [name]) for name in known)]
+    changed = {*git.lines("diff-index", "--cached", "--name-only", "-z", "HEAD"), *rollback.dirty(repo)}
+    own = [
+        path
+        for path in sorted(changed)
+        if not rollback.is_stored(repo, path, trees.get(path))
+        and not any(_holds(session, path, side.get(path)) for side in sides)
+    ]
+    if not own:
+        git.run("reset", "-q", "--hard")
+        rollback.remove_new(repo, trees)
+    return own
+
+
+def _holds(session: Session, path: str, oid: str | None) -> bool:
+    """Whether the file at ``path`` is the checkpoint of manifest ``oid``."""
+    if oid is None or session.manifest_or_none(oid) is None:
+        return False
+    return worktree.examine(session, path, oid).state is not worktree.State.MODIFIED
+
+
+def _is_finished(session: Session, place: Path, commit: pygit2.Commit) -> bool:
+    """Whether git noted what became of ``commit``, or HEAD is what became of it."""
+    oid = str(commit.id)
+    for name in ("rewritten-list", "rewritten-pending"):
+        if any(row.startswith(oid) for row in _text(place / name).splitlines()):
+            return True
+    now = session.repo.head()
+    head = session.repo.find(now) if now else None
+    if not isinstance(head, pygit2.Commit):
+        return True
+    same = (head.author.name, head.author.email, head.author.time) == (
+        commit.author.name,
+        commit.author.email,
+        commit.author.time,
+    )
+    return same or head.id == commit.id or session.repo.raw.descendant_of(head.id, commit.id)
+
+
+def _conclude(session: Session, place: Path) -> list[str] | None:
+    """End a rebase whose branch has its new commits: git refuses to move it again."""
+    branch, onto = _text(place / "head-name").strip(), _text(place / "onto").strip()
+    rows = _text(place / "git-rebase-todo").splitlines()
+    if not branch.startswith("refs/heads/") or any(row and not row.startswith("#") for row in rows):
+        return None
+    git, head = session.repo.git(), session.repo.head()
+    if head is None or git.run("rev-parse", "--verify", "-q", branch, check=False).text.strip() != head:
+        return None
+    if head == _text(place / "orig-head").strip():
+        return None
+    git.run("symbolic-ref", "-m", "rebase (finish)", "HEAD", branch)
+    git.run("rebase", "--quit")
+    new = git.run("rev-list", f"{onto}..HEAD").text.split()
+    notes = agreement.mend_noted(session, set(new))
+    return [f"the rebase of {branch.removeprefix('refs/heads/')} is concluded", *notes]
+
+
+def _text(place: Path) -> str:
+    return place.read_text("utf-8", "surrogateescape") if place.exists() else ""

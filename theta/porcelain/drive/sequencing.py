@@ -1,0 +1,126 @@
+"""Driving git's rebase, cherry-pick and revert past stops that only checkpoints made.
+
+Git itself applies, commits and remembers; theta settles what git leaves in conflict and lets it
+go on.  HEAD is never rewritten in between.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Final
+
+from theta.git import state_files
+from theta.git.index import Staged
+from theta.git.repository import STORES
+from theta.git.run import DEFER, Git
+from theta.porcelain.workspace import agreement, in_progress
+from theta.porcelain.workspace.session import Session
+
+ENDS: Final = {"--abort", "--quit", "--show-current-patch", "--edit-todo"}
+_EDITS: Final = {"-e", "--edit"}
+_NO_EDITS: Final = {"--no-edit"}
+_FILES: Final = {0o100644, 0o100755}
+
+
+def git(session: Session, name: str, extra: Mapping[str, str] | None = None) -> Git:
+    """Git as the user would run it, with theta's filter and hooks at work.
+
+    A rebase runs commands of the user, who must find files and not manifests; its hooks are told
+    what it rewrote.  For the others theta does the work of filter and hooks itself.
+    """
+    if name == "rebase":
+        return Git(session.cwd, extra=extra, marks=session.repo.marks)
+    return session.repo.git(extra={**DEFER, **(extra or {})}).in_directory(session.cwd)
+
+
+def is_under_way(session: Session, name: str) -> bool:
+    """Whether ``name`` (rebase, cherry-pick or revert) stopped and could go on."""
+    return in_progress.current(session.repo).name == name
+
+
+def quiet_editor(session: Session, name: str, args: list[str]) -> dict[str, str]:
+    """The editor for a step that goes on by itself: none, where git alone would have asked for none.
+
+    In a rebase the editor keeps quiet for the step at hand only: a later ``reword`` is the user's.
+    """
+    if name == "rebase":
+        return _until_next_step(session)
+    asked = bool(_EDITS & set(args)) if name == "cherry-pick" else not _NO_EDITS & set(args)
+    return {} if asked else {"GIT_EDITOR": ":"}
+
+
+def _until_next_step(session: Session) -> dict[str, str]:
+    done = session.repo.gitdir / state_files.REBASE_DONE
+    if not done.exists():
+        return {}
+    count = len(done.read_bytes().splitlines())
+    editor = session.repo.git().run("var", "GIT_EDITOR", check=False).text.strip() or "false"
+    now = f"$(grep -c '' < {shlex.quote(str(done))})"
+    return {"GIT_EDITOR": f'step() {{ if [ "{now}" != {count} ]; then {editor} "$@"; fi; }}; step'}
+
+
+def favour(session: Session, side: str) -> None:
+    """Settle files (not checkpoints) that git left in conflict as its ``-X ours|theirs`` does.
+
+    Git is not given that option itself: it would settle manifests hunk by hunk, and mix them.
+    """
+    opened: dict[str, dict[int, tuple[str, int]]] = {}
+    tracked = {entry.path for entry in session.entries()}
+    for row in session.repo.git().lines("ls-files", "-u", "-z"):
+        head, _, path = row.partition("\t")
+        mode, oid, stage = head.split(" ")
+        if path not in tracked and not path.startswith(STORES + "/"):
+            opened.setdefault(path, {})[int(stage)] = (oid, int(mode, 8))
+    settled = {
+        path: stages
+        for path, stages in opened.items()
+        if {2, 3} <= stages.keys() and all(mode in _FILES for _, mode in stages.values())
+    }
+    with session.index_edit() as edit:
+        for path, stages in settled.items():
+            oid = _merged(session, [stages[n][0] if n in stages else None for n in (2, 1, 3)], side)
+            edit.put(Staged(path, oid, stages[2][1]))
+    if settled:
+        paths = "".join(f"{path}\0" for path in settled).encode("utf-8", "surrogateescape")
+        session.repo.git().run("checkout-index", "-f", "-u", "-z", "--stdin", stdin=paths)
+
+
+def _merged(session: Session, oids: list[str | None], side: str) -> str:
+    """The id of the merged file (ours, base, theirs); of binary files one side is taken whole."""
+    from theta import _fs
+
+    places = []
+    for name, oid in zip(("ours", "base", "theirs"), oids, strict=True):
+        places.append(session.scratch() / _fs.own_temporary(f"favour_{name}"))
+        _fs.write_atomic(places[-1], session.repo.read_blob(oid) if oid else b"", durable=False)
+    try:
+        done = session.repo.git().run("merge-file", "-p", f"--{side}", *map(str, places), check=False)
+    finally:
+        for place in places:
+            _fs.remove(place)
+    if done.code:
+        return oids[0 if side == "ours" else 2] or ""
+    return session.repo.write_blob(done.stdout)
+
+
+def drop_empty(session: Session) -> bool:
+    """Whether a single revert came to nothing; it is over then, as with git's own ``-X``."""
+    if state_files.exists(session.repo.gitdir, state_files.SEQUENCER):
+        return False
+    if session.repo.git().run("diff", "--cached", "--quiet", "HEAD", check=False).code:
+        return False
+    session.repo.git().run("revert", "--quit")
+    return True
+
+
+def finish(session: Session, name: str, before: str | None) -> list[str]:
+    """Mend what git committed since ``before``; return the lines to show.
+
+    A rebase is mended by its post-rewrite hook, which knows what it rewrote.
+    """
+    head = session.repo.head()
+    if name == "rebase" or session.repo.in_progress() or not before or head in (None, before):
+        return []
+    new = session.repo.git().run("rev-list", f"{before}..HEAD").text.split()
+    return agreement.mend_noted(session, set(new))

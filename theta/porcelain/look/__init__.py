@@ -1,0 +1,1 @@
+"""What a repository, a commit or a checkpoint holds; nothing is changed."""

@@ -1,0 +1,102 @@
+"""``theta fsck``: are commits, checkpoints and their objects what they should be."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from theta.errors import MissingObjectsError, NotHereYetError, ThetaError
+from theta.porcelain.workspace import mend
+from theta.porcelain.workspace.session import Session
+from theta.store.format.manifest import Line
+from theta.store.read.reassembly import Restorer
+from theta.units import human
+
+MOST: Final = 5
+"""Problems that are told of one checkpoint."""
+
+
+def commits(session: Session) -> list[str]:
+    """All commits that branches, tags and remotes name."""
+    return (
+        session.repo.git()
+        .run("rev-list", "--branches", "--tags", "--remotes", "HEAD", check=False)
+        .text.split()
+    )
+
+
+@dataclass
+class Owed:
+    """What was not looked at, since a remote still owes it to this partial clone."""
+
+    commits: int = 0
+    tensors: int = 0
+    nbytes: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.commits or self.tensors)
+
+    def __str__(self) -> str:
+        return (
+            f"not checked, since it is not here yet: {self.tensors} tensors ({human(self.nbytes)}),"
+            f" and all of {self.commits} commits"
+        )
+
+
+def problems(session: Session, owed: Owed, *, read_data: bool) -> Iterator[str]:
+    """One line for each thing that is wrong; with ``read_data`` every chunk is decoded.
+
+    Nothing is fetched: ``owed`` is told what a partial clone does not have yet.
+    """
+    seen: set[str] = set()
+    with session.repo.promised.closed():
+        for oid in commits(session):
+            try:
+                yield from _commit(session, oid, seen, owed, read_data=read_data)
+            except NotHereYetError:
+                owed.commits += 1
+
+
+def _commit(session: Session, oid: str, seen: set[str], owed: Owed, *, read_data: bool) -> Iterator[str]:
+    tree = session.repo.tree_of(oid)
+    for path, manifest in session.in_tree(oid).items():
+        if manifest not in seen:
+            seen.add(manifest)
+            found = list(_checkpoint(session, f"{oid[:12]}:{path}", manifest, owed, read_data=read_data))
+            yield from found[:MOST]
+            if len(found) > MOST:
+                yield f"{oid[:12]}:{path}: and {len(found) - MOST} more"
+    if not mend.agrees(session, tree):
+        yield f"commit {oid[:12]}: .theta/ does not agree with the manifests"
+
+
+def _checkpoint(session: Session, label: str, oid: str, owed: Owed, *, read_data: bool) -> Iterator[str]:
+    try:
+        manifest = session.manifest(oid)
+        restorer = Restorer(session.objects)
+        with contextlib.suppress(NotHereYetError):
+            restorer.size(manifest)
+    except ThetaError as error:
+        yield f"{label}: {error}"
+        return
+    for line in manifest.lines:
+        try:
+            _tensor(session, restorer, line, read_data=read_data)
+        except NotHereYetError:
+            owed.tensors += 1
+            owed.nbytes += line.nbytes
+        except ThetaError as error:
+            yield f"{label}#{line.name}: {error}"
+
+
+def _tensor(session: Session, restorer: Restorer, line: Line, *, read_data: bool) -> None:
+    """Raise a theta error for what is wrong with a tensor."""
+    record = restorer.record(line)
+    missing = [oid for oid in record.files.values() if not session.repo.has(oid)]
+    if any(session.repo.promised.bring(oid) for oid in missing) or missing:
+        raise MissingObjectsError(f"{len(missing)} of its files are missing")
+    if read_data:
+        for _ in restorer.tensor(line):
+            pass

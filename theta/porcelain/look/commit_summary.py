@@ -1,0 +1,109 @@
+"""What a commit changed: its checkpoints by tensor, its other files by number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pygit2
+
+from theta.porcelain.workspace import sharded_models
+from theta.porcelain.workspace.checkpoints import checkpoints
+from theta.porcelain.workspace.session import Session
+from theta.store.changes import Changes
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a new commit changed."""
+
+    commit: str
+    branch: str
+    subject: str
+    root: bool
+    checkpoints: dict[str, Changes]
+    files: int
+    merge: bool = False
+    new_files: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary as plain data."""
+        found = {
+            path: [{"status": c.status, "tensor": c.name} for c in item.tensors]
+            for path, item in self.checkpoints.items()
+        }
+        return {
+            "commit": self.commit,
+            "branch": self.branch,
+            "subject": self.subject,
+            "checkpoints": found,
+            "files": self.files,
+        }
+
+
+def headline(session: Session, found: Summary) -> list[str]:
+    """What git commit says of a new commit: its first lines, and the files beside checkpoints."""
+    git = session.repo.git()
+    fields = ("%h", "%s", "%an <%ae>", "%cn <%ce>", "%ad", "%cd")
+    done = git.compared("show", "-s", f"--format={'%x00'.join(fields)}", found.commit)
+    oid, subject, author, committer, written, committed = done.text.rstrip("\n").split("\0")
+    root = " (root-commit)" if found.root else ""
+    lines = [f"[{found.branch}{root} {oid}] {subject}"]
+    lines += [f" Author: {author}"] if author != committer else []
+    lines += [f" Date: {written}"] if written != committed else []
+    if found.files and not found.merge:
+        hidden = [f":(exclude,top,literal){path}" for path in sharded_models.paths_of(found.checkpoints)]
+        what = ("--format=", "--shortstat", "--summary", found.commit, "--", ":(top)")
+        lines += git.compared("show", *what, ":(exclude,top).theta", *hidden).text.splitlines()
+    return lines
+
+
+def moved(session: Session, old: str, new: str) -> list[str]:
+    """What git says of a fast-forward (its diffstat), of checkpoints by tensor."""
+    found = between(session, session.repo.tree_of(old), session.repo.tree_of(new))
+    hidden = [f":(exclude,top,literal){path}" for path in sharded_models.paths_of(found)]
+    files = ("--", ":(top)", ":(exclude,top).theta", *hidden)
+    told = session.repo.git().compared("diff", "--stat", "--summary", old, new, *files).text.splitlines()
+    return [f" {path}: {item.summary()}" for path, item in found.items()] + told
+
+
+def summarize(session: Session, oid: str, paths: Sequence[str] = ()) -> Summary:
+    """What commit ``oid`` changed against its first parent (at ``paths``, from here)."""
+    commit = session.repo.commit(oid)
+    session.expect_trees([oid, *map(str, commit.parent_ids[:1])])
+    old_tree = session.repo.tree_of(str(commit.parent_ids[0])) if commit.parent_ids else None
+    found = between(session, old_tree, session.repo.tree_of(oid))
+    command = [
+        "diff-tree",
+        "--root",
+        "--no-commit-id",
+        "--name-status",
+        "--no-renames",
+        "-r",
+        "-z",
+        "-m",
+        "--first-parent",
+        oid,
+    ]
+    git = session.repo.git().in_directory(session.cwd) if paths else session.repo.git()
+    fields = git.changes(*command, "--", *(paths or [":(top)"]), ":(exclude,top).theta")
+    letters = dict(zip(fields[1::2], fields[0::2], strict=True))
+    if paths:
+        named = letters.keys()
+        found = {
+            path: item for path, item in found.items() if named & {*sharded_models.paths_of({path: item})}
+        }
+    new = tuple(path for path, letter in letters.items() if letter == "A")
+    files = len(letters.keys() - set(sharded_models.paths_of(found)))
+    branch = "detached HEAD" if session.repo.raw.head_is_detached else session.repo.raw.head.shorthand
+    subject = commit.message.strip().splitlines()[0] if commit.message.strip() else ""
+    parents = len(commit.parent_ids)
+    return Summary(oid, branch, subject, not parents, found, files, parents > 1, new)
+
+
+def between(session: Session, old: pygit2.Tree | None, new: pygit2.Tree) -> dict[str, Changes]:
+    """Path -> what changed, for each checkpoint (or sharded model) that differs between two trees."""
+    before = checkpoints(session.repo, old) if old is not None else {}
+    after = checkpoints(session.repo, new)
+    return sharded_models.changed(session, before, after)

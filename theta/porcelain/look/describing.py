@@ -1,0 +1,82 @@
+"""How the tensors of a checkpoint are stored: codecs, layers, bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from theta.errors import concerning
+from theta.porcelain.workspace.session import Session
+from theta.store.format.manifest import Line, Manifest
+from theta.store.read.tensor_records import layer_of, read_record
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a tensor; ``base`` is the number of the layer it rests on, if it rests on one."""
+
+    codec: str
+    base: int | None
+    stored: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """One tensor; ``stored`` are the bytes of all its layers, which restoring it reads."""
+
+    line: Line
+    layers: tuple[Layer, ...]
+
+    @property
+    def stored(self) -> int:
+        """Bytes of the chunks and factors of all layers."""
+        return sum(layer.stored for layer in self.layers)
+
+    @property
+    def ratio(self) -> float:
+        """Stored bytes over raw bytes; 0 for a tensor without bytes."""
+        return self.stored / max(self.line.nbytes, 1)
+
+    @property
+    def chain(self) -> str:
+        """The codecs from the lowest layer up, without their versions."""
+        return " + ".join(layer.codec.partition("/")[0] for layer in self.layers)
+
+    def as_json(self) -> dict[str, Any]:
+        """The description as plain data."""
+        layers = [{"codec": layer.codec, "base": layer.base, "stored": layer.stored} for layer in self.layers]
+        return {
+            "tensor": self.line.name,
+            "dtype": self.line.dtype,
+            "shape": list(self.line.shape),
+            "bytes": self.line.nbytes,
+            "stored": self.stored,
+            "layers": layers,
+        }
+
+
+def describe(session: Session, manifest: Manifest, name: str = "") -> Iterable[Description]:
+    """Every tensor of ``manifest`` (or the one called ``name``) in the order of the manifest.
+
+    Raises ``MissingObjectsError`` where chunks are not in this repository.
+    """
+    wanted = [line for line in manifest.lines if name in ("", line.name)]
+    session.objects.expect({line.tree: line.nbytes for line in wanted})
+    for line in wanted:
+        with concerning(line.name):
+            layers = _layers(session, line)
+        yield Description(line, layers)
+
+
+def _layers(session: Session, line: Line) -> tuple[Layer, ...]:
+    if not line.nbytes:
+        return ()
+    record = read_record(session.objects, line.tree)
+    sizes = [0] * len(record.layers)
+    for file, oid in record.files.items():
+        if 0 <= (number := layer_of(file)) < len(sizes):
+            sizes[number] += session.objects.size(oid)
+    return tuple(
+        Layer(layer.codec, layer.base, size) for layer, size in zip(record.layers, sizes, strict=True)
+    )

@@ -1,0 +1,309 @@
+"""What ``theta diff`` compares: two versions of each checkpoint, and numbers about their tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from theta.errors import NotFoundError, concerning
+from theta.git.options import Arguments
+from theta.git.run import Git
+from theta.porcelain.look.overview import compare_with_file, version_of_file
+from theta.porcelain.workspace import sharded_models, worktree
+from theta.porcelain.workspace.session import Session
+from theta.porcelain.workspace.sharded_models import Group
+from theta.porcelain.workspace.worktree import State
+from theta.progress import Progress
+from theta.store import changes
+from theta.store.changes import Change, Changes, Version
+from theta.store.files.file_source import FileSource
+from theta.store.format.manifest import Line
+from theta.store.read.reassembly import Restorer
+
+WORKTREE = None
+
+
+@dataclass
+class Compared:
+    """One checkpoint, or one sharded model, in two versions.
+
+    ``old`` and ``new`` are the manifests of its files; ``places`` are tensors in files of the worktree:
+    name -> (path, offset).
+    """
+
+    path: str
+    changes: Changes
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+    places: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files of both versions."""
+        return tuple(sharded_models.paths_of({self.path: self.changes}))
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a diff as git names them; ``new`` none is the worktree."""
+
+    old: str
+    new: str | None
+
+
+def sides(git: Git, revisions: Sequence[str], *, cached: bool) -> Sides | None:
+    """What ``git diff [--cached] [REV [REV]]`` compares, the index spelled ``""``; None for more sides.
+
+    git says what the revisions mean: ``A..B``, ``A...B`` and ``A^!`` are one side and another to leave out.
+    """
+    oids = git.run("rev-parse", "--revs-only", *revisions).text.split() if revisions else []
+    gone = [oid[1:] for oid in oids if oid.startswith("^")]
+    kept = [oid for oid in oids if not oid.startswith("^")]
+    if cached:
+        return Sides(kept[0] if kept else "HEAD", "") if len(oids) == len(kept) <= 1 else None
+    match len(kept), len(gone):
+        case 0, 0:
+            return Sides("", WORKTREE)
+        case 1, 0:
+            return Sides(kept[0], WORKTREE)
+        case 2, 0:
+            return Sides(kept[0], kept[1])
+        case ((1 | 2), 1):  # of A...B git names B, A and the merge base
+            return Sides(gone[0], kept[0])
+    return None
+
+
+def entries(session: Session, side: str) -> dict[str, str]:
+    """Path -> manifest id, on a side that is no worktree."""
+    if side == "":
+        staged = {path: entry.oid for path, entry in session.staged().items()}
+        return {path: oid for path, oid in staged.items() if session.manifest_or_none(oid)}
+    if side == "HEAD" and session.repo.head() is None:
+        return {}
+    return session.in_tree(side)
+
+
+def compare(
+    session: Session, pair: Sides, wanted: set[str] | None, progress: Progress | None = None
+) -> list[Compared]:
+    """Each checkpoint that differs between the two sides, in order of path."""
+    session.expect_trees(filter(None, (pair.old, pair.new)))
+    old = entries(session, pair.old)
+    if pair.new is None:
+        _ = session.repo.worktree
+        found = _with_worktree(session, old, progress)
+    else:
+        found = _with_manifests(session, old, entries(session, pair.new))
+    session.cache.save()
+    return [item for item in found if item.changes and (wanted is None or wanted.intersection(item.paths))]
+
+
+def of_commit(session: Session, oid: str) -> list[Compared]:
+    """Each checkpoint that commit ``oid`` changed against its first parent."""
+    parent = session.repo.git().run("rev-parse", "-q", "--verify", f"{oid}^1", check=False).text.strip()
+    session.expect_trees([name for name in (oid, parent) if name])
+    return _with_manifests(session, session.in_tree(parent) if parent else {}, session.in_tree(oid))
+
+
+def _with_manifests(session: Session, old: dict[str, str], new: dict[str, str]) -> list[Compared]:
+    found = sharded_models.changed(session, old, new)
+    return [
+        Compared(path, item, _manifests(old, path, item), _manifests(new, path, item))
+        for path, item in found.items()
+    ]
+
+
+def _manifests(side: dict[str, str], path: str, item: Changes) -> tuple[str, ...]:
+    return tuple(side[name] for name in sharded_models.paths_of({path: item}) if name in side)
+
+
+def _with_worktree(session: Session, old: dict[str, str], progress: Progress | None) -> list[Compared]:
+    staged = session.staged()
+    found = [
+        _with_model(session, group, old, progress)
+        for group in sharded_models.groups(old, old.keys() | staged)
+    ]
+    models = [item for item in found if item is not None]
+    taken = {path for item in models for path in item.paths}
+    files = [_with_file(session, path, old[path], progress) for path in old if path not in taken]
+    return sorted([*models, *(item for item in files if item is not None)], key=lambda item: item.path)
+
+
+def _with_model(
+    session: Session, group: Group, old: dict[str, str], progress: Progress | None
+) -> Compared | None:
+    """A sharded model against its files in the worktree; none where they are not one model."""
+    staged = session.staged()
+    after: dict[str, Version] = {}
+    kept: list[str] = []
+    places: dict[str, tuple[str, int]] = {}
+    for path in group.paths:
+        oid = old.get(path) or staged[path].oid
+        found = worktree.examine(session, path, oid, progress)
+        if found.scan is not None:
+            after[path] = version_of_file(session, oid, found)
+            places |= {tensor.name: (path, tensor.offset) for tensor in found.scan.layout.tensors}
+        elif found.state is not State.MISSING and (version := session.version(oid)) is not None:
+            after[path] = version
+            kept.append(oid)
+    item = sharded_models.compare(group, sharded_models.versions(session, group.before, old), after)
+    if item is None:
+        return None
+    return Compared(group.name, item, _manifests(old, group.name, item), tuple(kept), places)
+
+
+def _with_file(session: Session, path: str, old: str, progress: Progress | None) -> Compared | None:
+    found = worktree.examine(session, path, old, progress)
+    if found.state is State.MISSING:
+        gone = changes.compare(changes.of_manifest(session.manifest(old)), None)
+        return Compared(path, gone, (old,), ())
+    if found.scan is None:
+        return None
+    places = {tensor.name: (path, tensor.offset) for tensor in found.scan.layout.tensors}
+    return Compared(path, compare_with_file(session, old, found), (old,), (), places)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How far two values of a tensor are apart: relative norm, cosine, share of changed elements, max.
+
+    ``rows``: of a tensor that was resized, so many rows in front are in both, and were compared.
+    """
+
+    relative: float
+    cosine: float
+    changed: float
+    largest: float
+    rows: int | None = None
+
+
+def numbers(session: Session, item: Compared, change: Change) -> Numbers | None:
+    """The numbers of one changed tensor; None where there is nothing to compare or to count.
+
+    Norms and dots are accumulated in float64; "changed" compares bits. Streams chunk by chunk.  Of a
+    tensor that was resized along its first axis the rows in front, which are in both, are compared.
+    """
+    from theta.dtypes import numpy_dtype
+
+    old, new = change.old, change.new
+    if old is None or new is None or change.status not in "MS" or old.dtype in _NO_NUMBERS:
+        return None
+    rows = None
+    if change.status == "S":
+        if not (old.shape and new.shape and old.shape[1:] == new.shape[1:]):
+            return None
+        rows = min(old.shape[0], new.shape[0])
+    total = Totals()
+    with concerning(item.path):
+        for left, right in _pairs(session, item, change):
+            total.add(left, right, numpy_dtype(old.dtype))
+    found = total.result()
+    return replace(found, rows=rows) if found is not None else None
+
+
+_NO_NUMBERS: Final = ("bytes", "f4", "f6_e2m3", "f6_e3m2")
+
+
+def _pairs(session: Session, item: Compared, change: Change) -> Iterator[tuple[bytes, bytes]]:
+    """The bytes that both values have, side by side."""
+    restorer = Restorer(session.objects)
+    old = map(bytes, restorer.tensor(_line(session, item.old, change.name)))
+    if change.name not in item.places:
+        yield from _side_by_side(old, map(bytes, restorer.tensor(_line(session, item.new, change.name))))
+        return
+    path, offset = item.places[change.name]
+    assert change.new is not None
+    end = offset + change.new.nbytes
+    with FileSource(session.repo.worktree / path, path) as source:
+        for piece in old:
+            taken = piece[: end - offset]
+            yield taken, source.read(offset, len(taken))
+            offset += len(taken)
+
+
+def _side_by_side(left: Iterator[bytes], right: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Pairs of equal length, until one side ends: chunks of both are whole rows, but not equally many."""
+    one, other = next(left, b""), next(right, b"")
+    while one and other:
+        size = min(len(one), len(other))
+        yield one[:size], other[:size]
+        one, other = one[size:] or next(left, b""), other[size:] or next(right, b"")
+
+
+def expect(session: Session, found: Iterable[Compared], glob: str | None) -> None:
+    """:func:`numbers` is going to be asked for the tensors of ``found`` whose names match ``glob``."""
+    if not session.repo.promised.is_partial:
+        return
+    for item in found:
+        names = {
+            c.name for c in item.changes.tensors if c.status in "MS" and fnmatchcase(c.name, glob or "*")
+        }
+        lines = (line for oid in (*item.old, *item.new) for line in session.manifest(oid).lines)
+        session.objects.expect({line.tree: line.nbytes for line in lines if line.name in names})
+
+
+def _line(session: Session, oids: tuple[str, ...], name: str) -> Line:
+    return next(found[name] for oid in oids if name in (found := session.manifest(oid).by_name))
+
+
+class Totals:
+    """Running sums over pairs of chunks."""
+
+    def __init__(self) -> None:
+        self._old = self._new = self._dot = self._gap = self._largest = 0.0
+        self._changed = self._count = 0
+
+    def add(self, left: bytes, right: bytes, dtype: Any) -> None:
+        """Take one pair of chunks of raw bytes."""
+        import numpy as np
+
+        words = f"<u{dtype.itemsize}"
+        self._changed += int(np.count_nonzero(np.frombuffer(left, words) != np.frombuffer(right, words)))
+        kind = np.complex128 if dtype.kind == "c" else np.float64
+        old, new = (np.frombuffer(part, dtype).astype(kind).view(np.float64) for part in (left, right))
+        gap = new - old
+        self._count += len(left) // dtype.itemsize
+        self._old += float(old @ old)
+        self._new += float(new @ new)
+        self._dot += float(old @ new)
+        self._gap += float(gap @ gap)
+        self._largest = max(self._largest, float(np.abs(gap).max(initial=0.0)))
+
+    def result(self) -> Numbers | None:
+        """The numbers; none for no elements."""
+        if not self._count:
+            return None
+        norm = (self._old * self._new) ** 0.5
+        relative = (self._gap / self._old) ** 0.5 if self._old else float("inf")
+        return Numbers(
+            relative, self._dot / norm if norm else 0.0, self._changed / self._count, self._largest
+        )
+
+
+def split(git: Git, line: Arguments) -> tuple[list[str], list[str]]:
+    """The revisions and the paths that ``line`` names, by git's rule; :class:`NotFoundError` for others."""
+    operands = list(line.operands)
+    if line.paths is not None:
+        return operands, list(line.paths)
+    for number, operand in enumerate(operands):
+        if os.path.lexists(git.cwd / operand) or not _is_revision(git, operand):
+            _check_paths(git, operands[number:])
+            return operands[:number], operands[number:]
+    return operands, []
+
+
+def _check_paths(git: Git, paths: list[str]) -> None:
+    for path in paths:
+        if os.path.lexists(git.cwd / path) or path.startswith(":"):
+            continue
+        if not git.lines("ls-files", "-z", "--", path):
+            raise NotFoundError(
+                f"{path} is neither a revision nor a path", hint="use '--' before paths that are gone"
+            )
+
+
+def _is_revision(git: Git, text: str) -> bool:
+    return bool(git.run("rev-parse", "--revs-only", text, check=False).text)

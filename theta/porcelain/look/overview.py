@@ -1,0 +1,178 @@
+"""What ``theta status`` says: git's rows for files, and tensors for checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from theta.git.repository import STORES
+from theta.merging.states import Conflict
+from theta.porcelain.merge import answers, resolving
+from theta.porcelain.workspace import agreement, in_progress, mend, sharded_models
+from theta.porcelain.workspace.session import Session
+from theta.porcelain.workspace.sharded_models import Group, ModelChanges, model_of
+from theta.porcelain.workspace.worktree import Found, State
+from theta.progress import Progress
+from theta.store import changes
+from theta.store.changes import Changes, Version
+
+
+@dataclass(frozen=True)
+class Row:
+    """One path, with git's two status letters (``git status --short``)."""
+
+    path: str
+    index: str
+    worktree: str
+    old_path: str = ""
+
+    @property
+    def unmerged(self) -> bool:
+        """Whether the path is in conflict."""
+        return "U" in self.index + self.worktree or (self.index + self.worktree) in ("AA", "DD")
+
+
+@dataclass
+class Report:
+    """The state of index and worktree."""
+
+    branch: dict[str, str] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    staged: dict[str, Changes] = field(default_factory=dict)
+    unstaged: dict[str, Changes] = field(default_factory=dict)
+    conflicts: dict[str, list[Conflict]] = field(default_factory=dict)
+    unfilled: list[str] = field(default_factory=list)
+    pointers: list[str] = field(default_factory=list)
+    head_agrees: bool = True
+    operation: str = ""
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing but untracked files is to be told."""
+        return all(row.index == "?" for row in self.rows)
+
+
+def report(session: Session, paths: list[str], progress: Progress | None = None) -> Report:
+    """The state of ``paths`` (git pathspecs; all where there are none)."""
+    found = agreement.refresh(session, progress)
+    modified = {path: item for path, item in found.items() if item.state is State.MODIFIED}
+    excluded = [f":(exclude,top){STORES}", *(f":(exclude,top,literal){path}" for path in modified)]
+    pathspec = [*(paths or [":(top)"]), *excluded]
+    fields = session.repo.git().changes("status", "--porcelain=v2", "--branch", "-z", "--", *pathspec)
+    result = Report(head_agrees=mend.head_agrees(session), operation=in_progress.current(session.repo).name)
+    _parse(fields, result)
+    _add_modified(session, modified, result)
+    _add_details(session, found, result)
+    result.conflicts = {
+        path: answers.unanswered(session, found) for path, found in resolving.conflicts(session).items()
+    }
+    result.pointers = [path for path, item in found.items() if item.pointer]
+    result.unfilled = [path for path, item in found.items() if item.state is State.UNFILLED]
+    result.rows.sort(key=lambda row: (row.index == "?", row.path))
+    return result
+
+
+def _parse(fields: list[str], result: Report) -> None:
+    rows = iter(fields)
+    for row in rows:
+        kind = row[:1]
+        if kind == "#":
+            _, key, value = row.split(" ", 2)
+            result.branch[key] = value
+        elif kind == "1":
+            parts = row.split(" ", 8)
+            result.rows.append(Row(parts[8], *_letters(parts[1])))
+        elif kind == "2":
+            parts = row.split(" ", 9)
+            result.rows.append(Row(parts[9], *_letters(parts[1]), next(rows)))
+        elif kind == "u":
+            parts = row.split(" ", 10)
+            result.rows.append(Row(parts[10], *_letters(parts[1])))
+        elif kind in "?!":
+            result.rows.append(Row(row[2:], kind, kind))
+
+
+def _letters(pair: str) -> tuple[str, str]:
+    letters = pair.replace(".", " ")
+    return letters[0], letters[1]
+
+
+def _add_modified(session: Session, modified: dict[str, Found], result: Report) -> None:
+    if not modified:
+        return
+    head, staged = _head_entries(session), session.staged()
+    for path in modified:
+        old = head.get(path)
+        letter = "A" if old is None else " " if old == staged[path].oid else "M"
+        result.rows.append(Row(path, letter, "M"))
+
+
+def _head_entries(session: Session) -> dict[str, str]:
+    head = session.repo.head()
+    if head is None:
+        return {}
+    tree = session.repo.tree_of(head)
+    found = ((path, session.repo.entry(tree, path)) for path in session.staged())
+    return {path: str(entry.id) for path, entry in found if entry is not None}
+
+
+def _add_details(session: Session, found: dict[str, Found], result: Report) -> None:
+    staged = session.staged()
+    head = _head_entries(session) if any(row.index in "MAR" for row in result.rows) else {}
+    for row in result.rows:
+        entry = staged.get(row.path)
+        if entry is None or row.unmerged:
+            continue
+        if row.index in "MAR":
+            old = head.get(row.old_path or row.path)
+            result.staged[row.path] = sharded_models.changes_of(session, old, entry.oid)
+        item = found.get(row.path)
+        if row.worktree == "M" and item is not None and item.scan is not None:
+            result.unstaged[row.path] = compare_with_file(session, entry.oid, item)
+    if any(model_of(path) != path for row in result.rows for path in (row.path, row.old_path) if path):
+        _add_models(session, found, result)
+
+
+def _add_models(session: Session, found: dict[str, Found], result: Report) -> None:
+    """Files of a sharded model tell of the model as a whole."""
+    rows = [row for row in result.rows if not row.unmerged]
+    head = session.in_tree("HEAD") if session.repo.head() else {}
+    staged = {path: entry.oid for path, entry in session.staged().items()}
+    oids = {path: oid for path, oid in staged.items() if session.manifest_or_none(oid)}
+    for item in sharded_models.changed(session, head, oids).values():
+        if isinstance(item, ModelChanges):
+            kept = (row for row in rows if row.index in "MADR" and {row.path, row.old_path} & {*item.paths})
+            result.staged |= {row.path: item for row in kept}
+    for group in sharded_models.groups(oids, oids):
+        changed = {path: result.unstaged[path] for path in group.paths if path in result.unstaged}
+        model = _unstaged_model(session, group, oids, found) if changed else None
+        if model is not None:
+            result.unstaged |= dict.fromkeys(changed, model)
+
+
+def _unstaged_model(
+    session: Session, group: Group, oids: dict[str, str], found: dict[str, Found]
+) -> ModelChanges | None:
+    after: dict[str, Version] = {}
+    for path in group.paths:
+        item = found.get(path)
+        if item is not None and item.scan is not None:
+            after[path] = version_of_file(session, oids[path], item)
+        elif item is not None and item.state is not State.MISSING:
+            after |= sharded_models.versions(session, [path], oids)
+    return sharded_models.compare(group, sharded_models.versions(session, group.paths, oids), after)
+
+
+def compare_with_file(session: Session, oid: str, found: Found) -> Changes:
+    """What changed from manifest ``oid`` to the scanned file ``found``."""
+    return changes.compare(session.version(oid), version_of_file(session, oid, found))
+
+
+def version_of_file(session: Session, oid: str, found: Found) -> Version:
+    """The version in the scanned file ``found``; it has the container of manifest ``oid`` if that fits."""
+    from theta.porcelain.workspace.worktree import skeleton_of
+
+    assert found.scan is not None
+    manifest = session.manifest_or_none(oid)
+    kept = skeleton_of(session, manifest)
+    same = manifest is not None and kept == found.scan.skeleton
+    return changes.of_scan(found.scan, manifest.skeleton if same and manifest else "worktree")

@@ -1,0 +1,1 @@
+"""Checkpoints of several commits become one."""

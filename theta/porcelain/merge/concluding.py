@@ -1,0 +1,65 @@
+"""Committing a merge that is in the index and the worktree: git does it, with its hooks and its rules.
+
+``git commit`` would do as well, but runs the hooks of a commit, not those of a merge.  So git is asked
+for a merge by a strategy that finds everything done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from theta import _fs
+from theta.git.state_files import MERGE_HEAD, MERGE_MODE, MERGE_MSG
+from theta.porcelain.workspace.recovery import PARKED
+from theta.porcelain.workspace.session import Session
+
+_STRATEGY: Final = "theta"
+_PROGRAM: Final = f"""\
+#!/bin/sh
+# The strategy of a merge that is done: git commits what is in the index.
+exec mv "$(git rev-parse --git-path theta/{PARKED})" "$(git rev-parse --git-path {MERGE_HEAD})"
+""".encode()
+_NEVER: Final = ("--no-log", "--no-autostash", "--allow-unrelated-histories", "--commit", "--no-squash")
+"""What was minded before the merge began, and is not to be done twice."""
+
+
+def commit(session: Session, names: Sequence[str], options: Sequence[str]) -> int:
+    """Commit the merge with ``names`` that is under way; return git's exit code.
+
+    A hook that refuses leaves the merge under way, as with git.  MERGE_HEAD is away only until git has
+    begun, which it would not do beside it.
+    """
+    gitdir, before = session.repo.gitdir, session.repo.head()
+    head, parked = gitdir / MERGE_HEAD, session.repo.private / PARKED
+    heads, message = head.read_bytes(), session.scratch() / _fs.own_temporary("message")
+    _fs.write_atomic(message, (gitdir / MERGE_MSG).read_bytes())
+    mode = gitdir / MERGE_MODE
+    ahead = "--no-ff" if mode.exists() and mode.read_bytes().startswith(b"no-ff") else "--ff"
+    command = ("merge", "-q", "-s", _STRATEGY, ahead, *_NEVER, *options, "-F", str(message))
+    git = session.repo.git().with_programs(_programs(session))
+    session.note(applying={"head": before, "tree": git.run("write-tree").text.strip()})
+    try:
+        _fs.rename(head, parked)
+        return git.show(*command, *names)
+    finally:
+        if session.repo.head() == before and not head.exists():
+            _fs.write_atomic(head, heads)
+        _fs.remove(parked)
+        _fs.remove(message)
+        session.note(applying=None)
+
+
+def _programs(session: Session) -> str:
+    """The directory with the program of the strategy."""
+    place = session.repo.private / "bin"
+    program = place / f"git-merge-{_STRATEGY}"
+    if not program.exists() or program.read_bytes() != _PROGRAM:
+        _fs.make_dirs(place)
+        _fs.write_atomic(program, _PROGRAM, mode=0o777)
+    return str(place)
+
+
+def squashed(session: Session) -> None:
+    """Run the user's hook after a squashed merge, which git runs with a 1."""
+    session.repo.git().show("hook", "run", "--ignore-missing", "post-merge", "--", "1")

@@ -1,0 +1,53 @@
+"""Doing a merge without adding anything to the repository: its objects go to a place of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pygit2
+
+from theta import _fs
+from theta.git.repository import Repository
+from theta.git.run import DEFER, Git
+from theta.porcelain.workspace.session import Session
+from theta.store.odb.objects import Objects
+from theta.store.odb.packs import PackWriter
+
+
+class Rehearsed(Objects):
+    """The objects of a repository; new ones go to ``place`` (an ``objects`` directory)."""
+
+    def __init__(self, repo: Repository, place: Path) -> None:
+        super().__init__(repo)
+        self.place = place
+
+    def writer(self) -> PackWriter:
+        """A new pack beside the repository."""
+        return PackWriter(self.place / "pack", self.has)
+
+
+@contextmanager
+def rehearsal(session: Session) -> Iterator[Session]:
+    """A session that sees all of the repository and writes nothing to it."""
+    with _fs.temporary_directory("theta-rehearsal-") as place:
+        _fs.make_dirs(place / "pack")
+        raw = pygit2.Repository(str(session.repo.gitdir))
+        odb = pygit2.Odb(str(place))
+        odb.add_disk_alternate(str(session.repo.commondir / "objects"))
+        raw.set_odb(odb)
+        apart = Session(Repository(raw), session.cwd)
+        apart.objects = Rehearsed(apart.repo, place)
+        yield apart
+
+
+def git(session: Session) -> Git:
+    """A runner whose new objects go where those of ``session`` go."""
+    if not isinstance(session.objects, Rehearsed):
+        return session.repo.git()
+    places = {
+        "GIT_OBJECT_DIRECTORY": str(session.objects.place),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(session.repo.commondir / "objects"),
+    }
+    return session.repo.git(extra={**DEFER, **places})

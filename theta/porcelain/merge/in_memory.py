@@ -1,0 +1,147 @@
+"""Joining histories: git merges files, theta merges checkpoints, one commit holds both."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+import pygit2
+from pygit2.enums import FileMode
+
+from theta.git.repository import STORES
+from theta.git.run import GitFailedError
+from theta.porcelain.merge import ancestors, dry_run, resolving
+from theta.porcelain.merge.drafts import IN_MEMORY, Files, Held
+from theta.porcelain.merge.joining import How, Merged, merge_checkpoints
+from theta.porcelain.merge.versions import Stages, Versions
+from theta.porcelain.workspace import in_progress, mend
+from theta.porcelain.workspace.session import Session
+
+NOBODY: Final = pygit2.Signature("theta", "theta@localhost", 0, 0)
+"""The author of commits that no ref names."""
+_SPECIAL: Final = re.compile(
+    r"merge\.(ff|log|branchdesc|autostash|verifysignatures|renames|renamelimit|renormalize|directoryrenames)|diff\.renames|branch\..*\.mergeoptions"
+)
+"""Configuration that changes what ``git merge`` does (names in lower case)."""
+
+
+def after_git_merge(
+    session: Session, theirs: str, how: How, held: Held, *, base: str | None = None
+) -> Merged:
+    """Settle the checkpoints of a merge that git just left in the index; commits nothing.
+
+    ``held`` are the files from before; ``base``: compare with this commit, not with the merge base.
+    """
+    versions = _versions(session, session.repo.resolve("HEAD"), theirs, base)
+    opened = resolving.open_checkpoints(session, merged_too=True)
+    return resolving.settle(session, versions, opened, how, held)
+
+
+def _versions(session: Session, ours: str, theirs: str, base: str | None) -> Versions:
+    if base is not None:
+        return Versions(session, base, ours, theirs, chosen=True)
+    found = ancestors.best(session, ours, theirs)
+    return Versions(session, found[0] if found else None, ours, theirs, crossing=found)
+
+
+# -- in memory -----------------------------------------------------------------------------
+
+
+@dataclass
+class Joined:
+    """A merge of commits that touched neither index nor worktree.
+
+    ``paths`` are the checkpoints with the stages that git's own merge left them.
+    """
+
+    tree: pygit2.Tree
+    paths: dict[str, Stages]
+    versions: Versions
+    merged: Merged = field(default_factory=Merged)
+
+    @property
+    def open_files(self) -> list[str]:
+        """Files that git could not merge."""
+        return [
+            path for path, stages in self.paths.items() if 0 not in stages and path not in self.merged.seen
+        ]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is left to decide."""
+        return not (self.open_files or self.merged.conflicts)
+
+
+def join(
+    session: Session,
+    ours: str,
+    theirs: str,
+    how: How,
+    base: str | None = None,
+    files: Files = IN_MEMORY,
+) -> Joined:
+    """Merge two commits in memory (its objects are written, or weighed in a rehearsal)."""
+    command = ["merge-tree", "--write-tree", "-z", "--no-messages", "--allow-unrelated-histories"]
+    done = dry_run.git(session).run(*command, ours, _stand_in(session, ours, theirs), check=False)
+    if done.code > 1:
+        raise GitFailedError("merge-tree", done.code, done.stderr.decode("utf-8", "replace"))
+    tree_id, *rows = done.text.rstrip("\0").split("\0")
+    tree = session.repo.whole_tree(tree_id)
+    paths = _stages(session, tree, [row for row in rows if row])
+    joined = Joined(tree, paths, _versions(session, ours, theirs, base))
+    with session.objects.writing() as pack:
+        joined.merged = merge_checkpoints(session, pack, joined.versions, paths, how, files)
+    return joined
+
+
+def _stand_in(session: Session, ours: str, theirs: str) -> str:
+    """A commit on top of ``theirs`` whose stores are those of ``ours``.
+
+    What belongs below ``.theta/`` follows from the manifests. Left to merge it, git starts a driver for
+    every chunk that both sides have at one place, with three temporary files. No ref names the commit.
+    """
+    raw = session.repo.raw
+    tree = session.repo.tree_of(theirs)
+    stores = session.repo.entry(session.repo.tree_of(ours), STORES)
+    builder = raw.TreeBuilder(tree)
+    if stores is not None:
+        builder.insert(STORES, stores.id, FileMode.TREE)
+    elif builder.get(STORES) is not None:
+        builder.remove(STORES)
+    return str(raw.create_commit(None, NOBODY, NOBODY, "", builder.write(), [pygit2.Oid(hex=theirs)]))
+
+
+def is_plain(session: Session, ours: str, theirs: str) -> bool:
+    """Whether git would merge the commits without another word: true merge, nothing staged or configured."""
+    base = ancestors.best(session, ours, theirs)
+    if not base or base[0] in (ours, theirs) or in_progress.current(session.repo).name:
+        return False
+    if any(_SPECIAL.fullmatch(entry.name) for entry in session.repo.raw.config):
+        return False
+    session.repo.refresh_index()
+    return session.repo.git().run("diff-index", "--cached", "--quiet", "HEAD", "--", check=False).code == 0
+
+
+def _stages(session: Session, tree: pygit2.Tree, rows: list[str]) -> dict[str, Stages]:
+    paths: dict[str, Stages] = {path: {0: oid} for path, oid in session.in_tree(str(tree.id)).items()}
+    open_paths: dict[str, Stages] = {}
+    for row in rows:
+        head, _, path = row.partition("\t")
+        _, oid, stage = head.split(" ")
+        if not path.startswith(STORES + "/"):
+            open_paths.setdefault(path, {})[int(stage)] = oid
+    return paths | open_paths
+
+
+def result_tree(session: Session, tree: pygit2.Tree, merged: Merged) -> str:
+    """Write ``tree`` with the checkpoints as ``merged`` has them; return its id."""
+    index = pygit2.Index()
+    index.read_tree(tree)
+    for path, manifest in merged.resolved.items():
+        mode = index[path].mode if path in index else FileMode.BLOB
+        index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=session.repo.write_blob(manifest.data)), mode))
+    for path in merged.removed:
+        if path in index:
+            index.remove(path)
+    return mend.mended_tree(session, session.repo.read_tree(str(index.write_tree(session.repo.raw))))

@@ -1,0 +1,204 @@
+"""Checkpoints of several commits become one: what is asked for, how it is decided, what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from theta.errors import concerning
+from theta.merging import engine
+from theta.merging.engine import Options, Row
+from theta.merging.recipes import Recipe
+from theta.merging.states import Conflict
+from theta.merging.strategies import SIDES, Policy
+from theta.porcelain.merge import recutting
+from theta.porcelain.merge.drafts import IN_MEMORY, Files
+from theta.porcelain.merge.recutting import Recut
+from theta.porcelain.merge.versions import Stages, Three, Versions
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress
+from theta.store.format.manifest import Manifest
+from theta.store.odb.packs import PackWriter
+
+FILE: Final = "(file)"
+"""The name of the conflict that stands for a whole checkpoint that one side does not have."""
+
+
+@dataclass
+class Merged:
+    """What theta made of checkpoints: settled, settled by removal, or left as conflicts.
+
+    ``decided`` tells which strategy settled which tensor of which path; ``rows`` what a merge
+    that was only rehearsed would have done.
+    """
+
+    resolved: dict[str, Manifest] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
+    conflicts: dict[str, list[Conflict]] = field(default_factory=dict)
+    decided: dict[str, dict[str, str]] = field(default_factory=dict)
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> set[str]:
+        """All paths that theta had to do with."""
+        return {*self.resolved, *self.removed, *self.conflicts, *self.rows}
+
+    def replace(self, path: str, other: Merged) -> None:
+        """Make of ``path`` what ``other`` made of it."""
+        self.removed = [one for one in self.removed if one != path]
+        self.removed += [path] if path in other.removed else []
+        self.resolved.pop(path, None)
+        self.conflicts.pop(path, None)
+        if path in other.resolved:
+            self.resolved[path] = other.resolved[path]
+        if path in other.conflicts:
+            self.conflicts[path] = other.conflicts[path]
+
+
+@dataclass(frozen=True)
+class How:
+    """How what is in conflict is decided.
+
+    Args:
+        policy: decides tensors.
+        options: what else the engine is told (scope, seed, statistics).
+        whole: ``policy`` also decides a file that one side deleted.  Else it stays in conflict
+            unless the other side left its values alone, as with git's own ``-X``.
+        by_path: how the checkpoint at a path is decided, when paths differ.
+        progress: is told the bytes that were computed.
+        asked: the rules that ``policy`` follows, a hint for writing down shortly what it decided.
+    """
+
+    policy: Policy
+    options: Options = field(default_factory=Options)
+    whole: bool = False
+    by_path: Callable[[str], How] | None = None
+    progress: Progress | None = None
+    asked: Callable[[], Recipe] = Recipe
+
+    def at(self, path: str) -> How:
+        """How the checkpoint at ``path`` is decided."""
+        return replace(self.by_path(path), progress=self.progress) if self.by_path else self
+
+    @property
+    def everything(self) -> bool:
+        """Whether tensors that git would settle by itself are asked for too."""
+        return self.options.scope == "all"
+
+    @property
+    def wants_all(self) -> bool:
+        """Whether all differences must be looked at: to ask, or only to tell."""
+        return self.everything or self.options.dry_run
+
+
+def merge_checkpoints(
+    session: Session,
+    pack: PackWriter,
+    versions: Versions,
+    paths: Mapping[str, Stages],
+    how: How,
+    files: Files = IN_MEMORY,
+) -> Merged:
+    """Merge every checkpoint that both sides changed, whether git could merge its text or not."""
+    result = Merged()
+    recut = [m for m in recutting.recut(session, pack, versions.trees) if m.paths & paths.keys()]
+    for model in recut:
+        _merge_recut(session, pack, model, paths, how, files, result)
+    together = {path for model in recut for path in model.paths}
+    for path, stages in paths.items():
+        if path in together or (0 not in stages and not all_manifests(session, stages)):
+            continue
+        base, ours, theirs = versions.of(stages)
+        if ours is not None and theirs is not None:
+            if 0 not in stages or _is_asked(base, ours, theirs, how.at(path)):
+                _merge(session, pack, path, (base, ours, theirs), how.at(path), files, result)
+        elif 0 not in stages:
+            kept = ours or theirs
+            unchanged = base is not None and kept is not None and kept.same_value(base)
+            if kept is None or (unchanged and versions.is_unmoved(path, stages)):
+                result.removed.append(path)
+            else:
+                _choose(path, (base, ours, theirs), how.at(path), result)
+    return result
+
+
+def _merge_recut(
+    session: Session,
+    pack: PackWriter,
+    model: Recut,
+    paths: Mapping[str, Stages],
+    how: How,
+    files: Files,
+    result: Merged,
+) -> None:
+    """Merge a sharded model that one side cut anew; its files are settled together or not at all."""
+    trial = Merged()
+    for path, sides in model.targets.items():
+        _merge(session, pack, path, sides, how.at(path), files, trial)
+    result.rows |= trial.rows
+    if trial.conflicts:
+        # Git left the files in conflict that one side deleted and the other changed.
+        left = sorted(path for path in model.paths & paths.keys() if 0 not in paths[path])
+        result.conflicts |= {path: [] for path in left[1:]}
+        result.conflicts[(left or sorted(model.targets))[0]] = [
+            item for found in trial.conflicts.values() for item in found
+        ]
+    elif not how.options.dry_run:
+        result.resolved |= trial.resolved
+        result.decided |= trial.decided
+        result.removed += sorted(model.gone & paths.keys())
+
+
+def all_manifests(session: Session, stages: Stages) -> bool:
+    """Whether both sides are manifests: raw bytes, or what git made of two renames, are for an editor.
+
+    The ancestor need not be one: where histories cross, git merges ancestors, conflicts and all.
+    """
+    sides = [oid for stage, oid in stages.items() if stage > 1 or len(stages) == 1]
+    return all(session.manifest_or_none(oid) is not None for oid in sides)
+
+
+def _is_asked(base: Manifest | None, ours: Manifest, theirs: Manifest, how: How) -> bool:
+    """Whether both sides changed the checkpoint, or one did and all is asked for."""
+    if ours.data == theirs.data:
+        return False
+    before = base.data if base else None
+    return how.wants_all or before not in (ours.data, theirs.data)
+
+
+def _merge(
+    session: Session,
+    pack: PackWriter,
+    path: str,
+    sides: tuple[Manifest | None, Manifest, Manifest],
+    how: How,
+    files: Files,
+    result: Merged,
+) -> None:
+    options = files.options(how.options, path, sides[1:])
+    with concerning(path):
+        outcome = engine.merge(session.objects, pack, *sides, how.policy, options, how.progress)
+    result.decided[path] = outcome.decided
+    if how.options.dry_run:
+        result.rows[path] = outcome.rows
+    if outcome.manifest is not None:
+        result.resolved[path] = outcome.manifest
+    elif outcome.conflicts:
+        result.conflicts[path] = outcome.conflicts
+
+
+def _choose(path: str, sides: Three, how: How, result: Merged) -> None:
+    """Decide about a checkpoint that one side changed and the other one does not have."""
+    base, ours, theirs = sides
+    question = Conflict(FILE, None, None, None)
+    strategy = how.policy(question) if how.whole else None
+    if strategy is None or strategy.name not in SIDES:
+        result.conflicts[path] = [question]
+        return
+    chosen = {"base": base, "ours": ours, "theirs": theirs}[strategy.name]
+    result.decided[path] = {FILE: str(strategy)}
+    if chosen is None:
+        result.removed.append(path)
+    else:
+        result.resolved[path] = chosen

@@ -1,0 +1,276 @@
+"""Several branches at once: git's octopus, with the tensors of all sides settled together.
+
+As git's octopus the branches are joined one after the other, each with the bases that it has; what
+that settles is settled.  A tensor that it does not settle goes to the strategy once, with the
+values of all branches: an average of ten contributors is one average, not nine in a row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import pygit2
+
+from theta import _fs
+from theta.git import state_files
+from theta.git.repository import STORES
+from theta.git.run import Git
+from theta.merging import engine
+from theta.merging.result_file import CONTAINER
+from theta.merging.states import Conflict
+from theta.merging.strategies import Strategy
+from theta.porcelain.merge import in_memory, recording
+from theta.porcelain.merge.in_memory import Joined
+from theta.porcelain.merge.joining import How
+from theta.porcelain.merge.versions import Stages, Versions
+from theta.porcelain.workspace.checkpoints import checkpoints as in_tree
+from theta.porcelain.workspace.in_progress import Operation
+from theta.porcelain.workspace.session import Session
+from theta.store.format.manifest import Line, Manifest
+from theta.store.odb.packs import PackWriter
+
+
+def independent(session: Session, heads: Sequence[str]) -> list[str]:
+    """``heads`` without those that others reach, in their order."""
+    kept = session.repo.git().run("merge-base", "--independent", *heads).text.split()
+    return [head for at, head in enumerate(heads) if head in kept and head not in heads[:at]]
+
+
+def merge_base(session: Session, heads: Sequence[str]) -> str | None:
+    """The best common ancestor of all ``heads``."""
+    done = session.repo.git().run("merge-base", "--octopus", *heads, check=False)
+    return done.text.strip() or None
+
+
+def join(session: Session, heads: Sequence[str], how: How, base: str | None = None) -> Joined:
+    """Merge all of ``heads`` (ours first) in memory; the paths of the result have no stages.
+
+    ``base``: compare with this commit, not with what is the ancestor of all.
+    """
+    if len(heads) == 2:
+        return in_memory.join(session, heads[0], heads[1], how, base)
+    steps = _Steps(session)
+    joined = steps.join(heads)
+    if not joined.clean:
+        return joined
+    tree = session.repo.whole_tree(in_memory.result_tree(session, joined.tree, joined.merged))
+    paths: dict[str, Stages] = {path: {0: oid} for path, oid in in_tree(session.repo, tree).items()}
+    result = Joined(tree, paths, joined.versions)
+    with session.objects.writing() as pack:
+        together = _Together(session, pack, heads, how, steps.asked)
+        together.settle(result, base or merge_base(session, heads))
+    return result
+
+
+@dataclass
+class _Steps:
+    """The branches one after the other; what would be asked is noted (by store), and ours stands in."""
+
+    session: Session
+    asked: dict[str, set[str]] = field(default_factory=dict)
+
+    def join(self, heads: Sequence[str]) -> Joined:
+        current, *others = heads
+        for at, other in enumerate(others):
+            asked: dict[str, set[str]] = {}
+            joined = in_memory.join(self.session, current, other, _noting(asked))
+            for path, manifest in joined.merged.resolved.items():
+                self.asked.setdefault(manifest.store, set()).update(asked.get(path, ()))
+            if not joined.clean or at == len(others) - 1:
+                break
+            current = self._commit(joined, [current, other])
+        return joined
+
+    def _commit(self, joined: Joined, parents: list[str]) -> str:
+        """A commit that no ref will name: git merges commits only."""
+        tree = in_memory.result_tree(self.session, joined.tree, joined.merged)
+        raw = self.session.repo.raw
+        oids = [pygit2.Oid(hex=parent) for parent in parents]
+        return str(
+            raw.create_commit(None, in_memory.NOBODY, in_memory.NOBODY, "", pygit2.Oid(hex=tree), oids)
+        )
+
+
+def _noting(asked: dict[str, set[str]]) -> How:
+    """Ours stands in wherever there is a question; whose, is noted (path -> names)."""
+
+    def by_path(path: str) -> How:
+        def policy(conflict: Conflict) -> Strategy:
+            asked.setdefault(path, set()).add(conflict.name)
+            return Strategy("ours")
+
+        return How(policy)
+
+    return replace(by_path(""), by_path=by_path)
+
+
+@dataclass
+class _Together:
+    """What no step could settle, settled with all sides at hand."""
+
+    session: Session
+    pack: PackWriter
+    heads: Sequence[str]
+    how: How
+    asked: dict[str, set[str]]
+
+    def settle(self, result: Joined, base: str | None) -> None:
+        self.session.expect_trees(filter(None, (base, *self.heads)))
+        versions = [Versions(self.session, revision, None, None) for revision in (base, *self.heads)]
+        for path, stages in result.paths.items():
+            joined = self.session.manifest_or_none(stages[0])
+            wanted = self.how.at(path).wants_all
+            if joined is None or not (wanted or self.asked.get(joined.store)):
+                continue
+            before, *sides = (version.in_base(joined.store) for version in versions)
+            found = [side for side in sides if side is not None]
+            if len(found) > 1 and len({side.data for side in found}) > 1:
+                self._merge(path, joined, before, found, result)
+
+    def _merge(
+        self, path: str, joined: Manifest, before: Manifest | None, sides: list[Manifest], result: Joined
+    ) -> None:
+        how = self.how.at(path)
+        if not how.everything:
+            asked = self.asked.get(joined.store, set())
+            sides = [_only(side, joined, asked) for side in sides]
+        ours, *others = sides
+        outcome = engine.merge(
+            self.session.objects,
+            self.pack,
+            before,
+            ours,
+            others,
+            how.policy,
+            how.options,
+            how.progress,
+        )
+        merged = result.merged
+        merged.decided[path] = outcome.decided
+        if how.options.dry_run:
+            merged.rows[path] = outcome.rows
+        if outcome.manifest is not None:
+            merged.resolved[path] = outcome.manifest
+        elif outcome.conflicts:
+            merged.conflicts[path] = outcome.conflicts
+
+
+def _only(side: Manifest, joined: Manifest, asked: set[str]) -> Manifest:
+    """``side`` as if it had what the steps settled, but for the tensors in ``asked``."""
+    lines: dict[str, Line] = {name: line for name, line in joined.by_name.items() if name not in asked}
+    lines |= {name: line for name, line in side.by_name.items() if name in asked}
+    skeleton = side.skeleton if CONTAINER in asked else joined.skeleton
+    ordered = tuple(lines[name] for name in sorted(lines))
+    return replace(side, lines=ordered, skeleton=skeleton, groups=())
+
+
+# -- in the index and the worktree -------------------------------------------------------
+
+
+def staged(session: Session) -> list[str]:
+    """The files that are staged otherwise than in HEAD; they would become part of the merge."""
+    outside = ("--", ":(top)", f":(exclude,top){STORES}")
+    return session.repo.git().lines("diff-index", "--cached", "--name-only", "-z", "HEAD", *outside)
+
+
+def stashes(session: Session, args: Sequence[str]) -> bool:
+    """Whether changes are to be put aside for the merge: the last option counts, or ``merge.autoStash``."""
+    given = [arg for arg in args if arg in ("--autostash", "--no-autostash")]
+    if given:
+        return given[-1] == "--autostash"
+    config = session.repo.raw.config
+    return "merge.autostash" in config and config.get_bool("merge.autostash")
+
+
+def stash(session: Session) -> None:
+    """Put changes aside where git finds them when it concludes the merge."""
+    git = session.repo.git()
+    if oid := git.run("stash", "create", "autostash").text.strip():
+        _fs.write_atomic(session.repo.gitdir / state_files.MERGE_AUTOSTASH, f"{oid}\n".encode())
+        git.run("read-tree", "--reset", "-u", "HEAD")  # a reset of git would give the stash up
+
+
+def unstash(session: Session) -> None:
+    """Bring back what :func:`stash` put aside, for a merge that does not come about."""
+    place = session.repo.gitdir / state_files.MERGE_AUTOSTASH
+    if place.exists():
+        session.repo.git().run("stash", "apply", "--index", "--quiet", place.read_text().strip())
+        _fs.remove(place)
+
+
+def message(session: Session, names: Sequence[str], heads: Sequence[str]) -> str:
+    """What git would say of a merge of branches ``names``."""
+    rows = [_row(session, name, oid) for name, oid in zip(names or heads, heads, strict=True)]
+    return session.repo.git().run("fmt-merge-msg", stdin="\n".join(rows).encode() + b"\n").text
+
+
+def _row(session: Session, name: str, oid: str) -> str:
+    """The line of FETCH_HEAD that says what ``oid`` is: a branch, an early part of one, a tag, a commit."""
+    refs = session.repo.raw.references
+    places = (("heads", "branch"), ("tags", "tag"), ("remotes", "remote-tracking branch"))
+    for place, kind in places:
+        if f"refs/{place}/{name}" in refs:
+            return f"{refs[f'refs/{place}/{name}'].target}\t\t{kind} '{name}' of ."
+    early = _EARLIER.sub("", name)
+    if early != name and f"refs/heads/{early}" in refs:
+        return f"{oid}\t\tbranch '{early}' (early part) of ."
+    return f"{oid}\t\tcommit '{name}'"
+
+
+_EARLIER: Final = re.compile(r"(\^+|~\d+)$")
+
+
+_UNFILTERED: Final = ("-c", "filter.theta.process=", "-c", "filter.theta.required=false")
+
+
+def _check_out(git: Git, tree: str, checked: Sequence[str] = ()) -> None:
+    """Let git bring ``tree`` into index and worktree, with manifests where checkpoints belong.
+
+    The filter would leave those there too, and takes longer to start than all else.
+    """
+    command = ("read-tree", "-m", "-u", "HEAD", tree)
+    if checked:
+        git.run(*checked, *command, "-n")
+    if git.run(*_UNFILTERED, *command, check=False).code:
+        git.run(*command)  # of a file as new as the index the filter alone knows whether it changed
+
+
+def apply(
+    session: Session,
+    joined: Joined,
+    heads: Sequence[str],
+    text: str,
+    how: How,
+    base: str | None,
+    *,
+    squash: bool,
+    mode: str = "no-ff",
+    checked: Sequence[str] = (),
+) -> None:
+    """Bring a clean merge into index and worktree, and leave it to be committed.
+
+    ``how`` it was decided, against which ``base``, goes into the record.  Local changes that are in
+    the way are git's error, as in any merge; with the options ``checked`` untracked files are too.
+    """
+    tree = in_memory.result_tree(session, joined.tree, joined.merged)
+    git = session.repo.git()
+    session.note(applying={"head": session.repo.head(), "tree": tree})
+    session.moving(tree)
+    _check_out(git, tree, checked)
+    git.run("update-ref", state_files.ORIG_HEAD, "HEAD")
+    gitdir = session.repo.gitdir
+    said = f"{text.rstrip()}\n".encode()
+    ours, theirs = session.repo.head(), None if squash else heads[0]
+    now = Operation("" if squash else "merge", None, ours, theirs)
+    recording.note(session, joined.merged, how, base or "", squashed=heads if squash else (), now=now)
+    if squash:
+        _fs.write_atomic(gitdir / state_files.SQUASH_MSG, said)
+    else:
+        _fs.write_atomic(gitdir / state_files.MERGE_MSG, said)
+        _fs.write_atomic(gitdir / state_files.MERGE_MODE, mode.encode())
+        _fs.write_atomic(gitdir / state_files.MERGE_HEAD, "".join(f"{head}\n" for head in heads).encode())
+    recording.tell(session)
+    session.note(applying=None, moving=None)

@@ -1,0 +1,212 @@
+"""The record of what was done to checkpoints in conflict, and the trailers that are composed from it.
+
+Whoever applies a result notes it below ``.git/theta/``, and with it the message of the coming commit is
+brought in line.  A checkpoint that was changed by hand after that is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from theta import _fs, _notes
+from theta.git import state_files
+from theta.git.repository import STORES
+from theta.merging import deeds
+from theta.merging.deeds import Deed
+from theta.merging.engine import ROWS
+from theta.merging.recipes import Recipe
+from theta.porcelain.merge import trailers
+from theta.porcelain.merge.joining import How, Merged
+from theta.porcelain.merge.trailers import TRAILER, Round
+from theta.porcelain.workspace import in_progress
+from theta.porcelain.workspace.in_progress import Operation
+from theta.porcelain.workspace.session import Session
+from theta.store.format.manifest import blob_id
+
+_PICKS: Final = {b"pick", b"p", b"edit", b"e", b"reword", b"r"}
+"""Commands of a rebase that apply one commit and make one commit."""
+
+_HIDDEN: Final = re.compile(rf"^\S\t{re.escape(STORES)}/.*\n", re.MULTILINE)
+"""A file below ``.theta/`` in git's list of conflicts: no matter of the user's."""
+
+
+@dataclass
+class Record:
+    """What was done so far in one operation.
+
+    ``asked`` are all paths that a decision was wanted for; ``squashed`` the commits that a squashed
+    merge takes in, which its commit does not name as parents.
+    """
+
+    operation: str
+    done: dict[str, Deed] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+    squashed: tuple[str, ...] = ()
+
+
+def note(
+    session: Session,
+    merged: Merged,
+    how: How,
+    base: str = "",
+    *,
+    squashed: Sequence[str] = (),
+    now: Operation | None = None,
+) -> None:
+    """Record what ``merged`` settles, before it is applied; ``now`` is an operation that is to begin."""
+    if not merged.seen:
+        return
+    key = (now or in_progress.current(session.repo)).key
+    found = _read(session, key)
+    if found is None or (squashed and found.squashed != tuple(squashed)):
+        found = Record(key, squashed=tuple(squashed))
+    found.asked |= merged.seen
+    for path in (*merged.resolved, *merged.removed):
+        found.done[path] = _deed(path, merged, how, base)
+    _write(session, found)
+
+
+def begin(session: Session, squashed: Sequence[str] = ()) -> None:
+    """Begin a new record: of a merge, or of one whose commits ``squashed`` become one."""
+    forget(session)
+    if squashed:
+        key = in_progress.current(session.repo).key
+        _write(session, Record(key, squashed=tuple(squashed)))
+
+
+def _write(session: Session, found: Record) -> None:
+    body = {"operation": found.operation, "asked": sorted(found.asked), "squashed": found.squashed}
+    done = {path: asdict(deed) for path, deed in found.done.items()}
+    _notes.write(_place(session), json.dumps({**body, "done": done}), durable=True)
+
+
+def _deed(path: str, merged: Merged, how: How, base: str) -> Deed:
+    manifest = merged.resolved.get(path)
+    tensors = {name: by for name, by in merged.decided.get(path, {}).items() if by != ROWS}
+    asked, options = how.asked(), how.options
+    only = Recipe(None, (), options.scope, options.seed, options.allow_nan, options.without)
+    statistics = tuple(blob_id(one.data) for one in how.options.statistics if one is not None)
+    return Deed(
+        blob_id(manifest.data) if manifest else "",
+        Round(only, statistics, base).text(),
+        Recipe(asked.default, asked.rules).text(),
+        tensors,
+    )
+
+
+def forget(session: Session) -> None:
+    """Forget the record: the operation is over."""
+    _notes.drop(_place(session))
+
+
+def _place(session: Session) -> Path:
+    return session.repo.private / "done.json"
+
+
+def _read(session: Session, key: str | None = None) -> Record | None:
+    """The record of the operation under way (or of ``key``); None when nothing was noted."""
+    try:
+        found = _notes.read_json(_place(session))
+        if found["operation"] != (key or in_progress.current(session.repo).key):
+            return None
+        done = {str(path): Deed(**deed) for path, deed in found["done"].items()}
+        return Record(found["operation"], done, set(found["asked"]), tuple(found["squashed"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+# -- in messages -------------------------------------------------------------------------
+
+
+def tell(session: Session) -> None:
+    """Bring the trailers in the message of the coming commit in line with what was done."""
+    found = _read(session)
+    if found is not None:
+        for place in _messages(session, found):
+            _tell_in(session, place, found, None)
+
+
+def tell_in(session: Session, place: Path, index: Path) -> None:
+    """The same for the message in the file ``place``, of a commit of what ``index`` holds."""
+    found = _read(session)
+    if found is not None and _messages(session, found):
+        _tell_in(session, place, found, index)
+
+
+def is_open(session: Session) -> bool:
+    """Whether there is anything that the coming commit is to tell."""
+    found = _read(session)
+    return found is not None and bool(_messages(session, found))
+
+
+def _tell_in(session: Session, place: Path, found: Record, index: Path | None) -> None:
+    lines = [f"{TRAILER}: {one.text()}" for one in _rounds(session, found, index)]
+    if place.exists():
+        _rewrite(session, place, lines)
+
+
+def _rounds(session: Session, found: Record, index: Path | None) -> list[Round]:
+    staged = session.staged(index)
+    now = {path: staged[path].oid if path in staged else "" for path in found.done}
+    done = {path: deed for path, deed in found.done.items() if now[path] == deed.manifest}
+    groups = deeds.gathered({path: deed for path, deed in done.items() if deed.tensors})
+    restricted = [True] * len(groups)
+    if groups and found.asked <= done.keys():
+        restricted[-1] = False
+    applied = () if found.squashed else _applied(session)
+    return [
+        replace(_round(group, restriction), applied=applied, squashed=found.squashed)
+        for group, restriction in zip(groups, restricted, strict=True)
+    ]
+
+
+def _round(group: Mapping[str, Deed], restricted: bool) -> Round:
+    first = next(iter(group.values()))
+    terms = trailers.read_round(first.terms)
+    asked = trailers.read_round(first.asked).recipe
+    tensors = {name: how for deed in group.values() for name, how in deed.tensors.items()}
+    made = deeds.recipe(tensors, asked, every=terms.recipe.scope == "all")
+    recipe = replace(terms.recipe, default=made.default, rules=made.rules)
+    return replace(terms, recipe=recipe, paths=tuple(sorted(group)) if restricted else ())
+
+
+def _applied(session: Session) -> tuple[str, ...]:
+    """The commits whose difference is applied, when the parents of the coming commit do not tell."""
+    now = in_progress.current(session.repo)
+    if now.name in ("", "merge") or now.base is None or now.theirs is None:
+        return ()
+    return now.base, now.theirs
+
+
+def _messages(session: Session, found: Record) -> list[Path]:
+    """The files that hold the message of the coming commit, where it is the commit of this record."""
+    gitdir = session.repo.gitdir
+    now = in_progress.current(session.repo)
+    if not now.name:
+        return [gitdir / state_files.SQUASH_MSG] if found.squashed else []
+    if now.name != "merge" and (now.base is None or now.theirs is None):
+        return []
+    if now.name != "rebase":
+        return [gitdir / state_files.MERGE_MSG]
+    done = gitdir / state_files.REBASE_DONE
+    steps = done.read_bytes().splitlines() if done.exists() else []
+    if not steps or steps[-1].split()[:1] == [] or steps[-1].split()[0] not in _PICKS:
+        return []  # a commit of several, which no single change tells
+    return [gitdir / state_files.MERGE_MSG, gitdir / state_files.REBASE_MERGE / "message"]
+
+
+def _rewrite(session: Session, place: Path, lines: Sequence[str]) -> None:
+    old = place.read_text(errors="surrogateescape")
+    kept = "".join(line for line in old.splitlines(keepends=True) if not line.startswith(f"{TRAILER}:"))
+    kept = _HIDDEN.sub("", kept)
+    options = [word for line in lines for word in ("--trailer", line)]
+    command = ("interpret-trailers", "--if-exists", "add", "--where", "end", *options)
+    text = kept.encode(errors="surrogateescape")
+    new = session.repo.git().run(*command, stdin=text).stdout if lines else text
+    if new != old.encode(errors="surrogateescape"):
+        _fs.write_atomic(place, new)

@@ -1,0 +1,111 @@
+"""Doing a merge again, from its parents and its trailers, and comparing the trees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pygit2
+
+from theta.errors import NotFoundError
+from theta.porcelain.merge import in_memory, octopus, trailers
+from theta.porcelain.merge.in_memory import Joined
+from theta.porcelain.merge.trailers import Round
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress
+
+
+@dataclass
+class Replayed:
+    """What came of it: the tree, the paths taken from the commit, and those that differ."""
+
+    tree: str
+    same: bool
+    by_hand: list[str] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
+
+
+def replay(session: Session, oid: str, progress: Progress | None = None) -> Replayed | None:
+    """Do what commit ``oid`` did, as its trailers say; None when it joins nothing.
+
+    What git and the trailers leave in conflict was settled by hand, and is taken from the commit.
+    """
+    commit = session.repo.commit(oid)
+    rounds = trailers.rounds(session, oid)
+    heads = _heads(session, commit, rounds)
+    if len(heads) < 2:
+        return None
+    joined = _joined(session, heads, rounds, progress)
+    by_hand = sorted({*joined.open_files, *joined.merged.conflicts})
+    committed = session.repo.tree_of(oid)
+    tree = in_memory.result_tree(session, _with(session, joined, committed, by_hand), joined.merged)
+    if tree == str(commit.tree_id):
+        return Replayed(tree, True, by_hand)
+    again = session.repo.whole_tree(tree)
+    return Replayed(tree, False, by_hand, _differing(session, again, committed))
+
+
+def _heads(session: Session, commit: pygit2.Commit, rounds: Sequence[Round]) -> list[str]:
+    """The commits that were joined: the parents, or the parent and what the trailers name."""
+    parents = [str(parent) for parent in commit.parent_ids]
+    if len(parents) != 1:
+        return parents
+    applied = next((one.applied for one in rounds if one.applied), ())
+    squashed = next((one.squashed for one in rounds if one.squashed), ())
+    for oid in (*applied, *squashed):
+        if not session.repo.has(oid):
+            raise NotFoundError(f"commit {oid[:12]}, which {str(commit.id)[:12]} was made from, is not here")
+    if len(applied) == 2:
+        return _on_one_base(session, applied[0], [parents[0], applied[1]])
+    return [*parents, *squashed]
+
+
+def _on_one_base(session: Session, base: str, heads: Sequence[str]) -> list[str]:
+    """Commits with the trees of ``heads`` whose only common ancestor has the tree of ``base``."""
+    root = _commit(session, base, [])
+    return [_commit(session, head, [root]) for head in heads]
+
+
+def _commit(session: Session, like: str, parents: Sequence[str]) -> str:
+    tree = session.repo.tree_of(like).id
+    oids = [pygit2.Oid(hex=parent) for parent in parents]
+    return str(session.repo.raw.create_commit(None, in_memory.NOBODY, in_memory.NOBODY, "", tree, oids))
+
+
+def _joined(
+    session: Session, heads: Sequence[str], rounds: Sequence[Round], progress: Progress | None
+) -> Joined:
+    """The heads joined as ``rounds`` say, each checkpoint compared with the base of its round."""
+    how = replace(trailers.how_of(session, rounds), progress=progress)
+    bases = list(dict.fromkeys(one.base for one in rounds)) or [""]
+    joined, *others = (octopus.join(session, heads, how, base or None) for base in bases)
+    for base, other in zip(bases[1:], others, strict=True):
+        _take(joined, other, [one for one in rounds if one.base == base], rounds)
+    return joined
+
+
+def _take(joined: Joined, other: Joined, own: Sequence[Round], rounds: Sequence[Round]) -> None:
+    """Replace in ``joined`` the checkpoints that were settled in the rounds ``own`` by those of ``other``."""
+    for path in joined.merged.seen | other.merged.seen:
+        if next((one for one in rounds if one.is_about(path)), None) in own:
+            joined.merged.replace(path, other.merged)
+
+
+def _with(session: Session, joined: Joined, tree: pygit2.Tree, paths: list[str]) -> pygit2.Tree:
+    """The joined tree with ``paths`` as ``tree`` has them."""
+    index = pygit2.Index()
+    index.read_tree(joined.tree)
+    for path in paths:
+        entry = session.repo.entry(tree, path)
+        if path in index:
+            index.remove(path)
+        if entry is not None:
+            index.add(pygit2.IndexEntry(path, entry.id, entry.filemode))
+    return session.repo.read_tree(str(index.write_tree(session.repo.raw)))
+
+
+def _differing(session: Session, one: pygit2.Tree, other: pygit2.Tree) -> list[str]:
+    sides = [{path: str(entry.id) for path, entry in session.repo.walk_blobs(tree)} for tree in (one, other)]
+    return sorted(
+        path for path in sides[0].keys() | sides[1].keys() if sides[0].get(path) != sides[1].get(path)
+    )

@@ -1,0 +1,200 @@
+"""Checkpoints in conflict become one again, whoever left the conflict: git or theta.
+
+Everything is read from the index: stage 1 is the common ancestor, 2 ours, 3 theirs.  So a
+merge, a rebase, a cherry-pick, a revert, a stash that was popped are all the same here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from theta import _fs
+from theta.errors import NotFoundError, WouldOverwriteError
+from theta.git.index import Entry, Staged
+from theta.git.repository import MODE_BLOB, STORES
+from theta.merging.states import Conflict, Settled, three_way
+from theta.porcelain.merge import ancestors, recording
+from theta.porcelain.merge.drafts import Drafts, Files, Held
+from theta.porcelain.merge.joining import FILE, How, Merged, all_manifests, merge_checkpoints
+from theta.porcelain.merge.versions import Stages, Three, Versions
+from theta.porcelain.workspace import in_progress, index_closure, worktree
+from theta.porcelain.workspace.session import Session
+from theta.porcelain.workspace.worktree import State
+from theta.progress import Progress
+
+
+@dataclass
+class Open:
+    """The checkpoints of the index that may need a decision."""
+
+    entries: dict[str, dict[int, Entry]]
+
+    @property
+    def paths(self) -> dict[str, Stages]:
+        """Path -> its stages."""
+        return {path: {n: entry.oid for n, entry in stages.items()} for path, stages in self.entries.items()}
+
+    def mode(self, path: str) -> int:
+        """The mode of the merged file: a side that changed it has its way."""
+        stages = self.entries.get(path, {})
+        if 0 in stages:
+            return stages[0].mode
+        base, ours, theirs = (stages[n].mode if n in stages else None for n in (1, 2, 3))
+        return (theirs if ours in (None, base) else ours) or ours or MODE_BLOB
+
+
+def open_checkpoints(session: Session, *, merged_too: bool = False) -> Open:
+    """The checkpoints in conflict; with ``merged_too`` also those that git merged as text."""
+    found: dict[str, dict[int, Entry]] = {}
+    for entry in session.entries():
+        if entry.stage or merged_too:
+            found.setdefault(entry.path, {})[entry.stage] = entry
+    whole = {
+        path: stages
+        for path, stages in found.items()
+        if 0 in stages or all_manifests(session, {n: entry.oid for n, entry in stages.items()})
+    }
+    return Open(whole)
+
+
+def conflicts(session: Session) -> dict[str, list[Conflict]]:
+    """Path -> the tensors in conflict, of every checkpoint in conflict; reads no tensor."""
+    opened = open_checkpoints(session)
+    if not opened.entries:
+        return {}
+    versions = _versions(session)
+    found: dict[str, list[Conflict]] = {}
+    for path, stages in opened.paths.items():
+        base, ours, theirs = versions.of(stages)
+        if ours is None or theirs is None:
+            found[path] = [Conflict(FILE, None, None, None)]
+        else:
+            states = three_way(base, ours, theirs)
+            found[path] = [state for state in states if not isinstance(state, Settled)]
+    return found
+
+
+def _versions(session: Session, base: str | None = None) -> Versions:
+    now = in_progress.current(session.repo)
+    if base:
+        return Versions(session, base, now.ours, now.theirs, chosen=True)
+    several = now.name == "merge" and now.ours and now.theirs
+    crossing = ancestors.best(session, now.ours or "", now.theirs or "") if several else []
+    return Versions(session, now.base, now.ours, now.theirs, crossing=crossing)
+
+
+def resolve(session: Session, how: How, only: Iterable[str] | None = None, base: str | None = None) -> Merged:
+    """Settle the checkpoints in conflict (those of ``only``, if given) and stage them.
+
+    ``base``: compare with this commit, not with the common ancestor.  A file in the worktree that is
+    none of the sides is the user's own and is not overwritten: raises :class:`WouldOverwriteError`.
+    """
+    opened = open_checkpoints(session)
+    if only is not None:
+        wanted = set(only)
+        opened = Open({path: stages for path, stages in opened.entries.items() if path in wanted})
+    for path, stages in opened.paths.items():
+        _refuse_own_file(session, path, stages)
+    return settle(session, _versions(session, base), opened, how)
+
+
+def _refuse_own_file(session: Session, path: str, stages: Stages) -> None:
+    for oid in stages.values():
+        if worktree.examine(session, path, oid).state is not State.MODIFIED:
+            return
+    raise WouldOverwriteError(
+        f"{path} in the worktree is neither side of the conflict",
+        hint=f"'theta add {path}' takes it as the result, 'theta restore --ours {path}' drops it",
+    )
+
+
+def settle(session: Session, versions: Versions, opened: Open, how: How, held: Held | None = None) -> Merged:
+    """Merge the ``opened`` checkpoints, stage the results, write the files; commits nothing.
+
+    A checkpoint that stays in conflict keeps its stages, and our version stands in the worktree.
+    ``held`` are the files that were there before.
+    """
+    with Drafts(session, held) as drafts:
+        with session.objects.writing() as pack:
+            merged = merge_checkpoints(session, pack, versions, opened.paths, how, Files(held, drafts))
+            staged = {path: pack.blob(manifest.data, text=True) for path, manifest in merged.resolved.items()}
+        drafts.sync()
+        if held is not None:
+            held.release()
+        recording.note(session, merged, how, versions.chosen_base)
+        _stage(session, versions, opened, merged, staged)
+        recording.tell(session)
+        _write(session, opened, merged, staged, how.progress, drafts)
+    return merged
+
+
+def _stage(
+    session: Session, versions: Versions, opened: Open, merged: Merged, staged: Mapping[str, str]
+) -> None:
+    with session.index_edit() as edit:
+        for path, oid in staged.items():
+            edit.put(Staged(path, oid, opened.mode(path)))
+        for path in merged.removed:
+            edit.drop_conflict(path)
+            edit.remove(path)
+        for path in merged.conflicts:
+            if 0 in opened.entries[path]:
+                edit.put_conflict(path, *_sides(session, versions.of(opened.paths[path])))
+    index_closure.sync(session)
+
+
+def _sides(session: Session, found: Three) -> list[str | None]:
+    return [session.repo.write_blob(side.data) if side is not None else None for side in found]
+
+
+def _write(
+    session: Session,
+    opened: Open,
+    merged: Merged,
+    staged: Mapping[str, str],
+    progress: Progress | None,
+    drafts: Drafts,
+) -> None:
+    wanted = [(path, oid, opened.mode(path)) for path, oid in staged.items()]
+    for path in merged.conflicts:
+        ours = opened.paths[path].get(2)
+        if ours and worktree.peek(session.repo.worktree / path) is not None:
+            wanted.append((path, ours, opened.mode(path)))
+    worktree.put_back(session, wanted, progress, drafts.take)
+    for path in merged.removed:
+        _fs.remove(_fs.safe_target(session.repo.worktree, path))
+
+
+def fill(session: Session, progress: Progress | None = None, drafts: Drafts | None = None) -> None:
+    """Bring ``.theta/`` and the files up to what is staged, after git wrote manifests."""
+    index_closure.sync(session)
+    worktree.complete(session, progress=progress, begun=drafts.take if drafts else None)
+
+
+def tensors(session: Session) -> set[str]:
+    """The names of all tensors of the checkpoints in conflict."""
+    stages = (oid for stages in open_checkpoints(session).paths.values() for oid in stages.values())
+    found = (session.manifest_or_none(oid) for oid in stages)
+    return {line.name for manifest in found if manifest is not None for line in manifest.lines}
+
+
+def check_paths(session: Session, paths: Sequence[str]) -> None:
+    """Raise :class:`NotFoundError` for a path (from the current directory) that git does not know."""
+    git = session.repo.git().in_directory(session.cwd)
+    for path in paths:
+        if git.run("ls-files", "--error-unmatch", "--", path, check=False).code:
+            raise NotFoundError(f"{path} is not a file that git knows", hint="'theta status' lists conflicts")
+
+
+def is_stopped(session: Session) -> bool:
+    """Whether anything is in conflict, be it below ``.theta/`` only."""
+    return bool(session.repo.git().lines("ls-files", "-u", "-z"))
+
+
+def unmerged(session: Session, pathspecs: list[str] | None = None) -> list[str]:
+    """All paths (files too) in conflict, or those that ``pathspecs`` name from the current directory."""
+    git = session.repo.git() if pathspecs is None else session.repo.git().in_directory(session.cwd)
+    rows = git.lines("ls-files", "-u", "-z", "--full-name", "--", *(pathspecs or [":(top)"]))
+    paths = {row.partition("\t")[2] for row in rows}
+    return sorted(path for path in paths if not path.startswith(STORES + "/"))

@@ -1,0 +1,166 @@
+"""How tensors are merged, from where it is written: git's configuration, or the trailers of a commit.
+
+A merge commit tells its recipe in trailers, so that the merge can be done again::
+
+    Theta-Merge: -X ties:density=0.2 --rule 'lm_head*=ours' --statistics <id> --base <id> -- <path>...
+
+Several trailers mean several rounds: what one left in conflict, the next one settled.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from theta import _fs
+from theta.errors import NotFoundError, UsageError
+from theta.git.state_files import MERGE_MSG
+from theta.merging import recipes
+from theta.merging.engine import Options
+from theta.merging.recipes import Recipe
+from theta.merging.states import Conflict
+from theta.merging.strategies import Policy, parse
+from theta.porcelain.merge.joining import How
+from theta.porcelain.workspace.session import Session
+
+TRAILER: Final = "Theta-Merge"
+SECTION: Final = "theta.merge"
+_STATISTICS: Final = "--statistics"
+_BASE: Final = "--base"
+_APPLIED: Final = "--applied"
+_SQUASHED: Final = "--squashed"
+_CONFLICTS: Final = re.compile(r"\n+(\S) Conflicts:\n(\1\t.*\n?)*\Z")
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of settling.
+
+    Attributes:
+        recipe: what decided.
+        statistics: the manifest that each side was weighed by, where there were any.
+        base: the commit that was compared with, where it is not the merge base.
+        paths: the checkpoints that it settled; nothing means all.
+        applied: the commits whose difference was applied (a cherry-pick, a revert, a step of a rebase).
+        squashed: the commits that a squashed merge took in.
+    """
+
+    recipe: Recipe
+    statistics: tuple[str, ...] = ()
+    base: str = ""
+    paths: tuple[str, ...] = ()
+    applied: tuple[str, ...] = ()
+    squashed: tuple[str, ...] = ()
+
+    def is_about(self, path: str) -> bool:
+        """Whether the checkpoint at ``path`` was settled in this round."""
+        return not self.paths or path in self.paths
+
+    def text(self) -> str:
+        """The round as one line."""
+        words = [word for oid in self.statistics for word in (_STATISTICS, oid)]
+        words += [_BASE, self.base] if self.base else []
+        words += [_APPLIED, "..".join(self.applied)] if self.applied else []
+        words += [word for oid in self.squashed for word in (_SQUASHED, oid)]
+        words += ["--", *self.paths] if self.paths else []
+        return " ".join(filter(None, (self.recipe.text(), shlex.join(words))))
+
+    def options(self, session: Session, *, dry_run: bool = False) -> Options:
+        """What the engine is told beside the policy."""
+        found = [session.manifest(oid) for oid in self.statistics]
+        return self.recipe.options(found, dry_run=dry_run)
+
+
+def read_round(line: str) -> Round:
+    """The inverse of :meth:`Round.text`; raises :class:`UsageError`."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"a malformed recipe: {error}") from error
+    at = words.index("--") if "--" in words else len(words)
+    words, paths = words[:at], words[at + 1 :]
+    statistics, bases, applied, squashed = (
+        tuple(_taken(words, option)) for option in (_STATISTICS, _BASE, _APPLIED, _SQUASHED)
+    )
+    recipe = recipes.from_text(shlex.join(words))
+    between = tuple(applied[0].split("..", 1)) if applied else ()
+    return Round(recipe, statistics, "".join(bases[:1]), tuple(paths), between, squashed)
+
+
+def _taken(words: list[str], option: str) -> list[str]:
+    """The values of ``option``, which is taken out of ``words``."""
+    found: list[str] = []
+    while option in words:
+        at = words.index(option)
+        found += words[at + 1 : at + 2]
+        del words[at : at + 2]
+    return found
+
+
+def configured(session: Session) -> Recipe:
+    """What git's configuration says: ``theta.merge.strategy``, ``.rule`` (many), ``.scope``, ``.seed``."""
+    config = session.repo.raw.config
+    rules = [recipes.rule(text) for text in config.get_multivar(f"{SECTION}.rule") if text]
+    strategy, scope, seed = (_value(session, key) for key in ("strategy", "scope", "seed"))
+    return recipes.combine(
+        parse(strategy) if strategy else None,
+        rules,
+        scope=recipes.scope(scope) if scope else None,
+        seed=recipes.seed(seed) if seed else None,
+    )
+
+
+def _value(session: Session, key: str) -> str | None:
+    name = f"{SECTION}.{key}"
+    return session.repo.raw.config[name] if name in session.repo.raw.config else None  # noqa: SIM401
+
+
+def statistics(session: Session, names: Sequence[str]) -> tuple[str, ...]:
+    """The manifest ids of ``REV:PATH`` names; raises :class:`NotFoundError` where there is none."""
+    found = []
+    for name in names:
+        oid = session.repo.resolve(name)
+        if session.manifest_or_none(oid) is None:
+            raise NotFoundError(f"{name} is not a checkpoint", hint="name one as REV:PATH")
+        found.append(oid)
+    return tuple(found)
+
+
+# -- in commits --------------------------------------------------------------------------
+
+
+def conclude(session: Session) -> None:
+    """Take git's list of conflicts out of the message: they are settled, and no editor will strip it."""
+    message = session.repo.gitdir / MERGE_MSG
+    if message.exists():
+        text = message.read_text(errors="surrogateescape")
+        kept = _CONFLICTS.sub("\n", text)
+        if kept != text:
+            _fs.write_atomic(message, kept.encode(errors="surrogateescape"))
+
+
+def rounds(session: Session, oid: str) -> list[Round]:
+    """The rounds that commit ``oid`` tells of."""
+    wanted = f"%(trailers:key={TRAILER},valueonly,unfold)"
+    lines = session.repo.git().run("show", "-s", f"--format={wanted}", oid).text.splitlines()
+    return [read_round(line) for line in map(str.strip, lines) if line]
+
+
+def how_of(session: Session, found: Sequence[Round]) -> How:
+    """What ``found`` decide: each checkpoint by the rounds that are about it."""
+
+    def by_path(path: str) -> How:
+        own = [one for one in found if one.is_about(path)]
+        policy: Policy = _left
+        for one in reversed(own):
+            policy = one.recipe.policy(policy)
+        return How(policy, own[0].options(session) if own else Options(), whole=True)
+
+    return How(_left, whole=True, by_path=by_path)
+
+
+def _left(conflict: Conflict) -> None:
+    return None

@@ -1,0 +1,82 @@
+"""The versions of a checkpoint that are to be joined: base, ours and theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from theta.porcelain.merge import ancestors
+from theta.porcelain.workspace.session import Session
+from theta.store.format.manifest import Manifest
+
+Stages = dict[int, str]
+"""Stage (0 merged; 1 base, 2 ours, 3 theirs) -> blob id, of one path."""
+
+Three = tuple[Manifest | None, Manifest | None, Manifest | None]
+
+
+class Versions:
+    """The checkpoints of the commits that are joined, found by store: paths may differ.
+
+    Args:
+        session: the repository.
+        base: the commit to compare with.
+        ours: our commit.
+        theirs: their commit.
+        chosen: ``base`` was asked for, and counts more than what git takes for the ancestor.
+        crossing: all best common ancestors, where there are several.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        base: str | None,
+        ours: str | None,
+        theirs: str | None,
+        *,
+        chosen: bool = False,
+        crossing: Sequence[str] = (),
+    ) -> None:
+        self._session = session
+        self.chosen_base = base if chosen and base else ""
+        self._chosen = chosen
+        self._crossing = list(crossing)
+        session.expect_trees(filter(None, (base, ours, theirs, *crossing)))
+        self.trees = tuple(session.in_tree(revision) if revision else {} for revision in (base, ours, theirs))
+        """Path -> manifest id, in each of the commits."""
+        self._by_store = [self._stores(tree) for tree in self.trees]
+
+    def _stores(self, tree: Mapping[str, str]) -> dict[str, Manifest]:
+        manifests = (self._session.manifest_or_none(oid) for oid in tree.values())
+        return {manifest.store: manifest for manifest in manifests if manifest is not None}
+
+    def in_base(self, store: str) -> Manifest | None:
+        """The checkpoint of the first commit with this store."""
+        return self._by_store[0].get(store)
+
+    def is_unmoved(self, path: str, stages: Stages) -> bool:
+        """Whether the common ancestor has the file of stage 1 at ``path`` too: nobody renamed it."""
+        return 1 in stages and self.trees[0].get(path) == stages[1]
+
+    def of(self, stages: Stages) -> Three:
+        """Base, ours and theirs of the path with ``stages``; by store where a stage cannot tell."""
+        if 0 in stages:
+            merged = self._session.manifest_or_none(stages[0])
+            if merged is None:
+                return None, None, None
+            _, ours, theirs = (side.get(merged.store) for side in self._by_store)
+            return self._base(None, ours, theirs), ours, theirs
+        base, ours, theirs = (
+            self._session.manifest_or_none(stages[n]) if n in stages else None for n in (1, 2, 3)
+        )
+        return self._base(base, ours, theirs), ours, theirs
+
+    def _base(
+        self, found: Manifest | None, ours: Manifest | None, theirs: Manifest | None
+    ) -> Manifest | None:
+        """The ancestor's version; ``found`` is what stage 1 says."""
+        anchor = ours or theirs
+        if anchor is None or (found is not None and not self._chosen and len(self._crossing) < 2):
+            return found
+        if len(self._crossing) > 1:
+            return ancestors.crossed(self._session, self._crossing, ours, theirs)
+        return self._by_store[0].get(anchor.store)

@@ -1,0 +1,1 @@
+"""What lets git work on checkpoints without theta's commands: filter and hooks."""

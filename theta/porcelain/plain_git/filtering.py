@@ -1,0 +1,263 @@
+"""The clean/smudge filter: what plain git calls to turn files into manifests and back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from theta import _fs, _notes
+from theta.errors import ChangedWhileReadError, ManifestError, NewerFormatError, NotFoundError, ThetaError
+from theta.git import lfs, processes
+from theta.git.pktline import PktLines
+from theta.porcelain.setup import installing
+from theta.porcelain.stage import staging
+from theta.porcelain.workspace import index_closure
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress, begin
+from theta.store import closure
+from theta.store import held_packs as held
+from theta.store.files.file_source import FileSource
+from theta.store.format import listings
+from theta.store.format import manifest as manifests
+from theta.store.format.manifest import Manifest
+from theta.store.odb.packs import UnwrittenPack
+from theta.store.read.reassembly import Restorer
+
+SMUDGE_LIMIT: Final = 256 << 20
+"""git buffers a smudged file whole; above this size a hook writes the file instead."""
+Warn = Callable[[str], None]
+Shown = Callable[[], contextlib.AbstractContextManager[Progress | None]]
+
+
+@dataclass
+class Filter:
+    """Clean and smudge for one run of git.
+
+    Args:
+        session: the repository.
+        defer: leave manifests where files belong; the theta that runs git fills them in.
+        limit: bytes above which smudge leaves the manifest to the hook.
+        warn: where one-line warnings go.
+        index: the index that git works on; that of the repository, if none is given.
+        progress: shows how far the work on one file is, as long as it is entered.
+        looking: nothing can be written, and git asks only to compare: manifests are told, not stored.
+    """
+
+    session: Session
+    warn: Warn
+    defer: bool = False
+    limit: int = SMUDGE_LIMIT
+    index: Path | None = None
+    progress: Shown = contextlib.nullcontext
+    looking: bool = False
+    _installed: bool = False
+
+    def clean(self, path: str, packets: Iterable[bytes]) -> bytes:
+        """The manifest of the content ``packets`` of the file at ``path``.
+
+        A manifest is its own manifest.  A text with conflict markers is refused while git holds the lock
+        of the index: a half-merged manifest must not be staged as a resolution.  Without the lock git
+        only compares (``git diff``, ``blame``, ``mergetool``), and gets the text as it is.
+        """
+        with self._received(path, packets) as (source, text):
+            if text is not None:
+                return self._checked_manifest(text, path)
+            if (pointer := lfs.pointer_in(source)) is not None:
+                return self._passed(path, pointer)
+            return self._stored(path, source)
+
+    def _passed(self, path: str, pointer: bytes) -> bytes:
+        """``pointer`` itself: git status and diff go on, and the commit of a new one is refused."""
+        entry = self.session.staged().get(path)
+        if entry is None or entry.oid != manifests.blob_id(pointer):
+            self.warn(f"{path} is a Git LFS pointer, not the file itself; {lfs.FETCH}")
+        return pointer
+
+    def _stored(self, path: str, source: FileSource) -> bytes:
+        session = self.session
+        entry = session.staged().get(path)
+        kept = session.manifest_or_none(entry.oid) if entry else None
+        in_place = source.path == session.repo.worktree / path
+        if in_place and (known := session.cache.manifest_of(path, source.identity)) is not None:
+            cached = session.manifest_or_none(known) if session.repo.has(known) else None
+            if cached is not None and index_closure.complete(session, cached):
+                # A rename in the making: the index may name another manifest of the same value.
+                return kept.data if kept is not None and kept.same_value(cached) else cached.data
+        manifest = self._store_new(path, source, kept)
+        if in_place:
+            with contextlib.suppress(ChangedWhileReadError):
+                source.verify_unchanged()
+                session.cache.remember(path, source.identity, manifests.blob_id(manifest.data))
+                session.cache.save()
+        self.request_sync()
+        return manifest.data
+
+    def _store_new(self, path: str, source: FileSource, kept: Manifest | None) -> Manifest:
+        session = self.session
+        with UnwrittenPack() if self.looking else session.objects.writer() as pack:
+            staged = session.staged()
+            taken = {m.store for p, m in index_closure.known_stores(session, staged).items() if p != path}
+            with self.progress() as progress:
+                stored = staging.take(session, pack, source, path, kept, taken, progress)
+            if stored.note:
+                self.warn(f"{path}: {stored.note}; tracked as plain bytes")
+            if stored.manifest is kept:
+                return stored.manifest  # nothing was written
+            tree = closure.store_tree(pack, stored.manifest)
+            # The cache answers by the manifest's id, so the manifest must outlive this run too.
+            oid = pack.blob(stored.manifest.data, text=True)
+        if self.looking:
+            return stored.manifest
+        held.hold(session.repo, oid, tree, pack.path)
+        held.sweep(session.repo)
+        return stored.manifest
+
+    @contextlib.contextmanager
+    def _received(self, path: str, packets: Iterable[bytes]) -> Iterator[tuple[FileSource, bytes | None]]:
+        """The content as a source: the worktree file if it is just that, else a spooled copy."""
+        place = self.session.repo.worktree / path
+        with contextlib.ExitStack() as stack:
+            spool = Spool(place, None if self.looking else self.session.scratch(), stack)
+            for packet in packets:
+                spool.add(packet)
+            yield spool.source(), spool.text()
+
+    def smudge(self, path: str, data: bytes) -> Iterable[bytes | memoryview]:
+        """The file that the manifest ``data`` stands for.
+
+        Never fails: what cannot be restored passes through as the manifest, with a warning
+        (a failing required filter would break the checkout of the whole repository).
+        """
+        if not manifests.looks_like_manifest(data) or self.defer:
+            return [data]
+        self.request_sync()
+        if manifests.has_conflict_markers(data):
+            return [data]
+        try:
+            manifest = listings.read(self.session.objects, data)
+            self.session.objects.expect(manifest.trees())
+            restorer = Restorer(self.session.objects)
+            if restorer.size(manifest) > self.limit:
+                return [data]
+            with self.progress() as progress:
+                begin(progress, "restoring", manifest.nbytes, path)
+                return [memoryview(restorer.data(manifest, progress))]
+        except NewerFormatError as error:
+            self.warn(f"{path}: {error}; the manifest is left in its place")
+        except ManifestError as error:
+            self.warn(f"{path}: {error}")
+        except ThetaError as error:
+            self.warn(f"{path}: {error}; run 'theta restore {path}'")
+        return [data]
+
+    def _checked_manifest(self, text: bytes, path: str) -> bytes:
+        index = self.index or self.session.repo.index_path
+        if manifests.has_conflict_markers(text) and os.path.lexists(f"{index}.lock"):
+            raise ManifestError(f"{path} is in conflict; 'theta resolve' settles it")
+        return text
+
+    def request_sync(self) -> None:
+        """Ask the post-index-change hook to bring ``.theta/`` into agreement."""
+        if not self.defer and not self.looking:
+            _notes.write(self.session.repo.private / "resync", processes.owner())
+
+    def prepare(self) -> None:
+        """Install what is missing, once; a filter that cannot must still filter."""
+        if not self._installed:
+            self._installed = True
+            with contextlib.suppress(ThetaError):
+                installing.ensure(self.session.repo)
+                for line in installing.ensure_durable(self.session.repo):
+                    self.warn(line)
+
+
+class Spool:
+    """Content that arrives in packets, compared on the way with the file it should be.
+
+    As long as the packets equal the worktree file nothing is copied; from the first difference
+    on, everything goes to a temporary file.
+    """
+
+    def __init__(self, place: Path, scratch: Path | None, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._scratch = scratch
+        self._size = 0
+        self._head = b""
+        self._copy: _fs.AppendFile | None = None
+        self._file: FileSource | None = None
+        with contextlib.suppress(NotFoundError, ThetaError):
+            self._file = stack.enter_context(FileSource(place))
+        if self._file is None:
+            self._start_copy()
+
+    def add(self, packet: bytes) -> None:
+        """Take the next packet."""
+        if len(self._head) < len(manifests.MAGIC):
+            self._head += packet[: len(manifests.MAGIC)]
+        if self._copy is None and not self._as_expected(packet):
+            self._start_copy()
+        if self._copy is not None:
+            self._copy.write(packet)
+        self._size += len(packet)
+
+    def _as_expected(self, packet: bytes) -> bool:
+        assert self._file is not None
+        end = self._size + len(packet)
+        return end <= self._file.size and self._file.read(self._size, len(packet)) == packet
+
+    def _start_copy(self) -> None:
+        self._copy = _fs.AppendFile(self._scratch)
+        self._stack.callback(self._copy.discard)
+        for start in range(0, self._size, 1 << 20):
+            assert self._file is not None
+            self._copy.write(self._file.read(start, min(1 << 20, self._size - start)))
+
+    def source(self) -> FileSource:
+        """Where the content can be read."""
+        if self._copy is None and self._file is not None and self._file.size == self._size:
+            return self._file
+        if self._copy is None:
+            self._start_copy()
+        assert self._copy is not None
+        return self._stack.enter_context(FileSource(self._copy.path))
+
+    def text(self) -> bytes | None:
+        """The content if it is a manifest, which is small."""
+        if not manifests.looks_like_manifest(self._head) or self._size > manifests.MAX_BYTES:
+            return None
+        return self.source().read(0, self._size)
+
+
+def serve(filter_: Filter, lines: PktLines) -> None:
+    """Answer git's requests until it closes the pipe."""
+    lines.read_keys()
+    lines.write_lines(["git-filter-server", "version=2"])
+    lines.read_keys()
+    lines.write_lines(["capability=clean", "capability=smudge"])
+    with contextlib.suppress(EOFError):
+        while True:
+            _answer(filter_, lines, lines.read_keys())
+
+
+def _answer(filter_: Filter, lines: PktLines, request: dict[str, str]) -> None:
+    path = request.get("pathname", "")
+    packets = lines.until_flush()
+    try:
+        filter_.prepare()
+        if request.get("command") == "clean":
+            pieces: Iterable[bytes | memoryview] = [filter_.clean(path, packets)]
+        else:
+            pieces = filter_.smudge(path, b"".join(packets))
+    except ThetaError as error:
+        for _ in packets:
+            pass
+        filter_.warn(str(error))
+        lines.write_lines(["status=error"])
+        return
+    lines.write_lines(["status=success"])
+    lines.write_content(pieces)
+    lines.flush()

@@ -1,0 +1,166 @@
+"""What theta sets up in a repository: filter, hooks, attributes, sparse patterns.
+
+All of it is local to the clone except ``.gitattributes``, and all of it can be repeated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from theta import _fs
+from theta.git.repository import STORES, Repository
+from theta.git.run import DURABLE
+from theta.porcelain.setup import launcher, sparse_patterns
+
+HOOKS: Final = (
+    "pre-commit",
+    "prepare-commit-msg",
+    "post-commit",
+    "pre-merge-commit",
+    "post-merge",
+    "post-checkout",
+    "post-applypatch",
+    "post-rewrite",
+    "post-index-change",
+    "pre-push",
+)
+_WITH_INPUT: Final = ("post-rewrite", "pre-push")
+_MARK: Final = "# theta hook 1"
+CHAINED: Final = ".before-theta"
+STORE_ATTRIBUTES: Final = f"{STORES}/** -text -diff -merge -delta -filter linguist-generated"
+_LOCAL_ATTRIBUTES: Final = f"{STORES}/** -text -diff merge=theta -delta -filter"
+_OWNS_DURABLE: Final = "theta.ownsfsync"
+"""Set where theta set git's ``core.fsync``, and so may take it out again."""
+
+
+def ensure(repo: Repository) -> None:
+    """Install whatever is missing; cheap where nothing is."""
+    if repo.is_bare or repo.is_read_only:
+        return
+    launcher.ensure(launcher.place(repo))
+    _ensure_config(repo)
+    _ensure_hooks(repo)
+    sparse_patterns.ensure_line(repo.commondir / "info" / "attributes", _LOCAL_ATTRIBUTES)
+    sparse_patterns.ensure(repo)
+
+
+def ensure_durable(repo: Repository) -> list[str]:
+    """Let plain git sync what it writes, unless the user has a setting or has taken ours away.
+
+    Returns the line that says so, if this was done now.
+    """
+    config = repo.raw.config
+    key, value = DURABLE
+    if repo.is_bare or key in config or _OWNS_DURABLE in config:
+        return []
+    repo.git().run("config", "--local", _OWNS_DURABLE, "true")
+    repo.git().run("config", "--local", key, value)
+    return [
+        f"git syncs all that it writes in this clone ({key}={value}); 'git config --unset {key}' undoes it"
+    ]
+
+
+def settings(command: str = launcher.FILTER) -> dict[str, str]:
+    """The configuration keys of the filter and of the merge driver."""
+    return {
+        "filter.theta.process": command,
+        "filter.theta.required": "true",
+        "merge.theta.name": "theta: .theta/ follows the manifests",
+        "merge.theta.driver": "true",
+    }
+
+
+def _ensure_config(repo: Repository) -> None:
+    config = repo.raw.config
+    for key, value in settings().items():
+        if key not in config or config[key] != value:
+            repo.git().run("config", "--local", key, value)
+
+
+def hooks_directory(repo: Repository) -> Path:
+    """Where git looks for hooks (``core.hooksPath`` respected)."""
+    config = repo.raw.config
+    if "core.hookspath" in config:
+        return repo.worktree / Path(config["core.hookspath"] or "").expanduser()
+    return repo.commondir / "hooks"
+
+
+def has_other_hooks(repo: Repository) -> bool:
+    """Whether hooks of the user may run, by themselves or before theta's."""
+    directory = hooks_directory(repo)
+    names = (path.name for path in directory.iterdir()) if directory.is_dir() else ()
+    return any(name not in HOOKS and not name.endswith(".sample") for name in names)
+
+
+def _ensure_hooks(repo: Repository) -> None:
+    directory = hooks_directory(repo)
+    for name in HOOKS:
+        path, script = directory / name, _script(name)
+        existing = path.read_text(errors="replace") if path.exists() else None
+        if existing == script:
+            continue
+        _fs.make_dirs(directory)
+        if existing is not None and _MARK not in existing:
+            _fs.rename(path, f"{path}{CHAINED}")
+        _fs.write_atomic(path, script.encode(), mode=0o777)
+
+
+def _script(name: str) -> str:
+    chained = f'"$0{CHAINED}"'
+    lines = [
+        "#!/bin/sh",
+        f"{_MARK}: 'theta uninstall' removes it; {name}{CHAINED} is the hook that was here before",
+    ]
+    if name in _WITH_INPUT:
+        lines += [
+            "input=$(cat)",
+            f'if [ -x {chained} ]; then printf "%s\\n" "$input" | {chained} "$@" || exit $?; fi',
+            '[ "$THETA_HOOKS" = off ] && exit 0',
+            *launcher.hook_lines(name, given=True),
+        ]
+    else:
+        lines += [
+            f'if [ -x {chained} ]; then {chained} "$@" || exit $?; fi',
+            '[ "$THETA_HOOKS" = off ] && exit 0',
+        ]
+        if name == "prepare-commit-msg":
+            lines.append('[ -e "$(git rev-parse --git-path theta/done.json)" ] || exit 0')
+        if name == "post-index-change":
+            lines += [
+                "unset GIT_INTERNAL_SUPER_PREFIX",
+                'own=${GIT_DIR:-.git}; [ -d "$own" ] || own=$(git rev-parse --git-dir)',
+                f'[ -e {STORES} ] || [ -e "$own/theta/resync" ] || exit 0',
+            ]
+        lines += launcher.hook_lines(name, given=False)
+    return "\n".join(lines) + "\n"
+
+
+def ensure_attributes(repo: Repository) -> None:
+    """Let the rule of ``.theta/`` be the last line of the root's ``.gitattributes``."""
+    path = repo.worktree / ".gitattributes"
+    old = path.read_text("utf-8", "surrogateescape") if path.exists() else ""
+    body = [line for line in old.splitlines() if line != STORE_ATTRIBUTES]
+    new = "\n".join([*body, STORE_ATTRIBUTES]) + "\n"
+    if new != old:
+        _fs.write_atomic(path, new.encode("utf-8", "surrogateescape"))
+
+
+def uninstall(repo: Repository) -> None:
+    """Remove filter and hooks from this clone; commits and files stay as they are."""
+    config, (durable, value) = repo.raw.config, DURABLE
+    keys = [*settings(), _OWNS_DURABLE]
+    if _OWNS_DURABLE in config and durable in config and config[durable] == value:
+        keys.append(durable)
+    for key in keys:
+        repo.git().run("config", "--local", "--unset", key, check=False)
+    sparse_patterns.unwatch(repo)
+    directory = hooks_directory(repo)
+    for name in HOOKS:
+        path = directory / name
+        if path.exists() and _MARK in path.read_text(errors="replace"):
+            _fs.remove(path)
+            chained = Path(f"{path}{CHAINED}")
+            if chained.exists():
+                _fs.rename(chained, path)
+    _fs.remove(launcher.place(repo))

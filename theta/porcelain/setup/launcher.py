@@ -1,0 +1,158 @@
+"""The small shell program that git's filter and hooks start, and that finds theta.
+
+An environment is moved, deleted or built anew, and the repository is moved: so nothing that git
+keeps holds a path but this program, and it knows what to do where there is no theta at all.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Final
+
+from theta import _fs
+from theta.git.repository import Repository
+
+NAME: Final = "theta-launcher"
+_FIND: Final = f"$(unset GIT_INTERNAL_SUPER_PREFIX; git rev-parse --git-common-dir)/info/{NAME}"
+# git sets that variable while it moves a submodule, and rev-parse refuses to run with it.
+COMMAND: Final = f'sh "{_FIND}"'
+"""How a shell in a worktree starts theta."""
+FILTER: Final = f'l="{_FIND}"; [ -r "$l" ] || exec theta filter-process; exec sh "$l" filter-process'
+"""The filter of one repository: git runs it at the top of a worktree, by a shell."""
+_USERS: Final = '"${XDG_DATA_HOME:-$HOME/.local/share}/theta/' + NAME + '"'
+GLOBAL_FILTER: Final = f'l={_USERS}; [ -r "$l" ] || exec theta filter-process; exec sh "$l" filter-process'
+"""The filter of a user: without a path of this machine, so that the configuration can be shared."""
+
+# `-P`: the folder `theta/` of a repository must not be taken for the package.
+_START: Final = """\
+#!/bin/sh
+# Starts theta for git's filter and hooks. 'theta install' writes this file anew.
+unset GIT_INTERNAL_SUPER_PREFIX
+python=@PYTHON@
+package=@PACKAGE@
+if [ -x "$python" ]; then
+	[ -e "$package/__main__.py" ] && exec "$python" -P -m theta "$@"
+	"$python" -P -c 'import theta.cli' 2>/dev/null && exec "$python" -P -m theta "$@"
+fi
+case $(theta --version 2>/dev/null) in
+"theta "[0-9]*) exec theta "$@" ;;
+esac
+"""
+_HOOKS: Final = """\
+lost="the theta of $python is gone, and there is none on PATH"
+repair="run 'theta install' of another environment"
+
+say() { printf 'theta: %s\\n' "$*" >&2; }
+
+if [ "$1" = hook ]; then
+	case $2 in
+	pre-commit | pre-merge-commit)
+		git diff --cached --quiet -- .theta ':(top,attr:filter=theta)' && exit 0 ;;
+	pre-push) ;;
+	*) exit 0 ;;
+	esac
+	say "$lost; $repair, or go on without the check of checkpoints by --no-verify"
+	exit 1
+fi
+[ "$1" = filter-process ] || { say "$lost; $repair"; exit 127; }
+"""
+# gitprotocol-common(5), and "Long Running Filter Process" in gitattributes(5).
+_FILTER: Final = """\
+# Without theta, a manifest passes through as it is, and anything else is not taken.
+repair="$repair, or 'git config --remove-section filter.theta' to do without"
+t=$(mktemp -d) || exit 1
+trap 'rm -rf "$t"' EXIT
+
+take() { # N: copy the next N bytes; a pipe may give them in parts
+	left=$1
+	while [ "$left" -gt 0 ]; do
+		dd bs="$left" count=1 2>/dev/null >"$t/part"
+		got=$(wc -c <"$t/part")
+		[ "$got" -gt 0 ] || return 1
+		cat "$t/part"
+		left=$((left - got))
+	done
+}
+
+packet() { # read a packet into $t/packet; fails at the end of a list
+	head=$(take 4) || exit 0
+	[ "$head" != 0000 ] && take $((0x$head - 4)) >"$t/packet"
+}
+
+skip() { while packet; do :; done; }
+
+is_manifest() {
+	[ "$(dd if="$t/packet" bs=17 count=1 2>/dev/null | tr -d '\\000')" = 'theta checkpoint ' ]
+}
+
+refuse() {
+	say "$path cannot be stored: $lost; $repair"
+	exit 1
+}
+
+skip
+printf '0016git-filter-server\\n000eversion=2\\n0000'
+skip
+printf '0015capability=clean\\n0016capability=smudge\\n0000'
+said=
+while :; do
+	command='' path=''
+	while packet; do
+		pair=$(cat "$t/packet")
+		case $pair in
+		command=*) command=${pair#command=} ;;
+		pathname=*) path=${pair#pathname=} ;;
+		esac
+	done
+	: >"$t/content"
+	first=yes
+	while packet; do
+		if [ "$first" = yes ]; then
+			first=no
+			if is_manifest; then
+				[ "$command" = smudge ] && [ -z "$said" ] && said=yes &&
+					say "$lost; checkpoints are left as manifests; $repair"
+			else
+				[ "$command" = clean ] && refuse
+			fi
+		fi
+		printf '%s' "$head" >>"$t/content"
+		cat "$t/packet" >>"$t/content"
+	done
+	[ "$command$first" = cleanyes ] && refuse
+	printf '0013status=success\\n0000'
+	cat "$t/content"
+	printf '00000000'
+done
+"""
+
+
+def text() -> str:
+    """The launcher of this theta."""
+    start = _START.replace("@PYTHON@", shlex.quote(sys.executable))
+    return start.replace("@PACKAGE@", shlex.quote(str(Path(__file__).parents[2]))) + _HOOKS + _FILTER
+
+
+def place(repo: Repository) -> Path:
+    """Where the launcher of a repository is: not among the caches, which anybody may delete."""
+    return repo.commondir / "info" / NAME
+
+
+def ensure(path: Path) -> None:
+    """Write the launcher to ``path`` unless it is there."""
+    wanted = text().encode("utf-8", "surrogateescape")
+    if not path.is_file() or path.read_bytes() != wanted:
+        _fs.make_dirs(path.parent)
+        _fs.write_atomic(path, wanted, mode=0o777)
+
+
+def hook_lines(name: str, *, given: bool) -> list[str]:
+    """The lines of a hook script that run theta's part; ``given``: of what stands in ``$input``."""
+    return [
+        f'launcher="{_FIND}"',
+        f'if [ -r "$launcher" ]; then set -- sh "$launcher" hook {name} "$@"',
+        f'else command -v theta >/dev/null || exit 0; set -- theta hook {name} "$@"; fi',
+        'printf "%s\\n" "$input" | "$@"' if given else 'exec "$@"',
+    ]

@@ -1,0 +1,213 @@
+"""``.theta/`` stays out of the worktree by sparse patterns, in a repository that has a checkpoint.
+
+In a sparse checkout git does not check untracked files before it writes (guarding.py).  But it reads the
+patterns anew for every step, and before that it asks the program in ``core.fsmonitor`` which files
+changed.  Theta's (:data:`_SCRIPT`) says "perhaps all".  Where an untracked file is in the way it puts the
+patterns aside until that git is over: then git takes the checkout for a full one, and checks.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from theta import _fs
+from theta.errors import MissingObjectsError, NotHereYetError, UnsupportedRepositoryError
+from theta.git import processes
+from theta.git.repository import STORES, Repository
+from theta.porcelain.setup import launcher
+from theta.store.odb.packs import BLOB, object_id
+
+_MAX_STORED: Final = 16 << 20
+_PATTERN: Final = f"!/{STORES}/"
+_MONITOR: Final = (
+    "unset GIT_INTERNAL_SUPER_PREFIX; "
+    'd=${GIT_DIR:-.git}; test -f "$d/info/theta-guard" || d=$(git rev-parse --git-common-dir); '
+    'test -f "$d/info/theta-guard" && . "$d/info/theta-guard"'
+)
+"""Git puts ``sh -c`` before and two arguments behind; where the script is gone git looks for itself."""
+
+_SCRIPT: Final = r"""# theta guard 1: git asks this which files changed, before it writes any.
+pid=$PPID
+own=${GIT_DIR:-.git}
+[ -d "$own" ] || own=$(git rev-parse --git-dir)
+patterns=$own/info/sparse-checkout
+
+words() {
+    [ -r "/proc/$pid/cmdline" ] && cat "/proc/$pid/cmdline" && return
+    ps -o args= -p "$pid" | tr ' ' '\0'
+}
+
+untracked() { git -c core.fsmonitor=false ls-files -o --exclude-standard; }
+
+reads() {
+    set -f
+    value=git
+    for word in $(words | tr '\0' ' '); do
+        [ -n "$value" ] && value= && continue
+        case "$word" in
+            -c|-C|--git-dir|--work-tree|--namespace|--config-env|--exec-path) value=of ;;
+            -*) ;;
+            status|add|commit|diff*|log|show|rm|mv|ls-files|blame|grep|describe|fetch|push) return 0 ;;
+            *) return 1 ;;
+        esac
+    done
+}
+
+guard() {
+    if [ -e "$own/theta/patterns" ]; then
+        kill -0 "$(cat "$own/theta/holder")" 2>/dev/null && return
+        mv "$own/theta/patterns" "$patterns"
+    fi
+    [ "$THETA_HOOKS" = off ] && return
+    reads && return
+    [ -n "$(untracked | head -c 1)" ] || return
+    seen=$( (words; untracked) | cksum)
+    [ "$(cat "$own/theta/seen" 2>/dev/null)" = "$pid $seen" ] && return
+    mkdir -p "$own/theta"
+    if [ "$(words | THETA_HOOKS=off COMMAND hook guard)" = "in the way" ]; then
+        echo "$pid" > "$own/theta/holder"
+        mv "$patterns" "$own/theta/patterns"
+    else
+        echo "$pid $seen" > "$own/theta/seen"
+    fi
+}
+
+guard >/dev/null
+if [ "$1" = 1 ]; then printf '/\0'; else printf 'theta\0/\0'; fi
+"""
+
+
+def ensure(repo: Repository) -> None:
+    """Keep ``.theta/`` out of the worktree where any commit that is at hand has one."""
+    if _is_on(repo) or wanted(repo):
+        require(repo)
+
+
+def wanted(repo: Repository) -> bool:
+    """Whether HEAD or any branch, tag or stash has a ``.theta/``; it may, where its tree is not here yet."""
+    names = ["HEAD", *repo.raw.references]
+    if repo.promised.is_partial:
+        commits = filter(None, map(repo.commit_of, names))
+        repo.promised.expect(str(repo.commit(oid).tree_id) for oid in commits)
+    return any(_has_stores(repo, name) for name in names)
+
+
+def _has_stores(repo: Repository, name: str) -> bool:
+    commit = repo.commit_of(name)
+    try:
+        return commit is not None and STORES in repo.read_tree(str(repo.commit(commit).tree_id))
+    except NotHereYetError:
+        return True
+    except MissingObjectsError:
+        return False
+
+
+def _is_on(repo: Repository) -> bool:
+    config = repo.raw.config
+    return "core.sparsecheckout" in config and config.get_bool("core.sparsecheckout")
+
+
+def require(repo: Repository) -> None:
+    """Keep ``.theta/`` out of the worktree by sparse patterns, whatever patterns there are."""
+    if _aside(repo):
+        return
+    config, sparse = repo.raw.config, _is_on(repo)
+    cone = sparse and "core.sparsecheckoutcone" in config and config.get_bool("core.sparsecheckoutcone")
+    if "index.sparse" in config and config.get_bool("index.sparse"):
+        repo.git().run("sparse-checkout", "reapply", "--no-sparse-index")
+    if cone:
+        _refuse_cone_with_stores(repo)
+        return
+    _watch(repo)
+    patterns = repo.gitdir / "info" / "sparse-checkout"
+    if sparse and patterns.exists():
+        changed = ensure_line(patterns, _PATTERN)
+    else:
+        _fs.make_dirs(patterns.parent)
+        _fs.write_atomic(patterns, f"/*\n{_PATTERN}\n".encode())
+        scope = "--worktree" if "extensions.worktreeconfig" in config else "--local"
+        repo.git().run("config", scope, "core.sparseCheckout", "true")
+        repo.git().run("config", scope, "core.sparseCheckoutCone", "false")
+        changed = True
+    if changed and repo.index_path.exists():
+        repo.git().run("sparse-checkout", "reapply", check=False)
+    clear_stores(repo)
+
+
+def _refuse_cone_with_stores(repo: Repository) -> None:
+    patterns = repo.gitdir / "info" / "sparse-checkout"
+    if patterns.exists() and f"/{STORES}/" in patterns.read_text().splitlines():
+        raise UnsupportedRepositoryError(
+            "the sparse-checkout lists .theta/, which must stay out of the worktree",
+            hint="run 'git sparse-checkout set' without .theta",
+        )
+
+
+def clear_stores(repo: Repository) -> None:
+    """Take files of ``.theta/`` that some git command left in the worktree out of it.
+
+    Only files whose content is an object of the repository go, so nothing can be lost.
+    """
+    root = repo.worktree / STORES
+    if not root.is_dir() or root.is_symlink():
+        return
+    for directory, _, names in os.walk(root, topdown=False):
+        for name in names:
+            path = Path(directory) / name
+            if not path.is_symlink() and path.stat().st_size <= _MAX_STORED:
+                data = path.read_bytes()
+                if repo.has(object_id(BLOB, (data,), len(data)).hex()):
+                    _fs.remove(path)
+        _fs.remove_empty_dir(directory)
+
+
+def _aside(repo: Repository) -> bool:
+    """Whether the patterns are put aside for a git that still runs; else they are put back."""
+    patterns, holder = repo.private / "patterns", repo.private / "holder"
+    if not patterns.exists():
+        return False
+    text = holder.read_text().strip() if holder.exists() else ""
+    if text.isdigit() and processes.exists(int(text)):
+        return True
+    _fs.rename(patterns, repo.gitdir / "info" / "sparse-checkout")
+    return False
+
+
+def _watch(repo: Repository) -> None:
+    """Let plain git call the guard, unless the user has a monitor of their own."""
+    config = repo.raw.config
+    if "core.fsmonitor" not in config:
+        repo.git().run("config", "--local", "core.fsmonitor", _MONITOR)
+    elif config["core.fsmonitor"] != _MONITOR:
+        return
+    place, script = _guard(repo), _SCRIPT.replace("COMMAND", launcher.COMMAND).encode()
+    if not place.exists() or place.read_bytes() != script:
+        _fs.make_dirs(place.parent)
+        _fs.write_atomic(place, script)
+
+
+def _guard(repo: Repository) -> Path:
+    """The script that the monitor runs, beside the launcher: ``.git/theta/`` may be deleted at any time."""
+    return repo.commondir / "info" / "theta-guard"
+
+
+def unwatch(repo: Repository) -> None:
+    """Take the guard out again."""
+    _aside(repo)
+    if "core.fsmonitor" in repo.raw.config and repo.raw.config["core.fsmonitor"] == _MONITOR:
+        repo.git().run("config", "--local", "--unset", "core.fsmonitor", check=False)
+    if _guard(repo).exists():
+        _fs.remove(_guard(repo))
+
+
+def ensure_line(path: Path, line: str) -> bool:
+    """Append ``line`` to the text file at ``path`` where it is missing; whether it was."""
+    text = path.read_text() if path.exists() else ""
+    if line in text.splitlines():
+        return False
+    _fs.make_dirs(path.parent)
+    joint = "" if not text or text.endswith("\n") else "\n"
+    _fs.write_atomic(path, f"{text}{joint}{line}\n".encode())
+    return True

@@ -1,0 +1,1 @@
+"""Files and updates become index entries and commits."""

@@ -1,0 +1,99 @@
+"""PEFT adapter directories: what ``adapter_config.json`` says of the factors beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from theta.errors import UsageError
+from theta.porcelain.stage import adapter_keys
+
+CONFIG: Final = "adapter_config.json"
+_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
+_KINDS: Final = {"LORA": "low-rank", "IA3": "ia3"}
+_MOST_CONFIG: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter: where its weights are, and how they are scaled."""
+
+    kind: str
+    weights: Path
+    alpha: float
+    alphas: Mapping[str, float]
+    rank: int | None
+    ranks: Mapping[str, int]
+    root: bool
+    fan_in_fan_out: bool
+    ties: bool = False
+    """Whether what it says of an embedding is for the head that is tied to it, too."""
+
+    def scale(self, name: str, rank: int) -> float:
+        """What the product of the factors of module ``name`` is multiplied by; ``ValueError`` if unknown."""
+        pattern = _by_pattern(self.ranks, name)
+        wanted = self.rank if pattern is None else pattern
+        if wanted is not None and wanted != rank:
+            key = "r" if pattern is None else "rank_pattern"
+            raise ValueError(f"factors of rank {rank} where {key} says {wanted}")
+        alpha = _by_pattern(self.alphas, name)
+        return (self.alpha if alpha is None else alpha) / (rank**0.5 if self.root else rank)
+
+
+def _by_pattern(patterns: Mapping[str, Any], name: str) -> Any:
+    """The entry whose key is the end of ``name``; keys are regular expressions, as PEFT reads them."""
+    for key, value in patterns.items():
+        if re.fullmatch(rf"(.*\.)?({key})", name):
+            return value
+    return None
+
+
+def read_adapter(place: Path) -> Adapter | None:
+    """The adapter in directory ``place``; none where there is no configuration of one."""
+    file = place / CONFIG
+    if not file.is_file():
+        return None
+    if file.stat().st_size > _MOST_CONFIG:
+        raise UsageError(f"{file} is too large")
+    try:
+        config = json.loads(file.read_bytes())
+        return _adapter(place, config)
+    except (ValueError, TypeError, AttributeError, RecursionError, re.error) as error:
+        raise UsageError(f"{file} is not the configuration of an adapter: {error}") from error
+
+
+def _adapter(place: Path, config: dict[str, Any]) -> Adapter:
+    kind = _KINDS.get(str(config.get("peft_type")))
+    if kind is None:
+        raise UsageError(
+            f"{place}: adapters of type {config.get('peft_type')} cannot be merged into weights",
+            hint="LORA and IA3 can",
+        )
+    problems = adapter_keys.problems(config)
+    if problems:
+        raise UsageError(
+            f"{place / CONFIG}: {'; '.join(problems)}",
+            hint=f"nothing was changed; {adapter_keys.hint(config)}",
+        )
+    weights = next((place / name for name in _WEIGHTS if (place / name).is_file()), None)
+    if weights is None:
+        raise UsageError(f"{place} has no {' or '.join(_WEIGHTS)}")
+    alphas = {str(key): float(value) for key, value in (config.get("alpha_pattern") or {}).items()}
+    ranks = {str(key): int(value) for key, value in (config.get("rank_pattern") or {}).items()}
+    for key in (*alphas, *ranks):
+        re.compile(key)
+    return Adapter(
+        kind,
+        weights,
+        float(config.get("lora_alpha", 8) if kind == "low-rank" else 1),
+        alphas,
+        None if config.get("r") is None else int(config["r"]),
+        ranks,
+        bool(config.get("use_rslora", False)),
+        bool(config.get("fan_in_fan_out", False)),
+        bool(config.get("ensure_weight_tying", False)),
+    )

@@ -1,0 +1,117 @@
+"""``theta add``: which of the named files are checkpoints, and staging them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from theta.errors import NotFoundError, UsageError
+from theta.git import lfs
+from theta.git.attributes import filter_of
+from theta.git.index import read_entries
+from theta.git.repository import STORES
+from theta.git.run import Git
+from theta.porcelain.stage import staging
+from theta.porcelain.stage.staging import Added
+from theta.porcelain.tensors import scanning
+from theta.porcelain.workspace import index_closure
+from theta.porcelain.workspace.checkpoints import is_manifest
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress
+from theta.store.format.manifest import blob_id
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a pathspec names: checkpoints that exist, that are gone, and whether there is more."""
+
+    present: tuple[str, ...]
+    gone: tuple[str, ...]
+    newcomers: frozenset[str] = frozenset()
+
+    def including(self, paths: Iterable[str]) -> Selection:
+        """The same, and the new files at ``paths``."""
+        new = frozenset(paths)
+        return Selection(tuple(sorted({*self.present, *new})), self.gone, new)
+
+
+def select(session: Session, git: Git, pathspecs: list[str], *, update: bool, force: bool) -> Selection:
+    """The checkpoints among ``pathspecs`` (relative to ``git``'s directory).
+
+    ``update`` leaves untracked files out; ``force`` takes ignored ones.
+    """
+    kinds = ["-c"] if update else ["-c", "-o"] if force else ["-c", "-o", "--exclude-standard"]
+    names = dict.fromkeys(git.lines("ls-files", "-z", "--full-name", *kinds, "--", *pathspecs))
+    filters = filter_of(session.repo, names)
+    _refuse_other_filters(session, filters)
+    tracked = sorted(path for path, value in filters.items() if value == "theta" and not _is_inside(path))
+    places = {path: session.repo.worktree / path for path in tracked}
+    files = [path for path, place in places.items() if place.exists() and not place.is_symlink()]
+    present = tuple(path for path in files if not _is_kept_pointer(session, path))
+    return Selection(present, tuple(path for path, place in places.items() if not os.path.lexists(place)))
+
+
+def _is_kept_pointer(session: Session, path: str) -> bool:
+    """Whether the file is the pointer of Git LFS that is committed there already."""
+    data = lfs.pointer_at(session.repo.worktree / path)
+    entry = session.staged().get(path) if data is not None else None
+    return data is not None and entry is not None and entry.oid == blob_id(data)
+
+
+def _is_inside(path: str) -> bool:
+    return path.startswith(STORES + "/")
+
+
+def _refuse_other_filters(session: Session, filters: dict[str, str]) -> None:
+    """A later line of the attributes would turn a checkpoint into something else (an LFS pointer)."""
+    others = {
+        path for path, value in filters.items() if value not in ("theta", "unspecified", "unset", "set")
+    }
+    if not others:
+        return
+    for entry in read_entries(session.repo.index_path):
+        if entry.path in others and is_manifest(session.repo, entry.oid):
+            raise UsageError(
+                f"{entry.path} is a checkpoint, and another line of the attributes gives it"
+                f" filter={filters[entry.path]}",
+                hint="remove that line, or run 'theta untrack' first",
+            )
+
+
+def add(session: Session, selection: Selection, progress: Progress | None = None) -> list[Added]:
+    """Stage the selected checkpoints; those that are gone are staged as deleted."""
+    added = [_warned(session, item) for item in staging.add_files(session, selection.present, progress)]
+    added = [replace(item, newcomer=item.path in selection.newcomers) for item in added]
+    if selection.gone:
+        with session.index_edit() as edit:
+            for path in selection.gone:
+                edit.remove(path)
+                edit.drop_conflict(path)
+        index_closure.sync(session)
+    return added
+
+
+def _warned(session: Session, item: Added) -> Added:
+    """``item`` with a warning where loading the file would run what a stranger may have written."""
+    if not item.stored:
+        return item
+    return replace(item, warning="".join(scanning.warnings(session.repo.worktree, [item.path])))
+
+
+def _refuse_special(place: Path, spec: str) -> None:
+    mode = os.lstat(place).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+        raise UsageError(f"{spec} is neither a file nor a folder; git keeps no pipes, sockets and devices")
+
+
+def check_pathspecs(session: Session, git: Git, pathspecs: list[str]) -> None:
+    """Raise :class:`NotFoundError` for a pathspec that names nothing, as git does."""
+    for spec in pathspecs:
+        if os.path.lexists(git.cwd / spec):
+            _refuse_special(git.cwd / spec, spec)
+            continue
+        if not git.lines("ls-files", "-z", "-c", "-o", "--exclude-standard", "--", spec):
+            raise NotFoundError(f"pathspec '{spec}' did not match any files")

@@ -1,0 +1,220 @@
+"""Which tensor an update goes to, and whether it fits: by name, shape, orientation, coding and ties."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from theta.codecs import arith
+from theta.dtypes import DTYPES
+from theta.errors import UsageError
+from theta.merging import coded
+from theta.merging.orientation import Orientation
+from theta.porcelain.stage import updates
+from theta.porcelain.stage.updates import Brought, LowRank, Scale, Sparse, Update, Whole
+from theta.porcelain.tensors.tied_weights import Ties
+from theta.store.format.manifest import Line, Manifest
+
+_WEIGHT: Final = ".weight"
+_BIAS: Final = ".bias"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tensor and what happens to it, one after the other."""
+
+    line: Line
+    updates: tuple[Update, ...]
+
+
+def plan(manifest: Manifest, brought: Brought, ties: Ties) -> list[Step]:
+    """What happens to which tensor; raises ``UsageError`` that lists all that does not fit."""
+    return _Fitting(manifest, brought, ties).steps()
+
+
+class _Fitting:
+    """The updates of one source on the tensors of one checkpoint."""
+
+    def __init__(self, manifest: Manifest, brought: Brought, ties: Ties) -> None:
+        self._lines, self._brought, self._ties = manifest.by_name, brought, ties
+        self._coded = coded.groups((line.name, line.dtype) for line in manifest.lines)
+        self._problems = list(brought.problems)
+        rename = _renaming(self._lines, brought)
+        self._named = {name: rename(name) for name in brought.updates}
+
+    def steps(self) -> list[Step]:
+        """One step a tensor, in order of name."""
+        self._tied = self._of_tied()
+        items = {name: item for name, item in self._brought.updates.items() if name not in self._tied}
+        found: dict[str, list[Update]] = {}
+        for name, item in self._turned(list(self._by_line(items))):
+            reason = self._why_not(self._lines[name], item)
+            if reason:
+                self._problems.append(reason)
+            found.setdefault(name, []).append(item)
+        steps = [self._step(self._lines[name], items) for name, items in found.items()]
+        if self._problems:
+            text = updates.listed(self._problems)
+            raise UsageError(f"the update does not fit: {text}", hint="nothing was changed")
+        return sorted([*steps, *self._scaled_biases(steps)], key=lambda step: step.line.name)
+
+    def _by_line(self, items: Mapping[str, Update]) -> Iterator[tuple[str, Update]]:
+        """The tensors that ``items`` are for."""
+        for name, item in items.items():
+            line = self._line(name)
+            if line is None:
+                self._problems.append(f"{name} names no tensor{_experts(name)}")
+            else:
+                yield line.name, item
+
+    def _line(self, name: str) -> Line | None:
+        return _line(self._lines, self._named[name], name in self._brought.modules)
+
+    def _turned(self, pairs: Sequence[tuple[str, Update]]) -> Iterator[tuple[str, Update]]:
+        """The updates as their matrices lie in the file."""
+        ways = {name: _ways(self._lines[name], item) for name, item in pairs if not isinstance(item, Whole)}
+        known = {name: turned for name, (straight, turned) in ways.items() if straight != turned}
+        shapes = {name: line.shape for name, line in self._lines.items()}
+        orientation = Orientation(shapes, known, self._brought.transposed)
+        for name, item in pairs:
+            if not isinstance(item, LowRank | Scale) or not item.turns:
+                yield name, item
+                continue
+            transposed = orientation.is_transposed(name) if all(ways[name]) else ways[name][1]
+            if transposed is None:
+                self._problems.append(
+                    f"{name} is square, and other matrices of the model lie both ways: which way is not known"
+                )
+            yield name, item.turned() if transposed else item
+
+    def _why_not(self, line: Line, item: Update) -> str:
+        group = self._coded.get(line.name)
+        raw = isinstance(item, Whole) and item.tensor.dtype == line.dtype and not self._brought.of_adapter
+        if group is not None and not raw:
+            return f"{line.name} cannot be updated: {group.reason(line.name)}"
+        return _misfit(line, item)
+
+    def _step(self, line: Line, items: Sequence[Update]) -> Step:
+        """The new value first, if one came, and then the factors on top of it."""
+        whole = [item for item in items if isinstance(item, Whole)]
+        others = [item for item in items if not isinstance(item, Whole)]
+        if len(whole) > 1 or len(others) > 1:
+            self._problems.append(f"{line.name} has {len(items)} updates")
+        if whole and others and updates.is_value(whole[0].tensor, line):
+            whole = []
+        return Step(line, (*whole, *others))
+
+    def _scaled_biases(self, steps: Sequence[Step]) -> Iterator[Step]:
+        """A scale of rows is one of the output, to which the bias belongs."""
+        taken = {step.line.name for step in steps}
+        for step in steps:
+            item = step.updates[-1]
+            bias = self._lines.get(step.line.name.removesuffix(_WEIGHT) + _BIAS)
+            if isinstance(item, Scale) and item.with_bias and bias and bias.name not in taken:
+                yield Step(bias, (Scale(item.factors.reshape(-1)),))
+
+    # -- ties ----------------------------------------------------------------------------
+
+    def _of_tied(self) -> set[str]:
+        """The updates that are for a tied module without a tensor of its own; unequal ones are a problem."""
+        ties = self._ties
+        if not ties.certain or not self._brought.of_adapter:
+            return set()
+        modules = {name: self._named[name].removesuffix(_WEIGHT) for name in self._brought.updates}
+        modules = {name: module for name, module in modules.items() if module in ties}
+        stored = {module for module in ties.modules if module + _WEIGHT in self._lines}
+        touched = {name: module for name, module in modules.items() if self._changes(name)}
+        values = [self._brought.updates[name] for name in touched]
+        everywhere = set(touched.values()) >= set(ties.modules)
+        shared = self._brought.ties and set(touched.values()) >= stored
+        if touched and not (all(map(updates.same, values, values[1:])) and (everywhere or shared)):
+            self._problems.append(_torn(ties, sorted(set(touched.values()))))
+        return {name for name, module in modules.items() if module not in stored}
+
+    def _changes(self, name: str) -> bool:
+        item = self._brought.updates[name]
+        line = self._line(name) or self._lines.get(self._ties.modules[0] + _WEIGHT)
+        return not (isinstance(item, Whole) and line is not None and updates.is_value(item.tensor, line))
+
+
+def _torn(ties: Ties, modules: Sequence[str]) -> str:
+    others = [module for module in ties.modules if module not in modules]
+    all_of_them = " and ".join(ties.modules)
+    if not others:
+        return f"{all_of_them} are tied, and the adapter changes them differently: they have one tensor"
+    return (
+        f"{all_of_them} are tied (config.json), and the adapter changes {' and '.join(modules)} alone: "
+        "a loader would tie them again and change them all"
+    )
+
+
+def _experts(name: str) -> str:
+    """What may be the matter with names of experts."""
+    fused = any(part in name for part in (".experts", ".gate.", ".router.")) or name.endswith(".gate")
+    return " (experts and routers have other names in memory than in the file)" if fused else ""
+
+
+def _ways(line: Line, item: Update) -> tuple[bool, bool]:
+    """Whether ``item`` fits as it is, and turned."""
+    if not isinstance(item, LowRank | Scale) or not item.turns or len(line.shape) != 2:
+        return True, False
+    return not _misfit(line, item), not _misfit(line, item.turned())
+
+
+# -- one tensor ------------------------------------------------------------------------------
+
+
+def _line(lines: Mapping[str, Line], name: str, may_be_module: bool) -> Line | None:
+    return lines.get(name) or (lines.get(name + _WEIGHT) if may_be_module else None)
+
+
+def _renaming(lines: Mapping[str, Line], brought: Brought) -> Callable[[str], str]:
+    """Names as they are; or, where none is known so, with one leading part less, or one more."""
+    ways: list[Callable[[str], str]] = [lambda name: name, lambda name: name.partition(".")[2]]
+    ways += [_prefixed(head) for head in sorted({name.partition(".")[0] for name in lines})]
+
+    def known(way: Callable[[str], str]) -> int:
+        return sum(_line(lines, way(name), name in brought.modules) is not None for name in brought.updates)
+
+    return max(ways, key=known)
+
+
+def _prefixed(head: str) -> Callable[[str], str]:
+    return lambda name: f"{head}.{name}"
+
+
+def _misfit(line: Line, item: Update) -> str:
+    """Why ``item`` cannot be an update of ``line``; empty if it can."""
+    shape = tuple(line.shape)
+    columns = line.nbytes // max(shape[0] if shape else 1, 1) // DTYPES[line.dtype].itemsize
+    if not isinstance(item, Whole) and not arith.has_values(line.dtype):
+        return f"{line.name} is {line.dtype}, which holds no numbers that an update could change"
+    if isinstance(item, LowRank):
+        wanted = (item.u.shape[0], item.v.shape[0])
+        fits = len(shape) > 1 and wanted == (shape[0], columns)
+        return "" if fits else f"{line.name} is {list(shape)}, the factors are for {list(wanted)}"
+    if isinstance(item, Scale):
+        return "" if _broadcasts(item.factors.shape, shape) else _other(line, item.factors.shape)
+    if isinstance(item, Sparse):
+        return _sparse_misfit(line, item)
+    if item.tensor.dtype != line.dtype and not all(map(arith.has_values, (item.tensor.dtype, line.dtype))):
+        return f"{line.name} is {line.dtype}, its update {item.tensor.dtype}"
+    return "" if tuple(item.tensor.shape) == shape else _other(line, item.tensor.shape)
+
+
+def _other(line: Line, shape: Sequence[int]) -> str:
+    return f"{line.name} is {list(line.shape)}, its update {list(shape)}"
+
+
+def _broadcasts(part: Sequence[int], whole: Sequence[int]) -> bool:
+    padded = (1,) * (len(whole) - len(part)) + tuple(part)
+    return len(padded) == len(whole) and all(p in (1, w) for p, w in zip(padded, whole, strict=True))
+
+
+def _sparse_misfit(line: Line, item: Sparse) -> str:
+    if item.shape is not None and item.shape != tuple(line.shape):
+        return _other(line, item.shape)
+    size = line.nbytes // DTYPES[line.dtype].itemsize
+    inside = not item.indices.size or (item.indices.min() >= 0 and item.indices.max() < size)
+    return "" if inside else f"{line.name} has {size} elements, and the update has indices outside"

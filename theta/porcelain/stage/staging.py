@@ -1,0 +1,164 @@
+"""Putting checkpoints into the index: store what is new, stage manifest and ``.theta/``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pygit2
+
+from theta.errors import ManifestError
+from theta.git import lfs
+from theta.git.index import Entry, Staged
+from theta.porcelain.workspace import worktree
+from theta.porcelain.workspace.index_closure import complete, known_stores, store_name, sync
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress, begin
+from theta.store.files import file_scan
+from theta.store.files.file_source import FileSource
+from theta.store.format.manifest import Manifest
+from theta.store.odb.packs import PackWriter
+from theta.store.write.snapshot import Snapshot, Stored
+
+
+@dataclass(frozen=True)
+class Added:
+    """A checkpoint that was staged: what is new in it and what that cost."""
+
+    path: str
+    manifest: Manifest
+    oid: str
+    new: tuple[str, ...]
+    note: str
+    stat: os.stat_result
+    mode: int
+    stored: int = 0
+    warning: str = ""
+    newcomer: bool = False
+    """Whether nobody named the file: a tracked pattern matches it."""
+
+
+def add_files(session: Session, paths: Iterable[str], progress: Progress | None = None) -> list[Added]:
+    """Store and stage the checkpoint files at ``paths`` (from the root of the worktree).
+
+    Nothing is staged unless all of them could be read; an unchanged file is only refreshed.
+    """
+    staged = session.staged()
+    added: list[Added] = []
+    with session.objects.writing() as pack:
+        for path in paths:
+            added.append(_store(session, pack, path, staged, added, progress))
+    _stage(session, added)
+    return added
+
+
+def _store(
+    session: Session,
+    pack: PackWriter,
+    path: str,
+    staged: dict[str, Entry],
+    before: list[Added],
+    progress: Progress | None,
+) -> Added:
+    entry = staged.get(path)
+    kept = session.manifest_or_none(entry.oid) if entry else None
+    size = pack.size
+    with FileSource(session.repo.worktree / path, path) as source:
+        mode = 0o100755 if source.stat.st_mode & 0o100 else 0o100644
+        if (
+            entry
+            and kept
+            and session.cache.manifest_of(path, source.identity) == entry.oid
+            and complete(session, kept)
+        ):
+            return Added(path, kept, entry.oid, (), "", source.stat, mode)
+        text = worktree.peek(source.path)
+        if text is not None:
+            raise ManifestError(
+                f"{path} holds a manifest in place of the checkpoint", hint=f"theta restore {path}"
+            )
+        taken = {m.store for p, m in known_stores(session, staged).items() if p != path} | {
+            a.manifest.store for a in before
+        }
+        stored = take(session, pack, source, path, kept, taken, progress)
+        source.verify_unchanged()
+        oid = pack.blob(stored.manifest.data, text=True)
+        session.cache.remember(path, source.identity, oid)
+        return Added(
+            path, stored.manifest, oid, tuple(stored.new), stored.note, source.stat, mode, pack.size - size
+        )
+
+
+def take(
+    session: Session,
+    pack: PackWriter,
+    source: FileSource,
+    path: str,
+    kept: Manifest | None,
+    taken: set[str],
+    progress: Progress | None = None,
+) -> Stored:
+    """Scan and store one file; its store is that of ``kept``, or a name not in ``taken``."""
+    if lfs.pointer_in(source) is not None:
+        raise lfs.refusal(path)
+    bases = session.bases(path)
+    reference = kept or (bases[0] if bases else None)
+    skeleton = worktree.skeleton_of(session, reference)
+    begin(progress, "hashing", source.size, path)
+    found = file_scan.scan(source, reference, skeleton, progress)
+    if (
+        kept is not None
+        and kept.store not in taken
+        and found.equals(kept, skeleton)
+        and complete(session, kept)
+    ):
+        return Stored(kept)
+    if kept is None and (moved := _moved(session, found)) is not None:
+        return Stored(moved)
+    store = kept.store if kept and kept.store not in taken else store_name(path, taken)
+    return Snapshot(session.objects, pack, bases).store(source, found, store, kept, progress)
+
+
+def _moved(session: Session, found: file_scan.Scan) -> Manifest | None:
+    """The manifest of a checkpoint of this value whose file is gone: it was renamed, its store stays."""
+    for path, manifest in known_stores(session, session.staged()).items():
+        if not os.path.lexists(session.repo.worktree / path):
+            kept = worktree.skeleton_of(session, manifest)
+            if found.equals(manifest, kept) and complete(session, manifest):
+                return manifest
+    return None
+
+
+def _stage(session: Session, added: list[Added]) -> None:
+    with session.index_edit() as edit:
+        for item in added:
+            edit.put(Staged(item.path, item.oid, item.mode, stat=item.stat))
+    sync(session)
+    session.cache.save()
+
+
+def new_raw(session: Session, raw: Iterable[str], index: Path | None = None) -> dict[str, str]:
+    """Path -> blob id, of those staged ``raw`` files that are not so in HEAD already."""
+    head = session.repo.head()
+    tree = session.repo.tree_of(head) if head else None
+    staged = session.staged(index)
+    old = {path: session.repo.entry(tree, path) if tree is not None else None for path in raw}
+    return {
+        path: staged[path].oid
+        for path, entry in old.items()
+        if entry is None or str(entry.id) != staged[path].oid
+    }
+
+
+def refuse_pointers(session: Session, raw: dict[str, str]) -> None:
+    """Raise :class:`PointerError` where a blob of ``raw`` (path -> id) is a pointer of Git LFS."""
+    for path, oid in raw.items():
+        if lfs.is_pointer(session.objects.text(oid, lfs.MAX_BYTES) if _is_small(session, oid) else b""):
+            raise lfs.refusal(path)
+
+
+def _is_small(session: Session, oid: str) -> bool:
+    blob = session.repo.find(oid)
+    return isinstance(blob, pygit2.Blob) and blob.size < lfs.MAX_BYTES

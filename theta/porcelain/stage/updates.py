@@ -1,0 +1,312 @@
+"""Updates that a user brings, read from files: factors, sparse values, scales, or new tensors.
+
+Names may be git-theta's (``<tensor>/R``, ``/C``, ``/ia3``, ``/data``, ``/indices``, ``/shape``), those of
+plain factor files (``<module>.lora_A``, ``lora_B``, ``ia3_l``), or those of a PEFT adapter.  What bears
+no such name replaces the tensor of its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from theta import formats
+from theta.codecs import arith
+from theta.codecs.base import Tensor, word_dtype
+from theta.dtypes import DTYPES
+from theta.errors import UsageError
+from theta.formats import opaque
+from theta.formats.values import Value, values
+from theta.porcelain.stage.adapters import Adapter, read_adapter
+from theta.store.files.file_source import FileSource
+from theta.store.format import tensor_tree
+from theta.store.format.manifest import Line
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Matrix = NDArray[np.float64]
+
+KINDS: Final = ("low-rank", "sparse", "ia3", "scaled", "dense")
+_PARTS: Final = {
+    "low-rank": {"R": "u", "C": "v", "lora_B": "u", "lora_A": "v", "lora_up": "u", "lora_down": "v"}
+    | {"lora_embedding_B": "v", "lora_embedding_A": "u", "alpha": "alpha"},
+    "sparse": {key: key for key in ("data", "indices", "indptr", "shape")},
+    "ia3": dict.fromkeys(("ia3", "ia3_l", "scale"), "scale"),
+}
+_PARTS["scaled"] = _PARTS["ia3"]
+_FIXED: Final = {"R", "C", "lora_embedding_A", "lora_embedding_B"}
+"""Parts of which it is said how the matrix lies: a product as it stands, and a table of tokens."""
+_FLIPPED: Final = ("C", "lora_A", "lora_down", "lora_embedding_A")
+"""Parts that stand in a file as the transpose of the factor (lines, rank)."""
+_REFUSED: Final = ("lora_magnitude_vector", "lora_B.bias")
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """``u @ v.T`` is added: ``u`` is (rows, rank), ``v`` is (columns, rank).
+
+    ``turns`` says that rows are outputs, so that it is turned where a file has a matrix transposed.
+    """
+
+    u: Matrix
+    v: Matrix
+    mantissa: int
+    nbytes: int
+    turns: bool = False
+
+    def turned(self) -> LowRank:
+        """The same for the transposed matrix."""
+        return replace(self, u=self.v, v=self.u)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The tensor is multiplied by ``factors``.
+
+    ``with_bias`` says that a bias beside it is too, ``turns`` that rows are outputs (as of low rank).
+    """
+
+    factors: Matrix
+    with_bias: bool = False
+    turns: bool = False
+
+    def turned(self) -> Scale:
+        """The same for the transposed matrix."""
+        return replace(self, factors=self.factors.T)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """``data`` is added to the elements ``indices`` of the flat tensor."""
+
+    data: Matrix
+    indices: NDArray[np.int64]
+    shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The tensor gets this value, cast to its own dtype."""
+
+    tensor: Tensor
+
+
+Update = LowRank | Scale | Sparse | Whole
+
+
+@dataclass(frozen=True)
+class Brought:
+    """All updates by the name they bear.
+
+    Attributes:
+        modules: the names that lack ``.weight``.
+        problems: what no update could be made of.
+        of_adapter: whether it is an adapter, with the names of a model in memory.
+        transposed: what the adapter says of all matrices: they are stored as ``[in, out]``.
+        ties: whether what it says of an embedding is for the head that is tied to it, too.
+    """
+
+    updates: Mapping[str, Update]
+    modules: frozenset[str]
+    problems: tuple[str, ...] = ()
+    of_adapter: bool = False
+    transposed: bool = False
+    ties: bool = False
+
+
+def read(place: Path, kind: str | None) -> Brought:
+    """The updates of ``kind`` in file or directory ``place``; raises ``UsageError`` where there are none.
+
+    A PEFT adapter says itself what it is; anything else needs a ``kind``.
+    """
+    adapter = read_adapter(place) if place.is_dir() else None
+    if adapter is not None and kind not in (None, adapter.kind) and {kind, adapter.kind} != {"ia3", "scaled"}:
+        raise UsageError(f"{place} is a {adapter.kind} adapter, not {kind}")
+    kind = kind or (adapter.kind if adapter else None)
+    if kind is None:
+        raise UsageError("--update-data needs --update-type", hint=f"one of {', '.join(KINDS)}")
+    files = [adapter.weights] if adapter else _files(place)
+    found: dict[str, Tensor] = {}
+    for file in files:
+        found |= _tensors(file)
+    if not found:
+        raise UsageError(f"{place} holds no tensors")
+    return _grouped({_stripped(name): tensor for name, tensor in found.items()}, kind, adapter)
+
+
+def _files(place: Path) -> list[Path]:
+    if place.is_dir():
+        return sorted(path for path in place.iterdir() if path.is_file() and path.suffix != ".json")
+    return [place]
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with FileSource(path) as source:
+        layout, note = formats.scan_or_opaque(source)
+        if layout.format == opaque.NAME:
+            raise UsageError(f"{path} is not a file of tensors{f': {note}' if note else ''}")
+        return {name: _tensor(value) for name, value in values(layout, source).items()}
+
+
+def _tensor(value: Value) -> Tensor:
+    return Tensor.from_bytes(b"".join(map(bytes, value.chunks())), value.dtype, value.shape)
+
+
+def _stripped(name: str) -> str:
+    """A name without what PEFT puts before and into it."""
+    name = name.removeprefix("base_model.model.")
+    return name.replace(".modules_to_save.default", "").replace(".base_layer.", ".")
+
+
+def _grouped(tensors: Mapping[str, Tensor], kind: str, adapter: Adapter | None) -> Brought:
+    keys = _PARTS.get(kind, {})
+    pattern = re.compile(
+        rf"(?P<name>.+?)[./](?P<part>{'|'.join(keys) or '(?!)'})(?:\.default)?(?P<weight>\.weight)?"
+    )
+    groups: dict[str, dict[str, Tensor]] = {}
+    updates: dict[str, Update] = {}
+    problems: list[str] = []
+    for name, tensor in tensors.items():
+        if any(part in name for part in _REFUSED):
+            problems.append(f"{name} is of a kind of adapter that is not a plain low-rank one")
+        elif match := pattern.fullmatch(name):
+            groups.setdefault(match["name"], {})[match["part"]] = tensor
+        else:
+            updates[name] = Whole(tensor)
+    for name, parts in groups.items():
+        try:
+            updates[name] = _update(name, parts, kind, adapter)
+        except (ValueError, KeyError) as error:
+            problems.append(f"{name}: {error.args[0]}")
+    if kind != "dense" and not groups and not problems:
+        wanted = ", ".join(f"<tensor>/{key}" for key in keys)
+        raise UsageError(f"the data holds nothing for a {kind} update", hint=f"it has names such as {wanted}")
+    brought = Brought(updates, frozenset(groups), tuple(problems))
+    if adapter is None:
+        return brought
+    return replace(brought, of_adapter=True, transposed=adapter.fan_in_fan_out, ties=adapter.ties)
+
+
+def _update(name: str, parts: Mapping[str, Tensor], kind: str, adapter: Adapter | None) -> Update:
+    if kind == "low-rank":
+        return _low_rank(name, parts, adapter)
+    if kind == "sparse":
+        return _sparse(parts)
+    (tensor,) = parts.values()
+    of_rows = len(tensor.shape) == 2 and tensor.shape[1] == 1
+    of_adapter = adapter is not None
+    return Scale(_numbers(tensor), with_bias=of_adapter and of_rows, turns=of_adapter)
+
+
+def _numbers(tensor: Tensor) -> Matrix:
+    """The values of a tensor, all finite; raises ``ValueError`` otherwise."""
+    import numpy as np
+
+    if arith.has_values(tensor.dtype):
+        found = arith.to_values(tensor.words, tensor.dtype)
+    elif DTYPES[tensor.dtype].kind in ("int", "uint"):
+        found = _integers(tensor).astype(np.float64)
+    else:
+        raise ValueError(f"{tensor.dtype} is not a dtype of numbers")
+    if not np.isfinite(found).all():
+        raise ValueError("the update holds NaN or infinity")
+    return found.reshape(tensor.shape)
+
+
+def _integers(tensor: Tensor) -> NDArray[Any]:
+    if DTYPES[tensor.dtype].kind not in ("int", "uint"):
+        raise ValueError(f"indices and shapes are integers, not {tensor.dtype}")
+    letter = "i" if DTYPES[tensor.dtype].kind == "int" else "u"
+    return tensor.words.view(f"<{letter}{word_dtype(tensor.dtype).itemsize}")
+
+
+def _low_rank(name: str, parts: Mapping[str, Tensor], adapter: Adapter | None) -> LowRank:
+    import numpy as np
+
+    roles = {_PARTS["low-rank"][part]: (part, tensor) for part, tensor in parts.items()}
+    if not {"u", "v"} <= roles.keys():
+        raise ValueError(f"{' and '.join(sorted(parts))} without the other factor")
+    u, v = (_factor(*roles[role]) for role in "uv")
+    if u.shape[1] != v.shape[1]:
+        raise ValueError(f"factors of ranks {u.shape[1]} and {v.shape[1]}")
+    scale = adapter.scale(name, u.shape[1]) if adapter else 1.0
+    if "alpha" in roles:
+        scale *= float(_numbers(roles["alpha"][1]).reshape(-1)[0]) / u.shape[1]
+    # A power of two costs nothing; anything else makes the numbers of u longer.
+    with np.errstate(over="ignore", invalid="ignore"):
+        u = np.ascontiguousarray(u * scale)
+    if not np.isfinite(u).all():
+        raise ValueError(f"factors scaled by {scale} are not finite")
+    given = [roles[role][1] for role in "uv"]
+    mantissa = max((arith.mantissa_bits(t.dtype) + 1 if arith.has_values(t.dtype) else 24) for t in given)
+    nbytes = sum(tensor.words.nbytes for tensor in given)
+    return LowRank(u, v, mantissa, nbytes, turns=not parts.keys() & _FIXED)
+
+
+def _factor(part: str, tensor: Tensor) -> Matrix:
+    """A factor as (lines, rank); kernels of convolutions are flattened."""
+    import numpy as np
+
+    numbers = _numbers(tensor)
+    if numbers.ndim < 2 or 0 in numbers.shape:
+        raise ValueError(f"{part} of shape {list(tensor.shape)} is not a factor")
+    if part in _FLIPPED:
+        return np.ascontiguousarray(numbers.reshape(numbers.shape[0], -1).T)
+    if math.prod(numbers.shape[2:]) != 1:
+        raise ValueError(f"{part} of shape {list(tensor.shape)} is not a factor")
+    return np.ascontiguousarray(numbers.reshape(numbers.shape[:2]))
+
+
+def _sparse(parts: Mapping[str, Tensor]) -> Sparse:
+    import numpy as np
+
+    data, indices = _numbers(parts["data"]).reshape(-1), _integers(parts["indices"]).astype(np.int64)
+    if data.size != indices.size:
+        raise ValueError(f"{data.size} values for {indices.size} indices")
+    if "indptr" in parts and _integers(parts["indptr"]).tolist() != [0, data.size]:
+        raise ValueError("indptr is not that of one flat row")
+    shape = tuple(_integers(parts["shape"]).tolist()) if "shape" in parts else None
+    return Sparse(data, indices, shape)
+
+
+def parts(tensor: Tensor) -> list[tuple[int, bytes]]:
+    """The length and the digest of each chunk that ``tensor`` is stored in."""
+    raw: memoryview[Any] = tensor.words.data.cast("B")
+    found, start = [], 0
+    for length in tensor_tree.chunk_lengths(tensor.dtype, tensor.shape):
+        found.append((length, hashlib.sha256(raw[start : start + length]).digest()))
+        start += length
+    return found
+
+
+def is_value(tensor: Tensor, line: Line) -> bool:
+    """Whether ``tensor`` is what ``line`` stands for."""
+    if (tensor.dtype, tuple(tensor.shape)) != (line.dtype, tuple(line.shape)):
+        return False
+    return tensor_tree.value_digest(line.dtype, line.shape, parts(tensor)) == line.digest
+
+
+def same(one: Update, other: Update) -> bool:
+    """Whether both are the same update."""
+    import numpy as np
+
+    if isinstance(one, LowRank) and isinstance(other, LowRank):
+        return np.array_equal(one.u, other.u) and np.array_equal(one.v, other.v)
+    if isinstance(one, Whole) and isinstance(other, Whole):
+        alike = (one.tensor.dtype, one.tensor.shape) == (other.tensor.dtype, other.tensor.shape)
+        return alike and np.array_equal(one.tensor.words, other.tensor.words)
+    return False
+
+
+def listed(problems: Iterable[str], limit: int = 20) -> str:
+    """Problems in one line."""
+    all_of_them = list(problems)
+    more = f"; and {len(all_of_them) - limit} more" if len(all_of_them) > limit else ""
+    return "; ".join(all_of_them[:limit]) + more

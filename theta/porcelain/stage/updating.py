@@ -1,0 +1,173 @@
+"""``theta add --update-type``: an update that the user brings becomes the next version of a checkpoint.
+
+The worktree file becomes the updated model, and what is staged holds the factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from theta.codecs import arith
+from theta.codecs.base import Tensor
+from theta.errors import NotFoundError, WouldOverwriteError
+from theta.git.index import Entry, Staged
+from theta.parallel import ordered
+from theta.porcelain.stage import updates
+from theta.porcelain.stage.fitting import Step, plan
+from theta.porcelain.stage.staging import Added
+from theta.porcelain.stage.updates import Brought, LowRank, Scale, Sparse, Update
+from theta.porcelain.tensors import tied_weights
+from theta.porcelain.tensors.tied_weights import Ties
+from theta.porcelain.workspace import index_closure, worktree
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress, begin
+from theta.store.format import listings
+from theta.store.format.manifest import Line, Manifest
+from theta.store.read import layers
+from theta.store.read.reassembly import Restorer, checked_chunk
+from theta.store.write import layer_plan
+from theta.store.write.snapshot import sorted_lines
+
+if TYPE_CHECKING:
+    from theta.codecs.brought import Applied
+
+_WEIGHT: Final = ".weight"
+_TREE_BYTES: Final = 900
+"""About what the objects of a tensor take beside its factors."""
+
+
+def update(
+    session: Session, path: str, kind: str | None, data: Path, progress: Progress | None = None
+) -> Added:
+    """Apply the updates of ``kind`` in ``data`` to the checkpoint at ``path`` and stage the result.
+
+    Raises ``UsageError`` that lists whatever does not fit, ``NotFoundError`` where the checkpoint is not
+    in HEAD, ``WouldOverwriteError`` where its file is not what HEAD has; nothing is changed then.
+    """
+    entry, manifest = _committed(session, path)
+    brought = updates.read(data, kind)
+    found = tied_weights.find(tied_weights.beside(session, path), manifest.by_name)
+    steps = plan(manifest, brought, found)
+    session.objects.expect(manifest.trees())
+    with session.objects.writing() as pack:
+        lines = dict(manifest.by_name)
+        new = []
+        for planned in filter(None, _planned(session, steps, progress)):
+            lines[planned.name] = planned.write(pack)
+            new.append(planned.name)
+        whole = replace(manifest, lines=tuple(sorted_lines(lines.values())))
+        changed = listings.write(pack, whole)
+        oid = pack.blob(changed.data, text=True)
+        stored = pack.size
+    info = worktree.fill(session, path, changed, oid, entry.mode, progress)
+    with session.index_edit() as edit:
+        edit.put(Staged(path, oid, entry.mode, stat=info))
+    index_closure.sync(session)
+    session.cache.save()
+    warning = _warning(brought, found, steps)
+    return Added(path, changed, oid, tuple(new), "", info, entry.mode, stored, warning)
+
+
+def _warning(brought: Brought, found: Ties, steps: Sequence[Step]) -> str:
+    """What nobody said: whether a head is tied to an embedding that changes."""
+    changed = {step.line.name.removesuffix(_WEIGHT) for step in steps}
+    if found.certain or not brought.of_adapter or not changed & set(found.modules):
+        return ""
+    return (
+        f"{found.modules[0]}.weight changes, and no config.json says whether the head is tied to it: "
+        "if it is, the head changes too"
+    )
+
+
+def _committed(session: Session, path: str) -> tuple[Entry, Manifest]:
+    """The entry and the manifest of ``path``, which must be the same in HEAD, index and worktree."""
+    entry = session.staged().get(path)
+    at_head = session.in_tree("HEAD").get(path) if session.repo.head() else None
+    if at_head is None:
+        raise NotFoundError(f"there is no committed checkpoint {path} to update", hint="commit it first")
+    if entry is None or entry.oid != at_head:
+        raise WouldOverwriteError(f"{path} has staged changes", hint="commit them first")
+    if worktree.examine(session, path, at_head).state is not worktree.State.SAME:
+        raise WouldOverwriteError(
+            f"{path} is not what HEAD has", hint=f"commit it, or run 'theta restore {path}'"
+        )
+    return entry, session.manifest(at_head)
+
+
+# -- doing it ------------------------------------------------------------------------------------
+
+
+def _planned(
+    session: Session, steps: Sequence[Step], progress: Progress | None
+) -> Iterable[layer_plan.Planned | None]:
+    """The new layers of each tensor; none where its value stays."""
+
+    def work(step: Step) -> layer_plan.Planned | None:
+        old = _read(session, step.line)
+        done = _in_turn(old, step.updates)
+        same = done.new.words.tobytes() == old.words.tobytes()
+        return None if same else _layered(session, step, done)
+
+    begin(progress, "updating", sum(step.line.nbytes for step in steps))
+    for step, planned in zip(steps, ordered(work, steps, lambda step: step.line.nbytes, 1), strict=True):
+        yield planned
+        if progress is not None:
+            progress(step.line.nbytes)
+
+
+def _read(session: Session, line: Line) -> Tensor:
+    record = Restorer(session.objects).record(line)
+    view = layers.top(session.objects, record) if record.chunks else None
+    pieces = [checked_chunk(view, record, n, line.name) for n in range(len(record.chunks)) if view]
+    return Tensor.from_bytes(b"".join(pieces), line.dtype, line.shape)
+
+
+def _in_turn(old: Tensor, items: Sequence[Update]) -> Applied:
+    """The tensor after all ``items``; how it is stored on what it was, where one item tells."""
+    done = apply(old, items[0])
+    for item in items[1:]:
+        done = replace(apply(done.new, item), encode=None)
+    return done
+
+
+def apply(old: Tensor, item: Update) -> Applied:
+    """The tensor after ``item``, and how it is stored on what it was."""
+    from theta.codecs import brought
+
+    if isinstance(item, LowRank):
+        budget = max(item.nbytes - _TREE_BYTES, item.nbytes * 9 // 10)
+        return brought.add_product(old, item.u, item.v, item.mantissa, budget)
+    if isinstance(item, Scale):
+        return brought.multiply(old, item.factors)
+    if isinstance(item, Sparse):
+        return brought.Applied(_sparse(old, item))
+    return brought.Applied(_cast(item.tensor, old.dtype))
+
+
+def _sparse(old: Tensor, item: Sparse) -> Tensor:
+    import numpy as np
+
+    words = old.words.copy()
+    places, inverse = np.unique(item.indices, return_inverse=True)
+    added = np.bincount(inverse, item.data, places.size)
+    with np.errstate(all="ignore"):
+        values = arith.to_values(words[places], old.dtype) + added
+    words[places] = arith.to_words(values, old.dtype)
+    return Tensor(old.dtype, old.shape, words)
+
+
+def _cast(tensor: Tensor, dtype: str) -> Tensor:
+    """``tensor`` in ``dtype``; floats are rounded, anything else must have that dtype already."""
+    if tensor.dtype == dtype:
+        return tensor
+    words = arith.to_words(arith.to_values(tensor.words, tensor.dtype), dtype)
+    return Tensor(dtype, tensor.shape, words)
+
+
+def _layered(session: Session, step: Step, done: Applied) -> layer_plan.Planned:
+    line = step.line
+    parts = updates.parts(done.new)
+    return layer_plan.plan(session.objects, line.name, done.new, parts, [line], done.encode)

@@ -1,0 +1,1 @@
+"""Tensors out of files and revisions: as values, as new files, as adapters."""

@@ -1,0 +1,58 @@
+"""``theta cat``: the values of one tensor, as text or as a ``.npy`` file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from theta import _fs
+from theta.dtypes import numpy_dtype
+from theta.errors import FormatError, NotFoundError, UsageError
+from theta.formats import npy
+from theta.formats.values import Value
+from theta.porcelain.tensors import converting, sources
+
+MAX_SHOWN: Final = 1 << 30
+"""Bytes of a tensor that is shown as text; all of them are in memory then."""
+
+
+@contextlib.contextmanager
+def opened(name: str, cwd: Path) -> Iterator[Value]:
+    """The tensor that ``[REV:]PATH#TENSOR`` names."""
+    named = sources.parse(name, cwd)
+    if not named.glob:
+        raise UsageError(f"{name} names no tensor", hint="say REV:PATH#TENSOR")
+    whole = sources.Named(named.revision, named.path)
+    with sources.opened(whole, cwd, named.glob) as model:
+        if named.glob not in model.values:
+            raise NotFoundError(
+                f"there is no tensor {named.glob}", hint=f"theta show {name.partition('#')[0]}"
+            )
+        yield model.values[named.glob]
+
+
+def save(value: Value, out: Path, *, force: bool) -> None:
+    """Write ``value`` to the ``.npy`` file ``out``."""
+    if out.suffix != ".npy":
+        raise UsageError(f"{out.name}: a tensor is written to a .npy file", hint="theta export writes others")
+    if value.dtype not in npy.DTYPES:
+        raise FormatError(f"numpy has no {value.dtype}", hint="theta export -o FILE.safetensors")
+    converting.check_places([out], value.nbytes, force)
+    with _fs.AtomicFile(out, mode=0o666, nameless=True) as file:
+        file.write(npy.header("data", value.dtype, value.shape))
+        for piece in value.chunks():
+            file.write(piece)
+
+
+def text(value: Value) -> str:
+    """``value`` as numpy prints it; ``bytes`` and packed types as bytes."""
+    import numpy as np
+
+    if value.nbytes > MAX_SHOWN:
+        raise FormatError(f"{value.nbytes} bytes are too many to show", hint="-o FILE.npy saves them")
+    raw = b"".join(bytes(piece) for piece in value.chunks())
+    packed = value.dtype in ("f4", "f6_e2m3", "f6_e3m2")
+    array = np.frombuffer(raw, np.uint8 if packed else numpy_dtype(value.dtype))
+    return str(array if packed else array.reshape(value.shape))

@@ -1,0 +1,140 @@
+"""``theta extract-lora``: the difference of two revisions as an adapter that PEFT loads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from theta import _fs
+from theta.dtypes import DTYPES, numpy_dtype
+from theta.errors import NotFoundError, UsageError
+from theta.formats import safetensors
+from theta.formats.values import Value
+from theta.merging.extraction import Adapter, Pair, extract
+from theta.porcelain.tensors import converting, sources, tied_weights
+from theta.porcelain.tensors.converting import Model
+from theta.porcelain.tensors.sources import Named
+from theta.porcelain.tensors.tied_weights import Ties
+from theta.porcelain.workspace import sharded_models
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress, begin
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WEIGHTS: Final = "adapter_model.safetensors"
+CONFIG: Final = "adapter_config.json"
+
+
+def revisions(text: str) -> tuple[str, str]:
+    """Both ends of ``BASE..TUNED``; raises :class:`UsageError`."""
+    base, dots, tuned = text.partition("..")
+    if not dots or not base or tuned.startswith("."):
+        raise UsageError(
+            f"{text!r} is not BASE..TUNED", hint="theta extract-lora v1..v2 --rank 16 -o adapter"
+        )
+    return base, tuned or "HEAD"
+
+
+def the_checkpoint(session: Session, revision: str) -> str:
+    """The path of the only model in ``revision``; raises :class:`NotFoundError` where it is not one."""
+    found = sorted({sharded_models.model_of(path) or path for path in session.in_tree(revision)})
+    if len(found) != 1:
+        raise NotFoundError(
+            f"{revision} has {len(found)} checkpoints", hint="name one: theta extract-lora BASE..TUNED PATH"
+        )
+    return found[0]
+
+
+def adapter(
+    session: Session,
+    ends: tuple[str, str],
+    paths: tuple[str, str],
+    rank: int,
+    *,
+    epsilon: float,
+    whole: Sequence[str] | None,
+    progress: Progress | None = None,
+) -> tuple[Adapter, str]:
+    """The adapter between the checkpoints at ``paths`` of the revisions ``ends``, and a warning if due."""
+    with contextlib.ExitStack() as stack:
+        base, tuned = (
+            stack.enter_context(sources.opened(Named(revision, path), session.cwd))
+            for revision, path in zip(ends, paths, strict=True)
+        )
+        pairs = _pairs(base, tuned, progress)
+        tied = tied_weights.find(tied_weights.beside(session, paths[1], ends[1]), tuned.values)
+        chosen: dict[str, Any] = {} if whole is None else {"whole": whole}
+        modules = tied.modules if tied.certain else ()
+        found = extract(pairs, rank, epsilon=epsilon, base_model="", tied=modules, **chosen)
+        for name in sorted(base.values.keys() - tuned.values.keys()):
+            found.left_out[name] = "the fine-tune lacks it, and an adapter takes nothing away"
+        return found, _unsaid(found, tied)
+
+
+def _unsaid(found: Adapter, tied: Ties) -> str:
+    """A warning where nothing says whether a head is tied to an embedding that changed."""
+    if tied.certain or not set(tied.modules) & set(found.saved):
+        return ""
+    return (
+        f"{tied.modules[0]} is saved, and no config.json says whether the head is tied to it: if it is, PEFT "
+        "gives the head the base's values"
+    )
+
+
+def _pairs(base: Model, tuned: Model, progress: Progress | None) -> Iterator[Pair]:
+    """All tensors of the fine-tune; each side is compared chunk by chunk before it is read."""
+    begin(progress, "extracting", sum(value.nbytes for value in tuned.values.values()))
+    for name, value in tuned.values.items():
+        before = base.values.get(name)
+        if progress is not None:
+            progress(value.nbytes)
+        yield Pair(
+            name,
+            value.dtype,
+            value.shape,
+            before is None or _differ(before, value),
+            _reader(value),
+            _reader(before) if before is not None else None,
+            before.shape if before is not None else None,
+        )
+
+
+def _differ(one: Value, other: Value) -> bool:
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return True
+    return any(left != right for left, right in zip(one.chunks(), other.chunks(), strict=True))
+
+
+def _reader(value: Value) -> Callable[[], NDArray[Any]]:
+    def read() -> NDArray[Any]:
+        import numpy as np
+
+        flat: NDArray[Any] = np.frombuffer(b"".join(value.chunks()), numpy_dtype(value.dtype))
+        return flat.reshape(value.shape)
+
+    return read
+
+
+def write(found: Adapter, directory: Path, *, force: bool) -> None:
+    """Write both files of the adapter into ``directory``, the configuration last."""
+    _fs.make_dirs(directory)
+    converting.check_places([directory / CONFIG], 0, force)
+    values = {name: _value(array) for name, array in found.tensors.items()}
+    converting.write(
+        Model(values, frozenset({safetensors.NAME}), {"format": "pt"}), directory / WEIGHTS, force=force
+    )
+    body = json.dumps(found.config, indent=2, sort_keys=True) + "\n"
+    _fs.write_atomic(directory / CONFIG, body.encode())
+
+
+def _value(array: NDArray[Any]) -> Value:
+    return Value(_dtype(array), array.shape, lambda: iter([array.tobytes()]))
+
+
+def _dtype(array: NDArray[Any]) -> str:
+    """Theta's name of the dtype of ``array``."""
+    return next(entry.name for entry in DTYPES.values() if entry.numpy_name == array.dtype.name)

@@ -1,0 +1,141 @@
+"""``theta scan``: what the pickles of files, or of committed checkpoints, would call when they are loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from theta.errors import NotFoundError, ThetaError
+from theta.formats.layout import BytesSource, Source
+from theta.formats.pickle_files.pickle_scan import PickleReport, scan_pickles
+from theta.git.repository import MODE_BLOB
+from theta.porcelain.workspace.session import Session
+from theta.store.files.file_source import FileSource
+from theta.store.read.random_access import StoredSource
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What was found in the file that ``name`` spells (a path, or ``REV:PATH``)."""
+
+    name: str
+    report: PickleReport
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        found = [
+            {"where": item.where, "global": f"{item.module}.{item.name}", "verdict": item.verdict}
+            for item in self.report.findings
+        ]
+        return {
+            "name": self.name,
+            "verdict": self.report.worst(),
+            "globals": found,
+            "unread": list(self.report.broken),
+        }
+
+
+def scan(names: Iterable[str], cwd: Path) -> Iterator[Scanned]:
+    """Scan each of ``names``: a file, a folder, a revision, or ``REV:PATH``; what exists is a path.
+
+    Raises :class:`NotFoundError` for what is neither.
+    """
+    session: Session | None = None
+    for name in names:
+        place = cwd / name
+        if place.is_dir():
+            yield from _folder(place, name)
+        elif os.path.lexists(place):
+            yield Scanned(name, of_file(place))
+        else:
+            session = session or _session(name, cwd)
+            yield from _revision(session, name)
+
+
+def of_file(path: Path) -> PickleReport:
+    """What the pickles in the file at ``path`` would call."""
+    with FileSource(path) as source:
+        return scan_pickles(source)
+
+
+def warning(report: PickleReport) -> str:
+    """One line about a file whose pickles are dangerous; '' where they are not."""
+    names = [f"{item.module}.{item.name}" for item in report.findings if item.verdict == "dangerous"]
+    if not names:
+        return ""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"loading it would call {names[0][:80]!a}{more}: do not unpickle it ('theta scan' lists them)"
+
+
+def warnings(root: Path, paths: Iterable[str]) -> Iterator[str]:
+    """A line for each of ``paths`` (from ``root``) that is dangerous to load; others are passed over."""
+    for path in paths:
+        try:
+            line = warning(of_file(root / path))
+        except ThetaError:
+            continue
+        if line:
+            yield f"{path}: {line}"
+
+
+def _session(name: str, cwd: Path) -> Session:
+    try:
+        return Session.here(cwd)
+    except ThetaError as error:
+        raise NotFoundError(f"{name}: no such file, and there is no repository here") from error
+
+
+def _folder(place: Path, name: str) -> Iterator[Scanned]:
+    for folder, folders, files in os.walk(place):
+        folders[:] = sorted(item for item in folders if item not in (".git", ".theta"))
+        for file in sorted(files):
+            path = Path(folder, file)
+            if path.is_file() and not path.is_symlink():
+                yield Scanned(str(Path(name, path.relative_to(place))), _of_any_file(path))
+
+
+def _of_any_file(path: Path) -> PickleReport:
+    """As :func:`of_file`; a file that cannot be read is told of, and does not end the search."""
+    try:
+        return of_file(path)
+    except ThetaError as error:
+        return PickleReport((), (str(error),))
+
+
+def _revision(session: Session, name: str) -> Iterator[Scanned]:
+    revision, colon, path = name.partition(":")
+    if not colon and session.repo.git().run("rev-parse", "-q", "--verify", name, check=False).code:
+        raise NotFoundError(f"{name} is neither a file nor a revision")
+    tree = session.repo.tree_of(revision or "HEAD")
+    if path:
+        entry = session.repo.entry(tree, path)
+        if entry is None or int(entry.filemode) & MODE_BLOB != MODE_BLOB:
+            raise NotFoundError(f"there is no file {path} in {revision or 'HEAD'}")
+        yield Scanned(name, _blob(session, str(entry.id)))
+        return
+    files = [(found, str(entry.id)) for found, entry in session.repo.walk_blobs(tree)]
+    _expect(session, [oid for _, oid in files])
+    for found, oid in files:
+        yield Scanned(f"{revision}:{found}", _blob(session, oid))
+
+
+def _expect(session: Session, oids: list[str]) -> None:
+    """All of these files are going to be looked at; of tensors, the pickles only."""
+    if not session.repo.promised.is_partial:
+        return
+    session.repo.promised.expect(oids)
+    for manifest in filter(None, map(session.manifest_or_none, oids)):
+        tensors = {line.name for line in manifest.lines if line.dtype != "bytes"}
+        session.objects.expect(manifest.trees(tensors))
+
+
+def _blob(session: Session, oid: str) -> PickleReport:
+    manifest = session.manifest_or_none(oid)
+    source: Source = BytesSource(session.repo.read_blob(oid))
+    if manifest is not None:
+        _expect(session, [oid])
+        source = StoredSource(session.objects, manifest)
+    return scan_pickles(source)

@@ -1,0 +1,220 @@
+"""Where ``theta convert``, ``export`` and ``cat`` take tensors from: files, and any revision."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from theta import _fs, formats
+from theta.errors import (
+    CorruptError,
+    FormatError,
+    MissingObjectsError,
+    NewerFormatError,
+    NotFoundError,
+    UsageError,
+    concerning,
+)
+from theta.formats import opaque, safetensors, sharded
+from theta.formats.layout import Source, clip
+from theta.formats.values import Value, values
+from theta.git.repository import MODE_BLOB
+from theta.porcelain.tensors import converting
+from theta.porcelain.tensors.converting import Model
+from theta.porcelain.workspace import sharded_models
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress, begin
+from theta.store.files.file_source import FileSource
+from theta.store.format.manifest import Manifest
+from theta.store.read.random_access import StoredSource
+from theta.store.read.reassembly import Restorer
+
+Opener = Callable[[str], tuple[Source, formats.Layout]]
+"""The bytes and the layout of the file of a name, in one folder or tree."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """``[REV:]PATH[#GLOB]`` taken apart; ``revision`` is none for a file."""
+
+    revision: str | None
+    path: str
+    glob: str = ""
+
+
+def parse(text: str, cwd: Path) -> Named:
+    """What ``text`` names; a file that exists is a file, whatever its name."""
+    if os.path.lexists(cwd / text):
+        return Named(None, text)
+    head, _, glob = text.partition("#")
+    if os.path.lexists(cwd / head):
+        return Named(None, head, glob)
+    revision, colon, path = head.partition(":")
+    if not colon or not path:
+        if (cwd / (head + sharded.SUFFIX)).is_file():
+            return Named(None, head + sharded.SUFFIX, glob)
+        if _shards_of(cwd / head):
+            return Named(None, head, glob)
+        raise NotFoundError(f"{text}: no such file", hint="a committed checkpoint is named REV:PATH")
+    return Named(revision or "HEAD", path, glob)
+
+
+@contextlib.contextmanager
+def opened(named: Named, cwd: Path, read: str = "") -> Iterator[Model]:
+    """The tensors that ``named`` names, to be read inside the block; or only the one named ``read``.
+
+    Raises :class:`NotFoundError`, and :class:`FormatError` where no reader finds tensors.
+    """
+    with contextlib.ExitStack() as stack:
+        if named.revision is None:
+            model = _of_file(cwd / named.path, stack)
+        else:
+            with concerning(f"{named.revision}:{named.path}"):
+                model = _of_revision(Session.here(cwd), named.revision, named.path, read or named.glob or "*")
+        with concerning(named.path, CorruptError, MissingObjectsError, NewerFormatError):
+            yield model.select(named.glob) if named.glob else model
+
+
+def manifest_at(session: Session, revision: str, path: str) -> Manifest:
+    """The checkpoint at ``path`` of ``revision``; raises :class:`NotFoundError`."""
+    found = manifest_or_none(session, revision, path)
+    if found is None:
+        raise NotFoundError(f"there is no checkpoint {path} in {revision}")
+    return found
+
+
+def copy_exactly(
+    session: Session, manifest: Manifest, out: Path, *, force: bool, progress: Progress | None = None
+) -> None:
+    """Write the very file that was committed to ``out``."""
+    converting.check_places([out], 0, force)
+    session.objects.expect(manifest.trees())
+    restorer = Restorer(session.objects)
+    restorer.check_space(manifest, _fs.free_space(out.parent) - converting.RESERVE)
+    with _fs.AtomicFile(out, mode=0o666, nameless=True) as file:
+        begin(progress, "exporting", manifest.nbytes, out.name)
+        restorer.write(manifest, file, progress)
+
+
+def manifest_or_none(session: Session, revision: str, path: str) -> Manifest | None:
+    """The checkpoint at ``path`` of ``revision``, if there is one."""
+    entry = session.repo.entry(session.repo.tree_of(revision), path)
+    return None if entry is None else session.manifest_or_none(str(entry.id))
+
+
+def _of_file(path: Path, stack: contextlib.ExitStack) -> Model:
+    sources: list[FileSource] = []
+
+    def open_shard(name: str) -> tuple[Source, formats.Layout]:
+        sources.append(stack.enter_context(FileSource(path.with_name(name), name)))
+        return sources[-1], _tensors(sources[-1], name)
+
+    def verify() -> None:
+        for source in sources:
+            source.verify_unchanged()
+
+    if path.name.endswith(sharded.SUFFIX):
+        with FileSource(path) as source:
+            index = sharded.read_index(source.read(0, min(source.size, sharded.MAX_INDEX + 1)))
+        model = _joined(index.shards, index.weight_map, open_shard)
+    elif path.exists():
+        model = _single(*open_shard(path.name))
+    else:
+        model = _joined(_shards_of(path), {}, open_shard)
+    return replace(model, verify=verify)
+
+
+def _shards_of(path: Path) -> list[str]:
+    """The shards beside ``path`` of the model that it would be in one file."""
+    names = (item.name for item in path.parent.glob("*-of-*")) if path.parent.is_dir() else ()
+    return sorted(name for name in names if name != path.name and sharded_models.model_of(name) == path.name)
+
+
+def _of_revision(session: Session, revision: str, path: str, glob: str) -> Model:
+    folder = path.rpartition("/")[0]
+
+    def open_shard(name: str) -> tuple[Source, formats.Layout]:
+        manifest = manifest_at(session, revision, f"{folder}/{name}" if folder else name)
+        if manifest.format == opaque.NAME:
+            raise FormatError(f"{name} was committed as plain bytes; there are no tensors to take")
+        names = (line.name for line in manifest.lines)
+        skipped = {name for name in names if name != glob and not fnmatchcase(name, glob)}
+        session.objects.expect(manifest.trees(skipped))
+        source = StoredSource(session.objects, manifest, exact=False)
+        layout, _ = formats.scan_or_opaque(source)
+        # What needs a plug-in, or a file beside it, is known by the extents that were stored.
+        return source, source.layout if layout.format == opaque.NAME else layout
+
+    if manifest_or_none(session, revision, path) is not None:
+        return _single(*open_shard(path.rpartition("/")[2]))
+    index = _index(session, revision, path)
+    if index is not None:
+        return _joined(index.shards, index.weight_map, open_shard)
+    shards = sharded_models.shards_at(session, revision, path)
+    if not shards:
+        raise NotFoundError(f"there is no checkpoint {path} in {revision}")
+    return _joined([name.rpartition("/")[2] for name in sorted(shards)], {}, open_shard)
+
+
+def _index(session: Session, revision: str, path: str) -> sharded.Index | None:
+    """The index at ``path``, or of the sharded model that ``path`` would be in one file."""
+    name = path if path.endswith(sharded.SUFFIX) else path + sharded.SUFFIX
+    entry = session.repo.entry(session.repo.tree_of(revision), name)
+    if entry is None or int(entry.filemode) & MODE_BLOB != MODE_BLOB:
+        return None
+    return sharded.read_index(session.repo.read_blob(str(entry.id)))
+
+
+def _tensors(source: Source, name: str) -> formats.Layout:
+    layout, reason = formats.scan_or_opaque(source)
+    if layout.format == opaque.NAME:
+        raise FormatError(f"{name}: {reason or 'no reader knows this file'}; there are no tensors to take")
+    return layout
+
+
+def _single(source: Source, layout: formats.Layout) -> Model:
+    return Model(values(layout, source), frozenset({layout.format}), _metadata(source, layout))
+
+
+def _metadata(source: Source, layout: formats.Layout) -> dict[str, str]:
+    if layout.format != safetensors.NAME:
+        return {}
+    length = int.from_bytes(source.read(0, 8), "little")
+    return safetensors.read_metadata(source.read(0, 8 + length)) or {}
+
+
+def _joined(shards: Sequence[str], weight_map: Mapping[str, str], open_shard: Opener) -> Model:
+    """The tensors of all ``shards``; where two have one of a name, ``weight_map`` says which counts."""
+    found: dict[str, Value] = {}
+    kinds: set[str] = set()
+    metadata: dict[str, str] = {}
+    for shard in shards:
+        source, layout = open_shard(shard)
+        kinds.add(layout.format)
+        metadata |= _metadata(source, layout)
+        for name, value in values(layout, source).items():
+            if weight_map.get(name, shard) != shard:
+                continue
+            if name in found:
+                raise FormatError(f"two shards have a tensor {clip(name)}")
+            found[name] = value
+    missing = sorted(weight_map.keys() - found.keys())
+    if missing:
+        raise FormatError(f"the index names {len(missing)} tensors that no shard has: {clip(missing[0])}")
+    return Model(found, frozenset(kinds), metadata)
+
+
+def parse_size(text: str) -> int:
+    """The bytes that ``text`` means: a number, with kB, MB or GB (powers of 1000) behind it or not."""
+    units = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+    digits = text.rstrip("BGKMbgkm")
+    unit = units.get(text[len(digits) :].upper())
+    if unit is None or not digits.isascii() or not digits.isdigit() or not 0 < int(digits) < 10**9:
+        raise UsageError(
+            f"{text!r} is no size of a shard", hint="say a number of bytes, or such as 500MB or 5GB"
+        )
+    return int(digits) * unit

@@ -1,0 +1,107 @@
+"""Which modules share one weight: a head that is tied to the embedding, as ``config.json`` says.
+
+A file does not say it.  It has one tensor for both, or two that a loader makes one again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from theta.git.repository import MODE_BLOB
+from theta.porcelain.workspace.session import Session
+
+CONFIG: Final = "config.json"
+_MOST_CONFIG: Final = 1 << 20
+_EMBEDDING: Final = re.compile(
+    r"(.*\.)?(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|tokens_embed|shared)"
+)
+_SHARED: Final = re.compile(r"(?P<head>.*\.)?shared")
+_HEAD: Final = re.compile(r"(.*\.)?(lm_head|embed_out)")
+_WITH_HEAD: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "DoubleHeadsModel")
+_WITH_OTHER_HEAD: Final = ("ForMaskedLM", "ForPreTraining")
+_WEIGHT: Final = ".weight"
+
+
+@dataclass(frozen=True)
+class Ties:
+    """Modules that share one weight.
+
+    Attributes:
+        modules: all of them, that of the embedding first; empty where there are none.
+        certain: whether the configuration says so; else the head may be tied, for the file has none.
+    """
+
+    modules: tuple[str, ...] = ()
+    certain: bool = True
+
+    def __contains__(self, module: str) -> bool:
+        return module in self.modules
+
+    def others(self, module: str) -> list[str]:
+        """The modules that ``module`` shares its weight with."""
+        return [other for other in self.modules if other != module]
+
+
+def beside(session: Session, path: str, revision: str = "HEAD") -> Mapping[str, Any]:
+    """The ``config.json`` beside the checkpoint at ``path``, of ``revision`` or the worktree; or nothing."""
+    name = path.rpartition("/")[0] + "/" + CONFIG if "/" in path else CONFIG
+    entry = session.repo.entry(session.repo.tree_of(revision), name)
+    if entry is not None and int(entry.filemode) & MODE_BLOB == MODE_BLOB:
+        return _parsed(session.repo.read_blob(str(entry.id)))
+    if session.repo.raw.workdir is None:
+        return {}
+    file = Path(session.repo.raw.workdir) / name
+    return _parsed(file.read_bytes()) if file.is_file() and file.stat().st_size <= _MOST_CONFIG else {}
+
+
+def _parsed(data: bytes) -> Mapping[str, Any]:
+    if len(data) > _MOST_CONFIG:
+        return {}
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def find(config: Mapping[str, Any], names: Collection[str]) -> Ties:
+    """The modules that share a weight in a model of this configuration, with tensors of these names."""
+    modules = {name.removesuffix(_WEIGHT) for name in names if name.endswith(_WEIGHT)}
+    embeddings = sorted((name for name in modules if _EMBEDDING.fullmatch(name)), key=len)
+    if not embeddings:
+        return Ties()
+    first = next((name for name in embeddings if _SHARED.fullmatch(name)), embeddings[0])
+    tied = (first, *_copies(first))
+    heads = sorted(name for name in modules if _HEAD.fullmatch(name))
+    said = _said(config)
+    if said is False or (heads and not said):
+        return Ties(tied if len(tied) > 1 else ())
+    architectures = config.get("architectures")
+    if not heads and isinstance(architectures, list) and architectures:
+        if not any(str(name).endswith(_WITH_HEAD) for name in architectures):
+            # A model without a head, or one whose head has a name that is not known.
+            return Ties(tied, certain=not any(str(name).endswith(_WITH_OTHER_HEAD) for name in architectures))
+        said = True
+    return Ties((*tied, *(heads or ["lm_head"])), certain=said is True)
+
+
+def _copies(embedding: str) -> tuple[str, ...]:
+    """The modules of encoder and decoder that are the ``shared`` one of T5 and BART."""
+    match = _SHARED.fullmatch(embedding)
+    if match is None:
+        return ()
+    head = match["head"] or ""
+    return f"{head}encoder.embed_tokens", f"{head}decoder.embed_tokens"
+
+
+def _said(config: Mapping[str, Any]) -> bool | None:
+    """Whether the configuration says that embedding and head are tied; none where it says nothing."""
+    for part in (config, *(value for key, value in config.items() if key.endswith("_config"))):
+        if isinstance(part, dict) and isinstance(part.get("tie_word_embeddings"), bool):
+            return bool(part["tie_word_embeddings"])
+    return None

@@ -1,0 +1,1 @@
+"""One repository, its index and its worktree, in agreement."""

@@ -1,0 +1,112 @@
+"""What is left behind: new files of tracked patterns, and checkpoints that no pattern covers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from theta import formats
+from theta.errors import ThetaError
+from theta.git.attributes import filter_of, only_tracked
+from theta.git.repository import STORES
+from theta.git.run import Git
+from theta.porcelain.workspace.session import Session
+from theta.store.files.file_source import FileSource
+
+LARGE: Final = 10_000_000
+"""Bytes: the strictest host refuses a plain blob above it."""
+
+_GENERIC: Final = {"npy", "npz", "pickle", "hdf5"}
+_GENERIC_SIZE: Final = 1_000_000
+"""Arrays and pickles below this size are data more often than models."""
+
+_HEAD: Final = 512
+_NAMED: Final = 3
+"""Paths that a line names."""
+
+
+def newcomers(session: Session, git: Git, pathspecs: Sequence[str]) -> list[str]:
+    """The untracked files among ``pathspecs`` that a tracked pattern matches; ignored ones are left out."""
+    rows = git.lines("ls-files", "-z", "-o", "--full-name", "--exclude-standard", "--", *pathspecs)
+    found = only_tracked(session.repo, [row for row in rows if not row.endswith("/")])
+    return [path for path in found if _is_file(session.repo.worktree / path)]
+
+
+def left_out_line(paths: Sequence[str], where: str) -> str:
+    """One line about new files (paths from here) that were not taken along to ``where``."""
+    verb = "matches a tracked pattern and is" if len(paths) == 1 else "match tracked patterns and are"
+    wanted = shlex.join(paths) if len(paths) <= _NAMED else "-A"
+    return f"{_names(paths)} {verb} not {where}; to stage: theta add {wanted}"
+
+
+def uncovered(session: Session, paths: Iterable[str]) -> list[str]:
+    """Those of ``paths`` (from the root) that are large or checkpoints, and that no filter takes."""
+    root = session.repo.worktree
+    found = [path for path in paths if not path.startswith(STORES + "/") and _is_concern(root / path)]
+    return [
+        path for path, value in filter_of(session.repo, found).items() if value in ("unspecified", "unset")
+    ]
+
+
+def uncovered_line(session: Session, paths: Sequence[str], cwd: Path) -> str:
+    """One line about ``paths``, with the command that tracks them."""
+    one = len(paths) == 1
+    what = "is a checkpoint or large" if one else "are checkpoints or large"
+    them = "it" if one else "them"
+    command = _track_command(session.repo.worktree, paths, cwd)
+    return f"{_names(paths)} {what}, and no tracked pattern covers {them}; to track {them}: {command}"
+
+
+def _names(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return ", ".join(paths[:_NAMED]) + more
+
+
+def _track_command(root: Path, paths: Sequence[str], cwd: Path) -> str:
+    """``theta track`` of the suffixes of ``paths``, in a folder that has all of them below it."""
+    here = os.path.relpath(os.path.realpath(cwd), os.path.realpath(root))
+    inside = here == "." or all(path.startswith(here + "/") for path in paths)
+    patterns = dict.fromkeys(_pattern(path) for path in paths)
+    start = "" if inside else f"-C {shlex.quote(os.path.relpath(root, cwd))} "
+    return f"theta {start}track {' '.join(shlex.quote(pattern) for pattern in patterns)}"
+
+
+def _pattern(path: str) -> str:
+    name = path.rpartition("/")[2]
+    suffix = os.path.splitext(name)[1]
+    return f"*{suffix}" if re.fullmatch(r"\.[A-Za-z0-9_]+", suffix) else name
+
+
+def _is_file(place: Path) -> bool:
+    return place.is_file() and not place.is_symlink()
+
+
+def _is_concern(place: Path) -> bool:
+    try:
+        if not _is_file(place):
+            return False
+        size = os.stat(place).st_size
+        return size >= LARGE or (not _is_text(place) and _is_checkpoint(place, size))
+    except (OSError, ThetaError):
+        return False
+
+
+def _is_text(place: Path) -> bool:
+    """Whether the file begins as text does: what is quick to tell, and true of most files."""
+    with open(place, "rb") as file:
+        head = file.read(_HEAD)
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.start > len(head) - 4 and b"\0" not in head
+    return b"\0" not in head
+
+
+def _is_checkpoint(place: Path, size: int) -> bool:
+    with FileSource(place) as source:
+        name = formats.detected(source)
+    return bool(name) and (name not in _GENERIC or size >= _GENERIC_SIZE)

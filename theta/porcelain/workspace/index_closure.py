@@ -1,0 +1,115 @@
+"""``.theta/`` in the index: the closure of the manifests that are staged."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from theta.git.index import Entry, IndexEdit, Staged
+from theta.git.repository import STORES
+from theta.porcelain.setup import sparse_patterns
+from theta.porcelain.workspace import worktree
+from theta.porcelain.workspace.checkpoints import by_content
+from theta.porcelain.workspace.session import Session
+from theta.store import closure, held_packs
+from theta.store.files.file_source import Identity
+from theta.store.format.manifest import Manifest, blob_id
+from theta.store.format.names import store_of
+
+_FILES: Final = (0o100644, 0o100755)
+_BELOW: Final = f"{STORES}/"
+
+
+def complete(session: Session, manifest: Manifest) -> bool:
+    """Whether the trees that ``manifest`` names are in the repository."""
+    return session.repo.has(manifest.skeleton) and all(session.repo.has(line.tree) for line in manifest.lines)
+
+
+def known_stores(session: Session, staged: dict[str, Entry]) -> dict[str, Manifest]:
+    """Path -> manifest, of all checkpoints in the index."""
+    found = {path: session.manifest_or_none(entry.oid) for path, entry in staged.items()}
+    return {path: manifest for path, manifest in found.items() if manifest is not None}
+
+
+def store_name(path: str, taken: set[str]) -> str:
+    """The name of the store of a new checkpoint: its path, made one part, and not in ``taken``."""
+    base = store_of(path)
+    name, number = base, 2
+    while name.lower() in {other.lower() for other in taken}:
+        name, number = f"{base}~{number}", number + 1
+    return name
+
+
+def sync(session: Session, index: Path | None = None) -> list[str]:
+    """Make ``.theta/`` in the index the closure of the manifests that are staged.
+
+    A manifest whose store another one uses gets a store of its own; of a checkpoint in conflict
+    one side is kept (ours, if there is one).  Answers the paths of tracked files that are staged
+    as raw bytes.
+    """
+    everything = session.entries(index)
+    entries = {entry.path: entry for entry in everything if entry.stage == 0}
+    found = known_stores(session, entries)
+    sides = {e.path: e for stage in (1, 3, 2) for e in everything if e.stage == stage}
+    raw = [path for path in entries if path not in found]
+    if found:
+        sparse_patterns.require(session.repo)
+    renamed = _distinct(session, found)
+    with session.index_edit(index) as edit:
+        for path, manifest in renamed.items():
+            oid = session.repo.write_blob(manifest.data)
+            edit.put(
+                Staged(
+                    path, oid, entries[path].mode, stat=_stat_if_same(session, path, entries[path].oid, oid)
+                )
+            )
+            found[path] = manifest
+        kept = [*found.values(), *known_stores(session, sides).values()]
+        kept += _without_attribute(session, edit, kept, {entry.path for entry in everything})
+        closure.sync_index(edit, session.objects, kept)
+    held_packs.adopt(session.repo, {blob_id(manifest.data) for manifest in found.values()})
+    return raw
+
+
+def _without_attribute(
+    session: Session, edit: IndexEdit, kept: list[Manifest], listed: set[str]
+) -> list[Manifest]:
+    """The manifests of stores in the index that no tracked path has any more.
+
+    A line of ``.gitattributes`` that is gone must not take the tensors with it.
+    """
+    stores = {path.split("/")[1] for path in edit.paths_under(STORES)} - {m.store for m in kept}
+    if not stores:
+        return []
+    files = {e.path: e.oid for e in edit.entries() if e.stage == 0 and e.mode in _FILES}
+    others = {path: oid for path, oid in files.items() if path not in listed and not path.startswith(_BELOW)}
+    found = (session.manifest_or_none(oid) for oid in by_content(session.repo, others).values())
+    return [manifest for manifest in found if manifest is not None and manifest.store in stores]
+
+
+def _distinct(session: Session, found: dict[str, Manifest]) -> dict[str, Manifest]:
+    """The manifests that must take another store, since two different ones name the same."""
+    owner: dict[str, str] = {}
+    at_head = session.in_tree("HEAD") if session.repo.head() else {}
+    renamed: dict[str, Manifest] = {}
+    order = sorted(found, key=lambda path: (path not in at_head, path))
+    for path in order:
+        manifest = found[path]
+        first = owner.setdefault(manifest.store.lower(), path)
+        if first != path and not (found[first].store == manifest.store and _agree(found[first], manifest)):
+            taken = {m.store for m in found.values()} | {m.store for m in renamed.values()}
+            renamed[path] = manifest.with_store(store_name(path, taken))
+    return renamed
+
+
+def _agree(one: Manifest, other: Manifest) -> bool:
+    return closure.places(one) == closure.places(other)
+
+
+def _stat_if_same(session: Session, path: str, old: str, new: str) -> os.stat_result | None:
+    """The stat data for an entry whose manifest changes from ``old`` to ``new`` but not in value."""
+    info = worktree.known_stat(session, path, old)
+    if info is not None:
+        session.cache.remember(path, Identity.of(info), new)
+    return info

@@ -1,0 +1,185 @@
+"""Commits whose ``.theta/`` does not agree with their manifests: finding and mending them.
+
+Plain git makes such commits where no hook can act (``rebase --continue`` after a conflict, a
+merge that paired renamed twins, hooks switched off).  The manifest is the truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import pygit2
+from pygit2.enums import ObjectType, SortMode
+
+from theta import _notes
+from theta.errors import DiskError, ManifestError, MissingObjectsError, NoSpaceError
+from theta.git.published import unpublished
+from theta.git.repository import MODE_TREE, STORES, Repository
+from theta.porcelain.workspace.checkpoints import by_content, checkpoints
+from theta.porcelain.workspace.session import Session
+from theta.store import closure
+from theta.store.format.manifest import Manifest
+from theta.store.odb.packs import PackWriter
+
+_VERIFIED: Final = "verified-head"
+
+
+@dataclass(frozen=True)
+class Mended:
+    """What :func:`mend_range` did: the new tip, and how many commits were rewritten.
+
+    ``kept`` are the commits that are wrong too and stay, since others may have them.
+    """
+
+    new: str
+    count: int
+    kept: tuple[str, ...] = ()
+
+
+def _manifests(session: Session, tree: pygit2.Tree, *, strict: bool = False) -> list[Manifest]:
+    """The manifests of ``tree``; those that are malformed are left out, or ``strict``ly an error.
+
+    A manifest without the attribute counts where ``.theta/`` has its store: a line of
+    ``.gitattributes`` that is gone must not take the tensors with it.
+    """
+    listed = checkpoints(session.repo, tree)
+    found = _parsed(session, listed, strict=strict)
+    stores = session.repo.entry(tree, STORES)
+    names = {str(entry.name) for entry in stores} if isinstance(stores, pygit2.Tree) else set()
+    extra = names - {manifest.store for manifest in found}
+    if extra:
+        files = {path: str(entry.id) for path, entry in session.repo.walk_blobs(tree) if path not in listed}
+        others = _parsed(session, by_content(session.repo, files), strict=strict)
+        found += [manifest for manifest in others if manifest.store in extra]
+    return found
+
+
+def _parsed(session: Session, files: dict[str, str], *, strict: bool) -> list[Manifest]:
+    found: list[Manifest] = []
+    for path, oid in files.items():
+        try:
+            found.append(session.manifest(oid))
+        except ManifestError as error:
+            if strict:
+                raise ManifestError(f"{path}: {error}") from error
+    return found
+
+
+def stores_id(session: Session, tree: pygit2.Tree) -> str | None:
+    """The id that ``.theta`` must have in ``tree``; none where it must not be there."""
+    dry = PackWriter(session.objects.directory, lambda oid: True)
+    return closure.stores_tree(dry, _manifests(session, tree))
+
+
+def agrees(session: Session, tree: pygit2.Tree) -> bool:
+    """Whether ``.theta/`` in ``tree`` is the closure of its manifests."""
+    entry = session.repo.entry(tree, STORES)
+    return (str(entry.id) if entry is not None else None) == stores_id(session, tree)
+
+
+def head_agrees(session: Session) -> bool:
+    """Whether the commit at HEAD is in agreement; remembered, since history does not change."""
+    head = session.repo.head()
+    if head is None:
+        return True
+    note = session.repo.private / _VERIFIED
+    if _notes.read(note) == head:
+        return True
+    if not agrees(session, session.repo.tree_of(head)):
+        return False
+    with contextlib.suppress(DiskError, NoSpaceError):
+        _notes.write(note, head)
+    return True
+
+
+def mend_head(session: Session, *, on_purpose: bool = False) -> Mended | None:
+    """Rewrite the commit at HEAD if its ``.theta/`` is wrong (never during a rebase)."""
+    if session.repo.in_progress() or head_agrees(session):
+        return None
+    head = session.repo.head()
+    return mend_range(session, {head}, on_purpose=on_purpose) if head else None
+
+
+def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = False) -> Mended | None:
+    """Rewrite those of ``commits`` that are ancestors of HEAD and wrong, and all after them.
+
+    A commit that others may have stays as it is, unless this is done ``on_purpose``.  Author,
+    committer, message and encoding stay; a signature cannot.  HEAD moves by compare-and-swap.
+    Returns None where nothing was wrong.
+    """
+    repo, wanted = session.repo, set(commits)
+    head = repo.head()
+    if head is None or head not in wanted:
+        return None
+    ordered = _oldest_first(repo, head, wanted)
+    session.expect_trees(wanted)
+    wrong = {oid for oid in (str(commit.id) for commit in ordered) if not agrees(session, repo.tree_of(oid))}
+    if not wrong:
+        return None
+    free = wanted if on_purpose else unpublished(repo, wanted)
+    mapping: dict[str, str] = {}
+    for commit in ordered:
+        oid = str(commit.id)
+        if oid in free and (new := _rewritten(session, commit, mapping, mend=oid in wrong)) != oid:
+            mapping[oid] = new
+    if head in mapping:
+        reason = "theta: .theta/ brought into agreement"
+        repo.git().run("update-ref", "-m", reason, "HEAD", mapping[head], head)
+    return Mended(mapping.get(head, head), len(mapping), tuple(sorted(wrong - free)))
+
+
+def _oldest_first(repo: Repository, head: str, wanted: set[str]) -> list[pygit2.Commit]:
+    walker = repo.raw.walk(pygit2.Oid(hex=head), SortMode.TOPOLOGICAL | SortMode.REVERSE)
+    for oid in wanted:
+        for parent in repo.commit(oid).parent_ids:
+            if str(parent) not in wanted:
+                walker.hide(parent)
+    return [commit for commit in walker if str(commit.id) in wanted]
+
+
+def _rewritten(session: Session, commit: pygit2.Commit, mapping: dict[str, str], *, mend: bool) -> str:
+    tree = str(commit.tree_id)
+    if mend:
+        tree = mended_tree(session, session.repo.whole_tree(tree))
+    parents = [str(parent) for parent in commit.parent_ids]
+    if tree == str(commit.tree_id) and not any(parent in mapping for parent in parents):
+        return str(commit.id)
+    data = _with(commit.read_raw(), tree, [mapping.get(parent, parent) for parent in parents])
+    return str(session.repo.raw.odb.write(ObjectType.COMMIT, data))
+
+
+def mended_tree(session: Session, tree: pygit2.Tree) -> str:
+    """Write ``tree`` with the ``.theta/`` that its manifests demand; the answer is its id.
+
+    Raises :class:`ManifestError` where one of them cannot be read: then nothing is known to be wrong.
+    """
+    manifests = _manifests(session, tree, strict=True)
+    wanted = closure.expected(manifests)
+    session.repo.promised.expect(wanted.values())
+    for directory, oid in wanted.items():
+        if session.repo.find(oid) is None:
+            raise MissingObjectsError(f"{directory}: its objects are not in this repository")
+    with session.objects.writing() as pack:
+        stores = closure.stores_tree(pack, manifests)
+    builder = session.repo.raw.TreeBuilder(tree)
+    if stores is not None:
+        builder.insert(STORES, pygit2.Oid(hex=stores), MODE_TREE)
+    elif builder.get(STORES) is not None:
+        builder.remove(STORES)
+    return str(builder.write())
+
+
+def _with(raw: bytes, tree: str, parents: list[str]) -> bytes:
+    """Commit ``raw`` with another tree and other parents, unsigned."""
+    head, _, body = raw.partition(b"\n\n")
+    kept: list[bytes] = []
+    dropping = False
+    for line in head.split(b"\n"):
+        dropping = line.startswith(b"gpgsig") or (dropping and line.startswith(b" "))
+        if not dropping and not line.startswith((b"tree ", b"parent ")):
+            kept.append(line)
+    rows = [b"tree " + tree.encode(), *(b"parent " + parent.encode() for parent in parents), *kept]
+    return b"\n".join(rows) + b"\n\n" + body

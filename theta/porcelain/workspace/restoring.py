@@ -1,0 +1,125 @@
+"""``theta restore``: checkpoints straight from the store into the worktree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from theta import _fs
+from theta.errors import NotFoundError, ThetaError
+from theta.git.attributes import only_tracked
+from theta.git.index import Staged
+from theta.git.repository import MODE_BLOB, STORES
+from theta.git.run import Git
+from theta.porcelain.workspace import index_closure, worktree
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress
+
+
+@dataclass(frozen=True)
+class Version:
+    """The version of a checkpoint that is wanted; no ``oid`` where that version has no such file."""
+
+    oid: str | None
+    mode: int
+    error: ThetaError | None = None
+
+
+def select(
+    session: Session,
+    git: Git,
+    paths: list[str],
+    source: str | None,
+    *,
+    staged: bool,
+    worktree: bool,
+    side: int = 0,
+) -> dict[str, Version]:
+    """The checkpoints that ``paths`` name, in the index or in ``source``."""
+    if not paths:
+        return {}
+    revision = source or ("HEAD" if staged else None)
+    names = set(git.lines("ls-files", "-z", "--full-name", "--", *paths))
+    if revision is not None:
+        names |= _in_revision(git, revision, paths)
+    tracked = only_tracked(session.repo, sorted(names))
+    if revision is None:
+        return _in_index(session, tracked, side)
+    tree = session.repo.tree_of(revision) if session.repo.head() or source else None
+    session.expect_trees([revision])
+    found: dict[str, Version] = {}
+    for path in tracked:
+        entry = session.repo.entry(tree, path) if tree is not None else None
+        if entry is None:
+            found[path] = Version(None, MODE_BLOB)
+        else:
+            found |= _version(session, path, str(entry.id), int(entry.filemode))
+    return found
+
+
+def _in_revision(git: Git, revision: str, paths: list[str]) -> set[str]:
+    done = git.run("ls-tree", "-r", "-z", "--name-only", "--full-name", revision, "--", *paths, check=False)
+    return {path for path in done.text.split("\0") if path} if done.code == 0 else set()
+
+
+def _in_index(session: Session, tracked: list[str], side: int) -> dict[str, Version]:
+    entries = {(entry.path, entry.stage): entry for entry in session.entries()}
+    found: dict[str, Version] = {}
+    for path in tracked:
+        entry = entries.get((path, 0)) or entries.get((path, side))
+        if entry is None and any(name == path for name, _ in entries):
+            raise NotFoundError(f"{path} is in conflict", hint="use --ours, --theirs or 'theta resolve'")
+        if entry is not None:
+            found |= _version(session, path, entry.oid, entry.mode)
+    return found
+
+
+def _version(session: Session, path: str, oid: str, mode: int) -> dict[str, Version]:
+    """The version of ``path`` in blob ``oid``, if that is a manifest, be it malformed."""
+    error = session.malformed(oid)
+    if error is not None:
+        error.concern(path)
+        return {path: Version(oid, mode, error)}
+    return {path: Version(oid, mode)} if session.manifest_or_none(oid) is not None else {}
+
+
+def fill(session: Session, wanted: dict[str, Version], progress: Progress | None = None) -> None:
+    """Write the wanted versions; a file that is what it should be already stays untouched.
+
+    Raises the error of a version that cannot be read, once all others are written.
+    """
+    due = []
+    for path, version in wanted.items():
+        if version.error is not None:
+            continue
+        if version.oid is None:
+            _fs.remove(session.repo.worktree / path)
+        elif worktree.examine(session, path, version.oid).state is not worktree.State.SAME:
+            due.append((path, version.oid, version.mode))
+    worktree.put_back(session, due, progress)
+    session.cache.save()
+    for error in filter(None, (version.error for version in wanted.values())):
+        raise error
+
+
+def unstage(session: Session, wanted: dict[str, Version], source: str | None) -> None:
+    """Set the index entries to the wanted versions."""
+    with session.index_edit() as edit:
+        for path, version in wanted.items():
+            edit.drop_conflict(path)
+            if version.oid is None:
+                edit.remove(path)
+            else:
+                edit.put(
+                    Staged(
+                        path, version.oid, version.mode, stat=worktree.known_stat(session, path, version.oid)
+                    )
+                )
+    index_closure.sync(session)
+
+
+def names_more(git: Git, paths: list[str], wanted: dict[str, Version], source: str | None) -> bool:
+    """Whether ``paths`` name files beside the checkpoints (or nothing at all)."""
+    names = set(git.lines("ls-files", "-z", "--full-name", "--", *paths))
+    if source is not None:
+        names |= _in_revision(git, source, paths)
+    return not wanted or any(name not in wanted and not name.startswith(STORES + "/") for name in names)

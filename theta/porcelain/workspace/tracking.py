@@ -1,0 +1,231 @@
+"""Which patterns are tracked: the lines of the ``.gitattributes`` files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from theta import _fs
+from theta.errors import NotFoundError, ThetaError, UsageError
+from theta.git import lfs
+from theta.git.attributes import filter_of
+from theta.git.repository import STORES
+from theta.porcelain.setup import attribute_lines, installing
+from theta.porcelain.workspace import index_closure
+from theta.porcelain.workspace.session import Session
+
+NAME: Final = ".gitattributes"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A tracked pattern and the folder (from the root, '' for it) whose files it is about."""
+
+    pattern: str
+    folder: str
+
+    def __str__(self) -> str:
+        place = f" ({self.folder}/{NAME})" if self.folder else ""
+        return attribute_lines.shown(self.pattern) + place
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What ``track`` did: patterns that are new, those that match no file, and ignored files that match."""
+
+    new: tuple[str, ...]
+    unmatched: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+def folder_of(session: Session, cwd: Path) -> str:
+    """``cwd`` as a folder from the root of the worktree; '' for the root and for what is outside."""
+    place = os.path.relpath(os.path.realpath(cwd), os.path.realpath(session.repo.worktree))
+    return "" if place == "." or place.split("/")[0] in ("..", STORES, ".git") else place
+
+
+def listed(session: Session) -> list[Pattern]:
+    """All tracked patterns, those of the root first."""
+    files = session.repo.git().lines(
+        "ls-files", "-z", "-c", "-o", "--exclude-standard", "--", f":(top,glob)**/{NAME}"
+    )
+    found = []
+    for file in sorted({NAME, *files}, key=lambda path: (path.count("/"), path)):
+        folder = file.removesuffix(NAME).rstrip("/")
+        lines = attribute_lines.read(session.repo.worktree / file)
+        found += [Pattern(line.pattern, folder) for line in lines if line.is_tracked]
+    return found
+
+
+def track(session: Session, cwd: Path, wanted: Sequence[str]) -> Tracked:
+    """Add patterns to the ``.gitattributes`` of ``cwd``, stage it, and set up this clone.
+
+    Raises :class:`UsageError` where another filter would win over theta's, or where a file is a
+    pointer of Git LFS, and leaves everything as it was then.
+    """
+    folder = folder_of(session, cwd)
+    spelled = [_spelled(session.repo.worktree / folder, pattern) for pattern in wanted]
+    place = session.repo.worktree / folder / NAME
+    lines = attribute_lines.read(place)
+    known = {line.pattern for line in lines if line.is_tracked}
+    new = [pattern for pattern in dict.fromkeys(spelled) if pattern not in known]
+    for pattern in new:
+        lines = attribute_lines.with_tracked(lines, pattern)
+    with _unless_refused(place, session.repo.worktree / NAME):
+        if new:
+            attribute_lines.write(place, lines)
+        installing.ensure_attributes(session.repo)
+        matched, ignored = _matches(session, folder, spelled)
+        everything = sorted({path for paths in matched for path in paths})
+        _refuse_other_filters(session, everything)
+        _refuse_pointers(session, everything)
+    installing.ensure(session.repo)
+    session.repo.git().run("add", "--", NAME, os.path.join(folder, NAME))
+    unmatched = [attribute_lines.shown(p) for p, paths in zip(spelled, matched, strict=True) if not paths]
+    return Tracked(tuple(map(attribute_lines.shown, new)), tuple(unmatched), tuple(ignored))
+
+
+def _spelled(place: Path, wanted: str) -> str:
+    """The pattern that means what ``wanted`` means in the folder ``place``: a glob, a file or a folder."""
+    name = wanted.removeprefix("./").rstrip("/")
+    parts = name.split("/")
+    senseless = "\n" in name and not os.path.lexists(place / name)
+    if not name or senseless or ".." in parts or name.startswith("/") or parts[0] in (STORES, ".git"):
+        raise UsageError(
+            f"not a pattern that can be tracked: {wanted!r}",
+            hint="patterns are relative to the folder you are in",
+        )
+    if (place / name).is_dir() and not (place / name).is_symlink():
+        return attribute_lines.literal(name) + "/**"
+    if os.path.lexists(place / name) and (set(name) & set("[\\") or name[0] in '!#"'):
+        return attribute_lines.literal(name)
+    if name.startswith("!"):
+        raise UsageError(
+            f"there are no negative patterns: {wanted!r}", hint="'theta untrack' takes patterns back"
+        )
+    return attribute_lines.encoded(name)
+
+
+@contextmanager
+def _unless_refused(*files: Path) -> Iterator[None]:
+    """Put ``files`` back as they were where the block raises."""
+    before = {file: file.read_bytes() if file.is_file() else None for file in files}
+    try:
+        yield
+    except ThetaError:
+        for file, data in before.items():
+            if data is not None:
+                _fs.write_atomic(file, data)
+            elif file.is_file():
+                _fs.remove(file)
+        raise
+
+
+def _matches(session: Session, folder: str, spelled: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """The files that each pattern of ``folder`` matches, and the ignored ones that any does.
+
+    git itself matches: each pattern gives its files an attribute of its own.
+    """
+    git = session.repo.git()
+    below = [f":(top,literal){folder}"] if folder else [":(top)"]
+    files = dict.fromkeys(git.lines("ls-files", "-z", "-c", "-o", "--exclude-standard", "--", *below))
+    ignored = git.lines("ls-files", "-z", "-o", "-i", "--exclude-standard", "--", *below)
+    paths = [path for path in [*files, *ignored] if not path.startswith((STORES + "/", ".git/"))]
+    probe = session.scratch() / f"patterns-{os.getpid()}"
+    rows = [f"{_from_root(folder, pattern)} probe-{n}" for n, pattern in enumerate(spelled)]
+    _fs.write_atomic(probe, ("\n".join(rows) + "\n").encode("utf-8", "surrogateescape"), durable=False)
+    try:
+        found = _probed(session, probe, paths, len(rows))
+    finally:
+        _fs.remove(probe)
+    left_out = set(ignored)
+    matched = [[path for path in row if path not in left_out] for row in found]
+    return matched, sorted({path for row in found for path in row} & left_out)
+
+
+def _probed(session: Session, probe: Path, paths: Sequence[str], count: int) -> list[list[str]]:
+    wanted = "".join(path + "\0" for path in paths).encode("utf-8", "surrogateescape")
+    names = [f"probe-{n}" for n in range(count)]
+    command = ["-c", f"core.attributesFile={probe}", "check-attr", "-z", "--stdin", *names]
+    fields = session.repo.git().lines(*command, stdin=wanted) if paths else []
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for path, name, value in zip(fields[0::3], fields[1::3], fields[2::3], strict=True):
+        if value == "set":
+            found[name].append(path)
+    return list(found.values())
+
+
+def _from_root(folder: str, pattern: str) -> str:
+    if not folder:
+        return pattern
+    return f"{attribute_lines.literal(folder)}/{'' if '/' in pattern else '**/'}{pattern}"
+
+
+def _refuse_other_filters(session: Session, paths: Sequence[str]) -> None:
+    for path, value in filter_of(session.repo, paths).items():
+        if value != "theta":
+            said = {"unset": "-filter", "unspecified": "!filter"}.get(value, f"filter={value}")
+            raise UsageError(
+                f"{path} has {said} from another line of the attributes",
+                hint="remove that line first ('git check-attr -a PATH' shows what holds)",
+            )
+
+
+def _refuse_pointers(session: Session, paths: Sequence[str]) -> None:
+    found = [path for path in paths if lfs.pointer_at(session.repo.worktree / path) is not None]
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise UsageError(
+            f"{found[0]} is a Git LFS pointer, not the file itself{more}",
+            hint=f"{lfs.FETCH}; then track again",
+        )
+
+
+def untrack(session: Session, cwd: Path, unwanted: Sequence[str]) -> list[str]:
+    """Remove patterns of the ``.gitattributes`` of ``cwd``; return the checkpoints that become plain."""
+    folder = folder_of(session, cwd)
+    place = session.repo.worktree / folder / NAME
+    lines = attribute_lines.read(place)
+    for pattern in unwanted:
+        same = {
+            pattern,
+            attribute_lines.encoded(pattern),
+            attribute_lines.literal(pattern),
+            _of_folder(pattern),
+        }
+        kept = [line for line in lines if not (line.is_tracked and line.pattern in same)]
+        if len(kept) == len(lines):
+            raise _not_here(session, pattern, same)
+        lines = kept
+    before = set(session.staged())
+    attribute_lines.write(place, lines)
+    session.repo.git().run("add", "-A", "--", os.path.join(folder, NAME), check=False)  # it may be ignored
+    gone = sorted(before - set(session.staged()))
+    if gone:
+        session.repo.git(extra={}).run("add", "--renormalize", "--", *(f":(top,literal){p}" for p in gone))
+    index_closure.sync(session)
+    return gone
+
+
+def _of_folder(pattern: str) -> str:
+    return attribute_lines.literal(pattern.rstrip("/")) + "/**"
+
+
+def _not_here(session: Session, pattern: str, same: set[str]) -> NotFoundError:
+    elsewhere = [item.folder for item in listed(session) if item.pattern in same]
+    if elsewhere:
+        place = elsewhere[0] or "the root"
+        return NotFoundError(
+            f"{pattern} is not tracked by the {NAME} of this folder",
+            hint=f"it is by that of {place}: run it there",
+        )
+    return NotFoundError(f"{pattern} is not a tracked pattern", hint="'theta track' lists them")
+
+
+def raw_files(session: Session) -> list[str]:
+    """Tracked files that are in the index as plain bytes."""
+    return [p for p, e in session.staged().items() if session.manifest_or_none(e.oid) is None]

@@ -1,0 +1,269 @@
+"""Checkpoint files in the worktree: are they what the index says, and writing them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from theta import _fs
+from theta.errors import BusyError, DiskError, MissingObjectsError, NoSpaceError, concerning
+from theta.git import lfs
+from theta.git.index import Entry, Staged, fresh_paths
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress, begin
+from theta.store.files import file_scan
+from theta.store.files.file_scan import Scan
+from theta.store.files.file_source import FileSource, Identity
+from theta.store.format import manifest as manifests
+from theta.store.format import skeleton as skeletons
+from theta.store.format.manifest import MAGIC, Manifest
+from theta.store.format.skeleton import Skeleton
+from theta.store.read.reassembly import Restorer
+
+RESERVE: Final = 1 << 20
+_WORTH_WAITING: Final = 512 << 20
+"""Bytes of files that take git about a second to read."""
+
+
+class State(Enum):
+    """How a checkpoint file stands to its index entry."""
+
+    SAME = "same"
+    MODIFIED = "modified"
+    MISSING = "missing"
+    UNFILLED = "unfilled"
+    """The manifest itself is in the worktree: objects were missing, or theta was killed."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What stands in the worktree at a tracked path; ``scan`` only where it had to be read."""
+
+    state: State
+    scan: Scan | None = None
+    text: bytes = b""
+    pointer: bool = False
+    """Whether a pointer of Git LFS stands there."""
+
+
+def peek(path: Path) -> bytes | None:
+    """The manifest text in the worktree at ``path``, or none where there is anything else."""
+    try:
+        info = os.lstat(path)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > manifests.MAX_BYTES:
+            return None
+        with open(path, "rb") as file:
+            head = file.read(len(MAGIC))
+            return head + file.read() if head == MAGIC else None
+    except OSError:
+        return None
+
+
+def examine(session: Session, path: str, oid: str, progress: Progress | None = None) -> Found:
+    """Compare the file at ``path`` with the manifest ``oid``; reads it only if the cache cannot tell."""
+    place = session.repo.worktree / path
+    try:
+        info = os.lstat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return Found(State.MISSING)
+    known = session.cache.manifest_of(path, Identity.of(info))
+    if known is not None and known == oid:
+        return Found(State.SAME)
+    if (text := peek(place)) is not None:
+        return Found(State.UNFILLED, text=text)
+    if not stat.S_ISREG(info.st_mode):
+        return Found(State.MODIFIED)
+    if (pointer := lfs.pointer_at(place)) is not None:
+        return Found(State.SAME if manifests.blob_id(pointer) == oid else State.MODIFIED, pointer=True)
+    return _compare(session, path, oid, progress)
+
+
+def _compare(session: Session, path: str, oid: str, progress: Progress | None) -> Found:
+    manifest = session.manifest_or_none(oid)
+    kept = skeleton_of(session, manifest)
+    with FileSource(session.repo.worktree / path, path) as source:
+        begin(progress, "hashing", source.size, path)
+        found = file_scan.scan(source, manifest, kept, progress)
+        if manifest is None or not found.equals(manifest, kept):
+            return Found(State.MODIFIED, found)
+        source.verify_unchanged()
+        session.cache.remember(path, source.identity, oid)
+    return Found(State.SAME, found)
+
+
+def skeleton_of(session: Session, manifest: Manifest | None) -> Skeleton | None:
+    """The stored skeleton of ``manifest``; none where its objects are not here."""
+    if manifest is None:
+        return None
+    try:
+        return skeletons.read(session.objects, manifest.skeleton)
+    except MissingObjectsError:
+        return None
+
+
+def refresh_stat(session: Session, paths: dict[str, str]) -> None:
+    """Give the index entries of unchanged files (path -> manifest id) their stat data.
+
+    Plain git then sees them as unchanged without running the filter.  An index that is locked, or
+    cannot be written, is left alone: nothing is lost but time.
+    """
+    seen = {path: info for path in paths if (info := _lstat(session.repo.worktree / path)) is not None}
+    stale = seen.keys() - fresh_paths(session.repo.index_path, seen)
+    if not stale:
+        return
+    modes = {path: entry.mode for path, entry in session.staged().items() if entry.oid == paths.get(path)}
+    with contextlib.suppress(BusyError, DiskError, NoSpaceError), session.index_edit(patient=False) as edit:
+        for path in stale & modes.keys():
+            if session.cache.manifest_of(path, Identity.of(seen[path])) == paths[path]:
+                edit.put(Staged(path, paths[path], modes[path], stat=seen[path]))
+
+
+def known_stat(session: Session, path: str, oid: str) -> os.stat_result | None:
+    """The stat data of the file at ``path`` if the cache is sure that it holds manifest ``oid``."""
+    info = _lstat(session.repo.worktree / path)
+    if info is None or session.cache.manifest_of(path, Identity.of(info)) != oid:
+        return None
+    return info
+
+
+def _lstat(path: Path) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A coming file that holds some tensors of its manifest already, and room for all of it.
+
+    ``framed``: also all that is neither a tensor nor follows from the rest.  Then it may be older than now,
+    which spares a wait (:func:`_settled`).
+    """
+
+    file: _fs.AtomicFile
+    present: frozenset[str]
+    framed: bool
+
+
+Beginnings = Callable[[str, Manifest], Begun | None]
+"""What there is of the file at a path that is to hold a manifest."""
+
+
+def fill(
+    session: Session,
+    path: str,
+    manifest: Manifest,
+    oid: str,
+    mode: int,
+    progress: Progress | None = None,
+    begun: Begun | None = None,
+) -> os.stat_result:
+    """Write the checkpoint that ``manifest`` stands for to ``path``, whole or not at all.
+
+    The answer is the stat data of the new file.
+    """
+    place = _fs.safe_target(session.repo.worktree, path)
+    restorer = Restorer(session.objects)
+    with concerning(path), begun.file if begun else new_file(session, place) as file:
+        file.mode = 0o777 if mode & 0o100 else 0o666
+        present, framed = (begun.present, begun.framed) if begun else (frozenset(), False)
+        session.objects.expect(manifest.trees(present))
+        if begun is None:
+            restorer.check_space(manifest, _fs.free_space(place.parent) - RESERVE)
+        begin(progress, "restoring", manifest.nbytes, path)
+        restorer.write(manifest, file, progress, present, framed=framed)
+    info = os.lstat(place)
+    session.cache.remember(path, Identity.of(info), oid)
+    return info
+
+
+def new_file(session: Session, place: Path) -> _fs.AtomicFile:
+    """A file that is going to be at ``place``."""
+    return _fs.AtomicFile(place, temp_dir=_temp_dir(session, place))
+
+
+def _temp_dir(session: Session, place: Path) -> Path:
+    scratch = session.scratch()
+    return scratch if os.stat(scratch).st_dev == os.stat(place.parent).st_dev else place.parent
+
+
+def put_back(
+    session: Session,
+    wanted: Iterable[tuple[str, str, int]],
+    progress: Progress | None = None,
+    begun: Beginnings | None = None,
+) -> None:
+    """Fill (path, manifest id, mode) into the worktree and refresh the index entries that agree."""
+    staged = session.staged()
+    done: list[Staged] = []
+    wanted = list(wanted)
+    if begun is None:
+        session.expect(oid for _, oid, _ in wanted)
+    for path, oid, mode in wanted:
+        manifest = session.manifest(oid)
+        info = fill(session, path, manifest, oid, mode, progress, begun(path, manifest) if begun else None)
+        entry = staged.get(path)
+        if entry is not None and entry.oid == oid:
+            done.append(Staged(path, oid, entry.mode, stat=info))
+    session.cache.save()
+    if done:
+        done = _settled(session, done)
+        with session.index_edit() as edit:
+            for item in done:
+                edit.put(item)
+
+
+def _settled(session: Session, done: list[Staged]) -> list[Staged]:
+    """``done`` once the clock's second is over, if the files are large; without those that changed.
+
+    Git reads a file anew, through the filter, that has the second of the index
+    (Documentation/technical/racy-git.txt).
+    """
+    infos = [item.stat for item in done if item.stat is not None]
+    if sum(info.st_size for info in infos) < _WORTH_WAITING:
+        return done
+    left = max(int(info.st_mtime) for info in infos) + 1 - time.time()
+    time.sleep(min(max(left, 0.0), 1.0))  # a file server's clock may be far ahead
+    places = ((item, _lstat(session.repo.worktree / item.path)) for item in done)
+    return [item for item, now in places if now and item.stat and Identity.of(now) == Identity.of(item.stat)]
+
+
+def complete(
+    session: Session,
+    entries: Iterable[Entry] | None = None,
+    progress: Progress | None = None,
+    begun: Beginnings | None = None,
+) -> list[str]:
+    """Turn every manifest that stands in the worktree in place of its checkpoint into the file.
+
+    Git leaves them there when theta asked it to, when a file is large, or when theta was killed.
+    The answer lists paths whose objects are missing.
+    """
+    missing: list[str] = []
+    wanted: list[tuple[str, str, int]] = []
+    for path, mode in {entry.path: entry.mode for entry in entries or session.entries()}.items():
+        text = peek(session.repo.worktree / path)
+        if text is None or manifests.has_conflict_markers(text):
+            continue
+        wanted.append((path, _ensure_blob(session, text), mode))
+    if begun is None:
+        session.expect(oid for _, oid, _ in wanted)
+    for item in wanted:
+        try:
+            put_back(session, [item], progress, begun)
+        except MissingObjectsError:
+            missing.append(item[0])
+    return missing
+
+
+def _ensure_blob(session: Session, text: bytes) -> str:
+    oid = manifests.blob_id(text)
+    return oid if session.repo.has(oid) else session.repo.write_blob(text)

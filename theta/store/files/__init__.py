@@ -1,0 +1,1 @@
+"""Checkpoint files of the worktree as the store reads them."""

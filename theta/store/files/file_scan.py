@@ -1,0 +1,113 @@
+"""What a file holds before anything of it is stored: its layout, and the digests of its chunks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from theta import formats
+from theta.formats import opaque
+from theta.formats.layout import Layout, Source, Tensor, Window
+from theta.parallel import ordered
+from theta.progress import Progress
+from theta.store.format import skeleton as skeletons
+from theta.store.format import tensor_tree
+from theta.store.format.manifest import MAX_LISTED, Manifest
+from theta.store.format.names import escape_line
+from theta.store.format.skeleton import Skeleton
+
+_LINE_BYTES: Final = 160
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A file taken apart and hashed, nothing stored: one entry of ``hashes`` a tensor."""
+
+    layout: Layout
+    skeleton: Skeleton
+    hashes: tuple[tuple[tuple[int, bytes], ...], ...]
+    note: str = ""
+
+    def digests(self) -> dict[str, str]:
+        """Tensor name -> digest of its value."""
+        return {
+            tensor.name: tensor_tree.value_digest(tensor.dtype, tensor.shape, parts)
+            for tensor, parts in zip(self.layout.tensors, self.hashes, strict=True)
+        }
+
+    def equals(self, manifest: Manifest, kept: Skeleton | None) -> bool:
+        """Whether the file is, byte for byte, what ``manifest`` (with skeleton ``kept``) stands for."""
+        wanted = {line.name: line.digest for line in manifest.lines}
+        return kept is not None and self.skeleton == kept and self.digests() == wanted
+
+
+def scan(
+    source: Source, known: Manifest | None, kept: Skeleton | None, progress: Progress | None = None
+) -> Scan:
+    """Take ``source`` apart and hash every chunk.
+
+    The extents of ``known`` are used where its skeleton ``kept`` still fits, so that a newer
+    parser never rewrites the manifest of a file that did not change.
+    """
+    if known is not None and kept is not None and _fits(known, kept, source):
+        layout, note = kept.layout(known.format, known.by_name), ""
+        skeleton = kept
+        return Scan(layout, skeleton, tuple(_hashes(source, layout, progress)), note)
+    if known is not None and known.format == opaque.NAME:
+        same = _scan_as(source, opaque.scan(source), progress)
+        if same.equals(known, kept):
+            return same
+    layout, note = formats.scan_or_opaque(source)
+    if _listing(layout) > MAX_LISTED:
+        layout, note = opaque.scan(source), f"{len(layout.tensors)} tensors do not fit into one manifest"
+    if not skeletons.holds(layout):
+        layout, note = opaque.scan(source), "what is not a tensor is too large to be kept apart"
+    return _scan_as(source, layout, progress, note)
+
+
+def _listing(layout: Layout) -> int:
+    """At most so many bytes do the lines of these tensors have."""
+    lengths = (len(escape_line(t.name).encode()) + 4 * len(t.shape) * 5 for t in layout.tensors)
+    return sum(2 * length + _LINE_BYTES for length in lengths)
+
+
+def _scan_as(source: Source, layout: Layout, progress: Progress | None, note: str = "") -> Scan:
+    skeleton = skeletons.from_layout(layout, source)
+    return Scan(layout, skeleton, tuple(_hashes(source, layout, progress)), note)
+
+
+def _fits(known: Manifest, kept: Skeleton, source: Source) -> bool:
+    if known.format == opaque.NAME or {name for name, _, _ in kept.extents()} != set(known.by_name):
+        return False
+    lengths = {line.name: line.nbytes for line in known.lines}
+    return all(lengths[name] == length for name, _, length in kept.extents()) and kept.matches(source)
+
+
+def _cuts(source: Source, tensor: Tensor) -> Iterable[int]:
+    if tensor.dtype == "bytes":
+        return opaque.cut(Window(source, tensor.offset, tensor.length))
+    return tensor_tree.chunk_lengths(tensor.dtype, tensor.shape)
+
+
+def _pieces(source: Source, layout: Layout) -> Iterator[tuple[int, int, int]]:
+    for number, tensor in enumerate(layout.tensors):
+        offset = tensor.offset
+        for length in _cuts(source, tensor):
+            yield number, offset, length
+            offset += length
+
+
+def _hashes(source: Source, layout: Layout, progress: Progress | None) -> list[tuple[tuple[int, bytes], ...]]:
+    found: list[list[tuple[int, bytes]]] = [[] for _ in layout.tensors]
+
+    def work(piece: tuple[int, int, int]) -> tuple[int, int, bytes]:
+        number, offset, length = piece
+        return number, length, hashlib.sha256(source.read(offset, length)).digest()
+
+    for number, length, digest in ordered(work, _pieces(source, layout)):
+        found[number].append((length, digest))
+        if progress is not None:
+            progress(length)
+    return [tuple(parts) for parts in found]

@@ -1,0 +1,1 @@
+"""What is stored: manifests, names, listings, skeletons, records of tensors."""

@@ -1,0 +1,137 @@
+"""What git's clean filter stored and nothing names yet.
+
+Git runs clean for ``status`` as well as for ``add`` and cannot say which.  So each run keeps
+its objects in a pack of their own, held by a ref ``refs/theta/clean/<manifest>`` (``git gc
+--prune=now`` must not lose them), and the next run removes what neither an index nor a stash
+names.  Other writers never rely on an object that only such a pack holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pygit2
+
+from theta import _fs, _notes
+from theta.errors import DiskError
+from theta.git import processes
+from theta.git.index import read_entries
+from theta.git.repository import STORES, Repository
+from theta.store.format.manifest import MAX_BYTES, looks_like_manifest
+from theta.store.odb.held_notes import ADOPTED, Note, all_notes, directory_of
+
+REFS: Final = "refs/theta/clean/"
+
+
+def hold(repo: Repository, manifest: str, store_tree: str, pack: Path | None) -> None:
+    """Keep what clean stored for the manifest with id ``manifest``.
+
+    The note tells the pack, whose command it was, and the commits that there were.
+    """
+    repo.raw.references.create(REFS + manifest, pygit2.Oid(hex=store_tree), force=True)
+    _notes.directory(directory_of(repo))
+    names = [name for name in repo.raw.references if not name.startswith("refs/theta/")]
+    tips = sorted(set(filter(None, (_tip(repo, name) for name in names))))
+    Note(directory_of(repo) / manifest, pack, processes.owner(), tuple(tips)).write()
+
+
+def _tip(repo: Repository, name: str) -> str | None:
+    """What ref ``name`` names; None where it is damaged, or names a branch that is not born."""
+    try:
+        return str(repo.raw.references[name].resolve().target)
+    except (KeyError, ValueError, pygit2.GitError):
+        return None
+
+
+def adopt(repo: Repository, manifests: set[str]) -> None:
+    """Keep the packs of ``manifests`` for good: ``.theta/`` of an index names what they hold."""
+    for note in all_notes(repo):
+        if note.manifest in manifests and not note.adopted:
+            replace(note, owner=ADOPTED).write()
+
+
+def sweep(repo: Repository) -> None:
+    """Remove what clean stored for earlier git commands and nothing names.
+
+    A command writes its index (or its stash) after all its files are clean, and may run several
+    gits for it: whatever the outermost git of a note still lives for is left alone.
+    """
+    notes = all_notes(repo)
+    if not notes and not _refs(repo):
+        return
+    named = named_blobs(repo)
+    kept = set(named)
+    for note in notes:
+        if processes.is_alive(note.owner) or _is_needed(repo, note, named):
+            kept.add(note.manifest)
+            continue
+        if note.pack is not None and not note.adopted:
+            _fs.remove(note.pack.with_suffix(".idx"))
+            _fs.remove(note.pack)
+        _notes.drop(note.place)
+    for manifest in _refs(repo):
+        if manifest not in kept:
+            repo.raw.references.delete(REFS + manifest)
+
+
+def _is_needed(repo: Repository, note: Note, named: set[str]) -> bool:
+    """Whether an index, a stash or a commit needs the pack, or (once adopted) the ref, of ``note``."""
+    if note.manifest in named:
+        return True
+    new = _objects_since(repo, list(note.tips))
+    inside = note.ids()
+    if note.adopted:
+        # A commit made without hooks, or of a stash, names the manifest and lacks its trees.
+        trees = _trees_named(repo, note.manifest)
+        return note.manifest in new and not (inside and trees & inside <= new.keys())
+    if inside & (named | new.keys()):
+        return True
+    texts = named | {oid for oid, path in new.items() if path and not path.startswith(STORES + "/")}
+    return any(tree in inside for oid in texts for tree in _trees_named(repo, oid))
+
+
+def _objects_since(repo: Repository, tips: list[str]) -> dict[str, str]:
+    """Object id -> path, of all that commits and reflogs reach now and ``tips`` did not."""
+    hidden = "".join(f"^{tip}\n" for tip in tips if tip and repo.has(tip)).encode()
+    command = ["rev-list", "--objects", "--missing=allow-any", "--ignore-missing", "--exclude=refs/theta/*"]
+    command += ["--all", "--reflog", "--stdin"]
+    rows = repo.git().run(*command, stdin=hidden, check=False).text.splitlines()
+    return {oid: path for oid, _, path in (row.partition(" ") for row in rows)}
+
+
+def _trees_named(repo: Repository, oid: str) -> set[str]:
+    """The trees that blob ``oid`` names, if it is a manifest."""
+    blob = repo.here(oid)
+    if not isinstance(blob, pygit2.Blob) or blob.size > MAX_BYTES or not looks_like_manifest(blob.data):
+        return set()
+    words = blob.data.decode("utf-8", "replace").split()
+    return {word for word in words if len(word) == 40}
+
+
+def _refs(repo: Repository) -> list[str]:
+    return [name.removeprefix(REFS) for name in repo.raw.references if name.startswith(REFS)]
+
+
+def named_blobs(repo: Repository) -> set[str]:
+    """The blobs that the index of any worktree, or a stash, names; those of ``.theta/`` too."""
+    named: set[str] = set()
+    for gitdir in [repo.commondir, *repo.commondir.glob("worktrees/*")]:
+        for index in (gitdir / "index", *gitdir.glob("next-index-*.lock"), *gitdir.glob("index.stash.*")):
+            with contextlib.suppress(DiskError):
+                named |= {entry.oid for entry in read_entries(index)}
+    for commit in _stashes(repo):
+        named |= {str(entry.id) for _, entry in repo.walk_blobs(commit.tree)}
+    return named
+
+
+def _stashes(repo: Repository) -> list[pygit2.Commit]:
+    found: list[pygit2.Commit] = []
+    if (repo.commondir / "refs/stash").exists() or "refs/stash" in repo.raw.references:
+        for line in repo.raw.references["refs/stash"].log():
+            commit = repo.here(str(line.oid_new))
+            if isinstance(commit, pygit2.Commit):
+                found += [commit, *commit.parents[1:]]
+    return found

@@ -1,0 +1,1 @@
+"""The object database: reading objects, and writing packs."""

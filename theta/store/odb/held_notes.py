@@ -1,0 +1,72 @@
+"""The notes of packs that git's clean filter made and nothing names yet, one a manifest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from theta import _notes
+from theta.git.repository import Repository
+from theta.store.odb.packs import Pack
+
+ADOPTED: Final = "adopted"
+_PACK: Final = r"(pack-[0-9a-f]{40}\.pack)?"
+_TIP: Final = r"([0-9a-f]{40})?"
+
+
+def directory_of(repo: Repository) -> Path:
+    """Where the notes of ``repo`` lie."""
+    return repo.shared / "staged"
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is known of one manifest that clean made: ``<commondir>/theta/staged/<manifest>``."""
+
+    place: Path
+    pack: Path | None
+    owner: str
+    tips: tuple[str, ...]
+
+    @property
+    def manifest(self) -> str:
+        """The id of the manifest."""
+        return self.place.name
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the pack is to stay: an index held all that it has."""
+        return self.owner == ADOPTED
+
+    def ids(self) -> set[str]:
+        """The objects of the pack; none where git repacked it."""
+        index = self.pack.with_suffix(".idx") if self.pack else None
+        return set(Pack(index).ids()) if index is not None and index.exists() else set()
+
+    def write(self) -> None:
+        """Save the note."""
+        name = self.pack.name if self.pack else ""
+        _notes.write(self.place, "\n".join([name, self.owner, *self.tips, ""]))
+
+
+def staged_packs(repo: Repository) -> list[Path]:
+    """The packs that may still be removed."""
+    return [
+        note.pack for note in all_notes(repo) if not note.adopted and note.pack is not None and note.ids()
+    ]
+
+
+def all_notes(repo: Repository) -> list[Note]:
+    """The notes of ``repo``, by manifest."""
+    directory = directory_of(repo)
+    return [_read(repo, place) for place in sorted(directory.iterdir())] if directory.is_dir() else []
+
+
+def _read(repo: Repository, place: Path) -> Note:
+    name, owner, *tips = [*(_notes.read(place) or "").split("\n"), ""]
+    if not (re.fullmatch(_PACK, name) and all(re.fullmatch(_TIP, tip) for tip in tips)) or not owner:
+        return Note(place, None, ADOPTED, ())  # damaged: kept as long as anything names the manifest
+    pack = repo.commondir / "objects" / "pack" / name if name else None
+    return Note(place, pack, owner, tuple(tip for tip in tips if tip))

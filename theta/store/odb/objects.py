@@ -1,0 +1,143 @@
+"""The object database as the store needs it: fast reads, and writes into one pack."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import pygit2
+
+from theta.errors import CorruptError, MissingObjectsError
+from theta.git.repository import Repository
+from theta.store.odb.held_notes import staged_packs
+from theta.store.odb.packs import BLOB, Pack, PackWriter, object_id
+
+BLOB_LIMIT: Final = 10 << 20
+
+T = TypeVar("T")
+
+
+class Objects:
+    """Reads and writes the objects of one repository.
+
+    Packs are looked through by memory map first; whatever is loose, deltified or in an
+    alternate goes through libgit2.
+    """
+
+    def __init__(self, repo: Repository) -> None:
+        self.repo = repo
+        self._packs: dict[Path, Pack] | None = None
+        self._remembered: dict[tuple[str, str], Any] | None = None
+
+    @property
+    def directory(self) -> Path:
+        """``objects/pack``."""
+        return self.repo.commondir / "objects" / "pack"
+
+    @cached_property
+    def _staged_only(self) -> Callable[[str], bool]:
+        """Whether an object may vanish, because only a staged pack is known to hold it."""
+        packs = [Pack(path.with_suffix(".idx")) for path in staged_packs(self.repo)]
+        return lambda oid: any(oid in pack for pack in packs)
+
+    def writer(self) -> PackWriter:
+        """A new pack to write to."""
+        return PackWriter(self.directory, lambda oid: self.has(oid) and not self._staged_only(oid))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[PackWriter]:
+        """A new pack that is durable and can be read from here once the block ends.
+
+        Nothing of it stays when the block raises.
+        """
+        with self.writer() as pack:
+            yield pack
+        self.refresh()
+
+    def has(self, oid: str) -> bool:
+        """Whether object ``oid`` is here."""
+        return self.repo.has(oid)
+
+    def has_files(self, tree: str) -> bool:
+        """Whether ``tree`` and all its files are here."""
+        found = self.repo.here(tree)
+        return isinstance(found, pygit2.Tree) and all(self.has(str(entry.id)) for entry in found)
+
+    def text(self, oid: str, limit: int = BLOB_LIMIT) -> bytes:
+        """The bytes of blob ``oid`` with its id proven; raises :class:`CorruptError`."""
+        data = self.chunk(oid, limit)
+        if object_id(BLOB, (data,), len(data)).hex() != oid:
+            raise CorruptError(f"object {oid} is damaged", hint="run 'git fsck' and fetch it again")
+        return data
+
+    def chunk(self, oid: str, limit: int = BLOB_LIMIT) -> bytes:
+        """The bytes of blob ``oid``, at most ``limit``, whose digest the caller checks.
+
+        Raises :class:`MissingObjectsError` and :class:`CorruptError`.
+        """
+        data = self._packed(oid, limit)
+        if data is None and not self.has(oid) and self.repo.promised.bring(oid):
+            self.refresh()
+            data = self._packed(oid, limit)
+        data = self.repo.read_blob(oid) if data is None else data
+        if len(data) > limit:
+            raise CorruptError(f"object {oid} has {len(data)} bytes, over the limit of {limit}")
+        return data
+
+    def _packed(self, oid: str, limit: int) -> bytes | None:
+        found = (pack.read(oid, limit) for pack in self._loaded().values())
+        return next((data for data in found if data is not None), None)
+
+    def expect(self, trees: Mapping[str, int]) -> None:
+        """The files of these trees are going to be read: tree -> the bytes that they stand for.
+
+        A partial clone then fetches all of them with the first that it lacks.
+        """
+        self.repo.promised.expect_files(trees)
+
+    def remembering(self) -> Objects:
+        """The same objects, decoding no chunk twice (:meth:`once`): for the time that one tensor is read."""
+        self._loaded()
+        other = copy.copy(self)
+        other._remembered = {}
+        return other
+
+    def once(self, oid: str, kind: str, decode: Callable[[], T]) -> T:
+        """``decode()``, or what it was for blob ``oid`` as ``kind``, if that is remembered here."""
+        if self._remembered is None:
+            return decode()
+        key = oid, kind
+        if key not in self._remembered:
+            self._remembered[key] = decode()
+        found: T = self._remembered[key]
+        return found
+
+    def size(self, oid: str) -> int:
+        """The bytes of blob ``oid``; raises :class:`MissingObjectsError`."""
+        if not self.has(oid) and not self.repo.promised.bring(oid):
+            raise MissingObjectsError(f"blob {oid} is not in this repository")
+        return int(self.repo.raw.odb.read_header(pygit2.Oid(hex=oid))[1])
+
+    def tree(self, oid: str) -> dict[str, tuple[int, str]]:
+        """Name -> (mode, id) of tree ``oid``."""
+        return {entry.name or "": (int(entry.filemode), str(entry.id)) for entry in self.repo.read_tree(oid)}
+
+    def _loaded(self) -> dict[Path, Pack]:
+        if self._packs is None:
+            self._packs = {}
+            self.refresh()
+        return self._packs
+
+    def refresh(self) -> None:
+        """Look for packs that came since."""
+        known = dict(self._loaded()) if self._packs is not None else {}
+        for path in self.directory.glob("*.idx"):
+            if path not in known:
+                # Packs that cannot be read here (an older index, damage) are left to libgit2.
+                with contextlib.suppress(OSError, CorruptError):
+                    known[path] = Pack(path)
+        self._packs = known

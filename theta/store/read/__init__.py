@@ -1,0 +1,1 @@
+"""From the store to bytes: layers, whole checkpoints, any part of one."""

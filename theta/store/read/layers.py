@@ -1,0 +1,174 @@
+"""Reading a tensor through its layers, chunk by chunk.
+
+The value of a tensor is its last layer.  A chunk that has no file in a layer is that chunk of the
+layer's base, which has the same dtype and shape then.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from theta import codecs
+from theta.codecs import dense
+from theta.codecs.base import Decoder, Target, word_size
+from theta.errors import CodecError, CorruptError
+from theta.store.format import tensor_tree
+from theta.store.format.tensor_tree import Record
+from theta.store.odb.objects import Objects
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Words = NDArray[Any]
+
+_KEPT: Final = 4
+MOST_DECODED: Final = 64
+"""Bytes decoded for each byte of a value, in all its layers.
+
+Moved rows may come from every chunk of the base; what is compared with bases is so small
+(``layer_plan.LARGEST``) that no honest tensor comes to more than 50.
+"""
+SLACK: Final = 4 << 30
+
+
+class Budget:
+    """What decoding may cost; threads may share it."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._left = MOST_DECODED * nbytes + SLACK
+        self._lock = threading.Lock()
+
+    def spend(self, nbytes: int) -> None:
+        """Take ``nbytes`` that are going to be decoded; raises :class:`CodecError` where it is too much."""
+        with self._lock:
+            self._left -= nbytes
+        if self._left < 0:
+            raise CodecError("it would take too much work to decode; its layers read each other too often")
+
+
+class LayerView:
+    """One layer of a tensor as a whole tensor: ``theta.codecs.base.Base`` over stored chunks.
+
+    Args:
+        objects: where the chunks are.
+        record: the tensor's ``@tensor``.
+        number: the layer.
+        base: the view of the layer below, if there is one already.
+        budget: what decoding may cost; by default what is due to one tensor.
+
+    Threads may share a view.  A few decoded chunks are kept, since codecs that move rows come
+    back to them.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        record: Record,
+        number: int,
+        base: LayerView | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        layer = record.layers[number]
+        self._objects, self._record, self._number = objects, record, number
+        self._codec = layer.codec
+        self.dtype, self.shape = layer.dtype, layer.shape
+        self.lengths = _lengths(record, number)
+        self._budget = budget or Budget(record.nbytes)
+        below = (
+            base if layer.base is None or base else LayerView(objects, record, layer.base, None, self._budget)
+        )
+        self._base = None if layer.base is None else below
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, Words] = OrderedDict()
+        self._decoder: Decoder | None = None
+        self._check()
+
+    def _check(self) -> None:
+        if (self._base is None) != (self._codec == dense.NAME):
+            raise CodecError(f"a layer of codec {self._codec} with the wrong kind of base")
+
+    def chunk(self, number: int) -> Words:
+        """The words of chunk ``number``."""
+        self._budget.spend(self.lengths[number])
+        payload_id = self._record.files.get(tensor_tree.file_name(self._number, number))
+        if payload_id is None:
+            return self._from_base(number)
+        if self._base is None:
+            return self._objects.once(payload_id, self.dtype, lambda: self._alone(number, payload_id))
+        size = word_size(self.dtype)
+        start = sum(self.lengths[:number]) // size
+        stop = start + self.lengths[number] // size
+        return self._ready().decode(self._objects.chunk(payload_id), start, stop)
+
+    def _alone(self, number: int, payload_id: str) -> Words:
+        size, payload = word_size(self.dtype), self._objects.chunk(payload_id)
+        rotated = dense.is_rotated(self.dtype)
+        return dense.decode_words(payload, size, self.lengths[number] // size, rotated)
+
+    def _from_base(self, number: int) -> Words:
+        if self._base is None or (self._base.dtype, self._base.shape) != (self.dtype, self.shape):
+            raise CorruptError(f"a tensor lacks chunk {number} of layer {self._number}")
+        return self._base.chunk(number)
+
+    def _ready(self) -> Decoder:
+        assert self._base is not None
+        with self._lock:
+            if self._decoder is None:
+                shared = self._record.files.get(tensor_tree.shared_name(self._number))
+                data = self._objects.chunk(shared) if shared else None
+                module = codecs.codec(self._codec)
+                self._decoder = module.decoder(data, Target(self.dtype, self.shape), self._base)
+            decoder: Decoder = self._decoder
+        return decoder
+
+    def read(self, start: int, stop: int) -> Words:
+        """The words from ``start`` to before ``stop``, from as many chunks as it takes."""
+        import numpy as np
+
+        size = word_size(self.dtype)
+        step = self.lengths[0] // size if self.lengths else 1
+        if not 0 <= start <= stop <= sum(self.lengths) // size:
+            raise CodecError("a layer reads outside of its base")
+        numbers = range(start // step, -(-stop // step)) if stop > start else range(0)
+        parts = [
+            self._cached(number)[max(0, start - number * step) : stop - number * step] for number in numbers
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty(0, f"<u{size}")
+
+    def _cached(self, number: int) -> Words:
+        with self._lock:
+            if number in self._kept:
+                self._kept.move_to_end(number)
+                return self._kept[number]
+        words = self.chunk(number)
+        with self._lock:
+            self._kept[number] = words
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return words
+
+
+def _lengths(record: Record, number: int) -> list[int]:
+    layer = record.layers[number]
+    if number == len(record.layers) - 1:
+        return [chunk.length for chunk in record.chunks]
+    return tensor_tree.chunk_lengths(layer.dtype, layer.shape)
+
+
+def stack(objects: Objects, record: Record) -> list[LayerView]:
+    """All layers of a tensor, lowest first: what one of them decoded, those above it need not."""
+    views: list[LayerView] = []
+    for number, layer in enumerate(record.layers):
+        views.append(LayerView(objects, record, number, None if layer.base is None else views[layer.base]))
+    return views
+
+
+def top(objects: Objects, record: Record, budget: Budget | None = None) -> LayerView:
+    """The layer that is the value."""
+    if not record.layers:
+        raise CorruptError("a tensor without layers has no chunks")
+    return LayerView(objects, record, len(record.layers) - 1, budget=budget)

@@ -1,0 +1,184 @@
+"""From a manifest to bytes: the skeleton's table is run, every chunk checked by its digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Set
+from functools import partial
+from typing import Final, Protocol
+
+from theta.errors import CodecError, CorruptError, NoSpaceError, concerning
+from theta.formats.derived import arguments, derive
+from theta.formats.layout import Source
+from theta.parallel import ordered
+from theta.progress import Progress
+from theta.store.format import skeleton as skeletons
+from theta.store.format.manifest import Line, Manifest
+from theta.store.format.skeleton import Extent, Field, Literal, Skeleton
+from theta.store.format.tensor_tree import Record
+from theta.store.odb.objects import Objects
+from theta.store.read import layers
+from theta.store.read.layers import Budget, LayerView
+from theta.store.read.tensor_records import read_record
+
+MAX_TOTAL: Final = 1 << 44
+"""Bytes that one checkpoint may declare (16 TiB): constant chunks amplify, so there is a cap."""
+
+
+class Target(Source, Protocol):
+    """What a checkpoint is written to: front to back, then fields that follow from the rest."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append ``data``."""
+        ...
+
+    def skip(self, length: int) -> None:
+        """Leave out ``length`` bytes that are there already; what is appended next comes behind them."""
+        ...
+
+    def patch(self, offset: int, data: bytes) -> None:
+        """Overwrite bytes that were written before."""
+        ...
+
+
+class Memory:
+    """A :class:`Target` in memory."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return len(self.content)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append ``data``."""
+        self.content += data
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read back what was written."""
+        return bytes(self.content[offset : offset + length])
+
+    def skip(self, length: int) -> None:
+        """Append ``length`` zeros."""
+        self.content += bytes(length)
+
+    def patch(self, offset: int, data: bytes) -> None:
+        """Overwrite bytes that were written before."""
+        self.content[offset : offset + len(data)] = data
+
+
+class Restorer:
+    """Reads checkpoints out of a repository."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._budget: Budget | None = None
+
+    def size(self, manifest: Manifest) -> int:
+        """Bytes of the file that ``manifest`` stands for."""
+        return self._plan(manifest).size
+
+    def check_space(self, manifest: Manifest, free: int) -> None:
+        """Raise :class:`NoSpaceError` where the file would not fit into ``free`` bytes."""
+        size = self._plan(manifest).size
+        if size > free:
+            raise NoSpaceError(f"the checkpoint needs {size:,} bytes, and {max(free, 0):,} are free")
+
+    def _plan(self, manifest: Manifest) -> Skeleton:
+        plan = skeletons.read(self._objects, manifest.skeleton)
+        left = {line.name for line in manifest.lines if line.nbytes}
+        for segment in plan.segments:
+            if isinstance(segment, Extent):
+                line = manifest.by_name.get(segment.name)
+                if line is None or line.nbytes != segment.length:
+                    raise CorruptError(f"the skeleton and the manifest disagree about {segment.name[:80]!r}")
+                left.discard(segment.name)
+        if left:
+            raise CorruptError(f"the skeleton has no place for {min(left)[:80]!r}")
+        if plan.size > MAX_TOTAL:
+            raise CorruptError(f"the checkpoint declares {plan.size} bytes, over the limit of {MAX_TOTAL}")
+        return plan
+
+    def write(
+        self,
+        manifest: Manifest,
+        target: Target,
+        progress: Progress | None = None,
+        present: Set[str] = frozenset(),
+        *,
+        framed: bool = False,
+    ) -> None:
+        """Write the file that ``manifest`` stands for to ``target``.
+
+        It is empty, or holds the tensors ``present`` in their places, and the literal bytes if it is
+        ``framed``.
+        """
+        plan = self._plan(manifest)
+        self._budget = Budget(plan.size)
+        for piece in ordered(lambda task: task(), self._tasks(plan, manifest.by_name, present, framed)):
+            if isinstance(piece, int):
+                target.skip(piece)
+            else:
+                target.write(piece)
+            if progress is not None:
+                progress(piece if isinstance(piece, int) else len(piece))
+        for field in plan.fields():
+            target.patch(field.offset, derive(field, arguments(field, target)))
+
+    def data(self, manifest: Manifest, progress: Progress | None = None) -> bytearray:
+        """The whole file that ``manifest`` stands for, in memory."""
+        target = Memory()
+        self.write(manifest, target, progress)
+        return target.content
+
+    def _tasks(
+        self, plan: Skeleton, lines: dict[str, Line], present: Set[str], framed: bool
+    ) -> Iterator[Callable[[], bytes | memoryview | int]]:
+        used = 0
+        for segment in plan.segments:
+            if isinstance(segment, Literal):
+                data = plan.literal[used : used + segment.length]
+                used += segment.length
+                yield partial(int, segment.length) if framed else partial(bytes, data)
+            elif isinstance(segment, Field):
+                yield partial(bytes, segment.length)
+            elif segment.name in present:
+                yield partial(int, segment.length)
+            else:
+                yield from self._chunk_tasks(lines[segment.name])
+
+    def _chunk_tasks(self, line: Line) -> Iterator[Callable[[], bytes | memoryview]]:
+        record = self.record(line)
+        if record.chunks:
+            view = layers.top(self._objects, record, self._budget)
+            for number in range(len(record.chunks)):
+                yield partial(checked_chunk, view, record, number, line.name)
+
+    def record(self, line: Line) -> Record:
+        """The ``@tensor`` of ``line``, proven to be of its value."""
+        if not line.nbytes:
+            return Record(line.dtype, line.shape, (), (), {})
+        self._objects.expect({line.tree: line.nbytes})
+        with concerning(line.name):
+            record = read_record(self._objects, line.tree)
+        if (record.dtype, record.shape, record.digest) != (line.dtype, line.shape, line.digest):
+            raise CorruptError(f"{line.name}: the tensor tree is not of the value that the manifest names")
+        return record
+
+    def tensor(self, line: Line) -> Iterator[bytes | memoryview]:
+        """The raw bytes of one tensor, chunk by chunk."""
+        yield from ordered(lambda task: task(), self._chunk_tasks(line))
+
+
+def checked_chunk(view: LayerView, record: Record, number: int, name: str) -> memoryview:
+    """The raw bytes of chunk ``number`` of the value, proven by its digest."""
+    try:
+        raw = view.chunk(number).data.cast("B")
+    except CodecError as error:
+        raise CodecError(f"{name}: {error}") from error
+    chunk = record.chunks[number]
+    if len(raw) != chunk.length or hashlib.sha256(raw).digest() != chunk.digest:
+        raise CorruptError(f"{name}: chunk {number} is not what its digest says")
+    return raw

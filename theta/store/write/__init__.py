@@ -1,0 +1,1 @@
+"""From values to the store: the plan of layers, bases, snapshots."""

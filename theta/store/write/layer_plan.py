@@ -1,0 +1,356 @@
+"""Storing a changed tensor in the fewest bytes: a new layer on a layer that is there, or a new base.
+
+The rules that keep restoring fast whatever happened before: at most four layers, and no tensor
+reads more than twice its dense size (three times, where dtype or shape changed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Final
+
+from theta.codecs import dense
+from theta.codecs.base import Base, Each, Encoded, Range, Tensor, word_dtype, word_size
+from theta.errors import CorruptError, MissingObjectsError
+from theta.store.format import tensor_tree
+from theta.store.format.manifest import Line
+from theta.store.format.tensor_tree import Chunk, Layer, Record
+from theta.store.odb.objects import Objects
+from theta.store.odb.packs import PackWriter
+from theta.store.read import layers
+from theta.store.read.tensor_records import layer_of, read_record
+
+READ_BOUND: Final = 2.0
+READ_BOUND_CHANGED: Final = 3.0
+PATIENCE: Final = 2.3
+"""How much more than a step's waste a lower layer may cost (bench/histories.py)."""
+
+_SURELY: Final = 0.97
+"""The share of a bound up to which an estimate will do; beyond it, a chunk is encoded for it."""
+
+_OF_WORDS: Final = ("dense/1", "delta/1", "sparse/1", "cast/1")
+
+LARGEST: Final = 192 << 20
+"""Raw bytes of the largest tensor that is compared with bases: it is held in memory for that."""
+
+SMALL: Final = 8 << 10
+SMALL_IN_ALL: Final = 64 << 10
+"""Raw bytes of tensors, each and all of a checkpoint that changed, up to which none is compared."""
+
+Parts = Sequence[tuple[int, bytes]]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A tensor ready to be written: files are ids of blobs that exist, or new payloads."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    layers: tuple[Layer, ...]
+    chunks: tuple[Chunk, ...]
+    files: dict[str, str | bytes]
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether no base was worth resting on."""
+        return len(self.layers) <= 1
+
+    def write(self, pack: PackWriter) -> Line:
+        """Add blobs and tree to ``pack``; the answer is the manifest's line."""
+        files = {
+            name: body if isinstance(body, str) else pack.blob(body) for name, body in self.files.items()
+        }
+        record = Record(self.dtype, self.shape, self.layers, self.chunks, files)
+        entries = [(tensor_tree.RECORD, 0o100644, pack.blob(record.data(), text=True))]
+        entries += [(file, 0o100644, oid) for file, oid in files.items()]
+        return Line(self.name, self.dtype, self.shape, record.digest, pack.tree(entries))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A layer of an existing tensor that a new layer may rest on, and what reading it takes."""
+
+    record: Record
+    number: int
+    chain: tuple[int, ...]
+    cost: int
+    view: Base
+
+
+Encode = Callable[[Tensor, Tensor, Sequence[Range]], Encoded]
+"""Encodes chunks of the first tensor on the second."""
+
+Coded = tuple[int, bytes, str | bytes]
+"""A chunk: its raw length, the digest of its raw bytes, and its payload or the blob that has it."""
+
+
+def write_dense(
+    pack: PackWriter, name: str, dtype: str, shape: tuple[int, ...], coded: Iterable[Coded]
+) -> Line:
+    """Write a tensor of one dense layer from chunks that are coded; holds one chunk at a time."""
+    chunks: list[Chunk] = []
+    files: dict[str, str | bytes] = {}
+    for number, (length, digest, body) in enumerate(coded):
+        chunks.append(Chunk(length, digest))
+        files[tensor_tree.file_name(0, number)] = body if isinstance(body, str) else pack.blob(body)
+    layers = (Layer(dense.NAME, None, dtype, shape),) if chunks else ()
+    return Planned(name, dtype, shape, layers, tuple(chunks), files).write(pack)
+
+
+def worth_comparing(lengths: Iterable[int]) -> bool:
+    """Whether changed tensors of these raw lengths are compared with bases.
+
+    The codecs of layers need numba, which takes longer to start than a few small tensors are worth.
+    """
+    sizes = list(lengths)
+    return max(sizes, default=0) > SMALL or sum(sizes) > SMALL_IN_ALL
+
+
+def plan(
+    objects: Objects,
+    name: str,
+    new: Tensor,
+    parts: Parts,
+    bases: Sequence[Line],
+    given: Encode | None = None,
+    each: Each = map,
+    values: Mapping[str, Base] | None = None,
+    structure: bool = True,
+) -> Planned:
+    """The cheapest way to store ``new``, whose chunks have lengths and digests ``parts``.
+
+    ``bases`` are versions of the tensor, the likeliest first; ``given`` encodes it on the first of
+    them by an update that somebody brought; ``each`` may encode chunks on threads; ``values`` are tensors
+    by their digest that are read faster than from the repository; ``structure`` is that of
+    :func:`~theta.codecs.chooser.choose`. Same input, same plan, for any number of threads.
+    """
+    from theta.codecs import chooser
+
+    records = _records(objects, bases)
+    if given is not None and (found := _by_given(objects, name, new, parts, records, given)) is not None:
+        return found
+    kept = _reusable(new, parts, records)
+    ranges = _ranges(new, parts)
+    if records and (found := _on_top(objects, name, new, parts, records[0])) is not None:
+        return found
+    stacks = [_stack(objects, record, values) for record in records]
+    candidates = _candidates(stacks)
+    is_full = bool(records) and len(records[0].layers) == tensor_tree.MAX_LAYERS
+    if is_full:
+        candidates = _renewed(new, ranges, stacks[0][-1], candidates)
+    while candidates:
+        loaded = [_load(candidate, each) for candidate in candidates]
+        choice = chooser.choose(new, loaded, ranges, each, structure)
+        if choice.base is None:
+            return _dense(name, new, parts, choice.encoded, kept)
+        chosen = candidates[choice.base]
+        if _bounded(chosen, choice.encoded, new, parts, choice.alone):
+            return _layered(name, new, parts, chosen, choice.encoded, range(len(parts)))
+        candidates = [other for other in candidates if other.cost < chosen.cost]
+        if chosen.record is records[0] and not is_full:
+            candidates, is_full = _renewed(new, ranges, stacks[0][-1], candidates), True
+    return _dense(name, new, parts, chooser.encode_dense(new, ranges), kept)
+
+
+def _records(objects: Objects, bases: Sequence[Line]) -> list[Record]:
+    found: list[Record] = []
+    for line in bases:
+        try:
+            record = read_record(objects, line.tree)
+        except (MissingObjectsError, CorruptError):
+            continue
+        if record.chunks and record not in found and all(map(objects.has, record.files.values())):
+            found.append(record)
+    return found
+
+
+def has_structure(record: Record) -> bool:
+    """Whether a layer is described by more than the differences of its words."""
+    return any(layer.codec not in _OF_WORDS for layer in record.layers)
+
+
+def _ranges(new: Tensor, parts: Parts) -> list[Range]:
+    size, ranges, start = word_size(new.dtype), [], 0
+    for length, _ in parts:
+        ranges.append((start, start + length // size))
+        start += length // size
+    return ranges
+
+
+def dense_chunks(record: Record) -> dict[bytes, str]:
+    """Digest of a raw chunk -> blob, of a tensor that is one dense layer; of others nothing."""
+    if len(record.layers) != 1:
+        return {}
+    return {chunk.digest: record.files[tensor_tree.file_name(0, n)] for n, chunk in enumerate(record.chunks)}
+
+
+def _reusable(new: Tensor, parts: Parts, records: Sequence[Record]) -> dict[int, str]:
+    """Chunk number -> blob, for chunks that stand densely in the first record already."""
+    if not records or records[0].dtype != new.dtype:
+        return {}
+    known = dense_chunks(records[0])
+    return {number: known[digest] for number, (_, digest) in enumerate(parts) if digest in known}
+
+
+def _on_top(objects: Objects, name: str, new: Tensor, parts: Parts, record: Record) -> Planned | None:
+    """Where only some chunks changed: a layer on the top one that holds just those."""
+    from theta.codecs import chooser
+
+    if (record.dtype, record.shape) != (new.dtype, new.shape) or len(record.layers) >= tensor_tree.MAX_LAYERS:
+        return None
+    pairs = zip(record.chunks, parts, strict=True)
+    changed = [number for number, (chunk, part) in enumerate(pairs) if chunk.digest != part[1]]
+    if not changed or len(changed) == len(parts):
+        return None
+    top = _stack(objects, record)[-1]
+    ranges = _ranges(new, parts)
+    choice = chooser.choose(new, [_load(top)], [ranges[number] for number in changed])
+    if choice.base is None:
+        return None
+    if not _bounded(top, choice.encoded, new, parts, chooser.price_alone(new, ranges)):
+        return None
+    return _layered(name, new, parts, top, choice.encoded, changed)
+
+
+def _by_given(
+    objects: Objects, name: str, new: Tensor, parts: Parts, records: Sequence[Record], given: Encode
+) -> Planned | None:
+    """A layer by ``given`` on the top one, where there is room for one more."""
+    from theta.codecs import chooser
+
+    if not records or len(records[0].layers) >= tensor_tree.MAX_LAYERS:
+        return None
+    top = _stack(objects, records[0])[-1]
+    ranges = _ranges(new, parts)
+    encoded = given(new, _load(top), ranges)
+    if not _bounded(top, encoded, new, parts, chooser.price_alone(new, ranges)):
+        return None
+    return _layered(name, new, parts, top, encoded, range(len(parts)))
+
+
+def _candidates(stacks: Sequence[Sequence[_Candidate]]) -> list[_Candidate]:
+    """Every layer of the first record, and the value of each other one."""
+    found = [*reversed(stacks[0])] if stacks else []
+    found += [stack[-1] for stack in stacks[1:]]
+    return [candidate for candidate in found if len(candidate.chain) < tensor_tree.MAX_LAYERS]
+
+
+def _renewed(
+    new: Tensor, ranges: Sequence[Range], top: _Candidate, candidates: list[_Candidate]
+) -> list[_Candidate]:
+    """Where nothing may rest on ``top``: the layers below it to rest on instead, and other records'.
+
+    The highest layer is the nearest, but the longer it serves, the more a commit costs.  A new layer on
+    a lower one costs more now and serves the commits to come.  It is due when it costs no more than
+    ``PATIENCE`` times what is wasted: costs are taken above that of a step from the newest version.
+    None of the layers is left where it is the lowest that is due.
+    """
+    from theta.codecs import chooser
+
+    own = [candidate for candidate in candidates if candidate.record is top.record]
+    if not own:
+        return candidates
+    step = chooser.price(new, _load(top), ranges)
+    # Factors of several updates are factors too; steps of training have none, and need no search.
+    structure = step < chooser.price(new, _load(top), ranges, structure=False)
+    structure |= has_structure(top.record)
+    prices = [chooser.price(new, _load(candidate), ranges, structure) for candidate in own]
+    step = min(step, *prices)
+    best = prices.index(min(prices))
+    for lower, cost in enumerate([*prices, chooser.price_alone(new, ranges)]):
+        if lower == best + 1 and cost - step <= PATIENCE * (prices[best] - step):
+            best = lower
+            if best == len(own):
+                return []
+    others = [candidate for candidate in candidates if candidate.record is not top.record]
+    return [*own[best:], *others]
+
+
+def _stack(objects: Objects, record: Record, values: Mapping[str, Base] | None = None) -> list[_Candidate]:
+    """All layers of a record, lowest first; the highest is its value, which ``values`` may have."""
+    views: list[Base] = [*layers.stack(objects, record)]
+    views[-1] = (values or {}).get(record.digest, views[-1])
+    return [_candidate(objects, record, number, view) for number, view in enumerate(views)]
+
+
+def _candidate(objects: Objects, record: Record, number: int, view: Base) -> _Candidate:
+    chain = [number]
+    while (base := record.layers[chain[-1]].base) is not None:
+        chain.append(base)
+    files = [oid for name, oid in record.files.items() if layer_of(name) in chain]
+    return _Candidate(record, number, tuple(sorted(chain)), sum(map(objects.size, files)), view)
+
+
+def _load(candidate: _Candidate, each: Each = map) -> Tensor:
+    import numpy as np
+
+    layer, view = candidate.record.layers[candidate.number], candidate.view
+    size = word_size(layer.dtype)
+    ends = [*accumulate(length // size for length in tensor_tree.chunk_lengths(layer.dtype, layer.shape))]
+    if len(ends) <= 1:
+        return Tensor(layer.dtype, layer.shape, view.read(0, sum(ends)))
+    words = np.empty(ends[-1], word_dtype(layer.dtype))
+
+    def copy(part: Range) -> None:
+        words[slice(*part)] = view.read(*part)
+
+    list(each(copy, pairwise([0, *ends])))
+    return Tensor(layer.dtype, layer.shape, words)
+
+
+def _bounded(candidate: _Candidate, encoded: Encoded, new: Tensor, parts: Parts, alone: float) -> bool:
+    """Whether reading the new layer with all below it stays within the bound.
+
+    ``alone`` is about what the tensor takes without a base.
+    """
+    from theta.codecs import chooser
+
+    read = [candidate.record.layers[number] for number in candidate.chain]
+    same = all((layer.dtype, layer.shape) == (new.dtype, new.shape) for layer in read)
+    bound, total = READ_BOUND if same else READ_BOUND_CHANGED, candidate.cost + encoded.size
+    if total <= _SURELY * bound * alone:
+        return True
+    first = chooser.encode_dense(new, _ranges(new, parts)[:1]).size
+    return total <= bound * first * sum(length for length, _ in parts) / parts[0][0]
+
+
+def _layered(
+    name: str, new: Tensor, parts: Parts, below: _Candidate, encoded: Encoded, numbers: Sequence[int]
+) -> Planned:
+    """A tensor of the chain of ``below`` and one more layer with the chunks ``numbers``."""
+    place = {old: fresh for fresh, old in enumerate(below.chain)}
+    chain = []
+    for old in below.chain:
+        layer = below.record.layers[old]
+        chain.append(
+            Layer(layer.codec, None if layer.base is None else place[layer.base], layer.dtype, layer.shape)
+        )
+    files: dict[str, str | bytes] = {}
+    for file, oid in below.record.files.items():
+        if (old := layer_of(file)) in place:
+            files[f"{place[old]}.{file.partition('.')[2]}"] = oid
+    number = len(chain)
+    chain.append(Layer(encoded.codec, place[below.number], new.dtype, new.shape))
+    if encoded.shared is not None:
+        files[tensor_tree.shared_name(number)] = encoded.shared
+    files |= {
+        tensor_tree.file_name(number, chunk): body
+        for chunk, body in zip(numbers, encoded.chunks, strict=True)
+    }
+    return Planned(name, new.dtype, new.shape, tuple(chain), _chunks(parts), files)
+
+
+def _dense(name: str, new: Tensor, parts: Parts, encoded: Encoded, kept: dict[int, str]) -> Planned:
+    files: dict[str, str | bytes] = {
+        tensor_tree.file_name(0, n): kept.get(n, body) for n, body in enumerate(encoded.chunks)
+    }
+    return Planned(
+        name, new.dtype, new.shape, (Layer(dense.NAME, None, new.dtype, new.shape),), _chunks(parts), files
+    )
+
+
+def _chunks(parts: Parts) -> tuple[Chunk, ...]:
+    return tuple(Chunk(length, digest) for length, digest in parts)
