@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +12,7 @@ import numpy as np
 import pytest
 
 from tests.cli.checks import never_a_bug, refused
-from tests.support import Repo, make_model, random_tensors, sha256
-from tests.support.environment import dated
+from tests.support import Repo, make_model, random_tensors, server, sha256
 from tests.support.repos import describe
 from theta.errors import ExitCode
 
@@ -46,11 +42,11 @@ def leftovers(repo: Repo) -> list[Path]:
 
 # -- while it is read ---------------------------------------------------------------------------
 
-DRIVER = """
-import os, sys
+CHANGING = """
+import os
 from pathlib import Path
 from theta.store.files.file_source import FileSource
-path, change = Path("m.safetensors"), sys.argv.pop(1)
+path, change = Path("m.safetensors"), os.environ["CHANGE"]
 plain, reads = FileSource.read, [0]
 def read(self, offset, length):
     reads[0] += 1
@@ -68,14 +64,13 @@ def read(self, offset, length):
             with path.open("ab") as file: file.write(b"x")
     return plain(self, offset, length)
 FileSource.read = read
-from theta.__main__ import main
-sys.exit(main())
 """
 
 
 def while_read(repo: Repo, change: str, at: int, *args: str) -> Done:
     """Run ``theta ARGS`` with the file changed at the ``at``-th read."""
-    return repo.run(sys.executable, "-c", DRIVER, change, *args, env={"AT": str(at)})
+    env = {"THETA_TEST_FIRST": CHANGING, "CHANGE": change, "AT": str(at)}
+    return repo.theta(*args, code=None, env=env)
 
 
 @pytest.mark.parametrize("at", [1, 4])
@@ -178,29 +173,14 @@ def test_an_empty_file_is_a_checkpoint_too(tracked: Repo) -> None:
 
 
 def limited(repo: Repo, size: int, *args: str) -> Done:
-    """Run ``theta ARGS`` where no file may become longer than ``size`` bytes."""
-
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    repo.ticks += 1
-    return subprocess.run(
-        [sys.executable, "-m", "theta", *args],
-        cwd=repo.path,
-        env=os.environ | dated(repo.ticks),
-        preexec_fn=limit,
-        restore_signals=False,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run ``theta ARGS`` where no file may become longer than ``size`` bytes; its output goes to pipes."""
+    client = str(server.get().program)
+    return repo.run(client, "-P", "-m", "theta", *args, env={"THETA_TEST_FILE_SIZE": str(size)})
 
 
 @pytest.mark.parametrize("size", [0, 60_000])
 @pytest.mark.parametrize("args", [["add", "m.safetensors"], ["commit", "-a", "-m", "two"]], ids=" ".join)
 def test_no_space_to_store(tracked: Repo, args: list[str], size: int) -> None:
-    tracked.afresh = True
     model(tracked)
     tracked.theta("add", "m.safetensors")
     tracked.theta("commit", "-m", "one")
@@ -219,7 +199,6 @@ def test_no_space_to_store(tracked: Repo, args: list[str], size: int) -> None:
 @pytest.mark.parametrize("size", [0, 60_000])
 @pytest.mark.parametrize("old", ["gone", "other"])
 def test_no_space_to_restore(tracked: Repo, size: int, old: str) -> None:
-    tracked.afresh = True
     path = model(tracked)
     wanted = sha256(path)
     tracked.theta("add", "m.safetensors")

@@ -25,14 +25,21 @@ with open(os.environ["REPORT"], "w") as file:
 """
 
 
-@pytest.fixture
-def tracked(repo: Repo) -> Repo:
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    repo = Repo.create(tmp_path_factory.mktemp("origin") / "repo")
     repo.afresh = True
     repo.theta("track", "*.safetensors")
     for name in ("m.safetensors", "sub/n.safetensors"):
         make_model(repo.path / name, random_tensors({"a": (40, 50)}))
     repo.theta("add", "-A")
     repo.theta("commit", "-m", "one")
+    return repo
+
+
+@pytest.fixture
+def tracked(origin: Repo, tmp_path: Path) -> Repo:
+    repo = origin.copy(tmp_path / "repo")
     repo.theta("status")
     return repo
 

@@ -63,10 +63,9 @@ class State:
         return cls(branch, history, index, sha256(path) if path.exists() else "gone")
 
 
-def template(runner: Runner, place: Path, *, afresh: bool = False) -> Repo:
+def template(runner: Runner, place: Path) -> Repo:
     """A repository with a checkpoint, a branch ``other`` that changed one tensor, and ``main`` another."""
     repo = Repo.create(place)
-    repo.afresh = afresh
     runner.ok(repo, "track", "*.safetensors")
     write(repo, {})
     runner.ok(repo, "add", FILE)

@@ -27,10 +27,11 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 @pytest.fixture(scope="module")
 def origin(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    return template(runner, tmp_path_factory.mktemp("origin") / "repo", afresh=True)
+    return template(runner, tmp_path_factory.mktemp("origin") / "repo")
 
 
 def start(repo: Repo, *args: str) -> subprocess.Popen[bytes]:
+    """The command that is killed; all others run in forks of the server."""
     repo.ticks += 1
     return subprocess.Popen(
         [sys.executable, "-m", "theta", *args],

@@ -8,6 +8,7 @@ import gc
 import importlib
 import os
 import pkgutil
+import resource
 import selectors
 import signal
 import socket
@@ -28,6 +29,10 @@ _KILL_AFTER: Final = "THETA_TEST_KILL_AFTER"
 """Seconds after which the command dies."""
 _FULL_AT: Final = "THETA_TEST_FULL_AT"
 """The step on disk at which the disk is full."""
+_FIRST: Final = "THETA_TEST_FIRST"
+"""Python code that runs in the process of the command, before it, and not in what that starts."""
+_FILE_SIZE: Final = "THETA_TEST_FILE_SIZE"
+"""Bytes that no file may exceed, as on a disk without space; the streams must be pipes."""
 _KILL_GROUP: Final = "THETA_TEST_KILL_GROUP"
 """``1``: all that it started dies too."""
 
@@ -138,7 +143,9 @@ def _run(job: Mapping[str, Any], program: str) -> int:
     _adopt(int(job["client"]))
     _die_later(job["env"])
     _fill_disk(job["env"].get(_FULL_AT))
+    _limit_files(job["env"].get(_FILE_SIZE))
     steps = _counted(job["env"].get(_COUNT))
+    exec(os.environ.pop(_FIRST, ""), {})
     before = set(sys.modules)
     code = run(job["args"])
     _tell_loaded(before, job["env"].get(_LOADED))
@@ -191,6 +198,12 @@ def _fill_disk(wanted: str | None) -> None:
             raise _fs.as_theta_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path)
 
     _fs.on_step = step
+
+
+def _limit_files(wanted: str | None) -> None:
+    """Let no file become longer than ``wanted`` bytes; Python ignores the signal, and writing fails."""
+    if wanted is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(wanted), int(wanted)))
 
 
 def _tell_loaded(before: set[str], wanted: str | None) -> None:
