@@ -16,6 +16,7 @@ from theta.cli.common import (
     report_added,
     report_left_out,
     report_uncovered,
+    tell_full_disk,
     whole,
 )
 
@@ -86,7 +87,7 @@ def _commit(session: Session, asked: Arguments) -> tuple[int, Summary | None]:
     by_hooks = asked.words or recording.is_open(session)
     git = session.repo.git(extra=DEFER_FILES if by_hooks else DEFER).in_directory(Path.cwd())
     committing.check_identity(session)
-    code = git.show(*_no_notice(session, asked), "commit", "--quiet", *asked.given)
+    code = tell_full_disk(session, git.show(*_no_notice(session, asked), "commit", "--quiet", *asked.given))
     return code, committing.finish(session, before)
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")
 """For a git that only tells of the worktree: it says nothing of the share of files that is checked out."""
-_NOTHING: Final = 16 << 10
-"""Free bytes that are too few for git to write its files."""
+_NOTHING: Final = 128 << 10
+"""Free bytes that are too few for git to write its files; what it wrote in vain it has removed by then."""
 _SIGNS = ("filter=theta", "merge=theta", ".theta/**")
 
 

@@ -12,7 +12,7 @@ import typer
 
 from theta.cli import console, deciding, mergeargs
 from theta.cli.args import PASS, plain
-from theta.cli.common import drive, open_session
+from theta.cli.common import drive, open_session, tell_full_disk
 from theta.cli.resolve import settle, told
 from theta.errors import ExitCode, ThetaError, UsageError
 from theta.git.state_files import MERGE_HEAD
@@ -407,7 +407,7 @@ def _conclude(session: Session, commit: Callable[[Session], int]) -> int:
     committing.check_identity(session)
     recording.tell(session)
     trailers.conclude(session)
-    code = commit(session)
+    code = tell_full_disk(session, commit(session))
     summary = committing.finish(session, before)
     if code == 0 and summary is not None:
         answers.forget(session)
