@@ -14,7 +14,7 @@ from tests.support import Repo
 from theta.porcelain.merge import octopus
 from theta.porcelain.merge.drafts import Drafts
 from theta.porcelain.workspace.session import Session
-from theta.store.read.reassembly import Restorer
+from theta.store.read.stored_tensor import StoredTensor
 
 OTHER = "layer.2.weight"
 AVERAGE = ("merge", "-X", "average", "side")
@@ -109,13 +109,13 @@ def test_the_message_is_gits(repo: Repo) -> None:
 
 def test_what_was_computed_is_not_decoded_again(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    real = Restorer._chunk_tasks
+    real = StoredTensor.pieces
 
-    def noting(self: Restorer, line: object) -> object:
-        read.append(line.name)  # type: ignore[attr-defined]
-        return real(self, line)  # type: ignore[arg-type]
+    def noting(self: StoredTensor) -> object:
+        read.append(self.line.name)
+        return real(self)
 
-    monkeypatch.setattr(Restorer, "_chunk_tasks", noting)
+    monkeypatch.setattr(StoredTensor, "pieces", noting)
     theta(repo, *AVERAGE)
     assert TENSOR not in read
     assert OTHER in read

@@ -82,9 +82,7 @@ KNOWN_CIRCLES: Final = (
 
 def circles(sources: Iterable[Source]) -> list[tuple[str, ...]]:
     """The groups of modules that import each other, lazy imports and those for types counted too."""
-    found = list(sources)
-    known = {source.module for source in found}
-    below = {source.module: _imported(source, known) for source in found}
+    below = _arrows(sources)
     reached = {module: _reached(module, below) for module in below}
     alike = {
         tuple(sorted(other for other in reached[module] if module in reached[other]))
@@ -92,6 +90,17 @@ def circles(sources: Iterable[Source]) -> list[tuple[str, ...]]:
         if module in reached[module]
     }
     return sorted(alike)
+
+
+def reached_from(module: str, sources: Iterable[Source]) -> set[str]:
+    """All modules that ``module`` imports, and those that they import."""
+    return _reached(module, _arrows(sources))
+
+
+def _arrows(sources: Iterable[Source]) -> dict[str, set[str]]:
+    found = list(sources)
+    known = {source.module for source in found}
+    return {source.module: _imported(source, known) for source in found}
 
 
 def _imported(source: Source, known: Set[str]) -> set[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.house.layers import KNOWN_CIRCLES, circles, unplaced, upward_imports
+from tests.house.layers import KNOWN_CIRCLES, circles, reached_from, unplaced, upward_imports
 from tests.house.source import PRODUCT, Source, snippet, sources
 
 
@@ -89,3 +89,12 @@ def test_a_circle_is_seen() -> None:
     above = snippet("from theta.store import one", "theta.store.above")
     assert circles([one, two, three, above]) == [("theta.store.one", "theta.store.three", "theta.store.two")]
     assert circles([one, two, above]) == []
+
+
+def test_what_reads_does_not_know_what_plans_a_write() -> None:
+    known = sources(*PRODUCT)
+    readers = [source.module for source in known if source.module.startswith("theta.store.read.")]
+    assert "theta.store.read.stored_tensor" in readers
+    reached = {module for reader in readers for module in reached_from(reader, known)}
+    assert "theta.store.format.tensor_tree" in reached
+    assert not {module for module in reached if module.startswith("theta.store.write.")}

@@ -26,8 +26,8 @@ from theta.merging.strategies.method import Block, Read
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Record
 from theta.store.odb.objects import Objects
-from theta.store.read.layers import LayerView
-from theta.store.read.reassembly import Restorer, checked_chunk
+from theta.store.read import stored_tensor, tensor_records
+from theta.store.read.stored_tensor import StoredTensor
 from theta.store.read.tensor_records import read_record
 from theta.store.write import layer_plan
 
@@ -72,13 +72,13 @@ def test_only_conflicts_are_computed(store: Store, monkeypatch: pytest.MonkeyPat
     ours = store.put(changed(a=f32(3, 2, 3), b=f32(0, 0)))
     theirs = store.put(changed(a=f32(1, 4, 3), c=f32(9)))
     read: list[str] = []
-    record = Restorer.record
+    record_of = tensor_records.record_of
 
-    def noted(self: Restorer, line: Line) -> Record:
+    def noted(objects: Objects, line: Line) -> Record:
         read.append(line.name)
-        return record(self, line)
+        return record_of(objects, line)
 
-    monkeypatch.setattr(Restorer, "record", noted)
+    monkeypatch.setattr(stored_tensor, "record_of", noted)
     found = store.merge(base, ours, theirs, policy=by("average"))
     assert set(read) == {"a"}
     assert found.manifest is not None
@@ -360,7 +360,7 @@ def test_a_tensor_too_large_to_hold_is_streamed_to_the_same_value(
     monkeypatch.setattr(layer_plan, "LARGEST", 1 << 20)
     monkeypatch.setattr(reading, "KEPT_WHOLE", 1 << 20)
     monkeypatch.setattr(reading, "SHARED", 1 << 20)
-    monkeypatch.setattr(reading, "_KEPT", 2)
+    monkeypatch.setattr(reading, "KEPT", 1 << 20)
     streamed = store.merge(base, ours, theirs, policy=by(strategy)).manifest
     assert held is not None
     assert streamed is not None
@@ -427,13 +427,13 @@ def test_a_file_of_a_side_is_read_instead_of_decoding(store: Store, monkeypatch:
     wrong = Leaving(store.file(ours)[:-1] + b"!")
     short = Leaving(b"")
     decoded: list[str] = []
-    checked = checked_chunk
+    really = StoredTensor._decoded
 
-    def noted(view: LayerView, record: Record, number: int, name: str) -> memoryview:
-        decoded.append(name)
-        return checked(view, record, number, name)
+    def noted(self: StoredTensor, number: int) -> memoryview:
+        decoded.append(self.line.name)
+        return really(self, number)
 
-    monkeypatch.setattr(reading, "checked_chunk", noted)
+    monkeypatch.setattr(StoredTensor, "_decoded", noted)
     plain = store.merge(base, ours, theirs, policy=by("average"))
     everything = decoded.copy()
     for source, count in ((right, 2), (wrong, 1), (short, 0), (None, 0)):

@@ -36,6 +36,7 @@ from theta.store.format import manifest as manifests
 from theta.store.format.manifest import Manifest
 from theta.store.odb.packs import PackWriter
 from theta.store.read.reassembly import Restorer
+from theta.store.read.stored_tensor import StoredTensor
 
 BATCH = 50
 LEAVE: Policy = lambda conflict: None  # noqa: E731
@@ -147,13 +148,12 @@ class Values:
 
     def of(self, data: bytes) -> dict[str, Tensor]:
         """The tensors of a manifest, one by one from the store."""
-        restorer = Restorer(self.history.session.objects)
-        found = {}
+        objects, found = self.history.session.objects, {}
         for line in manifests.parse(data).lines:
             key = (line.tree, line.digest)
             if key not in self.known:
                 kind = {"f32": "<f4", "f16": "<f2", "i64": "<i8", "u8": "|u1"}[line.dtype]
-                self.known[key] = (kind, line.shape, b"".join(map(bytes, restorer.tensor(line))))
+                self.known[key] = (kind, line.shape, b"".join(StoredTensor(objects, line).chunks()))
             found[line.name] = self.known[key]
         return found
 

@@ -19,7 +19,7 @@ from theta.errors import NotFoundError, ThetaError, UsageError, WouldOverwriteEr
 from theta.porcelain.stage import updating
 from theta.porcelain.stage.staging import Added
 from theta.porcelain.workspace.session import Session
-from theta.store.read import tensor_records
+from theta.store.read.tensor_records import read_record
 
 BF16 = ml_dtypes.bfloat16
 SHAPES = {
@@ -63,10 +63,7 @@ def bring(repo: Repo, path: str, kind: str | None, data: Path) -> Added:
 
 def codecs(repo: Repo, added: Added) -> dict[str, tuple[str, ...]]:
     session = Session.here(repo.path)
-    records = {
-        name: tensor_records.read_record(session.objects, added.manifest.by_name[name].tree)
-        for name in added.new
-    }
+    records = {name: read_record(session.objects, added.manifest.by_name[name].tree) for name in added.new}
     return {name: tuple(layer.codec for layer in record.layers) for name, record in records.items()}
 
 
@@ -110,9 +107,7 @@ def test_factors_with_the_names_of_git_theta(updated: Repo, tmp_path: Path, name
     rows = updated.git("status", "--porcelain").splitlines()
     assert [row for row in rows if ".theta/" not in row] == [f"M  {name}.safetensors"]
     assert all(row[1] == " " for row in rows)
-    record = tensor_records.read_record(
-        Session.here(updated.path).objects, added.manifest.by_name["model.q.weight"].tree
-    )
+    record = read_record(Session.here(updated.path).objects, added.manifest.by_name["model.q.weight"].tree)
     assert Session.here(updated.path).objects.size(record.files["1.0000"]) == 1
 
 

@@ -59,10 +59,10 @@ def test_the_digest_is_what_the_specification_says() -> None:
 
     chunk = hashlib.sha256(b"\x01\x02").digest()
     wanted = hashlib.sha256(b"theta value 1\nu8 [2]\n" + (2).to_bytes(8, "little") + chunk).hexdigest()
-    assert value_digest("u8", (2,), [(2, chunk)]) == wanted
-    assert value_digest("u8", (1, 2), [(2, chunk)]) != wanted
-    assert value_digest("i8", (2,), [(2, chunk)]) != wanted
-    assert value_digest("u8", (2,), [(1, chunk), (1, chunk)]) != wanted
+    assert value_digest("u8", (2,), [Chunk(2, chunk)]) == wanted
+    assert value_digest("u8", (1, 2), [Chunk(2, chunk)]) != wanted
+    assert value_digest("i8", (2,), [Chunk(2, chunk)]) != wanted
+    assert value_digest("u8", (2,), [Chunk(1, chunk), Chunk(1, chunk)]) != wanted
 
 
 @given(DTYPE, st.lists(st.integers(0, 1 << 22), max_size=3).map(tuple))

@@ -185,10 +185,10 @@ def _tensor(session: Session, manifest: Manifest, name: str) -> int:
     if line is None:
         raise NotFoundError(f"there is no tensor {name}")
     from theta.store.changes import counted
-    from theta.store.read.reassembly import Restorer
+    from theta.store.read.tensor_records import record_of
 
     session.objects.expect({line.tree: line.nbytes})
-    record = Restorer(session.objects).record(line)
+    record = record_of(session.objects, line)
     stored = sum(len(session.objects.chunk(oid)) for oid in record.files.values())
     console.out(f"{name}: {line.dtype} {list(line.shape)}, {console.human(line.nbytes)}")
     console.out(f"  sha256:{line.digest}", f"  tree {line.tree}")

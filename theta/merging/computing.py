@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from theta.errors import CorruptError, MissingObjectsError, UsageError
 from theta.merging import reading, storing
-from theta.merging.reading import Place, StoredInputs, StoredTensor
+from theta.merging.reading import StoredInputs
 from theta.merging.sinks import Outlet
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, one_tensor, registry
@@ -21,6 +21,7 @@ from theta.merging.strategies.method import Block, Job, Method
 from theta.parallel import workers
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.objects import Objects
+from theta.store.read.stored_tensor import Place, StoredTensor
 from theta.store.write.layer_plan import Planned
 
 _BATCH: Final = 32
@@ -140,7 +141,7 @@ def _parents(objects: Objects, item: Task, inputs: StoredInputs) -> list[StoredT
     base, line = inputs.base, item.conflict.usable_base
     if base is None and line is not None and objects.has(line.tree):
         with contextlib.suppress(MissingObjectsError, CorruptError):
-            base = StoredTensor(objects, line)
+            base = reading.opened(objects, line)
     return inputs.sides if base is None else [*inputs.sides, base]
 
 

@@ -14,7 +14,6 @@ from theta.errors import UsageError
 from theta.merging import computing, depth, grown_rows, result_file
 from theta.merging.coded import Coded
 from theta.merging.computing import Computed, Task
-from theta.merging.reading import Place
 from theta.merging.sinks import Departing, Draft, Outlet
 from theta.merging.states import Conflict, Settled, same, three_way
 from theta.merging.storing import Streamed, stored_bytes
@@ -26,6 +25,7 @@ from theta.store.format import skeleton as skeletons
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
+from theta.store.read.stored_tensor import Place
 from theta.store.write import layer_plan
 from theta.store.write.layer_plan import Planned
 from theta.store.write.snapshot import sorted_lines

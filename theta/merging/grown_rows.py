@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from theta.codecs.base import word_size
 from theta.dtypes import DTYPES
 from theta.merging import storing
-from theta.merging.reading import StoredTensor
+from theta.merging.reading import opened
 from theta.merging.states import Conflict
 from theta.store.format.manifest import Line
 from theta.store.odb.objects import Objects
+from theta.store.read.stored_tensor import StoredTensor
 from theta.store.write.layer_plan import Planned
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def grown(objects: Objects, conflict: Conflict) -> Planned | storing.Streamed | 
     longer, other = sorted(sides, key=lambda line: -(line.shape[0] if line.shape else 0))
     if not _appended(base, longer, other):
         return None
-    before, after, values = (StoredTensor(objects, line) for line in (base, longer, other))
+    before, after, values = (opened(objects, line) for line in (base, longer, other))
     words = _words(base)
     if not _same_start(before, after, words):
         return None
@@ -55,16 +57,15 @@ def _appended(base: Line, longer: Line, other: Line) -> bool:
 
 
 def _words(line: Line) -> int:
-    from theta.merging.strategies.numbers import word_type
-
-    return line.nbytes // word_type(line.dtype).itemsize
+    return line.nbytes // word_size(line.dtype)
 
 
 def _same_start(before: StoredTensor, after: StoredTensor, words: int) -> bool:
     """Whether ``after`` begins with all of ``before``; whole chunks are compared by digest."""
     import numpy as np
 
-    if before.digests[:-1] != after.digests[: len(before.digests) - 1]:
+    first = before.record.chunks[:-1]
+    if first != after.record.chunks[: len(first)]:
         return False
-    last = before.start_of_last_chunk
+    last = before.starts[-2]
     return bool(np.array_equal(before.read(last, words), after.read(last, words)))

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from theta.codecs import dense
-from theta.codecs.base import Each, Range, Tensor
-from theta.merging.reading import SHARED, StoredTensor
+from theta.codecs.base import Each, Range, Tensor, word_dtype
+from theta.merging.reading import SHARED
 from theta.merging.sinks import Outlet
 from theta.parallel import ordered
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
+from theta.store.format.tensor_tree import Chunk
 from theta.store.odb.objects import Objects
+from theta.store.read.stored_tensor import StoredTensor
+from theta.store.read.tensor_records import has_structure
 from theta.store.write import layer_plan
-from theta.store.write.layer_plan import Planned
+from theta.store.write.layer_plan import Changed, Hints, Planned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +48,7 @@ class Streamed:
         lengths = tensor_tree.chunk_lengths(line.dtype, line.shape)
 
         def work(raw: bytes) -> layer_plan.Coded:
-            return len(raw), hashlib.sha256(raw).digest(), dense.encode(raw, line.dtype)
+            return Chunk.of(raw), dense.encode(raw, line.dtype)
 
         coded = ordered(work, _tapped(_recut(self.pieces(), lengths), self.outlets))
         return layer_plan.write_dense(pack, line.name, line.dtype, line.shape, coded)
@@ -102,12 +104,12 @@ def plan(
     raw = words.data.cast("B")
     each: Each = map if like.nbytes <= SHARED else ordered  # a large one is alone, for want of room
 
-    def given_away(part: Range) -> tuple[int, bytes]:
+    def given_away(part: Range) -> Chunk:
         for outlet in outlets:
             outlet(part[0], raw[slice(*part)])
-        return part[1] - part[0], hashlib.sha256(raw[slice(*part)]).digest()
+        return Chunk.of(raw[slice(*part)])
 
-    parts = list(
+    chunks = list(
         each(given_away, _filled(words, pieces(), tensor_tree.chunk_lengths(like.dtype, like.shape)))
     )
     new = Tensor.from_bytes(raw, like.dtype, like.shape)
@@ -117,10 +119,9 @@ def plan(
         for stored in parents:
             if stored.line not in bases[:1]:
                 stored.forget()  # encoding needs the room
-    structure = not by_numbers or any(stored.has_structure for stored in parents)
-    planned = layer_plan.plan(
-        objects, like.name, new, parts, bases, each=each, values=values, structure=structure
-    )
+    structure = not by_numbers or any(has_structure(stored.record) for stored in parents)
+    hints = Hints(each=each, values=values, structure=structure)
+    planned = layer_plan.plan(objects, Changed(like.name, new, chunks), bases, hints)
     for stored in parents:
         stored.leave()
     return planned
@@ -136,9 +137,7 @@ def stored_bytes(planned: Planned | Streamed) -> int:
 def _empty(like: Line) -> Array:
     import numpy as np
 
-    from theta.merging.strategies.numbers import word_type
-
-    kind = word_type(like.dtype)
+    kind = word_dtype(like.dtype)
     return np.empty(like.nbytes // kind.itemsize, kind)
 
 
@@ -159,7 +158,7 @@ def _nearest(words: Array, like: Line, parents: Sequence[StoredTensor]) -> list[
 
     The last is taken if it is nearly as near: the base has fewer layers than what rests on it.
     """
-    alike = [stored for stored in parents if stored.is_like(like)]
+    alike = [stored for stored in parents if (stored.dtype, stored.shape) == (like.dtype, like.shape)]
     others = [stored.line for stored in parents if stored not in alike]
     if len(alike) < 2:
         return [*(stored.line for stored in alike), *others]

@@ -12,6 +12,7 @@ from theta.porcelain.workspace import mend
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line
 from theta.store.read.reassembly import Restorer
+from theta.store.read.stored_tensor import StoredTensor
 from theta.units import human
 
 MOST: Final = 5
@@ -75,15 +76,14 @@ def _commit(session: Session, oid: str, seen: set[str], owed: Owed, *, read_data
 def _checkpoint(session: Session, label: str, oid: str, owed: Owed, *, read_data: bool) -> Iterator[str]:
     try:
         manifest = session.manifest(oid)
-        restorer = Restorer(session.objects)
         with contextlib.suppress(NotHereYetError):
-            restorer.size(manifest)
+            Restorer(session.objects).size(manifest)
     except ThetaError as error:
         yield f"{label}: {error}"
         return
     for line in manifest.lines:
         try:
-            _tensor(session, restorer, line, read_data=read_data)
+            _tensor(session, line, read_data=read_data)
         except NotHereYetError:
             owed.tensors += 1
             owed.nbytes += line.nbytes
@@ -91,12 +91,12 @@ def _checkpoint(session: Session, label: str, oid: str, owed: Owed, *, read_data
             yield f"{label}#{line.name}: {error}"
 
 
-def _tensor(session: Session, restorer: Restorer, line: Line, *, read_data: bool) -> None:
+def _tensor(session: Session, line: Line, *, read_data: bool) -> None:
     """Raise a theta error for what is wrong with a tensor."""
-    record = restorer.record(line)
-    missing = [oid for oid in record.files.values() if not session.repo.has(oid)]
+    stored = StoredTensor(session.objects, line)
+    missing = [oid for oid in stored.record.files.values() if not session.repo.has(oid)]
     if any(session.repo.promised.bring(oid) for oid in missing) or missing:
         raise MissingObjectsError(f"{len(missing)} of its files are missing")
     if read_data:
-        for _ in restorer.tensor(line):
+        for _ in stored.chunks():
             pass

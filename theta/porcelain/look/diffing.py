@@ -20,8 +20,7 @@ from theta.progress import Progress
 from theta.store import changes
 from theta.store.changes import Change, Changes, Version
 from theta.store.files.file_source import FileSource
-from theta.store.format.manifest import Line
-from theta.store.read.reassembly import Restorer
+from theta.store.read.stored_tensor import StoredTensor
 
 WORKTREE = None
 
@@ -209,10 +208,9 @@ _NO_NUMBERS: Final = ("bytes", "f4", "f6_e2m3", "f6_e3m2")
 
 def _pairs(session: Session, item: Compared, change: Change) -> Iterator[tuple[bytes, bytes]]:
     """The bytes that both values have, side by side."""
-    restorer = Restorer(session.objects)
-    old = map(bytes, restorer.tensor(_line(session, item.old, change.name)))
+    old = _chunks(session, item.old, change.name)
     if change.name not in item.places:
-        yield from _side_by_side(old, map(bytes, restorer.tensor(_line(session, item.new, change.name))))
+        yield from _side_by_side(old, _chunks(session, item.new, change.name))
         return
     path, offset = item.places[change.name]
     assert change.new is not None
@@ -245,8 +243,10 @@ def expect(session: Session, found: Iterable[Compared], glob: str | None) -> Non
         session.objects.expect({line.tree: line.nbytes for line in lines if line.name in names})
 
 
-def _line(session: Session, oids: tuple[str, ...], name: str) -> Line:
-    return next(found[name] for oid in oids if name in (found := session.manifest(oid).by_name))
+def _chunks(session: Session, oids: tuple[str, ...], name: str) -> Iterator[bytes]:
+    """The bytes of tensor ``name``, which one of the manifests ``oids`` has, chunk by chunk."""
+    line = next(found[name] for oid in oids if name in (found := session.manifest(oid).by_name))
+    return map(bytes, StoredTensor(session.objects, line).chunks())
 
 
 class Totals:

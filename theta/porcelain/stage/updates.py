@@ -7,7 +7,6 @@ no such name replaces the tensor of its name.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -26,6 +25,7 @@ from theta.porcelain.stage.adapters import Adapter, read_adapter
 from theta.store.files.file_source import FileSource
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
+from theta.store.format.tensor_tree import Chunk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -276,21 +276,16 @@ def _sparse(parts: Mapping[str, Tensor]) -> Sparse:
     return Sparse(data, indices, shape)
 
 
-def parts(tensor: Tensor) -> list[tuple[int, bytes]]:
-    """The length and the digest of each chunk that ``tensor`` is stored in."""
-    raw: memoryview[Any] = tensor.words.data.cast("B")
-    found, start = [], 0
-    for length in tensor_tree.chunk_lengths(tensor.dtype, tensor.shape):
-        found.append((length, hashlib.sha256(raw[start : start + length]).digest()))
-        start += length
-    return found
+def chunks(tensor: Tensor) -> tuple[Chunk, ...]:
+    """The chunks that ``tensor`` is stored in."""
+    return tensor_tree.cut(tensor.words.data.cast("B"), tensor.dtype, tensor.shape)
 
 
 def is_value(tensor: Tensor, line: Line) -> bool:
     """Whether ``tensor`` is what ``line`` stands for."""
     if (tensor.dtype, tuple(tensor.shape)) != (line.dtype, tuple(line.shape)):
         return False
-    return tensor_tree.value_digest(line.dtype, line.shape, parts(tensor)) == line.digest
+    return tensor_tree.value_digest(line.dtype, line.shape, chunks(tensor)) == line.digest
 
 
 def same(one: Update, other: Update) -> bool:

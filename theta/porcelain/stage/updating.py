@@ -25,10 +25,10 @@ from theta.porcelain.workspace import index_closure, worktree
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.format import listings
-from theta.store.format.manifest import Line, Manifest
-from theta.store.read import layers
-from theta.store.read.reassembly import Restorer, checked_chunk
+from theta.store.format.manifest import Manifest
+from theta.store.read.stored_tensor import StoredTensor
 from theta.store.write import layer_plan
+from theta.store.write.layer_plan import Changed, Hints
 from theta.store.write.snapshot import sorted_lines
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _planned(
     """The new layers of each tensor; none where its value stays."""
 
     def work(step: Step) -> layer_plan.Planned | None:
-        old = _read(session, step.line)
+        old = StoredTensor(session.objects, step.line).whole()
         done = _in_turn(old, step.updates)
         same = done.new.words.tobytes() == old.words.tobytes()
         return None if same else _layered(session, step, done)
@@ -116,13 +116,6 @@ def _planned(
         yield planned
         if progress is not None:
             progress(step.line.nbytes)
-
-
-def _read(session: Session, line: Line) -> Tensor:
-    record = Restorer(session.objects).record(line)
-    view = layers.top(session.objects, record) if record.chunks else None
-    pieces = [checked_chunk(view, record, n, line.name) for n in range(len(record.chunks)) if view]
-    return Tensor.from_bytes(b"".join(pieces), line.dtype, line.shape)
 
 
 def _in_turn(old: Tensor, items: Sequence[Update]) -> Applied:
@@ -169,5 +162,5 @@ def _cast(tensor: Tensor, dtype: str) -> Tensor:
 
 def _layered(session: Session, step: Step, done: Applied) -> layer_plan.Planned:
     line = step.line
-    parts = updates.parts(done.new)
-    return layer_plan.plan(session.objects, line.name, done.new, parts, [line], done.encode)
+    changed = Changed(line.name, done.new, updates.chunks(done.new))
+    return layer_plan.plan(session.objects, changed, [line], Hints(given=done.encode))

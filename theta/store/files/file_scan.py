@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -17,24 +16,25 @@ from theta.store.format import tensor_tree
 from theta.store.format.manifest import MAX_LISTED, Manifest
 from theta.store.format.names import escape_line
 from theta.store.format.skeleton import Skeleton
+from theta.store.format.tensor_tree import Chunk
 
 _LINE_BYTES: Final = 160
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A file taken apart and hashed, nothing stored: one entry of ``hashes`` a tensor."""
+    """A file taken apart and hashed, nothing stored: the chunks of each tensor."""
 
     layout: Layout
     skeleton: Skeleton
-    hashes: tuple[tuple[tuple[int, bytes], ...], ...]
+    chunks: tuple[tuple[Chunk, ...], ...]
     note: str = ""
 
     def digests(self) -> dict[str, str]:
         """Tensor name -> digest of its value."""
         return {
-            tensor.name: tensor_tree.value_digest(tensor.dtype, tensor.shape, parts)
-            for tensor, parts in zip(self.layout.tensors, self.hashes, strict=True)
+            tensor.name: tensor_tree.value_digest(tensor.dtype, tensor.shape, chunks)
+            for tensor, chunks in zip(self.layout.tensors, self.chunks, strict=True)
         }
 
     def equals(self, manifest: Manifest, kept: Skeleton | None) -> bool:
@@ -54,7 +54,7 @@ def scan(
     if known is not None and kept is not None and _fits(known, kept, source):
         layout, note = kept.layout(known.format, known.by_name), ""
         skeleton = kept
-        return Scan(layout, skeleton, tuple(_hashes(source, layout, progress)), note)
+        return Scan(layout, skeleton, _chunks(source, layout, progress), note)
     if known is not None and known.format == opaque.NAME:
         same = _scan_as(source, opaque.scan(source), progress)
         if same.equals(known, kept):
@@ -75,7 +75,7 @@ def _listing(layout: Layout) -> int:
 
 def _scan_as(source: Source, layout: Layout, progress: Progress | None, note: str = "") -> Scan:
     skeleton = skeletons.from_layout(layout, source)
-    return Scan(layout, skeleton, tuple(_hashes(source, layout, progress)), note)
+    return Scan(layout, skeleton, _chunks(source, layout, progress), note)
 
 
 def _fits(known: Manifest, kept: Skeleton, source: Source) -> bool:
@@ -99,15 +99,15 @@ def _pieces(source: Source, layout: Layout) -> Iterator[tuple[int, int, int]]:
             offset += length
 
 
-def _hashes(source: Source, layout: Layout, progress: Progress | None) -> list[tuple[tuple[int, bytes], ...]]:
-    found: list[list[tuple[int, bytes]]] = [[] for _ in layout.tensors]
+def _chunks(source: Source, layout: Layout, progress: Progress | None) -> tuple[tuple[Chunk, ...], ...]:
+    found: list[list[Chunk]] = [[] for _ in layout.tensors]
 
-    def work(piece: tuple[int, int, int]) -> tuple[int, int, bytes]:
+    def work(piece: tuple[int, int, int]) -> tuple[int, Chunk]:
         number, offset, length = piece
-        return number, length, hashlib.sha256(source.read(offset, length)).digest()
+        return number, Chunk.of(source.read(offset, length))
 
-    for number, length, digest in ordered(work, _pieces(source, layout)):
-        found[number].append((length, digest))
+    for number, chunk in ordered(work, _pieces(source, layout)):
+        found[number].append(chunk)
         if progress is not None:
-            progress(length)
-    return [tuple(parts) for parts in found]
+            progress(chunk.length)
+    return tuple(map(tuple, found))

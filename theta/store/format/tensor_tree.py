@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from theta.dtypes import DTYPES
@@ -35,10 +36,19 @@ class Layer:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One chunk of the value: its raw length and the SHA-256 of its raw bytes."""
+    """One chunk of a value: its raw length and the SHA-256 of its raw bytes."""
 
     length: int
     digest: bytes
+
+    @classmethod
+    def of(cls, raw: bytes | memoryview) -> Chunk:
+        """The chunk with these raw bytes."""
+        return cls(len(raw), hashlib.sha256(raw).digest())
+
+    def holds(self, raw: bytes | memoryview) -> bool:
+        """Whether ``raw`` is what this chunk was made of."""
+        return len(raw) == self.length and hashlib.sha256(raw).digest() == self.digest
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Record:
     @property
     def digest(self) -> str:
         """The digest of the value."""
-        return value_digest(self.dtype, self.shape, [(c.length, c.digest) for c in self.chunks])
+        return value_digest(self.dtype, self.shape, self.chunks)
 
     @property
     def nbytes(self) -> int:
@@ -95,10 +105,11 @@ def shared_name(layer: int) -> str:
     return f"{layer}.shared"
 
 
-def value_digest(dtype: str, shape: Sequence[int], chunks: Sequence[tuple[int, bytes]]) -> str:
+def value_digest(dtype: str, shape: Sequence[int], chunks: Sequence[Chunk]) -> str:
     """SHA-256 (hex) over dtype, shape, and the length and digest of each chunk."""
     head = f"theta value 1\n{dtype} [{', '.join(map(str, shape))}]\n".encode()
-    return hashlib.sha256(head + b"".join(struct.pack("<Q", n) + digest for n, digest in chunks)).hexdigest()
+    rows = (struct.pack("<Q", chunk.length) + chunk.digest for chunk in chunks)
+    return hashlib.sha256(head + b"".join(rows)).hexdigest()
 
 
 def chunk_lengths(dtype: str, shape: Sequence[int]) -> list[int]:
@@ -111,6 +122,12 @@ def chunk_lengths(dtype: str, shape: Sequence[int]) -> list[int]:
         row = total // shape[0]
         step = CHUNK // row * row
     return [min(step, total - start) for start in range(0, total, step)]
+
+
+def cut(raw: bytes | memoryview, dtype: str, shape: Sequence[int]) -> tuple[Chunk, ...]:
+    """The chunks of the tensor with these raw bytes."""
+    ends = [0, *accumulate(chunk_lengths(dtype, shape))]
+    return tuple(Chunk.of(memoryview(raw)[start:end]) for start, end in pairwise(ends))
 
 
 def parse(data: bytes) -> Record:

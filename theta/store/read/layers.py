@@ -7,7 +7,7 @@ layer's base, which has the same dtype and shape then.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from theta import codecs
@@ -17,13 +17,15 @@ from theta.errors import CodecError, CorruptError
 from theta.store.format import tensor_tree
 from theta.store.format.tensor_tree import Record
 from theta.store.odb.objects import Objects
+from theta.store.read.chunk_cache import ChunkCache
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Words = NDArray[Any]
 
-_KEPT: Final = 4
+_KEPT: Final = 16 << 20
+"""Bytes of decoded chunks that are kept of one layer: codecs that move rows come back to them."""
 MOST_DECODED: Final = 64
 """Bytes decoded for each byte of a value, in all its layers.
 
@@ -58,8 +60,7 @@ class LayerView:
         base: the view of the layer below, if there is one already.
         budget: what decoding may cost; by default what is due to one tensor.
 
-    Threads may share a view.  A few decoded chunks are kept, since codecs that move rows come
-    back to them.
+    Threads may share a view.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class LayerView:
         )
         self._base = None if layer.base is None else below
         self._lock = threading.Lock()
-        self._kept: OrderedDict[int, Words] = OrderedDict()
+        self._kept = ChunkCache(_KEPT)
         self._decoder: Decoder | None = None
         self._check()
 
@@ -133,23 +134,14 @@ class LayerView:
             raise CodecError("a layer reads outside of its base")
         numbers = range(start // step, -(-stop // step)) if stop > start else range(0)
         parts = [
-            self._cached(number)[max(0, start - number * step) : stop - number * step] for number in numbers
+            self._kept.get(number, partial(self.chunk, number))[
+                max(0, start - number * step) : stop - number * step
+            ]
+            for number in numbers
         ]
         if len(parts) == 1:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty(0, f"<u{size}")
-
-    def _cached(self, number: int) -> Words:
-        with self._lock:
-            if number in self._kept:
-                self._kept.move_to_end(number)
-                return self._kept[number]
-        words = self.chunk(number)
-        with self._lock:
-            self._kept[number] = words
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        return words
 
 
 def _lengths(record: Record, number: int) -> list[int]:

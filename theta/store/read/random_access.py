@@ -13,10 +13,11 @@ from theta.store.format import skeleton as skeletons
 from theta.store.format.manifest import Line, Manifest
 from theta.store.format.skeleton import Extent, Field
 from theta.store.odb.objects import Objects
-from theta.store.read import layers
-from theta.store.read.reassembly import Restorer, checked_chunk
+from theta.store.read.reassembly import Restorer
+from theta.store.read.stored_tensor import StoredTensor
 
 _KEPT: Final = 4
+"""Tensors that stay open, each with the chunk that was read last."""
 
 
 class StoredSource:
@@ -27,8 +28,7 @@ class StoredSource:
     """
 
     def __init__(self, objects: Objects, manifest: Manifest, *, exact: bool = True) -> None:
-        self._restorer = Restorer(objects)
-        self.size = self._restorer.size(manifest)
+        self.size = Restorer(objects).size(manifest)
         self._objects = objects
         self._exact = exact
         self._lines = manifest.by_name
@@ -40,7 +40,7 @@ class StoredSource:
         self._literal_starts = [0, *accumulate(literals)]
         self._places = (place for place in self._plan.fields() if place.width)
         self._fields: dict[int, bytes] = {}
-        self._readers: dict[str, _Chunks] = {}
+        self._readers: dict[str, StoredTensor] = {}
 
     @property
     def layout(self) -> Layout:
@@ -73,7 +73,7 @@ class StoredSource:
     def _segment(self, number: int, within: int, length: int) -> bytes:
         segment = self._plan.segments[number]
         if isinstance(segment, Extent):
-            return self._chunks(self._lines[segment.name]).read(within, length)
+            return self._tensor(self._lines[segment.name]).read_bytes(within, length)
         if isinstance(segment, Field):
             return self._field(number, segment)[within : within + length]
         start = self._literal_starts[number] + within
@@ -92,34 +92,9 @@ class StoredSource:
         """The segment that holds the byte at ``offset``."""
         return bisect_right(self._starts, offset) - 1
 
-    def _chunks(self, line: Line) -> _Chunks:
-        found = self._readers.pop(line.name, None) or _Chunks(self._objects, self._restorer, line)
-        self._readers[line.name] = found
+    def _tensor(self, line: Line) -> StoredTensor:
+        found = self._readers.pop(line.name, None)
+        self._readers[line.name] = found or StoredTensor(self._objects, line, kept=0)
         if len(self._readers) > _KEPT:
             del self._readers[next(iter(self._readers))]
-        return found
-
-
-class _Chunks:
-    """One tensor, by its chunks; the chunk that was read last is kept."""
-
-    def __init__(self, objects: Objects, restorer: Restorer, line: Line) -> None:
-        self._name = line.name
-        self._record = restorer.record(line)
-        self._view = layers.top(objects, self._record)
-        self._starts = [0, *accumulate(chunk.length for chunk in self._record.chunks)]
-        self._number = -1
-        self._raw = memoryview(b"")
-
-    def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes of the tensor from ``offset``."""
-        parts: list[memoryview] = []
-        while length > 0:
-            number = bisect_right(self._starts, offset) - 1
-            if number != self._number:
-                self._raw = checked_chunk(self._view, self._record, number, self._name)
-                self._number = number
-            within = offset - self._starts[number]
-            parts.append(self._raw[within : within + length])
-            offset, length = offset + len(parts[-1]), length - len(parts[-1])
-        return b"".join(parts)
+        return self._readers[line.name]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Set
 from functools import partial
 from typing import Final, Protocol
 
-from theta.errors import CodecError, CorruptError, NoSpaceError, concerning
+from theta.errors import CorruptError, NoSpaceError
 from theta.formats.derived import arguments, derive
 from theta.formats.layout import Source
 from theta.parallel import ordered
@@ -15,11 +14,9 @@ from theta.progress import Progress
 from theta.store.format import skeleton as skeletons
 from theta.store.format.manifest import Line, Manifest
 from theta.store.format.skeleton import Extent, Field, Literal, Skeleton
-from theta.store.format.tensor_tree import Record
 from theta.store.odb.objects import Objects
-from theta.store.read import layers
-from theta.store.read.layers import Budget, LayerView
-from theta.store.read.tensor_records import read_record
+from theta.store.read.layers import Budget
+from theta.store.read.stored_tensor import StoredTensor
 
 MAX_TOTAL: Final = 1 << 44
 """Bytes that one checkpoint may declare (16 TiB): constant chunks amplify, so there is a cap."""
@@ -74,7 +71,6 @@ class Restorer:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._budget: Budget | None = None
 
     def size(self, manifest: Manifest) -> int:
         """Bytes of the file that ``manifest`` stands for."""
@@ -116,7 +112,6 @@ class Restorer:
         ``framed``.
         """
         plan = self._plan(manifest)
-        self._budget = Budget(plan.size)
         for piece in ordered(lambda task: task(), self._tasks(plan, manifest.by_name, present, framed)):
             if isinstance(piece, int):
                 target.skip(piece)
@@ -136,7 +131,7 @@ class Restorer:
     def _tasks(
         self, plan: Skeleton, lines: dict[str, Line], present: Set[str], framed: bool
     ) -> Iterator[Callable[[], bytes | memoryview | int]]:
-        used = 0
+        used, budget = 0, Budget(plan.size)
         for segment in plan.segments:
             if isinstance(segment, Literal):
                 data = plan.literal[used : used + segment.length]
@@ -147,38 +142,4 @@ class Restorer:
             elif segment.name in present:
                 yield partial(int, segment.length)
             else:
-                yield from self._chunk_tasks(lines[segment.name])
-
-    def _chunk_tasks(self, line: Line) -> Iterator[Callable[[], bytes | memoryview]]:
-        record = self.record(line)
-        if record.chunks:
-            view = layers.top(self._objects, record, self._budget)
-            for number in range(len(record.chunks)):
-                yield partial(checked_chunk, view, record, number, line.name)
-
-    def record(self, line: Line) -> Record:
-        """The ``@tensor`` of ``line``, proven to be of its value."""
-        if not line.nbytes:
-            return Record(line.dtype, line.shape, (), (), {})
-        self._objects.expect({line.tree: line.nbytes})
-        with concerning(line.name):
-            record = read_record(self._objects, line.tree)
-        if (record.dtype, record.shape, record.digest) != (line.dtype, line.shape, line.digest):
-            raise CorruptError(f"{line.name}: the tensor tree is not of the value that the manifest names")
-        return record
-
-    def tensor(self, line: Line) -> Iterator[bytes | memoryview]:
-        """The raw bytes of one tensor, chunk by chunk."""
-        yield from ordered(lambda task: task(), self._chunk_tasks(line))
-
-
-def checked_chunk(view: LayerView, record: Record, number: int, name: str) -> memoryview:
-    """The raw bytes of chunk ``number`` of the value, proven by its digest."""
-    try:
-        raw = view.chunk(number).data.cast("B")
-    except CodecError as error:
-        raise CodecError(f"{name}: {error}") from error
-    chunk = record.chunks[number]
-    if len(raw) != chunk.length or hashlib.sha256(raw).digest() != chunk.digest:
-        raise CorruptError(f"{name}: chunk {number} is not what its digest says")
-    return raw
+                yield from StoredTensor(self._objects, lines[segment.name], budget=budget).pieces()

@@ -1,12 +1,17 @@
-"""Reading the record of a stored tensor."""
+"""Reading ``@tensor``, and what a record says of how its tensor is stored."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from theta import codecs
-from theta.errors import MissingObjectsError
+from theta.errors import CorruptError, MissingObjectsError, concerning
 from theta.store.format import tensor_tree
+from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Record
 from theta.store.odb.objects import Objects
+
+_OF_WORDS: Final = ("dense/1", "delta/1", "sparse/1", "cast/1")
 
 
 def read_record(objects: Objects, tree: str) -> Record:
@@ -24,7 +29,31 @@ def read_record(objects: Objects, tree: str) -> Record:
     return objects.once(tree, tensor_tree.RECORD, read)
 
 
+def record_of(objects: Objects, line: Line) -> Record:
+    """The ``@tensor`` of ``line``, proven to be of its value; raises ``CorruptError``."""
+    if not line.nbytes:
+        return Record(line.dtype, line.shape, (), (), {})
+    objects.expect({line.tree: line.nbytes})
+    with concerning(line.name):
+        record = read_record(objects, line.tree)
+    if (record.dtype, record.shape, record.digest) != (line.dtype, line.shape, line.digest):
+        raise CorruptError(f"{line.name}: the tensor tree is not of the value that the manifest names")
+    return record
+
+
 def layer_of(file: str) -> int:
-    """The layer that a file of a tensor's tree belongs to; -1 where its name is no such file's."""
+    """The layer that a file of a tensor's tree belongs to; -1 for any other name."""
     text = file.partition(".")[0]
     return int(text) if text in map(str, range(tensor_tree.MAX_LAYERS)) else -1
+
+
+def has_structure(record: Record) -> bool:
+    """Whether a layer is described by more than the differences of its words."""
+    return any(layer.codec not in _OF_WORDS for layer in record.layers)
+
+
+def dense_chunks(record: Record) -> dict[bytes, str]:
+    """Digest of a raw chunk -> blob, of a tensor that is one dense layer; of others nothing."""
+    if len(record.layers) != 1:
+        return {}
+    return {chunk.digest: record.files[tensor_tree.file_name(0, n)] for n, chunk in enumerate(record.chunks)}

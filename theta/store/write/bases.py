@@ -15,10 +15,10 @@ from theta.codecs.base import Tensor, word_dtype
 from theta.dtypes import DTYPES
 from theta.errors import CorruptError, MissingObjectsError
 from theta.store.format.manifest import Line, Manifest
+from theta.store.format.tensor_tree import chunk_lengths
 from theta.store.odb.objects import Objects
-from theta.store.read import layers
-from theta.store.read.tensor_records import read_record
-from theta.store.write.layer_plan import Parts, Planned, plan
+from theta.store.read.stored_tensor import StoredTensor
+from theta.store.write.layer_plan import Changed, Planned, plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,13 +58,13 @@ class Nearby:
         named = any(name in manifest.by_name for manifest in [*self._own, *self._others])
         return named or (dtype, tuple(shape)) in self._alike
 
-    def plan(self, name: str, new: Tensor, parts: Parts) -> Planned | None:
-        """How to store ``new`` on the tensors it may be a version of; none where there are none."""
-        own = self.own(name)
-        planned = plan(self._objects, name, new, parts, own) if own else None
+    def plan(self, changed: Changed) -> Planned | None:
+        """How to store ``changed`` on the tensors it may be a version of; None when there are none."""
+        own = self.own(changed.name)
+        planned = plan(self._objects, changed, own) if own else None
         if planned is None or planned.stands_alone:
-            others = self.others(name, new)
-            return plan(self._objects, name, new, parts, [*own, *others]) if others else planned
+            others = self.others(changed.name, changed.tensor)
+            return plan(self._objects, changed, [*own, *others]) if others else planned
         return planned
 
     def own(self, name: str) -> list[Line]:
@@ -101,12 +101,11 @@ class Nearby:
         try:
             if not self._objects.has_files(line.tree):  # a guess is not worth a request
                 return None
-            record = read_record(self._objects, line.tree)
+            stored = StoredTensor(self._objects, line)
+            record = stored.record
             if not record.chunks or not all(map(self._objects.has, record.files.values())):
                 return None
-            view = layers.top(self._objects, record)
-            start, stop = _middle([chunk.length for chunk in record.chunks], line.dtype)
-            return _picked(view.read(start, stop))
+            return _picked(stored.sample(*_middle([chunk.length for chunk in record.chunks], line.dtype)))
         except (MissingObjectsError, CorruptError):
             return None
 
@@ -131,8 +130,6 @@ def _picked(words: Words) -> Words:
 
 
 def _sketch(new: Tensor) -> Words:
-    from theta.store.format.tensor_tree import chunk_lengths
-
     return _picked(new.read(*_middle(chunk_lengths(new.dtype, new.shape), new.dtype)))
 
 

@@ -7,7 +7,8 @@ reads more than twice its dense size (three times, where dtype or shape changed)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Final
 
@@ -20,7 +21,7 @@ from theta.store.format.tensor_tree import Chunk, Layer, Record
 from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
 from theta.store.read import layers
-from theta.store.read.tensor_records import layer_of, read_record
+from theta.store.read.tensor_records import dense_chunks, has_structure, layer_of, read_record
 
 READ_BOUND: Final = 2.0
 READ_BOUND_CHANGED: Final = 3.0
@@ -30,16 +31,12 @@ PATIENCE: Final = 2.3
 _SURELY: Final = 0.97
 """The share of a bound up to which an estimate will do; beyond it, a chunk is encoded for it."""
 
-_OF_WORDS: Final = ("dense/1", "delta/1", "sparse/1", "cast/1")
-
 LARGEST: Final = 192 << 20
 """Raw bytes of the largest tensor that is compared with bases: it is held in memory for that."""
 
 SMALL: Final = 8 << 10
 SMALL_IN_ALL: Final = 64 << 10
 """Raw bytes of tensors, each and all of a checkpoint that changed, up to which none is compared."""
-
-Parts = Sequence[tuple[int, bytes]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,26 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """A tensor that is to be stored: its name, its words, and the chunks that they are cut into."""
+
+    name: str
+    tensor: Tensor
+    chunks: Sequence[Chunk]
+
+    @cached_property
+    def ranges(self) -> list[Range]:
+        """The words of each chunk."""
+        size = word_size(self.tensor.dtype)
+        return [*pairwise(accumulate((chunk.length // size for chunk in self.chunks), initial=0))]
+
+    def planned(self, layers: Sequence[Layer], files: dict[str, str | bytes]) -> Planned:
+        """The tensor in these layers and files."""
+        new = self.tensor
+        return Planned(self.name, new.dtype, new.shape, tuple(layers), tuple(self.chunks), files)
+
+
+@dataclass(frozen=True)
 class _Candidate:
     """A layer of an existing tensor that a new layer may rest on, and what reading it takes."""
 
@@ -83,8 +100,25 @@ class _Candidate:
 Encode = Callable[[Tensor, Tensor, Sequence[Range]], Encoded]
 """Encodes chunks of the first tensor on the second."""
 
-Coded = tuple[int, bytes, str | bytes]
-"""A chunk: its raw length, the digest of its raw bytes, and its payload or the blob that has it."""
+
+@dataclass(frozen=True)
+class Hints:
+    """What helps to plan how a tensor is stored."""
+
+    given: Encode | None = None
+    """Encodes the tensor on its first base by an update that the user brought."""
+    each: Each = map
+    """Runs the encoding of chunks; it may do so on threads."""
+    values: Mapping[str, Base] = field(default_factory=dict)
+    """Values by their digest that are read faster than from the repository."""
+    structure: bool = True
+    """Whether layers of structure are tried: that of :func:`theta.codecs.chooser.choose`."""
+
+
+PLAIN: Final = Hints()
+
+Coded = tuple[Chunk, str | bytes]
+"""A chunk, and its payload or the blob that has it."""
 
 
 def write_dense(
@@ -93,8 +127,8 @@ def write_dense(
     """Write a tensor of one dense layer from chunks that are coded; holds one chunk at a time."""
     chunks: list[Chunk] = []
     files: dict[str, str | bytes] = {}
-    for number, (length, digest, body) in enumerate(coded):
-        chunks.append(Chunk(length, digest))
+    for number, (chunk, body) in enumerate(coded):
+        chunks.append(chunk)
         files[tensor_tree.file_name(0, number)] = body if isinstance(body, str) else pack.blob(body)
     layers = (Layer(dense.NAME, None, dtype, shape),) if chunks else ()
     return Planned(name, dtype, shape, layers, tuple(chunks), files).write(pack)
@@ -109,50 +143,36 @@ def worth_comparing(lengths: Iterable[int]) -> bool:
     return max(sizes, default=0) > SMALL or sum(sizes) > SMALL_IN_ALL
 
 
-def plan(
-    objects: Objects,
-    name: str,
-    new: Tensor,
-    parts: Parts,
-    bases: Sequence[Line],
-    given: Encode | None = None,
-    each: Each = map,
-    values: Mapping[str, Base] | None = None,
-    structure: bool = True,
-) -> Planned:
-    """The cheapest way to store ``new``, whose chunks have lengths and digests ``parts``.
+def plan(objects: Objects, changed: Changed, bases: Sequence[Line], hints: Hints = PLAIN) -> Planned:
+    """The cheapest way to store ``changed``.
 
-    ``bases`` are versions of the tensor, the likeliest first; ``given`` encodes it on the first of
-    them by an update that somebody brought; ``each`` may encode chunks on threads; ``values`` are tensors
-    by their digest that are read faster than from the repository; ``structure`` is that of
-    :func:`~theta.codecs.chooser.choose`. Same input, same plan, for any number of threads.
+    ``bases`` are versions of the tensor, the likeliest first.  Same input, same plan, for any number of
+    threads.
     """
     from theta.codecs import chooser
 
     records = _records(objects, bases)
-    if given is not None and (found := _by_given(objects, name, new, parts, records, given)) is not None:
+    if hints.given is not None and (found := _by_given(objects, changed, records, hints.given)) is not None:
         return found
-    kept = _reusable(new, parts, records)
-    ranges = _ranges(new, parts)
-    if records and (found := _on_top(objects, name, new, parts, records[0])) is not None:
+    if records and (found := _on_top(objects, changed, records[0])) is not None:
         return found
-    stacks = [_stack(objects, record, values) for record in records]
+    stacks = [_stack(objects, record, hints.values) for record in records]
     candidates = _candidates(stacks)
     is_full = bool(records) and len(records[0].layers) == tensor_tree.MAX_LAYERS
     if is_full:
-        candidates = _renewed(new, ranges, stacks[0][-1], candidates)
+        candidates = _renewed(changed, stacks[0][-1], candidates)
     while candidates:
-        loaded = [_load(candidate, each) for candidate in candidates]
-        choice = chooser.choose(new, loaded, ranges, each, structure)
+        loaded = [_load(candidate, hints.each) for candidate in candidates]
+        choice = chooser.choose(changed.tensor, loaded, changed.ranges, hints.each, hints.structure)
         if choice.base is None:
-            return _dense(name, new, parts, choice.encoded, kept)
+            return _dense(changed, choice.encoded, records)
         chosen = candidates[choice.base]
-        if _bounded(chosen, choice.encoded, new, parts, choice.alone):
-            return _layered(name, new, parts, chosen, choice.encoded, range(len(parts)))
+        if _bounded(chosen, choice.encoded, changed, choice.alone):
+            return _layered(changed, chosen, choice.encoded, range(len(changed.chunks)))
         candidates = [other for other in candidates if other.cost < chosen.cost]
         if chosen.record is records[0] and not is_full:
-            candidates, is_full = _renewed(new, ranges, stacks[0][-1], candidates), True
-    return _dense(name, new, parts, chooser.encode_dense(new, ranges), kept)
+            candidates, is_full = _renewed(changed, stacks[0][-1], candidates), True
+    return _dense(changed, chooser.encode_dense(changed.tensor, changed.ranges), records)
 
 
 def _records(objects: Objects, bases: Sequence[Line]) -> list[Record]:
@@ -167,68 +187,45 @@ def _records(objects: Objects, bases: Sequence[Line]) -> list[Record]:
     return found
 
 
-def has_structure(record: Record) -> bool:
-    """Whether a layer is described by more than the differences of its words."""
-    return any(layer.codec not in _OF_WORDS for layer in record.layers)
-
-
-def _ranges(new: Tensor, parts: Parts) -> list[Range]:
-    size, ranges, start = word_size(new.dtype), [], 0
-    for length, _ in parts:
-        ranges.append((start, start + length // size))
-        start += length // size
-    return ranges
-
-
-def dense_chunks(record: Record) -> dict[bytes, str]:
-    """Digest of a raw chunk -> blob, of a tensor that is one dense layer; of others nothing."""
-    if len(record.layers) != 1:
-        return {}
-    return {chunk.digest: record.files[tensor_tree.file_name(0, n)] for n, chunk in enumerate(record.chunks)}
-
-
-def _reusable(new: Tensor, parts: Parts, records: Sequence[Record]) -> dict[int, str]:
+def _reusable(changed: Changed, records: Sequence[Record]) -> dict[int, str]:
     """Chunk number -> blob, for chunks that stand densely in the first record already."""
-    if not records or records[0].dtype != new.dtype:
+    if not records or records[0].dtype != changed.tensor.dtype:
         return {}
     known = dense_chunks(records[0])
-    return {number: known[digest] for number, (_, digest) in enumerate(parts) if digest in known}
+    return {n: known[chunk.digest] for n, chunk in enumerate(changed.chunks) if chunk.digest in known}
 
 
-def _on_top(objects: Objects, name: str, new: Tensor, parts: Parts, record: Record) -> Planned | None:
-    """Where only some chunks changed: a layer on the top one that holds just those."""
+def _on_top(objects: Objects, changed: Changed, record: Record) -> Planned | None:
+    """A layer on the top one that holds just the chunks that differ, when only some do."""
     from theta.codecs import chooser
 
+    new = changed.tensor
     if (record.dtype, record.shape) != (new.dtype, new.shape) or len(record.layers) >= tensor_tree.MAX_LAYERS:
         return None
-    pairs = zip(record.chunks, parts, strict=True)
-    changed = [number for number, (chunk, part) in enumerate(pairs) if chunk.digest != part[1]]
-    if not changed or len(changed) == len(parts):
+    pairs = zip(record.chunks, changed.chunks, strict=True)
+    numbers = [number for number, (old, chunk) in enumerate(pairs) if old.digest != chunk.digest]
+    if not numbers or len(numbers) == len(changed.chunks):
         return None
-    top = _stack(objects, record)[-1]
-    ranges = _ranges(new, parts)
-    choice = chooser.choose(new, [_load(top)], [ranges[number] for number in changed])
+    top, ranges = _stack(objects, record, {})[-1], changed.ranges
+    choice = chooser.choose(new, [_load(top)], [ranges[number] for number in numbers])
     if choice.base is None:
         return None
-    if not _bounded(top, choice.encoded, new, parts, chooser.price_alone(new, ranges)):
+    if not _bounded(top, choice.encoded, changed, chooser.price_alone(new, ranges)):
         return None
-    return _layered(name, new, parts, top, choice.encoded, changed)
+    return _layered(changed, top, choice.encoded, numbers)
 
 
-def _by_given(
-    objects: Objects, name: str, new: Tensor, parts: Parts, records: Sequence[Record], given: Encode
-) -> Planned | None:
-    """A layer by ``given`` on the top one, where there is room for one more."""
+def _by_given(objects: Objects, changed: Changed, records: Sequence[Record], given: Encode) -> Planned | None:
+    """A layer by ``given`` on the top one, when there is room for one more."""
     from theta.codecs import chooser
 
     if not records or len(records[0].layers) >= tensor_tree.MAX_LAYERS:
         return None
-    top = _stack(objects, records[0])[-1]
-    ranges = _ranges(new, parts)
-    encoded = given(new, _load(top), ranges)
-    if not _bounded(top, encoded, new, parts, chooser.price_alone(new, ranges)):
+    top, ranges = _stack(objects, records[0], {})[-1], changed.ranges
+    encoded = given(changed.tensor, _load(top), ranges)
+    if not _bounded(top, encoded, changed, chooser.price_alone(changed.tensor, ranges)):
         return None
-    return _layered(name, new, parts, top, encoded, range(len(parts)))
+    return _layered(changed, top, encoded, range(len(changed.chunks)))
 
 
 def _candidates(stacks: Sequence[Sequence[_Candidate]]) -> list[_Candidate]:
@@ -238,17 +235,17 @@ def _candidates(stacks: Sequence[Sequence[_Candidate]]) -> list[_Candidate]:
     return [candidate for candidate in found if len(candidate.chain) < tensor_tree.MAX_LAYERS]
 
 
-def _renewed(
-    new: Tensor, ranges: Sequence[Range], top: _Candidate, candidates: list[_Candidate]
-) -> list[_Candidate]:
-    """Where nothing may rest on ``top``: the layers below it to rest on instead, and other records'.
+def _renewed(changed: Changed, top: _Candidate, candidates: list[_Candidate]) -> list[_Candidate]:
+    """The candidates when nothing may rest on ``top``: layers below it, and other records' values.
 
     The highest layer is the nearest, but the longer it serves, the more a commit costs.  A new layer on
     a lower one costs more now and serves the commits to come.  It is due when it costs no more than
     ``PATIENCE`` times what is wasted: costs are taken above that of a step from the newest version.
-    None of the layers is left where it is the lowest that is due.
+    The result is empty when a new base is due.
     """
     from theta.codecs import chooser
+
+    new, ranges = changed.tensor, changed.ranges
 
     own = [candidate for candidate in candidates if candidate.record is top.record]
     if not own:
@@ -269,10 +266,10 @@ def _renewed(
     return [*own[best:], *others]
 
 
-def _stack(objects: Objects, record: Record, values: Mapping[str, Base] | None = None) -> list[_Candidate]:
+def _stack(objects: Objects, record: Record, values: Mapping[str, Base]) -> list[_Candidate]:
     """All layers of a record, lowest first; the highest is its value, which ``values`` may have."""
     views: list[Base] = [*layers.stack(objects, record)]
-    views[-1] = (values or {}).get(record.digest, views[-1])
+    views[-1] = values.get(record.digest, views[-1])
     return [_candidate(objects, record, number, view) for number, view in enumerate(views)]
 
 
@@ -301,56 +298,51 @@ def _load(candidate: _Candidate, each: Each = map) -> Tensor:
     return Tensor(layer.dtype, layer.shape, words)
 
 
-def _bounded(candidate: _Candidate, encoded: Encoded, new: Tensor, parts: Parts, alone: float) -> bool:
+def _bounded(candidate: _Candidate, encoded: Encoded, changed: Changed, alone: float) -> bool:
     """Whether reading the new layer with all below it stays within the bound.
 
     ``alone`` is about what the tensor takes without a base.
     """
     from theta.codecs import chooser
 
+    new, chunks = changed.tensor, changed.chunks
     read = [candidate.record.layers[number] for number in candidate.chain]
     same = all((layer.dtype, layer.shape) == (new.dtype, new.shape) for layer in read)
     bound, total = READ_BOUND if same else READ_BOUND_CHANGED, candidate.cost + encoded.size
     if total <= _SURELY * bound * alone:
         return True
-    first = chooser.encode_dense(new, _ranges(new, parts)[:1]).size
-    return total <= bound * first * sum(length for length, _ in parts) / parts[0][0]
+    first = chooser.encode_dense(new, changed.ranges[:1]).size
+    return total <= bound * first * sum(chunk.length for chunk in chunks) / chunks[0].length
 
 
-def _layered(
-    name: str, new: Tensor, parts: Parts, below: _Candidate, encoded: Encoded, numbers: Sequence[int]
-) -> Planned:
+def _layered(changed: Changed, below: _Candidate, encoded: Encoded, numbers: Sequence[int]) -> Planned:
     """A tensor of the chain of ``below`` and one more layer with the chunks ``numbers``."""
     place = {old: fresh for fresh, old in enumerate(below.chain)}
     chain = []
     for old in below.chain:
         layer = below.record.layers[old]
-        chain.append(
-            Layer(layer.codec, None if layer.base is None else place[layer.base], layer.dtype, layer.shape)
-        )
+        base = None if layer.base is None else place[layer.base]
+        chain.append(Layer(layer.codec, base, layer.dtype, layer.shape))
     files: dict[str, str | bytes] = {}
     for file, oid in below.record.files.items():
         if (old := layer_of(file)) in place:
             files[f"{place[old]}.{file.partition('.')[2]}"] = oid
     number = len(chain)
-    chain.append(Layer(encoded.codec, place[below.number], new.dtype, new.shape))
+    chain.append(Layer(encoded.codec, place[below.number], changed.tensor.dtype, changed.tensor.shape))
     if encoded.shared is not None:
         files[tensor_tree.shared_name(number)] = encoded.shared
     files |= {
         tensor_tree.file_name(number, chunk): body
         for chunk, body in zip(numbers, encoded.chunks, strict=True)
     }
-    return Planned(name, new.dtype, new.shape, tuple(chain), _chunks(parts), files)
+    return changed.planned(chain, files)
 
 
-def _dense(name: str, new: Tensor, parts: Parts, encoded: Encoded, kept: dict[int, str]) -> Planned:
+def _dense(changed: Changed, encoded: Encoded, records: Sequence[Record]) -> Planned:
+    """A tensor of one dense layer; its chunks that stand densely in the first record keep their blobs."""
+    kept = _reusable(changed, records)
     files: dict[str, str | bytes] = {
         tensor_tree.file_name(0, n): kept.get(n, body) for n, body in enumerate(encoded.chunks)
     }
-    return Planned(
-        name, new.dtype, new.shape, (Layer(dense.NAME, None, new.dtype, new.shape),), _chunks(parts), files
-    )
-
-
-def _chunks(parts: Parts) -> tuple[Chunk, ...]:
-    return tuple(Chunk(length, digest) for length, digest in parts)
+    layer = Layer(dense.NAME, None, changed.tensor.dtype, changed.tensor.shape)
+    return changed.planned([layer], files)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Final
 
 from theta.codecs import dense
@@ -16,12 +16,15 @@ from theta.progress import Progress, begin
 from theta.store.files.file_scan import Scan
 from theta.store.format import listings, tensor_tree
 from theta.store.format.manifest import Line, Manifest
+from theta.store.format.tensor_tree import Chunk
 from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
-from theta.store.read import tensor_records
+from theta.store.read.tensor_records import dense_chunks, read_record
 from theta.store.write import layer_plan
 from theta.store.write.bases import Nearby
-from theta.store.write.layer_plan import Parts
+from theta.store.write.layer_plan import Changed
+
+Chunks = Sequence[Chunk]
 
 _IN_FLIGHT: Final = 48 << 20
 """Raw bytes of the tensors that are compared with their bases at one time."""
@@ -60,8 +63,8 @@ class Snapshot:
         result = Stored(
             Manifest(found.layout.format, store, found.skeleton.write(self._pack), ()), found.note
         )
-        todo = list(zip(found.layout.tensors, found.hashes, strict=True))
-        known = [self._known_line(tensor, parts, kept) for tensor, parts in todo]
+        todo = list(zip(found.layout.tensors, found.chunks, strict=True))
+        known = [self._known_line(tensor, chunks, kept) for tensor, chunks in todo]
         result.new = [tensor.name for (tensor, _), line in zip(todo, known, strict=True) if line is None]
         changed = [item for item, line in zip(todo, known, strict=True) if line is None]
         bases = (base.by_name.get(name) for base in self._bases for name in result.new)
@@ -76,7 +79,7 @@ class Snapshot:
     def _encoded(
         self,
         source: Source,
-        changed: Sequence[tuple[Tensor, Parts]],
+        changed: Sequence[tuple[Tensor, Chunks]],
         nearby: Nearby,
         progress: Progress | None,
     ) -> Iterator[Line]:
@@ -84,28 +87,26 @@ class Snapshot:
         begin(progress, "storing", sum(tensor.length for tensor, _ in changed))
         compare = layer_plan.worth_comparing(tensor.length for tensor, _ in changed)
 
-        def work(item: tuple[Tensor, Parts]) -> layer_plan.Planned | None:
-            tensor, parts = item
-            if not (compare and parts) or tensor.dtype == "bytes" or tensor.length > layer_plan.LARGEST:
+        def work(item: tuple[Tensor, Chunks]) -> layer_plan.Planned | None:
+            tensor, chunks = item
+            if not (compare and chunks) or tensor.dtype == "bytes" or tensor.length > layer_plan.LARGEST:
                 return None
             if not nearby.may_have(tensor.name, tensor.dtype, tensor.shape):
                 return None
-            words = TensorWords.from_bytes(_read_checked(source, tensor, parts), tensor.dtype, tensor.shape)
-            return nearby.plan(tensor.name, words, parts)
+            words = TensorWords.from_bytes(_read_checked(source, tensor, chunks), tensor.dtype, tensor.shape)
+            return nearby.plan(Changed(tensor.name, words, chunks))
 
         plans = ordered(work, changed, lambda item: item[0].length, _IN_FLIGHT)
-        for (tensor, parts), planned in zip(changed, plans, strict=True):
+        for (tensor, chunks), planned in zip(changed, plans, strict=True):
             if planned is None:
-                yield self._encode(source, tensor, parts, progress)
+                yield self._encode(source, tensor, chunks, progress)
                 continue
             yield planned.write(self._pack)
             if progress is not None:
                 progress(tensor.length)
 
-    def _known_line(
-        self, tensor: Tensor, parts: tuple[tuple[int, bytes], ...], kept: Manifest | None
-    ) -> Line | None:
-        digest = tensor_tree.value_digest(tensor.dtype, tensor.shape, parts)
+    def _known_line(self, tensor: Tensor, chunks: Chunks, kept: Manifest | None) -> Line | None:
+        digest = tensor_tree.value_digest(tensor.dtype, tensor.shape, chunks)
         for manifest in ([kept] if kept else []) + list(self._bases):
             line = manifest.by_name.get(tensor.name)
             if line is None or line.digest != digest:
@@ -114,26 +115,24 @@ class Snapshot:
                 return Line(tensor.name, tensor.dtype, tensor.shape, digest, line.tree)
         return None
 
-    def _encode(self, source: Source, tensor: Tensor, parts: Parts, progress: Progress | None) -> Line:
+    def _encode(self, source: Source, tensor: Tensor, chunks: Chunks, progress: Progress | None) -> Line:
         reusable = self._reusable(tensor.name)
-        starts = [tensor.offset]
-        for length, _ in parts:
-            starts.append(starts[-1] + length)
+        starts = [*accumulate((chunk.length for chunk in chunks), initial=tensor.offset)]
 
         def work(number: int) -> layer_plan.Coded:
-            length, digest = parts[number]
-            if (oid := reusable.get((tensor.dtype, digest))) is not None:
-                return length, digest, oid
-            raw = source.read(starts[number], length)
-            if hashlib.sha256(raw).digest() != digest:
+            chunk = chunks[number]
+            if (oid := reusable.get((tensor.dtype, chunk.digest))) is not None:
+                return chunk, oid
+            raw = source.read(starts[number], chunk.length)
+            if not chunk.holds(raw):
                 raise ChangedWhileReadError(f"{tensor.name} changed while it was read; nothing was stored")
-            return length, digest, dense.encode(raw, tensor.dtype)
+            return chunk, dense.encode(raw, tensor.dtype)
 
         def coded() -> Iterator[layer_plan.Coded]:
-            for item in ordered(work, range(len(parts))):
+            for item in ordered(work, range(len(chunks))):
                 yield item
                 if progress is not None:
-                    progress(item[0])
+                    progress(item[0].length)
 
         return layer_plan.write_dense(self._pack, tensor.name, tensor.dtype, tensor.shape, coded())
 
@@ -148,10 +147,10 @@ class Snapshot:
 
     def _dense_chunks(self, line: Line) -> dict[tuple[str, bytes], str]:
         try:
-            record = tensor_records.read_record(self._objects, line.tree)
+            record = read_record(self._objects, line.tree)
         except MissingObjectsError:
             return {}
-        known = layer_plan.dense_chunks(record)
+        known = dense_chunks(record)
         return {(record.dtype, digest): oid for digest, oid in known.items() if self._objects.has(oid)}
 
 
@@ -160,12 +159,12 @@ def sorted_lines(lines: Iterable[Line]) -> list[Line]:
     return sorted(lines, key=lambda line: line.name)
 
 
-def _read_checked(source: Source, tensor: Tensor, parts: Parts) -> bytes:
+def _read_checked(source: Source, tensor: Tensor, chunks: Chunks) -> bytes:
     """The bytes of ``tensor``, proven to be those that were hashed."""
     raw = source.read(tensor.offset, tensor.length)
     start = 0
-    for length, digest in parts:
-        if hashlib.sha256(memoryview(raw)[start : start + length]).digest() != digest:
+    for chunk in chunks:
+        if not chunk.holds(memoryview(raw)[start : start + chunk.length]):
             raise ChangedWhileReadError(f"{tensor.name} changed while it was read; nothing was stored")
-        start += length
+        start += chunk.length
     return raw

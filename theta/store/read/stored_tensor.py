@@ -1,0 +1,180 @@
+"""The value of a stored tensor: any part of it, decoded chunk by chunk and proven by digests."""
+
+from __future__ import annotations
+
+import contextlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from theta.codecs.base import Tensor, word_dtype
+from theta.errors import CodecError, CorruptError, ThetaError
+from theta.formats.layout import Source
+from theta.parallel import ordered
+from theta.store.format.manifest import Line
+from theta.store.odb.objects import Objects
+from theta.store.read import layers
+from theta.store.read.chunk_cache import ChunkCache
+from theta.store.read.layers import Budget
+from theta.store.read.tensor_records import record_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Words = NDArray[Any]
+
+KEPT: Final = 32 << 20
+"""Bytes of decoded chunks that are kept of one tensor: eight of the longest."""
+
+
+class Lasting(Source, Protocol):
+    """A file that may hold the bytes of a tensor."""
+
+    def drop(self, offset: int, length: int) -> None:
+        """Note that ``length`` bytes at ``offset`` will not be read again."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file has the bytes of a tensor, if it is what it is thought to be."""
+
+    source: Lasting
+    offset: int
+
+
+class StoredTensor:
+    """The value that a line of a manifest stands for (a :class:`theta.codecs.base.Base`).
+
+    Every byte is proven by its chunk's digest, but for :meth:`sample`.  Threads may share it.
+
+    Args:
+        objects: where it is stored.
+        line: what it is.
+        place: a file that may hold the same bytes, which are read there instead of decoded.
+        kept: bytes of decoded chunks to keep for the reads that follow; the last one is always kept.
+        budget: what decoding may cost; by default what is due to one tensor.
+
+    Raises:
+        CorruptError: its ``@tensor`` is damaged, or not that of ``line``.
+        MissingObjectsError: its ``@tensor`` is not here.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        line: Line,
+        place: Place | None = None,
+        *,
+        kept: int = KEPT,
+        budget: Budget | None = None,
+    ) -> None:
+        self.line = line
+        self.dtype, self.shape = line.dtype, line.shape
+        self.record = record_of(objects, line)
+        self._place = place
+        self._kept = ChunkCache(kept)
+        self._view = layers.top(objects, self.record, budget) if self.record.chunks else None
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The first word of each chunk, and the number of all words."""
+        size = word_dtype(self.dtype).itemsize
+        return [*accumulate((chunk.length // size for chunk in self.record.chunks), initial=0)]
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether all of it can be read without being decoded: from a file, or from what is kept."""
+        return self._place is not None or len(self._kept) == len(self.record.chunks)
+
+    def forget(self) -> None:
+        """Let go of decoded chunks."""
+        self._kept.clear()
+
+    def leave(self) -> None:
+        """Let go of all that is kept of it, here and by the system: it will not be read again."""
+        self.forget()
+        if self._place is not None:
+            self._place.source.drop(self._place.offset, self.line.nbytes)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def pieces(self) -> Iterator[Callable[[], memoryview]]:
+        """A function for each chunk, in order, that returns its raw bytes; none is kept."""
+        return (partial(self._raw, number) for number in range(len(self.record.chunks)))
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The raw bytes, chunk by chunk; some are decoded ahead, on threads."""
+        return ordered(lambda piece: piece(), self.pieces())
+
+    def whole(self) -> Tensor:
+        """The tensor in memory."""
+        return Tensor.from_bytes(b"".join(self.chunks()), self.dtype, self.shape)
+
+    def read(self, start: int, stop: int) -> Words:
+        """The words from ``start`` to before ``stop``."""
+        import numpy as np
+
+        parts = []
+        number = bisect_right(self.starts, start) - 1
+        while start < stop:
+            first, end = self.starts[number], min(stop, self.starts[number + 1])
+            parts.append(self._chunk(number)[start - first : end - first])
+            start, number = end, number + 1
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty(0, word_dtype(self.dtype))
+
+    def read_bytes(self, offset: int, length: int) -> bytes:
+        """``length`` raw bytes from ``offset``."""
+        if not length:
+            return b""
+        size = word_dtype(self.dtype).itemsize
+        first = offset // size
+        raw = self.read(first, -(-(offset + length) // size)).data.cast("B")
+        return bytes(raw[offset - first * size :][:length])
+
+    def sample(self, start: int, stop: int) -> Words:
+        """The words in that range of one chunk, not proven by their digest: to choose by, not to keep."""
+        number = bisect_right(self.starts, start) - 1
+        words = self._kept.find(number)
+        if words is None:
+            assert self._view is not None
+            words = self._view.chunk(number)
+        first = self.starts[number]
+        return words[start - first : stop - first]
+
+    def _chunk(self, number: int) -> Words:
+        import numpy as np
+
+        kind = word_dtype(self.dtype)
+        return self._kept.get(number, lambda: np.frombuffer(self._raw(number), kind))
+
+    def _raw(self, number: int) -> memoryview:
+        """The raw bytes of chunk ``number``, proven by its digest."""
+        found = self._in_place(number)
+        return self._decoded(number) if found is None else memoryview(found)
+
+    def _in_place(self, number: int) -> bytes | None:
+        """The bytes that the file has, when they are those of chunk ``number``."""
+        if self._place is None:
+            return None
+        chunk, start = self.record.chunks[number], self.starts[number] * word_dtype(self.dtype).itemsize
+        with contextlib.suppress(ThetaError):  # the file was shortened, or replaced, since
+            found = self._place.source.read(self._place.offset + start, chunk.length)
+            return found if chunk.holds(found) else None
+        return None
+
+    def _decoded(self, number: int) -> memoryview:
+        assert self._view is not None
+        name = self.line.name
+        try:
+            raw = self._view.chunk(number).data.cast("B")
+        except CodecError as error:
+            raise CodecError(f"{name}: {error}") from error
+        if not self.record.chunks[number].holds(raw):
+            raise CorruptError(f"{name}: chunk {number} is not what its digest says")
+        return raw
