@@ -18,7 +18,7 @@ def workers() -> int:
 
 
 def ordered(
-    work: Callable[[T], R], items: Iterable[T], weigh: Callable[[T], int] = lambda item: 0, budget: int = 0
+    work: Callable[[T], R], items: Iterable[T], weigh: Callable[[T], int] = lambda _: 0, budget: int = 0
 ) -> Iterator[R]:
     """``map(work, items)`` on threads, at most two items a thread in flight.
 

@@ -59,7 +59,7 @@ class Store:
     ) -> Outcome:
         """Merge, and keep what was written."""
         with self.objects.writing() as pack:
-            return engine.merge(self.objects, pack, base, sides[0], sides[1:], policy, options)
+            return engine.merge(self.objects, pack, base, sides, policy, options)
 
 
 def npz(model: Model) -> bytes:

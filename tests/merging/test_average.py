@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.merging.in_memory import Geometry, merge_arrays
+from theta.codecs.base import word_dtype
 from theta.dtypes import DTYPES
 from theta.errors import UsageError
 from theta.merging.states import Conflict
-from theta.merging.strategies import Strategy, is_averaged, make, one_tensor, parse
-from theta.merging.strategies.numbers import word_type
+from theta.merging.strategies import Strategy, is_averaged, make, parse
 from theta.store.format.manifest import Line
 
 FLOATS = {
@@ -36,10 +37,10 @@ ALPHAS = st.floats(0, 1)
 
 def average(ours: bytes, theirs: bytes, dtype: str, alpha: float) -> bytes:
     """``alpha * ours + (1 - alpha) * theirs`` of raw little-endian values of ``dtype``."""
-    sides = [np.frombuffer(raw, word_type(dtype)) for raw in (ours, theirs)]
+    sides = [np.frombuffer(raw, word_dtype(dtype)) for raw in (ours, theirs)]
     shape = (sides[0].size // (2 if dtype == "c64" else 1),)
     strategy = make("average", {"alpha": float(alpha)})
-    return one_tensor.arrays(strategy, sides, dtype=dtype, shape=shape, allow_nan=True).tobytes()
+    return merge_arrays(strategy, sides, None, Geometry(dtype, shape), allow_nan=True).tobytes()
 
 
 def words(name: str) -> np.dtype[Any]:

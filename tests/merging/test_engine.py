@@ -311,7 +311,7 @@ def test_a_dry_run_tells_and_writes_nothing(store: Store) -> None:
     pack = store.objects.writer()
     from theta.merging import engine
 
-    found = engine.merge(store.objects, pack, base, ours, theirs, by("average"), Options(dry_run=True))
+    found = engine.merge(store.objects, pack, base, [ours, theirs], by("average"), Options(dry_run=True))
     assert pack.size == 0
     assert found.manifest is None
     rows = {row.name: (row.state, row.strategy) for row in found.rows}

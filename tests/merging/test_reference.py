@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from theta.merging.strategies import one_tensor, parse
+from tests.merging.in_memory import Geometry, merge_arrays
+from theta.merging.strategies import parse
 from theta.merging.strategies.della import keep_chances
 from theta.merging.strategies.pairs import importance, threshold
 
@@ -31,15 +32,8 @@ def merge(strategy: str, names: str, *, base: Array = b, statistics: tuple[Any, 
     """The merge of b + D[name] for each name ("b" is b itself)."""
     inputs = [(b + D[name] if name in D else b) for name in names]
     words = [tensor.reshape(-1).view("<u8") for tensor in inputs]
-    found = one_tensor.arrays(
-        parse(strategy),
-        words,
-        base.reshape(-1).view("<u8"),
-        dtype="f64",
-        shape=b.shape,
-        name="t",
-        statistics=statistics,
-    )
+    before = base.reshape(-1).view("<u8")
+    found = merge_arrays(parse(strategy), words, before, Geometry("f64", b.shape), statistics=statistics)
     return found.view("<f8").reshape(b.shape)
 
 

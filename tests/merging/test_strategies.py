@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.merging.in_memory import Geometry, merge_arrays
 from theta.errors import ThetaError, UsageError
-from theta.merging.strategies import SIDES, describe, names, one_tensor, parse
+from theta.merging.strategies import SIDES, describe, names, parse
 from theta.merging.strategies.breadcrumbs import ends
 from theta.merging.strategies.della import keep_chances
 from theta.merging.strategies.method import BLOCK
@@ -71,8 +72,8 @@ def tensors(count: int, shape: tuple[int, ...], dtype: str = "f32", seed: int = 
 
 
 def merge(strategy: str, inputs: list[Array], base: Array, dtype: str = "f32", **options: Any) -> Array:
-    options.setdefault("shape", (inputs[0].size,))
-    return one_tensor.arrays(parse(strategy), inputs, base, dtype=dtype, name="t", **options)
+    like = Geometry(dtype, options.pop("shape", (inputs[0].size,)))
+    return merge_arrays(parse(strategy), inputs, base, like, **options)
 
 
 def on_threads(work: Any, blocks: Any) -> Iterator[Any]:
@@ -344,10 +345,8 @@ def test_random_methods_are_keyed_by_all_that_should_matter(name: str) -> None:
     strategy = f"{name}:density=0.5"
 
     def of(tensor: str, seed: int) -> bytes:
-        found = one_tensor.arrays(
-            parse(strategy), [one, other], base, dtype="f32", shape=(50,), name=tensor, seed=seed
-        )
-        return found.tobytes()
+        like = Geometry("f32", (50,), tensor)
+        return merge_arrays(parse(strategy), [one, other], base, like, seed=seed).tobytes()
 
     assert of("a", 0) == of("a", 0)
     assert len({of("a", 0), of("b", 0), of("a", 1)}) == 3

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.merging.in_memory import Geometry, merge_arrays
 from theta.errors import ThetaError, UsageError
-from theta.merging.strategies import broken_plugins, describe, names, one_tensor, parse, registry
+from theta.merging.strategies import broken_plugins, describe, names, parse, registry
 
 EXAMPLE = Path(__file__).parents[1] / "plugins" / "strategy_example"
 
@@ -61,12 +62,10 @@ def test_the_example_merges(site: Path) -> None:
     one, other = np.array([3, 4, 0, 0], "<f4"), np.array([0, 0, 0, 1], "<f4")
     strategy = parse("even_reach:reach=2.5")
     assert str(strategy) == "even_reach:reach=2.5"
-    words = [values.view("<u4") for values in (one, other, base)]
-    found = one_tensor.arrays(strategy, words[:2], words[2], dtype="f32", shape=(4,)).view("<f4")
+    words, like = [values.view("<u4") for values in (one, other, base)], Geometry("f32", (4,))
+    found = merge_arrays(strategy, words[:2], words[2], like).view("<f4")
     assert found.tolist() == [0.75, 1.0, 0.0, 0.5]
-    assert np.array_equal(
-        one_tensor.arrays(strategy, [words[0]] * 2, words[2], dtype="f32", shape=(4,)), words[0]
-    )
+    assert np.array_equal(merge_arrays(strategy, [words[0]] * 2, words[2], like), words[0])
 
 
 def test_the_parameters_of_a_plugin_are_checked(site: Path) -> None:

@@ -118,16 +118,14 @@ def compute(objects: Objects, item: Task) -> Computed:
         return like
     if like.nbytes <= reading.KEPT_WHOLE:
         objects = objects.remembering()  # sides and base rest on the same chunks, mostly
-    method = item.method
-    agree = method.equal_agree and len(sides) > 1 and len({side.digest for side in sides}) == 1
-    if agree:
+    method, digests = item.method, [side.digest for side in sides]
+    if one_tensor.agree(method, digests):
         return like
     inputs = StoredInputs(objects, sides, base, item.statistics, item.places)
-    job = one_tensor.narrowed(method, _job(item, inputs), [side.digest for side in sides])
+    job = one_tensor.narrowed(method, _job(item, inputs), digests)
     picked = method.picks(job)
     if picked is not None:
-        place = item.conflict.changed_numbers.index(job.models[picked])
-        return sides[place]
+        return sides[item.conflict.changed_numbers.index(job.models[picked])]
     pieces = lambda: one_tensor.result(method, job, allow_nan=item.allow_nan)  # noqa: E731
     parents = _parents(objects, item, inputs)
     by_numbers = not method.whole(job)

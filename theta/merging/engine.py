@@ -98,8 +98,7 @@ def merge(
     objects: Objects,
     pack: PackWriter,
     base: Manifest | None,
-    ours: Manifest,
-    theirs: Manifest | Sequence[Manifest],
+    sides: Sequence[Manifest],
     policy: Policy,
     options: Options | None = None,
     progress: Progress | None = None,
@@ -110,17 +109,14 @@ def merge(
         objects: the repository's objects.
         pack: where merged tensors go.
         base: the common ancestor's version, if there is one.
-        ours: our version.
-        theirs: their version, or theirs of several branches.
+        sides: our version, and theirs of each branch.
         policy: decides conflicts, or leaves them; asked for each in order of name, before any is computed.
         options: scope, seed and the like.
         progress: is told the bytes of each tensor that was computed.
     """
-    sides = (ours, theirs) if isinstance(theirs, Manifest) else (ours, *theirs)
     if len(sides) < 2:
         raise UsageError("a merge needs two sides or more")
-    run = _Run(objects, pack, base, sides, policy, options or Options(), progress)
-    return run.outcome()
+    return _Run(objects, pack, base, tuple(sides), policy, options or Options(), progress).outcome()
 
 
 class _Run:
@@ -151,7 +147,7 @@ class _Run:
         self._expect(states)
         choices = self._together([(state, self._choice(state)) for state in states])
         result.conflicts += [choice for _, choice in choices if isinstance(choice, Conflict)]
-        likes = [_like(state, choice) for state, choice in choices]
+        likes = [_like(choice) for _, choice in choices]
         container = self._container([line for line in likes if line is not None])
         if container is None and not result.conflicts:
             result.conflicts.append(result_file.conflict())
@@ -371,7 +367,7 @@ def _places(objects: Objects, side: Manifest, source: Departing | None) -> dict[
     return {name: Place(source, offset) for name, offset, _ in found.extents()}
 
 
-def _like(state: Settled | Conflict, choice: Choice) -> Line | None:
+def _like(choice: Choice) -> Line | None:
     """A line of the geometry that the tensor has in the result."""
     if isinstance(choice, Task):
         return choice.like

@@ -68,5 +68,5 @@ def _parent(name: str) -> str:
     return _NUMBER.sub("#", name.removesuffix(WEIGHT).rpartition(".")[0])
 
 
-def _any(name: str) -> str:
+def _any(_: str) -> str:
     return ""

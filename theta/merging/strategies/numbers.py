@@ -29,11 +29,6 @@ def plain(dtype: str) -> np.dtype[Any]:
     return numpy_dtype("f32" if dtype == "c64" else dtype)
 
 
-def word_type(dtype: str) -> np.dtype[Any]:
-    """The unsigned type of the words of ``dtype``."""
-    return np.dtype(f"<u{plain(dtype).itemsize}")
-
-
 def widen(words: Array, dtype: str) -> Array:
     """The values of words, in float32, or float64 for f64."""
     if dtype == "bf16":
@@ -53,7 +48,7 @@ def narrow(values: Array, dtype: str) -> Array:
     if dtype == "bf16" and values.dtype == np.float32:
         return _bfloats(values)
     with np.errstate(all="ignore"):
-        words: Array = np.ascontiguousarray(values.astype(kind)).view(word_type(dtype))
+        words: Array = np.ascontiguousarray(values.astype(kind)).view(f"<u{kind.itemsize}")
     return words
 
 

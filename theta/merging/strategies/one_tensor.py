@@ -6,14 +6,11 @@ input return its bits; numbers that are not finite must have been there before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from theta.errors import ThetaError
-from theta.merging.strategies import registry
-from theta.merging.strategies.method import BLOCK, Block, Job, Method, Read, Statistic
-from theta.merging.strategies.strategy import Strategy
+from theta.merging.strategies.method import BLOCK, Block, Job, Method
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,20 +18,19 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-def narrowed(method: Method, job: Job, order: Sequence[Any] | None = None) -> Job:
-    """``job`` without inputs of weight 0, in an order of its own where order means nothing.
+def agree(method: Method, keys: Sequence[Any]) -> bool:
+    """Whether the inputs are the result as they are; ``keys`` are equal for equal contents."""
+    return method.equal_agree and len(keys) > 1 and len(set(keys)) == 1
 
-    Args:
-        method: the method.
-        job: the tensor.
-        order: a key for each input, equal for equal contents.
-    """
+
+def narrowed(method: Method, job: Job, keys: Sequence[Any]) -> Job:
+    """``job`` without inputs of weight 0, sorted by ``keys`` when their order means nothing."""
     weights = job.values.get("weight")
     kept = list(range(job.count))
     if isinstance(weights, list) and any(weights):
         kept = [number for number in kept if weights[number] != 0]
-    if method.symmetric and order is not None and len(kept) > 2:
-        kept.sort(key=lambda number: (order[number], number))
+    if method.symmetric and len(kept) > 2:
+        kept.sort(key=lambda number: (keys[number], number))
     return job.only(kept)
 
 
@@ -86,79 +82,3 @@ def _refuse_new(method: Method, job: Job, block: Block, words: Array) -> None:
             f"{job.name}: {method.name} makes NaN or infinity of finite numbers (first at element {place})",
             hint="settle it with a rule of its own: --rule 'NAME=average', or allow it with --allow-nan",
         )
-
-
-def arrays(
-    strategy: Strategy,
-    inputs: Sequence[Array],
-    base: Array | None = None,
-    *,
-    dtype: str,
-    shape: tuple[int, ...],
-    name: str = "",
-    position: float = 0.0,
-    statistics: Sequence[Array | None] = (),
-    seed: int = 0,
-    allow_nan: bool = False,
-    parallel: Callable[..., Iterator[Any]] | None = None,
-) -> Array:
-    """Merge tensors in memory, given as one-dimensional words; the words of the result.
-
-    Raises :class:`ThetaError` where the method has no answer, :class:`UsageError` for its parameters.
-    """
-    import numpy as np
-
-    method = registry.method(strategy.name)
-    job = Job(
-        name=name,
-        dtype=dtype,
-        shape=shape,
-        values=strategy.resolve(name, position, len(inputs)),
-        inputs=Held(tuple(inputs), base, tuple(statistics)),
-        models=tuple(range(len(inputs))),
-        has_base=base is not None,
-        strategy=strategy.name,
-        seed=seed,
-    )
-    if parallel is not None:
-        job = replace(job, parallel=parallel)
-    agree = method.equal_agree and len(inputs) > 1
-    if not job.size or (agree and all(np.array_equal(inputs[0], words) for words in inputs[1:])):
-        return inputs[0]
-    job = narrowed(method, job, [words.tobytes() for words in inputs] if job.count > 2 else None)
-    picked = method.picks(job)
-    if picked is not None:
-        return inputs[job.models[picked]]
-    return np.concatenate(list(result(method, job, allow_nan=allow_nan)))
-
-
-@dataclass(frozen=True)
-class Held:
-    """Inputs in memory; statistics are arrays in their own shapes."""
-
-    inputs: tuple[Array, ...]
-    base: Array | None
-    statistics: tuple[Array | None, ...] = ()
-
-    def read(self, start: int, stop: int) -> Read:
-        """The elements from ``start`` to before ``stop``."""
-        base = None if self.base is None else self.base[start:stop]
-        return Read(tuple(words[start:stop] for words in self.inputs), base)
-
-    def statistic(self, number: int) -> Statistic | None:
-        """The statistic of input ``number``."""
-        found = self.statistics[number] if self.statistics else None
-        return None if found is None else _HeldStatistic(found)
-
-
-@dataclass(frozen=True)
-class _HeldStatistic:
-    values: Array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.values.shape
-
-    def read(self, start: int, stop: int) -> Array:
-        part: Array = self.values.reshape(-1)[start:stop]
-        return part

@@ -178,7 +178,8 @@ def _merge(
 ) -> None:
     options = files.options(how.options, path, sides[1:])
     with concerning(path):
-        outcome = engine.merge(session.objects, pack, *sides, how.policy, options, how.progress)
+        base, *both = sides
+        outcome = engine.merge(session.objects, pack, base, both, how.policy, options, how.progress)
     result.decided[path] = outcome.decided
     if how.options.dry_run:
         result.rows[path] = outcome.rows

@@ -137,16 +137,8 @@ class _Together:
         if not how.everything:
             asked = self.asked.get(joined.store, set())
             sides = [_only(side, joined, asked) for side in sides]
-        ours, *others = sides
         outcome = engine.merge(
-            self.session.objects,
-            self.pack,
-            before,
-            ours,
-            others,
-            how.policy,
-            how.options,
-            how.progress,
+            self.session.objects, self.pack, before, sides, how.policy, how.options, how.progress
         )
         merged = result.merged
         merged.decided[path] = outcome.decided

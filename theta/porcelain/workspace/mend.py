@@ -70,7 +70,7 @@ def _parsed(session: Session, files: dict[str, str], *, strict: bool) -> list[Ma
 
 def stores_id(session: Session, tree: pygit2.Tree) -> str | None:
     """The id that ``.theta`` must have in ``tree``; none where it must not be there."""
-    dry = PackWriter(session.objects.directory, lambda oid: True)
+    dry = PackWriter(session.objects.directory, lambda _: True)
     return closure.stores_tree(dry, _manifests(session, tree))
 
 

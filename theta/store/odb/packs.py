@@ -91,16 +91,20 @@ class PackWriter:
         return oid
 
     def _append(self, kind: int, raw_id: bytes, size: int, body: list[bytes | memoryview]) -> None:
-        if self._file is None:
-            self._file = _fs.AppendFile(self._directory)
-            self._file.write(b"PACK" + struct.pack(">II", 2, 0))
-        offset = self._file.size
         pieces = [_entry_header(kind, size), *body]
         crc = 0
         for piece in pieces:
             crc = zlib.crc32(piece, crc)
+        self._rows.append((raw_id, crc, self._write(pieces)))
+
+    def _write(self, pieces: Iterable[bytes | memoryview]) -> int:
+        """Write an entry; return its offset."""
+        if self._file is None:
+            self._file = _fs.AppendFile(self._directory)
+            self._file.write(b"PACK" + struct.pack(">II", 2, 0))
+        offset = self._file.size
         self._file.write(b"".join(pieces))
-        self._rows.append((raw_id, crc, offset))
+        return offset
 
     def __enter__(self) -> Self:
         return self
@@ -151,7 +155,7 @@ class UnwrittenPack(PackWriter):
     """Tells what the ids of objects would be, where they cannot be written and nobody can record them."""
 
     def __init__(self) -> None:
-        super().__init__(Path(os.devnull), lambda oid: False)
+        super().__init__(Path(os.devnull), lambda _: False)
         self._total = 0
 
     @property
@@ -159,8 +163,10 @@ class UnwrittenPack(PackWriter):
         """Bytes that would have been written so far."""
         return self._total
 
-    def _append(self, kind: int, raw_id: bytes, size: int, body: list[bytes | memoryview]) -> None:
-        self._total += sum(map(len, body))
+    def _write(self, pieces: Iterable[bytes | memoryview]) -> int:
+        offset = self._total
+        self._total += sum(map(len, pieces))
+        return offset
 
 
 def _entry_header(kind: int, size: int) -> bytes:
