@@ -195,6 +195,36 @@ def test_d1_on_a_terminal(hostile: Repo) -> None:
     assert obeyed(asked.replace("\x1b[?2004h", "").replace("\x1b[?2004l\r", "")) == []
 
 
+OF_GIT = {
+    "patches": ["log", "-p"],
+    "patch": ["diff", "-p", "HEAD~", "HEAD", "--no-ext-diff", "-U3", "--", "text"],
+    "message": ["show", "-s", "HEAD"],
+    "no command of theta": ["whatchanged", "-p"],
+    "colours": ["log", "-p", "--color=always"],
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"GIT_PAGER": "cat"},
+        {"GIT_PAGER": "sed 's/^/paged:/'"},
+        {"GIT_CONFIG_PARAMETERS": "'pager.log=false'"},
+    ],
+)
+def test_d1_what_git_prints_on_a_terminal(hostile: Repo, settings: dict[str, str]) -> None:
+    """Diffs of manifests, other files and messages hold C1, bidirectional and invisible characters."""
+    hostile.write("text", "".join(re.sub("[\n\0]", "", name) + "\n" for name in EVIL))
+    hostile.theta("add", "text")
+    hostile.theta("commit", "-m", "".join(EVIL[:3]) + EVIL[6] + EVIL[7])
+    for name, args in list(OF_GIT.items())[: 1 if settings != {"GIT_PAGER": "cat"} else None]:
+        shown = on_terminal(hostile, *args, env=settings)
+        assert obeyed(shown.replace("\x1b[m", "").replace("\x1b[K", "").replace("\t", "")) == [], name
+        assert visible(EVIL[6]) in shown, name
+        assert ("paged:" in shown) == ("sed" in settings.get("GIT_PAGER", "")), name
+    assert EVIL[6] in hostile.theta("log", "-p").stdout, "a pipe gets what git prints"
+
+
 def test_json_says_what_the_names_are(hostile: Repo) -> None:
     """A format for programs has an encoding of its own."""
     told = hostile.theta("diff", "--json", "HEAD~", "HEAD").stdout

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from theta.cli import args as arguments
-from theta.cli import before, console, elsewhere, helping
+from theta.cli import before, console, elsewhere, helping, paging
 from theta.errors import ExitCode, ThetaError
 
 COMMANDS: Final[dict[str, dict[str, str]]] = {
@@ -122,7 +122,9 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     if name == "help":
         return _help(args)
-    if module := _module(name):
+    if (module := _module(name)) is None or name in paging.NAMES:
+        paging.begin(name)
+    if module:
         return invoke(name, module, args)
     return _hand_to_git([name, *args])
 

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from theta.cli.foreign import visible, visible_line
+from theta.cli.foreign import visible, visible_line, visible_of_git
 from theta.errors import DiskError, ExitCode, RefusedError, ThetaError
 from theta.units import human as human
 
@@ -32,6 +32,19 @@ def out(*lines: str) -> None:
     with _writing():
         for line in lines or ("",):
             sys.stdout.write(visible_line(line) + "\n")
+
+
+def on_screen() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
+def pass_on() -> None:
+    """Standard input, which is what git prints, on standard output: safe to show, with git's colours."""
+    with _writing():
+        for line in sys.stdin.buffer:
+            sys.stdout.buffer.write(visible_of_git(os.fsdecode(line)).encode())
+        sys.stdout.buffer.flush()
 
 
 def records(fields: Iterable[str]) -> None:

@@ -20,6 +20,7 @@ _UNSAFE: Final = re.compile(
     "\U000e0000-\U000e0fff"  # tags and other variations
     "]"
 )
+_OF_GIT: Final = re.compile("(\x1b\\[[0-9;]*[mK]|\t|\n)")
 _SHORT: Final = {"\a": r"\a", "\b": r"\b", "\t": r"\t", "\n": r"\n", "\v": r"\v", "\f": r"\f", "\r": r"\r"}
 
 
@@ -47,6 +48,11 @@ def visible_line(text: str) -> str:
     """As :func:`visible`, but tabs that indent the line stay."""
     indented = len(text) - len(text.lstrip("\t"))
     return text[:indented] + visible(text[indented:])
+
+
+def visible_of_git(line: str) -> str:
+    """As :func:`visible` for a line that git prints: tabs, colours and the line feed stay."""
+    return "".join(part if number % 2 else visible(part) for number, part in enumerate(_OF_GIT.split(line)))
 
 
 def markup(text: str) -> str:
