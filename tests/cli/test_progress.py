@@ -80,6 +80,28 @@ def test_f1_a_step_has_total_per_cent_speed_and_time_left() -> None:
     assert console._step_text("merging", "", 9, 5, 1.0).startswith("merging: 100 % of 5 B")
 
 
+def test_the_time_left_counts_from_the_first_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels were compiled for a minute, and the time left was that of a file stored at that pace."""
+    now, told = [100.0], list[str]()
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr(console, "write_line", told.append)
+    line = console._ProgressLine("storing")
+    line.step("storing", 100_000_000, "a.pt")
+
+    def after(seconds: float, nbytes: int) -> str:
+        now[0] += seconds
+        line(nbytes)
+        return told[-1]
+
+    assert after(60, 10_000_000) == "storing a.pt: 10 % of 100 MB"
+    assert after(1, 10_000_000) == "storing a.pt: 20 % of 100 MB, 10.0 MB/s, 8 s left"
+    line.compiling()
+    assert after(30, 10_000_000) == "storing a.pt: 30 % of 100 MB, 10.0 MB/s, 7 s left"
+    assert after(1, 10_000_000) == "storing a.pt: 40 % of 100 MB, 10.0 MB/s, 6 s left"
+    line.step("restoring", 10_000_000)
+    assert after(5, 1_000_000) == "restoring a.pt: 10 % of 10.0 MB"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.2, "1 s"), (59, "59 s"), (85, "1 min 25 s"), (3600 * 2 + 300, "2 h 5 min")]
 )

@@ -215,22 +215,31 @@ class _ProgressLine:
         self._what, self._of = what, ""
         self._began = self._since = time.monotonic()
         self._shown, self._done, self._total, self._compiled = 0.0, 0, 0, 0
+        self._last, self._flowed, self._waits = self._since, 0, True
 
     def step(self, verb: str, total: int, of: str = "") -> None:
         """A step of ``total`` bytes begins."""
         self._what, self._of = verb, of or self._of
         self._since, self._done, self._total = time.monotonic(), 0, total
+        self._last, self._flowed, self._waits = self._since, 0, True
         self._show(_step_text(verb, self._of, 0, total, 0.0))
 
     def __call__(self, nbytes: int) -> None:
         """``nbytes`` more are done."""
-        self._done += nbytes
-        seconds = time.monotonic() - self._since
-        self._show(_step_text(self._what, self._of, self._done, self._total, seconds))
+        now = time.monotonic()
+        if self._waits:  # until now bytes were waited for, or kernels: that says nothing of the speed
+            self._since += now - self._last
+            self._waits = False
+        else:
+            self._flowed += nbytes
+        self._last, self._done = now, self._done + nbytes
+        seconds = now - self._since
+        self._show(_step_text(self._what, self._of, self._done, self._total, seconds, self._flowed))
 
     def compiling(self) -> None:
         """A kernel is compiled, on whichever thread; all others wait for it."""
         self._compiled += 1
+        self._waits = True
         self._show(f"compiling kernels, once after an installation: {self._compiled}")
 
     def _show(self, text: str) -> None:
@@ -240,15 +249,19 @@ class _ProgressLine:
             write_line(text)
 
 
-def _step_text(verb: str, of: str, done: int, total: int, seconds: float) -> str:
-    """A state of a step: ``hashing a.safetensors: 52 % of 793 MB, 67.1 MB/s, 6 s left``."""
+def _step_text(verb: str, of: str, done: int, total: int, seconds: float, flowed: int | None = None) -> str:
+    """A state of a step: ``hashing a.safetensors: 52 % of 793 MB, 67.1 MB/s, 6 s left``.
+
+    ``flowed``: so many of the bytes were done in these ``seconds``; all where it is None.
+    """
     name = f"{verb} {of}".strip()
     if not total:
         return name
     done = min(done, total)
     parts = [f"{name}: {100 * done // total} % of {human(total)}"]
-    if done and seconds > 0:
-        parts += [f"{human(done / seconds)}/s", f"{duration((total - done) * seconds / done)} left"]
+    flowed = done if flowed is None else flowed
+    if flowed and seconds > 0:
+        parts += [f"{human(flowed / seconds)}/s", f"{duration((total - done) * seconds / flowed)} left"]
     return ", ".join(parts)
 
 
