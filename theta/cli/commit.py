@@ -126,4 +126,4 @@ def report_summary(session: Session, summary: Summary, *, as_json: bool) -> None
     for text in commit_summary.headline(session, summary):
         console.note(text)
     for path, changes in summary.checkpoints.items():
-        console.note(f" {path}: {changes.summary()}")
+        console.note(f" {changes.told(path)}")

@@ -58,13 +58,23 @@ class Changes:
     removed: bool = False
     fault: str = field(default="", kw_only=True)
     """Why a version cannot be read, if one cannot."""
+    old_path: str = field(default="", kw_only=True)
+    """The path that the file had before, if it was renamed."""
 
     def __bool__(self) -> bool:
-        return bool(self.tensors) or self.container or self.created or self.removed or bool(self.fault)
+        told = self.fault or self.old_path
+        return bool(self.tensors) or self.container or self.created or self.removed or bool(told)
 
     def count(self, status: str) -> int:
         """How many tensors have ``status`` (a string of letters)."""
         return sum(change.status in status for change in self.tensors)
+
+    def told(self, path: str) -> str:
+        """One line for people that begins with ``path``, or with both paths of a renamed file."""
+        if not self.old_path:
+            return f"{path}: {self.summary()}"
+        changed = f": {self.summary()}" if self.tensors or self.container or self.fault else ""
+        return f"renamed {self.old_path} -> {path}{changed}"
 
     def summary(self) -> str:
         """One line for people."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pygit2
@@ -38,6 +38,7 @@ class Summary:
             "branch": self.branch,
             "subject": self.subject,
             "checkpoints": found,
+            "renamed": {path: item.old_path for path, item in self.checkpoints.items() if item.old_path},
             "files": self.files,
         }
 
@@ -65,7 +66,7 @@ def moved(session: Session, old: str, new: str) -> list[str]:
     hidden = [f":(exclude,top,literal){path}" for path in sharded_models.paths_of(found)]
     files = ("--", ":(top)", ":(exclude,top).theta", *hidden)
     told = session.repo.git().compared("diff", "--stat", "--summary", old, new, *files).text.splitlines()
-    return [f" {path}: {item.summary()}" for path, item in found.items()] + told
+    return [f" {item.told(path)}" for path, item in found.items()] + told
 
 
 def summarize(session: Session, oid: str, paths: Sequence[str] = ()) -> Summary:
@@ -106,4 +107,19 @@ def between(session: Session, old: pygit2.Tree | None, new: pygit2.Tree) -> dict
     """Path -> what changed, for each checkpoint (or sharded model) that differs between two trees."""
     before = checkpoints(session.repo, old) if old is not None else {}
     after = checkpoints(session.repo, new)
-    return sharded_models.changed(session, before, after)
+    found = sharded_models.changed(session, before, after)
+    gone = {path for path, item in found.items() if item.removed and path in before}
+    come = {path for path, item in found.items() if item.created and path in after}
+    if old is not None and gone and come:
+        for was, path in _renamed(session, old, new):
+            if was in gone and path in come:
+                del found[was]
+                found[path] = replace(sharded_models.changes_of(session, before[was], after[path]), old_path=was)
+    return found
+
+
+def _renamed(session: Session, old: pygit2.Tree, new: pygit2.Tree) -> Iterator[tuple[str, str]]:
+    """The old and the new path of what git takes for renamed; it compares manifests."""
+    args = ("-r", "-z", "--find-renames", "--diff-filter=R", "--name-status", str(old.id), str(new.id))
+    fields = session.repo.git().changes("diff-tree", *args, "--", ":(top)", ":(exclude,top).theta")
+    return zip(fields[1::3], fields[2::3], strict=True)

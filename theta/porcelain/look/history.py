@@ -54,7 +54,9 @@ class Logged:
         faults = {path: item.fault for path, item in self.checkpoints.items() if item.fault}
         body = {"commit": self.commit, "author": self.author, "date": self.date, "subject": self.subject,
                 "checkpoints": found, "files": self.files}  # fmt: skip
-        return body | ({"malformed": faults} if faults else {})
+        renamed = {path: item.old_path for path, item in self.checkpoints.items() if item.old_path}
+        more = {"malformed": faults, "renamed": renamed}
+        return body | {key: value for key, value in more.items() if value}
 
 
 _SHOWS: Final = (

@@ -141,6 +141,8 @@ def paths_of(found: Mapping[str, Changes]) -> Iterator[str]:
     """The files of what :func:`changed` found."""
     for path, item in found.items():
         yield from item.paths if isinstance(item, ModelChanges) else (path,)
+        if item.old_path:
+            yield item.old_path
 
 
 def shards_at(session: Session, revision: str, name: str) -> dict[str, Manifest]:
