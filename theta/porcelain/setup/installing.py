@@ -30,6 +30,17 @@ _MARK: Final = "# theta hook 1"
 CHAINED: Final = ".before-theta"
 STORE_ATTRIBUTES: Final = f"{STORES}/** -text -diff -merge -delta -filter linguist-generated"
 _LOCAL_ATTRIBUTES: Final = f"{STORES}/** -text -diff merge=theta -delta -filter"
+# git sets GIT_EDITOR to ":" where no editor will open; then '#' may begin a line of the message.
+_TEMPLATE: Final = (
+    'if [ "$GIT_EDITOR" != : ] && [ -f "$1" ]; then',
+    "\ttab=$(printf '\\t')",
+    "\tsed -e '/^. You are in a sparse checkout with [0-9]*% of tracked files present\\.$/d' \\",
+    '\t\t-e "/^[^ $tab]$tab.*[: ]\\"\\{0,1\\}\\(\\.\\.\\/\\)*\\.theta\\//d" "$1" >"$1.theta" &&',
+    '\t\tcat "$1.theta" >"$1"',
+    '\trm -f "$1.theta"',
+    "fi",
+)
+"""What git says of sparse checkout and of ``.theta/`` is no matter of whoever writes a message."""
 _OWNS_DURABLE: Final = "theta.ownsfsync"
 """Set where theta set git's ``core.fsync``, and so may take it out again."""
 
@@ -122,6 +133,7 @@ def _script(name: str) -> str:
     else:
         lines += [
             f'if [ -x {chained} ]; then {chained} "$@" || exit $?; fi',
+            *(_TEMPLATE if name == "prepare-commit-msg" else ()),
             '[ "$THETA_HOOKS" = off ] && exit 0',
         ]
         if name == "prepare-commit-msg":
