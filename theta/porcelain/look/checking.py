@@ -79,7 +79,8 @@ def _checkpoint(session: Session, label: str, oid: str, owed: Owed, *, read_data
         with contextlib.suppress(NotHereYetError):
             Restorer(session.objects).size(manifest)
     except ThetaError as error:
-        yield f"{label}: {error}"
+        error.concern(label)
+        yield str(error)
         return
     for line in manifest.lines:
         try:
@@ -88,7 +89,8 @@ def _checkpoint(session: Session, label: str, oid: str, owed: Owed, *, read_data
             owed.tensors += 1
             owed.nbytes += line.nbytes
         except ThetaError as error:
-            yield f"{label}#{line.name}: {error}"
+            error.concern(f"{label}#{line.name}")
+            yield str(error)
 
 
 def _tensor(session: Session, line: Line, *, read_data: bool) -> None:
