@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,6 +70,7 @@ _REFUSALS_OF_GIT: Final = (128, _USAGE_OF_GIT, 255)
 """The exit codes of git commands that do not know an option: log, most, diff."""
 _MOVES: Final = ("stash", "am", "bisect")
 """Commands of git that write files of the worktree, and that theta has no part in."""
+_STORED: Final = re.compile(r'"?\.theta(/|$)')
 _PLUMBING: Final = {"filter-process": "filter_process", "hook": "hook"}
 
 
@@ -152,6 +154,7 @@ def invoke(name: str, module: str, args: list[str]) -> int:
     if own is not None and name not in _PLUMBING and (code := elsewhere.by_git(name, args)) is not None:
         return code
     try:
+        args = _quietly(command, args) if own is None and name not in _PLUMBING else args
         words = arguments.dashed(args) if own is None else arguments.shield(name, args, own)
         if words is None:
             return _refused_by_git([name, *args])
@@ -171,6 +174,15 @@ def invoke(name: str, module: str, args: list[str]) -> int:
     if code in _REFUSALS_OF_GIT:
         _suggest_option(name, args, own)
     return code
+
+
+def _quietly(command: Any, args: list[str]) -> list[str]:
+    """``args`` of a command of theta without ``-q`` and ``--quiet``, which hold for every command."""
+    ours = {word for one in command.params if one.param_type_name == "option" for word in one.opts}
+    end = args.index("--") if "--" in args else len(args)
+    found = [arg for arg in args[:end] if arg not in {"-q", "--quiet"} - ours]
+    console.quiet = console.quiet or len(found) < end
+    return [*found, *args[end:]]
 
 
 def _asks_for_help(args: list[str], own: dict[str, bool] | None) -> int | None:
@@ -233,6 +245,8 @@ def _hand_to_git(argv: list[str]) -> int:
     session = session_or_none()
     if session is None:
         return plain(Path.cwd()).show(*argv)
+    if argv[0] == "ls-tree" and uses_theta(session) and not any(".theta" in arg for arg in argv):
+        return _without_stores(argv)
     checked = overwrites.options(session, argv)
     told = uses_theta(session) and _ends_with_status(argv)
     with session.driving():
@@ -245,6 +259,22 @@ def _hand_to_git(argv: list[str]) -> int:
     if told and code in (0, 1):
         invoke("status", "theta.cli.status", [])
     return code
+
+
+def _without_stores(argv: list[str]) -> int:
+    """Print what ``git ls-tree`` lists, but for what is below ``.theta/``."""
+    from theta.git.run import plain
+
+    done = plain(Path.cwd()).run(*argv, check=False)
+    end = "\0" if "-z" in argv else "\n"
+    listed = done.text.split(end)[:-1]
+    kept = [line for line in listed if not _STORED.match(line.rpartition("\t")[2])]
+    if end == "\0":
+        console.records(kept)
+    elif kept:
+        console.out(*kept)
+    console.err(*done.stderr.decode("utf-8", "replace").splitlines())
+    return done.code
 
 
 def _ends_with_status(argv: list[str]) -> bool:

@@ -32,9 +32,9 @@ _READ_BY_THETA: Final = ("merge", "cherry-pick", "revert", "rebase")
 
 
 def dashed(args: Sequence[str]) -> list[str]:
-    """The arguments of a command that is theta's alone, with ``--`` and all behind it marked."""
+    """The arguments of a command that is theta's alone, with all behind ``--`` marked."""
     at = list(args).index("--") if "--" in args else len(args)
-    return [*args[:at], *(_MARK + arg for arg in args[at:])]
+    return [*args[:at], *(_MARK + arg for arg in args[at + 1 :])]
 
 
 def shield(name: str, args: Sequence[str], own: Mapping[str, bool]) -> list[str] | None:
