@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.cli.checks import never_a_bug, refused
-from tests.support import Repo, make_model, mutate, random_tensors
+from tests.support import Repo, make_model, mutate, random_tensors, read_model
 from theta.git import options
 from theta.git.run import plain
 
@@ -111,6 +112,7 @@ LOOKS = [
     ),
     *("show", "show --stat", "show -p HEAD~", "show HEAD~..HEAD", "log --stat", "log --stat --oneline"),
     *("log -p", "log --stat --format=%h", "log --name-status", "log --numstat --graph", "commit --dry-run"),
+    *("show HEAD:", "show HEAD:./", "ls-tree HEAD", "ls-tree -r --name-only HEAD", "ls-tree -z -r HEAD"),
     *("show -m HEAD", "log --raw HEAD~..", "commit -m empty", "ls-files"),
 ]
 
@@ -132,6 +134,28 @@ def test_f4_no_word_of_stores_or_of_sparse_checkouts(two: Repo) -> None:
         assert "sparse checkout" not in said, (line, said)
 
 
+@pytest.mark.parametrize("program", ["theta", "git"])
+@pytest.mark.parametrize("folder", [".", "sub"])
+def test_f4_no_word_of_stores_in_the_editor(two: Repo, program: str, folder: str) -> None:
+    """The template of a message had git's notice of sparse checkout, and two lines a tensor."""
+    (two.path / "sub").mkdir()
+    editor = two.path.parent / "editor"
+    editor.write_text(f'#!/bin/sh\ncp "$1" {editor}.seen; echo "# 20% more" >"$1"; echo said >>"$1"\n')
+    editor.chmod(0o755)
+    run = two.theta if program == "theta" else two.git
+    env = {**QUIET, "GIT_EDITOR": str(editor)}
+    two.theta("add", "-A")
+    run("-C", folder, "commit", env=env)
+    seen = (editor.parent / "editor.seen").read_text()
+    assert "m.safetensors" in seen
+    assert ".theta" not in seen
+    assert "sparse checkout" not in seen
+    assert two.git("log", "-1", "--format=%s") == "said"
+    notice = "# You are in a sparse checkout with 1% of tracked files present."
+    run("commit", "-q", "--allow-empty", "-m", notice)
+    assert two.git("log", "-1", "--format=%s") == notice, "no editor was asked"
+
+
 @pytest.mark.parametrize("command", ["commit", "commit -a", "commit --no-edit"])
 def test_f4_nothing_to_commit_says_no_more_than_that(two: Repo, command: str) -> None:
     """The refusal of git came with ``You are in a sparse checkout``."""
@@ -151,6 +175,34 @@ def test_f5_a_resized_tensor_has_numbers(two: Repo) -> None:
     assert f"S embed  {BOTH}, first 40 rows: ‖Δ‖/‖W‖ 100.000%, cosine 1.000000" in said
 
 
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((40, 9), "first 40x6 elements"), ((30, 4), "first 30x4 elements"), ((30, 6), "first 30 rows")],
+)
+@pytest.mark.parametrize("committed", [True, False])
+def test_f5_columns_are_compared_as_rows_are(
+    two: Repo, shape: tuple[int, int], words: str, committed: bool
+) -> None:
+    """Other column counts had no numbers; "(first 4 compared)" was cut at 78 columns."""
+    two.theta("checkout", "-q", ".")
+    before = read_model(two.path / "m.safetensors")
+    new = np.full(shape, 7, np.float32)
+    rows, columns = min(40, shape[0]), min(6, shape[1])
+    new[:rows, :columns] = before["embed"][:rows, :columns] * 3
+    make_model(two.path / "m.safetensors", {**before, "embed": new})
+    if committed:
+        two.theta("commit", "-qam", "two")
+    words = words.replace("x", "\N{MULTIPLICATION SIGN}")
+    asked = ["HEAD~", "HEAD"] if committed else []
+    said = two.theta("diff", "--stats", *asked, env={"COLUMNS": "78"}).stdout
+    assert "200.000%" in said
+    assert f"embed: {words} compared" in said.splitlines()
+    told = json.loads(two.theta("diff", "--json", "--stats", *asked).stdout)
+    assert told["theta.diff/v1"][0]["tensors"][0]["stats"]["compared"] == [rows, columns]
+    if committed:
+        assert f"{words}: ‖Δ‖/‖W‖ 200.000%, cosine 1.000000" in two.theta("show").stdout
+
+
 def test_f5_numbers_are_not_cut_at_78_columns(two: Repo) -> None:
     """Tables wrapped in the middle of numbers."""
     name = "model.layers.0.self_attn.q_proj.of.a.long.name.weight"
@@ -163,6 +215,44 @@ def test_f5_numbers_are_not_cut_at_78_columns(two: Repo) -> None:
     assert len(numbers) > 5
     assert [word for word in numbers if word not in narrow.split()] == []
     assert max(map(len, narrow.splitlines())) <= 78
+
+
+def test_f2_a_rename_is_told_as_one(two: Repo) -> None:
+    """A renamed checkpoint was "deleted" and "new", with all of its tensors."""
+    two.theta("mv", "m.safetensors", "n.safetensors")
+    two.theta("add", "-A")
+    assert (
+        " renamed m.safetensors -> n.safetensors: 1 changed of 2 tensors"
+        in two.theta("commit", "-m", "mv").stdout
+    )
+    told = two.theta("log", "-1", "--stat").stdout.splitlines()
+    assert " m.safetensors -> n.safetensors | 1 changed of 2 tensors" in told
+    two.theta("mv", "n.safetensors", "o.safetensors")
+    done = two.theta("commit", "--json", "-m", "again")
+    assert json.loads(done.stdout)["theta.commit/v1"]["renamed"] == {"o.safetensors": "n.safetensors"}
+    two.theta("switch", "-qc", "behind", "HEAD~")
+    told = two.theta("merge", "main").stdout.splitlines()
+    assert " renamed n.safetensors -> o.safetensors" in told
+    assert not [line for line in told if "=>" in line], "told once"
+
+
+def test_q_is_taken_by_commands_of_theta_too(tmp_path: Path) -> None:
+    """``track -q`` was refused."""
+    repo = Repo.create(tmp_path / "repo")
+    for line in ("track -q *.npz", "track --quiet *.pt", "untrack -q *.pt", "fsck -q", "untrack -- *.npz"):
+        assert repo.theta(*line.split()).stdout == "", line
+    assert repo.theta("track", "--", "-q").stdout.startswith("tracking")
+
+
+def test_a_bad_store_name_is_told_once(two: Repo) -> None:
+    """``fsck`` printed REV:PATH twice."""
+    text = two.git("show", "HEAD:m.safetensors").replace("store m.safetensors", "store ../x") + "\n"
+    (two.path.parent / "bad").write_text(text)
+    oid = two.git("hash-object", "-w", "--no-filters", str(two.path.parent / "bad"))
+    two.git("update-index", "--cacheinfo", f"100644,{oid},m.safetensors")
+    two.git("commit", "-qm", "bad", "--no-verify", env={"THETA_HOOKS": "off"})
+    (line,) = [one for one in two.theta("fsck", code=None).stdout.splitlines() if "bad store" in one]
+    assert line.count("m.safetensors") == 1
 
 
 def test_f2_words_of_a_commit(tmp_path: Path) -> None:

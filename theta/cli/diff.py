@@ -170,20 +170,22 @@ def _show(session: Session, item: Compared, glob: str | None, stats: bool) -> No
         table.add_column(name, overflow="fold")
     for name in ("‖Δ‖/‖W‖", "cosine", "changed", "max|Δ|") if stats else ():
         table.add_column(name, no_wrap=True, justify="right")
-    kept = _kept(item, glob)
+    kept, parts = _kept(item, glob), list[str]()
     for change in item.changes.tensors:
         if change in kept:
             numbers = diffing.numbers(session, item, change) if stats else None
-            table.add_row(*_row(change, numbers), *(_cells(numbers) if stats else ()))
+            table.add_row(*_row(change), *(_cells(numbers) if stats else ()))
+            if numbers is not None and numbers.compared is not None:
+                parts.append(f"{change.name}: {diffing.part(change, numbers.compared)} compared")
     console.out(f"{item.path}: {item.changes.summary()}")
     if item.changes.tensors and item.changes.container:
         console.out("File header or metadata also changed.")
     if table.row_count:
         console.show(table)
-    console.out()
+    console.out(*parts, "")
 
 
-def _row(change: Change, numbers: Numbers | None) -> tuple[str, str, str, str]:
+def _row(change: Change) -> tuple[str, str, str, str]:
 
     sides = [side for side in (change.old, change.new) if side is not None]
     shapes = list(dict.fromkeys(console.shape_text(side.shape) for side in sides))
@@ -191,8 +193,6 @@ def _row(change: Change, numbers: Numbers | None) -> tuple[str, str, str, str]:
     colour = {"A": "green", "D": "red"}.get(change.status, "yellow")
     name = f"{change.old_name} → {change.name}" if change.old_name else change.name
     shape = " → ".join(shapes)
-    if numbers is not None and numbers.rows is not None:
-        shape += f" (first {numbers.rows} compared)"
     return f"[{colour}]{change.status}[/]", markup(name), shape, " → ".join(dtypes)
 
 

@@ -84,7 +84,6 @@ def _commit(session: Session, git: Git, name: str, oid: str) -> int | None:
 def _resized(session: Session, item: Compared, change: Change) -> str:
     """Both shapes or dtypes of a tensor where they differ, and how far the rows in both are apart."""
     from theta.porcelain.look import diffing
-    from theta.store.changes import counted
 
     old, new = change.old, change.new
     if change.status == "T" and old is not None and new is not None:
@@ -96,7 +95,7 @@ def _resized(session: Session, item: Compared, change: Change) -> str:
     if numbers is None:
         return shapes
     apart = f"‖Δ‖/‖W‖ {numbers.relative:.3%}, cosine {numbers.cosine:.6f}, {numbers.changed:.1%} changed"
-    return f"{shapes}, first {counted(numbers.rows or 0, 'row')}: {apart}"
+    return f"{shapes}, {diffing.part(change, numbers.compared or ())}: {apart}"
 
 
 def _codecs(session: Session, asked: Arguments, *, as_json: bool) -> int:
@@ -144,6 +143,8 @@ def _table(found: Sequence[Description]) -> None:
 def _object(session: Session, name: str) -> int | None:
     revision, _, rest = name.partition(":")
     path, _, tensor = rest.partition("#")
+    if _is_root(session, revision or "HEAD", name):
+        return _root(session, name)
     entry = session.repo.entry(session.repo.tree_of(revision or "HEAD"), path)
     if entry is not None and (error := session.malformed(str(entry.id))) is not None:
         error.concern(f"{revision or 'HEAD'}:{path}")
@@ -157,6 +158,22 @@ def _object(session: Session, name: str) -> int | None:
     console.out(f"{path}: {manifest.format}, {len(manifest.lines)} tensors, {console.human(manifest.nbytes)}")
     for line in manifest.lines:
         console.out(f"  {line.name}  {line.dtype} {list(line.shape)}  {console.human(line.nbytes)}")
+    return 0
+
+
+def _is_root(session: Session, revision: str, name: str) -> bool:
+    """Whether ``REV:`` or ``REV:./`` is all that ``revision`` holds."""
+    git = session.repo.git().in_directory(Path.cwd())
+    done = git.run("rev-parse", "-q", "--verify", "--end-of-options", name, check=False)
+    return done.code == 0 and done.text.strip() == str(session.repo.tree_of(revision).id)
+
+
+def _root(session: Session, name: str) -> int:
+    """The files and folders of a commit as git lists them, without ``.theta/``."""
+    from theta.git.repository import STORES
+
+    listed = session.repo.git().in_directory(Path.cwd()).run("show", name).text.splitlines()
+    console.out(*(line for line in listed if line != f"{STORES}/"))
     return 0
 
 

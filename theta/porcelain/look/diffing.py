@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -169,7 +170,8 @@ def _with_file(session: Session, path: str, old: str, progress: Progress | None)
 class Numbers:
     """How far two values of a tensor are apart: relative norm, cosine, share of changed elements, max.
 
-    ``rows``: of a tensor that was resized, so many rows in front are in both, and were compared.
+    ``rows``: of a tensor that was resized, so many rows in front are in both, and were compared;
+    ``compared``: the shape of that part in front.
     """
 
     relative: float
@@ -177,53 +179,93 @@ class Numbers:
     changed: float
     largest: float
     rows: int | None = None
+    compared: tuple[int, ...] | None = None
 
 
 def numbers(session: Session, item: Compared, change: Change) -> Numbers | None:
     """The numbers of one changed tensor; None where there is nothing to compare or to count.
 
     Norms and dots are accumulated in float64; "changed" compares bits. Streams chunk by chunk.  Of a
-    tensor that was resized along its first axis the rows in front, which are in both, are compared.
+    tensor that was resized the part in front, which is in both, is compared.
     """
     from theta.dtypes import numpy_dtype
 
     old, new = change.old, change.new
     if old is None or new is None or change.status not in "MS" or old.dtype in _NO_NUMBERS:
         return None
-    rows = None
+    compared = None
     if change.status == "S":
-        if not (old.shape and new.shape and old.shape[1:] == new.shape[1:]):
+        if not old.shape or len(old.shape) != len(new.shape):
             return None
-        rows = min(old.shape[0], new.shape[0])
-    total = Totals()
+        compared = tuple(map(min, old.shape, new.shape))
+    total, dtype = Totals(), numpy_dtype(old.dtype)
     with concerning(item.path):
-        for left, right in _pairs(session, item, change):
-            total.add(left, right, numpy_dtype(old.dtype))
+        for left, right in _pairs(session, item, change, compared, dtype.itemsize):
+            total.add(left, right, dtype)
     found = total.result()
-    return replace(found, rows=rows) if found is not None else None
+    if found is None or compared is None:
+        return found
+    return replace(found, rows=compared[0], compared=compared)
 
 
+def part(change: Change, compared: tuple[int, ...]) -> str:
+    """What of a resized tensor was compared, in words."""
+    sides = [side.shape[1:] for side in (change.old, change.new) if side is not None]
+    if all(row == compared[1:] for row in sides):
+        return f"first {changes.counted(compared[0], 'row')}"
+    shape = "\N{MULTIPLICATION SIGN}".join(map(str, compared))
+    return f"first {shape} elements"
+
+
+_PIECE: Final = 4 << 20
 _NO_NUMBERS: Final = ("bytes", "f4", "f6_e2m3", "f6_e3m2")
 
 
-def _pairs(session: Session, item: Compared, change: Change) -> Iterator[tuple[bytes, bytes]]:
-    """The bytes that both values have, side by side."""
+def _pairs(
+    session: Session, item: Compared, change: Change, compared: tuple[int, ...] | None, itemsize: int
+) -> Iterator[tuple[bytes, bytes]]:
+    """The bytes of the part that both values have, side by side."""
+    was, now = change.old, change.new
+    assert was is not None
+    assert now is not None
     old = _chunks(session, item.old, change.name)
-    if change.name not in item.places:
-        yield from _side_by_side(old, _chunks(session, item.new, change.name))
+    new = _new_bytes(session, item, change.name, now.nbytes)
+    if compared is not None and (compared[1:] != was.shape[1:] or compared[1:] != now.shape[1:]):
+        old = _cropped(old, was.shape[1:], compared[1:], itemsize)
+        new = _cropped(new, now.shape[1:], compared[1:], itemsize)
+    yield from _side_by_side(old, new)
+
+
+def _new_bytes(session: Session, item: Compared, name: str, nbytes: int) -> Iterator[bytes]:
+    """The bytes of the newer value, in pieces: from its objects, or from the file in the worktree."""
+    if name not in item.places:
+        yield from _chunks(session, item.new, name)
         return
-    path, offset = item.places[change.name]
-    assert change.new is not None
-    end = offset + change.new.nbytes
+    path, offset = item.places[name]
     with FileSource(session.repo.worktree / path, path) as source:
-        for piece in old:
-            taken = piece[: end - offset]
-            yield taken, source.read(offset, len(taken))
-            offset += len(taken)
+        for done in range(0, nbytes, _PIECE):
+            yield source.read(offset + done, min(_PIECE, nbytes - done))
+
+
+def _cropped(
+    pieces: Iterable[bytes], row: tuple[int, ...], wanted: tuple[int, ...], itemsize: int
+) -> Iterator[bytes]:
+    """Of rows of shape ``row``, which ``pieces`` may cut anywhere, the part of shape ``wanted`` in front."""
+    import numpy as np
+
+    size, rest = math.prod(row) * itemsize, b""
+    front = (slice(None), *map(slice, wanted))
+    for piece in pieces if size else ():
+        data = rest + piece
+        count = len(data) // size
+        rest = data[count * size :]
+        rows = np.frombuffer(data, f"V{itemsize}", count * math.prod(row)).reshape(count, *row)
+        yield rows[front].tobytes()
 
 
 def _side_by_side(left: Iterator[bytes], right: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Pairs of equal length, until one side ends: chunks of both are whole rows, but not equally many."""
+    """Pairs of equal length, until one side ends: pieces of both are whole elements, but not equally many."""
+    left, right = filter(None, left), filter(None, right)
     one, other = next(left, b""), next(right, b"")
     while one and other:
         size = min(len(one), len(other))
