@@ -76,6 +76,25 @@ def test_c7_clean_refuses_and_nothing_is_staged(orphaned: Repo, bare_path: Mappi
     assert orphaned.git("ls-files", "-s") == before
 
 
+def test_c7_a_manifest_that_nobody_stored_is_not_staged(orphaned: Repo, bare_path: Mapping[str, str]) -> None:
+    """``git add`` of a manifest with a line appended ended with exit 0; git diff still shows the line."""
+    (orphaned.path / MODEL).unlink()
+    orphaned.git("checkout", "-q", "--", MODEL, env=bare_path)
+    manifest = (orphaned.path / MODEL).read_text()
+    before = orphaned.git("ls-files", "-s", MODEL)
+    for text in (f"{manifest}appended\n", manifest[:-1], manifest.replace("sha256:", "sha256:0", 1)):
+        (orphaned.path / MODEL).write_text(text)
+        done = orphaned.try_git("add", MODEL, env=bare_path)
+        assert done.returncode == 128
+        assert f"theta: {MODEL} cannot be stored" in done.stderr
+        assert orphaned.git("ls-files", "-s", MODEL) == before
+    assert "sha256:0" in orphaned.git("diff", env=bare_path)
+    (orphaned.path / MODEL).write_text(manifest)
+    os.rename(orphaned.path / MODEL, orphaned.path / "moved.safetensors")
+    orphaned.git("add", "-A", env=bare_path)
+    assert orphaned.git("ls-files", "-s", "moved.safetensors").split()[1] == before.split()[1]
+
+
 def test_c7_hooks_stop_only_what_concerns_checkpoints(orphaned: Repo, bare_path: Mapping[str, str]) -> None:
     orphaned.write("code.py", "other\n")
     assert orphaned.git("commit", "-q", "-am", "code", env=bare_path) == ""

@@ -60,7 +60,8 @@ fi
 """
 # gitprotocol-common(5), and "Long Running Filter Process" in gitattributes(5).
 _FILTER: Final = """\
-# Without theta, a manifest passes through as it is, and anything else is not taken.
+# Without theta, a manifest passes through as it is, and anything else is not taken.  Nothing here reads
+# manifests: what is staged (git holds the lock of the index) must be one that the repository has.
 repair="$repair, or 'git config --remove-section filter.theta' to do without"
 t=$(mktemp -d) || exit 1
 trap 'rm -rf "$t"' EXIT
@@ -87,6 +88,10 @@ is_manifest() {
 	[ "$(dd if="$t/packet" bs=17 count=1 2>/dev/null | tr -d '\\000')" = 'theta checkpoint ' ]
 }
 
+is_staged() { [ -e "${GIT_INDEX_FILE:-$(git rev-parse --git-path index)}.lock" ]; }
+
+is_known() { id=$(git hash-object --stdin <"$t/text") && git cat-file -e "$id" 2>/dev/null; }
+
 refuse() {
 	say "$path cannot be stored: $lost; $repair"
 	exit 1
@@ -106,7 +111,8 @@ while :; do
 		pathname=*) path=${pair#pathname=} ;;
 		esac
 	done
-	: >"$t/content"
+	: >"$t/content" # as packets, to be sent back
+	: >"$t/text"
 	first=yes
 	while packet; do
 		if [ "$first" = yes ]; then
@@ -120,8 +126,10 @@ while :; do
 		fi
 		printf '%s' "$head" >>"$t/content"
 		cat "$t/packet" >>"$t/content"
+		cat "$t/packet" >>"$t/text"
 	done
 	[ "$command$first" = cleanyes ] && refuse
+	[ "$command" = clean ] && is_staged && { is_known || refuse; }
 	printf '0013status=success\\n0000'
 	cat "$t/content"
 	printf '00000000'
