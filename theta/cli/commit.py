@@ -108,7 +108,7 @@ def _commits_nothing(session: Session, asked: Arguments) -> bool:
         asked.words
         or asked.has("--amend")
         or asked.has("--allow-empty")
-        or in_progress.current(session.repo).name
+        or in_progress.current(session.repo).name == "merge"
     ):
         return False
     if session.repo.head() is None:
