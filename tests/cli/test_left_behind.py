@@ -107,6 +107,19 @@ def test_b6_the_command_fits_where_one_stands(tracking: Repo) -> None:
     assert "to track it: theta track '*.pt'" in runs.theta("add", ".").stderr
 
 
+def test_a4_plain_git_hears_from_the_hook_what_it_leaves_behind(tracking: Repo) -> None:
+    """``git commit -a`` said nothing of a new model; the line's command is right, and theta says it once."""
+    new_model(tracking)
+    tracking.git("add", ".gitattributes")
+    done = tracking.try_git("commit", "-q", "-am", "base")
+    (line,) = done.stderr.splitlines()
+    assert line == f"theta: {MODEL} matches {LEFT} in this commit; to stage: theta add {MODEL}"
+    tracking.write("code.py", "changed\n")
+    assert tracking.theta("commit", "-q", "-m", "code", "code.py").stderr.count(LEFT) == 1
+    tracking.theta("add", MODEL)
+    assert LEFT not in tracking.try_git("commit", "-q", "-m", "model").stderr
+
+
 def test_b6_plain_git_hears_it_from_the_hook(tracking: Repo) -> None:
     new_model(tracking, "m.pt")
     tracking.write("big.csv", b"1,2\n" * 2_500_000)

@@ -41,7 +41,7 @@ def _run(session: Session, name: str, args: list[str], index: Path, progress: Pr
     if name == "guard":
         return _guard(session)
     if name == "pre-commit":
-        return steps.pre_commit(session, index)
+        return steps.pre_commit(session, index, alone=os.environ.get("THETA_SMUDGE") != "defer")
     if name == "prepare-commit-msg":
         return steps.prepare_commit_msg(session, index, args)
     if name == "pre-merge-commit":

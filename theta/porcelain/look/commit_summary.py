@@ -114,7 +114,9 @@ def between(session: Session, old: pygit2.Tree | None, new: pygit2.Tree) -> dict
         for was, path in _renamed(session, old, new):
             if was in gone and path in come:
                 del found[was]
-                found[path] = replace(sharded_models.changes_of(session, before[was], after[path]), old_path=was)
+                found[path] = replace(
+                    sharded_models.changes_of(session, before[was], after[path]), old_path=was
+                )
     return found
 
 

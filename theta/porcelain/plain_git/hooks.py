@@ -26,8 +26,11 @@ class HookRefusedError(ThetaError):
     """A hook stops the git command that it belongs to."""
 
 
-def pre_commit(session: Session, index: Path) -> list[str]:
-    """Rebuild ``.theta/`` in the index that is being committed; refuse raw checkpoints."""
+def pre_commit(session: Session, index: Path, *, alone: bool = True) -> list[str]:
+    """Rebuild ``.theta/`` in the index that is being committed; refuse raw checkpoints.
+
+    ``alone``: theta does not drive the git of this hook, and tells nothing itself.
+    """
     raw = staging.new_raw(session, index_closure.sync(session, index), index)
     staging.refuse_pointers(session, raw)
     for path in raw:
@@ -35,8 +38,17 @@ def pre_commit(session: Session, index: Path) -> list[str]:
         raise HookRefusedError(problem, hint=f"theta add {path}")
     if any(entry.stage for entry in session.entries(index)):
         raise HookRefusedError("a checkpoint is still in conflict", hint="theta resolve")
-    new = coverage.uncovered(session, _new_files(session, index))
-    return [coverage.uncovered_line(session, new, session.repo.worktree)] if new else []
+    return _hints(session, index) if alone else []
+
+
+def _hints(session: Session, index: Path) -> list[str]:
+    """What the commit leaves out, or takes as plain bytes, and whoever commits may not have meant."""
+    lines = []
+    if left := coverage.newcomers(session, session.repo.git(), [":(top)"]):
+        lines.append(coverage.left_out_line(left, "in this commit"))
+    if new := coverage.uncovered(session, _new_files(session, index)):
+        lines.append(coverage.uncovered_line(session, new, session.repo.worktree))
+    return lines
 
 
 def _new_files(session: Session, index: Path) -> list[str]:
