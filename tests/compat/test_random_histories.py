@@ -89,7 +89,7 @@ class Pair:
             for commit, other in zip(*sides, strict=True):
                 tree = session.repo.tree_of(commit)
                 assert mend.agrees(session, tree), commit
-                if session.repo.entry(tree, MODEL) is not None:
+                if tree.get(MODEL) is not None:
                     manifest = session.manifest(session.in_tree(commit)[MODEL])
                     want = from_text(self.twin.git("show", f"{other}:{TEXT}"))
                     assert set(manifest.by_name) == set(want), commit

@@ -186,6 +186,15 @@ def numba(source: Source) -> list[str]:
     return found
 
 
+def libgit2(source: Source) -> list[str]:
+    """Uses of pygit2, and of its repository behind ours."""
+    found = _imported(source, "pygit2")
+    for node in ast.walk(source.tree):
+        if _is_raw(node):
+            found.append(source.at(node, f"{ast.unparse(node)} is for theta.git alone"))
+    return found
+
+
 def objects(source: Source) -> list[str]:
     """Objects of git that are read past ``Repository``, which fetches those that a remote owes."""
     found = []
@@ -197,7 +206,7 @@ def objects(source: Source) -> list[str]:
     return found
 
 
-def _is_raw(node: ast.expr) -> bool:
+def _is_raw(node: ast.AST) -> bool:
     """Whether this is the repository of libgit2: what is called ``raw`` of another object."""
     return isinstance(node, ast.Attribute) and node.attr == "raw"
 

@@ -70,6 +70,10 @@ RULES = {
     "unsafe": Rule(chokepoints.unsafe),
     "numba": Rule(chokepoints.numba),
     "objects": Rule(chokepoints.objects, packages=("theta.git",)),
+    "libgit2": Rule(
+        chokepoints.libgit2,
+        packages=("theta.git", "theta.store.odb.objects", "theta.store.odb.packs", "theta.store.odb"),
+    ),
     "state_files": Rule(chokepoints.state_files, packages=("theta.git.state_files",)),
 }
 
@@ -224,6 +228,14 @@ BAD = {
         repo.raw.get(oid)
         repo.raw.revparse_single('HEAD')
     """,
+    "libgit2": """
+        import pygit2
+        from pygit2.enums import FileMode
+        def f(): import pygit2
+        from typing import TYPE_CHECKING; import pygit2 as git
+        session.repo.raw.config
+        raw = repo.raw
+    """,
     "state_files": """
         gitdir / 'MERGE_HEAD'
         gitdir / 'rebase-merge' / 'done'
@@ -294,6 +306,11 @@ GOOD = {
         repo.find(oid)
         repo.raw.config['core.bare']
         raw[0:4]
+    """,
+    "libgit2": """
+        repo.config.get('core.bare')
+        raw = data[:4]
+        from theta.git.objects import Tree
     """,
     "state_files": """
         'MERGE_HEAD tells of it.'

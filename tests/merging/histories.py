@@ -17,7 +17,8 @@ import pygit2
 
 from tests.support import Repo, make_model
 from theta.formats.layout import BytesSource
-from theta.git.repository import MODE_BLOB, MODE_TREE, STORES
+from theta.git.objects import MODE_BLOB, MODE_TREE
+from theta.git.repository import STORES
 from theta.porcelain.workspace.session import Session
 from theta.store import closure
 from theta.store.files import file_scan

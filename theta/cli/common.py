@@ -47,7 +47,7 @@ def uses_theta(session: Session) -> bool:
         if attributes.is_file() and any(sign in attributes.read_text(errors="replace") for sign in _SIGNS):
             return True
     head = session.repo.head()
-    return head is not None and session.repo.entry(session.repo.tree_of(head), STORES) is not None
+    return head is not None and session.repo.tree_of(head).get(STORES) is not None
 
 
 def session_or_none() -> Session | None:

@@ -162,13 +162,13 @@ class _Merge:
 
     def reduce(self) -> None:
         """Leave out what is part of HEAD or of another branch, and HEAD itself if it is part of one."""
-        from theta.porcelain.merge import octopus
-
         head = self.session.repo.head()
         self.ours = [head] if head else []
         if head is None:
             return
-        kept = octopus.independent(self.session, [head, *self.heads])
+        from theta.git.history import independent
+
+        kept = independent(self.session.repo, [head, *self.heads])
         names = dict(zip(reversed(self.heads), reversed(self.names), strict=True))
         joined = [commit for commit in kept if commit != head]
         parts = [name for commit, name in names.items() if commit not in joined]
@@ -186,8 +186,7 @@ class _Merge:
         return bool(self.options.recipe) or self.args.has("--no-ff")
 
     def _only_forward(self) -> bool:
-        config = self.session.repo.raw.config
-        says_only = "merge.ff" in config and config["merge.ff"] == "only"
+        says_only = self.session.repo.config.get("merge.ff") == "only"
         return self.args.has("--ff-only") or (says_only and not self.args.has("--no-ff", "--ff"))
 
     def _is_plain(self) -> bool:
@@ -275,18 +274,19 @@ class _Merge:
 
     def _computes_ahead(self) -> bool:
         """Whether git could fast-forward, but values of both sides are to be computed with."""
-        from theta.porcelain.merge import octopus
-
         head = self.session.repo.head()
         if head is None or not self.decision.how.everything:
             return False
-        ahead = octopus.merge_base(self.session, [head, *self.heads]) == head
+        from theta.git.history import octopus_base
+
+        ahead = octopus_base(self.session.repo, [head, *self.heads]) == head
         if ahead and self.args.has("--ff-only"):
             raise UsageError("a fast-forward computes nothing", hint="leave out --ff-only")
         return ahead
 
     def _many(self) -> int:
         from theta.cli import conflicts
+        from theta.git.history import octopus_base
         from theta.git.run import GitFailedError
         from theta.porcelain.merge import octopus
 
@@ -294,7 +294,7 @@ class _Merge:
         if not stashes and (staged := octopus.staged(self.session)):
             return conflicts.in_the_way(staged)
         sides = [*self.ours, *self.heads]
-        if octopus.merge_base(self.session, sides) is None:
+        if octopus_base(self.session.repo, sides) is None:
             self._refuse_unrelated()
         joined = deciding.asking(
             self.decision.how,

@@ -127,9 +127,9 @@ def foreign(session: Session, args: MergeArgs, count: int) -> str:
     """The strategy of git, asked for or configured, that does not merge contents (``-s ours``), if any."""
     given = args.values.get("-s", args.values.get("--strategy"))
     key = "pull.octopus" if count > 1 else "pull.twohead"
-    config = session.repo.raw.config
+    config = session.repo.config
     if given is None and key in config:
-        given = config[key] or ""
+        given = config.get(key) or ""
         if count > 1 and given != "octopus":
             return given
     return "" if given is None or given in _OF_GIT else given

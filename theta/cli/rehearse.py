@@ -25,10 +25,11 @@ def rehearse(
     session: Session, heads: Sequence[str], decision: Decision, base: str | None, *, as_json: bool
 ) -> int:
     """Tell what a merge with ``heads`` would do to each tensor, and what it would store."""
+    from theta.git.history import octopus_base
     from theta.porcelain.merge import dry_run, octopus
 
     ours = session.repo.resolve("HEAD")
-    found = base or octopus.merge_base(session, [ours, *heads])
+    found = base or octopus_base(session.repo, [ours, *heads])
     with dry_run.rehearsal(session) as apart:
         joined = octopus.join(apart, [ours, *heads], decision.how, base)
     if as_json:

@@ -80,6 +80,6 @@ def told(session: Session, merged: Merged, how: How, *, quiet: bool = False) -> 
         go_on = in_progress.current(session.repo).go_on
         tail = f"; conclude with '{go_on}'" if go_on else ""
         console.note(f"all conflicts are settled and staged{tail}")
-        if not go_on and "refs/stash" in session.repo.raw.references:
+        if not go_on and "refs/stash" in session.repo.refs:
             console.err("hint: git keeps a stash that conflicted; remove it with 'theta stash drop'")
     return 0

@@ -108,9 +108,9 @@ def _codecs(session: Session, asked: Arguments, *, as_json: bool) -> int:
         raise UsageError("--codecs is for one REV:PATH or REV:PATH#TENSOR")
     revision, _, rest = args[0].partition(":")
     path, _, tensor = rest.partition("#")
-    entry = session.repo.entry(session.repo.tree_of(revision or "HEAD"), path)
+    entry = session.repo.tree_of(revision or "HEAD").get(path)
     with concerning(f"{revision or 'HEAD'}:{path}"):
-        one = session.manifest_or_none(str(entry.id)) if entry is not None else None
+        one = session.manifest_or_none(entry.id) if entry is not None else None
     shards = sharded_models.shards_at(session, revision or "HEAD", path) if entry is None else {}
     manifests = [one] if one is not None else list(shards.values())
     with concerning(f"{revision or 'HEAD'}:{path}"):
@@ -145,11 +145,11 @@ def _object(session: Session, name: str) -> int | None:
     path, _, tensor = rest.partition("#")
     if _is_root(session, revision or "HEAD", name):
         return _root(session, name)
-    entry = session.repo.entry(session.repo.tree_of(revision or "HEAD"), path)
-    if entry is not None and (error := session.malformed(str(entry.id))) is not None:
+    entry = session.repo.tree_of(revision or "HEAD").get(path)
+    if entry is not None and (error := session.malformed(entry.id)) is not None:
         error.concern(f"{revision or 'HEAD'}:{path}")
         raise error
-    manifest = session.manifest_or_none(str(entry.id)) if entry is not None else None
+    manifest = session.manifest_or_none(entry.id) if entry is not None else None
     if manifest is None:
         return _model(session, revision or "HEAD", path, tensor) if entry is None else None
     if tensor:

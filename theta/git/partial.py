@@ -13,10 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-import pygit2
-from pygit2.enums import FileMode
-
 from theta.errors import NotHereYetError
+from theta.git.objects import MODE_TREE
 from theta.git.run import GitFailedError
 from theta.units import human
 
@@ -104,10 +102,10 @@ class Promised:
         missing: list[str] = []
         todo = [root]
         while todo:
-            found = self._repo.here(todo.pop())
-            for entry in found if isinstance(found, pygit2.Tree) else ():
-                if entry.filemode == FileMode.TREE:
-                    (todo if self._repo.has(str(entry.id)) else missing).append(str(entry.id))
+            found = self._repo.tree_here(todo.pop())
+            for entry in found if found is not None else ():
+                if entry.mode == MODE_TREE:
+                    (todo if self._repo.has(entry.id) else missing).append(entry.id)
         self.obtain(missing)
         self._complete.add(root)
 
@@ -138,8 +136,8 @@ class Promised:
         return {oid for oid in oids if oid not in self._failed and not self._repo.has(oid)}
 
     def _files(self, tree: str) -> Iterator[str]:
-        found = self._repo.here(tree)
-        return (str(entry.id) for entry in found) if isinstance(found, pygit2.Tree) else iter(())
+        found = self._repo.tree_here(tree)
+        return (entry.id for entry in found) if found is not None else iter(())
 
     def _fetch(self, wanted: set[str], size: int) -> None:
         """Fetch ``wanted`` from each remote that owes objects, as far as it has them."""

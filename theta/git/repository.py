@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pygit2
-from pygit2.enums import ObjectType
 
 from theta import _modes
 from theta.errors import (
@@ -24,9 +23,12 @@ from theta.errors import (
     UnsupportedRepositoryError,
     UntrustedOwnerError,
 )
-from theta.git import processes, state_files
+from theta.git import objects, processes, state_files
+from theta.git.config import Config
 from theta.git.index import Entry, IndexFile
+from theta.git.objects import DAMAGED, MODE_TREE, Blob, Commit, Tree, TreeEntry
 from theta.git.partial import Promised
+from theta.git.refs import Refs
 from theta.git.run import DEFER, Git, redirected
 
 pygit2.settings.enable_fsync_gitdir(True)
@@ -34,11 +36,9 @@ pygit2.settings.enable_fsync_gitdir(True)
 pygit2.option(pygit2.enums.Option.ENABLE_STRICT_OBJECT_CREATION, False)
 pygit2.settings.set_extensions(["partialclone"])
 
-MODE_TREE, MODE_BLOB = 0o040000, 0o100644
 STORES = ".theta"
 ATTRIBUTES: Final = ".gitattributes"
 _NO_STORES: Final = f":(exclude,top){STORES}"
-DAMAGED: Final = "'git fsck' tells what is damaged"
 
 
 class Repository:
@@ -48,6 +48,7 @@ class Repository:
         self.raw = raw
         self.token = ""
         self.attributes: dict[str, tuple[object, str]] = {}
+        self.bases: dict[tuple[str, str], list[str]] = {}
         self._indexes: dict[Path, IndexFile] = {}
         self.gitdir = Path(raw.path)
         self.commondir = _common_dir(self.gitdir)
@@ -162,6 +163,23 @@ class Repository:
         """A boolean of git's configuration that holds where nothing else is said."""
         return self.git().run("config", "--type=bool", "--get", key, check=False).text.strip() != "false"
 
+    @property
+    def config(self) -> Config:
+        """Git's configuration."""
+        return Config(self.raw.config)
+
+    @property
+    def refs(self) -> Refs:
+        """The refs."""
+        return Refs(self.raw)
+
+    def apart(self, place: Path) -> Repository:
+        """This repository with ``place`` as the directory of objects that new ones go to."""
+        raw, odb = pygit2.Repository(str(self.gitdir)), pygit2.Odb(str(place))
+        odb.add_disk_alternate(str(self.commondir / "objects"))
+        raw.set_odb(odb)
+        return Repository(raw)
+
     # -- revisions -------------------------------------------------------------------
 
     def refresh_index(self) -> None:
@@ -182,7 +200,7 @@ class Repository:
         except (KeyError, ValueError, pygit2.GitError):
             return None
 
-    def tree_of(self, revision: str) -> pygit2.Tree:
+    def tree_of(self, revision: str) -> Tree:
         """The tree, with all below it, of the commit, tag or tree that ``revision`` names."""
         try:
             if self.promised.is_partial and ":" in revision:
@@ -210,6 +228,16 @@ class Repository:
         """The commits that the merge under way takes in; none where there is no merge."""
         return state_files.commits(self.gitdir, state_files.MERGE_HEAD)
 
+    @property
+    def is_detached(self) -> bool:
+        """Whether HEAD names a commit and no branch."""
+        return self.raw.head_is_detached
+
+    @property
+    def branch(self) -> str:
+        """The name of the branch that is checked out; ``HEAD`` where none is."""
+        return self.raw.head.shorthand
+
     def parents_ahead(self) -> list[str]:
         """The parents of the commit to come: HEAD and, in a merge, MERGE_HEAD."""
         found = [head] if (head := self.head()) else []
@@ -221,40 +249,66 @@ class Repository:
 
     # -- objects ---------------------------------------------------------------------
 
-    def here(self, oid: str) -> pygit2.Object | None:
+    def _here(self, oid: str) -> pygit2.Object | None:
         """Object ``oid`` as far as it is in this repository; nothing is fetched."""
         try:
             return self.raw.get(oid)
         except (ValueError, pygit2.GitError):
             return None
 
-    def find(self, oid: str) -> pygit2.Object | None:
-        """Object ``oid``, fetched if a remote owes it; raises :class:`NotHereYetError` where that fails."""
-        found = self.here(oid)
-        return self.here(oid) if found is None and self.promised.bring(oid) else found
+    def _find(self, oid: str) -> pygit2.Object | None:
+        found = self._here(oid)
+        return self._here(oid) if found is None and self.promised.bring(oid) else found
 
-    def commit(self, oid: str) -> pygit2.Commit:
+    def obtains(self, oid: str) -> bool:
+        """Whether object ``oid`` is here, or a remote that owed it sent it.
+
+        Raises :class:`NotHereYetError` where that fails, as everything does that reads objects.
+        """
+        return self._find(oid) is not None
+
+    def blob(self, oid: str) -> Blob | None:
+        """Blob ``oid``; None where it is not here, or another kind of object."""
+        return objects.blob(self._find(oid))
+
+    def blob_here(self, oid: str) -> Blob | None:
+        """:meth:`blob`, and nothing is fetched."""
+        return objects.blob(self._here(oid))
+
+    def tree_here(self, oid: str) -> Tree | None:
+        """Tree ``oid`` if it is in this repository; nothing is fetched."""
+        return objects.tree(self._here(oid))
+
+    def commit_or_none(self, oid: str) -> Commit | None:
+        """Commit ``oid``; None where it is not here, or another kind of object."""
+        return objects.commit(self._find(oid))
+
+    def commit_here(self, oid: str) -> Commit | None:
+        """:meth:`commit_or_none`, and nothing is fetched."""
+        return objects.commit(self._here(oid))
+
+    def commit(self, oid: str) -> Commit:
         """Commit ``oid``; raises :class:`MissingObjectsError`."""
-        found = self.find(oid)
-        if not isinstance(found, pygit2.Commit):
+        found = self.commit_or_none(oid)
+        if found is None:
             raise MissingObjectsError(f"commit {oid} is not in this repository")
         return found
 
     def read_blob(self, oid: str) -> bytes:
         """The bytes of blob ``oid``; raises :class:`MissingObjectsError`."""
-        found = self.find(oid)
-        if not isinstance(found, pygit2.Blob):
+        found = self.blob(oid)
+        if found is None:
             raise MissingObjectsError(f"blob {oid} is not in this repository")
         return found.data
 
-    def read_tree(self, oid: str) -> pygit2.Tree:
+    def read_tree(self, oid: str) -> Tree:
         """Tree ``oid``; raises :class:`MissingObjectsError`."""
-        found = self.find(oid)
-        if not isinstance(found, pygit2.Tree):
+        found = objects.tree(self._find(oid))
+        if found is None:
             raise MissingObjectsError(f"tree {oid} is not in this repository")
         return found
 
-    def whole_tree(self, oid: str) -> pygit2.Tree:
+    def whole_tree(self, oid: str) -> Tree:
         """Tree ``oid`` with all trees below it; raises :class:`MissingObjectsError`."""
         tree = self.read_tree(oid)
         if self.promised.is_partial:
@@ -269,21 +323,14 @@ class Repository:
         """Write a (small) blob, and answer its id."""
         return str(self.raw.create_blob(data))
 
-    def entry(self, tree: pygit2.Tree, path: str) -> pygit2.Object | None:
-        """What stands at ``path`` in ``tree``, or none."""
-        try:
-            return tree[path]
-        except KeyError:
-            return None
-
-    def walk_blobs(self, tree: pygit2.Tree, prefix: str = "") -> Iterator[tuple[str, pygit2.Object]]:
+    def walk_blobs(self, tree: Tree, prefix: str = "") -> Iterator[tuple[str, TreeEntry]]:
         """All files of ``tree`` but those below ``.theta/``, as (path, entry)."""
         for entry in tree:
-            path = prefix + (entry.name or "")
-            if isinstance(entry, pygit2.Tree):
-                if path != STORES:
-                    yield from self.walk_blobs(entry, path + "/")
-            elif entry.type == ObjectType.BLOB and entry.filemode in (MODE_BLOB, 0o100755):
+            path = prefix + entry.name
+            if entry.mode == MODE_TREE:
+                if path != STORES and entry.tree is not None:
+                    yield from self.walk_blobs(entry.tree, path + "/")
+            elif entry.is_file:
                 yield path, entry
 
 

@@ -13,12 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import pygit2
-
 from theta import _fs, _notes
 from theta.errors import DiskError
 from theta.git import processes
 from theta.git.index import read_entries
+from theta.git.objects import Commit
 from theta.git.repository import STORES, Repository
 from theta.store.format.manifest import MAX_BYTES, looks_like_manifest
 from theta.store.odb.held_notes import ADOPTED, Note, all_notes, directory_of
@@ -31,19 +30,11 @@ def hold(repo: Repository, manifest: str, store_tree: str, pack: Path | None) ->
 
     The note tells the pack, whose command it was, and the commits that there were.
     """
-    repo.raw.references.create(REFS + manifest, pygit2.Oid(hex=store_tree), force=True)
+    repo.refs.put(REFS + manifest, store_tree)
     _notes.directory(directory_of(repo))
-    names = [name for name in repo.raw.references if not name.startswith("refs/theta/")]
-    tips = sorted(set(filter(None, (_tip(repo, name) for name in names))))
+    names = [name for name in repo.refs if not name.startswith("refs/theta/")]
+    tips = sorted(set(filter(None, (repo.refs.resolved(name) for name in names))))
     Note(directory_of(repo) / manifest, pack, processes.owner(), tuple(tips)).write()
-
-
-def _tip(repo: Repository, name: str) -> str | None:
-    """What ref ``name`` names; None where it is damaged, or names a branch that is not born."""
-    try:
-        return str(repo.raw.references[name].resolve().target)
-    except (KeyError, ValueError, pygit2.GitError):
-        return None
 
 
 def adopt(repo: Repository, manifests: set[str]) -> None:
@@ -74,7 +65,7 @@ def sweep(repo: Repository) -> None:
         _notes.drop(note.place)
     for manifest in _refs(repo):
         if manifest not in kept:
-            repo.raw.references.delete(REFS + manifest)
+            repo.refs.remove(REFS + manifest)
 
 
 def _is_needed(repo: Repository, note: Note, named: set[str]) -> bool:
@@ -104,15 +95,15 @@ def _objects_since(repo: Repository, tips: list[str]) -> dict[str, str]:
 
 def _trees_named(repo: Repository, oid: str) -> set[str]:
     """The trees that blob ``oid`` names, if it is a manifest."""
-    blob = repo.here(oid)
-    if not isinstance(blob, pygit2.Blob) or blob.size > MAX_BYTES or not looks_like_manifest(blob.data):
+    blob = repo.blob_here(oid)
+    if blob is None or blob.size > MAX_BYTES or not looks_like_manifest(blob.data):
         return set()
     words = blob.data.decode("utf-8", "replace").split()
     return {word for word in words if len(word) == 40}
 
 
 def _refs(repo: Repository) -> list[str]:
-    return [name.removeprefix(REFS) for name in repo.raw.references if name.startswith(REFS)]
+    return [name.removeprefix(REFS) for name in repo.refs if name.startswith(REFS)]
 
 
 def named_blobs(repo: Repository) -> set[str]:
@@ -123,15 +114,15 @@ def named_blobs(repo: Repository) -> set[str]:
             with contextlib.suppress(DiskError):
                 named |= {entry.oid for entry in read_entries(index)}
     for commit in _stashes(repo):
-        named |= {str(entry.id) for _, entry in repo.walk_blobs(commit.tree)}
+        named |= {entry.id for _, entry in repo.walk_blobs(repo.read_tree(commit.tree))}
     return named
 
 
-def _stashes(repo: Repository) -> list[pygit2.Commit]:
-    found: list[pygit2.Commit] = []
-    if (repo.commondir / "refs/stash").exists() or "refs/stash" in repo.raw.references:
-        for line in repo.raw.references["refs/stash"].log():
-            commit = repo.here(str(line.oid_new))
-            if isinstance(commit, pygit2.Commit):
-                found += [commit, *commit.parents[1:]]
+def _stashes(repo: Repository) -> list[Commit]:
+    found: list[Commit] = []
+    if (repo.commondir / "refs/stash").exists() or "refs/stash" in repo.refs:
+        for oid in repo.refs.log("refs/stash"):
+            commit = repo.commit_here(oid)
+            if commit is not None:
+                found += [commit, *map(repo.commit, commit.parents[1:])]
     return found

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import pygit2
-from pygit2.enums import FileMode
-
 from theta.errors import NotHereYetError
 from theta.git import state_files
+from theta.git.history import merge_bases
+from theta.git.objects import MODE_COMMIT, Commit, Tree
+from theta.git.refs import is_branch_name
 from theta.git.repository import STORES, Repository
 
 # fmt: off
@@ -60,15 +60,15 @@ _OID: Final = re.compile(r"\b[0-9a-f]{7,64}\b")
 class Change:
     """A step from one tree (or from nothing) to another; ``guessed`` where no word asked for it."""
 
-    before: pygit2.Tree | None
-    after: pygit2.Tree
+    before: Tree | None
+    after: Tree
     guessed: bool = False
 
     def written(self) -> Iterator[tuple[str, str]]:
         """The files that the step writes: (path, object id)."""
         return _differing(self.before, self.after, "")
 
-    def may_move(self, head: pygit2.Tree) -> bool:
+    def may_move(self, head: Tree) -> bool:
         """Whether git may write elsewhere: a folder is gone on one side, and a merge follows it on the other.
 
         (merge-ort's directory renames.)
@@ -79,34 +79,30 @@ class Change:
         return any(map(self.after.__contains__, gone_here)) or any(map(head.__contains__, gone_there))
 
 
-def _gone(before: pygit2.Tree, after: pygit2.Tree, prefix: str) -> Iterator[str]:
+def _gone(before: Tree, after: Tree, prefix: str) -> Iterator[str]:
     """The folders of ``before`` that ``after`` has not."""
     for entry in before:
-        name = entry.name or ""
-        new = _entry(after, name)
-        if not isinstance(entry, pygit2.Tree) or prefix + name == STORES or (new and new.id == entry.id):
+        name = entry.name
+        new = after.get(name)
+        if entry.tree is None or prefix + name == STORES or (new and new.id == entry.id):
             continue
-        if isinstance(new, pygit2.Tree):
-            yield from _gone(entry, new, f"{prefix}{name}/")
+        if new is not None and new.tree is not None:
+            yield from _gone(entry.tree, new.tree, f"{prefix}{name}/")
         else:
             yield prefix + name
 
 
-def _differing(before: pygit2.Tree | None, after: pygit2.Tree, prefix: str) -> Iterator[tuple[str, str]]:
+def _differing(before: Tree | None, after: Tree, prefix: str) -> Iterator[tuple[str, str]]:
     for entry in after:
-        name = entry.name or ""
+        name = entry.name
         path = prefix + name
-        old = _entry(before, name)
-        if path == STORES or (old is not None and old.id == entry.id and old.filemode == entry.filemode):
+        old = before.get(name) if before is not None else None
+        if path == STORES or (old is not None and old.id == entry.id and old.mode == entry.mode):
             continue
-        if isinstance(entry, pygit2.Tree):
-            yield from _differing(old if isinstance(old, pygit2.Tree) else None, entry, path + "/")
-        elif entry.filemode != FileMode.COMMIT or not isinstance(old, pygit2.Object):
-            yield path, str(entry.id)
-
-
-def _entry(tree: pygit2.Tree | None, name: str) -> pygit2.Object | None:
-    return tree[name] if tree is not None and name in tree else None
+        if entry.tree is not None:
+            yield from _differing(old.tree if old is not None else None, entry.tree, path + "/")
+        elif entry.mode != MODE_COMMIT or old is None:
+            yield path, entry.id
 
 
 def command(args: Sequence[str]) -> str:
@@ -143,9 +139,8 @@ def _writes_none(name: str, args: Sequence[str]) -> bool:
 
 
 def _alias(repo: Repository, name: str) -> list[str]:
-    config = repo.raw.config
     try:
-        return shlex.split(config[f"alias.{name}"] or "") if f"alias.{name}" in config else []
+        return shlex.split(repo.config.get(f"alias.{name}") or "")
     except ValueError:  # no alias, or none that git could take apart
         return []
 
@@ -155,25 +150,22 @@ class _Incoming:
 
     def __init__(self, repo: Repository, name: str) -> None:
         self._repo = repo
-        self._raw = repo.raw
         self._name = name
         head = repo.head()
         self._head = self._commit(head) if head else None
 
-    def _commit(self, name: str) -> pygit2.Commit | None:
-        try:
-            return self._raw.revparse_single(name).peel(pygit2.Commit)
-        except (KeyError, ValueError, pygit2.GitError):
-            return None
+    def _commit(self, name: str) -> Commit | None:
+        oid = self._repo.commit_of(name)
+        return self._repo.commit_here(oid) if oid is not None else None
 
-    def _tree(self, commit: pygit2.Commit) -> pygit2.Tree:
-        return self._repo.whole_tree(str(commit.tree_id))
+    def _tree(self, commit: Commit) -> Tree:
+        return self._repo.whole_tree(commit.tree)
 
-    def _expect(self, commits: Iterable[pygit2.Commit | None]) -> None:
+    def _expect(self, commits: Iterable[Commit | None]) -> None:
         """The trees of ``commits`` are going to be read."""
-        self._repo.promised.expect(str(commit.tree_id) for commit in commits if commit is not None)
+        self._repo.promised.expect(commit.tree for commit in commits if commit is not None)
 
-    def named(self, words: Iterable[str]) -> Iterator[pygit2.Commit]:
+    def named(self, words: Iterable[str]) -> Iterator[Commit]:
         """The commits that ``words`` name, also behind ``=``, at both ends of a range, and at a remote."""
         for word in words:
             for part in (*re.split(r"\.\.\.?", word), word.partition("=")[2]):
@@ -182,10 +174,10 @@ class _Incoming:
                 yield from (commit for commit in found if commit is not None)
 
     def _at_remotes(self, name: str) -> list[str]:
-        places = [f"refs/remotes/{remote}/{name}" for remote in self._raw.remotes.names() if remote]
-        return [place for place in places if place in self._raw.references] if _is_plain(name) else []
+        places = [f"refs/remotes/{remote}/{name}" for remote in self._repo.refs.remotes()]
+        return [place for place in places if place in self._repo.refs] if is_branch_name(name) else []
 
-    def steps(self, commit: pygit2.Commit) -> Iterator[Change]:
+    def steps(self, commit: Commit) -> Iterator[Change]:
         """What comes where the command is given ``commit``."""
         if self._name in ("merge", "pull"):
             yield from (Change(base, self._tree(commit)) for base in self._bases(commit))
@@ -198,13 +190,13 @@ class _Incoming:
         if self._name in ("rebase", "pull") and self._head is not None:
             yield from self._commits("--no-merges", f"{commit.id}...{self._head.id}")
 
-    def _bases(self, commit: pygit2.Commit) -> list[pygit2.Tree | None]:
+    def _bases(self, commit: Commit) -> list[Tree | None]:
         if self._head is None:
             return [None]
-        done = self._repo.git().run("merge-base", "--all", str(self._head.id), str(commit.id), check=False)
-        return [self._repo.tree_of(base) for base in done.text.split()] or [None]
+        bases = merge_bases(self._repo, self._head.id, commit.id)
+        return [self._repo.tree_of(base) for base in bases] or [None]
 
-    def _stashed(self, commit: pygit2.Commit) -> Iterator[Change]:
+    def _stashed(self, commit: Commit) -> Iterator[Change]:
         """A stash keeps files that were untracked in a third parent."""
         trees = self._parents(commit)
         yield from (Change(None, tree) for tree in trees[2:])
@@ -220,7 +212,7 @@ class _Incoming:
     def _commits(self, *args: str) -> Iterator[Change]:
         done = self._repo.git().run("rev-list", *args, "--", check=False)
         commits = [self._commit(oid) for oid in done.text.split()]
-        firsts = (self._commit(str(oid)) for one in commits if one for oid in one.parent_ids)
+        firsts = (self._commit(oid) for one in commits if one for oid in one.parents)
         self._expect([*commits, *firsts])
         for oid in done.text.split():
             yield from self._own(oid)
@@ -230,16 +222,16 @@ class _Incoming:
         commit = self._commit(oid)
         if commit is None:
             return
-        parents: list[pygit2.Tree | None] = [*self._parents(commit)]
+        parents: list[Tree | None] = [*self._parents(commit)]
         for before in parents or [None]:
             if self._name != "revert":
                 yield Change(before, self._tree(commit))
             elif before is not None:
                 yield Change(self._tree(commit), before)
 
-    def _parents(self, commit: pygit2.Commit) -> list[pygit2.Tree]:
+    def _parents(self, commit: Commit) -> list[Tree]:
         """The trees of those parents of ``commit`` that are here."""
-        found = (self._commit(str(oid)) for oid in commit.parent_ids)
+        found = (self._commit(oid) for oid in commit.parents)
         return [self._tree(parent) for parent in found if parent is not None]
 
     def pending(self, back: bool) -> list[Change]:
@@ -251,16 +243,12 @@ class _Incoming:
 
     def tips(self) -> Iterator[Change]:
         """All that any branch or tag has and HEAD has not."""
-        found = [commit for commit in map(self._commit, self._raw.references) if commit is not None]
+        found = [commit for commit in map(self._commit, self._repo.refs) if commit is not None]
         self._expect(found)
         before = self._tree(self._head) if self._head else None
         with contextlib.suppress(NotHereYetError):  # what is only guessed stops nobody
             for commit in found:
                 yield Change(before, self._tree(commit), guessed=True)
-
-
-def _is_plain(name: str) -> bool:
-    return bool(name) and pygit2.reference_is_valid_name(f"refs/heads/{name}")
 
 
 def _text(place: Path) -> str:

@@ -16,9 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-import pygit2
-
-from theta.errors import RefusedError
+from theta.errors import DamagedRepositoryError, RefusedError
 from theta.git import options as command_lines
 from theta.git.attributes import only_tracked
 from theta.git.repository import STORES
@@ -54,7 +52,7 @@ def checked(session: Session, coming: Iterable[Change], args: Sequence[str]) -> 
         if any(STORES in step.after for step in steps):
             sparse_patterns.require(session.repo)
         standing = _standing(session, steps)
-    except (KeyError, pygit2.GitError):  # a tree that is not here yet: git fetches it, and checks
+    except (KeyError, DamagedRepositoryError):  # a tree that is not here yet: git fetches it, and checks
         return CHECKED
     if session.repo.head():
         disk_room.check(session, steps)
@@ -127,16 +125,12 @@ def _refuse_ignored(session: Session, standing: Sequence[str], action: str) -> N
 
 def _others(session: Session, standing: Sequence[str], *kind: str) -> list[str]:
     """The untracked files at and below ``standing``; with ``-i`` those that are ignored."""
-    magic = ":(top,literal,icase)" if _ignores_case(session.repo.raw) else ":(top,literal)"
+    magic = ":(top,literal,icase)" if session.repo.config.flag("core.ignorecase") else ":(top,literal)"
     found: list[str] = []
     for start in range(0, len(standing), _AT_ONCE):
         specs = [magic + path for path in standing[start : start + _AT_ONCE]]
         found += session.repo.git().lines("ls-files", "-o", "-z", *kind, "--exclude-standard", "--", *specs)
     return found
-
-
-def _ignores_case(raw: pygit2.Repository) -> bool:
-    return "core.ignorecase" in raw.config and raw.config.get_bool("core.ignorecase")
 
 
 def fetch(session: Session, args: Sequence[str]) -> None:

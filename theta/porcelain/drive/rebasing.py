@@ -9,11 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import pygit2
-
 from theta import _fs
 from theta.errors import ThetaError
-from theta.git import state_files
+from theta.git import history, state_files
+from theta.git.objects import Commit
 from theta.git.repository import Repository
 from theta.porcelain.workspace import agreement, rollback, worktree
 from theta.porcelain.workspace.session import Session
@@ -39,7 +38,7 @@ def repair(session: Session) -> list[str] | None:
     if not place.is_dir():
         return None
     if not (place / "done").exists():
-        detached = session.repo.raw.head_is_detached
+        detached = session.repo.is_detached
         session.repo.git().run("rebase", "--abort" if detached else "--quit")
         return ["the rebase was not begun; nothing is changed"]
     _redo(session, place)
@@ -52,8 +51,8 @@ def _redo(session: Session, place: Path) -> None:
     step = done[-1].split() if done else []
     if len(step) < 2 or step[0] not in _PICKS or _is_stopped(repo, place):
         return
-    commit = repo.find(step[1]) if len(step[1]) == 40 else None
-    if not isinstance(commit, pygit2.Commit) or _is_finished(session, place, commit):
+    commit = repo.commit_or_none(step[1]) if len(step[1]) == 40 else None
+    if commit is None or _is_finished(session, place, commit):
         return
     own = _to_head(session, step[1])
     if own:
@@ -100,22 +99,18 @@ def _holds(session: Session, path: str, oid: str | None) -> bool:
     return worktree.examine(session, path, oid).state is not worktree.State.MODIFIED
 
 
-def _is_finished(session: Session, place: Path, commit: pygit2.Commit) -> bool:
+def _is_finished(session: Session, place: Path, commit: Commit) -> bool:
     """Whether git noted what became of ``commit``, or HEAD is what became of it."""
-    oid = str(commit.id)
+    oid = commit.id
     for name in ("rewritten-list", "rewritten-pending"):
         if any(row.startswith(oid) for row in _text(place / name).splitlines()):
             return True
     now = session.repo.head()
-    head = session.repo.find(now) if now else None
-    if not isinstance(head, pygit2.Commit):
+    head = session.repo.commit_or_none(now) if now else None
+    if head is None:
         return True
-    same = (head.author.name, head.author.email, head.author.time) == (
-        commit.author.name,
-        commit.author.email,
-        commit.author.time,
-    )
-    return same or head.id == commit.id or session.repo.raw.descendant_of(head.id, commit.id)
+    same = head.author == commit.author
+    return same or head.id == commit.id or history.descends(session.repo, head.id, commit.id)
 
 
 def _conclude(session: Session, place: Path) -> list[str] | None:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pygit2
-
+from theta.git.objects import Tree
 from theta.porcelain.workspace import sharded_models
 from theta.porcelain.workspace.checkpoints import checkpoints
 from theta.porcelain.workspace.session import Session
@@ -72,8 +71,8 @@ def moved(session: Session, old: str, new: str) -> list[str]:
 def summarize(session: Session, oid: str, paths: Sequence[str] = ()) -> Summary:
     """What commit ``oid`` changed against its first parent (at ``paths``, from here)."""
     commit = session.repo.commit(oid)
-    session.expect_trees([oid, *map(str, commit.parent_ids[:1])])
-    old_tree = session.repo.tree_of(str(commit.parent_ids[0])) if commit.parent_ids else None
+    session.expect_trees([oid, *commit.parents[:1]])
+    old_tree = session.repo.tree_of(commit.parents[0]) if commit.parents else None
     found = between(session, old_tree, session.repo.tree_of(oid))
     command = [
         "diff-tree",
@@ -97,13 +96,13 @@ def summarize(session: Session, oid: str, paths: Sequence[str] = ()) -> Summary:
         }
     new = tuple(path for path, letter in letters.items() if letter == "A")
     files = len(letters.keys() - set(sharded_models.paths_of(found)))
-    branch = "detached HEAD" if session.repo.raw.head_is_detached else session.repo.raw.head.shorthand
+    branch = "detached HEAD" if session.repo.is_detached else session.repo.branch
     subject = commit.message.strip().splitlines()[0] if commit.message.strip() else ""
-    parents = len(commit.parent_ids)
+    parents = len(commit.parents)
     return Summary(oid, branch, subject, not parents, found, files, parents > 1, new)
 
 
-def between(session: Session, old: pygit2.Tree | None, new: pygit2.Tree) -> dict[str, Changes]:
+def between(session: Session, old: Tree | None, new: Tree) -> dict[str, Changes]:
     """Path -> what changed, for each checkpoint (or sharded model) that differs between two trees."""
     before = checkpoints(session.repo, old) if old is not None else {}
     after = checkpoints(session.repo, new)
@@ -120,8 +119,8 @@ def between(session: Session, old: pygit2.Tree | None, new: pygit2.Tree) -> dict
     return found
 
 
-def _renamed(session: Session, old: pygit2.Tree, new: pygit2.Tree) -> Iterator[tuple[str, str]]:
+def _renamed(session: Session, old: Tree, new: Tree) -> Iterator[tuple[str, str]]:
     """The old and the new path of what git takes for renamed; it compares manifests."""
-    args = ("-r", "-z", "--find-renames", "--diff-filter=R", "--name-status", str(old.id), str(new.id))
+    args = ("-r", "-z", "--find-renames", "--diff-filter=R", "--name-status", old.id, new.id)
     fields = session.repo.git().changes("diff-tree", *args, "--", ":(top)", ":(exclude,top).theta")
     return zip(fields[1::3], fields[2::3], strict=True)

@@ -132,7 +132,7 @@ def changed(session: Session, found: list[str], glob: str | None, paths: Sequenc
 
 def with_parents(session: Session, commits: list[str]) -> list[str]:
     """``commits`` and the first parent of each."""
-    firsts = (str(parent) for oid in commits for parent in session.repo.commit(oid).parent_ids[:1])
+    firsts = (parent for oid in commits for parent in session.repo.commit(oid).parents[:1])
     return list(dict.fromkeys([*commits, *firsts]))
 
 
@@ -143,7 +143,7 @@ def _matching(found: Changes, glob: str) -> Changes:
 
 def _logged(session: Session, summary: Summary) -> Logged:
     commit = session.repo.commit(summary.commit)
-    zone = datetime.timezone(datetime.timedelta(minutes=commit.author.offset))
+    zone = datetime.timezone(datetime.timedelta(minutes=commit.author.zone))
     date = datetime.datetime.fromtimestamp(commit.author.time, zone).isoformat(" ")
     author = f"{commit.author.name} <{commit.author.email}>"
     return Logged(summary.commit, author, date, summary.subject, summary.checkpoints, summary.files)

@@ -111,8 +111,8 @@ def _head_entries(session: Session) -> dict[str, str]:
     if head is None:
         return {}
     tree = session.repo.tree_of(head)
-    found = ((path, session.repo.entry(tree, path)) for path in session.staged())
-    return {path: str(entry.id) for path, entry in found if entry is not None}
+    found = ((path, tree.get(path)) for path in session.staged())
+    return {path: entry.id for path, entry in found if entry is not None}
 
 
 def _add_details(session: Session, found: dict[str, Found], result: Report) -> None:

@@ -10,17 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from theta.git.history import merge_bases
 from theta.merging.states import same
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 
 Candidates = tuple[Line | None, ...]
 """The versions of a tensor that an ancestor may have: one, or those that are in conflict."""
-
-
-def best(session: Session, ours: str, theirs: str) -> list[str]:
-    """The best common ancestors: none, one, or several where histories cross."""
-    return session.repo.git().run("merge-base", "--all", ours, theirs, check=False).text.split()
 
 
 def crossed(
@@ -59,7 +55,7 @@ def _virtual(session: Session, commits: Sequence[str], store: str) -> dict[str, 
     """Name -> what the merge of ``commits`` has."""
     merged = _alone(session, commits[0], store) if commits else {}
     for other in commits[1:]:
-        before = _virtual(session, best(session, commits[0], other), store)
+        before = _virtual(session, merge_bases(session.repo, commits[0], other), store)
         merged = _joined(before, merged, _alone(session, other, store))
     return merged
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pygit2
-
 from theta import _fs
 from theta.git.repository import Repository
 from theta.git.run import DEFER, Git
@@ -33,11 +31,7 @@ def rehearsal(session: Session) -> Iterator[Session]:
     """A session that sees all of the repository and writes nothing to it."""
     with _fs.temporary_directory("theta-rehearsal-") as place:
         _fs.make_dirs(place / "pack")
-        raw = pygit2.Repository(str(session.repo.gitdir))
-        odb = pygit2.Odb(str(place))
-        odb.add_disk_alternate(str(session.repo.commondir / "objects"))
-        raw.set_odb(odb)
-        apart = Session(Repository(raw), session.cwd)
+        apart = Session(session.repo.apart(place), session.cwd)
         apart.objects = Rehearsed(apart.repo, place)
         yield apart
 

@@ -6,20 +6,17 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-import pygit2
-from pygit2.enums import FileMode
-
+from theta.git import history
+from theta.git.objects import Tree
 from theta.git.repository import STORES
 from theta.git.run import GitFailedError
-from theta.porcelain.merge import ancestors, dry_run, resolving
+from theta.porcelain.merge import dry_run, resolving
 from theta.porcelain.merge.drafts import IN_MEMORY, Files, Held
 from theta.porcelain.merge.joining import How, Merged, merge_checkpoints
 from theta.porcelain.merge.versions import Stages, Versions
 from theta.porcelain.workspace import in_progress, mend
 from theta.porcelain.workspace.session import Session
 
-NOBODY: Final = pygit2.Signature("theta", "theta@localhost", 0, 0)
-"""The author of commits that no ref names."""
 _SPECIAL: Final = re.compile(
     r"merge\.(ff|log|branchdesc|autostash|verifysignatures|renames|renamelimit|renormalize|directoryrenames)|diff\.renames|branch\..*\.mergeoptions"
 )
@@ -41,7 +38,7 @@ def after_git_merge(
 def _versions(session: Session, ours: str, theirs: str, base: str | None) -> Versions:
     if base is not None:
         return Versions(session, base, ours, theirs, chosen=True)
-    found = ancestors.best(session, ours, theirs)
+    found = history.merge_bases(session.repo, ours, theirs)
     return Versions(session, found[0] if found else None, ours, theirs, crossing=found)
 
 
@@ -55,7 +52,7 @@ class Joined:
     ``paths`` are the checkpoints with the stages that git's own merge left them.
     """
 
-    tree: pygit2.Tree
+    tree: Tree
     paths: dict[str, Stages]
     versions: Versions
     merged: Merged = field(default_factory=Merged)
@@ -101,30 +98,26 @@ def _stand_in(session: Session, ours: str, theirs: str) -> str:
     What belongs below ``.theta/`` follows from the manifests. Left to merge it, git starts a driver for
     every chunk that both sides have at one place, with three temporary files. No ref names the commit.
     """
-    raw = session.repo.raw
-    tree = session.repo.tree_of(theirs)
-    stores = session.repo.entry(session.repo.tree_of(ours), STORES)
-    builder = raw.TreeBuilder(tree)
-    if stores is not None:
-        builder.insert(STORES, stores.id, FileMode.TREE)
-    elif builder.get(STORES) is not None:
-        builder.remove(STORES)
-    return str(raw.create_commit(None, NOBODY, NOBODY, "", builder.write(), [pygit2.Oid(hex=theirs)]))
+    stores = session.repo.tree_of(ours).get(STORES)
+    tree = history.with_directory(
+        session.repo, session.repo.tree_of(theirs), STORES, stores.id if stores is not None else None
+    )
+    return history.unnamed_commit(session.repo, tree, [theirs])
 
 
 def is_plain(session: Session, ours: str, theirs: str) -> bool:
     """Whether git would merge the commits without another word: true merge, nothing staged or configured."""
-    base = ancestors.best(session, ours, theirs)
+    base = history.merge_bases(session.repo, ours, theirs)
     if not base or base[0] in (ours, theirs) or in_progress.current(session.repo).name:
         return False
-    if any(_SPECIAL.fullmatch(entry.name) for entry in session.repo.raw.config):
+    if any(map(_SPECIAL.fullmatch, session.repo.config)):
         return False
     session.repo.refresh_index()
     return session.repo.git().run("diff-index", "--cached", "--quiet", "HEAD", "--", check=False).code == 0
 
 
-def _stages(session: Session, tree: pygit2.Tree, rows: list[str]) -> dict[str, Stages]:
-    paths: dict[str, Stages] = {path: {0: oid} for path, oid in session.in_tree(str(tree.id)).items()}
+def _stages(session: Session, tree: Tree, rows: list[str]) -> dict[str, Stages]:
+    paths: dict[str, Stages] = {path: {0: oid} for path, oid in session.in_tree(tree.id).items()}
     open_paths: dict[str, Stages] = {}
     for row in rows:
         head, _, path = row.partition("\t")
@@ -134,14 +127,11 @@ def _stages(session: Session, tree: pygit2.Tree, rows: list[str]) -> dict[str, S
     return paths | open_paths
 
 
-def result_tree(session: Session, tree: pygit2.Tree, merged: Merged) -> str:
+def result_tree(session: Session, tree: Tree, merged: Merged) -> str:
     """Write ``tree`` with the checkpoints as ``merged`` has them; return its id."""
-    index = pygit2.Index()
-    index.read_tree(tree)
-    for path, manifest in merged.resolved.items():
-        mode = index[path].mode if path in index else FileMode.BLOB
-        index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=session.repo.write_blob(manifest.data)), mode))
-    for path in merged.removed:
-        if path in index:
-            index.remove(path)
-    return mend.mended_tree(session, session.repo.read_tree(str(index.write_tree(session.repo.raw))))
+    changes: dict[str, tuple[str, int] | None] = {
+        path: (session.repo.write_blob(manifest.data), 0) for path, manifest in merged.resolved.items()
+    }
+    changes |= dict.fromkeys(merged.removed)
+    tree_id = history.edit_tree(session.repo, tree, changes)
+    return mend.mended_tree(session, session.repo.read_tree(tree_id))

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import pygit2
-
 from theta import _fs
-from theta.git import state_files
+from theta.git import history, state_files
+from theta.git.history import octopus_base
 from theta.git.repository import STORES
 from theta.git.run import Git
 from theta.merging import engine
@@ -31,18 +30,6 @@ from theta.porcelain.workspace.in_progress import Operation
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.packs import PackWriter
-
-
-def independent(session: Session, heads: Sequence[str]) -> list[str]:
-    """``heads`` without those that others reach, in their order."""
-    kept = session.repo.git().run("merge-base", "--independent", *heads).text.split()
-    return [head for at, head in enumerate(heads) if head in kept and head not in heads[:at]]
-
-
-def merge_base(session: Session, heads: Sequence[str]) -> str | None:
-    """The best common ancestor of all ``heads``."""
-    done = session.repo.git().run("merge-base", "--octopus", *heads, check=False)
-    return done.text.strip() or None
 
 
 def join(session: Session, heads: Sequence[str], how: How, base: str | None = None) -> Joined:
@@ -61,7 +48,7 @@ def join(session: Session, heads: Sequence[str], how: How, base: str | None = No
     result = Joined(tree, paths, joined.versions)
     with session.objects.writing() as pack:
         together = _Together(session, pack, heads, how, steps.asked)
-        together.settle(result, base or merge_base(session, heads))
+        together.settle(result, base or octopus_base(session.repo, heads))
     return result
 
 
@@ -87,11 +74,7 @@ class _Steps:
     def _commit(self, joined: Joined, parents: list[str]) -> str:
         """A commit that no ref will name: git merges commits only."""
         tree = in_memory.result_tree(self.session, joined.tree, joined.merged)
-        raw = self.session.repo.raw
-        oids = [pygit2.Oid(hex=parent) for parent in parents]
-        return str(
-            raw.create_commit(None, in_memory.NOBODY, in_memory.NOBODY, "", pygit2.Oid(hex=tree), oids)
-        )
+        return history.unnamed_commit(self.session.repo, tree, parents)
 
 
 def _noting(asked: dict[str, set[str]]) -> How:
@@ -173,8 +156,7 @@ def stashes(session: Session, args: Sequence[str]) -> bool:
     given = [arg for arg in args if arg in ("--autostash", "--no-autostash")]
     if given:
         return given[-1] == "--autostash"
-    config = session.repo.raw.config
-    return "merge.autostash" in config and config.get_bool("merge.autostash")
+    return session.repo.config.flag("merge.autostash")
 
 
 def stash(session: Session) -> None:
@@ -201,11 +183,11 @@ def message(session: Session, names: Sequence[str], heads: Sequence[str]) -> str
 
 def _row(session: Session, name: str, oid: str) -> str:
     """The line of FETCH_HEAD that says what ``oid`` is: a branch, an early part of one, a tag, a commit."""
-    refs = session.repo.raw.references
+    refs = session.repo.refs
     places = (("heads", "branch"), ("tags", "tag"), ("remotes", "remote-tracking branch"))
     for place, kind in places:
         if f"refs/{place}/{name}" in refs:
-            return f"{refs[f'refs/{place}/{name}'].target}\t\t{kind} '{name}' of ."
+            return f"{refs.target(f'refs/{place}/{name}')}\t\t{kind} '{name}' of ."
     early = _EARLIER.sub("", name)
     if early != name and f"refs/heads/{early}" in refs:
         return f"{oid}\t\tbranch '{early}' (early part) of ."

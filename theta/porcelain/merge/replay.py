@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import pygit2
-
 from theta.errors import NotFoundError
+from theta.git import history
+from theta.git.objects import Commit, Tree
 from theta.porcelain.merge import in_memory, octopus, trailers
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.merge.trailers import Round
@@ -39,22 +39,22 @@ def replay(session: Session, oid: str, progress: Progress | None = None) -> Repl
     by_hand = sorted({*joined.open_files, *joined.merged.conflicts})
     committed = session.repo.tree_of(oid)
     tree = in_memory.result_tree(session, _with(session, joined, committed, by_hand), joined.merged)
-    if tree == str(commit.tree_id):
+    if tree == commit.tree:
         return Replayed(tree, True, by_hand)
     again = session.repo.whole_tree(tree)
     return Replayed(tree, False, by_hand, _differing(session, again, committed))
 
 
-def _heads(session: Session, commit: pygit2.Commit, rounds: Sequence[Round]) -> list[str]:
+def _heads(session: Session, commit: Commit, rounds: Sequence[Round]) -> list[str]:
     """The commits that were joined: the parents, or the parent and what the trailers name."""
-    parents = [str(parent) for parent in commit.parent_ids]
+    parents = list(commit.parents)
     if len(parents) != 1:
         return parents
     applied = next((one.applied for one in rounds if one.applied), ())
     squashed = next((one.squashed for one in rounds if one.squashed), ())
     for oid in (*applied, *squashed):
         if not session.repo.has(oid):
-            raise NotFoundError(f"commit {oid[:12]}, which {str(commit.id)[:12]} was made from, is not here")
+            raise NotFoundError(f"commit {oid[:12]}, which {commit.id[:12]} was made from, is not here")
     if len(applied) == 2:
         return _on_one_base(session, applied[0], [parents[0], applied[1]])
     return [*parents, *squashed]
@@ -68,8 +68,7 @@ def _on_one_base(session: Session, base: str, heads: Sequence[str]) -> list[str]
 
 def _commit(session: Session, like: str, parents: Sequence[str]) -> str:
     tree = session.repo.tree_of(like).id
-    oids = [pygit2.Oid(hex=parent) for parent in parents]
-    return str(session.repo.raw.create_commit(None, in_memory.NOBODY, in_memory.NOBODY, "", tree, oids))
+    return history.unnamed_commit(session.repo, tree, parents)
 
 
 def _joined(
@@ -91,21 +90,15 @@ def _take(joined: Joined, other: Joined, own: Sequence[Round], rounds: Sequence[
             joined.merged.replace(path, other.merged)
 
 
-def _with(session: Session, joined: Joined, tree: pygit2.Tree, paths: list[str]) -> pygit2.Tree:
+def _with(session: Session, joined: Joined, tree: Tree, paths: list[str]) -> Tree:
     """The joined tree with ``paths`` as ``tree`` has them."""
-    index = pygit2.Index()
-    index.read_tree(joined.tree)
-    for path in paths:
-        entry = session.repo.entry(tree, path)
-        if path in index:
-            index.remove(path)
-        if entry is not None:
-            index.add(pygit2.IndexEntry(path, entry.id, entry.filemode))
-    return session.repo.read_tree(str(index.write_tree(session.repo.raw)))
+    found = {path: tree.get(path) for path in paths}
+    changes = {path: (entry.id, entry.mode) if entry is not None else None for path, entry in found.items()}
+    return session.repo.read_tree(history.edit_tree(session.repo, joined.tree, changes))
 
 
-def _differing(session: Session, one: pygit2.Tree, other: pygit2.Tree) -> list[str]:
-    sides = [{path: str(entry.id) for path, entry in session.repo.walk_blobs(tree)} for tree in (one, other)]
+def _differing(session: Session, one: Tree, other: Tree) -> list[str]:
+    sides = [{path: entry.id for path, entry in session.repo.walk_blobs(tree)} for tree in (one, other)]
     return sorted(
         path for path in sides[0].keys() | sides[1].keys() if sides[0].get(path) != sides[1].get(path)
     )

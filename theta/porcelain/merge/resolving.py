@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from theta import _fs
 from theta.errors import NotFoundError, WouldOverwriteError
+from theta.git.history import merge_bases
 from theta.git.index import Entry, Staged
-from theta.git.repository import MODE_BLOB, STORES
+from theta.git.objects import MODE_BLOB
+from theta.git.repository import STORES
 from theta.merging.states import Conflict, Settled, three_way
-from theta.porcelain.merge import ancestors, recording
+from theta.porcelain.merge import recording
 from theta.porcelain.merge.drafts import Drafts, Files, Held
 from theta.porcelain.merge.joining import FILE, How, Merged, all_manifests, merge_checkpoints
 from theta.porcelain.merge.versions import Stages, Three, Versions
@@ -80,7 +82,7 @@ def _versions(session: Session, base: str | None = None) -> Versions:
     if base:
         return Versions(session, base, now.ours, now.theirs, chosen=True)
     several = now.name == "merge" and now.ours and now.theirs
-    crossing = ancestors.best(session, now.ours or "", now.theirs or "") if several else []
+    crossing = merge_bases(session.repo, now.ours or "", now.theirs or "") if several else []
     return Versions(session, now.base, now.ours, now.theirs, crossing=crossing)
 
 

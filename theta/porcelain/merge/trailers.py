@@ -102,8 +102,8 @@ def _taken(words: list[str], option: str) -> list[str]:
 
 def configured(session: Session) -> Recipe:
     """What git's configuration says: ``theta.merge.strategy``, ``.rule`` (many), ``.scope``, ``.seed``."""
-    config = session.repo.raw.config
-    rules = [recipes.rule(text) for text in config.get_multivar(f"{SECTION}.rule") if text]
+    config = session.repo.config
+    rules = [recipes.rule(text) for text in config.all(f"{SECTION}.rule")]
     strategy, scope, seed = (_value(session, key) for key in ("strategy", "scope", "seed"))
     return recipes.combine(
         parse(strategy) if strategy else None,
@@ -114,8 +114,7 @@ def configured(session: Session) -> Recipe:
 
 
 def _value(session: Session, key: str) -> str | None:
-    name = f"{SECTION}.{key}"
-    return session.repo.raw.config[name] if name in session.repo.raw.config else None  # noqa: SIM401
+    return session.repo.config.get(f"{SECTION}.{key}")
 
 
 def statistics(session: Session, names: Sequence[str]) -> tuple[str, ...]:

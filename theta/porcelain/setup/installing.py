@@ -61,7 +61,7 @@ def ensure_durable(repo: Repository) -> list[str]:
 
     Returns the line that says so, if this was done now.
     """
-    config = repo.raw.config
+    config = repo.config
     key, value = DURABLE
     if repo.is_bare or key in config or _OWNS_DURABLE in config:
         return []
@@ -83,17 +83,17 @@ def settings(command: str = launcher.FILTER) -> dict[str, str]:
 
 
 def _ensure_config(repo: Repository) -> None:
-    config = repo.raw.config
+    config = repo.config
     for key, value in settings().items():
-        if key not in config or config[key] != value:
+        if config.get(key) != value:
             repo.git().run("config", "--local", key, value)
 
 
 def hooks_directory(repo: Repository) -> Path:
     """Where git looks for hooks (``core.hooksPath`` respected)."""
-    config = repo.raw.config
+    config = repo.config
     if "core.hookspath" in config:
-        return repo.worktree / Path(config["core.hookspath"] or "").expanduser()
+        return repo.worktree / Path(config.get("core.hookspath") or "").expanduser()
     return repo.commondir / "hooks"
 
 
@@ -160,9 +160,9 @@ def ensure_attributes(repo: Repository) -> None:
 
 def uninstall(repo: Repository) -> None:
     """Remove filter and hooks from this clone; commits and files stay as they are."""
-    config, (durable, value) = repo.raw.config, DURABLE
+    config, (durable, value) = repo.config, DURABLE
     keys = [*settings(), _OWNS_DURABLE]
-    if _OWNS_DURABLE in config and durable in config and config[durable] == value:
+    if _OWNS_DURABLE in config and config.get(durable) == value:
         keys.append(durable)
     for key in keys:
         repo.git().run("config", "--local", "--unset", key, check=False)

@@ -87,17 +87,17 @@ def ensure(repo: Repository) -> None:
 
 def wanted(repo: Repository) -> bool:
     """Whether HEAD or any branch, tag or stash has a ``.theta/``; it may, where its tree is not here yet."""
-    names = ["HEAD", *repo.raw.references]
+    names = ["HEAD", *repo.refs]
     if repo.promised.is_partial:
         commits = filter(None, map(repo.commit_of, names))
-        repo.promised.expect(str(repo.commit(oid).tree_id) for oid in commits)
+        repo.promised.expect(repo.commit(oid).tree for oid in commits)
     return any(_has_stores(repo, name) for name in names)
 
 
 def _has_stores(repo: Repository, name: str) -> bool:
     commit = repo.commit_of(name)
     try:
-        return commit is not None and STORES in repo.read_tree(str(repo.commit(commit).tree_id))
+        return commit is not None and STORES in repo.read_tree(repo.commit(commit).tree)
     except NotHereYetError:
         return True
     except MissingObjectsError:
@@ -105,17 +105,16 @@ def _has_stores(repo: Repository, name: str) -> bool:
 
 
 def _is_on(repo: Repository) -> bool:
-    config = repo.raw.config
-    return "core.sparsecheckout" in config and config.get_bool("core.sparsecheckout")
+    return repo.config.flag("core.sparsecheckout")
 
 
 def require(repo: Repository) -> None:
     """Keep ``.theta/`` out of the worktree by sparse patterns, whatever patterns there are."""
     if _aside(repo):
         return
-    config, sparse = repo.raw.config, _is_on(repo)
-    cone = sparse and "core.sparsecheckoutcone" in config and config.get_bool("core.sparsecheckoutcone")
-    if "index.sparse" in config and config.get_bool("index.sparse"):
+    config, sparse = repo.config, _is_on(repo)
+    cone = sparse and config.flag("core.sparsecheckoutcone")
+    if config.flag("index.sparse"):
         repo.git().run("sparse-checkout", "reapply", "--no-sparse-index")
     if cone:
         _refuse_cone_with_stores(repo)
@@ -177,10 +176,10 @@ def _aside(repo: Repository) -> bool:
 
 def _watch(repo: Repository) -> None:
     """Let plain git call the guard, unless the user has a monitor of their own."""
-    config = repo.raw.config
+    config = repo.config
     if "core.fsmonitor" not in config:
         repo.git().run("config", "--local", "core.fsmonitor", _MONITOR)
-    elif config["core.fsmonitor"] != _MONITOR:
+    elif config.get("core.fsmonitor") != _MONITOR:
         return
     place, script = _guard(repo), _SCRIPT.replace("COMMAND", launcher.COMMAND).encode()
     if not place.exists() or place.read_bytes() != script:
@@ -196,7 +195,7 @@ def _guard(repo: Repository) -> Path:
 def unwatch(repo: Repository) -> None:
     """Take the guard out again."""
     _aside(repo)
-    if "core.fsmonitor" in repo.raw.config and repo.raw.config["core.fsmonitor"] == _MONITOR:
+    if repo.config.get("core.fsmonitor") == _MONITOR:
         repo.git().run("config", "--local", "--unset", "core.fsmonitor", check=False)
     if _guard(repo).exists():
         _fs.remove(_guard(repo))

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pygit2
-
 from theta.errors import ManifestError
 from theta.git import lfs
 from theta.git.index import Entry, Staged
@@ -144,11 +142,9 @@ def new_raw(session: Session, raw: Iterable[str], index: Path | None = None) -> 
     head = session.repo.head()
     tree = session.repo.tree_of(head) if head else None
     staged = session.staged(index)
-    old = {path: session.repo.entry(tree, path) if tree is not None else None for path in raw}
+    old = {path: tree.get(path) if tree is not None else None for path in raw}
     return {
-        path: staged[path].oid
-        for path, entry in old.items()
-        if entry is None or str(entry.id) != staged[path].oid
+        path: staged[path].oid for path, entry in old.items() if entry is None or entry.id != staged[path].oid
     }
 
 
@@ -160,5 +156,5 @@ def refuse_pointers(session: Session, raw: dict[str, str]) -> None:
 
 
 def _is_small(session: Session, oid: str) -> bool:
-    blob = session.repo.find(oid)
-    return isinstance(blob, pygit2.Blob) and blob.size < lfs.MAX_BYTES
+    blob = session.repo.blob(oid)
+    return blob is not None and blob.size < lfs.MAX_BYTES

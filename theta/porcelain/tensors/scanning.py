@@ -11,7 +11,7 @@ from typing import Any
 from theta.errors import NotFoundError, ThetaError
 from theta.formats.layout import BytesSource, Source
 from theta.formats.pickle_files.pickle_scan import PickleReport, scan_pickles
-from theta.git.repository import MODE_BLOB
+from theta.git.objects import MODE_BLOB
 from theta.porcelain.workspace.session import Session
 from theta.store.files.file_source import FileSource
 from theta.store.read.random_access import StoredSource
@@ -111,12 +111,12 @@ def _revision(session: Session, name: str) -> Iterator[Scanned]:
         raise NotFoundError(f"{name} is neither a file nor a revision")
     tree = session.repo.tree_of(revision or "HEAD")
     if path:
-        entry = session.repo.entry(tree, path)
-        if entry is None or int(entry.filemode) & MODE_BLOB != MODE_BLOB:
+        entry = tree.get(path)
+        if entry is None or entry.mode & MODE_BLOB != MODE_BLOB:
             raise NotFoundError(f"there is no file {path} in {revision or 'HEAD'}")
-        yield Scanned(name, _blob(session, str(entry.id)))
+        yield Scanned(name, _blob(session, entry.id))
         return
-    files = [(found, str(entry.id)) for found, entry in session.repo.walk_blobs(tree)]
+    files = [(found, entry.id) for found, entry in session.repo.walk_blobs(tree)]
     _expect(session, [oid for _, oid in files])
     for found, oid in files:
         yield Scanned(f"{revision}:{found}", _blob(session, oid))

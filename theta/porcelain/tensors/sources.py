@@ -22,7 +22,7 @@ from theta.errors import (
 from theta.formats import opaque, safetensors, sharded
 from theta.formats.layout import Source, clip
 from theta.formats.values import Value, values
-from theta.git.repository import MODE_BLOB
+from theta.git.objects import MODE_BLOB
 from theta.porcelain.tensors import converting
 from theta.porcelain.tensors.converting import Model
 from theta.porcelain.workspace import sharded_models
@@ -102,8 +102,8 @@ def copy_exactly(
 
 def manifest_or_none(session: Session, revision: str, path: str) -> Manifest | None:
     """The checkpoint at ``path`` of ``revision``, if there is one."""
-    entry = session.repo.entry(session.repo.tree_of(revision), path)
-    return None if entry is None else session.manifest_or_none(str(entry.id))
+    entry = session.repo.tree_of(revision).get(path)
+    return None if entry is None else session.manifest_or_none(entry.id)
 
 
 def _of_file(path: Path, stack: contextlib.ExitStack) -> Model:
@@ -163,10 +163,10 @@ def _of_revision(session: Session, revision: str, path: str, glob: str) -> Model
 def _index(session: Session, revision: str, path: str) -> sharded.Index | None:
     """The index at ``path``, or of the sharded model that ``path`` would be in one file."""
     name = path if path.endswith(sharded.SUFFIX) else path + sharded.SUFFIX
-    entry = session.repo.entry(session.repo.tree_of(revision), name)
-    if entry is None or int(entry.filemode) & MODE_BLOB != MODE_BLOB:
+    entry = session.repo.tree_of(revision).get(name)
+    if entry is None or entry.mode & MODE_BLOB != MODE_BLOB:
         return None
-    return sharded.read_index(session.repo.read_blob(str(entry.id)))
+    return sharded.read_index(session.repo.read_blob(entry.id))
 
 
 def _tensors(source: Source, name: str) -> formats.Layout:

@@ -9,10 +9,9 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from theta.git.repository import MODE_BLOB
+from theta.git.objects import MODE_BLOB
 from theta.porcelain.workspace.session import Session
 
 CONFIG: Final = "config.json"
@@ -50,12 +49,12 @@ class Ties:
 def beside(session: Session, path: str, revision: str = "HEAD") -> Mapping[str, Any]:
     """The ``config.json`` beside the checkpoint at ``path``, of ``revision`` or the worktree; or nothing."""
     name = path.rpartition("/")[0] + "/" + CONFIG if "/" in path else CONFIG
-    entry = session.repo.entry(session.repo.tree_of(revision), name)
-    if entry is not None and int(entry.filemode) & MODE_BLOB == MODE_BLOB:
-        return _parsed(session.repo.read_blob(str(entry.id)))
-    if session.repo.raw.workdir is None:
+    entry = session.repo.tree_of(revision).get(name)
+    if entry is not None and entry.mode & MODE_BLOB == MODE_BLOB:
+        return _parsed(session.repo.read_blob(entry.id))
+    if session.repo.is_bare:
         return {}
-    file = Path(session.repo.raw.workdir) / name
+    file = session.repo.worktree / name
     return _parsed(file.read_bytes()) if file.is_file() and file.stat().st_size <= _MOST_CONFIG else {}
 
 

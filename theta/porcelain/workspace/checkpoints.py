@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import pygit2
-
 from theta.git.attributes import only_tracked
-from theta.git.repository import MODE_BLOB, STORES, Repository
+from theta.git.objects import MODE_BLOB, Tree
+from theta.git.repository import STORES, Repository
 from theta.store.format.manifest import MAX_BYTES, looks_like_manifest
 
 _cache: dict[tuple[str, str], dict[str, str]] = {}
 
 
-def checkpoints(repo: Repository, tree: pygit2.Tree) -> dict[str, str]:
+def checkpoints(repo: Repository, tree: Tree) -> dict[str, str]:
     """Path -> blob id of each file of ``tree`` that theta tracks and that is a manifest.
 
     git reads attributes from the worktree; where ``tree`` has others, content decides.
     """
-    key = (str(repo.gitdir), str(tree.id))
+    key = (str(repo.gitdir), tree.id)
     if key not in _cache:
         files = _candidates(repo, tree)
         repo.promised.expect(files.values())
@@ -42,18 +41,18 @@ def expect(repo: Repository, revisions: Iterable[str]) -> None:
     if not repo.promised.is_partial:
         return
     commits = [oid for revision in revisions if (oid := repo.commit_of(revision)) is not None]
-    repo.promised.expect(str(repo.commit(oid).tree_id) for oid in commits)
+    repo.promised.expect(repo.commit(oid).tree for oid in commits)
     for tree in dict.fromkeys(map(repo.tree_of, commits)):
         repo.promised.expect(_candidates(repo, tree).values())
 
 
-def _candidates(repo: Repository, tree: pygit2.Tree) -> dict[str, str]:
+def _candidates(repo: Repository, tree: Tree) -> dict[str, str]:
     """Path -> blob id of the files of ``tree`` that may be checkpoints."""
-    files = {path: str(entry.id) for path, entry in repo.walk_blobs(tree) if entry.filemode & MODE_BLOB}
+    files = {path: entry.id for path, entry in repo.walk_blobs(tree) if entry.mode & MODE_BLOB}
     own = {path: oid for path, oid in files.items() if path.rpartition("/")[2] == ".gitattributes"}
     known = not repo.is_bare and own == repo.attribute_files()
     tracked = only_tracked(repo, files) if known else files
-    if repo.promised.is_partial and repo.entry(tree, STORES) is None:
+    if repo.promised.is_partial and tree.get(STORES) is None:
         # Nobody who has the stores elsewhere owes this clone a checkpoint of such a tree.
         return {path: files[path] for path in tracked if repo.has(files[path])}
     return {path: files[path] for path in tracked}
@@ -61,5 +60,5 @@ def _candidates(repo: Repository, tree: pygit2.Tree) -> dict[str, str]:
 
 def is_manifest(repo: Repository, oid: str) -> bool:
     """Whether blob ``oid`` begins as a manifest does."""
-    blob = repo.find(oid)
-    return isinstance(blob, pygit2.Blob) and blob.size <= MAX_BYTES and looks_like_manifest(blob.data)
+    blob = repo.blob(oid)
+    return blob is not None and blob.size <= MAX_BYTES and looks_like_manifest(blob.data)

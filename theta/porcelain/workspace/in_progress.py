@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pygit2
-
 from theta.git import state_files
+from theta.git.history import merge_base
 from theta.git.repository import STORES, Repository
 
 
@@ -48,7 +47,7 @@ def current(repo: Repository) -> Operation:
     if state_files.exists(repo.gitdir, state_files.REBASE_APPLY):
         return Operation("am", ours=head)
     if theirs := repo.merge_heads():
-        return Operation("merge", merge_base(repo, head, theirs[0]), head, theirs[0])
+        return Operation("merge", merge_base(repo, head, theirs[0]) if head else None, head, theirs[0])
     if state_files.commits(repo.gitdir, state_files.REVERT_HEAD):
         found = _applying(repo, "revert", state_files.REVERT_HEAD, head)
         return Operation("revert", found.theirs, head, found.base)
@@ -74,10 +73,10 @@ def goes_on(repo: Repository) -> bool:
 def _applying(repo: Repository, name: str, sign: str, head: str | None) -> Operation:
     """A commit is applied to HEAD: its parent is the base (of a merge, git knows which)."""
     theirs = next(iter(state_files.commits(repo.gitdir, sign)), None)
-    commit = repo.here(theirs) if theirs else None
-    if not isinstance(commit, pygit2.Commit) or len(commit.parent_ids) != 1:
+    commit = repo.commit_here(theirs) if theirs else None
+    if commit is None or len(commit.parents) != 1:
         return Operation(name, ours=head)
-    return Operation(name, str(commit.parent_ids[0]), head, str(commit.id))
+    return Operation(name, commit.parents[0], head, commit.id)
 
 
 def _sequence(repo: Repository) -> str:
@@ -86,11 +85,3 @@ def _sequence(repo: Repository) -> str:
     if not todo.exists():
         return ""
     return "revert" if todo.read_text().startswith("revert") else "cherry-pick"
-
-
-def merge_base(repo: Repository, ours: str | None, theirs: str) -> str | None:
-    """The best common ancestor, if there is one."""
-    if ours is None:
-        return None
-    found = repo.raw.merge_base(pygit2.Oid(hex=ours), pygit2.Oid(hex=theirs))
-    return str(found) if found else None

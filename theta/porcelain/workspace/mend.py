@@ -11,13 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-import pygit2
-from pygit2.enums import ObjectType, SortMode
-
 from theta import _notes
 from theta.errors import DiskError, ManifestError, MissingObjectsError, NoSpaceError
+from theta.git import history
+from theta.git.objects import Commit, Tree
 from theta.git.published import unpublished
-from theta.git.repository import MODE_TREE, STORES, Repository
+from theta.git.repository import STORES
 from theta.porcelain.workspace.checkpoints import by_content, checkpoints
 from theta.porcelain.workspace.session import Session
 from theta.store import closure
@@ -39,7 +38,7 @@ class Mended:
     kept: tuple[str, ...] = ()
 
 
-def _manifests(session: Session, tree: pygit2.Tree, *, strict: bool = False) -> list[Manifest]:
+def _manifests(session: Session, tree: Tree, *, strict: bool = False) -> list[Manifest]:
     """The manifests of ``tree``; those that are malformed are left out, or ``strict``ly an error.
 
     A manifest without the attribute counts where ``.theta/`` has its store: a line of
@@ -47,11 +46,11 @@ def _manifests(session: Session, tree: pygit2.Tree, *, strict: bool = False) -> 
     """
     listed = checkpoints(session.repo, tree)
     found = _parsed(session, listed, strict=strict)
-    stores = session.repo.entry(tree, STORES)
-    names = {str(entry.name) for entry in stores} if isinstance(stores, pygit2.Tree) else set()
+    stores = tree.get(STORES)
+    names = {entry.name for entry in stores.tree} if stores is not None and stores.tree is not None else set()
     extra = names - {manifest.store for manifest in found}
     if extra:
-        files = {path: str(entry.id) for path, entry in session.repo.walk_blobs(tree) if path not in listed}
+        files = {path: entry.id for path, entry in session.repo.walk_blobs(tree) if path not in listed}
         others = _parsed(session, by_content(session.repo, files), strict=strict)
         found += [manifest for manifest in others if manifest.store in extra]
     return found
@@ -68,16 +67,16 @@ def _parsed(session: Session, files: dict[str, str], *, strict: bool) -> list[Ma
     return found
 
 
-def stores_id(session: Session, tree: pygit2.Tree) -> str | None:
+def stores_id(session: Session, tree: Tree) -> str | None:
     """The id that ``.theta`` must have in ``tree``; none where it must not be there."""
     dry = PackWriter(session.objects.directory, lambda _: True)
     return closure.stores_tree(dry, _manifests(session, tree))
 
 
-def agrees(session: Session, tree: pygit2.Tree) -> bool:
+def agrees(session: Session, tree: Tree) -> bool:
     """Whether ``.theta/`` in ``tree`` is the closure of its manifests."""
-    entry = session.repo.entry(tree, STORES)
-    return (str(entry.id) if entry is not None else None) == stores_id(session, tree)
+    entry = tree.get(STORES)
+    return (entry.id if entry is not None else None) == stores_id(session, tree)
 
 
 def head_agrees(session: Session) -> bool:
@@ -114,15 +113,15 @@ def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = F
     head = repo.head()
     if head is None or head not in wanted:
         return None
-    ordered = _oldest_first(repo, head, wanted)
+    ordered = history.oldest_first(repo, head, wanted)
     session.expect_trees(wanted)
-    wrong = {oid for oid in (str(commit.id) for commit in ordered) if not agrees(session, repo.tree_of(oid))}
+    wrong = {oid for oid in (commit.id for commit in ordered) if not agrees(session, repo.tree_of(oid))}
     if not wrong:
         return None
     free = wanted if on_purpose else unpublished(repo, wanted)
     mapping: dict[str, str] = {}
     for commit in ordered:
-        oid = str(commit.id)
+        oid = commit.id
         if oid in free and (new := _rewritten(session, commit, mapping, mend=oid in wrong)) != oid:
             mapping[oid] = new
     if head in mapping:
@@ -131,27 +130,18 @@ def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = F
     return Mended(mapping.get(head, head), len(mapping), tuple(sorted(wrong - free)))
 
 
-def _oldest_first(repo: Repository, head: str, wanted: set[str]) -> list[pygit2.Commit]:
-    walker = repo.raw.walk(pygit2.Oid(hex=head), SortMode.TOPOLOGICAL | SortMode.REVERSE)
-    for oid in wanted:
-        for parent in repo.commit(oid).parent_ids:
-            if str(parent) not in wanted:
-                walker.hide(parent)
-    return [commit for commit in walker if str(commit.id) in wanted]
-
-
-def _rewritten(session: Session, commit: pygit2.Commit, mapping: dict[str, str], *, mend: bool) -> str:
-    tree = str(commit.tree_id)
+def _rewritten(session: Session, commit: Commit, mapping: dict[str, str], *, mend: bool) -> str:
+    tree = commit.tree
     if mend:
         tree = mended_tree(session, session.repo.whole_tree(tree))
-    parents = [str(parent) for parent in commit.parent_ids]
-    if tree == str(commit.tree_id) and not any(parent in mapping for parent in parents):
-        return str(commit.id)
-    data = _with(commit.read_raw(), tree, [mapping.get(parent, parent) for parent in parents])
-    return str(session.repo.raw.odb.write(ObjectType.COMMIT, data))
+    parents = [*commit.parents]
+    if tree == commit.tree and not any(parent in mapping for parent in parents):
+        return commit.id
+    data = _with(commit.data, tree, [mapping.get(parent, parent) for parent in parents])
+    return history.write_commit(session.repo, data)
 
 
-def mended_tree(session: Session, tree: pygit2.Tree) -> str:
+def mended_tree(session: Session, tree: Tree) -> str:
     """Write ``tree`` with the ``.theta/`` that its manifests demand; the answer is its id.
 
     Raises :class:`ManifestError` where one of them cannot be read: then nothing is known to be wrong.
@@ -160,16 +150,11 @@ def mended_tree(session: Session, tree: pygit2.Tree) -> str:
     wanted = closure.expected(manifests)
     session.repo.promised.expect(wanted.values())
     for directory, oid in wanted.items():
-        if session.repo.find(oid) is None:
+        if not session.repo.obtains(oid):
             raise MissingObjectsError(f"{directory}: its objects are not in this repository")
     with session.objects.writing() as pack:
         stores = closure.stores_tree(pack, manifests)
-    builder = session.repo.raw.TreeBuilder(tree)
-    if stores is not None:
-        builder.insert(STORES, pygit2.Oid(hex=stores), MODE_TREE)
-    elif builder.get(STORES) is not None:
-        builder.remove(STORES)
-    return str(builder.write())
+    return history.with_directory(session.repo, tree, STORES, stores)
 
 
 def _with(raw: bytes, tree: str, parents: list[str]) -> bytes:

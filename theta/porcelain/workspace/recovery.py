@@ -81,7 +81,7 @@ def _places(repo: Repository) -> list[Path]:
         repo.gitdir,
     ]
     found += [repo.shared / "staged", repo.commondir / "hooks", repo.commondir / "info", repo.gitdir / "info"]
-    return [*found, repo.worktree] if repo.raw.workdir else found
+    return [*found, repo.worktree] if not repo.is_bare else found
 
 
 def _read(journal: Path) -> dict[str, Any] | None:

@@ -8,7 +8,8 @@ from theta import _fs
 from theta.errors import NotFoundError, ThetaError
 from theta.git.attributes import only_tracked
 from theta.git.index import Staged
-from theta.git.repository import MODE_BLOB, STORES
+from theta.git.objects import MODE_BLOB
+from theta.git.repository import STORES
 from theta.git.run import Git
 from theta.porcelain.workspace import index_closure, worktree
 from theta.porcelain.workspace.session import Session
@@ -48,11 +49,11 @@ def select(
     session.expect_trees([revision])
     found: dict[str, Version] = {}
     for path in tracked:
-        entry = session.repo.entry(tree, path) if tree is not None else None
+        entry = tree.get(path) if tree is not None else None
         if entry is None:
             found[path] = Version(None, MODE_BLOB)
         else:
-            found |= _version(session, path, str(entry.id), int(entry.filemode))
+            found |= _version(session, path, entry.id, entry.mode)
     return found
 
 

@@ -158,7 +158,7 @@ def files(repo: Repository, revisions: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for revision in filter(None, revisions):
         with contextlib.suppress(ThetaError):
-            found |= {path: str(entry.id) for path, entry in repo.walk_blobs(repo.tree_of(revision))}
+            found |= {path: entry.id for path, entry in repo.walk_blobs(repo.tree_of(revision))}
     return found
 
 

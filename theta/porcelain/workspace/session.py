@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pygit2
-
 from theta import _notes
 from theta.errors import (
     BusyError,
@@ -78,8 +76,8 @@ class Session:
 
     def manifest_or_none(self, oid: str) -> Manifest | None:
         """The manifest in blob ``oid``, or none where the blob is something else."""
-        blob = self.repo.find(oid)
-        if not isinstance(blob, pygit2.Blob) or blob.size > manifests.MAX_BYTES:
+        blob = self.repo.blob(oid)
+        if blob is None or blob.size > manifests.MAX_BYTES:
             return None
         try:
             return self.manifest(oid)
@@ -98,8 +96,8 @@ class Session:
 
     def malformed(self, oid: str | None) -> ThetaError | None:
         """Why blob ``oid`` cannot be read, which claims to be a manifest; None where all is well."""
-        blob = self.repo.find(oid) if oid else None
-        if oid is None or not isinstance(blob, pygit2.Blob) or not manifests.looks_like_manifest(blob.data):
+        blob = self.repo.blob(oid) if oid else None
+        if oid is None or blob is None or not manifests.looks_like_manifest(blob.data):
             return None
         try:
             self.manifest(oid)

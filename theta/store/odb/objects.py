@@ -64,8 +64,8 @@ class Objects:
 
     def has_files(self, tree: str) -> bool:
         """Whether ``tree`` and all its files are here."""
-        found = self.repo.here(tree)
-        return isinstance(found, pygit2.Tree) and all(self.has(str(entry.id)) for entry in found)
+        found = self.repo.tree_here(tree)
+        return found is not None and all(self.has(entry.id) for entry in found)
 
     def text(self, oid: str, limit: int = BLOB_LIMIT) -> bytes:
         """The bytes of blob ``oid`` with its id proven; raises :class:`CorruptError`."""
@@ -124,7 +124,7 @@ class Objects:
 
     def tree(self, oid: str) -> dict[str, tuple[int, str]]:
         """Name -> (mode, id) of tree ``oid``."""
-        return {entry.name or "": (int(entry.filemode), str(entry.id)) for entry in self.repo.read_tree(oid)}
+        return {entry.name: (entry.mode, entry.id) for entry in self.repo.read_tree(oid)}
 
     def _loaded(self) -> dict[Path, Pack]:
         if self._packs is None:
