@@ -47,11 +47,13 @@ def _restore(session: Session, asked: Arguments) -> int:
     staged, worktree = asked.has("--staged"), asked.has("--worktree")
     side = 2 if asked.has("--ours") else 3 if asked.has("--theirs") else 0
     git = session.repo.git().in_directory(Path.cwd())
-    wanted = restoring.select(session, git, paths, source, staged=staged, worktree=worktree, side=side)
+    revision = source or ("HEAD" if staged else None)
+    names = restoring.named(git, paths, revision)
+    wanted = restoring.select(session, names, source, revision, side=side)
     if staged:
         restoring.unstage(session, wanted, source)
     with console.progress("restoring") as progress:
         restoring.fill(session, wanted if worktree or not staged else {}, progress)
-    if wanted and not restoring.names_more(git, paths, wanted, source):
+    if wanted and names <= wanted.keys():
         return 0
     return git.show("restore", *asked.flags, "--", *paths, *excluding(wanted))

@@ -7,7 +7,7 @@ the directories above, which git reads from the worktree and, where they are not
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,10 +31,21 @@ def filter_of(repo: Repository, paths: Iterable[str], index: Path | None = None)
     signs = _Signs(repo, index)
     wanted = {path: signs.of(path.rpartition("/")[0]) for path in paths}
     known = repo.attributes
-    new = [path for path, sign in wanted.items() if path not in known or known[path][0] != sign]
-    for path, value in _asked(repo, new, index).items():
-        known[path] = wanted[path], value
+    if any(_is_new(known, path, sign) for path, sign in wanted.items()):
+        every = wanted | {path: signs.of(path.rpartition("/")[0]) for path in _files(repo, index)}
+        new = [path for path, sign in every.items() if _is_new(known, path, sign)]
+        for path, value in _asked(repo, new, index).items():
+            known[path] = every[path], value
     return {path: known[path][1] for path in wanted}
+
+
+def _is_new(known: Mapping[str, tuple[object, str]], path: str, sign: _Sign) -> bool:
+    return path not in known or known[path][0] != sign
+
+
+def _files(repo: Repository, index: Path | None) -> list[str]:
+    """The files of the index: what is asked of one of them is soon asked of the others."""
+    return [entry.path for entry in repo.entries(index) if entry.mode in _FILES]
 
 
 def _asked(repo: Repository, paths: list[str], index: Path | None) -> dict[str, str]:

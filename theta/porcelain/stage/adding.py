@@ -44,10 +44,10 @@ def select(session: Session, git: Git, pathspecs: list[str], *, update: bool, fo
     ``update`` leaves untracked files out; ``force`` takes ignored ones.
     """
     kinds = ["-c"] if update else ["-c", "-o"] if force else ["-c", "-o", "--exclude-standard"]
-    names = dict.fromkeys(git.lines("ls-files", "-z", "--full-name", *kinds, "--", *pathspecs))
-    filters = filter_of(session.repo, names)
+    listed = git.lines("ls-files", "-z", "--full-name", *kinds, "--", *pathspecs)
+    filters = filter_of(session.repo, (path for path in listed if not _is_inside(path)))
     _refuse_other_filters(session, filters)
-    tracked = sorted(path for path, value in filters.items() if value == "theta" and not _is_inside(path))
+    tracked = sorted(path for path, value in filters.items() if value == "theta")
     places = {path: session.repo.worktree / path for path in tracked}
     files = [path for path, place in places.items() if place.exists() and not place.is_symlink()]
     present = tuple(path for path in files if not _is_kept_pointer(session, path))

@@ -25,23 +25,22 @@ class Version:
     error: ThetaError | None = None
 
 
-def select(
-    session: Session,
-    git: Git,
-    paths: list[str],
-    source: str | None,
-    *,
-    staged: bool,
-    worktree: bool,
-    side: int = 0,
-) -> dict[str, Version]:
-    """The checkpoints that ``paths`` name, in the index or in ``source``."""
+def named(git: Git, paths: list[str], revision: str | None) -> set[str]:
+    """The files that ``paths`` name in the index, and in ``revision`` if it is given."""
     if not paths:
-        return {}
-    revision = source or ("HEAD" if staged else None)
+        return set()
     names = set(git.lines("ls-files", "-z", "--full-name", "--", *paths))
     if revision is not None:
         names |= _in_revision(git, revision, paths)
+    return {name for name in names if not name.startswith(STORES + "/")}
+
+
+def select(
+    session: Session, names: set[str], source: str | None, revision: str | None, *, side: int = 0
+) -> dict[str, Version]:
+    """The checkpoints among ``names``, in the index or in ``revision``, named as ``source``."""
+    if not names:
+        return {}
     tracked = only_tracked(session.repo, sorted(names))
     if revision is None:
         return _in_index(session, tracked, side)
@@ -116,11 +115,3 @@ def unstage(session: Session, wanted: dict[str, Version], source: str | None) ->
                     )
                 )
     index_closure.sync(session)
-
-
-def names_more(git: Git, paths: list[str], wanted: dict[str, Version], source: str | None) -> bool:
-    """Whether ``paths`` name files beside the checkpoints (or nothing at all)."""
-    names = set(git.lines("ls-files", "-z", "--full-name", "--", *paths))
-    if source is not None:
-        names |= _in_revision(git, source, paths)
-    return not wanted or any(name not in wanted and not name.startswith(STORES + "/") for name in names)
