@@ -15,6 +15,9 @@ from typing import Final
 
 from theta.git.run import Git
 
+BEFORE_COMMAND: Final = ("-c", "-C", "--git-dir", "--work-tree", "--namespace", "--config-env")
+"""Options of git itself, before the command, whose value may be the next word (git(1))."""
+
 _DIFF: Final = (
     "p,patch u s,no-patch U,unified? W,function-context raw patch-with-raw patch-with-stat numstat"
     " shortstat X,dirstat? cumulative dirstat-by-file? check summary name-only name-status stat?"

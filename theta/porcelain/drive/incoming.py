@@ -18,6 +18,7 @@ from theta.errors import NotHereYetError
 from theta.git import state_files
 from theta.git.history import merge_bases
 from theta.git.objects import MODE_COMMIT, Commit, Tree
+from theta.git.options import BEFORE_COMMAND
 from theta.git.refs import is_branch_name
 from theta.git.repository import STORES, Repository
 
@@ -45,7 +46,6 @@ _DEFAULTS: Final = {
 }
 """What comes where no word names a commit."""
 
-_TAKE_VALUE: Final = frozenset(("-c", "-C", "--git-dir", "--work-tree", "--namespace", "--config-env"))
 _TODO: Final = (state_files.REBASE_TODO, state_files.REBASE_DONE, state_files.SEQUENCER_TODO)
 _HEADS: Final = (
     f"{state_files.REBASE_MERGE}/orig-head",
@@ -111,7 +111,7 @@ def command(args: Sequence[str]) -> str:
     for arg in args:
         if not (skip or arg.startswith("-")):
             return arg
-        skip = not skip and arg in _TAKE_VALUE
+        skip = not skip and arg in BEFORE_COMMAND
     return ""
 
 

@@ -26,6 +26,8 @@ HOOKS: Final = (
     "pre-push",
 )
 _WITH_INPUT: Final = ("post-rewrite", "pre-push")
+_OWN: Final = 'own=${GIT_DIR:-.git}; [ -d "$own" ] || own=$(git rev-parse --git-dir)'
+"""The line of a hook that finds git's directory of the worktree."""
 _MARK: Final = "# theta hook 1"
 CHAINED: Final = ".before-theta"
 STORE_ATTRIBUTES: Final = f"{STORES}/** -text -diff -merge -delta -filter linguist-generated"
@@ -137,11 +139,11 @@ def _script(name: str) -> str:
             '[ "$THETA_HOOKS" = off ] && exit 0',
         ]
         if name == "prepare-commit-msg":
-            lines.append('[ -e "$(git rev-parse --git-path theta/done.json)" ] || exit 0')
+            lines += [_OWN, '[ -e "$own/theta/done.json" ] || exit 0']
         if name == "post-index-change":
             lines += [
                 "unset GIT_INTERNAL_SUPER_PREFIX",
-                'own=${GIT_DIR:-.git}; [ -d "$own" ] || own=$(git rev-parse --git-dir)',
+                _OWN,
                 f'[ -e {STORES} ] || [ -e "$own/theta/resync" ] || exit 0',
             ]
         lines += launcher.hook_lines(name, given=False)

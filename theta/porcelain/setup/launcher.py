@@ -15,7 +15,10 @@ from theta import _fs
 from theta.git.repository import Repository
 
 NAME: Final = "theta-launcher"
-_FIND: Final = f"$(unset GIT_INTERNAL_SUPER_PREFIX; git rev-parse --git-common-dir)/info/{NAME}"
+_FIND: Final = (
+    f'$(d=${{GIT_DIR:-.git}}; [ -r "$d/info/{NAME}" ] || '
+    f'd=$(unset GIT_INTERNAL_SUPER_PREFIX; git rev-parse --git-common-dir); printf "%s" "$d")/info/{NAME}'
+)
 # git sets that variable while it moves a submodule, and rev-parse refuses to run with it.
 COMMAND: Final = f'sh "{_FIND}"'
 """How a shell in a worktree starts theta."""

@@ -15,6 +15,7 @@ from typing import Final
 from theta import _fs
 from theta.errors import MissingObjectsError, NotHereYetError, UnsupportedRepositoryError
 from theta.git import processes
+from theta.git.options import BEFORE_COMMAND
 from theta.git.repository import STORES, Repository
 from theta.porcelain.setup import launcher
 from theta.store.odb.packs import BLOB, object_id
@@ -47,7 +48,7 @@ reads() {
     for word in $(words | tr '\0' ' '); do
         [ -n "$value" ] && value= && continue
         case "$word" in
-            -c|-C|--git-dir|--work-tree|--namespace|--config-env|--exec-path) value=of ;;
+            VALUES) value=of ;;
             -*) ;;
             status|add|commit|diff*|log|show|rm|mv|ls-files|blame|grep|describe|fetch|push) return 0 ;;
             *) return 1 ;;
@@ -181,7 +182,8 @@ def _watch(repo: Repository) -> None:
         repo.git().run("config", "--local", "core.fsmonitor", _MONITOR)
     elif config.get("core.fsmonitor") != _MONITOR:
         return
-    place, script = _guard(repo), _SCRIPT.replace("COMMAND", launcher.COMMAND).encode()
+    filled = _SCRIPT.replace("COMMAND", launcher.COMMAND).replace("VALUES", "|".join(BEFORE_COMMAND))
+    place, script = _guard(repo), filled.encode()
     if not place.exists() or place.read_bytes() != script:
         _fs.make_dirs(place.parent)
         _fs.write_atomic(place, script)
