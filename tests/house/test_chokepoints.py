@@ -70,10 +70,7 @@ RULES = {
     "unsafe": Rule(chokepoints.unsafe),
     "numba": Rule(chokepoints.numba),
     "objects": Rule(chokepoints.objects, packages=("theta.git",)),
-    "libgit2": Rule(
-        chokepoints.libgit2,
-        packages=("theta.git", "theta.store.odb.objects", "theta.store.odb.packs", "theta.store.odb"),
-    ),
+    "libgit2": Rule(chokepoints.libgit2, packages=("theta.git", "theta.store.odb")),
     "state_files": Rule(chokepoints.state_files, packages=("theta.git.state_files",)),
 }
 
@@ -310,7 +307,7 @@ GOOD = {
     "libgit2": """
         repo.config.get('core.bare')
         raw = data[:4]
-        from theta.git.objects import Tree
+        from theta.git.object_values import Tree
     """,
     "state_files": """
         'MERGE_HEAD tells of it.'

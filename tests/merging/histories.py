@@ -17,7 +17,7 @@ import pygit2
 
 from tests.support import Repo, make_model
 from theta.formats.layout import BytesSource
-from theta.git.objects import MODE_BLOB, MODE_TREE
+from theta.git.object_values import MODE_BLOB, MODE_TREE
 from theta.git.repository import STORES
 from theta.porcelain.workspace.session import Session
 from theta.store import closure

@@ -106,7 +106,7 @@ def _damaged(error: Exception) -> int:
     if libgit2 is None or not isinstance(error, libgit2.GitError):
         return 0
     from theta.errors import DamagedRepositoryError
-    from theta.git.objects import DAMAGED
+    from theta.git.object_values import DAMAGED
 
     console.error(DamagedRepositoryError(f"git's files cannot be read: {error}", hint=DAMAGED))
     return int(ExitCode.DAMAGED_REPOSITORY)

@@ -166,7 +166,7 @@ class _Merge:
         self.ours = [head] if head else []
         if head is None:
             return
-        from theta.git.history import independent
+        from theta.git.commit_graph import independent
 
         kept = independent(self.session.repo, [head, *self.heads])
         names = dict(zip(reversed(self.heads), reversed(self.names), strict=True))
@@ -277,7 +277,7 @@ class _Merge:
         head = self.session.repo.head()
         if head is None or not self.decision.how.everything:
             return False
-        from theta.git.history import octopus_base
+        from theta.git.commit_graph import octopus_base
 
         ahead = octopus_base(self.session.repo, [head, *self.heads]) == head
         if ahead and self.args.has("--ff-only"):
@@ -286,7 +286,7 @@ class _Merge:
 
     def _many(self) -> int:
         from theta.cli import conflicts
-        from theta.git.history import octopus_base
+        from theta.git.commit_graph import octopus_base
         from theta.git.run import GitFailedError
         from theta.porcelain.merge import octopus
 

@@ -25,7 +25,7 @@ def rehearse(
     session: Session, heads: Sequence[str], decision: Decision, base: str | None, *, as_json: bool
 ) -> int:
     """Tell what a merge with ``heads`` would do to each tensor, and what it would store."""
-    from theta.git.history import octopus_base
+    from theta.git.commit_graph import octopus_base
     from theta.porcelain.merge import dry_run, octopus
 
     ours = session.repo.resolve("HEAD")

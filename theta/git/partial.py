@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from theta.errors import NotHereYetError
-from theta.git.objects import MODE_TREE
+from theta.git.object_values import MODE_TREE
 from theta.git.run import GitFailedError
 from theta.units import human
 

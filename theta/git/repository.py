@@ -23,12 +23,11 @@ from theta.errors import (
     UnsupportedRepositoryError,
     UntrustedOwnerError,
 )
-from theta.git import objects, processes, state_files
-from theta.git.config import Config
+from theta.git import object_values, processes, state_files
 from theta.git.index import Entry, IndexFile
-from theta.git.objects import DAMAGED, MODE_TREE, Blob, Commit, Tree, TreeEntry
+from theta.git.named_values import Config, Refs
+from theta.git.object_values import DAMAGED, MODE_TREE, Blob, Commit, Tree, TreeEntry
 from theta.git.partial import Promised
-from theta.git.refs import Refs
 from theta.git.run import DEFER, Git, redirected
 
 pygit2.settings.enable_fsync_gitdir(True)
@@ -269,23 +268,23 @@ class Repository:
 
     def blob(self, oid: str) -> Blob | None:
         """Blob ``oid``; None where it is not here, or another kind of object."""
-        return objects.blob(self._find(oid))
+        return object_values.blob(self._find(oid))
 
     def blob_here(self, oid: str) -> Blob | None:
         """:meth:`blob`, and nothing is fetched."""
-        return objects.blob(self._here(oid))
+        return object_values.blob(self._here(oid))
 
     def tree_here(self, oid: str) -> Tree | None:
         """Tree ``oid`` if it is in this repository; nothing is fetched."""
-        return objects.tree(self._here(oid))
+        return object_values.tree(self._here(oid))
 
     def commit_or_none(self, oid: str) -> Commit | None:
         """Commit ``oid``; None where it is not here, or another kind of object."""
-        return objects.commit(self._find(oid))
+        return object_values.commit(self._find(oid))
 
     def commit_here(self, oid: str) -> Commit | None:
         """:meth:`commit_or_none`, and nothing is fetched."""
-        return objects.commit(self._here(oid))
+        return object_values.commit(self._here(oid))
 
     def commit(self, oid: str) -> Commit:
         """Commit ``oid``; raises :class:`MissingObjectsError`."""
@@ -303,7 +302,7 @@ class Repository:
 
     def read_tree(self, oid: str) -> Tree:
         """Tree ``oid``; raises :class:`MissingObjectsError`."""
-        found = objects.tree(self._find(oid))
+        found = object_values.tree(self._find(oid))
         if found is None:
             raise MissingObjectsError(f"tree {oid} is not in this repository")
         return found

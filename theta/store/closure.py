@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from theta.errors import MissingObjectsError
 from theta.git.index import IndexEdit, Staged
-from theta.git.objects import MODE_BLOB, MODE_TREE
+from theta.git.object_values import MODE_BLOB, MODE_TREE
 from theta.git.repository import STORES
 from theta.store.format import listings, skeleton
 from theta.store.format.manifest import Manifest

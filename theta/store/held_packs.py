@@ -17,7 +17,7 @@ from theta import _fs, _notes
 from theta.errors import DiskError
 from theta.git import processes
 from theta.git.index import read_entries
-from theta.git.objects import Commit
+from theta.git.object_values import Commit
 from theta.git.repository import STORES, Repository
 from theta.store.format.manifest import MAX_BYTES, looks_like_manifest
 from theta.store.odb.held_notes import ADOPTED, Note, all_notes, directory_of

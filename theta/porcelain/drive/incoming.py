@@ -16,10 +16,10 @@ from typing import Final
 
 from theta.errors import NotHereYetError
 from theta.git import state_files
-from theta.git.history import merge_bases
-from theta.git.objects import MODE_COMMIT, Commit, Tree
+from theta.git.commit_graph import merge_bases
+from theta.git.named_values import is_branch_name
+from theta.git.object_values import MODE_COMMIT, Commit, Tree
 from theta.git.options import BEFORE_COMMAND
-from theta.git.refs import is_branch_name
 from theta.git.repository import STORES, Repository
 
 # fmt: off

@@ -11,8 +11,8 @@ from typing import Final
 
 from theta import _fs
 from theta.errors import ThetaError
-from theta.git import history, state_files
-from theta.git.objects import Commit
+from theta.git import commit_graph, state_files
+from theta.git.object_values import Commit
 from theta.git.repository import Repository
 from theta.porcelain.workspace import agreement, rollback, worktree
 from theta.porcelain.workspace.session import Session
@@ -110,7 +110,7 @@ def _is_finished(session: Session, place: Path, commit: Commit) -> bool:
     if head is None:
         return True
     same = head.author == commit.author
-    return same or head.id == commit.id or history.descends(session.repo, head.id, commit.id)
+    return same or head.id == commit.id or commit_graph.descends(session.repo, head.id, commit.id)
 
 
 def _conclude(session: Session, place: Path) -> list[str] | None:

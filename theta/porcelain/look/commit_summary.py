@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from theta.git.objects import Tree
+from theta.git.object_values import Tree
 from theta.porcelain.workspace import sharded_models
 from theta.porcelain.workspace.checkpoints import checkpoints
 from theta.porcelain.workspace.session import Session

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from theta.git.history import merge_bases
+from theta.git.commit_graph import merge_bases
 from theta.merging.states import same
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest

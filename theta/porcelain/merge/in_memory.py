@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from theta.git import history
-from theta.git.objects import Tree
+from theta.git import commit_graph
+from theta.git.object_values import Tree
 from theta.git.repository import STORES
 from theta.git.run import GitFailedError
 from theta.porcelain.merge import dry_run, resolving
@@ -38,7 +38,7 @@ def after_git_merge(
 def _versions(session: Session, ours: str, theirs: str, base: str | None) -> Versions:
     if base is not None:
         return Versions(session, base, ours, theirs, chosen=True)
-    found = history.merge_bases(session.repo, ours, theirs)
+    found = commit_graph.merge_bases(session.repo, ours, theirs)
     return Versions(session, found[0] if found else None, ours, theirs, crossing=found)
 
 
@@ -99,15 +99,15 @@ def _stand_in(session: Session, ours: str, theirs: str) -> str:
     every chunk that both sides have at one place, with three temporary files. No ref names the commit.
     """
     stores = session.repo.tree_of(ours).get(STORES)
-    tree = history.with_directory(
+    tree = commit_graph.with_directory(
         session.repo, session.repo.tree_of(theirs), STORES, stores.id if stores is not None else None
     )
-    return history.unnamed_commit(session.repo, tree, [theirs])
+    return commit_graph.unnamed_commit(session.repo, tree, [theirs])
 
 
 def is_plain(session: Session, ours: str, theirs: str) -> bool:
     """Whether git would merge the commits without another word: true merge, nothing staged or configured."""
-    base = history.merge_bases(session.repo, ours, theirs)
+    base = commit_graph.merge_bases(session.repo, ours, theirs)
     if not base or base[0] in (ours, theirs) or in_progress.current(session.repo).name:
         return False
     if any(map(_SPECIAL.fullmatch, session.repo.config)):
@@ -133,5 +133,5 @@ def result_tree(session: Session, tree: Tree, merged: Merged) -> str:
         path: (session.repo.write_blob(manifest.data), 0) for path, manifest in merged.resolved.items()
     }
     changes |= dict.fromkeys(merged.removed)
-    tree_id = history.edit_tree(session.repo, tree, changes)
+    tree_id = commit_graph.edit_tree(session.repo, tree, changes)
     return mend.mended_tree(session, session.repo.read_tree(tree_id))

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from theta import _fs
-from theta.git import history, state_files
-from theta.git.history import octopus_base
+from theta.git import commit_graph, state_files
+from theta.git.commit_graph import octopus_base
 from theta.git.repository import STORES
 from theta.git.run import Git
 from theta.merging import engine
@@ -74,7 +74,7 @@ class _Steps:
     def _commit(self, joined: Joined, parents: list[str]) -> str:
         """A commit that no ref will name: git merges commits only."""
         tree = in_memory.result_tree(self.session, joined.tree, joined.merged)
-        return history.unnamed_commit(self.session.repo, tree, parents)
+        return commit_graph.unnamed_commit(self.session.repo, tree, parents)
 
 
 def _noting(asked: dict[str, set[str]]) -> How:

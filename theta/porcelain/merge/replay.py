@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from theta.errors import NotFoundError
-from theta.git import history
-from theta.git.objects import Commit, Tree
+from theta.git import commit_graph
+from theta.git.object_values import Commit, Tree
 from theta.porcelain.merge import in_memory, octopus, trailers
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.merge.trailers import Round
@@ -68,7 +68,7 @@ def _on_one_base(session: Session, base: str, heads: Sequence[str]) -> list[str]
 
 def _commit(session: Session, like: str, parents: Sequence[str]) -> str:
     tree = session.repo.tree_of(like).id
-    return history.unnamed_commit(session.repo, tree, parents)
+    return commit_graph.unnamed_commit(session.repo, tree, parents)
 
 
 def _joined(
@@ -94,7 +94,7 @@ def _with(session: Session, joined: Joined, tree: Tree, paths: list[str]) -> Tre
     """The joined tree with ``paths`` as ``tree`` has them."""
     found = {path: tree.get(path) for path in paths}
     changes = {path: (entry.id, entry.mode) if entry is not None else None for path, entry in found.items()}
-    return session.repo.read_tree(history.edit_tree(session.repo, joined.tree, changes))
+    return session.repo.read_tree(commit_graph.edit_tree(session.repo, joined.tree, changes))
 
 
 def _differing(session: Session, one: Tree, other: Tree) -> list[str]:

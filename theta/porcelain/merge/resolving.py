@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from theta import _fs
 from theta.errors import NotFoundError, WouldOverwriteError
-from theta.git.history import merge_bases
+from theta.git.commit_graph import merge_bases
 from theta.git.index import Entry, Staged
-from theta.git.objects import MODE_BLOB
+from theta.git.object_values import MODE_BLOB
 from theta.git.repository import STORES
 from theta.merging.states import Conflict, Settled, three_way
 from theta.porcelain.merge import recording

@@ -11,7 +11,7 @@ from typing import Any
 from theta.errors import NotFoundError, ThetaError
 from theta.formats.layout import BytesSource, Source
 from theta.formats.pickle_files.pickle_scan import PickleReport, scan_pickles
-from theta.git.objects import MODE_BLOB
+from theta.git.object_values import MODE_BLOB
 from theta.porcelain.workspace.session import Session
 from theta.store.files.file_source import FileSource
 from theta.store.read.random_access import StoredSource

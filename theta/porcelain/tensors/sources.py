@@ -22,7 +22,7 @@ from theta.errors import (
 from theta.formats import opaque, safetensors, sharded
 from theta.formats.layout import Source, clip
 from theta.formats.values import Value, values
-from theta.git.objects import MODE_BLOB
+from theta.git.object_values import MODE_BLOB
 from theta.porcelain.tensors import converting
 from theta.porcelain.tensors.converting import Model
 from theta.porcelain.workspace import sharded_models

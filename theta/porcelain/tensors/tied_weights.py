@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from theta.git.objects import MODE_BLOB
+from theta.git.object_values import MODE_BLOB
 from theta.porcelain.workspace.session import Session
 
 CONFIG: Final = "config.json"

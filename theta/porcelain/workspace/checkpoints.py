@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from theta.git.attributes import only_tracked
-from theta.git.objects import MODE_BLOB, Tree
+from theta.git.object_values import MODE_BLOB, Tree
 from theta.git.repository import STORES, Repository
 from theta.store.format.manifest import MAX_BYTES, looks_like_manifest
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from theta.git import state_files
-from theta.git.history import merge_base
+from theta.git.commit_graph import merge_base
 from theta.git.repository import STORES, Repository
 
 

@@ -13,9 +13,9 @@ from typing import Final
 
 from theta import _notes
 from theta.errors import DiskError, ManifestError, MissingObjectsError, NoSpaceError
-from theta.git import history
-from theta.git.objects import Commit, Tree
-from theta.git.published import unpublished
+from theta.git import commit_graph
+from theta.git.commit_graph import unpublished
+from theta.git.object_values import Commit, Tree
 from theta.git.repository import STORES
 from theta.porcelain.workspace.checkpoints import by_content, checkpoints
 from theta.porcelain.workspace.session import Session
@@ -113,7 +113,7 @@ def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = F
     head = repo.head()
     if head is None or head not in wanted:
         return None
-    ordered = history.oldest_first(repo, head, wanted)
+    ordered = commit_graph.oldest_first(repo, head, wanted)
     session.expect_trees(wanted)
     wrong = {oid for oid in (commit.id for commit in ordered) if not agrees(session, repo.tree_of(oid))}
     if not wrong:
@@ -138,7 +138,7 @@ def _rewritten(session: Session, commit: Commit, mapping: dict[str, str], *, men
     if tree == commit.tree and not any(parent in mapping for parent in parents):
         return commit.id
     data = _with(commit.data, tree, [mapping.get(parent, parent) for parent in parents])
-    return history.write_commit(session.repo, data)
+    return commit_graph.write_commit(session.repo, data)
 
 
 def mended_tree(session: Session, tree: Tree) -> str:
@@ -154,7 +154,7 @@ def mended_tree(session: Session, tree: Tree) -> str:
             raise MissingObjectsError(f"{directory}: its objects are not in this repository")
     with session.objects.writing() as pack:
         stores = closure.stores_tree(pack, manifests)
-    return history.with_directory(session.repo, tree, STORES, stores)
+    return commit_graph.with_directory(session.repo, tree, STORES, stores)
 
 
 def _with(raw: bytes, tree: str, parents: list[str]) -> bytes:

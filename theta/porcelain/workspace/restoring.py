@@ -8,7 +8,7 @@ from theta import _fs
 from theta.errors import NotFoundError, ThetaError
 from theta.git.attributes import only_tracked
 from theta.git.index import Staged
-from theta.git.objects import MODE_BLOB
+from theta.git.object_values import MODE_BLOB
 from theta.git.repository import STORES
 from theta.git.run import Git
 from theta.porcelain.workspace import index_closure, worktree

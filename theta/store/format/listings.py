@@ -17,7 +17,7 @@ from itertools import accumulate, takewhile
 from typing import Final
 
 from theta.errors import ManifestError
-from theta.git.objects import MODE_BLOB
+from theta.git.object_values import MODE_BLOB
 from theta.store.format.manifest import Group, Manifest, blob_id, parse
 from theta.store.odb.objects import Objects
 from theta.store.odb.packs import TREE, PackWriter, object_id, tree_bytes

@@ -9,9 +9,9 @@ import pytest
 
 from tests.support import Repo
 from theta.errors import DamagedRepositoryError
-from theta.git import history
-from theta.git.objects import MODE_BLOB, MODE_EXECUTABLE
-from theta.git.refs import is_branch_name
+from theta.git import commit_graph
+from theta.git.named_values import is_branch_name
+from theta.git.object_values import MODE_BLOB, MODE_EXECUTABLE
 from theta.git.repository import Repository
 
 
@@ -69,16 +69,16 @@ def test_a_damaged_tree_has_a_name(repo: Repo, repository: Repository) -> None:
 
 def test_trees_are_edited(repo: Repo, repository: Repository) -> None:
     tree, oid = repository.tree_of("HEAD"), repository.write_blob(b"new")
-    edited = history.edit_tree(
+    edited = commit_graph.edit_tree(
         repository,
         tree,
         {"a/run.sh": (oid, 0), "new": (oid, 0), "a/b/c.txt": None, "none": None, "x": (oid, MODE_EXECUTABLE)},
     )
     rows = repo.git("ls-tree", "-r", edited, "a", "new", "x").splitlines()
     assert rows == [f"{mode:06o} blob {oid}\t{path}" for path, mode in MODES.items()]
-    without = repository.read_tree(history.with_directory(repository, tree, "a", None))
+    without = repository.read_tree(commit_graph.with_directory(repository, tree, "a", None))
     assert listed(repo, without.id) == ["code.py"]
-    again = history.with_directory(repository, without, "a", repo.git("rev-parse", "HEAD:a"))
+    again = commit_graph.with_directory(repository, without, "a", repo.git("rev-parse", "HEAD:a"))
     assert again == tree.id
 
 
@@ -87,16 +87,18 @@ MODES = {"a/run.sh": MODE_EXECUTABLE, "new": MODE_BLOB, "x": MODE_EXECUTABLE}
 
 def test_the_graph_is_git_s(repo: Repo, repository: Repository) -> None:
     head, tree = repository.head() or "", repository.tree_of("HEAD").id
-    one, two = (history.unnamed_commit(repository, tree, [head, *more]) for more in ([], [head]))
+    one, two = (commit_graph.unnamed_commit(repository, tree, [head, *more]) for more in ([], [head]))
     assert (
-        history.merge_bases(repository, one, two) == [head] == [history.octopus_base(repository, [one, two])]
+        commit_graph.merge_bases(repository, one, two)
+        == [head]
+        == [commit_graph.octopus_base(repository, [one, two])]
     )
-    assert history.merge_base(repository, one, two) == head
-    assert history.independent(repository, [head, one, two, one]) == [one, two]
-    assert history.descends(repository, one, head) and not history.descends(repository, head, one)
+    assert commit_graph.merge_base(repository, one, two) == head
+    assert commit_graph.independent(repository, [head, one, two, one]) == [one, two]
+    assert commit_graph.descends(repository, one, head) and not commit_graph.descends(repository, head, one)
     first = repo.git("rev-parse", "HEAD~1")
-    assert [commit.id for commit in history.oldest_first(repository, one, {one, head})] == [head, one]
-    assert history.merge_bases(repository, first, "0" * 40) == []
+    assert [commit.id for commit in commit_graph.oldest_first(repository, one, {one, head})] == [head, one]
+    assert commit_graph.merge_bases(repository, first, "0" * 40) == []
 
 
 def test_refs_and_configuration(repo: Repo, repository: Repository) -> None:
