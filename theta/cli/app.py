@@ -234,7 +234,7 @@ def _crash_points() -> None:
 
 
 def _hand_to_git(argv: list[str]) -> int:
-    from theta.cli.common import after_git, session_or_none, tell_full_disk, uses_theta
+    from theta.cli.common import after_git, ended, session_or_none, uses_theta
     from theta.git.run import plain
     from theta.porcelain.drive import overwrites
 
@@ -251,10 +251,10 @@ def _hand_to_git(argv: list[str]) -> int:
     told = uses_theta(session) and _ends_with_status(argv)
     with session.driving():
         if argv[0] in _MOVES:
-            session.moving()
+            session.moving(*argv[1:], "refs/stash", "refs/stash^3")
         git = plain(Path.cwd(), marks=session.repo.marks)
         code = git.show(*checked, *argv[:2], *(["--quiet"] if told else []), *argv[2:])
-        code = tell_full_disk(session, code)
+        code = ended(session, code)
     after_git(session)
     if told and code in (0, 1):
         invoke("status", "theta.cli.status", [])

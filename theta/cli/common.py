@@ -20,6 +20,8 @@ NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")
 """For a git that only tells of the worktree: it says nothing of the share of files that is checked out."""
 _NOTHING: Final = 128 << 10
 """Free bytes that are too few for git to write its files; what it wrote in vain it has removed by then."""
+_KILLED: Final = 129
+"""A higher exit code tells of a signal; git's own is 129 for a wrong command line."""
 _SIGNS = ("filter=theta", "merge=theta", ".theta/**")
 
 
@@ -76,7 +78,7 @@ def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = Fals
             session.repo.refresh_index()
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(Path.cwd())
         session.moving(*args[1:], FETCH_HEAD if args[0] == "pull" else "")
-        code = tell_full_disk(session, git.show(*checked, *args))
+        code = ended(session, git.show(*checked, *args))
         _settle(session)
     return code
 
@@ -85,8 +87,17 @@ def whole(session: Session, name: str, args: Sequence[str]) -> int:
     """Run ``git NAME ARGS`` with theta's filter and hooks at work, as git alone would."""
     with session.driving():
         git = session.repo.git(extra={}).in_directory(Path.cwd())
-        code = tell_full_disk(session, git.show(name, *args))
+        code = ended(session, git.show(name, *args))
     after_git(session)
+    return code
+
+
+def ended(session: Session, code: int) -> int:
+    """Put back what a git that failed had begun to write, and tell what stays; returns its exit ``code``."""
+    if code:
+        tell_full_disk(session, code)
+        for path in session.undo(killed=code > _KILLED):
+            console.warn(f"{path} changed while git ran, and was left as it is")
     return code
 
 

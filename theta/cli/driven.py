@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from theta.cli.args import PASS, plain
-from theta.cli.common import drive, open_session, tell_full_disk
+from theta.cli.common import drive, ended, open_session
 
 
 def driven(name: str, doc: str, *, refresh: bool = True, hooks: bool = False) -> typer.Typer:
@@ -37,7 +37,7 @@ def handed(name: str, doc: str, *, durable: bool = False) -> typer.Typer:
         settings = remotes.durable(session.repo) if durable else []
         with session.driving():
             git = session.repo.git(extra={}).in_directory(Path.cwd())
-            return tell_full_disk(session, git.show(*settings, name, *plain(context.args)))
+            return ended(session, git.show(*settings, name, *plain(context.args)))
 
     return _app(command, doc)
 

@@ -12,7 +12,7 @@ import typer
 
 from theta.cli import console, deciding, mergeargs
 from theta.cli.args import PASS, plain
-from theta.cli.common import drive, open_session, tell_full_disk
+from theta.cli.common import drive, ended, open_session, tell_full_disk
 from theta.cli.resolve import settle, told
 from theta.errors import ExitCode, ThetaError, UsageError
 from theta.git.state_files import MERGE_HEAD
@@ -217,7 +217,8 @@ class _Merge:
                     return None
                 drafts.sync()
                 self._apply(joined)
-            except GitFailedError:
+            except GitFailedError as error:
+                self.session.undo(killed=error.code < 0)
                 return None
             held.release()
             return self._finish(joined, drafts)
@@ -240,6 +241,7 @@ class _Merge:
         squashed = self.args.has("--squash") and (done.code == 0 or bool(resolving.unmerged(fresh)))
         if not merging_now and not squashed:
             _echo(done.stdout, done.stderr, set())
+            ended(self.session, done.code if done.code >= 0 else 128 - done.code)
             if committing.finish(self.session, before) is not None and before and not self._is_silent:
                 after = self.session.again()
                 for line in commit_summary.moved(after, before, after.repo.resolve("HEAD")):
@@ -308,6 +310,7 @@ class _Merge:
         try:
             self._apply(joined)
         except GitFailedError as error:
+            self.session.undo(killed=error.code < 0)
             octopus.unstash(self.session)
             if not self.checked:
                 raise

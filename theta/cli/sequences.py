@@ -9,7 +9,7 @@ import typer
 
 from theta.cli import console, deciding
 from theta.cli.args import PASS, plain
-from theta.cli.common import open_session, tell_full_disk
+from theta.cli.common import ended, open_session
 from theta.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run(session: Session, name: str, args: list[str], decision: Decision) -> int
     with session.driving():
         session.moving(*args)
         git = sequencing.git(session, name)
-        code = tell_full_disk(session, git.show(*checked, name, *gits, *args))
+        code = ended(session, git.show(*checked, name, *gits, *args))
     while code and not sequencing.ENDS & set(args):
         step = _past_stop(session, name, args, decision)
         if step is None:
@@ -106,7 +106,7 @@ def _past_stop(session: Session, name: str, args: list[str], decision: Decision)
     editor = sequencing.quiet_editor(fresh, name, args)
     checked = overwrites.options(fresh, [name, "--continue"])
     with fresh.driving():
-        return sequencing.git(fresh, name, editor).show(*checked, name, "--continue")
+        return ended(fresh, sequencing.git(fresh, name, editor).show(*checked, name, "--continue"))
 
 
 def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int:

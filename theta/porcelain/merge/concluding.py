@@ -11,7 +11,7 @@ from typing import Final
 
 from theta import _fs
 from theta.git.state_files import MERGE_HEAD, MERGE_MODE, MERGE_MSG
-from theta.porcelain.workspace.recovery import PARKED
+from theta.porcelain.workspace.rollback import PARKED, bring_back
 from theta.porcelain.workspace.session import Session
 
 _STRATEGY: Final = "theta"
@@ -32,7 +32,7 @@ def commit(session: Session, names: Sequence[str], options: Sequence[str]) -> in
     """
     gitdir, before = session.repo.gitdir, session.repo.head()
     head, parked = gitdir / MERGE_HEAD, session.repo.private / PARKED
-    heads, message = head.read_bytes(), session.scratch() / _fs.own_temporary("message")
+    message = session.scratch() / _fs.own_temporary("message")
     _fs.write_atomic(message, (gitdir / MERGE_MSG).read_bytes())
     mode = gitdir / MERGE_MODE
     ahead = "--no-ff" if mode.exists() and mode.read_bytes().startswith(b"no-ff") else "--ff"
@@ -43,9 +43,7 @@ def commit(session: Session, names: Sequence[str], options: Sequence[str]) -> in
         _fs.rename(head, parked)
         return git.show(*command, *names)
     finally:
-        if session.repo.head() == before and not head.exists():
-            _fs.write_atomic(head, heads)
-        _fs.remove(parked)
+        bring_back(session.repo, before)
         _fs.remove(message)
         session.note(applying=None)
 

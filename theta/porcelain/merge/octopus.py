@@ -16,7 +16,7 @@ from theta import _fs
 from theta.git import commit_graph, state_files
 from theta.git.commit_graph import octopus_base
 from theta.git.repository import STORES
-from theta.git.run import Git
+from theta.git.run import Git, GitFailedError
 from theta.merging import engine
 from theta.merging.result_file import CONTAINER
 from theta.merging.states import Conflict
@@ -208,7 +208,10 @@ def _check_out(git: Git, tree: str, checked: Sequence[str] = ()) -> None:
     command = ("read-tree", "-m", "-u", "HEAD", tree)
     if checked:
         git.run(*checked, *command, "-n")
-    if git.run(*_UNFILTERED, *command, check=False).code:
+    done = git.run(*_UNFILTERED, *command, check=False)
+    if done.code < 0:  # it was killed, and its lock is in the way
+        raise GitFailedError(command[0], done.code, "")
+    if done.code:
         git.run(*command)  # of a file as new as the index the filter alone knows whether it changed
 
 

@@ -169,6 +169,19 @@ class Session:
         """Note the state before git changes files of the worktree toward those of commits ``toward``."""
         self.note(moving=rollback.mark(self.repo, toward))
 
+    def undo(self, *, killed: bool = False) -> list[str]:
+        """Put back what a git that failed changed in the worktree; return the files that stay changed.
+
+        ``killed``: it left its locks.  Raises :class:`NoSpaceError` where the disk is full; the next
+        command puts them back then.
+        """
+        note = recovery.read(self.journal)
+        if note is None:
+            return []
+        if killed:
+            recovery.unlock(self.repo, note["started"])
+        return rollback.undo(self.repo, note)
+
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold theta's lock: one changing command a worktree, and what dead ones left healed first.
@@ -189,7 +202,7 @@ class Session:
         """Heal what a dead command left, if there is anything and nobody is at work."""
         if not recovery.notes(self.repo):
             return
-        with contextlib.suppress(BusyError, DiskError):
+        with contextlib.suppress(BusyError, DiskError, NoSpaceError):
             lock = _notes.lock(self.repo.private / "lock", patience=0)
             try:
                 recovery.heal(self.repo)

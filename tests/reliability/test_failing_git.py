@@ -1,0 +1,185 @@
+"""A git that fails halfway, on a full disk say, leaves the worktree as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.harness import State, fsck, leftovers, wait_for_children
+from tests.support import Repo
+from tests.support.repos import describe
+from theta.git.repository import Repository
+from theta.porcelain.workspace import rollback
+
+LIMIT = 200_000
+"""Bytes that a git may write into a file before it dies; ``large.txt`` of branch ``other`` has more."""
+FREE = 250_000
+"""Bytes that are free on the real disk; the files of branch ``other`` need more."""
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "switch": ("switch", "other"),
+    "checkout": ("checkout", "other"),
+    "reset": ("reset", "--keep", "other"),
+    "merge": ("merge", "other"),
+    "merge by steps": ("merge", "--no-ff", "--no-prompt", "-s", "ort", "other"),
+    "squash": ("merge", "--squash", "other"),
+    "pull": ("pull", "--no-rebase", "--no-edit", ".", "other"),
+    "cherry-pick": ("cherry-pick", "other"),
+    "rebase": ("rebase", "other"),
+    "stash pop": ("stash", "pop"),
+}
+ON_A_REAL_DISK = ("switch", "merge", "merge by steps", "rebase", "stash pop")
+
+
+def _text(name: str, size: int) -> str:
+    """Text that hardly shrinks."""
+    return random.Random(name).randbytes(size // 2).hex() + "\n"
+
+
+def _write(repo: Repo, of: str) -> None:
+    for number in range(4):
+        repo.write(f"file{number}.txt", _text(f"{of}{number}", 30_000))
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """``main``, and a branch ``other`` and a stash that bring and change files, some large."""
+    place = tmp_path_factory.mktemp("origin")
+    repo = Repo.create(place / "repo")
+    repo.theta("track", "*.safetensors")
+    _write(repo, "base")
+    repo.git("add", ".")
+    repo.git("commit", "-q", "-m", "files")
+    repo.git("branch", "other")
+    repo.write("main.txt", "main\n")
+    repo.git("add", "main.txt")
+    repo.git("commit", "-q", "-m", "main")
+    repo.git("switch", "-q", "other")
+    _write(repo, "other")
+    repo.write("large.txt", _text("large", 400_000))
+    repo.git("add", ".")
+    repo.git("commit", "-q", "-m", "other")
+    repo.git("switch", "-q", "main")
+    _write(repo, "stashed")
+    repo.write("large.txt", _text("large", 400_000))
+    repo.git("stash", "-q", "-u")
+    repo.git("gc", "-q")
+    repo.theta("status")
+    return repo
+
+
+def _state(repo: Repo) -> tuple[State, str, dict[str, bytes]]:
+    files = {path.name: path.read_bytes() for path in repo.path.iterdir() if path.is_file()}
+    return State.of(repo), repo.git("status", "--porcelain"), files
+
+
+def _check(origin: Repo, repo: Repo, command: tuple[str, ...]) -> None:
+    """All is as before, and with room the command does what it does."""
+    assert _state(repo) == _state(origin)
+    assert not [path.name for path in (repo.path / ".git").glob("*.lock")]
+    if (repo.path / ".git/rebase-merge").exists():  # of a git that died as it began
+        repo.theta("rebase", "--abort")
+    repo.theta(*command)
+    assert (repo.path / "large.txt").stat().st_size > LIMIT
+    assert leftovers(repo) == []
+    fsck(repo)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_e2_a_git_that_dies_of_a_large_file_leaves_all_as_before(
+    origin: Repo, tmp_path: Path, name: str
+) -> None:
+    repo = origin.copy(tmp_path / "repo")
+    done = repo.theta(*COMMANDS[name], env={"THETA_TEST_FILE_SIZE": str(LIMIT)}, code=None)
+    assert done.returncode, describe(done)
+    assert "Traceback" not in done.stderr, describe(done)
+    wait_for_children(repo)
+    _check(origin, repo, COMMANDS[name])
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(mount).returncode:
+        pytest.skip("only root can mount a file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def _fill(place: Path, free: int) -> None:
+    now = os.statvfs(place)
+    (place / "ballast").write_bytes(bytes(max(now.f_bavail * now.f_frsize - free, 0)))
+
+
+@pytest.mark.parametrize("name", ON_A_REAL_DISK)
+def test_e2_a_git_that_finds_the_disk_full_leaves_all_as_before(origin: Repo, small: Path, name: str) -> None:
+    repo = origin.copy(small / "repo")
+    _fill(small, FREE)
+    done = repo.theta(*COMMANDS[name], code=None)
+    assert done.returncode, describe(done)
+    assert "Traceback" not in done.stderr, describe(done)
+    (small / "ballast").unlink()
+    _check(origin, repo, COMMANDS[name])
+
+
+def _killed(repo: Repo, **facts: object) -> Path:
+    """Leave the journal of a command that was killed just now."""
+    journal = repo.path / ".git/theta/journal"
+    journal.write_text(json.dumps({"token": "of nobody", "started": time.time(), **facts}))
+    return journal
+
+
+def test_e3_a_full_disk_while_a_killed_command_is_undone_leaves_that_to_the_next(
+    origin: Repo, tmp_path: Path
+) -> None:
+    repo = origin.copy(tmp_path / "repo")
+    repo.git("switch", "-q", "other")
+    before = _state(repo)
+    repo.git("update-index", "--refresh")
+    mark = rollback.mark(Repository.discover(repo.path), ["main"])
+    head = repo.git("rev-parse", "HEAD")
+    tree = repo.git("rev-parse", "main^{tree}")
+    repo.git("read-tree", "-m", "-u", tree)  # a merge that is in the index, while git does not know of it
+    journal = _killed(repo, moving=mark, applying={"head": head, "tree": tree})
+    limit = {"THETA_TEST_FILE_SIZE": str(LIMIT)}
+    for args, told in ((("status",), ""), (("switch", "main"), "cannot be undone"), (("status",), "")):
+        done = repo.theta(*args, env=limit, code=None)
+        assert bool(done.returncode) is bool(told), describe(done)
+        assert told in done.stderr, describe(done)
+        assert journal.exists(), f"theta {args[0]} dropped the journal"
+    repo.theta("status")
+    assert _state(repo) == before
+    assert not journal.exists()
+    assert leftovers(repo) == []
+
+
+def test_e2_an_untracked_file_that_git_refuses_to_overwrite_stays(origin: Repo, tmp_path: Path) -> None:
+    repo = origin.copy(tmp_path / "repo")
+    text = repo.git("show", "other:large.txt") + "\n"
+    repo.write("large.txt", text)
+    for name in ("switch", "merge", "merge by steps", "cherry-pick", "rebase", "stash pop"):
+        done = repo.theta(*COMMANDS[name], code=None)
+        assert done.returncode, describe(done)
+        assert (repo.path / "large.txt").read_text() == text, name
+
+
+def test_e2_a_pick_that_cannot_be_committed_stays_staged(origin: Repo, tmp_path: Path) -> None:
+    repo = origin.copy(tmp_path / "repo")
+    repo.git("switch", "-q", "-c", "behind", "main~")
+    repo.git("config", "commit.gpgSign", "true")
+    repo.git("config", "gpg.program", "false")
+    done = repo.theta("cherry-pick", "--no-ff", "other", code=None)
+    assert done.returncode, describe(done)
+    assert (repo.path / ".git/CHERRY_PICK_HEAD").exists()
+    assert repo.git("write-tree") == repo.git("rev-parse", "other^{tree}")
