@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.cli.checks import never_a_bug, refused
@@ -230,6 +229,5 @@ def test_a_checkpoint_that_cannot_fit_is_refused_before_it_is_written(
     monkeypatch.setattr(_fs, "free_space", answer)
     assert run(["restore", "m.safetensors"]) == ExitCode.NO_SPACE
     said = capfd.readouterr().err
-    assert "needs" in said
-    assert str(np.int64(400 * 250 * 4 + 12))[:3] in said
+    assert "0 B free, and 400 kB are to be written" in said
     assert not path.exists()

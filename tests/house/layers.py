@@ -18,6 +18,7 @@ LAYERS: Final = (
         "theta._memory",
         "theta._modes",
         "theta._notes",
+        "theta._room",
         "theta._version",
         "theta.progress",
     ),

@@ -93,7 +93,7 @@ class Trial:
         assert "Traceback" not in done.stderr, describe(done)
         assert "bug in theta" not in done.stderr, describe(done)
         if done.returncode:
-            assert any(word in done.stderr.lower() for word in ("space", "are free")), describe(done)
+            assert any(word in done.stderr.lower() for word in ("space", " free, and ")), describe(done)
         fsck(repo)
         path = repo.path / FILE
         if path.exists() and not path.read_bytes().startswith(MAGIC):

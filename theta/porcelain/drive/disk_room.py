@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Final
 
-from theta import _fs
-from theta.errors import MissingObjectsError, NoSpaceError
+from theta import _room
+from theta.errors import MissingObjectsError
 from theta.git.attributes import only_tracked
 from theta.porcelain.drive.incoming import Change
 from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.session import Session
-
-RESERVE: Final = 1 << 20
-"""Bytes that are left free for what git itself writes."""
 
 
 def check(session: Session, steps: Sequence[Change]) -> None:
@@ -23,15 +19,10 @@ def check(session: Session, steps: Sequence[Change]) -> None:
     tracked = set(only_tracked(session.repo, {path for files in coming for path in files}))
     sizes = {path: _size(session, path) for path in tracked}
     session.repo.promised.expect(files[path] for files in coming for path in tracked & files.keys())
-    free = _fs.free_space(session.repo.worktree)
     for files in coming:
         new = {path: oid for path, oid in sorted(files.items()) if path in tracked}
         wanted = _peak((_bytes(session, path, oid), sizes[path]) for path, oid in new.items())
-        if wanted > max(free - RESERVE, 0):
-            raise NoSpaceError(
-                f"the checkpoints need {wanted:,} bytes more in the worktree, and {free:,} are free",
-                hint="make room; nothing was changed",
-            )
+        _room.require(session.repo.worktree, wanted, hint="make room; nothing was changed")
 
 
 def _peak(files: Iterable[tuple[int, int]]) -> int:

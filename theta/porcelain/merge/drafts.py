@@ -15,7 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-from theta import _fs
+from theta import _fs, _room
 from theta.errors import ThetaError
 from theta.merging.engine import Options
 from theta.merging.sinks import Draft
@@ -108,7 +108,7 @@ class Drafts:
         place = _fs.safe_target(self._session.repo.worktree, path)
         self._discard(path)
         wanted = size + sum(draft.size for draft in self._open.values())
-        if wanted > _fs.free_space(place.parent) - worktree.RESERVE:
+        if wanted > _room.left(place.parent):
             return None  # what was there before is still held open, and will make room
         self._open[path] = FileDraft(worktree.new_file(self._session, place), size)
         return self._open[path]

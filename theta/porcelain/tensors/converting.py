@@ -9,15 +9,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from theta import _fs
-from theta.errors import FormatError, NoSpaceError, NotFoundError, UsageError, WouldOverwriteError
+from theta import _fs, _room
+from theta.errors import FormatError, NotFoundError, UsageError, WouldOverwriteError
 from theta.formats import safetensors, sharded, writers
 from theta.formats.derived import arguments, derive
 from theta.formats.layout import Source, TensorSpec, clip
 from theta.formats.plan import Plan
 from theta.formats.values import Value
 from theta.progress import Progress, begin
-from theta.units import human
 
 SUFFIXES: Final = {
     ".safetensors": "safetensors",
@@ -28,7 +27,6 @@ SUFFIXES: Final = {
     ".ckpt": "torch",
     ".gguf": "gguf",
 }
-RESERVE: Final = 1 << 20
 _NAMED: Final = 3
 
 
@@ -137,9 +135,7 @@ def check_places(places: Sequence[Path], size: int, force: bool) -> None:
     folder = places[0].parent
     if not folder.is_dir():
         raise NotFoundError(f"there is no folder {folder}")
-    free = _fs.free_space(folder) - RESERVE
-    if size > free:
-        raise NoSpaceError(f"{folder} has {human(max(free, 0))} free, and {human(size)} are to be written")
+    _room.require(folder, size)
 
 
 def _index(names: Sequence[str], groups: Sequence[Sequence[TensorSpec]], model: Model) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from theta import _fs, formats
+from theta import _fs, _room, formats
 from theta.errors import (
     CorruptError,
     FormatError,
@@ -94,7 +94,7 @@ def copy_exactly(
     converting.check_places([out], 0, force)
     session.objects.expect(manifest.trees())
     restorer = Restorer(session.objects)
-    restorer.check_space(manifest, _fs.free_space(out.parent) - converting.RESERVE)
+    _room.require(out.parent, restorer.size(manifest))
     with _fs.AtomicFile(out, mode=0o666, nameless=True) as file:
         begin(progress, "exporting", manifest.nbytes, out.name)
         restorer.write(manifest, file, progress)

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from theta import _fs
+from theta import _fs, _room
 from theta.errors import BusyError, DiskError, MissingObjectsError, NoSpaceError, concerning
 from theta.git import lfs
 from theta.git.index import Entry, Staged, fresh_paths
@@ -27,7 +27,6 @@ from theta.store.format.manifest import MAGIC, Manifest
 from theta.store.format.skeleton import Skeleton
 from theta.store.read.reassembly import Restorer
 
-RESERVE: Final = 1 << 20
 _WORTH_WAITING: Final = 512 << 20
 """Bytes of files that take git about a second to read."""
 
@@ -177,7 +176,7 @@ def fill(
         present, framed = (begun.present, begun.framed) if begun else (frozenset(), False)
         session.objects.expect(manifest.trees(present))
         if begun is None:
-            restorer.check_space(manifest, _fs.free_space(place.parent) - RESERVE)
+            _room.require(place.parent, restorer.size(manifest))
         begin(progress, "restoring", manifest.nbytes, path)
         restorer.write(manifest, file, progress, present, framed=framed)
     info = os.lstat(place)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Set
 from functools import partial
 from typing import Final, Protocol
 
-from theta.errors import CorruptError, NoSpaceError
+from theta.errors import CorruptError
 from theta.formats.derived import arguments, derive
 from theta.formats.layout import Source
 from theta.parallel import ordered
@@ -75,12 +75,6 @@ class Restorer:
     def size(self, manifest: Manifest) -> int:
         """Bytes of the file that ``manifest`` stands for."""
         return self._plan(manifest).size
-
-    def check_space(self, manifest: Manifest, free: int) -> None:
-        """Raise :class:`NoSpaceError` where the file would not fit into ``free`` bytes."""
-        size = self._plan(manifest).size
-        if size > free:
-            raise NoSpaceError(f"the checkpoint needs {size:,} bytes, and {max(free, 0):,} are free")
 
     def _plan(self, manifest: Manifest) -> Skeleton:
         plan = skeletons.read(self._objects, manifest.skeleton)
