@@ -27,11 +27,11 @@ def _watch_numba() -> None:
     from numba.core import event
 
     class Telling(event.Listener):
-        def on_start(self, event: Any) -> None:
+        def on_start(self, _: Any) -> None:
             for told in list(watchers):
                 told()
 
-        def on_end(self, event: Any) -> None:
+        def on_end(self, _: Any) -> None:
             pass
 
     event.register("numba:compile", Telling())  # type: ignore[no-untyped-call]

@@ -90,15 +90,14 @@ def _close_gaps(labels: Labels, count: int) -> int:
 
 @kernel
 def _improve(
-    starts: Labels,
-    tokens: NDArray[np.uint16],
-    numbers: Costs,
+    listed: tuple[Labels, NDArray[np.uint16], Costs],
     alphabet: int,
     labels: Labels,
     count: int,
     rounds: int,
     unseen: float,
 ) -> tuple[float, int, int]:
+    starts, tokens, numbers = listed
     bits, used = 0.0, 0
     for turn in range(rounds + 1):
         sums = np.zeros((count, alphabet), np.int64)
@@ -158,7 +157,7 @@ class Listed:
         """
         labels, count = labels.copy(), int(labels.max()) + 1
         parts = self._starts, self._tokens, self._numbers
-        bits, used, _ = _improve(*parts, self.alphabet, labels, count, rounds, unseen)
+        bits, used, _ = _improve(parts, self.alphabet, labels, count, rounds, unseen)
         return labels, float(bits), int(used)
 
     def sums(self, labels: Labels) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -62,16 +63,15 @@ def _combine(
 @kernel
 def _of_floats(
     words: Words,
-    exponent: tuple[np.uint64, np.uint64],
-    fine: tuple[np.uint64, np.uint64],
-    top: int,
-    count: int,
+    fields: tuple[tuple[np.uint64, np.uint64], tuple[np.uint64, np.uint64]],
+    classes: tuple[int, int],
     levels: Classes,
     block: int,
     steps: tuple[np.uint16, np.uint16],
     out: Contexts,
 ) -> None:
-    last = np.int64(count - 1)
+    exponent, fine = fields
+    top, last = classes[0], np.int64(classes[1] - 1)
     for b in range(levels.size):
         first, end = b * block, min((b + 1) * block, words.size)
         w, o = words[first:end], out[first:end]
@@ -149,16 +149,24 @@ def fine_bits(words: Words, shift: int, bits: int) -> Classes:
     return out
 
 
-def combine(
-    classes: Classes, levels: Classes, level_count: int, block: int, fine: Classes, fine_count: int
-) -> Contexts:
-    """``(class * level_count + level of the block) * fine_count + fine`` of each element.
+@dataclass(frozen=True)
+class Levels:
+    """A level below ``count`` for each ``block`` elements."""
 
-    ``levels`` has one entry below ``level_count`` for each ``block`` elements.
-    """
+    of_blocks: Classes
+    count: int
+    block: int
+
+
+def combine(classes: Classes, levels: Levels, fine: Classes, fine_count: int) -> Contexts:
+    """``(class * levels.count + level of the block) * fine_count + fine`` of each element."""
     out = np.empty(classes.size, np.uint16)
-    _combine(classes, levels, level_count, block, fine, fine_count, out)
+    _combine(classes, levels.of_blocks, levels.count, levels.block, fine, fine_count, out)
     return out
+
+
+def _field(shift: int, bits: int) -> tuple[np.uint64, np.uint64]:
+    return np.uint64(shift), np.uint64((1 << bits) - 1)
 
 
 def of_floats(
@@ -167,19 +175,17 @@ def of_floats(
     fine: tuple[int, int],
     top: int,
     count: int,
-    levels: Classes,
-    level_count: int,
-    block: int,
+    levels: Levels,
 ) -> Contexts:
     """``combine(fold(exponents), ..., fine_bits)`` in one pass.
 
     ``exponent`` and ``fine`` are each a shift and a number of bits; ``count`` is that of classes.
     """
-    masks = [(np.uint64(shift), np.uint64((1 << bits) - 1)) for shift, bits in (exponent, fine)]
+    fields = _field(*exponent), _field(*fine)
     fine_count = 1 << fine[1]
-    steps = np.uint16(level_count * fine_count), np.uint16(fine_count)
+    steps = np.uint16(levels.count * fine_count), np.uint16(fine_count)
     out = np.empty(words.size, np.uint16)
-    _of_floats(words, masks[0], masks[1], top, count, levels, block, steps, out)
+    _of_floats(words, fields, (top, count), levels.of_blocks, levels.block, steps, out)
     return out
 
 

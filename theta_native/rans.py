@@ -147,13 +147,11 @@ def _put(
 def _encode(
     tokens: Tokens,
     contexts: Tokens,
-    lookup: Clusters,
-    wide: np.uint64,
-    packed: Frequencies,
-    reciprocals: NDArray[np.uint64],
+    table: tuple[Clusters, np.uint64, Frequencies, NDArray[np.uint64]],
     states: NDArray[np.uint64],
     out: NDArray[np.uint16],
 ) -> int:
+    lookup, wide, packed, reciprocals = table
     at = np.uint64(out.size)
     for i in range(tokens.size - 1, (tokens.size & ~3) - 1, -1):
         place = np.uint64(lookup[contexts[i]]) * wide + np.uint64(tokens[i])
@@ -205,13 +203,11 @@ def _refill(x: np.uint32, words: NDArray[np.uint16], at: np.uint64) -> tuple[np.
 def _decode(
     words: NDArray[np.uint16],
     contexts: Tokens,
-    lookup: Clusters,
-    slots: Tokens,
-    packed: Frequencies,
-    wide: np.uint64,
+    table: tuple[Clusters, Tokens, Frequencies, np.uint64],
     states: NDArray[np.uint32],
     tokens: Tokens,
 ) -> int:
+    lookup, slots, packed, wide = table
     # The last four of `words` are not of the stream: four states are refilled between two checks.
     at, size = np.uint64(0), np.uint64(words.size - 4)
     a, b, c, d = states[0], states[1], states[2], states[3]
@@ -340,7 +336,8 @@ def encode(
     states = np.full(STATES, LOWER, np.uint64)
     out = np.empty(tokens.size + 2, np.uint16)
     wide = np.uint64(packed.shape[1])
-    at = _encode(tokens, contexts, lookup, wide, packed.reshape(-1), reciprocals.reshape(-1), states, out)
+    tables = lookup, wide, packed.reshape(-1), reciprocals.reshape(-1)
+    at = _encode(tokens, contexts, tables, states, out)
     return states.astype(np.uint32), out[at:].copy()
 
 
@@ -361,5 +358,5 @@ def decode(
     final = states.astype(np.uint32)
     padded = np.append(words, np.zeros(4, np.uint16))
     wide, packed = np.uint64(frequencies.shape[1]), _packed(frequencies).reshape(-1)
-    read = _decode(padded, contexts, lookup, slots.reshape(-1), packed, wide, final, tokens)
+    read = _decode(padded, contexts, (lookup, slots.reshape(-1), packed, wide), final, tokens)
     return tokens if read == words.size and bool((final == LOWER).all()) else None

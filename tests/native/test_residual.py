@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from theta_native import contexts, differences
+from theta_native.contexts import Levels
 
 WIDTHS = (1, 2, 4, 8)
 
@@ -74,7 +75,7 @@ def test_combine_and_excess(block: int) -> None:
     classes, fine = rng.integers(0, 5, size, np.uint8), rng.integers(0, 3, size, np.uint8)
     levels = rng.integers(0, 4, -(-size // block), np.uint8)
     expected = (classes.astype(int) * 4 + np.repeat(levels, block)[:size]) * 3 + fine
-    np.testing.assert_array_equal(contexts.combine(classes, levels, 4, block, fine, 3), expected)
+    np.testing.assert_array_equal(contexts.combine(classes, Levels(levels, 4, block), fine, 3), expected)
     assert (
         contexts.histogram(expected.astype(np.uint16), 60).tolist()
         == np.bincount(expected, minlength=60).tolist()
@@ -95,6 +96,7 @@ def test_contexts_of_floats_in_one_pass(width: int, block: int, fine: int) -> No
     levels = np.random.default_rng(6).integers(0, 4, -(-500 // block), np.uint8)
     shift = 8 * width - 1 - 4
     classes = contexts.fold(differences.exponents(words, 4), 11, 6)
-    expected = contexts.combine(classes, levels, 4, block, contexts.fine_bits(words, 0, fine), 1 << fine)
-    found = contexts.of_floats(words, (shift, 4), (0, fine), 11, 6, levels, 4, block)
+    places = Levels(levels, 4, block)
+    expected = contexts.combine(classes, places, contexts.fine_bits(words, 0, fine), 1 << fine)
+    found = contexts.of_floats(words, (shift, 4), (0, fine), 11, 6, places)
     np.testing.assert_array_equal(found, expected)

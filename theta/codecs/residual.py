@@ -113,16 +113,16 @@ class _Layout:
         """The context of each word."""
         from theta_native import contexts
 
-        places = self.levels, self.level_count, self.block
+        levels = contexts.Levels(self.levels, self.level_count, self.block)
         shift, bits = _fine_bits(dtype) if self.use_fine else (0, 0)
         given = self.given if self.use_fine else None
         if given is None and is_float(dtype):
             width = _EXPONENT_BITS[dtype]
             exponent = word_size(dtype) * 8 - 1 - width, width
-            return contexts.of_floats(predicted, exponent, (shift, bits), self.top, CLASSES, *places)
+            return contexts.of_floats(predicted, exponent, (shift, bits), self.top, CLASSES, levels)
         classes = contexts.fold(magnitudes(predicted, dtype), self.top, CLASSES)
         fine = given or Fine(contexts.fine_bits(predicted, shift, bits), 1 << bits)
-        return contexts.combine(classes, *places, fine.classes, fine.count)
+        return contexts.combine(classes, levels, fine.classes, fine.count)
 
 
 def _fine_bits(dtype: str) -> tuple[int, int]:
