@@ -23,7 +23,7 @@ import numpy as np
 import zstandard
 
 from theta.codecs import codec, dense
-from theta.codecs.base import Range, Target, Tensor, word_size
+from theta.codecs.base import Range, Target, TensorWords, word_size
 from theta.codecs.chooser import choose
 from theta_native.byte_planes import split
 
@@ -57,7 +57,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def chunks(tensor: Tensor) -> list[Range]:
+def chunks(tensor: TensorWords) -> list[Range]:
     """The chunks of a tensor, whole rows where a row fits."""
     target, step = Target(tensor.dtype, tensor.shape), CHUNK // word_size(tensor.dtype)
     if 0 < target.row_words <= step:
@@ -197,16 +197,16 @@ def bench_dense(weights: np.ndarray, dtype: str) -> None:
             print(f"  {name:24} {type(error).__name__}: {error}")
 
 
-def xor_planes(new: Tensor, base: Tensor, level: int) -> int:
+def xor_planes(new: TensorWords, base: TensorWords, level: int) -> int:
     """The size of XOR, byte planes and zstd, each plane a frame."""
     compressor = zstandard.ZstdCompressor(level=level)
     return sum(len(compressor.compress(plane.data)) for plane in split(new.words ^ base.words, False))
 
 
-def tensors(path: Path, dtype: str) -> dict[str, Tensor]:
+def tensors(path: Path, dtype: str) -> dict[str, TensorWords]:
     """The tensors of a file, cast to ``dtype``."""
     return {
-        name: Tensor.from_bytes(array.astype(NUMPY[dtype]).tobytes(), dtype, array.shape)
+        name: TensorWords.from_bytes(array.astype(NUMPY[dtype]).tobytes(), dtype, array.shape)
         for name, array in load(path).items()
     }
 

@@ -21,7 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from theta.codecs import chooser
-from theta.codecs.base import Tensor
+from theta.codecs.base import TensorWords
 from theta.formats import BytesSource, TensorSpec, safetensors
 from theta.git.repository import Repository
 from theta.store.files import file_scan
@@ -90,13 +90,13 @@ def run(kind: str, side: int, commits: int, size: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         costs, steps, reads, layers, begin = [], [], [], "", time.perf_counter()
-        before: Tensor | None = None
+        before: TensorWords | None = None
         for array in versions(kind, side, commits, size):
             costs.append(store.put(array))
             depth, stored, seconds = store.read()
             layers += str(depth)
             reads.append((stored, seconds))
-            new = Tensor.from_bytes(array.tobytes(), "bf16", array.shape)
+            new = TensorWords.from_bytes(array.tobytes(), "bf16", array.shape)
             if before is not None:
                 steps.append(chooser.price(new, before, ranges(new)))
             before = new
@@ -109,7 +109,7 @@ def run(kind: str, side: int, commits: int, size: float) -> None:
         print(f"  layers {layers}; {time.perf_counter() - begin:.0f} s in all", flush=True)
 
 
-def ranges(tensor: Tensor) -> list[tuple[int, int]]:
+def ranges(tensor: TensorWords) -> list[tuple[int, int]]:
     """The chunks of a matrix."""
     step = (4 << 20) // tensor.words.itemsize // tensor.shape[1] * tensor.shape[1]
     return [(at, min(at + step, tensor.words.size)) for at in range(0, tensor.words.size, step)]

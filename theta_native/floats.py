@@ -27,7 +27,7 @@ _MANTISSA = np.uint64((1 << 52) - 1)
 
 
 @dataclass(frozen=True)
-class Layout:
+class FloatLayout:
     """Sign, ``exponent`` bits, ``mantissa`` bits; ``finite``: no infinity, one NaN (e4m3fn)."""
 
     exponent: int
@@ -96,14 +96,14 @@ def _narrow(values: Bits, e_bits: int, m_bits: int, finite: bool, out: Words) ->
             out[i] = sign | (m if m < limit else over)
 
 
-def widen(words: Words, layout: Layout) -> Values:
+def widen(words: Words, layout: FloatLayout) -> Values:
     """The values of float words, exactly."""
     out = np.empty(words.size, np.uint64)
     _widen(words, layout.exponent, layout.mantissa, layout.finite, out)
     return out.view(np.float64)
 
 
-def narrow(values: Values, layout: Layout) -> Words:
+def narrow(values: Values, layout: FloatLayout) -> Words:
     """``values`` rounded to float words of 8, 16, 32 or 64 bits."""
     out: Words = np.empty(values.size, f"<u{(1 + layout.exponent + layout.mantissa) // 8}")
     _narrow(values.view(np.uint64), layout.exponent, layout.mantissa, layout.finite, out)
@@ -125,7 +125,7 @@ def _boundary_classes(
         out[i] = 2 * depth + (1 if t < 0 else 0) if x < np.inf and p < np.inf else 14
 
 
-def boundary_classes(exact: Values, rounded: Values, layout: Layout) -> NDArray[np.uint8]:
+def boundary_classes(exact: Values, rounded: Values, layout: FloatLayout) -> NDArray[np.uint8]:
     """Where each exact value lies between the boundaries of its rounding.
 
     With ``t = (|exact| - |rounded|) / unit in the last place of rounded``, between -1/2 and 1/2:

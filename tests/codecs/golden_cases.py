@@ -17,7 +17,7 @@ import numpy as np
 
 from tests.codecs.layer_cases import any_bits, chunks_of, from_values, nudged, to_values, weights
 from theta.codecs import codec, dense
-from theta.codecs.base import Encoded, Range, Target, Tensor, word_size
+from theta.codecs.base import Encoded, Range, Target, TensorWords, word_size
 from theta.codecs.chooser import encode_dense
 
 FOLDER = Path(__file__).parent.parent / "golden" / "codecs"
@@ -30,13 +30,13 @@ class Golden:
 
     name: str
     target: Target
-    base: Tensor | None
+    base: TensorWords | None
     encoded: Encoded
     ranges: tuple[Range, ...]
     sha256: str
 
 
-def _tensor_json(tensor: Tensor) -> dict[str, Any]:
+def _tensor_json(tensor: TensorWords) -> dict[str, Any]:
     raw = base64.b64encode(tensor.words.tobytes()).decode()
     return {"dtype": tensor.dtype, "shape": list(tensor.shape), "raw": raw}
 
@@ -65,7 +65,7 @@ def load(path: Path) -> Golden:
     return Golden(
         path.stem,
         Target(data["dtype"], tuple(data["shape"])),
-        Tensor.from_bytes(base64.b64decode(base["raw"]), base["dtype"], base["shape"]) if base else None,
+        TensorWords.from_bytes(base64.b64decode(base["raw"]), base["dtype"], base["shape"]) if base else None,
         Encoded(
             data["codec"],
             base64.b64decode(shared) if shared is not None else None,
@@ -91,7 +91,7 @@ def decode(golden: Golden) -> list[np.ndarray]:
     return [decoder.decode(chunk, a, b) for chunk, (a, b) in zip(encoded.chunks, golden.ranges, strict=True)]
 
 
-def _pairs() -> Iterator[tuple[str, str, Tensor, Tensor | None]]:
+def _pairs() -> Iterator[tuple[str, str, TensorWords, TensorWords | None]]:
     for dtype in ("bf16", "f32", "i64", "f8_e4m3", "bool"):
         yield "dense", f"dense-{dtype}", any_bits(dtype, (20, 16)), None
     yield "dense", "dense-weights", weights("bf16", (40, 64)), None
@@ -103,7 +103,7 @@ def _pairs() -> Iterator[tuple[str, str, Tensor, Tensor | None]]:
         yield "delta", f"delta-{dtype}", any_bits(dtype, (20, 16)), any_bits(dtype, (20, 16), 1)
     base = weights("bf16", (40, 48))
     words = np.where(np.random.default_rng(0).random(base.words.size) < 0.03, base.words ^ 0x1234, base.words)
-    yield "sparse", "sparse-bf16", Tensor("bf16", base.shape, words.astype(np.uint16)), base
+    yield "sparse", "sparse-bf16", TensorWords("bf16", base.shape, words.astype(np.uint16)), base
     yield "cast", "cast-f32-bf16", nudged(base, 1e-6), from_values(to_values(base), "f32")
     yield "cast", "cast-i8-i32", any_bits("i32", (16, 16)), any_bits("i8", (16, 16))
     scale = 1 + np.random.default_rng(1).normal(0, 0.1, 48)
@@ -116,7 +116,7 @@ def _pairs() -> Iterator[tuple[str, str, Tensor, Tensor | None]]:
             weights("bf16", (3, 48), 5).words.reshape(3, 48),
         ]
     )
-    yield "rows", "rows-bf16", Tensor("bf16", (43, 48), rows.reshape(-1)), weights("bf16", (40, 48))
+    yield "rows", "rows-bf16", TensorWords("bf16", (43, 48), rows.reshape(-1)), weights("bf16", (40, 48))
     for dtype in ("bf16", "f16", "f32"):
         base = weights(dtype, (64, 48))
         rng = np.random.default_rng(2)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from theta.codecs.base import Decoder, Encoded, LayerCodec, Range, Target, Tensor, word_dtype, word_size
+from theta.codecs.base import Decoder, Encoded, LayerCodec, Range, Target, TensorWords, word_dtype, word_size
 from theta.dtypes import DTYPES
 
 CHUNK = 4 << 20
@@ -15,15 +15,15 @@ def f32_to_bf16(values: np.ndarray) -> np.ndarray:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
-def from_values(values: np.ndarray, dtype: str) -> Tensor:
+def from_values(values: np.ndarray, dtype: str) -> TensorWords:
     """The float tensor that holds ``values``, rounded."""
     if dtype == "bf16":
-        return Tensor(dtype, values.shape, f32_to_bf16(values).ravel())
+        return TensorWords(dtype, values.shape, f32_to_bf16(values).ravel())
     plain = np.ascontiguousarray(values.astype({"f16": "<f2", "f32": "<f4", "f64": "<f8"}[dtype]))
-    return Tensor(dtype, values.shape, plain.ravel().view(word_dtype(dtype)))
+    return TensorWords(dtype, values.shape, plain.ravel().view(word_dtype(dtype)))
 
 
-def to_values(tensor: Tensor) -> np.ndarray:
+def to_values(tensor: TensorWords) -> np.ndarray:
     """The values of a float tensor, as float64."""
     if tensor.dtype == "bf16":
         wide = (tensor.words.astype(np.uint32) << 16).view(np.float32)
@@ -32,28 +32,28 @@ def to_values(tensor: Tensor) -> np.ndarray:
     return wide.astype(np.float64).reshape(tensor.shape)
 
 
-def any_bits(dtype: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
+def any_bits(dtype: str, shape: tuple[int, ...], seed: int = 0) -> TensorWords:
     """Every bit pattern is likely, NaNs, infinities and subnormals included."""
     nbytes = DTYPES[dtype].nbytes(shape)
-    return Tensor.from_bytes(np.random.default_rng(seed).bytes(nbytes), dtype, shape)
+    return TensorWords.from_bytes(np.random.default_rng(seed).bytes(nbytes), dtype, shape)
 
 
-def weights(dtype: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
+def weights(dtype: str, shape: tuple[int, ...], seed: int = 0) -> TensorWords:
     """Normal weights of a plausible size."""
     return from_values(np.random.default_rng(seed).normal(0, 0.02, shape), dtype)
 
 
-def nudged(tensor: Tensor, size: float, seed: int = 1) -> Tensor:
+def nudged(tensor: TensorWords, size: float, seed: int = 1) -> TensorWords:
     """The tensor after a step of an optimiser of about ``size``."""
     step = np.random.default_rng(seed).normal(0, size, tensor.shape)
     return from_values(to_values(tensor) + step, tensor.dtype)
 
 
-def with_words(tensor: Tensor, words: np.ndarray) -> Tensor:
-    return Tensor(tensor.dtype, tensor.shape, words.astype(tensor.words.dtype))
+def with_words(tensor: TensorWords, words: np.ndarray) -> TensorWords:
+    return TensorWords(tensor.dtype, tensor.shape, words.astype(tensor.words.dtype))
 
 
-def chunks_of(tensor: Tensor, limit: int = CHUNK) -> list[Range]:
+def chunks_of(tensor: TensorWords, limit: int = CHUNK) -> list[Range]:
     """The chunks of a tensor: whole rows where a row fits."""
     target = Target(tensor.dtype, tensor.shape)
     step = limit // word_size(tensor.dtype)
@@ -62,7 +62,7 @@ def chunks_of(tensor: Tensor, limit: int = CHUNK) -> list[Range]:
     return [(k, min(k + step, target.words)) for k in range(0, target.words, step)]
 
 
-def check(codec: LayerCodec, new: Tensor, base: Tensor, limit: int = CHUNK) -> Encoded:
+def check(codec: LayerCodec, new: TensorWords, base: TensorWords, limit: int = CHUNK) -> Encoded:
     """Encode, decode every chunk (backwards), compare, and check that encoding is deterministic."""
     ranges = chunks_of(new, limit)
     encoded = codec.encode(new, base, ranges)
@@ -76,5 +76,5 @@ def check(codec: LayerCodec, new: Tensor, base: Tensor, limit: int = CHUNK) -> E
     return encoded
 
 
-def ratio(encoded: Encoded, new: Tensor) -> float:
+def ratio(encoded: Encoded, new: TensorWords) -> float:
     return encoded.size / new.words.nbytes

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from tests.codecs.layer_cases import any_bits, chunks_of, from_values, to_values, weights
 from theta.codecs import brought, codec, lowrank
-from theta.codecs.base import Target, Tensor
+from theta.codecs.base import Target, TensorWords
 from theta.codecs.brought import Applied
 
 MATRICES = ["bf16", "f16", "f32"]
 FLOATS = [*MATRICES, "f64", "f8_e4m3", "f8_e5m2"]
 
 
-def check(base: Tensor, done: Applied, limit: int) -> int:
+def check(base: TensorWords, done: Applied, limit: int) -> int:
     """Encode the update on its base, decode it, and answer the bytes of what chunks share."""
     assert done.encode is not None
     ranges = chunks_of(done.new, limit)

@@ -23,7 +23,7 @@ from tests.codecs.layer_cases import (
     with_words,
 )
 from theta.codecs import cast, planes, rows, scaled
-from theta.codecs.base import Target, Tensor
+from theta.codecs.base import Target, TensorWords
 from theta.errors import CodecError
 
 CASTS = ["bf16", "f16", "f32", "f64", "f8_e4m3", "f8_e5m2"]
@@ -48,8 +48,8 @@ def test_a_cast_that_rounds_costs_a_byte_a_chunk(source: str, dtype: str) -> Non
 
 def test_integer_casts_are_sign_extended() -> None:
     values = np.array([-1, 5, -128, 127], np.int8)
-    base = Tensor("i8", (4,), values.view(np.uint8))
-    new = Tensor("i64", (4,), values.astype(np.int64).view(np.uint64))
+    base = TensorWords("i8", (4,), values.view(np.uint8))
+    new = TensorWords("i64", (4,), values.astype(np.int64).view(np.uint64))
     assert check(cast, new, base).chunks == (b"\0",)
 
 
@@ -118,11 +118,11 @@ def test_the_simplest_factor_is_inside_its_interval() -> None:
     assert low[4] <= found[4] <= high[4]
 
 
-def taken(base: Tensor, sources: np.ndarray) -> Tensor:
+def taken(base: TensorWords, sources: np.ndarray) -> TensorWords:
     matrix = base.words.reshape(base.shape[0], -1)
     fresh = weights(base.dtype, (sources.size, *base.shape[1:]), 5).words.reshape(sources.size, -1)
     words = np.where((sources >= 0)[:, None], matrix[sources], fresh)
-    return Tensor(base.dtype, (sources.size, *base.shape[1:]), words.ravel())
+    return TensorWords(base.dtype, (sources.size, *base.shape[1:]), words.ravel())
 
 
 MAPS: dict[str, Callable[[int], Any]] = {
@@ -162,7 +162,7 @@ def test_equal_rows_do_not_break_runs() -> None:
 def test_rows_of_any_dtype(dtype: str) -> None:
     base = any_bits(dtype, (40, 32))
     words = base.words.reshape(40, -1)[5:].ravel()
-    check(rows, Tensor(dtype, (35, 32), words), base, 64)
+    check(rows, TensorWords(dtype, (35, 32), words), base, 64)
 
 
 def test_rows_decline() -> None:

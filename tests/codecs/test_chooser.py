@@ -11,24 +11,24 @@ from tests.codecs.layer_cases import any_bits, chunks_of, from_values, nudged, t
 from tests.codecs.test_cast_scaled_rows import factors
 from tests.codecs.test_lowrank import merged
 from theta.codecs import codec, dense
-from theta.codecs.base import Target, Tensor
+from theta.codecs.base import Target, TensorWords
 from theta.codecs.chooser import Choice, choose, encode_dense, price_alone, sample_places
 from theta.dtypes import DTYPES
 
 BASE = weights("bf16", (512, 640))
 
 
-def replaced(base: Tensor) -> Tensor:
+def replaced(base: TensorWords) -> TensorWords:
     chosen = np.random.default_rng(0).random(base.words.size) < 0.01
     return with_words(base, np.where(chosen, weights(base.dtype, base.shape, 8).words, base.words))
 
 
-def trimmed(base: Tensor) -> Tensor:
+def trimmed(base: TensorWords) -> TensorWords:
     words = np.delete(base.words.reshape(base.shape), 100, axis=0)
-    return Tensor(base.dtype, words.shape, words.reshape(-1))
+    return TensorWords(base.dtype, words.shape, words.reshape(-1))
 
 
-CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+CHANGES: dict[str, Callable[[TensorWords], TensorWords]] = {
     "delta/1": lambda base: nudged(base, 1e-3),
     "sparse/1": replaced,
     "cast/1": lambda base: from_values(to_values(base), "f32"),
@@ -39,7 +39,7 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def decoded(choice: Choice, new: Tensor, bases: list[Tensor], limit: int) -> bool:
+def decoded(choice: Choice, new: TensorWords, bases: list[TensorWords], limit: int) -> bool:
     """Whether every chunk comes back."""
     encoded, ranges = choice.encoded, chunks_of(new, limit)
     if choice.base is None:

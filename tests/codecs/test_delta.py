@@ -16,7 +16,7 @@ from tests.codecs.layer_cases import (
     with_words,
 )
 from theta.codecs import delta, sparse
-from theta.codecs.base import Target, Tensor
+from theta.codecs.base import Target, TensorWords
 from theta.dtypes import DTYPES
 from theta.errors import CodecError
 
@@ -82,7 +82,7 @@ def test_weight_decay_of_f32_is_nearly_free() -> None:
     values = base.words.view(np.float32)
     for _ in range(40):
         values = values * np.float32(1 - 2e-7)
-    new = Tensor("f32", base.shape, values.view(np.uint32))
+    new = TensorWords("f32", base.shape, values.view(np.uint32))
     assert ratio(check(delta, new, base), base) <= 0.02
 
 

@@ -21,11 +21,11 @@ from tests.codecs.layer_cases import (
     weights,
 )
 from theta.codecs import delta, factors, lowrank
-from theta.codecs.base import Target, Tensor
+from theta.codecs.base import Target, TensorWords
 from theta.errors import CodecError
 
 
-def merged(base: Tensor, rank: int, size: float, seed: int = 0) -> Tensor:
+def merged(base: TensorWords, rank: int, size: float, seed: int = 0) -> TensorWords:
     """The base with a product of two random f32 factors added, rounded to its dtype."""
     rng = np.random.default_rng(seed)
     rows = base.shape[0]

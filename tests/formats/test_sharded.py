@@ -9,7 +9,7 @@ import pytest
 from theta.errors import FormatError
 from theta.formats import sharded
 from theta.formats.layout import TensorSpec
-from theta.formats.sharded import Index, ShardName
+from theta.formats.sharded import ShardIndex, ShardName
 
 _ONE, _TWO = sharded.shard_names(2)
 
@@ -21,9 +21,9 @@ def text(weight_map: object, **others: object) -> bytes:
 
 def test_an_index_is_read() -> None:
     weight_map = {"b": _TWO, "a": _ONE, "é": _ONE, "x" * 1000: _TWO}
-    assert sharded.read_index(text(weight_map)) == Index(weight_map, 3)
+    assert sharded.read_index(text(weight_map)) == ShardIndex(weight_map, 3)
     assert sharded.read_index(b" \n" + text(weight_map) + b"\n ").shards == (_ONE, _TWO)
-    assert sharded.read_index(sharded.write_index(weight_map, 3)) == Index(weight_map, 3)
+    assert sharded.read_index(sharded.write_index(weight_map, 3)) == ShardIndex(weight_map, 3)
     assert sharded.read_index(text({})).shards == ()
 
 

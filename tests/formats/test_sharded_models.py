@@ -15,7 +15,7 @@ from tests.support import Repo, make_model, mutate, random_tensors
 from theta.formats import sharded
 from theta.porcelain.workspace import sharded_models
 from theta.porcelain.workspace.sharded_models import Group
-from theta.store.changes import Value, Version
+from theta.store.changes import ValueDigest, Version
 
 TENSORS = random_tensors({f"layers.{number}.w": (40, 50) for number in range(6)}, seed=5)
 RAW = sum(value.nbytes for value in TENSORS.values())
@@ -161,7 +161,7 @@ def test_what_belongs_together(before: list[str], after: list[str], expected: li
 
 def test_files_that_contradict_each_other_are_no_model() -> None:
     def version(digest: str) -> Version:
-        return Version("safetensors", "s", {"w": Value("u8", (1,), digest)})
+        return Version("safetensors", "s", {"w": ValueDigest("u8", (1,), digest)})
 
     group = Group("m", ("a", "b"), ())
     assert sharded_models.compare(group, {"a": version("1"), "b": version("2")}, {}) is None

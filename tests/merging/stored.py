@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tests.support import Repo, make_model, read_model
 from theta.formats.layout import BytesSource
 from theta.merging import engine
-from theta.merging.engine import Options, Outcome
+from theta.merging.engine import MergeOptions, Outcome
 from theta.merging.strategies import Policy
 from theta.porcelain.workspace.session import Session
 from theta.store.files import file_scan
@@ -55,7 +55,7 @@ class Store:
         return bytes(Restorer(self.objects).data(manifest))
 
     def merge(
-        self, base: Manifest | None, *sides: Manifest, policy: Policy, options: Options | None = None
+        self, base: Manifest | None, *sides: Manifest, policy: Policy, options: MergeOptions | None = None
     ) -> Outcome:
         """Merge, and keep what was written."""
         with self.objects.writing() as pack:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tests.merging.stored import Store
 from theta.merging import measures
-from theta.merging.engine import Options
+from theta.merging.engine import MergeOptions
 from theta.merging.recipes import Recipe, Rule, rule
 from theta.merging.strategies import Strategy, names, parse
 
@@ -42,7 +42,7 @@ def merged(
     store: Store, ours: dict[str, Array], theirs: dict[str, Array], recipe: Recipe, **options: Any
 ) -> Any:
     sides = [BASE | {NORM: NORMS[0]}, ours | {NORM: NORMS[1]}, theirs | {NORM: NORMS[2]}]
-    return store.merge(*map(store.put, sides), policy=recipe.policy(), options=Options(**options))
+    return store.merge(*map(store.put, sides), policy=recipe.policy(), options=MergeOptions(**options))
 
 
 def values(model: dict[str, Array]) -> dict[str, bytes]:

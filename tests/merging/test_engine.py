@@ -17,10 +17,10 @@ from theta.codecs import chooser
 from theta.errors import ThetaError, UsageError
 from theta.formats.layout import BytesSource
 from theta.merging import computing, measures, reading, result_file, storing
-from theta.merging.engine import Options
+from theta.merging.engine import MergeOptions
 from theta.merging.recipes import Recipe, rule
 from theta.merging.sinks import Draft
-from theta.merging.states import Conflict, Kind
+from theta.merging.states import Conflict, ConflictKind
 from theta.merging.strategies import Policy, Strategy, parse
 from theta.merging.strategies.method import Block, Read
 from theta.store.format.manifest import Line
@@ -118,7 +118,8 @@ def test_a_new_nan_names_the_tensor_and_nothing_is_merged(store: Store) -> None:
     ours, theirs = store.put({"w": f32(3e38, 1)}), store.put({"w": f32(2e38, 1)})
     with pytest.raises(ThetaError, match="w: task_arithmetic makes NaN or infinity"):
         store.merge(base, ours, theirs, policy=by("task_arithmetic"))
-    found = store.merge(base, ours, theirs, policy=by("task_arithmetic"), options=Options(allow_nan=True))
+    options = MergeOptions(allow_nan=True)
+    found = store.merge(base, ours, theirs, policy=by("task_arithmetic"), options=options)
     assert found.manifest is not None
 
 
@@ -152,7 +153,7 @@ def test_the_seed_is_the_options(store: Store) -> None:
     base, ours, theirs = (store.put({"w": f32(*range(50)) * k}) for k in (1, 2, 3))
 
     def digest(seed: int) -> str:
-        options = Options(seed=seed)
+        options = MergeOptions(seed=seed)
         found = store.merge(base, ours, theirs, policy=by("dare_ties:density=0.5"), options=options)
         assert found.manifest is not None
         return found.manifest.by_name["w"].digest
@@ -167,10 +168,10 @@ def test_scope_all_computes_one_sided_changes_too(store: Store) -> None:
     base = store.put(BASE)
     ours, theirs = store.put(changed(a=f32(3, 2, 3))), store.put(changed(b=f32(0, 1)))
     asked: list[Conflict] = []
-    found = store.merge(base, ours, theirs, policy=by("average", asked), options=Options(scope="all"))
+    found = store.merge(base, ours, theirs, policy=by("average", asked), options=MergeOptions(scope="all"))
     assert found.manifest is not None
     assert found.decided == {"a": "average", "b": "average"}
-    assert {c.name: c.kind for c in asked} == {"a": Kind.ONE_SIDED, "b": Kind.ONE_SIDED}
+    assert {c.name: c.kind for c in asked} == {"a": ConflictKind.ONE_SIDED, "b": ConflictKind.ONE_SIDED}
     merged = store.get(found.manifest)
     assert merged["a"].tolist() == [2, 2, 3]
     assert merged["b"].tolist() == [2, 3]
@@ -229,12 +230,12 @@ def test_an_octopus_that_disagrees_is_a_conflict_and_shows_all_sides(store: Stor
     found = store.merge(base, *sides, policy=LEAVE)
     (left,) = found.conflicts
     assert [side.digest for side in left.sides if side] == [s.by_name["a"].digest for s in sides]
-    assert left.kind is Kind.BOTH_MODIFIED
+    assert left.kind is ConflictKind.BOTH_MODIFIED
     agreed = store.merge(base, sides[1], sides[2], base, policy=LEAVE)
     assert agreed.manifest is not None
     deleted = [store.put({k: v for k, v in BASE.items() if k != "a"}), *sides[:2]]
-    assert store.merge(base, *deleted, policy=LEAVE).conflicts[0].kind is Kind.DELETED_BY_US
-    assert store.merge(base, *deleted[::-1], policy=LEAVE).conflicts[0].kind is Kind.DELETED_BY_THEM
+    assert store.merge(base, *deleted, policy=LEAVE).conflicts[0].kind is ConflictKind.DELETED_BY_US
+    assert store.merge(base, *deleted[::-1], policy=LEAVE).conflicts[0].kind is ConflictKind.DELETED_BY_THEM
 
 
 # -- rows -----------------------------------------------------------------------------------------
@@ -311,7 +312,7 @@ def test_a_dry_run_tells_and_writes_nothing(store: Store) -> None:
     pack = store.objects.writer()
     from theta.merging import engine
 
-    found = engine.merge(store.objects, pack, base, [ours, theirs], by("average"), Options(dry_run=True))
+    found = engine.merge(store.objects, pack, base, [ours, theirs], by("average"), MergeOptions(dry_run=True))
     assert pack.size == 0
     assert found.manifest is None
     rows = {row.name: (row.state, row.strategy) for row in found.rows}
@@ -438,7 +439,7 @@ def test_a_file_of_a_side_is_read_instead_of_decoding(store: Store, monkeypatch:
     everything = decoded.copy()
     for source, count in ((right, 2), (wrong, 1), (short, 0), (None, 0)):
         decoded.clear()
-        found = store.merge(base, ours, theirs, policy=by("average"), options=Options(files=(source,)))
+        found = store.merge(base, ours, theirs, policy=by("average"), options=MergeOptions(files=(source,)))
         assert found.manifest == plain.manifest
         assert len(decoded) == len(everything) - count
     assert [source.dropped for source in (right, short)] == [sum(line.nbytes for line in ours.lines), 0]
@@ -476,7 +477,7 @@ def test_a_draft_is_given_what_is_computed(
     sides = [{"embed": v, "head": v, "same": f32(7), "theirs": f32(n == 2)} for n, v in enumerate(tied)]
     base, ours, theirs = map(store.put, sides)
     sheet = Sheet()
-    found = store.merge(base, ours, theirs, policy=by("average"), options=Options(draft=sheet.begin))
+    found = store.merge(base, ours, theirs, policy=by("average"), options=MergeOptions(draft=sheet.begin))
     assert found.manifest is not None
     lines = found.manifest.by_name
     assert sheet.names == {name: lines[name].digest for name in ("embed", "head")}
@@ -497,10 +498,11 @@ def test_fisher_reads_the_statistics_of_each_side(store: Store) -> None:
     base, ours, theirs = (store.put({"w": f32(k, k)}) for k in (0, 1, 3))
     known = store.put({"w": f32(1, 3)}), store.put({"w": f32(1, 1)})
     strategy = by("fisher:epsilon=0")
-    found = store.merge(base, ours, theirs, policy=strategy, options=Options(statistics=known))
+    found = store.merge(base, ours, theirs, policy=strategy, options=MergeOptions(statistics=known))
     assert found.manifest is not None
     assert store.get(found.manifest)["w"].tolist() == [2, 1.5]
-    alone = store.merge(base, ours, theirs, policy=strategy, options=Options(statistics=(known[0], None)))
+    options = MergeOptions(statistics=(known[0], None))
+    alone = store.merge(base, ours, theirs, policy=strategy, options=options)
     assert alone.manifest is not None
     assert store.get(alone.manifest)["w"].tolist() == [2, 2]
     with pytest.raises(UsageError, match="fisher needs statistics"):

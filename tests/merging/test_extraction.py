@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from theta.errors import UsageError
-from theta.merging.extraction import Adapter, Pair, extract, factors
+from theta.merging.extraction import LoraAdapter, Pair, extract, factors
 
 Array = NDArray[Any]
 
@@ -56,7 +56,7 @@ def model() -> tuple[dict[str, Array], dict[str, Array]]:
     return base, tuned
 
 
-def rebuilt(base: dict[str, Array], adapter: Adapter) -> dict[str, Array]:
+def rebuilt(base: dict[str, Array], adapter: LoraAdapter) -> dict[str, Array]:
     """What PEFT makes of a base with an adapter: W + alpha / r B A, or the saved module."""
     found = dict(base)
     for name in base:

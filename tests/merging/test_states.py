@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from theta.merging.states import Conflict, Kind, Settled, decide, three_way
+from theta.merging.states import Conflict, ConflictKind, Settled, decide, three_way
 from theta.store.format.manifest import Line, Manifest
 
 ABSENT, BASE, A, B = None, "o", "a", "b"
@@ -20,22 +20,22 @@ def line(
 
 
 # (base, ours, theirs) -> what git does with a file in these states.  "a" and "b" are other values than "o".
-TABLE: dict[tuple[str | None, str | None, str | None], str | Kind | None] = {
+TABLE: dict[tuple[str | None, str | None, str | None], str | ConflictKind | None] = {
     (ABSENT, ABSENT, ABSENT): ABSENT,
     (ABSENT, A, ABSENT): A,
     (ABSENT, ABSENT, A): A,
     (ABSENT, A, A): A,
-    (ABSENT, A, B): Kind.BOTH_ADDED,
+    (ABSENT, A, B): ConflictKind.BOTH_ADDED,
     (BASE, BASE, BASE): BASE,
     (BASE, A, BASE): A,
     (BASE, BASE, A): A,
     (BASE, A, A): A,
-    (BASE, A, B): Kind.BOTH_MODIFIED,
+    (BASE, A, B): ConflictKind.BOTH_MODIFIED,
     (BASE, ABSENT, ABSENT): ABSENT,
     (BASE, ABSENT, BASE): ABSENT,
     (BASE, BASE, ABSENT): ABSENT,
-    (BASE, ABSENT, A): Kind.DELETED_BY_US,
-    (BASE, A, ABSENT): Kind.DELETED_BY_THEM,
+    (BASE, ABSENT, A): ConflictKind.DELETED_BY_US,
+    (BASE, A, ABSENT): ConflictKind.DELETED_BY_THEM,
 }
 
 
@@ -55,7 +55,7 @@ def test_every_state(state: tuple[str | None, str | None, str | None]) -> None:
     assert len(key) == 3
     expected = TABLE[key]
     found = decide("t", *map(line, state))
-    if isinstance(expected, Kind):
+    if isinstance(expected, ConflictKind):
         assert isinstance(found, Conflict)
         assert found.kind is expected
         assert (found.base, found.ours, found.theirs) == tuple(map(line, state))
@@ -81,7 +81,7 @@ def test_the_encoding_of_a_value_does_not_matter(state: tuple[str | None, ...]) 
 def test_another_geometry_is_a_conflict_of_its_own(base: Line | None, other: Line) -> None:
     found = decide("t", base, line(A), other)
     assert isinstance(found, Conflict)
-    assert found.kind is Kind.RESHAPED
+    assert found.kind is ConflictKind.RESHAPED
     assert not found.same_geometry
 
 

@@ -6,15 +6,15 @@ import pytest
 
 from theta.merging.strategies import numbers
 from theta_native import floats
-from theta_native.floats import Layout, boundary_classes, narrow, widen
+from theta_native.floats import FloatLayout, boundary_classes, narrow, widen
 
 LAYOUTS = {
-    "f16": (Layout(5, 10), np.float16),
-    "bf16": (Layout(8, 7), ml_dtypes.bfloat16),
-    "f32": (Layout(8, 23), np.float32),
-    "f64": (Layout(11, 52), np.float64),
-    "e4m3": (Layout(4, 3, finite=True), ml_dtypes.float8_e4m3fn),
-    "e5m2": (Layout(5, 2), ml_dtypes.float8_e5m2),
+    "f16": (FloatLayout(5, 10), np.float16),
+    "bf16": (FloatLayout(8, 7), ml_dtypes.bfloat16),
+    "f32": (FloatLayout(8, 23), np.float32),
+    "f64": (FloatLayout(11, 52), np.float64),
+    "e4m3": (FloatLayout(4, 3, finite=True), ml_dtypes.float8_e4m3fn),
+    "e5m2": (FloatLayout(5, 2), ml_dtypes.float8_e5m2),
 }
 
 

@@ -18,7 +18,7 @@ from theta.porcelain.stage.fitting import Step, plan
 from theta.porcelain.stage.staging import Added
 from theta.porcelain.stage.updates import LowRank, Scale, Whole
 from theta.porcelain.tensors import tied_weights
-from theta.porcelain.tensors.tied_weights import Ties
+from theta.porcelain.tensors.tied_weights import TiedWeights
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 
@@ -50,14 +50,14 @@ def adapter(place: Path, tensors: Mapping[str, Array], **config: Any) -> Path:
 
 
 def steps(
-    place: Path, base: Shapes, tensors: Mapping[str, Array], tied: Ties | None = None, **config: Any
+    place: Path, base: Shapes, tensors: Mapping[str, Array], tied: TiedWeights | None = None, **config: Any
 ) -> dict[str, Step]:
     """What would happen to a checkpoint of these shapes."""
     dtypes = config.pop("dtypes", {})
     lines = [Line(name, dtypes.get(name, "f32"), shape, "0" * 64, "0" * 40) for name, shape in base.items()]
     manifest = Manifest("safetensors", "m", "0" * 40, tuple(lines))
     brought = updates.read(adapter(place / "adapter", tensors, **config), None)
-    return {step.line.name: step for step in plan(manifest, brought, tied or Ties())}
+    return {step.line.name: step for step in plan(manifest, brought, tied or TiedWeights())}
 
 
 def added(step: Step) -> Array:
@@ -174,15 +174,15 @@ CONFIG = {"tie_word_embeddings": True, "architectures": ["LlamaForCausalLM"]}
 @pytest.mark.parametrize("config", [CONFIG, {"text_config": CONFIG}, {"architectures": ["GPT2LMHeadModel"]}])
 def test_a5_config_json_says_what_is_tied(config: dict[str, Any]) -> None:
     found = tied_weights.find(config, TIED)
-    assert found == Ties(("model.embed_tokens", "lm_head"), certain=True)
+    assert found == TiedWeights(("model.embed_tokens", "lm_head"), certain=True)
 
 
 def test_a5_what_is_not_tied_and_what_nobody_knows() -> None:
     assert tied_weights.find({"tie_word_embeddings": False}, TIED).modules == ()
     assert tied_weights.find({}, UNTIED).modules == ()
     assert tied_weights.find({"architectures": ["LlamaModel"]}, TIED).modules in ((), ("model.embed_tokens",))
-    assert tied_weights.find({}, TIED) == Ties(("model.embed_tokens", "lm_head"), certain=False)
-    assert tied_weights.find({}, {"q.weight"}) == Ties()
+    assert tied_weights.find({}, TIED) == TiedWeights(("model.embed_tokens", "lm_head"), certain=False)
+    assert tied_weights.find({}, {"q.weight"}) == TiedWeights()
     assert tied_weights.find(CONFIG, UNTIED).modules == ("model.embed_tokens", "lm_head")
 
 

@@ -14,7 +14,7 @@ from tests.codecs.layer_cases import chunks_of, f32_to_bf16
 from tests.store.test_snapshot import Store
 from tests.support import Repo
 from theta.codecs import chooser
-from theta.codecs.base import Tensor
+from theta.codecs.base import TensorWords
 from theta.git.repository import Repository
 from theta.store.format.tensor_tree import MAX_LAYERS, Record
 from theta.store.odb.objects import Objects
@@ -31,18 +31,18 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Objects:
     return Objects(Repository.discover(Path(repo.path)))
 
 
-def tensor(values: Values) -> Tensor:
-    return Tensor("bf16", values.shape, f32_to_bf16(values).ravel())
+def tensor(values: Values) -> TensorWords:
+    return TensorWords("bf16", values.shape, f32_to_bf16(values).ravel())
 
 
-def file(new: Tensor) -> bytes:
+def file(new: TensorWords) -> bytes:
     entry = {"dtype": "BF16", "shape": list(new.shape), "data_offsets": [0, new.words.nbytes]}
     header = json.dumps({"w": entry}).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + new.words.tobytes()
 
 
-def put(store: Store, new: Tensor) -> Record:
+def put(store: Store, new: TensorWords) -> Record:
     """Store a version and read it back."""
     manifest = store.put(file(new))
     assert store.get(manifest) == file(new)
@@ -75,7 +75,7 @@ def test_a_fine_tuning_history(objects: Objects) -> None:
 def test_a_chain_of_adapters(objects: Objects) -> None:
     rng, store = np.random.default_rng(1), Store(objects)
     values = tensor(rng.normal(0, 0.02, SHAPE)).words.astype(np.uint32)
-    first = stored(objects, put(store, Tensor("bf16", SHAPE, values.astype(np.uint16))))
+    first = stored(objects, put(store, TensorWords("bf16", SHAPE, values.astype(np.uint16))))
     codecs = []
     for _ in range(5):
         update = rng.normal(0, 1, (SHAPE[0], 2)) @ rng.normal(0, 2e-3, (2, SHAPE[1]))

@@ -19,7 +19,7 @@ from theta.porcelain.stage import staging
 from theta.porcelain.workspace.session import Session
 from theta.store import closure
 from theta.store.format import listings
-from theta.store.format.manifest import Group, Line, Manifest, parse
+from theta.store.format.manifest import Line, Manifest, NameGroup, parse
 from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
 
@@ -115,7 +115,7 @@ def test_a_listing_that_lies_is_refused(what: str) -> None:
 def test_a_tensor_in_two_groups_is_refused() -> None:
     arranged = written(GOOD)
     texts = listed(arranged, GOOD)
-    again = Group("layers", *list(vars(arranged.groups[0]).values())[1:])
+    again = NameGroup("layers", *list(vars(arranged.groups[0]).values())[1:])
     twice = replace(arranged, groups=(*arranged.groups, again))
     with pytest.raises(ManifestError, match="twice"):
         parse(twice.data, lambda _: [*texts, texts[0]])

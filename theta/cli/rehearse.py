@@ -13,7 +13,7 @@ from theta.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from theta.cli.deciding import Decision
-    from theta.merging.engine import Row
+    from theta.merging.engine import RehearsedTensor
     from theta.porcelain.merge.in_memory import Joined
     from theta.porcelain.workspace.session import Session
 
@@ -47,7 +47,7 @@ def _open(joined: Joined) -> list[str]:
     return sorted({*joined.merged.conflicts, *joined.open_files})
 
 
-def _table(path: str, rows: Sequence[Row]) -> None:
+def _table(path: str, rows: Sequence[RehearsedTensor]) -> None:
     from rich.table import Table
 
     touched = [row for row in rows if row.state != _UNTOUCHED]

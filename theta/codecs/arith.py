@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from theta_native.floats import Layout
+    from theta_native.floats import FloatLayout
 
     Words = NDArray[Any]
 
@@ -33,10 +33,10 @@ def mantissa_bits(dtype: str) -> int:
     return _LAYOUTS[dtype][1]
 
 
-def _layout(dtype: str) -> Layout:
-    from theta_native.floats import Layout
+def _layout(dtype: str) -> FloatLayout:
+    from theta_native.floats import FloatLayout
 
-    return Layout(*_LAYOUTS[dtype])
+    return FloatLayout(*_LAYOUTS[dtype])
 
 
 def to_values(words: Words, dtype: str) -> NDArray[np.float64]:

@@ -104,7 +104,7 @@ class Base(Protocol):
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorWords:
     """A whole tensor in memory; a :class:`Base` too."""
 
     dtype: str
@@ -116,7 +116,7 @@ class Tensor:
         return self.words[start:stop]
 
     @classmethod
-    def from_bytes(cls, raw: bytes | memoryview, dtype: str, shape: Sequence[int]) -> Tensor:
+    def from_bytes(cls, raw: bytes | memoryview, dtype: str, shape: Sequence[int]) -> TensorWords:
         """The tensor with these raw little-endian bytes, not copied; ``CodecError`` if they do not fit."""
         import numpy as np
 
@@ -140,6 +140,10 @@ class Encoded:
         return len(self.shared or b"") + sum(map(len, self.chunks))
 
 
+Encode = Callable[[TensorWords, TensorWords, Sequence[Range]], Encoded]
+"""Encodes chunks of the first tensor as updates of the second."""
+
+
 class Decoder(Protocol):
     """Decodes the chunks of one layer."""
 
@@ -153,7 +157,7 @@ class LayerCodec(Protocol):
 
     NAME: str
 
-    def encode(self, new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
+    def encode(self, new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
         """Encode the chunks ``ranges`` of ``new``, or decline."""
         ...
 

@@ -7,22 +7,20 @@ bytes can pay for, the product is exact, and each word is rounded once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from theta.codecs import arith, lowrank, scaled
-from theta.codecs.base import Encoded, Range, Target, Tensor
+from theta.codecs.base import Encode, Range, Target, TensorWords
 from theta.codecs.factors import Factors, rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Matrix = NDArray[np.float64]
-
-Encode = Callable[[Tensor, Tensor, Sequence[Range]], Encoded]
 
 _PIECE: Final = 1 << 20
 _MOST_BITS: Final = 31
@@ -35,7 +33,7 @@ _BEYOND_WEIGHTS: Final = 12
 class Applied:
     """The updated tensor, and how it is encoded on the old one (none: the chooser's business)."""
 
-    new: Tensor
+    new: TensorWords
     encode: Encode | None = None
 
 
@@ -68,14 +66,14 @@ def whole_factors(u: Matrix, v: Matrix, most: int, least: int, budget: int) -> F
     return rounded(u, v, least)
 
 
-def fits_low_rank(base: Tensor, rank: int) -> bool:
+def fits_low_rank(base: TensorWords, rank: int) -> bool:
     """Whether a product of this rank can be stored on ``base`` as factors."""
     target = Target(base.dtype, base.shape)
     thin = 0 < rank <= lowrank.MAX_RANK and rank * (target.rows + target.row_words) <= target.words
     return lowrank.fits(target, base) and thin
 
 
-def add_product(base: Tensor, u: Matrix, v: Matrix, mantissa: int, budget: int) -> Applied:
+def add_product(base: TensorWords, u: Matrix, v: Matrix, mantissa: int, budget: int) -> Applied:
     """``base + u @ v.T`` on the 2-d view of ``base``, a tensor of floats.
 
     ``mantissa`` is the number of significant bits that the factors came with; ``budget`` the bytes
@@ -83,17 +81,17 @@ def add_product(base: Tensor, u: Matrix, v: Matrix, mantissa: int, budget: int) 
     """
     if not fits_low_rank(base, u.shape[1]):
         values = arith.to_values(base.words, base.dtype) + (u @ v.T).reshape(-1)
-        return Applied(Tensor(base.dtype, base.shape, arith.to_words(values, base.dtype)))
+        return Applied(TensorWords(base.dtype, base.shape, arith.to_words(values, base.dtype)))
     # What the numbers came with and some bits for the small ones, as far as the weights can tell.
     most = min(mantissa + _SPARE_BITS, arith.mantissa_bits(base.dtype) + _BEYOND_WEIGHTS, _MOST_BITS)
     least = min(mantissa + _LEAST_BITS, most)
     factors = whole_factors(u, v, most, least, budget)
     pieces = [lowrank.predict(base, factors, *r) for r in _pieces(Target(base.dtype, base.shape))]
-    new = Tensor(base.dtype, base.shape, np.concatenate(pieces))
+    new = TensorWords(base.dtype, base.shape, np.concatenate(pieces))
     return Applied(new, lambda new, base, ranges: lowrank.encode_factors(new, base, ranges, factors))
 
 
-def multiply(base: Tensor, factors: NDArray[np.float64]) -> Applied:
+def multiply(base: TensorWords, factors: NDArray[np.float64]) -> Applied:
     """``base * factors``, which must broadcast to the shape of ``base``, a tensor of floats."""
     target = Target(base.dtype, base.shape)
     line = _line_factors(base.shape, factors)
@@ -101,10 +99,10 @@ def multiply(base: Tensor, factors: NDArray[np.float64]) -> Applied:
         spread = np.broadcast_to(factors, base.shape).reshape(-1)
         with np.errstate(all="ignore"):
             values = arith.to_values(base.words, base.dtype) * spread
-        return Applied(Tensor(base.dtype, base.shape, arith.to_words(values, base.dtype)))
+        return Applied(TensorWords(base.dtype, base.shape, arith.to_words(values, base.dtype)))
     by, lines = line
     pieces = [scaled.predict(base, by, lines, *r) for r in _pieces(target)]
-    new = Tensor(base.dtype, base.shape, np.concatenate(pieces) if pieces else base.words)
+    new = TensorWords(base.dtype, base.shape, np.concatenate(pieces) if pieces else base.words)
     return Applied(new, lambda new, base, ranges: scaled.encode_factors(new, base, ranges, by, lines))
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from theta.codecs import arith, residual
-from theta.codecs.base import Base, Encoded, Range, Target, Tensor, word_dtype, word_size
+from theta.codecs.base import Base, Encoded, Range, Target, TensorWords, word_dtype, word_size
 from theta.dtypes import DTYPES
 from theta.errors import CodecError
 
@@ -47,7 +47,7 @@ def _convert(words: Words, source: str, dtype: str) -> Words:
     return words.view(f"<{kind}{word_size(source)}").astype(word_dtype(dtype))
 
 
-def encode(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
+def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
     """Encode the chunks ``ranges``; None where the base does not convert."""
     target = Target(new.dtype, new.shape)
     if not fits(target, base):

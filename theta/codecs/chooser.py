@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from theta.codecs import cast, delta, dense, lowrank, residual, rows, scaled, sparse
-from theta.codecs.base import Each, Encoded, Range, Target, Tensor
+from theta.codecs.base import Each, Encoded, Range, Target, TensorWords
 from theta.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _SPARSE_SHARE: Final = 0.4
 _NEAR: Final = 0.5
 """The share of what a word takes alone below which the lengths of differences need no closer look."""
 
-Encode = Callable[[Tensor, Tensor, Sequence[Range]], Encoded | None]
+TryEncode = Callable[[TensorWords, TensorWords, Sequence[Range]], Encoded | None]
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class _Candidate:
     """A codec that fits, with about the bytes that it will take."""
 
     base: int
-    encode: Encode
+    encode: TryEncode
     size: float
 
 
-def encode_dense(new: Tensor, ranges: Sequence[Range]) -> Encoded:
+def encode_dense(new: TensorWords, ranges: Sequence[Range]) -> Encoded:
     """The chunks ``ranges`` of ``new``, each on its own."""
     rotate = dense.is_rotated(new.dtype)
     return Encoded(dense.NAME, None, tuple(dense.encode_words(new.read(*r), rotate) for r in ranges))
@@ -72,14 +72,14 @@ def sample_places(ranges: Sequence[Range]) -> NDArray[np.int64]:
     return places
 
 
-def _sampled(tensor: Tensor, places: NDArray[np.int64]) -> Tensor:
+def _sampled(tensor: TensorWords, places: NDArray[np.int64]) -> TensorWords:
     """The words at ``places``, as a tensor of one axis of a dtype that is coded alike."""
     kind = DTYPES[tensor.dtype].kind
     alike = "f32" if kind == "complex" else "u8" if kind in ("packed", "bytes") else tensor.dtype
-    return Tensor(alike, (places.size,), tensor.words[places])
+    return TensorWords(alike, (places.size,), tensor.words[places])
 
 
-def _word_codecs(new: Tensor, base: Tensor) -> list[Encode]:
+def _word_codecs(new: TensorWords, base: TensorWords) -> list[TryEncode]:
     """The codecs of single words that may pay for a sample of ``new`` and ``base``."""
     if base.dtype != new.dtype:
         return [cast.encode]
@@ -87,7 +87,7 @@ def _word_codecs(new: Tensor, base: Tensor) -> list[Encode]:
     return [delta.encode, sparse.encode] if 0 < changed < _SPARSE_SHARE else [delta.encode]
 
 
-def _steps(new: Tensor, base: Tensor, places: NDArray[np.int64]) -> float:
+def _steps(new: TensorWords, base: TensorWords, places: NDArray[np.int64]) -> float:
     """The mean length in bits of the differences of a sample; infinity unless delta/1 alone is for them."""
     from theta_native.contexts import lengths
     from theta_native.differences import difference
@@ -101,7 +101,9 @@ def _steps(new: Tensor, base: Tensor, places: NDArray[np.int64]) -> float:
     return float(lengths(steps).mean())
 
 
-def _near(new: Tensor, bases: Sequence[Tensor], places: NDArray[np.int64], bits: float) -> int | None:
+def _near(
+    new: TensorWords, bases: Sequence[TensorWords], places: NDArray[np.int64], bits: float
+) -> int | None:
     """The base from which all is so few steps that only delta/1 needs trying, besides structure."""
     steps = [_steps(new, base, places) for base in bases]
     if not steps or max(steps) == float("inf") or min(steps) >= _NEAR * bits:
@@ -110,7 +112,7 @@ def _near(new: Tensor, bases: Sequence[Tensor], places: NDArray[np.int64], bits:
 
 
 def _word_candidates(
-    index: int, new: Tensor, base: Tensor, places: NDArray[np.int64], total: int
+    index: int, new: TensorWords, base: TensorWords, places: NDArray[np.int64], total: int
 ) -> list[_Candidate]:
     """The codecs of single words for one base, estimated."""
     target, other = Target(new.dtype, new.shape), Target(base.dtype, base.shape)
@@ -125,7 +127,7 @@ def _word_candidates(
     return found
 
 
-def _structured(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
+def _structured(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
     """The smallest of the codecs that need a structure, where one finds it."""
     target = Target(new.dtype, new.shape)
     if target.words != Target(base.dtype, base.shape).words:
@@ -138,7 +140,7 @@ def _structured(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded |
 
 
 def _by_chunks(
-    encode: Encode, new: Tensor, base: Tensor, ranges: Sequence[Range], each: Each
+    encode: TryEncode, new: TensorWords, base: TensorWords, ranges: Sequence[Range], each: Each
 ) -> Encoded | None:
     """What a codec of single words makes of the chunks, each on its own."""
     found: list[Encoded | None] = list(each(lambda one: encode(new, base, [one]), ranges))
@@ -149,7 +151,11 @@ def _by_chunks(
 
 
 def choose(
-    new: Tensor, bases: Sequence[Tensor], ranges: Sequence[Range], each: Each = map, structure: bool = True
+    new: TensorWords,
+    bases: Sequence[TensorWords],
+    ranges: Sequence[Range],
+    each: Each = map,
+    structure: bool = True,
 ) -> Choice:
     """The cheapest encoding found of the chunks ``ranges`` (at least one, none empty) of ``new``.
 
@@ -189,7 +195,7 @@ def choose(
     return Choice(None, encode_dense(new, ranges), dense_size)
 
 
-def price(new: Tensor, base: Tensor, ranges: Sequence[Range], structure: bool = True) -> float:
+def price(new: TensorWords, base: TensorWords, ranges: Sequence[Range], structure: bool = True) -> float:
     """About the bytes that the chunks take on ``base``; infinity where no codec fits.
 
     Without ``structure``, codecs of single words alone are looked at.
@@ -200,17 +206,17 @@ def price(new: Tensor, base: Tensor, ranges: Sequence[Range], structure: bool = 
     return min([*sizes, *([found.size] if found else [])], default=float("inf"))
 
 
-def price_alone(new: Tensor, ranges: Sequence[Range]) -> float:
+def price_alone(new: TensorWords, ranges: Sequence[Range]) -> float:
     """About the bytes that the chunks take without a base."""
     return _price_alone(new, sample_places(ranges), sum(stop - start for start, stop in ranges))
 
 
-def _price_alone(new: Tensor, places: NDArray[np.int64], total: int) -> float:
+def _price_alone(new: TensorWords, places: NDArray[np.int64], total: int) -> float:
     part = _sampled(new, places)
     return encode_dense(part, [(0, part.words.size)]).size * total / part.words.size
 
 
-def _near_first(bases: Sequence[Tensor], words: Sequence[_Candidate]) -> list[int]:
+def _near_first(bases: Sequence[TensorWords], words: Sequence[_Candidate]) -> list[int]:
     """The bases worth a search for structure: the nearest of equal size, and all of other sizes."""
     nearest = min(words, key=lambda candidate: candidate.size).base if words else -1
     sizes = {candidate.base for candidate in words}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from theta.codecs import residual
-from theta.codecs.base import Base, Encoded, Range, Target, Tensor
+from theta.codecs.base import Base, Encoded, Range, Target, TensorWords
 from theta.errors import CodecError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def fits(target: Target, base: Base) -> bool:
     return base.dtype == target.dtype and Target(base.dtype, base.shape).words == target.words
 
 
-def encode(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
+def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
     """Encode the chunks ``ranges``; None where the base does not fit."""
     target = Target(new.dtype, new.shape)
     if not fits(target, base):

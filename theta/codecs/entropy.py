@@ -57,7 +57,7 @@ TOKEN_RULES: Final = ((4, 1), (8, 2))
 
 
 @dataclass(frozen=True)
-class Plan:
+class Tables:
     """The tables for a set of contexts: the cluster of each that occurs, and the estimated bits."""
 
     occurring: NDArray[np.int64]
@@ -161,7 +161,7 @@ def estimate(counts: Counts) -> float:
     return _cluster(listed, _initial(*_heaps(listed), _MORE_CLUSTERS[0]), 0)[1]
 
 
-def plan(counts: Counts) -> Plan:
+def plan(counts: Counts) -> Tables:
     """The cheapest tables found for ``counts`` (at least one is not zero)."""
     from theta_native.clusters import Listed
 
@@ -176,11 +176,11 @@ def plan(counts: Counts) -> Plan:
             best, bits = labels, found
         if int(best.max()) >= _MORE_CLUSTERS[0]:
             break
-    return Plan(listed.occurring, best, _frequencies(listed.sums(best)), bits)
+    return Tables(listed.occurring, best, _frequencies(listed.sums(best)), bits)
 
 
 def encode(
-    tokenised: Tokenised, contexts: Contexts, chosen: Plan, kinds: NDArray[np.int64] | None = None
+    tokenised: Tokenised, contexts: Contexts, chosen: Tables, kinds: NDArray[np.int64] | None = None
 ) -> bytes:
     """The entropy section of the tokenised values.
 

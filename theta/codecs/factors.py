@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from theta.codecs import arith
-from theta.codecs.base import Target, Tensor
+from theta.codecs.base import Target, TensorWords
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +79,7 @@ def _largest(factor: Factor) -> int:
     return max(int(factor.max(initial=0)), -int(factor.min(initial=0)))
 
 
-def _ulps(new: Tensor) -> Matrix:
+def _ulps(new: TensorWords) -> Matrix:
     """The unit in the last place of every word, as a matrix."""
     values = np.abs(arith.to_values(new.words, new.dtype))
     smallest = 2.0 ** ({"f16": -14, "bf16": -126, "f32": -126}[new.dtype])
@@ -88,17 +88,17 @@ def _ulps(new: Tensor) -> Matrix:
     return ulps
 
 
-def _difference(new: Tensor, base: Tensor) -> Matrix:
+def _difference(new: TensorWords, base: TensorWords) -> Matrix:
     with np.errstate(all="ignore"):
         d = arith.to_values(new.words, new.dtype) - arith.to_values(base.words, base.dtype)
     return np.where(np.isfinite(d), d, 0.0)
 
 
-def _part(tensor: Tensor, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Tensor:
+def _part(tensor: TensorWords, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> TensorWords:
     """A submatrix."""
     matrix = tensor.words.reshape(-1, Target(tensor.dtype, tensor.shape).row_words)
     words = np.ascontiguousarray(matrix[np.ix_(rows, columns)]).reshape(-1)
-    return Tensor(tensor.dtype, (rows.size, columns.size), words)
+    return TensorWords(tensor.dtype, (rows.size, columns.size), words)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _shares_by_chance(rows: int, columns: int) -> Matrix:
     return np.minimum(shares, 1.0)
 
 
-def look(new: Tensor, base: Tensor) -> Spectrum | None:
+def look(new: TensorWords, base: TensorWords) -> Spectrum | None:
     """What a spread sample says of the difference; None if factors are not worth a search.
 
     A word costs half the ``log2`` of its energy over that of rounding; a direction lowers the
@@ -244,7 +244,7 @@ def _quantised(d: Matrix, w: Matrix, u: Matrix, v: Matrix, bits: int) -> Factors
     return rounded(u, v, bits)
 
 
-def find(new: Tensor, base: Tensor, cost: Callable[[Factors], float]) -> Factors | None:
+def find(new: TensorWords, base: TensorWords, cost: Callable[[Factors], float]) -> Factors | None:
     """The factors that make ``new`` from ``base`` and ``cost`` least; None when the rank is not low."""
     from theta_native import least_squares as kernels
 

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from theta.codecs import arith, entropy, residual
-from theta.codecs.base import Base, Encoded, Range, Target, Tensor
+from theta.codecs.base import Base, Encoded, Range, Target, TensorWords
 from theta.codecs.factors import Factors, find
 from theta.errors import CodecError
 
@@ -123,7 +123,7 @@ def unpack(shared: memoryview, target: Target) -> Factors:
     return factors
 
 
-def encode_factors(new: Tensor, base: Tensor, ranges: Sequence[Range], factors: Factors) -> Encoded:
+def encode_factors(new: TensorWords, base: TensorWords, ranges: Sequence[Range], factors: Factors) -> Encoded:
     """Encode with given factors, which must be exact (:meth:`Factors.is_exact`)."""
     target = Target(new.dtype, new.shape)
     chunks = []
@@ -133,7 +133,7 @@ def encode_factors(new: Tensor, base: Tensor, ranges: Sequence[Range], factors: 
     return Encoded(NAME, pack(factors), tuple(chunks))
 
 
-def encode(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
+def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
     """Encode the chunks ``ranges``; None where the difference is not of low rank."""
     if not fits(Target(new.dtype, new.shape), base) or not len(ranges):
         return None
@@ -141,7 +141,7 @@ def encode(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None
     return encode_factors(new, base, ranges, found) if found else None
 
 
-def _cost(new: Tensor, base: Tensor, ranges: Sequence[Range], factors: Factors) -> float:
+def _cost(new: TensorWords, base: TensorWords, ranges: Sequence[Range], factors: Factors) -> float:
     """About the stored bytes with these factors, from a part of the chunks."""
     row = Target(new.dtype, new.shape).row_words
     start, stop = ranges[len(ranges) // 2]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from theta.codecs import dense, planes
-from theta.codecs.base import Base, Encoded, Range, Target, Tensor, word_size
+from theta.codecs.base import Base, Encoded, Range, Target, TensorWords, word_size
 from theta.errors import CodecError
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ def fits(target: Target, base: Base) -> bool:
     )
 
 
-def _as_rows(tensor: Tensor) -> NDArray[np.uint8]:
+def _as_rows(tensor: TensorWords) -> NDArray[np.uint8]:
     return tensor.words.view(np.uint8).reshape(tensor.shape[0], -1)
 
 
-def find_sources(new: Tensor, base: Tensor) -> Sources:
+def find_sources(new: TensorWords, base: TensorWords) -> Sources:
     """For each row of ``new`` an equal row of ``base``, or -1; runs go on where they can."""
     from theta_native.fingerprints import fingerprints
 
@@ -114,7 +114,7 @@ def _pieces(sources: Sources, columns: int, start: int, stop: int) -> tuple[NDAr
     return fresh[start - first * columns : stop - first * columns], first, last
 
 
-def encode(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
+def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
     """Encode the chunks ``ranges``; None where fewer than half of the rows are the base's."""
     target = Target(new.dtype, new.shape)
     if not fits(target, base) or target.words == 0 or base.words.size == 0:

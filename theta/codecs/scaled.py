@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from theta.codecs import arith, dense, residual
-from theta.codecs.base import Base, Encoded, Range, Target, Tensor, word_dtype
+from theta.codecs.base import Base, Encoded, Range, Target, TensorWords, word_dtype
 from theta.errors import CodecError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _densest(low: Values, high: Values) -> tuple[float, float]:
     return float(low[best]), float(high[ended[best]])
 
 
-def _sample_fits(new: Tensor, base: Tensor, rows: int, columns: int, by: int) -> bool:
+def _sample_fits(new: TensorWords, base: TensorWords, rows: int, columns: int, by: int) -> bool:
     """Whether most lines of a spread sample have a factor, and not all the factor 1."""
     few = _sampled_fit(new, base, rows, columns, by, _FEW)
     if (few[0] < few[1]).mean() <= 0.5:  # in noise none has a factor; here it is worth a closer look
@@ -128,7 +128,7 @@ def _sample_fits(new: Tensor, base: Tensor, rows: int, columns: int, by: int) ->
 
 
 def _sampled_fit(
-    new: Tensor, base: Tensor, rows: int, columns: int, by: int, sample: tuple[int, int]
+    new: TensorWords, base: TensorWords, rows: int, columns: int, by: int, sample: tuple[int, int]
 ) -> tuple[Values, Values]:
     """The bounds of the factors of some lines, by some of their words; ``sample``: how many of each."""
     lines, length = (rows, columns) if by == _BY_ROW else (columns, rows)
@@ -139,7 +139,7 @@ def _sampled_fit(
     return _fit(parts[0], parts[1], new.dtype, len(index[1][0]), 1 - by)
 
 
-def _find(new: Tensor, base: Tensor, columns: int) -> tuple[int, Values] | None:
+def _find(new: TensorWords, base: TensorWords, columns: int) -> tuple[int, Values] | None:
     """Which lines have factors, and the factors; None if there are none worth storing."""
     rows = new.words.size // columns
     for by, length in ((_BY_ROW, columns), (_BY_COLUMN, rows)):
@@ -148,7 +148,7 @@ def _find(new: Tensor, base: Tensor, columns: int) -> tuple[int, Values] | None:
     return None
 
 
-def encode(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
+def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
     """Encode the chunks ``ranges``; None where a sample has no common factors."""
     target = Target(new.dtype, new.shape)
     if not fits(target, base) or np.array_equal(new.words, base.words):
@@ -158,7 +158,9 @@ def encode(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None
     return encode_factors(new, base, ranges, *found) if found else None
 
 
-def encode_factors(new: Tensor, base: Tensor, ranges: Sequence[Range], by: int, factors: Values) -> Encoded:
+def encode_factors(
+    new: TensorWords, base: TensorWords, ranges: Sequence[Range], by: int, factors: Values
+) -> Encoded:
     """Encode with given factors: ``by`` 0 for one a row, 1 for one a column (of the 2-d view)."""
     columns = Target(new.dtype, new.shape).row_words
     chunks = []

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from theta.codecs import dense, entropy, residual
-from theta.codecs.base import Base, Encoded, Range, Target, Tensor
+from theta.codecs.base import Base, Encoded, Range, Target, TensorWords
 from theta.codecs.delta import fits
 from theta.errors import CodecError
 
@@ -52,7 +52,7 @@ def _encode_chunk(words: Words, base: Words, dtype: str) -> bytes:
     return _HEAD.pack(int(changed.sum()), len(new)) + new + mask
 
 
-def encode(new: Tensor, base: Tensor, ranges: Sequence[Range]) -> Encoded | None:
+def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
     """Encode the chunks ``ranges``; None where the base does not fit or a chunk is unchanged."""
     target = Target(new.dtype, new.shape)
     if not fits(target, base) or any(np.array_equal(new.read(*r), base.read(*r)) for r in ranges):

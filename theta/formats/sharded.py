@@ -29,7 +29,7 @@ _UNSAFE_RE: Final = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class ShardIndex:
     """What an index says: the file of each tensor, and its ``total_size`` in bytes if it has one."""
 
     weight_map: Mapping[str, str]
@@ -51,7 +51,7 @@ class ShardName:
     suffix: str
 
 
-def read_index(data: bytes) -> Index:
+def read_index(data: bytes) -> ShardIndex:
     """The index in ``data``; ``FormatError`` for anything but its form, and for unsafe file names."""
     if len(data) > MAX_INDEX:
         raise FormatError(f"{_WHAT}: {len(data)} bytes; the limit is {MAX_INDEX}")
@@ -78,7 +78,7 @@ def read_index(data: bytes) -> Index:
         raise FormatError(f"{_WHAT}: no weight_map, or text behind the end")
     for shard in set(weight_map.values()):
         check_shard_name(shard)
-    return Index(weight_map, total_size)
+    return ShardIndex(weight_map, total_size)
 
 
 def check_shard_name(name: str) -> None:

@@ -48,7 +48,7 @@ _DTYPES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BundleEntry:
     """One tensor of an index; ``crc`` is the place of its checksum in the index, -1 without one."""
 
     name: str
@@ -61,10 +61,10 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class BundleIndex:
     """What an index says; ``blocks`` are ``(offset, length)`` of its blocks without their trailers."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[BundleEntry, ...]
     shards: int
     big_endian: bool
     blocks: tuple[tuple[int, int], ...]
@@ -113,7 +113,7 @@ def scan(source: Source) -> Layout:
     return Layout(NAME, source.size, tuple(tensors))
 
 
-def read_index(source: Source) -> Index:
+def read_index(source: Source) -> BundleIndex:
     """The table in ``source``; ``FormatError`` for compressed blocks and for what is not well formed."""
     if source.size > MAX_INDEX:
         raise FormatError(f"tensorflow: an index of {source.size} bytes")
@@ -126,7 +126,7 @@ def read_index(source: Source) -> Index:
             raise FormatError("tensorflow: a block outside the index, or too large")
         if source.read(start + length, 1) != b"\0":
             raise FormatError("tensorflow: a compressed block")
-    entries: list[Entry] = []
+    entries: list[BundleEntry] = []
     shards, big = 0, False
     for block in blocks[2:]:
         for key, value in _block(source, block):
@@ -136,10 +136,10 @@ def read_index(source: Source) -> Index:
                 raise FormatError("tensorflow: too many tensors")
             else:
                 entries.append(_entry(_text(key), value))
-    return Index(tuple(entries), shards, big, tuple(dict.fromkeys(blocks)))
+    return BundleIndex(tuple(entries), shards, big, tuple(dict.fromkeys(blocks)))
 
 
-def _index_of(source: Source) -> tuple[Index, int] | None:
+def _index_of(source: Source) -> tuple[BundleIndex, int] | None:
     if not isinstance(source, Placed) or (match := _DATA_RE.fullmatch(source.name)) is None:
         return None
     try:
@@ -152,7 +152,7 @@ def _index_of(source: Source) -> tuple[Index, int] | None:
     return (index, int(match["number"])) if index.shards == int(match["count"]) else None
 
 
-def _tensor(entry: Entry, big_endian: bool) -> Tensor:
+def _tensor(entry: BundleEntry, big_endian: bool) -> Tensor:
     dtype = _DTYPES.get(entry.kind, "bytes")
     itemsize = DTYPES[dtype].itemsize
     count = itemsize
@@ -231,7 +231,7 @@ def _header(value: Cursor) -> tuple[int, bool]:
     return found.get(1, 0), found.get(2, 0) == 1
 
 
-def _entry(name: str, value: Cursor) -> Entry:
+def _entry(name: str, value: Cursor) -> BundleEntry:
     numbers = {1: 0, 3: 0, 4: 0, 5: 0}
     shape: tuple[int, ...] = ()
     crc = -1
@@ -244,7 +244,7 @@ def _entry(name: str, value: Cursor) -> Entry:
             numbers[number] = item
     if len(shape) > MAX_RANK:
         raise FormatError(f"tensorflow: tensor {clip(name)} has {len(shape)} dimensions")
-    return Entry(name, numbers[1], shape, numbers[3], numbers[4], numbers[5], crc)
+    return BundleEntry(name, numbers[1], shape, numbers[3], numbers[4], numbers[5], crc)
 
 
 def _shape(message: Cursor) -> tuple[int, ...]:

@@ -34,11 +34,11 @@ _IN_FLIGHT: Final = 192 << 20
 """Bytes that the tensors being merged at once hold, about."""
 
 ROWS: Final = "rows"
-Scope = Literal["conflicts", "all"]
+MergeScope = Literal["conflicts", "all"]
 
 
 @dataclass(frozen=True)
-class Options:
+class MergeOptions:
     """How a merge is done, beside the policy.
 
     Attributes:
@@ -55,7 +55,7 @@ class Options:
         draft: asked, when all is decided, for a place of so many bytes that the result is written to.
     """
 
-    scope: Scope = "conflicts"
+    scope: MergeScope = "conflicts"
     seed: int = 0
     allow_nan: bool = False
     statistics: tuple[Manifest | None, ...] = ()
@@ -66,7 +66,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Row:
+class RehearsedTensor:
     """What a merge does, or would do, to one tensor.
 
     ``state`` is same, ours, theirs (theirs 2 ...), agreed, deleted, merged, rows, or conflict;
@@ -87,7 +87,7 @@ class Outcome:
     manifest: Manifest | None = None
     conflicts: list[Conflict] = field(default_factory=list)
     decided: dict[str, str] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[RehearsedTensor] = field(default_factory=list)
 
 
 Choice: TypeAlias = Line | Task | Conflict | Planned | Streamed | None
@@ -100,7 +100,7 @@ def merge(
     base: Manifest | None,
     sides: Sequence[Manifest],
     policy: Policy,
-    options: Options | None = None,
+    options: MergeOptions | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Merge; only tensors that several sides changed are read.
@@ -116,7 +116,7 @@ def merge(
     """
     if len(sides) < 2:
         raise UsageError("a merge needs two sides or more")
-    return _Run(objects, pack, base, tuple(sides), policy, options or Options(), progress).outcome()
+    return _Run(objects, pack, base, tuple(sides), policy, options or MergeOptions(), progress).outcome()
 
 
 class _Run:
@@ -129,7 +129,7 @@ class _Run:
         base: Manifest | None,
         sides: tuple[Manifest, ...],
         policy: Policy,
-        options: Options,
+        options: MergeOptions,
         progress: Progress | None,
     ) -> None:
         self._objects, self._pack, self._policy = objects, pack, policy
@@ -309,14 +309,14 @@ class _Run:
 
     # -- a dry run -----------------------------------------------------------------------
 
-    def _rows(self, choices: list[tuple[Settled | Conflict, Choice]]) -> Iterator[Row]:
+    def _rows(self, choices: list[tuple[Settled | Conflict, Choice]]) -> Iterator[RehearsedTensor]:
         """What would become of each tensor, and what that would store."""
         results = self._computed([choice for _, choice in choices if isinstance(choice, Task)])
         sizes: dict[tuple[object, ...], int] = {}
         for state, choice in choices:
             name, how = state.name, self._result.decided.get(state.name, "")
             if isinstance(choice, Conflict):
-                yield Row(name, "conflict", "", _nbytes(choice), 0)
+                yield RehearsedTensor(name, "conflict", "", _nbytes(choice), 0)
             elif isinstance(choice, Task):
                 stored = 0
                 if choice.key not in sizes:
@@ -324,11 +324,11 @@ class _Run:
                     stored = 0 if isinstance(found, Line) else stored_bytes(found)
                     sizes[choice.key] = stored
                     self._report(choice.like.nbytes)
-                yield Row(name, "merged", how, choice.like.nbytes, stored)
+                yield RehearsedTensor(name, "merged", how, choice.like.nbytes, stored)
             elif isinstance(choice, Planned | Streamed):
-                yield Row(name, ROWS, how, 0, stored_bytes(choice))
+                yield RehearsedTensor(name, ROWS, how, 0, stored_bytes(choice))
             else:
-                yield Row(name, self._taken(name, choice), how, choice.nbytes if choice else 0, 0)
+                yield RehearsedTensor(name, self._taken(name, choice), how, choice.nbytes if choice else 0, 0)
 
     def _taken(self, name: str, line: Line | None) -> str:
         """Whose version it is that the result has."""

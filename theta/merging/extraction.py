@@ -70,7 +70,7 @@ class Pair:
 
 
 @dataclass
-class Adapter:
+class LoraAdapter:
     """What PEFT loads: the tensors of ``adapter_model.safetensors`` and ``adapter_config.json``.
 
     Attributes:
@@ -104,7 +104,7 @@ def extract(
     whole: Sequence[str] = WHOLE,
     base_model: str = "",
     tied: Sequence[str] = (),
-) -> Adapter:
+) -> LoraAdapter:
     """The adapter that turns the base into the fine-tune, as near as ``rank`` allows.
 
     Raises :class:`UsageError` where a tensor changed that no adapter can hold.
@@ -138,9 +138,9 @@ class _Extraction:
         self._blocks = {match["block"] for name in self._modules if (match := _EXPERTS.fullmatch(name))}
         self._refused: dict[str, str] = {}
         self._transposed = False
-        self._found = Adapter()
+        self._found = LoraAdapter()
 
-    def adapter(self, base_model: str) -> Adapter:
+    def adapter(self, base_model: str) -> LoraAdapter:
         """The whole adapter."""
         found = self._found
         for module, members in self._modules.items():
@@ -319,7 +319,7 @@ def factors(difference: Array, rank: int, epsilon: float = 0.0) -> tuple[Array, 
     return np.ascontiguousarray(root[:, None] * v[:r]), np.ascontiguousarray(u[:, :r] * root)
 
 
-def _config(found: Adapter, rank: int, base_model: str, *, transposed: bool) -> dict[str, Any]:
+def _config(found: LoraAdapter, rank: int, base_model: str, *, transposed: bool) -> dict[str, Any]:
     """``adapter_config.json``; modules of another rank than ``rank`` have a pattern of their own.
 
     For ``fan_in_fan_out`` PEFT looks at the class of each module; the flag only spares its warning.

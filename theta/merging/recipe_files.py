@@ -15,7 +15,7 @@ from theta.errors import UsageError, did_you_mean
 from theta.merging import recipes
 from theta.merging.recipes import Recipe, Rule
 from theta.merging.strategies import SIDES, make, registry
-from theta.merging.strategies.parameter_text import Filtered, Value
+from theta.merging.strategies.parameter_text import Filtered, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ _KEYS: Final = {
 @dataclass(frozen=True)
 class _Model:
     name: str
-    parameters: Mapping[str, Value]
+    parameters: Mapping[str, Setting]
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class RecipeFile:
     method: str
     models: tuple[str, ...]
     base: str | None
-    shared: Mapping[str, Value]
-    own: tuple[Mapping[str, Value], ...]
+    shared: Mapping[str, Setting]
+    own: tuple[Mapping[str, Setting], ...]
     rules: tuple[Rule, ...] = ()
     scope: str = "conflicts"
     seed: int = 0
@@ -90,7 +90,7 @@ class RecipeFile:
             )
         known = {p.name: p for p in registry.method(self.method).parameters}
         # A list for all models is a gradient here; one for each model would be the strategy's own form.
-        given: dict[str, Value] = {
+        given: dict[str, Setting] = {
             key: (value,) if key in known and known[key].per_model else value
             for key, value in self.shared.items()
         }
@@ -107,7 +107,7 @@ class RecipeFile:
             tuple(number for number, place in enumerate(places) if place is None),
         )
 
-    def _per_model(self, key: str, places: Sequence[int | None]) -> Value:
+    def _per_model(self, key: str, places: Sequence[int | None]) -> Setting:
         """One value for each side; what a model does not say is what all have, or the default."""
         known = {p.name: p for p in registry.method(self.method).parameters}
         if key not in known or not known[key].per_model:
@@ -228,7 +228,7 @@ def _from_start(found: Any) -> bool:
 # -- values ----------------------------------------------------------------------------------
 
 
-def _parameters(found: Any, where: str) -> dict[str, Value]:
+def _parameters(found: Any, where: str) -> dict[str, Setting]:
     if found is None:
         return {}
     if not isinstance(found, dict):
@@ -236,7 +236,7 @@ def _parameters(found: Any, where: str) -> dict[str, Value]:
     return {str(key): _value(value, f"{where}: {key}") for key, value in found.items()}
 
 
-def _value(found: Any, where: str) -> Value:
+def _value(found: Any, where: str) -> Setting:
     """A scalar, a gradient, or a list of filters as a value."""
     if isinstance(found, bool | str):
         return found
@@ -249,7 +249,7 @@ def _value(found: Any, where: str) -> Value:
     raise UsageError(f"{where}: a number, true or false, a gradient, or a list of filter and value")
 
 
-def _filtered(entry: Any, where: str) -> tuple[str, Value]:
+def _filtered(entry: Any, where: str) -> tuple[str, Setting]:
     if not isinstance(entry, dict):  # the last may be plain: it goes for all others
         return "*", _value(entry, where)
     if not set(entry) <= {"filter", "value"} or "value" not in entry:

@@ -18,7 +18,7 @@ from theta.merging.states import Conflict
 from theta.merging.strategies import SIDES, Policy, Strategy, parse, registry
 
 if TYPE_CHECKING:
-    from theta.merging.engine import Options, Scope
+    from theta.merging.engine import MergeOptions, MergeScope
     from theta.store.format.manifest import Manifest
 
 _MAX_LINE: Final = 1 << 20
@@ -54,11 +54,11 @@ class Recipe:
 
     default: Strategy | None = None
     rules: tuple[Rule, ...] = ()
-    scope: Scope = "conflicts"
+    scope: MergeScope = "conflicts"
     seed: int = 0
     allow_nan: bool = False
     without: tuple[int, ...] = ()
-    """Sides that the recipe does not name, ours being 0; see ``engine.Options``."""
+    """Sides that the recipe does not name, ours being 0; see ``engine.MergeOptions``."""
 
     def strategy_for(self, name: str) -> Strategy | None:
         """The strategy for tensor ``name``, if there is one."""
@@ -92,11 +92,11 @@ class Recipe:
 
         return decide
 
-    def options(self, statistics: Sequence[Manifest | None] = (), *, dry_run: bool = False) -> Options:
+    def options(self, statistics: Sequence[Manifest | None] = (), *, dry_run: bool = False) -> MergeOptions:
         """What the engine must know beside the policy."""
-        from theta.merging.engine import Options
+        from theta.merging.engine import MergeOptions
 
-        return Options(self.scope, self.seed, self.allow_nan, tuple(statistics), dry_run, self.without)
+        return MergeOptions(self.scope, self.seed, self.allow_nan, tuple(statistics), dry_run, self.without)
 
     def text(self) -> str:
         """The canonical line; :func:`from_text` reads it."""
@@ -114,7 +114,7 @@ class Recipe:
         return shlex.join(words)
 
 
-def scope(text: str) -> Scope:
+def scope(text: str) -> MergeScope:
     """``conflicts`` or ``all``; raises :class:`UsageError`."""
     if text == "all":
         return "all"
@@ -170,7 +170,7 @@ def combine(
     rules: Sequence[Rule],
     file: Recipe | None = None,
     *,
-    scope: Scope | None = None,
+    scope: MergeScope | None = None,
     seed: int | None = None,
     allow_nan: bool | None = None,
 ) -> Recipe:

@@ -16,7 +16,7 @@ from theta.merging.coded import Coded
 from theta.store.format.manifest import Line, Manifest
 
 
-class Kind(Enum):
+class ConflictKind(Enum):
     """What the sides did, in the words of git's status."""
 
     BOTH_MODIFIED = "both modified"
@@ -67,17 +67,17 @@ class Conflict:
         )
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ConflictKind:
         """What the sides did."""
         if isinstance(decide(self.name, self.base, *self.sides), Settled):
-            return Kind.ONE_SIDED
+            return ConflictKind.ONE_SIDED
         if self.ours is None and self.base is not None:
-            return Kind.DELETED_BY_US
+            return ConflictKind.DELETED_BY_US
         if None in self.changed:
-            return Kind.DELETED_BY_THEM
+            return ConflictKind.DELETED_BY_THEM
         if not self.same_geometry:
-            return Kind.RESHAPED
-        return Kind.BOTH_ADDED if self.base is None else Kind.BOTH_MODIFIED
+            return ConflictKind.RESHAPED
+        return ConflictKind.BOTH_ADDED if self.base is None else ConflictKind.BOTH_MODIFIED
 
     @property
     def same_geometry(self) -> bool:

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from theta.codecs import dense
-from theta.codecs.base import Each, Range, Tensor, word_dtype
+from theta.codecs.base import Each, Range, TensorWords, word_dtype
 from theta.merging.reading import SHARED
 from theta.merging.sinks import Outlet
 from theta.parallel import ordered
@@ -47,7 +47,7 @@ class Streamed:
         line = self.line
         lengths = tensor_tree.chunk_lengths(line.dtype, line.shape)
 
-        def work(raw: bytes) -> layer_plan.Coded:
+        def work(raw: bytes) -> layer_plan.CodedChunk:
             return Chunk.of(raw), dense.encode(raw, line.dtype)
 
         coded = ordered(work, _tapped(_recut(self.pieces(), lengths), self.outlets))
@@ -112,7 +112,7 @@ def plan(
     chunks = list(
         each(given_away, _filled(words, pieces(), tensor_tree.chunk_lengths(like.dtype, like.shape)))
     )
-    new = Tensor.from_bytes(raw, like.dtype, like.shape)
+    new = TensorWords.from_bytes(raw, like.dtype, like.shape)
     bases = _nearest(words, like, parents) if compare else []
     values = {stored.line.digest: stored for stored in parents if stored.is_at_hand}
     if like.nbytes > SHARED:

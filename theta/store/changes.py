@@ -11,7 +11,7 @@ from theta.store.format.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Value:
+class ValueDigest:
     """A tensor as far as a comparison by digest goes."""
 
     dtype: str
@@ -30,7 +30,7 @@ class Version:
 
     format: str
     skeleton: str
-    values: Mapping[str, Value]
+    values: Mapping[str, ValueDigest]
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Change:
 
     status: str
     name: str
-    old: Value | None
-    new: Value | None
+    old: ValueDigest | None
+    new: ValueDigest | None
     old_name: str = ""
 
 
@@ -96,14 +96,14 @@ def counted(number: int, word: str) -> str:
 
 def of_manifest(manifest: Manifest) -> Version:
     """The version that ``manifest`` stands for."""
-    values = {line.name: Value(line.dtype, line.shape, line.digest) for line in manifest.lines}
+    values = {line.name: ValueDigest(line.dtype, line.shape, line.digest) for line in manifest.lines}
     return Version(manifest.format, manifest.skeleton, values)
 
 
 def of_scan(scan: Scan, skeleton: str) -> Version:
     """The version in a scanned file; ``skeleton`` identifies its container."""
     digests = scan.digests()
-    values = {t.name: Value(t.dtype, t.shape, digests[t.name]) for t in scan.layout.tensors}
+    values = {t.name: ValueDigest(t.dtype, t.shape, digests[t.name]) for t in scan.layout.tensors}
     return Version(scan.layout.format, skeleton, values)
 
 
@@ -129,14 +129,14 @@ def compare(old: Version | None, new: Version | None) -> Changes:
     return Changes(ordered, container, same, created=old is None, removed=new is None)
 
 
-def _appeared(name: str, value: Value, gone: dict[str, Value]) -> Change:
+def _appeared(name: str, value: ValueDigest, gone: dict[str, ValueDigest]) -> Change:
     twin = next((old for old, was in gone.items() if was.digest == value.digest), None)
     if twin is None:
         return Change("A", name, None, value)
     return Change("R", name, gone.pop(twin), value, twin)
 
 
-def _kind(old: Value, new: Value) -> str:
+def _kind(old: ValueDigest, new: ValueDigest) -> str:
     if old.dtype != new.dtype:
         return "T"
     return "S" if old.shape != new.shape else "M"

@@ -15,7 +15,7 @@ _FILES: Final = (b"0", b"\0")
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class TarMember:
     """A regular file of the archive: ``size`` bytes from ``payload``."""
 
     name: str
@@ -28,7 +28,7 @@ def detect(source: Source) -> bool:
     return source.size >= 2 * _BLOCK and _is_header(source.read(0, _BLOCK))
 
 
-def read_members(source: Source) -> Iterator[Member]:
+def read_members(source: Source) -> Iterator[TarMember]:
     """The regular files, in order; ``FormatError`` for a broken header and for what is cut off.
 
     Records of extended headers are passed over: torch's names are short.
@@ -47,7 +47,7 @@ def read_members(source: Source) -> Iterator[Member]:
         if size > source.size - position:
             raise FormatError("tar: a member goes beyond the archive")
         if header[156:157] in _FILES:
-            yield Member(_name(header), position, size)
+            yield TarMember(_name(header), position, size)
         position += size + -size % _BLOCK
     raise FormatError(f"tar: more than {MAX_MEMBERS} members")
 

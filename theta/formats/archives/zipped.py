@@ -29,7 +29,7 @@ _UTF8: Final = 0x800
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ZipMember:
     """One member: ``size`` bytes from ``payload``, as they are if ``stored``, else compressed.
 
     ``crc_fields`` are the offsets of the 4-byte fields that hold its CRC-32: the data descriptor or
@@ -62,7 +62,7 @@ def first_name(source: Source) -> str:
     return source.read(_LOCAL.size, length).decode("cp437")
 
 
-def read_members(source: Source) -> tuple[Member, ...]:
+def read_members(source: Source) -> tuple[ZipMember, ...]:
     """All members in the order of the central directory, which is the order of writing.
 
     Raises ``FormatError`` for a malformed, encrypted or multi-part archive, for bytes before the first
@@ -70,7 +70,7 @@ def read_members(source: Source) -> tuple[Member, ...]:
     """
     start, length, count = _directory(source)
     directory = source.read(start, length)
-    members: list[Member] = []
+    members: list[ZipMember] = []
     spans: list[tuple[int, int]] = []
     names: set[str] = set()
     position = 0
@@ -150,7 +150,7 @@ def _end64(source: Source, locator: int) -> tuple[int, ...]:
     return end, disk, first_disk, here, count, size, start
 
 
-def _member(source: Source, directory: bytes, at: int, start: int) -> tuple[Member, int, int]:
+def _member(source: Source, directory: bytes, at: int, start: int) -> tuple[ZipMember, int, int]:
     """The entry at ``at``, the offset of its local header, and the position of the next entry."""
     if at + _CENTRAL.size > len(directory):
         raise FormatError("zip: the central directory is truncated")
@@ -171,7 +171,7 @@ def _member(source: Source, directory: bytes, at: int, start: int) -> tuple[Memb
     if local_crc == crc and not flags & _HAS_DESCRIPTOR:
         crc_fields.append(header + 14)
     crc_fields.append(start + at + 16)
-    member = Member(
+    member = ZipMember(
         _text(raw_name, flags), method == 0, payload, packed, tuple(crc_fields), described is not None
     )
     return member, header, following

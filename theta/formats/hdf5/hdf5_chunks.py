@@ -20,7 +20,7 @@ _MAX_NODES: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class DatasetChunk:
     """A chunk at ``address``: where in the dataset it begins, in elements."""
 
     start: tuple[int, ...]
@@ -35,7 +35,7 @@ class Chunked:
     shape: tuple[int, ...]
     length: int
 
-    def chunks(self, source: Source) -> Iterator[Chunk]:
+    def chunks(self, source: Source) -> Iterator[DatasetChunk]:
         """All chunks that are in the file; ``FormatError`` for a malformed tree."""
         # What is sound does not overlap, so entries are no more than fit into the file.
         entries = source.size // 24
@@ -50,7 +50,7 @@ class Chunked:
                     seen.add(child)
                     stack.append(child)
                 elif size == self.length:
-                    yield Chunk(start, child)
+                    yield DatasetChunk(start, child)
 
     def _node(self, source: Source, address: int) -> Iterator[tuple[tuple[int, ...], int, int, bool]]:
         """Start, size and address of each entry of a node, and whether it is a chunk."""

@@ -14,7 +14,7 @@ from theta.dtypes import DTYPES
 from theta.errors import FormatError
 from theta.formats.cursor import Cursor
 from theta.formats.layout import MAX_RANK, MAX_SIZE, Layout, Source, Tensor
-from theta.formats.onnx.protobuf import BYTES, VARINT, Field, fields, messages, text, varint
+from theta.formats.onnx.protobuf import BYTES, VARINT, WireField, fields, messages, text, varint
 
 NAME: Final = "onnx"
 MAX_INITIALIZERS: Final = 100_000
@@ -68,7 +68,7 @@ def scan(source: Source) -> Layout:
     return Layout(NAME, source.size, tuple(ordered))
 
 
-def tensor_messages(source: Source) -> Iterator[tuple[str, Field]]:
+def tensor_messages(source: Source) -> Iterator[tuple[str, WireField]]:
     """Every TensorProto of the graph, with the name to use where it has none itself."""
     for graph in messages(source, 0, source.size, _GRAPH):
         for field in fields(source, graph.value, graph.value + graph.length):
@@ -80,7 +80,7 @@ def tensor_messages(source: Source) -> Iterator[tuple[str, Field]]:
                 yield from _constants(source, field)
 
 
-def _constants(source: Source, node: Field) -> Iterator[tuple[str, Field]]:
+def _constants(source: Source, node: WireField) -> Iterator[tuple[str, WireField]]:
     found = list(islice(messages(source, node.value, node.value + node.length, 0), MAX_NODE_FIELDS))
     operators = [text(source, field) for field in found if field.number == _NODE_OPERATOR]
     outputs = [text(source, field) for field in found if field.number == _NODE_OUTPUT]
@@ -92,11 +92,11 @@ def _constants(source: Source, node: Field) -> Iterator[tuple[str, Field]]:
                 yield outputs[0], inner
 
 
-def _tensor(source: Source, message: Field, fallback: str) -> Tensor | None:
+def _tensor(source: Source, message: WireField, fallback: str) -> Tensor | None:
     """The tensor of a TensorProto; None if its values are not in one piece of it."""
     dims: list[int] = []
     kind, name = 0, ""
-    data: list[Field] = []
+    data: list[WireField] = []
     for field in fields(source, message.value, message.value + message.length):
         if field.number == _DIMS:
             dims.extend(dimensions(source, field))
@@ -127,7 +127,7 @@ def _fits(tensor: Tensor) -> bool:
     return total == tensor.length
 
 
-def dimensions(source: Source, field: Field) -> Iterator[int]:
+def dimensions(source: Source, field: WireField) -> Iterator[int]:
     """The numbers of a repeated field, packed or not; a negative one counts as too large."""
     if field.wire == VARINT:
         yield field.value

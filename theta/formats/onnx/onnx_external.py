@@ -14,7 +14,7 @@ from theta.dtypes import DTYPES
 from theta.errors import FormatError, ThetaError
 from theta.formats.layout import MAX_SIZE, BytesSource, Layout, Placed, Source, Tensor
 from theta.formats.onnx import onnx
-from theta.formats.onnx.protobuf import BYTES, VARINT, Field, fields, messages, text
+from theta.formats.onnx.protobuf import BYTES, VARINT, WireField, fields, messages, text
 
 NAME: Final = "onnx-data"
 _NAME_RE: Final = re.compile(r"(?P<model>.+\.onnx)[._]data")
@@ -57,7 +57,7 @@ def _tensors(model: Source, name: str) -> Iterator[Tensor]:
             yield tensor
 
 
-def _tensor(model: Source, message: Field, fallback: str, file: str) -> Tensor | None:
+def _tensor(model: Source, message: WireField, fallback: str, file: str) -> Tensor | None:
     """The tensor of a TensorProto, if its values are in ``file``."""
     dims: list[int] = []
     numbers = {_KIND: 0, _LOCATION: 0}

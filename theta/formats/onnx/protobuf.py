@@ -16,7 +16,7 @@ _FIXED64, _FIXED32 = 1, 5
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class WireField:
     """One field of a message: for bytes ``value`` is their offset and ``length`` counts them."""
 
     number: int
@@ -25,21 +25,21 @@ class Field:
     length: int
 
 
-def text(source: Source, field: Field) -> str:
+def text(source: Source, field: WireField) -> str:
     """The text in ``field``, at most 64 KiB."""
     if field.length > 64 * 1024:
         raise FormatError("protobuf: a name is too long")
     return source.read(field.value, field.length).decode("utf-8", "replace")
 
 
-def messages(source: Source, start: int, end: int, number: int) -> Iterator[Field]:
+def messages(source: Source, start: int, end: int, number: int) -> Iterator[WireField]:
     """The fields ``number`` (0 for any) of a message that are bytes."""
     for field in fields(source, start, end):
         if field.wire == BYTES and number in (0, field.number):
             yield field
 
 
-def fields(source: Source, start: int, end: int) -> Iterator[Field]:
+def fields(source: Source, start: int, end: int) -> Iterator[WireField]:
     """The fields of the message that is the bytes from ``start`` to ``end``."""
     cursor = Cursor(source, start, end, "protobuf")
     while cursor.remaining:
@@ -48,13 +48,13 @@ def fields(source: Source, start: int, end: int) -> Iterator[Field]:
         if not number:
             raise FormatError("protobuf: a field without a number")
         if wire == VARINT:
-            yield Field(number, wire, varint(cursor), 0)
+            yield WireField(number, wire, varint(cursor), 0)
         elif wire in (_FIXED64, _FIXED32):
             length = 8 if wire == _FIXED64 else 4
-            yield Field(number, wire, cursor.skip(length), length)
+            yield WireField(number, wire, cursor.skip(length), length)
         elif wire == BYTES:
             length = varint(cursor)
-            yield Field(number, wire, cursor.skip(length), length)
+            yield WireField(number, wire, cursor.skip(length), length)
         else:
             raise FormatError(f"protobuf: a field of the unknown wire type {wire}")
 

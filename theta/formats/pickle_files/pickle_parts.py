@@ -101,7 +101,7 @@ def _archives(source: Source) -> list[Source]:
     return found[::-1]
 
 
-def _content(source: Source, member: zipped.Member) -> Source | None:
+def _content(source: Source, member: zipped.ZipMember) -> Source | None:
     """The bytes of a member that may be a pickle; storages, the bulk of a checkpoint, are left out."""
     content: Source = Window(source, member.payload, member.size)
     if not member.stored:

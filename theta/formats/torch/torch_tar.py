@@ -27,7 +27,7 @@ MAX_ITEMS: Final = 100_000
 _REBUILD: Final = Global("torch._utils", "_rebuild_tensor_v2")
 
 Views = dict[str, tuple[str, int]]
-Stored = dict[str, tuple[Global, RawStorage]]
+Storages = dict[str, tuple[Global, RawStorage]]
 
 
 def detect(source: Source) -> bool:
@@ -127,10 +127,10 @@ def _tensor_steps(source: Source) -> Iterator[tuple[int, Pickle, list[int]]]:
         position = cursor.position
 
 
-def _storages(source: Source) -> tuple[Stored, Views]:
+def _storages(source: Source) -> tuple[Storages, Views]:
     """The storages by key; and for the key of a part of one: the key of the whole, and where it begins."""
     *steps, last = _storage_steps(source)
-    stored: Stored = {}
+    stored: Storages = {}
     for _, found, offset, length in steps:
         key, _, kind = _triple(found)
         if _key(key) in stored or not isinstance(kind, Global):
@@ -144,7 +144,7 @@ def _storages(source: Source) -> tuple[Stored, Views]:
     return stored, views
 
 
-def _tensors(source: Source, stored: Stored, views: Views) -> dict[str, Call]:
+def _tensors(source: Source, stored: Storages, views: Views) -> dict[str, Call]:
     """Key of a tensor -> the call that would rebuild it today."""
     made: dict[str, Call] = {}
     for _, found, numbers in _tensor_steps(source):

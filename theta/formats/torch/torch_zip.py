@@ -57,12 +57,12 @@ def scan(source: Source) -> Layout:
     return Layout(NAME, source.size, tensors, derived, views)
 
 
-def _prefix(members: tuple[zipped.Member, ...]) -> str | None:
+def _prefix(members: tuple[zipped.ZipMember, ...]) -> str | None:
     found = [m.name for m in members if m.name.endswith("/" + _PICKLE) and m.name.count("/") == 1]
     return found[0].removesuffix(_PICKLE) if len(found) == 1 else None
 
 
-def _root(source: Source, member: zipped.Member) -> object:
+def _root(source: Source, member: zipped.ZipMember) -> object:
     """The object in the pickle; None where it cannot be followed."""
     if not member.stored:
         return None
@@ -72,13 +72,13 @@ def _root(source: Source, member: zipped.Member) -> object:
         return None
 
 
-def _is_big(source: Source, member: zipped.Member | None) -> bool:
+def _is_big(source: Source, member: zipped.ZipMember | None) -> bool:
     if member is None or member.size != 3 or not member.stored:
         return False
     return source.read(member.payload, 3) == b"big"
 
 
-def _derived(members: tuple[zipped.Member, ...], prefix: str) -> Iterator[Derived]:
+def _derived(members: tuple[zipped.ZipMember, ...], prefix: str) -> Iterator[Derived]:
     """The CRCs of all storages, then the serialization id, then the CRC of the id.
 
     torch folds the CRCs of all data descriptors before the id's own into its last 20 digits

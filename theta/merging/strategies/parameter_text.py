@@ -25,14 +25,14 @@ _MAX_DEPTH: Final = 8
 class Filtered:
     """A value for each part of the names of tensors; the first that is contained counts."""
 
-    entries: tuple[tuple[str, Value], ...]
+    entries: tuple[tuple[str, Setting], ...]
 
-    def at(self, name: str) -> Value | None:
+    def at(self, name: str) -> Setting | None:
         """The value for tensor ``name``; none where no filter matches."""
         return next((value for part, value in self.entries if part == "*" or part in name), None)
 
 
-Value = Union[bool, float, str, "tuple[Value, ...]", Filtered]
+Setting = Union[bool, float, str, "tuple[Setting, ...]", Filtered]
 
 
 class _Reader:
@@ -69,7 +69,7 @@ class _Reader:
         self._at = found.end()
         return found[0]
 
-    def value(self, depth: int = 0) -> Value:
+    def value(self, depth: int = 0) -> Setting:
         if depth > _MAX_DEPTH:
             raise UsageError("parameters are nested too deeply")
         if self.take("["):
@@ -78,7 +78,7 @@ class _Reader:
             return Filtered(self._entries(depth))
         return atom(self.match(_ATOM, "a value"))
 
-    def _list(self, depth: int) -> tuple[Value, ...]:
+    def _list(self, depth: int) -> tuple[Setting, ...]:
         found = [self.value(depth + 1)]
         while self.take(","):
             found.append(self.value(depth + 1))
@@ -86,7 +86,7 @@ class _Reader:
             raise self.fail("']'")
         return tuple(found)
 
-    def _entries(self, depth: int) -> tuple[tuple[str, Value], ...]:
+    def _entries(self, depth: int) -> tuple[tuple[str, Setting], ...]:
         found = [self._entry(depth)]
         while self.take(","):
             found.append(self._entry(depth))
@@ -94,7 +94,7 @@ class _Reader:
             raise self.fail("'}'")
         return tuple(found)
 
-    def _entry(self, depth: int) -> tuple[str, Value]:
+    def _entry(self, depth: int) -> tuple[str, Setting]:
         self._skip()
         part = self._quoted() if self._text.startswith('"', self._at) else self.match(_ATOM, "a filter")
         if not self.take(":"):
@@ -109,7 +109,7 @@ class _Reader:
         return str(found)
 
 
-def atom(text: str) -> Value:
+def atom(text: str) -> Setting:
     """``true``, ``false``, a number, or else a word."""
     if text in ("true", "false"):
         return text == "true"
@@ -122,10 +122,10 @@ def atom(text: str) -> Value:
     return number
 
 
-def read(text: str) -> dict[str, Value]:
+def read(text: str) -> dict[str, Setting]:
     """The parameters in ``text``; raises :class:`UsageError`."""
     reader = _Reader(text)
-    found: dict[str, Value] = {}
+    found: dict[str, Setting] = {}
     while not reader.done():
         if found and not reader.take(","):
             raise reader.fail("','")
@@ -138,7 +138,7 @@ def read(text: str) -> dict[str, Value]:
     return found
 
 
-def text(value: Value) -> str:
+def text(value: Setting) -> str:
     """The shortest text that :func:`read` takes for ``value``."""
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from theta.errors import UsageError, did_you_mean
-from theta.merging.strategies.parameter_text import Filtered, Value, text
+from theta.merging.strategies.parameter_text import Filtered, Setting, text
 
-Kind = Literal["number", "whole", "switch", "word"]
+ParameterKind = Literal["number", "whole", "switch", "word"]
 
 _REFUSED: Final = {
     "int8_mask": "theta keeps masks in single bits, so there is nothing to save",
@@ -32,7 +32,7 @@ class Parameter:
     """
 
     name: str
-    kind: Kind
+    kind: ParameterKind
     default: Any
     doc: str
     low: float = float("-inf")
@@ -43,7 +43,7 @@ class Parameter:
     strict: bool = False
     """Whether ``low`` and ``high`` themselves are out of bounds."""
 
-    def check(self, value: Value) -> None:
+    def check(self, value: Setting) -> None:
         """Raise :class:`UsageError` unless ``value``, with lists and filters, is one for this parameter."""
         if isinstance(value, Filtered):
             for _, inner in value.entries:
@@ -54,7 +54,7 @@ class Parameter:
         else:
             self._check_plain(value)
 
-    def _check_entry(self, value: Value) -> None:
+    def _check_entry(self, value: Setting) -> None:
         if self.per_model:
             self._check_one_model(value)
         elif self.kind != "number":
@@ -62,7 +62,7 @@ class Parameter:
         else:
             self._check_plain(value)
 
-    def _check_one_model(self, value: Value) -> None:
+    def _check_one_model(self, value: Setting) -> None:
         """The value for one input: a scalar, a gradient, or filters of these."""
         if isinstance(value, Filtered):
             for _, inner in value.entries:
@@ -75,7 +75,7 @@ class Parameter:
         else:
             self._check_plain(value)
 
-    def _check_plain(self, value: Value) -> None:
+    def _check_plain(self, value: Setting) -> None:
         good = {
             "number": isinstance(value, float),
             "whole": isinstance(value, float) and value.is_integer(),
@@ -104,7 +104,7 @@ class Parameter:
 
     # -- for one tensor ----------------------------------------------------------------
 
-    def resolve(self, value: Value | None, name: str, position: float, count: int) -> Any:
+    def resolve(self, value: Setting | None, name: str, position: float, count: int) -> Any:
         """The value for tensor ``name`` at ``position`` (0 to 1) among the layers.
 
         A list of one for each of ``count`` inputs where the parameter is per model.
@@ -123,7 +123,7 @@ class Parameter:
         values = value * count if len(value) == 1 else value
         return [self._scalar(inner, name, position) for inner in values]
 
-    def _scalar(self, value: Value | None, name: str, position: float) -> Any:
+    def _scalar(self, value: Setting | None, name: str, position: float) -> Any:
         while isinstance(value, Filtered):
             value = value.at(name)
         if value is None:
@@ -142,7 +142,7 @@ def interpolated(points: Sequence[float], position: float) -> float:
     return (1 - share) * points[below] + share * points[min(below + 1, last)]
 
 
-def checked(strategy: str, known: Sequence[Parameter], given: Mapping[str, Value]) -> dict[str, Value]:
+def checked(strategy: str, known: Sequence[Parameter], given: Mapping[str, Setting]) -> dict[str, Setting]:
     """``given`` without what says the default; raises :class:`UsageError` for names and values."""
     by_name = {parameter.name: parameter for parameter in known}
     for key, value in given.items():

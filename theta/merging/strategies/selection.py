@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _BINS: Final = 1 << 16
 
-Keys = Callable[[Block], Sequence["Array"]]
+KeysOf = Callable[[Block], Sequence["Array"]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def magnitudes(values: Array) -> Array:
     return bits
 
 
-def cuts(job: Job, keys: Keys, ranks: Sequence[tuple[int, int]], *, ties: bool = False) -> list[Cut]:
+def cuts(job: Job, keys: KeysOf, ranks: Sequence[tuple[int, int]], *, ties: bool = False) -> list[Cut]:
     """For each (stream, k): where the k largest of stream number ``stream`` of ``keys`` end.
 
     Args:
@@ -108,7 +108,7 @@ def _cut(search: _Search, size: int, bits: int) -> Cut:
     return Cut(search.prefix, None if search.before is None else search.left, search.before)
 
 
-def _level(job: Job, keys: Keys, active: Sequence[_Search], shift: int) -> None:
+def _level(job: Job, keys: KeysOf, active: Sequence[_Search], shift: int) -> None:
     """Find the 16 bits at ``shift`` of each search."""
     mine: dict[int, list[Counts]] = {}  # each thread has its own; sums of counts have no order
     kind = np.uint32 if job.size < 1 << 32 else np.int64  # the smaller table stays in a core's cache
@@ -138,7 +138,7 @@ def add_histogram(keys: Array, shift: int, prefix: int, out: Counts) -> None:
     out += np.bincount(chosen.astype(np.int64), minlength=_BINS).astype(out.dtype)
 
 
-def _count_ties(job: Job, keys: Keys, searches: Sequence[_Search]) -> None:
+def _count_ties(job: Job, keys: KeysOf, searches: Sequence[_Search]) -> None:
     """Count what equals the cut in each block, where only some of it is taken."""
     if not searches:
         return

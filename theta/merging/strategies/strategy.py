@@ -10,7 +10,7 @@ from theta.dtypes import DTYPES
 from theta.errors import UsageError, did_you_mean
 from theta.merging.states import Conflict
 from theta.merging.strategies import parameter_text, parameters, registry
-from theta.merging.strategies.parameter_text import Value
+from theta.merging.strategies.parameter_text import Setting
 
 SIDES: Final = ("ours", "theirs", "base")
 
@@ -20,14 +20,14 @@ class Strategy:
     """What settles a conflict: the name of a side, or of a method with parameters in order of name."""
 
     name: str
-    parameters: tuple[tuple[str, Value], ...] = ()
+    parameters: tuple[tuple[str, Setting], ...] = ()
 
     def __str__(self) -> str:
         given = ",".join(f"{key}={parameter_text.text(value)}" for key, value in self.parameters)
         return f"{self.name}:{given}" if given else self.name
 
     @property
-    def given(self) -> dict[str, Value]:
+    def given(self) -> dict[str, Setting]:
         """The parameters by name."""
         return dict(self.parameters)
 
@@ -113,7 +113,7 @@ def parse(text: str) -> Strategy:
     return make(name, parameter_text.read(options))
 
 
-def make(name: str, given: dict[str, Value]) -> Strategy:
+def make(name: str, given: dict[str, Setting]) -> Strategy:
     """The strategy of this name with these parameters, checked; defaults are left out."""
     name = name.replace("-", "_")
     name = registry.ALIASES.get(name, name)

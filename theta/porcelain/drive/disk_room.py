@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from theta import _room
 from theta.errors import MissingObjectsError
 from theta.git.attributes import only_tracked
-from theta.porcelain.drive.incoming import Change
+from theta.porcelain.drive.incoming import TreeChange
 from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.session import Session
 
 
-def check(session: Session, steps: Sequence[Change]) -> None:
+def check(session: Session, steps: Sequence[TreeChange]) -> None:
     """Raise :class:`NoSpaceError` where the checkpoints that one of ``steps`` brings do not fit."""
     coming = [dict(step.written()) for step in steps if not step.guessed]
     tracked = set(only_tracked(session.repo, {path for files in coming for path in files}))

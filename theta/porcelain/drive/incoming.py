@@ -57,7 +57,7 @@ _OID: Final = re.compile(r"\b[0-9a-f]{7,64}\b")
 
 
 @dataclass(frozen=True)
-class Change:
+class TreeChange:
     """A step from one tree (or from nothing) to another; ``guessed`` where no word asked for it."""
 
     before: Tree | None
@@ -115,7 +115,7 @@ def command(args: Sequence[str]) -> str:
     return ""
 
 
-def changes(repo: Repository, args: Sequence[str]) -> list[Change]:
+def changes(repo: Repository, args: Sequence[str]) -> list[TreeChange]:
     """The steps that ``git ARGS`` may make, and perhaps more."""
     name = command(args)
     if not name or name in _READS or repo.is_bare or _writes_none(name, args):
@@ -177,14 +177,14 @@ class _Incoming:
         places = [f"refs/remotes/{remote}/{name}" for remote in self._repo.refs.remotes()]
         return [place for place in places if place in self._repo.refs] if is_branch_name(name) else []
 
-    def steps(self, commit: Commit) -> Iterator[Change]:
+    def steps(self, commit: Commit) -> Iterator[TreeChange]:
         """What comes where the command is given ``commit``."""
         if self._name in ("merge", "pull"):
-            yield from (Change(base, self._tree(commit)) for base in self._bases(commit))
+            yield from (TreeChange(base, self._tree(commit)) for base in self._bases(commit))
         elif self._name == "reset":
-            yield Change(None, self._tree(commit))
+            yield TreeChange(None, self._tree(commit))
         else:
-            yield Change(self._tree(self._head) if self._head else None, self._tree(commit))
+            yield TreeChange(self._tree(self._head) if self._head else None, self._tree(commit))
         if self._name == "stash":
             yield from self._stashed(commit)
         if self._name in ("rebase", "pull") and self._head is not None:
@@ -196,20 +196,20 @@ class _Incoming:
         bases = merge_bases(self._repo, self._head.id, commit.id)
         return [self._repo.tree_of(base) for base in bases] or [None]
 
-    def _stashed(self, commit: Commit) -> Iterator[Change]:
+    def _stashed(self, commit: Commit) -> Iterator[TreeChange]:
         """A stash keeps files that were untracked in a third parent."""
         trees = self._parents(commit)
-        yield from (Change(None, tree) for tree in trees[2:])
-        yield from (Change(tree, self._tree(commit)) for tree in trees[:1])
+        yield from (TreeChange(None, tree) for tree in trees[2:])
+        yield from (TreeChange(tree, self._tree(commit)) for tree in trees[:1])
         if self._head is not None:
-            yield from (Change(self._tree(self._head), tree) for tree in trees[:1])
+            yield from (TreeChange(self._tree(self._head), tree) for tree in trees[:1])
 
-    def picked(self, words: Sequence[str]) -> list[Change]:
+    def picked(self, words: Sequence[str]) -> list[TreeChange]:
         """What the commits bring that ``words`` name for a cherry-pick or a revert."""
         revisions = [word for word in words if not word.startswith("-") and any(self.named([word]))]
         return list(self._commits("--no-walk", *revisions)) if revisions else []
 
-    def _commits(self, *args: str) -> Iterator[Change]:
+    def _commits(self, *args: str) -> Iterator[TreeChange]:
         done = self._repo.git().run("rev-list", *args, "--", check=False)
         commits = [self._commit(oid) for oid in done.text.split()]
         firsts = (self._commit(oid) for one in commits if one for oid in one.parents)
@@ -217,7 +217,7 @@ class _Incoming:
         for oid in done.text.split():
             yield from self._own(oid)
 
-    def _own(self, oid: str) -> Iterator[Change]:
+    def _own(self, oid: str) -> Iterator[TreeChange]:
         """What commit ``oid`` changed, or, for a revert, what undoing it changes."""
         commit = self._commit(oid)
         if commit is None:
@@ -225,30 +225,30 @@ class _Incoming:
         parents: list[Tree | None] = [*self._parents(commit)]
         for before in parents or [None]:
             if self._name != "revert":
-                yield Change(before, self._tree(commit))
+                yield TreeChange(before, self._tree(commit))
             elif before is not None:
-                yield Change(self._tree(commit), before)
+                yield TreeChange(self._tree(commit), before)
 
     def _parents(self, commit: Commit) -> list[Tree]:
         """The trees of those parents of ``commit`` that are here."""
         found = (self._commit(oid) for oid in commit.parents)
         return [self._tree(parent) for parent in found if parent is not None]
 
-    def pending(self, back: bool) -> list[Change]:
+    def pending(self, back: bool) -> list[TreeChange]:
         """What is left of a sequence that stopped, and, where it goes ``back``, what it began from."""
         todo = [oid for name in _TODO for oid in _OID.findall(_text(self._repo.gitdir / name))]
         steps = [step for oid in dict.fromkeys(todo) for step in self._own(oid)]
         heads = self.named(oid for name in _HEADS for oid in _OID.findall(_text(self._repo.gitdir / name)))
-        return steps + [Change(None, self._tree(head)) for head in heads if back]
+        return steps + [TreeChange(None, self._tree(head)) for head in heads if back]
 
-    def tips(self) -> Iterator[Change]:
+    def tips(self) -> Iterator[TreeChange]:
         """All that any branch or tag has and HEAD has not."""
         found = [commit for commit in map(self._commit, self._repo.refs) if commit is not None]
         self._expect(found)
         before = self._tree(self._head) if self._head else None
         with contextlib.suppress(NotHereYetError):  # what is only guessed stops nobody
             for commit in found:
-                yield Change(before, self._tree(commit), guessed=True)
+                yield TreeChange(before, self._tree(commit), guessed=True)
 
 
 def _text(place: Path) -> str:

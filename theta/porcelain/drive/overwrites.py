@@ -21,7 +21,7 @@ from theta.git import options as command_lines
 from theta.git.attributes import only_tracked
 from theta.git.repository import STORES
 from theta.porcelain.drive import disk_room
-from theta.porcelain.drive.incoming import Change, changes, command
+from theta.porcelain.drive.incoming import TreeChange, changes, command
 from theta.porcelain.setup import sparse_patterns
 from theta.porcelain.workspace.session import Session
 
@@ -42,7 +42,7 @@ def options(session: Session, args: Sequence[str]) -> tuple[str, ...]:
     return checked(session, changes(session.repo, args), args)
 
 
-def checked(session: Session, coming: Iterable[Change], args: Sequence[str]) -> tuple[str, ...]:
+def checked(session: Session, coming: Iterable[TreeChange], args: Sequence[str]) -> tuple[str, ...]:
     """As :func:`options`, for ``git ARGS`` that makes the changes ``coming``.
 
     Raises :class:`NoSpaceError` where their checkpoints do not fit on the disk.
@@ -68,7 +68,7 @@ def in_the_way(session: Session, args: Sequence[str]) -> bool:
     return bool(_others(session, _standing(session, steps))) or _elsewhere(session, steps, args)
 
 
-def _elsewhere(session: Session, steps: Iterable[Change], args: Sequence[str]) -> bool:
+def _elsewhere(session: Session, steps: Iterable[TreeChange], args: Sequence[str]) -> bool:
     """Whether git may write where ``steps`` do not tell, and anything untracked is there at all.
 
     It follows renamed folders, and a patch for ``git am`` may come from anywhere.
@@ -79,7 +79,7 @@ def _elsewhere(session: Session, steps: Iterable[Change], args: Sequence[str]) -
     return (untold or command(args) == "am") and bool(_others(session, [""]))
 
 
-def _standing(session: Session, steps: Iterable[Change]) -> list[str]:
+def _standing(session: Session, steps: Iterable[TreeChange]) -> list[str]:
     """What stands in the worktree where ``steps`` write, or on the way, and is not a tracked file."""
     found = obstacles(session.repo.worktree, {path for step in steps for path, _ in step.written()})
     if not found:

@@ -13,7 +13,7 @@ from theta.store.read.tensor_records import layer_of, read_record
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerSize:
     """One layer of a tensor; ``base`` is the number of the layer it rests on, if it rests on one."""
 
     codec: str
@@ -26,7 +26,7 @@ class Description:
     """One tensor; ``stored`` are the bytes of all its layers, which restoring it reads."""
 
     line: Line
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerSize, ...]
 
     @property
     def stored(self) -> int:
@@ -69,7 +69,7 @@ def describe(session: Session, manifest: Manifest, name: str = "") -> Iterable[D
         yield Description(line, layers)
 
 
-def _layers(session: Session, line: Line) -> tuple[Layer, ...]:
+def _layers(session: Session, line: Line) -> tuple[LayerSize, ...]:
     if not line.nbytes:
         return ()
     record = read_record(session.objects, line.tree)
@@ -78,5 +78,5 @@ def _layers(session: Session, line: Line) -> tuple[Layer, ...]:
         if 0 <= (number := layer_of(file)) < len(sizes):
             sizes[number] += session.objects.size(oid)
     return tuple(
-        Layer(layer.codec, layer.base, size) for layer, size in zip(record.layers, sizes, strict=True)
+        LayerSize(layer.codec, layer.base, size) for layer, size in zip(record.layers, sizes, strict=True)
     )

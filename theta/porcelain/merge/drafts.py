@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from theta import _fs, _room
 from theta.errors import ThetaError
-from theta.merging.engine import Options
+from theta.merging.engine import MergeOptions
 from theta.merging.sinks import Draft
 from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.session import Session
@@ -149,7 +149,7 @@ class Files:
     held: Held | None = None
     drafts: Drafts | None = None
 
-    def options(self, options: Options, path: str, sides: Sequence[Manifest]) -> Options:
+    def options(self, options: MergeOptions, path: str, sides: Sequence[Manifest]) -> MergeOptions:
         """``options`` for the merge of ``sides`` into the file at ``path``."""
         if self.held is not None:
             options = replace(options, files=tuple(self.held.source(side) for side in sides))

@@ -8,7 +8,7 @@ from typing import Final
 
 from theta.errors import concerning
 from theta.merging import engine
-from theta.merging.engine import Options, Row
+from theta.merging.engine import MergeOptions, RehearsedTensor
 from theta.merging.recipes import Recipe
 from theta.merging.states import Conflict
 from theta.merging.strategies import SIDES, Policy
@@ -37,7 +37,7 @@ class Merged:
     removed: list[str] = field(default_factory=list)
     conflicts: dict[str, list[Conflict]] = field(default_factory=dict)
     decided: dict[str, dict[str, str]] = field(default_factory=dict)
-    rows: dict[str, list[Row]] = field(default_factory=dict)
+    rows: dict[str, list[RehearsedTensor]] = field(default_factory=dict)
 
     @property
     def seen(self) -> set[str]:
@@ -71,7 +71,7 @@ class How:
     """
 
     policy: Policy
-    options: Options = field(default_factory=Options)
+    options: MergeOptions = field(default_factory=MergeOptions)
     whole: bool = False
     by_path: Callable[[str], How] | None = None
     progress: Progress | None = None

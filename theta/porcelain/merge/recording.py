@@ -36,7 +36,7 @@ _HIDDEN: Final = re.compile(rf"^\S\t{re.escape(STORES)}/.*\n", re.MULTILINE)
 
 
 @dataclass
-class Record:
+class MergeRecord:
     """What was done so far in one operation.
 
     ``asked`` are all paths that a decision was wanted for; ``squashed`` the commits that a squashed
@@ -64,7 +64,7 @@ def note(
     key = (now or in_progress.current(session.repo)).key
     found = _read(session, key)
     if found is None or (squashed and found.squashed != tuple(squashed)):
-        found = Record(key, squashed=tuple(squashed))
+        found = MergeRecord(key, squashed=tuple(squashed))
     found.asked |= merged.seen
     for path in (*merged.resolved, *merged.removed):
         found.done[path] = _deed(path, merged, how, base)
@@ -76,10 +76,10 @@ def begin(session: Session, squashed: Sequence[str] = ()) -> None:
     forget(session)
     if squashed:
         key = in_progress.current(session.repo).key
-        _write(session, Record(key, squashed=tuple(squashed)))
+        _write(session, MergeRecord(key, squashed=tuple(squashed)))
 
 
-def _write(session: Session, found: Record) -> None:
+def _write(session: Session, found: MergeRecord) -> None:
     body = {"operation": found.operation, "asked": sorted(found.asked), "squashed": found.squashed}
     done = {path: asdict(deed) for path, deed in found.done.items()}
     _notes.write(_place(session), json.dumps({**body, "done": done}), durable=True)
@@ -108,14 +108,14 @@ def _place(session: Session) -> Path:
     return session.repo.private / "done.json"
 
 
-def _read(session: Session, key: str | None = None) -> Record | None:
+def _read(session: Session, key: str | None = None) -> MergeRecord | None:
     """The record of the operation under way (or of ``key``); None when nothing was noted."""
     try:
         found = _notes.read_json(_place(session))
         if found["operation"] != (key or in_progress.current(session.repo).key):
             return None
         done = {str(path): Deed(**deed) for path, deed in found["done"].items()}
-        return Record(found["operation"], done, set(found["asked"]), tuple(found["squashed"]))
+        return MergeRecord(found["operation"], done, set(found["asked"]), tuple(found["squashed"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -144,13 +144,13 @@ def is_open(session: Session) -> bool:
     return found is not None and bool(_messages(session, found))
 
 
-def _tell_in(session: Session, place: Path, found: Record, index: Path | None) -> None:
+def _tell_in(session: Session, place: Path, found: MergeRecord, index: Path | None) -> None:
     lines = [f"{TRAILER}: {one.text()}" for one in _rounds(session, found, index)]
     if place.exists():
         _rewrite(session, place, lines)
 
 
-def _rounds(session: Session, found: Record, index: Path | None) -> list[Round]:
+def _rounds(session: Session, found: MergeRecord, index: Path | None) -> list[Round]:
     staged = session.staged(index)
     now = {path: staged[path].oid if path in staged else "" for path in found.done}
     done = {path: deed for path, deed in found.done.items() if now[path] == deed.manifest}
@@ -183,7 +183,7 @@ def _applied(session: Session) -> tuple[str, ...]:
     return now.base, now.theirs
 
 
-def _messages(session: Session, found: Record) -> list[Path]:
+def _messages(session: Session, found: MergeRecord) -> list[Path]:
     """The files that hold the message of the coming commit, where it is the commit of this record."""
     gitdir = session.repo.gitdir
     now = in_progress.current(session.repo)

@@ -19,7 +19,7 @@ from theta import _fs
 from theta.errors import NotFoundError, UsageError
 from theta.git.state_files import MERGE_MSG
 from theta.merging import recipes
-from theta.merging.engine import Options
+from theta.merging.engine import MergeOptions
 from theta.merging.recipes import Recipe
 from theta.merging.states import Conflict
 from theta.merging.strategies import Policy, parse
@@ -68,7 +68,7 @@ class Round:
         words += ["--", *self.paths] if self.paths else []
         return " ".join(filter(None, (self.recipe.text(), shlex.join(words))))
 
-    def options(self, session: Session, *, dry_run: bool = False) -> Options:
+    def options(self, session: Session, *, dry_run: bool = False) -> MergeOptions:
         """What the engine is told beside the policy."""
         found = [session.manifest(oid) for oid in self.statistics]
         return self.recipe.options(found, dry_run=dry_run)
@@ -156,7 +156,7 @@ def how_of(session: Session, found: Sequence[Round]) -> How:
         policy: Policy = _left
         for one in reversed(own):
             policy = one.recipe.policy(policy)
-        return How(policy, own[0].options(session) if own else Options(), whole=True)
+        return How(policy, own[0].options(session) if own else MergeOptions(), whole=True)
 
     return How(_left, whole=True, by_path=by_path)
 

@@ -20,7 +20,7 @@ _NAMED: Final = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t
 
 
 @dataclass(frozen=True)
-class Line:
+class AttributeLine:
     """One line: its text, its pattern as theta spells it ('' in a comment), and its attributes."""
 
     text: str
@@ -33,16 +33,16 @@ class Line:
         return "filter=theta" in self.attributes
 
 
-def parse(text: str) -> Line:
+def parse(text: str) -> AttributeLine:
     """The line that ``text`` spells."""
     body = text.strip(" \t\r")
     if not body or body.startswith("#"):
-        return Line(text)
+        return AttributeLine(text)
     if found := re.match(r'"((?:[^"\\]|\\.)*)"', body):
         pattern, rest = encoded(_ESCAPE.sub(_unescaped, found[1])), body[found.end() :]
     else:
         pattern, rest = re.match(r"\S+", body)[0], re.sub(r"^\S+", "", body)  # type: ignore[index]
-    return Line(text, pattern, tuple(rest.split()))
+    return AttributeLine(text, pattern, tuple(rest.split()))
 
 
 def _unescaped(found: re.Match[str]) -> str:
@@ -68,14 +68,14 @@ def shown(pattern: str) -> str:
     return pattern.replace(_SPACE, " ")
 
 
-def read(path: Path) -> list[Line]:
+def read(path: Path) -> list[AttributeLine]:
     """The lines of the file at ``path``; none where there is no file."""
     if not path.is_file():
         return []
     return [parse(text) for text in path.read_text("utf-8", "surrogateescape").splitlines()]
 
 
-def write(path: Path, lines: Sequence[Line]) -> None:
+def write(path: Path, lines: Sequence[AttributeLine]) -> None:
     """Write ``lines``; a file without any is removed."""
     text = "".join(line.text + "\n" for line in lines)
     if text:
@@ -84,13 +84,13 @@ def write(path: Path, lines: Sequence[Line]) -> None:
         _fs.remove(path)
 
 
-def with_tracked(lines: Sequence[Line], pattern: str) -> list[Line]:
+def with_tracked(lines: Sequence[AttributeLine], pattern: str) -> list[AttributeLine]:
     """``lines`` with a last one that tracks ``pattern``.
 
     What older lines of the same pattern said of filter, diff, merge and text is taken out (those
     of Git LFS, say); what else they said stays.
     """
-    kept: list[Line] = []
+    kept: list[AttributeLine] = []
     for line in lines:
         rest = [name for name in line.attributes if not _OURS.fullmatch(name)]
         if line.pattern != pattern or len(rest) == len(line.attributes):

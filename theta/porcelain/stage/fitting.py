@@ -13,7 +13,7 @@ from theta.merging import coded
 from theta.merging.orientation import Orientation
 from theta.porcelain.stage import updates
 from theta.porcelain.stage.updates import Brought, LowRank, Scale, Sparse, Update, Whole
-from theta.porcelain.tensors.tied_weights import Ties
+from theta.porcelain.tensors.tied_weights import TiedWeights
 from theta.store.format.manifest import Line, Manifest
 
 _WEIGHT: Final = ".weight"
@@ -28,7 +28,7 @@ class Step:
     updates: tuple[Update, ...]
 
 
-def plan(manifest: Manifest, brought: Brought, ties: Ties) -> list[Step]:
+def plan(manifest: Manifest, brought: Brought, ties: TiedWeights) -> list[Step]:
     """What happens to which tensor; raises ``UsageError`` that lists all that does not fit."""
     return _Fitting(manifest, brought, ties).steps()
 
@@ -36,7 +36,7 @@ def plan(manifest: Manifest, brought: Brought, ties: Ties) -> list[Step]:
 class _Fitting:
     """The updates of one source on the tensors of one checkpoint."""
 
-    def __init__(self, manifest: Manifest, brought: Brought, ties: Ties) -> None:
+    def __init__(self, manifest: Manifest, brought: Brought, ties: TiedWeights) -> None:
         self._lines, self._brought, self._ties = manifest.by_name, brought, ties
         self._coded = coded.groups((line.name, line.dtype) for line in manifest.lines)
         self._problems = list(brought.problems)
@@ -138,7 +138,7 @@ class _Fitting:
         return not (isinstance(item, Whole) and line is not None and updates.is_value(item.tensor, line))
 
 
-def _torn(ties: Ties, modules: Sequence[str]) -> str:
+def _torn(ties: TiedWeights, modules: Sequence[str]) -> str:
     others = [module for module in ties.modules if module not in modules]
     all_of_them = " and ".join(ties.modules)
     if not others:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from theta import formats
 from theta.codecs import arith
-from theta.codecs.base import Tensor, word_dtype
+from theta.codecs.base import TensorWords, word_dtype
 from theta.dtypes import DTYPES
 from theta.errors import UsageError
 from theta.formats import opaque
@@ -95,7 +95,7 @@ class Sparse:
 class Whole:
     """The tensor gets this value, cast to its own dtype."""
 
-    tensor: Tensor
+    tensor: TensorWords
 
 
 Update = LowRank | Scale | Sparse | Whole
@@ -133,7 +133,7 @@ def read(place: Path, kind: str | None) -> Brought:
     if kind is None:
         raise UsageError("--update-data needs --update-type", hint=f"one of {', '.join(KINDS)}")
     files = [adapter.weights] if adapter else _files(place)
-    found: dict[str, Tensor] = {}
+    found: dict[str, TensorWords] = {}
     for file in files:
         found |= _tensors(file)
     if not found:
@@ -147,7 +147,7 @@ def _files(place: Path) -> list[Path]:
     return [place]
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _tensors(path: Path) -> dict[str, TensorWords]:
     with FileSource(path) as source:
         layout, note = formats.scan_or_opaque(source)
         if layout.format == opaque.NAME:
@@ -155,8 +155,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return {name: _tensor(value) for name, value in values(layout, source).items()}
 
 
-def _tensor(value: Value) -> Tensor:
-    return Tensor.from_bytes(b"".join(map(bytes, value.chunks())), value.dtype, value.shape)
+def _tensor(value: Value) -> TensorWords:
+    return TensorWords.from_bytes(b"".join(map(bytes, value.chunks())), value.dtype, value.shape)
 
 
 def _stripped(name: str) -> str:
@@ -165,12 +165,12 @@ def _stripped(name: str) -> str:
     return name.replace(".modules_to_save.default", "").replace(".base_layer.", ".")
 
 
-def _grouped(tensors: Mapping[str, Tensor], kind: str, adapter: Adapter | None) -> Brought:
+def _grouped(tensors: Mapping[str, TensorWords], kind: str, adapter: Adapter | None) -> Brought:
     keys = _PARTS.get(kind, {})
     pattern = re.compile(
         rf"(?P<name>.+?)[./](?P<part>{'|'.join(keys) or '(?!)'})(?:\.default)?(?P<weight>\.weight)?"
     )
-    groups: dict[str, dict[str, Tensor]] = {}
+    groups: dict[str, dict[str, TensorWords]] = {}
     updates: dict[str, Update] = {}
     problems: list[str] = []
     for name, tensor in tensors.items():
@@ -194,7 +194,7 @@ def _grouped(tensors: Mapping[str, Tensor], kind: str, adapter: Adapter | None) 
     return replace(brought, of_adapter=True, transposed=adapter.fan_in_fan_out, ties=adapter.ties)
 
 
-def _update(name: str, parts: Mapping[str, Tensor], kind: str, adapter: Adapter | None) -> Update:
+def _update(name: str, parts: Mapping[str, TensorWords], kind: str, adapter: Adapter | None) -> Update:
     if kind == "low-rank":
         return _low_rank(name, parts, adapter)
     if kind == "sparse":
@@ -205,7 +205,7 @@ def _update(name: str, parts: Mapping[str, Tensor], kind: str, adapter: Adapter 
     return Scale(_numbers(tensor), with_bias=of_adapter and of_rows, turns=of_adapter)
 
 
-def _numbers(tensor: Tensor) -> Matrix:
+def _numbers(tensor: TensorWords) -> Matrix:
     """The values of a tensor, all finite; raises ``ValueError`` otherwise."""
     import numpy as np
 
@@ -220,14 +220,14 @@ def _numbers(tensor: Tensor) -> Matrix:
     return found.reshape(tensor.shape)
 
 
-def _integers(tensor: Tensor) -> NDArray[Any]:
+def _integers(tensor: TensorWords) -> NDArray[Any]:
     if DTYPES[tensor.dtype].kind not in ("int", "uint"):
         raise ValueError(f"indices and shapes are integers, not {tensor.dtype}")
     letter = "i" if DTYPES[tensor.dtype].kind == "int" else "u"
     return tensor.words.view(f"<{letter}{word_dtype(tensor.dtype).itemsize}")
 
 
-def _low_rank(name: str, parts: Mapping[str, Tensor], adapter: Adapter | None) -> LowRank:
+def _low_rank(name: str, parts: Mapping[str, TensorWords], adapter: Adapter | None) -> LowRank:
     import numpy as np
 
     roles = {_PARTS["low-rank"][part]: (part, tensor) for part, tensor in parts.items()}
@@ -250,7 +250,7 @@ def _low_rank(name: str, parts: Mapping[str, Tensor], adapter: Adapter | None) -
     return LowRank(u, v, mantissa, nbytes, turns=not parts.keys() & _FIXED)
 
 
-def _factor(part: str, tensor: Tensor) -> Matrix:
+def _factor(part: str, tensor: TensorWords) -> Matrix:
     """A factor as (lines, rank); kernels of convolutions are flattened."""
     import numpy as np
 
@@ -264,7 +264,7 @@ def _factor(part: str, tensor: Tensor) -> Matrix:
     return np.ascontiguousarray(numbers.reshape(numbers.shape[:2]))
 
 
-def _sparse(parts: Mapping[str, Tensor]) -> Sparse:
+def _sparse(parts: Mapping[str, TensorWords]) -> Sparse:
     import numpy as np
 
     data, indices = _numbers(parts["data"]).reshape(-1), _integers(parts["indices"]).astype(np.int64)
@@ -276,12 +276,12 @@ def _sparse(parts: Mapping[str, Tensor]) -> Sparse:
     return Sparse(data, indices, shape)
 
 
-def chunks(tensor: Tensor) -> tuple[Chunk, ...]:
+def chunks(tensor: TensorWords) -> tuple[Chunk, ...]:
     """The chunks that ``tensor`` is stored in."""
     return tensor_tree.cut(tensor.words.data.cast("B"), tensor.dtype, tensor.shape)
 
 
-def is_value(tensor: Tensor, line: Line) -> bool:
+def is_value(tensor: TensorWords, line: Line) -> bool:
     """Whether ``tensor`` is what ``line`` stands for."""
     if (tensor.dtype, tuple(tensor.shape)) != (line.dtype, tuple(line.shape)):
         return False

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from theta.codecs import arith
-from theta.codecs.base import Tensor
+from theta.codecs.base import TensorWords
 from theta.errors import NotFoundError, WouldOverwriteError
 from theta.git.index import Entry, Staged
 from theta.parallel import ordered
@@ -20,7 +20,7 @@ from theta.porcelain.stage.fitting import Step, plan
 from theta.porcelain.stage.staging import Added
 from theta.porcelain.stage.updates import Brought, LowRank, Scale, Sparse, Update
 from theta.porcelain.tensors import tied_weights
-from theta.porcelain.tensors.tied_weights import Ties
+from theta.porcelain.tensors.tied_weights import TiedWeights
 from theta.porcelain.workspace import index_closure, worktree
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
@@ -71,7 +71,7 @@ def update(
     return Added(path, changed, oid, tuple(new), "", info, entry.mode, stored, warning)
 
 
-def _warning(brought: Brought, found: Ties, steps: Sequence[Step]) -> str:
+def _warning(brought: Brought, found: TiedWeights, steps: Sequence[Step]) -> str:
     """What nobody said: whether a head is tied to an embedding that changes."""
     changed = {step.line.name.removesuffix(_WEIGHT) for step in steps}
     if found.certain or not brought.of_adapter or not changed & set(found.modules):
@@ -118,7 +118,7 @@ def _planned(
             progress(step.line.nbytes)
 
 
-def _in_turn(old: Tensor, items: Sequence[Update]) -> Applied:
+def _in_turn(old: TensorWords, items: Sequence[Update]) -> Applied:
     """The tensor after all ``items``; how it is stored on what it was, where one item tells."""
     done = apply(old, items[0])
     for item in items[1:]:
@@ -126,7 +126,7 @@ def _in_turn(old: Tensor, items: Sequence[Update]) -> Applied:
     return done
 
 
-def apply(old: Tensor, item: Update) -> Applied:
+def apply(old: TensorWords, item: Update) -> Applied:
     """The tensor after ``item``, and how it is stored on what it was."""
     from theta.codecs import brought
 
@@ -140,7 +140,7 @@ def apply(old: Tensor, item: Update) -> Applied:
     return brought.Applied(_cast(item.tensor, old.dtype))
 
 
-def _sparse(old: Tensor, item: Sparse) -> Tensor:
+def _sparse(old: TensorWords, item: Sparse) -> TensorWords:
     import numpy as np
 
     words = old.words.copy()
@@ -149,15 +149,15 @@ def _sparse(old: Tensor, item: Sparse) -> Tensor:
     with np.errstate(all="ignore"):
         values = arith.to_values(words[places], old.dtype) + added
     words[places] = arith.to_words(values, old.dtype)
-    return Tensor(old.dtype, old.shape, words)
+    return TensorWords(old.dtype, old.shape, words)
 
 
-def _cast(tensor: Tensor, dtype: str) -> Tensor:
+def _cast(tensor: TensorWords, dtype: str) -> TensorWords:
     """``tensor`` in ``dtype``; floats are rounded, anything else must have that dtype already."""
     if tensor.dtype == dtype:
         return tensor
     words = arith.to_words(arith.to_values(tensor.words, tensor.dtype), dtype)
-    return Tensor(dtype, tensor.shape, words)
+    return TensorWords(dtype, tensor.shape, words)
 
 
 def _layered(session: Session, step: Step, done: Applied) -> layer_plan.Planned:

@@ -13,11 +13,11 @@ from theta.dtypes import DTYPES, numpy_dtype
 from theta.errors import NotFoundError, UsageError
 from theta.formats import safetensors
 from theta.formats.values import Value
-from theta.merging.extraction import Adapter, Pair, extract
+from theta.merging.extraction import LoraAdapter, Pair, extract
 from theta.porcelain.tensors import converting, sources, tied_weights
 from theta.porcelain.tensors.converting import Model
 from theta.porcelain.tensors.sources import Named
-from theta.porcelain.tensors.tied_weights import Ties
+from theta.porcelain.tensors.tied_weights import TiedWeights
 from theta.porcelain.workspace import sharded_models
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
@@ -58,7 +58,7 @@ def adapter(
     epsilon: float,
     whole: Sequence[str] | None,
     progress: Progress | None = None,
-) -> tuple[Adapter, str]:
+) -> tuple[LoraAdapter, str]:
     """The adapter between the checkpoints at ``paths`` of the revisions ``ends``, and a warning if due."""
     with contextlib.ExitStack() as stack:
         base, tuned = (
@@ -75,7 +75,7 @@ def adapter(
         return found, _unsaid(found, tied)
 
 
-def _unsaid(found: Adapter, tied: Ties) -> str:
+def _unsaid(found: LoraAdapter, tied: TiedWeights) -> str:
     """A warning where nothing says whether a head is tied to an embedding that changed."""
     if tied.certain or not set(tied.modules) & set(found.saved):
         return ""
@@ -119,7 +119,7 @@ def _reader(value: Value) -> Callable[[], NDArray[Any]]:
     return read
 
 
-def write(found: Adapter, directory: Path, *, force: bool) -> None:
+def write(found: LoraAdapter, directory: Path, *, force: bool) -> None:
     """Write both files of the adapter into ``directory``, the configuration last."""
     _fs.make_dirs(directory)
     converting.check_places([directory / CONFIG], 0, force)

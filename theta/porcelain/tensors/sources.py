@@ -160,7 +160,7 @@ def _of_revision(session: Session, revision: str, path: str, glob: str) -> Model
     return _joined([name.rpartition("/")[2] for name in sorted(shards)], {}, open_shard)
 
 
-def _index(session: Session, revision: str, path: str) -> sharded.Index | None:
+def _index(session: Session, revision: str, path: str) -> sharded.ShardIndex | None:
     """The index at ``path``, or of the sharded model that ``path`` would be in one file."""
     name = path if path.endswith(sharded.SUFFIX) else path + sharded.SUFFIX
     entry = session.repo.tree_of(revision).get(name)

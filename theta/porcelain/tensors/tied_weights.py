@@ -27,7 +27,7 @@ _WEIGHT: Final = ".weight"
 
 
 @dataclass(frozen=True)
-class Ties:
+class TiedWeights:
     """Modules that share one weight.
 
     Attributes:
@@ -68,25 +68,27 @@ def _parsed(data: bytes) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def find(config: Mapping[str, Any], names: Collection[str]) -> Ties:
+def find(config: Mapping[str, Any], names: Collection[str]) -> TiedWeights:
     """The modules that share a weight in a model of this configuration, with tensors of these names."""
     modules = {name.removesuffix(_WEIGHT) for name in names if name.endswith(_WEIGHT)}
     embeddings = sorted((name for name in modules if _EMBEDDING.fullmatch(name)), key=len)
     if not embeddings:
-        return Ties()
+        return TiedWeights()
     first = next((name for name in embeddings if _SHARED.fullmatch(name)), embeddings[0])
     tied = (first, *_copies(first))
     heads = sorted(name for name in modules if _HEAD.fullmatch(name))
     said = _said(config)
     if said is False or (heads and not said):
-        return Ties(tied if len(tied) > 1 else ())
+        return TiedWeights(tied if len(tied) > 1 else ())
     architectures = config.get("architectures")
     if not heads and isinstance(architectures, list) and architectures:
         if not any(str(name).endswith(_WITH_HEAD) for name in architectures):
             # A model without a head, or one whose head has a name that is not known.
-            return Ties(tied, certain=not any(str(name).endswith(_WITH_OTHER_HEAD) for name in architectures))
+            return TiedWeights(
+                tied, certain=not any(str(name).endswith(_WITH_OTHER_HEAD) for name in architectures)
+            )
         said = True
-    return Ties((*tied, *(heads or ["lm_head"])), certain=said is True)
+    return TiedWeights((*tied, *(heads or ["lm_head"])), certain=said is True)
 
 
 def _copies(embedding: str) -> tuple[str, ...]:

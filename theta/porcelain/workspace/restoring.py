@@ -17,7 +17,7 @@ from theta.progress import Progress
 
 
 @dataclass(frozen=True)
-class Version:
+class Wanted:
     """The version of a checkpoint that is wanted; no ``oid`` where that version has no such file."""
 
     oid: str | None
@@ -37,7 +37,7 @@ def named(git: Git, paths: list[str], revision: str | None) -> set[str]:
 
 def select(
     session: Session, names: set[str], source: str | None, revision: str | None, *, side: int = 0
-) -> dict[str, Version]:
+) -> dict[str, Wanted]:
     """The checkpoints among ``names``, in the index or in ``revision``, named as ``source``."""
     if not names:
         return {}
@@ -46,11 +46,11 @@ def select(
         return _in_index(session, tracked, side)
     tree = session.repo.tree_of(revision) if session.repo.head() or source else None
     session.expect_trees([revision])
-    found: dict[str, Version] = {}
+    found: dict[str, Wanted] = {}
     for path in tracked:
         entry = tree.get(path) if tree is not None else None
         if entry is None:
-            found[path] = Version(None, MODE_BLOB)
+            found[path] = Wanted(None, MODE_BLOB)
         else:
             found |= _version(session, path, entry.id, entry.mode)
     return found
@@ -61,9 +61,9 @@ def _in_revision(git: Git, revision: str, paths: list[str]) -> set[str]:
     return {path for path in done.text.split("\0") if path} if done.code == 0 else set()
 
 
-def _in_index(session: Session, tracked: list[str], side: int) -> dict[str, Version]:
+def _in_index(session: Session, tracked: list[str], side: int) -> dict[str, Wanted]:
     entries = {(entry.path, entry.stage): entry for entry in session.entries()}
-    found: dict[str, Version] = {}
+    found: dict[str, Wanted] = {}
     for path in tracked:
         entry = entries.get((path, 0)) or entries.get((path, side))
         if entry is None and any(name == path for name, _ in entries):
@@ -73,16 +73,16 @@ def _in_index(session: Session, tracked: list[str], side: int) -> dict[str, Vers
     return found
 
 
-def _version(session: Session, path: str, oid: str, mode: int) -> dict[str, Version]:
+def _version(session: Session, path: str, oid: str, mode: int) -> dict[str, Wanted]:
     """The version of ``path`` in blob ``oid``, if that is a manifest, be it malformed."""
     error = session.malformed(oid)
     if error is not None:
         error.concern(path)
-        return {path: Version(oid, mode, error)}
-    return {path: Version(oid, mode)} if session.manifest_or_none(oid) is not None else {}
+        return {path: Wanted(oid, mode, error)}
+    return {path: Wanted(oid, mode)} if session.manifest_or_none(oid) is not None else {}
 
 
-def fill(session: Session, wanted: dict[str, Version], progress: Progress | None = None) -> None:
+def fill(session: Session, wanted: dict[str, Wanted], progress: Progress | None = None) -> None:
     """Write the wanted versions; a file that is what it should be already stays untouched.
 
     Raises the error of a version that cannot be read, once all others are written.
@@ -101,7 +101,7 @@ def fill(session: Session, wanted: dict[str, Version], progress: Progress | None
         raise error
 
 
-def unstage(session: Session, wanted: dict[str, Version], source: str | None) -> None:
+def unstage(session: Session, wanted: dict[str, Wanted], source: str | None) -> None:
     """Set the index entries to the wanted versions."""
     with session.index_edit() as edit:
         for path, version in wanted.items():

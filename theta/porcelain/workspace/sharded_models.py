@@ -84,7 +84,7 @@ def _files(name: str, paths: set[str]) -> set[str] | None:
 
 def joined(versions: Mapping[str, Version]) -> Version | None:
     """The files (path -> version) as one; none where two of them disagree about a tensor, or none are."""
-    values: dict[str, changes.Value] = {}
+    values: dict[str, changes.ValueDigest] = {}
     for version in versions.values():
         for name, value in version.values.items():
             if values.setdefault(name, value).digest != value.digest:

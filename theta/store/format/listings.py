@@ -18,7 +18,7 @@ from typing import Final
 
 from theta.errors import ManifestError
 from theta.git.object_values import MODE_BLOB
-from theta.store.format.manifest import Group, Manifest, blob_id, parse
+from theta.store.format.manifest import Manifest, NameGroup, blob_id, parse
 from theta.store.odb.objects import Objects
 from theta.store.odb.packs import TREE, PackWriter, object_id, tree_bytes
 
@@ -57,13 +57,13 @@ def places(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def _with(manifest: Manifest, groups: list[Group]) -> Manifest:
+def _with(manifest: Manifest, groups: list[NameGroup]) -> Manifest:
     """``manifest`` listed by ``groups``; its lines in their order, as a reader finds them."""
     lines = tuple(sorted(manifest.lines, key=lambda line: line.name)) if groups else manifest.lines
     return replace(manifest, lines=lines, groups=tuple(groups))
 
 
-def _groups(manifest: Manifest) -> Iterator[tuple[Group, bytes]]:
+def _groups(manifest: Manifest) -> Iterator[tuple[NameGroup, bytes]]:
     """The groups of a manifest that is too large for lines, with their listings."""
     if len(replace(manifest, groups=()).data) <= PLAIN:
         return
@@ -73,7 +73,7 @@ def _groups(manifest: Manifest) -> Iterator[tuple[Group, bytes]]:
         data = b"".join(texts[start:stop])
         body = tree_bytes([(FILE, MODE_BLOB, blob_id(data))])
         tree = object_id(TREE, (body,), len(body)).hex()
-        yield Group(prefix, stop - start, hashlib.sha256(data).hexdigest(), tree), data
+        yield NameGroup(prefix, stop - start, hashlib.sha256(data).hexdigest(), tree), data
 
 
 def _cut(names: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple[str, int, int]]:
@@ -99,7 +99,7 @@ def _branches(names: Sequence[str], start: int, stop: int) -> Iterator[tuple[str
         start = end
 
 
-def _fetched(objects: Objects, groups: Sequence[Group]) -> Iterator[bytes]:
+def _fetched(objects: Objects, groups: Sequence[NameGroup]) -> Iterator[bytes]:
     """The listings of ``groups``; a partial clone fetches those that it lacks at once."""
     objects.repo.promised.expect(group.tree for group in groups)
     blobs = [_blob(objects, group) for group in groups]
@@ -107,7 +107,7 @@ def _fetched(objects: Objects, groups: Sequence[Group]) -> Iterator[bytes]:
     return (objects.text(oid) for oid in blobs)
 
 
-def _blob(objects: Objects, group: Group) -> str:
+def _blob(objects: Objects, group: NameGroup) -> str:
     entry = objects.tree(group.tree).get(FILE)
     if entry is None:
         raise ManifestError(f"the listing of group {group.prefix[:80]!r} is not a listing")

@@ -60,7 +60,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Group:
+class NameGroup:
     """Tensors whose names begin with ``prefix``, listed in a blob of their own in ``tree``."""
 
     prefix: str
@@ -74,7 +74,7 @@ class Group:
         return f"{name}\n    group [{self.count}] sha256:{self.digest} {self.tree}\nend {name}\n"
 
 
-Listings = Callable[[tuple[Group, ...]], Iterable[bytes]]
+Listings = Callable[[tuple[NameGroup, ...]], Iterable[bytes]]
 """Reads the lines of groups."""
 
 
@@ -89,7 +89,7 @@ class Manifest:
     store: str
     skeleton: str
     lines: tuple[Line, ...]
-    groups: tuple[Group, ...] = ()
+    groups: tuple[NameGroup, ...] = ()
 
     @lazy
     def by_name(self) -> dict[str, Line]:
@@ -225,18 +225,18 @@ def _distinct(lines: Iterable[Line]) -> tuple[Line, ...]:
     return tuple(found.values())
 
 
-def _group_lines(lines: list[str]) -> Iterator[Group]:
+def _group_lines(lines: list[str]) -> Iterator[NameGroup]:
     for first, value in _triples(lines):
         found = _GROUP.fullmatch(value)
         if found is None:
             raise ManifestError(f"broken entry of group {first[:80]!r}")
         try:
-            yield Group(unescape_line(first), int(found[1]), found[2], found[3])
+            yield NameGroup(unescape_line(first), int(found[1]), found[2], found[3])
         except ValueError as error:
             raise ManifestError(f"bad name of group {first[:80]!r}: {error}") from error
 
 
-def _listed(groups: tuple[Group, ...], listings: Iterable[bytes]) -> tuple[Line, ...]:
+def _listed(groups: tuple[NameGroup, ...], listings: Iterable[bytes]) -> tuple[Line, ...]:
     """The tensors of all groups, whose listings are proven to be those that the manifest means."""
     found: list[Line] = []
     total = 0

@@ -22,7 +22,7 @@ MAX_TOTAL: Final = 1 << 44
 """Bytes that one checkpoint may declare (16 TiB): constant chunks amplify, so there is a cap."""
 
 
-class Target(Source, Protocol):
+class Output(Source, Protocol):
     """What a checkpoint is written to: front to back, then fields that follow from the rest."""
 
     def write(self, data: bytes | memoryview) -> None:
@@ -39,7 +39,7 @@ class Target(Source, Protocol):
 
 
 class Memory:
-    """A :class:`Target` in memory."""
+    """A :class:`Output` in memory."""
 
     def __init__(self) -> None:
         self.content = bytearray()
@@ -94,7 +94,7 @@ class Restorer:
     def write(
         self,
         manifest: Manifest,
-        target: Target,
+        target: Output,
         progress: Progress | None = None,
         present: Set[str] = frozenset(),
         *,

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from theta.codecs.base import Tensor, word_dtype
+from theta.codecs.base import TensorWords, word_dtype
 from theta.errors import CodecError, CorruptError, ThetaError
 from theta.formats.layout import Source
 from theta.parallel import ordered
@@ -110,9 +110,9 @@ class StoredTensor:
         """The raw bytes, chunk by chunk; some are decoded ahead, on threads."""
         return ordered(lambda piece: piece(), self.pieces())
 
-    def whole(self) -> Tensor:
+    def whole(self) -> TensorWords:
         """The tensor in memory."""
-        return Tensor.from_bytes(b"".join(self.chunks()), self.dtype, self.shape)
+        return TensorWords.from_bytes(b"".join(self.chunks()), self.dtype, self.shape)
 
     def read(self, start: int, stop: int) -> Words:
         """The words from ``start`` to before ``stop``."""

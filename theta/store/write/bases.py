@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from theta.codecs.base import Tensor, word_dtype
+from theta.codecs.base import TensorWords, word_dtype
 from theta.dtypes import DTYPES
 from theta.errors import CorruptError, MissingObjectsError
 from theta.store.format.manifest import Line, Manifest
@@ -71,7 +71,7 @@ class Nearby:
         """The parents' versions of tensor ``name``."""
         return _named(self._own, name)
 
-    def others(self, name: str, new: Tensor) -> list[Line]:
+    def others(self, name: str, new: TensorWords) -> list[Line]:
         """Tensors of other names or other checkpoints that ``new`` is near, the nearest first.
 
         And one that has the name but another dtype, since a cast cannot be seen in a sketch.
@@ -129,7 +129,7 @@ def _picked(words: Words) -> Words:
     return words[np.linspace(0, words.size - 1, min(_SAMPLES, words.size)).astype(np.int64)].copy()
 
 
-def _sketch(new: Tensor) -> Words:
+def _sketch(new: TensorWords) -> Words:
     return _picked(new.read(*_middle(chunk_lengths(new.dtype, new.shape), new.dtype)))
 
 

@@ -6,14 +6,14 @@ reads more than twice its dense size (three times, where dtype or shape changed)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Final
 
 from theta.codecs import dense
-from theta.codecs.base import Base, Each, Encoded, Range, Tensor, word_dtype, word_size
+from theta.codecs.base import Base, Each, Encode, Encoded, Range, TensorWords, word_dtype, word_size
 from theta.errors import CorruptError, MissingObjectsError
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
@@ -71,7 +71,7 @@ class Changed:
     """A tensor that is to be stored: its name, its words, and the chunks that they are cut into."""
 
     name: str
-    tensor: Tensor
+    tensor: TensorWords
     chunks: Sequence[Chunk]
 
     @cached_property
@@ -97,10 +97,6 @@ class _Candidate:
     view: Base
 
 
-Encode = Callable[[Tensor, Tensor, Sequence[Range]], Encoded]
-"""Encodes chunks of the first tensor on the second."""
-
-
 @dataclass(frozen=True)
 class Hints:
     """What helps to plan how a tensor is stored."""
@@ -117,12 +113,12 @@ class Hints:
 
 PLAIN: Final = Hints()
 
-Coded = tuple[Chunk, str | bytes]
+CodedChunk = tuple[Chunk, str | bytes]
 """A chunk, and its payload or the blob that has it."""
 
 
 def write_dense(
-    pack: PackWriter, name: str, dtype: str, shape: tuple[int, ...], coded: Iterable[Coded]
+    pack: PackWriter, name: str, dtype: str, shape: tuple[int, ...], coded: Iterable[CodedChunk]
 ) -> Line:
     """Write a tensor of one dense layer from chunks that are coded; holds one chunk at a time."""
     chunks: list[Chunk] = []
@@ -281,21 +277,21 @@ def _candidate(objects: Objects, record: Record, number: int, view: Base) -> _Ca
     return _Candidate(record, number, tuple(sorted(chain)), sum(map(objects.size, files)), view)
 
 
-def _load(candidate: _Candidate, each: Each = map) -> Tensor:
+def _load(candidate: _Candidate, each: Each = map) -> TensorWords:
     import numpy as np
 
     layer, view = candidate.record.layers[candidate.number], candidate.view
     size = word_size(layer.dtype)
     ends = [*accumulate(length // size for length in tensor_tree.chunk_lengths(layer.dtype, layer.shape))]
     if len(ends) <= 1:
-        return Tensor(layer.dtype, layer.shape, view.read(0, sum(ends)))
+        return TensorWords(layer.dtype, layer.shape, view.read(0, sum(ends)))
     words = np.empty(ends[-1], word_dtype(layer.dtype))
 
     def copy(part: Range) -> None:
         words[slice(*part)] = view.read(*part)
 
     list(each(copy, pairwise([0, *ends])))
-    return Tensor(layer.dtype, layer.shape, words)
+    return TensorWords(layer.dtype, layer.shape, words)
 
 
 def _bounded(candidate: _Candidate, encoded: Encoded, changed: Changed, alone: float) -> bool:

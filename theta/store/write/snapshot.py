@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Final
 
 from theta.codecs import dense
-from theta.codecs.base import Tensor as TensorWords
+from theta.codecs.base import TensorWords
 from theta.errors import ChangedWhileReadError, MissingObjectsError
 from theta.formats.layout import Source, Tensor
 from theta.parallel import ordered
@@ -119,7 +119,7 @@ class Snapshot:
         reusable = self._reusable(tensor.name)
         starts = [*accumulate((chunk.length for chunk in chunks), initial=tensor.offset)]
 
-        def work(number: int) -> layer_plan.Coded:
+        def work(number: int) -> layer_plan.CodedChunk:
             chunk = chunks[number]
             if (oid := reusable.get((tensor.dtype, chunk.digest))) is not None:
                 return chunk, oid
@@ -128,7 +128,7 @@ class Snapshot:
                 raise ChangedWhileReadError(f"{tensor.name} changed while it was read; nothing was stored")
             return chunk, dense.encode(raw, tensor.dtype)
 
-        def coded() -> Iterator[layer_plan.Coded]:
+        def coded() -> Iterator[layer_plan.CodedChunk]:
             for item in ordered(work, range(len(chunks))):
                 yield item
                 if progress is not None:
