@@ -74,10 +74,7 @@ def upward_imports(source: Source) -> list[str]:
     return found
 
 
-KNOWN_CIRCLES: Final = (
-    ("theta.cli.deciding", "theta.cli.mergeargs"),
-    ("theta.git.partial", "theta.git.repository"),
-)
+KNOWN_CIRCLES: Final = (("theta.git.partial", "theta.git.repository"),)
 """Modules that still import each other; none may be added."""
 
 

@@ -80,7 +80,7 @@ ROOMS: Final = (
         ("theta.porcelain.workspace",), ("theta.formats", "theta.git", "theta.store", "theta.porcelain.setup")
     ),
     Room(("theta.porcelain.drive",), _WORKSPACE),
-    Room(("theta.porcelain.merge",), ("theta.merging", *_WORKSPACE)),
+    Room(("theta.porcelain.merge",), ("theta.merging", *_WORKSPACE, "theta.porcelain.drive")),
     Room(("theta.porcelain.tensors",), ("theta.formats", "theta.merging", *_WORKSPACE)),
     Room(("theta.porcelain.look",), ("theta.merging", *_WORKSPACE, "theta.porcelain.merge")),
     Room(
@@ -97,6 +97,17 @@ ROOMS: Final = (
     Room(
         ("theta.porcelain.plain_git",),
         (*_WORKSPACE, "theta.porcelain.look", "theta.porcelain.merge", "theta.porcelain.stage"),
+    ),
+    Room(
+        ("theta.porcelain.commands",),
+        (
+            "theta.merging",
+            *_WORKSPACE,
+            "theta.porcelain.drive",
+            "theta.porcelain.look",
+            "theta.porcelain.merge",
+            "theta.porcelain.stage",
+        ),
     ),
     Room(("theta.porcelain",)),
     Room(

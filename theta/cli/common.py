@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
 from theta.errors import ThetaError
-from theta.git.state_files import FETCH_HEAD
 
 if TYPE_CHECKING:
     from theta.porcelain.stage.staging import Added
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
 
 NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")
 """For a git that only tells of the worktree: it says nothing of the share of files that is checked out."""
-_NOTHING: Final = 128 << 10
-"""Free bytes that are too few for git to write its files; what it wrote in vain it has removed by then."""
-_KILLED: Final = 129
-"""A higher exit code tells of a signal; git's own is 129 for a wrong command line."""
-_SIGNS = ("filter=theta", "merge=theta", ".theta/**")
 
 
 def open_session(*, worktree: bool = True) -> Session:
@@ -42,14 +36,9 @@ def open_session(*, worktree: bool = True) -> Session:
 
 def uses_theta(session: Session) -> bool:
     """Whether this repository has anything to do with theta."""
-    from theta.git.repository import STORES
+    from theta.porcelain.setup import installing
 
-    here = [] if session.repo.is_bare else [session.repo.worktree / ".gitattributes"]
-    for attributes in [*here, session.repo.commondir / "info" / "attributes"]:
-        if attributes.is_file() and any(sign in attributes.read_text(errors="replace") for sign in _SIGNS):
-            return True
-    head = session.repo.head()
-    return head is not None and session.repo.tree_of(head).get(STORES) is not None
+    return installing.is_used(session.repo)
 
 
 def session_or_none() -> Session | None:
@@ -61,26 +50,14 @@ def session_or_none() -> Session | None:
 
 
 def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = False) -> int:
-    """Run ``git ARGS`` with theta doing the work of its filter (and hooks) around it."""
-    from theta.git.run import DEFER, DEFER_FILES
-    from theta.porcelain.drive import overwrites
-    from theta.porcelain.workspace import agreement
+    """Run ``git ARGS`` on the terminal with theta's work around it, and tell theta's part."""
+    from theta.porcelain.drive import running
 
-    if session.repo.is_read_only:
-        return session.repo.git().in_directory(Path.cwd()).show(*args)
-    with session.exclusive():
-        if args[0] == "pull":
-            overwrites.fetch(session, args[1:])
-        checked = overwrites.options(session, args)
-        if refresh:
-            agreement.refresh(session)
-        else:  # git gives up what it has merged only if the index knows the files, to the second
-            session.repo.refresh_index()
-        git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(Path.cwd())
-        session.moving(*args[1:], FETCH_HEAD if args[0] == "pull" else "")
-        code = ended(session, git.show(*checked, *args))
-        _settle(session)
-    return code
+    done = running.drive(session, *args, refresh=refresh, hooks=hooks, shown=console.progress)
+    if done.full:
+        say_full_disk()
+    _warn(done.notes)
+    return done.code
 
 
 def whole(session: Session, name: str, args: Sequence[str]) -> int:
@@ -93,57 +70,51 @@ def whole(session: Session, name: str, args: Sequence[str]) -> int:
 
 
 def ended(session: Session, code: int) -> int:
-    """Put back what a git that failed had begun to write, and tell what stays; returns its exit ``code``."""
-    if code:
-        tell_full_disk(session, code)
-        for path in session.undo(killed=code > _KILLED):
-            console.warn(f"{path} changed while git ran, and was left as it is")
+    """Put back what a git that failed had begun to write, and tell what stays; return its exit ``code``."""
+    from theta.porcelain.drive import running
+
+    done = running.ended(session, code)
+    if done.full:
+        say_full_disk()
+    _warn(done.notes)
     return code
 
 
 def tell_full_disk(session: Session, code: int) -> int:
-    """Say that the disk is full where a git failed and does not say why; returns its exit ``code``."""
-    from theta import _fs
+    """Say that the disk is full where a git failed and does not say why; return its exit ``code``."""
+    from theta.porcelain.drive import running
 
-    if code and _fs.free_space(session.repo.commondir) < _NOTHING:
-        console.err("error: no space is left on the disk of the repository")
-        console.err("hint: free some space and repeat the command")
+    if running.is_full(session, code):
+        say_full_disk()
     return code
+
+
+def say_full_disk() -> None:
+    """Say that the disk is full."""
+    console.err("error: no space is left on the disk of the repository")
+    console.err("hint: free some space and repeat the command")
 
 
 def after_git(session: Session) -> None:
     """Bring everything into agreement after a git command that theta does not know."""
+    from theta.porcelain.drive import running
+
     if session.repo.is_read_only:
         return
     with session.exclusive():
-        _settle(session)
-
-
-def _settle(session: Session) -> None:
-    from theta.porcelain.workspace import agreement
-
-    fresh = session.again()
-    with console.progress("writing checkpoints") as progress:
-        notes = agreement.settle(fresh, progress)
-    for line in notes:
-        console.warn(line)
-    fill_submodules(fresh)
+        _warn(running.settle(session, console.progress))
 
 
 def fill_submodules(session: Session) -> None:
     """Set up the submodules that have checkpoints, and fill those in."""
-    from theta.porcelain.drive import cloning
-    from theta.porcelain.setup import installing
-    from theta.porcelain.workspace import agreement
+    from theta.porcelain.drive import running
 
-    for inner in cloning.submodules(session):
-        if not uses_theta(inner):
-            cloning.drop_patterns(inner.repo)
-            continue
-        with inner.exclusive(), console.progress("writing checkpoints") as progress:
-            installing.ensure(inner.repo)
-            for line in agreement.settle(inner, progress):
-                console.warn(line)
+    _warn(running.fill_submodules(session, console.progress))
+
+
+def _warn(notes: Iterable[str]) -> None:
+    for line in notes:
+        console.warn(line)
 
 
 def from_root(session: Session, path: str) -> str:

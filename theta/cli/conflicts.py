@@ -12,24 +12,30 @@ from theta.git.state_files import MERGE_HEAD
 if TYPE_CHECKING:
     from theta.merging.recipes import Recipe
     from theta.merging.states import Conflict
-    from theta.porcelain.merge.in_memory import Joined
-    from theta.porcelain.merge.joining import How, Merged
-    from theta.porcelain.workspace.session import Session
+    from theta.porcelain.commands.settlement import SettledFile, Settlement
 
 SHOWN: Final = 40
 
 
-def report(merged: Merged) -> None:
-    """One line for each checkpoint that was settled."""
+def told(settlement: Settlement) -> None:
+    """Tell what was settled and what stays in conflict."""
+    for item in settlement.settled:
+        _report(item)
+    if settlement.unmerged:
+        _left(settlement)
+
+
+def _report(item: SettledFile) -> None:
+    """One line for a checkpoint that was settled."""
     from theta.merging.result_file import CONTAINER
 
-    for path, manifest in merged.resolved.items():
-        decided = {name: by for name, by in merged.decided.get(path, {}).items() if name != CONTAINER}
-        how = ", ".join(sorted(set(decided.values())))
-        tail = f", {len(decided)} of them by {how}" if decided else ""
-        console.note(f"{path}: merged {len(manifest.lines)} tensors{tail}")
-    for path in merged.removed:
-        console.note(f"{path}: removed")
+    if item.tensors is None:
+        console.note(f"{item.path}: removed")
+        return
+    decided = {name: by for name, by in item.decided.items() if name != CONTAINER}
+    how = ", ".join(sorted(set(decided.values())))
+    tail = f", {len(decided)} of them by {how}" if decided else ""
+    console.note(f"{item.path}: merged {item.tensors} tensors{tail}")
 
 
 def show(path: str, conflicts: Sequence[Conflict]) -> None:
@@ -62,29 +68,17 @@ def kind(conflict: Conflict) -> str:
     return conflict.kind.value + together
 
 
-def told(session: Session, merged: Merged, how: How) -> bool:
-    """Tell what was settled and what stays in conflict; return whether anything does."""
-    from theta.porcelain.merge import answers, resolving
-    from theta.porcelain.workspace import in_progress
-
-    report(merged)
-    unmerged = resolving.unmerged(session)
-    if unmerged:
-        answers.keep_ruled(session, resolving.conflicts(session), merged.decided, how.asked())
-        left(merged, unmerged, in_progress.current(session.repo).go_on, how.asked())
-    return bool(unmerged)
-
-
-def left(merged: Merged, unmerged: Sequence[str], go_on: str, asked: Recipe) -> None:
+def _left(settlement: Settlement) -> None:
     """What stays in conflict and why, and the commands that go on."""
-    for path, conflicts in merged.conflicts.items():
+    asked, go_on = settlement.asked, settlement.go_on
+    for path, conflicts in settlement.conflicts.items():
         show(path, conflicts)
         _reasons(conflicts, asked)
-    for path in unmerged:
+    for path in settlement.unmerged:
         console.out(f"CONFLICT: {path}")
-    open_tensors = [conflict for conflicts in merged.conflicts.values() for conflict in conflicts]
-    steps = [f"for checkpoints run {_resolve(open_tensors, asked)}"] if merged.conflicts else []
-    if set(unmerged) - set(merged.conflicts):
+    open_tensors = [conflict for conflicts in settlement.conflicts.values() for conflict in conflicts]
+    steps = [f"for checkpoints run {_resolve(open_tensors, asked)}"] if settlement.conflicts else []
+    if set(settlement.unmerged) - set(settlement.conflicts):
         steps.append(f"edit {'other ' if steps else ''}files, then 'theta add FILE'")
     steps += [f"then '{go_on}'"] if go_on else []
     console.err(f"hint: {'; '.join(steps)}")
@@ -115,27 +109,25 @@ def _resolve(conflicts: Sequence[Conflict], asked: Recipe) -> str:
     return f"'theta resolve -X {'ours|theirs|base|average' if average else 'ours|theirs|base'}'"
 
 
-def in_the_way(staged: Sequence[str]) -> int:
-    """Say as git does that ``staged`` files would become part of a merge; return its exit code."""
+def in_the_way(staged: Sequence[str]) -> None:
+    """Say as git does that ``staged`` files would become part of a merge."""
     console.err("error: Your local changes to the following files would be overwritten by merge:")
     for path in staged:
         console.err(f"\t{path}")
     console.err("hint: commit them, or put them aside with 'theta stash'; nothing was merged")
-    return 2
 
 
-def not_concluded(left: str) -> int:
-    """Refuse a second merge as git does, and say what is ``left`` of the first; return git's exit code."""
+def not_concluded(left: str) -> None:
+    """Say as git does that a merge is under way, and what is ``left`` of it."""
     console.err(f"error: You have not concluded your merge ({MERGE_HEAD} exists): {left}.")
     console.err("hint: 'theta merge --continue' concludes it, 'theta merge --abort' gives it up")
-    return 128
 
 
-def refused(joined: Joined, how: How) -> None:
+def refused(settlement: Settlement) -> None:
     """Why several branches cannot be joined: index and files are as they were."""
-    for path, conflicts in joined.merged.conflicts.items():
+    for path, conflicts in settlement.conflicts.items():
         show(path, conflicts)
-        _reasons(conflicts, how.asked())
-    for path in [*joined.merged.conflicts, *joined.open_files]:
+        _reasons(conflicts, settlement.asked)
+    for path in settlement.unmerged:
         console.out(f"CONFLICT: {path}")
     console.err("hint: nothing was changed; choose with -X or --rule, or merge the branches one at a time")

@@ -11,7 +11,7 @@ from theta.errors import UsageError
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, describe, names, parse
 from theta.merging.strategies.parameter_text import read
-from theta.porcelain.merge.answers import Answer, Answers
+from theta.porcelain.merge.answers import Answer, Answers, UndoneError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,10 +36,6 @@ _HELP: Final = """\
 _CAN: Final = "tu, tt and to take a side, which always applies"
 
 _AT_A_PARAMETER: Final = "Enter takes the default; u goes back, q stops, c shows the tensor again"
-
-
-class UndoneError(Exception):
-    """The last answer was taken back: the merge must ask again from the start."""
 
 
 class Prompt:

@@ -1,4 +1,4 @@
-"""``theta merge --dry-run`` and ``--replay``: a merge that changes nothing."""
+"""What ``theta merge --dry-run`` and ``--replay`` tell."""
 
 from __future__ import annotations
 
@@ -9,42 +9,32 @@ from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
 from theta.cli.foreign import markup
-from theta.errors import ExitCode, UsageError
+from theta.errors import ExitCode
 
 if TYPE_CHECKING:
-    from theta.cli.deciding import Decision
     from theta.merging.engine import RehearsedTensor
-    from theta.porcelain.merge.in_memory import Joined
-    from theta.porcelain.workspace.session import Session
+    from theta.porcelain.commands.merge_request import MergeResult
+    from theta.porcelain.merge.replay import Replayed
 
 SHOWN: Final = 60
 _UNTOUCHED: Final = "same"
 
 
-def rehearse(
-    session: Session, heads: Sequence[str], decision: Decision, base: str | None, *, as_json: bool
-) -> int:
-    """Tell what a merge with ``heads`` would do to each tensor, and what it would store."""
-    from theta.git.commit_graph import octopus_base
-    from theta.porcelain.merge import dry_run, octopus
-
-    ours = session.repo.resolve("HEAD")
-    found = base or octopus_base(session.repo, [ours, *heads])
-    with dry_run.rehearsal(session) as apart:
-        joined = octopus.join(apart, [ours, *heads], decision.how, base)
+def tell_rehearsed(result: MergeResult, *, as_json: bool) -> int:
+    """Tell what a merge would do to each tensor, and what it would store."""
     if as_json:
-        console.out(json.dumps({"theta.merge/v1": _as_json(joined, found)}))
-    else:
-        console.out(f"merge base: {found[:12] if found else 'none'}")
-        for path, rows in joined.merged.rows.items():
-            _table(path, rows)
-        for path in _open(joined):
-            console.out(f"CONFLICT: {path}")
-    return int(bool(_open(joined)))
+        console.out(json.dumps({"theta.merge/v1": _as_json(result)}))
+        return result.code
+    console.out(f"merge base: {result.base[:12] if result.base else 'none'}")
+    for path, rows in result.rows.items():
+        _table(path, rows)
+    for path in _open(result):
+        console.out(f"CONFLICT: {path}")
+    return result.code
 
 
-def _open(joined: Joined) -> list[str]:
-    return sorted({*joined.merged.conflicts, *joined.open_files})
+def _open(result: MergeResult) -> list[str]:
+    return sorted(set(result.settlement.unmerged))
 
 
 def _table(path: str, rows: Sequence[RehearsedTensor]) -> None:
@@ -67,29 +57,22 @@ def _table(path: str, rows: Sequence[RehearsedTensor]) -> None:
     console.out(f"{len(rows)} tensors: {told}; {console.human(stored)} to store")
 
 
-def _as_json(joined: Joined, base: str | None) -> dict[str, object]:
+def _as_json(result: MergeResult) -> dict[str, object]:
     keys = ("name", "state", "strategy", "nbytes", "stored")
     tables = {
-        path: [{key: getattr(row, key) for key in keys} for row in rows]
-        for path, rows in joined.merged.rows.items()
+        path: [{key: getattr(row, key) for key in keys} for row in rows] for path, rows in result.rows.items()
     }
-    return {"base": base, "checkpoints": tables, "conflicts": _open(joined)}
+    return {"base": result.base, "checkpoints": tables, "conflicts": _open(result)}
 
 
-def redo(session: Session, name: str) -> int:
-    """Do the merge of a commit again by its trailers; exit code 0 if it gives the same bytes."""
-    from theta.porcelain.merge import dry_run, replay
-
-    oid = session.repo.resolve(f"{name}^{{commit}}")
-    with dry_run.rehearsal(session) as apart, console.progress("merging") as progress:
-        done = replay.replay(apart, oid, progress)
-    if done is None:
-        raise UsageError(f"{name} is not a merge", hint="theta merge --replay takes a merge commit")
+def tell_again(name: str, done: Replayed) -> int:
+    """Tell whether a merge that was done again gave the same bytes; return the exit code."""
+    oid = done.commit[:12]
     for path in done.by_hand:
-        console.note(f"{path}: settled by hand in {oid[:12]}; taken from there")
+        console.note(f"{path}: settled by hand in {oid}; taken from there")
     if done.same:
-        console.out(f"{oid[:12]} again: the same tree {done.tree}")
+        console.out(f"{oid} again: the same tree {done.tree}")
         return 0
     for path in done.differing:
-        console.out(f"{path}: not what {oid[:12]} has")
+        console.out(f"{path}: not what {oid} has")
     return int(ExitCode.DIFFERENCES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,7 +12,7 @@ from theta.cli.common import ended, open_session
 from theta.errors import UsageError
 
 if TYPE_CHECKING:
-    from theta.cli.deciding import Decision
+    from theta.porcelain.commands.decision import Decision
     from theta.porcelain.workspace.session import Session
 
 
@@ -29,13 +28,17 @@ def sequence(name: str, doc: str) -> typer.Typer:
         allow_nan: deciding.AllowNan = False,
         no_prompt: deciding.NoPrompt = False,
     ) -> int:
+        from theta.porcelain.commands import decision
+
         session = open_session()
         if recipe is not None:
             raise UsageError(
                 f"{recipe} names models, which only a merge has", hint="use -X STRATEGY and --rule"
             )
-        options = deciding.Options(strategy or [], rule or [], recipe, None, seed, allow_nan, [], no_prompt)
-        return run(session, name, plain(context.args), deciding.decide(session, options))
+        terminal = deciding.Terminal(no_prompt=no_prompt)
+        options = deciding.options(strategy, rule, None, None, seed, allow_nan)
+        decided = decision.decide(session, options, terminal)
+        return run(session, name, plain(context.args), decided, terminal)
 
     command.__doc__ = doc
     app = typer.Typer(add_completion=False)
@@ -43,7 +46,7 @@ def sequence(name: str, doc: str) -> typer.Typer:
     return app
 
 
-def run(session: Session, name: str, args: list[str], decision: Decision) -> int:
+def run(session: Session, name: str, args: list[str], decision: Decision, terminal: deciding.Terminal) -> int:
     """Run ``git NAME ARGS``, settle checkpoints wherever it stops, and let it go on.
 
     The lock is held while theta works, not while git does: a rebase may run commands of the user.
@@ -57,7 +60,7 @@ def run(session: Session, name: str, args: list[str], decision: Decision) -> int
         if "--continue" in args:
             if name == "rebase" and (notes := rebasing.repair(session)) is not None:
                 return _concluded(session, notes)
-            if code := _settle(session, decision, whole=True):
+            if code := _settle(session, decision, terminal, whole=True):
                 return code
         checked = overwrites.options(session.again(), [name, *args])
     gits = [] if {"--continue", "--skip", *sequencing.ENDS} & set(args) else decision.gits
@@ -66,7 +69,7 @@ def run(session: Session, name: str, args: list[str], decision: Decision) -> int
         git = sequencing.git(session, name)
         code = ended(session, git.show(*checked, name, *gits, *args))
     while code and not sequencing.ENDS & set(args):
-        step = _past_stop(session, name, args, decision)
+        step = _past_stop(session, name, args, decision, terminal)
         if step is None:
             break
         code = step
@@ -82,7 +85,9 @@ def _concluded(session: Session, notes: list[str]) -> int:
     return 0
 
 
-def _past_stop(session: Session, name: str, args: list[str], decision: Decision) -> int | None:
+def _past_stop(
+    session: Session, name: str, args: list[str], decision: Decision, terminal: deciding.Terminal
+) -> int | None:
     """Settle a stop and go on; return the exit code, or None when theta cannot settle it."""
     from theta.porcelain.drive import overwrites, sequencing
     from theta.porcelain.merge import resolving
@@ -93,7 +98,7 @@ def _past_stop(session: Session, name: str, args: list[str], decision: Decision)
     with fresh.exclusive():
         if decision.side:
             sequencing.favour(fresh, decision.side)
-        if _settle(fresh, decision):
+        if _settle(fresh, decision, terminal):
             return None
     if not sequencing.is_under_way(fresh, name):
         return 0
@@ -109,15 +114,11 @@ def _past_stop(session: Session, name: str, args: list[str], decision: Decision)
         return ended(fresh, sequencing.git(fresh, name, editor).show(*checked, name, "--continue"))
 
 
-def _settle(session: Session, decision: Decision, *, whole: bool = False) -> int:
+def _settle(session: Session, decision: Decision, terminal: deciding.Terminal, *, whole: bool = False) -> int:
     """Settle the checkpoints in conflict; return 0 when nothing is in conflict any more."""
-    from theta.cli import conflicts
-    from theta.porcelain.merge import resolving
+    from theta.porcelain.commands import settling
 
-    fresh = session.again()
-    how = replace(decision.how, whole=whole)
-    merged = deciding.asking(how, lambda how: resolving.resolve(fresh, how))
-    return int(conflicts.told(fresh, merged, how))
+    return int(bool(settling.settle_stop(session, decision, terminal, whole=whole).unmerged))
 
 
 def _finish(session: Session, name: str, before: str | None) -> None:

@@ -35,6 +35,10 @@ class Answer:
         )
 
 
+class UndoneError(Exception):
+    """The last answer was taken back: the merge must ask again from the start."""
+
+
 class Answers:
     """The answers to the conflicts of the operation under way.
 

@@ -11,6 +11,8 @@ from typing import Final
 
 from theta import _fs
 from theta.git.state_files import MERGE_HEAD, MERGE_MODE, MERGE_MSG
+from theta.porcelain.drive import running
+from theta.porcelain.drive.running import Driven
 from theta.porcelain.workspace.rollback import PARKED, bring_back
 from theta.porcelain.workspace.session import Session
 
@@ -24,8 +26,8 @@ _NEVER: Final = ("--no-log", "--no-autostash", "--allow-unrelated-histories", "-
 """What was minded before the merge began, and is not to be done twice."""
 
 
-def commit(session: Session, names: Sequence[str], options: Sequence[str]) -> int:
-    """Commit the merge with ``names`` that is under way; return git's exit code.
+def commit(session: Session, names: Sequence[str], options: Sequence[str], *, aloud: bool) -> Driven:
+    """Let git commit the merge with ``names`` that is under way, on the user's terminal if ``aloud``.
 
     A hook that refuses leaves the merge under way, as with git.  MERGE_HEAD is away only until git has
     begun, which it would not do beside it.
@@ -41,7 +43,7 @@ def commit(session: Session, names: Sequence[str], options: Sequence[str]) -> in
     session.note(applying={"head": before, "tree": git.run("write-tree").text.strip()})
     try:
         _fs.rename(head, parked)
-        return git.show(*command, *names)
+        return running.run(git, *command, *names, aloud=aloud)
     finally:
         bring_back(session.repo, before)
         _fs.remove(message)
@@ -58,6 +60,7 @@ def _programs(session: Session) -> str:
     return str(place)
 
 
-def squashed(session: Session) -> None:
+def squashed(session: Session, *, aloud: bool) -> None:
     """Run the user's hook after a squashed merge, which git runs with a 1."""
-    session.repo.git().show("hook", "run", "--ignore-missing", "post-merge", "--", "1")
+    hook = ("hook", "run", "--ignore-missing", "post-merge", "--", "1")
+    running.run(session.repo.git(), *hook, aloud=aloud)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from theta.errors import NotFoundError
 from theta.git import commit_graph
@@ -15,14 +15,15 @@ from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 
 
-@dataclass
+@dataclass(frozen=True)
 class Replayed:
     """What came of it: the tree, the paths taken from the commit, and those that differ."""
 
+    commit: str
     tree: str
-    same: bool
-    by_hand: list[str] = field(default_factory=list)
-    differing: list[str] = field(default_factory=list)
+    by_hand: Sequence[str] = ()
+    differing: Sequence[str] = ()
+    same: bool = False
 
 
 def replay(session: Session, oid: str, progress: Progress | None = None) -> Replayed | None:
@@ -40,9 +41,9 @@ def replay(session: Session, oid: str, progress: Progress | None = None) -> Repl
     committed = session.repo.tree_of(oid)
     tree = in_memory.result_tree(session, _with(session, joined, committed, by_hand), joined.merged)
     if tree == commit.tree:
-        return Replayed(tree, True, by_hand)
+        return Replayed(oid, tree, by_hand, same=True)
     again = session.repo.whole_tree(tree)
-    return Replayed(tree, False, by_hand, _differing(session, again, committed))
+    return Replayed(oid, tree, by_hand, _differing(session, again, committed))
 
 
 def _heads(session: Session, commit: Commit, rounds: Sequence[Round]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs
-from theta.git.repository import STORES, Repository
+from theta.git.repository import ATTRIBUTES, STORES, Repository
 from theta.git.run import DURABLE
 from theta.porcelain.setup import launcher, sparse_patterns
 
@@ -45,6 +45,17 @@ _TEMPLATE: Final = (
 """What git says of sparse checkout and of ``.theta/`` is no matter of whoever writes a message."""
 _OWNS_DURABLE: Final = "theta.ownsfsync"
 """Set where theta set git's ``core.fsync``, and so may take it out again."""
+_SIGNS: Final = ("filter=theta", "merge=theta", ".theta/**")
+
+
+def is_used(repo: Repository) -> bool:
+    """Whether the repository has anything to do with theta."""
+    here = [] if repo.is_bare else [repo.worktree / ATTRIBUTES]
+    for attributes in [*here, repo.commondir / "info" / "attributes"]:
+        if attributes.is_file() and any(sign in attributes.read_text(errors="replace") for sign in _SIGNS):
+            return True
+    head = repo.head()
+    return head is not None and repo.tree_of(head).get(STORES) is not None
 
 
 def ensure(repo: Repository) -> None:

@@ -1,0 +1,174 @@
+"""How tensors in conflict are decided: the options of a command over a recipe over git's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from theta.errors import UsageError, did_you_mean
+from theta.merging import recipes as texts
+from theta.merging.recipe_files import RecipeFile
+from theta.merging.recipes import Recipe
+from theta.merging.result_file import CONTAINER
+from theta.merging.strategies import SIDES, parse
+from theta.porcelain.commands.dialogue import Dialogue
+from theta.porcelain.commands.merge_request import TensorOptions, is_gits
+from theta.porcelain.merge import resolving, trailers
+from theta.porcelain.merge.answers import Answers
+from theta.porcelain.merge.joining import FILE, How
+from theta.porcelain.workspace import in_progress
+from theta.porcelain.workspace.session import Session
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to decide, against which base, and git's own -X options that stood among theta's.
+
+    Attributes:
+        how: how tensors are decided.
+        side: ``ours`` or ``theirs`` where that holds for files too.
+        gits: git's own ``-X`` options.
+        base: the commit to compare with in place of the common ancestor.
+        prompts: whoever is there is asked for what is left.
+    """
+
+    how: How
+    side: str = ""
+    gits: Sequence[str] = field(default_factory=list)
+    base: str | None = None
+    prompts: bool = False
+
+
+def decide(
+    session: Session,
+    options: TensorOptions,
+    dialogue: Dialogue,
+    order: Sequence[int | None] | None = None,
+    *,
+    dry_run: bool = False,
+) -> Decision:
+    """The decision that ``options`` ask for; ``order`` are the numbers of the sides in the recipe."""
+    ours = [option for option in options.strategies if not is_gits(option)]
+    if len(ours) > 1:
+        raise UsageError(
+            "-X can name only one strategy for tensors",
+            hint="give one -X, and --rule GLOB=STRATEGY for the rest",
+        )
+    chosen = parse(ours[0]) if ours else None
+    recipe = texts.combine(
+        chosen,
+        [texts.rule(text) for text in options.rules],
+        options.recipe.recipe(order) if options.recipe else trailers.configured(session),
+        scope=texts.scope(options.scope) if options.scope else None,
+        seed=texts.seed(options.seed) if options.seed else None,
+        allow_nan=options.allow_nan or None,
+    )
+    if options.statistics and not dialogue.asks and not recipe.uses_statistics:
+        raise UsageError(
+            "--statistics would have no effect: no strategy of this merge uses them",
+            hint="-X fisher and -X regmean do",
+        )
+    prompts = dialogue.asks and not dry_run
+    side = chosen.name if chosen and chosen.name in SIDES[:2] else ""
+    gits = [f"-X{option}" for option in options.strategies if is_gits(option)]
+    found = trailers.statistics(session, options.statistics)
+    engine_options = trailers.Round(recipe, found).options(session, dry_run=dry_run)
+    how = _how(session, recipe, dialogue, prompts=prompts)
+    return Decision(replace(how, options=engine_options), side, gits, prompts=prompts)
+
+
+def _how(session: Session, recipe: Recipe, dialogue: Dialogue, *, prompts: bool) -> How:
+    answers = Answers(session, dialogue.recalled)
+    asker = dialogue.asker(session, answers) if prompts else None
+    return How(recipe.policy(asker, answers.find), asked=lambda: _followed(recipe, answers))
+
+
+def _followed(recipe: Recipe, answers: Answers) -> Recipe:
+    """``recipe`` with the answers that hold for several tensors as rules."""
+    return replace(recipe, rules=(*recipe.rules, *answers.rules()))
+
+
+def decide_here(session: Session, options: TensorOptions, dialogue: Dialogue) -> Decision:
+    """The decision for the conflicts of the operation under way; a recipe names what a merge joins."""
+    now = in_progress.current(session.repo)
+    heads = session.repo.merge_heads() or [now.theirs or ""]
+    check_statistics(options, 1 + len(heads))
+    if options.rules:
+        check_names(options, resolving.tensors(session))
+    file = options.recipe
+    if file is None:
+        return decide(session, options, dialogue)
+    if now.name != "merge":
+        raise UsageError(
+            f"{file.label} names models, which only a merge has", hint="use -X STRATEGY and --rule"
+        )
+    numbers = order(session, file, [now.ours or "", *heads]) if file.models else None
+    decision = decide(session, options, dialogue, numbers)
+    return replace(decision, base=commits(session, [file.base])[0] if file.base else None)
+
+
+def order(session: Session, file: RecipeFile, sides: Sequence[str]) -> list[int | None]:
+    """For each side its number among the models of the recipe ``file``; None for one that has none."""
+    known = commits(session, file.models)
+    return [known.index(side) if side in known else None for side in sides]
+
+
+def commits(session: Session, names: Sequence[str]) -> list[str]:
+    """The commits that ``names`` mean; raises :class:`NotFoundError`."""
+    for name in names:
+        session.repo.resolve(name)
+    return [session.repo.resolve(f"{name}^{{commit}}") for name in names]
+
+
+# -- what would have no effect, or cannot be done ----------------------------------------
+
+
+def refuse(given: str, why: str) -> None:
+    """Refuse the option ``given``, unless it is empty: it would have no effect."""
+    if given:
+        raise UsageError(f"{given} would have no effect: {why}", hint=f"leave out {given}")
+
+
+def refuse_parts(options: TensorOptions, parts: Sequence[str], *, everything: bool) -> None:
+    """Refuse ``options`` that cannot be carried out since HEAD, or another branch, has all of ``parts``.
+
+    ``everything``: nothing else is merged.  A recipe and statistics name their models one by one; the
+    other options hold for whatever there is to merge.
+    """
+    label = options.recipe.label if options.recipe else ""
+    one_by_one = label or ("--statistics" if options.statistics else "")
+    asked = one_by_one or (options.only_ours() if everything else "")
+    if parts and asked:
+        raise UsageError(
+            f"{asked} cannot be carried out: a merge joins branches, and all of {' and '.join(parts)} is "
+            "part of HEAD already, or of another branch of this merge",
+            hint="'theta branch NAME COMMIT' starts a branch at the older commit; commit there what to merge",
+        )
+
+
+def check_statistics(options: TensorOptions, sides: int) -> None:
+    """Refuse ``--statistics`` that are not one for each side."""
+    if options.statistics and len(options.statistics) != sides:
+        raise UsageError(
+            f"--statistics is given {len(options.statistics)} times and the merge has {sides} sides",
+            hint="one for each side, ours first",
+        )
+
+
+def check_rules(session: Session, options: TensorOptions, revisions: Sequence[str]) -> None:
+    """Refuse a ``--rule`` whose pattern is the name of no tensor in any of ``revisions``."""
+    if not options.rules:
+        return
+    found = (session.manifest_or_none(oid) for one in revisions for oid in session.in_tree(one).values())
+    check_names(options, (line.name for manifest in found if manifest for line in manifest.lines))
+
+
+def check_names(options: TensorOptions, tensors: Iterable[str]) -> None:
+    """Refuse a ``--rule`` whose pattern matches none of ``tensors``."""
+    names = {*tensors}
+    for rule in map(texts.rule, options.rules):
+        if names and not any(rule.matches(name) for name in (*names, CONTAINER, FILE)):
+            raise UsageError(
+                f"--rule '{rule}' matches no tensor",
+                hint=did_you_mean(rule.glob, names) or "'theta show HEAD:PATH' lists the names",
+            )

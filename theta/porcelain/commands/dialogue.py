@@ -1,0 +1,90 @@
+"""Who is asked, is told, and sees progress while a command works: a terminal, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Final, Protocol, TypeVar
+
+from theta.merging.strategies import Policy
+from theta.porcelain.commands.settlement import Settlement
+from theta.porcelain.drive.running import Said
+from theta.porcelain.merge.answers import Answer, Answers, UndoneError
+from theta.porcelain.merge.joining import How
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress
+
+Result = TypeVar("Result")
+
+
+class Dialogue(Protocol):
+    """Whoever started a command."""
+
+    @property
+    def aloud(self) -> bool:
+        """Whether git has the terminal: it prints there, and opens an editor."""
+        ...
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is somebody to ask."""
+        ...
+
+    def asker(self, session: Session, answers: Answers) -> Policy:
+        """What settles a tensor by asking; adds to ``answers``.  Used only if :attr:`asks`."""
+        ...
+
+    def recalled(self, answer: Answer) -> None:
+        """An answer that was given before is used."""
+        ...
+
+    def progress(self, what: str) -> AbstractContextManager[Progress | None]:
+        """Show progress during a ``with`` block."""
+        ...
+
+    def heard(self, said: Said) -> None:
+        """Git said this of files."""
+        ...
+
+    def settled(self, settlement: Settlement) -> None:
+        """Checkpoints were settled, or were not; a commit may follow."""
+        ...
+
+
+class Nobody:
+    """A program: nothing is asked, and all is told by the result."""
+
+    aloud = False
+    asks = False
+
+    def asker(self, _session: Session, _answers: Answers) -> Policy:
+        """Leave every tensor in conflict."""
+        return lambda _: None
+
+    def recalled(self, answer: Answer) -> None:
+        """Tell nobody."""
+
+    def progress(self, _what: str) -> AbstractContextManager[None]:
+        """Show nothing."""
+        return nullcontext()
+
+    def heard(self, said: Said) -> None:
+        """Tell nobody."""
+
+    def settled(self, settlement: Settlement) -> None:
+        """Tell nobody."""
+
+
+NOBODY: Final = Nobody()
+
+
+def deciding(dialogue: Dialogue, how: How, work: Callable[[How], Result]) -> Result:
+    """Do ``work`` with progress shown, again from the start whenever an answer is taken back."""
+    with dialogue.progress("merging") as progress:
+        how = replace(how, progress=progress)
+        while True:
+            try:
+                return work(how)
+            except UndoneError:
+                continue

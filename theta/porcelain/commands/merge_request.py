@@ -1,0 +1,200 @@
+"""What a merge is asked for, and what came of it: all that a command line or a program needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Final
+
+from theta.errors import NotFoundError
+from theta.merging.engine import RehearsedTensor
+from theta.merging.recipe_files import RecipeFile
+from theta.porcelain.commands.settlement import Settlement
+from theta.porcelain.drive.running import Said
+from theta.porcelain.look.commit_summary import Summary
+from theta.porcelain.workspace.session import Session
+
+_TO_COMMIT: Final = (
+    "-S",
+    "--gpg-sign",
+    "--no-gpg-sign",
+    "--no-verify",
+    "--verify",
+    "--cleanup=",
+    "--signoff",
+    "--no-signoff",
+)
+_PLAIN: Final = {"-q", "--quiet", "--no-ff", "--no-edit", "--no-commit", "-n", "--no-stat", "--message"}
+
+
+@dataclass(frozen=True)
+class TensorOptions:
+    """How tensors in conflict are settled; what is None or empty is left to git's configuration.
+
+    Attributes:
+        strategies: at most one strategy such as ``ties:density=0.2``, and git's own ``-X`` options.
+        rules: ``GLOB=STRATEGY`` for matching tensor names; the first match counts.
+        recipe: a recipe file; it names the revisions that a merge joins.
+        scope: ``conflicts`` or ``all``.
+        seed: the random seed.
+        allow_nan: results may have NaN or infinity that no input had.
+        statistics: ``REV:PATH`` of the statistics of each side, ours first.
+    """
+
+    strategies: Sequence[str] = ()
+    rules: Sequence[str] = ()
+    recipe: RecipeFile | None = None
+    scope: str | None = None
+    seed: str | None = None
+    allow_nan: bool = False
+    statistics: Sequence[str] = ()
+
+    def first(self) -> str:
+        """The first option that was given; empty when there is none."""
+        given: dict[str, object] = {
+            **{f"-X {option}": True for option in self.strategies if not is_gits(option)},
+            **{f"--rule {rule}": True for rule in self.rules},
+            "--recipe": self.recipe,
+            "--scope": self.scope,
+            "--seed": self.seed,
+            "--allow-nan": self.allow_nan,
+            "--statistics": self.statistics,
+        }
+        return next((name for name, value in given.items() if value), "")
+
+    def only_ours(self) -> str:
+        """The first option that is not git's too, as -X ours and -X theirs are."""
+        kept = [option for option in self.strategies if option not in ("ours", "theirs")]
+        return replace(self, strategies=kept).first()
+
+
+def is_gits(option: str) -> bool:
+    """Whether ``-X OPTION`` is one of git's own merge strategy that says nothing about tensors."""
+    names = ("ignore", "renormalize", "no-renormalize", "find-renames", "no-renames", "subtree", "patience")
+    return option.startswith((*names, "diff-algorithm", "rename-threshold", "histogram"))
+
+
+@dataclass(frozen=True)
+class GitOptions:
+    """The options of ``git merge``: one word each in ``args``, and the ``values`` of those that take one."""
+
+    args: Sequence[str] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    def has(self, *flags: str) -> bool:
+        """Whether one of ``flags`` was given."""
+        return any(flag in self.args for flag in flags)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is at most a message, and what is the default here anyway."""
+        flags = [arg for arg in self.args if arg not in self.values.values()]
+        return all(arg in _PLAIN or arg.startswith(("-m", "--message=")) for arg in flags)
+
+    @property
+    def to_commit(self) -> list[str]:
+        """The options for the git that commits the merge."""
+        edit = ["--edit"] if self.has("-e", "--edit") else ["--no-edit"]
+        cleanup = [f"--cleanup={self.values['--cleanup']}"] if "--cleanup" in self.args else []
+        return [*edit, *cleanup, *(arg for arg in self.args if arg.startswith(_TO_COMMIT))]
+
+    def message(self, session: Session) -> str | None:
+        """The message that was given, or the text of the file that was; None when there is neither."""
+        text = self.values.get("-m", self.values.get("--message"))
+        place = self.values.get("-F", self.values.get("--file"))
+        if text is not None or place is None:
+            return text
+        try:
+            return (session.cwd / place).read_text()
+        except OSError as error:
+            raise NotFoundError(f"cannot read the message {place}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class MergeRequest:
+    """What is to be merged into HEAD, and how.
+
+    Attributes:
+        revisions: what to merge; none means the models of the recipe, or the upstream branch.
+        tensors: how tensors in conflict are settled.
+        git: what else git's merge is told.
+        base: the revision to compare with in place of the merge base.
+        message: the message of the commit; None leaves it to ``git``, or to git.
+        no_commit: stop before the commit.
+        squash: leave one change in index and worktree, of a commit that will have one parent.
+        dry_run: only tell what would become of each tensor.
+    """
+
+    revisions: Sequence[str] = ()
+    tensors: TensorOptions = field(default_factory=TensorOptions)
+    git: GitOptions = field(default_factory=GitOptions)
+    base: str | None = None
+    message: str | None = None
+    no_commit: bool = False
+    squash: bool = False
+    dry_run: bool = False
+
+    @property
+    def for_git(self) -> GitOptions:
+        """All that git is told."""
+        args, values = [*self.git.args], {**self.git.values}
+        if self.message is not None:
+            args.append(f"--message={self.message}")
+            values["--message"] = self.message
+        args += ["--squash"] if self.squash and "--squash" not in args else []
+        return GitOptions(args, values)
+
+
+class Ending(Enum):
+    """How a merge ended."""
+
+    UP_TO_DATE = "up to date"
+    FORWARDED = "fast-forwarded"
+    MERGED = "merged"
+    """A commit has the result."""
+    PREPARED = "prepared"
+    """Index and worktree have the result, and no commit has it."""
+    CONFLICTS = "conflicts"
+    """Something is in conflict in the index."""
+    OPEN = "open"
+    """Several branches cannot be joined without a decision; nothing was changed."""
+    REFUSED = "refused"
+    """The merge was not begun; nothing was changed."""
+    REHEARSED = "rehearsed"
+    ABORTED = "aborted"
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """What came of a merge.
+
+    Attributes:
+        ending: how it ended.
+        code: the exit code of the command line.
+        before: HEAD before it; None on an unborn branch.
+        commit: HEAD after it.
+        settlement: how each checkpoint was settled, and what is in conflict.
+        summary: what the new commit holds; None when there is none.
+        said: what git said of it, where git did not have the terminal.
+        notes: warnings.
+        left: what is left of an earlier merge that was not concluded; the merge was refused for it.
+        staged: files that are staged and in the way; the merge was refused for them.
+        full: no space is left on the disk of the repository.
+        base: the commit that was compared with; of a rehearsal.
+        rows: path -> what would become of each tensor; of a rehearsal.
+    """
+
+    ending: Ending
+    code: int = 0
+    before: str | None = None
+    commit: str | None = None
+    settlement: Settlement = field(default_factory=Settlement)
+    summary: Summary | None = None
+    said: Said = field(default_factory=Said)
+    notes: Sequence[str] = ()
+    left: str = ""
+    staged: Sequence[str] = ()
+    full: bool = False
+    base: str | None = None
+    rows: Mapping[str, Sequence[RehearsedTensor]] = field(default_factory=dict)

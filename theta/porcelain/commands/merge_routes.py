@@ -1,0 +1,251 @@
+"""The three routes of a merge, under the lock.
+
+A merge of one branch that is clean and has no options happens in memory, and is then brought into the
+worktree whole.  Any other merge of one branch is git's: it merges files and stops before the commit, and
+theta settles the checkpoints that it left in the index.  Several branches are joined in memory.
+The commit is git's in each of them, with its hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from theta.errors import ExitCode, ThetaError, UsageError
+from theta.git.commit_graph import octopus_base
+from theta.git.run import GitFailedError, Result
+from theta.merging.recipes import Recipe
+from theta.porcelain.commands import concluded, settlement
+from theta.porcelain.commands.dialogue import Dialogue, deciding
+from theta.porcelain.commands.merge_plan import MergePlan
+from theta.porcelain.commands.merge_request import Ending, MergeResult
+from theta.porcelain.commands.settlement import Settlement
+from theta.porcelain.drive import running
+from theta.porcelain.drive.running import Said
+from theta.porcelain.merge import concluding, in_memory, octopus, recording, resolving
+from theta.porcelain.merge.drafts import Drafts, Files, Held
+from theta.porcelain.merge.in_memory import Joined
+from theta.porcelain.workspace import agreement
+from theta.porcelain.workspace.session import Session
+
+_NOISE: Final = ("Automatic merge", "Auto-merging", "Squash commit -- not updating HEAD", "Merge made by")
+
+
+@dataclass(frozen=True)
+class Route:
+    """One merge that is going to happen; ``checked`` are git's options that keep untracked files safe."""
+
+    session: Session
+    dialogue: Dialogue
+    plan: MergePlan
+    checked: Sequence[str] = ()
+
+    def run(self) -> MergeResult:
+        """Merge by the route that fits."""
+        if len(self.plan.heads) > 1 and not self._only_forward():
+            return self._several()
+        done = self._at_once() if self._is_plain() else None
+        return done or self._by_git()
+
+    def _only_forward(self) -> bool:
+        git, says_only = self.plan.git, self.session.repo.config.get("merge.ff") == "only"
+        return git.has("--ff-only") or (says_only and not git.has("--no-ff", "--ff"))
+
+    # -- in memory -----------------------------------------------------------------------
+
+    def _is_plain(self) -> bool:
+        ours, decision = self.session.repo.head(), self.plan.decision
+        if self.checked or ours is None or not self.plan.git.is_plain or decision.prompts or decision.gits:
+            return False
+        return in_memory.is_plain(self.session, ours, self.plan.heads[0])
+
+    def _at_once(self) -> MergeResult | None:
+        """Merge in memory and then apply it; None when something is in the way, which git tells best."""
+        ours, theirs = self.session.repo.resolve("HEAD"), self.plan.heads[0]
+        with Held(self.session) as held, Drafts(self.session, held) as drafts:
+            files = Files(held, drafts)
+            try:
+                joined = deciding(
+                    self.dialogue,
+                    self.plan.decision.how,
+                    lambda how: in_memory.join(self.session, ours, theirs, how, self.plan.base, files),
+                )
+                if not joined.clean:
+                    return None
+                drafts.sync()
+                self._apply(joined)
+            except GitFailedError as error:
+                self.session.undo(killed=error.code < 0)
+                return None
+            held.release()
+            return self._finish(joined, drafts)
+
+    def _apply(self, joined: Joined) -> None:
+        """Bring a clean merge into the index, and files and manifests into the worktree."""
+        plan = self.plan
+        text = plan.git.message(self.session) or octopus.message(self.session, plan.names, plan.heads)
+        octopus.apply(
+            self.session,
+            joined,
+            plan.heads,
+            text,
+            plan.decision.how,
+            plan.base,
+            squash=plan.squash,
+            mode="no-ff" if plan.stays else "",
+            checked=self.checked,
+        )
+
+    def _finish(self, joined: Joined, drafts: Drafts | None = None) -> MergeResult:
+        """Write the checkpoints of a merge that was applied, and commit it."""
+        fresh = self.session.again()
+        with self.dialogue.progress("writing checkpoints") as progress:
+            resolving.fill(fresh, progress, drafts)
+        found = settlement.of(joined.merged, self.plan.decision.how.asked())
+        self.dialogue.settled(found)
+        if self.plan.squash:
+            concluding.squashed(fresh, aloud=self.dialogue.aloud)
+        return self._end(found, merging=not self.plan.squash)
+
+    # -- by git --------------------------------------------------------------------------
+
+    def _by_git(self) -> MergeResult:
+        before = self.session.repo.head()
+        with Held(self.session) as held:
+            return self._after_git(held, self._git(), before)
+
+    def _git(self) -> Result:
+        """Let git merge files, and make no commit."""
+        plan = self.plan
+        side = [f"-X{plan.decision.side}"] if plan.decision.side else []
+        args = [arg for arg in plan.git.args if arg not in ("-e", "--edit")]
+        self.session.moving(*plan.heads)
+        git = self.session.repo.git().in_directory(self.session.cwd)
+        if self._computes_ahead():
+            args.append("--no-ff")
+        # git's diffstat would list the files below .theta/.
+        quiet = (*self.checked, "-c", "merge.stat=false", "merge", "--no-commit")
+        return git.run(*quiet, *plan.decision.gits, *side, *args, *plan.names, check=False)
+
+    def _computes_ahead(self) -> bool:
+        """Whether git could fast-forward, but values of both sides are to be computed with."""
+        head = self.session.repo.head()
+        if head is None or not self.plan.everything:
+            return False
+        ahead = octopus_base(self.session.repo, [head, *self.plan.heads]) == head
+        if ahead and self.plan.git.has("--ff-only"):
+            raise UsageError("a fast-forward computes nothing", hint="leave out --ff-only")
+        return ahead
+
+    def _after_git(self, held: Held, done: Result, before: str | None) -> MergeResult:
+        """Settle the checkpoints that git left in the index."""
+        fresh = self.session.again()
+        merging = done.code in (0, 1) and bool(fresh.repo.merge_heads())
+        squashed = self.plan.squash and (done.code == 0 or bool(resolving.unmerged(fresh)))
+        if not merging and not squashed:
+            return self._by_git_alone(done, before)
+        if squashed:
+            recording.begin(fresh, self.plan.heads)
+        how, theirs = self.plan.decision.how, self.plan.heads[0]
+        merged = deciding(
+            self.dialogue,
+            how,
+            lambda how: in_memory.after_git_merge(fresh, theirs, how, held, base=self.plan.base),
+        )
+        said = _of_files(done, merged.seen)
+        self.dialogue.heard(said)
+        found = settlement.in_index(fresh, merged, how)
+        self.dialogue.settled(found)
+        return self._end(found, said, merging=merging)
+
+    def _by_git_alone(self, done: Result, before: str | None) -> MergeResult:
+        """Git moved HEAD, had nothing to do, or refused."""
+        said = _of_files(done, set())
+        self.dialogue.heard(said)
+        ended = running.ended(self.session, done.code if done.code >= 0 else 128 - done.code)
+        fresh = self.session.again()
+        agreement.settle(fresh)
+        after = fresh.repo.head()
+        ending = Ending.REFUSED if done.code else Ending.UP_TO_DATE
+        ending = Ending.FORWARDED if after != before else ending
+        return MergeResult(ending, done.code, before, after, said=said, notes=ended.notes, full=ended.full)
+
+    # -- several branches ----------------------------------------------------------------
+
+    def _several(self) -> MergeResult:
+        head = self.session.repo.head()
+        stashes = octopus.stashes(self.session, self.plan.git.args)
+        if not stashes and (staged := octopus.staged(self.session)):
+            return MergeResult(Ending.REFUSED, 2, head, head, staged=tuple(staged))
+        sides = [*self.plan.ours, *self.plan.heads]
+        if octopus_base(self.session.repo, sides) is None:
+            self._refuse_unrelated()
+        how = self.plan.decision.how
+        joined = deciding(
+            self.dialogue, how, lambda how: octopus.join(self.session, sides, how, self.plan.base)
+        )
+        if not joined.clean:
+            found = undecided(joined, how.asked())
+            return MergeResult(Ending.OPEN, int(ExitCode.DIFFERENCES), head, head, found)
+        if stashes:
+            octopus.stash(self.session)
+        try:
+            self._apply(joined)
+        except GitFailedError as error:
+            self.session.undo(killed=error.code < 0)
+            octopus.unstash(self.session)
+            if not self.checked:
+                raise
+            lines = (*error.stderr.rstrip().split("\n"), "Merge with strategy octopus failed.")
+            self.dialogue.heard(said := Said(err=lines))
+            return MergeResult(Ending.REFUSED, 2, head, head, said=said)
+        return self._finish(joined)
+
+    def _refuse_unrelated(self) -> None:
+        if not self.plan.git.has("--allow-unrelated-histories"):
+            raise ThetaError(
+                "refusing to merge unrelated histories",
+                hint="--allow-unrelated-histories merges them nevertheless",
+            )
+
+    # -- the end -------------------------------------------------------------------------
+
+    def _end(self, found: Settlement, said: Said | None = None, *, merging: bool) -> MergeResult:
+        """Commit what is settled, unless that is not wanted."""
+        said = said or Said()
+        if found.unmerged or not merging or self.plan.no_commit:
+            head, ending = self.session.repo.head(), Ending.CONFLICTS if found.unmerged else Ending.PREPARED
+            return MergeResult(ending, int(bool(found.unmerged)), head, head, found, said=said)
+        commit = partial(
+            concluding.commit,
+            self.session,
+            self.plan.names,
+            self.plan.git.to_commit,
+            aloud=self.dialogue.aloud,
+        )
+        return concluded.conclude(self.session, commit, found, said)
+
+
+def undecided(joined: Joined, asked: Recipe) -> Settlement:
+    """What keeps branches from being joined."""
+    return settlement.of(joined.merged, asked, [*joined.merged.conflicts, *joined.open_files])
+
+
+def _of_files(done: Result, checkpoints: set[str]) -> Said:
+    """What git said, but for what theta does otherwise."""
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    problems = done.stderr.decode("utf-8", "replace").splitlines()
+    return Said(
+        tuple(line for line in lines if not (line.startswith(_NOISE) or _is_ours(line, checkpoints))),
+        tuple(line for line in problems if "stopped before committing" not in line),
+    )
+
+
+def _is_ours(line: str, checkpoints: set[str]) -> bool:
+    """Whether git says this of ``.theta/`` or of one of ``checkpoints``."""
+    return ".theta/" in line or any(
+        line.endswith(f" in {path}") or line.startswith(f"CONFLICT (modify/delete): {path} ")
+        for path in checkpoints
+    )

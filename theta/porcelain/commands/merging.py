@@ -1,0 +1,140 @@
+"""Merging revisions into HEAD: files as git merges them, checkpoints tensor by tensor."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from theta.errors import ThetaError, UsageError
+from theta.git.commit_graph import octopus_base
+from theta.git.state_files import MERGE_HEAD
+from theta.porcelain.commands import concluded, decision, merge_plan, settling
+from theta.porcelain.commands.dialogue import NOBODY, Dialogue
+from theta.porcelain.commands.merge_plan import MergePlan
+from theta.porcelain.commands.merge_request import Ending, MergeRequest, MergeResult, TensorOptions
+from theta.porcelain.commands.merge_routes import Route, undecided
+from theta.porcelain.commands.settlement import Settlement
+from theta.porcelain.drive import overwrites, running
+from theta.porcelain.drive.running import Said
+from theta.porcelain.merge import answers, dry_run, octopus, recording, replay, resolving
+from theta.porcelain.merge.replay import Replayed
+from theta.porcelain.workspace import agreement, in_progress
+from theta.porcelain.workspace.session import Session
+
+
+def merge(session: Session, request: MergeRequest, dialogue: Dialogue = NOBODY) -> MergeResult:
+    """Merge what ``request`` names into HEAD.
+
+    What is in conflict is a result, not an error.  Raises :class:`UsageError` for a request that
+    cannot be carried out, and :class:`ThetaError` of other kinds where nothing was begun.
+    """
+    plan = merge_plan.plan(session, request, dialogue)
+    if strategy := merge_plan.foreign_strategy(session, plan):
+        given = request.tensors.first() or ("--dry-run" if request.dry_run else "")
+        decision.refuse(given, f"git's strategy {strategy} takes checkpoints as whole files")
+        return _by_strategy(session, plan, dialogue)
+    if request.dry_run:
+        return _rehearse(session, merge_plan.reduced(session, plan))
+    with session.exclusive():
+        return _merge(session, plan, dialogue)
+
+
+def _merge(session: Session, plan: MergePlan, dialogue: Dialogue) -> MergeResult:
+    head = session.repo.head()
+    if left := in_progress.not_concluded(session.repo):
+        return MergeResult(Ending.REFUSED, 128, head, head, left=left)
+    agreement.refresh(session)
+    if not in_progress.current(session.repo).name:
+        recording.begin(session)
+    plan = merge_plan.reduced(session, plan)
+    if not plan.heads:
+        dialogue.heard(said := Said(("Already up to date.",)))
+        return MergeResult(Ending.UP_TO_DATE, 0, head, head, said=said)
+    checked = overwrites.options(session, ["merge", *plan.heads])
+    return Route(session, dialogue, plan, checked).run()
+
+
+def _by_strategy(session: Session, plan: MergePlan, dialogue: Dialogue) -> MergeResult:
+    """Let git merge with a strategy that takes no tensor from two sides."""
+    before = session.repo.head()
+    stop = ["--no-commit"] if plan.no_commit else []
+    words = ("merge", *plan.decision.gits, *stop, *plan.git.args, *plan.names)
+    done = running.drive(session, *words, aloud=dialogue.aloud, shown=dialogue.progress)
+    fresh = session.again()
+    after, unmerged = fresh.repo.head(), resolving.unmerged(fresh)
+    ending = Ending.REFUSED if done.code else Ending.UP_TO_DATE
+    if fresh.repo.merge_heads() or (plan.squash and not done.code):
+        ending = Ending.CONFLICTS if unmerged else Ending.PREPARED
+    ending = Ending.MERGED if after != before else ending
+    found = Settlement(unmerged=tuple(unmerged))
+    return MergeResult(
+        ending, done.code, before, after, found, said=done.said, notes=done.notes, full=done.full
+    )
+
+
+# -- of a merge that is under way --------------------------------------------------------
+
+
+def go_on(
+    session: Session,
+    options: TensorOptions,
+    dialogue: Dialogue = NOBODY,
+    *,
+    no_commit: bool = False,
+) -> MergeResult:
+    """Settle what the merge under way left in conflict, and commit it; other operations git commits."""
+    with session.exclusive():
+        now, head = in_progress.current(session.repo), session.repo.head()
+        if not now.name:
+            raise ThetaError(f"there is no merge in progress ({MERGE_HEAD} missing)")
+        agreement.refresh(session)
+        decided = decision.decide_here(session, options, dialogue)
+        if not resolving.unmerged(session):
+            decision.refuse(options.first(), "nothing is in conflict any more")
+        found = settling.settle(session, decided, dialogue)
+        if found.unmerged:
+            return MergeResult(Ending.CONFLICTS, 1, head, head, found)
+        if no_commit or now.name != "merge":
+            return MergeResult(Ending.PREPARED, 0, head, head, found)
+        return conclude(session, dialogue, found)
+
+
+def conclude(session: Session, dialogue: Dialogue = NOBODY, found: Settlement | None = None) -> MergeResult:
+    """Commit the merge under way, of which nothing is in conflict."""
+    commit = partial(running.run, session.repo.git(), "commit", "--quiet", "--no-edit", aloud=dialogue.aloud)
+    return concluded.conclude(session, commit, found or Settlement())
+
+
+def abort(session: Session, dialogue: Dialogue = NOBODY, *words: str) -> MergeResult:
+    """Give up the merge under way and restore what was before it, unless git is told other ``words``."""
+    answers.forget(session)
+    recording.forget(session)
+    before, words = session.repo.head(), words or ("--abort",)
+    done = running.drive(
+        session, "merge", *words, refresh=False, aloud=dialogue.aloud, shown=dialogue.progress
+    )
+    ending = Ending.REFUSED if done.code else Ending.ABORTED
+    return MergeResult(ending, done.code, before, before, said=done.said, notes=done.notes, full=done.full)
+
+
+# -- that changes nothing ----------------------------------------------------------------
+
+
+def _rehearse(session: Session, plan: MergePlan) -> MergeResult:
+    """Tell what a merge would do to each tensor, and what it would store."""
+    ours = session.repo.resolve("HEAD")
+    base = plan.base or octopus_base(session.repo, [ours, *plan.heads])
+    with dry_run.rehearsal(session) as apart:
+        joined = octopus.join(apart, [ours, *plan.heads], plan.decision.how, plan.base)
+    found = undecided(joined, plan.decision.how.asked())
+    code = int(bool(found.unmerged))
+    return MergeResult(Ending.REHEARSED, code, ours, ours, found, base=base, rows=joined.merged.rows)
+
+
+def again(session: Session, revision: str, dialogue: Dialogue = NOBODY) -> Replayed:
+    """Do the merge of commit ``revision`` again by its trailers, and compare; nothing is changed."""
+    oid = session.repo.resolve(f"{revision}^{{commit}}")
+    with dry_run.rehearsal(session) as apart, dialogue.progress("merging") as progress:
+        done = replay.replay(apart, oid, progress)
+    if done is None:
+        raise UsageError(f"{revision} is not a merge", hint="theta merge --replay takes a merge commit")
+    return done

@@ -1,0 +1,56 @@
+"""Settling the checkpoints in conflict of whatever is under way: a merge, a rebase, a popped stash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from theta.porcelain.commands import settlement
+from theta.porcelain.commands.decision import Decision, decide_here
+from theta.porcelain.commands.dialogue import NOBODY, Dialogue, deciding
+from theta.porcelain.commands.merge_request import TensorOptions
+from theta.porcelain.commands.settlement import Settlement
+from theta.porcelain.merge import resolving
+from theta.porcelain.workspace import in_progress
+from theta.porcelain.workspace.session import Session
+
+
+def resolve(
+    session: Session, options: TensorOptions, paths: Sequence[str] = (), dialogue: Dialogue = NOBODY
+) -> Settlement:
+    """Settle the checkpoints in conflict (those at ``paths``, if given), and stage them; commit nothing."""
+    decision = decide_here(session, options, dialogue)
+    with session.exclusive():
+        return settle(session, decision, dialogue, paths)
+
+
+def settle(session: Session, decision: Decision, dialogue: Dialogue, paths: Sequence[str] = ()) -> Settlement:
+    """:func:`resolve` under the lock, as decided."""
+    fresh = session.again()
+    only = resolving.unmerged(fresh, [*paths]) if paths else None
+    if paths and not only:
+        resolving.check_paths(fresh, paths)
+    if not resolving.unmerged(fresh) or only == []:
+        resolving.fill(fresh)  # .theta/ alone may be in conflict, and is no matter of the user's
+        return Settlement(idle=True, go_on=in_progress.current(fresh.repo).go_on)
+    return _settled(fresh, replace(decision, how=replace(decision.how, whole=True)), dialogue, only)
+
+
+def settle_stop(
+    session: Session, decision: Decision, dialogue: Dialogue, *, whole: bool = False
+) -> Settlement:
+    """Settle what a stop of a sequence left in conflict; ``whole``: files that one side deleted too."""
+    return _settled(
+        session.again(), replace(decision, how=replace(decision.how, whole=whole), base=None), dialogue
+    )
+
+
+def _settled(
+    session: Session, decision: Decision, dialogue: Dialogue, only: Sequence[str] | None = None
+) -> Settlement:
+    merged = deciding(
+        dialogue, decision.how, lambda how: resolving.resolve(session, how, only, decision.base)
+    )
+    found = settlement.in_index(session, merged, decision.how)
+    dialogue.settled(found)
+    return found

@@ -1,0 +1,125 @@
+"""Running git with theta doing the work of its filter and hooks around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from theta import _fs
+from theta.git.run import DEFER, DEFER_FILES, Git
+from theta.git.state_files import FETCH_HEAD
+from theta.porcelain.drive import cloning, overwrites
+from theta.porcelain.setup import installing
+from theta.porcelain.workspace import agreement
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress
+
+_NOTHING: Final = 128 << 10
+"""Free bytes that are too few for git to write its files; what it wrote in vain it has removed by then."""
+_KILLED: Final = 129
+"""A higher exit code tells of a signal; git's own is 129 for a wrong command line."""
+
+Showing = Callable[[str], AbstractContextManager[Progress | None]]
+"""Shows progress of what it is told during a ``with`` block."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """The lines that a git printed on standard output and standard error."""
+
+    out: Sequence[str] = ()
+    err: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Driven:
+    """What became of a git command.
+
+    Attributes:
+        code: its exit code.
+        said: what it printed, unless it had the terminal.
+        full: it failed, and no space is left on the disk of the repository.
+        notes: warnings of theta.
+    """
+
+    code: int
+    said: Said = field(default_factory=Said)
+    full: bool = False
+    notes: Sequence[str] = ()
+
+
+def unseen(_what: str) -> AbstractContextManager[None]:
+    """Show no progress."""
+    return nullcontext()
+
+
+def run(git: Git, *args: str, aloud: bool) -> Driven:
+    """Run ``git ARGS``, on the user's terminal if ``aloud``."""
+    if aloud:
+        return Driven(git.show(*args))
+    done = git.run(*args, check=False)
+    lines = [data.decode("utf-8", "replace").splitlines() for data in (done.stdout, done.stderr)]
+    return Driven(done.code, Said(*lines))
+
+
+def is_full(session: Session, code: int) -> bool:
+    """Whether git failed with ``code`` and no space is left, which git does not always say."""
+    return bool(code) and _fs.free_space(session.repo.commondir) < _NOTHING
+
+
+def ended(session: Session, code: int) -> Driven:
+    """Put back what a git that ended with ``code`` had begun to write, if it failed."""
+    if not code:
+        return Driven(code)
+    full, left = is_full(session, code), session.undo(killed=code > _KILLED)
+    notes = tuple(f"{path} changed while git ran, and was left as it is" for path in left)
+    return Driven(code, full=full, notes=notes)
+
+
+def drive(
+    session: Session,
+    *args: str,
+    refresh: bool = True,
+    hooks: bool = False,
+    aloud: bool = True,
+    shown: Showing = unseen,
+) -> Driven:
+    """Run ``git ARGS`` with theta doing the work of its filter, and of its hooks unless ``hooks``."""
+    if session.repo.is_read_only:
+        return run(session.repo.git().in_directory(session.cwd), *args, aloud=aloud)
+    with session.exclusive():
+        if args[0] == "pull":
+            overwrites.fetch(session, args[1:])
+        checked = overwrites.options(session, args)
+        if refresh:
+            agreement.refresh(session)
+        else:  # git gives up what it has merged only if the index knows the files, to the second
+            session.repo.refresh_index()
+        git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(session.cwd)
+        session.moving(*args[1:], FETCH_HEAD if args[0] == "pull" else "")
+        done = run(git, *checked, *args, aloud=aloud)
+        stopped = ended(session, done.code)
+        return replace(stopped, said=done.said, notes=(*stopped.notes, *settle(session, shown)))
+
+
+def settle(session: Session, shown: Showing = unseen) -> list[str]:
+    """Bring everything into agreement after a git command, in submodules too; return warnings."""
+    fresh = session.again()
+    with shown("writing checkpoints") as progress:
+        notes = agreement.settle(fresh, progress)
+    return notes + fill_submodules(fresh, shown)
+
+
+def fill_submodules(session: Session, shown: Showing = unseen) -> list[str]:
+    """Set up the submodules that have checkpoints, and fill those in; return warnings."""
+    notes: list[str] = []
+    for inner in cloning.submodules(session):
+        if not installing.is_used(inner.repo):
+            cloning.drop_patterns(inner.repo)
+            continue
+        with inner.exclusive(), shown("writing checkpoints") as progress:
+            installing.ensure(inner.repo)
+            notes += agreement.settle(inner, progress)
+    return notes
