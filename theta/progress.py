@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
+
+fetches: Callable[[], AbstractContextManager[Callable[[str], None] | None]] = contextlib.nullcontext
+"""How fetches of what a partial clone lacks are shown: what takes git's lines during one, if anything."""
 
 
 class Progress(Protocol):

@@ -115,3 +115,22 @@ def test_the_line_is_taken_away_before_anything_else_is_printed(capsys: pytest.C
     captured = capsys.readouterr()
     assert captured.err == "\r\x1b[Khashing: 3 %\r\x1b[K"
     assert captured.out == "done\n"
+
+
+def test_b3_a_fetch_in_a_partial_clone_tells_how_far_it_is(tmp_path: Path) -> None:
+    """Git's own progress, on theta's line; none of it stays."""
+    repo = Repo.create(tmp_path / "repo")
+    repo.git("config", "uploadpack.allowFilter", "true")
+    repo.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    repo.theta("track", "*.safetensors")
+    make_model(repo.path / "model.safetensors", random_tensors({"w": (64, 64)}))
+    repo.theta("add", ".")
+    repo.theta("commit", "-q", "-m", "a model")
+    clone = Repo(tmp_path / "clone")
+    repo.git("clone", "-q", "--no-checkout", "--filter=blob:none", repo.path.as_uri(), str(clone.path))
+    shown = _on_terminal(clone, "theta", "show", "HEAD:model.safetensors#w", scratch=tmp_path)
+    states = re.split(r"\r|\x1b\[K|\n", shown)
+    assert any(re.match(r"remote: Counting objects: +100%", state) for state in states), shown
+    assert shown.rindex("\x1b[K") > shown.rindex("objects"), "the last state stays"
+    quiet = clone.theta("cat", "HEAD:model.safetensors#w")
+    assert "objects" not in quiet.stderr

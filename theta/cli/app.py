@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from theta import progress
 from theta.cli import args as arguments
 from theta.cli import before, console, elsewhere, helping, paging
 from theta.errors import ExitCode, ThetaError
@@ -79,6 +80,7 @@ def run(argv: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the encoding lacks is printed as an escape
             stream.reconfigure(errors="backslashreplace")
+    progress.fetches = console.fetches
     code = _ended(lambda: _dispatch(list(argv)))
     console.compiled_in_vain()
     return _ended(console.flush) or code

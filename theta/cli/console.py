@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from theta.cli.foreign import visible, visible_line, visible_of_git
@@ -202,6 +202,18 @@ def progress(what: str) -> Iterator[Progress | None]:
         clear_line()
 
 
+@contextlib.contextmanager
+def fetches() -> Iterator[Callable[[str], None] | None]:
+    """What shows git's own progress of a fetch, on the same line of a terminal as :func:`progress`."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        yield _ProgressLine("fetching").show
+    finally:
+        clear_line()
+
+
 _AFTER: Final = 0.5
 """Seconds that work takes before progress is shown."""
 _EVERY: Final = 0.1
@@ -222,7 +234,7 @@ class _ProgressLine:
         self._what, self._of = verb, of or self._of
         self._since, self._done, self._total = time.monotonic(), 0, total
         self._last, self._flowed, self._waits = self._since, 0, True
-        self._show(_step_text(verb, self._of, 0, total, 0.0))
+        self.show(_step_text(verb, self._of, 0, total, 0.0))
 
     def __call__(self, nbytes: int) -> None:
         """``nbytes`` more are done."""
@@ -234,15 +246,16 @@ class _ProgressLine:
             self._flowed += nbytes
         self._last, self._done = now, self._done + nbytes
         seconds = now - self._since
-        self._show(_step_text(self._what, self._of, self._done, self._total, seconds, self._flowed))
+        self.show(_step_text(self._what, self._of, self._done, self._total, seconds, self._flowed))
 
     def compiling(self) -> None:
         """A kernel is compiled, on whichever thread; all others wait for it."""
         self._compiled += 1
         self._waits = True
-        self._show(f"compiling kernels, once after an installation: {self._compiled}")
+        self.show(f"compiling kernels, once after an installation: {self._compiled}")
 
-    def _show(self, text: str) -> None:
+    def show(self, text: str) -> None:
+        """Show ``text``, unless it is too early for that."""
         now = time.monotonic()
         if now - self._began > _AFTER and now - self._shown > _EVERY:
             self._shown = now

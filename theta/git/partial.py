@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from theta import progress
 from theta.errors import NotHereYetError
 from theta.git.object_values import MODE_TREE
 from theta.git.run import GitFailedError
@@ -169,7 +170,10 @@ class Promised:
     def _request(self, remote: str, wanted: set[str]) -> None:
         command = ["-c", "fetch.negotiationAlgorithm=noop", "fetch", remote, "--no-tags"]
         command += ["--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none", "--stdin"]
-        self._repo.git().run(*command, stdin="".join(f"{oid}\n" for oid in sorted(wanted)).encode())
+        objects = "".join(f"{oid}\n" for oid in sorted(wanted)).encode()
+        with progress.fetches() as shown:
+            command += ["--progress"] if shown else []
+            self._repo.git().run(*command, stdin=objects, shown=shown)
 
 
 _HINT: Final = "repeat it when the remote can be reached"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -90,14 +91,23 @@ class Git:
             environment["PATH"] = os.pathsep.join([self.programs, environment.get("PATH", os.defpath)])
         return environment | _durable(environment)
 
-    def run(self, *args: str, stdin: bytes | None = None, check: bool = True) -> Result:
-        """Run ``git ARGS`` quietly; raises :class:`GitFailedError` where ``check`` and it fails."""
+    def run(
+        self,
+        *args: str,
+        stdin: bytes | None = None,
+        check: bool = True,
+        shown: Callable[[str], None] | None = None,
+    ) -> Result:
+        """Run ``git ARGS`` quietly; raises :class:`GitFailedError` where ``check`` and it fails.
+
+        ``shown`` is called with each line of standard error, as soon as git writes it.
+        """
         environment = self._environment() | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
         for kind in _PATHSPECS:
             environment.pop(f"GIT_{kind}_PATHSPECS", None)
         source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
         with self._start(args, environment, source, subprocess.PIPE) as child:
-            stdout, stderr = child.communicate(stdin)
+            stdout, stderr = child.communicate(stdin) if shown is None else _watched(child, stdin, shown)
         result = Result(child.returncode, stdout, stderr)
         if check and result.code:
             raise GitFailedError(args[0], result.code, result.stderr.decode("utf-8", "replace"))
@@ -142,6 +152,23 @@ class Git:
             if "submodule." not in error.stderr:
                 raise
             return self.run(command, "--ignore-submodules=all", *args)
+
+
+def _watched(
+    child: subprocess.Popen[bytes], stdin: bytes | None, shown: Callable[[str], None]
+) -> tuple[bytes, bytes]:
+    """:meth:`subprocess.Popen.communicate`, with the lines of standard error ``shown`` as they come."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    lines, child.stderr = child.stderr, None
+    with ThreadPoolExecutor(1) as pool:
+        rest = pool.submit(child.communicate, stdin)
+        said = []
+        # git ends a state of its progress with a carriage return
+        for line in io.TextIOWrapper(lines, "utf-8", "replace", newline=None) if lines else ():
+            said.append(line)
+            shown(line.rstrip())
+        return rest.result()[0], "".join(said).encode()
 
 
 def _durable(environment: Mapping[str, str]) -> dict[str, str]:
