@@ -144,7 +144,7 @@ def results(origin: Repo, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def test_b3_commands_that_change(clone: Clone, results: dict[str, str], command: str) -> None:
     done, fetches = clone.counted(*MOVING[command])
     assert digest(clone) == results[command], describe(done)
-    assert fetches <= (6 if command == "rebase" else 5), f"{fetches} fetches"
+    assert fetches <= (6 if command == "rebase" else 4), f"{fetches} fetches"
 
 
 def test_b3_commands_that_write_elsewhere(clone: Clone, origin: Repo, tmp_path: Path) -> None:

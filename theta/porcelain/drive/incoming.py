@@ -194,6 +194,7 @@ class _Incoming:
         if self._head is None:
             return [None]
         bases = merge_bases(self._repo, self._head.id, commit.id)
+        self._expect([commit, *map(self._commit, bases)])
         return [self._repo.tree_of(base) for base in bases] or [None]
 
     def _stashed(self, commit: Commit) -> Iterator[TreeChange]:
