@@ -9,7 +9,7 @@ import pytest
 from tests.compat.agreement import assert_agreement, assert_history, git_status
 from tests.compat.inprocess import committed, shift, theta
 from tests.compat.story import MODEL, TENSOR, digest
-from tests.support import Repo
+from tests.support import Repo, make_model, random_tensors
 
 
 def subjects(repo: Repo, revisions: str = "HEAD") -> list[str]:
@@ -131,3 +131,34 @@ def test_a_revert_under_later_changes(forked: Repo, side: str, want: float) -> N
     theta(forked, "revert", "--no-edit", "-X", side, "HEAD~1", code=code)
     assert shift(forked, TENSOR) == want
     assert subjects(forked)[0].startswith("Revert") == (side != "ours")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["rebase", "side"], ["rebase", "--onto", "side", "main~1"], ["cherry-pick", "side"], ["revert", "HEAD"]],
+)
+def test_b2_a_rule_that_names_no_tensor_is_refused(forked: Repo, args: list[str]) -> None:
+    """A typo in ``--rule`` is not dropped in silence; before anything is begun, and at a stop."""
+    head = forked.git("rev-parse", "HEAD")
+    told = theta(forked, *args, "--rule", f"{TENSOR}s=ours", code=2)
+    assert f"--rule '{TENSOR}s=ours' matches no tensor" in told.err
+    assert TENSOR in told.err
+    assert (forked.git("rev-parse", "HEAD"), git_status(forked)) == (head, [])
+
+
+def test_b2_a_rule_at_a_stop_names_a_tensor_of_what_is_left(forked: Repo) -> None:
+    theta(forked, "rebase", "side", code=1)
+    told = theta(forked, "rebase", "--continue", "--rule", "nosuch.*=ours", code=2)
+    assert "--rule 'nosuch.*=ours' matches no tensor" in told.err
+    theta(forked, "rebase", "--continue", "--rule", f"{TENSOR}=theirs")
+    assert shift(forked, TENSOR) == 1.0
+
+
+def test_b2_a_rule_may_name_a_tensor_that_only_a_picked_commit_has(forked: Repo) -> None:
+    theta(forked, "switch", "-q", "-c", "grown", "side")
+    make_model(forked.path / "adapter.safetensors", random_tensors({"adapter.weight": (8, 8)}))
+    theta(forked, "add", "adapter.safetensors")
+    theta(forked, "commit", "-q", "-m", "an adapter")
+    theta(forked, "switch", "-q", "main")
+    theta(forked, "cherry-pick", "--rule", "adapter.*=theirs", "grown")
+    assert (forked.path / "adapter.safetensors").exists()

@@ -37,8 +37,10 @@ def sequence(name: str, doc: str) -> typer.Typer:
             )
         terminal = deciding.Terminal(no_prompt=no_prompt)
         options = deciding.options(strategy, rule, None, None, seed, allow_nan)
+        args = plain(context.args)
+        decision.check_step_rules(session, options, [name, *args])
         decided = decision.decide(session, options, terminal)
-        return run(session, name, plain(context.args), decided, terminal)
+        return run(session, name, args, decided, terminal)
 
     command.__doc__ = doc
     app = typer.Typer(add_completion=False)

@@ -13,10 +13,12 @@ from theta.merging.result_file import CONTAINER
 from theta.merging.strategies import SIDES, parse
 from theta.porcelain.commands.dialogue import Dialogue
 from theta.porcelain.commands.merge_request import TensorOptions, is_gits
+from theta.porcelain.drive import incoming
 from theta.porcelain.merge import resolving, trailers
 from theta.porcelain.merge.answers import Answers
 from theta.porcelain.merge.joining import FILE, How
 from theta.porcelain.workspace import in_progress
+from theta.porcelain.workspace.checkpoints import checkpoints
 from theta.porcelain.workspace.session import Session
 
 
@@ -161,6 +163,21 @@ def check_rules(session: Session, options: TensorOptions, revisions: Sequence[st
         return
     found = (session.manifest_or_none(oid) for one in revisions for oid in session.in_tree(one).values())
     check_names(options, (line.name for manifest in found if manifest for line in manifest.lines))
+
+
+def check_step_rules(session: Session, options: TensorOptions, args: Sequence[str]) -> None:
+    """Refuse a ``--rule`` that names no tensor.
+
+    The tensors are those of HEAD, those of the commits that ``git ARGS`` applies, and those in conflict.
+    """
+    if not options.rules:
+        return
+    trees = {step.after.id: step.after for step in incoming.changes(session.repo, args)}
+    oids = {oid for tree in trees.values() for oid in checkpoints(session.repo, tree).values()}
+    oids |= set(session.in_tree("HEAD").values() if session.repo.head() else ())
+    found = [manifest for oid in oids if (manifest := session.manifest_or_none(oid))]
+    names = {line.name for manifest in found for line in manifest.lines}
+    check_names(options, names | resolving.tensors(session))
 
 
 def check_names(options: TensorOptions, tensors: Iterable[str]) -> None:
