@@ -185,6 +185,8 @@ class Trial:
         look(repo)
         if name := under_way(repo):
             run(repo, ("theta", name, "--abort" if abort else "--continue"))
+        if self.command.args[0] == "git" and not (repo.path / FILE).exists():
+            bring_back(repo)
         assert under_way(repo) == ""
         now = Seen.of(repo)
         if now == self.new:
@@ -227,6 +229,12 @@ def look(repo: Repo) -> None:
         assert told or under_way(repo), describe(done)
         if not under_way(repo):
             repo.theta("restore", FILE)
+
+
+def bring_back(repo: Repo) -> None:
+    """What a user does about a file that is gone: git removes a file before it writes it anew."""
+    assert re.search(rf"deleted: +{re.escape(FILE)}", repo.theta("status").stdout)
+    repo.theta("restore", FILE)
 
 
 def under_way(repo: Repo) -> str:
