@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -51,6 +51,15 @@ _NOT_LISTED: Final = {
     "log": _DIFF + _LOG,
     "show": _DIFF + _LOG,
 }
+_EVERYDAY: Final = {
+    "add": "A,all u,update f,force",
+    "commit": "a,all m,message= q,quiet amend no-edit allow-empty",
+    "diff": "cached staged stat? name-only name-status exit-code",
+    "log": "n,max-count= oneline stat?",
+    "restore": "s,source= S,staged W,worktree q,quiet ours theirs",
+    "status": "s,short porcelain?",
+}
+"""Options that mean the same in every git: a line of these, spelled out, is read without asking git."""
 # "    -m, --message <message>", "    --[no-]sign[=<key>]", "    -z"; two blanks begin the explanation.
 _LISTED: Final = re.compile(
     r" {4}(?:-(?P<letter>[^-\s])(?!\w)(?:, )?)?(?:--(?:\[no-\])?(?P<word>[\w-]+))?(?P<value>\[| (?=\S)|)"
@@ -134,6 +143,9 @@ def read(git: Git, command: str, args: Sequence[str], own: Iterable[str] = ()) -
     given = tuple(args)
     if not any(arg.startswith("-") and arg != "-" for arg in args):
         return Arguments(given, operands=given)
+    own = tuple(own)
+    if not own and (everyday := _everyday(given, _EVERYDAY.get(command, "").split())) is not None:
+        return everyday
     spec = [*_of_git(git, command)]
     known = {name for item in spec for name in _names(item)}
     spec += [item for item in (name[2:] for name in own) if not known & _both(item.rstrip("="))]
@@ -146,6 +158,50 @@ def read(git: Git, command: str, args: Sequence[str], own: Iterable[str] = ()) -
     if done.code:
         return Arguments(given, known=False)
     return _parsed(given, shlex.split(done.text)[2:])
+
+
+def _everyday(given: tuple[str, ...], spec: Sequence[str]) -> Arguments | None:
+    """The line if all of its options are in ``spec``, without abbreviations; else None."""
+    names = {name: item for item in spec for name in _names(item)}
+    at = given.index("--") if "--" in given else len(given)
+    options, operands = [], []
+    waiting = iter(given[:at])
+    for word in waiting:
+        if not word.startswith("-") or word == "-":
+            operands.append(word)
+        elif (found := _spelled_out(word, waiting, names)) is None:
+            return None
+        else:
+            options += found
+    paths = given[at + 1 :] if at < len(given) else None
+    return Arguments(given, True, tuple(options), tuple(operands), paths)
+
+
+def _spelled_out(word: str, waiting: Iterator[str], names: Mapping[str, str]) -> list[Option] | None:
+    """The options in ``word``; one that takes a value may take the next word that is ``waiting``."""
+    if word.startswith("--"):
+        name, equals, value = word[2:].partition("=")
+        option = _everyday_option(names.get(name, "") if name[1:] else "", value if equals else None, waiting)
+        return [option] if option else None
+    found: list[Option] = []
+    for number, letter in enumerate(word[1:], 2):
+        item = names.get(letter, "")
+        value = word[number:] if item.endswith("=") else ""
+        option = _everyday_option(item, value or None, waiting)
+        if option is None:
+            return None
+        found.append(option)
+        if value:
+            break
+    return found
+
+
+def _everyday_option(item: str, value: str | None, waiting: Iterator[str]) -> Option | None:
+    """The option ``item`` with its value; None when there is none such, or its value does not fit."""
+    if item.endswith("=") and value is None:
+        value = next(waiting, None)
+    fits = {"=": value is not None, "?": True}.get(item[-1:], value is None)
+    return Option(f"--{item.rstrip('=?').rpartition(',')[2]}", value) if item and fits else None
 
 
 def _parsed(given: tuple[str, ...], words: list[str]) -> Arguments:
