@@ -59,7 +59,7 @@ def test_of_one_command(tracked: Repo, tmp_path: Path) -> None:
     assert len(found := gits(tracked, trace, "theta", "diff", "HEAD")) <= 5, found
     assert len(found := gits(tracked, trace, "git", "commit", "-m", "by git")) <= 8, found
     change(tracked, "b.weight", 5)
-    assert len(found := gits(tracked, trace, "theta", "commit", "-a", "-m", "two")) <= 13, found
+    assert len(found := gits(tracked, trace, "theta", "commit", "-a", "-m", "two")) <= 6, found
     assert len(found := gits(tracked, trace, "theta", "log", "-1")) <= 2, found
 
 

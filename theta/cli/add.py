@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from theta.cli import console
+from theta.cli import console, deciding
 from theta.cli.args import PASS, of_git
 from theta.cli.common import (
-    excluding,
     from_root,
     open_session,
     report_added,
@@ -21,7 +20,6 @@ from theta.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from theta.git.options import Arguments
-    from theta.git.run import Git
     from theta.porcelain.workspace.session import Session
 
 app = typer.Typer(add_completion=False)
@@ -48,7 +46,7 @@ def add(
     factors of the update.
     """
     from theta.cli.common import drive
-    from theta.porcelain.stage import adding
+    from theta.porcelain.commands import additions
 
     session = open_session()
     asked = of_git(context)
@@ -56,27 +54,15 @@ def add(
         return _update(session, asked, update_type, update_data)
     if not asked.known or not asked.only(*_OURS):
         return drive(session, "add", *asked.given)
-    update, force = asked.has("--update"), asked.has("--force")
-    git = session.repo.git().in_directory(Path.cwd())
-    pathspecs = asked.words or ([":(top)"] if update or asked.has("--all") else [])
-    if not pathspecs:
+    request = additions.AddRequest(asked)
+    if not request.pathspecs:
         console.err("Nothing specified, nothing added.")
         return 0
-    adding.check_pathspecs(session, git, asked.words)
-    with session.exclusive():
-        selection = adding.select(session, git, pathspecs, update=update, force=force)
-        with console.progress("adding") as progress:
-            added = adding.add(session, selection, progress)
-        code = 0
-        rest = [*pathspecs, *excluding(selection.present)]
-        new = [] if update else _new_files(git, rest, force)
-        if new or _has_more(git, rest) or not (selection.present or selection.gone):
-            code = git.show("add", *asked.flags, "--", *rest)
-    report_added(added)
-    report_uncovered(session, new)
-    if update:
-        report_left_out(session, "staged by -u")
-    return code
+    result = additions.add(session, request, deciding.Terminal())
+    report_added(result.added)
+    report_uncovered(session, result.uncovered)
+    report_left_out(session, result.left_out, "staged by -u")
+    return result.code
 
 
 def _update(session: Session, asked: Arguments, kind: str, data: str) -> int:
@@ -100,14 +86,3 @@ def _update(session: Session, asked: Arguments, kind: str, data: str) -> int:
         added = updating.update(session, from_root(session, asked.words[0]), kind or None, place, progress)
     report_added([added])
     return 0
-
-
-def _new_files(git: Git, pathspecs: list[str], force: bool) -> list[str]:
-    """The untracked files among ``pathspecs``."""
-    standard = [] if force else ["--exclude-standard"]
-    return git.lines("ls-files", "-z", "--full-name", "-o", *standard, "--", *pathspecs)
-
-
-def _has_more(git: Git, pathspecs: list[str]) -> bool:
-    """Whether known files among ``pathspecs`` changed, are gone or are in conflict."""
-    return bool(git.lines("ls-files", "-z", "-m", "-d", "-u", "--", *pathspecs))

@@ -148,21 +148,21 @@ def report_added(added: Sequence[Added]) -> None:
             )
 
 
-def report_left_out(session: Session, where: str) -> None:
+def report_left_out(session: Session, paths: Sequence[str], where: str) -> None:
     """One warning about new files of tracked patterns that are not ``where`` they were expected."""
     from theta.porcelain.workspace import coverage
 
-    if found := coverage.newcomers(session, session.repo.git(), [":(top)"]):
-        here = [os.path.relpath(session.repo.worktree / path) for path in found]
+    if paths:
+        here = [os.path.relpath(session.repo.worktree / path) for path in paths]
         console.warn(coverage.left_out_line(here, where))
 
 
-def report_uncovered(session: Session, paths: Iterable[str]) -> None:
+def report_uncovered(session: Session, paths: Sequence[str]) -> None:
     """One warning about new files that look like checkpoints and that no pattern covers."""
     from theta.porcelain.workspace import coverage
 
-    if found := coverage.uncovered(session, paths):
-        console.warn(coverage.uncovered_line(session, found, Path.cwd()))
+    if paths:
+        console.warn(coverage.uncovered_line(session, paths, Path.cwd()))
 
 
 def excluding(paths: Iterable[str]) -> list[str]:

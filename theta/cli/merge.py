@@ -102,7 +102,7 @@ def _tell(session: Session, git: GitOptions, result: MergeResult) -> int:
     if result.ending is Ending.PREPARED and result.settlement.go_on not in ("", mergeargs.GO_ON):
         tell_next(result.settlement)
     if result.summary is not None and not result.code:
-        report_summary(session, result.summary, as_json=False)
+        report_summary(session, result.summary)
     if result.full:
         say_full_disk()
     for note in result.notes:

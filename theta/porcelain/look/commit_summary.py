@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from theta.git.object_values import Tree
+from theta.git.object_values import Commit, Tree
 from theta.porcelain.workspace import sharded_models
 from theta.porcelain.workspace.checkpoints import checkpoints
 from theta.porcelain.workspace.session import Session
@@ -15,9 +16,11 @@ from theta.store.changes import Changes
 
 @dataclass(frozen=True)
 class Summary:
-    """What a new commit changed."""
+    """What a commit changed; ``branch`` is the one that is checked out."""
 
     commit: str
+    author: str
+    date: str
     branch: str
     subject: str
     root: bool
@@ -27,19 +30,14 @@ class Summary:
     new_files: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The summary as plain data."""
-        found = {
-            path: [{"status": c.status, "tensor": c.name} for c in item.tensors]
-            for path, item in self.checkpoints.items()
-        }
-        return {
-            "commit": self.commit,
-            "branch": self.branch,
-            "subject": self.subject,
-            "checkpoints": found,
-            "renamed": {path: item.old_path for path, item in self.checkpoints.items() if item.old_path},
-            "files": self.files,
-        }
+        """The commit as plain data."""
+        found = {p: [[c.status, c.name] for c in item.tensors] for p, item in self.checkpoints.items()}
+        faults = {path: item.fault for path, item in self.checkpoints.items() if item.fault}
+        body = {"commit": self.commit, "author": self.author, "date": self.date, "subject": self.subject,
+                "checkpoints": found, "files": self.files}  # fmt: skip
+        renamed = {path: item.old_path for path, item in self.checkpoints.items() if item.old_path}
+        more = {"malformed": faults, "renamed": renamed}
+        return body | {key: value for key, value in more.items() if value}
 
 
 def headline(session: Session, found: Summary) -> list[str]:
@@ -99,7 +97,14 @@ def summarize(session: Session, oid: str, paths: Sequence[str] = ()) -> Summary:
     branch = "detached HEAD" if session.repo.is_detached else session.repo.branch
     subject = commit.message.strip().splitlines()[0] if commit.message.strip() else ""
     parents = len(commit.parents)
-    return Summary(oid, branch, subject, not parents, found, files, parents > 1, new)
+    return Summary(oid, *_written(commit), branch, subject, not parents, found, files, parents > 1, new)
+
+
+def _written(commit: Commit) -> tuple[str, str]:
+    """Who wrote ``commit``, and when."""
+    zone = datetime.timezone(datetime.timedelta(minutes=commit.author.zone))
+    date = datetime.datetime.fromtimestamp(commit.author.time, zone).isoformat(" ")
+    return f"{commit.author.name} <{commit.author.email}>", date
 
 
 def between(session: Session, old: Tree | None, new: Tree) -> dict[str, Changes]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Final
 
 from theta.git.options import Arguments
 from theta.git.run import Git
@@ -35,28 +34,6 @@ FORM: Final = (
     *("--no-decorate", "--no-notes", "--no-abbrev-commit", "--no-color", "--no-expand-tabs"),
 )
 """Options of git log that say how the head of a commit is printed."""
-
-
-@dataclass(frozen=True)
-class Logged:
-    """A commit and what it changed."""
-
-    commit: str
-    author: str
-    date: str
-    subject: str
-    checkpoints: dict[str, Changes]
-    files: int
-
-    def as_json(self) -> dict[str, Any]:
-        """As plain data."""
-        found = {p: [[c.status, c.name] for c in item.tensors] for p, item in self.checkpoints.items()}
-        faults = {path: item.fault for path, item in self.checkpoints.items() if item.fault}
-        body = {"commit": self.commit, "author": self.author, "date": self.date, "subject": self.subject,
-                "checkpoints": found, "files": self.files}  # fmt: skip
-        renamed = {path: item.old_path for path, item in self.checkpoints.items() if item.old_path}
-        more = {"malformed": faults, "renamed": renamed}
-        return body | {key: value for key, value in more.items() if value}
 
 
 _SHOWS: Final = (
@@ -100,7 +77,7 @@ def commits(git: Git, line: Arguments) -> list[str]:
     return git.run("log", *bare, *line.spelled).text.split()
 
 
-def told(git: Git, item: Logged, line: Arguments, paths: Sequence[str]) -> str:
+def told(git: Git, item: Summary, line: Arguments, paths: Sequence[str]) -> str:
     """What git log --stat prints of one commit, by the options of ``FORM``, without its checkpoints."""
     flags = [option.word for option in line.options if option.name in (*FORM, "--first-parent")]
     hidden = [f":(exclude,top,literal){path}" for path in sharded_models.paths_of(item.checkpoints)]
@@ -115,11 +92,11 @@ def is_spaced(line: Arguments) -> bool:
     return not (line.has("--oneline") or "%" in form or form.startswith(("format:", "tformat:", "oneline")))
 
 
-def changed(session: Session, found: list[str], glob: str | None, paths: Sequence[str]) -> Iterator[Logged]:
+def changed(session: Session, found: list[str], glob: str | None, paths: Sequence[str]) -> Iterator[Summary]:
     """Each commit with what it changed at ``paths``; with ``glob`` only those that changed such a tensor."""
     session.expect_trees(with_parents(session, found))
     for oid in found:
-        item = _logged(session, summarize(session, oid, paths))
+        item = summarize(session, oid, paths)
         if glob is not None:
             kept = {path: _matching(changes, glob) for path, changes in item.checkpoints.items()}
             item = replace(
@@ -139,11 +116,3 @@ def with_parents(session: Session, commits: list[str]) -> list[str]:
 def _matching(found: Changes, glob: str) -> Changes:
     kept = tuple(c for c in found.tensors if fnmatchcase(c.name, glob) or fnmatchcase(c.old_name, glob))
     return replace(found, tensors=kept)
-
-
-def _logged(session: Session, summary: Summary) -> Logged:
-    commit = session.repo.commit(summary.commit)
-    zone = datetime.timezone(datetime.timedelta(minutes=commit.author.zone))
-    date = datetime.datetime.fromtimestamp(commit.author.time, zone).isoformat(" ")
-    author = f"{commit.author.name} <{commit.author.email}>"
-    return Logged(summary.commit, author, date, summary.subject, summary.checkpoints, summary.files)

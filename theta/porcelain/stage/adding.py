@@ -39,12 +39,11 @@ class Selection:
 
 
 def select(session: Session, git: Git, pathspecs: list[str], *, update: bool, force: bool) -> Selection:
-    """The checkpoints among ``pathspecs`` (relative to ``git``'s directory).
+    """The checkpoints among ``pathspecs`` (relative to ``git``'s directory), or all without any.
 
     ``update`` leaves untracked files out; ``force`` takes ignored ones.
     """
-    kinds = ["-c"] if update else ["-c", "-o"] if force else ["-c", "-o", "--exclude-standard"]
-    listed = git.lines("ls-files", "-z", "--full-name", *kinds, "--", *pathspecs)
+    listed = _listed(session, git, pathspecs, update=update, force=force)
     filters = filter_of(session.repo, (path for path in listed if not _is_inside(path)))
     _refuse_other_filters(session, filters)
     tracked = sorted(path for path, value in filters.items() if value == "theta")
@@ -52,6 +51,14 @@ def select(session: Session, git: Git, pathspecs: list[str], *, update: bool, fo
     files = [path for path, place in places.items() if place.exists() and not place.is_symlink()]
     present = tuple(path for path in files if not _is_kept_pointer(session, path))
     return Selection(present, tuple(path for path, place in places.items() if not os.path.lexists(place)))
+
+
+def _listed(session: Session, git: Git, pathspecs: list[str], *, update: bool, force: bool) -> list[str]:
+    """The paths that ``pathspecs`` name."""
+    if update and not pathspecs:
+        return [entry.path for entry in session.repo.entries()]
+    kinds = ["-c"] if update else ["-c", "-o"] if force else ["-c", "-o", "--exclude-standard"]
+    return git.lines("ls-files", "-z", "--full-name", *kinds, "--", *(pathspecs or [":(top)"]))
 
 
 def _is_kept_pointer(session: Session, path: str) -> bool:
@@ -107,7 +114,7 @@ def _refuse_special(place: Path, spec: str) -> None:
         raise UsageError(f"{spec} is neither a file nor a folder; git keeps no pipes, sockets and devices")
 
 
-def check_pathspecs(session: Session, git: Git, pathspecs: list[str]) -> None:
+def check_pathspecs(git: Git, pathspecs: list[str]) -> None:
     """Raise :class:`NotFoundError` for a pathspec that names nothing, as git does."""
     for spec in pathspecs:
         if os.path.lexists(git.cwd / spec):

@@ -1,8 +1,6 @@
-"""``theta commit``: stage what is asked for, let git make the commit, tell what it holds."""
+"""Around a commit that git makes: what is staged for it, who makes it, what it holds."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from theta.errors import IdentityError
 from theta.porcelain.look.commit_summary import Summary, summarize
@@ -15,12 +13,7 @@ from theta.progress import Progress
 
 
 def prepare(
-    session: Session,
-    cwd: Path,
-    paths: list[str],
-    *,
-    everything: bool,
-    progress: Progress | None,
+    session: Session, paths: list[str], *, everything: bool, progress: Progress | None = None
 ) -> list[Added]:
     """Stage the checkpoints that the commit takes, and bring ``.theta/`` into agreement.
 
@@ -30,9 +23,8 @@ def prepare(
     agreement.refresh(session, progress)
     added: list[Added] = []
     if everything or paths:
-        git = session.repo.git().in_directory(cwd)
-        specs = paths or [":(top)"]
-        selection = adding.select(session, git, specs, update=True, force=False)
+        git = session.repo.git().in_directory(session.cwd)
+        selection = adding.select(session, git, paths, update=True, force=False)
         if everything:
             selection = selection.including(coverage.newcomers(session, git, [":(top)"]))
         added = adding.add(session, selection, progress)
@@ -51,11 +43,19 @@ def check_identity(session: Session) -> None:
         )
 
 
-def finish(session: Session, before: str | None) -> Summary | None:
-    """Settle after git made a commit; answers what it holds, or none where HEAD did not move."""
+def settled(session: Session) -> tuple[str, ...]:
+    """Bring all into agreement after git made a commit; returns warnings."""
+    return tuple(agreement.settle(session.again()))
+
+
+def new_commit(session: Session, before: str | None) -> Summary | None:
+    """What the commit holds that HEAD moved to; None when HEAD is still at ``before``."""
     fresh = session.again()
-    agreement.settle(fresh)
     head = fresh.repo.head()
-    if head is None or head == before:
-        return None
-    return summarize(fresh, head)
+    return None if head is None or head == before else summarize(fresh, head)
+
+
+def finish(session: Session, before: str | None) -> Summary | None:
+    """Settle after git made a commit; returns what it holds, or None when HEAD did not move."""
+    settled(session)
+    return new_commit(session, before)

@@ -101,7 +101,7 @@ def fill(session: Session, wanted: dict[str, Wanted], progress: Progress | None 
         raise error
 
 
-def unstage(session: Session, wanted: dict[str, Wanted], source: str | None) -> None:
+def unstage(session: Session, wanted: dict[str, Wanted]) -> None:
     """Set the index entries to the wanted versions."""
     with session.index_edit() as edit:
         for path, version in wanted.items():

@@ -1,0 +1,162 @@
+"""The use cases without the command line: a request goes in, a result comes out, nothing is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import Repo, make_model, random_tensors, sha256
+from theta.errors import NotFoundError, UsageError
+from theta.porcelain.commands import additions, commits, restoration
+from theta.porcelain.commands.additions import AddRequest
+from theta.porcelain.commands.commits import CommitRequest
+from theta.porcelain.commands.restoration import RestoreRequest
+from theta.porcelain.workspace.session import Session
+
+MODEL = "m.safetensors"
+
+
+def change(repo: Repo, seed: int, name: str = MODEL) -> str:
+    """Give the model another value of one of its tensors; returns the digest of the file."""
+    tensors = random_tensors({"a.weight": (20, 30), "b.weight": (20, 30)})
+    tensors["a.weight"] = np.random.default_rng(seed).standard_normal((20, 30)).astype(np.float32)
+    make_model(repo.path / name, tensors)
+    return sha256(repo.path / name)
+
+
+def state(repo: Repo) -> str:
+    """The rows of git status, without those below ``.theta/``."""
+    return repo.git("status", "--short", "--", ":(top)", ":(exclude,top).theta")
+
+
+@pytest.fixture
+def tracked(repo: Repo) -> Repo:
+    repo.theta("track", "*.safetensors")
+    change(repo, 1)
+    repo.theta("add", "-A")
+    repo.theta("commit", "-m", "one")
+    return repo
+
+
+@pytest.fixture
+def session(tracked: Repo) -> Session:
+    """A session as a program has it."""
+    return Session.here(tracked.path)
+
+
+@pytest.fixture(autouse=True)
+def silence(capfd: pytest.CaptureFixture[str], session: Session) -> object:
+    capfd.readouterr()
+    yield
+    assert capfd.readouterr() == ("", ""), "a use case prints nothing"
+
+
+def test_a_commit_of_everything_tells_what_it_holds(tracked: Repo, session: Session) -> None:
+    change(tracked, 2)
+    change(tracked, 3, "new.safetensors")
+    result = commits.commit(session, CommitRequest.saying("two", everything=True))
+    assert result.code == 0
+    assert {item.path: item.newcomer for item in result.added} == {MODEL: False, "new.safetensors": True}
+    assert result.summary is not None
+    assert result.summary.commit == tracked.git("rev-parse", "HEAD")
+    assert [change.name for change in result.summary.checkpoints[MODEL].tensors] == ["a.weight"]
+    assert (result.left_out, result.uncovered, result.notes) == ((), (), ())
+    plain = result.as_json()
+    assert plain.pop("branch") == "main"
+    assert plain == result.summary.as_json()
+    assert plain["checkpoints"][MODEL] == [["M", "a.weight"]]
+    assert state(tracked) == ""
+
+
+def test_a_commit_of_paths_names_what_it_leaves_out(tracked: Repo, session: Session) -> None:
+    change(tracked, 2)
+    change(tracked, 3, "new.safetensors")
+    tracked.write("code.py", "print('more')\n")
+    result = commits.commit(session, CommitRequest.saying("two", [MODEL]))
+    assert result.summary is not None
+    assert (result.summary.files, result.left_out) == (0, ("new.safetensors",))
+    assert state(tracked) == " M code.py\n?? new.safetensors"
+
+
+def test_a_commit_of_nothing_tells_what_git_said(session: Session) -> None:
+    before = session.repo.head()
+    result = commits.commit(session, CommitRequest.saying("nothing"))
+    assert (result.code, result.summary) == (1, None)
+    assert "nothing to commit, working tree clean" in result.said.out
+    assert session.again().repo.head() == before
+
+
+def test_amending_makes_a_new_commit(tracked: Repo, session: Session) -> None:
+    result = commits.commit(session, CommitRequest.saying("other words", amend=True))
+    assert result.summary is not None
+    assert result.summary.subject == tracked.git("log", "-1", "--format=%s") == "other words"
+
+
+def test_what_is_added_comes_back(tracked: Repo, session: Session) -> None:
+    change(tracked, 2)
+    tracked.write("code.py", "print('more')\n")
+    result = additions.add(session, AddRequest.of(everything=True))
+    assert [(item.path, item.new) for item in result.added] == [(MODEL, ("a.weight",))]
+    assert state(tracked).split() == ["M", "code.py", "M", MODEL]
+    assert additions.add(session, AddRequest.of()).added == ()
+    with pytest.raises(NotFoundError):
+        additions.add(session, AddRequest.of(["nothing-there"]))
+
+
+def test_an_update_leaves_new_files_out(tracked: Repo, session: Session) -> None:
+    change(tracked, 3, "new.safetensors")
+    result = additions.add(session, AddRequest.of(update=True))
+    assert (result.added[0].new, result.left_out) == ((), ("new.safetensors",))
+
+
+def test_restoring_brings_back_checkpoints_and_files(tracked: Repo, session: Session) -> None:
+    one = sha256(tracked.path / MODEL)
+    change(tracked, 2)
+    tracked.write("code.py", "print('more')\n")
+    result = restoration.restore(session, RestoreRequest.of(["."]))
+    assert result.checkpoints == (MODEL,)
+    assert sha256(tracked.path / MODEL) == one
+    assert state(tracked) == ""
+
+
+def test_restoring_another_version(tracked: Repo, session: Session) -> None:
+    one = sha256(tracked.path / MODEL)
+    two = change(tracked, 2)
+    tracked.theta("commit", "-a", "-m", "two")
+    restoration.restore(session, RestoreRequest.of([MODEL], "HEAD~1", staged=True))
+    assert sha256(tracked.path / MODEL) == one
+    assert state(tracked) == f"M  {MODEL}"
+    restoration.restore(session.again(), RestoreRequest.of([MODEL], staged=True, worktree=False))
+    assert sha256(tracked.path / MODEL) == one
+    assert state(tracked) == f" M {MODEL}"
+    restoration.restore(session.again(), RestoreRequest.of([MODEL]))
+    assert sha256(tracked.path / MODEL) == two
+
+
+def test_restoring_from_a_folder_below(tracked: Repo) -> None:
+    (tracked.path / "sub").mkdir()
+    change(tracked, 2)
+    below = Session.here(tracked.path / "sub")
+    assert restoration.restore(below, RestoreRequest.of([f"../{MODEL}"])).checkpoints == (MODEL,)
+    assert state(tracked) == ""
+
+
+def test_both_sides_of_a_conflict_cannot_be_asked_for(session: Session) -> None:
+    both = RestoreRequest.of([MODEL], side="ours").line
+    other = RestoreRequest.of([MODEL], side="theirs").line
+    with pytest.raises(UsageError):
+        restoration.restore(
+            session, RestoreRequest(type(both)((), True, (*both.options, *other.options), (MODEL,)))
+        )
+
+
+def test_no_use_case_depends_on_the_current_directory(
+    tracked: Repo, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    change(tracked, 2)
+    result = commits.commit(session, CommitRequest.saying("two", [MODEL]))
+    assert result.summary is not None
+    assert list(result.summary.checkpoints) == [MODEL]

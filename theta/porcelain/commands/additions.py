@@ -1,0 +1,94 @@
+"""Staging files: checkpoints by theta, other files by git."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from theta.git.options import Arguments, Option
+from theta.git.run import Git
+from theta.porcelain.commands.dialogue import NOBODY, Dialogue
+from theta.porcelain.drive import running
+from theta.porcelain.drive.running import Driven, Said
+from theta.porcelain.stage import adding
+from theta.porcelain.stage.staging import Added
+from theta.porcelain.workspace import coverage
+from theta.porcelain.workspace.session import Session
+
+
+@dataclass(frozen=True)
+class AddRequest:
+    """What is to be staged: the arguments of git add as git reads them."""
+
+    line: Arguments
+
+    @classmethod
+    def of(
+        cls, paths: Sequence[str] = (), *, everything: bool = False, update: bool = False, force: bool = False
+    ) -> AddRequest:
+        """``paths``; ``everything``, or with ``update`` all that git knows already."""
+        flags = {"--all": everything, "--update": update, "--force": force}
+        options = tuple(Option(name) for name, given in flags.items() if given)
+        return cls(Arguments((), True, options, (), tuple(paths)).without(()))
+
+    @property
+    def update(self) -> bool:
+        """Whether only files are staged that git knows already."""
+        return self.line.has("--update")
+
+    @property
+    def pathspecs(self) -> list[str]:
+        """What is named, or the whole worktree; empty when nothing is asked for."""
+        everything = self.update or self.line.has("--all")
+        return self.line.words or ([":(top)"] if everything else [])
+
+
+@dataclass(frozen=True)
+class AddResult:
+    """What was staged.
+
+    Attributes:
+        code: the exit code of git, which stages other files.
+        added: the checkpoints.
+        left_out: new files of tracked patterns that ``--update`` leaves out.
+        uncovered: new files that look like checkpoints and that no pattern covers.
+        said: what git printed, unless it had the terminal.
+    """
+
+    code: int
+    added: Sequence[Added] = ()
+    left_out: Sequence[str] = ()
+    uncovered: Sequence[str] = ()
+    said: Said = field(default_factory=Said)
+
+
+def add(session: Session, request: AddRequest, dialogue: Dialogue = NOBODY) -> AddResult:
+    """Stage what ``request`` names."""
+    if not request.pathspecs:
+        return AddResult(0)
+    git, update = session.repo.git().in_directory(session.cwd), request.update
+    adding.check_pathspecs(git, request.line.words)
+    with session.exclusive():
+        force = request.line.has("--force")
+        selection = adding.select(session, git, request.pathspecs, update=update, force=force)
+        with dialogue.progress("adding") as progress:
+            added = adding.add(session, selection, progress)
+        rest = [*request.pathspecs, *(f":(exclude,top,literal){path}" for path in selection.present)]
+        new = [] if update else _new_files(git, rest, force)
+        done = Driven(0)
+        if new or _has_more(git, rest) or not (selection.present or selection.gone):
+            done = running.run(git, "add", *request.line.flags, "--", *rest, aloud=dialogue.aloud)
+    left_out = coverage.newcomers(session, session.repo.git(), [":(top)"]) if update else []
+    uncovered = coverage.uncovered(session, new)
+    return AddResult(done.code, tuple(added), tuple(left_out), tuple(uncovered), done.said)
+
+
+def _new_files(git: Git, pathspecs: list[str], force: bool) -> list[str]:
+    """The untracked files among ``pathspecs``."""
+    standard = [] if force else ["--exclude-standard"]
+    return git.lines("ls-files", "-z", "--full-name", "-o", *standard, "--", *pathspecs)
+
+
+def _has_more(git: Git, pathspecs: list[str]) -> bool:
+    """Whether known files among ``pathspecs`` changed, are gone or are in conflict."""
+    return bool(git.lines("ls-files", "-z", "-m", "-d", "-u", "--", *pathspecs))

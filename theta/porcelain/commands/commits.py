@@ -1,0 +1,144 @@
+"""Making a commit: what is asked for is staged, git commits, and the new commit is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from theta.git.options import Arguments, Option
+from theta.git.run import DEFER, DEFER_FILES, Git
+from theta.porcelain.commands.dialogue import NOBODY, Dialogue
+from theta.porcelain.drive import running
+from theta.porcelain.drive.running import Said
+from theta.porcelain.look.commit_summary import Summary
+from theta.porcelain.merge import recording
+from theta.porcelain.setup import installing
+from theta.porcelain.stage import committing
+from theta.porcelain.stage.staging import Added
+from theta.porcelain.workspace import coverage, in_progress
+from theta.porcelain.workspace.session import Session
+
+_NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")
+"""The setting with which git does not tell the share of files that is checked out."""
+_WRITTEN: Final = ("--message", "--file", "--reuse-message", "--fixup")
+"""Options that say the message."""
+
+
+@dataclass(frozen=True)
+class CommitRequest:
+    """A commit that is asked for: the arguments of git commit as git reads them."""
+
+    line: Arguments
+
+    @classmethod
+    def saying(
+        cls,
+        message: str,
+        paths: Sequence[str] = (),
+        *,
+        everything: bool = False,
+        amend: bool = False,
+        allow_empty: bool = False,
+    ) -> CommitRequest:
+        """A commit with ``message``: of ``paths``, of ``everything`` that changed, or of what is staged."""
+        flags = {"--all": everything, "--amend": amend, "--allow-empty": allow_empty}
+        options = (*(Option(name) for name, given in flags.items() if given), Option("--message", message))
+        line = Arguments((), True, options, (), tuple(paths) or None)
+        return cls(line.without(()))
+
+    @property
+    def everything(self) -> bool:
+        """Whether all that changed is to be staged, new files of tracked patterns too."""
+        return self.line.has("--all")
+
+
+@dataclass(frozen=True)
+class CommitResult:
+    """What became of a commit.
+
+    Attributes:
+        code: the exit code of git.
+        added: the checkpoints that were staged for it.
+        summary: what the new commit holds; None when none was made.
+        left_out: new files of tracked patterns that are not in the commit.
+        uncovered: files of the commit that look like checkpoints and that no pattern covers.
+        said: what git printed, unless it had the terminal.
+        full: git failed, and no space is left on the disk of the repository.
+        notes: warnings of theta.
+    """
+
+    code: int
+    added: Sequence[Added] = ()
+    summary: Summary | None = None
+    left_out: Sequence[str] = ()
+    uncovered: Sequence[str] = ()
+    said: Said = field(default_factory=Said)
+    full: bool = False
+    notes: Sequence[str] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The new commit as plain data, with the branch that it is on; empty when none was made."""
+        return {"branch": self.summary.branch, **self.summary.as_json()} if self.summary else {}
+
+
+def commit(session: Session, request: CommitRequest, dialogue: Dialogue = NOBODY) -> CommitResult:
+    """Stage what ``request`` asks for and let git make the commit."""
+    before = session.repo.head()
+    with session.exclusive():
+        with dialogue.progress("adding") as progress:
+            paths, everything = request.line.words, request.everything
+            added = committing.prepare(session, paths, everything=everything, progress=progress)
+        if not (_is_written(request.line) and session.repo.has_identity()):
+            committing.check_identity(session)
+        words = (*_no_notice(session, request.line), "commit", "--quiet", *request.line.given)
+        done = running.run(_git(session, request), *words, aloud=dialogue.aloud)
+        result = CommitResult(
+            done.code, tuple(added), said=done.said, full=running.is_full(session, done.code)
+        )
+        return result if result.full else _concluded(session, result, before, request)
+
+
+def _concluded(
+    session: Session, result: CommitResult, before: str | None, request: CommitRequest
+) -> CommitResult:
+    """``result`` with what the new commit holds, once all is in agreement with it."""
+    notes = committing.settled(session)
+    summary = committing.new_commit(session, before)
+    result = replace(result, summary=summary, notes=notes)
+    if result.code or summary is None:
+        return result
+    # After 'commit -a' nothing is left: it takes new files too.
+    left_out = [] if request.everything else coverage.newcomers(session, session.repo.git(), [":(top)"])
+    uncovered = coverage.uncovered(session, summary.new_files)
+    return replace(result, left_out=tuple(left_out), uncovered=tuple(uncovered))
+
+
+def _git(session: Session, request: CommitRequest) -> Git:
+    """Git that commits, with the hooks at work where only they see what is needed.
+
+    The index of ``git commit PATH`` is a temporary one, which git names to its hooks alone.  The
+    message of a merge may come from anywhere, and only a hook sees it.
+    """
+    by_hooks = request.line.words or recording.is_open(session)
+    return session.repo.git(extra=DEFER_FILES if by_hooks else DEFER).in_directory(session.cwd)
+
+
+def _no_notice(session: Session, line: Arguments) -> tuple[str, ...]:
+    """The setting with which git is silent of sparse checkouts, unless other programs would get to see it."""
+    silent = _is_written(line) or _commits_nothing(session, line)
+    return _NO_NOTICE if silent and not installing.has_other_hooks(session.repo) else ()
+
+
+def _is_written(line: Arguments) -> bool:
+    """Whether the message is given, so that git opens no editor."""
+    return any(line.value(name) for name in _WRITTEN) and not line.has("--edit")
+
+
+def _commits_nothing(session: Session, line: Arguments) -> bool:
+    """Whether git will say that there is nothing to commit, before it opens an editor."""
+    if line.words or line.has("--amend") or line.has("--allow-empty"):
+        return False
+    if in_progress.current(session.repo).name == "merge" or session.repo.head() is None:
+        return False
+    return session.repo.git().run("diff-index", "--cached", "--quiet", "HEAD", check=False).code == 0
