@@ -29,6 +29,7 @@ __all__ = [
     "View",
     "detected",
     "scan",
+    "scan_as",
     "scan_or_opaque",
 ]
 
@@ -93,6 +94,19 @@ def scan(source: Source) -> Layout:
         if found is not None:
             return found
     return opaque.scan(source)
+
+
+def scan_as(name: str, source: Source) -> Layout:
+    """The layout of a file that is known to be of format ``name``: no other reader looks into it.
+
+    Raises ``FormatError`` where theta has no such reader, or the reader does not know the file.
+    """
+    reader = next((reader for reader in READERS if name == reader.NAME), None)
+    if reader is None or not reader.detect(source):
+        raise FormatError(f"{name}: no reader of theta's own knows this file")
+    layout = reader.scan(source)
+    layout.validate()
+    return layout
 
 
 def scan_or_opaque(source: Source) -> tuple[Layout, str]:

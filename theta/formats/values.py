@@ -3,24 +3,181 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 
-from theta.dtypes import DTYPES
+from theta.dtypes import DTYPES, numpy_dtype
 from theta.errors import FormatError
 from theta.formats.layout import Layout, Source, Tensor, View, clip, contiguous
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 CHUNK: Final = 4 * 2**20
+_WINDOW: Final = 64 * 2**20
+"""Bytes without gaps that are read at once: the chunks in them are decoded side by side."""
+_MOST_SPREAD: Final = 2**30
+"""Bytes of an array that may be larger than what the file holds of it (strides of 0)."""
+
+_BASIC: Final = "parts are named by whole numbers, slices, ... and None; numpy() takes other indices"
+
+Key = SupportsIndex | slice | EllipsisType | None
+"""One part of a basic index, as numpy takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strided:
+    """A tensor where it lies: element ``(i, j)`` is at byte ``start + i * strides[0] + j * strides[1]``.
+
+    ``strides`` are bytes and may be 0 or negative.  ``extent`` is where the bytes of the file that belong
+    to the tensor begin and end.
+    """
+
+    source: Source
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    start: int
+    extent: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor, each element counted once."""
+        return DTYPES[self.dtype].nbytes(self.shape)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where the bytes from the first to the last element begin and end; checked to be in the extent."""
+        if not self.nbytes:
+            return self.start, self.start
+        reach = [stride * (extent - 1) for extent, stride in zip(self.shape, self.strides, strict=True)]
+        low = self.start + sum(step for step in reach if step < 0)
+        high = self.start + sum(step for step in reach if step > 0) + DTYPES[self.dtype].itemsize
+        if not self.extent[0] <= low <= high <= self.extent[1]:
+            raise FormatError("a tensor is not inside its storage")
+        return low, high
+
+    def __getitem__(self, key: Key | tuple[Key, ...]) -> Strided:
+        """The part that numpy's basic indexing names; nothing is read.
+
+        Raises ``IndexError``, and :class:`FormatError` for packed types.
+        """
+        self._refuse_packed()
+        shape: list[int] = []
+        strides: list[int] = []
+        start, axis = self.start, 0
+        for item in self._spelled_out(key):
+            if item is None:
+                shape, strides = [*shape, 1], [*strides, 0]
+                continue
+            length, stride = self.shape[axis], self.strides[axis]
+            axis += 1
+            if isinstance(item, slice):
+                chosen = range(*item.indices(length))
+                shape, strides = [*shape, len(chosen)], [*strides, stride * chosen.step]
+                start += stride * chosen.start if chosen else 0
+            else:
+                start += stride * _place(item, length, axis - 1)
+        return replace(self, shape=tuple(shape), strides=tuple(strides), start=start)
+
+    def _spelled_out(self, key: Key | tuple[Key, ...]) -> list[SupportsIndex | slice | None]:
+        """One item an axis, and None for each new one."""
+        items = list(key) if isinstance(key, tuple) else [key]
+        holes = [number for number, item in enumerate(items) if item is Ellipsis]
+        missing = len(self.shape) - sum(item is not None and item is not Ellipsis for item in items)
+        if missing < 0 or len(holes) > 1:
+            raise IndexError(f"too many indices for a tensor of {len(self.shape)} dimensions")
+        at = holes[0] if holes else len(items)
+        items[at : at + 1] = [slice(None)] * missing
+        return [item for item in items if not isinstance(item, EllipsisType)]
+
+    def array(self) -> NDArray[Any]:
+        """The values in a new array; only what lies within 4 MiB of an element of it is read.
+
+        Raises :class:`FormatError` for packed types, which numpy lacks.
+        """
+        import numpy as np
+
+        self._refuse_packed()
+        if self.nbytes > max(_MOST_SPREAD, self.extent[1] - self.extent[0]):
+            raise FormatError(f"a tensor of {self.nbytes} bytes shows far fewer bytes of the file")
+        out = np.empty(self.shape, numpy_dtype(self.dtype))
+        if out.size:
+            self._ascending(out)
+        return out
+
+    def _ascending(self, out: NDArray[Any]) -> None:
+        """Fill ``out``, from the lowest byte of the file to the highest."""
+        import numpy as np
+
+        back = [axis for axis, stride in enumerate(self.strides) if stride < 0]
+        start = self.start + sum(self.strides[axis] * (self.shape[axis] - 1) for axis in back)
+        strides = tuple(map(abs, self.strides))
+        flipped = np.flip(out, tuple(back)) if back else out  # of an array without axes flip makes a number
+        _fill(replace(self, start=start, strides=strides), flipped)
+
+    def tobytes(self) -> bytes:
+        """The elements in C order, little-endian; packed types as they are stored."""
+        if DTYPES[self.dtype].kind == "packed":
+            return self.source.read(self.start, self.nbytes)
+        return self.array().tobytes()
+
+    def _refuse_packed(self) -> None:
+        if DTYPES[self.dtype].kind == "packed":
+            raise FormatError(f"numpy has no {self.dtype}", hint="tobytes() gives the packed bytes")
+
+
+def _place(item: SupportsIndex, length: int, axis: int) -> int:
+    """The index from the front that ``item`` is."""
+    try:
+        number = operator.index(item)
+    except TypeError as error:
+        raise IndexError(_BASIC) from error
+    if isinstance(item, bool):
+        raise IndexError(_BASIC)
+    if not -length <= number < length:
+        raise IndexError(f"index {number} is out of bounds for axis {axis} with size {length}")
+    return number % length
+
+
+def _fill(part: Strided, out: NDArray[Any]) -> None:
+    """Read ``part`` into ``out``, in blocks along its widest axis.
+
+    A block with gaps is at most 4 MiB from end to end, as large as a stored chunk: what has no element of
+    the part is not decoded.
+    """
+    import numpy as np
+
+    low, high = part.span
+    limit = _WINDOW if high - low == part.nbytes else CHUNK
+    if high - low <= limit:
+        raw = part.source.read(low, high - low)
+        out[...] = np.ndarray(part.shape, out.dtype, raw, part.start - low, part.strides)
+        return
+    axis = max((a for a, extent in enumerate(part.shape) if extent > 1), key=lambda a: part.strides[a])
+    stride, length = part.strides[axis], part.shape[axis]
+    within = high - low - stride * (length - 1)
+    count = max(1, (limit - within) // stride + 1)
+    before = (slice(None),) * axis
+    for at in range(0, length, count):
+        key = (*before, slice(at, min(at + count, length)))
+        _fill(part[key], out[key])
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One tensor, contiguous and little-endian; ``chunks`` gives its bytes, at most 4 MiB at a time."""
+    """One tensor, contiguous and little-endian; ``chunks`` gives its bytes, at most 4 MiB at a time.
+
+    ``place`` is where it lies, for those who read parts of it; None where it lies in no file.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     chunks: Callable[[], Iterator[bytes]]
+    place: Strided | None = None
 
     @property
     def nbytes(self) -> int:
@@ -43,18 +200,31 @@ def values(layout: Layout, source: Source) -> dict[str, Value]:
 
 
 def _whole(tensor: Tensor, source: Source) -> Value:
-    return Value(tensor.dtype, tensor.shape, lambda: _range(source, tensor.offset, tensor.length))
+    extent = (tensor.offset, tensor.end)
+    return Value(
+        tensor.dtype,
+        tensor.shape,
+        lambda: _range(source, tensor.offset, tensor.length),
+        Strided(source, tensor.dtype, tensor.shape, _steps(tensor), tensor.offset, extent),
+    )
+
+
+def _steps(tensor: Tensor | View) -> tuple[int, ...]:
+    """The strides of ``tensor`` in bytes."""
+    strides = tensor.strides if isinstance(tensor, View) else contiguous(tensor.shape)
+    return tuple(stride * DTYPES[tensor.dtype].itemsize for stride in strides)
 
 
 def _seen(view: View, tensor: Tensor, source: Source) -> Value:
     itemsize = DTYPES[view.dtype].itemsize
+    start = tensor.offset + view.offset * itemsize
+    place = Strided(source, view.dtype, view.shape, _steps(view), start, (tensor.offset, tensor.end))
     if view.strides == contiguous(view.shape) or math.prod(view.shape) < 2:
-        start = tensor.offset + view.offset * itemsize
         length = math.prod(view.shape) * itemsize
         if start + length > tensor.end and length:
             raise FormatError(f"tensor {clip(view.name)} is not inside its storage")
-        return Value(view.dtype, view.shape, lambda: _range(source, start, length))
-    return Value(view.dtype, view.shape, lambda: _gathered(source, view, tensor))
+        return Value(view.dtype, view.shape, lambda: _range(source, start, length), place)
+    return Value(view.dtype, view.shape, lambda: _gathered(source, view, tensor), place)
 
 
 def _range(source: Source, start: int, length: int) -> Iterator[bytes]:

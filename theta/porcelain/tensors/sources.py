@@ -71,10 +71,10 @@ def opened(named: Named, cwd: Path, read: str = "") -> Iterator[Model]:
     """
     with contextlib.ExitStack() as stack:
         if named.revision is None:
-            model = _of_file(cwd / named.path, stack)
+            model = of_file(cwd / named.path, stack)
         else:
             with concerning(f"{named.revision}:{named.path}"):
-                model = _of_revision(Session.here(cwd), named.revision, named.path, read or named.glob or "*")
+                model = of_revision(Session.here(cwd), named.revision, named.path, read or named.glob or "*")
         with concerning(named.path, CorruptError, MissingObjectsError, NewerFormatError):
             yield model.select(named.glob) if named.glob else model
 
@@ -83,8 +83,12 @@ def manifest_at(session: Session, revision: str, path: str) -> Manifest:
     """The checkpoint at ``path`` of ``revision``; raises :class:`NotFoundError`."""
     found = manifest_or_none(session, revision, path)
     if found is None:
-        raise NotFoundError(f"there is no checkpoint {path} in {revision}")
+        raise _no_checkpoint(path, revision)
     return found
+
+
+def _no_checkpoint(path: str, revision: str) -> NotFoundError:
+    return NotFoundError(f"there is no checkpoint {path} in {revision or 'the index'}")
 
 
 def copy_exactly(
@@ -101,12 +105,27 @@ def copy_exactly(
 
 
 def manifest_or_none(session: Session, revision: str, path: str) -> Manifest | None:
-    """The checkpoint at ``path`` of ``revision``, if there is one."""
-    entry = session.repo.tree_of(revision).get(path)
-    return None if entry is None else session.manifest_or_none(entry.id)
+    """The checkpoint at ``path`` of ``revision`` ("" is the index), if there is one."""
+    oid = _file_at(session, revision, path)
+    return None if oid is None else session.manifest_or_none(oid)
 
 
-def _of_file(path: Path, stack: contextlib.ExitStack) -> Model:
+def _file_at(session: Session, revision: str, path: str) -> str | None:
+    """The blob at ``path`` of ``revision`` or of the index; raises :class:`NotFoundError` for a conflict."""
+    if revision:
+        entry = session.repo.tree_of(revision).get(path)
+        return entry.id if entry is not None and entry.mode & MODE_BLOB == MODE_BLOB else None
+    found = {entry.stage: entry.oid for entry in session.repo.entries() if entry.path == path}
+    if found and 0 not in found:
+        raise NotFoundError(f"{path} is in conflict", hint="'theta resolve' settles it")
+    return found.get(0)
+
+
+def of_file(path: Path, stack: contextlib.ExitStack) -> Model:
+    """The tensors of the file at ``path``, or of its shards; they are open as long as ``stack`` is.
+
+    Raises as :func:`opened`.
+    """
     sources: list[FileSource] = []
 
     def open_shard(name: str) -> tuple[Source, formats.Layout]:
@@ -123,8 +142,10 @@ def _of_file(path: Path, stack: contextlib.ExitStack) -> Model:
         model = _joined(index.shards, index.weight_map, open_shard)
     elif path.exists():
         model = _single(*open_shard(path.name))
+    elif shards := _shards_of(path):
+        model = _joined(shards, {}, open_shard)
     else:
-        model = _joined(_shards_of(path), {}, open_shard)
+        raise NotFoundError(f"{path.name}: no such file")
     return replace(model, verify=verify)
 
 
@@ -134,39 +155,57 @@ def _shards_of(path: Path) -> list[str]:
     return sorted(name for name in names if name != path.name and sharded_models.model_of(name) == path.name)
 
 
-def _of_revision(session: Session, revision: str, path: str, glob: str) -> Model:
+def of_revision(session: Session, revision: str, path: str, glob: str) -> Model:
+    """The tensors of the checkpoint at ``path`` of ``revision``, or of the index where that is "".
+
+    Those whose names match ``glob`` are going to be read; raises as :func:`opened`.
+    """
     folder = path.rpartition("/")[0]
 
     def open_shard(name: str) -> tuple[Source, formats.Layout]:
         manifest = manifest_at(session, revision, f"{folder}/{name}" if folder else name)
-        if manifest.format == opaque.NAME:
-            raise FormatError(f"{name} was committed as plain bytes; there are no tensors to take")
-        names = (line.name for line in manifest.lines)
-        skipped = {name for name in names if name != glob and not fnmatchcase(name, glob)}
-        session.objects.expect(manifest.trees(skipped))
-        source = StoredSource(session.objects, manifest, exact=False)
-        layout, _ = formats.scan_or_opaque(source)
-        # What needs a plug-in, or a file beside it, is known by the extents that were stored.
-        return source, source.layout if layout.format == opaque.NAME else layout
+        return _stored(session, manifest, name, glob)
 
     if manifest_or_none(session, revision, path) is not None:
         return _single(*open_shard(path.rpartition("/")[2]))
     index = _index(session, revision, path)
     if index is not None:
         return _joined(index.shards, index.weight_map, open_shard)
-    shards = sharded_models.shards_at(session, revision, path)
+    staged = () if revision else session.staged().items()
+    oids = session.in_tree(revision) if revision else {name: entry.oid for name, entry in staged}
+    shards = sharded_models.shards_of(path, oids)
     if not shards:
-        raise NotFoundError(f"there is no checkpoint {path} in {revision}")
+        raise _no_checkpoint(path, revision)
     return _joined([name.rpartition("/")[2] for name in sorted(shards)], {}, open_shard)
+
+
+def of_manifest(session: Session, manifest: Manifest, name: str) -> Model:
+    """The tensors of the checkpoint that ``manifest`` stands for; raises :class:`FormatError` if opaque."""
+    return _single(*_stored(session, manifest, name, ""))
+
+
+def _stored(
+    session: Session, manifest: Manifest, name: str, glob: str
+) -> tuple[StoredSource, formats.Layout]:
+    """The stored file and its layout; the tensors whose names match ``glob`` are going to be read."""
+    if manifest.format == opaque.NAME:
+        raise FormatError(f"{name} was committed as plain bytes; there are no tensors to take")
+    names = (line.name for line in manifest.lines)
+    skipped = {name for name in names if name != glob and not fnmatchcase(name, glob)}
+    session.objects.expect(manifest.trees(skipped))
+    source = StoredSource(session.objects, manifest, exact=False)
+    try:
+        return source, formats.scan_as(manifest.format, source)
+    except FormatError:
+        # What needs a plug-in, or a file beside it, is known by the extents that were stored.
+        return source, source.layout
 
 
 def _index(session: Session, revision: str, path: str) -> sharded.ShardIndex | None:
     """The index at ``path``, or of the sharded model that ``path`` would be in one file."""
     name = path if path.endswith(sharded.SUFFIX) else path + sharded.SUFFIX
-    entry = session.repo.tree_of(revision).get(name)
-    if entry is None or entry.mode & MODE_BLOB != MODE_BLOB:
-        return None
-    return sharded.read_index(session.repo.read_blob(entry.id))
+    oid = _file_at(session, revision, name)
+    return None if oid is None else sharded.read_index(session.repo.read_blob(oid))
 
 
 def _tensors(source: Source, name: str) -> formats.Layout:

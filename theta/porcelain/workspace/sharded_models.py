@@ -148,6 +148,9 @@ def paths_of(found: Mapping[str, Changes]) -> Iterator[str]:
 def shards_at(session: Session, revision: str, name: str) -> dict[str, Manifest]:
     """Path -> manifest of the shards in ``revision`` of the model that would be ``name`` in one file."""
     oids = session.in_tree(revision)
-    return {
-        path: session.manifest(oid) for path, oid in oids.items() if model_of(path) == name and path != name
-    }
+    return {path: session.manifest(oids[path]) for path in shards_of(name, oids)}
+
+
+def shards_of(name: str, paths: Iterable[str]) -> list[str]:
+    """The shards among ``paths`` of the model that would be ``name`` in one file."""
+    return [path for path in paths if model_of(path) == name and path != name]

@@ -99,6 +99,16 @@ class Objects:
         """
         self.repo.promised.expect_files(trees)
 
+    def obtain(self, trees: Mapping[str, int]) -> None:
+        """Fetch in one request what this clone lacks of the files of these trees."""
+        if not self.repo.promised.is_partial:
+            return
+        self.expect(trees)
+        for oid in (oid for tree in trees for _, oid in self.tree(tree).values()):
+            if not self.has(oid):
+                self.repo.promised.bring(oid)
+        self.refresh()
+
     def remembering(self) -> Objects:
         """The same objects, decoding no chunk twice (:meth:`once`): for the time that one tensor is read."""
         self._loaded()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import Final
 
@@ -53,7 +54,7 @@ class StoredSource:
             raise FormatError(f"read of {length} bytes at {offset} in a checkpoint of {self.size} bytes")
         parts: list[bytes] = []
         number = self._at(offset)
-        self._expect(number, offset + length)
+        self.expect(offset, offset + length)
         while length > 0:
             within = offset - self._starts[number]
             take = min(length, self._starts[number + 1] - offset)
@@ -63,12 +64,23 @@ class StoredSource:
             number += 1
         return b"".join(parts)
 
-    def _expect(self, number: int, end: int) -> None:
-        """The tensors from segment ``number`` to byte ``end`` are going to be read."""
+    def expect(self, start: int, end: int) -> None:
+        """The tensors from byte ``start`` to before byte ``end`` are going to be read."""
         if self._objects.repo.promised.is_partial:
-            segments = self._plan.segments[number : self._at(end - 1) + 1]
-            lines = [self._lines[segment.name] for segment in segments if isinstance(segment, Extent)]
-            self._objects.expect({line.tree: line.nbytes for line in lines})
+            self._objects.expect(self._trees(start, end))
+
+    def obtain(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Fetch in one request what this clone lacks of the tensors in ``spans`` (start, end)."""
+        trees: dict[str, int] = {}
+        for start, end in spans:
+            trees |= self._trees(start, end)
+        self._objects.obtain(trees)
+
+    def _trees(self, start: int, end: int) -> dict[str, int]:
+        """The trees of the tensors from byte ``start`` to before byte ``end``, with their bytes."""
+        segments = self._plan.segments[self._at(start) : self._at(end - 1) + 1] if end > start else ()
+        lines = [self._lines[segment.name] for segment in segments if isinstance(segment, Extent)]
+        return {line.tree: line.nbytes for line in lines if line.nbytes}
 
     def _segment(self, number: int, within: int, length: int) -> bytes:
         segment = self._plan.segments[number]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 KEPT: Final = 32 << 20
 """Bytes of decoded chunks that are kept of one tensor: eight of the longest."""
+_FEW: Final = 3
+"""Chunks that are decoded one after the other: threads would cost more."""
 
 
 class Lasting(Source, Protocol):
@@ -116,25 +118,29 @@ class StoredTensor:
 
     def read(self, start: int, stop: int) -> Words:
         """The words from ``start`` to before ``stop``."""
+        return self._joined(start, stop, lambda numbers: map(self._chunk, numbers))
+
+    def _joined(self, start: int, stop: int, chunks: Callable[[Sequence[int]], Iterable[Words]]) -> Words:
+        """The words from ``start`` to before ``stop``; ``chunks`` makes chunks of their numbers."""
         import numpy as np
 
-        parts = []
-        number = bisect_right(self.starts, start) - 1
-        while start < stop:
-            first, end = self.starts[number], min(stop, self.starts[number + 1])
-            parts.append(self._chunk(number)[start - first : end - first])
-            start, number = end, number + 1
+        ends = bisect_right(self.starts, start) - 1, bisect_left(self.starts, stop)
+        numbers = range(*ends) if start < stop else ()
+        parts = [
+            words[max(0, start - self.starts[number]) : stop - self.starts[number]]
+            for number, words in zip(numbers, chunks(numbers), strict=True)
+        ]
         if len(parts) == 1:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty(0, word_dtype(self.dtype))
 
     def read_bytes(self, offset: int, length: int) -> bytes:
-        """``length`` raw bytes from ``offset``."""
+        """``length`` raw bytes from ``offset``; many chunks are decoded side by side."""
         if not length:
             return b""
         size = word_dtype(self.dtype).itemsize
         first = offset // size
-        raw = self.read(first, -(-(offset + length) // size)).data.cast("B")
+        raw = self._joined(first, -(-(offset + length) // size), self._side_by_side).data.cast("B")
         return bytes(raw[offset - first * size :][:length])
 
     def sample(self, start: int, stop: int) -> Words:
@@ -148,10 +154,21 @@ class StoredTensor:
         return words[start - first : stop - first]
 
     def _chunk(self, number: int) -> Words:
+        return self._kept.get(number, partial(self._words, number))
+
+    def _words(self, number: int) -> Words:
         import numpy as np
 
-        kind = word_dtype(self.dtype)
-        return self._kept.get(number, lambda: np.frombuffer(self._raw(number), kind))
+        return np.frombuffer(self._raw(number), word_dtype(self.dtype))
+
+    def _side_by_side(self, numbers: Sequence[int]) -> Iterator[Words]:
+        """Those chunks, decoded on threads where that is worth it; the last one is kept."""
+        if len(numbers) <= _FEW:
+            yield from map(self._chunk, numbers)
+            return
+        yield self._chunk(numbers[0])  # which the read before this one may have kept
+        yield from ordered(self._words, numbers[1:-1])
+        yield self._chunk(numbers[-1])
 
     def _raw(self, number: int) -> memoryview:
         """The raw bytes of chunk ``number``, proven by its digest."""
