@@ -33,9 +33,9 @@ class GitFailedError(ThetaError):
 
     def __init__(self, command: str, code: int, stderr: str) -> None:
         lines = [line for line in stderr.strip().splitlines() if line]
-        super().__init__(
-            lines[-1].removeprefix("fatal: ") if lines else f"git {command} failed with code {code}"
-        )
+        last = lines[-1] if lines else f"git {command} failed with code {code}"
+        fatal = (line for line in lines if line.startswith("fatal: "))  # what comes behind it is advice
+        super().__init__(next(fatal, last).removeprefix("fatal: "))
         self.code = code
         self.stderr = stderr
 
