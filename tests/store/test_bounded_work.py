@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.store.test_skeleton import tree
-from tests.support import Repo
+from tests.store.test_snapshot import Store
+from tests.support import Repo, make_model, random_tensors
 from theta.codecs import dense, rows
 from theta.errors import CodecError, CorruptError, FormatError, NewerFormatError
 from theta.formats.fields import Derived, _Ranks, check_fields
@@ -20,6 +22,8 @@ from theta.store.format.tensor_tree import Chunk, Layer, Record
 from theta.store.odb.objects import Objects
 from theta.store.read import layers
 from theta.store.read.layers import Budget
+from theta.store.read.reassembly import Memory, Restorer
+from theta.store.read.stored_tensor import StoredTensor
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +119,54 @@ def test_d2_a_skeleton_that_could_not_be_read_is_not_written(monkeypatch: pytest
     monkeypatch.setattr(skeleton, "_MAX_LITERAL", 16)
     found = file_scan.scan(BytesSource(data), None, None)
     assert (found.layout.format, found.note != "") == ("opaque", True)
+
+
+def test_d2_layers_that_declare_too_much_are_refused_before_a_byte_is_decoded(objects: Objects) -> None:
+    """A row of a base of 64 GiB of zeros."""
+    shape = (1, 1 << 18)
+    base, top = Layer("dense/1", None, "u8", (1 << 18, 1 << 18)), Layer("rows/1", 0, "u8", shape)
+    record = Record("u8", shape, (base, top), (Chunk(1 << 18, bytes(32)),), {})
+    assert layers.declared(record.layers) == (1 << 36) + (1 << 18)
+    with pytest.raises(CodecError, match="too much work"):
+        layers.top(objects, record)
+
+
+def test_d2_a_file_of_too_many_tensors_is_refused_before_it_is_begun(
+    objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tensor is within its bound, all of them together are not."""
+    names = [f"t{number}" for number in range(8)]
+    model = make_model(tmp_path / "m", random_tensors(dict.fromkeys(names, (1000,))))
+    manifest = Store(objects).put(model.read_bytes())
+    monkeypatch.setattr(layers, "MOST_DECODED", 0)
+    monkeypatch.setattr(layers, "SLACK", 4 * 4000)
+    assert StoredTensor(objects, manifest.lines[0]).whole().words.nbytes == 4000
+    target = Memory()
+    with pytest.raises(CodecError, match="too much work"):
+        Restorer(objects).write(manifest, target)
+    assert target.size == 0
+    Restorer(objects).write(manifest, target, present=set(names[:4]))
+    monkeypatch.setattr(layers, "SLACK", 8 * 4000)
+    target = Memory()
+    Restorer(objects).write(manifest, target)
+    assert bytes(target.content) == model.read_bytes()
+
+
+@pytest.mark.parametrize(("kept", "codec"), [(1 << 13, "rows/1"), (1 << 12, "dense/1")])
+def test_d2_no_tensor_that_theta_stores_declares_too_much(objects: Objects, kept: int, codec: str) -> None:
+    """A few rows are left of a tensor of zeros, which as a base costs nothing to read."""
+    width = 64
+    old = np.zeros(((1 << 18) - kept, width), np.uint8)
+    rest = np.random.default_rng(3).integers(0, 255, (kept, width), np.uint8)
+    store = Store(objects)
+    store.put(safetensors_of(np.concatenate([old, rest])))
+    new = safetensors_of(rest)
+    manifest = store.put(new)
+    assert store.get(manifest) == new
+    assert StoredTensor(objects, manifest.lines[0]).record.layers[-1].codec == codec
+
+
+def safetensors_of(tensor: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    rows, width = tensor.shape
+    header = f'{{"t":{{"dtype":"U8","shape":[{rows},{width}],"data_offsets":[0,{tensor.nbytes}]}}}}'.encode()
+    return len(header).to_bytes(8, "little") + header + tensor.tobytes()

@@ -7,15 +7,17 @@ layer's base, which has the same dtype and shape then.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from theta import codecs
 from theta.codecs import dense
 from theta.codecs.base import Decoder, Target, word_size
+from theta.dtypes import DTYPES
 from theta.errors import CodecError, CorruptError
 from theta.store.format import tensor_tree
-from theta.store.format.tensor_tree import Record
+from theta.store.format.tensor_tree import Layer, Record
 from theta.store.odb.objects import Objects
 from theta.store.read.chunk_cache import ChunkCache
 
@@ -27,10 +29,11 @@ if TYPE_CHECKING:
 _KEPT: Final = 16 << 20
 """Bytes of decoded chunks that are kept of one layer: codecs that move rows come back to them."""
 MOST_DECODED: Final = 64
-"""Bytes decoded for each byte of a value, in all its layers.
+"""Bytes decoded for each byte of a value, and bytes that its layers declare for each of them.
 
 Moved rows may come from every chunk of the base; what is compared with bases is so small
-(``layer_plan.LARGEST``) that no honest tensor comes to more than 50.
+(``layer_plan.LARGEST``) that no honest tensor comes to more than 50.  What layers declare is bounded
+when they are written: :func:`declares_too_much`.
 """
 SLACK: Final = 4 << 30
 
@@ -48,6 +51,24 @@ class Budget:
             self._left -= nbytes
         if self._left < 0:
             raise CodecError("it would take too much work to decode; its layers read each other too often")
+
+
+def declared(layers: Sequence[Layer]) -> int:
+    """Bytes of the last of ``layers`` and of those that it rests on."""
+    total, number = 0, len(layers) - 1 if layers else None
+    while number is not None:
+        layer = layers[number]
+        total += DTYPES[layer.dtype].nbytes(layer.shape)
+        number = layer.base
+    return total
+
+
+def declares_too_much(layers: Sequence[Layer], nbytes: int) -> bool:
+    """Whether ``layers`` declare more than is due to a value of ``nbytes``.
+
+    None that theta writes do, so that any number of tensors in one file stays within its budget.
+    """
+    return declared(layers) > MOST_DECODED * nbytes
 
 
 class LayerView:
@@ -163,4 +184,5 @@ def top(objects: Objects, record: Record, budget: Budget | None = None) -> Layer
     """The layer that is the value."""
     if not record.layers:
         raise CorruptError("a tensor without layers has no chunks")
+    Budget(record.nbytes).spend(declared(record.layers))
     return LayerView(objects, record, len(record.layers) - 1, budget=budget)

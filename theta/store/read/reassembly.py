@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from functools import partial
 from typing import Final, Protocol
 
@@ -14,9 +14,12 @@ from theta.progress import Progress
 from theta.store.format import skeleton as skeletons
 from theta.store.format.manifest import Line, Manifest
 from theta.store.format.skeleton import Extent, Field, Literal, Skeleton
+from theta.store.format.tensor_tree import Record
 from theta.store.odb.objects import Objects
+from theta.store.read import layers
 from theta.store.read.layers import Budget
 from theta.store.read.stored_tensor import StoredTensor
+from theta.store.read.tensor_records import record_of
 
 MAX_TOTAL: Final = 1 << 44
 """Bytes that one checkpoint may declare (16 TiB): constant chunks amplify, so there is a cap."""
@@ -103,10 +106,11 @@ class Restorer:
         """Write the file that ``manifest`` stands for to ``target``.
 
         It is empty, or holds the tensors ``present`` in their places, and the literal bytes if it is
-        ``framed``.
+        ``framed``.  Raises :class:`CodecError` before the first byte where its tensors declare too much work.
         """
         plan = self._plan(manifest)
-        for piece in ordered(lambda task: task(), self._tasks(plan, manifest.by_name, present, framed)):
+        records = self._records(plan, manifest.by_name, present)
+        for piece in ordered(lambda task: task(), self._tasks(plan, records, present, framed)):
             if isinstance(piece, int):
                 target.skip(piece)
             else:
@@ -122,8 +126,18 @@ class Restorer:
         self.write(manifest, target, progress)
         return target.content
 
+    def _records(
+        self, plan: Skeleton, lines: Mapping[str, Line], present: Set[str]
+    ) -> dict[str, tuple[Line, Record]]:
+        """The tensors to decode, by name; raises :class:`CodecError` where they declare too much work."""
+        wanted = [segment.name for segment in plan.segments if isinstance(segment, Extent)]
+        wanted = [name for name in wanted if name not in present]
+        found = {name: (lines[name], record_of(self._objects, lines[name])) for name in dict.fromkeys(wanted)}
+        Budget(plan.size).spend(sum(layers.declared(found[name][1].layers) for name in wanted))
+        return found
+
     def _tasks(
-        self, plan: Skeleton, lines: dict[str, Line], present: Set[str], framed: bool
+        self, plan: Skeleton, records: Mapping[str, tuple[Line, Record]], present: Set[str], framed: bool
     ) -> Iterator[Callable[[], bytes | memoryview | int]]:
         used, budget = 0, Budget(plan.size)
         for segment in plan.segments:
@@ -136,4 +150,5 @@ class Restorer:
             elif segment.name in present:
                 yield partial(int, segment.length)
             else:
-                yield from StoredTensor(self._objects, lines[segment.name], budget=budget).pieces()
+                line, record = records[segment.name]
+                yield from StoredTensor(self._objects, line, budget=budget, record=record).pieces()

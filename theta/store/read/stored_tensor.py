@@ -15,6 +15,7 @@ from theta.errors import CodecError, CorruptError, ThetaError
 from theta.formats.layout import Source
 from theta.parallel import ordered
 from theta.store.format.manifest import Line
+from theta.store.format.tensor_tree import Record
 from theta.store.odb.objects import Objects
 from theta.store.read import layers
 from theta.store.read.chunk_cache import ChunkCache
@@ -59,8 +60,10 @@ class StoredTensor:
         place: a file that may hold the same bytes, which are read there instead of decoded.
         kept: bytes of decoded chunks to keep for the reads that follow; the last one is always kept.
         budget: what decoding may cost; by default what is due to one tensor.
+        record: its ``@tensor``, where that was read before.
 
     Raises:
+        CodecError: its layers declare too much work.
         CorruptError: its ``@tensor`` is damaged, or not that of ``line``.
         MissingObjectsError: its ``@tensor`` is not here.
     """
@@ -73,10 +76,11 @@ class StoredTensor:
         *,
         kept: int = KEPT,
         budget: Budget | None = None,
+        record: Record | None = None,
     ) -> None:
         self.line = line
         self.dtype, self.shape = line.dtype, line.shape
-        self.record = record_of(objects, line)
+        self.record = record or record_of(objects, line)
         self._place = place
         self._kept = ChunkCache(kept)
         self._view = layers.top(objects, self.record, budget) if self.record.chunks else None

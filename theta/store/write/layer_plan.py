@@ -295,7 +295,7 @@ def _load(candidate: _Candidate, each: Each = map) -> TensorWords:
 
 
 def _bounded(candidate: _Candidate, encoded: Encoded, changed: Changed, alone: float) -> bool:
-    """Whether reading the new layer with all below it stays within the bound.
+    """Whether reading the new layer with all below it stays within the bounds.
 
     ``alone`` is about what the tensor takes without a base.
     """
@@ -303,6 +303,8 @@ def _bounded(candidate: _Candidate, encoded: Encoded, changed: Changed, alone: f
 
     new, chunks = changed.tensor, changed.chunks
     read = [candidate.record.layers[number] for number in candidate.chain]
+    if layers.declares_too_much(_chain(candidate, encoded.codec, changed), new.words.nbytes):
+        return False
     same = all((layer.dtype, layer.shape) == (new.dtype, new.shape) for layer in read)
     bound, total = READ_BOUND if same else READ_BOUND_CHANGED, candidate.cost + encoded.size
     if total <= _SURELY * bound * alone:
@@ -314,24 +316,29 @@ def _bounded(candidate: _Candidate, encoded: Encoded, changed: Changed, alone: f
 def _layered(changed: Changed, below: _Candidate, encoded: Encoded, numbers: Sequence[int]) -> Planned:
     """A tensor of the chain of ``below`` and one more layer with the chunks ``numbers``."""
     place = {old: fresh for fresh, old in enumerate(below.chain)}
-    chain = []
-    for old in below.chain:
-        layer = below.record.layers[old]
-        base = None if layer.base is None else place[layer.base]
-        chain.append(Layer(layer.codec, base, layer.dtype, layer.shape))
     files: dict[str, str | bytes] = {}
     for file, oid in below.record.files.items():
         if (old := layer_of(file)) in place:
             files[f"{place[old]}.{file.partition('.')[2]}"] = oid
-    number = len(chain)
-    chain.append(Layer(encoded.codec, place[below.number], changed.tensor.dtype, changed.tensor.shape))
+    number = len(place)
     if encoded.shared is not None:
         files[tensor_tree.shared_name(number)] = encoded.shared
     files |= {
         tensor_tree.file_name(number, chunk): body
         for chunk, body in zip(numbers, encoded.chunks, strict=True)
     }
-    return changed.planned(chain, files)
+    return changed.planned(_chain(below, encoded.codec, changed), files)
+
+
+def _chain(below: _Candidate, codec: str, changed: Changed) -> list[Layer]:
+    """The layers of the chain of ``below``, numbered afresh, and the one of ``changed`` on them."""
+    place = {old: fresh for fresh, old in enumerate(below.chain)}
+    chain = []
+    for old in below.chain:
+        layer = below.record.layers[old]
+        base = None if layer.base is None else place[layer.base]
+        chain.append(Layer(layer.codec, base, layer.dtype, layer.shape))
+    return [*chain, Layer(codec, place[below.number], changed.tensor.dtype, changed.tensor.shape)]
 
 
 def _dense(changed: Changed, encoded: Encoded, records: Sequence[Record]) -> Planned:
