@@ -90,7 +90,7 @@ class Pair:
                 tree = session.repo.tree_of(commit)
                 assert mend.agrees(session, tree), commit
                 if tree.get(MODEL) is not None:
-                    manifest = session.manifest(session.in_tree(commit)[MODEL])
+                    manifest = session.manifest(session.at(commit)[MODEL].oid)
                     want = from_text(self.twin.git("show", f"{other}:{TEXT}"))
                     assert set(manifest.by_name) == set(want), commit
         self.repo.fsck()

@@ -34,7 +34,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path)
 def test_any_part_is_that_of_the_file(session: Session, case: Case) -> None:
     data = (session.repo.worktree / case.path).read_bytes()
-    manifest = session.manifest(session.staged()[case.path].oid)
+    manifest = session.manifest(session.index[case.path].oid)
     source = StoredSource(session.objects, manifest)
     assert source.size == len(data)
     rng = random.Random(case.path)

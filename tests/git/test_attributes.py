@@ -83,7 +83,7 @@ def test_another_index_file(repo: Repo, repository: Repository, tmp_path: Path) 
     repo.write("m.st", "x")
     other = tmp_path / "other-index"
     repo.git("add", "m.st", env={"GIT_INDEX_FILE": str(other)})
-    assert tracked_entries(repository) == []
+    assert tracked_entries(repository) == ()
     assert [entry.path for entry in tracked_entries(repository, other)] == ["m.st"]
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import Repo, make_model, random_tensors, sha256
+from theta.porcelain.stage.staging import bases_of
 from theta.porcelain.workspace.index_closure import store_name
 from theta.porcelain.workspace.session import Session
 from theta.store.format import manifest as manifests
@@ -112,8 +113,8 @@ def test_what_is_staged_alone_is_no_base(tracked: Repo) -> None:
 
 def test_a_session_reads_what_it_wrote(tracked: Repo) -> None:
     session = Session.here(tracked.path)
-    [(path, entry)] = session.staged().items()
+    [(path, entry)] = session.index.items()
     assert path == "m.safetensors"
     assert session.manifest(entry.oid) == manifest(tracked, "HEAD:m.safetensors")
-    assert session.in_tree("HEAD") == {path: entry.oid}
-    assert [base.data for base in session.bases(path)] == [session.manifest(entry.oid).data]
+    assert {at: one.oid for at, one in session.head.items()} == {path: entry.oid}
+    assert [base.data for base in bases_of(session, path)] == [session.manifest(entry.oid).data]

@@ -171,7 +171,7 @@ def branches(repo: Repo, ours: dict[str, int], theirs: dict[str, int]) -> None:
 def test_groups_are_restored_and_complete(grouped: Repo) -> None:
     wanted = sha256(grouped.path / MODEL)
     session = Session(Repository.discover(grouped.path))
-    found = session.manifest(session.in_tree("HEAD")[MODEL])
+    found = session.manifest(session.head[MODEL].oid)
     assert {line.name for line in found.lines} == set(SHAPES)
     inside = grouped.git("ls-tree", "-r", "--name-only", "HEAD", f".theta/{MODEL}/@lines").split("\n")
     assert len(inside) == len(found.groups) > 2

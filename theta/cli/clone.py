@@ -64,6 +64,6 @@ def _finish(session: Session) -> None:
         with console.progress("writing checkpoints") as progress:
             for line in agreement.settle(session, progress):
                 console.warn(line)
-        for line in scanning.warnings(session.repo.worktree, session.staged()):
+        for line in scanning.warnings(session.repo.worktree, session.index):
             console.warn(line)
     fill_submodules(session)

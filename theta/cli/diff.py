@@ -119,7 +119,7 @@ def _diff(session: Session, asked: Arguments, form: Form) -> int:
 def _checkpoints(session: Session, pair: Sides) -> set[str]:
     from theta.porcelain.look import diffing
 
-    return set(diffing.entries(session, pair.old)) | set(diffing.entries(session, pair.new or ""))
+    return {*diffing.on_side(session, pair.old), *diffing.on_side(session, pair.new or "")}
 
 
 def _wanted(session: Session, pair: Sides, paths: list[str]) -> set[str] | None:

@@ -70,7 +70,7 @@ def _left(session: Session, submodules: bool) -> Iterator[str]:
     from theta.porcelain.workspace import worktree
 
     root = session.repo.worktree
-    unfilled = [path for path in session.staged() if worktree.peek(root / path) is not None]
+    unfilled = [path for path in session.index if worktree.peek(root / path) is not None]
     if unfilled:
         yield f"{len(unfilled)} checkpoint(s) are manifests here; 'theta restore :/' fills them in"
     for inner in cloning.submodules(session) if not submodules else ():

@@ -21,7 +21,7 @@ def mv(context: typer.Context) -> int:
     session = open_session()
     asked = of_git(context)
     paths = asked.words
-    staged = session.staged()
+    staged = session.index
     for source in paths[:-1]:
         target = os.path.join(paths[-1], os.path.basename(source)) if os.path.isdir(paths[-1]) else paths[-1]
         if from_root(session, source) in staged and not only_tracked(

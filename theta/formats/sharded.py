@@ -101,6 +101,13 @@ def parse_shard_name(name: str) -> ShardName | None:
     return ShardName(match["stem"], number, count, match["suffix"]) if 1 <= number <= count else None
 
 
+def model_of(path: str) -> str:
+    """The path that the model of shard ``path`` would have in one file; ``path`` itself for other files."""
+    folder, slash, name = path.rpartition("/")
+    shard = parse_shard_name(name)
+    return path if shard is None else f"{folder}{slash}{shard.stem}{shard.suffix}"
+
+
 def plan_shards(specs: Sequence[TensorSpec], limit: int) -> tuple[tuple[TensorSpec, ...], ...]:
     """Cut ``specs``, in their order, into shards of at most ``limit`` bytes of tensors.
 

@@ -19,11 +19,20 @@ _FILES: Final = (0o100644, 0o100755)
 _Sign = tuple[object, ...]
 
 
-def tracked_entries(repo: Repository, index: Path | None = None) -> list[Entry]:
-    """The index entries (all stages) of the paths that theta tracks."""
-    files = [entry for entry in repo.entries(index) if entry.mode in _FILES]
-    values = filter_of(repo, (entry.path for entry in files), index)
-    return [entry for entry in files if values[entry.path] == "theta"]
+def tracked_entries(repo: Repository, index: Path | None = None) -> tuple[Entry, ...]:
+    """The index entries (all stages) of the paths that theta tracks.
+
+    They are the same tuple each time, as long as neither the index nor a file of attributes changes.
+    """
+    entries, signs = repo.entries(index), _Signs(repo, index)
+    known = repo.tracked.get(index)
+    if known is None or known[0] is not entries or any(signs.of(at) != sign for at, sign in known[1].items()):
+        files = [entry for entry in entries if entry.mode in _FILES]
+        values = filter_of(repo, (entry.path for entry in files), index)
+        places = {entry.path.rpartition("/")[0] for entry in files}
+        found = tuple(entry for entry in files if values[entry.path] == "theta")
+        known = repo.tracked[index] = entries, {at: signs.of(at) for at in places}, found
+    return known[2]
 
 
 def filter_of(repo: Repository, paths: Iterable[str], index: Path | None = None) -> dict[str, str]:

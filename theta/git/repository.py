@@ -48,6 +48,8 @@ class Repository:
         self.token = ""
         self.attributes: dict[str, tuple[object, str]] = {}
         self.bases: dict[tuple[str, str], list[str]] = {}
+        self.tracked: dict[Path | None, tuple[object, Mapping[str, object], tuple[Entry, ...]]] = {}
+        self._attribute_files: dict[Path | None, tuple[object, dict[str, str]]] = {}
         self._indexes: dict[Path, IndexFile] = {}
         self.gitdir = Path(raw.path)
         self.commondir = _common_dir(self.gitdir)
@@ -121,8 +123,12 @@ class Repository:
 
     def attribute_files(self, index: Path | None = None) -> dict[str, str]:
         """Path -> blob id of each ``.gitattributes`` in the index."""
-        found = self.entries(index)
-        return {entry.path: entry.oid for entry in found if entry.path.rpartition("/")[2] == ATTRIBUTES}
+        entries = self.entries(index)
+        known = self._attribute_files.get(index)
+        if known is None or known[0] is not entries:
+            found = {e.path: e.oid for e in entries if e.path.rpartition("/")[2] == ATTRIBUTES}
+            known = self._attribute_files[index] = entries, found
+        return known[1]
 
     @cached_property
     def promised(self) -> Promised:

@@ -18,7 +18,6 @@ from theta.porcelain.merge import resolving, trailers
 from theta.porcelain.merge.answers import Answers
 from theta.porcelain.merge.joining import FILE, How
 from theta.porcelain.workspace import in_progress
-from theta.porcelain.workspace.checkpoints import checkpoints
 from theta.porcelain.workspace.session import Session
 
 
@@ -161,8 +160,8 @@ def check_rules(session: Session, options: TensorOptions, revisions: Sequence[st
     """Refuse a ``--rule`` whose pattern is the name of no tensor in any of ``revisions``."""
     if not options.rules:
         return
-    found = (session.manifest_or_none(oid) for one in revisions for oid in session.in_tree(one).values())
-    check_names(options, (line.name for manifest in found if manifest for line in manifest.lines))
+    found = (manifest for one in revisions for manifest in session.at(one).manifests.values())
+    check_names(options, (line.name for manifest in found for line in manifest.lines))
 
 
 def check_step_rules(session: Session, options: TensorOptions, args: Sequence[str]) -> None:
@@ -173,10 +172,8 @@ def check_step_rules(session: Session, options: TensorOptions, args: Sequence[st
     if not options.rules:
         return
     trees = {step.after.id: step.after for step in incoming.changes(session.repo, args)}
-    oids = {oid for tree in trees.values() for oid in checkpoints(session.repo, tree).values()}
-    oids |= set(session.in_tree("HEAD").values() if session.repo.head() else ())
-    found = [manifest for oid in oids if (manifest := session.manifest_or_none(oid))]
-    names = {line.name for manifest in found for line in manifest.lines}
+    sides = [session.head, *map(session.of_tree, trees.values())]
+    names = {line.name for side in sides for one in side.manifests.values() for line in one.lines}
     check_names(options, names | resolving.tensors(session))
 
 

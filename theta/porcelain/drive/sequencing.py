@@ -66,7 +66,7 @@ def favour(session: Session, side: str) -> None:
     Git is not given that option itself: it would settle manifests hunk by hunk, and mix them.
     """
     opened: dict[str, dict[int, tuple[str, int]]] = {}
-    tracked = {entry.path for entry in session.entries()}
+    tracked = session.index.stages
     for row in session.repo.git().lines("ls-files", "-u", "-z"):
         head, _, path = row.partition("\t")
         mode, oid, stage = head.split(" ")

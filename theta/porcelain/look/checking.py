@@ -62,10 +62,10 @@ def problems(session: Session, owed: Owed, *, read_data: bool) -> Iterator[str]:
 
 def _commit(session: Session, oid: str, seen: set[str], owed: Owed, *, read_data: bool) -> Iterator[str]:
     tree = session.repo.tree_of(oid)
-    for path, manifest in session.in_tree(oid).items():
-        if manifest not in seen:
-            seen.add(manifest)
-            found = list(_checkpoint(session, f"{oid[:12]}:{path}", manifest, owed, read_data=read_data))
+    for path, one in session.at(oid).items():
+        if one.oid not in seen:
+            seen.add(one.oid)
+            found = list(_checkpoint(session, f"{oid[:12]}:{path}", one.oid, owed, read_data=read_data))
             yield from found[:MOST]
             if len(found) > MOST:
                 yield f"{oid[:12]}:{path}: and {len(found) - MOST} more"

@@ -9,7 +9,7 @@ from typing import Any
 
 from theta.git.object_values import Commit, Tree
 from theta.porcelain.workspace import sharded_models
-from theta.porcelain.workspace.checkpoints import checkpoints
+from theta.porcelain.workspace.checkpoints import EMPTY
 from theta.porcelain.workspace.session import Session
 from theta.store.changes import Changes
 
@@ -109,8 +109,8 @@ def _written(commit: Commit) -> tuple[str, str]:
 
 def between(session: Session, old: Tree | None, new: Tree) -> dict[str, Changes]:
     """Path -> what changed, for each checkpoint (or sharded model) that differs between two trees."""
-    before = checkpoints(session.repo, old) if old is not None else {}
-    after = checkpoints(session.repo, new)
+    before = session.of_tree(old) if old is not None else EMPTY
+    after = session.of_tree(new)
     found = sharded_models.changed(session, before, after)
     gone = {path for path, item in found.items() if item.removed and path in before}
     come = {path for path, item in found.items() if item.created and path in after}
@@ -119,7 +119,7 @@ def between(session: Session, old: Tree | None, new: Tree) -> dict[str, Changes]
             if was in gone and path in come:
                 del found[was]
                 found[path] = replace(
-                    sharded_models.changes_of(session, before[was], after[path]), old_path=was
+                    sharded_models.changes_of(session, before.oid(was), after.oid(path)), old_path=was
                 )
     return found
 

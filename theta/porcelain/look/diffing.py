@@ -14,6 +14,7 @@ from theta.git.options import Arguments
 from theta.git.run import Git
 from theta.porcelain.look.overview import compare_with_file, version_of_file
 from theta.porcelain.workspace import sharded_models, worktree
+from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.sharded_models import Group
 from theta.porcelain.workspace.worktree import State
@@ -76,14 +77,11 @@ def sides(git: Git, revisions: Sequence[str], *, cached: bool) -> Sides | None:
     return None
 
 
-def entries(session: Session, side: str) -> dict[str, str]:
-    """Path -> manifest id, on a side that is no worktree."""
+def on_side(session: Session, side: str) -> Checkpoints:
+    """The checkpoints on a side that is no worktree."""
     if side == "":
-        staged = {path: entry.oid for path, entry in session.staged().items()}
-        return {path: oid for path, oid in staged.items() if session.manifest_or_none(oid)}
-    if side == "HEAD" and session.repo.head() is None:
-        return {}
-    return session.in_tree(side)
+        return session.index.readable
+    return session.head if side == "HEAD" else session.at(side)
 
 
 def compare(
@@ -91,12 +89,12 @@ def compare(
 ) -> list[Compared]:
     """Each checkpoint that differs between the two sides, in order of path."""
     session.expect_trees(filter(None, (pair.old, pair.new)))
-    old = entries(session, pair.old)
+    old = on_side(session, pair.old)
     if pair.new is None:
         _ = session.repo.worktree
         found = _with_worktree(session, old, progress)
     else:
-        found = _with_manifests(session, old, entries(session, pair.new))
+        found = _with_manifests(session, old, on_side(session, pair.new))
     session.cache.save()
     return [item for item in found if item.changes and (wanted is None or wanted.intersection(item.paths))]
 
@@ -105,43 +103,38 @@ def of_commit(session: Session, oid: str) -> list[Compared]:
     """Each checkpoint that commit ``oid`` changed against its first parent."""
     parent = session.repo.git().run("rev-parse", "-q", "--verify", f"{oid}^1", check=False).text.strip()
     session.expect_trees([name for name in (oid, parent) if name])
-    return _with_manifests(session, session.in_tree(parent) if parent else {}, session.in_tree(oid))
+    return _with_manifests(session, session.at(parent) if parent else EMPTY, session.at(oid))
 
 
-def _with_manifests(session: Session, old: dict[str, str], new: dict[str, str]) -> list[Compared]:
+def _with_manifests(session: Session, old: Checkpoints, new: Checkpoints) -> list[Compared]:
     found = sharded_models.changed(session, old, new)
     return [
-        Compared(path, item, _manifests(old, path, item), _manifests(new, path, item))
-        for path, item in found.items()
+        Compared(path, item, _oids(old, path, item), _oids(new, path, item)) for path, item in found.items()
     ]
 
 
-def _manifests(side: dict[str, str], path: str, item: Changes) -> tuple[str, ...]:
-    return tuple(side[name] for name in sharded_models.paths_of({path: item}) if name in side)
+def _oids(side: Checkpoints, path: str, item: Changes) -> tuple[str, ...]:
+    return tuple(side[name].oid for name in sharded_models.paths_of({path: item}) if name in side)
 
 
-def _with_worktree(session: Session, old: dict[str, str], progress: Progress | None) -> list[Compared]:
-    staged = session.staged()
-    found = [
-        _with_model(session, group, old, progress)
-        for group in sharded_models.groups(old, old.keys() | staged)
-    ]
+def _with_worktree(session: Session, old: Checkpoints, progress: Progress | None) -> list[Compared]:
+    groups = sharded_models.groups(old, old.keys() | session.index.keys())
+    found = [_with_model(session, group, old, progress) for group in groups]
     models = [item for item in found if item is not None]
     taken = {path for item in models for path in item.paths}
-    files = [_with_file(session, path, old[path], progress) for path in old if path not in taken]
+    files = [_with_file(session, path, old[path].oid, progress) for path in old if path not in taken]
     return sorted([*models, *(item for item in files if item is not None)], key=lambda item: item.path)
 
 
 def _with_model(
-    session: Session, group: Group, old: dict[str, str], progress: Progress | None
+    session: Session, group: Group, old: Checkpoints, progress: Progress | None
 ) -> Compared | None:
     """A sharded model against its files in the worktree; none where they are not one model."""
-    staged = session.staged()
     after: dict[str, Version] = {}
     kept: list[str] = []
     places: dict[str, tuple[str, int]] = {}
     for path in group.paths:
-        oid = old.get(path) or staged[path].oid
+        oid = old.oid(path) or session.index[path].oid
         found = worktree.examine(session, path, oid, progress)
         if found.scan is not None:
             after[path] = version_of_file(session, oid, found)
@@ -152,7 +145,7 @@ def _with_model(
     item = sharded_models.compare(group, sharded_models.versions(session, group.before, old), after)
     if item is None:
         return None
-    return Compared(group.name, item, _manifests(old, group.name, item), tuple(kept), places)
+    return Compared(group.name, item, _oids(old, group.name, item), tuple(kept), places)
 
 
 def _with_file(session: Session, path: str, old: str, progress: Progress | None) -> Compared | None:

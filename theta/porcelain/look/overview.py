@@ -8,8 +8,9 @@ from theta.git.repository import STORES
 from theta.merging.states import Conflict
 from theta.porcelain.merge import answers, resolving
 from theta.porcelain.workspace import agreement, in_progress, mend, sharded_models
+from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints
 from theta.porcelain.workspace.session import Session
-from theta.porcelain.workspace.sharded_models import Group, ModelChanges, model_of
+from theta.porcelain.workspace.sharded_models import Group, ModelChanges
 from theta.porcelain.workspace.worktree import Found, State
 from theta.progress import Progress
 from theta.store import changes
@@ -99,67 +100,56 @@ def _letters(pair: str) -> tuple[str, str]:
 def _add_modified(session: Session, modified: dict[str, Found], result: Report) -> None:
     if not modified:
         return
-    head, staged = _head_entries(session), session.staged()
+    head = session.repo.head()
+    tree = session.repo.tree_of(head) if head else None
     for path in modified:
-        old = head.get(path)
-        letter = "A" if old is None else " " if old == staged[path].oid else "M"
+        old = tree.get(path) if tree is not None else None
+        letter = "A" if old is None else " " if old.id == session.index[path].oid else "M"
         result.rows.append(Row(path, letter, "M"))
 
 
-def _head_entries(session: Session) -> dict[str, str]:
-    head = session.repo.head()
-    if head is None:
-        return {}
-    tree = session.repo.tree_of(head)
-    found = ((path, tree.get(path)) for path in session.staged())
-    return {path: entry.id for path, entry in found if entry is not None}
-
-
 def _add_details(session: Session, found: dict[str, Found], result: Report) -> None:
-    staged = session.staged()
-    head = _head_entries(session) if any(row.index in "MAR" for row in result.rows) else {}
+    head = session.head if any(row.index in "MAR" for row in result.rows) else EMPTY
     for row in result.rows:
-        entry = staged.get(row.path)
+        entry = session.index.get(row.path)
         if entry is None or row.unmerged:
             continue
         if row.index in "MAR":
-            old = head.get(row.old_path or row.path)
+            old = head.oid(row.old_path or row.path)
             result.staged[row.path] = sharded_models.changes_of(session, old, entry.oid)
         item = found.get(row.path)
         if row.worktree == "M" and item is not None and item.scan is not None:
             result.unstaged[row.path] = compare_with_file(session, entry.oid, item)
-    if any(model_of(path) != path for row in result.rows for path in (row.path, row.old_path) if path):
+    if any(sharded_models.is_shard(path) for row in result.rows for path in (row.path, row.old_path) if path):
         _add_models(session, found, result)
 
 
 def _add_models(session: Session, found: dict[str, Found], result: Report) -> None:
     """Files of a sharded model tell of the model as a whole."""
     rows = [row for row in result.rows if not row.unmerged]
-    head = session.in_tree("HEAD") if session.repo.head() else {}
-    staged = {path: entry.oid for path, entry in session.staged().items()}
-    oids = {path: oid for path, oid in staged.items() if session.manifest_or_none(oid)}
-    for item in sharded_models.changed(session, head, oids).values():
+    staged = session.index.readable
+    for item in sharded_models.changed(session, session.head, staged).values():
         if isinstance(item, ModelChanges):
             kept = (row for row in rows if row.index in "MADR" and {row.path, row.old_path} & {*item.paths})
             result.staged |= {row.path: item for row in kept}
-    for group in sharded_models.groups(oids, oids):
+    for group in sharded_models.groups(staged, staged):
         changed = {path: result.unstaged[path] for path in group.paths if path in result.unstaged}
-        model = _unstaged_model(session, group, oids, found) if changed else None
+        model = _unstaged_model(session, group, staged, found) if changed else None
         if model is not None:
             result.unstaged |= dict.fromkeys(changed, model)
 
 
 def _unstaged_model(
-    session: Session, group: Group, oids: dict[str, str], found: dict[str, Found]
+    session: Session, group: Group, staged: Checkpoints, found: dict[str, Found]
 ) -> ModelChanges | None:
     after: dict[str, Version] = {}
     for path in group.paths:
         item = found.get(path)
         if item is not None and item.scan is not None:
-            after[path] = version_of_file(session, oids[path], item)
+            after[path] = version_of_file(session, staged[path].oid, item)
         elif item is not None and item.state is not State.MISSING:
-            after |= sharded_models.versions(session, [path], oids)
-    return sharded_models.compare(group, sharded_models.versions(session, group.paths, oids), after)
+            after |= sharded_models.versions(session, [path], staged)
+    return sharded_models.compare(group, sharded_models.versions(session, group.paths, staged), after)
 
 
 def compare_with_file(session: Session, oid: str, found: Found) -> Changes:

@@ -25,7 +25,8 @@ def crossed(
     """The base of ``ours`` and ``theirs``, whose best common ancestors are ``commits``."""
     anchor = ours or theirs
     store = anchor.store if anchor else ""
-    found = [manifest for manifest in (_at(session, commit, store) for commit in commits) if manifest]
+    sides = (session.at(commit).by_store.get(store) for commit in commits)
+    found = [manifest for manifest in sides if manifest is not None]
     if len(found) < 2:
         return found[0] if found else None
     lines = (
@@ -35,14 +36,9 @@ def crossed(
         for name, candidates in sorted(_virtual(session, commits, store).items())
     )
     skeletons = [manifest.skeleton for manifest in found]
-    sides = {side.skeleton for side in (ours, theirs) if side}
-    skeleton = next((oid for oid in skeletons if oid not in sides), skeletons[0])
+    taken = {side.skeleton for side in (ours, theirs) if side}
+    skeleton = next((oid for oid in skeletons if oid not in taken), skeletons[0])
     return replace(found[0], skeleton=skeleton, lines=tuple(line for line in lines if line), groups=())
-
-
-def _at(session: Session, commit: str, store: str) -> Manifest | None:
-    found = (session.manifest_or_none(oid) for oid in session.in_tree(commit).values())
-    return next((manifest for manifest in found if manifest is not None and manifest.store == store), None)
 
 
 def _base(candidates: Candidates, ours: Line | None, theirs: Line | None) -> Line | None:
@@ -61,7 +57,7 @@ def _virtual(session: Session, commits: Sequence[str], store: str) -> dict[str, 
 
 
 def _alone(session: Session, commit: str, store: str) -> dict[str, Candidates]:
-    manifest = _at(session, commit, store)
+    manifest = session.at(commit).by_store.get(store)
     return {line.name: (line,) for line in manifest.lines} if manifest else {}
 
 

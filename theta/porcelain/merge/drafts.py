@@ -36,11 +36,11 @@ class Held:
         self._open = ExitStack()
         self._closing: Future[None] | None = None
         self._by_manifest: dict[str, FileSource] = {}
-        for path, entry in session.staged().items():
-            if len(self._by_manifest) < _MOST_HELD and worktree.known_stat(session, path, entry.oid):
+        for path, one in session.files.items():
+            if len(self._by_manifest) < _MOST_HELD and session.index.oid(path) == one.oid:
                 with suppress(ThetaError):
                     source = FileSource(session.repo.worktree / path, path)
-                    self._by_manifest[entry.oid] = self._open.enter_context(source)
+                    self._by_manifest[one.oid] = self._open.enter_context(source)
 
     def source(self, manifest: Manifest) -> FileSource | None:
         """The file that held ``manifest``; chunks that are read there are to be checked."""

@@ -117,7 +117,7 @@ def is_plain(session: Session, ours: str, theirs: str) -> bool:
 
 
 def _stages(session: Session, tree: Tree, rows: list[str]) -> dict[str, Stages]:
-    paths: dict[str, Stages] = {path: {0: oid} for path, oid in session.in_tree(tree.id).items()}
+    paths: dict[str, Stages] = {path: {0: one.oid} for path, one in session.at(tree.id).items()}
     open_paths: dict[str, Stages] = {}
     for row in rows:
         head, _, path = row.partition("\t")

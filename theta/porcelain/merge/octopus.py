@@ -25,7 +25,6 @@ from theta.porcelain.merge import in_memory, recording
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.merge.joining import How
 from theta.porcelain.merge.versions import Stages, Versions
-from theta.porcelain.workspace.checkpoints import checkpoints as in_tree
 from theta.porcelain.workspace.in_progress import Operation
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
@@ -44,7 +43,7 @@ def join(session: Session, heads: Sequence[str], how: How, base: str | None = No
     if not joined.clean:
         return joined
     tree = session.repo.whole_tree(in_memory.result_tree(session, joined.tree, joined.merged))
-    paths: dict[str, Stages] = {path: {0: oid} for path, oid in in_tree(session.repo, tree).items()}
+    paths: dict[str, Stages] = {path: {0: one.oid} for path, one in session.of_tree(tree).items()}
     result = Joined(tree, paths, joined.versions)
     with session.objects.writing() as pack:
         together = _Together(session, pack, heads, how, steps.asked)

@@ -151,8 +151,8 @@ def _tell_in(session: Session, place: Path, found: MergeRecord, index: Path | No
 
 
 def _rounds(session: Session, found: MergeRecord, index: Path | None) -> list[Round]:
-    staged = session.staged(index)
-    now = {path: staged[path].oid if path in staged else "" for path in found.done}
+    staged = session.index_of(index)
+    now = {path: staged.oid(path) or "" for path in found.done}
     done = {path: deed for path, deed in found.done.items() if now[path] == deed.manifest}
     groups = deeds.gathered({path: deed for path, deed in done.items() if deed.tensors})
     restricted = [True] * len(groups)

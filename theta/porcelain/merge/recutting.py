@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from theta.merging import result_file
+from theta.porcelain.workspace.checkpoints import Checkpoints
 from theta.porcelain.workspace.session import Session
-from theta.porcelain.workspace.sharded_models import by_model
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
@@ -37,25 +37,25 @@ class Recut:
         return self.targets.keys() | self.gone
 
 
-def recut(session: Session, pack: PackWriter, trees: Sequence[Mapping[str, str]]) -> list[Recut]:
-    """The models whose files are others in one of ``trees`` (path -> manifest id): base, ours, theirs.
+def recut(session: Session, pack: PackWriter, trees: Sequence[Checkpoints]) -> list[Recut]:
+    """The models whose files are others in one of ``trees``: base, ours, theirs.
 
     What the merges need and no commit has goes into ``pack``.
     """
     found: list[Recut] = []
-    models = [by_model(tree) for tree in trees]
+    models = [tree.models() for tree in trees]
     for name in sorted(set().union(*models)):
-        paths = [files.get(name, set()) for files in models]
+        paths = [files.get(name, frozenset()) for files in models]
         at = _newly_cut(*paths)
         if at is not None:
-            sides = [_manifests(session, tree, own) for tree, own in zip(trees, paths, strict=True)]
+            sides = [_only(tree.manifests, own) for tree, own in zip(trees, paths, strict=True)]
             targets = _targets(session.objects, pack, sides, at)
             if targets:
                 found.append(Recut(targets, frozenset().union(*paths) - targets.keys()))
     return found
 
 
-def _newly_cut(base: set[str], ours: set[str], theirs: set[str]) -> int | None:
+def _newly_cut(base: frozenset[str], ours: frozenset[str], theirs: frozenset[str]) -> int | None:
     """The version (1 ours, 2 theirs) whose files the result has; none where there is nothing to choose."""
     if not (base and ours and theirs) or base == ours == theirs:
         return None
@@ -64,9 +64,8 @@ def _newly_cut(base: set[str], ours: set[str], theirs: set[str]) -> int | None:
     return 1 if theirs in (base, ours) else None  # both cut it anew, differently: a conflict
 
 
-def _manifests(session: Session, tree: Mapping[str, str], paths: Iterable[str]) -> Files:
-    found = {path: session.manifest_or_none(tree[path]) for path in sorted(paths)}
-    return {path: manifest for path, manifest in found.items() if manifest is not None}
+def _only(files: Files, paths: Iterable[str]) -> Files:
+    return {path: files[path] for path in sorted(paths) if path in files}
 
 
 def _targets(objects: Objects, pack: PackWriter, sides: Sequence[Files], at: int) -> dict[str, Three]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from theta import _fs
 from theta.errors import NotFoundError, WouldOverwriteError
 from theta.git.commit_graph import merge_bases
-from theta.git.index import Entry, Staged
+from theta.git.index import Staged
 from theta.git.object_values import MODE_BLOB
 from theta.git.repository import STORES
 from theta.merging.states import Conflict, Settled, three_way
@@ -21,6 +21,7 @@ from theta.porcelain.merge.drafts import Drafts, Files, Held
 from theta.porcelain.merge.joining import FILE, How, Merged, all_manifests, merge_checkpoints
 from theta.porcelain.merge.versions import Stages, Three, Versions
 from theta.porcelain.workspace import in_progress, index_closure, worktree
+from theta.porcelain.workspace.checkpoints import Checkpoint
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.worktree import State
 from theta.progress import Progress
@@ -30,7 +31,7 @@ from theta.progress import Progress
 class Open:
     """The checkpoints of the index that may need a decision."""
 
-    entries: dict[str, dict[int, Entry]]
+    entries: Mapping[str, Mapping[int, Checkpoint]]
 
     @property
     def paths(self) -> dict[str, Stages]:
@@ -48,10 +49,7 @@ class Open:
 
 def open_checkpoints(session: Session, *, merged_too: bool = False) -> Open:
     """The checkpoints in conflict; with ``merged_too`` also those that git merged as text."""
-    found: dict[str, dict[int, Entry]] = {}
-    for entry in session.entries():
-        if entry.stage or merged_too:
-            found.setdefault(entry.path, {})[entry.stage] = entry
+    found = session.index.stages if merged_too else session.index.conflicts
     whole = {
         path: stages
         for path, stages in found.items()

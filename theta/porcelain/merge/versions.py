@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from theta.porcelain.merge import ancestors
+from theta.porcelain.workspace.checkpoints import EMPTY
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Manifest
 
@@ -41,21 +42,16 @@ class Versions:
         self._chosen = chosen
         self._crossing = list(crossing)
         session.expect_trees(filter(None, (base, ours, theirs, *crossing)))
-        self.trees = tuple(session.in_tree(revision) if revision else {} for revision in (base, ours, theirs))
-        """Path -> manifest id, in each of the commits."""
-        self._by_store = [self._stores(tree) for tree in self.trees]
-
-    def _stores(self, tree: Mapping[str, str]) -> dict[str, Manifest]:
-        manifests = (self._session.manifest_or_none(oid) for oid in tree.values())
-        return {manifest.store: manifest for manifest in manifests if manifest is not None}
+        self.trees = tuple(session.at(one) if one else EMPTY for one in (base, ours, theirs))
+        """The checkpoints of each of the commits."""
 
     def in_base(self, store: str) -> Manifest | None:
         """The checkpoint of the first commit with this store."""
-        return self._by_store[0].get(store)
+        return self.trees[0].by_store.get(store)
 
     def is_unmoved(self, path: str, stages: Stages) -> bool:
         """Whether the common ancestor has the file of stage 1 at ``path`` too: nobody renamed it."""
-        return 1 in stages and self.trees[0].get(path) == stages[1]
+        return 1 in stages and self.trees[0].oid(path) == stages[1]
 
     def of(self, stages: Stages) -> Three:
         """Base, ours and theirs of the path with ``stages``; by store where a stage cannot tell."""
@@ -63,7 +59,7 @@ class Versions:
             merged = self._session.manifest_or_none(stages[0])
             if merged is None:
                 return None, None, None
-            _, ours, theirs = (side.get(merged.store) for side in self._by_store)
+            _, ours, theirs = (side.by_store.get(merged.store) for side in self.trees)
             return self._base(None, ours, theirs), ours, theirs
         base, ours, theirs = (
             self._session.manifest_or_none(stages[n]) if n in stages else None for n in (1, 2, 3)
@@ -79,4 +75,4 @@ class Versions:
             return found
         if len(self._crossing) > 1:
             return ancestors.crossed(self._session, self._crossing, ours, theirs)
-        return self._by_store[0].get(anchor.store)
+        return self.in_base(anchor.store)

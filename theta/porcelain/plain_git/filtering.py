@@ -72,15 +72,13 @@ class Filter:
 
     def _passed(self, path: str, pointer: bytes) -> bytes:
         """``pointer`` itself: git status and diff go on, and the commit of a new one is refused."""
-        entry = self.session.staged().get(path)
-        if entry is None or entry.oid != manifests.blob_id(pointer):
+        if self.session.index.oid(path) != manifests.blob_id(pointer):
             self.warn(f"{path} is a Git LFS pointer, not the file itself; {lfs.FETCH}")
         return pointer
 
     def _stored(self, path: str, source: FileSource) -> bytes:
         session = self.session
-        entry = session.staged().get(path)
-        kept = session.manifest_or_none(entry.oid) if entry else None
+        kept = session.index.manifest(path)
         in_place = source.path == session.repo.worktree / path
         if in_place and (known := session.cache.manifest_of(path, source.identity)) is not None:
             cached = session.manifest_or_none(known) if session.repo.has(known) else None
@@ -99,8 +97,7 @@ class Filter:
     def _store_new(self, path: str, source: FileSource, kept: Manifest | None) -> Manifest:
         session = self.session
         with UnwrittenPack() if self.looking else session.objects.writer() as pack:
-            staged = session.staged()
-            taken = {m.store for p, m in index_closure.known_stores(session, staged).items() if p != path}
+            taken = {manifest.store for at, manifest in session.index.manifests.items() if at != path}
             with self.progress() as progress:
                 stored = staging.take(session, pack, source, path, kept, taken, progress)
             if stored.note:

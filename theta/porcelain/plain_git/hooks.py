@@ -36,7 +36,7 @@ def pre_commit(session: Session, index: Path, *, alone: bool = True) -> list[str
     for path in raw:
         problem = f"{path} is staged as raw bytes, not as a checkpoint"
         raise HookRefusedError(problem, hint=f"theta add {path}")
-    if any(entry.stage for entry in session.entries(index)):
+    if session.index_of(index).conflicts:
         raise HookRefusedError("a checkpoint is still in conflict", hint="theta resolve")
     return _hints(session, index) if alone else []
 

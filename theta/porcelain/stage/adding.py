@@ -64,8 +64,7 @@ def _listed(session: Session, git: Git, pathspecs: list[str], *, update: bool, f
 def _is_kept_pointer(session: Session, path: str) -> bool:
     """Whether the file is the pointer of Git LFS that is committed there already."""
     data = lfs.pointer_at(session.repo.worktree / path)
-    entry = session.staged().get(path) if data is not None else None
-    return data is not None and entry is not None and entry.oid == blob_id(data)
+    return data is not None and session.index.oid(path) == blob_id(data)
 
 
 def _is_inside(path: str) -> bool:

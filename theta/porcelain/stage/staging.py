@@ -9,9 +9,9 @@ from pathlib import Path
 
 from theta.errors import ManifestError
 from theta.git import lfs
-from theta.git.index import Entry, Staged
+from theta.git.index import Staged
 from theta.porcelain.workspace import worktree
-from theta.porcelain.workspace.index_closure import complete, known_stores, store_name, sync
+from theta.porcelain.workspace.index_closure import complete, store_name, sync
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.files import file_scan
@@ -43,43 +43,31 @@ def add_files(session: Session, paths: Iterable[str], progress: Progress | None 
 
     Nothing is staged unless all of them could be read; an unchanged file is only refreshed.
     """
-    staged = session.staged()
     added: list[Added] = []
     with session.objects.writing() as pack:
         for path in paths:
-            added.append(_store(session, pack, path, staged, added, progress))
+            added.append(_store(session, pack, path, added, progress))
     _stage(session, added)
     return added
 
 
 def _store(
-    session: Session,
-    pack: PackWriter,
-    path: str,
-    staged: dict[str, Entry],
-    before: list[Added],
-    progress: Progress | None,
+    session: Session, pack: PackWriter, path: str, before: list[Added], progress: Progress | None
 ) -> Added:
-    entry = staged.get(path)
-    kept = session.manifest_or_none(entry.oid) if entry else None
-    size = pack.size
+    staged = session.index
+    kept, oid, size = staged.manifest(path), staged.oid(path), pack.size
     with FileSource(session.repo.worktree / path, path) as source:
         mode = 0o100755 if source.stat.st_mode & 0o100 else 0o100644
-        if (
-            entry
-            and kept
-            and session.cache.manifest_of(path, source.identity) == entry.oid
-            and complete(session, kept)
-        ):
-            return Added(path, kept, entry.oid, (), "", source.stat, mode)
+        known = session.cache.manifest_of(path, source.identity) == oid
+        if kept and oid and known and complete(session, kept):
+            return Added(path, kept, oid, (), "", source.stat, mode)
         text = worktree.peek(source.path)
         if text is not None:
             raise ManifestError(
                 f"{path} holds a manifest in place of the checkpoint", hint=f"theta restore {path}"
             )
-        taken = {m.store for p, m in known_stores(session, staged).items() if p != path} | {
-            a.manifest.store for a in before
-        }
+        taken = {manifest.store for at, manifest in staged.manifests.items() if at != path}
+        taken |= {item.manifest.store for item in before}
         stored = take(session, pack, source, path, kept, taken, progress)
         source.verify_unchanged()
         oid = pack.blob(stored.manifest.data, text=True)
@@ -101,7 +89,7 @@ def take(
     """Scan and store one file; its store is that of ``kept``, or a name not in ``taken``."""
     if lfs.pointer_in(source) is not None:
         raise lfs.refusal(path)
-    bases = session.bases(path)
+    bases = bases_of(session, path)
     reference = kept or (bases[0] if bases else None)
     skeleton = worktree.skeleton_of(session, reference)
     begin(progress, "hashing", source.size, path)
@@ -119,9 +107,16 @@ def take(
     return Snapshot(session.objects, pack, bases).store(source, found, store, kept, progress)
 
 
+def bases_of(session: Session, path: str) -> list[Manifest]:
+    """The manifests of the parents of the next commit: those at ``path`` first."""
+    parents = [session.at(parent).manifests for parent in session.repo.parents_ahead()]
+    first = [found[path] for found in parents if path in found]
+    return first + [manifest for found in parents for at, manifest in found.items() if at != path]
+
+
 def _moved(session: Session, found: file_scan.Scan) -> Manifest | None:
     """The manifest of a checkpoint of this value whose file is gone: it was renamed, its store stays."""
-    for path, manifest in known_stores(session, session.staged()).items():
+    for path, manifest in session.index.manifests.items():
         if not os.path.lexists(session.repo.worktree / path):
             kept = worktree.skeleton_of(session, manifest)
             if found.equals(manifest, kept) and complete(session, manifest):
@@ -141,7 +136,7 @@ def new_raw(session: Session, raw: Iterable[str], index: Path | None = None) -> 
     """Path -> blob id, of those staged ``raw`` files that are not so in HEAD already."""
     head = session.repo.head()
     tree = session.repo.tree_of(head) if head else None
-    staged = session.staged(index)
+    staged = session.index_of(index)
     old = {path: tree.get(path) if tree is not None else None for path in raw}
     return {
         path: staged[path].oid for path, entry in old.items() if entry is None or entry.id != staged[path].oid

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from theta.codecs import arith
 from theta.codecs.base import TensorWords
 from theta.errors import NotFoundError, WouldOverwriteError
-from theta.git.index import Entry, Staged
+from theta.git.index import Staged
 from theta.parallel import ordered
 from theta.porcelain.stage import updates
 from theta.porcelain.stage.fitting import Step, plan
@@ -22,6 +22,7 @@ from theta.porcelain.stage.updates import Brought, LowRank, Scale, Sparse, Updat
 from theta.porcelain.tensors import tied_weights
 from theta.porcelain.tensors.tied_weights import TiedWeights
 from theta.porcelain.workspace import index_closure, worktree
+from theta.porcelain.workspace.checkpoints import Checkpoint
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.format import listings
@@ -82,10 +83,9 @@ def _warning(brought: Brought, found: TiedWeights, steps: Sequence[Step]) -> str
     )
 
 
-def _committed(session: Session, path: str) -> tuple[Entry, Manifest]:
+def _committed(session: Session, path: str) -> tuple[Checkpoint, Manifest]:
     """The entry and the manifest of ``path``, which must be the same in HEAD, index and worktree."""
-    entry = session.staged().get(path)
-    at_head = session.in_tree("HEAD").get(path) if session.repo.head() else None
+    entry, at_head = session.index.get(path), session.head.oid(path)
     if at_head is None:
         raise NotFoundError(f"there is no committed checkpoint {path} to update", hint="commit it first")
     if entry is None or entry.oid != at_head:

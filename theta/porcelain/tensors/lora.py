@@ -18,7 +18,6 @@ from theta.porcelain.tensors import converting, sources, tied_weights
 from theta.porcelain.tensors.converting import Model
 from theta.porcelain.tensors.sources import Named
 from theta.porcelain.tensors.tied_weights import TiedWeights
-from theta.porcelain.workspace import sharded_models
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 
@@ -41,7 +40,7 @@ def revisions(text: str) -> tuple[str, str]:
 
 def the_checkpoint(session: Session, revision: str) -> str:
     """The path of the only model in ``revision``; raises :class:`NotFoundError` where it is not one."""
-    found = sorted({sharded_models.model_of(path) or path for path in session.in_tree(revision)})
+    found = sorted({*session.at(revision).models()})
     if len(found) != 1:
         raise NotFoundError(
             f"{revision} has {len(found)} checkpoints", hint="name one: theta extract-lora BASE..TUNED PATH"

@@ -152,7 +152,7 @@ def of_file(path: Path, stack: contextlib.ExitStack) -> Model:
 def _shards_of(path: Path) -> list[str]:
     """The shards beside ``path`` of the model that it would be in one file."""
     names = (item.name for item in path.parent.glob("*-of-*")) if path.parent.is_dir() else ()
-    return sorted(name for name in names if name != path.name and sharded_models.model_of(name) == path.name)
+    return sorted(name for name in names if name != path.name and sharded.model_of(name) == path.name)
 
 
 def of_revision(session: Session, revision: str, path: str, glob: str) -> Model:
@@ -171,9 +171,7 @@ def of_revision(session: Session, revision: str, path: str, glob: str) -> Model:
     index = _index(session, revision, path)
     if index is not None:
         return _joined(index.shards, index.weight_map, open_shard)
-    staged = () if revision else session.staged().items()
-    oids = session.in_tree(revision) if revision else {name: entry.oid for name, entry in staged}
-    shards = sharded_models.shards_of(path, oids)
+    shards = sharded_models.shards_of(path, session.at(revision) if revision else session.index)
     if not shards:
         raise _no_checkpoint(path, revision)
     return _joined([name.rpartition("/")[2] for name in sorted(shards)], {}, open_shard)

@@ -62,7 +62,7 @@ def _kept(session: Session, oid: str) -> str:
 
 def refresh(session: Session, progress: Progress | None = None) -> dict[str, worktree.Found]:
     """Examine every staged checkpoint and give unchanged ones fresh stat data in the index."""
-    staged = session.staged()
+    staged = session.index
     found = {path: worktree.examine(session, path, entry.oid, progress) for path, entry in staged.items()}
     same = {path: staged[path].oid for path, item in found.items() if item.state is State.SAME}
     worktree.refresh_stat(session, same)

@@ -1,31 +1,126 @@
-"""Checkpoints in the trees of commits."""
+"""The checkpoints of an index, a tree or the worktree, by path.
+
+``session.index``, ``session.at(revision)`` and ``session.files`` are such mappings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
+from theta.formats.sharded import model_of
 from theta.git.attributes import only_tracked
-from theta.git.object_values import MODE_BLOB, Tree
+from theta.git.object_values import MODE_BLOB, Tree, TreeEntry
 from theta.git.repository import STORES, Repository
-from theta.store.format.manifest import MAX_BYTES, looks_like_manifest
-
-_cache: dict[tuple[str, str], dict[str, str]] = {}
+from theta.store.format.manifest import MAX_BYTES, Manifest, looks_like_manifest
 
 
-def checkpoints(repo: Repository, tree: Tree) -> dict[str, str]:
-    """Path -> blob id of each file of ``tree`` that theta tracks and that is a manifest.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that theta tracks: ``oid`` is the blob of its manifest, or of plain bytes that were staged.
+
+    ``stage``: 0, or of a conflict 1 for the common ancestor, 2 for ours, 3 for theirs.
+    """
+
+    path: str
+    oid: str
+    mode: int = MODE_BLOB
+    stage: int = 0
+
+
+class Checkpoints(Mapping[str, Checkpoint]):
+    """Path -> checkpoint; it does not change.
+
+    A path in conflict is not a key: its versions are in ``stages``.
+
+    Args:
+        found: the checkpoints, all stages.
+        read: the manifest in a blob; None where the blob is something else.
+    """
+
+    def __init__(self, found: Iterable[Checkpoint], read: Callable[[str], Manifest | None]) -> None:
+        self._read = read
+        stages: dict[str, dict[int, Checkpoint]] = {}
+        for one in found:
+            stages.setdefault(one.path, {})[one.stage] = one
+        self.stages: Mapping[str, Mapping[int, Checkpoint]] = stages
+        """Path -> stage -> checkpoint."""
+        self._merged = {path: by_stage[0] for path, by_stage in stages.items() if 0 in by_stage}
+
+    def __getitem__(self, path: str) -> Checkpoint:
+        return self._merged[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._merged)
+
+    def __len__(self) -> int:
+        return len(self._merged)
+
+    @property
+    def conflicts(self) -> Mapping[str, Mapping[int, Checkpoint]]:
+        """:attr:`stages` of the paths in conflict."""
+        return {path: by_stage for path, by_stage in self.stages.items() if 0 not in by_stage}
+
+    def oid(self, path: str) -> str | None:
+        """The blob at ``path``; None where there is no checkpoint."""
+        found = self._merged.get(path)
+        return found.oid if found is not None else None
+
+    def manifest(self, path: str) -> Manifest | None:
+        """The manifest at ``path``; None where there is none, or one that cannot be read."""
+        found = self._merged.get(path)
+        return self._read(found.oid) if found is not None else None
+
+    @cached_property
+    def manifests(self) -> Mapping[str, Manifest]:
+        """Path -> manifest, of those that can be read."""
+        found = ((path, self.manifest(path)) for path in self)
+        return {path: manifest for path, manifest in found if manifest is not None}
+
+    @cached_property
+    def by_store(self) -> Mapping[str, Manifest]:
+        """Store -> manifest, of those that can be read."""
+        return {manifest.store: manifest for manifest in self.manifests.values()}
+
+    @property
+    def readable(self) -> Checkpoints:
+        """Those whose manifests can be read."""
+        return Checkpoints((self[path] for path in self.manifests), self._read)
+
+    def models(self) -> Mapping[str, frozenset[str]]:
+        """The name that a model would have in one file -> its files; of most models that is one."""
+        return by_model(self)
+
+
+def by_model(paths: Iterable[str]) -> dict[str, frozenset[str]]:
+    """``paths`` by the models they belong to, as :func:`model_of` names those."""
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        found.setdefault(model_of(path), set()).add(path)
+    return {name: frozenset(files) for name, files in found.items()}
+
+
+EMPTY: Final = Checkpoints((), lambda _: None)
+"""No checkpoints: of an unborn branch, or of a side that a comparison does not have."""
+
+
+def in_tree(repo: Repository, tree: Tree) -> tuple[Checkpoint, ...]:
+    """The files of ``tree`` that theta tracks and that are manifests.
 
     git reads attributes from the worktree; where ``tree`` has others, content decides.
     """
-    key = (str(repo.gitdir), tree.id)
-    if key not in _cache:
-        files = _candidates(repo, tree)
-        repo.promised.expect(files.values())
-        _cache[key] = {path: files[path] for path in sorted(files) if is_manifest(repo, files[path])}
-    return _cache[key]
+    files = _candidates(repo, tree)
+    repo.promised.expect(entry.id for entry in files.values())
+    return tuple(
+        Checkpoint(path, files[path].id, files[path].mode)
+        for path in sorted(files)
+        if is_manifest(repo, files[path].id)
+    )
 
 
-def by_content(repo: Repository, files: Mapping[str, str]) -> dict[str, str]:
+def by_content(repo: Repository, files: Mapping[str, str]) -> tuple[Checkpoint, ...]:
     """Those of ``files`` (path -> blob id) that are manifests, whatever attributes say."""
     repo.promised.obtain(files.values())
     ask = "".join(f"{oid}\n" for oid in files.values()).encode()
@@ -33,7 +128,8 @@ def by_content(repo: Repository, files: Mapping[str, str]) -> dict[str, str]:
         repo.git().run("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=ask).text.splitlines()
     )
     small = {oid for oid, size in map(str.split, rows) if size.isdigit() and int(size) <= MAX_BYTES}
-    return {path: oid for path, oid in files.items() if oid in small and is_manifest(repo, oid)}
+    found = {path: oid for path, oid in files.items() if oid in small and is_manifest(repo, oid)}
+    return tuple(Checkpoint(path, oid) for path, oid in found.items())
 
 
 def expect(repo: Repository, revisions: Iterable[str]) -> None:
@@ -43,18 +139,18 @@ def expect(repo: Repository, revisions: Iterable[str]) -> None:
     commits = [oid for revision in revisions if (oid := repo.commit_of(revision)) is not None]
     repo.promised.expect(repo.commit(oid).tree for oid in commits)
     for tree in dict.fromkeys(map(repo.tree_of, commits)):
-        repo.promised.expect(_candidates(repo, tree).values())
+        repo.promised.expect(entry.id for entry in _candidates(repo, tree).values())
 
 
-def _candidates(repo: Repository, tree: Tree) -> dict[str, str]:
-    """Path -> blob id of the files of ``tree`` that may be checkpoints."""
-    files = {path: entry.id for path, entry in repo.walk_blobs(tree) if entry.mode & MODE_BLOB}
-    own = {path: oid for path, oid in files.items() if path.rpartition("/")[2] == ".gitattributes"}
+def _candidates(repo: Repository, tree: Tree) -> dict[str, TreeEntry]:
+    """Path -> entry of the files of ``tree`` that may be checkpoints."""
+    files = {path: entry for path, entry in repo.walk_blobs(tree) if entry.mode & MODE_BLOB}
+    own = {path: entry.id for path, entry in files.items() if path.rpartition("/")[2] == ".gitattributes"}
     known = not repo.is_bare and own == repo.attribute_files()
     tracked = only_tracked(repo, files) if known else files
     if repo.promised.is_partial and tree.get(STORES) is None:
         # Nobody who has the stores elsewhere owes this clone a checkpoint of such a tree.
-        return {path: files[path] for path in tracked if repo.has(files[path])}
+        return {path: files[path] for path in tracked if repo.has(files[path].id)}
     return {path: files[path] for path in tracked}
 
 

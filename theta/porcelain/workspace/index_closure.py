@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from theta.git.index import Entry, IndexEdit, Staged
+from theta.git.index import IndexEdit, Staged
 from theta.git.repository import STORES
 from theta.porcelain.setup import sparse_patterns
 from theta.porcelain.workspace import worktree
-from theta.porcelain.workspace.checkpoints import by_content
+from theta.porcelain.workspace.checkpoints import Checkpoints, by_content
 from theta.porcelain.workspace.session import Session
 from theta.store import closure, held_packs
 from theta.store.files.file_source import Identity
@@ -24,12 +25,6 @@ _BELOW: Final = f"{STORES}/"
 def complete(session: Session, manifest: Manifest) -> bool:
     """Whether the trees that ``manifest`` names are in the repository."""
     return session.repo.has(manifest.skeleton) and all(session.repo.has(line.tree) for line in manifest.lines)
-
-
-def known_stores(session: Session, staged: dict[str, Entry]) -> dict[str, Manifest]:
-    """Path -> manifest, of all checkpoints in the index."""
-    found = {path: session.manifest_or_none(entry.oid) for path, entry in staged.items()}
-    return {path: manifest for path, manifest in found.items() if manifest is not None}
 
 
 def store_name(path: str, taken: set[str]) -> str:
@@ -48,32 +43,34 @@ def sync(session: Session, index: Path | None = None) -> list[str]:
     one side is kept (ours, if there is one).  Answers the paths of tracked files that are staged
     as raw bytes.
     """
-    everything = session.entries(index)
-    entries = {entry.path: entry for entry in everything if entry.stage == 0}
-    found = known_stores(session, entries)
-    sides = {e.path: e for stage in (1, 3, 2) for e in everything if e.stage == stage}
-    raw = [path for path in entries if path not in found]
+    staged = session.index_of(index)
+    found = dict(staged.manifests)
+    raw = [path for path in staged if path not in found]
     if found:
         sparse_patterns.require(session.repo)
     renamed = _distinct(session, found)
     with session.index_edit(index) as edit:
         for path, manifest in renamed.items():
             oid = session.repo.write_blob(manifest.data)
-            edit.put(
-                Staged(
-                    path, oid, entries[path].mode, stat=_stat_if_same(session, path, entries[path].oid, oid)
-                )
-            )
+            old = staged[path]
+            edit.put(Staged(path, oid, old.mode, stat=_stat_if_same(session, path, old.oid, oid)))
             found[path] = manifest
-        kept = [*found.values(), *known_stores(session, sides).values()]
-        kept += _without_attribute(session, edit, kept, {entry.path for entry in everything})
+        kept = [*found.values(), *_sides(staged, session)]
+        kept += _without_attribute(session, edit, kept, staged.stages.keys())
         closure.sync_index(edit, session.objects, kept)
     held_packs.adopt(session.repo, {blob_id(manifest.data) for manifest in found.values()})
     return raw
 
 
+def _sides(staged: Checkpoints, session: Session) -> list[Manifest]:
+    """One side of each checkpoint in conflict: ours, else theirs, else the ancestor."""
+    chosen = (next(stages[n] for n in (2, 3, 1) if n in stages) for stages in staged.conflicts.values())
+    found = (session.manifest_or_none(one.oid) for one in chosen)
+    return [manifest for manifest in found if manifest is not None]
+
+
 def _without_attribute(
-    session: Session, edit: IndexEdit, kept: list[Manifest], listed: set[str]
+    session: Session, edit: IndexEdit, kept: list[Manifest], listed: Collection[str]
 ) -> list[Manifest]:
     """The manifests of stores in the index that no tracked path has any more.
 
@@ -84,14 +81,14 @@ def _without_attribute(
         return []
     files = {e.path: e.oid for e in edit.entries() if e.stage == 0 and e.mode in _FILES}
     others = {path: oid for path, oid in files.items() if path not in listed and not path.startswith(_BELOW)}
-    found = (session.manifest_or_none(oid) for oid in by_content(session.repo, others).values())
-    return [manifest for manifest in found if manifest is not None and manifest.store in stores]
+    found = Checkpoints(by_content(session.repo, others), session.manifest_or_none).manifests
+    return [manifest for manifest in found.values() if manifest.store in stores]
 
 
 def _distinct(session: Session, found: dict[str, Manifest]) -> dict[str, Manifest]:
     """The manifests that must take another store, since two different ones name the same."""
     owner: dict[str, str] = {}
-    at_head = session.in_tree("HEAD") if session.repo.head() else {}
+    at_head = session.head
     renamed: dict[str, Manifest] = {}
     order = sorted(found, key=lambda path: (path not in at_head, path))
     for path in order:

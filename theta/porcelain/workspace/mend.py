@@ -17,7 +17,7 @@ from theta.git import commit_graph
 from theta.git.commit_graph import unpublished
 from theta.git.object_values import Commit, Tree
 from theta.git.repository import STORES
-from theta.porcelain.workspace.checkpoints import by_content, checkpoints
+from theta.porcelain.workspace.checkpoints import Checkpoints, by_content
 from theta.porcelain.workspace.session import Session
 from theta.store import closure
 from theta.store.format.manifest import Manifest
@@ -38,39 +38,40 @@ class Mended:
     kept: tuple[str, ...] = ()
 
 
-def _manifests(session: Session, tree: Tree, *, strict: bool = False) -> list[Manifest]:
-    """The manifests of ``tree``; those that are malformed are left out, or ``strict``ly an error.
+def _checkpoints(session: Session, tree: Tree) -> Checkpoints:
+    """The checkpoints of ``tree``.
 
     A manifest without the attribute counts where ``.theta/`` has its store: a line of
     ``.gitattributes`` that is gone must not take the tensors with it.
     """
-    listed = checkpoints(session.repo, tree)
-    found = _parsed(session, listed, strict=strict)
+    listed = session.of_tree(tree)
     stores = tree.get(STORES)
     names = {entry.name for entry in stores.tree} if stores is not None and stores.tree is not None else set()
-    extra = names - {manifest.store for manifest in found}
-    if extra:
-        files = {path: entry.id for path, entry in session.repo.walk_blobs(tree) if path not in listed}
-        others = _parsed(session, by_content(session.repo, files), strict=strict)
-        found += [manifest for manifest in others if manifest.store in extra]
-    return found
+    extra = names - listed.by_store.keys()
+    if not extra:
+        return listed
+    files = {path: entry.id for path, entry in session.repo.walk_blobs(tree) if path not in listed}
+    others = Checkpoints(by_content(session.repo, files), session.manifest_or_none)
+    foreign = {path for path, manifest in others.manifests.items() if manifest.store not in extra}
+    more = (one for path, one in others.items() if path not in foreign)
+    return Checkpoints([*listed.values(), *more], session.manifest_or_none)
 
 
-def _parsed(session: Session, files: dict[str, str], *, strict: bool) -> list[Manifest]:
-    found: list[Manifest] = []
-    for path, oid in files.items():
+def _all_read(session: Session, found: Checkpoints) -> list[Manifest]:
+    """The manifests of ``found``; raises :class:`ManifestError` where one cannot be read."""
+    read: list[Manifest] = []
+    for path, one in found.items():
         try:
-            found.append(session.manifest(oid))
+            read.append(session.manifest(one.oid))
         except ManifestError as error:
-            if strict:
-                raise ManifestError(f"{path}: {error}") from error
-    return found
+            raise ManifestError(f"{path}: {error}") from error
+    return read
 
 
 def stores_id(session: Session, tree: Tree) -> str | None:
     """The id that ``.theta`` must have in ``tree``; none where it must not be there."""
     dry = PackWriter(session.objects.directory, lambda _: True)
-    return closure.stores_tree(dry, _manifests(session, tree))
+    return closure.stores_tree(dry, _checkpoints(session, tree).manifests.values())
 
 
 def agrees(session: Session, tree: Tree) -> bool:
@@ -146,7 +147,7 @@ def mended_tree(session: Session, tree: Tree) -> str:
 
     Raises :class:`ManifestError` where one of them cannot be read: then nothing is known to be wrong.
     """
-    manifests = _manifests(session, tree, strict=True)
+    manifests = _all_read(session, _checkpoints(session, tree))
     wanted = closure.expected(manifests)
     session.repo.promised.expect(wanted.values())
     for directory, oid in wanted.items():

@@ -62,14 +62,14 @@ def _in_revision(git: Git, revision: str, paths: list[str]) -> set[str]:
 
 
 def _in_index(session: Session, tracked: list[str], side: int) -> dict[str, Wanted]:
-    entries = {(entry.path, entry.stage): entry for entry in session.entries()}
     found: dict[str, Wanted] = {}
     for path in tracked:
-        entry = entries.get((path, 0)) or entries.get((path, side))
-        if entry is None and any(name == path for name, _ in entries):
+        stages = session.index.stages.get(path, {})
+        one = stages.get(0) or stages.get(side)
+        if one is None and stages:
             raise NotFoundError(f"{path} is in conflict", hint="use --ours, --theirs or 'theta resolve'")
-        if entry is not None:
-            found |= _version(session, path, entry.oid, entry.mode)
+        if one is not None:
+            found |= _version(session, path, one.oid, one.mode)
     return found
 
 

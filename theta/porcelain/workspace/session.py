@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -25,9 +26,12 @@ from theta.errors import (
 from theta.git import processes
 from theta.git.attributes import tracked_entries
 from theta.git.index import Entry, IndexEdit
+from theta.git.object_values import Tree
 from theta.git.repository import Repository
 from theta.porcelain.workspace import recovery, rollback
+from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoint, Checkpoints, expect, in_tree
 from theta.store.changes import Version, of_manifest
+from theta.store.files.file_source import Identity
 from theta.store.files.stat_cache import StatCache
 from theta.store.format import listings
 from theta.store.format import manifest as manifests
@@ -48,6 +52,8 @@ class Session:
         self.journal = repo.private / recovery.JOURNAL
         self._parsed: dict[str, Manifest] = {}
         self._places: dict[str, str] = {}
+        self._trees: dict[str, Checkpoints] = {}
+        self._indexes: dict[Path | None, tuple[tuple[Entry, ...], Checkpoints]] = {}
 
     @classmethod
     def here(cls, start: str | Path, cwd: Path | None = None) -> Session:
@@ -58,6 +64,7 @@ class Session:
         """A new view of the same worktree: git may have moved HEAD and the index under this one."""
         fresh = Session.here(self.repo.worktree, self.cwd)
         fresh.repo.attributes = self.repo.attributes
+        fresh._parsed, fresh._trees = self._parsed, self._trees
         return fresh
 
     @cached_property
@@ -110,42 +117,56 @@ class Session:
         manifest = self.manifest_or_none(oid) if oid else None
         return of_manifest(manifest) if manifest else None
 
-    def entries(self, index: Path | None = None) -> list[Entry]:
-        """Index entries of tracked paths, all stages."""
-        found = tracked_entries(self.repo, index)
-        self.repo.promised.expect(entry.oid for entry in found)
-        self._places |= {entry.oid: entry.path for entry in found}
+    # -- checkpoints -----------------------------------------------------------------
+
+    @property
+    def index(self) -> Checkpoints:
+        """The tracked files of the index: the same each time, until the index or an attribute changes."""
+        return self.index_of(None)
+
+    def index_of(self, file: Path | None) -> Checkpoints:
+        """:attr:`index`, of the index in ``file``."""
+        entries = tracked_entries(self.repo, file)
+        known = self._indexes.get(file)
+        if known is None or known[0] is not entries:
+            self.repo.promised.expect(entry.oid for entry in entries)
+            self._places |= {entry.oid: entry.path for entry in entries}
+            found = (Checkpoint(entry.path, entry.oid, entry.mode, entry.stage) for entry in entries)
+            known = self._indexes[file] = entries, Checkpoints(found, self.manifest_or_none)
+        return known[1]
+
+    @property
+    def head(self) -> Checkpoints:
+        """The checkpoints of the commit at HEAD; none on an unborn branch."""
+        return self.at("HEAD") if self.repo.head() else EMPTY
+
+    def at(self, revision: str) -> Checkpoints:
+        """The checkpoints in the tree of ``revision``."""
+        found = self.of_tree(self.repo.tree_of(revision))
+        label = revision[:12] if _is_id(revision) else revision
+        self._places = {one.oid: f"{label}:{path}" for path, one in found.items()} | self._places
         return found
 
-    def staged(self, index: Path | None = None) -> dict[str, Entry]:
-        """Path -> its stage-0 entry, for tracked paths."""
-        return {entry.path: entry for entry in self.entries(index) if entry.stage == 0}
+    def of_tree(self, tree: Tree) -> Checkpoints:
+        """The checkpoints in ``tree``."""
+        if tree.id not in self._trees:
+            self._trees[tree.id] = Checkpoints(in_tree(self.repo, tree), self.manifest_or_none)
+        return self._trees[tree.id]
+
+    @property
+    def files(self) -> Checkpoints:
+        """The files of the worktree that are known to be checkpoints, whether these are staged or not."""
+        found = []
+        for path in self.index:
+            with contextlib.suppress(OSError):
+                info = os.lstat(self.repo.worktree / path)
+                if (oid := self.cache.manifest_of(path, Identity.of(info))) is not None:
+                    found.append(Checkpoint(path, oid, info.st_mode))
+        return Checkpoints(found, self.manifest_or_none)
 
     def expect_trees(self, revisions: Iterable[str]) -> None:
-        """:meth:`in_tree` is going to be asked for ``revisions``."""
-        from theta.porcelain.workspace.checkpoints import expect
-
+        """:meth:`at` is going to be asked for ``revisions``."""
         expect(self.repo, revisions)
-
-    def in_tree(self, revision: str) -> dict[str, str]:
-        """Path -> blob id of each checkpoint in the tree of ``revision``."""
-        from theta.porcelain.workspace.checkpoints import checkpoints
-
-        found = checkpoints(self.repo, self.repo.tree_of(revision))
-        label = revision[:12] if _is_id(revision) else revision
-        self._places = {oid: f"{label}:{path}" for path, oid in found.items()} | self._places
-        return found
-
-    def bases(self, path: str) -> list[Manifest]:
-        """The manifests of the parents of the next commit: those at ``path`` first."""
-        first: list[Manifest] = []
-        others: list[Manifest] = []
-        for parent in self.repo.parents_ahead():
-            for at, oid in self.in_tree(parent).items():
-                found = self.manifest_or_none(oid)
-                if found is not None:
-                    (first if at == path else others).append(found)
-        return first + others
 
     # -- changing --------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from theta.formats.sharded import parse_shard_name
+from theta.formats.sharded import model_of
+from theta.porcelain.workspace.checkpoints import Checkpoints, by_model
 from theta.porcelain.workspace.session import Session
 from theta.store import changes
 from theta.store.changes import Changes, Version
@@ -48,11 +49,9 @@ class Group:
         return tuple(sorted({*self.before, *self.after}))
 
 
-def model_of(path: str) -> str:
-    """The path that the model of shard ``path`` would have in one file; ``path`` itself for other files."""
-    folder, slash, name = path.rpartition("/")
-    shard = parse_shard_name(name)
-    return path if shard is None else f"{folder}{slash}{shard.stem}{shard.suffix}"
+def is_shard(path: str) -> bool:
+    """Whether the file at ``path`` is named as one of several of a model."""
+    return model_of(path) != path
 
 
 def groups(before: Iterable[str], after: Iterable[str]) -> list[Group]:
@@ -60,7 +59,7 @@ def groups(before: Iterable[str], after: Iterable[str]) -> list[Group]:
     old, new = by_model(before), by_model(after)
     found: list[Group] = []
     for name in sorted(old.keys() | new.keys()):
-        sides = [_files(name, side.get(name, set())) for side in (old, new)]
+        sides = [_files(name, side.get(name, frozenset())) for side in (old, new)]
         if any(side is None for side in sides):
             continue
         group = Group(name, *(tuple(sorted(side or ())) for side in sides))
@@ -69,15 +68,7 @@ def groups(before: Iterable[str], after: Iterable[str]) -> list[Group]:
     return found
 
 
-def by_model(paths: Iterable[str]) -> dict[str, set[str]]:
-    """``paths`` by the models they belong to, as :func:`model_of` names those."""
-    found: dict[str, set[str]] = {}
-    for path in paths:
-        found.setdefault(model_of(path), set()).add(path)
-    return found
-
-
-def _files(name: str, paths: set[str]) -> set[str] | None:
+def _files(name: str, paths: frozenset[str]) -> frozenset[str] | None:
     """``paths``; none where a file without number stands beside shards: which are the model?"""
     return None if name in paths and len(paths) > 1 else paths
 
@@ -106,20 +97,20 @@ def compare(group: Group, before: Mapping[str, Version], after: Mapping[str, Ver
     return ModelChanges(*counts, *ends, group.paths, len(before), len(after))
 
 
-def changed(session: Session, before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, Changes]:
-    """What differs between two versions (path -> manifest id): by path, sharded models by their names."""
+def changed(session: Session, before: Checkpoints, after: Checkpoints) -> dict[str, Changes]:
+    """What differs between two versions: by path, sharded models by their names."""
     found: dict[str, Changes] = {}
     taken: set[str] = set()
     for group in groups(before, after):
-        if all(before.get(path) == after.get(path) for path in group.paths):
+        if all(before.oid(path) == after.oid(path) for path in group.paths):
             continue
         item = compare(group, versions(session, group.before, before), versions(session, group.after, after))
         if item is not None:
             found[group.name] = item
             taken.update(group.paths)
     for path in (before.keys() | after.keys()) - taken:
-        if before.get(path) != after.get(path):
-            found[path] = changes_of(session, before.get(path), after.get(path))
+        if before.oid(path) != after.oid(path):
+            found[path] = changes_of(session, before.oid(path), after.oid(path))
     return dict(sorted(found.items()))
 
 
@@ -131,9 +122,9 @@ def changes_of(session: Session, before: str | None, after: str | None) -> Chang
     return Changes((), False, 0, fault=fault) if found is None else found
 
 
-def versions(session: Session, paths: Iterable[str], oids: Mapping[str, str]) -> dict[str, Version]:
-    """Path -> version, of those ``paths`` that have one."""
-    found = ((path, session.version(oids.get(path))) for path in paths)
+def versions(session: Session, paths: Iterable[str], side: Checkpoints) -> dict[str, Version]:
+    """Path -> version in ``side``, of those ``paths`` that have one."""
+    found = ((path, session.version(side.oid(path))) for path in paths)
     return {path: version for path, version in found if version is not None}
 
 
@@ -147,8 +138,8 @@ def paths_of(found: Mapping[str, Changes]) -> Iterator[str]:
 
 def shards_at(session: Session, revision: str, name: str) -> dict[str, Manifest]:
     """Path -> manifest of the shards in ``revision`` of the model that would be ``name`` in one file."""
-    oids = session.in_tree(revision)
-    return {path: session.manifest(oids[path]) for path in shards_of(name, oids)}
+    found = session.at(revision)
+    return {path: session.manifest(found[path].oid) for path in shards_of(name, found)}
 
 
 def shards_of(name: str, paths: Iterable[str]) -> list[str]:

@@ -201,10 +201,10 @@ def untrack(session: Session, cwd: Path, unwanted: Sequence[str]) -> list[str]:
         if len(kept) == len(lines):
             raise _not_here(session, pattern, same)
         lines = kept
-    before = set(session.staged())
+    before = session.index.keys()
     attribute_lines.write(place, lines)
     session.repo.git().run("add", "-A", "--", os.path.join(folder, NAME), check=False)  # it may be ignored
-    gone = sorted(before - set(session.staged()))
+    gone = sorted(before - session.index.keys())
     if gone:
         session.repo.git(extra={}).run("add", "--renormalize", "--", *(f":(top,literal){p}" for p in gone))
     index_closure.sync(session)
@@ -228,4 +228,4 @@ def _not_here(session: Session, pattern: str, same: set[str]) -> NotFoundError:
 
 def raw_files(session: Session) -> list[str]:
     """Tracked files that are in the index as plain bytes."""
-    return [p for p, e in session.staged().items() if session.manifest_or_none(e.oid) is None]
+    return [path for path in session.index if session.index.manifest(path) is None]

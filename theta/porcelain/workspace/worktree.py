@@ -15,7 +15,7 @@ from typing import Final
 from theta import _fs, _room
 from theta.errors import BusyError, DiskError, MissingObjectsError, NoSpaceError, concerning
 from theta.git import lfs
-from theta.git.index import Entry, Staged, fresh_paths
+from theta.git.index import Staged, fresh_paths
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.files import file_scan
@@ -117,7 +117,7 @@ def refresh_stat(session: Session, paths: dict[str, str]) -> None:
     stale = seen.keys() - fresh_paths(session.repo.index_path, seen)
     if not stale:
         return
-    modes = {path: entry.mode for path, entry in session.staged().items() if entry.oid == paths.get(path)}
+    modes = {path: entry.mode for path, entry in session.index.items() if entry.oid == paths.get(path)}
     with contextlib.suppress(BusyError, DiskError, NoSpaceError), session.index_edit(patient=False) as edit:
         for path in stale & modes.keys():
             if session.cache.manifest_of(path, Identity.of(seen[path])) == paths[path]:
@@ -201,7 +201,7 @@ def put_back(
     begun: Beginnings | None = None,
 ) -> None:
     """Fill (path, manifest id, mode) into the worktree and refresh the index entries that agree."""
-    staged = session.staged()
+    staged = session.index
     done: list[Staged] = []
     wanted = list(wanted)
     if begun is None:
@@ -236,10 +236,7 @@ def _settled(session: Session, done: list[Staged]) -> list[Staged]:
 
 
 def complete(
-    session: Session,
-    entries: Iterable[Entry] | None = None,
-    progress: Progress | None = None,
-    begun: Beginnings | None = None,
+    session: Session, progress: Progress | None = None, begun: Beginnings | None = None
 ) -> list[str]:
     """Turn every manifest that stands in the worktree in place of its checkpoint into the file.
 
@@ -248,11 +245,11 @@ def complete(
     """
     missing: list[str] = []
     wanted: list[tuple[str, str, int]] = []
-    for path, mode in {entry.path: entry.mode for entry in entries or session.entries()}.items():
+    for path, stages in session.index.stages.items():
         text = peek(session.repo.worktree / path)
         if text is None or manifests.has_conflict_markers(text):
             continue
-        wanted.append((path, _ensure_blob(session, text), mode))
+        wanted.append((path, _ensure_blob(session, text), stages[max(stages)].mode))
     if begun is None:
         session.expect(oid for _, oid, _ in wanted)
     for item in wanted:
