@@ -1,5 +1,97 @@
-"""theta: version control for machine-learning checkpoints on ordinary Git repositories."""
+"""theta: version control for machine-learning checkpoints on ordinary Git repositories.
 
+    repo = theta.open(".")
+    weights = repo["main~2:model.safetensors"]
+    weights["lm_head.weight"][:128].numpy()
+
+``theta help python`` tells more.  ``import theta`` is cheap: what a name needs is imported when the name is
+used first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from theta import errors
 from theta._version import __version__
+from theta.errors import ThetaError
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    import os
+
+    from theta.api.checkpoint import Checkpoint
+    from theta.api.lazy_tensor import LazyTensor
+    from theta.api.repo import Repository
+    from theta.porcelain.look.commit_summary import Summary
+    from theta.porcelain.look.diffing import Compared, Numbers
+    from theta.porcelain.look.overview import Report
+    from theta.store.changes import Change, Changes
+
+__all__ = [
+    "Change",
+    "Changes",
+    "Checkpoint",
+    "Compared",
+    "LazyTensor",
+    "Numbers",
+    "Report",
+    "Repository",
+    "Summary",
+    "ThetaError",
+    "__version__",
+    "errors",
+    "open",
+]
+
+_HOMES: Final = {
+    "Change": "theta.store.changes",
+    "Changes": "theta.store.changes",
+    "Checkpoint": "theta.api.checkpoint",
+    "Compared": "theta.porcelain.look.diffing",
+    "LazyTensor": "theta.api.lazy_tensor",
+    "Numbers": "theta.porcelain.look.diffing",
+    "Report": "theta.porcelain.look.overview",
+    "Repository": "theta.api.repo",
+    "Summary": "theta.porcelain.look.commit_summary",
+}
+
+
+def open(path_or_url: str | os.PathLike[str] = ".") -> Repository:  # noqa: A001 - it is theta.open
+    """Open the Git repository around a path, or behind a URL.
+
+    A path may lie anywhere in a repository.  A URL (whatever ``git clone`` takes: ``https://``, ``ssh://``,
+    ``git@host:path``, ``file://``) is cloned, bare and without files (``--filter=blob:none``), into a
+    temporary directory: history first, and tensors when they are read.  ``close()``, the end of a ``with``
+    block or of the process removes it.  To keep what was fetched, clone with ``theta clone
+    --filter=blob:none`` and open that.  A remote that cannot leave out files sends all of them.  Git asks
+    for no passwords here; credential helpers and keys work.
+
+    Args:
+        path_or_url: where the repository is; by default around the current directory, which is not needed
+            any more once it is open.
+
+    Returns:
+        The repository, which is its own context manager.
+
+    Raises:
+        theta.errors.NotARepositoryError: there is none around the path.
+        theta.errors.UnsupportedRepositoryError: it uses a feature of Git that theta lacks.
+        theta.errors.UntrustedOwnerError: it belongs to another user.
+        theta.errors.ThetaError: git could not clone the URL; the line is git's.
+    """
+    from theta.api.repo import open_repository
+
+    return open_repository(path_or_url)
+
+
+def __getattr__(name: str) -> Any:
+    """The class ``name`` of the API, imported now."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'theta' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -93,6 +93,12 @@ class NotFoundError(ThetaError):
     exit_code = ExitCode.NOT_FOUND
 
 
+class NoSuchTensorError(NotFoundError, KeyError):
+    """A checkpoint has no tensor of that name; a ``KeyError`` for those who take it for a mapping."""
+
+    __str__ = Exception.__str__
+
+
 class WouldOverwriteError(ThetaError):
     """A file that was not committed would be lost."""
 

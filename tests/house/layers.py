@@ -28,6 +28,7 @@ LAYERS: Final = (
     ("theta.store",),
     ("theta.merging",),
     ("theta.porcelain",),
+    ("theta.api",),
     ("theta",),
     ("theta.cli",),
     ("theta.__main__",),

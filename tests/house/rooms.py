@@ -110,6 +110,7 @@ ROOMS: Final = (
         ),
     ),
     Room(("theta.porcelain",)),
+    Room(("theta.api",), (*_VALUES, "theta.git", "theta.store", "theta.porcelain")),
     Room(
         ("theta.cli",),
         ("theta_native", *_VALUES, "theta.git", "theta.store", "theta.merging", "theta.porcelain"),

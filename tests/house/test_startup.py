@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+import theta
+
 HEAVY = {"llvmlite", "ml_dtypes", "numba", "numpy", "pygit2", "theta_native", "torch", "zstandard"}
 
 RUN = """
@@ -31,6 +33,24 @@ def test_nothing_heavy_is_imported(option: str) -> None:
     assert printed.strip()
     assert modules & HEAVY == set()
     assert "theta" in modules
+
+
+def test_the_package_is_imported_without_anything_heavy() -> None:
+    """All names of the API are there at once; what they need comes when they are used."""
+    program = "import json, sys, theta; dir(theta); print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    modules = set(json.loads(done.stdout))
+    assert modules & HEAVY == set()
+    ours = {name for name in modules if name.startswith("theta")}
+    assert ours == {"theta", "theta._version", "theta.errors"}
+
+
+def test_every_name_of_the_package_is_there() -> None:
+    assert set(theta._HOMES) <= set(theta.__all__) == set(dir(theta))
+    assert all(getattr(theta, name) is not None for name in theta.__all__)
+    assert {getattr(theta, name).__module__ for name in theta._HOMES} == set(theta._HOMES.values())
+    with pytest.raises(AttributeError, match="nope"):
+        theta.nope  # noqa: B018
 
 
 def test_a_heavy_import_would_be_seen() -> None:

@@ -77,6 +77,12 @@ def commits(git: Git, line: Arguments) -> list[str]:
     return git.run("log", *bare, *line.spelled).text.split()
 
 
+def reached(git: Git, revision: str, paths: Sequence[str], limit: int | None) -> list[str]:
+    """The commits that ``revision`` (or ``A..B``) reaches; with ``paths`` those that changed them."""
+    most = [] if limit is None else [f"--max-count={limit}"]
+    return git.run("rev-list", *most, "--end-of-options", revision, "--", *paths).text.split()
+
+
 def told(git: Git, item: Summary, line: Arguments, paths: Sequence[str]) -> str:
     """What git log --stat prints of one commit, by the options of ``FORM``, without its checkpoints."""
     flags = [option.word for option in line.options if option.name in (*FORM, "--first-parent")]

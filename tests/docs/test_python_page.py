@@ -1,0 +1,66 @@
+"""``python.md`` is true: its blocks run, one after the other, in a repository such as it speaks of."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from tests.docs.test_blocks import ROOT, blocks
+from tests.support import Repo, make_model, random_tensors
+
+PAGE = ROOT / "theta" / "docs" / "python.md"
+MODEL = "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """Three commits on main, each of other values, and a worktree that was trained on."""
+    repo = Repo.create(tmp_path_factory.mktemp("python") / "repo")
+    repo.theta("track", "*.safetensors")
+    for step in range(4):
+        tensors: dict[str, Any] = random_tensors(
+            {"layers.0.q.weight": (64, 32), "layers.0.bias": (32,)}, step
+        )
+        tensors["lm_head.weight"] = random_tensors({"w": (40, 32)})["w"].astype(ml_dtypes.bfloat16)
+        make_model(repo.path / MODEL, tensors)
+        if step < 3:
+            repo.theta("add", ".")
+            repo.theta("commit", "-q", "-m", f"step {step}")
+    repo.git("config", "uploadpack.allowFilter", "true")
+    repo.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    return repo
+
+
+def run(path: Path, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], str]:
+    """The names that the Python blocks of ``path`` leave, and what they print."""
+    monkeypatch.chdir(repo.path)
+    names: dict[str, Any] = {}
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        for block in blocks(path, "python"):
+            text = block.replace("https://example.com/models.git", repo.path.as_uri())
+            exec(compile(text, str(path), "exec"), names)
+    return names, printed.getvalue()
+
+
+def test_the_page_runs(training: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, printed = run(PAGE, training, monkeypatch)
+    assert names["rows"].shape == (10, 32)
+    assert names["whole"].dtype == ml_dtypes.bfloat16
+    assert set(names["layer"]) == {"layers.0.q.weight", "layers.0.bias"}
+    assert np.array_equal(names["bias"], random_tensors({"q": (64, 32), "b": (32,)}, 2)["b"])
+    assert "step 2 model.safetensors 2 changed of 3 tensors" in printed
+    assert "model.safetensors M layers.0.bias Numbers(" in printed
+    assert "has no tensor lm_head.wieght" in printed
+    assert list(names["report"].unstaged) == [MODEL]
+
+
+def test_the_readme_runs(training: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, _ = run(ROOT / "README.md", training, monkeypatch)
+    assert names["rows"].shape == (10, 32)

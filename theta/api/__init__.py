@@ -1,0 +1,1 @@
+"""The public API's classes; ``theta`` gives them their names."""

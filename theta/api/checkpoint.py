@@ -1,0 +1,103 @@
+"""A checkpoint as a lazy mapping from names to tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from theta.api.lazy_tensor import Access, LazyTensor
+from theta.errors import NoSuchTensorError
+from theta.porcelain.tensors.converting import Model
+from theta.store.read.random_access import StoredSource
+from theta.units import human
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Checkpoint(Mapping[str, LazyTensor]):
+    """The tensors of one file, or of one sharded model: name -> :class:`LazyTensor`, in file order.
+
+    Opening one reads what is between the tensors, not the tensors.  It stays what it was when it was
+    opened, whatever is committed or checked out meanwhile; of a file in the worktree that was written to,
+    reading raises :class:`theta.errors.ChangedWhileReadError`.
+    """
+
+    def __init__(self, label: str, model: Model, access: Access) -> None:
+        self._label, self._model, self._access = label, model, access
+
+    @property
+    def label(self) -> str:
+        """What it was opened by: ``main~2:model.safetensors``."""
+        return self._label
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """The formats of its files, as manifests name them: ``{"safetensors"}``."""
+        return self._model.formats
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata of a safetensors file; empty for other formats."""
+        return dict(self._model.metadata)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(value.nbytes for value in self._model.values.values())
+
+    def __getitem__(self, name: str) -> LazyTensor:
+        """The tensor ``name``; :class:`theta.errors.NoSuchTensorError`, a ``KeyError``, if there is none."""
+        value = self._model.values.get(name)
+        if value is None or value.place is None:
+            raise NoSuchTensorError(f"{self._label} has no tensor {name}", hint="list(checkpoint) names them")
+        return LazyTensor(name, value.place, self._access)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._model.values)
+
+    def __len__(self) -> int:
+        return len(self._model.values)
+
+    def matching(self, names: str = "*") -> dict[str, LazyTensor]:
+        """The tensors whose names match the glob ``names`` (``layers.0.*``); there may be none."""
+        return {name: self[name] for name in self if fnmatchcase(name, names)}
+
+    def load(self, names: str = "*") -> dict[str, NDArray[Any]]:
+        """The values of all tensors whose names match, in arrays as :meth:`LazyTensor.numpy` makes them.
+
+        A partial clone fetches what it lacks of them in one request.
+        """
+        self.fetch(names)
+        return {name: tensor.numpy() for name, tensor in self.matching(names).items()}
+
+    def fetch(self, names: str = "*") -> None:
+        """Fetch in one request what a partial clone lacks of the tensors whose names match.
+
+        Without it each tensor is fetched when it is read, whole.  It does nothing where all is here.
+
+        Raises:
+            theta.errors.NotHereYetError: the remote cannot be reached, or does not have it.
+        """
+        places = [v.place for name, v in self._model.values.items() if v.place and fnmatchcase(name, names)]
+        with self._access.reading():
+            for source in {id(place.source): place.source for place in places}.values():
+                if isinstance(source, StoredSource):
+                    source.obtain(place.span for place in places if place.source is source)
+
+    def close(self) -> None:
+        """Close the file it reads; its tensors cannot be read any more.  Needed where files are many."""
+        self._access.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({self._label!r}, {len(self)} tensors, {human(self.nbytes)})"

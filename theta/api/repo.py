@@ -1,0 +1,228 @@
+"""A repository as a Python program has it: what the command line does, as functions that return data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from threading import RLock
+from types import TracebackType
+from typing import Final, Self
+
+from theta.api import places
+from theta.api.checkpoint import Checkpoint
+from theta.api.lazy_tensor import Access
+from theta.errors import NotFoundError, UsageError, concerning
+from theta.git.run import GitFailedError
+from theta.porcelain.look import diffing, history, overview
+from theta.porcelain.look.commit_summary import Summary
+from theta.porcelain.look.diffing import Compared, Numbers, Sides
+from theta.porcelain.look.overview import Report
+from theta.porcelain.tensors import sources
+from theta.porcelain.tensors.converting import Model
+from theta.porcelain.workspace import worktree
+from theta.porcelain.workspace.session import Session
+from theta.store.changes import Change
+from theta.store.format import listings
+
+INDEX: Final = ""
+
+
+def open_repository(path_or_url: str | os.PathLike[str]) -> Repository:
+    """The repository around a path, or a temporary clone of a URL (:func:`theta.open`)."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(path_or_url, str) and places.is_url(path_or_url):
+            place = places.clone(path_or_url, stack)
+        else:
+            place = Session.here(Path(path_or_url).absolute()).repo.top
+        kept = stack.pop_all()
+    return Repository(place, kept)
+
+
+class Repository:  # git.repository.Repository is what it stands on; this is the name that programs import
+    """One Git repository, with its checkpoints; made by :func:`theta.open`.
+
+    ``repo[name]`` opens a checkpoint (:meth:`__getitem__`).  All paths are counted from the root of the
+    worktree, wherever the process stands, and files that other programs change are seen: nothing but
+    open checkpoints is kept between two calls.
+
+    Threads may share a repository, its checkpoints and their tensors: calls take turns, and one call
+    decodes on all cores.  Errors are those of :mod:`theta.errors`; nothing is ever printed.
+    """
+
+    def __init__(self, place: Path, stack: contextlib.ExitStack) -> None:
+        self._place = place
+        self._lock = RLock()
+        self._opened: weakref.WeakSet[Access] = weakref.WeakSet()
+        self._finish = weakref.finalize(self, stack.close)
+
+    @property
+    def path(self) -> Path:
+        """The root of the worktree, or the Git directory of a bare repository."""
+        return self._place
+
+    def __getitem__(self, name: str) -> Checkpoint:
+        """The checkpoint that ``name`` names, its tensors not read yet.
+
+        ``"main~2:model.safetensors"`` is the file of a revision, by any name that Git has for one;
+        ``":model.safetensors"`` is that of the index; ``"model.safetensors"`` is the file in the worktree,
+        or what it stands for where it is still a manifest.  A path may be the index of a sharded model
+        (``model.safetensors.index.json``), or the name that the model would have in one file.
+
+        Raises:
+            theta.errors.NotFoundError: there is no such revision, file or checkpoint.
+            theta.errors.FormatError: no reader finds tensors in the file, or it was stored as plain bytes.
+            theta.errors.NoWorktreeError: a file of the worktree in a bare repository.
+        """
+        with self._lock, contextlib.ExitStack() as stack:
+            session = self._session()
+            model = self._model(session, name, stack)
+            access = Access(name, self, self._lock, model.verify, stack.pop_all())
+            self._opened.add(access)
+        return Checkpoint(name, model, access)
+
+    def _model(self, session: Session, name: str, stack: contextlib.ExitStack) -> Model:
+        revision, colon, path = name.partition(":")
+        if colon and path and not (self._is_file(session, name)):
+            with concerning(name):
+                return sources.of_revision(session, revision or INDEX, path, "")
+        file = session.repo.worktree / name
+        with concerning(name):
+            text = worktree.peek(file)
+            if text is None:
+                return sources.of_file(file, stack)
+            return sources.of_manifest(session, listings.read(session.objects, text), file.name)
+
+    def _is_file(self, session: Session, name: str) -> bool:
+        return not session.repo.is_bare and os.path.lexists(session.repo.worktree / name)
+
+    def checkpoints(self, revision: str = "HEAD") -> list[str]:
+        """The paths of the checkpoints in ``revision``, sorted; ``""`` is the index.
+
+        Raises:
+            theta.errors.NotFoundError: there is no such revision.
+        """
+        with self._session_of_call() as session:
+            return sorted(diffing.entries(session, revision))
+
+    def status(self, *paths: str) -> Report:
+        """What ``theta status`` shows: Git's rows, and by tensor what is staged, unstaged, in conflict.
+
+        Args:
+            paths: Git's pathspecs; everything where there are none.
+
+        Raises:
+            theta.errors.NoWorktreeError: the repository is bare.
+        """
+        with self._session_of_call() as session:
+            _ = session.repo.worktree
+            session.heal()
+            return overview.report(session, list(paths))
+
+    def diff(
+        self,
+        old: str | None = None,
+        new: str | None = None,
+        *,
+        cached: bool = False,
+        paths: Iterable[str] = (),
+    ) -> list[Compared]:
+        """Each checkpoint that differs between two versions, by path, with its tensors.
+
+        Without revisions the index is compared with the worktree, as in Git; with ``old`` that revision
+        with the worktree, with both those two.
+
+        Args:
+            old: a revision.
+            new: a revision.
+            cached: compare ``old`` (HEAD) with the index instead.
+            paths: files and folders to look at; everything where there are none.
+
+        Raises:
+            theta.errors.NotFoundError: there is no such revision.
+            theta.errors.NoWorktreeError: the worktree of a bare repository is asked for.
+        """
+        if new is not None and (old is None or cached):
+            raise UsageError("a new version needs an old one, and does not go with cached")
+        with self._session_of_call() as session:
+            before = INDEX if old is None and not cached else session.repo.resolve(old or "HEAD")
+            after = INDEX if cached else None if new is None else session.repo.resolve(new)
+            return _at(diffing.compare(session, Sides(before, after), None), paths)
+
+    def numbers(self, item: Compared, change: Change) -> Numbers | None:
+        """How far the two values of ``change``, one of ``item.changes.tensors``, are apart; reads both.
+
+        None where there are no two values of one dtype, or no elements.
+        """
+        with self._session_of_call() as session:
+            return diffing.numbers(session, item, change)
+
+    def log(
+        self,
+        revision: str = "HEAD",
+        *,
+        paths: Iterable[str] = (),
+        tensor: str | None = None,
+        limit: int | None = None,
+    ) -> list[Summary]:
+        """The commits that ``revision`` reaches, newest first, with what each changed by tensor.
+
+        Args:
+            revision: a revision, or a range such as ``main..rte``.
+            paths: only commits that changed these files or folders.
+            tensor: only commits that changed a tensor whose name matches this glob.
+            limit: of the commits that ``paths`` leaves, look at this many.
+
+        Raises:
+            theta.errors.NotFoundError: there is no such revision.
+        """
+        with self._session_of_call() as session:
+            if session.repo.head() is None and revision == "HEAD":
+                return []
+            paths = list(paths)
+            try:
+                commits = history.reached(session.repo.git(), revision, paths, limit)
+            except GitFailedError as error:
+                raise NotFoundError(str(error)) from error
+            return list(history.changed(session, commits, tensor, paths))
+
+    def close(self) -> None:
+        """Close all checkpoints, and remove the clone where a URL was opened; to repeat it is no error."""
+        with self._lock:
+            for access in list(self._opened):
+                access.close()
+            self._finish()
+
+    def _session(self) -> Session:
+        if not self._finish.alive:
+            raise UsageError("the repository was closed", hint="theta.open opens it anew")
+        return Session.here(self._place)
+
+    @contextlib.contextmanager
+    def _session_of_call(self) -> Iterator[Session]:
+        """A new view of the repository: others may have changed it since the last call."""
+        with self._lock:
+            yield self._session()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Repository({str(self._place)!r})"
+
+
+def _at(found: list[Compared], paths: Iterable[str]) -> list[Compared]:
+    """Those of ``found`` that have a file at or below one of ``paths``; all where there are none."""
+    roots = [path.rstrip("/") for path in paths]
+    return [
+        item
+        for item in found
+        if not roots or any(f"{name}/".startswith(f"{root}/") for name in item.paths for root in roots)
+    ]
