@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Checkpoint(Mapping[str, LazyTensor]):
+class Checkpoint(Mapping[str, LazyTensor]):  # what it is to programs; workspace's is a path and a manifest
     """The tensors of one file, or of one sharded model: name -> :class:`LazyTensor`, in file order.
 
     Opening one reads what is between the tensors, not the tensors.  It stays what it was when it was

@@ -105,7 +105,7 @@ class Repository:  # git.repository.Repository is what it stands on; this is the
             theta.errors.NotFoundError: there is no such revision.
         """
         with self._session_of_call() as session:
-            return sorted(diffing.entries(session, revision))
+            return sorted(diffing.on_side(session, revision))
 
     def status(self, *paths: str) -> Report:
         """What ``theta status`` shows: Git's rows, and by tensor what is staged, unstaged, in conflict.
