@@ -107,6 +107,7 @@ ROOMS: Final = (
             "theta.porcelain.look",
             "theta.porcelain.merge",
             "theta.porcelain.stage",
+            "theta.porcelain.tensors",
         ),
     ),
     Room(("theta.porcelain",)),

@@ -9,10 +9,13 @@ import pytest
 
 from tests.support import Repo, make_model, random_tensors, sha256
 from theta.errors import NotFoundError, UsageError
-from theta.porcelain.commands import additions, commits, restoration
+from theta.porcelain.commands import additions, clones, commits, restoration, sequence
 from theta.porcelain.commands.additions import AddRequest
+from theta.porcelain.commands.clones import CloneRequest
 from theta.porcelain.commands.commits import CommitRequest
+from theta.porcelain.commands.merge_request import TensorOptions
 from theta.porcelain.commands.restoration import RestoreRequest
+from theta.porcelain.commands.sequence import SequenceRequest
 from theta.porcelain.workspace.session import Session
 
 MODEL = "m.safetensors"
@@ -160,3 +163,67 @@ def test_no_use_case_depends_on_the_current_directory(
     result = commits.commit(session, CommitRequest.saying("two", [MODEL]))
     assert result.summary is not None
     assert list(result.summary.checkpoints) == [MODEL]
+
+
+def test_a_clone_has_its_checkpoints(tracked: Repo, tmp_path: Path) -> None:
+    result = clones.clone(CloneRequest.of(str(tracked.path), tmp_path / "copy"))
+    assert (result.code, result.place, result.notes) == (0, tmp_path / "copy", ())
+    assert sha256(tmp_path / "copy" / MODEL) == sha256(tracked.path / MODEL)
+    assert state(Repo(tmp_path / "copy")) == ""
+    assert any("core.fsync" in line for line in result.hints)
+
+
+def test_a_clone_of_nothing_tells_what_git_said(tmp_path: Path) -> None:
+    result = clones.clone(CloneRequest.of(str(tmp_path / "nothing"), tmp_path / "copy"))
+    assert (result.code, result.place) == (128, None)
+    assert any("does not exist" in line for line in result.said.err)
+
+
+@pytest.fixture
+def diverged(tracked: Repo) -> Repo:
+    """Two branches that changed the same tensor, and code of their own."""
+    tracked.git("checkout", "--quiet", "-b", "side")
+    change(tracked, 2)
+    tracked.write("side.py", "side\n")
+    tracked.theta("add", "-A")
+    tracked.theta("commit", "-m", "side")
+    tracked.git("checkout", "--quiet", "main")
+    change(tracked, 3)
+    tracked.theta("commit", "-a", "-m", "ours")
+    return tracked
+
+
+@pytest.mark.parametrize(("name", "words"), [("cherry-pick", ["side"]), ("rebase", ["side"])])
+def test_a_sequence_goes_past_stops_of_checkpoints(
+    diverged: Repo, session: Session, name: str, words: list[str]
+) -> None:
+    theirs = "side" if name == "cherry-pick" else "main"
+    wanted = diverged.git("rev-parse", f"{theirs}:{MODEL}")
+    before = diverged.git("rev-parse", "HEAD")
+    result = sequence.sequence(session, SequenceRequest(name, words, TensorOptions(["theirs"])))
+    assert (result.code, result.before, result.notes) == (0, before, ())
+    assert result.after == diverged.git("rev-parse", "HEAD") != before
+    assert [item.path for item in result.settlement.settled] == [MODEL]
+    assert diverged.git("rev-parse", f"HEAD:{MODEL}") == wanted
+    assert state(diverged) == ""
+
+
+def test_a_sequence_stops_where_nobody_decides(diverged: Repo, session: Session) -> None:
+    before = diverged.git("rev-parse", "HEAD")
+    result = sequence.sequence(session, SequenceRequest("cherry-pick", ["side"]))
+    assert (result.code, result.after) == (1, before)
+    assert result.settlement.unmerged == (MODEL,)
+    assert [conflict.name for conflict in result.settlement.conflicts[MODEL]] == ["a.weight"]
+    assert result.settlement.go_on == "theta cherry-pick --continue"
+    again = sequence.sequence(session.again(), SequenceRequest("cherry-pick", ["--abort"]))
+    assert (again.code, again.after) == (0, before)
+    assert state(diverged) == ""
+
+
+def test_a_revert_that_comes_to_nothing_says_so(diverged: Repo, session: Session) -> None:
+    change(diverged, 4)
+    diverged.theta("commit", "-a", "-m", "more")
+    result = sequence.sequence(session, SequenceRequest("revert", ["HEAD~1"], TensorOptions(["ours"])))
+    assert result.code == 1
+    assert result.empty
+    assert state(diverged) == ""

@@ -1,0 +1,171 @@
+"""Rebase, cherry-pick and revert: git applies commits, theta settles stops that only checkpoints made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from theta.porcelain.commands import decision, settling
+from theta.porcelain.commands.decision import Decision
+from theta.porcelain.commands.dialogue import NOBODY, Dialogue
+from theta.porcelain.commands.merge_request import TensorOptions
+from theta.porcelain.commands.settlement import Settlement
+from theta.porcelain.drive import overwrites, rebasing, running, sequencing
+from theta.porcelain.drive.running import Driven, Said
+from theta.porcelain.merge import resolving
+from theta.porcelain.workspace import agreement
+from theta.porcelain.workspace.session import Session
+
+
+@dataclass(frozen=True)
+class SequenceRequest:
+    """Commits that are to be applied.
+
+    Attributes:
+        name: ``rebase``, ``cherry-pick`` or ``revert``.
+        words: what git is told behind that.
+        tensors: how tensors in conflict are settled.
+    """
+
+    name: str
+    words: Sequence[str]
+    tensors: TensorOptions = field(default_factory=TensorOptions)
+
+    def has(self, *words: str) -> bool:
+        """Whether one of ``words`` was given."""
+        return bool({*words} & {*self.words})
+
+
+@dataclass(frozen=True)
+class SequenceResult:
+    """What became of a sequence.
+
+    Attributes:
+        code: the exit code of git where it stopped or ended.
+        before: the commit that HEAD named before; None on an unborn branch.
+        after: the commit that HEAD names now.
+        settlement: what was settled at the last stop, and what is left in conflict.
+        concluded: lines on a rebase that was killed, and that was concluded or given up.
+        empty: a revert came to nothing.
+        one_by_one: git stops at each commit, since it is to commit nothing.
+        said: what git printed, unless it had the terminal.
+        full: git failed, and no space is left on the disk of the repository.
+        notes: warnings of theta.
+    """
+
+    code: int
+    before: str | None
+    after: str | None
+    settlement: Settlement = field(default_factory=Settlement)
+    concluded: Sequence[str] = ()
+    empty: bool = False
+    one_by_one: bool = False
+    said: Said = field(default_factory=Said)
+    full: bool = False
+    notes: Sequence[str] = ()
+
+
+def sequence(session: Session, request: SequenceRequest, dialogue: Dialogue = NOBODY) -> SequenceResult:
+    """Run ``git NAME WORDS``, settle checkpoints wherever it stops, and let it go on.
+
+    The lock is held while theta works, not while git does: a rebase may run commands of the user.
+    """
+    decision.check_step_rules(session, request.tensors, [request.name, *request.words])
+    decided = decision.decide(session, request.tensors, dialogue)
+    return _Sequence(session, request, dialogue, decided).run()
+
+
+class _Sequence:
+    """One run of a sequence, from stop to stop."""
+
+    def __init__(
+        self, session: Session, request: SequenceRequest, dialogue: Dialogue, decided: Decision
+    ) -> None:
+        self._session, self._request = session, request
+        self._dialogue, self._decision = dialogue, decided
+        head = session.repo.head()
+        self._result = SequenceResult(0, head, head)
+
+    def run(self) -> SequenceResult:
+        """Go from stop to stop; return what became of it."""
+        session, request = self._session, self._request
+        with session.exclusive():
+            agreement.refresh(session)
+            if request.has("--continue") and self._is_over():
+                return self._now()
+            checked = overwrites.options(session.again(), [request.name, *request.words])
+        gits = [] if request.has("--continue", "--skip", *sequencing.ENDS) else self._decision.gits
+        with session.driving():
+            session.moving(*request.words)
+            self._git(session, {}, *checked, request.name, *gits, *request.words)
+        goes_on = not request.has(*sequencing.ENDS)
+        while goes_on and self._result.code:
+            goes_on = self._past_stop()
+        self._agree()
+        return self._now()
+
+    def _is_over(self) -> bool:
+        """Before git goes on: conclude what was killed, and settle what is in conflict."""
+        if self._request.name == "rebase" and (lines := rebasing.repair(self._session)) is not None:
+            lines += agreement.settle(self._session.again())
+            self._result = replace(self._result, concluded=tuple(lines))
+            return True
+        if self._settle(self._session, whole=True):
+            return False
+        self._result = replace(self._result, code=1)
+        return True
+
+    def _past_stop(self) -> bool:
+        """Settle a stop and let git go on; return whether it may have stopped again."""
+        name, fresh = self._request.name, self._session.again()
+        if not resolving.is_stopped(fresh):
+            return False
+        with fresh.exclusive():
+            if self._decision.side:
+                sequencing.favour(fresh, self._decision.side)
+            if not self._settle(fresh):
+                return False
+        if not sequencing.is_under_way(fresh, name):
+            self._result = replace(self._result, code=0)
+            return False
+        if name == "revert" and sequencing.drop_empty(fresh):
+            self._result = replace(self._result, empty=True)
+            return False
+        if self._request.has("-n", "--no-commit"):
+            self._result = replace(self._result, one_by_one=True)
+            return False
+        editor = sequencing.quiet_editor(fresh, name, [*self._request.words])
+        checked = overwrites.options(fresh, [name, "--continue"])
+        with fresh.driving():
+            self._git(fresh, editor, *checked, name, "--continue")
+        return True
+
+    def _settle(self, session: Session, *, whole: bool = False) -> bool:
+        """Settle the checkpoints in conflict; return whether nothing is in conflict any more."""
+        found = settling.settle_stop(session, self._decision, self._dialogue, whole=whole)
+        self._result = replace(self._result, settlement=found)
+        return not found.unmerged
+
+    def _git(self, session: Session, extra: Mapping[str, str], *words: str) -> None:
+        """Let git work until it stops or ends."""
+        git = sequencing.git(session, self._request.name, extra)
+        done = running.run(git, *words, aloud=self._dialogue.aloud)
+        self._heard(done, running.ended(session, done.code))
+
+    def _heard(self, done: Driven, ended: Driven) -> None:
+        told, new = self._result.said, done.said
+        said = Said((*told.out, *new.out), (*told.err, *new.err))
+        notes = (*self._result.notes, *ended.notes)
+        full = self._result.full or ended.full
+        self._result = replace(self._result, code=done.code, said=said, full=full, notes=notes)
+
+    def _agree(self) -> None:
+        """Mend what git committed, and bring everything into agreement."""
+        fresh = self._session.again()
+        with fresh.exclusive(), self._dialogue.progress("writing checkpoints") as progress:
+            notes = sequencing.finish(fresh, self._request.name, self._result.before)
+            notes += agreement.settle(self._session.again(), progress)
+        self._result = replace(self._result, notes=(*self._result.notes, *notes))
+
+    def _now(self) -> SequenceResult:
+        return replace(self._result, after=self._session.again().repo.head())
