@@ -154,7 +154,7 @@ def _rounds(session: Session, found: MergeRecord, index: Path | None) -> list[Ro
     staged = session.index_of(index)
     now = {path: staged.oid(path) or "" for path in found.done}
     done = {path: deed for path, deed in found.done.items() if now[path] == deed.manifest}
-    groups = deeds.gathered({path: deed for path, deed in done.items() if deed.tensors})
+    groups = deeds.gathered({path: deed for path, deed in done.items() if _tells(deed)})
     restricted = [True] * len(groups)
     if groups and found.asked <= done.keys():
         restricted[-1] = False
@@ -163,6 +163,11 @@ def _rounds(session: Session, found: MergeRecord, index: Path | None) -> list[Ro
         replace(_round(group, restriction), applied=applied, squashed=found.squashed)
         for group, restriction in zip(groups, restricted, strict=True)
     ]
+
+
+def _tells(deed: Deed) -> bool:
+    """Whether doing it again needs ``deed``: a strategy decided something, or a base was chosen."""
+    return bool(deed.tensors or trailers.read_round(deed.terms).base)
 
 
 def _round(group: Mapping[str, Deed], restricted: bool) -> Round:
@@ -204,6 +209,8 @@ def _rewrite(session: Session, place: Path, lines: Sequence[str]) -> None:
     old = place.read_text(errors="surrogateescape")
     kept = "".join(line for line in old.splitlines(keepends=True) if not line.startswith(f"{TRAILER}:"))
     kept = _HIDDEN.sub("", kept)
+    if lines and old == kept + "".join(f"{line}\n" for line in lines):
+        return
     options = [word for line in lines for word in ("--trailer", line)]
     command = ("interpret-trailers", "--if-exists", "add", "--where", "end", *options)
     text = kept.encode(errors="surrogateescape")
