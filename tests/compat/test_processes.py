@@ -7,6 +7,7 @@ starts for a file that is as new as the index.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -32,7 +33,10 @@ def change(repo: Repo, name: str, seed: int) -> None:
     """Give the model another value of one of its tensors."""
     tensors = random_tensors({"a.weight": (20, 30), "b.weight": (20, 30)})
     tensors[name] = np.random.default_rng(seed).standard_normal((20, 30)).astype(np.float32)
-    make_model(repo.path / "m.safetensors", tensors)
+    path = repo.path / "m.safetensors"
+    make_model(path, tensors)
+    older = path.stat().st_mtime - 10  # git reads a file again that has the second of its index
+    os.utime(path, (older, older))
 
 
 @pytest.fixture
@@ -71,4 +75,4 @@ def test_of_a_merge(tracked: Repo, tmp_path: Path) -> None:
     change(tracked, "a.weight", 3)
     tracked.theta("commit", "-a", "-m", "ours")
     found = gits(tracked, tmp_path / "trace", "theta", "merge", "-X", "ties", "side")
-    assert len(found) <= 35, found
+    assert len(found) <= 12, found

@@ -45,6 +45,8 @@ def shield(name: str, args: Sequence[str], own: Mapping[str, bool]) -> list[str]
     """
     if name not in _READ_BY_THETA and not any(_is_own(arg, own) for arg in args):
         return [_MARK + arg for arg in args]
+    if (found := _without_gits(args, own)) is not None:
+        return found
     line = read(
         name, args, [option + "=" * takes for option, takes in own.items() if option.startswith("--")]
     )
@@ -55,6 +57,26 @@ def shield(name: str, args: Sequence[str], own: Mapping[str, bool]) -> list[str]
     return [arg if _is_own(arg, own) else _MARK + arg for arg in line.flags] + [
         _MARK + arg for arg in line.spelled[len(line.flags) :]
     ]
+
+
+def _without_gits(args: Sequence[str], own: Mapping[str, bool]) -> list[str] | None:
+    """The arguments of a line on which no option can be git's, theta's in front; None of any other."""
+    options: list[str] = []
+    words: list[str] = []
+    waiting = iter(args)
+    for arg in waiting:
+        if not arg.startswith("-"):
+            words.append(_MARK + arg)
+            continue
+        if not _is_own(arg, own):
+            return None
+        options.append(arg)
+        if own.get(arg):
+            value = next(waiting, None)
+            if value is None or value.startswith("-"):
+                return None
+            options.append(value)
+    return options + words
 
 
 def _is_own(arg: str, own: Mapping[str, bool]) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import pygit2
 from pygit2.enums import FileMode, ObjectType, SortMode
 
+from theta.errors import DiskError, UnsupportedRepositoryError
+from theta.git.index import opened
 from theta.git.object_values import MODE_TREE, Commit, Tree
 from theta.git.repository import Repository
 from theta.git.state_files import FETCH_HEAD
@@ -27,6 +30,8 @@ def merge_base(repo: Repository, ours: str, theirs: str) -> str | None:
 def merge_bases(repo: Repository, ours: str, theirs: str) -> list[str]:
     """The best common ancestors: none, one, or several where histories cross."""
     known = repo.bases.get((ours, theirs))
+    if known is None and (known := _only_base(repo, ours, theirs)) is not None:
+        repo.bases[ours, theirs] = known
     if known is None:
         done = repo.git().run("merge-base", "--all", ours, theirs, check=False)
         known = done.text.split()
@@ -35,14 +40,42 @@ def merge_bases(repo: Repository, ours: str, theirs: str) -> list[str]:
     return list(known)
 
 
+_FEW: Final = 1000
+"""Commits that are quicker looked at here than by another process."""
+
+
+def _only_base(repo: Repository, ours: str, theirs: str) -> list[str] | None:
+    """The best common ancestor if it is plain that there is one only; None where git is to tell."""
+    try:
+        base = merge_base(repo, ours, theirs)
+        if base is None or base in (ours, theirs):
+            return [base] if base else None
+        sides = [_since(repo, base, head) for head in (ours, theirs)]
+    except (pygit2.GitError, KeyError, ValueError):
+        return None
+    few = all(len(side) <= _FEW for side in sides)
+    return [base] if few and sides[0].isdisjoint(sides[1]) else None
+
+
+def _since(repo: Repository, base: str, head: str) -> set[str]:
+    """The commits that ``head`` reaches and ``base`` does not, or one more than :data:`_FEW` of them."""
+    walker = repo.raw.walk(pygit2.Oid(hex=head))
+    walker.hide(pygit2.Oid(hex=base))
+    return {str(commit.id) for commit in islice(walker, _FEW + 1)}
+
+
 def octopus_base(repo: Repository, heads: Sequence[str]) -> str | None:
     """The best common ancestor of all ``heads``."""
+    if len(heads) == 2:
+        return next(iter(merge_bases(repo, *heads)), None)
     done = repo.git().run("merge-base", "--octopus", *heads, check=False)
     return done.text.strip() or None
 
 
 def independent(repo: Repository, heads: Sequence[str]) -> list[str]:
     """``heads`` without those that others reach, in their order."""
+    if len(heads) == 2 and (base := merge_bases(repo, *heads)[:1]):
+        return [head for head in dict.fromkeys(heads) if [head] != base] or [heads[0]]
     kept = repo.git().run("merge-base", "--independent", *heads).text.split()
     return [head for at, head in enumerate(heads) if head in kept and head not in heads[:at]]
 
@@ -81,6 +114,14 @@ def with_directory(repo: Repository, tree: Tree, name: str, directory: str | Non
     elif builder.get(name) is not None:
         builder.remove(name)
     return str(builder.write())
+
+
+def index_tree(repo: Repository) -> str | None:
+    """Write the tree of the index; None where something is in conflict, or only git can read the index."""
+    try:
+        return str(opened(repo.index_path).write_tree(repo.raw))
+    except (pygit2.GitError, UnsupportedRepositoryError, DiskError):
+        return None
 
 
 def edit_tree(repo: Repository, tree: Tree, changes: Mapping[str, tuple[str, int] | None]) -> str:

@@ -75,7 +75,7 @@ class IndexEdit:
         if self._path.exists():
             seconds = int(os.stat(self._path).st_mtime)
             _fs.copy(self._path, self._copy)
-        self._index = _open(self._copy)
+        self._index = opened(self._copy)
         return seconds
 
     def entries(self) -> Iterator[Entry]:
@@ -175,7 +175,7 @@ class IndexFile:
         """
         seen = _signature(self._path)
         if seen != self._seen:
-            self._entries = tuple(_outside(_open(self._path), directory)) if seen else ()
+            self._entries = tuple(_outside(opened(self._path), directory)) if seen else ()
             self._seen = seen
         return self._entries
 
@@ -208,7 +208,7 @@ def _path_at(index: pygit2.Index) -> Callable[[int], bytes]:
 
 def read_entries(path: Path) -> list[Entry]:
     """All entries of the index file at ``path`` (none where there is no file)."""
-    return list(_entries(_open(path))) if path.exists() else []
+    return list(_entries(opened(path))) if path.exists() else []
 
 
 class _Index(pygit2.Index):
@@ -219,7 +219,8 @@ class _Index(pygit2.Index):
             super().__del__()
 
 
-def _open(path: Path) -> pygit2.Index:
+def opened(path: Path) -> pygit2.Index:
+    """The index file at ``path``; raises :class:`UnsupportedRepositoryError` and :class:`DiskError`."""
     try:
         index = _Index(str(path))
         index.read(True)
@@ -290,12 +291,18 @@ def _take(lock: Path, tries: int) -> None:
 
 
 def fresh_paths(index: Path, seen: dict[str, os.stat_result]) -> set[str]:
-    """Those paths of ``seen`` whose index entry has just these stat data."""
+    """Those paths of ``seen`` whose index entry has just these stat data, and git trusts them.
+
+    It does not trust an entry of the second in which the index was written; a later index helps.
+    """
     if not index.exists():
         return set()
-    opened, fresh = _open(index), set()
+    found, fresh = opened(index), set()
+    written, now = int(os.stat(index).st_mtime), int(time.time())
     for path, info in seen.items():
-        entry = C.git_index_get_bypath(opened._index, os.fsencode(path), 0)
+        if written <= info.st_mtime_ns // 10**9 < now:
+            continue
+        entry = C.git_index_get_bypath(found._index, os.fsencode(path), 0)
         if entry != ffi.NULL:
             wanted = ffi.new("git_index_entry *")
             _fill_stat(wanted, info)

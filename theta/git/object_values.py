@@ -6,6 +6,7 @@ An id is its forty hexadecimal digits.
 from __future__ import annotations
 
 import contextlib
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,6 +103,38 @@ class Tree:
         with _reading(self.id), contextlib.suppress(KeyError):
             return TreeEntry(self._found[path])
         return None
+
+
+def differing(
+    before: Tree | None, after: Tree | None, skip: str = "", prefix: str = ""
+) -> Iterator[tuple[str, str]]:
+    """The files that differ between two directories, outside of directory ``skip``.
+
+    Each is a path with A, D, M or T, as ``git diff-tree`` has it.
+    """
+    old = {entry.name: entry for entry in before or ()}
+    new = {entry.name: entry for entry in after or ()}
+    for name in sorted((old.keys() | new.keys()) - {skip}):
+        one, other = old.get(name), new.get(name)
+        if one is not None and other is not None and (one.id, one.mode) == (other.id, other.mode):
+            continue
+        yield from _inside(one, other, prefix + name)
+
+
+def _inside(one: TreeEntry | None, other: TreeEntry | None, path: str) -> Iterator[tuple[str, str]]:
+    """What differs at ``path`` and below it."""
+    before, after = (entry.tree if entry is not None else None for entry in (one, other))
+    if before is not None or after is not None:
+        yield from differing(before, after, prefix=f"{path}/")
+    one, other = (None if entry is None or entry.tree is not None else entry for entry in (one, other))
+    if one is not None or other is not None:
+        yield path, _letter(one, other)
+
+
+def _letter(before: TreeEntry | None, after: TreeEntry | None) -> str:
+    if before is None or after is None:
+        return "A" if before is None else "D"
+    return "M" if stat.S_IFMT(before.mode) == stat.S_IFMT(after.mode) else "T"
 
 
 @contextlib.contextmanager

@@ -84,8 +84,7 @@ def _standing(session: Session, steps: Iterable[TreeChange]) -> list[str]:
     found = obstacles(session.repo.worktree, {path for step in steps for path, _ in step.written()})
     if not found:
         return []
-    tracked = session.repo.git().lines("ls-files", "-z", "--", ":(top)", f":(top,exclude){STORES}")
-    return sorted(found.difference(tracked))
+    return sorted(found.difference(entry.path for entry in session.repo.entries()))
 
 
 def obstacles(root: Path, paths: Iterable[str]) -> set[str]:

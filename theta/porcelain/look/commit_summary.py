@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from theta.git.object_values import Commit, Tree
+from theta.git.object_values import Commit, Tree, differing
+from theta.git.repository import STORES
 from theta.porcelain.workspace import sharded_models
 from theta.porcelain.workspace.checkpoints import EMPTY
 from theta.porcelain.workspace.session import Session
@@ -70,34 +71,21 @@ def summarize(session: Session, oid: str, paths: Sequence[str] = ()) -> Summary:
     """What commit ``oid`` changed against its first parent (at ``paths``, from here)."""
     commit = session.repo.commit(oid)
     session.expect_trees([oid, *commit.parents[:1]])
-    old_tree = session.repo.tree_of(commit.parents[0]) if commit.parents else None
-    found = between(session, old_tree, session.repo.tree_of(oid))
-    command = [
-        "diff-tree",
-        "--root",
-        "--no-commit-id",
-        "--name-status",
-        "--no-renames",
-        "-r",
-        "-z",
-        "-m",
-        "--first-parent",
-        oid,
-    ]
-    git = session.repo.git().in_directory(session.cwd) if paths else session.repo.git()
-    fields = git.changes(*command, "--", *(paths or [":(top)"]), ":(exclude,top).theta")
-    letters = dict(zip(fields[1::2], fields[0::2], strict=True))
+    old = session.repo.tree_of(commit.parents[0]) if commit.parents else None
+    new = session.repo.tree_of(oid)
+    found = between(session, old, new)
+    letters = _letters(session, oid, paths) if paths else dict(differing(old, new, STORES))
     if paths:
         named = letters.keys()
         found = {
             path: item for path, item in found.items() if named & {*sharded_models.paths_of({path: item})}
         }
-    new = tuple(path for path, letter in letters.items() if letter == "A")
+    added = tuple(path for path, letter in letters.items() if letter == "A")
     files = len(letters.keys() - set(sharded_models.paths_of(found)))
     branch = "detached HEAD" if session.repo.is_detached else session.repo.branch
     subject = commit.message.strip().splitlines()[0] if commit.message.strip() else ""
     parents = len(commit.parents)
-    return Summary(oid, *_written(commit), branch, subject, not parents, found, files, parents > 1, new)
+    return Summary(oid, *_written(commit), branch, subject, not parents, found, files, parents > 1, added)
 
 
 def _written(commit: Commit) -> tuple[str, str]:
@@ -105,6 +93,14 @@ def _written(commit: Commit) -> tuple[str, str]:
     zone = datetime.timezone(datetime.timedelta(minutes=commit.author.zone))
     date = datetime.datetime.fromtimestamp(commit.author.time, zone).isoformat(" ")
     return f"{commit.author.name} <{commit.author.email}>", date
+
+
+def _letters(session: Session, oid: str, paths: Sequence[str]) -> dict[str, str]:
+    """Path -> A, D, M or T, of the files at ``paths`` that commit ``oid`` changed."""
+    how = ("--root", "--no-commit-id", "--name-status", "--no-renames", "-r", "-z", "-m", "--first-parent")
+    git = session.repo.git().in_directory(session.cwd)
+    fields = git.changes("diff-tree", *how, oid, "--", *paths, ":(exclude,top).theta")
+    return dict(zip(fields[1::2], fields[0::2], strict=True))
 
 
 def between(session: Session, old: Tree | None, new: Tree) -> dict[str, Changes]:

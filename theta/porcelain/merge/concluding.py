@@ -6,10 +6,12 @@ for a merge by a strategy that finds everything done.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Final
 
 from theta import _fs
+from theta.git import commit_graph
 from theta.git.state_files import MERGE_HEAD, MERGE_MODE, MERGE_MSG
 from theta.porcelain.drive import running
 from theta.porcelain.drive.running import Driven
@@ -17,11 +19,11 @@ from theta.porcelain.workspace.rollback import PARKED, bring_back
 from theta.porcelain.workspace.session import Session
 
 _STRATEGY: Final = "theta"
-_PROGRAM: Final = f"""\
+_PROGRAM: Final = """\
 #!/bin/sh
 # The strategy of a merge that is done: git commits what is in the index.
-exec mv "$(git rev-parse --git-path theta/{PARKED})" "$(git rev-parse --git-path {MERGE_HEAD})"
-""".encode()
+exec mv {} {}
+"""
 _NEVER: Final = ("--no-log", "--no-autostash", "--allow-unrelated-histories", "--commit", "--no-squash")
 """What was minded before the merge began, and is not to be done twice."""
 
@@ -40,7 +42,8 @@ def commit(session: Session, names: Sequence[str], options: Sequence[str], *, al
     ahead = "--no-ff" if mode.exists() and mode.read_bytes().startswith(b"no-ff") else "--ff"
     command = ("merge", "-q", "-s", _STRATEGY, ahead, *_NEVER, *options, "-F", str(message))
     git = session.repo.git().with_programs(_programs(session))
-    session.note(applying={"head": before, "tree": git.run("write-tree").text.strip()})
+    tree = commit_graph.index_tree(session.repo) or git.run("write-tree").text.strip()
+    session.note(applying={"head": before, "tree": tree})
     try:
         _fs.rename(head, parked)
         return running.run(git, *command, *names, aloud=aloud)
@@ -54,9 +57,11 @@ def _programs(session: Session) -> str:
     """The directory with the program of the strategy."""
     place = session.repo.private / "bin"
     program = place / f"git-merge-{_STRATEGY}"
-    if not program.exists() or program.read_bytes() != _PROGRAM:
+    paths = (session.repo.private / PARKED, session.repo.gitdir / MERGE_HEAD)
+    text = _PROGRAM.format(*(shlex.quote(str(path)) for path in paths)).encode("utf-8", "surrogateescape")
+    if not program.exists() or program.read_bytes() != text:
         _fs.make_dirs(place)
-        _fs.write_atomic(program, _PROGRAM, mode=0o777)
+        _fs.write_atomic(program, text, mode=0o777)
     return str(place)
 
 

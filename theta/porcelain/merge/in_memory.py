@@ -112,8 +112,7 @@ def is_plain(session: Session, ours: str, theirs: str) -> bool:
         return False
     if any(map(_SPECIAL.fullmatch, session.repo.config)):
         return False
-    session.repo.refresh_index()
-    return session.repo.git().run("diff-index", "--cached", "--quiet", "HEAD", "--", check=False).code == 0
+    return commit_graph.index_tree(session.repo) == session.repo.tree_of(ours).id
 
 
 def _stages(session: Session, tree: Tree, rows: list[str]) -> dict[str, Stages]:

@@ -210,8 +210,9 @@ def _check_out(git: Git, tree: str, checked: Sequence[str] = ()) -> None:
     done = git.run(*_UNFILTERED, *command, check=False)
     if done.code < 0:  # it was killed, and its lock is in the way
         raise GitFailedError(command[0], done.code, "")
-    if done.code:
-        git.run(*command)  # of a file as new as the index the filter alone knows whether it changed
+    if done.code:  # of a file as new as the index the filter alone knows whether it changed
+        git.run("update-index", "-q", "--refresh", check=False)
+        git.run(*command)
 
 
 def apply(
@@ -236,10 +237,10 @@ def apply(
     session.note(applying={"head": session.repo.head(), "tree": tree})
     session.moving(tree)
     _check_out(git, tree, checked)
-    git.run("update-ref", state_files.ORIG_HEAD, "HEAD")
     gitdir = session.repo.gitdir
     said = f"{text.rstrip()}\n".encode()
     ours, theirs = session.repo.head(), None if squash else heads[0]
+    _fs.write_atomic(gitdir / state_files.ORIG_HEAD, f"{ours}\n".encode())
     now = Operation("" if squash else "merge", None, ours, theirs)
     recording.note(session, joined.merged, how, base or "", squashed=heads if squash else (), now=now)
     if squash:
