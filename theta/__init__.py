@@ -22,21 +22,31 @@ if TYPE_CHECKING:
     from theta.api.checkpoint import Checkpoint
     from theta.api.lazy_tensor import LazyTensor
     from theta.api.repo import Repository
+    from theta.porcelain.commands.additions import AddResult
+    from theta.porcelain.commands.commits import CommitResult
+    from theta.porcelain.commands.merge_request import Ending, MergeResult, TensorOptions
+    from theta.porcelain.commands.restoration import RestoreResult
     from theta.porcelain.look.commit_summary import Summary
     from theta.porcelain.look.diffing import Compared, Numbers
     from theta.porcelain.look.overview import Report
     from theta.store.changes import Change, Changes
 
 __all__ = [
+    "AddResult",
     "Change",
     "Changes",
     "Checkpoint",
+    "CommitResult",
     "Compared",
+    "Ending",
     "LazyTensor",
+    "MergeResult",
     "Numbers",
     "Report",
     "Repository",
+    "RestoreResult",
     "Summary",
+    "TensorOptions",
     "ThetaError",
     "__version__",
     "errors",
@@ -44,6 +54,12 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "AddResult": "theta.porcelain.commands.additions",
+    "CommitResult": "theta.porcelain.commands.commits",
+    "Ending": "theta.porcelain.commands.merge_request",
+    "MergeResult": "theta.porcelain.commands.merge_request",
+    "RestoreResult": "theta.porcelain.commands.restoration",
+    "TensorOptions": "theta.porcelain.commands.merge_request",
     "Change": "theta.store.changes",
     "Changes": "theta.store.changes",
     "Checkpoint": "theta.api.checkpoint",

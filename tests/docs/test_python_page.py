@@ -18,10 +18,10 @@ PAGE = ROOT / "theta" / "docs" / "python.md"
 MODEL = "model.safetensors"
 
 
-@pytest.fixture(scope="module")
-def training(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+@pytest.fixture
+def training(tmp_path: Path) -> Repo:
     """Three commits on main, each of other values, and a worktree that was trained on."""
-    repo = Repo.create(tmp_path_factory.mktemp("python") / "repo")
+    repo = Repo.create(tmp_path / "repo")
     repo.theta("track", "*.safetensors")
     for step in range(4):
         tensors: dict[str, Any] = random_tensors(
@@ -32,6 +32,11 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Repo:
         if step < 3:
             repo.theta("add", ".")
             repo.theta("commit", "-q", "-m", f"step {step}")
+        if step == 1:
+            repo.theta("switch", "-q", "-c", "rte")
+            make_model(repo.path / MODEL, tensors | random_tensors({"layers.0.bias": (32,)}, 9))
+            repo.theta("commit", "-q", "-a", "-m", "fine-tune on RTE")
+            repo.theta("switch", "-q", "main")
     repo.git("config", "uploadpack.allowFilter", "true")
     repo.git("config", "uploadpack.allowAnySHA1InWant", "true")
     return repo
@@ -59,6 +64,10 @@ def test_the_page_runs(training: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "model.safetensors M layers.0.bias Numbers(" in printed
     assert "has no tensor lm_head.wieght" in printed
     assert list(names["report"].unstaged) == [MODEL]
+    assert training.git("log", "-2", "--first-parent", "--format=%s").splitlines()[1] == "step 4000"
+    assert names["result"].ending.name == "MERGED"
+    assert training.git("status", "--porcelain") == ""
+    assert names["plan"].ending.name == "REHEARSED"
 
 
 def test_the_readme_runs(training: Repo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,16 +6,22 @@ import contextlib
 import os
 import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
-from theta.api import places
+from theta.api import changing, places
 from theta.api.checkpoint import Checkpoint
 from theta.api.lazy_tensor import Access
 from theta.errors import NotFoundError, UsageError, concerning
 from theta.git.run import GitFailedError
+from theta.porcelain.commands import additions, commits, merging, restoration
+from theta.porcelain.commands.additions import AddRequest, AddResult
+from theta.porcelain.commands.commits import CommitRequest, CommitResult
+from theta.porcelain.commands.merge_request import MergeRequest, MergeResult, TensorOptions
+from theta.porcelain.commands.restoration import RestoreRequest, RestoreResult
 from theta.porcelain.look import diffing, history, overview
 from theta.porcelain.look.commit_summary import Summary
 from theta.porcelain.look.diffing import Compared, Numbers, Sides
@@ -188,6 +194,137 @@ class Repository:  # git.repository.Repository is what it stands on; this is the
                 raise NotFoundError(str(error)) from error
             return list(history.changed(session, commits, tensor, paths))
 
+    # -- changing ------------------------------------------------------------------
+
+    def add(self, *paths: str) -> AddResult:
+        """Stage files as ``theta add`` does: checkpoints by tensor, other files by git.
+
+        Args:
+            paths: Git's pathspecs; everything in the worktree where there are none.
+
+        Raises:
+            theta.errors.NotFoundError: a path matches no file.
+            theta.errors.ChangedWhileReadError: a file was written to meanwhile; nothing was staged.
+        """
+        with self._session_of_change() as session:
+            result = additions.add(session, AddRequest.of(paths, everything=not paths))
+            changing.check(result.code, result.said)
+            return result
+
+    def commit(
+        self,
+        message: str,
+        paths: Iterable[str] = (),
+        *,
+        everything: bool = False,
+        amend: bool = False,
+        allow_empty: bool = False,
+    ) -> CommitResult:
+        """Commit what is staged, as ``theta commit`` does; ``result.summary`` is the new commit.
+
+        Args:
+            message: the message.
+            paths: commit these files as they are in the worktree instead.
+            everything: stage all that changed first, and new files of tracked patterns.
+            amend: replace the last commit.
+            allow_empty: make a commit that changes nothing.
+
+        Raises:
+            theta.errors.RefusedError: git made no commit: there is nothing to commit, or a hook said no.
+            theta.errors.IdentityError: git does not know who commits.
+            theta.errors.NoSpaceError: the disk is full.
+        """
+        flags = {"everything": everything, "amend": amend, "allow_empty": allow_empty}
+        with self._session_of_change() as session:
+            result = commits.commit(session, CommitRequest.saying(message, tuple(paths), **flags))
+            changing.check(result.code, result.said, full=result.full)
+            return result
+
+    def restore(
+        self,
+        *paths: str,
+        source: str | None = None,
+        staged: bool = False,
+        worktree: bool = True,
+        side: Literal["", "ours", "theirs"] = "",
+    ) -> RestoreResult:
+        """Bring files back as ``theta restore`` does; changes in them that were not committed are lost.
+
+        Args:
+            paths: Git's pathspecs: ``"."`` for all.
+            source: the revision to take them from; by default the index, or HEAD for ``staged``.
+            staged: restore the index.
+            worktree: restore the files.
+            side: of a conflict, the version to take.
+
+        Raises:
+            theta.errors.NotFoundError: there is no such revision.
+            theta.errors.RefusedError: a path matches nothing.
+        """
+        request = RestoreRequest.of(paths, source, staged=staged, worktree=worktree, side=side)
+        with self._session_of_change() as session:
+            result = restoration.restore(session, request)
+            changing.check(result.code, result.said)
+            return result
+
+    def merge(
+        self,
+        *revisions: str,
+        strategy: str | None = None,
+        tensors: TensorOptions | None = None,
+        message: str | None = None,
+        squash: bool = False,
+        no_commit: bool = False,
+        dry_run: bool = False,
+    ) -> MergeResult:
+        """Merge revisions into HEAD, tensor by tensor, as ``theta merge`` does.
+
+        ``result.ending`` tells how it ended.  A conflict is no error: the merge stays open, with the
+        conflicts in ``result.settlement``, until :meth:`continue_merge` or :meth:`abort_merge`.
+
+        Args:
+            revisions: what to merge; the upstream branch where nothing is named.
+            strategy: settles the tensors that several sides changed: ``"average"``, ``"ties:density=0.2"``.
+            tensors: rules, a recipe, scope, seed and statistics beside it.
+            message: the message of the commit.
+            squash: leave one change in index and worktree, for a commit with one parent.
+            no_commit: stop before the commit.
+            dry_run: change nothing; ``result.rows`` tells what would become of each tensor.
+
+        Raises:
+            theta.errors.UsageError: there is no such strategy, or it cannot be carried out.
+            theta.errors.NotFoundError: there is no such revision.
+            theta.errors.RefusedError: it was not begun: git would overwrite changes, or another is open.
+        """
+        request = MergeRequest(
+            revisions,
+            _settling(tensors, strategy),
+            message=message,
+            squash=squash,
+            no_commit=no_commit,
+            dry_run=dry_run,
+        )
+        with self._session_of_change() as session:
+            result = merging.merge(session, request)
+            changing.check_merge(result)
+            return result
+
+    def continue_merge(
+        self, strategy: str | None = None, tensors: TensorOptions | None = None
+    ) -> MergeResult:
+        """Settle what the merge under way left in conflict, and commit it; raises as :meth:`merge`."""
+        with self._session_of_change() as session:
+            result = merging.go_on(session, _settling(tensors, strategy))
+            changing.check_merge(result)
+            return result
+
+    def abort_merge(self) -> MergeResult:
+        """Give up the merge under way, and bring back what was before it; raises as :meth:`merge`."""
+        with self._session_of_change() as session:
+            result = merging.abort(session)
+            changing.check_merge(result)
+            return result
+
     def close(self) -> None:
         """Close all checkpoints, and remove the clone where a URL was opened; to repeat it is no error."""
         with self._lock:
@@ -206,6 +343,12 @@ class Repository:  # git.repository.Repository is what it stands on; this is the
         with self._lock:
             yield self._session()
 
+    @contextlib.contextmanager
+    def _session_of_change(self) -> Iterator[Session]:
+        """The same for a call that changes something, which a bare repository refuses."""
+        with self._session_of_call() as session:
+            yield changing.ready(session)
+
     def __enter__(self) -> Self:
         return self
 
@@ -216,6 +359,12 @@ class Repository:  # git.repository.Repository is what it stands on; this is the
 
     def __repr__(self) -> str:
         return f"Repository({str(self._place)!r})"
+
+
+def _settling(tensors: TensorOptions | None, strategy: str | None) -> TensorOptions:
+    """``tensors`` with ``strategy``, which stands in front."""
+    found = tensors or TensorOptions()
+    return found if strategy is None else replace(found, strategies=(strategy, *found.strategies))
 
 
 def _at(found: list[Compared], paths: Iterable[str]) -> list[Compared]:
