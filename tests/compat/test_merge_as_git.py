@@ -295,3 +295,18 @@ def test_b2_what_other_commands_cannot_do_is_refused(repo: Repo) -> None:
     assert "matches no tensor" in theta(repo, "resolve", "--rule", "nosuch=ours", code=2).err
     assert "not a file that git knows" in theta(repo, "resolve", "nosuch", code=13).err
     assert MODEL in repo.git("ls-files", "-u")
+
+
+def test_options_of_a_merge_are_read_as_git_reads_them(repo: Repo, tmp_path: Path) -> None:
+    """Bundles, abbreviations and values in the next word, with a strategy for tensors and without."""
+    (tmp_path / "words").write_text("of a file\n")
+    theta(repo, "merge", "-qm", "one", "-m", "two", "--no-ff", "-X", "average", "b")
+    assert repo.git("log", "-1", "--format=%B").startswith("one\n\ntwo")
+    theta(repo, "reset", "-q", "--hard", "HEAD^")
+    theta(repo, "merge", "--fil", str(tmp_path / "words"), "--clean", "verbatim", "-X", "average", "b")
+    assert repo.git("log", "-1", "--format=%s") == "of a file"
+    theta(repo, "reset", "-q", "--hard", "HEAD^")
+    head = repo.git("rev-parse", "HEAD")
+    told = theta(repo, "merge", "--nosuch", "-X", "average", "b", code=2)
+    assert "git merge lists no such option: '--nosuch b'" in told.err
+    assert repo.git("rev-parse", "HEAD") == head

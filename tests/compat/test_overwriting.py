@@ -18,6 +18,8 @@ from tests.compat.story import new_model, run_either
 from tests.support import Repo
 from tests.support.repos import Done, describe
 from theta import _fs
+from theta.git.repository import Repository
+from theta.porcelain.drive import incoming
 from theta.porcelain.drive.overwrites import obstacles
 
 MINE: Final = "mine, and nowhere else\n"
@@ -225,7 +227,7 @@ def test_a1_an_ignored_checkpoint_is_refused(pair: tuple[Repo, Repo], command: s
     assert file.read_text() == MINE
     assert repo.git("status", "--porcelain") == ""
     repo.theta("cherry-pick", "third")
-    repo.theta("checkout", "-q", "-f", "other")
+    repo.theta("checkout", "-qf", "other")
     assert (repo.path / "x.txt").read_text() == "theirs\n"
 
 
@@ -396,3 +398,23 @@ def test_the_guard_looks_only_where_git_may_write(pair: tuple[Repo, Repo], tmp_p
     repo.git("status")
     assert not (private / "patterns").exists()
     assert "!/.theta/" in (repo.path / ".git" / "info" / "sparse-checkout").read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "found"),
+    [
+        ("checkout -qf other", "--force", True),
+        ("-c a.b=c checkout --forc other", "--force", True),
+        ("checkout -bf", "--force", False),
+        ("switch -C --force other", "--force", False),
+        ("rebase --abor", "--abort", True),
+        ("reset --har HEAD~1", "--hard", True),
+        ("reset -q HEAD~1", "--hard", False),
+        ("stash pop --quiet", "--quiet", True),
+    ],
+)
+def test_options_are_read_as_git_reads_them(
+    pair: tuple[Repo, Repo], line: str, name: str, found: bool
+) -> None:
+    repo = Repository.discover(pair[0].path)
+    assert incoming.has(repo, line.split(), name) is found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from theta.cli import console, deciding, mergeargs
-from theta.cli.args import PASS, plain
+from theta.cli.args import PASS, of_git
 from theta.cli.common import open_session, say_full_disk
 from theta.errors import UsageError
 
@@ -58,7 +58,11 @@ def merge(
     from theta.porcelain.commands.merge_request import MergeRequest
 
     session, terminal = open_session(), deciding.Terminal(no_prompt=no_prompt)
-    git, names = mergeargs.read(plain(context.args))
+    line = of_git(context)
+    if not line.known:
+        given = " ".join(line.given)
+        raise UsageError(f"git merge lists no such option: '{given}'", hint="'git merge -h' lists all")
+    git, names = mergeargs.read(line)
     tensors = deciding.options(strategy, rule, recipe, scope, seed, allow_nan, statistics)
     commands = {"--continue": go_on, "--abort": abort, "--quit": git.has("--quit")}
     mergeargs.check(names, tensors, {**commands, "--replay": replay is not None, "--dry-run": dry_run})

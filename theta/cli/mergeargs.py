@@ -8,35 +8,22 @@ from typing import TYPE_CHECKING, Final
 from theta.errors import UsageError
 
 if TYPE_CHECKING:
+    from theta.git.options import Arguments
     from theta.porcelain.commands.merge_request import GitOptions, TensorOptions
 
 GO_ON: Final = "theta merge --continue"
-_TAKES_VALUE: Final = {"-m", "--message", "-F", "--file", "-s", "--strategy", "--into-name", "--cleanup"}
 
 
-def read(args: Sequence[str]) -> tuple[GitOptions, list[str]]:
-    """Take ``args`` apart: git's options, and the revisions."""
+def read(line: Arguments) -> tuple[GitOptions, list[str]]:
+    """What ``line`` is for git: its options, and the revisions."""
     from theta.porcelain.commands.merge_request import GitOptions
 
-    options: list[str] = []
-    names: list[str] = []
     values: dict[str, str] = {}
-    waiting = iter(args)
-    for arg in waiting:
-        if not arg.startswith("-"):
-            names.append(arg)
-            continue
-        options.append(arg)
-        if arg in _TAKES_VALUE:
-            values[arg] = next(waiting, "")
-            options.append(values[arg])
-        elif arg.startswith("--") and "=" in arg:
-            key, _, value = arg.partition("=")
-            before = f"{values[key]}\n\n" if key == "--message" and key in values else ""
-            values[key] = before + value
-        elif arg[:2] in ("-m", "-F", "-s") and len(arg) > 2:
-            values[arg[:2]] = arg[2:]
-    return GitOptions(options, values), names
+    for name, value in ((option.name, option.value) for option in line.options):
+        if value is not None:
+            paragraphs = f"{values[name]}\n\n" if name == "--message" and name in values else ""
+            values[name] = paragraphs + value
+    return GitOptions(line.flags, values), line.words
 
 
 def check(names: Sequence[str], tensors: TensorOptions, commands: Mapping[str, bool]) -> None:

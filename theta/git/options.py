@@ -55,9 +55,16 @@ _EVERYDAY: Final = {
     "add": "A,all u,update f,force",
     "commit": "a,all m,message= q,quiet amend no-edit allow-empty",
     "diff": "cached staged stat? name-only name-status exit-code",
+    "cherry-pick": "abort continue skip quit",
+    "checkout": "f,force q,quiet",
     "log": "n,max-count= oneline stat?",
+    "merge": "m,message= q,quiet no-edit no-ff ff-only squash",
+    "rebase": "abort continue skip quit onto=",
+    "reset": "hard soft mixed q,quiet",
     "restore": "s,source= S,staged W,worktree q,quiet ours theirs",
+    "revert": "abort continue skip quit no-edit",
     "status": "s,short porcelain?",
+    "switch": "f,force q,quiet",
 }
 """Options that mean the same in every git: a line of these, spelled out, is read without asking git."""
 # "    -m, --message <message>", "    --[no-]sign[=<key>]", "    -z"; two blanks begin the explanation.

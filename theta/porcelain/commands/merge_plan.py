@@ -96,7 +96,7 @@ def _upstream(session: Session) -> str:
 
 def foreign_strategy(session: Session, found: MergePlan) -> str:
     """The strategy of git, asked for or configured, that does not merge contents (``-s ours``), if any."""
-    given = found.git.values.get("-s", found.git.values.get("--strategy"))
+    given = found.git.values.get("--strategy")
     count = len(found.heads)
     key = "pull.octopus" if count > 1 else "pull.twohead"
     config = session.repo.config

@@ -25,7 +25,7 @@ _TO_COMMIT: Final = (
     "--signoff",
     "--no-signoff",
 )
-_PLAIN: Final = {"-q", "--quiet", "--no-ff", "--no-edit", "--no-commit", "-n", "--no-stat", "--message"}
+_PLAIN: Final = {"-q", "--quiet", "--no-ff", "--no-edit", "--no-commit", "-n", "--no-stat"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,10 @@ def is_gits(option: str) -> bool:
 
 @dataclass(frozen=True)
 class GitOptions:
-    """The options of ``git merge``: one word each in ``args``, and the ``values`` of those that take one."""
+    """The options of ``git merge``: one word each in ``args``, and the ``values`` of those that take one.
+
+    They go by the names that git lists first, ``--message`` and not ``-m``.
+    """
 
     args: Sequence[str] = ()
     values: Mapping[str, str] = field(default_factory=dict)
@@ -89,20 +92,17 @@ class GitOptions:
     @property
     def is_plain(self) -> bool:
         """Whether there is at most a message, and what is the default here anyway."""
-        flags = [arg for arg in self.args if arg not in self.values.values()]
-        return all(arg in _PLAIN or arg.startswith(("-m", "--message=")) for arg in flags)
+        return all(arg in _PLAIN or arg.startswith("--message=") for arg in self.args)
 
     @property
     def to_commit(self) -> list[str]:
         """The options for the git that commits the merge."""
         edit = ["--edit"] if self.has("-e", "--edit") else ["--no-edit"]
-        cleanup = [f"--cleanup={self.values['--cleanup']}"] if "--cleanup" in self.args else []
-        return [*edit, *cleanup, *(arg for arg in self.args if arg.startswith(_TO_COMMIT))]
+        return [*edit, *(arg for arg in self.args if arg.startswith(_TO_COMMIT))]
 
     def message(self, session: Session) -> str | None:
         """The message that was given, or the text of the file that was; None when there is neither."""
-        text = self.values.get("-m", self.values.get("--message"))
-        place = self.values.get("-F", self.values.get("--file"))
+        text, place = self.values.get("--message"), self.values.get("--file")
         if text is not None or place is None:
             return text
         try:

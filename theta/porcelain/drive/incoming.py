@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from theta.errors import NotHereYetError
-from theta.git import state_files
+from theta.git import options, state_files
 from theta.git.commit_graph import merge_bases
 from theta.git.named_values import is_branch_name
 from theta.git.object_values import MODE_COMMIT, Commit, Tree
-from theta.git.options import BEFORE_COMMAND
 from theta.git.repository import STORES, Repository
 
 # fmt: off
@@ -107,18 +106,34 @@ def _differing(before: Tree | None, after: Tree, prefix: str) -> Iterator[tuple[
 
 def command(args: Sequence[str]) -> str:
     """The name of the command in ``git ARGS``, behind git's own options."""
+    return next(iter(args[_before(args) :]), "")
+
+
+def has(repo: Repository, args: Sequence[str], *names: str) -> bool:
+    """Whether ``git ARGS`` has one of the options ``names``, by their long names where they have one."""
+    name, rest = command(args), args[_before(args) + 1 :]
+    if (
+        name not in _DEFAULTS or name == "stash"
+    ):  # an alias would be run for its options, and stash lists none
+        return not {*names}.isdisjoint(rest)
+    line = options.read(repo.git(), name, rest)
+    return any(map(line.has, names)) if line.known else not {*names}.isdisjoint(rest)
+
+
+def _before(args: Sequence[str]) -> int:
+    """How many of ``args`` are git's own options, before the command."""
     skip = False
-    for arg in args:
+    for number, arg in enumerate(args):
         if not (skip or arg.startswith("-")):
-            return arg
-        skip = not skip and arg in BEFORE_COMMAND
-    return ""
+            return number
+        skip = not skip and arg in options.BEFORE_COMMAND
+    return len(args)
 
 
 def changes(repo: Repository, args: Sequence[str]) -> list[TreeChange]:
     """The steps that ``git ARGS`` may make, and perhaps more."""
     name = command(args)
-    if not name or name in _READS or repo.is_bare or _writes_none(name, args):
+    if not name or name in _READS or repo.is_bare or _writes_none(repo, name, args):
         return []
     found = _Incoming(repo, name)
     words = [*_alias(repo, name), *args]
@@ -128,14 +143,14 @@ def changes(repo: Repository, args: Sequence[str]) -> list[TreeChange]:
         steps = found.picked(words)
     if name not in _DEFAULTS:
         steps += found.tips()
-    return steps + found.pending("--abort" in args)
+    return steps + found.pending(has(repo, args, "--abort"))
 
 
-def _writes_none(name: str, args: Sequence[str]) -> bool:
+def _writes_none(repo: Repository, name: str, args: Sequence[str]) -> bool:
     """Whether a form of ``git NAME`` leaves files alone that others write."""
     if name == "stash":
         return not {"pop", "apply", "branch"} & set(args)
-    return name == "reset" and not any(arg.startswith(("--h", "--k", "--me")) for arg in args)
+    return name == "reset" and not has(repo, args, "--hard", "--keep", "--merge")
 
 
 def _alias(repo: Repository, name: str) -> list[str]:

@@ -21,14 +21,14 @@ from theta.git import options as command_lines
 from theta.git.attributes import only_tracked
 from theta.git.repository import STORES
 from theta.porcelain.drive import disk_room
-from theta.porcelain.drive.incoming import TreeChange, changes, command
+from theta.porcelain.drive.incoming import TreeChange, changes, command, has
 from theta.porcelain.setup import sparse_patterns
 from theta.porcelain.workspace.session import Session
 
 CHECKED: Final = ("-c", "core.sparseCheckout=false")
 """Options of a git that shall check untracked files in a sparse checkout too."""
 
-_FORCE: Final = {"-f", "--force", "--discard-changes", "--hard", "--"}
+_FORCE: Final = ("-f", "--force", "--discard-changes", "--hard")
 _DO: Final = {"checkout": "switch branches", "switch": "switch branches"}
 _AT_ONCE: Final = 500
 """Paths in one command line."""
@@ -56,7 +56,7 @@ def checked(session: Session, coming: Iterable[TreeChange], args: Sequence[str])
         return CHECKED
     if session.repo.head():
         disk_room.check(session, steps)
-    if standing and not _FORCE & set(args):
+    if standing and not ("--" in args or has(session.repo, args, *_FORCE)):
         asked = _standing(session, [step for step in steps if not step.guessed])
         _refuse_ignored(session, asked, command(args))
     return CHECKED if _others(session, standing) or _elsewhere(session, steps, args) else ()
