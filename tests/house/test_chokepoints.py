@@ -53,7 +53,7 @@ RULES = {
             ("theta.cli.app", "sys.stderr goes around console"),
             ("theta.cli.start", "sys.stdout goes around console"),
             ("theta.cli.deciding", "sys.stdout goes around console"),  # asks whether it is a terminal
-            ("theta.cli.filter_process", "sys.stdout goes around console"),  # a pipe to git
+            ("theta.cli.plumbing", "sys.stdout goes around console"),  # a pipe to git
         ),
     ),
     "environment": Rule(

@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import theta
+from tests.support import Repo
+from theta.errors import ExitCode
 
 HEAVY = {"llvmlite", "ml_dtypes", "numba", "numpy", "pygit2", "theta_native", "torch", "zstandard"}
 
@@ -21,7 +24,7 @@ print(json.dumps([code, sorted(sys.modules)]), file=sys.__stderr__)
 def start(*args: str, before: str = "") -> tuple[object, set[str], str]:
     """The exit code of ``theta ARGS``, the modules that it imported, and what it printed."""
     command = [sys.executable, "-c", before + RUN, *args]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     code, modules = json.loads(done.stderr.splitlines()[-1])
     return code, set(modules), done.stdout
 
@@ -62,3 +65,38 @@ def test_the_version_is_that_of_the_package() -> None:
     from theta._version import __version__
 
     assert __version__ in start("--version")[2].split()
+
+
+OF_THE_COMMAND_LINE = {"typer", "pydantic", "rich", "click"}
+"""What reads a command line for people and shows tables."""
+
+
+@pytest.mark.parametrize("line", ["hook post-checkout", "filter-process"])
+def test_what_git_starts_needs_no_typer(tmp_path: Path, line: str) -> None:
+    """A commit starts these several times."""
+    repo = Repo.create(tmp_path / "repo")
+    code, modules, _ = start("-C", str(repo.path), *line.split())
+    assert code == (ExitCode.INTERRUPTED if line == "filter-process" else 0)
+    assert "theta.porcelain.workspace.session" in modules
+    assert modules & OF_THE_COMMAND_LINE == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("hook --help", 0, "usage: theta hook"),
+        ("hook -h", 0, "usage: theta hook"),
+        ("filter-process --help", 0, "usage: theta filter-process"),
+        ("help hook", 0, "usage: theta hook"),
+    ],
+)
+def test_what_git_starts_has_help(line: str, code: int, words: str) -> None:
+    found, modules, printed = start(*line.split())
+    assert "typer" in modules
+    assert (found, words in printed) == (code, True), printed
+
+
+def test_what_git_starts_refuses_a_wrong_line(tmp_path: Path) -> None:
+    repo = Repo.create(tmp_path / "repo")
+    for line, code in (("hook", 2), ("filter-process x", 2), ("hook nosuch", 3)):
+        assert start("-C", str(repo.path), *line.split())[0] == code, line

@@ -126,11 +126,21 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     if name == "help":
         return _help(args)
+    if name in _PLUMBING and (code := _run_by_git(name, args)) is not None:
+        return code
     if (module := _module(name)) is None or name in paging.NAMES:
         paging.begin(name)
     if module:
         return invoke(name, module, args)
     return _hand_to_git([name, *args])
+
+
+def _run_by_git(name: str, args: list[str]) -> int | None:
+    """Run a command that git starts; None where typer has something to tell of its line."""
+    from theta.cli import plumbing
+
+    _crash_points()
+    return plumbing.run(name, args)
 
 
 def _module(name: str) -> str | None:

@@ -1,0 +1,98 @@
+"""What git runs, three to four times a commit: the hooks and the filter, without typer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from theta.cli import console
+from theta.errors import ExitCode, ThetaError
+
+if TYPE_CHECKING:
+    from theta.porcelain.workspace.session import Session
+    from theta.progress import Progress
+
+
+def run(name: str, args: Sequence[str]) -> int | None:
+    """Run ``theta NAME ARGS``; None where that asks for help, or is wrong: typer tells."""
+    if name == "filter-process" and not args:
+        return serve_filter()
+    if name == "hook" and args and args[0] != "--help" and list(args) != ["-h"]:
+        return run_hook(*args)
+    return None
+
+
+def serve_filter() -> int:
+    """Serve git's filter protocol on standard input and output."""
+    from theta.git.pktline import PktLines
+    from theta.porcelain.plain_git.filtering import SMUDGE_LIMIT, Filter, serve
+    from theta.porcelain.workspace.session import Session
+
+    limit = int(os.environ.get("THETA_SMUDGE_LIMIT", SMUDGE_LIMIT))
+    defer = os.environ.get("THETA_SMUDGE") == "defer"
+    session = Session.here(".")
+    filter_ = Filter(
+        session,
+        lambda text: console.err(f"theta: {text}"),
+        defer,
+        limit,
+        Path(index).absolute() if (index := os.environ.get("GIT_INDEX_FILE")) else None,
+        lambda: console.progress("theta"),
+        looking=session.repo.is_read_only and not os.environ.get("GIT_OBJECT_DIRECTORY"),
+    )
+    try:
+        serve(filter_, PktLines(sys.stdin.buffer, sys.stdout.buffer))
+    except EOFError:  # git has ended in the middle
+        return int(ExitCode.INTERRUPTED)
+    return 0
+
+
+def run_hook(name: str, *args: str) -> int:
+    """Do theta's part of the hook ``name``, which git runs with ``args``."""
+    from theta.porcelain.workspace.session import Session
+
+    session = Session.here(".")
+    index = Path(os.environ.get("GIT_INDEX_FILE") or session.repo.index_path)
+    with console.progress("theta") as progress:
+        lines = _lines(session, name, list(args), index.absolute(), progress)
+    for line in lines:
+        console.err(f"theta: {line}")
+    return 0
+
+
+def _lines(session: Session, name: str, args: list[str], index: Path, progress: Progress | None) -> list[str]:
+    from theta.porcelain.plain_git import hooks as steps
+
+    if name == "guard":
+        return _guard(session)
+    if name == "pre-commit":
+        return steps.pre_commit(session, index, alone=os.environ.get("THETA_SMUDGE") != "defer")
+    if name == "prepare-commit-msg":
+        return steps.prepare_commit_msg(session, index, args)
+    if name == "pre-merge-commit":
+        return steps.pre_merge_commit(session, index)
+    if name == "post-rewrite":
+        return steps.post_rewrite(session, [(row[0], row[1]) for row in _rows(2)], progress)
+    if name == "pre-push":
+        return steps.pre_push(session, [(row[1], row[3]) for row in _rows(4)])
+    if name in steps.SIMPLE:
+        return steps.SIMPLE[name](session, progress)
+    raise ThetaError(f"theta has no part in the hook {name}")
+
+
+def _guard(session: Session) -> list[str]:
+    """Tell the guard of plain git whether a file is in the way of the git whose words it passes on."""
+    from theta.porcelain.drive import overwrites
+
+    words = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").split("\0")
+    if overwrites.in_the_way(session, [word for word in words if word][1:]):
+        console.out("in the way")
+    return []
+
+
+def _rows(width: int) -> list[list[str]]:
+    rows = [line.split() for line in sys.stdin.read().splitlines()]
+    return [row for row in rows if len(row) >= width]
