@@ -142,8 +142,8 @@ class AtomicFile:
     file system.  A killed process leaves at most the temporary, never a half-written ``path``.  In a
     folder that theta does not sweep it is ``nameless``, where the file system can: it goes with the process.
 
-    ``settled``: it is dated back to the end of the second before.  Git reads a file anew that has the second
-    of the index (Documentation/technical/racy-git.txt), and whoever writes to it now gives it another time.
+    ``settled``: it is dated back by a second.  Git reads a file anew that has the second of the index
+    (Documentation/technical/racy-git.txt), and whoever writes to it now gives it another time.
     """
 
     def __init__(
@@ -235,9 +235,9 @@ class AtomicFile:
                 fsync_dir(self.path.parent)
 
     def _date_back(self) -> None:
-        second = os.fstat(self._fd).st_mtime_ns // 10**9 * 10**9
+        now = os.fstat(self._fd).st_mtime_ns
         with contextlib.suppress(OSError):  # a file system without times of its own
-            os.utime(self._fd, ns=(second, second - 10**6))
+            os.utime(self._fd, ns=(now, now - 10**9))  # two versions of one second keep their order
 
     def _name_it(self) -> None:
         """Give the temporary its name, if it has none yet."""
