@@ -130,10 +130,14 @@ def test_a_conflict_is_a_result_that_is_gone_on_with(repo: Repo) -> None:
     assert shift(repo, TENSOR) == 2.0
     with pytest.raises(ThetaError, match="no merge in progress"):
         merging.go_on(Session.here(repo.path), AVERAGE)
+    with pytest.raises(ThetaError, match="no merge in progress"):
+        merging.conclude(Session.here(repo.path))
 
 
 def test_a_conflict_is_resolved_and_then_concluded(repo: Repo) -> None:
     merged(repo, "b")
+    left = merging.conclude(Session.here(repo.path))
+    assert (left.ending, left.settlement.unmerged) == (Ending.CONFLICTS, (MODEL,))
     found = settling.resolve(Session.here(repo.path), AVERAGE, [MODEL])
     assert (strategies(found), found.unmerged, found.idle) == ({TENSOR: "average"}, (), False)
     assert settling.resolve(Session.here(repo.path), AVERAGE).idle

@@ -18,6 +18,7 @@ from theta.porcelain.drive.running import Said
 from theta.porcelain.merge import answers, dry_run, octopus, recording, replay, resolving
 from theta.porcelain.merge.replay import Replayed
 from theta.porcelain.workspace import agreement, in_progress
+from theta.porcelain.workspace.in_progress import Operation
 from theta.porcelain.workspace.session import Session
 
 
@@ -83,9 +84,7 @@ def go_on(
 ) -> MergeResult:
     """Settle what the merge under way left in conflict, and commit it; other operations git commits."""
     with session.exclusive():
-        now, head = in_progress.current(session.repo), session.repo.head()
-        if not now.name:
-            raise ThetaError(f"there is no merge in progress ({MERGE_HEAD} missing)")
+        now, head = _under_way(session), session.repo.head()
         agreement.refresh(session)
         decided = decision.decide_here(session, options, dialogue)
         if not resolving.unmerged(session):
@@ -95,13 +94,33 @@ def go_on(
             return MergeResult(Ending.CONFLICTS, 1, head, head, found)
         if no_commit or now.name != "merge":
             return MergeResult(Ending.PREPARED, 0, head, head, found)
-        return conclude(session, dialogue, found)
+        return _conclude(session, dialogue, found)
 
 
-def conclude(session: Session, dialogue: Dialogue = NOBODY, found: Settlement | None = None) -> MergeResult:
-    """Commit the merge under way, of which nothing is in conflict."""
+def conclude(session: Session, dialogue: Dialogue = NOBODY) -> MergeResult:
+    """Commit the merge under way; what is in conflict is left as it is, and then there is no commit."""
+    with session.exclusive():
+        now, head = _under_way(session), session.repo.head()
+        agreement.refresh(session)
+        unmerged = tuple(resolving.unmerged(session))
+        if unmerged or now.name != "merge":
+            ending = Ending.CONFLICTS if unmerged else Ending.PREPARED
+            return MergeResult(
+                ending, int(bool(unmerged)), head, head, Settlement(unmerged=unmerged, go_on=now.go_on)
+            )
+        return _conclude(session, dialogue, Settlement(idle=True, go_on=now.go_on))
+
+
+def _under_way(session: Session) -> Operation:
+    now = in_progress.current(session.repo)
+    if not now.name:
+        raise ThetaError(f"there is no merge in progress ({MERGE_HEAD} missing)")
+    return now
+
+
+def _conclude(session: Session, dialogue: Dialogue, found: Settlement) -> MergeResult:
     commit = partial(running.run, session.repo.git(), "commit", "--quiet", "--no-edit", aloud=dialogue.aloud)
-    return concluded.conclude(session, commit, found or Settlement())
+    return concluded.conclude(session, commit, found)
 
 
 def abort(session: Session, dialogue: Dialogue = NOBODY, *words: str) -> MergeResult:
