@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,11 @@ from theta.porcelain.commands.commits import CommitRequest
 from theta.porcelain.commands.merge_request import TensorOptions
 from theta.porcelain.commands.restoration import RestoreRequest
 from theta.porcelain.commands.sequence import SequenceRequest
+from theta.porcelain.look import comparison, overview, showing
+from theta.porcelain.look.comparison import DiffRequest
+from theta.porcelain.look.diffing import Sides
+from theta.porcelain.look.showing import ShownCheckpoint, ShownCommit, ShownFiles, ShownTensor
+from theta.porcelain.workspace import tracking
 from theta.porcelain.workspace.session import Session
 
 MODEL = "m.safetensors"
@@ -227,3 +234,63 @@ def test_a_revert_that_comes_to_nothing_says_so(diverged: Repo, session: Session
     assert result.code == 1
     assert result.empty
     assert state(diverged) == ""
+
+
+def test_the_status_is_a_value(tracked: Repo, session: Session) -> None:
+    change(tracked, 2)
+    change(tracked, 3, "new.safetensors")
+    found = overview.report(session, [])
+    assert [(row.path, row.index + row.worktree) for row in found.rows] == [
+        (MODEL, " M"),
+        ("new.safetensors", "??"),
+    ]
+    assert [one.name for one in found.unstaged[MODEL].tensors] == ["a.weight"]
+    assert found.as_json() == json.loads(tracked.theta("status", "--json").stdout)["theta.status/v1"]
+
+
+@pytest.mark.parametrize("sides", [Sides("", None), Sides("HEAD", None)], ids=["index", "HEAD"])
+def test_a_diff_is_a_value(tracked: Repo, session: Session, sides: Sides) -> None:
+    change(tracked, 2)
+    request = DiffRequest(sides, ["."], "a.*", numbers=True)
+    result = comparison.diff(session, request)
+    assert result.known == {MODEL}
+    [item] = [comparison.tensors(session, request, one) for one in result.checkpoints]
+    assert [one.name for one in item.tensors] == ["a.weight"]
+    assert item.numbers["a.weight"].changed > 0.9
+    words = [sides.old] if sides.old else []
+    printed = tracked.theta("diff", *words, "--json", "--stats", "--tensor", "a.*", ".").stdout
+    assert item.as_json() == json.loads(printed)["theta.diff/v1"][0] | {
+        "tensors": [asdict(item.tensors[0]) | {"stats": asdict(item.numbers["a.weight"])}]
+    }
+    assert comparison.diff(session, DiffRequest(sides, ["code.py"])).checkpoints == ()
+
+
+def test_what_a_name_shows_is_a_value(tracked: Repo, session: Session) -> None:
+    commit = showing.find(session, "HEAD")
+    assert isinstance(commit, ShownCommit)
+    assert (commit.oid, [item.path for item in commit.changed]) == (session.repo.head(), [MODEL])
+    files = showing.find(session, "HEAD:")
+    assert isinstance(files, ShownFiles)
+    assert files.lines[2:] == (".gitattributes", "code.py", MODEL)
+    whole = showing.find(session, f"HEAD:{MODEL}")
+    assert isinstance(whole, ShownCheckpoint)
+    assert [line.name for line in whole.tensors] == ["a.weight", "b.weight"]
+    one = showing.find(session, f"HEAD:{MODEL}#b.weight")
+    assert isinstance(one, ShownTensor)
+    assert (one.line, one.chunks) == (whole.tensors[1], 1)
+    assert showing.find(session, "HEAD:code.py") is None
+    assert [item.line for item in showing.codecs(session, f"HEAD:{MODEL}")] == list(whole.tensors)
+    with pytest.raises(NotFoundError):
+        showing.codecs(session, f"HEAD:{MODEL}#nothing")
+
+
+def test_a_checkpoint_is_not_renamed_to_what_nothing_tracks(tracked: Repo) -> None:
+    (tracked.path / "sub").mkdir()
+    below = Session.here(tracked.path / "sub")
+    tracking.check_moves(below, [f"../{MODEL}", "other.safetensors"])
+    tracking.check_moves(below, [f"../{MODEL}", "."])
+    tracking.check_moves(below, ["../code.py", "code.txt"])
+    with pytest.raises(UsageError, match="would not be tracked"):
+        tracking.check_moves(below, [f"../{MODEL}", "model.bin"])
+    with pytest.raises(UsageError, match="outside"):
+        tracking.check_moves(below, [f"../../{MODEL}", "other.safetensors"])

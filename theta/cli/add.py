@@ -10,7 +10,6 @@ import typer
 from theta.cli import console, deciding
 from theta.cli.args import PASS, of_git
 from theta.cli.common import (
-    from_root,
     open_session,
     report_added,
     report_left_out,
@@ -83,6 +82,6 @@ def _update(session: Session, asked: Arguments, kind: str, data: str) -> int:
     if not place.exists():
         raise NotFoundError(f"there is no {data}")
     with session.exclusive(), console.progress("updating") as progress:
-        added = updating.update(session, from_root(session, asked.words[0]), kind or None, place, progress)
+        added = updating.update(session, session.from_root(asked.words[0]), kind or None, place, progress)
     report_added([added])
     return 0

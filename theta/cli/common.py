@@ -80,15 +80,6 @@ def ended(session: Session, code: int) -> int:
     return code
 
 
-def tell_full_disk(session: Session, code: int) -> int:
-    """Say that the disk is full where a git failed and does not say why; return its exit ``code``."""
-    from theta.porcelain.drive import running
-
-    if running.is_full(session, code):
-        say_full_disk()
-    return code
-
-
 def say_full_disk() -> None:
     """Say that the disk is full."""
     console.err("error: no space is left on the disk of the repository")
@@ -115,18 +106,6 @@ def fill_submodules(session: Session) -> None:
 def _warn(notes: Iterable[str]) -> None:
     for line in notes:
         console.warn(line)
-
-
-def from_root(session: Session, path: str) -> str:
-    """``path`` (from here) as a path from the root of the worktree."""
-    from theta.errors import UsageError
-
-    root = os.path.realpath(session.repo.worktree)
-    parent, name = os.path.split(os.path.abspath(path))
-    place = os.path.join(os.path.realpath(parent), name)
-    if place != root and not place.startswith(root + os.sep):
-        raise UsageError(f"{path} is outside of the repository")
-    return os.path.relpath(place, root)
 
 
 def report_added(added: Sequence[Added]) -> None:
@@ -163,8 +142,3 @@ def report_uncovered(session: Session, paths: Sequence[str]) -> None:
 
     if paths:
         console.warn(coverage.uncovered_line(session, paths, Path.cwd()))
-
-
-def excluding(paths: Iterable[str]) -> list[str]:
-    """Pathspecs that leave ``paths`` (from the root) out."""
-    return [f":(exclude,top,literal){path}" for path in paths]

@@ -5,34 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import typer
 
 from theta.cli import console
 from theta.cli.args import PASS, of_git
-from theta.cli.common import excluding, open_session, uses_theta
+from theta.cli.common import open_session, uses_theta
 from theta.cli.foreign import markup
 from theta.errors import NotARepositoryError, UsageError
 
 if TYPE_CHECKING:
     from theta.git.options import Arguments
-    from theta.porcelain.look.diffing import Compared, Numbers, Sides
+    from theta.porcelain.look.comparison import TensorChanges
+    from theta.porcelain.look.diffing import Numbers
     from theta.porcelain.workspace.session import Session
     from theta.store.changes import Change
 
 app = typer.Typer(add_completion=False)
-
-
-_OURS: Final = (
-    *("--cached", "--staged", "--exit-code", "--patch", "-u", "--unified", "--function-context", "--color"),
-    *("--no-color", "--word-diff", "--word-diff-regex", "--color-words", "--color-moved", "--color-moved-ws"),
-    *("--ignore-all-space", "--ignore-space-change", "--ignore-space-at-eol", "--ignore-cr-at-eol"),
-    *("--ignore-blank-lines", "--ignore-matching-lines", "--minimal", "--patience", "--histogram"),
-    *("--diff-algorithm", "--indent-heuristic", "--inter-hunk-context", "--text", "--textconv", "--ext-diff"),
-    *("--src-prefix", "--dst-prefix", "--no-prefix", "--line-prefix", "--full-index", "--binary"),
-)
-"""Options with which git prints patches: tables of tensors stand before them."""
 
 
 @app.command(context_settings=PASS)
@@ -60,21 +50,25 @@ def diff(
         return outside(Path.cwd()).show("diff", *asked.given)
     if session.repo.is_bare and not asked.words:
         _ = session.repo.worktree
-    diffing.split(session.repo.git().in_directory(Path.cwd()), asked)
-    ours = stats or as_json or tensor is not None
-    if not ours and not uses_theta(session):
-        return session.repo.git().in_directory(Path.cwd()).show("diff", *asked.given)
-    return _diff(session, asked, Form(stats, tensor, as_json, ours))
+    diffing.split(session.repo.git().in_directory(session.cwd), asked)
+    form = Form(stats, tensor, as_json)
+    if not form.asked and not uses_theta(session):
+        return session.repo.git().in_directory(session.cwd).show("diff", *asked.given)
+    return _diff(session, asked, form)
 
 
 @dataclass(frozen=True)
 class Form:
-    """What theta is to print: with numbers, of which tensors, as JSON; ``asked`` if any was asked for."""
+    """What theta is to print: with numbers, of which tensors, as JSON."""
 
     stats: bool
     tensor: str | None
     as_json: bool
-    asked: bool
+
+    @property
+    def asked(self) -> bool:
+        """Whether any of it was asked for."""
+        return self.stats or self.as_json or self.tensor is not None
 
 
 def _session(asked: Arguments) -> Session | None:
@@ -88,79 +82,34 @@ def _session(asked: Arguments) -> Session | None:
 
 
 def _diff(session: Session, asked: Arguments, form: Form) -> int:
-    from theta.porcelain.look import diffing
+    from theta.porcelain.look import comparison, diffing
     from theta.porcelain.look.history import HIDE
 
-    git = session.repo.git().in_directory(Path.cwd())
+    git = session.repo.git().in_directory(session.cwd)
     revisions, paths = diffing.split(git, asked)
     if not form.asked and any(":" in name for name in revisions if not name.startswith(":/")):
         return git.show("diff", *asked.given)
     pair = diffing.sides(git, revisions, cached=asked.has("--cached") or asked.has("--staged"))
     files = ["--", *(paths or [":(top)"]), HIDE]
-    if pair is None or not asked.only(*_OURS):
+    if pair is None or not asked.only(*comparison.PATCHES):
         if form.asked:
             raise UsageError("--stats, --tensor and --json take two versions, and no other form of output")
         return git.show("diff", *asked.flags, *revisions, *files)
+    request = comparison.DiffRequest(pair, paths, form.tensor, form.stats)
     with console.progress("comparing") as progress:
-        found = diffing.compare(session, pair, _wanted(session, pair, paths), progress)
-    if form.stats:
-        diffing.expect(session, found, form.tensor)
-    code = int(asked.has("--exit-code") and bool(found))
+        result = comparison.diff(session, request, progress)
+    code = int(asked.has("--exit-code") and bool(result.checkpoints))
+    tables = (comparison.tensors(session, request, item) for item in result.checkpoints)
     if form.as_json:
-        rows = [_as_json(session, item, form.tensor, form.stats) for item in found]
-        console.out(json.dumps({"theta.diff/v1": rows}))
+        console.out(json.dumps({"theta.diff/v1": [table.as_json() for table in tables]}))
         return code
-    for item in found:
-        _show(session, item, form.tensor, form.stats)
-    hidden = excluding(_checkpoints(session, pair))
+    for table in tables:
+        _show(table, form.stats)
+    hidden = (f":(exclude,top,literal){path}" for path in result.known)
     return git.show("diff", *asked.flags, *revisions, *files, *hidden) or code
 
 
-def _checkpoints(session: Session, pair: Sides) -> set[str]:
-    from theta.porcelain.look import diffing
-
-    return {*diffing.on_side(session, pair.old), *diffing.on_side(session, pair.new or "")}
-
-
-def _wanted(session: Session, pair: Sides, paths: list[str]) -> set[str] | None:
-    if not paths:
-        return None
-    names = _checkpoints(session, pair)
-    from theta.cli.common import from_root
-
-    roots = [from_root(session, path) for path in paths]
-    return {name for name in names for root in roots if root in (".", name) or name.startswith(root + "/")}
-
-
-def _kept(item: Compared, glob: str | None) -> list[Change]:
-    from fnmatch import fnmatchcase
-
-    return [change for change in item.changes.tensors if glob is None or fnmatchcase(change.name, glob)]
-
-
-def _as_json(session: Session, item: Compared, glob: str | None, stats: bool) -> dict[str, object]:
-    from dataclasses import asdict
-
-    from theta.porcelain.look import diffing
-
-    rows = []
-    for change in item.changes.tensors:
-        if change not in _kept(item, glob):
-            continue
-        row = asdict(change)
-        if stats and (numbers := diffing.numbers(session, item, change)) is not None:
-            row["stats"] = asdict(numbers)
-        rows.append(row)
-    return {
-        "path": item.path,
-        "files": list(item.paths),
-        "container": item.changes.container,
-        "unchanged": item.changes.unchanged,
-        "tensors": rows,
-    }
-
-
-def _show(session: Session, item: Compared, glob: str | None, stats: bool) -> None:
+def _show(found: TensorChanges, stats: bool) -> None:
     from rich.table import Table
 
     from theta.porcelain.look import diffing
@@ -170,15 +119,14 @@ def _show(session: Session, item: Compared, glob: str | None, stats: bool) -> No
         table.add_column(name, overflow="fold")
     for name in ("‖Δ‖/‖W‖", "cosine", "changed", "max|Δ|") if stats else ():
         table.add_column(name, no_wrap=True, justify="right")
-    kept, parts = _kept(item, glob), list[str]()
-    for change in item.changes.tensors:
-        if change in kept:
-            numbers = diffing.numbers(session, item, change) if stats else None
-            table.add_row(*_row(change), *(_cells(numbers) if stats else ()))
-            if numbers is not None and numbers.compared is not None:
-                parts.append(f"{change.name}: {diffing.part(change, numbers.compared)} compared")
-    console.out(f"{item.path}: {item.changes.summary()}")
-    if item.changes.tensors and item.changes.container:
+    changes, parts = found.compared.changes, list[str]()
+    for change in found.tensors:
+        numbers = found.numbers.get(change.name)
+        table.add_row(*_row(change), *(_cells(numbers) if stats else ()))
+        if numbers is not None and numbers.compared is not None:
+            parts.append(f"{change.name}: {diffing.part(change, numbers.compared)} compared")
+    console.out(f"{found.compared.path}: {changes.summary()}")
+    if changes.tensors and changes.container:
         console.out("File header or metadata also changed.")
     if table.row_count:
         console.show(table)
@@ -186,7 +134,6 @@ def _show(session: Session, item: Compared, glob: str | None, stats: bool) -> No
 
 
 def _row(change: Change) -> tuple[str, str, str, str]:
-
     sides = [side for side in (change.old, change.new) if side is not None]
     shapes = list(dict.fromkeys(console.shape_text(side.shape) for side in sides))
     dtypes = list(dict.fromkeys(side.dtype for side in sides))
@@ -198,10 +145,6 @@ def _row(change: Change) -> tuple[str, str, str, str]:
 
 def _cells(numbers: Numbers | None) -> tuple[str, ...]:
     if numbers is None:
-        return ("", "", "", "")
-    return (
-        f"{numbers.relative:.3%}",
-        f"{numbers.cosine:.6f}",
-        f"{numbers.changed:.1%}",
-        f"{numbers.largest:.3g}",
-    )
+        return ("",) * 4
+    apart = f"{numbers.relative:.3%}", f"{numbers.cosine:.6f}"
+    return *apart, f"{numbers.changed:.1%}", f"{numbers.largest:.3g}"

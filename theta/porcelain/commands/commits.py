@@ -89,8 +89,7 @@ def commit(session: Session, request: CommitRequest, dialogue: Dialogue = NOBODY
         with dialogue.progress("adding") as progress:
             paths, everything = request.line.words, request.everything
             added = committing.prepare(session, paths, everything=everything, progress=progress)
-        if not (_is_written(request.line) and session.repo.has_identity()):
-            committing.check_identity(session)
+        committing.check_identity(session)
         words = (*_no_notice(session, request.line), "commit", "--quiet", *request.line.given)
         done = running.run(_git(session, request), *words, aloud=dialogue.aloud)
         result = CommitResult(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from theta.git.repository import STORES
 from theta.merging.states import Conflict
@@ -32,7 +33,7 @@ class Row:
         return "U" in self.index + self.worktree or (self.index + self.worktree) in ("AA", "DD")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
     """The state of index and worktree."""
 
@@ -51,6 +52,28 @@ class Report:
         """Whether nothing but untracked files is to be told."""
         return all(row.index == "?" for row in self.rows)
 
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        rows = [
+            {"path": row.path, "index": row.index, "worktree": row.worktree, "old_path": row.old_path}
+            for row in self.rows
+        ]
+        tensors = {
+            kind: {
+                path: {"summary": item.summary(), "tensors": [[c.status, c.name] for c in item.tensors]}
+                for path, item in found.items()
+            }
+            for kind, found in (("staged", self.staged), ("unstaged", self.unstaged))
+        }
+        conflicts = {path: [item.name for item in found] for path, found in self.conflicts.items()}
+        return {
+            "branch": self.branch,
+            "rows": rows,
+            "operation": self.operation,
+            "conflicts": conflicts,
+            **tensors,
+        }
+
 
 def report(session: Session, paths: list[str], progress: Progress | None = None) -> Report:
     """The state of ``paths`` (git pathspecs; all where there are none)."""
@@ -63,13 +86,14 @@ def report(session: Session, paths: list[str], progress: Progress | None = None)
     _parse(fields, result)
     _add_modified(session, modified, result)
     _add_details(session, found, result)
-    result.conflicts = {
-        path: answers.unanswered(session, found) for path, found in resolving.conflicts(session).items()
-    }
-    result.pointers = [path for path, item in found.items() if item.pointer]
-    result.unfilled = [path for path, item in found.items() if item.state is State.UNFILLED]
     result.rows.sort(key=lambda row: (row.index == "?", row.path))
-    return result
+    conflicts = resolving.conflicts(session)
+    return replace(
+        result,
+        conflicts={path: answers.unanswered(session, tensors) for path, tensors in conflicts.items()},
+        pointers=[path for path, item in found.items() if item.pointer],
+        unfilled=[path for path, item in found.items() if item.state is State.UNFILLED],
+    )
 
 
 def _parse(fields: list[str], result: Report) -> None:
@@ -131,12 +155,12 @@ def _add_models(session: Session, found: dict[str, Found], result: Report) -> No
     for item in sharded_models.changed(session, session.head, staged).values():
         if isinstance(item, ModelChanges):
             kept = (row for row in rows if row.index in "MADR" and {row.path, row.old_path} & {*item.paths})
-            result.staged |= {row.path: item for row in kept}
+            result.staged.update({row.path: item for row in kept})
     for group in sharded_models.groups(staged, staged):
         changed = {path: result.unstaged[path] for path in group.paths if path in result.unstaged}
         model = _unstaged_model(session, group, staged, found) if changed else None
         if model is not None:
-            result.unstaged |= dict.fromkeys(changed, model)
+            result.unstaged.update(dict.fromkeys(changed, model))
 
 
 def _unstaged_model(

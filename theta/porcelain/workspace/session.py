@@ -21,6 +21,7 @@ from theta.errors import (
     NoSpaceError,
     NotHereYetError,
     ThetaError,
+    UsageError,
     concerning,
 )
 from theta.git import processes
@@ -66,6 +67,15 @@ class Session:
         fresh.repo.attributes = self.repo.attributes
         fresh._parsed, fresh._trees = self._parsed, self._trees
         return fresh
+
+    def from_root(self, path: str) -> str:
+        """``path`` (from the current directory) as a path from the root of the worktree."""
+        root = os.path.realpath(self.repo.worktree)
+        parent, name = os.path.split(os.path.normpath(os.path.join(os.path.abspath(self.cwd), path)))
+        place = os.path.join(os.path.realpath(parent), name)
+        if place != root and not place.startswith(root + os.sep):
+            raise UsageError(f"{path} is outside of the repository")
+        return os.path.relpath(place, root)
 
     @cached_property
     def cache(self) -> StatCache:

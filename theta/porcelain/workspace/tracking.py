@@ -12,7 +12,7 @@ from typing import Final
 from theta import _fs
 from theta.errors import NotFoundError, ThetaError, UsageError
 from theta.git import lfs
-from theta.git.attributes import filter_of
+from theta.git.attributes import filter_of, only_tracked
 from theta.git.repository import STORES
 from theta.porcelain.setup import attribute_lines, installing
 from theta.porcelain.workspace import index_closure
@@ -229,3 +229,15 @@ def _not_here(session: Session, pattern: str, same: set[str]) -> NotFoundError:
 def raw_files(session: Session) -> list[str]:
     """Tracked files that are in the index as plain bytes."""
     return [path for path in session.index if session.index.manifest(path) is None]
+
+
+def check_moves(session: Session, paths: Sequence[str]) -> None:
+    """Refuse to rename checkpoints (all of ``paths`` but the last) to what no pattern tracks."""
+    if not paths:
+        return
+    into = (session.cwd / paths[-1]).is_dir()
+    for source in paths[:-1]:
+        target = os.path.join(paths[-1], os.path.basename(source)) if into else paths[-1]
+        is_checkpoint = session.from_root(source) in session.index
+        if is_checkpoint and not only_tracked(session.repo, [session.from_root(target)]):
+            raise UsageError(f"{target} would not be tracked", hint=f"theta track {os.path.basename(target)}")

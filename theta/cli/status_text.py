@@ -1,0 +1,136 @@
+"""``theta status`` at length: sections as git prints them, with what changed by tensor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from theta.cli import console
+
+if TYPE_CHECKING:
+    from theta.porcelain.look.overview import Report, Row
+    from theta.store.changes import Changes
+
+_TENSORS: Final = 20
+"""Tensors in conflict that are listed of one checkpoint."""
+_UNMERGED: Final = {
+    "DD": "both deleted",
+    "AU": "added by us",
+    "UD": "deleted by them",
+    "UA": "added by them",
+    "DU": "deleted by us",
+    "AA": "both added",
+    "UU": "both modified",
+}
+_STAGED: Final = {
+    "M": "modified",
+    "A": "new file",
+    "D": "deleted",
+    "R": "renamed",
+    "C": "copied",
+    "T": "typechange",
+}
+
+
+def told_at_length(report: Report) -> None:
+    """Print the state in sections, as git does."""
+    _branch(report)
+    rows = report.rows
+    unmerged = [row for row in rows if row.unmerged]
+    normal = [row for row in rows if not row.unmerged and row.index not in "?!"]
+    if report.operation:
+        console.out(f"You are in the middle of a {report.operation}.")
+    _section(
+        "Changes to be committed",
+        "theta restore --staged <file>... to unstage",
+        [_line(_STAGED[row.index], row, report.staged) for row in normal if row.index in _STAGED],
+    )
+    _section(
+        "Unmerged paths",
+        "theta resolve settles checkpoints; 'theta add <file>...' marks a file as settled",
+        [line for row in unmerged for line in _unmerged(row, report)],
+    )
+    _section(
+        "Changes not staged for commit",
+        "theta add <file>... to update what will be committed",
+        [_line(_STAGED[row.worktree], row, report.unstaged) for row in normal if row.worktree in _STAGED],
+    )
+    _section(
+        "Untracked files",
+        "theta add <file>... to include in what will be committed",
+        [row.path for row in rows if row.index == "?"],
+    )
+    _remarks(report)
+    if not rows:
+        console.out("nothing to commit, working tree clean")
+
+
+def _unmerged(row: Row, report: Report) -> list[str]:
+    """What both sides did to a path, and to which tensors of a checkpoint."""
+    from theta.cli.conflicts import kind
+
+    words = _UNMERGED.get(row.index + row.worktree, "both modified")
+    found = report.conflicts.get(row.path)
+    if found is None:
+        return [f"{words + ':':<17}{row.path}"]
+    if not found:
+        return [f"{words + ':':<17}{row.path}  (no tensor in conflict)"]
+    more = [f"  ... and {len(found) - _TENSORS} more"] if len(found) > _TENSORS else []
+    rows = [f"  {conflict.name}: {kind(conflict)}" for conflict in found[:_TENSORS]]
+    return [f"{words + ':':<17}{row.path}  ({len(found)} in conflict)", *rows, *more]
+
+
+def _branch(report: Report) -> None:
+    head = report.branch.get("branch.head", "")
+    console.out("HEAD detached" if head == "(detached)" else f"On branch {head}")
+    if report.branch.get("branch.oid") == "(initial)":
+        console.out("", "No commits yet", "")
+    if "branch.ab" in report.branch:
+        ahead, behind = (int(part[1:]) for part in report.branch["branch.ab"].split())
+        upstream = report.branch.get("branch.upstream", "")
+        console.out(_upstream(upstream, ahead, behind))
+
+
+def _upstream(name: str, ahead: int, behind: int) -> str:
+    """Where the branch stands beside its upstream, in git's words."""
+    from theta.store.changes import counted
+
+    if ahead and behind:
+        return (
+            f"Your branch and '{name}' have diverged,\n"
+            f"and have {ahead} and {behind} different commits each, respectively."
+        )
+    if ahead:
+        return f"Your branch is ahead of '{name}' by {counted(ahead, 'commit')}."
+    if behind:
+        return f"Your branch is behind '{name}' by {counted(behind, 'commit')}."
+    return f"Your branch is up to date with '{name}'."
+
+
+def _line(word: str, row: Row, details: dict[str, Changes]) -> str:
+    arrow = f"{row.old_path} -> " if row.old_path else ""
+    told = (
+        details[row.path].summary().removeprefix("new, ").removeprefix("deleted, ")
+        if row.path in details
+        else ""
+    )
+    detail = f"  ({told})" if told else ""
+    return f"{word + ':':<12}{arrow}{row.path}{detail}"
+
+
+def _section(title: str, hint: str, lines: list[str]) -> None:
+    if lines:
+        console.out(f"{title}:", f"  ({hint})")
+        for line in lines:
+            console.out(f"\t{line}")
+        console.out()
+
+
+def _remarks(report: Report) -> None:
+    from theta.git.lfs import FETCH
+
+    for path in report.unfilled:
+        console.out(f"{path} is still a manifest; 'theta restore {path}' writes the checkpoint")
+    for path in report.pointers:
+        console.out(f"{path} is a Git LFS pointer, not the file itself; {FETCH}")
+    if not report.head_agrees:
+        console.out("HEAD lacks stored tensors of its checkpoints; 'theta fsck --mend' rebuilds them")

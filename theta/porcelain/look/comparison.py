@@ -1,0 +1,101 @@
+"""What a diff is asked for, and what it finds: checkpoints, and the tensors of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from theta.porcelain.look import diffing
+from theta.porcelain.look.diffing import Compared, Numbers, Sides
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress
+from theta.store.changes import Change
+
+PATCHES: Final = (
+    *("--cached", "--staged", "--exit-code", "--patch", "-u", "--unified", "--function-context", "--color"),
+    *("--no-color", "--word-diff", "--word-diff-regex", "--color-words", "--color-moved", "--color-moved-ws"),
+    *("--ignore-all-space", "--ignore-space-change", "--ignore-space-at-eol", "--ignore-cr-at-eol"),
+    *("--ignore-blank-lines", "--ignore-matching-lines", "--minimal", "--patience", "--histogram"),
+    *("--diff-algorithm", "--indent-heuristic", "--inter-hunk-context", "--text", "--textconv", "--ext-diff"),
+    *("--src-prefix", "--dst-prefix", "--no-prefix", "--line-prefix", "--full-index", "--binary"),
+)
+"""Options with which git prints patches: tables of tensors stand before them."""
+
+
+@dataclass(frozen=True)
+class DiffRequest:
+    """What is to be compared.
+
+    Attributes:
+        sides: two revisions, the index, the worktree.
+        paths: files and folders, from the current directory; everything when there are none.
+        tensors: a glob for names of tensors; None for all of them.
+        numbers: values are read, to tell how far they are apart.
+    """
+
+    sides: Sides
+    paths: Sequence[str] = ()
+    tensors: str | None = None
+    numbers: bool = False
+
+    def wants(self, change: Change) -> bool:
+        """Whether the tensor is asked for."""
+        return self.tensors is None or fnmatchcase(change.name, self.tensors)
+
+
+@dataclass(frozen=True)
+class DiffResult:
+    """What differs, in order of path; ``known`` are the paths of all checkpoints of both sides."""
+
+    checkpoints: tuple[Compared, ...]
+    known: frozenset[str]
+
+
+@dataclass(frozen=True)
+class TensorChanges:
+    """One checkpoint that differs, with the tensors that are asked for; name -> numbers, of some."""
+
+    compared: Compared
+    tensors: tuple[Change, ...]
+    numbers: Mapping[str, Numbers] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        item, rows = self.compared, [asdict(change) for change in self.tensors]
+        for row in rows:
+            if (numbers := self.numbers.get(row["name"])) is not None:
+                row["stats"] = asdict(numbers)
+        return {
+            "path": item.path,
+            "files": list(item.paths),
+            "container": item.changes.container,
+            "unchanged": item.changes.unchanged,
+            "tensors": rows,
+        }
+
+
+def diff(session: Session, request: DiffRequest, progress: Progress | None = None) -> DiffResult:
+    """Compare the checkpoints of two sides by digest; :func:`tensors` tells of each."""
+    pair = request.sides
+    session.expect_trees(filter(None, (pair.old, pair.new)))
+    known = {*diffing.on_side(session, pair.old), *diffing.on_side(session, pair.new or "")}
+    wanted = _below(known, [session.from_root(path) for path in request.paths]) if request.paths else None
+    found = diffing.compare(session, pair, wanted, progress)
+    if request.numbers:
+        diffing.expect(session, found, request.tensors)
+    return DiffResult(tuple(found), frozenset(known))
+
+
+def _below(names: set[str], roots: Sequence[str]) -> set[str]:
+    return {name for name in names for root in roots if root in (".", name) or name.startswith(root + "/")}
+
+
+def tensors(session: Session, request: DiffRequest, item: Compared) -> TensorChanges:
+    """The tensors of ``item`` that are asked for, with numbers if these are."""
+    kept = tuple(filter(request.wants, item.changes.tensors))
+    if not request.numbers:
+        return TensorChanges(item, kept)
+    found = {change.name: diffing.numbers(session, item, change) for change in kept}
+    return TensorChanges(item, kept, {name: one for name, one in found.items() if one is not None})

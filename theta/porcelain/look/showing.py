@@ -1,0 +1,149 @@
+"""What ``theta show`` finds under a name: a commit, the files of one, a checkpoint, a tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from theta.errors import NotFoundError, concerning
+from theta.git.repository import STORES
+from theta.git.run import Git
+from theta.porcelain.look import describing, diffing
+from theta.porcelain.look.describing import Description
+from theta.porcelain.look.diffing import Compared
+from theta.porcelain.workspace import sharded_models
+from theta.porcelain.workspace.session import Session
+from theta.store.format.manifest import Line, Manifest
+from theta.store.read.tensor_records import record_of
+
+
+@dataclass(frozen=True)
+class ShownCommit:
+    """A commit that changed checkpoints."""
+
+    oid: str
+    changed: tuple[Compared, ...]
+
+
+@dataclass(frozen=True)
+class ShownFiles:
+    """The files and folders of a commit, in git's lines."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ShownCheckpoint:
+    """A checkpoint of one file, or a sharded model; ``form`` is its format, or the number of its files."""
+
+    path: str
+    form: str
+    tensors: tuple[Line, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class ShownTensor:
+    """A tensor as it is stored."""
+
+    line: Line
+    chunks: int
+    codecs: tuple[str, ...]
+    stored: int
+
+
+@dataclass(frozen=True)
+class _Name:
+    """``REV:PATH`` or ``REV:PATH#TENSOR``."""
+
+    text: str
+
+    @property
+    def revision(self) -> str:
+        return self.text.partition(":")[0] or "HEAD"
+
+    @property
+    def path(self) -> str:
+        return self.text.partition(":")[2].partition("#")[0]
+
+    @property
+    def tensor(self) -> str:
+        return self.text.partition(":")[2].partition("#")[2]
+
+    @property
+    def label(self) -> str:
+        return f"{self.revision}:{self.path}"
+
+
+def find(session: Session, name: str) -> ShownCommit | ShownFiles | ShownCheckpoint | ShownTensor | None:
+    """What ``name`` means; None when git tells all there is to tell."""
+    git = session.repo.git().in_directory(session.cwd)
+    if ":" in name and not name.startswith(":"):
+        return _object(session, git, _Name(name))
+    done = git.run("rev-parse", "-q", "--verify", "--end-of-options", f"{name}^{{commit}}", check=False)
+    if done.code:
+        return None
+    oid = done.text.strip()
+    found = diffing.of_commit(session, oid)
+    return ShownCommit(oid, tuple(found)) if found else None
+
+
+def _object(session: Session, git: Git, name: _Name) -> ShownFiles | ShownCheckpoint | ShownTensor | None:
+    tree = session.repo.tree_of(name.revision)
+    done = git.run("rev-parse", "-q", "--verify", "--end-of-options", name.text, check=False)
+    if done.code == 0 and done.text.strip() == tree.id:  # REV: or REV:./
+        listed = git.run("show", name.text).text.splitlines()
+        return ShownFiles(tuple(line for line in listed if line != f"{STORES}/"))
+    entry = tree.get(name.path)
+    if entry is None:
+        return _model(session, name)
+    if (error := session.malformed(entry.id)) is not None:
+        error.concern(name.label)
+        raise error
+    manifest = session.manifest_or_none(entry.id)
+    if manifest is None:
+        return None
+    if name.tensor:
+        with concerning(name.label):
+            return _tensor(session, manifest, name.tensor)
+    return ShownCheckpoint(name.path, manifest.format, manifest.lines, manifest.nbytes)
+
+
+def _model(session: Session, name: _Name) -> ShownCheckpoint | ShownTensor | None:
+    """A sharded model under the name that it would have in one file."""
+    shards = sharded_models.shards_at(session, name.revision, name.path)
+    lines = sorted((line for one in shards.values() for line in one.lines), key=lambda line: line.name)
+    if not lines:
+        return None
+    if name.tensor:
+        holders = (manifest for manifest in shards.values() if name.tensor in manifest.by_name)
+        return _tensor(session, next(holders, next(iter(shards.values()))), name.tensor)
+    size = sum(line.nbytes for line in lines)
+    return ShownCheckpoint(name.path, f"{len(shards)} files", tuple(lines), size)
+
+
+def _tensor(session: Session, manifest: Manifest, name: str) -> ShownTensor:
+    line = manifest.by_name.get(name)
+    if line is None:
+        raise NotFoundError(f"there is no tensor {name}")
+    session.objects.expect({line.tree: line.nbytes})
+    record = record_of(session.objects, line)
+    stored = sum(len(session.objects.chunk(oid)) for oid in record.files.values())
+    return ShownTensor(line, len(record.chunks), tuple(layer.codec for layer in record.layers), stored)
+
+
+def codecs(session: Session, text: str) -> list[Description]:
+    """How the tensors of ``REV:PATH``, or the one of ``REV:PATH#TENSOR``, are stored."""
+    name = _Name(text)
+    entry = session.repo.tree_of(name.revision).get(name.path)
+    with concerning(name.label):
+        one = session.manifest_or_none(entry.id) if entry is not None else None
+    shards = sharded_models.shards_at(session, name.revision, name.path) if entry is None else {}
+    manifests = [one] if one is not None else list(shards.values())
+    with concerning(name.label):
+        found = [
+            item for manifest in manifests for item in describing.describe(session, manifest, name.tensor)
+        ]
+    if not found and (name.tensor or not manifests):
+        what = f"tensor {name.tensor}" if manifests else f"checkpoint {name.path}"
+        raise NotFoundError(f"there is no {what}")
+    return found
