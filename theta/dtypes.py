@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
-if TYPE_CHECKING:
-    import numpy as np
+from theta._numpy import np
 
 Kind = Literal["float", "int", "uint", "bool", "complex", "packed", "bytes"]
 
@@ -74,8 +73,6 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
     Raises ``KeyError`` for an unknown name and ``TypeError`` for packed sub-byte types.
     """
-    import numpy as np
-
     numpy_name = DTYPES[name].numpy_name
     if numpy_name is None:
         raise TypeError(f"{name} is packed below one byte and has no numpy type")

@@ -1,8 +1,10 @@
-"""An attribute that is computed when it is first asked for."""
+"""An attribute that is computed, and a module that is imported, when it is first asked for."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Generic, TypeVar, overload
 
 T = TypeVar("T")
@@ -32,4 +34,18 @@ class lazy(Generic[T]):  # noqa: N801 - it is used like functools.cached_propert
         if instance is None:
             return self
         found = instance.__dict__[self._name] = self._compute(instance)
+        return found
+
+
+class Module(ModuleType):
+    """A module that is imported when one of its names is first used.
+
+    It stands at the top of the module that uses it, in the ``else`` of ``if TYPE_CHECKING: import ...``.
+    Unlike ``importlib.util.LazyLoader`` it does not stand in ``sys.modules``: others import the real one.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        """The value of ``name`` in the real module; it is kept, so that this runs once a name."""
+        found = getattr(importlib.import_module(self.__name__), name)
+        setattr(self, name, found)
         return found

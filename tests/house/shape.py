@@ -10,6 +10,8 @@ from tests.house.source import Source
 
 FILE_CEILING: Final = 800
 FUNCTION_CEILING: Final = 80
+INNER_IMPORTS: Final = 190
+"""All imports inside functions; the number only shrinks."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -73,3 +75,12 @@ def too_long(source: Source) -> list[str]:
             if length > FUNCTION_CEILING:
                 found.append(source.at(node, f"{node.name}: {length} lines, above {FUNCTION_CEILING}"))
     return found
+
+
+def inner_imports(source: Source) -> list[str]:
+    """Imports inside functions: a reader of the head of the module does not see them."""
+    functions = [node for node in ast.walk(source.tree) if isinstance(node, Function)]
+    found = {node for function in functions for node in ast.walk(function)}
+    return [
+        source.at(node, ast.unparse(node)) for node in found if isinstance(node, ast.Import | ast.ImportFrom)
+    ]

@@ -43,7 +43,8 @@ class Source:
             elif isinstance(node, ast.ImportFrom):
                 base = self.base_of(node)
                 for alias in node.names:
-                    found[alias.asname or alias.name] = f"{base}.{alias.name}"
+                    member = f"{base}.{alias.name}"
+                    found[alias.asname or alias.name] = _STANDS_FOR.get(member, member)
         return found
 
     def base_of(self, node: ast.ImportFrom) -> str:
@@ -100,7 +101,10 @@ class Source:
         return f"{self.module}:{getattr(node, 'lineno', 1)}: {complaint}"
 
 
-_IMPORTERS: Final = ("importlib.import_module", "builtins.__import__")
+_IMPORTERS: Final = ("importlib.import_module", "builtins.__import__", "theta.lazy.Module")
+
+_STANDS_FOR: Final = {"theta._numpy.np": "numpy"}
+"""Names of ours that are a module of others."""
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.AST]:

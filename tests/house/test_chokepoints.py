@@ -130,6 +130,7 @@ BAD = {
         import numpy as np; np.memmap('f')
         import numpy as np; np.memmap('f', np.uint8, 'r+')
         import numpy as np; np.save('f', a)
+        from theta._numpy import np; np.save('f', a)
         array.tofile('f')
     """,
     "programs": """

@@ -30,6 +30,7 @@ def test_the_modules_were_found() -> None:
         ("theta.store.pack", "def f():\n    from theta import porcelain"),
         ("theta.store.pack", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import theta.cli"),
         ("theta.store.pack", "import importlib\nimportlib.import_module('theta.cli.add')"),
+        ("theta.store.pack", "from theta.lazy import Module\nadd = Module('theta.cli.add')"),
         ("theta.store.pack", "import theta"),
         ("theta.git.run", "import theta.store"),
         ("theta.codecs.dense", "import theta.formats"),

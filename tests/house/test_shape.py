@@ -50,3 +50,16 @@ def test_length_is_seen() -> None:
     body = "    x = 1\n"
     assert not shape.too_long(snippet("def f():\n" + body * (shape.FUNCTION_CEILING - 1)))
     assert shape.too_long(snippet("def f():\n" + body * shape.FUNCTION_CEILING))
+
+
+def test_imports_inside_functions_become_fewer() -> None:
+    found = [finding for source in sources(*PRODUCT) for finding in shape.inner_imports(source)]
+    assert len(found) <= shape.INNER_IMPORTS, "import at the top, or with theta.lazy.Module"
+    assert len(found) > shape.INNER_IMPORTS - 10, "fewer than that: lower INNER_IMPORTS"
+
+
+def test_an_import_inside_a_function_is_seen() -> None:
+    assert shape.inner_imports(snippet("import os\nif True:\n    import re")) == []
+    assert len(shape.inner_imports(snippet("def f():\n    import os\n    from re import sub"))) == 2
+    nested = "class C:\n    def f(self):\n        def g():\n            import os\n"
+    assert len(shape.inner_imports(snippet(nested))) == 1

@@ -10,6 +10,7 @@ import pytest
 import theta
 from tests.support import Repo
 from theta.errors import ExitCode
+from theta.lazy import Module
 
 HEAVY = {"llvmlite", "ml_dtypes", "numba", "numpy", "pygit2", "theta_native", "torch", "zstandard"}
 
@@ -100,3 +101,34 @@ def test_what_git_starts_refuses_a_wrong_line(tmp_path: Path) -> None:
     repo = Repo.create(tmp_path / "repo")
     for line, code in (("hook", 2), ("filter-process x", 2), ("hook nosuch", 3)):
         assert start("-C", str(repo.path), *line.split())[0] == code, line
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "theta.codecs.chooser",
+        "theta.merging.engine",
+        "theta.porcelain.look.history",
+        "theta.porcelain.look.overview",
+        "theta.porcelain.plain_git.filtering",
+        "theta.porcelain.plain_git.hooks",
+    ],
+)
+def test_what_looks_at_no_number_imports_no_numpy(module: str) -> None:
+    ask = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    modules = set(json.loads(done.stdout))
+    assert module in modules
+    assert modules & {"ml_dtypes", "numba", "numpy", "torch"} == set()
+    assert {name for name in modules if name.startswith("theta_native")} == set()
+
+
+def test_a_lazy_module_is_imported_by_its_first_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    module = Module("colorsys")
+    assert "colorsys" not in sys.modules
+    convert = module.rgb_to_hsv
+    assert convert is sys.modules["colorsys"].rgb_to_hsv
+    assert vars(module)["rgb_to_hsv"] is convert
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        _ = module.nothing_of_the_kind

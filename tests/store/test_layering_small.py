@@ -6,7 +6,8 @@ from tests.support import Repo, make_model, random_tensors, sha256
 from theta.store.write.layer_plan import SMALL, SMALL_IN_ALL, worth_comparing
 
 SHAPES = {"a.weight": (40, 50), "b.bias": (3,)}
-TRACED = {"PYTHONPROFILEIMPORTTIME": "1"}
+TRACED = {"PYTHONVERBOSE": "1"}
+"""Tells what importlib imports too, as PYTHONPROFILEIMPORTTIME does not."""
 GIT = ("git",)
 THETA = (sys.executable, "-m", "theta")
 
@@ -15,8 +16,8 @@ def imported(repo: Repo, *command: str) -> set[str]:
     """The packages that ``command`` and the Pythons that it started imported."""
     done = repo.run(*command, env=TRACED)
     assert done.returncode == 0, done.stderr
-    rows = (line for line in done.stderr.splitlines() if line.startswith("import time:"))
-    return {row.rpartition("|")[2].strip().partition(".")[0] for row in rows}
+    rows = (line for line in done.stderr.splitlines() if line.startswith("import '"))
+    return {row.split("'")[1].partition(".")[0] for row in rows}
 
 
 def test_small_tensors_import_no_numba(repo: Repo) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from theta._numpy import np
 from theta.cli import console
 from theta.cli.args import HELP
 from theta.errors import CorruptError, ThetaError
@@ -171,8 +172,6 @@ def _save(story: _Story, weights: Weights) -> None:
 
 
 def _load(path: Path) -> Weights:
-    import numpy as np
-
     from theta.dtypes import numpy_dtype
     from theta.formats import scan
     from theta.store.files.file_source import FileSource

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from theta import _fs
+from theta._numpy import np
 from theta.formats import TensorSpec, safetensors
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Weights = dict[str, NDArray[Any]]
@@ -20,8 +20,6 @@ VOCABULARY, WIDTH, HIDDEN, LAYERS, SPARE = 6000, 384, 1024, 4, 400
 
 def make(seed: int = 7) -> Weights:
     """About 23 MB of bf16 weights, scaled as initialisers and training leave them."""
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, WIDTH)}
     for layer in range(LAYERS):
@@ -42,8 +40,6 @@ def _bf16(values: NDArray[np.floating[Any]]) -> NDArray[Any]:
 
 def with_lora(weights: Weights, rank: int = 8, seed: int = 11) -> Weights:
     """A rank-``rank`` LoRA on the query and value projections, merged into the weights."""
-    import numpy as np
-
     rng = np.random.default_rng(seed)
 
     def merged(value: NDArray[Any]) -> NDArray[Any]:
@@ -55,8 +51,6 @@ def with_lora(weights: Weights, rank: int = 8, seed: int = 11) -> Weights:
 
 def fine_tuned(weights: Weights, seed: int, part: str = "") -> Weights:
     """A dense fine-tune: a small step in every weight whose name contains ``part``."""
-    import numpy as np
-
     rng = np.random.default_rng(seed)
 
     def stepped(value: NDArray[Any]) -> NDArray[Any]:

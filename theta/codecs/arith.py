@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
+from theta._kernels import floats
+from theta._numpy import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,28 +35,20 @@ def mantissa_bits(dtype: str) -> int:
 
 
 def _layout(dtype: str) -> FloatLayout:
-    from theta_native.floats import FloatLayout
-
-    return FloatLayout(*_LAYOUTS[dtype])
+    return floats.FloatLayout(*_LAYOUTS[dtype])
 
 
 def to_values(words: Words, dtype: str) -> NDArray[np.float64]:
     """The values of words, exactly; NaNs lose their payload."""
-    from theta_native.floats import widen
-
-    return widen(words, _layout(dtype))
+    return floats.widen(words, _layout(dtype))
 
 
 def to_words(values: NDArray[np.float64], dtype: str) -> Words:
     """Values rounded to nearest, ties to even; every NaN becomes the same one."""
-    from theta_native.floats import narrow
-
-    return narrow(values, _layout(dtype))
+    return floats.narrow(values, _layout(dtype))
 
 
 def boundary_classes(exact: NDArray[np.float64], predicted: Words, dtype: str) -> NDArray[np.uint8]:
     """Where exact values lie between the boundaries of their rounding to ``predicted`` (0 to 15)."""
-    from theta_native import floats
-
     layout = _layout(dtype)
     return floats.boundary_classes(exact, floats.widen(predicted, layout), layout)

@@ -26,11 +26,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from theta._numpy import np
 from theta.dtypes import DTYPES
 from theta.errors import CodecError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Words = NDArray[Any]
@@ -50,8 +50,6 @@ def word_size(dtype: str) -> int:
 
 def word_dtype(dtype: str) -> np.dtype[Any]:
     """The unsigned little-endian numpy dtype of the words of ``dtype``."""
-    import numpy as np
-
     return np.dtype(f"<u{word_size(dtype)}")
 
 
@@ -118,8 +116,6 @@ class TensorWords:
     @classmethod
     def from_bytes(cls, raw: bytes | memoryview, dtype: str, shape: Sequence[int]) -> TensorWords:
         """The tensor with these raw little-endian bytes, not copied; ``CodecError`` if they do not fit."""
-        import numpy as np
-
         words = np.frombuffer(raw, word_dtype(dtype))
         if words.size != Target(dtype, tuple(shape)).words:
             raise CodecError(f"{words.nbytes} bytes are not a {dtype} tensor of shape {tuple(shape)}")

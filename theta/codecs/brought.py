@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
+from theta._numpy import np
 from theta.codecs import arith, lowrank, scaled
 from theta.codecs.base import Encode, Range, Target, TensorWords
 from theta.codecs.factors import Factors, rounded

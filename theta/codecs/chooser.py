@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
+from theta import _kernels as kernels
+from theta._numpy import np
 from theta.codecs import cast, delta, dense, lowrank, residual, rows, scaled, sparse
 from theta.codecs.base import Each, Encoded, Range, Target, TensorWords
 from theta.dtypes import DTYPES
@@ -89,16 +89,13 @@ def _word_codecs(new: TensorWords, base: TensorWords) -> list[TryEncode]:
 
 def _steps(new: TensorWords, base: TensorWords, places: NDArray[np.int64]) -> float:
     """The mean length in bits of the differences of a sample; infinity unless delta/1 alone is for them."""
-    from theta_native.contexts import lengths
-    from theta_native.differences import difference
-
     if not delta.fits(Target(new.dtype, new.shape), base):
         return float("inf")
     part, base_part = _sampled(new, places), _sampled(base, places)
     if _word_codecs(part, base_part) != [delta.encode]:
         return float("inf")
-    steps = difference(part.words, base_part.words, residual.is_float(part.dtype))
-    return float(lengths(steps).mean())
+    steps = kernels.differences.difference(part.words, base_part.words, residual.is_float(part.dtype))
+    return float(kernels.contexts.lengths(steps).mean())
 
 
 def _near(

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from theta._kernels import byte_planes
+from theta._numpy import np
 from theta.codecs import planes
 from theta.codecs.base import word_size
 from theta.dtypes import DTYPES
@@ -34,25 +36,21 @@ def is_rotated(dtype: str) -> bool:
 
 def encode_words(words: NDArray[Any], rotate: bool) -> bytes:
     """Encode an array of unsigned words (1, 2, 4 or 8 bytes each)."""
-    from theta_native.byte_planes import split
-
     repeats = planes.has_repeats(words)
-    return bytes([words.dtype.itemsize]) + planes.encode_section(list(split(words, rotate)), repeats)
+    return bytes([words.dtype.itemsize]) + planes.encode_section(
+        list(byte_planes.split(words, rotate)), repeats
+    )
 
 
 def decode_words(blob: bytes | memoryview, width: int, size: int, rotate: bool) -> NDArray[Any]:
     """The ``size`` words of ``width`` bytes in ``blob``; raises ``CodecError`` if malformed."""
-    import numpy as np
-
-    from theta_native.byte_planes import join
-
     view = memoryview(blob)
     if len(view) < 1 or view[0] != width:
         raise CodecError(f"a dense chunk does not have {width} planes")
     outs = np.empty((width, size), np.uint8)
     if planes.decode_section(view, 1, list(outs)) != len(view):
         raise CodecError("a dense chunk has bytes behind its end")
-    return join(outs, rotate)
+    return byte_planes.join(outs, rotate)
 
 
 def encode(raw: bytes | memoryview, dtype: str) -> bytes:
@@ -60,8 +58,6 @@ def encode(raw: bytes | memoryview, dtype: str) -> bytes:
 
     Raises ``KeyError`` for an unknown dtype, ``ValueError`` where ``raw`` is not whole words.
     """
-    import numpy as np
-
     return encode_words(np.frombuffer(raw, f"<u{word_size(dtype)}"), is_rotated(dtype))
 
 

@@ -28,8 +28,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
+from theta import _kernels as kernels
+from theta._numpy import np
 from theta.codecs import frames
 from theta.errors import CodecError
 from theta.lazy import lazy
@@ -83,9 +83,7 @@ class Tokenised:
     @property
     def widths(self) -> NDArray[np.uint8]:
         """The number of raw bits of each token of this rule."""
-        from theta_native import rans
-
-        return rans.raw_widths(self.values.dtype.itemsize * 8, self.s, self.m)
+        return kernels.rans.raw_widths(self.values.dtype.itemsize * 8, self.s, self.m)
 
     @lazy
     def raw_bits(self) -> int:
@@ -94,19 +92,15 @@ class Tokenised:
 
     def under(self, rule: tuple[int, int]) -> Tokenised:
         """The same values under a rule that is coarser, or the same."""
-        from theta_native import rans
-
         if rule == (self.s, self.m):
             return self
-        names = rans.coarser(self.values.dtype.itemsize * 8, (self.s, self.m), rule)
-        return Tokenised(self.values, *rule, self.tokens, rans.renamed(self.counts, names), names)
+        names = kernels.rans.coarser(self.values.dtype.itemsize * 8, (self.s, self.m), rule)
+        return Tokenised(self.values, *rule, self.tokens, kernels.rans.renamed(self.counts, names), names)
 
 
 def tokenise(values: Words, rule: tuple[int, int], contexts: Contexts, context_count: int) -> Tokenised:
     """Tokens of ``values`` and their counts, shape ``(context_count, alphabet)``."""
-    from theta_native import rans
-
-    return Tokenised(values, *rule, *rans.tokenise(values, *rule, contexts, context_count))
+    return Tokenised(values, *rule, *kernels.rans.tokenise(values, *rule, contexts, context_count))
 
 
 def by_all_rules(values: Words, contexts: Contexts, context_count: int) -> list[Tokenised]:
@@ -155,17 +149,13 @@ def _frequencies(sums: NDArray[np.int64]) -> Counts:
 
 def estimate(counts: Counts) -> float:
     """About the bits that values with these counts will cost, raw bits apart."""
-    from theta_native.clusters import Listed
-
-    listed = Listed(counts)
+    listed = kernels.clusters.Listed(counts)
     return _cluster(listed, _initial(*_heaps(listed), _MORE_CLUSTERS[0]), 0)[1]
 
 
 def plan(counts: Counts) -> Tables:
     """The cheapest tables found for ``counts`` (at least one is not zero)."""
-    from theta_native.clusters import Listed
-
-    listed = Listed(counts)
+    listed = kernels.clusters.Listed(counts)
     best, bits = np.zeros(listed.occurring.size, np.int64), float("inf")
     heaps = _heaps(listed)
     for trials in (_MORE_CLUSTERS, _FEWER_CLUSTERS):
@@ -186,13 +176,11 @@ def encode(
 
     ``kinds``: none, or ``chosen`` is for coarser contexts, and a context ``c`` is in ``kinds[c]``.
     """
-    from theta_native import rans
-
     t, table = tokenised, chosen.frequencies
     lookup = np.zeros(tokenised.counts.shape[0], np.uint8)
     lookup[chosen.occurring] = chosen.labels
     lookup = lookup if kinds is None else lookup[kinds]
-    states, words = rans.encode(t.tokens, contexts, lookup, table, t.names)
+    states, words = kernels.rans.encode(t.tokens, contexts, lookup, table, t.names)
     widths = t.widths if t.names is None else t.widths[t.names]
     used = (table.shape[1] - (table[:, ::-1] > 0).argmax(axis=1)).astype("<u2")
     listed = np.concatenate([row[:count] for row, count in zip(table, used, strict=True)]).astype("<u2")
@@ -204,7 +192,7 @@ def encode(
             frames.encode_section([labels, used.view(np.uint8)]),
             frames.encode_section(halves),
             words.astype("<u2").tobytes(),
-            rans.write_raw(t.values, t.tokens, widths, t.raw_bits).tobytes(),
+            kernels.rans.write_raw(t.values, t.tokens, widths, t.raw_bits).tobytes(),
         )
     )
 
@@ -232,25 +220,22 @@ def decode(
     blob: memoryview, position: int, contexts: Contexts, context_count: int, dtype: np.dtype[Any]
 ) -> tuple[Words, int]:
     """The values of the section at ``position``, one for each context, and the position behind it."""
-    from theta_native import rans
-    from theta_native.contexts import histogram
-
     if len(blob) - position < _HEAD.size:
         raise CodecError("an encoded chunk is cut short")
     s, m, clusters, size, *states = _HEAD.unpack_from(blob, position)
     if not (m <= s <= 8 and m <= 2 and 1 <= clusters <= _MAX_CLUSTERS):
         raise CodecError("an encoded chunk has an impossible header")
-    occurring = np.flatnonzero(histogram(contexts, context_count))
-    alphabet = rans.alphabet(dtype.itemsize * 8, s, m)
+    occurring = np.flatnonzero(kernels.contexts.histogram(contexts, context_count))
+    alphabet = kernels.rans.alphabet(dtype.itemsize * 8, s, m)
     position, labels, table = _read_tables(blob, position + _HEAD.size, clusters, occurring.size, alphabet)
     lookup = np.zeros(context_count, np.uint8)
     lookup[occurring] = labels
     words = _take(blob, position, 2 * size).view("<u2")
-    tokens = rans.decode(np.array(states, np.uint32), words, contexts, lookup, table)
+    tokens = kernels.rans.decode(np.array(states, np.uint32), words, contexts, lookup, table)
     if tokens is None:
         raise CodecError("an encoded chunk is damaged")
     position += 2 * size
-    found = rans.read_raw(tokens, s, m, np.frombuffer(blob[position:], np.uint8), dtype)
+    found = kernels.rans.read_raw(tokens, s, m, np.frombuffer(blob[position:], np.uint8), dtype)
     if found is None:
         raise CodecError("an encoded chunk is cut short")
     return found[0], position + found[1]

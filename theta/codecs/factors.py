@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
+from theta._kernels import least_squares
+from theta._numpy import np
 from theta.codecs import arith
 from theta.codecs.base import Target, TensorWords
 
@@ -114,9 +114,7 @@ class Spectrum:
 
 def _energies(d: Matrix) -> Matrix:
     """The largest squared singular values of a matrix that is not wider than high."""
-    from theta_native import least_squares as kernels
-
-    return kernels.largest_eigenvalues(kernels.multiply_transposed(d, d), _LARGEST_RANK)
+    return least_squares.largest_eigenvalues(least_squares.multiply_transposed(d, d), _LARGEST_RANK)
 
 
 @lru_cache(maxsize=64)
@@ -181,29 +179,25 @@ def _principal(d: Matrix, width: int, noise: float) -> tuple[Matrix, Matrix]:
 
     Halko, Martinsson, Tropp, "Finding structure with randomness", 2011, §4.
     """
-    from theta_native import least_squares as kernels
-
     width = min(width, *d.shape)
-    basis = kernels.orthonormal(kernels.multiply(d, _signs(d.shape[1], width)))
-    basis = kernels.orthonormal(kernels.multiply_transposed(d, basis))
-    u = kernels.multiply(d, basis)
-    values, vectors = kernels.eigen(kernels.multiply_transposed(u, u))
+    basis = least_squares.orthonormal(least_squares.multiply(d, _signs(d.shape[1], width)))
+    basis = least_squares.orthonormal(least_squares.multiply_transposed(d, basis))
+    u = least_squares.multiply(d, basis)
+    values, vectors = least_squares.eigen(least_squares.multiply_transposed(u, u))
     # The largest singular value of noise alone (Marchenko and Pastur), with some room.
     floor = 1.5 * noise * (d.shape[0] ** 0.5 + d.shape[1] ** 0.5) ** 2
     rank = max(int(np.count_nonzero(values > floor)), 1)
     vectors = np.ascontiguousarray(vectors[:, :rank])
     balance = np.maximum(values[:rank], 1e-300) ** 0.25
-    return kernels.multiply(u, vectors) / balance, kernels.multiply(basis, vectors) * balance
+    return least_squares.multiply(u, vectors) / balance, least_squares.multiply(basis, vectors) * balance
 
 
 def _refined(d: Matrix, w: Matrix, u: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
     """A round of weighted least squares for both factors, where that is affordable."""
-    from theta_native import least_squares as kernels
-
     if d.size * u.shape[1] ** 2 > _WEIGHTED_COST:
         return u, v
-    v = kernels.weighted_rows(np.ascontiguousarray(d.T), np.ascontiguousarray(w.T), u)
-    return kernels.weighted_rows(d, w, v), v
+    v = least_squares.weighted_rows(np.ascontiguousarray(d.T), np.ascontiguousarray(w.T), u)
+    return least_squares.weighted_rows(d, w, v), v
 
 
 def _sharpened(d: Matrix, w: Matrix, ulps: Matrix, u: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
@@ -212,10 +206,8 @@ def _sharpened(d: Matrix, w: Matrix, ulps: Matrix, u: Matrix, v: Matrix) -> tupl
     Rounding hides where in its interval a value was, so only predictions outside are wrong: each
     round aims beyond the nearest end for those, and at the prediction itself for the others.
     """
-    from theta_native import least_squares as kernels
-
     for _ in range(min(_MOST_ROUNDS, int(_SHARPENING_COST / (d.size * u.shape[1] ** 2)))):
-        product = kernels.multiply(u, np.ascontiguousarray(v.T))
+        product = least_squares.multiply(u, np.ascontiguousarray(v.T))
         inside = np.clip(product, d - ulps / 2, d + ulps / 2)
         u, v = _refined(product + _OVERSHOOT * (inside - product), w, u, v)
     return u, v
@@ -235,19 +227,15 @@ def rounded(u: Matrix, v: Matrix, bits: int) -> Factors:
 
 def _quantised(d: Matrix, w: Matrix, u: Matrix, v: Matrix, bits: int) -> Factors:
     """Integer factors of ``bits`` bits; u is fitted to the v that was rounded."""
-    from theta_native import least_squares as kernels
-
     unit = _unit(v, bits)
     v = np.ldexp(np.rint(np.ldexp(v, -unit)), unit)
     if d.size * u.shape[1] ** 2 <= _WEIGHTED_COST:
-        u = kernels.weighted_rows(d, w, v)
+        u = least_squares.weighted_rows(d, w, v)
     return rounded(u, v, bits)
 
 
 def find(new: TensorWords, base: TensorWords, cost: Callable[[Factors], float]) -> Factors | None:
     """The factors that make ``new`` from ``base`` and ``cost`` least; None when the rank is not low."""
-    from theta_native import least_squares as kernels
-
     target = Target(new.dtype, new.shape)
     if min(target.rows, target.row_words) < _SMALLEST_SIDE:
         return None
@@ -269,7 +257,7 @@ def find(new: TensorWords, base: TensorWords, cost: Callable[[Factors], float]) 
         u, v = _refined(d, w, u, v)
         if new.dtype in _PART_DTYPES:
             u, v = _sharpened(d, w, ulps, u, v)
-            d = kernels.multiply(u, np.ascontiguousarray(v.T))
+            d = least_squares.multiply(u, np.ascontiguousarray(v.T))
         choices += [_quantised(d, w, u, v, bits) for bits in _BITS[new.dtype]]
     exact = [factors for factors in choices if factors.is_exact() and abs(factors.scale) <= _LARGEST_SCALE]
     return min(exact, key=cost, default=None)

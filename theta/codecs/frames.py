@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import zstandard
 
+from theta._numpy import np
 from theta.errors import CodecError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Plane = NDArray[np.uint8]
@@ -72,8 +72,6 @@ _LOCAL: Final = _Local()
 
 def spread_sample(plane: Plane) -> Plane:
     """A fixed sample of the plane: equal slices at equal distances."""
-    import numpy as np
-
     if plane.size <= _SAMPLE_BYTES:
         return plane
     length = _SAMPLE_BYTES // _SAMPLE_SLICES
@@ -83,8 +81,6 @@ def spread_sample(plane: Plane) -> Plane:
 
 def entropy_bits(plane: Plane) -> float:
     """The order-0 entropy of the bytes of ``plane``, in bits a byte."""
-    import numpy as np
-
     counts = np.bincount(plane, minlength=1)
     shares = counts[counts > 0] / max(plane.size, 1)
     return float(-(shares * np.log2(shares)).sum())
@@ -133,8 +129,6 @@ def _unzstd(payload: memoryview, size: int) -> bytes:
 
 def fill(method: int, payload: memoryview, out: Plane) -> None:
     """Decode one plane into ``out``, whose length is the plane's; raises ``CodecError``."""
-    import numpy as np
-
     if method == CONSTANT and len(payload) == 1 and out.size:
         out[:] = payload[0]
     elif method == RAW and len(payload) == out.size:

@@ -34,8 +34,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
+from theta._numpy import np
 from theta.codecs import arith, entropy, residual
 from theta.codecs.base import Base, Encoded, Range, Target, TensorWords
 from theta.codecs.factors import Factors, find

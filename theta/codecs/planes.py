@@ -24,14 +24,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from theta import _kernels as kernels
+from theta._numpy import np
 from theta.codecs import frames
 from theta.errors import CodecError
+from theta.lazy import Module
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
+    from theta.codecs import entropy
+
     Plane = NDArray[np.uint8]
+else:
+    entropy = Module("theta.codecs.entropy")
 
 RANS: Final = 3
 
@@ -50,12 +56,8 @@ def has_repeats(words: NDArray[Any]) -> bool:
     Looks at about one group of eight bytes in 64, chosen by a hash of its content, with the 24
     bytes after it.  A wrong answer costs time or bytes, never correctness.
     """
-    import numpy as np
-
-    from theta_native.repeats import marks
-
     data = words.view(np.uint8)
-    chosen = np.sort(marks(data[: data.size & ~7].view("<u8"), _ONE_GROUP_IN))
+    chosen = np.sort(kernels.repeats.marks(data[: data.size & ~7].view("<u8"), _ONE_GROUP_IN))
     distinct = 1 + int(np.count_nonzero(np.diff(chosen)))
     return chosen.size >= 8 and distinct < 0.9 * chosen.size
 
@@ -78,10 +80,6 @@ def encode_plane(plane: Plane, repeats: bool = False) -> tuple[int, bytes]:
 
 def _rans(plane: Plane) -> bytes:
     """The entropy section of a plane whose neighbouring bytes have nothing to do with each other."""
-    import numpy as np
-
-    from theta.codecs import entropy
-
     contexts = np.zeros(plane.size, np.uint16)
     tokenised = entropy.tokenise(plane, entropy.TOKEN_RULES[-1], contexts, 1)
     return entropy.encode(tokenised, contexts, entropy.plan(tokenised.counts))
@@ -89,10 +87,6 @@ def _rans(plane: Plane) -> bytes:
 
 def _unrans(payload: memoryview, size: int) -> Plane:
     """The ``size`` bytes of an entropy section."""
-    import numpy as np
-
-    from theta.codecs import entropy
-
     values, end = entropy.decode(payload, 0, np.zeros(size, np.uint16), 1, np.dtype(np.uint8))
     if end != len(payload):
         raise CodecError("a plane has bytes behind its end")

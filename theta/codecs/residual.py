@@ -30,8 +30,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
+from theta import _kernels as kernels
+from theta._numpy import np
 from theta.codecs import entropy, planes
 from theta.codecs.base import word_size
 from theta.dtypes import DTYPES
@@ -82,11 +82,9 @@ def is_float(dtype: str) -> bool:
 
 def magnitudes(words: Words, dtype: str) -> NDArray[np.uint16]:
     """Exponent fields, or lengths in bits, of ``words``."""
-    from theta_native import differences
-
     if is_float(dtype):
-        return differences.exponents(words, _EXPONENT_BITS[dtype])
-    return differences.bit_lengths(words, DTYPES[dtype].kind == "int")
+        return kernels.differences.exponents(words, _EXPONENT_BITS[dtype])
+    return kernels.differences.bit_lengths(words, DTYPES[dtype].kind == "int")
 
 
 @dataclass(frozen=True)
@@ -111,18 +109,16 @@ class _Layout:
 
     def contexts(self, predicted: Words, dtype: str) -> NDArray[np.uint16]:
         """The context of each word."""
-        from theta_native import contexts
-
-        levels = contexts.Levels(self.levels, self.level_count, self.block)
+        levels = kernels.contexts.Levels(self.levels, self.level_count, self.block)
         shift, bits = _fine_bits(dtype) if self.use_fine else (0, 0)
         given = self.given if self.use_fine else None
         if given is None and is_float(dtype):
             width = _EXPONENT_BITS[dtype]
             exponent = word_size(dtype) * 8 - 1 - width, width
-            return contexts.of_floats(predicted, exponent, (shift, bits), self.top, CLASSES, levels)
-        classes = contexts.fold(magnitudes(predicted, dtype), self.top, CLASSES)
-        fine = given or Fine(contexts.fine_bits(predicted, shift, bits), 1 << bits)
-        return contexts.combine(classes, levels, fine.classes, fine.count)
+            return kernels.contexts.of_floats(predicted, exponent, (shift, bits), self.top, CLASSES, levels)
+        classes = kernels.contexts.fold(magnitudes(predicted, dtype), self.top, CLASSES)
+        fine = given or Fine(kernels.contexts.fine_bits(predicted, shift, bits), 1 << bits)
+        return kernels.contexts.combine(classes, levels, fine.classes, fine.count)
 
 
 def _fine_bits(dtype: str) -> tuple[int, int]:
@@ -135,9 +131,7 @@ def _fine_bits(dtype: str) -> tuple[int, int]:
 
 def _top(found: NDArray[np.uint16]) -> int:
     """The magnitude of class 0: the largest, but for one in 4096 of the words."""
-    from theta_native.contexts import histogram
-
-    counts = histogram(found, _MAX_MAGNITUDE + 1)[::-1].cumsum()
+    counts = kernels.contexts.histogram(found, _MAX_MAGNITUDE + 1)[::-1].cumsum()
     return int(counts.size - 1 - (counts > found.size >> 12).argmax())
 
 
@@ -174,10 +168,10 @@ class _Choice:
 
 
 def _grouped(counts: NDArray[np.uint32], kinds: NDArray[np.int64]) -> NDArray[np.uint32]:
-    from theta_native import clusters
-
     count = int(kinds[-1]) + 1
-    return counts if count == kinds.size else clusters.sum_groups(counts, kinds, count).astype(np.uint32)
+    return (
+        counts if count == kinds.size else kernels.clusters.sum_groups(counts, kinds, count).astype(np.uint32)
+    )
 
 
 def _kinds(level_count: int, fine_count: int, use_levels: bool, use_fine: bool) -> NDArray[np.int64]:
@@ -210,9 +204,7 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
 
     ``row_words`` is the length of a row (0: none), whose activity is taken to be of one kind.
     """
-    from theta_native import differences
-
-    values = differences.difference(words, predicted, is_float(dtype))
+    values = kernels.differences.difference(words, predicted, is_float(dtype))
     if not values.any():
         return _SAME
     block = row_words if 32 <= row_words <= 1 << 14 else _DEFAULT_BLOCK
@@ -232,13 +224,13 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
 
 def _layout(values: Words, predicted: Words, dtype: str, block: int, fine: Fine | None) -> _Layout:
     """The contexts to try."""
-    from theta_native import contexts
-
     every = _EVERY if values.size >= _PLENTY and block % _EVERY == 0 else 1
     part = np.ascontiguousarray(values[::every])
     found = magnitudes(np.ascontiguousarray(predicted[::every]), dtype)
     top = _top(found)
-    excess = contexts.excess(part, contexts.fold(found, top, CLASSES), CLASSES, block // every)
+    excess = kernels.contexts.excess(
+        part, kernels.contexts.fold(found, top, CLASSES), CLASSES, block // every
+    )
     levels = _levels(excess)
     return _Layout(top, levels, int(levels.max()) + 1, block, given=fine)
 
@@ -260,8 +252,6 @@ def decode(
     Raises :class:`~theta.errors.CodecError` for anything malformed.  The result may be
     ``predicted`` itself.
     """
-    from theta_native import differences
-
     view = memoryview(blob)[start:]
     if bytes(view) == _SAME:
         return predicted
@@ -276,4 +266,4 @@ def decode(
     values, position = entropy.decode(view, position, used, count, predicted.dtype)
     if position != len(view):
         raise CodecError("an encoded chunk has bytes behind its end")
-    return differences.restore(values, predicted, is_float(dtype))
+    return kernels.differences.restore(values, predicted, is_float(dtype))

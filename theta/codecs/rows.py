@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
+from theta import _kernels as kernels
+from theta._numpy import np
 from theta.codecs import dense, planes
 from theta.codecs.base import Base, Encoded, Range, Target, TensorWords, word_size
 from theta.errors import CodecError
@@ -57,10 +57,8 @@ def _as_rows(tensor: TensorWords) -> NDArray[np.uint8]:
 
 def find_sources(new: TensorWords, base: TensorWords) -> Sources:
     """For each row of ``new`` an equal row of ``base``, or -1; runs go on where they can."""
-    from theta_native.fingerprints import fingerprints
-
     rows, base_rows = _as_rows(new), _as_rows(base)
-    marks, base_marks = fingerprints(rows), fingerprints(base_rows)
+    marks, base_marks = kernels.fingerprints.fingerprints(rows), kernels.fingerprints.fingerprints(base_rows)
     order = np.argsort(base_marks, kind="stable")
     at = np.minimum(np.searchsorted(base_marks[order], marks), order.size - 1)
     sources = order[at].astype(np.int64)

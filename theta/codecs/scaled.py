@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
+from theta._numpy import np
 from theta.codecs import arith, dense, residual
 from theta.codecs.base import Base, Encoded, Range, Target, TensorWords, word_dtype
 from theta.errors import CodecError

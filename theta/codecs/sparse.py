@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
+from theta import _kernels as kernels
+from theta._numpy import np
 from theta.codecs import dense, entropy, residual
 from theta.codecs.base import Base, Encoded, Range, Target, TensorWords
 from theta.codecs.delta import fits
@@ -37,10 +37,8 @@ _HEAD: Final = struct.Struct("<II")
 
 
 def _contexts(base: Words, dtype: str) -> NDArray[np.uint16]:
-    from theta_native import contexts
-
     found = residual.magnitudes(base, dtype)
-    return contexts.fold(found, int(found.max()), residual.CLASSES).astype(np.uint16)
+    return kernels.contexts.fold(found, int(found.max()), residual.CLASSES).astype(np.uint16)
 
 
 def _encode_chunk(words: Words, base: Words, dtype: str) -> bytes:

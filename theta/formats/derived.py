@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
+from theta._kernels import crc32c
 from theta.errors import FormatError
 from theta.formats.fields import Derived
 from theta.formats.layout import Layout, Source
@@ -67,11 +68,9 @@ def prove(layout: Layout, source: Source) -> Layout:
 
 
 def _masked(chunks: Iterable[bytes]) -> int:
-    from theta_native.crc32c import crc32c
-
     value = 0
     for chunk in chunks:
-        value = crc32c(chunk, value)
+        value = crc32c.crc32c(chunk, value)
     return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFF_FFFF
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from theta._kernels import gear
 from theta.formats.layout import Layout, Source, Tensor
 
 NAME: Final = "opaque"
@@ -53,8 +54,6 @@ def _next_length(source: Source, start: int) -> int:
     limit = min(MAX_CHUNK, source.size - start)
     if limit <= MIN_CHUNK:
         return limit
-    from theta_native import gear
-
     position = MIN_CHUNK - WINDOW
     while limit - position >= WINDOW:
         piece = source.read(start + position, min(_PIECE, limit - position))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 
+from theta._numpy import np
 from theta.dtypes import DTYPES, numpy_dtype
 from theta.errors import FormatError
 from theta.formats.layout import Layout, Source, Tensor, View, clip, contiguous
@@ -99,8 +100,6 @@ class Strided:
 
         Raises :class:`FormatError` for packed types, which numpy lacks.
         """
-        import numpy as np
-
         self._refuse_packed()
         if self.nbytes > max(_MOST_SPREAD, self.extent[1] - self.extent[0]):
             raise FormatError(f"a tensor of {self.nbytes} bytes shows far fewer bytes of the file")
@@ -111,8 +110,6 @@ class Strided:
 
     def _ascending(self, out: NDArray[Any]) -> None:
         """Fill ``out``, from the lowest byte of the file to the highest."""
-        import numpy as np
-
         back = [axis for axis, stride in enumerate(self.strides) if stride < 0]
         start = self.start + sum(self.strides[axis] * (self.shape[axis] - 1) for axis in back)
         strides = tuple(map(abs, self.strides))
@@ -149,8 +146,6 @@ def _fill(part: Strided, out: NDArray[Any]) -> None:
     A block with gaps is at most 4 MiB from end to end, as large as a stored chunk: what has no element of
     the part is not decoded.
     """
-    import numpy as np
-
     low, high = part.span
     limit = _WINDOW if high - low == part.nbytes else CHUNK
     if high - low <= limit:
@@ -234,8 +229,6 @@ def _range(source: Source, start: int, length: int) -> Iterator[bytes]:
 
 def _gathered(source: Source, view: View, tensor: Tensor) -> Iterator[bytes]:
     """The elements of a strided view in their order; the whole extent is in memory meanwhile."""
-    import numpy as np
-
     itemsize = DTYPES[view.dtype].itemsize
     last = view.offset + sum(s * (d - 1) for s, d in zip(view.strides, view.shape, strict=True))
     if (last + 1) * itemsize > tensor.length:

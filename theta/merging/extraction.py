@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
+from theta._numpy import np
 from theta.errors import UsageError
 from theta.merging import coded
 from theta.merging.orientation import Orientation
@@ -220,8 +221,6 @@ class _Extraction:
         self._compare(bias, bias.tuned())
 
     def _factor(self, module: str, pair: Pair) -> None:
-        import numpy as np
-
         assert pair.base is not None
         kind = np.float64 if pair.dtype == "f64" else np.float32
         base: Array = pair.base().astype(kind)
@@ -254,8 +253,6 @@ class _Extraction:
 
     def _target_nothing(self) -> None:
         """PEFT wants a module to target: the first matrix gets factors of zeros."""
-        import numpy as np
-
         for module, members in self._modules.items():
             pair = members.get(_WEIGHT)
             if pair is None or not self._is_matrix(pair) or self._why_not(module, pair):
@@ -274,8 +271,6 @@ class _Extraction:
 
     def _compare(self, pair: Pair, values: Array) -> None:
         """Note how far ``values``, in the base's dtype, are from the fine-tune."""
-        import numpy as np
-
         tuned = pair.tuned()
         rounded = values.astype(pair.base().dtype if pair.base is not None else tuned.dtype)
         wide = np.complex128 if np.iscomplexobj(tuned) else np.float64
@@ -308,8 +303,6 @@ def factors(difference: Array, rank: int, epsilon: float = 0.0) -> tuple[Array, 
     r is at most ``rank``, and the number of singular values above ``epsilon`` times the largest.
     Raises :class:`UsageError` where the difference is not finite.
     """
-    import numpy as np
-
     if not np.isfinite(difference).all():
         raise UsageError("a difference has NaN or infinity and no singular values")
     u, s, v = np.linalg.svd(difference, full_matrices=False)

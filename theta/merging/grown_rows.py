@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from theta._numpy import np
 from theta.codecs.base import word_size
 from theta.dtypes import DTYPES
 from theta.merging import storing
@@ -62,8 +63,6 @@ def _words(line: Line) -> int:
 
 def _same_start(before: StoredTensor, after: StoredTensor, words: int) -> bool:
     """Whether ``after`` begins with all of ``before``; whole chunks are compared by digest."""
-    import numpy as np
-
     first = before.record.chunks[:-1]
     if first != after.record.chunks[: len(first)]:
         return False

@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from theta._numpy import np
 from theta.merging.computing import in_batches
 from theta.merging.reading import StoredInputs
 from theta.merging.states import Conflict
 from theta.merging.strategies import is_averaged
 from theta.merging.strategies.method import BLOCK, Block, Job
+from theta.merging.strategies.numbers import dot
 from theta.store.odb.objects import Objects
 
 if TYPE_CHECKING:
@@ -74,10 +76,6 @@ def compare(objects: Objects, conflict: Conflict) -> Measures | None:
 
 def _sums(block: Block, has_base: bool) -> list[float]:
     """Sums over a block: squares of base and differences, their product; both changed, alike, either."""
-    import numpy as np
-
-    from theta.merging.strategies.numbers import dot
-
     assert block.stop - block.start <= BLOCK
     with np.errstate(all="ignore"):
         one, other = block.deltas if has_base else block.inputs

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from theta.merging.strategies import is_averaged
 from theta.merging.strategies.method import Read, Statistic
+from theta.merging.strategies.numbers import widen
 from theta.store.format.manifest import Line
 from theta.store.odb.objects import Objects
 from theta.store.read.stored_tensor import KEPT, Place, StoredTensor
@@ -63,8 +64,6 @@ class StoredStatistic:
 
     def read(self, start: int, stop: int) -> Array:
         """The values from element ``start`` to before ``stop``."""
-        from theta.merging.strategies.numbers import widen
-
         return widen(self._stored.read(start, stop), self._stored.line.dtype)
 
 

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from theta.errors import UsageError
+from theta.merging.engine import MergeOptions
 from theta.merging.states import Conflict
 from theta.merging.strategies import SIDES, Policy, Strategy, parse, registry
 
@@ -94,8 +95,6 @@ class Recipe:
 
     def options(self, statistics: Sequence[Manifest | None] = (), *, dry_run: bool = False) -> MergeOptions:
         """What the engine must know beside the policy."""
-        from theta.merging.engine import MergeOptions
-
         return MergeOptions(self.scope, self.seed, self.allow_nan, tuple(statistics), dry_run, self.without)
 
     def text(self) -> str:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
+from theta._numpy import np
 from theta.codecs import dense
 from theta.codecs.base import Each, Range, TensorWords, word_dtype
 from theta.merging.reading import SHARED
 from theta.merging.sinks import Outlet
+from theta.merging.strategies.numbers import widen
 from theta.parallel import ordered
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
@@ -135,8 +137,6 @@ def stored_bytes(planned: Planned | Streamed) -> int:
 
 
 def _empty(like: Line) -> Array:
-    import numpy as np
-
     kind = word_dtype(like.dtype)
     return np.empty(like.nbytes // kind.itemsize, kind)
 
@@ -169,10 +169,6 @@ def _nearest(words: Array, like: Line, parents: Sequence[StoredTensor]) -> list[
 
 def _distance(stored: StoredTensor, words: Array, dtype: str) -> float:
     """The sum of the absolute differences of a sample; NaNs count as no difference."""
-    import numpy as np
-
-    from theta.merging.strategies.numbers import widen
-
     total = 0.0
     starts = np.linspace(0, max(words.size - _SAMPLE, 0), _SAMPLES).astype(np.int64).tolist()
     for start in dict.fromkeys(starts):

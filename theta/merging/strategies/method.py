@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
+from theta._numpy import np
 from theta.lazy import lazy
+from theta.merging.strategies.numbers import widen
 from theta.merging.strategies.parameters import Parameter
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -133,8 +134,6 @@ class Job:
     @lazy
     def wide(self) -> np.dtype[Any]:
         """The type to compute in: float64 for f64, else float32."""
-        import numpy as np
-
         return np.dtype(np.float64 if self.dtype == "f64" else np.float32)
 
     def __getitem__(self, key: str) -> Any:
@@ -146,8 +145,6 @@ class Job:
 
     def block(self, start: int, stop: int) -> Block:
         """The block from element ``start`` to before ``stop``."""
-        from theta.merging.strategies.numbers import widen
-
         return Block(
             start, stop, lambda: self.inputs.read(start, stop), lambda words: widen(words, self.dtype)
         )

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
+from theta._kernels import floats, mixing
+from theta._numpy import np
 from theta.dtypes import numpy_dtype
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ def widen(words: Array, dtype: str) -> Array:
     """The values of words, in float32, or float64 for f64."""
     if dtype == "bf16":
         if words.size >= _WORTH_A_KERNEL:
-            from theta_native.floats import widen_bfloats
-
-            return widen_bfloats(words)
+            return floats.widen_bfloats(words)
         return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
     kind = plain(dtype)
     values: Array = words.view(kind)
@@ -55,9 +53,7 @@ def narrow(values: Array, dtype: str) -> Array:
 def _bfloats(values: Array) -> Array:
     """Half of the last place is added to the bits, ties to even; NaNs stay NaNs."""
     if values.size >= _WORTH_A_KERNEL:
-        from theta_native.floats import narrow_to_bfloats
-
-        return narrow_to_bfloats(np.ascontiguousarray(values))
+        return floats.narrow_to_bfloats(np.ascontiguousarray(values))
     bits = np.ascontiguousarray(values).view(np.uint32)
     rounded = bits >> np.uint32(16)
     rounded &= np.uint32(1)
@@ -80,8 +76,6 @@ def keep_equal(words: Array, inputs: Sequence[Array]) -> None:
             apart |= first ^ middle
         other = first ^ apart
     if words.size >= _WORTH_A_KERNEL:
-        from theta_native import mixing
-
         mixing.keep_equal(words, first, other)
     else:
         np.copyto(words, first, where=first == other)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from theta._numpy import np
 from theta.errors import ThetaError
 from theta.merging.strategies.method import BLOCK, Block, Job, Method
+from theta.merging.strategies.numbers import finite, keep_equal, narrow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,7 +42,6 @@ def result(method: Method, job: Job, *, allow_nan: bool = False) -> Iterator[Arr
     Raises :class:`ThetaError` with the tensor's name where a number that is not finite would come out of
     numbers that were, unless ``allow_nan``.
     """
-    import numpy as np
 
     def reduced() -> Any:
         with np.errstate(all="ignore"):
@@ -55,8 +56,6 @@ def result(method: Method, job: Job, *, allow_nan: bool = False) -> Iterator[Arr
 
 
 def _block(method: Method, job: Job, block: Block, stats: Any, *, allow_nan: bool) -> Array:
-    from theta.merging.strategies.numbers import keep_equal, narrow
-
     words = narrow(method.merge(job, block, stats), job.dtype)
     if method.keeps_equal(job):
         keep_equal(words, block.words.inputs)
@@ -66,10 +65,6 @@ def _block(method: Method, job: Job, block: Block, stats: Any, *, allow_nan: boo
 
 
 def _refuse_new(method: Method, job: Job, block: Block, words: Array) -> None:
-    import numpy as np
-
-    from theta.merging.strategies.numbers import finite
-
     fine = finite(words, job.dtype)
     if fine.all():
         return

@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from theta.errors import ThetaError, UsageError
+from theta.merging.strategies.method import Method
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -86,8 +87,6 @@ def method(name: str) -> Method:
 
 
 def _plugin(point: EntryPoint) -> Method:
-    from theta.merging.strategies.method import Method
-
     try:
         found = point.load()()
     except Exception as error:  # whatever a plug-in does wrong is told as its error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from theta._kernels import mixing
 from theta.merging.strategies.method import BLOCK, Block, Job
 
 if TYPE_CHECKING:
@@ -129,8 +130,6 @@ def _level(job: Job, keys: KeysOf, active: Sequence[_Search], shift: int) -> Non
 def add_histogram(keys: Array, shift: int, prefix: int, out: Counts) -> None:
     """Count the 16 bits above ``shift`` of the keys with ``prefix`` above these, into ``out``."""
     if keys.size == BLOCK:  # a full block is worth a kernel, and the start of numba
-        from theta_native import mixing
-
         mixing.add_histogram(keys, shift, prefix, out)
         return
     wide = keys.astype(np.uint64) >> np.uint64(shift)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from theta._kernels import mixing
 from theta.errors import UsageError
 from theta.merging.strategies import shared
 from theta.merging.strategies.method import BLOCK, Block, Job
@@ -81,8 +82,6 @@ class Ties(TaskVectors):
 
 def _elected(job: Job, block: Block, stats: Stats) -> Array:
     """What :meth:`TaskVectors.merge` makes for TIES, in one pass."""
-    from theta_native import mixing
-
     found = stats.cuts or (Cut(0),) * job.count
     keys = np.array([cut.key for cut in found], np.uint64 if job.wide == np.float64 else np.uint32)
     ties = np.array([cut.ties(block.start) for cut in found], np.int64)

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Final
 
+from theta import _fs
 from theta.git import state_files
 from theta.git.index import Staged
 from theta.git.repository import STORES
@@ -88,8 +89,6 @@ def favour(session: Session, side: str) -> None:
 
 def _merged(session: Session, oids: list[str | None], side: str) -> str:
     """The id of the merged file (ours, base, theirs); of binary files one side is taken whole."""
-    from theta import _fs
-
     places = []
     for name, oid in zip(("ours", "base", "theirs"), oids, strict=True):
         places.append(session.scratch() / _fs.own_temporary(f"favour_{name}"))

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from theta._numpy import np
+from theta.dtypes import numpy_dtype
 from theta.errors import NotFoundError, concerning
 from theta.git.options import Arguments
 from theta.git.run import Git
@@ -181,8 +183,6 @@ def numbers(session: Session, item: Compared, change: Change) -> Numbers | None:
     Norms and dots are accumulated in float64; "changed" compares bits. Streams chunk by chunk.  Of a
     tensor that was resized the part in front, which is in both, is compared.
     """
-    from theta.dtypes import numpy_dtype
-
     old, new = change.old, change.new
     if old is None or new is None or change.status not in "MS" or old.dtype in _NO_NUMBERS:
         return None
@@ -244,8 +244,6 @@ def _cropped(
     pieces: Iterable[bytes], row: tuple[int, ...], wanted: tuple[int, ...], itemsize: int
 ) -> Iterator[bytes]:
     """Of rows of shape ``row``, which ``pieces`` may cut anywhere, the part of shape ``wanted`` in front."""
-    import numpy as np
-
     size, rest = math.prod(row) * itemsize, b""
     front = (slice(None), *map(slice, wanted))
     for piece in pieces if size else ():
@@ -293,8 +291,6 @@ class Totals:
 
     def add(self, left: bytes, right: bytes, dtype: Any) -> None:
         """Take one pair of chunks of raw bytes."""
-        import numpy as np
-
         words = f"<u{dtype.itemsize}"
         self._changed += int(np.count_nonzero(np.frombuffer(left, words) != np.frombuffer(right, words)))
         kind = np.complex128 if dtype.kind == "c" else np.float64

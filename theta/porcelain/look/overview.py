@@ -12,7 +12,7 @@ from theta.porcelain.workspace import agreement, in_progress, mend, sharded_mode
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.sharded_models import Group, ModelChanges
-from theta.porcelain.workspace.worktree import Found, State
+from theta.porcelain.workspace.worktree import Found, State, skeleton_of
 from theta.progress import Progress
 from theta.store import changes
 from theta.store.changes import Changes, Version
@@ -183,8 +183,6 @@ def compare_with_file(session: Session, oid: str, found: Found) -> Changes:
 
 def version_of_file(session: Session, oid: str, found: Found) -> Version:
     """The version in the scanned file ``found``; it has the container of manifest ``oid`` if that fits."""
-    from theta.porcelain.workspace.worktree import skeleton_of
-
     assert found.scan is not None
     manifest = session.manifest_or_none(oid)
     kept = skeleton_of(session, manifest)

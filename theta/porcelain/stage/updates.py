@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from theta import formats
+from theta._numpy import np
 from theta.codecs import arith
 from theta.codecs.base import TensorWords, word_dtype
 from theta.dtypes import DTYPES
@@ -28,7 +29,6 @@ from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Chunk
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Matrix = NDArray[np.float64]
@@ -207,8 +207,6 @@ def _update(name: str, parts: Mapping[str, TensorWords], kind: str, adapter: Ada
 
 def _numbers(tensor: TensorWords) -> Matrix:
     """The values of a tensor, all finite; raises ``ValueError`` otherwise."""
-    import numpy as np
-
     if arith.has_values(tensor.dtype):
         found = arith.to_values(tensor.words, tensor.dtype)
     elif DTYPES[tensor.dtype].kind in ("int", "uint"):
@@ -228,8 +226,6 @@ def _integers(tensor: TensorWords) -> NDArray[Any]:
 
 
 def _low_rank(name: str, parts: Mapping[str, TensorWords], adapter: Adapter | None) -> LowRank:
-    import numpy as np
-
     roles = {_PARTS["low-rank"][part]: (part, tensor) for part, tensor in parts.items()}
     if not {"u", "v"} <= roles.keys():
         raise ValueError(f"{' and '.join(sorted(parts))} without the other factor")
@@ -252,8 +248,6 @@ def _low_rank(name: str, parts: Mapping[str, TensorWords], adapter: Adapter | No
 
 def _factor(part: str, tensor: TensorWords) -> Matrix:
     """A factor as (lines, rank); kernels of convolutions are flattened."""
-    import numpy as np
-
     numbers = _numbers(tensor)
     if numbers.ndim < 2 or 0 in numbers.shape:
         raise ValueError(f"{part} of shape {list(tensor.shape)} is not a factor")
@@ -265,8 +259,6 @@ def _factor(part: str, tensor: TensorWords) -> Matrix:
 
 
 def _sparse(parts: Mapping[str, TensorWords]) -> Sparse:
-    import numpy as np
-
     data, indices = _numbers(parts["data"]).reshape(-1), _integers(parts["indices"]).astype(np.int64)
     if data.size != indices.size:
         raise ValueError(f"{data.size} values for {indices.size} indices")
@@ -290,8 +282,6 @@ def is_value(tensor: TensorWords, line: Line) -> bool:
 
 def same(one: Update, other: Update) -> bool:
     """Whether both are the same update."""
-    import numpy as np
-
     if isinstance(one, LowRank) and isinstance(other, LowRank):
         return np.array_equal(one.u, other.u) and np.array_equal(one.v, other.v)
     if isinstance(one, Whole) and isinstance(other, Whole):

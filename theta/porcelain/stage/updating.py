@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from theta.codecs import arith
+from theta._numpy import np
+from theta.codecs import arith, brought
 from theta.codecs.base import TensorWords
 from theta.errors import NotFoundError, WouldOverwriteError
 from theta.git.index import Staged
@@ -128,8 +129,6 @@ def _in_turn(old: TensorWords, items: Sequence[Update]) -> Applied:
 
 def apply(old: TensorWords, item: Update) -> Applied:
     """The tensor after ``item``, and how it is stored on what it was."""
-    from theta.codecs import brought
-
     if isinstance(item, LowRank):
         budget = max(item.nbytes - _TREE_BYTES, item.nbytes * 9 // 10)
         return brought.add_product(old, item.u, item.v, item.mantissa, budget)
@@ -141,8 +140,6 @@ def apply(old: TensorWords, item: Update) -> Applied:
 
 
 def _sparse(old: TensorWords, item: Sparse) -> TensorWords:
-    import numpy as np
-
     words = old.words.copy()
     places, inverse = np.unique(item.indices, return_inverse=True)
     added = np.bincount(inverse, item.data, places.size)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs
+from theta._numpy import np
 from theta.dtypes import numpy_dtype
 from theta.errors import FormatError, NotFoundError, UsageError
 from theta.formats import npy
@@ -48,8 +49,6 @@ def save(value: Value, out: Path, *, force: bool) -> None:
 
 def text(value: Value) -> str:
     """``value`` as numpy prints it; ``bytes`` and packed types as bytes."""
-    import numpy as np
-
     if value.nbytes > MAX_SHOWN:
         raise FormatError(f"{value.nbytes} bytes are too many to show", hint="-o FILE.npy saves them")
     raw = b"".join(bytes(piece) for piece in value.chunks())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from theta import _fs
+from theta._numpy import np
 from theta.dtypes import DTYPES, numpy_dtype
 from theta.errors import NotFoundError, UsageError
 from theta.formats import safetensors
@@ -110,8 +111,6 @@ def _differ(one: Value, other: Value) -> bool:
 
 def _reader(value: Value) -> Callable[[], NDArray[Any]]:
     def read() -> NDArray[Any]:
-        import numpy as np
-
         flat: NDArray[Any] = np.frombuffer(b"".join(value.chunks()), numpy_dtype(value.dtype))
         return flat.reshape(value.shape)
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from theta import codecs
+from theta._numpy import np
 from theta.codecs import dense
 from theta.codecs.base import Decoder, Target, word_size
 from theta.dtypes import DTYPES
@@ -147,8 +148,6 @@ class LayerView:
 
     def read(self, start: int, stop: int) -> Words:
         """The words from ``start`` to before ``stop``, from as many chunks as it takes."""
-        import numpy as np
-
         size = word_size(self.dtype)
         step = self.lengths[0] // size if self.lengths else 1
         if not 0 <= start <= stop <= sum(self.lengths) // size:

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from theta._numpy import np
 from theta.codecs.base import TensorWords, word_dtype
 from theta.errors import CodecError, CorruptError, ThetaError
 from theta.formats.layout import Source
@@ -126,8 +127,6 @@ class StoredTensor:
 
     def _joined(self, start: int, stop: int, chunks: Callable[[Sequence[int]], Iterable[Words]]) -> Words:
         """The words from ``start`` to before ``stop``; ``chunks`` makes chunks of their numbers."""
-        import numpy as np
-
         ends = bisect_right(self.starts, start) - 1, bisect_left(self.starts, stop)
         numbers = range(*ends) if start < stop else ()
         parts = [
@@ -161,8 +160,6 @@ class StoredTensor:
         return self._kept.get(number, partial(self._words, number))
 
     def _words(self, number: int) -> Words:
-        import numpy as np
-
         return np.frombuffer(self._raw(number), word_dtype(self.dtype))
 
     def _side_by_side(self, numbers: Sequence[int]) -> Iterator[Words]:

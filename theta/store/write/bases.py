@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from theta._numpy import np
 from theta.codecs.base import TensorWords, word_dtype
 from theta.dtypes import DTYPES
 from theta.errors import CorruptError, MissingObjectsError
@@ -21,7 +22,6 @@ from theta.store.read.stored_tensor import StoredTensor
 from theta.store.write.layer_plan import Changed, Planned, plan
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Words = NDArray[Any]
@@ -124,8 +124,6 @@ def _middle(lengths: Sequence[int], dtype: str) -> tuple[int, int]:
 
 def _picked(words: Words) -> Words:
     """Words at equal distances."""
-    import numpy as np
-
     return words[np.linspace(0, words.size - 1, min(_SAMPLES, words.size)).astype(np.int64)].copy()
 
 
@@ -135,16 +133,12 @@ def _sketch(new: TensorWords) -> Words:
 
 def _bits(one: Words, other: Words, dtype: str) -> float:
     """The mean length in bits of the differences of words, in the order of the values they stand for."""
-    import numpy as np
-
     apart = np.abs(_ordered(one, dtype) - _ordered(other, dtype))
     return float(np.log2(1 + apart).mean())
 
 
 def _ordered(words: Words, dtype: str) -> NDArray[np.float64]:
     """Words as numbers in the order of the values: of floats, negative ones count down from zero."""
-    import numpy as np
-
     width = words.itemsize
     if DTYPES[dtype].kind in ("float", "complex"):
         top = words.dtype.type(1 << (8 * width - 1))

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from theta._numpy import np
 from theta.codecs import dense
 from theta.codecs.base import Base, Each, Encode, Encoded, Range, TensorWords, word_dtype, word_size
 from theta.errors import CorruptError, MissingObjectsError
+from theta.lazy import Module
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Chunk, Layer, Record
@@ -22,6 +24,11 @@ from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
 from theta.store.read import layers
 from theta.store.read.tensor_records import dense_chunks, has_structure, layer_of, read_record
+
+if TYPE_CHECKING:
+    from theta.codecs import chooser
+else:
+    chooser = Module("theta.codecs.chooser")
 
 READ_BOUND: Final = 2.0
 READ_BOUND_CHANGED: Final = 3.0
@@ -145,8 +152,6 @@ def plan(objects: Objects, changed: Changed, bases: Sequence[Line], hints: Hints
     ``bases`` are versions of the tensor, the likeliest first.  Same input, same plan, for any number of
     threads.
     """
-    from theta.codecs import chooser
-
     records = _records(objects, bases)
     if hints.given is not None and (found := _by_given(objects, changed, records, hints.given)) is not None:
         return found
@@ -193,8 +198,6 @@ def _reusable(changed: Changed, records: Sequence[Record]) -> dict[int, str]:
 
 def _on_top(objects: Objects, changed: Changed, record: Record) -> Planned | None:
     """A layer on the top one that holds just the chunks that differ, when only some do."""
-    from theta.codecs import chooser
-
     new = changed.tensor
     if (record.dtype, record.shape) != (new.dtype, new.shape) or len(record.layers) >= tensor_tree.MAX_LAYERS:
         return None
@@ -213,8 +216,6 @@ def _on_top(objects: Objects, changed: Changed, record: Record) -> Planned | Non
 
 def _by_given(objects: Objects, changed: Changed, records: Sequence[Record], given: Encode) -> Planned | None:
     """A layer by ``given`` on the top one, when there is room for one more."""
-    from theta.codecs import chooser
-
     if not records or len(records[0].layers) >= tensor_tree.MAX_LAYERS:
         return None
     top, ranges = _stack(objects, records[0], {})[-1], changed.ranges
@@ -239,8 +240,6 @@ def _renewed(changed: Changed, top: _Candidate, candidates: list[_Candidate]) ->
     ``PATIENCE`` times what is wasted: costs are taken above that of a step from the newest version.
     The result is empty when a new base is due.
     """
-    from theta.codecs import chooser
-
     new, ranges = changed.tensor, changed.ranges
 
     own = [candidate for candidate in candidates if candidate.record is top.record]
@@ -278,8 +277,6 @@ def _candidate(objects: Objects, record: Record, number: int, view: Base) -> _Ca
 
 
 def _load(candidate: _Candidate, each: Each = map) -> TensorWords:
-    import numpy as np
-
     layer, view = candidate.record.layers[candidate.number], candidate.view
     size = word_size(layer.dtype)
     ends = [*accumulate(length // size for length in tensor_tree.chunk_lengths(layer.dtype, layer.shape))]
@@ -299,8 +296,6 @@ def _bounded(candidate: _Candidate, encoded: Encoded, changed: Changed, alone: f
 
     ``alone`` is about what the tensor takes without a base.
     """
-    from theta.codecs import chooser
-
     new, chunks = changed.tensor, changed.chunks
     read = [candidate.record.layers[number] for number in candidate.chain]
     if layers.declares_too_much(_chain(candidate, encoded.codec, changed), new.words.nbytes):

@@ -1,0 +1,54 @@
+"""The modules of kernels; each is imported when one of its names is first used.
+
+The kernels need numpy.  Commands that compute nothing start without either.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from theta.lazy import Module
+
+if TYPE_CHECKING:
+    from theta_native import (
+        byte_planes,
+        clusters,
+        contexts,
+        crc32c,
+        differences,
+        fingerprints,
+        floats,
+        gear,
+        least_squares,
+        mixing,
+        rans,
+        repeats,
+    )
+else:
+    byte_planes = Module("theta_native.byte_planes")
+    clusters = Module("theta_native.clusters")
+    contexts = Module("theta_native.contexts")
+    crc32c = Module("theta_native.crc32c")
+    differences = Module("theta_native.differences")
+    fingerprints = Module("theta_native.fingerprints")
+    floats = Module("theta_native.floats")
+    gear = Module("theta_native.gear")
+    least_squares = Module("theta_native.least_squares")
+    mixing = Module("theta_native.mixing")
+    rans = Module("theta_native.rans")
+    repeats = Module("theta_native.repeats")
+
+__all__ = [
+    "byte_planes",
+    "clusters",
+    "contexts",
+    "crc32c",
+    "differences",
+    "fingerprints",
+    "floats",
+    "gear",
+    "least_squares",
+    "mixing",
+    "rans",
+    "repeats",
+]
