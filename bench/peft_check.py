@@ -44,21 +44,23 @@ WIDTH = 32
 NEAR = 2e-3
 """Off by this share of the change is right: float32, and a decomposition in between."""
 
+SMALL: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+"""Llama and those that have its names."""
+
 Model = Any
 Tune = Callable[[Model], None]
 
 
 def llama(**options: Any) -> Model:
     """Llama with two layers; ``q_proj`` and ``o_proj`` are square."""
-    config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        **options,
-    )
+    config = transformers.LlamaConfig(**SMALL, **options)
     return transformers.LlamaForCausalLM(config)
 
 
@@ -106,31 +108,14 @@ def t5() -> Model:
 
 def mixtral() -> Model:
     """Mixtral: experts that transformers fuses in memory."""
-    config = transformers.MixtralConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=4,
-    )
+    config = transformers.MixtralConfig(**SMALL, num_local_experts=4)
     return transformers.MixtralForCausalLM(config)
 
 
 def qwen3_moe() -> Model:
     """Qwen3-MoE."""
     config = transformers.Qwen3MoeConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=48,
-        moe_intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        num_experts=4,
-        num_experts_per_tok=2,
+        **SMALL, moe_intermediate_size=24, head_dim=8, num_experts=4, num_experts_per_tok=2
     )
     return transformers.Qwen3MoeForCausalLM(config)
 

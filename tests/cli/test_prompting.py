@@ -9,25 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.compat.inprocess import Ran, branched, copied, shift, started, theta
-from tests.compat.story import MODEL
+from tests.compat.inprocess import Ran, contested, copied, shift, theta
+from tests.compat.story import LAYERS, MODEL
 from tests.support import Repo, make_model, read_model
 from theta.cli import deciding, prompting
 from theta.errors import UsageError
 
-ONE, TWO, THREE = "layer.0.weight", "layer.1.weight", "layer.2.weight"
+ONE, TWO, THREE = LAYERS
 Ask = Callable[..., Ran]
 
 
 @pytest.fixture(scope="module")
 def forked(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     """Branches ours and theirs changed three tensors, by 1 and by 3."""
-    repo = started(tmp_path_factory.mktemp("forked") / "repo")
-    branched(
-        repo, ours=[(name, 1.0) for name in (ONE, TWO, THREE)], side=[(n, 3.0) for n in (ONE, TWO, THREE)]
-    )
-    theta(repo, "switch", "-q", "ours")
-    return repo
+    return contested(tmp_path_factory.mktemp("forked") / "repo")
 
 
 @pytest.fixture

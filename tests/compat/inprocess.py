@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.compat.story import MODEL, SHAPES, edit, new_model
+from tests.compat.story import LAYERS, MODEL, SHAPES, edit, new_model
 from tests.support import Repo, random_tensors, read_model
 from tests.support.environment import dated
 
@@ -74,6 +74,15 @@ def branched(repo: Repo, **branches: Sequence[tuple[str, float]]) -> None:
         theta(repo, "switch", "-q", "-c", name, "main")
         committed(repo, *changes)
     theta(repo, "switch", "-q", "main")
+
+
+def contested(place: Path, **more: Sequence[tuple[str, float]]) -> Repo:
+    """Branches ours, checked out, and side changed the three layers, by 1 and by 3; ``more`` branches."""
+    repo = started(place)
+    ours, side = ([(name, by) for name in LAYERS] for by in (1.0, 3.0))
+    branched(repo, ours=ours, side=side, **more)
+    theta(repo, "switch", "-q", "ours")
+    return repo
 
 
 def copied(repo: Repo, place: Path) -> Repo:

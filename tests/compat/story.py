@@ -11,6 +11,8 @@ from tests.support.repos import Done
 MODEL: Final = "model.safetensors"
 TENSOR: Final = "layer.1.weight"
 """The one that ``forked`` is about."""
+LAYERS: Final = ("layer.0.weight", "layer.1.weight", "layer.2.weight")
+"""Those that the branches of ``contested`` are about."""
 SHAPES: Final = {
     "embed.weight": (64, 32),
     "layer.0.weight": (32, 32),

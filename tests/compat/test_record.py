@@ -7,27 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.compat.inprocess import branched, committed, copied, shift, started, theta
-from tests.compat.story import MODEL, digest, edit, new_model
+from tests.compat.inprocess import committed, contested, copied, shift, theta
+from tests.compat.story import LAYERS, MODEL, digest, edit, new_model
 from tests.support import Repo
 from theta.cli import deciding, prompting
 
-ONE, TWO, THREE = NAMES = ("layer.0.weight", "layer.1.weight", "layer.2.weight")
+ONE, TWO, THREE = NAMES = LAYERS
 CONTINUES = {"GIT_EDITOR": "true"}
 
 
 @pytest.fixture(scope="module")
 def forked(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     """Branches ours and side changed three tensors, by 1 and by 3; branch third one of them by 8."""
-    repo = started(tmp_path_factory.mktemp("forked") / "repo")
-    branched(
-        repo,
-        ours=[(name, 1.0) for name in NAMES],
-        side=[(name, 3.0) for name in NAMES],
-        third=[(TWO, 8.0)],
-    )
-    theta(repo, "switch", "-q", "ours")
-    return repo
+    return contested(tmp_path_factory.mktemp("forked") / "repo", third=[(TWO, 8.0)])
 
 
 @pytest.fixture

@@ -58,12 +58,13 @@ class Command:
     loose: bool = False
 
 
-def _edit(repo: Repo) -> None:
+def edited(repo: Repo) -> None:
+    """Change two tensors in the worktree."""
     write(repo, {"layers.1.w": 2, "emb": 5})
 
 
 def _stashed(repo: Repo) -> None:
-    _edit(repo)
+    edited(repo)
     repo.theta("stash", "-q")
 
 
@@ -82,13 +83,13 @@ COMMANDS: dict[str, Command] = {
     "push": Command(("theta", "push", "origin", "main")),
     "fetch": Command(("theta", "fetch", "origin")),
     "pull": Command(("theta", "pull", "--no-rebase", "--no-edit", "origin", "upstream")),
-    "stash": Command(("theta", "stash"), _edit, loose=True),
+    "stash": Command(("theta", "stash"), edited, loose=True),
     "stash pop": Command(("theta", "stash", "pop"), _stashed, loose=True),
-    "commit": Command(("theta", "commit", "-a", "-m", "three"), _edit),
-    "git commit": Command(("git", "commit", "-q", "-a", "-m", "three"), _edit),
+    "commit": Command(("theta", "commit", "-a", "-m", "three"), edited),
+    "git commit": Command(("git", "commit", "-q", "-a", "-m", "three"), edited),
     "git checkout": Command(("git", "checkout", "-q", "other"), loose=True),
     "git merge": Command(("git", "merge", "-q", "other"), loose=True),
-    "git stash": Command(("git", "stash", "-q"), _edit, loose=True),
+    "git stash": Command(("git", "stash", "-q"), edited, loose=True),
 }
 
 
@@ -136,19 +137,21 @@ def kill(repo: Repo, args: tuple[str, ...], after: float, *, group: bool) -> boo
     return hit
 
 
-class Trial:
-    """One command on copies of one repository."""
+class Copies:
+    """One command on copies of one repository: what is before it, and after it when nothing happens."""
 
     def __init__(self, origin: Repo, command: Command, place: Path) -> None:
         self.origin, self.command, self.place = origin, command, place
         self.number = 0
         repo = self.fresh()
         self.old = Seen.of(repo)
-        begun = time.monotonic()
-        run(repo, command.args)
-        self.length = time.monotonic() - begun
+        self.measure(repo)
         self.new = Seen.of(repo)
         self.files = {self.old.local.file, self.new.local.file, *files(self.origin)}
+
+    def measure(self, repo: Repo) -> None:
+        """Run the command where nothing happens to it."""
+        run(repo, self.command.args)
 
     def fresh(self) -> Repo:
         """A new copy, prepared."""
@@ -156,6 +159,41 @@ class Trial:
         repo = self.origin.copy(self.place / f"copy{self.number}")
         self.command.before(repo)
         return repo
+
+    def assert_whole_file(self, repo: Repo) -> None:
+        """The file in the worktree is that of a commit, or a manifest."""
+        path = repo.path / FILE
+        if path.exists() and not path.read_bytes().startswith(MAGIC):
+            assert State.of(repo).file in self.files, "the file is torn"
+
+    def repeat(self, repo: Repo) -> None:
+        """Unless ``repo`` is as after the command it is as before, and the command then does its work."""
+        now = Seen.of(repo)
+        if now == self.new:
+            return
+        left = difference(now, self.old, self.new)
+        assert now.local.history == self.old.local.history, f"neither before nor after: {left}"
+        assert now.local.file == self.old.local.file, f"neither before nor after: {left}"
+        run(repo, self.command.args)
+        now = Seen.of(repo)
+        assert now == self.new, f"not as after: {difference(now, self.new)}"
+
+    def assert_sound(self, repo: Repo) -> None:
+        """Everything is whole and in agreement, and nothing is left over."""
+        run(repo, ("theta", "fsck", "--read-data"))
+        fsck(repo)
+        left = [name for name in leftovers(repo) if not GITS.search(name)]
+        assert not left, left
+
+
+class Trial(Copies):
+    """A command that is killed."""
+
+    def measure(self, repo: Repo) -> None:
+        """Take the time of the command."""
+        begun = time.monotonic()
+        super().measure(repo)
+        self.length = time.monotonic() - begun
 
     def kill(self, share: float, *, group: bool, abort: bool) -> bool:
         """Kill after ``share`` of the usual time, check what is left, go on or ``abort``, check again."""
@@ -173,9 +211,7 @@ class Trial:
         branches = repo.git("for-each-ref", "--format=%(tree)", "refs/heads", "refs/remotes").split()
         known = f"{self.old.tracking} {self.new.tracking}".split()
         assert set(branches) <= set(known), "a branch is in between"
-        path = repo.path / FILE
-        if path.exists() and not path.read_bytes().startswith(MAGIC):
-            assert State.of(repo).file in self.files, "the file is torn"
+        self.assert_whole_file(repo)
 
     def recover(self, repo: Repo, *, abort: bool) -> None:
         """What a user does next: conclude or give up what is open, or repeat the command."""
@@ -188,23 +224,12 @@ class Trial:
         if self.command.args[0] == "git" and not (repo.path / FILE).exists():
             bring_back(repo)
         assert under_way(repo) == ""
-        now = Seen.of(repo)
-        if now == self.new:
-            return
         if not self.command.loose:
-            left = difference(now, self.old, self.new)
-            assert now.local.history == self.old.local.history, f"neither before nor after: {left}"
-            assert now.local.file == self.old.local.file, f"neither before nor after: {left}"
-            run(repo, self.command.args)
-            now = Seen.of(repo)
-            assert now == self.new, f"not as after: {difference(now, self.new)}"
+            self.repeat(repo)
 
     def check_end(self, repo: Repo) -> None:
-        """Everything is whole and in agreement, and nothing is left over."""
-        run(repo, ("theta", "fsck", "--read-data"))
-        fsck(repo)
-        left = [name for name in leftovers(repo) if not GITS.search(name)]
-        assert not left, left
+        """All is sound, and the file is there as it was before or is after."""
+        self.assert_sound(repo)
         assert not (repo.path / ".git/theta/MERGE_HEAD").exists(), "MERGE_HEAD is put aside"
         path = repo.path / FILE
         assert not path.read_bytes().startswith(MAGIC), "the manifest lies in the worktree"

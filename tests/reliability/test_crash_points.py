@@ -15,23 +15,12 @@ from tests.reliability.harness import (
     State,
     fsck,
     leftovers,
-    template,
     wait_for_children,
 )
 from tests.support import Repo
 
 POINTS = 5
 """How many of the steps of a command the default run tries; a campaign tries all."""
-
-
-@pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
-    return Runner(tmp_path_factory.mktemp("runner"))
-
-
-@pytest.fixture(scope="module")
-def origin(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    return template(runner, tmp_path_factory.mktemp("origin") / "repo")
 
 
 class Trial:

@@ -9,73 +9,37 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.harness import FILE, Runner, State, fsck, leftovers, template, wait_for_children, write
-from tests.reliability.killing import (
-    GITS,
-    MAGIC,
-    Command,
-    Seen,
-    complete,
-    difference,
-    files,
-    look,
-    run,
-    under_way,
-)
+from tests.reliability.harness import FILE, fsck, wait_for_children
+from tests.reliability.killing import COMMANDS as KILLED
+from tests.reliability.killing import Command, Copies, edited, look, run, under_way
 from tests.support import Repo
 from tests.support.repos import describe
 
-
-def _edit(repo: Repo) -> None:
-    write(repo, {"layers.1.w": 2, "emb": 5})
-
-
+_SHARED = ("commit", "git commit", "switch", "merge", "merge average", "rebase", "fetch")
 COMMANDS: dict[str, Command] = {
-    "add": Command(("theta", "add", FILE), _edit),
-    "commit": Command(("theta", "commit", "-a", "-m", "three"), _edit),
-    "git commit": Command(("git", "commit", "-q", "-a", "-m", "three"), _edit),
-    "switch": Command(("theta", "switch", "other")),
-    "merge": Command(("theta", "merge", "other")),
-    "merge average": Command(("theta", "merge", "clash", "-X", "average")),
-    "rebase": Command(("theta", "rebase", "other")),
+    **{name: KILLED[name] for name in _SHARED},
+    "add": Command(("theta", "add", FILE), edited),
     "restore": Command(("theta", "restore", FILE), lambda repo: (repo.path / FILE).unlink()),
-    "fetch": Command(("theta", "fetch", "origin")),
     "gc": Command(("theta", "gc", "--prune=now", "--quiet")),
 }
 FEW = 3
 MANY = 200
 
 
-@pytest.fixture(scope="module")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    place = tmp_path_factory.mktemp("origin")
-    return complete(template(Runner(place), place / "repo"))
+class Trial(Copies):
+    """A command on a disk that is full from some write on."""
 
+    steps = 60  # of one filter or hook, where git starts them
 
-class Trial:
-    """One command on copies of one repository, on a disk that is full from some write on."""
-
-    def __init__(self, origin: Repo, command: Command, place: Path) -> None:
-        self.origin, self.command, self.place = origin, command, place
-        self.number = 0
-        repo = self.fresh()
-        self.old = Seen.of(repo)
-        env = {"THETA_TEST_STEPS": str(place / "steps")}
-        self.steps = 60  # of one filter or hook, where git starts them
-        if command.args[0] == "theta":
-            done = repo.theta(*command.args[1:], env=env, code=None)
-            assert done.returncode == 0, describe(done)
-            self.steps = int((place / "steps").read_text())
-        else:
-            run(repo, command.args)
-        self.new = Seen.of(repo)
-        self.files = {self.old.local.file, self.new.local.file, *files(self.origin)}
-
-    def fresh(self) -> Repo:
-        self.number += 1
-        repo = self.origin.copy(self.place / f"copy{self.number}")
-        self.command.before(repo)
-        return repo
+    def measure(self, repo: Repo) -> None:
+        """Count the writes of theta."""
+        if self.command.args[0] == "git":
+            super().measure(repo)
+            return
+        count = self.place / "steps"
+        done = repo.theta(*self.command.args[1:], env={"THETA_TEST_STEPS": str(count)}, code=None)
+        assert done.returncode == 0, describe(done)
+        self.steps = int(count.read_text())
 
     def full(self, at: int) -> None:
         """Let write number ``at`` of theta, and all after it, find the disk full."""
@@ -95,24 +59,12 @@ class Trial:
         if done.returncode:
             assert any(word in done.stderr.lower() for word in ("space", " free, and ")), describe(done)
         fsck(repo)
-        path = repo.path / FILE
-        if path.exists() and not path.read_bytes().startswith(MAGIC):
-            assert State.of(repo).file in self.files, "the file is torn"
+        self.assert_whole_file(repo)
         look(repo)
         if name := under_way(repo):
             run(repo, ("theta", name, "--continue"))
-        now = Seen.of(repo)
-        if now != self.new:
-            left = difference(now, self.old, self.new)
-            assert now.local.history == self.old.local.history, f"neither before nor after: {left}"
-            assert now.local.file == self.old.local.file, f"neither before nor after: {left}"
-            run(repo, self.command.args)
-            now = Seen.of(repo)
-            assert now == self.new, f"not as after: {difference(now, self.new)}"
-        run(repo, ("theta", "fsck", "--read-data"))
-        fsck(repo)
-        stale = [name for name in leftovers(repo) if not GITS.search(name)]
-        assert not stale, stale
+        self.repeat(repo)
+        self.assert_sound(repo)
 
 
 def points(trial: Trial, count: int) -> list[int]:
@@ -132,15 +84,15 @@ def report(trial: Trial, chosen: list[int]) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_e2_e3_full_at_some_writes(origin: Repo, tmp_path: Path, name: str) -> None:
-    trial = Trial(origin, COMMANDS[name], tmp_path)
+def test_e2_e3_full_at_some_writes(completed: Repo, tmp_path: Path, name: str) -> None:
+    trial = Trial(completed, COMMANDS[name], tmp_path)
     report(trial, points(trial, FEW))
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("name", COMMANDS)
-def test_e2_e3_full_at_every_write(origin: Repo, tmp_path: Path, name: str) -> None:
-    trial = Trial(origin, COMMANDS[name], tmp_path)
+def test_e2_e3_full_at_every_write(completed: Repo, tmp_path: Path, name: str) -> None:
+    trial = Trial(completed, COMMANDS[name], tmp_path)
     report(trial, points(trial, MANY))
 
 
@@ -162,11 +114,11 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("name", COMMANDS)
-def test_e2_a_real_disk_fills(origin: Repo, small: Path, tmp_path: Path, name: str) -> None:
-    trial = Trial(origin, COMMANDS[name], tmp_path)
+def test_e2_a_real_disk_fills(completed: Repo, small: Path, tmp_path: Path, name: str) -> None:
+    trial = Trial(completed, COMMANDS[name], tmp_path)
     failures = []
     for kilobytes in range(0, 200, 8):
-        repo = origin.copy(small / "repo")
+        repo = completed.copy(small / "repo")
         COMMANDS[name].before(repo)
         ballast = small / "ballast"
         free = os.statvfs(small).f_bavail * os.statvfs(small).f_frsize

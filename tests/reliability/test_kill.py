@@ -13,21 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.harness import FILE, Runner, fsck, leftovers, template, wait_for_children, write
+from tests.reliability.harness import FILE, Runner, fsck, leftovers, wait_for_children, write
 from tests.support import Repo, sha256
 from tests.support.environment import dated
 
 ROUNDS = 6
-
-
-@pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
-    return Runner(tmp_path_factory.mktemp("runner"))
-
-
-@pytest.fixture(scope="module")
-def origin(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    return template(runner, tmp_path_factory.mktemp("origin") / "repo")
 
 
 def start(repo: Repo, *args: str) -> subprocess.Popen[bytes]:

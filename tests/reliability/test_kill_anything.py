@@ -8,20 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.harness import Runner, template
-from tests.reliability.killing import COMMANDS, Trial, complete
+from tests.reliability.killing import COMMANDS, Trial
 from tests.support import Repo
 
 SEED = 20261126
 FEW = 2
 MANY = 18
 """Rounds a command: 34 in a default run, 306 in a campaign."""
-
-
-@pytest.fixture(scope="module")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    place = tmp_path_factory.mktemp("origin")
-    return complete(template(Runner(place), place / "repo"))
 
 
 def rounds(origin: Repo, name: str, place: Path, count: int, seed: int) -> Counter[str]:
@@ -42,12 +35,12 @@ def rounds(origin: Repo, name: str, place: Path, count: int, seed: int) -> Count
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_e1_killed_at_some_moments(origin: Repo, tmp_path: Path, name: str) -> None:
-    rounds(origin, name, tmp_path, FEW, SEED)
+def test_e1_killed_at_some_moments(completed: Repo, tmp_path: Path, name: str) -> None:
+    rounds(completed, name, tmp_path, FEW, SEED)
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("name", COMMANDS)
-def test_e1_killed_at_many_moments(origin: Repo, tmp_path: Path, name: str) -> None:
-    seen = rounds(origin, name, tmp_path, MANY, SEED + 1)
+def test_e1_killed_at_many_moments(completed: Repo, tmp_path: Path, name: str) -> None:
+    seen = rounds(completed, name, tmp_path, MANY, SEED + 1)
     assert seen["killed"] >= MANY // 3, seen

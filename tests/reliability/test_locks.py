@@ -10,22 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.harness import FILE, Runner, leftovers, template, write
+from tests.reliability.harness import FILE, leftovers, write
 from tests.support import Repo
 from theta import _fs
 from theta.errors import BusyError, NoSpaceError
 from theta.git.index import IndexEdit
-
-
-@pytest.fixture(scope="module")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    place = tmp_path_factory.mktemp("origin")
-    return template(Runner(place), place / "repo")
-
-
-@pytest.fixture
-def repo(origin: Repo, tmp_path: Path) -> Repo:
-    return origin.copy(tmp_path / "repo")
 
 
 def dead_pid() -> int:

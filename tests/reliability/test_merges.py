@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.reliability.harness import Runner, State, template
+from tests.reliability.harness import State
 from tests.reliability.killing import look
 from tests.support import Repo
 from theta.git.repository import Repository
@@ -16,16 +15,10 @@ from theta.porcelain.workspace import rollback
 
 
 @pytest.fixture(scope="module")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    place = tmp_path_factory.mktemp("origin")
-    repo = template(Runner(place), place / "repo")
+def origin(origin: Repo, tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    repo = origin.copy(tmp_path_factory.mktemp("origin") / "repo")
     repo.write("new.py", "print('of the user')\n")
     return repo
-
-
-@pytest.fixture
-def repo(origin: Repo, tmp_path: Path) -> Repo:
-    return origin.copy(tmp_path / "repo")
 
 
 def leave(repo: Repo, **facts: object) -> None:

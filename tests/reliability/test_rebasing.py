@@ -6,19 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.harness import FILE, Runner, State, fsck, template
+from tests.reliability.harness import FILE, State, fsck
 from tests.support import Repo
-
-
-@pytest.fixture(scope="module")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    place = tmp_path_factory.mktemp("origin")
-    return template(Runner(place), place / "repo")
-
-
-@pytest.fixture
-def repo(origin: Repo, tmp_path: Path) -> Repo:
-    return origin.copy(tmp_path / "repo")
 
 
 @pytest.fixture
