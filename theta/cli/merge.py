@@ -71,7 +71,7 @@ def merge(
     if replay is not None:
         from theta.cli.rehearse import tell_again
 
-        return tell_again(replay, merging.again(session, replay, terminal))
+        return tell_again(merging.again(session, replay, terminal))
     if abort or git.has("--quit"):
         words = [*(["--abort"] if abort else []), *git.args]
         return _tell(session, git, merging.abort(session, terminal, *words))

@@ -65,7 +65,7 @@ def _as_json(result: MergeResult) -> dict[str, object]:
     return {"base": result.base, "checkpoints": tables, "conflicts": _open(result)}
 
 
-def tell_again(name: str, done: Replayed) -> int:
+def tell_again(done: Replayed) -> int:
     """Tell whether a merge that was done again gave the same bytes; return the exit code."""
     oid = done.commit[:12]
     for path in done.by_hand:

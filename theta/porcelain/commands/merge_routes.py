@@ -86,17 +86,9 @@ class Route:
         """Bring a clean merge into the index, and files and manifests into the worktree."""
         plan = self.plan
         text = plan.git.message(self.session) or octopus.message(self.session, plan.names, plan.heads)
-        octopus.apply(
-            self.session,
-            joined,
-            plan.heads,
-            text,
-            plan.decision.how,
-            plan.base,
-            squash=plan.squash,
-            mode="no-ff" if plan.stays else "",
-            checked=self.checked,
-        )
+        mode = "no-ff" if plan.stays else ""
+        coming = octopus.Coming(plan.heads, text, plan.base, squash=plan.squash, mode=mode)
+        octopus.apply(self.session, joined, coming, plan.decision.how, self.checked)
 
     def _finish(self, joined: Joined, drafts: Drafts | None = None) -> MergeResult:
         """Write the checkpoints of a merge that was applied, and commit it."""

@@ -215,39 +215,48 @@ def _check_out(git: Git, tree: str, checked: Sequence[str] = ()) -> None:
         git.run(*command)
 
 
-def apply(
-    session: Session,
-    joined: Joined,
-    heads: Sequence[str],
-    text: str,
-    how: How,
-    base: str | None,
-    *,
-    squash: bool,
-    mode: str = "no-ff",
-    checked: Sequence[str] = (),
-) -> None:
+@dataclass(frozen=True)
+class Coming:
+    """A commit that is going to join HEAD with ``heads``.
+
+    Attributes:
+        heads: the commits that come in.
+        text: the message, without trailers.
+        base: the commit that was compared with, where it was chosen.
+        squash: the commit will have one parent.
+        mode: what git keeps in MERGE_MODE: ``no-ff`` where HEAD is to be a parent in any case.
+    """
+
+    heads: Sequence[str]
+    text: str
+    base: str | None = None
+    squash: bool = False
+    mode: str = ""
+
+
+def apply(session: Session, joined: Joined, coming: Coming, how: How, checked: Sequence[str] = ()) -> None:
     """Bring a clean merge into index and worktree, and leave it to be committed.
 
-    ``how`` it was decided, against which ``base``, goes into the record.  Local changes that are in
-    the way are git's error, as in any merge; with the options ``checked`` untracked files are too.
+    ``how`` it was decided goes into the record.  Local changes that are in the way are git's error, as
+    in any merge; with the options ``checked`` untracked files are too.
     """
+    heads, squash = coming.heads, coming.squash
     tree = in_memory.result_tree(session, joined.tree, joined.merged)
     git = session.repo.git()
     session.note(applying={"head": session.repo.head(), "tree": tree})
     session.moving(tree)
     _check_out(git, tree, checked)
     gitdir = session.repo.gitdir
-    said = f"{text.rstrip()}\n".encode()
+    said = f"{coming.text.rstrip()}\n".encode()
     ours, theirs = session.repo.head(), None if squash else heads[0]
     _fs.write_atomic(gitdir / state_files.ORIG_HEAD, f"{ours}\n".encode())
     now = Operation("" if squash else "merge", None, ours, theirs)
-    recording.note(session, joined.merged, how, base or "", squashed=heads if squash else (), now=now)
+    recording.note(session, joined.merged, how, coming.base or "", squashed=heads if squash else (), now=now)
     if squash:
         _fs.write_atomic(gitdir / state_files.SQUASH_MSG, said)
     else:
         _fs.write_atomic(gitdir / state_files.MERGE_MSG, said)
-        _fs.write_atomic(gitdir / state_files.MERGE_MODE, mode.encode())
+        _fs.write_atomic(gitdir / state_files.MERGE_MODE, coming.mode.encode())
         _fs.write_atomic(gitdir / state_files.MERGE_HEAD, "".join(f"{head}\n" for head in heads).encode())
     recording.tell(session)
     session.note(applying=None, moving=None)
