@@ -217,7 +217,7 @@ def test_a_recipe_names_what_is_merged(repo: Repo) -> None:
 
 
 def test_a_strategy_of_git_takes_whole_files(repo: Repo) -> None:
-    ours = GitOptions(["-s", "ours", "--no-edit"], {"-s": "ours"})
+    ours = GitOptions(["--strategy=ours", "--no-edit"], {"--strategy": "ours"})
     with pytest.raises(UsageError, match="-X average would have no effect"):
         merged(repo, "b", tensors=AVERAGE, git=ours)
     result = merged(repo, "b", git=ours)
