@@ -93,9 +93,8 @@ def drive(
         if args[0] == "pull":
             overwrites.fetch(session, args[1:])
         checked = overwrites.options(session, args)
-        if refresh:
-            agreement.refresh(session)
-        else:  # git gives up what it has merged only if the index knows the files, to the second
+        agreement.refresh(session)
+        if not refresh:  # git gives up what it has merged only if the index knows the files, to the second
             session.repo.refresh_index()
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(session.cwd)
         session.moving(*args[1:], FETCH_HEAD if args[0] == "pull" else "")
