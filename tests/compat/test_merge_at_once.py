@@ -89,6 +89,15 @@ def test_a_file_that_git_cannot_be_sure_of(repo: Repo, apart: int, monkeypatch: 
     assert (repo.path / MODEL).read_text().strip() == repo.git("cat-file", "blob", f"side:{MODEL}")
 
 
+@pytest.mark.parametrize("name", ["train.py", MODEL])
+def test_a_file_with_another_time_is_no_change(repo: Repo, name: str) -> None:
+    """The merge happens at once nevertheless; git alone is not asked to merge."""
+    os.utime(repo.path / name, (1e9, 1e9))
+    assert not any(words[:1] == ["merge"] and "--no-commit" in words for words in calls(repo, *AVERAGE))
+    assert shift(repo, TENSOR) == 1.5
+    assert git_status(repo) == []
+
+
 def test_git_starts_no_driver_for_the_chunks(repo: Repo, tmp_path: Path) -> None:
     byhand = copied(repo, tmp_path / "byhand")
     assert ["true"] in [call[:1] for call in calls(byhand, *AVERAGE, "--stat")]
