@@ -96,7 +96,7 @@ def test_a_converted_file_beside_or_instead_of_the_old_one_costs_its_skeleton(tm
         convert(repo, "HEAD:m.safetensors", repo.path / name)
     skeletons = {name: (repo.path / name).stat().st_size - raw for name in names}
     session = Session.here(repo.path)
-    with session.exclusive():
+    with session.change():
         for item in staging.add_files(session, names):
             assert item.new == () and item.stored < 4096 + skeletons[item.path], item.path
     repo.theta("commit", "-m", "beside")

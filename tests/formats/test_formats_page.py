@@ -204,7 +204,7 @@ def tell(repo: Repo) -> list[Told]:
             case.put(repo.path / case.path, version)
         versions.append({case.path: (repo.path / case.path).read_bytes() for case in listed})
         session = Session.here(repo.path)
-        with session.exclusive():
+        with session.change():
             found = staging.add_files(session, [case.path for case in listed])
         added = {item.path: item for item in found}
         repo.theta("commit", "-m", f"version {version}")

@@ -46,7 +46,7 @@ def tensorflow_checksum(folder: Path) -> bytes:
 
 def commit(repo: Repo, message: str) -> None:
     session = Session.here(repo.path)
-    with session.exclusive():
+    with session.change():
         staging.add_files(session, [case.path for case in CASES])
     repo.theta("commit", "-m", message)
 

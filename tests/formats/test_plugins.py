@@ -75,7 +75,7 @@ def test_its_files_merge_and_are_restored_without_it(site: Path, repo: Repo) -> 
     def commit(a: bytes, b: bytes, message: str) -> None:
         repo.write("m.tbox", dump({"a": (4, 4, a * 16), "b": (4, 4, b * 16)}))
         session = Session.here(repo.path)
-        with session.exclusive():
+        with session.change():
             (added,) = staging.add_files(session, ["m.tbox"])
         assert added.manifest.format == "tbox" and not added.note
         repo.theta("commit", "-m", message)

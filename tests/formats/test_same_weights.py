@@ -58,7 +58,7 @@ def test_it_is_told_and_costs_its_skeleton(repo: Repo) -> None:
         put(repo.path / name, 2)
     unstaged, compared = repo.theta("status").stdout, repo.theta("diff").stdout
     session = Session.here(repo.path)
-    with session.exclusive():
+    with session.change():
         added = {item.path: item for item in staging.add_files(session, CASES)}
     staged, done = repo.theta("status").stdout, repo.theta("commit", "-m", "second").stdout
     for name in CASES:

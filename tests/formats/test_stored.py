@@ -26,7 +26,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     for case in CASES:
         case.put(repo.path / case.path, 1)
     session = Session.here(repo.path)
-    with session.exclusive():
+    with session.change():
         staging.add_files(session, [case.path for case in CASES])
     return session
 

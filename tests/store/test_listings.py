@@ -144,7 +144,7 @@ def write(repo: Repo, **seeds: int) -> str:
 def commit(repo: Repo, message: str) -> None:
     """Stage in this process, where groups are small."""
     session = Session(Repository.discover(repo.path))
-    with session.exclusive():
+    with session.change():
         staging.add_files(session, [MODEL])
     repo.git("commit", "-q", "-m", message)
 

@@ -14,7 +14,7 @@ from theta.porcelain.workspace.session import Session
 def ready(session: Session) -> Session:
     """``session`` of a worktree, healed after dead commands and set up, as each command does it first."""
     _ = session.repo.worktree
-    session.heal()
+    session.journal.heal()
     if installing.is_used(session.repo):
         installing.ensure(session.repo)
         installing.ensure_durable(session.repo)

@@ -124,7 +124,7 @@ class Repository:  # git.repository.Repository is what it stands on; this is the
         """
         with self._session_of_call() as session:
             _ = session.repo.worktree
-            session.heal()
+            session.journal.heal()
             return overview.report(session, list(paths))
 
     def diff(

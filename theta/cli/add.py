@@ -81,7 +81,7 @@ def _update(session: Session, asked: Arguments, kind: str, data: str) -> int:
     place = Path(data)
     if not place.exists():
         raise NotFoundError(f"there is no {data}")
-    with session.exclusive(), console.progress("updating") as progress:
+    with session.change(), console.progress("updating") as progress:
         added = updating.update(session, session.from_root(asked.words[0]), kind or None, place, progress)
     report_added([added])
     return 0

@@ -261,9 +261,9 @@ def _hand_to_git(argv: list[str]) -> int:
         return _without_stores(argv)
     checked = overwrites.options(session, argv)
     told = uses_theta(session) and _ends_with_status(argv)
-    with session.driving():
+    with session.journal.driving():
         if argv[0] in _MOVES:
-            session.moving(*argv[1:], "refs/stash", "refs/stash^3")
+            session.journal.moving(*argv[1:], "refs/stash", "refs/stash^3")
         git = plain(Path.cwd(), marks=session.repo.marks)
         code = git.show(*checked, *argv[:2], *(["--quiet"] if told else []), *argv[2:])
         code = ended(session, code)

@@ -27,7 +27,7 @@ def open_session(*, worktree: bool = True) -> Session:
     session = Session.here(".")
     if worktree:
         _ = session.repo.worktree
-        session.heal()
+        session.journal.heal()
         if uses_theta(session):
             installing.ensure(session.repo)
             console.hints(installing.ensure_durable(session.repo))
@@ -62,7 +62,7 @@ def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = Fals
 
 def whole(session: Session, name: str, args: Sequence[str]) -> int:
     """Run ``git NAME ARGS`` with theta's filter and hooks at work, as git alone would."""
-    with session.driving():
+    with session.journal.driving():
         git = session.repo.git(extra={}).in_directory(Path.cwd())
         code = ended(session, git.show(name, *args))
     after_git(session)
@@ -92,7 +92,7 @@ def after_git(session: Session) -> None:
 
     if session.repo.is_read_only:
         return
-    with session.exclusive():
+    with session.change():
         _warn(running.settle(session, console.progress))
 
 

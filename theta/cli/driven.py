@@ -35,7 +35,7 @@ def handed(name: str, doc: str, *, durable: bool = False) -> typer.Typer:
 
         session = open_session(worktree=False)
         settings = remotes.durable(session.repo) if durable else []
-        with session.driving():
+        with session.journal.driving():
             git = session.repo.git(extra={}).in_directory(Path.cwd())
             return ended(session, git.show(*settings, name, *plain(context.args)))
 

@@ -23,7 +23,7 @@ def fsck(
 
     session = open_session(worktree=False)
     if mend:
-        with session.exclusive():
+        with session.change():
             for line in agreement.settle(session, on_purpose=True):
                 console.note(line)
         session = open_session(worktree=False)

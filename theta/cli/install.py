@@ -53,7 +53,7 @@ def install(
         return 0
     session = Session.here(".")
     _ = session.repo.worktree
-    with session.exclusive():
+    with session.change():
         setup.ensure(session.repo)
         console.hints(setup.ensure_durable(session.repo))
     console.note(f"filter and hooks are set up in {session.repo.gitdir}")

@@ -33,7 +33,7 @@ def serve_filter() -> int:
 
     limit = int(os.environ.get("THETA_SMUDGE_LIMIT", SMUDGE_LIMIT))
     defer = os.environ.get("THETA_SMUDGE") == "defer"
-    session = Session.here(".")
+    session = Session.here(".", in_git=True)
     filter_ = Filter(
         session,
         lambda text: console.err(f"theta: {text}"),
@@ -54,7 +54,7 @@ def run_hook(name: str, *args: str) -> int:
     """Do theta's part of the hook ``name``, which git runs with ``args``."""
     from theta.porcelain.workspace.session import Session
 
-    session = Session.here(".")
+    session = Session.here(".", in_git=True)
     index = Path(os.environ.get("GIT_INDEX_FILE") or session.repo.index_path)
     with console.progress("theta") as progress:
         lines = _lines(session, name, list(args), index.absolute(), progress)

@@ -35,7 +35,7 @@ def track(
         for pattern in tracking.listed(session):
             console.out(str(pattern))
         return 0
-    with session.exclusive():
+    with session.change():
         done = tracking.track(session, Path.cwd(), plain(patterns))
         console.hints(installing.ensure_durable(session.repo))
     for name in done.new:

@@ -31,7 +31,7 @@ def uninstall(
         return 0
     session = Session.here(".")
     _ = session.repo.worktree
-    with session.exclusive():
+    with session.change():
         setup.uninstall(session.repo)
     console.note("filter and hooks are removed from this clone")
     return 0

@@ -25,7 +25,7 @@ def untrack(
     from theta.porcelain.workspace import tracking
 
     session = open_session()
-    with session.exclusive():
+    with session.change():
         files = tracking.untrack(session, Path.cwd(), plain(patterns))
     for path in files:
         console.note(f"{path} will be committed as plain bytes")

@@ -23,7 +23,7 @@ from theta.errors import (
     UnsupportedRepositoryError,
     UntrustedOwnerError,
 )
-from theta.git import object_values, processes, state_files
+from theta.git import object_values, state_files
 from theta.git.index import Entry, IndexFile
 from theta.git.named_values import Config, Refs
 from theta.git.object_values import DAMAGED, MODE_TREE, Blob, Commit, Tree, TreeEntry
@@ -45,7 +45,8 @@ class Repository:
 
     def __init__(self, raw: pygit2.Repository) -> None:
         self.raw = raw
-        self.token = ""
+        self.marks: dict[str, str] = {}
+        """The variables by which a git that this command starts is known as its child."""
         self.attributes: dict[str, tuple[object, str]] = {}
         self.bases: dict[tuple[str, str], list[str]] = {}
         self.tracked: dict[Path | None, tuple[object, Mapping[str, object], tuple[Entry, ...]]] = {}
@@ -158,11 +159,6 @@ class Repository:
     def git(self, *, index: Path | None = None, extra: Mapping[str, str] = DEFER) -> Git:
         """A runner in the worktree; by default theta's filter and hooks keep out of the way."""
         return Git(self.top, index_file=index, extra=extra, marks=self.marks)
-
-    @property
-    def marks(self) -> dict[str, str]:
-        """The variables by which a git that this command starts is known as its child."""
-        return {processes.TOKEN: self.token} if self.token else {}
 
     def setting(self, key: str) -> bool:
         """A boolean of git's configuration that holds where nothing else is said."""

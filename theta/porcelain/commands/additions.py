@@ -68,7 +68,7 @@ def add(session: Session, request: AddRequest, dialogue: Dialogue = NOBODY) -> A
         return AddResult(0)
     git, update = session.repo.git().in_directory(session.cwd), request.update
     adding.check_pathspecs(git, request.line.words)
-    with session.exclusive():
+    with session.change():
         force = request.line.has("--force")
         selection = adding.select(session, git, request.pathspecs, update=update, force=force)
         with dialogue.progress("adding") as progress:

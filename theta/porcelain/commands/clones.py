@@ -83,7 +83,7 @@ def _by_git(request: CloneRequest, token: str, *, aloud: bool) -> Driven:
 
 def _set_up(session: Session, result: CloneResult, dialogue: Dialogue) -> CloneResult:
     """Set up the new clone, and fill in what git checked out."""
-    with session.exclusive():
+    with session.change():
         installing.ensure(session.repo)
         result = replace(result, hints=tuple(installing.ensure_durable(session.repo)))
         if session.repo.head() is None or not session.repo.index_path.exists():

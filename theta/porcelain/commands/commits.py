@@ -85,7 +85,7 @@ class CommitResult:
 def commit(session: Session, request: CommitRequest, dialogue: Dialogue = NOBODY) -> CommitResult:
     """Stage what ``request`` asks for and let git make the commit."""
     before = session.repo.head()
-    with session.exclusive():
+    with session.change():
         with dialogue.progress("adding") as progress:
             paths, everything = request.line.words, request.everything
             added = committing.prepare(session, paths, everything=everything, progress=progress)

@@ -77,7 +77,7 @@ class Route:
                 drafts.sync()
                 self._apply(joined)
             except GitFailedError as error:
-                self.session.undo(killed=error.code < 0)
+                self.session.journal.undo(killed=error.code < 0)
                 return None
             held.release()
             return self._finish(joined, drafts)
@@ -113,7 +113,7 @@ class Route:
         plan = self.plan
         side = [f"-X{plan.decision.side}"] if plan.decision.side else []
         args = [arg for arg in plan.git.args if arg not in ("-e", "--edit")]
-        self.session.moving(*plan.heads)
+        self.session.journal.moving(*plan.heads)
         git = self.session.repo.git().in_directory(self.session.cwd)
         if self._computes_ahead():
             args.append("--no-ff")
@@ -186,7 +186,7 @@ class Route:
         try:
             self._apply(joined)
         except GitFailedError as error:
-            self.session.undo(killed=error.code < 0)
+            self.session.journal.undo(killed=error.code < 0)
             octopus.unstash(self.session)
             if not self.checked:
                 raise

@@ -35,7 +35,7 @@ def merge(session: Session, request: MergeRequest, dialogue: Dialogue = NOBODY) 
         return _by_strategy(session, plan, dialogue)
     if request.dry_run:
         return _rehearse(session, merge_plan.reduced(session, plan))
-    with session.exclusive():
+    with session.change():
         return _merge(session, plan, dialogue)
 
 
@@ -83,7 +83,7 @@ def go_on(
     no_commit: bool = False,
 ) -> MergeResult:
     """Settle what the merge under way left in conflict, and commit it; other operations git commits."""
-    with session.exclusive():
+    with session.change():
         now, head = _under_way(session), session.repo.head()
         agreement.refresh(session)
         decided = decision.decide_here(session, options, dialogue)
@@ -99,7 +99,7 @@ def go_on(
 
 def conclude(session: Session, dialogue: Dialogue = NOBODY) -> MergeResult:
     """Commit the merge under way; what is in conflict is left as it is, and then there is no commit."""
-    with session.exclusive():
+    with session.change():
         now, head = _under_way(session), session.repo.head()
         agreement.refresh(session)
         unmerged = tuple(resolving.unmerged(session))

@@ -88,7 +88,7 @@ def restore(session: Session, request: RestoreRequest, dialogue: Dialogue = NOBO
     if request.line.has("--ours") and request.line.has("--theirs"):
         raise UsageError("--ours and --theirs do not go together")
     git, paths = session.repo.git().in_directory(session.cwd), request.paths
-    with session.exclusive():
+    with session.change():
         names = restoring.named(git, paths, request.revision)
         wanted = restoring.select(session, names, request.source, request.revision, side=request.side)
         if request.staged:

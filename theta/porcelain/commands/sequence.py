@@ -89,14 +89,14 @@ class _Sequence:
     def run(self) -> SequenceResult:
         """Go from stop to stop; return what became of it."""
         session, request = self._session, self._request
-        with session.exclusive():
+        with session.change():
             agreement.refresh(session)
             if request.has("--continue") and self._is_over():
                 return self._now()
             checked = overwrites.options(session.again(), [request.name, *request.words])
         gits = [] if request.has("--continue", "--skip", *sequencing.ENDS) else self._decision.gits
-        with session.driving():
-            session.moving(*request.words)
+        with session.journal.driving():
+            session.journal.moving(*request.words)
             self._git(session, {}, *checked, request.name, *gits, *request.words)
         goes_on = not request.has(*sequencing.ENDS)
         while goes_on and self._result.code:
@@ -120,7 +120,7 @@ class _Sequence:
         name, fresh = self._request.name, self._session.again()
         if not resolving.is_stopped(fresh):
             return False
-        with fresh.exclusive():
+        with fresh.change():
             if self._decision.side:
                 sequencing.favour(fresh, self._decision.side)
             if not self._settle(fresh):
@@ -136,7 +136,7 @@ class _Sequence:
             return False
         editor = sequencing.quiet_editor(fresh, name, [*self._request.words])
         checked = overwrites.options(fresh, [name, "--continue"])
-        with fresh.driving():
+        with fresh.journal.driving():
             self._git(fresh, editor, *checked, name, "--continue")
         return True
 
@@ -162,7 +162,7 @@ class _Sequence:
     def _agree(self) -> None:
         """Mend what git committed, and bring everything into agreement."""
         fresh = self._session.again()
-        with fresh.exclusive(), self._dialogue.progress("writing checkpoints") as progress:
+        with fresh.change(), self._dialogue.progress("writing checkpoints") as progress:
             notes = sequencing.finish(fresh, self._request.name, self._result.before)
             notes += agreement.settle(self._session.again(), progress)
         self._result = replace(self._result, notes=(*self._result.notes, *notes))

@@ -20,7 +20,7 @@ def resolve(
 ) -> Settlement:
     """Settle the checkpoints in conflict (those at ``paths``, if given), and stage them; commit nothing."""
     decision = decide_here(session, options, dialogue)
-    with session.exclusive():
+    with session.change():
         return settle(session, decision, dialogue, paths)
 
 

@@ -73,7 +73,7 @@ def ended(session: Session, code: int) -> Driven:
     """Put back what a git that ended with ``code`` had begun to write, if it failed."""
     if not code:
         return Driven(code)
-    full, left = is_full(session, code), session.undo(killed=code > _KILLED)
+    full, left = is_full(session, code), session.journal.undo(killed=code > _KILLED)
     notes = tuple(f"{path} changed while git ran, and was left as it is" for path in left)
     return Driven(code, full=full, notes=notes)
 
@@ -89,7 +89,7 @@ def drive(
     """Run ``git ARGS`` with theta doing the work of its filter, and of its hooks unless ``hooks``."""
     if session.repo.is_read_only:
         return run(session.repo.git().in_directory(session.cwd), *args, aloud=aloud)
-    with session.exclusive():
+    with session.change():
         if args[0] == "pull":
             overwrites.fetch(session, args[1:])
         checked = overwrites.options(session, args)
@@ -97,7 +97,7 @@ def drive(
         if not refresh:  # git gives up what it has merged only if the index knows the files, to the second
             session.repo.refresh_index()
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(session.cwd)
-        session.moving(*args[1:], FETCH_HEAD if args[0] == "pull" else "")
+        session.journal.moving(*args[1:], FETCH_HEAD if args[0] == "pull" else "")
         done = run(git, *checked, *args, aloud=aloud)
         stopped = ended(session, done.code)
         return replace(stopped, said=done.said, notes=(*stopped.notes, *settle(session, shown)))
@@ -118,7 +118,7 @@ def fill_submodules(session: Session, shown: Showing = unseen) -> list[str]:
         if not installing.is_used(inner.repo):
             cloning.drop_patterns(inner.repo)
             continue
-        with inner.exclusive(), shown("writing checkpoints") as progress:
+        with inner.change(), shown("writing checkpoints") as progress:
             installing.ensure(inner.repo)
             notes += agreement.settle(inner, progress)
     return notes

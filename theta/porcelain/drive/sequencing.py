@@ -78,10 +78,10 @@ def favour(session: Session, side: str) -> None:
         for path, stages in opened.items()
         if {2, 3} <= stages.keys() and all(mode in _FILES for _, mode in stages.values())
     }
-    with session.index_edit() as edit:
+    with session.change() as change:
         for path, stages in settled.items():
             oid = _merged(session, [stages[n][0] if n in stages else None for n in (2, 1, 3)], side)
-            edit.put(Staged(path, oid, stages[2][1]))
+            change.index.put(Staged(path, oid, stages[2][1]))
     if settled:
         paths = "".join(f"{path}\0" for path in settled).encode("utf-8", "surrogateescape")
         session.repo.git().run("checkout-index", "-f", "-u", "-z", "--stdin", stdin=paths)

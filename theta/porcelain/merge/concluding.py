@@ -42,15 +42,14 @@ def commit(session: Session, names: Sequence[str], options: Sequence[str], *, al
     ahead = "--no-ff" if mode.exists() and mode.read_bytes().startswith(b"no-ff") else "--ff"
     command = ("merge", "-q", "-s", _STRATEGY, ahead, *_NEVER, *options, "-F", str(message))
     git = session.repo.git().with_programs(_programs(session))
-    tree = commit_graph.index_tree(session.repo) or git.run("write-tree").text.strip()
-    session.note(applying={"head": before, "tree": tree})
+    session.journal.applying(commit_graph.index_tree(session.repo) or git.run("write-tree").text.strip())
     try:
         _fs.rename(head, parked)
         return running.run(git, *command, *names, aloud=aloud)
     finally:
         bring_back(session.repo, before)
         _fs.remove(message)
-        session.note(applying=None)
+        session.journal.applied()
 
 
 def _programs(session: Session) -> str:

@@ -243,8 +243,8 @@ def apply(session: Session, joined: Joined, coming: Coming, how: How, checked: S
     heads, squash = coming.heads, coming.squash
     tree = in_memory.result_tree(session, joined.tree, joined.merged)
     git = session.repo.git()
-    session.note(applying={"head": session.repo.head(), "tree": tree})
-    session.moving(tree)
+    session.journal.applying(tree)
+    session.journal.moving(tree)
     _check_out(git, tree, checked)
     gitdir = session.repo.gitdir
     said = f"{coming.text.rstrip()}\n".encode()
@@ -259,4 +259,4 @@ def apply(session: Session, joined: Joined, coming: Coming, how: How, checked: S
         _fs.write_atomic(gitdir / state_files.MERGE_MODE, coming.mode.encode())
         _fs.write_atomic(gitdir / state_files.MERGE_HEAD, "".join(f"{head}\n" for head in heads).encode())
     recording.tell(session)
-    session.note(applying=None, moving=None)
+    session.journal.settled()

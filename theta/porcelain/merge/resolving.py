@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from theta import _fs
 from theta.errors import NotFoundError, WouldOverwriteError
 from theta.git.commit_graph import merge_bases
-from theta.git.index import Staged
+from theta.git.index import IndexEdit, Staged
 from theta.git.object_values import MODE_BLOB
 from theta.git.repository import STORES
 from theta.merging.states import Conflict, Settled, three_way
@@ -116,32 +116,38 @@ def settle(session: Session, versions: Versions, opened: Open, how: How, held: H
     ``held`` are the files that were there before.
     """
     with Drafts(session, held) as drafts:
-        with session.objects.writing() as pack:
-            merged = merge_checkpoints(session, pack, versions, opened.paths, how, Files(held, drafts))
+        with session.change() as change:
+            pack, files = change.pack, Files(held, drafts)
+            merged = merge_checkpoints(session, pack, versions, opened.paths, how, files)
             staged = {path: pack.blob(manifest.data, text=True) for path, manifest in merged.resolved.items()}
-        drafts.sync()
-        if held is not None:
-            held.release()
-        recording.note(session, merged, how, versions.chosen_base)
-        _stage(session, versions, opened, merged, staged)
+            change.store()
+            drafts.sync()
+            if held is not None:
+                held.release()
+            recording.note(session, merged, how, versions.chosen_base)
+            _stage(session, change.index, versions, opened, merged, staged)
+        index_closure.sync(session)
         recording.tell(session)
         _write(session, opened, merged, staged, how.progress, drafts)
     return merged
 
 
 def _stage(
-    session: Session, versions: Versions, opened: Open, merged: Merged, staged: Mapping[str, str]
+    session: Session,
+    edit: IndexEdit,
+    versions: Versions,
+    opened: Open,
+    merged: Merged,
+    staged: Mapping[str, str],
 ) -> None:
-    with session.index_edit() as edit:
-        for path, oid in staged.items():
-            edit.put(Staged(path, oid, opened.mode(path)))
-        for path in merged.removed:
-            edit.drop_conflict(path)
-            edit.remove(path)
-        for path in merged.conflicts:
-            if 0 in opened.entries[path]:
-                edit.put_conflict(path, *_sides(session, versions.of(opened.paths[path])))
-    index_closure.sync(session)
+    for path, oid in staged.items():
+        edit.put(Staged(path, oid, opened.mode(path)))
+    for path in merged.removed:
+        edit.drop_conflict(path)
+        edit.remove(path)
+    for path in merged.conflicts:
+        if 0 in opened.entries[path]:
+            edit.put_conflict(path, *_sides(session, versions.of(opened.paths[path])))
 
 
 def _sides(session: Session, found: Three) -> list[str | None]:

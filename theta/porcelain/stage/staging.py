@@ -44,10 +44,13 @@ def add_files(session: Session, paths: Iterable[str], progress: Progress | None 
     Nothing is staged unless all of them could be read; an unchanged file is only refreshed.
     """
     added: list[Added] = []
-    with session.objects.writing() as pack:
+    with session.change() as change:
         for path in paths:
-            added.append(_store(session, pack, path, added, progress))
-    _stage(session, added)
+            added.append(_store(session, change.pack, path, added, progress))
+        for item in added:
+            change.index.put(Staged(item.path, item.oid, item.mode, stat=item.stat))
+    sync(session)
+    session.cache.save()
     return added
 
 
@@ -122,14 +125,6 @@ def _moved(session: Session, found: file_scan.Scan) -> Manifest | None:
             if found.equals(manifest, kept) and complete(session, manifest):
                 return manifest
     return None
-
-
-def _stage(session: Session, added: list[Added]) -> None:
-    with session.index_edit() as edit:
-        for item in added:
-            edit.put(Staged(item.path, item.oid, item.mode, stat=item.stat))
-    sync(session)
-    session.cache.save()
 
 
 def new_raw(session: Session, raw: Iterable[str], index: Path | None = None) -> dict[str, str]:

@@ -54,7 +54,8 @@ def update(
     found = tied_weights.find(tied_weights.beside(session, path), manifest.by_name)
     steps = plan(manifest, brought, found)
     session.objects.expect(manifest.trees())
-    with session.objects.writing() as pack:
+    with session.change() as change:
+        pack = change.pack
         lines = dict(manifest.by_name)
         new = []
         for planned in filter(None, _planned(session, steps, progress)):
@@ -64,9 +65,9 @@ def update(
         changed = listings.write(pack, whole)
         oid = pack.blob(changed.data, text=True)
         stored = pack.size
-    info = worktree.fill(session, path, changed, oid, entry.mode, progress)
-    with session.index_edit() as edit:
-        edit.put(Staged(path, oid, entry.mode, stat=info))
+        change.store()
+        info = worktree.fill(session, path, changed, oid, entry.mode, progress)
+        change.index.put(Staged(path, oid, entry.mode, stat=info))
     index_closure.sync(session)
     session.cache.save()
     warning = _warning(brought, found, steps)

@@ -49,7 +49,8 @@ def sync(session: Session, index: Path | None = None) -> list[str]:
     if found:
         sparse_patterns.require(session.repo)
     renamed = _distinct(session, found)
-    with session.index_edit(index) as edit:
+    with session.change(index) as change:
+        edit = change.index
         for path, manifest in renamed.items():
             oid = session.repo.write_blob(manifest.data)
             old = staged[path]

@@ -121,13 +121,13 @@ def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = F
         return None
     free = wanted if on_purpose else unpublished(repo, wanted)
     mapping: dict[str, str] = {}
-    for commit in ordered:
-        oid = commit.id
-        if oid in free and (new := _rewritten(session, commit, mapping, mend=oid in wrong)) != oid:
-            mapping[oid] = new
-    if head in mapping:
-        reason = "theta: .theta/ brought into agreement"
-        repo.git().run("update-ref", "-m", reason, "HEAD", mapping[head], head)
+    with session.change() as change:
+        for commit in ordered:
+            oid = commit.id
+            if oid in free and (new := _rewritten(session, commit, mapping, mend=oid in wrong)) != oid:
+                mapping[oid] = new
+        if head in mapping:
+            change.move("HEAD", mapping[head], head, "theta: .theta/ brought into agreement")
     return Mended(mapping.get(head, head), len(mapping), tuple(sorted(wrong - free)))
 
 

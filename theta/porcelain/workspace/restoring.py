@@ -103,15 +103,12 @@ def fill(session: Session, wanted: dict[str, Wanted], progress: Progress | None 
 
 def unstage(session: Session, wanted: dict[str, Wanted]) -> None:
     """Set the index entries to the wanted versions."""
-    with session.index_edit() as edit:
+    with session.change() as change:
         for path, version in wanted.items():
-            edit.drop_conflict(path)
+            change.index.drop_conflict(path)
             if version.oid is None:
-                edit.remove(path)
+                change.index.remove(path)
             else:
-                edit.put(
-                    Staged(
-                        path, version.oid, version.mode, stat=worktree.known_stat(session, path, version.oid)
-                    )
-                )
+                stat = worktree.known_stat(session, path, version.oid)
+                change.index.put(Staged(path, version.oid, version.mode, stat=stat))
     index_closure.sync(session)

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import time
-import uuid
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from theta import _notes
 from theta.errors import (
-    BusyError,
-    DiskError,
     ManifestError,
     NewerFormatError,
-    NoSpaceError,
     NotHereYetError,
     ThetaError,
     UsageError,
     concerning,
 )
-from theta.git import processes
 from theta.git.attributes import tracked_entries
-from theta.git.index import Entry, IndexEdit
+from theta.git.index import Entry
 from theta.git.object_values import Tree
 from theta.git.repository import Repository
-from theta.porcelain.workspace import recovery, rollback
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoint, Checkpoints, expect, in_tree
+from theta.porcelain.workspace.journal import Journal
+from theta.porcelain.workspace.transaction import Change
 from theta.store.changes import Version, of_manifest
 from theta.store.files.file_source import Identity
 from theta.store.files.stat_cache import StatCache
@@ -44,27 +37,30 @@ class Session:
     """A repository as one theta command works on it.
 
     ``cwd`` is the directory that the user's paths start from; by default the top of the worktree.
+    ``in_git``: a git that is at work started this, so that changes take no lock of theta's.
     """
 
-    def __init__(self, repo: Repository, cwd: Path | None = None) -> None:
+    def __init__(self, repo: Repository, cwd: Path | None = None, *, in_git: bool = False) -> None:
         self.repo = repo
         self.cwd = cwd or repo.top
         self.objects = Objects(repo)
-        self.journal = repo.private / recovery.JOURNAL
+        self.journal = Journal(repo, locked=in_git)
         self._parsed: dict[str, Manifest] = {}
         self._places: dict[str, str] = {}
         self._trees: dict[str, Checkpoints] = {}
         self._indexes: dict[Path | None, tuple[tuple[Entry, ...], Checkpoints]] = {}
 
     @classmethod
-    def here(cls, start: str | Path, cwd: Path | None = None) -> Session:
+    def here(cls, start: str | Path, cwd: Path | None = None, *, in_git: bool = False) -> Session:
         """The session of the repository around ``start``, which is the directory unless ``cwd`` is."""
-        return cls(Repository.discover(start), cwd or Path(start))
+        return cls(Repository.discover(start), cwd or Path(start), in_git=in_git)
 
     def again(self) -> Session:
         """A new view of the same worktree: git may have moved HEAD and the index under this one."""
         fresh = Session.here(self.repo.worktree, self.cwd)
         fresh.repo.attributes = self.repo.attributes
+        fresh.repo.marks = self.repo.marks
+        fresh.journal = self.journal
         fresh._parsed, fresh._trees = self._parsed, self._trees
         return fresh
 
@@ -180,94 +176,21 @@ class Session:
 
     # -- changing --------------------------------------------------------------------
 
-    def index_edit(self, path: Path | None = None, *, patient: bool = True) -> IndexEdit:
-        """A change of the index (or of the index file at ``path``)."""
-        return IndexEdit(path or self.repo.index_path, self.scratch(), patient=patient)
+    @contextlib.contextmanager
+    def change(self, index: Path | None = None) -> Iterator[Change]:
+        """One change of the repository (or of the index file at ``index``), under theta's lock.
+
+        A block within such a block is a change of its own, which is done when the inner block ends.
+        """
+        file = index or self.repo.index_path
+        with self.journal.exclusive(), Change(self.repo, self.objects, file, self.scratch) as change:
+            yield change
 
     def scratch(self) -> Path:
         """A directory for temporaries, on the file system of the repository."""
         place = self.repo.private / "tmp"
         _notes.directory(place)
         return place
-
-    def note(self, **facts: Any) -> None:
-        """Add to the journal what must be known if this command is killed (:mod:`recovery`)."""
-        found = _notes.read_json(self.journal)
-        durable = any(facts.values())  # for the next command after a power failure
-        _notes.write(self.journal, json.dumps({**found, **facts}), durable=durable)
-
-    def moving(self, *toward: str) -> None:
-        """Note the state before git changes files of the worktree toward those of commits ``toward``."""
-        self.note(moving=rollback.mark(self.repo, toward))
-
-    def undo(self, *, killed: bool = False) -> list[str]:
-        """Put back what a git that failed changed in the worktree; return the files that stay changed.
-
-        ``killed``: it left its locks.  Raises :class:`NoSpaceError` where the disk is full; the next
-        command puts them back then.
-        """
-        note = recovery.read(self.journal)
-        if note is None:
-            return []
-        if killed:
-            recovery.unlock(self.repo, note["started"])
-        return rollback.undo(self.repo, note)
-
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold theta's lock: one changing command a worktree, and what dead ones left healed first.
-
-        Worktrees of one repository do not exclude each other: what they share (objects, refs) git
-        locks, and the lock files that a dead git left there are removed when no theta runs anywhere.
-        """
-        with contextlib.ExitStack() as stack:
-            lock = _notes.lock(self.repo.private / "lock")
-            stack.callback(lock.release)
-            recovery.heal(self.repo)
-            users = _notes.lock(self.repo.shared / recovery.USERS, shared=True)
-            stack.callback(users.release)
-            with self._journal(recovery.JOURNAL):
-                yield
-
-    def heal(self) -> None:
-        """Heal what a dead command left, if there is anything and nobody is at work."""
-        if not recovery.notes(self.repo):
-            return
-        with contextlib.suppress(BusyError, DiskError, NoSpaceError):
-            lock = _notes.lock(self.repo.private / "lock", patience=0)
-            try:
-                recovery.heal(self.repo)
-            finally:
-                lock.release()
-
-    @contextlib.contextmanager
-    def driving(self) -> Iterator[None]:
-        """Note that a git of the user's runs, without the lock: it may start theta itself.
-
-        What dead commands left is healed first, unless a theta is at work.  Where nothing can be
-        written, git tells that itself.
-        """
-        self.heal()
-        with self._journal(f"{recovery.DRIVING}{uuid.uuid4().hex}", needed=False):
-            yield
-
-    @contextlib.contextmanager
-    def _journal(self, name: str, *, needed: bool = True) -> Iterator[None]:
-        """Write down whose children git's are for the time of the block; a killed theta leaves it."""
-        journal, before, outer = self.repo.private / name, self.repo.token, self.journal
-        self.journal, self.repo.token = journal, uuid.uuid4().hex
-        body = {"token": self.repo.token, "started": time.time(), "owner": processes.this()}
-        try:
-            with contextlib.nullcontext() if needed else contextlib.suppress(DiskError, NoSpaceError):
-                _notes.write(journal, json.dumps(body))
-            yield
-            if journal.exists():
-                _notes.drop(journal)
-        except Exception:
-            recovery.give_up(self.repo, journal)
-            raise
-        finally:
-            self.journal, self.repo.token = outer, before
 
 
 def _is_id(revision: str) -> bool:

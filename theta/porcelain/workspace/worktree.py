@@ -13,7 +13,7 @@ from pathlib import Path
 from theta import _fs, _room
 from theta.errors import BusyError, DiskError, MissingObjectsError, NoSpaceError, concerning
 from theta.git import lfs
-from theta.git.index import Staged, fresh_paths
+from theta.git.index import IndexEdit, Staged, fresh_paths
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.files import file_scan
@@ -113,7 +113,10 @@ def refresh_stat(session: Session, paths: dict[str, str]) -> None:
     if not stale:
         return
     modes = {path: entry.mode for path, entry in session.index.items() if entry.oid == paths.get(path)}
-    with contextlib.suppress(BusyError, DiskError, NoSpaceError), session.index_edit(patient=False) as edit:
+    with (
+        contextlib.suppress(BusyError, DiskError, NoSpaceError),
+        IndexEdit(session.repo.index_path, session.scratch(), patient=False) as edit,
+    ):
         for path in stale & modes.keys():
             if session.cache.manifest_of(path, Identity.of(seen[path])) == paths[path]:
                 edit.put(Staged(path, paths[path], modes[path], stat=seen[path]))
@@ -208,9 +211,9 @@ def put_back(
             done.append(Staged(path, oid, entry.mode, stat=info))
     session.cache.save()
     if done:
-        with session.index_edit() as edit:
+        with session.change() as change:
             for item in done:
-                edit.put(item)
+                change.index.put(item)
 
 
 def complete(
