@@ -20,6 +20,9 @@ CALLS: dict[str, Callable[[theta.Repository], object]] = {
     "merge": lambda repo: repo.merge("side", strategy="average"),
 }
 
+STEPS = {"commit": 11, "restore": 5, "merge": 23}
+"""Every so many changes of the disk there is an interruption."""
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
@@ -78,5 +81,5 @@ def test_the_next_call_finds_all_in_order(
                 CALLS[name](opened)
             assert opened.status().clean or name == "restore"
         repo.fsck()
-        at += 11
+        at += STEPS[name]
     assert points >= 2

@@ -226,7 +226,7 @@ def test_threads_share_a_repository(opened: theta.Repository, story: Story) -> N
         return same(found, story.second[BIG][rows]) and same(whole, story.first["three"])
 
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(work, range(24)))
+        assert all(pool.map(work, range(12)))
 
 
 def test_a_bare_repository(story: Story, tmp_path: Path) -> None:

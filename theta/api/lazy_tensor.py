@@ -54,7 +54,7 @@ class LazyTensor:
 
     ``tensor[key]`` is a part, by numpy's basic indexing (whole numbers, slices with any step, ``...``,
     ``None``), and as lazy as the whole: ``tensor[10:20].numpy()`` decodes the chunks of 4 MiB that have
-    these rows.  ``numpy()`` and ``numpy.asarray(tensor)`` read; nothing is kept, so reading again decodes
+    these rows.  ``numpy()`` and ``numpy.asarray(tensor)`` read; no array is kept, so reading again decodes
     again.
     """
 
