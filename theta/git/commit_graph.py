@@ -12,7 +12,7 @@ import pygit2
 from pygit2.enums import FileMode, ObjectType, SortMode
 
 from theta.errors import DiskError, UnsupportedRepositoryError
-from theta.git.index import opened
+from theta.git.index import has_intended, opened
 from theta.git.object_values import MODE_TREE, Commit, Tree
 from theta.git.repository import Repository
 from theta.git.state_files import FETCH_HEAD
@@ -117,9 +117,10 @@ def with_directory(repo: Repository, tree: Tree, name: str, directory: str | Non
 
 
 def index_tree(repo: Repository) -> str | None:
-    """Write the tree of the index; None where something is in conflict, or only git can read the index."""
+    """Write the tree of the index; None where something is in conflict, or only git can tell."""
     try:
-        return str(opened(repo.index_path).write_tree(repo.raw))
+        index = opened(repo.index_path)
+        return None if has_intended(index) else str(index.write_tree(repo.raw))
     except (pygit2.GitError, UnsupportedRepositoryError, DiskError):
         return None
 

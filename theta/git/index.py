@@ -22,6 +22,7 @@ from theta import _fs
 from theta.errors import BusyError, DiskError, UnsupportedRepositoryError
 
 _SKIP_WORKTREE = 1 << 14
+_INTENT_TO_ADD = 1 << 13
 _LOCK_TRIES = 20
 _DIGEST = 20
 
@@ -211,6 +212,20 @@ def read_entries(path: Path) -> list[Entry]:
     return list(_entries(opened(path))) if path.exists() else []
 
 
+def listing(path: Path) -> bytes:
+    """All entries of the index file at ``path`` as ``git ls-files -s -z`` prints them."""
+    rows = (
+        b"%06o %b %d\t%b\0" % (entry.mode, _id(entry).hex().encode(), _stage(entry), ffi.string(entry.path))
+        for entry in _c_entries(opened(path))
+    )
+    return b"".join(rows)
+
+
+def has_intended(index: pygit2.Index) -> bool:
+    """Whether ``index`` has files that are only intended to be added; git leaves them out of trees."""
+    return any(entry.flags_extended & _INTENT_TO_ADD for entry in _c_entries(index))
+
+
 class _Index(pygit2.Index):
     """An index whose finaliser survives a constructor that failed."""
 
@@ -247,11 +262,19 @@ def _entries(index: pygit2.Index) -> Iterator[Entry]:
 def _entry(entry: Any) -> Entry:
     return Entry(
         os.fsdecode(ffi.string(entry.path)),
-        bytes(ffi.buffer(ffi.addressof(entry.id), _DIGEST)).hex(),
+        _id(entry).hex(),
         entry.mode,
-        (entry.flags >> 12) & 3,
+        _stage(entry),
         bool(entry.flags_extended & _SKIP_WORKTREE),
     )
+
+
+def _id(entry: Any) -> bytes:
+    return bytes(ffi.buffer(ffi.addressof(entry.id), _DIGEST))
+
+
+def _stage(entry: Any) -> int:
+    return int(entry.flags >> 12) & 3
 
 
 def _c_entry(item: Staged) -> tuple[Any, Any]:

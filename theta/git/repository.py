@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ from theta.errors import (
     UntrustedOwnerError,
 )
 from theta.git import object_values, state_files
-from theta.git.index import Entry, IndexFile
+from theta.git.index import Entry, IndexFile, listing
 from theta.git.named_values import Config, Refs
 from theta.git.object_values import DAMAGED, MODE_TREE, Blob, Commit, Tree, TreeEntry
 from theta.git.partial import Promised
@@ -37,6 +38,8 @@ pygit2.settings.set_extensions(["partialclone"])
 
 STORES = ".theta"
 ATTRIBUTES: Final = ".gitattributes"
+_SMALL: Final = 256 << 10
+"""Bytes of an index that is quicker read here than by another process."""
 _NO_STORES: Final = f":(exclude,top){STORES}"
 
 
@@ -190,6 +193,13 @@ class Repository:
     def refresh_index(self) -> None:
         """Let the index know the files that did not change, as git's own commands do first."""
         self.git().run("update-index", "-q", "--refresh", check=False)
+
+    def listing(self) -> bytes:
+        """The index as ``git ls-files -s -z`` prints it."""
+        with contextlib.suppress(UnsupportedRepositoryError, DiskError, FileNotFoundError):
+            if os.stat(self.index_path).st_size <= _SMALL:
+                return listing(self.index_path)
+        return self.git().run("ls-files", "-s", "-z").stdout
 
     def resolve(self, revision: str) -> str:
         """The object id that ``revision`` names."""

@@ -22,7 +22,7 @@ from theta.merging.engine import ROWS
 from theta.merging.recipes import Recipe
 from theta.porcelain.merge import trailers
 from theta.porcelain.merge.joining import How, Merged
-from theta.porcelain.merge.trailers import TRAILER, Round
+from theta.porcelain.merge.trailers import TRAILER, Round, with_trailers
 from theta.porcelain.workspace import in_progress
 from theta.porcelain.workspace.in_progress import Operation
 from theta.porcelain.workspace.session import Session
@@ -211,9 +211,7 @@ def _rewrite(session: Session, place: Path, lines: Sequence[str]) -> None:
     kept = _HIDDEN.sub("", kept)
     if lines and old == kept + "".join(f"{line}\n" for line in lines):
         return
-    options = [word for line in lines for word in ("--trailer", line)]
-    command = ("interpret-trailers", "--if-exists", "add", "--where", "end", *options)
     text = kept.encode(errors="surrogateescape")
-    new = session.repo.git().run(*command, stdin=text).stdout if lines else text
+    new = with_trailers(session.repo, text, lines) if lines else text
     if new != old.encode(errors="surrogateescape"):
         _fs.write_atomic(place, new)

@@ -17,6 +17,7 @@ from typing import Final
 
 from theta import _fs
 from theta.errors import NotFoundError, UsageError
+from theta.git.repository import Repository
 from theta.git.state_files import MERGE_MSG
 from theta.merging import recipes
 from theta.merging.engine import MergeOptions
@@ -32,6 +33,10 @@ _STATISTICS: Final = "--statistics"
 _BASE: Final = "--base"
 _APPLIED: Final = "--applied"
 _SQUASHED: Final = "--squashed"
+_SUBJECT: Final = re.compile(rb"[A-Za-z][^\n]*\n+")
+"""A message that is one line, and no comment: what follows it is a paragraph of its own."""
+_SET: Final = re.compile(r"trailer\.|core\.comment")
+"""Configuration by which git puts trailers elsewhere, or reads messages otherwise (in lower case)."""
 _CONFLICTS: Final = re.compile(r"\n+(\S) Conflicts:\n(\1\t.*\n?)*\Z")
 
 
@@ -139,6 +144,17 @@ def conclude(session: Session) -> None:
         kept = _CONFLICTS.sub("\n", text)
         if kept != text:
             _fs.write_atomic(message, kept.encode(errors="surrogateescape"))
+
+
+def with_trailers(repo: Repository, text: bytes, lines: Sequence[str]) -> bytes:
+    """The message ``text`` with the trailers ``lines`` at its end, where git puts them."""
+    if _SUBJECT.fullmatch(text) and not any(map(_SET.match, repo.config)):
+        subject, _, rest = text.partition(b"\n")
+        end = "".join(f"{line}\n" for line in lines)
+        return subject + b"\n\n" + end.encode(errors="surrogateescape") + rest
+    options = [word for line in lines for word in ("--trailer", line)]
+    command = ("interpret-trailers", "--if-exists", "add", "--where", "end", *options)
+    return repo.git().run(*command, stdin=text).stdout
 
 
 def rounds(session: Session, oid: str) -> list[Round]:

@@ -51,7 +51,7 @@ _FULL: Final = ("unable to write file", "Out of diskspace")
 def mark(repo: Repository, toward: Iterable[str] = ()) -> dict[str, Any]:
     """What must be known of the state before git acts; ``toward``: the commits whose files it may write."""
     toward = [revision for revision in toward if revision]
-    rows = _staged(repo)
+    rows = repo.listing()
     listed = {row.partition(b"\t")[2].decode("utf-8", "surrogateescape") for row in rows.split(b"\0")}
     coming = files(repo, toward).keys() - listed
     return {
@@ -196,11 +196,7 @@ def _head(repo: Repository) -> str:
 
 def _entries(repo: Repository) -> str:
     """A digest of the index but for its stat data, which git brings up to date at any time."""
-    return hashlib.sha256(_staged(repo)).hexdigest()
-
-
-def _staged(repo: Repository) -> bytes:
-    return repo.git().run("ls-files", "-s", "-z").stdout
+    return hashlib.sha256(repo.listing()).hexdigest()
 
 
 def _entries_of(repo: Repository, head: str) -> str:
