@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.checks import never_a_bug, refused
 from tests.support import Repo, make_model, random_tensors
-from theta.cli.app import COMMANDS
+from theta.cli.catalogue import COMMANDS
 
 NAMES = [name for group in COMMANDS.values() for name in group]
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.support import Repo, make_model, random_tensors
-from theta.cli import console
+from theta.cli import console, progress_line
 
 _AT_ONCE = """\
-from theta.cli import console
+from theta.cli import progress_line
 
-console._AFTER = console._EVERY = -1.0
+progress_line._AFTER = progress_line._EVERY = -1.0
 """
 """Shows every step: on a fast machine none of a small file lasts long enough to be told."""
 
@@ -63,8 +63,7 @@ def test_f1_compiling_and_storing_are_told_in_theta_add_and_in_the_filter(
 def test_f1_what_is_soon_done_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     now, told = [100.0], list[str]()
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    monkeypatch.setattr(console, "write_line", told.append)
-    line = console._ProgressLine("storing")
+    line = progress_line.ProgressLine("storing", told.append)
     line.step("storing", 100, "a.pt")
     for seconds in (0.4, 0.6, 0.65, 0.8):
         now[0] = 100.0 + seconds
@@ -73,19 +72,18 @@ def test_f1_what_is_soon_done_is_not_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_f1_a_step_has_total_per_cent_speed_and_time_left() -> None:
-    assert console._step_text("hashing", "a.pt", 250_000_000, 1_000_000_000, 2.0) == (
+    assert progress_line.step_text("hashing", "a.pt", 250_000_000, 1_000_000_000, 2.0) == (
         "hashing a.pt: 25 % of 1.0 GB, 125 MB/s, 6 s left"
     )
-    assert console._step_text("merging", "", 0, 0, 0.0) == "merging"
-    assert console._step_text("merging", "", 9, 5, 1.0).startswith("merging: 100 % of 5 B")
+    assert progress_line.step_text("merging", "", 0, 0, 0.0) == "merging"
+    assert progress_line.step_text("merging", "", 9, 5, 1.0).startswith("merging: 100 % of 5 B")
 
 
 def test_the_time_left_counts_from_the_first_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels were compiled for a minute, and the time left was that of a file stored at that pace."""
     now, told = [100.0], list[str]()
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    monkeypatch.setattr(console, "write_line", told.append)
-    line = console._ProgressLine("storing")
+    line = progress_line.ProgressLine("storing", told.append)
     line.step("storing", 100_000_000, "a.pt")
 
     def after(seconds: float, nbytes: int) -> str:
@@ -106,7 +104,7 @@ def test_the_time_left_counts_from_the_first_bytes(monkeypatch: pytest.MonkeyPat
     ("seconds", "text"), [(0.2, "1 s"), (59, "59 s"), (85, "1 min 25 s"), (3600 * 2 + 300, "2 h 5 min")]
 )
 def test_times_are_in_their_two_largest_units(seconds: float, text: str) -> None:
-    assert console.duration(seconds) == text
+    assert progress_line.duration(seconds) == text
 
 
 def test_the_line_is_taken_away_before_anything_else_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,84 @@
+"""The commands of theta: what each is for, and the module that it is in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from theta.cli import console
+
+COMMANDS: Final[dict[str, dict[str, str]]] = {
+    "start": {
+        "init": "Make a new Git repository that is ready for checkpoints",
+        "clone": "Clone a repository, its checkpoints filled in",
+        "demo": "Show the whole workflow on a small model, with sizes",
+        "install": "Set up filter and hooks in this clone (or --global)",
+        "uninstall": "Take filter and hooks out of this clone",
+    },
+    "work on checkpoints and files": {
+        "track": "Track files that match a pattern as checkpoints",
+        "untrack": "Stop tracking a pattern",
+        "ls-files": "List the files that theta tracks",
+        "add": "Stage checkpoints and files",
+        "rm": "Remove checkpoints and files",
+        "mv": "Rename a checkpoint or a file",
+        "restore": "Bring back checkpoints and files",
+        "convert": "Write a checkpoint anew in another format, or in shards",
+        "export": "Write a committed checkpoint, or some of its tensors, to a file",
+    },
+    "look": {
+        "status": "What changed, by file and by tensor",
+        "diff": "Differences between versions, tensor by tensor",
+        "log": "The history, without .theta/",
+        "show": "A commit, a checkpoint or a tensor",
+        "cat": "The values of a tensor of any version",
+        "scan": "What the pickles of files would call when they are loaded",
+        "fsck": "Check repository and checkpoints; --mend rebuilds .theta/",
+        "help": "Help on a command or a topic",
+    },
+    "change history": {
+        "commit": "Record a new version",
+        "branch": "List, make or delete branches",
+        "tag": "List, make or delete tags",
+        "switch": "Change to another branch",
+        "checkout": "Change to another branch, or bring back files",
+        "reset": "Set the branch, the index or the files to a version",
+        "merge": "Join histories, tensor by tensor",
+        "resolve": "Settle checkpoints in conflict, whoever left them",
+        "cherry-pick": "Apply the changes of commits here",
+        "revert": "Undo the changes of commits",
+        "rebase": "Apply commits again on top of another branch",
+        "extract-lora": "Write what a fine-tune changed as a LoRA adapter",
+    },
+    "share": {
+        "fetch": "Bring new commits here",
+        "pull": "Fetch and merge",
+        "push": "Send commits to a remote",
+    },
+}
+PLUMBING: Final = {"filter-process": "filter_process", "hook": "hook"}
+"""Commands that git calls, by the module that each is in."""
+
+
+def module_of(name: str) -> str | None:
+    """The module of command ``name``; None for what is handed to git."""
+    if name == "help":
+        return None
+    if name in PLUMBING:
+        return f"theta.cli.{PLUMBING[name]}"
+    if any(name in group for group in COMMANDS.values()):
+        return f"theta.cli.{name.replace('-', '_')}"
+    return None
+
+
+def show() -> None:
+    """Print the commands, each with its one line."""
+    console.out("usage: theta [-C DIR] [--quiet] [--color WHEN] [--version] [--help] COMMAND [ARGS]", "")
+    for group, commands in COMMANDS.items():
+        console.out(group)
+        for name, summary in commands.items():
+            console.out(f"   {name:<13}{summary}")
+        console.out("")
+    console.out("git's options before the command hold too: -c KEY=VALUE, --git-dir DIR, --no-pager ...")
+    console.out("Any other command is handed to git. 'theta help COMMAND' tells more;")
+    console.out("'theta help format' and 'theta help design' are the manuals of the storage,")
+    console.out("'theta help formats' lists the kinds of files that theta reads as tensors.")

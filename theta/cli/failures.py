@@ -1,0 +1,43 @@
+"""What is said of an error, and of what nobody expected."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+from theta.cli import console
+from theta.cli.console import one_line
+from theta.errors import ExitCode, RefusedError, ThetaError
+
+
+def error(problem: ThetaError) -> None:
+    """An error: one line, and a second one with the way out; git's own words as they are."""
+    text = str(problem) if isinstance(problem, RefusedError) else one_line(str(problem))
+    console.err(*f"error: {text}".split("\n"))
+    if problem.hint:
+        console.err(f"hint: {problem.hint}")
+
+
+def compiled_in_vain() -> None:
+    """Say so where kernels were compiled that could not be kept for the next command."""
+    saved = sys.modules.get("theta_native._saved")
+    if saved is not None and saved.lost and not console.quiet:
+        hint = "kernels are compiled anew each time; with NUMBA_CACHE_DIR=DIR they are kept in DIR"
+        console.err(f"hint: {hint}")
+
+
+def bug(problem: Exception) -> int:
+    """What nobody expected: say that it is theta's fault, and where the story is."""
+    if isinstance(problem, OSError):
+        from theta._fs import as_theta_error
+
+        known = as_theta_error(problem, problem.filename or "the repository")
+        error(known)
+        return int(known.exit_code)
+    if os.environ.get("THETA_LOG"):
+        console.err(*"".join(traceback.format_exception(problem)).rstrip().split("\n"))
+    place = traceback.extract_tb(problem.__traceback__)[-1]
+    console.err(f"error: this is a bug in theta: {type(problem).__name__}: {one_line(str(problem))[:300]}")
+    console.err(f"hint: it happened at {place.filename}:{place.lineno}; THETA_LOG=1 prints the whole trace")
+    return int(ExitCode.BUG)

@@ -1,0 +1,118 @@
+"""Running a command of theta: its options, its help, what git refuses."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from theta.cli import args as arguments
+from theta.cli import console, elsewhere, helping
+from theta.cli.catalogue import PLUMBING
+from theta.errors import ExitCode
+
+_USAGE_OF_GIT: Final = 129
+"""The exit code of a git command that prints its usage."""
+_REFUSALS_OF_GIT: Final = (128, _USAGE_OF_GIT, 255)
+"""The exit codes of git commands that do not know an option: log, most, diff."""
+
+
+def by_git(name: str, args: list[str]) -> int | None:
+    """Run a command that git starts; None where typer has something to tell of its line."""
+    from theta.cli import plumbing
+
+    _crash_points()
+    return plumbing.run(name, args)
+
+
+def invoke(name: str, module: str, args: list[str]) -> int:
+    """Run the typer app of ``module`` with ``args``."""
+    import typer
+
+    _crash_points()
+    command: Any = typer.main.get_command(importlib.import_module(module).app)
+    own = _own(command)
+    if (helps := _asks_for_help(args, own)) is not None:
+        helping.show(name, command, passes=own is not None)
+        return helps if name not in PLUMBING and name != "resolve" else 0
+    if own is not None and name not in PLUMBING and (code := elsewhere.by_git(name, args)) is not None:
+        return code
+    try:
+        args = _quietly(command, args) if own is None and name not in PLUMBING else args
+        words = arguments.dashed(args) if own is None else arguments.shield(name, args, own)
+        if words is None:
+            return _refused_by_git([name, *args])
+        result = command.main(words, prog_name=f"theta {name}", standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        return int(ExitCode.INTERRUPTED)
+    except typer.TyperException as error:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        console.err(f"error: {message}")
+        console.err(f"hint: theta {name} --help")
+        return int(ExitCode.USAGE)
+    code = result if isinstance(result, int) else 0
+    if own is None:
+        return code
+    if code in _REFUSALS_OF_GIT:
+        _suggest_option(name, args, own)
+    return code
+
+
+def _quietly(command: Any, args: list[str]) -> list[str]:
+    """``args`` of a command of theta without ``-q`` and ``--quiet``, which hold for every command."""
+    ours = {word for one in command.params if one.param_type_name == "option" for word in one.opts}
+    end = args.index("--") if "--" in args else len(args)
+    found = [arg for arg in args[:end] if arg not in {"-q", "--quiet"} - ours]
+    console.quiet = console.quiet or len(found) < end
+    return [*found, *args[end:]]
+
+
+def _asks_for_help(args: list[str], own: dict[str, bool] | None) -> int | None:
+    """The exit code of a command line that asks for help, as git's; None of any other."""
+    if args == ["-h"]:
+        return _USAGE_OF_GIT if own is not None else 0
+    asked = args[:1] if own is not None else args[: args.index("--") if "--" in args else None]
+    return 0 if "--help" in asked else None
+
+
+def _refused_by_git(argv: list[str]) -> int:
+    from theta.git.run import plain
+
+    return plain(Path.cwd()).show(*argv)
+
+
+def _own(command: Any) -> dict[str, bool] | None:
+    """Theta's options of a command that also takes git's, and whether they take a value; None of others."""
+    if not command.context_settings.get("ignore_unknown_options"):
+        return None
+    options = [one for one in command.params if one.param_type_name == "option"]
+    return {word: not option.is_flag for option in options for word in option.opts}
+
+
+def _suggest_option(name: str, args: list[str], own: dict[str, bool]) -> None:
+    """Git has refused the command line: an option of theta may have been meant."""
+    from difflib import get_close_matches
+
+    for arg in args[: args.index("--") if "--" in args else None]:
+        word = arg.partition("=")[0]
+        if arg.startswith("--") and word not in own and (near := get_close_matches(word, own, 1, 0.75)):
+            console.err(f"hint: theta {name} has {near[0]}; did you mean that?")
+
+
+def _crash_points() -> None:
+    """Fault injection for the reliability tests: ``THETA_CRASH_AT=N`` dies at the N-th write."""
+    point = os.environ.get("THETA_CRASH_AT")
+    if point:
+        from theta import _fs
+
+        left = [int(point)]
+
+        def step(operation: str, path: str) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), 9)
+
+        _fs.on_step = step
