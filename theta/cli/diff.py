@@ -50,11 +50,12 @@ def diff(
         return outside(Path.cwd()).show("diff", *asked.given)
     if session.repo.is_bare and not asked.words:
         _ = session.repo.worktree
-    diffing.split(session.repo.git().in_directory(session.cwd), asked)
-    form = Form(stats, tensor, as_json)
-    if not form.asked and not uses_theta(session):
-        return session.repo.git().in_directory(session.cwd).show("diff", *asked.given)
-    return _diff(session, asked, form)
+    git, form = session.repo.git().in_directory(session.cwd), Form(stats, tensor, as_json)
+    revisions, paths = diffing.split(git, asked)
+    of_files = any(":" in name for name in revisions if not name.startswith(":/"))
+    if not form.asked and (of_files or not uses_theta(session)):
+        return git.show("diff", *asked.given)
+    return _diff(session, asked, form, revisions, paths)
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,11 @@ def _session(asked: Arguments) -> Session | None:
         raise
 
 
-def _diff(session: Session, asked: Arguments, form: Form) -> int:
+def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], paths: list[str]) -> int:
     from theta.porcelain.look import comparison, diffing
     from theta.porcelain.look.history import HIDE
 
     git = session.repo.git().in_directory(session.cwd)
-    revisions, paths = diffing.split(git, asked)
-    if not form.asked and any(":" in name for name in revisions if not name.startswith(":/")):
-        return git.show("diff", *asked.given)
     pair = diffing.sides(git, revisions, cached=asked.has("--cached") or asked.has("--staged"))
     files = ["--", *(paths or [":(top)"]), HIDE]
     if pair is None or not asked.only(*comparison.PATCHES):
