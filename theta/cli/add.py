@@ -10,12 +10,15 @@ import typer
 from theta.cli import console, deciding
 from theta.cli.args import PASS, of_git
 from theta.cli.common import (
+    drive,
     open_session,
     report_added,
     report_left_out,
     report_uncovered,
 )
 from theta.errors import NotFoundError, UsageError
+from theta.porcelain.commands import additions
+from theta.porcelain.stage import updates, updating
 
 if TYPE_CHECKING:
     from theta.git.options import Arguments
@@ -44,9 +47,6 @@ def add(
     With --update-data, the checkpoint's file becomes the updated model, and what is stored are the
     factors of the update.
     """
-    from theta.cli.common import drive
-    from theta.porcelain.commands import additions
-
     session = open_session()
     asked = of_git(context)
     if update_type or update_data:
@@ -66,8 +66,6 @@ def add(
 
 def _update(session: Session, asked: Arguments, kind: str, data: str) -> int:
     """Apply an update that the user brings to the one checkpoint named."""
-    from theta.porcelain.stage import updates, updating
-
     kinds = ", ".join(updates.KINDS)
     if kind and kind not in updates.KINDS:
         raise UsageError(f"there is no update type {kind!r}", hint=f"one of {kinds}")

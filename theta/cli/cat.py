@@ -8,6 +8,7 @@ import typer
 
 from theta.cli import console
 from theta.cli.args import HELP
+from theta.porcelain.tensors import catting
 
 app = typer.Typer(add_completion=False)
 
@@ -19,8 +20,6 @@ def cat(
     force: bool = typer.Option(False, "--force", "-f", help="Overwrite an existing file."),
 ) -> int:
     """Print the values of a tensor of any version (the middle of a large one left out), or save them."""
-    from theta.porcelain.tensors import catting
-
     with catting.opened(name, Path.cwd()) as value:
         if out:
             catting.save(value, Path.cwd() / out, force=force)

@@ -8,6 +8,7 @@ import typer
 
 from theta.cli import console, deciding
 from theta.cli.args import PASS, of_git
+from theta.porcelain.commands import clones
 
 app = typer.Typer(add_completion=False)
 
@@ -18,8 +19,6 @@ def clone(context: typer.Context) -> int:
 
     Filter, hooks and sparse patterns are set up, in submodules that are checked out too.
     """
-    from theta.porcelain.commands import clones
-
     result = clones.clone(clones.CloneRequest(of_git(context), Path.cwd()), deciding.Terminal())
     console.hints(result.hints)
     for line in result.notes:

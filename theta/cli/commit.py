@@ -18,6 +18,8 @@ from theta.cli.common import (
     say_full_disk,
     whole,
 )
+from theta.porcelain.commands import commits
+from theta.porcelain.look import commit_summary
 
 if TYPE_CHECKING:
     from theta.porcelain.commands.commits import CommitResult
@@ -43,8 +45,6 @@ def commit(
     Unlike git's, -a also takes new files that a tracked pattern matches (ignored ones aside), and
     says so: a checkpoint that nobody committed is overwritten by the next training step.
     """
-    from theta.porcelain.commands import commits
-
     session = open_session()
     asked = of_git(context)
     names = {option.name for option in asked.options}
@@ -76,8 +76,6 @@ def _report(session: Session, result: CommitResult, *, quiet: bool, as_json: boo
 
 def report_summary(session: Session, summary: Summary) -> None:
     """Say what a new commit holds."""
-    from theta.porcelain.look import commit_summary
-
     for text in commit_summary.headline(session, summary):
         console.note(text)
     for path, changes in summary.checkpoints.items():

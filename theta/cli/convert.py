@@ -8,6 +8,7 @@ import typer
 
 from theta.cli import console
 from theta.cli.args import HELP
+from theta.porcelain.tensors import converting, sources
 
 app = typer.Typer(add_completion=False)
 
@@ -31,8 +32,6 @@ def convert(
     A sharded model is named by its index (model.safetensors.index.json). Committing the new file
     costs almost nothing: the values are known.
     """
-    from theta.porcelain.tensors import converting, sources
-
     limit = sources.parse_size(shard_size) if shard_size else 0
     named = sources.parse(name, Path.cwd())
     with sources.opened(named, Path.cwd()) as model, console.progress("converting") as progress:

@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from theta import _fs
 from theta._numpy import np
 from theta.cli import console
+from theta.cli import demo_model as model
+from theta.cli.app import run
 from theta.cli.args import HELP
+from theta.dtypes import numpy_dtype
 from theta.errors import CorruptError, ThetaError
+from theta.formats import scan
+from theta.porcelain.workspace.session import Session
+from theta.store.files.file_source import FileSource
 
 if TYPE_CHECKING:
     from theta.cli.demo_model import Weights
@@ -51,8 +58,6 @@ class _Story:
 
     def run(self, *args: str) -> None:
         """Run ``theta ARGS`` as a user would, and stop if it fails."""
-        from theta.cli.app import run
-
         console.out("$ theta " + " ".join(f"'{arg}'" if " " in arg or "*" in arg else arg for arg in args))
         code = run(args)
         if code:
@@ -64,8 +69,6 @@ class _Story:
 
     def end(self, title: str) -> None:
         """Note what the step cost, and what it made."""
-        from theta.porcelain.workspace.session import Session
-
         seconds = time.monotonic() - self._clock
         stored = _directory_size(self.place / ".git") - self._size
         size = (self.place / _MODEL).stat().st_size
@@ -83,8 +86,6 @@ def demo(
     ] = None,
 ) -> int:
     """Show the whole workflow on a small model: what each command prints and what it costs."""
-    from theta import _fs
-
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise ThetaError(f"{keep} is not empty")
     started = time.monotonic()
@@ -99,8 +100,6 @@ def demo(
 
 
 def _tell(story: _Story) -> None:
-    from theta import _fs
-
     _fs.make_dirs(story.place)
     home = Path.cwd()
     try:
@@ -115,8 +114,6 @@ def _tell(story: _Story) -> None:
 
 
 def _identity(story: _Story) -> None:
-    from theta.porcelain.workspace.session import Session
-
     git = Session.here(story.place).repo.git()
     for key, value in (("user.name", "theta demo"), ("user.email", "demo@example.invalid")):
         if git.run("config", key, check=False).code:
@@ -124,8 +121,6 @@ def _identity(story: _Story) -> None:
 
 
 def _chapters(story: _Story) -> None:
-    from theta.cli import demo_model as model
-
     story.say(f"a transformer of {model.LAYERS} layers in bf16: track it, commit it")
     base = model.make()
     _save(story, base)
@@ -165,17 +160,11 @@ def _commit(story: _Story, weights: Weights, title: str) -> None:
 
 
 def _save(story: _Story, weights: Weights) -> None:
-    from theta.cli import demo_model as model
-
     console.out(f"  (training writes {_MODEL})")
     model.save(story.place / _MODEL, weights)
 
 
 def _load(path: Path) -> Weights:
-    from theta.dtypes import numpy_dtype
-    from theta.formats import scan
-    from theta.store.files.file_source import FileSource
-
     with FileSource(path) as source:
         found = scan(source)
         return {

@@ -14,6 +14,9 @@ from theta.cli.args import PASS, of_git
 from theta.cli.common import open_session, uses_theta
 from theta.cli.foreign import markup
 from theta.errors import NotARepositoryError, UsageError
+from theta.git.run import plain as outside
+from theta.porcelain.look import comparison, diffing
+from theta.porcelain.look.history import HIDE
 
 if TYPE_CHECKING:
     from theta.git.options import Arguments
@@ -41,9 +44,6 @@ def diff(
     Checkpoints are compared tensor by tensor, by digest; --stats reads their values. Files are
     shown by git diff.
     """
-    from theta.git.run import plain as outside
-    from theta.porcelain.look import diffing
-
     asked = of_git(context)
     session = _session(asked)
     if session is None or not asked.known or asked.has("--no-index"):
@@ -83,9 +83,6 @@ def _session(asked: Arguments) -> Session | None:
 
 
 def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], paths: list[str]) -> int:
-    from theta.porcelain.look import comparison, diffing
-    from theta.porcelain.look.history import HIDE
-
     git = session.repo.git().in_directory(session.cwd)
     pair = diffing.sides(git, revisions, cached=asked.has("--cached") or asked.has("--staged"))
     files = ["--", *(paths or [":(top)"]), HIDE]
@@ -109,8 +106,6 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
 
 def _show(found: TensorChanges, stats: bool) -> None:
     from rich.table import Table
-
-    from theta.porcelain.look import diffing
 
     table = Table(box=None, pad_edge=False, title=None, header_style="bold")
     for name in ("", "tensor", "shape", "dtype"):

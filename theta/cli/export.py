@@ -8,6 +8,9 @@ import typer
 
 from theta.cli import console
 from theta.cli.args import HELP
+from theta.errors import UsageError
+from theta.porcelain.tensors import converting, sources
+from theta.porcelain.workspace.session import Session
 
 app = typer.Typer(add_completion=False)
 
@@ -31,10 +34,6 @@ def export(
     With the suffix that it was committed under, the file is that very file, byte for byte; with
     another (.safetensors, .npz, .pt, .gguf) its tensors are written anew.
     """
-    from theta.errors import UsageError
-    from theta.porcelain.tensors import converting, sources
-    from theta.porcelain.workspace.session import Session
-
     named = sources.parse(name, Path.cwd())
     if named.revision is None:
         raise UsageError(f"{name} is not REV:PATH", hint="'theta convert' takes files")

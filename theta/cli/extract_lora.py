@@ -10,6 +10,7 @@ import typer
 from theta.cli import console
 from theta.cli.args import HELP
 from theta.cli.common import open_session
+from theta.porcelain.tensors import lora
 
 app = typer.Typer(add_completion=False)
 
@@ -36,8 +37,6 @@ def extract_lora(
     the largest difference to the fine-tune that is left is told. What no adapter can hold (experts, codes
     of quantised weights, ...) is refused by name.
     """
-    from theta.porcelain.tensors import lora
-
     session = open_session(worktree=False)
     base, tuned = lora.revisions(ends)
     paths = [lora.the_checkpoint(session, revision) for revision in (base, tuned)] if path is None else []

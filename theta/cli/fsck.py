@@ -8,6 +8,8 @@ from theta.cli import console
 from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.errors import ExitCode
+from theta.porcelain.look import checking
+from theta.porcelain.workspace import agreement
 
 app = typer.Typer(add_completion=False)
 
@@ -18,9 +20,6 @@ def fsck(
     mend: bool = typer.Option(False, "--mend", help="Rebuild .theta/ from the manifests."),
 ) -> int:
     """Check the repository: git's objects, then every checkpoint of every commit."""
-    from theta.porcelain.look import checking
-    from theta.porcelain.workspace import agreement
-
     session = open_session(worktree=False)
     if mend:
         with session.change():

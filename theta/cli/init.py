@@ -8,6 +8,9 @@ import typer
 
 from theta.cli import console
 from theta.cli.args import PASS, plain
+from theta.git.run import plain as git
+from theta.porcelain.setup import installing
+from theta.porcelain.workspace.session import Session
 
 app = typer.Typer(add_completion=False)
 
@@ -18,10 +21,6 @@ def init(context: typer.Context) -> int:
 
     In a repository that exists, 'theta track' alone is enough.
     """
-    from theta.git.run import plain as git
-    from theta.porcelain.setup import installing
-    from theta.porcelain.workspace.session import Session
-
     args = plain(context.args)
     # Objects named by SHA-256 and refs in a reftable are not written yet, and Git 3 makes both by default.
     code = git(Path.cwd()).show(

@@ -12,6 +12,13 @@ import typer
 from theta.cli import console
 from theta.cli.args import HELP
 from theta.cli.common import fill_submodules, uses_theta
+from theta.git.run import plain
+from theta.porcelain.drive import cloning
+from theta.porcelain.setup import installing as setup
+from theta.porcelain.setup import launcher
+from theta.porcelain.setup.launcher import NAME
+from theta.porcelain.workspace import worktree
+from theta.porcelain.workspace.session import Session
 
 if TYPE_CHECKING:
     from theta.porcelain.workspace.session import Session
@@ -21,8 +28,6 @@ app = typer.Typer(add_completion=False)
 
 def user_launcher() -> Path:
     """Where the launcher for all repositories of this user is (XDG Base Directory Specification)."""
-    from theta.porcelain.setup.launcher import NAME
-
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "theta" / NAME
 
@@ -40,11 +45,6 @@ def install(
 
     'theta track' and 'theta clone' do it too. With --global plain 'git clone' fills checkpoints in.
     """
-    from theta.git.run import plain
-    from theta.porcelain.setup import installing as setup
-    from theta.porcelain.setup import launcher
-    from theta.porcelain.workspace.session import Session
-
     if everywhere:
         launcher.ensure(user_launcher())
         for key, value in setup.settings(launcher.GLOBAL_FILTER).items():
@@ -66,9 +66,6 @@ def install(
 
 def _left(session: Session, submodules: bool) -> Iterator[str]:
     """What is left to do: checkpoints that are manifests, and submodules."""
-    from theta.porcelain.drive import cloning
-    from theta.porcelain.workspace import worktree
-
     root = session.repo.worktree
     unfilled = [path for path in session.index if worktree.peek(root / path) is not None]
     if unfilled:

@@ -12,6 +12,8 @@ from theta.cli import console
 from theta.cli.args import PASS, of_git
 from theta.cli.common import open_session, uses_theta
 from theta.errors import NotFoundError, UsageError
+from theta.porcelain.look import diffing, history
+from theta.porcelain.look.history import FORM, SELECT
 
 if TYPE_CHECKING:
     from theta.git.options import Arguments
@@ -33,8 +35,6 @@ def log(
 
     --stat tells for each commit what it changed, by tensor.
     """
-    from theta.porcelain.look import diffing, history
-
     session = open_session(worktree=False)
     asked = of_git(context)
     git = session.repo.git().in_directory(Path.cwd())
@@ -54,14 +54,10 @@ def log(
 
 def _by_tensor(asked: Arguments) -> bool:
     """Whether --stat was asked for, and nothing that does not go with theta's form of it."""
-    from theta.porcelain.look.history import FORM, SELECT
-
     return asked.has("--stat") and asked.value("--stat") is None and asked.only("--stat", *SELECT, *FORM)
 
 
 def _refuse_others(asked: Arguments, as_json: bool) -> None:
-    from theta.porcelain.look.history import FORM, SELECT
-
     kept = (*SELECT, "--stat", *(() if as_json else FORM))
     for option in asked.options:
         if option.name not in kept:
@@ -71,8 +67,6 @@ def _refuse_others(asked: Arguments, as_json: bool) -> None:
 
 
 def _print(session: Session, git: Git, asked: Arguments, tensor: str | None, *, as_json: bool) -> int:
-    from theta.porcelain.look import diffing, history
-
     chosen = asked.without({"--stat", *history.FORM})
     _, paths = diffing.split(git, asked)
     found = history.changed(session, history.commits(git, chosen), tensor, paths)

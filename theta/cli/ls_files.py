@@ -10,6 +10,8 @@ import typer
 from theta.cli import console
 from theta.cli.args import PASS, of_git
 from theta.cli.common import open_session
+from theta.git.attributes import only_tracked
+from theta.git.quoting import quoted
 
 _LISTS = ("-z", "-t", "--cached")
 
@@ -24,9 +26,6 @@ def ls_files(context: typer.Context) -> int:
     git = session.repo.git().in_directory(Path.cwd())
     if not asked.known or not asked.only(*_LISTS):
         return git.show("ls-files", *asked.given)
-    from theta.git.attributes import only_tracked
-    from theta.git.quoting import quoted
-
     found = git.lines("ls-files", "-z", "--full-name", "--", *asked.words)
     top = session.repo.worktree
     places = [os.path.relpath(top / path) for path in only_tracked(session.repo, dict.fromkeys(found))]

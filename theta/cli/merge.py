@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from theta.cli import console, deciding, mergeargs
+from theta.cli import conflicts, console, deciding, mergeargs
 from theta.cli.args import PASS, of_git
+from theta.cli.commit import report_summary
 from theta.cli.common import open_session, say_full_disk
+from theta.cli.rehearse import tell_again, tell_rehearsed
+from theta.cli.resolve import tell_next
 from theta.errors import UsageError
+from theta.porcelain.commands import merging
+from theta.porcelain.commands.merge_request import Ending, MergeRequest
+from theta.porcelain.look import commit_summary
 
 if TYPE_CHECKING:
     from theta.porcelain.commands.merge_request import GitOptions, MergeResult
@@ -54,9 +60,6 @@ def merge(
     branches are joined at once. How tensors were settled stands in the commit as a Theta-Merge
     trailer. git merge's other options apply; 'theta help merging-workflows' tells more.
     """
-    from theta.porcelain.commands import merging
-    from theta.porcelain.commands.merge_request import MergeRequest
-
     session, terminal = open_session(), deciding.Terminal(no_prompt=no_prompt)
     line = of_git(context)
     if not line.known:
@@ -69,8 +72,6 @@ def merge(
     if as_json and not dry_run:
         raise UsageError("--json goes with --dry-run", hint="theta merge --dry-run --json BRANCH")
     if replay is not None:
-        from theta.cli.rehearse import tell_again
-
         return tell_again(merging.again(session, replay, terminal))
     if abort or git.has("--quit"):
         words = [*(["--abort"] if abort else []), *git.args]
@@ -80,20 +81,12 @@ def merge(
     request = MergeRequest(names, tensors, git, no_commit=no_commit, dry_run=dry_run)
     result = merging.merge(session, request, terminal)
     if dry_run:
-        from theta.cli.rehearse import tell_rehearsed
-
         return tell_rehearsed(result, as_json=as_json)
     return _tell(session, git, result)
 
 
 def _tell(session: Session, git: GitOptions, result: MergeResult) -> int:
     """Tell what came of a merge, but for what the terminal was told while it went on."""
-    from theta.cli import conflicts
-    from theta.cli.commit import report_summary
-    from theta.cli.resolve import tell_next
-    from theta.porcelain.commands.merge_request import Ending
-    from theta.porcelain.look import commit_summary
-
     if result.left:
         conflicts.not_concluded(result.left)
     if result.staged:

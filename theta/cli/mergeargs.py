@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from theta.errors import UsageError
+from theta.porcelain.commands import decision
+from theta.porcelain.commands.merge_request import GitOptions
 
 if TYPE_CHECKING:
     from theta.git.options import Arguments
@@ -16,8 +18,6 @@ GO_ON: Final = "theta merge --continue"
 
 def read(line: Arguments) -> tuple[GitOptions, list[str]]:
     """What ``line`` is for git: its options, and the revisions."""
-    from theta.porcelain.commands.merge_request import GitOptions
-
     values: dict[str, str] = {}
     for name, value in ((option.name, option.value) for option in line.options):
         if value is not None:
@@ -28,8 +28,6 @@ def read(line: Arguments) -> tuple[GitOptions, list[str]]:
 
 def check(names: Sequence[str], tensors: TensorOptions, commands: Mapping[str, bool]) -> None:
     """Refuse what cannot be done together; ``commands`` are the options that stand for a command."""
-    from theta.porcelain.commands import decision
-
     chosen = [name for name, given in commands.items() if given]
     if len(chosen) > 1:
         raise UsageError("only one of --continue, --abort, --quit, --dry-run and --replay")

@@ -6,6 +6,7 @@ import typer
 
 from theta.cli.args import PASS, of_git
 from theta.cli.common import drive, open_session
+from theta.porcelain.workspace import tracking
 
 app = typer.Typer(add_completion=False)
 
@@ -13,8 +14,6 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=PASS)
 def mv(context: typer.Context) -> int:
     """Rename a checkpoint or a file (git mv's options apply); no tensor is stored again."""
-    from theta.porcelain.workspace import tracking
-
     session = open_session()
     asked = of_git(context)
     tracking.check_moves(session, asked.words)

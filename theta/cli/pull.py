@@ -7,6 +7,7 @@ import typer
 from theta.cli import before, console
 from theta.cli.args import PASS, of_git
 from theta.cli.common import drive, open_session
+from theta.porcelain.look import commit_summary
 
 app = typer.Typer(add_completion=False)
 
@@ -14,8 +15,6 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=PASS)
 def pull(context: typer.Context) -> int:
     """Fetch and merge or rebase (git pull's options apply)."""
-    from theta.porcelain.look import commit_summary
-
     session = open_session()
     asked = of_git(context)
     old = session.repo.head()

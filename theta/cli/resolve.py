@@ -10,6 +10,7 @@ from theta.cli import console, deciding
 from theta.cli.args import PASS, plain
 from theta.cli.common import open_session
 from theta.errors import UsageError
+from theta.porcelain.commands import settling
 
 if TYPE_CHECKING:
     from theta.porcelain.commands.settlement import Settlement
@@ -34,8 +35,6 @@ def resolve(
     rebase: the branch that is rebased on). Tensors of equal value settle by themselves; without -X
     and without a terminal the others stay in conflict (exit code 1). Other files are left to an editor.
     """
-    from theta.porcelain.commands import settling
-
     session = open_session()
     paths = [arg for arg in plain(context.args) if arg != "--"]
     if unknown := [arg for arg in paths if arg.startswith("-")]:

@@ -9,6 +9,7 @@ import typer
 from theta.cli import deciding
 from theta.cli.args import PASS, of_git
 from theta.cli.common import drive, open_session
+from theta.porcelain.commands import restoration
 
 app = typer.Typer(add_completion=False)
 
@@ -24,8 +25,6 @@ def restore(context: typer.Context) -> int:
     --source REV takes them from a commit, --staged restores the index, --ours and --theirs take a side of
     a conflict. A checkpoint is written whole or not at all: to a temporary file, made durable, renamed.
     """
-    from theta.porcelain.commands import restoration
-
     session = open_session()
     asked = of_git(context)
     if not asked.known or not asked.only(*_OURS):

@@ -11,6 +11,8 @@ import typer
 from theta.cli import console
 from theta.cli.args import HELP, plain
 from theta.errors import ExitCode
+from theta.porcelain.tensors import scanning
+from theta.store.changes import counted
 
 if TYPE_CHECKING:
     from theta.porcelain.tensors.scanning import Scanned
@@ -28,8 +30,6 @@ def scan(
     Nothing is loaded to find out. Without names, all files below this folder are scanned. Ends
     with 1 if anything dangerous was found.
     """
-    from theta.porcelain.tensors import scanning
-
     names = [name for name in plain(context.args) if name != "--"]
     found = list(scanning.scan(names or ["."], Path.cwd()))
     if as_json:
@@ -41,8 +41,6 @@ def scan(
 
 
 def _show(found: list[Scanned]) -> None:
-    from theta.store.changes import counted
-
     with_pickles = [item for item in found if item.report.findings or item.report.broken]
     for item in with_pickles:
         console.out(f"{item.name}: {item.report.worst()}")

@@ -10,6 +10,7 @@ from theta.cli import console, deciding
 from theta.cli.args import PASS, plain
 from theta.cli.common import open_session, say_full_disk
 from theta.errors import UsageError
+from theta.porcelain.commands import sequence as sequences
 
 if TYPE_CHECKING:
     from theta.porcelain.commands.sequence import SequenceResult
@@ -27,8 +28,6 @@ def sequence(name: str, doc: str) -> typer.Typer:
         allow_nan: deciding.AllowNan = False,
         no_prompt: deciding.NoPrompt = False,
     ) -> int:
-        from theta.porcelain.commands import sequence as sequences
-
         session = open_session()
         if recipe is not None:
             raise UsageError(

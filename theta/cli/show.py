@@ -13,6 +13,10 @@ from theta.cli.args import PASS, of_git
 from theta.cli.common import open_session, uses_theta
 from theta.cli.foreign import markup
 from theta.errors import NotFoundError, UsageError
+from theta.porcelain.look import diffing, history, showing
+from theta.porcelain.look.history import HIDE
+from theta.porcelain.look.showing import ShownCheckpoint, ShownFiles, ShownTensor
+from theta.store.changes import counted
 
 if TYPE_CHECKING:
     from theta.git.options import Arguments
@@ -35,8 +39,6 @@ def show(
     as_json: bool = typer.Option(False, "--json", help="Print what --codecs tells as JSON."),
 ) -> int:
     """Show a commit, a checkpoint (REV:PATH) or a tensor (REV:PATH#TENSOR) (git show's options apply)."""
-    from theta.porcelain.look import history, showing
-
     session = open_session(worktree=False)
     asked = of_git(context)
     if codecs or as_json:
@@ -54,8 +56,6 @@ def show(
 
 
 def _tell(session: Session, git: Git, name: str, shown: Shown) -> int:
-    from theta.porcelain.look.showing import ShownCheckpoint, ShownFiles, ShownTensor
-
     match shown:
         case ShownFiles():
             console.out(*shown.lines)
@@ -70,8 +70,6 @@ def _tell(session: Session, git: Git, name: str, shown: Shown) -> int:
 
 def _commit(session: Session, git: Git, name: str, shown: ShownCommit) -> int:
     """What a commit is, what it changed in checkpoints, and the patches of other files."""
-    from theta.porcelain.look.history import HIDE
-
     if code := git.show("show", "--no-patch", name):
         return code
     console.out()
@@ -85,8 +83,6 @@ def _commit(session: Session, git: Git, name: str, shown: ShownCommit) -> int:
 
 def _resized(session: Session, item: Compared, change: Change) -> str:
     """Both shapes or dtypes of a tensor where they differ, and how far the rows in both are apart."""
-    from theta.porcelain.look import diffing
-
     old, new = change.old, change.new
     if change.status == "T" and old is not None and new is not None:
         return f"  {old.dtype} → {new.dtype}"
@@ -102,8 +98,6 @@ def _resized(session: Session, item: Compared, change: Change) -> str:
 
 def _codecs(session: Session, asked: Arguments, *, as_json: bool) -> int:
     """A table of the tensors of one checkpoint: codecs, stored bytes, ratio."""
-    from theta.porcelain.look import showing
-
     args = asked.words
     if len(args) != 1 or ":" not in args[0] or asked.options:
         raise UsageError("--codecs is for one REV:PATH or REV:PATH#TENSOR")
@@ -139,8 +133,6 @@ def _checkpoint(shown: ShownCheckpoint) -> None:
 
 
 def _tensor(shown: ShownTensor) -> None:
-    from theta.store.changes import counted
-
     line = shown.line
     console.out(f"{line.name}: {line.dtype} {list(line.shape)}, {console.human(line.nbytes)}")
     console.out(f"  sha256:{line.digest}", f"  tree {line.tree}")

@@ -11,6 +11,11 @@ import typer
 from theta.cli import console
 from theta.cli.args import PASS, of_git
 from theta.cli.common import NO_NOTICE, open_session, uses_theta
+from theta.cli.status_text import told_at_length
+from theta.git.quoting import quoted
+from theta.porcelain.look import overview as state
+from theta.porcelain.look.history import HIDE
+from theta.porcelain.workspace import agreement
 
 if TYPE_CHECKING:
     from theta.git.options import Arguments
@@ -29,9 +34,6 @@ def status(
 
     Does not read a checkpoint that did not change since theta last saw it.
     """
-    from theta.cli.status_text import told_at_length
-    from theta.porcelain.look import overview as state
-
     session = open_session()
     asked = of_git(context)
     if not as_json and not (uses_theta(session) and asked.known and _is_ours(asked)):
@@ -55,9 +57,6 @@ def _is_ours(asked: Arguments) -> bool:
 
 def _by_git(session: Session, asked: Arguments) -> int:
     """What git says, without the files below ``.theta/`` and what it says of sparse checkouts."""
-    from theta.porcelain.look.history import HIDE
-    from theta.porcelain.workspace import agreement
-
     git = session.repo.git(extra={}).in_directory(session.cwd)
     if not asked.known or not uses_theta(session):
         return git.show("status", *asked.given)
@@ -67,8 +66,6 @@ def _by_git(session: Session, asked: Arguments) -> int:
 
 def _rows(session: Session, report: Report, *, relative: bool) -> None:
     """The rows of git status --short or --porcelain: the same letters, order and quotes."""
-    from theta.git.quoting import quoted
-
     octal = session.repo.setting("core.quotePath")
     root = os.path.realpath(session.repo.worktree)
     start = os.path.relpath(os.path.realpath("."), root)

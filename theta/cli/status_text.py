@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
+from theta.git.lfs import FETCH
+from theta.store.changes import counted
 
 if TYPE_CHECKING:
     from theta.porcelain.look.overview import Report, Row
@@ -92,8 +94,6 @@ def _branch(report: Report) -> None:
 
 def _upstream(name: str, ahead: int, behind: int) -> str:
     """Where the branch stands beside its upstream, in git's words."""
-    from theta.store.changes import counted
-
     if ahead and behind:
         return (
             f"Your branch and '{name}' have diverged,\n"
@@ -126,8 +126,6 @@ def _section(title: str, hint: str, lines: list[str]) -> None:
 
 
 def _remarks(report: Report) -> None:
-    from theta.git.lfs import FETCH
-
     for path in report.unfilled:
         console.out(f"{path} is still a manifest; 'theta restore {path}' writes the checkpoint")
     for path in report.pointers:

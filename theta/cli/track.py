@@ -10,6 +10,8 @@ import typer
 from theta.cli import console
 from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
+from theta.porcelain.setup import installing
+from theta.porcelain.workspace import tracking
 
 app = typer.Typer(add_completion=False)
 
@@ -27,9 +29,6 @@ def track(
     stands for itself, whatever characters it has. Lines of Git LFS for the same pattern are
     replaced. Files that are committed already become checkpoints with the next 'theta add'.
     """
-    from theta.porcelain.setup import installing
-    from theta.porcelain.workspace import tracking
-
     session = open_session()
     if not patterns:
         for pattern in tracking.listed(session):

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import typer
 
+from theta import _fs
 from theta.cli import console
 from theta.cli.args import HELP
+from theta.cli.install import user_launcher
+from theta.git.run import plain
+from theta.porcelain.setup import installing as setup
+from theta.porcelain.workspace.session import Session
 
 app = typer.Typer(add_completion=False)
 
@@ -17,12 +22,6 @@ def uninstall(
     everywhere: bool = typer.Option(False, "--global", help="Remove the filter of this user."),
 ) -> int:
     """Take theta's filter and hooks out of this clone; commits and files stay."""
-    from theta import _fs
-    from theta.cli.install import user_launcher
-    from theta.git.run import plain
-    from theta.porcelain.setup import installing as setup
-    from theta.porcelain.workspace.session import Session
-
     if everywhere:
         for key in setup.settings():
             plain(Path.cwd()).run("config", "--global", "--unset", key, check=False)

@@ -10,6 +10,7 @@ import typer
 from theta.cli import console
 from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
+from theta.porcelain.workspace import tracking
 
 app = typer.Typer(add_completion=False)
 
@@ -22,8 +23,6 @@ def untrack(
 
     PATTERN is one of the .gitattributes of the folder you are in.
     """
-    from theta.porcelain.workspace import tracking
-
     session = open_session()
     with session.change():
         files = tracking.untrack(session, Path.cwd(), plain(patterns))
