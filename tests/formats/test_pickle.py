@@ -22,7 +22,7 @@ from theta.errors import FormatError
 from theta.formats import scan_or_opaque
 from theta.formats.layout import BytesSource
 from theta.formats.pickle import pickle_vm
-from theta.formats.pickle.pickle_vm import Blob, Call, Dict, Global, read_pickle
+from theta.formats.pickle.pickle_vm import Call, Dict, Global, RawBytes, read_pickle
 from theta.formats.pickle_files.pickle_scan import PickleReport, judge, scan_pickles
 
 PROTOCOLS = range(6)
@@ -36,7 +36,7 @@ def plain(value: object, data: bytes) -> object:
         return [plain(item, data) for item in value]
     if isinstance(value, tuple):
         return tuple(plain(item, data) for item in value)
-    if isinstance(value, Blob):
+    if isinstance(value, RawBytes):
         return data[value.offset : value.offset + value.length]
     if isinstance(value, Call):  # how protocols 0 to 2 write bytes
         assert value.function == Global("_codecs", "encode") and isinstance(value.args, tuple)

@@ -77,10 +77,6 @@ def upward_imports(source: Source) -> list[str]:
     return found
 
 
-KNOWN_CIRCLES: Final = (("theta.git.partial", "theta.git.repository"),)
-"""Modules that still import each other; none may be added."""
-
-
 def circles(sources: Iterable[Source]) -> list[tuple[str, ...]]:
     """The groups of modules that import each other, lazy imports and those for types counted too."""
     below = _arrows(sources)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from tests.house.source import Source
@@ -84,3 +85,31 @@ def inner_imports(source: Source) -> list[str]:
     return [
         source.at(node, ast.unparse(node)) for node in found if isinstance(node, ast.Import | ast.ImportFrom)
     ]
+
+
+def namesakes(found: Iterable[Source]) -> list[str]:
+    """Public types of one name that are not the same, but for those whose line says why in a comment.
+
+    An alias that is spelled alike in several modules is one type.
+    """
+    kinds: dict[str, dict[str, str]] = defaultdict(dict)
+    for source in found:
+        lines = source.text.splitlines()
+        for node in source.tree.body:
+            if (name := _type_name(node)) and "  # " not in lines[node.lineno - 1]:
+                what = (
+                    f"{source.module}:{node.lineno}" if isinstance(node, ast.ClassDef) else ast.unparse(node)
+                )
+                kinds[name].setdefault(what, source.at(node, f"{name} is another type elsewhere"))
+    return [place for places in kinds.values() if len(places) > 1 for place in places.values()]
+
+
+def _type_name(node: ast.stmt) -> str:
+    """The name of the class or the alias that a statement defines; empty if it is none that is public."""
+    if isinstance(node, ast.ClassDef):
+        name = node.name
+    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        name = node.targets[0].id
+    else:
+        return ""
+    return name if name[0].isupper() and not name.isupper() else ""

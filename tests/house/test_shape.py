@@ -63,3 +63,16 @@ def test_an_import_inside_a_function_is_seen() -> None:
     assert len(shape.inner_imports(snippet("def f():\n    import os\n    from re import sub"))) == 2
     nested = "class C:\n    def f(self):\n        def g():\n            import os\n"
     assert len(shape.inner_imports(snippet(nested))) == 1
+
+
+def test_no_two_types_have_one_name() -> None:
+    assert shape.namesakes(sources(*PRODUCT)) == []
+
+
+def test_types_of_one_name_are_seen() -> None:
+    one, other = snippet("class Tensor: pass", "theta.store.a"), snippet("class Tensor: pass", "theta.git.b")
+    alias = snippet("Tensor = tuple[str, int]", "theta.formats.c")
+    told = snippet("class Tensor:  # as a.Tensor, without values\n    pass", "theta.git.d")
+    assert len(shape.namesakes([one, other])) == len(shape.namesakes([one, alias])) == 2
+    assert shape.namesakes([one, told]) == shape.namesakes([alias, alias]) == []
+    assert shape.namesakes([snippet("class _Own: pass", "x"), snippet("class _Own: pass", "y")]) == []

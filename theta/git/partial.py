@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from theta import progress
 from theta.errors import NotHereYetError
@@ -20,7 +20,12 @@ from theta.git.run import GitFailedError
 from theta.units import human
 
 if TYPE_CHECKING:
-    from theta.git.repository import Repository
+    from pathlib import Path
+
+    import pygit2
+
+    from theta.git.object_values import Tree
+    from theta.git.run import Git
 
 _KEY: Final = re.compile(r"remote\.(.+)\.promisor")
 _UNKNOWN: Final = re.compile(r"not our ref ([0-9a-f]{40})")
@@ -28,10 +33,29 @@ _MOST_UNKNOWN: Final = 8
 """Objects that a remote does not have and that are left out of a request before it is given up."""
 
 
+class Store(Protocol):
+    """The repository, as far as it matters here."""
+
+    raw: pygit2.Repository
+    commondir: Path
+
+    def has(self, oid: str) -> bool:
+        """Whether object ``oid`` is in this repository."""
+        ...
+
+    def tree_here(self, oid: str) -> Tree | None:
+        """Tree ``oid`` if it is in this repository; nothing is fetched."""
+        ...
+
+    def git(self) -> Git:
+        """A runner of git."""
+        ...
+
+
 class Promised:
     """The objects that remotes owe this clone; nothing in a full clone."""
 
-    def __init__(self, repo: Repository) -> None:
+    def __init__(self, repo: Store) -> None:
         self._repo = repo
         self._lock = threading.RLock()
         self._objects: set[str] = set()

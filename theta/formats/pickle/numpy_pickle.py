@@ -8,7 +8,7 @@ from typing import Final
 from theta.errors import FormatError
 from theta.formats.layout import MAX_RANK, MAX_SIZE
 from theta.formats.npy import array_of
-from theta.formats.pickle.pickle_vm import Blob, Call, Dict, Global, Machine
+from theta.formats.pickle.pickle_vm import Call, Dict, Global, Machine, RawBytes
 
 MAX_NESTING: Final = 8
 _WRAPPER: Final = Global("joblib.numpy_pickle", "NumpyArrayWrapper")
@@ -104,7 +104,7 @@ def _from_buffer(args: object) -> PickledArray | None:
 
 def _found(blob: object, dtype: object, shape: object, fortran: bool) -> PickledArray | None:
     kind, dimensions = _kind(dtype), _shape(shape)
-    if not isinstance(blob, Blob) or kind is None or dimensions is None:
+    if not isinstance(blob, RawBytes) or kind is None or dimensions is None:
         return None
     return PickledArray(blob.offset, blob.length, kind, dimensions, fortran)
 

@@ -35,7 +35,7 @@ class Global:
 
 
 @dataclass(frozen=True, slots=True)
-class Blob:
+class RawBytes:
     """Bytes (or text too long to keep) that lie in the file at ``offset``."""
 
     offset: int
@@ -139,8 +139,8 @@ class Machine(Cursor):
             if len(line) > MAX_LINE:
                 raise FormatError("pickle: a line is too long")
 
-    def _blob(self, length: int) -> Blob:
-        return Blob(self.skip(length), length)
+    def _blob(self, length: int) -> RawBytes:
+        return RawBytes(self.skip(length), length)
 
     def _text(self, length: int, encoding: str = "utf-8") -> object:
         if length > MAX_TEXT:

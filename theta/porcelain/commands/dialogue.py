@@ -15,7 +15,7 @@ from theta.porcelain.merge.joining import How
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 
-Result = TypeVar("Result")
+Decided = TypeVar("Decided")
 
 
 class Dialogue(Protocol):
@@ -79,7 +79,7 @@ class Nobody:
 NOBODY: Final = Nobody()
 
 
-def deciding(dialogue: Dialogue, how: How, work: Callable[[How], Result]) -> Result:
+def deciding(dialogue: Dialogue, how: How, work: Callable[[How], Decided]) -> Decided:
     """Do ``work`` with progress shown, again from the start whenever an answer is taken back."""
     with dialogue.progress("merging") as progress:
         how = replace(how, progress=progress)

@@ -17,10 +17,10 @@ from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
 
-Files = Mapping[str, Manifest]
+Manifests = Mapping[str, Manifest]
 """Path -> manifest, of one model in one version."""
 
-Three = tuple[Manifest, Manifest, Manifest]
+BothAndBase = tuple[Manifest, Manifest, Manifest]
 """Base, ours and theirs."""
 
 
@@ -28,7 +28,7 @@ Three = tuple[Manifest, Manifest, Manifest]
 class Recut:
     """A model that was cut anew: what to merge for each file of the result, and the files that go."""
 
-    targets: Mapping[str, Three]
+    targets: Mapping[str, BothAndBase]
     gone: frozenset[str]
 
     @property
@@ -64,11 +64,13 @@ def _newly_cut(base: frozenset[str], ours: frozenset[str], theirs: frozenset[str
     return 1 if theirs in (base, ours) else None  # both cut it anew, differently: a conflict
 
 
-def _only(files: Files, paths: Iterable[str]) -> Files:
+def _only(files: Manifests, paths: Iterable[str]) -> Manifests:
     return {path: files[path] for path in sorted(paths) if path in files}
 
 
-def _targets(objects: Objects, pack: PackWriter, sides: Sequence[Files], at: int) -> dict[str, Three]:
+def _targets(
+    objects: Objects, pack: PackWriter, sides: Sequence[Manifests], at: int
+) -> dict[str, BothAndBase]:
     """The merges for the files of version ``at``; none where a version's files do not go together."""
     joined = [tensors for files in sides if (tensors := _joined(files.values())) is not None]
     if len(joined) < len(sides) or len({each.format for files in sides for each in files.values()}) != 1:
@@ -76,7 +78,7 @@ def _targets(objects: Objects, pack: PackWriter, sides: Sequence[Files], at: int
     files = sides[at]
     names = {path: {line.name for line in manifest.lines} for path, manifest in files.items()}
     names[max(files)] |= set().union(*joined) - set().union(*names.values())
-    found: dict[str, Three] = {}
+    found: dict[str, BothAndBase] = {}
     for path, manifest in files.items():
         base, ours, theirs = (_part(objects, pack, manifest, lines, names[path]) for lines in joined)
         if base is None or ours is None or theirs is None:
