@@ -77,7 +77,7 @@ def with_theta(raw: bytes, dtype: str) -> tuple[int, Callable[[], object]]:
 def with_zstd(level: int) -> Coder:
     """Plain zstd over the raw bytes."""
 
-    def code(raw: bytes, dtype: str) -> tuple[int, Callable[[], object]]:
+    def code(raw: bytes, _dtype: str) -> tuple[int, Callable[[], object]]:
         blob = zstandard.ZstdCompressor(level=level).compress(raw)
         return len(blob), lambda: zstandard.ZstdDecompressor().decompress(blob)
 
@@ -143,7 +143,7 @@ def _hf_xet() -> Coder:
 
     import hf_xet
 
-    def code(raw: bytes, dtype: str) -> tuple[int, Callable[[], object]]:
+    def code(raw: bytes, _dtype: str) -> tuple[int, Callable[[], object]]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "data"
             path.write_bytes(raw)

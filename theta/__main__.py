@@ -42,7 +42,7 @@ def script() -> NoReturn:
     os._exit(code)
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 

@@ -110,7 +110,7 @@ def _crash_points() -> None:
 
         left = [int(point)]
 
-        def step(operation: str, path: str) -> None:
+        def step(_operation: str, _path: str) -> None:
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), 9)

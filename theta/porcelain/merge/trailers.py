@@ -177,5 +177,5 @@ def how_of(session: Session, found: Sequence[Round]) -> How:
     return How(_left, whole=True, by_path=by_path)
 
 
-def _left(conflict: Conflict) -> None:
+def _left(_conflict: Conflict) -> None:
     return None
