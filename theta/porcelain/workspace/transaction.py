@@ -14,7 +14,7 @@ from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
 
 
-class Change:
+class Change:  # of a repository; store.changes.Change is that of one tensor
     """What one step of a command writes; use ``with``.
 
     At the end of the block the objects become durable, the index is written, and refs move, in this
