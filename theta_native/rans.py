@@ -101,7 +101,7 @@ def _read_raw(
     limit: int,
     values: Words,
 ) -> int:
-    # The answer is the number of bits that were read; more than `limit` (of `raw` less 12 bytes) is damage.
+    # Returned is the number of bits that were read; more than `limit` (of `raw` less 12 bytes) is damage.
     position: Any = 0
     for i in range(tokens.size):
         token = tokens[i]
@@ -193,7 +193,7 @@ def _step(
 
 @kernel
 def _refill(x: np.uint32, words: NDArray[np.uint16], at: np.uint64) -> tuple[np.uint32, np.uint64]:
-    # Both answers are made and one is taken: a branch could not be foreseen.
+    # Both results are computed and one is taken: a branch could not be foreseen.
     is_low = x < _LOWER32
     refilled = (x << _SHIFT16) | np.uint32(words[at])
     return (refilled if is_low else x), at + np.uint64(is_low)

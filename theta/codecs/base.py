@@ -9,13 +9,13 @@ A codec of layers is a module with
 ``NAME``
     the name that stands in a repository, with its format version;
 ``encode(new, base, ranges) -> Encoded | None``
-    the chunks of ``new`` (word ranges) as updates of ``base``; None where this codec cannot, or
+    the chunks of ``new`` (word ranges) as updates of ``base``; None when this codec cannot, or
     where it is plainly not worth it.  ``new`` and ``base`` may be read wherever the codec likes;
 ``decoder(shared, target, base) -> Decoder``
     checks ``shared`` and gets ready to decode any chunk.  Decoders have no state that changes,
     so that threads may share one.
 
-Everything that a decoder is given may be hostile; whatever is wrong raises
+Everything that a decoder is given may be hostile; each fault raises
 :class:`~theta.errors.CodecError`.  The store checks the digest of what comes out.
 """
 

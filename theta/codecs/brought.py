@@ -108,7 +108,7 @@ def multiply(base: TensorWords, factors: NDArray[np.float64]) -> Applied:
 def _line_factors(
     shape: tuple[int, ...], factors: NDArray[np.float64]
 ) -> tuple[int, NDArray[np.float64]] | None:
-    """One factor a row (0) or a column (1) of the 2-d view; none where it takes more."""
+    """One factor a row (0) or a column (1) of the 2-d view; None when it takes more."""
     if len(shape) < 2 or 0 in shape:
         return None
     full = factors.reshape((1,) * (len(shape) - factors.ndim) + factors.shape)

@@ -48,7 +48,7 @@ def _convert(words: Words, source: str, dtype: str) -> Words:
 
 
 def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
-    """Encode the chunks ``ranges``; None where the base does not convert."""
+    """Encode the chunks ``ranges``; None when the base does not convert."""
     target = Target(new.dtype, new.shape)
     if not fits(target, base):
         return None

@@ -26,7 +26,7 @@ def fits(target: Target, base: Base) -> bool:
 
 
 def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
-    """Encode the chunks ``ranges``; None where the base does not fit."""
+    """Encode the chunks ``ranges``; None when the base does not fit."""
     target = Target(new.dtype, new.shape)
     if not fits(target, base):
         return None

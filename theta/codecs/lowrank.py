@@ -133,7 +133,7 @@ def encode_factors(new: TensorWords, base: TensorWords, ranges: Sequence[Range],
 
 
 def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
-    """Encode the chunks ``ranges``; None where the difference is not of low rank."""
+    """Encode the chunks ``ranges``; None when the difference is not of low rank."""
     if not fits(Target(new.dtype, new.shape), base) or not len(ranges):
         return None
     found = find(new, base, lambda factors: _cost(new, base, ranges, factors))

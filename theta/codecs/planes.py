@@ -54,7 +54,7 @@ def has_repeats(words: NDArray[Any]) -> bool:
     """Whether many aligned runs of 32 bytes occur more than once, at any distance.
 
     Looks at about one group of eight bytes in 64, chosen by a hash of its content, with the 24
-    bytes after it.  A wrong answer costs time or bytes, never correctness.
+    bytes after it.  A wrong guess costs time or bytes, never correctness.
     """
     data = words.view(np.uint8)
     chosen = np.sort(kernels.repeats.marks(data[: data.size & ~7].view("<u8"), _ONE_GROUP_IN))

@@ -113,7 +113,7 @@ def _pieces(sources: Sources, columns: int, start: int, stop: int) -> tuple[NDAr
 
 
 def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
-    """Encode the chunks ``ranges``; None where fewer than half of the rows are the base's."""
+    """Encode the chunks ``ranges``; None when fewer than half of the rows are the base's."""
     target = Target(new.dtype, new.shape)
     if not fits(target, base) or target.words == 0 or base.words.size == 0:
         return None

@@ -51,7 +51,7 @@ def _encode_chunk(words: Words, base: Words, dtype: str) -> bytes:
 
 
 def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
-    """Encode the chunks ``ranges``; None where the base does not fit or a chunk is unchanged."""
+    """Encode the chunks ``ranges``; None when the base does not fit or a chunk is unchanged."""
     target = Target(new.dtype, new.shape)
     if not fits(target, base) or any(np.array_equal(new.read(*r), base.read(*r)) for r in ranges):
         return None

@@ -84,7 +84,7 @@ def _check_work(size: int, fields: Sequence[Derived]) -> None:
 
 
 class _Ranks:
-    """The ranks of fields in the order of their places; answers for many ranges of them."""
+    """The ranks of fields in the order of their places, looked up for many ranges of them."""
 
     def __init__(self, ranks: list[int]) -> None:
         self._ranks = ranks

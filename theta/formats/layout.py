@@ -43,7 +43,7 @@ class Placed(Protocol):
         ...
 
     def sibling(self, name: str) -> bytes | None:
-        """The bytes of the file ``name`` in the same folder; None where it is not there, or large."""
+        """The bytes of the file ``name`` in the same folder; None when it is not there, or large."""
         ...
 
 

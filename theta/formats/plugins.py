@@ -28,7 +28,7 @@ class Plugin:
     reader: Any
 
     def scan(self, source: Source) -> Layout | None:
-        """The checked layout of ``source``; None where the file is not of this format."""
+        """The checked layout of ``source``; None when the file is not of this format."""
         try:
             if not self.reader.detect(source):
                 return None

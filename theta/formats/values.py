@@ -166,7 +166,7 @@ def _fill(part: Strided, out: NDArray[Any]) -> None:
 class Value:
     """One tensor, contiguous and little-endian; ``chunks`` gives its bytes, at most 4 MiB at a time.
 
-    ``place`` is where it lies, for those who read parts of it; None where it lies in no file.
+    ``place`` is where it lies, for those who read parts of it; None when it lies in no file.
     """
 
     dtype: str

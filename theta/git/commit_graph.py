@@ -45,7 +45,7 @@ _FEW: Final = 1000
 
 
 def _only_base(repo: Repository, ours: str, theirs: str) -> list[str] | None:
-    """The best common ancestor if it is plain that there is one only; None where git is to tell."""
+    """The best common ancestor if it is plain that there is one only; None when git is to tell."""
     try:
         base = merge_base(repo, ours, theirs)
         if base is None or base in (ours, theirs):
@@ -117,7 +117,7 @@ def with_directory(repo: Repository, tree: Tree, name: str, directory: str | Non
 
 
 def index_tree(repo: Repository) -> str | None:
-    """Write the tree of the index; None where something is in conflict, or only git can tell."""
+    """Write the tree of the index; None when something is in conflict, or only git can tell."""
     try:
         index = opened(repo.index_path)
         return None if has_intended(index) else str(index.write_tree(repo.raw))

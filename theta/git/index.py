@@ -99,7 +99,7 @@ class IndexEdit:
         self.changed = True
 
     def put_conflict(self, path: str, base: str | None, ours: str | None, theirs: str | None) -> None:
-        """Put ``path`` into conflict: blob ids of the stages 1 to 3, none where a side has no file."""
+        """Put ``path`` into conflict: blob ids of the stages 1 to 3, None when a side has no file."""
         C.git_index_remove(self._index._index, os.fsencode(path), 0)
         made = [_c_entry(Staged(path, oid)) if oid else (ffi.NULL, None) for oid in (base, ours, theirs)]
         _check(C.git_index_conflict_add(self._index._index, *(entry for entry, _ in made)), path)
@@ -208,7 +208,7 @@ def _path_at(index: pygit2.Index) -> Callable[[int], bytes]:
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """All entries of the index file at ``path`` (none where there is no file)."""
+    """All entries of the index file at ``path`` (none when there is no file)."""
     return list(_entries(opened(path))) if path.exists() else []
 
 
@@ -314,7 +314,7 @@ def _take(lock: Path, tries: int) -> None:
 
 
 def fresh_paths(index: Path, seen: dict[str, os.stat_result]) -> set[str]:
-    """Those paths of ``seen`` whose index entry has just these stat data, and git trusts them.
+    """Those paths of ``seen`` whose index entry has these stat data, if git trusts the entry.
 
     It does not trust an entry of the second in which the index was written; a later index helps.
     """

@@ -23,7 +23,7 @@ class Config:
         return (entry.name for entry in self._found)
 
     def get(self, key: str) -> str | None:
-        """The value that counts; None where the key is not set, or has no value."""
+        """The value that counts; None when the key is not set, or has no value."""
         return self._found[key] if key in self._found else None  # noqa: SIM401
 
     def all(self, key: str) -> list[str]:
@@ -52,14 +52,14 @@ class Refs:
         return str(self._raw.references[name].target)
 
     def resolved(self, name: str) -> str | None:
-        """The id that ref ``name`` comes to; None where it is damaged, or names a branch that is not born."""
+        """The id that ref ``name`` comes to; None when it is damaged, or names a branch that is not born."""
         try:
             return str(self._raw.references[name].resolve().target)
         except (KeyError, ValueError, pygit2.GitError):
             return None
 
     def put(self, name: str, oid: str) -> None:
-        """Let ref ``name`` be object ``oid``, whatever it was."""
+        """Set ref ``name`` to object ``oid``, without a look at its old value."""
         self._raw.references.create(name, pygit2.Oid(hex=oid), force=True)
 
     def remove(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Git's objects as values: blobs, trees and commits, whatever reads them from the repository.
+"""Git's objects as values: blobs, trees and commits, independent of what reads the repository.
 
 An id is its forty hexadecimal digits.
 """

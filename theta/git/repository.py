@@ -141,7 +141,7 @@ class Repository:
 
     @cached_property
     def is_read_only(self) -> bool:
-        """Whether nothing can be recorded here, by git either: a read-only mount, or another user's."""
+        """Whether nothing can be written here, by git either: a read-only mount, or another user's."""
         return not any(os.access(place, os.W_OK) for place in (self.gitdir, self.commondir / "objects"))
 
     @property
@@ -209,7 +209,7 @@ class Repository:
             raise NotFoundError(f"no such revision: {revision}") from error
 
     def commit_of(self, revision: str) -> str | None:
-        """The commit that ``revision`` names; None where it names something else or nothing."""
+        """The commit that ``revision`` names; None when it names something else or nothing."""
         try:
             return str(self.raw.revparse_single(revision).peel(pygit2.Commit).id)
         except (KeyError, ValueError, pygit2.GitError):
@@ -240,7 +240,7 @@ class Repository:
             raise DamagedRepositoryError(f"HEAD cannot be read: {words[-1]}", hint=DAMAGED) from error
 
     def merge_heads(self) -> list[str]:
-        """The commits that the merge under way takes in; none where there is no merge."""
+        """The commits that the merge under way takes in; empty when there is no merge."""
         return state_files.commits(self.gitdir, state_files.MERGE_HEAD)
 
     @property
@@ -283,7 +283,7 @@ class Repository:
         return self._find(oid) is not None
 
     def blob(self, oid: str) -> Blob | None:
-        """Blob ``oid``; None where it is not here, or another kind of object."""
+        """Blob ``oid``; None when it is not here, or another kind of object."""
         return object_values.blob(self._find(oid))
 
     def blob_here(self, oid: str) -> Blob | None:
@@ -295,7 +295,7 @@ class Repository:
         return object_values.tree(self._here(oid))
 
     def commit_or_none(self, oid: str) -> Commit | None:
-        """Commit ``oid``; None where it is not here, or another kind of object."""
+        """Commit ``oid``; None when it is not here, or another kind of object."""
         return object_values.commit(self._find(oid))
 
     def commit_here(self, oid: str) -> Commit | None:
@@ -335,7 +335,7 @@ class Repository:
         return pygit2.Oid(hex=oid) in self.raw.odb
 
     def write_blob(self, data: bytes) -> str:
-        """Write a (small) blob, and answer its id."""
+        """Write a (small) blob; return its id."""
         return str(self.raw.create_blob(data))
 
     def walk_blobs(self, tree: Tree, prefix: str = "") -> Iterator[tuple[str, TreeEntry]]:

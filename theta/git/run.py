@@ -114,7 +114,7 @@ class Git:
         return result
 
     def show(self, *args: str) -> int:
-        """Run ``git ARGS`` with the user's own terminal; the answer is its exit code."""
+        """Run ``git ARGS`` with the user's own terminal; return its exit code."""
         with self._start(args, self._environment(), None, None) as child:
             code = child.wait()
         return code if code >= 0 else 128 - code  # ended by a signal, as a shell says it

@@ -46,7 +46,7 @@ FETCH_HEAD: Final = "FETCH_HEAD"
 
 
 def commits(gitdir: Path, name: str) -> list[str]:
-    """The commits that file ``name`` lists; none where there is no such file."""
+    """The commits that file ``name`` lists; none when there is no such file."""
     place = gitdir / name
     return place.read_text().split() if place.exists() else []
 

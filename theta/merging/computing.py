@@ -111,7 +111,7 @@ def task(
 def compute(objects: Objects, item: Task) -> Computed:
     """Run the method; nothing is written.
 
-    Raises :class:`ThetaError` where it has no answer, or makes numbers that are not finite.
+    Raises :class:`ThetaError` when the strategy has no result, or makes numbers that are not finite.
     """
     like, sides, base = item.like, item.sides, item.base
     if not like.nbytes:

@@ -43,7 +43,7 @@ _NAMED: Final = 8
 class Pair:
     """One tensor in both models; each is read when it is asked for, as an array of its shape.
 
-    ``base`` is none where only the fine-tune has it; ``changed`` says whether the values differ.
+    ``base`` is None when only the fine-tune has it; ``changed`` says whether the values differ.
     """
 
     name: str

@@ -26,7 +26,7 @@ _STEP: Final = 1 << 20
 
 
 def grown(objects: Objects, conflict: Conflict) -> Planned | storing.Streamed | None:
-    """The rows that one side changed, and then those that the other appended; none where it is not so."""
+    """The rows that one side changed, and then those that the other appended; None when it is not so."""
     base = conflict.base
     sides = [side for side in conflict.changed if side is not None]
     if base is None or len(sides) != 2 or len(conflict.changed) != 2:

@@ -31,7 +31,7 @@ class Measures:
         base_norm: the Euclidean norm of the base; none without one.
         ours_norm: that of our difference.
         theirs_norm: that of theirs.
-        cosine: of the angle between both differences; none where one is zero.
+        cosine: of the angle between both differences; None when one is zero.
         sign_agreement: of the elements that both changed, the share with equal signs; none without any.
         overlap: of the elements that either changed, the share that both did; none without any.
     """
@@ -57,7 +57,7 @@ class Measures:
 def compare(objects: Objects, conflict: Conflict) -> Measures | None:
     """Measure ours against theirs, reading chunk by chunk.
 
-    None where a side lacks the tensor, or dtypes or shapes differ, or they are not numbers to compute with:
+    None when a side lacks the tensor, or dtypes or shapes differ, or they are not numbers to compute with:
     codes least of all.
     """
     ours, theirs = conflict.ours, conflict.theirs

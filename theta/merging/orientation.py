@@ -33,7 +33,7 @@ class Orientation:
         self._only_with_biases = bool(turned) and all(_bias(name) in shapes for name in turned)
 
     def is_transposed(self, name: str) -> bool | None:
-        """Whether tensor ``name`` is stored as ``[in, out]``; none where its likes lie both ways."""
+        """Whether tensor ``name`` is stored as ``[in, out]``; None when its likes lie both ways."""
         if name in self._votes:
             return self._votes[name]
         if _bias(name) not in self._shapes and self._only_with_biases:

@@ -37,7 +37,7 @@ def merge(
     lines: Sequence[Line],
     policy: Policy,
 ) -> Container | None:
-    """The skeleton for a result with ``lines``; none where the sides' changes need a decision."""
+    """The skeleton for a result with ``lines``; None when the sides' changes need a decision."""
     chosen = _chosen(base, sides)
     if chosen is not None and _specs(chosen.lines) == _specs(lines):
         return chosen.skeleton, chosen.format
@@ -51,7 +51,7 @@ def merge(
 
 
 def _chosen(base: Manifest | None, sides: Sequence[Manifest]) -> Manifest | None:
-    """The side whose skeleton all that changed it have; none where they differ."""
+    """The side whose skeleton all that changed it have; None when they differ."""
     before = base.skeleton if base else None
     changed = [side for side in sides if side.skeleton != before]
     if not changed:
@@ -77,7 +77,7 @@ def _picked(
 
 
 def laid_out(objects: Objects, pack: PackWriter, like: Manifest, lines: Sequence[Line]) -> str | None:
-    """The skeleton of a file as ``like`` but with the tensors ``lines``; none where no writer can do it."""
+    """The skeleton of a file as ``like`` but with the tensors ``lines``; None when no writer can do it."""
     if _specs(like.lines) == _specs(lines):
         return like.skeleton
     if not _is_plain(objects, like):
@@ -147,7 +147,7 @@ def _says(objects: Objects, side: Manifest, metadata: Mapping[str, str] | None) 
 def _anew(
     format_name: str, lines: Sequence[Line], metadata: Mapping[str, str] | None = None
 ) -> Skeleton | None:
-    """The skeleton of a new file with the tensors ``lines``; none where no writer can do it."""
+    """The skeleton of a new file with the tensors ``lines``; None when no writer can do it."""
     specs = [TensorSpec(line.name, line.dtype, line.shape) for line in lines]
     try:
         return _skeleton(writers.plan(format_name, specs, metadata))

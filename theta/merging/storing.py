@@ -45,7 +45,7 @@ class Streamed:
     outlets: Sequence[Outlet] = ()
 
     def write(self, pack: Any) -> Line:
-        """Add blobs and tree to ``pack``; the answer is the manifest's line."""
+        """Add blobs and tree to ``pack``; return the manifest's line."""
         line = self.line
         lengths = tensor_tree.chunk_lengths(line.dtype, line.shape)
 

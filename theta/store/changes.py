@@ -108,7 +108,7 @@ def of_scan(scan: Scan, skeleton: str) -> Version:
 
 
 def compare(old: Version | None, new: Version | None) -> Changes:
-    """What changed from ``old`` to ``new``; none stands for a file that is not there."""
+    """What changed from ``old`` to ``new``; None stands for a file that is not there."""
     before = old.values if old else {}
     after = new.values if new else {}
     gone = {name: value for name, value in before.items() if name not in after}

@@ -87,7 +87,7 @@ def _tree_id(files: Mapping[str, tuple[str, bool]]) -> str:
 
 
 def stores_tree(pack: PackWriter, manifests: Iterable[Manifest]) -> str | None:
-    """Write the tree ``.theta`` of a commit with ``manifests``; none where there are none."""
+    """Write the tree ``.theta`` of a commit with ``manifests``; None when there are none."""
     wanted = expected(manifests)
     return _write_nested(pack, _nested(wanted))[STORES] if wanted else None
 

@@ -47,8 +47,8 @@ def adopt(repo: Repository, manifests: set[str]) -> None:
 def sweep(repo: Repository) -> None:
     """Remove what clean stored for earlier git commands and nothing names.
 
-    A command writes its index (or its stash) after all its files are clean, and may run several
-    gits for it: whatever the outermost git of a note still lives for is left alone.
+    A git command writes its index (or its stash) after all its files are clean, and may start other
+    gits for that.  So the pack of a note stays while the outermost git named in the note is running.
     """
     notes = all_notes(repo)
     if not notes and not _refs(repo):

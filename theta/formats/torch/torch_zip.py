@@ -63,7 +63,7 @@ def _prefix(members: tuple[zipped.ZipMember, ...]) -> str | None:
 
 
 def _root(source: Source, member: zipped.ZipMember) -> object:
-    """The object in the pickle; None where it cannot be followed."""
+    """The object in the pickle; None when it cannot be followed."""
     if not member.stored:
         return None
     try:

@@ -28,7 +28,7 @@ class Filtered:
     entries: tuple[tuple[str, Setting], ...]
 
     def at(self, name: str) -> Setting | None:
-        """The value for tensor ``name``; none where no filter matches."""
+        """The value for tensor ``name``; None when no filter matches."""
         return next((value for part, value in self.entries if part == "*" or part in name), None)
 
 

@@ -1,4 +1,4 @@
-"""Random numbers by counter: of an element of a tensor of a model, whoever asks, in any order.
+"""Random numbers by counter: the number of an element is the same in any order of computing.
 
 The key is SHA-256 of the seed, the strategy, the tensor's name and the model's number; the number
 of element ``i`` is the SplitMix64 output for ``key + (i + 1) * golden`` (Steele, Lea, Flood 2014),

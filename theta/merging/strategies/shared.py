@@ -78,7 +78,7 @@ def gram(job: Job, *, deltas: bool) -> NDArray[np.float64]:
 
 
 def undefined(job: Job, why: str) -> ThetaError:
-    """The error for a tensor that a method has no answer for."""
+    """The error for a tensor that a method cannot merge."""
     return ThetaError(
         f"{job.name}: {job.strategy} is not defined here: {why}",
         hint="settle this tensor with a rule of its own: --rule 'NAME=average'",

@@ -38,7 +38,7 @@ class Scan:
         }
 
     def equals(self, manifest: Manifest, kept: Skeleton | None) -> bool:
-        """Whether the file is, byte for byte, what ``manifest`` (with skeleton ``kept``) stands for."""
+        """Whether the file is byte for byte the one that ``manifest`` (with skeleton ``kept``) describes."""
         wanted = {line.name: line.digest for line in manifest.lines}
         return kept is not None and self.skeleton == kept and self.digests() == wanted
 

@@ -73,7 +73,7 @@ class FileSource:
         return self.path.name
 
     def sibling(self, name: str) -> bytes | None:
-        """The bytes of the file ``name`` in the same folder; none where it is not there, or over 256 MiB."""
+        """The bytes of the file ``name`` in the same folder; None when it is not there, or over 256 MiB."""
         try:
             with FileSource(self.path.with_name(name)) as source:
                 return source.read(0, source.size) if source.size <= _MAX_SIBLING else None

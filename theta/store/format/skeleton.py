@@ -122,7 +122,7 @@ class Skeleton:
         return Layout(container, self.size, tuple(tensors), self.fields())
 
     def write(self, pack: PackWriter) -> str:
-        """Add the tree ``@skeleton`` to ``pack``; the answer is its id."""
+        """Add the tree ``@skeleton`` to ``pack``; return its id."""
         entries = []
         for kind, data in (("table", self._table()), ("literal", self.literal)):
             for number, start in enumerate(range(0, len(data), _PIECE)):

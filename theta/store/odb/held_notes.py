@@ -41,7 +41,7 @@ class Note:
         return self.owner == ADOPTED
 
     def ids(self) -> set[str]:
-        """The objects of the pack; none where git repacked it."""
+        """The objects of the pack; None when git repacked it."""
         index = self.pack.with_suffix(".idx") if self.pack else None
         return set(Pack(index).ids()) if index is not None and index.exists() else set()
 

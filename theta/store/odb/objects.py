@@ -24,8 +24,8 @@ T = TypeVar("T")
 class Objects:
     """Reads and writes the objects of one repository.
 
-    Packs are looked through by memory map first; whatever is loose, deltified or in an
-    alternate goes through libgit2.
+    Packs are searched first, by memory map.  libgit2 reads the other objects: loose ones, deltas, and
+    those of alternates.
     """
 
     def __init__(self, repo: Repository) -> None:

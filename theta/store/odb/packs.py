@@ -73,7 +73,7 @@ class PackWriter:
         return self._file.size if self._file else 0
 
     def blob(self, data: bytes | memoryview, *, text: bool = False) -> str:
-        """Add a blob; ``text`` is worth deflating. The answer is its hex id."""
+        """Add a blob; ``text`` is worth deflating. Return its hex id."""
         return self._add(BLOB, data, deflate=text)
 
     def tree(self, entries: Iterable[tuple[str, int, str]]) -> str:
@@ -261,7 +261,7 @@ class Pack:
         return offset
 
     def read(self, oid: str, limit: int) -> bytes | None:
-        """Blob or tree ``oid``, or none where it is absent or stored as a delta.
+        """Blob or tree ``oid``, or None when it is absent or stored as a delta.
 
         Raises :class:`CorruptError` where it is damaged or larger than ``limit`` bytes.  Of 64 KiB and
         more the checksum is left out, which takes longer than all else: a digest proves them.

@@ -44,7 +44,7 @@ class Lasting(Source, Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file has the bytes of a tensor, if it is what it is thought to be."""
+    """Where a file has the bytes of a tensor, if the file is unchanged."""
 
     source: Lasting
     offset: int

@@ -39,7 +39,7 @@ Unrelated weights differ in about 0.85 of them, steps of training in 0 to 0.3.
 class Nearby:
     """Finds bases among the tensors of ``manifests``; those with ``store`` are of the same checkpoint.
 
-    Threads may share it; what it answers does not depend on their order.
+    Threads may share it; what it returns does not depend on their order.
     """
 
     def __init__(self, objects: Objects, manifests: Sequence[Manifest], store: str) -> None:

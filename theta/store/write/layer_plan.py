@@ -63,7 +63,7 @@ class Planned:
         return len(self.layers) <= 1
 
     def write(self, pack: PackWriter) -> Line:
-        """Add blobs and tree to ``pack``; the answer is the manifest's line."""
+        """Add blobs and tree to ``pack``; return the manifest's line."""
         files = {
             name: body if isinstance(body, str) else pack.blob(body) for name, body in self.files.items()
         }

@@ -56,7 +56,7 @@ class Snapshot:
     def store(
         self, source: Source, found: Scan, store: str, kept: Manifest | None, progress: Progress | None = None
     ) -> Stored:
-        """Store what is new of ``found`` and answer its manifest, named ``store``.
+        """Store what is new of ``found``; return its manifest, named ``store``.
 
         Tensors whose value stands in ``kept`` (the index) or in a base keep their tree.
         """
