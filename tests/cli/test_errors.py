@@ -105,16 +105,36 @@ def test_an_empty_commit(tracked: Repo) -> None:
     assert tracked.git("rev-parse", "HEAD^") == head
 
 
+NOBODY = {
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "user.useConfigOnly",
+    "GIT_CONFIG_VALUE_0": "true",
+}
+"""Variables with which git does not know who commits."""
+
+
 def test_a_missing_identity(tracked: Repo) -> None:
     head = tracked.git("rev-parse", "HEAD")
     tracked.write("code.py", "pass\n")
-    nobody = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_COUNT": "1"}
-    nobody |= {"GIT_CONFIG_KEY_0": "user.useConfigOnly", "GIT_CONFIG_VALUE_0": "true"}
-    done = tracked.theta("commit", "-a", "-m", "who", code=None, env=nobody)
+    done = tracked.theta("commit", "-a", "-m", "who", code=None, env=NOBODY)
     refused(done, ExitCode.NO_IDENTITY, "who you are")
     assert "git config" in done.stderr
     assert tracked.git("rev-parse", "HEAD") == head
     tracked.theta("commit", "-a", "-m", "me")
+
+
+def test_a_merge_with_a_missing_identity_is_concluded_later(tracked: Repo) -> None:
+    tracked.theta("switch", "-c", "side")
+    tracked.theta("commit", "--allow-empty", "-m", "side")
+    tracked.theta("switch", "main")
+    tracked.theta("commit", "--allow-empty", "-m", "main")
+    head = tracked.git("rev-parse", "HEAD")
+    refused(tracked.theta("merge", "side", code=None, env=NOBODY), ExitCode.NO_IDENTITY, "who you are")
+    assert tracked.git("rev-parse", "HEAD") == head
+    done = tracked.theta("merge", "--continue" if (tracked.path / ".git/MERGE_HEAD").exists() else "side")
+    never_a_bug(done)
+    assert tracked.git("rev-parse", "HEAD^2") == tracked.git("rev-parse", "side")
 
 
 def test_a_detached_head(tracked: Repo) -> None:

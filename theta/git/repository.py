@@ -184,10 +184,6 @@ class Repository:
         raw.set_odb(odb)
         return Repository(raw)
 
-    def has_identity(self) -> bool:
-        """Whether the configuration says who commits; without it git may know from elsewhere."""
-        return all((self.config.get(key) or "").strip() for key in ("user.name", "user.email"))
-
     # -- revisions -------------------------------------------------------------------
 
     def refresh_index(self) -> None:

@@ -18,8 +18,7 @@ def conclude(
 ) -> MergeResult:
     """Let ``commit`` make the commit; a hook that refuses it leaves the merge under way."""
     before, said = session.repo.head(), said or Said()
-    if not session.repo.has_identity():
-        committing.check_identity(session)
+    committing.check_identity(session)
     recording.tell(session)
     trailers.conclude(session)
     done = commit()
