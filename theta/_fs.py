@@ -141,9 +141,6 @@ class AtomicFile:
     The temporary stands in ``temp_dir`` (default: beside ``path``), which must be on the same
     file system.  A killed process leaves at most the temporary, never a half-written ``path``.  In a
     folder that theta does not sweep it is ``nameless``, where the file system can: it goes with the process.
-
-    ``settled``: it is dated back by a second.  Git reads a file anew that has the second of the index
-    (Documentation/technical/racy-git.txt), and whoever writes to it now gives it another time.
     """
 
     def __init__(
@@ -154,10 +151,8 @@ class AtomicFile:
         mode: int = 0o666,
         durable: bool = True,
         nameless: bool = False,
-        settled: bool = False,
     ) -> None:
         self.path = Path(path)
-        self._settled = settled
         self.mode = mode
         self._durable = durable
         directory = Path(temp_dir) if temp_dir is not None else self.path.parent
@@ -219,8 +214,6 @@ class AtomicFile:
     def _commit(self) -> None:
         with translated(self.path):
             os.fchmod(self._fd, _modes.allowed(self.path, self.mode))
-            if self._settled:
-                self._date_back()
             if self._durable:
                 _step("fsync", self.path)
                 if self._syncing is not None:
@@ -233,11 +226,6 @@ class AtomicFile:
             os.replace(self._temp, self.path)
             if self._durable:
                 fsync_dir(self.path.parent)
-
-    def _date_back(self) -> None:
-        now = os.fstat(self._fd).st_mtime_ns
-        with contextlib.suppress(OSError):  # a file system without times of its own
-            os.utime(self._fd, ns=(now, now - 10**9))  # two versions of one second keep their order
 
     def _name_it(self) -> None:
         """Give the temporary its name, if it has none yet."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Final
 
 from theta import _fs, _room
 from theta.errors import BusyError, DiskError, MissingObjectsError, NoSpaceError, concerning
@@ -24,6 +26,9 @@ from theta.store.format import skeleton as skeletons
 from theta.store.format.manifest import MAGIC, Manifest
 from theta.store.format.skeleton import Skeleton
 from theta.store.read.reassembly import Restorer
+
+_WORTH_WAITING: Final = 512 << 20
+"""Bytes of files that take git about a second to read."""
 
 
 class State(Enum):
@@ -141,7 +146,8 @@ def _lstat(path: Path) -> os.stat_result | None:
 class Begun:
     """A coming file that holds some tensors of its manifest already, and room for all of it.
 
-    ``framed``: also all that is neither a tensor nor follows from the rest.
+    ``framed``: also all that is neither a tensor nor follows from the rest.  Then it may be older than now,
+    which spares a wait (:func:`_settled`).
     """
 
     file: _fs.AtomicFile
@@ -183,7 +189,7 @@ def fill(
 
 def new_file(session: Session, place: Path) -> _fs.AtomicFile:
     """A file that is going to be at ``place``."""
-    return _fs.AtomicFile(place, temp_dir=_temp_dir(session, place), settled=True)
+    return _fs.AtomicFile(place, temp_dir=_temp_dir(session, place))
 
 
 def _temp_dir(session: Session, place: Path) -> Path:
@@ -211,9 +217,26 @@ def put_back(
             done.append(Staged(path, oid, entry.mode, stat=info))
     session.cache.save()
     if done:
+        done = _settled(session, done)
         with session.change() as change:
             for item in done:
                 change.index.put(item)
+
+
+def _settled(session: Session, done: list[Staged]) -> list[Staged]:
+    """Return ``done`` once the clock's second is over, if the files are large; without those that changed.
+
+    Git reads a file anew, through the filter, that has the second of the index
+    (Documentation/technical/racy-git.txt).  A file that is dated back would not be read anew, but whoever
+    rewrites it in that second and keeps its time would not be seen either: git compares whole seconds.
+    """
+    infos = [item.stat for item in done if item.stat is not None]
+    if sum(info.st_size for info in infos) < _WORTH_WAITING:
+        return done
+    left = max(int(info.st_mtime) for info in infos) + 1 - time.time()
+    time.sleep(min(max(left, 0.0), 1.0))  # a file server's clock may be far ahead
+    places = ((item, _lstat(session.repo.worktree / item.path)) for item in done)
+    return [item for item, now in places if now and item.stat and Identity.of(now) == Identity.of(item.stat)]
 
 
 def complete(
