@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -371,6 +372,8 @@ def test_e2_room_is_looked_for_before_git_acts(
 ) -> None:
     """E2: on a full disk HEAD, index and files stay, and one line says what is missing."""
     repo = pair[1].copy(tmp_path / "ours")
+    time.sleep(1.1)  # a file as new as the index is not known to be what it was
+    theta(repo, "status")
     head = repo.git("rev-parse", "HEAD")
     monkeypatch.setattr(_fs, "free_space", lambda path: 1000)
     told = theta(repo, *command.split(), code=28)

@@ -70,11 +70,19 @@ def _environment(place: Path) -> list[bytes]:
 
 
 def exists(pid: int) -> bool:
-    """Whether some process has this id (of any user)."""
+    """Whether some process has this id (of any user); one that only waits to be reaped does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:
         return True
-    return True
+    return _state(pid) != "Z"
+
+
+def _state(pid: int) -> str:
+    """The letter of proc(5) for what process ``pid`` does; the first process of a container may reap late."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
