@@ -74,8 +74,9 @@ def _is_needed(repo: Repository, note: Note, named: set[str]) -> bool:
         return True
     new = _objects_since(repo, list(note.tips))
     inside = note.ids()
-    if note.adopted:
-        # A commit made without hooks, or of a stash, names the manifest and lacks its trees.
+    if note.adopted or note.pack is None:
+        # A commit made without hooks, or of a stash, names the manifest and lacks its trees.  A note has no
+        # pack when an earlier clean had stored everything: git reads a file as new as its index twice.
         trees = _trees_named(repo, note.manifest)
         return note.manifest in new and not (inside and trees & inside <= new.keys())
     if inside & (named | new.keys()):
