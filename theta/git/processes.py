@@ -14,17 +14,26 @@ TOKEN: Final = "THETA_RUN"
 """The environment variable by which children of one theta command are known."""
 
 _PROC: Final = Path("/proc")
+_ENDED: Final = "Z"
+"""The state of a process that waits to be reaped; the first process of a container may do that late."""
 
 
-def _stat(pid: int) -> tuple[str, int, int] | None:
-    """(name, parent, start time) of a living process."""
+def _fields(pid: int) -> tuple[str, list[str]] | None:
+    """The name of a process and what follows it in proc(5)'s ``stat``, its state first."""
     try:
         text = (_PROC / str(pid) / "stat").read_text()
     except OSError:
         return None
     name, _, rest = text[text.index("(") + 1 :].rpartition(")")
-    fields = rest.split()
-    return None if fields[0] == "Z" else (name, int(fields[1]), int(fields[19]))
+    return name, rest.split()
+
+
+def _stat(pid: int) -> tuple[str, int, int] | None:
+    """(name, parent, start time) of a living process."""
+    found = _fields(pid)
+    if found is None or found[1][0] == _ENDED:
+        return None
+    return found[0], int(found[1][1]), int(found[1][19])
 
 
 def owner() -> str:
@@ -77,12 +86,5 @@ def exists(pid: int) -> bool:
         return False
     except OSError:
         return True
-    return _state(pid) != "Z"
-
-
-def _state(pid: int) -> str:
-    """The letter of proc(5) for what process ``pid`` does; the first process of a container may reap late."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
+    found = _fields(pid)
+    return found is None or found[1][0] != _ENDED
