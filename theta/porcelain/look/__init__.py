@@ -1,1 +1,1 @@
-"""What a repository, a commit or a checkpoint holds; nothing is changed."""
+"""Read-only views of a repository, a commit, a checkpoint and a tensor."""

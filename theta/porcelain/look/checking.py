@@ -1,4 +1,4 @@
-"""``theta fsck``: are commits, checkpoints and their objects what they should be."""
+"""``theta fsck``: check commits, checkpoints and their objects."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from theta.store.read.stored_tensor import StoredTensor
 from theta.units import human
 
 MOST: Final = 5
-"""Problems that are told of one checkpoint."""
+"""The largest number of problems listed for one checkpoint."""
 
 
 def commits(session: Session) -> list[str]:
-    """All commits that branches, tags and remotes name."""
+    """Return the ids of all commits reachable from HEAD, branches, tags and remotes."""
     return (
         session.repo.git()
         .run("rev-list", "--branches", "--tags", "--remotes", "HEAD", check=False)
@@ -30,7 +30,7 @@ def commits(session: Session) -> list[str]:
 
 @dataclass
 class Owed:
-    """What was not looked at, since a remote still owes it to this partial clone."""
+    """Counts of what was not checked because this partial clone has not fetched it yet."""
 
     commits: int = 0
     tensors: int = 0
@@ -47,9 +47,9 @@ class Owed:
 
 
 def problems(session: Session, owed: Owed, *, read_data: bool) -> Iterator[str]:
-    """One line for each thing that is wrong; with ``read_data`` every chunk is decoded.
+    """Yield one line for each problem; ``read_data`` decodes every chunk.
 
-    Nothing is fetched: ``owed`` is told what a partial clone does not have yet.
+    Nothing is fetched: ``owed`` counts what a partial clone does not have yet.
     """
     seen: set[str] = set()
     with session.repo.promised.closed():
@@ -94,7 +94,7 @@ def _checkpoint(session: Session, label: str, oid: str, owed: Owed, *, read_data
 
 
 def _tensor(session: Session, line: Line, *, read_data: bool) -> None:
-    """Raise a theta error for what is wrong with a tensor."""
+    """Raise a theta error if an object of the tensor is missing or damaged."""
     stored = StoredTensor(session.objects, line)
     missing = [oid for oid in stored.record.files.values() if not session.repo.has(oid)]
     if any(session.repo.promised.bring(oid) for oid in missing) or missing:

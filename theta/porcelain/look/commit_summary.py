@@ -1,4 +1,4 @@
-"""What a commit changed: its checkpoints by tensor, its other files by number."""
+"""The summary of a commit: changed tensors of each checkpoint, the number of other changed files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,20 @@ from theta.store.changes import Changes
 
 @dataclass(frozen=True)
 class Summary:
-    """What a commit changed; ``branch`` is the one that is checked out."""
+    """The changes of a commit.
+
+    Attributes:
+        commit: id of the commit.
+        author: name and mail address.
+        date: author date in ISO 8601, with the author's time zone.
+        branch: the branch that is checked out, or "detached HEAD".
+        subject: first line of the message.
+        root: the commit has no parent.
+        checkpoints: path -> changes against the first parent.
+        files: number of other files that changed.
+        merge: the commit has several parents.
+        new_files: paths that the first parent does not have.
+    """
 
     commit: str
     author: str
@@ -31,7 +44,7 @@ class Summary:
     new_files: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The commit as plain data."""
+        """Return the summary as plain data."""
         found = {p: [[c.status, c.name] for c in item.tensors] for p, item in self.checkpoints.items()}
         faults = {path: item.fault for path, item in self.checkpoints.items() if item.fault}
         body = {"commit": self.commit, "author": self.author, "date": self.date, "subject": self.subject,
@@ -42,7 +55,7 @@ class Summary:
 
 
 def headline(session: Session, found: Summary) -> list[str]:
-    """What git commit says of a new commit: its first lines, and the files beside checkpoints."""
+    """Return the lines that ``git commit`` prints about a new commit, without its checkpoints."""
     git = session.repo.git()
     fields = ("%h", "%s", "%an <%ae>", "%cn <%ce>", "%ad", "%cd")
     done = git.compared("show", "-s", f"--format={'%x00'.join(fields)}", found.commit)
@@ -59,7 +72,7 @@ def headline(session: Session, found: Summary) -> list[str]:
 
 
 def moved(session: Session, old: str, new: str) -> list[str]:
-    """What git says of a fast-forward (its diffstat), of checkpoints by tensor."""
+    """Return the lines about a fast-forward: changes of checkpoints, and git's diffstat of other files."""
     found = between(session, session.repo.tree_of(old), session.repo.tree_of(new))
     hidden = [f":(exclude,top,literal){path}" for path in sharded_models.paths_of(found)]
     files = ("--", ":(top)", ":(exclude,top).theta", *hidden)
@@ -68,7 +81,10 @@ def moved(session: Session, old: str, new: str) -> list[str]:
 
 
 def summarize(session: Session, oid: str, paths: Sequence[str] = ()) -> Summary:
-    """What commit ``oid`` changed against its first parent (at ``paths``, from here)."""
+    """Return the changes of commit ``oid`` against its first parent.
+
+    ``paths`` are pathspecs from the current directory that limit the files.
+    """
     commit = session.repo.commit(oid)
     session.expect_trees([oid, *commit.parents[:1]])
     old = session.repo.tree_of(commit.parents[0]) if commit.parents else None
@@ -89,14 +105,14 @@ def summarize(session: Session, oid: str, paths: Sequence[str] = ()) -> Summary:
 
 
 def _written(commit: Commit) -> tuple[str, str]:
-    """Who wrote ``commit``, and when."""
+    """Return the author and the author date of ``commit``."""
     zone = datetime.timezone(datetime.timedelta(minutes=commit.author.zone))
     date = datetime.datetime.fromtimestamp(commit.author.time, zone).isoformat(" ")
     return f"{commit.author.name} <{commit.author.email}>", date
 
 
 def _letters(session: Session, oid: str, paths: Sequence[str]) -> dict[str, str]:
-    """Path -> A, D, M or T, of the files at ``paths`` that commit ``oid`` changed."""
+    """Return path -> A, D, M or T for the files at ``paths`` that commit ``oid`` changed."""
     how = ("--root", "--no-commit-id", "--name-status", "--no-renames", "-r", "-z", "-m", "--first-parent")
     git = session.repo.git().in_directory(session.cwd)
     fields = git.changes("diff-tree", *how, oid, "--", *paths, ":(exclude,top).theta")
@@ -104,7 +120,7 @@ def _letters(session: Session, oid: str, paths: Sequence[str]) -> dict[str, str]
 
 
 def between(session: Session, old: Tree | None, new: Tree) -> dict[str, Changes]:
-    """Path -> what changed, for each checkpoint (or sharded model) that differs between two trees."""
+    """Return path -> changes for each checkpoint or sharded model that differs between two trees."""
     before = session.of_tree(old) if old is not None else EMPTY
     after = session.of_tree(new)
     found = sharded_models.changed(session, before, after)
@@ -121,7 +137,7 @@ def between(session: Session, old: Tree | None, new: Tree) -> dict[str, Changes]
 
 
 def _renamed(session: Session, old: Tree, new: Tree) -> Iterator[tuple[str, str]]:
-    """The old and the new path of what git takes for renamed; it compares manifests."""
+    """Return the old and the new path of each file that git detects as renamed, by its manifest."""
     args = ("-r", "-z", "--find-renames", "--diff-filter=R", "--name-status", old.id, new.id)
     fields = session.repo.git().changes("diff-tree", *args, "--", ":(top)", ":(exclude,top).theta")
     return zip(fields[1::3], fields[2::3], strict=True)

@@ -1,4 +1,4 @@
-"""What a diff is asked for, and what it finds: checkpoints, and the tensors of each."""
+"""The request and the result of ``theta diff``: changed checkpoints, and the changed tensors of each."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ PATCHES: Final = (
     *("--diff-algorithm", "--indent-heuristic", "--inter-hunk-context", "--text", "--textconv", "--ext-diff"),
     *("--src-prefix", "--dst-prefix", "--no-prefix", "--line-prefix", "--full-index", "--binary"),
 )
-"""Options with which git prints patches: tables of tensors stand before them."""
+"""Options of git's patch output; the tables of tensors are printed before the patches."""
 
 
 @dataclass(frozen=True)
 class DiffRequest:
-    """What is to be compared.
+    """The two sides of a diff, and what to show of it.
 
     Attributes:
-        sides: two revisions, the index, the worktree.
-        paths: files and folders, from the current directory; everything when there are none.
+        sides: each a revision, the index or the worktree.
+        paths: files and directories relative to the current directory; empty for everything.
         tensors: a glob for names of tensors; None for all of them.
-        numbers: values are read, to tell how far they are apart.
+        numbers: read the values and compute how far they are apart.
     """
 
     sides: Sides
@@ -41,13 +41,13 @@ class DiffRequest:
     numbers: bool = False
 
     def wants(self, change: Change) -> bool:
-        """Whether the tensor is asked for."""
+        """Return whether the name of the tensor matches the glob."""
         return self.tensors is None or fnmatchcase(change.name, self.tensors)
 
 
 @dataclass(frozen=True)
 class DiffResult:
-    """What differs, in order of path; ``known`` are the paths of all checkpoints of both sides."""
+    """The differences in order of path; ``known`` are the paths of all checkpoints on both sides."""
 
     checkpoints: tuple[Compared, ...]
     known: frozenset[str]
@@ -55,14 +55,14 @@ class DiffResult:
 
 @dataclass(frozen=True)
 class TensorChanges:
-    """One checkpoint that differs, with the tensors that are asked for; name -> numbers, of some."""
+    """A changed checkpoint and its selected tensors; ``numbers`` has those that can be computed."""
 
     compared: Compared
     tensors: tuple[Change, ...]
     numbers: Mapping[str, Numbers] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the changes as plain data."""
         item, rows = self.compared, [asdict(change) for change in self.tensors]
         for row in rows:
             if (numbers := self.numbers.get(row["name"])) is not None:
@@ -77,7 +77,7 @@ class TensorChanges:
 
 
 def diff(session: Session, request: DiffRequest, progress: Progress | None = None) -> DiffResult:
-    """Compare the checkpoints of two sides by digest; :func:`tensors` tells of each."""
+    """Compare the checkpoints of two sides by digest; :func:`tensors` gives the details of one."""
     pair = request.sides
     session.expect_trees(filter(None, (pair.old, pair.new)))
     known = {*diffing.on_side(session, pair.old), *diffing.on_side(session, pair.new or "")}
@@ -93,7 +93,7 @@ def _below(names: set[str], roots: Sequence[str]) -> set[str]:
 
 
 def tensors(session: Session, request: DiffRequest, item: Compared) -> TensorChanges:
-    """The tensors of ``item`` that are asked for, with numbers if these are."""
+    """Return the tensors of ``item`` that ``request`` selects, with numbers if it wants them."""
     kept = tuple(filter(request.wants, item.changes.tensors))
     if not request.numbers:
         return TensorChanges(item, kept)

@@ -14,7 +14,7 @@ from theta.store.read.tensor_records import layer_of, read_record
 
 @dataclass(frozen=True)
 class LayerSize:
-    """One layer of a tensor; ``base`` is the number of the layer it rests on, if it rests on one."""
+    """One layer of a tensor; ``base`` is the number of the layer it applies to, or None."""
 
     codec: str
     base: int | None
@@ -23,14 +23,14 @@ class LayerSize:
 
 @dataclass(frozen=True)
 class Description:
-    """One tensor; ``stored`` are the bytes of all its layers, which restoring it reads."""
+    """A tensor and the sizes of its layers, lowest first."""
 
     line: Line
     layers: tuple[LayerSize, ...]
 
     @property
     def stored(self) -> int:
-        """Bytes of the chunks and factors of all layers."""
+        """The stored bytes of all layers; restoring the tensor reads all of them."""
         return sum(layer.stored for layer in self.layers)
 
     @property
@@ -40,11 +40,11 @@ class Description:
 
     @property
     def chain(self) -> str:
-        """The codecs from the lowest layer up, without their versions."""
+        """The codecs of all layers, lowest first, without their versions."""
         return " + ".join(layer.codec.partition("/")[0] for layer in self.layers)
 
     def as_json(self) -> dict[str, Any]:
-        """The description as plain data."""
+        """Return the description as plain data."""
         layers = [{"codec": layer.codec, "base": layer.base, "stored": layer.stored} for layer in self.layers]
         return {
             "tensor": self.line.name,
@@ -57,9 +57,9 @@ class Description:
 
 
 def describe(session: Session, manifest: Manifest, name: str = "") -> Iterable[Description]:
-    """Every tensor of ``manifest`` (or the one called ``name``) in the order of the manifest.
+    """Yield a description of each tensor of ``manifest``, or of the one called ``name``.
 
-    Raises ``MissingObjectsError`` where chunks are not in this repository.
+    Raises :class:`MissingObjectsError` if chunks are not in this repository.
     """
     wanted = [line for line in manifest.lines if name in ("", line.name)]
     session.objects.expect({line.tree: line.nbytes for line in wanted})

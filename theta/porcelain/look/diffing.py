@@ -1,4 +1,4 @@
-"""What ``theta diff`` compares: two versions of each checkpoint, and numbers about their tensors."""
+"""The comparisons of ``theta diff``: two versions of each checkpoint, and statistics of changed tensors."""
 
 from __future__ import annotations
 
@@ -31,10 +31,14 @@ WORKTREE = None
 
 @dataclass
 class Compared:
-    """One checkpoint, or one sharded model, in two versions.
+    """Two versions of a checkpoint or a sharded model.
 
-    ``old`` and ``new`` are the manifests of its files; ``places`` are tensors in files of the worktree:
-    name -> (path, offset).
+    Attributes:
+        path: path of the checkpoint, or name of the model.
+        changes: the differences.
+        old: ids of the manifests of the old version.
+        new: ids of the manifests of the new version.
+        places: name -> (path, offset) of the new tensors that are in files of the worktree.
     """
 
     path: str
@@ -45,22 +49,22 @@ class Compared:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The files of both versions."""
+        """The paths of the files of both versions."""
         return tuple(sharded_models.paths_of({self.path: self.changes}))
 
 
 @dataclass(frozen=True)
 class Sides:
-    """The two sides of a diff as git names them; ``new`` none is the worktree."""
+    """The two sides of a diff: a revision, "" for the index; ``new`` is None for the worktree."""
 
     old: str
     new: str | None
 
 
 def sides(git: Git, revisions: Sequence[str], *, cached: bool) -> Sides | None:
-    """What ``git diff [--cached] [REV [REV]]`` compares, the index spelled ``""``; None for more sides.
+    """Return the sides that ``git diff [--cached] [REV [REV]]`` compares; None for more than two.
 
-    git says what the revisions mean: ``A..B``, ``A...B`` and ``A^!`` are one side and another to leave out.
+    ``git rev-parse`` expands the revisions: ``A..B``, ``A...B`` and ``A^!`` become ids and one ``^id``.
     """
     oids = git.run("rev-parse", "--revs-only", *revisions).text.split() if revisions else []
     gone = [oid[1:] for oid in oids if oid.startswith("^")]
@@ -74,13 +78,13 @@ def sides(git: Git, revisions: Sequence[str], *, cached: bool) -> Sides | None:
             return Sides(kept[0], WORKTREE)
         case 2, 0:
             return Sides(kept[0], kept[1])
-        case ((1 | 2), 1):  # of A...B git names B, A and the merge base
+        case ((1 | 2), 1):  # git expands A...B to B, A and ^merge-base
             return Sides(gone[0], kept[0])
     return None
 
 
 def on_side(session: Session, side: str) -> Checkpoints:
-    """The checkpoints on a side that is no worktree."""
+    """Return the checkpoints of a revision, or of the index if ``side`` is empty."""
     if side == "":
         return session.index.readable
     return session.head if side == "HEAD" else session.at(side)
@@ -89,7 +93,7 @@ def on_side(session: Session, side: str) -> Checkpoints:
 def compare(
     session: Session, pair: Sides, wanted: set[str] | None, progress: Progress | None = None
 ) -> list[Compared]:
-    """Each checkpoint that differs between the two sides, in order of path."""
+    """Return each checkpoint that differs between the two sides, in order of path."""
     session.expect_trees(filter(None, (pair.old, pair.new)))
     old = on_side(session, pair.old)
     if pair.new is None:
@@ -102,7 +106,7 @@ def compare(
 
 
 def of_commit(session: Session, oid: str) -> list[Compared]:
-    """Each checkpoint that commit ``oid`` changed against its first parent."""
+    """Return each checkpoint that commit ``oid`` changed against its first parent."""
     parent = session.repo.git().run("rev-parse", "-q", "--verify", f"{oid}^1", check=False).text.strip()
     session.expect_trees([name for name in (oid, parent) if name])
     return _with_manifests(session, session.at(parent) if parent else EMPTY, session.at(oid))
@@ -131,7 +135,7 @@ def _with_worktree(session: Session, old: Checkpoints, progress: Progress | None
 def _with_model(
     session: Session, group: Group, old: Checkpoints, progress: Progress | None
 ) -> Compared | None:
-    """A sharded model against its files in the worktree; none where they are not one model."""
+    """Compare a sharded model with its files in the worktree; None when they do not form one model."""
     after: dict[str, Version] = {}
     kept: list[str] = []
     places: dict[str, tuple[str, int]] = {}
@@ -163,10 +167,15 @@ def _with_file(session: Session, path: str, old: str, progress: Progress | None)
 
 @dataclass(frozen=True)
 class Numbers:
-    """How far two values of a tensor are apart: relative norm, cosine, share of changed elements, max.
+    """Statistics of the difference of two values of a tensor.
 
-    ``rows``: of a tensor that was resized, so many rows in front are in both, and were compared;
-    ``compared``: the shape of that part in front.
+    Attributes:
+        relative: norm of the difference over the norm of the old value.
+        cosine: cosine similarity of both values.
+        changed: fraction of elements whose bits differ.
+        largest: largest absolute difference of two elements.
+        rows: for a resized tensor, the number of leading rows that were compared.
+        compared: for a resized tensor, the shape of the leading block that both values have.
     """
 
     relative: float
@@ -178,10 +187,10 @@ class Numbers:
 
 
 def numbers(session: Session, item: Compared, change: Change) -> Numbers | None:
-    """The numbers of one changed tensor; None where there is nothing to compare or to count.
+    """Return the statistics of a changed tensor; None when its values cannot be compared.
 
-    Norms and dots are accumulated in float64; "changed" compares bits. Streams chunk by chunk.  Of a
-    tensor that was resized the part in front, which is in both, is compared.
+    The values are read chunk by chunk, and sums are accumulated in float64.
+    If the tensor was resized, the leading block that both values have is compared.
     """
     old, new = change.old, change.new
     if old is None or new is None or change.status not in "MS" or old.dtype in _NO_NUMBERS:
@@ -202,7 +211,7 @@ def numbers(session: Session, item: Compared, change: Change) -> Numbers | None:
 
 
 def part(change: Change, compared: tuple[int, ...]) -> str:
-    """What of a resized tensor was compared, in words."""
+    """Return in words which part of a resized tensor was compared: "first 8 rows"."""
     sides = [side.shape[1:] for side in (change.old, change.new) if side is not None]
     if all(row == compared[1:] for row in sides):
         return f"first {changes.counted(compared[0], 'row')}"
@@ -217,7 +226,7 @@ _NO_NUMBERS: Final = ("bytes", "f4", "f6_e2m3", "f6_e3m2")
 def _pairs(
     session: Session, item: Compared, change: Change, compared: tuple[int, ...] | None, itemsize: int
 ) -> Iterator[tuple[bytes, bytes]]:
-    """The bytes of the part that both values have, side by side."""
+    """Yield pairs of equally long pieces of the old and the new bytes, cropped to ``compared``."""
     was, now = change.old, change.new
     assert was is not None
     assert now is not None
@@ -230,7 +239,7 @@ def _pairs(
 
 
 def _new_bytes(session: Session, item: Compared, name: str, nbytes: int) -> Iterator[bytes]:
-    """The bytes of the newer value, in pieces: from its objects, or from the file in the worktree."""
+    """Yield the bytes of the new value in pieces, from the file in the worktree or from its objects."""
     if name not in item.places:
         yield from _chunks(session, item.new, name)
         return
@@ -243,7 +252,7 @@ def _new_bytes(session: Session, item: Compared, name: str, nbytes: int) -> Iter
 def _cropped(
     pieces: Iterable[bytes], row: tuple[int, ...], wanted: tuple[int, ...], itemsize: int
 ) -> Iterator[bytes]:
-    """Of rows of shape ``row``, which ``pieces`` may cut anywhere, the part of shape ``wanted`` in front."""
+    """Yield rows of shape ``row`` cropped to the leading ``wanted``; ``pieces`` may cut rows anywhere."""
     size, rest = math.prod(row) * itemsize, b""
     front = (slice(None), *map(slice, wanted))
     for piece in pieces if size else ():
@@ -255,7 +264,7 @@ def _cropped(
 
 
 def _side_by_side(left: Iterator[bytes], right: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Pairs of equal length, until one side ends: pieces of both are whole elements, but not equally many."""
+    """Yield pairs of equally long pieces until one side ends; all pieces consist of whole elements."""
     left, right = filter(None, left), filter(None, right)
     one, other = next(left, b""), next(right, b"")
     while one and other:
@@ -265,7 +274,10 @@ def _side_by_side(left: Iterator[bytes], right: Iterator[bytes]) -> Iterator[tup
 
 
 def expect(session: Session, found: Iterable[Compared], glob: str | None) -> None:
-    """:func:`numbers` is going to be asked for the tensors of ``found`` whose names match ``glob``."""
+    """Announce the objects that :func:`numbers` will read for the tensors of ``found`` that match ``glob``.
+
+    In a partial clone they are then fetched together.
+    """
     if not session.repo.promised.is_partial:
         return
     for item in found:
@@ -277,20 +289,20 @@ def expect(session: Session, found: Iterable[Compared], glob: str | None) -> Non
 
 
 def _chunks(session: Session, oids: tuple[str, ...], name: str) -> Iterator[bytes]:
-    """The bytes of tensor ``name``, which one of the manifests ``oids`` has, chunk by chunk."""
+    """Yield the chunks of tensor ``name``, which is in one of the manifests ``oids``."""
     line = next(found[name] for oid in oids if name in (found := session.manifest(oid).by_name))
     return map(bytes, StoredTensor(session.objects, line).chunks())
 
 
 class Totals:
-    """Running sums over pairs of chunks."""
+    """Running sums over pairs of chunks, from which :class:`Numbers` are computed."""
 
     def __init__(self) -> None:
         self._old = self._new = self._dot = self._gap = self._largest = 0.0
         self._changed = self._count = 0
 
     def add(self, left: bytes, right: bytes, dtype: Any) -> None:
-        """Take one pair of chunks of raw bytes."""
+        """Add a pair of equally long raw chunks of ``dtype``."""
         words = f"<u{dtype.itemsize}"
         self._changed += int(np.count_nonzero(np.frombuffer(left, words) != np.frombuffer(right, words)))
         kind = np.complex128 if dtype.kind == "c" else np.float64
@@ -304,7 +316,7 @@ class Totals:
         self._largest = max(self._largest, float(np.abs(gap).max(initial=0.0)))
 
     def result(self) -> Numbers | None:
-        """The numbers; none for no elements."""
+        """Return the statistics; None when no elements were added."""
         if not self._count:
             return None
         norm = (self._old * self._new) ** 0.5
@@ -315,7 +327,10 @@ class Totals:
 
 
 def split(git: Git, line: Arguments) -> tuple[list[str], list[str]]:
-    """The revisions and the paths that ``line`` names, by git's rule; :class:`NotFoundError` for others."""
+    """Split the operands of ``line`` into revisions and paths, by git's rule.
+
+    Raises :class:`NotFoundError` for a word that is neither.
+    """
     operands = list(line.operands)
     if line.paths is not None:
         return operands, list(line.paths)

@@ -1,4 +1,4 @@
-"""The history of checkpoints: which commit changed which tensor."""
+"""``theta log``: which commit changed which tensor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from theta.porcelain.workspace.session import Session
 from theta.store.changes import Changes
 
 HIDE: Final = ":(exclude,top).theta"
-"""The pathspec that leaves out what is below ``.theta/``."""
+"""The pathspec that excludes the files below ``.theta/``."""
 
 SELECT: Final = (
     *("--max-count", "--skip", "--since", "--after", "--until", "--before", "--author", "--committer"),
@@ -25,7 +25,7 @@ SELECT: Final = (
     *("--topo-order", "--reverse", "--cherry-pick", "--left-only", "--right-only", "--ancestry-path"),
     *("-S", "-G", "--pickaxe-regex", "--pickaxe-all", "--diff-filter", "--no-walk"),
 )
-"""Options of git log that choose commits."""
+"""Options of ``git log`` that select commits."""
 
 FORM: Final = (
     *("--oneline", "--format", "--pretty", "--abbrev-commit", "--abbrev", "--date", "--relative-date"),
@@ -33,7 +33,7 @@ FORM: Final = (
     *("--color", "--encoding", "--expand-tabs", "--source", "--use-mailmap", "--mailmap", "--log-size"),
     *("--no-decorate", "--no-notes", "--no-abbrev-commit", "--no-color", "--no-expand-tabs"),
 )
-"""Options of git log that say how the head of a commit is printed."""
+"""Options of ``git log`` that format the header of a commit."""
 
 
 _SHOWS: Final = (
@@ -42,19 +42,19 @@ _SHOWS: Final = (
     *("--name-only", "--name-status", "--check", "--binary", "--full-diff", "--cc", "-c", "-m", "-t", "-z"),
     *("--word-diff", "--color-words", "--function-context", "--remerge-diff", "--diff-merges", "--submodule"),
 )
-"""Options with which git log shows files."""
+"""Options of ``git log`` that show files."""
 _WALKS: Final = (
     *("--full-history", "--dense", "--sparse", "--simplify-merges", "--simplify-by-decoration"),
     *("--show-pulls", "--ancestry-path", "--remove-empty"),
 )
-"""Options that say how commits are left out of a history with paths."""
+"""Options that control how ``git log`` simplifies a history with paths."""
 
 
 def without_stores(git: Git, command: str, line: Arguments) -> list[str]:
-    """The arguments of git log or git show with ``.theta/`` left out of what they print.
+    """Return the arguments of ``git log`` or ``git show`` with a pathspec that excludes ``.theta/``.
 
-    git itself says whether it takes them so: paths may stand without ``--``, and options such as
-    ``-L`` go with no other path.  Where it does not, they stay as they are.
+    git is asked which form it accepts: paths may be given without ``--``, and options such as ``-L``
+    allow no other path.  If it accepts none, the arguments are returned as they are.
     """
     given, names = list(line.given), {option.name for option in line.options}
     if command == "log" and line.known and not names & {*_SHOWS}:
@@ -62,7 +62,7 @@ def without_stores(git: Git, command: str, line: Arguments) -> list[str]:
     found = [[*given, HIDE]]
     if "--" not in given[:-1]:
         head = given[:-1] if given[-1:] == ["--"] else given
-        # Else a pathspec would leave out commits that change nothing else.
+        # With a pathspec, git would otherwise skip commits that change no other file.
         all_of_them = [] if names & {*_WALKS} else ["--full-history", "--sparse"]
         found.insert(0, [*all_of_them, *head, "--", HIDE])
     for args in found:
@@ -72,34 +72,37 @@ def without_stores(git: Git, command: str, line: Arguments) -> list[str]:
 
 
 def commits(git: Git, line: Arguments) -> list[str]:
-    """The commits that ``git log`` would show; ``line`` has options of ``SELECT`` only."""
+    """Return the commits that ``git log`` would show; ``line`` has options of ``SELECT`` only."""
     bare = ("--format=%H", "--no-patch", "--no-show-signature", "--no-notes", "--no-color")
     return git.run("log", *bare, *line.spelled).text.split()
 
 
 def reached(git: Git, revision: str, paths: Sequence[str], limit: int | None) -> list[str]:
-    """The commits that ``revision`` (or ``A..B``) reaches; with ``paths`` those that changed them."""
+    """Return the commits that ``revision`` (or ``A..B``) reaches, or those of them that changed ``paths``."""
     most = [] if limit is None else [f"--max-count={limit}"]
     return git.run("rev-list", *most, "--end-of-options", revision, "--", *paths).text.split()
 
 
 def told(git: Git, item: Summary, line: Arguments, paths: Sequence[str]) -> str:
-    """What git log --stat prints of one commit, by the options of ``FORM``, without its checkpoints."""
+    """Return what ``git log --stat`` prints of a commit, without its checkpoints; ``FORM`` options apply."""
     flags = [option.word for option in line.options if option.name in (*FORM, "--first-parent")]
     hidden = [f":(exclude,top,literal){path}" for path in sharded_models.paths_of(item.checkpoints)]
     files = ("--", *(paths or [":(top)"]), HIDE, *hidden)
-    walk = ("--no-walk", "--full-history", "--sparse")  # else a pathspec may leave the commit out
+    walk = ("--no-walk", "--full-history", "--sparse")  # otherwise a pathspec may skip the commit
     return git.compared("log", *walk, "--stat", *flags, item.commit, *files).text.rstrip("\n")
 
 
 def is_spaced(line: Arguments) -> bool:
-    """Whether git puts an empty line between commits: not in formats of the user's, nor in one line."""
+    """Return whether git separates commits by an empty line: not in one-line and user-defined formats."""
     form = line.value("--pretty") or line.value("--format") or "medium"
     return not (line.has("--oneline") or "%" in form or form.startswith(("format:", "tformat:", "oneline")))
 
 
 def changed(session: Session, found: list[str], glob: str | None, paths: Sequence[str]) -> Iterator[Summary]:
-    """Each commit with what it changed at ``paths``; with ``glob`` only those that changed such a tensor."""
+    """Yield a summary of each commit, limited to ``paths``; with ``glob``, to tensors whose name matches.
+
+    A commit that changed no such tensor is skipped.
+    """
     session.expect_trees(with_parents(session, found))
     for oid in found:
         item = summarize(session, oid, paths)
@@ -114,7 +117,7 @@ def changed(session: Session, found: list[str], glob: str | None, paths: Sequenc
 
 
 def with_parents(session: Session, commits: list[str]) -> list[str]:
-    """``commits`` and the first parent of each."""
+    """Return ``commits`` and the first parent of each."""
     firsts = (parent for oid in commits for parent in session.repo.commit(oid).parents[:1])
     return list(dict.fromkeys([*commits, *firsts]))
 

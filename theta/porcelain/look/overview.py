@@ -1,4 +1,4 @@
-"""What ``theta status`` says: git's rows for files, and tensors for checkpoints."""
+"""``theta status``: git's status of each file, and the changed tensors of checkpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from theta.store.changes import Changes, Version
 
 @dataclass(frozen=True)
 class Row:
-    """One path, with git's two status letters (``git status --short``)."""
+    """A path with the two status letters of ``git status --short``."""
 
     path: str
     index: str
@@ -35,7 +35,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """The state of index and worktree."""
+    """The state of index and worktree.
+
+    Attributes:
+        branch: the headers of ``git status --porcelain=v2 --branch``.
+        rows: all changed or untracked paths.
+        staged: path -> changes from HEAD to the index.
+        unstaged: path -> changes from the index to the file.
+        conflicts: path -> tensors in conflict that have no answer yet.
+        unfilled: checkpoints whose file still holds the manifest.
+        pointers: checkpoints whose file is a Git LFS pointer.
+        head_agrees: ``.theta/`` in HEAD agrees with the manifests.
+        operation: the operation in progress ("merge", "rebase", ...), or "".
+    """
 
     branch: dict[str, str] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
@@ -49,11 +61,11 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing but untracked files is to be told."""
+        """Whether all rows are untracked files."""
         return all(row.index == "?" for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the report as plain data."""
         rows = [
             {"path": row.path, "index": row.index, "worktree": row.worktree, "old_path": row.old_path}
             for row in self.rows
@@ -76,7 +88,7 @@ class Report:
 
 
 def report(session: Session, paths: list[str], progress: Progress | None = None) -> Report:
-    """The state of ``paths`` (git pathspecs; all where there are none)."""
+    """Return the state of ``paths`` (pathspecs), or of everything if there are none."""
     found = agreement.refresh(session, progress)
     modified = {path: item for path, item in found.items() if item.state is State.MODIFIED}
     excluded = [f":(exclude,top){STORES}", *(f":(exclude,top,literal){path}" for path in modified)]
@@ -149,7 +161,7 @@ def _add_details(session: Session, found: dict[str, Found], result: Report) -> N
 
 
 def _add_models(session: Session, found: dict[str, Found], result: Report) -> None:
-    """Files of a sharded model tell of the model as a whole."""
+    """Give all files of a sharded model the changes of the whole model."""
     rows = [row for row in result.rows if not row.unmerged]
     staged = session.index.readable
     for item in sharded_models.changed(session, session.head, staged).values():
@@ -177,12 +189,15 @@ def _unstaged_model(
 
 
 def compare_with_file(session: Session, oid: str, found: Found) -> Changes:
-    """What changed from manifest ``oid`` to the scanned file ``found``."""
+    """Return the changes from manifest ``oid`` to the scanned file ``found``."""
     return changes.compare(session.version(oid), version_of_file(session, oid, found))
 
 
 def version_of_file(session: Session, oid: str, found: Found) -> Version:
-    """The version in the scanned file ``found``; it has the container of manifest ``oid`` if that fits."""
+    """Return the version in the scanned file ``found``.
+
+    Its container is that of manifest ``oid`` if both have the same skeleton.
+    """
     assert found.scan is not None
     manifest = session.manifest_or_none(oid)
     kept = skeleton_of(session, manifest)

@@ -1,4 +1,4 @@
-"""What ``theta show`` finds under a name: a commit, the files of one, a checkpoint, a tensor."""
+"""``theta show``: look up a commit, the files of a commit, a checkpoint or a tensor by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from theta.store.read.tensor_records import record_of
 
 @dataclass(frozen=True)
 class ShownCommit:
-    """A commit that changed checkpoints."""
+    """A commit, and the checkpoints it changed."""
 
     oid: str
     changed: tuple[Compared, ...]
@@ -26,14 +26,14 @@ class ShownCommit:
 
 @dataclass(frozen=True)
 class ShownFiles:
-    """The files and folders of a commit, in git's lines."""
+    """The files and directories of a commit, as ``git show`` lists them."""
 
     lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ShownCheckpoint:
-    """A checkpoint of one file, or a sharded model; ``form`` is its format, or the number of its files."""
+    """A checkpoint or a sharded model; ``form`` is its format, or "N files" for a model."""
 
     path: str
     form: str
@@ -43,7 +43,7 @@ class ShownCheckpoint:
 
 @dataclass(frozen=True)
 class ShownTensor:
-    """A tensor as it is stored."""
+    """A stored tensor: its number of chunks, the codecs of its layers, and its stored bytes."""
 
     line: Line
     chunks: int
@@ -75,7 +75,7 @@ class _Name:
 
 
 def find(session: Session, name: str) -> ShownCommit | ShownFiles | ShownCheckpoint | ShownTensor | None:
-    """What ``name`` means; None when git tells all there is to tell."""
+    """Look up ``name``; None when ``git show`` alone shows all of it."""
     git = session.repo.git().in_directory(session.cwd)
     if ":" in name and not name.startswith(":"):
         return _object(session, git, _Name(name))
@@ -109,7 +109,7 @@ def _object(session: Session, git: Git, name: _Name) -> ShownFiles | ShownCheckp
 
 
 def _model(session: Session, name: _Name) -> ShownCheckpoint | ShownTensor | None:
-    """A sharded model under the name that it would have in one file."""
+    """Look up a sharded model by the name it would have as one file."""
     shards = sharded_models.shards_at(session, name.revision, name.path)
     lines = sorted((line for one in shards.values() for line in one.lines), key=lambda line: line.name)
     if not lines:
@@ -132,7 +132,7 @@ def _tensor(session: Session, manifest: Manifest, name: str) -> ShownTensor:
 
 
 def codecs(session: Session, text: str) -> list[Description]:
-    """How the tensors of ``REV:PATH``, or the one of ``REV:PATH#TENSOR``, are stored."""
+    """Describe how the tensors of ``REV:PATH``, or the one of ``REV:PATH#TENSOR``, are stored."""
     name = _Name(text)
     entry = session.repo.tree_of(name.revision).get(name.path)
     with concerning(name.label):

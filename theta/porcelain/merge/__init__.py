@@ -1,1 +1,1 @@
-"""Checkpoints of several commits become one."""
+"""Merging the checkpoints of several commits."""

@@ -1,8 +1,8 @@
-"""The common ancestor of a checkpoint where histories cross and there are several best ones.
+"""The base of a merge when histories criss-cross and there are several merge bases.
 
-Git merges the ancestors first and takes that for the base, conflicts and all (merge-ort's recursion).
-Here the same is done tensor by tensor; where ancestors are in conflict, the one that is neither side
-stands for the base, so that the sides are in conflict too.
+Git's merge-ort merges the merge bases first and uses the result, with its conflicts, as the base.  This
+module does the same tensor by tensor.  If the merge bases conflict in a tensor, the base is a version
+that equals neither side, so that the sides conflict too.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 
 Candidates = tuple[Line | None, ...]
-"""The versions of a tensor that an ancestor may have: one, or those that are in conflict."""
+"""The version of a tensor in the base, or all versions that are in conflict; None where it is absent."""
 
 
 def crossed(
     session: Session, commits: Sequence[str], ours: Manifest | None, theirs: Manifest | None
 ) -> Manifest | None:
-    """The base of ``ours`` and ``theirs``, whose best common ancestors are ``commits``."""
+    """Return the base of ``ours`` and ``theirs``, whose merge bases are ``commits``; None if none has it."""
     anchor = ours or theirs
     store = anchor.store if anchor else ""
     sides = (session.at(commit).by_store.get(store) for commit in commits)
@@ -48,7 +48,7 @@ def _base(candidates: Candidates, ours: Line | None, theirs: Line | None) -> Lin
 
 
 def _virtual(session: Session, commits: Sequence[str], store: str) -> dict[str, Candidates]:
-    """Name -> what the merge of ``commits`` has."""
+    """Merge ``commits`` and return name -> candidates of each tensor of ``store``."""
     merged = _alone(session, commits[0], store) if commits else {}
     for other in commits[1:]:
         before = _virtual(session, merge_bases(session.repo, commits[0], other), store)

@@ -1,4 +1,4 @@
-"""What the user answered about tensors in conflict, now or before he stopped a while ago."""
+"""The user's answers about tensors in conflict, kept on disk until the operation ends."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from theta.porcelain.workspace.session import Session
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: the question it was given to, and the glob of the names that it holds for too."""
+    """A strategy chosen for a conflict, and for all tensors whose names match ``glob``."""
 
     conflict: Conflict
     strategy: Strategy
     glob: str | None = None
 
     def holds_for(self, conflict: Conflict) -> bool:
-        """Whether it settles ``conflict`` too."""
+        """Return whether the answer settles ``conflict`` too."""
         if self.conflict == conflict:
             return True
         return (
@@ -36,15 +36,15 @@ class Answer:
 
 
 class UndoneError(Exception):
-    """The last answer was taken back: the merge must ask again from the start."""
+    """The user took back the last answer: the merge must ask again from the start."""
 
 
 class Answers:
-    """The answers to the conflicts of the operation under way.
+    """The answers to the conflicts of the operation in progress.
 
     Args:
         session: the repository.
-        recalled: is told each answer that was given before, when it is used for the first time.
+        recalled: called with each answer of an earlier run when it is first used.
     """
 
     def __init__(self, session: Session, recalled: Callable[[Answer], None] = lambda _: None) -> None:
@@ -53,7 +53,7 @@ class Answers:
         self.given: list[Answer] = []
 
     def find(self, conflict: Conflict) -> Strategy | None:
-        """The strategy that was answered for ``conflict``, by name or by a glob."""
+        """Return the strategy chosen for ``conflict``, by name or by a glob; None without an answer."""
         for answer in (*(a for a in self.given if a.conflict == conflict), *self.given):
             if answer.holds_for(conflict):
                 return answer.strategy
@@ -72,18 +72,18 @@ class Answers:
         return answer.strategy
 
     def rules(self) -> tuple[Rule, ...]:
-        """The answers that hold for several tensors, as rules."""
+        """Return the answers with a glob as rules."""
         return tuple(dict.fromkeys(Rule(one.glob, one.strategy) for one in self.given if one.glob))
 
     def keep(self) -> None:
-        """Keep the answers for the next time."""
+        """Save the answers for the next run."""
         found = {_key(answer.conflict): (str(answer.strategy), answer.glob or "") for answer in self.given}
         body = {"operation": in_progress.current(self._session.repo).key, "answers": {**self._kept, **found}}
         _notes.write(self._session.repo.private / "answers", json.dumps(body), durable=True)
 
 
 def unanswered(session: Session, conflicts: Iterable[Conflict]) -> list[Conflict]:
-    """``conflicts`` without those that an answer settles."""
+    """Return the ``conflicts`` that no saved answer settles."""
     answers = Answers(session)
     return [conflict for conflict in conflicts if answers.find(conflict) is None]
 
@@ -94,7 +94,7 @@ def keep_ruled(
     decided: Mapping[str, Mapping[str, str]],
     asked: Recipe,
 ) -> None:
-    """Keep what the rules of ``asked`` decided in checkpoints that stay in conflict, as if answered."""
+    """Save the decisions of the rules of ``asked`` in checkpoints that stay in conflict, as answers."""
     answers = Answers(session)
     for path, found in conflicts.items():
         for conflict in found:
@@ -106,18 +106,18 @@ def keep_ruled(
 
 
 def forget(session: Session) -> None:
-    """Forget what is kept: the operation is over."""
+    """Delete the saved answers when the operation is over."""
     _notes.drop(session.repo.private / "answers")
 
 
 def _key(conflict: Conflict) -> str:
-    """What an answer is kept under: the tensor and the values that it was given for."""
+    """Return the key of an answer: the digests of all versions, and the name of the tensor."""
     sides = (side.digest if side else "-" for side in (conflict.base, *conflict.sides))
     return " ".join([*sides, conflict.name])
 
 
 def _read(session: Session) -> dict[str, tuple[str, str]]:
-    """Strategy and glob by question, of the operation under way; empty where nothing was kept."""
+    """Return key -> (strategy, glob) saved for the operation in progress; empty if there is none."""
     try:
         found = _notes.read_json(session.repo.private / "answers")
         if found["operation"] != in_progress.current(session.repo).key:

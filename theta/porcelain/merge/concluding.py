@@ -1,7 +1,7 @@
-"""Committing a merge that is in the index and the worktree: git does it, with its hooks and its rules.
+"""Committing a merge that is in the index and the worktree.
 
-``git commit`` would do as well, but runs the hooks of a commit, not those of a merge.  So git is asked
-for a merge by a strategy that finds everything done.
+``git commit`` runs the hooks of a commit, not those of a merge.  So ``git merge`` is run, with a merge
+strategy of ours that leaves index and worktree as they are.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _PROGRAM: Final = """\
 exec mv {} {}
 """
 _NEVER: Final = ("--no-log", "--no-autostash", "--allow-unrelated-histories", "--commit", "--no-squash")
-"""What was minded before the merge began, and is not to be done twice."""
+"""Options that cancel what was already done or checked before the merge."""
 
 
 def commit(session: Session, names: Sequence[str], options: Sequence[str], *, aloud: bool) -> Driven:
-    """Let git commit the merge with ``names`` that is under way, on the user's terminal if ``aloud``.
+    """Let git commit the merge of ``names`` that is in progress, on the user's terminal if ``aloud``.
 
-    A hook that refuses leaves the merge under way, as with git.  MERGE_HEAD is away only until git has
-    begun, which it would not do beside it.
+    If a hook refuses, the merge stays in progress, as with git.  ``git merge`` refuses to start while
+    MERGE_HEAD exists, so the file is moved away until the strategy runs.
     """
     gitdir, before = session.repo.gitdir, session.repo.head()
     head, parked = gitdir / MERGE_HEAD, session.repo.private / PARKED
@@ -53,7 +53,7 @@ def commit(session: Session, names: Sequence[str], options: Sequence[str], *, al
 
 
 def _programs(session: Session) -> str:
-    """The directory with the program of the strategy."""
+    """Write the program of the strategy and return its directory."""
     place = session.repo.private / "bin"
     program = place / f"git-merge-{_STRATEGY}"
     paths = (session.repo.private / PARKED, session.repo.gitdir / MERGE_HEAD)
@@ -65,6 +65,6 @@ def _programs(session: Session) -> str:
 
 
 def squashed(session: Session, *, aloud: bool) -> None:
-    """Run the user's hook after a squashed merge, which git runs with a 1."""
+    """Run the user's post-merge hook after a squash, with argument 1 as git does."""
     hook = ("hook", "run", "--ignore-missing", "post-merge", "--", "1")
     running.run(session.repo.git(), *hook, aloud=aloud)

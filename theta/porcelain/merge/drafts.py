@@ -1,8 +1,8 @@
-"""Checkpoint files of the worktree around a merge: what they were, and what they become.
+"""The checkpoint files of the worktree before and after a merge.
 
-Git replaces the file of a checkpoint in conflict by text.  Who opens it before can go on reading it:
-raw bytes are had for a tenth of what decoding takes.  And a merged tensor that is in memory is written
-to its place in the coming file at once, instead of being decoded again when all is done.
+Git replaces the file of a checkpoint in conflict by text.  A file that was opened before can still be
+read: raw bytes cost a tenth of decoding.  And a merged tensor that is in memory is written to its place
+in the new file at once; otherwise it would be decoded again after the merge.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from theta.store.files.file_source import FileSource
 from theta.store.format.manifest import Manifest, blob_id
 
 _MOST_HELD: Final = 256
-"""Files held open at once; the rest is decoded."""
+"""The largest number of files held open; tensors of other files are decoded."""
 
 
 class Held:
-    """The files of the worktree that are known to hold what is staged, kept open; use ``with``."""
+    """The files of the worktree that agree with the index, held open; a context manager."""
 
     def __init__(self, session: Session) -> None:
         self._open = ExitStack()
@@ -43,17 +43,17 @@ class Held:
                     self._by_manifest[one.oid] = self._open.enter_context(source)
 
     def source(self, manifest: Manifest) -> FileSource | None:
-        """The file that held ``manifest``; chunks that are read there are to be checked."""
+        """Return the file that held ``manifest``, or None; the caller must check chunks it reads there."""
         return self._by_manifest.get(blob_id(manifest.data))
 
     def release(self) -> None:
-        """Begin to close them; to give back the room that replaced ones take is work for the system."""
+        """Start to close the files in the background; freeing large replaced files takes time."""
         self._by_manifest.clear()
         if self._closing is None:
             self._closing = _fs.aside(self._open.close)
 
     def released(self) -> None:
-        """Wait until they are closed: the room that replaced ones take is free again."""
+        """Close the files and wait: the disk space of replaced files is then free."""
         self.release()
         assert self._closing is not None
         self._closing.result()
@@ -68,7 +68,7 @@ class Held:
 
 
 class FileDraft(Draft):
-    """The temporary of a coming file of ``size`` bytes."""
+    """The temporary file of a new checkpoint file of ``size`` bytes."""
 
     def __init__(self, file: _fs.AtomicFile, size: int) -> None:
         self.file, self.size = file, size
@@ -80,23 +80,23 @@ class FileDraft(Draft):
         self.file.patch(offset, data)
 
     def framed(self, skeleton: str) -> None:
-        """Note that all literal bytes of this skeleton are written."""
+        """Note that all literal bytes of ``skeleton`` are written."""
         self._skeleton = skeleton
 
     def done(self, name: str, digest: str) -> None:
-        """Note that all of tensor ``name`` is written, and its digest."""
+        """Note that all bytes of tensor ``name`` are written, with their digest."""
         self._done[name] = digest
 
     def begun(self, manifest: Manifest) -> Begun:
-        """The file, with the tensors of ``manifest`` that are written."""
+        """Return the file and the parts of ``manifest`` that are already in it."""
         done = (line.name for line in manifest.lines if self._done.get(line.name) == line.digest)
         return Begun(self.file, frozenset(done), self._skeleton == manifest.skeleton)
 
 
 class Drafts:
-    """The files that a merge is making; what is not taken is discarded at the end of the ``with`` block.
+    """The new files of a merge; a context manager that discards those not taken.
 
-    ``held`` are the files of the worktree that take room until they are released.
+    ``held`` are old files of the worktree, which occupy disk space until they are released.
     """
 
     def __init__(self, session: Session, held: Held | None = None) -> None:
@@ -104,19 +104,19 @@ class Drafts:
         self._open: dict[str, FileDraft] = {}
 
     def begin(self, path: str, size: int) -> FileDraft | None:
-        """A draft of the file at ``path``, of ``size`` bytes; none where there is no room for it."""
+        """Start a draft of the file at ``path``, of ``size`` bytes; None when the disk has no room for it."""
         place = _fs.safe_target(self._session.repo.worktree, path)
         self._discard(path)
         wanted = size + sum(draft.size for draft in self._open.values())
         if wanted > _room.left(place.parent):
-            return None  # what was there before is still held open, and will make room
+            return None  # the old file is still held open; closing it frees its space
         self._open[path] = FileDraft(worktree.new_file(self._session, place), size)
         return self._open[path]
 
     def take(self, path: str, manifest: Manifest) -> Begun | None:
-        """What there is of the file at ``path`` that is to hold ``manifest``; the caller's from now on.
+        """Hand over the draft of the file at ``path`` that is to hold ``manifest``; None without a draft.
 
-        Where there is none, all the room that there can be for it is free.
+        Without a draft the held files are closed first, so that their disk space is free.
         """
         draft = self._open.pop(path, None)
         if draft is None and self._held is not None:
@@ -124,7 +124,7 @@ class Drafts:
         return draft.begun(manifest) if draft else None
 
     def sync(self) -> None:
-        """Begin to make durable what is written, while git does its part."""
+        """Start to sync the drafts to disk in the background."""
         for draft in self._open.values():
             draft.file.begin_sync()
 
@@ -144,13 +144,13 @@ class Drafts:
 
 @dataclass(frozen=True)
 class Files:
-    """What a merge may read and write in the worktree: nothing, where it happens in memory."""
+    """The files of the worktree that a merge may read and write; none for a merge in memory."""
 
     held: Held | None = None
     drafts: Drafts | None = None
 
     def options(self, options: MergeOptions, path: str, sides: Sequence[Manifest]) -> MergeOptions:
-        """``options`` for the merge of ``sides`` into the file at ``path``."""
+        """Return ``options`` completed for the merge of ``sides`` into the file at ``path``."""
         if self.held is not None:
             options = replace(options, files=tuple(self.held.source(side) for side in sides))
         if self.drafts is not None:
@@ -159,4 +159,4 @@ class Files:
 
 
 IN_MEMORY: Final = Files()
-"""Of a merge that has no worktree."""
+"""For a merge without a worktree."""

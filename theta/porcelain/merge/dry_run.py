@@ -1,4 +1,4 @@
-"""Doing a merge without adding anything to the repository: its objects go to a place of their own."""
+"""Merging without writing to the repository: new objects go to a temporary directory."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from theta.store.odb.packs import PackWriter
 
 
 class Rehearsed(Objects):
-    """The objects of a repository; new ones go to ``place`` (an ``objects`` directory)."""
+    """The objects of a repository; new objects go to ``place``, an ``objects`` directory of its own."""
 
     def __init__(self, repo: Repository, place: Path) -> None:
         super().__init__(repo)
         self.place = place
 
     def writer(self) -> PackWriter:
-        """A new pack beside the repository."""
+        """Return a writer of a new pack in the temporary directory."""
         return PackWriter(self.place / "pack", self.has)
 
 
 @contextmanager
 def rehearsal(session: Session) -> Iterator[Session]:
-    """A session that sees all of the repository and writes nothing to it."""
+    """Return a context manager of a session that reads the repository and writes nothing to it."""
     with _fs.temporary_directory("theta-rehearsal-") as place:
         _fs.make_dirs(place / "pack")
         apart = Session(session.repo.apart(place), session.cwd)
@@ -37,7 +37,7 @@ def rehearsal(session: Session) -> Iterator[Session]:
 
 
 def git(session: Session) -> Git:
-    """A runner whose new objects go where those of ``session`` go."""
+    """Return a runner of git that writes new objects where ``session`` writes them."""
     if not isinstance(session.objects, Rehearsed):
         return session.repo.git()
     places = {

@@ -1,4 +1,4 @@
-"""Joining histories: git merges files, theta merges checkpoints, one commit holds both."""
+"""Merging two commits: git merges the other files, theta merges the checkpoints."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from theta.porcelain.workspace.session import Session
 _SPECIAL: Final = re.compile(
     r"merge\.(ff|log|branchdesc|autostash|verifysignatures|renames|renamelimit|renormalize|directoryrenames)|diff\.renames|branch\..*\.mergeoptions"
 )
-"""Configuration that changes what ``git merge`` does (names in lower case)."""
+"""Configuration that changes what ``git merge`` does; names are in lower case."""
 
 
 def after_git_merge(
     session: Session, theirs: str, how: How, held: Held, *, base: str | None = None
 ) -> Merged:
-    """Settle the checkpoints of a merge that git just left in the index; commits nothing.
+    """Settle the checkpoints of the merge that git left in the index, without committing.
 
-    ``held`` are the files from before; ``base``: compare with this commit, not with the merge base.
+    ``held`` are the old files of the worktree.  ``base`` replaces the merge base.
     """
     versions = _versions(session, session.repo.resolve("HEAD"), theirs, base)
     opened = resolving.open_checkpoints(session, merged_too=True)
@@ -47,9 +47,13 @@ def _versions(session: Session, ours: str, theirs: str, base: str | None) -> Ver
 
 @dataclass
 class Joined:
-    """A merge of commits that touched neither index nor worktree.
+    """The result of a merge in memory.
 
-    ``paths`` are the checkpoints with the stages that git's own merge left them.
+    Attributes:
+        tree: the tree that ``git merge-tree`` wrote.
+        paths: path -> stages of each checkpoint, and of each file in conflict.
+        versions: the versions that were compared.
+        merged: the results of the checkpoints.
     """
 
     tree: Tree
@@ -59,7 +63,7 @@ class Joined:
 
     @property
     def open_files(self) -> list[str]:
-        """Files that git could not merge."""
+        """The files that git could not merge."""
         return [
             path for path, stages in self.paths.items() if 0 not in stages and path not in self.merged.seen
         ]
@@ -78,7 +82,10 @@ def join(
     base: str | None = None,
     files: Files = IN_MEMORY,
 ) -> Joined:
-    """Merge two commits in memory (its objects are written, or weighed in a rehearsal)."""
+    """Merge two commits without touching index and worktree; new objects are written.
+
+    ``base`` replaces the merge base.
+    """
     command = ["merge-tree", "--write-tree", "-z", "--no-messages", "--allow-unrelated-histories"]
     done = dry_run.git(session).run(*command, ours, _stand_in(session, ours, theirs), check=False)
     if done.code > 1:
@@ -93,10 +100,10 @@ def join(
 
 
 def _stand_in(session: Session, ours: str, theirs: str) -> str:
-    """A commit on top of ``theirs`` whose stores are those of ``ours``.
+    """Write a commit like ``theirs`` with the ``.theta/`` of ``ours``; no ref names it.
 
-    What belongs below ``.theta/`` follows from the manifests. Left to merge it, git starts a driver for
-    every chunk that both sides have at one place, with three temporary files. No ref names the commit.
+    The content of ``.theta/`` follows from the manifests.  If git merged it, it would start a merge driver
+    with three temporary files for every chunk that both sides changed.
     """
     stores = session.repo.tree_of(ours).get(STORES)
     tree = commit_graph.with_directory(
@@ -106,7 +113,10 @@ def _stand_in(session: Session, ours: str, theirs: str) -> str:
 
 
 def is_plain(session: Session, ours: str, theirs: str) -> bool:
-    """Whether git would merge the commits without another word: true merge, nothing staged or configured."""
+    """Return whether ``git merge`` would make a plain merge commit.
+
+    The merge is not a fast-forward, nothing is staged or in progress, and no configuration changes it.
+    """
     base = commit_graph.merge_bases(session.repo, ours, theirs)
     if not base or base[0] in (ours, theirs) or in_progress.current(session.repo).name:
         return False
@@ -127,7 +137,7 @@ def _stages(session: Session, tree: Tree, rows: list[str]) -> dict[str, Stages]:
 
 
 def result_tree(session: Session, tree: Tree, merged: Merged) -> str:
-    """Write ``tree`` with the checkpoints as ``merged`` has them; return its id."""
+    """Write ``tree`` with the checkpoints of ``merged`` and their stores; return its id."""
     changes: dict[str, tuple[str, int] | None] = {
         path: (session.repo.write_blob(manifest.data), 0) for path, manifest in merged.resolved.items()
     }

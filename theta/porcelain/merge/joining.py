@@ -1,4 +1,4 @@
-"""Checkpoints of several commits become one: what is asked for, how it is decided, what came of it."""
+"""Merging the checkpoints of two commits: the request, the decisions, the result."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ from theta.store.format.manifest import Manifest
 from theta.store.odb.packs import PackWriter
 
 FILE: Final = "(file)"
-"""The name of the conflict that stands for a whole checkpoint that one side does not have."""
+"""The name of the conflict about a whole checkpoint that one side deleted."""
 
 
 @dataclass
 class Merged:
-    """What theta made of checkpoints: settled, settled by removal, or left as conflicts.
+    """The results of a merge of checkpoints.
 
-    ``decided`` tells which strategy settled which tensor of which path; ``rows`` what a merge
-    that was only rehearsed would have done.
+    Attributes:
+        resolved: path -> merged manifest.
+        removed: paths that the merge deletes.
+        conflicts: path -> what is left in conflict.
+        decided: path -> name of a tensor -> the strategy that settled it.
+        rows: path -> what a dry run would do.
     """
 
     resolved: dict[str, Manifest] = field(default_factory=dict)
@@ -41,11 +45,11 @@ class Merged:
 
     @property
     def seen(self) -> set[str]:
-        """All paths that theta had to do with."""
+        """All paths that were merged or are in conflict."""
         return {*self.resolved, *self.removed, *self.conflicts, *self.rows}
 
     def replace(self, path: str, other: Merged) -> None:
-        """Make of ``path`` what ``other`` made of it."""
+        """Replace the result of ``path`` by that of ``other``."""
         self.removed = [one for one in self.removed if one != path]
         self.removed += [path] if path in other.removed else []
         self.resolved.pop(path, None)
@@ -58,16 +62,16 @@ class Merged:
 
 @dataclass(frozen=True)
 class How:
-    """How what is in conflict is decided.
+    """How conflicts are decided.
 
     Args:
-        policy: decides tensors.
-        options: what else the engine is told (scope, seed, statistics).
-        whole: ``policy`` also decides a file that one side deleted.  Else it stays in conflict
-            unless the other side left its values alone, as with git's own ``-X``.
-        by_path: how the checkpoint at a path is decided, when paths differ.
-        progress: is told the bytes that were computed.
-        asked: the rules that ``policy`` follows, a hint for writing down shortly what it decided.
+        policy: chooses a strategy for each tensor.
+        options: scope, seed, statistics and so on, for the engine.
+        whole: ``policy`` also decides a file that one side deleted.  Otherwise it stays in conflict
+            unless the other side kept its values, as with git's own ``-X``.
+        by_path: returns how the checkpoint at a path is decided, if paths differ.
+        progress: counts the bytes that were computed.
+        asked: the rules that ``policy`` follows; they keep the record of its decisions short.
     """
 
     policy: Policy
@@ -78,17 +82,17 @@ class How:
     asked: Callable[[], Recipe] = Recipe
 
     def at(self, path: str) -> How:
-        """How the checkpoint at ``path`` is decided."""
+        """Return how the checkpoint at ``path`` is decided."""
         return replace(self.by_path(path), progress=self.progress) if self.by_path else self
 
     @property
     def everything(self) -> bool:
-        """Whether tensors that git would settle by itself are asked for too."""
+        """Whether the strategy also decides tensors that only one side changed."""
         return self.options.scope == "all"
 
     @property
     def wants_all(self) -> bool:
-        """Whether all differences must be looked at: to ask, or only to tell."""
+        """Whether all differences must be compared: for scope "all", and to list them in a dry run."""
         return self.everything or self.options.dry_run
 
 
@@ -100,7 +104,7 @@ def merge_checkpoints(
     how: How,
     files: Files = IN_MEMORY,
 ) -> Merged:
-    """Merge every checkpoint that both sides changed, whether git could merge its text or not."""
+    """Merge every checkpoint that both sides changed, even if git could merge its manifest as text."""
     result = Merged()
     recut = [m for m in recutting.recut(session, pack, versions.trees) if m.paths & paths.keys()]
     for model in recut:
@@ -132,13 +136,13 @@ def _merge_recut(
     files: Files,
     result: Merged,
 ) -> None:
-    """Merge a sharded model that one side cut anew; its files are settled together or not at all."""
+    """Merge a sharded model that one side resharded; its files are settled together or not at all."""
     trial = Merged()
     for path, sides in model.targets.items():
         _merge(session, pack, path, sides, how.at(path), files, trial)
     result.rows |= trial.rows
     if trial.conflicts:
-        # Git left the files in conflict that one side deleted and the other changed.
+        # Git left those files in conflict that one side deleted and the other changed.
         left = sorted(path for path in model.paths & paths.keys() if 0 not in paths[path])
         result.conflicts |= {path: [] for path in left[1:]}
         result.conflicts[(left or sorted(model.targets))[0]] = [
@@ -151,16 +155,16 @@ def _merge_recut(
 
 
 def all_manifests(session: Session, stages: Stages) -> bool:
-    """Whether both sides are manifests: raw bytes, or what git made of two renames, are for an editor.
+    """Return whether all sides are manifests; the user must merge anything else in an editor.
 
-    The ancestor need not be one: where histories cross, git merges ancestors, conflicts and all.
+    The base need not be a manifest: when histories criss-cross, git's base may contain conflict markers.
     """
     sides = [oid for stage, oid in stages.items() if stage > 1 or len(stages) == 1]
     return all(session.manifest_or_none(oid) is not None for oid in sides)
 
 
 def _is_asked(base: Manifest | None, ours: Manifest, theirs: Manifest, how: How) -> bool:
-    """Whether both sides changed the checkpoint, or one did and all is asked for."""
+    """Return whether both sides changed the checkpoint, or one side did and ``how`` wants all changes."""
     if ours.data == theirs.data:
         return False
     before = base.data if base else None
@@ -190,7 +194,7 @@ def _merge(
 
 
 def _choose(path: str, sides: Three, how: How, result: Merged) -> None:
-    """Decide about a checkpoint that one side changed and the other one does not have."""
+    """Decide about a checkpoint that one side changed and the other deleted."""
     base, ours, theirs = sides
     question = Conflict(FILE, None, None, None)
     strategy = how.policy(question) if how.whole else None

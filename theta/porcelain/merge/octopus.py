@@ -1,8 +1,8 @@
-"""Several branches at once: git's octopus, with the tensors of all sides settled together.
+"""Merging several branches at once, like git's octopus.
 
-As git's octopus the branches are joined one after the other, each with the bases that it has; what
-that settles is settled.  A tensor that it does not settle goes to the strategy once, with the
-values of all branches: an average of ten contributors is one average, not nine in a row.
+Like git's octopus, the branches are merged one after the other, each with its own merge base.  A tensor
+that these steps leave in conflict is then settled once, with the values of all branches: the average of
+ten contributors is one average, not nine in a row.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from theta.store.odb.packs import PackWriter
 
 
 def join(session: Session, heads: Sequence[str], how: How, base: str | None = None) -> Joined:
-    """Merge all of ``heads`` (ours first) in memory; the paths of the result have no stages.
+    """Merge all ``heads`` (ours first) in memory; the paths of the result have stage 0 only.
 
-    ``base``: compare with this commit, not with what is the ancestor of all.
+    ``base`` replaces the common ancestor of all heads.
     """
     if len(heads) == 2:
         return in_memory.join(session, heads[0], heads[1], how, base)
@@ -53,7 +53,10 @@ def join(session: Session, heads: Sequence[str], how: How, base: str | None = No
 
 @dataclass
 class _Steps:
-    """The branches one after the other; what would be asked is noted (by store), and ours stands in."""
+    """Merges the branches one after the other, and takes ours for each tensor in conflict.
+
+    ``asked`` collects store -> names of these tensors.
+    """
 
     session: Session
     asked: dict[str, set[str]] = field(default_factory=dict)
@@ -71,13 +74,13 @@ class _Steps:
         return joined
 
     def _commit(self, joined: Joined, parents: list[str]) -> str:
-        """A commit that no ref will name: git merges commits only."""
+        """Write a commit of the result, which no ref names: ``git merge-tree`` merges commits only."""
         tree = in_memory.result_tree(self.session, joined.tree, joined.merged)
         return commit_graph.unnamed_commit(self.session.repo, tree, parents)
 
 
 def _noting(asked: dict[str, set[str]]) -> How:
-    """Ours stands in wherever there is a question; whose, is noted (path -> names)."""
+    """Return a ``How`` that takes ours for each conflict, and adds path -> name to ``asked``."""
 
     def by_path(path: str) -> How:
         def policy(conflict: Conflict) -> Strategy:
@@ -91,7 +94,7 @@ def _noting(asked: dict[str, set[str]]) -> How:
 
 @dataclass
 class _Together:
-    """What no step could settle, settled with all sides at hand."""
+    """Settles the tensors that the steps left in conflict, with the values of all branches."""
 
     session: Session
     pack: PackWriter
@@ -133,7 +136,7 @@ class _Together:
 
 
 def _only(side: Manifest, joined: Manifest, asked: set[str]) -> Manifest:
-    """``side`` as if it had what the steps settled, but for the tensors in ``asked``."""
+    """Return ``joined`` with the tensors in ``asked`` as ``side`` has them."""
     lines: dict[str, Line] = {name: line for name, line in joined.by_name.items() if name not in asked}
     lines |= {name: line for name, line in side.by_name.items() if name in asked}
     skeleton = side.skeleton if CONTAINER in asked else joined.skeleton
@@ -145,13 +148,13 @@ def _only(side: Manifest, joined: Manifest, asked: set[str]) -> Manifest:
 
 
 def staged(session: Session) -> list[str]:
-    """The files that are staged otherwise than in HEAD; they would become part of the merge."""
+    """Return the files whose staged content differs from HEAD; they would become part of the merge."""
     outside = ("--", ":(top)", f":(exclude,top){STORES}")
     return session.repo.git().lines("diff-index", "--cached", "--name-only", "-z", "HEAD", *outside)
 
 
 def stashes(session: Session, args: Sequence[str]) -> bool:
-    """Whether changes are to be put aside for the merge: the last option counts, or ``merge.autoStash``."""
+    """Return whether to stash changes for the merge: by the last option, or by ``merge.autoStash``."""
     given = [arg for arg in args if arg in ("--autostash", "--no-autostash")]
     if given:
         return given[-1] == "--autostash"
@@ -159,15 +162,15 @@ def stashes(session: Session, args: Sequence[str]) -> bool:
 
 
 def stash(session: Session) -> None:
-    """Put changes aside where git finds them when it concludes the merge."""
+    """Stash changes in MERGE_AUTOSTASH; git applies them when it concludes the merge."""
     git = session.repo.git()
     if oid := git.run("stash", "create", "autostash").text.strip():
         _fs.write_atomic(session.repo.gitdir / state_files.MERGE_AUTOSTASH, f"{oid}\n".encode())
-        git.run("read-tree", "--reset", "-u", "HEAD")  # a reset of git would give the stash up
+        git.run("read-tree", "--reset", "-u", "HEAD")  # ``git reset`` would drop the stash
 
 
 def unstash(session: Session) -> None:
-    """Bring back what :func:`stash` put aside, for a merge that does not come about."""
+    """Apply the changes that :func:`stash` put aside, when the merge is not made."""
     place = session.repo.gitdir / state_files.MERGE_AUTOSTASH
     if place.exists():
         session.repo.git().run("stash", "apply", "--index", "--quiet", place.read_text().strip())
@@ -175,13 +178,13 @@ def unstash(session: Session) -> None:
 
 
 def message(session: Session, names: Sequence[str], heads: Sequence[str]) -> str:
-    """What git would say of a merge of branches ``names``."""
+    """Return git's commit message for a merge of the branches ``names``."""
     rows = [_row(session, name, oid) for name, oid in zip(names or heads, heads, strict=True)]
     return session.repo.git().run("fmt-merge-msg", stdin="\n".join(rows).encode() + b"\n").text
 
 
 def _row(session: Session, name: str, oid: str) -> str:
-    """The line of FETCH_HEAD that says what ``oid`` is: a branch, an early part of one, a tag, a commit."""
+    """Return a line as in FETCH_HEAD that describes ``oid``: a branch, part of one, a tag, a commit."""
     refs = session.repo.refs
     places = (("heads", "branch"), ("tags", "tag"), ("remotes", "remote-tracking branch"))
     for place, kind in places:
@@ -200,31 +203,31 @@ _UNFILTERED: Final = ("-c", "filter.theta.process=", "-c", "filter.theta.require
 
 
 def _check_out(git: Git, tree: str, checked: Sequence[str] = ()) -> None:
-    """Let git bring ``tree`` into index and worktree, with manifests where checkpoints belong.
+    """Let git check out ``tree``, with manifests in place of checkpoints.
 
-    The filter would leave those there too, and takes longer to start than all else.
+    The filter is not run: it would write manifests too, and starting it takes longer than the rest.
     """
     command = ("read-tree", "-m", "-u", "HEAD", tree)
     if checked:
         git.run(*checked, *command, "-n")
     done = git.run(*_UNFILTERED, *command, check=False)
-    if done.code < 0:  # it was killed, and its lock is in the way
+    if done.code < 0:  # it was killed, and left its lock file
         raise GitFailedError(command[0], done.code, "")
-    if done.code:  # of a file as new as the index the filter alone knows whether it changed
+    if done.code:  # only the filter can tell whether a file as new as the index changed
         git.run("update-index", "-q", "--refresh", check=False)
         git.run(*command)
 
 
 @dataclass(frozen=True)
 class Coming:
-    """A commit that is going to join HEAD with ``heads``.
+    """The commit that is to merge ``heads`` into HEAD.
 
     Attributes:
-        heads: the commits that come in.
+        heads: the commits to merge.
         text: the message, without trailers.
-        base: the commit that was compared with, where it was chosen.
-        squash: the commit will have one parent.
-        mode: what git keeps in MERGE_MODE: ``no-ff`` where HEAD is to be a parent in any case.
+        base: the commit that the user chose as the base, if any.
+        squash: the commit gets one parent.
+        mode: the content of MERGE_MODE: ``no-ff`` if HEAD must become a parent.
     """
 
     heads: Sequence[str]
@@ -235,10 +238,10 @@ class Coming:
 
 
 def apply(session: Session, joined: Joined, coming: Coming, how: How, checked: Sequence[str] = ()) -> None:
-    """Bring a clean merge into index and worktree, and leave it to be committed.
+    """Write a clean merge to index and worktree, and leave it to be committed.
 
-    ``how`` it was decided goes into the record.  Local changes that are in the way are git's error, as
-    in any merge; with the options ``checked`` untracked files are too.
+    ``how`` goes into the record.  git raises an error if it would overwrite local changes; with the
+    options ``checked`` also if it would overwrite untracked files.
     """
     heads, squash = coming.heads, coming.squash
     tree = in_memory.result_tree(session, joined.tree, joined.merged)

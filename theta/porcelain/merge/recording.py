@@ -1,7 +1,7 @@
-"""The record of what was done to checkpoints in conflict, and the trailers that are composed from it.
+"""The record of how checkpoints were merged, and the trailers that are made from it.
 
-Whoever applies a result notes it below ``.git/theta/``, and with it the message of the coming commit is
-brought in line.  A checkpoint that was changed by hand after that is left out.
+Every command that applies a result records it below ``.git/theta/`` and updates the trailers in the
+message of the coming commit.  A checkpoint that was edited by hand after that is left out.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import blob_id
 
 _PICKS: Final = {b"pick", b"p", b"edit", b"e", b"reword", b"r"}
-"""Commands of a rebase that apply one commit and make one commit."""
+"""Rebase commands that apply one commit and make one commit."""
 
 _HIDDEN: Final = re.compile(rf"^\S\t{re.escape(STORES)}/.*\n", re.MULTILINE)
-"""A file below ``.theta/`` in git's list of conflicts: no matter of the user's."""
+"""A file below ``.theta/`` in git's list of conflicts, which is hidden from the user."""
 
 
 @dataclass
 class MergeRecord:
-    """What was done so far in one operation.
+    """The results of one operation so far.
 
-    ``asked`` are all paths that a decision was wanted for; ``squashed`` the commits that a squashed
-    merge takes in, which its commit does not name as parents.
+    Attributes:
+        operation: key of the operation.
+        done: path -> how it was merged.
+        asked: all paths that were merged or in conflict.
+        squashed: the commits of a squashed merge, which its commit does not name as parents.
     """
 
     operation: str
@@ -58,7 +61,7 @@ def note(
     squashed: Sequence[str] = (),
     now: Operation | None = None,
 ) -> None:
-    """Record what ``merged`` settles, before it is applied; ``now`` is an operation that is to begin."""
+    """Record the results in ``merged`` before they are applied; ``now`` is the operation about to begin."""
     if not merged.seen:
         return
     key = (now or in_progress.current(session.repo)).key
@@ -72,7 +75,7 @@ def note(
 
 
 def begin(session: Session, squashed: Sequence[str] = ()) -> None:
-    """Begin a new record: of a merge, or of one whose commits ``squashed`` become one."""
+    """Delete the record; for a squash begin a new one of the commits ``squashed``."""
     forget(session)
     if squashed:
         key = in_progress.current(session.repo).key
@@ -100,7 +103,7 @@ def _deed(path: str, merged: Merged, how: How, base: str) -> Deed:
 
 
 def forget(session: Session) -> None:
-    """Forget the record: the operation is over."""
+    """Delete the record when the operation is over."""
     _notes.drop(_place(session))
 
 
@@ -109,7 +112,7 @@ def _place(session: Session) -> Path:
 
 
 def _read(session: Session, key: str | None = None) -> MergeRecord | None:
-    """The record of the operation under way (or of ``key``); None when nothing was noted."""
+    """Return the record of the operation in progress, or of ``key``; None without a record."""
     try:
         found = _notes.read_json(_place(session))
         if found["operation"] != (key or in_progress.current(session.repo).key):
@@ -124,7 +127,7 @@ def _read(session: Session, key: str | None = None) -> MergeRecord | None:
 
 
 def tell(session: Session) -> None:
-    """Bring the trailers in the message of the coming commit in line with what was done."""
+    """Update the trailers in the message of the coming commit from the record."""
     found = _read(session)
     if found is not None:
         for place in _messages(session, found):
@@ -132,14 +135,14 @@ def tell(session: Session) -> None:
 
 
 def tell_in(session: Session, place: Path, index: Path) -> None:
-    """The same for the message in the file ``place``, of a commit of what ``index`` holds."""
+    """Update the trailers of the message in file ``place``, for a commit of the index file ``index``."""
     found = _read(session)
     if found is not None and _messages(session, found):
         _tell_in(session, place, found, index)
 
 
 def is_open(session: Session) -> bool:
-    """Whether there is anything that the coming commit is to tell."""
+    """Return whether the message of the coming commit needs trailers."""
     found = _read(session)
     return found is not None and bool(_messages(session, found))
 
@@ -166,7 +169,7 @@ def _rounds(session: Session, found: MergeRecord, index: Path | None) -> list[Ro
 
 
 def _tells(deed: Deed) -> bool:
-    """Whether doing it again needs ``deed``: a strategy decided something, or a base was chosen."""
+    """Return whether a replay needs ``deed``: a strategy decided a tensor, or a base was chosen."""
     return bool(deed.tensors or trailers.read_round(deed.terms).base)
 
 
@@ -181,7 +184,7 @@ def _round(group: Mapping[str, Deed], restricted: bool) -> Round:
 
 
 def _applied(session: Session) -> tuple[str, ...]:
-    """The commits whose difference is applied, when the parents of the coming commit do not tell."""
+    """Return (base, theirs) of a cherry-pick or the like, which the parents of the commit do not tell."""
     now = in_progress.current(session.repo)
     if now.name in ("", "merge") or now.base is None or now.theirs is None:
         return ()
@@ -189,7 +192,7 @@ def _applied(session: Session) -> tuple[str, ...]:
 
 
 def _messages(session: Session, found: MergeRecord) -> list[Path]:
-    """The files that hold the message of the coming commit, where it is the commit of this record."""
+    """Return the files with the message of the coming commit; empty if the record is not about it."""
     gitdir = session.repo.gitdir
     now = in_progress.current(session.repo)
     if not now.name:
@@ -201,7 +204,7 @@ def _messages(session: Session, found: MergeRecord) -> list[Path]:
     done = gitdir / state_files.REBASE_DONE
     steps = done.read_bytes().splitlines() if done.exists() else []
     if not steps or steps[-1].split()[:1] == [] or steps[-1].split()[0] not in _PICKS:
-        return []  # a commit of several, which no single change tells
+        return []  # the commit combines several, and no trailer can tell that
     return [gitdir / state_files.MERGE_MSG, gitdir / state_files.REBASE_MERGE / "message"]
 
 

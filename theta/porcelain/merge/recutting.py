@@ -1,8 +1,8 @@
-"""Merging a sharded model that one branch cut anew: by tensor, into the files of that branch.
+"""Merging a sharded model that one branch resharded.
 
-Git sees deleted and added files there.  Each file of the branch that cut the model anew is merged with
-what the other versions have of its tensors, in whichever of their files; so nothing is moved, and a
-skeleton fits as it is.  Tensors that only the other branch has go to the last file.
+Git sees deleted and added files.  Here each file of the resharded version is merged with the same tensors
+of the other versions, whichever file these have them in.  So no tensor moves, and the skeletons stay
+valid.  Tensors that only the other branch has go to the last file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
 
 Manifests = Mapping[str, Manifest]
-"""Path -> manifest, of one model in one version."""
+"""Path -> manifest of each file of one version of a model."""
 
 BothAndBase = tuple[Manifest, Manifest, Manifest]
 """Base, ours and theirs."""
@@ -26,21 +26,21 @@ BothAndBase = tuple[Manifest, Manifest, Manifest]
 
 @dataclass(frozen=True)
 class Recut:
-    """A model that was cut anew: what to merge for each file of the result, and the files that go."""
+    """A resharded model: base, ours and theirs for each file of the result, and the files it deletes."""
 
     targets: Mapping[str, BothAndBase]
     gone: frozenset[str]
 
     @property
     def paths(self) -> set[str]:
-        """The files of all versions."""
+        """The paths of the files of all versions."""
         return self.targets.keys() | self.gone
 
 
 def recut(session: Session, pack: PackWriter, trees: Sequence[Checkpoints]) -> list[Recut]:
-    """The models whose files are others in one of ``trees``: base, ours, theirs.
+    """Return the models that ours or theirs resharded; ``trees`` are base, ours, theirs.
 
-    What the merges need and no commit has goes into ``pack``.
+    New objects that the merges need are written to ``pack``.
     """
     found: list[Recut] = []
     models = [tree.models() for tree in trees]
@@ -56,12 +56,12 @@ def recut(session: Session, pack: PackWriter, trees: Sequence[Checkpoints]) -> l
 
 
 def _newly_cut(base: frozenset[str], ours: frozenset[str], theirs: frozenset[str]) -> int | None:
-    """The version (1 ours, 2 theirs) whose files the result has; none where there is nothing to choose."""
+    """Return the version whose files the result has, 1 for ours, 2 for theirs; None if neither."""
     if not (base and ours and theirs) or base == ours == theirs:
         return None
     if ours == base:
         return 2
-    return 1 if theirs in (base, ours) else None  # both cut it anew, differently: a conflict
+    return 1 if theirs in (base, ours) else None  # both resharded it differently: a conflict
 
 
 def _only(files: Manifests, paths: Iterable[str]) -> Manifests:
@@ -71,7 +71,10 @@ def _only(files: Manifests, paths: Iterable[str]) -> Manifests:
 def _targets(
     objects: Objects, pack: PackWriter, sides: Sequence[Manifests], at: int
 ) -> dict[str, BothAndBase]:
-    """The merges for the files of version ``at``; none where a version's files do not go together."""
+    """Return path -> base, ours and theirs for the files of version ``at``.
+
+    Empty if the files of a version disagree, or the formats differ.
+    """
     joined = [tensors for files in sides if (tensors := _joined(files.values())) is not None]
     if len(joined) < len(sides) or len({each.format for files in sides for each in files.values()}) != 1:
         return {}
@@ -88,7 +91,7 @@ def _targets(
 
 
 def _joined(manifests: Iterable[Manifest]) -> dict[str, Line] | None:
-    """The tensors of all files; none where two of them disagree, or there are no files."""
+    """Return the tensors of all files; None when two files disagree or there are none."""
     found: dict[str, Line] = {}
     for manifest in manifests:
         for line in manifest.lines:
@@ -100,7 +103,7 @@ def _joined(manifests: Iterable[Manifest]) -> dict[str, Line] | None:
 def _part(
     objects: Objects, pack: PackWriter, like: Manifest, lines: Mapping[str, Line], names: set[str]
 ) -> Manifest | None:
-    """The file ``like`` with the tensors ``names`` as another version has them; none if it cannot be made."""
+    """Return manifest ``like`` with the tensors ``names`` of ``lines``; None if its format cannot."""
     chosen = tuple(lines[name] for name in sorted(names & lines.keys()))
     skeleton = result_file.laid_out(objects, pack, like, chosen)
     return replace(like, skeleton=skeleton, lines=chosen, groups=()) if skeleton else None

@@ -1,4 +1,4 @@
-"""Doing a merge again, from its parents and its trailers, and comparing the trees."""
+"""Repeating a merge from its parents and trailers, and comparing the trees."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ from theta.progress import Progress
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of it: the tree, the paths taken from the commit, and those that differ."""
+    """The result of a replay.
+
+    Attributes:
+        commit: the commit that was replayed.
+        tree: id of the tree that the replay wrote.
+        by_hand: paths that the user had settled by hand; they were copied from the commit.
+        differing: paths that differ from the commit.
+        same: both trees are the same.
+    """
 
     commit: str
     tree: str
@@ -27,9 +35,9 @@ class Replayed:
 
 
 def replay(session: Session, oid: str, progress: Progress | None = None) -> Replayed | None:
-    """Do what commit ``oid`` did, as its trailers say; None when it joins nothing.
+    """Repeat the merge of commit ``oid`` by its trailers; None when it merges nothing.
 
-    What git and the trailers leave in conflict was settled by hand, and is taken from the commit.
+    Paths that the replay leaves in conflict were settled by hand, and are copied from the commit.
     """
     commit = session.repo.commit(oid)
     rounds = trailers.rounds(session, oid)
@@ -47,7 +55,7 @@ def replay(session: Session, oid: str, progress: Progress | None = None) -> Repl
 
 
 def _heads(session: Session, commit: Commit, rounds: Sequence[Round]) -> list[str]:
-    """The commits that were joined: the parents, or the parent and what the trailers name."""
+    """Return the commits that were merged: the parents, or the parent and those named in the trailers."""
     parents = list(commit.parents)
     if len(parents) != 1:
         return parents
@@ -62,7 +70,7 @@ def _heads(session: Session, commit: Commit, rounds: Sequence[Round]) -> list[st
 
 
 def _on_one_base(session: Session, base: str, heads: Sequence[str]) -> list[str]:
-    """Commits with the trees of ``heads`` whose only common ancestor has the tree of ``base``."""
+    """Write commits with the trees of ``heads`` on top of one root commit with the tree of ``base``."""
     root = _commit(session, base, [])
     return [_commit(session, head, [root]) for head in heads]
 
@@ -75,7 +83,7 @@ def _commit(session: Session, like: str, parents: Sequence[str]) -> str:
 def _joined(
     session: Session, heads: Sequence[str], rounds: Sequence[Round], progress: Progress | None
 ) -> Joined:
-    """The heads joined as ``rounds`` say, each checkpoint compared with the base of its round."""
+    """Merge ``heads`` by ``rounds``; each checkpoint is compared with the base of its round."""
     how = replace(trailers.how_of(session, rounds), progress=progress)
     bases = list(dict.fromkeys(one.base for one in rounds)) or [""]
     joined, *others = (octopus.join(session, heads, how, base or None) for base in bases)
@@ -85,14 +93,14 @@ def _joined(
 
 
 def _take(joined: Joined, other: Joined, own: Sequence[Round], rounds: Sequence[Round]) -> None:
-    """Replace in ``joined`` the checkpoints that were settled in the rounds ``own`` by those of ``other``."""
+    """Replace the checkpoints of ``joined`` that the rounds ``own`` settled by those of ``other``."""
     for path in joined.merged.seen | other.merged.seen:
         if next((one for one in rounds if one.is_about(path)), None) in own:
             joined.merged.replace(path, other.merged)
 
 
 def _with(session: Session, joined: Joined, tree: Tree, paths: list[str]) -> Tree:
-    """The joined tree with ``paths`` as ``tree`` has them."""
+    """Return the merged tree with ``paths`` as in ``tree``."""
     found = {path: tree.get(path) for path in paths}
     changes = {path: (entry.id, entry.mode) if entry is not None else None for path, entry in found.items()}
     return session.repo.read_tree(commit_graph.edit_tree(session.repo, joined.tree, changes))

@@ -1,7 +1,7 @@
-"""Checkpoints in conflict become one again, whoever left the conflict: git or theta.
+"""Resolving checkpoints in conflict, whether git or theta left the conflict.
 
-Everything is read from the index: stage 1 is the common ancestor, 2 ours, 3 theirs.  So a
-merge, a rebase, a cherry-pick, a revert, a stash that was popped are all the same here.
+The versions are read from the index: stage 1 is the common ancestor, 2 ours, 3 theirs.  So a merge, a
+rebase, a cherry-pick, a revert and a popped stash are treated alike.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Open:
         return {path: {n: entry.oid for n, entry in stages.items()} for path, stages in self.entries.items()}
 
     def mode(self, path: str) -> int:
-        """The mode of the merged file: a side that changed it has its way."""
+        """Return the file mode of the result: that of the side that changed it."""
         stages = self.entries.get(path, {})
         if 0 in stages:
             return stages[0].mode
@@ -48,7 +48,7 @@ class Open:
 
 
 def open_checkpoints(session: Session, *, merged_too: bool = False) -> Open:
-    """The checkpoints in conflict; with ``merged_too`` also those that git merged as text."""
+    """Return the checkpoints in conflict; with ``merged_too`` all checkpoints of the index."""
     found = session.index.stages if merged_too else session.index.conflicts
     whole = {
         path: stages
@@ -59,7 +59,7 @@ def open_checkpoints(session: Session, *, merged_too: bool = False) -> Open:
 
 
 def conflicts(session: Session) -> dict[str, list[Conflict]]:
-    """Path -> the tensors in conflict, of every checkpoint in conflict; reads no tensor."""
+    """Return path -> tensors in conflict for each checkpoint in conflict; reads no values."""
     opened = open_checkpoints(session)
     if not opened.entries:
         return {}
@@ -85,10 +85,10 @@ def _versions(session: Session, base: str | None = None) -> Versions:
 
 
 def resolve(session: Session, how: How, only: Iterable[str] | None = None, base: str | None = None) -> Merged:
-    """Settle the checkpoints in conflict (those of ``only``, if given) and stage them.
+    """Settle the checkpoints in conflict, or those at the paths ``only``, and stage the results.
 
-    ``base``: compare with this commit, not with the common ancestor.  A file in the worktree that is
-    none of the sides is the user's own and is not overwritten: raises :class:`WouldOverwriteError`.
+    ``base`` replaces the common ancestor.  Raises :class:`WouldOverwriteError` if a file in the worktree
+    is none of the sides: the user edited it.
     """
     opened = open_checkpoints(session)
     if only is not None:
@@ -110,10 +110,10 @@ def _refuse_own_file(session: Session, path: str, stages: Stages) -> None:
 
 
 def settle(session: Session, versions: Versions, opened: Open, how: How, held: Held | None = None) -> Merged:
-    """Merge the ``opened`` checkpoints, stage the results, write the files; commits nothing.
+    """Merge the ``opened`` checkpoints, stage the results and write the files, without committing.
 
-    A checkpoint that stays in conflict keeps its stages, and our version stands in the worktree.
-    ``held`` are the files that were there before.
+    A checkpoint that stays in conflict keeps its stages, and the worktree gets our version.
+    ``held`` are the old files of the worktree.
     """
     with Drafts(session, held) as drafts:
         with session.change() as change:
@@ -173,13 +173,13 @@ def _write(
 
 
 def fill(session: Session, progress: Progress | None = None, drafts: Drafts | None = None) -> None:
-    """Bring ``.theta/`` and the files up to what is staged, after git wrote manifests."""
+    """Update ``.theta/`` and the files of the worktree after git wrote manifests."""
     index_closure.sync(session)
     worktree.complete(session, progress=progress, begun=drafts.take if drafts else None)
 
 
 def tensors(session: Session) -> set[str]:
-    """The names of all tensors of the checkpoints in conflict."""
+    """Return the names of all tensors of the checkpoints in conflict."""
     stages = (oid for stages in open_checkpoints(session).paths.values() for oid in stages.values())
     found = (session.manifest_or_none(oid) for oid in stages)
     return {line.name for manifest in found if manifest is not None for line in manifest.lines}
@@ -194,12 +194,12 @@ def check_paths(session: Session, paths: Sequence[str]) -> None:
 
 
 def is_stopped(session: Session) -> bool:
-    """Whether anything is in conflict, be it below ``.theta/`` only."""
+    """Return whether anything is in conflict, files below ``.theta/`` included."""
     return bool(session.repo.git().lines("ls-files", "-u", "-z"))
 
 
 def unmerged(session: Session, pathspecs: list[str] | None = None) -> list[str]:
-    """All paths (files too) in conflict, or those that ``pathspecs`` name from the current directory."""
+    """Return all paths in conflict, or those that ``pathspecs`` name from the current directory."""
     git = session.repo.git() if pathspecs is None else session.repo.git().in_directory(session.cwd)
     rows = git.lines("ls-files", "-u", "-z", "--full-name", "--", *(pathspecs or [":(top)"]))
     paths = {row.partition("\t")[2] for row in rows}

@@ -1,10 +1,10 @@
-"""How tensors are merged, from where it is written: git's configuration, or the trailers of a commit.
+"""Merge recipes in git's configuration and in the trailers of commits.
 
-A merge commit tells its recipe in trailers, so that the merge can be done again::
+A merge commit has its recipe in trailers, so that the merge can be repeated::
 
     Theta-Merge: -X ties:density=0.2 --rule 'lm_head*=ours' --statistics <id> --base <id> -- <path>...
 
-Several trailers mean several rounds: what one left in conflict, the next one settled.
+Several trailers are several rounds: each settles conflicts that the round before left.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _BASE: Final = "--base"
 _APPLIED: Final = "--applied"
 _SQUASHED: Final = "--squashed"
 _SUBJECT: Final = re.compile(rb"[A-Za-z][^\n]*\n+")
-"""A message that is one line, and no comment: what follows it is a paragraph of its own."""
+"""A message of one line that is no comment; trailers follow it as a new paragraph."""
 _SET: Final = re.compile(r"trailer\.|core\.comment")
-"""Configuration by which git puts trailers elsewhere, or reads messages otherwise (in lower case)."""
+"""Configuration that changes where git puts trailers or how it reads messages; names are in lower case."""
 _CONFLICTS: Final = re.compile(r"\n+(\S) Conflicts:\n(\1\t.*\n?)*\Z")
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round of settling.
+    """One round of settling conflicts.
 
     Attributes:
-        recipe: what decided.
-        statistics: the manifest that each side was weighed by, where there were any.
-        base: the commit that was compared with, where it is not the merge base.
-        paths: the checkpoints that it settled; nothing means all.
+        recipe: the strategies and rules.
+        statistics: ids of the manifests with the statistics of each side; may be empty.
+        base: the commit used as the base, or "" for the merge base.
+        paths: the checkpoints that it settled; empty for all.
         applied: the commits whose difference was applied (a cherry-pick, a revert, a step of a rebase).
         squashed: the commits that a squashed merge took in.
     """
@@ -61,11 +61,11 @@ class Round:
     squashed: tuple[str, ...] = ()
 
     def is_about(self, path: str) -> bool:
-        """Whether the checkpoint at ``path`` was settled in this round."""
+        """Return whether this round settled the checkpoint at ``path``."""
         return not self.paths or path in self.paths
 
     def text(self) -> str:
-        """The round as one line."""
+        """Return the round as one line."""
         words = [word for oid in self.statistics for word in (_STATISTICS, oid)]
         words += [_BASE, self.base] if self.base else []
         words += [_APPLIED, "..".join(self.applied)] if self.applied else []
@@ -74,13 +74,13 @@ class Round:
         return " ".join(filter(None, (self.recipe.text(), shlex.join(words))))
 
     def options(self, session: Session, *, dry_run: bool = False) -> MergeOptions:
-        """What the engine is told beside the policy."""
+        """Return the options of the engine."""
         found = [session.manifest(oid) for oid in self.statistics]
         return self.recipe.options(found, dry_run=dry_run)
 
 
 def read_round(line: str) -> Round:
-    """The inverse of :meth:`Round.text`; raises :class:`UsageError`."""
+    """Parse the result of :meth:`Round.text`; raises :class:`UsageError`."""
     try:
         words = shlex.split(line)
     except ValueError as error:
@@ -96,7 +96,7 @@ def read_round(line: str) -> Round:
 
 
 def _taken(words: list[str], option: str) -> list[str]:
-    """The values of ``option``, which is taken out of ``words``."""
+    """Remove ``option`` and its values from ``words``; return the values."""
     found: list[str] = []
     while option in words:
         at = words.index(option)
@@ -106,7 +106,7 @@ def _taken(words: list[str], option: str) -> list[str]:
 
 
 def configured(session: Session) -> Recipe:
-    """What git's configuration says: ``theta.merge.strategy``, ``.rule`` (many), ``.scope``, ``.seed``."""
+    """Return the recipe in git's configuration: ``theta.merge.{strategy,rule,scope,seed}``."""
     config = session.repo.config
     rules = [recipes.rule(text) for text in config.all(f"{SECTION}.rule")]
     strategy, scope, seed = (_value(session, key) for key in ("strategy", "scope", "seed"))
@@ -123,7 +123,7 @@ def _value(session: Session, key: str) -> str | None:
 
 
 def statistics(session: Session, names: Sequence[str]) -> tuple[str, ...]:
-    """The manifest ids of ``REV:PATH`` names; raises :class:`NotFoundError` where there is none."""
+    """Return the manifest ids of ``REV:PATH`` names; raises :class:`NotFoundError` for other objects."""
     found = []
     for name in names:
         oid = session.repo.resolve(name)
@@ -137,7 +137,7 @@ def statistics(session: Session, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def conclude(session: Session) -> None:
-    """Take git's list of conflicts out of the message: they are settled, and no editor will strip it."""
+    """Remove git's list of conflicts from the message; without an editor git would keep these comments."""
     message = session.repo.gitdir / MERGE_MSG
     if message.exists():
         text = message.read_text(errors="surrogateescape")
@@ -147,7 +147,7 @@ def conclude(session: Session) -> None:
 
 
 def with_trailers(repo: Repository, text: bytes, lines: Sequence[str]) -> bytes:
-    """The message ``text`` with the trailers ``lines`` at its end, where git puts them."""
+    """Return the message ``text`` with the trailers ``lines`` where git puts them."""
     if _SUBJECT.fullmatch(text) and not any(map(_SET.match, repo.config)):
         subject, _, rest = text.partition(b"\n")
         end = "".join(f"{line}\n" for line in lines)
@@ -158,14 +158,14 @@ def with_trailers(repo: Repository, text: bytes, lines: Sequence[str]) -> bytes:
 
 
 def rounds(session: Session, oid: str) -> list[Round]:
-    """The rounds that commit ``oid`` tells of."""
+    """Return the rounds in the trailers of commit ``oid``."""
     wanted = f"%(trailers:key={TRAILER},valueonly,unfold)"
     lines = session.repo.git().run("show", "-s", f"--format={wanted}", oid).text.splitlines()
     return [read_round(line) for line in map(str.strip, lines) if line]
 
 
 def how_of(session: Session, found: Sequence[Round]) -> How:
-    """What ``found`` decide: each checkpoint by the rounds that are about it."""
+    """Return a ``How`` that decides each checkpoint by those rounds of ``found`` that settled it."""
 
     def by_path(path: str) -> How:
         own = [one for one in found if one.is_about(path)]

@@ -1,4 +1,4 @@
-"""The versions of a checkpoint that are to be joined: base, ours and theirs."""
+"""The versions of a checkpoint that are merged: base, ours and theirs."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Manifest
 
 Stages = dict[int, str]
-"""Stage (0 merged; 1 base, 2 ours, 3 theirs) -> blob id, of one path."""
+"""Stage -> blob id of one path; 0 is merged, 1 base, 2 ours, 3 theirs."""
 
 Three = tuple[Manifest | None, Manifest | None, Manifest | None]
 
 
 class Versions:
-    """The checkpoints of the commits that are joined, found by store: paths may differ.
+    """The checkpoints of the commits that are merged, found by store because paths may differ.
 
     Args:
         session: the repository.
-        base: the commit to compare with.
+        base: the base commit.
         ours: our commit.
         theirs: their commit.
-        chosen: ``base`` was asked for, and counts more than what git takes for the ancestor.
-        crossing: all best common ancestors, where there are several.
+        chosen: the user chose ``base``; it replaces stage 1 of the index.
+        crossing: all merge bases, if there are several.
     """
 
     def __init__(
@@ -43,18 +43,21 @@ class Versions:
         self._crossing = list(crossing)
         session.expect_trees(filter(None, (base, ours, theirs, *crossing)))
         self.trees = tuple(session.at(one) if one else EMPTY for one in (base, ours, theirs))
-        """The checkpoints of each of the commits."""
+        """The checkpoints of base, ours and theirs."""
 
     def in_base(self, store: str) -> Manifest | None:
-        """The checkpoint of the first commit with this store."""
+        """Return the checkpoint of the base commit with this store."""
         return self.trees[0].by_store.get(store)
 
     def is_unmoved(self, path: str, stages: Stages) -> bool:
-        """Whether the common ancestor has the file of stage 1 at ``path`` too: nobody renamed it."""
+        """Return whether the base has the file of stage 1 at ``path``, so that neither side renamed it."""
         return 1 in stages and self.trees[0].oid(path) == stages[1]
 
     def of(self, stages: Stages) -> Three:
-        """Base, ours and theirs of the path with ``stages``; by store where a stage cannot tell."""
+        """Return base, ours and theirs of a path with ``stages``.
+
+        If git merged the path (stage 0), they are looked up in the commits by their store.
+        """
         if 0 in stages:
             merged = self._session.manifest_or_none(stages[0])
             if merged is None:
@@ -69,7 +72,7 @@ class Versions:
     def _base(
         self, found: Manifest | None, ours: Manifest | None, theirs: Manifest | None
     ) -> Manifest | None:
-        """The ancestor's version; ``found`` is what stage 1 says."""
+        """Return the base version; ``found`` is the manifest of stage 1."""
         anchor = ours or theirs
         if anchor is None or (found is not None and not self._chosen and len(self._crossing) < 2):
             return found

@@ -1,1 +1,1 @@
-"""Files and updates become index entries and commits."""
+"""Staging files and updates, and committing them."""

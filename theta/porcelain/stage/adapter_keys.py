@@ -1,7 +1,7 @@
-"""What the keys of ``adapter_config.json`` mean for the sum of base and adapter.
+"""The keys of ``adapter_config.json`` and their effect on the sum of base and adapter.
 
-Each key is understood, known not to matter, or refused by name: a key that is passed over may be the one
-that says that the factors belong to another base.
+Each key is understood, known not to matter, or refused by name.  No unknown key is ignored: it may say
+that the factors belong to another base.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _UNDERSTOOD: Final = {
     },
     "IA3": {"peft_type", "fan_in_fan_out"},
 }
-"""Keys that the reader of adapters looks at."""
+"""Keys that the reader of adapters interprets."""
 
 IRRELEVANT: Final[Mapping[str, str]] = {
     "auto_mapping": "names a class of Python",
@@ -38,7 +38,7 @@ IRRELEVANT: Final[Mapping[str, str]] = {
     "task_type": "names a class of Python",
     "velora_config": "for the gradients of training",
 }
-"""Keys that do not change the sum, and why."""
+"""Key -> why it does not change the sum."""
 
 _CONVERT: Final = "save it with peft's path_initial_model_for_weight_conversion, or merge it with peft"
 _MERGE: Final = "merge it with peft"
@@ -56,7 +56,7 @@ _REFUSED: Final[Mapping[str, str]] = {
     "kasa_config": "the base is cut before the factors are added",
     "monteclora_config": "the factors are drawn at random",
 }
-"""Keys that change the sum in a way that is not done here, and how."""
+"""Key -> how it changes the sum in a way that theta does not compute."""
 
 _STARTS_THAT_KEEP_THE_BASE: Final = ("gaussian", "orthogonal", "eva", "mica")
 _STARTS_THAT_CHANGE_THE_BASE: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -66,7 +66,7 @@ _MOST_TEXT: Final = 60
 
 
 def problems(config: Mapping[str, Any]) -> list[str]:
-    """Why an adapter of this configuration is not added: one sentence a key, with its name and value."""
+    """Return why an adapter of this configuration cannot be added, one phrase for each bad key."""
     understood = _UNDERSTOOD.get(str(config.get("peft_type")), set())
     found = list(_starts(config))
     for key in sorted(config.keys() - understood - IRRELEVANT.keys() - {*_CONFIG_OF_A_START}):
@@ -77,18 +77,18 @@ def problems(config: Mapping[str, Any]) -> list[str]:
 
 
 def hint(config: Mapping[str, Any]) -> str:
-    """What may be done instead."""
+    """Return what the user can do instead."""
     return _CONVERT if any(_starts(config)) else _MERGE
 
 
 def said(key: str, value: Any) -> str:
-    """A key with its value, cut short."""
+    """Return a key with its value, shortened."""
     text = repr(value)
     return f"{key} {text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 3] + '...'}"
 
 
 def _starts(config: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the initialisation: some take the first factors away from the base."""
+    """Yield problems of the initialisation; some methods subtract the initial factors from the base."""
     key = "init_lora_weights"
     start = config.get(key)
     if isinstance(start, str) and start.lower().startswith(_STARTS_THAT_CHANGE_THE_BASE):

@@ -1,4 +1,4 @@
-"""PEFT adapter directories: what ``adapter_config.json`` says of the factors beside it."""
+"""PEFT adapter directories: reading ``adapter_config.json``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,19 @@ _MOST_CONFIG: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter: where its weights are, and how they are scaled."""
+    """The configuration of an adapter.
+
+    Attributes:
+        kind: "low-rank" or "ia3".
+        weights: the file of the weights.
+        alpha: ``lora_alpha``.
+        alphas: ``alpha_pattern``: regular expression for a module -> its alpha.
+        rank: ``r``, if given.
+        ranks: ``rank_pattern``: regular expression for a module -> its rank.
+        root: ``use_rslora``: alpha is divided by the square root of the rank.
+        fan_in_fan_out: the model stores its matrices as (in, out).
+        ties: an update of the embedding also applies to the head tied to it.
+    """
 
     kind: str
     weights: Path
@@ -31,10 +43,12 @@ class Adapter:
     root: bool
     fan_in_fan_out: bool
     ties: bool = False
-    """Whether what it says of an embedding is for the head that is tied to it, too."""
 
     def scale(self, name: str, rank: int) -> float:
-        """What the product of the factors of module ``name`` is multiplied by; ``ValueError`` if unknown."""
+        """Return the scale of the product of the factors of module ``name``.
+
+        Raises ``ValueError`` if the factors do not have the configured rank.
+        """
         pattern = _by_pattern(self.ranks, name)
         wanted = self.rank if pattern is None else pattern
         if wanted is not None and wanted != rank:
@@ -45,7 +59,7 @@ class Adapter:
 
 
 def _by_pattern(patterns: Mapping[str, Any], name: str) -> Any:
-    """The entry whose key is the end of ``name``; keys are regular expressions, as PEFT reads them."""
+    """Return the value of the first key that matches the end of ``name``, as in PEFT; None without one."""
     for key, value in patterns.items():
         if re.fullmatch(rf"(.*\.)?({key})", name):
             return value
@@ -53,7 +67,7 @@ def _by_pattern(patterns: Mapping[str, Any], name: str) -> Any:
 
 
 def read_adapter(place: Path) -> Adapter | None:
-    """The adapter in directory ``place``; none where there is no configuration of one."""
+    """Read the adapter in directory ``place``; None when it has no ``adapter_config.json``."""
     file = place / CONFIG
     if not file.is_file():
         return None

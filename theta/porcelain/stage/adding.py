@@ -1,4 +1,4 @@
-"""``theta add``: which of the named files are checkpoints, and staging them."""
+"""``theta add``: select the checkpoints among the named files, and stage them."""
 
 from __future__ import annotations
 
@@ -26,22 +26,28 @@ from theta.store.format.manifest import blob_id
 
 @dataclass(frozen=True)
 class Selection:
-    """What a pathspec names: checkpoints that exist, that are gone, and whether there is more."""
+    """The checkpoints that pathspecs name.
+
+    Attributes:
+        present: paths of existing files.
+        gone: paths of deleted files.
+        newcomers: new files that a tracked pattern matches, named by no pathspec.
+    """
 
     present: tuple[str, ...]
     gone: tuple[str, ...]
     newcomers: frozenset[str] = frozenset()
 
     def including(self, paths: Iterable[str]) -> Selection:
-        """The same, and the new files at ``paths``."""
+        """Return the selection with the new files at ``paths`` added."""
         new = frozenset(paths)
         return Selection(tuple(sorted({*self.present, *new})), self.gone, new)
 
 
 def select(session: Session, git: Git, pathspecs: list[str], *, update: bool, force: bool) -> Selection:
-    """The checkpoints among ``pathspecs`` (relative to ``git``'s directory), or all without any.
+    """Select the checkpoints that ``pathspecs`` (relative to ``git``'s directory) match, or all.
 
-    ``update`` leaves untracked files out; ``force`` takes ignored ones.
+    ``update`` skips untracked files; ``force`` includes ignored ones.
     """
     listed = _listed(session, git, pathspecs, update=update, force=force)
     filters = filter_of(session.repo, (path for path in listed if not _is_inside(path)))
@@ -54,7 +60,7 @@ def select(session: Session, git: Git, pathspecs: list[str], *, update: bool, fo
 
 
 def _listed(session: Session, git: Git, pathspecs: list[str], *, update: bool, force: bool) -> list[str]:
-    """The paths that ``pathspecs`` name."""
+    """Return the paths that ``pathspecs`` match."""
     if update and not pathspecs:
         return [entry.path for entry in session.repo.entries()]
     kinds = ["-c"] if update else ["-c", "-o"] if force else ["-c", "-o", "--exclude-standard"]
@@ -62,7 +68,7 @@ def _listed(session: Session, git: Git, pathspecs: list[str], *, update: bool, f
 
 
 def _is_kept_pointer(session: Session, path: str) -> bool:
-    """Whether the file is the pointer of Git LFS that is committed there already."""
+    """Return whether the file is a Git LFS pointer that is already committed."""
     data = lfs.pointer_at(session.repo.worktree / path)
     return data is not None and session.index.oid(path) == blob_id(data)
 
@@ -72,7 +78,7 @@ def _is_inside(path: str) -> bool:
 
 
 def _refuse_other_filters(session: Session, filters: dict[str, str]) -> None:
-    """A later line of the attributes would turn a checkpoint into something else (an LFS pointer)."""
+    """Raise :class:`UsageError` if a later attributes line gives a checkpoint another filter, such as LFS."""
     others = {
         path for path, value in filters.items() if value not in ("theta", "unspecified", "unset", "set")
     }
@@ -88,7 +94,7 @@ def _refuse_other_filters(session: Session, filters: dict[str, str]) -> None:
 
 
 def add(session: Session, selection: Selection, progress: Progress | None = None) -> list[Added]:
-    """Stage the selected checkpoints; those that are gone are staged as deleted."""
+    """Stage the selected checkpoints, and the deletion of those that are gone."""
     added = [_warned(session, item) for item in staging.add_files(session, selection.present, progress)]
     added = [replace(item, newcomer=item.path in selection.newcomers) for item in added]
     if selection.gone:
@@ -101,7 +107,7 @@ def add(session: Session, selection: Selection, progress: Progress | None = None
 
 
 def _warned(session: Session, item: Added) -> Added:
-    """``item`` with a warning where loading the file would run what a stranger may have written."""
+    """Return ``item`` with a warning if loading the file would call dangerous code."""
     if not item.stored:
         return item
     return replace(item, warning="".join(scanning.warnings(session.repo.worktree, [item.path])))
@@ -114,7 +120,7 @@ def _refuse_special(place: Path, spec: str) -> None:
 
 
 def check_pathspecs(git: Git, pathspecs: list[str]) -> None:
-    """Raise :class:`NotFoundError` for a pathspec that names nothing, as git does."""
+    """Raise :class:`NotFoundError` for a pathspec that matches nothing, as git does."""
     for spec in pathspecs:
         if os.path.lexists(git.cwd / spec):
             _refuse_special(git.cwd / spec, spec)

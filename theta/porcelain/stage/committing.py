@@ -1,4 +1,4 @@
-"""Around a commit that git makes: what is staged for it, who makes it, what it holds."""
+"""The steps before and after ``git commit``: stage checkpoints, check the identity, summarize."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from theta.progress import Progress
 def prepare(
     session: Session, paths: list[str], *, everything: bool, progress: Progress | None = None
 ) -> list[Added]:
-    """Stage the checkpoints that the commit takes, and bring ``.theta/`` into agreement.
+    """Stage the checkpoints at ``paths`` or all changed ones, and update ``.theta/`` in the index.
 
-    ``everything`` takes new files too where a tracked pattern matches them: git's ``-a`` would leave
-    them behind, and training then overwrites the only copy.
+    ``everything`` also stages new files that a tracked pattern matches: ``git commit -a`` would skip
+    them, and the next training run would overwrite the only copy.
     """
     agreement.refresh(session, progress)
     added: list[Added] = []
@@ -35,7 +35,7 @@ def prepare(
 
 
 def check_identity(session: Session) -> None:
-    """Raise :class:`IdentityError` before an editor opens for a commit that git will refuse."""
+    """Raise :class:`IdentityError` if git has no identity, before an editor opens."""
     if session.repo.git().run("var", "GIT_COMMITTER_IDENT", check=False).code:
         raise IdentityError(
             "git does not know who you are",
@@ -44,18 +44,18 @@ def check_identity(session: Session) -> None:
 
 
 def settled(session: Session) -> tuple[str, ...]:
-    """Bring all into agreement after git made a commit; returns warnings."""
+    """Bring index, ``.theta/`` and worktree into agreement after git made a commit; return warnings."""
     return tuple(agreement.settle(session.again()))
 
 
 def new_commit(session: Session, before: str | None) -> Summary | None:
-    """What the commit holds that HEAD moved to; None when HEAD is still at ``before``."""
+    """Return the summary of HEAD; None when HEAD is still at ``before``."""
     fresh = session.again()
     head = fresh.repo.head()
     return None if head is None or head == before else summarize(fresh, head)
 
 
 def finish(session: Session, before: str | None) -> Summary | None:
-    """Settle after git made a commit; returns what it holds, or None when HEAD did not move."""
+    """Settle after git made a commit and return its summary; None when HEAD did not move."""
     settled(session)
     return new_commit(session, before)

@@ -1,4 +1,4 @@
-"""Which tensor an update goes to, and whether it fits: by name, shape, orientation, coding and ties."""
+"""Matching updates with tensors by name, shape, orientation, quantisation and ties."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _BIAS: Final = ".bias"
 
 @dataclass(frozen=True)
 class Step:
-    """One tensor and what happens to it, one after the other."""
+    """A tensor and its updates, in the order in which they are applied."""
 
     line: Line
     updates: tuple[Update, ...]
 
 
 def plan(manifest: Manifest, brought: Brought, ties: TiedWeights) -> list[Step]:
-    """What happens to which tensor; raises ``UsageError`` that lists all that does not fit."""
+    """Return a step for each tensor that changes; raises ``UsageError`` that lists all misfits."""
     return _Fitting(manifest, brought, ties).steps()
 
 
 class _Fitting:
-    """The updates of one source on the tensors of one checkpoint."""
+    """Matches the updates of one source with the tensors of one checkpoint."""
 
     def __init__(self, manifest: Manifest, brought: Brought, ties: TiedWeights) -> None:
         self._lines, self._brought, self._ties = manifest.by_name, brought, ties
@@ -44,7 +44,7 @@ class _Fitting:
         self._named = {name: rename(name) for name in brought.updates}
 
     def steps(self) -> list[Step]:
-        """One step a tensor, in order of name."""
+        """Return one step for each tensor, in order of name."""
         self._tied = self._of_tied()
         items = {name: item for name, item in self._brought.updates.items() if name not in self._tied}
         found: dict[str, list[Update]] = {}
@@ -60,7 +60,7 @@ class _Fitting:
         return sorted([*steps, *self._scaled_biases(steps)], key=lambda step: step.line.name)
 
     def _by_line(self, items: Mapping[str, Update]) -> Iterator[tuple[str, Update]]:
-        """The tensors that ``items`` are for."""
+        """Yield the name of the tensor that each of ``items`` updates; note names of no tensor."""
         for name, item in items.items():
             line = self._line(name)
             if line is None:
@@ -72,7 +72,7 @@ class _Fitting:
         return _line(self._lines, self._named[name], name in self._brought.modules)
 
     def _turned(self, pairs: Sequence[tuple[str, Update]]) -> Iterator[tuple[str, Update]]:
-        """The updates as their matrices lie in the file."""
+        """Yield the updates, transposed where the file stores its matrices as (in, out)."""
         ways = {name: _ways(self._lines[name], item) for name, item in pairs if not isinstance(item, Whole)}
         known = {name: turned for name, (straight, turned) in ways.items() if straight != turned}
         shapes = {name: line.shape for name, line in self._lines.items()}
@@ -96,7 +96,7 @@ class _Fitting:
         return _misfit(line, item)
 
     def _step(self, line: Line, items: Sequence[Update]) -> Step:
-        """The new value first, if one came, and then the factors on top of it."""
+        """Return a step that sets the new value first, if there is one, and then applies the factors."""
         whole = [item for item in items if isinstance(item, Whole)]
         others = [item for item in items if not isinstance(item, Whole)]
         if len(whole) > 1 or len(others) > 1:
@@ -106,7 +106,7 @@ class _Fitting:
         return Step(line, (*whole, *others))
 
     def _scaled_biases(self, steps: Sequence[Step]) -> Iterator[Step]:
-        """A scale of rows is one of the output, to which the bias belongs."""
+        """Yield a step for each bias beside a weight whose rows are scaled: that scales its output."""
         taken = {step.line.name for step in steps}
         for step in steps:
             item = step.updates[-1]
@@ -117,7 +117,10 @@ class _Fitting:
     # -- ties ----------------------------------------------------------------------------
 
     def _of_tied(self) -> set[str]:
-        """The updates that are for a tied module without a tensor of its own; unequal ones are a problem."""
+        """Return the names of updates for tied modules that have no tensor of their own.
+
+        Updates that would make tied modules differ are noted as a problem.
+        """
         ties = self._ties
         if not ties.certain or not self._brought.of_adapter:
             return set()
@@ -150,13 +153,13 @@ def _torn(ties: TiedWeights, modules: Sequence[str]) -> str:
 
 
 def _experts(name: str) -> str:
-    """What may be the matter with names of experts."""
+    """Return an explanation if ``name`` is one of experts or routers, which differ in a file; else ""."""
     fused = any(part in name for part in (".experts", ".gate.", ".router.")) or name.endswith(".gate")
     return " (experts and routers have other names in memory than in the file)" if fused else ""
 
 
 def _ways(line: Line, item: Update) -> tuple[bool, bool]:
-    """Whether ``item`` fits as it is, and turned."""
+    """Return whether ``item`` fits as it is, and whether it fits transposed."""
     if not isinstance(item, LowRank | Scale) or not item.turns or len(line.shape) != 2:
         return True, False
     return not _misfit(line, item), not _misfit(line, item.turned())
@@ -170,7 +173,7 @@ def _line(lines: Mapping[str, Line], name: str, may_be_module: bool) -> Line | N
 
 
 def _renaming(lines: Mapping[str, Line], brought: Brought) -> Callable[[str], str]:
-    """Names as they are; or, where none is known so, with one leading part less, or one more."""
+    """Return the renaming that finds the most tensors: none, the first part removed, or one added."""
     ways: list[Callable[[str], str]] = [lambda name: name, lambda name: name.partition(".")[2]]
     ways += [_prefixed(head) for head in sorted({name.partition(".")[0] for name in lines})]
 
@@ -185,7 +188,7 @@ def _prefixed(head: str) -> Callable[[str], str]:
 
 
 def _misfit(line: Line, item: Update) -> str:
-    """Why ``item`` cannot be an update of ``line``; empty if it can."""
+    """Return why ``item`` cannot update ``line``; "" if it can."""
     shape = tuple(line.shape)
     columns = line.nbytes // max(shape[0] if shape else 1, 1) // DTYPES[line.dtype].itemsize
     if not isinstance(item, Whole) and not arith.has_values(line.dtype):

@@ -1,4 +1,4 @@
-"""Putting checkpoints into the index: store what is new, stage manifest and ``.theta/``."""
+"""Staging checkpoints: store new tensors, put the manifest and ``.theta/`` into the index."""
 
 from __future__ import annotations
 
@@ -23,7 +23,20 @@ from theta.store.write.snapshot import Snapshot, Stored
 
 @dataclass(frozen=True)
 class Added:
-    """A checkpoint that was staged: what is new in it and what that cost."""
+    """A checkpoint that was staged.
+
+    Attributes:
+        path: path of the file.
+        manifest: the manifest that was staged.
+        oid: its blob id.
+        new: names of the tensors that were stored.
+        note: why the file was stored as plain bytes, or "".
+        stat: stat of the file that was read.
+        mode: git's file mode.
+        stored: bytes that were written to the pack.
+        warning: a warning for the user, or "".
+        newcomer: no pathspec names the file; a tracked pattern matches it.
+    """
 
     path: str
     manifest: Manifest
@@ -35,13 +48,12 @@ class Added:
     stored: int = 0
     warning: str = ""
     newcomer: bool = False
-    """Whether nobody named the file: a tracked pattern matches it."""
 
 
 def add_files(session: Session, paths: Iterable[str], progress: Progress | None = None) -> list[Added]:
     """Store and stage the checkpoint files at ``paths`` (from the root of the worktree).
 
-    Nothing is staged unless all of them could be read; an unchanged file is only refreshed.
+    Nothing is staged unless all files can be read.  For an unchanged file only the stat is refreshed.
     """
     added: list[Added] = []
     with session.change() as change:
@@ -89,7 +101,7 @@ def take(
     taken: set[str],
     progress: Progress | None = None,
 ) -> Stored:
-    """Scan and store one file; its store is that of ``kept``, or a name not in ``taken``."""
+    """Scan and store one file, in the store of ``kept`` or in a new one whose name is not in ``taken``."""
     if lfs.pointer_in(source) is not None:
         raise lfs.refusal(path)
     bases = bases_of(session, path)
@@ -111,14 +123,14 @@ def take(
 
 
 def bases_of(session: Session, path: str) -> list[Manifest]:
-    """The manifests of the parents of the next commit: those at ``path`` first."""
+    """Return the manifests of the parents of the next commit, those at ``path`` first."""
     parents = [session.at(parent).manifests for parent in session.repo.parents_ahead()]
     first = [found[path] for found in parents if path in found]
     return first + [manifest for found in parents for at, manifest in found.items() if at != path]
 
 
 def _moved(session: Session, found: file_scan.Scan) -> Manifest | None:
-    """The manifest of a checkpoint of this value whose file is gone: it was renamed, its store stays."""
+    """Return the manifest of a deleted file with this content: it was renamed and keeps its store."""
     for path, manifest in session.index.manifests.items():
         if not os.path.lexists(session.repo.worktree / path):
             kept = worktree.skeleton_of(session, manifest)
@@ -128,7 +140,7 @@ def _moved(session: Session, found: file_scan.Scan) -> Manifest | None:
 
 
 def new_raw(session: Session, raw: Iterable[str], index: Path | None = None) -> dict[str, str]:
-    """Path -> blob id, of those staged ``raw`` files that are not so in HEAD already."""
+    """Return path -> blob id of the staged ``raw`` files that differ from HEAD."""
     head = session.repo.head()
     tree = session.repo.tree_of(head) if head else None
     staged = session.index_of(index)
@@ -139,7 +151,7 @@ def new_raw(session: Session, raw: Iterable[str], index: Path | None = None) -> 
 
 
 def refuse_pointers(session: Session, raw: dict[str, str]) -> None:
-    """Raise :class:`PointerError` where a blob of ``raw`` (path -> id) is a pointer of Git LFS."""
+    """Raise :class:`PointerError` if a blob of ``raw`` (path -> id) is a Git LFS pointer."""
     for path, oid in raw.items():
         if lfs.is_pointer(session.objects.text(oid, lfs.MAX_BYTES) if _is_small(session, oid) else b""):
             raise lfs.refusal(path)

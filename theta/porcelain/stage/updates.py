@@ -1,8 +1,8 @@
-"""Updates that a user brings, read from files: factors, sparse values, scales, or new tensors.
+"""Reading updates from files: low-rank factors, sparse values, scales, or new tensors.
 
 Names may be git-theta's (``<tensor>/R``, ``/C``, ``/ia3``, ``/data``, ``/indices``, ``/shape``), those of
-plain factor files (``<module>.lora_A``, ``lora_B``, ``ia3_l``), or those of a PEFT adapter.  What bears
-no such name replaces the tensor of its name.
+plain factor files (``<module>.lora_A``, ``lora_B``, ``ia3_l``), or those of a PEFT adapter.  A tensor with
+any other name replaces the tensor of that name.
 """
 
 from __future__ import annotations
@@ -42,17 +42,22 @@ _PARTS: Final = {
 }
 _PARTS["scaled"] = _PARTS["ia3"]
 _FIXED: Final = {"R", "C", "lora_embedding_A", "lora_embedding_B"}
-"""Parts of which it is said how the matrix lies: a product as it stands, and a table of tokens."""
+"""Parts with a fixed orientation: a product with the shape of the tensor, and an embedding table."""
 _FLIPPED: Final = ("C", "lora_A", "lora_down", "lora_embedding_A")
-"""Parts that stand in a file as the transpose of the factor (lines, rank)."""
+"""Parts that a file stores as (rank, columns), the transpose of the factor."""
 _REFUSED: Final = ("lora_magnitude_vector", "lora_B.bias")
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """``u @ v.T`` is added: ``u`` is (rows, rank), ``v`` is (columns, rank).
+    """Adds ``u @ v.T`` to a tensor.
 
-    ``turns`` says that rows are outputs, so that it is turned where a file has a matrix transposed.
+    Attributes:
+        u: float64 of shape (rows, rank).
+        v: float64 of shape (columns, rank).
+        mantissa: significant bits of the values in the source.
+        nbytes: bytes of both factors in the source.
+        turns: rows are outputs, so a matrix that is stored as (in, out) needs the transpose.
     """
 
     u: Matrix
@@ -68,9 +73,12 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Scale:
-    """The tensor is multiplied by ``factors``.
+    """Multiplies a tensor by ``factors``, which broadcast to its shape.
 
-    ``with_bias`` says that a bias beside it is too, ``turns`` that rows are outputs (as of low rank).
+    Attributes:
+        factors: float64.
+        with_bias: the bias of the same module is multiplied too.
+        turns: rows are outputs, as in :class:`LowRank`.
     """
 
     factors: Matrix
@@ -84,7 +92,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Sparse:
-    """``data`` is added to the elements ``indices`` of the flat tensor."""
+    """Adds ``data`` to the elements ``indices`` of the flattened tensor; ``shape`` is checked if given."""
 
     data: Matrix
     indices: NDArray[np.int64]
@@ -93,7 +101,7 @@ class Sparse:
 
 @dataclass(frozen=True)
 class Whole:
-    """The tensor gets this value, cast to its own dtype."""
+    """Replaces a tensor by ``tensor``, cast to the dtype of the old value."""
 
     tensor: TensorWords
 
@@ -103,14 +111,15 @@ Update = LowRank | Scale | Sparse | Whole
 
 @dataclass(frozen=True)
 class Brought:
-    """All updates by the name they bear.
+    """All updates of one source.
 
     Attributes:
-        modules: the names that lack ``.weight``.
-        problems: what no update could be made of.
-        of_adapter: whether it is an adapter, with the names of a model in memory.
-        transposed: what the adapter says of all matrices: they are stored as ``[in, out]``.
-        ties: whether what it says of an embedding is for the head that is tied to it, too.
+        updates: name -> update.
+        modules: the names of modules, which lack ``.weight``.
+        problems: why other tensors of the source are no updates.
+        of_adapter: the source is an adapter; its names are those of a model in memory.
+        transposed: the adapter says that all matrices are stored as ``[in, out]``.
+        ties: an update of the embedding also applies to the head tied to it.
     """
 
     updates: Mapping[str, Update]
@@ -122,9 +131,9 @@ class Brought:
 
 
 def read(place: Path, kind: str | None) -> Brought:
-    """The updates of ``kind`` in file or directory ``place``; raises ``UsageError`` where there are none.
+    """Read the updates of ``kind`` in the file or directory ``place``; raises ``UsageError`` if none.
 
-    A PEFT adapter says itself what it is; anything else needs a ``kind``.
+    The ``kind`` may be None for a PEFT adapter, whose configuration has it.
     """
     adapter = read_adapter(place) if place.is_dir() else None
     if adapter is not None and kind not in (None, adapter.kind) and {kind, adapter.kind} != {"ia3", "scaled"}:
@@ -160,7 +169,7 @@ def _tensor(value: Value) -> TensorWords:
 
 
 def _stripped(name: str) -> str:
-    """A name without what PEFT puts before and into it."""
+    """Return ``name`` without the parts that PEFT inserts."""
     name = name.removeprefix("base_model.model.")
     return name.replace(".modules_to_save.default", "").replace(".base_layer.", ".")
 
@@ -206,7 +215,7 @@ def _update(name: str, parts: Mapping[str, TensorWords], kind: str, adapter: Ada
 
 
 def _numbers(tensor: TensorWords) -> Matrix:
-    """The values of a tensor, all finite; raises ``ValueError`` otherwise."""
+    """Return the values as float64; raises ``ValueError`` if one is not finite."""
     if arith.has_values(tensor.dtype):
         found = arith.to_values(tensor.words, tensor.dtype)
     elif DTYPES[tensor.dtype].kind in ("int", "uint"):
@@ -235,7 +244,7 @@ def _low_rank(name: str, parts: Mapping[str, TensorWords], adapter: Adapter | No
     scale = adapter.scale(name, u.shape[1]) if adapter else 1.0
     if "alpha" in roles:
         scale *= float(_numbers(roles["alpha"][1]).reshape(-1)[0]) / u.shape[1]
-    # A power of two costs nothing; anything else makes the numbers of u longer.
+    # A scale that is no power of two makes the mantissas of u longer.
     with np.errstate(over="ignore", invalid="ignore"):
         u = np.ascontiguousarray(u * scale)
     if not np.isfinite(u).all():
@@ -247,7 +256,7 @@ def _low_rank(name: str, parts: Mapping[str, TensorWords], adapter: Adapter | No
 
 
 def _factor(part: str, tensor: TensorWords) -> Matrix:
-    """A factor as (lines, rank); kernels of convolutions are flattened."""
+    """Return a factor of shape (lines, rank), with the kernels of convolutions flattened."""
     numbers = _numbers(tensor)
     if numbers.ndim < 2 or 0 in numbers.shape:
         raise ValueError(f"{part} of shape {list(tensor.shape)} is not a factor")
@@ -269,19 +278,19 @@ def _sparse(parts: Mapping[str, TensorWords]) -> Sparse:
 
 
 def chunks(tensor: TensorWords) -> tuple[Chunk, ...]:
-    """The chunks that ``tensor`` is stored in."""
+    """Cut ``tensor`` into the chunks in which it is stored."""
     return tensor_tree.cut(tensor.words.data.cast("B"), tensor.dtype, tensor.shape)
 
 
 def is_value(tensor: TensorWords, line: Line) -> bool:
-    """Whether ``tensor`` is what ``line`` stands for."""
+    """Return whether ``tensor`` has the dtype, shape and digest of ``line``."""
     if (tensor.dtype, tuple(tensor.shape)) != (line.dtype, tuple(line.shape)):
         return False
     return tensor_tree.value_digest(line.dtype, line.shape, chunks(tensor)) == line.digest
 
 
 def same(one: Update, other: Update) -> bool:
-    """Whether both are the same update."""
+    """Return whether both updates are low-rank or new tensors, and equal."""
     if isinstance(one, LowRank) and isinstance(other, LowRank):
         return np.array_equal(one.u, other.u) and np.array_equal(one.v, other.v)
     if isinstance(one, Whole) and isinstance(other, Whole):
@@ -291,7 +300,7 @@ def same(one: Update, other: Update) -> bool:
 
 
 def listed(problems: Iterable[str], limit: int = 20) -> str:
-    """Problems in one line."""
+    """Join ``problems`` in one line, at most ``limit`` of them."""
     all_of_them = list(problems)
     more = f"; and {len(all_of_them) - limit} more" if len(all_of_them) > limit else ""
     return "; ".join(all_of_them[:limit]) + more

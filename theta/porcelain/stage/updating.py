@@ -1,6 +1,6 @@
-"""``theta add --update-type``: an update that the user brings becomes the next version of a checkpoint.
+"""``theta add --update-type``: apply an update from a file to a checkpoint.
 
-The worktree file becomes the updated model, and what is staged holds the factors.
+The worktree file becomes the updated model.  The index gets a version that is stored as the factors.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _WEIGHT: Final = ".weight"
 _TREE_BYTES: Final = 900
-"""About what the objects of a tensor take beside its factors."""
+"""Approximate bytes of the objects of a tensor without its factors."""
 
 
 def update(
@@ -46,8 +46,8 @@ def update(
 ) -> Added:
     """Apply the updates of ``kind`` in ``data`` to the checkpoint at ``path`` and stage the result.
 
-    Raises ``UsageError`` that lists whatever does not fit, ``NotFoundError`` where the checkpoint is not
-    in HEAD, ``WouldOverwriteError`` where its file is not what HEAD has; nothing is changed then.
+    Raises ``UsageError`` that lists all misfits, ``NotFoundError`` if the checkpoint is not in HEAD, and
+    ``WouldOverwriteError`` if its file differs from HEAD; then nothing is changed.
     """
     entry, manifest = _committed(session, path)
     brought = updates.read(data, kind)
@@ -75,7 +75,7 @@ def update(
 
 
 def _warning(brought: Brought, found: TiedWeights, steps: Sequence[Step]) -> str:
-    """What nobody said: whether a head is tied to an embedding that changes."""
+    """Return a warning if an embedding changes and no configuration says whether the head is tied to it."""
     changed = {step.line.name.removesuffix(_WEIGHT) for step in steps}
     if found.certain or not brought.of_adapter or not changed & set(found.modules):
         return ""
@@ -86,7 +86,7 @@ def _warning(brought: Brought, found: TiedWeights, steps: Sequence[Step]) -> str
 
 
 def _committed(session: Session, path: str) -> tuple[Checkpoint, Manifest]:
-    """The entry and the manifest of ``path``, which must be the same in HEAD, index and worktree."""
+    """Return the entry and the manifest of ``path``, which must be the same in HEAD, index and worktree."""
     entry, at_head = session.index.get(path), session.head.oid(path)
     if at_head is None:
         raise NotFoundError(f"there is no committed checkpoint {path} to update", hint="commit it first")
@@ -105,7 +105,7 @@ def _committed(session: Session, path: str) -> tuple[Checkpoint, Manifest]:
 def _planned(
     session: Session, steps: Sequence[Step], progress: Progress | None
 ) -> Iterable[layer_plan.Planned | None]:
-    """The new layers of each tensor; none where its value stays."""
+    """Yield the new layers of each tensor; None when its value does not change."""
 
     def work(step: Step) -> layer_plan.Planned | None:
         old = StoredTensor(session.objects, step.line).whole()
@@ -121,7 +121,7 @@ def _planned(
 
 
 def _in_turn(old: TensorWords, items: Sequence[Update]) -> Applied:
-    """The tensor after all ``items``; how it is stored on what it was, where one item tells."""
+    """Apply all ``items`` in order; the result has an encoding only if there is one item."""
     done = apply(old, items[0])
     for item in items[1:]:
         done = replace(apply(done.new, item), encode=None)
@@ -129,7 +129,7 @@ def _in_turn(old: TensorWords, items: Sequence[Update]) -> Applied:
 
 
 def apply(old: TensorWords, item: Update) -> Applied:
-    """The tensor after ``item``, and how it is stored on what it was."""
+    """Return the tensor after ``item``, and its encoding relative to ``old`` if there is a special one."""
     if isinstance(item, LowRank):
         budget = max(item.nbytes - _TREE_BYTES, item.nbytes * 9 // 10)
         return brought.add_product(old, item.u, item.v, item.mantissa, budget)
@@ -151,7 +151,7 @@ def _sparse(old: TensorWords, item: Sparse) -> TensorWords:
 
 
 def _cast(tensor: TensorWords, dtype: str) -> TensorWords:
-    """``tensor`` in ``dtype``; floats are rounded, anything else must have that dtype already."""
+    """Cast ``tensor`` to ``dtype``; floats are rounded, others must already have that dtype."""
     if tensor.dtype == dtype:
         return tensor
     words = arith.to_words(arith.to_values(tensor.words, tensor.dtype), dtype)

@@ -1,1 +1,1 @@
-"""Tensors out of files and revisions: as values, as new files, as adapters."""
+"""Reading tensors from files and revisions, and writing them to new files and adapters."""

@@ -16,12 +16,12 @@ from theta.formats.values import Value
 from theta.porcelain.tensors import converting, sources
 
 MAX_SHOWN: Final = 1 << 30
-"""Bytes of a tensor that is shown as text; all of them are in memory then."""
+"""The largest tensor in bytes that is printed as text: it is read into memory."""
 
 
 @contextlib.contextmanager
 def opened(name: str, cwd: Path) -> Iterator[Value]:
-    """The tensor that ``[REV:]PATH#TENSOR`` names."""
+    """Return a context manager of the tensor that ``[REV:]PATH#TENSOR`` names."""
     named = sources.parse(name, cwd)
     if not named.glob:
         raise UsageError(f"{name} names no tensor", hint="say REV:PATH#TENSOR")
@@ -48,7 +48,7 @@ def save(value: Value, out: Path, *, force: bool) -> None:
 
 
 def text(value: Value) -> str:
-    """``value`` as numpy prints it; ``bytes`` and packed types as bytes."""
+    """Return ``value`` as numpy prints it; ``bytes`` and packed dtypes are printed as uint8."""
     if value.nbytes > MAX_SHOWN:
         raise FormatError(f"{value.nbytes} bytes are too many to show", hint="-o FILE.npy saves them")
     raw = b"".join(bytes(piece) for piece in value.chunks())

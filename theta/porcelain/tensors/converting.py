@@ -1,4 +1,4 @@
-"""``theta convert`` and ``theta export``: the tensors of a checkpoint in a new file, streamed."""
+"""``theta convert`` and ``theta export``: stream the tensors of a checkpoint into a new file."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ _NAMED: Final = 3
 
 @dataclass(frozen=True)
 class Model:
-    """What is to be written: values by name, and the metadata of a safetensors file.
+    """The tensors to write.
 
-    ``verify`` raises :class:`ChangedWhileReadError` where a file that is read has changed meanwhile.
+    Attributes:
+        values: name -> value.
+        formats: the formats of the source files.
+        metadata: the metadata for a safetensors file.
+        verify: raises :class:`ChangedWhileReadError` if a source file changed while it was read.
     """
 
     values: Mapping[str, Value]
@@ -43,7 +47,7 @@ class Model:
     verify: Callable[[], None] = lambda: None
 
     def select(self, glob: str) -> Model:
-        """The tensors whose names match ``glob``; raises :class:`NotFoundError` where none does."""
+        """Return the tensors whose names match ``glob``; raises :class:`NotFoundError` if none does."""
         kept = {name: value for name, value in self.values.items() if fnmatchcase(name, glob)}
         if not kept:
             raise NotFoundError(f"no tensor is named {glob}", hint="'theta show REV:PATH' lists the names")
@@ -51,7 +55,7 @@ class Model:
 
 
 def target_format(path: Path) -> str:
-    """The format that the name of ``path`` asks for; raises :class:`UsageError` for others."""
+    """Return the format for the suffix of ``path``; raises :class:`UsageError` for an unknown suffix."""
     found = SUFFIXES.get(path.suffix.lower())
     if found is None:
         raise UsageError(
@@ -63,7 +67,7 @@ def target_format(path: Path) -> str:
 def write(
     model: Model, out: Path, *, shard_size: int = 0, force: bool = False, progress: Progress | None = None
 ) -> list[Path]:
-    """Write ``model`` to ``out``, or to shards beside it with their index; answers the files.
+    """Write ``model`` to ``out``, or to shards beside it and their index; return the paths of the files.
 
     All files appear at the end, or none.  Raises :class:`FormatError` for tensors that the format cannot
     hold, :class:`WouldOverwriteError` and :class:`NoSpaceError`, all before anything is written.
@@ -99,7 +103,7 @@ def write(
 
 
 def _in_order(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
-    """By name, so that the same tensors always fall into the same shards."""
+    """Sort by name, so that the same tensors always get the same shards."""
     return sorted(specs, key=lambda spec: spec.name)
 
 
@@ -119,7 +123,7 @@ def _kind(dtype: str) -> str:
 
 
 def _metadata(model: Model, name: str) -> dict[str, str] | None:
-    """Hugging Face's loaders want to know which library wrote a safetensors file."""
+    """Return the metadata for a safetensors file: Hugging Face's loaders require the entry "format"."""
     if name != safetensors.NAME:
         return None
     if model.metadata or model.formats == {safetensors.NAME}:
@@ -128,7 +132,10 @@ def _metadata(model: Model, name: str) -> dict[str, str] | None:
 
 
 def check_places(places: Sequence[Path], size: int, force: bool) -> None:
-    """Raise a theta error unless files of ``size`` bytes together can appear at ``places``, in one folder."""
+    """Raise a theta error unless files of ``size`` bytes in all can be created at ``places``.
+
+    All places are in one directory.
+    """
     for place in places:
         if place.is_dir() or (place.exists() and not force):
             raise WouldOverwriteError(f"{place} is there already", hint="--force writes over it")
@@ -144,7 +151,7 @@ def _index(names: Sequence[str], groups: Sequence[Sequence[TensorSpec]], model: 
 
 
 def _stream(file: _fs.AtomicFile, plan: Plan, values: Mapping[str, Value], progress: Progress | None) -> None:
-    """Write the file that ``plan`` describes front to back, then the fields that follow from the rest."""
+    """Write the file of ``plan`` sequentially, then its derived fields, such as checksums."""
     for piece in _pieces(plan, values):
         file.write(piece)
         if progress is not None:

@@ -1,4 +1,4 @@
-"""``theta extract-lora``: the difference of two revisions as an adapter that PEFT loads."""
+"""``theta extract-lora``: write the difference of two revisions as a PEFT adapter."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONFIG: Final = "adapter_config.json"
 
 
 def revisions(text: str) -> tuple[str, str]:
-    """Both ends of ``BASE..TUNED``; raises :class:`UsageError`."""
+    """Split ``BASE..TUNED``; raises :class:`UsageError`."""
     base, dots, tuned = text.partition("..")
     if not dots or not base or tuned.startswith("."):
         raise UsageError(
@@ -40,7 +40,7 @@ def revisions(text: str) -> tuple[str, str]:
 
 
 def the_checkpoint(session: Session, revision: str) -> str:
-    """The path of the only model in ``revision``; raises :class:`NotFoundError` where it is not one."""
+    """Return the path of the only model in ``revision``; raises :class:`NotFoundError` if not exactly one."""
     found = sorted({*session.at(revision).models()})
     if len(found) != 1:
         raise NotFoundError(
@@ -59,7 +59,10 @@ def adapter(
     whole: Sequence[str] | None,
     progress: Progress | None = None,
 ) -> tuple[LoraAdapter, str]:
-    """The adapter between the checkpoints at ``paths`` of the revisions ``ends``, and a warning if due."""
+    """Extract the adapter from the checkpoints at ``paths`` of the revisions ``ends``.
+
+    Returns the adapter and a warning, which may be empty.
+    """
     with contextlib.ExitStack() as stack:
         base, tuned = (
             stack.enter_context(sources.opened(Named(revision, path), session.cwd))
@@ -76,7 +79,7 @@ def adapter(
 
 
 def _unsaid(found: LoraAdapter, tied: TiedWeights) -> str:
-    """A warning where nothing says whether a head is tied to an embedding that changed."""
+    """Return a warning if an embedding changed and no configuration says whether the head is tied to it."""
     if tied.certain or not set(tied.modules) & set(found.saved):
         return ""
     return (
@@ -86,7 +89,7 @@ def _unsaid(found: LoraAdapter, tied: TiedWeights) -> str:
 
 
 def _pairs(base: Model, tuned: Model, progress: Progress | None) -> Iterator[Pair]:
-    """All tensors of the fine-tune; each side is compared chunk by chunk before it is read."""
+    """Yield a pair for each tensor of the fine-tuned model; values are compared chunk by chunk."""
     begin(progress, "extracting", sum(value.nbytes for value in tuned.values.values()))
     for name, value in tuned.values.items():
         before = base.values.get(name)
@@ -134,5 +137,5 @@ def _value(array: NDArray[Any]) -> Value:
 
 
 def _dtype(array: NDArray[Any]) -> str:
-    """Theta's name of the dtype of ``array``."""
+    """Return theta's name of the dtype of ``array``."""
     return next(entry.name for entry in DTYPES.values() if entry.numpy_name == array.dtype.name)

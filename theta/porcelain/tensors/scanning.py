@@ -1,4 +1,4 @@
-"""``theta scan``: what the pickles of files, or of committed checkpoints, would call when they are loaded."""
+"""``theta scan``: list the functions that loading the pickles of files or commits would call."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from theta.store.read.random_access import StoredSource
 
 @dataclass(frozen=True)
 class Scanned:
-    """What was found in the file that ``name`` spells (a path, or ``REV:PATH``)."""
+    """The report about the file ``name``, a path or ``REV:PATH``."""
 
     name: str
     report: PickleReport
 
     def as_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the report as plain data."""
         found = [
             {"where": item.where, "global": f"{item.module}.{item.name}", "verdict": item.verdict}
             for item in self.report.findings
@@ -39,9 +39,9 @@ class Scanned:
 
 
 def scan(names: Iterable[str], cwd: Path) -> Iterator[Scanned]:
-    """Scan each of ``names``: a file, a folder, a revision, or ``REV:PATH``; what exists is a path.
+    """Scan each of ``names``: a file, a directory, a revision, or ``REV:PATH``; existing paths come first.
 
-    Raises :class:`NotFoundError` for what is neither.
+    Raises :class:`NotFoundError` for any other name.
     """
     session: Session | None = None
     for name in names:
@@ -56,13 +56,13 @@ def scan(names: Iterable[str], cwd: Path) -> Iterator[Scanned]:
 
 
 def of_file(path: Path) -> PickleReport:
-    """What the pickles in the file at ``path`` would call."""
+    """Scan the pickles in the file at ``path``."""
     with FileSource(path) as source:
         return scan_pickles(source)
 
 
 def warning(report: PickleReport) -> str:
-    """One line about a file whose pickles are dangerous; '' where they are not."""
+    """Return one line about a file whose pickles are dangerous; '' if they are not."""
     names = [f"{item.module}.{item.name}" for item in report.findings if item.verdict == "dangerous"]
     if not names:
         return ""
@@ -71,7 +71,7 @@ def warning(report: PickleReport) -> str:
 
 
 def warnings(root: Path, paths: Iterable[str]) -> Iterator[str]:
-    """A line for each of ``paths`` (from ``root``) that is dangerous to load; others are passed over."""
+    """Yield a line for each of ``paths`` (relative to ``root``) that is dangerous to load."""
     for path in paths:
         try:
             line = warning(of_file(root / path))
@@ -98,7 +98,7 @@ def _folder(place: Path, name: str) -> Iterator[Scanned]:
 
 
 def _of_any_file(path: Path) -> PickleReport:
-    """As :func:`of_file`; a file that cannot be read is told of, and does not end the search."""
+    """Like :func:`of_file`, but report an error instead of raising it."""
     try:
         return of_file(path)
     except ThetaError as error:
@@ -123,7 +123,7 @@ def _revision(session: Session, name: str) -> Iterator[Scanned]:
 
 
 def _expect(session: Session, oids: list[str]) -> None:
-    """All of these files are going to be looked at; of tensors, the pickles only."""
+    """Announce that these files will be read, and of checkpoints only the tensors of bytes."""
     if not session.repo.promised.is_partial:
         return
     session.repo.promised.expect(oids)

@@ -1,4 +1,4 @@
-"""Where ``theta convert``, ``export`` and ``cat`` take tensors from: files, and any revision."""
+"""The sources of ``theta convert``, ``export`` and ``cat``: files, and checkpoints of a revision."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from theta.store.read.random_access import StoredSource
 from theta.store.read.reassembly import Restorer
 
 Opener = Callable[[str], tuple[Source, formats.Layout]]
-"""The bytes and the layout of the file of a name, in one folder or tree."""
+"""Opens a file by its name in one directory or tree; returns its bytes and its layout."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """``[REV:]PATH[#GLOB]`` taken apart; ``revision`` is none for a file."""
+    """The parts of ``[REV:]PATH[#GLOB]``; ``revision`` is None for a file."""
 
     revision: str | None
     path: str
@@ -47,7 +47,7 @@ class Named:
 
 
 def parse(text: str, cwd: Path) -> Named:
-    """What ``text`` names; a file that exists is a file, whatever its name."""
+    """Parse ``text``; an existing path takes precedence, even if it contains ":" or "#"."""
     if os.path.lexists(cwd / text):
         return Named(None, text)
     head, _, glob = text.partition("#")
@@ -65,9 +65,10 @@ def parse(text: str, cwd: Path) -> Named:
 
 @contextlib.contextmanager
 def opened(named: Named, cwd: Path, read: str = "") -> Iterator[Model]:
-    """The tensors that ``named`` names, to be read inside the block; or only the one named ``read``.
+    """Return a context manager of the tensors that ``named`` names.
 
-    Raises :class:`NotFoundError`, and :class:`FormatError` where no reader finds tensors.
+    In a partial clone, ``read`` limits the fetch to the tensor of that name.
+    Raises :class:`NotFoundError`, and :class:`FormatError` if no reader finds tensors.
     """
     with contextlib.ExitStack() as stack:
         if named.revision is None:
@@ -80,7 +81,7 @@ def opened(named: Named, cwd: Path, read: str = "") -> Iterator[Model]:
 
 
 def manifest_at(session: Session, revision: str, path: str) -> Manifest:
-    """The checkpoint at ``path`` of ``revision``; raises :class:`NotFoundError`."""
+    """Return the checkpoint at ``path`` of ``revision``; raises :class:`NotFoundError`."""
     found = manifest_or_none(session, revision, path)
     if found is None:
         raise _no_checkpoint(path, revision)
@@ -94,7 +95,7 @@ def _no_checkpoint(path: str, revision: str) -> NotFoundError:
 def copy_exactly(
     session: Session, manifest: Manifest, out: Path, *, force: bool, progress: Progress | None = None
 ) -> None:
-    """Write the very file that was committed to ``out``."""
+    """Write the committed file to ``out``, byte for byte."""
     converting.check_places([out], 0, force)
     session.objects.expect(manifest.trees())
     restorer = Restorer(session.objects)
@@ -105,13 +106,16 @@ def copy_exactly(
 
 
 def manifest_or_none(session: Session, revision: str, path: str) -> Manifest | None:
-    """The checkpoint at ``path`` of ``revision`` ("" is the index), if there is one."""
+    """Return the checkpoint at ``path`` of ``revision`` ("" is the index), or None."""
     oid = _file_at(session, revision, path)
     return None if oid is None else session.manifest_or_none(oid)
 
 
 def _file_at(session: Session, revision: str, path: str) -> str | None:
-    """The blob at ``path`` of ``revision`` or of the index; raises :class:`NotFoundError` for a conflict."""
+    """Return the id of the blob at ``path`` of ``revision`` ("" is the index), or None.
+
+    Raises :class:`NotFoundError` if the path is in conflict.
+    """
     if revision:
         entry = session.repo.tree_of(revision).get(path)
         return entry.id if entry is not None and entry.mode & MODE_BLOB == MODE_BLOB else None
@@ -122,9 +126,9 @@ def _file_at(session: Session, revision: str, path: str) -> str | None:
 
 
 def of_file(path: Path, stack: contextlib.ExitStack) -> Model:
-    """The tensors of the file at ``path``, or of its shards; they are open as long as ``stack`` is.
+    """Return the tensors of the file at ``path``, or of its shards, which ``stack`` closes.
 
-    Raises as :func:`opened`.
+    Raises the errors of :func:`opened`.
     """
     sources: list[FileSource] = []
 
@@ -150,15 +154,15 @@ def of_file(path: Path, stack: contextlib.ExitStack) -> Model:
 
 
 def _shards_of(path: Path) -> list[str]:
-    """The shards beside ``path`` of the model that it would be in one file."""
+    """Return the names of the shards of the model that ``path`` would be as one file."""
     names = (item.name for item in path.parent.glob("*-of-*")) if path.parent.is_dir() else ()
     return sorted(name for name in names if name != path.name and sharded.model_of(name) == path.name)
 
 
 def of_revision(session: Session, revision: str, path: str, glob: str) -> Model:
-    """The tensors of the checkpoint at ``path`` of ``revision``, or of the index where that is "".
+    """Return the tensors of the checkpoint at ``path`` of ``revision`` ("" is the index).
 
-    Those whose names match ``glob`` are going to be read; raises as :func:`opened`.
+    A partial clone fetches those whose names match ``glob``.  Raises the errors of :func:`opened`.
     """
     folder = path.rpartition("/")[0]
 
@@ -178,14 +182,14 @@ def of_revision(session: Session, revision: str, path: str, glob: str) -> Model:
 
 
 def of_manifest(session: Session, manifest: Manifest, name: str) -> Model:
-    """The tensors of the checkpoint that ``manifest`` stands for; raises :class:`FormatError` if opaque."""
+    """Return the tensors of the checkpoint of ``manifest``; raises :class:`FormatError` if opaque."""
     return _single(*_stored(session, manifest, name, ""))
 
 
 def _stored(
     session: Session, manifest: Manifest, name: str, glob: str
 ) -> tuple[StoredSource, formats.Layout]:
-    """The stored file and its layout; the tensors whose names match ``glob`` are going to be read."""
+    """Return the stored file and its layout; announce that tensors matching ``glob`` will be read."""
     if manifest.format == opaque.NAME:
         raise FormatError(f"{name} was committed as plain bytes; there are no tensors to take")
     names = (line.name for line in manifest.lines)
@@ -195,12 +199,12 @@ def _stored(
     try:
         return source, formats.scan_as(manifest.format, source)
     except FormatError:
-        # What needs a plug-in, or a file beside it, is known by the extents that were stored.
+        # The format needs a plug-in or a second file: use the stored layout.
         return source, source.layout
 
 
 def _index(session: Session, revision: str, path: str) -> sharded.ShardIndex | None:
-    """The index at ``path``, or of the sharded model that ``path`` would be in one file."""
+    """Return the shard index at ``path``, or that of the model that ``path`` would be as one file."""
     name = path if path.endswith(sharded.SUFFIX) else path + sharded.SUFFIX
     oid = _file_at(session, revision, name)
     return None if oid is None else sharded.read_index(session.repo.read_blob(oid))
@@ -225,7 +229,7 @@ def _metadata(source: Source, layout: formats.Layout) -> dict[str, str]:
 
 
 def _joined(shards: Sequence[str], weight_map: Mapping[str, str], open_shard: Opener) -> Model:
-    """The tensors of all ``shards``; where two have one of a name, ``weight_map`` says which counts."""
+    """Return the tensors of all ``shards``; ``weight_map`` decides between two of the same name."""
     found: dict[str, Value] = {}
     kinds: set[str] = set()
     metadata: dict[str, str] = {}
@@ -246,7 +250,7 @@ def _joined(shards: Sequence[str], weight_map: Mapping[str, str], open_shard: Op
 
 
 def parse_size(text: str) -> int:
-    """The bytes that ``text`` means: a number, with kB, MB or GB (powers of 1000) behind it or not."""
+    """Parse a number of bytes; kB, MB and GB are powers of 1000.  Raises :class:`UsageError`."""
     units = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
     digits = text.rstrip("BGKMbgkm")
     unit = units.get(text[len(digits) :].upper())

@@ -1,6 +1,6 @@
-"""Which modules share one weight: a head that is tied to the embedding, as ``config.json`` says.
+"""Modules that share one weight: a head that ``config.json`` ties to the embedding.
 
-A file does not say it.  It has one tensor for both, or two that a loader makes one again.
+The checkpoint does not tell.  It has one tensor for both modules, or two that a loader ties again.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class TiedWeights:
     """Modules that share one weight.
 
     Attributes:
-        modules: all of them, that of the embedding first; empty where there are none.
-        certain: whether the configuration says so; else the head may be tied, for the file has none.
+        modules: the tied modules, the embedding first; may be empty.
+        certain: the configuration tells; otherwise the head may be tied, because the file has none.
     """
 
     modules: tuple[str, ...] = ()
@@ -42,12 +42,15 @@ class TiedWeights:
         return module in self.modules
 
     def others(self, module: str) -> list[str]:
-        """The modules that ``module`` shares its weight with."""
+        """Return the other modules that are tied to ``module``."""
         return [other for other in self.modules if other != module]
 
 
 def beside(session: Session, path: str, revision: str = "HEAD") -> Mapping[str, Any]:
-    """The ``config.json`` beside the checkpoint at ``path``, of ``revision`` or the worktree; or nothing."""
+    """Return the ``config.json`` beside the checkpoint at ``path``, or {}.
+
+    That of ``revision`` comes before that of the worktree.
+    """
     name = path.rpartition("/")[0] + "/" + CONFIG if "/" in path else CONFIG
     entry = session.repo.tree_of(revision).get(name)
     if entry is not None and entry.mode & MODE_BLOB == MODE_BLOB:
@@ -69,7 +72,7 @@ def _parsed(data: bytes) -> Mapping[str, Any]:
 
 
 def find(config: Mapping[str, Any], names: Collection[str]) -> TiedWeights:
-    """The modules that share a weight in a model of this configuration, with tensors of these names."""
+    """Return the tied modules of a model with this configuration and tensors of these names."""
     modules = {name.removesuffix(_WEIGHT) for name in names if name.endswith(_WEIGHT)}
     embeddings = sorted((name for name in modules if _EMBEDDING.fullmatch(name)), key=len)
     if not embeddings:
@@ -83,7 +86,7 @@ def find(config: Mapping[str, Any], names: Collection[str]) -> TiedWeights:
     architectures = config.get("architectures")
     if not heads and isinstance(architectures, list) and architectures:
         if not any(str(name).endswith(_WITH_HEAD) for name in architectures):
-            # A model without a head, or one whose head has a name that is not known.
+            # The model has no head, or a head with an unknown name.
             return TiedWeights(
                 tied, certain=not any(str(name).endswith(_WITH_OTHER_HEAD) for name in architectures)
             )
@@ -92,7 +95,7 @@ def find(config: Mapping[str, Any], names: Collection[str]) -> TiedWeights:
 
 
 def _copies(embedding: str) -> tuple[str, ...]:
-    """The modules of encoder and decoder that are the ``shared`` one of T5 and BART."""
+    """Return the embeddings of encoder and decoder that T5 and BART tie to ``shared``."""
     match = _SHARED.fullmatch(embedding)
     if match is None:
         return ()
@@ -101,7 +104,7 @@ def _copies(embedding: str) -> tuple[str, ...]:
 
 
 def _said(config: Mapping[str, Any]) -> bool | None:
-    """Whether the configuration says that embedding and head are tied; none where it says nothing."""
+    """Return ``tie_word_embeddings`` of the configuration; None if it is absent."""
     for part in (config, *(value for key, value in config.items() if key.endswith("_config"))):
         if isinstance(part, dict) and isinstance(part.get("tie_word_embeddings"), bool):
             return bool(part["tie_word_embeddings"])
