@@ -23,6 +23,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from measure import stored
 
 from theta.formats import TensorSpec, safetensors
 
@@ -190,12 +191,6 @@ def run(folder: Path, *command: str) -> None:
 def theta(folder: Path, *args: str) -> None:
     """Run ``theta ARGS``."""
     run(folder, sys.executable, "-m", "theta", *args)
-
-
-def stored(folder: Path) -> int:
-    """Bytes of all packs and loose objects, without the indexes of packs."""
-    files = (folder / ".git" / "objects").rglob("*")
-    return sum(f.stat().st_size for f in files if f.is_file() and f.suffix not in (".idx", ".rev"))
 
 
 def changed(old: Model, new: Model) -> int:

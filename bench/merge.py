@@ -19,18 +19,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
+import models
 import numpy as np
+from measure import Timed, apart, run
 from numpy.typing import NDArray
 
 METHODS = {
@@ -39,32 +35,6 @@ METHODS = {
     "ties": ("ties:density=0.5", "{normalize: true}", {"weight": 1.0, "density": 0.5}),
 }
 """Method -> theta's strategy, mergekit's parameters of all, and of each model."""
-
-
-@dataclass(frozen=True)
-class Timed:
-    """One run: seconds, processor seconds, and the peak resident megabytes of the largest process."""
-
-    wall: float
-    processor: float
-    resident: float
-
-    def __str__(self) -> str:
-        return f"{self.wall:6.1f} s {self.processor:6.1f} s of processors {self.resident:6.0f} MB"
-
-
-def shapes(layers: int) -> dict[str, tuple[int, ...]]:
-    """The tensors of a small Llama: 24 layers are 375 million parameters."""
-    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (32000, 1024)}
-    for number in range(layers):
-        stem = f"model.layers.{number}."
-        for name in ("q", "k", "v", "o"):
-            found[f"{stem}self_attn.{name}_proj.weight"] = (1024, 1024)
-        for name, shape in (("gate", (2816, 1024)), ("up", (2816, 1024)), ("down", (1024, 2816))):
-            found[f"{stem}mlp.{name}_proj.weight"] = shape
-        found[f"{stem}input_layernorm.weight"] = (1024,)
-        found[f"{stem}post_attention_layernorm.weight"] = (1024,)
-    return found | {"model.norm.weight": (1024,), "lm_head.weight": (32000, 1024)}
 
 
 def config(layers: int) -> dict[str, Any]:
@@ -86,50 +56,8 @@ def config(layers: int) -> dict[str, Any]:
 
 def write_model(directory: Path, layers: int, seed: int, base: Path | None = None) -> None:
     """A model in bf16; a fine-tune where there is a base: every weight moves by about 2 %."""
-    directory.mkdir(parents=True)
+    models.write_llama(directory / "model.safetensors", models.shapes(layers), seed, base)
     (directory / "config.json").write_text(json.dumps(config(layers)))
-    random = np.random.default_rng(seed)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for name, shape in shapes(layers).items():
-        end = position + 2 * int(np.prod(shape))
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    before = read_model(base) if base else {}
-    with (directory / "model.safetensors").open("wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
-        for name, shape in shapes(layers).items():
-            values = random.standard_normal(shape, np.float32)
-            values = before[name].astype(np.float32) + values * 4e-4 if base else values * 0.02
-            out.write(values.astype(ml_dtypes.bfloat16).tobytes())
-
-
-def read_model(path: Path) -> Mapping[str, NDArray[Any]]:
-    """The tensors of a model, from one file or from shards; mapped."""
-    found: dict[str, NDArray[Any]] = {}
-    for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
-        data = np.memmap(file, np.uint8, "r")
-        size = int(data[:8].view("<u8")[0])
-        for name, entry in json.loads(data[8 : 8 + size].tobytes()).items():
-            if name != "__metadata__":
-                start, end = (8 + size + offset for offset in entry["data_offsets"])
-                found[name] = data[start:end].view(ml_dtypes.bfloat16).reshape(entry["shape"])
-    return found
-
-
-def run(command: list[str], directory: Path) -> Timed:
-    """Run and wait; ``wait4`` tells what the largest process of the tree held."""
-    began = time.perf_counter()
-    child = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert child.stderr is not None
-    error = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        sys.exit(f"{' '.join(command)} failed: {error.decode(errors='replace')[-2000:]}")
-    return Timed(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def distance(one: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]]) -> tuple[int, float]:
@@ -144,16 +72,8 @@ def distance(one: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]])
     return worst, differ / total
 
 
-def apart(call: str, *args: object) -> str:
-    """What a call of this module prints, in a process of its own: children inherit the peak of this one."""
-    code = f"import sys, merge\nfrom pathlib import Path\n{call}"
-    command = [sys.executable, "-c", code, *map(str, args)]
-    done = subprocess.run(command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
 COMPARE = """
-one, other = (merge.read_model(Path(argument)) for argument in sys.argv[1:])
+one, other = (merge.models.read_model(Path(argument)) for argument in sys.argv[1:])
 worst, share = merge.distance(one, other)
 print(f"at most {worst} steps of bf16 apart, {share:.4%} of the values differ")
 """
@@ -230,7 +150,7 @@ def main() -> None:
     directory: Path = options.directory.resolve()
     for seed, name in enumerate(("base", "a", "b")):
         if not (directory / name).exists():
-            apart(WRITE, directory / name, options.layers, seed, directory / "base" if seed else "")
+            apart("merge", WRITE, directory / name, options.layers, seed, directory / "base" if seed else "")
     for method in options.methods.split(","):
         ours = with_theta(directory, options.theta, method)
         print(f"{method:8} theta     {ours}", flush=True)
@@ -240,7 +160,7 @@ def main() -> None:
         print(f"{method:8} mergekit  {theirs}", flush=True)
         print(f"{method:8} theta / mergekit {ours.wall / theirs.wall:.2f} of the wall", flush=True)
         files = directory / "repository" / "model.safetensors", directory / f"mergekit-{method}"
-        print(f"{method:8} {apart(COMPARE, *files)}", flush=True)
+        print(f"{method:8} {apart('merge', COMPARE, *files)}", flush=True)
 
 
 if __name__ == "__main__":
