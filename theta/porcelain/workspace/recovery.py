@@ -73,6 +73,7 @@ def _places(repo: Repository) -> list[Path]:
         repo.private,
         repo.shared,
         repo.private / "tmp",
+        repo.private / "bin",
         repo.commondir / "objects" / "pack",
         repo.gitdir,
     ]
