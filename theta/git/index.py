@@ -221,6 +221,12 @@ def listing(path: Path) -> bytes:
     return b"".join(rows)
 
 
+def has_conflicts(path: Path) -> bool:
+    """Whether the index file at ``path`` has entries in conflict; raises as :func:`opened`."""
+    index = opened(path)  # it goes with its pointer
+    return bool(C.git_index_has_conflicts(index._index))
+
+
 def has_intended(index: pygit2.Index) -> bool:
     """Whether ``index`` has files that are only intended to be added; git leaves them out of trees."""
     return any(entry.flags_extended & _INTENT_TO_ADD for entry in _c_entries(index))

@@ -25,7 +25,7 @@ from theta.errors import (
     UntrustedOwnerError,
 )
 from theta.git import object_values, state_files
-from theta.git.index import Entry, IndexFile, listing
+from theta.git.index import Entry, IndexFile, has_conflicts, listing
 from theta.git.named_values import Config, Refs
 from theta.git.object_values import DAMAGED, MODE_TREE, Blob, Commit, Tree, TreeEntry
 from theta.git.partial import Promised
@@ -116,6 +116,21 @@ class Repository:
             return known.outside(STORES)
         except (UnsupportedRepositoryError, DiskError):  # what git can read, or tells better
             return tuple(self._listed(index))
+
+    def unmerged(self) -> dict[str, dict[int, Entry]]:
+        """Path -> stage -> entry of what is in conflict, but for what is below ``.theta/``."""
+        found: dict[str, dict[int, Entry]] = {}
+        for entry in self.entries():
+            if entry.stage:
+                found.setdefault(entry.path, {})[entry.stage] = entry
+        return found
+
+    def has_unmerged(self) -> bool:
+        """Whether anything is in conflict, be it below ``.theta/`` only."""
+        try:
+            return self.index_path.exists() and has_conflicts(self.index_path)
+        except (UnsupportedRepositoryError, DiskError):
+            return bool(self.git().run("ls-files", "-u", "-z").stdout)
 
     def _listed(self, index: Path | None) -> Iterator[Entry]:
         """:meth:`entries` as git lists them: of a split or sparse index."""

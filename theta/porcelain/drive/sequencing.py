@@ -13,7 +13,6 @@ from typing import Final
 from theta import _fs
 from theta.git import state_files
 from theta.git.index import Staged
-from theta.git.repository import STORES
 from theta.git.run import DEFER, Git
 from theta.porcelain.workspace import agreement, in_progress
 from theta.porcelain.workspace.session import Session
@@ -66,22 +65,18 @@ def favour(session: Session, side: str) -> None:
 
     Git is not given that option itself: it would settle manifests hunk by hunk, and mix them.
     """
-    opened: dict[str, dict[int, tuple[str, int]]] = {}
     tracked = session.index.stages
-    for row in session.repo.git().lines("ls-files", "-u", "-z"):
-        head, _, path = row.partition("\t")
-        mode, oid, stage = head.split(" ")
-        if path not in tracked and not path.startswith(STORES + "/"):
-            opened.setdefault(path, {})[int(stage)] = (oid, int(mode, 8))
     settled = {
         path: stages
-        for path, stages in opened.items()
-        if {2, 3} <= stages.keys() and all(mode in _FILES for _, mode in stages.values())
+        for path, stages in session.repo.unmerged().items()
+        if path not in tracked
+        and {2, 3} <= stages.keys()
+        and all(entry.mode in _FILES for entry in stages.values())
     }
     with session.change() as change:
         for path, stages in settled.items():
-            oid = _merged(session, [stages[n][0] if n in stages else None for n in (2, 1, 3)], side)
-            change.index.put(Staged(path, oid, stages[2][1]))
+            oid = _merged(session, [stages[n].oid if n in stages else None for n in (2, 1, 3)], side)
+            change.index.put(Staged(path, oid, stages[2].mode))
     if settled:
         paths = "".join(f"{path}\0" for path in settled).encode("utf-8", "surrogateescape")
         session.repo.git().run("checkout-index", "-f", "-u", "-z", "--stdin", stdin=paths)

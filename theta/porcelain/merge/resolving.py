@@ -14,7 +14,6 @@ from theta.errors import NotFoundError, WouldOverwriteError
 from theta.git.commit_graph import merge_bases
 from theta.git.index import IndexEdit, Staged
 from theta.git.object_values import MODE_BLOB
-from theta.git.repository import STORES
 from theta.merging.states import Conflict, Settled, three_way
 from theta.porcelain.merge import recording
 from theta.porcelain.merge.drafts import Drafts, Files, Held
@@ -195,12 +194,14 @@ def check_paths(session: Session, paths: Sequence[str]) -> None:
 
 def is_stopped(session: Session) -> bool:
     """Return whether anything is in conflict, files below ``.theta/`` included."""
-    return bool(session.repo.git().lines("ls-files", "-u", "-z"))
+    return session.repo.has_unmerged()
 
 
 def unmerged(session: Session, pathspecs: list[str] | None = None) -> list[str]:
     """Return all paths in conflict, or those that ``pathspecs`` name from the current directory."""
-    git = session.repo.git() if pathspecs is None else session.repo.git().in_directory(session.cwd)
-    rows = git.lines("ls-files", "-u", "-z", "--full-name", "--", *(pathspecs or [":(top)"]))
-    paths = {row.partition("\t")[2] for row in rows}
-    return sorted(path for path in paths if not path.startswith(STORES + "/"))
+    found = session.repo.unmerged()
+    if found and pathspecs:
+        git = session.repo.git().in_directory(session.cwd)
+        rows = git.lines("ls-files", "-u", "-z", "--full-name", "--", *pathspecs)
+        return sorted(found.keys() & {row.partition("\t")[2] for row in rows})
+    return sorted(found)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from theta.git import state_files
 from theta.git.commit_graph import merge_base
-from theta.git.repository import STORES, Repository
+from theta.git.repository import Repository
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ def not_concluded(repo: Repository) -> str:
     """What is left of a merge that is under way; empty where none is."""
     if current(repo).name != "merge":
         return ""
-    left = {row.partition("\t")[2] for row in repo.git().lines("ls-files", "-u", "-z")}
-    files = {path for path in left if not path.startswith(f"{STORES}/")}
+    files = repo.unmerged()
     return f"{len(files)} file(s) are in conflict" if files else "nothing in it is in conflict"
 
 
