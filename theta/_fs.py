@@ -109,6 +109,16 @@ def remove(path: str | Path) -> None:
         os.unlink(path)
 
 
+def touch(path: str | Path) -> os.stat_result | None:
+    """Give file ``path`` the time of now and return what it is then; None when it cannot be."""
+    _step("touch", path)
+    try:
+        os.utime(path, follow_symlinks=False)
+        return os.lstat(path)
+    except (OSError, NotImplementedError):
+        return None
+
+
 def remove_empty_dir(path: str | Path) -> None:
     """Remove directory ``path`` if it is empty."""
     with contextlib.suppress(OSError):
@@ -142,6 +152,9 @@ class AtomicFile:
     file system.  A killed process leaves at most the temporary, never a half-written ``path``.  In a
     folder that theta does not sweep it is ``nameless``, where the file system can: it goes with the process.
     """
+
+    dated_back = False
+    """Whether the file is to look a second older than it is."""
 
     def __init__(
         self,
@@ -214,6 +227,8 @@ class AtomicFile:
     def _commit(self) -> None:
         with translated(self.path):
             os.fchmod(self._fd, _modes.allowed(self.path, self.mode))
+            if self.dated_back:
+                self._date_back()
             if self._durable:
                 _step("fsync", self.path)
                 if self._syncing is not None:
@@ -226,6 +241,11 @@ class AtomicFile:
             os.replace(self._temp, self.path)
             if self._durable:
                 fsync_dir(self.path.parent)
+
+    def _date_back(self) -> None:
+        now = os.fstat(self._fd).st_mtime_ns
+        with contextlib.suppress(OSError):  # a file system without times of its own
+            os.utime(self._fd, ns=(now, now - 10**9))
 
     def _name_it(self) -> None:
         """Give the temporary its name, if it has none yet."""

@@ -1,8 +1,7 @@
 """How many gits a command starts: processes cost more than all else that a small command does.
 
 Counted are the lines of ``GIT_TRACE`` by which every git, those that git starts itself among them, says
-what it is.  The bounds are to be lowered, never raised; there is room in them for the filter, which git
-starts for a file that is as new as the index.
+what it is.  The bounds are to be lowered, never raised.
 """
 
 from __future__ import annotations
@@ -75,4 +74,4 @@ def test_of_a_merge(tracked: Repo, tmp_path: Path) -> None:
     change(tracked, "a.weight", 3)
     tracked.theta("commit", "-a", "-m", "ours")
     found = gits(tracked, tmp_path / "trace", "theta", "merge", "-X", "ties", "side")
-    assert len(found) <= 14, found  # three are filters, for a file as new as the index
+    assert len(found) <= 11, found

@@ -191,3 +191,49 @@ def test_git_sees_a_sneaky_rewrite_after_theta_refreshed_the_index(repo: Repo) -
         assert repo.git("status", "--porcelain", "m.safetensors") == "M m.safetensors".rjust(16), number
         repo.theta("restore", "m.safetensors")
         assert repo.git("status", "--porcelain", "m.safetensors") == ""
+
+
+def test_git_sees_a_sneaky_rewrite_after_a_second_that_ended_between_file_and_index(repo: Repo) -> None:
+    """Git trusts an index that is a second younger than the file: both are of one second in the end."""
+    from theta.git.index import IndexEdit
+    from theta.porcelain.workspace import worktree
+    from theta.porcelain.workspace.session import Session
+
+    repo.theta("track", "*.safetensors")
+    path = make_model(repo.path / "m.safetensors", random_tensors({"a": (64, 64)}))
+    repo.theta("add", "m.safetensors")
+    repo.theta("commit", "-m", "one")
+    session, write, late = Session.here(repo.path), IndexEdit._write, [True]
+
+    def written_late(edit: IndexEdit) -> None:
+        if late.pop():
+            late.append(False)
+            time.sleep(1 - time.time() % 1)
+        write(edit)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(IndexEdit, "_write", written_late)
+        [(name, entry)] = session.index.items()
+        worktree.put_back(session, [(name, entry.oid, entry.mode)])
+    assert int(path.stat().st_mtime) == int((repo.path / ".git/index").stat().st_mtime)
+    sneak(path, random.Random(1))
+    assert repo.git("status", "--porcelain", "m.safetensors") == "M m.safetensors".rjust(16)
+
+
+def test_git_sees_a_sneaky_rewrite_after_a_merge(repo: Repo) -> None:
+    """Files look old while theta's own gits run, and only then."""
+    path = repo.path / "m.safetensors"
+    tensors = random_tensors({"a": (64, 64)})
+    repo.theta("track", "*.safetensors")
+    make_model(path, tensors)
+    repo.theta("add", "-A")
+    repo.theta("commit", "-m", "one")
+    for number, branch in enumerate(("side", "main"), 1):
+        repo.git("checkout", "--quiet", *(["-b", branch] if branch == "side" else ["-"]))
+        make_model(path, {"a": tensors["a"] + number})
+        repo.theta("commit", "-a", "-m", branch)
+    started = time.time()
+    repo.theta("merge", "-X", "average", "side")
+    assert path.stat().st_mtime >= started - 0.1, "the file has the time of the merge"
+    sneak(path, random.Random(3))
+    assert repo.git("status", "--porcelain", "m.safetensors") == "M m.safetensors".rjust(16)

@@ -27,7 +27,7 @@ from theta.porcelain.drive.running import Said
 from theta.porcelain.merge import concluding, in_memory, octopus, recording, resolving
 from theta.porcelain.merge.drafts import Drafts, Files, Held
 from theta.porcelain.merge.in_memory import Joined
-from theta.porcelain.workspace import agreement
+from theta.porcelain.workspace import agreement, worktree
 from theta.porcelain.workspace.session import Session
 
 _NOISE: Final = ("Automatic merge", "Auto-merging", "Squash commit -- not updating HEAD", "Merge made by")
@@ -44,6 +44,10 @@ class Route:
 
     def run(self) -> MergeResult:
         """Merge by the route that fits."""
+        with worktree.dated_back(self.session):
+            return self._merge()
+
+    def _merge(self) -> MergeResult:
         if len(self.plan.heads) > 1 and not self._only_forward():
             return self._several()
         done = self._at_once() if self._is_plain() else None

@@ -18,7 +18,7 @@ from theta.errors import (
     concerning,
 )
 from theta.git.attributes import tracked_entries
-from theta.git.index import Entry
+from theta.git.index import Entry, Staged
 from theta.git.object_values import Tree
 from theta.git.repository import Repository
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoint, Checkpoints, expect, in_tree
@@ -45,6 +45,8 @@ class Session:
         self.cwd = cwd or repo.top
         self.objects = Objects(repo)
         self.journal = Journal(repo, locked=in_git)
+        self.dated_back: list[Staged] | None = None
+        """The files that were written to look older than they are; None when files keep their time."""
         self._parsed: dict[str, Manifest] = {}
         self._places: dict[str, str] = {}
         self._trees: dict[str, Checkpoints] = {}
@@ -60,7 +62,7 @@ class Session:
         fresh = Session.here(self.repo.worktree, self.cwd)
         fresh.repo.attributes = self.repo.attributes
         fresh.repo.marks = self.repo.marks
-        fresh.journal = self.journal
+        fresh.journal, fresh.dated_back = self.journal, self.dated_back
         fresh._parsed, fresh._trees = self._parsed, self._trees
         return fresh
 

@@ -6,8 +6,8 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,8 @@ from theta.store.read.reassembly import Restorer
 
 _WORTH_WAITING: Final = 512 << 20
 """Bytes of files that take git about a second to read."""
+_TRIES: Final = 5
+"""How often a second may end between a file and the index; then git is left to look."""
 
 
 class State(Enum):
@@ -176,6 +178,7 @@ def fill(
     restorer = Restorer(session.objects)
     with concerning(path), begun.file if begun else new_file(session, place) as file:
         file.mode = 0o777 if mode & 0o100 else 0o666
+        file.dated_back = session.dated_back is not None
         present, framed = (begun.present, begun.framed) if begun else (frozenset(), False)
         session.objects.expect(manifest.trees(present))
         if begun is None:
@@ -216,24 +219,75 @@ def put_back(
         if entry is not None and entry.oid == oid:
             done.append(Staged(path, oid, entry.mode, stat=info))
     session.cache.save()
-    if done:
-        done = _settled(session, done)
-        with session.change() as change:
-            for item in done:
-                change.index.put(item)
+    if done and session.dated_back is not None:
+        session.dated_back += done
+        _stage(session, done)
+    elif done:
+        _stage_young(session, done)
+
+
+@contextlib.contextmanager
+def dated_back(session: Session) -> Iterator[None]:
+    """Let checkpoint files that are written in this block look older than the index until it ends.
+
+    Git reads a file anew, through the filter, that has the second of the index
+    (Documentation/technical/racy-git.txt); the gits of this block find none.  At its end the files get
+    the time of now: else a rewrite in the same second that keeps the time would not be seen.
+    """
+    session.dated_back = written = list[Staged]()
+    try:
+        yield
+    finally:
+        session.dated_back = None
+        done = [item for item in written if _is_as_written(session, item)]
+        with contextlib.suppress(BusyError, DiskError, NoSpaceError):
+            _stage_young(session, _touched(session, done))
+
+
+def _is_as_written(session: Session, item: Staged) -> bool:
+    """Whether file and index entry are those that were written."""
+    now, entry = _lstat(session.repo.worktree / item.path), session.index.get(item.path)
+    same = now is not None and item.stat is not None and Identity.of(now) == Identity.of(item.stat)
+    return same and entry is not None and (entry.oid, entry.stage) == (item.oid, 0)
+
+
+def _touched(session: Session, done: Iterable[Staged]) -> list[Staged]:
+    """``done`` with the time of now, which git compares in whole seconds, for both of a file's times."""
+    infos = ((item, _fs.touch(session.repo.worktree / item.path)) for item in done)
+    return [replace(item, stat=info) for item, info in infos if info is not None]
+
+
+def _stage_young(session: Session, done: list[Staged]) -> None:
+    """Stage files that were just written; git reads them anew, or they are large and the second is over.
+
+    A second that ends between the file and the index would leave an index that trusts a file which
+    somebody rewrites in the same second: the file is touched and staged again.
+    """
+    if _size(done) >= _WORTH_WAITING:
+        return _stage(session, _settled(session, done))
+    for _ in range(_TRIES):
+        _stage(session, done)
+        written = int(os.stat(session.repo.index_path).st_mtime)
+        if not (done := [item for item in done if item.stat and int(item.stat.st_mtime) < written]):
+            return None
+        done = _touched(session, done)
+    return _stage(session, [replace(item, stat=None) for item in done])
+
+
+def _stage(session: Session, done: Iterable[Staged]) -> None:
+    with session.change() as change:
+        for item in done:
+            change.index.put(item)
+
+
+def _size(done: Iterable[Staged]) -> int:
+    return sum(item.stat.st_size for item in done if item.stat is not None)
 
 
 def _settled(session: Session, done: list[Staged]) -> list[Staged]:
-    """Return ``done`` once the clock's second is over, if the files are large; without those that changed.
-
-    Git reads a file anew, through the filter, that has the second of the index
-    (Documentation/technical/racy-git.txt).  A file that is dated back would not be read anew, but whoever
-    rewrites it in that second and keeps its time would not be seen either: git compares whole seconds.
-    """
+    """Return ``done`` once the clock's second is over, without those that changed."""
     infos = [item.stat for item in done if item.stat is not None]
-    if sum(info.st_size for info in infos) < _WORTH_WAITING:
-        return done
-    left = max(int(info.st_mtime) for info in infos) + 1 - time.time()
+    left = max(int(max(info.st_mtime, info.st_ctime)) for info in infos) + 1 - time.time()
     time.sleep(min(max(left, 0.0), 1.0))  # a file server's clock may be far ahead
     places = ((item, _lstat(session.repo.worktree / item.path)) for item in done)
     return [item for item, now in places if now and item.stat and Identity.of(now) == Identity.of(item.stat)]
