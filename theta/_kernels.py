@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         fingerprints,
         floats,
         gear,
-        least_squares,
         mixing,
         rans,
         repeats,
@@ -33,7 +32,6 @@ else:
     fingerprints = Module("theta_native.fingerprints")
     floats = Module("theta_native.floats")
     gear = Module("theta_native.gear")
-    least_squares = Module("theta_native.least_squares")
     mixing = Module("theta_native.mixing")
     rans = Module("theta_native.rans")
     repeats = Module("theta_native.repeats")
@@ -47,7 +45,6 @@ __all__ = [
     "fingerprints",
     "floats",
     "gear",
-    "least_squares",
     "mixing",
     "rans",
     "repeats",

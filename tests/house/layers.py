@@ -14,6 +14,7 @@ LAYERS: Final = (
         "theta.lazy",
         "theta.units",
         "theta.parallel",
+        "theta._blas",
         "theta._fs",
         "theta._memory",
         "theta._modes",

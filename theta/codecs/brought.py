@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from theta._numpy import np
 from theta.codecs import arith, lowrank, scaled
 from theta.codecs.base import Encode, Range, Target, TensorWords
-from theta.codecs.factors import Factors, rounded
+from theta.codecs.factoring.factors import Factors, rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -37,7 +37,8 @@ from typing import TYPE_CHECKING, Any, Final
 from theta._numpy import np
 from theta.codecs import arith, entropy, residual
 from theta.codecs.base import Base, Encoded, Range, Target, TensorWords
-from theta.codecs.factors import Factors, find
+from theta.codecs.factoring.factors import Factors
+from theta.codecs.factoring.projections import find
 from theta.errors import CodecError
 
 if TYPE_CHECKING:

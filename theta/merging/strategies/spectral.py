@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from theta._blas import one_thread
 from theta.merging.strategies import shared
-from theta.merging.strategies.blas import one_thread
 from theta.merging.strategies.method import Block, Job, Method
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class _Spectral(Method):
         elif not all(np.isfinite(delta).all() for delta in block.deltas):
             raise shared.undefined(job, "a difference has NaN or infinity")
         else:
-            with one_thread():
+            with one_thread:
                 found = self.mixed([delta.reshape(job.shape).astype(np.float64) for delta in block.deltas])
             mixed = found.reshape(-1).astype(job.wide)
         out: Array = block.base + mixed * job.wide.type(job["lambda"])

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from theta._blas import one_thread
 from theta.merging.strategies import shared
-from theta.merging.strategies.blas import one_thread
 from theta.merging.strategies.method import Block, Job, Method, Statistic
 from theta.merging.strategies.parameters import Parameter
 
@@ -75,7 +75,7 @@ class RegMean(Method):
         if known is None:
             return shared.combined(block.inputs, [1 / job.count] * job.count)
         left, right = np.zeros((width, width)), np.zeros((width, job.shape[0]))
-        with one_thread():
+        with one_thread:
             for values, inner in zip(block.inputs, known, strict=True):
                 wide = inner.read(0, width * width).reshape(width, width).astype(np.float64)
                 shrunk = job["alpha"] * wide + (1 - job["alpha"]) * np.diag(np.diag(wide))

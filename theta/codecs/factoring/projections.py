@@ -1,0 +1,240 @@
+"""Finding thin factors: alternating projections onto matrices of low rank and onto what rounds to the words.
+
+Rounding hides where in its interval a value was.  So factors are wanted whose product lies in the
+interval of each word.  Each half of a round moves one factor, the other held, by least squares towards
+what the product lacks: to the middle of the intervals in the first rounds, then to their nearest ends,
+and beyond (over-relaxed, with momentum).  The BLAS is held to one thread by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from theta._blas import one_thread
+from theta._numpy import np
+from theta.codecs import arith
+from theta.codecs.base import Target, TensorWords
+from theta.codecs.factoring.factors import Factors, rounded, unit
+from theta.codecs.factoring.spectrum import Spectrum, look, signs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Matrix = NDArray[Any]
+    """Of float32; of float64 where words of 32 bits are compared."""
+
+_SMALLEST_SIDE: Final = 32
+_LARGEST_SCALE: Final = 400
+_PART_CHOICES: Final = (4, 5)
+_MARGINS: Final = (0.0, 0.0, 0.8, 0.8)
+"""For each round the part of an interval, around its middle, that the product is to lie in."""
+_MOMENTUM: Final = 0.7
+_OVERSHOOT: Final = 1.9
+_WEIGHT: Final = 0.25
+"""The weight of a word is 1 up to this share of the median interval; then it falls as the interval grows."""
+_SPARE: Final = 8
+"""Directions of the sketch beyond the expected rank."""
+_TILE_WORDS: Final = 1 << 16
+_KEPT_WORDS: Final = 1 << 24
+"""Words of the largest matrix whose tiles are computed once."""
+_BITS: Final = {"f16": (8, 17), "bf16": (8, 17), "f32": (16, 28)}
+_ROUNDED_AWAY: Final = {"f16": 1.3, "bf16": 1.3, "f32": 2.55}
+"""The most that rounding the factors may add to what they leave, for each number that a word pays for."""
+_TRIAL_BITS: Final = 13
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Some rows: the differences, half the units in the last place, and the weights of the words."""
+
+    rows: slice
+    d: Matrix
+    half: Matrix
+    weight: Matrix
+
+
+@dataclass
+class Steps:
+    """The differences of a matrix to its base, by tiles of rows."""
+
+    new: TensorWords
+    base: TensorWords
+    noise: float = 0.0
+    """What is to be expected of the product's own rounding to f32."""
+    reference: float = float("inf")
+    """The half-unit up to which words have the weight 1."""
+    _kept: dict[int, _Tile] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        target = Target(self.new.dtype, self.new.shape)
+        self.shape = target.rows, target.row_words
+        self.kind = np.float64 if self.new.dtype == "f32" else np.float32
+        self._height = max(_TILE_WORDS // self.shape[1], 1)
+        self.count = -(-self.shape[0] // self._height)
+
+    def tile(self, number: int) -> _Tile:
+        """The rows of one tile."""
+        found = self._kept.get(number)
+        if found is None:
+            found = self._tile(number)
+            if self.new.words.size <= _KEPT_WORDS:
+                self._kept[number] = found
+        return found
+
+    def tiles(self) -> Any:
+        """All tiles in order."""
+        return map(self.tile, range(self.count))
+
+    def _tile(self, number: int) -> _Tile:
+        rows = slice(number * self._height, min((number + 1) * self._height, self.shape[0]))
+        words = slice(rows.start * self.shape[1], rows.stop * self.shape[1])
+        shape = rows.stop - rows.start, self.shape[1]
+        new, base = (_values(t.words[words], t.dtype).reshape(shape) for t in (self.new, self.base))
+        d: Matrix = new.astype(self.kind, copy=False)
+        d = d - base
+        half = np.maximum(_half_units(new, self.new.dtype), np.float32(self.noise))
+        finite = np.isfinite(d)
+        if not finite.all():
+            d, half = np.where(finite, d, 0).astype(self.kind), np.where(finite, half, np.float32(1e30))
+        weight = np.minimum(np.float32(self.reference) / half, np.float32(1))
+        return _Tile(rows, d, half, weight)
+
+
+def _values(words: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    """The values of words of up to 32 bits, exactly."""
+    if dtype == "bf16":
+        return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return words.view(np.float16).astype(np.float32) if dtype == "f16" else words.view(np.float32)
+
+
+def _half_units(values: NDArray[np.float32], dtype: str) -> NDArray[np.float32]:
+    """Half the unit in the last place of each value."""
+    powers = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)
+    smallest = np.float32(2.0 ** (-14 if dtype == "f16" else -126))
+    return np.maximum(powers, smallest) * np.float32(2.0 ** -(arith.mantissa_bits(dtype) + 1))
+
+
+def _orthonormal(columns: Matrix) -> Matrix:
+    """An orthonormal basis of the space of ``columns``, without directions that are lost in rounding."""
+    wide = columns.astype(np.float64)
+    values, vectors = np.linalg.eigh(wide.T @ wide)
+    kept = values > 1e-12 * values[-1]
+    found: Matrix = (wide @ (vectors[:, kept] / np.sqrt(values[kept]))).astype(columns.dtype)
+    return found
+
+
+def sketch(steps: Steps, width: int, noise: float) -> tuple[Matrix, Matrix]:
+    """Factors of the directions above the noise, of ``width`` or fewer, balanced.
+
+    Halko, Martinsson, Tropp, "Finding structure with randomness", 2011, §4.
+    """
+    width = min(width, *steps.shape)
+    spread = signs(steps.shape[1], width).astype(steps.kind)
+    basis = _orthonormal(np.concatenate([tile.d @ spread for tile in steps.tiles()]))
+    turned = np.zeros((steps.shape[1], basis.shape[1]), steps.kind)
+    for tile in steps.tiles():
+        turned += tile.d.T @ basis[tile.rows]
+    basis = _orthonormal(turned)
+    shares, total = np.concatenate([tile.d @ basis for tile in steps.tiles()]), 0.0
+    for tile in steps.tiles():
+        total += float(np.square(tile.d).sum(dtype=np.float64))
+    wide = shares.astype(np.float64)
+    values, vectors = np.linalg.eigh(wide.T @ wide)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    if noise:
+        noise = max(noise, (total - float(values.sum())) / (steps.shape[0] * steps.shape[1]))
+    # The largest singular value of noise alone (Marchenko and Pastur), with some room.
+    floor = 1.5 * noise * (steps.shape[0] ** 0.5 + steps.shape[1] ** 0.5) ** 2
+    rank = max(int(np.count_nonzero(values > floor)), 1)
+    balance = np.maximum(values[:rank], 1e-300) ** 0.25
+    vectors = vectors[:, :rank]
+    u, v = shares @ (vectors / balance), basis @ (vectors * balance)
+    return u.astype(steps.kind), v.astype(steps.kind)
+
+
+def _lacking(tile: _Tile, u: Matrix, v: Matrix, margin: float) -> NDArray[np.float32]:
+    """What the product lacks in a tile to be near enough to the middle of each interval, weighted."""
+    over = u[tile.rows] @ v.T
+    over -= tile.d
+    over = over.astype(np.float32, copy=False)
+    if margin:
+        bound = tile.half * np.float32(margin)
+        over -= np.clip(over, -bound, bound)
+    over *= tile.weight
+    return over
+
+
+def _inverse(factor: Matrix) -> Matrix:
+    """The inverse of ``factor.T @ factor``, for a step of least squares with the overshoot."""
+    wide = factor.astype(np.float64)
+    square = wide.T @ wide
+    ridge = 1e-13 * np.trace(square) + 1e-300
+    found: Matrix = np.linalg.inv(square + ridge * np.eye(square.shape[0])) * _OVERSHOOT
+    return found
+
+
+def fitted(steps: Steps, u: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
+    """Factors whose product leaves fewer words outside their intervals."""
+    before = u, v
+    for margin in _MARGINS:
+        ahead = u + _MOMENTUM * (u - before[0]), v + _MOMENTUM * (v - before[1])
+        before = u, v
+        narrow, lacks = ahead[0].astype(np.float32), np.zeros(v.shape, np.float32)
+        for tile in steps.tiles():
+            lacks += _lacking(tile, *ahead, margin).T @ narrow[tile.rows]
+        v = (ahead[1] - lacks @ _inverse(ahead[0])).astype(steps.kind)
+        narrow, inverse, u = v.astype(np.float32), _inverse(v), np.empty_like(u)
+        for tile in steps.tiles():
+            u[tile.rows] = ahead[0][tile.rows] - (_lacking(tile, ahead[0], v, margin) @ narrow) @ inverse
+    return u, v
+
+
+def _precision(steps: Steps, u: Matrix, v: Matrix) -> int:
+    """The bits for the numbers of the factors: more would cost more than they spare in the words."""
+    tile = steps.tile(steps.count // 2)
+    left = np.abs(u[tile.rows] @ v.T - tile.d).reshape(-1)
+    left = 2 * float(np.median(left[:: max(left.size >> 13, 1)])) + 1e-300
+    units = 2.0 ** unit(u, _TRIAL_BITS), 2.0 ** unit(v, _TRIAL_BITS)
+    energy = [float(np.square(f.astype(np.float64)).sum()) / f.shape[0] for f in (v, u)]
+    added = ((units[0] ** 2 * energy[0] + units[1] ** 2 * energy[1]) / 12) ** 0.5
+    numbers = u.shape[1] * (1 / u.shape[0] + 1 / v.shape[0])
+    bits = _TRIAL_BITS + int(np.ceil(np.log2(added / left / numbers / _ROUNDED_AWAY[steps.new.dtype])))
+    least, most = _BITS[steps.new.dtype]
+    return min(max(bits, least), most)
+
+
+def _whole(new: TensorWords, base: TensorWords, spectrum: Spectrum) -> Factors | None:
+    """Factors that leave no more than rounding."""
+    steps = Steps(new, base, spectrum.product_noise, _WEIGHT * spectrum.half_unit)
+    with np.errstate(all="ignore"):
+        u, v = fitted(steps, *sketch(steps, spectrum.whole + _SPARE, spectrum.noise))
+        if not (np.isfinite(u).all() and np.isfinite(v).all()):
+            return None
+        return rounded(u, v, _precision(steps, u, v))
+
+
+def _parts(new: TensorWords, base: TensorWords, spectrum: Spectrum) -> list[Factors]:
+    """Coarse factors of the strongest directions."""
+    with np.errstate(all="ignore"):
+        u, v = sketch(Steps(new, base), spectrum.part, 0.0)
+        if not (np.isfinite(u).all() and np.isfinite(v).all()):
+            return []
+    return [rounded(u, v, bits) for bits in _PART_CHOICES]
+
+
+def find(new: TensorWords, base: TensorWords, cost: Callable[[Factors], float]) -> Factors | None:
+    """The factors that make ``new`` from ``base`` and ``cost`` least; None when the rank is not low."""
+    target = Target(new.dtype, new.shape)
+    if min(target.rows, target.row_words) < _SMALLEST_SIDE:
+        return None
+    with one_thread:
+        spectrum = look(new, base)
+        if spectrum is None:
+            return None
+        choices = _parts(new, base, spectrum) if spectrum.part else []
+        whole = _whole(new, base, spectrum) if spectrum.whole else None
+    choices += [whole] if whole else []
+    exact = [factors for factors in choices if factors.is_exact() and abs(factors.scale) <= _LARGEST_SCALE]
+    return min(exact, key=cost, default=None) if len(exact) != 1 else exact[0]

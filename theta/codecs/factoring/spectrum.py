@@ -1,0 +1,141 @@
+"""What a sample says of a difference: whether it is of low rank, in all or in part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from theta._numpy import np
+from theta.codecs import arith
+from theta.codecs.base import Target, TensorWords
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Matrix = NDArray[np.float64]
+
+PART_DTYPES: Final = ("f16", "bf16")
+_SAMPLE_SIDE: Final = 192
+_LARGEST_RANK: Final = 136
+_LARGEST_PART: Final = 48
+_WHOLE_BITS: Final = 12.0
+_PART_BITS: Final = 4.0
+_ROUNDINGS: Final = 5.5
+_ONE_ROUNDING: Final = 1.5
+"""The energy, in units of that of one rounding, that a whole update may leave, and surely leaves.
+
+More than one is left where the base was rounded too, or lies several merges back.
+"""
+_LEAST_GAIN: Final = 0.08
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """About how many directions pay if they leave only rounding, or if they leave more.
+
+    0 is for what cannot be.  ``noise`` is the energy of a word's rounding, ``half_unit`` the median of
+    half the unit in the last place; ``product_noise`` is what rounding a product to f32 does to a word.
+    """
+
+    whole: int
+    part: int
+    noise: float
+    half_unit: float
+    product_noise: float
+
+
+def _ulps(new: TensorWords) -> Matrix:
+    """The unit in the last place of every word."""
+    values = np.abs(arith.to_values(new.words, new.dtype))
+    smallest = 2.0 ** ({"f16": -14, "bf16": -126, "f32": -126}[new.dtype])
+    values = np.where(np.isfinite(values), np.maximum(values, smallest), smallest)
+    ulps: Matrix = np.ldexp(1.0, np.frexp(values)[1] - 1 - arith.mantissa_bits(new.dtype))
+    return ulps
+
+
+def _difference(new: TensorWords, base: TensorWords) -> Matrix:
+    with np.errstate(all="ignore"):
+        d = arith.to_values(new.words, new.dtype) - arith.to_values(base.words, base.dtype)
+    return np.where(np.isfinite(d), d, 0.0)
+
+
+def _part(tensor: TensorWords, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> TensorWords:
+    """A submatrix."""
+    matrix = tensor.words.reshape(-1, Target(tensor.dtype, tensor.shape).row_words)
+    words = np.ascontiguousarray(matrix[np.ix_(rows, columns)]).reshape(-1)
+    return TensorWords(tensor.dtype, (rows.size, columns.size), words)
+
+
+def _energies(d: Matrix) -> Matrix:
+    """The largest squared singular values of a matrix that is not wider than high."""
+    found: Matrix = np.maximum(np.linalg.eigvalsh(d.T @ d)[::-1][:_LARGEST_RANK], 0.0)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _shares_by_chance(rows: int, columns: int) -> Matrix:
+    """The share of the energy of noise in its first k directions, for k from 1."""
+    shares: Matrix = np.cumsum(_energies(signs(rows, columns))) / (rows * columns)
+    return np.minimum(shares, 1.0)
+
+
+def signs(rows: int, columns: int) -> Matrix:
+    """A fixed matrix of pseudo-random signs."""
+    mixed = np.arange(1, rows * columns + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
+    return np.where(mixed >> np.uint64(63), 1.0, -1.0).reshape(rows, columns)
+
+
+def look(new: TensorWords, base: TensorWords) -> Spectrum | None:
+    """What a spread sample says of the difference; None if factors are not worth a search.
+
+    A word costs half the ``log2`` of its energy over that of rounding; a direction lowers the
+    energy, and costs its numbers in both factors.
+    """
+    target = Target(new.dtype, new.shape)
+    sides = [
+        np.unique(np.linspace(0, n - 1, _SAMPLE_SIDE).astype(np.int64))
+        for n in (target.rows, target.row_words)
+    ]
+    new, base = _part(new, *sides), _part(base, *sides)
+    ulps = _ulps(new)
+    d, noise = _difference(new, base).reshape(new.shape), float((ulps**2).sum()) / 12
+    # Row by row, as delta/1 would: a few busy rows are of low rank too, but need no factors.
+    before = 0.5 * float(np.log2(1 + (d**2).sum(axis=1) / (noise / d.shape[0])).mean())
+    d = d if d.shape[0] >= d.shape[1] else np.ascontiguousarray(d.T)
+    energies = _energies(d)
+    total = float((d**2).sum())
+    k = np.arange(1, energies.size + 1)
+    left = np.maximum(total - np.cumsum(energies), 0.0)
+    # Rounding alone would leave (1 - k/m)(1 - k/n) of its energy.
+    floor = noise * (1 - k / d.shape[0]) * np.maximum(1 - k / d.shape[1], 0) + 1e-12 * total
+    numbers = k * (target.rows + target.row_words) / target.words
+    # The first directions of noise, too, hold much in a small sample and little in a large matrix.
+    by_chance = _shares_by_chance(*d.shape)[: k.size]
+    beyond = np.clip((1 - left / max(total, 1e-300) - by_chance) / (1 - by_chance + 1e-9), 0, 1)
+    in_whole = np.interp(k * d.shape[1] / min(target.rows, target.row_words), k, by_chance, left=0.0)
+    after = total * (1 - beyond) * (1 - in_whole)
+    gain = before - 0.5 * np.log2(1 + after / noise)
+    part = np.where(
+        (k > _LARGEST_PART) | (left <= _ONE_ROUNDING * floor), -np.inf, gain - numbers * _PART_BITS
+    )
+    whole = np.where(left > _ROUNDINGS * floor, -np.inf, gain - numbers * _WHOLE_BITS)
+    ranks = [_best_rank(gains) for gains in (whole, part if new.dtype in PART_DTYPES else whole[:0])]
+    # What leaves only rounding is worth sharpening, so it gains more than this says.
+    ranks[1] = (0, 0.0) if ranks[0][1] >= ranks[1][1] else ranks[1]
+    if not (ranks[0][0] or ranks[1][0]):
+        return None
+    return Spectrum(
+        ranks[0][0],
+        ranks[1][0],
+        (noise + total * 2.0**-48) / ulps.size,
+        float(np.median(ulps)) / 2,
+        (total / ulps.size) ** 0.5 * 2.0**-24,
+    )
+
+
+def _best_rank(gains: Matrix) -> tuple[int, float]:
+    """The rank (1 and up) that gains most bits a word, and its gain; 0 where none gains enough."""
+    best = int(gains.argmax()) if gains.size else 0
+    return (best + 1, float(gains[best])) if gains.size and gains[best] > _LEAST_GAIN else (0, 0.0)
