@@ -1,1 +1,1 @@
-"""Git commands that theta drives: what they may bring, what they overwrite, where they stop."""
+"""Running git commands: what they write and overwrite, and where they stop."""

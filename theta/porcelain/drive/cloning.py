@@ -1,7 +1,7 @@
-"""What ``git clone`` needs to leave ``.theta/`` out of its checkout, and where it put the repository.
+"""``theta clone``: a template that keeps ``.theta/`` out of the checkout, and finding the new repository.
 
-git clone does all of its work itself, so that each of its options means what git says.  A template
-gives sparse patterns to the new repository, and to those of its submodules, before their first checkout.
+git clone does the cloning, so that each of its options works as documented.  A template gives the new
+repository and its submodules sparse patterns before their first checkout.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from theta.git.run import DEFER, Git
 from theta.porcelain.workspace.session import Session
 
 MARK: Final = "theta.cloned"
-"""The configuration key by which the new repository is found; it is gone afterwards."""
+"""The configuration key by which the new repository is found; it is unset afterwards."""
 
 _CONFIG: Final = b"[core]\n\tsparseCheckout = true\n\tsparseCheckoutCone = false\n"
 _PATTERNS: Final = f"/*\n!/{STORES}/\n"
@@ -28,7 +28,7 @@ _GITLINK: Final = "160000"
 
 @contextlib.contextmanager
 def template() -> Iterator[Path]:
-    """The user's (or git's own) template, with sparse patterns in it."""
+    """Return a context manager of a copy of the user's (or git's) template with sparse patterns."""
     with _fs.temporary_directory("theta-template-") as place:
         Git(place, extra=DEFER).run("init", "--quiet", ".")
         made = place / ".git"
@@ -42,9 +42,10 @@ def template() -> Iterator[Path]:
 
 
 def find(token: str, args: Sequence[str], cwd: Path) -> Path:
-    """The folder of the repository whose configuration has ``token``.
+    """Return the directory of the repository whose configuration has ``token``.
 
-    It is at one of the arguments, or has a name that git made from the URL, in the current folder.
+    It is one of the arguments, or a directory in ``cwd`` that git named after the URL.
+    Raises :class:`NotFoundError`.
     """
     named = [cwd / arg for arg in reversed(args)]
     places = [*named, *(Path(entry) for entry in os.scandir(cwd) if entry.is_dir())]
@@ -60,7 +61,7 @@ def find(token: str, args: Sequence[str], cwd: Path) -> Path:
 
 
 def _git_directory(worktree: Path) -> Path | None:
-    """The directory that ``.git`` of a worktree is, or that it names."""
+    """Return the git directory of a worktree, which ``.git`` is or names; None when it cannot be read."""
     place = worktree / ".git"
     try:
         if not place.is_file():
@@ -79,7 +80,7 @@ def _has(config: Path, token: str) -> bool:
 
 
 def drop_patterns(repo: Repository) -> None:
-    """Take the template's sparse patterns out of a repository that has nothing to leave out."""
+    """Remove the template's sparse patterns from a repository without checkpoints."""
     place = repo.gitdir / "info" / "sparse-checkout"
     if place.is_file() and place.read_text() == _PATTERNS:
         for key in ("core.sparseCheckout", "core.sparseCheckoutCone"):
@@ -88,7 +89,7 @@ def drop_patterns(repo: Repository) -> None:
 
 
 def submodules(session: Session) -> Iterator[Session]:
-    """The submodules that are checked out, those of submodules too."""
+    """Yield the submodules that are checked out, recursively."""
     root = session.repo.worktree
     if not (root / ".gitmodules").is_file():
         return

@@ -1,4 +1,4 @@
-"""Room on the disk for the checkpoints that a git command brings, looked at before git does anything."""
+"""Checking the disk space for the checkpoints that a git command writes, before git runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from theta.porcelain.workspace.session import Session
 
 
 def check(session: Session, steps: Sequence[TreeChange]) -> None:
-    """Raise :class:`NoSpaceError` where the checkpoints that one of ``steps`` brings do not fit."""
+    """Raise :class:`NoSpaceError` if the checkpoints of one of ``steps`` do not fit on the disk."""
     coming = [dict(step.written()) for step in steps if not step.guessed]
     tracked = set(only_tracked(session.repo, {path for files in coming for path in files}))
     sizes = {path: _size(session, path) for path in tracked}
@@ -26,7 +26,10 @@ def check(session: Session, steps: Sequence[TreeChange]) -> None:
 
 
 def _peak(files: Iterable[tuple[int, int]]) -> int:
-    """The bytes that files (new size, old size) need: each is written beside the old one, one by one."""
+    """Return the peak of bytes for files (new size, old size) that are replaced one after the other.
+
+    Each new file is complete before the old one is deleted.
+    """
     taken = most = 0
     for new, old in files:
         if new:
@@ -36,7 +39,7 @@ def _peak(files: Iterable[tuple[int, int]]) -> int:
 
 
 def _bytes(session: Session, path: str, oid: str) -> int:
-    """The bytes to write for manifest ``oid``; none where the file is there, or its objects are not."""
+    """Return the bytes to write for manifest ``oid``; 0 if the file exists or objects are missing."""
     if worktree.known_stat(session, path, oid) is not None:
         return 0
     try:

@@ -1,7 +1,7 @@
-"""What a git command may write into the worktree, told from its words and from git's state.
+"""Predicting the files that a git command may write, from its arguments and git's state.
 
-Git's command lines are not taken apart here: every word that names a commit counts as a commit that
-comes, and where a command is unknown every branch and tag does.
+Command lines are not parsed completely: every word that names a commit counts as one to be checked out or
+applied, and for an unknown command every branch and tag does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _READS: Final = frozenset(
     )
 )
 # fmt: on
-"""Commands of git that write no file of a commit into the worktree."""
+"""Git commands that write no file of a commit to the worktree."""
 
 _DEFAULTS: Final = {
     "merge": ("@{u}", state_files.FETCH_HEAD),
@@ -43,7 +43,7 @@ _DEFAULTS: Final = {
     "reset": ("HEAD",),
     **dict.fromkeys(("checkout", "switch", "cherry-pick", "revert"), ()),
 }
-"""What comes where no word names a commit."""
+"""Command -> the revisions it uses if no word names a commit."""
 
 _TODO: Final = (state_files.REBASE_TODO, state_files.REBASE_DONE, state_files.SEQUENCER_TODO)
 _HEADS: Final = (
@@ -57,20 +57,20 @@ _OID: Final = re.compile(r"\b[0-9a-f]{7,64}\b")
 
 @dataclass(frozen=True)
 class TreeChange:
-    """A step from one tree (or from nothing) to another; ``guessed`` where no word asked for it."""
+    """A step from one tree (None for an empty one) to another; ``guessed`` if no word names it."""
 
     before: Tree | None
     after: Tree
     guessed: bool = False
 
     def written(self) -> Iterator[tuple[str, str]]:
-        """The files that the step writes: (path, object id)."""
+        """Yield (path, object id) of the files that the step writes."""
         return _differing(self.before, self.after, "")
 
     def may_move(self, head: Tree) -> bool:
-        """Whether git may write elsewhere: a folder is gone on one side, and a merge follows it on the other.
+        """Return whether git may write files at other paths, by merge-ort's directory renames.
 
-        (merge-ort's directory renames.)
+        That is possible if one side deleted a directory that the other side still has.
         """
         if self.before is None or self.before.id == head.id:
             return False
@@ -79,7 +79,7 @@ class TreeChange:
 
 
 def _gone(before: Tree, after: Tree, prefix: str) -> Iterator[str]:
-    """The folders of ``before`` that ``after`` has not."""
+    """Yield the directories of ``before`` that ``after`` does not have."""
     for entry in before:
         name = entry.name
         new = after.get(name)
@@ -105,23 +105,23 @@ def _differing(before: Tree | None, after: Tree, prefix: str) -> Iterator[tuple[
 
 
 def command(args: Sequence[str]) -> str:
-    """The name of the command in ``git ARGS``, behind git's own options."""
+    """Return the name of the command in ``git ARGS``, after git's own options."""
     return next(iter(args[_before(args) :]), "")
 
 
 def has(repo: Repository, args: Sequence[str], *names: str) -> bool:
-    """Whether ``git ARGS`` has one of the options ``names``, by their long names where they have one."""
+    """Return whether ``git ARGS`` has one of the options ``names``, which are long names if they have one."""
     name, rest = command(args), args[_before(args) + 1 :]
     if (
         name not in _DEFAULTS or name == "stash"
-    ):  # an alias would be run for its options, and stash lists none
+    ):  # reading the options would run an alias, and stash lists none
         return not {*names}.isdisjoint(rest)
     line = options.read(repo.git(), name, rest)
     return any(map(line.has, names)) if line.known else not {*names}.isdisjoint(rest)
 
 
 def _before(args: Sequence[str]) -> int:
-    """How many of ``args`` are git's own options, before the command."""
+    """Return the number of ``args`` before the command: git's own options."""
     skip = False
     for number, arg in enumerate(args):
         if not (skip or arg.startswith("-")):
@@ -131,7 +131,7 @@ def _before(args: Sequence[str]) -> int:
 
 
 def changes(repo: Repository, args: Sequence[str]) -> list[TreeChange]:
-    """The steps that ``git ARGS`` may make, and perhaps more."""
+    """Return the steps that ``git ARGS`` may make, and perhaps more."""
     name = command(args)
     if not name or name in _READS or repo.is_bare or _writes_none(repo, name, args):
         return []
@@ -147,7 +147,7 @@ def changes(repo: Repository, args: Sequence[str]) -> list[TreeChange]:
 
 
 def _writes_none(repo: Repository, name: str, args: Sequence[str]) -> bool:
-    """Whether a form of ``git NAME`` leaves files alone that others write."""
+    """Return whether this form of ``git stash`` or ``git reset`` writes no files."""
     if name == "stash":
         return not {"pop", "apply", "branch"} & set(args)
     return name == "reset" and not has(repo, args, "--hard", "--keep", "--merge")
@@ -156,12 +156,12 @@ def _writes_none(repo: Repository, name: str, args: Sequence[str]) -> bool:
 def _alias(repo: Repository, name: str) -> list[str]:
     try:
         return shlex.split(repo.config.get(f"alias.{name}") or "")
-    except ValueError:  # no alias, or none that git could take apart
+    except ValueError:  # no alias that git could parse
         return []
 
 
 class _Incoming:
-    """The changes that the command ``name`` makes of commits."""
+    """Computes the steps that the command ``name`` makes for given commits."""
 
     def __init__(self, repo: Repository, name: str) -> None:
         self._repo = repo
@@ -177,11 +177,11 @@ class _Incoming:
         return self._repo.whole_tree(commit.tree)
 
     def _expect(self, commits: Iterable[Commit | None]) -> None:
-        """The trees of ``commits`` are going to be read."""
+        """Announce that the trees of ``commits`` will be read."""
         self._repo.promised.expect(commit.tree for commit in commits if commit is not None)
 
     def named(self, words: Iterable[str]) -> Iterator[Commit]:
-        """The commits that ``words`` name, also behind ``=``, at both ends of a range, and at a remote."""
+        """Yield the commits that ``words`` name, also after ``=``, as ends of a range, and at a remote."""
         for word in words:
             for part in (*re.split(r"\.\.\.?", word), word.partition("=")[2]):
                 spellings = ["@{-1}"] if part == "-" else [part.lstrip("^"), *self._at_remotes(part)]
@@ -193,7 +193,7 @@ class _Incoming:
         return [place for place in places if place in self._repo.refs] if is_branch_name(name) else []
 
     def steps(self, commit: Commit) -> Iterator[TreeChange]:
-        """What comes where the command is given ``commit``."""
+        """Yield the steps of the command for the argument ``commit``."""
         if self._name in ("merge", "pull"):
             yield from (TreeChange(base, self._tree(commit)) for base in self._bases(commit))
         elif self._name == "reset":
@@ -213,7 +213,7 @@ class _Incoming:
         return [self._repo.tree_of(base) for base in bases] or [None]
 
     def _stashed(self, commit: Commit) -> Iterator[TreeChange]:
-        """A stash keeps files that were untracked in a third parent."""
+        """Yield the steps of applying a stash; its third parent has the untracked files."""
         trees = self._parents(commit)
         yield from (TreeChange(None, tree) for tree in trees[2:])
         yield from (TreeChange(tree, self._tree(commit)) for tree in trees[:1])
@@ -221,7 +221,7 @@ class _Incoming:
             yield from (TreeChange(self._tree(self._head), tree) for tree in trees[:1])
 
     def picked(self, words: Sequence[str]) -> list[TreeChange]:
-        """What the commits bring that ``words`` name for a cherry-pick or a revert."""
+        """Return the steps of a cherry-pick or revert of the commits that ``words`` name."""
         revisions = [word for word in words if not word.startswith("-") and any(self.named([word]))]
         return list(self._commits("--no-walk", *revisions)) if revisions else []
 
@@ -234,7 +234,7 @@ class _Incoming:
             yield from self._own(oid)
 
     def _own(self, oid: str) -> Iterator[TreeChange]:
-        """What commit ``oid`` changed, or, for a revert, what undoing it changes."""
+        """Yield the steps from the parents to commit ``oid``, or back for a revert."""
         commit = self._commit(oid)
         if commit is None:
             return
@@ -246,23 +246,23 @@ class _Incoming:
                 yield TreeChange(self._tree(commit), before)
 
     def _parents(self, commit: Commit) -> list[Tree]:
-        """The trees of those parents of ``commit`` that are here."""
+        """Return the trees of those parents of ``commit`` that are in the repository."""
         found = (self._commit(oid) for oid in commit.parents)
         return [self._tree(parent) for parent in found if parent is not None]
 
     def pending(self, back: bool) -> list[TreeChange]:
-        """What is left of a sequence that stopped, and, where it goes ``back``, what it began from."""
+        """Return the steps left of a stopped sequence, and if it goes ``back``, to where it started."""
         todo = [oid for name in _TODO for oid in _OID.findall(_text(self._repo.gitdir / name))]
         steps = [step for oid in dict.fromkeys(todo) for step in self._own(oid)]
         heads = self.named(oid for name in _HEADS for oid in _OID.findall(_text(self._repo.gitdir / name)))
         return steps + [TreeChange(None, self._tree(head)) for head in heads if back]
 
     def tips(self) -> Iterator[TreeChange]:
-        """All that any branch or tag has and HEAD has not."""
+        """Yield guessed steps from HEAD to every branch and tag."""
         found = [commit for commit in map(self._commit, self._repo.refs) if commit is not None]
         self._expect(found)
         before = self._tree(self._head) if self._head else None
-        with contextlib.suppress(NotHereYetError):  # what is only guessed stops nobody
+        with contextlib.suppress(NotHereYetError):  # a guess must not stop the command
             for commit in found:
                 yield TreeChange(before, self._tree(commit), guessed=True)
 

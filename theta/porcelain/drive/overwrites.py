@@ -1,11 +1,10 @@
-"""Untracked files that git would overwrite: git's own check is switched on where any is at stake.
+"""Protecting untracked files that git would overwrite.
 
 In a sparse checkout git only warns before it overwrites an untracked file (unpack-trees.c,
-WARNING_SPARSE_ORPHANED_NOT_OVERWRITTEN), and ``.theta/`` makes every clone with a checkpoint one.
-With :data:`CHECKED` git checks as in any other clone and refuses in its own words, but writes what
-changed below ``.theta/`` into the worktree too.  So theta looks first whether an untracked file
-stands at a path that git may write, on the way to it, or below it.  What git may write is taken
-too large rather than too small: git has the last word.
+WARNING_SPARSE_ORPHANED_NOT_OVERWRITTEN), and every clone with a checkpoint is one because of ``.theta/``.
+With :data:`CHECKED` git checks as in any other clone and refuses with its own message, but also writes
+changed files below ``.theta/`` to the worktree.  So the option is given only if an untracked file is at,
+above or below a path that git may write.  The set of these paths may be too large: git decides.
 """
 
 from __future__ import annotations
@@ -26,33 +25,33 @@ from theta.porcelain.setup import sparse_patterns
 from theta.porcelain.workspace.session import Session
 
 CHECKED: Final = ("-c", "core.sparseCheckout=false")
-"""Options of a git that shall check untracked files in a sparse checkout too."""
+"""Options with which git also checks untracked files in a sparse checkout."""
 
 _FORCE: Final = ("-f", "--force", "--discard-changes", "--hard")
 _DO: Final = {"checkout": "switch branches", "switch": "switch branches"}
 _AT_ONCE: Final = 500
-"""Paths in one command line."""
+"""The largest number of paths in one command line."""
 
 
 def options(session: Session, args: Sequence[str]) -> tuple[str, ...]:
-    """The options that ``git ARGS`` needs so that nothing untracked is lost.
+    """Return the options that ``git ARGS`` needs so that no untracked file is lost.
 
-    Raises :class:`RefusedError` where an ignored checkpoint would be: git overwrites ignored files.
+    Raises :class:`RefusedError` if an ignored checkpoint would be lost: git overwrites ignored files.
     """
     return checked(session, changes(session.repo, args), args)
 
 
 def checked(session: Session, coming: Iterable[TreeChange], args: Sequence[str]) -> tuple[str, ...]:
-    """As :func:`options`, for ``git ARGS`` that makes the changes ``coming``.
+    """Like :func:`options`, for ``git ARGS`` that makes the changes ``coming``.
 
-    Raises :class:`NoSpaceError` where their checkpoints do not fit on the disk.
+    Raises :class:`NoSpaceError` if their checkpoints do not fit on the disk.
     """
     steps = list(coming)
     try:
         if any(STORES in step.after for step in steps):
             sparse_patterns.require(session.repo)
         standing = _standing(session, steps)
-    except (KeyError, DamagedRepositoryError):  # a tree that is not here yet: git fetches it, and checks
+    except (KeyError, DamagedRepositoryError):  # a missing tree: git fetches it, and checks
         return CHECKED
     if session.repo.head():
         disk_room.check(session, steps)
@@ -63,15 +62,15 @@ def checked(session: Session, coming: Iterable[TreeChange], args: Sequence[str])
 
 
 def in_the_way(session: Session, args: Sequence[str]) -> bool:
-    """Whether an untracked file that git does not ignore is in the way of ``git ARGS``."""
+    """Return whether an untracked, not ignored file is in the way of ``git ARGS``."""
     steps = changes(session.repo, args)
     return bool(_others(session, _standing(session, steps))) or _elsewhere(session, steps, args)
 
 
 def _elsewhere(session: Session, steps: Iterable[TreeChange], args: Sequence[str]) -> bool:
-    """Whether git may write where ``steps`` do not tell, and anything untracked is there at all.
+    """Return whether git may write at paths not in ``steps``, and there are untracked files.
 
-    It follows renamed folders, and a patch for ``git am`` may come from anywhere.
+    Git follows renamed directories, and ``git am`` applies any patch.
     """
     head = session.repo.head()
     tree = session.repo.tree_of(head) if head else None
@@ -80,7 +79,7 @@ def _elsewhere(session: Session, steps: Iterable[TreeChange], args: Sequence[str
 
 
 def _standing(session: Session, steps: Iterable[TreeChange]) -> list[str]:
-    """What stands in the worktree where ``steps`` write, or on the way, and is not a tracked file."""
+    """Return what exists at or above the paths that ``steps`` write and is not a tracked file."""
     found = obstacles(session.repo.worktree, {path for step in steps for path, _ in step.written()})
     if not found:
         return []
@@ -88,7 +87,7 @@ def _standing(session: Session, steps: Iterable[TreeChange]) -> list[str]:
 
 
 def obstacles(root: Path, paths: Iterable[str]) -> set[str]:
-    """The files and folders that stand at ``paths``, and the files that stand on the way to them."""
+    """Return the files and directories that exist at ``paths``, and the files at their parents."""
     modes: dict[str, int] = {}
     found: set[str] = set()
     for path in paths:
@@ -123,7 +122,7 @@ def _refuse_ignored(session: Session, standing: Sequence[str], action: str) -> N
 
 
 def _others(session: Session, standing: Sequence[str], *kind: str) -> list[str]:
-    """The untracked files at and below ``standing``; with ``-i`` those that are ignored."""
+    """Return the untracked files at and below ``standing``; with ``-i`` the ignored ones."""
     magic = ":(top,literal,icase)" if session.repo.config.flag("core.ignorecase") else ":(top,literal)"
     found: list[str] = []
     for start in range(0, len(standing), _AT_ONCE):
@@ -133,6 +132,6 @@ def _others(session: Session, standing: Sequence[str], *kind: str) -> list[str]:
 
 
 def fetch(session: Session, args: Sequence[str]) -> None:
-    """Fetch what ``git pull ARGS`` will, so that it can be looked at; git pull tells what goes wrong."""
+    """Fetch what ``git pull ARGS`` would, for the checks; errors are left to ``git pull``."""
     remote = command_lines.read(session.repo.git(), "pull", args).words
     session.repo.git().in_directory(session.cwd).show("fetch", *remote)

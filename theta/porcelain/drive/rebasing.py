@@ -1,7 +1,7 @@
-"""A rebase that a killed git, or a full disk, left where ``git rebase --continue`` goes wrong.
+"""Repairing an interrupted rebase before ``git rebase --continue``.
 
-Git moves a step from its list of steps to do to that of steps done *before* it does it, so a step
-that never came to its end is left out in silence by ``--continue``: a commit is lost.
+Git moves a step from the list of steps to do to that of steps done *before* it does it.  If git is killed
+or the disk is full during a step, ``--continue`` silently skips it: a commit is lost.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _STOPPED: Final = (
     f"{state_files.REBASE_MERGE}/stopped-sha",
     f"{state_files.REBASE_MERGE}/amend",
 )
-"""Files that say that git itself stopped at a step."""
+"""State files of a rebase that git itself stopped at a step."""
 
 
 def repair(session: Session) -> list[str] | None:
-    """Make ``--continue`` right before git runs it.
+    """Prepare an interrupted rebase for ``--continue``.
 
-    A step that was not finished is to be done again.  Where the rebase was killed before its first
-    step it is given up, after its last one it is concluded: returns the lines that say so, and
-    None where git has to go on.
+    An unfinished step is put back on the list.  A rebase that was killed before its first step is aborted,
+    and one killed after its last step is concluded: then lines that report it are returned.
+    Returns None when git has to continue.
     """
     place = session.repo.gitdir / state_files.REBASE_MERGE
     if not place.is_dir():
@@ -46,7 +46,7 @@ def repair(session: Session) -> list[str] | None:
 
 
 def _redo(session: Session, place: Path) -> None:
-    """Put the last step back if it was not finished."""
+    """Put the last step back on the list if it was not finished."""
     repo, done = session.repo, _text(place / "done").splitlines()
     step = done[-1].split() if done else []
     if len(step) < 2 or step[0] not in _PICKS or _is_stopped(repo, place):
@@ -68,14 +68,17 @@ def _redo(session: Session, place: Path) -> None:
 
 
 def _is_stopped(repo: Repository, place: Path) -> bool:
-    """Whether git stopped at the last step: for a conflict, an edit, or a commit that it could not make."""
+    """Return whether git stopped at the last step: for a conflict, an edit, or a failed commit."""
     if state_files.exists(repo.gitdir, *_STOPPED):
         return True
     return state_files.exists(repo.gitdir, state_files.CHERRY_PICK_HEAD) and (place / "message").exists()
 
 
 def _to_head(session: Session, toward: str) -> list[str]:
-    """Bring index and files to HEAD if the repository has all that they hold; else return the other files."""
+    """Reset index and files to HEAD if the repository has all their content.
+
+    Otherwise nothing is changed, and the files with other content are returned.
+    """
     repo, trees = session.repo, rollback.files(session.repo, [toward])
     git, known = repo.git(), ("HEAD", rollback.merged(repo))
     sides = [trees, *(rollback.files(repo, [name]) for name in known)]
@@ -93,14 +96,14 @@ def _to_head(session: Session, toward: str) -> list[str]:
 
 
 def _holds(session: Session, path: str, oid: str | None) -> bool:
-    """Whether the file at ``path`` is the checkpoint of manifest ``oid``."""
+    """Return whether the file at ``path`` is the checkpoint of manifest ``oid``."""
     if oid is None or session.manifest_or_none(oid) is None:
         return False
     return worktree.examine(session, path, oid).state is not worktree.State.MODIFIED
 
 
 def _is_finished(session: Session, place: Path, commit: Commit) -> bool:
-    """Whether git noted what became of ``commit``, or HEAD is what became of it."""
+    """Return whether ``commit`` was applied: git has noted it as rewritten, or HEAD is the new commit."""
     oid = commit.id
     for name in ("rewritten-list", "rewritten-pending"):
         if any(row.startswith(oid) for row in _text(place / name).splitlines()):
@@ -114,7 +117,10 @@ def _is_finished(session: Session, place: Path, commit: Commit) -> bool:
 
 
 def _conclude(session: Session, place: Path) -> list[str] | None:
-    """End a rebase whose branch has its new commits: git refuses to move it again."""
+    """End a rebase whose branch was already moved, because git refuses to move it again.
+
+    Returns lines that report it; None when the rebase is not at that point.
+    """
     branch, onto = _text(place / "head-name").strip(), _text(place / "onto").strip()
     rows = _text(place / "git-rebase-todo").splitlines()
     if not branch.startswith("refs/heads/") or any(row and not row.startswith("#") for row in rows):

@@ -1,4 +1,4 @@
-"""Running git with theta doing the work of its filter and hooks around it."""
+"""Running git while theta does the work of its filter and hooks before and after."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 
 _NOTHING: Final = 128 << 10
-"""Free bytes that are too few for git to write its files; what it wrote in vain it has removed by then."""
+"""Free bytes that are too few for git's files; git has removed its incomplete files by then."""
 _KILLED: Final = 129
-"""A higher exit code tells of a signal; git's own is 129 for a wrong command line."""
+"""Exit codes above this one mean a signal; 129 is git's own for a wrong command line."""
 
 Showing = Callable[[str], AbstractContextManager[Progress | None]]
-"""Shows progress of what it is told during a ``with`` block."""
+"""Returns a context manager that shows progress under the given name."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """The lines that a git printed on standard output and standard error."""
+    """The lines that git printed on standard output and standard error."""
 
     out: Sequence[str] = ()
     err: Sequence[str] = ()
@@ -35,12 +35,12 @@ class Said:
 
 @dataclass(frozen=True)
 class Driven:
-    """What became of a git command.
+    """The result of a git command.
 
     Attributes:
-        code: its exit code.
-        said: what it printed, unless it had the terminal.
-        full: it failed, and no space is left on the disk of the repository.
+        code: the exit code.
+        said: the output, unless it went to the terminal.
+        full: git failed, and the disk of the repository is full.
         notes: warnings of theta.
     """
 
@@ -65,12 +65,12 @@ def run(git: Git, *args: str, aloud: bool) -> Driven:
 
 
 def is_full(session: Session, code: int) -> bool:
-    """Whether git failed with ``code`` and no space is left, which git does not always say."""
+    """Return whether git failed with ``code`` and the disk is full, which git does not always report."""
     return bool(code) and _fs.free_space(session.repo.commondir) < _NOTHING
 
 
 def ended(session: Session, code: int) -> Driven:
-    """Put back what a git that ended with ``code`` had begun to write, if it failed."""
+    """Put back the files that git had begun to write, if it failed with ``code``."""
     if not code:
         return Driven(code)
     full, left = is_full(session, code), session.journal.undo(killed=code > _KILLED)
@@ -94,7 +94,7 @@ def drive(
             overwrites.fetch(session, args[1:])
         checked = overwrites.options(session, args)
         agreement.refresh(session)
-        if not refresh:  # git gives up what it has merged only if the index knows the files, to the second
+        if not refresh:  # git aborts a merge only if the index has the stat data of its files
             session.repo.refresh_index()
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(session.cwd)
         session.journal.moving(*args[1:], FETCH_HEAD if args[0] == "pull" else "")
@@ -104,7 +104,10 @@ def drive(
 
 
 def settle(session: Session, shown: Showing = unseen) -> list[str]:
-    """Bring everything into agreement after a git command, in submodules too; return warnings."""
+    """Bring index, ``.theta/`` and files into agreement after a git command; return warnings.
+
+    Submodules are included.
+    """
     fresh = session.again()
     with shown("writing checkpoints") as progress:
         notes = agreement.settle(fresh, progress)
@@ -112,7 +115,7 @@ def settle(session: Session, shown: Showing = unseen) -> list[str]:
 
 
 def fill_submodules(session: Session, shown: Showing = unseen) -> list[str]:
-    """Set up the submodules that have checkpoints, and fill those in; return warnings."""
+    """Set up the submodules that have checkpoints and write their files; return warnings."""
     notes: list[str] = []
     for inner in cloning.submodules(session):
         if not installing.is_used(inner.repo):

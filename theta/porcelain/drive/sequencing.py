@@ -1,7 +1,7 @@
-"""Driving git's rebase, cherry-pick and revert past stops that only checkpoints made.
+"""Continuing git's rebase, cherry-pick and revert after stops caused only by checkpoints.
 
-Git itself applies, commits and remembers; theta settles what git leaves in conflict and lets it
-go on.  HEAD is never rewritten in between.
+Git applies, commits and keeps the state; theta settles checkpoints in conflict and lets git continue.
+HEAD is never rewritten in between.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _FILES: Final = {0o100644, 0o100755}
 
 
 def git(session: Session, name: str, extra: Mapping[str, str] | None = None) -> Git:
-    """Git as the user would run it, with theta's filter and hooks at work.
+    """Return a runner of git for the operation ``name``.
 
-    A rebase runs commands of the user, who must find files and not manifests; its hooks are told
-    what it rewrote.  For the others theta does the work of filter and hooks itself.
+    A rebase runs with filter and hooks: its exec commands must see files instead of manifests, and the
+    post-rewrite hook gets the list of rewritten commits.  For the others theta does that work itself.
     """
     if name == "rebase":
         return Git(session.cwd, extra=extra, marks=session.repo.marks)
@@ -35,14 +35,15 @@ def git(session: Session, name: str, extra: Mapping[str, str] | None = None) -> 
 
 
 def is_under_way(session: Session, name: str) -> bool:
-    """Whether ``name`` (rebase, cherry-pick or revert) stopped and could go on."""
+    """Return whether ``name`` (rebase, cherry-pick or revert) is in progress."""
     return in_progress.current(session.repo).name == name
 
 
 def quiet_editor(session: Session, name: str, args: list[str]) -> dict[str, str]:
-    """The editor for a step that goes on by itself: none, where git alone would have asked for none.
+    """Return the environment without an editor for a step that theta continues.
 
-    In a rebase the editor keeps quiet for the step at hand only: a later ``reword`` is the user's.
+    It is empty if the user asked for an editor.  In a rebase the editor is replaced for this step only:
+    a later ``reword`` opens it.
     """
     if name == "rebase":
         return _until_next_step(session)
@@ -61,9 +62,9 @@ def _until_next_step(session: Session) -> dict[str, str]:
 
 
 def favour(session: Session, side: str) -> None:
-    """Settle files (not checkpoints) that git left in conflict as its ``-X ours|theirs`` does.
+    """Settle files other than checkpoints that git left in conflict, as its ``-X ours|theirs`` does.
 
-    Git is not given that option itself: it would settle manifests hunk by hunk, and mix them.
+    The option is not given to git itself, which would mix the hunks of two manifests.
     """
     tracked = session.index.stages
     settled = {
@@ -83,7 +84,7 @@ def favour(session: Session, side: str) -> None:
 
 
 def _merged(session: Session, oids: list[str | None], side: str) -> str:
-    """The id of the merged file (ours, base, theirs); of binary files one side is taken whole."""
+    """Return the id of the merged file of ``oids`` (ours, base, theirs), or ``side`` if binary."""
     places = []
     for name, oid in zip(("ours", "base", "theirs"), oids, strict=True):
         places.append(session.scratch() / _fs.own_temporary(f"favour_{name}"))
@@ -99,7 +100,7 @@ def _merged(session: Session, oids: list[str | None], side: str) -> str:
 
 
 def drop_empty(session: Session) -> bool:
-    """Whether a single revert came to nothing; it is over then, as with git's own ``-X``."""
+    """End a single revert that changes nothing, as git's own ``-X`` does; return whether it was one."""
     if state_files.exists(session.repo.gitdir, state_files.SEQUENCER):
         return False
     if session.repo.git().run("diff", "--cached", "--quiet", "HEAD", check=False).code:
@@ -109,9 +110,9 @@ def drop_empty(session: Session) -> bool:
 
 
 def finish(session: Session, name: str, before: str | None) -> list[str]:
-    """Mend what git committed since ``before``; return the lines to show.
+    """Mend the commits that git made since ``before``; return the lines to show.
 
-    A rebase is mended by its post-rewrite hook, which knows what it rewrote.
+    A rebase is mended by the post-rewrite hook instead.
     """
     head = session.repo.head()
     if name == "rebase" or session.repo.in_progress() or not before or head in (None, before):

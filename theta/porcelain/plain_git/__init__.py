@@ -1,1 +1,1 @@
-"""What lets git work on checkpoints without theta's commands: filter and hooks."""
+"""The filter and hooks, with which plain git works on checkpoints."""

@@ -1,4 +1,4 @@
-"""The clean/smudge filter: what plain git calls to turn files into manifests and back."""
+"""The clean/smudge filter, with which plain git turns files into manifests and back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from theta.store.odb.packs import UnwrittenPack
 from theta.store.read.reassembly import Restorer
 
 SMUDGE_LIMIT: Final = 256 << 20
-"""git buffers a smudged file whole; above this size a hook writes the file instead."""
+"""Size in bytes above which a hook writes the file: git keeps a whole smudged file in memory."""
 Warn = Callable[[str], None]
 Shown = Callable[[], contextlib.AbstractContextManager[Progress | None]]
 
@@ -39,12 +39,12 @@ class Filter:
 
     Args:
         session: the repository.
-        defer: leave manifests where files belong; the theta that runs git fills them in.
-        limit: bytes above which smudge leaves the manifest to the hook.
-        warn: where one-line warnings go.
-        index: the index that git works on; that of the repository, if none is given.
-        progress: shows how far the work on one file is, as long as it is entered.
-        looking: nothing can be written, and git asks only to compare: manifests are told, not stored.
+        warn: called with one-line warnings.
+        defer: leave manifests in place of files; the theta that runs git writes the files.
+        limit: size in bytes above which smudge returns the manifest, for the hook to replace.
+        index: the index file that git uses; None for that of the repository.
+        progress: returns a context manager that shows the progress on one file.
+        looking: the repository is read-only and git only compares: manifests are not stored.
     """
 
     session: Session
@@ -57,11 +57,11 @@ class Filter:
     _installed: bool = False
 
     def clean(self, path: str, packets: Iterable[bytes]) -> bytes:
-        """The manifest of the content ``packets`` of the file at ``path``.
+        """Return the manifest of the file at ``path`` with the content ``packets``.
 
-        A manifest is its own manifest.  A text with conflict markers is refused while git holds the lock
-        of the index: a half-merged manifest must not be staged as a resolution.  Without the lock git
-        only compares (``git diff``, ``blame``, ``mergetool``), and gets the text as it is.
+        A manifest is returned as it is.  A manifest with conflict markers raises :class:`ManifestError`
+        while git holds the lock of the index, because it must not be staged.  Without the lock git only
+        compares (``git diff``, ``blame``, ``mergetool``).
         """
         with self._received(path, packets) as (source, text):
             if text is not None:
@@ -71,7 +71,7 @@ class Filter:
             return self._stored(path, source)
 
     def _passed(self, path: str, pointer: bytes) -> bytes:
-        """``pointer`` itself: git status and diff go on, and the commit of a new one is refused."""
+        """Return a Git LFS pointer as it is, so that git status and diff work; a hook refuses new ones."""
         if self.session.index.oid(path) != manifests.blob_id(pointer):
             self.warn(f"{path} is a Git LFS pointer, not the file itself; {lfs.FETCH}")
         return pointer
@@ -83,7 +83,7 @@ class Filter:
         if in_place and (known := session.cache.manifest_of(path, source.identity)) is not None:
             cached = session.manifest_or_none(known) if session.repo.has(known) else None
             if cached is not None and index_closure.complete(session, cached):
-                # A rename in the making: the index may name another manifest of the same value.
+                # After a rename the index may have another manifest with the same value.
                 return kept.data if kept is not None and kept.same_value(cached) else cached.data
         manifest = self._store_new(path, source, kept)
         if in_place:
@@ -105,7 +105,7 @@ class Filter:
             if stored.manifest is kept:
                 return stored.manifest  # nothing was written
             tree = closure.store_tree(pack, stored.manifest)
-            # The cache answers by the manifest's id, so the manifest must outlive this run too.
+            # The stat cache refers to the manifest by id, so it must be stored too.
             oid = pack.blob(stored.manifest.data, text=True)
         if self.looking:
             return stored.manifest
@@ -115,7 +115,10 @@ class Filter:
 
     @contextlib.contextmanager
     def _received(self, path: str, packets: Iterable[bytes]) -> Iterator[tuple[FileSource, bytes | None]]:
-        """The content as a source: the worktree file if it is just that, else a spooled copy."""
+        """Yield the content as a source, and its text if it is a manifest.
+
+        The source is the worktree file if it has the same content, otherwise a temporary copy.
+        """
         place = self.session.repo.worktree / path
         with contextlib.ExitStack() as stack:
             spool = Spool(place, None if self.looking else self.session.scratch(), stack)
@@ -124,10 +127,10 @@ class Filter:
             yield spool.source(), spool.text()
 
     def smudge(self, path: str, data: bytes) -> Iterable[bytes | memoryview]:
-        """The file that the manifest ``data`` stands for.
+        """Return the file of the manifest ``data``.
 
-        Never fails: what cannot be restored passes through as the manifest, with a warning
-        (a failing required filter would break the checkout of the whole repository).
+        If it cannot be restored, the manifest is returned with a warning: an error of a required filter
+        would break the checkout of the whole repository.
         """
         if not manifests.looks_like_manifest(data) or self.defer:
             return [data]
@@ -158,12 +161,12 @@ class Filter:
         return text
 
     def request_sync(self) -> None:
-        """Ask the post-index-change hook to bring ``.theta/`` into agreement."""
+        """Ask the post-index-change hook to update ``.theta/``."""
         if not self.defer and not self.looking:
             _notes.write(self.session.repo.private / "resync", processes.owner())
 
     def prepare(self) -> None:
-        """Install what is missing, once; a filter that cannot must still filter."""
+        """Install missing parts once; errors are ignored because the filter must still work."""
         if not self._installed:
             self._installed = True
             with contextlib.suppress(ThetaError):
@@ -173,10 +176,10 @@ class Filter:
 
 
 class Spool:
-    """Content that arrives in packets, compared on the way with the file it should be.
+    """Content that arrives in packets and is compared with the worktree file.
 
-    As long as the packets equal the worktree file nothing is copied; from the first difference
-    on, everything goes to a temporary file.
+    While the packets equal the file nothing is copied.  At the first difference all content so far and all
+    later packets go to a temporary file.
     """
 
     def __init__(self, place: Path, scratch: Path | None, stack: contextlib.ExitStack) -> None:
@@ -192,7 +195,7 @@ class Spool:
             self._start_copy()
 
     def add(self, packet: bytes) -> None:
-        """Take the next packet."""
+        """Add the next packet."""
         if len(self._head) < len(manifests.MAGIC):
             self._head += packet[: len(manifests.MAGIC)]
         if self._copy is None and not self._as_expected(packet):
@@ -214,7 +217,7 @@ class Spool:
             self._copy.write(self._file.read(start, min(1 << 20, self._size - start)))
 
     def source(self) -> FileSource:
-        """Where the content can be read."""
+        """Return the worktree file or the copy, whichever has the content."""
         if self._copy is None and self._file is not None and self._file.size == self._size:
             return self._file
         if self._copy is None:
@@ -223,7 +226,7 @@ class Spool:
         return self._stack.enter_context(FileSource(self._copy.path))
 
     def text(self) -> bytes | None:
-        """The content if it is a manifest, which is small."""
+        """Return the content if it is a manifest, otherwise None."""
         if not manifests.looks_like_manifest(self._head) or self._size > manifests.MAX_BYTES:
             return None
         return self.source().read(0, self._size)

@@ -1,4 +1,4 @@
-"""What theta does in git's hooks.  Each function answers the lines to show; raising refuses."""
+"""Git's hooks.  Each function returns the lines to show, and raises to stop the git command."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 
 class HookRefusedError(ThetaError):
-    """A hook stops the git command that it belongs to."""
+    """A hook stops the git command that runs it."""
 
 
 def pre_commit(session: Session, index: Path, *, alone: bool = True) -> list[str]:
     """Rebuild ``.theta/`` in the index that is being committed; refuse raw checkpoints.
 
-    ``alone``: theta does not drive the git of this hook, and tells nothing itself.
+    ``alone``: no theta command runs this git, so the hook gives the hints itself.
     """
     raw = staging.new_raw(session, index_closure.sync(session, index), index)
     staging.refuse_pointers(session, raw)
@@ -42,7 +42,7 @@ def pre_commit(session: Session, index: Path, *, alone: bool = True) -> list[str
 
 
 def _hints(session: Session, index: Path) -> list[str]:
-    """What the commit leaves out, or takes as plain bytes, and whoever commits may not have meant."""
+    """Return hints about new files that the commit leaves out or takes as plain bytes."""
     lines = []
     if left := coverage.newcomers(session, session.repo.git(), [":(top)"]):
         lines.append(coverage.left_out_line(left, "in this commit"))
@@ -58,19 +58,19 @@ def _new_files(session: Session, index: Path) -> list[str]:
 
 
 def prepare_commit_msg(session: Session, index: Path, args: Sequence[str]) -> list[str]:
-    """Tell in the message what was done to checkpoints in conflict, wherever the message comes from."""
-    if args and args[1:2] != ["commit"]:  # which is the message of another commit
+    """Update the trailers in the message, from which the merge of checkpoints can be repeated."""
+    if args and args[1:2] != ["commit"]:  # "commit" is the message of another commit
         recording.tell_in(session, session.repo.worktree / args[0], index)
     return []
 
 
 def post_commit(session: Session, progress: Progress | None = None) -> list[str]:
-    """Mend the new commit if it needs it, and the real index after ``git commit PATH``."""
+    """Mend the new commit if necessary, and the real index after ``git commit PATH``."""
     return _settle(session, progress)
 
 
 def pre_merge_commit(session: Session, index: Path) -> list[str]:
-    """Stop a merge whose result is not in agreement: this hook cannot change its tree."""
+    """Stop a merge whose ``.theta/`` does not agree, because this hook cannot change the tree."""
     before = _ids(read_entries(index))
     index_closure.sync(session, index)
     if before != _ids(read_entries(index)):
@@ -85,24 +85,24 @@ def _ids(entries: list[Entry]) -> dict[tuple[str, int], str]:
 
 
 def post_merge(session: Session, progress: Progress | None = None) -> list[str]:
-    """After a merge or a fast-forward: commit, index and files in agreement."""
+    """Bring commit, index and files into agreement after a merge or a fast-forward."""
     return _settle(session, progress)
 
 
 def post_checkout(session: Session, progress: Progress | None = None) -> list[str]:
-    """After a checkout: index and files in agreement; of a rebase that goes on, only the index."""
+    """Bring index and files into agreement after a checkout; only the index while a rebase continues."""
     return _settle(session, progress, files=not in_progress.goes_on(session.repo))
 
 
 def post_rewrite(
     session: Session, rewritten: Sequence[tuple[str, str]], progress: Progress | None = None
 ) -> list[str]:
-    """After a rebase or an amend: mend the new commits (old, new)."""
+    """Mend the new commits after a rebase or an amend; ``rewritten`` are pairs (old, new)."""
     return agreement.mend_noted(session, {new for _, new in rewritten}) + _settle(session, progress)
 
 
 def post_index_change(session: Session, progress: Progress | None = None) -> list[str]:
-    """After the filter ran and the index was written: ``.theta/`` in the index follows."""
+    """Update ``.theta/`` after the filter ran and git wrote the index."""
     flag = session.repo.private / "resync"
     if (session.repo.gitdir / "index.lock").exists():
         return []
@@ -110,9 +110,9 @@ def post_index_change(session: Session, progress: Progress | None = None) -> lis
         index_closure.sync(session)
         sparse_patterns.clear_stores(session.repo)
         if in_progress.goes_on(session.repo):
-            return []  # with the stat data that git has in memory
+            return []  # git has the stat data of the files in memory
         worktree.complete(session, progress=progress)
-        # git may hold an older index in memory and write that: ask again until its command is over.
+        # git may have an older index in memory and write that: keep the flag until its command ends.
         if not processes.is_alive(_notes.read(flag) or ""):
             _notes.drop(flag)
     return []
@@ -125,7 +125,7 @@ def _settle(session: Session, progress: Progress | None, *, files: bool = True) 
 
 
 def pre_push(session: Session, updates: Sequence[tuple[str, str]]) -> list[str]:
-    """Refuse to push commits (local id, remote id) whose manifests name what ``.theta/`` lacks."""
+    """Refuse to push commits (local id, remote id) whose manifests name objects missing in ``.theta/``."""
     for local, remote in updates:
         if set(local) == {"0"}:
             continue

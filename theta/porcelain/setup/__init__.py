@@ -1,1 +1,1 @@
-"""What theta sets up in a repository: launcher, hooks, filter, attributes, sparse patterns."""
+"""Setting up a repository: launcher, hooks, filter, attributes, sparse patterns."""

@@ -1,4 +1,4 @@
-"""The lines of a ``.gitattributes`` file, and how a pattern is spelled in one (gitattributes(5))."""
+"""Reading and writing the lines of a ``.gitattributes`` file (gitattributes(5))."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from theta import _fs
 
 ATTRIBUTES: Final = ("filter=theta", "diff=theta", "merge=text", "-text")
-"""What a tracked pattern has; ``merge`` is named so that no other line's driver stays in force."""
+"""The attributes of a tracked pattern; ``merge`` overrides the driver of any other line."""
 
 _SPACE: Final = "[[:space:]]"
 _OURS: Final = re.compile(r"[-!]?(filter|diff|merge|text)(=.*)?")
@@ -21,7 +21,7 @@ _NAMED: Final = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t
 
 @dataclass(frozen=True)
 class AttributeLine:
-    """One line: its text, its pattern as theta spells it ('' in a comment), and its attributes."""
+    """A line with its pattern as :func:`encoded` spells it ('' for a comment) and its attributes."""
 
     text: str
     pattern: str = ""
@@ -29,12 +29,12 @@ class AttributeLine:
 
     @property
     def is_tracked(self) -> bool:
-        """Whether the line gives its files to theta."""
+        """Whether the line sets theta's filter."""
         return "filter=theta" in self.attributes
 
 
 def parse(text: str) -> AttributeLine:
-    """The line that ``text`` spells."""
+    """Parse a line."""
     body = text.strip(" \t\r")
     if not body or body.startswith("#"):
         return AttributeLine(text)
@@ -52,31 +52,31 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def encoded(pattern: str) -> str:
-    """``pattern`` without the characters that would end it or make it something else."""
+    """Replace spaces, and a leading '#' or '"', by bracket expressions that match them."""
     spelled = re.sub(r"\s", lambda _: _SPACE, pattern)
     return f"[{spelled[0]}]{spelled[1:]}" if spelled[:1] in ("#", '"') else spelled
 
 
 def literal(name: str) -> str:
-    """The pattern that matches the file ``name`` itself."""
+    """Return the pattern that matches only the file ``name``."""
     spelled = re.sub(r"[*?\[]", lambda found: f"[{found[0]}]", name.replace("\\", "\\\\"))
     return encoded(f"\\{spelled}" if spelled.startswith("!") else spelled)
 
 
 def shown(pattern: str) -> str:
-    """``pattern`` as people write it: with its spaces."""
+    """Return ``pattern`` with plain spaces."""
     return pattern.replace(_SPACE, " ")
 
 
 def read(path: Path) -> list[AttributeLine]:
-    """The lines of the file at ``path``; none where there is no file."""
+    """Return the lines of the file at ``path``; empty if there is no file."""
     if not path.is_file():
         return []
     return [parse(text) for text in path.read_text("utf-8", "surrogateescape").splitlines()]
 
 
 def write(path: Path, lines: Sequence[AttributeLine]) -> None:
-    """Write ``lines``; a file without any is removed."""
+    """Write ``lines`` to ``path``; remove the file if there are none."""
     text = "".join(line.text + "\n" for line in lines)
     if text:
         _fs.write_atomic(path, text.encode("utf-8", "surrogateescape"))
@@ -85,10 +85,9 @@ def write(path: Path, lines: Sequence[AttributeLine]) -> None:
 
 
 def with_tracked(lines: Sequence[AttributeLine], pattern: str) -> list[AttributeLine]:
-    """``lines`` with a last one that tracks ``pattern``.
+    """Return ``lines`` with a new last one that tracks ``pattern``.
 
-    What older lines of the same pattern said of filter, diff, merge and text is taken out (those
-    of Git LFS, say); what else they said stays.
+    Older lines of the same pattern, such as those of Git LFS, lose their filter, diff, merge and text.
     """
     kept: list[AttributeLine] = []
     for line in lines:

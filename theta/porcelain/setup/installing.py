@@ -1,6 +1,6 @@
-"""What theta sets up in a repository: filter, hooks, attributes, sparse patterns.
+"""Setting up a repository: filter, hooks, attributes, sparse patterns.
 
-All of it is local to the clone except ``.gitattributes``, and all of it can be repeated.
+Everything is local to the clone except ``.gitattributes``, and every step can be repeated.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ HOOKS: Final = (
 )
 _WITH_INPUT: Final = ("post-rewrite", "pre-push")
 _OWN: Final = 'own=${GIT_DIR:-.git}; [ -d "$own" ] || own=$(git rev-parse --git-dir)'
-"""The line of a hook that finds git's directory of the worktree."""
+"""The line of a hook that finds the git directory of the worktree."""
 _MARK: Final = "# theta hook 1"
 CHAINED: Final = ".before-theta"
 STORE_ATTRIBUTES: Final = f"{STORES}/** -text -diff -merge -delta -filter linguist-generated"
 _LOCAL_ATTRIBUTES: Final = f"{STORES}/** -text -diff merge=theta -delta -filter"
-# git sets GIT_EDITOR to ":" where no editor will open; then '#' may begin a line of the message.
+# git sets GIT_EDITOR to ":" if no editor will open; then a line of the message may start with '#'.
 _TEMPLATE: Final = (
     'if [ "$GIT_EDITOR" != : ] && [ -f "$1" ]; then',
     "\ttab=$(printf '\\t')",
@@ -42,14 +42,14 @@ _TEMPLATE: Final = (
     '\trm -f "$1.theta"',
     "fi",
 )
-"""What git says of sparse checkout and of ``.theta/`` is no matter of whoever writes a message."""
+"""Lines that remove git's comments about sparse checkout and ``.theta/`` from a message."""
 _OWNS_DURABLE: Final = "theta.ownsfsync"
-"""Set where theta set git's ``core.fsync``, and so may take it out again."""
+"""The key that is set if theta set ``core.fsync``, so that ``theta uninstall`` may unset it."""
 _SIGNS: Final = ("filter=theta", "merge=theta", ".theta/**")
 
 
 def is_used(repo: Repository) -> bool:
-    """Whether the repository has anything to do with theta."""
+    """Return whether the attributes mention theta, or HEAD has a ``.theta/``."""
     here = [] if repo.is_bare else [repo.worktree / ATTRIBUTES]
     for attributes in [*here, repo.commondir / "info" / "attributes"]:
         if attributes.is_file() and any(sign in attributes.read_text(errors="replace") for sign in _SIGNS):
@@ -59,7 +59,7 @@ def is_used(repo: Repository) -> bool:
 
 
 def ensure(repo: Repository) -> None:
-    """Install whatever is missing; cheap where nothing is."""
+    """Install missing parts; fast if nothing is missing."""
     if repo.is_bare or repo.is_read_only:
         return
     launcher.ensure(launcher.place(repo))
@@ -70,9 +70,9 @@ def ensure(repo: Repository) -> None:
 
 
 def ensure_durable(repo: Repository) -> list[str]:
-    """Let plain git sync what it writes, unless the user has a setting or has taken ours away.
+    """Set ``core.fsync`` so that plain git syncs what it writes.
 
-    Returns the line that says so, if this was done now.
+    Nothing is done if the user has a setting or has removed ours.  Returns a line that reports the change.
     """
     config = repo.config
     key, value = DURABLE
@@ -86,7 +86,7 @@ def ensure_durable(repo: Repository) -> list[str]:
 
 
 def settings(command: str = launcher.FILTER) -> dict[str, str]:
-    """The configuration keys of the filter and of the merge driver."""
+    """Return the configuration of the filter and the merge driver."""
     return {
         "filter.theta.process": command,
         "filter.theta.required": "true",
@@ -103,7 +103,7 @@ def _ensure_config(repo: Repository) -> None:
 
 
 def hooks_directory(repo: Repository) -> Path:
-    """Where git looks for hooks (``core.hooksPath`` respected)."""
+    """Return git's hooks directory; ``core.hooksPath`` is respected."""
     config = repo.config
     if "core.hookspath" in config:
         return repo.worktree / Path(config.get("core.hookspath") or "").expanduser()
@@ -111,7 +111,7 @@ def hooks_directory(repo: Repository) -> Path:
 
 
 def has_other_hooks(repo: Repository) -> bool:
-    """Whether hooks of the user may run, by themselves or before theta's."""
+    """Return whether hooks of the user may run, alone or before theta's."""
     directory = hooks_directory(repo)
     names = (path.name for path in directory.iterdir()) if directory.is_dir() else ()
     return any(name not in HOOKS and not name.endswith(".sample") for name in names)
@@ -162,7 +162,7 @@ def _script(name: str) -> str:
 
 
 def ensure_attributes(repo: Repository) -> None:
-    """Let the rule of ``.theta/`` be the last line of the root's ``.gitattributes``."""
+    """Make the rule for ``.theta/`` the last line of ``.gitattributes`` in the root."""
     path = repo.worktree / ".gitattributes"
     old = path.read_text("utf-8", "surrogateescape") if path.exists() else ""
     body = [line for line in old.splitlines() if line != STORE_ATTRIBUTES]

@@ -1,7 +1,7 @@
-"""The small shell program that git's filter and hooks start, and that finds theta.
+"""The shell program that git's filter and hooks run to start theta.
 
-An environment is moved, deleted or built anew, and the repository is moved: so nothing that git
-keeps holds a path but this program, and it knows what to do where there is no theta at all.
+Environments and repositories are moved, deleted and rebuilt.  So this program is the only place with a
+path of theta, and it also handles a missing theta.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _FIND: Final = (
     f'$(d=${{GIT_DIR:-.git}}; [ -r "$d/info/{NAME}" ] || '
     f'd=$(unset GIT_INTERNAL_SUPER_PREFIX; git rev-parse --git-common-dir); printf "%s" "$d")/info/{NAME}'
 )
-# git sets that variable while it moves a submodule, and rev-parse refuses to run with it.
+# git sets that variable while it moves a submodule, and rev-parse fails with it.
 COMMAND: Final = f'sh "{_FIND}"'
-"""How a shell in a worktree starts theta."""
+"""The shell command that starts theta in a worktree."""
 FILTER: Final = f'l="{_FIND}"; [ -r "$l" ] || exec theta filter-process; exec sh "$l" filter-process'
-"""The filter of one repository: git runs it at the top of a worktree, by a shell."""
+"""The filter command of one repository; git runs it in a shell at the top of a worktree."""
 _USERS: Final = '"${XDG_DATA_HOME:-$HOME/.local/share}/theta/' + NAME + '"'
 GLOBAL_FILTER: Final = f'l={_USERS}; [ -r "$l" ] || exec theta filter-process; exec sh "$l" filter-process'
-"""The filter of a user: without a path of this machine, so that the configuration can be shared."""
+"""The filter command of a user, without paths of this machine so that dotfiles can be shared."""
 
-# `-P`: the folder `theta/` of a repository must not be taken for the package.
+# `-P`: a directory `theta/` in the repository must not be imported as the package.
 _START: Final = """\
 #!/bin/sh
 # Starts theta for git's filter and hooks. 'theta install' writes this file anew.
@@ -141,18 +141,18 @@ done
 
 
 def text() -> str:
-    """The launcher of this theta."""
+    """Return the text of the launcher for this theta."""
     start = _START.replace("@PYTHON@", shlex.quote(sys.executable))
     return start.replace("@PACKAGE@", shlex.quote(str(Path(__file__).parents[2]))) + _HOOKS + _FILTER
 
 
 def place(repo: Repository) -> Path:
-    """Where the launcher of a repository is: not among the caches, which anybody may delete."""
+    """Return the path of the launcher of a repository, outside of the caches, which may be deleted."""
     return repo.commondir / "info" / NAME
 
 
 def ensure(path: Path) -> None:
-    """Write the launcher to ``path`` unless it is there."""
+    """Write the launcher to ``path`` unless it is up to date."""
     wanted = text().encode("utf-8", "surrogateescape")
     if not path.is_file() or path.read_bytes() != wanted:
         _fs.make_dirs(path.parent)
@@ -160,7 +160,7 @@ def ensure(path: Path) -> None:
 
 
 def hook_lines(name: str, *, given: bool) -> list[str]:
-    """The lines of a hook script that run theta's part; ``given``: of what stands in ``$input``."""
+    """Return the lines of hook ``name`` that run theta; ``given`` pipes ``$input`` to it."""
     return [
         f'launcher="{_FIND}"',
         f'if [ -r "$launcher" ]; then set -- sh "$launcher" hook {name} "$@"',

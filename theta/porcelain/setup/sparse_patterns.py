@@ -1,9 +1,9 @@
-"""``.theta/`` stays out of the worktree by sparse patterns, in a repository that has a checkpoint.
+"""Keeping ``.theta/`` out of the worktree by sparse patterns, in a repository with checkpoints.
 
-In a sparse checkout git does not check untracked files before it writes (guarding.py).  But it reads the
-patterns anew for every step, and before that it asks the program in ``core.fsmonitor`` which files
-changed.  Theta's (:data:`_SCRIPT`) says "perhaps all".  Where an untracked file is in the way it puts the
-patterns aside until that git is over: then git takes the checkout for a full one, and checks.
+In a sparse checkout git does not check untracked files before it writes (:mod:`overwrites`).  But it reads
+the patterns for every step, and before that it asks the program in ``core.fsmonitor`` which files changed.
+Theta's program (:data:`_SCRIPT`) answers "any file".  If an untracked file is in the way, the program moves
+the patterns away until that git ends: then git treats the checkout as a full one, and checks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MONITOR: Final = (
     'd=${GIT_DIR:-.git}; test -f "$d/info/theta-guard" || d=$(git rev-parse --git-common-dir); '
     'test -f "$d/info/theta-guard" && . "$d/info/theta-guard"'
 )
-"""Git puts ``sh -c`` before and two arguments behind; where the script is gone git looks for itself."""
+"""Git runs it by ``sh -c`` with two arguments; if the script is missing, git examines the files itself."""
 
 _SCRIPT: Final = r"""# theta guard 1: git asks this which files changed, before it writes any.
 pid=$PPID
@@ -81,13 +81,13 @@ if [ "$1" = 1 ]; then printf '/\0'; else printf 'theta\0/\0'; fi
 
 
 def ensure(repo: Repository) -> None:
-    """Keep ``.theta/`` out of the worktree where any commit that is at hand has one."""
+    """Keep ``.theta/`` out of the worktree if HEAD, a branch, a tag or a stash has one."""
     if _is_on(repo) or wanted(repo):
         require(repo)
 
 
 def wanted(repo: Repository) -> bool:
-    """Whether HEAD or any branch, tag or stash has a ``.theta/``; it may, where its tree is not here yet."""
+    """Return whether HEAD, a branch, a tag or a stash has a ``.theta/``, or its tree is not fetched yet."""
     names = ["HEAD", *repo.refs]
     if repo.promised.is_partial:
         commits = filter(None, map(repo.commit_of, names))
@@ -110,7 +110,7 @@ def _is_on(repo: Repository) -> bool:
 
 
 def require(repo: Repository) -> None:
-    """Keep ``.theta/`` out of the worktree by sparse patterns, whatever patterns there are."""
+    """Keep ``.theta/`` out of the worktree, in addition to the user's sparse patterns."""
     if _aside(repo):
         return
     config, sparse = repo.config, _is_on(repo)
@@ -146,9 +146,9 @@ def _refuse_cone_with_stores(repo: Repository) -> None:
 
 
 def clear_stores(repo: Repository) -> None:
-    """Take files of ``.theta/`` that some git command left in the worktree out of it.
+    """Remove files of ``.theta/`` that a git command left in the worktree.
 
-    Only files whose content is an object of the repository go, so nothing can be lost.
+    Only files whose content is an object of the repository are removed, so nothing can be lost.
     """
     root = repo.worktree / STORES
     if not root.is_dir() or root.is_symlink():
@@ -164,7 +164,7 @@ def clear_stores(repo: Repository) -> None:
 
 
 def _aside(repo: Repository) -> bool:
-    """Whether the patterns are put aside for a git that still runs; else they are put back."""
+    """Return whether the patterns are moved away for a running git; otherwise move them back."""
     patterns, holder = repo.private / "patterns", repo.private / "holder"
     if not patterns.exists():
         return False
@@ -176,7 +176,7 @@ def _aside(repo: Repository) -> bool:
 
 
 def _watch(repo: Repository) -> None:
-    """Let plain git call the guard, unless the user has a monitor of their own."""
+    """Make plain git run the guard, unless the user has an fsmonitor."""
     config = repo.config
     if "core.fsmonitor" not in config:
         repo.git().run("config", "--local", "core.fsmonitor", _MONITOR)
@@ -190,12 +190,12 @@ def _watch(repo: Repository) -> None:
 
 
 def _guard(repo: Repository) -> Path:
-    """The script that the monitor runs, beside the launcher: ``.git/theta/`` may be deleted at any time."""
+    """Return the script that the fsmonitor runs; it is not in ``.git/theta/``, which may be deleted."""
     return repo.commondir / "info" / "theta-guard"
 
 
 def unwatch(repo: Repository) -> None:
-    """Take the guard out again."""
+    """Remove the guard."""
     _aside(repo)
     if repo.config.get("core.fsmonitor") == _MONITOR:
         repo.git().run("config", "--local", "--unset", "core.fsmonitor", check=False)
@@ -204,7 +204,7 @@ def unwatch(repo: Repository) -> None:
 
 
 def ensure_line(path: Path, line: str) -> bool:
-    """Append ``line`` to the text file at ``path`` where it is missing; whether it was."""
+    """Append ``line`` to the text file at ``path`` unless it is there; return whether it was missing."""
     text = path.read_text() if path.exists() else ""
     if line in text.splitlines():
         return False

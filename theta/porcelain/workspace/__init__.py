@@ -1,1 +1,1 @@
-"""One repository, its index and its worktree, in agreement."""
+"""One repository: its commits, index and worktree, kept in agreement."""

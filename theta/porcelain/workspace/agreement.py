@@ -15,11 +15,11 @@ from theta.store.changes import counted
 def settle(
     session: Session, progress: Progress | None = None, *, files: bool = True, on_purpose: bool = False
 ) -> list[str]:
-    """Mend HEAD, sync the index, fill in checkpoint files; returns warnings.
+    """Mend HEAD, sync the index, fill in checkpoint files; return warnings.
 
-    In the middle of a rebase no commit is mended: that is done when it is over.  A commit that
-    others may have is mended ``on_purpose`` only.  Without ``files`` manifests in place of files
-    stay: a git that goes on would take a filled file for a change.
+    During a rebase no commit is mended.  A commit that others may have is mended only ``on_purpose``.
+    Without ``files`` manifests stay in place of files: a git that continues would see a filled file
+    as changed.
     """
     notes = [] if session.repo.in_progress() else mend_noted(session, None, on_purpose=on_purpose)
     index_closure.sync(session)
@@ -32,7 +32,7 @@ def settle(
 
 
 def mend_noted(session: Session, commits: set[str] | None, *, on_purpose: bool = False) -> list[str]:
-    """Mend ``commits`` (None: HEAD) and return the lines that say so."""
+    """Mend ``commits`` (None for HEAD) and return lines that report it."""
     try:
         if commits is None:
             done = mend.mend_head(session, on_purpose=on_purpose)
@@ -49,7 +49,7 @@ def mend_noted(session: Session, commits: set[str] | None, *, on_purpose: bool =
 
 
 def _kept(session: Session, oid: str) -> str:
-    """The line on a commit that is wrong and that others may have; it is said once."""
+    """Return the warning about a wrong commit that others may have; "" if it was given before."""
     told = session.repo.private / "told-kept"
     if _notes.read(told) == oid:
         return ""

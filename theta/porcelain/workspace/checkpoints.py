@@ -19,9 +19,13 @@ from theta.store.format.manifest import MAX_BYTES, Manifest, looks_like_manifest
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file that theta tracks: ``oid`` is the blob of its manifest, or of plain bytes that were staged.
+    """A file that theta tracks.
 
-    ``stage``: 0, or of a conflict 1 for the common ancestor, 2 for ours, 3 for theirs.
+    Attributes:
+        path: from the root of the worktree.
+        oid: id of the blob, which is the manifest, or plain bytes that were staged.
+        mode: git's file mode.
+        stage: 0; in a conflict 1 for the common ancestor, 2 for ours, 3 for theirs.
     """
 
     path: str
@@ -31,13 +35,13 @@ class Checkpoint:
 
 
 class Checkpoints(Mapping[str, Checkpoint]):
-    """Path -> checkpoint; it does not change.
+    """An immutable mapping of path -> checkpoint.
 
     A path in conflict is not a key: its versions are in ``stages``.
 
     Args:
-        found: the checkpoints, all stages.
-        read: the manifest in a blob; None where the blob is something else.
+        found: the checkpoints of all stages.
+        read: returns the manifest in a blob; None when the blob is something else.
     """
 
     def __init__(self, found: Iterable[Checkpoint], read: Callable[[str], Manifest | None]) -> None:
@@ -60,42 +64,42 @@ class Checkpoints(Mapping[str, Checkpoint]):
 
     @property
     def conflicts(self) -> Mapping[str, Mapping[int, Checkpoint]]:
-        """:attr:`stages` of the paths in conflict."""
+        """The :attr:`stages` of the paths in conflict."""
         return {path: by_stage for path, by_stage in self.stages.items() if 0 not in by_stage}
 
     def oid(self, path: str) -> str | None:
-        """The blob at ``path``; None where there is no checkpoint."""
+        """Return the blob id at ``path``; None when there is no checkpoint."""
         found = self._merged.get(path)
         return found.oid if found is not None else None
 
     def manifest(self, path: str) -> Manifest | None:
-        """The manifest at ``path``; None where there is none, or one that cannot be read."""
+        """Return the manifest at ``path``; None when there is none or it cannot be read."""
         found = self._merged.get(path)
         return self._read(found.oid) if found is not None else None
 
     @cached_property
     def manifests(self) -> Mapping[str, Manifest]:
-        """Path -> manifest, of those that can be read."""
+        """Path -> manifest of the checkpoints that can be read."""
         found = ((path, self.manifest(path)) for path in self)
         return {path: manifest for path, manifest in found if manifest is not None}
 
     @cached_property
     def by_store(self) -> Mapping[str, Manifest]:
-        """Store -> manifest, of those that can be read."""
+        """Store -> manifest of the checkpoints that can be read."""
         return {manifest.store: manifest for manifest in self.manifests.values()}
 
     @property
     def readable(self) -> Checkpoints:
-        """Those whose manifests can be read."""
+        """The checkpoints whose manifests can be read."""
         return Checkpoints((self[path] for path in self.manifests), self._read)
 
     def models(self) -> Mapping[str, frozenset[str]]:
-        """The name that a model would have in one file -> its files; of most models that is one."""
+        """Return model -> its files; a model is called as it would be as one file."""
         return by_model(self)
 
 
 def by_model(paths: Iterable[str]) -> dict[str, frozenset[str]]:
-    """``paths`` by the models they belong to, as :func:`model_of` names those."""
+    """Group ``paths`` by model, named by :func:`model_of`."""
     found: dict[str, set[str]] = {}
     for path in paths:
         found.setdefault(model_of(path), set()).add(path)
@@ -103,13 +107,13 @@ def by_model(paths: Iterable[str]) -> dict[str, frozenset[str]]:
 
 
 EMPTY: Final = Checkpoints((), lambda _: None)
-"""No checkpoints: of an unborn branch, or of a side that a comparison does not have."""
+"""No checkpoints: for an unborn branch, or a missing side of a comparison."""
 
 
 def in_tree(repo: Repository, tree: Tree) -> tuple[Checkpoint, ...]:
-    """The files of ``tree`` that theta tracks and that are manifests.
+    """Return the tracked files of ``tree`` that are manifests.
 
-    git reads attributes from the worktree; where ``tree`` has others, content decides.
+    git reads attributes from the worktree.  If ``tree`` has other attributes, all manifests count.
     """
     files = _candidates(repo, tree)
     repo.promised.expect(entry.id for entry in files.values())
@@ -121,7 +125,7 @@ def in_tree(repo: Repository, tree: Tree) -> tuple[Checkpoint, ...]:
 
 
 def by_content(repo: Repository, files: Mapping[str, str]) -> tuple[Checkpoint, ...]:
-    """Those of ``files`` (path -> blob id) that are manifests, whatever attributes say."""
+    """Return those of ``files`` (path -> blob id) that are manifests, whatever their attributes."""
     repo.promised.obtain(files.values())
     ask = "".join(f"{oid}\n" for oid in files.values()).encode()
     rows = (
@@ -133,7 +137,7 @@ def by_content(repo: Repository, files: Mapping[str, str]) -> tuple[Checkpoint, 
 
 
 def expect(repo: Repository, revisions: Iterable[str]) -> None:
-    """The checkpoints of ``revisions`` are going to be asked for: a partial clone fetches them together."""
+    """Announce that the checkpoints of ``revisions`` will be read: a partial clone fetches them together."""
     if not repo.promised.is_partial:
         return
     commits = [oid for revision in revisions if (oid := repo.commit_of(revision)) is not None]
@@ -143,18 +147,18 @@ def expect(repo: Repository, revisions: Iterable[str]) -> None:
 
 
 def _candidates(repo: Repository, tree: Tree) -> dict[str, TreeEntry]:
-    """Path -> entry of the files of ``tree`` that may be checkpoints."""
+    """Return path -> entry of the files of ``tree`` that may be checkpoints."""
     files = {path: entry for path, entry in repo.walk_blobs(tree) if entry.mode & MODE_BLOB}
     own = {path: entry.id for path, entry in files.items() if path.rpartition("/")[2] == ".gitattributes"}
     known = not repo.is_bare and own == repo.attribute_files()
     tracked = only_tracked(repo, files) if known else files
     if repo.promised.is_partial and tree.get(STORES) is None:
-        # Nobody who has the stores elsewhere owes this clone a checkpoint of such a tree.
+        # A tree without stores has no checkpoints that the remote would have to send.
         return {path: files[path] for path in tracked if repo.has(files[path].id)}
     return {path: files[path] for path in tracked}
 
 
 def is_manifest(repo: Repository, oid: str) -> bool:
-    """Whether blob ``oid`` begins as a manifest does."""
+    """Return whether blob ``oid`` starts with the magic of a manifest."""
     blob = repo.blob(oid)
     return blob is not None and blob.size <= MAX_BYTES and looks_like_manifest(blob.data)

@@ -1,4 +1,4 @@
-"""What is left behind: new files of tracked patterns, and checkpoints that no pattern covers."""
+"""Files that a commit misses: new files of tracked patterns, and checkpoints that no pattern covers."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from theta.porcelain.workspace.session import Session
 from theta.store.files.file_source import FileSource
 
 LARGE: Final = 10_000_000
-"""Bytes: the strictest host refuses a plain blob above it."""
+"""Size in bytes above which the strictest host refuses a plain blob."""
 
 _GENERIC: Final = {"npy", "npz", "pickle", "hdf5"}
 _GENERIC_SIZE: Final = 1_000_000
-"""Arrays and pickles below this size are data more often than models."""
+"""Arrays and pickles below this size in bytes are data more often than models."""
 
 _HEAD: Final = 512
 _NAMED: Final = 3
-"""Paths that a line names."""
+"""The largest number of paths in one line."""
 
 
 def newcomers(session: Session, git: Git, pathspecs: Sequence[str]) -> list[str]:
-    """The untracked files among ``pathspecs`` that a tracked pattern matches; ignored ones are left out."""
+    """Return the untracked files among ``pathspecs`` that a tracked pattern matches, without ignored ones."""
     rows = git.lines("ls-files", "-z", "-o", "--full-name", "--exclude-standard", "--", *pathspecs)
     found = only_tracked(session.repo, [row for row in rows if not row.endswith("/")])
     return [path for path in found if _is_file(session.repo.worktree / path)]
 
 
 def left_out_line(paths: Sequence[str], where: str) -> str:
-    """One line about new files (paths from here) that were not taken along to ``where``."""
+    """Return one line about new files (relative paths) that are not ``where``, "in this commit" say."""
     verb = "matches a tracked pattern and is" if len(paths) == 1 else "match tracked patterns and are"
     wanted = shlex.join(paths) if len(paths) <= _NAMED else "-A"
     return f"{_names(paths)} {verb} not {where}; to stage: theta add {wanted}"
 
 
 def uncovered(session: Session, paths: Iterable[str]) -> list[str]:
-    """Those of ``paths`` (from the root) that are large or checkpoints, and that no filter takes."""
+    """Return those of ``paths`` (from the root) that are large or checkpoints and have no filter."""
     root = session.repo.worktree
     found = [path for path in paths if not path.startswith(STORES + "/") and _is_concern(root / path)]
     return [
@@ -53,7 +53,7 @@ def uncovered(session: Session, paths: Iterable[str]) -> list[str]:
 
 
 def uncovered_line(session: Session, paths: Sequence[str], cwd: Path) -> str:
-    """One line about ``paths``, with the command that tracks them."""
+    """Return one line about ``paths``, with the command that tracks them."""
     one = len(paths) == 1
     what = "is a checkpoint or large" if one else "are checkpoints or large"
     them = "it" if one else "them"
@@ -67,7 +67,7 @@ def _names(paths: Sequence[str]) -> str:
 
 
 def _track_command(root: Path, paths: Sequence[str], cwd: Path) -> str:
-    """``theta track`` of the suffixes of ``paths``, in a folder that has all of them below it."""
+    """Return the ``theta track`` command for the suffixes of ``paths``, in a directory above all of them."""
     here = os.path.relpath(os.path.realpath(cwd), os.path.realpath(root))
     inside = here == "." or all(path.startswith(here + "/") for path in paths)
     patterns = dict.fromkeys(_pattern(path) for path in paths)
@@ -96,7 +96,7 @@ def _is_concern(place: Path) -> bool:
 
 
 def _is_text(place: Path) -> bool:
-    """Whether the file begins as text does: what is quick to tell, and true of most files."""
+    """Return whether the file starts with text: quick to check, and true for most files."""
     with open(place, "rb") as file:
         head = file.read(_HEAD)
     try:

@@ -1,7 +1,7 @@
-"""What git is in the middle of: which commits it joins, and the command that goes on.
+"""The operation that git has in progress, the commits it merges, and the command that continues it.
 
-Git leaves files that say so: MERGE_HEAD, CHERRY_PICK_HEAD, REVERT_HEAD, the directory of a
-rebase.  A stash that was popped leaves none; conflicts are conflicts all the same.
+Git's state files tell: MERGE_HEAD, CHERRY_PICK_HEAD, REVERT_HEAD, the directory of a rebase.  A popped
+stash leaves no such file, only conflicts.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from theta.git.repository import Repository
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation under way and the commits of its three sides, where git tells them.
+    """An operation in progress and the commits of its three sides, None when git does not tell.
 
-    ``ours`` is what is checked out.  In a rebase that is the branch that is rebased *on*, and
+    ``ours`` is HEAD.  In a rebase that is the upstream branch with the commits applied so far, and
     ``theirs`` is the commit being applied, as everywhere in git.
     """
 
@@ -28,19 +28,19 @@ class Operation:
 
     @property
     def key(self) -> str:
-        """What tells it from others; of a popped stash, the commit that it was popped on."""
+        """The identity of the operation; for a popped stash, the commit it was popped on."""
         return f"{self.name} {self.ours} {self.theirs}"
 
     @property
     def go_on(self) -> str:
-        """The command that concludes it, once all is settled; nothing where nothing is under way."""
+        """The command that concludes the operation; "" when none is in progress."""
         if not self.name:
             return ""
         return f"{'git' if self.name == 'am' else 'theta'} {self.name} --continue"
 
 
 def current(repo: Repository) -> Operation:
-    """What is under way here; its name is empty where nothing is, or a stash was popped."""
+    """Return the operation in progress; its name is "" if there is none, or after a stash pop."""
     head = repo.head()
     if state_files.rebasing(repo.gitdir):
         return _applying(repo, "rebase", state_files.REBASE_HEAD, head)
@@ -57,7 +57,7 @@ def current(repo: Repository) -> Operation:
 
 
 def not_concluded(repo: Repository) -> str:
-    """What is left of a merge that is under way; empty where none is."""
+    """Return a phrase about the conflicts of the merge in progress; "" if there is none."""
     if current(repo).name != "merge":
         return ""
     files = repo.unmerged()
@@ -65,12 +65,15 @@ def not_concluded(repo: Repository) -> str:
 
 
 def goes_on(repo: Repository) -> bool:
-    """Whether a git that runs a hook may apply more commits after it, with the index in its memory."""
+    """Return whether a git that runs a hook may apply more commits, with the index in memory."""
     return state_files.rebasing(repo.gitdir) or state_files.exists(repo.gitdir, state_files.SEQUENCER)
 
 
 def _applying(repo: Repository, name: str, sign: str, head: str | None) -> Operation:
-    """A commit is applied to HEAD: its parent is the base (of a merge, git knows which)."""
+    """Return the operation that applies the commit in state file ``sign``; its parent is the base.
+
+    For a merge commit only git knows which parent, so no sides are given.
+    """
     theirs = next(iter(state_files.commits(repo.gitdir, sign)), None)
     commit = repo.commit_here(theirs) if theirs else None
     if commit is None or len(commit.parents) != 1:
@@ -79,7 +82,7 @@ def _applying(repo: Repository, name: str, sign: str, head: str | None) -> Opera
 
 
 def _sequence(repo: Repository) -> str:
-    """The name of a sequence that stands between two of its commits."""
+    """Return the name of a sequence that stopped between two of its commits, or ""."""
     todo = repo.gitdir / state_files.SEQUENCER_TODO
     if not todo.exists():
         return ""

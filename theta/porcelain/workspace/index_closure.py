@@ -1,4 +1,4 @@
-"""``.theta/`` in the index: the closure of the manifests that are staged."""
+"""``.theta/`` in the index: the closure of the staged manifests."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _BELOW: Final = f"{STORES}/"
 
 
 def complete(session: Session, manifest: Manifest) -> bool:
-    """Whether the trees that ``manifest`` names are in the repository."""
+    """Return whether the repository has the trees that ``manifest`` names."""
     return session.repo.has(manifest.skeleton) and all(session.repo.has(line.tree) for line in manifest.lines)
 
 
 def store_name(path: str, taken: set[str]) -> str:
-    """The name of the store of a new checkpoint: its path, made one part, and not in ``taken``."""
+    """Return a name for the store of a new checkpoint: its path as one component, not in ``taken``."""
     base = store_of(path)
     name, number = base, 2
     while name.lower() in {other.lower() for other in taken}:
@@ -37,11 +37,10 @@ def store_name(path: str, taken: set[str]) -> str:
 
 
 def sync(session: Session, index: Path | None = None) -> list[str]:
-    """Make ``.theta/`` in the index the closure of the manifests that are staged.
+    """Make ``.theta/`` in the index the closure of the staged manifests.
 
-    A manifest whose store another one uses gets a store of its own; of a checkpoint in conflict
-    one side is kept (ours, if there is one).  Answers the paths of tracked files that are staged
-    as raw bytes.
+    A manifest whose store is used by another one gets a new store.  For a checkpoint in conflict one
+    side is kept (ours if there is one).  Returns the paths of tracked files that are staged as raw bytes.
     """
     staged = session.index_of(index)
     found = dict(staged.manifests)
@@ -64,7 +63,7 @@ def sync(session: Session, index: Path | None = None) -> list[str]:
 
 
 def _sides(staged: Checkpoints, session: Session) -> list[Manifest]:
-    """One side of each checkpoint in conflict: ours, else theirs, else the ancestor."""
+    """Return one side of each checkpoint in conflict: ours, else theirs, else the base."""
     chosen = (next(stages[n] for n in (2, 3, 1) if n in stages) for stages in staged.conflicts.values())
     found = (session.manifest_or_none(one.oid) for one in chosen)
     return [manifest for manifest in found if manifest is not None]
@@ -73,9 +72,9 @@ def _sides(staged: Checkpoints, session: Session) -> list[Manifest]:
 def _without_attribute(
     session: Session, edit: IndexEdit, kept: list[Manifest], listed: Collection[str]
 ) -> list[Manifest]:
-    """The manifests of stores in the index that no tracked path has any more.
+    """Return the manifests of those stores in the index that no tracked path uses.
 
-    A line of ``.gitattributes`` that is gone must not take the tensors with it.
+    Deleting a line of ``.gitattributes`` must not delete the tensors.
     """
     stores = {path.split("/")[1] for path in edit.paths_under(STORES)} - {m.store for m in kept}
     if not stores:
@@ -87,7 +86,7 @@ def _without_attribute(
 
 
 def _distinct(session: Session, found: dict[str, Manifest]) -> dict[str, Manifest]:
-    """The manifests that must take another store, since two different ones name the same."""
+    """Return path -> manifest with a new store, for manifests that differ but name the same store."""
     owner: dict[str, str] = {}
     at_head = session.head
     renamed: dict[str, Manifest] = {}
@@ -106,7 +105,7 @@ def _agree(one: Manifest, other: Manifest) -> bool:
 
 
 def _stat_if_same(session: Session, path: str, old: str, new: str) -> os.stat_result | None:
-    """The stat data for an entry whose manifest changes from ``old`` to ``new`` but not in value."""
+    """Return the stat data for an entry whose manifest changes from ``old`` to ``new`` but not in value."""
     info = worktree.known_stat(session, path, old)
     if info is not None:
         session.cache.remember(path, Identity.of(info), new)

@@ -1,4 +1,4 @@
-"""The journal of a command: what must be known if it is killed, and the lock that it works under."""
+"""The journal of a command, from which a killed one is undone, and the lock it holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from theta.porcelain.workspace import recovery, rollback
 class Journal:
     """The journal of one command in one worktree.
 
-    ``locked``: theta's lock of the worktree is held, by this command or by the one that it runs for.
+    ``locked``: this command, or the one that runs it, holds theta's lock of the worktree.
     """
 
     def __init__(self, repo: Repository, *, locked: bool = False) -> None:
@@ -27,22 +27,22 @@ class Journal:
         self._place = repo.private / recovery.JOURNAL
         self.locked = locked
 
-    # -- what is under way -----------------------------------------------------------
+    # -- notes ----------------------------------------------------------------------
 
     def moving(self, *toward: str) -> None:
-        """Note the state before git changes files of the worktree toward those of commits ``toward``."""
+        """Note the state before git changes the files of the worktree to those of commits ``toward``."""
         self._note(moving=rollback.mark(self._repo, toward))
 
     def applying(self, tree: str) -> None:
-        """Note that ``tree`` comes into the index, while git does not know of a merge."""
+        """Note that ``tree`` is written to the index while git has no merge in progress."""
         self._note(applying={"head": self._repo.head(), "tree": tree})
 
     def applied(self) -> None:
-        """Note that git knows of the merge."""
+        """Note that git has the merge in progress."""
         self._note(applying=None)
 
     def settled(self) -> None:
-        """Note that git knows of the merge and has its files."""
+        """Note that git has the merge in progress and its files are written."""
         self._note(applying=None, moving=None)
 
     def _note(self, **facts: Any) -> None:
@@ -51,10 +51,10 @@ class Journal:
         _notes.write(self._place, json.dumps({**found, **facts}), durable=durable)
 
     def undo(self, *, killed: bool = False) -> list[str]:
-        """Put back what a git that failed changed in the worktree; return the files that stay changed.
+        """Put back the files that a failed git changed; return the files that stay changed.
 
-        ``killed``: it left its locks.  Raises :class:`NoSpaceError` where the disk is full; the next
-        command puts them back then.
+        If git was ``killed``, its lock files are removed first.  Raises :class:`NoSpaceError` on a full
+        disk; then the next command puts the files back.
         """
         note = recovery.read(self._place)
         if note is None:
@@ -63,15 +63,14 @@ class Journal:
             recovery.unlock(self._repo, note["started"])
         return rollback.undo(self._repo, note)
 
-    # -- whose turn it is ------------------------------------------------------------
+    # -- locks ----------------------------------------------------------------------
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold theta's lock: one changing command a worktree, and what dead ones left healed first.
+        """Hold theta's lock of the worktree, and first undo dead commands; may be nested.
 
-        Worktrees of one repository do not exclude each other: what they share (objects, refs) git
-        locks, and the lock files that a dead git left there are removed when no theta runs anywhere.
-        A block within such a block holds it already.
+        Worktrees of one repository do not exclude each other: git locks the objects and refs they share.
+        Lock files that a dead git left there are removed when no other theta runs.
         """
         if self.locked:
             yield
@@ -89,17 +88,17 @@ class Journal:
 
     @contextlib.contextmanager
     def driving(self) -> Iterator[None]:
-        """Note that a git of the user's runs, without the lock: it may start theta itself.
+        """Write a journal for a git of the user without taking the lock, because git may start theta.
 
-        What dead commands left is healed first, unless a theta is at work.  Where nothing can be
-        written, git tells that itself.
+        Dead commands are undone first, unless a theta is running.  Errors of writing are ignored: git
+        reports them itself.
         """
         self.heal()
         with self._written(f"{recovery.DRIVING}{uuid.uuid4().hex}", needed=False):
             yield
 
     def heal(self) -> None:
-        """Heal what a dead command left, if there is anything and nobody is at work."""
+        """Undo dead commands, unless another theta holds the lock."""
         if not recovery.notes(self._repo):
             return
         with contextlib.suppress(BusyError, DiskError, NoSpaceError):
@@ -111,7 +110,10 @@ class Journal:
 
     @contextlib.contextmanager
     def _written(self, name: str, *, needed: bool = True) -> Iterator[None]:
-        """Write down whose children git's are for the time of the block; a killed theta leaves it."""
+        """Keep the journal ``name`` during the block; a killed theta leaves it behind.
+
+        It has the token in the environment of all child processes, by which they are found.
+        """
         place, outer, marks = self._repo.private / name, self._place, dict(self._repo.marks)
         token = uuid.uuid4().hex
         self._place = place

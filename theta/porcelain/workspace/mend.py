@@ -1,7 +1,7 @@
-"""Commits whose ``.theta/`` does not agree with their manifests: finding and mending them.
+"""Finding and mending commits whose ``.theta/`` does not agree with their manifests.
 
-Plain git makes such commits where no hook can act (``rebase --continue`` after a conflict, a
-merge that paired renamed twins, hooks switched off).  The manifest is the truth.
+Plain git makes such commits when no hook runs: ``rebase --continue`` after a conflict, a merge that
+paired identical renamed files, disabled hooks.  The manifest is authoritative.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ _VERIFIED: Final = "verified-head"
 
 @dataclass(frozen=True)
 class Mended:
-    """What :func:`mend_range` did: the new tip, and how many commits were rewritten.
+    """The result of :func:`mend_range`.
 
-    ``kept`` are the commits that are wrong too and stay, since others may have them.
+    Attributes:
+        new: the new tip.
+        count: number of rewritten commits.
+        kept: wrong commits that were not rewritten because others may have them.
     """
 
     new: str
@@ -39,10 +42,10 @@ class Mended:
 
 
 def _checkpoints(session: Session, tree: Tree) -> Checkpoints:
-    """The checkpoints of ``tree``.
+    """Return the checkpoints of ``tree``.
 
-    A manifest without the attribute counts where ``.theta/`` has its store: a line of
-    ``.gitattributes`` that is gone must not take the tensors with it.
+    An untracked manifest counts too if ``.theta/`` has its store: deleting a line of ``.gitattributes``
+    must not delete the tensors.
     """
     listed = session.of_tree(tree)
     stores = tree.get(STORES)
@@ -58,7 +61,7 @@ def _checkpoints(session: Session, tree: Tree) -> Checkpoints:
 
 
 def _all_read(session: Session, found: Checkpoints) -> list[Manifest]:
-    """The manifests of ``found``; raises :class:`ManifestError` where one cannot be read."""
+    """Return the manifests of ``found``; raises :class:`ManifestError` if one cannot be read."""
     read: list[Manifest] = []
     for path, one in found.items():
         try:
@@ -69,19 +72,19 @@ def _all_read(session: Session, found: Checkpoints) -> list[Manifest]:
 
 
 def stores_id(session: Session, tree: Tree) -> str | None:
-    """The id that ``.theta`` must have in ``tree``; none where it must not be there."""
+    """Return the id that ``.theta`` must have in ``tree``; None when it must be absent."""
     dry = PackWriter(session.objects.directory, lambda _: True)
     return closure.stores_tree(dry, _checkpoints(session, tree).manifests.values())
 
 
 def agrees(session: Session, tree: Tree) -> bool:
-    """Whether ``.theta/`` in ``tree`` is the closure of its manifests."""
+    """Return whether ``.theta/`` in ``tree`` is the closure of its manifests."""
     entry = tree.get(STORES)
     return (entry.id if entry is not None else None) == stores_id(session, tree)
 
 
 def head_agrees(session: Session) -> bool:
-    """Whether the commit at HEAD is in agreement; remembered, since history does not change."""
+    """Return whether the commit at HEAD is in agreement; a positive result is cached by its id."""
     head = session.repo.head()
     if head is None:
         return True
@@ -104,11 +107,11 @@ def mend_head(session: Session, *, on_purpose: bool = False) -> Mended | None:
 
 
 def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = False) -> Mended | None:
-    """Rewrite those of ``commits`` that are ancestors of HEAD and wrong, and all after them.
+    """Rewrite the wrong ones of ``commits`` that are ancestors of HEAD, and all commits after them.
 
-    A commit that others may have stays as it is, unless this is done ``on_purpose``.  Author,
-    committer, message and encoding stay; a signature cannot.  HEAD moves by compare-and-swap.
-    Returns None where nothing was wrong.
+    A commit that others may have is rewritten only ``on_purpose``.  Author, committer, message and
+    encoding stay the same, signatures are dropped.  HEAD moves by compare-and-swap.
+    Returns None when nothing was wrong.
     """
     repo, wanted = session.repo, set(commits)
     head = repo.head()
@@ -143,9 +146,9 @@ def _rewritten(session: Session, commit: Commit, mapping: dict[str, str], *, men
 
 
 def mended_tree(session: Session, tree: Tree) -> str:
-    """Write ``tree`` with the ``.theta/`` that its manifests demand; the answer is its id.
+    """Write ``tree`` with the closure of its manifests as ``.theta/``; return its id.
 
-    Raises :class:`ManifestError` where one of them cannot be read: then nothing is known to be wrong.
+    Raises :class:`ManifestError` if a manifest cannot be read, and :class:`MissingObjectsError`.
     """
     manifests = _all_read(session, _checkpoints(session, tree))
     wanted = closure.expected(manifests)
@@ -159,7 +162,7 @@ def mended_tree(session: Session, tree: Tree) -> str:
 
 
 def _with(raw: bytes, tree: str, parents: list[str]) -> bytes:
-    """Commit ``raw`` with another tree and other parents, unsigned."""
+    """Return the raw commit with ``tree`` and ``parents`` replaced and without signature."""
     head, _, body = raw.partition(b"\n\n")
     kept: list[bytes] = []
     dropping = False

@@ -1,7 +1,7 @@
-"""Clearing what a killed theta left: git's lock files, index copies, temporaries, half a merge.
+"""Cleaning up after a killed theta: git's lock files, index copies, temporaries, half a merge.
 
-A command writes down when it began and by which token its children are known.  Who finds that
-journal, holding the lock, knows that its writer is dead; a git that it had started may still run.
+The journal of a command has the time it started and the token of its child processes.  A process that
+holds the lock and finds a journal knows that its writer is dead; a git started by it may still run.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from theta.porcelain.workspace import rollback
 JOURNAL: Final = "journal"
 DRIVING: Final = "driving-"
 USERS: Final = "users"
-"""Every changing command of any worktree holds this lock together with others."""
+"""A shared lock that every changing command of any worktree holds."""
 _SHARED: Final = ("packed-refs.lock", "config.lock", "shallow.lock")
 
 
 def heal(repo: Repository) -> None:
-    """Clear what dead commands left; runs under the lock of this worktree.
+    """Undo dead commands; the caller holds the lock of this worktree.
 
-    Raises :class:`NoSpaceError` on a full disk.  A journal stays until what it notes is undone.
+    Raises :class:`NoSpaceError` on a full disk.  A journal stays until its command is undone.
     """
     dead = list(_dead(repo))
     for _, note in dead:
@@ -43,13 +43,13 @@ def heal(repo: Repository) -> None:
 
 
 def notes(repo: Repository) -> list[Path]:
-    """The journals of commands that run or are dead."""
+    """Return the journals of running and dead commands."""
     journal = repo.private / JOURNAL
     return [*([journal] if journal.exists() else []), *repo.private.glob(f"{DRIVING}*")]
 
 
 def _dead(repo: Repository) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The journals of dead commands with what they say; one that cannot be read goes."""
+    """Yield the journals of dead commands and their content; delete those that cannot be read."""
     for journal in notes(repo):
         note = read(journal)
         if note is None:
@@ -59,7 +59,7 @@ def _dead(repo: Repository) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def give_up(repo: Repository, journal: Path) -> None:
-    """Leave nothing half done when a command fails: a full disk, say, in the middle of a merge."""
+    """Undo a command that failed, of a full disk during a merge for example."""
     with contextlib.suppress(ThetaError):
         if (note := read(journal)) is not None:
             rollback.undo(repo, note)
@@ -68,7 +68,7 @@ def give_up(repo: Repository, journal: Path) -> None:
 
 
 def _places(repo: Repository) -> list[Path]:
-    """Where temporaries may be."""
+    """Return the directories that may contain temporary files."""
     found = [
         repo.private,
         repo.shared,
@@ -82,7 +82,7 @@ def _places(repo: Repository) -> list[Path]:
 
 
 def read(journal: Path) -> dict[str, Any] | None:
-    """What ``journal`` says; None where it cannot be read."""
+    """Return the content of ``journal``; None when it cannot be read."""
     try:
         note = _notes.read_json(journal)
         return {**note, "token": str(note["token"]), "started": float(note["started"])}
@@ -91,7 +91,7 @@ def read(journal: Path) -> dict[str, Any] | None:
 
 
 def unlock(repo: Repository, started: float) -> None:
-    """Remove the lock files of a dead git; those that worktrees share only if no other theta runs."""
+    """Remove the lock files of a dead git; those shared by worktrees only if no other theta runs."""
     for stale in [*repo.gitdir.glob("*.lock"), *repo.gitdir.glob("index.stash.*")]:
         if stale.name not in _SHARED:
             _remove_stale(stale, started)
@@ -110,7 +110,7 @@ def unlock(repo: Repository, started: float) -> None:
 
 
 def _remove_temporaries(place: Path) -> None:
-    """Remove the temporaries of dead processes: their names tell whose they were."""
+    """Remove the temporary files of dead processes, whose ids are in their names."""
     for path in place.glob(f"{_fs.TEMPORARY}*"):
         pid = path.name.removeprefix(_fs.TEMPORARY).partition("_")[0]
         if pid.isdigit() and not processes.exists(int(pid)) and path.is_file():
@@ -131,7 +131,7 @@ def _remove_stale(lock: Path, started: float) -> None:
 
 
 def _is_late(lock: Path, started: float) -> bool:
-    """Whether ``lock`` is there and was made since ``started``."""
+    """Return whether ``lock`` exists and was created after ``started``."""
     try:
         return os.stat(lock).st_mtime >= started - 2
     except FileNotFoundError:

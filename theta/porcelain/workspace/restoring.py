@@ -1,4 +1,4 @@
-"""``theta restore``: checkpoints straight from the store into the worktree."""
+"""``theta restore``: write checkpoints from the store to the worktree, and set index entries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from theta.progress import Progress
 
 @dataclass(frozen=True)
 class Wanted:
-    """The version of a checkpoint that is wanted; no ``oid`` where that version has no such file."""
+    """The requested version of a checkpoint; ``oid`` is None when that version has no such file."""
 
     oid: str | None
     mode: int
@@ -26,7 +26,7 @@ class Wanted:
 
 
 def named(git: Git, paths: list[str], revision: str | None) -> set[str]:
-    """The files that ``paths`` name in the index, and in ``revision`` if it is given."""
+    """Return the files that ``paths`` match in the index, and in ``revision`` if it is given."""
     if not paths:
         return set()
     names = set(git.lines("ls-files", "-z", "--full-name", "--", *paths))
@@ -38,7 +38,10 @@ def named(git: Git, paths: list[str], revision: str | None) -> set[str]:
 def select(
     session: Session, names: set[str], source: str | None, revision: str | None, *, side: int = 0
 ) -> dict[str, Wanted]:
-    """The checkpoints among ``names``, in the index or in ``revision``, named as ``source``."""
+    """Return path -> version of the checkpoints among ``names``, in the index or in ``revision``.
+
+    ``source`` is the revision as the user spelled it; ``side`` is the stage for paths in conflict.
+    """
     if not names:
         return {}
     tracked = only_tracked(session.repo, sorted(names))
@@ -74,7 +77,7 @@ def _in_index(session: Session, tracked: list[str], side: int) -> dict[str, Want
 
 
 def _version(session: Session, path: str, oid: str, mode: int) -> dict[str, Wanted]:
-    """The version of ``path`` in blob ``oid``, if that is a manifest, be it malformed."""
+    """Return {path: version} if blob ``oid`` is a manifest, even a malformed one; otherwise {}."""
     error = session.malformed(oid)
     if error is not None:
         error.concern(path)
@@ -83,9 +86,9 @@ def _version(session: Session, path: str, oid: str, mode: int) -> dict[str, Want
 
 
 def fill(session: Session, wanted: dict[str, Wanted], progress: Progress | None = None) -> None:
-    """Write the wanted versions; a file that is what it should be already stays untouched.
+    """Write the wanted versions; files that are already the same are not touched.
 
-    Raises the error of a version that cannot be read, once all others are written.
+    Raises the error of an unreadable version after all others are written.
     """
     due = []
     for path, version in wanted.items():

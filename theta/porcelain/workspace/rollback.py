@@ -1,12 +1,11 @@
-"""The one way back: what a command noted before it began is undone when it does not come to its end.
+"""Undoing a command that did not finish, from the notes in its journal.
 
-Git writes the files of the worktree first, its index after them, and HEAD last.  Killed in
-between, or out of space, it leaves an old HEAD, an old index and some new files.  What stood
-there before is in the index: git overwrites only files that have no changes.
+Git writes the files of the worktree first, then the index, and HEAD last.  If it is killed, or the disk
+is full, it leaves an old HEAD, an old index and some new files.  The old content of these files is in the
+index: git overwrites only unchanged files.
 
-The journal of a command says what it was about: ``moving``, the state before git writes files
-(:func:`mark`); ``applying``, a merge that is in the index while git does not know of it, by ``head`` and
-``tree``.
+The journal has up to two notes: ``moving``, the state before git writes files (:func:`mark`), and
+``applying``, the ``head`` and ``tree`` of a merge in the index that git has not in progress.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from theta.git.repository import Repository
 from theta.store.odb.packs import BLOB, object_id
 
 PARKED: Final = state_files.MERGE_HEAD
-"""The MERGE_HEAD of a merge that git is asked to commit, until git has begun (:mod:`concluding`)."""
+"""The name of the MERGE_HEAD that is moved away until git has started to commit (:mod:`concluding`)."""
 _MOST: Final = 64 << 20
-"""Bytes of a file that is read to see whether it is stored; a larger one is left as it is."""
+"""The largest file in bytes that is hashed to check whether it is stored; larger ones are kept."""
 _OTHER: Final = "other"
-"""In place of the id of what is not read."""
+"""The id of a file that is not read."""
 _PICKING: Final = (
     state_files.CHERRY_PICK_HEAD,
     state_files.REVERT_HEAD,
@@ -37,7 +36,7 @@ _PICKING: Final = (
     state_files.REBASE_APPLY,
 )
 _NOTED: Final = (*_PICKING, state_files.SEQUENCER)
-"""Files by which git goes on with what it has merged."""
+"""State files by which git continues."""
 _OF_A_MERGE: Final = (
     state_files.MERGE_MSG,
     state_files.MERGE_MODE,
@@ -45,11 +44,14 @@ _OF_A_MERGE: Final = (
     state_files.AUTO_MERGE,
 )
 _FULL: Final = ("unable to write file", "Out of diskspace")
-"""What git says on a full disk, where it does not say why."""
+"""Messages of git on a full disk that do not include the system's error."""
 
 
 def mark(repo: Repository, toward: Iterable[str] = ()) -> dict[str, Any]:
-    """What must be known of the state before git acts; ``toward``: the commits whose files it may write."""
+    """Return the note ``moving``: the state before git runs.
+
+    ``toward`` are the commits whose files git may write.
+    """
     toward = [revision for revision in toward if revision]
     rows = repo.listing()
     listed = {row.partition(b"\t")[2].decode("utf-8", "surrogateescape") for row in rows.split(b"\0")}
@@ -64,10 +66,10 @@ def mark(repo: Repository, toward: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def undo(repo: Repository, note: Mapping[str, Any]) -> list[str]:
-    """Bring the repository back to before what ``note``, a journal, says was begun, unless it was done.
+    """Undo the command whose journal is ``note``, unless it finished.
 
-    Returns the files that a git changed and that stay so.  Raises :class:`NoSpaceError` where it must be
-    tried again: the journal has to stay until then.
+    Returns the files that git changed and that stay changed.  Raises :class:`NoSpaceError` if it must be
+    tried again: the journal has to be kept until then.
     """
     applying, moving = note.get("applying"), note.get("moving")
     left: list[str] = []
@@ -83,7 +85,7 @@ def undo(repo: Repository, note: Mapping[str, Any]) -> list[str]:
 
 
 def bring_back(repo: Repository, before: str | None) -> None:
-    """Let a merge be under way again that git was asked to commit, and has not: HEAD is ``before``."""
+    """Restore MERGE_HEAD if git did not commit the merge, so that HEAD is still ``before``."""
     parked, head = repo.private / PARKED, repo.gitdir / state_files.MERGE_HEAD
     if parked.exists():
         if repo.head() == before and not head.exists():
@@ -92,7 +94,7 @@ def bring_back(repo: Repository, before: str | None) -> None:
 
 
 def _end_merge(repo: Repository) -> None:
-    """Forget a merge that HEAD has already: git was killed between its last two steps."""
+    """Remove git's state files of a merge that HEAD already has: git was killed before it removed them."""
     place, head = repo.gitdir / state_files.MERGE_HEAD, repo.head()
     if head is None or not place.exists():
         return
@@ -103,10 +105,10 @@ def _end_merge(repo: Repository) -> None:
 
 
 def _roll_back(repo: Repository, before: Mapping[str, Any]) -> list[str]:
-    """Put back the files that a git changed which did not end, where neither HEAD nor the index moved.
+    """Put back the files that an unfinished git changed, if it moved neither HEAD nor the index.
 
-    Only content that the repository has, or the beginning of it, is overwritten or removed; the files
-    with other content are returned.
+    Only content that the repository has, or a prefix of it, is overwritten or removed.  Returns the
+    files with other content.
     """
     if before["head"] != _head(repo):
         return []
@@ -120,8 +122,11 @@ def _roll_back(repo: Repository, before: Mapping[str, Any]) -> list[str]:
 
 
 def _put_back(repo: Repository, before: Mapping[str, Any], trees: Mapping[str, str]) -> list[str]:
-    """Let the files that git wrote toward ``trees`` be those of the index; return the others that changed."""
-    remove_new(repo, trees, before.get("standing", ()))  # this makes room, too
+    """Check out from the index the files that git wrote (path -> id in ``trees``).
+
+    Returns the other files that changed.
+    """
+    remove_new(repo, trees, before.get("standing", ()))  # this also frees space
     was = before["dirty"]
     changed = {path: oid for path, oid in dirty(repo).items() if oid != was.get(path)}
     paths = [path for path, oid in changed.items() if _is_gits(was.get(path), oid)]
@@ -130,14 +135,14 @@ def _put_back(repo: Repository, before: Mapping[str, Any], trees: Mapping[str, s
 
 
 def _checked_out(repo: Repository, paths: list[str]) -> list[str]:
-    """Write ``paths`` as the index has them; return those that were written."""
+    """Check out ``paths`` from the index; return them, or nothing if git failed."""
     names = "".join(f"{path}\0" for path in paths).encode("utf-8", "surrogateescape")
     done = not names or _git(repo, "checkout-index", "-f", "-u", "-z", "--stdin", stdin=names)
     return paths if done else []
 
 
 def _git(repo: Repository, *args: str, stdin: bytes | None = None) -> bool:
-    """Whether git succeeds; raises :class:`NoSpaceError` where it may succeed with more room."""
+    """Run git and return whether it succeeded; raises :class:`NoSpaceError` if the disk is full."""
     done = repo.git().run(*args, stdin=stdin, check=False)
     said = done.stderr.decode("utf-8", "replace")
     full = isinstance(_fs.write_error(ThetaError(said), repo.worktree), NoSpaceError)
@@ -150,28 +155,28 @@ def _git(repo: Repository, *args: str, stdin: bytes | None = None) -> bool:
 
 
 def merged(repo: Repository) -> str:
-    """The tree that git merged last, and wrote before the index; empty where it is not in between."""
+    """Return the tree in AUTO_MERGE, which git writes before the index; "" without one."""
     place = repo.gitdir / state_files.AUTO_MERGE
     return place.read_text().strip() if place.exists() else ""
 
 
 def _merged(repo: Repository) -> list[str]:
-    """The tree of :func:`merged`, unless git noted what it belongs to, and goes on with it."""
+    """Return the tree of :func:`merged`, unless git has state files by which it continues."""
     tree = merged(repo)
     return [tree] if tree and not state_files.exists(repo.gitdir, *_NOTED) else []
 
 
 def remove_new(repo: Repository, trees: Mapping[str, str], standing: Iterable[str] = ()) -> None:
-    """Remove the files of ``trees`` that git had begun to add; those ``standing`` were there before."""
+    """Remove the files of ``trees`` that git added; those in ``standing`` existed before."""
     for path in trees.keys() - {*standing, *repo.git().lines("ls-files", "-z")}:
         if os.path.lexists(repo.worktree / path) and is_stored(repo, path, trees[path]):
             _remove(repo, path)
 
 
 def _take_out(repo: Repository, head: str, tree: str, before: Mapping[str, Any] | None) -> None:
-    """Undo a step to ``tree`` that is in the index while HEAD does not know of it; later changes stay.
+    """Undo a step to ``tree`` that is in the index but not in HEAD; later changes stay.
 
-    An undoing that was broken off may have left files, which git would take for the user's.
+    An interrupted undo may have left files, which git would take for the user's changes.
     """
     if state_files.exists(repo.gitdir, state_files.MERGE_HEAD) or repo.head() != head:
         return
@@ -186,7 +191,7 @@ def _take_out(repo: Repository, head: str, tree: str, before: Mapping[str, Any] 
 
 
 def _is_gits(before: str | None, now: str) -> bool:
-    """Whether git changed a file since it was ``before`` (None: unchanged, empty: gone)."""
+    """Return whether git changed a file that was ``before`` (None if unchanged, "" if deleted)."""
     return before is None or (before != "" and now == "")
 
 
@@ -195,12 +200,12 @@ def _head(repo: Repository) -> str:
 
 
 def _entries(repo: Repository) -> str:
-    """A digest of the index but for its stat data, which git brings up to date at any time."""
+    """Return a digest of the index without its stat data, which git refreshes at any time."""
     return hashlib.sha256(repo.listing()).hexdigest()
 
 
 def _entries_of(repo: Repository, head: str) -> str:
-    """What :func:`_entries` is where nothing is staged on commit ``head``."""
+    """Return the result of :func:`_entries` for an index that equals commit ``head``."""
     rows = repo.git().run("ls-tree", "-r", "-z", head, check=False).stdout.split(b"\0")
     heads = (row.partition(b"\t") for row in rows if row)
     found = ((*head.split(b" ")[::2], path) for head, _, path in heads)
@@ -209,9 +214,9 @@ def _entries_of(repo: Repository, head: str) -> str:
 
 
 def dirty(repo: Repository) -> dict[str, str]:
-    """Path -> id of its bytes, of each file that is not what the index knows: empty where it is gone.
+    """Return path -> blob id of each file that differs from the index, "" if it is deleted.
 
-    Only files of other stat data are read.
+    Only files whose stat data differ are read.
     """
     rows = repo.git().lines("diff-files", "-z")
     entries = {path: head.split(" ")[2] for head, path in zip(rows[::2], rows[1::2], strict=True)}
@@ -220,7 +225,7 @@ def dirty(repo: Repository) -> dict[str, str]:
 
 
 def _id_of(place: Path) -> str:
-    """The id of the blob that holds the bytes of a file; empty where there is none."""
+    """Return the blob id of the content of a file; "" if there is none, ``_OTHER`` if it is not read."""
     if not os.path.lexists(place):
         return ""
     if place.is_symlink() or not place.is_file() or place.stat().st_size > _MOST:
@@ -230,7 +235,7 @@ def _id_of(place: Path) -> str:
 
 
 def files(repo: Repository, revisions: Iterable[str]) -> dict[str, str]:
-    """Path -> blob id, of the files of ``revisions``."""
+    """Return path -> blob id of the files of ``revisions``."""
     found: dict[str, str] = {}
     for revision in filter(None, revisions):
         with contextlib.suppress(ThetaError):
@@ -239,7 +244,10 @@ def files(repo: Repository, revisions: Iterable[str]) -> dict[str, str]:
 
 
 def is_stored(repo: Repository, path: str, coming: str | None) -> bool:
-    """Whether the file at ``path`` is gone, or the repository has what it holds."""
+    """Return whether the file at ``path`` is missing, or the repository has its content.
+
+    A prefix of blob ``coming`` counts too: git was killed while it wrote the file.
+    """
     place = repo.worktree / path
     if not os.path.lexists(place):
         return True

@@ -1,4 +1,4 @@
-"""One command's view of a repository: manifests, caches, and the lock that changes need."""
+"""The view that one command has of a repository: checkpoints, caches, and changes under the lock."""
 
 from __future__ import annotations
 
@@ -34,10 +34,12 @@ from theta.store.odb.objects import Objects
 
 
 class Session:
-    """A repository as one theta command works on it.
+    """A repository during one theta command.
 
-    ``cwd`` is the directory that the user's paths start from; by default the top of the worktree.
-    ``in_git``: a git that is at work started this, so that changes take no lock of theta's.
+    Args:
+        repo: the repository.
+        cwd: the directory that the user's paths are relative to; by default the top of the worktree.
+        in_git: a running git started this process, so changes do not take theta's lock.
     """
 
     def __init__(self, repo: Repository, cwd: Path | None = None, *, in_git: bool = False) -> None:
@@ -54,11 +56,11 @@ class Session:
 
     @classmethod
     def here(cls, start: str | Path, cwd: Path | None = None, *, in_git: bool = False) -> Session:
-        """The session of the repository around ``start``, which is the directory unless ``cwd`` is."""
+        """Return a session of the repository around ``start``, which is also the default of ``cwd``."""
         return cls(Repository.discover(start), cwd or Path(start), in_git=in_git)
 
     def again(self) -> Session:
-        """A new view of the same worktree: git may have moved HEAD and the index under this one."""
+        """Return a new view of the same worktree, after git may have moved HEAD and the index."""
         fresh = Session.here(self.repo.worktree, self.cwd)
         fresh.repo.attributes = self.repo.attributes
         fresh.repo.marks = self.repo.marks
@@ -67,7 +69,7 @@ class Session:
         return fresh
 
     def from_root(self, path: str) -> str:
-        """``path`` (from the current directory) as a path from the root of the worktree."""
+        """Return ``path`` (from the current directory) as a path from the root of the worktree."""
         root = os.path.realpath(self.repo.worktree)
         parent, name = os.path.split(os.path.normpath(os.path.join(os.path.abspath(self.cwd), path)))
         place = os.path.join(os.path.realpath(parent), name)
@@ -83,14 +85,14 @@ class Session:
     # -- manifests -------------------------------------------------------------------
 
     def manifest(self, oid: str) -> Manifest:
-        """The manifest in blob ``oid``; raises :class:`ManifestError` where it is none."""
+        """Return the manifest in blob ``oid``; raises :class:`ManifestError` if it is none."""
         if oid not in self._parsed:
             with concerning(self._places.get(oid, "")):
                 self._parsed[oid] = listings.read(self.objects, self.objects.text(oid, manifests.MAX_BYTES))
         return self._parsed[oid]
 
     def manifest_or_none(self, oid: str) -> Manifest | None:
-        """The manifest in blob ``oid``, or none where the blob is something else."""
+        """Return the manifest in blob ``oid``; None when the blob is something else."""
         blob = self.repo.blob(oid)
         if blob is None or blob.size > manifests.MAX_BYTES:
             return None
@@ -100,17 +102,17 @@ class Session:
             return None
 
     def expect(self, oids: Iterable[str]) -> None:
-        """The tensors of the manifests ``oids`` are going to be read."""
+        """Announce that the tensors of the manifests ``oids`` will be read."""
         if self.repo.promised.is_partial:
             oids = list(oids)
             self.repo.promised.expect(oids)
-            with contextlib.suppress(NotHereYetError):  # who reads them is told
+            with contextlib.suppress(NotHereYetError):  # reading them raises it again
                 for oid in oids:
                     if (manifest := self.manifest_or_none(oid)) is not None:
                         self.objects.expect(manifest.trees())
 
     def malformed(self, oid: str | None) -> ThetaError | None:
-        """Why blob ``oid`` cannot be read, which claims to be a manifest; None where all is well."""
+        """Return the error of reading blob ``oid`` if it looks like a manifest; None without an error."""
         blob = self.repo.blob(oid) if oid else None
         if oid is None or blob is None or not manifests.looks_like_manifest(blob.data):
             return None
@@ -121,7 +123,7 @@ class Session:
         return None
 
     def version(self, oid: str | None) -> Version | None:
-        """The checkpoint in manifest blob ``oid``, for comparing; none where there is none."""
+        """Return the checkpoint of manifest ``oid`` for a comparison; None when it is no manifest."""
         manifest = self.manifest_or_none(oid) if oid else None
         return of_manifest(manifest) if manifest else None
 
@@ -129,11 +131,11 @@ class Session:
 
     @property
     def index(self) -> Checkpoints:
-        """The tracked files of the index: the same each time, until the index or an attribute changes."""
+        """The tracked files of the index, cached until the index or an attribute changes."""
         return self.index_of(None)
 
     def index_of(self, file: Path | None) -> Checkpoints:
-        """:attr:`index`, of the index in ``file``."""
+        """Return the tracked files of the index in ``file``, or of the repository's if None."""
         entries = tracked_entries(self.repo, file)
         known = self._indexes.get(file)
         if known is None or known[0] is not entries:
@@ -145,25 +147,25 @@ class Session:
 
     @property
     def head(self) -> Checkpoints:
-        """The checkpoints of the commit at HEAD; none on an unborn branch."""
+        """The checkpoints of the commit at HEAD; empty on an unborn branch."""
         return self.at("HEAD") if self.repo.head() else EMPTY
 
     def at(self, revision: str) -> Checkpoints:
-        """The checkpoints in the tree of ``revision``."""
+        """Return the checkpoints in the tree of ``revision``."""
         found = self.of_tree(self.repo.tree_of(revision))
         label = revision[:12] if _is_id(revision) else revision
         self._places = {one.oid: f"{label}:{path}" for path, one in found.items()} | self._places
         return found
 
     def of_tree(self, tree: Tree) -> Checkpoints:
-        """The checkpoints in ``tree``."""
+        """Return the checkpoints in ``tree``."""
         if tree.id not in self._trees:
             self._trees[tree.id] = Checkpoints(in_tree(self.repo, tree), self.manifest_or_none)
         return self._trees[tree.id]
 
     @property
     def files(self) -> Checkpoints:
-        """The files of the worktree that are known to be checkpoints, whether these are staged or not."""
+        """The files of the worktree whose manifest the stat cache knows, even if it is not staged."""
         found = []
         for path in self.index:
             with contextlib.suppress(OSError):
@@ -173,23 +175,24 @@ class Session:
         return Checkpoints(found, self.manifest_or_none)
 
     def expect_trees(self, revisions: Iterable[str]) -> None:
-        """:meth:`at` is going to be asked for ``revisions``."""
+        """Announce that the checkpoints of ``revisions`` will be read."""
         expect(self.repo, revisions)
 
     # -- changing --------------------------------------------------------------------
 
     @contextlib.contextmanager
     def change(self, index: Path | None = None) -> Iterator[Change]:
-        """One change of the repository (or of the index file at ``index``), under theta's lock.
+        """Return a context manager of one change, under theta's lock.
 
-        A block within such a block is a change of its own, which is done when the inner block ends.
+        ``index`` is another index file to change.  A nested block is a change of its own, which is
+        complete when the inner block ends.
         """
         file = index or self.repo.index_path
         with self.journal.exclusive(), Change(self.repo, self.objects, file, self.scratch) as change:
             yield change
 
     def scratch(self) -> Path:
-        """A directory for temporaries, on the file system of the repository."""
+        """Return a directory for temporary files, on the file system of the repository."""
         place = self.repo.private / "tmp"
         _notes.directory(place)
         return place

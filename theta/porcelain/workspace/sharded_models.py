@@ -1,9 +1,9 @@
-"""Sharded models as one: files such as ``model-00001-of-00003.safetensors`` are compared by tensor.
+"""Comparing the shards of a model, such as ``model-00001-of-00003.safetensors``, as one.
 
-A model that is cut anew has the same tensors in other files; that is not a change of any of them.  The
-files of a model bear one stem, in one folder; a model in a single file is named without numbers, and so is
-its index (``model.safetensors.index.json``).  Files that share a tensor's name but not its value are left
-alone, each a checkpoint of its own.
+A resharded model has the same tensors in other files; no tensor changes.  The shards of a model have one
+stem and are in one directory.  A model in a single file has the name without numbers, and so has its index
+(``model.safetensors.index.json``).  If two shards have different tensors of the same name, each file is
+compared as a checkpoint of its own.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from theta.store.format.manifest import Manifest
 
 @dataclass(frozen=True)
 class ModelChanges(Changes):
-    """What changed in a model of several files; ``paths`` are those of both versions."""
+    """The changes of a sharded model; ``before`` and ``after`` count its files, ``paths`` are all of them."""
 
     paths: tuple[str, ...] = ()
     before: int = 0
     after: int = 0
 
     def summary(self) -> str:
-        """One line for people."""
+        """Return one line with the changes and the number of files."""
         text = super().summary()
         if self.before == self.after or self.created or self.removed:
             return f"{text} ({changes.counted(self.after or self.before, 'file')})"
@@ -37,7 +37,7 @@ class ModelChanges(Changes):
 
 @dataclass(frozen=True)
 class Group:
-    """A model that is in several files in at least one of two versions."""
+    """A model with several files in two versions together; ``before`` and ``after`` are their paths."""
 
     name: str
     before: tuple[str, ...]
@@ -50,12 +50,12 @@ class Group:
 
 
 def is_shard(path: str) -> bool:
-    """Whether the file at ``path`` is named as one of several of a model."""
+    """Return whether ``path`` is named like a shard of a model."""
     return model_of(path) != path
 
 
 def groups(before: Iterable[str], after: Iterable[str]) -> list[Group]:
-    """The models among two versions' paths whose files are to be taken together."""
+    """Return the models among the paths of two versions whose files are compared together."""
     old, new = by_model(before), by_model(after)
     found: list[Group] = []
     for name in sorted(old.keys() | new.keys()):
@@ -69,12 +69,12 @@ def groups(before: Iterable[str], after: Iterable[str]) -> list[Group]:
 
 
 def _files(name: str, paths: frozenset[str]) -> frozenset[str] | None:
-    """``paths``; none where a file without number stands beside shards: which are the model?"""
+    """Return ``paths``; None when an unnumbered file is among shards, and the model is ambiguous."""
     return None if name in paths and len(paths) > 1 else paths
 
 
 def joined(versions: Mapping[str, Version]) -> Version | None:
-    """The files (path -> version) as one; none where two of them disagree about a tensor, or none are."""
+    """Merge the files (path -> version) into one version; None when two disagree or there are none."""
     values: dict[str, changes.ValueDigest] = {}
     for version in versions.values():
         for name, value in version.values.items():
@@ -87,7 +87,7 @@ def joined(versions: Mapping[str, Version]) -> Version | None:
 
 
 def compare(group: Group, before: Mapping[str, Version], after: Mapping[str, Version]) -> ModelChanges | None:
-    """What changed in the model; none where its files cannot be taken together."""
+    """Return the changes of the model; None when its files cannot be joined."""
     old, new = joined(before), joined(after)
     if (before and old is None) or (after and new is None):
         return None
@@ -98,7 +98,7 @@ def compare(group: Group, before: Mapping[str, Version], after: Mapping[str, Ver
 
 
 def changed(session: Session, before: Checkpoints, after: Checkpoints) -> dict[str, Changes]:
-    """What differs between two versions: by path, sharded models by their names."""
+    """Return path or name of a sharded model -> changes, for all that differ between two versions."""
     found: dict[str, Changes] = {}
     taken: set[str] = set()
     for group in groups(before, after):
@@ -115,7 +115,7 @@ def changed(session: Session, before: Checkpoints, after: Checkpoints) -> dict[s
 
 
 def changes_of(session: Session, before: str | None, after: str | None) -> Changes:
-    """What changed from manifest ``before`` to manifest ``after``, or that one of them is malformed."""
+    """Return the changes from manifest ``before`` to ``after``, with a fault if one is malformed."""
     faults = filter(None, (session.malformed(oid) for oid in (after, before)))
     fault = next((f"malformed: {error}" for error in faults), "")
     found = changes.compare(session.version(before), session.version(after)) if not fault else None
@@ -123,13 +123,13 @@ def changes_of(session: Session, before: str | None, after: str | None) -> Chang
 
 
 def versions(session: Session, paths: Iterable[str], side: Checkpoints) -> dict[str, Version]:
-    """Path -> version in ``side``, of those ``paths`` that have one."""
+    """Return path -> version for those ``paths`` that are checkpoints in ``side``."""
     found = ((path, session.version(side.oid(path))) for path in paths)
     return {path: version for path, version in found if version is not None}
 
 
 def paths_of(found: Mapping[str, Changes]) -> Iterator[str]:
-    """The files of what :func:`changed` found."""
+    """Yield the paths of all files in a result of :func:`changed`."""
     for path, item in found.items():
         yield from item.paths if isinstance(item, ModelChanges) else (path,)
         if item.old_path:
@@ -137,11 +137,11 @@ def paths_of(found: Mapping[str, Changes]) -> Iterator[str]:
 
 
 def shards_at(session: Session, revision: str, name: str) -> dict[str, Manifest]:
-    """Path -> manifest of the shards in ``revision`` of the model that would be ``name`` in one file."""
+    """Return path -> manifest of the shards in ``revision`` of the model that is ``name`` as one file."""
     found = session.at(revision)
     return {path: session.manifest(found[path].oid) for path in shards_of(name, found)}
 
 
 def shards_of(name: str, paths: Iterable[str]) -> list[str]:
-    """The shards among ``paths`` of the model that would be ``name`` in one file."""
+    """Return the shards among ``paths`` of the model that is ``name`` as one file."""
     return [path for path in paths if model_of(path) == name and path != name]

@@ -1,4 +1,4 @@
-"""Which patterns are tracked: the lines of the ``.gitattributes`` files."""
+"""``theta track`` and ``untrack``: the tracked patterns in ``.gitattributes`` files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME: Final = ".gitattributes"
 
 @dataclass(frozen=True)
 class Pattern:
-    """A tracked pattern and the folder (from the root, '' for it) whose files it is about."""
+    """A tracked pattern and the directory of its ``.gitattributes`` ('' for the root)."""
 
     pattern: str
     folder: str
@@ -35,7 +35,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Tracked:
-    """What ``track`` did: patterns that are new, those that match no file, and ignored files that match."""
+    """The result of :func:`track`: new patterns, patterns that match no file, and ignored files."""
 
     new: tuple[str, ...]
     unmatched: tuple[str, ...]
@@ -43,13 +43,13 @@ class Tracked:
 
 
 def folder_of(session: Session, cwd: Path) -> str:
-    """``cwd`` as a folder from the root of the worktree; '' for the root and for what is outside."""
+    """Return ``cwd`` relative to the root of the worktree; '' for the root and for places outside."""
     place = os.path.relpath(os.path.realpath(cwd), os.path.realpath(session.repo.worktree))
     return "" if place == "." or place.split("/")[0] in ("..", STORES, ".git") else place
 
 
 def listed(session: Session) -> list[Pattern]:
-    """All tracked patterns, those of the root first."""
+    """Return all tracked patterns, those of the root first."""
     files = session.repo.git().lines(
         "ls-files", "-z", "-c", "-o", "--exclude-standard", "--", f":(top,glob)**/{NAME}"
     )
@@ -64,8 +64,8 @@ def listed(session: Session) -> list[Pattern]:
 def track(session: Session, cwd: Path, wanted: Sequence[str]) -> Tracked:
     """Add patterns to the ``.gitattributes`` of ``cwd``, stage it, and set up this clone.
 
-    Raises :class:`UsageError` where another filter would win over theta's, or where a file is a
-    pointer of Git LFS, and leaves everything as it was then.
+    Raises :class:`UsageError` if another filter takes precedence over theta's, or if a file is a Git LFS
+    pointer; then nothing is changed.
     """
     folder = folder_of(session, cwd)
     spelled = [_spelled(session.repo.worktree / folder, pattern) for pattern in wanted]
@@ -90,7 +90,7 @@ def track(session: Session, cwd: Path, wanted: Sequence[str]) -> Tracked:
 
 
 def _spelled(place: Path, wanted: str) -> str:
-    """The pattern that means what ``wanted`` means in the folder ``place``: a glob, a file or a folder."""
+    """Return the pattern for ``wanted``, which is a glob, or a file or directory in ``place``."""
     name = wanted.removeprefix("./").rstrip("/")
     parts = name.split("/")
     senseless = "\n" in name and not os.path.lexists(place / name)
@@ -112,7 +112,7 @@ def _spelled(place: Path, wanted: str) -> str:
 
 @contextmanager
 def _unless_refused(*files: Path) -> Iterator[None]:
-    """Put ``files`` back as they were where the block raises."""
+    """Restore ``files`` if the block raises a theta error."""
     before = {file: file.read_bytes() if file.is_file() else None for file in files}
     try:
         yield
@@ -126,9 +126,9 @@ def _unless_refused(*files: Path) -> Iterator[None]:
 
 
 def _matches(session: Session, folder: str, spelled: Sequence[str]) -> tuple[list[list[str]], list[str]]:
-    """The files that each pattern of ``folder`` matches, and the ignored ones that any does.
+    """Return the files that each pattern of ``folder`` matches, and the ignored files among all matches.
 
-    git itself matches: each pattern gives its files an attribute of its own.
+    git does the matching: each pattern sets a different attribute.
     """
     git = session.repo.git()
     below = [f":(top,literal){folder}"] if folder else [":(top)"]
@@ -186,7 +186,7 @@ def _refuse_pointers(session: Session, paths: Sequence[str]) -> None:
 
 
 def untrack(session: Session, cwd: Path, unwanted: Sequence[str]) -> list[str]:
-    """Remove patterns of the ``.gitattributes`` of ``cwd``; return the checkpoints that become plain."""
+    """Remove patterns from the ``.gitattributes`` of ``cwd``; return the checkpoints that become plain."""
     folder = folder_of(session, cwd)
     place = session.repo.worktree / folder / NAME
     lines = attribute_lines.read(place)
@@ -227,12 +227,15 @@ def _not_here(session: Session, pattern: str, same: set[str]) -> NotFoundError:
 
 
 def raw_files(session: Session) -> list[str]:
-    """Tracked files that are in the index as plain bytes."""
+    """Return the tracked files that are in the index as plain bytes."""
     return [path for path in session.index if session.index.manifest(path) is None]
 
 
 def check_moves(session: Session, paths: Sequence[str]) -> None:
-    """Refuse to rename checkpoints (all of ``paths`` but the last) to what no pattern tracks."""
+    """Raise :class:`UsageError` if renaming checkpoints gives one a path that no pattern tracks.
+
+    ``paths`` are those of ``git mv``: the last is the target.
+    """
     if not paths:
         return
     into = (session.cwd / paths[-1]).is_dir()

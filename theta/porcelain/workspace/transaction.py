@@ -1,4 +1,4 @@
-"""One transaction: objects, then the index, then refs; each is durable before the next one names it."""
+"""One transaction: write objects, then the index, then refs, each durable before the next."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from theta.store.odb.packs import PackWriter
 
 
 class Change:  # of a repository; store.changes.Change is that of one tensor
-    """What one step of a command writes; use ``with``.
+    """The writes of one step of a command; a context manager.
 
     At the end of the block the objects become durable, the index is written, and refs move, in this
-    order.  When the block raises, none of it is done, but for objects that :meth:`store` made durable.
+    order.  If the block raises, nothing is written except objects that :meth:`store` made durable.
     """
 
     def __init__(self, repo: Repository, objects: Objects, index: Path, scratch: Callable[[], Path]) -> None:
@@ -30,14 +30,14 @@ class Change:  # of a repository; store.changes.Change is that of one tensor
 
     @property
     def pack(self) -> PackWriter:
-        """The pack that new objects go to."""
+        """The writer of new objects."""
         if self._pack is None:
             self._open.callback(self._objects.refresh)
             self._pack = self._open.enter_context(self._objects.writer())
         return self._pack
 
     def store(self) -> None:
-        """Make durable what the pack holds; from here on it can be read."""
+        """Make the objects of the pack durable and readable."""
         if self._pack is not None:
             self._pack.finish()
             self._pack = None
@@ -45,14 +45,14 @@ class Change:  # of a repository; store.changes.Change is that of one tensor
 
     @property
     def index(self) -> IndexEdit:
-        """The index, locked; what the pack holds is durable."""
+        """The index for editing, locked; the objects of the pack are durable by then."""
         self.store()
         if self._edit is None:
             self._edit = self._open.enter_context(IndexEdit(self._file, self._scratch()))
         return self._edit
 
     def move(self, ref: str, new: str, old: str, reason: str) -> None:
-        """Let ``ref`` name ``new`` at the end, if it names ``old`` then."""
+        """Move ``ref`` to ``new`` at the end, if it is still ``old``."""
         self._moves.append((reason, ref, new, old))
 
     def __enter__(self) -> Self:

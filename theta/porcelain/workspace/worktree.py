@@ -1,4 +1,4 @@
-"""Checkpoint files in the worktree: are they what the index says, and writing them."""
+"""Comparing checkpoint files of the worktree with the index, and writing them."""
 
 from __future__ import annotations
 
@@ -28,34 +28,40 @@ from theta.store.format.skeleton import Skeleton
 from theta.store.read.reassembly import Restorer
 
 _WORTH_WAITING: Final = 512 << 20
-"""Bytes of files that take git about a second to read."""
+"""Number of bytes that git takes about a second to read."""
 _TRIES: Final = 5
-"""How often a second may end between a file and the index; then git is left to look."""
+"""The number of attempts to write the index in the same second as the files; after that git reads them."""
 
 
 class State(Enum):
-    """How a checkpoint file stands to its index entry."""
+    """How a checkpoint file differs from its index entry."""
 
     SAME = "same"
     MODIFIED = "modified"
     MISSING = "missing"
     UNFILLED = "unfilled"
-    """The manifest itself is in the worktree: objects were missing, or theta was killed."""
+    """The file is the manifest: objects were missing, or theta was killed."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What stands in the worktree at a tracked path; ``scan`` only where it had to be read."""
+    """The result of examining a tracked path.
+
+    Attributes:
+        state: how the file differs from the index.
+        scan: the scanned file, if it was read.
+        text: the manifest, if the file is one.
+        pointer: the file is a Git LFS pointer.
+    """
 
     state: State
     scan: Scan | None = None
     text: bytes = b""
     pointer: bool = False
-    """Whether a pointer of Git LFS stands there."""
 
 
 def peek(path: Path) -> bytes | None:
-    """The manifest text in the worktree at ``path``, or none where there is anything else."""
+    """Return the manifest text in the file at ``path``; None when the file is anything else."""
     try:
         info = os.lstat(path)
         if not stat.S_ISREG(info.st_mode) or info.st_size > manifests.MAX_BYTES:
@@ -68,7 +74,7 @@ def peek(path: Path) -> bytes | None:
 
 
 def examine(session: Session, path: str, oid: str, progress: Progress | None = None) -> Found:
-    """Compare the file at ``path`` with the manifest ``oid``; reads it only if the cache cannot tell."""
+    """Compare the file at ``path`` with manifest ``oid``; reads it only if the stat cache cannot tell."""
     place = session.repo.worktree / path
     try:
         info = os.lstat(place)
@@ -100,7 +106,7 @@ def _compare(session: Session, path: str, oid: str, progress: Progress | None) -
 
 
 def skeleton_of(session: Session, manifest: Manifest | None) -> Skeleton | None:
-    """The stored skeleton of ``manifest``; none where its objects are not here."""
+    """Return the stored skeleton of ``manifest``; None when its objects are missing."""
     if manifest is None:
         return None
     try:
@@ -110,10 +116,10 @@ def skeleton_of(session: Session, manifest: Manifest | None) -> Skeleton | None:
 
 
 def refresh_stat(session: Session, paths: dict[str, str]) -> None:
-    """Give the index entries of unchanged files (path -> manifest id) their stat data.
+    """Write the stat data of unchanged files (path -> manifest id) to their index entries.
 
-    Plain git then sees them as unchanged without running the filter.  An index that is locked, or
-    cannot be written, is left alone: nothing is lost but time.
+    Plain git then sees them as unchanged without running the filter.  If the index is locked or cannot be
+    written, nothing is done: that costs only time.
     """
     seen = {path: info for path in paths if (info := _lstat(session.repo.worktree / path)) is not None}
     stale = seen.keys() - fresh_paths(session.repo.index_path, seen)
@@ -130,7 +136,7 @@ def refresh_stat(session: Session, paths: dict[str, str]) -> None:
 
 
 def known_stat(session: Session, path: str, oid: str) -> os.stat_result | None:
-    """The stat data of the file at ``path`` if the cache is sure that it holds manifest ``oid``."""
+    """Return the stat data of the file at ``path`` if the stat cache has manifest ``oid`` for it, or None."""
     info = _lstat(session.repo.worktree / path)
     if info is None or session.cache.manifest_of(path, Identity.of(info)) != oid:
         return None
@@ -146,10 +152,12 @@ def _lstat(path: Path) -> os.stat_result | None:
 
 @dataclass(frozen=True)
 class Begun:
-    """A coming file that holds some tensors of its manifest already, and room for all of it.
+    """A new file of full size that already has some tensors of its manifest.
 
-    ``framed``: also all that is neither a tensor nor follows from the rest.  Then it may be older than now,
-    which spares a wait (:func:`_settled`).
+    Attributes:
+        file: the file.
+        present: names of the tensors that are written.
+        framed: all literal bytes of the skeleton are written too.
     """
 
     file: _fs.AtomicFile
@@ -158,7 +166,7 @@ class Begun:
 
 
 Beginnings = Callable[[str, Manifest], Begun | None]
-"""What there is of the file at a path that is to hold a manifest."""
+"""Returns the begun file at a path that is to hold a manifest, if there is one."""
 
 
 def fill(
@@ -170,10 +178,7 @@ def fill(
     progress: Progress | None = None,
     begun: Begun | None = None,
 ) -> os.stat_result:
-    """Write the checkpoint that ``manifest`` stands for to ``path``, whole or not at all.
-
-    The answer is the stat data of the new file.
-    """
+    """Write the checkpoint of ``manifest`` to ``path`` atomically; return the stat data of the new file."""
     place = _fs.safe_target(session.repo.worktree, path)
     restorer = Restorer(session.objects)
     with concerning(path), begun.file if begun else new_file(session, place) as file:
@@ -191,7 +196,7 @@ def fill(
 
 
 def new_file(session: Session, place: Path) -> _fs.AtomicFile:
-    """A file that is going to be at ``place``."""
+    """Return an atomic file for ``place``."""
     return _fs.AtomicFile(place, temp_dir=_temp_dir(session, place))
 
 
@@ -206,7 +211,7 @@ def put_back(
     progress: Progress | None = None,
     begun: Beginnings | None = None,
 ) -> None:
-    """Fill (path, manifest id, mode) into the worktree and refresh the index entries that agree."""
+    """Write the checkpoints (path, manifest id, mode) and refresh the index entries that agree."""
     staged = session.index
     done: list[Staged] = []
     wanted = list(wanted)
@@ -285,7 +290,7 @@ def _size(done: Iterable[Staged]) -> int:
 
 
 def _settled(session: Session, done: list[Staged]) -> list[Staged]:
-    """Return ``done`` once the clock's second is over, without those that changed."""
+    """Wait for the next second; return ``done`` without files that changed meanwhile."""
     infos = [item.stat for item in done if item.stat is not None]
     left = max(int(max(info.st_mtime, info.st_ctime)) for info in infos) + 1 - time.time()
     time.sleep(min(max(left, 0.0), 1.0))  # a file server's clock may be far ahead
@@ -296,10 +301,9 @@ def _settled(session: Session, done: list[Staged]) -> list[Staged]:
 def complete(
     session: Session, progress: Progress | None = None, begun: Beginnings | None = None
 ) -> list[str]:
-    """Turn every manifest that stands in the worktree in place of its checkpoint into the file.
+    """Replace every manifest in the worktree by its checkpoint; return the paths whose objects are missing.
 
-    Git leaves them there when theta asked it to, when a file is large, or when theta was killed.
-    The answer lists paths whose objects are missing.
+    Git leaves manifests there when theta asked it to, when a file is large, or when theta was killed.
     """
     missing: list[str] = []
     wanted: list[tuple[str, str, int]] = []
