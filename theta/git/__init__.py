@@ -1,1 +1,1 @@
-"""Everything that touches pygit2 or runs git."""
+"""Access to Git repositories, by pygit2 and by running git."""

@@ -1,7 +1,7 @@
-"""Which paths theta tracks: those with the attribute ``filter=theta``.
+"""The paths that theta tracks: those with the attribute ``filter=theta``.
 
-git is asked once for each path.  What its answer depends on is noted with it: the ``.gitattributes`` of
-the directories above, which git reads from the worktree and, where they are not there, from the index.
+git is asked once for each path.  The result is cached with the state of the ``.gitattributes`` of all
+parent directories, which git reads from the worktree, and from the index if they are not there.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _Sign = tuple[object, ...]
 
 
 def tracked_entries(repo: Repository, index: Path | None = None) -> tuple[Entry, ...]:
-    """The index entries (all stages) of the paths that theta tracks.
+    """Return the index entries (all stages) of the paths that theta tracks.
 
-    They are the same tuple each time, as long as neither the index nor a file of attributes changes.
+    The same tuple is returned until the index or an attributes file changes.
     """
     entries, signs = repo.entries(index), _Signs(repo, index)
     known = repo.tracked.get(index)
@@ -36,7 +36,7 @@ def tracked_entries(repo: Repository, index: Path | None = None) -> tuple[Entry,
 
 
 def filter_of(repo: Repository, paths: Iterable[str], index: Path | None = None) -> dict[str, str]:
-    """Path -> value of its attribute ``filter``."""
+    """Return path -> value of the attribute ``filter``."""
     signs = _Signs(repo, index)
     wanted = {path: signs.of(path.rpartition("/")[0]) for path in paths}
     known = repo.attributes
@@ -53,7 +53,7 @@ def _is_new(known: Mapping[str, tuple[object, str]], path: str, sign: _Sign) -> 
 
 
 def _files(repo: Repository, index: Path | None) -> list[str]:
-    """The files of the index: what is asked of one of them is soon asked of the others."""
+    """Return the files of the index: git is asked about all of them at once."""
     return [entry.path for entry in repo.entries(index) if entry.mode in _FILES]
 
 
@@ -66,7 +66,7 @@ def _asked(repo: Repository, paths: list[str], index: Path | None) -> dict[str, 
 
 
 class _Signs:
-    """What tells one state of the files of attributes from another."""
+    """Signatures of the attributes files, which differ if their content may differ."""
 
     def __init__(self, repo: Repository, index: Path | None) -> None:
         self._root = None if repo.is_bare else repo.worktree
@@ -75,7 +75,7 @@ class _Signs:
         self._found: dict[str, _Sign] = {"": self._above}
 
     def of(self, directory: str) -> _Sign:
-        """The state of the files that ``directory`` and those above have."""
+        """Return the signature of the files in ``directory`` and all directories above it."""
         if directory not in self._found:
             steps = directory.split("/")
             parents = ("/".join(steps[:count]) for count in range(1, len(steps) + 1))
@@ -97,7 +97,7 @@ def _stat(place: Path) -> _Sign | None:
 
 
 def only_tracked(repo: Repository, paths: Iterable[str]) -> list[str]:
-    """Those of ``paths`` (from the root of the worktree) that theta tracks."""
+    """Return those of ``paths`` (from the root of the worktree) that theta tracks."""
     return [
         path
         for path, value in filter_of(repo, paths).items()

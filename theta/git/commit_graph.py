@@ -1,4 +1,4 @@
-"""The graph of commits: ancestors, who may have a commit, and new commits in it."""
+"""The commit graph: ancestors, published commits, and writing commits and trees."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ _NOBODY: Final = pygit2.Signature("theta", "theta@localhost", 0, 0)
 
 
 def merge_base(repo: Repository, ours: str, theirs: str) -> str | None:
-    """The best common ancestor that libgit2 finds first, if there is one."""
+    """Return the first merge base that libgit2 finds; None when there is none."""
     found = repo.raw.merge_base(pygit2.Oid(hex=ours), pygit2.Oid(hex=theirs))
     return str(found) if found else None
 
 
 def merge_bases(repo: Repository, ours: str, theirs: str) -> list[str]:
-    """The best common ancestors: none, one, or several where histories cross."""
+    """Return all merge bases; there are several if histories criss-cross."""
     known = repo.bases.get((ours, theirs))
     if known is None and (known := _only_base(repo, ours, theirs)) is not None:
         repo.bases[ours, theirs] = known
     if known is None:
         done = repo.git().run("merge-base", "--all", ours, theirs, check=False)
         known = done.text.split()
-        if done.code in (0, 1):  # of others git could not tell
+        if done.code in (0, 1):  # other codes are errors
             repo.bases[ours, theirs] = known
     return list(known)
 
 
 _FEW: Final = 1000
-"""Commits that are quicker looked at here than by another process."""
+"""Up to this number of commits, walking them here is faster than starting git."""
 
 
 def _only_base(repo: Repository, ours: str, theirs: str) -> list[str] | None:
-    """The best common ancestor if it is plain that there is one only; None when git is to tell."""
+    """Return the merge bases if there are few commits and clearly at most one; None to let git decide."""
     try:
         base = merge_base(repo, ours, theirs)
         if base is None or base in (ours, theirs):
@@ -58,14 +58,14 @@ def _only_base(repo: Repository, ours: str, theirs: str) -> list[str] | None:
 
 
 def _since(repo: Repository, base: str, head: str) -> set[str]:
-    """The commits that ``head`` reaches and ``base`` does not, or one more than :data:`_FEW` of them."""
+    """Return the commits that ``head`` reaches and ``base`` does not, at most ``_FEW`` + 1."""
     walker = repo.raw.walk(pygit2.Oid(hex=head))
     walker.hide(pygit2.Oid(hex=base))
     return {str(commit.id) for commit in islice(walker, _FEW + 1)}
 
 
 def octopus_base(repo: Repository, heads: Sequence[str]) -> str | None:
-    """The best common ancestor of all ``heads``."""
+    """Return the merge base of all ``heads``; None when there is none."""
     if len(heads) == 2:
         return next(iter(merge_bases(repo, *heads)), None)
     done = repo.git().run("merge-base", "--octopus", *heads, check=False)
@@ -73,7 +73,7 @@ def octopus_base(repo: Repository, heads: Sequence[str]) -> str | None:
 
 
 def independent(repo: Repository, heads: Sequence[str]) -> list[str]:
-    """``heads`` without those that others reach, in their order."""
+    """Return ``heads`` in their order, without those that other heads reach."""
     if len(heads) == 2 and (base := merge_bases(repo, *heads)[:1]):
         return [head for head in dict.fromkeys(heads) if [head] != base] or [heads[0]]
     kept = repo.git().run("merge-base", "--independent", *heads).text.split()
@@ -81,12 +81,12 @@ def independent(repo: Repository, heads: Sequence[str]) -> list[str]:
 
 
 def descends(repo: Repository, commit: str, ancestor: str) -> bool:
-    """Whether ``commit`` comes after ``ancestor``."""
+    """Return whether ``commit`` is a descendant of ``ancestor``."""
     return repo.raw.descendant_of(pygit2.Oid(hex=commit), pygit2.Oid(hex=ancestor))
 
 
 def oldest_first(repo: Repository, head: str, wanted: Collection[str]) -> list[Commit]:
-    """Those of ``wanted`` that ``head`` reaches, parents before children."""
+    """Return those of ``wanted`` that ``head`` reaches, parents before children."""
     walker = repo.raw.walk(pygit2.Oid(hex=head), SortMode.TOPOLOGICAL | SortMode.REVERSE)
     for oid in wanted:
         for parent in repo.commit(oid).parents:
@@ -101,13 +101,13 @@ def write_commit(repo: Repository, data: bytes) -> str:
 
 
 def unnamed_commit(repo: Repository, tree: str, parents: Sequence[str]) -> str:
-    """A commit of nobody that no ref names: git merges commits only."""
+    """Write a commit that no ref names, because git merges commits only; return its id."""
     oids = [pygit2.Oid(hex=parent) for parent in parents]
     return str(repo.raw.create_commit(None, _NOBODY, _NOBODY, "", pygit2.Oid(hex=tree), oids))
 
 
 def with_directory(repo: Repository, tree: Tree, name: str, directory: str | None) -> str:
-    """Write ``tree`` with tree ``directory`` as its ``name`` (None: without it); return its id."""
+    """Write ``tree`` with ``directory`` (a tree id, None to remove it) as ``name``; return its id."""
     builder = repo.raw.TreeBuilder(pygit2.Oid(hex=tree.id))
     if directory is not None:
         builder.insert(name, pygit2.Oid(hex=directory), MODE_TREE)
@@ -117,7 +117,7 @@ def with_directory(repo: Repository, tree: Tree, name: str, directory: str | Non
 
 
 def index_tree(repo: Repository) -> str | None:
-    """Write the tree of the index; None when something is in conflict, or only git can tell."""
+    """Write the tree of the index; None when there are conflicts, or libgit2 cannot write it."""
     try:
         index = opened(repo.index_path)
         return None if has_intended(index) else str(index.write_tree(repo.raw))
@@ -126,9 +126,9 @@ def index_tree(repo: Repository) -> str | None:
 
 
 def edit_tree(repo: Repository, tree: Tree, changes: Mapping[str, tuple[str, int] | None]) -> str:
-    """Write ``tree`` with other files at the paths of ``changes``: id and mode, None for no file.
+    """Write ``tree`` with ``changes``, path -> (id, mode) or None to remove a file; return its id.
 
-    Mode 0 is that of the file that is there, or of a plain one.
+    Mode 0 keeps the mode of an existing file, and is that of a plain file otherwise.
     """
     index = pygit2.Index()
     index.read_tree(repo.raw[tree.id].peel(pygit2.Tree))
@@ -143,17 +143,17 @@ def edit_tree(repo: Repository, tree: Tree, changes: Mapping[str, tuple[str, int
     return str(index.write_tree(repo.raw))
 
 
-# -- who may have a commit -------------------------------------------------------------
+# -- published commits -----------------------------------------------------------------
 
 _OURS: Final = ("refs/stash", "refs/theta/*", "refs/rewritten/*")
-"""Refs that only this clone has, and that do not tell of a commit being used elsewhere."""
+"""Refs of this clone only, which do not show that a commit is published."""
 
 
 def unpublished(repo: Repository, commits: Iterable[str]) -> set[str]:
-    """Those of ``commits`` that nothing but the current branch (or a detached HEAD) of this worktree reaches.
+    """Return those of ``commits`` that only the current branch (or a detached HEAD) of this worktree reaches.
 
-    A remote-tracking ref, a tag, another branch, the HEAD of another worktree, what was fetched
-    last, and a note on the commit are all signs that somebody may have it.
+    Somebody may have a commit that a remote-tracking ref, a tag, another branch, the HEAD of another
+    worktree or FETCH_HEAD reaches, or that has a note.
     """
     wanted = set(commits)
     if not wanted:
@@ -167,7 +167,7 @@ def unpublished(repo: Repository, commits: Iterable[str]) -> set[str]:
 
 
 def _elsewhere(repo: Repository) -> set[str]:
-    """The commits that other worktrees have checked out, and those of the last fetch."""
+    """Return the commits that other worktrees have checked out, and those of the last fetch."""
     found = {_head(repo, gitdir) for gitdir in (repo.commondir, *repo.commondir.glob("worktrees/*"))}
     for gitdir in (repo.gitdir, repo.commondir):
         with contextlib.suppress(OSError):
@@ -176,7 +176,7 @@ def _elsewhere(repo: Repository) -> set[str]:
 
 
 def _head(repo: Repository, gitdir: Path) -> str:
-    """The commit that another worktree has checked out; empty for this one and where there is none."""
+    """Return the commit that another worktree has checked out; "" for this worktree or without one."""
     if gitdir == repo.gitdir:
         return ""
     try:

@@ -1,7 +1,7 @@
-"""Editing Git's index: entries with stat data, skip-worktree flags, under git's own lock.
+"""Reading and editing Git's index: entries with stat data and skip-worktree flags, under git's lock.
 
-libgit2 offers neither, so entries are built through its C structures.  The edit happens on
-a copy that is renamed over the index while ``index.lock`` is held, exactly as git does it.
+pygit2 supports neither, so entries are built as libgit2's C structures.  A copy is edited and renamed over
+the index while ``index.lock`` is held, as git does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,15 @@ _DIGEST = 20
 
 @dataclass(frozen=True)
 class Staged:
-    """An index entry to be: ``stat`` marks a file that was just seen to be equal to ``oid``."""
+    """An index entry to write.
+
+    Attributes:
+        path: from the root of the worktree.
+        oid: the blob.
+        mode: the file mode.
+        skip: the skip-worktree flag.
+        stat: stat data of a file whose content was just compared and equals ``oid``.
+    """
 
     path: str
     oid: str
@@ -40,7 +48,7 @@ class Staged:
 
 @dataclass(frozen=True)
 class Entry:
-    """An index entry as it stands."""
+    """An index entry that was read; ``skip`` is the skip-worktree flag."""
 
     path: str
     oid: str
@@ -50,10 +58,10 @@ class Entry:
 
 
 class IndexEdit:
-    """One change of an index file, seen by others whole or not at all.
+    """An atomic change of an index file.
 
-    ``with IndexEdit(path) as edit:`` takes ``path.lock``; leaving the block well writes the
-    index.  Raises :class:`BusyError` where another process holds the lock.
+    ``with IndexEdit(path) as edit:`` takes ``path.lock``, and writes the index unless the block raises.
+    Raises :class:`BusyError` if another process holds the lock; without ``patient``, at once.
     """
 
     def __init__(self, path: Path, scratch: Path, *, patient: bool = True) -> None:
@@ -80,11 +88,11 @@ class IndexEdit:
         return seconds
 
     def entries(self) -> Iterator[Entry]:
-        """All entries, in git's order."""
+        """Yield all entries in git's order."""
         yield from _entries(self._index)
 
     def paths_under(self, directory: str) -> dict[str, tuple[str, bool]]:
-        """Below ``directory``: path -> (object id, skip-worktree flag), stage 0 only."""
+        """Return path -> (object id, skip-worktree flag) of the stage-0 entries below ``directory``."""
         prefix = directory + "/"
         return {e.path: (e.oid, e.skip) for e in self.entries() if e.stage == 0 and e.path.startswith(prefix)}
 
@@ -99,7 +107,7 @@ class IndexEdit:
         self.changed = True
 
     def put_conflict(self, path: str, base: str | None, ours: str | None, theirs: str | None) -> None:
-        """Put ``path`` into conflict: blob ids of the stages 1 to 3, None when a side has no file."""
+        """Put ``path`` into conflict with these blob ids as stages 1 to 3, None for a missing file."""
         C.git_index_remove(self._index._index, os.fsencode(path), 0)
         made = [_c_entry(Staged(path, oid)) if oid else (ffi.NULL, None) for oid in (base, ours, theirs)]
         _check(C.git_index_conflict_add(self._index._index, *(entry for entry, _ in made)), path)
@@ -150,10 +158,10 @@ class IndexEdit:
         _fs.rename(self._lock, self._path)
 
     def _smudge_racy(self) -> None:
-        """Make git look again at files that changed as late as the old index was written.
+        """Make git compare the content of files that changed in the second of the old index or later.
 
-        The new index is younger than they are, so git would trust their stat data (git's
-        Documentation/technical/racy-git.txt).  A size of 0 makes it compare the content.
+        Git would trust their stat data because the new index is younger than they are (git's
+        Documentation/technical/racy-git.txt).  A size of 0 makes it read them.
         """
         for entry in _c_entries(self._index):
             late = entry.mtime.seconds >= self._old_seconds and entry.mtime.seconds > 0
@@ -162,7 +170,7 @@ class IndexEdit:
 
 
 class IndexFile:
-    """An index file, read again only when it changed."""
+    """An index file whose entries are cached until it changes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -170,9 +178,9 @@ class IndexFile:
         self._entries: tuple[Entry, ...] = ()
 
     def outside(self, directory: str) -> tuple[Entry, ...]:
-        """All entries but those below ``directory`` (the same each time), in git's order.
+        """Return all entries that are not below ``directory``, in git's order.
 
-        Raises as :func:`read_entries`.
+        ``directory`` must be the same in all calls.  Raises the errors of :func:`opened`.
         """
         seen = _signature(self._path)
         if seen != self._seen:
@@ -182,7 +190,7 @@ class IndexFile:
 
 
 def _signature(path: Path) -> tuple[object, ...]:
-    """What differs for another content of the index file: stat data, and the digest that ends it."""
+    """Return the stat data of the index file and the digest at its end, which differ if it changed."""
     try:
         with open(path, "rb") as file:
             info = os.fstat(file.fileno())
@@ -195,7 +203,7 @@ def _signature(path: Path) -> tuple[object, ...]:
 
 
 def _outside(index: pygit2.Index, directory: str) -> Iterator[Entry]:
-    """The entries but those below ``directory``, which stand together and may be many."""
+    """Yield the entries not below ``directory``, whose entries are contiguous and may be many."""
     count = C.git_index_entrycount(index._index)
     prefix = os.fsencode(directory)
     first, end = (bisect_left(range(count), prefix + sign, key=_path_at(index)) for sign in (b"/", b"0"))
@@ -208,12 +216,12 @@ def _path_at(index: pygit2.Index) -> Callable[[int], bytes]:
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """All entries of the index file at ``path`` (none when there is no file)."""
+    """Return all entries of the index file at ``path``; empty without a file."""
     return list(_entries(opened(path))) if path.exists() else []
 
 
 def listing(path: Path) -> bytes:
-    """All entries of the index file at ``path`` as ``git ls-files -s -z`` prints them."""
+    """Return all entries of the index file at ``path`` as ``git ls-files -s -z`` prints them."""
     rows = (
         b"%06o %b %d\t%b\0" % (entry.mode, _id(entry).hex().encode(), _stage(entry), ffi.string(entry.path))
         for entry in _c_entries(opened(path))
@@ -228,12 +236,12 @@ def has_conflicts(path: Path) -> bool:
 
 
 def has_intended(index: pygit2.Index) -> bool:
-    """Whether ``index`` has files that are only intended to be added; git leaves them out of trees."""
+    """Return whether ``index`` has intent-to-add entries, which git leaves out of trees."""
     return any(entry.flags_extended & _INTENT_TO_ADD for entry in _c_entries(index))
 
 
 class _Index(pygit2.Index):
-    """An index whose finaliser survives a constructor that failed."""
+    """An index whose finalizer works after its constructor failed."""
 
     def __del__(self) -> None:
         if hasattr(self, "_index"):
@@ -241,7 +249,7 @@ class _Index(pygit2.Index):
 
 
 def opened(path: Path) -> pygit2.Index:
-    """The index file at ``path``; raises :class:`UnsupportedRepositoryError` and :class:`DiskError`."""
+    """Open the index file at ``path``; raises :class:`UnsupportedRepositoryError` and :class:`DiskError`."""
     try:
         index = _Index(str(path))
         index.read(True)
@@ -299,7 +307,7 @@ def _fill_stat(entry: Any, info: os.stat_result) -> None:
     entry.mtime.seconds, entry.mtime.nanoseconds = divmod(info.st_mtime_ns, 10**9)
     entry.dev, entry.ino = info.st_dev & 0xFFFFFFFF, info.st_ino & 0xFFFFFFFF
     entry.uid, entry.gid = info.st_uid & 0xFFFFFFFF, info.st_gid & 0xFFFFFFFF
-    # Git stores the size modulo 2^32, and takes 0 as "look at the content" (read-cache.c).
+    # Git stores the size modulo 2^32, and compares the content if it is 0 (read-cache.c).
     entry.file_size = info.st_size & 0xFFFFFFFF or (0x80000000 if info.st_size else 0)
 
 
@@ -320,9 +328,10 @@ def _take(lock: Path, tries: int) -> None:
 
 
 def fresh_paths(index: Path, seen: dict[str, os.stat_result]) -> set[str]:
-    """Those paths of ``seen`` whose index entry has these stat data, if git trusts the entry.
+    """Return those paths of ``seen`` whose index entry has these stat data and is trusted by git.
 
-    It does not trust an entry of the second in which the index was written; a later index helps.
+    Git trusts only entries whose time is before that of the index.  Writing the index again in a later second
+    makes git trust them, so only an entry of the current second counts as fresh.
     """
     if not index.exists():
         return set()

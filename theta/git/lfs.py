@@ -1,4 +1,4 @@
-"""Pointer files of Git LFS: the small texts that stand for files kept elsewhere.
+"""Pointer files of Git LFS: small texts in place of files that are stored elsewhere.
 
 https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 """
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from theta.errors import PointerError
 
 MAX_BYTES: Final = 1024
-"""A pointer is shorter than this, says the specification."""
+"""The specification requires that a pointer is shorter than this."""
 
 _VERSIONS: Final = (
     b"version https://git-lfs.github.com/spec/v1\n",
@@ -23,19 +23,19 @@ FETCH: Final = "'git lfs pull' fetches the files that pointers stand for"
 
 
 def refusal(path: str) -> PointerError:
-    """Why the pointer at ``path`` is not stored."""
+    """Return the error that the file at ``path`` is a pointer."""
     return PointerError(
         f"{path} is a Git LFS pointer, not the file itself", hint=f"{FETCH}; then 'theta add {path}'"
     )
 
 
 def is_pointer(data: bytes) -> bool:
-    """Whether ``data`` is a whole pointer."""
+    """Return whether ``data`` is a complete pointer."""
     return len(data) < MAX_BYTES and data.replace(b"\r\n", b"\n").startswith(_VERSIONS) and b"\noid " in data
 
 
 class Readable(Protocol):
-    """A file of which a part can be read."""
+    """A file with random access."""
 
     @property
     def size(self) -> int:
@@ -43,12 +43,12 @@ class Readable(Protocol):
         ...
 
     def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes from ``offset``."""
+        """Return ``length`` bytes from ``offset``."""
         ...
 
 
 def pointer_in(source: Readable) -> bytes | None:
-    """The pointer that ``source`` holds; None when it holds anything else."""
+    """Return the content of ``source`` if it is a pointer, otherwise None."""
     if source.size >= MAX_BYTES:
         return None
     data = source.read(0, source.size)
@@ -56,7 +56,7 @@ def pointer_in(source: Readable) -> bytes | None:
 
 
 def pointer_at(path: Path) -> bytes | None:
-    """The pointer that stands at ``path``; None when there is anything else."""
+    """Return the content of the file at ``path`` if it is a pointer, otherwise None."""
     try:
         info = os.lstat(path)
         if not stat.S_ISREG(info.st_mode) or info.st_size >= MAX_BYTES:

@@ -1,4 +1,4 @@
-"""Symbolic links that a repository brought: they are not followed out of it."""
+"""Refusing to follow committed symbolic links out of their repository."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LINK: Final = 0o120000
 
 
 def refuse_leading_out(place: Path) -> None:
-    """Raise :class:`UsageError` where a committed link on the way to ``place`` leads out of its worktree.
+    """Raise :class:`UsageError` if a committed link in the path ``place`` leads out of its worktree.
 
-    Links that the user made, such as those of a download cache, are the user's to follow.
+    Links that are not committed, such as those of a download cache, are followed.
     """
     way = Path(os.path.abspath(place))
     if os.path.realpath(way) == str(way):

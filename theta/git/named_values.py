@@ -1,4 +1,4 @@
-"""What git keeps under names: refs, and the settings of its configuration."""
+"""Git's configuration and refs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pygit2
 
 
 class Config:
-    """Git's configuration, all files of it together, as it is at the time of asking.
+    """Git's current configuration from all its files.
 
-    Names are in lower case but for what stands between two dots.
+    Section and key are in lower case, a subsection is as written.
     """
 
     def __init__(self, found: pygit2.Config) -> None:
@@ -23,15 +23,15 @@ class Config:
         return (entry.name for entry in self._found)
 
     def get(self, key: str) -> str | None:
-        """The value that counts; None when the key is not set, or has no value."""
+        """Return the effective value; None when the key is not set or has no value."""
         return self._found[key] if key in self._found else None  # noqa: SIM401
 
     def all(self, key: str) -> list[str]:
-        """The values of a key that may be set many times."""
+        """Return all values of a key that may be set many times."""
         return [value for value in self._found.get_multivar(key) if value]
 
     def flag(self, key: str) -> bool:
-        """Whether the key is set, to true."""
+        """Return whether the key is set to true."""
         return key in self._found and self._found.get_bool(key)
 
 
@@ -48,18 +48,18 @@ class Refs:
         return name in self._raw.references
 
     def target(self, name: str) -> str:
-        """What ref ``name``, which is there, says: an id, or for a symbolic ref another name."""
+        """Return the target of the existing ref ``name``: an id, or a name for a symbolic ref."""
         return str(self._raw.references[name].target)
 
     def resolved(self, name: str) -> str | None:
-        """The id that ref ``name`` comes to; None when it is damaged, or names a branch that is not born."""
+        """Return the id that ref ``name`` resolves to; None for a damaged ref or an unborn branch."""
         try:
             return str(self._raw.references[name].resolve().target)
         except (KeyError, ValueError, pygit2.GitError):
             return None
 
     def put(self, name: str, oid: str) -> None:
-        """Set ref ``name`` to object ``oid``, without a look at its old value."""
+        """Set ref ``name`` to object ``oid``, whatever its old value."""
         self._raw.references.create(name, pygit2.Oid(hex=oid), force=True)
 
     def remove(self, name: str) -> None:
@@ -67,14 +67,14 @@ class Refs:
         self._raw.references.delete(name)
 
     def log(self, name: str) -> list[str]:
-        """The ids that ref ``name`` had, the newest first."""
+        """Return the ids in the reflog of ``name``, newest first."""
         return [str(line.oid_new) for line in self._raw.references[name].log()]
 
     def remotes(self) -> list[str]:
-        """The names of the remotes."""
+        """Return the names of the remotes."""
         return [name for name in self._raw.remotes.names() if name]
 
 
 def is_branch_name(name: str) -> bool:
-    """Whether a branch may have this name."""
+    """Return whether a branch may have this name."""
     return bool(name) and pygit2.reference_is_valid_name(f"refs/heads/{name}")

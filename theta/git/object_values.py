@@ -1,6 +1,6 @@
-"""Git's objects as values: blobs, trees and commits, independent of what reads the repository.
+"""Git's blobs, trees and commits as values, independent of pygit2.
 
-An id is its forty hexadecimal digits.
+Ids are strings of forty hexadecimal digits.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ MODE_TREE: Final = 0o040000
 MODE_BLOB: Final = 0o100644
 MODE_EXECUTABLE: Final = 0o100755
 MODE_COMMIT: Final = 0o160000
-"""A submodule."""
+"""The mode of a submodule."""
 
 
 class Blob:
-    """The content of a file."""
+    """A blob; ``size`` is in bytes."""
 
     def __init__(self, found: pygit2.Blob) -> None:
         self._found = found
@@ -33,13 +33,13 @@ class Blob:
 
     @property
     def data(self) -> bytes:
-        """All bytes."""
+        """The content."""
         return self._found.data
 
 
 @dataclass(frozen=True)
 class Author:
-    """Who wrote a commit, and when: seconds since 1970, and minutes that the zone is ahead of UTC."""
+    """The author of a commit; ``time`` is in seconds since 1970, ``zone`` in minutes east of UTC."""
 
     name: str
     email: str
@@ -49,7 +49,7 @@ class Author:
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit; ``data`` is the object itself, ``message`` in its encoding."""
+    """A commit; ``message`` is decoded, ``data`` is the raw object."""
 
     id: str
     tree: str
@@ -60,7 +60,7 @@ class Commit:
 
 
 class TreeEntry:
-    """One name in a tree."""
+    """An entry of a tree."""
 
     def __init__(self, found: pygit2.Object) -> None:
         self._found = found
@@ -70,19 +70,19 @@ class TreeEntry:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a file of bytes: no link, no submodule, no directory."""
+        """Whether the entry is a regular file: no link, submodule or directory."""
         return self.mode in (MODE_BLOB, MODE_EXECUTABLE)
 
     @cached_property
     def tree(self) -> Tree | None:
-        """The directory that it names; None for everything else."""
+        """The tree of a directory; None for any other entry."""
         return Tree(self._found) if isinstance(self._found, pygit2.Tree) else None
 
 
 class Tree:
-    """A directory of a commit; what lies deeper is read when it is asked for.
+    """A tree; subtrees are read on access.
 
-    Reading a directory that is not in this repository raises :class:`KeyError`, one that is damaged
+    Reading a tree that is missing raises :class:`KeyError`, a damaged one
     :class:`DamagedRepositoryError`.
     """
 
@@ -99,7 +99,7 @@ class Tree:
             return path in self._found
 
     def get(self, path: str) -> TreeEntry | None:
-        """What stands at ``path``, or None."""
+        """Return the entry at ``path``, or None."""
         with _reading(self.id), contextlib.suppress(KeyError):
             return TreeEntry(self._found[path])
         return None
@@ -108,9 +108,9 @@ class Tree:
 def differing(
     before: Tree | None, after: Tree | None, skip: str = "", prefix: str = ""
 ) -> Iterator[tuple[str, str]]:
-    """The files that differ between two directories, outside of directory ``skip``.
+    """Yield the files that differ between two trees, except below directory ``skip``.
 
-    Each is a path with A, D, M or T, as ``git diff-tree`` has it.
+    Each is (path, letter) with A, D, M or T as in ``git diff-tree``.
     """
     old = {entry.name: entry for entry in before or ()}
     new = {entry.name: entry for entry in after or ()}
@@ -122,7 +122,7 @@ def differing(
 
 
 def _inside(one: TreeEntry | None, other: TreeEntry | None, path: str) -> Iterator[tuple[str, str]]:
-    """What differs at ``path`` and below it."""
+    """Yield the differing files at and below ``path``."""
     before, after = (entry.tree if entry is not None else None for entry in (one, other))
     if before is not None or after is not None:
         yield from differing(before, after, prefix=f"{path}/")
@@ -146,17 +146,17 @@ def _reading(oid: str) -> Iterator[None]:
 
 
 def blob(found: pygit2.Object | None) -> Blob | None:
-    """``found`` if it is a blob."""
+    """Return ``found`` as a blob, or None if it is none."""
     return Blob(found) if isinstance(found, pygit2.Blob) else None
 
 
 def tree(found: pygit2.Object | None) -> Tree | None:
-    """``found`` if it is a tree."""
+    """Return ``found`` as a tree, or None if it is none."""
     return Tree(found) if isinstance(found, pygit2.Tree) else None
 
 
 def commit(found: pygit2.Object | None) -> Commit | None:
-    """``found`` if it is a commit."""
+    """Return ``found`` as a commit, or None if it is none."""
     if not isinstance(found, pygit2.Commit):
         return None
     author = Author(found.author.name, found.author.email, found.author.time, found.author.offset)

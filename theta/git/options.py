@@ -1,8 +1,8 @@
-"""What the words of a git command line mean, as git's own parser takes them.
+"""Parsing git command lines with git's own parser.
 
-git lists the options of a command (``git CMD --help-all``), and ``git rev-parse --parseopt`` takes a
-command line apart by such a list: values glued on or apart, abbreviations, bundles of letters, ``--``.
-git diff and git log do not list theirs; those stand here.
+``git CMD --help-all`` lists the options of a command, and ``git rev-parse --parseopt`` parses a command
+line by such a list: attached and separate values, abbreviations, bundled letters, ``--``.
+git diff and git log do not list their options, so they are listed here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from theta.git.run import Git
 
 BEFORE_COMMAND: Final = ("-c", "-C", "--git-dir", "--work-tree", "--namespace", "--config-env")
-"""Options of git itself, before the command, whose value may be the next word (git(1))."""
+"""Options of git itself, before the command, that may take the next word as their value (git(1))."""
 
 _DIFF: Final = (
     "p,patch u s,no-patch U,unified? W,function-context raw patch-with-raw patch-with-stat numstat"
@@ -66,8 +66,8 @@ _EVERYDAY: Final = {
     "status": "s,short porcelain?",
     "switch": "f,force q,quiet",
 }
-"""Options that mean the same in every git: a line of these, spelled out, is read without asking git."""
-# "    -m, --message <message>", "    --[no-]sign[=<key>]", "    -z"; two blanks begin the explanation.
+"""Options that every git has: a line of only these, not abbreviated, is parsed without running git."""
+# "    -m, --message <message>", "    --[no-]sign[=<key>]", "    -z"; the explanation follows two spaces.
 _LISTED: Final = re.compile(
     r" {4}(?:-(?P<letter>[^-\s])(?!\w)(?:, )?)?(?:--(?:\[no-\])?(?P<word>[\w-]+))?(?P<value>\[| (?=\S)|)"
 )
@@ -76,7 +76,7 @@ _COUNT: Final = re.compile(r"-\d+")
 
 @dataclass(frozen=True)
 class Option:
-    """One option by the name that git lists first, long if it has a long one; ``value`` if it took one."""
+    """An option by its long name, or its letter if it has no long name, and its value or None."""
 
     name: str
     value: str | None = None
@@ -91,10 +91,15 @@ class Option:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of a git command: as they were ``given``, and as git reads them.
+    """The parsed arguments of a git command.
 
-    ``paths`` are those behind ``--``; None without one.  Of a line that is not ``known`` nothing but
-    ``given`` is to be used: git refuses it, or has an option that it does not list.
+    Attributes:
+        given: the arguments as the user gave them.
+        known: the line could be parsed; otherwise only ``given`` is valid: git refuses the line, or it
+            has an option that git does not list.
+        options: the options in their order.
+        operands: the other words before ``--``.
+        paths: the words after ``--``; None without ``--``.
     """
 
     given: tuple[str, ...]
@@ -104,7 +109,7 @@ class Arguments:
     paths: tuple[str, ...] | None = None
 
     def has(self, name: str) -> bool:
-        """Whether option ``name`` (its long name, if it has one) holds; ``--no-NAME`` behind it ends that."""
+        """Return whether option ``name`` is given and not negated by a later ``--no-NAME``."""
         found = False
         for option in self.options:
             if option.name in (name, f"--no-{name[2:]}"):
@@ -112,40 +117,40 @@ class Arguments:
         return found
 
     def value(self, name: str) -> str | None:
-        """The value that option ``name`` was given last."""
+        """Return the last value of option ``name``, or None."""
         return next((option.value for option in reversed(self.options) if option.name == name), None)
 
     def only(self, *names: str) -> bool:
-        """Whether all options are among ``names``."""
+        """Return whether all options are among ``names``."""
         return all(option.name in names for option in self.options)
 
     @property
     def words(self) -> list[str]:
-        """Operands and paths."""
+        """The operands and the paths."""
         return [*self.operands, *(self.paths or ())]
 
     @property
     def flags(self) -> list[str]:
-        """The options, one word each."""
+        """The options as one word each."""
         return [option.word for option in self.options]
 
     @property
     def spelled(self) -> list[str]:
-        """The whole line with each option as one word, in front."""
+        """The whole line, with the options first, as one word each."""
         tail = [] if self.paths is None else ["--", *self.paths]
         return [*self.flags, *self.operands, *tail]
 
     def without(self, names: Iterable[str]) -> Arguments:
-        """The line without the options ``names``."""
+        """Return the line without the options ``names``."""
         gone = set(names)
         kept = replace(self, options=tuple(option for option in self.options if option.name not in gone))
         return replace(kept, given=tuple(kept.spelled))
 
 
 def read(git: Git, command: str, args: Sequence[str], own: Iterable[str] = ()) -> Arguments:
-    """Take the arguments of ``git COMMAND`` apart.
+    """Parse the arguments of ``git COMMAND``.
 
-    ``own`` are options of theta beside git's: ``--json``, or ``--rule=`` for one that takes a value.
+    ``own`` are additional options of theta: ``--json``, or ``--rule=`` for one with a value.
     """
     given = tuple(args)
     if not any(arg.startswith("-") and arg != "-" for arg in args):
@@ -168,7 +173,7 @@ def read(git: Git, command: str, args: Sequence[str], own: Iterable[str] = ()) -
 
 
 def _everyday(given: tuple[str, ...], spec: Sequence[str]) -> Arguments | None:
-    """The line if all of its options are in ``spec``, without abbreviations; else None."""
+    """Parse the line if all its options are in ``spec`` and not abbreviated; otherwise None."""
     names = {name: item for item in spec for name in _names(item)}
     at = given.index("--") if "--" in given else len(given)
     options, operands = [], []
@@ -185,7 +190,7 @@ def _everyday(given: tuple[str, ...], spec: Sequence[str]) -> Arguments | None:
 
 
 def _spelled_out(word: str, waiting: Iterator[str], names: Mapping[str, str]) -> list[Option] | None:
-    """The options in ``word``; one that takes a value may take the next word that is ``waiting``."""
+    """Return the options in ``word``, or None; an option may take its value from ``waiting``."""
     if word.startswith("--"):
         name, equals, value = word[2:].partition("=")
         option = _everyday_option(names.get(name, "") if name[1:] else "", value if equals else None, waiting)
@@ -204,7 +209,7 @@ def _spelled_out(word: str, waiting: Iterator[str], names: Mapping[str, str]) ->
 
 
 def _everyday_option(item: str, value: str | None, waiting: Iterator[str]) -> Option | None:
-    """The option ``item`` with its value; None when there is none such, or its value does not fit."""
+    """Return the option ``item`` with its value; None when it is unknown or the value does not fit."""
     if item.endswith("=") and value is None:
         value = next(waiting, None)
     fits = {"=": value is not None, "?": True}.get(item[-1:], value is None)
@@ -212,7 +217,7 @@ def _everyday_option(item: str, value: str | None, waiting: Iterator[str]) -> Op
 
 
 def _parsed(given: tuple[str, ...], words: list[str]) -> Arguments:
-    """The line in the output of ``--parseopt``: options, ``--``, operands, and ``--`` again before paths."""
+    """Parse the output of ``--parseopt``: options, ``--``, operands, and another ``--`` before paths."""
     at = words.index("--")
     operands = words[at + 1 :]
     paths = None
@@ -226,7 +231,7 @@ def _option(word: str) -> Option:
     if not word.startswith("--"):
         return Option(word[:2], word[2:] or None)
     name, equals, value = word.partition("=")
-    if name.startswith("--no-no-"):  # of an option that git lists as --no-NAME
+    if name.startswith("--no-no-"):  # git lists the option as --no-NAME
         name = f"--{name.removeprefix('--no-no-')}"
     return Option(name, value if equals else None)
 
@@ -236,12 +241,12 @@ def _names(item: str) -> set[str]:
 
 
 def _both(name: str) -> set[str]:
-    """``name`` and what negates it: git's parser knows both where one is listed."""
+    """Return ``name`` and its negation: git's parser accepts both if one is listed."""
     return {name, f"no-{name}", name.removeprefix("no-")}
 
 
 def _of_git(git: Git, command: str) -> list[str]:
-    """The options of ``git COMMAND`` in the words of ``--parseopt``."""
+    """Return the options of ``git COMMAND`` in the syntax of ``--parseopt``."""
     if command in _NOT_LISTED:
         return _NOT_LISTED[command].split()
     matches = map(_LISTED.match, git.run(command, "--help-all", check=False).text.splitlines())

@@ -1,7 +1,7 @@
-"""Partial clones: what a remote still owes is fetched when it is read, with all that is read after it.
+"""Partial clones: promised objects are fetched when they are read, together with those read next.
 
-Who knows what will be read says so first (:meth:`Promised.expect`), which costs nothing.  The first object
-that is read and is not here brings all of them in one request, where git would ask for one after the other.
+A caller announces what it will read (:meth:`Promised.expect`), which costs nothing.  The first missing
+object that is read fetches all of them in one request, where git would fetch one after the other.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ if TYPE_CHECKING:
 _KEY: Final = re.compile(r"remote\.(.+)\.promisor")
 _UNKNOWN: Final = re.compile(r"not our ref ([0-9a-f]{40})")
 _MOST_UNKNOWN: Final = 8
-"""Objects that a remote does not have and that are left out of a request before it is given up."""
+"""The largest number of requests to a remote that does not have some of the objects."""
 
 
 class Store(Protocol):
-    """The repository, as far as it matters here."""
+    """The parts of a repository that are used here."""
 
     raw: pygit2.Repository
     commondir: Path
 
     def has(self, oid: str) -> bool:
-        """Whether object ``oid`` is in this repository."""
+        """Return whether object ``oid`` is in this repository."""
         ...
 
     def tree_here(self, oid: str) -> Tree | None:
-        """Tree ``oid`` if it is in this repository; nothing is fetched."""
+        """Return tree ``oid`` without fetching it; None when it is not in this repository."""
         ...
 
     def git(self) -> Git:
-        """A runner of git."""
+        """Return a runner of git."""
         ...
 
 
 class Promised:
-    """The objects that remotes owe this clone; nothing in a full clone."""
+    """The objects that remotes promised to this clone; none in a full clone."""
 
     def __init__(self, repo: Store) -> None:
         self._repo = repo
@@ -76,25 +76,25 @@ class Promised:
 
     @cached_property
     def is_partial(self) -> bool:
-        """Whether objects may be missing here (``git clone --filter``)."""
+        """Whether this is a partial clone (``git clone --filter``)."""
         packs = self._repo.commondir / "objects" / "pack"
         return any(packs.glob("*.promisor")) or bool(self.remotes)
 
     def expect(self, oids: Iterable[str]) -> None:
-        """``oids`` are going to be read, if anything is."""
+        """Announce that the objects ``oids`` may be read."""
         if self.is_partial:
             with self._lock:
                 self._objects.update(oids)
 
     def expect_files(self, trees: Mapping[str, int]) -> None:
-        """The files of ``trees`` are going to be read: tree -> the bytes that they stand for."""
+        """Announce that the files of ``trees`` (tree id -> decoded bytes of its files) may be read."""
         if self.is_partial:
             with self._lock:
                 self._trees.update(trees)
 
     @contextlib.contextmanager
     def closed(self) -> Iterator[None]:
-        """Fetch nothing in this block: what is not here raises :class:`NotHereYetError`."""
+        """Fetch nothing in this block: reading a missing object raises :class:`NotHereYetError`."""
         before, self._closed = self._closed, True
         try:
             yield
@@ -102,9 +102,9 @@ class Promised:
             self._closed = before
 
     def bring(self, oid: str) -> bool:
-        """Fetch object ``oid`` and all that is expected; whether a remote owed it, and it is here now.
+        """Fetch object ``oid`` and all announced objects; return False in a full clone.
 
-        Raises :class:`NotHereYetError` where it is owed and does not come.
+        Raises :class:`NotHereYetError` if no remote sends it.
         """
         if not self.is_partial:
             return False
@@ -114,14 +114,14 @@ class Promised:
         return True
 
     def obtain(self, oids: Iterable[str]) -> None:
-        """Fetch those of ``oids`` that are not here; raises as :meth:`bring`."""
+        """Fetch the missing ones of ``oids``; raises as :meth:`bring`."""
         missing = [oid for oid in oids if self.is_partial and not self._repo.has(oid)]
         self.expect(missing)
         for oid in missing:
             self.bring(oid)
 
     def bring_below(self, root: str) -> None:
-        """Fetch the trees below tree ``root`` that a remote owes."""
+        """Fetch the missing trees below tree ``root``."""
         if not self._leaves_out_trees or root in self._complete:
             return
         missing: list[str] = []
@@ -165,7 +165,7 @@ class Promised:
         return (entry.id for entry in found) if found is not None else iter(())
 
     def _fetch(self, wanted: set[str], size: int) -> None:
-        """Fetch ``wanted`` from each remote that owes objects, as far as it has them."""
+        """Fetch ``wanted`` from the promisor remotes, each as far as it has them."""
         said = "no remote is configured to send them"
         for remote in self.remotes:
             said = self._fetch_from(remote, wanted) if wanted else said
@@ -176,7 +176,10 @@ class Promised:
             self._failed |= dict.fromkeys(wanted, message)
 
     def _fetch_from(self, remote: str, wanted: set[str]) -> str:
-        """Fetch ``wanted`` in one request; why the remote did not send all of it, if it did not."""
+        """Fetch ``wanted`` in one request, repeated without objects the remote does not have.
+
+        Returns the reason if objects are still missing.
+        """
         left = set(wanted)
         for _ in range(_MOST_UNKNOWN):
             if remote in self._unreachable or not left:
@@ -204,6 +207,6 @@ _HINT: Final = "repeat it when the remote can be reached"
 
 
 def _reason(error: GitFailedError) -> str:
-    """The line in which git says why; what comes behind it is advice."""
+    """Return the line with git's reason, without the advice after it."""
     lines = (line.removeprefix("fatal: ") for line in error.stderr.splitlines() if line.startswith("fatal: "))
     return next(lines, str(error))

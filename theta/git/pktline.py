@@ -1,4 +1,4 @@
-"""Git's pkt-line framing, as its long-running filter protocol uses it.
+"""Git's pkt-line framing for its long-running filter protocol.
 
 See gitprotocol-common(5) and the section "Long Running Filter Process" of gitattributes(5).
 """
@@ -21,7 +21,7 @@ class PktLines:
         self._sink = sink
 
     def read(self) -> bytes | None:
-        """The next packet's payload; none for a flush packet. Raises ``EOFError`` at the end."""
+        """Return the payload of the next packet; None for a flush packet.  Raises ``EOFError`` at the end."""
         head = self._source.read(4)
         if not head:
             raise EOFError
@@ -37,12 +37,12 @@ class PktLines:
         return payload
 
     def until_flush(self) -> Iterator[bytes]:
-        """All packets up to the next flush packet."""
+        """Yield all packets up to the next flush packet."""
         while (packet := self.read()) is not None:
             yield packet
 
     def read_keys(self) -> dict[str, str]:
-        """A list of ``key=value`` lines, as a dictionary."""
+        """Read ``key=value`` lines up to the next flush packet."""
         rows = (packet.decode("utf-8", "surrogateescape").rstrip("\n") for packet in self.until_flush())
         return {key: value for key, _, value in (row.partition("=") for row in rows)}
 

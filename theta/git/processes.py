@@ -1,7 +1,6 @@
-"""Which git processes are alive: who owns what a command left in the repository.
+"""Finding the git processes that are alive, to know who owns files left in the repository.
 
-Answers come from ``/proc``.  Where there is none nobody is known to be alive, and callers fall
-back on waiting.
+Processes are read from ``/proc``.  Without it no process is known to be alive, and callers wait instead.
 """
 
 from __future__ import annotations
@@ -11,15 +10,15 @@ from pathlib import Path
 from typing import Final
 
 TOKEN: Final = "THETA_RUN"
-"""The environment variable by which children of one theta command are known."""
+"""The environment variable that identifies the child processes of a theta command."""
 
 _PROC: Final = Path("/proc")
 _ENDED: Final = "Z"
-"""The state of a process that waits to be reaped; the first process of a container may do that late."""
+"""The state of a zombie; the init process of a container may reap it late."""
 
 
 def _fields(pid: int) -> tuple[str, list[str]] | None:
-    """The name of a process and what follows it in proc(5)'s ``stat``, its state first."""
+    """Return the name of a process and the fields after it in ``stat`` of proc(5), or None."""
     try:
         text = (_PROC / str(pid) / "stat").read_text()
     except OSError:
@@ -29,7 +28,7 @@ def _fields(pid: int) -> tuple[str, list[str]] | None:
 
 
 def _stat(pid: int) -> tuple[str, int, int] | None:
-    """(name, parent, start time) of a living process."""
+    """Return (name, parent, start time) of a living process, or None."""
     found = _fields(pid)
     if found is None or found[1][0] == _ENDED:
         return None
@@ -37,7 +36,7 @@ def _stat(pid: int) -> tuple[str, int, int] | None:
 
 
 def owner() -> str:
-    """The outermost git that this process runs for (itself, if there is none), for :func:`is_alive`."""
+    """Return the mark of the outermost git above this process, or of this process, for :func:`is_alive`."""
     pid = found = os.getpid()
     while pid > 1 and (info := _stat(pid)) is not None:
         if info[0].startswith("git"):
@@ -48,20 +47,20 @@ def owner() -> str:
 
 
 def this() -> str:
-    """This process, for :func:`is_alive`."""
+    """Return the mark of this process, for :func:`is_alive`."""
     info = _stat(os.getpid())
     return f"{os.getpid()} {info[2] if info else 0}"
 
 
 def is_alive(mark: str) -> bool:
-    """Whether the process that :func:`owner` or :func:`this` named is still running."""
+    """Return whether the process with this mark of :func:`owner` or :func:`this` is still running."""
     pid, _, started = mark.partition(" ")
     info = _stat(int(pid)) if pid.isdigit() else None
     return info is not None and str(info[2]) == started
 
 
 def children_of(token: str) -> list[int]:
-    """Living git processes that a theta command with this token started."""
+    """Return the ids of living git processes started by the theta command with this token."""
     wanted = f"{TOKEN}={token}".encode()
     found = []
     for place in _PROC.glob("[0-9]*"):
@@ -79,7 +78,7 @@ def _environment(place: Path) -> list[bytes]:
 
 
 def exists(pid: int) -> bool:
-    """Whether some process has this id (of any user); one that only waits to be reaped does not."""
+    """Return whether a process of any user has this id; a zombie does not count."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

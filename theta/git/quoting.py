@@ -1,4 +1,4 @@
-"""Paths as git prints them where its output has lines."""
+"""Quoting paths as git does in line-based output."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _LETTERS: Final = {7: "a", 8: "b", 9: "t", 10: "n", 11: "v", 12: "f", 13: "r", 3
 
 
 def quoted(path: str, *, blanks: bool = False, octal: bool = True) -> str:
-    """``path`` in C's quotes where it needs them (git's quote.c).
+    """Return ``path``, quoted as a C string if necessary (git's quote.c).
 
-    ``blanks``: blanks need them too; ``octal``: bytes that are not ASCII are spelled (``core.quotePath``).
+    ``blanks`` also quotes paths with spaces; ``octal`` escapes non-ASCII bytes (``core.quotePath``).
     """
     found = "".join(_spelled(byte, octal) for byte in os.fsencode(path))
     plain = found.encode("latin-1") == os.fsencode(path)

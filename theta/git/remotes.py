@@ -1,4 +1,4 @@
-"""Remotes that are directories of this machine: git does not tell them how to sync."""
+"""Remotes that are local directories, to which git does not pass its configuration."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from theta.git.run import DURABLE
 
 
 def durable(repo: Repository) -> list[str]:
-    """Options of ``git`` by which a push to a local directory syncs there what it writes.
+    """Return options of git with which a push to a local directory syncs the files written there.
 
-    git keeps its configuration from the git that it starts in another repository.  A remote of
-    another kind, or whose program is set by the user, is left alone: a server may allow one program only.
+    git does not pass its configuration to the git it starts in another repository.  Other remotes, and
+    those whose receivepack the user has set, are not changed: a server may allow only one program.
     """
     found: list[str] = []
     names = repo.git().run("remote", check=False).text.split()

@@ -1,4 +1,4 @@
-"""A Git repository as theta sees it: where things are, revisions, blobs and trees."""
+"""A Git repository: its directories, revisions, blobs and trees."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ from theta.git.partial import Promised
 from theta.git.run import DEFER, Git, redirected
 
 pygit2.settings.enable_fsync_gitdir(True)
-# A promisor remote may own objects that are not here yet; trees that name them are legal.
+# In a partial clone, trees may name objects that are not fetched yet.
 pygit2.option(pygit2.enums.Option.ENABLE_STRICT_OBJECT_CREATION, False)
 pygit2.settings.set_extensions(["partialclone"])
 
 STORES = ".theta"
 ATTRIBUTES: Final = ".gitattributes"
 _SMALL: Final = 256 << 10
-"""Bytes of an index that is quicker read here than by another process."""
+"""Up to this size in bytes, reading an index here is faster than running git."""
 _NO_STORES: Final = f":(exclude,top){STORES}"
 
 
 class Repository:
-    """One repository and, unless it is bare, one worktree of it."""
+    """A repository and, unless it is bare, one of its worktrees."""
 
     def __init__(self, raw: pygit2.Repository) -> None:
         self.raw = raw
         self.marks: dict[str, str] = {}
-        """The variables by which a git that this command starts is known as its child."""
+        """Environment variables that identify a git as a child process of this command."""
         self.attributes: dict[str, tuple[object, str]] = {}
         self.bases: dict[tuple[str, str], list[str]] = {}
         self.tracked: dict[Path | None, tuple[object, Mapping[str, object], tuple[Entry, ...]]] = {}
@@ -63,7 +63,7 @@ class Repository:
 
     @classmethod
     def discover(cls, start: str | Path) -> Repository:
-        """The repository that ``start`` lies in; raises the named error of each way this fails."""
+        """Open the repository that contains ``start``; raises a theta error for each kind of failure."""
         try:
             if redirected():
                 return cls._redirected(Path(start))
@@ -73,13 +73,13 @@ class Repository:
                     "not a git repository (or any of the parent directories)",
                     hint="run 'theta init' or 'git init' first",
                 )
-            return cls(pygit2.Repository(str(start)))  # by the worktree: a git directory may be elsewhere
+            return cls(pygit2.Repository(str(start)))  # the git directory may be elsewhere
         except pygit2.GitError as error:
             raise _opening_error(str(error), start) from error
 
     @classmethod
     def _redirected(cls, start: Path) -> Repository:
-        """The repository that ``GIT_DIR`` and ``GIT_WORK_TREE`` say; libgit2 knows only one of them."""
+        """Open the repository of ``GIT_DIR`` and ``GIT_WORK_TREE``; libgit2 respects only one of them."""
         git = Git(start)
         found = git.run("rev-parse", "--absolute-git-dir", check=False)
         if found.code:
@@ -106,15 +106,15 @@ class Repository:
         return Path(self.raw.workdir) if self.raw.workdir else self.gitdir
 
     def entries(self, index: Path | None = None) -> tuple[Entry, ...]:
-        """The entries of the index (or of the file ``index``), all stages, but for those below ``.theta/``.
+        """Return the entries (all stages) of the index, or of the file ``index``, not below ``.theta/``.
 
-        A file is read once as long as it does not change.
+        They are cached until the file changes.
         """
         path = index or self.index_path
         known = self._indexes.setdefault(path, IndexFile(path))
         try:
             return known.outside(STORES)
-        except (UnsupportedRepositoryError, DiskError):  # what git can read, or tells better
+        except (UnsupportedRepositoryError, DiskError):  # git can read it, or has a better error message
             return tuple(self._listed(index))
 
     def unmerged(self) -> dict[str, dict[int, Entry]]:
@@ -133,7 +133,7 @@ class Repository:
             return bool(self.git().run("ls-files", "-u", "-z").stdout)
 
     def _listed(self, index: Path | None) -> Iterator[Entry]:
-        """:meth:`entries` as git lists them: of a split or sparse index."""
+        """Yield :meth:`entries` as git lists them, for a split or sparse index."""
         rows = self.git(index=index).lines("ls-files", "-s", "-z", "--full-name", "--", ":(top)", _NO_STORES)
         for row in rows:
             head, _, path = row.partition("\t")
@@ -141,7 +141,7 @@ class Repository:
             yield Entry(path, oid, int(mode, 8), int(stage), False)
 
     def attribute_files(self, index: Path | None = None) -> dict[str, str]:
-        """Path -> blob id of each ``.gitattributes`` in the index."""
+        """Return path -> blob id of each ``.gitattributes`` in the index."""
         entries = self.entries(index)
         known = self._attribute_files.get(index)
         if known is None or known[0] is not entries:
@@ -151,12 +151,12 @@ class Repository:
 
     @cached_property
     def promised(self) -> Promised:
-        """What remotes owe this clone."""
+        """The objects that remotes promised to this clone."""
         return Promised(self)
 
     @cached_property
     def is_read_only(self) -> bool:
-        """Whether nothing can be written here, by git either: a read-only mount, or another user's."""
+        """Whether the repository cannot be written: a read-only mount, or permissions."""
         return not any(os.access(place, os.W_OK) for place in (self.gitdir, self.commondir / "objects"))
 
     @property
@@ -166,7 +166,7 @@ class Repository:
 
     @property
     def private(self) -> Path:
-        """The directory of theta for this worktree: stat cache, flags, temporaries."""
+        """The directory of theta for this worktree: stat cache, journal, temporary files."""
         return self.gitdir / "theta"
 
     @property
@@ -175,11 +175,11 @@ class Repository:
         return self.commondir / "theta"
 
     def git(self, *, index: Path | None = None, extra: Mapping[str, str] = DEFER) -> Git:
-        """A runner in the worktree; by default theta's filter and hooks keep out of the way."""
+        """Return a runner of git in the worktree; by default theta's filter and hooks do nothing."""
         return Git(self.top, index_file=index, extra=extra, marks=self.marks)
 
     def setting(self, key: str) -> bool:
-        """A boolean of git's configuration that holds where nothing else is said."""
+        """Return a boolean of git's configuration whose default is true."""
         return self.git().run("config", "--type=bool", "--get", key, check=False).text.strip() != "false"
 
     @property
@@ -193,7 +193,7 @@ class Repository:
         return Refs(self.raw)
 
     def apart(self, place: Path) -> Repository:
-        """This repository with ``place`` as the directory of objects that new ones go to."""
+        """Return this repository with ``place`` as the objects directory for new objects."""
         raw, odb = pygit2.Repository(str(self.gitdir)), pygit2.Odb(str(place))
         odb.add_disk_alternate(str(self.commondir / "objects"))
         raw.set_odb(odb)
@@ -202,32 +202,32 @@ class Repository:
     # -- revisions -------------------------------------------------------------------
 
     def refresh_index(self) -> None:
-        """Let the index know the files that did not change, as git's own commands do first."""
+        """Refresh the stat data in the index, as git's commands do first."""
         self.git().run("update-index", "-q", "--refresh", check=False)
 
     def listing(self) -> bytes:
-        """The index as ``git ls-files -s -z`` prints it."""
+        """Return the index as ``git ls-files -s -z`` prints it."""
         with contextlib.suppress(UnsupportedRepositoryError, DiskError, FileNotFoundError):
             if os.stat(self.index_path).st_size <= _SMALL:
                 return listing(self.index_path)
         return self.git().run("ls-files", "-s", "-z").stdout
 
     def resolve(self, revision: str) -> str:
-        """The object id that ``revision`` names."""
+        """Return the object id that ``revision`` names; raises :class:`NotFoundError`."""
         try:
             return str(self.raw.revparse_single(revision).id)
         except (KeyError, ValueError, pygit2.GitError) as error:
             raise NotFoundError(f"no such revision: {revision}") from error
 
     def commit_of(self, revision: str) -> str | None:
-        """The commit that ``revision`` names; None when it names something else or nothing."""
+        """Return the commit that ``revision`` names; None when it names something else or nothing."""
         try:
             return str(self.raw.revparse_single(revision).peel(pygit2.Commit).id)
         except (KeyError, ValueError, pygit2.GitError):
             return None
 
     def tree_of(self, revision: str) -> Tree:
-        """The tree, with all below it, of the commit, tag or tree that ``revision`` names."""
+        """Return the tree of the commit, tag or tree that ``revision`` names, with all subtrees fetched."""
         try:
             if self.promised.is_partial and ":" in revision:
                 self.tree_of(revision.partition(":")[0] or "HEAD")
@@ -242,7 +242,7 @@ class Repository:
             raise NotFoundError(f"no such revision: {revision}") from error
 
     def head(self) -> str | None:
-        """The commit that HEAD names; none on an unborn branch."""
+        """Return the commit at HEAD; None on an unborn branch."""
         try:
             return None if self.raw.head_is_unborn else str(self.raw.head.target)
         except (KeyError, ValueError, pygit2.GitError) as error:
@@ -251,32 +251,32 @@ class Repository:
             raise DamagedRepositoryError(f"HEAD cannot be read: {words[-1]}", hint=DAMAGED) from error
 
     def merge_heads(self) -> list[str]:
-        """The commits that the merge under way takes in; empty when there is no merge."""
+        """Return the commits in MERGE_HEAD; empty when no merge is in progress."""
         return state_files.commits(self.gitdir, state_files.MERGE_HEAD)
 
     @property
     def is_detached(self) -> bool:
-        """Whether HEAD names a commit and no branch."""
+        """Whether HEAD is detached."""
         return self.raw.head_is_detached
 
     @property
     def branch(self) -> str:
-        """The name of the branch that is checked out; ``HEAD`` where none is."""
+        """The name of the branch that is checked out; ``HEAD`` if detached."""
         return self.raw.head.shorthand
 
     def parents_ahead(self) -> list[str]:
-        """The parents of the commit to come: HEAD and, in a merge, MERGE_HEAD."""
+        """Return the parents of the next commit: HEAD and, in a merge, MERGE_HEAD."""
         found = [head] if (head := self.head()) else []
         return found + self.merge_heads()
 
     def in_progress(self) -> bool:
-        """Whether a rebase, cherry-pick or revert sequence is under way (never mend then)."""
+        """Return whether a rebase, am, cherry-pick or revert sequence is in progress."""
         return state_files.sequencing(self.gitdir)
 
     # -- objects ---------------------------------------------------------------------
 
     def _here(self, oid: str) -> pygit2.Object | None:
-        """Object ``oid`` as far as it is in this repository; nothing is fetched."""
+        """Return object ``oid`` without fetching it; None when it is not in this repository."""
         try:
             return self.raw.get(oid)
         except (ValueError, pygit2.GitError):
@@ -287,70 +287,70 @@ class Repository:
         return self._here(oid) if found is None and self.promised.bring(oid) else found
 
     def obtains(self, oid: str) -> bool:
-        """Whether object ``oid`` is here, or a remote that owed it sent it.
+        """Return whether object ``oid`` is in this repository, after fetching it if it is promised.
 
-        Raises :class:`NotHereYetError` where that fails, as everything does that reads objects.
+        Raises :class:`NotHereYetError` if the fetch fails, as all methods that read objects do.
         """
         return self._find(oid) is not None
 
     def blob(self, oid: str) -> Blob | None:
-        """Blob ``oid``; None when it is not here, or another kind of object."""
+        """Return blob ``oid``; None when it is missing or another kind of object."""
         return object_values.blob(self._find(oid))
 
     def blob_here(self, oid: str) -> Blob | None:
-        """:meth:`blob`, and nothing is fetched."""
+        """Return blob ``oid`` like :meth:`blob`, without fetching it."""
         return object_values.blob(self._here(oid))
 
     def tree_here(self, oid: str) -> Tree | None:
-        """Tree ``oid`` if it is in this repository; nothing is fetched."""
+        """Return tree ``oid`` without fetching it; None when it is not in this repository."""
         return object_values.tree(self._here(oid))
 
     def commit_or_none(self, oid: str) -> Commit | None:
-        """Commit ``oid``; None when it is not here, or another kind of object."""
+        """Return commit ``oid``; None when it is missing or another kind of object."""
         return object_values.commit(self._find(oid))
 
     def commit_here(self, oid: str) -> Commit | None:
-        """:meth:`commit_or_none`, and nothing is fetched."""
+        """Return commit ``oid`` like :meth:`commit_or_none`, without fetching it."""
         return object_values.commit(self._here(oid))
 
     def commit(self, oid: str) -> Commit:
-        """Commit ``oid``; raises :class:`MissingObjectsError`."""
+        """Return commit ``oid``; raises :class:`MissingObjectsError`."""
         found = self.commit_or_none(oid)
         if found is None:
             raise MissingObjectsError(f"commit {oid} is not in this repository")
         return found
 
     def read_blob(self, oid: str) -> bytes:
-        """The bytes of blob ``oid``; raises :class:`MissingObjectsError`."""
+        """Return the bytes of blob ``oid``; raises :class:`MissingObjectsError`."""
         found = self.blob(oid)
         if found is None:
             raise MissingObjectsError(f"blob {oid} is not in this repository")
         return found.data
 
     def read_tree(self, oid: str) -> Tree:
-        """Tree ``oid``; raises :class:`MissingObjectsError`."""
+        """Return tree ``oid``; raises :class:`MissingObjectsError`."""
         found = object_values.tree(self._find(oid))
         if found is None:
             raise MissingObjectsError(f"tree {oid} is not in this repository")
         return found
 
     def whole_tree(self, oid: str) -> Tree:
-        """Tree ``oid`` with all trees below it; raises :class:`MissingObjectsError`."""
+        """Return tree ``oid`` with all subtrees fetched; raises :class:`MissingObjectsError`."""
         tree = self.read_tree(oid)
         if self.promised.is_partial:
             self.promised.bring_below(oid)
         return tree
 
     def has(self, oid: str) -> bool:
-        """Whether object ``oid`` is in this repository."""
+        """Return whether object ``oid`` is in this repository."""
         return pygit2.Oid(hex=oid) in self.raw.odb
 
     def write_blob(self, data: bytes) -> str:
-        """Write a (small) blob; return its id."""
+        """Write a small blob as a loose object; return its id."""
         return str(self.raw.create_blob(data))
 
     def walk_blobs(self, tree: Tree, prefix: str = "") -> Iterator[tuple[str, TreeEntry]]:
-        """All files of ``tree`` but those below ``.theta/``, as (path, entry)."""
+        """Yield (path, entry) of all files of ``tree`` that are not below ``.theta/``."""
         for entry in tree:
             path = prefix + entry.name
             if entry.mode == MODE_TREE:
@@ -361,14 +361,17 @@ class Repository:
 
 
 def _found(start: str | Path) -> Path:
-    """The root of the worktree, or the bare repository, around ``start``."""
+    """Return the root of the worktree, or the bare repository, that contains ``start``."""
     place = Path(start).resolve()
     signs = (".git", "HEAD")
     return next((at for at in (place, *place.parents) if any((at / sign).exists() for sign in signs)), place)
 
 
 def _shared_permission(raw: pygit2.Repository) -> int:
-    """What ``core.sharedRepository`` adds to the umask, negative where it stands for it; 0 if nothing."""
+    """Return the file mode bits of ``core.sharedRepository``, as git's ``git_config_perm``.
+
+    They are added to those of the umask if positive and replace them if negative; 0 if not shared.
+    """
     value = raw.config["core.sharedrepository"] if "core.sharedrepository" in raw.config else ""  # noqa: SIM401
     word = str(value).lower()
     if word in ("all", "world", "everybody", "2"):

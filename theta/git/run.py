@@ -1,4 +1,4 @@
-"""The only module that starts programs; the only program it starts is git."""
+"""Running git.  No other module starts programs."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from theta import _modes
 from theta.errors import NotFoundError, ThetaError
 
 DEFER = {"THETA_SMUDGE": "defer", "THETA_HOOKS": "off"}
-"""Set for a git that theta itself drives: theta does the work of its filter and hooks."""
+"""The environment of a git run by theta, which does the work of filter and hooks itself."""
 
 DEFER_FILES = {"THETA_SMUDGE": "defer"}
-"""The same for the filter only: the hooks are at work."""
+"""The same for the filter only: the hooks run."""
 
 DURABLE: Final = ("core.fsync", "all")
-"""The setting by which git syncs loose objects, refs and the index too."""
+"""The setting with which git also syncs loose objects, refs and the index."""
 
 _MOST_KEYS: Final = 1000
 
 _PATHSPECS = ("LITERAL", "GLOB", "NOGLOB", "ICASE")
-"""What ``GIT_..._PATHSPECS`` the user may have set; theta's own questions have pathspecs of another kind."""
+"""Variables ``GIT_*_PATHSPECS`` of the user, which would change the meaning of theta's pathspecs."""
 
 
 class GitFailedError(ThetaError):
-    """A git command that had to succeed did not."""
+    """A git command failed; the message is git's reason."""
 
     def __init__(self, command: str, code: int, stderr: str) -> None:
         lines = [line for line in stderr.strip().splitlines() if line]
         last = lines[-1] if lines else f"git {command} failed with code {code}"
-        fatal = (line for line in lines if line.startswith("fatal: "))  # what comes behind it is advice
+        fatal = (line for line in lines if line.startswith("fatal: "))  # advice may follow it
         super().__init__(next(fatal, last).removeprefix("fatal: "))
         self.code = code
         self.stderr = stderr
@@ -42,7 +42,7 @@ class GitFailedError(ThetaError):
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished git command left: its exit code and what it printed."""
+    """The exit code and output of a git command."""
 
     code: int
     stdout: bytes
@@ -50,7 +50,7 @@ class Result:
 
     @property
     def text(self) -> str:
-        """Standard output as text, undecodable path bytes kept as surrogates."""
+        """Standard output as text, with undecodable bytes as surrogates."""
         return self.stdout.decode("utf-8", "surrogateescape")
 
 
@@ -58,9 +58,12 @@ class Result:
 class Git:
     """Runs git in one directory.
 
-    ``index_file`` points git at another index; ``extra`` are environment variables, and ``marks``
-    those by which it is known as a child of this command; ``programs`` is a directory whose programs
-    git finds before others.
+    Attributes:
+        cwd: the directory.
+        index_file: another index file for git to use.
+        extra: environment variables; None to run git as the user would.
+        programs: a directory to put first in PATH.
+        marks: environment variables that identify git as a child process of this command.
     """
 
     cwd: Path
@@ -70,11 +73,11 @@ class Git:
     marks: Mapping[str, str] | None = None
 
     def with_programs(self, directory: str) -> Git:
-        """The same runner, with the programs of ``directory``."""
+        """Return the runner with ``directory`` first in PATH."""
         return replace(self, programs=directory)
 
     def in_directory(self, cwd: Path) -> Git:
-        """The same runner in another directory (git resolves path arguments from there)."""
+        """Return the runner for another directory, from which git resolves path arguments."""
         return replace(self, cwd=cwd)
 
     def _environment(self) -> dict[str, str]:
@@ -82,9 +85,9 @@ class Git:
             dict(os.environ) | {"GIT_NO_REPLACE_OBJECTS": "1"} | {**(self.extra or {}), **(self.marks or {})}
         )
         if self.extra is not None:
-            # Hooks run with the index of the moment, which may be a temporary one of git stash.
+            # Hooks run with GIT_INDEX_FILE, which may be a temporary one of git stash.
             environment.pop("GIT_INDEX_FILE", None)
-        environment.pop("GIT_INTERNAL_SUPER_PREFIX", None)  # most commands refuse to run with it
+        environment.pop("GIT_INTERNAL_SUPER_PREFIX", None)  # most commands fail with it
         if self.index_file is not None:
             environment["GIT_INDEX_FILE"] = str(self.index_file)
         if self.programs:
@@ -98,9 +101,9 @@ class Git:
         check: bool = True,
         shown: Callable[[str], None] | None = None,
     ) -> Result:
-        """Run ``git ARGS`` quietly; raises :class:`GitFailedError` where ``check`` and it fails.
+        """Run ``git ARGS`` and capture its output; with ``check`` raises :class:`GitFailedError` if it fails.
 
-        ``shown`` is called with each line of standard error, as soon as git writes it.
+        ``shown`` is called with each line of standard error as soon as git writes it.
         """
         environment = self._environment() | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
         for kind in _PATHSPECS:
@@ -114,10 +117,10 @@ class Git:
         return result
 
     def show(self, *args: str) -> int:
-        """Run ``git ARGS`` with the user's own terminal; return its exit code."""
+        """Run ``git ARGS`` on the user's terminal; return its exit code."""
         with self._start(args, self._environment(), None, None) as child:
             code = child.wait()
-        return code if code >= 0 else 128 - code  # ended by a signal, as a shell says it
+        return code if code >= 0 else 128 - code  # for a signal, the code of a shell
 
     def _start(
         self, args: Sequence[str], environment: dict[str, str], stdin: int | None, output: int | None
@@ -136,16 +139,16 @@ class Git:
             raise NotFoundError("git is not installed", hint="install git 2.38 or newer") from error
 
     def lines(self, *args: str, stdin: bytes | None = None) -> list[str]:
-        """The NUL-separated fields that ``git ARGS -z`` prints."""
+        """Return the NUL-separated fields that ``git ARGS``, with ``-z`` in ARGS, prints."""
         text = self.run(*args, stdin=stdin).text
         return text.split("\0")[:-1] if text else []
 
     def changes(self, command: str, *args: str) -> list[str]:
-        """The NUL-separated fields of :meth:`compared`."""
+        """Return the NUL-separated fields that :meth:`compared` prints."""
         return self.compared(command, *args).text.split("\0")[:-1]
 
     def compared(self, command: str, *args: str) -> Result:
-        """:meth:`run` of a command that compares; without submodules where git refuses ``.gitmodules``."""
+        """Run a command that compares, and again without submodules if git refuses ``.gitmodules``."""
         try:
             return self.run(command, *args)
         except GitFailedError as error:
@@ -157,14 +160,14 @@ class Git:
 def _watched(
     child: subprocess.Popen[bytes], stdin: bytes | None, shown: Callable[[str], None]
 ) -> tuple[bytes, bytes]:
-    """:meth:`subprocess.Popen.communicate`, with the lines of standard error ``shown`` as they come."""
+    """Like :meth:`subprocess.Popen.communicate`, but pass each line of standard error to ``shown``."""
     from concurrent.futures import ThreadPoolExecutor
 
     lines, child.stderr = child.stderr, None
     with ThreadPoolExecutor(1) as pool:
         rest = pool.submit(child.communicate, stdin)
         said = []
-        # git ends a state of its progress with a carriage return
+        # git ends a line of progress with a carriage return
         for line in io.TextIOWrapper(lines, "utf-8", "replace", newline=None) if lines else ():
             said.append(line)
             shown(line.rstrip())
@@ -172,7 +175,7 @@ def _watched(
 
 
 def _durable(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables by which git, and every git that it starts, syncs all that it writes.
+    """Return the variables with which git, and every git it starts, syncs all files it writes.
 
     By default git (2.38 and later) syncs packs, but neither loose objects nor refs nor the index: a power
     failure may leave a ref whose objects are empty.
@@ -191,10 +194,10 @@ def _durable(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def redirected() -> bool:
-    """Whether the environment says where the repository or its worktree is."""
+    """Return whether the environment sets the repository or its worktree."""
     return bool(os.environ.get("GIT_DIR") or os.environ.get("GIT_WORK_TREE"))
 
 
 def plain(cwd: Path, marks: Mapping[str, str] | None = None) -> Git:
-    """Git as the user would run it: with theta's filter and hooks at work."""
+    """Return a runner of git as the user would run it, with theta's filter and hooks."""
     return Git(cwd, marks=marks)
