@@ -1,1 +1,1 @@
-"""Merging checkpoints: three-way states, strategies, containers."""
+"""Merging checkpoints: three-way states of tensors, strategies, and the file of the result."""

@@ -1,7 +1,7 @@
-"""Codes with scales beside them: quantised weights, which are numbers only together.
+"""Quantised weights: groups of codes and scales that have values only together.
 
-A code without its scale is no number: a sum or a mean of codes is noise.  The groups are found by names
-and dtypes, for no container says what belongs together::
+A code without its scale has no value: a sum or a mean of codes is noise.  The groups are detected by names
+and dtypes, because no container lists them::
 
     X.weight (f8)         X.weight_scale_inv, X.weight_scale, X.input_scale   FP8, compressed-tensors
     X.weight (i8)         X.SCB                                               bitsandbytes, 8 bits
@@ -36,24 +36,24 @@ _PART: Final = re.compile(
 )
 _BARE: Final = re.compile(r"(?P<stem>.+?)(?:\.weight)?")
 _ALSO_OF_OTHERS: Final = {".scale", ".zero", ".s", ".shape", ".shift", ".meta", ".tables"}
-"""Parts that a norm may have too: alone they are no sign of codes."""
+"""Parts that a norm may have too: alone they do not indicate codes."""
 _CODED_KINDS: Final = ("int", "uint", "packed", "bytes")
 
 
 @dataclass(frozen=True)
 class Coded:
-    """A group of tensors that are numbers only together; either part may lie in another file."""
+    """A group of tensors that have values only together; codes or scales may be in another file."""
 
     codes: tuple[str, ...]
     scales: tuple[str, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them."""
+        """The names of all tensors in the group."""
         return self.codes + self.scales
 
     def reason(self, name: str) -> str:
-        """What member ``name`` is, in half a sentence that says why it is never computed with."""
+        """Return a clause that says what tensor ``name`` is and why it is never computed with."""
         if name in self.codes:
             beside = self.scales[0] if self.scales else "another file"
             return f"it holds codes whose scales are in {beside}, and codes are never computed with"
@@ -62,10 +62,9 @@ class Coded:
 
 
 def groups(tensors: Iterable[tuple[str, str]]) -> dict[str, Coded]:
-    """The group of each name that belongs to one, out of names with their dtypes.
+    """Return name -> group of each tensor in a group; ``tensors`` are pairs (name, dtype).
 
-    Where a file has such groups, codes and scales without the other part are groups too: models are cut
-    into files anywhere.
+    If a file has such groups, codes or scales alone form groups too: a model may be sharded between them.
     """
     known = dict.fromkeys(tensors)
     if not any(_may_be_codes(dtype) for _, dtype in known):
@@ -86,7 +85,7 @@ def groups(tensors: Iterable[tuple[str, str]]) -> dict[str, Coded]:
 def _joined(
     codes: dict[str, set[str]], scales: dict[str, dict[str, str]], floats: set[str]
 ) -> dict[str, Coded]:
-    """Groups of one stem, and what is left of others in the same manner."""
+    """Join codes and scales of the same stem, and in a quantised file also form groups of one part."""
     whole = codes.keys() & scales.keys()
     parts = {part for stem in whole for part in scales[stem].values()} - _ALSO_OF_OTHERS
     some_floats = any(name in floats for stem in whole for name in codes[stem])
@@ -101,5 +100,5 @@ def _joined(
 
 
 def _may_be_codes(dtype: str) -> bool:
-    """Whether values of ``dtype`` may be codes: no floats of 16 bits or more, no booleans."""
+    """Return whether values of ``dtype`` may be codes: no floats of 16 bits or more, no booleans."""
     return DTYPES[dtype].kind in _CODED_KINDS or dtype.startswith("f8_")

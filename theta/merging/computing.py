@@ -1,4 +1,4 @@
-"""One tensor of a merge, computed by a method from what the repository holds."""
+"""Computing one tensor of a merge by a method, from stored inputs."""
 
 from __future__ import annotations
 
@@ -25,15 +25,27 @@ from theta.store.read.stored_tensor import Place, StoredTensor
 from theta.store.write.layer_plan import Planned
 
 _BATCH: Final = 32
-"""Blocks that one thread takes at a time: about as many as share a chunk."""
+"""The number of blocks that one thread takes at a time: about as many as share a chunk."""
 
 Computed = Line | Planned | storing.Streamed
-"""A version that is there already, or what is to be written."""
+"""A version that is already stored, or a new one to write."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A tensor to compute: the conflict, the strategy with its parameters for this tensor, and the inputs."""
+    """A tensor to compute.
+
+    Attributes:
+        conflict: the versions of the tensor.
+        strategy: the strategy.
+        values: its parameters for this tensor.
+        statistics: the statistic of each input, or None; empty if the method uses none.
+        seed: the seed of random methods.
+        allow_nan: accept NaN and infinity in the result.
+        places: for each input a place in a file that may have its bytes.
+        outlets: receive the bytes of the result in addition to the repository.
+        compare: compare the result with its parents when it is stored.
+    """
 
     conflict: Conflict
     strategy: Strategy
@@ -42,11 +54,8 @@ class Task:
     seed: int = 0
     allow_nan: bool = False
     places: tuple[Place | None, ...] = field(default=(), compare=False)
-    """For each input a file that may hold its bytes."""
     outlets: list[Outlet] = field(default_factory=list, compare=False)
-    """What the bytes of the result are given to, beside the repository."""
     compare: bool = field(default=True, compare=False)
-    """Whether the result is compared with its parents when it is stored."""
 
     @property
     def method(self) -> Method:
@@ -55,24 +64,24 @@ class Task:
 
     @property
     def like(self) -> Line:
-        """A line of the dtype and shape of the result, under its name."""
+        """A line with the name, dtype and shape of the result."""
         return self.sides[0]
 
     @property
     def sides(self) -> list[Line]:
-        """The inputs."""
+        """The versions that are the inputs."""
         return [side for side in self.conflict.changed if side is not None]
 
     @property
     def base(self) -> Line | None:
-        """The base, where the method looks at it."""
+        """The base if the method uses it, otherwise None."""
         method = self.method
         wanted = method.needs_base or method.uses_base or self.values.get("use_base")
         return self.conflict.usable_base if wanted else None
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for tied tensors: all that decides the result but for the name."""
+        """Everything that determines the result except the name; equal for tied tensors."""
         known = [line.digest if line else "" for line in self.statistics]
         base = self.base
         digests = [side.digest for side in self.sides]
@@ -93,7 +102,7 @@ def task(
     seed: int = 0,
     allow_nan: bool = False,
 ) -> Task:
-    """The task that settles ``conflict``; raises :class:`UsageError` for parameters that do not fit it."""
+    """Return the task that settles ``conflict``; raises :class:`UsageError` for unsuitable parameters."""
     numbers = conflict.changed_numbers
     found = strategy.resolve(conflict.name, position, len(conflict.sides))
     values = {
@@ -109,15 +118,15 @@ def task(
 
 
 def compute(objects: Objects, item: Task) -> Computed:
-    """Run the method; nothing is written.
+    """Run the method without writing anything.
 
-    Raises :class:`ThetaError` when the strategy has no result, or makes numbers that are not finite.
+    Raises :class:`ThetaError` if the strategy has no result, or one that is not finite.
     """
     like, sides, base = item.like, item.sides, item.base
     if not like.nbytes:
         return like
     if like.nbytes <= reading.KEPT_WHOLE:
-        objects = objects.remembering()  # sides and base rest on the same chunks, mostly
+        objects = objects.remembering()  # sides and base mostly share chunks
     method, digests = item.method, [side.digest for side in sides]
     if one_tensor.agree(method, digests):
         return like
@@ -135,7 +144,7 @@ def compute(objects: Objects, item: Task) -> Computed:
 
 
 def _parents(objects: Objects, item: Task, inputs: StoredInputs) -> list[StoredTensor]:
-    """What the result may rest on: the sides, and the base where it is here."""
+    """Return the versions that the result may be stored relative to: the sides, and the base if present."""
     base, line = inputs.base, item.conflict.usable_base
     if base is None and line is not None and objects.has(line.tree):
         with contextlib.suppress(MissingObjectsError, CorruptError):
@@ -164,10 +173,10 @@ def _one_by_one(work: Callable[[Block], Any], blocks: Iterable[Block]) -> Iterat
 
 
 def in_batches(work: Callable[[Block], Any], blocks: Iterable[Block]) -> Iterator[Any]:
-    """``map(work, blocks)`` on threads, neighbours on one thread; in order."""
+    """Yield ``work(block)`` for all ``blocks`` in order, computed on threads in batches of neighbours."""
 
     def each(batch: list[Block]) -> list[Any]:
-        batch.reverse()  # a block keeps what it has read, so none is kept
+        batch.reverse()  # a block caches what it reads, so it is dropped at once
         return [work(batch.pop()) for _ in range(len(batch))]
 
     unread = iter(blocks)
@@ -187,12 +196,12 @@ def in_batches(work: Callable[[Block], Any], blocks: Iterable[Block]) -> Iterato
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    """The threads of all large tensors: new ones for each pass would each keep memory of their own."""
+    """Return the pool for all large tensors: threads of a new pool for each pass would each keep memory."""
     return ThreadPoolExecutor(workers(), "merge")
 
 
 def weight(item: Task) -> int:
-    """The bytes that a task holds at once, about."""
+    """Return approximately the peak memory of a task in bytes."""
     versions = len(item.sides) + (item.base is not None)
     kept = min(item.like.nbytes, reading.KEPT_WHOLE) * versions
     return kept + 2 * item.like.nbytes

@@ -1,4 +1,4 @@
-"""A short recipe for what was done: every tensor by its name gets the strategy that it got."""
+"""Deriving a short recipe from a record of which strategy settled which tensor."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from theta.merging.strategies import parse
 
 @dataclass(frozen=True)
 class Deed:
-    """How one checkpoint was settled.
+    """The record of how one checkpoint was settled.
 
     Attributes:
-        manifest: the id of the manifest that came of it; empty where the checkpoint was removed.
-        terms: what the strategies depended on beside their parameters (scope, seed, base and so on), as text.
+        manifest: id of the resulting manifest; empty if the checkpoint was removed.
+        terms: scope, seed, base and other options that the strategies depend on, as text.
         asked: the recipe that was followed, as text.
-        tensors: the strategy that was applied, by the tensor's name.
+        tensors: name of a tensor -> the strategy that settled it.
     """
 
     manifest: str
@@ -29,10 +29,10 @@ class Deed:
 
 
 def recipe(tensors: Mapping[str, str], asked: Recipe, *, every: bool = False) -> Recipe:
-    """The recipe that gives each of ``tensors`` its strategy, by those rules of ``asked`` that did so.
+    """Return a recipe that gives each of ``tensors`` its strategy, with the effective rules of ``asked``.
 
-    A tensor whose strategy no rule tells gets a rule of its own, or the default if most are like it.
-    ``every``: other tensors were asked for too, so that a rule which settled none may have spared some.
+    A tensor whose strategy follows from no rule gets its own rule, or the default if that is most frequent.
+    With ``every`` all rules are kept, because a rule may have matched tensors that it left unsettled.
     """
     kept = asked if every else _used(tensors, asked)
     exact = [
@@ -42,7 +42,7 @@ def recipe(tensors: Mapping[str, str], asked: Recipe, *, every: bool = False) ->
 
 
 def _used(tensors: Mapping[str, str], asked: Recipe) -> Recipe:
-    """``asked`` without what settled none of ``tensors``."""
+    """Return ``asked`` without the rules and the default that settled none of ``tensors``."""
     firsts = {name: _first(asked.rules, name) for name in tensors}
     used = {rule for name, rule in firsts.items() if rule is not None and str(rule.strategy) == tensors[name]}
     kept = replace(asked, rules=tuple(rule for rule in asked.rules if rule in used))
@@ -58,7 +58,10 @@ def _first(rules: Sequence[Rule], name: str) -> Rule | None:
 
 
 def gathered(deeds: Mapping[str, Deed]) -> list[dict[str, Deed]]:
-    """``deeds`` (by path) in groups that one recipe can tell: equal terms, no tensor settled in two ways."""
+    """Group ``deeds`` (by path) so that one recipe describes each group.
+
+    All deeds of a group have the same terms, and a tensor name has one strategy.
+    """
     groups: list[dict[str, Deed]] = []
     for path, deed in deeds.items():
         fitting = (group for group in groups if all(_agree(deed, other) for other in group.values()))

@@ -1,4 +1,4 @@
-"""Where a tensor stands among the layers of its model, for parameters that run along them."""
+"""The relative depth of a tensor in its model, for parameters that vary with the layer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _NUMBERED: Final = re.compile(r"(.*?)([0-9]{1,6})")
 
 
 def positions(names: Iterable[str]) -> dict[str, float]:
-    """Name -> 0 for the first layer to 1 for the last; 0 for what is in no layer (mergekit's rule).
+    """Return name -> depth, from 0 for the first layer to 1 for the last (mergekit's rule).
 
-    A layer is a part of the name that is a number or ends in one, such as ``layers.7.mlp.weight``; the
-    first such part counts, and not the last part of the name.  A single layer is at 1.
+    The layer is the first part of the name, except the last part, that is a number or ends in one: 7 in
+    ``layers.7.mlp.weight``.  A tensor in no layer has depth 0, a single layer has depth 1.
     """
     found = {name: _layer(name) for name in names}
     last: dict[str, int] = {}
@@ -25,7 +25,7 @@ def positions(names: Iterable[str]) -> dict[str, float]:
 
 
 def _layer(name: str) -> tuple[str, int] | None:
-    """What stands before the number of the layer, and the number."""
+    """Return the prefix before the number of the layer, and the number; None without one."""
     parts = _PARTS.split(name)
     for count, part in enumerate(parts[:-1]):
         numbered = _NUMBERED.fullmatch(part)

@@ -1,7 +1,8 @@
-"""Versions of a checkpoint become one, tensor by tensor.
+"""Merging versions of a checkpoint, tensor by tensor.
 
-What no side or only one changed is carried by its line and never read.  What several changed is
-decided by a policy; what then has to be computed is, on threads, each distinct value once.
+A tensor that at most one side changed is copied as its line and never read.  A policy decides about a
+tensor that several sides changed.  If it has to be computed, that is done on threads, once for each
+distinct value.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from theta.store.write.layer_plan import Planned
 from theta.store.write.snapshot import sorted_lines
 
 _IN_FLIGHT: Final = 192 << 20
-"""Bytes that the tensors being merged at once hold, about."""
+"""Approximate bytes of memory for all tensors that are merged at the same time."""
 
 ROWS: Final = "rows"
 MergeScope = Literal["conflicts", "all"]
@@ -39,20 +40,20 @@ MergeScope = Literal["conflicts", "all"]
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """How a merge is done, beside the policy.
+    """The options of a merge.
 
     Attributes:
-        scope: ``conflicts``: only what several sides changed is computed, as git would have it; ``all``:
-            also what one side changed, from the values of all sides.
-        seed: of the strategies that draw.
-        allow_nan: let new NaNs and infinities through.
-        statistics: for each side the checkpoint that fisher and regmean weigh by, or none.
-        dry_run: write nothing; say what would be stored.
-        without: numbers of sides (ours is 0) that are no inputs where they have not changed a tensor;
+        scope: ``conflicts`` computes only tensors that several sides changed, like git; ``all`` also
+            those that one side changed, from the values of all sides.
+        seed: the seed of random strategies.
+        allow_nan: accept new NaNs and infinities.
+        statistics: for each side the checkpoint of weights for fisher and regmean, or None.
+        dry_run: write nothing, but report what would be stored.
+        without: numbers of sides (ours is 0) that are not inputs for tensors they did not change;
             only with scope ``all``.
-        files: for each side a file that may be it, such as the one in the worktree, or none: what is
-            there and has the right digest need not be decoded.
-        draft: asked, when all is decided, for a place of so many bytes that the result is written to.
+        files: for each side a file that may have the same content, such as that of the worktree, or
+            None; chunks read there are not decoded if their digests match.
+        draft: called after all decisions with a size in bytes; returns a file for the result, or None.
     """
 
     scope: MergeScope = "conflicts"
@@ -67,10 +68,10 @@ class MergeOptions:
 
 @dataclass(frozen=True)
 class RehearsedTensor:
-    """What a merge does, or would do, to one tensor.
+    """The result of a dry run for one tensor.
 
     ``state`` is same, ours, theirs (theirs 2 ...), agreed, deleted, merged, rows, or conflict;
-    ``stored`` the bytes of new blobs.
+    ``stored`` is the number of bytes of new blobs.
     """
 
     name: str
@@ -82,7 +83,14 @@ class RehearsedTensor:
 
 @dataclass
 class Outcome:
-    """The merged checkpoint, or the conflicts that are left."""
+    """The merged checkpoint, or the conflicts that are left.
+
+    Attributes:
+        manifest: the result; None with conflicts, or in a dry run.
+        conflicts: tensors without a decision.
+        decided: name -> strategy that settled the tensor.
+        rows: the report of a dry run.
+    """
 
     manifest: Manifest | None = None
     conflicts: list[Conflict] = field(default_factory=list)
@@ -91,7 +99,7 @@ class Outcome:
 
 
 Choice: TypeAlias = Line | Task | Conflict | Planned | Streamed | None
-"""What becomes of a tensor: a version, nothing, something to compute, or a conflict."""
+"""The decision about a tensor: a version, None to delete it, a task, a new value, or a conflict."""
 
 
 def merge(
@@ -103,16 +111,17 @@ def merge(
     options: MergeOptions | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Merge; only tensors that several sides changed are read.
+    """Merge versions of a checkpoint; only tensors that several sides changed are read.
 
     Args:
-        objects: the repository's objects.
-        pack: where merged tensors go.
-        base: the common ancestor's version, if there is one.
-        sides: our version, and theirs of each branch.
-        policy: decides conflicts, or leaves them; asked for each in order of name, before any is computed.
-        options: scope, seed and the like.
-        progress: is told the bytes of each tensor that was computed.
+        objects: the objects of the repository.
+        pack: receives new objects.
+        base: the version of the common ancestor, or None.
+        sides: our version, and that of each other branch.
+        policy: returns the strategy of a conflict, or None to leave it; called in order of name, before
+            anything is computed.
+        options: scope, seed and so on.
+        progress: counts the bytes of computed tensors.
     """
     if len(sides) < 2:
         raise UsageError("a merge needs two sides or more")
@@ -120,7 +129,7 @@ def merge(
 
 
 class _Run:
-    """One merge of one checkpoint."""
+    """The merge of one checkpoint."""
 
     def __init__(
         self,
@@ -161,7 +170,7 @@ class _Run:
         return result
 
     def _expect(self, states: list[Settled | Conflict]) -> None:
-        """Tell the repository what is read if the policy decides."""
+        """Announce the tensors that are read if the policy decides about them."""
         names = [state.name for state in states if isinstance(state, Conflict) or self._is_all(state.name)]
         read = [side for side in (self._base, *self._sides, *self._options.statistics) if side is not None]
         for manifest in read:
@@ -169,7 +178,7 @@ class _Run:
             self._objects.expect({manifest.skeleton: 0} | {line.tree: line.nbytes for line in lines})
 
     def _is_all(self, name: str) -> bool:
-        """Whether ``name`` is computed although one side only changed it."""
+        """Return whether ``name`` is computed even if only one side changed it."""
         first, *others = (side.by_name.get(name) for side in self._sides)
         return self._options.scope == "all" and not all(same(first, line) for line in others)
 
@@ -182,7 +191,7 @@ class _Run:
         )
 
     def _noted(self, conflict: Conflict) -> Strategy | None:
-        """The policy, whose decision about what is no tensor is noted too."""
+        """Ask the policy about a conflict outside of the tensors, and note its decision."""
         strategy = self._policy(conflict)
         if strategy is not None:
             self._result.decided[conflict.name] = str(strategy)
@@ -202,7 +211,7 @@ class _Run:
         return self._decided(state)
 
     def _everywhere(self, state: Settled) -> Choice:
-        """With scope all, a tensor that git would settle is computed too, where a strategy goes for it."""
+        """Decide about a tensor without conflict: with scope all, a strategy that applies computes it."""
         lines = [side.by_name.get(state.name) for side in self._sides]
         agreed = all(same(lines[0], line) for line in lines[1:])
         if self._options.scope != "all" or agreed or state.coded is not None:
@@ -233,7 +242,7 @@ class _Run:
     def _together(
         self, choices: list[tuple[Settled | Conflict, Choice]]
     ) -> list[tuple[Settled | Conflict, Choice]]:
-        """The choices, but codes and scales that were not all given to one side stay in conflict."""
+        """Return the choices with codes and scales in conflict unless all of a group come from one side."""
         decided = self._result.decided
         chosen: dict[Coded, set[str | None]] = {}
         for state, _ in choices:
@@ -251,7 +260,7 @@ class _Run:
     # -- results -------------------------------------------------------------------------
 
     def _placed(self, skeleton: str) -> _Placed | None:
-        """Where the file that is to come has its tensors, if one is wanted and its skeleton is known."""
+        """Start the draft of the new file; None when none is wanted or its skeleton is not stored yet."""
         begin = self._options.draft
         if begin is None or not self._objects.has(skeleton):
             return None
@@ -265,7 +274,7 @@ class _Run:
         return _Placed(draft, {name: offset for name, offset, _ in plan.extents()})
 
     def _computed(self, tasks: list[Task], placed: _Placed | None = None) -> Iterator[Computed]:
-        """The results in order; tied tensors are computed once."""
+        """Yield the results of ``tasks`` in order, one for all tied tensors together."""
         first: dict[tuple[object, ...], Task] = {}
         compare = layer_plan.worth_comparing(item.like.nbytes for item in tasks)
         for item in tasks:
@@ -280,7 +289,7 @@ class _Run:
     def _written(
         self, choices: list[tuple[Settled | Conflict, Choice]], placed: _Placed | None
     ) -> Iterator[Line | None]:
-        """The lines of the result; what is new goes into the pack as it is ready."""
+        """Yield the lines of the result; new tensors are written to the pack as soon as they are computed."""
         tasks = [choice for _, choice in choices if isinstance(choice, Task)]
         results = self._computed(tasks, placed)
         known: dict[tuple[object, ...], Line] = {}
@@ -310,7 +319,7 @@ class _Run:
     # -- a dry run -----------------------------------------------------------------------
 
     def _rows(self, choices: list[tuple[Settled | Conflict, Choice]]) -> Iterator[RehearsedTensor]:
-        """What would become of each tensor, and what that would store."""
+        """Yield the report of a dry run for each tensor."""
         results = self._computed([choice for _, choice in choices if isinstance(choice, Task)])
         sizes: dict[tuple[object, ...], int] = {}
         for state, choice in choices:
@@ -331,7 +340,7 @@ class _Run:
                 yield RehearsedTensor(name, self._taken(name, choice), how, choice.nbytes if choice else 0, 0)
 
     def _taken(self, name: str, line: Line | None) -> str:
-        """Whose version it is that the result has."""
+        """Return the state of a tensor whose version in the result is ``line``."""
         before = self._base.by_name.get(name) if self._base else None
         if same(line, before):
             return "same"
@@ -346,19 +355,19 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A draft, and the offset of each tensor in it."""
+    """A draft and the offset of each tensor in it."""
 
     draft: Draft
     offsets: dict[str, int]
 
     def outlet(self, name: str) -> Outlet:
-        """What the bytes of tensor ``name`` are given to."""
+        """Return an outlet that writes tensor ``name`` to the draft."""
         start = self.offsets[name]
         return lambda offset, data: self.draft.put(start + offset, data)
 
 
 def _places(objects: Objects, side: Manifest, source: Departing | None) -> dict[str, Place]:
-    """Where ``source`` has the tensors of ``side``, if it is that file."""
+    """Return name -> place in ``source`` of the tensors of ``side``; empty if the size differs."""
     if source is None:
         return {}
     found = skeletons.read(objects, side.skeleton)
@@ -368,7 +377,7 @@ def _places(objects: Objects, side: Manifest, source: Departing | None) -> dict[
 
 
 def _like(choice: Choice) -> Line | None:
-    """A line of the geometry that the tensor has in the result."""
+    """Return a line with the dtype and shape of the tensor in the result; None for no tensor."""
     if isinstance(choice, Task):
         return choice.like
     if isinstance(choice, Planned):

@@ -1,10 +1,10 @@
-"""A fine-tune as an adapter: the difference of two models in low rank, as PEFT loads it.
+"""Extracting a PEFT adapter: the low-rank difference of a fine-tuned model and its base.
 
-Of each matrix that changed, ``W_tuned - W_base`` is decomposed, ``U S V^T``, and its first r singular
-triplets become ``lora_B = U sqrt(S)`` and ``lora_A = sqrt(S) V^T``, with ``lora_alpha = r`` (a scale
-of one).  A matrix that is stored as ``[in, out]`` is turned first.  Embeddings, heads and what is no
-matrix are saved in full (``modules_to_save``), biases of matrices as PEFT's ``bias="all"`` saves them.
-How far base and adapter are from the fine-tune is computed from what is written.
+For each changed matrix, the SVD of ``W_tuned - W_base`` is ``U S V^T``, and its first r singular triplets
+become ``lora_B = U sqrt(S)`` and ``lora_A = sqrt(S) V^T``, with ``lora_alpha = r`` (a scale of one).  A
+matrix stored as ``[in, out]`` is transposed first.  Embeddings, heads and parameters that are no matrices
+are saved in full (``modules_to_save``), biases of matrices like PEFT's ``bias="all"``.
+The error of base plus adapter is computed from the written values.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WHOLE: Final = (
     *("*embed*", "*wte*", "*wpe*", "*lm_head*", "*output_layer*"),
     *("shared", "*.shared", "*relative_attention_bias*"),
 )
-"""Modules that are saved in full by default: their rows are tokens or places, not directions."""
+"""Globs of modules that are saved in full by default: their rows are tokens or positions."""
 _WEIGHT: Final = "weight"
 _BIAS: Final = "bias"
 _ROUTERS: Final = (".gate", ".router")
@@ -41,9 +41,16 @@ _NAMED: Final = 8
 
 @dataclass(frozen=True)
 class Pair:
-    """One tensor in both models; each is read when it is asked for, as an array of its shape.
+    """A tensor in both models.
 
-    ``base`` is None when only the fine-tune has it; ``changed`` says whether the values differ.
+    Attributes:
+        name: name of the tensor.
+        dtype: dtype in the fine-tuned model.
+        shape: shape in the fine-tuned model.
+        changed: the values differ.
+        tuned: reads the fine-tuned value as an array.
+        base: reads the base value as an array; None when the base does not have the tensor.
+        base_shape: shape in the base.
     """
 
     name: str
@@ -56,12 +63,12 @@ class Pair:
 
     @property
     def module(self) -> str:
-        """The module that the tensor is a parameter of."""
+        """The name of the module that has this parameter."""
         return self.name.rpartition(".")[0]
 
     @property
     def part(self) -> str:
-        """What it is there: ``weight``, ``bias``."""
+        """The name of the parameter in the module, such as ``weight`` or ``bias``."""
         return self.name.rpartition(".")[2]
 
     @property
@@ -72,18 +79,18 @@ class Pair:
 
 @dataclass
 class LoraAdapter:
-    """What PEFT loads: the tensors of ``adapter_model.safetensors`` and ``adapter_config.json``.
+    """An adapter in PEFT's format.
 
     Attributes:
-        tensors: PEFT's name -> array.
-        config: the content of the configuration.
+        tensors: PEFT's name -> array, for ``adapter_model.safetensors``.
+        config: the content of ``adapter_config.json``.
         ranks: module -> rank.
-        saved: the modules that are saved in full.
-        biases: biases beside matrices that are saved.
-        left_out: tensors that changed and that no adapter needs to hold, with the reason.
-        rows: module of an embedding or a head -> its rows, where the base has another number.
-        error: the largest difference of base and adapter to the fine-tune, in any weight.
-        worst: the tensor that has it.
+        saved: modules that are saved in full.
+        biases: names of saved biases.
+        left_out: name -> reason, for changed tensors that the adapter does not need.
+        rows: module of a resized embedding or head -> its number of rows.
+        error: largest absolute difference between base plus adapter and the fine-tuned model.
+        worst: the tensor with that difference.
     """
 
     tensors: dict[str, Array] = field(default_factory=dict)
@@ -106,17 +113,17 @@ def extract(
     base_model: str = "",
     tied: Sequence[str] = (),
 ) -> LoraAdapter:
-    """The adapter that turns the base into the fine-tune, as near as ``rank`` allows.
+    """Extract the adapter of at most ``rank`` that best approximates the fine-tuned model.
 
-    Raises :class:`UsageError` where a tensor changed that no adapter can hold.
+    Raises :class:`UsageError` if a changed tensor cannot be in an adapter.
 
     Args:
-        pairs: all tensors of the fine-tune.
+        pairs: all tensors of the fine-tuned model.
         rank: the largest rank of a module.
-        epsilon: singular values up to this are left out, relative to the largest.
+        epsilon: singular values up to this fraction of the largest are dropped.
         whole: globs of modules that are saved in full.
-        base_model: the name of the base that the configuration gives.
-        tied: modules that share one weight; each is saved, for PEFT gives a saved module a copy.
+        base_model: the name of the base for the configuration.
+        tied: modules that share one weight; all are saved, because PEFT unties a saved module.
     """
     if rank < 1:
         raise UsageError(f"a rank is a whole number of at least 1, not {rank}")
@@ -125,7 +132,7 @@ def extract(
 
 
 class _Extraction:
-    """One run: module by module, and what cannot be held is collected."""
+    """Builds an adapter module by module, and collects tensors that cannot be in one."""
 
     def __init__(
         self, pairs: list[Pair], rank: int, epsilon: float, whole: Sequence[str], tied: Sequence[str]
@@ -142,7 +149,7 @@ class _Extraction:
         self._found = LoraAdapter()
 
     def adapter(self, base_model: str) -> LoraAdapter:
-        """The whole adapter."""
+        """Return the adapter; raises :class:`UsageError`."""
         found = self._found
         for module, members in self._modules.items():
             if any(pair.changed for pair in members.values()):
@@ -157,7 +164,7 @@ class _Extraction:
         return found
 
     def _module(self, module: str, members: Mapping[str, Pair]) -> None:
-        """Add one module that changed."""
+        """Add a changed module."""
         for pair in list(members.values()):
             reason = self._why_not(module, pair) if pair.changed else ""
             if reason:
@@ -176,7 +183,7 @@ class _Extraction:
             self._in_full(module, held)
 
     def _why_not(self, module: str, pair: Pair) -> str:
-        """Why no adapter holds this tensor; empty if one does."""
+        """Return why this tensor cannot be in an adapter; "" if it can."""
         inside = _EXPERTS.fullmatch(module)
         block = module.rpartition(".")[0]
         if pair.name in self._coded:
@@ -194,28 +201,28 @@ class _Extraction:
         return ""
 
     def _has_parts(self, module: str) -> bool:
-        """Whether there are modules inside, which a copy in full would take along."""
+        """Return whether the module has submodules, which saving it in full would include."""
         return any(other.startswith(f"{module}.") for other in self._modules)
 
     def _is_named(self, module: str) -> bool:
         return any(fnmatchcase(module, glob) for glob in self._whole)
 
     def _is_matrix(self, pair: Pair) -> bool:
-        """Whether this is the weight of a linear layer that low rank goes for."""
+        """Return whether this is the weight of a linear layer, for which factors are computed."""
         shaped = len(pair.shape) == 2 and min(pair.shape) > 0
         return pair.alike and pair.part == _WEIGHT and shaped and not self._is_named(pair.module)
 
-    # -- what is written ------------------------------------------------------------------
+    # -- tensors of the adapter -----------------------------------------------------------
 
     def _matrix(self, module: str, weight: Pair, bias: Pair | None) -> None:
-        """Factors of a weight, and its bias as PEFT saves it, which keeps it in the layer below."""
+        """Add the factors of a weight, and its bias, which PEFT saves in ``base_layer``."""
         if weight.changed:
             self._factor(module, weight)
         if bias is not None and bias.changed:
             self._beside(f"{module}.base_layer" if module in self._found.ranks else module, bias)
 
     def _beside(self, layer: str, bias: Pair) -> None:
-        """A bias that is loaded into the layer as it is."""
+        """Add a bias that is loaded into ``layer`` unchanged."""
         self._found.tensors[f"{PREFIX}{layer}.{_BIAS}"] = bias.tuned()
         self._found.biases.append(bias.name)
         self._compare(bias, bias.tuned())
@@ -239,7 +246,7 @@ class _Extraction:
         self._found.tensors[f"{PREFIX}{module}.lora_B.weight"] = b
 
     def _in_full(self, module: str, members: Mapping[str, Pair]) -> None:
-        """A module as it is, and under the names of those that are tied to it."""
+        """Add a module in full, also under the names of modules tied to it."""
         found = self._found
         tied = [other for other in self._tied if other not in self._modules] if module in self._tied else []
         for part, pair in members.items():
@@ -252,7 +259,7 @@ class _Extraction:
         found.saved += [module, *tied]
 
     def _target_nothing(self) -> None:
-        """PEFT wants a module to target: the first matrix gets factors of zeros."""
+        """Add zero factors for the first matrix, because PEFT requires a target module."""
         for module, members in self._modules.items():
             pair = members.get(_WEIGHT)
             if pair is None or not self._is_matrix(pair) or self._why_not(module, pair):
@@ -270,7 +277,7 @@ class _Extraction:
         )
 
     def _compare(self, pair: Pair, values: Array) -> None:
-        """Note how far ``values``, in the base's dtype, are from the fine-tune."""
+        """Update the error by ``values``, rounded to the base's dtype, against the fine-tuned tensor."""
         tuned = pair.tuned()
         rounded = values.astype(pair.base().dtype if pair.base is not None else tuned.dtype)
         wide = np.complex128 if np.iscomplexobj(tuned) else np.float64
@@ -281,7 +288,7 @@ class _Extraction:
 
 
 def _refusal(refused: Mapping[str, str]) -> UsageError:
-    """All that no adapter can hold, by name."""
+    """Return an error that lists all tensors that cannot be in an adapter, by reason."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in refused.items():
         by_reason.setdefault(reason, []).append(name)
@@ -298,10 +305,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def factors(difference: Array, rank: int, epsilon: float = 0.0) -> tuple[Array, Array]:
-    """``A [r, in]`` and ``B [out, r]`` with ``B A`` the best approximation of rank r of ``[out, in]``.
+    """Return ``A [r, in]`` and ``B [out, r]``, whose product ``B A`` best approximates ``[out, in]``.
 
-    r is at most ``rank``, and the number of singular values above ``epsilon`` times the largest.
-    Raises :class:`UsageError` where the difference is not finite.
+    r is at most ``rank`` and the number of singular values above ``epsilon`` times the largest.
+    Raises :class:`UsageError` if the difference is not finite.
     """
     if not np.isfinite(difference).all():
         raise UsageError("a difference has NaN or infinity and no singular values")
@@ -313,9 +320,9 @@ def factors(difference: Array, rank: int, epsilon: float = 0.0) -> tuple[Array, 
 
 
 def _config(found: LoraAdapter, rank: int, base_model: str, *, transposed: bool) -> dict[str, Any]:
-    """``adapter_config.json``; modules of another rank than ``rank`` have a pattern of their own.
+    """Return ``adapter_config.json``, with a pattern for each module whose rank is not ``rank``.
 
-    For ``fan_in_fan_out`` PEFT looks at the class of each module; the flag only spares its warning.
+    PEFT derives ``fan_in_fan_out`` from the class of each module; the flag only avoids its warning.
     """
     other = {module: found for module, found in found.ranks.items() if found != rank}
     return {

@@ -1,6 +1,6 @@
-"""A vocabulary that grew on one side while the other changed values: both, row by row.
+"""Merging a tensor to which one side appended rows (a larger vocabulary) while the other changed values.
 
-Only where the growth is purely appended rows: the side's first rows are the base, bit for bit.
+The first rows of the longer side must equal the base bit for bit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STEP: Final = 1 << 20
 
 
 def grown(objects: Objects, conflict: Conflict) -> Planned | storing.Streamed | None:
-    """The rows that one side changed, and then those that the other appended; None when it is not so."""
+    """Return the changed rows of one side followed by the appended rows of the other; None when not so."""
     base = conflict.base
     sides = [side for side in conflict.changed if side is not None]
     if base is None or len(sides) != 2 or len(conflict.changed) != 2:
@@ -49,7 +49,7 @@ def grown(objects: Objects, conflict: Conflict) -> Planned | storing.Streamed | 
 
 
 def _appended(base: Line, longer: Line, other: Line) -> bool:
-    """Whether the shapes say so: one side has more rows, the other as many as the base."""
+    """Return whether ``longer`` has more rows than the base, and ``other`` has its shape."""
     if (other.dtype, other.shape) != (base.dtype, base.shape) or longer.dtype != base.dtype:
         return False
     if not base.shape or not base.nbytes or longer.shape[1:] != base.shape[1:] or base.dtype == "bytes":
@@ -62,7 +62,7 @@ def _words(line: Line) -> int:
 
 
 def _same_start(before: StoredTensor, after: StoredTensor, words: int) -> bool:
-    """Whether ``after`` begins with all of ``before``; whole chunks are compared by digest."""
+    """Return whether ``after`` starts with all ``words`` of ``before``; full chunks compare by digest."""
     first = before.record.chunks[:-1]
     if first != after.record.chunks[: len(first)]:
         return False

@@ -1,4 +1,4 @@
-"""What two sides did to one tensor, in numbers: for the panel that asks how to merge it."""
+"""Statistics of the changes of two sides to one tensor, shown when the user is asked how to merge it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _COLUMNS: Final = 7
 
 @dataclass(frozen=True)
 class Measures:
-    """Both sides' differences to the base; to zero, where there is no base.
+    """Statistics of both sides' differences to the base, or to zero without a base.
 
     Attributes:
-        base_norm: the Euclidean norm of the base; none without one.
-        ours_norm: that of our difference.
-        theirs_norm: that of theirs.
-        cosine: of the angle between both differences; None when one is zero.
-        sign_agreement: of the elements that both changed, the share with equal signs; none without any.
-        overlap: of the elements that either changed, the share that both did; none without any.
+        base_norm: Euclidean norm of the base; None without one.
+        ours_norm: Euclidean norm of our difference.
+        theirs_norm: Euclidean norm of their difference.
+        cosine: cosine similarity of both differences; None when one is zero.
+        sign_agreement: fraction of the elements changed by both whose signs are equal; None without any.
+        overlap: fraction of the changed elements that both changed; None without any.
     """
 
     base_norm: float | None
@@ -45,20 +45,19 @@ class Measures:
 
     @property
     def ours_relative(self) -> float | None:
-        """Our difference relative to the base; none without one, or where it is zero."""
+        """Norm of our difference over that of the base; None without a base or if it is zero."""
         return self.ours_norm / self.base_norm if self.base_norm else None
 
     @property
     def theirs_relative(self) -> float | None:
-        """Their difference relative to the base; none without one, or where it is zero."""
+        """Norm of their difference over that of the base; None without a base or if it is zero."""
         return self.theirs_norm / self.base_norm if self.base_norm else None
 
 
 def compare(objects: Objects, conflict: Conflict) -> Measures | None:
-    """Measure ours against theirs, reading chunk by chunk.
+    """Compute the statistics, reading chunk by chunk.
 
-    None when a side lacks the tensor, or dtypes or shapes differ, or they are not numbers to compute with:
-    codes least of all.
+    Returns None when a side lacks the tensor, dtypes or shapes differ, or the values cannot be averaged.
     """
     ours, theirs = conflict.ours, conflict.theirs
     if ours is None or theirs is None or (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
@@ -75,7 +74,10 @@ def compare(objects: Objects, conflict: Conflict) -> Measures | None:
 
 
 def _sums(block: Block, has_base: bool) -> list[float]:
-    """Sums over a block: squares of base and differences, their product; both changed, alike, either."""
+    """Return sums over a block: squares of the base, ours and theirs, and the product of both differences.
+
+    They are followed by counts of elements: changed by both, with equal signs, changed by either.
+    """
     assert block.stop - block.start <= BLOCK
     with np.errstate(all="ignore"):
         one, other = block.deltas if has_base else block.inputs

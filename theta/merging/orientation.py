@@ -1,7 +1,7 @@
-"""Which matrices of a model are stored transposed: GPT-2's Conv1D keeps ``[in, out]``.
+"""Detecting the matrices of a model that are stored transposed, as ``[in, out]``, like GPT-2's Conv1D.
 
-PEFT writes one flag, ``fan_in_fan_out``, for a whole adapter, and a model may have both kinds.  So each
-matrix is asked: where it is not square its shape decides, and a square one follows its likes.
+PEFT writes one flag, ``fan_in_fan_out``, for a whole adapter, but a model may have both kinds.  So each
+matrix is examined: the shape decides if it is not square, and a square one is treated like similar ones.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Shape = tuple[int, ...]
 
 
 class Orientation:
-    """What is known of the matrices of one checkpoint.
+    """The orientation of the matrices of one checkpoint.
 
     Args:
-        shapes: of the tensors of the checkpoint, by name.
-        known: tensors of which it is known whether they are transposed.
-        flag: what holds where nothing else tells.
+        shapes: name -> shape of the tensors of the checkpoint.
+        known: name -> whether the tensor is transposed, if that is known.
+        flag: the default.
     """
 
     def __init__(self, shapes: Mapping[str, Shape], known: Mapping[str, bool], flag: bool = False) -> None:
@@ -33,7 +33,7 @@ class Orientation:
         self._only_with_biases = bool(turned) and all(_bias(name) in shapes for name in turned)
 
     def is_transposed(self, name: str) -> bool | None:
-        """Whether tensor ``name`` is stored as ``[in, out]``; None when its likes lie both ways."""
+        """Return whether tensor ``name`` is stored as ``[in, out]``; None when similar ones differ."""
         if name in self._votes:
             return self._votes[name]
         if _bias(name) not in self._shapes and self._only_with_biases:
@@ -46,7 +46,7 @@ class Orientation:
 
 
 def _by_bias(shapes: Mapping[str, Shape]) -> Iterable[tuple[str, bool]]:
-    """A bias is as long as the side of its matrix that is the output."""
+    """Yield (name, whether transposed) of matrices with a bias, whose length is that of the output."""
     for name, shape in shapes.items():
         bias = shapes.get(_bias(name), ())
         matrix = name.endswith(WEIGHT) and len(shape) == 2 and shape[0] != shape[1]
@@ -59,12 +59,12 @@ def _bias(name: str) -> str:
 
 
 def _module(name: str) -> str:
-    """The last part of the module's name, such as ``c_proj``."""
+    """Return the last part of the module's name, such as ``c_proj``."""
     return re.split(r"[./]", name.removesuffix(WEIGHT))[-1]
 
 
 def _parent(name: str) -> str:
-    """What the module is in, in any layer: ``h.#.attn``."""
+    """Return the parent of the module with ``#`` for layer numbers: ``h.#.attn``."""
     return _NUMBER.sub("#", name.removesuffix(WEIGHT).rpartition(".")[0])
 
 

@@ -1,4 +1,4 @@
-"""The inputs of a merge, read from the repository."""
+"""Reading the inputs of a merge from the repository."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 KEPT_WHOLE: Final = 80 << 20
-"""Bytes of the largest tensor whose chunks are all kept for the passes that follow."""
+"""Size in bytes of the largest tensor whose chunks are all cached for later passes."""
 SHARED: Final = 32 << 20
-"""Bytes of the largest tensor that one thread works on alone."""
+"""Size in bytes of the largest tensor that is computed on one thread."""
 
 
 def opened(objects: Objects, line: Line, place: Place | None = None) -> StoredTensor:
-    """One version of a tensor, whose chunks are kept for the passes that follow."""
+    """Open a version of a tensor and cache its chunks for later passes."""
     kept = line.nbytes if line.nbytes <= KEPT_WHOLE else KEPT
     return StoredTensor(objects, line, place, kept=kept)
 
 
 class StoredInputs:
-    """The inputs of one tensor's merge (``strategies.method.Inputs``), read from the repository."""
+    """The stored inputs of the merge of one tensor; implements ``strategies.method.Inputs``."""
 
     def __init__(
         self,
@@ -46,24 +46,24 @@ class StoredInputs:
         self._statistics = [_statistic(objects, line) for line in statistics]
 
     def read(self, start: int, stop: int) -> Read:
-        """The elements from ``start`` to before ``stop`` of each side, and of the base."""
+        """Return the elements ``start:stop`` of each side and of the base."""
         base = None if self.base is None else self.base.read(start, stop)
         return Read(tuple(side.read(start, stop) for side in self.sides), base)
 
     def statistic(self, number: int) -> Statistic | None:
-        """The statistic of input ``number``; none without one that is of floats."""
+        """Return the statistic of input ``number``; None when it has none of a float dtype."""
         return self._statistics[number] if self._statistics else None
 
 
 class StoredStatistic:
-    """A stored tensor of floats, as values."""
+    """A stored tensor of floats whose values are weights of a merge."""
 
     def __init__(self, objects: Objects, line: Line) -> None:
         self._stored = opened(objects, line)
         self.shape = line.shape
 
     def read(self, start: int, stop: int) -> Array:
-        """The values from element ``start`` to before ``stop``."""
+        """Return the values of the elements ``start:stop``."""
         return widen(self._stored.read(start, stop), self._stored.line.dtype)
 
 

@@ -1,8 +1,9 @@
-"""Recipe files: YAML with the keys of mergekit, and what theta adds to them.
+"""Recipe files: YAML with keys of mergekit and of theta.
 
-``merge_method``, ``base_model``, ``models`` (or one slice over whole models), ``parameters`` of all
-and of each model, as scalars, gradients over the layers, or lists of ``filter`` and ``value``;
-``rules``, ``scope``, ``seed`` and ``allow_nan`` are theta's.  What would be ignored is refused.
+mergekit's are ``merge_method``, ``base_model``, ``models`` (or one slice over whole models), and
+``parameters`` of all and of each model, which are scalars, gradients over the layers, or lists of
+``filter`` and ``value``.  theta's are ``rules``, ``scope``, ``seed`` and ``allow_nan``.  Other keys are
+errors.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ MAX_BYTES: Final = 1 << 20
 _MAX_NODES: Final = 20_000
 _MAX_DEPTH: Final = 20
 _PAIRS: Final = ("slerp", "nearswap", "arcee_fusion")
-"""Methods of two inputs, of which mergekit calls the first the base."""
+"""Methods with two inputs, the first of which is mergekit's base."""
 _FROM_BASE: Final = ("nuslerp", "multislerp")
-"""Methods that work on differences where mergekit is given a base."""
+"""Methods that merge differences if mergekit is given a base."""
 
 _REFUSED: Final = {
     "dtype": "theta computes in float32 (float64 for f64) and keeps the dtype of the checkpoint",
@@ -57,11 +58,19 @@ class _Model:
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A recipe whose inputs are still names.
+    """A parsed recipe file.
 
     Attributes:
-        models: the revisions of the inputs, in the file's order, the base left out.
-        base: the revision that ``base_model`` names; none means the merge base.
+        label: the name of the file, for errors.
+        method: the merge method.
+        models: the revisions of the inputs in the file's order, without the base.
+        base: the revision of ``base_model``; None for the merge base.
+        shared: the parameters of all models.
+        own: the parameters of each model.
+        rules: strategies of single tensors.
+        scope: ``conflicts`` or ``all``.
+        seed: the seed of random methods.
+        allow_nan: accept new NaNs and infinities.
     """
 
     label: str
@@ -76,10 +85,10 @@ class RecipeFile:
     allow_nan: bool = False
 
     def recipe(self, order: Sequence[int | None] | None = None) -> Recipe:
-        """The recipe for inputs in another order.
+        """Return the recipe for inputs in the order of the merge.
 
         Args:
-            order: for each side of the merge, ours first, its number in :attr:`models`; none for a
+            order: for each side of the merge, ours first, its number in :attr:`models`; None for a
                 side that the recipe does not name, such as ours when two other branches are merged.
         """
         places: list[int | None] = list(range(len(self.models))) if order is None else list(order)
@@ -89,7 +98,7 @@ class RecipeFile:
                 hint=f"merge {' '.join(self.models)}",
             )
         known = {p.name: p for p in registry.method(self.method).parameters}
-        # A list for all models is a gradient here; one for each model would be the strategy's own form.
+        # A list for all models is a gradient; without the tuple it would be one value for each model.
         given: dict[str, Setting] = {
             key: (value,) if key in known and known[key].per_model else value
             for key, value in self.shared.items()
@@ -108,7 +117,7 @@ class RecipeFile:
         )
 
     def _per_model(self, key: str, places: Sequence[int | None]) -> Setting:
-        """One value for each side; what a model does not say is what all have, or the default."""
+        """Return one value for each side: that of the model, else that of all models, else the default."""
         known = {p.name: p for p in registry.method(self.method).parameters}
         if key not in known or not known[key].per_model:
             raise UsageError(
@@ -120,7 +129,7 @@ class RecipeFile:
 
 
 def load(data: bytes, label: str) -> RecipeFile:
-    """The recipe in a YAML file called ``label``; raises :class:`UsageError` that names file and key."""
+    """Parse the YAML file called ``label``; raises :class:`UsageError` that names file and key."""
     body = _parsed(data, label)
     for key in body:
         if key in _REFUSED:
@@ -142,7 +151,7 @@ def load(data: bytes, label: str) -> RecipeFile:
 def _arranged(
     body: Mapping[str, Any], label: str, method: str, models: list[_Model], base: str | None
 ) -> RecipeFile:
-    """The base taken out of the inputs, or put first where the method has it as an input."""
+    """Return the recipe with the base removed from the inputs, or first if it is an input of the method."""
     if base is not None and method in _PAIRS:
         models.sort(key=lambda model: model.name != base)
         if len(models) == 1:
@@ -176,7 +185,7 @@ def _flag(body: Mapping[str, Any], key: str, label: str) -> bool:
 
 
 def _rules(found: Any, label: str) -> Iterator[Rule]:
-    """``rules: {GLOB: STRATEGY}``, in the order of the file."""
+    """Yield the rules of ``rules: {GLOB: STRATEGY}`` in the order of the file."""
     if found is None:
         return
     if not isinstance(found, dict):
@@ -205,7 +214,7 @@ def _models(body: Mapping[str, Any], label: str) -> Iterator[_Model]:
 
 
 def _whole_slice(slices: Any, label: str) -> Any:
-    """The sources of the only slice, which must begin at layer 0 of all of them and be equally long."""
+    """Return the sources of the only slice; all must have the same layer_range from 0."""
     refusal = UsageError(
         f"{label}: theta merges whole models, not slices of layers",
         hint="use models, or one slice whose sources have the same layer_range from 0",
@@ -237,7 +246,7 @@ def _parameters(found: Any, where: str) -> dict[str, Setting]:
 
 
 def _value(found: Any, where: str) -> Setting:
-    """A scalar, a gradient, or a list of filters as a value."""
+    """Parse a scalar, a gradient, or a list of filters."""
     if isinstance(found, bool | str):
         return found
     if isinstance(found, int | float):
@@ -250,7 +259,7 @@ def _value(found: Any, where: str) -> Setting:
 
 
 def _filtered(entry: Any, where: str) -> tuple[str, Setting]:
-    if not isinstance(entry, dict):  # the last may be plain: it goes for all others
+    if not isinstance(entry, dict):  # a plain value applies to all other tensors
         return "*", _value(entry, where)
     if not set(entry) <= {"filter", "value"} or "value" not in entry:
         raise UsageError(f"{where}: each entry has 'filter' and 'value'")
@@ -267,7 +276,7 @@ def _need(body: Mapping[str, Any], key: str, kind: type, label: str) -> Any:
 
 
 def _parsed(data: bytes, label: str) -> dict[str, Any]:
-    """The mapping that a YAML text spells: plain values only, bounded, without aliases or twin keys."""
+    """Parse a YAML mapping of plain values; size, aliases and duplicate keys are checked."""
     import yaml
 
     if len(data) > MAX_BYTES:
@@ -284,10 +293,10 @@ def _parsed(data: bytes, label: str) -> dict[str, Any]:
 
 
 def _check_events(events: Iterable[Any], label: str, yaml: Any) -> None:
-    """Refuse what would cost much to build, before anything is built."""
+    """Raise :class:`UsageError` for documents that are expensive to load, before loading them."""
     depth = 0
     for count, event in enumerate(events):
-        # An alias may stand for a value that holds aliases: a few lines that spell gigabytes.
+        # Nested aliases expand a few lines to gigabytes.
         if isinstance(event, yaml.AliasEvent):
             raise UsageError(f"{label}: aliases (*{event.anchor}) are not supported")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -298,7 +307,7 @@ def _check_events(events: Iterable[Any], label: str, yaml: Any) -> None:
 
 
 def _strict(node: Any, label: str, yaml: Any) -> bool:
-    """Whether there is anything; raises :class:`UsageError` for a key that stands twice."""
+    """Return whether the document is not empty; raises :class:`UsageError` for a duplicate key."""
     waiting = [node]
     while waiting:
         entry = waiting.pop()

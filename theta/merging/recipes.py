@@ -1,6 +1,6 @@
-"""Which strategy for which tensor: rules, and the one line that reproduces a merge.
+"""Recipes: which strategy merges which tensor, and the line of text that reproduces a merge.
 
-The line stands in a commit's ``Theta-Merge:`` trailer and is what the command line would say:
+The line is in the ``Theta-Merge:`` trailer of a commit and has the options of the command line:
 ``-X ties:density=0.5 --rule 'lm_head*=ours' --scope all --seed 7``.
 """
 
@@ -28,7 +28,7 @@ _RULE: Final = re.compile(r"(.+?)=([A-Za-z][A-Za-z0-9_-]*(?::.*)?)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Rule:
-    """A strategy for the tensors whose names match ``glob`` (as a shell matches, case counts)."""
+    """A strategy for the tensors whose names match ``glob`` (case-sensitive, as in a shell)."""
 
     glob: str
     strategy: Strategy
@@ -37,12 +37,12 @@ class Rule:
         return f"{self.glob}={self.strategy}"
 
     def matches(self, name: str) -> bool:
-        """Whether the rule is about the tensor ``name``."""
+        """Return whether ``name`` matches the glob."""
         return fnmatchcase(name, self.glob)
 
 
 def rule(text: str) -> Rule:
-    """``GLOB=STRATEGY``; raises :class:`UsageError`."""
+    """Parse ``GLOB=STRATEGY``; raises :class:`UsageError`."""
     found = _RULE.fullmatch(text)
     if found is None:
         raise UsageError(f"a rule is GLOB=STRATEGY, not {text!r}", hint="--rule 'lm_head*=ours'")
@@ -51,7 +51,7 @@ def rule(text: str) -> Rule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What settles each tensor: the first rule that matches its name, or else ``default``."""
+    """The strategies of a merge: that of the first rule that matches a name, otherwise ``default``."""
 
     default: Strategy | None = None
     rules: tuple[Rule, ...] = ()
@@ -62,24 +62,24 @@ class Recipe:
     """Sides that the recipe does not name, ours being 0; see ``engine.MergeOptions``."""
 
     def strategy_for(self, name: str) -> Strategy | None:
-        """The strategy for tensor ``name``, if there is one."""
+        """Return the strategy for tensor ``name``, or None."""
         return self.rule_for(name) or self.default
 
     def rule_for(self, name: str) -> Strategy | None:
-        """The strategy of the first rule that matches ``name``."""
+        """Return the strategy of the first rule that matches ``name``, or None."""
         return next((entry.strategy for entry in self.rules if entry.matches(name)), None)
 
     @property
     def uses_statistics(self) -> bool:
-        """Whether any of the strategies weighs by statistics."""
+        """Whether any strategy uses statistics."""
         strategies = [*filter(None, [self.default]), *(rule.strategy for rule in self.rules)]
         names = {strategy.name for strategy in strategies} - {*SIDES}
         return any(registry.method(name).uses_statistics for name in names)
 
     def policy(self, otherwise: Policy | None = None, answered: Policy | None = None) -> Policy:
-        """Decides by the rules; what their strategies do not go for is left to ``otherwise``.
+        """Return a policy that applies the recipe, and ``otherwise`` if its strategy does not apply.
 
-        What ``answered`` decides counts more than ``default`` and less than a rule.
+        An answer of ``answered`` takes precedence over ``default``, and a rule over both.
         """
 
         def decide(conflict: Conflict) -> Strategy | None:
@@ -94,11 +94,11 @@ class Recipe:
         return decide
 
     def options(self, statistics: Sequence[Manifest | None] = (), *, dry_run: bool = False) -> MergeOptions:
-        """What the engine must know beside the policy."""
+        """Return the options of the engine."""
         return MergeOptions(self.scope, self.seed, self.allow_nan, tuple(statistics), dry_run, self.without)
 
     def text(self) -> str:
-        """The canonical line; :func:`from_text` reads it."""
+        """Return the canonical line, which :func:`from_text` parses."""
         words = ["-X", str(self.default)] if self.default else []
         for entry in self.rules:
             words += ["--rule", str(entry)]
@@ -114,7 +114,7 @@ class Recipe:
 
 
 def scope(text: str) -> MergeScope:
-    """``conflicts`` or ``all``; raises :class:`UsageError`."""
+    """Parse ``conflicts`` or ``all``; raises :class:`UsageError`."""
     if text == "all":
         return "all"
     if text != "conflicts":
@@ -123,14 +123,14 @@ def scope(text: str) -> MergeScope:
 
 
 def seed(text: str) -> int:
-    """A whole number from 0 to 2**63 - 1; raises :class:`UsageError`."""
+    """Parse an integer from 0 to 2**63 - 1; raises :class:`UsageError`."""
     if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) >= 1 << 63:
         raise UsageError(f"a seed is a whole number from 0 to 2**63 - 1, not {text!r}")
     return int(text)
 
 
 def from_text(line: str) -> Recipe:
-    """The recipe that :meth:`Recipe.text` wrote; raises :class:`UsageError`."""
+    """Parse the result of :meth:`Recipe.text`; raises :class:`UsageError`."""
     if len(line) > _MAX_LINE:
         raise UsageError(f"a recipe of {len(line)} characters is too long")
     try:
@@ -145,7 +145,7 @@ def from_text(line: str) -> Recipe:
 
 
 def _with(recipe: Recipe, word: str, waiting: Iterator[str]) -> Recipe:
-    """``recipe`` with one option more."""
+    """Return ``recipe`` with the option ``word`` added, whose value is taken from ``waiting``."""
     if word == "--allow-nan":
         return replace(recipe, allow_nan=True)
     value = next(waiting, None)
@@ -173,7 +173,10 @@ def combine(
     seed: int | None = None,
     allow_nan: bool | None = None,
 ) -> Recipe:
-    """The command line over a recipe file: its rules come first, its strategy stands for the file's."""
+    """Combine the command line with a recipe file; the command line takes precedence.
+
+    A strategy on the command line replaces the strategy and the rules of the file.
+    """
     below = file or Recipe()
     return Recipe(
         default or below.default,

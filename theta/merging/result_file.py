@@ -1,4 +1,4 @@
-"""The skeleton of a merge result: one side's, or a new file by the format's writer."""
+"""The skeleton of a merge result: that of one side, or of a new file from the format's writer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Container = tuple[str, str]
 
 
 def conflict() -> Conflict:
-    """The conflict that stands for what both sides changed outside of the tensors."""
+    """Return the conflict about changes of both sides outside of the tensors."""
     return Conflict(CONTAINER, None, None, None)
 
 
@@ -37,7 +37,7 @@ def merge(
     lines: Sequence[Line],
     policy: Policy,
 ) -> Container | None:
-    """The skeleton for a result with ``lines``; None when the sides' changes need a decision."""
+    """Return the container of a result with ``lines``; None when the sides conflict outside of them."""
     chosen = _chosen(base, sides)
     if chosen is not None and _specs(chosen.lines) == _specs(lines):
         return chosen.skeleton, chosen.format
@@ -51,7 +51,7 @@ def merge(
 
 
 def _chosen(base: Manifest | None, sides: Sequence[Manifest]) -> Manifest | None:
-    """The side whose skeleton all that changed it have; None when they differ."""
+    """Return a side with the changed skeleton, or ours if none changed it; None when they differ."""
     before = base.skeleton if base else None
     changed = [side for side in sides if side.skeleton != before]
     if not changed:
@@ -66,7 +66,7 @@ def _specs(lines: Sequence[Line]) -> set[tuple[str, str, tuple[int, ...]]]:
 def _picked(
     base: Manifest | None, sides: Sequence[Manifest], lines: Sequence[Line], policy: Policy
 ) -> Container | None:
-    """Without a writer only a whole side will do, and only if it holds just these tensors."""
+    """Return the container of the side that the policy picks, if it has exactly the tensors ``lines``."""
     strategy = policy(conflict())
     if strategy is None:
         return None
@@ -77,7 +77,7 @@ def _picked(
 
 
 def laid_out(objects: Objects, pack: PackWriter, like: Manifest, lines: Sequence[Line]) -> str | None:
-    """The skeleton of a file as ``like`` but with the tensors ``lines``; None when no writer can do it."""
+    """Return the skeleton of a file like ``like`` with the tensors ``lines``; None when no writer can."""
     if _specs(like.lines) == _specs(lines):
         return like.skeleton
     if not _is_plain(objects, like):
@@ -91,10 +91,11 @@ def laid_out(objects: Objects, pack: PackWriter, like: Manifest, lines: Sequence
 
 
 def _is_plain(objects: Objects, side: Manifest) -> bool:
-    """Whether the tensors, and the metadata of a safetensors file, are all that the file says.
+    """Return whether the file has only tensors, and metadata if it is a safetensors file.
 
-    Then a new file says the same.  Other formats carry more (nested objects, key-value pairs), which
-    the writers leave out; these are told by laying the side's own tensors out anew and comparing.
+    Then a new file can replace it.  Files of other formats may have more, such as nested objects and
+    key-value pairs, which the writers omit.  These are detected by comparing the skeleton with that of a
+    new file with the same tensors.
     """
     if side.format == safetensors.NAME:
         return True
@@ -109,7 +110,7 @@ def _is_plain(objects: Objects, side: Manifest) -> bool:
 
 
 def _unranked(skeleton: Skeleton) -> list[Segment]:
-    """The segments without the order in which fields are computed, of which there are several."""
+    """Return the segments without the order in which fields are computed, which may vary."""
     segments = skeleton.segments
     return [replace(segment, rank=0) if isinstance(segment, Field) else segment for segment in segments]
 
@@ -129,7 +130,7 @@ def _rewritten(
             return None
         metadata = merged
     for side in (*sides, *([base] if base else [])):
-        # A result that is just one side stays that side's file: what becomes empty in git is empty.
+        # A result equal to one side keeps that side's file, so that git sees no change.
         same = side.format == sides[0].format and _specs(side.lines) == _specs(lines)
         if same and _says(objects, side, metadata):
             return side.skeleton
@@ -138,7 +139,7 @@ def _rewritten(
 
 
 def _says(objects: Objects, side: Manifest, metadata: Mapping[str, str] | None) -> bool:
-    """Whether the file of ``side`` has the format and the ``metadata`` that are wanted."""
+    """Return whether ``side`` is a safetensors file with this ``metadata``, or another format."""
     if side.format != safetensors.NAME:
         return True
     return (_metadata(objects, side) or {}) == dict(metadata or {})
@@ -147,7 +148,7 @@ def _says(objects: Objects, side: Manifest, metadata: Mapping[str, str] | None) 
 def _anew(
     format_name: str, lines: Sequence[Line], metadata: Mapping[str, str] | None = None
 ) -> Skeleton | None:
-    """The skeleton of a new file with the tensors ``lines``; None when no writer can do it."""
+    """Return the skeleton of a new file with the tensors ``lines``; None when no writer can."""
     specs = [TensorSpec(line.name, line.dtype, line.shape) for line in lines]
     try:
         return _skeleton(writers.plan(format_name, specs, metadata))
@@ -156,7 +157,7 @@ def _anew(
 
 
 def _skeleton(plan: Plan) -> Skeleton:
-    """The skeleton of a file that was laid out and has no values yet; its derived fields are trusted."""
+    """Return the skeleton of a planned file without values; its derived fields are not verified."""
     parts: list[tuple[int, int, Segment]] = [
         (tensor.offset, tensor.length, Extent(tensor.length, tensor.name)) for tensor in plan.layout.tensors
     ]
@@ -175,7 +176,7 @@ def _skeleton(plan: Plan) -> Skeleton:
 def _merged_metadata(
     objects: Objects, base: Manifest | None, sides: Sequence[Manifest], policy: Policy
 ) -> tuple[dict[str, str] | None, bool]:
-    """The three-way merge of all keys, and whether all of them could be settled."""
+    """Merge the metadata three-way by key; return it, and whether all keys could be settled."""
     before = _metadata(objects, base) if base and base.format == safetensors.NAME else None
     found = [_metadata(objects, side) for side in sides]
     merged: dict[str, str] = {}

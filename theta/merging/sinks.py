@@ -1,4 +1,4 @@
-"""The files of a worktree around a merge: those that it replaces, and those that it makes."""
+"""Protocols for the files of a worktree that a merge replaces and writes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol
 from theta.formats.layout import Source
 
 Outlet = Callable[[int, "bytes | memoryview"], None]
-"""Takes bytes of one tensor, and the offset in it where they begin."""
+"""Receives the offset in a tensor, and bytes from there on."""
 
 
 class Departing(Source, Protocol):
-    """A file that the result takes the place of."""
+    """A file that the result will replace."""
 
     def drop(self, offset: int, length: int) -> None:
         """Note that ``length`` bytes at ``offset`` will not be read again."""
@@ -20,16 +20,16 @@ class Departing(Source, Protocol):
 
 
 class Draft(Protocol):
-    """A file in the making; threads may write to it at once."""
+    """An unfinished file; threads may write to it concurrently."""
 
     def put(self, offset: int, data: bytes | memoryview) -> None:
         """Write ``data`` at ``offset``."""
         ...
 
     def framed(self, skeleton: str) -> None:
-        """Note that all literal bytes of this skeleton are written."""
+        """Note that all literal bytes of ``skeleton`` are written."""
         ...
 
     def done(self, name: str, digest: str) -> None:
-        """Note that all of tensor ``name`` is written, and its digest."""
+        """Note that all bytes of tensor ``name`` are written, with their digest."""
         ...

@@ -1,8 +1,7 @@
-"""The three-way state of one tensor, exactly git's rules for a file.
+"""The three-way state of a tensor, by git's rules for files.
 
-A side that did not change the tensor has no say; all that did at the same value agree; anything
-else that several changed is a conflict.  Values are compared by digest.  There are two sides, or as
-many as an octopus has.
+If all sides that changed a tensor changed it to the same value, that value is the result.  Otherwise the
+tensor is in conflict.  Values are compared by digest.  There are two sides, or more for an octopus.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from theta.store.format.manifest import Line, Manifest
 
 
 class ConflictKind(Enum):
-    """What the sides did, in the words of git's status."""
+    """The kind of a conflict, in the words of ``git status``."""
 
     BOTH_MODIFIED = "both modified"
     BOTH_ADDED = "both added"
@@ -29,13 +28,17 @@ class ConflictKind(Enum):
 
 @dataclass(frozen=True)
 class Conflict:
-    """A tensor that both sides changed; a side without such a tensor is None.
+    """A tensor that several sides changed.
 
     Attributes:
-        others: the sides after ours and theirs, in a merge of several branches.
-        everything: whether the merge also computes what one side changed; then all sides are inputs.
-        absent: the numbers of sides that are no inputs even then, unless they changed the tensor.
-        coded: the codes and scales that it is one of, which come from one side together.
+        name: name of the tensor.
+        base: the common ancestor's version, or None.
+        ours: our version; None when it was deleted.
+        theirs: their version; None when it was deleted.
+        others: the versions of further branches in an octopus.
+        everything: the merge has scope ``all``, so unchanged sides are inputs too.
+        absent: numbers of sides that are inputs only if they changed the tensor.
+        coded: the group of codes and scales with the tensor, which must come from one side.
     """
 
     name: str
@@ -68,7 +71,7 @@ class Conflict:
 
     @property
     def kind(self) -> ConflictKind:
-        """What the sides did."""
+        """The kind of the conflict."""
         if isinstance(decide(self.name, self.base, *self.sides), Settled):
             return ConflictKind.ONE_SIDED
         if self.ours is None and self.base is not None:
@@ -81,13 +84,13 @@ class Conflict:
 
     @property
     def same_geometry(self) -> bool:
-        """Whether all sides that count have the tensor, in one dtype and shape."""
+        """Whether all sides to merge have the tensor, with the same dtype and shape."""
         sides = self.changed
         return all(sides) and len({(side.dtype, side.shape) for side in sides if side}) == 1
 
     @property
     def usable_base(self) -> Line | None:
-        """The base, where it has the dtype and shape of the sides."""
+        """The base if it has the dtype and shape of the sides, otherwise None."""
         first = next((side for side in self.changed if side is not None), None)
         base = self.base
         if base is None or first is None or (base.dtype, base.shape) != (first.dtype, first.shape):
@@ -107,10 +110,10 @@ class Settled:
 def three_way(
     base: Manifest | None, ours: Manifest, theirs: Manifest, *others: Manifest
 ) -> Iterator[Settled | Conflict]:
-    """The state of every tensor that any side has, in order of name.
+    """Yield the state of every tensor of any version, in order of name.
 
-    Codes and scales are one value in several tensors: where two sides changed a group differently, all of
-    it that differs is in conflict, be it that each tensor was changed by one side only.
+    Codes and scales are one value in several tensors: if two sides changed a group differently, all its
+    changed tensors are in conflict, even if only one side changed each.
     """
     before = base.by_name if base else {}
     sides = [side.by_name for side in (ours, theirs, *others)]
@@ -129,7 +132,7 @@ def three_way(
 
 
 def _is_torn(group: Coded, before: Mapping[str, Line], sides: Sequence[Mapping[str, Line]]) -> bool:
-    """Whether sides changed ``group`` to different values."""
+    """Return whether sides changed ``group`` to different values."""
 
     def value(lines: Mapping[str, Line]) -> tuple[str | None, ...]:
         return tuple(lines[name].digest if name in lines else None for name in group.names)
@@ -138,7 +141,7 @@ def _is_torn(group: Coded, before: Mapping[str, Line], sides: Sequence[Mapping[s
 
 
 def decide(name: str, base: Line | None, *sides: Line | None) -> Settled | Conflict:
-    """The state of one tensor; of two sides or more."""
+    """Return the state of one tensor with two or more sides."""
     changed = [side for side in sides if not same(side, base)]
     if not changed:
         return Settled(name, sides[0])
@@ -149,7 +152,7 @@ def decide(name: str, base: Line | None, *sides: Line | None) -> Settled | Confl
 
 
 def same(one: Line | None, other: Line | None) -> bool:
-    """Whether both are absent, or both have one value."""
+    """Return whether both are None, or both have the same value."""
     if one is None or other is None:
         return one is other
     return one.same_value(other)

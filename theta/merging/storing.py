@@ -1,4 +1,4 @@
-"""A tensor that a merge made, piece by piece, becomes a tree: a delta on the parent that is nearest."""
+"""Storing a merged tensor, relative to the nearest of its parents."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _SAMPLE: Final = 1 << 14
 _NEARLY: Final = 1.2
 
 Pieces = Iterator["Array"]
-"""The words of a tensor, in order."""
+"""Consecutive pieces of the words of a tensor."""
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """A tensor too large to hold: its dense chunks, to be written as they come."""
+    """A tensor too large for memory, whose dense chunks are written as they are computed."""
 
     line: Line
     pieces: Callable[[], Pieces]
@@ -57,14 +57,14 @@ class Streamed:
 
     @property
     def stored(self) -> int:
-        """The bytes that its blobs take, without writing them."""
+        """The number of bytes of the blobs, computed without writing them."""
         lengths = tensor_tree.chunk_lengths(self.line.dtype, self.line.shape)
         sizes = ordered(lambda raw: len(dense.encode(raw, self.line.dtype)), _recut(self.pieces(), lengths))
         return sum(sizes)
 
 
 def _recut(pieces: Pieces, lengths: Sequence[int]) -> Iterator[bytes]:
-    """Words in any pieces, as chunks of these lengths."""
+    """Yield the bytes of ``pieces`` cut to ``lengths``."""
     waiting = bytearray()
     for length in lengths:
         while len(waiting) < length:
@@ -74,7 +74,7 @@ def _recut(pieces: Pieces, lengths: Sequence[int]) -> Iterator[bytes]:
 
 
 def _tapped(parts: Iterator[bytes], outlets: Sequence[Outlet]) -> Iterator[bytes]:
-    """The same parts, once ``outlets`` have them too."""
+    """Yield ``parts`` unchanged after passing each to ``outlets``."""
     offset = 0
     for part in parts:
         for outlet in outlets:
@@ -93,18 +93,24 @@ def plan(
     compare: bool = True,
     by_numbers: bool = False,
 ) -> Planned | Streamed:
-    """How to store the tensor with the name, dtype and shape of ``like`` and the words ``pieces()``.
+    """Plan how to store a tensor.
 
-    ``parents`` are the versions that it may rest on, the one that is read fastest last; of equal
-    geometry the nearest is taken.  Without ``compare`` it rests on nothing, which needs no kernel.
-    ``outlets`` are given the bytes.  ``by_numbers``: each number was computed from those of the parents at
-    its place, so that the result has no structure where none of them has.
+    Args:
+        objects: the objects of the repository.
+        like: the name, dtype and shape of the tensor.
+        pieces: returns its words.
+        parents: the versions that it may be stored relative to, the fastest to read last; among those
+            of the same dtype and shape the nearest is used.
+        outlets: receive the bytes.
+        compare: look for the nearest parent; otherwise the tensor is stored in full, without kernels.
+        by_numbers: each element was computed from those of the parents at the same index, so that the
+            result has no structure if no parent has one.
     """
     if like.nbytes > layer_plan.LARGEST:
         return Streamed(like, pieces, outlets)
     words = _empty(like)
     raw = words.data.cast("B")
-    each: Each = map if like.nbytes <= SHARED else ordered  # a large one is alone, for want of room
+    each: Each = map if like.nbytes <= SHARED else ordered  # a large one is computed alone
 
     def given_away(part: Range) -> Chunk:
         for outlet in outlets:
@@ -120,7 +126,7 @@ def plan(
     if like.nbytes > SHARED:
         for stored in parents:
             if stored.line not in bases[:1]:
-                stored.forget()  # encoding needs the room
+                stored.forget()  # encoding needs the memory
     structure = not by_numbers or any(has_structure(stored.record) for stored in parents)
     hints = Hints(each=each, values=values, structure=structure)
     planned = layer_plan.plan(objects, Changed(like.name, new, chunks), bases, hints)
@@ -130,7 +136,7 @@ def plan(
 
 
 def stored_bytes(planned: Planned | Streamed) -> int:
-    """The bytes of new blobs, without what trees and packs add."""
+    """Return the number of bytes of new blobs, without trees and pack overhead."""
     if isinstance(planned, Streamed):
         return planned.stored
     return sum(len(body) for body in planned.files.values() if not isinstance(body, str))
@@ -142,7 +148,7 @@ def _empty(like: Line) -> Array:
 
 
 def _filled(words: Array, pieces: Pieces, lengths: Sequence[int]) -> Iterator[Range]:
-    """Put ``pieces`` into ``words``; the bytes from where to where each chunk lies, once it is there."""
+    """Copy ``pieces`` to ``words``; yield (start, stop) in bytes of each chunk once it is complete."""
     there = 0
     for start, end in pairwise([0, *accumulate(lengths)]):
         while there * words.itemsize < end:
@@ -154,9 +160,9 @@ def _filled(words: Array, pieces: Pieces, lengths: Sequence[int]) -> Iterator[Ra
 
 
 def _nearest(words: Array, like: Line, parents: Sequence[StoredTensor]) -> list[Line]:
-    """The parent nearest to ``words`` by a spread sample, before those of another geometry.
+    """Return the parent nearest to ``words`` by a sample, followed by those of another dtype or shape.
 
-    The last is taken if it is nearly as near: the base has fewer layers than what rests on it.
+    The last parent is preferred if it is nearly as near: the base has fewer layers.
     """
     alike = [stored for stored in parents if (stored.dtype, stored.shape) == (like.dtype, like.shape)]
     others = [stored.line for stored in parents if stored not in alike]
@@ -168,7 +174,7 @@ def _nearest(words: Array, like: Line, parents: Sequence[StoredTensor]) -> list[
 
 
 def _distance(stored: StoredTensor, words: Array, dtype: str) -> float:
-    """The sum of the absolute differences of a sample; NaNs count as no difference."""
+    """Return the sum of absolute differences of a sample; NaN differences are ignored."""
     total = 0.0
     starts = np.linspace(0, max(words.size - _SAMPLE, 0), _SAMPLES).astype(np.int64).tolist()
     for start in dict.fromkeys(starts):

@@ -1,8 +1,8 @@
-"""How a conflict is settled: by taking a side, or by a method that computes.
+"""Strategies for conflicts: take a side, or compute the result by a method.
 
-A method is a module's class (:class:`~theta.merging.strategies.method.Method`), found by name in
-:mod:`~theta.merging.strategies.registry`; a :class:`Strategy` is a method's name with parameters.
-Plug-ins need :class:`Method`, :class:`Parameter`, :class:`Job` and :class:`Block`.
+A method is a subclass of :class:`~theta.merging.strategies.method.Method`, which
+:mod:`~theta.merging.strategies.registry` finds by name.  A :class:`Strategy` is the name of a method with
+parameters.  Plug-ins need :class:`Method`, :class:`Parameter`, :class:`Job` and :class:`Block`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Drops at both ends: ``breadcrumbs`` and ``breadcrumbs_ties``."""
+"""Dropping the largest and the smallest differences: ``breadcrumbs`` and ``breadcrumbs_ties``."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class _Breadcrumbs(TaskVectors):
     )
 
     def thins(self, job: Job) -> bool:
-        """Unless nothing is dropped at either end."""
+        """Return whether any element is dropped."""
         return any(d < 1 for d in job["density"]) or any(int(g * job.size) for g in job["gamma"])
 
     def cuts(self, job: Job) -> Stats:
-        """Two for each difference: below the largest, and above the smallest."""
+        """Return two cuts for each difference: below the largest, and above the smallest elements."""
         ranks = []
         for number, (density, gamma) in enumerate(zip(job["density"], job["gamma"], strict=True)):
             top, bottom = ends(job.size, density, gamma)
@@ -41,7 +41,7 @@ class _Breadcrumbs(TaskVectors):
         return Stats(tuple(cuts(job, keys, ranks)))
 
     def kept(self, job: Job, block: Block, stats: Stats) -> list[Mask]:
-        """What lies between both cuts."""
+        """Return the elements between both cuts."""
         found = []
         for number, delta in enumerate(block.deltas):
             keys = magnitudes(delta)
@@ -51,9 +51,9 @@ class _Breadcrumbs(TaskVectors):
 
 
 class Breadcrumbs(_Breadcrumbs):
-    """Drop the ``int(gamma n)`` largest and as many of the smallest as leave ``int(density n)``, add.
+    """Drop the ``int(gamma n)`` largest and the smallest so that ``int(density n)`` are left, then add.
 
-    mergekit drops everything where ``gamma n < 1``; here nothing is dropped at the top then.
+    If ``gamma n < 1``, mergekit drops everything; theta drops no large elements.
     """
 
     name = "breadcrumbs"
@@ -61,7 +61,7 @@ class Breadcrumbs(_Breadcrumbs):
 
 
 class BreadcrumbsTies(_Breadcrumbs):
-    """Breadcrumbs' thinning with the consensus of TIES."""
+    """Thin out as :class:`Breadcrumbs`, then elect signs as TIES."""
 
     name = "breadcrumbs_ties"
     summary = "drop the largest and the smallest differences, elect signs"
@@ -69,7 +69,7 @@ class BreadcrumbsTies(_Breadcrumbs):
 
 
 def ends(size: int, density: float, gamma: float) -> tuple[int, int]:
-    """How many elements breadcrumbs drops of the largest and of the smallest."""
+    """Return how many of the largest and of the smallest elements breadcrumbs drops."""
     top = int(gamma * size)
     bottom = size - int(density * size) - top
     return (top, bottom) if bottom >= 0 else (max(top + bottom, 0), 0)

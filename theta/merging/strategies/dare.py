@@ -1,4 +1,4 @@
-"""Random drops: ``dare_linear`` and ``dare_ties``."""
+"""Dropping elements at random: ``dare_linear`` and ``dare_ties``."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class _Dare(TaskVectors):
     symmetric = False
 
     def thins(self, job: Job) -> bool:
-        """Below a density of one."""
+        """Return whether a density is below one."""
         return any(density < 1 for density in job["density"])
 
     def rescales(self, job: Job) -> bool:
-        """By sums unless the paper's factor is wanted."""
+        """Return False for the paper's variant, which has its own factor."""
         return job["variant"] != "paper" and super().rescales(job)
 
     def cuts(self, job: Job) -> Stats:
-        """The paper's factors are known at once."""
+        """Return the paper's factors for its variant."""
         if job["variant"] != "paper" or not job["rescale"]:
             return Stats()
         return Stats(factors=tuple(1 / density if density else 1.0 for density in job["density"]))
 
     def kept(self, job: Job, block: Block, stats: Stats) -> list[Mask]:
-        """Each element with the chance of ``density``."""
+        """Keep each element with probability ``density``."""
         return [
             drawn(job, number, block, density)
             for number, density in zip(job.models, job["density"], strict=True)
@@ -51,9 +51,9 @@ class _Dare(TaskVectors):
 
 
 class DareLinear(_Dare):
-    """Keep each element with the chance ``density``, rescale, add.
+    """Keep each element with probability ``density``, rescale, add.
 
-    The factor is ``|d|_1 / |kept|_1`` (none below 1e-7); ``variant=paper``: ``1 / density``.
+    The factor is ``|d|_1 / |kept|_1`` (1 if a sum is below 1e-7), or ``1 / density`` for ``variant=paper``.
     """
 
     name = "dare_linear"
@@ -61,7 +61,7 @@ class DareLinear(_Dare):
 
 
 class DareTies(_Dare):
-    """DARE's thinning with the consensus of TIES."""
+    """Thin out as :class:`DareLinear`, then elect signs as TIES."""
 
     name = "dare_ties"
     summary = "drop elements at random, rescale the rest, elect signs"
@@ -69,6 +69,6 @@ class DareTies(_Dare):
 
 
 def drawn(job: Job, model: int, block: Block, chance: Any) -> Mask:
-    """Which elements of a model's difference are kept, with ``chance`` (one, or one an element)."""
+    """Return the mask of the kept elements; ``chance`` is one probability, or one for each element."""
     stream = randomness.key(job.seed, job.strategy, job.name, model)
     return randomness.below(stream, block.start, block.stop, chance)

@@ -1,4 +1,4 @@
-"""Drops by rank: ``della`` and ``della_linear``."""
+"""Dropping elements at random by their rank: ``della`` and ``della_linear``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Della(TaskVectors):
     symmetric = False
 
     def complete(self, values: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-        """All chances must be chances."""
+        """Raise :class:`UsageError` unless all probabilities are between 0 and 1."""
         for density, epsilon in zip(values["density"], values["epsilon"], strict=True):
             if not 0 < density - epsilon <= density + epsilon < 1:
                 raise UsageError(
@@ -36,19 +36,19 @@ class _Della(TaskVectors):
         return values
 
     def whole(self, job: Job) -> bool:
-        """Ranks are those within rows."""
+        """Return True: elements are ranked within rows, which may cross blocks."""
         return True
 
     def thins(self, job: Job) -> bool:
-        """Always: no chance is one."""
+        """Return True: no probability is one."""
         return True
 
     def rescales(self, job: Job) -> bool:
-        """By sums unless the paper's factors are wanted."""
+        """Return False for the paper's variant, which has its own factors."""
         return job["variant"] != "paper" and super().rescales(job)
 
     def cuts(self, job: Job) -> Stats:
-        """The masks themselves: the tensor is one block."""
+        """Return the masks of the whole tensor, and for the paper's variant its probabilities."""
         block = job.whole()
         chances = [
             keep_chances(delta.reshape(rows(job.shape, delta.size)), density, epsilon).reshape(-1)
@@ -61,11 +61,11 @@ class _Della(TaskVectors):
         return Stats(extra=(masks, chances if paper else None))
 
     def kept(self, job: Job, block: Block, stats: Stats) -> list[Mask]:
-        """What was drawn, also for a block of the whole."""
+        """Return the part of the masks in ``block``."""
         return [mask[block.start : block.stop] for mask in stats.extra[0]]
 
     def thinned(self, job: Job, block: Block, stats: Stats) -> list[Array]:
-        """The paper divides each element by its chance."""
+        """Divide each kept element by its probability in the paper's variant."""
         found = super().thinned(job, block, stats)
         chances = stats.extra[1]
         if chances is None:
@@ -87,10 +87,11 @@ def _della_parameters(divides: bool) -> tuple[Parameter, ...]:
 
 
 class Della(_Della):
-    """Keep elements with a chance that grows with their rank within a row; elect signs.
+    """Keep elements with a probability that grows with their rank within a row, then elect signs.
 
-    ``p = (density - epsilon) + 2 epsilon (r - 1) / (c - 1)`` for rank r of c by ``|d|``; ``density`` in a
-    row of one.  What is kept is scaled to the absolute sum of the whole; ``variant=paper``: by ``1 / p``.
+    ``p = (density - epsilon) + 2 epsilon (r - 1) / (c - 1)`` for rank r of c by ``|d|``; ``density`` for a
+    row of one element.  Kept elements are rescaled to the absolute sum of all, or by ``1 / p`` for
+    ``variant=paper``.
     """
 
     name = "della"
@@ -100,7 +101,7 @@ class Della(_Della):
 
 
 class DellaLinear(_Della):
-    """DELLA's thinning, then the sum."""
+    """Thin out as :class:`Della`, then add."""
 
     name = "della_linear"
     summary = "drop small elements more often than large ones, add"
@@ -108,7 +109,7 @@ class DellaLinear(_Della):
 
 
 def keep_chances(values: Array, density: float, epsilon: float) -> NDArray[np.float64]:
-    """DELLA's chance of each element of the rows of a matrix to be kept."""
+    """Return DELLA's probability to keep each element of the matrix ``values``, float64."""
     columns = values.shape[1]
     if columns < 2:
         return np.full(values.shape, density)

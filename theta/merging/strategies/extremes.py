@@ -1,4 +1,4 @@
-"""Methods that look at which inputs changed an element: ``magmax``, ``ram``, ``ramplus_tl``."""
+"""Methods that select or average the changes of each element: ``magmax``, ``ram``, ``ramplus_tl``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EPSILON = Parameter("epsilon", "number", 1e-5, "a difference up to this is none
 
 
 class MagMax(Method):
-    """``base + lambda d``, d the difference of the largest magnitude; of equal ones the later input's."""
+    """``base + lambda d``, with d the difference of largest magnitude, or the later of equal ones."""
 
     name = "magmax"
     summary = "of each element the largest difference, halved"
@@ -27,7 +27,7 @@ class MagMax(Method):
     needs_base = True
 
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
-        """Base plus the scaled largest difference."""
+        """Return the base plus the scaled largest difference."""
         best = block.deltas[0]
         for delta in block.deltas[1:]:
             best = np.where(~(np.abs(delta) < np.abs(best)), delta, best)
@@ -36,7 +36,7 @@ class MagMax(Method):
 
 
 class Ram(Method):
-    """What only one input changed is taken in full, what several changed is averaged over these."""
+    """Add an element's only change in full, or average the changes of the inputs that changed it."""
 
     name = "ram"
     summary = "unique changes in full, shared ones averaged"
@@ -45,15 +45,15 @@ class Ram(Method):
     symmetric = True
 
     def factors(self, job: Job) -> list[float]:
-        """What the unique changes of each input are scaled by."""
+        """Return the factor for the unique changes of each input."""
         return [1.0] * job.count
 
     def reduce(self, job: Job) -> list[float]:
-        """The factors."""
+        """Return the factors."""
         return self.factors(job)
 
     def merge(self, job: Job, block: Block, stats: list[float]) -> Array:
-        """Base plus unique and shared changes."""
+        """Return the base plus unique and shared changes."""
         changed = _changed(job, block)
         number = _number(changed)
         out = np.zeros_like(block.base)
@@ -76,7 +76,7 @@ class RamPlus(Ram):
     )
 
     def factors(self, job: Job) -> list[float]:
-        """By how many elements are shared and unique."""
+        """Return factors computed from the numbers of shared and unique elements of each input."""
 
         def work(block: Block) -> list[float]:
             changed = _changed(job, block)

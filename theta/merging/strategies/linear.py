@@ -27,7 +27,7 @@ class Linear(Method):
     symmetric = True
 
     def complete(self, values: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-        """Turns ``alpha`` into two weights."""
+        """Replace ``alpha`` by two weights."""
         alpha = values["alpha"]
         if alpha is None:
             return values
@@ -40,20 +40,20 @@ class Linear(Method):
         return {**values, "weight": [alpha, 1 - alpha], "normalize": True}
 
     def picks(self, job: Job) -> int | None:
-        """The only input with a weight."""
+        """Return the only input, if its share is one."""
         return 0 if job.count == 1 and _shares(job) == [1.0] else None
 
     def keeps_equal(self, job: Job) -> bool:
-        """A mean of equal numbers is that number."""
+        """Return whether the shares add up to one, so that the mean of equal numbers is that number."""
         return abs(sum(_shares(job)) - 1) < 1e-9
 
     def merge(self, job: Job, block: Block, stats: Any) -> NDArray[Any]:
-        """The weighted sum."""
+        """Return the weighted sum."""
         return shared.combined(block.inputs, _shares(job))
 
 
 class Average(Linear):
-    """The mean of the inputs, weighted or not."""
+    """The mean of the inputs, optionally weighted."""
 
     name = "average"
     summary = "the mean of all sides; alpha=0.3 or weight=[...] weighs them"
@@ -64,5 +64,5 @@ def _shares(job: Job) -> list[float]:
     if job["normalize"] and abs(sum(weights)) < 1e-8:
         raise shared.undefined(job, "the weights add up to nothing")
     if job["alpha"] is not None and len(weights) == 2:
-        return weights  # they add up to one but for rounding
+        return weights  # they add up to one except for rounding
     return shared.shares(weights, job["normalize"])

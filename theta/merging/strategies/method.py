@@ -1,9 +1,9 @@
-"""What a strategy computes with: a tensor in blocks, in two phases.
+"""The interface of merge methods, which process a tensor in blocks and in two phases.
 
-``reduce`` looks at all blocks and returns what ``merge`` needs to know of the whole tensor (norms,
-thresholds); ``merge`` makes one block of the result.  Blocks lie on a fixed grid and every sum
-over a tensor is the exactly rounded sum of one float64 for each block, so neither the chunks of
-the store nor the number of threads show in the result.
+``reduce`` reads all blocks and returns values of the whole tensor (norms, thresholds); ``merge`` computes
+one block of the result with them.  Blocks are on a fixed grid, and a sum over a tensor is the exactly
+rounded sum of one float64 for each block.  So the result depends neither on the chunks of the store nor on
+the number of threads.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 BLOCK: Final = 1 << 16
-"""Elements of a block; float32 temporaries of this size stay in a core's cache."""
+"""Number of elements in a block; float32 temporaries of this size fit a core's cache."""
 
 R = TypeVar("R")
 Map = Callable[[Callable[["Block"], Any], Iterable["Block"]], Iterator[Any]]
@@ -32,14 +32,14 @@ Map = Callable[[Callable[["Block"], Any], Iterable["Block"]], Iterator[Any]]
 
 @dataclass(frozen=True)
 class Read:
-    """Elements of one tensor as they are stored: the words of each input and of the base."""
+    """Stored words of a range of elements, for each input and the base."""
 
     inputs: tuple[Array, ...]
     base: Array | None = None
 
 
 class Statistic(Protocol):
-    """What is known of the data behind one input: a tensor of its own shape."""
+    """A statistic of the training data of one input; its shape may differ from the tensor's."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -47,7 +47,7 @@ class Statistic(Protocol):
         ...
 
     def read(self, start: int, stop: int) -> Array:
-        """The values from element ``start`` to before ``stop``, float32 or float64."""
+        """Return the values of the elements ``start:stop``, float32 or float64."""
         ...
 
 
@@ -55,19 +55,19 @@ class Inputs(Protocol):
     """Access to the elements of all versions of one tensor; threads may share it."""
 
     def read(self, start: int, stop: int) -> Read:
-        """The elements from ``start`` to before ``stop``."""
+        """Return the words of the elements ``start:stop``."""
         ...
 
     def statistic(self, number: int) -> Statistic | None:
-        """The statistic of input ``number``; none without one."""
+        """Return the statistic of input ``number``, or None."""
         ...
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some elements of a tensor: of each input and of the base.
+    """A range of elements of all inputs and of the base.
 
-    Arrays are one-dimensional, float32 (float64 where the tensor is), and may not be written to.
+    Arrays are one-dimensional, read-only, and float32, or float64 if the tensor is.
     """
 
     start: int
@@ -77,7 +77,7 @@ class Block:
 
     @lazy
     def words(self) -> Read:
-        """The elements as they are stored."""
+        """The stored words."""
         return self.read()
 
     @lazy
@@ -87,13 +87,13 @@ class Block:
 
     @lazy
     def base(self) -> Array:
-        """The values of the base, which must be there."""
+        """The values of the base, which must exist."""
         assert self.words.base is not None
         return self.wide(self.words.base)
 
     @lazy
     def deltas(self) -> list[Array]:
-        """Each input less the base."""
+        """The differences of each input and the base."""
         return [values - self.base for values in self.inputs]
 
 
@@ -103,11 +103,19 @@ def _one_by_one(work: Callable[[Block], Any], blocks: Iterable[Block]) -> Iterat
 
 @dataclass(frozen=True)
 class Job:
-    """One tensor to merge: what it is, the parameters for it, and its elements in blocks.
+    """One tensor to merge.
 
-    ``values`` has a number for each parameter, and a list (one for each input) where the parameter
-    is per model.  ``models`` numbers the inputs as the user counts them, from 0, also where
-    inputs of weight 0 were left out.
+    Attributes:
+        name: name of the tensor.
+        dtype: dtype of all versions.
+        shape: shape of all versions.
+        values: parameter -> value, or a list with one for each input if it is per model.
+        inputs: access to the elements.
+        models: the number of each input among the sides, from 0; inputs of weight 0 are left out.
+        has_base: there is a base of this dtype and shape.
+        strategy: name of the strategy.
+        seed: the seed of random methods.
+        parallel: maps a function over blocks, in order.
     """
 
     name: str
@@ -128,41 +136,41 @@ class Job:
 
     @property
     def size(self) -> int:
-        """The number of elements; a complex number is two."""
+        """The number of elements; a complex number counts as two."""
         return math.prod(self.shape) * (2 if self.dtype == "c64" else 1)
 
     @lazy
     def wide(self) -> np.dtype[Any]:
-        """The type to compute in: float64 for f64, else float32."""
+        """The dtype of computations: float64 for f64, otherwise float32."""
         return np.dtype(np.float64 if self.dtype == "f64" else np.float32)
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
 
     def blocks(self, step: int = BLOCK) -> Iterator[Block]:
-        """All blocks, in order."""
+        """Yield all blocks in order."""
         return (self.block(start, min(start + step, self.size)) for start in range(0, self.size, step))
 
     def block(self, start: int, stop: int) -> Block:
-        """The block from element ``start`` to before ``stop``."""
+        """Return the block of the elements ``start:stop``."""
         return Block(
             start, stop, lambda: self.inputs.read(start, stop), lambda words: widen(words, self.dtype)
         )
 
     def whole(self) -> Block:
-        """The tensor as one block."""
+        """Return the whole tensor as one block."""
         return self.block(0, self.size)
 
     def scan(self, work: Callable[[Block], R], step: int = BLOCK) -> Iterator[R]:
-        """``work`` of every block, in order; on threads where the tensor is large."""
+        """Yield ``work(block)`` of every block in order, computed on threads if the tensor is large."""
         return self.parallel(work, self.blocks(step))
 
     def totals(self, work: Callable[[Block], Sequence[float]]) -> list[float]:
-        """The sums over all blocks of the numbers that ``work`` returns, each rounded once."""
+        """Return the sums over all blocks of the numbers that ``work`` returns, each rounded once."""
         return [_sum(column) for column in zip(*self.scan(work), strict=True)]
 
     def only(self, kept: Sequence[int]) -> Job:
-        """The job with the inputs ``kept``, in that order."""
+        """Return the job with only the inputs ``kept``, in that order."""
         if list(kept) == list(range(self.count)):
             return self
         values = {
@@ -178,7 +186,7 @@ class Job:
 
 
 def _sum(values: Iterable[float]) -> float:
-    """The correctly rounded sum; infinities and NaNs as IEEE 754 adds them."""
+    """Return the correctly rounded sum, with infinities and NaNs as in IEEE 754."""
     listed = list(values)
     try:
         return math.fsum(listed)
@@ -188,7 +196,7 @@ def _sum(values: Iterable[float]) -> float:
 
 @dataclass(frozen=True)
 class _Some:
-    """Some of the inputs of a tensor, in a given order."""
+    """A selection of the inputs of a tensor, in a given order."""
 
     inner: Inputs
     kept: tuple[int, ...]
@@ -202,9 +210,9 @@ class _Some:
 
 
 class Method:
-    """A strategy that computes; plug-ins derive from this and have ``name``, ``summary`` and ``merge``.
+    """A strategy that computes; plug-ins derive from it and define ``name``, ``summary`` and ``merge``.
 
-    Class attributes say what it needs; the engine checks that before ``reduce`` runs.
+    The engine checks the requirements in the class attributes before it calls ``reduce``.
     """
 
     name: ClassVar[str]
@@ -214,33 +222,33 @@ class Method:
     max_inputs: ClassVar[int | None] = None
     needs_base: ClassVar[bool] = False
     uses_base: ClassVar[bool] = False
-    """Whether it looks at a base where there is one."""
+    """Whether it uses a base if there is one."""
     symmetric: ClassVar[bool] = False
-    """Whether the order of the inputs means nothing; they are put into an order of their own then."""
+    """Whether the order of the inputs does not matter; they are then sorted by digest."""
     uses_statistics: ClassVar[bool] = False
     equal_agree: ClassVar[bool] = True
-    """Whether inputs that are all equal are the result."""
+    """Whether the result of equal inputs is that input."""
 
     def complete(self, values: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-        """The parameters for ``count`` inputs; :class:`UsageError` where they do not go together."""
+        """Check and complete the parameters for ``count`` inputs; raises :class:`UsageError`."""
         return values
 
     def picks(self, job: Job) -> int | None:
-        """The input that the parameters take as it is, by its number in the job."""
+        """Return the number of the input that the parameters select unchanged, or None."""
         return None
 
     def whole(self, job: Job) -> bool:
-        """Whether ``merge`` wants the tensor as one block; else memory is bounded by blocks."""
+        """Return whether ``merge`` needs the whole tensor as one block, which takes more memory."""
         return False
 
     def keeps_equal(self, job: Job) -> bool:
-        """Whether elements that are equal in all inputs stay as they are, bit for bit."""
+        """Return whether elements that are equal in all inputs must stay the same bit for bit."""
         return False
 
     def reduce(self, job: Job) -> Any:
-        """What ``merge`` must know of the whole tensor."""
+        """Compute the argument ``stats`` of :meth:`merge` from the whole tensor."""
         return None
 
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
-        """One block of the result, in the type that the block's arrays have."""
+        """Return one block of the result, in the dtype of the block's arrays."""
         raise NotImplementedError

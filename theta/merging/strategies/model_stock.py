@@ -1,4 +1,4 @@
-"""``model_stock``: toward the mean of the inputs, as far as their differences agree."""
+"""``model_stock``: interpolate between base and mean by how well the differences agree."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _NO_LENGTH: Final = 1e-6
 class ModelStock(Method):
     """``t mean(x_i) + (1 - t) base``, ``t = N c / (1 + (N - 1) c)``, c the mean cosine of the differences.
 
-    Where differences disagree t is negative, or blows up near ``c = -1 / (N - 1)``: the result would lie
-    on the far side of the base.  t is held within 0 and 1; ``clamp=false`` leaves it as the formula has it.
+    If the differences disagree, t is negative, or diverges near ``c = -1 / (N - 1)``, and the result would
+    be on the other side of the base.  So t is clamped to 0 and 1, unless ``clamp=false``.
     """
 
     name = "model_stock"
@@ -38,11 +38,11 @@ class ModelStock(Method):
     symmetric = True
 
     def whole(self, job: Job) -> bool:
-        """Rows may cross blocks."""
+        """Return whether ratios are computed by row: rows may cross blocks."""
         return bool(job["filter_wise"])
 
     def reduce(self, job: Job) -> float | None:
-        """The ratio of the tensor."""
+        """Return the ratio of the tensor; None for ratios by row."""
         if job["filter_wise"]:
             return None
         products = shared.gram(job, deltas=True)
@@ -52,7 +52,7 @@ class ModelStock(Method):
         return float(_ratios(job, dots, squares, pairs)[0])
 
     def merge(self, job: Job, block: Block, stats: float | None) -> Array:
-        """Between base and mean."""
+        """Interpolate between base and mean."""
         ratio: Any = self._by_rows(job, block) if stats is None else job.wide.type(stats)
         mean = shared.combined(block.inputs, [1 / job.count] * job.count)
         out: Array = ratio * mean + (1 - ratio) * block.base
@@ -68,7 +68,10 @@ class ModelStock(Method):
 
 
 def _ratios(job: Job, dots: Array, squares: Array, pairs: list[tuple[int, int]]) -> Array:
-    """The ratio of each row from the dot products of each pair and the squares of each difference."""
+    """Return the ratio of each row.
+
+    ``dots`` has a row of dot products for each pair, ``squares`` one of squared norms for each difference.
+    """
     lengths = np.sqrt(squares)
     scale = np.array([lengths[i] * lengths[k] for i, k in pairs])
     cosine = np.clip(dots / np.maximum(scale, _NO_LENGTH), -1, 1).mean(axis=0)
@@ -79,6 +82,6 @@ def _ratios(job: Job, dots: Array, squares: Array, pairs: list[tuple[int, int]])
     ratios: Array = job.count * cosine / np.where(flat, 1, below)
     if not job["clamp"]:
         return ratios
-    # Where the denominator is not positive the differences point apart: there is nothing to follow.
+    # If the denominator is not positive, the differences point apart, and the base is the result.
     held: Array = np.where(below < 1e-12, 0, np.clip(ratios, 0, 1)) + 0 * cosine
     return held

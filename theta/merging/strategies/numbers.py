@@ -1,7 +1,7 @@
-"""Between stored words and the type that is computed in, and sums in float64.
+"""Conversion between stored words and values, and sums in float64.
 
-float32 holds every value of the types below it, so that widening is exact; narrowing rounds once,
-to nearest, ties to even.
+float32 represents every value of the smaller dtypes, so widening is exact.  Narrowing rounds once, to
+nearest, ties to even.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 _WORTH_A_KERNEL: Final = 1 << 16
-"""Elements of a full block, for which numba may be started."""
+"""Number of elements in a full block, which is worth starting numba."""
 
 
 def plain(dtype: str) -> np.dtype[Any]:
-    """The numpy type of the elements: a complex number is two floats."""
+    """Return the numpy dtype of the elements; a complex number is two floats."""
     return numpy_dtype("f32" if dtype == "c64" else dtype)
 
 
 def widen(words: Array, dtype: str) -> Array:
-    """The values of words, in float32, or float64 for f64."""
+    """Return the values of ``words`` as float32, or float64 for f64."""
     if dtype == "bf16":
         if words.size >= _WORTH_A_KERNEL:
             return floats.widen_bfloats(words)
@@ -41,7 +41,7 @@ def widen(words: Array, dtype: str) -> Array:
 
 
 def narrow(values: Array, dtype: str) -> Array:
-    """``values`` rounded to words of ``dtype``."""
+    """Round ``values`` to words of ``dtype``."""
     kind = plain(dtype)
     if dtype == "bf16" and values.dtype == np.float32:
         return _bfloats(values)
@@ -51,7 +51,7 @@ def narrow(values: Array, dtype: str) -> Array:
 
 
 def _bfloats(values: Array) -> Array:
-    """Half of the last place is added to the bits, ties to even; NaNs stay NaNs."""
+    """Round float32 values to bf16 words, ties to even; NaNs stay NaNs."""
     if values.size >= _WORTH_A_KERNEL:
         return floats.narrow_to_bfloats(np.ascontiguousarray(values))
     bits = np.ascontiguousarray(values).view(np.uint32)
@@ -68,7 +68,7 @@ def _bfloats(values: Array) -> Array:
 
 
 def keep_equal(words: Array, inputs: Sequence[Array]) -> None:
-    """Overwrite ``words`` where those of ``inputs`` are all equal, by these."""
+    """Overwrite the ``words`` at which all ``inputs`` are equal by those of the inputs."""
     first, other = inputs[0], inputs[-1]
     if len(inputs) > 2:
         apart = first ^ other
@@ -82,11 +82,11 @@ def keep_equal(words: Array, inputs: Sequence[Array]) -> None:
 
 
 _EXPONENTS: Final = {"bf16": 0x7F80, "f16": 0x7C00}
-"""The bits of the exponent, which are all set in infinities and NaNs."""
+"""The mask of the exponent, whose bits are all set in infinities and NaNs."""
 
 
 def finite(words: Array, dtype: str) -> Array:
-    """Which words are finite numbers."""
+    """Return the mask of the words that are finite numbers."""
     if dtype in _EXPONENTS:
         ones = words.dtype.type(_EXPONENTS[dtype])
         fine: Array = (words & ones) != ones
@@ -96,17 +96,17 @@ def finite(words: Array, dtype: str) -> Array:
 
 
 def dot(one: Array, other: Array) -> float:
-    """The sum of products in float64, pairwise: not by BLAS, whose order depends on its threads."""
+    """Return the dot product in float64, not by BLAS, whose order of sums depends on its threads."""
     product = one.astype(np.float64)
     product *= other
     return float(product.sum())
 
 
 def total(values: Array) -> float:
-    """The sum in float64."""
+    """Return the sum in float64."""
     return float(values.sum(dtype=np.float64))
 
 
 def norm(square: float) -> float:
-    """The root of a sum of squares."""
+    """Return the square root of a sum of squares; NaN stays NaN."""
     return math.sqrt(square) if square >= 0 else square

@@ -1,7 +1,7 @@
-"""A method on one tensor: what all of them have in common.
+"""Applying a method to one tensor, with the rules that all methods share.
 
-Inputs that are all equal are the result; inputs of weight 0 are left out; parameters that name one
-input return its bits; numbers that are not finite must have been there before.
+Equal inputs are the result; inputs of weight 0 are dropped; a selected input is copied bit for bit; the
+result must not have new infinities or NaNs.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def agree(method: Method, keys: Sequence[Any]) -> bool:
-    """Whether the inputs are the result as they are; ``keys`` are equal for equal contents."""
+    """Return whether all inputs are equal and so are the result; ``keys`` are equal for equal contents."""
     return method.equal_agree and len(keys) > 1 and len(set(keys)) == 1
 
 
 def narrowed(method: Method, job: Job, keys: Sequence[Any]) -> Job:
-    """``job`` without inputs of weight 0, sorted by ``keys`` when their order means nothing."""
+    """Return ``job`` without inputs of weight 0, sorted by ``keys`` if the method is symmetric."""
     weights = job.values.get("weight")
     kept = list(range(job.count))
     if isinstance(weights, list) and any(weights):
@@ -37,10 +37,10 @@ def narrowed(method: Method, job: Job, keys: Sequence[Any]) -> Job:
 
 
 def result(method: Method, job: Job, *, allow_nan: bool = False) -> Iterator[Array]:
-    """The words of the merged tensor, block by block.
+    """Yield the words of the merged tensor, block by block.
 
-    Raises :class:`ThetaError` with the tensor's name where a number that is not finite would come out of
-    numbers that were, unless ``allow_nan``.
+    Raises :class:`ThetaError` with the tensor's name if finite inputs give NaN or infinity, unless
+    ``allow_nan``.
     """
 
     def reduced() -> Any:

@@ -1,4 +1,4 @@
-"""Two inputs, element by element: ``nearswap`` and ``arcee_fusion``."""
+"""Methods for two inputs that decide by element: ``nearswap`` and ``arcee_fusion``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SAMPLE: Final = 1_000_000
 
 
 class NearSwap(Method):
-    """``w b + (1 - w) a`` with ``w = clip(t / max(|a - b|, 1e-6), 0, 1)``: theirs where both are near."""
+    """``w b + (1 - w) a`` with ``w = clip(t / max(|a - b|, 1e-6), 0, 1)``: theirs if both are near."""
 
     name = "nearswap"
     summary = "theirs where both are within t, less of it the farther apart"
@@ -27,15 +27,15 @@ class NearSwap(Method):
     min_inputs = max_inputs = 2
 
     def picks(self, job: Job) -> int | None:
-        """Ours, where nothing is near."""
+        """Return ours if t is 0."""
         return 0 if job["t"] == 0 else None
 
     def keeps_equal(self, job: Job) -> bool:
-        """Between equal numbers is that number."""
+        """Return True: interpolation keeps equal numbers."""
         return True
 
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
-        """Between both, by their distance."""
+        """Interpolate between both by their distance."""
         one, other = block.inputs
         kind = job.wide.type
         share = np.clip(kind(job["t"]) / np.maximum(np.abs(one - other), kind(1e-6)), 0, 1)
@@ -44,10 +44,10 @@ class NearSwap(Method):
 
 
 class ArceeFusion(Method):
-    """Take from theirs the elements that matter: ``a + (b - a) [I >= median + 1.5 (Q75 - Q25)]``.
+    """Take the important elements from theirs: ``a + (b - a) [I >= median + 1.5 (Q75 - Q25)]``.
 
     ``I = |b - a| KL(softmax(row of b) + 1e-8 | softmax(row of a) + 1e-8)``; quantile q of n elements is
-    number ``int(q (n - 1))`` of a million drawn by counter where there are more.
+    the sorted element ``int(q (n - 1))``.  Of more than a million elements a random million is used.
     """
 
     name = "arcee_fusion"
@@ -55,15 +55,15 @@ class ArceeFusion(Method):
     min_inputs = max_inputs = 2
 
     def whole(self, job: Job) -> bool:
-        """Rows and quantiles are those of the tensor."""
+        """Return True: rows and quantiles are those of the whole tensor."""
         return True
 
     def keeps_equal(self, job: Job) -> bool:
-        """Nothing is taken where nothing differs."""
+        """Return True: equal elements stay."""
         return True
 
     def reduce(self, job: Job) -> Array:
-        """Which elements are taken."""
+        """Return the mask of the elements that are taken from theirs."""
         one, other = job.whole().inputs
         found = importance(one.reshape(job.shape or (1,)), other.reshape(job.shape or (1,))).reshape(-1)
         sample = found
@@ -74,13 +74,13 @@ class ArceeFusion(Method):
         return taken
 
     def merge(self, job: Job, block: Block, stats: Array) -> Array:
-        """Theirs where it matters, ours elsewhere: the values themselves, not a + (b - a)."""
+        """Select theirs or ours by the mask, without computing a + (b - a)."""
         one, other = block.inputs
         return np.where(stats[block.start : block.stop], other, one)
 
 
 def importance(one: Array, other: Array) -> Array:
-    """The importance of each element of two tensors; rows run along the last axis."""
+    """Return the importance of each element, float64; rows are along the last axis."""
     left, right = _softmax(one) + 1e-8, _softmax(other) + 1e-8
     divergence = (right * np.log(right / left)).sum(axis=-1, keepdims=True)
     out: Array = np.abs(other.astype(np.float64) - one) * divergence
@@ -95,7 +95,7 @@ def _softmax(values: Array) -> Array:
 
 
 def threshold(sample: Array) -> float:
-    """Median plus one and a half quartile distances."""
+    """Return the median plus 1.5 times the interquartile range."""
     ordered = np.sort(sample)
     low, middle, high = (float(ordered[int(q * (ordered.size - 1))]) for q in (0.25, 0.5, 0.75))
     return middle + 1.5 * (high - low)

@@ -1,8 +1,8 @@
-"""The text form of parameters: ``density=0.5,weight=[0.6,0.4],t={self_attn:[0,1],*:0.5}``.
+"""The text format of parameters: ``density=0.5,weight=[0.6,0.4],t={self_attn:[0,1],*:0.5}``.
 
-Numbers, ``true`` and ``false``, words, lists in brackets (a gradient over the layers, or one value
-for each model), and filters in braces: for a tensor the value of the first filter that its name
-contains, ``*`` for all others.
+Values are numbers, ``true`` and ``false``, words, lists in brackets (a gradient over the layers, or one
+value for each model), and filters in braces.  A tensor gets the value of the first filter that its name
+contains; ``*`` matches all names.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _MAX_DEPTH: Final = 8
 
 @dataclass(frozen=True)
 class Filtered:
-    """A value for each part of the names of tensors; the first that is contained counts."""
+    """Pairs (part of a name, value); the first part that a tensor's name contains decides."""
 
     entries: tuple[tuple[str, Setting], ...]
 
     def at(self, name: str) -> Setting | None:
-        """The value for tensor ``name``; None when no filter matches."""
+        """Return the value for tensor ``name``; None when no filter matches."""
         return next((value for part, value in self.entries if part == "*" or part in name), None)
 
 
@@ -110,7 +110,7 @@ class _Reader:
 
 
 def atom(text: str) -> Setting:
-    """``true``, ``false``, a number, or else a word."""
+    """Parse ``true``, ``false`` or a finite number; anything else is a word."""
     if text in ("true", "false"):
         return text == "true"
     try:
@@ -123,7 +123,7 @@ def atom(text: str) -> Setting:
 
 
 def read(text: str) -> dict[str, Setting]:
-    """The parameters in ``text``; raises :class:`UsageError`."""
+    """Parse the parameters in ``text``; raises :class:`UsageError`."""
     reader = _Reader(text)
     found: dict[str, Setting] = {}
     while not reader.done():
@@ -139,7 +139,7 @@ def read(text: str) -> dict[str, Setting]:
 
 
 def text(value: Setting) -> str:
-    """The shortest text that :func:`read` takes for ``value``."""
+    """Return the shortest text that :func:`read` parses as ``value``."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Parameters of strategies: their names, what values they take, and their value for one tensor."""
+"""Parameters of strategies: their names, their allowed values, and their value for one tensor."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ class Parameter:
     """One parameter of a strategy.
 
     Args:
-        name: as mergekit spells it.
+        name: the name in mergekit.
         kind: a number, a whole number, true or false, or a word of ``words``.
-        default: what holds where it is not given; none means that the method decides.
-        doc: half a sentence.
-        low: the least value.
-        high: the greatest value.
-        per_model: whether each input has its own.
-        required: whether it must be given.
+        default: the default value; None to let the method decide.
+        doc: a description without a verb.
+        low: the smallest value.
+        high: the largest value.
+        per_model: each input may have its own value.
+        required: the parameter must be given.
+        words: the allowed words.
+        strict: ``low`` and ``high`` themselves are not allowed.
     """
 
     name: str
@@ -41,10 +43,9 @@ class Parameter:
     required: bool = False
     words: tuple[str, ...] = ()
     strict: bool = False
-    """Whether ``low`` and ``high`` themselves are out of bounds."""
 
     def check(self, value: Setting) -> None:
-        """Raise :class:`UsageError` unless ``value``, with lists and filters, is one for this parameter."""
+        """Raise :class:`UsageError` unless ``value`` and all values in its lists and filters are allowed."""
         if isinstance(value, Filtered):
             for _, inner in value.entries:
                 self.check(inner)
@@ -63,7 +64,7 @@ class Parameter:
             self._check_plain(value)
 
     def _check_one_model(self, value: Setting) -> None:
-        """The value for one input: a scalar, a gradient, or filters of these."""
+        """Check the value for one input: a scalar, a gradient, or filters of these."""
         if isinstance(value, Filtered):
             for _, inner in value.entries:
                 self._check_one_model(inner)
@@ -89,7 +90,7 @@ class Parameter:
 
     @property
     def wanted(self) -> str:
-        """The values it takes, in words."""
+        """The allowed values in words."""
         if self.kind == "switch":
             return "true or false"
         if self.kind == "word":
@@ -105,9 +106,9 @@ class Parameter:
     # -- for one tensor ----------------------------------------------------------------
 
     def resolve(self, value: Setting | None, name: str, position: float, count: int) -> Any:
-        """The value for tensor ``name`` at ``position`` (0 to 1) among the layers.
+        """Return the value for tensor ``name`` at ``position`` (0 to 1) in the layers.
 
-        A list of one for each of ``count`` inputs where the parameter is per model.
+        If the parameter is per model, this is a list with a value for each of ``count`` inputs.
         """
         if not self.per_model:
             return self._scalar(value, name, position)
@@ -134,7 +135,7 @@ class Parameter:
 
 
 def interpolated(points: Sequence[float], position: float) -> float:
-    """A gradient's value at ``position`` from 0 to 1: linear between evenly spaced points (mergekit's)."""
+    """Interpolate linearly between evenly spaced ``points`` at ``position`` (0 to 1), like mergekit."""
     last = len(points) - 1
     place = position * last
     below = int(place)
@@ -143,7 +144,7 @@ def interpolated(points: Sequence[float], position: float) -> float:
 
 
 def checked(strategy: str, known: Sequence[Parameter], given: Mapping[str, Setting]) -> dict[str, Setting]:
-    """``given`` without what says the default; raises :class:`UsageError` for names and values."""
+    """Return ``given`` without default values; raises :class:`UsageError` for bad names and values."""
     by_name = {parameter.name: parameter for parameter in known}
     for key, value in given.items():
         if key in _REFUSED:

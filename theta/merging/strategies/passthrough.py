@@ -1,4 +1,4 @@
-"""``passthrough``: one input, scaled or not."""
+"""``passthrough``: one input, optionally scaled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Passthrough(Method):
-    """``scale x`` of one input."""
+    """``scale x`` for the selected input x."""
 
     name = "passthrough"
     summary = "one side as it is, or scaled"
@@ -25,16 +25,16 @@ class Passthrough(Method):
     equal_agree = False
 
     def complete(self, values: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-        """The side must be there."""
+        """Raise :class:`UsageError` if there is no such input."""
         if values["input"] > count:
             raise UsageError(f"passthrough: there is no input {values['input']} of {count}")
         return values
 
     def picks(self, job: Job) -> int | None:
-        """The input, where it is not scaled."""
+        """Return the selected input if it is not scaled."""
         return int(job["input"]) - 1 if job["scale"] == 1 else None
 
     def merge(self, job: Job, block: Block, stats: Any) -> NDArray[Any]:
-        """The scaled input."""
+        """Return the scaled input."""
         values: NDArray[Any] = block.inputs[job["input"] - 1] * job.wide.type(job["scale"])
         return values

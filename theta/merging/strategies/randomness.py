@@ -1,8 +1,8 @@
-"""Random numbers by counter: the number of an element is the same in any order of computing.
+"""Counter-based random numbers: that of an element does not depend on the order of computation.
 
-The key is SHA-256 of the seed, the strategy, the tensor's name and the model's number; the number
-of element ``i`` is the SplitMix64 output for ``key + (i + 1) * golden`` (Steele, Lea, Flood 2014),
-so no state is kept and threads cannot disturb each other.
+The key is SHA-256 of the seed, the strategy, the tensor's name and the model's number.  The number of
+element ``i`` is the SplitMix64 output for ``key + (i + 1) * golden`` (Steele, Lea, Flood 2014), so threads
+share no state.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 def key(seed: int, strategy: str, tensor: str, model: int) -> int:
-    """The key of one stream."""
+    """Return the key of a stream."""
     text = f"theta randomness 1\0{seed}\0{strategy}\0{tensor}\0{model}"
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "little")
 
 
 def bits(stream: int, start: int, stop: int) -> NDArray[np.uint64]:
-    """The 64 bits of each element from ``start`` to before ``stop``."""
+    """Return 64 random bits for each of the elements ``start:stop``."""
     state = np.arange(start + 1, stop + 1, dtype=np.uint64)
     state *= _GOLDEN
     state += np.uint64(stream)
@@ -39,7 +39,10 @@ def bits(stream: int, start: int, stop: int) -> NDArray[np.uint64]:
 
 
 def below(stream: int, start: int, stop: int, chance: Any) -> NDArray[np.bool_]:
-    """Bernoulli draws: whether a uniform number of 53 bits is below ``chance`` (one, or one an element)."""
+    """Return Bernoulli draws: whether a uniform number of 53 bits is below ``chance``.
+
+    ``chance`` is one probability, or an array with one for each element.
+    """
     uniform = (bits(stream, start, stop) >> np.uint64(11)).astype(np.float64)
     uniform *= 2.0**-53
     found: NDArray[np.bool_] = uniform < chance

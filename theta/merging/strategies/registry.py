@@ -1,7 +1,6 @@
-"""The strategies by name: those of theta, and plug-ins of the entry-point group ``theta.strategies``.
+"""The strategies by name: built-in ones, and plug-ins of the entry-point group ``theta.strategies``.
 
-A plug-in is loaded when it is named, never before; one that cannot be loaded is an error for who
-names it, and for nobody else.
+A plug-in is loaded when a user names it, never before.  A broken plug-in is an error only then.
 """
 
 from __future__ import annotations
@@ -57,12 +56,12 @@ ALIASES: Final = {
     "take_theirs": "theirs",
     "take_original": "base",
 }
-"""Other names of strategies and sides: short ones, and those of git-theta."""
+"""Short names of strategies and sides, and those of git-theta."""
 
 
 @cache
 def plugins() -> Mapping[str, EntryPoint]:
-    """The plug-ins that are installed, by name; names of theta's own cannot be taken."""
+    """Return the installed plug-ins by name, without those with the name of a built-in strategy."""
     from importlib.metadata import entry_points
 
     taken = {*BUILT_IN, *ALIASES, "ours", "theirs", "base"}
@@ -70,13 +69,16 @@ def plugins() -> Mapping[str, EntryPoint]:
 
 
 def known(name: str) -> bool:
-    """Whether there is a method of this name; only asks what is installed if it is not one of theta's."""
+    """Return whether there is a method of this name; plug-ins are searched only if it is not built in."""
     return name in BUILT_IN or name in plugins()
 
 
 @cache
 def method(name: str) -> Method:
-    """The method; :class:`UsageError` for an unknown name, :class:`ThetaError` for a broken plug-in."""
+    """Return the method ``name``.
+
+    Raises :class:`UsageError` for an unknown name, :class:`ThetaError` for a broken plug-in.
+    """
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         found: Method = getattr(importlib.import_module(f"{_HERE}.{module}"), attribute)()
@@ -89,7 +91,7 @@ def method(name: str) -> Method:
 def _plugin(point: EntryPoint) -> Method:
     try:
         found = point.load()()
-    except Exception as error:  # whatever a plug-in does wrong is told as its error
+    except Exception as error:  # any error of a plug-in is reported as such
         raise ThetaError(
             f"the plug-in strategy {point.name!r} ({point.value}) cannot be loaded: {_told(error)}",
             hint="repair or uninstall the package it comes from",
@@ -105,12 +107,12 @@ def _told(error: Exception) -> str:
 
 
 def names() -> tuple[str, ...]:
-    """All strategies, ours, theirs and base first, plug-ins last; loads none."""
+    """Return the names of all strategies, sides first, plug-ins last, without loading any."""
     return ("ours", "theirs", "base", *BUILT_IN, *sorted(plugins()))
 
 
 def broken_plugins() -> dict[str, str]:
-    """Plug-ins that cannot be loaded: name -> why."""
+    """Return name -> reason of the plug-ins that cannot be loaded."""
     found = {}
     for name in plugins():
         try:

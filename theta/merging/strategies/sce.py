@@ -1,4 +1,4 @@
-"""``sce``: select what varies, calculate weights, erase what disagrees."""
+"""``sce``: select varying elements, calculate weights, erase disagreeing elements."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class _Stats:
 class Sce(Method):
     """``base + sum(W_i m_i d_i) / max(sum(W_i m_i), 1e-6)``, ``W_i`` by the mean square of difference i.
 
-    Of the elements only the ``int(select_topk nnz)`` with the largest variance over the inputs count
-    (nnz of them have any), and each only where its sign is that of the sum.
+    If nnz elements vary between the inputs, the ``int(select_topk nnz)`` with the largest variance are
+    selected; ``m_i`` selects those of them whose sign is that of the sum.
     """
 
     name = "sce"
@@ -40,7 +40,7 @@ class Sce(Method):
     symmetric = True
 
     def reduce(self, job: Job) -> _Stats:
-        """Where the largest variances end, and the weights."""
+        """Return the cut below the largest variances, and the weights."""
         stats = _Stats(self._cut(job))
 
         def work(block: Block) -> list[float]:
@@ -67,7 +67,7 @@ class Sce(Method):
         return [np.where(mask, delta, 0).astype(kind, copy=False) for delta in block.deltas]
 
     def merge(self, job: Job, block: Block, stats: _Stats) -> Array:
-        """The weighted mean of what agrees."""
+        """Return the base plus the weighted mean of the elements whose signs agree."""
         found = self._selected(block, stats)
         up = sum(found[1:], start=found[0]) >= 0
         out, weight = np.zeros_like(block.base), np.zeros_like(block.base)
@@ -80,7 +80,7 @@ class Sce(Method):
 
 
 def _variance(block: Block) -> Array:
-    """The population variance of each element over the differences."""
+    """Return the population variance of each element over the differences."""
     deltas = block.deltas
     kind = deltas[0].dtype.type
     mean = sum(deltas[1:], start=deltas[0]) / kind(len(deltas))

@@ -1,7 +1,7 @@
-"""The k largest elements of a tensor, exactly, without holding the tensor.
+"""Exact selection of the k largest elements of a tensor, without having it in memory.
 
-Absolute values are ordered like their bits.  The k-th largest is found 16 bits at a time, with a
-histogram in each pass; of elements equal to it those with the lower index are taken first.
+Absolute values are ordered like their bits.  The k-th largest is found 16 bits at a time, with one
+histogram for each pass.  Among elements equal to it, those with the lower index are selected.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ KeysOf = Callable[[Block], Sequence["Array"]]
 
 @dataclass(frozen=True)
 class Cut:
-    """Where the k largest end: all above ``key``, and the first ``quota`` that equal it.
+    """The k largest elements: all above ``key``, and the first ``quota`` equal to it (None for all).
 
-    ``before`` counts the equal ones ahead of each block, where not all of them are taken.
+    ``before`` is the number of equal elements before each block.
     """
 
     key: int
@@ -39,7 +39,7 @@ class Cut:
     before: NDArray[np.int64] | None = field(default=None, compare=False)
 
     def keep(self, keys: Array, start: int) -> NDArray[np.bool_]:
-        """Which of ``keys``, those of the block that starts at element ``start``, are among the k largest."""
+        """Return the mask of the k largest for the ``keys`` of the block at element ``start``."""
         if self.quota is None:
             reached: NDArray[np.bool_] = keys >= keys.dtype.type(self.key)
             return reached
@@ -49,14 +49,14 @@ class Cut:
         return found
 
     def ties(self, start: int) -> int:
-        """How many elements that equal the key are taken from the block at element ``start``, at most."""
+        """Return how many elements equal to the key are selected at most in the block at ``start``."""
         if self.quota is None or self.before is None:
             return BLOCK
         return self.quota - int(self.before[start // BLOCK])
 
 
 def magnitudes(values: Array) -> Array:
-    """The bits of the absolute values: greater for greater ones, and greatest for NaNs."""
+    """Return the bits of the absolute values, which have the same order, NaNs largest."""
     if values.dtype == np.float64:
         wide: Array = values.view(np.uint64) & np.uint64((1 << 63) - 1)
         return wide
@@ -65,13 +65,13 @@ def magnitudes(values: Array) -> Array:
 
 
 def cuts(job: Job, keys: KeysOf, ranks: Sequence[tuple[int, int]], *, ties: bool = False) -> list[Cut]:
-    """For each (stream, k): where the k largest of stream number ``stream`` of ``keys`` end.
+    """Return the cut of the k largest keys for each (stream, k) of ``ranks``.
 
     Args:
         job: the tensor.
-        keys: the keys of a block, an array of bits for each stream.
-        ranks: streams and numbers of elements, from 0 to the number of elements.
-        ties: take all that equal the k-th.
+        keys: returns the keys of a block, one array of bits for each stream.
+        ranks: pairs of a stream number and k, from 0 to the number of elements.
+        ties: select all elements equal to the k-th.
     """
     bits = job.wide.itemsize * 8
     found = [_Search(stream, k) for stream, k in ranks]
@@ -85,7 +85,7 @@ def cuts(job: Job, keys: KeysOf, ranks: Sequence[tuple[int, int]], *, ties: bool
 
 
 class _Search:
-    """The bits of one cut that are known so far."""
+    """The leading bits of one cut that are known so far."""
 
     def __init__(self, stream: int, k: int) -> None:
         self.stream, self.k, self.left = stream, k, k
@@ -93,7 +93,7 @@ class _Search:
         self.before: NDArray[np.int64] | None = None
 
     def narrow(self, counts: Counts) -> None:
-        """Settle 16 bits by how often each value of them occurs below the bits that are known."""
+        """Determine 16 more bits from the histogram of their values among keys with the known prefix."""
         above = np.cumsum(counts[::-1])
         place = int(np.searchsorted(above, self.left))
         self.equal = int(counts[_BINS - 1 - place])
@@ -111,8 +111,8 @@ def _cut(search: _Search, size: int, bits: int) -> Cut:
 
 def _level(job: Job, keys: KeysOf, active: Sequence[_Search], shift: int) -> None:
     """Find the 16 bits at ``shift`` of each search."""
-    mine: dict[int, list[Counts]] = {}  # each thread has its own; sums of counts have no order
-    kind = np.uint32 if job.size < 1 << 32 else np.int64  # the smaller table stays in a core's cache
+    mine: dict[int, list[Counts]] = {}  # one for each thread; the order of their sum does not matter
+    kind = np.uint32 if job.size < 1 << 32 else np.int64  # the smaller table fits a core's cache
 
     def work(block: Block) -> None:
         counts = mine.setdefault(get_ident(), [])
@@ -128,8 +128,8 @@ def _level(job: Job, keys: KeysOf, active: Sequence[_Search], shift: int) -> Non
 
 
 def add_histogram(keys: Array, shift: int, prefix: int, out: Counts) -> None:
-    """Count the 16 bits above ``shift`` of the keys with ``prefix`` above these, into ``out``."""
-    if keys.size == BLOCK:  # a full block is worth a kernel, and the start of numba
+    """Add to ``out`` the histogram of the 16 bits above ``shift`` of the keys whose prefix is ``prefix``."""
+    if keys.size == BLOCK:  # a full block is worth starting numba
         mixing.add_histogram(keys, shift, prefix, out)
         return
     wide = keys.astype(np.uint64) >> np.uint64(shift)
@@ -138,7 +138,7 @@ def add_histogram(keys: Array, shift: int, prefix: int, out: Counts) -> None:
 
 
 def _count_ties(job: Job, keys: KeysOf, searches: Sequence[_Search]) -> None:
-    """Count what equals the cut in each block, where only some of it is taken."""
+    """Count the elements equal to the cut before each block, for searches that select only some."""
     if not searches:
         return
 

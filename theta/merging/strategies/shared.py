@@ -37,12 +37,12 @@ _TINY: Final = 1e-8
 
 
 def normalize(default: bool) -> Parameter:
-    """The switch that divides by the sum of the weights."""
+    """Return the parameter ``normalize`` with this default."""
     return Parameter("normalize", "switch", default, "divide by the sum of the weights")
 
 
 def shares(weights: Sequence[float], divide: bool) -> list[float]:
-    """The weights, divided by their sum where that is asked for and not nearly zero."""
+    """Return the weights, divided by their sum if ``divide`` and the sum is not nearly zero."""
     total = math.fsum(weights)
     if not divide or abs(total) < _TINY:
         return list(weights)
@@ -50,7 +50,7 @@ def shares(weights: Sequence[float], divide: bool) -> list[float]:
 
 
 def combined(values: Sequence[Array], factors: Sequence[float]) -> Array:
-    """The sum of ``factors[i] * values[i]``, in the type of the values, from the first to the last."""
+    """Return the sum of ``factors[i] * values[i]`` in order, in the dtype of the values."""
     kind = values[0].dtype.type
     total: Array = values[0] * kind(factors[0])
     for value, factor in zip(values[1:], factors[1:], strict=True):
@@ -59,12 +59,12 @@ def combined(values: Sequence[Array], factors: Sequence[float]) -> Array:
 
 
 def vectors(job: Job, block: Block) -> list[Array]:
-    """The inputs, or their differences to the base where ``use_base`` asks for that."""
+    """Return the inputs, or with ``use_base`` their differences to the base."""
     return block.deltas if job["use_base"] else block.inputs
 
 
 def gram(job: Job, *, deltas: bool) -> NDArray[np.float64]:
-    """The dot products of all inputs, or of their differences to the base, in float64."""
+    """Return the matrix of dot products of all inputs, or of their differences to the base, in float64."""
     pairs = list(combinations_with_replacement(range(job.count), 2))
 
     def work(block: Block) -> list[float]:
@@ -78,7 +78,7 @@ def gram(job: Job, *, deltas: bool) -> NDArray[np.float64]:
 
 
 def undefined(job: Job, why: str) -> ThetaError:
-    """The error for a tensor that a method cannot merge."""
+    """Return the error for a tensor that the method cannot merge."""
     return ThetaError(
         f"{job.name}: {job.strategy} is not defined here: {why}",
         hint="settle this tensor with a rule of its own: --rule 'NAME=average'",

@@ -1,4 +1,4 @@
-"""Along the great circle between two tensors: ``slerp`` and ``nuslerp``."""
+"""Spherical interpolation between two tensors: ``slerp`` and ``nuslerp``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NO_SINE: Final = 1e-8
 class Slerp(Method):
     """``(sin((1-t)W) a + sin(tW) b) / sin W`` with the angle W between the whole tensors.
 
-    Linear where ``|cos W| > 0.9995``; a vector shorter than 1e-8 is not normalised for the angle.
+    Linear if ``|cos W| > 0.9995``; a vector shorter than 1e-8 is not normalised for the angle.
     """
 
     name = "slerp"
@@ -35,18 +35,18 @@ class Slerp(Method):
     min_inputs = max_inputs = 2
 
     def picks(self, job: Job) -> int | None:
-        """An end of the way."""
+        """Return ours for t = 0 and theirs for t = 1."""
         return {0.0: 0, 1.0: 1}.get(float(job["t"]))
 
     def reduce(self, job: Job) -> tuple[float, float]:
-        """The factors of both inputs."""
+        """Return the factors of both inputs."""
         products = shared.gram(job, deltas=False)
         lengths = [norm(products[n, n]) for n in (0, 1)]
         scale = math.prod(length for length in lengths if length > _NO_NORM)
         return _factors(float(products[0, 1]) / scale, float(job["t"]))
 
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
-        """The combination of both inputs."""
+        """Return the linear combination of both inputs."""
         return shared.combined(block.inputs, stats)
 
 
@@ -58,9 +58,9 @@ def _factors(cosine: float, t: float) -> tuple[float, float]:
 
 
 class NuSlerp(Method):
-    """slerp with weights, of whole tensors or of their rows or columns, of values or differences.
+    """slerp with weights, for whole tensors or by rows or columns, of values or differences.
 
-    ``t = w_2 / (w_1 + w_2)`` (1/2 where the sum is below 1e-6); linear where ``|sin W| < 1e-8``.
+    ``t = w_2 / (w_1 + w_2)`` (1/2 if the sum is below 1e-6); linear if ``|sin W| < 1e-8``.
     """
 
     name = "nuslerp"
@@ -74,15 +74,15 @@ class NuSlerp(Method):
     min_inputs = max_inputs = 2
 
     def picks(self, job: Job) -> int | None:
-        """The only input with a weight."""
+        """Return the only input with a weight."""
         return 0 if job.count == 1 else None
 
     def whole(self, job: Job) -> bool:
-        """Vectors may cross blocks."""
+        """Return whether each vector has its own angle: vectors may cross blocks."""
         return not job["nuslerp_flatten"]
 
     def reduce(self, job: Job) -> tuple[float, float] | None:
-        """The factors of both inputs, where the whole tensor has one angle."""
+        """Return the factors of both inputs; None when each vector has its own angle."""
         if not job["nuslerp_flatten"]:
             return None
         products = shared.gram(job, deltas=job["use_base"])
@@ -90,7 +90,7 @@ class NuSlerp(Method):
         return float(factors[0][0]), float(factors[1][0])
 
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
-        """The combination of both inputs, or of their differences to the base."""
+        """Return the linear combination of both inputs, or of their differences to the base."""
         found = shared.vectors(job, block)
         out = shared.combined(found, stats) if stats else self._by_vectors(job, found)
         return block.base + out if job["use_base"] else out
@@ -114,7 +114,7 @@ def _ratio(job: Job) -> float:
 
 
 def _vector_factors(aa: Array, ab: Array, bb: Array, t: float) -> tuple[Array, Array]:
-    """Factors for many pairs of vectors from their dot products."""
+    """Return the factors of pairs of vectors a and b from their dot products, as two arrays."""
     lengths = np.maximum(np.sqrt(aa), _UNIT), np.maximum(np.sqrt(bb), _UNIT)
     angle = np.arccos(np.clip(ab / (lengths[0] * lengths[1]), -1, 1))
     sine = np.sin(angle)

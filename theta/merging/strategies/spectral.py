@@ -1,4 +1,4 @@
-"""Singular values of matrices of differences: ``iso_c`` and ``tsv_m``."""
+"""Methods that use the SVD of the differences: ``iso_c`` and ``tsv_m``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class _Spectral(Method):
     symmetric = True
 
     def whole(self, job: Job) -> bool:
-        """Singular values are those of the matrix."""
+        """Return whether the tensor is a matrix, whose SVD needs all of it."""
         return len(job.shape) == 2
 
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
-        """Base plus the merged difference; for what is no matrix, the mean of the differences."""
+        """Return the base plus the merged difference, or the mean difference if it is no matrix."""
         if len(job.shape) != 2:
             mixed = shared.combined(block.deltas, [1 / job.count] * job.count)
         elif not all(np.isfinite(delta).all() for delta in block.deltas):
@@ -40,7 +40,7 @@ class _Spectral(Method):
         return out
 
     def mixed(self, deltas: list[Matrix]) -> Matrix:
-        """The merged difference."""
+        """Return the merged difference."""
         raise NotImplementedError
 
 
@@ -51,20 +51,20 @@ class IsoC(_Spectral):
     summary = "the sum of the differences with equal singular values"
 
     def mixed(self, deltas: list[Matrix]) -> Matrix:
-        """The polar factor times the mean singular value."""
+        """Return the polar factor of the sum times its mean singular value."""
         u, s, v = np.linalg.svd(sum(deltas[1:], start=deltas[0]), full_matrices=False)
         found: Matrix = float(s.mean()) * (u @ v)
         return found
 
 
 class TsvM(_Spectral):
-    """The top ``max(r / N, 1)`` singular triplets of each difference, made orthogonal, put together."""
+    """The top ``max(r / N, 1)`` singular triplets of each difference, orthogonalised together."""
 
     name = "tsv_m"
     summary = "the leading singular vectors of each difference, made orthogonal"
 
     def mixed(self, deltas: list[Matrix]) -> Matrix:
-        """The polar factors of all left and all right vectors, with the values between."""
+        """Multiply the polar factors of all left and right vectors with the singular values."""
         parts = [np.linalg.svd(delta, full_matrices=False) for delta in deltas]
         kept = max(min(deltas[0].shape) // len(deltas), 1)
         left = _polar(np.concatenate([u[:, :kept] for u, _, _ in parts], axis=1))
@@ -75,7 +75,7 @@ class TsvM(_Spectral):
 
 
 def _polar(matrix: Matrix) -> Matrix:
-    """The nearest matrix with orthonormal rows or columns."""
+    """Return the nearest matrix with orthonormal rows or columns."""
     u, _, v = np.linalg.svd(matrix, full_matrices=False)
     found: Matrix = u @ v
     return found

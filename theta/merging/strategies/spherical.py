@@ -1,7 +1,7 @@
 """Means on the sphere: ``multislerp`` and ``karcher``.
 
-All that these methods make of tensors stays in the span of their inputs, so they are computed on
-coefficients from the inputs' dot products; the tensors are read once for these and once to combine.
+The results are linear combinations of the inputs.  Their coefficients are computed from the dot products
+of the inputs, so the tensors are read twice: for these, and for the combination.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class MultiSlerp(Method):
     """The weighted mean of the directions, with the weighted mean of the lengths.
 
     ``u_i = x_i / (|x_i| + eps)``, ``m = sum(w_i u_i) / |sum(w_i u_i)|``, the result
-    ``m cos(eps) sum(w_i |x_i|)``: the tangents at ``m`` that the method adds cancel out, because
+    ``m cos(eps) sum(w_i |x_i|)``.  The tangents at ``m`` that the method adds cancel out, because
     ``sum(w_i (u_i - <u_i, m> m)) = 0``.
     """
 
@@ -43,7 +43,7 @@ class MultiSlerp(Method):
     symmetric = True
 
     def picks(self, job: Job) -> int | None:
-        """The only input with a weight."""
+        """Return the only input, if its share is one."""
         return (
             0 if job.count == 1 and shared.shares(job["weight"], job["normalize_weights"]) == [1.0] else None
         )
@@ -63,7 +63,7 @@ class MultiSlerp(Method):
         return factors
 
     def merge(self, job: Job, block: Block, stats: Coefficients) -> Array:
-        """The combination of the inputs, or of their differences to the base."""
+        """Return the linear combination of the inputs, or of their differences to the base."""
         out = shared.combined(shared.vectors(job, block), stats.tolist())
         return block.base + out if job["use_base"] else out
 
@@ -71,8 +71,8 @@ class MultiSlerp(Method):
 class Karcher(Method):
     """The Riemannian mean of the directions, with the mean of the lengths.
 
-    From the normalised mean ``u`` of ``u_i = x_i / |x_i|``: the mean ``T`` of the logarithms
-    ``phi_i / sin(phi_i) (u_i - cos(phi_i) u)`` is followed until ``|T| < tol``.
+    It starts at the normalised mean ``u`` of ``u_i = x_i / |x_i|`` and moves along the mean ``T`` of the
+    logarithms ``phi_i / sin(phi_i) (u_i - cos(phi_i) u)`` until ``|T| < tol``.
     """
 
     name = "karcher"
@@ -98,14 +98,14 @@ class Karcher(Method):
         return factors
 
     def merge(self, job: Job, block: Block, stats: Coefficients) -> Array:
-        """The combination of the inputs."""
+        """Return the linear combination of the inputs."""
         return shared.combined(block.inputs, stats.tolist())
 
 
 def _mean_direction(cosines: Coefficients, alpha: Coefficients, steps: int, tol: float) -> Coefficients:
-    """Coefficients of the mean in unit vectors with these dot products."""
+    """Return the coefficients of the mean of unit vectors with the dot products ``cosines``."""
     length = _length(alpha, cosines)
-    if length <= tol:  # opposite directions have no mean; the first is as good as any
+    if length <= tol:  # opposite directions have no mean; take the first
         first: Coefficients = np.eye(alpha.size)[int(np.argmax(alpha > 0))]
         return first
     mean = alpha / length

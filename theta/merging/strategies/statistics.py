@@ -1,8 +1,8 @@
-"""Methods with a statistic of each input's data: ``fisher`` and ``regmean``.
+"""Methods that use statistics of the training data: ``fisher`` and ``regmean``.
 
-A statistics checkpoint has a tensor of the same name for each tensor it knows: for ``fisher`` the mean
-of squared gradients, in the tensor's shape; for ``regmean`` the inner products ``X^T X`` of the layer's
-inputs, ``[in, in]`` for a weight ``[out, in]``.  Tensors without one are averaged.
+A statistics checkpoint has its tensors under the same names: for ``fisher`` the mean squared gradients, in
+the shape of the tensor; for ``regmean`` the inner products ``X^T X`` of the layer's inputs, ``[in, in]`` for
+a weight ``[out, in]``.  Tensors without a statistic are averaged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Fisher(Method):
-    """``sum(w_i F_i x_i) / sum(w_i F_i)`` with ``F_i + epsilon`` for F_i; 0 where nothing weighs."""
+    """``sum(w_i F_i x_i) / sum(w_i F_i)`` with ``F_i + epsilon`` for F_i; 0 if the denominator is 0."""
 
     name = "fisher"
     summary = "weights by the Fisher information of each element"
@@ -32,19 +32,19 @@ class Fisher(Method):
     symmetric = True
 
     def picks(self, job: Job) -> int | None:
-        """The only input with a weight."""
+        """Return the only input with a weight."""
         return 0 if job.count == 1 else None
 
     def keeps_equal(self, job: Job) -> bool:
-        """A mean of equal numbers is that number."""
+        """Return whether all weights are positive, so that the mean of equal numbers is that number."""
         return bool(job["epsilon"] > 0)
 
     def reduce(self, job: Job) -> list[Statistic] | None:
-        """The information of each input, where all have it."""
+        """Return the information of each input; None when one has none."""
         return _statistics(job, job.shape)
 
     def merge(self, job: Job, block: Block, stats: list[Statistic] | None) -> Array:
-        """The mean, weighted by element."""
+        """Return the mean, weighted by element."""
         if stats is None:
             return shared.combined(block.inputs, shared.shares(job["weight"], True))
         out, below = np.zeros(block.stop - block.start), np.zeros(block.stop - block.start)
@@ -65,11 +65,11 @@ class RegMean(Method):
     symmetric = True
 
     def whole(self, job: Job) -> bool:
-        """A system of equations for the matrix."""
+        """Return True: the whole matrix is the solution of a linear system."""
         return True
 
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
-        """The fit, or the mean where there is no inner product for each input."""
+        """Return the fit, or the mean if an input has no inner products."""
         width = job.shape[-1] if len(job.shape) == 2 else -1
         known = _statistics(job, (width, width)) if width > 0 else None
         if known is None:
@@ -93,7 +93,7 @@ def _solved(left: Array, right: Array) -> Array:
 
 
 def _statistics(job: Job, shape: tuple[int, ...]) -> list[Statistic] | None:
-    """One for each input in ``shape``, or none."""
+    """Return the statistic of each input; None when one is missing or not of ``shape``."""
     found = [job.inputs.statistic(number) for number in range(job.count)]
     if any(item is None or item.shape != shape for item in found):
         return None

@@ -1,4 +1,4 @@
-"""A decision for conflicts: a strategy by name, with its parameters."""
+"""A strategy: the name of a side or a method, with parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDES: Final = ("ours", "theirs", "base")
 
 @dataclass(frozen=True)
 class Strategy:
-    """What settles a conflict: the name of a side, or of a method with parameters in order of name."""
+    """The name of a side, or of a method with its parameters in order of name."""
 
     name: str
     parameters: tuple[tuple[str, Setting], ...] = ()
@@ -32,11 +32,11 @@ class Strategy:
         return dict(self.parameters)
 
     def applies(self, conflict: Conflict) -> bool:
-        """Whether this can settle ``conflict``."""
+        """Return whether this can settle ``conflict``."""
         return self.why_not(conflict) is None
 
     def why_not(self, conflict: Conflict) -> str | None:
-        """Why this cannot settle ``conflict``, in half a sentence; None when it can."""
+        """Return a clause that says why this cannot settle ``conflict``; None when it can."""
         if self.name in SIDES:
             return None
         if conflict.coded is not None:
@@ -64,7 +64,10 @@ class Strategy:
         return None
 
     def resolve(self, name: str, position: float, count: int) -> dict[str, Any]:
-        """The parameters for tensor ``name`` of ``count`` inputs, at ``position`` (0 to 1) in the layers."""
+        """Return the parameters for tensor ``name`` with ``count`` inputs.
+
+        ``position`` is its relative depth in the layers, 0 to 1.
+        """
         method = registry.method(self.name)
         given = self.given
         found = {p.name: p.resolve(given.get(p.name), name, position, count) for p in method.parameters}
@@ -72,12 +75,12 @@ class Strategy:
 
 
 Policy = Callable[[Conflict], Strategy | None]
-"""Decides a conflict, or leaves it one."""
+"""Returns the strategy for a conflict, or None to leave it."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """What there is to say of a strategy, for menus and help."""
+    """The description of a strategy, for menus and help."""
 
     name: str
     summary: str
@@ -95,7 +98,7 @@ _SIDES_INFO: Final = {
 
 
 def describe(name: str) -> Info:
-    """What there is to say of strategy ``name``; loads a plug-in."""
+    """Return the description of strategy ``name``; loads it if it is a plug-in."""
     if name in _SIDES_INFO:
         return Info(name, _SIDES_INFO[name], (), 1, None, False)
     found = registry.method(name)
@@ -103,18 +106,18 @@ def describe(name: str) -> Info:
 
 
 def is_averaged(dtype: str) -> bool:
-    """Whether a mean means anything: never for integers, booleans, packed or opaque data."""
+    """Return whether values of ``dtype`` can be averaged: no integers, booleans, packed or opaque data."""
     return DTYPES[dtype].kind in ("float", "complex") and dtype != "f8_e8m0"
 
 
 def parse(text: str) -> Strategy:
-    """``ours``, ``average:alpha=0.3``, ``ties:density=0.5,weight=[0.6,0.4]``; raises :class:`UsageError`."""
+    """Parse text such as ``ours`` or ``ties:density=0.5,weight=[0.6,0.4]``; raises :class:`UsageError`."""
     name, _, options = text.strip().partition(":")
     return make(name, parameter_text.read(options))
 
 
 def make(name: str, given: dict[str, Setting]) -> Strategy:
-    """The strategy of this name with these parameters, checked; defaults are left out."""
+    """Return a strategy after checking its parameters, without defaults; raises :class:`UsageError`."""
     name = name.replace("-", "_")
     name = registry.ALIASES.get(name, name)
     if name in SIDES:
@@ -134,7 +137,7 @@ def make(name: str, given: dict[str, Setting]) -> Strategy:
 
 
 def _geometries(conflict: Conflict) -> str:
-    """The dtype and shape of each side, such as ``ours f32 [4, 2], theirs f16 [4, 2]``."""
+    """Return the dtype and shape of each side, such as ``ours f32 [4, 2], theirs f16 [4, 2]``."""
     names = ("ours", "theirs", *(f"theirs {number}" for number in range(2, len(conflict.sides))))
     pairs = zip(names, conflict.sides, strict=True)
     return ", ".join(f"{name} {side.dtype} {list(side.shape)}" for name, side in pairs if side is not None)

@@ -1,7 +1,7 @@
-"""Differences to the base, thinned out, then added: the frame, and ``task_arithmetic``.
+"""Methods that thin out the differences to the base and add them; ``task_arithmetic``.
 
-TIES, DARE, breadcrumbs and DELLA say which elements of each difference are kept, whether what is kept is
-scaled to the absolute sum of the whole, and whether an element needs the consensus on its sign.
+TIES, DARE, breadcrumbs and DELLA define which elements of each difference are kept, whether these are
+rescaled to the absolute sum of all, and whether their signs must agree.
 """
 
 from __future__ import annotations
@@ -28,7 +28,14 @@ _NO_SUM: Final = 1e-7
 
 @dataclass(frozen=True)
 class Stats:
-    """What thinning out needs: where the largest end, and the factor of what is kept."""
+    """The results of the first pass.
+
+    Attributes:
+        cuts: the cuts that :meth:`TaskVectors.kept` uses.
+        factors: the factor of the kept elements of each difference; empty without rescaling.
+        majority: the sign of an element whose sum is zero, in the paper's TIES.
+        extra: anything else that a method needs.
+    """
 
     cuts: tuple[Cut, ...] = ()
     factors: tuple[float, ...] = ()
@@ -37,31 +44,31 @@ class Stats:
 
 
 class TaskVectors(Method):
-    """The frame; a method says which elements it keeps."""
+    """The base class; a method defines which elements it keeps."""
 
     needs_base = True
     symmetric = True
     consensus: ClassVar[bool] = False
-    """Whether an element counts only where its sign is that of the weighted sum."""
+    """Whether an element counts only if its sign is that of the weighted sum."""
 
     def kept(self, job: Job, block: Block, stats: Stats) -> list[Mask] | None:
-        """Which elements of each difference stay; none for all."""
+        """Return the mask of the kept elements of each difference; None to keep all."""
         return None
 
     def cuts(self, job: Job) -> Stats:
-        """The first pass: what :meth:`kept` needs."""
+        """Compute what :meth:`kept` needs, in the first pass."""
         return Stats()
 
     def thins(self, job: Job) -> bool:
-        """Whether anything is left out at all."""
+        """Return whether any element is dropped."""
         return False
 
     def rescales(self, job: Job) -> bool:
-        """Whether what is kept gets the absolute sum of the whole."""
+        """Return whether kept elements are rescaled to the absolute sum of all."""
         return bool(job.values.get("rescale")) and self.thins(job)
 
     def picks(self, job: Job) -> int | None:
-        """The only input with a weight, where its difference is taken in full."""
+        """Return the only input with a weight, if its difference is added in full."""
         whole = job.count == 1 and job["lambda"] == 1 and not self.thins(job)
         return 0 if whole and (job["weight"] == [1.0] or self._divides(job)) else None
 
@@ -69,7 +76,7 @@ class TaskVectors(Method):
         return bool(job.values.get("normalize"))
 
     def reduce(self, job: Job) -> Stats:
-        """Cuts, then the factors that rescale."""
+        """Compute the cuts, then the factors for rescaling."""
         stats = self.cuts(job)
         if not self.rescales(job):
             return stats
@@ -84,7 +91,7 @@ class TaskVectors(Method):
         return Stats(stats.cuts, factors, stats.majority, stats.extra)
 
     def thinned(self, job: Job, block: Block, stats: Stats) -> list[Array]:
-        """The differences with what is not kept at zero, and the rest rescaled."""
+        """Return the differences with dropped elements set to zero and the others rescaled."""
         masks = self.kept(job, block, stats) if self.thins(job) else None
         found = block.deltas
         if masks is not None:
@@ -95,7 +102,7 @@ class TaskVectors(Method):
         return found
 
     def merge(self, job: Job, block: Block, stats: Stats) -> Array:
-        """Base plus ``lambda`` times the sum, or the consensus, of the weighted differences."""
+        """Return the base plus ``lambda`` times the sum, or the consensus, of the weighted differences."""
         found = self.thinned(job, block, stats)
         mixed = self._agreed(job, found) if self.consensus else self._added(job, found)
         if job["lambda"] != 1:
@@ -106,7 +113,7 @@ class TaskVectors(Method):
         return shared.combined(found, shared.shares(job["weight"], self._divides(job)))
 
     def _agreed(self, job: Job, found: Sequence[Array]) -> Array:
-        """``sum(m_i w_i d_i) / sum(m_i w_i)``, m_i where the sign is that of ``sum(w_i d_i)``, + for zero."""
+        """Return ``sum(m_i w_i d_i) / sum(m_i w_i)``; m_i is 1 if the sign is that of ``sum(w_i d_i)``."""
         weighted = [d * job.wide.type(w) if w != 1 else d for d, w in zip(found, job["weight"], strict=True)]
         up = sum(weighted[1:], start=weighted[0]) >= 0
         out, weight = np.zeros_like(found[0]), np.zeros_like(found[0])
@@ -130,10 +137,10 @@ class TaskArithmetic(TaskVectors):
 
 
 def keys(block: Block) -> list[Array]:
-    """The magnitudes of all differences, as bits."""
+    """Return the magnitudes of all differences as bits."""
     return [magnitudes(delta) for delta in block.deltas]
 
 
 def rows(shape: tuple[int, ...], size: int) -> tuple[int, int]:
-    """A tensor as a matrix: rows along the first axis; one row where there are less than two axes."""
+    """Return (rows, columns) of a tensor as a matrix: rows are along the first axis of two or more."""
     return (shape[0], size // shape[0]) if len(shape) > 1 and shape[0] else (1, size)

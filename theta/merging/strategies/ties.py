@@ -1,4 +1,4 @@
-"""``ties``: trim, elect signs, merge what agrees."""
+"""``ties``: trim, elect signs, merge the elements that agree."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Ties(TaskVectors):
-    """Keep the ``int(density n)`` largest of each difference (one at least), elect signs, average.
+    """Keep the ``int(density n)`` largest of each difference (at least one), elect signs, average.
 
-    ``variant=paper``: the ``int(density n) + 1`` largest and all that equal the last; where the sum
-    is zero the sign of the whole; the plain mean of what agrees.  The paper cuts the whole model at
-    one threshold, theta each tensor.
+    ``variant=paper`` keeps the ``int(density n) + 1`` largest and all equal to the last, uses the sign of
+    the whole tensor if a sum is zero, and takes the unweighted mean of the elements that agree.  The paper
+    has one threshold for the whole model, theta one for each tensor.
     """
 
     name = "ties"
@@ -42,17 +42,17 @@ class Ties(TaskVectors):
     consensus = True
 
     def complete(self, values: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-        """The paper has no weights."""
+        """Raise :class:`UsageError` for weights with the paper's variant, which has none."""
         if values["variant"] == "paper" and any(weight != 1 for weight in values["weight"]):
             raise UsageError("ties of the paper has no weights", hint="leave weight or variant=paper out")
         return values
 
     def thins(self, job: Job) -> bool:
-        """Below a density of one."""
+        """Return whether a density is below one."""
         return any(density < 1 for density in job["density"])
 
     def cuts(self, job: Job) -> Stats:
-        """Where the largest of each difference end."""
+        """Return the cuts below the largest elements, and the majority sign for the paper's variant."""
         paper = job["variant"] == "paper"
         ranks = [(n, _wanted(density, job.size) + paper) for n, density in enumerate(job["density"])]
         stats = Stats(tuple(cuts(job, keys, ranks, ties=paper))) if self.thins(job) else Stats()
@@ -62,13 +62,13 @@ class Ties(TaskVectors):
         return Stats(stats.cuts, majority=float(np.sign(sums[0])))
 
     def kept(self, job: Job, block: Block, stats: Stats) -> list[Mask]:
-        """The largest."""
+        """Return the masks of the largest elements."""
         return [cut.keep(magnitudes(d), block.start) for cut, d in zip(stats.cuts, block.deltas, strict=True)]
 
     def merge(self, job: Job, block: Block, stats: Stats) -> Array:
-        """The variant's consensus."""
+        """Return the merged block of the chosen variant."""
         if job["variant"] != "paper":
-            whole = block.stop - block.start == BLOCK  # worth a kernel, and the start of numba
+            whole = block.stop - block.start == BLOCK  # worth starting numba
             return _elected(job, block, stats) if whole else super().merge(job, block, stats)
         found = self.thinned(job, block, stats)
         sign = np.sign(sum(found[1:], start=found[0]))
@@ -81,7 +81,7 @@ class Ties(TaskVectors):
 
 
 def _elected(job: Job, block: Block, stats: Stats) -> Array:
-    """What :meth:`TaskVectors.merge` makes for TIES, in one pass."""
+    """Compute :meth:`TaskVectors.merge` for TIES in one pass."""
     found = stats.cuts or (Cut(0),) * job.count
     keys = np.array([cut.key for cut in found], np.uint64 if job.wide == np.float64 else np.uint32)
     ties = np.array([cut.ties(block.start) for cut in found], np.int64)
@@ -94,5 +94,5 @@ def _elected(job: Job, block: Block, stats: Stats) -> Array:
 
 
 def _wanted(density: float, size: int) -> int:
-    """How many elements a density keeps: one at least, unless it is zero."""
+    """Return how many elements a density keeps: at least one, unless it is zero."""
     return max(int(density * size), 1) if density > 0 else 0
