@@ -1,4 +1,4 @@
-"""Container formats: where the tensors lie in a file, found by content and never by extension."""
+"""Container formats: locating the tensors in a file, by its content and never by its extension."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ __all__ = [
 
 
 class Reader(Protocol):
-    """What a format module has: a name, a cheap test by content, and a scan."""
+    """The interface of a format module: a name, a cheap test of the content, and a scan."""
 
     @property
     def NAME(self) -> str:  # noqa: N802
-        """The name that stands in a manifest."""
+        """The name of the format in manifests."""
         ...
 
     def detect(self, source: Source) -> bool:
-        """Whether the file claims to be of this format; reads a few bytes only."""
+        """Return whether the file claims to have this format, after reading a few bytes."""
         ...
 
     def scan(self, source: Source) -> Layout:
-        """The layout of the file; ``FormatError`` when it is malformed."""
+        """Return the layout of the file; raises ``FormatError`` if it is malformed."""
         ...
 
 
-# In the order in which they are asked.
+# In the order in which they are tried.
 READERS: tuple[Reader, ...] = (
     tensorflow,
     onnx_external,
@@ -73,14 +73,14 @@ READERS: tuple[Reader, ...] = (
 
 
 def detected(source: Source) -> str:
-    """The name of the first format that the file claims to be of; '' where it is none of theta's own."""
+    """Return the name of the first format that detects the file; '' if no built-in one does."""
     return next((reader.NAME for reader in READERS if reader.detect(source)), "")
 
 
 def scan(source: Source) -> Layout:
-    """The layout of a file: by the first reader that detects it, then by plug-ins, else opaque.
+    """Return the layout of a file, by the first reader that detects it, or by a plug-in, otherwise opaque.
 
-    Raises ``FormatError`` when a reader detects the file and finds it malformed.
+    Raises ``FormatError`` if a reader detects the file and finds it malformed.
     """
     for reader in READERS:
         if reader.detect(source):
@@ -97,9 +97,9 @@ def scan(source: Source) -> Layout:
 
 
 def scan_as(name: str, source: Source) -> Layout:
-    """The layout of a file that is known to be of format ``name``: no other reader looks into it.
+    """Return the layout of a file that is known to have format ``name``, without trying other readers.
 
-    Raises ``FormatError`` where theta has no such reader, or the reader does not know the file.
+    Raises ``FormatError`` if theta has no such reader, or the reader does not detect the file.
     """
     reader = next((reader for reader in READERS if name == reader.NAME), None)
     if reader is None or not reader.detect(source):
@@ -110,7 +110,7 @@ def scan_as(name: str, source: Source) -> Layout:
 
 
 def scan_or_opaque(source: Source) -> tuple[Layout, str]:
-    """As :func:`scan`, but a malformed file is opaque; the text says why, in one line ('' if it is fine)."""
+    """Like :func:`scan`, but return an opaque layout and the reason, one line, for a malformed file."""
     try:
         layout = scan(source)
     except FormatError as error:
@@ -119,7 +119,7 @@ def scan_or_opaque(source: Source) -> tuple[Layout, str]:
 
 
 def _plugins() -> tuple[tuple[Plugin, ...], str]:
-    """The readers of other packages, looked for when a file is none of theta's formats."""
+    """Return the readers of other packages, and the errors of broken ones; loaded on first use."""
     from theta.formats import plugins
 
     return plugins.load(frozenset(reader.NAME for reader in READERS) | {opaque.NAME})

@@ -1,4 +1,4 @@
-"""Sequential reading of a part of a file in bounded pieces, never beyond its end."""
+"""Buffered sequential reading of a part of a file, with checks of its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PIECE: Final = 64 * 1024
 
 
 class Cursor:
-    """A position in ``source`` between ``start`` and ``end``; ``what`` names the format in errors."""
+    """A position in ``source`` from ``start`` to ``end``; ``what`` is the name of the format for errors."""
 
     def __init__(
         self,
@@ -38,11 +38,11 @@ class Cursor:
 
     @property
     def remaining(self) -> int:
-        """Bytes before the end."""
+        """Number of bytes before the end."""
         return self._end - self._buffer_start - self._at
 
     def take(self, count: int) -> bytes:
-        """The next ``count`` bytes; ``FormatError`` beyond the end."""
+        """Return the next ``count`` bytes; raises ``FormatError`` beyond the end."""
         at = self._at
         self._at = at + count
         if self._at <= len(self._buffer):
@@ -50,11 +50,11 @@ class Cursor:
         return self._refill(at, count)
 
     def number(self, width: int) -> int:
-        """An unsigned number of ``width`` bytes."""
+        """Read an unsigned integer of ``width`` bytes."""
         return int.from_bytes(self.take(width), self._order)
 
     def skip(self, count: int) -> int:
-        """Pass over ``count`` bytes; the offset of the first."""
+        """Skip ``count`` bytes; return the offset of the first."""
         offset = self.position
         if not 0 <= count <= self._end - offset:
             raise FormatError(f"{self._what}: truncated")
@@ -62,7 +62,7 @@ class Cursor:
         return offset
 
     def part(self, start: int, length: int) -> Cursor:
-        """A cursor over ``length`` bytes of the same source from ``start``."""
+        """Return a cursor over ``length`` bytes of the same source from ``start``."""
         return Cursor(self._source, start, start + length, self._what, self._order)
 
     def _refill(self, at: int, count: int) -> bytes:

@@ -1,6 +1,6 @@
-"""Derived fields: skeleton bytes that follow from other bytes, in a closed list of operations.
+"""Computing derived fields: skeleton bytes that follow from other bytes by a fixed set of operations.
 
-The operations are part of theta's storage format, and know nothing of any container:
+The operations are part of theta's storage format and independent of containers:
 
 ``crc32``
     CRC-32 (ISO-HDLC, the one of zip and zlib) of the arguments, 4 bytes in ``order``.
@@ -31,7 +31,7 @@ _PIECE: Final = 1024 * 1024
 
 
 def derive(field: Derived, chunks: Iterable[bytes]) -> bytes:
-    """The ``field.width`` bytes of ``field``; ``chunks`` are its arguments in pieces of any length."""
+    """Compute the ``field.width`` bytes of ``field``; ``chunks`` are its arguments in any pieces."""
     if field.op == "crc32":
         value = 0
         for chunk in chunks:
@@ -47,17 +47,17 @@ def derive(field: Derived, chunks: Iterable[bytes]) -> bytes:
 
 
 def arguments(field: Derived, source: Source) -> Iterator[bytes]:
-    """The arguments of ``field`` in ``source``, in pieces of at most 1 MiB."""
+    """Yield the arguments of ``field`` in ``source`` in pieces of at most 1 MiB."""
     for start, length in field.arguments:
         for offset in range(start, start + length, _PIECE):
             yield source.read(offset, min(_PIECE, start + length - offset))
 
 
 def prove(layout: Layout, source: Source) -> Layout:
-    """``layout`` with those derived fields only that hold in ``source``; the others become literal.
+    """Return ``layout`` without the derived fields whose value in ``source`` is not the computed one.
 
-    Reads every argument once.  A reader only claims that a field is derived: a file may be written
-    without CRCs, or with wrong ones, and is restored as it was.
+    These become literal bytes.  A reader only claims that a field is derived: a file may have no CRCs or
+    wrong ones, and must be restored unchanged.  Every argument is read once.
     """
     kept = [
         field

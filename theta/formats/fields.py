@@ -1,7 +1,4 @@
-"""What a derived field is, and which fields a file may have.
-
-:mod:`theta.formats.derived` computes them.
-"""
+"""Derived fields and their validation; :mod:`theta.formats.derived` computes them."""
 
 from __future__ import annotations
 
@@ -17,11 +14,13 @@ MAX_COPY: Final = 64
 _WIDTHS: Final = {"crc32": 4, "crc32c-masked": 4, "fold-decimal": 20}
 MAX_FOLD: Final = 8 << 20
 MOST_READS: Final = 4
-"""How often the fields of a file may read all of it: once for each CRC that covers a tensor, and one to spare
-for files in files. Of the formats that theta reads none needs more than 2."""
+"""The limit of bytes that the fields of a file read, in multiples of its size.
+
+Each level of CRCs reads a tensor once; the formats that theta reads need at most 2.
+"""
 SLACK: Final = 16 << 20
 MOST_PARTS: Final = 4 << 20
-"""Fields and arguments of one file."""
+"""The limit of fields and arguments of one file."""
 _BLOCK: Final = 1024
 
 
@@ -29,10 +28,15 @@ _BLOCK: Final = 1024
 class Derived:
     """A field of the skeleton that follows from other bytes of the file, such as a CRC-32.
 
-    The ``width`` bytes at ``offset`` are what :func:`theta.formats.derived.derive` makes of the bytes
-    of ``arguments``, ``(offset, length)`` ranges of the same file, one behind the other.  ``op`` is
-    from the closed list there; ``order`` is the byte order of a number.  Fields are computed in the
-    order of :attr:`Layout.derived`: an argument may cover fields that come earlier, never later ones.
+    Fields are computed in the order of :attr:`Layout.derived`: an argument may include earlier fields,
+    never later ones.
+
+    Attributes:
+        op: the operation, as listed in :mod:`theta.formats.derived`.
+        offset: offset of the field in the file.
+        width: length of the field in bytes.
+        arguments: the (offset, length) ranges of the file whose concatenation is the argument.
+        order: the byte order of a number.
     """
 
     op: str
@@ -43,15 +47,15 @@ class Derived:
 
     @property
     def end(self) -> int:
-        """Offset of the first byte behind the field."""
+        """Offset of the first byte after the field."""
         return self.offset + self.width
 
 
 def check_fields(size: int, extents: Iterable[tuple[int, int]], fields: Sequence[Derived]) -> None:
     """Raise ``FormatError`` unless ``fields`` of a file of ``size`` bytes can be computed in their order.
 
-    ``extents`` are the (start, end) of its tensors.  What the fields read altogether is bounded by the
-    size of the file, and checked first.
+    ``extents`` are the (start, end) of its tensors.  The total length of all arguments is checked first
+    against the size of the file.
     """
     _check_work(size, fields)
     position = 0
@@ -84,14 +88,14 @@ def _check_work(size: int, fields: Sequence[Derived]) -> None:
 
 
 class _Ranks:
-    """The ranks of fields in the order of their places, looked up for many ranges of them."""
+    """Range maximum queries over the ranks of fields sorted by offset."""
 
     def __init__(self, ranks: list[int]) -> None:
         self._ranks = ranks
         self._blocks = [max(ranks[at : at + _BLOCK]) for at in range(0, len(ranks), _BLOCK)]
 
     def highest(self, start: int, stop: int) -> int:
-        """The highest rank from ``start`` to before ``stop``; -1 where there is none."""
+        """Return the highest rank in ``start:stop``; -1 if the range is empty."""
         first, last = -(-start // _BLOCK), stop // _BLOCK
         if first >= last:
             return max(self._ranks[start:stop], default=-1)

@@ -1,7 +1,7 @@
 """Flax's msgpack files: nested maps whose arrays are extension type 1.
 
 The content of such an extension is msgpack again: shape, name of the dtype, the bytes in C order
-(``flax/serialization.py``).  Arrays over 1 GiB are maps of flat chunks, each of which is a tensor here.
+(``flax/serialization.py``).  An array over 1 GiB is a map of flat chunks, each of which is a tensor here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NDARRAY: Final = 1
 _NAME_ALLOWANCE: Final = 16 * 2**20
 _DTYPES: Final = {entry.numpy_name: name for name, entry in reversed(DTYPES.items()) if entry.numpy_name}
 
-# First byte -> bytes of the number that follows it, for each kind of value that has a length.
+# First byte -> width in bytes of the length that follows it.
 _TEXT: Final = {0xD9: 1, 0xDA: 2, 0xDB: 4}
 _BYTES: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 _EXTENSION: Final = {0xC7: 1, 0xC8: 2, 0xC9: 4}
@@ -33,14 +33,14 @@ _FIXED: Final = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8} | {
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The first bytes of a value: its kind, and its length or its number of items."""
+    """The kind of a value, and its length in bytes or its number of items."""
 
     kind: str
     length: int
 
 
 def detect(source: Source) -> bool:
-    """Whether the file begins with a map that is not empty and whose first key is a short printable text."""
+    """Return whether the file starts with a non-empty map whose first key is a short printable text."""
     if source.size < 8:
         return False
     head = source.read(0, 5)
@@ -61,7 +61,7 @@ def detect(source: Source) -> bool:
 
 
 def scan(source: Source) -> Layout:
-    """The arrays in file order, named by the keys that lead to them; ``FormatError`` where there is none."""
+    """Return a layout of the arrays, named by their keys; raises ``FormatError`` if there are none."""
     walker = _Walker(source)
     walker.value("", 0)
     if walker.cursor.remaining:
@@ -79,7 +79,7 @@ class _Walker:
         self._allowance = source.size + _NAME_ALLOWANCE
 
     def value(self, name: str, depth: int) -> None:
-        """Pass over one value; its arrays become tensors whose names begin with ``name``."""
+        """Read one value and collect its arrays as tensors whose names start with ``name``."""
         if depth > MAX_DEPTH:
             raise FormatError("flax: nested too deeply")
         head = read_head(self.cursor)
@@ -117,7 +117,7 @@ class _Walker:
             self.tensors.append(tensor)
 
     def _array(self, name: str, cursor: Cursor) -> Tensor | None:
-        """The array in an extension; None for a dtype that is not plain, which stays skeleton."""
+        """Return the array in an extension; None for an unsupported dtype, which stays skeleton."""
         if read_head(cursor) != _Head("array", 3):
             raise FormatError(f"flax: {clip(name)} is not an array")
         rank = read_head(cursor)
@@ -135,7 +135,7 @@ class _Walker:
 
 
 def read_head(cursor: Cursor) -> _Head:
-    """The head of the next value; what follows it are ``length`` bytes, or items of a map or an array."""
+    """Read the head of the next value; ``length`` bytes or items follow it."""
     code = cursor.take(1)[0]
     if code <= 0x7F or code >= 0xE0:
         return _Head("number", 0)
@@ -169,7 +169,7 @@ def _big(cursor: Cursor, width: int) -> int:
 
 
 def _integer(cursor: Cursor) -> int:
-    """A dimension: an unsigned integer below 2**63."""
+    """Read a dimension, an unsigned integer below 2**63."""
     code = cursor.take(1)[0]
     if code <= 0x7F:
         return code

@@ -1,8 +1,8 @@
 """GGUF versions 2 and 3: llama.cpp's container, with quantised blocks.
 
-Magic, version, counts, key-value pairs, tensor infos, padding, then the tensors at multiples of
-``general.alignment``.  Dimensions are written fastest first, so a shape here is theirs reversed.  A
-quantised tensor is bytes, its last dimension the bytes of one row, as in the ``gguf`` package.
+The file has a magic, a version, counts, key-value pairs, tensor infos, padding, and the tensors at multiples
+of ``general.alignment``.  It lists the fastest dimension first, so a shape here is reversed.  A quantised
+tensor has dtype bytes, and its last dimension is the bytes of one row, as in the ``gguf`` package.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from theta.formats.plan import Builder, Plan
 NAME: Final = "gguf"
 MAGIC: Final = b"GGUF"
 MAX_KEYS: Final = 100_000
-# llama.cpp stacks experts: the largest models have a few thousand tensors.
+# llama.cpp stacks experts, so the largest models have a few thousand tensors.
 MAX_TENSORS: Final = 100_000
 MAX_KEY: Final = 65_535
 MAX_NAME: Final = 65_536
@@ -44,14 +44,14 @@ _U32, _TEXT, _ARRAY = 4, 8, 9
 
 
 def detect(source: Source) -> bool:
-    """Whether the file begins with GGUF's magic."""
+    """Return whether the file starts with GGUF's magic."""
     return source.size >= 24 and source.read(0, 4) == MAGIC
 
 
 def scan(source: Source) -> Layout:
-    """The tensors in file order; ``FormatError`` for other versions and for what is malformed.
+    """Return the layout; raises ``FormatError`` for other versions and malformed files.
 
-    A tensor of a ggml type that is not known here is bytes up to the next tensor.
+    A tensor of an unknown ggml type is bytes up to the next tensor.
     """
     order: Literal["little", "big"] = "little"
     if int.from_bytes(source.read(4, 4), "little") & 0xFFFF == 0:
@@ -61,7 +61,7 @@ def scan(source: Source) -> Layout:
     if version not in (2, 3):
         raise FormatError(f"gguf: version {version} is not known")
     tensor_count, key_count = cursor.number(8), cursor.number(8)
-    # An info has 24 bytes at least, a pair 13: counts that cannot be true are refused before any loop.
+    # An info has at least 24 bytes, a pair 13: impossible counts are errors before any loop.
     if tensor_count > min(MAX_TENSORS, cursor.remaining // 24) or key_count > MAX_KEYS:
         raise FormatError(f"gguf: {tensor_count} tensors and {key_count} keys are impossible")
     alignment = _read_pairs(cursor, key_count)
@@ -93,7 +93,7 @@ class _Info:
         self.offset = cursor.number(8)
 
     def extent(self, offset: int, room: int, big_endian: bool) -> Tensor:
-        """The tensor at ``offset`` of the file, with ``room`` bytes before the next."""
+        """Return the tensor at ``offset`` of the file, with ``room`` bytes before the next."""
         if self.kind not in _BLOCKS:
             return Tensor(self.name, "bytes", (room,), offset, room)
         per_block, block = _BLOCKS[self.kind]
@@ -131,7 +131,7 @@ def _place(
 
 
 def _read_pairs(cursor: Cursor, count: int) -> int:
-    """Pass over the key-value pairs; the alignment that they give, or 32."""
+    """Skip the key-value pairs; return their alignment, or 32."""
     keys: set[bytes] = set()
     alignment = 32
     for _ in range(count):
@@ -173,7 +173,7 @@ def _skip_array(cursor: Cursor, depth: int) -> None:
     if kind in _WIDTHS:
         cursor.skip(_WIDTHS[kind] * count)
         return
-    # A text has 8 bytes at least, an array 12.
+    # A text has at least 8 bytes, an array 12.
     if count > cursor.remaining // 8:
         raise FormatError(f"gguf: an array of {count} values in {cursor.remaining} bytes")
     for _ in range(count):
@@ -181,9 +181,9 @@ def _skip_array(cursor: Cursor, depth: int) -> None:
 
 
 def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str] | None = None) -> Plan:
-    """Lay a new file of version 3 out, its tensors in the order of ``specs``, ``metadata`` as texts.
+    """Plan a new file of version 3 with its tensors in the order of ``specs`` and ``metadata`` as texts.
 
-    ``FormatError`` for dtypes that ggml has no plain type for; quantised ones are never written.
+    Raises ``FormatError`` for dtypes without an unquantised ggml type.
     """
     types = {dtype: kind for kind, dtype in _PLAIN.items()}
     pairs = {"general.architecture": "unknown"} | dict(sorted((metadata or {}).items()))

@@ -1,8 +1,8 @@
-"""Pieces of JSON read with bounded expressions, for headers that may be hostile.
+"""Parsing JSON headers, which may be hostile, token by token.
 
-A general parser builds whatever a text says: 100 MB of ``[],[],`` become gigabytes.  The headers of
-checkpoints have a fixed form, so they are read token by token, and memory stays near their own size.
-Positions are byte offsets; every function raises ``FormatError`` naming ``what`` is read.
+A general parser builds any value: 100 MB of ``[],[],`` take gigabytes.  The headers of checkpoints have a
+fixed form, so parsing them by tokens needs memory of about their own size.
+Positions are byte offsets.  Every function raises ``FormatError`` with the name ``what``.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _SPACE_RE: Final = re.compile(WS)
 
 
 def empty_end(text: bytes, position: int) -> int | None:
-    """The position behind ``}`` and white space if an object ends here, else None."""
+    """Return the position after ``}`` and white space if an object ends here, otherwise None."""
     match = _EMPTY_RE.match(text, position)
     return match.end() if match else None
 
 
 def key(text: bytes, position: int, what: str) -> tuple[str, int]:
-    """A name and its colon: the name, and the position of its value."""
+    """Parse a name and its colon; return the name and the position of its value."""
     match = _KEY_RE.match(text, position)
     if match is None:
         raise FormatError(f"{what}: no name at byte {position} of the header")
@@ -40,7 +40,7 @@ def key(text: bytes, position: int, what: str) -> tuple[str, int]:
 
 
 def separator(text: bytes, position: int, what: str) -> tuple[int, bool]:
-    """The position behind ``,`` (and True) or behind ``}`` and its white space (and False)."""
+    """Return the position after ``,`` and True, or after ``}`` and white space and False."""
     mark = text[position : position + 1]
     if mark == b",":
         return position + 1, True
@@ -50,13 +50,13 @@ def separator(text: bytes, position: int, what: str) -> tuple[int, bool]:
 
 
 def skip_space(text: bytes, position: int) -> int:
-    """The position of the next byte that is not white space."""
+    """Return the position of the next byte that is not white space."""
     match = _SPACE_RE.match(text, position)
     return match.end() if match else position
 
 
 def text_map(text: bytes, position: int, what: str, limit: int) -> tuple[dict[str, str], int]:
-    """An object of at most ``limit`` texts, without duplicates, and the position behind it."""
+    """Parse an object of at most ``limit`` texts without duplicates; return it and the position after it."""
     if text[position : position + 1] != b"{":
         raise FormatError(f"{what} is not an object")
     end = empty_end(text, position + 1)
@@ -79,7 +79,7 @@ def text_map(text: bytes, position: int, what: str, limit: int) -> tuple[dict[st
 def _string(token: bytes, what: str) -> str:
     try:
         text: str = json.loads(token.decode())
-        text.encode()  # json.loads lets lone surrogates pass
+        text.encode()  # json.loads accepts lone surrogates
     except ValueError as error:
         raise FormatError(f"{what}: a string in the header is not valid unicode") from error
     return text

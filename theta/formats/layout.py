@@ -1,7 +1,7 @@
-"""Where the tensors lie in a file: the vocabulary that all format readers share.
+"""The layout of a file: the types that all format readers share.
 
-A reader never decodes a file.  It returns a :class:`Layout`: the extents of the tensors, in
-file order.  Every byte outside an extent is skeleton.
+A reader never decodes a file.  It returns a :class:`Layout`, the extents of the tensors in file order.
+Every byte outside an extent is skeleton.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Source(Protocol):
         ...
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``offset``; raises when they are not there."""
+        """Return exactly ``length`` bytes from ``offset``; raises an error beyond the end."""
         ...
 
 
 @runtime_checkable
 class Placed(Protocol):
-    """A source that knows the folder in which it lies."""
+    """A source that is a file in a directory."""
 
     @property
     def name(self) -> str:
@@ -43,13 +43,13 @@ class Placed(Protocol):
         ...
 
     def sibling(self, name: str) -> bytes | None:
-        """The bytes of the file ``name`` in the same folder; None when it is not there, or large."""
+        """Return the content of file ``name`` in the same directory; None when it is missing or large."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BytesSource:
-    """A file that is in memory."""
+    """A file in memory."""
 
     data: bytes
 
@@ -59,7 +59,7 @@ class BytesSource:
         return len(self.data)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``offset``; ``FormatError`` outside the data."""
+        """Return exactly ``length`` bytes from ``offset``; raises ``FormatError`` outside the data."""
         if offset < 0 or length < 0 or offset + length > len(self.data):
             raise FormatError(f"read of {length} bytes at {offset} in a file of {len(self.data)} bytes")
         return self.data[offset : offset + length]
@@ -67,14 +67,14 @@ class BytesSource:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A part of another source: a file inside a file."""
+    """A part of another source, such as a file inside an archive."""
 
     source: Source
     start: int
     size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``offset``; ``FormatError`` outside the part."""
+        """Return exactly ``length`` bytes from ``offset``; raises ``FormatError`` outside the part."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise FormatError(f"read of {length} bytes at {offset} in a part of {self.size} bytes")
         return self.source.read(self.start + offset, length)
@@ -82,7 +82,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What a writer needs to lay a tensor out; ``dtype`` is a name of :mod:`theta.dtypes`."""
+    """The name, dtype and shape of a tensor to write; ``dtype`` is a name of :mod:`theta.dtypes`."""
 
     name: str
     dtype: str
@@ -91,7 +91,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One extent of a file: ``length`` raw bytes from ``offset`` that hold a tensor."""
+    """A tensor that is an extent of a file: ``length`` raw bytes from ``offset``."""
 
     name: str
     dtype: str
@@ -101,16 +101,16 @@ class Tensor:
 
     @property
     def end(self) -> int:
-        """Offset of the first byte behind the extent."""
+        """Offset of the first byte after the extent."""
         return self.offset + self.length
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A name under which programs know a part of an extent: a tied, transposed or sliced tensor.
+    """A tensor that programs see as a part of an extent: tied, transposed or sliced.
 
-    ``tensor`` is the name of the extent; ``strides`` and ``offset`` count elements of ``dtype``.
-    Readers list a view only where it is not the whole extent under its own name, dtype and shape.
+    ``tensor`` is the name of the extent; ``strides`` and ``offset`` are in elements of ``dtype``.
+    Readers list a view only if it differs from the whole extent in name, dtype, shape or strides.
     Every element is inside the extent, but with strides of 0 there may be far more elements than bytes.
     """
 
@@ -126,8 +126,8 @@ class View:
 class Layout:
     """The tensors of a file of ``size`` bytes, in file order; all other bytes are skeleton.
 
-    ``derived`` lists skeleton fields that need not be stored.  ``views`` is knowledge for readers of
-    values only: restoring a file never needs it.
+    ``derived`` are skeleton fields that need not be stored.  ``views`` are for reading values; restoring a
+    file does not need them.
     """
 
     format: str
@@ -137,9 +137,9 @@ class Layout:
     views: tuple[View, ...] = ()
 
     def validate(self) -> None:
-        """Raise ``FormatError`` unless the extents are inside, ordered, disjoint and well described.
+        """Raise ``FormatError`` unless the extents are inside the file, ordered, disjoint and well-formed.
 
-        The same for derived fields, and that they can be computed in their order.
+        Derived fields are checked likewise, and that they can be computed in their order.
         """
         if len(self.tensors) > MAX_TENSORS:
             raise FormatError(f"{len(self.tensors)} tensors; the limit is {MAX_TENSORS}")
@@ -160,11 +160,11 @@ class Layout:
             check_fields(self.size, extents, self.derived)
 
     def gaps(self) -> Iterator[tuple[int, int]]:
-        """``(offset, length)`` of each non-empty run of skeleton bytes, in file order."""
+        """Yield ``(offset, length)`` of each non-empty run of skeleton bytes, in file order."""
         return _between([(tensor.offset, tensor.end) for tensor in self.tensors], self.size)
 
     def literals(self) -> Iterator[tuple[int, int]]:
-        """The gaps without the derived fields: the skeleton bytes that must be stored."""
+        """Yield the gaps without the derived fields: the skeleton bytes that must be stored."""
         taken = [(tensor.offset, tensor.end) for tensor in self.tensors]
         return _between(sorted(taken + [(field.offset, field.end) for field in self.derived]), self.size)
 
@@ -194,7 +194,7 @@ def check_name(name: str) -> None:
 
 
 def check_tensor(tensor: Tensor) -> None:
-    """Raise ``FormatError`` unless ``tensor`` is well described on its own."""
+    """Raise ``FormatError`` unless name, dtype, shape and length of ``tensor`` are valid."""
     check_name(tensor.name)
     if tensor.offset < 0:
         raise FormatError(f"tensor {clip(tensor.name)} begins before the file")
@@ -206,7 +206,10 @@ def check_tensor(tensor: Tensor) -> None:
 
 
 def nbytes(name: str, dtype: str, shape: tuple[int, ...]) -> int:
-    """Bytes of a tensor; ``FormatError`` for an unknown dtype, bad dimensions, overflow or odd bits."""
+    """Return the bytes of a tensor.
+
+    Raises ``FormatError`` for an unknown dtype, bad dimensions, overflow or an incomplete last byte.
+    """
     entry = DTYPES.get(dtype)
     if entry is None:
         raise FormatError(f"tensor {clip(name)} has the unknown dtype {clip(dtype)}")
@@ -214,7 +217,7 @@ def nbytes(name: str, dtype: str, shape: tuple[int, ...]) -> int:
         raise FormatError(f"tensor {clip(name)} has {len(shape)} dimensions; the limit is {MAX_RANK}")
     bits = entry.bits
     for dimension in shape:
-        # Every partial product is bounded: readers in C overflow at one even where a later zero hides it.
+        # Every partial product is checked: readers in C overflow even if a later dimension is zero.
         bits *= dimension
         if dimension < 0 or bits > MAX_SIZE:
             raise FormatError(f"tensor {clip(name)} has an impossible shape")
@@ -224,7 +227,7 @@ def nbytes(name: str, dtype: str, shape: tuple[int, ...]) -> int:
 
 
 def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides, in elements, of a contiguous tensor of ``shape``."""
+    """Return the strides, in elements, of a contiguous tensor of ``shape``."""
     strides: list[int] = []
     step = 1
     for dimension in reversed(shape):
@@ -234,5 +237,5 @@ def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def clip(text: str, limit: int = 60) -> str:
-    """``text`` quoted on one line and shortened, for error messages."""
+    """Return ``text`` quoted on one line and shortened, for error messages."""
     return ascii(text if len(text) <= limit else text[:limit] + "...")

@@ -1,4 +1,4 @@
-"""numpy's ``.npy``: a magic, a header that is a Python dict in text, one array."""
+"""numpy's ``.npy``: a magic, a header with a Python dict as text, and one array."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TENSOR_NAME: Final = "data"
 MAGIC: Final = b"\x93NUMPY"
 MAX_HEADER: Final = 64 * 1024
 
-# numpy writes its header in exactly one way; a general literal parser is not needed, nor wanted here.
+# numpy writes its header in exactly one way, so a general parser of literals is not needed.
 _KIND: Final = (
     r"b1|[ui][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SUV][0-9]{1,9}"
     r"|[mM]8(?:\[[0-9]{0,9}(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?"
@@ -48,10 +48,15 @@ _CODES: Final = {dtype: ("|" if code.endswith("1") else "<") + code for code, dt
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """What a header says: how the bytes from ``data`` on are to be read.
+    """The content of a header.
 
-    ``shape`` is the order in memory.  ``dtype`` is ``bytes``, with the width of an element as the last
-    dimension, for what theta has no name for (other byte order, text, void, complex128).
+    Attributes:
+        data: offset of the values.
+        dtype: dtype; ``bytes`` for dtypes that theta does not have (other byte order, text, void,
+            complex128).
+        shape: shape in memory order; for ``bytes`` the last dimension is the bytes of an element.
+        length: length of the values in bytes.
+        fortran: numpy sees the transposed array.
     """
 
     data: int
@@ -61,30 +66,33 @@ class Array:
     fortran: bool
 
     def tensor(self, name: str) -> Tensor:
-        """The extent under ``name``."""
+        """Return the extent with this name."""
         return Tensor(name, self.dtype, self.shape, self.data, self.length)
 
     def views(self, name: str) -> tuple[View, ...]:
-        """How numpy sees the extent ``name``, where that is not as it lies in the file."""
+        """Return the transposed view of extent ``name`` for an array in Fortran order."""
         if not self.fortran or len(self.shape) < 2:
             return ()
         return (View(name, name, self.dtype, self.shape[::-1], contiguous(self.shape)[::-1]),)
 
 
 def detect(source: Source) -> bool:
-    """Whether the file begins with numpy's magic."""
+    """Return whether the file starts with numpy's magic."""
     return source.size >= 10 and source.read(0, 6) == MAGIC
 
 
 def scan(source: Source) -> Layout:
-    """One tensor, ``data``; ``FormatError`` for objects, structured types and what is malformed."""
+    """Return a layout of one tensor, ``data``.
+
+    Raises ``FormatError`` for objects, structured dtypes and malformed files.
+    """
     array = read_header(source, 0, source.size)
     views = array.views(TENSOR_NAME)
     return Layout(NAME, source.size, (array.tensor(TENSOR_NAME),), views=views)
 
 
 def read_header(source: Source, start: int, size: int) -> Array:
-    """The array of the ``.npy`` file that is the ``size`` bytes of ``source`` from ``start``."""
+    """Parse the header of an ``.npy`` file, the ``size`` bytes of ``source`` from ``start``."""
     if size < 10:
         raise FormatError("npy: truncated")
     head = source.read(start, min(size, 12))
@@ -107,7 +115,7 @@ def read_header(source: Source, start: int, size: int) -> Array:
 
 
 def header(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
-    """What numpy writes before the values: magic and header, padded to 64 bytes; ``bytes`` as ``uint8``."""
+    """Return magic and header as numpy writes them, padded to 64 bytes; ``bytes`` are ``uint8``."""
     code = _CODES.get("u8" if dtype == "bytes" else dtype)
     if code is None:
         raise FormatError(f"npy: numpy has no {dtype} (tensor {clip(name)})")
@@ -126,9 +134,9 @@ def _parse(text: str, data: int) -> Array:
 
 
 def array_of(kind: str, shape: tuple[int, ...], fortran: bool, offset: int) -> Array:
-    """The array of numpy's type ``kind`` (such as ``<f8``) and ``shape`` whose bytes begin at ``offset``.
+    """Return the array of numpy's type ``kind`` (such as ``<f8``) and ``shape`` at ``offset``.
 
-    ``FormatError`` for Python objects, for unknown types and for shapes beyond 2**63 bytes.
+    Raises ``FormatError`` for Python objects, unknown types and shapes beyond 2**63 bytes.
     """
     order, code = kind[:1], kind[1:]
     if order not in ("<", ">", "|") or not _KIND_RE.fullmatch(code):

@@ -1,19 +1,19 @@
-"""A file that no reader understands: one tensor of bytes, in content-defined chunks.
+"""Opaque files, which no reader detects: one tensor of bytes, stored in content-defined chunks.
 
-The cut points are part of theta's storage format.  Exactly:
+The cut points are part of theta's storage format:
 
 * ``gear[b]`` is the first 8 bytes of SHA-256 of the 11 bytes ``"theta gear" + chr(b)``, little-endian,
   for each byte value ``b``.
 * The hash after a byte is over that byte and the 63 before it: with ``x[0]`` the last byte, ``x[1]`` the
   one before it and so on, ``h = (sum of gear[x[j]] * 2**j for j = 0..63) mod 2**64``.
-* Chunks are cut from the file's beginning, one after the other.  A chunk ends behind the first byte that
+* Chunks are cut from the file's beginning, one after the other.  A chunk ends after the first byte that
   makes it at least ``MIN_CHUNK`` = 262,144 bytes long and whose ``h < THRESHOLD`` = floor(2**64 / 786,432)
   = 23,456,248,059,221; it ends at ``MAX_CHUNK`` = 4,194,304 bytes when there is no such byte, and at the
   end of the file in any case.
 
-The first 64 bytes that matter are those that end at byte 262,144, so the hash never looks back beyond
-its own chunk.  On random data chunks have 1,019 KiB on average; of a file of zeros all have 4 MiB
-when ``gear[0] * (2**64 - 1) mod 2**64`` is not below the threshold, and it is not.
+The first hash that is compared is over the 64 bytes that end at byte 262,144, so it never depends on bytes
+before its own chunk.  Chunks of random data have 1,019 KiB on average.  All chunks of a file of zeros have
+4 MiB, because ``gear[0] * (2**64 - 1) mod 2**64`` is not below the threshold.
 """
 
 from __future__ import annotations
@@ -34,15 +34,12 @@ _PIECE: Final = 256 * 1024
 
 
 def scan(source: Source) -> Layout:
-    """One tensor named ``data`` of dtype ``bytes`` that is the whole file."""
+    """Return a layout with the whole file as one tensor ``data`` of dtype ``bytes``."""
     return Layout(NAME, source.size, (Tensor(TENSOR_NAME, "bytes", (source.size,), 0, source.size),))
 
 
 def cut(source: Source) -> Iterator[int]:
-    """The lengths of the chunks of ``source``; their sum is its size, an empty file has none.
-
-    Reads at most 256 KiB at a time.
-    """
+    """Yield the lengths of the chunks of ``source``, whose sum is its size; reads 256 KiB at a time."""
     start = 0
     while start < source.size:
         length = _next_length(source, start)

@@ -1,4 +1,4 @@
-"""New files laid out before there are values: what a format's writer returns."""
+"""Plans of new files, made before their values are known."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from theta.formats.layout import Layout, Tensor, TensorSpec, nbytes
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A file that is known but for its tensors: the layout, and the bytes of its literals.
+    """The layout of a new file, and the bytes of its literals.
 
-    ``literals`` are ``(offset, bytes)`` and cover exactly :meth:`Layout.literals`.  Who has the values puts
-    them into the extents, then computes the derived fields in their order.
+    ``literals`` are ``(offset, bytes)`` and cover exactly :meth:`Layout.literals`.  To write the file, put
+    the values into the extents, then compute the derived fields in their order.
     """
 
     layout: Layout
@@ -21,7 +21,7 @@ class Plan:
 
 
 class Builder:
-    """Lays a file out from its beginning to its end."""
+    """Builds a plan from the start of the file to its end."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -30,7 +30,7 @@ class Builder:
         self._literals: list[tuple[int, bytearray]] = []
 
     def literal(self, data: bytes) -> None:
-        """Bytes that are known."""
+        """Append literal bytes."""
         if self._literals and self._literals[-1][0] + len(self._literals[-1][1]) == self.size:
             self._literals[-1][1].extend(data)
         elif data:
@@ -38,22 +38,22 @@ class Builder:
         self.size += len(data)
 
     def tensor(self, spec: TensorSpec) -> None:
-        """Room for the values of ``spec``; ``FormatError`` for an impossible one."""
+        """Append an extent for ``spec``; raises ``FormatError`` for an impossible shape."""
         length = nbytes(spec.name, spec.dtype, spec.shape)
         self._tensors.append(Tensor(spec.name, spec.dtype, spec.shape, self.size, length))
         self.size += length
 
     def hole(self, width: int) -> int:
-        """Room for a derived field; its offset."""
+        """Append ``width`` bytes for a derived field; return their offset."""
         self.size += width
         return self.size - width
 
     def derive(self, field: Derived) -> None:
-        """Fill a hole, after all that it depends on."""
+        """Add a derived field for a hole, after all fields that it depends on."""
         self._derived.append(field)
 
     def plan(self, name: str) -> Plan:
-        """The finished plan of a file of the format ``name``."""
+        """Return the plan of a file of the format ``name``."""
         layout = Layout(name, self.size, tuple(self._tensors), tuple(self._derived))
         layout.validate()
         return Plan(layout, tuple((start, bytes(data)) for start, data in self._literals))

@@ -1,8 +1,8 @@
 """Readers of other packages, named by entry points of the group ``theta.formats``.
 
 An entry point names an object with ``NAME``, ``detect(source)`` and ``scan(source)``, such as a module or an
-instance.  They come from packages that are installed here, never from a repository.  What a plug-in says is
-not trusted: its layout is checked as every other, and a plug-in that fails is left out.
+instance.  Plug-ins come from installed packages, never from a repository.  Their layouts are validated like
+all others, and a plug-in that cannot be loaded is skipped.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _NAME_RE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A reader of another package; its mistakes become ``FormatError``."""
+    """A reader of another package, whose exceptions become ``FormatError``."""
 
     name: str
     reader: Any
 
     def scan(self, source: Source) -> Layout | None:
-        """The checked layout of ``source``; None when the file is not of this format."""
+        """Return the validated layout of ``source``; None when the file does not have this format."""
         try:
             if not self.reader.detect(source):
                 return None
@@ -45,9 +45,9 @@ class Plugin:
 
 @cache
 def load(taken: frozenset[str]) -> tuple[tuple[Plugin, ...], str]:
-    """The plug-ins that are installed, and one line about those that are left out ('' where none is).
+    """Return the installed plug-ins, and one line about those that are skipped ('' if none).
 
-    ``taken`` are the names of theta's own readers, which no plug-in may have.
+    ``taken`` are the names of theta's own readers, which a plug-in must not have.
     """
     found: dict[str, Plugin] = {}
     problems: list[str] = []
@@ -65,7 +65,7 @@ def load(taken: frozenset[str]) -> tuple[tuple[Plugin, ...], str]:
 
 
 def _loaded(point: EntryPoint) -> Plugin | str:
-    """The plug-in behind ``point``, or what is wrong with it."""
+    """Load the plug-in of ``point``; return it, or a line about its error."""
     try:
         reader = point.load()
         name = reader.NAME

@@ -1,9 +1,9 @@
 """The safetensors container: 8 bytes of header length, a JSON header, the tensors.
 
-The reader accepts a subset of what the official library accepts: every dtype and every order
-of tensors, but no duplicate keys, no unknown fields and no empty names.  The header is scanned
-entry by entry with bounded expressions (:mod:`theta.formats.json_text`) instead of a general JSON
-parser, so that a hostile header of 100 MB costs no more memory than its own size and its tensors.
+The reader accepts a subset of what the official library accepts: every dtype and every order of tensors,
+but no duplicate keys, unknown fields or empty names.  The header is parsed entry by entry
+(:mod:`theta.formats.json_text`) instead of by a general JSON parser, so that a hostile header of 100 MB
+takes no more memory than its own size and its tensors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAME: Final = "safetensors"
 MAX_HEADER: Final = 100_000_000
 MAX_METADATA: Final = 100_000
 
-# The dtypes as the official writer ranks them; in a file the last of these come first.
+# The dtypes in the order of the official writer; the last of these come first in a file.
 # fmt: off
 _ORDER: Final = (
     "bool", "f4", "f6_e2m3", "f6_e3m2", "u8", "i8", "f8_e5m2", "f8_e4m3", "f8_e8m0", "f8_e4m3fnuz",
@@ -46,7 +46,7 @@ _OFFSETS_RE: Final = re.compile(rb'"data_offsets"' + COLON + rb"\[([^]]*)\]")
 
 
 def detect(source: Source) -> bool:
-    """Whether the file begins as safetensors does: a plausible length, then ``{``."""
+    """Return whether the file starts with a plausible length and ``{``."""
     if source.size < 10:
         return False
     head = source.read(0, 9)
@@ -54,7 +54,7 @@ def detect(source: Source) -> bool:
 
 
 def scan(source: Source) -> Layout:
-    """The tensors of a safetensors file in file order; ``FormatError`` in one line otherwise."""
+    """Return the layout of a safetensors file; raises ``FormatError`` if it is malformed."""
     start, header = _read_header(source)
     tensors, _ = _parse(header, start)
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.end))
@@ -72,17 +72,17 @@ def scan(source: Source) -> Layout:
 
 
 def read_metadata(header: bytes) -> dict[str, str] | None:
-    """The ``__metadata__`` of ``header``, which is all bytes before the first tensor; None without one."""
+    """Return ``__metadata__``, or None; ``header`` is all bytes before the first tensor."""
     if len(header) < 8 or int.from_bytes(header[:8], "little") != len(header) - 8:
         raise FormatError("safetensors: the header is not as long as it says")
     return _parse(header[8:], len(header))[1]
 
 
 def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str] | None) -> tuple[bytes, tuple[str, ...]]:
-    """Lay a new file out: its header, padded to 8 bytes, and the names in the order of their data.
+    """Return the header of a new file, padded to 8 bytes, and the names in the order of their data.
 
-    The order is that of the official writer: dtype by falling alignment, then name.  Metadata is
-    written sorted, so that equal input gives equal bytes.  ``FormatError`` for what cannot be written.
+    The order is that of the official writer: dtype by decreasing alignment, then name.  Metadata is sorted,
+    so that equal input gives equal bytes.  Raises ``FormatError`` for tensors that cannot be written.
     """
     entries: dict[str, object] = {}
     if metadata is not None:
@@ -119,7 +119,7 @@ def _encode_header(entries: Mapping[str, object]) -> bytes:
 
 
 def _read_header(source: Source) -> tuple[int, bytes]:
-    """The offset of the data, and the JSON text."""
+    """Return the offset of the data and the JSON text."""
     if source.size < 10:
         raise FormatError(f"safetensors: a file of {source.size} bytes is too short for a header")
     length = int.from_bytes(source.read(0, 8), "little")

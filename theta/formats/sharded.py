@@ -1,8 +1,8 @@
-"""Hugging Face's sharded models: several files and an index that says which tensor is in which.
+"""Hugging Face's sharded models: several files and an index from tensor to file.
 
-``model.safetensors.index.json`` and ``pytorch_model.bin.index.json`` have one form:
+``model.safetensors.index.json`` and ``pytorch_model.bin.index.json`` have the same form:
 ``{"metadata": {"total_size": N}, "weight_map": {TENSOR: FILE}}``.  The functions here read no files: the
-caller brings the text of the index.
+caller passes the text of the index.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _UNSAFE_RE: Final = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')
 
 @dataclass(frozen=True, slots=True)
 class ShardIndex:
-    """What an index says: the file of each tensor, and its ``total_size`` in bytes if it has one."""
+    """The content of an index: tensor -> file, and ``total_size`` in bytes, or None."""
 
     weight_map: Mapping[str, str]
     total_size: int | None
 
     @property
     def shards(self) -> tuple[str, ...]:
-        """The names of the files, sorted, each once."""
+        """The sorted names of the files."""
         return tuple(sorted(set(self.weight_map.values())))
 
 
@@ -52,7 +52,7 @@ class ShardName:
 
 
 def read_index(data: bytes) -> ShardIndex:
-    """The index in ``data``; ``FormatError`` for anything but its form, and for unsafe file names."""
+    """Parse an index; raises ``FormatError`` for another form and for unsafe file names."""
     if len(data) > MAX_INDEX:
         raise FormatError(f"{_WHAT}: {len(data)} bytes; the limit is {MAX_INDEX}")
     text = data.strip(b" \t\r\n")
@@ -82,7 +82,7 @@ def read_index(data: bytes) -> ShardIndex:
 
 
 def check_shard_name(name: str) -> None:
-    """Raise ``FormatError`` unless ``name`` is that of a file in the same folder, on every system."""
+    """Raise ``FormatError`` unless ``name`` is a file in the same directory on every system."""
     if (
         _UNSAFE_RE.search(name)
         or name.strip(". ") != name.lstrip(" ")
@@ -93,7 +93,7 @@ def check_shard_name(name: str) -> None:
 
 
 def parse_shard_name(name: str) -> ShardName | None:
-    """The parts of the name of a shard; None for other names and impossible numbers."""
+    """Parse the name of a shard; None for other names and impossible numbers."""
     match = _SHARD_RE.fullmatch(name)
     if match is None:
         return None
@@ -102,17 +102,16 @@ def parse_shard_name(name: str) -> ShardName | None:
 
 
 def model_of(path: str) -> str:
-    """The path that the model of shard ``path`` would have in one file; ``path`` itself for other files."""
+    """Return the path that the model of shard ``path`` would have as one file; ``path`` for other files."""
     folder, slash, name = path.rpartition("/")
     shard = parse_shard_name(name)
     return path if shard is None else f"{folder}{slash}{shard.stem}{shard.suffix}"
 
 
 def plan_shards(specs: Sequence[TensorSpec], limit: int) -> tuple[tuple[TensorSpec, ...], ...]:
-    """Cut ``specs``, in their order, into shards of at most ``limit`` bytes of tensors.
+    """Divide ``specs``, in their order, into shards of at most ``limit`` bytes of tensors.
 
-    As ``huggingface_hub`` does it: a larger tensor has a shard of its own, which does not end the one that
-    is being filled.
+    As in ``huggingface_hub``, a larger tensor gets its own shard, and the current shard is continued.
     """
     if limit < 1:
         raise FormatError("the limit of a shard is at least one byte")
@@ -135,7 +134,7 @@ def plan_shards(specs: Sequence[TensorSpec], limit: int) -> tuple[tuple[TensorSp
 
 
 def shard_names(count: int, stem: str = "model", suffix: str = ".safetensors") -> tuple[str, ...]:
-    """The file names of ``count`` shards; one shard has no number."""
+    """Return the file names of ``count`` shards; a single one has no number."""
     if not 0 <= count <= MAX_SHARDS:
         raise FormatError(f"{count} shards; the limit is {MAX_SHARDS}")
     if count == 1:
@@ -144,14 +143,14 @@ def shard_names(count: int, stem: str = "model", suffix: str = ".safetensors") -
 
 
 def write_index(weight_map: Mapping[str, str], total_size: int) -> bytes:
-    """The text of an index as ``huggingface_hub`` writes it."""
+    """Return the text of an index as ``huggingface_hub`` writes it."""
     content = {"metadata": {"total_size": total_size}, "weight_map": dict(weight_map)}
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _small_value(text: bytes, position: int) -> tuple[object, int]:
-    """Any JSON value of at most 64 KiB, and the position behind it and its white space."""
-    # Decoded as latin-1, a position in the text is a position in the bytes; only numbers are of interest.
+    """Parse any JSON value of at most 64 KiB; return it and the position after it and white space."""
+    # In latin-1, positions in the text and the bytes are the same; only numbers are used.
     window = text[position : position + MAX_EXTRA].decode("latin-1")
     decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
     try:
@@ -172,7 +171,7 @@ def _refuse(constant: str) -> object:
 
 
 def _total_size(metadata: object) -> int | None:
-    """``total_size`` where it is a sensible number; some writers make it a float."""
+    """Return ``total_size``, which some writers make a float; None when it is not an integer."""
     size = metadata.get("total_size") if isinstance(metadata, dict) else None
     if isinstance(size, float) and size.is_integer():
         size = int(size)

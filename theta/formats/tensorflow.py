@@ -1,11 +1,11 @@
-"""TensorFlow's checkpoints: ``NAME.index`` says what lies where in ``NAME.data-00000-of-00001``.
+"""TensorFlow's checkpoints: ``NAME.index`` locates the tensors in ``NAME.data-00000-of-00001``.
 
-The index is a table of LevelDB (https://github.com/google/leveldb/blob/main/doc/table_format.md) from names
-to ``BundleEntryProto`` (``tensorflow/core/protobuf/tensor_bundle.proto``), uncompressed.  Each entry has the
-CRC-32C of its tensor: these four bytes are the tensors of the index, and the checksums of the table's blocks
+The index is an uncompressed LevelDB table (https://github.com/google/leveldb/blob/main/doc/table_format.md)
+from names to ``BundleEntryProto`` (``tensorflow/core/protobuf/tensor_bundle.proto``).  Each entry has the
+CRC-32C of its tensor.  These four bytes are the tensors of the index, and the checksums of the table's blocks
 are derived from them.  So branches that trained different variables merge in both files.
 
-A data file has no structure of its own: it is read by the index beside it, where there is one that fits.
+A data file has no structure of its own; it is read by the index beside it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _DTYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class BundleEntry:
-    """One tensor of an index; ``crc`` is the place of its checksum in the index, -1 without one."""
+    """The entry of a tensor; ``crc`` is the offset of its checksum in the index, -1 without one."""
 
     name: str
     kind: int
@@ -62,7 +62,7 @@ class BundleEntry:
 
 @dataclass(frozen=True, slots=True)
 class BundleIndex:
-    """What an index says; ``blocks`` are ``(offset, length)`` of its blocks without their trailers."""
+    """The content of an index; ``blocks`` are ``(offset, length)`` of its blocks without trailers."""
 
     entries: tuple[BundleEntry, ...]
     shards: int
@@ -76,11 +76,11 @@ class _IndexReader:
     NAME = INDEX_NAME
 
     def detect(self, source: Source) -> bool:
-        """Whether the file ends with LevelDB's magic."""
+        """Return whether the file ends with LevelDB's magic."""
         return source.size >= _FOOTER and source.read(source.size - 8, 8) == MAGIC
 
     def scan(self, source: Source) -> Layout:
-        """The checksums of the tensors, by their names; the checksums of the blocks are derived."""
+        """Return a layout of the tensors' checksums; those of the blocks are derived."""
         index = read_index(source)
         found = sorted((entry for entry in index.entries if entry.crc >= 0), key=lambda entry: entry.crc)
         tensors = tuple(Tensor(entry.name, "bytes", (4,), entry.crc, 4) for entry in found)
@@ -95,12 +95,12 @@ index_reader: Final = _IndexReader()
 
 
 def detect(source: Source) -> bool:
-    """Whether the file is called as a data file is, and a sound index beside it speaks of it."""
+    """Return whether the file has the name of a data file, and a valid index beside it."""
     return _index_of(source) is not None
 
 
 def scan(source: Source) -> Layout:
-    """The tensors of this shard, in file order; ``FormatError`` where the index does not fit."""
+    """Return a layout of the tensors of this shard; raises ``FormatError`` if the index has none."""
     found = _index_of(source)
     if found is None:
         raise FormatError("tensorflow: no index")
@@ -114,7 +114,7 @@ def scan(source: Source) -> Layout:
 
 
 def read_index(source: Source) -> BundleIndex:
-    """The table in ``source``; ``FormatError`` for compressed blocks and for what is not well formed."""
+    """Read the table in ``source``; raises ``FormatError`` for compressed blocks and malformed tables."""
     if source.size > MAX_INDEX:
         raise FormatError(f"tensorflow: an index of {source.size} bytes")
     footer = Cursor(source, source.size - _FOOTER, source.size, "tensorflow")
@@ -164,7 +164,7 @@ def _tensor(entry: BundleEntry, big_endian: bool) -> Tensor:
 
 
 def _text(key: bytes) -> str:
-    """Keys of slices are binary."""
+    """Decode a key; those of slices are binary."""
     try:
         return key.decode()
     except UnicodeDecodeError:
@@ -191,7 +191,7 @@ def _handle(cursor: Cursor) -> tuple[int, int]:
 
 
 def _block(source: Source, block: tuple[int, int]) -> Iterator[tuple[bytes, Cursor]]:
-    """Key and value of each entry of a block; keys share the beginnings of those before them."""
+    """Yield key and value of each entry of a block; a key shares a prefix with the one before it."""
     start, length = block
     if length < 4 or length > MAX_BLOCK or start + length > source.size:
         raise FormatError("tensorflow: a block outside the index, or too large")
@@ -211,7 +211,7 @@ def _block(source: Source, block: tuple[int, int]) -> Iterator[tuple[bytes, Curs
 
 
 def _fields(cursor: Cursor) -> Iterator[tuple[int, int, int]]:
-    """Number, value (for bytes: their offset) and length (for numbers 0) of each field of a message."""
+    """Yield (number, value, 0) or (number, offset, length) of each field of a message."""
     while cursor.remaining:
         tag = _varint(cursor)
         wire = tag & 7
@@ -248,7 +248,7 @@ def _entry(name: str, value: Cursor) -> BundleEntry:
 
 
 def _shape(message: Cursor) -> tuple[int, ...]:
-    """The sizes of a TensorShapeProto."""
+    """Return the sizes in a TensorShapeProto."""
     dims: list[int] = []
     for number, item, length in _fields(message):
         if number == 2:

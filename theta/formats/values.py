@@ -1,4 +1,4 @@
-"""The tensors of a file as programs see them: whole extents, and views of parts of them."""
+"""The values of the tensors of a file: whole extents, and views of parts of them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 4 * 2**20
 _WINDOW: Final = 64 * 2**20
-"""Bytes without gaps that are read at once: the chunks in them are decoded side by side."""
+"""The largest read in bytes without gaps: its chunks are decoded in parallel."""
 _MOST_SPREAD: Final = 2**30
-"""Bytes of an array that may be larger than what the file holds of it (strides of 0)."""
+"""The largest array in bytes that may exceed its extent (strides of 0)."""
 
 _BASIC: Final = "parts are named by whole numbers, slices, ... and None; numpy() takes other indices"
 
 Key = SupportsIndex | slice | EllipsisType | None
-"""One part of a basic index, as numpy takes it."""
+"""An item of numpy's basic indices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strided:
-    """A tensor where it lies: element ``(i, j)`` is at byte ``start + i * strides[0] + j * strides[1]``.
+    """A strided tensor in a file: element ``(i, j)`` is at byte ``start + i * strides[0] + j * strides[1]``.
 
-    ``strides`` are bytes and may be 0 or negative.  ``extent`` is where the bytes of the file that belong
-    to the tensor begin and end.
+    ``strides`` are in bytes and may be 0 or negative.  ``extent`` is (start, stop) of the bytes of the file
+    that the tensor may read.
     """
 
     source: Source
@@ -46,12 +46,15 @@ class Strided:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensor, each element counted once."""
+        """The bytes of the tensor as an array."""
         return DTYPES[self.dtype].nbytes(self.shape)
 
     @property
     def span(self) -> tuple[int, int]:
-        """Where the bytes from the first to the last element begin and end; checked to be in the extent."""
+        """(start, stop) of the bytes between the lowest and the highest element.
+
+        Raises :class:`FormatError` if they are not inside the extent.
+        """
         if not self.nbytes:
             return self.start, self.start
         reach = [stride * (extent - 1) for extent, stride in zip(self.shape, self.strides, strict=True)]
@@ -62,9 +65,9 @@ class Strided:
         return low, high
 
     def __getitem__(self, key: Key | tuple[Key, ...]) -> Strided:
-        """The part that numpy's basic indexing names; nothing is read.
+        """Return the part that numpy's basic index ``key`` selects, without reading it.
 
-        Raises ``IndexError``, and :class:`FormatError` for packed types.
+        Raises ``IndexError``, and :class:`FormatError` for packed dtypes.
         """
         self._refuse_packed()
         shape: list[int] = []
@@ -85,7 +88,7 @@ class Strided:
         return replace(self, shape=tuple(shape), strides=tuple(strides), start=start)
 
     def _spelled_out(self, key: Key | tuple[Key, ...]) -> list[SupportsIndex | slice | None]:
-        """One item an axis, and None for each new one."""
+        """Return one item for each axis, and None for each new axis."""
         items = list(key) if isinstance(key, tuple) else [key]
         holes = [number for number, item in enumerate(items) if item is Ellipsis]
         missing = len(self.shape) - sum(item is not None and item is not Ellipsis for item in items)
@@ -96,9 +99,9 @@ class Strided:
         return [item for item in items if not isinstance(item, EllipsisType)]
 
     def array(self) -> NDArray[Any]:
-        """The values in a new array; only what lies within 4 MiB of an element of it is read.
+        """Return the values in a new array; only bytes within 4 MiB of an element are read.
 
-        Raises :class:`FormatError` for packed types, which numpy lacks.
+        Raises :class:`FormatError` for packed dtypes, which numpy does not have.
         """
         self._refuse_packed()
         if self.nbytes > max(_MOST_SPREAD, self.extent[1] - self.extent[0]):
@@ -109,15 +112,15 @@ class Strided:
         return out
 
     def _ascending(self, out: NDArray[Any]) -> None:
-        """Fill ``out``, from the lowest byte of the file to the highest."""
+        """Fill ``out`` in the order of the file."""
         back = [axis for axis, stride in enumerate(self.strides) if stride < 0]
         start = self.start + sum(self.strides[axis] * (self.shape[axis] - 1) for axis in back)
         strides = tuple(map(abs, self.strides))
-        flipped = np.flip(out, tuple(back)) if back else out  # of an array without axes flip makes a number
+        flipped = np.flip(out, tuple(back)) if back else out  # flip turns an array without axes into a scalar
         _fill(replace(self, start=start, strides=strides), flipped)
 
     def tobytes(self) -> bytes:
-        """The elements in C order, little-endian; packed types as they are stored."""
+        """Return the elements in C order, little-endian; packed dtypes as they are stored."""
         if DTYPES[self.dtype].kind == "packed":
             return self.source.read(self.start, self.nbytes)
         return self.array().tobytes()
@@ -128,7 +131,7 @@ class Strided:
 
 
 def _place(item: SupportsIndex, length: int, axis: int) -> int:
-    """The index from the front that ``item`` is."""
+    """Return the non-negative index of ``item`` on an axis of ``length``; raises ``IndexError``."""
     try:
         number = operator.index(item)
     except TypeError as error:
@@ -141,10 +144,10 @@ def _place(item: SupportsIndex, length: int, axis: int) -> int:
 
 
 def _fill(part: Strided, out: NDArray[Any]) -> None:
-    """Read ``part`` into ``out``, in blocks along its widest axis.
+    """Read ``part`` into ``out``, in blocks along the axis of the largest stride.
 
-    A block with gaps is at most 4 MiB from end to end, as large as a stored chunk: what has no element of
-    the part is not decoded.
+    A block with gaps spans at most 4 MiB, the size of a stored chunk, so that chunks without an element of
+    the part are not decoded.
     """
     low, high = part.span
     limit = _WINDOW if high - low == part.nbytes else CHUNK
@@ -164,9 +167,9 @@ def _fill(part: Strided, out: NDArray[Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One tensor, contiguous and little-endian; ``chunks`` gives its bytes, at most 4 MiB at a time.
+    """A contiguous little-endian tensor; ``chunks`` yields its bytes, at most 4 MiB at a time.
 
-    ``place`` is where it lies, for those who read parts of it; None when it lies in no file.
+    ``place`` is its location in a file, for reading parts of it; None when it is in no file.
     """
 
     dtype: str
@@ -176,14 +179,14 @@ class Value:
 
     @property
     def nbytes(self) -> int:
-        """Raw bytes."""
+        """The size in bytes."""
         return DTYPES[self.dtype].nbytes(self.shape)
 
 
 def values(layout: Layout, source: Source) -> dict[str, Value]:
-    """Name -> tensor, of all that ``layout`` finds in ``source``: extents, and views under other names.
+    """Return name -> value of all extents and views of ``layout`` in ``source``.
 
-    Where a view bears the name of its extent, it is what programs see, and the extent is left out.
+    A view with the name of its extent replaces the extent.
     """
     tensors = {tensor.name: tensor for tensor in layout.tensors}
     found = {tensor.name: _whole(tensor, source) for tensor in layout.tensors}
@@ -205,7 +208,7 @@ def _whole(tensor: Tensor, source: Source) -> Value:
 
 
 def _steps(tensor: Tensor | View) -> tuple[int, ...]:
-    """The strides of ``tensor`` in bytes."""
+    """Return the strides of ``tensor`` in bytes."""
     strides = tensor.strides if isinstance(tensor, View) else contiguous(tensor.shape)
     return tuple(stride * DTYPES[tensor.dtype].itemsize for stride in strides)
 
@@ -228,7 +231,7 @@ def _range(source: Source, start: int, length: int) -> Iterator[bytes]:
 
 
 def _gathered(source: Source, view: View, tensor: Tensor) -> Iterator[bytes]:
-    """The elements of a strided view in their order; the whole extent is in memory meanwhile."""
+    """Yield the elements of a strided view in C order; the bytes it spans are in memory."""
     itemsize = DTYPES[view.dtype].itemsize
     last = view.offset + sum(s * (d - 1) for s, d in zip(view.strides, view.shape, strict=True))
     if (last + 1) * itemsize > tensor.length:
@@ -243,7 +246,7 @@ def _gathered(source: Source, view: View, tensor: Tensor) -> Iterator[bytes]:
 
 
 def _blocks(array: Any, limit: int) -> Iterator[Any]:
-    """Parts of ``array``, in its order, of at most ``limit`` elements."""
+    """Yield parts of ``array`` of at most ``limit`` elements, in C order."""
     if array.size <= limit:
         yield array
         return

@@ -1,4 +1,4 @@
-"""The formats that theta can write anew, each as a plan: for merges whose layout changed, and exports."""
+"""The formats that theta can write, for merges that change the layout and for exports."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Writer = Callable[[Sequence[TensorSpec], Mapping[str, str] | None], Plan]
 
 
 def plan(format_name: str, specs: Sequence[TensorSpec], metadata: Mapping[str, str] | None = None) -> Plan:
-    """Lay out a new file of the format ``format_name`` (a key of ``WRITERS``) with the tensors ``specs``.
+    """Plan a new file of the format ``format_name`` (a key of ``WRITERS``) with the tensors ``specs``.
 
-    npz and torch files have no place for ``metadata`` and leave it out.  ``FormatError`` for a format that
+    npz and torch files cannot have ``metadata`` and omit it.  Raises ``FormatError`` for a format that
     theta does not write, and for tensors that the format cannot hold.
     """
     if format_name not in WRITERS:
@@ -27,10 +27,10 @@ def plan(format_name: str, specs: Sequence[TensorSpec], metadata: Mapping[str, s
 
 
 def cannot_hold(format_name: str, specs: Sequence[TensorSpec]) -> list[TensorSpec]:
-    """The tensors of ``specs`` that a file of ``format_name`` has no type for.
+    """Return the tensors of ``specs`` that a file of ``format_name`` cannot hold.
 
-    ``bytes`` are what theta has no name for (quantised blocks, other byte orders, text): no format would
-    know them again, so none is said to hold them.
+    No format can hold ``bytes``, because the dtype would be lost: they are quantised blocks, numbers of
+    another byte order, or text.
     """
     rank = _RANKS.get(format_name, MAX_RANK)
     return [spec for spec in specs if spec.dtype not in _DTYPES[format_name] or len(spec.shape) > rank]

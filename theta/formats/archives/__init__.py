@@ -1,1 +1,1 @@
-"""Archives that tensors lie in: zip and tar."""
+"""Archives that contain tensors: zip and tar."""

@@ -1,7 +1,7 @@
 """numpy's ``.npz``: a zip of ``.npy`` members.
 
-``savez`` stores its members and every array is a tensor.  ``savez_compressed`` deflates them; such a
-file is kept verbatim, because theta could not write the same deflate stream again.
+``savez`` stores its members, so every array is a tensor.  ``savez_compressed`` deflates them; such a file
+is opaque, because theta cannot reproduce the deflate stream.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ NAME: Final = "npz"
 
 
 def detect(source: Source) -> bool:
-    """Whether the file is a zip whose first member is an ``.npy``."""
+    """Return whether the file is a zip whose first member is an ``.npy``."""
     return zipped.first_name(source).endswith(".npy")
 
 
 def scan(source: Source) -> Layout:
-    """A tensor for each member, by its name without ``.npy``; their CRC-32s are derived.
+    """Return a layout with a tensor for each member, named without ``.npy``; their CRC-32s are derived.
 
-    Members that are not plain arrays (objects, structured types, other files) are skeleton.
-    ``FormatError`` for a compressed member.
+    Members that are not plain arrays (objects, structured dtypes, other files) are skeleton.
+    Raises ``FormatError`` for a compressed member.
     """
     tensors: list[Tensor] = []
     derived: list[Derived] = []
@@ -51,9 +51,9 @@ def scan(source: Source) -> Layout:
 
 
 def plan(specs: Sequence[TensorSpec]) -> Plan:
-    """Lay a new file out, its arrays in the order of ``specs``.
+    """Plan a new file with its arrays in the order of ``specs``.
 
-    ``FormatError`` for dtypes that numpy does not have and for names that no zip can hold.
+    Raises ``FormatError`` for dtypes that numpy does not have and for names that a zip cannot hold.
     """
     archive = ZipBuilder()
     for spec in specs:

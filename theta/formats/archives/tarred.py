@@ -1,4 +1,4 @@
-"""The members of an uncompressed tar archive, where their bytes lie; nothing else of tar is read."""
+"""Locating the members of an uncompressed tar archive."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class TarMember:
 
 
 def detect(source: Source) -> bool:
-    """Whether the file begins with a tar header whose checksum is right."""
+    """Return whether the file starts with a tar header whose checksum is correct."""
     return source.size >= 2 * _BLOCK and _is_header(source.read(0, _BLOCK))
 
 
 def read_members(source: Source) -> Iterator[TarMember]:
-    """The regular files, in order; ``FormatError`` for a broken header and for what is cut off.
+    """Yield the regular files in order; raises ``FormatError`` for broken headers and truncated archives.
 
-    Records of extended headers are passed over: torch's names are short.
+    Extended headers are ignored, because torch's names are short.
     """
     position = 0
     for _ in range(MAX_MEMBERS):

@@ -1,6 +1,6 @@
-"""Zip archives of stored members, laid out before their tensors are known: their CRC-32s are derived.
+"""Planning zip archives of stored members before their values are known: the CRC-32s are derived.
 
-Sizes and offsets are always written in 64 bits, so that a plan does not depend on how large it is.
+Sizes and offsets always have 64 bits, so that headers do not depend on the size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOCAL_SIZE: Final = 30
 
 
 class ZipBuilder:
-    """Adds members to a ``Builder``; ``finish`` writes the central directory."""
+    """Adds members to a ``Builder``; ``finish`` adds the central directory."""
 
     def __init__(self) -> None:
         self.builder = Builder()
@@ -32,7 +32,7 @@ class ZipBuilder:
         self._entries: list[tuple[bytes, int, int, int | bytes]] = []
 
     def member(self, name: str, head: bytes, spec: TensorSpec | None, alignment: int = 1) -> None:
-        """A member of ``head`` and, behind it, the values of ``spec``; its content at ``alignment``."""
+        """Add a member with ``head`` followed by the values of ``spec``, aligned to ``alignment`` bytes."""
         raw = name.encode("utf-8", "replace")
         if not 0 < len(raw) <= 0xFFFF or raw in self._names or _leads_out(name):
             raise FormatError(f"zip: no member can be named {clip(name)}, or a second one")
@@ -57,7 +57,7 @@ class ZipBuilder:
         self._entries.append((raw, start, size, crc if spec is None else field))
 
     def finish(self) -> Builder:
-        """The central directory and its end; the builder of the whole file."""
+        """Add the central directory and its end; return the builder of the whole file."""
         directory = self.builder.size
         for raw, start, size, crc in self._entries:
             head = struct.pack("<4s6H", b"PK\x01\x02", _VERSION, _VERSION, _UTF8, 0, 0, _DATE)
@@ -84,13 +84,13 @@ class ZipBuilder:
 
 
 def _leads_out(name: str) -> bool:
-    """Whether a member of this name may be unpacked outside of the folder (as in CVE-2007-4559)."""
+    """Return whether a member of this name may be unpacked outside of the directory (as in CVE-2007-4559)."""
     parts = re.split(r"[/\\]", name)
     return "\0" in name or not parts[0] or ".." in parts or re.match("[A-Za-z]:", name) is not None
 
 
 def _padding(position: int, alignment: int) -> bytes:
-    """An extra field that moves the content to a multiple of ``alignment``, as torch writes it."""
+    """Return an extra field that aligns the content to a multiple of ``alignment``, as torch writes it."""
     if position % alignment == 0:
         return b""
     length = -(position + 4) % alignment

@@ -1,7 +1,7 @@
-"""The members of a zip archive, where their bytes lie, and where their CRC-32 is written.
+"""Locating the members of a zip archive and their CRC-32 fields.
 
-Nothing is decompressed.  An archive is refused whose parts do not agree: readers differ in which
-of two contradicting headers they believe, and theta must not be one more opinion.
+Nothing is decompressed.  An archive with contradicting headers is malformed: other readers differ in which
+header they use.
 """
 
 from __future__ import annotations
@@ -30,10 +30,16 @@ _UTF8: Final = 0x800
 
 @dataclass(frozen=True, slots=True)
 class ZipMember:
-    """One member: ``size`` bytes from ``payload``, as they are if ``stored``, else compressed.
+    """A member of the archive.
 
-    ``crc_fields`` are the offsets of the 4-byte fields that hold its CRC-32: the data descriptor or
-    the local header first, the central directory last.
+    Attributes:
+        name: name of the member.
+        stored: the content is not compressed.
+        payload: offset of the content in the file.
+        size: length of the content in the file, in bytes.
+        crc_fields: offsets of the 4-byte fields with the CRC-32: the data descriptor or the local
+            header first, the central directory last.
+        described: the member has a data descriptor.
     """
 
     name: str
@@ -44,7 +50,7 @@ class ZipMember:
     described: bool
 
     def derived(self) -> Iterator[Derived]:
-        """The CRC fields as derived: computed once, then copied."""
+        """Yield the CRC fields as derived fields: the first is computed, the others are copies."""
         first, *others = self.crc_fields
         yield Derived("crc32", first, 4, ((self.payload, self.size),))
         for other in others:
@@ -52,7 +58,7 @@ class ZipMember:
 
 
 def first_name(source: Source) -> str:
-    """The name in the local header at the beginning of ``source``; '' where there is none."""
+    """Return the name in the local header at the start of ``source``; '' without one."""
     if source.size < _LOCAL.size:
         return ""
     head = source.read(0, _LOCAL.size)
@@ -63,10 +69,10 @@ def first_name(source: Source) -> str:
 
 
 def read_members(source: Source) -> tuple[ZipMember, ...]:
-    """All members in the order of the central directory, which is the order of writing.
+    """Return all members in the order of the central directory, in which they were written.
 
-    Raises ``FormatError`` for a malformed, encrypted or multi-part archive, for bytes before the first
-    member's offset base, for duplicate names and for members that overlap.
+    Raises ``FormatError`` for a malformed, encrypted or multi-part archive, for bytes before the archive,
+    for duplicate names and for overlapping members.
     """
     start, length, count = _directory(source)
     directory = source.read(start, length)
@@ -96,13 +102,13 @@ def _check_disjoint(spans: list[tuple[int, int]], limit: int) -> None:
 
 
 def archive_start(source: Source) -> int:
-    """Where the archive begins that ends with ``source``: not 0 when archives lie one behind the other."""
+    """Return the offset of the last archive in ``source``, not 0 if other bytes precede it."""
     end, start, length, _ = _end_record(source)
     return end - length - start
 
 
 def _directory(source: Source) -> tuple[int, int, int]:
-    """Offset, length and number of entries of the central directory."""
+    """Return offset, length and number of entries of the central directory."""
     end, start, length, count = _end_record(source)
     if start + length != end or length < count * _CENTRAL.size:
         raise FormatError("zip: the central directory is not where it says")
@@ -110,7 +116,7 @@ def _directory(source: Source) -> tuple[int, int, int]:
 
 
 def _end_record(source: Source) -> tuple[int, int, int, int]:
-    """Where the central directory ends; its offset, length and number of entries as they are written."""
+    """Return the end of the central directory, and its offset, length and number of entries as written."""
     end, fields = _find_end(source)
     _, disk, first_disk, here, count, length, start, _ = fields
     if end >= _LOCATOR.size and source.read(end - _LOCATOR.size, 4) == b"PK\x06\x07":
@@ -121,7 +127,7 @@ def _end_record(source: Source) -> tuple[int, int, int, int]:
 
 
 def _find_end(source: Source) -> tuple[int, tuple[Any, ...]]:
-    """Offset and fields of the end record: at the very end, or before the archive's comment."""
+    """Return offset and fields of the end record, which a comment may follow."""
     for room in (_END.size, _END.size + 0xFFFF):
         tail_start = max(0, source.size - room)
         tail = source.read(tail_start, source.size - tail_start)
@@ -144,14 +150,14 @@ def _end64(source: Source, locator: int) -> tuple[int, ...]:
     )
     if magic != b"PK\x06\x06" or length != _END64.size - 12:
         raise FormatError("zip: malformed zip64 end")
-    # All offsets count from the beginning of the archive, wherever in the file that is.
+    # All offsets are relative to the start of the archive, which may not be that of the file.
     if start + size != said:
         raise FormatError("zip: the zip64 end is not where it says")
     return end, disk, first_disk, here, count, size, start
 
 
 def _member(source: Source, directory: bytes, at: int, start: int) -> tuple[ZipMember, int, int]:
-    """The entry at ``at``, the offset of its local header, and the position of the next entry."""
+    """Return the entry at ``at``, the offset of its local header, and the position of the next entry."""
     if at + _CENTRAL.size > len(directory):
         raise FormatError("zip: the central directory is truncated")
     fields = _CENTRAL.unpack_from(directory, at)
@@ -178,7 +184,7 @@ def _member(source: Source, directory: bytes, at: int, start: int) -> tuple[ZipM
 
 
 def _wide(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int]:
-    """``values`` with the 64-bit ones of the zip64 extra field in place of 0xffffffff."""
+    """Return ``values`` with each 0xffffffff replaced by the value in the zip64 extra field."""
     wanted = values.count(_U32)
     if not wanted:
         return values
@@ -196,7 +202,7 @@ def _wide(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int]:
 def _local(
     source: Source, header: int, raw_name: bytes, flags: int, method: int, limit: int
 ) -> tuple[int, int]:
-    """The offset of the payload, which only the local header knows, and the CRC written there."""
+    """Return the offset of the payload and the CRC in the local header."""
     if header + _LOCAL.size + len(raw_name) > limit:
         raise FormatError("zip: a local header is outside the archive")
     head = source.read(header, _LOCAL.size + len(raw_name))
@@ -209,7 +215,7 @@ def _local(
 
 
 def _descriptor(source: Source, at: int, crc: int, limit: int) -> int | None:
-    """The offset of the CRC in the data descriptor at ``at``, if one is there that agrees."""
+    """Return the offset of the CRC in the data descriptor at ``at``; None without one with this CRC."""
     if at + 16 > limit:
         return None
     magic, found = struct.unpack("<4sI", source.read(at, 8))

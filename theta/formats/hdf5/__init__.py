@@ -1,1 +1,1 @@
-"""HDF5, and Keras's files that are built on it."""
+"""HDF5, and Keras's files, which contain it."""

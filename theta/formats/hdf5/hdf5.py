@@ -1,9 +1,9 @@
-"""HDF5, and with it Keras's ``.h5`` and ``.weights.h5``: datasets that lie in one piece.
+"""HDF5, including Keras's ``.h5`` and ``.weights.h5``: contiguous datasets are tensors.
 
-Written from the HDF5 File Format Specification, for what h5py writes by default: superblock 0 to 3, object
-headers 1 and 2, groups as symbol tables or as link messages.  Of an unfiltered chunked dataset each chunk is
-a tensor.  Filtered and compact datasets, texts of variable length and all structure are skeleton; a file of
-which that is the larger part is opaque, and so is one with groups in a fractal heap.
+This follows the HDF5 File Format Specification for files that h5py writes by default: superblock 0 to 3,
+object headers 1 and 2, groups as symbol tables or as link messages.  Each chunk of an unfiltered chunked
+dataset is a tensor.  Filtered and compact datasets, texts of variable length and the structure are skeleton.
+A file is malformed, and so opaque, if that is the larger part, or if it has groups in a fractal heap.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _UNDEFINED: Final = 2**64 - 1
 _DATASPACE, _LINK_INFO, _DATATYPE, _LINK, _LAYOUT, _CONTINUATION, _SYMBOL_TABLE = 1, 2, 3, 6, 8, 16, 17
 _FILTERS: Final = 11
 _SOFT_LINK: Final = 2
-# Classes of types whose elements point to other places of the file.
+# Classes of types whose elements are addresses in the file.
 _REFERENCE, _VARIABLE = 7, 9
 _FLOATS: Final = {(2, 5, 10): "f16", (2, 8, 7): "bf16", (4, 8, 23): "f32", (8, 11, 52): "f64"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Dataset:
-    """A dataset in one piece; ``dtype`` is ``bytes`` with ``width`` bytes an element where theta has none."""
+    """A contiguous dataset; ``dtype`` is ``bytes`` for unsupported types, ``width`` of them an element."""
 
     dtype: str
     width: int
@@ -59,12 +59,12 @@ class _Dataset:
 
 
 def detect(source: Source) -> bool:
-    """Whether the file begins with HDF5's signature (a user block before it is not looked for)."""
+    """Return whether the file starts with HDF5's signature, without a user block."""
     return source.size >= 48 and source.read(0, 8) == MAGIC
 
 
 def scan(source: Source) -> Layout:
-    """The datasets in file order, by their paths; a second path to a dataset is a view."""
+    """Return a layout of the datasets, named by their paths; a second path to a dataset is a view."""
     walker = _Walker(source)
     walker.group("", _root(source), 0)
     tensors = sorted(walker.tensors, key=lambda tensor: (tensor.offset, tensor.length))
@@ -75,7 +75,7 @@ def scan(source: Source) -> Layout:
 
 
 def _root(source: Source) -> int:
-    """The address of the root group's object header."""
+    """Return the address of the root group's object header."""
     head = source.read(0, 16)
     version = head[8]
     offsets, lengths = (head[13], head[14]) if version < 2 else (head[9], head[10])
@@ -108,7 +108,7 @@ class _Walker:
         self._allowance = source.size + _NAME_ALLOWANCE
 
     def group(self, path: str, address: int, depth: int) -> None:
-        """Visit the object at ``address`` and, if it is a group, what is in it; each object once."""
+        """Visit the object at ``address`` and the members of a group, each object once."""
         self._allowance -= len(path) + 200
         if depth > MAX_DEPTH or len(self._seen) > MAX_OBJECTS or self._allowance < 0:
             raise FormatError("hdf5: too many objects, or nested too deeply")
@@ -130,7 +130,7 @@ class _Walker:
             self.group(f"{path}/{name}" if path else name, child, depth + 1)
 
     def _chunks(self, path: str, messages: list[tuple[int, bytes]]) -> None:
-        """The chunks of a dataset as tensors, named by where they begin in it."""
+        """Collect the chunks of a dataset as tensors, named by their start index."""
         found = _chunked(messages)
         if found is None:
             return
@@ -161,7 +161,7 @@ class _Walker:
                 raise FormatError("hdf5: a group in a fractal heap")
 
     def _symbols(self, address: int, names: bytes, depth: int) -> Iterator[tuple[str, int]]:
-        """The entries of a version 1 B-tree of a group; ``names`` is its local heap."""
+        """Yield name and address of the entries of a group's version 1 B-tree; ``names`` is its heap."""
         if address in self._nodes or depth > MAX_DEPTH:
             raise FormatError("hdf5: a B-tree with a cycle")
         self._nodes.add(address)
@@ -183,7 +183,7 @@ class _Walker:
 
 
 def _heap(source: Source, address: int) -> bytes:
-    """The text segment of a local heap."""
+    """Return the data segment of a local heap."""
     magic, size, _, segment = struct.unpack("<8s3Q", _read(source, address, 32))
     if magic[:4] != b"HEAP" or size > _MAX_HEADER:
         raise FormatError("hdf5: a local heap is malformed")
@@ -205,7 +205,7 @@ def _decode(raw: bytes) -> str:
 
 
 def _messages(source: Source, address: int) -> Iterator[tuple[int, bytes]]:
-    """The header messages (type, content) of the object at ``address``, with all continuations."""
+    """Yield the header messages (type, content) of the object at ``address``, with all continuations."""
     head = _read(source, address, 16)
     if head[:4] == b"OHDR":
         flags = head[5]
@@ -250,7 +250,7 @@ def _split(block: bytes, header: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _hard_link(body: bytes) -> tuple[str, int] | None:
-    """Name and address of a link message; None for soft and external links."""
+    """Return name and address of a link message; None for soft and external links."""
     if len(body) < 4 or body[0] != 1:
         raise FormatError("hdf5: a link of an unknown version")
     flags = body[1]
@@ -268,13 +268,13 @@ def _hard_link(body: bytes) -> tuple[str, int] | None:
 
 
 def _is_dense(body: bytes) -> bool:
-    """Whether a link info message points to a fractal heap."""
+    """Return whether a link info message points to a fractal heap."""
     at = 10 if len(body) > 1 and body[1] & 1 else 2
     return len(body) >= at + 8 and struct.unpack_from("<Q", body, at)[0] != _UNDEFINED
 
 
 def _dataset(messages: list[tuple[int, bytes]]) -> _Dataset | None:
-    """The dataset that these messages describe, if it lies in one piece and is not of references."""
+    """Return the dataset that these messages describe; None unless it is contiguous, without references."""
     bodies = dict(reversed(messages))
     if _LAYOUT not in bodies or _DATASPACE not in bodies or _DATATYPE not in bodies:
         return None
@@ -295,7 +295,7 @@ def _dataset(messages: list[tuple[int, bytes]]) -> _Dataset | None:
 
 
 def _chunked(messages: list[tuple[int, bytes]]) -> tuple[Chunked, str, int] | None:
-    """The chunks of the dataset that these messages describe, if it has some and no filters."""
+    """Return the chunks, dtype and width of the dataset; None unless it is chunked without filters."""
     bodies = dict(reversed(messages))
     if _LAYOUT not in bodies or _DATASPACE not in bodies or _DATATYPE not in bodies or _FILTERS in bodies:
         return None
@@ -316,7 +316,7 @@ def _shape(body: bytes) -> tuple[int, ...] | None:
 
 
 def _kind(body: bytes) -> tuple[str, int] | None:
-    """Its dtype and the width of an element; None for types that point elsewhere in the file."""
+    """Return the dtype and the bytes of an element; None for types that are addresses in the file."""
     if len(body) < 8:
         return None
     kind, width = body[0] & 0x0F, int.from_bytes(body[4:8], "little")

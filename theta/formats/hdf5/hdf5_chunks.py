@@ -1,6 +1,6 @@
-"""Chunked datasets of HDF5: where their chunks lie, by the version 1 B-tree that h5py writes by default.
+"""Locating the chunks of HDF5's datasets by the version 1 B-tree, which h5py writes by default.
 
-Only unfiltered chunks are as they are in memory.  Chunks at the edge of a dataset are padded to full size.
+Only unfiltered chunks are stored as in memory.  Chunks at the edge of a dataset are padded to full size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_NODES: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class DatasetChunk:
-    """A chunk at ``address``: where in the dataset it begins, in elements."""
+    """A chunk at ``address`` whose first element has the index ``start`` in the dataset."""
 
     start: tuple[int, ...]
     address: int
@@ -29,15 +29,15 @@ class DatasetChunk:
 
 @dataclass(frozen=True, slots=True)
 class Chunked:
-    """The layout message of a chunked dataset: its B-tree, and the shape and bytes of a chunk."""
+    """The layout message of a chunked dataset: address of its B-tree, shape and bytes of a chunk."""
 
     tree: int
     shape: tuple[int, ...]
     length: int
 
     def chunks(self, source: Source) -> Iterator[DatasetChunk]:
-        """All chunks that are in the file; ``FormatError`` for a malformed tree."""
-        # What is sound does not overlap, so entries are no more than fit into the file.
+        """Yield all chunks in the file; raises ``FormatError`` for a malformed tree."""
+        # Valid nodes do not overlap, so the size of the file limits the number of entries.
         entries = source.size // 24
         stack, seen = [self.tree], {self.tree}
         while stack:
@@ -53,7 +53,7 @@ class Chunked:
                     yield DatasetChunk(start, child)
 
     def _node(self, source: Source, address: int) -> Iterator[tuple[tuple[int, ...], int, int, bool]]:
-        """Start, size and address of each entry of a node, and whether it is a chunk."""
+        """Yield start, size and address of each entry of a node, and whether it is a chunk."""
         cursor = Cursor(source, min(address, source.size), source.size, "hdf5")
         if cursor.take(4) != b"TREE" or cursor.number(1) != 1:
             raise FormatError("hdf5: no tree of chunks where there should be one")
@@ -67,9 +67,9 @@ class Chunked:
 
 
 def read_layout(body: bytes, rank: int, width: int) -> Chunked | None:
-    """The layout message ``body`` of a dataset of ``rank`` dimensions and elements of ``width`` bytes.
+    """Parse the layout message ``body`` of a dataset of ``rank`` dimensions and elements of ``width`` bytes.
 
-    None for what is not chunked, or not by a version 1 B-tree.
+    Returns None unless it is chunked by a version 1 B-tree.
     """
     if len(body) < 11 + 4 * (rank + 1) or body[0] != 3 or body[1] != _CHUNKED or body[2] != rank + 1:
         return None

@@ -1,4 +1,4 @@
-"""Keras's ``.keras``: a zip of ``config.json``, ``metadata.json`` and ``model.weights.h5``, stored."""
+"""Keras's ``.keras``: a zip of ``config.json``, ``metadata.json`` and a stored ``model.weights.h5``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _FIRST: Final = ("metadata.json", "config.json", _WEIGHTS)
 
 
 def detect(source: Source) -> bool:
-    """Whether the file is a zip that begins with a member of Keras."""
+    """Return whether the file is a zip whose first member has a name of Keras."""
     return zipped.first_name(source) in _FIRST
 
 
 def scan(source: Source) -> Layout:
-    """The datasets of the HDF5 file inside; the CRC-32 of that file is derived."""
+    """Return a layout of the datasets of the inner HDF5 file; the CRC-32 of that file is derived."""
     members = [member for member in zipped.read_members(source) if member.name == _WEIGHTS]
     if len(members) != 1 or not members[0].stored:
         raise FormatError("keras: no model.weights.h5, or it is compressed")

@@ -1,1 +1,1 @@
-"""ONNX, its external data, and protobuf below them."""
+"""ONNX, its external data, and its wire format protobuf."""

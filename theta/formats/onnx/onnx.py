@@ -1,7 +1,7 @@
-"""ONNX: a protobuf message whose initializers hold their values as raw bytes or packed floats.
+"""ONNX: a protobuf message whose initializers have their values as raw bytes or packed floats.
 
-Only the wire format is read (https://protobuf.dev/programming-guides/encoding), with the field numbers of
-``onnx.proto``.  Values written one varint at a time, in nested graphs or in other files are skeleton.
+The wire format is read directly (https://protobuf.dev/programming-guides/encoding), with the field numbers
+of ``onnx.proto``.  Values encoded as varints, in nested graphs or in other files are skeleton.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PACKED: Final = {_FLOAT_DATA: (1, 14), _DOUBLE_DATA: (11,)}
 
 
 def detect(source: Source) -> bool:
-    """Whether the file is exactly one ModelProto with one graph, judged by its outermost fields."""
+    """Return whether the file is one ModelProto with one graph, by its outermost fields."""
     if source.size < 8 or source.read(0, 1)[0] >> 3 not in _MODEL:
         return False
     graphs = 0
@@ -51,7 +51,7 @@ def detect(source: Source) -> bool:
 
 
 def scan(source: Source) -> Layout:
-    """The initializers, and the values of Constant nodes, that lie in one piece; in file order."""
+    """Return a layout of the contiguous initializers and values of Constant nodes."""
     tensors: dict[str, Tensor] = {}
     for number, (name, field) in enumerate(tensor_messages(source)):
         if number >= MAX_INITIALIZERS:
@@ -69,7 +69,7 @@ def scan(source: Source) -> Layout:
 
 
 def tensor_messages(source: Source) -> Iterator[tuple[str, WireField]]:
-    """Every TensorProto of the graph, with the name to use where it has none itself."""
+    """Yield every TensorProto of the graph, with a name for those that have none."""
     for graph in messages(source, 0, source.size, _GRAPH):
         for field in fields(source, graph.value, graph.value + graph.length):
             if field.wire != BYTES:
@@ -93,7 +93,7 @@ def _constants(source: Source, node: WireField) -> Iterator[tuple[str, WireField
 
 
 def _tensor(source: Source, message: WireField, fallback: str) -> Tensor | None:
-    """The tensor of a TensorProto; None if its values are not in one piece of it."""
+    """Return the tensor of a TensorProto; None when its values are not contiguous in it."""
     dims: list[int] = []
     kind, name = 0, ""
     data: list[WireField] = []
@@ -128,7 +128,7 @@ def _fits(tensor: Tensor) -> bool:
 
 
 def dimensions(source: Source, field: WireField) -> Iterator[int]:
-    """The numbers of a repeated field, packed or not; a negative one counts as too large."""
+    """Yield the numbers of a repeated field, packed or not; negative numbers are read as huge ones."""
     if field.wire == VARINT:
         yield field.value
     elif field.wire == BYTES:

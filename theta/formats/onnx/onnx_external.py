@@ -1,7 +1,7 @@
-"""ONNX's external data: ``model.onnx.data`` holds the values of ``model.onnx``, and has no structure itself.
+"""ONNX's external data: ``model.onnx.data`` has the values of ``model.onnx`` and no structure itself.
 
-Where the values lie stands in the ``external_data`` of each TensorProto of the model beside it: location,
-offset and length.  Only names that tell which model it is are looked for: ``X.onnx.data``, ``X.onnx_data``.
+The ``external_data`` of each TensorProto in the model has location, offset and length of its values.  Only
+files whose names contain that of the model are read: ``X.onnx.data``, ``X.onnx_data``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _DIMS, _KIND, _TENSOR_NAME, _EXTERNAL, _LOCATION = 1, 2, 8, 13, 14
 
 
 def detect(source: Source) -> bool:
-    """Whether the file is called as external data is, and a sound model beside it speaks of it."""
+    """Return whether the file has the name of external data, and a valid model beside it refers to it."""
     return bool(_found(source))
 
 
 def scan(source: Source) -> Layout:
-    """The tensors that the model says are here, in file order; ``FormatError`` where they do not fit."""
+    """Return a layout of the tensors that the model has in this file; raises ``FormatError`` if none."""
     tensors = sorted(_found(source), key=lambda tensor: (tensor.offset, tensor.length))
     if not tensors:
         raise FormatError("onnx: no model speaks of this file")
@@ -58,7 +58,7 @@ def _tensors(model: Source, name: str) -> Iterator[Tensor]:
 
 
 def _tensor(model: Source, message: WireField, fallback: str, file: str) -> Tensor | None:
-    """The tensor of a TensorProto, if its values are in ``file``."""
+    """Return the tensor of a TensorProto if its values are in ``file``, otherwise None."""
     dims: list[int] = []
     numbers = {_KIND: 0, _LOCATION: 0}
     name = fallback

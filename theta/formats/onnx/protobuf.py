@@ -1,4 +1,4 @@
-"""The wire format of protobuf (https://protobuf.dev/programming-guides/encoding), with bounds."""
+"""Reading protobuf's wire format (https://protobuf.dev/programming-guides/encoding) with limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FIXED64, _FIXED32 = 1, 5
 
 @dataclass(frozen=True, slots=True)
 class WireField:
-    """One field of a message: for bytes ``value`` is their offset and ``length`` counts them."""
+    """A field of a message: ``value`` is a number, or the offset of ``length`` bytes."""
 
     number: int
     wire: int
@@ -26,21 +26,21 @@ class WireField:
 
 
 def text(source: Source, field: WireField) -> str:
-    """The text in ``field``, at most 64 KiB."""
+    """Return the text in ``field``, at most 64 KiB."""
     if field.length > 64 * 1024:
         raise FormatError("protobuf: a name is too long")
     return source.read(field.value, field.length).decode("utf-8", "replace")
 
 
 def messages(source: Source, start: int, end: int, number: int) -> Iterator[WireField]:
-    """The fields ``number`` (0 for any) of a message that are bytes."""
+    """Yield the fields ``number`` (0 for any) of a message that are bytes."""
     for field in fields(source, start, end):
         if field.wire == BYTES and number in (0, field.number):
             yield field
 
 
 def fields(source: Source, start: int, end: int) -> Iterator[WireField]:
-    """The fields of the message that is the bytes from ``start`` to ``end``."""
+    """Yield the fields of the message in the bytes ``start:end``."""
     cursor = Cursor(source, start, end, "protobuf")
     while cursor.remaining:
         key = varint(cursor)
@@ -60,7 +60,7 @@ def fields(source: Source, start: int, end: int) -> Iterator[WireField]:
 
 
 def varint(cursor: Cursor) -> int:
-    """The number at ``cursor``."""
+    """Read a varint."""
     value = 0
     for shift in range(0, 70, 7):
         byte = cursor.take(1)[0]

@@ -1,1 +1,1 @@
-"""Pickles read as data: the machine that follows them, and walks through what it made."""
+"""Reading pickles as data: a symbolic unpickler, and walks through the objects it returns."""

@@ -1,4 +1,4 @@
-"""numpy's arrays in pickles: how numpy itself pickles them, and how joblib does."""
+"""numpy arrays in pickles, as numpy and joblib pickle them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HAS_OBJECT: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class PickledArray:
-    """Where the bytes of an array lie, and what they mean; ``kind`` is such as ``<f8``."""
+    """Location and type of an array in the file; ``kind`` is numpy's type, such as ``<f8``."""
 
     offset: int
     length: int
@@ -29,9 +29,9 @@ class PickledArray:
 
 
 class JoblibMachine(Machine):
-    """joblib writes the bytes of an array into the pickle, behind the opcode that completes its wrapper.
+    """Reads joblib's pickles, where the bytes of an array follow the opcode that completes its wrapper.
 
-    An array of objects is a whole pickle there, read by a machine of the same class.
+    An array of objects is a nested pickle, read by a machine of the same class.
     """
 
     depth = 0
@@ -52,7 +52,7 @@ class JoblibMachine(Machine):
         kind, shape = _kind(fields.get("dtype")), _shape(fields.get("shape"))
         if kind is None or shape is None:
             raise FormatError("pickle: an array of joblib that is not plain")
-        # Since joblib 1.3 a byte gives the length of the padding that follows it.
+        # Since joblib 1.3 there is padding after a byte with its length.
         if fields.get("numpy_array_alignment_bytes") is not None:
             self.skip(self.number(1))
         fortran = fields.get("order") == "F"
@@ -74,7 +74,7 @@ class JoblibMachine(Machine):
 
 
 def pickled_array(value: object) -> PickledArray | None:
-    """``value`` as an array, if it is a call that would make one of bytes that lie in one piece."""
+    """Return the array that the call ``value`` would make; None unless its bytes are contiguous."""
     if not isinstance(value, Call):
         return None
     if value.function == _WRAPPER:
@@ -89,14 +89,14 @@ def pickled_array(value: object) -> PickledArray | None:
 
 
 def _reconstructed(state: object) -> PickledArray | None:
-    """``ndarray.__setstate__``: version, shape, dtype, whether in Fortran's order, bytes."""
+    """Read the state of ``ndarray.__setstate__``: version, shape, dtype, Fortran order, bytes."""
     if not isinstance(state, tuple) or len(state) != 5:
         return None
     return _found(state[4], state[2], state[1], state[3] is True)
 
 
 def _from_buffer(args: object) -> PickledArray | None:
-    """``_frombuffer(bytes, dtype, shape, order)``; the bytes may be wrapped in a bytearray."""
+    """Read the arguments of ``_frombuffer(bytes, dtype, shape, order)``."""
     if not isinstance(args, tuple) or len(args) != 4:
         return None
     return _found(args[0], args[1], args[2], args[3] == "F")
@@ -114,9 +114,9 @@ def _is_object(dtype: object) -> bool:
 
 
 def _kind(dtype: object) -> str | None:
-    """``<f8`` and the like of a pickled ``numpy.dtype``, ``|V64`` of a structure; None for objects.
+    """Return numpy's type of a pickled ``numpy.dtype``: ``<f8``, ``|V64`` for a structure, None for objects.
 
-    The state is version, byte order, subtype, names, fields, size, alignment, flags.
+    Its state is version, byte order, subtype, names, fields, size, alignment, flags.
     """
     if not isinstance(dtype, Call) or dtype.function != Global("numpy", "dtype"):
         return None

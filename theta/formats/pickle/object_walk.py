@@ -1,4 +1,4 @@
-"""The names of what is found in symbolic Python objects: a walk through containers, depth first."""
+"""A depth-first walk through symbolic Python objects that names what it finds."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ Leaf = TypeVar("Leaf")
 def walk(
     root: object, leaf: Callable[[object], Leaf | None], size: int, hidden: frozenset[str] = frozenset()
 ) -> Iterator[tuple[str, Leaf]]:
-    """Each ``leaf`` below ``root`` with its name: keys and numbers joined by dots, '' for the root.
+    """Yield (name, leaf) for each leaf below ``root``; a name is keys and indices joined by dots.
 
-    A leaf is anything for which ``leaf`` does not return None; it is not entered, other containers are, once
-    each, so that shared ones neither multiply nor form endless cycles.  Keys in ``hidden`` add nothing to a
-    name where they are attributes of an object.  The walk ends when all names together are longer than
-    ``size`` (that of the file) and 16 MiB.
+    A leaf is an object for which ``leaf`` does not return None.  Any other container is entered once, so
+    that cycles and shared objects are harmless.  Attributes in ``hidden`` are not part of a name.  The walk
+    ends when all names together are longer than ``size`` (that of the file) plus 16 MiB.
     """
     seen: set[int] = set()
     attributes: set[int] = set()

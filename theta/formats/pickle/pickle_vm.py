@@ -1,8 +1,8 @@
-"""A symbolic reader of pickles: it follows the stack machine and never imports or calls anything.
+"""A symbolic unpickler: it runs the stack machine and never imports or calls anything.
 
-Where Python's unpickler would call, this one writes down the call: ``Global`` and ``Call`` objects say
-what *would* have been looked up and called.  Values are only ever built, never compared or hashed, so
-that nothing in a pickle can run.  Memory is bounded by a budget that every opcode draws from.
+``Global`` and ``Call`` objects represent what Python's unpickler *would* import and call.  Objects are only
+built, never compared or hashed, so that nothing in a pickle can run.  Every opcode draws from a budget that
+limits the memory.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ MAX_LINE: Final = 256 * 1024
 MAX_INT_BYTES: Final = 4096
 _ALLOWANCE: Final = 40 * 2**20
 _BUDGET_CEILING: Final = 2**30
-# What one opcode may add to memory beyond its text: an object, a slot in a memo or on the stack.
+# Bytes that one opcode may add to memory beyond its text: an object, a slot in a memo or on the stack.
 _COST: Final = 88
 _CHEAP: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Global:
-    """A name that would be imported."""
+    """An object that would be imported."""
 
     module: str
     name: str
@@ -36,7 +36,7 @@ class Global:
 
 @dataclass(frozen=True, slots=True)
 class RawBytes:
-    """Bytes (or text too long to keep) that lie in the file at ``offset``."""
+    """Bytes, or a long text, that are left in the file at ``offset``."""
 
     offset: int
     length: int
@@ -44,14 +44,14 @@ class RawBytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Persistent:
-    """A persistent id: torch's name for a storage."""
+    """A persistent id, by which torch refers to a storage."""
 
     pid: object
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """An object that would be made by calling ``function``; then filled and given a state."""
+    """An object that would be made by calling ``function``, with its items, pairs and state."""
 
     function: object
     args: object
@@ -62,7 +62,7 @@ class Call:
 
 @dataclass(slots=True, eq=False)
 class Dict:
-    """A dictionary, as pairs: its keys may be anything, also what has no hash."""
+    """A dictionary as pairs, because its keys are never hashed."""
 
     pairs: list[tuple[Any, Any]]
     state: object = None
@@ -70,7 +70,7 @@ class Dict:
 
 @dataclass(frozen=True, slots=True)
 class Pickle:
-    """One pickle: its object, the globals and persistent ids it names in order, and where it ends."""
+    """The object of a pickle, its globals and persistent ids in order, and the offset of its end."""
 
     root: object
     globals: tuple[Global, ...]
@@ -79,10 +79,10 @@ class Pickle:
 
 
 def read_pickle(source: Source, start: int = 0, end: int | None = None) -> Pickle:
-    """The pickle of ``source`` at ``start``; it must end before ``end``.
+    """Read the pickle of ``source`` at ``start``, which must end before ``end``.
 
-    ``FormatError`` where Python's unpickler would fail, and for what needs more memory than the file's
-    size and 40 MiB.
+    Raises ``FormatError`` if Python's unpickler would fail, or if it needs more memory than the size of the
+    file plus 40 MiB.
     """
     machine = Machine(source, start, source.size if end is None else end)
     root = machine.run()
@@ -90,7 +90,7 @@ def read_pickle(source: Source, start: int = 0, end: int | None = None) -> Pickl
 
 
 class Machine(Cursor):
-    """The stack machine; ``globals`` is right up to the opcode that failed."""
+    """The stack machine; after an error ``globals`` has those before the failed opcode."""
 
     def __init__(self, source: Source, start: int, end: int) -> None:
         super().__init__(source, start, end, "pickle")
@@ -103,7 +103,7 @@ class Machine(Cursor):
         self.persistent: list[Persistent] = []
 
     def run(self) -> object:
-        """Read until STOP; the object on top of the stack."""
+        """Run until STOP; return the object on top of the stack."""
         while True:
             code = self._byte()
             if code == 0x2E:
@@ -117,7 +117,7 @@ class Machine(Cursor):
     # Reading.
 
     def _byte(self) -> int:
-        """The next byte as a number."""
+        """Return the next byte as a number."""
         at = self._at
         if at >= len(self._buffer):
             return self.take(1)[0]
@@ -220,14 +220,14 @@ class Machine(Cursor):
         self._push(Call(self._pop(), (args, keywords)))
 
     def _instance(self) -> None:
-        """INST: a call of a global named in the text."""
+        """Run INST: call a global named in the text."""
         module, name = self._name_line(), self._name_line()
         args = tuple(self._pop_mark())
         self._global(module, name)
         self._push(Call(self._pop(), args))
 
     def _object(self) -> None:
-        """OBJ: a call of the first object behind the mark."""
+        """Run OBJ: call the first object after the mark."""
         args = self._pop_mark()
         if not args:
             raise FormatError("pickle: OBJ without a class")
@@ -411,5 +411,5 @@ _HANDLERS: Final[dict[int, Callable[[Machine], object]]] = {
     ord("r"): lambda m: m._put(m.number(4)),
     0x94: lambda m: m._put(len(m._memo)),
 }
-# These leave nothing behind but a reference.
+# These opcodes only add a reference.
 _CHEAP_CODES: Final = frozenset(b"\x80\x95\x88\x89\x98NK012hjgtba)\x90esu")

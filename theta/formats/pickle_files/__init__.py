@@ -1,1 +1,1 @@
-"""Files with pickles in them that are not PyTorch's, and what any pickle would call."""
+"""Pickle files other than PyTorch's, and the scan for calls in any pickle."""

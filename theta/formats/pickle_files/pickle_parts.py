@@ -1,7 +1,6 @@
-"""Where in a file pickles may begin: the file itself, members of archives, arrays of objects.
+"""Locating possible pickles in a file: the file itself, members of archives, arrays of objects.
 
-Archives are looked into as far as they can be read without trusting them: zip (several, one behind the
-other, too), tar, and the compressors that joblib and pickle users choose.
+The archives are zip (also several concatenated ones), tar, and the compressors of joblib and pickle users.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from theta.formats.layout import BytesSource, Source, Window
 from theta.formats.torch import torch_tar
 
 Part = tuple[str, Source, int]
-"""The name of the part ('' for the file itself), its bytes, and the offset where a pickle may begin."""
+"""The name of the part ('' for the file itself), its bytes, and the offset at which a pickle may start."""
 
 MAX_INFLATED: Final = 24 * 2**20
 MAX_ARCHIVES: Final = 100_000
@@ -38,12 +37,12 @@ _COMPRESSED: Final[tuple[tuple[bytes, Callable[[], Any]], ...]] = (
 
 
 def has_protocol(source: Source, start: int) -> bool:
-    """Whether the bytes at ``start`` say that they are a pickle."""
+    """Return whether there is a PROTO opcode at ``start``."""
     return source.size >= start + 2 and source.read(start, 2) in _PROTOCOLS
 
 
 def parts(source: Source, where: str = "", depth: int = 0) -> Iterator[Part]:
-    """The places of ``source`` where pickles may begin; ``FormatError`` in an archive that is not sound."""
+    """Yield the places of ``source`` where pickles may start; raises ``FormatError`` for a bad archive."""
     if depth < _MAX_NESTING and zipped.first_name(source):
         yield from _zip_parts(source, where, depth)
     elif depth < _MAX_NESTING and tarred.detect(source):
@@ -89,7 +88,7 @@ def _zip_parts(source: Source, where: str, depth: int) -> Iterator[Part]:
 
 
 def _archives(source: Source) -> list[Source]:
-    """The zip archives of which ``source`` consists (torch's distributed checkpoints have several)."""
+    """Split ``source`` into its zip archives; torch's distributed checkpoints have several."""
     found: list[Source] = []
     end = source.size
     while end:
@@ -102,7 +101,7 @@ def _archives(source: Source) -> list[Source]:
 
 
 def _content(source: Source, member: zipped.ZipMember) -> Source | None:
-    """The bytes of a member that may be a pickle; storages, the bulk of a checkpoint, are left out."""
+    """Return the content of a member if it may be a pickle; None for storages and the like."""
     content: Source = Window(source, member.payload, member.size)
     if not member.stored:
         try:
@@ -113,7 +112,7 @@ def _content(source: Source, member: zipped.ZipMember) -> Source | None:
 
 
 def _inflated(source: Source) -> Source | None:
-    """What is in a compressed file, its first 24 MiB; None for other files."""
+    """Return the first 24 MiB of the content of a compressed file; None for other files."""
     head = source.read(0, min(6, source.size))
     for magic, make in _COMPRESSED:
         if head.startswith(magic):

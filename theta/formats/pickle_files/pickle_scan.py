@@ -1,7 +1,7 @@
-"""Which globals the pickles of a file would import and call; nothing is run to find out.
+"""Finding the globals that the pickles of a file would import and call, without running anything.
 
-Python's unpickler imports every global and calls what the opcodes say, as it goes: a pickle that breaks off
-has still run up to that point, so what was read of a broken one is reported too.
+Python's unpickler imports and calls while it reads.  So a broken pickle runs up to the error, and the
+globals before the error are reported too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BUILTINS: Final = frozenset({
 })
 # fmt: on
 
-# Only what makes plain data.  A class of a library is "unknown": it may be harmless, but it is code.
+# Only globals that make plain data.  A class of a library is "unknown": it may be harmless, but it is code.
 _SAFE: Final[dict[str, frozenset[str]]] = {
     "builtins": _BUILTINS,
     "_codecs": frozenset({"encode"}),
@@ -68,7 +68,7 @@ _TORCH_DATA: Final = re.compile(
     r"[A-Z][A-Za-z0-9]*Storage|u?int[0-9]+|b?float[0-9]+(?:_\w+)?|complex[0-9]+|bool"
 )
 
-# Modules that can run programs or code, reach files or the network, or import what they are told.
+# Modules that can run programs or code, access files or the network, or import other modules by name.
 # fmt: off
 _DANGEROUS_MODULES: Final = frozenset({
     "os", "posix", "nt", "posixpath", "ntpath", "sys", "subprocess", "runpy", "socket", "ssl", "shutil",
@@ -123,13 +123,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class PickleReport:
-    """All globals of all pickles of a file, and which of the pickles could not be read to their end."""
+    """All globals in the pickles of a file, and one line for each pickle that could not be read."""
 
     findings: tuple[Finding, ...]
     broken: tuple[str, ...]
 
     def worst(self) -> Verdict:
-        """The worst verdict; a broken pickle is at least ``unknown``."""
+        """Return the worst verdict; a broken pickle is at least ``unknown``."""
         found = {finding.verdict for finding in self.findings}
         if "dangerous" in found:
             return "dangerous"
@@ -137,7 +137,7 @@ class PickleReport:
 
 
 def scan_pickles(source: Source) -> PickleReport:
-    """The globals of ``source``: a pickle or several, a zip with pickles in it, or an array of objects."""
+    """Find the globals in all pickles of ``source``, including those in archives and arrays of objects."""
     findings: dict[Finding, None] = {}
     broken: list[str] = []
     try:
@@ -151,7 +151,7 @@ def scan_pickles(source: Source) -> PickleReport:
 
 
 def judge(module: str, name: str) -> Verdict:
-    """What to think of a global."""
+    """Return the verdict about a global."""
     module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
     if name in _SAFE.get(module, ()) or (module == "torch" and _TORCH_DATA.fullmatch(name)):
         return "safe"
@@ -162,14 +162,14 @@ def judge(module: str, name: str) -> Verdict:
         return "dangerous"
     if "?" in (module, name) or module.startswith(_DANGEROUS_PREFIXES):
         return "dangerous"
-    # A dotted name walks through attributes, and reaches what its module imported.
+    # A dotted name accesses attributes, and so modules that its module imported.
     if len(parts) > 1 and any(part in _DANGEROUS_MODULES for part in parts):
         return "dangerous"
     return "unknown"
 
 
 def _scan_run(source: Source, start: int, where: str, findings: dict[Finding, None]) -> str:
-    """Read pickles one after the other from ``start``; why the first one could not be read, or ''."""
+    """Read consecutive pickles from ``start``; return why one could not be read, or ''."""
     for number in range(MAX_PICKLES):
         marked = pickle_parts.has_protocol(source, start)
         if number and not marked:
@@ -191,15 +191,15 @@ def _scan_run(source: Source, start: int, where: str, findings: dict[Finding, No
 
 
 def _may_go_on(machine: JoblibMachine, message: str) -> bool:
-    """Whether Python's unpickler might have read on, or has imported something, where ours stopped.
+    """Return whether Python's unpickler might continue after our error, or has imported something.
 
-    Numbers in binary files often begin as a pickle does: 640 is ``80 02 00 00``.
+    Numbers in binary files often look like the start of a pickle: 640 is ``80 02 00 00``.
     """
     return bool(machine.globals) or "unknown opcode" not in message
 
 
 class _WatchedMachine(JoblibMachine):
-    """Notices whether anything with a plausible name would have been called."""
+    """Records whether anything with a plausible name would have been called."""
 
     called = False
 
@@ -224,7 +224,7 @@ class _WatchedMachine(JoblibMachine):
         self.called = self.called or bool(self.globals)
 
     def _global(self, module: object, name: object) -> None:
-        # A text file that begins with the letter of an opcode is not a list of imports.
+        # A text file may start with the letter of an opcode.
         if isinstance(module, str) and isinstance(name, str) and not self._is_name(module, name):
             raise FormatError("pickle: a global that is no name")
         super()._global(module, name)

@@ -1,7 +1,7 @@
-"""Pickles with numpy arrays in them: scikit-learn's models, and joblib's files (uncompressed).
+"""Pickles with numpy arrays: scikit-learn's models, and joblib's uncompressed files.
 
-The arrays whose bytes lie in one piece are tensors, named by the way that leads to them through the
-objects; all else is skeleton.  Pickles of protocols 0 to 2 hold arrays as text and are opaque.
+Arrays with contiguous bytes are tensors, named by their path through the objects; the rest is skeleton.
+Pickles of protocols 0 to 2 have arrays as text and are opaque.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _PROTOCOLS: Final = (b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def detect(source: Source) -> bool:
-    """Whether the file begins as a pickle of protocol 3 or later does, and is not torch's."""
+    """Return whether the file starts like a pickle of protocol 3 or later that is not torch's."""
     return source.size > 16 and source.read(0, 2) in _PROTOCOLS and not torch_legacy.detect(source)
 
 
 def scan(source: Source) -> Layout:
-    """The arrays in file order; ``FormatError`` for several pickles in a row and where there is none."""
+    """Return a layout of the arrays; raises ``FormatError`` for consecutive pickles or no arrays."""
     machine = JoblibMachine(source, 0, source.size)
     root = machine.run()
     if machine.position != source.size:

@@ -1,1 +1,1 @@
-"""PyTorch's checkpoints, all that it ever wrote."""
+"""PyTorch's checkpoints of all its versions."""

@@ -1,7 +1,7 @@
-"""torch's distributed checkpoints: a ``.distcp`` file is one ``torch.save`` zip behind the other.
+"""torch's distributed checkpoints: a ``.distcp`` file is a concatenation of ``torch.save`` zips.
 
-Which tensor of the model each of them is stands in the ``.metadata`` file beside it, a pickle that is read
-symbolically.  Without it the tensors are named by their place, ``0``, ``1``, and so on.
+The names of their tensors are in the ``.metadata`` file beside it, a pickle that is read symbolically.
+Without it the tensors are named by their position, ``0``, ``1``, and so on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_PARTS: Final = 1_000_000
 
 
 def detect(source: Source) -> bool:
-    """Whether the file begins as a torch zip and ends with another one."""
+    """Return whether the file starts with a torch zip and ends with another one."""
     if not zipped.first_name(source).endswith("/data.pkl"):
         return False
     try:
@@ -31,7 +31,7 @@ def detect(source: Source) -> bool:
 
 
 def scan(source: Source) -> Layout:
-    """The storages of all parts in file order; ``FormatError`` when one of the parts is not sound."""
+    """Return a layout of the storages of all parts; raises ``FormatError`` if a part is malformed."""
     windows: list[Window] = []
     end = source.size
     while end:
@@ -57,7 +57,7 @@ def scan(source: Source) -> Layout:
 
 
 def _names(source: Source) -> dict[int, str]:
-    """Where a part begins -> its name in the model, as far as ``.metadata`` tells."""
+    """Return offset of a part -> its name in the model, as far as ``.metadata`` has it."""
     if not isinstance(source, Placed):
         return {}
     data = source.sibling(".metadata")
@@ -75,7 +75,7 @@ def _names(source: Source) -> dict[int, str]:
 
 
 def _full_name(index: dict[str, object]) -> str:
-    """The name in the model; with where it begins, for a part of a tensor that is on several machines."""
+    """Return the name in the model, with the start index for a part of a distributed tensor."""
     name, offset = index.get("fqn"), index.get("offset")
     if not isinstance(name, str):
         return ""
@@ -86,7 +86,7 @@ def _full_name(index: dict[str, object]) -> str:
 
 
 def _fields(value: object) -> dict[str, object]:
-    """The attributes of a symbolic object of a dataclass."""
+    """Return the attributes of a symbolic dataclass object."""
     return {key: item for key, item in _pairs(getattr(value, "state", None)) if isinstance(key, str)}
 
 

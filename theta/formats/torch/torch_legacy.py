@@ -1,7 +1,7 @@
-"""torch's checkpoints from before 1.6: five pickles in a row, then the storages.
+"""torch's checkpoints before 1.6: five consecutive pickles, then the storages.
 
 The pickles are a magic number, a protocol version, facts about the machine, the object, and the keys of
-the storages in the order in which they follow: each an ``int64`` number of elements and the elements.
+the storages in their order.  A storage is an ``int64`` number of elements and the elements.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from theta.formats.pickle.pickle_vm import Dict, Persistent, read_pickle
 from theta.formats.torch.torch_objects import RawStorage, element_size, name_storages
 
 NAME: Final = "torch-legacy"
-# The pickle, in protocol 2, of 0x1950a86a20f9469cfc6c.
+# The integer 0x1950a86a20f9469cfc6c, pickled with protocol 2.
 MAGIC: Final = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _VERSION: Final = 1001
 
 
 def detect(source: Source) -> bool:
-    """Whether the file begins with the pickled magic number."""
+    """Return whether the file starts with the pickled magic number."""
     return source.size > len(MAGIC) and source.read(0, len(MAGIC)) == MAGIC
 
 
 def scan(source: Source) -> Layout:
-    """The storages as tensors, in file order; ``FormatError`` where the pickles cannot be followed."""
+    """Return a layout of the storages; raises ``FormatError`` if a pickle cannot be read."""
     version = read_pickle(source, len(MAGIC))
     if version.root != _VERSION:
         raise FormatError("torch: an unknown protocol version")
@@ -46,7 +46,7 @@ def _is_big(system: object) -> bool:
 
 
 def _sizes(persistent: tuple[Persistent, ...]) -> dict[str, tuple[int, int]]:
-    """Key -> (bytes of an element, number of elements), of all storages that the object names."""
+    """Return key -> (bytes of an element, number of elements) of all storages that the object names."""
     sizes: dict[str, tuple[int, int]] = {}
     for found in persistent:
         pid = found.pid

@@ -1,4 +1,4 @@
-"""The names of storages in a torch checkpoint: a walk through the symbolic objects of its pickle."""
+"""Naming the storages of a torch checkpoint by a walk through the symbolic objects of its pickle."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _STORAGES: Final = {
     "QUInt8Storage": "u8",
     "QInt32Storage": "i32",
 }
-# numpy's and torch's names of dtypes agree; ``bytes`` is uint8 to numpy, and comes last in the table.
+# numpy and torch have the same names of dtypes; ``bytes`` is uint8 in numpy, and the last in the table.
 _DTYPES: Final = {entry.numpy_name: name for name, entry in reversed(DTYPES.items()) if entry.numpy_name}
 _WIDE: Final = {"ComplexDoubleStorage": 16, "QUInt4x2Storage": 1, "QUInt2x4Storage": 1, "UntypedStorage": 1}
-# Where torch keeps the children of a module; the names users know do not have them.
+# Attributes in which torch keeps the children of a module; they are not part of users' names.
 _HIDDEN: Final = frozenset({"_parameters", "_buffers", "_modules"})
 _REBUILD: Final = frozenset(
     {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_qtensor"}
@@ -42,7 +42,7 @@ _REBUILD_PARAMETER: Final = frozenset({"_rebuild_parameter", "_rebuild_parameter
 
 @dataclass(frozen=True, slots=True)
 class RawStorage:
-    """Where the bytes of a storage lie."""
+    """Offset and length in bytes of a storage."""
 
     offset: int
     length: int
@@ -50,7 +50,7 @@ class RawStorage:
 
 @dataclass(frozen=True, slots=True)
 class _Leaf:
-    """A tensor found in the pickle: a view of the storage ``key``."""
+    """A tensor in the pickle, which is a view of the storage ``key``."""
 
     name: str
     key: str
@@ -67,11 +67,11 @@ def name_storages(
     size: int,
     tensor_of: Callable[[object], object] = lambda value: value,
 ) -> tuple[tuple[Tensor, ...], tuple[View, ...]]:
-    """The extents of ``storages`` in file order, named after the tensors in ``root``, and their views.
+    """Return the extents of ``storages`` in file order, named after the tensors in ``root``, and views.
 
-    A storage that no tensor names is ``storages.KEY`` and bytes.  ``size`` is that of the file; it bounds
-    the length of all names together.  ``tensor_of`` gives the call that would rebuild a tensor, where what
-    stands in the objects is something else.
+    A storage without a tensor is named ``storages.KEY`` and has dtype bytes.  ``size`` is that of the file
+    and limits the length of all names together.  ``tensor_of`` maps an object to the call that would
+    rebuild its tensor.
     """
     leaves: dict[str, list[_Leaf]] = {}
     for name, leaf in walk(root, lambda value: _leaf(tensor_of(value)), size, _HIDDEN):
@@ -90,7 +90,7 @@ def name_storages(
 
 
 def element_size(storage: object) -> int:
-    """Bytes of one element of a typed storage; 0 for a class that is not one of torch's."""
+    """Return the bytes of one element of a typed storage; 0 for a class that is not torch's."""
     if not isinstance(storage, Global) or storage.module not in _STORAGE_MODULES:
         return 0
     if storage.name in _WIDE:
@@ -116,7 +116,7 @@ def _extent(key: str, raw: RawStorage, leaves: list[_Leaf], taken: set[str], big
 
 
 def _is_whole(leaf: _Leaf, raw: RawStorage) -> bool:
-    """Whether ``leaf`` shows each element of its storage once, in any order of its dimensions."""
+    """Return whether ``leaf`` has each element of its storage once, in any order of its dimensions."""
     if leaf.offset or len(leaf.shape) >= MAX_RANK:
         return False
     if math.prod(leaf.shape) * DTYPES[leaf.dtype].itemsize != raw.length:
@@ -131,7 +131,7 @@ def _is_whole(leaf: _Leaf, raw: RawStorage) -> bool:
 
 
 def _physical(leaf: _Leaf) -> tuple[int, ...]:
-    """The shape of ``leaf`` with its dimensions in the order of memory."""
+    """Return the shape of ``leaf`` with its dimensions in memory order."""
     if leaf.strides == contiguous(leaf.shape) or math.prod(leaf.shape) < 2:
         return leaf.shape
     order = sorted(range(len(leaf.shape)), key=lambda axis: (-leaf.strides[axis], axis))
@@ -147,7 +147,7 @@ def _views(tensor: Tensor, leaves: list[_Leaf]) -> Iterator[View]:
 
 
 def _fits(leaf: _Leaf, length: int) -> bool:
-    """Whether every element of ``leaf`` is inside its storage (torch does not check: pytorch#184652)."""
+    """Return whether all elements of ``leaf`` are inside its storage; torch has no check: pytorch#184652."""
     if 0 in leaf.shape:
         return True
     last = leaf.offset + sum(
@@ -157,7 +157,7 @@ def _fits(leaf: _Leaf, length: int) -> bool:
 
 
 def _leaf(value: object) -> _Leaf | None:
-    """``value`` as a tensor, if it is a call that would rebuild one."""
+    """Return the tensor that the call ``value`` would rebuild, or None."""
     for _ in range(4):
         if (
             not isinstance(value, Call)

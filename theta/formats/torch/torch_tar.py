@@ -1,10 +1,10 @@
-"""torch's checkpoints from before 0.1.10: a tar of ``storages``, ``tensors`` and ``pickle``.
+"""torch's checkpoints before 0.1.10: a tar of ``storages``, ``tensors`` and ``pickle``.
 
-``storages`` is a pickled count; for each a pickled ``(key, location, class)``, an ``int64`` number of
-elements and the elements; last a pickled list of views ``(key, key of the root, offset, size)``.
-``tensors`` is a pickled count; for each a pickled ``(key, key of the storage, class)``, an ``int64`` number
-of dimensions (its upper half is not read), sizes, strides and an offset.  ``pickle`` is the object; its
-persistent ids are keys of ``tensors``.  This is how ``torch.serialization._legacy_load`` reads it.
+``storages`` has a pickled count; for each a pickled ``(key, location, class)``, an ``int64`` number of
+elements and the elements; and a pickled list of views ``(key, key of the root, offset, size)``.
+``tensors`` has a pickled count; for each tensor a pickled ``(key, key of the storage, class)``, an ``int64``
+number of dimensions (its upper half is ignored), sizes, strides and an offset.  ``pickle`` is the object; its
+persistent ids are keys of ``tensors``.  ``torch.serialization._legacy_load`` reads it in the same way.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Storages = dict[str, tuple[Global, RawStorage]]
 
 
 def detect(source: Source) -> bool:
-    """Whether the file is a tar archive with the three members."""
+    """Return whether the file is a tar archive with the three members."""
     if not tarred.detect(source):
         return False
     try:
@@ -41,7 +41,7 @@ def detect(source: Source) -> bool:
 
 
 def scan(source: Source) -> Layout:
-    """The storages as tensors, in file order; ``FormatError`` for what torch could not read."""
+    """Return a layout of the storages; raises ``FormatError`` for files that torch cannot read."""
     members = {member.name: member for member in tarred.read_members(source)}
     for name in (*STREAMS, OBJECTS):
         if name not in members:
@@ -63,7 +63,7 @@ def scan(source: Source) -> Layout:
 
 
 def pickle_starts(source: Source, member: str) -> Iterator[int]:
-    """The offsets of the pickles in ``storages`` or ``tensors``, as far as they can be followed."""
+    """Yield the offsets of the pickles in ``storages`` or ``tensors`` up to the first error."""
     yield 0
     try:
         steps = _storage_steps(source) if member == "storages" else _tensor_steps(source)
@@ -93,9 +93,9 @@ def _key(value: object) -> str:
 
 
 def _storage_steps(source: Source) -> Iterator[tuple[int, Pickle, int, int]]:
-    """For each storage: where its pickle begins, the pickle, offset and length of its elements.
+    """Yield the offset of its pickle, the pickle, offset and length of the elements of each storage.
 
-    The last step is the list of views, with no elements.
+    The last item is the list of views, without elements.
     """
     head = _count(source)
     position = head.end
@@ -112,7 +112,7 @@ def _storage_steps(source: Source) -> Iterator[tuple[int, Pickle, int, int]]:
 
 
 def _tensor_steps(source: Source) -> Iterator[tuple[int, Pickle, list[int]]]:
-    """For each tensor: where its pickle begins, the pickle, and its numbers."""
+    """Yield the offset of its pickle, the pickle, and the numbers of each tensor."""
     head = _count(source)
     position = head.end
     for _ in range(int(str(head.root))):
@@ -128,7 +128,7 @@ def _tensor_steps(source: Source) -> Iterator[tuple[int, Pickle, list[int]]]:
 
 
 def _storages(source: Source) -> tuple[Storages, Views]:
-    """The storages by key; and for the key of a part of one: the key of the whole, and where it begins."""
+    """Return key -> storage, and key of a view -> (key of its storage, offset)."""
     *steps, last = _storage_steps(source)
     stored: Storages = {}
     for _, found, offset, length in steps:
@@ -145,7 +145,7 @@ def _storages(source: Source) -> tuple[Storages, Views]:
 
 
 def _tensors(source: Source, stored: Storages, views: Views) -> dict[str, Call]:
-    """Key of a tensor -> the call that would rebuild it today."""
+    """Return key of a tensor -> the call that would rebuild it in torch today."""
     made: dict[str, Call] = {}
     for _, found, numbers in _tensor_steps(source):
         key, storage, _ = _triple(found)

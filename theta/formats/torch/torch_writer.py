@@ -1,6 +1,6 @@
-"""New torch checkpoints: a flat state dict that ``torch.load(weights_only=True)`` opens.
+"""Writing torch checkpoints: a flat state dict that ``torch.load(weights_only=True)`` loads.
 
-The pickle is written opcode by opcode; it names the functions that every state dict names.
+The pickle is written opcode by opcode and names only functions that every state dict names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from theta.formats.plan import Plan
 NAME: Final = "torch"
 ALIGNMENT: Final = 64
 _ROOT: Final = "archive"
-# dtype -> class of its storage; the others of torch's dtypes have an untyped storage.
+# dtype -> class of its storage; torch's other dtypes have an untyped storage.
 _STORAGES: Final = {
     "f64": "DoubleStorage",
     "f32": "FloatStorage",
@@ -41,9 +41,9 @@ _NEW_DICT: Final = b"ccollections\nOrderedDict\n)R"
 
 
 def plan(specs: Sequence[TensorSpec]) -> Plan:
-    """Lay a new file out, the tensors and their storages in the order of ``specs``.
+    """Plan a new file with the tensors in the order of ``specs``; ``bytes`` become ``uint8``.
 
-    ``bytes`` become ``uint8``.  ``FormatError`` for packed dtypes, which torch lays out differently.
+    Raises ``FormatError`` for packed dtypes, which torch stores differently.
     """
     body = b"".join(_entry(number, spec) for number, spec in enumerate(specs))
     archive = ZipBuilder()

@@ -1,8 +1,8 @@
 """torch's zip checkpoints (``.pt``, ``.pth``, ``.bin``, ``.ckpt``): storages in a zip, objects in a pickle.
 
-An extent is a storage.  The pickle is read symbolically, to name the storages after the tensors that view
-them; where it cannot be followed, storages keep their own numbers as names.  The CRC-32s and
-``.data/serialization_id`` follow from the values and are derived.
+An extent is a storage.  The pickle is read symbolically to name the storages after the tensors that view
+them; if it cannot be read, the names have the keys of the storages.  The CRC-32s and
+``.data/serialization_id`` are derived.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ID_HALF: Final = 20
 
 
 def detect(source: Source) -> bool:
-    """Whether the file is a zip with a member ``NAME/data.pkl``; looks at the first member first."""
+    """Return whether the file is a zip with a member ``NAME/data.pkl``, usually the first."""
     first = zipped.first_name(source)
     if not first or first.endswith(".npy"):
         return False
@@ -37,7 +37,7 @@ def detect(source: Source) -> bool:
 
 
 def scan(source: Source) -> Layout:
-    """The storages as tensors, in file order; ``FormatError`` for an archive that is not sound."""
+    """Return a layout of the storages; raises ``FormatError`` for a malformed archive."""
     members = zipped.read_members(source)
     prefix = _prefix(members)
     if prefix is None:
@@ -63,7 +63,7 @@ def _prefix(members: tuple[zipped.ZipMember, ...]) -> str | None:
 
 
 def _root(source: Source, member: zipped.ZipMember) -> object:
-    """The object in the pickle; None when it cannot be followed."""
+    """Return the object in the pickle; None when it cannot be read."""
     if not member.stored:
         return None
     try:
@@ -79,9 +79,9 @@ def _is_big(source: Source, member: zipped.ZipMember | None) -> bool:
 
 
 def _derived(members: tuple[zipped.ZipMember, ...], prefix: str) -> Iterator[Derived]:
-    """The CRCs of all storages, then the serialization id, then the CRC of the id.
+    """Yield the CRCs of all storages, then the serialization id, then the CRC of the id.
 
-    torch folds the CRCs of all data descriptors before the id's own into its last 20 digits
+    torch folds the CRCs of all data descriptors before the id's own into the last 20 digits of the id
     (``PyTorchStreamWriter`` in ``caffe2/serialize/inline_container.cc``).
     """
     described: list[tuple[int, int]] = []
