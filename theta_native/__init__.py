@@ -1,7 +1,7 @@
 """Compiled kernels of theta: pure functions on numpy arrays, no input or output.
 
 numba takes half a second to import.  So kernels are compiled (or loaded, see :mod:`theta_native._saved`)
-when they are first called, and the modules that small tensors need have a numpy path for arrays of at
+when they are first called, and modules that are used for small tensors have a numpy path for arrays of at
 most ``SMALL`` words.
 """
 
@@ -13,17 +13,17 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 SMALL: Final = 1 << 16
-"""Words up to which numpy is quick enough, so that numba need not be imported."""
+"""The number of words up to which numpy is fast enough, so that numba is not imported."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 watchers: Final[list[Callable[[], None]]] = []
-"""Called whenever numba begins to compile, by the thread that waits for it; they must be quick."""
+"""Functions that are called by the compiling thread when numba starts to compile; they must be fast."""
 
 
 @functools.cache
 def _watch_numba() -> None:
-    """Have numba tell the watchers; what it loads from its cache is not compiled, and not told."""
+    """Let numba call the watchers when it compiles; loading from its cache does not count."""
     from numba.core import event
 
     class Telling(event.Listener):
@@ -41,7 +41,7 @@ _LOCK: Final = threading.RLock()
 
 
 class _Kernel:
-    """A function that numba compiles on its first call: importing kernels imports no numba."""
+    """A function that numba compiles on its first call, so that importing kernels does not import numba."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
@@ -49,9 +49,9 @@ class _Kernel:
         self._compiled: Callable[..., Any] | None = None
 
     def compiled(self) -> Callable[..., Any]:
-        """The compiled function; it takes the place of this object in the modules that call it.
+        """Compile the function and the kernels that it calls, and return it.
 
-        Other threads see it when it is whole: all kernels that it calls are numba's functions by then.
+        Other threads see it only when it is complete.
         """
         with _LOCK:
             if self._compiled is None:
@@ -60,7 +60,7 @@ class _Kernel:
         return self._compiled
 
     def _replace_called(self) -> None:
-        """Put numba's functions in the place of the kernels that this one calls: numba knows no others."""
+        """Replace the kernels that this one calls by numba's functions, which numba requires."""
         names = self._function.__globals__
         for name in self._function.__code__.co_names:
             if isinstance(called := names.get(name), _Kernel):
@@ -83,7 +83,7 @@ class _Kernel:
 def kernel(function: _Function) -> _Function:
     """Compile ``function`` with numba on its first call, without the GIL, without fast-math.
 
-    numba checks no bounds: callers validate every length and offset before a kernel runs
-    (``NUMBA_BOUNDSCHECK=1`` turns the checks on for tests).
+    numba checks no bounds: callers must validate every length and offset before a kernel runs
+    (``NUMBA_BOUNDSCHECK=1`` enables the checks for tests).
     """
     return cast(_Function, _Kernel(function))

@@ -1,13 +1,12 @@
-"""Where compiled kernels are kept between processes: in directories that only this user can write to.
+"""The cache of compiled kernels, in directories that only this user can write to.
 
-What numba saves is a set of pickles, so a directory that another user can write to would let them run
-code in our process (CWE-502).  It is a cache: what cannot be read is compiled, what cannot be written
-is compiled again by the next process, and neither is an error.
+numba saves pickles, so another user who can write to the directory could run code in our process (CWE-502).
+It is only a cache: kernels that cannot be read are compiled, and errors of writing are ignored.
 
-numba's own cache falls short of that in three ways.  It raises where its directory is read-only or its
-disk full.  It numbers its files: two processes that save at once can leave the code of one signature
-under the name of another.  It knows the source of a kernel, but not the sources of those that it calls.
-So each version of the sources has a directory of its own here, and a process saves under a lock.
+numba's own cache has three problems.  It raises an error if its directory is read-only or the disk is full.
+It numbers its files, so two processes that save at the same time can store the code of one signature under
+the name of another.  It checks the source of a kernel, but not those of the kernels that it calls.
+So here each version of the sources has its own directory, and a process saves under a lock.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from pathlib import Path
 from typing import Any, Final
 
 PROBE: Final = 1 << 16
-"""Bytes that are written to find out whether a directory takes any."""
+"""The number of bytes that are written to test whether a directory is writable."""
 
 lost = False
-"""Whether this process compiled a kernel that it could save nowhere."""
+"""Whether this process compiled a kernel that it could not save."""
 
 
 class Saved:
-    """What the dispatcher of one kernel asks for compiled code, as ``numba.core.caching.Cache``."""
+    """The cache of one kernel, with the interface of ``numba.core.caching.Cache``."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         from numba.core import caching
@@ -46,7 +45,7 @@ class Saved:
         self.cache_path = str(self._files[-1][0]) if self._files else ""
 
     def load_overload(self, signature: Any, context: Any) -> Any:
-        """The compiled function for ``signature``, or none."""
+        """Return the compiled function for ``signature``, or None."""
         from numba.core.compiler import CompileResult
 
         rebuild: Any = CompileResult._rebuild
@@ -59,9 +58,9 @@ class Saved:
         return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Save the compiled function for ``signature`` where that is possible."""
+        """Save the compiled function for ``signature``; set :data:`lost` if that fails."""
         global lost
-        if compiled.library.has_dynamic_globals:  # addresses that mean nothing in another process
+        if compiled.library.has_dynamic_globals:  # addresses are invalid in another process
             return
         try:
             place, file = self._files[-1]
@@ -71,7 +70,7 @@ class Saved:
             lost = True
 
     def flush(self) -> None:
-        """Nothing is forgotten: other sources have another directory."""
+        """Do nothing: other sources have another directory."""
 
 
 def _save(file: Any, key: object, data: object) -> None:
@@ -79,16 +78,16 @@ def _save(file: Any, key: object, data: object) -> None:
         file.save(key, data)
     except OSError:
         raise
-    except Exception:  # the index that is there cannot be read
+    except Exception:  # the existing index cannot be read
         file.flush()
         file.save(key, data)
 
 
 @functools.cache
 def directories() -> tuple[Path, ...]:
-    """The directories to look in; what is new is saved in the last one, if it can be written to.
+    """Return the directories to load from; the last is the one to save in, if it is writable.
 
-    One that can be read but not written comes with the next candidate behind it.
+    If a candidate is only readable, the next candidate follows it.
     """
     found: list[Path] = []
     version = _version()
@@ -102,7 +101,7 @@ def directories() -> tuple[Path, ...]:
 
 
 def _version() -> str:
-    """A digest of all that compiled code depends on and that its key does not tell; empty if unknown."""
+    """Return a digest of the sources, numba and Python, on which compiled code depends; "" if unknown."""
     from importlib.metadata import version
 
     sources = sorted(Path(__file__).parent.glob("*.py"))
@@ -117,7 +116,7 @@ def _version() -> str:
 
 
 def _candidates() -> Iterator[tuple[Path, bool]]:
-    """Directories in the order of preference, and whether the user named them for this purpose."""
+    """Yield directories in the order of preference, and whether the user chose them for this purpose."""
     if named := os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(named) / "theta", True
     with contextlib.suppress(RuntimeError):  # there is no home directory
@@ -127,7 +126,7 @@ def _candidates() -> Iterator[tuple[Path, bool]]:
 
 
 def _prepare(place: Path, *, chosen: bool) -> bool:
-    """Whether ``place`` is there, or could be made, and may be trusted."""
+    """Create ``place`` if necessary; return whether it exists and can be trusted."""
     try:
         if chosen:
             place.mkdir(parents=True, exist_ok=True)
@@ -142,9 +141,10 @@ def _prepare(place: Path, *, chosen: bool) -> bool:
 
 
 def _is_ours(parent: Path) -> bool:
-    """Whether a directory may be made in ``parent``: not as root in a user's home, nor where all may rename.
+    """Return whether a directory may be created in ``parent``.
 
-    The home is the user's under ``sudo``, whose own theta could not use what root left there.
+    It must not be another user's: under ``sudo`` the home is that of the user, whose own theta could not
+    use directories of root.  And other users must not be able to rename its entries.
     """
     info = os.stat(parent)
     return info.st_uid in (0, os.geteuid()) and (
@@ -153,13 +153,13 @@ def _is_ours(parent: Path) -> bool:
 
 
 def _is_private(directory: Path) -> bool:
-    """Whether ``directory`` is a real directory of this user that nobody else may write to."""
+    """Return whether ``directory`` is a real directory of this user without permissions for others."""
     info = os.lstat(directory)
     return stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o077
 
 
 def _takes_bytes(place: Path) -> bool:
-    """Whether a file can be written in ``place``: rights, mounts, space and quotas decide."""
+    """Return whether a file can be written in ``place``, by permissions, mounts, space and quotas."""
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(bytes(PROBE))
@@ -170,7 +170,7 @@ def _takes_bytes(place: Path) -> bool:
 
 @contextlib.contextmanager
 def _locked(place: Path) -> Iterator[None]:
-    """Let one process at a time save in ``place``."""
+    """Hold the lock of ``place`` during the block."""
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

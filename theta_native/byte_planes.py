@@ -1,8 +1,8 @@
-"""Byte planes: plane ``k`` of an array of words holds byte ``k`` (0 = lowest) of every word.
+"""Byte planes: plane ``k`` of an array of words has byte ``k`` (0 = lowest) of every word.
 
-Entropy coders work on bytes, and the bytes of a float are unlike: the exponent is worth
-coding, the low mantissa is noise.  Floats are first rotated left by one bit, so that the sign
-moves to the low end and the top byte of a bf16 or f32 is its exponent alone.
+Entropy coders work on bytes, and the bytes of a float differ: the exponent can be compressed, the low
+mantissa is noise.  Floats are first rotated left by one bit, so that the sign becomes the lowest bit and the
+top byte of a bf16 or f32 is its exponent.
 """
 
 from __future__ import annotations
@@ -115,9 +115,9 @@ def _join_by_kernel(planes: Planes, rotate: bool) -> Words:
 
 
 def split(words: Words, rotate: bool) -> Planes:
-    """The byte planes of ``words``, shape ``(itemsize, size)``, after an optional rotation.
+    """Return the byte planes of ``words``, shape ``(itemsize, size)``.
 
-    ``rotate`` turns every word left by one bit (not possible for 8-bit words).
+    ``rotate`` first rotates every word left by one bit; it is ignored for 8-bit words.
     """
     if words.dtype.itemsize == 1:
         return words.view(np.uint8).reshape(1, words.size)
@@ -125,7 +125,7 @@ def split(words: Words, rotate: bool) -> Planes:
 
 
 def join(planes: Planes, rotate: bool) -> Words:
-    """The words whose byte planes are the rows of ``planes``: the inverse of :func:`split`."""
+    """Return the words whose byte planes are the rows of ``planes``: the inverse of :func:`split`."""
     width, size = planes.shape
     if width == 1:
         return planes.reshape(size)

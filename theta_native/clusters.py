@@ -1,4 +1,4 @@
-"""Grouping of contexts whose tokens are distributed alike, so that few tables serve many contexts."""
+"""Clustering contexts with similar distributions of tokens, so that few tables serve many contexts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from theta_native import kernel
 
 Counts = NDArray[np.uint32]
-"""Shape ``(contexts, tokens)``: how often each token occurs in each context."""
+"""Counts of each token in each context, shape ``(contexts, tokens)``."""
 Labels = NDArray[np.int64]
 Costs = NDArray[np.float64]
 
 
 @kernel
 def _listed(counts: Counts, starts: Labels, tokens: NDArray[np.uint16], numbers: Costs) -> None:
-    # What is not zero, row by row: most contexts have few of the tokens.
+    # List the nonzero counts by row: most contexts have few of the tokens.
     at = 0
     for i in range(counts.shape[0]):
         starts[i] = at
@@ -31,7 +31,7 @@ def _listed(counts: Counts, starts: Labels, tokens: NDArray[np.uint16], numbers:
 def _assign(
     starts: Labels, tokens: NDArray[np.uint16], numbers: Costs, costs: Costs, labels: Labels
 ) -> float:
-    # One accumulator a cluster: the order of additions is fixed, whatever the machine.
+    # One accumulator for each cluster makes the order of additions the same on every machine.
     total = 0.0
     sums = np.empty(costs.shape[1])
     for i in range(labels.size):
@@ -74,7 +74,7 @@ def _costs(sums: NDArray[np.int64], unseen: float, costs: Costs) -> None:
 
 @kernel
 def _close_gaps(labels: Labels, count: int) -> int:
-    # Clusters that nothing is in any more lose their numbers; the others keep their order.
+    # Renumber the clusters without empty ones, in the same order.
     number = np.zeros(count, np.int64)
     for i in range(labels.size):
         number[labels[i]] = 1
@@ -124,12 +124,12 @@ def _weigh(starts: Labels, tokens: NDArray[np.uint16], numbers: Costs, weights: 
 
 
 class Listed:
-    """Counts that are not zero: of each context that occurs, its tokens and how often each.
+    """The nonzero counts of each context that occurs.
 
     Attributes:
         occurring: the numbers of these contexts.
-        weights: for each the number of all its tokens.
-        means: for each its mean token.
+        weights: the total count of each.
+        means: the mean token of each.
     """
 
     def __init__(self, counts: Counts) -> None:
@@ -144,16 +144,16 @@ class Listed:
         _weigh(self._starts, self._tokens, self._numbers, self.weights, self.means)
 
     def improve(self, labels: Labels, rounds: int, unseen: float) -> tuple[Labels, float, int]:
-        """Group contexts ``rounds`` times anew, each time by the tables of the groups so far.
+        """Assign each context ``rounds`` times to the group whose table codes it with the fewest bits.
 
         Args:
-            labels: the group of each context to begin with, without gaps.
-            rounds: how often.
-            unseen: the most bits that a token costs, also one that its group does not have.
+            labels: the initial group of each context, without gaps.
+            rounds: number of assignments.
+            unseen: the cost in bits of a token that its group does not have, and the largest of any.
 
         Returns:
-            The labels, without gaps; the bits of all tokens where each context takes the best table of
-            these groups; and the number of frequencies that are not zero.
+            The labels, without gaps; the bits of all tokens if each context uses the best table of these
+            groups; and the number of nonzero frequencies.
         """
         labels, count = labels.copy(), int(labels.max()) + 1
         parts = self._starts, self._tokens, self._numbers
@@ -161,14 +161,14 @@ class Listed:
         return labels, float(bits), int(used)
 
     def sums(self, labels: Labels) -> NDArray[np.int64]:
-        """The counts of all contexts of each group, shape ``(groups, tokens)``."""
+        """Return the summed counts of each group, shape ``(groups, tokens)``."""
         out = np.zeros((int(labels.max()) + 1, self.alphabet), np.int64)
         _sum_listed(self._starts, self._tokens, self._numbers, labels, out)
         return out
 
 
 def sum_groups(counts: Counts, labels: Labels, clusters: int) -> NDArray[np.int64]:
-    """The counts of all contexts of each cluster, shape ``(clusters, tokens)``."""
+    """Return the summed counts of each cluster, int64 of shape ``(clusters, tokens)``."""
     sums = np.zeros((clusters, counts.shape[1]), np.int64)
     _sum_groups(counts, labels, sums)
     return sums

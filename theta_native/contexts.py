@@ -1,4 +1,4 @@
-"""Contexts of residuals: what the decoder knows of a residual before it is decoded."""
+"""Contexts of residuals, computed from data that the decoder has before it decodes them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _fine_bits(words: Words, shift: np.uint64, mask: np.uint64, out: Classes) ->
 
 @kernel
 def _histogram(numbers: NDArray[np.uint16], out: NDArray[np.int64]) -> None:
-    # Four tables: to add to the number that was just written means to wait for it.
+    # Four tables, because adding to a count that was just written has to wait for the store.
     for i in range(numbers.size):
         out[i & 3, numbers[i]] += 1
 
@@ -53,7 +53,7 @@ def _combine(
     step = np.uint16(level_count * fine_count)
     for b in range(levels.size):
         first, last = b * block, min((b + 1) * block, classes.size)
-        # Slices of equal length, in the type of the result: so the compiler makes vectors of it.
+        # Slices of equal length, in the dtype of the result, allow the compiler to vectorise.
         c, f, o = classes[first:last], fine[first:last], out[first:last]
         level = np.uint16(levels[b] * fine_count)
         for i in range(c.size):
@@ -95,7 +95,7 @@ def _bit_lengths(values: Words, lengths_of: Classes, out: Classes) -> None:
 
 @kernel
 def _means(lengths: Classes, classes: Classes, out: NDArray[np.float64]) -> None:
-    # Sums in the lower 40 bits, counts above them; four tables as in _histogram.
+    # Sums are in the lower 40 bits, counts above them; four tables as in _histogram.
     sums = np.zeros((4, out.size), np.int64)
     for i in range(lengths.size):
         sums[i & 3, classes[i]] += (np.int64(1) << 40) | np.int64(lengths[i])
@@ -123,12 +123,12 @@ def _excess(
 
 @cache
 def _lengths() -> NDArray[np.uint8]:
-    """The length in bits of each number of 16 bits: a look-up is five times faster than counting."""
+    """Return the bit length of each 16-bit number: a look-up is five times faster than counting."""
     return np.array([number.bit_length() for number in range(1 << 16)], np.uint8)
 
 
 def histogram(numbers: NDArray[np.uint16], count: int) -> NDArray[np.int64]:
-    """How often each number below ``count`` occurs; all must be below it."""
+    """Return the count of each number below ``count``; all numbers must be below it."""
     out = np.zeros((4, count), np.int64)
     _histogram(numbers, out)
     total: NDArray[np.int64] = out.sum(axis=0)
@@ -136,14 +136,14 @@ def histogram(numbers: NDArray[np.uint16], count: int) -> NDArray[np.int64]:
 
 
 def fold(magnitudes: NDArray[np.uint16], top: int, count: int) -> Classes:
-    """Classes ``top - magnitude``, cut to ``0 .. count - 1``."""
+    """Return ``top - magnitude`` clipped to ``0 .. count - 1``."""
     out = np.empty(magnitudes.size, np.uint8)
     _fold(magnitudes, top, count, out)
     return out
 
 
 def fine_bits(words: Words, shift: int, bits: int) -> Classes:
-    """The ``bits`` bits of each word above its lowest ``shift`` bits."""
+    """Return ``bits`` bits of each word, above its lowest ``shift`` bits."""
     out = np.empty(words.size, np.uint8)
     _fine_bits(words, np.uint64(shift), np.uint64((1 << bits) - 1), out)
     return out
@@ -151,7 +151,7 @@ def fine_bits(words: Words, shift: int, bits: int) -> Classes:
 
 @dataclass(frozen=True)
 class Levels:
-    """A level below ``count`` for each ``block`` elements."""
+    """A level below ``count`` for each block of ``block`` elements."""
 
     of_blocks: Classes
     count: int
@@ -159,7 +159,7 @@ class Levels:
 
 
 def combine(classes: Classes, levels: Levels, fine: Classes, fine_count: int) -> Contexts:
-    """``(class * levels.count + level of the block) * fine_count + fine`` of each element."""
+    """Return ``(class * levels.count + level of the block) * fine_count + fine`` of each element."""
     out = np.empty(classes.size, np.uint16)
     _combine(classes, levels.of_blocks, levels.count, levels.block, fine, fine_count, out)
     return out
@@ -177,9 +177,9 @@ def of_floats(
     count: int,
     levels: Levels,
 ) -> Contexts:
-    """``combine(fold(exponents), ..., fine_bits)`` in one pass.
+    """Compute ``combine(fold(exponents), ..., fine_bits)`` in one pass.
 
-    ``exponent`` and ``fine`` are each a shift and a number of bits; ``count`` is that of classes.
+    ``exponent`` and ``fine`` are pairs of a shift and a number of bits; ``count`` is the number of classes.
     """
     fields = _field(*exponent), _field(*fine)
     fine_count = 1 << fine[1]
@@ -190,14 +190,14 @@ def of_floats(
 
 
 def lengths(values: Words) -> Classes:
-    """The number of significant bits of each value."""
+    """Return the bit length of each value."""
     out = np.empty(values.size, np.uint8)
     _bit_lengths(values, _lengths(), out)
     return out
 
 
 def excess(values: Words, classes: Classes, class_count: int, block: int) -> NDArray[np.float64]:
-    """For each block: by how many bits its values are longer than the mean of their classes."""
+    """Return for each block the mean of its bit lengths minus the mean bit length of their classes."""
     found, means = lengths(values), np.empty(class_count)
     _means(found, classes, means)
     out = np.empty(-(-values.size // block))

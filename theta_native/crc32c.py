@@ -1,6 +1,6 @@
-"""CRC-32C (Castagnoli, RFC 3720 section 12.1), which TensorFlow's files have.
+"""CRC-32C (Castagnoli, RFC 3720 section 12.1), which TensorFlow's files use.
 
-Eight bytes a step ("slicing by eight", Kounavis and Berry 2005).
+Each step processes eight bytes ("slicing by eight", Kounavis and Berry 2005).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from theta_native import kernel
 
 _POLYNOMIAL = 0x82F63B78
 _SMALL = 1 << 12
-"""Bytes up to which Python is quick enough, so that numba need not be imported."""
+"""The number of bytes up to which Python is fast enough, so that numba is not imported."""
 
 
 @cache
 def _tables() -> NDArray[np.uint32]:
-    """Shape ``(8, 256)``: the CRC of each byte, with 0 to 7 zero bytes behind it."""
+    """Return the CRC of each byte followed by 0 to 7 zero bytes, shape ``(8, 256)``."""
     tables = np.empty((8, 256), np.uint32)
     value = np.arange(256, dtype=np.uint32)
     for _ in range(8):
@@ -56,7 +56,7 @@ def _update(data: NDArray[np.uint8], value: np.uint32, tables: NDArray[np.uint32
 
 
 def crc32c(data: bytes | memoryview, value: int = 0) -> int:
-    """The CRC-32C of ``data``, going on from ``value``, as :func:`zlib.crc32` does."""
+    """Return the CRC-32C of ``data``, continued from ``value`` as in :func:`zlib.crc32`."""
     if len(data) > _SMALL:
         words = np.frombuffer(data, np.uint8)
         return int(_update(words, np.uint32(value ^ 0xFFFFFFFF), _tables())) ^ 0xFFFFFFFF

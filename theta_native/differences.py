@@ -1,10 +1,9 @@
-"""Differences between words and predictions of them, and what is known of each from its prediction.
+"""Differences between words and their predictions, and magnitudes of the predictions.
 
-A word is mapped to an unsigned integer of the same width in the order of the values it stands
-for (floats: the sign bit is set for positive words, negative words are complemented), so that
-neighbouring values differ by one.  The difference to the prediction, modulo 2**bits, counted
-away from zero, is zigzagged: 0, -1, 1, -2, ... become 0, 1, 2, 3, ...  Every step is a bijection
-for every bit pattern, NaNs included.
+A word is mapped to an unsigned integer of the same width in the order of the values (floats: the sign bit is
+set for positive words, negative words are complemented), so that neighbouring values differ by one.  The
+difference to the prediction, modulo 2**bits and counted away from zero, is zigzagged: 0, -1, 1, -2, ...
+become 0, 1, 2, 3, ...  Every step is a bijection of all bit patterns, including NaNs.
 """
 
 from __future__ import annotations
@@ -74,21 +73,21 @@ def _bit_lengths(words: Words, bits: np.uint64, signed: bool, out: NDArray[np.ui
 
 
 def difference(words: Words, predicted: Words, is_float: bool) -> Words:
-    """The zigzagged differences of ``words`` to ``predicted``: same dtype, same size."""
+    """Return the zigzagged differences of ``words`` to ``predicted``, with the same dtype and size."""
     out: Words = np.empty_like(words)
     _difference(words, predicted, np.uint64(words.dtype.itemsize * 8), is_float, out)
     return out
 
 
 def restore(zigzag: Words, predicted: Words, is_float: bool) -> Words:
-    """The words whose zigzagged differences to ``predicted`` are ``zigzag``."""
+    """Return the words whose zigzagged differences to ``predicted`` are ``zigzag``."""
     out: Words = np.empty_like(predicted)
     _restore(zigzag, predicted, np.uint64(predicted.dtype.itemsize * 8), is_float, out)
     return out
 
 
 def exponents(words: Words, exponent_bits: int) -> NDArray[np.uint16]:
-    """The exponent field of every float word, whose sign bit is on top."""
+    """Return the exponent field of every float word, whose highest bit is the sign."""
     out = np.empty(words.size, np.uint16)
     shift = words.dtype.itemsize * 8 - 1 - exponent_bits
     _exponents(words, np.uint64(shift), np.uint64((1 << exponent_bits) - 1), out)
@@ -96,7 +95,7 @@ def exponents(words: Words, exponent_bits: int) -> NDArray[np.uint16]:
 
 
 def bit_lengths(words: Words, signed: bool) -> NDArray[np.uint16]:
-    """The number of significant bits of every integer word, the sign apart."""
+    """Return the bit length of every integer word, without the sign."""
     out = np.empty(words.size, np.uint16)
     _bit_lengths(words, np.uint64(words.dtype.itemsize * 8), signed, out)
     return out

@@ -1,4 +1,4 @@
-"""Fingerprints of rows, to find which rows of a matrix come from another one."""
+"""Fingerprints of rows, to find the rows that two matrices share."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def _fingerprints(rows: NDArray[np.uint8], out: NDArray[np.uint64]) -> None:
 
 
 def fingerprints(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """A 64-bit fingerprint of each row of bytes (contiguous); equal rows have equal ones.
+    """Return a 64-bit fingerprint of each contiguous row of bytes; equal rows have equal fingerprints.
 
-    Not collision resistant: compare rows that seem to be equal.
+    They are not collision-resistant: rows with equal fingerprints must be compared.
     """
     out = np.empty(rows.shape[0], np.uint64)
     _fingerprints(rows, out)

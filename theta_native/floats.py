@@ -1,8 +1,8 @@
 """Conversion between floating-point words and float64, in integer arithmetic.
 
-The results are the same on every machine, whatever its instructions do with NaNs and
-subnormals: IEEE 754 round to nearest, ties to even.  A NaN becomes the positive quiet NaN
-without payload, since arithmetic on NaNs is where machines differ.
+The results are the same on every machine, whatever its instructions do with NaNs and subnormals: IEEE 754
+round to nearest, ties to even.  A NaN becomes the positive quiet NaN without payload, because machines differ
+in arithmetic on NaNs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MANTISSA = np.uint64((1 << 52) - 1)
 
 @dataclass(frozen=True)
 class FloatLayout:
-    """Sign, ``exponent`` bits, ``mantissa`` bits; ``finite``: no infinity, one NaN (e4m3fn)."""
+    """A float of a sign, ``exponent`` bits and ``mantissa`` bits; ``finite`` has no infinity (e4m3fn)."""
 
     exponent: int
     mantissa: int
@@ -97,14 +97,14 @@ def _narrow(values: Bits, e_bits: int, m_bits: int, finite: bool, out: Words) ->
 
 
 def widen(words: Words, layout: FloatLayout) -> Values:
-    """The values of float words, exactly."""
+    """Return the exact values of float words."""
     out = np.empty(words.size, np.uint64)
     _widen(words, layout.exponent, layout.mantissa, layout.finite, out)
     return out.view(np.float64)
 
 
 def narrow(values: Values, layout: FloatLayout) -> Words:
-    """``values`` rounded to float words of 8, 16, 32 or 64 bits."""
+    """Round ``values`` to float words of 8, 16, 32 or 64 bits."""
     out: Words = np.empty(values.size, f"<u{(1 + layout.exponent + layout.mantissa) // 8}")
     _narrow(values.view(np.uint64), layout.exponent, layout.mantissa, layout.finite, out)
     return out
@@ -126,15 +126,15 @@ def _boundary_classes(
 
 
 def boundary_classes(exact: Values, rounded: Values, layout: FloatLayout) -> NDArray[np.uint8]:
-    """Where each exact value lies between the boundaries of its rounding.
+    """Return the class of each exact value by its distance from the boundaries of its rounding.
 
-    With ``t = (|exact| - |rounded|) / unit in the last place of rounded``, between -1/2 and 1/2:
-    ``2 * min(7, floor(-log2(1/2 - |t|)) - 1) + (1 if t < 0 else 0)``; where ``|t|`` is 1/2 or
-    more the first term is 14, and where a value is not finite the class is 14.
+    With ``t = (|exact| - |rounded|) / unit in the last place of rounded``, between -1/2 and 1/2, it is
+    ``2 * min(7, floor(-log2(1/2 - |t|)) - 1) + (1 if t < 0 else 0)``.  If ``|t|`` is 1/2 or more, the first
+    term is 14, and if a value is not finite, the class is 14.
     """
     out = np.empty(exact.size, np.uint8)
     smallest = 2 - (1 << (layout.exponent - 1))
-    # Up to the exponent field of infinities, which are looked up before they are sorted out.
+    # This includes the exponent field of infinities, whose power is looked up before they are detected.
     powers = np.ldexp(1.0, layout.mantissa - np.arange(smallest, 1025))
     _boundary_classes(exact, rounded, rounded.view(np.uint64), smallest, powers, out)
     return out
@@ -160,14 +160,14 @@ def _narrow_to_bfloats(bits: NDArray[np.uint32], out: NDArray[np.uint16]) -> Non
 
 
 def widen_bfloats(words: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """The values of bf16 words, exactly."""
+    """Return the exact values of bf16 words."""
     out = np.empty(words.size, np.uint32)
     _widen_bfloats(words, out)
     return out.view(np.float32)
 
 
 def narrow_to_bfloats(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """``values`` rounded to bf16 words, to nearest, ties to even; NaNs keep what is left of their payload."""
+    """Round ``values`` to bf16 words, to nearest, ties to even; NaNs keep the high bits of their payload."""
     out = np.empty(values.size, np.uint16)
     _narrow_to_bfloats(values.view(np.uint32), out)
     return out

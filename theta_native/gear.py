@@ -1,4 +1,4 @@
-"""The gear hash that finds content-defined cut points; specified in ``theta/formats/opaque.py``."""
+"""The gear hash for content-defined cut points, specified in ``theta/formats/opaque.py``."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _Words = np.ndarray[Any, np.dtype[np.uint64]]
 
 @cache
 def table() -> _Words:
-    """The 256 words of the gear: of byte ``b``, SHA-256 of ``theta gear`` and ``b``, first 8 bytes, LE."""
+    """Return the gear of each byte ``b``: the first 8 bytes of SHA-256 of ``theta gear`` and ``b``, LE."""
     rows = (hashlib.sha256(b"theta gear" + bytes([value])).digest()[:8] for value in range(256))
     return np.frombuffer(b"".join(rows), dtype="<u8").astype(np.uint64)
 
 
 def find(data: bytes, threshold: int) -> int:
-    """Index of the first byte, from index 63 on, whose gear hash is below ``threshold``; -1 if none.
+    """Return the index of the first byte, from 63 on, whose gear hash is below ``threshold``; -1 if none.
 
-    ``data`` of fewer than 64 bytes has none.  ``threshold`` is a 64-bit unsigned number.
+    Raises ``ValueError`` unless ``threshold`` is an unsigned 64-bit number.
     """
     if not 0 <= threshold < 2**64:
         raise ValueError("the threshold has more than 64 bits")
@@ -38,7 +38,7 @@ def _find(data: _Bytes, gear: _Words, threshold: np.uint64) -> int:
     state = np.uint64(0)
     one = np.uint64(1)
     for index in range(data.size):
-        # The shift drops what is 64 bytes old: no byte has to be subtracted.
+        # The shift drops the byte before the window, so nothing has to be subtracted.
         state = (state << one) + gear[data[index]]
         if index >= WINDOW - 1 and state < threshold:
             return index

@@ -1,4 +1,4 @@
-"""Counting and choosing for merges: histograms of bits, and the consensus on signs."""
+"""Kernels for merges: histograms of bits, and the consensus on signs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def _histogram(keys: Keys, shift: np.uint64, prefix: np.uint64, out: NDArray[Any
 
 
 def add_histogram(keys: Keys, shift: int, prefix: int, out: NDArray[Any]) -> None:
-    """Count the 16 bits above ``shift`` of the keys that have ``prefix`` above these, into ``out``.
+    """Add to ``out``, of 65536 entries, the histogram of the 16 bits above ``shift`` of some keys.
 
-    ``out`` has 65536 entries; a prefix of keys is what remains of them above ``shift + 16``.
+    These are the keys whose bits above ``shift + 16`` are ``prefix``.
     """
     if out.size != 1 << 16:
         raise ValueError("a histogram of 16 bits has 65536 entries")
@@ -33,7 +33,7 @@ def add_histogram(keys: Keys, shift: int, prefix: int, out: NDArray[Any]) -> Non
 
 @kernel
 def _keep(values: NDArray[Any], keys: Keys, cut: Any, weight: Any, total: NDArray[Any]) -> None:
-    # Here and below: one row at a time and no branch, so that compilers make vector code of it.
+    # Here and below: one row at a time and no branch allow the compiler to vectorise.
     zero = values.dtype.type(0)
     for i in range(values.size):
         kept = values[i] * weight if keys[i] >= cut else zero
@@ -69,7 +69,7 @@ def _keep_equal(words: NDArray[Any], first: NDArray[Any], other: NDArray[Any]) -
 
 
 def keep_equal(words: NDArray[Any], first: NDArray[Any], other: NDArray[Any]) -> None:
-    """Put what ``first`` and ``other`` have in common into ``words``; all of one size and unsigned."""
+    """Overwrite the ``words`` at which ``first`` and ``other`` are equal; all are unsigned, of one size."""
     if not words.size == first.size == other.size:
         raise ValueError("words of one size")
     _keep_equal(words, first, other)
@@ -78,11 +78,11 @@ def keep_equal(words: NDArray[Any], first: NDArray[Any], other: NDArray[Any]) ->
 def elect(
     values: NDArray[Any], cuts: Keys, ties: NDArray[np.int64], weights: NDArray[Any], *, divide: bool
 ) -> NDArray[Any]:
-    """The consensus of TIES on the rows of ``values`` (float32 or float64), which it overwrites.
+    """Return the consensus of TIES on the rows of ``values`` (float32 or float64), which are overwritten.
 
-    Of row n the elements count whose bits without the sign are above ``cuts[n]``, and the first
-    ``ties[n]`` that equal it.  Their weighted sum, elected sign by sign, is divided by the weights that
-    agree where ``divide`` says so and these are not zero.
+    The elements of row n count whose bits without the sign are above ``cuts[n]``, and the first ``ties[n]``
+    equal to it.  The result is the weighted sum of the elements with the elected sign.  With ``divide`` it is
+    divided by the sum of their weights, unless that is zero.
     """
     rows = values.shape[0]
     if cuts.size != rows or ties.size != rows or weights.size != rows:

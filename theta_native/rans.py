@@ -1,8 +1,8 @@
-"""A static range coder (rANS) for tokens under contexts, and the tokens themselves.
+"""A static range coder (rANS) for tokens in contexts, and the conversion of values to tokens.
 
-A value below ``2**s`` is a token of its own.  A larger one, of ``n + 1`` bits, has the token
-``2**s + (n - s) * 2**m + t`` where ``t`` are the ``m`` bits below its highest bit, and ``n - m``
-raw bits that are not worth modelling.
+A value below ``2**s`` is its own token.  A larger one, of ``n + 1`` bits, has the token
+``2**s + (n - s) * 2**m + t``, where ``t`` are the ``m`` bits below its highest bit, and ``n - m`` raw bits
+that are not modelled.
 
 The coder is the range variant of asymmetric numeral systems (J. Duda, arXiv:1311.2540, §5):
 four interleaved 32-bit states, token ``i`` in state ``i % 4``, 16-bit renormalisation,
@@ -40,7 +40,7 @@ _LOWER32 = np.uint32(LOWER)
 
 
 def alphabet(bits: int, s: int, m: int) -> int:
-    """The number of tokens of values of ``bits`` bits."""
+    """Return the number of tokens for values of ``bits`` bits."""
     return min(1 << s, 1 << bits) + (max(bits - s, 0) << m)
 
 
@@ -67,7 +67,7 @@ def _tokenise(
 def _write_raw(
     values: Words, tokens: Tokens, widths: NDArray[np.uint8], rare: bool, out: Frequencies
 ) -> None:
-    # Here and below: a branch on whether there are raw bits pays only where they are rare, or never are.
+    # Here and below: a branch on whether there are raw bits is faster only if they are rare.
     held, count, at = np.uint64(0), np.uint64(0), np.uint64(0)
     for i in range(values.size):
         width, v = np.uint64(widths[tokens[i]]), np.uint64(values[i])
@@ -101,7 +101,7 @@ def _read_raw(
     limit: int,
     values: Words,
 ) -> int:
-    # Returned is the number of bits that were read; more than `limit` (of `raw` less 12 bytes) is damage.
+    # Return the number of bits read; more than `limit` (of `raw` without its last 12 bytes) means damage.
     position: Any = 0
     for i in range(tokens.size):
         token = tokens[i]
@@ -132,8 +132,8 @@ def _put(
     out: NDArray[np.uint16],
     at: np.uint64,
 ) -> tuple[np.uint64, np.uint64]:
-    # No branch on whether a word is full: it cannot be foreseen, and would cost more than the rest.
-    # With x below frequency * 2**20 the product is below 2**64 and the quotient exact.
+    # There is no branch on a full word: it is unpredictable and would cost more than the rest.
+    # For x below frequency * 2**20 the product is below 2**64 and the quotient is exact.
     entry = np.uint64(packed[place])
     frequency = entry >> _BITS16
     out[at - _ONE] = np.uint16(x & _HALF_WORD)
@@ -193,7 +193,7 @@ def _step(
 
 @kernel
 def _refill(x: np.uint32, words: NDArray[np.uint16], at: np.uint64) -> tuple[np.uint32, np.uint64]:
-    # Both results are computed and one is taken: a branch could not be foreseen.
+    # Both results are computed and one is selected, because a branch would be unpredictable.
     is_low = x < _LOWER32
     refilled = (x << _SHIFT16) | np.uint32(words[at])
     return (refilled if is_low else x), at + np.uint64(is_low)
@@ -208,7 +208,7 @@ def _decode(
     tokens: Tokens,
 ) -> int:
     lookup, slots, packed, wide = table
-    # The last four of `words` are not of the stream: four states are refilled between two checks.
+    # The last four of `words` are padding: four states are refilled between two checks.
     at, size = np.uint64(0), np.uint64(words.size - 4)
     a, b, c, d = states[0], states[1], states[2], states[3]
     for k in range(tokens.size >> 2):
@@ -233,10 +233,9 @@ def _decode(
 def tokenise(
     values: Words, s: int, m: int, contexts: Tokens, context_count: int
 ) -> tuple[Tokens, NDArray[np.uint32]]:
-    """The tokens of ``values``, and their counts in each context.
+    """Return the tokens of ``values``, and their counts of shape ``(context_count, alphabet)``.
 
-    ``contexts`` holds a number below ``context_count`` for every value; the counts have the
-    shape ``(context_count, alphabet)``.
+    ``contexts`` has a number below ``context_count`` for every value.
     """
     tokens = np.empty(values.size, np.uint16)
     histogram = np.zeros((context_count, alphabet(values.dtype.itemsize * 8, s, m)), np.uint32)
@@ -245,7 +244,7 @@ def tokenise(
 
 
 def raw_widths(bits: int, s: int, m: int) -> NDArray[np.uint8]:
-    """The number of raw bits of each token of values of ``bits`` bits."""
+    """Return the number of raw bits of each token for values of ``bits`` bits."""
     widths = np.zeros(alphabet(bits, s, m), np.uint8)
     large = np.arange(max(widths.size - (1 << s), 0))
     widths[1 << s :] = s + (large >> m) - m
@@ -253,7 +252,7 @@ def raw_widths(bits: int, s: int, m: int) -> NDArray[np.uint8]:
 
 
 def _least(bits: int, s: int, m: int) -> NDArray[np.uint64]:
-    """The least value of each token."""
+    """Return the smallest value of each token."""
     least = np.arange(alphabet(bits, s, m), dtype=np.uint64)
     large = np.arange(max(least.size - (1 << s), 0), dtype=np.uint64)
     tops = (_ONE << np.uint64(m)) | (large & np.uint64((1 << m) - 1))
@@ -262,7 +261,7 @@ def _least(bits: int, s: int, m: int) -> NDArray[np.uint64]:
 
 
 def coarser(bits: int, fine: tuple[int, int], rule: tuple[int, int]) -> Tokens:
-    """For each token of the rule ``fine`` the token of ``rule``, whose s and m are not larger; rising."""
+    """Map each token of the rule ``fine`` to one of ``rule``, whose s and m are not larger; ascending."""
     starts = _least(bits, *rule)
     names = np.searchsorted(starts, _least(bits, *fine), side="right") - 1
     return names.astype(np.uint16)
@@ -276,14 +275,14 @@ def _rename(counts: NDArray[np.uint32], names: Tokens, out: NDArray[np.uint32]) 
 
 
 def renamed(counts: NDArray[np.uint32], names: Tokens) -> NDArray[np.uint32]:
-    """Counts of tokens in each context as those of what :func:`coarser` calls them."""
+    """Sum the counts of tokens in each context to those of the tokens ``names`` (:func:`coarser`)."""
     out = np.zeros((counts.shape[0], int(names[-1]) + 1), np.uint32)
     _rename(counts, names, out)
     return out
 
 
 def write_raw(values: Words, tokens: Tokens, widths: NDArray[np.uint8], raw_bits: int) -> NDArray[np.uint8]:
-    """The raw bits of all values, ``widths[token]`` of each, from the lowest bit of the first byte on."""
+    """Return the raw bits of all values, ``widths[token]`` of each, starting at the lowest bit of byte 0."""
     out = np.zeros(raw_bits // 32 + 1, "<u4")
     _write_raw(values, tokens, widths, _is_rare(raw_bits, values.size), out)
     return out.view(np.uint8)[: (raw_bits + 7) // 8]
@@ -292,7 +291,7 @@ def write_raw(values: Words, tokens: Tokens, widths: NDArray[np.uint8], raw_bits
 def read_raw(
     tokens: Tokens, s: int, m: int, raw: NDArray[np.uint8], dtype: np.dtype[Any]
 ) -> tuple[Words, int] | None:
-    """The values of ``tokens`` and the bytes of ``raw`` that their raw bits take; none if there are fewer."""
+    """Return the values of ``tokens`` and the number of bytes read from ``raw``; None if it is too short."""
     padded = np.zeros(raw.size // 4 + 4, "<u4")
     padded.view(np.uint8)[: raw.size] = raw
     bits = dtype.itemsize * 8
@@ -303,19 +302,19 @@ def read_raw(
 
 
 def _is_rare(raw_bits: int, values: int) -> bool:
-    """Whether hardly any of the values can have raw bits."""
+    """Return whether few of the values can have raw bits."""
     return 4 * raw_bits < values
 
 
 def _starts(frequencies: Frequencies) -> Frequencies:
-    """The sum of the frequencies before each token."""
+    """Return the sum of the frequencies before each token."""
     sums = np.cumsum(frequencies, axis=1, dtype=np.uint32)
     out: Frequencies = sums - frequencies
     return out
 
 
 def _packed(frequencies: Frequencies) -> Frequencies:
-    """Each frequency in the upper 16 bits, the sum of those before it in the lower."""
+    """Return each frequency in the upper 16 bits, and the sum of those before it in the lower."""
     packed: Frequencies = (frequencies << _SHIFT16) | (_starts(frequencies) & _LOW16)
     return packed
 
@@ -323,11 +322,11 @@ def _packed(frequencies: Frequencies) -> Frequencies:
 def encode(
     tokens: Tokens, contexts: Tokens, lookup: Clusters, frequencies: Frequencies, names: Tokens | None = None
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
-    """The four final states and the 16-bit words of ``tokens``, in the order they are read.
+    """Encode ``tokens``; return the four final states and the 16-bit words in the order they are read.
 
-    Token ``i`` is coded by row ``lookup[contexts[i]]`` of ``frequencies``, each of which adds up to
-    4096, with no zero for a token that occurs there.  With ``names`` (:func:`coarser`) a token ``t``
-    stands for ``names[t]``.
+    Token ``i`` is coded by row ``lookup[contexts[i]]`` of ``frequencies``.  Each row adds up to 4096 and has
+    no zero for a token that occurs in it.  With ``names`` (:func:`coarser`) token ``t`` is coded as
+    ``names[t]``.
     """
     packed = _packed(frequencies)
     packed = np.ascontiguousarray(packed if names is None else packed[:, names])
@@ -348,9 +347,9 @@ def decode(
     lookup: Clusters,
     frequencies: Frequencies,
 ) -> Tokens | None:
-    """The tokens that were encoded, one for each of ``contexts``; None if the data is damaged.
+    """Decode one token for each of ``contexts``; None if the data is damaged.
 
-    Every row of ``frequencies`` must add up to 4096, every cluster in ``lookup`` be one of its rows.
+    Every row of ``frequencies`` must add up to 4096, and ``lookup`` must have numbers of its rows.
     """
     slots = np.empty((frequencies.shape[0], TOTAL), np.uint16)
     _slots(frequencies, slots)

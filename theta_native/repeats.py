@@ -1,4 +1,4 @@
-"""Signs of long repetitions in data, at any distance."""
+"""Fingerprints for detecting long repetitions in data, at any distance."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def _marks_by_kernel(groups: Groups, shift: np.uint64, count: int) -> Groups:
 
 
 def marks(groups: Groups, one_in: int) -> Groups:
-    """Fingerprints of the runs of four groups that begin with a chosen one.
+    """Return fingerprints of runs of four groups that start with a selected group.
 
-    About one group in ``one_in`` (a power of two, at least 2) is chosen, by a hash of its
-    content, so that equal runs are chosen together.  At most a quarter of all are returned.
+    A hash of its content selects about one group in ``one_in`` (a power of two, at least 2), so that equal
+    runs are selected together.  The result has at most a quarter of the number of groups.
     """
     shift = np.uint64(64 - (one_in.bit_length() - 1))
     find = _marks_by_numpy if groups.size <= SMALL else _marks_by_kernel

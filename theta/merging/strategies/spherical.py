@@ -49,7 +49,7 @@ class MultiSlerp(Method):
         )
 
     def reduce(self, job: Job) -> Coefficients:
-        """The factor of each input."""
+        """Return the factor of each input."""
         weights = np.array(shared.shares(job["weight"], job["normalize_weights"]))
         products = shared.gram(job, deltas=job["use_base"])
         lengths = np.sqrt(np.diag(products))
@@ -84,7 +84,7 @@ class Karcher(Method):
     symmetric = True
 
     def reduce(self, job: Job) -> Coefficients:
-        """The factor of each input."""
+        """Return the factor of each input."""
         products = shared.gram(job, deltas=False)
         lengths = np.sqrt(np.diag(products))
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -67,7 +67,7 @@ class LowRank:
     turns: bool = False
 
     def turned(self) -> LowRank:
-        """The same for the transposed matrix."""
+        """Return the update of the transposed matrix."""
         return replace(self, u=self.v, v=self.u)
 
 
@@ -86,7 +86,7 @@ class Scale:
     turns: bool = False
 
     def turned(self) -> Scale:
-        """The same for the transposed matrix."""
+        """Return the update of the transposed matrix."""
         return replace(self, factors=self.factors.T)
 
 
