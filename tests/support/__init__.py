@@ -1,6 +1,6 @@
 """Helpers that tests share: ``from tests.support import Repo, make_model``.
 
-Nothing here imports theta: a helper that shares code with what it checks proves nothing.
+No helper imports theta: one that shares code with the code it checks would prove nothing.
 """
 
 from tests.support.models import make_model, mutate, random_tensors, read_model, real_model_path, sha256

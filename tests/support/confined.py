@@ -1,8 +1,8 @@
-"""Commands that may not do what root may, and file systems that are small or read-only.
+"""Running commands without root's capabilities, and on file systems that are small or read-only.
 
-Root passes every check of permissions.  ``POWERLESS`` takes that from a command: its user is root still,
-to whom rights of files apply as to anyone.  So a test that runs as root, as CI does, sees what users see,
-without a second user who would need a way to this Python.
+Root passes every check of permissions.  A command after ``POWERLESS`` still runs as root, but file
+permissions apply to it.  So tests that run as root, as in CI, see what users see, without a second user, who
+would need access to this Python.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IS_ROOT: Final = os.geteuid() == 0
 POWERLESS: Final = (
     ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner,-chown,-fsetid"] if IS_ROOT else []
 )
-"""Before a command: the user who owns all that tests make, without root's powers."""
+"""The prefix of a command that runs it as the owner of all test files, without root's capabilities."""
 
 READ_ONLY_MACHINE: Final = [
     *("unshare", "--mount", "sh", "-c"),
@@ -29,14 +29,14 @@ READ_ONLY_MACHINE: Final = [
     ' mount --bind "$d" "$d" && mount -o remount,bind,ro "$d" || exit 99; done; cd /; exec "$@"',
     "sh",
 ]
-"""Before a command, as root: no file can be written anywhere, not even a temporary one."""
+"""The prefix of a command, run by root, that makes all file systems read-only, those for temporaries too."""
 
 as_root = pytest.mark.skipif(not IS_ROOT, reason="makes mounts or files of another user; CI runs as root")
 
 
 @contextlib.contextmanager
 def tmpfs(place: Path, size: str = "64m") -> Iterator[Path]:
-    """A file system of ``size`` bytes at ``place``."""
+    """Mount a file system of ``size`` bytes at ``place`` during the block."""
     place.mkdir(parents=True, exist_ok=True)
     with _mounted(place, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)):
         yield place
@@ -44,7 +44,7 @@ def tmpfs(place: Path, size: str = "64m") -> Iterator[Path]:
 
 @contextlib.contextmanager
 def read_only(place: Path) -> Iterator[Path]:
-    """Directory ``place`` as it is on a read-only mount."""
+    """Make the directory ``place`` a read-only mount during the block."""
     with _mounted(place, "--bind", str(place), str(place)):
         subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
         yield place

@@ -1,7 +1,7 @@
-"""A session that nothing of the user's machine can reach, and that reaches nothing of the user's.
+"""Isolating a test session from the user's machine, in both directions.
 
-The home directory, git's configuration, identity and clock, the terminal and the language are
-fixed, so that commit ids and printed text are constants.  ``check_isolation`` proves it.
+The home directory, git's configuration, identity and clock, the terminal and the language are fixed, so that
+commit ids and output are constant.  ``check_isolation`` verifies it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 """The top of the source tree."""
 
 EPOCH: Final = 1112911993
-"""The first commit of Git itself; a fixed clock starts here."""
+"""The start of the fixed clock: the time of the first commit of Git itself."""
 
 _MEMORY: Final = Path("/dev/shm")
 _ROOM: Final = 8 << 30
@@ -53,7 +53,7 @@ _DROPPED: Final = re.compile(
 
 
 def hermetic_environment(home: Path, base: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a test session: ``base`` without what would leak in."""
+    """Return the environment of a test session: ``base`` without the user's settings."""
     kept = {name: value for name, value in base.items() if not _DROPPED.fullmatch(name)}
     search = [str(Path(sys.executable).parent), base.get("PATH", os.defpath)]
     modules = [str(ROOT), *filter(None, [base.get("PYTHONPATH")])]
@@ -84,17 +84,16 @@ def hermetic_environment(home: Path, base: Mapping[str, str]) -> dict[str, str]:
 
 
 def dated(ticks: int) -> dict[str, str]:
-    """Git's clock, ``ticks`` minutes after its start."""
+    """Return the variables that set git's clock to ``ticks`` minutes after :data:`EPOCH`."""
     moment = f"{EPOCH + 60 * ticks} +0000"
     return {"GIT_AUTHOR_DATE": moment, "GIT_COMMITTER_DATE": moment}
 
 
 def numba_cache(base: Mapping[str, str]) -> Path:
-    """Where compiled kernels are kept: one private directory for all workers and sessions.
+    """Return the directory of compiled kernels, which all workers and sessions share.
 
-    Its name is a digest of all kernel sources, because numba renews a cached kernel when its own
-    file changes but not when a kernel that it calls does; and of ``NUMBA_BOUNDSCHECK``, which
-    numba forgets when it looks a kernel up.
+    Its name is a digest of all kernel sources, because numba recompiles a cached kernel only if its own file
+    changes, not for a kernel that it calls; and of ``NUMBA_BOUNDSCHECK``, which is not in numba's key.
     """
     if chosen := base.get("NUMBA_CACHE_DIR"):
         return Path(chosen)
@@ -106,17 +105,17 @@ def numba_cache(base: Mapping[str, str]) -> Path:
 
 
 def use_memory() -> None:
-    """Put temporaries on a file system in memory where there is a roomy one.
+    """Use a large enough file system in memory for temporary files, if there is one.
 
-    theta and the git that it runs sync all that they write, which takes milliseconds each time on a disk;
-    no test depends on what a disk would have kept.
+    theta and git sync all files they write, and each sync takes milliseconds on a disk.  No test depends on
+    the disk.
     """
     if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and disk_usage(_MEMORY).free > _ROOM:
         os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
 
 
 def enter(home: Path) -> None:
-    """Make this process, and all that it starts, live in ``home``."""
+    """Use ``home`` as the home directory of this process and its children."""
     environment = hermetic_environment(home, os.environ)
     Path(environment["NUMBA_CACHE_DIR"]).mkdir(mode=0o700, parents=True, exist_ok=True)
     (home / ".gitconfig").write_text(GIT_CONFIG)
@@ -128,7 +127,7 @@ def enter(home: Path) -> None:
 
 
 def search_paths(home: Path) -> dict[ConfigLevel, Path]:
-    """Where libgit2 is to look for configuration of each level."""
+    """Return the directory of libgit2's configuration for each level."""
     return {
         ConfigLevel.PROGRAMDATA: home / "none",
         ConfigLevel.SYSTEM: home / "none",
@@ -138,7 +137,7 @@ def search_paths(home: Path) -> dict[ConfigLevel, Path]:
 
 
 def check_isolation(home: Path) -> None:
-    """Raise ``AssertionError`` where git or libgit2 would read anything outside ``home``."""
+    """Raise ``AssertionError`` if git or libgit2 would read anything outside ``home``."""
     listing = ["git", "config", "--list", "--show-origin", "--name-only", "-z"]
     fields = subprocess.run(listing, cwd=home, check=True, capture_output=True, text=True).stdout
     origins = set(fields.split("\0")[:-1:2])

@@ -1,4 +1,4 @@
-"""A pytest plugin (``-p tests.support.four_threads``): theta works on four threads on any machine."""
+"""A pytest plugin (``-p tests.support.four_threads``) that lets theta use four threads on any machine."""
 
 import os
 

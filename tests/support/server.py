@@ -1,10 +1,10 @@
-"""A theta that is loaded once, and forks for each command.
+"""A server that loads theta once, and forks for each command.
 
-Starting Python and importing theta costs more than most commands do; a fork has them already, and
-is a process of its own like any other.  The filter and the hooks that git starts come here too:
-what ``theta install`` writes into a repository is a small program that hands its arguments,
-directory, environment and standard streams over.  A command in another home directory is started
-afresh, since libraries have read the old one.
+Starting Python and importing theta takes longer than most commands.  A fork has both done, and is a separate
+process otherwise.  The filter and the hooks that git starts use the server too: in tests ``theta install``
+writes a small program to a repository that passes its arguments, directory, environment and standard streams
+to the server.  A command with another home directory is started in a new process, because libraries have
+read the old one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO, Final
 
 HEAD: Final = 4
-"""Bytes of the length that goes before a job."""
-# Git starts it for the filter and for each hook.  client.c does the same in a tenth of the time.
+"""Bytes of the length that precedes a job."""
+# Git starts this program for the filter and for each hook.  client.c does the same in a tenth of the time.
 _CLIENT: Final = """#!{python} -IS
 import os, socket, sys
 env = [name + b"=" + value for name, value in os.environb.items()]
@@ -39,7 +39,7 @@ sys.exit(answer[0] if answer else 137)
 
 
 def make_client(program: Path, socket_path: str) -> None:
-    """Make the program that hands over to the server: of C where there is a compiler, else of Python."""
+    """Write the program that passes a job to the server, in C if there is a compiler, otherwise in Python."""
     if compiler := shutil.which("cc"):
         source = Path(__file__).with_name("client.c")
         subprocess.run([compiler, f'-DSOCKET="{socket_path}"', "-o", program, source], check=True)
@@ -52,7 +52,7 @@ class Server:
     """The loaded theta of this test session."""
 
     def __init__(self, home: Path) -> None:
-        # The path of a socket has at most 107 bytes; a home in a long TMPDIR may be too far down.
+        # The path of a socket has at most 107 bytes, and that of a home in TMPDIR may be longer.
         place = (
             home if len(os.fsencode(home)) < 90 else Path(tempfile.mkdtemp(prefix="theta-tests-", dir="/tmp"))
         )
@@ -69,7 +69,7 @@ class Server:
     def run(
         self, args: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: str, timeout: float
     ) -> tuple[int, bytes, bytes]:
-        """Exit code, standard output and standard error of ``theta ARGS``; -9 if it was killed."""
+        """Run ``theta ARGS``; return exit code (-9 if it was killed), standard output and standard error."""
         with contextlib.ExitStack() as stack:
             streams: list[IO[bytes]] = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
             streams[0].write(stdin.encode("utf-8", "surrogateescape"))
@@ -98,23 +98,23 @@ _running: list[Server] = []
 
 
 def get() -> Server:
-    """The server of this session, started when it is first wanted."""
+    """Return the server of this session, which is started on first use."""
     if not _running:
         _running.append(Server(Path.home()))
     return _running[0]
 
 
 class Python:
-    """The ``sys`` of a launcher that is written in the test's own process: it leads to the server too."""
+    """A replacement of ``sys`` for launchers that the test's own process writes, to use the server too."""
 
     @property
     def executable(self) -> str:
-        """The program that hands over to the server."""
+        """The program that passes a job to the server."""
         return str(get().program)
 
 
 def stop() -> None:
-    """End the server of this session, if there is one."""
+    """Stop the server of this session, if there is one."""
     while _running:
         _running.pop().stop()
 

@@ -1,4 +1,4 @@
-"""The process behind ``tests.support.server``: loads theta, then forks for each job."""
+"""The process of ``tests.support.server``: it loads theta, then forks for each job."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from typing import Any, Final
 from tests.support.server import HEAD
 
 _COUNT: Final = "THETA_TEST_STEPS"
-"""Names a file for the number of steps on disk that the command takes."""
+"""Names a file to which the number of the command's disk operations is written."""
 _LOADED: Final = "THETA_TEST_LOADED"
-"""Names a file for the modules that the command loads: all that each such command would load again."""
+"""Names a file to which the names of the modules that the command imports are appended."""
 _KILL_AFTER: Final = "THETA_TEST_KILL_AFTER"
-"""Seconds after which the command dies."""
+"""Seconds after which the command is killed."""
 _FULL_AT: Final = "THETA_TEST_FULL_AT"
-"""The step on disk at which the disk is full."""
+"""The number of the disk operation from which on the disk is full."""
 _FIRST: Final = "THETA_TEST_FIRST"
-"""Python code that runs in the process of the command, before it, and not in what that starts."""
+"""Python code that runs in the process before the command, and not in its children."""
 _FILE_SIZE: Final = "THETA_TEST_FILE_SIZE"
-"""Bytes that no file may exceed, as on a disk without space; the streams must be pipes."""
+"""The limit of a file's size in bytes, which simulates a full disk; the streams must be pipes."""
 _KILL_GROUP: Final = "THETA_TEST_KILL_GROUP"
-"""``1``: all that it started dies too."""
+"""``1`` to kill its child processes too."""
 
 
 def serve(path: str, program: str) -> None:
-    """Answer until standard input ends."""
+    """Fork for each connection until standard input ends."""
     _load()
-    # Children die on their own; the default action must be theirs again before they wait for git.
+    # Forks are reaped automatically; each must restore the default action before it waits for git.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
         listener.bind(path)
@@ -63,7 +63,7 @@ def _load() -> None:
     for package in (theta, theta_native):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             if not module.name.endswith("__main__"):
-                with contextlib.suppress(ImportError):  # its own tests will say so
+                with contextlib.suppress(ImportError):  # its own tests will fail
                     importlib.import_module(module.name)
     for name in ("numba", "rich.table", "rich.text", "rich.tree", "rich.progress", "ml_dtypes"):
         importlib.import_module(name)
@@ -73,7 +73,7 @@ def _load() -> None:
 
 
 def _warm() -> None:
-    """Load the kernels that most commands run, and all that typer parses a command line with."""
+    """Load the kernels that most commands run, and the modules of typer for parsing."""
     import numpy as np
     import typer
 
@@ -104,7 +104,7 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def _answer(connection: socket.socket, program: str) -> None:
-    """Run one command in this fork and report its exit code; never returns."""
+    """Run one command in this fork, send its exit code and exit."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     code = 70
     try:
@@ -122,7 +122,7 @@ def _answer(connection: socket.socket, program: str) -> None:
 
 
 def _is_ours(env: Mapping[str, str]) -> bool:
-    """Whether what libraries read of the environment when they were loaded is still so."""
+    """Return whether ``env`` has the same values of the variables that libraries read when loaded."""
     names = {name for name in env.keys() | os.environ.keys() if name.startswith(("XDG_", "PYTHON", "NUMBA_"))}
     names |= {"HOME", "GIT_CONFIG_GLOBAL"}
     return all(env.get(name) == os.environ.get(name) for name in names)
@@ -155,7 +155,7 @@ def _run(job: Mapping[str, Any], program: str) -> int:
 
 
 def _adopt(client: int) -> None:
-    """Be the child of whoever asked, where theta looks for the git that it runs for."""
+    """Make ``client`` the parent of this process for theta's search for the git that started it."""
     from theta.git import processes
 
     own, stat = os.getpid(), processes._stat
@@ -168,11 +168,11 @@ def _adopt(client: int) -> None:
 
 
 def _die_later(env: Mapping[str, str]) -> None:
-    """Let a second process kill this one, or all that it started too, if that is wanted."""
+    """Start a process that kills this one, or its process group, if ``env`` asks for it."""
     moment = env.get(_KILL_AFTER)
     if moment is None:
         return
-    del os.environ[_KILL_AFTER]  # the hooks that git starts live on
+    del os.environ[_KILL_AFTER]  # hooks must not kill themselves
     os.setsid()
     victim = os.getpid()
     if os.fork():
@@ -184,7 +184,7 @@ def _die_later(env: Mapping[str, str]) -> None:
 
 
 def _fill_disk(wanted: str | None) -> None:
-    """Let step number ``wanted`` on disk, and all that write after it, find the disk full."""
+    """Let disk operation number ``wanted`` and all later writes fail as on a full disk."""
     if wanted is None:
         return
     from theta import _fs
@@ -201,20 +201,20 @@ def _fill_disk(wanted: str | None) -> None:
 
 
 def _limit_files(wanted: str | None) -> None:
-    """Let no file become longer than ``wanted`` bytes; Python ignores the signal, and writing fails."""
+    """Limit the size of files to ``wanted`` bytes; Python ignores the signal, so that writing fails."""
     if wanted is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(wanted), int(wanted)))
 
 
 def _tell_loaded(before: set[str], wanted: str | None) -> None:
-    """Add the modules loaded since ``before`` to file ``wanted``, if there is one."""
+    """Append the modules loaded since ``before`` to the file ``wanted``, if it is given."""
     if wanted is not None:
         with Path(wanted).open("a") as file:
             file.writelines(f"{name}\n" for name in sorted(sys.modules.keys() - before))
 
 
 def _counted(wanted: str | None) -> list[str] | None:
-    """A list that grows with each step on disk, if its length is wanted."""
+    """Return a list that grows with each disk operation; None if ``wanted`` is None."""
     if wanted is None:
         return None
     from theta import _fs
