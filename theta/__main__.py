@@ -10,11 +10,11 @@ from types import FrameType
 from typing import Final, NoReturn
 
 _YOUNG: Final = 50_000
-"""New objects that start a search for cycles: by default those of numba are gone through many times."""
+"""The number of new objects that start a garbage collection: by default numba's would be visited often."""
 
 
 def main() -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     gc.set_threshold(_YOUNG)
     from theta import _memory
     from theta.cli.app import run
@@ -36,9 +36,9 @@ def script() -> NoReturn:
         code = main()
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
-    except SystemExit as stop:  # a signal: temporaries are removed by now
+    except SystemExit as stop:  # from a signal; temporary files are removed by now
         code = int(stop.code or 0)
-    # To take the interpreter apart takes a quarter of a second where numba is loaded (so does mypy).
+    # Finalizing the interpreter takes a quarter of a second with numba; mypy skips it too.
     os._exit(code)
 
 

@@ -1,8 +1,8 @@
-"""The only module that writes to disk.
+"""Writing to disk.  No other module does it.
 
-One seam for durability (fsync before rename, the directory after), for path safety in a
-worktree, for turning ``OSError`` into one clear line, and for fault injection: every step
-that changes the disk passes through :func:`_step`, where a test can stop the process.
+This module is the one place for durability (fsync before rename, then the directory), for safe paths in a
+worktree, for turning ``OSError`` into a theta error, and for fault injection: every operation that changes
+the disk calls :func:`_step`, where a test can stop the process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 TEMPORARY: Final = "tmp_theta_"
-"""How the names of temporaries begin; the id of the process that made them follows."""
+"""The prefix of the names of temporary files; the id of the process that made them follows."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -51,7 +51,7 @@ def translated(path: str | Path) -> Iterator[None]:
 
 
 def as_theta_error(error: OSError, path: str | Path) -> ThetaError:
-    """The theta error that says what ``error`` means for ``path``."""
+    """Return the theta error for ``error`` at ``path``."""
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return NoSpaceError(
@@ -61,7 +61,7 @@ def as_theta_error(error: OSError, path: str | Path) -> ThetaError:
 
 
 def write_error(error: Exception, path: str | Path) -> ThetaError:
-    """The theta error that says what an error of libgit2, which has no number, means for ``path``."""
+    """Return the theta error for an error of libgit2 at ``path``, which has a message but no errno."""
     text = str(error)
     for number in (errno.ENOSPC, errno.EDQUOT):
         if os.strerror(number) in text:
@@ -70,11 +70,11 @@ def write_error(error: Exception, path: str | Path) -> ThetaError:
 
 
 def fsync_dir(path: str | Path) -> None:
-    """Make the names in directory ``path`` durable; ignored where the file system cannot."""
+    """Make the names in directory ``path`` durable, if the file system supports that."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
-    except OSError as error:  # network file systems answer EINVAL; nothing better exists there
+    except OSError as error:  # network file systems return EINVAL, and have no alternative
         if error.errno != errno.EINVAL:
             raise
     finally:
@@ -98,12 +98,12 @@ def _make_dir(place: Path) -> None:
         if not os.path.isdir(place):
             raise
     else:
-        if _modes.is_shared(place):  # what others make in it belongs to the group of the repository
+        if _modes.is_shared(place):  # files of others in it get the group of the repository
             os.chmod(place, mode | stat.S_ISGID)
 
 
 def remove(path: str | Path) -> None:
-    """Remove file ``path`` if it is there."""
+    """Remove file ``path`` if it exists."""
     _step("unlink", path)
     with translated(path), contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -126,7 +126,7 @@ def remove_empty_dir(path: str | Path) -> None:
 
 
 def remove_tree(path: str | Path) -> None:
-    """Remove a directory with all that is in it (used on theta's own temporaries only)."""
+    """Remove a directory and its content (used only for theta's own temporary directories)."""
     _step("rmtree", path)
     shutil.rmtree(path, ignore_errors=True)
 
@@ -140,17 +140,18 @@ def rename(source: str | Path, target: str | Path) -> None:
 
 
 def write_atomic(path: str | Path, data: Buffer, mode: int = 0o666, *, durable: bool = True) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old content or the new, never a mixture."""
+    """Write ``data`` to ``path`` so that a reader sees either the old or the new content."""
     with AtomicFile(path, mode=mode, durable=durable) as file:
         file.write(data)
 
 
 class AtomicFile:
-    """A file that appears at ``path`` whole, when the ``with`` block ends well, or not at all.
+    """A file that appears at ``path`` when the ``with`` block ends without an error.
 
-    The temporary stands in ``temp_dir`` (default: beside ``path``), which must be on the same
-    file system.  A killed process leaves at most the temporary, never a half-written ``path``.  In a
-    folder that theta does not sweep it is ``nameless``, where the file system can: it goes with the process.
+    It is written to a temporary file in ``temp_dir`` (by default the directory of ``path``), which must be on
+    the same file system.  A killed process may leave the temporary file, but never an incomplete ``path``.
+    A ``nameless`` one is deleted with the process, if the file system supports that; it is for directories
+    that theta does not clean up.
     """
 
     dated_back = False
@@ -184,19 +185,19 @@ class AtomicFile:
 
     @property
     def size(self) -> int:
-        """Bytes written so far."""
+        """The number of bytes written so far."""
         return os.fstat(self._fd).st_size
 
     def read(self, offset: int, length: int) -> bytes:
-        """Read back what was written."""
+        """Return ``length`` bytes from ``offset`` of the written content."""
         return os.pread(self._fd, length, offset)
 
     def skip(self, length: int) -> None:
-        """Leave ``length`` bytes to :meth:`patch`; what is appended next comes behind them."""
+        """Skip ``length`` bytes, which :meth:`patch` fills; :meth:`write` continues after them."""
         os.lseek(self._fd, length, os.SEEK_CUR)
 
     def patch(self, offset: int, data: Buffer) -> None:
-        """Write ``data`` at ``offset``, on which :meth:`write` does not depend; threads may do so at once."""
+        """Write ``data`` at ``offset`` without moving the position of :meth:`write`; thread-safe."""
         _step("write", self.path)
         view = memoryview(data).cast("B")
         with translated(self.path):
@@ -205,7 +206,7 @@ class AtomicFile:
                 view, offset = view[count:], offset + count
 
     def begin_sync(self) -> None:
-        """Start to make durable what is written, while other work goes on."""
+        """Start to sync the written content in the background."""
         if self._durable:
             self._syncing = aside(lambda: os.fsync(self._fd))
 
@@ -232,7 +233,7 @@ class AtomicFile:
             if self._durable:
                 _step("fsync", self.path)
                 if self._syncing is not None:
-                    self._syncing.result()  # a failure is told once only: the next fsync succeeds
+                    self._syncing.result()  # the kernel reports an error once: the next fsync succeeds
                 os.fsync(self._fd)
             _step("rename", self.path)
             self._name_it()
@@ -248,16 +249,16 @@ class AtomicFile:
             os.utime(self._fd, ns=(now, now - 10**9))
 
     def _name_it(self) -> None:
-        """Give the temporary its name, if it has none yet."""
+        """Give the temporary file its name, if it has none yet."""
         link = f"/proc/self/fd/{self._fd}"
         if not os.fstat(self._fd).st_nlink:
-            # With a directory given, os.link follows the link (python/cpython#81793).
+            # os.link follows the link only with a directory descriptor (python/cpython#81793).
             os.link(link, self._temp, src_dir_fd=self._fd, follow_symlinks=True)
 
     def discard(self) -> None:
-        """Close and remove the temporary; ``path`` stays as it is."""
+        """Close and remove the temporary file; ``path`` is not changed."""
         if self._syncing is not None:
-            self._syncing.exception()  # the number of a closed file may be another's
+            self._syncing.exception()  # wait: the descriptor may be reused after it is closed
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -266,9 +267,9 @@ class AtomicFile:
 
 
 class AppendFile:
-    """A new temporary file that is written from front to back and patched (the pack writer).
+    """A new temporary file that is written sequentially and patched (for the pack writer).
 
-    Without a ``directory`` it lies where the system keeps temporaries, or, where none may be, in memory.
+    Without a ``directory`` it is in the system's directory for temporary files, or in memory without one.
     """
 
     def __init__(self, directory: str | Path | None) -> None:
@@ -293,17 +294,17 @@ class AppendFile:
                 view = view[os.write(self.fd, view) :]
 
     def patch(self, offset: int, data: bytes) -> None:
-        """Overwrite bytes that were written before."""
+        """Overwrite written bytes at ``offset``."""
         _step("write", self.path)
         with translated(self.path):
             os.pwrite(self.fd, data, offset)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Read back what was written."""
+        """Return ``length`` bytes from ``offset`` of the written content."""
         return os.pread(self.fd, length, offset)
 
     def publish(self, target: str | Path, mode: int = 0o444) -> None:
-        """Make the content durable and give it its name."""
+        """Make the content durable and rename the file to ``target``."""
         with translated(target):
             os.fchmod(self.fd, _modes.allowed(target, mode))
             _step("fsync", self.path)
@@ -314,7 +315,7 @@ class AppendFile:
             os.replace(self.path, target)
 
     def discard(self) -> None:
-        """Close and remove the temporary; harmless after :meth:`publish`."""
+        """Close and remove the temporary file; harmless after :meth:`publish`."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -323,16 +324,16 @@ class AppendFile:
 
 
 def _new_file(directory: str | Path, *, nameless: bool) -> tuple[int, str]:
-    """A temporary in ``directory`` and its name, which a ``nameless`` one is given at the end only."""
+    """Create a temporary file in ``directory``; return its descriptor, and its name or future name."""
     if nameless and hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # some file systems have none
+        with contextlib.suppress(OSError):  # not on all file systems
             name = os.path.join(directory, own_temporary(os.urandom(6).hex()))
             return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), name
     return tempfile.mkstemp(prefix=own_temporary(""), dir=directory)
 
 
 def aside(work: Callable[[], None]) -> Future[None]:
-    """Run ``work`` on a thread of its own."""
+    """Run ``work`` on a new thread."""
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(1)
@@ -350,25 +351,25 @@ def _temporary() -> tuple[int, str]:
 
 
 def own_temporary(name: str) -> str:
-    """The name of a temporary that later commands remove if this process dies."""
+    """Return the name of a temporary file that later commands remove if this process is killed."""
     return f"{TEMPORARY}{os.getpid()}_{name}"
 
 
 def silence(descriptor: int) -> None:
-    """Point ``descriptor`` at nothing: the reader of a pipe went away, and exit must not fail."""
+    """Redirect ``descriptor`` to the null device: the reader of a pipe exited, and exit must not fail."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def nowhere(descriptor: int, mode: str) -> TextIO:
-    """A stream to nothing, at the number of a standard stream that is closed; the lower ones are open."""
-    os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    """Open the null device as the closed standard stream ``descriptor``; all lower ones must be open."""
+    os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor
     return io.TextIOWrapper(io.FileIO(descriptor, mode, closefd=False), encoding="utf-8")
 
 
 @contextlib.contextmanager
 def temporary_directory(prefix: str) -> Iterator[Path]:
-    """A private directory for the time of the block."""
+    """Create a private directory, which is removed at the end of the block."""
     try:
         place = Path(tempfile.mkdtemp(prefix=prefix))
     except FileNotFoundError as error:
@@ -382,16 +383,16 @@ def temporary_directory(prefix: str) -> Iterator[Path]:
 
 
 def free_space(path: str | Path) -> int:
-    """Bytes that an ordinary user may still write on the file system of ``path``."""
+    """Return the free bytes for an unprivileged user on the file system of ``path``."""
     info = os.statvfs(path)
     return info.f_bavail * info.f_frsize
 
 
 class Lock:
-    """An advisory lock that the kernel drops when its holder is dead.
+    """An advisory lock that the kernel releases when its holder dies.
 
-    ``shared``: others may hold it too, but nobody alone.  Another holder is waited for a little, as
-    git waits for a lock of its own; raises :class:`BusyError` after that.
+    A ``shared`` lock may be held by several processes, and excludes exclusive ones.  Raises
+    :class:`BusyError` after ``patience`` seconds.
     """
 
     def __init__(self, path: str | Path, *, shared: bool = False, patience: float = 1.0) -> None:
@@ -420,7 +421,7 @@ class Lock:
             time.sleep(0.02)
 
     def release(self) -> None:
-        """Drop the lock."""
+        """Release the lock."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -429,12 +430,12 @@ class Lock:
 def _open_lock(path: str | Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except PermissionError:  # another user's, which can be locked all the same
+    except PermissionError:  # another user's file can be locked too
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def create_exclusive(path: str | Path) -> bool:
-    """Create empty file ``path``; false where it exists already."""
+    """Create an empty file ``path``; return False if it exists."""
     _step("create", path)
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
@@ -453,10 +454,10 @@ def copy(source: str | Path, target: str | Path) -> None:
 
 
 def safe_target(root: str | Path, relative: str) -> Path:
-    """The place of ``relative`` in worktree ``root``, with its parent directories made.
+    """Return the path of ``relative`` in worktree ``root`` after creating its parent directories.
 
-    Raises :class:`WouldOverwriteError` where a parent is a symbolic link or a file, or the
-    place is a directory: a checkout must never write outside the worktree (CVE-2021-21300).
+    Raises :class:`WouldOverwriteError` if a parent is a symbolic link or a file, or the path is a
+    directory: a checkout must never write outside the worktree (CVE-2021-21300).
     """
     parts = relative.split("/")
     if not all(parts) or any(part in (".", "..") or part.lower() == ".git" for part in parts):

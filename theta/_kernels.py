@@ -1,7 +1,4 @@
-"""The modules of kernels; each is imported when one of its names is first used.
-
-The kernels need numpy.  Commands that compute nothing start without either.
-"""
+"""The modules of kernels, each imported on first use, so that commands that compute nothing start fast."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How this process keeps memory that it will want again.
+"""Configuring glibc's malloc to keep freed memory for reuse.
 
-glibc gives each thread a heap of its own, and returns large arrays to the system as soon as they are freed.
-Chunks are worked on by arrays of a few megabytes that come and go: to have their pages anew, and cleared,
+By default each thread has its own heap, and large arrays are returned to the system when they are freed.
+Chunks are processed with short-lived arrays of a few megabytes.  Getting and clearing their pages each time
 took a quarter of the time of a merge, and twice the memory.
 """
 
@@ -17,13 +17,13 @@ _MMAP_THRESHOLD: Final = -3
 _ARENA_MAX: Final = -8
 
 _KEPT: Final = 128 << 20
-"""Bytes of free memory that are kept."""
+"""The number of free bytes that are kept."""
 _LARGE: Final = 32 << 20
-"""Bytes of an array that the system is asked for, and that it gets back: glibc knows no more."""
+"""The size in bytes from which arrays are mapped and unmapped; glibc's maximum."""
 
 
 def one_heap() -> None:
-    """Let all threads share one heap, which keeps what is freed; for a process of our own, at its start."""
+    """Use one heap for all threads, which keeps freed memory; call it at the start of the process."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         library = ctypes.CDLL(None)
         for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _KEPT)):

@@ -1,4 +1,4 @@
-"""Modes of new files: what the umask allows, and what ``core.sharedRepository`` says of a repository."""
+"""Modes of new files, by the umask and ``core.sharedRepository``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _directories: set[str] = set()
 
 
 def share(directory: str | os.PathLike[str], permission: int) -> None:
-    """Let what is made below ``directory`` be shared.
+    """Share new files and directories below ``directory``.
 
-    ``permission`` is git's: 0660 for a group, 0664 for all, which add to what the umask allows, or the
-    exact one of files, negative.  libgit2 knows only the umask, so that of the process changes;
-    files elsewhere, and programs, keep the one that the user gave.
+    ``permission`` is git's: 0660 for a group and 0664 for all are added to the mode that the umask allows; a
+    negative one is the exact mode of files.  libgit2 respects only the umask, so that of the process is
+    changed.  Files elsewhere, and programs, get the user's umask.
     """
     global _umask_of_shared
     allowed = abs(permission) | (abs(permission) & 0o444) >> 2
@@ -34,15 +34,15 @@ def share(directory: str | os.PathLike[str], permission: int) -> None:
 
 
 def for_programs() -> int:
-    """The umask for programs that this process starts; -1 for its own."""
+    """Return the umask for programs that this process starts; -1 if it was not changed."""
     return USER_UMASK if _directories else -1
 
 
 def is_shared(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` lies in the git directory of a shared repository."""
+    """Return whether ``path`` is in the git directory of a shared repository."""
     return bool(_directories) and os.path.realpath(path).startswith(tuple(_directories))
 
 
 def allowed(path: str | os.PathLike[str], mode: int) -> int:
-    """What is left of ``mode`` for a new file or directory at ``path``."""
+    """Return ``mode`` without the bits that the umask removes for a new file or directory at ``path``."""
     return mode & ~(_umask_of_shared if is_shared(path) else USER_UMASK)

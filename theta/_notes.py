@@ -1,4 +1,4 @@
-"""Small files that theta keeps for itself below ``.git/theta/``: a note that cannot be read is not there."""
+"""Small files of theta below ``.git/theta/``; one that cannot be read counts as missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST: Final = 64 << 20
 
 
 def read(path: Path) -> str | None:
-    """The text of the note at ``path``; None where there is none, or anything else."""
+    """Return the text of the note at ``path``; None when it is missing or not a text file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
@@ -25,7 +25,7 @@ def read(path: Path) -> str | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object of the note at ``path``; empty where there is none, or anything else."""
+    """Return the JSON object in the note at ``path``; empty if it is missing or something else."""
     try:
         found = json.loads(read(path) or "null")
     except (ValueError, RecursionError):
@@ -34,27 +34,27 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, text: str, *, durable: bool = False) -> None:
-    """Write the note at ``path``, whatever is there; ``durable`` where losing it costs more than time."""
+    """Write the note at ``path``, replacing anything there; ``durable`` if losing it loses data."""
     directory(path.parent)
     _make_room(path)
     _fs.write_atomic(path, text.encode(), durable=durable)
 
 
 def drop(path: Path) -> None:
-    """Remove the note at ``path``, or whatever is there."""
+    """Remove the note, or anything else, at ``path``."""
     _make_room(path)
     _fs.remove(path)
 
 
 def lock(path: Path, *, patience: float = 1.0, shared: bool = False) -> _fs.Lock:
-    """Take the lock at ``path``; a directory that is there is none, and goes."""
+    """Take the lock at ``path``; a directory there is removed."""
     if path.is_dir():
         drop(path)
     return _fs.Lock(path, patience=patience, shared=shared)
 
 
 def directory(path: Path) -> None:
-    """Make the directory ``path`` for notes; what is there and is none goes."""
+    """Create the directory ``path`` for notes; anything else there is removed."""
     if os.path.lexists(path) and not path.is_dir():
         _fs.remove(path)
     _fs.make_dirs(path)

@@ -1,7 +1,7 @@
-"""numpy as ``np``, imported on its first use: commands that look at no number start without it.
+"""numpy as ``np``, imported on first use, so that commands that compute nothing start without it.
 
-``np`` stands in a module as after ``import numpy as np``.  A module that computes with it while it is
-imported itself (a constant, a default) imports numpy by that, for all that import it.
+``np`` is used as after ``import numpy as np``.  A module that uses it while it is imported (in a constant or
+a default) imports numpy at once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The element types that theta knows, by the names that stand in a manifest.
+"""The dtypes of theta, by their names in manifests.
 
-The names are those of the safetensors format in lower case, plus ``bytes`` for data that
-no format reader understands.  This table holds no numpy types, so that commands which only
-compare names start fast; :func:`numpy_dtype` imports what it needs.
+The names are those of the safetensors format in lower case, plus ``bytes`` for other data.  The table has no
+numpy dtypes, so that commands that only compare names start fast; :func:`numpy_dtype` imports them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Kind = Literal["float", "int", "uint", "bool", "complex", "packed", "bytes"]
 
 @dataclass(frozen=True)
 class DType:
-    """One element type: its name, its width in bits, and what the bits mean."""
+    """A dtype: its name, its width in bits, its kind, and its name in numpy or ml_dtypes."""
 
     name: str
     bits: int
@@ -28,11 +27,11 @@ class DType:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one storage unit; sub-byte types are stored in units of one byte."""
+        """Bytes of one storage unit, which is one byte for sub-byte dtypes."""
         return max(1, self.bits // 8)
 
     def nbytes(self, shape: Sequence[int]) -> int:
-        """Bytes of a tensor of ``shape``; raises ``ValueError`` where bits do not fill bytes."""
+        """Return the bytes of a tensor of ``shape``; raises ``ValueError`` for an incomplete last byte."""
         total = math.prod(shape) * self.bits
         if total % 8:
             raise ValueError(f"{math.prod(shape)} elements of {self.bits} bits do not fill whole bytes")
@@ -69,9 +68,9 @@ DTYPES: Final[dict[str, DType]] = {entry.name: entry for entry in _TABLE}
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The numpy dtype of ``name`` (through ml_dtypes where numpy has none).
+    """Return the dtype ``name`` of numpy, or of ml_dtypes if numpy does not have it.
 
-    Raises ``KeyError`` for an unknown name and ``TypeError`` for packed sub-byte types.
+    Raises ``KeyError`` for an unknown name and ``TypeError`` for packed sub-byte dtypes.
     """
     numpy_name = DTYPES[name].numpy_name
     if numpy_name is None:

@@ -1,7 +1,7 @@
-"""Errors that theta raises on purpose, and the exit code of each.
+"""The errors that theta raises, and their exit codes.
 
-Every error is one line for the user, an exit code with a name, and, where there is a way
-out, a hint.  Anything else that escapes is a bug in theta and is reported as one.
+Every error has one line for the user, a named exit code, and usually a hint.  Any other exception is a bug
+in theta and is reported as one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ExitCode(IntEnum):
 
 
 class ThetaError(Exception):
-    """An error that is the user's to solve: one line, a hint, an exit code."""
+    """An error that the user can solve, with one line, a hint and an exit code."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
 
@@ -51,7 +51,7 @@ class ThetaError(Exception):
         self.hint = hint
 
     def concern(self, what: str) -> None:
-        """Name what the error is about, if its line does not say it yet."""
+        """Prefix the message with ``what``, the subject of the error, unless it has it already."""
         said = f" {self}".replace(f":{what}: ", f" {what}: ")
         if what and f" {what}: " not in said:
             self.args = (f"{what}: {self}",)
@@ -191,7 +191,7 @@ class FormatError(ThetaError):
 
 @contextlib.contextmanager
 def concerning(what: str, *kinds: type[ThetaError]) -> Iterator[None]:
-    """Errors (of ``kinds``, or all) inside the block are about ``what``: a path, or ``REV:PATH``."""
+    """Prefix errors (of ``kinds``, or all) of the block with ``what``, a path or ``REV:PATH``."""
     try:
         yield
     except ThetaError as error:
@@ -201,7 +201,7 @@ def concerning(what: str, *kinds: type[ThetaError]) -> Iterator[None]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``did you mean X?`` for the one of ``known`` that is most like ``word``; empty when none is."""
+    """Return ``did you mean X?`` for the most similar one of ``known``; "" if none is similar."""
     from difflib import get_close_matches
 
     by_lower = {one.lower(): one for one in known}

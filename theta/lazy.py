@@ -1,4 +1,4 @@
-"""An attribute that is computed, and a module that is imported, when it is first asked for."""
+"""Attributes that are computed, and modules that are imported, on first use."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class lazy(Generic[T]):  # noqa: N801 - it is used like functools.cached_propert
     """``functools.cached_property`` without its lock.
 
     Before Python 3.12 all objects of a class share that lock (python/cpython#87634): while a thread
-    computes the attribute of one object, no other thread computes that of another.  Without it, two
-    threads that ask for the same attribute of the same object at once may both compute it.
+    computes the attribute of one object, no other thread can compute that of another.  Without it, two
+    threads that access an attribute of an object at the same time may both compute it.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
@@ -30,7 +30,7 @@ class lazy(Generic[T]):  # noqa: N801 - it is used like functools.cached_propert
     def __get__(self, instance: object, owner: type[Any]) -> T: ...
 
     def __get__(self, instance: object | None, owner: type[Any]) -> lazy[T] | T:
-        """The value; it takes the place of this descriptor in ``instance``."""
+        """Return the value, after storing it in ``instance``, where it overrides this descriptor."""
         if instance is None:
             return self
         found = instance.__dict__[self._name] = self._compute(instance)
@@ -40,12 +40,12 @@ class lazy(Generic[T]):  # noqa: N801 - it is used like functools.cached_propert
 class Module(ModuleType):
     """A module that is imported when one of its names is first used.
 
-    It stands at the top of the module that uses it, in the ``else`` of ``if TYPE_CHECKING: import ...``.
-    Unlike ``importlib.util.LazyLoader`` it does not stand in ``sys.modules``: others import the real one.
+    It is defined at the top of the module that uses it, in the ``else`` of ``if TYPE_CHECKING: import ...``.
+    Unlike that of ``importlib.util.LazyLoader`` it is not in ``sys.modules``: others import the real one.
     """
 
     def __getattr__(self, name: str) -> Any:
-        """The value of ``name`` in the real module; it is kept, so that this runs once a name."""
+        """Return ``name`` of the real module, and store it, so that this runs once for each name."""
         found = getattr(importlib.import_module(self.__name__), name)
         setattr(self, name, found)
         return found

@@ -1,4 +1,4 @@
-"""A sliding window of work on a thread pool: results in order, memory bounded by the window."""
+"""Ordered parallel work on a thread pool with limited memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ R = TypeVar("R")
 
 
 def workers() -> int:
-    """Threads that work on chunks: one a core, at most 8."""
+    """Return the number of threads for chunks: one for each core, at most 8."""
     return min(8, os.cpu_count() or 1)
 
 
 def ordered(
     work: Callable[[T], R], items: Iterable[T], weigh: Callable[[T], int] = lambda _: 0, budget: int = 0
 ) -> Iterator[R]:
-    """``map(work, items)`` on threads, at most two items a thread in flight.
+    """Yield ``work(item)`` in order, computed on threads, with at most two items for each in flight.
 
-    Items in flight weigh at most ``budget`` together, unless one alone is heavier.
+    The weights of the items in flight add up to at most ``budget``, unless one item alone is heavier.
     """
     count = workers()
     with ThreadPoolExecutor(count) as pool:

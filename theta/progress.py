@@ -1,4 +1,4 @@
-"""How long work tells how far it is: in steps, each of so many bytes."""
+"""The interface for showing the progress of long work, in steps of a number of bytes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 fetches: Callable[[], AbstractContextManager[Callable[[str], None] | None]] = contextlib.nullcontext
-"""How fetches of what a partial clone lacks are shown: what takes git's lines during one, if anything."""
+"""Returns a context manager of the function that shows git's lines while a partial clone fetches, or None."""
 
 
 class Progress(Protocol):
-    """Whoever shows progress; work calls it from the thread that began the step."""
+    """Shows progress; it is called on the thread that started the step."""
 
     def step(self, verb: str, total: int, of: str = "") -> None:
-        """A step of ``total`` bytes begins; ``of`` names its file, which stays while steps name none."""
+        """Start a step of ``total`` bytes on file ``of``, by default that of the step before."""
         ...
 
     def __call__(self, nbytes: int) -> None:
-        """``nbytes`` more of the step are done."""
+        """Advance the step by ``nbytes``."""
         ...
 
 
 def begin(progress: Progress | None, verb: str, total: int, of: str = "") -> None:
-    """Tell ``progress``, if there is one, that a step begins."""
+    """Start a step of ``progress``, if it is given."""
     if progress is not None:
         progress.step(verb, total, of)

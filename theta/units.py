@@ -1,10 +1,10 @@
-"""Numbers as people read them."""
+"""Formatting numbers for people."""
 
 from __future__ import annotations
 
 
 def human(size: float) -> str:
-    """A number of bytes for people: powers of 1000, three digits."""
+    """Format a number of bytes with powers of 1000 and up to three digits."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if abs(size) < 1000 or unit == "TB":
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"

@@ -1,1 +1,1 @@
-"""What a command does, without printing."""
+"""The work of commands, without printing."""

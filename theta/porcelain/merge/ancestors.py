@@ -16,7 +16,7 @@ from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 
 Candidates = tuple[Line | None, ...]
-"""The version of a tensor in the base, or all versions that are in conflict; None where it is absent."""
+"""The version of a tensor in the base, or all versions in conflict; None for an absent tensor."""
 
 
 def crossed(

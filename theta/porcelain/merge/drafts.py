@@ -144,7 +144,7 @@ class Drafts:
 
 @dataclass(frozen=True)
 class Files:
-    """The files of the worktree that a merge may read and write; none for a merge in memory."""
+    """The files of the worktree that a merge may read and write; empty for a merge in memory."""
 
     held: Held | None = None
     drafts: Drafts | None = None

@@ -233,7 +233,7 @@ class Spool:
 
 
 def serve(filter_: Filter, lines: PktLines) -> None:
-    """Answer git's requests until it closes the pipe."""
+    """Serve git's requests until it closes the pipe."""
     lines.read_keys()
     lines.write_lines(["git-filter-server", "version=2"])
     lines.read_keys()

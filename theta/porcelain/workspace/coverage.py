@@ -37,7 +37,7 @@ def newcomers(session: Session, git: Git, pathspecs: Sequence[str]) -> list[str]
 
 
 def left_out_line(paths: Sequence[str], where: str) -> str:
-    """Return one line about new files (relative paths) that are not ``where``, "in this commit" say."""
+    """Return one line which says that new files (relative paths) are not ``where``: "in this commit"."""
     verb = "matches a tracked pattern and is" if len(paths) == 1 else "match tracked patterns and are"
     wanted = shlex.join(paths) if len(paths) <= _NAMED else "-A"
     return f"{_names(paths)} {verb} not {where}; to stage: theta add {wanted}"
