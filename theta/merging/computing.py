@@ -17,7 +17,7 @@ from theta.merging.reading import StoredInputs
 from theta.merging.sinks import Outlet
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, one_tensor, registry
-from theta.merging.strategies.method import Block, Job, Method
+from theta.merging.strategies.method import Block, Job, Method, one_by_one
 from theta.parallel import workers
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.objects import Objects
@@ -164,12 +164,8 @@ def _job(item: Task, inputs: StoredInputs) -> Job:
         has_base=base is not None,
         strategy=item.strategy.name,
         seed=item.seed,
-        parallel=in_batches if like.nbytes > reading.SHARED else _one_by_one,
+        parallel=in_batches if like.nbytes > reading.SHARED else one_by_one,
     )
-
-
-def _one_by_one(work: Callable[[Block], Any], blocks: Iterable[Block]) -> Iterator[Any]:
-    return map(work, blocks)
 
 
 def in_batches(work: Callable[[Block], Any], blocks: Iterable[Block]) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from theta.merging.states import Conflict
 from theta.merging.strategies import SIDES, Policy, Strategy, parse, registry
 
 if TYPE_CHECKING:
-    from theta.merging.engine import MergeOptions, MergeScope
+    from theta.merging.engine import MergeScope
     from theta.store.format.manifest import Manifest
 
 _MAX_LINE: Final = 1 << 20

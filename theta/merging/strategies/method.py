@@ -97,7 +97,8 @@ class Block:
         return [values - self.base for values in self.inputs]
 
 
-def _one_by_one(work: Callable[[Block], Any], blocks: Iterable[Block]) -> Iterator[Any]:
+def one_by_one(work: Callable[[Block], Any], blocks: Iterable[Block]) -> Iterator[Any]:
+    """Yield ``work(block)`` for all ``blocks`` in order, computed on the calling thread."""
     return map(work, blocks)
 
 
@@ -127,7 +128,7 @@ class Job:
     has_base: bool
     strategy: str = ""
     seed: int = 0
-    parallel: Map = _one_by_one
+    parallel: Map = one_by_one
 
     @property
     def count(self) -> int:

@@ -16,8 +16,6 @@ from theta.merging.strategies.method import Method
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from theta.merging.strategies.method import Method
-
 GROUP: Final = "theta.strategies"
 
 _HERE: Final = "theta.merging.strategies"
