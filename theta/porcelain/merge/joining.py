@@ -8,7 +8,7 @@ from typing import Final
 
 from theta.errors import concerning
 from theta.merging import engine
-from theta.merging.engine import MergeOptions, RehearsedTensor
+from theta.merging.engine import MergeOptions, Outcome, RehearsedTensor
 from theta.merging.recipes import Recipe
 from theta.merging.states import Conflict
 from theta.merging.strategies import SIDES, Policy
@@ -47,6 +47,16 @@ class Merged:
     def seen(self) -> set[str]:
         """All paths that were merged or are in conflict."""
         return {*self.resolved, *self.removed, *self.conflicts, *self.rows}
+
+    def add(self, path: str, outcome: Outcome, *, dry_run: bool) -> None:
+        """Add the result of the checkpoint at ``path``."""
+        self.decided[path] = outcome.decided
+        if dry_run:
+            self.rows[path] = outcome.rows
+        if outcome.manifest is not None:
+            self.resolved[path] = outcome.manifest
+        elif outcome.conflicts:
+            self.conflicts[path] = outcome.conflicts
 
     def replace(self, path: str, other: Merged) -> None:
         """Replace the result of ``path`` by that of ``other``."""
@@ -184,13 +194,7 @@ def _merge(
     with concerning(path):
         base, *both = sides
         outcome = engine.merge(session.objects, pack, base, both, how.policy, options, how.progress)
-    result.decided[path] = outcome.decided
-    if how.options.dry_run:
-        result.rows[path] = outcome.rows
-    if outcome.manifest is not None:
-        result.resolved[path] = outcome.manifest
-    elif outcome.conflicts:
-        result.conflicts[path] = outcome.conflicts
+    result.add(path, outcome, dry_run=how.options.dry_run)
 
 
 def _choose(path: str, sides: Three, how: How, result: Merged) -> None:

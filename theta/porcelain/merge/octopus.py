@@ -125,14 +125,7 @@ class _Together:
         outcome = engine.merge(
             self.session.objects, self.pack, before, sides, how.policy, how.options, how.progress
         )
-        merged = result.merged
-        merged.decided[path] = outcome.decided
-        if how.options.dry_run:
-            merged.rows[path] = outcome.rows
-        if outcome.manifest is not None:
-            merged.resolved[path] = outcome.manifest
-        elif outcome.conflicts:
-            merged.conflicts[path] = outcome.conflicts
+        result.merged.add(path, outcome, dry_run=how.options.dry_run)
 
 
 def _only(side: Manifest, joined: Manifest, asked: set[str]) -> Manifest:
