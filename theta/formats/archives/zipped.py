@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from theta.errors import FormatError
 from theta.formats.fields import Derived
-from theta.formats.layout import Source, clip
+from theta.formats.layout import Source, Window, clip
 
 MAGIC: Final = b"PK\x03\x04"
 MAX_MEMBERS: Final = 1_000_000
@@ -105,6 +105,22 @@ def archive_start(source: Source) -> int:
     """Return the offset of the last archive in ``source``, not 0 if other bytes precede it."""
     end, start, length, _ = _end_record(source)
     return end - length - start
+
+
+def archives(source: Source, limit: int) -> list[Window]:
+    """Split ``source`` into concatenated archives; empty if they are not contiguous or more than ``limit``.
+
+    Raises ``FormatError`` if an archive has no end.
+    """
+    found: list[Window] = []
+    end = source.size
+    while end:
+        start = archive_start(Window(source, 0, end))
+        if not 0 <= start < end or len(found) >= limit:
+            return []
+        found.append(Window(source, start, end - start))
+        end = start
+    return found[::-1]
 
 
 def _directory(source: Source) -> tuple[int, int, int]:

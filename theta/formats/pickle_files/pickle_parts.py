@@ -8,7 +8,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from theta.formats import npy
@@ -78,26 +78,14 @@ def _npy_parts(source: Source, where: str) -> Iterator[Part]:
 
 
 def _zip_parts(source: Source, where: str, depth: int) -> Iterator[Part]:
-    archives = _archives(source)
+    # torch's distributed checkpoints are several archives.
+    archives: Sequence[Source] = zipped.archives(source, MAX_ARCHIVES) or [source]
     for number, archive in enumerate(archives):
         outer = _joined(where, f"#{number}") if len(archives) > 1 else where
         for member in zipped.read_members(archive):
             content = _content(archive, member)
             if content is not None:
                 yield from parts(content, _joined(outer, member.name), depth + 1)
-
-
-def _archives(source: Source) -> list[Source]:
-    """Split ``source`` into its zip archives; torch's distributed checkpoints have several."""
-    found: list[Source] = []
-    end = source.size
-    while end:
-        start = zipped.archive_start(Window(source, 0, end))
-        if not 0 <= start < end or len(found) >= MAX_ARCHIVES:
-            return [source]
-        found.append(Window(source, start, end - start))
-        end = start
-    return found[::-1]
 
 
 def _content(source: Source, member: zipped.ZipMember) -> Source | None:

@@ -12,7 +12,7 @@ from typing import Final
 from theta.errors import FormatError
 from theta.formats.archives import zipped
 from theta.formats.fields import Derived
-from theta.formats.layout import BytesSource, Layout, Placed, Source, Tensor, View, Window
+from theta.formats.layout import BytesSource, Layout, Placed, Source, Tensor, View
 from theta.formats.pickle.pickle_vm import Call, Dict, read_pickle
 from theta.formats.torch import torch_zip
 
@@ -32,19 +32,14 @@ def detect(source: Source) -> bool:
 
 def scan(source: Source) -> Layout:
     """Return a layout of the storages of all parts; raises ``FormatError`` if a part is malformed."""
-    windows: list[Window] = []
-    end = source.size
-    while end:
-        start = zipped.archive_start(Window(source, 0, end))
-        if not 0 <= start < end or len(windows) >= MAX_PARTS:
-            raise FormatError("torch: the parts of a distributed checkpoint do not follow one another")
-        windows.append(Window(source, start, end - start))
-        end = start
+    windows = zipped.archives(source, MAX_PARTS)
+    if not windows:
+        raise FormatError("torch: the parts of a distributed checkpoint do not follow one another")
     tensors: list[Tensor] = []
     derived: list[Derived] = []
     views: list[View] = []
     names = _names(source)
-    for number, window in enumerate(reversed(windows)):
+    for number, window in enumerate(windows):
         part = torch_zip.scan(window)
         prefix = names.get(window.start, str(number))
         tensors.extend(_moved_tensor(tensor, window.start, prefix) for tensor in part.tensors)
