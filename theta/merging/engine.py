@@ -164,7 +164,7 @@ class _Run:
             result.rows = list(self._rows(choices))
         elif not result.conflicts and container is not None:
             skeleton, kind = container
-            lines = [line for line in self._written(choices, self._placed(skeleton)) if line is not None]
+            lines = [line for line in self._result_lines(choices, self._placed(skeleton)) if line is not None]
             whole = Manifest(kind, ours.store, skeleton, tuple(sorted_lines(lines)))
             result.manifest = listings.write(self._pack, whole)
         return result
@@ -286,7 +286,7 @@ class _Run:
             lambda item: computing.compute(self._objects, item), first.values(), computing.weight, _IN_FLIGHT
         )
 
-    def _written(
+    def _result_lines(
         self, choices: list[tuple[Settled | Conflict, Choice]], placed: _Placed | None
     ) -> Iterator[Line | None]:
         """Yield the lines of the result; new tensors are written to the pack as soon as they are computed."""
@@ -337,9 +337,11 @@ class _Run:
             elif isinstance(choice, Planned | Streamed):
                 yield RehearsedTensor(name, ROWS, how, 0, stored_bytes(choice))
             else:
-                yield RehearsedTensor(name, self._taken(name, choice), how, choice.nbytes if choice else 0, 0)
+                yield RehearsedTensor(
+                    name, self._state_of(name, choice), how, choice.nbytes if choice else 0, 0
+                )
 
-    def _taken(self, name: str, line: Line | None) -> str:
+    def _state_of(self, name: str, line: Line | None) -> str:
         """Return the state of a tensor whose version in the result is ``line``."""
         before = self._base.by_name.get(name) if self._base else None
         if same(line, before):

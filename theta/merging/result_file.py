@@ -83,7 +83,7 @@ def laid_out(objects: Objects, pack: PackWriter, like: Manifest, lines: Sequence
     if not _is_plain(objects, like):
         return None
     metadata = _metadata(objects, like) if like.format == safetensors.NAME else None
-    anew = _anew(like.format, lines, metadata)
+    anew = _new_skeleton(like.format, lines, metadata)
     return anew.write(pack) if anew else None
 
 
@@ -105,7 +105,7 @@ def _is_plain(objects: Objects, side: Manifest) -> bool:
     if side.format == npz.NAME:
         return b"'fortran_order': True" not in known.literal and b"'descr': '>" not in known.literal
     places = {name: offset for name, offset, _ in known.extents()}
-    anew = _anew(side.format, sorted(side.lines, key=lambda line: places.get(line.name, 0)))
+    anew = _new_skeleton(side.format, sorted(side.lines, key=lambda line: places.get(line.name, 0)))
     return anew is not None and anew.literal == known.literal and _unranked(anew) == _unranked(known)
 
 
@@ -132,20 +132,20 @@ def _rewritten(
     for side in (*sides, *([base] if base else [])):
         # A result equal to one side keeps that side's file, so that git sees no change.
         same = side.format == sides[0].format and _specs(side.lines) == _specs(lines)
-        if same and _says(objects, side, metadata):
+        if same and _has_metadata(objects, side, metadata):
             return side.skeleton
-    anew = _anew(sides[0].format, lines, metadata)
+    anew = _new_skeleton(sides[0].format, lines, metadata)
     return anew.write(pack) if anew else None
 
 
-def _says(objects: Objects, side: Manifest, metadata: Mapping[str, str] | None) -> bool:
+def _has_metadata(objects: Objects, side: Manifest, metadata: Mapping[str, str] | None) -> bool:
     """Return whether ``side`` is a safetensors file with this ``metadata``, or another format."""
     if side.format != safetensors.NAME:
         return True
     return (_metadata(objects, side) or {}) == dict(metadata or {})
 
 
-def _anew(
+def _new_skeleton(
     format_name: str, lines: Sequence[Line], metadata: Mapping[str, str] | None = None
 ) -> Skeleton | None:
     """Return the skeleton of a new file with the tensors ``lines``; None when no writer can."""

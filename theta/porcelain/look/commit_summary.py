@@ -101,10 +101,10 @@ def summarize(session: Session, oid: str, paths: Sequence[str] = ()) -> Summary:
     branch = "detached HEAD" if session.repo.is_detached else session.repo.branch
     subject = commit.message.strip().splitlines()[0] if commit.message.strip() else ""
     parents = len(commit.parents)
-    return Summary(oid, *_written(commit), branch, subject, not parents, found, files, parents > 1, added)
+    return Summary(oid, *_author(commit), branch, subject, not parents, found, files, parents > 1, added)
 
 
-def _written(commit: Commit) -> tuple[str, str]:
+def _author(commit: Commit) -> tuple[str, str]:
     """Return the author and the author date of ``commit``."""
     zone = datetime.timezone(datetime.timedelta(minutes=commit.author.zone))
     date = datetime.datetime.fromtimestamp(commit.author.time, zone).isoformat(" ")

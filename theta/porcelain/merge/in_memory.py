@@ -100,7 +100,7 @@ def join(
 
 
 def _stand_in(session: Session, ours: str, theirs: str) -> str:
-    """Write a commit like ``theirs`` with the ``.theta/`` of ``ours``; no ref names it.
+    """Write a commit on top of ``theirs`` with its files and the ``.theta/`` of ``ours``; no ref names it.
 
     The content of ``.theta/`` follows from the manifests.  If git merged it, it would start a merge driver
     with three temporary files for every chunk that both sides changed.

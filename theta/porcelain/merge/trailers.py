@@ -88,14 +88,14 @@ def read_round(line: str) -> Round:
     at = words.index("--") if "--" in words else len(words)
     words, paths = words[:at], words[at + 1 :]
     statistics, bases, applied, squashed = (
-        tuple(_taken(words, option)) for option in (_STATISTICS, _BASE, _APPLIED, _SQUASHED)
+        tuple(_pop_values(words, option)) for option in (_STATISTICS, _BASE, _APPLIED, _SQUASHED)
     )
     recipe = recipes.from_text(shlex.join(words))
     between = tuple(applied[0].split("..", 1)) if applied else ()
     return Round(recipe, statistics, "".join(bases[:1]), tuple(paths), between, squashed)
 
 
-def _taken(words: list[str], option: str) -> list[str]:
+def _pop_values(words: list[str], option: str) -> list[str]:
     """Remove ``option`` and its values from ``words``; return the values."""
     found: list[str] = []
     while option in words:

@@ -111,7 +111,7 @@ def _is_on(repo: Repository) -> bool:
 
 def require(repo: Repository) -> None:
     """Keep ``.theta/`` out of the worktree, in addition to the user's sparse patterns."""
-    if _aside(repo):
+    if _are_moved_away(repo):
         return
     config, sparse = repo.config, _is_on(repo)
     cone = sparse and config.flag("core.sparsecheckoutcone")
@@ -163,7 +163,7 @@ def clear_stores(repo: Repository) -> None:
         _fs.remove_empty_dir(directory)
 
 
-def _aside(repo: Repository) -> bool:
+def _are_moved_away(repo: Repository) -> bool:
     """Return whether the patterns are moved away for a running git; otherwise move them back."""
     patterns, holder = repo.private / "patterns", repo.private / "holder"
     if not patterns.exists():
@@ -196,7 +196,7 @@ def _guard(repo: Repository) -> Path:
 
 def unwatch(repo: Repository) -> None:
     """Remove the guard."""
-    _aside(repo)
+    _are_moved_away(repo)
     if repo.config.get("core.fsmonitor") == _MONITOR:
         repo.git().run("config", "--local", "--unset", "core.fsmonitor", check=False)
     if _guard(repo).exists():

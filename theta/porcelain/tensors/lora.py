@@ -75,10 +75,10 @@ def adapter(
         found = extract(pairs, rank, epsilon=epsilon, base_model="", tied=modules, **chosen)
         for name in sorted(base.values.keys() - tuned.values.keys()):
             found.left_out[name] = "the fine-tune lacks it, and an adapter takes nothing away"
-        return found, _unsaid(found, tied)
+        return found, _tie_warning(found, tied)
 
 
-def _unsaid(found: LoraAdapter, tied: TiedWeights) -> str:
+def _tie_warning(found: LoraAdapter, tied: TiedWeights) -> str:
     """Return a warning if an embedding changed and no configuration says whether the head is tied to it."""
     if tied.certain or not set(tied.modules) & set(found.saved):
         return ""

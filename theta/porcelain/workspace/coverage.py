@@ -46,7 +46,7 @@ def left_out_line(paths: Sequence[str], where: str) -> str:
 def uncovered(session: Session, paths: Iterable[str]) -> list[str]:
     """Return those of ``paths`` (from the root) that are large or checkpoints and have no filter."""
     root = session.repo.worktree
-    found = [path for path in paths if not path.startswith(STORES + "/") and _is_concern(root / path)]
+    found = [path for path in paths if not path.startswith(STORES + "/") and _needs_tracking(root / path)]
     return [
         path for path, value in filter_of(session.repo, found).items() if value in ("unspecified", "unset")
     ]
@@ -85,7 +85,7 @@ def _is_file(place: Path) -> bool:
     return place.is_file() and not place.is_symlink()
 
 
-def _is_concern(place: Path) -> bool:
+def _needs_tracking(place: Path) -> bool:
     try:
         if not _is_file(place):
             return False

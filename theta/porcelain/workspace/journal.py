@@ -83,7 +83,7 @@ class Journal:
             stack.callback(users.release)
             stack.callback(setattr, self, "locked", False)
             self.locked = True
-            with self._written(recovery.JOURNAL):
+            with self._journal_file(recovery.JOURNAL):
                 yield
 
     @contextlib.contextmanager
@@ -94,7 +94,7 @@ class Journal:
         reports them itself.
         """
         self.heal()
-        with self._written(f"{recovery.DRIVING}{uuid.uuid4().hex}", needed=False):
+        with self._journal_file(f"{recovery.DRIVING}{uuid.uuid4().hex}", needed=False):
             yield
 
     def heal(self) -> None:
@@ -109,7 +109,7 @@ class Journal:
                 lock.release()
 
     @contextlib.contextmanager
-    def _written(self, name: str, *, needed: bool = True) -> Iterator[None]:
+    def _journal_file(self, name: str, *, needed: bool = True) -> Iterator[None]:
         """Keep the journal ``name`` during the block; a killed theta leaves it behind.
 
         It has the token in the environment of all child processes, by which they are found.

@@ -79,7 +79,7 @@ def undo(repo: Repository, note: Mapping[str, Any]) -> list[str]:
         left = _roll_back(repo, moving)
     if isinstance(applying, dict):
         was = moving if isinstance(moving, dict) else None
-        _take_out(repo, str(applying.get("head")), str(applying.get("tree")), was)
+        _undo_step(repo, str(applying.get("head")), str(applying.get("tree")), was)
     _end_merge(repo)
     return left
 
@@ -116,7 +116,7 @@ def _roll_back(repo: Repository, before: Mapping[str, Any]) -> list[str]:
         head = before["head"].split()[-1]
         if before["index"] == _entries_of(repo, head) and not state_files.exists(repo.gitdir, *_PICKING):
             for revision in [*before["toward"], *_merged(repo)]:
-                _take_out(repo, head, revision, before)
+                _undo_step(repo, head, revision, before)
         return []
     return _put_back(repo, before, files(repo, before["toward"]))
 
@@ -129,7 +129,7 @@ def _put_back(repo: Repository, before: Mapping[str, Any], trees: Mapping[str, s
     remove_new(repo, trees, before.get("standing", ()))  # this also frees space
     was = before["dirty"]
     changed = {path: oid for path, oid in dirty(repo).items() if oid != was.get(path)}
-    paths = [path for path, oid in changed.items() if _is_gits(was.get(path), oid)]
+    paths = [path for path, oid in changed.items() if _is_changed_by_git(was.get(path), oid)]
     back = [path for path in paths if is_stored(repo, path, trees.get(path))]
     return sorted(changed.keys() - set(_checked_out(repo, back)))
 
@@ -173,7 +173,7 @@ def remove_new(repo: Repository, trees: Mapping[str, str], standing: Iterable[st
             _remove(repo, path)
 
 
-def _take_out(repo: Repository, head: str, tree: str, before: Mapping[str, Any] | None) -> None:
+def _undo_step(repo: Repository, head: str, tree: str, before: Mapping[str, Any] | None) -> None:
     """Undo a step to ``tree`` that is in the index but not in HEAD; later changes stay.
 
     An interrupted undo may have left files, which git would take for the user's changes.
@@ -190,7 +190,7 @@ def _take_out(repo: Repository, head: str, tree: str, before: Mapping[str, Any] 
         _fs.remove(repo.gitdir / name)
 
 
-def _is_gits(before: str | None, now: str) -> bool:
+def _is_changed_by_git(before: str | None, now: str) -> bool:
     """Return whether git changed a file that was ``before`` (None if unchanged, "" if deleted)."""
     return before is None or (before != "" and now == "")
 
