@@ -110,7 +110,7 @@ def remove(path: str | Path) -> None:
 
 
 def touch(path: str | Path) -> os.stat_result | None:
-    """Give file ``path`` the time of now and return what it is then; None when it cannot be."""
+    """Set the times of file ``path`` to now and return its new stat data; None when that fails."""
     _step("touch", path)
     try:
         os.utime(path, follow_symlinks=False)
@@ -155,7 +155,7 @@ class AtomicFile:
     """
 
     dated_back = False
-    """Whether the file is to look a second older than it is."""
+    """Whether the file gets a time one second in the past."""
 
     def __init__(
         self,

@@ -230,8 +230,8 @@ def listing(path: Path) -> bytes:
 
 
 def has_conflicts(path: Path) -> bool:
-    """Whether the index file at ``path`` has entries in conflict; raises as :func:`opened`."""
-    index = opened(path)  # it goes with its pointer
+    """Return whether the index file at ``path`` has entries in conflict; raises as :func:`opened`."""
+    index = opened(path)  # keep it alive: its pointer is used
     return bool(C.git_index_has_conflicts(index._index))
 
 

@@ -118,7 +118,7 @@ class Repository:
             return tuple(self._listed(index))
 
     def unmerged(self) -> dict[str, dict[int, Entry]]:
-        """Path -> stage -> entry of what is in conflict, but for what is below ``.theta/``."""
+        """Return path -> stage -> entry of the files in conflict, without those below ``.theta/``."""
         found: dict[str, dict[int, Entry]] = {}
         for entry in self.entries():
             if entry.stage:
@@ -126,7 +126,7 @@ class Repository:
         return found
 
     def has_unmerged(self) -> bool:
-        """Whether anything is in conflict, be it below ``.theta/`` only."""
+        """Return whether anything is in conflict, files below ``.theta/`` included."""
         try:
             return self.index_path.exists() and has_conflicts(self.index_path)
         except (UnsupportedRepositoryError, DiskError):

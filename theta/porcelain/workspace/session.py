@@ -48,7 +48,7 @@ class Session:
         self.objects = Objects(repo)
         self.journal = Journal(repo, locked=in_git)
         self.dated_back: list[Staged] | None = None
-        """The files that were written to look older than they are; None when files keep their time."""
+        """The files that were written with a time in the past; None when files keep their time."""
         self._parsed: dict[str, Manifest] = {}
         self._places: dict[str, str] = {}
         self._trees: dict[str, Checkpoints] = {}

@@ -233,11 +233,11 @@ def put_back(
 
 @contextlib.contextmanager
 def dated_back(session: Session) -> Iterator[None]:
-    """Let checkpoint files that are written in this block look older than the index until it ends.
+    """Give checkpoint files written in this block a time before that of the index until the block ends.
 
-    Git reads a file anew, through the filter, that has the second of the index
-    (Documentation/technical/racy-git.txt); the gits of this block find none.  At its end the files get
-    the time of now: else a rewrite in the same second that keeps the time would not be seen.
+    Git reads a file again, through the filter, if its time is in the second of the index
+    (Documentation/technical/racy-git.txt).  So the gits of this block do not run the filter.  At the end the
+    files get the current time; otherwise a rewrite in this second that keeps the time would be missed.
     """
     session.dated_back = written = list[Staged]()
     try:
@@ -250,23 +250,23 @@ def dated_back(session: Session) -> Iterator[None]:
 
 
 def _is_as_written(session: Session, item: Staged) -> bool:
-    """Whether file and index entry are those that were written."""
+    """Return whether the file and its index entry are still those that were written."""
     now, entry = _lstat(session.repo.worktree / item.path), session.index.get(item.path)
     same = now is not None and item.stat is not None and Identity.of(now) == Identity.of(item.stat)
     return same and entry is not None and (entry.oid, entry.stage) == (item.oid, 0)
 
 
 def _touched(session: Session, done: Iterable[Staged]) -> list[Staged]:
-    """``done`` with the time of now, which git compares in whole seconds, for both of a file's times."""
+    """Set the times of the files to now, and return ``done`` with their new stat data."""
     infos = ((item, _fs.touch(session.repo.worktree / item.path)) for item in done)
     return [replace(item, stat=info) for item, info in infos if info is not None]
 
 
 def _stage_young(session: Session, done: list[Staged]) -> None:
-    """Stage files that were just written; git reads them anew, or they are large and the second is over.
+    """Stage files that were just written, so that git reads them again; for large ones wait for a second.
 
-    A second that ends between the file and the index would leave an index that trusts a file which
-    somebody rewrites in the same second: the file is touched and staged again.
+    If the index is written in a later second than the file, git would trust the file, even if it was
+    rewritten in its second.  Then the file is touched and staged again.
     """
     if _size(done) >= _WORTH_WAITING:
         return _stage(session, _settled(session, done))
