@@ -1,7 +1,7 @@
-"""Linear algebra by one thread of the BLAS.
+"""Single-threaded linear algebra.
 
-A BLAS adds in another order for another number of threads, so what is computed with its help
-would depend on that number.  theta works on several tensors at once: more threads for one bring nothing.
+The order of a BLAS's sums, and so its results, depend on its number of threads.  theta processes several
+tensors at once, so more threads for one are not faster.
 """
 
 from __future__ import annotations
@@ -15,10 +15,7 @@ from typing import Any, Final
 
 @cache
 def threads() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
-    """The functions that read and set how many threads the OpenBLAS of numpy's wheels has.
-
-    None with another library.
-    """
+    """Return get and set functions for the threads of numpy's bundled OpenBLAS; None with another library."""
     from numpy.linalg import _umath_linalg
 
     try:
@@ -38,7 +35,7 @@ def threads() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
 
 
 class _OneThread:
-    """While any thread is inside, the BLAS works with one thread; then with as many as before."""
+    """A reentrant context that sets the BLAS to one thread, and restores the number at the end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,7 +59,7 @@ class _OneThread:
 
 
 one_thread: Final = _OneThread()
-"""A context in which numpy's linear algebra uses one thread, where its BLAS can be told so.
+"""The context in which numpy's linear algebra uses one thread, if its BLAS allows that.
 
-Any number of threads may be in it at once.
+Several threads may be in it at the same time.
 """
