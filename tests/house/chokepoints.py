@@ -189,7 +189,7 @@ def numba(source: Source) -> list[str]:
 def libgit2(source: Source) -> list[str]:
     """Uses of pygit2, and of its repository behind ours."""
     found = _imported(source, "pygit2")
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if _is_raw(node):
             found.append(source.at(node, f"{ast.unparse(node)} is for theta.git alone"))
     return found
@@ -198,7 +198,7 @@ def libgit2(source: Source) -> list[str]:
 def objects(source: Source) -> list[str]:
     """Objects of git that are read past ``Repository``, which fetches those that a remote owes."""
     found = []
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if not isinstance(node, ast.Attribute | ast.Subscript) or not _is_raw(node.value):
             continue
         if isinstance(node, ast.Subscript) or node.attr in ("get", "revparse_single", "peel"):
@@ -221,7 +221,7 @@ def state_files(source: Source) -> list[str]:
     """Names of git's files of state, spelled out; docstrings may tell of them."""
     told = {id(text) for text in _docstrings(source.tree)}
     found = []
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         text = node.value if isinstance(node, ast.Constant) and id(node) not in told else ""
         spelled = text.decode("latin-1") if isinstance(text, bytes) else str(text)
         if match := _STATE_FILES.search(spelled):

@@ -70,7 +70,7 @@ def too_long(source: Source) -> list[str]:
     found = []
     if (lines := source.text.count("\n")) > FILE_CEILING:
         found.append(source.at(source.tree, f"{lines} lines, above {FILE_CEILING}"))
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, Function) and node.end_lineno:
             length = node.end_lineno - node.lineno + 1
             if length > FUNCTION_CEILING:
@@ -80,7 +80,7 @@ def too_long(source: Source) -> list[str]:
 
 def inner_imports(source: Source) -> list[str]:
     """Imports inside functions: a reader of the head of the module does not see them."""
-    functions = [node for node in ast.walk(source.tree) if isinstance(node, Function)]
+    functions = [node for node in source.nodes if isinstance(node, Function)]
     found = {node for function in functions for node in ast.walk(function)}
     return [
         source.at(node, ast.unparse(node)) for node in found if isinstance(node, ast.Import | ast.ImportFrom)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Final
 
@@ -32,10 +32,15 @@ class Source:
         return ast.parse(self.text, self.module)
 
     @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """All nodes of the syntax tree."""
+        return tuple(ast.walk(self.tree))
+
+    @cached_property
     def names(self) -> dict[str, str]:
         """What each imported name stands for: ``{"np": "numpy", "replace": "os.replace"}``."""
         found: dict[str, str] = {}
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     first = alias.name.partition(".")[0]
@@ -69,7 +74,7 @@ class Source:
 
     def references(self) -> Iterator[tuple[ast.AST, str]]:
         """Every name, attribute and imported member, with its meaning."""
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Name | ast.Attribute):
                 yield node, self.meaning(node)
             elif isinstance(node, ast.ImportFrom):
@@ -77,7 +82,7 @@ class Source:
 
     def calls(self) -> Iterator[tuple[ast.Call, str]]:
         """Every call with the meaning of what is called."""
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Call):
                 yield node, self.meaning(node.func)
 
@@ -86,7 +91,7 @@ class Source:
 
         ``at_start``: only what happens when the module is imported.
         """
-        for node in _executed(self.tree) if at_start else ast.walk(self.tree):
+        for node in _executed(self.tree) if at_start else self.nodes:
             if isinstance(node, ast.Import):
                 yield from ((node, alias.name) for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -129,6 +134,7 @@ def sources(*packages: str) -> list[Source]:
     return [_load(path) for path in paths]
 
 
+@cache
 def _load(path: Path) -> Source:
     parts = list(path.relative_to(ROOT).with_suffix("").parts)
     is_package = parts[-1] == "__init__"
