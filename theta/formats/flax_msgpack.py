@@ -73,8 +73,7 @@ def scan(source: Source) -> Layout:
 
 class _Walker:
     def __init__(self, source: Source) -> None:
-        self.source = source
-        self.cursor = Cursor(source, 0, source.size, NAME)
+        self.cursor = Cursor(source, 0, source.size, NAME, "big")
         self.tensors: list[Tensor] = []
         self._allowance = source.size + _NAME_ALLOWANCE
 
@@ -109,7 +108,7 @@ class _Walker:
         start = self.cursor.skip(length)
         if kind != _NDARRAY:
             return
-        tensor = self._array(name or "array", Cursor(self.source, start, start + length, NAME))
+        tensor = self._array(name or "array", self.cursor.part(start, length))
         self._allowance -= len(name) + 200
         if self._allowance < 0:
             raise FormatError("flax: the names are longer than the file")
@@ -151,10 +150,10 @@ def read_head(cursor: Cursor) -> _Head:
         return _Head("number", _FIXED[code])
     for kind, widths in (("text", _TEXT), ("bytes", _BYTES), ("extension", _EXTENSION)):
         if code in widths:
-            return _Head(kind, _big(cursor, widths[code]))
+            return _Head(kind, cursor.number(widths[code]))
     for kind, widths in (("array", _ARRAY), ("map", _MAP)):
         if code in widths:
-            return _items(cursor, kind, _big(cursor, widths[code]))
+            return _items(cursor, kind, cursor.number(widths[code]))
     raise FormatError(f"flax: the byte 0x{code:02x} begins no value")
 
 
@@ -164,10 +163,6 @@ def _items(cursor: Cursor, kind: str, count: int) -> _Head:
     return _Head(kind, count)
 
 
-def _big(cursor: Cursor, width: int) -> int:
-    return int.from_bytes(cursor.take(width), "big")
-
-
 def _integer(cursor: Cursor) -> int:
     """Read a dimension, an unsigned integer below 2**63."""
     code = cursor.take(1)[0]
@@ -175,7 +170,7 @@ def _integer(cursor: Cursor) -> int:
         return code
     if not 0xCC <= code <= 0xCF:
         raise FormatError("flax: a dimension that is no number")
-    value = _big(cursor, 1 << (code - 0xCC))
+    value = cursor.number(1 << (code - 0xCC))
     if value > MAX_SIZE:
         raise FormatError("flax: a dimension that is too large")
     return value
