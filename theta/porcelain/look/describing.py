@@ -1,4 +1,4 @@
-"""How the tensors of a checkpoint are stored: codecs, layers, bytes."""
+"""Describing how the tensors of a checkpoint are stored: codecs, layers, bytes."""
 
 from __future__ import annotations
 
