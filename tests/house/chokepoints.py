@@ -1,4 +1,4 @@
-"""The rules of choke points: what may be used in one place only, or nowhere.
+"""The rules of choke points: functions that only one module may use, or none.
 
 Names are resolved through imports, and a mere reference counts as a use, so that an alias or
 a function passed as a value is seen too.
@@ -28,7 +28,7 @@ _MODE: Final = re.compile(r"[rwaxbtU+]{1,4}")
 
 
 def disk(source: Source) -> list[str]:
-    """Uses of anything that changes the disk."""
+    """Find uses of functions that change the disk."""
     found = _imported(source, "dbm", "shelve", "sqlite3", "tempfile")
     found += _referenced(source, _DISK_NAMES.pattern, "writes to disk")
     called = set()
@@ -45,7 +45,7 @@ def disk(source: Source) -> list[str]:
 
 
 def _opening(call: ast.Call, name: str) -> str:
-    """What is wrong with a call that opens, maps or replaces a file; empty if nothing is."""
+    """Return the complaint about a call that opens, maps or replaces a file; "" if there is none."""
     mode = _argument(call, 1, "mode")
     if _OPENERS.fullmatch(name) and not _reads(mode):
         return f"{name} may write (mode {_spell(mode)})"
@@ -95,7 +95,7 @@ def _reading_flags(flags: ast.expr | None) -> bool:
 
 
 def _is_disk_method(source: Source, node: ast.Attribute) -> bool:
-    """Whether this is a method that writes; members of ``os`` and of our modules are judged by name."""
+    """Return whether this is a method that writes; members of ``os`` and our modules are judged by name."""
     owner = source.names.get(node.value.id, "") if isinstance(node.value, ast.Name) else ""
     return bool(_DISK_METHODS.fullmatch(node.attr)) and not within(owner, "os", "theta")
 
@@ -112,7 +112,7 @@ def _referenced(source: Source, pattern: str, complaint: str) -> list[str]:
 
 
 def programs(source: Source) -> list[str]:
-    """Uses of anything that starts a program or another process."""
+    """Find uses of functions that start a program or another process."""
     names = (
         r"os\.(system|popen|startfile|exec\w+|spawn\w+|posix_spawnp?|fork|forkpty)"
         r"|asyncio\.(subprocess(\..*)?|create_subprocess_\w+)"
@@ -123,7 +123,7 @@ def programs(source: Source) -> list[str]:
 
 
 def printing(source: Source) -> list[str]:
-    """Uses of anything that writes to a terminal or asks a person."""
+    """Find uses of functions that write to a terminal or ask a person."""
     names = (
         r"builtins\.(print|input|breakpoint)|sys\.(__)?(stdin|stdout|stderr)(__)?"
         r"|logging\.(basicConfig|StreamHandler)"
@@ -134,7 +134,7 @@ def printing(source: Source) -> list[str]:
 
 
 def terminal(source: Source) -> list[str]:
-    """Ways to a terminal that go around ``theta.cli.console``, which makes foreign text safe to show."""
+    """Find output that bypasses ``theta.cli.console``, which makes foreign text safe to show."""
     streams = _referenced(source, r"sys\.(__)?(stdout|stderr)(__)?|rich\.markup\.\w+", "goes around console")
     names = (
         r"builtins\.(print|input)|warnings\.warn|traceback\.print_\w+|getpass\.\w+"
@@ -150,18 +150,18 @@ def terminal(source: Source) -> list[str]:
 
 
 def environment(source: Source) -> list[str]:
-    """Uses of the environment."""
+    """Find uses of the environment."""
     return _referenced(source, r"os\.(environb?|getenvb?|putenv|unsetenv)", "reads the environment")
 
 
 def directory(source: Source) -> list[str]:
-    """Uses of the current directory."""
+    """Find uses of the current directory."""
     names = r"os\.(getcwdb?|f?chdir)|pathlib\.(Posix|Windows)?Path\.cwd"
     return _referenced(source, names, "depends on the current directory")
 
 
 def unsafe(source: Source) -> list[str]:
-    """Uses of anything that would run what a checkpoint or a repository says, or pull in a framework."""
+    """Find uses of modules that run code from a checkpoint or a repository, or import a framework."""
     found = _referenced(
         source,
         r"builtins\.(eval|exec|compile|__import__)|yaml\.(load|load_all|unsafe_\w+|full_\w+|Unsafe\w+)",
@@ -177,7 +177,7 @@ def unsafe(source: Source) -> list[str]:
 
 
 def numba(source: Source) -> list[str]:
-    """Imports of numba outside theta_native, and imports of theta_native that happen on import."""
+    """Find imports of numba outside theta_native, and imports of theta_native at import time."""
     found = [] if within(source.module, "theta_native") else _imported(source, "numba", "llvmlite")
     if within(source.module, "theta"):
         for node, target in source.imports(at_start=True):
@@ -187,7 +187,7 @@ def numba(source: Source) -> list[str]:
 
 
 def libgit2(source: Source) -> list[str]:
-    """Uses of pygit2, and of its repository behind ours."""
+    """Find uses of pygit2, and of its repository inside ours."""
     found = _imported(source, "pygit2")
     for node in source.nodes:
         if _is_raw(node):
@@ -196,7 +196,7 @@ def libgit2(source: Source) -> list[str]:
 
 
 def objects(source: Source) -> list[str]:
-    """Objects of git that are read past ``Repository``, which fetches those that a remote owes."""
+    """Find reads of git objects that bypass ``Repository``, which fetches promised ones."""
     found = []
     for node in source.nodes:
         if not isinstance(node, ast.Attribute | ast.Subscript) or not _is_raw(node.value):
@@ -207,7 +207,7 @@ def objects(source: Source) -> list[str]:
 
 
 def _is_raw(node: ast.AST) -> bool:
-    """Whether this is the repository of libgit2: what is called ``raw`` of another object."""
+    """Return whether this is the repository of libgit2, the attribute ``raw`` of another object."""
     return isinstance(node, ast.Attribute) and node.attr == "raw"
 
 
@@ -218,7 +218,7 @@ _STATE_FILES: Final = re.compile(
 
 
 def state_files(source: Source) -> list[str]:
-    """Names of git's files of state, spelled out; docstrings may tell of them."""
+    """Find literal names of git's state files outside of docstrings."""
     told = {id(text) for text in _docstrings(source.tree)}
     found = []
     for node in source.nodes:
@@ -230,6 +230,6 @@ def state_files(source: Source) -> list[str]:
 
 
 def _docstrings(tree: ast.Module) -> list[ast.Constant]:
-    """The strings that stand as statements: of modules, classes, functions and constants."""
+    """Return the strings that are statements: of modules, classes, functions and constants."""
     statements = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
     return [value for value in statements if isinstance(value, ast.Constant)]

@@ -7,17 +7,17 @@ from collections.abc import Iterable
 from typing import Final
 
 MOST: Final = 16
-"""Modules of one folder, ``__init__`` aside."""
+"""The largest number of modules in one folder, without ``__init__``."""
 
 ALIKE: Final = {
     "theta.cli": "one module a command",
     "theta.merging.strategies": "one module a family of strategies",
 }
-"""Folders of more modules than that, and why: their modules are many of one kind."""
+"""Folder with more modules -> the kind of these."""
 
 
 def crowded(modules: Iterable[str]) -> list[str]:
-    """Folders that hold too many of ``modules`` (dotted names, none of them a package)."""
+    """Find folders with too many of ``modules`` (dotted names, no packages)."""
     inside: dict[str, int] = defaultdict(int)
     for module in modules:
         inside[module.rpartition(".")[0]] += 1
@@ -29,7 +29,7 @@ def crowded(modules: Iterable[str]) -> list[str]:
 
 
 def doubled(modules: Iterable[str]) -> list[str]:
-    """File names that stand in several folders."""
+    """Find file names that are in several folders."""
     homes: dict[str, list[str]] = defaultdict(list)
     for module in sorted(modules):
         homes[module.rpartition(".")[2]].append(module)

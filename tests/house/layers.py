@@ -36,14 +36,14 @@ LAYERS: Final = (
     ("theta.cli",),
     ("theta.__main__",),
 )
-"""From the bottom up; those of the lowest may import each other.
+"""The layers from the bottom up; those of the lowest may import each other.
 
-``theta`` alone is ``theta/__init__.py``, the public API, not what lies in the package.
+``theta`` is only ``theta/__init__.py``, the public API, not the modules in the package.
 """
 
 
 def home_of(module: str) -> tuple[int, str] | None:
-    """The height and the layer of ``module``; ``None`` where it is not one of ours."""
+    """Return the height and the layer of ``module``; None for modules of others."""
     if not within(module, "theta", "theta_native"):
         return None
     for height, layer in enumerate(LAYERS):
@@ -55,7 +55,7 @@ def home_of(module: str) -> tuple[int, str] | None:
 
 
 def unplaced(source: Source) -> list[str]:
-    """A module directly in ``theta/`` that the table of layers does not know."""
+    """Find a module directly in ``theta/`` that is not in the table of layers."""
     placed = home_of(source.module)
     if placed and placed[1] == "theta" and source.module != "theta":
         return [source.at(source.tree, "has no place in the layers; give it one in tests/house/layers.py")]
@@ -63,7 +63,7 @@ def unplaced(source: Source) -> list[str]:
 
 
 def upward_imports(source: Source) -> list[str]:
-    """Imports of a higher layer, of or of another package of the same layer."""
+    """Find imports of a higher layer, or of another package of the same layer."""
     here = home_of(source.module)
     if here is None:
         return []
@@ -79,7 +79,7 @@ def upward_imports(source: Source) -> list[str]:
 
 
 def circles(sources: Iterable[Source]) -> list[tuple[str, ...]]:
-    """The groups of modules that import each other, lazy imports and those for types counted too."""
+    """Return the groups of modules that import each other, including lazy imports and those for types."""
     below = _arrows(sources)
     reached = {module: _reached(module, below) for module in below}
     alike = {
@@ -91,7 +91,7 @@ def circles(sources: Iterable[Source]) -> list[tuple[str, ...]]:
 
 
 def reached_from(module: str, sources: Iterable[Source]) -> set[str]:
-    """All modules that ``module`` imports, and those that they import."""
+    """Return all modules that ``module`` imports directly or indirectly."""
     return _reached(module, _arrows(sources))
 
 
@@ -102,7 +102,7 @@ def _arrows(sources: Iterable[Source]) -> dict[str, set[str]]:
 
 
 def _imported(source: Source, known: Set[str]) -> set[str]:
-    """The modules that ``source`` imports by name; a package is not meant by what lies in it."""
+    """Return the modules that ``source`` imports by name; importing a module is no import of its package."""
     found = set()
     for _, target in source.imports():
         name = target if target in known else target.rpartition(".")[0]

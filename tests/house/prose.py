@@ -27,9 +27,9 @@ _QUESTIONS: Final = ("property", "cached_property", "lazy")
 
 
 def unclear(source: Source) -> list[str]:
-    """Docstrings that start with a question word, and phrases to avoid in docstrings and comments."""
+    """Find docstrings that start with a question word, and phrases to avoid in docstrings and comments."""
     found = []
-    for node, text in _documented(source.tree):
+    for node, text in _documented(source):
         if match := _STARTS.match(text):
             found.append(source.at(node, f"a docstring starts with {match[0]!r}: name the thing or the verb"))
         elif isinstance(node, Function) and text.startswith("Whether ") and not _is_field(node):
@@ -42,14 +42,14 @@ def unclear(source: Source) -> list[str]:
     return found
 
 
-def _documented(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
-    """Each docstring, with the module, class or function that has it, or the string of a field."""
+def _documented(source: Source) -> Iterator[tuple[ast.AST, str]]:
+    """Yield each docstring with its module, class or function, or with the string of a field."""
     owned: set[int] = set()
-    for node in ast.walk(tree):
+    for node in source.nodes:
         if isinstance(node, ast.Module | ast.ClassDef | Function) and (text := ast.get_docstring(node)):
             owned.add(id(node.body[0]))
             yield node, text
-    for node in ast.walk(tree):
+    for node in source.nodes:
         if isinstance(node, ast.Expr) and id(node) not in owned and isinstance(node.value, ast.Constant):
             yield node, str(node.value.value)
 
@@ -59,8 +59,8 @@ def _is_field(node: Function) -> bool:
 
 
 def _prose(source: Source) -> Iterator[tuple[int, str]]:
-    """The lines of docstrings and comments, without code in double backticks."""
-    for node in ast.walk(source.tree):
+    """Yield number and text of the lines of docstrings and comments, without code in double backticks."""
+    for node in source.nodes:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             lines = str(node.value.value).splitlines()
             yield from ((node.lineno + number, _plain(line)) for number, line in enumerate(lines))

@@ -1,4 +1,4 @@
-"""The rule of rooms: in a layer too, imports point downwards only, and where the table says so."""
+"""The rule of rooms: inside a layer too, imports point downwards, and only as the table allows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.house.source import Source, within
 
 @dataclass(frozen=True)
 class Room:
-    """Modules that stand together, and the rooms that they may import.
+    """A group of modules, and the rooms that they may import.
 
     ``modules`` are packages or modules; the longest name that fits a module is its room.
     ``below`` names rooms by their first module, or all the rooms of a package.
@@ -117,20 +117,20 @@ ROOMS: Final = (
         ("theta_native", *_VALUES, "theta.git", "theta.store", "theta.merging", "theta.porcelain"),
     ),
 )
-"""From the bottom up: a room imports rooms above it in this table, and of those only what it names.
+"""The rooms from the bottom up: a room imports only rooms above it in this table that it names.
 
-The lowest layer is free to all; ``tests/house/layers.py`` holds it, and what ``theta`` may import.
+All rooms may import the lowest layer; it is in ``tests/house/layers.py``, with the imports of ``theta``.
 """
 
 
 def room_of(module: str) -> Room | None:
-    """The room of ``module``; None for the lowest layer, the entry points, and modules of others."""
+    """Return the room of ``module``; None for the lowest layer, the entry points, and modules of others."""
     fitting = [(len(name), room) for room in ROOMS for name in room.modules if within(module, name)]
     return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
 
 def arrows_between_rooms(source: Source) -> list[str]:
-    """Imports of a room that the table does not allow."""
+    """Find imports of a room that the table does not allow."""
     here = room_of(source.module)
     found = []
     for node, target in source.imports():
@@ -143,7 +143,7 @@ def arrows_between_rooms(source: Source) -> list[str]:
 
 
 def rooms_out_of_order() -> list[str]:
-    """Arrows of the table that point to a room which does not stand above."""
+    """Find arrows of the table to a room that is not above."""
     return [
         f"{room.name} names {other.name}, which stands below it in the table"
         for number, room in enumerate(ROOMS)
@@ -153,7 +153,7 @@ def rooms_out_of_order() -> list[str]:
 
 
 def unfurnished(source: Source) -> list[str]:
-    """A module of a package of rooms that stands in none of them."""
+    """Find a module of a package of rooms that is in none of them."""
     if not within(source.module, "theta.porcelain") or source.is_package:
         return []
     room = room_of(source.module)

@@ -12,20 +12,20 @@ from tests.house.source import Source
 FILE_CEILING: Final = 800
 FUNCTION_CEILING: Final = 80
 INNER_IMPORTS: Final = 90
-"""All imports inside functions; the number only shrinks."""
+"""The limit of imports inside functions; the number only shrinks."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def undocumented(source: Source) -> list[str]:
-    """A module without a docstring."""
+    """Find a module without a docstring."""
     return (
         [] if ast.get_docstring(source.tree) else [source.at(source.tree, "does not start with a docstring")]
     )
 
 
 def public(tree: ast.AST) -> Iterator[Function | ast.ClassDef]:
-    """The public functions, methods and classes: no underscore, not inside a function."""
+    """Yield the public functions, methods and classes: no underscore, not inside a function."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, Function | ast.ClassDef):
             if not node.name.startswith("_"):
@@ -37,7 +37,7 @@ def public(tree: ast.AST) -> Iterator[Function | ast.ClassDef]:
 
 
 def unfinished(source: Source) -> list[str]:
-    """Public functions and classes without a docstring or without annotations."""
+    """Find public functions and classes without a docstring or without annotations."""
     found = []
     for node in public(source.tree):
         if not ast.get_docstring(node) and not _is_overload(node):
@@ -66,7 +66,7 @@ def _unannotated(node: Function) -> list[str]:
 
 
 def too_long(source: Source) -> list[str]:
-    """Files and functions above the ceilings."""
+    """Find files and functions above the ceilings."""
     found = []
     if (lines := source.text.count("\n")) > FILE_CEILING:
         found.append(source.at(source.tree, f"{lines} lines, above {FILE_CEILING}"))
@@ -79,7 +79,7 @@ def too_long(source: Source) -> list[str]:
 
 
 def inner_imports(source: Source) -> list[str]:
-    """Imports inside functions: a reader of the head of the module does not see them."""
+    """Find imports inside functions, which a reader of the head of the module does not see."""
     functions = [node for node in source.nodes if isinstance(node, Function)]
     found = {node for function in functions for node in ast.walk(function)}
     return [
@@ -88,9 +88,9 @@ def inner_imports(source: Source) -> list[str]:
 
 
 def namesakes(found: Iterable[Source]) -> list[str]:
-    """Public types of one name that are not the same, but for those whose line says why in a comment.
+    """Find different public types of the same name, unless a comment on the line says why.
 
-    An alias that is spelled alike in several modules is one type.
+    An alias with the same definition in several modules is one type.
     """
     kinds: dict[str, dict[str, str]] = defaultdict(dict)
     for source in found:
@@ -105,7 +105,7 @@ def namesakes(found: Iterable[Source]) -> list[str]:
 
 
 def _type_name(node: ast.stmt) -> str:
-    """The name of the class or the alias that a statement defines; empty if it is none that is public."""
+    """Return the name of the public class or alias that a statement defines; "" if it defines none."""
     if isinstance(node, ast.ClassDef):
         name = node.name
     elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

@@ -1,4 +1,4 @@
-"""Python files as the rules see them: a module name, a syntax tree, and where each name comes from."""
+"""Python modules for the rules: name, syntax tree, and the origin of each name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Source:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """What each imported name stands for: ``{"np": "numpy", "replace": "os.replace"}``."""
+        """Imported name -> its origin: ``{"np": "numpy", "replace": "os.replace"}``."""
         found: dict[str, str] = {}
         for node in self.nodes:
             if isinstance(node, ast.Import):
@@ -53,7 +53,7 @@ class Source:
         return found
 
     def base_of(self, node: ast.ImportFrom) -> str:
-        """The absolute name of the module in ``from MODULE import ...``."""
+        """Return the absolute name of the module in ``from MODULE import ...``."""
         if not node.level:
             return node.module or ""
         parts = self.module.split(".")
@@ -61,7 +61,7 @@ class Source:
         return ".".join([*kept, *filter(None, [node.module])])
 
     def meaning(self, node: ast.expr) -> str:
-        """The dotted name that an expression stands for; a part that is not a name is ``?``.
+        """Return the origin of an expression as a dotted name; a part that is not a name is ``?``.
 
         ``r`` after ``from os import replace as r`` is ``os.replace``; ``open`` is
         ``builtins.open`` unless the module has imported another; ``f(x).unlink`` is ``?.unlink``.
@@ -73,7 +73,7 @@ class Source:
         return "?"
 
     def references(self) -> Iterator[tuple[ast.AST, str]]:
-        """Every name, attribute and imported member, with its meaning."""
+        """Yield every name, attribute and imported member, with its origin."""
         for node in self.nodes:
             if isinstance(node, ast.Name | ast.Attribute):
                 yield node, self.meaning(node)
@@ -81,15 +81,15 @@ class Source:
                 yield from ((node, f"{self.base_of(node)}.{alias.name}") for alias in node.names)
 
     def calls(self) -> Iterator[tuple[ast.Call, str]]:
-        """Every call with the meaning of what is called."""
+        """Yield every call with the origin of the called function."""
         for node in self.nodes:
             if isinstance(node, ast.Call):
                 yield node, self.meaning(node.func)
 
     def imports(self, *, at_start: bool = False) -> Iterator[tuple[ast.AST, str]]:
-        """Every module or member that is imported, absolute, those of ``importlib`` too.
+        """Yield the absolute name of every imported module or member, including those by ``importlib``.
 
-        ``at_start``: only what happens when the module is imported.
+        ``at_start`` yields only imports that happen when the module is imported.
         """
         for node in _executed(self.tree) if at_start else self.nodes:
             if isinstance(node, ast.Import):
@@ -102,18 +102,18 @@ class Source:
                     yield node, first.value
 
     def at(self, node: ast.AST, complaint: str) -> str:
-        """A finding: where, and what is wrong."""
+        """Return a finding: the place, and the complaint."""
         return f"{self.module}:{getattr(node, 'lineno', 1)}: {complaint}"
 
 
 _IMPORTERS: Final = ("importlib.import_module", "builtins.__import__", "theta.lazy.Module")
 
 _STANDS_FOR: Final = {"theta._numpy.np": "numpy"}
-"""Names of ours that are a module of others."""
+"""Our name -> the module that it is."""
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run on import: no function bodies, nothing under ``if TYPE_CHECKING``."""
+    """Yield the nodes that run on import: no function bodies, nothing under ``if TYPE_CHECKING``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
@@ -124,12 +124,12 @@ def _executed(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def snippet(text: str, module: str = "theta.store.example") -> Source:
-    """A module that exists only in a test."""
+    """Return a module that exists only in a test."""
     return Source(module, text)
 
 
 def sources(*packages: str) -> list[Source]:
-    """All modules of ``packages``."""
+    """Return all modules of ``packages``."""
     paths = [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
     return [_load(path) for path in paths]
 
@@ -143,5 +143,5 @@ def _load(path: Path) -> Source:
 
 
 def within(module: str, *packages: str) -> bool:
-    """Whether ``module`` is one of ``packages`` or lies in one."""
+    """Return whether ``module`` is one of ``packages`` or in one."""
     return any(module == package or module.startswith(f"{package}.") for package in packages)

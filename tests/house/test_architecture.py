@@ -28,7 +28,7 @@ def named(text: str) -> list[str]:
 
 
 def members(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """What a module or a class defines: functions, classes, names, and what ``self`` is given."""
+    """Yield the functions, classes and names that a module or a class defines."""
     for item in ast.iter_child_nodes(node):
         if isinstance(item, ast.FunctionDef | ast.ClassDef):
             yield item.name, item
@@ -38,7 +38,7 @@ def members(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def exists(name: str) -> bool:
-    """Whether a module of that name is there, or one that defines the rest of it."""
+    """Return whether there is a module of that name, or one that defines the rest of it."""
     if name in known():
         return True
     parts = name.split(".")

@@ -20,7 +20,7 @@ class Rule:
     exceptions: tuple[tuple[str, str], ...] = ()
 
     def findings(self, source: Source) -> list[str]:
-        """What breaks the rule in ``source``."""
+        """Return the findings of the rule in ``source``, without the exceptions."""
         if within(source.module, *self.packages):
             return []
         excused = [text for module, text in self.exceptions if module == source.module]

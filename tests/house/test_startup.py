@@ -69,7 +69,7 @@ def test_the_version_is_that_of_the_package() -> None:
 
 
 OF_THE_COMMAND_LINE = {"typer", "pydantic", "rich", "click"}
-"""What reads a command line for people and shows tables."""
+"""Modules that parse command lines and show tables."""
 
 
 @pytest.mark.parametrize("line", ["hook post-checkout", "filter-process"])

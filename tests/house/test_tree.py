@@ -1,4 +1,4 @@
-"""What lies at the top of the repository, and what a package of it must hold."""
+"""The files at the top of the repository, and in its packages."""
 
 import fnmatch
 import tomllib
