@@ -237,9 +237,10 @@ class AtomicFile:
                 os.fsync(self._fd)
             _step("rename", self.path)
             self._name_it()
+            os.replace(self._temp, self.path)
+            self._date_it()
             os.close(self._fd)
             self._fd = -1
-            os.replace(self._temp, self.path)
             if self._durable:
                 fsync_dir(self.path.parent)
 
@@ -254,6 +255,16 @@ class AtomicFile:
         if not os.fstat(self._fd).st_nlink:
             # os.link follows the link only with a directory descriptor (python/cpython#81793).
             os.link(link, self._temp, src_dir_fd=self._fd, follow_symlinks=True)
+
+    def _date_it(self) -> None:
+        """Let the file be as new as its name, to the second.
+
+        Git compares the second of the content with that of its index, and takes a file of an earlier one for
+        unchanged that was rewritten in the second of its name, with its time kept.
+        """
+        info = os.fstat(self._fd)
+        if int(info.st_mtime) != int(info.st_ctime):
+            os.utime(self._fd)
 
     def discard(self) -> None:
         """Close and remove the temporary file; ``path`` is not changed."""

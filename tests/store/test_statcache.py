@@ -179,6 +179,32 @@ def test_status_misses_nothing_in_a_thousand_rounds(repo: Repo) -> None:
     assert status_rounds(repo, 1000) == 0
 
 
+LATE = """
+import os, time
+named = os.replace
+def late(source, target):
+    if str(target).endswith(".safetensors"):
+        time.sleep(1.02 - time.time() % 1)
+    named(source, target)
+os.replace = late
+"""
+"""Lets theta give a checkpoint its name in the second after it is written."""
+
+
+def test_git_sees_a_sneaky_rewrite_in_the_second_in_which_a_file_got_its_name(repo: Repo) -> None:
+    repo.theta("track", "*.safetensors")
+    path = make_model(repo.path / "m.safetensors", random_tensors({"a": (64, 64)}))
+    repo.theta("add", "m.safetensors")
+    repo.theta("commit", "-m", "one")
+    for number in range(2):
+        path.unlink()
+        repo.theta("restore", "m.safetensors", env={"THETA_TEST_FIRST": LATE})
+        info = path.stat()
+        assert int(info.st_mtime) == int(info.st_ctime)
+        sneak(path, random.Random(number))
+        assert repo.git("status", "--porcelain", "m.safetensors") == "M m.safetensors".rjust(16), number
+
+
 def test_git_sees_a_sneaky_rewrite_after_theta_refreshed_the_index(repo: Repo) -> None:
     """The stat data that theta puts into the index must not fool plain git."""
     repo.theta("track", "*.safetensors")
