@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.compat.agreement import assert_agreement
 from tests.compat.story import MODEL, commit, digest, edit
 from tests.support import Repo
+from theta.git.repository import Repository
+from theta.store import held_packs
 
 NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
 
@@ -85,3 +87,19 @@ def test_a_dropped_stash_is_still_in_its_commit(tracked: Repo) -> None:
     tracked.git("gc", "-q", "--prune=now")
     tracked.theta("restore", "--source", "kept", MODEL)
     assert digest(tracked) == want
+
+
+def test_a_clean_that_stores_nothing_keeps_what_is_known_of_the_pack(tracked: Repo) -> None:
+    """Git reads a file as new as its index twice: the second clean forgets nothing of the first."""
+    edit(tracked, "layer.1.weight")
+    tracked.git("status")
+    [note] = (tracked.path / ".git/theta/staged").iterdir()
+    first = note.read_text().splitlines()
+    assert first[0].endswith(".pack")
+    tracked.git("commit", "-q", "--allow-empty", "-m", "later")
+    (tracked.path / MODEL).touch()
+    tracked.git("status")
+    tree = tracked.git("rev-parse", held_packs.REFS + note.name)
+    held_packs.hold(Repository.discover(tracked.path), note.name, tree, None)
+    again = note.read_text().splitlines()
+    assert (again[0], again[2:]) == (first[0], first[2:])

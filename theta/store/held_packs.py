@@ -20,7 +20,7 @@ from theta.git.index import read_entries
 from theta.git.object_values import Commit
 from theta.git.repository import STORES, Repository
 from theta.store.format.manifest import MAX_BYTES, looks_like_manifest
-from theta.store.odb.held_notes import ADOPTED, Note, all_notes, directory_of
+from theta.store.odb.held_notes import ADOPTED, Note, all_notes, directory_of, read_note
 
 REFS: Final = "refs/theta/clean/"
 
@@ -28,12 +28,16 @@ REFS: Final = "refs/theta/clean/"
 def hold(repo: Repository, manifest: str, store_tree: str, pack: Path | None) -> None:
     """Keep what clean stored for the manifest with id ``manifest``.
 
-    The note tells the pack, whose command it was, and the commits that there were.
+    The note tells the pack, whose command it was, and the commits that there were.  What an earlier clean
+    stored for the manifest stays known: the pack, if nothing was left to store, and the commits.
     """
     repo.refs.put(REFS + manifest, store_tree)
     _notes.directory(directory_of(repo))
     names = [name for name in repo.refs if not name.startswith("refs/theta/")]
     tips = sorted(set(filter(None, (repo.refs.resolved(name) for name in names))))
+    known = read_note(repo, manifest)
+    if known is not None and not known.adopted:
+        pack, tips = pack or known.pack, list(known.tips)
     Note(directory_of(repo) / manifest, pack, processes.owner(), tuple(tips)).write()
 
 

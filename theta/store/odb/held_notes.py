@@ -64,6 +64,12 @@ def all_notes(repo: Repository) -> list[Note]:
     return [_read(repo, place) for place in sorted(directory.iterdir())] if directory.is_dir() else []
 
 
+def read_note(repo: Repository, manifest: str) -> Note | None:
+    """The note of ``manifest``; None when there is none."""
+    place = directory_of(repo) / manifest
+    return _read(repo, place) if place.exists() else None
+
+
 def _read(repo: Repository, place: Path) -> Note:
     name, owner, *tips = [*(_notes.read(place) or "").split("\n"), ""]
     if not (re.fullmatch(_PACK, name) and all(re.fullmatch(_TIP, tip) for tip in tips)) or not owner:
