@@ -257,7 +257,7 @@ class AtomicFile:
             os.link(link, self._temp, src_dir_fd=self._fd, follow_symlinks=True)
 
     def _date_it(self) -> None:
-        """Let the file be as new as its name, to the second.
+        """Set the times to now if the rename was in a later second than the last write.
 
         Git compares the second of the content with that of its index, and takes a file of an earlier one for
         unchanged that was rewritten in the second of its name, with its time kept.

@@ -183,3 +183,50 @@ def test_e2_a_pick_that_cannot_be_committed_stays_staged(origin: Repo, tmp_path:
     assert done.returncode, describe(done)
     assert (repo.path / ".git/CHERRY_PICK_HEAD").exists()
     assert repo.git("write-tree") == repo.git("rev-parse", "other^{tree}")
+
+
+TWO: dict[str, tuple[str, ...]] = {
+    "cherry-pick": ("small", "other"),
+    "revert": ("--no-edit", "HEAD", "HEAD~"),
+}
+
+
+@pytest.fixture
+def half(origin: Repo, tmp_path: Path, request: pytest.FixtureRequest) -> Repo:
+    """Two commits are picked or reverted, and the second one fails: it needs a large file."""
+    repo = origin.copy(tmp_path / "repo")
+    if request.param == "revert":
+        repo.git("switch", "-q", "-c", "without", "other")
+        repo.git("rm", "-q", "large.txt")
+        repo.git("commit", "-q", "-m", "without")
+        repo.write("small.txt", "small\n")
+    else:
+        repo.git("switch", "-q", "-c", "small", "main")
+        repo.write("small.txt", "small\n")
+    repo.git("add", "small.txt")
+    repo.git("commit", "-q", "-m", "small")
+    if request.param == "cherry-pick":
+        repo.git("switch", "-q", "main")
+        repo.git("commit", "-q", "--allow-empty", "-m", "apart")
+    limit = {"THETA_TEST_FILE_SIZE": str(LIMIT)}
+    done = repo.theta(request.param, *TWO[request.param], env=limit, code=None)
+    assert done.returncode, describe(done)
+    assert (repo.path / "small.txt").exists() == (request.param == "cherry-pick"), "the first commit is made"
+    return repo
+
+
+@pytest.mark.parametrize(("half", "name"), [(name, name) for name in TWO], indirect=["half"])
+def test_e2_a_later_commit_that_fails_is_made_when_there_is_room(half: Repo, name: str) -> None:
+    assert half.git("status", "--porcelain") == ""
+    half.theta(name, "--continue")
+    assert (half.path / "large.txt").stat().st_size > LIMIT
+    assert not (half.path / ".git/sequencer").exists()
+    fsck(half)
+
+
+@pytest.mark.parametrize(("half", "name"), [(name, name) for name in TWO], indirect=["half"])
+def test_e2_all_commits_are_given_up_when_a_later_one_fails(half: Repo, name: str) -> None:
+    half.theta(name, "--abort")
+    assert half.git("log", "-1", "--format=%s") == {"cherry-pick": "apart", "revert": "small"}[name]
+    assert half.git("status", "--porcelain") == ""
+    assert not (half.path / ".git/sequencer").exists()

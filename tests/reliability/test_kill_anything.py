@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tests.reliability.killing import COMMANDS, Trial
 from tests.support import Repo
 
-SEED = 20261126
+SEED = int(os.environ.get("KILL_SEED", "20261126"))
 FEW = 2
 MANY = 18
 """Rounds a command: 34 in a default run, 306 in a campaign."""

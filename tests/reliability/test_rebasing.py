@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.reliability.harness import FILE, State, fsck
 from tests.support import Repo
+from theta.git.repository import Repository
+from theta.porcelain.workspace import rollback
 
 
 @pytest.fixture
@@ -16,6 +20,13 @@ def wanted(origin: Repo, tmp_path: Path) -> State:
     repo = origin.copy(tmp_path / "whole")
     repo.theta("rebase", "other")
     return State.of(repo)
+
+
+def killed(repo: Repo) -> None:
+    """Leave the journal of a rebase that was killed just now."""
+    mark = rollback.mark(Repository.discover(repo.path), ["other"])
+    body = {"token": "of nobody", "started": time.time(), "moving": mark}
+    (repo.path / ".git/theta/journal").write_text(json.dumps(body))
 
 
 def begun(repo: Repo) -> Path:
@@ -35,12 +46,59 @@ def test_e1_a_commit_that_was_being_applied_is_applied(repo: Repo, wanted: State
     fsck(repo)
 
 
+@pytest.mark.parametrize("edited", [False, True])
+def test_e1_a_step_that_is_in_neither_list_is_put_back(repo: Repo, wanted: State, edited: bool) -> None:
+    """Git takes a step out of one list before it adds it to the other; a list of the user's is left alone."""
+    killed(repo)
+    place = begun(repo)
+    step = f"pick {repo.git('rev-parse', 'main')} main\n"
+    (place / "done").write_text("")
+    (place / "git-rebase-todo.backup").write_text(f"{'break' if edited else ''}\n{step}\n# a comment\n")
+    repo.theta("status")
+    assert (place / "git-rebase-todo").read_text() == ("" if edited else step)
+    repo.theta("rebase", "--continue")
+    assert edited or State.of(repo) == wanted
+
+
+def test_e1_a_lock_in_the_directory_of_a_rebase_is_removed(repo: Repo, wanted: State) -> None:
+    killed(repo)
+    (begun(repo) / "author-script.lock").write_text("")
+    repo.theta("rebase", "--continue")
+    assert State.of(repo) == wanted
+
+
 def test_e1_half_written_files_of_that_commit_are_put_back_first(repo: Repo, wanted: State) -> None:
     begun(repo)
     (repo.path / FILE).write_bytes(b"")
     repo.git("rm", "-q", "--cached", "code.py")
     repo.theta("rebase", "--continue")
     assert State.of(repo) == wanted
+
+
+def test_e1_a_file_that_git_had_merged_for_that_commit_is_put_back(repo: Repo, wanted: State) -> None:
+    """The checkpoint has tensors of both sides, and git has named no tree that holds it."""
+    repo.git("merge", "-q", "--no-edit", "other")
+    both = (repo.path / FILE).read_bytes()
+    repo.git("reset", "-q", "--hard", "HEAD~")
+    begun(repo)
+    assert (repo.path / FILE).read_bytes() != both
+    (repo.path / FILE).write_bytes(both)
+    repo.theta("rebase", "--continue")
+    assert State.of(repo) == wanted
+
+
+@pytest.mark.parametrize("names", [(), ("done", "git-rebase-todo", "orig-head")])
+def test_e1_a_rebase_of_which_git_has_removed_the_name_is_over(repo: Repo, names: tuple[str, ...]) -> None:
+    killed(repo)
+    repo.theta("rebase", "other")
+    done = State.of(repo)
+    killed(repo)
+    (repo.path / ".git" / "rebase-merge").mkdir()
+    for name in names:
+        (repo.path / ".git" / "rebase-merge" / name).write_text("")
+    assert "rebas" not in repo.theta("status").stdout
+    assert State.of(repo) == done
+    assert not (repo.path / ".git" / "rebase-merge").exists()
 
 
 def test_e1_a_change_of_the_users_is_not_overwritten_by_that(repo: Repo, wanted: State) -> None:
@@ -54,13 +112,44 @@ def test_e1_a_change_of_the_users_is_not_overwritten_by_that(repo: Repo, wanted:
     assert State.of(repo) == wanted
 
 
-def test_e1_a_rebase_that_was_not_begun_says_so(repo: Repo, wanted: State) -> None:
+def noted(repo: Repo) -> None:
+    """Note a rebase that is not begun."""
     place = repo.path / ".git" / "rebase-merge"
     place.mkdir()
+    repo.git("update-index", "-q", "--refresh")
     names = {"head-name": "refs/heads/main", "onto": "other", "orig-head": "main"}
     for name, revision in names.items():
         text = revision if name == "head-name" else repo.git("rev-parse", revision)
         (place / name).write_text(f"{text}\n")
+
+
+@pytest.mark.parametrize("last", ["files", "index"])
+def test_e1_a_rebase_that_was_killed_as_it_checked_out_its_base_was_not_begun(
+    repo: Repo, wanted: State, last: str
+) -> None:
+    before, index = State.of(repo), (repo.path / ".git" / "index").read_bytes()
+    noted(repo)
+    repo.git("read-tree", "-m", "-u", "HEAD", "other")
+    if last == "files":
+        (repo.path / ".git" / "index").write_bytes(index)
+    repo.theta("rebase", "--continue")
+    assert State.of(repo) == before
+    assert repo.git("status", "--porcelain") == ""
+    repo.theta("rebase", "other")
+    assert State.of(repo) == wanted
+
+
+def test_e1_a_change_of_the_users_is_not_overwritten_where_a_rebase_was_not_begun(repo: Repo) -> None:
+    noted(repo)
+    repo.git("read-tree", "-m", "-u", "HEAD", "other")
+    repo.write("code.py", "print('mine')\n")
+    done = repo.theta("rebase", "--continue", code=3)
+    assert "code.py was changed since" in done.stderr
+    assert (repo.path / "code.py").read_text() == "print('mine')\n"
+
+
+def test_e1_a_rebase_that_was_not_begun_says_so(repo: Repo, wanted: State) -> None:
+    noted(repo)
     before = State.of(repo)
     assert "the rebase was not begun" in repo.theta("rebase", "--continue").stdout
     assert State.of(repo) == before

@@ -202,7 +202,10 @@ class Repository:
     # -- revisions -------------------------------------------------------------------
 
     def refresh_index(self) -> None:
-        """Refresh the stat data in the index, as git's commands do first."""
+        """Refresh the stat data in the index, as most of git's commands do first.
+
+        Commands that give up a merge do not, and refuse if an index edit marked a file as possibly changed.
+        """
         self.git().run("update-index", "-q", "--refresh", check=False)
 
     def listing(self) -> bytes:

@@ -29,6 +29,8 @@ SEQUENCER: Final = "sequencer"
 """The directory of a cherry-pick or revert of several commits."""
 SEQUENCER_TODO: Final = f"{SEQUENCER}/todo"
 SEQUENCER_HEAD: Final = f"{SEQUENCER}/head"
+SEQUENCER_SAFETY: Final = f"{SEQUENCER}/abort-safety"
+"""The commit that HEAD must name, or ``--abort`` does not move it."""
 
 REBASE_HEAD: Final = "REBASE_HEAD"
 """The commit at which a rebase stopped."""
@@ -36,9 +38,17 @@ REBASE_MERGE: Final = "rebase-merge"
 """The directory of a rebase with the merge backend."""
 REBASE_APPLY: Final = "rebase-apply"
 """The directory of ``git am``, and of a rebase with the apply backend."""
+FOLDERS: Final = (REBASE_MERGE, REBASE_APPLY, SEQUENCER)
+"""The directories of what is in progress."""
 REBASE_TODO: Final = f"{REBASE_MERGE}/git-rebase-todo"
 REBASE_DONE: Final = f"{REBASE_MERGE}/done"
+REBASE_BRANCH: Final = f"{REBASE_MERGE}/head-name"
+"""The branch that is rebased; git writes this file first."""
+REBASE_FIRST_TODO: Final = f"{REBASE_TODO}.backup"
+"""The list of steps before the user edited it."""
 
+LOG_OF_HEAD: Final = "logs/HEAD"
+"""The reflog of HEAD; git writes it just before it moves HEAD."""
 ORIG_HEAD: Final = "ORIG_HEAD"
 """The HEAD before a command that moved it drastically."""
 FETCH_HEAD: Final = "FETCH_HEAD"
@@ -64,4 +74,4 @@ def rebasing(gitdir: Path) -> bool:
 
 def sequencing(gitdir: Path) -> bool:
     """Return whether a rebase, ``git am``, or a cherry-pick or revert of several commits is in progress."""
-    return exists(gitdir, REBASE_MERGE, REBASE_APPLY, SEQUENCER)
+    return exists(gitdir, *FOLDERS)

@@ -91,6 +91,8 @@ class _Sequence:
         session, request = self._session, self._request
         with session.change():
             agreement.refresh(session)
+            if request.has("--abort", "--skip"):
+                session.repo.refresh_index()
             if request.has("--continue") and self._is_over():
                 return self._now()
             checked = overwrites.options(session.again(), [request.name, *request.words])
@@ -137,6 +139,7 @@ class _Sequence:
         editor = sequencing.quiet_editor(fresh, name, [*self._request.words])
         checked = overwrites.options(fresh, [name, "--continue"])
         with fresh.journal.driving():
+            fresh.journal.moving(*self._request.words)
             self._git(fresh, editor, *checked, name, "--continue")
         return True
 

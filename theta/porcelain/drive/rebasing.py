@@ -38,11 +38,26 @@ def repair(session: Session) -> list[str] | None:
     if not place.is_dir():
         return None
     if not (place / "done").exists():
-        detached = session.repo.is_detached
-        session.repo.git().run("rebase", "--abort" if detached else "--quit")
+        _give_up(session, _text(place / "onto").strip())
         return ["the rebase was not begun; nothing is changed"]
     _redo(session, place)
     return _conclude(session, place)
+
+
+def _give_up(session: Session, onto: str) -> None:
+    """Abort a rebase whose git was killed before the first step, perhaps while it checked out ``onto``."""
+    if not session.repo.is_detached:
+        _require(_to_head(session, onto), f"checked out {onto[:12]}")
+    session.repo.git().run("rebase", "--abort" if session.repo.is_detached else "--quit")
+
+
+def _require(own: list[str], deed: str) -> None:
+    """Raise if ``own``, files that the user changed since the kill, is not empty."""
+    if own:
+        raise ThetaError(
+            f"the rebase was killed while it {deed}, and {own[0]} was changed since",
+            hint="take your changes out of the worktree, then repeat 'theta rebase --continue'",
+        )
 
 
 def _redo(session: Session, place: Path) -> None:
@@ -54,12 +69,7 @@ def _redo(session: Session, place: Path) -> None:
     commit = repo.commit_or_none(step[1]) if len(step[1]) == 40 else None
     if commit is None or _is_finished(session, place, commit):
         return
-    own = _to_head(session, step[1])
-    if own:
-        raise ThetaError(
-            f"the rebase was killed while it applied {step[1][:12]}, and {own[0]} was changed since",
-            hint="take your changes out of the worktree, then repeat 'theta rebase --continue'",
-        )
+    _require(_to_head(session, step[1], _applied(repo, commit)), f"applied {step[1][:12]}")
     todo = place / "git-rebase-todo"
     _fs.write_atomic(todo, f"{done[-1]}\n{_text(todo)}".encode("utf-8", "surrogateescape"))
     _fs.write_atomic(
@@ -74,13 +84,23 @@ def _is_stopped(repo: Repository, place: Path) -> bool:
     return state_files.exists(repo.gitdir, state_files.CHERRY_PICK_HEAD) and (place / "message").exists()
 
 
-def _to_head(session: Session, toward: str) -> list[str]:
+def _applied(repo: Repository, commit: Commit) -> str:
+    """Return the tree of ``commit`` applied to HEAD; git records it only after writing its files."""
+    if len(commit.parents) != 1:
+        return ""
+    git = repo.git()
+    ours = git.run("commit-tree", "HEAD^{tree}", "-p", commit.parents[0], "-m", "HEAD").text.strip()
+    done = git.run("merge-tree", "--write-tree", "--no-messages", ours, commit.id, check=False)
+    return done.text.partition("\n")[0].strip()
+
+
+def _to_head(session: Session, toward: str, applied: str = "") -> list[str]:
     """Reset index and files to HEAD if the repository has all their content.
 
     Otherwise nothing is changed, and the files with other content are returned.
     """
     repo, trees = session.repo, rollback.files(session.repo, [toward])
-    git, known = repo.git(), ("HEAD", rollback.merged(repo))
+    git, known = repo.git(), ("HEAD", rollback.merged(repo), applied)
     sides = [trees, *(rollback.files(repo, [name]) for name in known)]
     changed = {*git.lines("diff-index", "--cached", "--name-only", "-z", "HEAD"), *rollback.dirty(repo)}
     own = [

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from theta import _fs, _notes
 from theta.errors import BusyError, ThetaError
-from theta.git import processes
+from theta.git import processes, state_files
 from theta.git.repository import Repository
 from theta.porcelain.workspace import rollback
 
@@ -23,6 +23,8 @@ JOURNAL: Final = "journal"
 DRIVING: Final = "driving-"
 USERS: Final = "users"
 """A shared lock that every changing command of any worktree holds."""
+_LOCKS: Final = ("*.lock", *(f"{name}/*.lock" for name in state_files.FOLDERS), "index.stash.*")
+"""Locks of one worktree, and the temporary indexes of a stash."""
 _SHARED: Final = ("packed-refs.lock", "config.lock", "shallow.lock")
 
 
@@ -92,7 +94,7 @@ def read(journal: Path) -> dict[str, Any] | None:
 
 def unlock(repo: Repository, started: float) -> None:
     """Remove the lock files of a dead git; those shared by worktrees only if no other theta runs."""
-    for stale in [*repo.gitdir.glob("*.lock"), *repo.gitdir.glob("index.stash.*")]:
+    for stale in (path for pattern in _LOCKS for path in repo.gitdir.glob(pattern)):
         if stale.name not in _SHARED:
             _remove_stale(stale, started)
     try:

@@ -21,6 +21,7 @@ from theta import _fs
 from theta.errors import NoSpaceError, ThetaError
 from theta.git import state_files
 from theta.git.repository import Repository
+from theta.porcelain.workspace import unfinished
 from theta.store.odb.packs import BLOB, object_id
 
 PARKED: Final = state_files.MERGE_HEAD
@@ -35,7 +36,6 @@ _PICKING: Final = (
     state_files.REBASE_MERGE,
     state_files.REBASE_APPLY,
 )
-_NOTED: Final = (*_PICKING, state_files.SEQUENCER)
 """State files by which git continues."""
 _OF_A_MERGE: Final = (
     state_files.MERGE_MSG,
@@ -76,12 +76,38 @@ def undo(repo: Repository, note: Mapping[str, Any]) -> list[str]:
     if isinstance(applying, dict):
         bring_back(repo, str(applying.get("head")))
     if isinstance(moving, dict):
-        left = _roll_back(repo, moving)
+        left = _roll_back(repo, _at_step(repo, note))
     if isinstance(applying, dict):
         was = moving if isinstance(moving, dict) else None
         _undo_step(repo, str(applying.get("head")), str(applying.get("tree")), was)
     _end_merge(repo)
+    if isinstance(moving, dict):
+        unfinished.end(repo, _commit(moving["head"]))
+        unfinished.go_on(repo)
+        unfinished.mend_rebase(repo)
     return left
+
+
+def _at_step(repo: Repository, note: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the noted state, updated to the start of the commit that git was applying."""
+    before: Mapping[str, Any] = note["moving"]
+    step, head = unfinished.interrupted(repo), repo.head()
+    if not step or head is None:
+        return before
+    revisions = [step, f"{step}^"]
+    old = [path for path in files(repo, revisions) if _is_older(repo.worktree / path, note["started"])]
+    return {
+        "head": _head(repo),
+        "index": _entries_of(repo, head),
+        "dirty": before["dirty"],
+        "toward": [*before["toward"], *revisions],
+        "standing": [*before.get("standing", ()), *old],
+    }
+
+
+def _is_older(place: Path, than: float) -> bool:
+    """Return whether a file exists and was last changed before the time ``than``."""
+    return os.path.lexists(place) and os.lstat(place).st_ctime < than
 
 
 def bring_back(repo: Repository, before: str | None) -> None:
@@ -113,9 +139,9 @@ def _roll_back(repo: Repository, before: Mapping[str, Any]) -> list[str]:
     if before["head"] != _head(repo):
         return []
     if before["index"] != _entries(repo):
-        head = before["head"].split()[-1]
+        head = _commit(before["head"])
         if before["index"] == _entries_of(repo, head) and not state_files.exists(repo.gitdir, *_PICKING):
-            for revision in [*before["toward"], *_merged(repo)]:
+            for revision in [*before["toward"], *filter(None, [merged(repo)])]:
                 _undo_step(repo, head, revision, before)
         return []
     return _put_back(repo, before, files(repo, before["toward"]))
@@ -160,12 +186,6 @@ def merged(repo: Repository) -> str:
     return place.read_text().strip() if place.exists() else ""
 
 
-def _merged(repo: Repository) -> list[str]:
-    """Return the tree of :func:`merged`, unless git has state files by which it continues."""
-    tree = merged(repo)
-    return [tree] if tree and not state_files.exists(repo.gitdir, *_NOTED) else []
-
-
 def remove_new(repo: Repository, trees: Mapping[str, str], standing: Iterable[str] = ()) -> None:
     """Remove the files of ``trees`` that git added; those in ``standing`` existed before."""
     for path in trees.keys() - {*standing, *repo.git().lines("ls-files", "-z")}:
@@ -193,6 +213,11 @@ def _undo_step(repo: Repository, head: str, tree: str, before: Mapping[str, Any]
 def _is_changed_by_git(before: str | None, now: str) -> bool:
     """Return whether git changed a file that was ``before`` (None if unchanged, "" if deleted)."""
     return before is None or (before != "" and now == "")
+
+
+def _commit(head: str) -> str:
+    """Return the commit in a result of :func:`_head`."""
+    return head.split()[-1]
 
 
 def _head(repo: Repository) -> str:

@@ -1,0 +1,119 @@
+"""Git is killed before each thing that it does to a file: the command was not begun, goes on or is done."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.harness import fsck, wait_for_children
+from tests.reliability.killing import COMMANDS, Command, Copies, look, run, under_way
+from tests.support import Repo
+from tests.support.repos import describe
+
+ALONE = "import os; os.setsid()"
+ALL = f"{ALONE}; os.environ['DIES_GROUP'] = str(os.getpid())"
+"""What theta runs first: in a session of its own, git dies alone or takes theta with it."""
+PARTS = 4
+"""Tests among which the steps of a command are divided."""
+
+
+def _two(repo: Repo) -> None:
+    """Give ``other`` a second commit, and be on ``main``."""
+    repo.git("switch", "-q", "other")
+    repo.write("two.py", "print('two')\n")
+    repo.git("add", "two.py")
+    repo.git("commit", "-q", "-m", "two")
+    repo.theta("switch", "main")
+
+
+def _patches(repo: Repo) -> None:
+    _two(repo)
+    repo.git("format-patch", "-q", "--binary", "-o", ".git/patches", "main..other")
+
+
+MORE: dict[str, Command] = {
+    **{name: command for name, command in COMMANDS.items() if command.args[0] == "theta"},
+    "cherry-pick two": Command(("theta", "cherry-pick", "main..other"), _two),
+    "revert two": Command(("theta", "revert", "--no-edit", "HEAD", "HEAD~"), _two),
+    "rebase two": Command(("theta", "rebase", "main", "other"), _two),
+    "pull by rebase": Command(("theta", "pull", "--rebase", "origin", "upstream")),
+    "squash": Command(("theta", "merge", "--squash", "other")),
+    "am": Command(
+        ("theta", "am", "-q", ".git/patches/0001-other.patch", ".git/patches/0002-two.patch"), _patches
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that kills a git, where there is a compiler."""
+    compiler, place = shutil.which("cc"), tmp_path_factory.mktemp("dies") / "dies.so"
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    source = Path(__file__).parents[1] / "support" / "dies.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", place, source, "-ldl"], check=True)
+    return place
+
+
+class Trial(Copies):
+    """A command whose git is killed."""
+
+    def __init__(self, origin: Repo, command: Command, place: Path, library: Path) -> None:
+        self.library, self.count = library, place / "count"
+        self.steps = 0
+        super().__init__(origin, command, place)
+
+    def measure(self, repo: Repo) -> None:
+        """Count the steps of git."""
+        done = self.start(repo, 0, ALONE)
+        assert done.returncode == 0, describe(done)
+        self.steps = int.from_bytes(self.count.read_bytes(), "little")
+
+    def start(self, repo: Repo, at: int, first: str) -> subprocess.CompletedProcess[str]:
+        """Run the command, and kill a git before step ``at``."""
+        self.count.write_bytes(bytes(4))
+        env = {"LD_PRELOAD": str(self.library), "DIES_COUNT": str(self.count), "DIES_AT": str(at)}
+        return repo.theta(*self.command.args[1:], env={**env, "THETA_TEST_FIRST": first}, code=None)
+
+    def kill(self, at: int, first: str, *, abort: bool) -> None:
+        """Kill before step ``at``, go on or ``abort``, and look at what comes of it."""
+        repo = self.fresh()
+        done = self.start(repo, at, first)
+        wait_for_children(repo)
+        fsck(repo)
+        look(repo)
+        self.assert_whole_file(repo)
+        if name := under_way(repo):
+            run(repo, ("theta", name, "--abort" if abort else "--continue"))
+        assert under_way(repo) == "", describe(done)
+        self.repeat(repo)
+        self.assert_sound(repo)
+        shutil.rmtree(repo.path)
+
+
+def report(trial: Trial, chosen: list[int]) -> None:
+    failures = []
+    for number, at in enumerate(chosen):
+        for first in (ALL, ALONE):
+            abort = number % 2 == (first is ALL)
+            try:
+                trial.kill(at, first, abort=abort)
+            except AssertionError as error:
+                about = f"step {at}, {'all' if first is ALL else 'git alone'}, {abort=}: "
+                failures.append(about + "\n".join(str(error).splitlines()[:14]))
+    assert not failures, f"{len(failures)} of {2 * len(chosen)} ({trial.steps} steps):\n" + "\n".join(
+        failures
+    )
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("name", MORE)
+def test_e1_killed_before_each_step(
+    completed: Repo, tmp_path: Path, library: Path, name: str, part: int
+) -> None:
+    trial = Trial(completed, MORE[name], tmp_path, library)
+    report(trial, list(range(1 + part, trial.steps + 1, PARTS)))

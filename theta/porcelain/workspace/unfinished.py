@@ -1,0 +1,136 @@
+"""Repairing a cherry-pick, revert or rebase whose git was killed, so that no commit is skipped or repeated.
+
+Git writes the list of commits (``sequencer/todo``), applies the first one, writes its id
+(``CHERRY_PICK_HEAD``, ``REVERT_HEAD``), commits, and removes the id.  ``--continue`` always skips the first
+commit of the list, and commits first if there is such an id.
+
+A rebase removes a step from ``git-rebase-todo`` before it adds it to ``done``, so a killed git leaves it in
+neither file.  At the end of a rebase git removes its files one by one.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from theta import _fs
+from theta.git import state_files
+from theta.git.repository import Repository
+
+_APPLIED: Final = (state_files.CHERRY_PICK_HEAD, state_files.REVERT_HEAD)
+_COMMANDS: Final = ("pick", "revert")
+_BY_GIT: Final = re.compile(r"cherry-pick|revert|commit \(cherry-pick\)")
+"""The start of a reflog message if a sequence moved HEAD, and not the user."""
+_DIGITS: Final = 7
+"""The fewest digits of an id in the first list."""
+
+
+def end(repo: Repository, before: str) -> None:
+    """Remove the state files of a commit that git made: HEAD is not ``before``, and equals the index."""
+    if repo.head() in (None, before) or state_files.rebasing(repo.gitdir):
+        return
+    for name in _APPLIED:
+        if (repo.gitdir / name).exists() and _is_before_log(repo, name) and _is_committed(repo):
+            _fs.remove(repo.gitdir / name)
+    if state_files.exists(repo.gitdir, *_APPLIED, state_files.MERGE_HEAD):
+        return
+    message = repo.gitdir / state_files.MERGE_MSG
+    if message.exists() and _is_before_log(repo, state_files.MERGE_MSG):
+        _fs.remove(message)
+
+
+def go_on(repo: Repository) -> None:
+    """Make ``--continue`` and ``--abort`` of a sequence right."""
+    place, safety = repo.gitdir / state_files.SEQUENCER, repo.gitdir / state_files.SEQUENCER_SAFETY
+    if not place.is_dir():
+        return
+    if not (repo.gitdir / state_files.SEQUENCER_TODO).exists():  # git had not begun, or had finished
+        repo.git().run("cherry-pick", "--quit")
+        return
+    if interrupted(repo):
+        _repeat(repo)
+    said = repo.git().run("log", "-g", "-1", "--format=%gs", "HEAD", check=False).text
+    if safety.exists() and _BY_GIT.match(said):  # --abort refuses if HEAD is another commit
+        _fs.write_atomic(safety, f"{repo.head()}\n".encode())
+
+
+def interrupted(repo: Repository) -> str:
+    """Return the commit of a sequence that git had begun and not finished; empty if there is none."""
+    todo = state_files.SEQUENCER_TODO
+    if state_files.exists(repo.gitdir, *_APPLIED) or not (repo.gitdir / todo).exists():
+        return ""
+    steps = _steps(repo)
+    if not steps or _is_before_log(repo, todo, exactly=True):
+        return ""
+    return repo.commit_of(steps[0].split()[1]) or ""
+
+
+def _is_before_log(repo: Repository, name: str, *, exactly: bool = False) -> bool:
+    """Return whether git wrote ``name`` before HEAD moved last, or, unless ``exactly``, in the same tick."""
+    log = repo.gitdir / state_files.LOG_OF_HEAD
+    if not log.exists():
+        return not exactly
+    ahead = log.stat().st_mtime_ns - (repo.gitdir / name).stat().st_mtime_ns
+    return ahead > 0 or (ahead == 0 and not exactly)
+
+
+def _is_committed(repo: Repository) -> bool:
+    return not repo.git().run("diff-index", "--cached", "--quiet", "HEAD", "--", check=False).code
+
+
+def _repeat(repo: Repository) -> None:
+    """Write the first row of the list twice, since ``--continue`` skips one."""
+    steps = _steps(repo)
+    if steps[:1] != steps[1:2]:
+        _add_first(repo.gitdir / state_files.SEQUENCER_TODO, steps[0])
+
+
+def _steps(repo: Repository) -> list[str]:
+    """Return the rows of ``sequencer/todo`` that name a commit."""
+    rows = _rows(repo.gitdir / state_files.SEQUENCER_TODO)
+    return [" ".join(words) for words in rows if len(words) > 1 and words[0] in _COMMANDS]
+
+
+def mend_rebase(repo: Repository) -> None:
+    """Put back a step that is in neither file, or end a rebase that git had not begun or had finished."""
+    if not (repo.gitdir / state_files.REBASE_MERGE).is_dir():
+        return
+    if (repo.gitdir / state_files.REBASE_BRANCH).exists():
+        _complete(repo)
+    else:
+        repo.git().run("rebase", "--quit")
+
+
+def _complete(repo: Repository) -> None:
+    """Put back the step that is in neither file, unless the user edited the list."""
+    first = _rows(repo.gitdir / state_files.REBASE_FIRST_TODO)
+    done, todo = (_rows(repo.gitdir / name) for name in (state_files.REBASE_DONE, state_files.REBASE_TODO))
+    lost = first[len(done) : len(done) + 1]
+    if lost and _are_same([*done, *lost, *todo], first):
+        _add_first(repo.gitdir / state_files.REBASE_TODO, " ".join(lost[0]))
+
+
+def _are_same(steps: list[list[str]], first: list[list[str]]) -> bool:
+    """Return whether ``steps`` are those of the ``first`` list, which may have short ids."""
+    return len(steps) == len(first) and all(map(_is_same, steps, first))
+
+
+def _is_same(step: list[str], other: list[str]) -> bool:
+    same = [
+        len(one) >= _DIGITS and one.startswith(two) for one, two in zip(step[1:2], other[1:2], strict=False)
+    ]
+    return step[0] == other[0] and (step[1:] == other[1:] or all(same))
+
+
+def _add_first(place: Path, row: str) -> None:
+    _fs.write_atomic(place, f"{row}\n{_read(place)}".encode("utf-8", "surrogateescape"))
+
+
+def _rows(place: Path) -> list[list[str]]:
+    rows = (row.split() for row in _read(place).splitlines())
+    return [words for words in rows if words and not words[0].startswith("#")]
+
+
+def _read(place: Path) -> str:
+    return place.read_text("utf-8", "surrogateescape") if place.exists() else ""
