@@ -238,7 +238,8 @@ class AtomicFile:
             _step("rename", self.path)
             self._name_it()
             os.replace(self._temp, self.path)
-            self._date_it()
+            if not self.dated_back:
+                self._date_to_name()
             os.close(self._fd)
             self._fd = -1
             if self._durable:
@@ -256,11 +257,11 @@ class AtomicFile:
             # os.link follows the link only with a directory descriptor (python/cpython#81793).
             os.link(link, self._temp, src_dir_fd=self._fd, follow_symlinks=True)
 
-    def _date_it(self) -> None:
+    def _date_to_name(self) -> None:
         """Set the times to now if the rename was in a later second than the last write.
 
-        Git compares the second of the content with that of its index, and takes a file of an earlier one for
-        unchanged that was rewritten in the second of its name, with its time kept.
+        Git trusts a file whose mtime is in an earlier second than its index.  If that file is then rewritten
+        in the second of the rename, with its mtime kept, all of its stat data are as before.
         """
         info = os.fstat(self._fd)
         if int(info.st_mtime) != int(info.st_ctime):
