@@ -33,7 +33,7 @@ class Blob:
 
     @property
     def data(self) -> bytes:
-        """The content."""
+        """The content of the blob, uncompressed."""
         return self._found.data
 
 

@@ -189,7 +189,7 @@ class Repository:
 
     @property
     def refs(self) -> Refs:
-        """The refs."""
+        """The references of the repository."""
         return Refs(self.raw)
 
     def apart(self, place: Path) -> Repository:

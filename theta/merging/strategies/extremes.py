@@ -49,7 +49,7 @@ class Ram(Method):
         return [1.0] * job.count
 
     def reduce(self, job: Job) -> list[float]:
-        """Return the factors."""
+        """Return the factors of the inputs, computed once before the blocks."""
         return self.factors(job)
 
     def merge(self, job: Job, block: Block, stats: list[float]) -> Array:

@@ -43,7 +43,7 @@ class Statistic(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape."""
+        """The shape of the statistic."""
         ...
 
     def read(self, start: int, stop: int) -> Array:

@@ -94,7 +94,7 @@ class Checkpoints(Mapping[str, Checkpoint]):
         return Checkpoints((self[path] for path in self.manifests), self._read)
 
     def models(self) -> Mapping[str, frozenset[str]]:
-        """Return model -> its files; a model is called as it would be as one file."""
+        """Return the files of each model, by the name that :func:`model_of` gives it."""
         return by_model(self)
 
 

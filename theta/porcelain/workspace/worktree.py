@@ -136,7 +136,7 @@ def refresh_stat(session: Session, paths: dict[str, str]) -> None:
 
 
 def known_stat(session: Session, path: str, oid: str) -> os.stat_result | None:
-    """Return the stat data of the file at ``path`` if the stat cache has manifest ``oid`` for it, or None."""
+    """Return the stat data of file ``path``; None unless the stat cache has manifest ``oid`` for it."""
     info = _lstat(session.repo.worktree / path)
     if info is None or session.cache.manifest_of(path, Identity.of(info)) != oid:
         return None
