@@ -21,7 +21,7 @@ from theta.git.repository import Repository
 _APPLIED: Final = (state_files.CHERRY_PICK_HEAD, state_files.REVERT_HEAD)
 _COMMANDS: Final = ("pick", "revert")
 _BY_GIT: Final = re.compile(r"cherry-pick|revert|commit \(cherry-pick\)")
-"""The start of a reflog message if a sequence moved HEAD, and not the user."""
+"""The start of the reflog message when a sequence, not the user, moved HEAD."""
 _DIGITS: Final = 7
 """The fewest digits of an id in the first list."""
 
@@ -41,7 +41,7 @@ def end(repo: Repository, before: str) -> None:
 
 
 def go_on(repo: Repository) -> None:
-    """Make ``--continue`` and ``--abort`` of a sequence right."""
+    """Correct the sequencer's files for ``--continue`` and ``--abort``."""
     place, safety = repo.gitdir / state_files.SEQUENCER, repo.gitdir / state_files.SEQUENCER_SAFETY
     if not place.is_dir():
         return
@@ -56,7 +56,7 @@ def go_on(repo: Repository) -> None:
 
 
 def interrupted(repo: Repository) -> str:
-    """Return the commit of a sequence that git had begun and not finished; empty if there is none."""
+    """Return the commit that a killed git was applying in a sequence; empty if there is none."""
     todo = state_files.SEQUENCER_TODO
     if state_files.exists(repo.gitdir, *_APPLIED) or not (repo.gitdir / todo).exists():
         return ""
@@ -80,7 +80,7 @@ def _is_committed(repo: Repository) -> bool:
 
 
 def _repeat(repo: Repository) -> None:
-    """Write the first row of the list twice, since ``--continue`` skips one."""
+    """Repeat the first row of the list, because ``--continue`` skips one."""
     steps = _steps(repo)
     if steps[:1] != steps[1:2]:
         _add_first(repo.gitdir / state_files.SEQUENCER_TODO, steps[0])
@@ -93,7 +93,7 @@ def _steps(repo: Repository) -> list[str]:
 
 
 def mend_rebase(repo: Repository) -> None:
-    """Put back a step that is in neither file, or end a rebase that git had not begun or had finished."""
+    """Restore a step that is in neither file; quit a rebase that git had not begun or had finished."""
     if not (repo.gitdir / state_files.REBASE_MERGE).is_dir():
         return
     if (repo.gitdir / state_files.REBASE_BRANCH).exists():
@@ -103,7 +103,7 @@ def mend_rebase(repo: Repository) -> None:
 
 
 def _complete(repo: Repository) -> None:
-    """Put back the step that is in neither file, unless the user edited the list."""
+    """Restore the step that is in neither file, unless the user edited the list."""
     first = _rows(repo.gitdir / state_files.REBASE_FIRST_TODO)
     done, todo = (_rows(repo.gitdir / name) for name in (state_files.REBASE_DONE, state_files.REBASE_TODO))
     lost = first[len(done) : len(done) + 1]
