@@ -61,6 +61,11 @@ def commits(gitdir: Path, name: str) -> list[str]:
     return place.read_text().split() if place.exists() else []
 
 
+def text(place: Path) -> str:
+    """Return the content of the state file at ``place``; empty without the file."""
+    return place.read_text("utf-8", "surrogateescape") if place.is_file() else ""
+
+
 def exists(gitdir: Path, *names: str) -> bool:
     """Return whether one of the state files ``names`` exists."""
     return any((gitdir / name).exists() for name in names)

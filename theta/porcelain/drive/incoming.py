@@ -11,7 +11,6 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from theta.errors import NotHereYetError
@@ -252,10 +251,13 @@ class _Incoming:
 
     def pending(self, back: bool) -> list[TreeChange]:
         """Return the steps left of a stopped sequence, and if it goes ``back``, to where it started."""
-        todo = [oid for name in _TODO for oid in _OID.findall(_text(self._repo.gitdir / name))]
-        steps = [step for oid in dict.fromkeys(todo) for step in self._own(oid)]
-        heads = self.named(oid for name in _HEADS for oid in _OID.findall(_text(self._repo.gitdir / name)))
+        steps = [step for oid in dict.fromkeys(self._noted(_TODO)) for step in self._own(oid)]
+        heads = self.named(self._noted(_HEADS))
         return steps + [TreeChange(None, self._tree(head)) for head in heads if back]
+
+    def _noted(self, names: Iterable[str]) -> list[str]:
+        """Return the commit ids in the state files ``names``."""
+        return [oid for name in names for oid in _OID.findall(state_files.text(self._repo.gitdir / name))]
 
     def tips(self) -> Iterator[TreeChange]:
         """Yield guessed steps from HEAD to every branch and tag."""
@@ -265,7 +267,3 @@ class _Incoming:
         with contextlib.suppress(NotHereYetError):  # a guess must not stop the command
             for commit in found:
                 yield TreeChange(before, self._tree(commit), guessed=True)
-
-
-def _text(place: Path) -> str:
-    return place.read_text(errors="replace") if place.is_file() else ""

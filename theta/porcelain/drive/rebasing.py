@@ -38,7 +38,7 @@ def repair(session: Session) -> list[str] | None:
     if not place.is_dir():
         return None
     if not (place / "done").exists():
-        _give_up(session, _text(place / "onto").strip())
+        _give_up(session, state_files.text(place / "onto").strip())
         return ["the rebase was not begun; nothing is changed"]
     _redo(session, place)
     return _conclude(session, place)
@@ -62,7 +62,7 @@ def _require(own: list[str], deed: str) -> None:
 
 def _redo(session: Session, place: Path) -> None:
     """Put the last step back on the list if it was not finished."""
-    repo, done = session.repo, _text(place / "done").splitlines()
+    repo, done = session.repo, state_files.text(place / "done").splitlines()
     step = done[-1].split() if done else []
     if len(step) < 2 or step[0] not in _PICKS or _is_stopped(repo, place):
         return
@@ -71,7 +71,7 @@ def _redo(session: Session, place: Path) -> None:
         return
     _require(_to_head(session, step[1], _applied(repo, commit)), f"applied {step[1][:12]}")
     todo = place / "git-rebase-todo"
-    _fs.write_atomic(todo, f"{done[-1]}\n{_text(todo)}".encode("utf-8", "surrogateescape"))
+    _fs.write_atomic(todo, f"{done[-1]}\n{state_files.text(todo)}".encode("utf-8", "surrogateescape"))
     _fs.write_atomic(
         place / "done", "".join(f"{row}\n" for row in done[:-1]).encode("utf-8", "surrogateescape")
     )
@@ -126,7 +126,7 @@ def _is_finished(session: Session, place: Path, commit: Commit) -> bool:
     """Return whether ``commit`` was applied: git has noted it as rewritten, or HEAD is the new commit."""
     oid = commit.id
     for name in ("rewritten-list", "rewritten-pending"):
-        if any(row.startswith(oid) for row in _text(place / name).splitlines()):
+        if any(row.startswith(oid) for row in state_files.text(place / name).splitlines()):
             return True
     now = session.repo.head()
     head = session.repo.commit_or_none(now) if now else None
@@ -141,21 +141,17 @@ def _conclude(session: Session, place: Path) -> list[str] | None:
 
     Returns lines that report it; None when the rebase is not at that point.
     """
-    branch, onto = _text(place / "head-name").strip(), _text(place / "onto").strip()
-    rows = _text(place / "git-rebase-todo").splitlines()
+    branch, onto = state_files.text(place / "head-name").strip(), state_files.text(place / "onto").strip()
+    rows = state_files.text(place / "git-rebase-todo").splitlines()
     if not branch.startswith("refs/heads/") or any(row and not row.startswith("#") for row in rows):
         return None
     git, head = session.repo.git(), session.repo.head()
     if head is None or git.run("rev-parse", "--verify", "-q", branch, check=False).text.strip() != head:
         return None
-    if head == _text(place / "orig-head").strip():
+    if head == state_files.text(place / "orig-head").strip():
         return None
     git.run("symbolic-ref", "-m", "rebase (finish)", "HEAD", branch)
     git.run("rebase", "--quit")
     new = git.run("rev-list", f"{onto}..HEAD").text.split()
     notes = agreement.mend_noted(session, set(new))
     return [f"the rebase of {branch.removeprefix('refs/heads/')} is concluded", *notes]
-
-
-def _text(place: Path) -> str:
-    return place.read_text("utf-8", "surrogateescape") if place.exists() else ""

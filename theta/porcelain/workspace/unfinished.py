@@ -124,13 +124,9 @@ def _is_same(step: list[str], other: list[str]) -> bool:
 
 
 def _add_first(place: Path, row: str) -> None:
-    _fs.write_atomic(place, f"{row}\n{_read(place)}".encode("utf-8", "surrogateescape"))
+    _fs.write_atomic(place, f"{row}\n{state_files.text(place)}".encode("utf-8", "surrogateescape"))
 
 
 def _rows(place: Path) -> list[list[str]]:
-    rows = (row.split() for row in _read(place).splitlines())
+    rows = (row.split() for row in state_files.text(place).splitlines())
     return [words for words in rows if words and not words[0].startswith("#")]
-
-
-def _read(place: Path) -> str:
-    return place.read_text("utf-8", "surrogateescape") if place.exists() else ""
