@@ -165,6 +165,22 @@ def test_rows_of_any_dtype(dtype: str) -> None:
     check(rows, TensorWords(dtype, (35, 32), words), base, 64)
 
 
+def test_rows_are_read_only_where_a_sample_finds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = weights("bf16", (3000, 40))
+    monkeypatch.setattr(rows, "find_sources", lambda *_: pytest.fail("all rows were read"))
+    assert rows.encode(nudged(base, 1e-2), base, chunks_of(base)) is None
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_half_of_the_rows_are_enough_wherever_they_are(share: float) -> None:
+    base, rng = weights("bf16", (3000, 40)), np.random.default_rng(0)
+    lines = weights("bf16", (3000, 40), 1).words.reshape(3000, 40).copy()
+    kept = rng.permutation(3000)[: int(3000 * share)]
+    lines[kept] = base.words.reshape(3000, 40)[rng.permutation(3000)[: kept.size]]
+    new = with_words(base, lines.reshape(-1))
+    assert check(rows, new, base).size < (1.1 - share) * new.words.nbytes
+
+
 def test_rows_decline() -> None:
     base = weights("bf16", (50, 64))
     assert rows.encode(weights("bf16", (50, 64), 1), base, [(0, 3200)]) is None

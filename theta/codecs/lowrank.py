@@ -52,7 +52,7 @@ DTYPES_OF_MATRICES: Final = ("f16", "bf16", "f32")
 MAX_RANK: Final = 256
 _HEAD: Final = struct.Struct("<Hh")
 _MAX_SCALE: Final = 400
-_SAMPLE_WORDS: Final = 1 << 17
+_SAMPLE_WORDS: Final = 1 << 15
 """Words that are encoded to tell what factors cost."""
 
 
@@ -88,10 +88,9 @@ def _pack_factor(factor: Factor) -> bytes:
     zigzag = ((factor << 1) ^ (factor >> 63)).astype(np.uint32).reshape(-1)
     rank = factor.shape[1]
     contexts = np.tile(np.arange(rank, dtype=np.uint16), factor.shape[0])
-    found = []
-    for tokenised in entropy.by_all_rules(zigzag, contexts, rank):
-        found.append(entropy.encode(tokenised, contexts, entropy.plan(tokenised.counts)))
-    return min(found, key=len)
+    ways = [(t, entropy.plan(t.counts)) for t in entropy.by_all_rules(zigzag, contexts, rank)]
+    tokenised, tables = min(ways, key=lambda way: way[0].raw_bits + way[1].bits)
+    return entropy.encode(tokenised, contexts, tables)
 
 
 def _unpack_factor(blob: memoryview, position: int, lines: int, rank: int) -> tuple[Factor, int]:

@@ -37,6 +37,9 @@ _COUNT: Final = struct.Struct("<I")
 _MIN_ROW_BYTES: Final = 16
 _MAX_ROWS: Final = 1 << 31
 _WINDOW_WORDS: Final = 1 << 21
+_MARK_BYTES: Final = 8
+_MARKED: Final = 256
+"""Rows whose marks are looked for among those of the base's rows, before all are read."""
 
 
 def fits(target: Target, base: Base) -> bool:
@@ -69,6 +72,23 @@ def find_sources(new: TensorWords, base: TensorWords) -> Sources:
         if not np.array_equal(rows[i], base_rows[sources[i]]):
             sources[i] = -1
     return sources
+
+
+def _marks(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Some bytes from the middle of each row."""
+    start = (rows.shape[1] - _MARK_BYTES) // 2
+    return np.ascontiguousarray(rows[:, start : start + _MARK_BYTES]).view(np.uint64).reshape(-1)
+
+
+def _may_have_half(new: TensorWords, base: TensorWords) -> bool:
+    """Whether a spread sample of rows is found in ``base`` nearly as often as when half of all rows are."""
+    rows = _as_rows(new)
+    chosen = np.unique(np.linspace(0, len(rows) - 1, _MARKED).astype(np.int64))
+    marks = np.sort(_marks(rows[chosen]))
+    seen = _marks(_as_rows(base))
+    at = np.minimum(np.searchsorted(marks, seen), marks.size - 1)
+    found = np.isin(marks, marks[at[marks[at] == seen]])
+    return bool(4 * np.count_nonzero(found) >= chosen.size)
 
 
 def _runs(sources: Sources) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
@@ -119,6 +139,8 @@ def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Enco
         return None
     columns = target.row_words
     if columns * word_size(new.dtype) < _MIN_ROW_BYTES:
+        return None
+    if not _may_have_half(new, base):
         return None
     sources = find_sources(new, base)
     if 2 * np.count_nonzero(sources < 0) > sources.size:

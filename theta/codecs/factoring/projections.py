@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 _SMALLEST_SIDE: Final = 32
 _LARGEST_SCALE: Final = 400
 _PART_CHOICES: Final = (4, 5)
-_MARGINS: Final = (0.0, 0.0, 0.8, 0.8)
-"""For each round the part of an interval, around its middle, that the product is to lie in."""
+_TO_THE_MIDDLE: Final = (True, True, False, False)
+"""For each round whether the product is to be in the middle of the intervals, or just inside."""
+_INSIDE: Final = 0.8
+"""The part of an interval, around its middle, that is inside enough."""
 _MOMENTUM: Final = 0.7
 _OVERSHOOT: Final = 1.9
 _WEIGHT: Final = 0.25
@@ -47,11 +49,12 @@ _TRIAL_BITS: Final = 13
 
 @dataclass(frozen=True)
 class _Tile:
-    """Some rows: the differences, half the units in the last place, and the weights of the words."""
+    """Some rows: the middles of the intervals of the words, how far inside reaches, and the weights."""
 
     rows: slice
     d: Matrix
-    half: Matrix
+    above: Matrix
+    below: Matrix
     weight: Matrix
 
 
@@ -99,7 +102,8 @@ class Steps:
         if not finite.all():
             d, half = np.where(finite, d, 0).astype(self.kind), np.where(finite, half, np.float32(1e30))
         weight = np.minimum(np.float32(self.reference) / half, np.float32(1))
-        return _Tile(rows, d, half, weight)
+        half *= np.float32(_INSIDE)
+        return _Tile(rows, d, half, -half, weight)
 
 
 def _values(words: NDArray[Any], dtype: str) -> NDArray[np.float32]:
@@ -154,16 +158,16 @@ def sketch(steps: Steps, width: int, noise: float) -> tuple[Matrix, Matrix]:
     return u.astype(steps.kind), v.astype(steps.kind)
 
 
-def _lacking(tile: _Tile, u: Matrix, v: Matrix, margin: float) -> NDArray[np.float32]:
-    """What the product lacks in a tile to be near enough to the middle of each interval, weighted."""
-    over = u[tile.rows] @ v.T
-    over -= tile.d
-    over = over.astype(np.float32, copy=False)
-    if margin:
-        bound = tile.half * np.float32(margin)
-        over -= np.clip(over, -bound, bound)
-    over *= tile.weight
-    return over
+def _beyond(tile: _Tile, u: Matrix, v: Matrix, to_the_middle: bool) -> NDArray[np.float32]:
+    """By how much the product goes beyond, in a tile, weighted."""
+    beyond = u[tile.rows] @ v.T
+    beyond -= tile.d
+    beyond = beyond.astype(np.float32, copy=False)
+    if not to_the_middle:
+        inside = np.minimum(beyond, tile.above)
+        beyond -= np.maximum(inside, tile.below, out=inside)
+    beyond *= tile.weight
+    return beyond
 
 
 def _inverse(factor: Matrix) -> Matrix:
@@ -178,16 +182,18 @@ def _inverse(factor: Matrix) -> Matrix:
 def fitted(steps: Steps, u: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
     """Factors whose product leaves fewer words outside their intervals."""
     before = u, v
-    for margin in _MARGINS:
+    for to_the_middle in _TO_THE_MIDDLE:
         ahead = u + _MOMENTUM * (u - before[0]), v + _MOMENTUM * (v - before[1])
         before = u, v
-        narrow, lacks = ahead[0].astype(np.float32), np.zeros(v.shape, np.float32)
+        narrow, total = ahead[0].astype(np.float32), np.zeros(v.shape, np.float32)
         for tile in steps.tiles():
-            lacks += _lacking(tile, *ahead, margin).T @ narrow[tile.rows]
-        v = (ahead[1] - lacks @ _inverse(ahead[0])).astype(steps.kind)
+            total += _beyond(tile, *ahead, to_the_middle).T @ narrow[tile.rows]
+        v = (ahead[1] - total @ _inverse(ahead[0])).astype(steps.kind)
         narrow, inverse, u = v.astype(np.float32), _inverse(v), np.empty_like(u)
         for tile in steps.tiles():
-            u[tile.rows] = ahead[0][tile.rows] - (_lacking(tile, ahead[0], v, margin) @ narrow) @ inverse
+            u[tile.rows] = (
+                ahead[0][tile.rows] - (_beyond(tile, ahead[0], v, to_the_middle) @ narrow) @ inverse
+            )
     return u, v
 
 
