@@ -245,9 +245,10 @@ def _renewed(changed: Changed, top: _Candidate, candidates: list[_Candidate]) ->
     own = [candidate for candidate in candidates if candidate.record is top.record]
     if not own:
         return candidates
-    step = chooser.price(new, _load(top), ranges)
+    newest = _load(top)
+    step = chooser.price(new, newest, ranges)
     # Factors of several updates are factors too; steps of training have none, and need no search.
-    structure = step < chooser.price(new, _load(top), ranges, structure=False)
+    structure = step < chooser.price(new, newest, ranges, structure=False)
     structure |= has_structure(top.record)
     prices = [chooser.price(new, _load(candidate), ranges, structure) for candidate in own]
     step = min(step, *prices)
