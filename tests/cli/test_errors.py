@@ -63,14 +63,6 @@ def test_a_bare_repository_can_be_read(tracked: Repo, tmp_path: Path) -> None:
         assert (done.stdout != "", done.stderr) == (True, ""), args
 
 
-@pytest.mark.parametrize("args", [*COMMANDS, ["log"], ["branch"], ["fsck"]], ids=" ".join)
-def test_sha256_repositories_are_refused(tmp_path: Path, args: list[str]) -> None:
-    repo = empty(tmp_path / "repo", "--object-format=sha256")
-    before = sorted(repo.path.rglob("*"))
-    refused(repo.theta(*args, code=None), ExitCode.UNSUPPORTED_REPOSITORY, "SHA-256")
-    assert sorted(repo.path.rglob("*")) == before
-
-
 @pytest.mark.parametrize("args", [["status"], ["track", "*.x"], ["log"]], ids=" ".join)
 @pytest.mark.parametrize(("extension", "word"), [("refStorage", "reftable"), ("strange", "strange")])
 def test_repositories_that_need_more_are_refused(

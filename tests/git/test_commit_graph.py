@@ -75,7 +75,7 @@ def _tree(repository: Repository, files: dict[str, int]) -> str:
     folders = {str(parent) for path in files for parent in Path(path).parents}
     kept = {path: kind for path, kind in files.items() if path not in folders}
     modes = {0: 0o100644, 1: 0o100755, 2: 0o120000}
-    empty = repository.read_tree(str(repository.raw.TreeBuilder().write()))
+    empty = repository.read_tree(repository.git().run("mktree", stdin=b"").text.strip())
     changes = {path: (repository.write_blob(b"%d" % kind), modes[kind]) for path, kind in kept.items()}
     return commit_graph.edit_tree(repository, empty, {**changes})
 

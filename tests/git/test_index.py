@@ -13,7 +13,8 @@ import pytest
 
 from tests.support import Repo
 from theta.errors import BusyError, DiskError, UnsupportedRepositoryError
-from theta.git.index import IndexEdit, Staged, fresh_paths, read_entries
+from theta.git.backends.index import IndexEdit, fresh_paths, read_entries
+from theta.git.backends.index_entries import Staged
 from theta.git.repository import Repository
 
 EMPTY = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"

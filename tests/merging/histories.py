@@ -17,6 +17,7 @@ import pygit2
 
 from tests.support import Repo, make_model
 from theta.formats.layout import BytesSource
+from theta.git import commit_graph
 from theta.git.object_values import MODE_BLOB, MODE_TREE
 from theta.git.repository import STORES
 from theta.porcelain.workspace.session import Session
@@ -259,7 +260,7 @@ class History:
         rows = [f"tree {tree}", *(f"parent {parent}" for parent in parents)]
         rows += [f"{role} {who.name} <{who.email}> {who.time} +0000" for role in ("author", "committer")]
         data = ("\n".join(rows) + "\n\nstep\n").encode()
-        return str(self.session.repo.raw.odb.write(pygit2.enums.ObjectType.COMMIT, data))
+        return commit_graph.write_commit(self.session.repo, data)
 
 
 def _tree(pack: PackWriter, entries: Mapping[str, tuple[str, int]]) -> str:

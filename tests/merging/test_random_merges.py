@@ -186,7 +186,7 @@ def check_git(history: History, bare: Path, case: Case, values: Values, seen: Co
         return
     assert not wanted.conflict, "git merged what both sides changed"
     seen["git: clean"] += 1
-    parts = take_apart(history.session.repo.raw, tree)
+    parts = take_apart(pygit2.Repository(str(history.path)), tree)
     assert {path: values.of(data) for path, data in parts.manifests.items()} == wanted.files
     parts.check_agreement()
 
@@ -228,7 +228,7 @@ def check_theta(history: History, case: Case, how: str, values: Values, seen: Co
     assert not wanted.conflict, "theta merged what both sides changed, unasked"
     seen[f"{how}: clean"] += 1
     tree = in_memory.result_tree(history.session, joined.tree, joined.merged)
-    parts = take_apart(history.session.repo.raw, tree)
+    parts = take_apart(pygit2.Repository(str(history.path)), tree)
     assert {path: values.of(data) for path, data in parts.manifests.items()} == wanted.files
     scratch = history.path.parent / "restored"
     for path, data in parts.manifests.items():

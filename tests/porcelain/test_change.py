@@ -9,7 +9,7 @@ import pytest
 from tests.support import Repo
 from theta import _fs
 from theta.errors import BusyError
-from theta.git.index import Staged
+from theta.git.backends.index_entries import Staged
 from theta.git.run import GitFailedError
 from theta.porcelain.workspace.session import Session
 

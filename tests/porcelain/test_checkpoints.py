@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support import Repo, make_model, random_tensors
-from theta.git.index import Staged
+from theta.git.backends.index_entries import Staged
 from theta.porcelain.workspace.checkpoints import Checkpoint, Checkpoints
 from theta.porcelain.workspace.session import Session
 

@@ -14,7 +14,7 @@ from tests.reliability.harness import FILE, leftovers, write
 from tests.support import Repo
 from theta import _fs
 from theta.errors import BusyError, NoSpaceError
-from theta.git.index import IndexEdit
+from theta.git.backends.index import IndexEdit
 
 
 def dead_pid() -> int:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support import Repo, make_model, random_tensors, read_model, sha256
 from theta.errors import ManifestError
+from theta.git.object_format import SHA1
 from theta.git.repository import Repository
 from theta.porcelain.stage import staging
 from theta.porcelain.workspace.session import Session
@@ -50,7 +51,7 @@ def manifest(names: list[str], seed: int = 0) -> Manifest:
 
 def written(plain: Manifest) -> Manifest:
     """``plain`` as it is staged, without a repository."""
-    return listings.write(PackWriter(Path(), lambda oid: True), plain)
+    return listings.write(PackWriter(Path(), lambda oid: True, SHA1), plain)
 
 
 def listed(arranged: Manifest, plain: Manifest) -> list[bytes]:

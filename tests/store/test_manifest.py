@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from theta.dtypes import DTYPES
 from theta.errors import ManifestError, NewerFormatError
+from theta.git.object_format import SHA1, SHA256
 from theta.store.format.manifest import (
     MAX_BYTES,
     Line,
     Manifest,
-    blob_id,
     has_conflict_markers,
     looks_like_manifest,
     parse,
@@ -221,4 +221,17 @@ def test_damage_is_refused_or_read_never_a_crash(junk: bytes, at: int) -> None:
 
 
 def test_the_blob_id_is_that_of_git() -> None:
-    assert blob_id(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert SHA1.blob_id(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
+
+
+@pytest.mark.parametrize("digits", [(40, 40), (64, 64), (40, 64), (64, 40)])
+def test_ids_are_of_one_hash(digits: tuple[int, int]) -> None:
+    skeleton, tree = ("ab" * (count // 2) for count in digits)
+    line = Line("a", "f32", (1,), "c" * 64, tree)
+    manifest = Manifest("npy", "a.npy", skeleton, (line,))
+    if len(set(digits)) > 1:
+        with pytest.raises(ManifestError, match="one length"):
+            parse(manifest.data)
+    else:
+        assert parse(manifest.data) == manifest
+        assert manifest.oid == (SHA1 if digits[0] == 40 else SHA256).blob_id(manifest.data)

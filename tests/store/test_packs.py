@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from tests.support import Repo
 from theta.errors import CorruptError, MissingObjectsError, ThetaError
+from theta.git.object_format import BLOB, SHA1, TREE
+from theta.git.object_values import tree_bytes
 from theta.git.repository import Repository
 from theta.store.odb import packs
 from theta.store.odb.objects import Objects
-from theta.store.odb.packs import BLOB, TREE, Pack, PackWriter, object_id, tree_bytes
+from theta.store.odb.packs import Pack, PackWriter
 
 LIMIT = 10 << 20
 
@@ -52,7 +54,7 @@ def test_git_accepts_a_pack_and_reads_the_same(repo: Repo, objects: Objects, tex
     repo.git("verify-pack", "-v", str(path))
     repo.fsck()
     for data, oid in zip(blobs, ids, strict=True):
-        assert oid == object_id(BLOB, (data,), len(data)).hex()
+        assert oid == SHA1.object_id(BLOB, (data,), len(data)).hex()
         assert objects.text(oid) == objects.chunk(oid) == data
     command = ["git", "cat-file", "--batch"]
     done = subprocess.run(
@@ -75,7 +77,7 @@ def test_trees_are_in_the_order_of_git(repo: Repo, objects: Objects) -> None:
     entries = [("a", 0o040000, inner), ("a.b", 0o100644, blob), ("a0", 0o100644, blob), ("A", 0o100755, blob)]
     tree = pack.tree(entries)
     body = tree_bytes(reversed(entries))
-    assert tree == object_id(TREE, (body,), len(body)).hex()
+    assert tree == SHA1.object_id(TREE, (body,), len(body)).hex()
     pack.finish()
     repo.git("fsck", "--strict", tree)
     assert repo.git("ls-tree", "--name-only", tree).split() == ["A", "a.b", "a", "a0"]
@@ -129,7 +131,7 @@ def test_the_same_object_is_written_once(objects: Objects) -> None:
     second = pack.finish()
     assert second is not None
     assert second != first
-    assert len(Pack(second.with_suffix(".idx")).ids()) == 1
+    assert len(Pack(second.with_suffix(".idx"), SHA1).ids()) == 1
 
 
 def test_offsets_beyond_two_gigabytes(objects: Objects, tmp_path: Path) -> None:
@@ -143,8 +145,8 @@ def test_offsets_beyond_two_gigabytes(objects: Objects, tmp_path: Path) -> None:
     with far.open("wb") as file:
         file.seek(5 << 30)
         file.write(entry + b"\0" * 20)
-    far.with_suffix(".idx").write_bytes(packs._index_bytes(sorted(rows), b"\0" * 20))
-    pack = Pack(far.with_suffix(".idx"))
+    far.with_suffix(".idx").write_bytes(packs._index_bytes(sorted(rows), b"\0" * 20, SHA1))
+    pack = Pack(far.with_suffix(".idx"), SHA1)
     assert pack.read(oid, LIMIT) == data
     assert pack._find(b"\xfe" * 20) == (1 << 31) - 1
     assert pack._find(b"\x80" * 20) == 1 << 31
@@ -172,7 +174,7 @@ def test_a_bomb_is_not_inflated(repo: Repo, objects: Objects) -> None:
     path.chmod(0o644)
     path.write_bytes(bomb + b"\0" * 20)
     with pytest.raises(ThetaError):
-        Pack(path.with_suffix(".idx")).read(oid, LIMIT)
+        Pack(path.with_suffix(".idx"), SHA1).read(oid, LIMIT)
 
 
 @pytest.mark.parametrize("how", ["repack", "gc", "loose", "deltas", "index version 1", "midx", "bitmaps"])
@@ -257,7 +259,7 @@ def test_damage_is_named_or_harmless(objects: Objects, tmp_path: Path, how: str,
             place.with_suffix(end).write_bytes(DAMAGES[how](data, dice) if end == suffix else data)
         for oid, data in zip(ids, blobs, strict=True):
             try:
-                found = Pack(place.with_suffix(".idx")).read(oid, LIMIT)
+                found = Pack(place.with_suffix(".idx"), SHA1).read(oid, LIMIT)
             except CorruptError:
                 outcomes["error"] += 1
             else:
@@ -279,7 +281,7 @@ def test_large_objects_are_read_however_they_are_deflated(objects: Objects, size
     data = random.Random(size).randbytes(size)
     for text in (False, True):
         path, ids = write(objects, [data], text=text)
-        assert Pack(path.with_suffix(".idx")).read(ids[0], LIMIT) == data
+        assert Pack(path.with_suffix(".idx"), SHA1).read(ids[0], LIMIT) == data
         path.unlink()
         path.with_suffix(".idx").unlink()
 
@@ -293,7 +295,7 @@ def test_a_stream_of_blocks_that_do_not_fit_is_damaged(objects: Objects, at: int
     path.chmod(0o644)
     path.write_bytes(whole)
     with pytest.raises(CorruptError):
-        Pack(path.with_suffix(".idx")).read(ids[0], LIMIT)
+        Pack(path.with_suffix(".idx"), SHA1).read(ids[0], LIMIT)
 
 
 def test_a_damaged_object_is_told_by_its_id(repo: Repo, objects: Objects) -> None:
@@ -313,10 +315,10 @@ def test_a_damaged_object_is_told_by_its_id(repo: Repo, objects: Objects) -> Non
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=8))
 def test_any_blobs(tmp_path_factory: pytest.TempPathFactory, blobs: list[bytes]) -> None:
-    pack = PackWriter(tmp_path_factory.mktemp("pack"), lambda oid: False)
+    pack = PackWriter(tmp_path_factory.mktemp("pack"), lambda oid: False, SHA1)
     ids = [pack.blob(data, text=len(data) % 2 == 0) for data in blobs]
     path = pack.finish()
     assert path is not None
-    reader = Pack(path.with_suffix(".idx"))
+    reader = Pack(path.with_suffix(".idx"), SHA1)
     assert [reader.read(oid, LIMIT) for oid in ids] == blobs
     assert reader.ids() == sorted(set(ids))

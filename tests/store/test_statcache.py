@@ -221,7 +221,7 @@ def test_git_sees_a_sneaky_rewrite_after_theta_refreshed_the_index(repo: Repo) -
 
 def test_git_sees_a_sneaky_rewrite_after_a_second_that_ended_between_file_and_index(repo: Repo) -> None:
     """Git trusts an index that is a second younger than the file: both are of one second in the end."""
-    from theta.git.index import IndexEdit
+    from theta.git.backends.index import IndexEdit
     from theta.porcelain.workspace import worktree
     from theta.porcelain.workspace.session import Session
 

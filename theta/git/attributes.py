@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from theta.git.index import Entry
+from theta.git.backends.index_entries import Entry
 from theta.git.repository import ATTRIBUTES, STORES, Repository
 
 _FILES: Final = (0o100644, 0o100755)

@@ -8,23 +8,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import pygit2
-from pygit2.enums import FileMode, ObjectType, SortMode
-
-from theta.errors import DiskError, UnsupportedRepositoryError
-from theta.git.index import has_intended, opened
-from theta.git.object_values import MODE_TREE, Commit, Tree
+from theta.errors import MissingObjectsError
+from theta.git.object_format import COMMIT, TREE, is_id
+from theta.git.object_values import MODE_BLOB, MODE_TREE, Commit, Tree, TreeEntry, tree_bytes
 from theta.git.repository import Repository
 from theta.git.state_files import FETCH_HEAD
 
-_NOBODY: Final = pygit2.Signature("theta", "theta@localhost", 0, 0)
+_NOBODY: Final = "theta <theta@localhost> 0 +0000"
 """The author of commits that no ref names."""
 
 
 def merge_base(repo: Repository, ours: str, theirs: str) -> str | None:
-    """Return the first merge base that libgit2 finds; None when there is none."""
-    found = repo.raw.merge_base(pygit2.Oid(hex=ours), pygit2.Oid(hex=theirs))
-    return str(found) if found else None
+    """Return a merge base; None when there is none."""
+    return repo.backend.history.merge_base(ours, theirs)
 
 
 def merge_bases(repo: Repository, ours: str, theirs: str) -> list[str]:
@@ -51,7 +47,7 @@ def _only_base(repo: Repository, ours: str, theirs: str) -> list[str] | None:
         if base is None or base in (ours, theirs):
             return [base] if base else None
         sides = [_since(repo, base, head) for head in (ours, theirs)]
-    except (pygit2.GitError, KeyError, ValueError):
+    except MissingObjectsError:
         return None
     few = all(len(side) <= _FEW for side in sides)
     return [base] if few and sides[0].isdisjoint(sides[1]) else None
@@ -59,9 +55,7 @@ def _only_base(repo: Repository, ours: str, theirs: str) -> list[str] | None:
 
 def _since(repo: Repository, base: str, head: str) -> set[str]:
     """Return the commits that ``head`` reaches and ``base`` does not, at most ``_FEW`` + 1."""
-    walker = repo.raw.walk(pygit2.Oid(hex=head))
-    walker.hide(pygit2.Oid(hex=base))
-    return {str(commit.id) for commit in islice(walker, _FEW + 1)}
+    return set(islice(repo.backend.history.since(head, [base]), _FEW + 1))
 
 
 def octopus_base(repo: Repository, heads: Sequence[str]) -> str | None:
@@ -82,65 +76,83 @@ def independent(repo: Repository, heads: Sequence[str]) -> list[str]:
 
 def descends(repo: Repository, commit: str, ancestor: str) -> bool:
     """Return whether ``commit`` is a descendant of ``ancestor``."""
-    return repo.raw.descendant_of(pygit2.Oid(hex=commit), pygit2.Oid(hex=ancestor))
+    return repo.backend.history.descends(commit, ancestor)
 
 
 def oldest_first(repo: Repository, head: str, wanted: Collection[str]) -> list[Commit]:
     """Return those of ``wanted`` that ``head`` reaches, parents before children."""
-    walker = repo.raw.walk(pygit2.Oid(hex=head), SortMode.TOPOLOGICAL | SortMode.REVERSE)
-    for oid in wanted:
-        for parent in repo.commit(oid).parents:
-            if parent not in wanted:
-                walker.hide(pygit2.Oid(hex=parent))
-    return [repo.commit(oid) for oid in (str(commit.id) for commit in walker) if oid in wanted]
+    hidden = [parent for oid in wanted for parent in repo.commit(oid).parents if parent not in wanted]
+    walk = repo.backend.history.since(head, hidden, parents_first=True)
+    return [repo.commit(oid) for oid in walk if oid in wanted]
 
 
 def write_commit(repo: Repository, data: bytes) -> str:
     """Write the commit object ``data``; return its id."""
-    return str(repo.raw.odb.write(ObjectType.COMMIT, data))
+    return repo.backend.objects.write(COMMIT, data)
 
 
 def unnamed_commit(repo: Repository, tree: str, parents: Sequence[str]) -> str:
     """Write a commit that no ref names, because git merges commits only; return its id."""
-    oids = [pygit2.Oid(hex=parent) for parent in parents]
-    return str(repo.raw.create_commit(None, _NOBODY, _NOBODY, "", pygit2.Oid(hex=tree), oids))
+    rows = [f"tree {tree}", *(f"parent {parent}" for parent in parents)]
+    rows += [f"author {_NOBODY}", f"committer {_NOBODY}", "", ""]
+    return write_commit(repo, "\n".join(rows).encode())
 
 
 def with_directory(repo: Repository, tree: Tree, name: str, directory: str | None) -> str:
     """Write ``tree`` with ``directory`` (a tree id, None to remove it) as ``name``; return its id."""
-    builder = repo.raw.TreeBuilder(pygit2.Oid(hex=tree.id))
-    if directory is not None:
-        builder.insert(name, pygit2.Oid(hex=directory), MODE_TREE)
-    elif builder.get(name) is not None:
-        builder.remove(name)
-    return str(builder.write())
+    rows = {entry.name: (entry.mode, entry.id) for entry in tree}
+    rows.pop(name, None)
+    return _write_tree(repo, rows | ({name: (MODE_TREE, directory)} if directory is not None else {}))
+
+
+def _write_tree(repo: Repository, rows: Mapping[str, tuple[int, str]]) -> str:
+    return repo.backend.objects.write(TREE, tree_bytes((name, *row) for name, row in rows.items()))
 
 
 def index_tree(repo: Repository) -> str | None:
     """Write the tree of the index; None when there are conflicts, or libgit2 cannot write it."""
-    try:
-        index = opened(repo.index_path)
-        return None if has_intended(index) else str(index.write_tree(repo.raw))
-    except (pygit2.GitError, UnsupportedRepositoryError, DiskError):
-        return None
+    return repo.backend.indexes.write_tree(repo.index_path)
 
 
-def edit_tree(repo: Repository, tree: Tree, changes: Mapping[str, tuple[str, int] | None]) -> str:
+FileChange = tuple[str, int] | None
+"""The new id and mode of a file; None to remove it."""
+
+
+def edit_tree(repo: Repository, tree: Tree, changes: Mapping[str, FileChange]) -> str:
     """Write ``tree`` with ``changes``, path -> (id, mode) or None to remove a file; return its id.
 
     Mode 0 keeps the mode of an existing file, and is that of a plain file otherwise.
     """
-    index = pygit2.Index()
-    index.read_tree(repo.raw[tree.id].peel(pygit2.Tree))
+    return _edited(repo, tree, changes) or _write_tree(repo, {})
+
+
+def _edited(repo: Repository, tree: Tree | None, changes: Mapping[str, FileChange]) -> str | None:
+    """Write ``tree`` with ``changes``; return its id, or None when it is empty."""
+    if tree is not None and not changes:
+        return tree.id
+    before = tree.entries if tree is not None else {}
+    rows = {name: (entry.mode, entry.id) for name, entry in before.items()}
+    below: dict[str, dict[str, FileChange]] = {}
     for path, change in changes.items():
-        if change is None:
-            if path in index:
-                index.remove(path)
-            continue
-        oid, mode = change
-        kept = index[path].mode if path in index else FileMode.BLOB
-        index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=oid), FileMode(mode) if mode else kept))
-    return str(index.write_tree(repo.raw))
+        name, _, rest = path.partition("/")
+        if rest:
+            below.setdefault(name, {})[rest] = change
+        elif change is not None:
+            rows[name] = change[1] or _kept_mode(before.get(name)), change[0]
+        elif (entry := before.get(name)) is not None and entry.tree is None:
+            del rows[name]
+    for name, inner in below.items():
+        old = before.get(name)
+        found = _edited(repo, old.tree if old is not None else None, inner)
+        if found is not None:
+            rows[name] = MODE_TREE, found
+        elif old is not None and old.tree is not None:
+            del rows[name]
+    return _write_tree(repo, rows) if rows else None
+
+
+def _kept_mode(entry: TreeEntry | None) -> int:
+    return entry.mode if entry is not None and entry.tree is None else MODE_BLOB
 
 
 # -- published commits -----------------------------------------------------------------
@@ -158,7 +170,7 @@ def unpublished(repo: Repository, commits: Iterable[str]) -> set[str]:
     wanted = set(commits)
     if not wanted:
         return set()
-    own = "" if repo.raw.head_is_detached else str(repo.raw.lookup_reference("HEAD").target)
+    own, _ = repo.refs.head()
     excluded = [f"--exclude={name}" for name in (own, *_OURS) if name]
     asked = [*wanted, *(f"^{oid}" for oid in _elsewhere(repo))]
     command = ["rev-list", "--stdin", "--not", *excluded, "--glob=refs/*"]
@@ -172,7 +184,7 @@ def _elsewhere(repo: Repository) -> set[str]:
     for gitdir in (repo.gitdir, repo.commondir):
         with contextlib.suppress(OSError):
             found |= {line.split("\t")[0] for line in (gitdir / FETCH_HEAD).read_text().splitlines()}
-    return {oid for oid in found if len(oid) == 40 and repo.commit_here(oid) is not None}
+    return {oid for oid in found if is_id(oid) and repo.commit_here(oid) is not None}
 
 
 def _head(repo: Repository, gitdir: Path) -> str:
@@ -181,13 +193,13 @@ def _head(repo: Repository, gitdir: Path) -> str:
         return ""
     try:
         text = (gitdir / "HEAD").read_text().strip()
-        name = text.removeprefix("ref: ")
-        return text if name == text else str(repo.raw.lookup_reference(name).resolve().target)
-    except (OSError, KeyError, ValueError, pygit2.GitError):
+    except OSError:
         return ""
+    name = text.removeprefix("ref: ")
+    return text if name == text else repo.refs.resolved(name) or ""
 
 
 def _has_note(repo: Repository, oid: str) -> bool:
-    names = [name for name in repo.raw.references if name.startswith("refs/notes/")]
+    names = [name for name in repo.refs if name.startswith("refs/notes/")]
     git = repo.git()
     return any(git.run("notes", f"--ref={name}", "list", oid, check=False).code == 0 for name in names)

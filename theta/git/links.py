@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 from theta.errors import ThetaError, UsageError
-from theta.git.index import read_entries
 from theta.git.repository import Repository
 
 _LINK: Final = 0o120000
@@ -38,4 +37,4 @@ def _leads_out(link: Path) -> bool:
     ):
         return False
     path = str(here.relative_to(root))
-    return any(entry.path == path and entry.mode == _LINK for entry in read_entries(repo.index_path))
+    return any(entry.path == path and entry.mode == _LINK for entry in repo.read_index())

@@ -1,20 +1,23 @@
-"""Git's blobs, trees and commits as values, independent of pygit2.
+"""Git's objects as values: blobs, trees and commits, parsed from their bytes.
 
-Ids are strings of forty hexadecimal digits.
+An id is its hexadecimal digits.
 """
 
 from __future__ import annotations
 
-import contextlib
+import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import pygit2
+from theta.errors import DamagedRepositoryError, MissingObjectsError
+from theta.git.object_format import BLOB, COMMIT, TAG, TREE
+from theta.lazy import lazy
 
-from theta.errors import DamagedRepositoryError
+if TYPE_CHECKING:
+    from theta.git.backends.protocols import ObjectStore
 
 DAMAGED: Final = "'git fsck' tells what is damaged"
 MODE_TREE: Final = 0o040000
@@ -23,18 +26,23 @@ MODE_EXECUTABLE: Final = 0o100755
 MODE_COMMIT: Final = 0o160000
 """The mode of a submodule."""
 
+_AUTHOR: Final = re.compile(rb"author ([^<\n]*)<([^>\n]*)>(?: (-?\d{1,18}) ([+-])(\d\d)(\d\d))?")
+_ENCODING: Final = re.compile(rb"^encoding (.+)$", re.MULTILINE)
+
 
 class Blob:
-    """A blob; ``size`` is in bytes."""
+    """A blob, read on access; ``size`` is in bytes."""
 
-    def __init__(self, found: pygit2.Blob) -> None:
-        self._found = found
-        self.size = found.size
+    def __init__(self, oid: str, size: int, store: ObjectStore) -> None:
+        self.id, self.size, self._store = oid, size, store
 
     @property
     def data(self) -> bytes:
         """The content of the blob, uncompressed."""
-        return self._found.data
+        found = self._store.read(self.id)
+        if found is None:
+            raise MissingObjectsError(f"blob {self.id} is not in this repository")
+        return found[1]
 
 
 @dataclass(frozen=True)
@@ -62,21 +70,18 @@ class Commit:
 class TreeEntry:
     """An entry of a tree."""
 
-    def __init__(self, found: pygit2.Object) -> None:
-        self._found = found
-        self.name = found.name or ""
-        self.id = str(found.id)
-        self.mode = int(found.filemode)
+    def __init__(self, name: str, oid: str, mode: int, store: ObjectStore) -> None:
+        self.name, self.id, self.mode, self._store = name, oid, mode, store
 
     @property
     def is_file(self) -> bool:
         """Whether the entry is a regular file: no link, submodule or directory."""
         return self.mode in (MODE_BLOB, MODE_EXECUTABLE)
 
-    @cached_property
+    @lazy
     def tree(self) -> Tree | None:
         """The tree of a directory; None for any other entry."""
-        return Tree(self._found) if isinstance(self._found, pygit2.Tree) else None
+        return Tree(self.id, self._store) if self.mode == MODE_TREE else None
 
 
 class Tree:
@@ -86,23 +91,61 @@ class Tree:
     :class:`DamagedRepositoryError`.
     """
 
-    def __init__(self, found: pygit2.Tree) -> None:
-        self._found = found
-        self.id = str(found.id)
+    def __init__(self, oid: str, store: ObjectStore) -> None:
+        self.id, self._store = oid, store
+
+    @lazy
+    def entries(self) -> dict[str, TreeEntry]:
+        """The entries by name."""
+        found = self._store.read(self.id)
+        if found is None:
+            raise KeyError(self.id)
+        if found[0] != TREE:
+            raise _damaged(self.id, f"it is a {found[0]}")
+        rows = _tree_rows(found[1], self.id)
+        return {name: TreeEntry(name, oid, mode, self._store) for name, mode, oid in rows}
 
     def __iter__(self) -> Iterator[TreeEntry]:
-        with _reading(self.id):
-            return map(TreeEntry, list(self._found))
+        return iter(self.entries.values())
 
     def __contains__(self, path: str) -> bool:
-        with _reading(self.id):
-            return path in self._found
+        return self.get(path) is not None
 
     def get(self, path: str) -> TreeEntry | None:
         """Return the entry at ``path``, or None."""
-        with _reading(self.id), contextlib.suppress(KeyError):
-            return TreeEntry(self._found[path])
-        return None
+        first, _, rest = path.partition("/")
+        entry = self.entries.get(first)
+        if not rest or entry is None:
+            return entry
+        return entry.tree.get(rest) if entry.tree is not None else None
+
+
+def _tree_rows(data: bytes, oid: str) -> Iterator[tuple[str, int, str]]:
+    """Yield (name, mode, id) of each entry of tree ``oid``."""
+    size, at = len(oid) // 2, 0
+    while at < len(data):
+        end = data.find(b"\0", at)
+        mode, _, name = data[at:end].partition(b" ")
+        at = end + 1 + size
+        if end < 0 or at > len(data) or not name or not mode.isdigit():
+            raise _damaged(oid, "a broken entry")
+        yield os.fsdecode(name), _mode(int(mode, 8)), data[end + 1 : at].hex()
+
+
+def _mode(found: int) -> int:
+    """``found`` as git reads it: of a file it minds one bit only."""
+    return (MODE_EXECUTABLE if found & 0o100 else MODE_BLOB) if stat.S_ISREG(found) else found
+
+
+def _damaged(oid: str, why: str) -> DamagedRepositoryError:
+    return DamagedRepositoryError(f"object {oid} cannot be read: {why}", hint=DAMAGED)
+
+
+def tree_bytes(entries: Iterable[tuple[str, int, str]]) -> bytes:
+    """Return the bytes of a tree of (name, mode, hex id), in any order."""
+    rows = [(os.fsencode(name), mode, bytes.fromhex(oid)) for name, mode, oid in entries]
+    rows.sort(key=lambda row: row[0] + b"/" if row[1] == MODE_TREE else row[0])
+    return b"".join(b"%o %s\0%s" % (mode, name, oid) for name, mode, oid in rows)
 
 
 def differing(
@@ -137,28 +180,60 @@ def _letter(before: TreeEntry | None, after: TreeEntry | None) -> str:
     return "M" if stat.S_IFMT(before.mode) == stat.S_IFMT(after.mode) else "T"
 
 
-@contextlib.contextmanager
-def _reading(oid: str) -> Iterator[None]:
+def blob(store: ObjectStore, oid: str) -> Blob | None:
+    """Return blob ``oid``; None when it is missing or another kind of object."""
+    found = store.header(oid)
+    return Blob(oid, found[1], store) if found is not None and found[0] == BLOB else None
+
+
+def tree(store: ObjectStore, oid: str) -> Tree | None:
+    """Return tree ``oid``; None when it is missing or another kind of object."""
+    found = store.header(oid)
+    return Tree(oid, store) if found is not None and found[0] == TREE else None
+
+
+def commit(store: ObjectStore, oid: str) -> Commit | None:
+    """Return commit ``oid``; None when it is missing or another kind of object."""
     try:
-        yield
-    except pygit2.GitError as error:
-        raise DamagedRepositoryError(f"tree {oid} cannot be read: {error}", hint=DAMAGED) from error
-
-
-def blob(found: pygit2.Object | None) -> Blob | None:
-    """Return ``found`` as a blob, or None if it is none."""
-    return Blob(found) if isinstance(found, pygit2.Blob) else None
-
-
-def tree(found: pygit2.Object | None) -> Tree | None:
-    """Return ``found`` as a tree, or None if it is none."""
-    return Tree(found) if isinstance(found, pygit2.Tree) else None
-
-
-def commit(found: pygit2.Object | None) -> Commit | None:
-    """Return ``found`` as a commit, or None if it is none."""
-    if not isinstance(found, pygit2.Commit):
+        found = store.read(oid)
+    except DamagedRepositoryError:
         return None
-    author = Author(found.author.name, found.author.email, found.author.time, found.author.offset)
-    parents = tuple(map(str, found.parent_ids))
-    return Commit(str(found.id), str(found.tree_id), parents, author, found.message, found.read_raw())
+    return _commit(oid, found[1]) if found is not None and found[0] == COMMIT else None
+
+
+def _commit(oid: str, data: bytes) -> Commit:
+    head, _, message = data.partition(b"\n\n")
+    rows = [row.partition(b" ") for row in head.split(b"\n")]
+    tree = next((value.decode() for key, _, value in rows if key == b"tree"), "")
+    parents = tuple(value.decode() for key, _, value in rows if key == b"parent")
+    if not tree:
+        raise _damaged(oid, "a commit without a tree")
+    said = _ENCODING.search(head)
+    encoding = said[1].decode("ascii", "replace").strip() if said else "utf-8"
+    return Commit(oid, tree, parents, _author(head, encoding), _text(message.lstrip(b"\n"), encoding), data)
+
+
+def _author(head: bytes, encoding: str) -> Author:
+    found = _AUTHOR.search(head)
+    if found is None:
+        return Author("", "", 0, 0)
+    name, email = (_text(part.strip(), encoding) for part in (found[1], found[2]))
+    zone = int(f"{found[4].decode()}1") * (int(found[5]) * 60 + int(found[6])) if found[4] else 0
+    return Author(name, email, int(found[3] or 0), zone)
+
+
+def _text(data: bytes, encoding: str) -> str:
+    try:
+        return data.decode(encoding, "replace")
+    except LookupError:
+        return data.decode("utf-8", "replace")
+
+
+def peeled(store: ObjectStore, oid: str) -> str:
+    """Return the object that tag ``oid`` names, through tags of tags; any other id as it is."""
+    while (kind := store.header(oid)) is not None and kind[0] == TAG:
+        found = store.read(oid)
+        if found is None:
+            break
+        oid = found[1].partition(b"\n")[0].removeprefix(b"object ").decode("ascii", "replace")
+    return oid

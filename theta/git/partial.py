@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from theta import progress
 from theta.errors import NotHereYetError
+from theta.git.object_format import ID
 from theta.git.object_values import MODE_TREE
 from theta.git.run import GitFailedError
 from theta.units import human
@@ -22,13 +23,12 @@ from theta.units import human
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pygit2
-
+    from theta.git.backends.protocols import Config
     from theta.git.object_values import Tree
     from theta.git.run import Git
 
 _KEY: Final = re.compile(r"remote\.(.+)\.promisor")
-_UNKNOWN: Final = re.compile(r"not our ref ([0-9a-f]{40})")
+_UNKNOWN: Final = re.compile(rf"not our ref ({ID})")
 _MOST_UNKNOWN: Final = 8
 """The largest number of requests to a remote that does not have some of the objects."""
 
@@ -36,8 +36,12 @@ _MOST_UNKNOWN: Final = 8
 class Store(Protocol):
     """The parts of a repository that are used here."""
 
-    raw: pygit2.Repository
     commondir: Path
+
+    @property
+    def config(self) -> Config:
+        """Git's configuration."""
+        ...
 
     def has(self, oid: str) -> bool:
         """Return whether object ``oid`` is in this repository."""
@@ -68,11 +72,11 @@ class Promised:
     @cached_property
     def remotes(self) -> tuple[str, ...]:
         """The remotes that promised objects."""
-        config = self._repo.raw.config
-        found = (_KEY.fullmatch(entry.name) for entry in config)
-        names = [match[1] for match in found if match and config.get_bool(match[0])]
-        old = [config["extensions.partialclone"] or ""] if "extensions.partialclone" in config else []
-        return tuple(dict.fromkeys([*names, *filter(None, old)]))
+        config = self._repo.config
+        found = map(_KEY.fullmatch, config)
+        names = [match[1] for match in found if match and config.flag(match[0])]
+        old = config.get("extensions.partialclone")
+        return tuple(dict.fromkeys([*names, *([old] if old else [])]))
 
     @cached_property
     def is_partial(self) -> bool:
@@ -136,9 +140,9 @@ class Promised:
 
     @cached_property
     def _leaves_out_trees(self) -> bool:
-        config = self._repo.raw.config
-        keys = [f"remote.{remote}.partialclonefilter" for remote in self.remotes]
-        return any("tree:" in (config[key] or "") for key in keys if key in config)
+        config = self._repo.config
+        keys = (f"remote.{remote}.partialclonefilter" for remote in self.remotes)
+        return any("tree:" in (config.get(key) or "") for key in keys)
 
     def _bring(self, oid: str) -> None:
         if oid in self._failed:

@@ -15,7 +15,7 @@ def durable(repo: Repository) -> list[str]:
     found: list[str] = []
     names = repo.git().run("remote", check=False).text.split()
     for name in names:
-        if f"remote.{name}.receivepack" not in repo.raw.config and _is_local(repo, name):
+        if f"remote.{name}.receivepack" not in repo.config and _is_local(repo, name):
             program = f"git -c {DURABLE[0]}={DURABLE[1]} receive-pack"
             found += ["-c", f"remote.{name}.receivepack={program}"]
     return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,7 +125,13 @@ class Git:
         return code if code >= 0 else 128 - code  # for a signal, the code of a shell
 
     def _start(
-        self, args: Sequence[str], environment: dict[str, str], stdin: int | None, output: int | None
+        self,
+        args: Sequence[str],
+        environment: dict[str, str],
+        stdin: int | None,
+        output: int | None,
+        *,
+        quiet: bool = False,
     ) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
@@ -132,11 +140,16 @@ class Git:
                 env=environment,
                 stdin=stdin,
                 stdout=output,
-                stderr=output,
+                stderr=subprocess.DEVNULL if quiet else output,
                 umask=_modes.for_programs(),
             )
         except FileNotFoundError as error:
             raise NotFoundError("git is not installed", hint="install git 2.38 or newer") from error
+
+    def conversation(self, *args: str) -> Conversation:
+        """Start ``git ARGS`` that answers questions on its standard input, one a line."""
+        environment = self._environment() | {"LC_ALL": "C"}
+        return Conversation(self._start(args, environment, subprocess.PIPE, subprocess.PIPE, quiet=True))
 
     def lines(self, *args: str, stdin: bytes | None = None) -> list[str]:
         """Return the NUL-separated fields that ``git ARGS``, with ``-z`` in ARGS, prints."""
@@ -155,6 +168,39 @@ class Git:
             if "submodule." not in error.stderr:
                 raise
             return self.run(command, "--ignore-submodules=all", *args)
+
+
+class Conversation:
+    """A git that answers questions, one a line, as long as this object lives."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+        weakref.finalize(self, _end, child)
+
+    def ask(self, question: str) -> bytes:
+        """Send a question and return the first line of the answer."""
+        asked, said = self._child.stdin, self._child.stdout
+        assert asked is not None and said is not None
+        try:
+            asked.write(f"{question}\n".encode())
+            asked.flush()
+        except BrokenPipeError:
+            return b""
+        return said.readline()
+
+    def read(self, size: int) -> bytes:
+        """Return the next ``size`` bytes of an answer."""
+        assert self._child.stdout is not None
+        return self._child.stdout.read(size)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End a git that answers questions."""
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    child.wait()
 
 
 def _watched(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -80,3 +81,11 @@ def rebasing(gitdir: Path) -> bool:
 def sequencing(gitdir: Path) -> bool:
     """Return whether a rebase, ``git am``, or a cherry-pick or revert of several commits is in progress."""
     return exists(gitdir, *FOLDERS)
+
+
+def common_directory(gitdir: Path) -> Path:
+    """Return the git directory that all worktrees of a repository share."""
+    pointer = gitdir / "commondir"
+    if not pointer.exists():
+        return gitdir
+    return Path(os.path.normpath(gitdir / pointer.read_text().strip()))

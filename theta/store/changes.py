@@ -20,7 +20,7 @@ class ValueDigest:
 
     @property
     def nbytes(self) -> int:
-        """Raw bytes."""
+        """The size in bytes."""
         return DTYPES[self.dtype].nbytes(self.shape)
 
 
@@ -77,7 +77,7 @@ class Changes:
         return f"renamed {self.old_path} -> {path}{changed}"
 
     def summary(self) -> str:
-        """One line for people."""
+        """Return one line with the changes and the number of files."""
         if self.fault:
             return self.fault
         if self.created or self.removed:

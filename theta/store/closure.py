@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from theta.errors import MissingObjectsError
-from theta.git.index import IndexEdit, Staged
-from theta.git.object_values import MODE_BLOB, MODE_TREE
+from theta.git.backends.index_entries import Staged
+from theta.git.object_format import TREE, ObjectFormat
+from theta.git.object_values import MODE_BLOB, MODE_TREE, tree_bytes
 from theta.git.repository import STORES
 from theta.store.format import listings, skeleton
 from theta.store.format.manifest import Manifest
 from theta.store.format.names import tree_path
 from theta.store.odb.objects import Objects
-from theta.store.odb.packs import TREE, PackWriter, object_id, tree_bytes
+from theta.store.odb.packs import PackWriter
+
+if TYPE_CHECKING:
+    from theta.git.backends.protocols import EditedIndex
 
 SELF: Final = "@self"
 
@@ -40,7 +44,7 @@ def expected(manifests: Iterable[Manifest]) -> dict[str, str]:
     return found
 
 
-def sync_index(edit: IndexEdit, objects: Objects, manifests: Iterable[Manifest]) -> list[str]:
+def sync_index(edit: EditedIndex, objects: Objects, manifests: Iterable[Manifest]) -> list[str]:
     """Make ``.theta/`` in the index the closure of ``manifests``.
 
     Returns the directories whose objects are missing here; those are left as they are.
@@ -52,7 +56,7 @@ def sync_index(edit: IndexEdit, objects: Objects, manifests: Iterable[Manifest])
     missing = []
     for directory, tree in wanted.items():
         files = current.pop(directory, {})
-        if not (_tree_id(files) == tree and all(skip for _, skip in files.values())):
+        if not (_tree_id(files, objects.repo.format) == tree and all(skip for _, skip in files.values())):
             try:
                 _replace(edit, objects, directory, tree, files)
             except MissingObjectsError:
@@ -64,7 +68,7 @@ def sync_index(edit: IndexEdit, objects: Objects, manifests: Iterable[Manifest])
 
 
 def _replace(
-    edit: IndexEdit, objects: Objects, directory: str, tree: str, old: Mapping[str, tuple[str, bool]]
+    edit: EditedIndex, objects: Objects, directory: str, tree: str, old: Mapping[str, tuple[str, bool]]
 ) -> None:
     new = {name: oid for name, (_, oid) in objects.tree(tree).items()}
     for name in old.keys() - new.keys():
@@ -81,9 +85,9 @@ def _grouped(paths: Mapping[str, tuple[str, bool]]) -> dict[str, dict[str, tuple
     return grouped
 
 
-def _tree_id(files: Mapping[str, tuple[str, bool]]) -> str:
+def _tree_id(files: Mapping[str, tuple[str, bool]], form: ObjectFormat) -> str:
     body = tree_bytes((name, MODE_BLOB, oid) for name, (oid, _) in files.items())
-    return object_id(TREE, (body,), len(body)).hex()
+    return form.object_id(TREE, (body,), len(body)).hex()
 
 
 def stores_tree(pack: PackWriter, manifests: Iterable[Manifest]) -> str | None:

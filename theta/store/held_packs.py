@@ -16,7 +16,7 @@ from typing import Final
 from theta import _fs, _notes
 from theta.errors import DiskError
 from theta.git import processes
-from theta.git.index import read_entries
+from theta.git.object_format import is_id
 from theta.git.object_values import Commit
 from theta.git.repository import STORES, Repository
 from theta.store.format.manifest import MAX_BYTES, looks_like_manifest
@@ -104,7 +104,7 @@ def _trees_named(repo: Repository, oid: str) -> set[str]:
     if blob is None or blob.size > MAX_BYTES or not looks_like_manifest(blob.data):
         return set()
     words = blob.data.decode("utf-8", "replace").split()
-    return {word for word in words if len(word) == 40}
+    return {word for word in words if is_id(word)}
 
 
 def _refs(repo: Repository) -> list[str]:
@@ -117,7 +117,7 @@ def named_blobs(repo: Repository) -> set[str]:
     for gitdir in [repo.commondir, *repo.commondir.glob("worktrees/*")]:
         for index in (gitdir / "index", *gitdir.glob("next-index-*.lock"), *gitdir.glob("index.stash.*")):
             with contextlib.suppress(DiskError):
-                named |= {entry.oid for entry in read_entries(index)}
+                named |= {entry.oid for entry in repo.read_index(index)}
     for commit in _stashes(repo):
         named |= {entry.id for _, entry in repo.walk_blobs(repo.read_tree(commit.tree))}
     return named

@@ -12,6 +12,7 @@ from typing import Final
 from theta import _fs
 from theta.errors import ThetaError
 from theta.git import commit_graph, state_files
+from theta.git.object_format import is_id
 from theta.git.object_values import Commit
 from theta.git.repository import Repository
 from theta.porcelain.workspace import agreement, rollback, worktree
@@ -66,7 +67,7 @@ def _redo(session: Session, place: Path) -> None:
     step = done[-1].split() if done else []
     if len(step) < 2 or step[0] not in _PICKS or _is_stopped(repo, place):
         return
-    commit = repo.commit_or_none(step[1]) if len(step[1]) == 40 else None
+    commit = repo.commit_or_none(step[1]) if is_id(step[1]) else None
     if commit is None or _is_finished(session, place, commit):
         return
     _require(_to_head(session, step[1], _applied(repo, commit)), f"applied {step[1][:12]}")

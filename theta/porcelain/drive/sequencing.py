@@ -12,7 +12,7 @@ from typing import Final
 
 from theta import _fs
 from theta.git import state_files
-from theta.git.index import Staged
+from theta.git.backends.index_entries import Staged
 from theta.git.run import DEFER, Git
 from theta.porcelain.workspace import agreement, in_progress
 from theta.porcelain.workspace.session import Session

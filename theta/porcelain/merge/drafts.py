@@ -23,7 +23,7 @@ from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.worktree import Begun
 from theta.store.files.file_source import FileSource
-from theta.store.format.manifest import Manifest, blob_id
+from theta.store.format.manifest import Manifest
 
 _MOST_HELD: Final = 256
 """The largest number of files held open; tensors of other files are decoded."""
@@ -44,7 +44,7 @@ class Held:
 
     def source(self, manifest: Manifest) -> FileSource | None:
         """Return the file that held ``manifest``, or None; the caller must check chunks it reads there."""
-        return self._by_manifest.get(blob_id(manifest.data))
+        return self._by_manifest.get(manifest.oid)
 
     def release(self) -> None:
         """Start to close the files in the background; freeing large replaced files takes time."""

@@ -23,7 +23,7 @@ class Rehearsed(Objects):
 
     def writer(self) -> PackWriter:
         """Return a writer of a new pack in the temporary directory."""
-        return PackWriter(self.place / "pack", self.has)
+        return PackWriter(self.place / "pack", self.has, self.repo.format)
 
 
 @contextmanager

@@ -26,7 +26,6 @@ from theta.porcelain.merge.trailers import TRAILER, Round, with_trailers
 from theta.porcelain.workspace import in_progress
 from theta.porcelain.workspace.in_progress import Operation
 from theta.porcelain.workspace.session import Session
-from theta.store.format.manifest import blob_id
 
 _PICKS: Final = {b"pick", b"p", b"edit", b"e", b"reword", b"r"}
 """Rebase commands that apply one commit and make one commit."""
@@ -93,9 +92,9 @@ def _deed(path: str, merged: Merged, how: How, base: str) -> Deed:
     tensors = {name: by for name, by in merged.decided.get(path, {}).items() if by != ROWS}
     asked, options = how.asked(), how.options
     only = Recipe(None, (), options.scope, options.seed, options.allow_nan, options.without)
-    statistics = tuple(blob_id(one.data) for one in how.options.statistics if one is not None)
+    statistics = tuple(one.oid for one in how.options.statistics if one is not None)
     return Deed(
-        blob_id(manifest.data) if manifest else "",
+        manifest.oid if manifest else "",
         Round(only, statistics, base).text(),
         Recipe(asked.default, asked.rules).text(),
         tensors,

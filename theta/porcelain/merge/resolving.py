@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from theta import _fs
 from theta.errors import NotFoundError, WouldOverwriteError
+from theta.git.backends.index_entries import Staged
 from theta.git.commit_graph import merge_bases
-from theta.git.index import IndexEdit, Staged
 from theta.git.object_values import MODE_BLOB
 from theta.merging.states import Conflict, Settled, three_way
 from theta.porcelain.merge import recording
@@ -24,6 +25,9 @@ from theta.porcelain.workspace.checkpoints import Checkpoint
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.worktree import State
 from theta.progress import Progress
+
+if TYPE_CHECKING:
+    from theta.git.backends.protocols import EditedIndex
 
 
 @dataclass
@@ -133,7 +137,7 @@ def settle(session: Session, versions: Versions, opened: Open, how: How, held: H
 
 def _stage(
     session: Session,
-    edit: IndexEdit,
+    edit: EditedIndex,
     versions: Versions,
     opened: Open,
     merged: Merged,

@@ -72,7 +72,7 @@ class Filter:
 
     def _passed(self, path: str, pointer: bytes) -> bytes:
         """Return a Git LFS pointer as it is, so that git status and diff work; a hook refuses new ones."""
-        if self.session.index.oid(path) != manifests.blob_id(pointer):
+        if self.session.index.oid(path) != self.session.repo.format.blob_id(pointer):
             self.warn(f"{path} is a Git LFS pointer, not the file itself; {lfs.FETCH}")
         return pointer
 
@@ -89,14 +89,14 @@ class Filter:
         if in_place:
             with contextlib.suppress(ChangedWhileReadError):
                 source.verify_unchanged()
-                session.cache.remember(path, source.identity, manifests.blob_id(manifest.data))
+                session.cache.remember(path, source.identity, manifest.oid)
                 session.cache.save()
         self.request_sync()
         return manifest.data
 
     def _store_new(self, path: str, source: FileSource, kept: Manifest | None) -> Manifest:
         session = self.session
-        with UnwrittenPack() if self.looking else session.objects.writer() as pack:
+        with UnwrittenPack(session.repo.format) if self.looking else session.objects.writer() as pack:
             taken = {manifest.store for at, manifest in session.index.manifests.items() if at != path}
             with self.progress() as progress:
                 stored = staging.take(session, pack, source, path, kept, taken, progress)

@@ -10,7 +10,7 @@ from typing import Final
 from theta import _notes
 from theta.errors import BusyError, ThetaError
 from theta.git import processes
-from theta.git.index import Entry, read_entries
+from theta.git.backends.index_entries import Entry
 from theta.git.repository import STORES
 from theta.porcelain.merge import recording
 from theta.porcelain.setup import sparse_patterns
@@ -71,9 +71,9 @@ def post_commit(session: Session, progress: Progress | None = None) -> list[str]
 
 def pre_merge_commit(session: Session, index: Path) -> list[str]:
     """Stop a merge whose ``.theta/`` does not agree, because this hook cannot change the tree."""
-    before = _ids(read_entries(index))
+    before = _ids(session.repo.read_index(index))
     index_closure.sync(session, index)
-    if before != _ids(read_entries(index)):
+    if before != _ids(session.repo.read_index(index)):
         raise HookRefusedError(
             "the merge left .theta/ behind; it is mended now", hint="conclude it with 'git commit'"
         )

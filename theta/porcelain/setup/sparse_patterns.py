@@ -18,7 +18,6 @@ from theta.git import processes
 from theta.git.options import BEFORE_COMMAND
 from theta.git.repository import STORES, Repository
 from theta.porcelain.setup import launcher
-from theta.store.odb.packs import BLOB, object_id
 
 _MAX_STORED: Final = 16 << 20
 _PATTERN: Final = f"!/{STORES}/"
@@ -158,7 +157,7 @@ def clear_stores(repo: Repository) -> None:
             path = Path(directory) / name
             if not path.is_symlink() and path.stat().st_size <= _MAX_STORED:
                 data = path.read_bytes()
-                if repo.has(object_id(BLOB, (data,), len(data)).hex()):
+                if repo.has(repo.format.blob_id(data)):
                     _fs.remove(path)
         _fs.remove_empty_dir(directory)
 

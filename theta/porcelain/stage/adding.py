@@ -11,7 +11,6 @@ from pathlib import Path
 from theta.errors import NotFoundError, UsageError
 from theta.git import lfs
 from theta.git.attributes import filter_of
-from theta.git.index import read_entries
 from theta.git.repository import STORES
 from theta.git.run import Git
 from theta.porcelain.stage import staging
@@ -21,7 +20,6 @@ from theta.porcelain.workspace import index_closure
 from theta.porcelain.workspace.checkpoints import is_manifest
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
-from theta.store.format.manifest import blob_id
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def _listed(session: Session, git: Git, pathspecs: list[str], *, update: bool, f
 def _is_kept_pointer(session: Session, path: str) -> bool:
     """Return whether the file is a Git LFS pointer that is already committed."""
     data = lfs.pointer_at(session.repo.worktree / path)
-    return data is not None and session.index.oid(path) == blob_id(data)
+    return data is not None and session.index.oid(path) == session.repo.format.blob_id(data)
 
 
 def _is_inside(path: str) -> bool:
@@ -84,7 +82,7 @@ def _refuse_other_filters(session: Session, filters: dict[str, str]) -> None:
     }
     if not others:
         return
-    for entry in read_entries(session.repo.index_path):
+    for entry in session.repo.read_index():
         if entry.path in others and is_manifest(session.repo, entry.oid):
             raise UsageError(
                 f"{entry.path} is a checkpoint, and another line of the attributes gives it"

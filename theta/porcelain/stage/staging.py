@@ -9,7 +9,7 @@ from pathlib import Path
 
 from theta.errors import ManifestError
 from theta.git import lfs
-from theta.git.index import Staged
+from theta.git.backends.index_entries import Staged
 from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.index_closure import complete, store_name, sync
 from theta.porcelain.workspace.session import Session

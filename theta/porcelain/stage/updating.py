@@ -14,7 +14,7 @@ from theta._numpy import np
 from theta.codecs import arith, brought
 from theta.codecs.base import TensorWords
 from theta.errors import NotFoundError, WouldOverwriteError
-from theta.git.index import Staged
+from theta.git.backends.index_entries import Staged
 from theta.parallel import ordered
 from theta.porcelain.stage import updates
 from theta.porcelain.stage.fitting import Step, plan

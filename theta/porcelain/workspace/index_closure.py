@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from theta.git.index import IndexEdit, Staged
+from theta.git.backends.index_entries import Staged
 from theta.git.repository import STORES
 from theta.porcelain.setup import sparse_patterns
 from theta.porcelain.workspace import worktree
@@ -15,8 +15,11 @@ from theta.porcelain.workspace.checkpoints import Checkpoints, by_content
 from theta.porcelain.workspace.session import Session
 from theta.store import closure, held_packs
 from theta.store.files.file_source import Identity
-from theta.store.format.manifest import Manifest, blob_id
+from theta.store.format.manifest import Manifest
 from theta.store.format.names import store_of
+
+if TYPE_CHECKING:
+    from theta.git.backends.protocols import EditedIndex
 
 _FILES: Final = (0o100644, 0o100755)
 _BELOW: Final = f"{STORES}/"
@@ -58,7 +61,7 @@ def sync(session: Session, index: Path | None = None) -> list[str]:
         kept = [*found.values(), *_sides(staged, session)]
         kept += _without_attribute(session, edit, kept, staged.stages.keys())
         closure.sync_index(edit, session.objects, kept)
-    held_packs.adopt(session.repo, {blob_id(manifest.data) for manifest in found.values()})
+    held_packs.adopt(session.repo, {manifest.oid for manifest in found.values()})
     return raw
 
 
@@ -70,7 +73,7 @@ def _sides(staged: Checkpoints, session: Session) -> list[Manifest]:
 
 
 def _without_attribute(
-    session: Session, edit: IndexEdit, kept: list[Manifest], listed: Collection[str]
+    session: Session, edit: EditedIndex, kept: list[Manifest], listed: Collection[str]
 ) -> list[Manifest]:
     """Return the manifests of those stores in the index that no tracked path uses.
 

@@ -73,7 +73,7 @@ def _all_read(session: Session, found: Checkpoints) -> list[Manifest]:
 
 def stores_id(session: Session, tree: Tree) -> str | None:
     """Return the id that ``.theta`` must have in ``tree``; None when it must be absent."""
-    dry = PackWriter(session.objects.directory, lambda _: True)
+    dry = PackWriter(session.objects.directory, lambda _: True, session.repo.format)
     return closure.stores_tree(dry, _checkpoints(session, tree).manifests.values())
 
 

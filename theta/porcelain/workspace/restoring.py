@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from theta import _fs
 from theta.errors import NotFoundError, ThetaError
 from theta.git.attributes import only_tracked
-from theta.git.index import Staged
+from theta.git.backends.index_entries import Staged
 from theta.git.object_values import MODE_BLOB
 from theta.git.repository import STORES
 from theta.git.run import Git

@@ -20,9 +20,9 @@ from typing import Any, Final
 from theta import _fs
 from theta.errors import NoSpaceError, ThetaError
 from theta.git import state_files
+from theta.git.object_format import ObjectFormat
 from theta.git.repository import Repository
 from theta.porcelain.workspace import unfinished
-from theta.store.odb.packs import BLOB, object_id
 
 PARKED: Final = state_files.MERGE_HEAD
 """The name of the MERGE_HEAD that is moved away until git has started to commit (:mod:`concluding`)."""
@@ -245,18 +245,18 @@ def dirty(repo: Repository) -> dict[str, str]:
     """
     rows = repo.git().lines("diff-files", "-z")
     entries = {path: head.split(" ")[2] for head, path in zip(rows[::2], rows[1::2], strict=True)}
-    found = {path: _id_of(repo.worktree / path) for path in entries}
+    found = {path: _id_of(repo.worktree / path, repo.format) for path in entries}
     return {path: oid for path, oid in found.items() if oid != entries[path]}
 
 
-def _id_of(place: Path) -> str:
+def _id_of(place: Path, form: ObjectFormat) -> str:
     """Return the blob id of the content of a file; "" if there is none, ``_OTHER`` if it is not read."""
     if not os.path.lexists(place):
         return ""
     if place.is_symlink() or not place.is_file() or place.stat().st_size > _MOST:
         return _OTHER
     data = place.read_bytes()
-    return object_id(BLOB, (data,), len(data)).hex()
+    return form.blob_id(data)
 
 
 def files(repo: Repository, revisions: Iterable[str]) -> dict[str, str]:
@@ -276,7 +276,7 @@ def is_stored(repo: Repository, path: str, coming: str | None) -> bool:
     place = repo.worktree / path
     if not os.path.lexists(place):
         return True
-    oid = _id_of(place)
+    oid = _id_of(place, repo.format)
     if oid == _OTHER:
         return False
     if repo.has(oid) or not place.stat().st_size:

@@ -18,7 +18,8 @@ from theta.errors import (
     concerning,
 )
 from theta.git.attributes import tracked_entries
-from theta.git.index import Entry, Staged
+from theta.git.backends.index_entries import Entry, Staged
+from theta.git.object_format import is_id
 from theta.git.object_values import Tree
 from theta.git.repository import Repository
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoint, Checkpoints, expect, in_tree
@@ -153,7 +154,7 @@ class Session:
     def at(self, revision: str) -> Checkpoints:
         """Return the checkpoints in the tree of ``revision``."""
         found = self.of_tree(self.repo.tree_of(revision))
-        label = revision[:12] if _is_id(revision) else revision
+        label = revision[:12] if is_id(revision) else revision
         self._places = {one.oid: f"{label}:{path}" for path, one in found.items()} | self._places
         return found
 
@@ -196,7 +197,3 @@ class Session:
         place = self.repo.private / "tmp"
         _notes.directory(place)
         return place
-
-
-def _is_id(revision: str) -> bool:
-    return len(revision) == 40 and all(letter in "0123456789abcdef" for letter in revision)

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from theta.git.index import IndexEdit
 from theta.git.repository import Repository
 from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
+
+if TYPE_CHECKING:
+    from theta.git.backends.protocols import EditedIndex
 
 
 class Change:  # of a repository; store.changes.Change is that of one tensor
@@ -25,7 +27,7 @@ class Change:  # of a repository; store.changes.Change is that of one tensor
         self._repo, self._objects, self._file, self._scratch = repo, objects, index, scratch
         self._open = ExitStack()
         self._pack: PackWriter | None = None
-        self._edit: IndexEdit | None = None
+        self._edit: EditedIndex | None = None
         self._moves: list[tuple[str, str, str, str]] = []
 
     @property
@@ -44,11 +46,11 @@ class Change:  # of a repository; store.changes.Change is that of one tensor
             self._objects.refresh()
 
     @property
-    def index(self) -> IndexEdit:
+    def index(self) -> EditedIndex:
         """The index for editing, locked; the objects of the pack are durable by then."""
         self.store()
         if self._edit is None:
-            self._edit = self._open.enter_context(IndexEdit(self._file, self._scratch()))
+            self._edit = self._open.enter_context(self._repo.edit_index(self._file, self._scratch()))
         return self._edit
 
     def move(self, ref: str, new: str, old: str, reason: str) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 from theta import _fs, _room
 from theta.errors import BusyError, DiskError, MissingObjectsError, NoSpaceError, concerning
 from theta.git import lfs
-from theta.git.index import IndexEdit, Staged, fresh_paths
+from theta.git.backends.index_entries import Staged
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.files import file_scan
@@ -88,7 +88,8 @@ def examine(session: Session, path: str, oid: str, progress: Progress | None = N
     if not stat.S_ISREG(info.st_mode):
         return Found(State.MODIFIED)
     if (pointer := lfs.pointer_at(place)) is not None:
-        return Found(State.SAME if manifests.blob_id(pointer) == oid else State.MODIFIED, pointer=True)
+        same = session.repo.format.blob_id(pointer) == oid
+        return Found(State.SAME if same else State.MODIFIED, pointer=True)
     return _compare(session, path, oid, progress)
 
 
@@ -122,13 +123,13 @@ def refresh_stat(session: Session, paths: dict[str, str]) -> None:
     written, nothing is done: that costs only time.
     """
     seen = {path: info for path in paths if (info := _lstat(session.repo.worktree / path)) is not None}
-    stale = seen.keys() - fresh_paths(session.repo.index_path, seen)
+    stale = seen.keys() - session.repo.backend.indexes.fresh_paths(session.repo.index_path, seen)
     if not stale:
         return
     modes = {path: entry.mode for path, entry in session.index.items() if entry.oid == paths.get(path)}
     with (
         contextlib.suppress(BusyError, DiskError, NoSpaceError),
-        IndexEdit(session.repo.index_path, session.scratch(), patient=False) as edit,
+        session.repo.edit_index(None, session.scratch(), patient=False) as edit,
     ):
         for path in stale & modes.keys():
             if session.cache.manifest_of(path, Identity.of(seen[path])) == paths[path]:
@@ -323,5 +324,5 @@ def complete(
 
 
 def _ensure_blob(session: Session, text: bytes) -> str:
-    oid = manifests.blob_id(text)
+    oid = session.repo.format.blob_id(text)
     return oid if session.repo.has(oid) else session.repo.write_blob(text)

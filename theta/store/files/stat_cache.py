@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 from theta import _notes
 from theta.errors import DiskError, NoSpaceError
+from theta.git import object_format
 from theta.git.repository import Repository
 from theta.store.files.file_source import Identity
 
@@ -79,5 +79,5 @@ def _known(row: Any) -> _Known | None:
     except (KeyError, TypeError):
         return None
     numbers = (*asdict(known.identity).values(), known.seen_ns)
-    is_id = re.fullmatch(r"[0-9a-f]{40}", str(known.manifest)) is not None
+    is_id = object_format.is_id(str(known.manifest))
     return known if is_id and all(type(number) is int for number in numbers) else None

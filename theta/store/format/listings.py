@@ -17,10 +17,11 @@ from itertools import accumulate, takewhile
 from typing import Final
 
 from theta.errors import ManifestError
-from theta.git.object_values import MODE_BLOB
-from theta.store.format.manifest import Manifest, NameGroup, blob_id, parse
+from theta.git.object_format import TREE, format_of
+from theta.git.object_values import MODE_BLOB, tree_bytes
+from theta.store.format.manifest import Manifest, NameGroup, parse
 from theta.store.odb.objects import Objects
-from theta.store.odb.packs import TREE, PackWriter, object_id, tree_bytes
+from theta.store.odb.packs import PackWriter
 
 PLAIN: Final = 6 << 20
 LISTING: Final = 64 << 10
@@ -71,8 +72,9 @@ def _groups(manifest: Manifest) -> Iterator[tuple[NameGroup, bytes]]:
     texts = [line.text().encode() for line in ordered]
     for prefix, start, stop in _cut([line.name for line in ordered], [len(text) for text in texts]):
         data = b"".join(texts[start:stop])
-        body = tree_bytes([(FILE, MODE_BLOB, blob_id(data))])
-        tree = object_id(TREE, (body,), len(body)).hex()
+        form = format_of(manifest.skeleton)
+        body = tree_bytes([(FILE, MODE_BLOB, form.blob_id(data))])
+        tree = form.object_id(TREE, (body,), len(body)).hex()
         yield NameGroup(prefix, stop - start, hashlib.sha256(data).hexdigest(), tree), data
 
 

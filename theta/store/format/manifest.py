@@ -15,6 +15,7 @@ from typing import Final
 
 from theta.dtypes import DTYPES
 from theta.errors import ManifestError, NewerFormatError
+from theta.git.object_format import ID, format_of, is_id
 from theta.lazy import lazy
 from theta.store.format.names import escape_line, unescape_line
 
@@ -25,9 +26,8 @@ MAX_STORE: Final = 200
 MAX_LISTED: Final = 128 << 20
 """Bytes of all listings of a manifest together."""
 
-_OID: Final = r"[0-9a-f]{40}"
-_VALUE: Final = re.compile(rf"    ([a-z0-9_]+) \[([0-9, ]*)\] sha256:([0-9a-f]{{64}}) ({_OID})")
-_GROUP: Final = re.compile(rf"    group \[([1-9][0-9]{{0,8}})\] sha256:([0-9a-f]{{64}}) ({_OID})")
+_VALUE: Final = re.compile(rf"    ([a-z0-9_]+) \[([0-9, ]*)\] sha256:([0-9a-f]{{64}}) ({ID})")
+_GROUP: Final = re.compile(rf"    group \[([1-9][0-9]{{0,8}})\] sha256:([0-9a-f]{{64}}) ({ID})")
 _SHAPE: Final = re.compile(r"((0|[1-9][0-9]{0,17})(, (0|[1-9][0-9]{0,17})){0,63})?")
 _STORE: Final = re.compile(r"[^/\x00-\x1f\x7f@%][^/\x00-\x1f\x7f]{0,199}")
 _MARKERS: Final = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
@@ -108,6 +108,11 @@ class Manifest:
         head += f"skeleton {self.skeleton}\n"
         return (head + "".join(entry.text() for entry in self.groups or self.lines)).encode()
 
+    @lazy
+    def oid(self) -> str:
+        """The id of the blob of the manifest, by the hash of the ids in it."""
+        return format_of(self.skeleton).blob_id(self.data)
+
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
@@ -177,12 +182,18 @@ def _parse_lines(lines: list[str], listings: Listings | None) -> Manifest:
         or store.lower() == ".git"
     ):
         raise ManifestError(f"bad store name {store[:80]!r}")
-    if not re.fullmatch(_OID, skeleton):
+    if not is_id(skeleton):
         raise ManifestError("bad skeleton id")
+    groups: tuple[NameGroup, ...] = ()
     if listings is not None and any(_GROUP.fullmatch(line) for line in lines[5:6]):
         groups = tuple(_group_lines(lines[4:]))
-        return Manifest(container, store, skeleton, _listed(groups, listings(groups)), groups)
-    return Manifest(container, store, skeleton, _distinct(_tensor_lines(lines[4:])))
+        found = _listed(groups, listings(groups))
+    else:
+        found = _distinct(_tensor_lines(lines[4:]))
+    trees = {len(group.tree) for group in groups} | {len(line.tree) for line in found}
+    if trees - {len(skeleton)}:
+        raise ManifestError("the ids of the manifest are not of one length")
+    return Manifest(container, store, skeleton, found, groups)
 
 
 def _check_version(first: str) -> None:
@@ -268,8 +279,3 @@ def _tensor(first: str, value: str) -> Line:
     if total >= 1 << 63:
         raise ManifestError(f"tensor {first[:80]!r} is too large")
     return line
-
-
-def blob_id(data: bytes) -> str:
-    """The id that git gives a blob of ``data`` (SHA-1 repositories)."""
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from theta.dtypes import DTYPES
 from theta.errors import CorruptError, NewerFormatError
+from theta.git.object_format import is_id
 
 VERSION: Final = 1
 CHUNK: Final = 4 << 20
@@ -211,7 +212,13 @@ def _digest(value: Any) -> bytes:
 def _files(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise TypeError("files is not an object")
-    return {str(name): _hex(oid, 20).hex() for name, oid in value.items()}
+    return {str(name): _object_id(oid) for name, oid in value.items()}
+
+
+def _object_id(value: Any) -> str:
+    if not isinstance(value, str) or not is_id(value):
+        raise ValueError("a bad id")
+    return value
 
 
 def _hex(value: Any, size: int) -> bytes:

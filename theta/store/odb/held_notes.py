@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from theta import _notes
+from theta.git.object_format import ID, format_of
 from theta.git.repository import Repository
 from theta.store.odb.packs import Pack
 
 ADOPTED: Final = "adopted"
-_PACK: Final = r"(pack-[0-9a-f]{40}\.pack)?"
-_TIP: Final = r"([0-9a-f]{40})?"
+_PACK: Final = rf"(pack-{ID}\.pack)?"
+_TIP: Final = rf"({ID})?"
 
 
 def directory_of(repo: Repository) -> Path:
@@ -43,7 +44,9 @@ class Note:
     def ids(self) -> set[str]:
         """The objects of the pack; None when git repacked it."""
         index = self.pack.with_suffix(".idx") if self.pack else None
-        return set(Pack(index).ids()) if index is not None and index.exists() else set()
+        if index is None or not index.exists():
+            return set()
+        return set(Pack(index, format_of(self.manifest)).ids())
 
     def write(self) -> None:
         """Save the note."""

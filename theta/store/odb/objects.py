@@ -9,12 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import pygit2
-
 from theta.errors import CorruptError, MissingObjectsError
 from theta.git.repository import Repository
 from theta.store.odb.held_notes import staged_packs
-from theta.store.odb.packs import BLOB, Pack, PackWriter, object_id
+from theta.store.odb.packs import Pack, PackWriter
 
 BLOB_LIMIT: Final = 10 << 20
 
@@ -41,12 +39,15 @@ class Objects:
     @cached_property
     def _staged_only(self) -> Callable[[str], bool]:
         """Whether an object may vanish, because only a staged pack is known to hold it."""
-        packs = [Pack(path.with_suffix(".idx")) for path in staged_packs(self.repo)]
+        packs = [Pack(path.with_suffix(".idx"), self.repo.format) for path in staged_packs(self.repo)]
         return lambda oid: any(oid in pack for pack in packs)
 
     def writer(self) -> PackWriter:
         """A new pack to write to."""
-        return PackWriter(self.directory, lambda oid: self.has(oid) and not self._staged_only(oid))
+        return PackWriter(self.directory, self._is_kept, self.repo.format)
+
+    def _is_kept(self, oid: str) -> bool:
+        return self.has(oid) and not self._staged_only(oid)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[PackWriter]:
@@ -70,7 +71,7 @@ class Objects:
     def text(self, oid: str, limit: int = BLOB_LIMIT) -> bytes:
         """The bytes of blob ``oid`` with its id proven; raises :class:`CorruptError`."""
         data = self.chunk(oid, limit)
-        if object_id(BLOB, (data,), len(data)).hex() != oid:
+        if self.repo.format.blob_id(data) != oid:
             raise CorruptError(f"object {oid} is damaged", hint="run 'git fsck' and fetch it again")
         return data
 
@@ -127,10 +128,13 @@ class Objects:
         return found
 
     def size(self, oid: str) -> int:
-        """The bytes of blob ``oid``; raises :class:`MissingObjectsError`."""
+        """Return the bytes of blob ``oid``; raises :class:`MissingObjectsError`."""
         if not self.has(oid) and not self.repo.promised.bring(oid):
             raise MissingObjectsError(f"blob {oid} is not in this repository")
-        return int(self.repo.raw.odb.read_header(pygit2.Oid(hex=oid))[1])
+        found = self.repo.backend.objects.header(oid)
+        if found is None:
+            raise CorruptError(f"object {oid} is damaged", hint="run 'git fsck' and fetch it again")
+        return found[1]
 
     def tree(self, oid: str) -> dict[str, tuple[int, str]]:
         """Name -> (mode, id) of tree ``oid``."""
@@ -149,5 +153,5 @@ class Objects:
             if path not in known:
                 # Packs that cannot be read here (an older index, damage) are left to libgit2.
                 with contextlib.suppress(OSError, CorruptError):
-                    known[path] = Pack(path)
+                    known[path] = Pack(path, self.repo.format)
         self._packs = known

@@ -7,7 +7,6 @@ reads them by memory map.  Format: git's Documentation/gitformat-pack.txt (pack 
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import struct
@@ -20,30 +19,16 @@ from typing import Final, Self
 
 from theta import _fs
 from theta.errors import CorruptError
+from theta.git.object_format import BLOB, COMMIT, TREE, ObjectFormat
+from theta.git.object_values import tree_bytes
 
-COMMIT, TREE, BLOB = 1, 2, 3
-_KINDS: Final = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob"}
+_NUMBERS: Final = {COMMIT: 1, TREE: 2, BLOB: 3}
 _BLOCK: Final = 65535
 _STORED_HEAD: Final = b"\x78\x01"
 _FAN_OUT: Final = 256 * 4
 _HEADER: Final = 8
 _WORTH_READING: Final = 1 << 16
 """Bytes of a stream from which on it is read, not mapped."""
-
-
-def object_id(kind: int, parts: Iterable[bytes | memoryview], size: int) -> bytes:
-    """The SHA-1 id (20 bytes) of an object given in pieces."""
-    sha = hashlib.sha1(b"%s %d\0" % (_KINDS[kind], size))
-    for part in parts:
-        sha.update(part)
-    return sha.digest()
-
-
-def tree_bytes(entries: Iterable[tuple[str, int, str]]) -> bytes:
-    """The body of a git tree from (name, mode, hex id), in git's order."""
-    rows = [(os.fsencode(name), mode, bytes.fromhex(oid)) for name, mode, oid in entries]
-    rows.sort(key=lambda row: row[0] + b"/" if row[1] == 0o040000 else row[0])
-    return b"".join(b"%o %s\0%s" % (mode, name, oid) for name, mode, oid in rows)
 
 
 class PackWriter:
@@ -54,12 +39,14 @@ class PackWriter:
     Args:
         directory: ``objects/pack`` of the repository.
         known: says whether an object (hex id) need not be written again.
+        form: the hash of the repository, which names objects and ends pack and index.
 
     The temporary is called ``tmp_*``, which ``git prune`` removes if theta is killed.
     """
 
-    def __init__(self, directory: Path, known: Callable[[str], bool]) -> None:
+    def __init__(self, directory: Path, known: Callable[[str], bool], form: ObjectFormat) -> None:
         self._directory = directory
+        self.format = form
         self._known = known
         self._file: _fs.AppendFile | None = None
         self._rows: list[tuple[bytes, int, int]] = []  # id, crc32, offset
@@ -69,7 +56,7 @@ class PackWriter:
 
     @property
     def size(self) -> int:
-        """Bytes written so far."""
+        """The number of bytes written so far."""
         return self._file.size if self._file else 0
 
     def blob(self, data: bytes | memoryview, *, text: bool = False) -> str:
@@ -80,8 +67,8 @@ class PackWriter:
         """Add a tree of (name, mode, hex id)."""
         return self._add(TREE, tree_bytes(entries), deflate=True)
 
-    def _add(self, kind: int, data: bytes | memoryview, *, deflate: bool) -> str:
-        raw_id = object_id(kind, (data,), len(data))
+    def _add(self, kind: str, data: bytes | memoryview, *, deflate: bool) -> str:
+        raw_id = self.format.object_id(kind, (data,), len(data))
         oid = raw_id.hex()
         if oid in self._mine or self._known(oid):
             return oid
@@ -90,8 +77,8 @@ class PackWriter:
         self._mine.add(oid)
         return oid
 
-    def _append(self, kind: int, raw_id: bytes, size: int, body: list[bytes | memoryview]) -> None:
-        pieces = [_entry_header(kind, size), *body]
+    def _append(self, kind: str, raw_id: bytes, size: int, body: list[bytes | memoryview]) -> None:
+        pieces = [_entry_header(_NUMBERS[kind], size), *body]
         crc = 0
         for piece in pieces:
             crc = zlib.crc32(piece, crc)
@@ -128,7 +115,7 @@ class PackWriter:
         name = self._directory / f"pack-{trailer.hex()}"
         index = _fs.AppendFile(self._directory)
         try:
-            index.write(_index_bytes(sorted(self._rows), trailer))
+            index.write(_index_bytes(sorted(self._rows), trailer, self.format))
             self._file.publish(f"{name}.pack")
             index.publish(f"{name}.idx")
         finally:
@@ -139,7 +126,7 @@ class PackWriter:
 
     def _checksum(self) -> bytes:
         assert self._file is not None
-        sha, offset = hashlib.sha1(), 0
+        sha, offset = self.format.hash(), 0
         while piece := self._file.read(offset, 1 << 22):
             sha.update(piece)
             offset += len(piece)
@@ -154,8 +141,8 @@ class PackWriter:
 class UnwrittenPack(PackWriter):
     """Tells what the ids of objects would be, where they cannot be written and nobody can record them."""
 
-    def __init__(self) -> None:
-        super().__init__(Path(os.devnull), lambda _: False)
+    def __init__(self, form: ObjectFormat) -> None:
+        super().__init__(Path(os.devnull), lambda _: False, form)
         self._total = 0
 
     @property
@@ -190,7 +177,7 @@ def _stored(data: bytes | memoryview) -> list[bytes | memoryview]:
     return [*out, struct.pack(">I", zlib.adler32(view))]
 
 
-def _index_bytes(rows: list[tuple[bytes, int, int]], trailer: bytes) -> bytes:
+def _index_bytes(rows: list[tuple[bytes, int, int]], trailer: bytes, form: ObjectFormat) -> bytes:
     counts = [0] * 256
     for raw_id, _, _ in rows:
         counts[raw_id[0]] += 1
@@ -211,19 +198,23 @@ def _index_bytes(rows: list[tuple[bytes, int, int]], trailer: bytes) -> bytes:
             trailer,
         ]
     )
-    return body + hashlib.sha1(body).digest()
+    return body + form.hash(body).digest()
 
 
 class Pack:
     """A pack on disk, memory-mapped; reads whole, undeltified objects only."""
 
-    def __init__(self, index_path: Path) -> None:
+    def __init__(self, index_path: Path, form: ObjectFormat) -> None:
         self.path = index_path.with_suffix(".pack")
+        self._size = size = form.size
         self._index = memoryview(_mapped(index_path))
-        if self._index[:8] != b"\xfftOc" + struct.pack(">I", 2) or len(self._index) < _HEADER + _FAN_OUT + 40:
+        if (
+            self._index[:8] != b"\xfftOc" + struct.pack(">I", 2)
+            or len(self._index) < _HEADER + _FAN_OUT + 2 * size
+        ):
             raise CorruptError(f"{index_path.name} is not a version 2 pack index")
         self._count = struct.unpack_from(">I", self._index, _HEADER + _FAN_OUT - 4)[0]
-        if len(self._index) < _HEADER + _FAN_OUT + self._count * 28 + 40:
+        if len(self._index) < _HEADER + _FAN_OUT + self._count * (size + 8) + 2 * size:
             raise CorruptError(f"{index_path.name} is cut short")
         self._map: mmap.mmap | None = None
 
@@ -232,30 +223,27 @@ class Pack:
 
     def ids(self) -> list[str]:
         """The hex ids of all objects."""
-        start = _HEADER + _FAN_OUT
-        return [bytes(self._index[start + 20 * n : start + 20 * n + 20]).hex() for n in range(self._count)]
+        return [self._id(n).hex() for n in range(self._count)]
+
+    def _id(self, number: int) -> bytes:
+        start = _HEADER + _FAN_OUT + self._size * number
+        return bytes(self._index[start : start + self._size])
 
     def _find(self, raw_id: bytes) -> int | None:
         first = raw_id[0]
         low = struct.unpack_from(">I", self._index, _HEADER + 4 * (first - 1))[0] if first else 0
         high = struct.unpack_from(">I", self._index, _HEADER + 4 * first)[0]
-        start = _HEADER + _FAN_OUT
         if not low <= high <= self._count:
             raise CorruptError(f"{self.path.name}: bad fan-out table")
-        at = bisect_left(
-            range(low, high), raw_id, key=lambda n: bytes(self._index[start + 20 * n : start + 20 * n + 20])
-        )
-        position = low + at
-        if position < high and self._index[start + 20 * position : start + 20 * position + 20] == raw_id:
-            return self._offset(position)
-        return None
+        position = bisect_left(range(self._count), raw_id, low, high, key=self._id)
+        return self._offset(position) if position < high and self._id(position) == raw_id else None
 
     def _offset(self, position: int) -> int:
-        table = _HEADER + _FAN_OUT + 24 * self._count
+        table = _HEADER + _FAN_OUT + (self._size + 4) * self._count
         offset: int = struct.unpack_from(">I", self._index, table + 4 * position)[0]
         if offset >> 31:
             far = table + 4 * self._count + 8 * (offset & 0x7FFFFFFF)
-            if far + 8 > len(self._index) - 40:
+            if far + 8 > len(self._index) - 2 * self._size:
                 raise CorruptError(f"{self.path.name}: bad offset table")
             offset = struct.unpack_from(">Q", self._index, far)[0]
         return offset
@@ -275,7 +263,7 @@ class Pack:
             except FileNotFoundError:  # git gc put its objects elsewhere
                 return None
         kind, size, start = self._entry(offset)
-        if kind not in _KINDS:
+        if kind not in _NUMBERS.values():
             return None
         if size > limit:
             raise CorruptError(f"object {oid} has {size} bytes, over the limit of {limit}")

@@ -37,7 +37,7 @@ class Output(Source, Protocol):
         ...
 
     def patch(self, offset: int, data: bytes) -> None:
-        """Overwrite bytes that were written before."""
+        """Overwrite written bytes at ``offset``."""
         ...
 
 
@@ -49,7 +49,7 @@ class Memory:
 
     @property
     def size(self) -> int:
-        """Bytes written so far."""
+        """The number of bytes written so far."""
         return len(self.content)
 
     def write(self, data: bytes | memoryview) -> None:
@@ -57,7 +57,7 @@ class Memory:
         self.content += data
 
     def read(self, offset: int, length: int) -> bytes:
-        """Read back what was written."""
+        """Return ``length`` bytes from ``offset`` of the written content."""
         return bytes(self.content[offset : offset + length])
 
     def skip(self, length: int) -> None:
@@ -65,7 +65,7 @@ class Memory:
         self.content += bytes(length)
 
     def patch(self, offset: int, data: bytes) -> None:
-        """Overwrite bytes that were written before."""
+        """Overwrite written bytes at ``offset``."""
         self.content[offset : offset + len(data)] = data
 
 

@@ -9,52 +9,25 @@ from __future__ import annotations
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pygit2
 from pygit2.ffi import C, ffi
 
 from theta import _fs
 from theta.errors import BusyError, DiskError, UnsupportedRepositoryError
+from theta.git.backends.index_entries import Entry, Staged
+
+if TYPE_CHECKING:
+    from theta.git.backends.protocols import Indexes
 
 _SKIP_WORKTREE = 1 << 14
 _INTENT_TO_ADD = 1 << 13
 _LOCK_TRIES = 20
 _DIGEST = 20
-
-
-@dataclass(frozen=True)
-class Staged:
-    """An index entry to write.
-
-    Attributes:
-        path: from the root of the worktree.
-        oid: the blob.
-        mode: the file mode.
-        skip: the skip-worktree flag.
-        stat: stat data of a file whose content was just compared and equals ``oid``.
-    """
-
-    path: str
-    oid: str
-    mode: int = 0o100644
-    skip: bool = False
-    stat: os.stat_result | None = None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An index entry that was read; ``skip`` is the skip-worktree flag."""
-
-    path: str
-    oid: str
-    mode: int
-    stage: int
-    skip: bool
 
 
 class IndexEdit:
@@ -67,7 +40,7 @@ class IndexEdit:
     def __init__(self, path: Path, scratch: Path, *, patient: bool = True) -> None:
         self._path = path
         self._lock = Path(f"{path}.lock")
-        _take(self._lock, _LOCK_TRIES if patient else 1)
+        take_lock(self._lock, patient=patient)
         self._copy = scratch / _fs.own_temporary("index")
         try:
             _fs.make_dirs(scratch)
@@ -172,8 +145,8 @@ class IndexEdit:
 class IndexFile:
     """An index file whose entries are cached until it changes."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, indexes: Indexes, path: Path) -> None:
+        self._indexes, self._path = indexes, path
         self._seen: tuple[object, ...] = ()
         self._entries: tuple[Entry, ...] = ()
 
@@ -184,7 +157,7 @@ class IndexFile:
         """
         seen = _signature(self._path)
         if seen != self._seen:
-            self._entries = tuple(_outside(opened(self._path), directory)) if seen else ()
+            self._entries = tuple(self._indexes.outside(self._path, directory)) if seen else ()
             self._seen = seen
         return self._entries
 
@@ -213,6 +186,11 @@ def _outside(index: pygit2.Index, directory: str) -> Iterator[Entry]:
 
 def _path_at(index: pygit2.Index) -> Callable[[int], bytes]:
     return lambda position: bytes(ffi.string(C.git_index_get_byindex(index._index, position).path))
+
+
+def read_outside(path: Path, directory: str) -> list[Entry]:
+    """Return the entries of the index file at ``path`` that are not below ``directory``."""
+    return list(_outside(opened(path), directory))
 
 
 def read_entries(path: Path) -> list[Entry]:
@@ -316,7 +294,9 @@ def _check(code: int, path: str) -> None:
         raise DiskError(f"cannot stage {path}")
 
 
-def _take(lock: Path, tries: int) -> None:
+def take_lock(lock: Path, *, patient: bool) -> None:
+    """Make the lock file of an index; raises :class:`BusyError` when another process has made it."""
+    tries = _LOCK_TRIES if patient else 1
     for attempt in range(tries):
         if _fs.create_exclusive(lock):
             return
@@ -327,7 +307,7 @@ def _take(lock: Path, tries: int) -> None:
     )
 
 
-def fresh_paths(index: Path, seen: dict[str, os.stat_result]) -> set[str]:
+def fresh_paths(index: Path, seen: Mapping[str, os.stat_result]) -> set[str]:
     """Return those paths of ``seen`` whose index entry has these stat data and is trusted by git.
 
     Git trusts only entries whose time is before that of the index.  Writing the index again in a later second

@@ -1,0 +1,102 @@
+"""The main journeys, whatever hash names the objects: SHA-1 (libgit2 reads them) or SHA-256 (git does)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.compat.inprocess import committed, shift, theta
+from tests.compat.story import MODEL, TENSOR, digest, new_model
+from tests.support import Repo
+
+DIGITS: Final = {"sha1": 40, "sha256": 64}
+OTHER: Final = "layer.0.weight"
+
+
+@pytest.fixture(scope="module", params=DIGITS)
+def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Repo]:
+    """A repository of one format with a tracked checkpoint, and branches main and side that changed it."""
+    repo = Repo(tmp_path_factory.mktemp(request.param) / "repo")
+    repo.path.mkdir()
+    theta(repo, "init", "-q", f"--object-format={request.param}")
+    theta(repo, "track", "*.safetensors")
+    new_model(repo)
+    theta(repo, "add", ".")
+    theta(repo, "commit", "-q", "-m", "first model")
+    theta(repo, "switch", "-q", "-c", "side")
+    committed(repo, (TENSOR, 3.0))
+    theta(repo, "switch", "-q", "main")
+    committed(repo, (TENSOR, 1.0))
+    return request.param, repo
+
+
+@pytest.fixture
+def form(told: tuple[str, Repo]) -> str:
+    return told[0]
+
+
+@pytest.fixture
+def repo(told: tuple[str, Repo], tmp_path: Path) -> Repo:
+    return told[1].copy(tmp_path / "repo")
+
+
+def test_a_commit_is_whole(form: str, repo: Repo) -> None:
+    assert repo.git("rev-parse", "--show-object-format") == form
+    manifest = repo.git("show", f"HEAD:{MODEL}")
+    ids = re.findall(r"(?:^skeleton |sha256:[0-9a-f]{64} )([0-9a-f]+)$", manifest, re.MULTILINE)
+    assert len(ids) == 6 and {len(oid) for oid in ids} == {DIGITS[form]}
+    assert repo.git("status", "--porcelain") == "" == theta(repo, "status", "--porcelain").out
+    assert repo.git("fsck", "--strict", "--no-dangling") == ""
+    assert "no problems" in theta(repo, "fsck", "--read-data").out
+
+
+def test_a_change_is_told_and_restored(repo: Repo) -> None:
+    before = digest(repo)
+    new_model(repo, seed=5)
+    assert "5 changed of 5 tensors" in theta(repo, "diff").out
+    theta(repo, "restore", MODEL)
+    assert digest(repo) == before
+    assert TENSOR in theta(repo, "diff", "HEAD~1", "HEAD").out
+    assert theta(repo, "show", "--stat", "HEAD").code == 0
+
+
+def test_sides_are_merged_and_taken_apart(repo: Repo) -> None:
+    theta(repo, "merge", "-q", "-X", "average", "side")
+    assert shift(repo, TENSOR) == 2.0
+    assert repo.git("status", "--porcelain") == ""
+    theta(repo, "switch", "-q", "--detach", "HEAD~1")
+    assert shift(repo, TENSOR) == 1.0
+    theta(repo, "switch", "-q", "side")
+    assert shift(repo, TENSOR) == 3.0
+    assert "no problems" in theta(repo, "fsck").out
+
+
+def test_plain_git_leaves_a_conflict_that_theta_settles(repo: Repo) -> None:
+    assert repo.try_git("merge", "-q", "side").returncode == 1
+    theta(repo, "resolve", "-X", "theirs")
+    repo.git("commit", "-q", "--no-edit")
+    assert shift(repo, TENSOR) == 3.0
+    assert "no problems" in theta(repo, "fsck").out
+
+
+def test_plain_git_commits_and_a_pick_follows(repo: Repo) -> None:
+    committed(repo, (OTHER, 1.0))
+    theta(repo, "switch", "-q", "side")
+    theta(repo, "cherry-pick", "main")
+    assert (shift(repo, TENSOR), shift(repo, OTHER)) == (3.0, 1.0)
+    assert repo.git("status", "--porcelain") == ""
+
+
+def test_it_is_pushed_and_cloned(form: str, repo: Repo, tmp_path: Path) -> None:
+    up = tmp_path / "up.git"
+    repo.git("init", "-q", "--bare", f"--object-format={form}", str(up))
+    theta(repo, "push", "-q", str(up), "main")
+    theta(repo, "clone", "-q", str(up), str(tmp_path / "clone"))
+    clone = Repo(tmp_path / "clone")
+    assert digest(clone) == digest(repo)
+    assert clone.git("status", "--porcelain") == ""
+    assert "no problems" in theta(clone, "fsck", "--read-data").out
+    assert clone.git("rev-parse", "--show-object-format") == form

@@ -1,0 +1,244 @@
+"""A repository that git itself reads and writes: of SHA-256, or with a reftable, which libgit2 cannot open.
+
+Each call starts a process, except that one process reads all objects.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from theta.errors import DamagedRepositoryError, MissingObjectsError
+from theta.git import state_files
+from theta.git.backends.by_git_index import GitIndexes
+from theta.git.object_format import ObjectFormat, is_id
+from theta.git.object_values import DAMAGED
+from theta.git.run import Conversation, Git, Result
+
+_TRUE: Final = ("true", "yes", "on")
+
+
+class ByGit:
+    """One repository, served by git."""
+
+    def __init__(self, git: Git, gitdir: Path, top: Path | None, form: ObjectFormat) -> None:
+        self.gitdir, self.top = gitdir, top
+        self._git = git
+        self.objects = GitObjects(git, form)
+        self.refs = GitRefs(git, state_files.common_directory(gitdir))
+        self.history = GitHistory(git, self.objects)
+        self.indexes = GitIndexes(git)
+        self._config: tuple[object, GitConfig] | None = None
+
+    @property
+    def config(self) -> GitConfig:
+        """Git's configuration; it is read again when a file of the repository's own changed."""
+        shared = state_files.common_directory(self.gitdir)
+        seen = [_signature(place) for place in (shared / "config", self.gitdir / "config.worktree")]
+        if self._config is None or self._config[0] != seen:
+            self._config = seen, GitConfig(self._git)
+        return self._config[1]
+
+    def apart(self, place: Path) -> ByGit:
+        """Return the same repository with ``place`` as the objects directory for new objects."""
+        objects = self._git.run("rev-parse", "--path-format=absolute", "--git-path", "objects").text.rstrip(
+            "\n"
+        )
+        places = {"GIT_OBJECT_DIRECTORY": str(place), "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects}
+        git = replace(self._git, extra={**(self._git.extra or {}), **places})
+        return ByGit(git, self.gitdir, self.top, self.objects.format)
+
+
+def _signature(place: Path) -> tuple[int, ...]:
+    try:
+        info = os.stat(place)
+    except OSError:
+        return ()
+    return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino
+
+
+class GitObjects:
+    """The objects of the repository."""
+
+    def __init__(self, git: Git, form: ObjectFormat) -> None:
+        self._git, self.format = git, form
+        self._reader: Conversation | None = None
+        self._lock = threading.Lock()
+
+    def has(self, oid: str) -> bool:
+        """Return whether object ``oid`` is in this repository."""
+        return self.header(oid) is not None
+
+    def header(self, oid: str) -> tuple[str, int] | None:
+        """Return the kind and the size of object ``oid``; None when it is not in this repository."""
+        if not self.format.is_id(oid):
+            return None
+        with self._lock:
+            return self._asked("info", oid)
+
+    def read(self, oid: str) -> tuple[str, bytes] | None:
+        """Return the kind and the bytes of object ``oid``; None when it is not in this repository."""
+        if not self.format.is_id(oid):
+            return None
+        with self._lock:
+            found = self._asked("contents", oid)
+            data = self._reader.read(found[1] + 1)[:-1] if found and self._reader else b""
+        if found is None:
+            self._require_sound(oid)
+            return None
+        if len(data) != found[1]:
+            self._reader = None
+            raise DamagedRepositoryError(f"object {oid} cannot be read", hint=DAMAGED)
+        return found[0], data
+
+    def _require_sound(self, oid: str) -> None:
+        """Raise :class:`DamagedRepositoryError` for an object that git calls missing over an error."""
+        said = self._git.run("cat-file", "-t", oid, check=False).stderr.decode("utf-8", "replace")
+        for line in said.splitlines():
+            if line.startswith("error: "):
+                raise DamagedRepositoryError(f"object {oid} cannot be read: {line[7:]}", hint=DAMAGED)
+
+    def _asked(self, command: str, oid: str) -> tuple[str, int] | None:
+        if self._reader is None:
+            self._reader = self._git.conversation("cat-file", "--batch-command")
+        words = self._reader.ask(f"{command} {oid}").decode().split()
+        if len(words) == 3:
+            return words[1], int(words[2])
+        if words[1:] == ["missing"]:
+            return None
+        self._reader = None  # it ended over an object that it cannot read
+        raise DamagedRepositoryError(f"object {oid} cannot be read", hint=DAMAGED)
+
+    def write(self, kind: str, data: bytes) -> str:
+        """Write an object; return its id."""
+        return self._git.run("hash-object", "-w", "-t", kind, "--stdin", stdin=data).text.strip()
+
+
+class GitRefs:
+    """The refs by their full names."""
+
+    def __init__(self, git: Git, shared: Path) -> None:
+        self._git, self._shared = git, shared
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._git.run("for-each-ref", "--format=%(refname)").text.splitlines())
+
+    def __contains__(self, name: str) -> bool:
+        return not self._git.run("show-ref", "--verify", "--quiet", name, check=False).code
+
+    def head(self) -> tuple[str, str | None]:
+        """Return the ref that HEAD names ("" if detached) and its commit (None on an unborn branch)."""
+        done = self._git.run("rev-parse", "-q", "HEAD", "--symbolic-full-name", "HEAD", check=False)
+        if done.code == 0:
+            oid, name = done.text.split()
+            return "" if name == "HEAD" else name, oid
+        name = self._symbolic("HEAD")
+        if name and not (self._shared / name).exists():  # a ref that is there and says nothing is damaged
+            return name, None
+        raise DamagedRepositoryError("HEAD cannot be read", hint=DAMAGED)
+
+    def _symbolic(self, name: str) -> str:
+        return self._git.run("symbolic-ref", "-q", name, check=False).text.strip()
+
+    def target(self, name: str) -> str:
+        """Return the target of the existing ref ``name``: an id, or a name for a symbolic ref."""
+        return self._symbolic(name) or self._git.run("rev-parse", "--verify", name).text.strip()
+
+    def resolved(self, name: str) -> str | None:
+        """Return the id that ref ``name`` resolves to; None for a damaged ref or an unborn branch."""
+        return self._git.run("rev-parse", "--verify", "-q", name, check=False).text.strip() or None
+
+    def put(self, name: str, oid: str) -> None:
+        """Set ref ``name`` to object ``oid``, whatever its old value."""
+        self._git.run("update-ref", name, oid)
+
+    def remove(self, name: str) -> None:
+        """Remove ref ``name``."""
+        self._git.run("update-ref", "-d", name)
+
+    def log(self, name: str) -> list[str]:
+        """Return the ids in the reflog of ``name``, newest first."""
+        return self._git.run("reflog", "show", "--format=%H", name, "--").text.split()
+
+    def remotes(self) -> list[str]:
+        """Return the names of the remotes."""
+        return self._git.run("remote").text.split()
+
+
+class GitConfig:
+    """Git's configuration from all its files, as it was when it was first read."""
+
+    def __init__(self, git: Git) -> None:
+        self._git = git
+        self._found: dict[str, list[str | None]] | None = None
+
+    @property
+    def _values(self) -> dict[str, list[str | None]]:
+        if self._found is None:
+            self._found = {}
+            for row in self._git.lines("config", "-z", "--list"):
+                key, sign, value = row.partition("\n")
+                self._found.setdefault(key, []).append(value if sign else None)
+        return self._found
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def get(self, key: str) -> str | None:
+        """Return the effective value; None when the key is not set or has no value."""
+        return self._values.get(key, [None])[-1]
+
+    def all(self, key: str) -> list[str]:
+        """Return all values of a key that may be set many times."""
+        return [value for value in self._values.get(key, ()) if value]
+
+    def flag(self, key: str) -> bool:
+        """Return whether the key is set to true."""
+        value = (self.get(key) or "").lower() if self.get(key) is not None else "true"
+        return key in self and (value in _TRUE or (value.isdecimal() and int(value) != 0))
+
+
+class GitHistory:
+    """Revisions, and how commits descend from each other."""
+
+    def __init__(self, git: Git, objects: GitObjects) -> None:
+        self._git, self._objects = git, objects
+
+    def named(self, revision: str) -> str | None:
+        """Return the object that ``revision`` names; None when it names none in this repository."""
+        if is_id(revision):
+            return revision if self._objects.has(revision) else None
+        asked = ("rev-parse", "--verify", "-q", "--end-of-options", revision)
+        oid = self._git.run(*asked, check=False).text.strip()
+        return oid if oid and self._objects.has(oid) else None
+
+    def merge_base(self, one: str, other: str) -> str | None:
+        """Return a merge base; None when there is none."""
+        return _told(self._git.run("merge-base", one, other, check=False)).text.strip() or None
+
+    def descends(self, commit: str, ancestor: str) -> bool:
+        """Return whether ``commit`` is a descendant of ``ancestor``."""
+        asked = ("merge-base", "--is-ancestor", ancestor, commit)
+        return not _told(self._git.run(*asked, check=False)).code and commit != ancestor
+
+    def since(self, head: str, hidden: Iterable[str] = (), *, parents_first: bool = False) -> Iterator[str]:
+        """Yield the commits that ``head`` reaches and none of ``hidden`` does."""
+        order = ("--topo-order", "--reverse") if parents_first else ()
+        rows = "".join(f"{row}\n" for row in (head, *(f"^{oid}" for oid in hidden)))
+        done = self._git.run("rev-list", *order, "--stdin", stdin=rows.encode(), check=False)
+        return iter(_told(done).text.split())
+
+
+def _told(done: Result) -> Result:
+    """Return ``done``; raises :class:`MissingObjectsError` if git failed (1 means no)."""
+    if done.code not in (0, 1):
+        said = done.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: ")
+        raise MissingObjectsError(f"a commit is not in this repository: {said}")
+    return done

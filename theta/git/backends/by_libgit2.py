@@ -1,0 +1,250 @@
+"""A repository that libgit2 reads and writes, without starting a process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pygit2
+from pygit2.enums import ObjectType, SortMode
+
+from theta.errors import DamagedRepositoryError, DiskError, MissingObjectsError, UnsupportedRepositoryError
+from theta.git import state_files
+from theta.git.backends import index
+from theta.git.backends.index_entries import Entry
+from theta.git.object_format import BLOB, COMMIT, SHA1, TAG, TREE
+from theta.git.object_values import DAMAGED
+
+pygit2.settings.enable_fsync_gitdir(True)
+# In a partial clone, trees may name objects that are not fetched yet.
+pygit2.option(pygit2.enums.Option.ENABLE_STRICT_OBJECT_CREATION, False)
+pygit2.settings.set_extensions(["partialclone"])
+
+_KINDS: Final = {
+    ObjectType.COMMIT: COMMIT,
+    ObjectType.TREE: TREE,
+    ObjectType.BLOB: BLOB,
+    ObjectType.TAG: TAG,
+}
+_NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
+
+
+class Libgit2:
+    """One repository, opened by libgit2."""
+
+    def __init__(self, raw: pygit2.Repository) -> None:
+        self.raw = raw
+        self.gitdir = Path(raw.path)
+        self.top = Path(raw.workdir) if raw.workdir else None
+        self.objects = Libgit2Objects(raw)
+        self.refs = Libgit2Refs(raw)
+        self.history = Libgit2History(raw)
+        self.indexes = Libgit2Indexes(raw)
+
+    @property
+    def config(self) -> Libgit2Config:
+        """Git's configuration."""
+        return Libgit2Config(self.raw.config)
+
+    def apart(self, place: Path) -> Libgit2:
+        """Return the same repository with ``place`` as the objects directory for new objects."""
+        raw, odb = pygit2.Repository(self.raw.path), pygit2.Odb(str(place))
+        odb.add_disk_alternate(str(state_files.common_directory(self.gitdir) / "objects"))
+        raw.set_odb(odb)
+        return Libgit2(raw)
+
+
+class Libgit2Objects:
+    """The objects of the repository."""
+
+    format = SHA1
+
+    def __init__(self, raw: pygit2.Repository) -> None:
+        self._odb = raw.odb
+
+    def has(self, oid: str) -> bool:
+        """Return whether object ``oid`` is in this repository."""
+        return pygit2.Oid(hex=oid) in self._odb
+
+    def header(self, oid: str) -> tuple[str, int] | None:
+        """Return the kind and the size of object ``oid``; None when it is missing or cannot be read."""
+        try:
+            kind, size = self._odb.read_header(pygit2.Oid(hex=oid))
+        except (KeyError, ValueError, pygit2.GitError):
+            return None
+        return _KINDS[ObjectType(kind)], size
+
+    def read(self, oid: str) -> tuple[str, bytes] | None:
+        """Return the kind and the bytes of object ``oid``; None when it is not in this repository."""
+        try:
+            kind, data = self._odb.read(pygit2.Oid(hex=oid))
+        except (KeyError, ValueError):
+            return None
+        except pygit2.GitError as error:
+            raise DamagedRepositoryError(f"object {oid} cannot be read: {error}", hint=DAMAGED) from error
+        return _KINDS[ObjectType(kind)], data
+
+    def write(self, kind: str, data: bytes) -> str:
+        """Write an object; return its id."""
+        return str(self._odb.write(_NUMBERS[kind], data))
+
+
+class Libgit2Refs:
+    """The refs by their full names."""
+
+    def __init__(self, raw: pygit2.Repository) -> None:
+        self._raw = raw
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raw.references)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._raw.references
+
+    def head(self) -> tuple[str, str | None]:
+        """Return the ref that HEAD names ("" if detached) and its commit (None on an unborn branch)."""
+        raw = self._raw
+        try:
+            name = "" if raw.head_is_detached else str(raw.lookup_reference("HEAD").target)
+            return name, None if raw.head_is_unborn else str(raw.head.target)
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise DamagedRepositoryError(f"HEAD cannot be read: {error}", hint=DAMAGED) from error
+
+    def target(self, name: str) -> str:
+        """Return the target of the existing ref ``name``: an id, or a name for a symbolic ref."""
+        return str(self._raw.references[name].target)
+
+    def resolved(self, name: str) -> str | None:
+        """Return the id that ref ``name`` resolves to; None for a damaged ref or an unborn branch."""
+        try:
+            return str(self._raw.references[name].resolve().target)
+        except (KeyError, ValueError, pygit2.GitError):
+            return None
+
+    def put(self, name: str, oid: str) -> None:
+        """Set ref ``name`` to object ``oid``, whatever its old value."""
+        self._raw.references.create(name, pygit2.Oid(hex=oid), force=True)
+
+    def remove(self, name: str) -> None:
+        """Remove ref ``name``."""
+        self._raw.references.delete(name)
+
+    def log(self, name: str) -> list[str]:
+        """Return the ids in the reflog of ``name``, newest first."""
+        return [str(line.oid_new) for line in self._raw.references[name].log()]
+
+    def remotes(self) -> list[str]:
+        """Return the names of the remotes."""
+        return [name for name in self._raw.remotes.names() if name]
+
+
+class Libgit2Config:
+    """Git's current configuration from all its files."""
+
+    def __init__(self, found: pygit2.Config) -> None:
+        self._found = found
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._found
+
+    def __iter__(self) -> Iterator[str]:
+        return (entry.name for entry in self._found)
+
+    def get(self, key: str) -> str | None:
+        """Return the effective value; None when the key is not set or has no value."""
+        return self._found[key] if key in self._found else None  # noqa: SIM401
+
+    def all(self, key: str) -> list[str]:
+        """Return all values of a key that may be set many times."""
+        return [value for value in self._found.get_multivar(key) if value]
+
+    def flag(self, key: str) -> bool:
+        """Return whether the key is set to true."""
+        with contextlib.suppress(pygit2.GitError, ValueError):  # a value that is neither true nor false
+            return key in self._found and self._found.get_bool(key)
+        return False
+
+
+class Libgit2History:
+    """Revisions, and how commits descend from each other."""
+
+    def __init__(self, raw: pygit2.Repository) -> None:
+        self._raw = raw
+
+    def named(self, revision: str) -> str | None:
+        """Return the object that ``revision`` names; None when it names none in this repository."""
+        try:
+            return str(self._raw.revparse_single(revision).id)
+        except (KeyError, ValueError, pygit2.GitError):
+            return None
+
+    def merge_base(self, one: str, other: str) -> str | None:
+        """Return a merge base; None when there is none."""
+        with _walking():
+            found = self._raw.merge_base(pygit2.Oid(hex=one), pygit2.Oid(hex=other))
+        return str(found) if found else None
+
+    def descends(self, commit: str, ancestor: str) -> bool:
+        """Return whether ``commit`` is a descendant of ``ancestor``."""
+        with _walking():
+            return self._raw.descendant_of(pygit2.Oid(hex=commit), pygit2.Oid(hex=ancestor))
+
+    def since(self, head: str, hidden: Iterable[str] = (), *, parents_first: bool = False) -> Iterator[str]:
+        """Yield the commits that ``head`` reaches and none of ``hidden`` does."""
+        order = SortMode.TOPOLOGICAL | SortMode.REVERSE if parents_first else SortMode.NONE
+        with _walking():
+            walker = self._raw.walk(pygit2.Oid(hex=head), order)
+            for oid in hidden:
+                walker.hide(pygit2.Oid(hex=oid))
+            for commit in walker:
+                yield str(commit.id)
+
+
+@contextlib.contextmanager
+def _walking() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, ValueError, pygit2.GitError) as error:
+        raise MissingObjectsError(f"a commit is not in this repository: {error}") from error
+
+
+class Libgit2Indexes:
+    """Index files."""
+
+    def __init__(self, raw: pygit2.Repository) -> None:
+        self._raw = raw
+
+    def entries(self, path: Path) -> list[Entry]:
+        """Return all entries of the index file at ``path``; empty without a file."""
+        return index.read_entries(path)
+
+    def outside(self, path: Path, directory: str) -> list[Entry]:
+        """Return the entries that are not below ``directory``, where many may be."""
+        return index.read_outside(path, directory)
+
+    def listing(self, path: Path) -> bytes:
+        """Return all entries as ``git ls-files -s -z`` prints them."""
+        return index.listing(path)
+
+    def has_conflicts(self, path: Path) -> bool:
+        """Return whether entries are in conflict."""
+        return index.has_conflicts(path)
+
+    def fresh_paths(self, path: Path, seen: Mapping[str, os.stat_result]) -> set[str]:
+        """Return those paths of ``seen`` whose index entry has these stat data and is trusted by git."""
+        return index.fresh_paths(path, seen)
+
+    def write_tree(self, path: Path) -> str | None:
+        """Write the tree of the index; None when there are conflicts, or libgit2 cannot write it."""
+        try:
+            found = index.opened(path)
+            return None if index.has_intended(found) else str(found.write_tree(self._raw))
+        except (pygit2.GitError, UnsupportedRepositoryError, DiskError):
+            return None
+
+    def edit(self, path: Path, scratch: Path, *, patient: bool = True) -> index.IndexEdit:
+        """Return an atomic change of the index file at ``path``."""
+        return index.IndexEdit(path, scratch, patient=patient)
