@@ -80,7 +80,7 @@ class Store:
         assert self.manifest is not None
         record = read_record(self.objects, self.manifest.lines[0].tree)
         begin = time.perf_counter()
-        Restorer(self.objects).data(self.manifest)
+        Restorer(self.objects, self.manifest).data()
         seconds = time.perf_counter() - begin
         return len(record.layers), sum(map(self.objects.size, record.files.values())), seconds
 

@@ -192,9 +192,11 @@ class AtomicFile:
         """Return ``length`` bytes from ``offset`` of the written content."""
         return os.pread(self._fd, length, offset)
 
-    def skip(self, length: int) -> None:
-        """Skip ``length`` bytes, which :meth:`patch` fills; :meth:`write` continues after them."""
-        os.lseek(self._fd, length, os.SEEK_CUR)
+    def resize(self, size: int) -> None:
+        """Make the file ``size`` bytes long; what is not written reads as zeros."""
+        _step("write", self.path)
+        with translated(self.path):
+            os.ftruncate(self._fd, size)
 
     def patch(self, offset: int, data: Buffer) -> None:
         """Write ``data`` at ``offset`` without moving the position of :meth:`write`; thread-safe."""

@@ -79,12 +79,18 @@ def _split_by_numpy(words: Words, rotate: bool) -> Planes:
     width = words.dtype.itemsize
     if rotate:
         words = (words << words.dtype.type(1)) | (words >> words.dtype.type(8 * width - 1))
-    return np.ascontiguousarray(words.view(np.uint8).reshape(-1, width).T)
+    planes = np.empty((width, words.size), np.uint8)
+    for k in range(width):  # plane by plane: numpy transposes bytes one at a time
+        planes[k] = words >> words.dtype.type(8 * k)
+    return planes
 
 
 def _join_by_numpy(planes: Planes, rotate: bool) -> Words:
     width = planes.shape[0]
-    words: Words = np.ascontiguousarray(planes.T).reshape(-1).view(f"<u{width}")
+    words: Words = planes[width - 1].astype(f"<u{width}")
+    for k in range(width - 2, -1, -1):
+        words <<= words.dtype.type(8)
+        words |= planes[k]
     if rotate:
         words = (words >> words.dtype.type(1)) | (words << words.dtype.type(8 * width - 1))
     return words

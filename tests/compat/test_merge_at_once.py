@@ -12,8 +12,9 @@ from tests.compat.inprocess import branched, committed, copied, shift, started, 
 from tests.compat.story import MODEL, TENSOR, digest, edit
 from tests.support import Repo
 from theta.porcelain.merge import octopus
-from theta.porcelain.merge.drafts import Drafts
+from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
+from theta.store.format.skeleton import Extent, Skeleton
 from theta.store.read.stored_tensor import StoredTensor
 
 OTHER = "layer.2.weight"
@@ -131,16 +132,16 @@ def test_what_was_computed_is_not_decoded_again(repo: Repo, monkeypatch: pytest.
     assert_agreement(repo, {MODEL: digest(repo)})
 
 
-def test_without_room_for_a_draft_the_file_is_restored(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Drafts, "begin", lambda self, path, size: None)
+def test_without_room_for_both_files_it_is_restored(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Exchange, "begin", lambda *_: None)
     theta(repo, *AVERAGE)
     assert (shift(repo, TENSOR), shift(repo, OTHER)) == (1.5, 3.0)
 
 
-def test_a_draft_needs_room(repo: Repo) -> None:
-    with Drafts(Session.here(repo.path)) as drafts:
-        assert drafts.begin(MODEL, 1 << 60) is None
-        assert drafts.begin(MODEL, 1 << 10) is not None
+def test_a_coming_file_needs_room(repo: Repo) -> None:
+    with Exchange(Session.here(repo.path)) as files:
+        assert files.begin(MODEL, "", Skeleton((Extent(1 << 60, "w"),), b"")) is None
+        assert files.begin(MODEL, "", Skeleton((Extent(1 << 10, "w"),), b"")) is not None
         assert list((repo.path / ".git/theta/tmp").glob("tmp_*"))
     assert not list((repo.path / ".git/theta/tmp").glob("tmp_*"))
 

@@ -59,7 +59,7 @@ def test_a_long_chain_of_fields_is_no_deep_recursion(session: Session) -> None:
         skeleton = Skeleton((Literal(4), *fields), b"abcd").write(pack)
     manifest = Manifest("torch", "x", skeleton, ())
     expected = b"abcd" * (count + 1)
-    assert Restorer(session.objects).data(manifest) == expected
+    assert Restorer(session.objects, manifest).data() == expected
     source = StoredSource(session.objects, manifest)
     assert source.read(4 * count, 4) == b"abcd"
     assert source.read(0, source.size) == expected

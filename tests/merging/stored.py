@@ -52,7 +52,7 @@ class Store:
 
     def file(self, manifest: Manifest) -> bytes:
         """The bytes of the file."""
-        return bytes(Restorer(self.objects).data(manifest))
+        return bytes(Restorer(self.objects, manifest).data())
 
     def merge(
         self, base: Manifest | None, *sides: Manifest, policy: Policy, options: MergeOptions | None = None

@@ -17,13 +17,13 @@ from theta.codecs import chooser
 from theta.errors import ThetaError, UsageError
 from theta.formats.layout import BytesSource
 from theta.merging import computing, measures, reading, result_file, storing
-from theta.merging.engine import MergeOptions
+from theta.merging.engine import MergeOptions, Sink
 from theta.merging.recipes import Recipe, rule
-from theta.merging.sinks import Draft
 from theta.merging.states import Conflict, ConflictKind
 from theta.merging.strategies import Policy, Strategy, parse
 from theta.merging.strategies.method import Block, Read
 from theta.store.format.manifest import Line
+from theta.store.format.skeleton import Skeleton
 from theta.store.format.tensor_tree import Record
 from theta.store.odb.objects import Objects
 from theta.store.read import stored_tensor, tensor_records
@@ -446,29 +446,30 @@ def test_a_file_of_a_side_is_read_instead_of_decoding(store: Store, monkeypatch:
 
 
 class Sheet:
-    """A draft in memory."""
+    """A coming file in memory."""
 
     def __init__(self) -> None:
         self.content = bytearray()
         self.names: dict[str, str] = {}
         self.skeleton = ""
+        self.offsets: dict[str, int] = {}
 
-    def begin(self, size: int) -> Draft:
-        self.content = bytearray(b"?" * size)
+    def begin(self, skeleton: str, plan: Skeleton) -> Sink:
+        self.content = bytearray(b"?" * plan.size)
+        self.skeleton = skeleton
+        self.offsets = {name: offset for name, offset, _ in plan.extents()}
         return self
 
-    def put(self, offset: int, data: bytes | memoryview) -> None:
-        self.content[offset : offset + len(data)] = data
-
-    def framed(self, skeleton: str) -> None:
-        self.skeleton = skeleton
+    def put(self, name: str, offset: int, data: bytes | memoryview) -> None:
+        start = self.offsets[name] + offset
+        self.content[start : start + len(data)] = data
 
     def done(self, name: str, digest: str) -> None:
         self.names[name] = digest
 
 
 @pytest.mark.parametrize("largest", [layer_plan.LARGEST, 16])
-def test_a_draft_is_given_what_is_computed(
+def test_a_coming_file_is_given_what_is_computed(
     store: Store, monkeypatch: pytest.MonkeyPatch, largest: int
 ) -> None:
     """Under each name of tied tensors, held or streamed; and nothing else."""
@@ -477,7 +478,7 @@ def test_a_draft_is_given_what_is_computed(
     sides = [{"embed": v, "head": v, "same": f32(7), "theirs": f32(n == 2)} for n, v in enumerate(tied)]
     base, ours, theirs = map(store.put, sides)
     sheet = Sheet()
-    found = store.merge(base, ours, theirs, policy=by("average"), options=MergeOptions(draft=sheet.begin))
+    found = store.merge(base, ours, theirs, policy=by("average"), options=MergeOptions(coming=sheet.begin))
     assert found.manifest is not None
     lines = found.manifest.by_name
     assert sheet.names == {name: lines[name].digest for name in ("embed", "head")}
@@ -485,8 +486,8 @@ def test_a_draft_is_given_what_is_computed(
     mean = (tied[1] * np.float32(1.5)).tobytes()
     assert whole.count(mean) == sheet.content.count(mean) == 2
     assert sheet.skeleton == found.manifest.skeleton
-    others = sum(lines[name].nbytes for name in ("same", "theirs"))
-    assert sheet.content.count(b"?") == others
+    computed = sum(lines[name].nbytes for name in ("embed", "head"))
+    assert sheet.content.count(b"?") == len(whole) - computed
     assert len(sheet.content) == len(whole)
     assert all(byte in (ord("?"), whole[at]) for at, byte in enumerate(sheet.content))
 

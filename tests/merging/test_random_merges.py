@@ -159,7 +159,7 @@ class Values:
 
     def of_file(self, manifest: Manifest, scratch: Path) -> dict[str, Tensor]:
         """The tensors of the whole restored file."""
-        scratch.write_bytes(bytes(Restorer(self.history.session.objects).data(manifest)))
+        scratch.write_bytes(bytes(Restorer(self.history.session.objects, manifest).data()))
         return {
             n: (array.dtype.str, array.shape, array.tobytes()) for n, array in read_model(scratch).items()
         }

@@ -21,8 +21,9 @@ from theta.store.format import skeleton, tensor_tree
 from theta.store.format.tensor_tree import Chunk, Layer, Record
 from theta.store.odb.objects import Objects
 from theta.store.read import layers
+from theta.store.read.coming_file import Memory
 from theta.store.read.layers import Budget
-from theta.store.read.reassembly import Memory, Restorer
+from theta.store.read.reassembly import Restorer
 from theta.store.read.stored_tensor import StoredTensor
 
 
@@ -141,15 +142,16 @@ def test_d2_a_file_of_too_many_tensors_is_refused_before_it_is_begun(
     monkeypatch.setattr(layers, "MOST_DECODED", 0)
     monkeypatch.setattr(layers, "SLACK", 4 * 4000)
     assert StoredTensor(objects, manifest.lines[0]).whole().words.nbytes == 4000
-    target = Memory()
+    restorer = Restorer(objects, manifest)
+    target = Memory(restorer.plan)
+    empty = bytes(target.content)
     with pytest.raises(CodecError, match="too much work"):
-        Restorer(objects).write(manifest, target)
-    assert target.size == 0
-    Restorer(objects).write(manifest, target, present=set(names[:4]))
+        restorer.write(target)
+    assert target.content == empty
+    monkeypatch.setattr(target, "holds", lambda line: line.name in names[:4])
+    restorer.write(target)
     monkeypatch.setattr(layers, "SLACK", 8 * 4000)
-    target = Memory()
-    Restorer(objects).write(manifest, target)
-    assert bytes(target.content) == model.read_bytes()
+    assert restorer.data() == model.read_bytes()
 
 
 @pytest.mark.parametrize(("kept", "codec"), [(1 << 13, "rows/1"), (1 << 12, "dense/1")])

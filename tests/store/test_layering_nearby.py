@@ -52,7 +52,7 @@ def put(objects: Objects, tensors: Tensors, store: str, *bases: Manifest) -> tup
     size = pack.size
     pack.finish()
     objects.refresh()
-    assert bytes(Restorer(objects).data(stored.manifest)) == file(tensors)
+    assert bytes(Restorer(objects, stored.manifest).data()) == file(tensors)
     return stored.manifest, size
 
 

@@ -163,7 +163,7 @@ def test_a_skeleton_that_contradicts_the_manifest_is_refused(
     literal = b"x" * sum(item.length for item in segments if isinstance(item, Literal))
     wrong = replace(manifest, skeleton=write(objects, Skeleton(segments, literal)))
     with pytest.raises(CorruptError):
-        Restorer(objects).data(wrong)
+        Restorer(objects, wrong).data()
 
 
 def test_a_checkpoint_that_declares_too_much_is_refused_before_anything_is_read(objects: Objects) -> None:
@@ -172,7 +172,7 @@ def test_a_checkpoint_that_declares_too_much_is_refused_before_anything_is_read(
     segments = tuple(Extent(1 << 42, line.name) for line in lines)
     bomb = Manifest("safetensors", "m", write(objects, Skeleton(segments, b"")), lines)
     with pytest.raises(ThetaError) as caught:
-        Restorer(objects).data(bomb)
+        Restorer(objects, bomb).data()
     assert str(reassembly.MAX_TOTAL) in str(caught.value)
 
 
@@ -181,4 +181,4 @@ def test_a_tensor_that_no_extent_names_is_refused(objects: Objects) -> None:
     manifest = stored(objects, FILE)
     more = replace(manifest, lines=(*manifest.lines, Line("x", "u8", (1,), "a" * 64, "1" * 40)))
     with pytest.raises(CorruptError, match="no place for 'x'"):
-        Restorer(objects).data(more)
+        Restorer(objects, more).data()

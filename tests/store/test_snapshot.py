@@ -77,7 +77,7 @@ class Store:
         return self.manifest
 
     def get(self, manifest: Manifest) -> bytes:
-        return bytes(Restorer(self.objects).data(manifest))
+        return bytes(Restorer(self.objects, manifest).data())
 
 
 @st.composite

@@ -17,7 +17,8 @@ from theta.errors import CorruptError, FormatError
 from theta.store.format.manifest import Line
 from theta.store.odb.objects import Objects
 from theta.store.read.chunk_cache import ChunkCache
-from theta.store.read.stored_tensor import KEPT, Place, StoredTensor
+from theta.store.read.coming_file import Place
+from theta.store.read.stored_tensor import KEPT, StoredTensor
 
 ROWS, COLUMNS = 3000, 1000
 VALUES = np.random.default_rng(1).normal(size=(ROWS, COLUMNS)).astype("<f4")

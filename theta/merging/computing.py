@@ -7,21 +7,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from typing import Any, Final
 
 from theta.errors import CorruptError, MissingObjectsError, UsageError
 from theta.merging import reading, storing
 from theta.merging.reading import StoredInputs
-from theta.merging.sinks import Outlet
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, one_tensor, registry
 from theta.merging.strategies.method import Block, Job, Method, one_by_one
 from theta.parallel import workers
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.objects import Objects
-from theta.store.read.stored_tensor import Place, StoredTensor
+from theta.store.read.coming_file import Place
+from theta.store.read.stored_tensor import StoredTensor
 from theta.store.write.layer_plan import Planned
 
 _BATCH: Final = 32
@@ -54,7 +54,7 @@ class Task:
     seed: int = 0
     allow_nan: bool = False
     places: tuple[Place | None, ...] = field(default=(), compare=False)
-    outlets: list[Outlet] = field(default_factory=list, compare=False)
+    outlets: list[partial[None]] = field(default_factory=list, compare=False)
     compare: bool = field(default=True, compare=False)
 
     @property

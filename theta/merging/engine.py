@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, TypeAlias
+from functools import partial
+from typing import Final, Literal, Protocol, TypeAlias
 
 from theta.errors import UsageError
 from theta.merging import computing, depth, grown_rows, result_file
 from theta.merging.coded import Coded
 from theta.merging.computing import Computed, Task
-from theta.merging.sinks import Departing, Draft, Outlet
 from theta.merging.states import Conflict, Settled, same, three_way
 from theta.merging.storing import Streamed, stored_bytes
 from theta.merging.strategies import SIDES, Policy, Strategy
@@ -24,9 +24,11 @@ from theta.progress import Progress, begin
 from theta.store.format import listings
 from theta.store.format import skeleton as skeletons
 from theta.store.format.manifest import Line, Manifest
+from theta.store.format.skeleton import Skeleton
 from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
-from theta.store.read.stored_tensor import Place
+from theta.store.read import coming_file
+from theta.store.read.coming_file import OldFile
 from theta.store.write import layer_plan
 from theta.store.write.layer_plan import Planned
 from theta.store.write.snapshot import sorted_lines
@@ -36,6 +38,18 @@ _IN_FLIGHT: Final = 192 << 20
 
 ROWS: Final = "rows"
 MergeScope = Literal["conflicts", "all"]
+
+
+class Sink(Protocol):
+    """What is given the tensors that a merge computes; threads may write to it at once."""
+
+    def put(self, name: str, offset: int, data: bytes | memoryview) -> None:
+        """Take ``data``, which begins at ``offset`` of tensor ``name``."""
+        ...
+
+    def done(self, name: str, digest: str) -> None:
+        """Note that tensor ``name`` is whole, and its digest."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,8 @@ class MergeOptions:
             only with scope ``all``.
         files: for each side a file that may have the same content, such as that of the worktree, or
             None; chunks read there are not decoded if their digests match.
-        draft: called after all decisions with a size in bytes; returns a file for the result, or None.
+        coming: called after all decisions with the id and the table of the skeleton; returns a sink for
+            the result, or None.
     """
 
     scope: MergeScope = "conflicts"
@@ -62,8 +77,8 @@ class MergeOptions:
     statistics: tuple[Manifest | None, ...] = ()
     dry_run: bool = False
     without: tuple[int, ...] = ()
-    files: tuple[Departing | None, ...] = ()
-    draft: Callable[[int], Draft | None] | None = None
+    files: tuple[OldFile | None, ...] = ()
+    coming: Callable[[str, Skeleton], Sink | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +160,9 @@ class _Run:
         self._base, self._sides, self._options = base, sides, options
         self._progress = progress
         self._positions = depth.positions(name for side in sides for name in side.by_name)
-        self._places = [_places(objects, *pair) for pair in zip(sides, options.files, strict=False)]
+        self._places = [
+            coming_file.places(objects, *pair) for pair in zip(sides, options.files, strict=False)
+        ]
         self._places += [{} for _ in sides[len(self._places) :]] if self._places else []
         self._result = Outcome()
 
@@ -164,7 +181,7 @@ class _Run:
             result.rows = list(self._rows(choices))
         elif not result.conflicts and container is not None:
             skeleton, kind = container
-            lines = [line for line in self._result_lines(choices, self._placed(skeleton)) if line is not None]
+            lines = [line for line in self._result_lines(choices, self._sink(skeleton)) if line is not None]
             whole = Manifest(kind, ours.store, skeleton, tuple(sorted_lines(lines)))
             result.manifest = listings.write(self._pack, whole)
         return result
@@ -259,39 +276,32 @@ class _Run:
 
     # -- results -------------------------------------------------------------------------
 
-    def _placed(self, skeleton: str) -> _Placed | None:
-        """Start the draft of the new file; None when none is wanted or its skeleton is not stored yet."""
-        begin = self._options.draft
+    def _sink(self, skeleton: str) -> Sink | None:
+        """Begin the new file; return None when none is wanted or its skeleton is not stored yet."""
+        begin = self._options.coming
         if begin is None or not self._objects.has(skeleton):
             return None
-        plan = skeletons.read(self._objects, skeleton)
-        draft = begin(plan.size)
-        if draft is None:
-            return None
-        for offset, data in plan.literals():
-            draft.put(offset, data)
-        draft.framed(skeleton)
-        return _Placed(draft, {name: offset for name, offset, _ in plan.extents()})
+        return begin(skeleton, skeletons.read(self._objects, skeleton))
 
-    def _computed(self, tasks: list[Task], placed: _Placed | None = None) -> Iterator[Computed]:
+    def _computed(self, tasks: list[Task], sink: Sink | None = None) -> Iterator[Computed]:
         """Yield the results of ``tasks`` in order, one for all tied tensors together."""
         first: dict[tuple[object, ...], Task] = {}
         compare = layer_plan.worth_comparing(item.like.nbytes for item in tasks)
         for item in tasks:
             known = first.setdefault(item.key, replace(item, compare=compare))
-            if placed is not None and item.like.name in placed.offsets:
-                known.outlets.append(placed.outlet(item.like.name))
+            if sink is not None:
+                known.outlets.append(partial(sink.put, item.like.name))
         begin(self._progress, "merging", sum(item.like.nbytes for item in first.values()))
         return ordered(
             lambda item: computing.compute(self._objects, item), first.values(), computing.weight, _IN_FLIGHT
         )
 
     def _result_lines(
-        self, choices: list[tuple[Settled | Conflict, Choice]], placed: _Placed | None
+        self, choices: list[tuple[Settled | Conflict, Choice]], sink: Sink | None
     ) -> Iterator[Line | None]:
         """Yield the lines of the result; new tensors are written to the pack as soon as they are computed."""
         tasks = [choice for _, choice in choices if isinstance(choice, Task)]
-        results = self._computed(tasks, placed)
+        results = self._computed(tasks, sink)
         known: dict[tuple[object, ...], Line] = {}
         made: set[tuple[object, ...]] = set()
         for state, choice in choices:
@@ -301,8 +311,8 @@ class _Run:
                     known[choice.key] = self._write(found)
                     made |= set() if isinstance(found, Line) else {choice.key}
                     self._report(choice.like.nbytes)
-                if placed is not None and choice.key in made:
-                    placed.draft.done(state.name, known[choice.key].digest)
+                if sink is not None and choice.key in made:
+                    sink.done(state.name, known[choice.key].digest)
                 yield replace(known[choice.key], name=state.name)
             elif isinstance(choice, Planned | Streamed):
                 yield self._write(choice)
@@ -353,29 +363,6 @@ class _Run:
             return "agreed"
         number = whose[0] if whose else 0
         return ("ours", "theirs")[number] if number < 2 else f"theirs {number}"
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A draft and the offset of each tensor in it."""
-
-    draft: Draft
-    offsets: dict[str, int]
-
-    def outlet(self, name: str) -> Outlet:
-        """Return an outlet that writes tensor ``name`` to the draft."""
-        start = self.offsets[name]
-        return lambda offset, data: self.draft.put(start + offset, data)
-
-
-def _places(objects: Objects, side: Manifest, source: Departing | None) -> dict[str, Place]:
-    """Return name -> place in ``source`` of the tensors of ``side``; empty if the size differs."""
-    if source is None:
-        return {}
-    found = skeletons.read(objects, side.skeleton)
-    if found.size != source.size:
-        return {}
-    return {name: Place(source, offset) for name, offset, _ in found.extents()}
 
 
 def _like(choice: Choice) -> Line | None:

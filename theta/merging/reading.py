@@ -10,7 +10,8 @@ from theta.merging.strategies.method import Read, Statistic
 from theta.merging.strategies.numbers import widen
 from theta.store.format.manifest import Line
 from theta.store.odb.objects import Objects
-from theta.store.read.stored_tensor import KEPT, Place, StoredTensor
+from theta.store.read.coming_file import Place
+from theta.store.read.stored_tensor import KEPT, StoredTensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

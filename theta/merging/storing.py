@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,6 @@ from theta._numpy import np
 from theta.codecs import dense
 from theta.codecs.base import Each, Range, TensorWords, word_dtype
 from theta.merging.reading import SHARED
-from theta.merging.sinks import Outlet
 from theta.merging.strategies.numbers import widen
 from theta.parallel import ordered
 from theta.store.format import tensor_tree
@@ -42,7 +42,7 @@ class Streamed:
 
     line: Line
     pieces: Callable[[], Pieces]
-    outlets: Sequence[Outlet] = ()
+    outlets: Sequence[partial[None]] = ()
 
     def write(self, pack: Any) -> Line:
         """Add blobs and tree to ``pack``; return the manifest's line."""
@@ -73,7 +73,7 @@ def _recut(pieces: Pieces, lengths: Sequence[int]) -> Iterator[bytes]:
         del waiting[:length]
 
 
-def _tapped(parts: Iterator[bytes], outlets: Sequence[Outlet]) -> Iterator[bytes]:
+def _tapped(parts: Iterator[bytes], outlets: Sequence[partial[None]]) -> Iterator[bytes]:
     """Yield ``parts`` unchanged after passing each to ``outlets``."""
     offset = 0
     for part in parts:
@@ -88,7 +88,7 @@ def plan(
     like: Line,
     pieces: Callable[[], Pieces],
     parents: Sequence[StoredTensor],
-    outlets: Sequence[Outlet] = (),
+    outlets: Sequence[partial[None]] = (),
     *,
     compare: bool = True,
     by_numbers: bool = False,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from theta.errors import UsageError, did_you_mean
 from theta.merging import recipes as texts
@@ -15,10 +16,12 @@ from theta.porcelain.commands.dialogue import Dialogue
 from theta.porcelain.commands.merge_request import TensorOptions, is_gits
 from theta.porcelain.drive import incoming
 from theta.porcelain.merge import resolving, trailers
-from theta.porcelain.merge.answers import Answers
+from theta.porcelain.merge.answers import Answers, UndoneError
 from theta.porcelain.merge.joining import FILE, How
 from theta.porcelain.workspace import in_progress
 from theta.porcelain.workspace.session import Session
+
+Decided = TypeVar("Decided")
 
 
 @dataclass(frozen=True)
@@ -186,3 +189,14 @@ def check_names(options: TensorOptions, tensors: Iterable[str]) -> None:
                 f"--rule '{rule}' matches no tensor",
                 hint=did_you_mean(rule.glob, names) or "'theta show HEAD:PATH' lists the names",
             )
+
+
+def deciding(dialogue: Dialogue, how: How, work: Callable[[How], Decided]) -> Decided:
+    """Do ``work`` with progress shown, again from the start whenever an answer is taken back."""
+    with dialogue.progress("merging") as progress:
+        how = replace(how, progress=progress)
+        while True:
+            try:
+                return work(how)
+            except UndoneError:
+                continue

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol
 
-from theta.merging.strategies import Policy
-from theta.porcelain.commands.settlement import Settlement
-from theta.porcelain.drive.running import Said
-from theta.porcelain.merge.answers import Answer, Answers, UndoneError
-from theta.porcelain.merge.joining import How
-from theta.porcelain.workspace.session import Session
-from theta.progress import Progress
-
-Decided = TypeVar("Decided")
+if TYPE_CHECKING:
+    from theta.merging.strategies import Policy
+    from theta.porcelain.commands.settlement import Settlement
+    from theta.porcelain.drive.running import Said
+    from theta.porcelain.merge.answers import Answer, Answers
+    from theta.porcelain.workspace.session import Session
+    from theta.progress import Progress
 
 
 class Dialogue(Protocol):
@@ -77,14 +73,3 @@ class Nobody:
 
 
 NOBODY: Final = Nobody()
-
-
-def deciding(dialogue: Dialogue, how: How, work: Callable[[How], Decided]) -> Decided:
-    """Do ``work`` with progress shown, again from the start whenever an answer is taken back."""
-    with dialogue.progress("merging") as progress:
-        how = replace(how, progress=progress)
-        while True:
-            try:
-                return work(how)
-            except UndoneError:
-                continue

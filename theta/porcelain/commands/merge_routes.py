@@ -18,16 +18,17 @@ from theta.git.commit_graph import octopus_base
 from theta.git.run import GitFailedError, Result
 from theta.merging.recipes import Recipe
 from theta.porcelain.commands import concluded, settlement
-from theta.porcelain.commands.dialogue import Dialogue, deciding
+from theta.porcelain.commands.decision import deciding
+from theta.porcelain.commands.dialogue import Dialogue
 from theta.porcelain.commands.merge_plan import MergePlan
 from theta.porcelain.commands.merge_request import Ending, MergeResult
 from theta.porcelain.commands.settlement import Settlement
 from theta.porcelain.drive import running
 from theta.porcelain.drive.running import Said
 from theta.porcelain.merge import concluding, in_memory, octopus, recording, resolving
-from theta.porcelain.merge.drafts import Drafts, Files, Held
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.workspace import agreement, worktree
+from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 
 _NOISE: Final = ("Automatic merge", "Auto-merging", "Squash commit -- not updating HEAD", "Merge made by")
@@ -68,8 +69,7 @@ class Route:
     def _at_once(self) -> MergeResult | None:
         """Merge in memory and then apply it; None when something is in the way, which git tells best."""
         ours, theirs = self.session.repo.resolve("HEAD"), self.plan.heads[0]
-        with Held(self.session) as held, Drafts(self.session, held) as drafts:
-            files = Files(held, drafts)
+        with Exchange(self.session).hold() as files:
             try:
                 joined = deciding(
                     self.dialogue,
@@ -78,13 +78,13 @@ class Route:
                 )
                 if not joined.clean:
                     return None
-                drafts.sync()
+                files.sync()
                 self._apply(joined)
             except GitFailedError as error:
                 self.session.journal.undo(killed=error.code < 0)
                 return None
-            held.release()
-            return self._finish(joined, drafts)
+            files.release()
+            return self._finish(joined, files)
 
     def _apply(self, joined: Joined) -> None:
         """Bring a clean merge into the index, and files and manifests into the worktree."""
@@ -94,11 +94,11 @@ class Route:
         coming = octopus.Coming(plan.heads, text, plan.base, squash=plan.squash, mode=mode)
         octopus.apply(self.session, joined, coming, plan.decision.how, self.checked)
 
-    def _finish(self, joined: Joined, drafts: Drafts | None = None) -> MergeResult:
+    def _finish(self, joined: Joined, files: Exchange | None = None) -> MergeResult:
         """Write the checkpoints of a merge that was applied, and commit it."""
         fresh = self.session.again()
         with self.dialogue.progress("writing checkpoints") as progress:
-            resolving.fill(fresh, progress, drafts)
+            resolving.fill(fresh, progress, files)
         found = settlement.of(joined.merged, self.plan.decision.how.asked())
         self.dialogue.settled(found)
         if self.plan.squash:
@@ -109,8 +109,8 @@ class Route:
 
     def _by_git(self) -> MergeResult:
         before = self.session.repo.head()
-        with Held(self.session) as held:
-            return self._after_git(held, self._git(), before)
+        with Exchange(self.session).hold() as files:
+            return self._after_git(files, self._git(), before)
 
     def _git(self) -> Result:
         """Let git merge files, and make no commit."""
@@ -135,7 +135,7 @@ class Route:
             raise UsageError("a fast-forward computes nothing", hint="leave out --ff-only")
         return ahead
 
-    def _after_git(self, held: Held, done: Result, before: str | None) -> MergeResult:
+    def _after_git(self, files: Exchange, done: Result, before: str | None) -> MergeResult:
         """Settle the checkpoints that git left in the index."""
         fresh = self.session.again()
         merging = done.code in (0, 1) and bool(fresh.repo.merge_heads())
@@ -148,7 +148,7 @@ class Route:
         merged = deciding(
             self.dialogue,
             how,
-            lambda how: in_memory.after_git_merge(fresh, theirs, how, held, base=self.plan.base),
+            lambda how: in_memory.after_git_merge(fresh, theirs, how, files, base=self.plan.base),
         )
         said = _of_files(done, merged.seen)
         self.dialogue.heard(said)

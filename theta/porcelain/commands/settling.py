@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from theta.porcelain.commands import settlement
-from theta.porcelain.commands.decision import Decision, decide_here
-from theta.porcelain.commands.dialogue import NOBODY, Dialogue, deciding
+from theta.porcelain.commands.decision import Decision, decide_here, deciding
+from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.commands.merge_request import TensorOptions
 from theta.porcelain.commands.settlement import Settlement
 from theta.porcelain.merge import resolving

@@ -13,6 +13,7 @@ from theta.git.state_files import FETCH_HEAD
 from theta.porcelain.drive import cloning, overwrites
 from theta.porcelain.setup import installing
 from theta.porcelain.workspace import agreement
+from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 
@@ -98,19 +99,20 @@ def drive(
             session.repo.refresh_index()
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(session.cwd)
         session.journal.moving(*args[1:], FETCH_HEAD if args[0] == "pull" else "")
-        done = run(git, *checked, *args, aloud=aloud)
-        stopped = ended(session, done.code)
-        return replace(stopped, said=done.said, notes=(*stopped.notes, *settle(session, shown)))
+        with Exchange(session).hold() as files:
+            done = run(git, *checked, *args, aloud=aloud)
+            stopped = ended(session, done.code)
+            return replace(stopped, said=done.said, notes=(*stopped.notes, *settle(session, shown, files)))
 
 
-def settle(session: Session, shown: Showing = unseen) -> list[str]:
+def settle(session: Session, shown: Showing = unseen, files: Exchange | None = None) -> list[str]:
     """Bring index, ``.theta/`` and files into agreement after a git command; return warnings.
 
-    Submodules are included.
+    Submodules are included.  ``files`` has the old files open.
     """
     fresh = session.again()
     with shown("writing checkpoints") as progress:
-        notes = agreement.settle(fresh, progress)
+        notes = agreement.settle(fresh, progress, exchange=files)
     return notes + fill_submodules(fresh, shown)
 
 

@@ -77,7 +77,7 @@ def _checkpoint(session: Session, label: str, oid: str, owed: Owed, *, read_data
     try:
         manifest = session.manifest(oid)
         with contextlib.suppress(NotHereYetError):
-            Restorer(session.objects).size(manifest)
+            _ = Restorer(session.objects, manifest).plan
     except ThetaError as error:
         error.concern(label)
         yield str(error)

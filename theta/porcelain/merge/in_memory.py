@@ -11,10 +11,10 @@ from theta.git.object_values import Tree
 from theta.git.repository import STORES
 from theta.git.run import GitFailedError
 from theta.porcelain.merge import dry_run, resolving
-from theta.porcelain.merge.drafts import IN_MEMORY, Files, Held
 from theta.porcelain.merge.joining import How, Merged, merge_checkpoints
 from theta.porcelain.merge.versions import Stages, Versions
 from theta.porcelain.workspace import in_progress, mend
+from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 
 _SPECIAL: Final = re.compile(
@@ -24,15 +24,15 @@ _SPECIAL: Final = re.compile(
 
 
 def after_git_merge(
-    session: Session, theirs: str, how: How, held: Held, *, base: str | None = None
+    session: Session, theirs: str, how: How, files: Exchange, *, base: str | None = None
 ) -> Merged:
     """Settle the checkpoints of the merge that git left in the index, without committing.
 
-    ``held`` are the old files of the worktree.  ``base`` replaces the merge base.
+    ``files`` has the old files of the worktree open.  ``base`` replaces the merge base.
     """
     versions = _versions(session, session.repo.resolve("HEAD"), theirs, base)
     opened = resolving.open_checkpoints(session, merged_too=True)
-    return resolving.settle(session, versions, opened, how, held)
+    return resolving.settle(session, versions, opened, how, files)
 
 
 def _versions(session: Session, ours: str, theirs: str, base: str | None) -> Versions:
@@ -80,7 +80,7 @@ def join(
     theirs: str,
     how: How,
     base: str | None = None,
-    files: Files = IN_MEMORY,
+    files: Exchange | None = None,
 ) -> Joined:
     """Merge two commits without touching index and worktree; new objects are written.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from theta.errors import concerning
@@ -13,9 +14,9 @@ from theta.merging.recipes import Recipe
 from theta.merging.states import Conflict
 from theta.merging.strategies import SIDES, Policy
 from theta.porcelain.merge import recutting
-from theta.porcelain.merge.drafts import IN_MEMORY, Files
 from theta.porcelain.merge.recutting import Recut
 from theta.porcelain.merge.versions import Stages, Three, Versions
+from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 from theta.store.format.manifest import Manifest
@@ -112,9 +113,12 @@ def merge_checkpoints(
     versions: Versions,
     paths: Mapping[str, Stages],
     how: How,
-    files: Files = IN_MEMORY,
+    files: Exchange | None = None,
 ) -> Merged:
-    """Merge every checkpoint that both sides changed, even if git could merge its manifest as text."""
+    """Merge every checkpoint that both sides changed, even if git could merge its manifest as text.
+
+    ``files`` are those of the worktree, for a merge that happens there.
+    """
     result = Merged()
     recut = [m for m in recutting.recut(session, pack, versions.trees) if m.paths & paths.keys()]
     for model in recut:
@@ -143,7 +147,7 @@ def _merge_recut(
     model: Recut,
     paths: Mapping[str, Stages],
     how: How,
-    files: Files,
+    files: Exchange | None,
     result: Merged,
 ) -> None:
     """Merge a sharded model that one side resharded; its files are settled together or not at all."""
@@ -187,12 +191,15 @@ def _merge(
     path: str,
     sides: tuple[Manifest | None, Manifest, Manifest],
     how: How,
-    files: Files,
+    files: Exchange | None,
     result: Merged,
 ) -> None:
-    options = files.options(how.options, path, sides[1:])
+    base, *both = sides
+    options = how.options
+    if files is not None:
+        old, coming = tuple(map(files.old, both)), partial(files.begin, path)
+        options = replace(options, files=old, coming=coming)
     with concerning(path):
-        base, *both = sides
         outcome = engine.merge(session.objects, pack, base, both, how.policy, options, how.progress)
     result.add(path, outcome, dry_run=how.options.dry_run)
 

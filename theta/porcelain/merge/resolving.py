@@ -17,11 +17,11 @@ from theta.git.commit_graph import merge_bases
 from theta.git.object_values import MODE_BLOB
 from theta.merging.states import Conflict, Settled, three_way
 from theta.porcelain.merge import recording
-from theta.porcelain.merge.drafts import Drafts, Files, Held
 from theta.porcelain.merge.joining import FILE, How, Merged, all_manifests, merge_checkpoints
 from theta.porcelain.merge.versions import Stages, Three, Versions
 from theta.porcelain.workspace import in_progress, index_closure, worktree
 from theta.porcelain.workspace.checkpoints import Checkpoint
+from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.worktree import State
 from theta.progress import Progress
@@ -99,7 +99,8 @@ def resolve(session: Session, how: How, only: Iterable[str] | None = None, base:
         opened = Open({path: stages for path, stages in opened.entries.items() if path in wanted})
     for path, stages in opened.paths.items():
         _refuse_own_file(session, path, stages)
-    return settle(session, _versions(session, base), opened, how)
+    with Exchange(session) as files:
+        return settle(session, _versions(session, base), opened, how, files)
 
 
 def _refuse_own_file(session: Session, path: str, stages: Stages) -> None:
@@ -112,26 +113,24 @@ def _refuse_own_file(session: Session, path: str, stages: Stages) -> None:
     )
 
 
-def settle(session: Session, versions: Versions, opened: Open, how: How, held: Held | None = None) -> Merged:
+def settle(session: Session, versions: Versions, opened: Open, how: How, files: Exchange) -> Merged:
     """Merge the ``opened`` checkpoints, stage the results and write the files, without committing.
 
     A checkpoint that stays in conflict keeps its stages, and the worktree gets our version.
-    ``held`` are the old files of the worktree.
+    ``files`` has the old files of the worktree open.
     """
-    with Drafts(session, held) as drafts:
-        with session.change() as change:
-            pack, files = change.pack, Files(held, drafts)
-            merged = merge_checkpoints(session, pack, versions, opened.paths, how, files)
-            staged = {path: pack.blob(manifest.data, text=True) for path, manifest in merged.resolved.items()}
-            change.store()
-            drafts.sync()
-            if held is not None:
-                held.release()
-            recording.note(session, merged, how, versions.chosen_base)
-            _stage(session, change.index, versions, opened, merged, staged)
-        index_closure.sync(session)
-        recording.tell(session)
-        _write(session, opened, merged, staged, how.progress, drafts)
+    with session.change() as change:
+        pack = change.pack
+        merged = merge_checkpoints(session, pack, versions, opened.paths, how, files)
+        staged = {path: pack.blob(manifest.data, text=True) for path, manifest in merged.resolved.items()}
+        change.store()
+        files.sync()
+        files.release()
+        recording.note(session, merged, how, versions.chosen_base)
+        _stage(session, change.index, versions, opened, merged, staged)
+    index_closure.sync(session)
+    recording.tell(session)
+    _write(session, opened, merged, staged, how.progress, files)
     return merged
 
 
@@ -163,22 +162,22 @@ def _write(
     merged: Merged,
     staged: Mapping[str, str],
     progress: Progress | None,
-    drafts: Drafts,
+    files: Exchange,
 ) -> None:
     wanted = [(path, oid, opened.mode(path)) for path, oid in staged.items()]
     for path in merged.conflicts:
         ours = opened.paths[path].get(2)
         if ours and worktree.peek(session.repo.worktree / path) is not None:
             wanted.append((path, ours, opened.mode(path)))
-    worktree.put_back(session, wanted, progress, drafts.take)
+    worktree.put_back(session, wanted, progress, files)
     for path in merged.removed:
         _fs.remove(_fs.safe_target(session.repo.worktree, path))
 
 
-def fill(session: Session, progress: Progress | None = None, drafts: Drafts | None = None) -> None:
+def fill(session: Session, progress: Progress | None = None, files: Exchange | None = None) -> None:
     """Update ``.theta/`` and the files of the worktree after git wrote manifests."""
     index_closure.sync(session)
-    worktree.complete(session, progress=progress, begun=drafts.take if drafts else None)
+    worktree.complete(session, progress=progress, files=files)
 
 
 def tensors(session: Session) -> set[str]:

@@ -140,12 +140,12 @@ class Filter:
         try:
             manifest = listings.read(self.session.objects, data)
             self.session.objects.expect(manifest.trees())
-            restorer = Restorer(self.session.objects)
-            if restorer.size(manifest) > self.limit:
+            restorer = Restorer(self.session.objects, manifest)
+            if restorer.size > self.limit:
                 return [data]
             with self.progress() as progress:
                 begin(progress, "restoring", manifest.nbytes, path)
-                return [memoryview(restorer.data(manifest, progress))]
+                return [memoryview(restorer.data(progress))]
         except NewerFormatError as error:
             self.warn(f"{path}: {error}; the manifest is left in its place")
         except ManifestError as error:

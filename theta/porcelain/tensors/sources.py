@@ -30,6 +30,7 @@ from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.files.file_source import FileSource
 from theta.store.format.manifest import Manifest
+from theta.store.read.coming_file import ComingFile
 from theta.store.read.random_access import StoredSource
 from theta.store.read.reassembly import Restorer
 
@@ -98,11 +99,11 @@ def copy_exactly(
     """Write the committed file to ``out``, byte for byte."""
     converting.check_places([out], 0, force)
     session.objects.expect(manifest.trees())
-    restorer = Restorer(session.objects)
-    _room.require(out.parent, restorer.size(manifest))
+    restorer = Restorer(session.objects, manifest)
+    _room.require(out.parent, restorer.size)
     with _fs.AtomicFile(out, mode=0o666, nameless=True) as file:
         begin(progress, "exporting", manifest.nbytes, out.name)
-        restorer.write(manifest, file, progress)
+        restorer.write(ComingFile(file, manifest.skeleton, restorer.plan), progress)
 
 
 def manifest_or_none(session: Session, revision: str, path: str) -> Manifest | None:

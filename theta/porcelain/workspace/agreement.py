@@ -6,6 +6,7 @@ from theta import _notes
 from theta.errors import ManifestError, MissingObjectsError
 from theta.porcelain.setup import sparse_patterns
 from theta.porcelain.workspace import index_closure, mend, worktree
+from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.worktree import State
 from theta.progress import Progress
@@ -13,18 +14,23 @@ from theta.store.changes import counted
 
 
 def settle(
-    session: Session, progress: Progress | None = None, *, files: bool = True, on_purpose: bool = False
+    session: Session,
+    progress: Progress | None = None,
+    *,
+    files: bool = True,
+    on_purpose: bool = False,
+    exchange: Exchange | None = None,
 ) -> list[str]:
     """Mend HEAD, sync the index, fill in checkpoint files; return warnings.
 
     During a rebase no commit is mended.  A commit that others may have is mended only ``on_purpose``.
     Without ``files`` manifests stay in place of files: a git that continues would see a filled file
-    as changed.
+    as changed.  ``exchange`` has the old files open.
     """
     notes = [] if session.repo.in_progress() else mend_noted(session, None, on_purpose=on_purpose)
     index_closure.sync(session)
     sparse_patterns.clear_stores(session.repo)
-    missing = worktree.complete(session, progress=progress) if files else []
+    missing = worktree.complete(session, progress, exchange) if files else []
     notes += [f"{path}: objects are missing; 'theta restore {path}' completes it" for path in missing]
     if files:
         _notes.drop(session.repo.private / "resync")

@@ -12,6 +12,7 @@ from theta.git.object_values import MODE_BLOB
 from theta.git.repository import STORES
 from theta.git.run import Git
 from theta.porcelain.workspace import index_closure, worktree
+from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 
@@ -96,9 +97,10 @@ def fill(session: Session, wanted: dict[str, Wanted], progress: Progress | None 
             continue
         if version.oid is None:
             _fs.remove(session.repo.worktree / path)
-        elif worktree.examine(session, path, version.oid).state is not worktree.State.SAME:
+        elif not worktree.is_already(session, path, version.oid):
             due.append((path, version.oid, version.mode))
-    worktree.put_back(session, due, progress)
+    with Exchange(session).hold({path for path, _, _ in due}) as files:
+        worktree.put_back(session, due, progress, files)
     session.cache.save()
     for error in filter(None, (version.error for version in wanted.values())):
         raise error

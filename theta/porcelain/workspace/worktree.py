@@ -6,21 +6,23 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from theta import _fs, _room
+from theta import _fs
 from theta.errors import BusyError, DiskError, MissingObjectsError, NoSpaceError, concerning
 from theta.git import lfs
 from theta.git.backends.index_entries import Staged
+from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.files import file_scan
 from theta.store.files.file_scan import Scan
 from theta.store.files.file_source import FileSource, Identity
+from theta.store.files.stat_cache import certain_from
 from theta.store.format import manifest as manifests
 from theta.store.format import skeleton as skeletons
 from theta.store.format.manifest import MAGIC, Manifest
@@ -31,6 +33,11 @@ _WORTH_WAITING: Final = 512 << 20
 """Number of bytes that git takes about a second to read."""
 _TRIES: Final = 5
 """The number of attempts to write the index in the same second as the files; after that git reads them."""
+
+
+_WORTH_A_MOMENT: Final = 64 << 20
+_MOMENT: Final = 0.06
+"""Seconds to wait for a trustworthy note of files of so many bytes, which take longer to read."""
 
 
 class State(Enum):
@@ -93,6 +100,16 @@ def examine(session: Session, path: str, oid: str, progress: Progress | None = N
     return _compare(session, path, oid, progress)
 
 
+def is_already(session: Session, path: str, oid: str) -> bool:
+    """Whether the file at ``path`` is what manifest ``oid`` stands for; a known one is not read."""
+    info = _lstat(session.repo.worktree / path)
+    known = session.cache.manifest_of(path, Identity.of(info)) if info is not None else None
+    if known is None or known == oid:
+        return examine(session, path, oid).state is State.SAME
+    before = session.manifest_or_none(known)
+    return before is not None and before.same_value(session.manifest(oid))
+
+
 def _compare(session: Session, path: str, oid: str, progress: Progress | None) -> Found:
     manifest = session.manifest_or_none(oid)
     kept = skeleton_of(session, manifest)
@@ -151,25 +168,6 @@ def _lstat(path: Path) -> os.stat_result | None:
         return None
 
 
-@dataclass(frozen=True)
-class Begun:
-    """A new file of full size that already has some tensors of its manifest.
-
-    Attributes:
-        file: the file.
-        present: names of the tensors that are written.
-        framed: all literal bytes of the skeleton are written too.
-    """
-
-    file: _fs.AtomicFile
-    present: frozenset[str]
-    framed: bool
-
-
-Beginnings = Callable[[str, Manifest], Begun | None]
-"""Returns the begun file at a path that is to hold a manifest, if there is one."""
-
-
 def fill(
     session: Session,
     path: str,
@@ -177,59 +175,57 @@ def fill(
     oid: str,
     mode: int,
     progress: Progress | None = None,
-    begun: Begun | None = None,
+    files: Exchange | None = None,
 ) -> os.stat_result:
-    """Write the checkpoint of ``manifest`` to ``path`` atomically; return the stat data of the new file."""
+    """Write the checkpoint of ``manifest`` to ``path`` atomically; return the stat data of the new file.
+
+    ``files`` may have begun the file, and may have the old one open.
+    """
     place = _fs.safe_target(session.repo.worktree, path)
-    restorer = Restorer(session.objects)
-    with concerning(path), begun.file if begun else new_file(session, place) as file:
-        file.mode = 0o777 if mode & 0o100 else 0o666
-        file.dated_back = session.dated_back is not None
-        present, framed = (begun.present, begun.framed) if begun else (frozenset(), False)
-        session.objects.expect(manifest.trees(present))
-        if begun is None:
-            _room.require(place.parent, restorer.size(manifest))
-        begin(progress, "restoring", manifest.nbytes, path)
-        restorer.write(manifest, file, progress, present, framed=framed)
+    restorer = Restorer(session.objects, manifest)
+    files = files or Exchange(session)
+    with concerning(path):
+        coming = files.take(path, manifest.skeleton, restorer.plan)
+        with coming.file as file:
+            file.mode = 0o777 if mode & 0o100 else 0o666
+            file.dated_back = session.dated_back is not None
+            there = frozenset(line.name for line in manifest.lines if coming.holds(line))
+            session.objects.expect(manifest.trees(there))
+            begin(progress, "restoring", manifest.nbytes, path)
+            restorer.write(coming, progress, files.places(path, manifest))
     info = os.lstat(place)
     session.cache.remember(path, Identity.of(info), oid)
     return info
-
-
-def new_file(session: Session, place: Path) -> _fs.AtomicFile:
-    """Return an atomic file for ``place``."""
-    return _fs.AtomicFile(place, temp_dir=_temp_dir(session, place))
-
-
-def _temp_dir(session: Session, place: Path) -> Path:
-    scratch = session.scratch()
-    return scratch if os.stat(scratch).st_dev == os.stat(place.parent).st_dev else place.parent
 
 
 def put_back(
     session: Session,
     wanted: Iterable[tuple[str, str, int]],
     progress: Progress | None = None,
-    begun: Beginnings | None = None,
+    files: Exchange | None = None,
 ) -> None:
     """Write the checkpoints (path, manifest id, mode) and refresh the index entries that agree."""
     staged = session.index
     done: list[Staged] = []
+    written: dict[str, tuple[str, os.stat_result]] = {}
     wanted = list(wanted)
-    if begun is None:
+    if files is None or not files.is_begun:
         session.expect(oid for _, oid, _ in wanted)
     for path, oid, mode in wanted:
         manifest = session.manifest(oid)
-        info = fill(session, path, manifest, oid, mode, progress, begun(path, manifest) if begun else None)
+        info = fill(session, path, manifest, oid, mode, progress, files)
         entry = staged.get(path)
         if entry is not None and entry.oid == oid:
             done.append(Staged(path, oid, entry.mode, stat=info))
-    session.cache.save()
+        written[path] = oid, info
     if done and session.dated_back is not None:
         session.dated_back += done
         _stage(session, done)
     elif done:
         _stage_young(session, done)
+    if session.dated_back is None:
+        _note(session, written)
+    session.cache.save()
 
 
 @contextlib.contextmanager
@@ -247,7 +243,10 @@ def dated_back(session: Session) -> Iterator[None]:
         session.dated_back = None
         done = [item for item in written if _is_as_written(session, item)]
         with contextlib.suppress(BusyError, DiskError, NoSpaceError):
-            _stage_young(session, _touched(session, done))
+            done = _touched(session, done)
+            _stage_young(session, done)
+            _note(session, {item.path: (item.oid, item.stat) for item in done if item.stat is not None})
+            session.cache.save()
 
 
 def _is_as_written(session: Session, item: Staged) -> bool:
@@ -299,9 +298,23 @@ def _settled(session: Session, done: list[Staged]) -> list[Staged]:
     return [item for item, now in places if now and item.stat and Identity.of(now) == Identity.of(item.stat)]
 
 
-def complete(
-    session: Session, progress: Progress | None = None, begun: Beginnings | None = None
-) -> list[str]:
+def _note(session: Session, written: Mapping[str, tuple[str, os.stat_result]]) -> None:
+    """Note again what files (path -> manifest id, stat data) were written that stayed as they are.
+
+    The cache does not trust a file that was as new as its note, and the next command would read it.
+    """
+    sizes = sum(info.st_size for _, info in written.values())
+    certain = max((certain_from(Identity.of(info)) for _, info in written.values()), default=0)
+    if sizes < _WORTH_A_MOMENT:
+        return
+    time.sleep(min(max(certain - time.time_ns(), 0) / 1e9, _MOMENT))
+    for path, (oid, info) in written.items():
+        now = _lstat(session.repo.worktree / path)
+        if now is not None and Identity.of(now) == Identity.of(info):
+            session.cache.remember(path, Identity.of(now), oid)
+
+
+def complete(session: Session, progress: Progress | None = None, files: Exchange | None = None) -> list[str]:
     """Replace every manifest in the worktree by its checkpoint; return the paths whose objects are missing.
 
     Git leaves manifests there when theta asked it to, when a file is large, or when theta was killed.
@@ -313,11 +326,11 @@ def complete(
         if text is None or manifests.has_conflict_markers(text):
             continue
         wanted.append((path, _ensure_blob(session, text), stages[max(stages)].mode))
-    if begun is None:
+    if files is None or not files.is_begun:
         session.expect(oid for _, oid, _ in wanted)
     for item in wanted:
         try:
-            put_back(session, [item], progress, begun)
+            put_back(session, [item], progress, files)
         except MissingObjectsError:
             missing.append(item[0])
     return missing

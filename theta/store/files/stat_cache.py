@@ -42,7 +42,7 @@ class StatCache:
     def manifest_of(self, path: str, identity: Identity) -> str | None:
         """The manifest id of the file at ``path`` if it is surely still what it was."""
         known = self._known.get(path)
-        if known is None or known.identity != identity or _racy(identity, known.seen_ns):
+        if known is None or known.identity != identity or certain_from(identity) > known.seen_ns:
             return None
         return known.manifest
 
@@ -60,11 +60,11 @@ class StatCache:
             self._dirty = False
 
 
-def _racy(identity: Identity, seen_ns: int) -> bool:
+def certain_from(identity: Identity) -> int:
+    """When whoever sees this identity knows that a later change would show, in nanoseconds."""
     latest = max(identity.mtime_ns, identity.ctime_ns)
     # A whole second says that the file system keeps no finer time.
-    margin = _FINE_NS if identity.ctime_ns % 1_000_000_000 else _COARSE_NS
-    return latest + margin > seen_ns
+    return latest + (_FINE_NS if identity.ctime_ns % 1_000_000_000 else _COARSE_NS)
 
 
 def _load(path: Path) -> dict[str, _Known]:

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 from theta.dtypes import DTYPES
@@ -43,7 +44,7 @@ class Line:
     digest: str
     tree: str
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of the value in the checkpoint."""
         return DTYPES[self.dtype].nbytes(self.shape)

@@ -29,7 +29,7 @@ class StoredSource:
     """
 
     def __init__(self, objects: Objects, manifest: Manifest, *, exact: bool = True) -> None:
-        self.size = Restorer(objects).size(manifest)
+        self.size = Restorer(objects, manifest).size
         self._objects = objects
         self._exact = exact
         self._lines = manifest.by_name

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Protocol
 
 from theta.errors import CorruptError
@@ -13,81 +14,54 @@ from theta.parallel import ordered
 from theta.progress import Progress
 from theta.store.format import skeleton as skeletons
 from theta.store.format.manifest import Line, Manifest
-from theta.store.format.skeleton import Extent, Field, Literal, Skeleton
-from theta.store.format.tensor_tree import Record
+from theta.store.format.skeleton import Skeleton
 from theta.store.odb.objects import Objects
 from theta.store.read import layers
+from theta.store.read.coming_file import Memory, Place
 from theta.store.read.layers import Budget
 from theta.store.read.stored_tensor import StoredTensor
 from theta.store.read.tensor_records import record_of
 
+NOWHERE: Final[Mapping[str, Place]] = {}
+_BATCH: Final = 1 << 20
+"""Bytes that a thread is given at once, at least."""
 MAX_TOTAL: Final = 1 << 44
 """Bytes that one checkpoint may declare (16 TiB): constant chunks amplify, so there is a cap."""
 
 
 class Output(Source, Protocol):
-    """What a checkpoint is written to: front to back, then fields that follow from the rest."""
+    """A file with the literal bytes of its skeleton; threads may write the others to it at once."""
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Append ``data``."""
+    def holds(self, line: Line) -> bool:
+        """Whether the tensor of ``line`` is written already."""
         ...
 
-    def skip(self, length: int) -> None:
-        """Leave out ``length`` bytes that are there already; what is appended next comes behind them."""
+    def patch(self, offset: int, data: bytes | memoryview) -> None:
+        """Write ``data`` at ``offset``."""
         ...
-
-    def patch(self, offset: int, data: bytes) -> None:
-        """Overwrite written bytes at ``offset``."""
-        ...
-
-
-class Memory:
-    """A :class:`Output` in memory."""
-
-    def __init__(self) -> None:
-        self.content = bytearray()
-
-    @property
-    def size(self) -> int:
-        """The number of bytes written so far."""
-        return len(self.content)
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append ``data``."""
-        self.content += data
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes from ``offset`` of the written content."""
-        return bytes(self.content[offset : offset + length])
-
-    def skip(self, length: int) -> None:
-        """Append ``length`` zeros."""
-        self.content += bytes(length)
-
-    def patch(self, offset: int, data: bytes) -> None:
-        """Overwrite written bytes at ``offset``."""
-        self.content[offset : offset + len(data)] = data
 
 
 class Restorer:
-    """Reads checkpoints out of a repository."""
+    """Makes the file that ``manifest`` stands for out of what a repository holds."""
 
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
+    def __init__(self, objects: Objects, manifest: Manifest) -> None:
+        self._objects, self._manifest = objects, manifest
 
-    def size(self, manifest: Manifest) -> int:
-        """Bytes of the file that ``manifest`` stands for."""
-        return self._plan(manifest).size
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.plan.size
 
-    def _plan(self, manifest: Manifest) -> Skeleton:
-        plan = skeletons.read(self._objects, manifest.skeleton)
+    @cached_property
+    def plan(self) -> Skeleton:
+        """The table of the file; raises :class:`CorruptError` when it does not fit the manifest."""
+        manifest, plan = self._manifest, skeletons.read(self._objects, self._manifest.skeleton)
         left = {line.name for line in manifest.lines if line.nbytes}
-        for segment in plan.segments:
-            if isinstance(segment, Extent):
-                line = manifest.by_name.get(segment.name)
-                if line is None or line.nbytes != segment.length:
-                    raise CorruptError(f"the skeleton and the manifest disagree about {segment.name[:80]!r}")
-                left.discard(segment.name)
+        for name, _, length in plan.extents():
+            line = manifest.by_name.get(name)
+            if line is None or line.nbytes != length:
+                raise CorruptError(f"the skeleton and the manifest disagree about {name[:80]!r}")
+            left.discard(name)
         if left:
             raise CorruptError(f"the skeleton has no place for {min(left)[:80]!r}")
         if plan.size > MAX_TOTAL:
@@ -95,60 +69,64 @@ class Restorer:
         return plan
 
     def write(
-        self,
-        manifest: Manifest,
-        target: Output,
-        progress: Progress | None = None,
-        present: Set[str] = frozenset(),
-        *,
-        framed: bool = False,
+        self, target: Output, progress: Progress | None = None, places: Mapping[str, Place] = NOWHERE
     ) -> None:
-        """Write the file that ``manifest`` stands for to ``target``.
+        """Write the tensors that ``target`` does not hold, and the fields that follow from all others.
 
-        It is empty, or holds the tensors ``present`` in their places, and the literal bytes if it is
-        ``framed``.  Raises :class:`CodecError` before the first byte where its tensors declare too much work.
+        Tensors that stand in ``places`` are read there; what is not what it should be is decoded.
+        Raises :class:`CodecError` before the first byte where the tensors declare too much work.
         """
-        plan = self._plan(manifest)
-        records = self._records(plan, manifest.by_name, present)
-        for piece in ordered(lambda task: task(), self._tasks(plan, records, present, framed)):
-            if isinstance(piece, int):
-                target.skip(piece)
-            else:
-                target.write(piece)
+        for nbytes in ordered(_written, _batches(self._pieces(target, places))):
             if progress is not None:
-                progress(piece if isinstance(piece, int) else len(piece))
-        for field in plan.fields():
+                progress(nbytes)
+        for field in self.plan.fields():
             target.patch(field.offset, derive(field, arguments(field, target)))
 
-    def data(self, manifest: Manifest, progress: Progress | None = None) -> bytearray:
-        """The whole file that ``manifest`` stands for, in memory."""
-        target = Memory()
-        self.write(manifest, target, progress)
+    def data(self, progress: Progress | None = None) -> bytearray:
+        """The whole file, in memory."""
+        target = Memory(self.plan)
+        self.write(target, progress)
         return target.content
 
-    def _records(
-        self, plan: Skeleton, lines: Mapping[str, Line], present: Set[str]
-    ) -> dict[str, tuple[Line, Record]]:
-        """The tensors to decode, by name; raises :class:`CodecError` where they declare too much work."""
-        wanted = [segment.name for segment in plan.segments if isinstance(segment, Extent)]
-        wanted = [name for name in wanted if name not in present]
-        found = {name: (lines[name], record_of(self._objects, lines[name])) for name in dict.fromkeys(wanted)}
-        Budget(plan.size).spend(sum(layers.declared(found[name][1].layers) for name in wanted))
-        return found
+    def _pieces(self, target: Output, places: Mapping[str, Place]) -> Iterator[Piece]:
+        """The chunks of the tensors that are not there yet."""
+        lines = self._manifest.by_name
+        wanted = [(lines[name], offset) for name, offset, _ in self.plan.extents()]
+        wanted = [(line, offset) for line, offset in wanted if not target.holds(line)]
+        records = {line.name: record_of(self._objects, line) for line, _ in wanted}
+        budget = Budget(self.plan.size)
+        Budget(self.plan.size).spend(sum(layers.declared(records[line.name].layers) for line, _ in wanted))
+        for line, offset in wanted:
+            place, record = places.get(line.name), records[line.name]
+            stored = StoredTensor(self._objects, line, place, budget=budget, record=record)
+            for chunk, (start, read) in zip(record.chunks, stored.pieces(), strict=True):
+                yield Piece(target, offset + start, chunk.length, read)
 
-    def _tasks(
-        self, plan: Skeleton, records: Mapping[str, tuple[Line, Record]], present: Set[str], framed: bool
-    ) -> Iterator[Callable[[], bytes | memoryview | int]]:
-        used, budget = 0, Budget(plan.size)
-        for segment in plan.segments:
-            if isinstance(segment, Literal):
-                data = plan.literal[used : used + segment.length]
-                used += segment.length
-                yield partial(int, segment.length) if framed else partial(bytes, data)
-            elif isinstance(segment, Field):
-                yield partial(bytes, segment.length)
-            elif segment.name in present:
-                yield partial(int, segment.length)
-            else:
-                line, record = records[segment.name]
-                yield from StoredTensor(self._objects, line, budget=budget, record=record).pieces()
+
+@dataclass(frozen=True)
+class Piece:
+    """``nbytes`` bytes that are to be written at ``offset`` of ``target``."""
+
+    target: Output
+    offset: int
+    nbytes: int
+    read: Callable[[], memoryview]
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """The pieces in groups: to hand a small tensor to a thread would take longer than to decode it."""
+    batch: list[Piece] = []
+    for piece in pieces:
+        batch.append(piece)
+        if sum(one.nbytes for one in batch) >= _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _written(batch: list[Piece]) -> int:
+    """Write the pieces; return how many bytes they are."""
+    for piece in batch:
+        piece.target.patch(piece.offset, piece.read())
+    return sum(piece.nbytes for piece in batch)

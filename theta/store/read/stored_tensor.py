@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from theta._numpy import np
 from theta.codecs.base import TensorWords, word_dtype
 from theta.errors import CodecError, CorruptError, ThetaError
-from theta.formats.layout import Source
 from theta.parallel import ordered
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Record
 from theta.store.odb.objects import Objects
 from theta.store.read import layers
 from theta.store.read.chunk_cache import ChunkCache
+from theta.store.read.coming_file import Place
 from theta.store.read.layers import Budget
 from theta.store.read.tensor_records import record_of
 
@@ -32,22 +31,6 @@ KEPT: Final = 32 << 20
 """Bytes of decoded chunks that are kept of one tensor: eight of the longest."""
 _FEW: Final = 3
 """Chunks that are decoded one after the other: threads would cost more."""
-
-
-class Lasting(Source, Protocol):
-    """A file that may hold the bytes of a tensor."""
-
-    def drop(self, offset: int, length: int) -> None:
-        """Note that ``length`` bytes at ``offset`` will not be read again."""
-        ...
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a file has the bytes of a tensor, if the file is unchanged."""
-
-    source: Lasting
-    offset: int
 
 
 class StoredTensor:
@@ -109,13 +92,15 @@ class StoredTensor:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def pieces(self) -> Iterator[Callable[[], memoryview]]:
-        """A function for each chunk, in order, that returns its raw bytes; none is kept."""
-        return (partial(self._raw, number) for number in range(len(self.record.chunks)))
+    def pieces(self) -> Iterator[tuple[int, Callable[[], memoryview]]]:
+        """The offset of each chunk, in order, and a function that returns its raw bytes; none is kept."""
+        size = word_dtype(self.dtype).itemsize
+        numbers = range(len(self.record.chunks))
+        return ((self.starts[number] * size, partial(self._raw, number)) for number in numbers)
 
     def chunks(self) -> Iterator[memoryview]:
         """The raw bytes, chunk by chunk; some are decoded ahead, on threads."""
-        return ordered(lambda piece: piece(), self.pieces())
+        return ordered(lambda piece: piece[1](), self.pieces())
 
     def whole(self) -> TensorWords:
         """The tensor in memory."""

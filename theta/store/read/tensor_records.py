@@ -18,10 +18,10 @@ def read_record(objects: Objects, tree: str) -> Record:
     """The ``@tensor`` of tensor tree ``tree``; raises ``NewerFormatError`` for a codec that is not known."""
 
     def read() -> Record:
-        entry = objects.tree(tree).get(tensor_tree.RECORD)
+        entry = objects.repo.read_tree(tree).get(tensor_tree.RECORD)
         if entry is None:
             raise MissingObjectsError(f"tree {tree} is not a tensor")
-        record = tensor_tree.parse(objects.text(entry[1], tensor_tree.MAX_RECORD))
+        record = tensor_tree.parse(objects.text(entry.id, tensor_tree.MAX_RECORD))
         for layer in record.layers:
             codecs.check(layer.codec)
         return record
