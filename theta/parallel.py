@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ def workers() -> int:
 
 def ordered(
     work: Callable[[T], R], items: Iterable[T], weigh: Callable[[T], int] = lambda _: 0, budget: int = 0
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Yield ``work(item)`` in order, computed on threads, with at most two items for each in flight.
 
     The weights of the items in flight add up to at most ``budget``, unless one item alone is heavier.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +106,32 @@ def test_a_tensor_that_stands_twice_is_written_twice(tmp_path: Path) -> None:
         coming.put("w", 0, b"ab")
         coming.put("not in this file", 0, b"?")
     assert (tmp_path / "new").read_bytes() == b"abcd|abcd"
+
+
+def test_no_thread_writes_any_more_once_it_failed(
+    store: Store, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target may be closed then, and its number be that of another file."""
+    monkeypatch.setattr(reassembly, "_BATCH", 1)
+    restorer = Restorer(store.objects, manifest)
+    target = Memory(restorer.plan)
+    ended: list[bool] = []
+    late: list[int] = []
+    really = Memory.patch
+
+    def patch(self: Memory, offset: int, data: bytes | memoryview) -> None:
+        time.sleep(0.02)
+        if ended:
+            late.append(offset)
+        really(self, offset, data)
+
+    class Interrupting(Told):
+        def __call__(self, nbytes: int) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Memory, "patch", patch)
+    with pytest.raises(KeyboardInterrupt):
+        restorer.write(target, Interrupting())
+    ended.append(True)
+    time.sleep(0.1)
+    assert not late

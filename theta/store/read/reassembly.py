@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,9 +77,11 @@ class Restorer:
         Tensors that stand in ``places`` are read there; what is not what it should be is decoded.
         Raises :class:`CodecError` before the first byte where the tensors declare too much work.
         """
-        for nbytes in ordered(_written, _batches(self._pieces(target, places))):
-            if progress is not None:
-                progress(nbytes)
+        # Threads write to the target until the generator is closed, and it may be discarded after that.
+        with contextlib.closing(ordered(_written, _batches(self._pieces(target, places)))) as done:
+            for nbytes in done:
+                if progress is not None:
+                    progress(nbytes)
         for field in self.plan.fields():
             target.patch(field.offset, derive(field, arguments(field, target)))
 
