@@ -41,7 +41,7 @@ MergeScope = Literal["conflicts", "all"]
 
 
 class Sink(Protocol):
-    """What is given the tensors that a merge computes; threads may write to it at once."""
+    """A receiver of the tensors that a merge computes; threads may write to it at once."""
 
     def put(self, name: str, offset: int, data: bytes | memoryview) -> None:
         """Take ``data``, which begins at ``offset`` of tensor ``name``."""

@@ -9,9 +9,8 @@ from typing import Literal
 from theta.errors import UsageError
 from theta.git.options import Arguments, Option
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
-from theta.porcelain.drive import running
+from theta.porcelain.drive import restoring, running
 from theta.porcelain.drive.running import Driven, Said
-from theta.porcelain.workspace import restoring
 from theta.porcelain.workspace.session import Session
 
 

@@ -62,7 +62,7 @@ class Exchange:
         return self._old.get(manifest.oid)
 
     def places(self, path: str, manifest: Manifest) -> dict[str, Place]:
-        """Where the old file at ``path`` has tensors of ``manifest``."""
+        """Return the places of tensors of ``manifest`` in the old file at ``path``, by name."""
         before = self._at.get(path)
         if before is None:
             return {}
