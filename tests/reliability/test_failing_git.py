@@ -224,6 +224,22 @@ def test_e2_a_later_commit_that_fails_is_made_when_there_is_room(half: Repo, nam
     fsck(half)
 
 
+def test_e2_a_pick_of_two_without_a_commit_that_fails_was_not_begun(origin: Repo, tmp_path: Path) -> None:
+    repo = origin.copy(tmp_path / "repo")
+    repo.git("switch", "-q", "-c", "small", "main")
+    repo.write("small.txt", "small\n")
+    repo.git("add", "small.txt")
+    repo.git("commit", "-q", "-m", "small")
+    repo.git("switch", "-q", "main")
+    limit = {"THETA_TEST_FILE_SIZE": str(LIMIT)}
+    done = repo.theta("cherry-pick", "-n", "small", "other", env=limit, code=None)
+    assert done.returncode, describe(done)
+    assert repo.git("status", "--porcelain") == ""
+    assert not (repo.path / ".git/sequencer").exists()
+    repo.theta("cherry-pick", "-n", "small", "other")
+    assert {"large.txt", "small.txt"} <= {*repo.git("diff", "--cached", "--name-only").split()}
+
+
 @pytest.mark.parametrize(("half", "name"), [(name, name) for name in TWO], indirect=["half"])
 def test_e2_all_commits_are_given_up_when_a_later_one_fails(half: Repo, name: str) -> None:
     half.theta(name, "--abort")

@@ -118,6 +118,18 @@ def test_e1_the_second_pick_is_not_left_out(repo: Repo, picked: State) -> None:
     assert not (repo.path / ".git/sequencer").exists()
 
 
+def test_e1_a_second_pick_that_is_only_in_the_log_is_not_left_out(repo: Repo, picked: State) -> None:
+    """Git writes the log of HEAD before it moves HEAD."""
+    half(repo)
+    head = repo.git("rev-parse", "HEAD")
+    time.sleep(0.01)
+    with (repo.path / ".git/logs/HEAD").open("a") as log:
+        log.write(f"{head} {'1' * 40} Ada Tester <ada@example.com> 1112911993 +0000\tcherry-pick: two\n")
+    repo.theta("status")
+    repo.theta("cherry-pick", "--continue")
+    assert State.of(repo) == picked
+
+
 def test_e1_git_itself_goes_on_with_the_second_pick(repo: Repo, picked: State) -> None:
     half(repo)
     repo.theta("status")

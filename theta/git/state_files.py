@@ -30,6 +30,7 @@ SEQUENCER: Final = "sequencer"
 """The directory of a cherry-pick or revert of several commits."""
 SEQUENCER_TODO: Final = f"{SEQUENCER}/todo"
 SEQUENCER_HEAD: Final = f"{SEQUENCER}/head"
+SEQUENCER_OPTIONS: Final = f"{SEQUENCER}/opts"
 SEQUENCER_SAFETY: Final = f"{SEQUENCER}/abort-safety"
 """The commit that must be at HEAD; otherwise ``--abort`` does not move HEAD."""
 

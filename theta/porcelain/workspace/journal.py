@@ -61,7 +61,7 @@ class Journal:
             return []
         if killed:
             recovery.unlock(self._repo, note["started"])
-        return rollback.undo(self._repo, note)
+        return rollback.undo(self._repo, note, killed=killed)
 
     # -- locks ----------------------------------------------------------------------
 

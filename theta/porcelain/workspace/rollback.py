@@ -65,7 +65,7 @@ def mark(repo: Repository, toward: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
-def undo(repo: Repository, note: Mapping[str, Any]) -> list[str]:
+def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> list[str]:
     """Undo the command whose journal is ``note``, unless it finished.
 
     Returns the files that git changed and that stay changed.  Raises :class:`NoSpaceError` if it must be
@@ -82,7 +82,8 @@ def undo(repo: Repository, note: Mapping[str, Any]) -> list[str]:
         _undo_step(repo, str(applying.get("head")), str(applying.get("tree")), was)
     _end_merge(repo)
     if isinstance(moving, dict):
-        unfinished.end(repo, _commit(moving["head"]))
+        if killed:
+            unfinished.end(repo, _commit(moving["head"]))
         unfinished.go_on(repo)
         unfinished.mend_rebase(repo)
     return left
@@ -204,7 +205,7 @@ def _undo_step(repo: Repository, head: str, tree: str, before: Mapping[str, Any]
         return
     repo.refresh_index()
     if before is not None:
-        _put_back(repo, before, files(repo, [head]))
+        _put_back(repo, before, files(repo, [*before["toward"], head]))
     _git(repo, "read-tree", "-m", "-u", tree, head)
     for name in _OF_A_MERGE:
         _fs.remove(repo.gitdir / name)

@@ -45,7 +45,8 @@ def go_on(repo: Repository) -> None:
     place, safety = repo.gitdir / state_files.SEQUENCER, repo.gitdir / state_files.SEQUENCER_SAFETY
     if not place.is_dir():
         return
-    if not (repo.gitdir / state_files.SEQUENCER_TODO).exists():  # git had not begun, or had finished
+    nothing_made = not _commits(repo) and _is_committed(repo)  # all was undone
+    if nothing_made or not (repo.gitdir / state_files.SEQUENCER_TODO).exists():  # not begun, or finished
         repo.git().run("cherry-pick", "--quit")
         return
     if interrupted(repo):
@@ -61,7 +62,7 @@ def interrupted(repo: Repository) -> str:
     if state_files.exists(repo.gitdir, *_APPLIED) or not (repo.gitdir / todo).exists():
         return ""
     steps = _steps(repo)
-    if not steps or _is_before_log(repo, todo, exactly=True):
+    if not steps or _is_before_log(repo, todo, exactly=True) or not _commits(repo):
         return ""
     return repo.commit_of(steps[0].split()[1]) or ""
 
@@ -71,8 +72,21 @@ def _is_before_log(repo: Repository, name: str, *, exactly: bool = False) -> boo
     log = repo.gitdir / state_files.LOG_OF_HEAD
     if not log.exists():
         return not exactly
+    if repo.head() != _last_logged(log):  # git was killed before it moved HEAD
+        return False
     ahead = log.stat().st_mtime_ns - (repo.gitdir / name).stat().st_mtime_ns
     return ahead > 0 or (ahead == 0 and not exactly)
+
+
+def _last_logged(log: Path) -> str:
+    """Return the commit to which HEAD moved last, according to its reflog."""
+    words = [*log.read_text("utf-8", "replace").splitlines(), ""][-2:][0].split()
+    return words[1] if len(words) > 1 else ""
+
+
+def _commits(repo: Repository) -> bool:
+    """Return whether the sequence makes commits: no ``--no-commit``."""
+    return "no-commit = true" not in state_files.text(repo.gitdir / state_files.SEQUENCER_OPTIONS)
 
 
 def _is_committed(repo: Repository) -> bool:
