@@ -14,7 +14,6 @@ import io
 import os
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,9 +22,13 @@ from typing import TYPE_CHECKING, Final, Self, TextIO
 
 from theta import _modes
 from theta.errors import BusyError, DiskError, NoSpaceError, ThetaError, WouldOverwriteError
+from theta.lazy import Module
 
 if TYPE_CHECKING:
+    import tempfile
     from concurrent.futures import Future
+else:
+    tempfile = Module("tempfile")
 
 TEMPORARY: Final = "tmp_theta_"
 """The prefix of the names of temporary files; the id of the process that made them follows."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from theta.dtypes import DTYPES
-from theta.store.files.file_scan import Scan
-from theta.store.format.manifest import Manifest
+
+if TYPE_CHECKING:
+    from theta.store.files.file_scan import Scan
+    from theta.store.format.manifest import Manifest
 
 
 @dataclass(frozen=True)

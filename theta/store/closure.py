@@ -15,7 +15,8 @@ from theta.git.backends.index_entries import Staged
 from theta.git.object_format import TREE, ObjectFormat
 from theta.git.object_values import MODE_BLOB, MODE_TREE, tree_bytes
 from theta.git.repository import STORES
-from theta.store.format import listings, skeleton
+from theta.lazy import Module
+from theta.store.format import listings
 from theta.store.format.manifest import Manifest
 from theta.store.format.names import tree_path
 from theta.store.odb.objects import Objects
@@ -23,6 +24,11 @@ from theta.store.odb.packs import PackWriter
 
 if TYPE_CHECKING:
     from theta.git.backends.protocols import EditedIndex
+
+if TYPE_CHECKING:
+    from theta.store.format import skeleton
+else:
+    skeleton = Module("theta.store.format.skeleton")
 
 SELF: Final = "@self"
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from theta.git.options import Arguments
-from theta.git.run import Git
-from theta.porcelain.look.commit_summary import Summary, summarize
-from theta.porcelain.workspace import sharded_models
-from theta.porcelain.workspace.session import Session
-from theta.store.changes import Changes
+from theta.lazy import Module
+
+if TYPE_CHECKING:
+    from theta.git.options import Arguments
+    from theta.git.run import Git
+    from theta.porcelain.look import commit_summary
+    from theta.porcelain.look.commit_summary import Summary
+    from theta.porcelain.workspace import sharded_models
+    from theta.porcelain.workspace.session import Session
+    from theta.store.changes import Changes
+else:
+    commit_summary = Module("theta.porcelain.look.commit_summary")
+    sharded_models = Module("theta.porcelain.workspace.sharded_models")
 
 HIDE: Final = ":(exclude,top).theta"
 """The pathspec that excludes the files below ``.theta/``."""
@@ -105,7 +112,7 @@ def changed(session: Session, found: list[str], glob: str | None, paths: Sequenc
     """
     session.expect_trees(with_parents(session, found))
     for oid in found:
-        item = summarize(session, oid, paths)
+        item = commit_summary.summarize(session, oid, paths)
         if glob is not None:
             kept = {path: _matching(changes, glob) for path, changes in item.checkpoints.items()}
             item = replace(

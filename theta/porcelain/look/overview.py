@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from theta.git.repository import STORES
-from theta.merging.states import Conflict
-from theta.porcelain.merge import answers, resolving
+from theta.lazy import Module
 from theta.porcelain.workspace import agreement, in_progress, mend, sharded_models
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints
 from theta.porcelain.workspace.session import Session
@@ -16,6 +15,13 @@ from theta.porcelain.workspace.worktree import Found, State, skeleton_of
 from theta.progress import Progress
 from theta.store import changes
 from theta.store.changes import Changes, Version
+
+if TYPE_CHECKING:
+    from theta.merging.states import Conflict
+    from theta.porcelain.merge import answers, resolving
+else:
+    answers = Module("theta.porcelain.merge.answers")
+    resolving = Module("theta.porcelain.merge.resolving")
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def report(session: Session, paths: list[str], progress: Progress | None = None)
     _add_modified(session, modified, result)
     _add_details(session, found, result)
     result.rows.sort(key=lambda row: (row.index == "?", row.path))
-    conflicts = resolving.conflicts(session)
+    conflicts = resolving.conflicts(session) if session.index.conflicts else {}
     return replace(
         result,
         conflicts={path: answers.unanswered(session, tensors) for path, tensors in conflicts.items()},

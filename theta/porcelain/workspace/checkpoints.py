@@ -8,13 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from theta.formats.sharded import model_of
 from theta.git.attributes import only_tracked
 from theta.git.object_values import MODE_BLOB, Tree, TreeEntry
 from theta.git.repository import STORES, Repository
+from theta.lazy import Module
 from theta.store.format.manifest import MAX_BYTES, Manifest, looks_like_manifest
+
+if TYPE_CHECKING:
+    from theta.formats import sharded
+else:
+    sharded = Module("theta.formats.sharded")
 
 
 @dataclass(frozen=True)
@@ -99,10 +104,10 @@ class Checkpoints(Mapping[str, Checkpoint]):
 
 
 def by_model(paths: Iterable[str]) -> dict[str, frozenset[str]]:
-    """Group ``paths`` by model, named by :func:`model_of`."""
+    """Group ``paths`` by model, named by :func:`sharded.model_of`."""
     found: dict[str, set[str]] = {}
     for path in paths:
-        found.setdefault(model_of(path), set()).add(path)
+        found.setdefault(sharded.model_of(path), set()).add(path)
     return {name: frozenset(files) for name, files in found.items()}
 
 

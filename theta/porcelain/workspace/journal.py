@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -94,7 +94,7 @@ class Journal:
         reports them itself.
         """
         self.heal()
-        with self._journal_file(f"{recovery.DRIVING}{uuid.uuid4().hex}", needed=False):
+        with self._journal_file(f"{recovery.DRIVING}{os.urandom(16).hex()}", needed=False):
             yield
 
     def heal(self) -> None:
@@ -115,7 +115,7 @@ class Journal:
         It has the token in the environment of all child processes, by which they are found.
         """
         place, outer, marks = self._repo.private / name, self._place, dict(self._repo.marks)
-        token = uuid.uuid4().hex
+        token = os.urandom(16).hex()
         self._place = place
         self._repo.marks[processes.TOKEN] = token
         body = {"token": token, "started": time.time(), "owner": processes.this()}

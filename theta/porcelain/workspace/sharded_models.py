@@ -10,13 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from theta.formats.sharded import model_of
+from theta.lazy import Module
 from theta.porcelain.workspace.checkpoints import Checkpoints, by_model
 from theta.porcelain.workspace.session import Session
 from theta.store import changes
 from theta.store.changes import Changes, Version
-from theta.store.format.manifest import Manifest
+
+if TYPE_CHECKING:
+    from theta.formats import sharded
+    from theta.store.format.manifest import Manifest
+else:
+    sharded = Module("theta.formats.sharded")
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Group:
 
 def is_shard(path: str) -> bool:
     """Return whether ``path`` is named like a shard of a model."""
-    return model_of(path) != path
+    return sharded.model_of(path) != path
 
 
 def groups(before: Iterable[str], after: Iterable[str]) -> list[Group]:
@@ -144,4 +150,4 @@ def shards_at(session: Session, revision: str, name: str) -> dict[str, Manifest]
 
 def shards_of(name: str, paths: Iterable[str]) -> list[str]:
     """Return the shards among ``paths`` of the model that is ``name`` as one file."""
-    return [path for path in paths if model_of(path) == name and path != name]
+    return [path for path in paths if sharded.model_of(path) == name and path != name]

@@ -10,24 +10,31 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from theta import _fs
 from theta.errors import BusyError, DiskError, MissingObjectsError, NoSpaceError, concerning
 from theta.git import lfs
 from theta.git.backends.index_entries import Staged
+from theta.lazy import Module
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
-from theta.store.files import file_scan
-from theta.store.files.file_scan import Scan
 from theta.store.files.file_source import FileSource, Identity
 from theta.store.files.stat_cache import certain_from
 from theta.store.format import manifest as manifests
-from theta.store.format import skeleton as skeletons
 from theta.store.format.manifest import MAGIC, Manifest
-from theta.store.format.skeleton import Skeleton
-from theta.store.read.reassembly import Restorer
+
+if TYPE_CHECKING:
+    from theta.store.files import file_scan
+    from theta.store.files.file_scan import Scan
+    from theta.store.format import skeleton as skeletons
+    from theta.store.format.skeleton import Skeleton
+    from theta.store.read import reassembly
+else:
+    file_scan = Module("theta.store.files.file_scan")
+    reassembly = Module("theta.store.read.reassembly")
+    skeletons = Module("theta.store.format.skeleton")
 
 _WORTH_WAITING: Final = 512 << 20
 """Number of bytes that git takes about a second to read."""
@@ -182,7 +189,7 @@ def fill(
     ``files`` may have begun the file, and may have the old one open.
     """
     place = _fs.safe_target(session.repo.worktree, path)
-    restorer = Restorer(session.objects, manifest)
+    restorer = reassembly.Restorer(session.objects, manifest)
     files = files or Exchange(session)
     with concerning(path):
         coming = files.take(path, manifest.skeleton, restorer.plan)
