@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from theta.api.closing import Closing
 from theta.api.lazy_tensor import Access, LazyTensor
 from theta.errors import NoSuchTensorError
 from theta.porcelain.tensors.converting import Model
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Checkpoint(Mapping[str, LazyTensor]):  # what it is to programs; workspace's is a path and a manifest
+class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's is a path and a manifest
     """The tensors of one file, or of one sharded model: name -> :class:`LazyTensor`, in file order.
 
     Opening one reads what is between the tensors, not the tensors.  It stays what it was when it was
@@ -90,14 +90,6 @@ class Checkpoint(Mapping[str, LazyTensor]):  # what it is to programs; workspace
     def close(self) -> None:
         """Close the file it reads; its tensors cannot be read any more.  Needed where files are many."""
         self._access.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"Checkpoint({self._label!r}, {len(self)} tensors, {human(self.nbytes)})"

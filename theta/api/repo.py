@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
-from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 from theta.api import changing, places
 from theta.api.checkpoint import Checkpoint
+from theta.api.closing import Closing
 from theta.api.lazy_tensor import Access
 from theta.errors import NotFoundError, UsageError, concerning
 from theta.git.run import GitFailedError
@@ -47,7 +47,7 @@ def open_repository(path_or_url: str | os.PathLike[str]) -> Repository:
     return Repository(place, kept)
 
 
-class Repository:  # git.repository.Repository is what it stands on; this is the name that programs import
+class Repository(Closing):  # the name that programs import; git.repository.Repository is below it
     """One Git repository, with its checkpoints; made by :func:`theta.open`.
 
     ``repo[name]`` opens a checkpoint (:meth:`__getitem__`).  All paths are counted from the root of the
@@ -348,14 +348,6 @@ class Repository:  # git.repository.Repository is what it stands on; this is the
         """The same for a call that changes something, which a bare repository refuses."""
         with self._session_of_call() as session:
             yield changing.ready(session)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"Repository({str(self._place)!r})"
