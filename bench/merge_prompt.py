@@ -25,7 +25,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.support import Repo, environment, make_model, mutate, random_tensors  # noqa: E402
-from theta.cli import console, deciding, prompting  # noqa: E402
+from theta.cli import prompting, terminal  # noqa: E402
 from theta.cli.app import run  # noqa: E402
 
 PICTURE: Final = ROOT / "theta" / "docs" / "merge-prompt.svg"
@@ -81,9 +81,9 @@ def record(repo: Repo) -> Console:
         screen.print(question + answer, markup=False, highlight=False, style="bold")
         return answer
 
-    console.rich_console = lambda **_: screen
+    prompting.rich_console = lambda *_, **__: screen
     prompting._line = read
-    deciding.on_terminal = lambda: True
+    terminal.on_terminal = lambda: True
     with chdir(repo.path), redirect_stdout(Screen(screen)):
         shown(screen, "theta merge rte")
         assert run(["merge", "rte"]) == 0

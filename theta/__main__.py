@@ -20,7 +20,7 @@ def main() -> int:
     from theta.cli.app import run
 
     _memory.one_heap()
-    return run(sys.argv[1:])
+    return run(sys.argv[1:], alone=True)
 
 
 def script() -> NoReturn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def human(size: float) -> str:
     """Format a number of bytes with powers of 1000 and up to three digits."""
@@ -10,3 +12,8 @@ def human(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
         size /= 1000
     raise AssertionError
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape for people."""
+    return "\N{MULTIPLICATION SIGN}".join(map(str, shape)) or "scalar"

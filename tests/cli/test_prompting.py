@@ -12,7 +12,7 @@ import pytest
 from tests.compat.inprocess import Ran, contested, copied, shift, theta
 from tests.compat.story import LAYERS, MODEL
 from tests.support import Repo, make_model, read_model
-from theta.cli import deciding, prompting
+from theta.cli import prompting, terminal
 from theta.errors import UsageError
 
 ONE, TWO, THREE = LAYERS
@@ -45,7 +45,7 @@ def ask(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Ask:
                 raise EOFError
             return answer
 
-        monkeypatch.setattr(deciding, "on_terminal", lambda: True)
+        monkeypatch.setattr(terminal, "on_terminal", lambda: True)
         monkeypatch.setattr(prompting, "_line", read)
         ran = theta(repo, *(args or ("merge", "side")), code=code)
         assert len(asked) == len(answers)

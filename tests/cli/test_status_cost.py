@@ -66,7 +66,7 @@ def test_nothing_changed(tracked: Repo, tmp_path: Path, args: list[str]) -> None
     assert "filter-process" not in trace, "git was not led to run the filter"
 
 
-@pytest.mark.parametrize("args", [["ls-files"], ["branch"], ["log"], ["tag"]], ids=" ".join)
+@pytest.mark.parametrize("args", [["ls-files"], ["branch", "new"], ["log"], ["tag", "new"]], ids=" ".join)
 def test_commands_that_need_no_kernel(tracked: Repo, tmp_path: Path, args: list[str]) -> None:
     opened, modules, trace = watched(tracked, tmp_path, *args)
     assert [name for name in opened if name.endswith(".safetensors")] == []

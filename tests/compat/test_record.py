@@ -10,7 +10,7 @@ import pytest
 from tests.compat.inprocess import committed, contested, copied, shift, theta
 from tests.compat.story import LAYERS, MODEL, digest, edit, new_model
 from tests.support import Repo
-from theta.cli import deciding, prompting
+from theta.cli import prompting, terminal
 
 ONE, TWO, THREE = NAMES = LAYERS
 CONTINUES = {"GIT_EDITOR": "true"}
@@ -33,7 +33,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def given(*lines: str) -> None:
         waiting: Iterator[str] = iter(lines)
-        monkeypatch.setattr(deciding, "on_terminal", lambda: bool(lines))
+        monkeypatch.setattr(terminal, "on_terminal", lambda: bool(lines))
         monkeypatch.setattr(prompting, "_line", lambda _: next(waiting))
 
     return given

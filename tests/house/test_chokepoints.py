@@ -52,7 +52,7 @@ RULES = {
             ("theta.cli.app", "sys.stdout goes around console"),  # sets the streams up
             ("theta.cli.app", "sys.stderr goes around console"),
             ("theta.cli.start", "sys.stdout goes around console"),
-            ("theta.cli.deciding", "sys.stdout goes around console"),  # asks whether it is a terminal
+            ("theta.cli.terminal", "sys.stdout goes around console"),  # asks whether it is a terminal
             ("theta.cli.plumbing", "sys.stdout goes around console"),  # a pipe to git
         ),
     ),

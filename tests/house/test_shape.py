@@ -47,6 +47,10 @@ def test_a_module_without_docstring_is_seen() -> None:
 def test_length_is_seen() -> None:
     assert not shape.too_long(snippet("x = 1\n" * shape.FILE_CEILING))
     assert shape.too_long(snippet("x = 1\n" * (shape.FILE_CEILING + 1)))
+    for module in ("theta.cli.log", "theta.cli"):
+        assert not shape.too_long(snippet("x = 1\n" * shape.CLI_CEILING, module))
+        assert shape.too_long(snippet("x = 1\n" * (shape.CLI_CEILING + 1), module))
+    assert not shape.too_long(snippet("x = 1\n" * (shape.CLI_CEILING + 1), "theta.cli.demo"))
     body = "    x = 1\n"
     assert not shape.too_long(snippet("def f():\n" + body * (shape.FUNCTION_CEILING - 1)))
     assert shape.too_long(snippet("def f():\n" + body * shape.FUNCTION_CEILING))

@@ -1,5 +1,6 @@
 """Commands that need no kernel and no repository start without the heavy modules."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -8,15 +9,27 @@ from pathlib import Path
 import pytest
 
 import theta
-from tests.support import Repo
+from tests.support import Repo, make_model, random_tensors
+from theta.cli import catalogue
+from theta.cli.passing import Passing
 from theta.errors import ExitCode
 from theta.lazy import Module
 
 HEAVY = {"llvmlite", "ml_dtypes", "numba", "numpy", "pygit2", "theta_native", "torch", "zstandard"}
 
+OF_THE_COMMAND_LINE = {"typer", "pydantic", "rich", "click"}
+"""Modules that parse command lines and show tables."""
+
 RUN = """
 import json, sys
 from theta.__main__ import main
+
+def tell(event, _):
+    if event == "os.exec":  # git takes the place of this process
+        print(json.dumps(["git", sorted(sys.modules)]), file=sys.__stderr__)
+        sys.__stderr__.flush()
+
+sys.addaudithook(tell)
 code = main()
 print(json.dumps([code, sorted(sys.modules)]), file=sys.__stderr__)
 """
@@ -68,8 +81,94 @@ def test_the_version_is_that_of_the_package() -> None:
     assert __version__ in start("--version")[2].split()
 
 
-OF_THE_COMMAND_LINE = {"typer", "pydantic", "rich", "click"}
-"""Modules that parse command lines and show tables."""
+def of_theta(modules: set[str], *packages: str) -> set[str]:
+    """Those of ``modules`` that lie in ``packages``."""
+    return {name for name in modules if name.startswith(tuple(f"{package}." for package in packages))}
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    repo = Repo.create(tmp_path_factory.mktemp("start") / "repo")
+    repo.theta("track", "*.safetensors")
+    make_model(repo.path / "m.safetensors", random_tensors({"a": (40, 50)}))
+    repo.theta("add", "-A")
+    repo.theta("commit", "-m", "one")
+    repo.theta("status")
+    return repo
+
+
+@pytest.mark.parametrize(
+    "line", ["remote -v", "rev-parse HEAD", "config user.name", "branch", "branch -a", "tag"]
+)
+def test_what_is_gits_alone_is_git_at_once(committed: Repo, line: str) -> None:
+    """Git takes the place of theta, which has imported what reads the command line of git, and no more."""
+    code, modules, printed = start("-C", str(committed.path), *line.split())
+    assert code == "git"
+    assert printed == committed.run("git", *line.split()).stdout
+    assert modules & (HEAVY | OF_THE_COMMAND_LINE | {"subprocess", "traceback"}) == set()
+    assert of_theta(modules, "theta.porcelain", "theta.store", "theta.formats", "theta.merging") == set()
+
+
+def test_git_in_place_of_theta_keeps_its_code_and_ends_with_its_reader(committed: Repo) -> None:
+    theta = (sys.executable, "-m", "theta")
+    assert committed.run(*theta, "rev-parse", "nosuch", "--").returncode == 128
+    oid = committed.run("git", "hash-object", "-w", "--stdin", stdin="x" * 1_000_000).stdout.strip()
+    script = f"{' '.join(theta)} cat-file blob {oid} | head -c 1; echo ${{PIPESTATUS[0]}}"
+    done = committed.run("bash", "-c", script)
+    assert (done.stdout, done.stderr) == ("x141\n", "")
+
+
+@pytest.mark.parametrize("line", ["branch new", "tag new", "stash list", "switch -c other", "branch -D x"])
+def test_what_may_change_something_is_not(committed: Repo, line: str) -> None:
+    code, _, _ = start("-C", str(committed.path), *line.split())
+    assert code != "git"
+
+
+NEVER_FOR_LOOKING = HEAVY - {"pygit2"} | OF_THE_COMMAND_LINE | {"uuid", "traceback"}
+
+
+@pytest.mark.parametrize("line", ["status", "status --short", "log -1", "log --oneline", "branch -D nosuch"])
+def test_what_looks_at_a_clean_tree_imports_what_it_needs(committed: Repo, line: str) -> None:
+    """No typer for a line without options of theta; no reader, no merge, no planner where nothing changed."""
+    _, modules, _ = start("-C", str(committed.path), *line.split())
+    assert "theta.porcelain.workspace.session" in modules
+    assert modules & NEVER_FOR_LOOKING == set()
+    rooms = ("merging", "porcelain.merge", "formats", "codecs", "store.write", "store.read")
+    assert of_theta(modules, *(f"theta.{room}" for room in rooms)) == set()
+
+
+def test_a_start_that_needs_typer_would_be_seen(committed: Repo) -> None:
+    _, modules, _ = start("-C", str(committed.path), "status", "--json")
+    assert "typer" in modules
+
+
+@pytest.mark.parametrize("name", ["merge", "resolve", "commit", "status", "log", "rebase"])
+def test_help_imports_no_use_case(name: str) -> None:
+    code, modules, _ = start(name, "--help")
+    assert code == 0
+    assert modules & (HEAVY | {"rich"}) == set()
+    assert of_theta(modules, "theta.porcelain.commands", "theta.merging", "theta.store") == set()
+
+
+def app_of(name: str) -> object:
+    module = catalogue.module_of(name)
+    return importlib.import_module(module).app if module else None
+
+
+PASSING = sorted(
+    name for group in catalogue.COMMANDS.values() for name in group if isinstance(app_of(name), Passing)
+)
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_the_options_of_a_command_are_those_that_typer_knows(name: str) -> None:
+    """By them it is told whether typer is needed to read a line."""
+    app = app_of(name)
+    assert isinstance(app, Passing)
+    options = [one for one in app.of_typer(name).params if one.param_type_name == "option"]
+    of_typer = {word: not option.is_flag for option in options for word in option.opts}
+    assert app.own is None or app.own == of_typer
+    assert app.own is not None or of_typer
 
 
 @pytest.mark.parametrize("line", ["hook post-checkout", "filter-process"])

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests.support import Repo, make_model, random_tensors, sha256
 from theta.errors import NotFoundError, UsageError
-from theta.porcelain.commands import additions, clones, commits, restoration, sequence
-from theta.porcelain.commands.additions import AddRequest
+from theta.git.options import Arguments
+from theta.porcelain.commands import additions, clones, commits, histories, patterns, restoration, sequence
+from theta.porcelain.commands.additions import AddRequest, UpdateRequest
 from theta.porcelain.commands.clones import CloneRequest
 from theta.porcelain.commands.commits import CommitRequest
+from theta.porcelain.commands.histories import LogRequest
 from theta.porcelain.commands.merge_request import TensorOptions
+from theta.porcelain.commands.patterns import TrackRequest
 from theta.porcelain.commands.restoration import RestoreRequest
 from theta.porcelain.commands.sequence import SequenceRequest
 from theta.porcelain.look import comparison, overview, showing
@@ -294,3 +298,49 @@ def test_a_checkpoint_is_not_renamed_to_what_nothing_tracks(tracked: Repo) -> No
         tracking.check_moves(below, [f"../{MODEL}", "model.bin"])
     with pytest.raises(UsageError, match="outside"):
         tracking.check_moves(below, [f"../../{MODEL}", "other.safetensors"])
+
+
+def test_patterns_are_tracked_and_taken_back(tracked: Repo, session: Session) -> None:
+    (tracked.path / "w.npy").write_bytes(b"not an array")
+    tracked.git("add", "w.npy")
+    tracked.git("commit", "-q", "-m", "raw")
+    done = patterns.track(session, TrackRequest(["*.npy", "*.gguf"]))
+    assert (done.new, done.unmatched, done.plain) == (("*.npy", "*.gguf"), ("*.gguf",), ("w.npy",))
+    assert [str(one) for one in patterns.listed(session)] == ["*.safetensors", "*.npy", "*.gguf"]
+    assert patterns.untrack(session.again(), TrackRequest(["*.npy"])).plain == ("w.npy",)
+    with pytest.raises(UsageError, match="not a pattern"):
+        patterns.track(session.again(), TrackRequest(["../up"]))
+
+
+def test_the_log_tells_which_commit_changed_a_tensor(tracked: Repo, session: Session) -> None:
+    change(tracked, 2)
+    tracked.theta("commit", "-q", "-a", "-m", "two")
+    line = Arguments(())
+    assert [item.subject for item in histories.log(session, LogRequest(line)).commits] == [
+        "two",
+        "one",
+        "initial",
+    ]
+    of_b = histories.log(session, LogRequest(line, "b.*"))
+    assert [(item.subject, len(item.checkpoints[MODEL].tensors)) for item in of_b.commits] == [("one", 1)]
+
+
+def test_an_update_is_applied_and_staged(tracked: Repo, session: Session, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    factors = {
+        "base_model.model.a.lora_A.weight": rng.standard_normal((2, 30)).astype(np.float32),
+        "base_model.model.a.lora_B.weight": rng.standard_normal((20, 2)).astype(np.float32),
+    }
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    save_file(factors, adapter / "adapter_model.safetensors")
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 2}')
+    before = sha256(tracked.path / MODEL)
+    with pytest.raises(UsageError, match="no update type"):
+        additions.update(session, UpdateRequest(MODEL, adapter, "quantum"))
+    with pytest.raises(NotFoundError, match="nosuch"):
+        additions.update(session, UpdateRequest(MODEL, tmp_path / "nosuch"))
+    result = additions.update(session, UpdateRequest(MODEL, adapter, "low-rank"))
+    assert [item.new for item in result.added] == [("a.weight",)]
+    assert sha256(tracked.path / MODEL) != before
+    assert state(tracked) == f"M  {MODEL}"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
-
-from theta.cli import console, deciding
-from theta.cli.args import PASS, of_git
+from theta.cli import console
 from theta.cli.common import (
     drive,
     open_session,
@@ -16,29 +13,41 @@ from theta.cli.common import (
     report_left_out,
     report_uncovered,
 )
-from theta.errors import NotFoundError, UsageError
-from theta.porcelain.commands import additions
-from theta.porcelain.stage import updates, updating
+from theta.cli.passing import Given, Passing
+from theta.cli.terminal import Terminal
+from theta.errors import UsageError
+from theta.lazy import Module
 
 if TYPE_CHECKING:
-    from theta.git.options import Arguments
-    from theta.porcelain.workspace.session import Session
+    import typer
 
-app = typer.Typer(add_completion=False)
+    from theta.git.options import Arguments
+    from theta.porcelain.commands import additions
+    from theta.porcelain.workspace.session import Session
+else:
+    additions = Module("theta.porcelain.commands.additions")
+    typer = Module("typer")
+
+app = Passing(
+    (
+        "--update-type=",
+        "--update-data=",
+    )
+)
 
 _OURS: Final = ("--all", "--update", "--force", "--verbose", "--sparse")
 """Options that leave the work to theta; with any other git does it, through the filter."""
 
 
-@app.command(context_settings=PASS)
+@app.command
 def add(
-    context: typer.Context,
-    update_type: str = typer.Option(
-        "", metavar="KIND", help="Kind of the update: low-rank, sparse, ia3, scaled or dense."
-    ),
-    update_data: str = typer.Option(
-        "", metavar="FILE", help="File of the update to apply, or directory of a PEFT adapter."
-    ),
+    given: Given,
+    update_type: Annotated[
+        str, typer.Option(metavar="KIND", help="Kind of the update: low-rank, sparse, ia3, scaled or dense.")
+    ] = "",
+    update_data: Annotated[
+        str, typer.Option(metavar="FILE", help="File of the update to apply, or directory of a PEFT adapter.")
+    ] = "",
 ) -> int:
     """Stage checkpoints and files (git add's options and pathspecs apply).
 
@@ -48,7 +57,7 @@ def add(
     factors of the update.
     """
     session = open_session()
-    asked = of_git(context)
+    asked = given.of_git()
     if update_type or update_data:
         return _update(session, asked, update_type, update_data)
     if not asked.known or not asked.only(*_OURS):
@@ -57,7 +66,7 @@ def add(
     if not request.pathspecs:
         console.err("Nothing specified, nothing added.")
         return 0
-    result = additions.add(session, request, deciding.Terminal())
+    result = additions.add(session, request, Terminal())
     report_added(result.added)
     report_uncovered(session, result.uncovered)
     report_left_out(session, result.left_out, "staged by -u")
@@ -66,9 +75,6 @@ def add(
 
 def _update(session: Session, asked: Arguments, kind: str, data: str) -> int:
     """Apply an update that the user brings to the one checkpoint named."""
-    kinds = ", ".join(updates.KINDS)
-    if kind and kind not in updates.KINDS:
-        raise UsageError(f"there is no update type {kind!r}", hint=f"one of {kinds}")
     if not data:
         raise UsageError(
             "--update-type needs --update-data",
@@ -76,10 +82,6 @@ def _update(session: Session, asked: Arguments, kind: str, data: str) -> int:
         )
     if len(asked.words) != 1 or asked.options:
         raise UsageError("an update is for one checkpoint, and takes no other options")
-    place = Path(data)
-    if not place.exists():
-        raise NotFoundError(f"there is no {data}")
-    with session.change(), console.progress("updating") as progress:
-        added = updating.update(session, session.from_root(asked.words[0]), kind or None, place, progress)
-    report_added([added])
+    request = additions.UpdateRequest(asked.words[0], Path(data), kind)
+    report_added(additions.update(session, request, Terminal()).added)
     return 0

@@ -7,17 +7,21 @@ import sys
 from collections.abc import Callable, Sequence
 
 from theta import progress
-from theta.cli import before, catalogue, console, failures, handing, invoking, paging
+from theta.cli import before, catalogue, console, failures, handing, invoking, paging, working
 from theta.errors import ExitCode, ThetaError
 
 
-def run(argv: Sequence[str]) -> int:
-    """Run ``theta ARGV``; never raises, returns the exit code."""
+def run(argv: Sequence[str], *, alone: bool = False) -> int:
+    """Run ``theta ARGV``; never raises, returns the exit code.
+
+    ``alone``: the process is there for this command only, so that a git that does all of it may take its
+    place.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the encoding lacks is printed as an escape
             stream.reconfigure(errors="backslashreplace")
-    progress.fetches = console.fetches
-    code = _ended(lambda: _dispatch(list(argv)))
+    progress.fetches = working.fetches
+    code = _ended(lambda: _dispatch(list(argv), alone=alone))
     failures.compiled_in_vain()
     return _ended(console.flush) or code
 
@@ -50,7 +54,7 @@ def _damaged(error: Exception) -> int:
     return int(ExitCode.DAMAGED_REPOSITORY)
 
 
-def _dispatch(argv: list[str]) -> int:
+def _dispatch(argv: list[str], *, alone: bool) -> int:
     argv = before.taken(argv)
     if not argv or argv[0] in ("--help", "-h"):
         return _help(argv[1:] if argv else [])
@@ -66,6 +70,8 @@ def _dispatch(argv: list[str]) -> int:
         return code
     if (module := catalogue.module_of(name)) is None or name in paging.NAMES:
         paging.begin(name)
+    if alone and handing.is_gits_alone(name, args):
+        handing.become_git([name, *args])
     if module:
         return invoking.invoke(name, module, args)
     return handing.hand_over([name, *args])

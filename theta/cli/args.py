@@ -12,19 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from typer import Context
-
     from theta.git.options import Arguments
 
 HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 """Context settings of every command."""
-
-PASS: Final[dict[str, Any]] = {
-    "help_option_names": [],
-    "allow_extra_args": True,
-    "ignore_unknown_options": True,
-}
-"""Context settings of a command that also takes git's own options."""
 
 _MARK: Final = "\x01"
 _READ_BY_THETA: Final = ("merge", "cherry-pick", "revert", "rebase")
@@ -43,7 +34,7 @@ def shield(name: str, args: Sequence[str], own: Mapping[str, bool]) -> list[str]
     ``own`` are those: name -> whether it takes a value.  Git's part stays word for word as it was given
     if there is none of them among it.  None of a line that is git's to refuse.
     """
-    if name not in _READ_BY_THETA and not any(_is_own(arg, own) for arg in args):
+    if name not in _READ_BY_THETA and not any(is_own(arg, own) for arg in args):
         return [_MARK + arg for arg in args]
     if (found := _without_gits(args, own)) is not None:
         return found
@@ -51,10 +42,10 @@ def shield(name: str, args: Sequence[str], own: Mapping[str, bool]) -> list[str]
         name, args, [option + "=" * takes for option, takes in own.items() if option.startswith("--")]
     )
     if not line.known:
-        return list(_by_name(args, own)) if any(_is_own(arg, own) for arg in args) else None
+        return list(_by_name(args, own)) if any(is_own(arg, own) for arg in args) else None
     if name not in _READ_BY_THETA and not any(option.name in own for option in line.options):
         return [_MARK + arg for arg in args]
-    return [arg if _is_own(arg, own) else _MARK + arg for arg in line.flags] + [
+    return [arg if is_own(arg, own) else _MARK + arg for arg in line.flags] + [
         _MARK + arg for arg in line.spelled[len(line.flags) :]
     ]
 
@@ -68,7 +59,7 @@ def _without_gits(args: Sequence[str], own: Mapping[str, bool]) -> list[str] | N
         if not arg.startswith("-"):
             words.append(_MARK + arg)
             continue
-        if not _is_own(arg, own):
+        if not is_own(arg, own):
             return None
         options.append(arg)
         if own.get(arg):
@@ -79,7 +70,8 @@ def _without_gits(args: Sequence[str], own: Mapping[str, bool]) -> list[str] | N
     return options + words
 
 
-def _is_own(arg: str, own: Mapping[str, bool]) -> bool:
+def is_own(arg: str, own: Mapping[str, bool]) -> bool:
+    """Whether ``arg`` is one of theta's options ``own`` (name -> whether it takes a value), by its name."""
     name, equals, _ = arg.partition("=") if arg.startswith("--") else (arg[:2], arg[2:], "")
     return name in own and (own[name] or not equals)
 
@@ -89,7 +81,7 @@ def _by_name(args: Sequence[str], own: Mapping[str, bool]) -> Iterator[str]:
     waiting, rest = iter(args), False
     for arg in waiting:
         rest = rest or arg == "--"
-        if rest or not _is_own(arg, own):
+        if rest or not is_own(arg, own):
             yield _MARK + arg
             continue
         yield arg
@@ -108,8 +100,3 @@ def read(name: str, args: Sequence[str], own: Sequence[str] = ()) -> Arguments:
     from theta.git.run import plain as git
 
     return options.read(git(Path.cwd()), name, args, own)
-
-
-def of_git(context: Context) -> Arguments:
-    """What was given to a command for git, as git reads it."""
-    return read(str(context.info_name).rpartition(" ")[2], plain(context.args))

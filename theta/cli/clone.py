@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
-from theta.cli import console, deciding
-from theta.cli.args import PASS, of_git
+from theta.cli import console
+from theta.cli.passing import Given, Passing
+from theta.cli.terminal import Terminal
 from theta.porcelain.commands import clones
 
-app = typer.Typer(add_completion=False)
+app = Passing()
 
 
-@app.command(context_settings=PASS)
-def clone(context: typer.Context) -> int:
+@app.command
+def clone(given: Given) -> int:
     """Clone a repository, its checkpoints filled in (git clone's options apply).
 
     Filter, hooks and sparse patterns are set up, in submodules that are checked out too.
     """
-    result = clones.clone(clones.CloneRequest(of_git(context), Path.cwd()), deciding.Terminal())
+    result = clones.clone(clones.CloneRequest(given.of_git(), Path.cwd()), Terminal())
     console.hints(result.hints)
     for line in result.notes:
         console.warn(line)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
-
-from theta.cli import console, deciding
-from theta.cli.args import PASS, of_git
+from theta.cli import console, working
 from theta.cli.common import (
     NO_NOTICE,
     open_session,
@@ -16,17 +13,28 @@ from theta.cli.common import (
     report_left_out,
     report_uncovered,
     say_full_disk,
-    whole,
+    told,
 )
-from theta.porcelain.commands import commits
-from theta.porcelain.look import commit_summary
+from theta.cli.passing import Given, Passing
+from theta.cli.terminal import Terminal
+from theta.lazy import Module
 
 if TYPE_CHECKING:
+    import typer
+
+    from theta.porcelain.commands import commits
     from theta.porcelain.commands.commits import CommitResult
+    from theta.porcelain.drive import running
+    from theta.porcelain.look import commit_summary
     from theta.porcelain.look.commit_summary import Summary
     from theta.porcelain.workspace.session import Session
+else:
+    commit_summary = Module("theta.porcelain.look.commit_summary")
+    running = Module("theta.porcelain.drive.running")
+    commits = Module("theta.porcelain.commands.commits")
+    typer = Module("typer")
 
-app = typer.Typer(add_completion=False)
+app = Passing(("--json",))
 
 
 _TELLS: Final = {"--dry-run", "--porcelain", "--short", "--long", "--null"}
@@ -35,10 +43,10 @@ _STAGES: Final = {"--patch", "--interactive", "--pathspec-from-file"}
 """Options with which git itself chooses what to stage."""
 
 
-@app.command(context_settings=PASS)
+@app.command
 def commit(
-    context: typer.Context,
-    as_json: bool = typer.Option(False, "--json", help="Print what was committed as JSON."),
+    given: Given,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was committed as JSON.")] = False,
 ) -> int:
     """Record a new version of checkpoints and files (git commit's options apply).
 
@@ -46,13 +54,13 @@ def commit(
     says so: a checkpoint that nobody committed is overwritten by the next training step.
     """
     session = open_session()
-    asked = of_git(context)
+    asked = given.of_git()
     names = {option.name for option in asked.options}
     if names & _TELLS:
         return session.repo.git().in_directory(session.cwd).show(*NO_NOTICE, "commit", *asked.given)
     if not asked.known or names & _STAGES:
-        return whole(session, "commit", asked.given)
-    result = commits.commit(session, commits.CommitRequest(asked), deciding.Terminal())
+        return told(running.whole(session, "commit", *asked.given, shown=working.progress))
+    result = commits.commit(session, commits.CommitRequest(asked), Terminal())
     if result.full:
         say_full_disk()
     _report(session, result, quiet=asked.has("--quiet"), as_json=as_json)

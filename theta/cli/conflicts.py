@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from theta.cli import console
 from theta.cli.foreign import markup
 from theta.git.state_files import MERGE_HEAD
+from theta.units import shape_text
 
 if TYPE_CHECKING:
     from theta.merging.recipes import Recipe
@@ -48,7 +49,7 @@ def show(path: str, conflicts: Sequence[Conflict]) -> None:
         table.add_column(name)
     for conflict in conflicts[:SHOWN]:
         sides = [side for side in conflict.changed if side is not None]
-        shapes = " | ".join(dict.fromkeys(console.shape_text(side.shape) for side in sides))
+        shapes = " | ".join(dict.fromkeys(shape_text(side.shape) for side in sides))
         dtypes = " | ".join(dict.fromkeys(side.dtype for side in sides))
         table.add_row(markup(conflict.name), kind(conflict), shapes, dtypes)
     console.show(table)

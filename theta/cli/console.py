@@ -6,18 +6,11 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
-from theta.cli.foreign import visible, visible_line, visible_of_git
-from theta.cli.progress_line import ProgressLine
+from theta.cli.foreign import one_line, visible, visible_line, visible_of_git
 from theta.errors import DiskError
-from theta.units import human as human
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from theta.progress import Progress
 
 quiet = False
 colour = "auto"
@@ -35,6 +28,11 @@ def out(*lines: str) -> None:
 def on_screen() -> bool:
     """Whether standard output is a terminal."""
     return sys.stdout.isatty()
+
+
+def is_watched() -> bool:
+    """Whether progress is to be shown: standard error is a terminal, and nobody asked for quiet."""
+    return not quiet and sys.stderr.isatty()
 
 
 def pass_on() -> None:
@@ -114,72 +112,19 @@ def warn(text: str) -> None:
     err(f"warning: {text}")
 
 
-def one_line(text: str) -> str:
-    """``text`` without line feeds."""
-    return " ".join(text.split())
-
-
-def rich_console() -> Console:
-    """A rich console; colours only on a terminal, never with ``NO_COLOR``."""
-    from theta.cli.screen import Screen
-
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "100"))
-    terminal = {"always": True, "never": None}.get(colour)
-    return Screen(
-        highlight=False,
-        soft_wrap=False,
-        emoji=False,
-        width=width,
-        force_terminal=terminal,
-        no_color=colour == "never" or None,
-    )
-
-
 def show(renderable: Any) -> None:
     """Print a rich table or panel on standard output."""
+    from theta.cli import screen
+
     clear_line()
     flush()
     with _writing():
-        rich_console().print(renderable)
+        screen.rich_console(colour, on_screen=on_screen()).print(renderable)
 
 
 def ask(question: str) -> str:
     """A line from the keyboard."""
     return input(visible(question))
-
-
-def shape_text(shape: Sequence[int]) -> str:
-    """A shape for people."""
-    return "\N{MULTIPLICATION SIGN}".join(map(str, shape)) or "scalar"
-
-
-@contextlib.contextmanager
-def progress(what: str) -> Iterator[Progress | None]:
-    """One progress line on a terminal; none in a pipe or with ``--quiet``."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from theta_native import watchers
-
-    line = ProgressLine(what, write_line)
-    watchers.append(line.compiling)
-    try:
-        yield line
-    finally:
-        watchers.remove(line.compiling)
-        clear_line()
-
-
-@contextlib.contextmanager
-def fetches() -> Iterator[Callable[[str], None] | None]:
-    """What shows git's own progress of a fetch, on the same line of a terminal as :func:`progress`."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    try:
-        yield ProgressLine("fetching", write_line).show
-    finally:
-        clear_line()
 
 
 _line_is_up = False

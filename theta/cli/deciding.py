@@ -1,27 +1,18 @@
-"""How tensors in conflict are to be decided: the options that several commands share, and the terminal."""
+"""How tensors in conflict are to be decided: the options that several commands share."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from theta.cli import console
 from theta.errors import NotFoundError
 
 if TYPE_CHECKING:
     from theta.merging.recipe_files import RecipeFile
-    from theta.merging.strategies import Policy
     from theta.porcelain.commands.merge_request import TensorOptions
-    from theta.porcelain.commands.settlement import Settlement
-    from theta.porcelain.drive.running import Said
-    from theta.porcelain.merge.answers import Answer, Answers
-    from theta.porcelain.workspace.session import Session
-    from theta.progress import Progress
 
 Strategies = Annotated[
     list[str] | None,
@@ -74,49 +65,3 @@ def read_recipe(place: str | None) -> RecipeFile | None:
     except OSError as error:
         raise NotFoundError(f"cannot read the recipe {place}: {error.strerror}") from error
     return load(data, place)
-
-
-class Terminal:
-    """The user at the terminal, or in front of a pipe: is asked there, is told, and sees progress."""
-
-    aloud = True
-
-    def __init__(self, *, no_prompt: bool = False) -> None:
-        self._no_prompt = no_prompt
-
-    @property
-    def asks(self) -> bool:
-        """Whether there is somebody to ask, who did not forbid it."""
-        return not self._no_prompt and on_terminal()
-
-    def asker(self, session: Session, answers: Answers) -> Policy:
-        """The prompt."""
-        from theta.cli.prompting import Prompt
-
-        return Prompt(session, answers).decide
-
-    def recalled(self, answer: Answer) -> None:
-        """Tell that an answer is used again."""
-        console.note(f"{answer.conflict.name}: {answer.strategy}, as answered before")
-
-    def progress(self, what: str) -> AbstractContextManager[Progress | None]:
-        """A progress line."""
-        return console.progress(what)
-
-    def heard(self, said: Said) -> None:
-        """Pass on what git said."""
-        for line in said.out:
-            console.note(line)
-        for line in said.err:
-            console.err(line)
-
-    def settled(self, settlement: Settlement) -> None:
-        """Tell what was settled and what stays in conflict."""
-        from theta.cli import conflicts
-
-        conflicts.told(settlement)
-
-
-def on_terminal() -> bool:
-    """Whether there is somebody to ask."""
-    return sys.stdin.isatty() and sys.stdout.isatty()

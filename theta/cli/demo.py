@@ -23,6 +23,7 @@ from theta.errors import CorruptError, ThetaError
 from theta.formats import scan
 from theta.porcelain.workspace.session import Session
 from theta.store.files.file_source import FileSource
+from theta.units import human
 
 if TYPE_CHECKING:
     from theta.cli.demo_model import Weights
@@ -74,9 +75,7 @@ class _Story:
         size = (self.place / _MODEL).stat().st_size
         head = Session.here(self.place).repo.head() or ""
         self.steps.append(_Step(title, head, _sha256(self.place / _MODEL), size, stored, seconds))
-        console.out(
-            f"  -> {console.human(stored)} stored for a file of {console.human(size)}, {seconds:.1f} s"
-        )
+        console.out(f"  -> {human(stored)} stored for a file of {human(size)}, {seconds:.1f} s")
 
 
 @app.command(context_settings=HELP)
@@ -180,11 +179,9 @@ def _costs(story: _Story) -> None:
     for name in ("commit", "theta stored", "git-lfs would store", "seconds"):
         table.add_column(name, justify="left" if name == "commit" else "right")
     for step in story.steps:
-        table.add_row(step.title, console.human(step.stored), console.human(step.size), f"{step.seconds:.1f}")
+        table.add_row(step.title, human(step.stored), human(step.size), f"{step.seconds:.1f}")
     total, whole = sum(s.stored for s in story.steps), sum(s.size for s in story.steps)
-    table.add_row(
-        "all", console.human(total), console.human(whole), f"{sum(s.seconds for s in story.steps):.1f}"
-    )
+    table.add_row("all", human(total), human(whole), f"{sum(s.seconds for s in story.steps):.1f}")
     story.say("what it cost")
     console.show(table)
 

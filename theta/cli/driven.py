@@ -4,46 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import typer
-
-from theta.cli.args import PASS, plain
-from theta.cli.common import drive, ended, open_session
+from theta.cli.common import drive, open_session, told
+from theta.cli.passing import Given, Passing
 
 
-def driven(name: str, doc: str, *, refresh: bool = True, hooks: bool = False) -> typer.Typer:
-    """A typer app that runs ``git NAME`` with all its options, then settles checkpoints.
+def driven(name: str, doc: str, *, refresh: bool = True, hooks: bool = False) -> Passing:
+    """A command that runs ``git NAME`` with all its options, then settles checkpoints.
 
     ``hooks``: the command may rewrite commits, which only the hooks are told of.
     """
 
-    def command(context: typer.Context) -> int:
-        return drive(open_session(), name, *plain(context.args), refresh=refresh, hooks=hooks)
+    def command(given: Given) -> int:
+        return drive(open_session(), name, *given.args, refresh=refresh, hooks=hooks)
 
     return _app(command, doc)
 
 
-def handed(name: str, doc: str, *, durable: bool = False) -> typer.Typer:
-    """A typer app that runs ``git NAME`` and nothing else: it changes no files.
+def handed(name: str, doc: str, *, durable: bool = False) -> Passing:
+    """A command that runs ``git NAME`` and nothing else: it changes no files.
 
     ``durable``: remotes that are directories of this machine sync what they get.
     """
 
-    def command(context: typer.Context) -> int:
+    def command(given: Given) -> int:
         from pathlib import Path
 
         from theta.git import remotes
+        from theta.porcelain.drive import running
 
         session = open_session(worktree=False)
         settings = remotes.durable(session.repo) if durable else []
         with session.journal.driving():
             git = session.repo.git(extra={}).in_directory(Path.cwd())
-            return ended(session, git.show(*settings, name, *plain(context.args)))
+            done = running.ended(session, git.show(*settings, name, *given.args))
+        return told(done)
 
     return _app(command, doc)
 
 
-def _app(command: Callable[[typer.Context], int], doc: str) -> typer.Typer:
-    app = typer.Typer(add_completion=False)
+def _app(command: Callable[[Given], int], doc: str) -> Passing:
+    app = Passing()
     command.__doc__ = doc
-    app.command(context_settings=PASS)(command)
+    app.command(command)
     return app

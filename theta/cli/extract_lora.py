@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from theta.cli import console
+from theta.cli import console, working
 from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.porcelain.tensors import lora
+from theta.units import human
 
 app = typer.Typer(add_completion=False)
 
@@ -32,16 +33,16 @@ def extract_lora(
 ) -> int:
     """Write the difference of two revisions as a LoRA adapter that PEFT loads.
 
-    Each matrix that changed becomes two factors of at most --rank; embeddings, heads and what is no
-    matrix are saved in full, biases too. DIR gets adapter_model.safetensors and adapter_config.json, and
-    the largest difference to the fine-tune that is left is told. What no adapter can hold (experts, codes
-    of quantised weights, ...) is refused by name.
+    Each matrix that changed becomes two factors of at most --rank; embeddings, heads,
+    biases and everything that is no matrix are saved in full. DIR gets adapter_model.safetensors and
+    adapter_config.json; the largest difference that remains to the fine-tune is printed. What no adapter
+    can hold (experts, codes of quantised weights, ...) is refused by name.
     """
     session = open_session(worktree=False)
     base, tuned = lora.revisions(ends)
     paths = [lora.the_checkpoint(session, revision) for revision in (base, tuned)] if path is None else []
     first, second = paths or (path or "", path or "")
-    with console.progress("extracting") as progress:
+    with working.progress("extracting") as progress:
         found, unsaid = lora.adapter(
             session,
             (base, tuned),
@@ -52,7 +53,7 @@ def extract_lora(
             progress=progress,
         )
         lora.write(found, Path(out), force=force)
-    size = console.human(sum(array.nbytes for array in found.tensors.values()))
+    size = human(sum(array.nbytes for array in found.tensors.values()))
     biases = f", {len(found.biases)} biases" if found.biases else ""
     console.note(f"{out}: {len(found.ranks)} modules in low rank, {len(found.saved)} in full{biases}, {size}")
     where = f" ({found.worst})" if found.worst else ""

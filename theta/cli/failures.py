@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
+from typing import TYPE_CHECKING
 
 from theta.cli import console
-from theta.cli.console import one_line
+from theta.cli.foreign import one_line
 from theta.errors import ExitCode, RefusedError, ThetaError
+from theta.lazy import Module
+
+if TYPE_CHECKING:
+    import traceback
+else:
+    traceback = Module("traceback")
 
 
 def error(problem: ThetaError) -> None:

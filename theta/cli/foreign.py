@@ -39,6 +39,11 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
+def one_line(text: str) -> str:
+    """``text`` without line feeds."""
+    return " ".join(text.split())
+
+
 def visible_lines(text: str) -> str:
     """As :func:`visible`, but line feeds stay: for text that theta has laid out."""
     return "\n".join(map(visible, text.split("\n")))

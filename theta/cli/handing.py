@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-from theta.cli import catalogue, console, invoking
+from theta.cli import catalogue, console, invoking, working
 
-_MOVES: Final = ("stash", "am", "bisect")
-"""Commands of git that write files of the worktree, and that theta has no part in."""
+_READ: Final = frozenset(
+    (
+        *("annotate", "archive", "blame", "cat-file", "check-attr", "check-ignore", "check-mailmap"),
+        *("check-ref-format", "cherry", "column", "config", "count-objects", "describe", "diff-files"),
+        *("diff-index", "diff-tree", "fast-export", "for-each-ref", "format-patch", "get-tar-commit-id"),
+        *("grep", "interpret-trailers", "ls-remote", "merge-base", "name-rev", "patch-id", "range-diff"),
+        *("remote", "request-pull", "rev-list", "rev-parse", "shortlog", "show-branch", "show-index"),
+        *("show-ref", "stripspace", "var", "verify-commit", "verify-pack", "verify-tag", "version"),
+        "whatchanged",
+    )
+)
+"""Commands of git that leave commits, index and worktree as they are."""
+_ALL_BRANCHES: Final = ("-a", "--all", "-r", "--remotes", "-v", "-vv", "-av", "-avv", "--verbose")
+_LISTS: Final = {
+    "branch": frozenset((*_ALL_BRANCHES, "-l", "--list", "--show-current")),
+    "tag": frozenset(("-l", "--list")),
+}
+"""Commands of theta that only list, on a line of nothing but these options."""
 _STORED: Final = re.compile(r'"?\.theta(/|$)')
+
+
+def is_gits_alone(name: str, args: Sequence[str]) -> bool:
+    """Whether ``git NAME ARGS`` changes nothing that theta looks after, in a repository or outside of one."""
+    if name in _LISTS:
+        places = (Path.cwd(), *Path.cwd().parents)
+        return set(args) <= _LISTS[name] and any((place / ".git").exists() for place in places)
+    return name in _READ
+
+
+def become_git(argv: Sequence[str]) -> NoReturn:
+    """Let ``git ARGV`` take the place of this process."""
+    from theta.git.run import become
+
+    console.flush()
+    become(*argv)
 
 
 def hand_over(argv: list[str]) -> int:
     """Run ``git ARGV``, with theta's work around it where this is a repository."""
-    from theta.cli.common import after_git, ended, session_or_none, uses_theta
+    from theta.cli.common import session_or_none, told, uses_theta
     from theta.git.run import plain
-    from theta.porcelain.drive import overwrites
+    from theta.porcelain.drive import running
 
     if near := _misspelled(argv[0]):
         console.err(f"error: '{argv[0]}' is not a theta command, and is not a git command")
@@ -28,16 +61,9 @@ def hand_over(argv: list[str]) -> int:
         return plain(Path.cwd()).show(*argv)
     if argv[0] == "ls-tree" and uses_theta(session) and not any(".theta" in arg for arg in argv):
         return _without_stores(argv)
-    checked = overwrites.options(session, argv)
-    told = uses_theta(session) and _ends_with_status(argv)
-    with session.journal.driving():
-        if argv[0] in _MOVES:
-            session.journal.moving(*argv[1:], "refs/stash", "refs/stash^3")
-        git = plain(Path.cwd(), marks=session.repo.marks)
-        code = git.show(*checked, *argv[:2], *(["--quiet"] if told else []), *argv[2:])
-        code = ended(session, code)
-    after_git(session)
-    if told and code in (0, 1):
+    quiet = uses_theta(session) and _ends_with_status(argv)
+    code = told(running.handed(session, argv, quiet=quiet, shown=working.progress))
+    if quiet and code in (0, 1):
         invoking.invoke("status", "theta.cli.status", [])
     return code
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from theta.cli import plumbing
-from theta.cli.args import PASS, plain
+from theta.cli.args import plain
+from theta.cli.passing import Given, Passing
 
-app = typer.Typer(add_completion=False)
+app = Passing(None)
 
 
-@app.command(context_settings=PASS)
-def hook(context: typer.Context, name: str = typer.Argument(..., help="The hook that git runs.")) -> int:
+@app.command
+def hook(given: Given, name: Annotated[str, typer.Argument(help="The hook that git runs.")]) -> int:
     """Do theta's part of a git hook (the hook scripts run this)."""
-    return plumbing.run_hook(*plain([name, *context.args]))
+    return plumbing.run_hook(*plain([name]), *given.args)

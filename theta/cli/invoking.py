@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from theta.cli import args as arguments
-from theta.cli import console, elsewhere, helping
+from theta.cli import console, elsewhere
 from theta.cli.catalogue import PLUMBING
+from theta.cli.passing import Given, Passing
 from theta.errors import ExitCode
 
 _USAGE_OF_GIT: Final = 129
@@ -27,13 +29,25 @@ def by_git(name: str, args: list[str]) -> int | None:
 
 
 def invoke(name: str, module: str, args: list[str]) -> int:
-    """Run the typer app of ``module`` with ``args``."""
+    """Run the command in ``module`` with ``args``."""
+    _crash_points()
+    app: Any = importlib.import_module(module).app
+    if not isinstance(app, Passing) or not app.runs_alone(args):
+        return _by_typer(name, app, args)
+    if (code := elsewhere.by_git(name, args)) is not None:
+        return code
+    return _suggested(name, args, app.own or {}, app.function(Given(name, args)))
+
+
+def _by_typer(name: str, app: Any, args: list[str]) -> int:
+    """Run a command whose options typer reads, or show its help."""
     import typer
 
-    _crash_points()
-    command: Any = typer.main.get_command(importlib.import_module(module).app)
+    command = app.of_typer(name) if isinstance(app, Passing) else typer.main.get_command(app)
     own = _own(command)
     if (helps := _asks_for_help(args, own)) is not None:
+        from theta.cli import helping
+
         helping.show(name, command, passes=own is not None)
         return helps if name not in PLUMBING and name != "resolve" else 0
     if own is not None and name not in PLUMBING and (code := elsewhere.by_git(name, args)) is not None:
@@ -53,12 +67,7 @@ def invoke(name: str, module: str, args: list[str]) -> int:
         console.err(f"error: {message}")
         console.err(f"hint: theta {name} --help")
         return int(ExitCode.USAGE)
-    code = result if isinstance(result, int) else 0
-    if own is None:
-        return code
-    if code in _REFUSALS_OF_GIT:
-        _suggest_option(name, args, own)
-    return code
+    return _suggested(name, args, own or {}, result if isinstance(result, int) else 0)
 
 
 def _quietly(command: Any, args: list[str]) -> list[str]:
@@ -92,14 +101,17 @@ def _own(command: Any) -> dict[str, bool] | None:
     return {word: not option.is_flag for option in options for word in option.opts}
 
 
-def _suggest_option(name: str, args: list[str], own: dict[str, bool]) -> None:
-    """Git has refused the command line: an option of theta may have been meant."""
+def _suggested(name: str, args: list[str], own: Mapping[str, bool], code: int) -> int:
+    """Return ``code``; where git refused the command line, tell which option of theta may have been meant."""
+    if code not in _REFUSALS_OF_GIT or not own:
+        return code
     from difflib import get_close_matches
 
     for arg in args[: args.index("--") if "--" in args else None]:
         word = arg.partition("=")[0]
         if arg.startswith("--") and word not in own and (near := get_close_matches(word, own, 1, 0.75)):
             console.err(f"hint: theta {name} has {near[0]}; did you mean that?")
+    return code
 
 
 def _crash_points() -> None:

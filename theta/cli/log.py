@@ -4,39 +4,54 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import typer
+from typing import TYPE_CHECKING, Annotated
 
 from theta.cli import console
-from theta.cli.args import PASS, of_git
 from theta.cli.common import open_session, uses_theta
+from theta.cli.passing import Given, Passing
 from theta.errors import NotFoundError, UsageError
-from theta.porcelain.look import diffing, history
+from theta.lazy import Module
+from theta.porcelain.look import history
 from theta.porcelain.look.history import FORM, SELECT
 
 if TYPE_CHECKING:
+    import typer
+
     from theta.git.options import Arguments
     from theta.git.run import Git
+    from theta.porcelain.commands import histories
+    from theta.porcelain.look import diffing
     from theta.porcelain.workspace.session import Session
+else:
+    diffing = Module("theta.porcelain.look.diffing")
+    histories = Module("theta.porcelain.commands.histories")
+    typer = Module("typer")
 
-app = typer.Typer(add_completion=False)
+app = Passing(
+    (
+        "--tensor=",
+        "--json",
+    )
+)
 
 
-@app.command(context_settings=PASS)
+@app.command
 def log(
-    context: typer.Context,
-    tensor: str | None = typer.Option(
-        None, "--tensor", metavar="GLOB", help="Show only commits that changed tensors matching GLOB."
-    ),
-    as_json: bool = typer.Option(False, "--json", help="Print commits and tensors as JSON."),
+    given: Given,
+    tensor: Annotated[
+        str | None,
+        typer.Option(
+            "--tensor", metavar="GLOB", help="Show only commits that changed tensors matching GLOB."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print commits and tensors as JSON.")] = False,
 ) -> int:
     """Show the history, without the files below .theta/ (git log's options and pathspecs apply).
 
     --stat tells for each commit what it changed, by tensor.
     """
     session = open_session(worktree=False)
-    asked = of_git(context)
+    asked = given.of_git()
     git = session.repo.git().in_directory(Path.cwd())
     if session.repo.head() is None and not asked.words and not asked.has("--all"):
         raise NotFoundError("your current branch does not have any commits yet")
@@ -67,17 +82,15 @@ def _refuse_others(asked: Arguments, as_json: bool) -> None:
 
 
 def _print(session: Session, git: Git, asked: Arguments, tensor: str | None, *, as_json: bool) -> int:
-    chosen = asked.without({"--stat", *history.FORM})
-    _, paths = diffing.split(git, asked)
-    found = history.changed(session, history.commits(git, chosen), tensor, paths)
+    found = histories.log(session, histories.LogRequest(asked, tensor))
     if as_json:
-        console.out(json.dumps({"theta.log/v1": [item.as_json() for item in found]}))
+        console.out(json.dumps({"theta.log/v1": [item.as_json() for item in found.commits]}))
         return 0
     spaced = history.is_spaced(asked)
-    for number, item in enumerate(found):
+    for number, item in enumerate(found.commits):
         if spaced and number:
             console.out()
-        text = history.told(git, item, asked, paths)
+        text = history.told(git, item, asked, found.paths)
         console.out(*text.split("\n"))
         if spaced and " | " not in text and item.checkpoints:
             console.out()

@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import typer
-
 from theta.cli import console
-from theta.cli.args import PASS, of_git
 from theta.cli.common import open_session
+from theta.cli.passing import Given, Passing
 from theta.git.attributes import only_tracked
 from theta.git.quoting import quoted
 
 _LISTS = ("-z", "-t", "--cached")
 
-app = typer.Typer(add_completion=False)
+app = Passing()
 
 
-@app.command(context_settings=PASS)
-def ls_files(context: typer.Context) -> int:
+@app.command
+def ls_files(given: Given) -> int:
     """List the files that theta tracks, from here (git ls-files' options and pathspecs apply)."""
     session = open_session()
-    asked = of_git(context)
+    asked = given.of_git()
     git = session.repo.git().in_directory(Path.cwd())
     if not asked.known or not asked.only(*_LISTS):
         return git.show("ls-files", *asked.given)

@@ -7,21 +7,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from theta.cli import conflicts, console, deciding, mergeargs
-from theta.cli.args import PASS, of_git
 from theta.cli.commit import report_summary
 from theta.cli.common import open_session, say_full_disk
+from theta.cli.passing import Given, Passing
 from theta.cli.rehearse import tell_again, tell_rehearsed
 from theta.cli.resolve import tell_next
+from theta.cli.terminal import Terminal
 from theta.errors import UsageError
-from theta.porcelain.commands import merging
-from theta.porcelain.commands.merge_request import Ending, MergeRequest
-from theta.porcelain.look import commit_summary
+from theta.lazy import Module
 
 if TYPE_CHECKING:
+    from theta.porcelain.commands import merge_request as requests
+    from theta.porcelain.commands import merging
     from theta.porcelain.commands.merge_request import GitOptions, MergeResult
+    from theta.porcelain.look import commit_summary
     from theta.porcelain.workspace.session import Session
+else:
+    commit_summary = Module("theta.porcelain.look.commit_summary")
+    merging = Module("theta.porcelain.commands.merging")
+    requests = Module("theta.porcelain.commands.merge_request")
 
-app = typer.Typer(add_completion=False)
+app = Passing(None)
 
 Scope = Annotated[
     str | None,
@@ -29,9 +35,9 @@ Scope = Annotated[
 ]
 
 
-@app.command(context_settings=PASS)
+@app.command
 def merge(
-    context: typer.Context,
+    given: Given,
     strategy: deciding.Strategies = None,
     rule: deciding.Rules = None,
     recipe: deciding.RecipePath = None,
@@ -44,7 +50,10 @@ def merge(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the result of --dry-run as JSON."),
     replay: str | None = typer.Option(
-        None, "--replay", metavar="COMMIT", help="Do what COMMIT says it did again, and compare."
+        None,
+        "--replay",
+        metavar="COMMIT",
+        help="Repeat the merge COMMIT as its trailers record it, and compare the results.",
     ),
     go_on: bool = typer.Option(
         False, "--continue", help="Settle the remaining conflicts and commit the merge."
@@ -60,11 +69,11 @@ def merge(
     branches are joined at once. How tensors were settled stands in the commit as a Theta-Merge
     trailer. git merge's other options apply; 'theta help merging-workflows' tells more.
     """
-    session, terminal = open_session(), deciding.Terminal(no_prompt=no_prompt)
-    line = of_git(context)
+    session, terminal = open_session(), Terminal(no_prompt=no_prompt)
+    line = given.of_git()
     if not line.known:
-        given = " ".join(line.given)
-        raise UsageError(f"git merge lists no such option: '{given}'", hint="'git merge -h' lists all")
+        words = " ".join(line.given)
+        raise UsageError(f"git merge lists no such option: '{words}'", hint="'git merge -h' lists all")
     git, names = mergeargs.read(line)
     tensors = deciding.options(strategy, rule, recipe, scope, seed, allow_nan, statistics)
     commands = {"--continue": go_on, "--abort": abort, "--quit": git.has("--quit")}
@@ -74,11 +83,11 @@ def merge(
     if replay is not None:
         return tell_again(merging.again(session, replay, terminal))
     if abort or git.has("--quit"):
-        words = [*(["--abort"] if abort else []), *git.args]
-        return _tell(session, git, merging.abort(session, terminal, *words))
+        toward = [*(["--abort"] if abort else []), *git.args]
+        return _tell(session, git, merging.abort(session, terminal, *toward))
     if go_on:
         return _tell(session, git, merging.go_on(session, tensors, terminal, no_commit=no_commit))
-    request = MergeRequest(names, tensors, git, no_commit=no_commit, dry_run=dry_run)
+    request = requests.MergeRequest(names, tensors, git, no_commit=no_commit, dry_run=dry_run)
     result = merging.merge(session, request, terminal)
     if dry_run:
         return tell_rehearsed(result, as_json=as_json)
@@ -91,12 +100,12 @@ def _tell(session: Session, git: GitOptions, result: MergeResult) -> int:
         conflicts.not_concluded(result.left)
     if result.staged:
         conflicts.in_the_way(result.staged)
-    if result.ending is Ending.OPEN:
+    if result.ending is requests.Ending.OPEN:
         conflicts.refused(result.settlement)
-    if result.ending is Ending.FORWARDED and result.before and result.commit and not _is_silent(git):
+    if result.ending is requests.Ending.FORWARDED and result.before and result.commit and not _is_silent(git):
         for line in commit_summary.moved(session.again(), result.before, result.commit):
             console.note(line)
-    if result.ending is Ending.PREPARED and result.settlement.go_on not in ("", mergeargs.GO_ON):
+    if result.ending is requests.Ending.PREPARED and result.settlement.go_on not in ("", mergeargs.GO_ON):
         tell_next(result.settlement)
     if result.summary is not None and not result.code:
         report_summary(session, result.summary)

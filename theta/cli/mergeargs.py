@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from theta.errors import UsageError
-from theta.porcelain.commands import decision
-from theta.porcelain.commands.merge_request import GitOptions
+from theta.lazy import Module
 
 if TYPE_CHECKING:
     from theta.git.options import Arguments
+    from theta.porcelain.commands import decision
+    from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands.merge_request import GitOptions, TensorOptions
+else:
+    decision = Module("theta.porcelain.commands.decision")
+    requests = Module("theta.porcelain.commands.merge_request")
 
 GO_ON: Final = "theta merge --continue"
 
@@ -23,7 +27,7 @@ def read(line: Arguments) -> tuple[GitOptions, list[str]]:
         if value is not None:
             paragraphs = f"{values[name]}\n\n" if name == "--message" and name in values else ""
             values[name] = paragraphs + value
-    return GitOptions(line.flags, values), line.words
+    return requests.GitOptions(line.flags, values), line.words
 
 
 def check(names: Sequence[str], tensors: TensorOptions, commands: Mapping[str, bool]) -> None:

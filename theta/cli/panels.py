@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from theta.cli import console
 from theta.cli.conflicts import kind
 from theta.cli.foreign import markup
 from theta.errors import ThetaError
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, describe, names
+from theta.units import shape_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -117,7 +117,7 @@ def _sides(conflict: Conflict, found: Measures | None) -> Table:
 def _cells(line: Line | None) -> tuple[str, str, str]:
     if line is None:
         return ("", "", "absent")
-    return (console.shape_text(line.shape), line.dtype, line.digest[:12])
+    return (shape_text(line.shape), line.dtype, line.digest[:12])
 
 
 def _relation(found: Measures) -> str:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
+from theta.cli.screen import rich_console
 from theta.errors import UsageError
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, describe, names, parse
@@ -56,7 +57,7 @@ class Prompt:
         read: Callable[[str], str] | None = None,
     ) -> None:
         self._session, self._answers = session, answers
-        self._screen = screen or console.rich_console()
+        self._screen = screen or rich_console(console.colour, on_screen=console.on_screen())
         self._read = read or _line
         self._stopped = False
 

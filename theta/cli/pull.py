@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import typer
-
 from theta.cli import before, console
-from theta.cli.args import PASS, of_git
 from theta.cli.common import drive, open_session
+from theta.cli.passing import Given, Passing
 from theta.porcelain.look import commit_summary
 
-app = typer.Typer(add_completion=False)
+app = Passing()
 
 
-@app.command(context_settings=PASS)
-def pull(context: typer.Context) -> int:
+@app.command
+def pull(given: Given) -> int:
     """Fetch and merge or rebase (git pull's options apply)."""
     session = open_session()
-    asked = of_git(context)
+    asked = given.of_git()
     old = session.repo.head()
     told = not asked.known or any(map(asked.has, ("--quiet", "--stat", "-n", "--no-stat", "--verbose")))
     if not told:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from theta.cli import console
 from theta.cli.foreign import markup
 from theta.errors import ExitCode
+from theta.units import human
 
 if TYPE_CHECKING:
     from theta.merging.engine import RehearsedTensor
@@ -46,7 +47,7 @@ def _table(path: str, rows: Sequence[RehearsedTensor]) -> None:
         number = name in ("size", "new in the repository")
         table.add_column(name, overflow="fold", justify="right" if number else "left", no_wrap=number)
     for row in touched[:SHOWN]:
-        sizes = (console.human(row.nbytes), console.human(row.stored) if row.stored else "")
+        sizes = (human(row.nbytes), human(row.stored) if row.stored else "")
         table.add_row(markup(row.name), row.state, markup(row.strategy), *sizes)
     console.show(table)
     if len(touched) > SHOWN:
@@ -54,7 +55,7 @@ def _table(path: str, rows: Sequence[RehearsedTensor]) -> None:
     counts = Counter(row.state for row in rows)
     stored = sum(row.stored for row in rows)
     told = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    console.out(f"{len(rows)} tensors: {told}; {console.human(stored)} to store")
+    console.out(f"{len(rows)} tensors: {told}; {human(stored)} to store")
 
 
 def _as_json(result: MergeResult) -> dict[str, object]:

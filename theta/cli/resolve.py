@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from theta.cli import console, deciding
-from theta.cli.args import PASS, plain
 from theta.cli.common import open_session
+from theta.cli.passing import Given, Passing
+from theta.cli.terminal import Terminal
 from theta.errors import UsageError
-from theta.porcelain.commands import settling
+from theta.lazy import Module
 
 if TYPE_CHECKING:
+    from theta.porcelain.commands import settling
     from theta.porcelain.commands.settlement import Settlement
+else:
+    settling = Module("theta.porcelain.commands.settling")
 
-app = typer.Typer(add_completion=False)
+app = Passing(None)
 
 
-@app.command(context_settings=PASS)
+@app.command
 def resolve(
-    context: typer.Context,
+    given: Given,
     strategy: deciding.Strategies = None,
     rule: deciding.Rules = None,
     recipe: deciding.RecipePath = None,
@@ -36,11 +38,11 @@ def resolve(
     and without a terminal the others stay in conflict (exit code 1). Other files are left to an editor.
     """
     session = open_session()
-    paths = [arg for arg in plain(context.args) if arg != "--"]
+    paths = [arg for arg in given.args if arg != "--"]
     if unknown := [arg for arg in paths if arg.startswith("-")]:
         raise UsageError(f"no such option: {unknown[0]}", hint="theta resolve --help")
     options = deciding.options(strategy, rule, recipe, None, seed, allow_nan, statistics)
-    found = settling.resolve(session, options, paths, deciding.Terminal(no_prompt=no_prompt))
+    found = settling.resolve(session, options, paths, Terminal(no_prompt=no_prompt))
     if not found.unmerged:
         tell_next(found)
     return int(bool(found.unmerged))

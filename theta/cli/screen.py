@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,3 +29,17 @@ class Screen(Console):
         for segment in super().render(renderable, options):
             safe = segment.text if segment.control else visible_lines(segment.text)
             yield segment if safe == segment.text else Segment(safe, segment.style)
+
+
+def rich_console(colour: str, *, on_screen: bool) -> Console:
+    """A rich console; ``colour`` auto: only on a terminal, never with ``NO_COLOR``."""
+    width = None if on_screen else int(os.environ.get("COLUMNS", "100"))
+    terminal = {"always": True, "never": None}.get(colour)
+    return Screen(
+        highlight=False,
+        soft_wrap=False,
+        emoji=False,
+        width=width,
+        force_terminal=terminal,
+        no_color=colour == "never" or None,
+    )

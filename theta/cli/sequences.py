@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from theta.cli import console, deciding
-from theta.cli.args import PASS, plain
 from theta.cli.common import open_session, say_full_disk
+from theta.cli.passing import Given, Passing
+from theta.cli.terminal import Terminal
 from theta.errors import UsageError
-from theta.porcelain.commands import sequence as sequences
+from theta.lazy import Module
 
 if TYPE_CHECKING:
+    from theta.porcelain.commands import sequence as sequences
     from theta.porcelain.commands.sequence import SequenceResult
+else:
+    sequences = Module("theta.porcelain.commands.sequence")
 
 
-def sequence(name: str, doc: str) -> typer.Typer:
-    """A typer app that drives ``git NAME``, with all its options."""
+def sequence(name: str, doc: str) -> Passing:
+    """A command that drives ``git NAME``, with all its options."""
 
     def command(
-        context: typer.Context,
+        given: Given,
         strategy: deciding.Strategies = None,
         rule: deciding.Rules = None,
         recipe: deciding.RecipePath = None,
@@ -34,12 +36,12 @@ def sequence(name: str, doc: str) -> typer.Typer:
                 f"{recipe} names models, which only a merge has", hint="use -X STRATEGY and --rule"
             )
         options = deciding.options(strategy, rule, None, None, seed, allow_nan)
-        request = sequences.SequenceRequest(name, plain(context.args), options)
-        return _told(sequences.sequence(session, request, deciding.Terminal(no_prompt=no_prompt)))
+        request = sequences.SequenceRequest(name, given.args, options)
+        return _told(sequences.sequence(session, request, Terminal(no_prompt=no_prompt)))
 
     command.__doc__ = doc
-    app = typer.Typer(add_completion=False)
-    app.command(context_settings=PASS)(command)
+    app = Passing(None)
+    app.command(command)
     return app
 
 

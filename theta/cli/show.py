@@ -3,44 +3,54 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-import typer
+from typing import TYPE_CHECKING, Annotated
 
 from theta.cli import console
-from theta.cli.args import PASS, of_git
 from theta.cli.common import open_session, uses_theta
-from theta.cli.foreign import markup
+from theta.cli.passing import Given, Passing
 from theta.errors import NotFoundError, UsageError
+from theta.lazy import Module
 from theta.porcelain.look import diffing, history, showing
 from theta.porcelain.look.history import HIDE
 from theta.porcelain.look.showing import ShownCheckpoint, ShownFiles, ShownTensor
 from theta.store.changes import counted
+from theta.units import human, shape_text
 
 if TYPE_CHECKING:
+    import typer
+
+    from theta.cli import tables
     from theta.git.options import Arguments
     from theta.git.run import Git
-    from theta.porcelain.look.describing import Description
     from theta.porcelain.look.diffing import Compared
     from theta.porcelain.look.showing import ShownCheckpoint, ShownCommit, ShownFiles, ShownTensor
     from theta.porcelain.workspace.session import Session
     from theta.store.changes import Change
 
     Shown = ShownCommit | ShownFiles | ShownCheckpoint | ShownTensor
+else:
+    tables = Module("theta.cli.tables")
+    typer = Module("typer")
 
-app = typer.Typer(add_completion=False)
+app = Passing(
+    (
+        "--codecs",
+        "--json",
+    )
+)
 
 
-@app.command(context_settings=PASS)
+@app.command
 def show(
-    context: typer.Context,
-    codecs: bool = typer.Option(False, "--codecs", help="Tell how the tensors of REV:PATH are stored."),
-    as_json: bool = typer.Option(False, "--json", help="Print what --codecs tells as JSON."),
+    given: Given,
+    codecs: Annotated[
+        bool, typer.Option("--codecs", help="Tell how the tensors of REV:PATH are stored.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what --codecs tells as JSON.")] = False,
 ) -> int:
     """Show a commit, a checkpoint (REV:PATH) or a tensor (REV:PATH#TENSOR) (git show's options apply)."""
     session = open_session(worktree=False)
-    asked = of_git(context)
+    asked = given.of_git()
     if codecs or as_json:
         return _codecs(session, asked, as_json=as_json)
     git = session.repo.git().in_directory(session.cwd)
@@ -88,7 +98,7 @@ def _resized(session: Session, item: Compared, change: Change) -> str:
         return f"  {old.dtype} → {new.dtype}"
     if change.status != "S" or old is None or new is None:
         return ""
-    shapes = f"  {console.shape_text(old.shape)} → {console.shape_text(new.shape)}"
+    shapes = f"  {shape_text(old.shape)} → {shape_text(new.shape)}"
     numbers = diffing.numbers(session, item, change)
     if numbers is None:
         return shapes
@@ -105,36 +115,20 @@ def _codecs(session: Session, asked: Arguments, *, as_json: bool) -> int:
     if as_json:
         console.out(json.dumps({"theta.codecs/v1": [item.as_json() for item in found]}))
     else:
-        _table(found)
+        tables.codecs(found)
     return 0
 
 
-def _table(found: Sequence[Description]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("tensor", "codecs", "raw", "stored", "ratio"):
-        words = heading in ("tensor", "codecs")
-        table.add_column(heading, overflow="fold", justify="left" if words else "right", no_wrap=not words)
-    for item in found:
-        sizes = console.human(item.line.nbytes), console.human(item.stored), f"{item.ratio:.4f}"
-        table.add_row(markup(item.line.name), item.chain or "-", *sizes)
-    raw, stored = sum(item.line.nbytes for item in found), sum(item.stored for item in found)
-    total = console.human(raw), console.human(stored), f"{stored / max(raw, 1):.4f}"
-    table.add_row(f"{len(found)} tensors", "", *total, style="bold")
-    console.show(table)
-
-
 def _checkpoint(shown: ShownCheckpoint) -> None:
-    size = console.human(shown.nbytes)
+    size = human(shown.nbytes)
     console.out(f"{shown.path}: {shown.form}, {len(shown.tensors)} tensors, {size}")
     for line in shown.tensors:
-        console.out(f"  {line.name}  {line.dtype} {list(line.shape)}  {console.human(line.nbytes)}")
+        console.out(f"  {line.name}  {line.dtype} {list(line.shape)}  {human(line.nbytes)}")
 
 
 def _tensor(shown: ShownTensor) -> None:
     line = shown.line
-    console.out(f"{line.name}: {line.dtype} {list(line.shape)}, {console.human(line.nbytes)}")
+    console.out(f"{line.name}: {line.dtype} {list(line.shape)}, {human(line.nbytes)}")
     console.out(f"  sha256:{line.digest}", f"  tree {line.tree}")
-    codecs, stored = ", ".join(shown.codecs), console.human(shown.stored)
+    codecs, stored = ", ".join(shown.codecs), human(shown.stored)
     console.out(f"  {counted(shown.chunks, 'chunk')}, {codecs}, {stored} stored")

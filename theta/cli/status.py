@@ -4,41 +4,46 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from theta.cli import console
-from theta.cli.args import PASS, of_git
+from theta.cli import console, working
 from theta.cli.common import NO_NOTICE, open_session, uses_theta
+from theta.cli.passing import Given, Passing
 from theta.cli.status_text import told_at_length
 from theta.git.quoting import quoted
-from theta.porcelain.look import overview as state
+from theta.lazy import Module
 from theta.porcelain.look.history import HIDE
-from theta.porcelain.workspace import agreement
 
 if TYPE_CHECKING:
+    import typer
+
     from theta.git.options import Arguments
+    from theta.porcelain.look import overview as state
     from theta.porcelain.look.overview import Report
+    from theta.porcelain.workspace import agreement
     from theta.porcelain.workspace.session import Session
+else:
+    agreement = Module("theta.porcelain.workspace.agreement")
+    state = Module("theta.porcelain.look.overview")
+    typer = Module("typer")
 
-app = typer.Typer(add_completion=False)
+app = Passing(("--json",))
 
 
-@app.command(context_settings=PASS)
+@app.command
 def status(
-    context: typer.Context,
-    as_json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
+    given: Given,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> int:
     """Show what changed: files as git shows them, checkpoints by tensor (git status's options apply).
 
-    Does not read a checkpoint that did not change since theta last saw it.
+    A checkpoint is read only if its file changed since theta last saw it.
     """
     session = open_session()
-    asked = of_git(context)
+    asked = given.of_git()
     if not as_json and not (uses_theta(session) and asked.known and _is_ours(asked)):
         return _by_git(session, asked)
-    with console.progress("comparing") as progress:
+    with working.progress("comparing") as progress:
         report = state.report(session, asked.words, progress)
     if as_json:
         console.out(json.dumps({"theta.status/v1": report.as_json()}))

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
-from theta.git.lfs import FETCH
-from theta.store.changes import counted
+from theta.lazy import Module
 
 if TYPE_CHECKING:
+    from theta.git import lfs
     from theta.porcelain.look.overview import Report, Row
+    from theta.store import changes
     from theta.store.changes import Changes
+else:
+    changes = Module("theta.store.changes")
+    lfs = Module("theta.git.lfs")
 
 _TENSORS: Final = 20
 """Tensors in conflict that are listed of one checkpoint."""
@@ -100,9 +104,9 @@ def _upstream(name: str, ahead: int, behind: int) -> str:
             f"and have {ahead} and {behind} different commits each, respectively."
         )
     if ahead:
-        return f"Your branch is ahead of '{name}' by {counted(ahead, 'commit')}."
+        return f"Your branch is ahead of '{name}' by {changes.counted(ahead, 'commit')}."
     if behind:
-        return f"Your branch is behind '{name}' by {counted(behind, 'commit')}."
+        return f"Your branch is behind '{name}' by {changes.counted(behind, 'commit')}."
     return f"Your branch is up to date with '{name}'."
 
 
@@ -129,6 +133,6 @@ def _remarks(report: Report) -> None:
     for path in report.unfilled:
         console.out(f"{path} is still a manifest; 'theta restore {path}' writes the checkpoint")
     for path in report.pointers:
-        console.out(f"{path} is a Git LFS pointer, not the file itself; {FETCH}")
+        console.out(f"{path} is a Git LFS pointer, not the file itself; {lfs.FETCH}")
     if not report.head_agrees:
         console.out("HEAD lacks stored tensors of its checkpoints; 'theta fsck --mend' rebuilds them")

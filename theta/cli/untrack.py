@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from theta.cli import console
 from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
-from theta.porcelain.workspace import tracking
+from theta.lazy import Module
+
+if TYPE_CHECKING:
+    from theta.porcelain.commands import patterns as requests
+else:
+    requests = Module("theta.porcelain.commands.patterns")
 
 app = typer.Typer(add_completion=False)
 
@@ -21,11 +25,9 @@ def untrack(
 ) -> int:
     """Stop tracking PATTERN: its files become plain files again with the next 'theta add'.
 
-    PATTERN is one of the .gitattributes of the folder you are in.
+    PATTERN is a line of the .gitattributes in the current folder; 'theta track' lists all.
     """
     session = open_session()
-    with session.change():
-        files = tracking.untrack(session, Path.cwd(), plain(patterns))
-    for path in files:
+    for path in requests.untrack(session, requests.TrackRequest(plain(patterns))).plain:
         console.note(f"{path} will be committed as plain bytes")
     return 0

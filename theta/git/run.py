@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import subprocess
+import signal
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from theta import _modes
 from theta.errors import NotFoundError, ThetaError
+from theta.lazy import Module
+
+if TYPE_CHECKING:
+    import subprocess
+else:
+    subprocess = Module("subprocess")
 
 DEFER = {"THETA_SMUDGE": "defer", "THETA_HOOKS": "off"}
 """The environment of a git run by theta, which does the work of filter and hooks itself."""
@@ -82,7 +88,8 @@ class Git:
         """Return the runner for another directory, from which git resolves path arguments."""
         return replace(self, cwd=cwd)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables of git."""
         environment = (
             dict(os.environ) | {"GIT_NO_REPLACE_OBJECTS": "1"} | {**(self.extra or {}), **(self.marks or {})}
         )
@@ -107,7 +114,7 @@ class Git:
 
         ``shown`` is called with each line of standard error as soon as git writes it.
         """
-        environment = self._environment() | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+        environment = self.environment() | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
         for kind in _PATHSPECS:
             environment.pop(f"GIT_{kind}_PATHSPECS", None)
         source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
@@ -120,7 +127,7 @@ class Git:
 
     def show(self, *args: str) -> int:
         """Run ``git ARGS`` on the user's terminal; return its exit code."""
-        with self._start(args, self._environment(), None, None) as child:
+        with self._start(args, self.environment(), None, None) as child:
             code = child.wait()
         return code if code >= 0 else 128 - code  # for a signal, the code of a shell
 
@@ -144,11 +151,11 @@ class Git:
                 umask=_modes.for_programs(),
             )
         except FileNotFoundError as error:
-            raise NotFoundError("git is not installed", hint="install git 2.38 or newer") from error
+            raise _missing() from error
 
     def conversation(self, *args: str) -> Conversation:
         """Start ``git ARGS`` that answers questions on its standard input, one a line."""
-        environment = self._environment() | {"LC_ALL": "C"}
+        environment = self.environment() | {"LC_ALL": "C"}
         return Conversation(self._start(args, environment, subprocess.PIPE, subprocess.PIPE, quiet=True))
 
     def lines(self, *args: str, stdin: bytes | None = None) -> list[str]:
@@ -203,6 +210,10 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
+def _missing() -> NotFoundError:
+    return NotFoundError("git is not installed", hint="install git 2.38 or newer")
+
+
 def _watched(
     child: subprocess.Popen[bytes], stdin: bytes | None, shown: Callable[[str], None]
 ) -> tuple[bytes, bytes]:
@@ -242,6 +253,16 @@ def _durable(environment: Mapping[str, str]) -> dict[str, str]:
 def redirected() -> bool:
     """Return whether the environment sets the repository or its worktree."""
     return bool(os.environ.get("GIT_DIR") or os.environ.get("GIT_WORK_TREE"))
+
+
+def become(*args: str) -> NoReturn:
+    """Let ``git ARGS``, as the user would run it here, take the place of this process."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and git is ended by
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvpe("git", ["git", *args], Git(Path()).environment())
+    except FileNotFoundError as error:
+        raise _missing() from error
 
 
 def plain(cwd: Path, marks: Mapping[str, str] | None = None) -> Git:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from theta.errors import NotFoundError, UsageError
 from theta.git.options import Arguments, Option
 from theta.git.run import Git
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.drive import running
 from theta.porcelain.drive.running import Driven, Said
-from theta.porcelain.stage import adding
+from theta.porcelain.stage import adding, updates, updating
 from theta.porcelain.stage.staging import Added
 from theta.porcelain.workspace import coverage
 from theta.porcelain.workspace.session import Session
@@ -41,6 +43,21 @@ class AddRequest:
         """What is named, or the whole worktree; empty when nothing is asked for."""
         everything = self.update or self.line.has("--all")
         return self.line.words or ([":(top)"] if everything else [])
+
+
+@dataclass(frozen=True)
+class UpdateRequest:
+    """An update of one checkpoint: what it is added to, and where it comes from.
+
+    Attributes:
+        path: the checkpoint, from the directory of the session.
+        data: a file, or the directory of a PEFT adapter.
+        kind: one of ``updates.KINDS``; empty when the data are to tell.
+    """
+
+    path: str
+    data: Path
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +98,19 @@ def add(session: Session, request: AddRequest, dialogue: Dialogue = NOBODY) -> A
     left_out = coverage.newcomers(session, session.repo.git(), [":(top)"]) if update else []
     uncovered = coverage.uncovered(session, new)
     return AddResult(done.code, tuple(added), tuple(left_out), tuple(uncovered), done.said)
+
+
+def update(session: Session, request: UpdateRequest, dialogue: Dialogue = NOBODY) -> AddResult:
+    """Apply an update to a checkpoint: its file becomes the updated model, and the factors are stored."""
+    if request.kind and request.kind not in updates.KINDS:
+        kinds = ", ".join(updates.KINDS)
+        raise UsageError(f"there is no update type {request.kind!r}", hint=f"one of {kinds}")
+    if not request.data.exists():
+        raise NotFoundError(f"there is no {request.data}")
+    path, kind = session.from_root(request.path), request.kind or None
+    with session.change(), dialogue.progress("updating") as progress:
+        added = updating.update(session, path, kind, request.data, progress)
+    return AddResult(0, (added,))
 
 
 def _new_files(git: Git, pathspecs: list[str], force: bool) -> list[str]:

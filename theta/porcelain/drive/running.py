@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from theta import _fs
-from theta.git.run import DEFER, DEFER_FILES, Git
+from theta.git.run import DEFER, DEFER_FILES, Git, plain
 from theta.git.state_files import FETCH_HEAD
 from theta.porcelain.drive import cloning, overwrites
 from theta.porcelain.setup import installing
@@ -21,6 +21,9 @@ _NOTHING: Final = 128 << 10
 """Free bytes that are too few for git's files; git has removed its incomplete files by then."""
 _KILLED: Final = 129
 """Exit codes above this one mean a signal; 129 is git's own for a wrong command line."""
+
+_MOVES: Final = ("stash", "am", "bisect")
+"""Commands of git that write files of the worktree, and that theta has no part in."""
 
 Showing = Callable[[str], AbstractContextManager[Progress | None]]
 """Returns a context manager that shows progress under the given name."""
@@ -103,6 +106,34 @@ def drive(
             done = run(git, *checked, *args, aloud=aloud)
             stopped = ended(session, done.code)
             return replace(stopped, said=done.said, notes=(*stopped.notes, *settle(session, shown, files)))
+
+
+def whole(session: Session, *args: str, shown: Showing = unseen) -> Driven:
+    """Run ``git ARGS`` on the terminal with theta's filter and hooks at work, as git alone would."""
+    with session.journal.driving():
+        git = session.repo.git(extra={}).in_directory(session.cwd)
+        done = ended(session, git.show(*args))
+    return replace(done, notes=(*done.notes, *after_git(session, shown)))
+
+
+def handed(session: Session, argv: Sequence[str], *, quiet: bool = False, shown: Showing = unseen) -> Driven:
+    """Run a command that is git's own; ``quiet``: git does not end with its status."""
+    checked = overwrites.options(session, argv)
+    with session.journal.driving():
+        if argv[0] in _MOVES:
+            session.journal.moving(*argv[1:], "refs/stash", "refs/stash^3")
+        git = plain(session.cwd, marks=session.repo.marks)
+        code = git.show(*checked, *argv[:2], *(["--quiet"] if quiet else []), *argv[2:])
+        done = ended(session, code)
+    return replace(done, notes=(*done.notes, *after_git(session, shown)))
+
+
+def after_git(session: Session, shown: Showing = unseen) -> list[str]:
+    """Bring everything into agreement after a git command that theta does not know; return warnings."""
+    if session.repo.is_read_only:
+        return []
+    with session.change():
+        return settle(session, shown)
 
 
 def settle(session: Session, shown: Showing = unseen, files: Exchange | None = None) -> list[str]:

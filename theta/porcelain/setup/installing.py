@@ -81,7 +81,8 @@ def ensure_durable(repo: Repository) -> list[str]:
     repo.git().run("config", "--local", _OWNS_DURABLE, "true")
     repo.git().run("config", "--local", key, value)
     return [
-        f"git syncs all that it writes in this clone ({key}={value}); 'git config --unset {key}' undoes it"
+        f"git now syncs all that it writes in this clone to disk ({key}={value});"
+        f" 'git config --unset {key}' undoes it"
     ]
 
 

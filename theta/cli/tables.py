@@ -1,0 +1,72 @@
+"""The tables of tensors that ``theta diff`` and ``theta show --codecs`` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from theta.cli import console
+from theta.cli.foreign import markup
+from theta.porcelain.look import diffing
+from theta.units import human, shape_text
+
+if TYPE_CHECKING:
+    from theta.porcelain.look.comparison import TensorChanges
+    from theta.porcelain.look.describing import Description
+    from theta.porcelain.look.diffing import Numbers
+    from theta.store.changes import Change
+
+
+def changes(found: TensorChanges, *, stats: bool) -> None:
+    """Show the tensors of one checkpoint that changed, with ``stats`` also how far they are apart."""
+    table = Table(box=None, pad_edge=False, title=None, header_style="bold")
+    for name in ("", "tensor", "shape", "dtype"):
+        table.add_column(name, overflow="fold")
+    for name in ("‖Δ‖/‖W‖", "cosine", "changed", "max|Δ|") if stats else ():
+        table.add_column(name, no_wrap=True, justify="right")
+    whole, parts = found.compared.changes, list[str]()
+    for change in found.tensors:
+        numbers = found.numbers.get(change.name)
+        table.add_row(*_row(change), *(_cells(numbers) if stats else ()))
+        if numbers is not None and numbers.compared is not None:
+            parts.append(f"{change.name}: {diffing.part(change, numbers.compared)} compared")
+    console.out(f"{found.compared.path}: {whole.summary()}")
+    if whole.tensors and whole.container:
+        console.out("File header or metadata also changed.")
+    if table.row_count:
+        console.show(table)
+    console.out(*parts, "")
+
+
+def _row(change: Change) -> tuple[str, str, str, str]:
+    sides = [side for side in (change.old, change.new) if side is not None]
+    shapes = list(dict.fromkeys(shape_text(side.shape) for side in sides))
+    dtypes = list(dict.fromkeys(side.dtype for side in sides))
+    colour = {"A": "green", "D": "red"}.get(change.status, "yellow")
+    name = f"{change.old_name} → {change.name}" if change.old_name else change.name
+    shape = " → ".join(shapes)
+    return f"[{colour}]{change.status}[/]", markup(name), shape, " → ".join(dtypes)
+
+
+def _cells(numbers: Numbers | None) -> tuple[str, ...]:
+    if numbers is None:
+        return ("",) * 4
+    apart = f"{numbers.relative:.3%}", f"{numbers.cosine:.6f}"
+    return *apart, f"{numbers.changed:.1%}", f"{numbers.largest:.3g}"
+
+
+def codecs(found: Sequence[Description]) -> None:
+    """Show how tensors are stored."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("tensor", "codecs", "raw", "stored", "ratio"):
+        words = heading in ("tensor", "codecs")
+        table.add_column(heading, overflow="fold", justify="left" if words else "right", no_wrap=not words)
+    for item in found:
+        sizes = human(item.line.nbytes), human(item.stored), f"{item.ratio:.4f}"
+        table.add_row(markup(item.line.name), item.chain or "-", *sizes)
+    raw, stored = sum(item.line.nbytes for item in found), sum(item.stored for item in found)
+    total = human(raw), human(stored), f"{stored / max(raw, 1):.4f}"
+    table.add_row(f"{len(found)} tensors", "", *total, style="bold")
+    console.show(table)

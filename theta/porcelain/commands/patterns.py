@@ -1,0 +1,64 @@
+"""Which files are checkpoints: tracking patterns, and taking them back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from theta.porcelain.setup import installing
+from theta.porcelain.workspace import tracking
+from theta.porcelain.workspace.session import Session
+from theta.porcelain.workspace.tracking import Pattern
+
+
+@dataclass(frozen=True)
+class TrackRequest:
+    """Patterns of gitattributes, from the directory of the session."""
+
+    patterns: Sequence[str]
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """What tracking patterns did.
+
+    Attributes:
+        new: patterns that were not tracked before.
+        unmatched: patterns that match no file yet.
+        ignored: files that match, and that ``.gitignore`` excludes.
+        plain: tracked files that are committed as plain bytes.
+        hints: lines on what was set up in this clone.
+    """
+
+    new: Sequence[str]
+    unmatched: Sequence[str]
+    ignored: Sequence[str]
+    plain: Sequence[str]
+    hints: Sequence[str]
+
+
+@dataclass(frozen=True)
+class UntrackResult:
+    """What taking patterns back did: ``plain`` are the files that will be committed as plain bytes."""
+
+    plain: Sequence[str]
+
+
+def listed(session: Session) -> list[Pattern]:
+    """Return all tracked patterns, those of the root first."""
+    return tracking.listed(session)
+
+
+def track(session: Session, request: TrackRequest) -> TrackResult:
+    """Track patterns and set up this clone; raises as :func:`tracking.track`."""
+    with session.change():
+        done = tracking.track(session, session.cwd, request.patterns)
+        hints = installing.ensure_durable(session.repo)
+    raw = tuple(tracking.raw_files(session))
+    return TrackResult(done.new, done.unmatched, done.ignored, raw, tuple(hints))
+
+
+def untrack(session: Session, request: TrackRequest) -> UntrackResult:
+    """Take patterns back; raises as :func:`tracking.untrack`."""
+    with session.change():
+        return UntrackResult(tuple(tracking.untrack(session, session.cwd, request.patterns)))
