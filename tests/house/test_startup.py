@@ -162,7 +162,7 @@ PASSING = sorted(
 
 @pytest.mark.parametrize("name", PASSING)
 def test_the_options_of_a_command_are_those_that_typer_knows(name: str) -> None:
-    """By them it is told whether typer is needed to read a line."""
+    """A line with none of them is read without typer."""
     app = app_of(name)
     assert isinstance(app, Passing)
     options = [one for one in app.of_typer(name).params if one.param_type_name == "option"]

@@ -1,4 +1,4 @@
-"""What a program needs around a use case that changes a repository: what is set up, and what is an error."""
+"""Steps around a use case of a program that changes a repository: setting up, and raising errors."""
 
 from __future__ import annotations
 

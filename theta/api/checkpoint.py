@@ -30,7 +30,7 @@ class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's
 
     @property
     def label(self) -> str:
-        """What it was opened by: ``main~2:model.safetensors``."""
+        """The name that it was opened by: ``main~2:model.safetensors``."""
         return self._label
 
     @property

@@ -134,7 +134,7 @@ class LazyTensor:
             return self._part.array()
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """What ``numpy.asarray(tensor)`` is; without a copy there is none (``ValueError``)."""
+        """Return the array for ``numpy.asarray(tensor)``; raises ``ValueError`` if no copy is allowed."""
         if copy is False:
             raise ValueError("the values of a lazy tensor are read into a new array")
         found = self.numpy()

@@ -1,4 +1,4 @@
-"""Where a repository is that a program opens: on this machine, or behind a URL."""
+"""The place of a repository that a program opens: on this machine, or behind a URL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CLONE: Final = ("clone", "--quiet", "--bare", "--filter=blob:none", "--")
 
 
 def is_url(text: str) -> bool:
-    """Whether git takes ``text`` for a remote: ``scheme://``, or ``host:path`` where no such file is."""
+    """Return whether git reads ``text`` as a remote: ``scheme://``, or ``host:path`` and no such file."""
     head, colon, _ = text.partition(":")
     return "://" in text or (bool(colon) and "/" not in head and not os.path.lexists(text))
 

@@ -114,10 +114,10 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             return sorted(diffing.on_side(session, revision))
 
     def status(self, *paths: str) -> Report:
-        """What ``theta status`` shows: Git's rows, and by tensor what is staged, unstaged, in conflict.
+        """Return what ``theta status`` shows: Git's rows, and tensors staged, unstaged and in conflict.
 
         Args:
-            paths: Git's pathspecs; everything where there are none.
+            paths: Git's pathspecs; everything if empty.
 
         Raises:
             theta.errors.NoWorktreeError: the repository is bare.
@@ -144,7 +144,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             old: a revision.
             new: a revision.
             cached: compare ``old`` (HEAD) with the index instead.
-            paths: files and folders to look at; everything where there are none.
+            paths: files and folders to look at; everything if empty.
 
         Raises:
             theta.errors.NotFoundError: there is no such revision.
@@ -160,7 +160,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
     def numbers(self, item: Compared, change: Change) -> Numbers | None:
         """How far the two values of ``change``, one of ``item.changes.tensors``, are apart; reads both.
 
-        None where there are no two values of one dtype, or no elements.
+        None unless both sides have a value of the same dtype, with elements.
         """
         with self._session_of_call() as session:
             return diffing.numbers(session, item, change)
@@ -200,7 +200,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         """Stage files as ``theta add`` does: checkpoints by tensor, other files by git.
 
         Args:
-            paths: Git's pathspecs; everything in the worktree where there are none.
+            paths: Git's pathspecs; everything in the worktree if empty.
 
         Raises:
             theta.errors.NotFoundError: a path matches no file.
@@ -312,14 +312,14 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
     def continue_merge(
         self, strategy: str | None = None, tensors: TensorOptions | None = None
     ) -> MergeResult:
-        """Settle what the merge under way left in conflict, and commit it; raises as :meth:`merge`."""
+        """Settle the conflicts of the unfinished merge, and commit it; raises as :meth:`merge`."""
         with self._session_of_change() as session:
             result = merging.go_on(session, _settling(tensors, strategy))
             changing.check_merge(result)
             return result
 
     def abort_merge(self) -> MergeResult:
-        """Give up the merge under way, and bring back what was before it; raises as :meth:`merge`."""
+        """Give up the unfinished merge, and bring back the state before it; raises as :meth:`merge`."""
         with self._session_of_change() as session:
             result = merging.abort(session)
             changing.check_merge(result)
@@ -360,7 +360,7 @@ def _settling(tensors: TensorOptions | None, strategy: str | None) -> TensorOpti
 
 
 def _at(found: list[Compared], paths: Iterable[str]) -> list[Compared]:
-    """Those of ``found`` that have a file at or below one of ``paths``; all where there are none."""
+    """Return those of ``found`` that have a file at or below one of ``paths``; all if ``paths`` is empty."""
     roots = [path.rstrip("/") for path in paths]
     return [
         item

@@ -71,7 +71,7 @@ def _without_gits(args: Sequence[str], own: Mapping[str, bool]) -> list[str] | N
 
 
 def is_own(arg: str, own: Mapping[str, bool]) -> bool:
-    """Whether ``arg`` is one of theta's options ``own`` (name -> whether it takes a value), by its name."""
+    """Return whether ``arg`` is one of theta's options ``own`` (name -> whether it takes a value)."""
     name, equals, _ = arg.partition("=") if arg.startswith("--") else (arg[:2], arg[2:], "")
     return name in own and (own[name] or not equals)
 

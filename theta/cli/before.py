@@ -1,4 +1,4 @@
-"""What stands before the command: git's global options, for theta and for every git that it starts.
+"""The options before the command: git's global ones, for theta and for every git that it starts.
 
 git hands most of them to its own children in the environment, and so does theta.
 """

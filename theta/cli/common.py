@@ -1,4 +1,4 @@
-"""What several commands share: opening a session, driving git, staging."""
+"""Steps that several commands share: opening a session, driving git, staging."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def open_session(*, worktree: bool = True) -> Session:
 
 
 def uses_theta(session: Session) -> bool:
-    """Whether this repository has anything to do with theta."""
+    """Return whether this repository has anything to do with theta."""
     return installing.is_used(session.repo)
 
 
 def session_or_none() -> Session | None:
-    """As :func:`open_session`, but none where there is no usable repository."""
+    """Like :func:`open_session`, but return None without a usable repository."""
     try:
         return open_session()
     except ThetaError:

@@ -1,4 +1,4 @@
-"""What every command says of checkpoints in conflict, and of those it settled."""
+"""Messages about checkpoints in conflict and settled ones, the same for every command."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def show(path: str, conflicts: Sequence[Conflict]) -> None:
 
 
 def kind(conflict: Conflict) -> str:
-    """What both sides did, in words."""
+    """Return in words what both sides did."""
     from theta.porcelain.merge.joining import FILE
 
     if conflict.name == FILE:
@@ -70,7 +70,7 @@ def kind(conflict: Conflict) -> str:
 
 
 def _left(settlement: Settlement) -> None:
-    """What stays in conflict and why, and the commands that go on."""
+    """Tell what stays in conflict and why, and the commands that go on."""
     asked, go_on = settlement.asked, settlement.go_on
     for path, conflicts in settlement.conflicts.items():
         show(path, conflicts)
@@ -86,7 +86,7 @@ def _left(settlement: Settlement) -> None:
 
 
 def _reasons(conflicts: Sequence[Conflict], asked: Recipe) -> None:
-    """Why what was asked for did not settle a tensor."""
+    """Return why the requested strategy did not settle a tensor."""
     for conflict in [one for one in conflicts if _refuses(one, asked)][:SHOWN]:
         strategy = asked.strategy_for(conflict.name)
         reason = strategy.why_not(conflict) if strategy else ""
@@ -119,13 +119,13 @@ def in_the_way(staged: Sequence[str]) -> None:
 
 
 def not_concluded(left: str) -> None:
-    """Say as git does that a merge is under way, and what is ``left`` of it."""
+    """Say as git does that a merge is unfinished, and what is ``left`` of it."""
     console.err(f"error: You have not concluded your merge ({MERGE_HEAD} exists): {left}.")
     console.err("hint: 'theta merge --continue' concludes it, 'theta merge --abort' gives it up")
 
 
 def refused(settlement: Settlement) -> None:
-    """Why several branches cannot be joined: index and files are as they were."""
+    """Tell why several branches cannot be joined: index and files are as they were."""
     for path, conflicts in settlement.conflicts.items():
         show(path, conflicts)
         _reasons(conflicts, settlement.asked)

@@ -26,12 +26,12 @@ def out(*lines: str) -> None:
 
 
 def on_screen() -> bool:
-    """Whether standard output is a terminal."""
+    """Return whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def is_watched() -> bool:
-    """Whether progress is to be shown: standard error is a terminal, and nobody asked for quiet."""
+    """Return whether to show progress: standard error is a terminal, and ``--quiet`` was not given."""
     return not quiet and sys.stderr.isatty()
 
 
@@ -82,7 +82,7 @@ def note(*lines: str) -> None:
 
 
 def flush() -> None:
-    """Get all out that was printed; raises :class:`DiskError` where that fails."""
+    """Flush everything that was printed; raises :class:`DiskError` if that fails."""
     with _writing():
         sys.stdout.flush()
 

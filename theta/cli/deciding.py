@@ -47,7 +47,7 @@ def options(
     allow_nan: bool,
     statistics: Sequence[str] | None = None,
 ) -> TensorOptions:
-    """What the command line says of tensors in conflict; raises :class:`NotFoundError` for a recipe."""
+    """Return the options for tensors in conflict; raises :class:`NotFoundError` for a missing recipe."""
     from theta.porcelain.commands.merge_request import TensorOptions
 
     file = read_recipe(recipe)

@@ -67,7 +67,7 @@ def diff(
 
 @dataclass(frozen=True)
 class Form:
-    """What theta is to print: with numbers, of which tensors, as JSON."""
+    """The form of the output: with numbers, of which tensors, as JSON."""
 
     stats: bool
     tensor: str | None

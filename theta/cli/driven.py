@@ -11,7 +11,7 @@ from theta.cli.passing import Given, Passing
 def driven(name: str, doc: str, *, refresh: bool = True, hooks: bool = False) -> Passing:
     """A command that runs ``git NAME`` with all its options, then settles checkpoints.
 
-    ``hooks``: the command may rewrite commits, which only the hooks are told of.
+    ``hooks``: the command may rewrite commits, and git tells only its hooks which.
     """
 
     def command(given: Given) -> int:

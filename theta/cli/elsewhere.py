@@ -22,7 +22,7 @@ _ADD_PATHSPECS: Final = ("add", "commit", "restore", "status", "diff", "log", "s
 
 
 def by_git(name: str, args: list[str]) -> int | None:
-    """Run ``git NAME ARGS`` where the environment asks for what only git can do; None where it does not.
+    """Run ``git NAME ARGS`` if the environment needs what only git can do; otherwise return None.
 
     Raises :class:`UsageError` in a repository with checkpoints.
     """
@@ -52,7 +52,7 @@ def _found(name: str) -> list[str]:
 
 
 def _is_usual(session: Session, variable: str) -> bool:
-    """Whether a variable says what holds anyway, as git sets some of them for hooks."""
+    """Return whether a variable has its usual value, as git sets some of them for hooks."""
     usual = {"GIT_INDEX_FILE": session.repo.index_path, "GIT_COMMON_DIR": session.repo.commondir}
     if variable not in usual:
         return os.environ[variable] in ("0", "false", "no", "off")

@@ -1,4 +1,4 @@
-"""What is said of an error, and of what nobody expected."""
+"""Messages about errors, expected and unexpected."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def compiled_in_vain() -> None:
 
 
 def bug(problem: Exception) -> int:
-    """What nobody expected: say that it is theta's fault, and where the story is."""
+    """Report an unexpected error as a bug of theta, with the place where it happened."""
     if isinstance(problem, OSError):
         from theta._fs import as_theta_error
 

@@ -31,7 +31,7 @@ _STORED: Final = re.compile(r'"?\.theta(/|$)')
 
 
 def is_gits_alone(name: str, args: Sequence[str]) -> bool:
-    """Whether ``git NAME ARGS`` changes nothing that theta looks after, in a repository or outside of one."""
+    """Return whether ``git NAME ARGS`` leaves alone everything that theta looks after."""
     if name in _LISTS:
         places = (Path.cwd(), *Path.cwd().parents)
         return set(args) <= _LISTS[name] and any((place / ".git").exists() for place in places)
@@ -69,7 +69,7 @@ def hand_over(argv: list[str]) -> int:
 
 
 def _without_stores(argv: list[str]) -> int:
-    """Print what ``git ls-tree`` lists, but for what is below ``.theta/``."""
+    """Print what ``git ls-tree`` lists, without the entries below ``.theta/``."""
     from theta.git.run import plain
 
     done = plain(Path.cwd()).run(*argv, check=False)
@@ -85,13 +85,13 @@ def _without_stores(argv: list[str]) -> int:
 
 
 def _ends_with_status(argv: list[str]) -> bool:
-    """Whether git would end with its own status, which lists files below ``.theta/``."""
+    """Return whether git would end with its own status, which lists files below ``.theta/``."""
     is_applied = argv[0] == "stash" and argv[1:2] in (["pop"], ["apply"])
     return is_applied and not {"-q", "--quiet"} & set(argv)
 
 
 def _misspelled(name: str) -> str:
-    """What to say of a command that neither theta nor git has, nor an alias; empty for others."""
+    """Return the hint for a command that neither theta nor git has, nor an alias; empty for others."""
     from difflib import get_close_matches
 
     from theta.git.run import plain

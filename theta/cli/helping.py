@@ -39,7 +39,7 @@ _OPERANDS: Final = {
     "switch": "BRANCH",
     "tag": "[NAME [REV]]",
 }
-"""Of commands whose operands the option parser does not know; most of them hand them to git."""
+"""The operands of commands whose parser does not know them; most commands pass them to git."""
 
 
 def show(name: str, command: Any, *, passes: bool) -> None:

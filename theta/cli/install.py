@@ -27,7 +27,7 @@ app = typer.Typer(add_completion=False)
 
 
 def user_launcher() -> Path:
-    """Where the launcher for all repositories of this user is (XDG Base Directory Specification)."""
+    """Return the place of this user's launcher (XDG Base Directory Specification)."""
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "theta" / NAME
 
@@ -65,7 +65,7 @@ def install(
 
 
 def _left(session: Session, submodules: bool) -> Iterator[str]:
-    """What is left to do: checkpoints that are manifests, and submodules."""
+    """Yield a line for each thing left to do: checkpoints that are manifests, and submodules."""
     root = session.repo.worktree
     unfilled = [path for path in session.index if worktree.peek(root / path) is not None]
     if unfilled:

@@ -21,7 +21,7 @@ _REFUSALS_OF_GIT: Final = (128, _USAGE_OF_GIT, 255)
 
 
 def by_git(name: str, args: list[str]) -> int | None:
-    """Run a command that git starts; None where typer has something to tell of its line."""
+    """Run a command that git starts; return None if typer has to read its line."""
     from theta.cli import plumbing
 
     _crash_points()

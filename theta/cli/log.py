@@ -68,7 +68,7 @@ def log(
 
 
 def _by_tensor(asked: Arguments) -> bool:
-    """Whether --stat was asked for, and nothing that does not go with theta's form of it."""
+    """Return whether --stat was given, and no option that does not go with theta's form of it."""
     return asked.has("--stat") and asked.value("--stat") is None and asked.only("--stat", *SELECT, *FORM)
 
 

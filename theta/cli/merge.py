@@ -95,7 +95,7 @@ def merge(
 
 
 def _tell(session: Session, git: GitOptions, result: MergeResult) -> int:
-    """Tell what came of a merge, but for what the terminal was told while it went on."""
+    """Tell the result of a merge, without the lines that the terminal already showed."""
     if result.left:
         conflicts.not_concluded(result.left)
     if result.staged:

@@ -1,4 +1,4 @@
-"""What ``theta merge`` is told for git: revisions, flags, and where the message comes from."""
+"""The part of ``theta merge``'s line for git: revisions, flags, and the source of the message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GO_ON: Final = "theta merge --continue"
 
 
 def read(line: Arguments) -> tuple[GitOptions, list[str]]:
-    """What ``line`` is for git: its options, and the revisions."""
+    """Return git's options of ``line``, and the revisions."""
     values: dict[str, str] = {}
     for name, value in ((option.name, option.value) for option in line.options):
         if value is not None:

@@ -1,4 +1,4 @@
-"""What git prints, on its way to a terminal: git's pager reads it through this module.
+"""The output of git on its way to a terminal: git's pager reads it through this module.
 
 git escapes the control characters of paths, but passes on those of the contents that it shows: diffs of
 manifests (names of tensors), messages of commits.  Into a file or a pipe git writes by itself, byte for

@@ -1,4 +1,4 @@
-"""What the prompt shows of a tensor in conflict."""
+"""The panels that the prompt shows of a tensor in conflict."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def panel(objects: Objects, conflict: Conflict, place: str) -> Panel:
 
 
 def strategies(conflict: Conflict, wanted: Sequence[str] = ()) -> Table:
-    """What each strategy (of ``wanted``, if given) does, and why it does not go for ``conflict``."""
+    """Return a table of strategies (``wanted`` or all) and why some do not apply to ``conflict``."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -91,7 +91,7 @@ def _others(conflict: Conflict) -> list[str]:
 def _applies(name: str, conflict: Conflict) -> bool:
     try:
         return Strategy(name).applies(conflict)
-    except ThetaError:  # a plug-in that cannot be loaded is told by ? and by doctor
+    except ThetaError:  # ? names a plug-in that cannot be loaded
         return False
 
 

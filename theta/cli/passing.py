@@ -26,7 +26,7 @@ _SETTINGS: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Given:
-    """What was given to command ``name`` for git."""
+    """The arguments of command ``name`` for git."""
 
     name: str
     args: Sequence[str]
@@ -54,13 +54,13 @@ class Passing:
 
     @property
     def function(self) -> Callable[..., int]:
-        """What runs."""
+        """The function that runs the command."""
         if self._function is None:
             raise TypeError("a command without a function")
         return self._function
 
     def runs_alone(self, args: Sequence[str]) -> bool:
-        """Whether ``args`` have no option of theta's own, and ask for no help."""
+        """Return whether ``args`` have no option of theta's own, and do not ask for help."""
         if self.own is None or list(args) == ["-h"] or list(args[:1]) == ["--help"]:
             return False
         return not any(arguments.is_own(arg, self.own) for arg in args)

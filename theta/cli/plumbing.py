@@ -1,4 +1,4 @@
-"""What git runs, three to four times a commit: the hooks and the filter, without typer."""
+"""The commands that git runs, several times a commit: hooks and filter, without typer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(name: str, args: Sequence[str]) -> int | None:
-    """Run ``theta NAME ARGS``; None where that asks for help, or is wrong: typer tells."""
+    """Run ``theta NAME ARGS``; return None if typer has to show help or report a wrong line."""
     if name == "filter-process" and not args:
         return serve_filter()
     if name == "hook" and args and args[0] != "--help" and list(args) != ["-h"]:

@@ -1,4 +1,4 @@
-"""What ``theta merge --dry-run`` and ``--replay`` tell."""
+"""The output of ``theta merge --dry-run`` and ``--replay``."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def resolve(
     statistics: deciding.Statistics = None,
     no_prompt: deciding.NoPrompt = False,
 ) -> int:
-    """Settle the checkpoints in conflict, whoever left them: git or theta, a merge, a rebase, a stash.
+    """Settle the checkpoints in conflict that git or theta left: after a merge, a rebase, a stash.
 
     Stages the results and writes the files; commits nothing. 'ours' is what is checked out (in a
     rebase: the branch that is rebased on). Tensors of equal value settle by themselves; without -X

@@ -25,7 +25,7 @@ class Screen(Console):
         return super().render_str(visible_lines(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """What is to be written for ``renderable``."""
+        """Yield the segments to write for ``renderable``."""
         for segment in super().render(renderable, options):
             safe = segment.text if segment.control else visible_lines(segment.text)
             yield segment if safe == segment.text else Segment(safe, segment.style)

@@ -46,7 +46,7 @@ def sequence(name: str, doc: str) -> Passing:
 
 
 def _told(result: SequenceResult) -> int:
-    """Tell what came of a sequence, but for what was told at its stops; return the exit code."""
+    """Tell the result of a sequence, without the lines shown at its stops; return the exit code."""
     for line in result.concluded:
         console.note(line)
     if result.empty:

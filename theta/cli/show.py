@@ -79,7 +79,7 @@ def _tell(session: Session, git: Git, name: str, shown: Shown) -> int:
 
 
 def _commit(session: Session, git: Git, name: str, shown: ShownCommit) -> int:
-    """What a commit is, what it changed in checkpoints, and the patches of other files."""
+    """Print a commit, its changes of checkpoints, and the patches of other files."""
     if code := git.show("show", "--no-patch", name):
         return code
     console.out()

@@ -1,4 +1,4 @@
-"""What a process of ``theta`` needs before anything else: three streams, and the names of files."""
+"""The first steps of a process of ``theta``: three streams, and the names of files."""
 
 from __future__ import annotations
 

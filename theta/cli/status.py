@@ -61,7 +61,7 @@ def _is_ours(asked: Arguments) -> bool:
 
 
 def _by_git(session: Session, asked: Arguments) -> int:
-    """What git says, without the files below ``.theta/`` and what it says of sparse checkouts."""
+    """Let git print its status, without files below ``.theta/`` and the notice of sparse checkouts."""
     git = session.repo.git(extra={}).in_directory(session.cwd)
     if not asked.known or not uses_theta(session):
         return git.show("status", *asked.given)

@@ -71,7 +71,7 @@ def told_at_length(report: Report) -> None:
 
 
 def _unmerged(row: Row, report: Report) -> list[str]:
-    """What both sides did to a path, and to which tensors of a checkpoint."""
+    """Return lines on what both sides did to a path, and to which tensors of a checkpoint."""
     from theta.cli.conflicts import kind
 
     words = _UNMERGED.get(row.index + row.worktree, "both modified")
@@ -97,7 +97,7 @@ def _branch(report: Report) -> None:
 
 
 def _upstream(name: str, ahead: int, behind: int) -> str:
-    """Where the branch stands beside its upstream, in git's words."""
+    """Return in git's words how the branch compares with its upstream."""
     if ahead and behind:
         return (
             f"Your branch and '{name}' have diverged,\n"

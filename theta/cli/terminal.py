@@ -1,4 +1,4 @@
-"""The user at the terminal: who is asked, told, and shown progress."""
+"""The user at the terminal: gets questions, messages and progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """The user at the terminal, or in front of a pipe: is asked there, is told, and sees progress."""
+    """The user at a terminal or behind a pipe: gets questions, messages and progress."""
 
     aloud = True
 
@@ -59,5 +59,5 @@ class Terminal:
 
 
 def on_terminal() -> bool:
-    """Whether there is somebody to ask."""
+    """Return whether standard input and output are terminals, so that a user can be asked."""
     return sys.stdin.isatty() and sys.stdout.isatty()

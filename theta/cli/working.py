@@ -1,4 +1,4 @@
-"""What is shown while a command works: progress, on one line of the terminal."""
+"""Progress on one line of the terminal while a command works."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def progress(what: str) -> Iterator[Progress | None]:
 
 @contextlib.contextmanager
 def fetches() -> Iterator[Callable[[str], None] | None]:
-    """What shows git's own progress of a fetch, on the same line of a terminal as :func:`progress`."""
+    """Yield a function that shows git's progress of a fetch on the line of :func:`progress`."""
     if not console.is_watched():
         yield None
         return

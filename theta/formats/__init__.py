@@ -62,7 +62,7 @@ _HEAD: Final = 512
 
 @dataclass(frozen=True)
 class Head:
-    """What signs look at: the name of a file, empty if its folder is unknown, and its first bytes."""
+    """The parts of a file that signs look at; ``name`` is empty if its folder is unknown."""
 
     source: Source
     name: str

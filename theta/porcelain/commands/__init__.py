@@ -1,1 +1,1 @@
-"""What a command does, without its command line: a request goes in, a result comes out."""
+"""The commands without a command line: each takes a request and returns a result."""

@@ -20,7 +20,7 @@ from theta.porcelain.workspace.session import Session
 
 @dataclass(frozen=True)
 class AddRequest:
-    """What is to be staged: the arguments of git add as git reads them."""
+    """The files to stage: the arguments of git add as git reads them."""
 
     line: Arguments
 
@@ -40,7 +40,7 @@ class AddRequest:
 
     @property
     def pathspecs(self) -> list[str]:
-        """What is named, or the whole worktree; empty when nothing is asked for."""
+        """The given pathspecs, or the whole worktree; empty if the request names nothing."""
         everything = self.update or self.line.has("--all")
         return self.line.words or ([":(top)"] if everything else [])
 
@@ -62,7 +62,7 @@ class UpdateRequest:
 
 @dataclass(frozen=True)
 class AddResult:
-    """What was staged.
+    """The result of staging.
 
     Attributes:
         code: the exit code of git, which stages other files.
@@ -120,5 +120,5 @@ def _new_files(git: Git, pathspecs: list[str], force: bool) -> list[str]:
 
 
 def _has_more(git: Git, pathspecs: list[str]) -> bool:
-    """Whether known files among ``pathspecs`` changed, are gone or are in conflict."""
+    """Return whether known files among ``pathspecs`` changed, are gone or are in conflict."""
     return bool(git.lines("ls-files", "-z", "-m", "-d", "-u", "--", *pathspecs))

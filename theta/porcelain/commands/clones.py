@@ -21,7 +21,7 @@ from theta.porcelain.workspace.session import Session
 
 @dataclass(frozen=True)
 class CloneRequest:
-    """What is to be cloned: the arguments of git clone as git reads them, and the current directory."""
+    """A clone to make: the arguments of git clone as git reads them, and the current directory."""
 
     line: Arguments
     cwd: Path
@@ -35,7 +35,7 @@ class CloneRequest:
 
 @dataclass(frozen=True)
 class CloneResult:
-    """What became of a clone.
+    """The result of a clone.
 
     Attributes:
         code: the exit code of git.

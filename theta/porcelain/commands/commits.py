@@ -1,4 +1,4 @@
-"""Making a commit: what is asked for is staged, git commits, and the new commit is told."""
+"""Making a commit: staging the files that are asked for, committing by git, and the summary."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class CommitRequest:
 
 @dataclass(frozen=True)
 class CommitResult:
-    """What became of a commit.
+    """The result of a commit.
 
     Attributes:
         code: the exit code of git.
@@ -130,12 +130,12 @@ def _no_notice(session: Session, line: Arguments) -> tuple[str, ...]:
 
 
 def _is_written(line: Arguments) -> bool:
-    """Whether the message is given, so that git opens no editor."""
+    """Return whether the message is given, so that git opens no editor."""
     return any(line.value(name) for name in _WRITTEN) and not line.has("--edit")
 
 
 def _commits_nothing(session: Session, line: Arguments) -> bool:
-    """Whether git will say that there is nothing to commit, before it opens an editor."""
+    """Return whether git will say that there is nothing to commit, before it opens an editor."""
     if line.words or line.has("--amend") or line.has("--allow-empty"):
         return False
     if in_progress.current(session.repo).name == "merge" or session.repo.head() is None:

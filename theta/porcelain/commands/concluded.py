@@ -16,7 +16,7 @@ from theta.porcelain.workspace.session import Session
 def conclude(
     session: Session, commit: Callable[[], Driven], found: Settlement, said: Said | None = None
 ) -> MergeResult:
-    """Let ``commit`` make the commit; a hook that refuses it leaves the merge under way."""
+    """Let ``commit`` make the commit; a hook that refuses it leaves the merge unfinished."""
     before, said = session.repo.head(), said or Said()
     committing.check_identity(session)
     recording.tell(session)

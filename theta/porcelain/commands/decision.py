@@ -33,7 +33,7 @@ class Decision:
         side: ``ours`` or ``theirs`` where that holds for files too.
         gits: git's own ``-X`` options.
         base: the commit to compare with in place of the common ancestor.
-        prompts: whoever is there is asked for what is left.
+        prompts: the user is asked about the tensors that are left.
     """
 
     how: How
@@ -93,7 +93,7 @@ def _followed(recipe: Recipe, answers: Answers) -> Recipe:
 
 
 def decide_here(session: Session, options: TensorOptions, dialogue: Dialogue) -> Decision:
-    """The decision for the conflicts of the operation under way; a recipe names what a merge joins."""
+    """Return the decision for the conflicts of the unfinished operation; only a merge takes a recipe."""
     now = in_progress.current(session.repo)
     heads = session.repo.merge_heads() or [now.theirs or ""]
     check_statistics(options, 1 + len(heads))

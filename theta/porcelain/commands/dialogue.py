@@ -1,4 +1,4 @@
-"""Who is asked, is told, and sees progress while a command works: a terminal, or nobody."""
+"""The other side of a command, which gets its questions, messages and progress: a terminal, or nobody."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Dialogue(Protocol):
-    """Whoever started a command."""
+    """The other side of a command: a user at a terminal, or a program."""
 
     @property
     def aloud(self) -> bool:
@@ -28,7 +28,7 @@ class Dialogue(Protocol):
         ...
 
     def asker(self, session: Session, answers: Answers) -> Policy:
-        """What settles a tensor by asking; adds to ``answers``.  Used only if :attr:`asks`."""
+        """Return the function that asks about a tensor and adds to ``answers``; used if :attr:`asks`."""
         ...
 
     def recalled(self, answer: Answer) -> None:
@@ -49,7 +49,7 @@ class Dialogue(Protocol):
 
 
 class Nobody:
-    """A program: nothing is asked, and all is told by the result."""
+    """A program: it gets no questions and no messages, and finds everything in the result."""
 
     aloud = False
     asks = False

@@ -1,4 +1,4 @@
-"""What a merge request comes to: commits, how they are compared and decided, and what it cannot have."""
+"""The plan of a merge request: commits, how they are compared and decided, and the requests it refuses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MergePlan:
 
     Attributes:
         tensors: how tensors are settled, as it was asked for.
-        git: all that git is told.
+        git: the options for git.
         decision: how tensors are settled.
         names: the names of the commits to merge.
         heads: the commits to merge.

@@ -1,4 +1,4 @@
-"""What a merge is asked for, and what came of it: all that a command line or a program needs."""
+"""The request and the result of a merge: all that a command line or a program needs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TensorOptions:
 
 
 def is_gits(option: str) -> bool:
-    """Whether ``-X OPTION`` is one of git's own merge strategy that says nothing about tensors."""
+    """Return whether ``-X OPTION`` is one of git's own merge strategy that says nothing about tensors."""
     names = ("ignore", "renormalize", "no-renormalize", "find-renames", "no-renames", "subtree", "patience")
     return option.startswith((*names, "diff-algorithm", "rename-threshold", "histogram"))
 
@@ -86,7 +86,7 @@ class GitOptions:
     values: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, *flags: str) -> bool:
-        """Whether one of ``flags`` was given."""
+        """Return whether one of ``flags`` was given."""
         return any(flag in self.args for flag in flags)
 
     @property
@@ -113,12 +113,12 @@ class GitOptions:
 
 @dataclass(frozen=True)
 class MergeRequest:
-    """What is to be merged into HEAD, and how.
+    """The branches to merge into HEAD, and how.
 
     Attributes:
         revisions: what to merge; none means the models of the recipe, or the upstream branch.
         tensors: how tensors in conflict are settled.
-        git: what else git's merge is told.
+        git: further options of git merge.
         base: the revision to compare with in place of the merge base.
         message: the message of the commit; None leaves it to ``git``, or to git.
         no_commit: stop before the commit.
@@ -137,7 +137,7 @@ class MergeRequest:
 
     @property
     def for_git(self) -> GitOptions:
-        """All that git is told."""
+        """All options for git."""
         args, values = [*self.git.args], {**self.git.values}
         if self.message is not None:
             args.append(f"--message={self.message}")
@@ -167,7 +167,7 @@ class Ending(Enum):
 
 @dataclass(frozen=True)
 class MergeResult:
-    """What came of a merge.
+    """The result of a merge.
 
     Attributes:
         ending: how it ended.

@@ -126,7 +126,7 @@ class Route:
         return git.run(*quiet, *plan.decision.gits, *side, *args, *plan.names, check=False)
 
     def _computes_ahead(self) -> bool:
-        """Whether git could fast-forward, but values of both sides are to be computed with."""
+        """Return whether git could fast-forward, but a strategy needs the values of both sides."""
         head = self.session.repo.head()
         if head is None or not self.plan.everything:
             return False
@@ -225,12 +225,12 @@ class Route:
 
 
 def undecided(joined: Joined, asked: Recipe) -> Settlement:
-    """What keeps branches from being joined."""
+    """Return what keeps branches from being joined."""
     return settlement.of(joined.merged, asked, [*joined.merged.conflicts, *joined.open_files])
 
 
 def _of_files(done: Result, checkpoints: set[str]) -> Said:
-    """What git said, but for what theta does otherwise."""
+    """Return what git said, without the lines about things that theta does itself."""
     lines = done.stdout.decode("utf-8", "replace").splitlines()
     problems = done.stderr.decode("utf-8", "replace").splitlines()
     return Said(
@@ -240,7 +240,7 @@ def _of_files(done: Result, checkpoints: set[str]) -> Said:
 
 
 def _is_ours(line: str, checkpoints: set[str]) -> bool:
-    """Whether git says this of ``.theta/`` or of one of ``checkpoints``."""
+    """Return whether git says this of ``.theta/`` or of one of ``checkpoints``."""
     return ".theta/" in line or any(
         line.endswith(f" in {path}") or line.startswith(f"CONFLICT (modify/delete): {path} ")
         for path in checkpoints

@@ -72,7 +72,7 @@ def _by_strategy(session: Session, plan: MergePlan, dialogue: Dialogue) -> Merge
     )
 
 
-# -- of a merge that is under way --------------------------------------------------------
+# -- of an unfinished merge - --------------------------------------------------------
 
 
 def go_on(
@@ -82,7 +82,7 @@ def go_on(
     *,
     no_commit: bool = False,
 ) -> MergeResult:
-    """Settle what the merge under way left in conflict, and commit it; other operations git commits."""
+    """Settle the conflicts of the unfinished merge, and commit it; other operations git commits."""
     with session.change():
         now, head = _under_way(session), session.repo.head()
         agreement.refresh(session)
@@ -98,7 +98,7 @@ def go_on(
 
 
 def conclude(session: Session, dialogue: Dialogue = NOBODY) -> MergeResult:
-    """Commit the merge under way; what is in conflict is left as it is, and then there is no commit."""
+    """Commit the unfinished merge; conflicts stay as they are, and then there is no commit."""
     with session.change():
         now, head = _under_way(session), session.repo.head()
         agreement.refresh(session)
@@ -124,7 +124,7 @@ def _conclude(session: Session, dialogue: Dialogue, found: Settlement) -> MergeR
 
 
 def abort(session: Session, dialogue: Dialogue = NOBODY, *words: str) -> MergeResult:
-    """Give up the merge under way and restore what was before it, unless git is told other ``words``."""
+    """Give up the unfinished merge and restore the state before it, unless ``words`` ask git for more."""
     answers.forget(session)
     recording.forget(session)
     before, words = session.repo.head(), words or ("--abort",)

@@ -1,4 +1,4 @@
-"""Which files are checkpoints: tracking patterns, and taking them back."""
+"""The patterns of tracked files: adding and removing them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TrackRequest:
 
 @dataclass(frozen=True)
 class TrackResult:
-    """What tracking patterns did.
+    """The result of tracking patterns.
 
     Attributes:
         new: patterns that were not tracked before.
@@ -39,7 +39,7 @@ class TrackResult:
 
 @dataclass(frozen=True)
 class UntrackResult:
-    """What taking patterns back did: ``plain`` are the files that will be committed as plain bytes."""
+    """The result of removing patterns: ``plain`` are the files that will be committed as plain bytes."""
 
     plain: Sequence[str]
 

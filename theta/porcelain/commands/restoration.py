@@ -16,7 +16,7 @@ from theta.porcelain.workspace.session import Session
 
 @dataclass(frozen=True)
 class RestoreRequest:
-    """What is to be brought back: the arguments of git restore as git reads them."""
+    """The files to restore: the arguments of git restore as git reads them."""
 
     line: Arguments
 
@@ -69,7 +69,7 @@ class RestoreRequest:
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """What was brought back.
+    """The result of restoring.
 
     Attributes:
         code: the exit code of git, which restores other files.

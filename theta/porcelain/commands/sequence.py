@@ -23,7 +23,7 @@ class SequenceRequest:
 
     Attributes:
         name: ``rebase``, ``cherry-pick`` or ``revert``.
-        words: what git is told behind that.
+        words: the arguments after the name.
         tensors: how tensors in conflict are settled.
     """
 
@@ -32,13 +32,13 @@ class SequenceRequest:
     tensors: TensorOptions = field(default_factory=TensorOptions)
 
     def has(self, *words: str) -> bool:
-        """Whether one of ``words`` was given."""
+        """Return whether one of ``words`` was given."""
         return bool({*words} & {*self.words})
 
 
 @dataclass(frozen=True)
 class SequenceResult:
-    """What became of a sequence.
+    """The result of a sequence.
 
     Attributes:
         code: the exit code of git where it stopped or ended.

@@ -30,16 +30,16 @@ class SettledFile:
 
 @dataclass(frozen=True)
 class Settlement:
-    """What was settled and what was not.
+    """The checkpoints that were settled, and those that were not.
 
     Attributes:
         settled: the checkpoints that were settled.
         conflicts: path -> the tensors in conflict, of checkpoints that were not.
         unmerged: all paths in conflict, those of other files too.
         asked: the recipe that was followed.
-        go_on: the command that concludes the operation under way; empty when there is none.
+        go_on: the command that concludes the unfinished operation; empty if there is none.
         idle: nothing was in conflict.
-        stash: no operation is under way, and git keeps a stash, which may be what conflicted.
+        stash: no operation is unfinished, and git keeps a stash, which may have conflicted.
     """
 
     settled: Sequence[SettledFile] = ()
@@ -52,7 +52,7 @@ class Settlement:
 
 
 def of(merged: Merged, asked: Recipe, unmerged: Iterable[str] = (), go_on: str = "") -> Settlement:
-    """What ``merged`` amounts to, followed as ``asked``."""
+    """Return the settlement of ``merged``, with the decisions of ``asked``."""
     settled = [
         SettledFile(path, len(manifest.lines), dict(merged.decided.get(path, {})))
         for path, manifest in merged.resolved.items()
@@ -63,7 +63,7 @@ def of(merged: Merged, asked: Recipe, unmerged: Iterable[str] = (), go_on: str =
 
 
 def in_index(session: Session, merged: Merged, how: How) -> Settlement:
-    """What ``merged`` left in the index; what rules decided in an open checkpoint is kept as if answered."""
+    """Return what ``merged`` left in the index; decisions of rules in open checkpoints stay as answers."""
     unmerged = resolving.unmerged(session)
     if unmerged:
         answers.keep_ruled(session, resolving.conflicts(session), merged.decided, how.asked())

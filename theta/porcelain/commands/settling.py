@@ -1,4 +1,4 @@
-"""Settling the checkpoints in conflict of whatever is under way: a merge, a rebase, a popped stash."""
+"""Settling checkpoints in conflict: after a merge, a rebase, or a popped stash."""
 
 from __future__ import annotations
 

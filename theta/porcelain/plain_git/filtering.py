@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from theta import _fs, _notes
 from theta.errors import ChangedWhileReadError, ManifestError, NewerFormatError, NotFoundError, ThetaError
 from theta.git import lfs, processes
 from theta.git.pktline import PktLines
+from theta.lazy import Module
 from theta.porcelain.setup import installing
 from theta.porcelain.stage import staging
 from theta.porcelain.workspace import index_closure
@@ -25,7 +26,11 @@ from theta.store.format import listings
 from theta.store.format import manifest as manifests
 from theta.store.format.manifest import Manifest
 from theta.store.odb.packs import UnwrittenPack
-from theta.store.read.reassembly import Restorer
+
+if TYPE_CHECKING:
+    from theta.store.read import reassembly
+else:
+    reassembly = Module("theta.store.read.reassembly")
 
 SMUDGE_LIMIT: Final = 256 << 20
 """Size in bytes above which a hook writes the file: git keeps a whole smudged file in memory."""
@@ -140,7 +145,7 @@ class Filter:
         try:
             manifest = listings.read(self.session.objects, data)
             self.session.objects.expect(manifest.trees())
-            restorer = Restorer(self.session.objects, manifest)
+            restorer = reassembly.Restorer(self.session.objects, manifest)
             if restorer.size > self.limit:
                 return [data]
             with self.progress() as progress:

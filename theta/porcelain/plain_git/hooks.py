@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from theta import _notes
 from theta.errors import BusyError, ThetaError
 from theta.git import processes
 from theta.git.backends.index_entries import Entry
 from theta.git.repository import STORES
-from theta.porcelain.merge import recording
+from theta.lazy import Module
 from theta.porcelain.setup import sparse_patterns
 from theta.porcelain.stage import staging
 from theta.porcelain.workspace import agreement, coverage, in_progress, index_closure, mend, worktree
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
+
+if TYPE_CHECKING:
+    from theta.porcelain.merge import recording
+else:
+    recording = Module("theta.porcelain.merge.recording")
 
 _EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 

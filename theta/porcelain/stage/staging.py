@@ -6,19 +6,27 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from theta.errors import ManifestError
 from theta.git import lfs
 from theta.git.backends.index_entries import Staged
+from theta.lazy import Module
 from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.index_closure import complete, store_name, sync
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
-from theta.store.files import file_scan
 from theta.store.files.file_source import FileSource
 from theta.store.format.manifest import Manifest
 from theta.store.odb.packs import PackWriter
-from theta.store.write.snapshot import Snapshot, Stored
+
+if TYPE_CHECKING:
+    from theta.store.files import file_scan
+    from theta.store.write import snapshot
+    from theta.store.write.snapshot import Stored
+else:
+    file_scan = Module("theta.store.files.file_scan")
+    snapshot = Module("theta.store.write.snapshot")
 
 
 @dataclass(frozen=True)
@@ -115,11 +123,11 @@ def take(
         and found.equals(kept, skeleton)
         and complete(session, kept)
     ):
-        return Stored(kept)
+        return snapshot.Stored(kept)
     if kept is None and (moved := _moved(session, found)) is not None:
-        return Stored(moved)
+        return snapshot.Stored(moved)
     store = kept.store if kept and kept.store not in taken else store_name(path, taken)
-    return Snapshot(session.objects, pack, bases).store(source, found, store, kept, progress)
+    return snapshot.Snapshot(session.objects, pack, bases).store(source, found, store, kept, progress)
 
 
 def bases_of(session: Session, path: str) -> list[Manifest]:
