@@ -283,6 +283,20 @@ class AtomicFile:
             os.unlink(self._temp)
 
 
+_MOST_PIECES: Final = 1000
+"""Pieces that one call of the system takes: IOV_MAX is 1024 nearly everywhere."""
+
+
+def _write_all(fd: int, views: list[memoryview]) -> None:
+    """Write all of ``views``, however little the system takes at a time."""
+    while views:
+        written = os.writev(fd, views)
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if views:
+            views[0] = views[0][written:]
+
+
 class AppendFile:
     """A new temporary file that is written sequentially and patched (for the pack writer).
 
@@ -300,15 +314,16 @@ class AppendFile:
                 self.fd, name = _temporary()
         self.path = Path(name)
         self.size = 0
+        self._sent = 0
 
-    def write(self, data: Buffer) -> None:
-        """Append ``data``."""
+    def write(self, *pieces: Buffer) -> None:
+        """Append ``pieces``."""
         _step("write", self.path)
-        view = memoryview(data).cast("B")
-        self.size += len(view)
+        views = [memoryview(piece).cast("B") for piece in pieces]
+        self.size += sum(map(len, views))
         with translated(self.path):
-            while view:
-                view = view[os.write(self.fd, view) :]
+            for start in range(0, len(views), _MOST_PIECES):
+                _write_all(self.fd, views[start : start + _MOST_PIECES])
 
     def patch(self, offset: int, data: bytes) -> None:
         """Overwrite written bytes at ``offset``."""
@@ -319,6 +334,17 @@ class AppendFile:
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset`` of the written content."""
         return os.pread(self.fd, length, offset)
+
+    def read_into(self, offset: int, room: bytearray) -> int:
+        """Read back into ``room``; return how many bytes there were."""
+        return os.preadv(self.fd, [room], offset)
+
+    def begin_writing_back(self) -> None:
+        """Let the system begin to put on disk what was written: there is less to wait for at the end."""
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):  # Linux begins to write the pages that it is asked to forget
+                os.posix_fadvise(self.fd, self._sent, self.size - self._sent, os.POSIX_FADV_DONTNEED)
+        self._sent = self.size
 
     def publish(self, target: str | Path, mode: int = 0o444) -> None:
         """Make the content durable and rename the file to ``target``."""

@@ -6,7 +6,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -17,26 +18,52 @@ def workers() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def ordered(
-    work: Callable[[T], R], items: Iterable[T], weigh: Callable[[T], int] = lambda _: 0, budget: int = 0
-) -> Generator[R, None, None]:
-    """Yield ``work(item)`` in order, computed on threads, with at most two items for each in flight.
+class Pool:
+    """Threads for the chunks of one piece of work."""
 
-    The weights of the items in flight add up to at most ``budget``, unless one item alone is heavier.
-    """
-    count = workers()
-    with ThreadPoolExecutor(count) as pool:
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(workers())
+
+    def ordered(
+        self,
+        work: Callable[[T], R],
+        items: Iterable[T],
+        weigh: Callable[[T], int] = lambda _: 0,
+        budget: int = 0,
+    ) -> Generator[R, None, None]:
+        """``map(work, items)`` on the threads, at most two items a thread in flight.
+
+        Items in flight weigh at most ``budget`` together, unless one alone is heavier.
+        """
+        most, held = 2 * workers(), 0
         waiting: deque[tuple[Future[R], int]] = deque()
         try:
             for item in items:
                 weight = weigh(item)
-                while waiting and (
-                    len(waiting) > 2 * count or weight + sum(w for _, w in waiting) > budget > 0
-                ):
-                    yield waiting.popleft()[0].result()
-                waiting.append((pool.submit(work, item), weight))
+                while waiting and (len(waiting) > most or weight + held > budget > 0):
+                    future, lighter = waiting.popleft()
+                    held -= lighter
+                    yield future.result()
+                waiting.append((self._threads.submit(work, item), weight))
+                held += weight
             while waiting:
                 yield waiting.popleft()[0].result()
         finally:
             for future, _ in waiting:
                 future.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown()
+
+
+def ordered(
+    work: Callable[[T], R], items: Iterable[T], weigh: Callable[[T], int] = lambda _: 0, budget: int = 0
+) -> Generator[R, None, None]:
+    """:meth:`Pool.ordered` on threads of its own."""
+    with Pool() as pool:
+        yield from pool.ordered(work, items, weigh, budget)

@@ -7,6 +7,7 @@ top byte of a bf16 or f32 is its exponent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from theta_native import SMALL, kernel
 Words = NDArray[Any]
 """A one-dimensional, C-contiguous array of uint8, uint16, uint32 or uint64."""
 
+Plane = NDArray[np.uint8]
 Planes = NDArray[np.uint8]
 """Bytes, shape ``(itemsize, size)``: row ``k`` is plane ``k``."""
 
@@ -31,9 +33,9 @@ def _split16(words: Words, turn: np.uint32, planes: Planes) -> None:
 
 
 @kernel
-def _join16(planes: Planes, turn: np.uint32, words: Words) -> None:
+def _join16(lows: Plane, highs: Plane, turn: np.uint32, words: Words) -> None:
     for i in range(words.size):
-        x = np.uint32(planes[0, i]) | (np.uint32(planes[1, i]) << np.uint32(8))
+        x = np.uint32(lows[i]) | (np.uint32(highs[i]) << np.uint32(8))
         words[i] = np.uint16((x >> turn) | ((x & turn) << np.uint32(15)))
 
 
@@ -49,10 +51,10 @@ def _split32(words: Words, turn: np.uint32, planes: Planes) -> None:
 
 
 @kernel
-def _join32(planes: Planes, turn: np.uint32, words: Words) -> None:
+def _join32(first: Plane, second: Plane, third: Plane, fourth: Plane, turn: np.uint32, words: Words) -> None:
     for i in range(words.size):
-        low = np.uint32(planes[0, i]) | (np.uint32(planes[1, i]) << np.uint32(8))
-        high = np.uint32(planes[2, i]) | (np.uint32(planes[3, i]) << np.uint32(8))
+        low = np.uint32(first[i]) | (np.uint32(second[i]) << np.uint32(8))
+        high = np.uint32(third[i]) | (np.uint32(fourth[i]) << np.uint32(8))
         x = low | (high << np.uint32(16))
         words[i] = (x >> turn) | ((x & turn) << np.uint32(31))
 
@@ -77,6 +79,13 @@ def _join64(planes: Planes, turn: np.uint64, words: Words) -> None:
 
 def _split_by_numpy(words: Words, rotate: bool) -> Planes:
     width = words.dtype.itemsize
+    if rotate and width == 2:
+        return np.stack(
+            [
+                (words << np.uint16(1) | words >> np.uint16(15)).astype(np.uint8),
+                (words >> np.uint16(7)).astype(np.uint8),
+            ]
+        )
     if rotate:
         words = (words << words.dtype.type(1)) | (words >> words.dtype.type(8 * width - 1))
     planes = np.empty((width, words.size), np.uint8)
@@ -85,8 +94,8 @@ def _split_by_numpy(words: Words, rotate: bool) -> Planes:
     return planes
 
 
-def _join_by_numpy(planes: Planes, rotate: bool) -> Words:
-    width = planes.shape[0]
+def _join_by_numpy(planes: Sequence[Plane], rotate: bool) -> Words:
+    width = len(planes)
     words: Words = planes[width - 1].astype(f"<u{width}")
     for k in range(width - 2, -1, -1):
         words <<= words.dtype.type(8)
@@ -108,16 +117,25 @@ def _split_by_kernel(words: Words, rotate: bool) -> Planes:
     return planes
 
 
-def _join_by_kernel(planes: Planes, rotate: bool) -> Words:
-    width, size = planes.shape
-    words: Words = np.empty(size, f"<u{width}")
+def _join_by_kernel(planes: Sequence[Plane], rotate: bool) -> Words:
+    width = len(planes)
+    words: Words = np.empty(planes[0].size, f"<u{width}")
     if width == 2:
-        _join16(planes, np.uint32(rotate), words)
+        low, high = map(_unwritable, planes)
+        _join16(low, high, np.uint32(rotate), words)
     elif width == 4:
-        _join32(planes, np.uint32(rotate), words)
+        first, second, third, fourth = map(_unwritable, planes)
+        _join32(first, second, third, fourth, np.uint32(rotate), words)
     else:
-        _join64(planes, np.uint64(rotate), words)
+        _join64(np.stack(planes), np.uint64(rotate), words)
     return words
+
+
+def _unwritable(plane: Plane) -> Plane:
+    """The same bytes; all are of one type for numba, which compiles a kernel for each."""
+    view = plane.view()
+    view.flags.writeable = False
+    return view
 
 
 def split(words: Words, rotate: bool) -> Planes:
@@ -130,9 +148,8 @@ def split(words: Words, rotate: bool) -> Planes:
     return (_split_by_numpy if words.size <= SMALL else _split_by_kernel)(words, rotate)
 
 
-def join(planes: Planes, rotate: bool) -> Words:
-    """Return the words whose byte planes are the rows of ``planes``: the inverse of :func:`split`."""
-    width, size = planes.shape
-    if width == 1:
-        return planes.reshape(size)
-    return (_join_by_numpy if size <= SMALL else _join_by_kernel)(planes, rotate)
+def join(planes: Sequence[Plane], rotate: bool) -> Words:
+    """The words whose byte planes these are: the inverse of :func:`split`."""
+    if len(planes) == 1:
+        return planes[0].copy()
+    return (_join_by_numpy if planes[0].size <= SMALL else _join_by_kernel)(planes, rotate)

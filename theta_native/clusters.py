@@ -14,17 +14,43 @@ Costs = NDArray[np.float64]
 
 
 @kernel
-def _listed(counts: Counts, starts: Labels, tokens: NDArray[np.uint16], numbers: Costs) -> None:
-    # List the nonzero counts by row: most contexts have few of the tokens.
-    at = 0
+def _count(counts: Counts, used: Labels) -> None:
+    # How many tokens each context has: most contexts have few, or none.
     for i in range(counts.shape[0]):
-        starts[i] = at
-        for token in range(counts.shape[1]):
-            if counts[i, token]:
-                tokens[at] = token
-                numbers[at] = float(counts[i, token])
-                at += 1
-    starts[counts.shape[0]] = at
+        row, found = counts[i], np.uint32(0)
+        for token in range(row.size):
+            found += np.uint32(row[token] != 0)
+        used[i] = found
+
+
+@kernel
+def _listed(
+    counts: Counts, occurring: Labels, starts: Labels, tokens: NDArray[np.uint16], numbers: Costs
+) -> None:
+    # What is not zero, row by row.
+    at = 0
+    for i in range(occurring.size):
+        row, end = counts[occurring[i]], starts[i + 1]
+        token = 0
+        while at < end:
+            tokens[at] = token
+            numbers[at] = float(row[token])
+            at += int(row[token] != 0)
+            token += 1
+
+
+@kernel
+def _regroup(
+    listed: tuple[Labels, Labels, NDArray[np.uint16], Costs],
+    groups: Labels,
+    names: NDArray[np.uint16],
+    counts: Counts,
+) -> None:
+    occurring, starts, tokens, numbers = listed
+    for i in range(occurring.size):
+        row = counts[groups[occurring[i]]]
+        for at in range(starts[i], starts[i + 1]):
+            row[names[tokens[at]]] += np.uint32(numbers[at])
 
 
 @kernel
@@ -52,13 +78,6 @@ def _sum_listed(
     for i in range(labels.size):
         for at in range(starts[i], starts[i + 1]):
             sums[labels[i], tokens[at]] += np.int64(numbers[at])
-
-
-@kernel
-def _sum_groups(counts: Counts, labels: Labels, sums: NDArray[np.int64]) -> None:
-    for i in range(counts.shape[0]):
-        for token in range(counts.shape[1]):
-            sums[labels[i], token] += counts[i, token]
 
 
 @kernel
@@ -133,14 +152,16 @@ class Listed:
     """
 
     def __init__(self, counts: Counts) -> None:
-        self.occurring = np.flatnonzero(counts.any(axis=1))
+        used = np.empty(counts.shape[0], np.int64)
+        _count(counts, used)
+        self.occurring = np.flatnonzero(used)
         self.alphabet = counts.shape[1]
-        rows = np.ascontiguousarray(counts[self.occurring])
-        total = int(np.count_nonzero(rows))
-        self._starts = np.empty(rows.shape[0] + 1, np.int64)
-        self._tokens, self._numbers = np.empty(total, np.uint16), np.empty(total)
-        _listed(rows, self._starts, self._tokens, self._numbers)
-        self.weights, self.means = np.empty(rows.shape[0], np.int64), np.empty(rows.shape[0])
+        self._starts = np.concatenate([[0], np.cumsum(used[self.occurring])])
+        total = int(self._starts[-1])
+        # One more place each: the last number of a row is followed by nothing.
+        self._tokens, self._numbers = np.empty(total + 1, np.uint16), np.empty(total + 1)
+        _listed(counts, self.occurring, self._starts, self._tokens, self._numbers)
+        self.weights, self.means = np.empty(self.occurring.size, np.int64), np.empty(self.occurring.size)
         _weigh(self._starts, self._tokens, self._numbers, self.weights, self.means)
 
     def improve(self, labels: Labels, rounds: int, unseen: float) -> tuple[Labels, float, int]:
@@ -160,15 +181,17 @@ class Listed:
         bits, used, _ = _improve(parts, self.alphabet, labels, count, rounds, unseen)
         return labels, float(bits), int(used)
 
+    def regrouped(self, groups: Labels, names: NDArray[np.uint16], alphabet: int) -> Counts:
+        """The counts, where context ``c`` is in group ``groups[c]`` and token ``t`` is called ``names[t]``.
+
+        ``groups`` rise to the last one; the shape of the result is ``(groups, alphabet)``.
+        """
+        counts = np.zeros((int(groups[-1]) + 1, alphabet), np.uint32)
+        _regroup((self.occurring, self._starts, self._tokens, self._numbers), groups, names, counts)
+        return counts
+
     def sums(self, labels: Labels) -> NDArray[np.int64]:
         """Return the summed counts of each group, shape ``(groups, tokens)``."""
         out = np.zeros((int(labels.max()) + 1, self.alphabet), np.int64)
         _sum_listed(self._starts, self._tokens, self._numbers, labels, out)
         return out
-
-
-def sum_groups(counts: Counts, labels: Labels, clusters: int) -> NDArray[np.int64]:
-    """Return the summed counts of each cluster, int64 of shape ``(clusters, tokens)``."""
-    sums = np.zeros((clusters, counts.shape[1]), np.int64)
-    _sum_groups(counts, labels, sums)
-    return sums

@@ -267,20 +267,6 @@ def coarser(bits: int, fine: tuple[int, int], rule: tuple[int, int]) -> Tokens:
     return names.astype(np.uint16)
 
 
-@kernel
-def _rename(counts: NDArray[np.uint32], names: Tokens, out: NDArray[np.uint32]) -> None:
-    for i in range(counts.shape[0]):
-        for token in range(counts.shape[1]):
-            out[i, names[token]] += counts[i, token]
-
-
-def renamed(counts: NDArray[np.uint32], names: Tokens) -> NDArray[np.uint32]:
-    """Sum the counts of tokens in each context to those of the tokens ``names`` (:func:`coarser`)."""
-    out = np.zeros((counts.shape[0], int(names[-1]) + 1), np.uint32)
-    _rename(counts, names, out)
-    return out
-
-
 def write_raw(values: Words, tokens: Tokens, widths: NDArray[np.uint8], raw_bits: int) -> NDArray[np.uint8]:
     """Return the raw bits of all values, ``widths[token]`` of each, starting at the lowest bit of byte 0."""
     out = np.zeros(raw_bits // 32 + 1, "<u4")

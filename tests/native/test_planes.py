@@ -46,7 +46,7 @@ def test_arrays_of_any_size(width: int, size: int) -> None:
     words = random_words(width, size)
     found = split(words, True)
     np.testing.assert_array_equal(found, twin_split(words, True))
-    assert join(found, True).tobytes() == words.tobytes()
+    assert join(list(found), True).tobytes() == words.tobytes()
 
 
 def test_the_top_plane_of_a_bf16_is_its_exponent() -> None:

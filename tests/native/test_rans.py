@@ -177,8 +177,15 @@ def test_groups_are_improved_as_a_twin_does(rounds: int) -> None:
 
 def test_sums_of_groups() -> None:
     rng = np.random.default_rng(7)
-    counts = rng.integers(0, 9, (20, 6)).astype(np.uint32)
+    counts = rng.integers(0, 9, (20, 6)).astype(np.uint32) * (rng.random((20, 1)) < 0.8)
+    counts = counts.astype(np.uint32)
+    listed = clusters.Listed(counts)
     labels = rng.integers(0, 3, 20)
-    sums = clusters.sum_groups(counts, labels, 3)
-    assert clusters.Listed(counts).sums(labels).tolist() == sums.tolist()
-    assert [s.tolist() for s in sums] == [counts[labels == k].sum(axis=0).tolist() for k in range(3)]
+    expected = np.array([counts[labels == k].sum(axis=0) for k in range(3)])
+    assert listed.sums(labels[listed.occurring]).tolist() == expected.tolist()
+    rising, names = np.sort(labels), np.array([0, 0, 1, 2, 2, 2], np.uint16)
+    expected = np.array([counts[rising == k].sum(axis=0) for k in range(3)])
+    same = np.arange(6, dtype=np.uint16)
+    assert listed.regrouped(rising, same, 6).tolist() == expected.tolist()
+    expected = np.stack([expected[:, names == k].sum(axis=1) for k in range(3)], axis=1)
+    assert listed.regrouped(rising, names, 3).tolist() == expected.tolist()

@@ -37,9 +37,8 @@ def is_rotated(dtype: str) -> bool:
 def encode_words(words: NDArray[Any], rotate: bool) -> bytes:
     """Encode an array of unsigned words (1, 2, 4 or 8 bytes each)."""
     repeats = planes.has_repeats(words)
-    return bytes([words.dtype.itemsize]) + planes.encode_section(
-        list(byte_planes.split(words, rotate)), repeats
-    )
+    width = bytes([words.dtype.itemsize])
+    return planes.encode_section(byte_planes.split(words, rotate), repeats, width)
 
 
 def decode_words(blob: bytes | memoryview, width: int, size: int, rotate: bool) -> NDArray[Any]:
@@ -47,10 +46,10 @@ def decode_words(blob: bytes | memoryview, width: int, size: int, rotate: bool) 
     view = memoryview(blob)
     if len(view) < 1 or view[0] != width:
         raise CodecError(f"a dense chunk does not have {width} planes")
-    outs = np.empty((width, size), np.uint8)
-    if planes.decode_section(view, 1, list(outs)) != len(view):
+    found, end = planes.read_planes(view, 1, [size] * width)
+    if end != len(view):
         raise CodecError("a dense chunk has bytes behind its end")
-    return byte_planes.join(outs, rotate)
+    return byte_planes.join(found, rotate)
 
 
 def encode(raw: bytes | memoryview, dtype: str) -> bytes:

@@ -88,14 +88,27 @@ class Tokenised:
     @lazy
     def raw_bits(self) -> int:
         """The number of raw bits of all values."""
-        return int(self.counts.sum(axis=0, dtype=np.int64) @ self.widths.astype(np.int64))
+        together = np.zeros(self.counts.shape[0], np.int64)
+        return int(self.grouped(together)[0].astype(np.int64) @ self.widths.astype(np.int64))
+
+    @lazy
+    def listed(self) -> Listed:
+        """The counts that are not zero."""
+        return kernels.clusters.Listed(self.counts)
+
+    def grouped(self, kinds: NDArray[np.int64]) -> Counts:
+        """The counts where context ``c`` is in ``kinds[c]``."""
+        alphabet = self.counts.shape[1]
+        return self.listed.regrouped(kinds, np.arange(alphabet, dtype=np.uint16), alphabet)
 
     def under(self, rule: tuple[int, int]) -> Tokenised:
         """The same values under a rule that is coarser, or the same."""
         if rule == (self.s, self.m):
             return self
         names = kernels.rans.coarser(self.values.dtype.itemsize * 8, (self.s, self.m), rule)
-        return Tokenised(self.values, *rule, self.tokens, kernels.rans.renamed(self.counts, names), names)
+        each = np.arange(self.counts.shape[0])
+        counts = self.listed.regrouped(each, names, int(names[-1]) + 1)
+        return Tokenised(self.values, *rule, self.tokens, counts, names)
 
 
 def tokenise(values: Words, rule: tuple[int, int], contexts: Contexts, context_count: int) -> Tokenised:
@@ -147,15 +160,13 @@ def _frequencies(sums: NDArray[np.int64]) -> Counts:
     return scaled.astype(np.uint32)
 
 
-def estimate(counts: Counts) -> float:
+def estimate(listed: Listed) -> float:
     """About the bits that values with these counts will cost, raw bits apart."""
-    listed = kernels.clusters.Listed(counts)
     return _cluster(listed, _initial(*_heaps(listed), _MORE_CLUSTERS[0]), 0)[1]
 
 
-def plan(counts: Counts) -> Tables:
-    """The cheapest tables found for ``counts`` (at least one is not zero)."""
-    listed = kernels.clusters.Listed(counts)
+def plan(listed: Listed) -> Tables:
+    """The cheapest tables found for these counts (at least one)."""
     best, bits = np.zeros(listed.occurring.size, np.int64), float("inf")
     heaps = _heaps(listed)
     for trials in (_MORE_CLUSTERS, _FEWER_CLUSTERS):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import zstandard
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Plane = NDArray[np.uint8]
+    Payload = bytes | memoryview
 
 RAW: Final = 0
 ZSTD: Final = 1
@@ -29,6 +31,11 @@ _ENTRY: Final = struct.Struct("<BI")
 _SAMPLE_SLICES: Final = 16
 _SAMPLE_BYTES: Final = 1 << 16
 _INCOMPRESSIBLE_BITS: Final = 7.9
+_MAYBE: Final = 1.05
+_SURELY: Final = 0.97
+"""Shares of what single bytes take, below which matches pay: of a quarter of a sample, of all of it."""
+_WORTH_A_TEST: Final = 1 << 12
+"""Bytes of a quarter of a sample that are enough to tell that matches do not pay."""
 _MAX_WINDOW: Final = 1 << 23
 
 # Nearly Huffman alone, in a standard frame: the match finder of the common levels finds
@@ -86,31 +93,63 @@ def entropy_bits(plane: Plane) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def _candidates(sample: Plane, repeats: bool) -> list[str]:
+@dataclass(frozen=True)
+class Sample:
+    """Some bytes of a plane, and the bits that one of them takes, whatever is beside it."""
+
+    part: Plane
+    entropy: float
+
+    @classmethod
+    def of(cls, plane: Plane) -> Sample:
+        """The sample of ``plane``."""
+        part = spread_sample(plane)
+        return cls(part, entropy_bits(part))
+
+
+def _candidates(sample: Sample, repeats: bool) -> list[str]:
     """The compressors worth running on the whole plane whose sample is given."""
-    entropy = entropy_bits(sample)
-    fast = len(_LOCAL.compressor("fast").compress(sample.data))
-    best = [] if entropy > _INCOMPRESSIBLE_BITS else ["huffman"]
-    if fast < 0.97 * entropy / 8 * sample.size:
+    best = [] if sample.entropy > _INCOMPRESSIBLE_BITS else ["huffman"]
+    if _is_matched(sample):
         best = [*best, "fast"]
     return [*best, "long"] if repeats else best
 
 
-def encode_plane(plane: Plane, repeats: bool = False) -> tuple[int, bytes]:
-    """The method and the payload of one plane (u1, contiguous).
+def _is_matched(sample: Sample) -> bool:
+    """Whether there is more to find in the sample than the frequencies of its bytes."""
+    slices = sample.part.reshape(_SAMPLE_SLICES, -1) if sample.part.size == _SAMPLE_BYTES else None
+    for part, share in (
+        (None if slices is None else slices[::4].reshape(-1), _MAYBE),
+        (sample.part, _SURELY),
+    ):
+        if part is not None:
+            found = len(_LOCAL.compressor("fast").compress(part.data))
+            if found >= share * sample.entropy / 8 * part.size:
+                return False
+    return True
+
+
+def is_constant(plane: Plane) -> bool:
+    """Whether all bytes of ``plane`` (at least one) are equal."""
+    return bool(plane[-1] == plane[0]) and bool((plane == plane[0]).all())
+
+
+def encode_plane(plane: Plane, repeats: bool = False, sample: Sample | None = None) -> tuple[int, Payload]:
+    """The method and the payload of one plane (u1, contiguous); a raw payload is the plane itself.
 
     ``repeats`` says that the plane belongs to data with long repetitions
     (:func:`theta.codecs.planes.has_repeats`), so that long-distance matching is tried as well.
     """
     if plane.size == 0:
         return RAW, b""
-    first = plane[0]
-    if plane[-1] == first and bool((plane == first).all()):
-        return CONSTANT, bytes([first])
-    kinds = _candidates(spread_sample(plane), repeats)
-    frames = [_LOCAL.compressor(kind).compress(plane.data) for kind in kinds]
+    if is_constant(plane):
+        return CONSTANT, bytes([plane[0]])
+    frames = [
+        _LOCAL.compressor(kind).compress(plane.data)
+        for kind in _candidates(sample or Sample.of(plane), repeats)
+    ]
     best = min(frames, key=len, default=None)
-    return (ZSTD, best) if best is not None and len(best) < plane.size else (RAW, plane.tobytes())
+    return (ZSTD, best) if best is not None and len(best) < plane.size else (RAW, plane.data)
 
 
 def _unzstd(payload: memoryview, size: int) -> bytes:
@@ -127,16 +166,15 @@ def _unzstd(payload: memoryview, size: int) -> bytes:
     return plain
 
 
-def fill(method: int, payload: memoryview, out: Plane) -> None:
-    """Decode one plane into ``out``, whose length is the plane's; raises ``CodecError``."""
-    if method == CONSTANT and len(payload) == 1 and out.size:
-        out[:] = payload[0]
-    elif method == RAW and len(payload) == out.size:
-        out[:] = np.frombuffer(payload, np.uint8)
-    elif method == ZSTD and out.size:
-        out[:] = np.frombuffer(_unzstd(payload, out.size), np.uint8)
-    else:
-        raise CodecError(f"a plane of {out.size} bytes has method {method} and {len(payload)} bytes")
+def decoded(method: int, payload: memoryview, size: int) -> Plane:
+    """The ``size`` bytes of one plane, not to be written to; raises ``CodecError``."""
+    if method == CONSTANT and len(payload) == 1 and size:
+        return np.full(size, payload[0], np.uint8)
+    if method == RAW and len(payload) == size:
+        return np.frombuffer(payload, np.uint8)
+    if method == ZSTD and size:
+        return np.frombuffer(_unzstd(payload, size), np.uint8)
+    raise CodecError(f"a plane of {size} bytes has method {method} and {len(payload)} bytes")
 
 
 def encode_section(planes: Iterable[Plane]) -> bytes:
@@ -150,27 +188,31 @@ def decode_section(blob: memoryview, start: int, outs: Sequence[Plane]) -> int:
     ``outs`` are writable arrays of the lengths that the planes must have.  Raises
     :class:`~theta.errors.CodecError` for anything malformed.
     """
-    return read_section(blob, start, outs, fill)
+    found, position = read_section(blob, start, [out.size for out in outs], decoded)
+    for out, plane in zip(outs, found, strict=True):
+        out[:] = plane
+    return position
 
 
-def section(coded: Iterable[tuple[int, bytes]]) -> bytes:
-    """The section of planes with these methods and payloads."""
+def section(coded: Iterable[tuple[int, Payload]], before: bytes = b"") -> bytes:
+    """The section of planes with these methods and payloads, behind the bytes ``before``."""
     rows = list(coded)
-    head = b"".join(_ENTRY.pack(method, len(payload)) for method, payload in rows)
-    return head + b"".join(payload for _, payload in rows)
+    heads = [_ENTRY.pack(method, len(payload)) for method, payload in rows]
+    return b"".join((before, *heads, *(payload for _, payload in rows)))
 
 
 def read_section(
-    blob: memoryview, start: int, outs: Sequence[Plane], decode: Callable[[int, memoryview, Plane], None]
-) -> int:
-    """:func:`decode_section`, with ``decode`` for each plane in place of :func:`fill`."""
-    position = start + _ENTRY.size * len(outs)
+    blob: memoryview, start: int, sizes: Sequence[int], decode: Callable[[int, memoryview, int], Plane]
+) -> tuple[list[Plane], int]:
+    """The planes of these sizes of the section at ``start``, each by ``decode``; the position behind it."""
+    position = start + _ENTRY.size * len(sizes)
     if position > len(blob):
         raise CodecError("an encoded chunk is cut short")
-    for k, out in enumerate(outs):
+    found = []
+    for k, size in enumerate(sizes):
         method, length = _ENTRY.unpack_from(blob, start + k * _ENTRY.size)
         if length > len(blob) - position:
             raise CodecError("an encoded chunk is cut short")
-        decode(method, blob[position : position + length], out)
+        found.append(decode(method, blob[position : position + length], size))
         position += length
-    return position
+    return found, position

@@ -88,7 +88,7 @@ def _pack_factor(factor: Factor) -> bytes:
     zigzag = ((factor << 1) ^ (factor >> 63)).astype(np.uint32).reshape(-1)
     rank = factor.shape[1]
     contexts = np.tile(np.arange(rank, dtype=np.uint16), factor.shape[0])
-    ways = [(t, entropy.plan(t.counts)) for t in entropy.by_all_rules(zigzag, contexts, rank)]
+    ways = [(t, entropy.plan(t.listed)) for t in entropy.by_all_rules(zigzag, contexts, rank)]
     tokenised, tables = min(ways, key=lambda way: way[0].raw_bits + way[1].bits)
     return entropy.encode(tokenised, contexts, tables)
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from theta.codecs import entropy
 
     Plane = NDArray[np.uint8]
+    Payload = bytes | memoryview
 else:
     entropy = Module("theta.codecs.entropy")
 
@@ -62,15 +63,16 @@ def has_repeats(words: NDArray[Any]) -> bool:
     return chosen.size >= 8 and distinct < 0.9 * chosen.size
 
 
-def encode_plane(plane: Plane, repeats: bool = False) -> tuple[int, bytes]:
+def encode_plane(plane: Plane, repeats: bool = False) -> tuple[int, Payload]:
     """The method and the payload of one plane (u1, contiguous).
 
     ``repeats`` says that the plane belongs to data with long repetitions (:func:`has_repeats`).
     """
-    method, payload = frames.encode_plane(plane, repeats)
-    if method == frames.CONSTANT or plane.size <= _RANS_LEAST:
-        return method, payload
-    expected = frames.entropy_bits(frames.spread_sample(plane)) / 8 * plane.size
+    if plane.size <= _RANS_LEAST or frames.is_constant(plane):
+        return frames.encode_plane(plane, repeats)
+    sample = frames.Sample.of(plane)
+    method, payload = frames.encode_plane(plane, repeats, sample)
+    expected = sample.entropy / 8 * plane.size
     if expected < _RANS_GAIN * len(payload) - _RANS_HEAD:
         coded = _rans(plane)
         if len(coded) < _RANS_GAIN * len(payload):
@@ -82,7 +84,7 @@ def _rans(plane: Plane) -> bytes:
     """The entropy section of a plane whose neighbouring bytes have nothing to do with each other."""
     contexts = np.zeros(plane.size, np.uint16)
     tokenised = entropy.tokenise(plane, entropy.TOKEN_RULES[-1], contexts, 1)
-    return entropy.encode(tokenised, contexts, entropy.plan(tokenised.counts))
+    return entropy.encode(tokenised, contexts, entropy.plan(tokenised.listed))
 
 
 def _unrans(payload: memoryview, size: int) -> Plane:
@@ -93,17 +95,14 @@ def _unrans(payload: memoryview, size: int) -> Plane:
     return values
 
 
-def _fill(method: int, payload: memoryview, out: Plane) -> None:
-    """Decode one plane into ``out``, whose length is the plane's."""
-    if method == RANS and out.size:
-        out[:] = _unrans(payload, out.size)
-    else:
-        frames.fill(method, payload, out)
+def _decoded(method: int, payload: memoryview, size: int) -> Plane:
+    """The ``size`` bytes of one plane."""
+    return _unrans(payload, size) if method == RANS and size else frames.decoded(method, payload, size)
 
 
-def encode_section(planes: Iterable[Plane], repeats: bool = False) -> bytes:
-    """A section of ``planes``, in order; ``repeats`` is that of :func:`encode_plane`."""
-    return frames.section(encode_plane(plane, repeats) for plane in planes)
+def encode_section(planes: Iterable[Plane], repeats: bool = False, before: bytes = b"") -> bytes:
+    """A section of ``planes``, in order, behind the bytes ``before``; ``repeats`` is for all of them."""
+    return frames.section((encode_plane(plane, repeats) for plane in planes), before)
 
 
 def decode_section(blob: memoryview, start: int, outs: Sequence[Plane]) -> int:
@@ -112,4 +111,15 @@ def decode_section(blob: memoryview, start: int, outs: Sequence[Plane]) -> int:
     ``outs`` are writable arrays of the lengths that the planes must have.  Raises
     :class:`~theta.errors.CodecError` for anything malformed.
     """
-    return frames.read_section(blob, start, outs, _fill)
+    found, position = frames.read_section(blob, start, [out.size for out in outs], _decoded)
+    for out, plane in zip(outs, found, strict=True):
+        out[:] = plane
+    return position
+
+
+def read_planes(blob: memoryview, start: int, sizes: Sequence[int]) -> tuple[list[Plane], int]:
+    """The planes of these sizes of the section at ``start`` of ``blob``, and the position behind it.
+
+    They are not copied, and may not be written to.  Raises as :func:`decode_section`.
+    """
+    return frames.read_section(blob, start, sizes, _decoded)

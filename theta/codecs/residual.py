@@ -40,6 +40,8 @@ from theta.errors import CodecError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from theta_native.clusters import Listed
+
     Words = NDArray[Any]
 
 _HEAD: Final = struct.Struct("<HBBI")
@@ -152,26 +154,23 @@ def _levels(excess: NDArray[np.float64]) -> NDArray[np.uint8]:
 class _Choice:
     """One way to code the values: with which contexts, with which tokens.
 
-    ``kinds``: of each context with everything used, which of those it is that are used here.
+    ``kinds``: of each context with everything used, which of those it is that are used here; ``listed``
+    are the counts in these.
     """
 
     use_levels: bool
     use_fine: bool
     tokenised: entropy.Tokenised
     kinds: NDArray[np.int64]
+    listed: Listed
     bits: float
 
-    @property
-    def counts(self) -> NDArray[np.uint32]:
-        """How often each token occurs in the contexts that are used."""
-        return _grouped(self.tokenised.counts, self.kinds)
 
-
-def _grouped(counts: NDArray[np.uint32], kinds: NDArray[np.int64]) -> NDArray[np.uint32]:
-    count = int(kinds[-1]) + 1
-    return (
-        counts if count == kinds.size else kernels.clusters.sum_groups(counts, kinds, count).astype(np.uint32)
-    )
+def _listed(tokenised: entropy.Tokenised, kinds: NDArray[np.int64]) -> Listed:
+    """How often each token occurs in the contexts that are used."""
+    if int(kinds[-1]) + 1 == kinds.size:
+        return tokenised.listed
+    return kernels.clusters.Listed(tokenised.grouped(kinds))
 
 
 def _kinds(level_count: int, fine_count: int, use_levels: bool, use_fine: bool) -> NDArray[np.int64]:
@@ -188,9 +187,10 @@ def _best(
 
     def choice(tokenised: entropy.Tokenised, use_levels: bool, use_fine: bool) -> _Choice:
         kinds = _kinds(level_count, fine_count, use_levels, use_fine)
-        bits = entropy.estimate(_grouped(tokenised.counts, kinds)) + tokenised.raw_bits
+        listed = _listed(tokenised, kinds)
+        bits = entropy.estimate(listed) + tokenised.raw_bits
         bits += level_bits if use_levels else 0.0
-        return _Choice(use_levels, use_fine, tokenised, kinds, bits)
+        return _Choice(use_levels, use_fine, tokenised, kinds, listed, bits)
 
     ways = [(a, b) for a in (level_count > 1, False) for b in (fine_count > 1, False)]
     everything, *others = dict.fromkeys(ways)
@@ -217,7 +217,7 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
             bytes([_CODED]),
             _HEAD.pack(layout.top, layout.level_count if best.use_levels else 1, best.use_fine, block),
             levels if best.use_levels else planes.encode_section([layout.levels[:0]]),
-            entropy.encode(best.tokenised, full, entropy.plan(best.counts), best.kinds),
+            entropy.encode(best.tokenised, full, entropy.plan(best.listed), best.kinds),
         )
     )
 

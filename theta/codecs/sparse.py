@@ -46,7 +46,7 @@ def _encode_chunk(words: Words, base: Words, dtype: str) -> bytes:
     contexts = _contexts(base, dtype)
     tokenised = entropy.tokenise(changed.view(np.uint8), (0, 0), contexts, residual.CLASSES)
     new = dense.encode_words(words[changed], dense.is_rotated(dtype))
-    mask = entropy.encode(tokenised, contexts, entropy.plan(tokenised.counts))
+    mask = entropy.encode(tokenised, contexts, entropy.plan(tokenised.listed))
     return _HEAD.pack(int(changed.sum()), len(new)) + new + mask
 
 

@@ -292,9 +292,14 @@ class _Run:
             if sink is not None:
                 known.outlets.append(partial(sink.put, item.like.name))
         begin(self._progress, "merging", sum(item.like.nbytes for item in first.values()))
-        return ordered(
-            lambda item: computing.compute(self._objects, item), first.values(), computing.weight, _IN_FLIGHT
-        )
+        return ordered(self._made_ready, first.values(), computing.weight, _IN_FLIGHT)
+
+    def _made_ready(self, item: Task) -> Computed:
+        """Compute ``item``; its objects are made here too, on the thread that has its bytes."""
+        found = computing.compute(self._objects, item)
+        if isinstance(found, Planned) and not self._options.dry_run:
+            found.ready(self._objects.repo.format)
+        return found
 
     def _result_lines(
         self, choices: list[tuple[Settled | Conflict, Choice]], sink: Sink | None

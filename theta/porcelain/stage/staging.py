@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.files.file_source import FileSource
 from theta.store.format.manifest import Manifest
+from theta.store.format.skeleton import Skeleton
 from theta.store.odb.packs import PackWriter
 
 if TYPE_CHECKING:
@@ -115,19 +116,36 @@ def take(
     bases = bases_of(session, path)
     reference = kept or (bases[0] if bases else None)
     skeleton = worktree.skeleton_of(session, reference)
-    begin(progress, "hashing", source.size, path)
-    found = file_scan.scan(source, reference, skeleton, progress)
+    store = kept.store if kept and kept.store not in taken else store_name(path, taken)
+    found = _taken_apart(session, source, path, reference, skeleton, progress)
+    writer = snapshot.Snapshot(session.objects, pack, bases)
+    made = writer.tensors(source, found, store, kept, progress)
+    digests = {line.name: line.digest for line in made.lines}
     if (
         kept is not None
         and kept.store not in taken
-        and found.equals(kept, skeleton)
+        and file_scan.describes(kept, skeleton, found, digests)
         and complete(session, kept)
     ):
         return snapshot.Stored(kept)
-    if kept is None and (moved := _moved(session, found)) is not None:
+    if kept is None and (moved := _moved(session, found, digests)) is not None:
         return snapshot.Stored(moved)
-    store = kept.store if kept and kept.store not in taken else store_name(path, taken)
-    return snapshot.Snapshot(session.objects, pack, bases).store(source, found, store, kept, progress)
+    return writer.conclude(found, store, made)
+
+
+def _taken_apart(
+    session: Session,
+    source: FileSource,
+    path: str,
+    reference: Manifest | None,
+    skeleton: Skeleton | None,
+    progress: Progress | None,
+) -> file_scan.Parts:
+    """The parts of ``source``; hashed in a partial clone, which fetches the bases of what changed at once."""
+    begin(progress, "hashing", source.size, path)
+    if session.objects.repo.promised.is_partial:
+        return file_scan.scan(source, reference, skeleton, progress)
+    return file_scan.take_apart(source, reference, skeleton, progress)
 
 
 def bases_of(session: Session, path: str) -> list[Manifest]:
@@ -137,12 +155,12 @@ def bases_of(session: Session, path: str) -> list[Manifest]:
     return first + [manifest for found in parents for at, manifest in found.items() if at != path]
 
 
-def _moved(session: Session, found: file_scan.Scan) -> Manifest | None:
+def _moved(session: Session, found: file_scan.Parts, digests: Mapping[str, str]) -> Manifest | None:
     """Return the manifest of a deleted file with this content: it was renamed and keeps its store."""
     for path, manifest in session.index.manifests.items():
         if not os.path.lexists(session.repo.worktree / path):
             kept = worktree.skeleton_of(session, manifest)
-            if found.equals(manifest, kept) and complete(session, manifest):
+            if file_scan.describes(manifest, kept, found, digests) and complete(session, manifest):
                 return manifest
     return None
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from theta import _fs, _room
 from theta.errors import ThetaError
@@ -18,6 +17,9 @@ from theta.store.format.manifest import Manifest
 from theta.store.format.skeleton import Skeleton
 from theta.store.read import coming_file
 from theta.store.read.coming_file import ComingFile, Place
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _MOST_HELD: Final = 256
 """Files held open at once; the rest is decoded."""

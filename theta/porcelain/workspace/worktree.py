@@ -21,7 +21,6 @@ from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.files.file_source import FileSource, Identity
-from theta.store.files.stat_cache import certain_from
 from theta.store.format import manifest as manifests
 from theta.store.format.manifest import MAGIC, Manifest
 
@@ -108,7 +107,7 @@ def examine(session: Session, path: str, oid: str, progress: Progress | None = N
 
 
 def is_already(session: Session, path: str, oid: str) -> bool:
-    """Whether the file at ``path`` is what manifest ``oid`` stands for; a known one is not read."""
+    """Return whether the file at ``path`` is what manifest ``oid`` stands for; a known one is not read."""
     info = _lstat(session.repo.worktree / path)
     known = session.cache.manifest_of(path, Identity.of(info)) if info is not None else None
     if known is None or known == oid:
@@ -311,7 +310,7 @@ def _note(session: Session, written: Mapping[str, tuple[str, os.stat_result]]) -
     The cache does not trust a file that was as new as its note, and the next command would read it.
     """
     sizes = sum(info.st_size for _, info in written.values())
-    certain = max((certain_from(Identity.of(info)) for _, info in written.values()), default=0)
+    certain = max((Identity.of(info).certain_from for _, info in written.values()), default=0)
     if sizes < _WORTH_A_MOMENT:
         return
     time.sleep(min(max(certain - time.time_ns(), 0) / 1e9, _MOMENT))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,13 +22,19 @@ _LINE_BYTES: Final = 160
 
 
 @dataclass(frozen=True)
-class Scan:
-    """A file taken apart and hashed, nothing stored: the chunks of each tensor."""
+class Parts:
+    """A file taken apart: where its tensors are, and all of its other bytes."""
 
     layout: Layout
     skeleton: Skeleton
-    chunks: tuple[tuple[Chunk, ...], ...]
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Scan(Parts):
+    """A file taken apart and hashed, nothing stored: the chunks of each tensor."""
+
+    chunks: tuple[tuple[Chunk, ...], ...] = ()
 
     def digests(self) -> dict[str, str]:
         """Tensor name -> digest of its value."""
@@ -39,24 +45,36 @@ class Scan:
 
     def equals(self, manifest: Manifest, kept: Skeleton | None) -> bool:
         """Whether the file is byte for byte the one that ``manifest`` (with skeleton ``kept``) describes."""
-        wanted = {line.name: line.digest for line in manifest.lines}
-        return kept is not None and self.skeleton == kept and self.digests() == wanted
+        return describes(manifest, kept, self, self.digests())
+
+
+def describes(manifest: Manifest, kept: Skeleton | None, parts: Parts, digests: Mapping[str, str]) -> bool:
+    """Whether ``manifest`` (with skeleton ``kept``) is of the file with these parts and values."""
+    if kept is None or parts.skeleton != kept:
+        return False
+    return digests == {line.name: line.digest for line in manifest.lines}
 
 
 def scan(
     source: Source, known: Manifest | None, kept: Skeleton | None, progress: Progress | None = None
 ) -> Scan:
-    """Take ``source`` apart and hash every chunk.
+    """Take ``source`` apart, as :func:`take_apart` does, and hash every chunk."""
+    parts = take_apart(source, known, kept, progress)
+    return parts if isinstance(parts, Scan) else _hashed(source, parts, progress)
+
+
+def take_apart(
+    source: Source, known: Manifest | None, kept: Skeleton | None, progress: Progress | None = None
+) -> Parts:
+    """Where the tensors of ``source`` are; hashes them only where it must, to find that out.
 
     The extents of ``known`` are used where its skeleton ``kept`` still fits, so that a newer
     parser never rewrites the manifest of a file that did not change.
     """
     if known is not None and kept is not None and _fits(known, kept, source):
-        layout, note = kept.layout(known.format, known.by_name), ""
-        skeleton = kept
-        return Scan(layout, skeleton, _chunks(source, layout, progress), note)
+        return Parts(kept.layout(known.format, known.by_name), kept)
     if known is not None and known.format == opaque.NAME:
-        same = _scan_as(source, opaque.scan(source), progress)
+        same = _hashed(source, _parts(source, opaque.scan(source)), progress)
         if same.equals(known, kept):
             return same
     layout, note = formats.scan_or_opaque(source)
@@ -64,18 +82,21 @@ def scan(
         layout, note = opaque.scan(source), f"{len(layout.tensors)} tensors do not fit into one manifest"
     if not skeletons.holds(layout):
         layout, note = opaque.scan(source), "what is not a tensor is too large to be kept apart"
-    return _scan_as(source, layout, progress, note)
+    return _parts(source, layout, note)
+
+
+def _parts(source: Source, layout: Layout, note: str = "") -> Parts:
+    return Parts(layout, skeletons.from_layout(layout, source), note)
+
+
+def _hashed(source: Source, parts: Parts, progress: Progress | None) -> Scan:
+    return Scan(parts.layout, parts.skeleton, parts.note, _chunks(source, parts.layout, progress))
 
 
 def _listing(layout: Layout) -> int:
     """At most so many bytes do the lines of these tensors have."""
     lengths = (len(escape_line(t.name).encode()) + 4 * len(t.shape) * 5 for t in layout.tensors)
     return sum(2 * length + _LINE_BYTES for length in lengths)
-
-
-def _scan_as(source: Source, layout: Layout, progress: Progress | None, note: str = "") -> Scan:
-    skeleton = skeletons.from_layout(layout, source)
-    return Scan(layout, skeleton, _chunks(source, layout, progress), note)
 
 
 def _fits(known: Manifest, kept: Skeleton, source: Source) -> bool:
@@ -85,18 +106,18 @@ def _fits(known: Manifest, kept: Skeleton, source: Source) -> bool:
     return all(lengths[name] == length for name, _, length in kept.extents()) and kept.matches(source)
 
 
+def pieces(source: Source, tensor: Tensor) -> Iterator[tuple[int, int]]:
+    """(offset, length) of each chunk of ``tensor`` in the file."""
+    offset = tensor.offset
+    for length in _cuts(source, tensor):
+        yield offset, length
+        offset += length
+
+
 def _cuts(source: Source, tensor: Tensor) -> Iterable[int]:
     if tensor.dtype == "bytes":
         return opaque.cut(Window(source, tensor.offset, tensor.length))
     return tensor_tree.chunk_lengths(tensor.dtype, tensor.shape)
-
-
-def _pieces(source: Source, layout: Layout) -> Iterator[tuple[int, int, int]]:
-    for number, tensor in enumerate(layout.tensors):
-        offset = tensor.offset
-        for length in _cuts(source, tensor):
-            yield number, offset, length
-            offset += length
 
 
 def _chunks(source: Source, layout: Layout, progress: Progress | None) -> tuple[tuple[Chunk, ...], ...]:
@@ -106,7 +127,12 @@ def _chunks(source: Source, layout: Layout, progress: Progress | None) -> tuple[
         number, offset, length = piece
         return number, Chunk.of(source.read(offset, length))
 
-    for number, chunk in ordered(work, _pieces(source, layout)):
+    listed = (
+        (number, offset, length)
+        for number, tensor in enumerate(layout.tensors)
+        for offset, length in pieces(source, tensor)
+    )
+    for number, chunk in ordered(work, listed):
         found[number].append(chunk)
         if progress is not None:
             progress(chunk.length)

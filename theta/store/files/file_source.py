@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -15,6 +17,8 @@ from theta.errors import ChangedWhileReadError, FormatError, NotFoundError, Thet
 from theta.git.links import refuse_leading_out
 
 _MAX_SIBLING: Final = 256 << 20
+_FINE_NS: Final = 50_000_000
+_COARSE_NS: Final = 2_100_000_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,17 @@ class Identity:
     def of(cls, info: os.stat_result) -> Identity:
         """The identity that ``info`` describes."""
         return cls(info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
+
+    def is_racy(self, seen_ns: int) -> bool:
+        """Whether a write after ``seen_ns`` may leave it as it is, within one tick of the system's clock."""
+        return self.certain_from > seen_ns
+
+    @property
+    def certain_from(self) -> int:
+        """The time, in nanoseconds, from which a write makes another identity."""
+        # A whole second says that the file system keeps no finer time.
+        margin = _FINE_NS if self.ctime_ns % 1_000_000_000 else _COARSE_NS
+        return max(self.mtime_ns, self.ctime_ns) + margin
 
 
 class FileSource:
@@ -62,7 +77,7 @@ class FileSource:
         """Length in bytes when it was opened."""
         return self.stat.st_size
 
-    @property
+    @cached_property
     def identity(self) -> Identity:
         """What the file was when it was opened."""
         return Identity.of(self.stat)
@@ -99,6 +114,14 @@ class FileSource:
             parts.append(part)
             offset, length = offset + len(part), length - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def is_settled(self) -> bool:
+        """Whether a write from now on shows in :attr:`identity`."""
+        return not self.identity.is_racy(time.time_ns())
+
+    def was_written(self) -> bool:
+        """Whether the file is not surely the one that was opened; :meth:`is_settled` says for how long."""
+        return Identity.of(os.fstat(self._fd)) != self.identity
 
     def drop(self, offset: int, length: int) -> None:
         """Let the system forget these bytes: the file is going to be replaced, and they were read.

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from theta import _notes
 from theta.errors import DiskError, NoSpaceError
-from theta.git import object_format
 from theta.git.repository import Repository
 from theta.store.files.file_source import Identity
-
-_FINE_NS: Final = 50_000_000
-_COARSE_NS: Final = 2_100_000_000
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class StatCache:
     def manifest_of(self, path: str, identity: Identity) -> str | None:
         """The manifest id of the file at ``path`` if it is surely still what it was."""
         known = self._known.get(path)
-        if known is None or known.identity != identity or certain_from(identity) > known.seen_ns:
+        if known is None or known.identity != identity or identity.is_racy(known.seen_ns):
             return None
         return known.manifest
 
@@ -60,13 +57,6 @@ class StatCache:
             self._dirty = False
 
 
-def certain_from(identity: Identity) -> int:
-    """When whoever sees this identity knows that a later change would show, in nanoseconds."""
-    latest = max(identity.mtime_ns, identity.ctime_ns)
-    # A whole second says that the file system keeps no finer time.
-    return latest + (_FINE_NS if identity.ctime_ns % 1_000_000_000 else _COARSE_NS)
-
-
 def _load(path: Path) -> dict[str, _Known]:
     rows = _notes.read_json(path).get("theta.stat/v1")
     found = ((name, _known(row)) for name, row in (rows.items() if isinstance(rows, dict) else ()))
@@ -79,5 +69,5 @@ def _known(row: Any) -> _Known | None:
     except (KeyError, TypeError):
         return None
     numbers = (*asdict(known.identity).values(), known.seen_ns)
-    is_id = object_format.is_id(str(known.manifest))
+    is_id = re.fullmatch(r"[0-9a-f]{40}", str(known.manifest)) is not None
     return known if is_id and all(type(number) is int for number in numbers) else None

@@ -12,7 +12,8 @@ import os
 import struct
 import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -27,8 +28,52 @@ _BLOCK: Final = 65535
 _STORED_HEAD: Final = b"\x78\x01"
 _FAN_OUT: Final = 256 * 4
 _HEADER: Final = 8
+_WORTH_WRITING: Final = 1 << 18
+"""Bytes of entries that are written at once."""
+_WORTH_SENDING: Final = 1 << 25
+"""Bytes that were written from which on the system is to begin with putting them on disk."""
 _WORTH_READING: Final = 1 << 16
 """Bytes of a stream from which on it is read, not mapped."""
+
+
+@dataclass(frozen=True)
+class PackEntry:
+    """An object as it stands in a pack; making one takes most of the work of adding it.
+
+    Attributes:
+        raw_id: its id.
+        crc: the CRC-32 of its bytes in the pack.
+        pieces: these bytes.
+    """
+
+    raw_id: bytes
+    crc: int
+    pieces: tuple[bytes | memoryview, ...]
+
+    @property
+    def oid(self) -> str:
+        """The hex id."""
+        return self.raw_id.hex()
+
+
+def blob_entry(form: ObjectFormat, data: bytes | memoryview, *, text: bool = False) -> PackEntry:
+    """Return the entry of a blob; ``text`` is worth deflating."""
+    return _entry(BLOB, data, form.object_id(BLOB, (data,), len(data)), deflate=text)
+
+
+def tree_entry(form: ObjectFormat, entries: Iterable[tuple[str, int, str]]) -> PackEntry:
+    """Return the entry of a tree of (name, mode, hex id)."""
+    data = tree_bytes(entries)
+    return _entry(TREE, data, form.object_id(TREE, (data,), len(data)), deflate=True)
+
+
+def _entry(kind: str, data: bytes | memoryview, raw_id: bytes, *, deflate: bool) -> PackEntry:
+    body: list[bytes | memoryview] = [zlib.compress(data, 6)] if deflate else _stored(data)
+    pieces = (_entry_header(_NUMBERS[kind], len(data)), *body)
+    crc = 0
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+    return PackEntry(raw_id, crc, pieces)
 
 
 class PackWriter:
@@ -51,13 +96,15 @@ class PackWriter:
         self._file: _fs.AppendFile | None = None
         self._rows: list[tuple[bytes, int, int]] = []  # id, crc32, offset
         self._mine: set[str] = set()
+        self._waiting: list[bytes | memoryview] = []
+        self._waiting_size = self._sent = 0
         self.path: Path | None = None
         """The pack, once it is finished and holds anything."""
 
     @property
     def size(self) -> int:
-        """The number of bytes written so far."""
-        return self._file.size if self._file else 0
+        """Bytes written so far."""
+        return self._file.size + self._waiting_size if self._file else 0
 
     def blob(self, data: bytes | memoryview, *, text: bool = False) -> str:
         """Add a blob; ``text`` is worth deflating. Return its hex id."""
@@ -67,31 +114,51 @@ class PackWriter:
         """Add a tree of (name, mode, hex id)."""
         return self._add(TREE, tree_bytes(entries), deflate=True)
 
+    def add(self, entry: PackEntry, *, is_new: bool = False) -> bool:
+        """Add an object, unless it is known; return whether it was added.
+
+        ``is_new``: it names an object that was added, so it need not be looked for elsewhere.
+        """
+        if entry.oid in self._mine or not (is_new or not self._known(entry.oid)):
+            return False
+        self._append(entry)
+        return True
+
     def _add(self, kind: str, data: bytes | memoryview, *, deflate: bool) -> str:
         raw_id = self.format.object_id(kind, (data,), len(data))
         oid = raw_id.hex()
-        if oid in self._mine or self._known(oid):
-            return oid
-        body: list[bytes | memoryview] = [zlib.compress(data, 6)] if deflate else _stored(data)
-        self._append(kind, raw_id, len(data), body)
-        self._mine.add(oid)
+        if not self._has(oid):
+            self._append(_entry(kind, data, raw_id, deflate=deflate))
         return oid
 
-    def _append(self, kind: str, raw_id: bytes, size: int, body: list[bytes | memoryview]) -> None:
-        pieces = [_entry_header(_NUMBERS[kind], size), *body]
-        crc = 0
-        for piece in pieces:
-            crc = zlib.crc32(piece, crc)
-        self._rows.append((raw_id, crc, self._write(pieces)))
+    def _has(self, oid: str) -> bool:
+        return oid in self._mine or self._known(oid)
 
-    def _write(self, pieces: Iterable[bytes | memoryview]) -> int:
-        """Write an entry; return its offset."""
+    def _append(self, entry: PackEntry) -> None:
+        self._rows.append((entry.raw_id, entry.crc, self._write(entry.pieces)))
+        self._mine.add(entry.oid)
+
+    def _write(self, pieces: Sequence[bytes | memoryview]) -> int:
+        """Write an entry, soon; return its offset."""
         if self._file is None:
             self._file = _fs.AppendFile(self._directory)
             self._file.write(b"PACK" + struct.pack(">II", 2, 0))
-        offset = self._file.size
-        self._file.write(b"".join(pieces))
+        offset = self.size
+        self._waiting += pieces
+        self._waiting_size += sum(map(len, pieces))
+        if self._waiting_size >= _WORTH_WRITING:
+            self._flush()
         return offset
+
+    def _flush(self) -> None:
+        """Write the entries that wait."""
+        assert self._file is not None
+        if self._waiting:
+            self._file.write(*self._waiting)
+        self._waiting, self._waiting_size = [], 0
+        if self._file.size - self._sent >= _WORTH_SENDING:
+            self._file.begin_writing_back()
+            self._sent = self._file.size
 
     def __enter__(self) -> Self:
         return self
@@ -109,6 +176,7 @@ class PackWriter:
         """Make the pack durable and visible; return its path, or None when nothing was written."""
         if self._file is None or self.path is not None:
             return self.path
+        self._flush()
         self._file.patch(8, struct.pack(">I", len(self._rows)))
         trailer = self._checksum()
         self._file.write(trailer)
@@ -126,10 +194,10 @@ class PackWriter:
 
     def _checksum(self) -> bytes:
         assert self._file is not None
-        sha, offset = self.format.hash(), 0
-        while piece := self._file.read(offset, 1 << 22):
-            sha.update(piece)
-            offset += len(piece)
+        sha, offset, room = self.format.hash(), 0, bytearray(1 << 20)
+        while length := self._file.read_into(offset, room):
+            sha.update(memoryview(room)[:length])
+            offset += length
         return sha.digest()
 
     def abort(self) -> None:
@@ -150,7 +218,7 @@ class UnwrittenPack(PackWriter):
         """Bytes that would have been written so far."""
         return self._total
 
-    def _write(self, pieces: Iterable[bytes | memoryview]) -> int:
+    def _write(self, pieces: Sequence[bytes | memoryview]) -> int:
         offset = self._total
         self._total += sum(map(len, pieces))
         return offset

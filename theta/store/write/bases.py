@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from theta._numpy import np
-from theta.codecs.base import TensorWords, word_dtype
+from theta.codecs.base import Each, TensorWords, word_dtype
 from theta.dtypes import DTYPES
 from theta.errors import CorruptError, MissingObjectsError
 from theta.store.format.manifest import Line, Manifest
 from theta.store.format.tensor_tree import chunk_lengths
 from theta.store.odb.objects import Objects
 from theta.store.read.stored_tensor import StoredTensor
-from theta.store.write.layer_plan import Changed, Planned, plan
+from theta.store.write.layer_plan import Changed, Hints, Planned, plan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,13 +58,16 @@ class Nearby:
         named = any(name in manifest.by_name for manifest in [*self._own, *self._others])
         return named or (dtype, tuple(shape)) in self._alike
 
-    def plan(self, changed: Changed) -> Planned | None:
-        """How to store ``changed`` on the tensors it may be a version of; None when there are none."""
-        own = self.own(changed.name)
-        planned = plan(self._objects, changed, own) if own else None
+    def plan(self, changed: Changed, each: Each = map) -> Planned | None:
+        """How to store ``changed`` on the tensors it may be a version of; None when there are none.
+
+        ``each`` runs the encoding of chunks.
+        """
+        own, hints = self.own(changed.name), Hints(each=each)
+        planned = plan(self._objects, changed, own, hints) if own else None
         if planned is None or planned.stands_alone:
             others = self.others(changed.name, changed.tensor)
-            return plan(self._objects, changed, [*own, *others]) if others else planned
+            return plan(self._objects, changed, [*own, *others], hints) if others else planned
         return planned
 
     def own(self, name: str) -> list[Line]:

@@ -16,12 +16,13 @@ from theta._numpy import np
 from theta.codecs import dense
 from theta.codecs.base import Base, Each, Encode, Encoded, Range, TensorWords, word_dtype, word_size
 from theta.errors import CorruptError, MissingObjectsError
+from theta.git.object_format import ObjectFormat
 from theta.lazy import Module
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Chunk, Layer, Record
 from theta.store.odb.objects import Objects
-from theta.store.odb.packs import PackWriter
+from theta.store.odb.packs import PackEntry, PackWriter, blob_entry, tree_entry
 from theta.store.read import layers
 from theta.store.read.tensor_records import dense_chunks, has_structure, layer_of, read_record
 
@@ -56,21 +57,49 @@ class Planned:
     layers: tuple[Layer, ...]
     chunks: tuple[Chunk, ...]
     files: dict[str, str | bytes]
+    _made: dict[str, Ready] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def stands_alone(self) -> bool:
         """Whether no base was worth resting on."""
         return len(self.layers) <= 1
 
+    def ready(self, form: ObjectFormat) -> Ready:
+        """Return the tensor with all its objects made, for a pack; the thread that asks first makes them."""
+        if form.name not in self._made:
+            self._made[form.name] = _ready(self, form)
+        return self._made[form.name]
+
     def write(self, pack: PackWriter) -> Line:
         """Add blobs and tree to ``pack``; return the manifest's line."""
-        files = {
-            name: body if isinstance(body, str) else pack.blob(body) for name, body in self.files.items()
-        }
-        record = Record(self.dtype, self.shape, self.layers, self.chunks, files)
-        entries = [(tensor_tree.RECORD, 0o100644, pack.blob(record.data(), text=True))]
-        entries += [(file, 0o100644, oid) for file, oid in files.items()]
-        return Line(self.name, self.dtype, self.shape, record.digest, pack.tree(entries))
+        return self.ready(pack.format).write(pack)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A tensor's line, and the objects that it needs in a pack: blobs of chunks, the record, the tree."""
+
+    line: Line
+    entries: tuple[PackEntry, ...]
+
+    def write(self, pack: PackWriter) -> Line:
+        """Add the objects to ``pack``; return the line."""
+        *blobs, record, tree = self.entries
+        is_new = True in list(map(pack.add, blobs))
+        pack.add(tree, is_new=pack.add(record, is_new=is_new))
+        return self.line
+
+
+def _ready(planned: Planned, form: ObjectFormat) -> Ready:
+    bodies = planned.files.items()
+    new = {name: blob_entry(form, body) for name, body in bodies if not isinstance(body, str)}
+    files = {name: body if isinstance(body, str) else new[name].oid for name, body in bodies}
+    record = Record(planned.dtype, planned.shape, planned.layers, planned.chunks, files)
+    text = blob_entry(form, record.data(), text=True)
+    rows = [(tensor_tree.RECORD, 0o100644, text.oid)]
+    tree = tree_entry(form, rows + [(file, 0o100644, oid) for file, oid in files.items()])
+    line = Line(planned.name, planned.dtype, planned.shape, record.digest, tree.oid)
+    return Ready(line, (*new.values(), text, tree))
 
 
 @dataclass(frozen=True)
@@ -120,8 +149,8 @@ class Hints:
 
 PLAIN: Final = Hints()
 
-CodedChunk = tuple[Chunk, str | bytes]
-"""A chunk, and its payload or the blob that has it."""
+CodedChunk = tuple[Chunk, PackEntry]
+"""A chunk, and its payload ready for a pack."""
 
 
 def write_dense(
@@ -129,12 +158,21 @@ def write_dense(
 ) -> Line:
     """Write a tensor of one dense layer from chunks that are coded; holds one chunk at a time."""
     chunks: list[Chunk] = []
-    files: dict[str, str | bytes] = {}
-    for number, (chunk, body) in enumerate(coded):
+    blobs: list[str] = []
+    for chunk, entry in coded:
+        pack.add(entry)
         chunks.append(chunk)
-        files[tensor_tree.file_name(0, number)] = body if isinstance(body, str) else pack.blob(body)
+        blobs.append(entry.oid)
+    return of_blobs(name, dtype, shape, chunks, blobs).write(pack)
+
+
+def of_blobs(
+    name: str, dtype: str, shape: tuple[int, ...], chunks: Sequence[Chunk], blobs: Sequence[str]
+) -> Planned:
+    """A tensor of one dense layer whose chunks are in these blobs."""
     layers = (Layer(dense.NAME, None, dtype, shape),) if chunks else ()
-    return Planned(name, dtype, shape, layers, tuple(chunks), files).write(pack)
+    files: dict[str, str | bytes] = {tensor_tree.file_name(0, n): oid for n, oid in enumerate(blobs)}
+    return Planned(name, dtype, shape, layers, tuple(chunks), files)
 
 
 def worth_comparing(lengths: Iterable[int]) -> bool:
@@ -335,6 +373,17 @@ def _chain(below: _Candidate, codec: str, changed: Changed) -> list[Layer]:
         base = None if layer.base is None else place[layer.base]
         chain.append(Layer(layer.codec, base, layer.dtype, layer.shape))
     return [*chain, Layer(codec, place[below.number], changed.tensor.dtype, changed.tensor.shape)]
+
+
+def plan_alone(changed: Changed, kept: Mapping[tuple[str, bytes], str]) -> Planned:
+    """``changed`` on nothing; ``kept``: (dtype, digest of a chunk) -> the blob that has it already."""
+    files: dict[str, str | bytes] = {}
+    for number, (chunk, part) in enumerate(zip(changed.chunks, changed.ranges, strict=True)):
+        blob = kept.get((changed.tensor.dtype, chunk.digest))
+        body = chooser.encode_dense(changed.tensor, [part]).chunks[0] if blob is None else blob
+        files[tensor_tree.file_name(0, number)] = body
+    layers = [Layer(dense.NAME, None, changed.tensor.dtype, changed.tensor.shape)] if files else []
+    return changed.planned(layers, files)
 
 
 def _dense(changed: Changed, encoded: Encoded, records: Sequence[Record]) -> Planned:

@@ -1,0 +1,90 @@
+"""Tensors go into a pack on all cores; nothing of what is stored shows how many there were."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.store.test_snapshot import model, normal
+from tests.support import Repo
+from theta import parallel
+from theta.formats.layout import BytesSource
+from theta.git.repository import Repository
+from theta.store.files import file_scan
+from theta.store.files.one_reading import Reading
+from theta.store.format import skeleton
+from theta.store.format.manifest import Manifest
+from theta.store.odb.objects import Objects
+from theta.store.read.reassembly import Restorer
+from theta.store.write import tensor_stream
+from theta.store.write.snapshot import Snapshot
+
+Arrays = dict[str, np.ndarray]
+
+
+def versions() -> list[Arrays]:
+    """Large and small tensors; of the second version some are new, some near, some the same."""
+    first = {f"norm.{n:02d}": normal(40, seed=n) for n in range(30)}
+    first |= {"big": normal(600, 500, seed=90), "embed": normal(900, 500, seed=91), "same": normal(300, 300)}
+    first["twin"] = first["same"]
+    second = dict(first)
+    second |= {name: first[name] + np.float32(1e-4) for name in ("norm.03", "big", "embed", "twin")}
+    second["other"] = normal(700, 500, seed=92)
+    second["grown"] = np.concatenate([second.pop("same"), normal(5, 300)])
+    return [first, second]
+
+
+def stored(path: Path, *, hashed: bool) -> tuple[list[Manifest], list[str]]:
+    """The manifests of both versions, and the names of the packs, which are digests of them."""
+    objects = Objects(Repository.discover(Repo.create(path).path))
+    manifests: list[Manifest] = []
+    packs = []
+    for arrays in versions():
+        data = model(arrays)
+        source, last = BytesSource(data), manifests[-1] if manifests else None
+        kept = skeleton.read(objects, last.skeleton) if last else None
+        found = (file_scan.scan if hashed else file_scan.take_apart)(source, last, kept)
+        with objects.writing() as pack:
+            made = Snapshot(objects, pack, manifests[-1:]).store(source, found, "m", last)
+        assert pack.path is not None
+        assert bytes(Restorer(objects, made.manifest).data()) == data
+        manifests.append(made.manifest)
+        packs.append(pack.path.name)
+    return manifests, packs
+
+
+def test_the_same_packs_for_any_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_stream, "_WHOLE", 1 << 20)
+    monkeypatch.setattr(tensor_stream, "_BATCH_COUNT", 4)
+    found = []
+    for count in (1, 2, 5):
+        monkeypatch.setattr(parallel, "workers", lambda count=count: count)
+        found += [stored(tmp_path / f"{count}{hashed}", hashed=hashed) for hashed in (False, True)]
+    assert all(one == found[0] for one in found)
+    # Where tensors are cut for threads does not show either.
+    monkeypatch.undo()
+    assert stored(tmp_path / "whole", hashed=False)[0] == found[0][0]
+
+
+def test_every_byte_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_stream, "_WHOLE", 1 << 20)
+    objects = Objects(Repository.discover(Repo.create(tmp_path / "repo").path))
+    read: list[tuple[int, int]] = []
+    before = Reading.read
+
+    def noted(self: Reading, offset: int, lengths: list[int]) -> object:
+        read.append((offset, offset + sum(lengths)))
+        return before(self, offset, lengths)
+
+    monkeypatch.setattr(Reading, "read", noted)
+    source = BytesSource(model(versions()[0]))
+    found = file_scan.take_apart(source, None, None)
+    with objects.writing() as pack:
+        Snapshot(objects, pack, []).store(source, found, "m", None)
+    spans = sorted(read)
+    assert spans[0][0] == found.layout.tensors[0].offset
+    assert spans[-1][1] == source.size
+    assert all(left[1] == right[0] for left, right in pairwise(spans))

@@ -1,0 +1,55 @@
+"""A file that is read once, with the proof that what was read is one state of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from theta.errors import ChangedWhileReadError
+from theta.formats.layout import Source
+from theta.parallel import ordered
+from theta.store.files.file_source import FileSource
+from theta.store.format.tensor_tree import Chunk
+
+
+class Reading:
+    """Reads pieces of ``source``, each with the digest of the very bytes that are handed out.
+
+    Threads may share it.  A write to a file shows in its identity, but for those within one tick of the
+    clock after the last one before it was opened.  So what is read that early is read again at the
+    end, and everything is when the identity has changed: a file of which only the times were changed, or that
+    was renamed over, is still the one that was read.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._file = source if isinstance(source, FileSource) else None
+        self._early: list[tuple[int, Chunk]] = []
+        self._later: list[tuple[int, Chunk]] = []
+
+    def read(self, offset: int, lengths: Sequence[int]) -> tuple[tuple[Chunk, ...], bytes]:
+        """The bytes from ``offset`` on, as chunks of these lengths and as they are."""
+        known = self._later if self._file is None or self._file.is_settled() else self._early
+        ends = [0, *accumulate(lengths)]
+        raw = self._source.read(offset, ends[-1])
+        whole = memoryview(raw)
+        chunks = tuple(Chunk.of(whole[start:end]) for start, end in pairwise(ends))
+        if self._file is not None:
+            known += [(offset + start, chunk) for start, chunk in zip(ends, chunks, strict=False)]
+        return chunks, raw
+
+    def prove(self) -> None:
+        """Raise :class:`ChangedWhileReadError` unless all that was read is there at one time."""
+        doubtful = self._early
+        if self._file is not None and self._file.was_written():
+            doubtful = self._early + self._later
+        for _ in ordered(self._check, doubtful):
+            pass
+
+    def _check(self, piece: tuple[int, Chunk]) -> None:
+        offset, chunk = piece
+        if not chunk.holds(self._source.read(offset, chunk.length)):
+            raise ChangedWhileReadError(
+                "the file changed while it was read; nothing was stored",
+                hint="repeat when nothing writes to it",
+            )

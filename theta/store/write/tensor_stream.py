@@ -1,0 +1,267 @@
+"""The tensors of a file on their way into a pack, on all cores: read and hashed, coded, framed, written.
+
+A tensor is read once; its digest is taken of the bytes that are coded.  What comes out does not depend on the
+number of threads, nor does the order of the objects in the pack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, chain
+from typing import Final, TypeAlias
+
+from theta.codecs import dense
+from theta.codecs.base import Each, TensorWords
+from theta.errors import ChangedWhileReadError
+from theta.formats.layout import Source, Tensor
+from theta.parallel import Pool
+from theta.progress import Progress
+from theta.store.files import file_scan
+from theta.store.files.one_reading import Reading
+from theta.store.format import tensor_tree
+from theta.store.format.manifest import Line
+from theta.store.format.tensor_tree import Chunk
+from theta.store.odb.packs import PackEntry, PackWriter, blob_entry
+from theta.store.write import layer_plan
+from theta.store.write.bases import Nearby
+from theta.store.write.layer_plan import Changed, Ready
+
+Chunks = Sequence[Chunk]
+
+_BATCH: Final = 1 << 20
+_BATCH_COUNT: Final = 64
+"""Raw bytes and number of small tensors that one thread takes at a time."""
+_WHOLE: Final = 24 << 20
+"""Raw bytes of a tensor up to which one thread works on it; the chunks of a larger one are spread."""
+_IN_FLIGHT: Final = 64 << 20
+"""Raw bytes that are read and not yet written."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What is stored already.
+
+    Attributes:
+        nearby: finds bases.
+        line: the line of a tensor whose value is stored, or none.
+        may_know: whether the value of such a tensor may be stored at all; tells without its digest.
+        chunks: (dtype, digest) -> blob, of chunks that tensors of this name have.
+    """
+
+    nearby: Nearby
+    line: Callable[[Tensor, Chunks], Line | None]
+    may_know: Callable[[Tensor], bool]
+    chunks: Callable[[str], Mapping[tuple[str, bytes], str]]
+
+    def comparable(self, tensor: Tensor) -> bool:
+        """Whether there may be bases for ``tensor``, and room to compare it with them."""
+        if not tensor.length or tensor.dtype == "bytes" or tensor.length > layer_plan.LARGEST:
+            return False
+        return self.nearby.may_have(tensor.name, tensor.dtype, tensor.shape)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A tensor in memory."""
+
+    tensor: Tensor
+    chunks: Chunks
+    data: bytes | bytearray
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A chunk of a large tensor: read, and coded or held if it was wanted so."""
+
+    chunk: Chunk
+    data: bytes = b""
+    body: PackEntry | str = ""
+
+
+_Done: TypeAlias = Line | Ready | _Read | _Piece
+
+
+@dataclass(frozen=True)
+class _Job:
+    weight: int
+    run: Callable[[], Sequence[_Done]]
+
+
+@dataclass
+class Lines:
+    """The lines of all tensors, in the order of the file, and the names of those that are new."""
+
+    lines: list[Line] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+
+
+class TensorStream:
+    """Stores the tensors of ``source``; ``expected`` are their digests, where they are known beforehand."""
+
+    def __init__(
+        self, source: Source, lookup: Lookup, pack: PackWriter, expected: Mapping[str, Chunks] | None = None
+    ) -> None:
+        self._source, self._lookup, self._pack = source, lookup, pack
+        self._expected = expected or {}
+        self._reading = Reading(source)
+        self._comparing = False
+
+    def store(self, tensors: Sequence[Tensor], progress: Progress | None) -> Lines:
+        """Store what is new of ``tensors``; raises :class:`ChangedWhileReadError` if the file changed."""
+        found: dict[str, Line] = {}
+        known: set[str] = set()
+        waiting: list[_Read] = []
+        with Pool() as pool:
+            jobs = pool.ordered(
+                lambda job: job.run(), self._jobs(tensors), lambda job: job.weight, _IN_FLIGHT
+            )
+            done = chain.from_iterable(jobs)
+            for tensor in tensors:
+                made = self._spread_out(tensor, done, pool.ordered) if _is_spread(tensor) else next(done)
+                self._note_size(tensor, made, waiting)
+                if isinstance(made, _Read):
+                    waiting.append(made)
+                elif isinstance(made, Line):
+                    known.add(tensor.name)
+                    found[tensor.name] = made
+                else:
+                    assert isinstance(made, Ready)
+                    found[tensor.name] = made.write(self._pack)
+                if self._comparing:
+                    found |= self._settled(waiting)
+                if progress is not None:
+                    progress(tensor.length)
+        found |= self._settled(waiting)
+        self._reading.prove()
+        names = [tensor.name for tensor in tensors]
+        return Lines([found[name] for name in names], [name for name in names if name not in known])
+
+    def _note_size(self, tensor: Tensor, made: _Done, waiting: list[_Read]) -> None:
+        """Small tensors are compared with bases only where there is more to compare than they are."""
+        if not isinstance(made, Line) and not self._comparing:
+            lengths = [tensor.length, *(read.tensor.length for read in waiting)]
+            self._comparing = layer_plan.worth_comparing(lengths)
+
+    def _settled(self, waiting: list[_Read]) -> dict[str, Line]:
+        """Write small tensors that had to wait for what the others are."""
+        found = {read.tensor.name: self._ready(read).write(self._pack) for read in waiting}
+        waiting.clear()
+        return found
+
+    def _jobs(self, tensors: Sequence[Tensor]) -> Iterator[_Job]:
+        batch: list[Tensor] = []
+        for tensor in tensors:
+            held = sum(item.length for item in batch) + tensor.length
+            if batch and (_is_spread(tensor) or held > _BATCH or len(batch) == _BATCH_COUNT):
+                yield self._batch(batch)
+                batch = []
+            if _is_spread(tensor):
+                yield from self._pieces(tensor)
+            else:
+                batch.append(tensor)
+        if batch:
+            yield self._batch(batch)
+
+    # -- whole tensors -------------------------------------------------------------------
+
+    def _batch(self, tensors: Sequence[Tensor]) -> _Job:
+        return _Job(sum(tensor.length for tensor in tensors), lambda: [self._whole(item) for item in tensors])
+
+    def _whole(self, tensor: Tensor) -> _Done:
+        lengths = tensor_tree.chunk_lengths(tensor.dtype, tensor.shape)
+        chunks, raw = self._reading.read(tensor.offset, lengths)
+        self._check(tensor, chunks)
+        if (line := self._lookup.line(tensor, chunks)) is not None:
+            return line
+        read = _Read(tensor, chunks, raw)
+        return self._ready(read) if self._comparing or tensor.length > layer_plan.SMALL else read
+
+    def _ready(self, read: _Read, each: Each = map) -> Ready:
+        """The tensor, coded on its bases where it has some, else alone."""
+        tensor = read.tensor
+        words = TensorWords.from_bytes(memoryview(read.data), tensor.dtype, tensor.shape)
+        changed, planned = Changed(tensor.name, words, read.chunks), None
+        if (self._comparing or tensor.length > layer_plan.SMALL) and self._lookup.comparable(tensor):
+            planned = self._lookup.nearby.plan(changed, each)
+        if planned is None:
+            planned = layer_plan.plan_alone(changed, self._lookup.chunks(tensor.name))
+        return planned.ready(self._pack.format)
+
+    def _check(self, tensor: Tensor, chunks: Chunks, first: int = 0) -> None:
+        expected = self._expected.get(tensor.name)
+        if expected is not None and tuple(expected[first : first + len(chunks)]) != tuple(chunks):
+            raise ChangedWhileReadError(f"{tensor.name} changed while it was read; nothing was stored")
+
+    # -- large tensors -------------------------------------------------------------------
+
+    def _pieces(self, tensor: Tensor) -> Iterator[_Job]:
+        comparable = self._lookup.comparable(tensor)
+        coded = tensor.dtype == "bytes" or not (comparable or self._lookup.may_know(tensor))
+        reusable = self._lookup.chunks(tensor.name) if coded else {}
+        for number, (offset, length) in enumerate(file_scan.pieces(self._source, tensor)):
+
+            def run(number: int = number, offset: int = offset, length: int = length) -> Sequence[_Done]:
+                chunks, raw = self._reading.read(offset, [length])
+                self._check(tensor, chunks, number)
+                if coded:
+                    return [_Piece(chunks[0], body=self._coded(tensor, chunks[0], raw, reusable))]
+                return [_Piece(chunks[0], raw if comparable else b"")]
+
+            yield _Job(length, run)
+
+    def _spread_out(self, tensor: Tensor, done: Iterator[_Done], each: Each) -> _Done:
+        """A tensor from its pieces, the next ones of ``done``."""
+        comparable = self._lookup.comparable(tensor)
+        raw = bytearray(tensor.length if comparable else 0)
+        chunks: list[Chunk] = []
+        blobs: list[str] = []
+        at = 0
+        while at < tensor.length:
+            piece = next(done)
+            assert isinstance(piece, _Piece)
+            if comparable:
+                raw[at : at + len(piece.data)] = piece.data
+            chunks.append(piece.chunk)
+            blobs.append(self._added(piece.body))
+            at += piece.chunk.length
+        if (line := self._lookup.line(tensor, chunks)) is not None:
+            return line
+        if comparable:
+            return self._ready(_Read(tensor, chunks, raw), each)
+        if not all(blobs):
+            blobs = self._coded_later(tensor, chunks, each)
+        return layer_plan.of_blobs(tensor.name, tensor.dtype, tensor.shape, chunks, blobs).ready(
+            self._pack.format
+        )
+
+    def _added(self, body: PackEntry | str) -> str:
+        """The id of a blob, which is added to the pack if it is new."""
+        if isinstance(body, str):
+            return body
+        self._pack.add(body)
+        return body.oid
+
+    def _coded_later(self, tensor: Tensor, chunks: Chunks, each: Each) -> list[str]:
+        """The blobs of a tensor that is too large to be held until its digest is known: it is read again."""
+        reusable = self._lookup.chunks(tensor.name)
+        starts = accumulate((chunk.length for chunk in chunks), initial=tensor.offset)
+
+        def work(part: tuple[int, Chunk]) -> PackEntry | str:
+            (again,), raw = self._reading.read(part[0], [part[1].length])
+            if again != part[1]:
+                raise ChangedWhileReadError(f"{tensor.name} changed while it was read; nothing was stored")
+            return self._coded(tensor, again, raw, reusable)
+
+        return [self._added(body) for body in each(work, zip(starts, chunks, strict=False))]
+
+    def _coded(
+        self, tensor: Tensor, chunk: Chunk, raw: bytes, known: Mapping[tuple[str, bytes], str]
+    ) -> PackEntry | str:
+        """Return one chunk coded by itself, or the id of the blob that has it."""
+        blob = known.get((tensor.dtype, chunk.digest))
+        return blob_entry(self._pack.format, dense.encode(raw, tensor.dtype)) if blob is None else blob
+
+
+def _is_spread(tensor: Tensor) -> bool:
+    return tensor.length > _WHOLE or tensor.dtype == "bytes"
