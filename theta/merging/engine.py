@@ -298,7 +298,7 @@ class _Run:
         """Compute ``item``; its objects are made here too, on the thread that has its bytes."""
         found = computing.compute(self._objects, item)
         if isinstance(found, Planned) and not self._options.dry_run:
-            found.ready(self._objects.repo.format)
+            found.ready(self._pack)
         return found
 
     def _result_lines(

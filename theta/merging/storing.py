@@ -18,7 +18,6 @@ from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Chunk
 from theta.store.odb.objects import Objects
-from theta.store.odb.packs import blob_entry
 from theta.store.read.stored_tensor import StoredTensor
 from theta.store.read.tensor_records import has_structure
 from theta.store.write import layer_plan
@@ -51,7 +50,7 @@ class Streamed:
         lengths = tensor_tree.chunk_lengths(line.dtype, line.shape)
 
         def work(raw: bytes) -> layer_plan.CodedChunk:
-            return Chunk.of(raw), blob_entry(pack.format, dense.encode(raw, line.dtype))
+            return Chunk.of(raw), pack.blob_entry(dense.encode(raw, line.dtype))
 
         coded = ordered(work, _tapped(_recut(self.pieces(), lengths), self.outlets))
         return layer_plan.write_dense(pack, line.name, line.dtype, line.shape, coded)

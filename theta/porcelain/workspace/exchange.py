@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Final, Self
 
 from theta import _fs, _room
 from theta.errors import ThetaError
+from theta.lazy import Module
 from theta.porcelain.workspace.session import Session
 from theta.store.files.file_source import FileSource
 from theta.store.format.manifest import Manifest
-from theta.store.format.skeleton import Skeleton
-from theta.store.read import coming_file
-from theta.store.read.coming_file import ComingFile, Place
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from theta.store.format.skeleton import Skeleton
+    from theta.store.read import coming_file
+    from theta.store.read.coming_file import ComingFile, Place
+else:
+    coming_file = Module("theta.store.read.coming_file")
 
 _MOST_HELD: Final = 256
 """Files held open at once; the rest is decoded."""

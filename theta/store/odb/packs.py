@@ -56,17 +56,6 @@ class PackEntry:
         return self.raw_id.hex()
 
 
-def blob_entry(form: ObjectFormat, data: bytes | memoryview, *, text: bool = False) -> PackEntry:
-    """Return the entry of a blob; ``text`` is worth deflating."""
-    return _entry(BLOB, data, form.object_id(BLOB, (data,), len(data)), deflate=text)
-
-
-def tree_entry(form: ObjectFormat, entries: Iterable[tuple[str, int, str]]) -> PackEntry:
-    """Return the entry of a tree of (name, mode, hex id)."""
-    data = tree_bytes(entries)
-    return _entry(TREE, data, form.object_id(TREE, (data,), len(data)), deflate=True)
-
-
 def _entry(kind: str, data: bytes | memoryview, raw_id: bytes, *, deflate: bool) -> PackEntry:
     body: list[bytes | memoryview] = [zlib.compress(data, 6)] if deflate else _stored(data)
     pieces = (_entry_header(_NUMBERS[kind], len(data)), *body)
@@ -113,6 +102,15 @@ class PackWriter:
     def tree(self, entries: Iterable[tuple[str, int, str]]) -> str:
         """Add a tree of (name, mode, hex id)."""
         return self._add(TREE, tree_bytes(entries), deflate=True)
+
+    def blob_entry(self, data: bytes | memoryview, *, text: bool = False) -> PackEntry:
+        """Return the entry of a blob, on any thread; ``text`` is worth deflating."""
+        return _entry(BLOB, data, self.format.object_id(BLOB, (data,), len(data)), deflate=text)
+
+    def tree_entry(self, entries: Iterable[tuple[str, int, str]]) -> PackEntry:
+        """Return the entry of a tree of (name, mode, hex id), on any thread."""
+        data = tree_bytes(entries)
+        return _entry(TREE, data, self.format.object_id(TREE, (data,), len(data)), deflate=True)
 
     def add(self, entry: PackEntry, *, is_new: bool = False) -> bool:
         """Add an object, unless it is known; return whether it was added.

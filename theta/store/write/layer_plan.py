@@ -16,13 +16,12 @@ from theta._numpy import np
 from theta.codecs import dense
 from theta.codecs.base import Base, Each, Encode, Encoded, Range, TensorWords, word_dtype, word_size
 from theta.errors import CorruptError, MissingObjectsError
-from theta.git.object_format import ObjectFormat
 from theta.lazy import Module
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Chunk, Layer, Record
 from theta.store.odb.objects import Objects
-from theta.store.odb.packs import PackEntry, PackWriter, blob_entry, tree_entry
+from theta.store.odb.packs import PackEntry, PackWriter
 from theta.store.read import layers
 from theta.store.read.tensor_records import dense_chunks, has_structure, layer_of, read_record
 
@@ -57,22 +56,22 @@ class Planned:
     layers: tuple[Layer, ...]
     chunks: tuple[Chunk, ...]
     files: dict[str, str | bytes]
-    _made: dict[str, Ready] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _made: list[Ready] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def stands_alone(self) -> bool:
         """Whether no base was worth resting on."""
         return len(self.layers) <= 1
 
-    def ready(self, form: ObjectFormat) -> Ready:
-        """Return the tensor with all its objects made, for a pack; the thread that asks first makes them."""
-        if form.name not in self._made:
-            self._made[form.name] = _ready(self, form)
-        return self._made[form.name]
+    def ready(self, pack: PackWriter) -> Ready:
+        """Return the tensor with all its objects made for ``pack``; the thread that asks first makes them."""
+        if not self._made:
+            self._made.append(_ready(self, pack))
+        return self._made[0]
 
     def write(self, pack: PackWriter) -> Line:
         """Add blobs and tree to ``pack``; return the manifest's line."""
-        return self.ready(pack.format).write(pack)
+        return self.ready(pack).write(pack)
 
 
 @dataclass(frozen=True)
@@ -90,14 +89,14 @@ class Ready:
         return self.line
 
 
-def _ready(planned: Planned, form: ObjectFormat) -> Ready:
+def _ready(planned: Planned, pack: PackWriter) -> Ready:
     bodies = planned.files.items()
-    new = {name: blob_entry(form, body) for name, body in bodies if not isinstance(body, str)}
+    new = {name: pack.blob_entry(body) for name, body in bodies if not isinstance(body, str)}
     files = {name: body if isinstance(body, str) else new[name].oid for name, body in bodies}
     record = Record(planned.dtype, planned.shape, planned.layers, planned.chunks, files)
-    text = blob_entry(form, record.data(), text=True)
+    text = pack.blob_entry(record.data(), text=True)
     rows = [(tensor_tree.RECORD, 0o100644, text.oid)]
-    tree = tree_entry(form, rows + [(file, 0o100644, oid) for file, oid in files.items()])
+    tree = pack.tree_entry(rows + [(file, 0o100644, oid) for file, oid in files.items()])
     line = Line(planned.name, planned.dtype, planned.shape, record.digest, tree.oid)
     return Ready(line, (*new.values(), text, tree))
 

@@ -22,7 +22,7 @@ from theta.store.files.one_reading import Reading
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Chunk
-from theta.store.odb.packs import PackEntry, PackWriter, blob_entry
+from theta.store.odb.packs import PackEntry, PackWriter
 from theta.store.write import layer_plan
 from theta.store.write.bases import Nearby
 from theta.store.write.layer_plan import Changed, Ready
@@ -186,7 +186,7 @@ class TensorStream:
             planned = self._lookup.nearby.plan(changed, each)
         if planned is None:
             planned = layer_plan.plan_alone(changed, self._lookup.chunks(tensor.name))
-        return planned.ready(self._pack.format)
+        return planned.ready(self._pack)
 
     def _check(self, tensor: Tensor, chunks: Chunks, first: int = 0) -> None:
         expected = self._expected.get(tensor.name)
@@ -260,7 +260,7 @@ class TensorStream:
     ) -> PackEntry | str:
         """Return one chunk coded by itself, or the id of the blob that has it."""
         blob = known.get((tensor.dtype, chunk.digest))
-        return blob_entry(self._pack.format, dense.encode(raw, tensor.dtype)) if blob is None else blob
+        return self._pack.blob_entry(dense.encode(raw, tensor.dtype)) if blob is None else blob
 
 
 def _is_spread(tensor: Tensor) -> bool:
