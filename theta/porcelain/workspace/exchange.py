@@ -137,7 +137,7 @@ class Exchange:
     ) -> ComingFile:
         file = _temporary(self._session, place)
         try:
-            return ComingFile(file, skeleton, plan, replaced)
+            return coming_file.ComingFile(file, skeleton, plan, replaced)
         except BaseException:
             file.discard()
             raise

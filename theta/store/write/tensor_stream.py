@@ -231,9 +231,8 @@ class TensorStream:
             return self._ready(_Read(tensor, chunks, raw), each)
         if not all(blobs):
             blobs = self._coded_later(tensor, chunks, each)
-        return layer_plan.of_blobs(tensor.name, tensor.dtype, tensor.shape, chunks, blobs).ready(
-            self._pack.format
-        )
+        planned = layer_plan.of_blobs(tensor.name, tensor.dtype, tensor.shape, chunks, blobs)
+        return planned.ready(self._pack)
 
     def _added(self, body: PackEntry | str) -> str:
         """The id of a blob, which is added to the pack if it is new."""
