@@ -54,6 +54,10 @@ def test_objects(repo: Repo, both: Both) -> None:
         assert (same(both, lambda backend, oid: backend.objects.read(oid), oid) is not None) is here
         assert (same(both, lambda backend, oid: backend.objects.header(oid), oid) is not None) is here
         assert same(both, lambda backend, oid: backend.objects.has(oid), oid) is here
+    empty = SHA1.object_id(TREE, (), 0).hex()
+    assert not (repo.path / ".git/objects" / empty[:2] / empty[2:]).exists()
+    assert same(both, lambda backend: backend.objects.read(empty)) == (TREE, b""), "git has it built in"
+    assert same(both, lambda backend: backend.objects.header(empty)) == (TREE, 0)
     blob = same(both, lambda backend: backend.objects.write(BLOB, b"new"))
     tree = tree_bytes([("x", 0o100644, str(blob))])
     assert same(both, lambda backend: backend.objects.write(TREE, tree)) == repo.git(

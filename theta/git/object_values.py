@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from theta.errors import DamagedRepositoryError, MissingObjectsError
-from theta.git.object_format import BLOB, COMMIT, TAG, TREE, format_of
+from theta.git.object_format import BLOB, COMMIT, TAG, TREE
 from theta.lazy import lazy
 
 if TYPE_CHECKING:
@@ -98,8 +98,6 @@ class Tree:
     def entries(self) -> dict[str, TreeEntry]:
         """The entries by name."""
         found = self._store.read(self.id)
-        if found is None and self.id == format_of(self.id).object_id(TREE, (), 0).hex():
-            return {}  # git has the empty tree built in
         if found is None:
             raise KeyError(self.id)
         if found[0] != TREE:

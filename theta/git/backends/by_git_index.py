@@ -1,7 +1,4 @@
-"""Index files that git itself reads and writes.
-
-The edit happens on a copy that is renamed over the index while ``index.lock`` is held, as git does it.
-"""
+"""Index files that git itself reads and writes."""
 
 from __future__ import annotations
 
@@ -9,12 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from theta import _fs
 from theta.errors import DiskError
-from theta.git.backends.index import take_lock
+from theta.git.backends.index_copy import IndexCopy
 from theta.git.backends.index_entries import Entry, Staged
 from theta.git.run import Git, GitFailedError
 
@@ -74,28 +69,18 @@ class GitIndexes:
         return GitIndexEdit(self, self._git, path, scratch, patient=patient)
 
 
-class GitIndexEdit:
-    """An atomic change of an index file.
-
-    Raises :class:`BusyError` when another process holds the lock.
-    """
+class GitIndexEdit(IndexCopy):
+    """An atomic change of an index file."""
 
     def __init__(
         self, indexes: GitIndexes, git: Git, path: Path, scratch: Path, *, patient: bool = True
     ) -> None:
-        self._path, self._lock = path, Path(f"{path}.lock")
-        take_lock(self._lock, patient=patient)
-        self._copy = scratch / _fs.own_temporary("index")
-        self._git = replace(git, index_file=self._copy)
-        try:
-            _fs.make_dirs(scratch)
-            _fs.remove(self._copy)
-            if path.exists():
-                _fs.copy(path, self._copy)
-            self._before = _by_path(indexes.entries(self._copy))
-        except BaseException:
-            self._clear()
-            raise
+        self._indexes, self._unbound = indexes, git
+        super().__init__(path, scratch, patient=patient)
+
+    def _load(self) -> None:
+        self._git = replace(self._unbound, index_file=self._copy)
+        self._before = _by_path(self._indexes.entries(self._copy))
         self._now = {path: dict(stages) for path, stages in self._before.items()}
         self._seen: set[str] = set()
 
@@ -103,11 +88,6 @@ class GitIndexEdit:
         """Yield all entries in git's order."""
         for path in sorted(self._now, key=os.fsencode):
             yield from (self._now[path][stage] for stage in sorted(self._now[path]))
-
-    def paths_under(self, directory: str) -> dict[str, tuple[str, bool]]:
-        """Return path -> (object id, skip-worktree flag) of the stage-0 entries below ``directory``."""
-        prefix = directory + "/"
-        return {e.path: (e.oid, e.skip) for e in self.entries() if e.stage == 0 and e.path.startswith(prefix)}
 
     def put(self, item: Staged) -> None:
         """Add or replace the stage-0 entry of ``item.path``, dropping its conflict stages."""
@@ -135,39 +115,18 @@ class GitIndexEdit:
         if left:
             self._now[path] = left
 
-    def remove_conflicts_under(self, directory: str) -> None:
-        """Drop the conflict stages of all paths below ``directory``."""
-        for path in [path for path in self._now if path.startswith(f"{directory}/")]:
-            self.drop_conflict(path)
+    def _is_changed(self) -> bool:
+        return bool(self._changed())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._write()
-        finally:
-            self._clear()
-
-    def _clear(self) -> None:
-        _fs.remove(self._copy)
-        _fs.remove(Path(f"{self._copy}.lock"))
-        _fs.remove(self._lock)
+    def _changed(self) -> list[str]:
+        paths = self._before.keys() | self._now.keys()
+        return sorted({path for path in paths if self._before.get(path) != self._now.get(path)} | self._seen)
 
     def _write(self) -> None:
-        paths = self._before.keys() | self._now.keys()
-        changed = {path for path in paths if self._before.get(path) != self._now.get(path)} | self._seen
-        if not changed:
-            return
         try:
-            self._tell(sorted(changed))
+            self._tell(self._changed())
         except GitFailedError as error:
             raise DiskError(f"cannot write the index: {error}") from error
-        _fs.rename(self._copy, self._lock)
-        _fs.rename(self._lock, self._path)
 
     def _tell(self, changed: list[str]) -> None:
         """Write the entries of ``changed`` into the copy, by git.

@@ -30,6 +30,8 @@ _KINDS: Final = {
     ObjectType.TAG: TAG,
 }
 _NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
+_BUILT_IN: Final = {SHA1.object_id(TREE, (), 0).hex(): (TREE, b"")}
+"""The empty tree, which git and the headers of libgit2 have built in."""
 
 
 class Libgit2:
@@ -82,7 +84,7 @@ class Libgit2Objects:
         try:
             kind, data = self._odb.read(pygit2.Oid(hex=oid))
         except (KeyError, ValueError):
-            return None
+            return _BUILT_IN.get(oid)
         except pygit2.GitError as error:
             raise DamagedRepositoryError(f"object {oid} cannot be read: {error}", hint=DAMAGED) from error
         return _KINDS[ObjectType(kind)], data

@@ -1,7 +1,6 @@
 """Reading and editing Git's index: entries with stat data and skip-worktree flags, under git's lock.
 
-pygit2 supports neither, so entries are built as libgit2's C structures.  A copy is edited and renamed over
-the index while ``index.lock`` is held, as git does.
+pygit2 supports neither, so entries are built as libgit2's C structures.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pygit2
 from pygit2.ffi import C, ffi
 
 from theta import _fs
-from theta.errors import BusyError, DiskError, UnsupportedRepositoryError
+from theta.errors import DiskError, UnsupportedRepositoryError
+from theta.git.backends.index_copy import IndexCopy
 from theta.git.backends.index_entries import Entry, Staged
 
 if TYPE_CHECKING:
@@ -26,48 +25,21 @@ if TYPE_CHECKING:
 
 _SKIP_WORKTREE = 1 << 14
 _INTENT_TO_ADD = 1 << 13
-_LOCK_TRIES = 20
 _DIGEST = 20
 
 
-class IndexEdit:
-    """An atomic change of an index file.
+class IndexEdit(IndexCopy):
+    """An atomic change of an index file: ``with IndexEdit(path, scratch) as edit:``."""
 
-    ``with IndexEdit(path) as edit:`` takes ``path.lock``, and writes the index unless the block raises.
-    Raises :class:`BusyError` if another process holds the lock; without ``patient``, at once.
-    """
-
-    def __init__(self, path: Path, scratch: Path, *, patient: bool = True) -> None:
-        self._path = path
-        self._lock = Path(f"{path}.lock")
-        take_lock(self._lock, patient=patient)
-        self._copy = scratch / _fs.own_temporary("index")
-        try:
-            _fs.make_dirs(scratch)
-            self._old_seconds = self._load()
-        except BaseException:
-            self._clear()
-            raise
+    def _load(self) -> None:
+        self._old_seconds = int(os.stat(self._path).st_mtime) if self._path.exists() else 0
+        self._index = opened(self._copy)
         self._fresh: set[bytes] = set()
         self.changed = False
-
-    def _load(self) -> int:
-        _fs.remove(self._copy)
-        seconds = 0
-        if self._path.exists():
-            seconds = int(os.stat(self._path).st_mtime)
-            _fs.copy(self._path, self._copy)
-        self._index = opened(self._copy)
-        return seconds
 
     def entries(self) -> Iterator[Entry]:
         """Yield all entries in git's order."""
         yield from _entries(self._index)
-
-    def paths_under(self, directory: str) -> dict[str, tuple[str, bool]]:
-        """Return path -> (object id, skip-worktree flag) of the stage-0 entries below ``directory``."""
-        prefix = directory + "/"
-        return {e.path: (e.oid, e.skip) for e in self.entries() if e.stage == 0 and e.path.startswith(prefix)}
 
     def put(self, item: Staged) -> None:
         """Add or replace the stage-0 entry of ``item.path``, dropping its conflict stages."""
@@ -98,28 +70,8 @@ class IndexEdit:
         if C.git_index_remove(self._index._index, os.fsencode(path), 0) == 0:
             self.changed = True
 
-    def remove_conflicts_under(self, directory: str) -> None:
-        """Drop the conflict stages of all paths below ``directory``."""
-        prefix = directory + "/"
-        for path in {e.path for e in self.entries() if e.stage and e.path.startswith(prefix)}:
-            self.drop_conflict(path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None and self.changed:
-                self._write()
-        finally:
-            self._clear()
-
-    def _clear(self) -> None:
-        _fs.remove(self._copy)
-        _fs.remove(Path(f"{self._copy}.lock"))
-        _fs.remove(self._lock)
+    def _is_changed(self) -> bool:
+        return self.changed
 
     def _write(self) -> None:
         self._smudge_racy()
@@ -127,8 +79,6 @@ class IndexEdit:
             self._index.write()
         except (pygit2.GitError, OSError) as error:
             raise _fs.write_error(error, self._path) from error
-        _fs.rename(self._copy, self._lock)
-        _fs.rename(self._lock, self._path)
 
     def _smudge_racy(self) -> None:
         """Make git compare the content of files that changed in the second of the old index or later.
@@ -292,19 +242,6 @@ def _fill_stat(entry: Any, info: os.stat_result) -> None:
 def _check(code: int, path: str) -> None:
     if code:
         raise DiskError(f"cannot stage {path}")
-
-
-def take_lock(lock: Path, *, patient: bool) -> None:
-    """Make the lock file of an index; raises :class:`BusyError` when another process has made it."""
-    tries = _LOCK_TRIES if patient else 1
-    for attempt in range(tries):
-        if _fs.create_exclusive(lock):
-            return
-        if attempt + 1 < tries:
-            time.sleep(0.05)
-    raise BusyError(
-        "another git process holds the index lock", hint=f"if none is running, remove {lock} and try again"
-    )
 
 
 def fresh_paths(index: Path, seen: Mapping[str, os.stat_result]) -> set[str]:

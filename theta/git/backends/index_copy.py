@@ -1,0 +1,101 @@
+"""An index that is edited in a copy, which is renamed over it while ``index.lock`` is held, as git does."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from theta import _fs
+from theta.errors import BusyError
+from theta.git.backends.index_entries import Entry
+
+_LOCK_TRIES: Final = 20
+
+
+class IndexCopy(ABC):
+    """The lock of an index file, and its copy in ``scratch`` until the end of the ``with`` block.
+
+    The index is written unless the block raises.  Raises :class:`BusyError` when another process holds the
+    lock; without ``patient``, at once.
+    """
+
+    def __init__(self, path: Path, scratch: Path, *, patient: bool = True) -> None:
+        self._path, self._lock = path, Path(f"{path}.lock")
+        _take(self._lock, patient=patient)
+        self._copy = scratch / _fs.own_temporary("index")
+        try:
+            _fs.make_dirs(scratch)
+            _fs.remove(self._copy)
+            if path.exists():
+                _fs.copy(path, self._copy)
+            self._load()
+        except BaseException:
+            self._clear()
+            raise
+
+    @abstractmethod
+    def _load(self) -> None:
+        """Read the copy."""
+
+    @abstractmethod
+    def _is_changed(self) -> bool:
+        """Return whether the copy must be written."""
+
+    @abstractmethod
+    def _write(self) -> None:
+        """Write the copy."""
+
+    @abstractmethod
+    def entries(self) -> Iterator[Entry]:
+        """Yield all entries in git's order."""
+
+    @abstractmethod
+    def drop_conflict(self, path: str) -> None:
+        """Drop the stages 1 to 3 of ``path``, if any."""
+
+    def paths_under(self, directory: str) -> dict[str, tuple[str, bool]]:
+        """Return path -> (object id, skip-worktree flag) of the stage-0 entries below ``directory``."""
+        prefix = directory + "/"
+        return {e.path: (e.oid, e.skip) for e in self.entries() if e.stage == 0 and e.path.startswith(prefix)}
+
+    def remove_conflicts_under(self, directory: str) -> None:
+        """Drop the conflict stages of all paths below ``directory``."""
+        prefix = directory + "/"
+        for path in {e.path for e in self.entries() if e.stage and e.path.startswith(prefix)}:
+            self.drop_conflict(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._is_changed():
+                self._write()
+                _fs.rename(self._copy, self._lock)
+                _fs.rename(self._lock, self._path)
+        finally:
+            self._clear()
+
+    def _clear(self) -> None:
+        _fs.remove(self._copy)
+        _fs.remove(Path(f"{self._copy}.lock"))
+        _fs.remove(self._lock)
+
+
+def _take(lock: Path, *, patient: bool) -> None:
+    """Make the lock file of an index; raises :class:`BusyError` when another process has made it."""
+    tries = _LOCK_TRIES if patient else 1
+    for attempt in range(tries):
+        if _fs.create_exclusive(lock):
+            return
+        if attempt + 1 < tries:
+            time.sleep(0.05)
+    raise BusyError(
+        "another git process holds the index lock", hint=f"if none is running, remove {lock} and try again"
+    )
