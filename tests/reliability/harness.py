@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from tests.support import Repo, make_model, random_tensors, sha256
 from tests.support.repos import describe
+from theta.git.repository import Repository
+from theta.porcelain.workspace import rollback
 
 SHAPES = {"emb": (60, 16), "layers.0.w": (16, 16), "layers.1.w": (16, 16), "norm": (16,)}
 FILE = "m.safetensors"
@@ -156,3 +159,10 @@ SCENARIOS: dict[str, Scenario] = {
     "switch": Scenario(("switch", "other")),
     "track": Scenario(("track", "*.pt")),
 }
+
+
+def killed(repo: Repo) -> None:
+    """Leave the journal of a command that was moving toward ``other`` and was killed just now."""
+    mark = rollback.mark(Repository.discover(repo.path), ["other"])
+    body = {"token": "of nobody", "started": time.time(), "moving": mark}
+    (repo.path / ".git/theta/journal").write_text(json.dumps(body))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.reliability.harness import FILE, State, fsck
+from tests.reliability.harness import FILE, State, fsck, killed
 from tests.support import Repo
-from theta.git.repository import Repository
-from theta.porcelain.workspace import rollback
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +34,7 @@ def picked(origin: Repo, tmp_path: Path) -> State:
 def begin(repo: Repo) -> None:
     """Leave the journal of a command that was killed after what comes next."""
     repo.theta("status")
-    mark = rollback.mark(Repository.discover(repo.path), ["other"])
-    body = {"token": "of nobody", "started": time.time(), "moving": mark}
-    (repo.path / ".git/theta/journal").write_text(json.dumps(body))
+    killed(repo)
 
 
 def note(repo: Repo, name: str, text: str) -> None:

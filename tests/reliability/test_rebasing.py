@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.reliability.harness import FILE, State, fsck
+from tests.reliability.harness import FILE, State, fsck, killed
 from tests.support import Repo
-from theta.git.repository import Repository
-from theta.porcelain.workspace import rollback
 
 
 @pytest.fixture
@@ -20,13 +16,6 @@ def wanted(origin: Repo, tmp_path: Path) -> State:
     repo = origin.copy(tmp_path / "whole")
     repo.theta("rebase", "other")
     return State.of(repo)
-
-
-def killed(repo: Repo) -> None:
-    """Leave the journal of a rebase that was killed just now."""
-    mark = rollback.mark(Repository.discover(repo.path), ["other"])
-    body = {"token": "of nobody", "started": time.time(), "moving": mark}
-    (repo.path / ".git/theta/journal").write_text(json.dumps(body))
 
 
 def begun(repo: Repo) -> Path:
