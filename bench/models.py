@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
-NUMPY = {"F32": np.dtype("<f4"), "BF16": BF16}
+NUMPY = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": BF16}
 SIDE, WORDS = 1024, 32000
 Shapes = Mapping[str, tuple[int, ...]]
 Array = NDArray[Any]

@@ -33,6 +33,7 @@ def script() -> NoReturn:
 
         start.open_streams()
         start.speak_utf8()
+        start.allow_workers()
         code = main()
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT

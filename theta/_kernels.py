@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         mixing,
         rans,
         repeats,
+        warming,
     )
 else:
     byte_planes = Module("theta_native.byte_planes")
@@ -32,6 +33,7 @@ else:
     mixing = Module("theta_native.mixing")
     rans = Module("theta_native.rans")
     repeats = Module("theta_native.repeats")
+    warming = Module("theta_native.warming")
 
 __all__ = [
     "byte_planes",
@@ -45,4 +47,5 @@ __all__ = [
     "mixing",
     "rans",
     "repeats",
+    "warming",
 ]

@@ -21,6 +21,12 @@ watchers: Final[list[Callable[[], None]]] = []
 """Functions that are called by the compiling thread when numba starts to compile; they must be fast."""
 
 
+def tell_watchers() -> None:
+    """Call the watchers: this process compiles a kernel or waits for one that another process compiles."""
+    for told in list(watchers):
+        told()
+
+
 @functools.cache
 def _watch_numba() -> None:
     """Let numba call the watchers when it compiles; loading from its cache does not count."""
@@ -28,8 +34,7 @@ def _watch_numba() -> None:
 
     class Telling(event.Listener):
         def on_start(self, _: Any) -> None:
-            for told in list(watchers):
-                told()
+            tell_watchers()
 
         def on_end(self, _: Any) -> None:
             pass
@@ -69,11 +74,12 @@ class _Kernel:
     def _dispatcher(self) -> Callable[..., Any]:
         import numba
 
-        from theta_native._saved import Saved
+        from theta_native import _saved, warming
 
         _watch_numba()
-        dispatcher: Any = numba.njit(nogil=True)(self._function)
-        dispatcher._cache = Saved(self._function)
+        njit: Any = numba.njit  # the stubs do not know no_cfunc_wrapper; nothing calls a kernel from C
+        dispatcher: Any = njit(nogil=True, no_cfunc_wrapper=True)(self._function)
+        dispatcher._cache = _saved.Saved(self._function, warming.missed, tell_watchers)
         return cast(Callable[..., Any], dispatcher)
 
     def __call__(self, *args: Any) -> Any:

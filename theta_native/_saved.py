@@ -7,6 +7,10 @@ numba's own cache has three problems.  It raises an error if its directory is re
 It numbers its files, so two processes that save at the same time can store the code of one signature under
 the name of another.  It checks the source of a kernel, but not those of the kernels that it calls.
 So here each version of the sources has its own directory, and a process saves under a lock.
+
+The key of compiled code contains the processor and its features.  The name of the directory depends on the
+versions of numba and Python and on the contents of the sources.  So a container, a copy or a new installation
+of the same version loads what is there, and another processor does not.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from theta_native import _claims, _signatures
+
 PROBE: Final = 1 << 16
 """The number of bytes that are written to test whether a directory is writable."""
 
@@ -33,41 +39,69 @@ lost = False
 class Saved:
     """The cache of one kernel, with the interface of ``numba.core.caching.Cache``."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        from numba.core import caching
+    def __init__(
+        self, function: Callable[..., Any], missed: Callable[[str], None], waits: Callable[[], None]
+    ) -> None:
+        """Set up the cache of ``function``; ``missed`` is called with each signature that is not saved."""
+        from numba.core import caching, compiler
 
         code = function.__code__
         self._key = hashlib.sha256(code.co_code).hexdigest()
         name = f"{function.__module__}.{function.__qualname__}-{code.co_firstlineno}"
         base = name.replace("<", "").replace(">", "")
         opened: Any = caching.IndexDataCacheFile
+        self._missed, self._waits = missed, waits
+        self._rebuild: Any = compiler.CompileResult._rebuild
+        self._name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self._files = [(place, opened(str(place), base, "")) for place in directories()]
         self.cache_path = str(self._files[-1][0]) if self._files else ""
 
     def load_overload(self, signature: Any, context: Any) -> Any:
-        """Return the compiled function for ``signature``, or None."""
-        from numba.core.compiler import CompileResult
-
-        rebuild: Any = CompileResult._rebuild
+        """Return the compiled function for ``signature``, or None when this process must compile it."""
         context.refresh()
+        if (found := self._load(signature, context)) is not None or not self._files:
+            return found
+        place, name = self._files[-1][0], self._spelled(signature)
+        self._missed(name)
+        if not _claims.take(place, name):
+            self._waits()
+            _claims.wait(place, name)
+        if (found := self._load(signature, context)) is not None:
+            _claims.give_back(place, name)
+        return found
+
+    def claim(self, signature: Any, context: Any) -> bool:
+        """Claim ``signature``; return False if it is saved, or if another process compiles it."""
+        context.refresh()
+        if not self._files or self._load(signature, context) is not None:
+            return False
+        return _claims.take(self._files[-1][0], self._spelled(signature))
+
+    def _spelled(self, signature: Any) -> str:
+        return f"{self._name} {_signatures.spell(signature)}"
+
+    def _load(self, signature: Any, context: Any) -> Any:
         key = (signature, context.codegen().magic_tuple(), self._key)
         for _, file in self._files:
             with contextlib.suppress(Exception):  # unreadable means absent
                 if (found := file.load(key)) is not None:
-                    return rebuild(context, *found)
+                    return self._rebuild(context, *found)
         return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Save the compiled function for ``signature``; set :data:`lost` if that fails."""
         global lost
-        if compiled.library.has_dynamic_globals:  # addresses are invalid in another process
-            return
         try:
+            if compiled.library.has_dynamic_globals:  # addresses are invalid in another process
+                return
             place, file = self._files[-1]
             with _locked(place):
                 _save(file, (signature, compiled.codegen.magic_tuple(), self._key), compiled._reduce())
         except Exception:
             lost = True
+        finally:
+            if self._files:
+                _claims.give_back(self._files[-1][0], self._spelled(signature))
 
     def flush(self) -> None:
         """Do nothing: other sources have another directory."""
@@ -98,6 +132,11 @@ def directories() -> tuple[Path, ...]:
             if _takes_bytes(place):
                 break
     return tuple(found)
+
+
+def can_save() -> bool:
+    """Return whether there is a directory that takes a file."""
+    return bool(directories()) and _takes_bytes(directories()[-1])
 
 
 def _version() -> str:

@@ -35,13 +35,17 @@ RULES = {
         exceptions=(
             ("theta_native._saved", ".mkdir writes to disk"),
             ("theta_native._saved", "imports tempfile"),
+            ("theta_native._claims", "os.open may write"),
         ),
     ),
     "programs": Rule(
         chokepoints.programs,
         packages=("theta.git.run",),
         # this very program, in another mode of Python
-        exceptions=(("theta.cli.start", "os.execv starts a program"),),
+        exceptions=(
+            ("theta.cli.start", "os.execv starts a program"),
+            ("theta_native.warming", "imports subprocess"),
+        ),
     ),
     "printing": Rule(chokepoints.printing, packages=("theta.cli",)),
     "terminal": Rule(
@@ -62,6 +66,8 @@ RULES = {
         exceptions=(
             # where compiled kernels are kept
             ("theta_native._saved", "os.environ reads the environment"),
+            # how many processes may compile
+            ("theta_native.warming", "os.environ reads the environment"),
             # git inherits the user's environment, with theta's additions
             ("theta.git.run", "os.environ reads the environment"),
         ),

@@ -1,6 +1,7 @@
 """Where compiled kernels are kept, which are loaded with pickle: never an error, never what others wrote."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import theta_native
 from tests.support.confined import POWERLESS, READ_ONLY_MACHINE, as_root, read_only, tmpfs
 
 PLACES = """
@@ -166,7 +168,7 @@ def test_c2_a_full_disk_is_no_error(tmp_path: Path, temporary: Path) -> None:
 @pytest.mark.parametrize("damage", ["half", "noise", "directory"])
 def test_c2_a_damaged_cache_is_compiled_anew(tmp_path: Path, damage: str) -> None:
     run(tmp_path)
-    files = list(filter(Path.is_file, of(tmp_path).rglob("*")))
+    files = [path for path in of(tmp_path).rglob("*") if path.suffix in (".nbc", ".nbi")]
     assert len(files) == 2
     for path in files:
         content = path.read_bytes()
@@ -178,3 +180,30 @@ def test_c2_a_damaged_cache_is_compiled_anew(tmp_path: Path, damage: str) -> Non
     assert run(tmp_path)[2] == 0
     if damage != "directory":
         assert run(tmp_path)[2] == 1
+
+
+def test_another_processor_does_not_get_what_was_compiled(tmp_path: Path) -> None:
+    """An image that was built on one machine runs on another, which may lack instructions."""
+
+    def generic() -> int:
+        return run(tmp_path, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")[2]
+
+    assert [run(tmp_path)[2], generic()] == [0, 0]
+    assert [run(tmp_path)[2], generic()] == [1, 1]
+
+
+def test_another_numba_does_not_get_what_was_compiled(tmp_path: Path) -> None:
+    other = "import importlib.metadata\nimportlib.metadata.version = lambda _: '0.1'\n" + PLACES
+    mine, its = (run_program(program, tmp_path, [], {})[0] for program in (PLACES, other))
+    assert Path(mine).parent == Path(its).parent
+    assert mine != its
+
+
+def test_times_of_the_sources_do_not_matter(tmp_path: Path) -> None:
+    """A new installation and a copy of a container change them."""
+    sources = tmp_path / "copy" / "theta_native"
+    shutil.copytree(Path(theta_native.__file__).parent, sources, copy_function=shutil.copyfile)
+    os.utime(sources / "_saved.py", (1, 1))
+    copied = "import sys\nsys.path.insert(0, sys.argv[1])\n" + PLACES
+    program = copied.replace("sys.argv[1]", repr(str(sources.parent)))
+    assert run_program(program, tmp_path, [], {}) == run_program(PLACES, tmp_path, [], {})

@@ -80,6 +80,7 @@ def hermetic_environment(home: Path, base: Mapping[str, str]) -> dict[str, str]:
         "PATH": os.pathsep.join(search),
         "PYTHONPATH": os.pathsep.join(modules),
         "NUMBA_CACHE_DIR": str(numba_cache(base)),
+        "THETA_KERNEL_WORKERS": "0",
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from theta.cli import console
+from theta.cli import console, start
 from theta.cli.passing import Given, Passing
 from theta.cli.terminal import Terminal
 from theta.porcelain.commands import clones
@@ -18,6 +18,7 @@ def clone(given: Given) -> int:
 
     Filter, hooks and sparse patterns are set up, in submodules that are checked out too.
     """
+    start.compile_ahead()
     result = clones.clone(clones.CloneRequest(given.of_git(), Path.cwd()), Terminal())
     console.hints(result.hints)
     for line in result.notes:

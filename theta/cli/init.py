@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from theta.cli import console
+from theta.cli import console, start
 from theta.cli.passing import Given, Passing
 from theta.git.run import plain as git
 from theta.porcelain.setup import installing
@@ -26,6 +26,7 @@ def init(given: Given) -> int:
     )
     if code or "--bare" in args:
         return code
+    start.compile_ahead()
     places = [arg for arg in args if not arg.startswith("-")]
     session = Session.here(places[-1] if places else ".")
     installing.ensure(session.repo)

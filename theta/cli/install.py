@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from theta.cli import console
+from theta._kernels import warming
+from theta.cli import console, start, working
 from theta.cli.args import HELP
 from theta.cli.common import fill_submodules, uses_theta
+from theta.errors import ThetaError
 from theta.git.run import plain
 from theta.porcelain.drive import cloning
 from theta.porcelain.setup import installing as setup
@@ -40,11 +42,19 @@ def install(
     submodules: bool = typer.Option(
         False, "--recurse-submodules", help="Install in submodules too, and fill in their checkpoints."
     ),
+    warm: bool = typer.Option(
+        False, "--warm", help="Only compile the kernels, now, for all repositories of this user."
+    ),
 ) -> int:
     """Set up filter, hooks, attributes and sparse patterns in this clone.
 
     'theta track' and 'theta clone' do it too. With --global plain 'git clone' fills checkpoints in.
+    With --warm, which needs no repository, no later command waits for a compiler: for images of
+    containers, where NUMBA_CACHE_DIR may name a folder for all users.
     """
+    if warm:
+        return _compile()
+    start.compile_ahead()
     if everywhere:
         launcher.ensure(user_launcher())
         for key, value in setup.settings(launcher.GLOBAL_FILTER).items():
@@ -61,6 +71,22 @@ def install(
         fill_submodules(session)
     for line in _left(session, submodules):
         console.note(line)
+    return 0
+
+
+def _compile() -> int:
+    """Compile all kernels and print their number."""
+    work = warming.everything()
+    with working.fetches() as show:
+        while (done := next(work)) is None:
+            if show:
+                show(f"compiling kernels: {warming.compiled()} of {warming.total()}")
+    if not done:
+        raise ThetaError(
+            "not all kernels could be compiled and kept",
+            hint="is the directory that NUMBA_CACHE_DIR names, or ~/.cache, writable, with room for 10 MB?",
+        )
+    console.note(f"{warming.total()} kernels are compiled")
     return 0
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Final
+
+MOST_WORKERS: Final = 3
+"""The largest number of processes that compile kernels in parallel with a command."""
 
 
 def open_streams() -> None:
@@ -25,3 +29,17 @@ def speak_utf8() -> None:
     os.environ["PYTHONUTF8"] = "1"
     os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def compile_ahead() -> None:
+    """Begin to compile kernels in the background, but not for continuous integration, which may use none."""
+    from theta._kernels import warming
+
+    if not os.environ.get("CI"):
+        warming.begin()
+
+
+def allow_workers() -> None:
+    """Let this command and its children compile kernels on the other processors too."""
+    count = min(MOST_WORKERS, max(1, len(os.sched_getaffinity(0)) - 1))
+    os.environ.setdefault("THETA_KERNEL_WORKERS", str(count))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from theta.cli import console
+from theta.cli import console, start
 from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
 from theta.lazy import Module
@@ -41,6 +41,7 @@ def track(
         if not tracked:
             console.hints(["no pattern is tracked yet; theta track '*.safetensors' tracks one"])
         return 0
+    start.compile_ahead()
     done = requests.track(session, requests.TrackRequest(plain(patterns)))
     console.hints(done.hints)
     for name in done.new:
