@@ -40,6 +40,11 @@ def change(repo: Repo, name: str, seed: int) -> None:
 
 @pytest.fixture
 def tracked(repo: Repo) -> Repo:
+    return begun(repo)
+
+
+def begun(repo: Repo) -> Repo:
+    """Commit a model in ``repo``."""
     repo.theta("track", "*.safetensors")
     change(repo, "a.weight", 1)
     repo.theta("add", "-A")
@@ -60,18 +65,37 @@ def test_of_one_command(tracked: Repo, tmp_path: Path) -> None:
     change(tracked, "b.weight", 4)
     assert len(found := gits(tracked, trace, "theta", "add", "m.safetensors")) <= 4, found
     assert len(found := gits(tracked, trace, "theta", "diff", "HEAD")) <= 4, found
-    assert len(found := gits(tracked, trace, "git", "commit", "-m", "by git")) <= 8, found
+    assert len(found := gits(tracked, trace, "git", "commit", "-m", "by git")) <= 6, found
     change(tracked, "b.weight", 5)
     assert len(found := gits(tracked, trace, "theta", "commit", "-a", "-m", "two")) <= 6, found
     assert len(found := gits(tracked, trace, "theta", "log", "-1")) <= 2, found
 
 
+def sides(repo: Repo) -> None:
+    """Commit one tensor on both of two branches, and check the first of them out."""
+    repo.git("checkout", "--quiet", "-b", "side")
+    change(repo, "a.weight", 2)
+    repo.theta("commit", "-a", "-m", "side")
+    repo.git("checkout", "--quiet", "-")
+    change(repo, "a.weight", 3)
+    repo.theta("commit", "-a", "-m", "ours")
+
+
 def test_of_a_merge(tracked: Repo, tmp_path: Path) -> None:
-    tracked.git("checkout", "--quiet", "-b", "side")
-    change(tracked, "a.weight", 2)
-    tracked.theta("commit", "-a", "-m", "side")
-    tracked.git("checkout", "--quiet", "-")
-    change(tracked, "a.weight", 3)
-    tracked.theta("commit", "-a", "-m", "ours")
+    sides(tracked)
     found = gits(tracked, tmp_path / "trace", "theta", "merge", "-X", "ties", "side")
     assert len(found) <= 11, found
+
+
+def test_where_git_itself_reads_the_repository(tmp_path: Path) -> None:
+    """Libgit2 cannot open a repository of SHA-256; what git said is asked again only when it may differ."""
+    repo = Repo(tmp_path / "repo")
+    repo.path.mkdir()
+    repo.git("init", "--quiet", "--object-format=sha256")
+    begun(repo)
+    sides(repo)
+    found = gits(repo, tmp_path / "trace", "theta", "merge", "-X", "ties", "side")
+    assert len(found) <= 76, found
+    change(repo, "b.weight", 4)
+    found = gits(repo, tmp_path / "trace", "theta", "commit", "-a", "-m", "two")
+    assert len(found) <= 30, found

@@ -1,4 +1,4 @@
-"""What libgit2 and git itself say and do of the same repository is the same."""
+"""Libgit2 and git itself say and do the same with the same repository."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def both(repo: Repo) -> Both:
 
 
 def same(both: Both, ask: Callable[..., object], *args: object) -> object:
-    """What both say."""
+    """Return what both say, which must be the same."""
     one, other = (ask(backend, *args) for backend in both)
     assert one == other
     return one
@@ -98,6 +98,14 @@ def test_refs(repo: Repo, both: Both) -> None:
     assert same(both, lambda backend: backend.refs.remotes()) == ["up"]
     repo.git("symbolic-ref", "refs/remotes/up/HEAD", "refs/heads/side")
     assert same(both, lambda backend: backend.refs.target("refs/remotes/up/HEAD")) == "refs/heads/side"
+    repo.git("symbolic-ref", "refs/remotes/up/gone", "refs/heads/gone")
+    assert same(both, lambda backend: sorted(backend.refs.all_resolved())) == [
+        "refs/heads/main",
+        "refs/heads/side",
+        "refs/remotes/up/HEAD",
+        "refs/tags/v1",
+    ]
+    assert same(both, lambda backend: backend.refs.all_resolved())
     repo.git("checkout", "--quiet", "--detach")
     assert same(both, lambda backend: backend.refs.head()) == ("", head)
     repo.git("checkout", "--quiet", "--orphan", "new")
@@ -242,7 +250,7 @@ def test_the_format_chooses(repo: Repo, tmp_path: Path) -> None:
 
 
 def test_a_reftable_is_left_to_git(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A git that knows reftables opens it; an older one is told of."""
+    """A git that knows reftables opens it; for an older one the error says what to do."""
     with (repo.path / ".git/config").open("a") as file:
         file.write("[core]\n\trepositoryformatversion = 1\n[extensions]\n\trefStorage = reftable\n")
     known = (
@@ -265,3 +273,56 @@ def test_trees_and_commits_of_sha256(tmp_path: Path) -> None:
     commit = repo.commit(commit_graph.unnamed_commit(repo, tree, []))
     assert commit.tree == tree and [path for path, _ in repo.walk_blobs(repo.read_tree(tree))] == ["a/b", "c"]
     assert repo.git().run("fsck", "--strict").code == 0
+
+
+def test_head_is_known_anew_after_each_change(repo: Repo, both: Both) -> None:
+    """Git is asked once as long as the files that say it stay as they are."""
+    seen = []
+    for step in (
+        "commit --quiet --allow-empty -m three",
+        "switch --quiet -c new",
+        "commit --quiet --allow-empty -m four",
+        "pack-refs --all",
+        "update-ref refs/heads/new HEAD~1",
+        "pack-refs --all",
+        "commit --quiet --allow-empty -m five",
+        "checkout --quiet --detach",
+        "reset --quiet --soft HEAD~1",
+        "symbolic-ref refs/heads/other refs/heads/side",
+        "symbolic-ref HEAD refs/heads/other",
+        "update-ref refs/heads/side v1^{commit}",
+        "symbolic-ref HEAD refs/heads/unborn",
+    ):
+        repo.git(*step.split())
+        seen.append(same(both, lambda backend: backend.refs.head()[1]))
+        assert same(both, lambda backend: backend.history.named("HEAD")) == seen[-1]
+        assert both[1].refs.head() == both[1].refs.head()
+    assert seen[-1] is None
+
+
+def test_the_index_is_read_anew_after_each_change(repo: Repo, both: Both) -> None:
+    place = repo.path / ".git" / "index"
+    for step in ("rm --quiet --cached run.sh", "add run.sh", "mv a/b.txt a/c.txt"):
+        repo.git(*step.split())
+        assert same(both, lambda backend: list(backend.indexes.entries(place)))
+        listed = same(both, lambda backend: backend.indexes.listing(place))
+        assert listed == repo.git("ls-files", "-s", "-z").encode()
+        assert len(list(both[1].indexes.outside(place, "a"))) == len(repo.git("ls-files", ":!a").split())
+
+
+def test_remotes_have_any_name(repo: Repo, both: Both) -> None:
+    for name in ("origin", "a.b/c", "up"):
+        repo.git("remote", "add", name, "nowhere")
+    assert same(both, lambda backend: backend.refs.remotes()) == ["a.b/c", "origin", "up"]
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_it_is_opened_by_one_process(tmp_path: Path, bare: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "lines\nof a\nname"
+    subprocess.run(
+        ["git", "init", "-q", "--object-format=sha256", *["--bare"] * bare, str(place)], check=True
+    )
+    monkeypatch.setenv("GIT_TRACE", str(tmp_path / "trace"))
+    opened = discovered(place)
+    assert (opened.top, opened.gitdir) == ((None, place) if bare else (place, place / ".git"))
+    assert (tmp_path / "trace").read_text().count("built-in: git ") == 1

@@ -27,12 +27,17 @@ def tracked_entries(repo: Repository, index: Path | None = None) -> tuple[Entry,
     entries, signs = repo.entries(index), _Signs(repo, index)
     known = repo.tracked.get(index)
     if known is None or known[0] is not entries or any(signs.of(at) != sign for at, sign in known[1].items()):
-        files = [entry for entry in entries if entry.mode in _FILES]
-        values = filter_of(repo, (entry.path for entry in files), index)
-        places = {entry.path.rpartition("/")[0] for entry in files}
-        found = tuple(entry for entry in files if values[entry.path] == "theta")
+        places = {entry.path.rpartition("/")[0] for entry in entries if entry.mode in _FILES}
+        found = tracked_among(repo, entries, index)
         known = repo.tracked[index] = entries, {at: signs.of(at) for at in places}, found
     return known[2]
+
+
+def tracked_among(repo: Repository, entries: Iterable[Entry], index: Path | None = None) -> tuple[Entry, ...]:
+    """Return those of ``entries`` whose paths theta tracks."""
+    files = [entry for entry in entries if entry.mode in _FILES]
+    values = filter_of(repo, (entry.path for entry in files), index)
+    return tuple(entry for entry in files if values[entry.path] == "theta")
 
 
 def filter_of(repo: Repository, paths: Iterable[str], index: Path | None = None) -> dict[str, str]:

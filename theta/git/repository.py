@@ -62,6 +62,10 @@ class Repository:
         """Open the repository that contains ``start``; raises a theta error for each kind of failure."""
         return cls(opening.discovered(start))
 
+    def again(self) -> Repository:
+        """Return the repository without what is cached of it, after git may have changed it."""
+        return Repository(opening.reopened(self.backend, self.worktree))
+
     @property
     def format(self) -> ObjectFormat:
         """The hash that names the objects."""

@@ -33,8 +33,8 @@ def hold(repo: Repository, manifest: str, store_tree: str, pack: Path | None) ->
     """
     repo.refs.put(REFS + manifest, store_tree)
     _notes.directory(directory_of(repo))
-    names = [name for name in repo.refs if not name.startswith("refs/theta/")]
-    tips = sorted(set(filter(None, (repo.refs.resolved(name) for name in names))))
+    found = repo.refs.all_resolved().items()
+    tips = sorted({oid for name, oid in found if not name.startswith("refs/theta/")})
     known = read_note(repo, manifest)
     if known is not None and not known.adopted:
         pack, tips = pack or known.pack, list(known.tips)

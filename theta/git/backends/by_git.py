@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from theta.errors import DamagedRepositoryError, MissingObjectsError
 from theta.git import state_files
@@ -29,8 +29,8 @@ class ByGit:
         self.gitdir, self.top = gitdir, top
         self._git = git
         self.objects = GitObjects(git, form)
-        self.refs = GitRefs(git, state_files.common_directory(gitdir))
-        self.history = GitHistory(git, self.objects)
+        self.refs = GitRefs(git, gitdir, self)
+        self.history = GitHistory(git, self.objects, self.refs)
         self.indexes = GitIndexes(git)
         self._config: tuple[object, GitConfig] | None = None
 
@@ -59,6 +59,22 @@ def _signature(place: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino
+
+
+def _text(place: Path) -> str:
+    try:
+        return place.read_text("utf-8", "surrogateescape").rstrip("\n")
+    except OSError:
+        return ""
+
+
+class Configured(Protocol):
+    """An object that has the current configuration."""
+
+    @property
+    def config(self) -> GitConfig:
+        """Git's configuration."""
+        ...
 
 
 class GitObjects:
@@ -121,8 +137,10 @@ class GitObjects:
 class GitRefs:
     """The refs by their full names."""
 
-    def __init__(self, git: Git, shared: Path) -> None:
-        self._git, self._shared = git, shared
+    def __init__(self, git: Git, gitdir: Path, configured: Configured) -> None:
+        self._git, self._gitdir, self._configured = git, gitdir, configured
+        self._shared = state_files.common_directory(gitdir)
+        self._head: tuple[object, tuple[str, str | None]] | None = None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._git.run("for-each-ref", "--format=%(refname)").text.splitlines())
@@ -131,7 +149,25 @@ class GitRefs:
         return not self._git.run("show-ref", "--verify", "--quiet", name, check=False).code
 
     def head(self) -> tuple[str, str | None]:
-        """Return the ref that HEAD names ("" if detached) and its commit (None on an unborn branch)."""
+        """Return the ref that HEAD names ("" if detached) and its commit (None on an unborn branch).
+
+        Git is asked again when a file that says it has changed.
+        """
+        seen = self._signs()
+        if self._head is None or self._head[0] != seen:
+            self._head = seen, self._asked()
+        return self._head[1]
+
+    def _signs(self) -> tuple[object, ...]:
+        """Return the content of HEAD and of its ref, and the state of the files of all refs."""
+        head = _text(self._gitdir / "HEAD")
+        loose = _text(self._shared / head.removeprefix("ref: ")) if head.startswith("ref: ") else ""
+        if loose.startswith("ref: "):
+            return (object(),)  # a ref of a ref: always another
+        tables = [_text(place / "reftable" / "tables.list") for place in (self._shared, self._gitdir)]
+        return head, loose, _signature(self._shared / "packed-refs"), tables
+
+    def _asked(self) -> tuple[str, str | None]:
         done = self._git.run("rev-parse", "-q", "HEAD", "--symbolic-full-name", "HEAD", check=False)
         if done.code == 0:
             oid, name = done.text.split()
@@ -152,6 +188,11 @@ class GitRefs:
         """Return the id that ref ``name`` resolves to; None for a damaged ref or an unborn branch."""
         return self._git.run("rev-parse", "--verify", "-q", name, check=False).text.strip() or None
 
+    def all_resolved(self) -> dict[str, str]:
+        """Return name -> id of all refs that resolve."""
+        rows = self._git.run("for-each-ref", "--format=%(objectname) %(refname)").text.splitlines()
+        return {name: oid for oid, name in (row.split(" ", 1) for row in rows)}
+
     def put(self, name: str, oid: str) -> None:
         """Set ref ``name`` to object ``oid``, whatever its old value."""
         self._git.run("update-ref", name, oid)
@@ -166,7 +207,8 @@ class GitRefs:
 
     def remotes(self) -> list[str]:
         """Return the names of the remotes."""
-        return self._git.run("remote").text.split()
+        keys = (key.split(".") for key in self._configured.config if key.startswith("remote."))
+        return sorted({".".join(words[1:-1]) for words in keys if len(words) > 2})
 
 
 class GitConfig:
@@ -208,11 +250,14 @@ class GitConfig:
 class GitHistory:
     """Revisions, and how commits descend from each other."""
 
-    def __init__(self, git: Git, objects: GitObjects) -> None:
-        self._git, self._objects = git, objects
+    def __init__(self, git: Git, objects: GitObjects, refs: GitRefs) -> None:
+        self._git, self._objects, self._refs = git, objects, refs
+        self._bases: dict[tuple[str, str], str] = {}
 
     def named(self, revision: str) -> str | None:
         """Return the object that ``revision`` names; None when it names none in this repository."""
+        if revision == "HEAD":
+            revision = self._refs.head()[1] or ""
         if is_id(revision):
             return revision if self._objects.has(revision) else None
         asked = ("rev-parse", "--verify", "-q", "--end-of-options", revision)
@@ -221,7 +266,12 @@ class GitHistory:
 
     def merge_base(self, one: str, other: str) -> str | None:
         """Return a merge base; None when there is none."""
-        return _told(self._git.run("merge-base", one, other, check=False)).text.strip() or None
+        if (one, other) not in self._bases:
+            base = _told(self._git.run("merge-base", one, other, check=False)).text.strip()
+            if not base:
+                return None
+            self._bases[one, other] = base
+        return self._bases[one, other]
 
     def descends(self, commit: str, ancestor: str) -> bool:
         """Return whether ``commit`` is a descendant of ``ancestor``."""

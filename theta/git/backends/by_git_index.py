@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from theta.errors import DiskError
-from theta.git.backends.index_copy import IndexCopy
+from theta.git.backends.index_copy import IndexCopy, signature
 from theta.git.backends.index_entries import Entry, Staged
 from theta.git.run import Git, GitFailedError
 
@@ -21,22 +21,28 @@ class GitIndexes:
 
     def __init__(self, git: Git) -> None:
         self._git = git
+        self._known: dict[Path, tuple[object, list[Entry]]] = {}
 
     def _of(self, path: Path) -> Git:
         return replace(self._git, index_file=path)
 
     def entries(self, path: Path) -> list[Entry]:
         """Return all entries of the index file at ``path``; empty without a file."""
-        return list(self._listed(path)) if path.exists() else []
+        seen = signature(path)
+        if not seen:
+            return []
+        known = self._known.get(path)
+        if known is None or known[0] != seen:
+            known = self._known[path] = seen, list(self._listed(path))
+        return known[1]
 
     def outside(self, path: Path, directory: str) -> list[Entry]:
         """Return the entries that are not below ``directory``, where many may be."""
-        return list(self._listed(path, f":(exclude,top){directory}"))
+        return [entry for entry in self.entries(path) if not entry.path.startswith(directory + "/")]
 
-    def _listed(self, path: Path, *without: str) -> Iterator[Entry]:
-        specs = ("--", ":(top)", *without) if without else ()
+    def _listed(self, path: Path) -> Iterator[Entry]:
         try:
-            rows = self._of(path).lines("ls-files", "-s", "-t", "-z", "--full-name", *specs)
+            rows = self._of(path).lines("ls-files", "-s", "-t", "-z", "--full-name")
         except GitFailedError as error:
             raise DiskError(f"cannot read the index: {error}") from error
         for row in rows:
@@ -46,19 +52,20 @@ class GitIndexes:
 
     def listing(self, path: Path) -> bytes:
         """Return all entries as ``git ls-files -s -z`` prints them."""
-        return self._of(path).run("ls-files", "-s", "-z").stdout
+        return _fields([f"{one.mode:06o} {one.oid} {one.stage}\t{one.path}" for one in self.entries(path)])
 
     def has_conflicts(self, path: Path) -> bool:
         """Return whether entries are in conflict."""
-        return bool(self._of(path).run("ls-files", "-u", "-z").stdout)
+        return any(entry.stage for entry in self.entries(path))
 
     def fresh_paths(self, path: Path, seen: Mapping[str, os.stat_result]) -> set[str]:
         """Return those paths of ``seen`` that git takes for unchanged."""
-        git = self._of(path)
-        found = git.changes(
+        if not seen or not path.exists():
+            return set()
+        found = self._of(path).changes(
             "diff-files", "--name-only", "-z", "--", *(f":(top,literal){one}" for one in seen)
         )
-        return set(seen) - set(found) if seen and path.exists() else set()
+        return set(seen) - set(found)
 
     def write_tree(self, path: Path) -> str | None:
         """Write the tree of the index; None when something is in conflict."""
@@ -80,7 +87,7 @@ class GitIndexEdit(IndexCopy):
 
     def _load(self) -> None:
         self._git = replace(self._unbound, index_file=self._copy)
-        self._before = _by_path(self._indexes.entries(self._copy))
+        self._before = _by_path(self._indexes.entries(self._path))  # as the copy, while it is locked
         self._now = {path: dict(stages) for path, stages in self._before.items()}
         self._seen: set[str] = set()
 

@@ -126,6 +126,10 @@ class Libgit2Refs:
         except (KeyError, ValueError, pygit2.GitError):
             return None
 
+    def all_resolved(self) -> dict[str, str]:
+        """Return name -> id of all refs that resolve."""
+        return {name: oid for name in self if (oid := self.resolved(name)) is not None}
+
     def put(self, name: str, oid: str) -> None:
         """Set ref ``name`` to object ``oid``, whatever its old value."""
         self._raw.references.create(name, pygit2.Oid(hex=oid), force=True)

@@ -17,7 +17,7 @@ from pygit2.ffi import C, ffi
 
 from theta import _fs
 from theta.errors import DiskError, UnsupportedRepositoryError
-from theta.git.backends.index_copy import IndexCopy
+from theta.git.backends.index_copy import IndexCopy, signature
 from theta.git.backends.index_entries import Entry, Staged
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ class IndexEdit(IndexCopy):
     def entries(self) -> Iterator[Entry]:
         """Yield all entries in git's order."""
         yield from _entries(self._index)
+
+    def outside(self, directory: str) -> Iterator[Entry]:
+        """Yield the entries that are not below ``directory``, where many may be."""
+        return _outside(self._index, directory)
 
     def put(self, item: Staged) -> None:
         """Add or replace the stage-0 entry of ``item.path``, dropping its conflict stages."""
@@ -105,24 +109,11 @@ class IndexFile:
 
         ``directory`` must be the same in all calls.  Raises the errors of :func:`opened`.
         """
-        seen = _signature(self._path)
+        seen = signature(self._path)
         if seen != self._seen:
             self._entries = tuple(self._indexes.outside(self._path, directory)) if seen else ()
             self._seen = seen
         return self._entries
-
-
-def _signature(path: Path) -> tuple[object, ...]:
-    """Return the stat data of the index file and the digest at its end, which differ if it changed."""
-    try:
-        with open(path, "rb") as file:
-            info = os.fstat(file.fileno())
-            file.seek(max(0, info.st_size - _DIGEST))
-            return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino, file.read()
-    except FileNotFoundError:
-        return ()
-    except OSError as error:
-        raise DiskError(f"cannot read the index: {error}") from error
 
 
 def _outside(index: pygit2.Index, directory: str) -> Iterator[Entry]:

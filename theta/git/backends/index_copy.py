@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from theta import _fs
-from theta.errors import BusyError
+from theta.errors import BusyError, DiskError
 from theta.git.backends.index_entries import Entry
 
 _LOCK_TRIES: Final = 20
+_END: Final = 20
+"""Bytes at the end of an index file that are, or are part of, the digest of the rest."""
 
 
 class IndexCopy(ABC):
@@ -57,6 +60,10 @@ class IndexCopy(ABC):
     def drop_conflict(self, path: str) -> None:
         """Drop the stages 1 to 3 of ``path``, if any."""
 
+    def outside(self, directory: str) -> Iterator[Entry]:
+        """Yield the entries that are not below ``directory``, where many may be."""
+        return (entry for entry in self.entries() if not entry.path.startswith(directory + "/"))
+
     def paths_under(self, directory: str) -> dict[str, tuple[str, bool]]:
         """Return path -> (object id, skip-worktree flag) of the stage-0 entries below ``directory``."""
         prefix = directory + "/"
@@ -86,6 +93,19 @@ class IndexCopy(ABC):
         _fs.remove(self._copy)
         _fs.remove(Path(f"{self._copy}.lock"))
         _fs.remove(self._lock)
+
+
+def signature(path: Path) -> tuple[object, ...]:
+    """Return the stat data of the index file and the digest at its end, which differ if it changed."""
+    try:
+        with open(path, "rb") as file:
+            info = os.fstat(file.fileno())
+            file.seek(max(0, info.st_size - _END))
+            return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino, file.read()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise DiskError(f"cannot read the index: {error}") from error
 
 
 def _take(lock: Path, *, patient: bool) -> None:

@@ -38,6 +38,11 @@ def discovered(start: str | Path) -> Backend:
     raise _opening_error(message, start)
 
 
+def reopened(backend: Backend, start: Path) -> Backend:
+    """Return ``backend``, or open it anew at ``start`` if it keeps what git may have changed since."""
+    return discovered(start) if isinstance(backend, Libgit2) else backend
+
+
 def _around(start: str | Path) -> Libgit2:
     if pygit2.discover_repository(str(start)) is None:
         raise NotARepositoryError(
@@ -66,14 +71,16 @@ def _redirected(start: Path) -> Libgit2:
 def _by_git(start: Path, message: str) -> by_git.ByGit:
     """Open by git a repository that libgit2 cannot open, as ``message`` says."""
     git = Git(start, extra=DEFER)
-    found = git.run("rev-parse", "--absolute-git-dir", "--show-object-format", check=False)
-    gitdir, _, name = found.text.rstrip("\n").rpartition("\n")
-    if found.code or name not in FORMATS:
+    asked = ("rev-parse", "--show-object-format", "--absolute-git-dir", "--show-toplevel")
+    found = git.run(*asked, check=False)
+    name, _, places = found.text.removesuffix("\n").partition("\n")
+    gitdir, _, top = places.partition("\n/")
+    if name not in FORMATS or not gitdir:  # a bare repository has no third row, and git fails
         said = found.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: ")
         raise _opening_error(" ".join(said.split()) or message, start)
-    top = git.run("rev-parse", "--show-toplevel", check=False).text.rstrip("\n")
-    place = Path(top or gitdir)
-    return by_git.ByGit(git.in_directory(place), Path(gitdir), Path(top) if top else None, FORMATS[name])
+    worktree = Path(f"/{top}") if top else None
+    git = git.in_directory(worktree or Path(gitdir))
+    return by_git.ByGit(git, Path(gitdir), worktree, FORMATS[name])
 
 
 def _found(start: str | Path) -> Path:

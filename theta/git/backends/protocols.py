@@ -66,6 +66,10 @@ class Refs(Protocol):
         """Return the id that ref ``name`` resolves to; None for a damaged ref or an unborn branch."""
         ...
 
+    def all_resolved(self) -> dict[str, str]:
+        """Return name -> id of all refs that resolve."""
+        ...
+
     def put(self, name: str, oid: str) -> None:
         """Set ref ``name`` to object ``oid``, whatever its old value."""
         ...
@@ -137,6 +141,10 @@ class EditedIndex(Protocol):
 
     def entries(self) -> Iterator[Entry]:
         """Yield all entries in git's order."""
+        ...
+
+    def outside(self, directory: str) -> Iterator[Entry]:
+        """Yield the entries that are not below ``directory``, where many may be."""
         ...
 
     def paths_under(self, directory: str) -> dict[str, tuple[str, bool]]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from theta import _notes
 from theta.errors import (
@@ -17,11 +18,11 @@ from theta.errors import (
     UsageError,
     concerning,
 )
-from theta.git.attributes import tracked_entries
+from theta.git.attributes import tracked_among, tracked_entries
 from theta.git.backends.index_entries import Entry, Staged
 from theta.git.object_format import is_id
 from theta.git.object_values import Tree
-from theta.git.repository import Repository
+from theta.git.repository import STORES, Repository
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoint, Checkpoints, expect, in_tree
 from theta.porcelain.workspace.journal import Journal
 from theta.porcelain.workspace.transaction import Change
@@ -32,6 +33,9 @@ from theta.store.format import listings
 from theta.store.format import manifest as manifests
 from theta.store.format.manifest import Manifest
 from theta.store.odb.objects import Objects
+
+if TYPE_CHECKING:
+    from theta.git.backends.protocols import EditedIndex
 
 
 class Session:
@@ -62,7 +66,7 @@ class Session:
 
     def again(self) -> Session:
         """Return a new view of the same worktree, after git may have moved HEAD and the index."""
-        fresh = Session.here(self.repo.worktree, self.cwd)
+        fresh = Session(self.repo.again(), self.cwd)
         fresh.repo.attributes = self.repo.attributes
         fresh.repo.marks = self.repo.marks
         fresh.journal, fresh.dated_back = self.journal, self.dated_back
@@ -140,11 +144,18 @@ class Session:
         entries = tracked_entries(self.repo, file)
         known = self._indexes.get(file)
         if known is None or known[0] is not entries:
-            self.repo.promised.expect(entry.oid for entry in entries)
-            self._places |= {entry.oid: entry.path for entry in entries}
-            found = (Checkpoint(entry.path, entry.oid, entry.mode, entry.stage) for entry in entries)
-            known = self._indexes[file] = entries, Checkpoints(found, self.manifest_or_none)
+            known = self._indexes[file] = entries, self._of_entries(entries)
         return known[1]
+
+    def edited(self, edit: EditedIndex) -> Checkpoints:
+        """Return the tracked files of an index that is not written yet."""
+        return self._of_entries(tracked_among(self.repo, edit.outside(STORES)))
+
+    def _of_entries(self, entries: tuple[Entry, ...]) -> Checkpoints:
+        self.repo.promised.expect(entry.oid for entry in entries)
+        self._places |= {entry.oid: entry.path for entry in entries}
+        found = (Checkpoint(entry.path, entry.oid, entry.mode, entry.stage) for entry in entries)
+        return Checkpoints(found, self.manifest_or_none)
 
     @property
     def head(self) -> Checkpoints:
