@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.compat.inprocess import theta
 from tests.support import Repo, make_model, random_tensors, sha256
+from theta.git.backends.index import IndexEdit
 from theta.porcelain.stage.staging import bases_of
 from theta.porcelain.workspace.index_closure import store_name
 from theta.porcelain.workspace.session import Session
@@ -118,3 +120,31 @@ def test_a_session_reads_what_it_wrote(tracked: Repo) -> None:
     assert session.manifest(entry.oid) == manifest(tracked, "HEAD:m.safetensors")
     assert {at: one.oid for at, one in session.head.items()} == {path: entry.oid}
     assert [base.data for base in bases_of(session, path)] == [session.manifest(entry.oid).data]
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files of which an index was written, one an entry, by theta in this process."""
+    found: list[str] = []
+    write = IndexEdit._write
+
+    def noted(self: IndexEdit) -> None:
+        write(self)
+        found.append(self._path.name)
+
+    monkeypatch.setattr(IndexEdit, "_write", noted)
+    return found
+
+
+def test_a_command_that_stages_writes_the_index_once(tracked: Repo, writes: list[str]) -> None:
+    """The entries of a checkpoint and ``.theta/`` come in one step: none is there without the other."""
+    make_model(tracked.path / "m.safetensors", random_tensors({"a": (40, 50), "b": (3,)}, seed=2))
+    for command in (("add", "m.safetensors"), ("restore", "--staged", "m.safetensors")):
+        writes.clear()
+        theta(tracked, *command)
+        assert writes == ["index"], command
+    (tracked.path / "m.safetensors").unlink()
+    writes.clear()
+    theta(tracked, "add", "m.safetensors")
+    assert writes == ["index"]
+    assert "m.safetensors" not in tracked.git("ls-files")

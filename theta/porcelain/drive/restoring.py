@@ -108,7 +108,7 @@ def fill(session: Session, wanted: dict[str, Wanted], progress: Progress | None 
 
 def unstage(session: Session, wanted: dict[str, Wanted]) -> None:
     """Set the index entries to the wanted versions."""
-    with session.change() as change:
+    with index_closure.following(session) as change:
         for path, version in wanted.items():
             change.index.drop_conflict(path)
             if version.oid is None:
@@ -116,4 +116,3 @@ def unstage(session: Session, wanted: dict[str, Wanted]) -> None:
             else:
                 stat = worktree.known_stat(session, path, version.oid)
                 change.index.put(Staged(path, version.oid, version.mode, stat=stat))
-    index_closure.sync(session)

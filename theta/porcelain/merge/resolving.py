@@ -119,7 +119,7 @@ def settle(session: Session, versions: Versions, opened: Open, how: How, files: 
     A checkpoint that stays in conflict keeps its stages, and the worktree gets our version.
     ``files`` has the old files of the worktree open.
     """
-    with session.change() as change:
+    with index_closure.following(session) as change:
         pack = change.pack
         merged = merge_checkpoints(session, pack, versions, opened.paths, how, files)
         staged = {path: pack.blob(manifest.data, text=True) for path, manifest in merged.resolved.items()}
@@ -128,7 +128,6 @@ def settle(session: Session, versions: Versions, opened: Open, how: How, files: 
         files.release()
         recording.note(session, merged, how, versions.chosen_base)
         _stage(session, change.index, versions, opened, merged, staged)
-    index_closure.sync(session)
     recording.tell(session)
     _write(session, opened, merged, staged, how.progress, files)
     return merged

@@ -96,11 +96,10 @@ def add(session: Session, selection: Selection, progress: Progress | None = None
     added = [_warned(session, item) for item in staging.add_files(session, selection.present, progress)]
     added = [replace(item, newcomer=item.path in selection.newcomers) for item in added]
     if selection.gone:
-        with session.change() as change:
+        with index_closure.following(session) as change:
             for path in selection.gone:
                 change.index.remove(path)
                 change.index.drop_conflict(path)
-        index_closure.sync(session)
     return added
 
 

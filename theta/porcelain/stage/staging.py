@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from theta.git import lfs
 from theta.git.backends.index_entries import Staged
 from theta.lazy import Module
 from theta.porcelain.workspace import worktree
-from theta.porcelain.workspace.index_closure import complete, store_name, sync
+from theta.porcelain.workspace.index_closure import complete, following, store_name, sync
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.files.file_source import FileSource
@@ -59,18 +59,20 @@ class Added:
     newcomer: bool = False
 
 
-def add_files(session: Session, paths: Iterable[str], progress: Progress | None = None) -> list[Added]:
+def add_files(session: Session, paths: Collection[str], progress: Progress | None = None) -> list[Added]:
     """Store and stage the checkpoint files at ``paths`` (from the root of the worktree).
 
     Nothing is staged unless all files can be read.  For an unchanged file only the stat is refreshed.
     """
     added: list[Added] = []
-    with session.change() as change:
+    if not paths:
+        sync(session)
+        return added
+    with following(session) as change:
         for path in paths:
             added.append(_store(session, change.pack, path, added, progress))
         for item in added:
             change.index.put(Staged(item.path, item.oid, item.mode, stat=item.stat))
-    sync(session)
     session.cache.save()
     return added
 

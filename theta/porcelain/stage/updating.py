@@ -54,7 +54,7 @@ def update(
     found = tied_weights.find(tied_weights.beside(session, path), manifest.by_name)
     steps = plan(manifest, brought, found)
     session.objects.expect(manifest.trees())
-    with session.change() as change:
+    with index_closure.following(session) as change:
         pack = change.pack
         lines = dict(manifest.by_name)
         new = []
@@ -68,7 +68,6 @@ def update(
         change.store()
         info = worktree.fill(session, path, changed, oid, entry.mode, progress)
         change.index.put(Staged(path, oid, entry.mode, stat=info))
-    index_closure.sync(session)
     session.cache.save()
     warning = _warning(brought, found, steps)
     return Added(path, changed, oid, tuple(new), "", info, entry.mode, stored, warning)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,7 @@ from theta.porcelain.setup import sparse_patterns
 from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.checkpoints import Checkpoints, by_content
 from theta.porcelain.workspace.session import Session
+from theta.porcelain.workspace.transaction import Change
 from theta.store import closure, held_packs
 from theta.store.files.file_source import Identity
 from theta.store.format.manifest import Manifest
@@ -39,30 +41,50 @@ def store_name(path: str, taken: set[str]) -> str:
     return name
 
 
+@contextlib.contextmanager
+def following(session: Session) -> Iterator[Change]:
+    """Return a context manager of a change that stages checkpoints; ``.theta/`` follows in the same index.
+
+    The index is written once, at the end of the block.
+    """
+    sparse_patterns.require(session.repo)  # git may lock the index for it
+    with session.change() as change:
+        yield change
+        kept = _close(session, change.index, session.edited(change.index))
+    held_packs.adopt(session.repo, kept)
+
+
 def sync(session: Session, index: Path | None = None) -> list[str]:
     """Make ``.theta/`` in the index the closure of the staged manifests.
 
-    A manifest whose store is used by another one gets a new store.  For a checkpoint in conflict one
-    side is kept (ours if there is one).  Returns the paths of tracked files that are staged as raw bytes.
+    Returns the paths of tracked files that are staged as raw bytes.
     """
-    staged = session.index_of(index)
-    found = dict(staged.manifests)
-    raw = [path for path in staged if path not in found]
-    if found:
+    if session.index_of(index).manifests:
         sparse_patterns.require(session.repo)
-    renamed = _distinct(session, found)
     with session.change(index) as change:
         edit = change.index
-        for path, manifest in renamed.items():
-            oid = session.repo.write_blob(manifest.data)
-            old = staged[path]
-            edit.put(Staged(path, oid, old.mode, stat=_stat_if_same(session, path, old.oid, oid)))
-            found[path] = manifest
-        kept = [*found.values(), *_sides(staged, session)]
-        kept += _without_attribute(session, edit, kept, staged.stages.keys())
-        closure.sync_index(edit, session.objects, kept)
-    held_packs.adopt(session.repo, {manifest.oid for manifest in found.values()})
-    return raw
+        staged = session.index_of(index)  # again, as it is under the lock
+        kept = _close(session, edit, staged)
+    held_packs.adopt(session.repo, kept)
+    return [path for path in staged if path not in staged.manifests]
+
+
+def _close(session: Session, edit: EditedIndex, staged: Checkpoints) -> set[str]:
+    """Make ``.theta/`` in ``edit`` the closure of the manifests of ``staged``; return the ids of these.
+
+    A manifest whose store is used by another one gets a new store.  For a checkpoint in conflict one
+    side is kept (ours if there is one).
+    """
+    found = dict(staged.manifests)
+    for path, manifest in _distinct(session, found).items():
+        oid = session.repo.write_blob(manifest.data)
+        old = staged[path]
+        edit.put(Staged(path, oid, old.mode, stat=_stat_if_same(session, path, old.oid, oid)))
+        found[path] = manifest
+    kept = [*found.values(), *_sides(staged, session)]
+    kept += _without_attribute(session, edit, kept, staged.stages.keys())
+    closure.sync_index(edit, session.objects, kept)
+    return {manifest.oid for manifest in found.values()}
 
 
 def _sides(staged: Checkpoints, session: Session) -> list[Manifest]:
