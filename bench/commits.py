@@ -1,4 +1,4 @@
-"""What a commit costs: every case is committed by theta itself in a real repository.
+"""The cost of commits: theta itself commits every case in a real repository.
 
     python bench/commits.py PAIRS [--only TEXT]
 

@@ -90,11 +90,11 @@ class Contestant(ABC):
 
     @abstractmethod
     def commands(self, step: Step, paths: list[str]) -> list[Command]:
-        """What is run for ``step``, one command after the other; none if the tool has nothing like it."""
+        """Return the commands of ``step``, in order; empty if the tool has nothing like it."""
 
     @abstractmethod
     def version(self) -> str:
-        """What the tool says that it is."""
+        """Return the version that the tool prints."""
 
 
 def by_git(step: Step, paths: list[str]) -> list[Command]:
@@ -188,7 +188,7 @@ class PlainGit(Theta):
 
 @dataclass
 class Floor:
-    """What no tool can be faster than: see bench/floor.py."""
+    """The least time that any tool needs: see bench/floor.py."""
 
     folder: Path
     name: str = "floor"

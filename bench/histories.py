@@ -63,7 +63,7 @@ class Store:
         self.manifest: Manifest | None = None
 
     def put(self, array: np.ndarray) -> int:
-        """Store ``array``; the answer is the size of the pack."""
+        """Store ``array``; return the size of the pack."""
         header, _ = safetensors.plan([TensorSpec("w", "bf16", array.shape)], None)
         source, pack = BytesSource(header + array.tobytes()), self.objects.writer()
         kept = skeleton.read(self.objects, self.manifest.skeleton) if self.manifest else None

@@ -1,4 +1,4 @@
-"""What a command costs: seconds, processor seconds, memory, and bytes on the disk.
+"""The cost of a command: seconds, processor seconds, memory, and bytes on the disk.
 
 This module imports neither numpy nor theta: a child inherits the peak memory of the process that
 starts it, so a program that measures stays small.
@@ -51,7 +51,7 @@ def run(command: Sequence[str], directory: Path, env: Mapping[str, str] | None =
 
 
 def apart(module: str, call: str, *args: object) -> str:
-    """What a call of a module beside this one prints, in a process of its own."""
+    """Call a function of a module beside this one in a process of its own; return what it prints."""
     code = f"import sys, {module}\nfrom pathlib import Path\n{call}"
     command = [sys.executable, "-c", code, *map(str, args)]
     done = subprocess.run(command, cwd=Path(__file__).parent, check=True, stdout=subprocess.PIPE, text=True)

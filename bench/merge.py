@@ -38,7 +38,7 @@ METHODS = {
 
 
 def config(layers: int) -> dict[str, Any]:
-    """What mergekit must know of the model."""
+    """Return the configuration of the model for mergekit."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -55,7 +55,7 @@ def config(layers: int) -> dict[str, Any]:
 
 
 def write_model(directory: Path, layers: int, seed: int, base: Path | None = None) -> None:
-    """A model in bf16; a fine-tune where there is a base: every weight moves by about 2 %."""
+    """Write a model in bf16; with ``base`` a fine-tune of it, in which every weight moves by about 2 %."""
     models.write_llama(directory / "model.safetensors", models.shapes(layers), seed, base)
     (directory / "config.json").write_text(json.dumps(config(layers)))
 

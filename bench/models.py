@@ -98,7 +98,7 @@ CHANGES: Mapping[str, Change] = {"full": _full, "lora": _lora, "layer": _layer}
 
 
 def write_llama(path: Path, specs: Shapes, seed: int, base: Path | None = None, change: str = "full") -> None:
-    """A model in bf16; a changed one where there is a base."""
+    """Write a model in bf16; with ``base`` a changed version of it."""
     random, before = np.random.default_rng(seed), read_model(base) if base else {}
     stream(
         path,
@@ -178,7 +178,7 @@ def adamw(folder: Path, saves: int, layers: int, side: int) -> None:
 
 
 def pairs(folder: Path, source: Path) -> None:
-    """What bench/finetunes.py wrote, each in a folder of its own."""
+    """Copy the models that bench/finetunes.py wrote, each into a folder of its own."""
     for name in ("base", "full", "full-more", "last", "lora-f32"):
         (folder / name).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / f"{name}.safetensors", folder / name / "model.safetensors")

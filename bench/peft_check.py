@@ -121,7 +121,7 @@ def qwen3_moe() -> Model:
 
 
 def logits(model: Model) -> torch.Tensor:
-    """What ``model`` says to a fixed input."""
+    """Return the logits of ``model`` for a fixed input."""
     generator = torch.Generator().manual_seed(5)
     ids = torch.randint(1, VOCABULARY, (2, 12), generator=generator)
     more = {"decoder_input_ids": ids[:, :6]} if model.config.is_encoder_decoder else {}
@@ -179,7 +179,7 @@ class Theta:
         self.done("commit", "-q", "-m", "model")
 
     def done(self, *args: str) -> str:
-        """What a command said that must work."""
+        """Run a command that must succeed; return its output."""
         found = self.run(*args)
         if found.returncode:
             raise RuntimeError(f"theta {' '.join(args)}: {found.stderr}")
@@ -188,7 +188,7 @@ class Theta:
 
 @dataclass(frozen=True)
 class Told:
-    """What came of a case."""
+    """The outcome of a case."""
 
     change: float
     off: float | None

@@ -1,4 +1,4 @@
-"""What bench/run.py found, as JSON and as Markdown: medians, spreads, and ratios of medians."""
+"""The results of bench/run.py as JSON and as Markdown: medians, spreads, and ratios of medians."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 YARDSTICKS = ("git-lfs", "floor", "theta")
-"""The contestants over which the others are told."""
+"""The contestants whose figures the others are divided by."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Sample:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return the machine and the versions that the figures depend on."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     return {

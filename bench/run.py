@@ -148,7 +148,7 @@ class Bench:
                 yield plain(tool, self.scratch / tool)
 
     def models(self, name: str, workload: Workload, scale: float) -> Path:
-        """Where the models of a workload are; they are made when they are first needed."""
+        """Return the folder of a workload's models; they are made when they are first needed."""
         folder: Path = (self.options.models or self.scratch / "models") / f"{name}-{scale:g}"
         if not (folder / "made").exists():
             shutil.rmtree(folder, ignore_errors=True)

@@ -45,7 +45,7 @@ def home(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_launchers(home: Path) -> Iterator[None]:
-    """What theta installs when it runs in the test's own process starts forks of the server."""
+    """Let the launchers that theta installs from the test's own process start forks of the server."""
     from theta.porcelain.setup import launcher
 
     with pytest.MonkeyPatch.context() as patch:

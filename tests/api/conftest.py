@@ -68,7 +68,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
 
 
 def same(left: NDArray[Any], right: NDArray[Any]) -> bool:
-    """Whether two arrays have one dtype, one shape and the same bits."""
+    """Return whether two arrays have one dtype, one shape and the same bits."""
     return (left.dtype, left.shape, left.tobytes()) == (right.dtype, right.shape, right.tobytes())
 
 

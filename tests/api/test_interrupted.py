@@ -33,7 +33,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
 
 
 def interrupted(call: Callable[[], object], at: int, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether ``call`` came to the change of the disk number ``at``, where Ctrl-C was pressed."""
+    """Return whether ``call`` came to the change of the disk number ``at``, where Ctrl-C was pressed."""
     count = 0
 
     def step(_operation: str, _path: str) -> None:

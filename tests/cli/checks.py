@@ -1,4 +1,4 @@
-"""What every refusal of the command line looks like."""
+"""The form of every refusal of the command line."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ COMMANDS: dict[str, list[str]] = {
 
 
 def on_terminal(repo: Repo, *args: str, keys: bytes = b"", env: dict[str, str] | None = None) -> str:
-    """What a terminal gets from ``theta ARGS``."""
+    """Run ``theta ARGS`` on a terminal; return all that it writes there."""
     leader, follower = pty.openpty()
     environment = {
         **os.environ,
@@ -156,7 +156,7 @@ def on_terminal(repo: Repo, *args: str, keys: bytes = b"", env: dict[str, str] |
 
 
 def obeyed(shown: str) -> list[str]:
-    """What a terminal would obey of ``shown``, but for theta's own styling, and the line ends."""
+    """Return the control sequences in ``shown``, without theta's own styling and the line ends."""
     plain = SGR.sub("", shown).replace("\r\n", "\n").replace("\r\x1b[K", "")
     return HIDDEN.findall(plain)
 

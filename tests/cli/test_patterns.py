@@ -31,7 +31,7 @@ def attributes(repo: Repo, folder: str = "") -> list[str]:
 
 
 def is_tracked(repo: Repo, path: str) -> bool:
-    """Whether git gives the path to theta."""
+    """Return whether git gives the path to theta."""
     return repo.git("check-attr", "-z", "filter", "--", path).split("\0")[2] == "theta"
 
 

@@ -23,7 +23,7 @@ progress_line._AFTER = progress_line._EVERY = -1.0
 
 
 def _on_terminal(repo: Repo, *args: str, scratch: Path) -> str:
-    """What ``theta ARGS`` or ``git ARGS`` writes to a terminal; no kernel is compiled, no step too short."""
+    """Return what the command writes to a terminal; no kernel is compiled, and no step is too short."""
     program = [sys.executable, "-m", "theta"] if args[0] == "theta" else ["git"]
     master, slave = pty.openpty()
     (scratch / "sitecustomize.py").write_text(_AT_ONCE)  # each Python that starts imports it

@@ -1,4 +1,4 @@
-"""What ``theta status`` does not do where nothing changed: read the checkpoint, import a compiler."""
+"""When nothing changed, ``theta status`` neither reads the checkpoint nor imports a compiler."""
 
 from __future__ import annotations
 

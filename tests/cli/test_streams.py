@@ -1,4 +1,4 @@
-"""What theta does where its output cannot go: other encodings, closed and full streams, signals."""
+"""Output that cannot be written: other encodings, closed and full streams, signals."""
 
 from __future__ import annotations
 

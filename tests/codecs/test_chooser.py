@@ -40,7 +40,7 @@ CHANGES: dict[str, Callable[[TensorWords], TensorWords]] = {
 
 
 def decoded(choice: Choice, new: TensorWords, bases: list[TensorWords], limit: int) -> bool:
-    """Whether every chunk comes back."""
+    """Return whether every chunk comes back."""
     encoded, ranges = choice.encoded, chunks_of(new, limit)
     if choice.base is None:
         raw = [

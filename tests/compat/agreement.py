@@ -1,4 +1,4 @@
-"""What must hold in a repository after every command: git, theta and the files agree.
+"""The checks after every command: git, theta and the files agree.
 
 All of it is recomputed from what plain git prints; nothing here imports theta.
 """

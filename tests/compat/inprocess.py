@@ -18,7 +18,7 @@ from tests.support.environment import dated
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command of theta printed (git's own output apart), and its exit code."""
+    """The output of a command of theta (without that of git), and its exit code."""
 
     code: int
     out: str
@@ -51,7 +51,7 @@ def theta(
 
 
 def committed(repo: Repo, *changes: tuple[str, float], path: str = MODEL) -> str:
-    """Edit tensors and commit that with theta; answers the commit."""
+    """Edit tensors and commit that with theta; return the commit."""
     for tensor, by in changes:
         edit(repo, tensor, by, path)
     theta(repo, "commit", "-q", "-am", ", ".join(tensor for tensor, _ in changes))

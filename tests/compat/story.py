@@ -23,18 +23,18 @@ SHAPES: Final = {
 
 
 def new_model(repo: Repo, path: str = MODEL, seed: int = 0) -> str:
-    """Write a new checkpoint of a few tensors; answers its sha256."""
+    """Write a new checkpoint of a few tensors; return its sha256."""
     return sha256(make_model(repo.path / path, random_tensors(SHAPES, seed)))
 
 
 def edit(repo: Repo, tensor: str, by: float = 1.0, path: str = MODEL) -> str:
-    """Add ``by`` to a tensor of a checkpoint in the worktree; answers the file's new sha256."""
+    """Add ``by`` to a tensor of a checkpoint in the worktree; return the file's new sha256."""
     mutate(repo.path / path, tensor, lambda old: (old + by).astype(old.dtype))
     return sha256(repo.path / path)
 
 
 def commit(repo: Repo, tensor: str, by: float = 1.0, path: str = MODEL) -> str:
-    """Edit a tensor and commit that with plain git; answers the file's new sha256."""
+    """Edit a tensor and commit that with plain git; return the file's new sha256."""
     digest = edit(repo, tensor, by, path)
     repo.git("commit", "-q", "-am", f"{tensor} of {path}")
     return digest
@@ -48,7 +48,7 @@ def digest(repo: Repo, path: str = MODEL) -> str:
 def diverged(repo: Repo, ours: str, theirs: str) -> tuple[str, str]:
     """Branches main and side that changed tensors ``ours`` and ``theirs``; main is checked out.
 
-    Answers the sha256 of both files.
+    Returns the sha256 of both files.
     """
     repo.git("checkout", "-q", "-b", "side")
     on_side = commit(repo, theirs, 2.0)

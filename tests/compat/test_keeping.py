@@ -1,4 +1,4 @@
-"""What plain git staged, stashed or committed is never removed by a later clean."""
+"""A later clean never removes what plain git staged, stashed or committed."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_c7_hooks_stop_only_what_concerns_checkpoints(orphaned: Repo, bare_path:
 
 
 def test_c7_without_the_section_git_does_without(orphaned: Repo, bare_path: Mapping[str, str]) -> None:
-    """What the line says to do works."""
+    """The advice of the line works."""
     edit(orphaned, "layer.2.weight")
     orphaned.git("config", "--remove-section", "filter.theta", env=bare_path)
     assert orphaned.git("status", "--porcelain", env=bare_path) == f" M {MODEL}"

@@ -80,7 +80,7 @@ def test_it_is_what_git_would_have_made(repo: Repo, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("apart", [0, 5], ids=["as new as the index", "older"])
 def test_a_file_that_git_cannot_be_sure_of(repo: Repo, apart: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether a file as new as the index has changed, git learns from the filter only."""
+    """Only the filter can tell git whether a file as new as the index has changed."""
     trace = repo.path.with_suffix(".trace")
     when = int((repo.path / MODEL).stat().st_mtime)
     os.utime(repo.path / ".git" / "index", (when + apart, when + apart))

@@ -186,7 +186,7 @@ def test_new_checkpoints_on_both_sides(tracked: Repo) -> None:
 
 
 def test_merge_tree_agrees(tracked: Repo) -> None:
-    """What a server's merge button would commit."""
+    """The tree that a server's merge button would commit."""
     diverged(tracked, "layer.1.weight", "layer.2.weight")
     assert_commit(tracked, tracked.git("merge-tree", "--write-tree", "main", "side"))
 

@@ -32,7 +32,7 @@ PLAIN: Final = (
     "reset --keep other",
     "stash pop",
 )
-"""What plain git is tried with."""
+"""The kinds of files in the way that plain git is tried with."""
 SHAPES: Final = (("checkpoint",), ("exact", "link for folder"), ("folder for file", "file for folder"))
 COMMANDS: Final = (
     "switch other",
@@ -74,7 +74,7 @@ MORE: Final = (
 )
 """Tried with one shape each."""
 STARTS: Final = {"merge --no-ff other": "third", "revert gone": "gone"}
-"""Where a command does not start on main."""
+"""The commands that start on a branch other than main."""
 
 
 def put(repo: Repo, shape: str) -> Path:

@@ -55,7 +55,7 @@ class Clone(Repo):
         self.trace = self.path.with_name(f"{self.path.name}.trace")
 
     def counted(self, *args: str, code: int | None = 0) -> tuple[Done, int]:
-        """What ``theta ARGS`` did, and in how many fetches."""
+        """Run ``theta ARGS``; return how it ended and the number of its fetches."""
         self.trace.write_text("")
         done = self.theta(*args, code=code, env={"GIT_TRACE2_EVENT": str(self.trace)})
         never_a_bug(done)
@@ -128,7 +128,7 @@ MOVING = {
 
 @pytest.fixture(scope="module")
 def results(origin: Repo, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a full clone makes of each command."""
+    """The result of each command in a full clone."""
     full = origin.clone(tmp_path_factory.mktemp("full") / "clone")
     full.theta("install")
     full.theta("restore", ".")

@@ -1,4 +1,4 @@
-"""Where checkpoints lie: folders, odd names, several of them, copies and renames."""
+"""The places of checkpoints: folders, odd names, several of them, copies and renames."""
 
 from __future__ import annotations
 

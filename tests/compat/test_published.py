@@ -65,7 +65,7 @@ def test_a3_a_commit_that_is_held_elsewhere_stays(
     assert head(wrong) == old
     assert "stays as it is ('theta fsck --mend' rewrites it)" in done.stderr
     assert "stays as it is" not in wrong.theta("switch", "-q", "main").stderr, "it is said once"
-    wrong.theta("fsck", "--mend", code=None)  # the old commit is still there, and is told of
+    wrong.theta("fsck", "--mend", code=None)  # the old commit is still there, and reported
     assert head(wrong) != old
     assert_agreement(wrong, {MODEL: want})
 

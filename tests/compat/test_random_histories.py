@@ -98,7 +98,7 @@ class Pair:
     # -- running -------------------------------------------------------------------------
 
     def both(self, *args: str, same: bool = True) -> bool:
-        """Run one command in both; answers whether it went well."""
+        """Run one command in both; return whether it succeeded."""
         ran = theta(self.repo, *args, code=None)
         done = self.twin.try_git(*args)
         assert ran.code != 70, ran
@@ -179,7 +179,7 @@ class Pair:
         self.repo.git("gc", "-q", "--prune=now")
 
     def compare_conflicts(self) -> None:
-        """Where git stopped on lines, theta stopped on the tensors of those lines."""
+        """If git stopped on lines, theta stopped on the tensors of those lines."""
         text = (self.twin.path / TEXT).read_text()
         want = set()
         for block in re.findall(r"^<<<<<<<.*?^>>>>>>>", text, re.MULTILINE | re.DOTALL):

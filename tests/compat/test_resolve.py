@@ -1,4 +1,4 @@
-"""``theta resolve``: conflicts in checkpoints, whoever left them."""
+"""``theta resolve``: conflicts in checkpoints, left by git or by theta."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def digest_of(repo: Repo, branch: str) -> str:
 def test_no_room_for_both_files(
     repo: Repo, command: tuple[str, ...], decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old file is not held where there is room for one only: git, or a crash, may need it."""
+    """The old file is not held if there is space for one file only: git, or a crash, may need it."""
     monkeypatch.setattr("theta._room.left", lambda _: (repo.path / MODEL).stat().st_size - 1)
     monkeypatch.setattr("theta._room.require", lambda *_, **__: None)
     theta(repo, *command)
@@ -123,7 +123,7 @@ def test_a_file_that_somebody_wrote_is_not_taken_for_a_version(repo: Repo, decod
 def test_an_old_file_that_is_written_while_it_is_held(
     repo: Repo, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is read of it is proven: the new file is right nevertheless."""
+    """The bytes that are read of it are checked: the new file is right nevertheless."""
     really = Exchange.hold
 
     def hold(self: Exchange, *args: set[str]) -> Exchange:

@@ -1,4 +1,4 @@
-"""What users have set up already: hooks, sparse checkouts, other filters, linked worktrees."""
+"""Setups that users have already: hooks, sparse checkouts, other filters, linked worktrees."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def own_hook(repo: Repo, path: str, note: str, code: int = 0) -> None:
 
 
 def notes(repo: Repo) -> list[str]:
-    """What the user's hooks left."""
+    """Return the lines that the user's hooks wrote."""
     path = repo.path / ".git" / "notes"
     return path.read_text().split("\n")[:-1] if path.exists() else []
 

@@ -18,7 +18,7 @@ from tests.support.repos import Done
 
 OWNER, GROUP = 1234, 4321
 GITS_OWN = {"COMMIT_EDITMSG"}
-"""What git does not share."""
+"""The files for which git itself ignores ``core.sharedRepository``."""
 MEMBER = [*POWERLESS, "--regid=0", f"--groups=0,{GROUP}"]
 
 

@@ -16,7 +16,7 @@ from tests.support import Repo, make_model, read_model
 ALL, CLEAN = "all.safetensors", "clean.safetensors"
 State = tuple[str, str, str]
 STATES: list[State] = list(product("-xy", "-xy", "-xy"))
-"""What base, ours and theirs have of a tensor: nothing, one value, another one."""
+"""The value of a tensor in base, ours and theirs: nothing, one value, another one."""
 
 
 def name(state: State) -> str:
@@ -25,7 +25,7 @@ def name(state: State) -> str:
 
 
 def merged(state: State, side: str | None = None) -> str:
-    """What git's rule says; ``?`` for a conflict that no ``side`` settles."""
+    """Return the value by git's rule; ``?`` for a conflict that no ``side`` settles."""
     base, ours, theirs = state
     if theirs in (ours, base):
         return ours

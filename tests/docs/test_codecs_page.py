@@ -35,7 +35,7 @@ def sources() -> list[str]:
 
 
 def page() -> str:
-    """What the page must be."""
+    """Return the page as it must be."""
     text = HEAD
     for source in sources():
         doc = ast.get_docstring(ast.parse((ROOT / source).read_text()))

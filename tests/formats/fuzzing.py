@@ -108,7 +108,7 @@ def _seeds(name: str) -> list[bytes]:
 
 
 def check(data: bytes) -> bool:
-    """Whether ``data`` is read as tensors; in any case it must come back byte for byte."""
+    """Return whether ``data`` is read as tensors; in any case it must come back byte for byte."""
     source = BytesSource(data)
     layout, reason = scan_or_opaque(source)
     assert "\n" not in reason and len(reason) < 400, reason

@@ -1,4 +1,4 @@
-"""What the tests of all formats share: rebuilding a file from its layout, mutated files, shards."""
+"""Helpers for the tests of all formats: rebuilding a file from its layout, mutated files, shards."""
 
 from __future__ import annotations
 

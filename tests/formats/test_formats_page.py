@@ -187,7 +187,7 @@ OPAQUE = {
 
 @dataclass(frozen=True)
 class Told:
-    """What the second commit of a case stored."""
+    """The objects that the second commit of a case stored."""
 
     case: Case
     added: Added
@@ -216,7 +216,7 @@ def tell(repo: Repo) -> list[Told]:
 
 
 def page(told: list[Told]) -> str:
-    """What the page must be."""
+    """Return the page as it must be."""
     text = HEAD
     for item in told:
         manifest = item.added.manifest

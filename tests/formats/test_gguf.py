@@ -86,7 +86,7 @@ def aligned(value: int, kind: int = 4) -> bytes:
 
 
 def shapes(data: bytes) -> list[tuple[str, str, tuple[int, ...]]]:
-    """What is read."""
+    """Return name, dtype and shape of each tensor in ``data``."""
     return [(t.name, t.dtype, t.shape) for t in scanned(data, "gguf").tensors]
 
 

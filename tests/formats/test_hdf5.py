@@ -72,7 +72,7 @@ def test_values_are_where_they_should_be() -> None:
 
 
 def test_chunks_are_tensors() -> None:
-    """Of 38 x 30 elements in chunks of 4 x 4, those at the edges are padded; the tree has two levels."""
+    """The edge chunks of 38 x 30 elements in chunks of 4 x 4 are padded; the tree has two levels."""
     data = load("chunked")
     layout = scanned(data, "hdf5")
     tensors = {tensor.name: tensor for tensor in layout.tensors}

@@ -22,14 +22,14 @@ Array = np.ndarray[Any, Any]
 
 
 def npy_bytes(array: Array, version: tuple[int, int] | None = None) -> bytes:
-    """What ``numpy.save`` writes."""
+    """Return the bytes that ``numpy.save`` writes."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, array, version, allow_pickle=False)
     return buffer.getvalue()
 
 
 def npz_bytes(**arrays: Array) -> bytes:
-    """What ``numpy.savez`` writes."""
+    """Return the bytes that ``numpy.savez`` writes."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()

@@ -99,7 +99,7 @@ _RAW = field(9, bytes(8))
 
 
 def shapes(data: bytes) -> list[tuple[str, str, tuple[int, ...]]]:
-    """What is read."""
+    """Return name, dtype and shape of each tensor in ``data``."""
     return [(t.name, t.dtype, t.shape) for t in scanned(data, "onnx").tensors]
 
 

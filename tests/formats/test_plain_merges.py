@@ -39,7 +39,7 @@ def large(layout: Layout) -> str:
 
 
 def tensorflow_checksum(folder: Path) -> bytes:
-    """What TensorFlow would write into the index for the new values of the large tensor."""
+    """Return the checksum that TensorFlow would write into the index for the large tensor's new values."""
     data = (folder / "variables.data-00000-of-00001").read_bytes()
     return derive(Derived("crc32c-masked", 0, 4, ()), [data[: 64 * 64 * 4][::-1]])
 

@@ -38,7 +38,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def install(site: Path, module: str, code: str, points: dict[str, str]) -> None:
-    """What ``pip install`` leaves: a module, and the metadata of its distribution."""
+    """Write what ``pip install`` writes: a module, and the metadata of its distribution."""
     (site / f"{module}.py").write_text(code)
     info = site / f"{module}-1.0.dist-info"
     info.mkdir()
@@ -50,7 +50,7 @@ def install(site: Path, module: str, code: str, points: dict[str, str]) -> None:
 
 
 def install_example(site: Path) -> Any:
-    """The example as its own pyproject.toml says; answers its module."""
+    """Install the example as its own pyproject.toml says; return its module."""
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())
     points = project["project"]["entry-points"]["theta.formats"]
     (module,) = project["tool"]["setuptools"]["py-modules"]

@@ -205,7 +205,7 @@ def _accepted_by_the_library(data: bytes) -> dict[str, tuple[str, list[int], byt
 
 
 def check_subset(data: bytes) -> bool:
-    """Whether theta reads ``data`` as tensors; then the library must, and read the same."""
+    """Return whether theta reads ``data`` as tensors; then the library must read the same."""
     try:
         layout = safetensors.scan(BytesSource(data))
     except FormatError:

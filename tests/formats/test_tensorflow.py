@@ -78,7 +78,7 @@ def test_the_index_that_tensorflow_wrote() -> None:
 
 
 def test_new_checksums_in_the_old_skeleton_are_the_index_that_tensorflow_wrote() -> None:
-    """What a merge by tensor does: the checksums of the blocks follow."""
+    """The checksums of the blocks follow, as in a merge by tensor."""
     old, new = ((STORY / f"{seed}.variables.index").read_bytes() for seed in (1, 2))
     layout, other = scan(BytesSource(old)), scan(BytesSource(new))
     values = {tensor.name: new[tensor.offset : tensor.end] for tensor in other.tensors}

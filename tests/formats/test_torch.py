@@ -37,7 +37,7 @@ def extents(layout: Layout, data: bytes) -> dict[str, bytes]:
 
 
 def array(layout: Layout, data: bytes, name: str) -> Any:
-    """What torch would call ``name``."""
+    """Return the array that torch would name ``name``."""
     tensors = {tensor.name: tensor for tensor in layout.tensors}
     views = {view.name: view for view in layout.views}
     view = views.get(name)
@@ -157,7 +157,7 @@ def test_distributed_checkpoints_are_named_by_their_metadata() -> None:
 
 
 START = 17_961
-"""Where the second part of ``1.dist.distcp`` begins."""
+"""The offset of the second part of ``1.dist.distcp``."""
 
 
 def pickled_metadata(*rows: tuple[str, tuple[int, ...], int]) -> bytes:
@@ -268,7 +268,7 @@ def archive(value: object | bytes, storages: dict[str, bytes] | None = None, **m
 
 
 def summary(data: bytes) -> list[tuple[str, str, tuple[int, ...]]]:
-    """What is read of a hand-made archive."""
+    """Return name, dtype and shape of each tensor in a hand-made archive."""
     return [(t.name, t.dtype, t.shape) for t in scanned(data, "torch").tensors]
 
 

@@ -72,7 +72,7 @@ def test_npz_is_what_numpy_reads() -> None:
 
 
 def test_torch_is_what_theta_reads() -> None:
-    """That ``torch.load(weights_only=True)`` reads it too is checked by ``data/check_torch.py``."""
+    """``data/check_torch.py`` checks that ``torch.load(weights_only=True)`` reads it too."""
     specs = [TensorSpec(f"{dtype}.{shape}é\n", dtype, shape) for dtype in _TORCH for shape in _SHAPES]
     plan = torch_writer.plan(specs)
     check_literals(plan)
@@ -166,7 +166,7 @@ _SPECS = st.lists(
 
 
 def _leads_out(name: str) -> bool:
-    """Whether a member of that name is outside of the folder on POSIX or on Windows."""
+    """Return whether a member of that name is outside of the folder on POSIX or on Windows."""
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     return posix.is_absolute() or bool(windows.anchor) or ".." in (*posix.parts, *windows.parts)
 
@@ -193,7 +193,7 @@ def test_the_numpy_names_are_all_of_numpys() -> None:
 
 
 def test_gguf_is_what_theta_reads() -> None:
-    """That the ``gguf`` package reads it too is checked by ``data/check_gguf.py``."""
+    """``data/check_gguf.py`` checks that the ``gguf`` package reads it too."""
     kinds = ["f32", "f16", "bf16", "f64", "i8", "i16", "i32", "i64"]
     specs = [TensorSpec(f"{kind}.{shape}", kind, shape) for kind in kinds for shape in _SHAPES]
     plan = gguf.plan(specs, {"general.name": "a model", "b": "é"})

@@ -1,4 +1,4 @@
-"""Which paths theta tracks: exactly git's own answer."""
+"""The paths that theta tracks are exactly those that git names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of commits, trees and the index without git is what git says."""
+"""Commits, trees and the index as theta reads them without git are as git says."""
 
 from __future__ import annotations
 

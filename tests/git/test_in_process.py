@@ -1,4 +1,4 @@
-"""What is read of git's files without a process is what git says."""
+"""Git's files as theta reads them without a process are as git says."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def test_the_size_of_a_huge_file_is_modulo_two_to_the_32(repo: Repo, index: Path
         with IndexEdit(index, scratch) as edit:
             edit.put(Staged(name, EMPTY, stat=info))
         assert fresh_paths(index, {name: info}) == {name}
-    # A git before 2.43 takes the first for racy, whoever staged it, and compares the content.
+    # A git before 2.43 takes the first for racy, even if git staged it, and compares the content.
     assert repo.git("diff", "--name-only") in ("", "four")
 
 

@@ -180,7 +180,7 @@ def merged_tensors(base: File | None, ours: File, theirs: File, rule: Rule | Non
 
 @dataclass
 class Expected:
-    """What a merge must come to: tensors by path, or a conflict (``tensors`` or ``paths`` says where)."""
+    """The result that a merge must have: tensors by path, or a conflict in ``tensors`` or ``paths``."""
 
     files: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     conflict: bool = False
@@ -229,7 +229,7 @@ class History:
         self._attributes = self.session.repo.write_blob(ATTRIBUTES.encode())
 
     def commit(self, pack: PackWriter, world: World, parents: list[str], before: World) -> tuple[str, World]:
-        """Commit ``world``; answers the commit's id and the world with its stores named."""
+        """Commit ``world``; return the commit's id and the world with its stores named."""
         named: World = {}
         manifests: dict[str, Manifest] = {}
         for key, file in world.items():

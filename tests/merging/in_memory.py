@@ -18,7 +18,7 @@ Parallel = Callable[..., Iterator[Any]]
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a tensor is."""
+    """The dtype and the shape of a tensor."""
 
     dtype: str
     shape: tuple[int, ...]

@@ -63,7 +63,7 @@ class Store:
 
 
 def npz(model: Model) -> bytes:
-    """What ``numpy.savez`` writes."""
+    """Return the bytes that ``numpy.savez`` writes."""
     out = io.BytesIO()
     np.savez(out, **dict(model))  # type: ignore[arg-type]
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Which tensors are codes and scales: by their neighbours' names and dtypes."""
+"""Codes and scales are recognised by their neighbours' names and dtypes."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def changed(**tensors: Array) -> dict[str, Array]:
 
 
 def test_only_conflicts_are_computed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one side changed is carried by its line; only conflicts are read."""
+    """A tensor that one side changed keeps its line; only conflicts are read."""
     base = store.put(BASE)
     ours = store.put(changed(a=f32(3, 2, 3), b=f32(0, 0)))
     theirs = store.put(changed(a=f32(1, 4, 3), c=f32(9)))
@@ -422,7 +422,7 @@ class Leaving:
 
 
 def test_a_file_of_a_side_is_read_instead_of_decoding(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where its bytes have the digest; where they have not, the store has them."""
+    """It is read if its bytes have the digest; otherwise the store is read."""
     base, ours, theirs = (store.put({"w": f32(k, 1), "v": f32(k)}) for k in (0, 1, 3))
     right = Leaving(store.file(ours))
     wrong = Leaving(store.file(ours)[:-1] + b"!")

@@ -57,7 +57,7 @@ def model() -> tuple[dict[str, Array], dict[str, Array]]:
 
 
 def rebuilt(base: dict[str, Array], adapter: LoraAdapter) -> dict[str, Array]:
-    """What PEFT makes of a base with an adapter: W + alpha / r B A, or the saved module."""
+    """Return what PEFT makes of a base with an adapter: W + alpha / r B A, or the saved module."""
     found = dict(base)
     for name in base:
         module = name.rpartition(".")[0]

@@ -169,7 +169,7 @@ class Values:
 
 
 def git_merge(bare: Path, objects: Path, ours: str, theirs: str) -> str | None:
-    """The tree of git's clean merge; none where git sees conflicts."""
+    """Return the tree of git's clean merge; None when git sees conflicts."""
     command = ["git", "merge-tree", "--write-tree", ours, theirs]
     environment = os.environ | {"GIT_OBJECT_DIRECTORY": str(objects)}
     done = subprocess.run(command, cwd=bare, env=environment, capture_output=True, text=True, check=False)
@@ -237,7 +237,7 @@ def check_theta(history: History, case: Case, how: str, values: Values, seen: Co
 
 
 def metadata_conflict(case: Case) -> bool:
-    """Whether both sides set one key of a file's metadata to different values."""
+    """Return whether both sides set one key of a file's metadata to different values."""
     for key in case.worlds[1].keys() & case.worlds[2].keys():
         sides = [dict(world[key].metadata) if key in world else {} for world in case.worlds]
         for name in set().union(*sides):

@@ -1,4 +1,4 @@
-"""What holds for every merge method, whatever its formula, and the traps that others fell into."""
+"""Rules that hold for every merge method, whatever its formula, and the traps that others fell into."""
 
 from __future__ import annotations
 

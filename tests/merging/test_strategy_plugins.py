@@ -19,7 +19,7 @@ EXAMPLE = Path(__file__).parents[1] / "plugins" / "strategy_example"
 
 
 def install(site: Path, name: str, points: dict[str, str]) -> None:
-    """What pip leaves of a package that has entry points."""
+    """Write what pip writes for a package that has entry points."""
     info = site / f"{name}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")

@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept, which are loaded with pickle: never an error, never what others wrote."""
+"""The cache of compiled kernels, loaded with pickle: it never fails, nor takes what others wrote."""
 
 import os
 import shutil
@@ -48,7 +48,7 @@ def run_program(program: str, home: Path | None, prefix: list[str], env: Mapping
 
 
 def directories(home: Path, **extra: str) -> list[Path]:
-    """Where kernels would be looked for."""
+    """Return the directories in which kernels would be looked for."""
     return [Path(place).parent for place in run_program(PLACES, home, [], extra)[0].split()]
 
 

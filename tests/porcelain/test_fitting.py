@@ -1,4 +1,4 @@
-"""Which tensor an adapter's factors go to, how they lie, and what must not be added."""
+"""The tensor that an adapter's factors go to, their layout, and factors that must not be added."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def adapter(place: Path, tensors: Mapping[str, Array], **config: Any) -> Path:
 def steps(
     place: Path, base: Shapes, tensors: Mapping[str, Array], tied: TiedWeights | None = None, **config: Any
 ) -> dict[str, Step]:
-    """What would happen to a checkpoint of these shapes."""
+    """Return the steps that a checkpoint of these shapes would go through."""
     dtypes = config.pop("dtypes", {})
     lines = [Line(name, dtypes.get(name, "f32"), shape, "0" * 64, "0" * 40) for name, shape in base.items()]
     manifest = Manifest("safetensors", "m", "0" * 40, tuple(lines))
@@ -61,7 +61,7 @@ def steps(
 
 
 def added(step: Step) -> Array:
-    """What a low-rank step adds to its tensor."""
+    """Return the array that a low-rank step adds to its tensor."""
     (item,) = step.updates
     assert isinstance(item, LowRank)
     return item.u @ item.v.T

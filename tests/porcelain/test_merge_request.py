@@ -257,7 +257,7 @@ def test_what_cannot_be_done_is_an_error(
 
 
 class Script(Nobody):
-    """Gives the answers of a list, and keeps what it is told; an empty answer takes the last one back."""
+    """A dialogue with a list of answers that keeps every message; an empty answer takes the last one back."""
 
     asks = True
 
@@ -265,7 +265,7 @@ class Script(Nobody):
         self.waiting, self.told, self.used = [*answers], list[Settlement](), list[Answer]()
 
     def asker(self, _session: Session, answers: Answers) -> Policy:
-        """Answer with the next strategy."""
+        """Return a policy that gives the next strategy of the list."""
 
         def answer(conflict: Conflict) -> Strategy | None:
             word = self.waiting.pop(0)

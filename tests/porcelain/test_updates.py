@@ -74,7 +74,7 @@ def wide(array: NDArray[Any]) -> NDArray[np.float64]:
 def is_sum(
     found: NDArray[Any], old: NDArray[Any], u: NDArray[Any], v: NDArray[Any], scale: float = 1
 ) -> bool:
-    """Whether ``found`` is ``old + scale * u @ v``, rounded once, with factors of enough bits."""
+    """Return whether ``found`` is ``old + scale * u @ v``, rounded once, with factors of enough bits."""
     bits = {"float32": 27, "float16": 14, "bfloat16": 11}[u.dtype.name]
     bits = min(bits, {"float32": 28, "float16": 22, "bfloat16": 19}[found.dtype.name])
     slack = scale * u.shape[1] * 2.0**-bits * float(np.abs(u).max()) * float(np.abs(v).max())

@@ -35,7 +35,7 @@ class Runner:
         return done.returncode
 
     def ok(self, repo: Repo, *args: str, codes: tuple[int, ...] = (0,)) -> str:
-        """Run a command that must end with one of ``codes``; answers what it printed."""
+        """Run a command that must end with one of ``codes``; return its output."""
         code = self.run(repo, *args)
         assert code in codes, f"theta {' '.join(args)}: exit code {code}\n{self.log}"
         return self.log
@@ -58,7 +58,7 @@ class State:
 
     @classmethod
     def of(cls, repo: Repo) -> State:
-        """The state of ``repo``; commits are told by their trees, since their times differ."""
+        """Return the state of ``repo``; a commit stands as its tree, since times differ."""
         branch = repo.git("rev-parse", "--abbrev-ref", "HEAD")
         history = tuple(repo.git("log", "--format=%T", "--topo-order").split())
         path = repo.path / FILE
@@ -85,7 +85,7 @@ def template(runner: Runner, place: Path) -> Repo:
 
 
 def write(repo: Repo, seeds: dict[str, int]) -> str:
-    """Write the checkpoint with some tensors of other seeds; answers its sha256."""
+    """Write the checkpoint with some tensors of other seeds; return its sha256."""
     tensors = random_tensors(SHAPES)
     for name, seed in seeds.items():
         tensors[name] = random_tensors({name: SHAPES[name]}, seed)[name]
@@ -143,7 +143,7 @@ class Scenario:
 
 
 def merge_again(repo: Repo) -> tuple[str, ...]:
-    """A merge that is under way is continued."""
+    """Return the arguments that begin the merge, or continue one in progress."""
     if os.path.exists(repo.path / ".git" / "MERGE_HEAD"):
         return ("merge", "--continue")
     return ("merge", "other")

@@ -214,7 +214,7 @@ class Trial(Copies):
         self.assert_whole_file(repo)
 
     def recover(self, repo: Repo, *, abort: bool) -> None:
-        """What a user does next: conclude or give up what is open, or repeat the command."""
+        """Do what a user does next: conclude or give up what is open, or repeat the command."""
         if self.command.args[0] == "git":  # git leaves its locks and asks to remove them
             for lock in (repo.path / ".git").rglob("*.lock"):
                 lock.unlink()
@@ -246,7 +246,7 @@ def files(repo: Repo) -> set[str]:
 
 
 def look(repo: Repo) -> None:
-    """What a user does first: ``theta status``, and what it says of files that are not filled in."""
+    """Do what a user does first: ``theta status``, and what it says of files that are not filled in."""
     done = repo.theta("status")
     path = repo.path / FILE
     if path.exists() and path.read_bytes().startswith(MAGIC):
@@ -257,7 +257,7 @@ def look(repo: Repo) -> None:
 
 
 def bring_back(repo: Repo) -> None:
-    """What a user does about a file that is gone: git removes a file before it writes it anew."""
+    """Restore a file that is gone, as a user does: git removes a file before it writes it anew."""
     assert re.search(rf"deleted: +{re.escape(FILE)}", repo.theta("status").stdout)
     repo.theta("restore", FILE)
 
@@ -272,7 +272,7 @@ def under_way(repo: Repo) -> str:
 
 
 def difference(now: Seen, *wanted: Seen) -> str:
-    """What is not as wanted."""
+    """Return the parts in which ``now`` differs from each of ``wanted``."""
     rows = []
     for other in wanted:
         for part in ("stashes", "remote", "tracking"):

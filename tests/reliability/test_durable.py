@@ -136,7 +136,7 @@ def test_a2_rebase_and_fetch_are_durable(repo: Repo, tmp_path: Path) -> None:
 
 
 def removed_last(events: list[Event]) -> bool:
-    """Whether old objects and refs are removed only when the new ones have their names."""
+    """Return whether old objects and refs are removed only when the new ones have their names."""
     names = [n for n, e in enumerate(events) if e.what == "name" and _OBJECT.search(e.path)]
     gone = [n for n, e in enumerate(events) if e.what == "unlink" and _OBJECT.search("/" + e.path)]
     return not gone or max(names) < min(gone)

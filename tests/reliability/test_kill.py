@@ -40,7 +40,7 @@ def duration(repo: Repo, *args: str) -> float:
 
 
 def kill(repo: Repo, after: float, *args: str) -> bool:
-    """Start a command and kill it; answers whether it was still running."""
+    """Start a command and kill it; return whether it was still running."""
     child = start(repo, *args)
     time.sleep(after)
     child.kill()
@@ -48,7 +48,7 @@ def kill(repo: Repo, after: float, *args: str) -> bool:
 
 
 def check(runner: Runner, repo: Repo) -> None:
-    """What must hold after the next command, whichever it was."""
+    """Check what must hold after the next command, whichever it was."""
     assert leftovers(repo) == []
     fsck(repo)
     runner.ok(repo, "fsck", "--read-data")
@@ -86,7 +86,7 @@ def arguments(command: str, number: int) -> tuple[str, ...]:
 
 
 def prepare(repo: Repo, command: str, number: int) -> str:
-    """Bring the worktree to where the command has work; answers the sha256 that it must end with."""
+    """Give the command something to do in the worktree; return the sha256 that it must end with."""
     if command == "commit":
         return write(repo, {"emb": 100 + number, "norm": number})
     wanted = sha256(repo.path / FILE)

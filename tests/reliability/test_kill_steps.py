@@ -15,7 +15,7 @@ from tests.support.repos import describe
 
 ALONE = "import os; os.setsid()"
 ALL = f"{ALONE}; os.environ['DIES_GROUP'] = str(os.getpid())"
-"""What theta runs first: in a session of its own, git dies alone or takes theta with it."""
+"""The code that theta runs first: in a session of its own, git dies alone or takes theta with it."""
 PARTS = 4
 """Tests among which the steps of a command are divided."""
 
@@ -54,7 +54,7 @@ MORE: dict[str, Command] = {
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that kills a git, where there is a compiler."""
+    """The library that kills a git; without a compiler the test is skipped."""
     compiler, place = shutil.which("cc"), tmp_path_factory.mktemp("dies") / "dies.so"
     if compiler is None:
         pytest.skip("there is no C compiler")

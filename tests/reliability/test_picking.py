@@ -25,7 +25,7 @@ def origin(origin: Repo, tmp_path_factory: pytest.TempPathFactory) -> Repo:
 
 @pytest.fixture
 def picked(origin: Repo, tmp_path: Path) -> State:
-    """What picking both commits comes to when nobody kills it."""
+    """The state after both commits are picked and nothing is killed."""
     repo = origin.copy(tmp_path / "whole")
     repo.theta("cherry-pick", "main..other")
     return State.of(repo)

@@ -12,7 +12,7 @@ from tests.support import Repo
 
 @pytest.fixture
 def wanted(origin: Repo, tmp_path: Path) -> State:
-    """What the rebase comes to when nobody kills it."""
+    """The state after the rebase when nothing is killed."""
     repo = origin.copy(tmp_path / "whole")
     repo.theta("rebase", "other")
     return State.of(repo)

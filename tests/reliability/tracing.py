@@ -1,4 +1,4 @@
-"""What a command and all its children wrote, synced and named, in order, as ``strace`` saw it."""
+"""The writes, syncs and renames of a command and all its children, in order, by ``strace``."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def large_model(path: Path, megabytes: int, seed: int = 0) -> None:
             file.write(np.roll(block, number * 12345).tobytes())
 
 
-# A process of its own: a child's peak begins with that of whoever forked it, and tests grow.
+# A process of its own: a child's peak begins with that of the process that forked it, and tests grow.
 MEASURE = """
 import os, subprocess, sys
 child = subprocess.Popen([sys.executable, "-m", "theta", *sys.argv[2:]])

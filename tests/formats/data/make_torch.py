@@ -67,7 +67,7 @@ def script(seed: int) -> bytes:
 
 
 def saved(value: object, **options: Any) -> bytes:
-    """What ``torch.save`` writes."""
+    """Return the bytes that ``torch.save`` writes."""
     buffer = io.BytesIO()
     torch.save(value, buffer, **options)
     return buffer.getvalue()

@@ -2,7 +2,7 @@
 
 A file is the magic ``TBOX``, a number of tensors (32 bits), and for each: the length of its name (16
 bits), the name, its shape as two 32-bit numbers, rows times columns float32, and the CRC-32 of those.  All
-numbers are little-endian.  The CRC is told to theta as a derived field, so that branches which changed
+numbers are little-endian.  The reader reports the CRC as a derived field, so that branches which changed
 different tensors merge.
 """
 
@@ -19,12 +19,12 @@ MAGIC = b"TBOX"
 
 
 class TboxReader:
-    """What theta asks of a reader: a name, a cheap test by content, and a scan."""
+    """A reader as theta wants it: a name, a cheap test by content, and a scan."""
 
     NAME = "tbox"
 
     def detect(self, source: Source) -> bool:
-        """Whether the file begins with the magic."""
+        """Return whether the file begins with the magic."""
         return source.size >= 8 and source.read(0, 4) == MAGIC
 
     def scan(self, source: Source) -> Layout:

@@ -17,7 +17,7 @@ from theta.merging.strategies import Block, Job, Method, Parameter
 
 
 class EvenReach(Method):
-    """What theta asks of a strategy: a name, parameters, a look at the tensor, and one block at a time."""
+    """A strategy as theta wants it: a name, parameters, a look at the tensor, and one block at a time."""
 
     name = "even_reach"
     summary = "the mean of the differences, none much longer than the shortest"
