@@ -1,10 +1,10 @@
-"""Which kernels theta compiles for what: writes theta_native/signatures.txt anew.
+"""Write theta_native/signatures.txt anew: the kernels that theta compiles, and what needs them.
 
     python bench/kernels.py            write the file
     python bench/kernels.py --times    print what each kernel takes to compile, in processor seconds
 
 Commits a small model, a full fine-tune, a merged LoRA, a sparse change and a scaled one, and restores all
-of them, in bf16, f32 and f16, as a user does; each kernel is told where it is first needed.
+of them, in bf16, f32 and f16, as a user does; each kernel stands where it is first needed.
 """
 
 from __future__ import annotations
