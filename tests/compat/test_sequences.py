@@ -8,7 +8,7 @@ import pytest
 
 from tests.compat.agreement import assert_agreement, assert_history, git_status
 from tests.compat.inprocess import committed, shift, theta
-from tests.compat.story import MODEL, TENSOR, digest
+from tests.compat.story import MODEL, TENSOR, digest, edit
 from tests.support import Repo, make_model, random_tensors
 
 
@@ -162,3 +162,65 @@ def test_b2_a_rule_may_name_a_tensor_that_only_a_picked_commit_has(forked: Repo)
     theta(forked, "switch", "-q", "main")
     theta(forked, "cherry-pick", "--rule", "adapter.*=theirs", "grown")
     assert (forked.path / "adapter.safetensors").exists()
+
+
+_PRINTING = {
+    "pick": ("cherry-pick", "-X", "average", "side"),
+    "pick of more": ("cherry-pick", "other"),
+    "pick without commit": ("cherry-pick", "-n", "-X", "average", "side"),
+    "stopped pick": ("cherry-pick", "side"),
+    "empty pick": ("cherry-pick", "-X", "ours", "side"),
+    "revert": ("revert", "--no-edit", "HEAD"),
+    "rebase": ("rebase", "-X", "average", "side"),
+    "stopped rebase": ("rebase", "side"),
+    "pull": ("pull", "--no-rebase", ".", "other"),
+    "stopped pull": ("pull", "--no-rebase", ".", "side"),
+    "pull by rebase": ("pull", "--rebase", ".", "side"),
+    "merge": ("merge", "-s", "resolve", "side"),
+    "am": ("am", "-3", "side.patch"),
+    "stash": ("stash", "pop"),
+    "switch": ("switch", "side"),
+}
+
+
+@pytest.mark.parametrize("command", _PRINTING.values(), ids=_PRINTING.keys())
+def test_git_tells_nothing_of_what_is_below_theta(forked: Repo, command: tuple[str, ...]) -> None:
+    """Neither the files of a summary or a conflict, nor how many of them a sparse checkout leaves out."""
+    forked.git("branch", "-q", "other", "HEAD")
+    forked.git("switch", "-q", "other")
+    edit(forked, "layer.2.weight", 2.0)
+    forked.theta("commit", "-q", "-am", "more")
+    if command[0] == "stash":
+        edit(forked, TENSOR, 7.0)
+        forked.git("stash", "-q")
+    if command[0] == "am":
+        forked.write("side.patch", forked.git("format-patch", "-1", "side", "--stdout") + "\n")
+    forked.git("switch", "-q", "side" if command[0] == "stash" else "main")
+    done = forked.theta(*command, code=None)
+    told = done.stdout + done.stderr
+    assert ".theta/" not in told
+    assert "sparse" not in told
+
+
+def test_a_pick_tells_its_commits_as_theta_commit_does(forked: Repo) -> None:
+    picked = forked.theta("cherry-pick", "-X", "average", "side").stdout.splitlines()
+    assert f" {MODEL}: 1 changed of 5 tensors" in picked
+    assert not [line for line in picked if "file changed" in line or "CONFLICT" in line]
+    forked.write("new.txt", "new\n")
+    forked.git("add", "new.txt")
+    forked.git("commit", "-q", "-m", "new")
+    told = forked.theta("revert", "--no-edit", "HEAD", "HEAD~1").stdout.splitlines()
+    subjects_told = [line.partition("] ")[2] for line in told if line.startswith("[main ")]
+    assert subjects_told == ['Revert "new"', f'Revert "{TENSOR}"']
+    assert " 1 file changed, 1 deletion(-)" in told
+    assert " delete mode 100644 new.txt" in told
+
+
+def test_a_stop_that_is_left_is_told_with_gits_words(forked: Repo) -> None:
+    stopped = forked.theta("cherry-pick", "side", code=1)
+    assert "error: could not apply" in stopped.stderr
+    assert "git cherry-pick --skip" in stopped.stderr
+    settled = forked.theta("cherry-pick", "--continue", "-X", "average")
+    assert "could not apply" not in settled.stderr
+    forked.git("reset", "-q", "--hard", "HEAD~1")
+    assert "could not apply" not in forked.theta("cherry-pick", "-X", "average", "side").stderr

@@ -14,7 +14,7 @@ from theta.units import human
 
 if TYPE_CHECKING:
     from theta.porcelain.drive import running
-    from theta.porcelain.drive.running import Driven
+    from theta.porcelain.drive.running import Driven, Said
     from theta.porcelain.setup import installing
     from theta.porcelain.stage.staging import Added
     from theta.porcelain.workspace import coverage
@@ -58,7 +58,16 @@ def session_or_none() -> Session | None:
 
 def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = False) -> int:
     """Run ``git ARGS`` on the terminal with theta's work around it, and tell theta's part."""
-    return told(running.drive(session, *args, refresh=refresh, hooks=hooks, shown=working.progress))
+    done = running.drive(session, *args, refresh=refresh, hooks=hooks, tell=heard, shown=working.progress)
+    return told(done)
+
+
+def heard(said: Said) -> None:
+    """Pass on what git said."""
+    if said.out:
+        console.note(*said.out)
+    if said.err:
+        console.err(*said.err)
 
 
 def told(done: Driven) -> int:

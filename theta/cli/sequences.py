@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from theta.cli import console, deciding
+from theta.cli.commit import report_summary
 from theta.cli.common import open_session, say_full_disk
 from theta.cli.passing import Given, Passing
 from theta.cli.terminal import Terminal
@@ -14,6 +15,7 @@ from theta.lazy import Module
 if TYPE_CHECKING:
     from theta.porcelain.commands import sequence as sequences
     from theta.porcelain.commands.sequence import SequenceResult
+    from theta.porcelain.workspace.session import Session
 else:
     sequences = Module("theta.porcelain.commands.sequence")
 
@@ -37,7 +39,7 @@ def sequence(name: str, doc: str) -> Passing:
             )
         options = deciding.options(strategy, rule, None, None, seed, allow_nan)
         request = sequences.SequenceRequest(name, given.args, options)
-        return _told(sequences.sequence(session, request, Terminal(no_prompt=no_prompt)))
+        return _told(session, sequences.sequence(session, request, Terminal(no_prompt=no_prompt)))
 
     command.__doc__ = doc
     app = Passing(None)
@@ -45,8 +47,10 @@ def sequence(name: str, doc: str) -> Passing:
     return app
 
 
-def _told(result: SequenceResult) -> int:
+def _told(session: Session, result: SequenceResult) -> int:
     """Tell the result of a sequence, without the lines shown at its stops; return the exit code."""
+    for summary in result.commits:
+        report_summary(session, summary)
     for line in result.concluded:
         console.note(line)
     if result.empty:

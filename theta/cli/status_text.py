@@ -44,7 +44,8 @@ def told_at_length(report: Report) -> None:
     unmerged = [row for row in rows if row.unmerged]
     normal = [row for row in rows if not row.unmerged and row.index not in "?!"]
     if report.operation:
-        console.out(f"You are in the middle of a {report.operation}.")
+        article = "an" if report.operation[0] in "aeiou" else "a"
+        console.out(f"You are in the middle of {article} {report.operation}.")
     _section(
         "Changes to be committed",
         "theta restore --staged <file>... to unstage",

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from theta.cli import console, working
+from theta.cli.common import heard
 
 if TYPE_CHECKING:
     from theta.merging.strategies import Policy
@@ -46,10 +47,12 @@ class Terminal:
 
     def heard(self, said: Said) -> None:
         """Pass on what git said."""
-        for line in said.out:
-            console.note(line)
-        for line in said.err:
-            console.err(line)
+        heard(said)
+
+    def passing(self, line: str) -> None:
+        """Show the step that git is at until something else is printed."""
+        if console.is_watched():
+            console.write_line(line)
 
     def settled(self, settlement: Settlement) -> None:
         """Tell what was settled and what stays in conflict."""

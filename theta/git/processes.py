@@ -46,6 +46,16 @@ def owner() -> str:
     return f"{found} {info[2] if info else 0}"
 
 
+def command() -> list[str]:
+    """Return the words of the nearest git above this process; empty when there is none."""
+    pid = os.getpid()
+    while pid > 1 and (info := _stat(pid)) is not None:
+        if info[0] == "git":
+            return os.fsdecode((_PROC / str(pid) / "cmdline").read_bytes()).split("\0")[:-1]
+        pid = info[1]
+    return []
+
+
 def this() -> str:
     """Return the mark of this process, for :func:`is_alive`."""
     info = _stat(os.getpid())

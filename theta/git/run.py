@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Final, NoReturn
 
 from theta import _modes
 from theta.errors import NotFoundError, ThetaError
@@ -34,6 +34,9 @@ _MOST_KEYS: Final = 1000
 
 _PATHSPECS = ("LITERAL", "GLOB", "NOGLOB", "ICASE")
 """Variables ``GIT_*_PATHSPECS`` of the user, which would change the meaning of theta's pathspecs."""
+
+Heard = Callable[[str], None]
+"""Gets a line that git prints, with the newline or carriage return that ends it."""
 
 
 class GitFailedError(ThetaError):
@@ -118,7 +121,7 @@ class Git:
         for kind in _PATHSPECS:
             environment.pop(f"GIT_{kind}_PATHSPECS", None)
         source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
-        with self._start(args, environment, source, subprocess.PIPE) as child:
+        with self._start(args, environment, source, subprocess.PIPE, subprocess.PIPE) as child:
             stdout, stderr = child.communicate(stdin) if shown is None else _watched(child, stdin, shown)
         result = Result(child.returncode, stdout, stderr)
         if check and result.code:
@@ -127,9 +130,21 @@ class Git:
 
     def show(self, *args: str) -> int:
         """Run ``git ARGS`` on the user's terminal; return its exit code."""
-        with self._start(args, self.environment(), None, None) as child:
+        with self._start(args, self.environment(), None, None, None) as child:
             code = child.wait()
         return code if code >= 0 else 128 - code  # for a signal, the code of a shell
+
+    def overhear(self, *args: str, more: Mapping[str, str], out: Heard, err: Heard | None = None) -> int:
+        """Run ``git ARGS`` as :meth:`show`, in English, and read what it prints as soon as it does.
+
+        ``out`` is called with each line of standard output.  ``err`` is called with each line of standard
+        error; None leaves it to the user's terminal.  ``more`` are further environment variables.
+        """
+        environment = self.environment() | {"LANGUAGE": "C"} | dict(more)
+        errors = None if err is None else subprocess.PIPE
+        with self._start(args, environment, None, subprocess.PIPE, errors) as child:
+            _heard(child, out, err)
+        return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
     def _start(
         self,
@@ -137,8 +152,7 @@ class Git:
         environment: dict[str, str],
         stdin: int | None,
         output: int | None,
-        *,
-        quiet: bool = False,
+        errors: int | None,
     ) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
@@ -147,7 +161,7 @@ class Git:
                 env=environment,
                 stdin=stdin,
                 stdout=output,
-                stderr=subprocess.DEVNULL if quiet else output,
+                stderr=errors,
                 umask=_modes.for_programs(),
             )
         except FileNotFoundError as error:
@@ -156,7 +170,8 @@ class Git:
     def conversation(self, *args: str) -> Conversation:
         """Start ``git ARGS`` that answers questions on its standard input, one a line."""
         environment = self.environment() | {"LC_ALL": "C"}
-        return Conversation(self._start(args, environment, subprocess.PIPE, subprocess.PIPE, quiet=True))
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+        return Conversation(self._start(args, environment, pipe, pipe, nothing))
 
     def lines(self, *args: str, stdin: bytes | None = None) -> list[str]:
         """Return the NUL-separated fields that ``git ARGS``, with ``-z`` in ARGS, prints."""
@@ -229,6 +244,29 @@ def _watched(
             said.append(line)
             shown(line.rstrip())
         return rest.result()[0], "".join(said).encode()
+
+
+def _heard(child: subprocess.Popen[bytes], out: Heard, err: Heard | None) -> None:
+    """Pass what ``child`` prints to ``out`` and ``err`` until it ends."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        errors = pool.submit(_each_line, child.stderr, err) if err else None
+        _each_line(child.stdout, out)
+        if errors:
+            errors.result()
+
+
+def _each_line(stream: IO[bytes] | None, heard: Heard) -> None:
+    """Call ``heard`` with each line; git is read to its end even if that fails, since it would be killed."""
+    assert stream is not None
+    with io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="") as lines:
+        try:
+            for line in lines:
+                heard(line)
+        finally:
+            for _ in lines:
+                pass
 
 
 def _durable(environment: Mapping[str, str]) -> dict[str, str]:

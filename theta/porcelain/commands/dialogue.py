@@ -43,6 +43,10 @@ class Dialogue(Protocol):
         """Git said this of files."""
         ...
 
+    def passing(self, line: str) -> None:
+        """Git is at this step."""
+        ...
+
     def settled(self, settlement: Settlement) -> None:
         """Checkpoints were settled, or were not; a commit may follow."""
         ...
@@ -66,6 +70,9 @@ class Nobody:
         return nullcontext()
 
     def heard(self, said: Said) -> None:
+        """Tell nobody."""
+
+    def passing(self, line: str) -> None:
         """Tell nobody."""
 
     def settled(self, settlement: Settlement) -> None:

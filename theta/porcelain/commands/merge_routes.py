@@ -23,7 +23,7 @@ from theta.porcelain.commands.dialogue import Dialogue
 from theta.porcelain.commands.merge_plan import MergePlan
 from theta.porcelain.commands.merge_request import Ending, MergeResult
 from theta.porcelain.commands.settlement import Settlement
-from theta.porcelain.drive import running
+from theta.porcelain.drive import git_words, running
 from theta.porcelain.drive.running import Said
 from theta.porcelain.merge import concluding, in_memory, octopus, recording, resolving
 from theta.porcelain.merge.in_memory import Joined
@@ -32,6 +32,8 @@ from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 
 _NOISE: Final = ("Automatic merge", "Auto-merging", "Squash commit -- not updating HEAD", "Merge made by")
+
+_STOPPED: Final = "stopped before committing"
 
 
 @dataclass(frozen=True)
@@ -234,14 +236,8 @@ def _of_files(done: Result, checkpoints: set[str]) -> Said:
     lines = done.stdout.decode("utf-8", "replace").splitlines()
     problems = done.stderr.decode("utf-8", "replace").splitlines()
     return Said(
-        tuple(line for line in lines if not (line.startswith(_NOISE) or _is_ours(line, checkpoints))),
-        tuple(line for line in problems if "stopped before committing" not in line),
-    )
-
-
-def _is_ours(line: str, checkpoints: set[str]) -> bool:
-    """Return whether git says this of ``.theta/`` or of one of ``checkpoints``."""
-    return ".theta/" in line or any(
-        line.endswith(f" in {path}") or line.startswith(f"CONFLICT (modify/delete): {path} ")
-        for path in checkpoints
+        tuple(
+            line for line in lines if not line.startswith(_NOISE) and git_words.is_of_files(line, checkpoints)
+        ),
+        tuple(line for line in problems if _STOPPED not in line and git_words.is_of_user(line)),
     )

@@ -59,7 +59,13 @@ def _by_strategy(session: Session, plan: MergePlan, dialogue: Dialogue) -> Merge
     before = session.repo.head()
     stop = ["--no-commit"] if plan.no_commit else []
     words = ("merge", *plan.decision.gits, *stop, *plan.git.args, *plan.names)
-    done = running.drive(session, *words, aloud=dialogue.aloud, shown=dialogue.progress)
+    done = running.drive(
+        session,
+        *words,
+        aloud=dialogue.aloud,
+        tell=dialogue.heard,
+        shown=dialogue.progress,
+    )
     fresh = session.again()
     after, unmerged = fresh.repo.head(), resolving.unmerged(fresh)
     ending = Ending.REFUSED if done.code else Ending.UP_TO_DATE

@@ -11,7 +11,9 @@ from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.commands.merge_request import TensorOptions
 from theta.porcelain.commands.settlement import Settlement
 from theta.porcelain.drive import overwrites, rebasing, running, sequencing
-from theta.porcelain.drive.running import Driven, Said
+from theta.porcelain.drive.git_words import Applying
+from theta.porcelain.drive.running import Said
+from theta.porcelain.look.commit_summary import Summary, summarize
 from theta.porcelain.merge import resolving
 from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.session import Session
@@ -48,7 +50,8 @@ class SequenceResult:
         concluded: lines on a rebase that was killed, and that was concluded or given up.
         empty: a revert came to nothing.
         one_by_one: git stops at each commit, since it is to commit nothing.
-        said: what git printed, unless it had the terminal.
+        commits: what the new commits of a pick or a revert hold, the first one first.
+        said: what git printed, without what theta tells itself.
         full: git failed, and no space is left on the disk of the repository.
         notes: warnings of theta.
     """
@@ -60,6 +63,7 @@ class SequenceResult:
     concluded: Sequence[str] = ()
     empty: bool = False
     one_by_one: bool = False
+    commits: Sequence[Summary] = ()
     said: Said = field(default_factory=Said)
     full: bool = False
     notes: Sequence[str] = ()
@@ -85,6 +89,7 @@ class _Sequence:
         self._dialogue, self._decision = dialogue, decided
         head = session.repo.head()
         self._result = SequenceResult(0, head, head)
+        self._words = Applying(self._told, self._warned, dialogue.passing)
 
     def run(self) -> SequenceResult:
         """Go from stop to stop; return what became of it."""
@@ -103,6 +108,7 @@ class _Sequence:
         goes_on = not request.has(*sequencing.ENDS)
         while goes_on and self._result.code:
             goes_on = self._past_stop()
+        self._words.release(self._session.again().index.stages)
         self._agree()
         return self._now()
 
@@ -127,6 +133,7 @@ class _Sequence:
                 sequencing.favour(fresh, self._decision.side)
             if not self._settle(fresh):
                 return False
+        self._words.forget()
         if not sequencing.is_under_way(fresh, name):
             self._result = replace(self._result, code=0)
             return False
@@ -152,15 +159,23 @@ class _Sequence:
     def _git(self, session: Session, extra: Mapping[str, str], *words: str) -> None:
         """Let git work until it stops or ends."""
         git = sequencing.git(session, self._request.name, extra)
-        done = running.run(git, *words, aloud=self._dialogue.aloud)
-        self._heard(done, running.ended(session, done.code))
-
-    def _heard(self, done: Driven, ended: Driven) -> None:
-        told, new = self._result.said, done.said
-        said = Said((*told.out, *new.out), (*told.err, *new.err))
+        code = running.overhear(git, *words, words=self._words, aloud=self._dialogue.aloud)
+        ended = running.ended(session, code)
         notes = (*self._result.notes, *ended.notes)
         full = self._result.full or ended.full
-        self._result = replace(self._result, code=done.code, said=said, full=full, notes=notes)
+        self._result = replace(self._result, code=code, full=full, notes=notes)
+
+    def _told(self, line: str) -> None:
+        self._heard(Said(out=(line,)))
+
+    def _warned(self, line: str) -> None:
+        self._heard(Said(err=(line,)))
+
+    def _heard(self, new: Said) -> None:
+        """Keep what git said, and pass it on."""
+        old = self._result.said
+        self._result = replace(self._result, said=Said((*old.out, *new.out), (*old.err, *new.err)))
+        self._dialogue.heard(new)
 
     def _agree(self) -> None:
         """Mend what git committed, and bring everything into agreement."""
@@ -171,4 +186,7 @@ class _Sequence:
         self._result = replace(self._result, notes=(*self._result.notes, *notes))
 
     def _now(self) -> SequenceResult:
-        return replace(self._result, after=self._session.again().repo.head())
+        fresh = self._session.again()
+        after = fresh.repo.head()
+        made = sequencing.made(fresh, self._request.name, self._result.before)
+        return replace(self._result, after=after, commits=[summarize(fresh, oid) for oid in made])

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from theta import _fs
-from theta.git.run import DEFER, DEFER_FILES, Git, plain
+from theta.git.run import DEFER, DEFER_FILES, Git, Heard, plain
 from theta.git.state_files import FETCH_HEAD
-from theta.porcelain.drive import cloning, overwrites
+from theta.porcelain.drive import cloning, editors, git_words, overwrites
+from theta.porcelain.drive.git_words import Applying
+from theta.porcelain.drive.incoming import command
 from theta.porcelain.setup import installing
 from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.exchange import Exchange
@@ -37,6 +39,10 @@ class Said:
     err: Sequence[str] = ()
 
 
+Telling = Callable[[Said], None]
+"""Passes on what git prints."""
+
+
 @dataclass(frozen=True)
 class Driven:
     """The result of a git command.
@@ -59,13 +65,39 @@ def unseen(_what: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def run(git: Git, *args: str, aloud: bool) -> Driven:
-    """Run ``git ARGS``, on the user's terminal if ``aloud``."""
+def run(git: Git, *args: str, aloud: bool, tell: Telling | None = None) -> Driven:
+    """Run ``git ARGS``, on the user's terminal if ``aloud``.
+
+    ``tell`` gets what it prints there of files that it merges, without those below ``.theta/``; of a pull
+    or a patch only standard output, since the rest is progress.
+    """
+    if aloud and tell and git_words.lists_files(args):
+        out = git_words.of_user(lambda line: tell(Said((line,))))
+        err = git_words.of_user(lambda line: tell(Said(err=(line,))))
+        return Driven(_overheard(git, args, out, err if command(args) == "merge" else None))
     if aloud:
         return Driven(git.show(*args))
     done = git.run(*args, check=False)
     lines = [data.decode("utf-8", "replace").splitlines() for data in (done.stdout, done.stderr)]
     return Driven(done.code, Said(*lines))
+
+
+def overhear(git: Git, *args: str, words: Applying, aloud: bool) -> int:
+    """Run ``git ARGS`` and pass what it prints to ``words``; on the user's terminal if ``aloud``."""
+    if aloud:
+        return _overheard(git, args, words.out, words.err)
+    done = run(git, *args, aloud=False)
+    for line in done.said.out:
+        words.out(line)
+    for line in done.said.err:
+        words.err(line)
+    return done.code
+
+
+def _overheard(git: Git, args: Sequence[str], out: Heard, err: Heard | None) -> int:
+    """Run ``git ARGS`` on the user's terminal, editors too, and hand over what it prints."""
+    more = editors.on_terminal(git.environment())
+    return git.overhear(*args, more=more, out=out, err=err)
 
 
 def is_full(session: Session, code: int) -> bool:
@@ -88,6 +120,7 @@ def drive(
     refresh: bool = True,
     hooks: bool = False,
     aloud: bool = True,
+    tell: Telling | None = None,
     shown: Showing = unseen,
 ) -> Driven:
     """Run ``git ARGS`` with theta doing the work of its filter, and of its hooks unless ``hooks``."""
@@ -103,7 +136,7 @@ def drive(
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(session.cwd)
         session.journal.moving(*args[1:], FETCH_HEAD if args[0] == "pull" else "")
         with Exchange(session).hold() as files:
-            done = run(git, *checked, *args, aloud=aloud)
+            done = run(git, *checked, *args, aloud=aloud, tell=tell)
             stopped = ended(session, done.code)
             return replace(stopped, said=done.said, notes=(*stopped.notes, *settle(session, shown, files)))
 
@@ -116,15 +149,22 @@ def whole(session: Session, *args: str, shown: Showing = unseen) -> Driven:
     return replace(done, notes=(*done.notes, *after_git(session, shown)))
 
 
-def handed(session: Session, argv: Sequence[str], *, quiet: bool = False, shown: Showing = unseen) -> Driven:
+def handed(
+    session: Session,
+    argv: Sequence[str],
+    *,
+    quiet: bool = False,
+    tell: Telling | None = None,
+    shown: Showing = unseen,
+) -> Driven:
     """Run a command that is git's own; ``quiet``: git does not end with its status."""
     checked = overwrites.options(session, argv)
     with session.journal.driving():
         if argv[0] in _MOVES:
             session.journal.moving(*argv[1:], "refs/stash", "refs/stash^3")
         git = plain(session.cwd, marks=session.repo.marks)
-        code = git.show(*checked, *argv[:2], *(["--quiet"] if quiet else []), *argv[2:])
-        done = ended(session, code)
+        words = (*checked, *argv[:2], *(["--quiet"] if quiet else []), *argv[2:])
+        done = ended(session, run(git, *words, aloud=True, tell=tell).code)
     return replace(done, notes=(*done.notes, *after_git(session, shown)))
 
 

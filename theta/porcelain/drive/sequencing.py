@@ -114,8 +114,15 @@ def finish(session: Session, name: str, before: str | None) -> list[str]:
 
     A rebase is mended by the post-rewrite hook instead.
     """
-    head = session.repo.head()
-    if name == "rebase" or session.repo.in_progress() or not before or head in (None, before):
+    if session.repo.in_progress():
         return []
-    new = session.repo.git().run("rev-list", f"{before}..HEAD").text.split()
-    return agreement.mend_noted(session, set(new))
+    new = made(session, name, before)
+    return agreement.mend_noted(session, set(new)) if new else []
+
+
+def made(session: Session, name: str, before: str | None) -> list[str]:
+    """Return the commits that a pick or a revert made since ``before``, the first one first."""
+    head = session.repo.head()
+    if name == "rebase" or not before or head in (None, before):
+        return []
+    return session.repo.git().run("rev-list", "--reverse", f"{before}..HEAD").text.split()

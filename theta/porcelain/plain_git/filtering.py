@@ -161,7 +161,7 @@ class Filter:
 
     def _checked_manifest(self, text: bytes, path: str) -> bytes:
         index = self.index or self.session.repo.index_path
-        if manifests.has_conflict_markers(text) and os.path.lexists(f"{index}.lock"):
+        if manifests.has_conflict_markers(text) and os.path.lexists(f"{index}.lock") and not _gives_up():
             raise ManifestError(f"{path} is in conflict; 'theta resolve' settles it")
         return text
 
@@ -178,6 +178,12 @@ class Filter:
                 installing.ensure(self.session.repo)
                 for line in installing.ensure_durable(self.session.repo):
                     self.warn(line)
+
+
+def _gives_up() -> bool:
+    """Return whether git locks the index to put files back, which stages nothing from the worktree."""
+    words = processes.command()
+    return "am" in words and not {"--abort", "--skip", "--quit"}.isdisjoint(words)
 
 
 class Spool:
