@@ -18,7 +18,9 @@ from theta.lazy import Module
 
 if TYPE_CHECKING:
     import subprocess
+    from concurrent import futures
 else:
+    futures = Module("concurrent.futures")
     subprocess = Module("subprocess")
 
 DEFER = {"THETA_SMUDGE": "defer", "THETA_HOOKS": "off"}
@@ -233,10 +235,8 @@ def _watched(
     child: subprocess.Popen[bytes], stdin: bytes | None, shown: Callable[[str], None]
 ) -> tuple[bytes, bytes]:
     """Like :meth:`subprocess.Popen.communicate`, but pass each line of standard error to ``shown``."""
-    from concurrent.futures import ThreadPoolExecutor
-
     lines, child.stderr = child.stderr, None
-    with ThreadPoolExecutor(1) as pool:
+    with futures.ThreadPoolExecutor(1) as pool:
         rest = pool.submit(child.communicate, stdin)
         said = []
         # git ends a line of progress with a carriage return
@@ -248,9 +248,7 @@ def _watched(
 
 def _heard(child: subprocess.Popen[bytes], out: Heard, err: Heard | None) -> None:
     """Pass what ``child`` prints to ``out`` and ``err`` until it ends."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as pool:
+    with futures.ThreadPoolExecutor(1) as pool:
         errors = pool.submit(_each_line, child.stderr, err) if err else None
         _each_line(child.stdout, out)
         if errors:
