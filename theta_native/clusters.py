@@ -55,19 +55,23 @@ def _regroup(
 
 @kernel
 def _assign(
-    starts: Labels, tokens: NDArray[np.uint16], numbers: Costs, costs: Costs, labels: Labels
+    starts: Labels, tokens: NDArray[np.uint16], numbers: Costs, costs: Costs, sums: Costs, labels: Labels
 ) -> float:
     # One accumulator for each cluster makes the order of additions the same on every machine.
     total = 0.0
-    sums = np.empty(costs.shape[1])
     for i in range(labels.size):
-        sums[:] = 0.0
+        for k in range(sums.size):
+            sums[k] = 0.0
         for at in range(starts[i], starts[i + 1]):
             count, token = numbers[at], np.uint64(tokens[at])
-            for k in range(costs.shape[1]):
+            for k in range(sums.size):
                 sums[k] += count * costs[token, k]
-        labels[i] = np.argmin(sums)
-        total += sums[labels[i]]
+        best, least = 0, sums[0]
+        for k in range(1, sums.size):
+            if sums[k] < least:
+                best, least = k, sums[k]
+        labels[i] = best
+        total += least
     return total
 
 
@@ -87,49 +91,10 @@ def _costs(sums: NDArray[np.int64], unseen: float, costs: Costs) -> None:
         for token in range(sums.shape[1]):
             total += sums[k, token]
         for token in range(sums.shape[1]):
-            count = sums[k, token]
-            costs[token, k] = min(-np.log2(count / total), unseen) if count else unseen
-
-
-@kernel
-def _close_gaps(labels: Labels, count: int) -> int:
-    # Renumber the clusters without empty ones, in the same order.
-    number = np.zeros(count, np.int64)
-    for i in range(labels.size):
-        number[labels[i]] = 1
-    left = 0
-    for k in range(count):
-        if number[k]:
-            number[k] = left
-            left += 1
-    for i in range(labels.size):
-        labels[i] = number[labels[i]]
-    return left
-
-
-@kernel
-def _improve(
-    listed: tuple[Labels, NDArray[np.uint16], Costs],
-    alphabet: int,
-    labels: Labels,
-    count: int,
-    rounds: int,
-    unseen: float,
-) -> tuple[float, int, int]:
-    starts, tokens, numbers = listed
-    bits, used = 0.0, 0
-    for turn in range(rounds + 1):
-        sums = np.zeros((count, alphabet), np.int64)
-        _sum_listed(starts, tokens, numbers, labels, sums)
-        costs = np.empty((alphabet, count))
-        _costs(sums, unseen, costs)
-        if turn < rounds:
-            _assign(starts, tokens, numbers, costs, labels)
-            count = _close_gaps(labels, count)
-        else:
-            bits = _assign(starts, tokens, numbers, costs, np.empty_like(labels))
-            used = int(np.count_nonzero(sums))
-    return bits, used, count
+            count, cost = sums[k, token], unseen
+            if count > 0:
+                cost = -np.log2(count / total)
+            costs[token, k] = cost if cost < unseen else unseen
 
 
 @kernel
@@ -176,10 +141,19 @@ class Listed:
             The labels, without gaps; the bits of all tokens if each context uses the best table of these
             groups; and the number of nonzero frequencies.
         """
-        labels, count = labels.copy(), int(labels.max()) + 1
-        parts = self._starts, self._tokens, self._numbers
-        bits, used, _ = _improve(parts, self.alphabet, labels, count, rounds, unseen)
-        return labels, float(bits), int(used)
+        labels = labels.copy()
+        for _ in range(rounds):
+            self._assign(self.sums(labels), unseen, labels)
+            _close_gaps(labels)
+        sums = self.sums(labels)
+        return labels, self._assign(sums, unseen, np.empty_like(labels)), int(np.count_nonzero(sums))
+
+    def _assign(self, sums: NDArray[np.int64], unseen: float, labels: Labels) -> float:
+        """Set ``labels`` to the best of the groups with these ``sums`` for each context; return the bits."""
+        costs = np.empty(sums.shape[::-1])
+        _costs(sums, unseen, costs)
+        best = np.empty(len(sums))
+        return float(_assign(self._starts, self._tokens, self._numbers, costs, best, labels))
 
     def regrouped(self, groups: Labels, names: NDArray[np.uint16], alphabet: int) -> Counts:
         """The counts, where context ``c`` is in group ``groups[c]`` and token ``t`` is called ``names[t]``.
@@ -195,3 +169,10 @@ class Listed:
         out = np.zeros((int(labels.max()) + 1, self.alphabet), np.int64)
         _sum_listed(self._starts, self._tokens, self._numbers, labels, out)
         return out
+
+
+def _close_gaps(labels: Labels) -> None:
+    """Renumber the groups without empty ones, in the same order."""
+    is_used = np.zeros(int(labels.max()) + 1, np.int64)
+    is_used[labels] = 1
+    labels[:] = (np.cumsum(is_used) - 1)[labels]

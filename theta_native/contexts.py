@@ -94,9 +94,8 @@ def _bit_lengths(values: Words, lengths_of: Classes, out: Classes) -> None:
 
 
 @kernel
-def _means(lengths: Classes, classes: Classes, out: NDArray[np.float64]) -> None:
+def _means(lengths: Classes, classes: Classes, sums: NDArray[np.int64], out: NDArray[np.float64]) -> None:
     # Sums are in the lower 40 bits, counts above them; four tables as in _histogram.
-    sums = np.zeros((4, out.size), np.int64)
     for i in range(lengths.size):
         sums[i & 3, classes[i]] += (np.int64(1) << 40) | np.int64(lengths[i])
     for k in range(out.size):
@@ -199,7 +198,7 @@ def lengths(values: Words) -> Classes:
 def excess(values: Words, classes: Classes, class_count: int, block: int) -> NDArray[np.float64]:
     """Return for each block the mean of its bit lengths minus the mean bit length of their classes."""
     found, means = lengths(values), np.empty(class_count)
-    _means(found, classes, means)
+    _means(found, classes, np.zeros((4, class_count), np.int64), means)
     out = np.empty(-(-values.size // block))
     _excess(found, classes, block, means, out)
     return out
