@@ -21,8 +21,9 @@ from tests.codecs.layer_cases import (
     weights,
     with_words,
 )
+from theta import _blas
 from theta._blas import one_thread, threads
-from theta.codecs import delta, lowrank
+from theta.codecs import arith, delta, lowrank
 from theta.codecs.base import Target, TensorWords
 from theta.codecs.factoring import factors, projections, spectrum
 from theta.errors import CodecError
@@ -217,3 +218,25 @@ def test_the_blas_has_its_threads_again_when_the_last_search_ends() -> None:
         assert read() == 1
     assert read() == 2
     write(before)
+
+
+def test_products_of_several_threads_do_not_wait_for_those_of_the_blas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(_blas, "threads", lambda: (lambda: 2, asked.append))
+    rng = np.random.default_rng(0)
+    whole = factors.Factors(rng.integers(-9, 9, (64, 4)), rng.integers(-9, 9, (64, 4)), -3)
+    whole.product(slice(0, 64), slice(0, 64))
+    assert asked == [1, 2]
+
+
+@pytest.mark.parametrize("columns", [768, 1 << 17])
+def test_a_prediction_does_not_depend_on_how_it_is_cut(columns: int) -> None:
+    base, rng = weights("bf16", (4 * 98304 // columns, columns)), np.random.default_rng(5)
+    u, v = rng.integers(-4000, 4000, (base.shape[0], 2)), rng.integers(-4000, 4000, (columns, 2))
+    product = factors.Factors(u, v, -34)
+    exact = to_values(base) + (u @ v.T) * 2.0**-34
+    expected = arith.to_words(exact.reshape(-1), "bf16")
+    for start, stop in [(0, expected.size), (1, 3), (700, expected.size - 5), (98304, 98304 + 65536)]:
+        assert np.array_equal(lowrank.predict(base, product, start, stop), expected[start:stop])

@@ -40,7 +40,17 @@ def _layout(dtype: str) -> FloatLayout:
 
 def to_values(words: Words, dtype: str) -> NDArray[np.float64]:
     """The values of words, exactly; NaNs lose their payload."""
-    return floats.widen(words, _layout(dtype))
+    return _widen_bfloats(words) if dtype == "bf16" else floats.widen(words, _layout(dtype))
+
+
+def _widen_bfloats(words: Words) -> NDArray[np.float64]:
+    """The values of bf16 words, which are the upper halves of f32 words."""
+    with np.errstate(invalid="ignore"):  # machines differ in what they tell of a signalling NaN
+        values = (words.astype("<u4") << np.uint32(16)).view("<f4").astype(np.float64)
+    nan = np.isnan(values)
+    if nan.any():
+        values[nan] = np.nan
+    return values
 
 
 def to_words(values: NDArray[np.float64], dtype: str) -> Words:
@@ -50,5 +60,4 @@ def to_words(values: NDArray[np.float64], dtype: str) -> Words:
 
 def boundary_classes(exact: NDArray[np.float64], predicted: Words, dtype: str) -> NDArray[np.uint8]:
     """Where exact values lie between the boundaries of their rounding to ``predicted`` (0 to 15)."""
-    layout = _layout(dtype)
-    return floats.boundary_classes(exact, floats.widen(predicted, layout), layout)
+    return floats.boundary_classes(exact, to_values(predicted, dtype), _layout(dtype))

@@ -30,13 +30,14 @@ near a boundary are the uncertain ones, and the sign says to which side.  Where 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from theta._numpy import np
 from theta.codecs import arith, entropy, residual
-from theta.codecs.base import Base, Encoded, Range, Target, TensorWords
+from theta.codecs.base import Base, Encoded, Range, Target, TensorWords, word_dtype
 from theta.codecs.factoring.factors import Factors
 from theta.codecs.factoring.projections import find
 from theta.errors import CodecError
@@ -52,6 +53,7 @@ DTYPES_OF_MATRICES: Final = ("f16", "bf16", "f32")
 MAX_RANK: Final = 256
 _HEAD: Final = struct.Struct("<Hh")
 _MAX_SCALE: Final = 400
+_TILE_WORDS: Final = 1 << 16
 _SAMPLE_WORDS: Final = 1 << 15
 """Words that are encoded to tell what factors cost."""
 
@@ -66,17 +68,36 @@ def _predict(
     base: Base, target: Target, factors: Factors, start: int, stop: int
 ) -> tuple[Words, residual.Fine]:
     """The predicted words from ``start`` to ``stop``, and their fine classes."""
-    columns = target.row_words
+    predicted = np.empty(stop - start, word_dtype(target.dtype))
+    classes = np.empty(stop - start, np.uint8)
+    below = base.read(start, stop)
+    for first, last in _tiles(start, stop, target.row_words):
+        part = slice(first - start, last - start)
+        with np.errstate(all="ignore"):
+            exact = _added(factors, first, last, target.row_words)
+            exact += arith.to_values(below[part], target.dtype)
+        predicted[part] = words = arith.to_words(exact, target.dtype)
+        classes[part] = arith.boundary_classes(exact, words, target.dtype)
+    return predicted, residual.Fine(classes, 16)
+
+
+def _tiles(start: int, stop: int, columns: int) -> Iterator[Range]:
+    """The words from ``start`` to ``stop`` in pieces that a core holds in its cache, cut between rows."""
+    step = max(_TILE_WORDS // columns, 1) * columns
+    ends = [start, *range(start // step * step + step, stop, step), stop]
+    return pairwise(ends)
+
+
+def _added(factors: Factors, start: int, stop: int, columns: int) -> NDArray[np.float64]:
+    """The product at the words from ``start`` to ``stop``."""
     first, last = start // columns, -(-stop // columns)
-    inside = last - first == 1
-    low, high = (start - first * columns, stop - first * columns) if inside else (0, columns)
-    added = factors.product(slice(first, last), slice(low, high)).reshape(-1)
-    if not inside:
-        added = added[start - first * columns : stop - first * columns]
-    with np.errstate(all="ignore"):
-        exact = arith.to_values(base.read(start, stop), target.dtype) + added
-    predicted = arith.to_words(exact, target.dtype)
-    return predicted, residual.Fine(arith.boundary_classes(exact, predicted, target.dtype), 16)
+    found: NDArray[np.float64]
+    if last - first == 1:
+        found = factors.product(slice(first, last), slice(start % columns, start % columns + stop - start))[0]
+    else:
+        rows = factors.product(slice(first, last), slice(0, columns)).reshape(-1)
+        found = rows[start - first * columns : stop - first * columns]
+    return found
 
 
 def predict(base: Base, factors: Factors, start: int, stop: int) -> Words:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from theta._blas import one_thread
 from theta._numpy import np
 
 if TYPE_CHECKING:
@@ -35,14 +37,28 @@ class Factors:
 
     def product(self, rows: slice, columns: slice) -> Matrix:
         """A part of ``u @ v.T * 2**scale``, the same on every machine."""
-        u, v = self.u[rows], self.v[columns].astype(np.float64).T
-        if self.u.shape[1] * _largest(self.u) * _largest(self.v) < _EXACT:
-            total = u.astype(np.float64) @ v
-        else:
-            high = u >> _SPLIT_BITS
-            low = u - (high << _SPLIT_BITS)
-            total = (high.astype(np.float64) @ v) * float(1 << _SPLIT_BITS) + low.astype(np.float64) @ v
-        return total * 2.0**self.scale
+        v = self._columns[:, columns]
+        with one_thread:  # what the product is would not change, but threads would wait for each other
+            first, *rest = (part[rows] @ v for part in self._rows)
+        for low in rest:
+            first *= float(1 << _SPLIT_BITS)
+            first += low
+        return first
+
+    @cached_property
+    def _rows(self) -> list[Matrix]:
+        """``u``, scaled; as its high and low bits when a product with all of them would round."""
+        parts = [self.u]
+        if self.u.shape[1] * _largest(self.u) * _largest(self.v) >= _EXACT:
+            high = self.u >> _SPLIT_BITS
+            parts = [high, self.u - (high << _SPLIT_BITS)]
+        return [part.astype(np.float64) * 2.0**self.scale for part in parts]
+
+    @cached_property
+    def _columns(self) -> Matrix:
+        """The transpose of ``v``."""
+        found: Matrix = np.ascontiguousarray(self.v.T.astype(np.float64))
+        return found
 
 
 def _largest(factor: Factor) -> int:

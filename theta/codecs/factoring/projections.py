@@ -28,8 +28,15 @@ if TYPE_CHECKING:
 _SMALLEST_SIDE: Final = 32
 _LARGEST_SCALE: Final = 400
 _PART_CHOICES: Final = (4, 5)
-_TO_THE_MIDDLE: Final = (True, True, False, False)
-"""For each round whether the product is to be in the middle of the intervals, or just inside."""
+_TO_THE_MIDDLE: Final = {
+    "f16": (True, True, False, False),
+    "bf16": (True, True, False, False),
+    "f32": (True, False),
+}
+"""For each round whether the product is to be in the middle of the intervals, or just inside.
+
+What f32 leaves is the rounding of the product when it was merged, which more rounds do not find.
+"""
 _INSIDE: Final = 0.8
 """The part of an interval, around its middle, that is inside enough."""
 _MOMENTUM: Final = 0.7
@@ -182,7 +189,7 @@ def _inverse(factor: Matrix) -> Matrix:
 def fitted(steps: Steps, u: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
     """Factors whose product leaves fewer words outside their intervals."""
     before = u, v
-    for to_the_middle in _TO_THE_MIDDLE:
+    for to_the_middle in _TO_THE_MIDDLE[steps.new.dtype]:
         ahead = u + _MOMENTUM * (u - before[0]), v + _MOMENTUM * (v - before[1])
         before = u, v
         narrow, total = ahead[0].astype(np.float32), np.zeros(v.shape, np.float32)
