@@ -224,3 +224,21 @@ def test_a_stop_that_is_left_is_told_with_gits_words(forked: Repo) -> None:
     assert "could not apply" not in settled.stderr
     forked.git("reset", "-q", "--hard", "HEAD~1")
     assert "could not apply" not in forked.theta("cherry-pick", "-X", "average", "side").stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "go_on"),
+    [
+        (("pull", "--no-rebase", ".", "side"), "theta merge --continue"),
+        (("pull", "--rebase", ".", "side"), "theta rebase --continue"),
+    ],
+)
+def test_a_stopped_pull_says_how_to_go_on(forked: Repo, command: tuple[str, ...], go_on: str) -> None:
+    done = forked.theta(*command, code=None)
+    assert done.returncode
+    assert f"hint: 'theta resolve' settles the checkpoints in conflict; then '{go_on}'" in done.stderr
+    assert "changed of" not in done.stdout
+    forked.theta("resolve", "-X", "average")
+    forked.theta(*go_on.split()[1:])
+    assert shift(forked, TENSOR) == 1.5
+    assert_agreement(forked, {MODEL: digest(forked)})

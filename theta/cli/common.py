@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from theta.porcelain.drive.running import Driven, Said
     from theta.porcelain.setup import installing
     from theta.porcelain.stage.staging import Added
-    from theta.porcelain.workspace import coverage
+    from theta.porcelain.workspace import coverage, in_progress
     from theta.porcelain.workspace.session import Session
 else:
     coverage = Module("theta.porcelain.workspace.coverage")
+    in_progress = Module("theta.porcelain.workspace.in_progress")
     installing = Module("theta.porcelain.setup.installing")
     running = Module("theta.porcelain.drive.running")
 
@@ -59,7 +60,17 @@ def session_or_none() -> Session | None:
 def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = False) -> int:
     """Run ``git ARGS`` on the terminal with theta's work around it, and tell theta's part."""
     done = running.drive(session, *args, refresh=refresh, hooks=hooks, tell=heard, shown=working.progress)
-    return told(done)
+    return stopped(session, told(done))
+
+
+def stopped(session: Session, code: int) -> int:
+    """Say what goes on where a git that ended with ``code`` left checkpoints in conflict; return the code."""
+    fresh = session.again()
+    if code and fresh.index.stages:
+        go_on = in_progress.current(fresh.repo).go_on
+        then = f"; then '{go_on}'" if go_on else ""
+        console.err(f"hint: 'theta resolve' settles the checkpoints in conflict{then}")
+    return code
 
 
 def heard(said: Said) -> None:

@@ -48,7 +48,7 @@ def become_git(argv: Sequence[str]) -> NoReturn:
 
 def hand_over(argv: list[str]) -> int:
     """Run ``git ARGV``, with theta's work around it where this is a repository."""
-    from theta.cli.common import heard, session_or_none, told, uses_theta
+    from theta.cli.common import heard, session_or_none, stopped, told, uses_theta
     from theta.git.run import plain
     from theta.porcelain.drive import running
 
@@ -65,7 +65,8 @@ def hand_over(argv: list[str]) -> int:
     code = told(running.handed(session, argv, quiet=quiet, tell=heard, shown=working.progress))
     if quiet and code in (0, 1):
         invoking.invoke("status", "theta.cli.status", [])
-    return code
+        return code
+    return stopped(session, code) if uses_theta(session) else code
 
 
 def _without_stores(argv: list[str]) -> int:

@@ -21,7 +21,7 @@ def pull(given: Given) -> int:
         before.configure("merge.stat=false")  # git's would list the files below .theta/
     code = drive(session, "pull", *asked.given, hooks=True)
     new = session.again().repo.head()
-    if not told and old and new and old != new:
+    if not (told or code) and old and new and old != new:
         for line in commit_summary.moved(session.again(), old, new):
             console.note(line)
     return code
