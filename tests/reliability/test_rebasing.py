@@ -76,15 +76,21 @@ def test_e1_a_file_that_git_had_merged_for_that_commit_is_put_back(repo: Repo, w
     assert State.of(repo) == wanted
 
 
-@pytest.mark.parametrize("names", [(), ("done", "git-rebase-todo", "orig-head")])
-def test_e1_a_rebase_of_which_git_has_removed_the_name_is_over(repo: Repo, names: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "names",
+    [
+        *((), ("done", "git-rebase-todo", "onto", "orig-head"), ("done", "head-name", "onto")),
+        *(("head-name", "orig-head"), ("head-name",)),
+    ],
+)
+def test_e1_a_rebase_of_which_git_has_removed_a_name_is_over(repo: Repo, names: tuple[str, ...]) -> None:
     killed(repo)
     repo.theta("rebase", "other")
     done = State.of(repo)
     killed(repo)
     (repo.path / ".git" / "rebase-merge").mkdir()
     for name in names:
-        (repo.path / ".git" / "rebase-merge" / name).write_text("")
+        (repo.path / ".git" / "rebase-merge" / name).write_text("refs/heads/main")
     assert "rebas" not in repo.theta("status").stdout
     assert State.of(repo) == done
     assert not (repo.path / ".git" / "rebase-merge").exists()
@@ -153,4 +159,34 @@ def test_e1_a_rebase_whose_branch_has_moved_is_concluded(repo: Repo, wanted: Sta
     (repo.path / ".git" / "rebase-merge" / "git-rebase-todo").write_text("")
     assert "is concluded" in repo.theta("rebase", "--continue").stdout
     assert State.of(repo) == wanted
+    assert repo.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("name", ["onto", "orig-head"])
+def test_e1_a_rebase_of_which_git_has_not_written_all_names_was_not_begun(
+    repo: Repo, wanted: State, name: str, empty: bool
+) -> None:
+    before = State.of(repo)
+    noted(repo)
+    killed(repo)
+    place = repo.path / ".git" / "rebase-merge" / name
+    place.write_text("") if empty else place.unlink()
+    assert "rebas" not in repo.theta("status").stdout
+    assert State.of(repo) == before
+    repo.theta("rebase", "other")
+    assert State.of(repo) == wanted
+
+
+def test_e1_half_a_step_is_not_in_the_way_of_giving_up(repo: Repo) -> None:
+    """Git does not overwrite a new file of that step, which it takes for one of the user's."""
+    repo.write("new.py", "print('new')\n")
+    repo.git("add", "new.py")
+    repo.git("commit", "-q", "-m", "new")
+    before = State.of(repo)
+    place = begun(repo)
+    repo.write("new.py", "print('new')\n")
+    assert (place / "done").read_text().split()[2] == repo.git("rev-parse", "main")
+    repo.theta("rebase", "--abort")
+    assert State.of(repo) == before
     assert repo.git("status", "--porcelain") == ""

@@ -98,6 +98,8 @@ class _Sequence:
             agreement.refresh(session)
             if request.has("--abort", "--skip"):
                 session.repo.refresh_index()
+                if request.name == "rebase":
+                    rebasing.clear(session)
             if request.has("--continue") and self._is_over():
                 return self._now()
             checked = overwrites.options(session.again(), [request.name, *request.words])

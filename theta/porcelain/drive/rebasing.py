@@ -1,4 +1,4 @@
-"""Repairing an interrupted rebase before ``git rebase --continue``.
+"""Repairing an interrupted rebase before ``git rebase --continue`` and ``--abort``.
 
 Git moves a step from the list of steps to do to that of steps done *before* it does it.  If git is killed
 or the disk is full during a step, ``--continue`` silently skips it: a commit is lost.
@@ -22,8 +22,8 @@ _PICKS: Final = {"pick", "p", "reword", "r", "edit", "e", "squash", "s", "fixup"
 _STOPPED: Final = (
     state_files.REBASE_HEAD,
     state_files.MERGE_HEAD,
-    f"{state_files.REBASE_MERGE}/stopped-sha",
-    f"{state_files.REBASE_MERGE}/amend",
+    state_files.REBASE_STOPPED,
+    state_files.REBASE_AMEND,
 )
 """State files of a rebase that git itself stopped at a step."""
 
@@ -35,14 +35,20 @@ def repair(session: Session) -> list[str] | None:
     and one killed after its last step is concluded: then lines that report it are returned.
     Returns None when git has to continue.
     """
-    place = session.repo.gitdir / state_files.REBASE_MERGE
-    if not place.is_dir():
+    gitdir = session.repo.gitdir
+    if not (gitdir / state_files.REBASE_MERGE).is_dir():
         return None
-    if not (place / "done").exists():
-        _give_up(session, state_files.text(place / "onto").strip())
+    if not (gitdir / state_files.REBASE_DONE).exists():
+        _give_up(session, _text(session, state_files.REBASE_ONTO).strip())
         return ["the rebase was not begun; nothing is changed"]
-    _redo(session, place)
-    return _conclude(session, place)
+    _redo(session)
+    return _conclude(session)
+
+
+def clear(session: Session) -> None:
+    """Take an unfinished step out of index and worktree, where it may be in the way of ``--abort``."""
+    if (commit := _unfinished(session)) is not None:
+        _to_head(session, commit.id, _applied(session.repo, commit))
 
 
 def _give_up(session: Session, onto: str) -> None:
@@ -61,28 +67,38 @@ def _require(own: list[str], deed: str) -> None:
         )
 
 
-def _redo(session: Session, place: Path) -> None:
+def _redo(session: Session) -> None:
     """Put the last step back on the list if it was not finished."""
-    repo, done = session.repo, state_files.text(place / "done").splitlines()
+    if (commit := _unfinished(session)) is None:
+        return
+    _require(_to_head(session, commit.id, _applied(session.repo, commit)), f"applied {commit.id[:12]}")
+    done = _text(session, state_files.REBASE_DONE).splitlines()
+    _write(session, state_files.REBASE_TODO, f"{done[-1]}\n{_text(session, state_files.REBASE_TODO)}")
+    _write(session, state_files.REBASE_DONE, "".join(f"{row}\n" for row in done[:-1]))
+
+
+def _unfinished(session: Session) -> Commit | None:
+    """Return the commit of the last step; None if git finished it, or stopped at it."""
+    done = _text(session, state_files.REBASE_DONE).splitlines()
     step = done[-1].split() if done else []
-    if len(step) < 2 or step[0] not in _PICKS or _is_stopped(repo, place):
-        return
-    commit = repo.commit_or_none(step[1]) if is_id(step[1]) else None
-    if commit is None or _is_finished(session, place, commit):
-        return
-    _require(_to_head(session, step[1], _applied(repo, commit)), f"applied {step[1][:12]}")
-    todo = place / "git-rebase-todo"
-    _fs.write_atomic(todo, f"{done[-1]}\n{state_files.text(todo)}".encode("utf-8", "surrogateescape"))
-    _fs.write_atomic(
-        place / "done", "".join(f"{row}\n" for row in done[:-1]).encode("utf-8", "surrogateescape")
-    )
+    if len(step) < 2 or step[0] not in _PICKS or _is_stopped(session.repo.gitdir):
+        return None
+    commit = session.repo.commit_or_none(step[1]) if is_id(step[1]) else None
+    return None if commit is None or _is_finished(session, commit) else commit
 
 
-def _is_stopped(repo: Repository, place: Path) -> bool:
+def _text(session: Session, name: str) -> str:
+    return state_files.text(session.repo.gitdir / name)
+
+
+def _write(session: Session, name: str, text: str) -> None:
+    _fs.write_atomic(session.repo.gitdir / name, text.encode("utf-8", "surrogateescape"))
+
+
+def _is_stopped(gitdir: Path) -> bool:
     """Return whether git stopped at the last step: for a conflict, an edit, or a failed commit."""
-    if state_files.exists(repo.gitdir, *_STOPPED):
-        return True
-    return state_files.exists(repo.gitdir, state_files.CHERRY_PICK_HEAD) and (place / "message").exists()
+    failed = (state_files.CHERRY_PICK_HEAD, state_files.REBASE_MESSAGE)
+    return state_files.exists(gitdir, *_STOPPED) or all((gitdir / name).exists() for name in failed)
 
 
 def _applied(repo: Repository, commit: Commit) -> str:
@@ -123,11 +139,11 @@ def _holds(session: Session, path: str, oid: str | None) -> bool:
     return worktree.examine(session, path, oid).state is not worktree.State.MODIFIED
 
 
-def _is_finished(session: Session, place: Path, commit: Commit) -> bool:
+def _is_finished(session: Session, commit: Commit) -> bool:
     """Return whether ``commit`` was applied: git has noted it as rewritten, or HEAD is the new commit."""
     oid = commit.id
-    for name in ("rewritten-list", "rewritten-pending"):
-        if any(row.startswith(oid) for row in state_files.text(place / name).splitlines()):
+    for name in state_files.REBASE_REWRITTEN:
+        if any(row.startswith(oid) for row in _text(session, name).splitlines()):
             return True
     now = session.repo.head()
     head = session.repo.commit_or_none(now) if now else None
@@ -137,19 +153,21 @@ def _is_finished(session: Session, place: Path, commit: Commit) -> bool:
     return same or head.id == commit.id or commit_graph.descends(session.repo, head.id, commit.id)
 
 
-def _conclude(session: Session, place: Path) -> list[str] | None:
+def _conclude(session: Session) -> list[str] | None:
     """End a rebase whose branch was already moved, because git refuses to move it again.
 
     Returns lines that report it; None when the rebase is not at that point.
     """
-    branch, onto = state_files.text(place / "head-name").strip(), state_files.text(place / "onto").strip()
-    rows = state_files.text(place / "git-rebase-todo").splitlines()
+    branch, onto = (
+        _text(session, name).strip() for name in (state_files.REBASE_BRANCH, state_files.REBASE_ONTO)
+    )
+    rows = _text(session, state_files.REBASE_TODO).splitlines()
     if not branch.startswith("refs/heads/") or any(row and not row.startswith("#") for row in rows):
         return None
     git, head = session.repo.git(), session.repo.head()
     if head is None or git.run("rev-parse", "--verify", "-q", branch, check=False).text.strip() != head:
         return None
-    if head == state_files.text(place / "orig-head").strip():
+    if head == _text(session, state_files.REBASE_FROM).strip():
         return None
     git.run("symbolic-ref", "-m", "rebase (finish)", "HEAD", branch)
     git.run("rebase", "--quit")

@@ -5,7 +5,7 @@ Git writes the list of commits (``sequencer/todo``), applies the first one, writ
 commit of the list, and commits first if there is such an id.
 
 A rebase removes a step from ``git-rebase-todo`` before it adds it to ``done``, so a killed git leaves it in
-neither file.  At the end of a rebase git removes its files one by one.
+neither file.  At the start of a rebase git writes its files one by one, and at the end it removes them so.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ _APPLIED: Final = (state_files.CHERRY_PICK_HEAD, state_files.REVERT_HEAD)
 _COMMANDS: Final = ("pick", "revert")
 _BY_GIT: Final = re.compile(r"cherry-pick|revert|commit \(cherry-pick\)")
 """The start of the reflog message when a sequence, not the user, moved HEAD."""
+_NEEDED: Final = (state_files.REBASE_BRANCH, state_files.REBASE_ONTO, state_files.REBASE_FROM)
+"""State files without which git can neither continue nor abort a rebase."""
 _DIGITS: Final = 7
 """The fewest digits of an id in the first list."""
 
@@ -110,7 +112,7 @@ def mend_rebase(repo: Repository) -> None:
     """Restore a step that is in neither file; quit a rebase that git had not begun or had finished."""
     if not (repo.gitdir / state_files.REBASE_MERGE).is_dir():
         return
-    if (repo.gitdir / state_files.REBASE_BRANCH).exists():
+    if all(state_files.text(repo.gitdir / name) for name in _NEEDED):
         _complete(repo)
     else:
         repo.git().run("rebase", "--quit")
