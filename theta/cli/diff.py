@@ -61,7 +61,7 @@ def diff(
     revisions, paths = diffing.split(git, asked)
     of_files = any(":" in name for name in revisions if not name.startswith(":/"))
     if not form.asked and (of_files or not uses_theta(session)):
-        return git.show("diff", *asked.given)
+        return _by_git(session, *asked.given)
     return _diff(session, asked, form, revisions, paths)
 
 
@@ -96,7 +96,7 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
     if pair is None or not asked.only(*comparison.PATCHES):
         if form.asked:
             raise UsageError("--stats, --tensor and --json take two versions, and no other form of output")
-        return git.show("diff", *asked.flags, *revisions, *files)
+        return _by_git(session, *asked.flags, *revisions, *files)
     request = comparison.DiffRequest(pair, paths, form.tensor, form.stats)
     with working.progress("comparing") as progress:
         result = comparison.diff(session, request, progress)
@@ -108,4 +108,9 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
     for table in found:
         tables.changes(table, stats=form.stats)
     hidden = (f":(exclude,top,literal){path}" for path in result.known)
-    return git.show("diff", *asked.flags, *revisions, *files, *hidden) or code
+    return _by_git(session, *asked.flags, *revisions, *files, *hidden) or code
+
+
+def _by_git(session: Session, *args: str) -> int:
+    with session.journal.reading():
+        return session.repo.git().in_directory(session.cwd).show("diff", *args)

@@ -62,11 +62,14 @@ def _is_ours(asked: Arguments) -> bool:
 
 def _by_git(session: Session, asked: Arguments) -> int:
     """Let git print its status, without files below ``.theta/`` and the notice of sparse checkouts."""
-    git = session.repo.git(extra={}).in_directory(session.cwd)
-    if not asked.known or not uses_theta(session):
-        return git.show("status", *asked.given)
-    agreement.refresh(session)
-    return git.show(*NO_NOTICE, "status", *asked.flags, "--", *(asked.words or [":(top)"]), HIDE)
+    if asked.known and uses_theta(session):
+        agreement.refresh(session)
+        rest = (*asked.flags, "--", *(asked.words or [":(top)"]), HIDE)
+        args = (*NO_NOTICE, "status", *rest)
+    else:
+        args = ("status", *asked.given)
+    with session.journal.reading():
+        return session.repo.git(extra={}).in_directory(session.cwd).show(*args)
 
 
 def _rows(session: Session, report: Report, *, relative: bool) -> None:

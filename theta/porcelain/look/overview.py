@@ -99,7 +99,8 @@ def report(session: Session, paths: list[str], progress: Progress | None = None)
     modified = {path: item for path, item in found.items() if item.state is State.MODIFIED}
     excluded = [f":(exclude,top){STORES}", *(f":(exclude,top,literal){path}" for path in modified)]
     pathspec = [*(paths or [":(top)"]), *excluded]
-    fields = session.repo.git().changes("status", "--porcelain=v2", "--branch", "-z", "--", *pathspec)
+    with session.journal.reading():
+        fields = session.repo.git().changes("status", "--porcelain=v2", "--branch", "-z", "--", *pathspec)
     result = Report(head_agrees=mend.head_agrees(session), operation=in_progress.current(session.repo).name)
     _parse(fields, result)
     _add_modified(session, modified, result)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from theta import _notes
@@ -45,9 +45,14 @@ class Journal:
         """Note that git has the merge in progress and its files are written."""
         self._note(applying=None, moving=None)
 
-    def _note(self, **facts: Any) -> None:
+    def dating_back(self, paths: Iterable[str]) -> None:
+        """Note that files are about to be written with a time in the past, until the command ends."""
+        known = _notes.read_json(self._place).get("dated_back", [])
+        self._note(durable=False, dated_back=[*known, *paths])
+
+    def _note(self, *, durable: bool = True, **facts: Any) -> None:
         found = _notes.read_json(self._place)
-        durable = any(facts.values())  # for the next command after a power failure
+        durable = durable and any(facts.values())  # for the next command after a power failure
         _notes.write(self._place, json.dumps({**found, **facts}), durable=durable)
 
     def undo(self, *, killed: bool = False) -> list[str]:
@@ -97,9 +102,15 @@ class Journal:
         with self._journal_file(f"{recovery.DRIVING}{os.urandom(16).hex()}", needed=False):
             yield
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep a journal of a command that may lock the index, if only to refresh its stat data."""
+        with contextlib.nullcontext() if processes.TOKEN in self._repo.marks else self.driving():
+            yield
+
     def heal(self) -> None:
         """Undo dead commands, unless another theta holds the lock."""
-        if not recovery.notes(self._repo):
+        if not recovery.is_needed(self._repo):
             return
         with contextlib.suppress(BusyError, DiskError, NoSpaceError):
             lock = _notes.lock(self._repo.private / "lock", patience=0)

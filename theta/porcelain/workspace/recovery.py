@@ -23,7 +23,10 @@ JOURNAL: Final = "journal"
 DRIVING: Final = "driving-"
 USERS: Final = "users"
 """A shared lock that every changing command of any worktree holds."""
-_LOCKS: Final = ("*.lock", *(f"{name}/*.lock" for name in state_files.FOLDERS), "index.stash.*")
+_LOCKS: Final = (
+    *("*.lock", "logs/*.lock", "index.stash.*"),
+    *(f"{name}/*.lock" for name in state_files.FOLDERS),
+)
 """Locks of one worktree, and the temporary indexes of a stash."""
 _SHARED: Final = ("packed-refs.lock", "config.lock", "shallow.lock")
 
@@ -36,12 +39,20 @@ def heal(repo: Repository) -> None:
     dead = list(_dead(repo))
     for _, note in dead:
         _wait_for(note["token"])
-    for place in _places(repo):
-        _remove_temporaries(place)
+    for temporary in [path for place in _places(repo) for path in _temporaries(place)]:
+        _fs.remove(temporary)
     for journal, note in dead:
         unlock(repo, note["started"])
         rollback.undo(repo, note)
         _notes.drop(journal)
+
+
+def is_needed(repo: Repository) -> bool:
+    """Return whether a dead command may have left something.
+
+    A command that was killed as it wrote its journal has left only the temporary file of it.
+    """
+    return bool(notes(repo)) or any(True for place in _own_places(repo) for _ in _temporaries(place))
 
 
 def notes(repo: Repository) -> list[Path]:
@@ -71,16 +82,14 @@ def give_up(repo: Repository, journal: Path) -> None:
 
 def _places(repo: Repository) -> list[Path]:
     """Return the directories that may contain temporary files."""
-    found = [
-        repo.private,
-        repo.shared,
-        repo.private / "tmp",
-        repo.private / "bin",
-        repo.commondir / "objects" / "pack",
-        repo.gitdir,
-    ]
-    found += [repo.shared / "staged", repo.commondir / "hooks", repo.commondir / "info", repo.gitdir / "info"]
+    found = [*_own_places(repo), repo.private / "bin", repo.commondir / "objects" / "pack", repo.gitdir]
+    found += [repo.commondir / "hooks", repo.commondir / "info", repo.gitdir / "info"]
     return [*found, repo.worktree] if not repo.is_bare else found
+
+
+def _own_places(repo: Repository) -> list[Path]:
+    """Return those of them in which theta keeps its notes and drafts."""
+    return [repo.private, repo.shared, repo.private / "tmp", repo.shared / "staged"]
 
 
 def read(journal: Path) -> dict[str, Any] | None:
@@ -104,6 +113,7 @@ def unlock(repo: Repository, started: float) -> None:
     try:
         for stale in [
             *(repo.commondir / "refs").rglob("*.lock"),
+            *(repo.commondir / "logs").rglob("*.lock"),
             *(repo.commondir / name for name in _SHARED),
         ]:
             _remove_stale(stale, started)
@@ -111,12 +121,12 @@ def unlock(repo: Repository, started: float) -> None:
         alone.release()
 
 
-def _remove_temporaries(place: Path) -> None:
-    """Remove the temporary files of dead processes, whose ids are in their names."""
+def _temporaries(place: Path) -> Iterator[Path]:
+    """Yield the temporary files of dead processes, whose ids are in their names."""
     for path in place.glob(f"{_fs.TEMPORARY}*"):
         pid = path.name.removeprefix(_fs.TEMPORARY).partition("_")[0]
         if pid.isdigit() and not processes.exists(int(pid)) and path.is_file():
-            _fs.remove(path)
+            yield path
 
 
 def _wait_for(token: str, seconds: float = 10.0) -> None:

@@ -4,8 +4,9 @@ Git writes the files of the worktree first, then the index, and HEAD last.  If i
 is full, it leaves an old HEAD, an old index and some new files.  The old content of these files is in the
 index: git overwrites only unchanged files.
 
-The journal has up to two notes: ``moving``, the state before git writes files (:func:`mark`), and
-``applying``, the ``head`` and ``tree`` of a merge in the index that git has not in progress.
+The journal has up to three notes: ``moving``, the state before git writes files (:func:`mark`),
+``applying``, the ``head`` and ``tree`` of a merge in the index that git has not in progress, and
+``dated_back``, the files that were to be set to the current time at the end of the command.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> l
         was = moving if isinstance(moving, dict) else None
         _undo_step(repo, str(applying.get("head")), str(applying.get("tree")), was)
     _end_merge(repo)
+    for path in note.get("dated_back", ()):
+        _fs.touch(repo.worktree / path)
     if isinstance(moving, dict):
         if killed:
             unfinished.end(repo, _commit(moving["head"]))
@@ -144,6 +147,7 @@ def _roll_back(repo: Repository, before: Mapping[str, Any]) -> list[str]:
         if before["index"] == _entries_of(repo, head) and not state_files.exists(repo.gitdir, *_PICKING):
             for revision in [*before["toward"], *filter(None, [merged(repo)])]:
                 _undo_step(repo, head, revision, before)
+            _undo_conflict(repo, head, before)
         return []
     return _put_back(repo, before, files(repo, before["toward"]))
 
@@ -156,7 +160,7 @@ def _put_back(repo: Repository, before: Mapping[str, Any], trees: Mapping[str, s
     remove_new(repo, trees, before.get("standing", ()))  # this also frees space
     was = before["dirty"]
     changed = {path: oid for path, oid in dirty(repo).items() if oid != was.get(path)}
-    paths = [path for path, oid in changed.items() if _is_changed_by_git(was.get(path), oid)]
+    paths = [path for path in changed if was.get(path) != ""]  # not those that the user had deleted
     back = [path for path in paths if is_stored(repo, path, trees.get(path))]
     return sorted(changed.keys() - set(_checked_out(repo, back)))
 
@@ -211,9 +215,21 @@ def _undo_step(repo: Repository, head: str, tree: str, before: Mapping[str, Any]
         _fs.remove(repo.gitdir / name)
 
 
-def _is_changed_by_git(before: str | None, now: str) -> bool:
-    """Return whether git changed a file that was ``before`` (None if unchanged, "" if deleted)."""
-    return before is None or (before != "" and now == "")
+def _undo_conflict(repo: Repository, head: str, before: Mapping[str, Any]) -> None:
+    """Undo a step with conflicts that is in the index, unless its files in conflict were changed later."""
+    tree, unmerged = merged(repo), repo.unmerged()
+    if not tree or not unmerged:
+        return
+    coming = files(repo, [tree])
+    as_written = all(_id_of(repo.worktree / path, repo.format) == coming.get(path, "") for path in unmerged)
+    other = repo.git().run("diff-index", "--cached", "--name-only", "--diff-filter=u", tree, "--")
+    if not as_written or other.stdout:
+        return
+    was = repo.index_path.read_bytes()
+    if _git(repo, "read-tree", "--reset", tree):
+        _undo_step(repo, head, tree, before)
+    if _entries(repo) != before["index"]:
+        _fs.write_atomic(repo.index_path, was)
 
 
 def _commit(head: str) -> str:

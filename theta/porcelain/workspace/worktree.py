@@ -151,6 +151,7 @@ def refresh_stat(session: Session, paths: dict[str, str]) -> None:
         return
     modes = {path: entry.mode for path, entry in session.index.items() if entry.oid == paths.get(path)}
     with (
+        session.journal.reading(),
         contextlib.suppress(BusyError, DiskError, NoSpaceError),
         session.repo.edit_index(None, session.scratch(), patient=False) as edit,
     ):
@@ -215,6 +216,8 @@ def put_back(
     done: list[Staged] = []
     written: dict[str, tuple[str, os.stat_result]] = {}
     wanted = list(wanted)
+    if session.dated_back is not None:
+        session.journal.dating_back(path for path, _, _ in wanted)
     if files is None or not files.is_begun:
         session.expect(oid for _, oid, _ in wanted)
     for path, oid, mode in wanted:
