@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pygit2.ffi import C
 
 from tests.support import Repo
 from theta.errors import BusyError, DiskError, UnsupportedRepositoryError
+from theta.git.backends import index as index_module
 from theta.git.backends.index import IndexEdit, fresh_paths, read_entries
 from theta.git.backends.index_entries import Staged
 from theta.git.repository import Repository
@@ -54,6 +57,40 @@ def test_a_change_replaces_and_removes(repo: Repo, index: Path, scratch: Path) -
         edit.remove("code.py")
         edit.remove("never there")
     assert listing(repo) == [f"H 100644 {EMPTY} 0\tx"]
+
+
+class Counting:
+    """libgit2, with a count of the entries that it is asked to remove."""
+
+    def __init__(self, library: Any) -> None:
+        self.library, self.removed = library, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.library, name)
+
+    def git_index_remove(self, *args: Any) -> int:
+        self.removed += 1
+        return int(self.library.git_index_remove(*args))
+
+
+def test_stages_are_looked_for_only_in_an_index_with_conflicts(
+    repo: Repo, index: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(C)
+    monkeypatch.setattr(index_module, "C", counting)
+    with IndexEdit(index, scratch) as edit:
+        for number in range(100):
+            edit.put(Staged(f"x{number}", EMPTY))
+        edit.remove_conflicts_under("x")
+    assert counting.removed == 0
+    with IndexEdit(index, scratch) as edit:
+        edit.put_conflict("y", EMPTY, EMPTY, EMPTY)
+        edit.put_conflict("z/1", EMPTY, EMPTY, EMPTY)
+        edit.put(Staged("y", EMPTY))
+    with IndexEdit(index, scratch) as edit:
+        edit.remove_conflicts_under("z")
+    assert [entry for entry in read_entries(index) if entry.stage] == []
+    assert "y" in {entry.path for entry in read_entries(index)}
 
 
 def test_skip_worktree_is_set_and_kept(repo: Repo, index: Path, scratch: Path) -> None:

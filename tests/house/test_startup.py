@@ -137,6 +137,14 @@ def test_what_looks_at_a_clean_tree_imports_what_it_needs(committed: Repo, line:
     assert of_theta(modules, *(f"theta.{room}" for room in rooms)) == set()
 
 
+def test_a_commit_of_what_is_staged_imports_no_merge_and_no_codec(committed: Repo) -> None:
+    """The tensors are stored by then, and nothing was merged."""
+    code, modules, _ = start("-C", str(committed.path), "commit", "--allow-empty", "-m", "nothing")
+    assert code == 0
+    rooms = ("merging", "porcelain.merge", "porcelain.tensors", "codecs", "store.write", "store.read")
+    assert of_theta(modules, *(f"theta.{room}" for room in rooms)) <= {"theta.porcelain.merge.recording"}
+
+
 def test_a_start_that_needs_typer_would_be_seen(committed: Repo) -> None:
     _, modules, _ = start("-C", str(committed.path), "status", "--json")
     assert "typer" in modules

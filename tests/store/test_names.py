@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.store.test_manifest import ODD
 from theta.store import closure
+from theta.store.format import names
 from theta.store.format.manifest import Line, Manifest
 from theta.store.format.names import escape_line, tree_path, unescape_line
 
@@ -136,3 +137,21 @@ def test_git_accepts_every_odd_name(tmp_path: Path) -> None:
     git("reset", "--hard", "--quiet", commit)
     assert git("status", "--porcelain") == ""
     assert len(list(tmp_path.rglob("@tensor"))) == len({tree_path(name) for name in names})
+
+
+@given(st.lists(WORDS, min_size=1, max_size=12, unique=True))
+@example(["a", "a.b", "a.b.c.d"])
+def test_a_tensor_that_others_stand_below_has_a_folder_of_its_own(names: list[str]) -> None:
+    lines = tuple(Line(name, "u8", (), "0" * 64, f"{n:040x}") for n, name in enumerate(sorted(set(names))))
+    places = closure.places(Manifest("opaque", "m", "0" * 40, lines))
+    paths = [tree_path(line.name) for line in lines]
+    for line, path in zip(lines, paths, strict=True):
+        is_folder = any(other.startswith(f"{path}/") for other in paths)
+        assert places[f"{path}/@self" if is_folder else path] == line.tree
+
+
+def test_what_is_the_same_in_many_names_is_escaped_once() -> None:
+    names._part.cache_clear()
+    for number in range(100):
+        tree_path(f"model.layers.{number}.self_attn.q_proj.weight")
+    assert names._part.cache_info().misses == 105

@@ -7,7 +7,6 @@ what ``.theta/`` must hold, and brings an index or a tree into agreement.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from theta.errors import MissingObjectsError
@@ -36,9 +35,20 @@ SELF: Final = "@self"
 def places(manifest: Manifest) -> dict[str, str]:
     """Directory below the store -> id of the tree that stands there."""
     paths = {tree_path(line.name): line.tree for line in manifest.lines}
-    inner = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+    inner = _folders(paths)
     found = {f"{path}/{SELF}" if path in inner else path: tree for path, tree in paths.items()}
     return {skeleton.NAME: manifest.skeleton} | listings.places(manifest) | found
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    """Every folder that one of ``paths`` is in."""
+    found: set[str] = set()
+    for path in paths:
+        parent = path.rpartition("/")[0]
+        while parent and parent not in found:
+            found.add(parent)
+            parent = parent.rpartition("/")[0]
+    return found
 
 
 def expected(manifests: Iterable[Manifest]) -> dict[str, str]:
@@ -50,14 +60,16 @@ def expected(manifests: Iterable[Manifest]) -> dict[str, str]:
     return found
 
 
-def sync_index(edit: EditedIndex, objects: Objects, manifests: Iterable[Manifest]) -> list[str]:
-    """Make ``.theta/`` in the index the closure of ``manifests``.
+def sync_index(
+    edit: EditedIndex, objects: Objects, manifests: Iterable[Manifest], held: Mapping[str, tuple[str, bool]]
+) -> list[str]:
+    """Make ``.theta/`` in the index, which is ``held`` now, the closure of ``manifests``.
 
     Returns the directories whose objects are missing here; those are left as they are.
     """
     edit.remove_conflicts_under(STORES)
     wanted = expected(manifests)
-    current = _grouped(edit.paths_under(STORES))
+    current = _grouped(held)
     objects.repo.promised.expect(wanted.values())
     missing = []
     for directory, tree in wanted.items():

@@ -35,6 +35,7 @@ class IndexEdit(IndexCopy):
         self._old_seconds = int(os.stat(self._path).st_mtime) if self._path.exists() else 0
         self._index = opened(self._copy)
         self._fresh: set[bytes] = set()
+        self._has_conflicts = bool(C.git_index_has_conflicts(self._index._index))
         self.changed = False
 
     def entries(self) -> Iterator[Entry]:
@@ -60,14 +61,21 @@ class IndexEdit(IndexCopy):
         C.git_index_remove(self._index._index, os.fsencode(path), 0)
         made = [_c_entry(Staged(path, oid)) if oid else (ffi.NULL, None) for oid in (base, ours, theirs)]
         _check(C.git_index_conflict_add(self._index._index, *(entry for entry, _ in made)), path)
-        self.changed = True
+        self.changed = self._has_conflicts = True
 
     def drop_conflict(self, path: str) -> None:
         """Drop the stages 1 to 3 of ``path``, if any."""
+        if not self._has_conflicts:  # looking for each of them takes longer than all else for an entry
+            return
         name = os.fsencode(path)
         for stage in (1, 2, 3):
             if C.git_index_remove(self._index._index, name, stage) == 0:
                 self.changed = True
+
+    def remove_conflicts_under(self, directory: str) -> None:
+        """Drop the conflict stages of all paths below ``directory``."""
+        if self._has_conflicts:
+            super().remove_conflicts_under(directory)
 
     def remove(self, path: str) -> None:
         """Remove the stage-0 entry of ``path``."""
@@ -203,7 +211,8 @@ def _entry(entry: Any) -> Entry:
 
 
 def _id(entry: Any) -> bytes:
-    return bytes(ffi.buffer(ffi.addressof(entry.id), _DIGEST))
+    found: bytes = ffi.buffer(ffi.addressof(entry.id), _DIGEST)[:]
+    return found
 
 
 def _stage(entry: Any) -> int:

@@ -11,21 +11,27 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from theta import _fs, _notes
 from theta.git import state_files
 from theta.git.repository import STORES
-from theta.merging import deeds
-from theta.merging.deeds import Deed
-from theta.merging.engine import ROWS
-from theta.merging.recipes import Recipe
-from theta.porcelain.merge import trailers
-from theta.porcelain.merge.joining import How, Merged
-from theta.porcelain.merge.trailers import TRAILER, Round, with_trailers
+from theta.lazy import Module
 from theta.porcelain.workspace import in_progress
 from theta.porcelain.workspace.in_progress import Operation
 from theta.porcelain.workspace.session import Session
+
+if TYPE_CHECKING:
+    from theta.merging import deeds, engine, recipes
+    from theta.merging.deeds import Deed
+    from theta.porcelain.merge import trailers
+    from theta.porcelain.merge.joining import How, Merged
+    from theta.porcelain.merge.trailers import Round
+else:
+    deeds = Module("theta.merging.deeds")
+    engine = Module("theta.merging.engine")
+    recipes = Module("theta.merging.recipes")
+    trailers = Module("theta.porcelain.merge.trailers")
 
 _PICKS: Final = {b"pick", b"p", b"edit", b"e", b"reword", b"r"}
 """Rebase commands that apply one commit and make one commit."""
@@ -89,14 +95,14 @@ def _write(session: Session, found: MergeRecord) -> None:
 
 def _deed(path: str, merged: Merged, how: How, base: str) -> Deed:
     manifest = merged.resolved.get(path)
-    tensors = {name: by for name, by in merged.decided.get(path, {}).items() if by != ROWS}
+    tensors = {name: by for name, by in merged.decided.get(path, {}).items() if by != engine.ROWS}
     asked, options = how.asked(), how.options
-    only = Recipe(None, (), options.scope, options.seed, options.allow_nan, options.without)
+    only = recipes.Recipe(None, (), options.scope, options.seed, options.allow_nan, options.without)
     statistics = tuple(one.oid for one in how.options.statistics if one is not None)
-    return Deed(
+    return deeds.Deed(
         manifest.oid if manifest else "",
-        Round(only, statistics, base).text(),
-        Recipe(asked.default, asked.rules).text(),
+        trailers.Round(only, statistics, base).text(),
+        recipes.Recipe(asked.default, asked.rules).text(),
         tensors,
     )
 
@@ -116,7 +122,7 @@ def _read(session: Session, key: str | None = None) -> MergeRecord | None:
         found = _notes.read_json(_place(session))
         if found["operation"] != (key or in_progress.current(session.repo).key):
             return None
-        done = {str(path): Deed(**deed) for path, deed in found["done"].items()}
+        done = {str(path): deeds.Deed(**deed) for path, deed in found["done"].items()}
         return MergeRecord(found["operation"], done, set(found["asked"]), tuple(found["squashed"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -147,7 +153,7 @@ def is_open(session: Session) -> bool:
 
 
 def _tell_in(session: Session, place: Path, found: MergeRecord, index: Path | None) -> None:
-    lines = [f"{TRAILER}: {one.text()}" for one in _rounds(session, found, index)]
+    lines = [f"{trailers.TRAILER}: {one.text()}" for one in _rounds(session, found, index)]
     if place.exists():
         _rewrite(session, place, lines)
 
@@ -209,11 +215,13 @@ def _messages(session: Session, found: MergeRecord) -> list[Path]:
 
 def _rewrite(session: Session, place: Path, lines: Sequence[str]) -> None:
     old = place.read_text(errors="surrogateescape")
-    kept = "".join(line for line in old.splitlines(keepends=True) if not line.startswith(f"{TRAILER}:"))
+    kept = "".join(
+        line for line in old.splitlines(keepends=True) if not line.startswith(f"{trailers.TRAILER}:")
+    )
     kept = _HIDDEN.sub("", kept)
     if lines and old == kept + "".join(f"{line}\n" for line in lines):
         return
     text = kept.encode(errors="surrogateescape")
-    new = with_trailers(session.repo, text, lines) if lines else text
+    new = trailers.with_trailers(session.repo, text, lines) if lines else text
     if new != old.encode(errors="surrogateescape"):
         _fs.write_atomic(place, new)

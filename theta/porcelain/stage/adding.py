@@ -7,19 +7,25 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from theta.errors import NotFoundError, UsageError
 from theta.git import lfs
 from theta.git.attributes import filter_of
 from theta.git.repository import STORES
 from theta.git.run import Git
+from theta.lazy import Module
 from theta.porcelain.stage import staging
 from theta.porcelain.stage.staging import Added
-from theta.porcelain.tensors import scanning
 from theta.porcelain.workspace import index_closure
 from theta.porcelain.workspace.checkpoints import is_manifest
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
+
+if TYPE_CHECKING:
+    from theta.porcelain.tensors import scanning
+else:
+    scanning = Module("theta.porcelain.tensors.scanning")
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.files.file_source import FileSource
 from theta.store.format.manifest import Manifest
-from theta.store.format.skeleton import Skeleton
 from theta.store.odb.packs import PackWriter
 
 if TYPE_CHECKING:
     from theta.store.files import file_scan
+    from theta.store.format.skeleton import Skeleton
     from theta.store.write import snapshot
     from theta.store.write.snapshot import Stored
 else:

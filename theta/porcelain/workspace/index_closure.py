@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -82,8 +82,9 @@ def _close(session: Session, edit: EditedIndex, staged: Checkpoints) -> set[str]
         edit.put(Staged(path, oid, old.mode, stat=_stat_if_same(session, path, old.oid, oid)))
         found[path] = manifest
     kept = [*found.values(), *_sides(staged, session)]
-    kept += _without_attribute(session, edit, kept, staged.stages.keys())
-    closure.sync_index(edit, session.objects, kept)
+    held = edit.paths_under(STORES)
+    kept += _without_attribute(session, edit, kept, staged.stages.keys(), held)
+    closure.sync_index(edit, session.objects, kept, held)
     return {manifest.oid for manifest in found.values()}
 
 
@@ -95,13 +96,13 @@ def _sides(staged: Checkpoints, session: Session) -> list[Manifest]:
 
 
 def _without_attribute(
-    session: Session, edit: EditedIndex, kept: list[Manifest], listed: Collection[str]
+    session: Session, edit: EditedIndex, kept: list[Manifest], listed: Collection[str], held: Iterable[str]
 ) -> list[Manifest]:
-    """Return the manifests of those stores in the index that no tracked path uses.
+    """Return the manifests of those stores in the index, of the paths ``held``, that no tracked path uses.
 
     Deleting a line of ``.gitattributes`` must not delete the tensors.
     """
-    stores = {path.split("/")[1] for path in edit.paths_under(STORES)} - {m.store for m in kept}
+    stores = {path.split("/", 2)[1] for path in held} - {m.store for m in kept}
     if not stores:
         return []
     files = {e.path: e.oid for e in edit.entries() if e.stage == 0 and e.mode in _FILES}

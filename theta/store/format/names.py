@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Final
 
 MAX_PART: Final = 180
@@ -69,6 +70,7 @@ def store_of(path: str) -> str:
     return "_" + name if name[0] in "% ." else name
 
 
+@lru_cache(maxsize=1 << 12)  # the names of a model are made of few words
 def _part(part: bytes) -> str:
     if not part:
         return "%"

@@ -87,8 +87,11 @@ class Record:
         return ("{\n" + ",\n".join(rows) + "\n}\n").encode()
 
 
+_ENCODER: Final = json.JSONEncoder(separators=(", ", ": "))
+
+
 def _json(value: object) -> str:
-    return json.dumps(value, separators=(", ", ": "))
+    return _ENCODER.encode(value)
 
 
 def _block(key: str, brackets: str, rows: Iterator[str] | map[str]) -> str:
