@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from theta.porcelain.look.commit_summary import Summary
     from theta.porcelain.look.diffing import Compared, Numbers
     from theta.porcelain.look.overview import Report
+    from theta.porcelain.stage.saving import SaveResult
     from theta.store.changes import Change, Changes
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Report",
     "Repository",
     "RestoreResult",
+    "SaveResult",
     "Summary",
     "TensorOptions",
     "ThetaError",
@@ -59,6 +61,7 @@ _HOMES: Final = {
     "Ending": "theta.porcelain.commands.merge_request",
     "MergeResult": "theta.porcelain.commands.merge_request",
     "RestoreResult": "theta.porcelain.commands.restoration",
+    "SaveResult": "theta.porcelain.stage.saving",
     "TensorOptions": "theta.porcelain.commands.merge_request",
     "Change": "theta.store.changes",
     "Changes": "theta.store.changes",

@@ -81,3 +81,16 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, numpy_name))
         return found
     return np.dtype(numpy_name)
+
+
+def name_of(dtype: np.dtype[Any]) -> str:
+    """Return the name of a dtype of numpy or ml_dtypes, whatever its byte order.
+
+    Raises ``KeyError`` for a dtype that no checkpoint has.
+    """
+    return _BY_NUMPY[dtype.name]
+
+
+_BY_NUMPY: Final[dict[str, str]] = {
+    entry.numpy_name: entry.name for entry in _TABLE if entry.numpy_name and entry.kind != "bytes"
+}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from theta.api import changing, places
+from theta.api import changing, host_copies, places
+from theta.api.background import Background, Saving
 from theta.api.checkpoint import Checkpoint
 from theta.api.closing import Closing
 from theta.api.lazy_tensor import Access
@@ -26,6 +27,8 @@ from theta.porcelain.look import diffing, history, overview
 from theta.porcelain.look.commit_summary import Summary
 from theta.porcelain.look.diffing import Compared, Numbers, Sides
 from theta.porcelain.look.overview import Report
+from theta.porcelain.stage import saving
+from theta.porcelain.stage.saving import SaveRequest, SaveResult
 from theta.porcelain.tensors import sources
 from theta.porcelain.tensors.converting import Model
 from theta.porcelain.workspace import worktree
@@ -61,6 +64,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
     def __init__(self, place: Path, stack: contextlib.ExitStack) -> None:
         self._place = place
         self._lock = RLock()
+        self._saves = Background(self._store)
         self._opened: weakref.WeakSet[Access] = weakref.WeakSet()
         self._finish = weakref.finalize(self, stack.close)
 
@@ -325,8 +329,62 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             changing.check_merge(result)
             return result
 
+    def save(
+        self,
+        files: Mapping[str, Any],
+        *,
+        ref: str,
+        message: str = "",
+        step: int | None = None,
+        metrics: Mapping[str, float] | None = None,
+        wait: bool = False,
+    ) -> Saving:
+        """Commit arrays that are in memory on ``ref``, behind the program; no worktree file is written.
+
+        All arrays are copied before this returns, so training goes on and may change them.  Where saves
+        come faster than they are stored, one that still waits gives way to the next one for the same ref,
+        and its future is cancelled; the last one is never skipped.
+
+        Args:
+            files: path -> mapping of arrays (numpy, torch, jax; nested mappings are joined by dots), written
+                as the suffix says (``.safetensors``, ``.npz``, ``.pt``, ``.gguf``); or path -> bytes or text.
+                The other files of the commit stay as they are.
+            ref: a branch that no worktree has checked out, or the full name of another ref; made if missing.
+            message: the message of the commit.
+            step: the number of the training step, told in the trailer ``Theta-Step``.
+            metrics: name -> value, told in trailers ``Theta-Metric``.
+            wait: return when the commit is made, or raise what prevents it.
+
+        Returns:
+            The future of the commit.
+
+        Raises:
+            theta.errors.UsageError: a value is no array, or there can be no such file, ref or metric.
+            theta.errors.FormatError: the format cannot hold an array.
+            theta.errors.ThetaError: any error of an earlier save whose future nobody waited for.
+        """
+        self._saves.check()
+        copies = host_copies.of_files(files)
+        future = self._saves.put(SaveRequest(ref, copies, message, step, dict(metrics or {})))
+        if wait:
+            self._saves.wait()
+        return future
+
+    def _store(self, request: SaveRequest) -> SaveResult:
+        with self._session_of_call() as session:
+            return saving.save(session, request)
+
     def close(self) -> None:
-        """Close all checkpoints, and remove the clone where a URL was opened; to repeat it is no error."""
+        """Wait for saves, close all checkpoints, and remove the clone where a URL was opened.
+
+        To repeat it is no error.  Raises the error of a save that failed.
+        """
+        try:
+            self._saves.close()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
         with self._lock:
             for access in list(self._opened):
                 access.close()

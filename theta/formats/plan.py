@@ -1,9 +1,13 @@
-"""Plans of new files, made before their values are known."""
+"""Plans of new files, made before their values are known, and files in memory that follow a plan."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from theta.errors import FormatError
+from theta.formats.derived import arguments, derive
 from theta.formats.fields import Derived
 from theta.formats.layout import Layout, Tensor, TensorSpec, nbytes
 
@@ -57,3 +61,38 @@ class Builder:
         layout = Layout(name, self.size, tuple(self._tensors), tuple(self._derived))
         layout.validate()
         return Plan(layout, tuple((start, bytes(data)) for start, data in self._literals))
+
+
+class PlannedFile:
+    """A new file in memory: a source of the bytes of ``plan``.
+
+    ``values`` are the raw bytes of each tensor by name; they are referred to, not copied.  Raises
+    :class:`FormatError` if one has another length than its extent.
+    """
+
+    def __init__(self, plan: Plan, values: Mapping[str, memoryview]) -> None:
+        self.size = plan.layout.size
+        fields = {place: bytearray(place.width) for place in plan.layout.derived}
+        pieces = [(start, memoryview(data)) for start, data in plan.literals]
+        pieces += [(place.offset, memoryview(room)) for place, room in fields.items()]
+        for tensor in plan.layout.tensors:
+            if values[tensor.name].nbytes != tensor.length:
+                raise FormatError(f"tensor {tensor.name} is not as long as its shape says")
+            pieces.append((tensor.offset, values[tensor.name]))
+        self._pieces = sorted((piece for piece in pieces if piece[1].nbytes), key=lambda piece: piece[0])
+        self._starts = [start for start, _ in self._pieces]
+        for place, room in fields.items():
+            room[:] = derive(place, arguments(place, self))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes from ``offset``; raises ``FormatError`` outside the file."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise FormatError(f"read of {length} bytes at {offset} in a file of {self.size} bytes")
+        parts: list[memoryview] = []
+        number = bisect_right(self._starts, offset) - 1
+        while length:
+            start, data = self._pieces[number]
+            part = data[offset - start : offset - start + length]
+            parts.append(part)
+            offset, length, number = offset + part.nbytes, length - part.nbytes, number + 1
+        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)

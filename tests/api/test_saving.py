@@ -1,0 +1,272 @@
+"""``repo.save``: commits of arrays in memory, made behind the program."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import theta
+from tests.compat.agreement import assert_commit
+from tests.compat.inprocess import copied, started
+from tests.compat.story import MODEL
+from tests.support import Repo
+from theta.errors import FormatError, RefusedError, UsageError
+from theta.formats.safetensors import read_metadata
+from theta.porcelain.stage import saved_tree, saving
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    return started(tmp_path_factory.mktemp("saving") / "repo")
+
+
+@pytest.fixture
+def repo(template: Repo, tmp_path: Path) -> Repo:
+    return copied(template, tmp_path / "repo")
+
+
+@pytest.fixture
+def opened(repo: Repo) -> Iterator[theta.Repository]:
+    with theta.open(repo.path) as found:
+        yield found
+
+
+def arrays(seed: int = 0, *, moved: float = 0.0) -> dict[str, Any]:
+    """Three arrays of different dtypes; ``moved`` shifts one of them."""
+    random = np.random.default_rng(seed)
+    return {
+        "a.weight": random.standard_normal((64, 32)).astype(np.float32) + np.float32(moved),
+        "b.weight": random.standard_normal((32, 8)).astype(ml_dtypes.bfloat16),
+        "steps": np.array(7, np.int64),
+    }
+
+
+def same(found: Any, wanted: dict[str, Any]) -> None:
+    assert sorted(found) == sorted(wanted)
+    for name, array in wanted.items():
+        assert found[name].dtype == array.dtype
+        assert found[name].numpy().tobytes() == array.tobytes()
+
+
+def test_a_state_is_a_commit_that_git_and_theta_read(repo: Repo, opened: theta.Repository) -> None:
+    wanted = arrays()
+    before = repo.git("status", "--porcelain", "--branch")
+    saved = opened.save(
+        {"new.safetensors": wanted, "notes/run.txt": "lr 3e-5\n"},
+        ref="runs/r1",
+        step=500,
+        metrics={"eval_loss": 1.83},
+    ).result()
+    assert saved.ref == "refs/heads/runs/r1"
+    assert repo.git("rev-parse", "runs/r1") == saved.commit
+    assert (
+        repo.git("log", "-1", "--format=%s|%(trailers:key=Theta-Step,valueonly,separator=%x2C)", "runs/r1")
+        == "step 500|500"
+    )
+    assert "Theta-Metric: eval_loss=1.83" in repo.git("log", "-1", "--format=%b", "runs/r1")
+    same(opened["runs/r1:new.safetensors"], wanted)
+    assert repo.git("show", "runs/r1:notes/run.txt") == "lr 3e-5"
+    assert repo.git("status", "--porcelain", "--branch") == before
+    assert_commit(repo, "runs/r1")
+    repo.fsck()
+    assert repo.theta("fsck", "--read-data").returncode == 0
+
+
+def test_a_checkout_gives_the_file_that_the_official_writer_makes(
+    repo: Repo, opened: theta.Repository
+) -> None:
+    wanted = {name: array for name, array in arrays().items() if array.dtype != ml_dtypes.bfloat16}
+    opened.save({"new.safetensors": wanted}, ref="saved", wait=True)
+    repo.theta("switch", "-q", "saved")
+    written = (repo.path / "new.safetensors").read_bytes()
+    assert written == safetensors.numpy.save(wanted, {"format": "np"})
+    header = written[: 8 + int.from_bytes(written[:8], "little")]
+    assert read_metadata(header) == {"format": "np"}
+    assert repo.git("status", "--porcelain") == ""
+
+
+def test_the_next_step_is_on_top_and_shares_what_did_not_change(opened: theta.Repository, repo: Repo) -> None:
+    first = opened.save({"m.safetensors": arrays()}, ref="run").result()
+    second = opened.save({"m.safetensors": arrays(moved=1.0)}, ref="run").result()
+    assert second.parent == first.commit
+    assert dict(second.new) == {"m.safetensors": ("a.weight",)}
+    same(opened["run:m.safetensors"], arrays(moved=1.0))
+    same(opened["run~1:m.safetensors"], arrays())
+    assert repo.git("rev-list", "--count", "run") == "2"
+    again = opened.save({"m.safetensors": arrays(moved=1.0)}, ref="run", message="same").result()
+    assert dict(again.new) == {"m.safetensors": ()}
+    assert repo.git("rev-parse", "run^{tree}") == repo.git("rev-parse", "run~1^{tree}")
+
+
+def test_other_files_of_the_commit_stay(opened: theta.Repository, repo: Repo) -> None:
+    repo.git("branch", "side")
+    opened.save({"sub/other.safetensors": arrays()}, ref="side", wait=True)
+    assert opened.checkpoints("side") == [MODEL, "sub/other.safetensors"]
+    assert (
+        repo.git("diff", "--name-only", "main", "side", "--", ".", ":(exclude).theta")
+        == "sub/other.safetensors"
+    )
+    assert_commit(repo, "side")
+
+
+@pytest.mark.parametrize("path", ["m.npz", "m.pt", "m.gguf", "deep/er/m.safetensors"])
+def test_every_format_that_theta_writes(opened: theta.Repository, repo: Repo, path: str) -> None:
+    wanted = {"w": np.arange(24, dtype=np.float32).reshape(4, 6)}
+    opened.save({path: wanted}, ref="saved", wait=True)
+    same(opened[f"saved:{path}"], wanted)
+    repo.theta("switch", "-q", "saved")
+    same(opened[path], wanted)
+
+
+def test_nested_mappings_are_joined_by_dots(opened: theta.Repository) -> None:
+    state = {"state": {0: {"exp_avg": np.ones(3, np.float32)}}, "step": np.array(1)}
+    opened.save({"optimizer.safetensors": state}, ref="saved", wait=True)
+    assert sorted(opened["saved:optimizer.safetensors"]) == ["state.0.exp_avg", "step"]
+
+
+def test_arrays_may_change_once_it_returned(
+    opened: theta.Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = threading.Event()
+    real = saving.save
+    monkeypatch.setattr(saving, "save", lambda *args: (begin.wait(), real(*args))[1])
+    state = arrays()
+    transposed = np.arange(12, dtype=np.float32).reshape(3, 4).T
+    future = opened.save({"m.safetensors": {**state, "t": transposed}}, ref="run")
+    wanted = {**arrays(), "t": transposed.copy()}
+    state["a.weight"][:] = 0
+    transposed[:] = 0
+    begin.set()
+    future.result()
+    same(opened["run:m.safetensors"], wanted)
+
+
+def test_the_newest_of_those_that_wait_is_stored(
+    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+    real = saving.save
+
+    def slow(*args: Any) -> saving.SaveResult:
+        begun.set()
+        go.wait()
+        return real(*args)
+
+    monkeypatch.setattr(saving, "save", slow)
+    futures = [opened.save({"m.safetensors": arrays(moved=0.0)}, ref="run", step=0)]
+    begun.wait()
+    futures += [opened.save({"m.safetensors": arrays(moved=float(n))}, ref="run", step=n) for n in (1, 2, 3)]
+    other = opened.save({"m.safetensors": arrays()}, ref="another", step=1)
+    go.set()
+    opened.close()
+    assert [future.cancelled() for future in futures] == [False, True, True, False]
+    assert repo.git("log", "--format=%s", "run").splitlines() == ["step 3", "step 0"]
+    assert other.result().ref == "refs/heads/another"
+
+
+def test_an_error_behind_the_program_is_raised_by_the_next_call_and_once(
+    opened: theta.Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> saving.SaveResult:
+        raise RefusedError("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(saving, "save", broken)
+        future = opened.save({"m.safetensors": arrays()}, ref="run")
+        while not future.done():
+            pass
+        with pytest.raises(RefusedError):
+            opened.save({"m.safetensors": arrays()}, ref="run")
+        seen = opened.save({"m.safetensors": arrays()}, ref="run")
+        with pytest.raises(RefusedError):
+            seen.result()
+        with pytest.raises(RefusedError):
+            opened.save({"m.safetensors": arrays()}, ref="run", wait=True)
+    opened.save({"m.safetensors": arrays()}, ref="run", wait=True)
+
+
+def test_a_save_that_failed_is_raised_at_the_end(repo: Repo) -> None:
+    opened = theta.open(repo.path)
+    opened.save({"m.safetensors": arrays()}, ref="main")
+    with pytest.raises(RefusedError, match="checked out"):
+        opened.close()
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "error"),
+    [
+        ({}, {}, UsageError),
+        ({"m.safetensors": {"w": object()}}, {}, UsageError),
+        ({"m.safetensors": {"w": np.array(["text"])}}, {}, UsageError),
+        ({"m.safetensors": 3}, {}, UsageError),
+        ({"m.unknown": {"w": np.ones(2)}}, {}, UsageError),
+        ({"m.gguf": {"w": np.ones(2, np.complex64)}}, {}, FormatError),
+        ({"../m.safetensors": {"w": np.ones(2)}}, {}, UsageError),
+        ({".git/m.safetensors": {"w": np.ones(2)}}, {}, UsageError),
+        ({".theta/x": b"x"}, {}, UsageError),
+        ({"a": b"x", "a/b": b"y"}, {}, UsageError),
+        ({"m.safetensors": {"w": np.ones(2)}}, {"metrics": {"a=b": 1.0}}, UsageError),
+        ({"m.safetensors": {"w": np.ones(2)}}, {"ref": "a..b"}, UsageError),
+        ({"m.safetensors": {"w": np.ones(2)}}, {"ref": "main"}, RefusedError),
+        ({"m.safetensors": b"no checkpoint"}, {"ref": "main"}, RefusedError),
+    ],
+)
+def test_what_cannot_be_saved_is_refused(
+    opened: theta.Repository,
+    repo: Repo,
+    files: dict[str, Any],
+    options: dict[str, Any],
+    error: type[Exception],
+) -> None:
+    before = repo.git("for-each-ref")
+    with pytest.raises(error):
+        opened.save(files, **{"ref": "saved", **options}, wait=True)
+    assert repo.git("for-each-ref") == before
+
+
+def test_a_ref_that_moved_meanwhile_is_not_overwritten(
+    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.save({"m.safetensors": arrays()}, ref="run", wait=True)
+    real = saved_tree.write
+
+    def meanwhile(*args: Any) -> Any:
+        repo.git("branch", "-f", "run", "main")
+        return real(*args)
+
+    monkeypatch.setattr(saved_tree, "write", meanwhile)
+    with pytest.raises(theta.ThetaError):
+        opened.save({"m.safetensors": arrays(moved=1.0)}, ref="run", wait=True)
+    assert repo.git("rev-parse", "run") == repo.git("rev-parse", "main")
+
+
+def test_a_bare_repository_takes_saves(repo: Repo, tmp_path: Path) -> None:
+    repo.git("clone", "-q", "--bare", ".", str(tmp_path / "bare.git"))
+    with theta.open(tmp_path / "bare.git") as bare:
+        bare.save({"m.safetensors": arrays()}, ref="run", wait=True)
+        same(bare["run:m.safetensors"], arrays())
+
+
+@pytest.mark.campaign
+def test_torch_tensors(opened: theta.Repository) -> None:
+    """Needs torch, which no other test does."""
+    torch = importlib.import_module("torch")
+    state = {
+        "w": torch.ones(3, 4, dtype=torch.bfloat16).t(),
+        "n": torch.tensor(5),
+        "f": torch.zeros(2, dtype=torch.float8_e4m3fn),
+    }
+    opened.save({"m.safetensors": state}, ref="run", wait=True)
+    found = opened["run:m.safetensors"]
+    assert found["w"].dtype == ml_dtypes.bfloat16
+    assert found["w"].shape == (4, 3)
+    assert found["n"].numpy() == 5

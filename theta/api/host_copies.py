@@ -1,0 +1,113 @@
+"""Copies of a program's arrays in the memory of the host, as files that theta can store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from theta import dtypes
+from theta._numpy import np
+from theta.errors import FormatError, UsageError
+from theta.formats import safetensors, writers
+from theta.formats.layout import BytesSource, Source, TensorSpec, clip
+from theta.formats.plan import PlannedFile
+from theta.porcelain.tensors.converting import SUFFIXES
+
+_LITTLE: Final = "<"
+
+
+@dataclass(frozen=True)
+class _Copy:
+    spec: TensorSpec
+    data: memoryview
+
+
+def of_files(files: Mapping[str, Any]) -> dict[str, Source | bytes]:
+    """Return ``files`` as what is to be stored, with a copy of every array.
+
+    A mapping of arrays becomes the checkpoint that the suffix of its path asks for; bytes and text are the
+    file itself.
+
+    Raises:
+        UsageError: there is nothing to save, or a value that is neither.
+        FormatError: the format cannot hold an array.
+    """
+    if not files:
+        raise UsageError("there is nothing to save", hint="name files: {'model.safetensors': arrays}")
+    return {path: _file(path, value) for path, value in files.items()}
+
+
+def _file(path: str, value: Any) -> Source | bytes:
+    suffix = path[path.rfind(".") :].lower() if "." in path else ""
+    if isinstance(value, Mapping):
+        return _checkpoint(path, SUFFIXES.get(suffix, ""), value)
+    if isinstance(value, str):
+        value = value.encode()
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise UsageError(f"{path} is {_kind(value)}; a file is a mapping of arrays, bytes or text")
+    return BytesSource(bytes(value)) if suffix in SUFFIXES else bytes(value)
+
+
+def _checkpoint(path: str, name: str, value: Mapping[str, Any]) -> Source:
+    if not name:
+        raise UsageError(f"theta cannot write arrays as {path}", hint=f"it writes {', '.join(SUFFIXES)}")
+    frameworks: set[str] = set()
+    copies = [_copy(path, key, array, frameworks) for key, array in _flat(path, value)]
+    specs = [copy.spec for copy in copies]
+    if bad := writers.cannot_hold(name, specs):
+        raise FormatError(f"{path}: {name} cannot hold {clip(bad[0].name)} ({bad[0].dtype})")
+    # Hugging Face's loaders require the entry.
+    metadata = {"format": "pt" if "torch" in frameworks else "np"} if name == safetensors.NAME else None
+    plan = writers.plan(name, specs, metadata)
+    return PlannedFile(plan, {copy.spec.name: copy.data for copy in copies})
+
+
+def _flat(path: str, value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the arrays of nested mappings with their names, joined by dots."""
+    for key, item in value.items():
+        if not isinstance(key, (str, int)):
+            raise UsageError(f"{path}: an array is named {key!r}, which is neither text nor a number")
+        if isinstance(item, Mapping):
+            yield from _flat(path, item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
+
+
+def _copy(path: str, name: str, value: Any, frameworks: set[str]) -> _Copy:
+    torch = sys.modules.get("torch")
+    try:
+        if torch is not None and isinstance(value, torch.Tensor):
+            frameworks.add("torch")
+            return _of_torch(torch, name, value)
+        return _of_numpy(name, value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: {clip(name)} is {_kind(value)}, not an array to save") from error
+
+
+def _of_numpy(name: str, value: Any) -> _Copy:
+    """A copy of whatever numpy takes for an array; :class:`KeyError` for a dtype that no file has."""
+    there = value if isinstance(value, np.ndarray) else np.asarray(value)
+    dtype = dtypes.name_of(there.dtype)
+    copy = np.empty(there.shape, there.dtype.newbyteorder(_LITTLE))
+    np.copyto(copy, there)
+    return _Copy(TensorSpec(name, dtype, there.shape), copy.reshape(-1).view(np.uint8).data)
+
+
+def _of_torch(torch: Any, name: str, value: Any) -> _Copy:
+    """A copy of a torch tensor, from whatever device it is on."""
+    dtype = dtypes.name_of(dtypes.numpy_dtype(_named(str(value.dtype).removeprefix("torch."))))
+    copy = torch.empty(value.shape, dtype=value.dtype, device="cpu")
+    copy.copy_(value.detach())
+    spec = TensorSpec(name, dtype, tuple(value.shape))
+    return _Copy(spec, copy.view(-1).view(torch.uint8).numpy().data)
+
+
+def _named(dtype: str) -> str:
+    """Return theta's name of a dtype that torch and numpy call alike."""
+    return next(entry.name for entry in dtypes.DTYPES.values() if entry.numpy_name == dtype)
+
+
+def _kind(value: Any) -> str:
+    return f"of type {type(value).__module__}.{type(value).__qualname__}"

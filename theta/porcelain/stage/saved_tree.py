@@ -1,0 +1,140 @@
+"""The tree of a commit that replaces some files of another one, written without an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from theta.errors import UsageError
+from theta.formats.layout import Source
+from theta.git.object_values import MODE_BLOB, MODE_TREE, Tree
+from theta.git.repository import ATTRIBUTES, STORES
+from theta.porcelain.setup import attribute_lines
+from theta.porcelain.setup.installing import STORE_ATTRIBUTES
+from theta.porcelain.workspace import worktree
+from theta.porcelain.workspace.checkpoints import EMPTY
+from theta.porcelain.workspace.index_closure import store_name
+from theta.porcelain.workspace.session import Session
+from theta.store import closure
+from theta.store.files import file_scan
+from theta.store.format.manifest import Manifest
+from theta.store.odb.packs import PackWriter
+from theta.store.write import snapshot
+
+Replaced: TypeAlias = "dict[str, str | Replaced]"
+"""Name -> id of the blob that takes its place, or what is replaced in this directory."""
+
+
+@dataclass(frozen=True)
+class SavedTree:
+    """A tree that was written, and the tensors that were stored for it: path -> names."""
+
+    tree: str
+    new: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def write(
+    session: Session, pack: PackWriter, parent: str | None, files: Mapping[str, Source | bytes]
+) -> SavedTree:
+    """Write the tree of commit ``parent`` with ``files`` in place of its own.
+
+    Checkpoints become manifests, stored relative to those of ``parent``; bytes become blobs.
+    """
+    before = session.at(parent) if parent else EMPTY
+    tree = session.repo.tree_of(parent) if parent else None
+    manifests, new, blobs = dict(before.manifests), {}, {}
+    for path, file in files.items():
+        _check(path)
+        if isinstance(file, bytes):
+            manifests.pop(path, None)
+            blobs[path] = pack.blob(file, text=True)
+            continue
+        stored = _stored(session, pack, path, file, manifests, before.manifests)
+        manifests[path], new[path] = stored.manifest, tuple(stored.new)
+        blobs[path] = pack.blob(stored.manifest.data, text=True)
+    text = _attributes(session, tree, [path for path in new if path not in before.manifests])
+    if text and ATTRIBUTES not in files:
+        blobs[ATTRIBUTES] = pack.blob(text, text=True)
+    stores = closure.stores_tree(pack, manifests.values())
+    return SavedTree(_with(pack, tree, _nested(blobs), {STORES: stores}), new)
+
+
+def _check(path: str) -> None:
+    """Raise :class:`UsageError` unless ``path`` may be a file of a worktree."""
+    parts = path.split("/")
+    if not all(parts) or not {".", "..", ".git", STORES}.isdisjoint(map(str.lower, parts)) or "\0" in path:
+        raise UsageError(f"a file cannot be saved as {path!r}", hint="name a path from the root")
+
+
+def _stored(
+    session: Session,
+    pack: PackWriter,
+    path: str,
+    file: Source,
+    manifests: Mapping[str, Manifest],
+    bases: Mapping[str, Manifest],
+) -> snapshot.Stored:
+    """Store one checkpoint, relative to that of its path first, then to all others of the parent."""
+    kept = bases.get(path)
+    others = [manifest for at, manifest in bases.items() if at != path]
+    found = file_scan.take_apart(file, kept, worktree.skeleton_of(session, kept))
+    store = kept.store if kept else store_name(path, {manifest.store for manifest in manifests.values()})
+    writer = snapshot.Snapshot(session.objects, pack, [*([kept] if kept else []), *others])
+    return writer.store(file, found, store, kept)
+
+
+def _attributes(session: Session, tree: Tree | None, new: list[str]) -> bytes:
+    """Return the ``.gitattributes`` that also track the paths ``new``; empty when those of ``tree`` do."""
+    entry = tree.get(ATTRIBUTES) if tree is not None else None
+    old = session.repo.read_blob(entry.id).decode("utf-8", "surrogateescape") if entry is not None else ""
+    lines = [attribute_lines.parse(text) for text in old.splitlines() if text != STORE_ATTRIBUTES]
+    count = len(lines)
+    for path in new:
+        if not any(line.is_tracked and _covers(line.pattern, path) for line in lines):
+            lines = attribute_lines.with_tracked(lines, "/" + attribute_lines.literal(path))
+    if not new or (entry is not None and len(lines) == count):
+        return b""
+    text = "".join(line.text + "\n" for line in lines) + STORE_ATTRIBUTES + "\n"
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _covers(pattern: str, path: str) -> bool:
+    """Return whether ``pattern`` surely matches ``path``: a glob on names, or the path itself."""
+    if pattern == "/" + attribute_lines.literal(path):
+        return True
+    return "/" not in pattern and "\\" not in pattern and fnmatchcase(path.rpartition("/")[2], pattern)
+
+
+def _nested(blobs: Mapping[str, str]) -> Replaced:
+    root: Replaced = {}
+    for path, oid in blobs.items():
+        *folders, name = path.split("/")
+        node = root
+        for folder in folders:
+            inner = node.setdefault(folder, {})
+            if isinstance(inner, str):
+                raise UsageError(f"{path} is in a folder that is a file too")
+            node = inner
+        if name in node:
+            raise UsageError(f"{path} is a folder too")
+        node[name] = oid
+    return root
+
+
+def _with(pack: PackWriter, tree: Tree | None, replaced: Replaced, stores: Mapping[str, str | None]) -> str:
+    """Write ``tree`` with what is ``replaced`` in it and its directories ``stores``."""
+    rows = {entry.name: (entry.mode, entry.id) for entry in tree or ()}
+    for name, value in replaced.items():
+        old = tree.get(name) if tree is not None else None
+        if isinstance(value, str):
+            mode = old.mode if old is not None and old.is_file else MODE_BLOB
+            rows[name] = (mode, value)
+        else:
+            rows[name] = (MODE_TREE, _with(pack, old.tree if old is not None else None, value, {}))
+    for name, directory in stores.items():
+        rows.pop(name, None)
+        if directory is not None:
+            rows[name] = (MODE_TREE, directory)
+    return pack.tree((name, mode, oid) for name, (mode, oid) in rows.items())

@@ -1,0 +1,108 @@
+"""Saving files that are in memory as a commit on a ref; index and worktree have no part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from theta.errors import RefusedError, UsageError
+from theta.formats.layout import Source
+from theta.porcelain.stage import saved_tree
+from theta.porcelain.workspace.session import Session
+
+_HEADS: Final = "refs/heads/"
+STEP: Final = "Theta-Step"
+METRIC: Final = "Theta-Metric"
+
+
+@dataclass(frozen=True)
+class SaveRequest:
+    """A commit of files that are in memory.
+
+    Attributes:
+        ref: the branch, or the full name of another ref; it is made where it is not there.
+        files: path -> checkpoint, or the bytes of any other file.  All other files stay as they are.
+        message: the message; by default it names the step.
+        step: the number of the training step.
+        metrics: name -> value at this step.
+    """
+
+    ref: str
+    files: Mapping[str, Source | bytes]
+    message: str = ""
+    step: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The message with its trailers."""
+        subject = self.message or (f"step {self.step}" if self.step is not None else "save")
+        trailers = [f"{STEP}: {self.step}"] if self.step is not None else []
+        trailers += [f"{METRIC}: {name}={value!r}" for name, value in self.metrics.items()]
+        return "\n".join([subject, *([""] if trailers else []), *trailers]) + "\n"
+
+
+@dataclass(frozen=True)
+class SaveResult:
+    """A commit that was saved.
+
+    Attributes:
+        commit: its id.
+        ref: the full name of the ref that it is on.
+        parent: the commit that the ref named before; None when there was none.
+        new: path -> names of the tensors that were stored; the others were known.
+        stored: bytes that were written to the pack.
+    """
+
+    commit: str
+    ref: str
+    parent: str | None
+    new: Mapping[str, tuple[str, ...]]
+    stored: int
+
+
+def save(session: Session, request: SaveRequest) -> SaveResult:
+    """Store the files of ``request``, commit them on top of its ref, and move the ref.
+
+    Objects are durable before the ref moves, and the ref moves only if nobody else moved it.
+
+    Raises:
+        UsageError: there can be no such ref, or no such file.
+        RefusedError: a worktree has the branch checked out.
+    """
+    repo = session.repo
+    for name, value in request.metrics.items():
+        _check_metric(name, value)
+    with session.change() as change:
+        ref = _ref(session, request.ref)
+        parent = repo.refs.resolved(ref) if ref in repo.refs else None
+        made = saved_tree.write(session, change.pack, parent, request.files)
+        stored = change.pack.size
+        change.store()
+        words = ("commit-tree", made.tree, *(("-p", parent) if parent else ()), "-F", "-")
+        commit = repo.git().run(*words, stdin=request.text().encode()).text.strip()
+        change.move(ref, commit, parent or "", f"save: {request.text().splitlines()[0]}")
+    return SaveResult(commit, ref, parent, made.new, stored)
+
+
+def _check_metric(name: str, value: float) -> None:
+    """Raise :class:`UsageError` for a metric that would not be read back from its trailer."""
+    if not name or name != name.strip() or any(char in name for char in "=\r\n"):
+        raise UsageError(f"a metric cannot be named {name!r}", hint="choose a name without '='")
+    if not isinstance(value, (int, float)):
+        raise UsageError(f"the metric {name} is {value!r}, not a number")
+
+
+def _ref(session: Session, name: str) -> str:
+    """Return the full name of the ref; raises unless it may be moved behind the back of all worktrees."""
+    ref = name if name.startswith("refs/") else _HEADS + name
+    git = session.repo.git()
+    if git.run("check-ref-format", ref, check=False).code:
+        raise UsageError(f"a branch cannot be named {name!r}")
+    there = git.run("for-each-ref", "--format=%(worktreepath)", ref).text.strip()
+    if there or session.repo.refs.head()[0] == ref:
+        raise RefusedError(
+            f"{name} is checked out; its files would no longer be those of its commit",
+            hint="save to another branch, or write the file and commit it",
+        )
+    return ref
