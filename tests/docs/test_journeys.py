@@ -1,19 +1,18 @@
-"""The journeys of ``architecture.md`` are those of the commands: each function is reached, in that order."""
+"""The journeys of ``architecture.md`` are those of the commands: each function is reached, in that order.
+
+So is the number of modules that a command passes, and of calls that return upwards.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
-import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
 from tests.compat.inprocess import branched, committed, copied, theta
+from tests.docs.journeys import Journey, travelled
 from tests.house.test_architecture import PAGE, known, members, named
 from tests.support import Repo, make_model, mutate, random_tensors
 
@@ -39,7 +38,7 @@ def repo(template: Repo, tmp_path: Path) -> Repo:
     return copied(template, tmp_path / "repo")
 
 
-def journey(title: str) -> list[str]:
+def described(title: str) -> list[str]:
     """The functions of the journey ``title``, without the classes that it speaks of."""
     text = PAGE.read_text()
     (part,) = re.findall(rf"^### {re.escape(title)}\n(.*?)^##", text, re.DOTALL | re.MULTILINE)
@@ -58,58 +57,67 @@ def _found(module: str, name: str) -> ast.AST | None:
     return node
 
 
-def reached(run: Callable[[], object]) -> list[str]:
-    """The functions of theta that ``run`` calls, in the order of their first calls."""
-    found: dict[str, None] = {}
-
-    def look(frame: FrameType, event: str, _argument: Any) -> None:
-        module = str(frame.f_globals.get("__name__"))
-        if event == "call" and module.startswith("theta"):
-            found.setdefault(f"{module}.{frame.f_code.co_qualname}")
-
-    threading.setprofile(look)
-    sys.setprofile(look)
-    try:
-        run()
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)
-    return list(found)
-
-
-def check(title: str, found: list[str], after: int = 0) -> None:
-    told = journey(title)[after:]
+def check(journey: Journey, title: str, after: int = 0) -> None:
+    told = described(title)[after:]
     assert len(told) >= 5
-    assert [name for name in found if name in told] == told
+    assert [name for name in journey.functions if name in told] == told
+
+
+LIMITS = {"add": (24, 4), "restore": (20, 2), "merge": (51, 10), "status": (21, 0)}
+"""Command -> the most modules that it may pass, and the most calls that may return upwards.
+
+The numbers are to be lowered, never raised.
+"""
+
+
+def hold(journey: Journey, command: str) -> None:
+    """Hold the journey of ``command`` to its limits."""
+    modules, upwards = LIMITS[command]
+    assert len(journey.modules) <= modules, journey.modules
+    assert len(journey.upwards) <= upwards, journey.upwards
 
 
 def test_add(repo: Repo) -> None:
     mutate(repo.path / MODEL, "b.weight", lambda old: old * 2)
-    check("`theta add model.safetensors`", reached(lambda: theta(repo, "add", MODEL)))
+    journey = travelled(lambda: theta(repo, "add", MODEL), "theta.cli.add.add")
+    check(journey, "`theta add model.safetensors`")
+    hold(journey, "add")
 
 
 def test_restore(repo: Repo) -> None:
     repo.write("code.py", "changed")
     run = ("restore", "--source", "HEAD~1", MODEL, "code.py")
-    check("`theta restore --source REV model.safetensors`", reached(lambda: theta(repo, *run)))
+    journey = travelled(lambda: theta(repo, *run), "theta.cli.restore.restore")
+    check(journey, "`theta restore --source REV model.safetensors`")
+    hold(journey, "restore")
 
 
 def test_merge(repo: Repo) -> None:
-    check("`theta merge BRANCH -X ties`", reached(lambda: theta(repo, "merge", "side", "-X", "ties")))
+    journey = travelled(lambda: theta(repo, "merge", "side", "-X", "ties"), "theta.cli.merge.merge")
+    check(journey, "`theta merge BRANCH -X ties`")
+    hold(journey, "merge")
 
 
 def test_status(repo: Repo) -> None:
     mutate(repo.path / MODEL, "b.weight", lambda old: old * 2)
-    check("`theta status`", reached(lambda: theta(repo, "status")))
+    journey = travelled(lambda: theta(repo, "status"), "theta.cli.status.status")
+    check(journey, "`theta status`")
+    hold(journey, "status")
 
 
 def test_hooks(repo: Repo) -> None:
     """As git runs them; what the filter does in a process of its own is not seen from here."""
-    title = "`git commit -a` with hooks"
+    title, start = "`git commit -a` with hooks", "theta.cli.plumbing.run_hook"
     mutate(repo.path / MODEL, "b.weight", lambda old: old * 2)
 
     def run() -> None:
         theta(repo, "hook", "pre-commit")
         theta(repo, "hook", "post-commit")
 
-    check(title, reached(run), after=journey(title).index("theta.cli.plumbing.run_hook"))
+    check(travelled(run, start), title, after=described(title).index(start))
+
+
+def test_a_call_upwards_is_seen() -> None:
+    below, above = "theta.porcelain.workspace.session", "theta.cli.status"
+    journey = Journey(modules=[above, below], calls={(above, below): "down", (below, above): "up"})
+    assert journey.upwards == [f"{below} calls up"]

@@ -100,7 +100,7 @@ class Route:
         """Write the checkpoints of a merge that was applied, and commit it."""
         fresh = self.session.again()
         with self.dialogue.progress("writing checkpoints") as progress:
-            resolving.fill(fresh, progress, files)
+            agreement.fill(fresh, progress, files)
         found = settlement.of(joined.merged, self.plan.decision.how.asked())
         self.dialogue.settled(found)
         if self.plan.squash:

@@ -11,7 +11,7 @@ from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.commands.merge_request import TensorOptions
 from theta.porcelain.commands.settlement import Settlement
 from theta.porcelain.merge import resolving
-from theta.porcelain.workspace import in_progress
+from theta.porcelain.workspace import agreement, in_progress
 from theta.porcelain.workspace.session import Session
 
 
@@ -31,7 +31,7 @@ def settle(session: Session, decision: Decision, dialogue: Dialogue, paths: Sequ
     if paths and not only:
         resolving.check_paths(fresh, paths)
     if not resolving.unmerged(fresh) or only == []:
-        resolving.fill(fresh)  # .theta/ alone may be in conflict, and is no matter of the user's
+        agreement.fill(fresh)  # .theta/ alone may be in conflict, and is no matter of the user's
         return Settlement(idle=True, go_on=in_progress.current(fresh.repo).go_on)
     return _settled(fresh, replace(decision, how=replace(decision.how, whole=True)), dialogue, only)
 

@@ -173,12 +173,6 @@ def _write(
         _fs.remove(_fs.safe_target(session.repo.worktree, path))
 
 
-def fill(session: Session, progress: Progress | None = None, files: Exchange | None = None) -> None:
-    """Update ``.theta/`` and the files of the worktree after git wrote manifests."""
-    index_closure.sync(session)
-    worktree.complete(session, progress=progress, files=files)
-
-
 def tensors(session: Session) -> set[str]:
     """Return the names of all tensors of the checkpoints in conflict."""
     stages = (oid for stages in open_checkpoints(session).paths.values() for oid in stages.values())

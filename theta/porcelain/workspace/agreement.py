@@ -37,6 +37,12 @@ def settle(
     return notes
 
 
+def fill(session: Session, progress: Progress | None = None, files: Exchange | None = None) -> None:
+    """Update ``.theta/`` and the files of the worktree after git wrote manifests."""
+    index_closure.sync(session)
+    worktree.complete(session, progress=progress, files=files)
+
+
 def mend_noted(session: Session, commits: set[str] | None, *, on_purpose: bool = False) -> list[str]:
     """Mend ``commits`` (None for HEAD) and return lines that report it."""
     try:

@@ -154,7 +154,7 @@ class Session:
     def _of_entries(self, entries: tuple[Entry, ...]) -> Checkpoints:
         self.repo.promised.expect(entry.oid for entry in entries)
         self._places |= {entry.oid: entry.path for entry in entries}
-        found = (Checkpoint(entry.path, entry.oid, entry.mode, entry.stage) for entry in entries)
+        found = [Checkpoint(entry.path, entry.oid, entry.mode, entry.stage) for entry in entries]
         return Checkpoints(found, self.manifest_or_none)
 
     @property
