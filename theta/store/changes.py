@@ -1,4 +1,4 @@
-"""What differs between two versions of a checkpoint, tensor by tensor, by digest."""
+"""The differences between two versions of a checkpoint, tensor by tensor, by digest."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Changes:
     created: bool = False
     removed: bool = False
     fault: str = field(default="", kw_only=True)
-    """Why a version cannot be read, if one cannot."""
+    """The reason why a version cannot be read, or ""."""
     old_path: str = field(default="", kw_only=True)
     """The path that the file had before, if it was renamed."""
 
@@ -69,11 +69,11 @@ class Changes:
         return bool(self.tensors) or self.container or self.created or self.removed or bool(told)
 
     def count(self, status: str) -> int:
-        """How many tensors have ``status`` (a string of letters)."""
+        """Return the number of tensors that have ``status`` (a string of letters)."""
         return sum(change.status in status for change in self.tensors)
 
     def told(self, path: str) -> str:
-        """One line for people that begins with ``path``, or with both paths of a renamed file."""
+        """Return one line for people that begins with ``path``, or with both paths of a renamed file."""
         if not self.old_path:
             return f"{path}: {self.summary()}"
         changed = f": {self.summary()}" if self.tensors or self.container or self.fault else ""
@@ -93,25 +93,25 @@ class Changes:
 
 
 def counted(number: int, word: str) -> str:
-    """``1 tensor``, ``2 tensors``, ``no tensors``."""
+    """Return ``1 tensor``, ``2 tensors``, ``no tensors``."""
     return f"{number or 'no'} {word}" + ("" if number == 1 else "s")
 
 
 def of_manifest(manifest: Manifest) -> Version:
-    """The version that ``manifest`` stands for."""
+    """Return the version that ``manifest`` stands for."""
     values = {line.name: ValueDigest(line.dtype, line.shape, line.digest) for line in manifest.lines}
     return Version(manifest.format, manifest.skeleton, values)
 
 
 def of_scan(scan: Scan, skeleton: str) -> Version:
-    """The version in a scanned file; ``skeleton`` identifies its container."""
+    """Return the version in a scanned file; ``skeleton`` identifies its container."""
     digests = scan.digests()
     values = {t.name: ValueDigest(t.dtype, t.shape, digests[t.name]) for t in scan.layout.tensors}
     return Version(scan.layout.format, skeleton, values)
 
 
 def compare(old: Version | None, new: Version | None) -> Changes:
-    """What changed from ``old`` to ``new``; None stands for a file that is not there."""
+    """Return the changes from ``old`` to ``new``; None stands for a file that is not there."""
     before = old.values if old else {}
     after = new.values if new else {}
     gone = {name: value for name, value in before.items() if name not in after}

@@ -33,7 +33,7 @@ SELF: Final = "@self"
 
 
 def places(manifest: Manifest) -> dict[str, str]:
-    """Directory below the store -> id of the tree that stands there."""
+    """Return directory below the store -> id of the tree that stands there."""
     paths = {tree_path(line.name): line.tree for line in manifest.lines}
     inner = _folders(paths)
     found = {f"{path}/{SELF}" if path in inner else path: tree for path, tree in paths.items()}
@@ -52,7 +52,7 @@ def _folders(paths: Iterable[str]) -> set[str]:
 
 
 def expected(manifests: Iterable[Manifest]) -> dict[str, str]:
-    """Directory, from the root of the repository -> tree id, for all of ``manifests``."""
+    """Return directory, from the root of the repository -> tree id, for all of ``manifests``."""
     found: dict[str, str] = {}
     for manifest in manifests:
         for directory, tree in places(manifest).items():

@@ -1,4 +1,4 @@
-"""What git's clean filter stored and nothing names yet.
+"""Packs of git's clean filter that nothing names yet.
 
 Git runs clean for ``status`` as well as for ``add`` and cannot say which.  So each run keeps
 its objects in a pack of their own, held by a ref ``refs/theta/clean/<manifest>`` (``git gc
@@ -28,8 +28,8 @@ REFS: Final = "refs/theta/clean/"
 def hold(repo: Repository, manifest: str, store_tree: str, pack: Path | None) -> None:
     """Keep what clean stored for the manifest with id ``manifest``.
 
-    The note tells the pack, whose command it was, and the commits that there were.  What an earlier clean
-    stored for the manifest stays known: the pack, if nothing was left to store, and the commits.
+    The note names the pack, the process that asked for it, and the commits of that time.  The note of an
+    earlier clean of the manifest keeps its commits, and its pack if nothing was left to store.
     """
     repo.refs.put(REFS + manifest, store_tree)
     _notes.directory(directory_of(repo))
@@ -73,7 +73,7 @@ def sweep(repo: Repository) -> None:
 
 
 def _is_needed(repo: Repository, note: Note, named: set[str]) -> bool:
-    """Whether an index, a stash or a commit needs the pack, or (once adopted) the ref, of ``note``."""
+    """Return whether an index, stash or commit needs the pack of ``note``, or, once adopted, the ref."""
     if note.manifest in named:
         return True
     new = _objects_since(repo, list(note.tips))
@@ -90,7 +90,7 @@ def _is_needed(repo: Repository, note: Note, named: set[str]) -> bool:
 
 
 def _objects_since(repo: Repository, tips: list[str]) -> dict[str, str]:
-    """Object id -> path, of all that commits and reflogs reach now and ``tips`` did not."""
+    """Return id -> path of the objects that commits and reflogs reach now and ``tips`` did not."""
     hidden = "".join(f"^{tip}\n" for tip in tips if tip and repo.has(tip)).encode()
     command = ["rev-list", "--objects", "--missing=allow-any", "--ignore-missing", "--exclude=refs/theta/*"]
     command += ["--all", "--reflog", "--stdin"]
@@ -99,7 +99,7 @@ def _objects_since(repo: Repository, tips: list[str]) -> dict[str, str]:
 
 
 def _trees_named(repo: Repository, oid: str) -> set[str]:
-    """The trees that blob ``oid`` names, if it is a manifest."""
+    """Return the trees that blob ``oid`` names, if it is a manifest."""
     blob = repo.blob_here(oid)
     if blob is None or blob.size > MAX_BYTES or not looks_like_manifest(blob.data):
         return set()
@@ -112,7 +112,7 @@ def _refs(repo: Repository) -> list[str]:
 
 
 def named_blobs(repo: Repository) -> set[str]:
-    """The blobs that the index of any worktree, or a stash, names; those of ``.theta/`` too."""
+    """Return the blobs that a stash or the index of any worktree names, ``.theta/`` included."""
     named: set[str] = set()
     for gitdir in [repo.commondir, *repo.commondir.glob("worktrees/*")]:
         for index in (gitdir / "index", *gitdir.glob("next-index-*.lock"), *gitdir.glob("index.stash.*")):

@@ -1,4 +1,4 @@
-"""What a file holds before anything of it is stored: its layout, and the digests of its chunks."""
+"""A file before it is stored: its layout, and the digests of its chunks."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ class Scan(Parts):
     chunks: tuple[tuple[Chunk, ...], ...] = ()
 
     def digests(self) -> dict[str, str]:
-        """Tensor name -> digest of its value."""
+        """Return tensor name -> digest of its value."""
         return {
             tensor.name: tensor_tree.value_digest(tensor.dtype, tensor.shape, chunks)
             for tensor, chunks in zip(self.layout.tensors, self.chunks, strict=True)
         }
 
     def equals(self, manifest: Manifest, kept: Skeleton | None) -> bool:
-        """Whether the file is byte for byte the one that ``manifest`` (with skeleton ``kept``) describes."""
+        """Return whether the file is byte for byte the one of ``manifest`` (with skeleton ``kept``)."""
         return describes(manifest, kept, self, self.digests())
 
 
 def describes(manifest: Manifest, kept: Skeleton | None, parts: Parts, digests: Mapping[str, str]) -> bool:
-    """Whether ``manifest`` (with skeleton ``kept``) is of the file with these parts and values."""
+    """Return whether ``manifest`` (with skeleton ``kept``) is of the file with these parts and values."""
     if kept is None or parts.skeleton != kept:
         return False
     return digests == {line.name: line.digest for line in manifest.lines}
@@ -66,7 +66,7 @@ def scan(
 def take_apart(
     source: Source, known: Manifest | None, kept: Skeleton | None, progress: Progress | None = None
 ) -> Parts:
-    """Where the tensors of ``source`` are; hashes them only where it must, to find that out.
+    """Find the tensors of ``source``; hash them only if that is needed to find them.
 
     The extents of ``known`` are used where its skeleton ``kept`` still fits, so that a newer
     parser never rewrites the manifest of a file that did not change.
@@ -94,7 +94,7 @@ def _hashed(source: Source, parts: Parts, progress: Progress | None) -> Scan:
 
 
 def _listing(layout: Layout) -> int:
-    """At most so many bytes do the lines of these tensors have."""
+    """Return a bound of the bytes of these tensors' lines."""
     lengths = (len(escape_line(t.name).encode()) + 4 * len(t.shape) * 5 for t in layout.tensors)
     return sum(2 * length + _LINE_BYTES for length in lengths)
 
@@ -107,7 +107,7 @@ def _fits(known: Manifest, kept: Skeleton, source: Source) -> bool:
 
 
 def pieces(source: Source, tensor: Tensor) -> Iterator[tuple[int, int]]:
-    """(offset, length) of each chunk of ``tensor`` in the file."""
+    """Yield (offset, length) of each chunk of ``tensor`` in the file."""
     offset = tensor.offset
     for length in _cuts(source, tensor):
         yield offset, length

@@ -23,7 +23,7 @@ _COARSE_NS: Final = 2_100_000_000
 
 @dataclass(frozen=True)
 class Identity:
-    """What the operating system says of a file; it differs when the file was written to.
+    """The stat data of a file that differ when the file was written to.
 
     ctime cannot be set by a program, so a rewrite that restores mtime and size still shows.
     """
@@ -36,11 +36,11 @@ class Identity:
 
     @classmethod
     def of(cls, info: os.stat_result) -> Identity:
-        """The identity that ``info`` describes."""
+        """Return the identity that ``info`` describes."""
         return cls(info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
 
     def is_racy(self, seen_ns: int) -> bool:
-        """Whether a write after ``seen_ns`` may leave it as it is, within one tick of the system's clock."""
+        """Return whether a write after ``seen_ns`` may leave it as it is, within one tick of the clock."""
         return self.certain_from > seen_ns
 
     @property
@@ -79,7 +79,7 @@ class FileSource:
 
     @cached_property
     def identity(self) -> Identity:
-        """What the file was when it was opened."""
+        """The identity of the file when it was opened."""
         return Identity.of(self.stat)
 
     @property
@@ -88,7 +88,7 @@ class FileSource:
         return self.path.name
 
     def sibling(self, name: str) -> bytes | None:
-        """The bytes of the file ``name`` in the same folder; None when it is not there, or over 256 MiB."""
+        """Return the bytes of the file ``name`` beside it; None when it is not there, or over 256 MiB."""
         try:
             with FileSource(self.path.with_name(name)) as source:
                 return source.read(0, source.size) if source.size <= _MAX_SIBLING else None
@@ -96,9 +96,9 @@ class FileSource:
             return None
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``offset``.
+        """Return exactly ``length`` bytes from ``offset``.
 
-        Raises :class:`FormatError` outside of the file and :class:`ChangedWhileReadError` where
+        Raises :class:`FormatError` outside of the file and :class:`ChangedWhileReadError` if
         it has become shorter.
         """
         if offset < 0 or length < 0 or offset + length > self.size:
@@ -116,11 +116,11 @@ class FileSource:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def is_settled(self) -> bool:
-        """Whether a write from now on shows in :attr:`identity`."""
+        """Return whether a write from now on shows in :attr:`identity`."""
         return not self.identity.is_racy(time.time_ns())
 
     def was_written(self) -> bool:
-        """Whether the file is not surely the one that was opened; :meth:`is_settled` says for how long."""
+        """Return whether the file may be another than when it was opened (see :meth:`is_settled`)."""
         return Identity.of(os.fstat(self._fd)) != self.identity
 
     def drop(self, offset: int, length: int) -> None:

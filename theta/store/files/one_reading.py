@@ -15,10 +15,9 @@ from theta.store.format.tensor_tree import Chunk
 class Reading:
     """Reads pieces of ``source``, each with the digest of the very bytes that are handed out.
 
-    Threads may share it.  A write to a file shows in its identity, but for those within one tick of the
-    clock after the last one before it was opened.  So what is read that early is read again at the
-    end, and everything is when the identity has changed: a file of which only the times were changed, or that
-    was renamed over, is still the one that was read.
+    Threads may share it.  A write to a file shows in its identity, unless it comes within one tick of the
+    clock after the last one before the file was opened.  So what is read that early is read again at the
+    end.  All is read again when the identity has changed: only the times may be new.
     """
 
     def __init__(self, source: Source) -> None:
@@ -28,7 +27,7 @@ class Reading:
         self._later: list[tuple[int, Chunk]] = []
 
     def read(self, offset: int, lengths: Sequence[int]) -> tuple[tuple[Chunk, ...], bytes]:
-        """The bytes from ``offset`` on, as chunks of these lengths and as they are."""
+        """Return the digests of chunks of these lengths from ``offset`` on, and the bytes of all of them."""
         known = self._later if self._file is None or self._file.is_settled() else self._early
         ends = [0, *accumulate(lengths)]
         raw = self._source.read(offset, ends[-1])

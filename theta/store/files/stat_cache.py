@@ -1,4 +1,4 @@
-"""What theta last found in each checkpoint file of the worktree, by its stat data.
+"""The manifest of each checkpoint file of the worktree when theta last read it, by its stat data.
 
 A hit must never be wrong.  A file that was written to after it was read has another ctime,
 unless both happened within one tick of the kernel's clock; an entry that young is not
@@ -37,7 +37,7 @@ class StatCache:
         self._dirty = False
 
     def manifest_of(self, path: str, identity: Identity) -> str | None:
-        """The manifest id of the file at ``path`` if it is surely still what it was."""
+        """Return the manifest id of the file at ``path`` if it surely has not changed."""
         known = self._known.get(path)
         if known is None or known.identity != identity or identity.is_racy(known.seen_ns):
             return None

@@ -1,1 +1,1 @@
-"""What is stored: manifests, names, listings, skeletons, records of tensors."""
+"""The stored things: manifests, names, listings, skeletons, records of tensors."""

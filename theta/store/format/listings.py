@@ -30,9 +30,9 @@ FILE: Final = "lines"
 
 
 def write(pack: PackWriter, manifest: Manifest) -> Manifest:
-    """``manifest``, in groups if its text would be too large otherwise; their listings are stored.
+    """Store the listings of ``manifest`` if its text would be too large otherwise; return it in groups.
 
-    What could not be read again must not be staged: raises :class:`ManifestError` then.
+    Raises :class:`ManifestError` for a manifest that could not be read again.
     """
     groups = list(_groups(manifest))
     for _, data in groups:
@@ -42,7 +42,7 @@ def write(pack: PackWriter, manifest: Manifest) -> Manifest:
 
 
 def read(objects: Objects, data: bytes) -> Manifest:
-    """The manifest that ``data`` spells, its listings read from the repository.
+    """Return the manifest that ``data`` spells, its listings read from the repository.
 
     Raises as :func:`theta.store.format.manifest.parse`, and :class:`MissingObjectsError`.
     """
@@ -50,7 +50,7 @@ def read(objects: Objects, data: bytes) -> Manifest:
 
 
 def places(manifest: Manifest) -> dict[str, str]:
-    """Directory below the store -> tree, of the listings of ``manifest``."""
+    """Return directory below the store -> tree, of the listings of ``manifest``."""
     names = (hashlib.sha256(group.prefix.encode("utf-8", "surrogatepass")) for group in manifest.groups)
     return {
         f"{DIRECTORY}/{name.hexdigest()}": group.tree
@@ -59,13 +59,13 @@ def places(manifest: Manifest) -> dict[str, str]:
 
 
 def _with(manifest: Manifest, groups: list[NameGroup]) -> Manifest:
-    """``manifest`` listed by ``groups``; its lines in their order, as a reader finds them."""
+    """Return ``manifest`` listed by ``groups``, its lines in the order in which a reader finds them."""
     lines = tuple(sorted(manifest.lines, key=lambda line: line.name)) if groups else manifest.lines
     return replace(manifest, lines=lines, groups=tuple(groups))
 
 
 def _groups(manifest: Manifest) -> Iterator[tuple[NameGroup, bytes]]:
-    """The groups of a manifest that is too large for lines, with their listings."""
+    """Yield the groups of a manifest that is too large for lines, with their listings."""
     if len(replace(manifest, groups=()).data) <= PLAIN:
         return
     ordered = sorted(manifest.lines, key=lambda line: line.name)
@@ -79,7 +79,7 @@ def _groups(manifest: Manifest) -> Iterator[tuple[NameGroup, bytes]]:
 
 
 def _cut(names: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple[str, int, int]]:
-    """(prefix, start, stop) of each group of the sorted ``names``, whose lines have ``sizes``."""
+    """Yield (prefix, start, stop) of each group of the sorted ``names``, whose lines have ``sizes``."""
     before = [0, *accumulate(sizes)]
     todo = [("", 0, len(names))]
     while todo:
@@ -91,7 +91,7 @@ def _cut(names: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple[str, int,
 
 
 def _branches(names: Sequence[str], start: int, stop: int) -> Iterator[tuple[str, int, int]]:
-    """The range parted at the first character in which its names differ."""
+    """Part a range at the first character in which its names differ."""
     pairs = zip(names[start], names[stop - 1], strict=False)
     length = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) + 1
     while start < stop:
@@ -102,7 +102,7 @@ def _branches(names: Sequence[str], start: int, stop: int) -> Iterator[tuple[str
 
 
 def _fetched(objects: Objects, groups: Sequence[NameGroup]) -> Iterator[bytes]:
-    """The listings of ``groups``; a partial clone fetches those that it lacks at once."""
+    """Yield the listings of ``groups``; a partial clone fetches at once those that it lacks."""
     objects.repo.promised.expect(group.tree for group in groups)
     blobs = [_blob(objects, group) for group in groups]
     objects.repo.promised.expect(blobs)

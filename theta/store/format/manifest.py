@@ -50,11 +50,11 @@ class Line:
         return DTYPES[self.dtype].nbytes(self.shape)
 
     def same_value(self, other: Line) -> bool:
-        """Whether both hold the same value; how it is encoded does not matter."""
+        """Return whether both hold the same value; how it is encoded does not matter."""
         return self.digest == other.digest
 
     def text(self) -> str:
-        """The three lines."""
+        """Return the three lines."""
         name = escape_line(self.name)
         shape = ", ".join(map(str, self.shape))
         return f"{name}\n    {self.dtype} [{shape}] sha256:{self.digest} {self.tree}\nend {name}\n"
@@ -70,7 +70,7 @@ class NameGroup:
     tree: str
 
     def text(self) -> str:
-        """The three lines."""
+        """Return the three lines."""
         name = escape_line(self.prefix)
         return f"{name}\n    group [{self.count}] sha256:{self.digest} {self.tree}\nend {name}\n"
 
@@ -83,7 +83,7 @@ Listings = Callable[[tuple[NameGroup, ...]], Iterable[bytes]]
 class Manifest:
     """A checkpoint in a commit: its container, its store below ``.theta/``, its tensors.
 
-    ``lines`` are all tensors; ``groups`` stand for them in the text, where there are any.
+    ``lines`` are all tensors; ``groups``, if there are any, stand for them in the text.
     """
 
     format: str
@@ -120,34 +120,34 @@ class Manifest:
         return sum(line.nbytes for line in self.lines)
 
     def trees(self, without: Set[str] = frozenset()) -> dict[str, int]:
-        """The trees of the skeleton and of the tensors but for those named, with their bytes."""
+        """Return tree -> bytes, of the skeleton and of all tensors that are not in ``without``."""
         lines = (line for line in self.lines if line.name not in without)
         return {self.skeleton: 0} | {line.tree: line.nbytes for line in lines}
 
     def with_store(self, store: str) -> Manifest:
-        """The same checkpoint under another store name."""
+        """Return the same checkpoint under another store name."""
         return replace(self, store=store)
 
     def same_value(self, other: Manifest) -> bool:
-        """Whether both stand for the same bytes."""
+        """Return whether both stand for the same bytes."""
         ours = {(line.name, line.digest) for line in self.lines}
         return self.skeleton == other.skeleton and ours == {(line.name, line.digest) for line in other.lines}
 
 
 def looks_like_manifest(data: bytes) -> bool:
-    """Whether ``data`` (its beginning suffices) claims to be a manifest."""
+    """Return whether ``data`` (its beginning suffices) claims to be a manifest."""
     return data.startswith(MAGIC)
 
 
 def has_conflict_markers(data: bytes) -> bool:
-    """Whether ``data`` is a manifest with git's conflict markers in it."""
+    """Return whether ``data`` is a manifest with git's conflict markers in it."""
     return looks_like_manifest(data) and any(
         line.startswith(_MARKERS) for line in data.decode("utf-8", "replace").splitlines()
     )
 
 
 def parse(data: bytes, listings: Listings | None = None) -> Manifest:
-    """The manifest that ``data`` spells; ``listings`` reads the groups of a large one.
+    """Return the manifest that ``data`` spells; ``listings`` reads the groups of a large one.
 
     Accepts tensors in any order and CRLF.  Raises :class:`ManifestError` for anything else
     that is not well formed and :class:`NewerFormatError` for a version after ours.
@@ -215,7 +215,7 @@ def _header(lines: list[str], position: int, key: str) -> str:
 
 
 def _triples(lines: list[str]) -> Iterator[tuple[str, str]]:
-    """First and second line of each entry."""
+    """Yield the first and the second line of each entry."""
     if len(lines) % 3:
         raise ManifestError("the manifest has a tensor without its three lines")
     for start in range(0, len(lines), 3):
@@ -249,7 +249,7 @@ def _group_lines(lines: list[str]) -> Iterator[NameGroup]:
 
 
 def _listed(groups: tuple[NameGroup, ...], listings: Iterable[bytes]) -> tuple[Line, ...]:
-    """The tensors of all groups, whose listings are proven to be those that the manifest means."""
+    """Return the tensors of all groups; a listing is checked against the digest in the manifest."""
     found: list[Line] = []
     total = 0
     for group, data in zip(groups, listings, strict=True):

@@ -23,7 +23,7 @@ _LINE_UNESCAPE: Final = re.compile(r"\\(?:\\|u([0-9a-f]{4}))")
 
 
 def escape_line(name: str) -> str:
-    r"""``name`` as one line of text: backslash doubled, line breaks and controls as ``\uXXXX``.
+    r"""Return ``name`` as one line: backslash doubled, line breaks and controls as ``\uXXXX``.
 
     A leading space, ``#`` or conflict marker, and the empty name, are escaped too, so that no
     name can pass for another line of a manifest.
@@ -42,7 +42,7 @@ _KEYWORDS: Final = frozenset({"theta", "format", "store", "skeleton", "end"})
 
 
 def unescape_line(line: str) -> str:
-    """The inverse of :func:`escape_line`; raises ``ValueError`` for a text it never makes."""
+    """Undo :func:`escape_line`; raises ``ValueError`` for a text that it never makes."""
     name = "" if line == "\\u" else _LINE_UNESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else "\\", line)
     if escape_line(name) != line:
         raise ValueError(f"not an escaped name: {line[:80]!r}")
@@ -50,9 +50,9 @@ def unescape_line(line: str) -> str:
 
 
 def tree_path(name: str) -> str:
-    """Where the tree of tensor ``name`` stands below its store: the name split at its dots.
+    """Return the path of the tree of tensor ``name`` below its store: the name split at its dots.
 
-    Injective but for SHA-256 collisions; each part can be checked out on any file system.
+    Two names have one path only if SHA-256 collides; each part can be checked out on any file system.
     """
     data = name.encode("utf-8", "surrogatepass")
     parts = [_part(part) for part in data.split(b".")]
@@ -63,7 +63,7 @@ def tree_path(name: str) -> str:
 
 
 def store_of(path: str) -> str:
-    """The name of the store of a checkpoint that is first added at ``path``: one path component."""
+    """Return the name of the store of a checkpoint that is first added at ``path``: one component."""
     data = path.encode("utf-8", "surrogateescape")
     name = ".".join(_part(part) for part in data.split(b"."))
     name = name if len(name) <= MAX_STORE - 20 else f"{name[:100]}%~{hashlib.sha256(data).hexdigest()}"

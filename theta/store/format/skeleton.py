@@ -78,7 +78,7 @@ class Skeleton:
         return sum(segment.length for segment in self.segments)
 
     def extents(self) -> Iterator[tuple[str, int, int]]:
-        """(name, offset in the file, length) of each tensor."""
+        """Yield (name, offset in the file, length) of each tensor."""
         offset = 0
         for segment in self.segments:
             if isinstance(segment, Extent):
@@ -86,7 +86,7 @@ class Skeleton:
             offset += segment.length
 
     def literals(self) -> Iterator[tuple[int, bytes]]:
-        """(offset in the file, bytes) of each run of literal bytes."""
+        """Yield (offset in the file, bytes) of each run of literal bytes."""
         offset = used = 0
         for segment in self.segments:
             if isinstance(segment, Literal):
@@ -95,7 +95,7 @@ class Skeleton:
             offset += segment.length
 
     def matches(self, source: Source) -> bool:
-        """Whether ``source`` has these literal bytes at these places and is as long."""
+        """Return whether ``source`` has these literal bytes at these places and is as long."""
         if source.size != self.size:
             return False
         if any(source.read(offset, len(data)) != data for offset, data in self.literals()):
@@ -104,7 +104,7 @@ class Skeleton:
         return all(derive(f, arguments(f, source)) == source.read(f.offset, f.width) for f in fields)
 
     def fields(self) -> tuple[Derived, ...]:
-        """The derived fields, in the order in which they are computed."""
+        """Return the derived fields, in the order in which they are computed."""
         found, offset = [], 0
         for segment in self.segments:
             if isinstance(segment, Field):
@@ -114,7 +114,7 @@ class Skeleton:
         return tuple(place for _, place in sorted(found, key=lambda item: item[0]))
 
     def layout(self, container: str, lines: dict[str, Line]) -> Layout:
-        """The layout that these segments describe; tensors take type and shape from ``lines``."""
+        """Return the layout of these segments; tensors take type and shape from ``lines``."""
         tensors = [
             Tensor(name, lines[name].dtype, lines[name].shape, offset, length)
             for name, offset, length in self.extents()
@@ -145,7 +145,7 @@ def _row(item: Segment) -> str:
 
 
 def from_layout(layout: Layout, source: Source) -> Skeleton:
-    """The skeleton of ``source``, whose tensors lie as ``layout`` says.
+    """Return the skeleton of ``source``, whose tensors lie as ``layout`` says.
 
     A derived field that does not hold in ``source`` becomes literal.
     """
@@ -170,14 +170,14 @@ def from_layout(layout: Layout, source: Source) -> Skeleton:
 
 
 def holds(layout: Layout) -> bool:
-    """Whether the skeleton of ``layout`` is one that :func:`read` accepts."""
+    """Return whether the skeleton of ``layout`` is one that :func:`read` accepts."""
     literal = layout.size - sum(tensor.length for tensor in layout.tensors)
     segments = 2 * (len(layout.tensors) + len(layout.derived)) + 1
     return literal <= _MAX_LITERAL and segments <= _MAX_SEGMENTS
 
 
 def read(objects: Objects, oid: str) -> Skeleton:
-    """The skeleton in tree ``oid``; raises :class:`CorruptError` where it is malformed."""
+    """Read the skeleton in tree ``oid``; raises :class:`CorruptError` if it is malformed."""
     files = objects.tree(oid)
     table = _joined(objects, files, "table", _MAX_TABLE)
     literal = _joined(objects, files, "literal", _MAX_LITERAL)
@@ -205,7 +205,7 @@ def _joined(objects: Objects, files: dict[str, tuple[int, str]], kind: str, limi
 
 
 def segments_of(table: bytes) -> Iterator[Segment]:
-    """The segments that the text of a table names; raises :class:`CorruptError`."""
+    """Yield the segments that the text of a table names; raises :class:`CorruptError`."""
     try:
         lines = table.decode().split("\n")
         version = int(lines[0].removeprefix(_MAGIC))

@@ -44,17 +44,17 @@ class Chunk:
 
     @classmethod
     def of(cls, raw: bytes | memoryview) -> Chunk:
-        """The chunk with these raw bytes."""
+        """Return the chunk with these raw bytes."""
         return cls(len(raw), hashlib.sha256(raw).digest())
 
     def holds(self, raw: bytes | memoryview) -> bool:
-        """Whether ``raw`` is what this chunk was made of."""
+        """Return whether ``raw`` are the bytes that this chunk was made of."""
         return len(raw) == self.length and hashlib.sha256(raw).digest() == self.digest
 
 
 @dataclass(frozen=True)
 class Record:
-    """What ``@tensor`` says."""
+    """The content of ``@tensor``."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -73,7 +73,7 @@ class Record:
         return sum(chunk.length for chunk in self.chunks)
 
     def data(self) -> bytes:
-        """The text of ``@tensor``: JSON, one key a line."""
+        """Return the text of ``@tensor``: JSON, one key a line."""
         layers = [
             {"codec": item.codec, "base": item.base, "dtype": item.dtype, "shape": list(item.shape)}
             for item in self.layers
@@ -100,24 +100,24 @@ def _block(key: str, brackets: str, rows: Iterator[str] | map[str]) -> str:
 
 
 def file_name(layer: int, chunk: int) -> str:
-    """The name of a chunk's file in the tree of its tensor."""
+    """Return the name of a chunk's file in the tree of its tensor."""
     return f"{layer}.{chunk:04d}"
 
 
 def shared_name(layer: int) -> str:
-    """The name of the file that all chunks of a layer share."""
+    """Return the name of the file that all chunks of a layer share."""
     return f"{layer}.shared"
 
 
 def value_digest(dtype: str, shape: Sequence[int], chunks: Sequence[Chunk]) -> str:
-    """SHA-256 (hex) over dtype, shape, and the length and digest of each chunk."""
+    """Return the SHA-256 (hex) over dtype, shape, and the length and digest of each chunk."""
     head = f"theta value 1\n{dtype} [{', '.join(map(str, shape))}]\n".encode()
     rows = (struct.pack("<Q", chunk.length) + chunk.digest for chunk in chunks)
     return hashlib.sha256(head + b"".join(rows)).hexdigest()
 
 
 def chunk_lengths(dtype: str, shape: Sequence[int]) -> list[int]:
-    """How a tensor is cut: whole rows up to 4 MiB, or pieces of 4 MiB where a row is longer."""
+    """Return the lengths of a tensor's chunks: whole rows up to 4 MiB, or parts of a longer row."""
     total = DTYPES[dtype].nbytes(shape)
     if not total:
         return []
@@ -129,13 +129,13 @@ def chunk_lengths(dtype: str, shape: Sequence[int]) -> list[int]:
 
 
 def cut(raw: bytes | memoryview, dtype: str, shape: Sequence[int]) -> tuple[Chunk, ...]:
-    """The chunks of the tensor with these raw bytes."""
+    """Return the chunks of the tensor with these raw bytes."""
     ends = [0, *accumulate(chunk_lengths(dtype, shape))]
     return tuple(Chunk.of(memoryview(raw)[start:end]) for start, end in pairwise(ends))
 
 
 def parse(data: bytes) -> Record:
-    """The record that ``data`` spells; raises :class:`CorruptError` or :class:`NewerFormatError`."""
+    """Parse the record ``data``; raises :class:`CorruptError` or :class:`NewerFormatError`."""
     if len(data) > MAX_RECORD:
         raise CorruptError(f"an @tensor of {len(data)} bytes is over the limit of {MAX_RECORD}")
     try:

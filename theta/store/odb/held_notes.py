@@ -18,13 +18,13 @@ _TIP: Final = rf"({ID})?"
 
 
 def directory_of(repo: Repository) -> Path:
-    """Where the notes of ``repo`` lie."""
+    """Return the directory of the notes of ``repo``."""
     return repo.shared / "staged"
 
 
 @dataclass(frozen=True)
 class Note:
-    """What is known of one manifest that clean made: ``<commondir>/theta/staged/<manifest>``."""
+    """The note on one manifest that clean made: ``<commondir>/theta/staged/<manifest>``."""
 
     place: Path
     pack: Path | None
@@ -42,7 +42,7 @@ class Note:
         return self.owner == ADOPTED
 
     def ids(self) -> set[str]:
-        """The objects of the pack; None when git repacked it."""
+        """Return the objects of the pack; empty when git repacked it."""
         index = self.pack.with_suffix(".idx") if self.pack else None
         if index is None or not index.exists():
             return set()
@@ -55,20 +55,20 @@ class Note:
 
 
 def staged_packs(repo: Repository) -> list[Path]:
-    """The packs that may still be removed."""
+    """Return the packs that may still be removed."""
     return [
         note.pack for note in all_notes(repo) if not note.adopted and note.pack is not None and note.ids()
     ]
 
 
 def all_notes(repo: Repository) -> list[Note]:
-    """The notes of ``repo``, by manifest."""
+    """Return the notes of ``repo``, by manifest."""
     directory = directory_of(repo)
     return [_read(repo, place) for place in sorted(directory.iterdir())] if directory.is_dir() else []
 
 
 def read_note(repo: Repository, manifest: str) -> Note | None:
-    """The note of ``manifest``; None when there is none."""
+    """Return the note of ``manifest``; None when there is none."""
     place = directory_of(repo) / manifest
     return _read(repo, place) if place.exists() else None
 

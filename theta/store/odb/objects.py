@@ -43,7 +43,7 @@ class Objects:
         return lambda oid: any(oid in pack for pack in packs)
 
     def writer(self) -> PackWriter:
-        """A new pack to write to."""
+        """Begin a new pack."""
         return PackWriter(self.directory, self._is_kept, self.repo.format)
 
     def _is_kept(self, oid: str) -> bool:
@@ -51,7 +51,7 @@ class Objects:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[PackWriter]:
-        """A new pack that is durable and can be read from here once the block ends.
+        """Begin a new pack; once the block ends, it is durable and can be read from here.
 
         Nothing of it stays when the block raises.
         """
@@ -60,23 +60,23 @@ class Objects:
         self.refresh()
 
     def has(self, oid: str) -> bool:
-        """Whether object ``oid`` is here."""
+        """Return whether object ``oid`` is here."""
         return self.repo.has(oid)
 
     def has_files(self, tree: str) -> bool:
-        """Whether ``tree`` and all its files are here."""
+        """Return whether ``tree`` and all its files are here."""
         found = self.repo.tree_here(tree)
         return found is not None and all(self.has(entry.id) for entry in found)
 
     def text(self, oid: str, limit: int = BLOB_LIMIT) -> bytes:
-        """The bytes of blob ``oid`` with its id proven; raises :class:`CorruptError`."""
+        """Return the bytes of blob ``oid``, its id checked; raises :class:`CorruptError`."""
         data = self.chunk(oid, limit)
         if self.repo.format.blob_id(data) != oid:
             raise CorruptError(f"object {oid} is damaged", hint="run 'git fsck' and fetch it again")
         return data
 
     def chunk(self, oid: str, limit: int = BLOB_LIMIT) -> bytes:
-        """The bytes of blob ``oid``, at most ``limit``, whose digest the caller checks.
+        """Return the bytes of blob ``oid``, at most ``limit``, whose digest the caller checks.
 
         Raises :class:`MissingObjectsError` and :class:`CorruptError`.
         """
@@ -94,7 +94,7 @@ class Objects:
         return next((data for data in found if data is not None), None)
 
     def expect(self, trees: Mapping[str, int]) -> None:
-        """The files of these trees are going to be read: tree -> the bytes that they stand for.
+        """Announce that the files of these trees (tree -> bytes that they stand for) will be read.
 
         A partial clone then fetches all of them with the first that it lacks.
         """
@@ -111,14 +111,14 @@ class Objects:
         self.refresh()
 
     def remembering(self) -> Objects:
-        """The same objects, decoding no chunk twice (:meth:`once`): for the time that one tensor is read."""
+        """Return the same objects, with chunks remembered (:meth:`once`) while one tensor is read."""
         self._loaded()
         other = copy.copy(self)
         other._remembered = {}
         return other
 
     def once(self, oid: str, kind: str, decode: Callable[[], T]) -> T:
-        """``decode()``, or what it was for blob ``oid`` as ``kind``, if that is remembered here."""
+        """Return ``decode()``, or its remembered result for blob ``oid`` and ``kind``."""
         if self._remembered is None:
             return decode()
         key = oid, kind
@@ -137,7 +137,7 @@ class Objects:
         return found[1]
 
     def tree(self, oid: str) -> dict[str, tuple[int, str]]:
-        """Name -> (mode, id) of tree ``oid``."""
+        """Return name -> (mode, id) of tree ``oid``."""
         return {entry.name: (entry.mode, entry.id) for entry in self.repo.read_tree(oid)}
 
     def _loaded(self) -> dict[Path, Pack]:

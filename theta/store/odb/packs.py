@@ -205,7 +205,7 @@ class PackWriter:
 
 
 class UnwrittenPack(PackWriter):
-    """Tells what the ids of objects would be, where they cannot be written and nobody can record them."""
+    """Computes the ids of objects and writes nothing, for a repository that cannot be written to."""
 
     def __init__(self, form: ObjectFormat) -> None:
         super().__init__(Path(os.devnull), lambda _: False, form)
@@ -233,7 +233,7 @@ def _entry_header(kind: int, size: int) -> bytes:
 
 
 def _stored(data: bytes | memoryview) -> list[bytes | memoryview]:
-    """``data`` as a zlib stream of stored blocks (RFC 1950, 1951)."""
+    """Return ``data`` as a zlib stream of stored blocks (RFC 1950, 1951)."""
     view = memoryview(data)
     out: list[bytes | memoryview] = [_STORED_HEAD]
     last = max(0, (len(view) - 1) // _BLOCK)
@@ -288,7 +288,7 @@ class Pack:
         return self._find(bytes.fromhex(oid)) is not None
 
     def ids(self) -> list[str]:
-        """The hex ids of all objects."""
+        """Return the hex ids of all objects."""
         return [self._id(n).hex() for n in range(self._count)]
 
     def _id(self, number: int) -> bytes:
@@ -315,10 +315,10 @@ class Pack:
         return offset
 
     def read(self, oid: str, limit: int) -> bytes | None:
-        """Blob or tree ``oid``, or None when it is absent or stored as a delta.
+        """Return blob or tree ``oid``; None when it is absent or stored as a delta.
 
-        Raises :class:`CorruptError` where it is damaged or larger than ``limit`` bytes.  Of 64 KiB and
-        more the checksum is left out, which takes longer than all else: a digest proves them.
+        Raises :class:`CorruptError` if it is damaged or larger than ``limit`` bytes.  From 64 KiB on the
+        checksum, which takes longer than all else, is not compared: the caller checks a digest.
         """
         offset = self._find(bytes.fromhex(oid))
         if offset is None:
@@ -339,7 +339,7 @@ class Pack:
         return _inflate(data, size, oid) if found is None else found
 
     def _span(self, start: int, length: int) -> memoryview:
-        """Up to ``length`` bytes from ``start`` of the pack."""
+        """Return up to ``length`` bytes from ``start`` of the pack."""
         assert self._map is not None
         if length < _WORTH_READING:
             return memoryview(self._map)[start : start + length]
@@ -381,7 +381,7 @@ def _forget(data: mmap.mmap) -> None:
 
 
 def _unstored(data: memoryview, size: int) -> bytes | None:
-    """The ``size`` bytes of a zlib stream of stored blocks, as theta writes them; none if it is not one."""
+    """Return the ``size`` bytes of a zlib stream of stored blocks as theta writes it; None for any other."""
     if bytes(data[:2]) != _STORED_HEAD:
         return None
     parts, at, left = [], 2, size

@@ -31,7 +31,7 @@ class ChunkCache:
         return len(self._kept)
 
     def find(self, key: Hashable) -> Words | None:
-        """The chunk under ``key``, or None when it is not kept."""
+        """Return the chunk under ``key``; None when it is not kept."""
         with self._lock:
             words = self._kept.get(key)
             if words is not None:
@@ -39,7 +39,7 @@ class ChunkCache:
             return words
 
     def get(self, key: Hashable, decode: Callable[[], Words]) -> Words:
-        """The chunk under ``key``; ``decode`` makes it, once even when two threads want it."""
+        """Return the chunk under ``key``; ``decode`` makes it, once even if two threads want it."""
         words = self.find(key)
         if words is not None:
             return words

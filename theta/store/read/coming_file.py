@@ -28,14 +28,14 @@ class OldFile(Source, Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file has the bytes of a tensor, if the file is unchanged."""
+    """The place of a tensor's bytes in a file, if the file is unchanged."""
 
     source: OldFile
     offset: int
 
 
 def places(objects: Objects, manifest: Manifest, source: OldFile | None) -> dict[str, Place]:
-    """Where ``source`` has the tensors of ``manifest``, by name, if it is that file."""
+    """Return tensor name -> place in ``source``, if that is the file of ``manifest``."""
     if source is None:
         return {}
     plan = skeletons.read(objects, manifest.skeleton)
@@ -77,7 +77,7 @@ class ComingFile:
         self._done[name] = digest
 
     def holds(self, line: Line) -> bool:
-        """Whether the tensor of ``line`` is written."""
+        """Return whether the tensor of ``line`` is written."""
         return self._done.get(line.name) == line.digest
 
     def patch(self, offset: int, data: bytes | memoryview) -> None:
@@ -105,7 +105,7 @@ class Memory:
         return len(self.content)
 
     def holds(self, _line: Line) -> bool:
-        """No tensor is written before."""
+        """Return False: no tensor is written before."""
         return False
 
     def patch(self, offset: int, data: bytes | memoryview) -> None:

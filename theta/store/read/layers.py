@@ -40,14 +40,14 @@ SLACK: Final = 4 << 30
 
 
 class Budget:
-    """What decoding may cost; threads may share it."""
+    """The bytes that may still be decoded; threads may share it."""
 
     def __init__(self, nbytes: int) -> None:
         self._left = MOST_DECODED * nbytes + SLACK
         self._lock = threading.Lock()
 
     def spend(self, nbytes: int) -> None:
-        """Take ``nbytes`` that are going to be decoded; raises :class:`CodecError` where it is too much."""
+        """Take ``nbytes`` that are going to be decoded; raises :class:`CodecError` if fewer are left."""
         with self._lock:
             self._left -= nbytes
         if self._left < 0:
@@ -55,7 +55,7 @@ class Budget:
 
 
 def declared(layers: Sequence[Layer]) -> int:
-    """Bytes of the last of ``layers`` and of those that it rests on."""
+    """Return the bytes of the last of ``layers`` and of those that it rests on."""
     total, number = 0, len(layers) - 1 if layers else None
     while number is not None:
         layer = layers[number]
@@ -65,9 +65,9 @@ def declared(layers: Sequence[Layer]) -> int:
 
 
 def declares_too_much(layers: Sequence[Layer], nbytes: int) -> bool:
-    """Whether ``layers`` declare more than is due to a value of ``nbytes``.
+    """Return whether ``layers`` declare more bytes than a value of ``nbytes`` may need.
 
-    None that theta writes do, so that any number of tensors in one file stays within its budget.
+    Layers that theta writes never do, so any number of tensors in one file stays within its budget.
     """
     return declared(layers) > MOST_DECODED * nbytes
 
@@ -113,7 +113,7 @@ class LayerView:
             raise CodecError(f"a layer of codec {self._codec} with the wrong kind of base")
 
     def chunk(self, number: int) -> Words:
-        """The words of chunk ``number``."""
+        """Return the words of chunk ``number``."""
         self._budget.spend(self.lengths[number])
         payload_id = self._record.files.get(tensor_tree.file_name(self._number, number))
         if payload_id is None:
@@ -147,7 +147,7 @@ class LayerView:
         return decoder
 
     def read(self, start: int, stop: int) -> Words:
-        """The words from ``start`` to before ``stop``, from as many chunks as it takes."""
+        """Return the words from ``start`` to before ``stop``."""
         size = word_size(self.dtype)
         step = self.lengths[0] // size if self.lengths else 1
         if not 0 <= start <= stop <= sum(self.lengths) // size:
@@ -172,7 +172,7 @@ def _lengths(record: Record, number: int) -> list[int]:
 
 
 def stack(objects: Objects, record: Record) -> list[LayerView]:
-    """All layers of a tensor, lowest first: what one of them decoded, those above it need not."""
+    """Return all layers of a tensor, lowest first; they share what they decoded."""
     views: list[LayerView] = []
     for number, layer in enumerate(record.layers):
         views.append(LayerView(objects, record, number, None if layer.base is None else views[layer.base]))
@@ -180,7 +180,7 @@ def stack(objects: Objects, record: Record) -> list[LayerView]:
 
 
 def top(objects: Objects, record: Record, budget: Budget | None = None) -> LayerView:
-    """The layer that is the value."""
+    """Return the layer that is the value."""
     if not record.layers:
         raise CorruptError("a tensor without layers has no chunks")
     Budget(record.nbytes).spend(declared(record.layers))

@@ -49,7 +49,7 @@ class StoredSource:
         return self._plan.layout(self._format, self._lines)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``offset``; ``FormatError`` outside of the file."""
+        """Return exactly ``length`` bytes from ``offset``; raises ``FormatError`` outside of the file."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise FormatError(f"read of {length} bytes at {offset} in a checkpoint of {self.size} bytes")
         parts: list[bytes] = []
@@ -65,7 +65,7 @@ class StoredSource:
         return b"".join(parts)
 
     def expect(self, start: int, end: int) -> None:
-        """The tensors from byte ``start`` to before byte ``end`` are going to be read."""
+        """Announce that the tensors from byte ``start`` to before byte ``end`` will be read."""
         if self._objects.repo.promised.is_partial:
             self._objects.expect(self._trees(start, end))
 
@@ -77,7 +77,7 @@ class StoredSource:
         self._objects.obtain(trees)
 
     def _trees(self, start: int, end: int) -> dict[str, int]:
-        """The trees of the tensors from byte ``start`` to before byte ``end``, with their bytes."""
+        """Return tree -> bytes, of the tensors from byte ``start`` to before byte ``end``."""
         segments = self._plan.segments[self._at(start) : self._at(end - 1) + 1] if end > start else ()
         lines = [self._lines[segment.name] for segment in segments if isinstance(segment, Extent)]
         return {line.tree: line.nbytes for line in lines if line.nbytes}
@@ -101,7 +101,7 @@ class StoredSource:
         return self._fields[number]
 
     def _at(self, offset: int) -> int:
-        """The segment that holds the byte at ``offset``."""
+        """Return the segment that holds the byte at ``offset``."""
         return bisect_right(self._starts, offset) - 1
 
     def _tensor(self, line: Line) -> StoredTensor:

@@ -34,7 +34,7 @@ class Output(Source, Protocol):
     """A file with the literal bytes of its skeleton; threads may write the others to it at once."""
 
     def holds(self, line: Line) -> bool:
-        """Whether the tensor of ``line`` is written already."""
+        """Return whether the tensor of ``line`` is written already."""
         ...
 
     def patch(self, offset: int, data: bytes | memoryview) -> None:
@@ -74,8 +74,8 @@ class Restorer:
     ) -> None:
         """Write the tensors that ``target`` does not hold, and the fields that follow from all others.
 
-        Tensors that stand in ``places`` are read there; what is not what it should be is decoded.
-        Raises :class:`CodecError` before the first byte where the tensors declare too much work.
+        Tensors in ``places`` are read there, and decoded if the bytes there have another digest.
+        Raises :class:`CodecError` before the first byte if the tensors declare too much work.
         """
         # Threads write to the target until the generator is closed, and it may be discarded after that.
         with contextlib.closing(ordered(_written, _batches(self._pieces(target, places)))) as done:
@@ -86,13 +86,13 @@ class Restorer:
             target.patch(field.offset, derive(field, arguments(field, target)))
 
     def data(self, progress: Progress | None = None) -> bytearray:
-        """The whole file, in memory."""
+        """Return the whole file, in memory."""
         target = Memory(self.plan)
         self.write(target, progress)
         return target.content
 
     def _pieces(self, target: Output, places: Mapping[str, Place]) -> Iterator[Piece]:
-        """The chunks of the tensors that are not there yet."""
+        """Yield the chunks of the tensors that are not there yet."""
         lines = self._manifest.by_name
         wanted = [(lines[name], offset) for name, offset, _ in self.plan.extents()]
         wanted = [(line, offset) for line, offset in wanted if not target.holds(line)]
@@ -117,7 +117,7 @@ class Piece:
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """The pieces in groups: to hand a small tensor to a thread would take longer than to decode it."""
+    """Yield the pieces in groups: a small tensor is decoded faster than it is handed to a thread."""
     batch: list[Piece] = []
     for piece in pieces:
         batch.append(piece)

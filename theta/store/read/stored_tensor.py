@@ -1,4 +1,4 @@
-"""The value of a stored tensor: any part of it, decoded chunk by chunk and proven by digests."""
+"""The value of a stored tensor: any part of it, decoded chunk by chunk and checked by digests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FEW: Final = 3
 class StoredTensor:
     """The value that a line of a manifest stands for (a :class:`theta.codecs.base.Base`).
 
-    Every byte is proven by its chunk's digest, but for :meth:`sample`.  Threads may share it.
+    Every byte is checked by its chunk's digest, except in :meth:`sample`.  Threads may share it.
 
     Args:
         objects: where it is stored.
@@ -93,25 +93,25 @@ class StoredTensor:
     # -- reading ---------------------------------------------------------------------------------
 
     def pieces(self) -> Iterator[tuple[int, Callable[[], memoryview]]]:
-        """The offset of each chunk, in order, and a function that returns its raw bytes; none is kept."""
+        """Yield the offset of each chunk, in order, and a function that decodes its raw bytes anew."""
         size = word_dtype(self.dtype).itemsize
         numbers = range(len(self.record.chunks))
         return ((self.starts[number] * size, partial(self._raw, number)) for number in numbers)
 
     def chunks(self) -> Iterator[memoryview]:
-        """The raw bytes, chunk by chunk; some are decoded ahead, on threads."""
+        """Yield the raw bytes, chunk by chunk; some are decoded ahead, on threads."""
         return ordered(lambda piece: piece[1](), self.pieces())
 
     def whole(self) -> TensorWords:
-        """The tensor in memory."""
+        """Return the tensor in memory."""
         return TensorWords.from_bytes(b"".join(self.chunks()), self.dtype, self.shape)
 
     def read(self, start: int, stop: int) -> Words:
-        """The words from ``start`` to before ``stop``."""
+        """Return the words from ``start`` to before ``stop``."""
         return self._joined(start, stop, lambda numbers: map(self._chunk, numbers))
 
     def _joined(self, start: int, stop: int, chunks: Callable[[Sequence[int]], Iterable[Words]]) -> Words:
-        """The words from ``start`` to before ``stop``; ``chunks`` makes chunks of their numbers."""
+        """Return the words from ``start`` to before ``stop``; ``chunks`` decodes chunks by their numbers."""
         ends = bisect_right(self.starts, start) - 1, bisect_left(self.starts, stop)
         numbers = range(*ends) if start < stop else ()
         parts = [
@@ -123,7 +123,7 @@ class StoredTensor:
         return np.concatenate(parts) if parts else np.empty(0, word_dtype(self.dtype))
 
     def read_bytes(self, offset: int, length: int) -> bytes:
-        """``length`` raw bytes from ``offset``; many chunks are decoded side by side."""
+        """Return ``length`` raw bytes from ``offset``; many chunks are decoded side by side."""
         if not length:
             return b""
         size = word_dtype(self.dtype).itemsize
@@ -132,7 +132,7 @@ class StoredTensor:
         return bytes(raw[offset - first * size :][:length])
 
     def sample(self, start: int, stop: int) -> Words:
-        """The words in that range of one chunk, not proven by their digest: to choose by, not to keep."""
+        """Return the words of that range of one chunk, unchecked: to choose by, not to keep."""
         number = bisect_right(self.starts, start) - 1
         words = self._kept.find(number)
         if words is None:
@@ -148,7 +148,7 @@ class StoredTensor:
         return np.frombuffer(self._raw(number), word_dtype(self.dtype))
 
     def _side_by_side(self, numbers: Sequence[int]) -> Iterator[Words]:
-        """Those chunks, decoded on threads where that is worth it; the last one is kept."""
+        """Yield those chunks, decoded on threads if that is faster; the last one is kept."""
         if len(numbers) <= _FEW:
             yield from map(self._chunk, numbers)
             return
@@ -157,12 +157,12 @@ class StoredTensor:
         yield self._chunk(numbers[-1])
 
     def _raw(self, number: int) -> memoryview:
-        """The raw bytes of chunk ``number``, proven by its digest."""
+        """Return the raw bytes of chunk ``number``, checked by its digest."""
         found = self._in_place(number)
         return self._decoded(number) if found is None else memoryview(found)
 
     def _in_place(self, number: int) -> bytes | None:
-        """The bytes that the file has, when they are those of chunk ``number``."""
+        """Return the bytes that the file has, when they are those of chunk ``number``."""
         if self._place is None:
             return None
         chunk, start = self.record.chunks[number], self.starts[number] * word_dtype(self.dtype).itemsize

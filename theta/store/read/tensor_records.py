@@ -15,7 +15,7 @@ _OF_WORDS: Final = ("dense/1", "delta/1", "sparse/1", "cast/1")
 
 
 def read_record(objects: Objects, tree: str) -> Record:
-    """The ``@tensor`` of tensor tree ``tree``; raises ``NewerFormatError`` for a codec that is not known."""
+    """Read the ``@tensor`` of tensor tree ``tree``; raises ``NewerFormatError`` for an unknown codec."""
 
     def read() -> Record:
         entry = objects.repo.read_tree(tree).get(tensor_tree.RECORD)
@@ -30,7 +30,7 @@ def read_record(objects: Objects, tree: str) -> Record:
 
 
 def record_of(objects: Objects, line: Line) -> Record:
-    """The ``@tensor`` of ``line``, proven to be of its value; raises ``CorruptError``."""
+    """Read the ``@tensor`` of ``line``; raises ``CorruptError`` if it is of another value."""
     if not line.nbytes:
         return Record(line.dtype, line.shape, (), (), {})
     objects.expect({line.tree: line.nbytes})
@@ -42,18 +42,18 @@ def record_of(objects: Objects, line: Line) -> Record:
 
 
 def layer_of(file: str) -> int:
-    """The layer that a file of a tensor's tree belongs to; -1 for any other name."""
+    """Return the layer that a file of a tensor's tree belongs to; -1 for any other name."""
     text = file.partition(".")[0]
     return int(text) if text in map(str, range(tensor_tree.MAX_LAYERS)) else -1
 
 
 def has_structure(record: Record) -> bool:
-    """Whether a layer is described by more than the differences of its words."""
+    """Return whether a layer is described by more than the differences of its words."""
     return any(layer.codec not in _OF_WORDS for layer in record.layers)
 
 
 def dense_chunks(record: Record) -> dict[bytes, str]:
-    """Digest of a raw chunk -> blob, of a tensor that is one dense layer; of others nothing."""
+    """Return digest of a raw chunk -> blob for a tensor of one dense layer; empty for others."""
     if len(record.layers) != 1:
         return {}
     return {chunk.digest: record.files[tensor_tree.file_name(0, n)] for n, chunk in enumerate(record.chunks)}

@@ -1,8 +1,8 @@
-"""Which stored tensors a new one may be a version of: by name, and by a sketch where names say nothing.
+"""The stored tensors that a new one may be a version of, found by name, else by a sketch of values.
 
-A tensor that bears a new name (renamed, or of a new checkpoint) may be near one of the same shape in
-any checkpoint of the parents.  To tell, a few words of one chunk of each are compared; what is read for
-that is kept, so each stored tensor is looked at once.
+A tensor that has a new name (renamed, or of a new checkpoint) may be near one of the same shape in
+any checkpoint of the parents.  A few words of one chunk of each are compared; what is read for that is
+kept, so each stored tensor is read once.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class Nearby:
         self._lock = threading.Lock()
 
     def may_have(self, name: str, dtype: str, shape: Sequence[int]) -> bool:
-        """Whether any tensor could be a base at all; reads nothing."""
+        """Return whether any tensor could be a base at all, without reading one."""
         named = any(name in manifest.by_name for manifest in [*self._own, *self._others])
         return named or (dtype, tuple(shape)) in self._alike
 
     def plan(self, changed: Changed, each: Each = map) -> Planned | None:
-        """How to store ``changed`` on the tensors it may be a version of; None when there are none.
+        """Plan how to store ``changed`` on tensors that it may be a version of; None when there are none.
 
         ``each`` runs the encoding of chunks.
         """
@@ -71,11 +71,11 @@ class Nearby:
         return planned
 
     def own(self, name: str) -> list[Line]:
-        """The parents' versions of tensor ``name``."""
+        """Return the parents' versions of tensor ``name``."""
         return _named(self._own, name)
 
     def others(self, name: str, new: TensorWords) -> list[Line]:
-        """Tensors of other names or other checkpoints that ``new`` is near, the nearest first.
+        """Return tensors of other names or checkpoints that ``new`` is near, the nearest first.
 
         And one that has the name but another dtype, since a cast cannot be seen in a sketch.
         """
@@ -90,7 +90,7 @@ class Nearby:
         return near[:_MOST_TAKEN] or namesakes[:1]
 
     def _distance(self, sketch: Words, dtype: str, line: Line) -> float:
-        """The mean number of bits of differences, over those of a word."""
+        """Return the mean number of bits of differences, over those of a word."""
         with self._lock:
             known = line.tree in self._sketches
         if not known:
@@ -119,14 +119,14 @@ def _named(manifests: Sequence[Manifest], name: str) -> list[Line]:
 
 
 def _middle(lengths: Sequence[int], dtype: str) -> tuple[int, int]:
-    """The words of the chunk in the middle."""
+    """Return the words of the chunk in the middle."""
     size, number = word_dtype(dtype).itemsize, len(lengths) // 2
     start = sum(lengths[:number]) // size
     return start, start + lengths[number] // size
 
 
 def _picked(words: Words) -> Words:
-    """Words at equal distances."""
+    """Return words at equal distances."""
     return words[np.linspace(0, words.size - 1, min(_SAMPLES, words.size)).astype(np.int64)].copy()
 
 
@@ -135,13 +135,13 @@ def _sketch(new: TensorWords) -> Words:
 
 
 def _bits(one: Words, other: Words, dtype: str) -> float:
-    """The mean length in bits of the differences of words, in the order of the values they stand for."""
+    """Return the mean length in bits of the differences of words, in the order of their values."""
     apart = np.abs(_ordered(one, dtype) - _ordered(other, dtype))
     return float(np.log2(1 + apart).mean())
 
 
 def _ordered(words: Words, dtype: str) -> NDArray[np.float64]:
-    """Words as numbers in the order of the values: of floats, negative ones count down from zero."""
+    """Return words as numbers in the order of the values: of floats, negative ones count down from zero."""
     width = words.itemsize
     if DTYPES[dtype].kind in ("float", "complex"):
         top = words.dtype.type(1 << (8 * width - 1))

@@ -43,7 +43,7 @@ LARGEST: Final = 192 << 20
 
 SMALL: Final = 8 << 10
 SMALL_IN_ALL: Final = 64 << 10
-"""Raw bytes of tensors, each and all of a checkpoint that changed, up to which none is compared."""
+"""Raw bytes of a changed tensor, and of all of them in a checkpoint, up to which none has a base."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Changed:
         return [*pairwise(accumulate((chunk.length // size for chunk in self.chunks), initial=0))]
 
     def planned(self, layers: Sequence[Layer], files: dict[str, str | bytes]) -> Planned:
-        """The tensor in these layers and files."""
+        """Return the tensor with these layers and files."""
         new = self.tensor
         return Planned(self.name, new.dtype, new.shape, tuple(layers), tuple(self.chunks), files)
 
@@ -134,7 +134,7 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class Hints:
-    """What helps to plan how a tensor is stored."""
+    """Hints for the plan of a tensor."""
 
     given: Encode | None = None
     """Encodes the tensor on its first base by an update that the user brought."""
@@ -168,14 +168,14 @@ def write_dense(
 def of_blobs(
     name: str, dtype: str, shape: tuple[int, ...], chunks: Sequence[Chunk], blobs: Sequence[str]
 ) -> Planned:
-    """A tensor of one dense layer whose chunks are in these blobs."""
+    """Return a tensor of one dense layer whose chunks are in these blobs."""
     layers = (Layer(dense.NAME, None, dtype, shape),) if chunks else ()
     files: dict[str, str | bytes] = {tensor_tree.file_name(0, n): oid for n, oid in enumerate(blobs)}
     return Planned(name, dtype, shape, layers, tuple(chunks), files)
 
 
 def worth_comparing(lengths: Iterable[int]) -> bool:
-    """Whether changed tensors of these raw lengths are compared with bases.
+    """Return whether changed tensors of these raw lengths are compared with bases.
 
     The codecs of layers need numba, which takes longer to start than a few small tensors are worth.
     """
@@ -184,7 +184,7 @@ def worth_comparing(lengths: Iterable[int]) -> bool:
 
 
 def plan(objects: Objects, changed: Changed, bases: Sequence[Line], hints: Hints = PLAIN) -> Planned:
-    """The cheapest way to store ``changed``.
+    """Return the cheapest way to store ``changed``.
 
     ``bases`` are versions of the tensor, the likeliest first.  Same input, same plan, for any number of
     threads.
@@ -226,7 +226,7 @@ def _records(objects: Objects, bases: Sequence[Line]) -> list[Record]:
 
 
 def _reusable(changed: Changed, records: Sequence[Record]) -> dict[int, str]:
-    """Chunk number -> blob, for chunks that stand densely in the first record already."""
+    """Return chunk number -> blob, for chunks that are dense in the first record already."""
     if not records or records[0].dtype != changed.tensor.dtype:
         return {}
     known = dense_chunks(records[0])
@@ -234,7 +234,7 @@ def _reusable(changed: Changed, records: Sequence[Record]) -> dict[int, str]:
 
 
 def _on_top(objects: Objects, changed: Changed, record: Record) -> Planned | None:
-    """A layer on the top one that holds just the chunks that differ, when only some do."""
+    """Return a layer on the top one with the chunks that differ; None if all do, or it is not worth it."""
     new = changed.tensor
     if (record.dtype, record.shape) != (new.dtype, new.shape) or len(record.layers) >= tensor_tree.MAX_LAYERS:
         return None
@@ -252,7 +252,7 @@ def _on_top(objects: Objects, changed: Changed, record: Record) -> Planned | Non
 
 
 def _by_given(objects: Objects, changed: Changed, records: Sequence[Record], given: Encode) -> Planned | None:
-    """A layer by ``given`` on the top one, when there is room for one more."""
+    """Return a layer by ``given`` on the top one, if there may be one more."""
     if not records or len(records[0].layers) >= tensor_tree.MAX_LAYERS:
         return None
     top, ranges = _stack(objects, records[0], {})[-1], changed.ranges
@@ -263,14 +263,14 @@ def _by_given(objects: Objects, changed: Changed, records: Sequence[Record], giv
 
 
 def _candidates(stacks: Sequence[Sequence[_Candidate]]) -> list[_Candidate]:
-    """Every layer of the first record, and the value of each other one."""
+    """Return every layer of the first record, and the value of each other one."""
     found = [*reversed(stacks[0])] if stacks else []
     found += [stack[-1] for stack in stacks[1:]]
     return [candidate for candidate in found if len(candidate.chain) < tensor_tree.MAX_LAYERS]
 
 
 def _renewed(changed: Changed, top: _Candidate, candidates: list[_Candidate]) -> list[_Candidate]:
-    """The candidates when nothing may rest on ``top``: layers below it, and other records' values.
+    """Return the candidates when nothing may rest on ``top``: layers below it, and other values.
 
     The highest layer is the nearest, but the longer it serves, the more a commit costs.  A new layer on
     a lower one costs more now and serves the commits to come.  It is due when it costs no more than
@@ -300,7 +300,7 @@ def _renewed(changed: Changed, top: _Candidate, candidates: list[_Candidate]) ->
 
 
 def _stack(objects: Objects, record: Record, values: Mapping[str, Base]) -> list[_Candidate]:
-    """All layers of a record, lowest first; the highest is its value, which ``values`` may have."""
+    """Return all layers of a record, lowest first; ``values`` may have the highest, its value."""
     views: list[Base] = [*layers.stack(objects, record)]
     views[-1] = values.get(record.digest, views[-1])
     return [_candidate(objects, record, number, view) for number, view in enumerate(views)]
@@ -330,7 +330,7 @@ def _load(candidate: _Candidate, each: Each = map) -> TensorWords:
 
 
 def _bounded(candidate: _Candidate, encoded: Encoded, changed: Changed, alone: float) -> bool:
-    """Whether reading the new layer with all below it stays within the bounds.
+    """Return whether reading the new layer with all below it stays within the bounds.
 
     ``alone`` is about what the tensor takes without a base.
     """
@@ -347,7 +347,7 @@ def _bounded(candidate: _Candidate, encoded: Encoded, changed: Changed, alone: f
 
 
 def _layered(changed: Changed, below: _Candidate, encoded: Encoded, numbers: Sequence[int]) -> Planned:
-    """A tensor of the chain of ``below`` and one more layer with the chunks ``numbers``."""
+    """Return a tensor of the chain of ``below`` and one more layer with the chunks ``numbers``."""
     place = {old: fresh for fresh, old in enumerate(below.chain)}
     files: dict[str, str | bytes] = {}
     for file, oid in below.record.files.items():
@@ -364,7 +364,7 @@ def _layered(changed: Changed, below: _Candidate, encoded: Encoded, numbers: Seq
 
 
 def _chain(below: _Candidate, codec: str, changed: Changed) -> list[Layer]:
-    """The layers of the chain of ``below``, numbered afresh, and the one of ``changed`` on them."""
+    """Return the layers of the chain of ``below``, numbered afresh, and the one of ``changed`` on them."""
     place = {old: fresh for fresh, old in enumerate(below.chain)}
     chain = []
     for old in below.chain:
@@ -375,7 +375,7 @@ def _chain(below: _Candidate, codec: str, changed: Changed) -> list[Layer]:
 
 
 def plan_alone(changed: Changed, kept: Mapping[tuple[str, bytes], str]) -> Planned:
-    """``changed`` on nothing; ``kept``: (dtype, digest of a chunk) -> the blob that has it already."""
+    """Plan ``changed`` without a base; ``kept`` is (dtype, digest of a chunk) -> the blob that has it."""
     files: dict[str, str | bytes] = {}
     for number, (chunk, part) in enumerate(zip(changed.chunks, changed.ranges, strict=True)):
         blob = kept.get((changed.tensor.dtype, chunk.digest))
@@ -386,7 +386,7 @@ def plan_alone(changed: Changed, kept: Mapping[tuple[str, bytes], str]) -> Plann
 
 
 def _dense(changed: Changed, encoded: Encoded, records: Sequence[Record]) -> Planned:
-    """A tensor of one dense layer; its chunks that stand densely in the first record keep their blobs."""
+    """Return a tensor of one dense layer; chunks that are dense in the first record keep their blobs."""
     kept = _reusable(changed, records)
     files: dict[str, str | bytes] = {
         tensor_tree.file_name(0, n): kept.get(n, body) for n, body in enumerate(encoded.chunks)

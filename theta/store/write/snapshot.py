@@ -23,7 +23,7 @@ Chunks = Sequence[Chunk]
 
 @dataclass
 class Stored:
-    """What a snapshot came to."""
+    """The result of a snapshot."""
 
     manifest: Manifest
     note: str = ""
@@ -72,7 +72,7 @@ class Snapshot:
         kept: Manifest | None,
         progress: Progress | None = None,
     ) -> Lines:
-        """The lines of the tensors of ``found``; what is new of them is stored.
+        """Store what is new of the tensors of ``found``; return the lines of all.
 
         Only the new ones are read, if ``found`` knows the digests of all.
         """
@@ -103,7 +103,7 @@ class Snapshot:
     def _known(
         self, tensors: Sequence[Tensor], expected: Mapping[str, Chunks], lookup: Lookup
     ) -> dict[str, Line]:
-        """The lines of tensors whose digests are known, and stored."""
+        """Return the lines of tensors whose digests are known, and stored."""
         pairs = ((tensor, expected[tensor.name]) for tensor in tensors if tensor.name in expected)
         lines = ((tensor.name, lookup.line(tensor, chunks)) for tensor, chunks in pairs)
         return {name: line for name, line in lines if line is not None}
@@ -124,7 +124,7 @@ class Snapshot:
         return None
 
     def _reusable(self, name: str) -> dict[tuple[str, bytes], str]:
-        """(dtype, digest of a raw chunk) -> blob, of the tensor that bore this name before."""
+        """Return (dtype, digest of a raw chunk) -> blob, of the tensor that had this name before."""
         found: dict[tuple[str, bytes], str] = {}
         for manifest in self._bases:
             line = manifest.by_name.get(name)
@@ -142,5 +142,5 @@ class Snapshot:
 
 
 def sorted_lines(lines: Iterable[Line]) -> list[Line]:
-    """Lines in the order of a manifest: by name, so that two writers agree where a new one goes."""
+    """Return lines sorted by name, so that two writers agree on the place of a new one."""
     return sorted(lines, key=lambda line: line.name)

@@ -40,7 +40,7 @@ _IN_FLIGHT: Final = 64 << 20
 
 @dataclass(frozen=True)
 class Lookup:
-    """What is stored already.
+    """The values that are stored already.
 
     Attributes:
         nearby: finds bases.
@@ -55,7 +55,7 @@ class Lookup:
     chunks: Callable[[str], Mapping[tuple[str, bytes], str]]
 
     def comparable(self, tensor: Tensor) -> bool:
-        """Whether there may be bases for ``tensor``, and room to compare it with them."""
+        """Return whether ``tensor`` may have bases, and memory suffices to compare it with them."""
         if not tensor.length or tensor.dtype == "bytes" or tensor.length > layer_plan.LARGEST:
             return False
         return self.nearby.may_have(tensor.name, tensor.dtype, tensor.shape)
@@ -138,7 +138,7 @@ class TensorStream:
         return Lines([found[name] for name in names], [name for name in names if name not in known])
 
     def _note_size(self, tensor: Tensor, made: _Done, waiting: list[_Read]) -> None:
-        """Small tensors are compared with bases only where there is more to compare than they are."""
+        """Compare small tensors with bases only if the others are large enough."""
         if not isinstance(made, Line) and not self._comparing:
             lengths = [tensor.length, *(read.tensor.length for read in waiting)]
             self._comparing = layer_plan.worth_comparing(lengths)
@@ -178,7 +178,7 @@ class TensorStream:
         return self._ready(read) if self._comparing or tensor.length > layer_plan.SMALL else read
 
     def _ready(self, read: _Read, each: Each = map) -> Ready:
-        """The tensor, coded on its bases where it has some, else alone."""
+        """Return the tensor, coded on its bases if it has some, else alone."""
         tensor = read.tensor
         words = TensorWords.from_bytes(memoryview(read.data), tensor.dtype, tensor.shape)
         changed, planned = Changed(tensor.name, words, read.chunks), None
@@ -211,7 +211,7 @@ class TensorStream:
             yield _Job(length, run)
 
     def _spread_out(self, tensor: Tensor, done: Iterator[_Done], each: Each) -> _Done:
-        """A tensor from its pieces, the next ones of ``done``."""
+        """Join a tensor from its pieces, the next ones of ``done``."""
         comparable = self._lookup.comparable(tensor)
         raw = bytearray(tensor.length if comparable else 0)
         chunks: list[Chunk] = []
@@ -235,14 +235,14 @@ class TensorStream:
         return planned.ready(self._pack)
 
     def _added(self, body: PackEntry | str) -> str:
-        """The id of a blob, which is added to the pack if it is new."""
+        """Add a blob to the pack if it is new; return its id."""
         if isinstance(body, str):
             return body
         self._pack.add(body)
         return body.oid
 
     def _coded_later(self, tensor: Tensor, chunks: Chunks, each: Each) -> list[str]:
-        """The blobs of a tensor that is too large to be held until its digest is known: it is read again."""
+        """Read a tensor again that is too large to be held until its digest is known; return its blobs."""
         reusable = self._lookup.chunks(tensor.name)
         starts = accumulate((chunk.length for chunk in chunks), initial=tensor.offset)
 
