@@ -27,12 +27,12 @@ _MODULES: Final = {
 
 
 def names() -> tuple[str, ...]:
-    """The names of all codecs that this version can decode."""
+    """Return the names of all codecs that this version can decode."""
     return tuple(_MODULES)
 
 
 def codec(name: str) -> ModuleType:
-    """The module of the codec ``name``; raises ``NewerFormatError`` for an unknown one."""
+    """Return the module of the codec ``name``; raises ``NewerFormatError`` for an unknown one."""
     check(name)
     return importlib.import_module(_MODULES[name])
 

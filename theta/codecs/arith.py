@@ -25,12 +25,12 @@ _LAYOUTS: Final = {
 
 
 def has_values(dtype: str) -> bool:
-    """Whether words of ``dtype`` are numbers that this module can read and round."""
+    """Return whether words of ``dtype`` are numbers that this module can read and round."""
     return dtype in _LAYOUTS
 
 
 def mantissa_bits(dtype: str) -> int:
-    """The stored bits of the mantissa of a dtype that :func:`has_values`."""
+    """Return the stored bits of the mantissa of a dtype that :func:`has_values`."""
     return _LAYOUTS[dtype][1]
 
 
@@ -39,12 +39,12 @@ def _layout(dtype: str) -> FloatLayout:
 
 
 def to_values(words: Words, dtype: str) -> NDArray[np.float64]:
-    """The values of words, exactly; NaNs lose their payload."""
+    """Return the values of words, exactly; NaNs lose their payload."""
     return _widen_bfloats(words) if dtype == "bf16" else floats.widen(words, _layout(dtype))
 
 
 def _widen_bfloats(words: Words) -> NDArray[np.float64]:
-    """The values of bf16 words, which are the upper halves of f32 words."""
+    """Return the values of bf16 words, which are the upper halves of f32 words."""
     with np.errstate(invalid="ignore"):  # machines differ in what they tell of a signalling NaN
         values = (words.astype("<u4") << np.uint32(16)).view("<f4").astype(np.float64)
     nan = np.isnan(values)
@@ -54,10 +54,10 @@ def _widen_bfloats(words: Words) -> NDArray[np.float64]:
 
 
 def to_words(values: NDArray[np.float64], dtype: str) -> Words:
-    """Values rounded to nearest, ties to even; every NaN becomes the same one."""
+    """Round values to nearest, ties to even; every NaN becomes the same one."""
     return floats.narrow(values, _layout(dtype))
 
 
 def boundary_classes(exact: NDArray[np.float64], predicted: Words, dtype: str) -> NDArray[np.uint8]:
-    """Where exact values lie between the boundaries of their rounding to ``predicted`` (0 to 15)."""
+    """Return the positions of exact values in the rounding intervals of ``predicted`` (0 to 15)."""
     return floats.boundary_classes(exact, to_values(predicted, dtype), _layout(dtype))

@@ -1,4 +1,4 @@
-"""What a layer codec is given, and what it gives back.
+"""The arguments and results of layer codecs.
 
 A tensor is a sequence of *words*: its raw bytes in units of the item size of its dtype (a c64
 is two f32 words, packed types are words of one byte).  A layer above the lowest describes some
@@ -43,13 +43,13 @@ Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 def word_size(dtype: str) -> int:
-    """Bytes of the words that ``dtype`` is coded in: 1, 2, 4 or 8; a c64 is two f32 words."""
+    """Return the bytes of the words that ``dtype`` is coded in: 1, 2, 4 or 8; a c64 is two f32 words."""
     entry = DTYPES[dtype]
     return 4 if entry.kind == "complex" else entry.itemsize
 
 
 def word_dtype(dtype: str) -> np.dtype[Any]:
-    """The unsigned little-endian numpy dtype of the words of ``dtype``."""
+    """Return the unsigned little-endian numpy dtype of the words of ``dtype``."""
     return np.dtype(f"<u{word_size(dtype)}")
 
 
@@ -97,7 +97,7 @@ class Base(Protocol):
         ...
 
     def read(self, start: int, stop: int) -> Words:
-        """The words from ``start`` to before ``stop``: one-dimensional, contiguous, unsigned."""
+        """Return the words from ``start`` to before ``stop``."""
         ...
 
 
@@ -110,12 +110,12 @@ class TensorWords:
     words: Words
 
     def read(self, start: int, stop: int) -> Words:
-        """The words from ``start`` to before ``stop``."""
+        """Return the words from ``start`` to before ``stop``."""
         return self.words[start:stop]
 
     @classmethod
     def from_bytes(cls, raw: bytes | memoryview, dtype: str, shape: Sequence[int]) -> TensorWords:
-        """The tensor with these raw little-endian bytes, not copied; ``CodecError`` if they do not fit."""
+        """Wrap these raw little-endian bytes without a copy; raises ``CodecError`` if they do not fit."""
         words = np.frombuffer(raw, word_dtype(dtype))
         if words.size != Target(dtype, tuple(shape)).words:
             raise CodecError(f"{words.nbytes} bytes are not a {dtype} tensor of shape {tuple(shape)}")
@@ -144,7 +144,7 @@ class Decoder(Protocol):
     """Decodes the chunks of one layer."""
 
     def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
-        """The words of the chunk from ``start`` to ``stop``; raises ``CodecError``."""
+        """Return the words of the chunk from ``start`` to ``stop``; raises ``CodecError``."""
         ...
 
 

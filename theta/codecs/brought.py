@@ -37,13 +37,13 @@ class Applied:
 
 
 def _pieces(target: Target) -> Iterable[Range]:
-    """Whole rows, about a million words at a time."""
+    """Yield whole rows, about a million words at a time."""
     step = max(_PIECE // max(target.row_words, 1), 1) * max(target.row_words, 1)
     return ((at, min(at + step, target.words)) for at in range(0, target.words, step))
 
 
 def _balanced(u: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
-    """Factors whose columns are alike in size, shifted by powers of two only; those of zeros dropped."""
+    """Balance the columns of two factors by powers of two; drop those that are zero in one."""
     tops = np.abs(u).max(axis=0), np.abs(v).max(axis=0)
     used = (tops[0] > 0) & (tops[1] > 0)
     if not used.any():
@@ -53,7 +53,7 @@ def _balanced(u: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def whole_factors(u: Matrix, v: Matrix, most: int, least: int, budget: int) -> Factors:
-    """Integer factors for ``u`` (m, r) and ``v`` (n, r), coded in at most ``budget`` bytes if possible.
+    """Return integer factors for ``u`` (m, r) and ``v`` (n, r), of at most ``budget`` bytes if possible.
 
     They have ``most`` bits, or as few as it takes, but not fewer than ``least``.
     """
@@ -66,14 +66,14 @@ def whole_factors(u: Matrix, v: Matrix, most: int, least: int, budget: int) -> F
 
 
 def fits_low_rank(base: TensorWords, rank: int) -> bool:
-    """Whether a product of this rank can be stored on ``base`` as factors."""
+    """Return whether a product of this rank can be stored on ``base`` as factors."""
     target = Target(base.dtype, base.shape)
     thin = 0 < rank <= lowrank.MAX_RANK and rank * (target.rows + target.row_words) <= target.words
     return lowrank.fits(target, base) and thin
 
 
 def add_product(base: TensorWords, u: Matrix, v: Matrix, mantissa: int, budget: int) -> Applied:
-    """``base + u @ v.T`` on the 2-d view of ``base``, a tensor of floats.
+    """Return ``base + u @ v.T`` on the 2-d view of ``base``, a tensor of floats.
 
     ``mantissa`` is the number of significant bits that the factors came with; ``budget`` the bytes
     that they may take.
@@ -91,7 +91,7 @@ def add_product(base: TensorWords, u: Matrix, v: Matrix, mantissa: int, budget: 
 
 
 def multiply(base: TensorWords, factors: NDArray[np.float64]) -> Applied:
-    """``base * factors``, which must broadcast to the shape of ``base``, a tensor of floats."""
+    """Return ``base * factors``, which must broadcast to the shape of ``base``, a tensor of floats."""
     target = Target(base.dtype, base.shape)
     line = _line_factors(base.shape, factors)
     if line is None:
@@ -108,7 +108,7 @@ def multiply(base: TensorWords, factors: NDArray[np.float64]) -> Applied:
 def _line_factors(
     shape: tuple[int, ...], factors: NDArray[np.float64]
 ) -> tuple[int, NDArray[np.float64]] | None:
-    """One factor a row (0) or a column (1) of the 2-d view; None when it takes more."""
+    """Return one factor a row (0) or a column (1) of the 2-d view; None when it takes more."""
     if len(shape) < 2 or 0 in shape:
         return None
     full = factors.reshape((1,) * (len(shape) - factors.ndim) + factors.shape)

@@ -32,7 +32,7 @@ _WHOLE: Final = ("int", "uint", "bool")
 
 
 def fits(target: Target, base: Base) -> bool:
-    """Whether the words of ``base`` convert to those of ``target``, one to one."""
+    """Return whether the words of ``base`` convert to those of ``target``, one to one."""
     if base.dtype == target.dtype or Target(base.dtype, base.shape).words != target.words:
         return False
     if arith.has_values(base.dtype) and arith.has_values(target.dtype):
@@ -67,7 +67,7 @@ class _Decoder:
     base: Base
 
     def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
-        """The words of one chunk."""
+        """Return the words of one chunk."""
         predicted = _convert(self.base.read(start, stop), self.base.dtype, self.target.dtype)
         return residual.decode(payload, predicted, self.target.dtype)
 

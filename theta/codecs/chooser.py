@@ -1,4 +1,4 @@
-"""Which codec, on which base, stores a tensor in the fewest bytes.
+"""The choice of the codec and the base that store a tensor in the fewest bytes.
 
 Codecs that code word by word (delta, sparse, cast) are estimated on a sample of the chunks;
 those that need a structure to be there (rows, scaled, low rank) look for it on a sample first,
@@ -52,13 +52,13 @@ class _Candidate:
 
 
 def encode_dense(new: TensorWords, ranges: Sequence[Range]) -> Encoded:
-    """The chunks ``ranges`` of ``new``, each on its own."""
+    """Encode the chunks ``ranges`` of ``new``, each on its own."""
     rotate = dense.is_rotated(new.dtype)
     return Encoded(dense.NAME, None, tuple(dense.encode_words(new.read(*r), rotate) for r in ranges))
 
 
 def sample_places(ranges: Sequence[Range]) -> NDArray[np.int64]:
-    """The words of a fixed, spread sample of the chunks; all of them where they are few."""
+    """Return the places of a fixed, spread sample of the chunks' words; all places if they are few."""
     sizes = np.array([stop - start for start, stop in ranges])
     ends = np.cumsum(sizes)
     total = int(ends[-1])
@@ -73,14 +73,14 @@ def sample_places(ranges: Sequence[Range]) -> NDArray[np.int64]:
 
 
 def _sampled(tensor: TensorWords, places: NDArray[np.int64]) -> TensorWords:
-    """The words at ``places``, as a tensor of one axis of a dtype that is coded alike."""
+    """Return the words at ``places``, as a tensor of one axis of a dtype that is coded alike."""
     kind = DTYPES[tensor.dtype].kind
     alike = "f32" if kind == "complex" else "u8" if kind in ("packed", "bytes") else tensor.dtype
     return TensorWords(alike, (places.size,), tensor.words[places])
 
 
 def _word_codecs(new: TensorWords, base: TensorWords) -> list[TryEncode]:
-    """The codecs of single words that may pay for a sample of ``new`` and ``base``."""
+    """Return the codecs of single words that may pay for a sample of ``new`` and ``base``."""
     if base.dtype != new.dtype:
         return [cast.encode]
     changed = np.count_nonzero(new.words != base.words) / max(new.words.size, 1)
@@ -88,7 +88,7 @@ def _word_codecs(new: TensorWords, base: TensorWords) -> list[TryEncode]:
 
 
 def _steps(new: TensorWords, base: TensorWords, places: NDArray[np.int64]) -> float:
-    """The mean length in bits of the differences of a sample; infinity unless delta/1 alone is for them."""
+    """Return the mean bits of the differences of a sample; infinity unless delta/1 alone is for them."""
     if not delta.fits(Target(new.dtype, new.shape), base):
         return float("inf")
     part, base_part = _sampled(new, places), _sampled(base, places)
@@ -101,7 +101,7 @@ def _steps(new: TensorWords, base: TensorWords, places: NDArray[np.int64]) -> fl
 def _near(
     new: TensorWords, bases: Sequence[TensorWords], places: NDArray[np.int64], bits: float
 ) -> int | None:
-    """The base from which all is so few steps that only delta/1 needs trying, besides structure."""
+    """Return the base so near that only delta/1 needs trying, besides structure; None without one."""
     steps = [_steps(new, base, places) for base in bases]
     if not steps or max(steps) == float("inf") or min(steps) >= _NEAR * bits:
         return None
@@ -111,7 +111,7 @@ def _near(
 def _word_candidates(
     index: int, new: TensorWords, base: TensorWords, places: NDArray[np.int64], total: int
 ) -> list[_Candidate]:
-    """The codecs of single words for one base, estimated."""
+    """Estimate the codecs of single words for one base."""
     target, other = Target(new.dtype, new.shape), Target(base.dtype, base.shape)
     if target.words != other.words or not (delta.fits(target, base) or cast.fits(target, base)):
         return []
@@ -125,7 +125,7 @@ def _word_candidates(
 
 
 def _structured(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
-    """The smallest of the codecs that need a structure, where one finds it."""
+    """Return the smallest encoding by a codec that needs a structure; None when none finds it."""
     target = Target(new.dtype, new.shape)
     if target.words != Target(base.dtype, base.shape).words:
         return rows.encode(new, base, ranges)
@@ -139,7 +139,7 @@ def _structured(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) ->
 def _by_chunks(
     encode: TryEncode, new: TensorWords, base: TensorWords, ranges: Sequence[Range], each: Each
 ) -> Encoded | None:
-    """What a codec of single words makes of the chunks, each on its own."""
+    """Encode the chunks by a codec of single words, each on its own."""
     found: list[Encoded | None] = list(each(lambda one: encode(new, base, [one]), ranges))
     parts = [part for part in found if part is not None]
     if len(parts) < len(found):
@@ -154,7 +154,7 @@ def choose(
     each: Each = map,
     structure: bool = True,
 ) -> Choice:
-    """The cheapest encoding found of the chunks ``ranges`` (at least one, none empty) of ``new``.
+    """Return the cheapest encoding found of the chunks ``ranges`` (at least one, none empty) of ``new``.
 
     ``bases`` are candidates of any dtype and shape, the likeliest first; of two that cost the
     same, the first is taken.  ``each`` runs through the chunks in the end.  Without ``structure``, what
@@ -193,7 +193,7 @@ def choose(
 
 
 def price(new: TensorWords, base: TensorWords, ranges: Sequence[Range], structure: bool = True) -> float:
-    """About the bytes that the chunks take on ``base``; infinity where no codec fits.
+    """Estimate the bytes that the chunks take on ``base``; infinity when no codec fits.
 
     Without ``structure``, codecs of single words alone are looked at.
     """
@@ -204,7 +204,7 @@ def price(new: TensorWords, base: TensorWords, ranges: Sequence[Range], structur
 
 
 def price_alone(new: TensorWords, ranges: Sequence[Range]) -> float:
-    """About the bytes that the chunks take without a base."""
+    """Estimate the bytes that the chunks take without a base."""
     return _price_alone(new, sample_places(ranges), sum(stop - start for start, stop in ranges))
 
 
@@ -214,7 +214,7 @@ def _price_alone(new: TensorWords, places: NDArray[np.int64], total: int) -> flo
 
 
 def _near_first(bases: Sequence[TensorWords], words: Sequence[_Candidate]) -> list[int]:
-    """The bases worth a search for structure: the nearest of equal size, and all of other sizes."""
+    """Return the bases worth a search for structure: the nearest of equal size, and all of other sizes."""
     nearest = min(words, key=lambda candidate: candidate.size).base if words else -1
     sizes = {candidate.base for candidate in words}
     return [k for k in range(len(bases)) if k == nearest or k not in sizes]

@@ -21,7 +21,7 @@ NAME: Final = "delta/1"
 
 
 def fits(target: Target, base: Base) -> bool:
-    """Whether ``base`` has the dtype and the number of words of ``target``."""
+    """Return whether ``base`` has the dtype and the number of words of ``target``."""
     return base.dtype == target.dtype and Target(base.dtype, base.shape).words == target.words
 
 
@@ -41,7 +41,7 @@ class _Decoder:
     base: Base
 
     def decode(self, payload: bytes | memoryview, start: int, stop: int) -> NDArray[Any]:
-        """The words of one chunk."""
+        """Return the words of one chunk."""
         return residual.decode(payload, self.base.read(start, stop), self.target.dtype)
 
 

@@ -30,7 +30,7 @@ NAME: Final = "dense/1"
 
 
 def is_rotated(dtype: str) -> bool:
-    """Whether words of ``dtype`` have a sign bit on top that is moved to the low end."""
+    """Return whether words of ``dtype`` have a sign bit on top that is moved to the low end."""
     return DTYPES[dtype].kind in ("float", "complex") and word_size(dtype) > 1
 
 
@@ -42,7 +42,7 @@ def encode_words(words: NDArray[Any], rotate: bool) -> bytes:
 
 
 def decode_words(blob: bytes | memoryview, width: int, size: int, rotate: bool) -> NDArray[Any]:
-    """The ``size`` words of ``width`` bytes in ``blob``; raises ``CodecError`` if malformed."""
+    """Return the ``size`` words of ``width`` bytes in ``blob``; raises ``CodecError`` if malformed."""
     view = memoryview(blob)
     if len(view) < 1 or view[0] != width:
         raise CodecError(f"a dense chunk does not have {width} planes")
@@ -61,7 +61,7 @@ def encode(raw: bytes | memoryview, dtype: str) -> bytes:
 
 
 def decode(blob: bytes | memoryview, dtype: str, nbytes: int) -> memoryview:
-    """The ``nbytes`` raw bytes of a chunk; allocates at most twice that.
+    """Return the ``nbytes`` raw bytes of a chunk; allocates at most twice that.
 
     Raises :class:`~theta.errors.CodecError` for anything that is not exactly such a chunk.
     """

@@ -97,12 +97,12 @@ class Tokenised:
         return kernels.clusters.Listed(self.counts)
 
     def grouped(self, kinds: NDArray[np.int64]) -> Counts:
-        """The counts where context ``c`` is in ``kinds[c]``."""
+        """Add up the counts of each kind; context ``c`` is of kind ``kinds[c]``."""
         alphabet = self.counts.shape[1]
         return self.listed.regrouped(kinds, np.arange(alphabet, dtype=np.uint16), alphabet)
 
     def under(self, rule: tuple[int, int]) -> Tokenised:
-        """The same values under a rule that is coarser, or the same."""
+        """Return the same values under a rule that is coarser, or the same."""
         if rule == (self.s, self.m):
             return self
         names = kernels.rans.coarser(self.values.dtype.itemsize * 8, (self.s, self.m), rule)
@@ -112,45 +112,45 @@ class Tokenised:
 
 
 def tokenise(values: Words, rule: tuple[int, int], contexts: Contexts, context_count: int) -> Tokenised:
-    """Tokens of ``values`` and their counts, shape ``(context_count, alphabet)``."""
+    """Return tokens of ``values`` and their counts, shape ``(context_count, alphabet)``."""
     return Tokenised(values, *rule, *kernels.rans.tokenise(values, *rule, contexts, context_count))
 
 
 def by_all_rules(values: Words, contexts: Contexts, context_count: int) -> list[Tokenised]:
-    """The values under each of ``TOKEN_RULES``; they are looked at once."""
+    """Tokenise the values by each of ``TOKEN_RULES``, reading them once."""
     finest = tokenise(values, TOKEN_RULES[-1], contexts, context_count)
     return [finest.under(rule) for rule in TOKEN_RULES]
 
 
 def _table_bits(used: int, labels: NDArray[np.int64]) -> float:
-    """About what tables with ``used`` frequencies and the map of contexts cost."""
+    """Estimate the bits of tables with ``used`` frequencies and of the map of contexts."""
     shares = np.bincount(labels) / labels.size
     entropy = float(-(shares * np.log2(shares)).sum())
     return float(_BITS_A_FREQUENCY * used + 16.0 * shares.size + labels.size * entropy)
 
 
 def _cluster(listed: Listed, initial: NDArray[np.int64], rounds: int) -> tuple[NDArray[np.int64], float]:
-    """Improve a grouping of contexts; the labels (without gaps) and all bits."""
+    """Improve a grouping of contexts; return the labels (without gaps) and all bits."""
     labels, bits, used = listed.improve(initial, rounds, _UNSEEN_BITS)
     return labels, bits + _table_bits(used, labels)
 
 
 def _heaps(listed: Listed) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Contexts in the order of their mean token, and the weight before each of them."""
+    """Return contexts in the order of their mean token, and the weight before each of them."""
     order = np.argsort(listed.means, kind="stable")
     weights = listed.weights[order]
     return order, np.cumsum(weights) - weights
 
 
 def _initial(order: NDArray[np.int64], before: NDArray[np.int64], clusters: int) -> NDArray[np.int64]:
-    """The contexts cut, in their order, into groups of about equal weight."""
+    """Cut the contexts, in their order, into groups of about equal weight."""
     labels = np.empty(order.size, np.int64)
     labels[order] = before * clusters // (int(before[-1]) + 1)
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
 def _frequencies(sums: NDArray[np.int64]) -> Counts:
-    """Counts scaled to add up to 4096, with at least 1 for each token that occurs."""
+    """Scale counts to add up to 4096, with at least 1 for each token that occurs."""
     scaled = np.rint(sums * (_TOTAL / sums.sum(axis=1, keepdims=True))).astype(np.int64)
     scaled = np.where(sums > 0, np.maximum(scaled, 1), 0)
     for row in scaled:
@@ -161,12 +161,12 @@ def _frequencies(sums: NDArray[np.int64]) -> Counts:
 
 
 def estimate(listed: Listed) -> float:
-    """About the bits that values with these counts will cost, raw bits apart."""
+    """Estimate the bits that values with these counts will cost, without raw bits."""
     return _cluster(listed, _initial(*_heaps(listed), _MORE_CLUSTERS[0]), 0)[1]
 
 
 def plan(listed: Listed) -> Tables:
-    """The cheapest tables found for these counts (at least one)."""
+    """Return the cheapest tables found for these counts (at least one)."""
     best, bits = np.zeros(listed.occurring.size, np.int64), float("inf")
     heaps = _heaps(listed)
     for trials in (_MORE_CLUSTERS, _FEWER_CLUSTERS):
@@ -183,7 +183,7 @@ def plan(listed: Listed) -> Tables:
 def encode(
     tokenised: Tokenised, contexts: Contexts, chosen: Tables, kinds: NDArray[np.int64] | None = None
 ) -> bytes:
-    """The entropy section of the tokenised values.
+    """Return the entropy section of the tokenised values.
 
     ``kinds``: none, or ``chosen`` is for coarser contexts, and a context ``c`` is in ``kinds[c]``.
     """
@@ -211,7 +211,7 @@ def encode(
 def _read_tables(
     blob: memoryview, position: int, clusters: int, occurring: int, alphabet: int
 ) -> tuple[int, NDArray[np.uint8], Counts]:
-    """The position behind the tables, the cluster of each context, the frequencies."""
+    """Return the position behind the tables, the cluster of each context, the frequencies."""
     labels = np.zeros(occurring if clusters > 1 else 0, np.uint8)
     used = np.empty(clusters, "<u2")
     position = frames.decode_section(blob, position, [labels, used.view(np.uint8)])
@@ -230,7 +230,7 @@ def _read_tables(
 def decode(
     blob: memoryview, position: int, contexts: Contexts, context_count: int, dtype: np.dtype[Any]
 ) -> tuple[Words, int]:
-    """The values of the section at ``position``, one for each context, and the position behind it."""
+    """Return the values of the section at ``position``, one for each context, and its end."""
     if len(blob) - position < _HEAD.size:
         raise CodecError("an encoded chunk is cut short")
     s, m, clusters, size, *states = _HEAD.unpack_from(blob, position)
@@ -253,7 +253,7 @@ def decode(
 
 
 def _take(blob: memoryview, position: int, size: int) -> NDArray[np.uint8]:
-    """``size`` bytes at ``position``, copied, so that they are aligned."""
+    """Return ``size`` bytes at ``position``, copied, so that they are aligned."""
     if size > len(blob) - position:
         raise CodecError("an encoded chunk is cut short")
     return np.frombuffer(blob, np.uint8, size, position).copy()

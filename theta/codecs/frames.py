@@ -63,7 +63,7 @@ class _Local(threading.local):
         self._made: dict[str, zstandard.ZstdCompressor] = {}
 
     def compressor(self, kind: str) -> zstandard.ZstdCompressor:
-        """The compressor called ``kind``: huffman, fast or long."""
+        """Return the compressor called ``kind``: huffman, fast or long."""
         if kind not in self._made:
             parameters = {
                 "huffman": lambda: zstandard.ZstdCompressionParameters(**_HUFFMAN),
@@ -78,7 +78,7 @@ _LOCAL: Final = _Local()
 
 
 def spread_sample(plane: Plane) -> Plane:
-    """A fixed sample of the plane: equal slices at equal distances."""
+    """Return a fixed sample of the plane: equal slices at equal distances."""
     if plane.size <= _SAMPLE_BYTES:
         return plane
     length = _SAMPLE_BYTES // _SAMPLE_SLICES
@@ -87,7 +87,7 @@ def spread_sample(plane: Plane) -> Plane:
 
 
 def entropy_bits(plane: Plane) -> float:
-    """The order-0 entropy of the bytes of ``plane``, in bits a byte."""
+    """Return the order-0 entropy of the bytes of ``plane``, in bits a byte."""
     counts = np.bincount(plane, minlength=1)
     shares = counts[counts > 0] / max(plane.size, 1)
     return float(-(shares * np.log2(shares)).sum())
@@ -102,13 +102,13 @@ class Sample:
 
     @classmethod
     def of(cls, plane: Plane) -> Sample:
-        """The sample of ``plane``."""
+        """Return the sample of ``plane``."""
         part = spread_sample(plane)
         return cls(part, entropy_bits(part))
 
 
 def _candidates(sample: Sample, repeats: bool) -> list[str]:
-    """The compressors worth running on the whole plane whose sample is given."""
+    """Return the compressors worth running on the whole plane whose sample is given."""
     best = [] if sample.entropy > _INCOMPRESSIBLE_BITS else ["huffman"]
     if _is_matched(sample):
         best = [*best, "fast"]
@@ -116,7 +116,7 @@ def _candidates(sample: Sample, repeats: bool) -> list[str]:
 
 
 def _is_matched(sample: Sample) -> bool:
-    """Whether there is more to find in the sample than the frequencies of its bytes."""
+    """Return whether a match finder saves more of the sample than the frequencies of its bytes."""
     slices = sample.part.reshape(_SAMPLE_SLICES, -1) if sample.part.size == _SAMPLE_BYTES else None
     for part, share in (
         (None if slices is None else slices[::4].reshape(-1), _MAYBE),
@@ -130,12 +130,12 @@ def _is_matched(sample: Sample) -> bool:
 
 
 def is_constant(plane: Plane) -> bool:
-    """Whether all bytes of ``plane`` (at least one) are equal."""
+    """Return whether all bytes of ``plane`` (at least one) are equal."""
     return bool(plane[-1] == plane[0]) and bool((plane == plane[0]).all())
 
 
 def encode_plane(plane: Plane, repeats: bool = False, sample: Sample | None = None) -> tuple[int, Payload]:
-    """The method and the payload of one plane (u1, contiguous); a raw payload is the plane itself.
+    """Encode one plane (u1, contiguous); return method and payload, which may be the plane itself.
 
     ``repeats`` says that the plane belongs to data with long repetitions
     (:func:`theta.codecs.planes.has_repeats`), so that long-distance matching is tried as well.
@@ -153,7 +153,7 @@ def encode_plane(plane: Plane, repeats: bool = False, sample: Sample | None = No
 
 
 def _unzstd(payload: memoryview, size: int) -> bytes:
-    """The ``size`` bytes of the frame ``payload``; the size is checked before allocation."""
+    """Return the ``size`` bytes of the frame ``payload``; the size is checked before allocation."""
     try:
         frame = zstandard.get_frame_parameters(payload)
         if frame.content_size != size or frame.dict_id:
@@ -167,7 +167,7 @@ def _unzstd(payload: memoryview, size: int) -> bytes:
 
 
 def decoded(method: int, payload: memoryview, size: int) -> Plane:
-    """The ``size`` bytes of one plane, not to be written to; raises ``CodecError``."""
+    """Return the ``size`` bytes of one plane, not to be written to; raises ``CodecError``."""
     if method == CONSTANT and len(payload) == 1 and size:
         return np.full(size, payload[0], np.uint8)
     if method == RAW and len(payload) == size:
@@ -178,7 +178,7 @@ def decoded(method: int, payload: memoryview, size: int) -> Plane:
 
 
 def encode_section(planes: Iterable[Plane]) -> bytes:
-    """A section of ``planes``, in order."""
+    """Encode ``planes``, in order, as a section."""
     return section(map(encode_plane, planes))
 
 
@@ -195,7 +195,7 @@ def decode_section(blob: memoryview, start: int, outs: Sequence[Plane]) -> int:
 
 
 def section(coded: Iterable[tuple[int, Payload]], before: bytes = b"") -> bytes:
-    """The section of planes with these methods and payloads, behind the bytes ``before``."""
+    """Join ``before`` and the section of planes with these methods and payloads."""
     rows = list(coded)
     heads = [_ENTRY.pack(method, len(payload)) for method, payload in rows]
     return b"".join((before, *heads, *(payload for _, payload in rows)))
@@ -204,7 +204,7 @@ def section(coded: Iterable[tuple[int, Payload]], before: bytes = b"") -> bytes:
 def read_section(
     blob: memoryview, start: int, sizes: Sequence[int], decode: Callable[[int, memoryview, int], Plane]
 ) -> tuple[list[Plane], int]:
-    """The planes of these sizes of the section at ``start``, each by ``decode``; the position behind it."""
+    """Decode planes of these sizes from the section at ``start``; return them and its end."""
     position = start + _ENTRY.size * len(sizes)
     if position > len(blob):
         raise CodecError("an encoded chunk is cut short")

@@ -59,7 +59,7 @@ _SAMPLE_WORDS: Final = 1 << 15
 
 
 def fits(target: Target, base: Base) -> bool:
-    """Whether ``base`` is a matrix like ``target``, of a dtype that this codec knows."""
+    """Return whether ``base`` is a matrix like ``target``, of a dtype that this codec knows."""
     same = (base.dtype, tuple(base.shape)) == (target.dtype, target.shape)
     return same and target.dtype in DTYPES_OF_MATRICES and target.row_words > 0 and target.words > 0
 
@@ -67,7 +67,7 @@ def fits(target: Target, base: Base) -> bool:
 def _predict(
     base: Base, target: Target, factors: Factors, start: int, stop: int
 ) -> tuple[Words, residual.Fine]:
-    """The predicted words from ``start`` to ``stop``, and their fine classes."""
+    """Return the predicted words from ``start`` to ``stop``, and their fine classes."""
     predicted = np.empty(stop - start, word_dtype(target.dtype))
     classes = np.empty(stop - start, np.uint8)
     below = base.read(start, stop)
@@ -82,14 +82,14 @@ def _predict(
 
 
 def _tiles(start: int, stop: int, columns: int) -> Iterator[Range]:
-    """The words from ``start`` to ``stop`` in pieces that a core holds in its cache, cut between rows."""
+    """Yield the words from ``start`` to ``stop`` in pieces that a core can cache, cut between rows."""
     step = max(_TILE_WORDS // columns, 1) * columns
     ends = [start, *range(start // step * step + step, stop, step), stop]
     return pairwise(ends)
 
 
 def _added(factors: Factors, start: int, stop: int, columns: int) -> NDArray[np.float64]:
-    """The product at the words from ``start`` to ``stop``."""
+    """Return the product at the words from ``start`` to ``stop``."""
     first, last = start // columns, -(-stop // columns)
     found: NDArray[np.float64]
     if last - first == 1:
@@ -101,7 +101,7 @@ def _added(factors: Factors, start: int, stop: int, columns: int) -> NDArray[np.
 
 
 def predict(base: Base, factors: Factors, start: int, stop: int) -> Words:
-    """The words from ``start`` to ``stop`` of ``base`` plus the product."""
+    """Return the words from ``start`` to ``stop`` of ``base`` plus the product."""
     return _predict(base, Target(base.dtype, base.shape), factors, start, stop)[0]
 
 
@@ -122,13 +122,13 @@ def _unpack_factor(blob: memoryview, position: int, lines: int, rank: int) -> tu
 
 
 def pack(factors: Factors) -> bytes:
-    """The shared bytes."""
+    """Return the shared bytes."""
     head = _HEAD.pack(factors.u.shape[1], factors.scale)
     return head + _pack_factor(factors.u) + _pack_factor(factors.v)
 
 
 def unpack(shared: memoryview, target: Target) -> Factors:
-    """The factors in the shared bytes, checked; raises ``CodecError``."""
+    """Return the factors in the shared bytes, checked; raises ``CodecError``."""
     if len(shared) < _HEAD.size:
         raise CodecError("the factors of a low-rank layer are cut short")
     rank, scale = _HEAD.unpack_from(shared)
@@ -162,7 +162,7 @@ def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Enco
 
 
 def _cost(new: TensorWords, base: TensorWords, ranges: Sequence[Range], factors: Factors) -> float:
-    """About the stored bytes with these factors, from a part of the chunks."""
+    """Estimate the stored bytes with these factors, from a part of the chunks."""
     row = Target(new.dtype, new.shape).row_words
     start, stop = ranges[len(ranges) // 2]
     stop = min(stop, start + max(_SAMPLE_WORDS // row, 1) * row)
@@ -178,7 +178,7 @@ class _Decoder:
     factors: Factors
 
     def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
-        """The words of one chunk."""
+        """Return the words of one chunk."""
         predicted, fine = _predict(self.base, self.target, self.factors, start, stop)
         return residual.decode(payload, predicted, self.target.dtype, fine)
 

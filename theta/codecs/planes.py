@@ -52,7 +52,7 @@ _ONE_GROUP_IN: Final = 64
 
 
 def has_repeats(words: NDArray[Any]) -> bool:
-    """Whether many aligned runs of 32 bytes occur more than once, at any distance.
+    """Return whether many aligned runs of 32 bytes occur more than once, at any distance.
 
     Looks at about one group of eight bytes in 64, chosen by a hash of its content, with the 24
     bytes after it.  A wrong guess costs time or bytes, never correctness.
@@ -64,7 +64,7 @@ def has_repeats(words: NDArray[Any]) -> bool:
 
 
 def encode_plane(plane: Plane, repeats: bool = False) -> tuple[int, Payload]:
-    """The method and the payload of one plane (u1, contiguous).
+    """Encode one plane (u1, contiguous); return its method and payload.
 
     ``repeats`` says that the plane belongs to data with long repetitions (:func:`has_repeats`).
     """
@@ -81,14 +81,14 @@ def encode_plane(plane: Plane, repeats: bool = False) -> tuple[int, Payload]:
 
 
 def _rans(plane: Plane) -> bytes:
-    """The entropy section of a plane whose neighbouring bytes have nothing to do with each other."""
+    """Encode a plane whose neighbouring bytes are independent as an entropy section."""
     contexts = np.zeros(plane.size, np.uint16)
     tokenised = entropy.tokenise(plane, entropy.TOKEN_RULES[-1], contexts, 1)
     return entropy.encode(tokenised, contexts, entropy.plan(tokenised.listed))
 
 
 def _unrans(payload: memoryview, size: int) -> Plane:
-    """The ``size`` bytes of an entropy section."""
+    """Return the ``size`` bytes of an entropy section."""
     values, end = entropy.decode(payload, 0, np.zeros(size, np.uint16), 1, np.dtype(np.uint8))
     if end != len(payload):
         raise CodecError("a plane has bytes behind its end")
@@ -96,12 +96,12 @@ def _unrans(payload: memoryview, size: int) -> Plane:
 
 
 def _decoded(method: int, payload: memoryview, size: int) -> Plane:
-    """The ``size`` bytes of one plane."""
+    """Return the ``size`` bytes of one plane."""
     return _unrans(payload, size) if method == RANS and size else frames.decoded(method, payload, size)
 
 
 def encode_section(planes: Iterable[Plane], repeats: bool = False, before: bytes = b"") -> bytes:
-    """A section of ``planes``, in order, behind the bytes ``before``; ``repeats`` is for all of them."""
+    """Encode ``planes``, in order, behind ``before``; ``repeats`` holds for all of them."""
     return frames.section((encode_plane(plane, repeats) for plane in planes), before)
 
 
@@ -118,7 +118,7 @@ def decode_section(blob: memoryview, start: int, outs: Sequence[Plane]) -> int:
 
 
 def read_planes(blob: memoryview, start: int, sizes: Sequence[int]) -> tuple[list[Plane], int]:
-    """The planes of these sizes of the section at ``start`` of ``blob``, and the position behind it.
+    """Decode planes of these sizes from the section at ``start`` of ``blob``; return them and its end.
 
     They are not copied, and may not be written to.  Raises as :func:`decode_section`.
     """

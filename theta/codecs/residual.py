@@ -53,7 +53,7 @@ _MAX_MAGNITUDE: Final = 2047
 _MAX_LEVELS: Final = 8
 _DEFAULT_BLOCK: Final = 512
 _EVERY: Final = 4
-"""One in so many words tells how active its block is, where there are plenty."""
+"""The step between the words by which the activity of a block is measured, if it has plenty."""
 _PLENTY: Final = 1 << 18
 
 _EXPONENT_BITS: Final = {
@@ -78,12 +78,12 @@ class Fine:
 
 
 def is_float(dtype: str) -> bool:
-    """Whether words of ``dtype`` have a sign and an exponent (e8m0 has neither)."""
+    """Return whether words of ``dtype`` have a sign and an exponent (e8m0 has neither)."""
     return dtype in _EXPONENT_BITS
 
 
 def magnitudes(words: Words, dtype: str) -> NDArray[np.uint16]:
-    """Exponent fields, or lengths in bits, of ``words``."""
+    """Return exponent fields, or lengths in bits, of ``words``."""
     if is_float(dtype):
         return kernels.differences.exponents(words, _EXPONENT_BITS[dtype])
     return kernels.differences.bit_lengths(words, DTYPES[dtype].kind == "int")
@@ -91,7 +91,7 @@ def magnitudes(words: Words, dtype: str) -> NDArray[np.uint16]:
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the contexts of a chunk are made of: the first class, the levels of its blocks, fine classes.
+    """The parts of the contexts of a chunk: the first class, the levels of its blocks, fine classes.
 
     ``given`` are fine classes that are not those of the mantissas.
     """
@@ -104,13 +104,13 @@ class _Layout:
     given: Fine | None = None
 
     def fine_count(self, dtype: str) -> int:
-        """The number of fine classes."""
+        """Return the number of fine classes."""
         if not self.use_fine:
             return 1
         return self.given.count if self.given else 1 << _fine_bits(dtype)[1]
 
     def contexts(self, predicted: Words, dtype: str) -> NDArray[np.uint16]:
-        """The context of each word."""
+        """Return the context of each word."""
         levels = kernels.contexts.Levels(self.levels, self.level_count, self.block)
         shift, bits = _fine_bits(dtype) if self.use_fine else (0, 0)
         given = self.given if self.use_fine else None
@@ -124,7 +124,7 @@ class _Layout:
 
 
 def _fine_bits(dtype: str) -> tuple[int, int]:
-    """Where the fine class of a mantissa is: a shift and its bits; none of types that have hardly any."""
+    """Return a shift and the bits of the fine class of a mantissa; 0 bits for types that have hardly any."""
     width = word_size(dtype) * 8
     mantissa = width - 1 - _EXPONENT_BITS.get(dtype, width)
     bits = 4 if width > 16 else 3
@@ -132,13 +132,13 @@ def _fine_bits(dtype: str) -> tuple[int, int]:
 
 
 def _top(found: NDArray[np.uint16]) -> int:
-    """The magnitude of class 0: the largest, but for one in 4096 of the words."""
+    """Return the magnitude of class 0: only one in 4096 of the words has a larger one."""
     counts = kernels.contexts.histogram(found, _MAX_MAGNITUDE + 1)[::-1].cumsum()
     return int(counts.size - 1 - (counts > found.size >> 12).argmax())
 
 
 def _levels(excess: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Blocks grouped by activity (k-means in one dimension, levels in rising order)."""
+    """Group blocks by activity (k-means in one dimension, levels in rising order)."""
     low, high = float(excess.min()), float(excess.max())
     centres = low + (high - low) * (np.arange(_LEVELS) + 0.5) / _LEVELS
     for _ in range(10):
@@ -167,14 +167,14 @@ class _Choice:
 
 
 def _listed(tokenised: entropy.Tokenised, kinds: NDArray[np.int64]) -> Listed:
-    """How often each token occurs in the contexts that are used."""
+    """Count how often each token occurs in the contexts that are used."""
     if int(kinds[-1]) + 1 == kinds.size:
         return tokenised.listed
     return kernels.clusters.Listed(tokenised.grouped(kinds))
 
 
 def _kinds(level_count: int, fine_count: int, use_levels: bool, use_fine: bool) -> NDArray[np.int64]:
-    """The numbers of the contexts without what is not used, for each with everything."""
+    """Return, for each context with all of its parts, the number of the one without the unused parts."""
     shape = (CLASSES, level_count if use_levels else 1, fine_count if use_fine else 1)
     numbers = np.arange(np.prod(shape)).reshape(shape)
     return np.broadcast_to(numbers, (CLASSES, level_count, fine_count)).reshape(-1)
@@ -183,7 +183,7 @@ def _kinds(level_count: int, fine_count: int, use_levels: bool, use_fine: bool) 
 def _best(
     values: Words, full: NDArray[np.uint16], level_count: int, fine_count: int, level_bits: float
 ) -> _Choice:
-    """The cheapest of the token rules, then of the contexts; ``full`` are those with everything used."""
+    """Return the cheapest token rule, then the cheapest contexts; ``full`` are those with every part."""
 
     def choice(tokenised: entropy.Tokenised, use_levels: bool, use_fine: bool) -> _Choice:
         kinds = _kinds(level_count, fine_count, use_levels, use_fine)
@@ -200,7 +200,7 @@ def _best(
 
 
 def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine: Fine | None = None) -> bytes:
-    """The residual section of ``words`` against ``predicted`` (same dtype and size).
+    """Return the residual section of ``words`` against ``predicted`` (same dtype and size).
 
     ``row_words`` is the length of a row (0: none), whose activity is taken to be of one kind.
     """
@@ -223,7 +223,7 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
 
 
 def _layout(values: Words, predicted: Words, dtype: str, block: int, fine: Fine | None) -> _Layout:
-    """The contexts to try."""
+    """Return the contexts to try."""
     every = _EVERY if values.size >= _PLENTY and block % _EVERY == 0 else 1
     part = np.ascontiguousarray(values[::every])
     found = magnitudes(np.ascontiguousarray(predicted[::every]), dtype)
@@ -236,7 +236,7 @@ def _layout(values: Words, predicted: Words, dtype: str, block: int, fine: Fine 
 
 
 def _read_levels(blob: memoryview, position: int, count: int, blocks: int) -> tuple[NDArray[np.uint8], int]:
-    """The level of each block, and the position behind them."""
+    """Return the level of each block, and the position behind them."""
     levels = np.zeros(blocks if count > 1 else 0, np.uint8)
     position = planes.decode_section(blob, position, [levels])
     if levels.size and int(levels.max()) >= count:
@@ -247,7 +247,7 @@ def _read_levels(blob: memoryview, position: int, count: int, blocks: int) -> tu
 def decode(
     blob: bytes | memoryview, predicted: Words, dtype: str, fine: Fine | None = None, start: int = 0
 ) -> Words:
-    """The words whose residual section against ``predicted`` is all of ``blob`` from ``start``.
+    """Decode the residual section against ``predicted`` that is all of ``blob`` from ``start``.
 
     Raises :class:`~theta.errors.CodecError` for anything malformed.  The result may be
     ``predicted`` itself.

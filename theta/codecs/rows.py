@@ -10,7 +10,7 @@ tensor in order::
              comes from: 0 for new rows, else 1 + the base's row that is the first of the run
 
 A chunk is a dense chunk (theta.codecs.dense) of all its words that are in new rows, in order;
-no bytes where there are none.
+no bytes if there are none.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MARKED: Final = 256
 
 
 def fits(target: Target, base: Base) -> bool:
-    """Whether ``base`` has rows like those of ``target``."""
+    """Return whether ``base`` has rows like those of ``target``."""
     other = Target(base.dtype, base.shape)
     return (
         base.dtype == target.dtype
@@ -59,7 +59,7 @@ def _as_rows(tensor: TensorWords) -> NDArray[np.uint8]:
 
 
 def find_sources(new: TensorWords, base: TensorWords) -> Sources:
-    """For each row of ``new`` an equal row of ``base``, or -1; runs go on where they can."""
+    """Return for each row of ``new`` an equal row of ``base``, or -1; runs continue if they can."""
     rows, base_rows = _as_rows(new), _as_rows(base)
     marks, base_marks = kernels.fingerprints.fingerprints(rows), kernels.fingerprints.fingerprints(base_rows)
     order = np.argsort(base_marks, kind="stable")
@@ -75,13 +75,13 @@ def find_sources(new: TensorWords, base: TensorWords) -> Sources:
 
 
 def _marks(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Some bytes from the middle of each row."""
+    """Return some bytes from the middle of each row."""
     start = (rows.shape[1] - _MARK_BYTES) // 2
     return np.ascontiguousarray(rows[:, start : start + _MARK_BYTES]).view(np.uint64).reshape(-1)
 
 
 def _may_have_half(new: TensorWords, base: TensorWords) -> bool:
-    """Whether a spread sample of rows is found in ``base`` nearly as often as when half of all rows are."""
+    """Return whether ``base`` has a quarter or more of a spread sample of rows."""
     rows = _as_rows(new)
     chosen = np.unique(np.linspace(0, len(rows) - 1, _MARKED).astype(np.int64))
     marks = np.sort(_marks(rows[chosen]))
@@ -92,7 +92,7 @@ def _may_have_half(new: TensorWords, base: TensorWords) -> bool:
 
 
 def _runs(sources: Sources) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Lengths and origins of the runs of ``sources``."""
+    """Return lengths and origins of the runs of ``sources``."""
     goes_on = np.where(sources[1:] >= 0, sources[1:] == sources[:-1] + 1, sources[:-1] < 0)
     goes_on &= (sources[1:] >= 0) == (sources[:-1] >= 0)
     starts = np.concatenate([[0], np.flatnonzero(~goes_on) + 1])
@@ -108,7 +108,7 @@ def _pack(sources: Sources) -> bytes:
 
 
 def _unpack(shared: memoryview, rows: int, base_rows: int) -> Sources:
-    """The source of each row, checked."""
+    """Return the source of each row, checked."""
     if len(shared) < _COUNT.size or not 0 < _COUNT.unpack_from(shared)[0] <= rows:
         raise CodecError("a row map is damaged")
     listed = np.empty((8, _COUNT.unpack_from(shared)[0]), np.uint8)
@@ -126,7 +126,7 @@ def _unpack(shared: memoryview, rows: int, base_rows: int) -> Sources:
 
 
 def _pieces(sources: Sources, columns: int, start: int, stop: int) -> tuple[NDArray[np.bool_], int, int]:
-    """Which words from ``start`` to ``stop`` are in new rows; the first row and the row after the last."""
+    """Return the mask of the words in new rows, the first row of this range, and the last plus 1."""
     first, last = start // columns, -(-stop // columns)
     fresh = np.repeat(sources[first:last] < 0, columns)
     return fresh[start - first * columns : stop - first * columns], first, last
@@ -154,7 +154,7 @@ def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Enco
 
 
 def _windows(wanted: Sources, columns: int) -> Iterator[tuple[int, int]]:
-    """Cuts of the rising list ``wanted`` such that the rows of each part lie close together."""
+    """Cut the rising list ``wanted`` into parts whose rows lie close together."""
     limit = max(_WINDOW_WORDS // columns, 1)
     begin = 0
     while begin < wanted.size:
@@ -170,7 +170,7 @@ class _Decoder:
     sources: Sources
 
     def _gather(self, first: int, last: int, low: int, high: int) -> Words:
-        """The words ``low`` to ``high`` of each row from ``first`` to ``last``; new rows are zero."""
+        """Return the words ``low`` to ``high`` of each row from ``first`` to ``last``; new rows are zero."""
         columns = self.target.row_words
         sources = self.sources[first:last]
         out = np.zeros((last - first, high - low), f"<u{word_size(self.target.dtype)}")
@@ -186,7 +186,7 @@ class _Decoder:
         return out
 
     def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
-        """The words of one chunk; reads each part of the base that it needs once."""
+        """Decode the words of one chunk; each part of the base that it needs is read once."""
         columns, dtype = self.target.row_words, self.target.dtype
         fresh, first, last = _pieces(self.sources, columns, start, stop)
         inside = last - first == 1

@@ -37,13 +37,13 @@ _TOUCHING: Final = 2.0**-6
 
 
 def fits(target: Target, base: Base) -> bool:
-    """Whether ``base`` is like ``target`` and has rows of numbers."""
+    """Return whether ``base`` is like ``target`` and has rows of numbers."""
     same = (base.dtype, tuple(base.shape)) == (target.dtype, target.shape)
     return same and arith.has_values(target.dtype) and target.words > 0
 
 
 def _predict(base: Words, dtype: str, by: int, factors: Values, columns: int, start: int) -> Words:
-    """The base's words from ``start`` on, each times the factor of its line."""
+    """Return the base's words from ``start`` on, each times the factor of its line."""
     places = np.arange(start, start + base.size)
     lines = places // columns if by == _BY_ROW else places % columns
     with np.errstate(all="ignore"):
@@ -51,13 +51,13 @@ def _predict(base: Words, dtype: str, by: int, factors: Values, columns: int, st
 
 
 def predict(base: Base, by: int, factors: Values, start: int, stop: int) -> Words:
-    """The words from ``start`` to ``stop`` of ``base``, each times the factor of its line."""
+    """Return the words from ``start`` to ``stop`` of ``base``, each times the factor of its line."""
     columns = Target(base.dtype, base.shape).row_words
     return _predict(base.read(start, stop), base.dtype, by, factors, columns, start)
 
 
 def _bounds(words: Words, dtype: str) -> tuple[Values, Values]:
-    """For finite words, the interval of values that round to each; else everything."""
+    """Return, for finite words, the interval of values that round to each; else everything."""
     signed = words.view(f"<i{words.dtype.itemsize}")
     away = arith.to_values((signed + 1).view(words.dtype), dtype)
     exact = arith.to_values(words, dtype)
@@ -71,7 +71,7 @@ def _bounds(words: Words, dtype: str) -> tuple[Values, Values]:
 
 
 def _factor_bounds(new: Words, base: Words, dtype: str) -> tuple[Values, Values]:
-    """For each word the interval of factors that lead from base to new."""
+    """Return for each word the interval of factors that lead from base to new."""
     value = arith.to_values(base, dtype)
     low, high = _bounds(new, dtype)
     usable = np.isfinite(value) & (value != 0)
@@ -82,7 +82,7 @@ def _factor_bounds(new: Words, base: Words, dtype: str) -> tuple[Values, Values]
 
 
 def simplest(low: Values, high: Values) -> Values:
-    """A float64 with few bits in each interval; 1 where the interval is empty or unbounded."""
+    """Return a float64 with few bits in each interval; 1 for an interval that is empty or unbounded."""
     found = np.ones(low.size)
     open_lines = (low < high) & np.isfinite(low) & np.isfinite(high)
     todo = open_lines & ~((low < 1) & (high > 1))
@@ -97,7 +97,7 @@ def simplest(low: Values, high: Values) -> Values:
 
 
 def _fit(new: Words, base: Words, dtype: str, columns: int, axis: int) -> tuple[Values, Values]:
-    """The bounds of the factor of each line; ``axis`` is the one along which lines run."""
+    """Return the bounds of the factor of each line; ``axis`` is the one along which lines run."""
     low, high = (bound.reshape(-1, columns) for bound in _factor_bounds(new, base, dtype))
     lows, highs = low.max(axis=axis), high.min(axis=axis)
     # A product that was rounded twice (through f32) may lie just outside of its interval.
@@ -109,7 +109,7 @@ def _fit(new: Words, base: Words, dtype: str, columns: int, axis: int) -> tuple[
 
 
 def _densest(low: Values, high: Values) -> tuple[float, float]:
-    """The bounds of what most of the intervals have in common."""
+    """Return the bounds of what most of the intervals have in common."""
     low, high = np.sort(low), np.sort(high)
     ended = np.searchsorted(high, low, side="right")
     best = int((np.arange(1, low.size + 1) - ended).argmax())
@@ -117,7 +117,7 @@ def _densest(low: Values, high: Values) -> tuple[float, float]:
 
 
 def _sample_fits(new: TensorWords, base: TensorWords, rows: int, columns: int, by: int) -> bool:
-    """Whether most lines of a spread sample have a factor, and not all the factor 1."""
+    """Return whether most lines of a spread sample have a factor, and not all of them 1."""
     few = _sampled_fit(new, base, rows, columns, by, _FEW)
     if (few[0] < few[1]).mean() <= 0.5:  # in noise none has a factor; here it is worth a closer look
         return False
@@ -129,7 +129,7 @@ def _sample_fits(new: TensorWords, base: TensorWords, rows: int, columns: int, b
 def _sampled_fit(
     new: TensorWords, base: TensorWords, rows: int, columns: int, by: int, sample: tuple[int, int]
 ) -> tuple[Values, Values]:
-    """The bounds of the factors of some lines, by some of their words; ``sample``: how many of each."""
+    """Return the bounds of the factors of some lines, by ``sample`` of their words each."""
     lines, length = (rows, columns) if by == _BY_ROW else (columns, rows)
     chosen = np.unique(np.linspace(0, lines - 1, sample[0]).astype(np.int64))
     along = np.unique(np.linspace(0, length - 1, sample[1]).astype(np.int64))
@@ -139,7 +139,7 @@ def _sampled_fit(
 
 
 def _find(new: TensorWords, base: TensorWords, columns: int) -> tuple[int, Values] | None:
-    """Which lines have factors, and the factors; None if there are none worth storing."""
+    """Find the axis of the lines that have factors, and the factors; None if they are not worth storing."""
     rows = new.words.size // columns
     for by, length in ((_BY_ROW, columns), (_BY_COLUMN, rows)):
         if length >= 8 and _sample_fits(new, base, rows, columns, by):
@@ -178,7 +178,7 @@ class _Decoder:
     factors: Values
 
     def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
-        """The words of one chunk."""
+        """Return the words of one chunk."""
         t = self.target
         base = self.base.read(start, stop)
         predicted = _predict(base, t.dtype, self.by, self.factors, t.row_words, start)

@@ -1,4 +1,4 @@
-"""``sparse/1``: a chunk as the base's words, but for a few that are new altogether.
+"""``sparse/1``: a chunk as the base's words except for a few that are new altogether.
 
 The base has the same dtype and the same number of words.  There are no shared bytes.  Format of
 a chunk of ``n`` words::
@@ -65,7 +65,7 @@ class _Decoder:
     base: Base
 
     def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
-        """The words of one chunk."""
+        """Return the words of one chunk."""
         view, dtype = memoryview(payload), self.target.dtype
         if len(view) < _HEAD.size or stop <= start:
             raise CodecError("a sparse chunk is cut short")

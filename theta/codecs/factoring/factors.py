@@ -28,7 +28,7 @@ class Factors:
     scale: int
 
     def is_exact(self) -> bool:
-        """Whether the product can be computed as the format demands."""
+        """Return whether the product can be computed as the format demands."""
         rank, most_u, most_v = int(self.u.shape[1]), _largest(self.u), _largest(self.v)
         if rank * most_u * most_v < _EXACT:
             return True
@@ -36,7 +36,7 @@ class Factors:
         return bool(rank * max(high, 1 << _SPLIT_BITS) * most_v < _EXACT)
 
     def product(self, rows: slice, columns: slice) -> Matrix:
-        """A part of ``u @ v.T * 2**scale``, the same on every machine."""
+        """Return a part of ``u @ v.T * 2**scale``, the same on every machine."""
         v = self._columns[:, columns]
         with one_thread:  # what the product is would not change, but threads would wait for each other
             first, *rest = (part[rows] @ v for part in self._rows)
@@ -66,12 +66,12 @@ def _largest(factor: Factor) -> int:
 
 
 def unit(factor: NDArray[Any], bits: int) -> int:
-    """The power of two in units of which the largest number of ``factor`` has ``bits`` bits."""
+    """Return the power of two in units of which the largest number of ``factor`` has ``bits`` bits."""
     return int(np.frexp(np.abs(factor).max() or 1.0)[1]) - (bits - 1)
 
 
 def rounded(u: NDArray[Any], v: NDArray[Any], bits: int) -> Factors:
-    """Integer factors of ``bits`` bits, the sign included."""
+    """Round to integer factors of ``bits`` bits, the sign included."""
     units = unit(u, bits), unit(v, bits)
     whole = [
         np.rint(np.ldexp(f.astype(np.float64), -k)).astype(np.int64)

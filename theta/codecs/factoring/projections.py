@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Matrix = NDArray[Any]
-    """Of float32; of float64 where words of 32 bits are compared."""
+    """A matrix of float32, or of float64 for words of 32 bits."""
 
 _SMALLEST_SIDE: Final = 32
 _LARGEST_SCALE: Final = 400
@@ -72,7 +72,7 @@ class Steps:
     new: TensorWords
     base: TensorWords
     noise: float = 0.0
-    """What is to be expected of the product's own rounding to f32."""
+    """The error that the product's own rounding to f32 is expected to add."""
     reference: float = float("inf")
     """The half-unit up to which words have the weight 1."""
     _kept: dict[int, _Tile] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Steps:
         self.count = -(-self.shape[0] // self._height)
 
     def tile(self, number: int) -> _Tile:
-        """The rows of one tile."""
+        """Return the rows of one tile."""
         found = self._kept.get(number)
         if found is None:
             found = self._tile(number)
@@ -94,7 +94,7 @@ class Steps:
         return found
 
     def tiles(self) -> Any:
-        """All tiles in order."""
+        """Return all tiles in order."""
         return map(self.tile, range(self.count))
 
     def _tile(self, number: int) -> _Tile:
@@ -114,21 +114,21 @@ class Steps:
 
 
 def _values(words: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """The values of words of up to 32 bits, exactly."""
+    """Return the values of words of up to 32 bits, exactly."""
     if dtype == "bf16":
         return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return words.view(np.float16).astype(np.float32) if dtype == "f16" else words.view(np.float32)
 
 
 def _half_units(values: NDArray[np.float32], dtype: str) -> NDArray[np.float32]:
-    """Half the unit in the last place of each value."""
+    """Return half the unit in the last place of each value."""
     powers = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)
     smallest = np.float32(2.0 ** (-14 if dtype == "f16" else -126))
     return np.maximum(powers, smallest) * np.float32(2.0 ** -(arith.mantissa_bits(dtype) + 1))
 
 
 def _orthonormal(columns: Matrix) -> Matrix:
-    """An orthonormal basis of the space of ``columns``, without directions that are lost in rounding."""
+    """Return an orthonormal basis of ``columns``, without directions that are lost in rounding."""
     wide = columns.astype(np.float64)
     values, vectors = np.linalg.eigh(wide.T @ wide)
     kept = values > 1e-12 * values[-1]
@@ -137,7 +137,7 @@ def _orthonormal(columns: Matrix) -> Matrix:
 
 
 def sketch(steps: Steps, width: int, noise: float) -> tuple[Matrix, Matrix]:
-    """Factors of the directions above the noise, of ``width`` or fewer, balanced.
+    """Return factors of the directions above the noise, of ``width`` or fewer, balanced.
 
     Halko, Martinsson, Tropp, "Finding structure with randomness", 2011, §4.
     """
@@ -166,7 +166,7 @@ def sketch(steps: Steps, width: int, noise: float) -> tuple[Matrix, Matrix]:
 
 
 def _beyond(tile: _Tile, u: Matrix, v: Matrix, to_the_middle: bool) -> NDArray[np.float32]:
-    """By how much the product goes beyond, in a tile, weighted."""
+    """Return by how much the product goes beyond, in a tile, weighted."""
     beyond = u[tile.rows] @ v.T
     beyond -= tile.d
     beyond = beyond.astype(np.float32, copy=False)
@@ -178,7 +178,7 @@ def _beyond(tile: _Tile, u: Matrix, v: Matrix, to_the_middle: bool) -> NDArray[n
 
 
 def _inverse(factor: Matrix) -> Matrix:
-    """The inverse of ``factor.T @ factor``, for a step of least squares with the overshoot."""
+    """Return the inverse of ``factor.T @ factor``, for a step of least squares with the overshoot."""
     wide = factor.astype(np.float64)
     square = wide.T @ wide
     ridge = 1e-13 * np.trace(square) + 1e-300
@@ -187,7 +187,7 @@ def _inverse(factor: Matrix) -> Matrix:
 
 
 def fitted(steps: Steps, u: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
-    """Factors whose product leaves fewer words outside their intervals."""
+    """Return factors whose product leaves fewer words outside their intervals."""
     before = u, v
     for to_the_middle in _TO_THE_MIDDLE[steps.new.dtype]:
         ahead = u + _MOMENTUM * (u - before[0]), v + _MOMENTUM * (v - before[1])
@@ -205,7 +205,7 @@ def fitted(steps: Steps, u: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def _precision(steps: Steps, u: Matrix, v: Matrix) -> int:
-    """The bits for the numbers of the factors: more would cost more than they spare in the words."""
+    """Return the bits for the numbers of the factors; more would cost more than they save in words."""
     tile = steps.tile(steps.count // 2)
     left = np.abs(u[tile.rows] @ v.T - tile.d).reshape(-1)
     left = 2 * float(np.median(left[:: max(left.size >> 13, 1)])) + 1e-300
@@ -219,7 +219,7 @@ def _precision(steps: Steps, u: Matrix, v: Matrix) -> int:
 
 
 def _whole(new: TensorWords, base: TensorWords, spectrum: Spectrum) -> Factors | None:
-    """Factors that leave no more than rounding."""
+    """Return factors that leave no more than rounding; None when there are none."""
     steps = Steps(new, base, spectrum.product_noise, _WEIGHT * spectrum.half_unit)
     with np.errstate(all="ignore"):
         u, v = fitted(steps, *sketch(steps, spectrum.whole + _SPARE, spectrum.noise))
@@ -229,7 +229,7 @@ def _whole(new: TensorWords, base: TensorWords, spectrum: Spectrum) -> Factors |
 
 
 def _parts(new: TensorWords, base: TensorWords, spectrum: Spectrum) -> list[Factors]:
-    """Coarse factors of the strongest directions."""
+    """Return coarse factors of the strongest directions."""
     with np.errstate(all="ignore"):
         u, v = sketch(Steps(new, base), spectrum.part, 0.0)
         if not (np.isfinite(u).all() and np.isfinite(v).all()):
@@ -238,7 +238,7 @@ def _parts(new: TensorWords, base: TensorWords, spectrum: Spectrum) -> list[Fact
 
 
 def find(new: TensorWords, base: TensorWords, cost: Callable[[Factors], float]) -> Factors | None:
-    """The factors that make ``new`` from ``base`` and ``cost`` least; None when the rank is not low."""
+    """Find the factors by which ``new`` costs least on ``base``; None when the rank is not low."""
     target = Target(new.dtype, new.shape)
     if min(target.rows, target.row_words) < _SMALLEST_SIDE:
         return None

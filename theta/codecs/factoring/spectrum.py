@@ -1,4 +1,4 @@
-"""What a sample says of a difference: whether it is of low rank, in all or in part."""
+"""The rank of a difference, in all or in part, estimated from a sample."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Spectrum:
 
 
 def _ulps(new: TensorWords) -> Matrix:
-    """The unit in the last place of every word."""
+    """Return the unit in the last place of every word."""
     values = np.abs(arith.to_values(new.words, new.dtype))
     smallest = 2.0 ** ({"f16": -14, "bf16": -126, "f32": -126}[new.dtype])
     values = np.where(np.isfinite(values), np.maximum(values, smallest), smallest)
@@ -61,34 +61,34 @@ def _difference(new: TensorWords, base: TensorWords) -> Matrix:
 
 
 def _part(tensor: TensorWords, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> TensorWords:
-    """A submatrix."""
+    """Return a submatrix."""
     matrix = tensor.words.reshape(-1, Target(tensor.dtype, tensor.shape).row_words)
     words = np.ascontiguousarray(matrix[np.ix_(rows, columns)]).reshape(-1)
     return TensorWords(tensor.dtype, (rows.size, columns.size), words)
 
 
 def _energies(d: Matrix) -> Matrix:
-    """The largest squared singular values of a matrix that is not wider than high."""
+    """Return the largest squared singular values of a matrix that is not wider than high."""
     found: Matrix = np.maximum(np.linalg.eigvalsh(d.T @ d)[::-1][:_LARGEST_RANK], 0.0)
     return found
 
 
 @lru_cache(maxsize=64)
 def _shares_by_chance(rows: int, columns: int) -> Matrix:
-    """The share of the energy of noise in its first k directions, for k from 1."""
+    """Return the share of the energy of noise in its first k directions, for k from 1."""
     shares: Matrix = np.cumsum(_energies(signs(rows, columns))) / (rows * columns)
     return np.minimum(shares, 1.0)
 
 
 def signs(rows: int, columns: int) -> Matrix:
-    """A fixed matrix of pseudo-random signs."""
+    """Return a fixed matrix of pseudo-random signs."""
     mixed = np.arange(1, rows * columns + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
     return np.where(mixed >> np.uint64(63), 1.0, -1.0).reshape(rows, columns)
 
 
 def look(new: TensorWords, base: TensorWords) -> Spectrum | None:
-    """What a spread sample says of the difference; None if factors are not worth a search.
+    """Look at the spectrum of a spread sample of the difference; None if factors are not worth a search.
 
     A word costs half the ``log2`` of its energy over that of rounding; a direction lowers the
     energy, and costs its numbers in both factors.
@@ -136,6 +136,6 @@ def look(new: TensorWords, base: TensorWords) -> Spectrum | None:
 
 
 def _best_rank(gains: Matrix) -> tuple[int, float]:
-    """The rank (1 and up) that gains most bits a word, and its gain; 0 where none gains enough."""
+    """Return the rank (from 1) that saves most bits a word, and how many; 0 when none saves enough."""
     best = int(gains.argmax()) if gains.size else 0
     return (best + 1, float(gains[best])) if gains.size and gains[best] > _LEAST_GAIN else (0, 0.0)
