@@ -29,6 +29,7 @@ from theta.formats.layout import (
     Tensor,
     clip,
 )
+from theta.formats.onnx.protobuf import fields, varint
 
 NAME: Final = "tensorflow"
 INDEX_NAME: Final = "tensorflow-index"
@@ -171,23 +172,18 @@ def _text(key: bytes) -> str:
         return "slice." + key.hex()
 
 
-def _varint(cursor: Cursor) -> int:
-    value = shift = 0
-    while True:
-        byte = cursor.take(1)[0]
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            break
-        if shift > 63:
-            raise FormatError("tensorflow: a number that is too long")
+def _size(cursor: Cursor) -> int:
+    return _checked(varint(cursor))
+
+
+def _checked(value: int) -> int:
     if value > MAX_SIZE:
         raise FormatError("tensorflow: an impossible number")
     return value
 
 
 def _handle(cursor: Cursor) -> tuple[int, int]:
-    return _varint(cursor), _varint(cursor)
+    return _size(cursor), _size(cursor)
 
 
 def _block(source: Source, block: tuple[int, int]) -> Iterator[tuple[bytes, Cursor]]:
@@ -202,7 +198,7 @@ def _block(source: Source, block: tuple[int, int]) -> Iterator[tuple[bytes, Curs
         raise FormatError("tensorflow: a block with too many restarts")
     key = b""
     while cursor.remaining:
-        shared, fresh, size = _varint(cursor), _varint(cursor), _varint(cursor)
+        shared, fresh, size = _size(cursor), _size(cursor), _size(cursor)
         if shared > len(key) or shared + fresh > 64 * 1024:
             raise FormatError("tensorflow: a key that cannot be put together")
         key = key[:shared] + cursor.take(fresh)
@@ -212,18 +208,7 @@ def _block(source: Source, block: tuple[int, int]) -> Iterator[tuple[bytes, Curs
 
 def _fields(cursor: Cursor) -> Iterator[tuple[int, int, int]]:
     """Yield (number, value, 0) or (number, offset, length) of each field of a message."""
-    while cursor.remaining:
-        tag = _varint(cursor)
-        wire = tag & 7
-        if wire == 0:
-            yield tag >> 3, _varint(cursor), 0
-        elif wire == 2:
-            length = _varint(cursor)
-            yield tag >> 3, cursor.skip(length), length
-        elif wire == 5:
-            yield tag >> 3, cursor.skip(4), 4
-        else:
-            raise FormatError(f"tensorflow: a field of the wire type {wire}")
+    return ((field.number, _checked(field.value), field.length) for field in fields(cursor))
 
 
 def _header(value: Cursor) -> tuple[int, bool]:

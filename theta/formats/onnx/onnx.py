@@ -14,7 +14,7 @@ from theta.dtypes import DTYPES
 from theta.errors import FormatError
 from theta.formats.cursor import Cursor
 from theta.formats.layout import MAX_RANK, MAX_SIZE, Layout, Source, Tensor
-from theta.formats.onnx.protobuf import BYTES, VARINT, WireField, fields, messages, text, varint
+from theta.formats.onnx.protobuf import BYTES, VARINT, WireField, fields, inside, messages, text, varint
 
 NAME: Final = "onnx"
 MAX_INITIALIZERS: Final = 100_000
@@ -41,7 +41,7 @@ def detect(source: Source) -> bool:
         return False
     graphs = 0
     try:
-        for count, field in enumerate(fields(source, 0, source.size)):
+        for count, field in enumerate(fields(Cursor(source, 0, source.size, "protobuf"))):
             graphs += field.number == _GRAPH
             if _MODEL.get(field.number) != field.wire or count > 10_000:
                 return False
@@ -70,8 +70,8 @@ def scan(source: Source) -> Layout:
 
 def tensor_messages(source: Source) -> Iterator[tuple[str, WireField]]:
     """Yield every TensorProto of the graph, with a name for those that have none."""
-    for graph in messages(source, 0, source.size, _GRAPH):
-        for field in fields(source, graph.value, graph.value + graph.length):
+    for graph in messages(Cursor(source, 0, source.size, "protobuf"), _GRAPH):
+        for field in fields(inside(source, graph)):
             if field.wire != BYTES:
                 continue
             if field.number == _INITIALIZER:
@@ -81,14 +81,14 @@ def tensor_messages(source: Source) -> Iterator[tuple[str, WireField]]:
 
 
 def _constants(source: Source, node: WireField) -> Iterator[tuple[str, WireField]]:
-    found = list(islice(messages(source, node.value, node.value + node.length, 0), MAX_NODE_FIELDS))
+    found = list(islice(messages(inside(source, node)), MAX_NODE_FIELDS))
     operators = [text(source, field) for field in found if field.number == _NODE_OPERATOR]
     outputs = [text(source, field) for field in found if field.number == _NODE_OUTPUT]
     if operators != ["Constant"] or len(outputs) != 1:
         return
     for field in found:
         if field.number == _NODE_ATTRIBUTE:
-            for inner in messages(source, field.value, field.value + field.length, _ATTRIBUTE_TENSOR):
+            for inner in messages(inside(source, field), _ATTRIBUTE_TENSOR):
                 yield outputs[0], inner
 
 
@@ -97,7 +97,7 @@ def _tensor(source: Source, message: WireField, fallback: str) -> Tensor | None:
     dims: list[int] = []
     kind, name = 0, ""
     data: list[WireField] = []
-    for field in fields(source, message.value, message.value + message.length):
+    for field in fields(inside(source, message)):
         if field.number == _DIMS:
             dims.extend(dimensions(source, field))
         elif field.number == _DATA_TYPE and field.wire == VARINT:

@@ -14,7 +14,7 @@ from theta.dtypes import DTYPES
 from theta.errors import FormatError, ThetaError
 from theta.formats.layout import MAX_SIZE, BytesSource, Layout, Placed, Source, Tensor
 from theta.formats.onnx import onnx
-from theta.formats.onnx.protobuf import BYTES, VARINT, WireField, fields, messages, text
+from theta.formats.onnx.protobuf import BYTES, VARINT, WireField, fields, inside, messages, text
 
 NAME: Final = "onnx-data"
 _NAME_RE: Final = re.compile(r"(?P<model>.+\.onnx)[._]data")
@@ -63,7 +63,7 @@ def _tensor(model: Source, message: WireField, fallback: str, file: str) -> Tens
     numbers = {_KIND: 0, _LOCATION: 0}
     name = fallback
     places: dict[str, str] = {}
-    for field in fields(model, message.value, message.value + message.length):
+    for field in fields(inside(model, message)):
         if field.number == _DIMS:
             dims.extend(onnx.dimensions(model, field))
         elif field.number in numbers and field.wire == VARINT:
@@ -71,9 +71,7 @@ def _tensor(model: Source, message: WireField, fallback: str, file: str) -> Tens
         elif field.number == _TENSOR_NAME and field.wire == BYTES:
             name = text(model, field) or fallback
         elif field.number == _EXTERNAL and field.wire == BYTES:
-            pair = {
-                m.number: text(model, m) for m in messages(model, field.value, field.value + field.length, 0)
-            }
+            pair = {m.number: text(model, m) for m in messages(inside(model, field))}
             places[pair.get(1, "")] = pair.get(2, "")
     if numbers[_LOCATION] != 1 or places.get("location", "").removeprefix("./") != file:
         return None

@@ -32,16 +32,20 @@ def text(source: Source, field: WireField) -> str:
     return source.read(field.value, field.length).decode("utf-8", "replace")
 
 
-def messages(source: Source, start: int, end: int, number: int) -> Iterator[WireField]:
-    """Yield the fields ``number`` (0 for any) of a message that are bytes."""
-    for field in fields(source, start, end):
+def inside(source: Source, field: WireField) -> Cursor:
+    """Return a cursor over the bytes of ``field``."""
+    return Cursor(source, field.value, field.value + field.length, "protobuf")
+
+
+def messages(message: Cursor, number: int = 0) -> Iterator[WireField]:
+    """Yield the fields ``number`` (0 for any) of ``message`` that are bytes."""
+    for field in fields(message):
         if field.wire == BYTES and number in (0, field.number):
             yield field
 
 
-def fields(source: Source, start: int, end: int) -> Iterator[WireField]:
-    """Yield the fields of the message in the bytes ``start:end``."""
-    cursor = Cursor(source, start, end, "protobuf")
+def fields(cursor: Cursor) -> Iterator[WireField]:
+    """Yield the fields of the message that ``cursor`` is at the start of."""
     while cursor.remaining:
         key = varint(cursor)
         number, wire = key >> 3, key & 7
