@@ -200,6 +200,12 @@ def concerning(what: str, *kinds: type[ThetaError]) -> Iterator[None]:
         raise
 
 
+def in_short(error: BaseException) -> str:
+    """Return the type and the text of another package's error on one line, at most 200 characters of it."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``did you mean X?`` for the most similar one of ``known``; "" if none is similar."""
     from difflib import get_close_matches

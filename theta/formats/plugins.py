@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
-from theta.errors import FormatError, ThetaError
+from theta.errors import FormatError, ThetaError, in_short
 from theta.formats.layout import Layout, Source, clip
 
 GROUP: Final = "theta.formats"
@@ -39,7 +39,7 @@ class Plugin:
         except ThetaError:
             raise
         except Exception as error:
-            raise FormatError(f"the plug-in {self.name} failed: {_told(error)}") from error
+            raise FormatError(f"the plug-in {self.name} failed: {in_short(error)}") from error
         return layout
 
 
@@ -74,10 +74,5 @@ def _loaded(point: EntryPoint) -> Plugin | str:
         if not callable(reader.detect) or not callable(reader.scan):
             raise TypeError("detect and scan cannot be called")
     except (Exception, SystemExit) as error:
-        return f"the format plug-in {clip(point.name)} is left out: {_told(error)}"
+        return f"the format plug-in {clip(point.name)} is left out: {in_short(error)}"
     return Plugin(name, reader)
-
-
-def _told(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:150]}" if text else type(error).__name__

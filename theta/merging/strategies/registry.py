@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from theta.errors import ThetaError, UsageError
+from theta.errors import ThetaError, UsageError, in_short
 from theta.merging.strategies.method import Method
 
 if TYPE_CHECKING:
@@ -91,17 +91,12 @@ def _plugin(point: EntryPoint) -> Method:
         found = point.load()()
     except Exception as error:  # any error of a plug-in is reported as such
         raise ThetaError(
-            f"the plug-in strategy {point.name!r} ({point.value}) cannot be loaded: {_told(error)}",
+            f"the plug-in strategy {point.name!r} ({point.value}) cannot be loaded: {in_short(error)}",
             hint="repair or uninstall the package it comes from",
         ) from error
     if not isinstance(found, Method):
         raise ThetaError(f"the plug-in strategy {point.name!r} ({point.value}) is not a Method")
     return found
-
-
-def _told(error: Exception) -> str:
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__
 
 
 def names() -> tuple[str, ...]:
