@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 from theta.errors import UsageError
 from theta.merging import computing, depth, grown_rows, result_file
 from theta.merging.coded import Coded
-from theta.merging.computing import Computed, Task
+from theta.merging.computing import Task
 from theta.merging.states import Conflict, Settled, same, three_way
 from theta.merging.storing import Streamed, stored_bytes
 from theta.merging.strategies import SIDES, Policy, Strategy
@@ -30,7 +30,7 @@ from theta.store.odb.packs import PackWriter
 from theta.store.read import coming_file
 from theta.store.read.coming_file import OldFile
 from theta.store.write import layer_plan
-from theta.store.write.layer_plan import Planned
+from theta.store.write.layer_plan import Planned, Ready
 from theta.store.write.snapshot import sorted_lines
 
 _IN_FLIGHT: Final = 192 << 20
@@ -113,6 +113,7 @@ class Outcome:
     rows: list[RehearsedTensor] = field(default_factory=list)
 
 
+Done = TypeVar("Done")
 Choice: TypeAlias = Line | Task | Conflict | Planned | Streamed | None
 """The decision about a tensor: a version, None to delete it, a task, a new value, or a conflict."""
 
@@ -283,7 +284,9 @@ class _Run:
             return None
         return begin(skeleton, skeletons.read(self._objects, skeleton))
 
-    def _computed(self, tasks: list[Task], sink: Sink | None = None) -> Iterator[Computed]:
+    def _computed(
+        self, tasks: list[Task], compute: Callable[[Objects, Task], Done], sink: Sink | None = None
+    ) -> Iterator[Done]:
         """Yield the results of ``tasks`` in order, one for all tied tensors together."""
         first: dict[tuple[object, ...], Task] = {}
         compare = layer_plan.worth_comparing(item.like.nbytes for item in tasks)
@@ -292,21 +295,19 @@ class _Run:
             if sink is not None:
                 known.outlets.append(partial(sink.put, item.like.name))
         begin(self._progress, "merging", sum(item.like.nbytes for item in first.values()))
-        return ordered(self._made_ready, first.values(), computing.weight, _IN_FLIGHT)
+        return ordered(partial(compute, self._objects), first.values(), computing.weight, _IN_FLIGHT)
 
-    def _made_ready(self, item: Task) -> Computed:
+    def _ready(self, objects: Objects, item: Task) -> Line | Streamed | Ready:
         """Compute ``item``; its objects are made here too, on the thread that has its bytes."""
-        found = computing.compute(self._objects, item)
-        if isinstance(found, Planned) and not self._options.dry_run:
-            found.ready(self._pack)
-        return found
+        found = computing.compute(objects, item)
+        return found.ready(self._pack) if isinstance(found, Planned) else found
 
     def _result_lines(
         self, choices: list[tuple[Settled | Conflict, Choice]], sink: Sink | None
     ) -> Iterator[Line | None]:
         """Yield the lines of the result; new tensors are written to the pack as soon as they are computed."""
         tasks = [choice for _, choice in choices if isinstance(choice, Task)]
-        results = self._computed(tasks, sink)
+        results = self._computed(tasks, self._ready, sink)
         known: dict[tuple[object, ...], Line] = {}
         made: set[tuple[object, ...]] = set()
         for state, choice in choices:
@@ -324,7 +325,7 @@ class _Run:
             elif not isinstance(choice, Conflict):
                 yield choice
 
-    def _write(self, computed: Computed) -> Line:
+    def _write(self, computed: Line | Planned | Streamed | Ready) -> Line:
         return computed if isinstance(computed, Line) else computed.write(self._pack)
 
     def _report(self, nbytes: int) -> None:
@@ -335,7 +336,9 @@ class _Run:
 
     def _rows(self, choices: list[tuple[Settled | Conflict, Choice]]) -> Iterator[RehearsedTensor]:
         """Yield the report of a dry run for each tensor."""
-        results = self._computed([choice for _, choice in choices if isinstance(choice, Task)])
+        results = self._computed(
+            [choice for _, choice in choices if isinstance(choice, Task)], computing.compute
+        )
         sizes: dict[tuple[object, ...], int] = {}
         for state, choice in choices:
             name, how = state.name, self._result.decided.get(state.name, "")

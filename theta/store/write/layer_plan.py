@@ -56,7 +56,6 @@ class Planned:
     layers: tuple[Layer, ...]
     chunks: tuple[Chunk, ...]
     files: dict[str, str | bytes]
-    _made: list[Ready] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def stands_alone(self) -> bool:
@@ -64,10 +63,8 @@ class Planned:
         return len(self.layers) <= 1
 
     def ready(self, pack: PackWriter) -> Ready:
-        """Return the tensor with all its objects made for ``pack``; the thread that asks first makes them."""
-        if not self._made:
-            self._made.append(_ready(self, pack))
-        return self._made[0]
+        """Make all objects of the tensor for ``pack``."""
+        return _ready(self, pack)
 
     def write(self, pack: PackWriter) -> Line:
         """Add blobs and tree to ``pack``; return the manifest's line."""
