@@ -21,34 +21,38 @@ Words = NDArray[Any]
 ZERO, ONE = np.uint64(0), np.uint64(1)
 
 
+# The width is read from the dtype: as a constant it lets the compiler work in words of that width.
+
+
 @kernel
-def _difference(words: Words, predicted: Words, bits: np.uint64, is_float: bool, out: Words) -> None:
+def _difference(words: Words, predicted: Words, is_float: bool, out: Words) -> None:
+    bits = np.uint64(np.iinfo(words.dtype).bits)
     top = ONE << (bits - ONE)
     mask = (top - ONE) | top
     for i in range(words.size):
         x, p = np.uint64(words[i]), np.uint64(predicted[i])
         negative = ZERO
         if is_float:
-            negative = p >> (bits - ONE)
-            x ^= top | (mask * (x >> (bits - ONE)))
-            p ^= top | (mask * negative)
-        d = (x - p) & mask
-        d = ((d ^ (ZERO - negative)) + negative) & mask
+            negative = ZERO - (p >> (bits - ONE))
+            x ^= top | (mask & (ZERO - (x >> (bits - ONE))))
+            p ^= top | (mask & negative)
+        d = (((x - p) ^ negative) - negative) & mask
         out[i] = ((d << ONE) ^ (ZERO - (d >> (bits - ONE)))) & mask
 
 
 @kernel
-def _restore(zigzag: Words, predicted: Words, bits: np.uint64, is_float: bool, out: Words) -> None:
+def _restore(zigzag: Words, predicted: Words, is_float: bool, out: Words) -> None:
+    bits = np.uint64(np.iinfo(zigzag.dtype).bits)
     top = ONE << (bits - ONE)
     mask = (top - ONE) | top
     for i in range(zigzag.size):
         z, p = np.uint64(zigzag[i]), np.uint64(predicted[i])
         d = (z >> ONE) ^ (ZERO - (z & ONE))
         if is_float:
-            negative = p >> (bits - ONE)
-            p ^= top | (mask * negative)
-            x = (p + ((d ^ (ZERO - negative)) + negative)) & mask
-            out[i] = x ^ (top | (mask * (ONE - (x >> (bits - ONE)))))
+            negative = ZERO - (p >> (bits - ONE))
+            p ^= top | (mask & negative)
+            x = (p + ((d ^ negative) - negative)) & mask
+            out[i] = x ^ (top | (mask & ((x >> (bits - ONE)) - ONE)))
         else:
             out[i] = (p + d) & mask
 
@@ -75,14 +79,14 @@ def _bit_lengths(words: Words, bits: np.uint64, signed: bool, out: NDArray[np.ui
 def difference(words: Words, predicted: Words, is_float: bool) -> Words:
     """Return the zigzagged differences of ``words`` to ``predicted``, with the same dtype and size."""
     out: Words = np.empty_like(words)
-    _difference(words, predicted, np.uint64(words.dtype.itemsize * 8), is_float, out)
+    _difference(words, predicted, is_float, out)
     return out
 
 
 def restore(zigzag: Words, predicted: Words, is_float: bool) -> Words:
     """Return the words whose zigzagged differences to ``predicted`` are ``zigzag``."""
     out: Words = np.empty_like(predicted)
-    _restore(zigzag, predicted, np.uint64(predicted.dtype.itemsize * 8), is_float, out)
+    _restore(zigzag, predicted, is_float, out)
     return out
 
 
