@@ -27,7 +27,7 @@ def run(name: str, args: Sequence[str]) -> int | None:
 
 def serve_filter() -> int:
     """Serve git's filter protocol on standard input and output."""
-    from theta.git.pktline import PktLines
+    from theta.git.pktline import PktLines, widened
     from theta.porcelain.plain_git.filtering import SMUDGE_LIMIT, Filter, serve
     from theta.porcelain.workspace.session import Session
 
@@ -44,7 +44,7 @@ def serve_filter() -> int:
         looking=session.repo.is_read_only and not os.environ.get("GIT_OBJECT_DIRECTORY"),
     )
     try:
-        serve(filter_, PktLines(sys.stdin.buffer, sys.stdout.buffer))
+        serve(filter_, PktLines(widened(sys.stdin.fileno()), sys.stdout.buffer))
     except EOFError:  # git has ended in the middle
         return int(ExitCode.INTERRUPTED)
     return 0

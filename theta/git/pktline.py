@@ -5,12 +5,29 @@ See gitprotocol-common(5) and the section "Long Running Filter Process" of gitat
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final
 
 from theta.errors import ThetaError
 
 MAX_PAYLOAD: Final = 65516
+_WIDE: Final = 1 << 20
+"""Bytes that a pipe holds, and that are read from it at once; Linux lets any user have such a pipe."""
+
+
+def widened(descriptor: int) -> BinaryIO:
+    """Return a reader of the pipe ``descriptor``, which is made to hold more.
+
+    A whole file comes through it, and its two ends wait for each other less often.  Where the system
+    has no pipes of other sizes it stays as it is.
+    """
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _WIDE)
+    return os.fdopen(descriptor, "rb", buffering=_WIDE, closefd=False)
 
 
 class PktLines:
