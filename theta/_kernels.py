@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         fingerprints,
         floats,
         gear,
+        huffman,
         mixing,
         rans,
         repeats,
@@ -30,6 +31,7 @@ else:
     fingerprints = Module("theta_native.fingerprints")
     floats = Module("theta_native.floats")
     gear = Module("theta_native.gear")
+    huffman = Module("theta_native.huffman")
     mixing = Module("theta_native.mixing")
     rans = Module("theta_native.rans")
     repeats = Module("theta_native.repeats")
@@ -44,6 +46,7 @@ __all__ = [
     "fingerprints",
     "floats",
     "gear",
+    "huffman",
     "mixing",
     "rans",
     "repeats",

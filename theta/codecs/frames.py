@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import zstandard
 
+from theta import _kernels as kernels
 from theta._numpy import np
 from theta.errors import CodecError
 
@@ -36,6 +37,8 @@ _SURELY: Final = 0.97
 """Shares of what single bytes take, below which matches pay: of a quarter of a sample, of all of it."""
 _WORTH_A_TEST: Final = 1 << 12
 """Bytes of a quarter of a sample that are enough to tell that matches do not pay."""
+_LARGE: Final = 1 << 16
+"""The number of bytes above which the kernels of a Huffman coder are worth their loading."""
 _MAX_WINDOW: Final = 1 << 23
 
 # Nearly Huffman alone, in a standard frame: the match finder of the common levels finds
@@ -129,6 +132,14 @@ def _is_matched(sample: Sample) -> bool:
     return True
 
 
+def _compressed(kind: str, plane: Plane) -> Payload:
+    if kind == "huffman" and plane.size > _LARGE:
+        found = kernels.huffman.frame(plane)
+        if found is not None:
+            return found.data
+    return _LOCAL.compressor(kind).compress(plane.data)
+
+
 def is_constant(plane: Plane) -> bool:
     """Return whether all bytes of ``plane`` (at least one) are equal."""
     return bool(plane[-1] == plane[0]) and bool((plane == plane[0]).all())
@@ -144,10 +155,7 @@ def encode_plane(plane: Plane, repeats: bool = False, sample: Sample | None = No
         return RAW, b""
     if is_constant(plane):
         return CONSTANT, bytes([plane[0]])
-    frames = [
-        _LOCAL.compressor(kind).compress(plane.data)
-        for kind in _candidates(sample or Sample.of(plane), repeats)
-    ]
+    frames = [_compressed(kind, plane) for kind in _candidates(sample or Sample.of(plane), repeats)]
     best = min(frames, key=len, default=None)
     return (ZSTD, best) if best is not None and len(best) < plane.size else (RAW, plane.data)
 
