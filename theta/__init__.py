@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from theta.api.checkpoint import Checkpoint
     from theta.api.lazy_tensor import LazyTensor
+    from theta.api.policies import best, last, preempted, seconds, steps
     from theta.api.repo import Repository
+    from theta.api.training_run import Resumed, Run
     from theta.porcelain.commands.additions import AddResult
     from theta.porcelain.commands.commits import CommitResult
     from theta.porcelain.commands.merge_request import Ending, MergeResult, TensorOptions
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from theta.porcelain.look.commit_summary import Summary
     from theta.porcelain.look.diffing import Compared, Numbers
     from theta.porcelain.look.overview import Report
+    from theta.porcelain.stage.runs import RunStep
     from theta.porcelain.stage.saving import SaveResult
     from theta.store.changes import Change, Changes
 
@@ -46,13 +49,21 @@ __all__ = [
     "Report",
     "Repository",
     "RestoreResult",
+    "Resumed",
+    "Run",
+    "RunStep",
     "SaveResult",
     "Summary",
     "TensorOptions",
     "ThetaError",
     "__version__",
+    "best",
     "errors",
+    "last",
     "open",
+    "preempted",
+    "seconds",
+    "steps",
 ]
 
 _HOMES: Final = {
@@ -62,6 +73,7 @@ _HOMES: Final = {
     "MergeResult": "theta.porcelain.commands.merge_request",
     "RestoreResult": "theta.porcelain.commands.restoration",
     "SaveResult": "theta.porcelain.stage.saving",
+    "RunStep": "theta.porcelain.stage.runs",
     "TensorOptions": "theta.porcelain.commands.merge_request",
     "Change": "theta.store.changes",
     "Changes": "theta.store.changes",
@@ -71,6 +83,13 @@ _HOMES: Final = {
     "Numbers": "theta.porcelain.look.diffing",
     "Report": "theta.porcelain.look.overview",
     "Repository": "theta.api.repo",
+    "Resumed": "theta.api.training_run",
+    "Run": "theta.api.training_run",
+    "best": "theta.api.policies",
+    "last": "theta.api.policies",
+    "preempted": "theta.api.policies",
+    "seconds": "theta.api.policies",
+    "steps": "theta.api.policies",
     "Summary": "theta.porcelain.look.commit_summary",
 }
 

@@ -7,7 +7,10 @@ from concurrent.futures import Future
 from threading import Lock, Thread
 
 from theta.errors import UsageError
-from theta.porcelain.stage.saving import SaveRequest, SaveResult
+from theta.porcelain.stage.saving import SaveResult
+
+Work = Callable[[], SaveResult]
+"""Saves."""
 
 
 class Saving(Future[SaveResult]):
@@ -31,29 +34,28 @@ class Saving(Future[SaveResult]):
 
 
 class Background:
-    """Stores requests on a thread of its own.
+    """Saves on a thread of its own.
 
-    A request that waits is dropped when a newer one for the same ref comes, and its future is cancelled; the
+    A save that waits is dropped when a newer one for the same ref comes, and its future is cancelled; the
     last one is always stored.  The error of a save that nobody looked at is raised by the next call.
     """
 
-    def __init__(self, store: Callable[[SaveRequest], SaveResult]) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self._lock = Lock()
-        self._waiting: dict[str, tuple[SaveRequest, Saving]] = {}
+        self._waiting: dict[str, tuple[Work, Saving]] = {}
         self._failed: Saving | None = None
         self._thread: Thread | None = None
         self._closed = False
 
-    def put(self, request: SaveRequest) -> Saving:
-        """Let ``request`` be stored as soon as the save before it is done."""
+    def put(self, ref: str, work: Work) -> Saving:
+        """Let ``work`` save to ``ref`` as soon as the save before it is done."""
         future = Saving()
         with self._lock:
             self.check()
             if self._closed:
                 raise UsageError("the repository was closed", hint="theta.open opens it anew")
-            dropped = self._waiting.pop(request.ref, None)
-            self._waiting[request.ref] = request, future
+            dropped = self._waiting.pop(ref, None)
+            self._waiting[ref] = work, future
             if self._thread is None:
                 self._thread = Thread(target=self._work, name="theta save")
                 self._thread.start()
@@ -89,13 +91,13 @@ class Background:
                     self._thread = None
                     return
                 ref = next(iter(self._waiting))
-                request, future = self._waiting.pop(ref)
+                work, future = self._waiting.pop(ref)
             if future.set_running_or_notify_cancel():
-                self._run(request, future)
+                self._run(work, future)
 
-    def _run(self, request: SaveRequest, future: Saving) -> None:
+    def _run(self, work: Work, future: Saving) -> None:
         try:
-            future.set_result(self._store(request))
+            future.set_result(work())
         except BaseException as error:  # the thread has no caller that it could be raised to
             future.set_exception(error)
             self._failed = future

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
@@ -27,6 +27,7 @@ from theta.porcelain.look import diffing, history, overview
 from theta.porcelain.look.commit_summary import Summary
 from theta.porcelain.look.diffing import Compared, Numbers, Sides
 from theta.porcelain.look.overview import Report
+from theta.porcelain.stage import runs as run_steps
 from theta.porcelain.stage import saving
 from theta.porcelain.stage.saving import SaveRequest, SaveResult
 from theta.porcelain.tensors import sources
@@ -64,7 +65,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
     def __init__(self, place: Path, stack: contextlib.ExitStack) -> None:
         self._place = place
         self._lock = RLock()
-        self._saves = Background(self._store)
+        self._saves = Background()
         self._opened: weakref.WeakSet[Access] = weakref.WeakSet()
         self._finish = weakref.finalize(self, stack.close)
 
@@ -363,16 +364,38 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             theta.errors.FormatError: the format cannot hold an array.
             theta.errors.ThetaError: any error of an earlier save whose future nobody waited for.
         """
-        self._saves.check()
-        copies = host_copies.of_files(files)
-        future = self._saves.put(SaveRequest(ref, copies, message, step, dict(metrics or {})))
+        future = self._save(ref, files, message, step, metrics, lambda _, result: result)
         if wait:
-            self._saves.wait()
+            self.wait()
         return future
 
-    def _store(self, request: SaveRequest) -> SaveResult:
+    def _save(
+        self,
+        ref: str,
+        files: Mapping[str, Any],
+        message: str,
+        step: int | None,
+        metrics: Mapping[str, float] | None,
+        then: Callable[[Session, SaveResult], SaveResult],
+    ) -> Saving:
+        """The same with something to do when it is stored, which may change the result."""
+        self._saves.check()
+        request = SaveRequest(ref, host_copies.of_files(files), message, step, dict(metrics or {}))
+
+        def work() -> SaveResult:
+            with self._session_of_call() as session:
+                return then(session, saving.save(session, request))
+
+        return self._saves.put(ref, work)
+
+    def wait(self) -> None:
+        """Wait until everything is saved; raises the error of a save that failed."""
+        self._saves.wait()
+
+    def runs(self) -> list[str]:
+        """Return the names of all training runs, sorted."""
         with self._session_of_call() as session:
-            return saving.save(session, request)
+            return run_steps.names(session)
 
     def close(self) -> None:
         """Wait for saves, close all checkpoints, and remove the clone where a URL was opened.

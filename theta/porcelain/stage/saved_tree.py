@@ -61,6 +61,27 @@ def write(
     return SavedTree(_with(pack, tree, _nested(blobs), {STORES: stores}), new)
 
 
+def overlay(session: Session, pack: PackWriter, parent: str | None, commit: str) -> str:
+    """Write the tree of commit ``parent`` with all files of ``commit`` in place of its own; return its id.
+
+    A checkpoint whose store another file of ``parent`` has gets a store of its own.
+    """
+    tree = session.repo.tree_of(parent) if parent else None
+    coming = session.at(commit).manifests
+    files = {path: entry.id for path, entry in session.repo.walk_blobs(session.repo.tree_of(commit))}
+    kept = dict(session.at(parent).manifests) if parent else {}
+    manifests = {path: manifest for path, manifest in kept.items() if path not in files}
+    for path, manifest in coming.items():
+        taken = {other.store for other in manifests.values()}
+        own = manifest if manifest.store not in taken else manifest.with_store(store_name(path, taken))
+        manifests[path], files[path] = own, pack.blob(own.data, text=True)
+    text = _attributes(session, tree, [path for path in coming if path not in kept])
+    files.pop(ATTRIBUTES, None)
+    if text:
+        files[ATTRIBUTES] = pack.blob(text, text=True)
+    return _with(pack, tree, _nested(files), {STORES: closure.stores_tree(pack, manifests.values())})
+
+
 def _check(path: str) -> None:
     """Raise :class:`UsageError` unless ``path`` may be a file of a worktree."""
     parts = path.split("/")

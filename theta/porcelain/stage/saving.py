@@ -79,10 +79,32 @@ def save(session: Session, request: SaveRequest) -> SaveResult:
         made = saved_tree.write(session, change.pack, parent, request.files)
         stored = change.pack.size
         change.store()
-        words = ("commit-tree", made.tree, *(("-p", parent) if parent else ()), "-F", "-")
-        commit = repo.git().run(*words, stdin=request.text().encode()).text.strip()
+        commit = _committed(session, made.tree, parent, request.text())
         change.move(ref, commit, parent or "", f"save: {request.text().splitlines()[0]}")
     return SaveResult(commit, ref, parent, made.new, stored)
+
+
+def publish(session: Session, commit: str, name: str, subject: str) -> SaveResult:
+    """Commit the files of ``commit`` on top of ref ``name``, whose other files stay.
+
+    Step and metrics stay in the message.  Raises as :func:`save` does.
+    """
+    repo = session.repo
+    with session.change() as change:
+        ref = _ref(session, name)
+        parent = repo.refs.resolved(ref) if ref in repo.refs else None
+        tree = saved_tree.overlay(session, change.pack, parent, commit)
+        change.store()
+        text = f"{subject}\n{repo.commit(commit).message.partition(chr(10))[2]}"
+        made = _committed(session, tree, parent, text)
+        change.move(ref, made, parent or "", f"publish: {subject}")
+    return SaveResult(made, ref, parent, {}, 0)
+
+
+def _committed(session: Session, tree: str, parent: str | None, text: str) -> str:
+    """Make a commit of ``tree``; return its id."""
+    words = ("commit-tree", tree, *(("-p", parent) if parent else ()), "-F", "-")
+    return session.repo.git().run(*words, stdin=text.encode()).text.strip()
 
 
 def _check_metric(name: str, value: float) -> None:

@@ -1,0 +1,232 @@
+"""Training runs: a commit a step, of which some are kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import theta
+from tests.compat.agreement import assert_commit
+from tests.compat.inprocess import copied, started
+from tests.compat.story import MODEL
+from tests.support import Repo
+from theta.api.policies import Either
+from theta.errors import NotFoundError, UsageError
+
+RUN = "refs/theta/runs/r1"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    return started(tmp_path_factory.mktemp("runs") / "repo")
+
+
+@pytest.fixture
+def repo(template: Repo, tmp_path: Path) -> Repo:
+    return copied(template, tmp_path / "repo")
+
+
+@pytest.fixture
+def opened(repo: Repo) -> Iterator[theta.Repository]:
+    with theta.open(repo.path) as found:
+        yield found
+
+
+def state(step: int) -> dict[str, Any]:
+    return {"m.safetensors": {"w": np.full((32, 16), step, np.float32), "fixed": np.arange(64)}}
+
+
+def saved(run: theta.Run, step: int, **metrics: float) -> None:
+    """Save a step and wait for it, so that none is skipped."""
+    run.save(step, state(step), metrics).result()
+
+
+def numbers(run: theta.Run) -> list[int | None]:
+    return [item.step for item in run.steps()]
+
+
+def test_each_step_is_a_commit_with_its_metrics(opened: theta.Repository, repo: Repo) -> None:
+    with theta.Run(opened, "r1") as run:
+        saved(run, 1, eval_loss=2.5)
+        saved(run, 2, eval_loss=1.25, accuracy=0.5)
+    assert opened.runs() == ["r1"]
+    first, second = run.steps()
+    assert (first.step, second.step) == (1, 2)
+    assert second.metrics == {"eval_loss": 1.25, "accuracy": 0.5}
+    assert repo.git("rev-parse", RUN) == second.commit
+    assert repo.git("branch", "--list", "--format=%(refname:short)") == "main"
+    assert_commit(repo, RUN)
+
+
+def test_a_run_goes_on_where_it_was(opened: theta.Repository) -> None:
+    run = theta.Run(opened, "r1")
+    assert run.resume() is None
+    saved(run, 500, eval_loss=1.83)
+    resumed = theta.Run(opened, "r1").resume()
+    assert resumed is not None
+    assert (resumed.step, resumed.metrics) == (500, {"eval_loss": 1.83})
+    assert (resumed["m.safetensors"]["w"].numpy() == 500).all()
+
+
+def test_steps_that_are_not_kept_go_and_the_others_stay_as_they_were(
+    opened: theta.Repository, repo: Repo
+) -> None:
+    losses = {1: 5.0, 2: 1.0, 3: 4.0, 4: 3.0, 5: 2.0, 6: 6.0}
+    with theta.Run(opened, "r1", keep=theta.last(2) | theta.best("loss")) as run:
+        for step, loss in losses.items():
+            saved(run, step, loss=loss)
+            assert repo.git("rev-parse", RUN) == run.steps()[-1].commit
+    assert numbers(run) == [2, 5, 6]
+    for item in run.steps():
+        assert item.metrics == {"loss": losses[item.step or 0]}
+        assert (opened[f"{item.commit}:m.safetensors"]["w"].numpy() == item.step).all()
+        assert_commit(repo, item.commit)
+    repo.git("reflog", "expire", "--expire=now", "--all")
+    repo.git("gc", "--prune=now", "-q")
+    repo.fsck()
+    assert repo.theta("fsck", "--read-data").returncode == 0
+
+
+def test_what_is_kept_holds_nothing_of_what_went(opened: theta.Repository, repo: Repo) -> None:
+    """A later step is stored relative to the one before it, and does not need its commit."""
+    random = np.random.default_rng(0)
+    weights = random.standard_normal((256, 256)).astype(np.float32)
+    with theta.Run(opened, "r1", keep=theta.last(1)) as run:
+        for step in range(4):
+            weights[:4] += np.float32(0.01)
+            run.save(step, {"m.safetensors": {"w": weights}}).result()
+    repo.git("reflog", "expire", "--expire=now", "--all")
+    repo.git("gc", "--prune=now", "-q")
+    assert repo.git("rev-list", "--count", RUN) == "1"
+    assert (opened[f"{RUN}:m.safetensors"]["w"].numpy() == weights).all()
+
+
+@pytest.mark.parametrize(
+    ("policy", "due"),
+    [
+        (theta.steps(3), [3, 6]),
+        (theta.steps(3) | theta.steps(4), [3, 4, 6]),
+    ],
+)
+def test_steps_that_are_due(opened: theta.Repository, policy: Any, due: list[int]) -> None:
+    with theta.Run(opened, "r1", every=policy) as run:
+        for step in range(1, 8):
+            future = run.step(step, state(step))
+            assert (future is not None) == (step in due)
+            if future is not None:
+                future.result()
+    assert numbers(run) == due
+
+
+def test_time_that_passed_is_a_reason_to_save() -> None:
+    now = [0.0]
+    policy = theta.seconds(10, clock=lambda: now[0])
+    asked = []
+    for now[0] in (5.0, 10.0, 11.0, 19.9, 20.0):
+        asked.append(policy.is_due(0))
+    assert asked == [False, True, False, False, True]
+
+
+def test_the_best_steps_are_compared_by_a_metric(opened: theta.Repository) -> None:
+    run = theta.Run(opened, "r1")
+    for step, accuracy in ((1, 0.5), (2, 0.75), (3, 0.75), (4, float("nan"))):
+        saved(run, step, accuracy=accuracy)
+    found = run.steps()
+    assert theta.best("accuracy", highest=True).kept(found) == {found[1].commit}
+    assert theta.best("accuracy", 9).kept(found) == {item.commit for item in found[:3]}
+    assert theta.best("nothing").kept(found) == set()
+    assert theta.steps(2).kept(found) == {found[1].commit, found[3].commit}
+    assert Either((theta.last(1), theta.steps(3))).kept(found) == {found[2].commit, found[3].commit}
+
+
+def test_one_step_is_put_on_a_branch(opened: theta.Repository, repo: Repo) -> None:
+    repo.git("branch", "published")
+    run = theta.Run(opened, "r1")
+    for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0)):
+        saved(run, step, loss=loss)
+    made = run.publish("published", best="loss")
+    assert repo.git("rev-list", "--count", "main..published") == "1"
+    assert repo.git("log", "-1", "--format=%s", "published") == "r1: step 2"
+    assert opened.checkpoints("published") == ["m.safetensors", MODEL]
+    assert (opened["published:m.safetensors"]["w"].numpy() == 2).all()
+    assert repo.git("show", "published:code.py") == "print('hello')"
+    assert_commit(repo, "published")
+    assert run.publish("published", step=3).parent == made.commit
+    with pytest.raises(NotFoundError):
+        run.publish("published", step=7)
+    with pytest.raises(NotFoundError):
+        run.publish("published", best="nothing")
+    repo.theta("switch", "-q", "published")
+    assert (opened["m.safetensors"]["w"].numpy() == 3).all()
+
+
+def test_a_checkpoint_of_the_same_store_gets_one_of_its_own(opened: theta.Repository, repo: Repo) -> None:
+    opened.save({"a/b.safetensors": {"w": np.ones(4)}}, ref="branch", wait=True)
+    store = opened.save({"a%2Fb.safetensors": {"w": np.zeros(4)}}, ref=RUN).result()
+    assert store.ref == RUN
+    theta.Run(opened, "r1").publish("branch")
+    assert opened.checkpoints("branch") == ["a%2Fb.safetensors", "a/b.safetensors"]
+    assert_commit(repo, "branch")
+    assert (opened["branch:a/b.safetensors"]["w"].numpy() == 1).all()
+    assert (opened["branch:a%2Fb.safetensors"]["w"].numpy() == 0).all()
+
+
+def test_each_step_is_pushed(opened: theta.Repository, repo: Repo, tmp_path: Path) -> None:
+    repo.git("init", "-q", "--bare", str(tmp_path / "remote.git"))
+    repo.git("remote", "add", "origin", str(tmp_path / "remote.git"))
+    with theta.Run(opened, "r1", keep=theta.last(1), push="origin") as run:
+        saved(run, 1)
+        saved(run, 2)
+    assert repo.git("ls-remote", "origin", RUN).split() == [run.steps()[-1].commit, RUN]
+    with theta.open(tmp_path / "remote.git") as remote:
+        assert (remote[f"{RUN}:m.safetensors"]["w"].numpy() == 2).all()
+
+
+@pytest.mark.parametrize("name", ["", "/a", "-a", "a..b", "a/"])
+def test_names_that_no_run_can_have(opened: theta.Repository, name: str) -> None:
+    with pytest.raises(UsageError):
+        theta.Run(opened, name).save(1, state(1)).result()
+
+
+@pytest.mark.parametrize("policy", [theta.steps, theta.seconds, theta.last, lambda n: theta.best("x", n)])
+def test_policies_of_nothing_are_refused(policy: Any) -> None:
+    with pytest.raises(UsageError):
+        policy(0)
+
+
+_LOOP = """
+import sys, time
+import numpy as np
+import theta
+
+with theta.open(sys.argv[1]) as repo, theta.Run(repo, "r1", every=theta.preempted()) as run:
+    for step in range(100_000):
+        run.step(step, {"m.safetensors": {"w": np.full((64, 64), step, np.float32)}})
+        if step == 0:
+            print("begun", flush=True)
+        if run.preempted:
+            break
+        time.sleep(0.001)
+"""
+
+
+def test_a_process_that_is_told_to_end_saves_its_step(repo: Repo, opened: theta.Repository) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(_LOOP), str(repo.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(0.05)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(60) == 0
+    (step,) = theta.Run(opened, "r1").steps()
+    assert (opened[f"{RUN}:m.safetensors"]["w"].numpy() == step.step).all()

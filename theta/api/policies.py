@@ -1,0 +1,168 @@
+"""When a run saves a step, and which steps it keeps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from theta.errors import NotFoundError, UsageError
+from theta.porcelain.stage import runs
+from theta.porcelain.stage.runs import RunStep
+
+
+class When(Protocol):
+    """Says whether a step is to be saved."""
+
+    def is_due(self, step: int, /) -> bool:
+        """Return whether step number ``step`` is to be saved; it is asked once a step."""
+        ...
+
+
+class Keep(Protocol):
+    """Chooses the steps that stay."""
+
+    def kept(self, found: Sequence[RunStep], /) -> set[str]:
+        """Return the commits to keep of ``found``, the first one first."""
+        ...
+
+
+class _Joined:
+    """Policies joined by ``|``: what one of them wants happens."""
+
+    def __or__(self, other: Any) -> Any:
+        return Either((self, other))
+
+
+@dataclass(frozen=True)
+class Either(_Joined):
+    """Several policies, of which one is enough."""
+
+    parts: tuple[Any, ...]
+
+    def is_due(self, step: int, /) -> bool:
+        """Return whether one of them wants the step; all are asked."""
+        asked = [part.is_due(step) for part in self.parts]
+        return any(asked)
+
+    def kept(self, found: Sequence[RunStep], /) -> set[str]:
+        """Return what one of them keeps."""
+        return set().union(*(part.kept(found) for part in self.parts))
+
+
+@dataclass(frozen=True)
+class steps(_Joined):  # noqa: N801 - read as theta.steps(500)
+    """Every step whose number ``every`` divides: to save, or to keep."""
+
+    every: int
+
+    def __post_init__(self) -> None:
+        _positive("steps", self.every)
+
+    def is_due(self, step: int, /) -> bool:
+        """Return whether it is such a step."""
+        return step % self.every == 0
+
+    def kept(self, found: Sequence[RunStep], /) -> set[str]:
+        """Return those steps."""
+        return {item.commit for item in found if item.step is not None and self.is_due(item.step)}
+
+
+@dataclass
+class seconds(_Joined):  # noqa: N801 - read as theta.seconds(900)
+    """The first step that is ``every`` seconds or more after the last one saved so."""
+
+    every: float
+    clock: Callable[[], float] = time.monotonic
+    _last: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        _positive("seconds", self.every)
+        self._last = self.clock()
+
+    def is_due(self, _step: int, /) -> bool:
+        """Return whether so much time has passed."""
+        now = self.clock()
+        if now - self._last < self.every:
+            return False
+        self._last = now
+        return True
+
+
+class preempted(_Joined):  # noqa: N801 - read as theta.preempted()
+    """The first step after a signal that ends the process soon: SIGTERM, which clusters send.
+
+    The signal no longer ends the process by itself; the loop asks :attr:`~theta.Run.preempted`.  Only the
+    main thread of a program can say this.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise UsageError("signals come to the main thread only", hint="make the policy there")
+        self._came = threading.Event()
+        self._told = False
+        signal.signal(number, lambda *_: self._came.set())
+
+    @property
+    def came(self) -> bool:
+        """Whether the signal came."""
+        return self._came.is_set()
+
+    def is_due(self, _step: int, /) -> bool:
+        """Return whether the signal came since the last question."""
+        due = self.came and not self._told
+        self._told = self._told or due
+        return due
+
+
+@dataclass(frozen=True)
+class last(_Joined):  # noqa: N801 - read as theta.last(3)
+    """The newest ``count`` steps."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        _positive("last", self.count)
+
+    def kept(self, found: Sequence[RunStep], /) -> set[str]:
+        """Return those steps."""
+        return {item.commit for item in found[-self.count :]}
+
+
+@dataclass(frozen=True)
+class best(_Joined):  # noqa: N801 - read as theta.best("eval_loss", 2)
+    """The ``count`` steps with the lowest value of ``metric``, or the highest; the earlier of equal ones."""
+
+    metric: str
+    count: int = 1
+    highest: bool = False
+
+    def __post_init__(self) -> None:
+        _positive("best", self.count)
+
+    def kept(self, found: Sequence[RunStep], /) -> set[str]:
+        """Return those steps."""
+        rest, chosen = list(found), set[str]()
+        while len(chosen) < self.count:
+            try:
+                one = runs.best(rest, self.metric, highest=self.highest)
+            except NotFoundError:
+                break
+            rest.remove(one)
+            chosen.add(one.commit)
+        return chosen
+
+
+def preemptions(policy: Any) -> list[preempted]:
+    """Return the policies in ``policy`` that wait for a signal."""
+    if isinstance(policy, Either):
+        return [found for part in policy.parts for found in preemptions(part)]
+    return [policy] if isinstance(policy, preempted) else []
+
+
+def _positive(name: str, number: float) -> None:
+    if not number > 0:
+        raise UsageError(f"theta.{name}({number!r}): the number must be above 0")

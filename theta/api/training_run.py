@@ -1,0 +1,154 @@
+"""A training run as a Python program has it: :class:`Run`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from theta.api import policies
+from theta.api.background import Saving
+from theta.api.closing import Closing
+from theta.api.policies import Keep, When
+from theta.errors import NotFoundError, UsageError
+from theta.porcelain.stage import runs, saving
+from theta.porcelain.stage.runs import RunStep
+from theta.porcelain.stage.saving import SaveResult
+from theta.porcelain.workspace.session import Session
+
+if TYPE_CHECKING:
+    from theta.api.checkpoint import Checkpoint
+    from theta.api.repo import Repository
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The last whole step of a run: ``resumed["model.safetensors"]`` opens its checkpoint."""
+
+    repo: Repository
+    commit: str
+    step: int | None
+    metrics: Mapping[str, float]
+
+    def __getitem__(self, path: str) -> Checkpoint:
+        return self.repo[f"{self.commit}:{path}"]
+
+
+class Run(Closing):
+    """A training run: a commit a step under ``refs/theta/runs/NAME``, with its metrics.
+
+    Used as a context manager, whose end waits for the last step.
+
+    Args:
+        repo: the repository.
+        name: the name of the run; a run that is there goes on.
+        every: when a step is saved: ``theta.steps(500) | theta.seconds(900) | theta.preempted()``; by
+            default each one.
+        keep: the steps that stay: ``theta.last(3) | theta.best("eval_loss", 2)``; by default all.  The
+            newest always stays.
+        push: a remote, to which the run is pushed after each step.
+    """
+
+    def __init__(
+        self,
+        repo: Repository,
+        name: str,
+        *,
+        every: When | None = None,
+        keep: Keep | None = None,
+        push: str | None = None,
+    ) -> None:
+        self._repo, self.name, self.ref = repo, name, runs.ref_of(name)
+        self._every, self._keep, self._push = every, keep, push
+
+    @property
+    def preempted(self) -> bool:
+        """Whether the signal of a ``theta.preempted()`` came: the loop should end."""
+        return any(policy.came for policy in policies.preemptions(self._every))
+
+    def step(
+        self, number: int, files: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+    ) -> Saving | None:
+        """Save step ``number`` if it is due; return its future, or None when it is not due.
+
+        Args:
+            number: the number of the step.
+            files: as in :meth:`theta.Repository.save`.
+            metrics: name -> value.
+
+        Raises:
+            theta.errors.ThetaError: as :meth:`theta.Repository.save` does.
+        """
+        if self._every is not None and not self._every.is_due(number):
+            return None
+        return self.save(number, files, metrics)
+
+    def save(
+        self, number: int, files: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+    ) -> Saving:
+        """Save step ``number``, due or not; return its future."""
+        return self._repo._save(self.ref, files, "", number, metrics, self._stored)
+
+    def _stored(self, session: Session, result: SaveResult) -> SaveResult:
+        """Let go of the steps that are not kept, and push the others."""
+        if self._keep is not None:
+            renamed = prune(session, self.name, self._keep)
+            result = replace(result, commit=renamed.get(result.commit, result.commit))
+        if self._push is not None:
+            session.again().repo.git().run("push", "--quiet", self._push, f"+{self.ref}:{self.ref}")
+        return result
+
+    def steps(self) -> list[RunStep]:
+        """Return the steps that are stored, the first one first; none for a run that has not begun."""
+        try:
+            with self._repo._session_of_call() as session:
+                return runs.steps(session, self.name)
+        except NotFoundError:
+            return []
+
+    def resume(self) -> Resumed | None:
+        """Return the last whole step, to go on from; None when the run has not begun."""
+        found = self.steps()
+        if not found:
+            return None
+        newest = found[-1]
+        return Resumed(self._repo, newest.commit, newest.step, newest.metrics)
+
+    def publish(
+        self, ref: str, *, best: str | None = None, highest: bool = False, step: int | None = None
+    ) -> SaveResult:
+        """Put one step on branch ``ref``, as one commit: its files in place of those of these paths.
+
+        Args:
+            ref: a branch that no worktree has checked out, or the full name of another ref.
+            best: the step with the lowest value of this metric.
+            highest: with the highest value instead.
+            step: the step of this number; by default the newest.
+
+        Raises:
+            theta.errors.NotFoundError: there is no such step.
+        """
+        chosen = self._chosen(best, highest, step)
+        with self._repo._session_of_call() as session:
+            return saving.publish(session, chosen.commit, ref, f"{self.name}: {chosen.subject}")
+
+    def _chosen(self, best: str | None, highest: bool, step: int | None) -> RunStep:
+        found = self.steps()
+        if best is not None and step is not None:
+            raise UsageError("the best step and a step by number do not go together")
+        if best is not None:
+            return runs.best(found, best, highest=highest)
+        named = [item for item in found if step is None or item.step == step]
+        if not named:
+            raise NotFoundError(f"run {self.name} has no step {'yet' if step is None else step}")
+        return named[-1]
+
+    def close(self) -> None:
+        """Wait for the last step; raises the error of a save that failed."""
+        self._repo.wait()
+
+
+def prune(session: Session, name: str, keep: Keep) -> dict[str, str]:
+    """Let go of the steps of run ``name`` that are not kept; return old id -> new id of the others."""
+    found = runs.steps(session.again(), name)
+    return runs.retain(session.again(), name, keep.kept(found))

@@ -1,0 +1,140 @@
+"""Training runs: a commit a step under ``refs/theta/runs/``, of which some are kept.
+
+Each commit holds whole checkpoints, so that one can be left out of a run without touching the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from theta.errors import NotFoundError, UsageError
+from theta.git.object_format import COMMIT
+from theta.porcelain.stage.saving import METRIC, STEP
+from theta.porcelain.workspace.session import Session
+
+PREFIX: Final = "refs/theta/runs/"
+
+
+@dataclass(frozen=True)
+class RunStep:
+    """A commit of a run.
+
+    Attributes:
+        commit: its id.
+        step: the number of the training step; None when the commit names none.
+        metrics: name -> value.
+        time: seconds since 1970 at which it was saved.
+        subject: the first line of its message.
+    """
+
+    commit: str
+    step: int | None
+    metrics: Mapping[str, float]
+    time: int
+    subject: str
+
+
+def ref_of(name: str) -> str:
+    """Return the ref of the run ``name``; raises :class:`UsageError` for what cannot be a name."""
+    if not name or name.startswith(("/", "-")) or name.endswith("/"):
+        raise UsageError(f"a run cannot be named {name!r}")
+    return PREFIX + name
+
+
+def names(session: Session) -> list[str]:
+    """Return the names of all runs, sorted."""
+    return sorted(name.removeprefix(PREFIX) for name in session.repo.refs if name.startswith(PREFIX))
+
+
+def steps(session: Session, name: str) -> list[RunStep]:
+    """Return the steps of a run, the first one first; raises :class:`NotFoundError` for no such run."""
+    ref = ref_of(name)
+    tip = session.repo.refs.resolved(ref) if ref in session.repo.refs else None
+    if tip is None:
+        raise NotFoundError(f"there is no run {name}", hint="'theta runs' lists them")
+    return [_step(session, oid) for oid in reversed(_line(session, tip))]
+
+
+def _line(session: Session, tip: str) -> list[str]:
+    """Return ``tip`` and its first parents, newest first."""
+    found = [tip]
+    while parents := session.repo.commit(found[-1]).parents:
+        found.append(parents[0])
+    return found
+
+
+def _step(session: Session, oid: str) -> RunStep:
+    commit = session.repo.commit(oid)
+    number: int | None = None
+    metrics: dict[str, float] = {}
+    for line in commit.message.rstrip().rpartition("\n\n")[2].splitlines():
+        key, _, value = line.partition(": ")
+        if key == STEP and value.removeprefix("-").isdigit():
+            number = int(value)
+        elif key == METRIC:
+            metric, _, text = value.rpartition("=")
+            metrics[metric] = _number(text)
+    subject = commit.message.partition("\n")[0]
+    return RunStep(oid, number, metrics, commit.author.time, subject)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def best(found: Collection[RunStep], metric: str, *, highest: bool = False) -> RunStep:
+    """Return the step with the lowest value of ``metric``, or the highest; the first of equal ones.
+
+    Raises :class:`NotFoundError` when no step has a value that can be compared.
+    """
+    told = [step for step in found if step.metrics.get(metric, float("nan")) == step.metrics.get(metric)]
+    if not told:
+        raise NotFoundError(f"no step of the run tells {metric}")
+    return (max if highest else min)(told, key=lambda step: step.metrics[metric])
+
+
+def retain(session: Session, name: str, kept: Collection[str]) -> dict[str, str]:
+    """Leave in run ``name`` only the commits ``kept``; return old id -> new id of those that are left.
+
+    Each becomes a child of the kept one before it, with the same tree, message and dates.  Nothing is
+    encoded; a signature, which would not fit any more, goes.  The newest step always stays.
+    """
+    ref = ref_of(name)
+    tip = session.repo.refs.resolved(ref) or ""
+    renamed: dict[str, str] = {}
+    parent: str | None = None
+    with session.change() as change:
+        for oid in reversed(_line(session, tip)):
+            if oid in kept or oid == tip:
+                renamed[oid] = parent = _on(session, oid, parent)
+        if parent is not None and parent != tip:
+            change.move(ref, parent, tip, f"retain: {len(renamed)} steps")
+    return renamed
+
+
+def _on(session: Session, oid: str, parent: str | None) -> str:
+    """Return commit ``oid`` with ``parent`` as its only one."""
+    commit = session.repo.commit(oid)
+    if commit.parents == ((parent,) if parent else ()):
+        return oid
+    head, _, message = commit.data.partition(b"\n\n")
+    rows = _unsigned(head.split(b"\n"))
+    rows = [row for row in rows if not row.startswith(b"parent ")]
+    rows[1:1] = [f"parent {parent}".encode()] if parent else []
+    return session.repo.backend.objects.write(COMMIT, b"\n".join(rows) + b"\n\n" + message)
+
+
+def _unsigned(rows: list[bytes]) -> list[bytes]:
+    """Return the rows of a commit without its signature, which goes on over rows that a space begins."""
+    found: list[bytes] = []
+    signed = False
+    for row in rows:
+        signed = row.startswith(b"gpgsig") or (signed and row.startswith(b" "))
+        if not signed:
+            found.append(row)
+    return found
