@@ -51,11 +51,16 @@ def _nothing(repo: Repo) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """A command to kill; ``loose``: git itself does it in steps that a user sees, but loses nothing."""
+    """A command to kill.
+
+    ``loose``: git itself does it in steps that a user sees, but loses nothing.
+    ``stops``: it ends with conflicts.
+    """
 
     args: tuple[str, ...]
     before: Change = _nothing
     loose: bool = False
+    stops: bool = False
 
 
 def edited(repo: Repo) -> None:

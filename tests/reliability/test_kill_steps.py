@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.harness import fsck, wait_for_children
-from tests.reliability.killing import COMMANDS, Command, Copies, look, run, under_way
+from tests.reliability.harness import FILE, fsck, wait_for_children
+from tests.reliability.killing import COMMANDS, Command, Copies, Seen, difference, look, run, under_way
 from tests.support import Repo
 from tests.support.repos import describe
 
@@ -45,6 +45,9 @@ MORE: dict[str, Command] = {
     "revert two": Command(("theta", "revert", "--no-edit", "HEAD", "HEAD~"), _two),
     "rebase two": Command(("theta", "rebase", "main"), _on_other),
     "pull by rebase": Command(("theta", "pull", "--rebase", "origin", "upstream")),
+    "restore": Command(("theta", "restore", FILE), lambda repo: (repo.path / FILE).unlink()),
+    "merge in conflict": Command(("theta", "merge", "--no-prompt", "clash"), stops=True),
+    "cherry-pick in conflict": Command(("theta", "cherry-pick", "--no-prompt", "clash"), stops=True),
     "squash": Command(("theta", "merge", "--squash", "other")),
     "am": Command(
         ("theta", "am", "-q", "-3", ".git/patches/0001-other.patch", ".git/patches/0002-two.patch"), _patches
@@ -74,7 +77,7 @@ class Trial(Copies):
     def measure(self, repo: Repo) -> None:
         """Count the steps of git."""
         done = self.start(repo, 0, ALONE)
-        assert done.returncode == 0, describe(done)
+        assert done.returncode == int(self.command.stops), describe(done)
         self.steps = int.from_bytes(self.count.read_bytes(), "little")
 
     def start(self, repo: Repo, at: int, first: str) -> subprocess.CompletedProcess[str]:
@@ -85,9 +88,10 @@ class Trial(Copies):
 
     def kill(self, at: int, first: str, *, abort: bool) -> None:
         """Kill before step ``at``, go on or ``abort``, and look at what comes of it."""
-        repo = self.fresh()
+        repo, abort = self.fresh(), abort or self.command.stops
         done = self.start(repo, at, first)
         wait_for_children(repo)
+        unlock_remote(repo)
         fsck(repo)
         look(repo)
         if name := under_way(repo):
@@ -96,10 +100,19 @@ class Trial(Copies):
             run(repo, ("theta", name, "--abort" if abort else "--continue"))
         assert under_way(repo) == "", describe(done)
         self.assert_whole_file(repo)
-        if not self.command.loose:
+        if self.command.stops:
+            now = Seen.of(repo)
+            assert now == self.old, f"not as before: {difference(now, self.old)}"
+        elif not self.command.loose:
             self.repeat(repo)
         self.assert_sound(repo)
         shutil.rmtree(repo.path)
+
+
+def unlock_remote(repo: Repo) -> None:
+    """Remove the locks of a killed git in the remote, as its owner does: theta leaves them alone."""
+    for lock in (repo.path / ".git" / "remote.git").rglob("*.lock"):
+        lock.unlink()
 
 
 def report(trial: Trial, chosen: list[int]) -> None:

@@ -190,3 +190,51 @@ def test_e1_half_a_step_is_not_in_the_way_of_giving_up(repo: Repo) -> None:
     repo.theta("rebase", "--abort")
     assert State.of(repo) == before
     assert repo.git("status", "--porcelain") == ""
+
+
+@pytest.fixture
+def patched(repo: Repo) -> State:
+    """Note two patches, and be stopped at the second; return what was before the first."""
+    before = State.of(repo)
+    place = repo.path / ".git" / "patches"
+    for name in ("one", "two"):
+        repo.write(f"{name}.py", f"print('{name}')\n")
+        repo.git("add", ".")
+        repo.git("commit", "-q", "-m", name)
+    repo.git("format-patch", "-q", "-o", str(place), "HEAD~2")
+    repo.git("reset", "-q", "--hard", "HEAD~2")
+    killed(repo)
+    repo.write("two.py", "print('in the way')\n")
+    assert repo.try_git("am", *sorted(map(str, place.iterdir()))).returncode
+    (repo.path / "two.py").unlink()
+    return before
+
+
+@pytest.mark.parametrize("name", ["next", "last", "applying next last"])
+def test_e1_an_am_of_which_git_has_not_all_names_is_over(repo: Repo, patched: State, name: str) -> None:
+    for one in name.split():
+        (repo.path / ".git" / "rebase-apply" / one).unlink()
+    assert "am" not in repo.theta("status").stdout.split()
+    assert not (repo.path / ".git" / "rebase-apply").exists()
+    assert repo.git("log", "-1", "--format=%s") == "one"
+
+
+@pytest.mark.parametrize("name", ["author-script", "abort-safety"])
+def test_e1_an_am_that_was_killed_between_two_patches_is_given_up(
+    repo: Repo, patched: State, name: str
+) -> None:
+    """Git refuses an empty author, and does not go back if it has not noted the commit that it made."""
+    base = repo.git("rev-parse", "HEAD~")
+    (repo.path / ".git" / "rebase-apply" / name).write_text("" if name == "author-script" else base)
+    repo.theta("status")
+    repo.theta("am", "--abort")
+    assert State.of(repo) == patched
+
+
+def test_e1_a_commit_of_the_users_during_an_am_is_not_given_up(repo: Repo, patched: State) -> None:
+    repo.write("mine.py", "print('mine')\n")
+    repo.git("add", "mine.py")
+    repo.git("commit", "-q", "-m", "mine")
+    repo.theta("status")
+    repo.theta("am", "--abort")
+    assert repo.git("log", "-1", "--format=%s") == "mine"

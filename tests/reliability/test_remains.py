@@ -28,7 +28,7 @@ _fs.on_step = lambda operation, path: os.kill(os.getpid(), 9) if path.endswith("
 DIES = """#!/bin/sh
 case " $* " in
 *" --help-all "*) ;;
-*" {name} "*) touch .git/index.lock && kill -9 $PPID $$ ;;
+*" {name} "*) touch .git/index.lock && kill -9 {victims} ;;
 esac
 exec {git} "$@"
 """
@@ -92,13 +92,23 @@ def test_e1_a_lock_of_a_dead_git_is_removed(repo: Repo, name: str) -> None:
     assert leftovers(repo) == []
 
 
+def dying(place: Path, name: str, victims: str) -> dict[str, str]:
+    """Return the environment in which ``git NAME`` locks the index and kills ``victims``."""
+    program = place / "git"
+    program.write_text(DIES.format(git=shutil.which("git"), name=name, victims=victims))
+    program.chmod(0o755)
+    return {"PATH": f"{place}:{os.environ['PATH']}"}
+
+
+def test_e1_a_git_that_is_killed_alone_leaves_no_lock(repo: Repo, tmp_path: Path) -> None:
+    repo.theta("status", env=dying(tmp_path, "status", "$$"), code=3)
+    assert leftovers(repo) == []
+
+
 @pytest.mark.parametrize("args", [("status",), ("status", "-uno"), ("diff",), ("diff", "--name-only")])
 def test_e1_a_command_that_reads_leaves_no_lock(repo: Repo, tmp_path: Path, args: tuple[str, ...]) -> None:
     """Git refreshes the index as it compares, and is killed then."""
-    program = tmp_path / "git"
-    program.write_text(DIES.format(git=shutil.which("git"), name=args[0]))
-    program.chmod(0o755)
-    done = repo.theta(*args, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, code=None)
+    done = repo.theta(*args, env=dying(tmp_path, args[0], "$PPID $$"), code=None)
     assert done.returncode == -9
     assert leftovers(repo) == [".git/index.lock"]
     repo.theta("status")

@@ -40,6 +40,14 @@ REBASE_MERGE: Final = "rebase-merge"
 """The directory of a rebase with the merge backend."""
 REBASE_APPLY: Final = "rebase-apply"
 """The directory of ``git am``, and of a rebase with the apply backend."""
+AM_NEEDED: Final = (f"{REBASE_APPLY}/next", f"{REBASE_APPLY}/last")
+"""The numbers of patches; git writes these files last, and without them no ``am`` is in progress."""
+AM_OF_REBASE: Final = (f"{REBASE_APPLY}/rebasing", f"{REBASE_APPLY}/head-name")
+"""Files that a rebase with the apply backend has there."""
+AM_AUTHOR: Final = f"{REBASE_APPLY}/author-script"
+"""The author of the patch; git refuses an empty file."""
+AM_SAFETY: Final = f"{REBASE_APPLY}/abort-safety"
+"""The commit that must be at HEAD; otherwise ``--abort`` does not move HEAD."""
 FOLDERS: Final = (REBASE_MERGE, REBASE_APPLY, SEQUENCER)
 """The directories of operations in progress."""
 REBASE_TODO: Final = f"{REBASE_MERGE}/git-rebase-todo"

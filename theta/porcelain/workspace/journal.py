@@ -13,6 +13,7 @@ from theta import _notes
 from theta.errors import BusyError, DiskError, NoSpaceError
 from theta.git import processes
 from theta.git.repository import Repository
+from theta.git.run import GitFailedError
 from theta.porcelain.workspace import recovery, rollback
 
 
@@ -136,8 +137,9 @@ class Journal:
             yield
             if place.exists():
                 _notes.drop(place)
-        except Exception:
-            recovery.give_up(self._repo, place)
+        except Exception as error:
+            killed = isinstance(error, GitFailedError) and error.code < 0
+            recovery.give_up(self._repo, place, killed=killed)
             raise
         finally:
             self._place = outer

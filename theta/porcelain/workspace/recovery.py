@@ -71,10 +71,12 @@ def _dead(repo: Repository) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield journal, note
 
 
-def give_up(repo: Repository, journal: Path) -> None:
-    """Undo a command that failed, of a full disk during a merge for example."""
+def give_up(repo: Repository, journal: Path, *, killed: bool = False) -> None:
+    """Undo a command that failed, of a full disk during a merge for example, or of a ``killed`` git."""
     with contextlib.suppress(ThetaError):
         if (note := read(journal)) is not None:
+            if killed:
+                unlock(repo, note["started"])
             rollback.undo(repo, note)
         if journal.exists():
             _notes.drop(journal)

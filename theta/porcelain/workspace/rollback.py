@@ -89,6 +89,7 @@ def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> l
             unfinished.end(repo, _commit(moving["head"]))
         unfinished.go_on(repo)
         unfinished.mend_rebase(repo)
+        unfinished.mend_am(repo)
     return left
 
 

@@ -1,4 +1,4 @@
-"""Repairing a cherry-pick, revert or rebase whose git was killed, so that no commit is skipped or repeated.
+"""Repairing a cherry-pick, revert, rebase or am whose git was killed: no commit is skipped or repeated.
 
 Git writes the list of commits (``sequencer/todo``), applies the first one, writes its id
 (``CHERRY_PICK_HEAD``, ``REVERT_HEAD``), commits, and removes the id.  ``--continue`` always skips the first
@@ -53,9 +53,13 @@ def go_on(repo: Repository) -> None:
         return
     if interrupted(repo):
         _repeat(repo)
-    said = repo.git().run("log", "-g", "-1", "--format=%gs", "HEAD", check=False).text
-    if safety.exists() and _BY_GIT.match(said):  # --abort refuses if HEAD is another commit
+    if safety.exists() and _BY_GIT.match(_last_move(repo)):  # --abort refuses if HEAD is another commit
         _fs.write_atomic(safety, f"{repo.head()}\n".encode())
+
+
+def _last_move(repo: Repository) -> str:
+    """Return why HEAD moved last, according to its reflog."""
+    return repo.git().run("log", "-g", "-1", "--format=%gs", "HEAD", check=False).text
 
 
 def interrupted(repo: Repository) -> str:
@@ -116,6 +120,21 @@ def mend_rebase(repo: Repository) -> None:
         _complete(repo)
     else:
         repo.git().run("rebase", "--quit")
+
+
+def mend_am(repo: Repository) -> None:
+    """Make ``git am --abort`` work; quit an ``am`` that git had not begun or had finished."""
+    place = repo.gitdir / state_files.REBASE_APPLY
+    if not place.is_dir() or state_files.exists(repo.gitdir, *state_files.AM_OF_REBASE):
+        return
+    if not all(state_files.text(repo.gitdir / name) for name in state_files.AM_NEEDED):
+        repo.git().run("am", "--quit")
+        return
+    author = repo.gitdir / state_files.AM_AUTHOR
+    if author.exists() and not author.stat().st_size:
+        _fs.remove(author)
+    if _last_move(repo).startswith("am: "):
+        _fs.write_atomic(repo.gitdir / state_files.AM_SAFETY, f"{repo.head()}\n".encode())
 
 
 def _complete(repo: Repository) -> None:
