@@ -175,3 +175,20 @@ def test_e1_conflicts_that_the_user_began_to_settle_stay(repo: Repo) -> None:
     repo.theta("status")
     assert (repo.path / "text.py").read_text() == "print('both')\n"
     assert repo.git("ls-files", "-s") == index
+
+
+@pytest.mark.parametrize("name", ["cherry-pick", "merge"])
+def test_e1_conflicts_of_a_checkpoint_with_nothing_in_progress_are_undone(
+    completed: Repo, tmp_path: Path, name: str
+) -> None:
+    repo = completed.copy(tmp_path / "repo")
+    sign, *words = CONFLICTS[name]
+    repo.theta("status")
+    before = State.of(repo)
+    killed(repo)
+    assert repo.try_git(*words, "clash", env=DEFER).returncode
+    for left in (sign, "MERGE_MSG", "MERGE_MODE"):
+        (repo.path / ".git" / left).unlink(missing_ok=True)
+    look(repo)
+    assert State.of(repo) == before
+    assert repo.git("status", "--porcelain") == ""

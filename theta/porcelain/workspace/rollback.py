@@ -206,8 +206,12 @@ def _undo_step(repo: Repository, head: str, tree: str, before: Mapping[str, Any]
     """
     if state_files.exists(repo.gitdir, state_files.MERGE_HEAD) or repo.head() != head:
         return
-    if repo.git().run("diff-index", "--cached", "--quiet", tree, "--", check=False).code:
-        return
+    if not repo.git().run("diff-index", "--cached", "--quiet", tree, "--", check=False).code:
+        _take_out(repo, head, tree, before)
+
+
+def _take_out(repo: Repository, head: str, tree: str, before: Mapping[str, Any] | None) -> None:
+    """Bring index and worktree from ``tree`` back to ``head``; later changes stay."""
     repo.refresh_index()
     if before is not None:
         _put_back(repo, before, files(repo, [*before["toward"], head]))
@@ -219,16 +223,20 @@ def _undo_step(repo: Repository, head: str, tree: str, before: Mapping[str, Any]
 def _undo_conflict(repo: Repository, head: str, before: Mapping[str, Any]) -> None:
     """Undo a step with conflicts that is in the index, unless its files in conflict were changed later."""
     tree, unmerged = merged(repo), repo.unmerged()
-    if not tree or not unmerged:
+    if not tree or not unmerged or state_files.exists(repo.gitdir, state_files.MERGE_HEAD):
         return
     coming = files(repo, [tree])
     as_written = all(_id_of(repo.worktree / path, repo.format) == coming.get(path, "") for path in unmerged)
     other = repo.git().run("diff-index", "--cached", "--name-only", "--diff-filter=u", tree, "--")
     if not as_written or other.stdout:
         return
-    was = repo.index_path.read_bytes()
+    was, known = repo.index_path.read_bytes(), files(repo, [head])
+    names = "".join(f"{path}\0" for path in unmerged if path in known).encode("utf-8", "surrogateescape")
     if _git(repo, "read-tree", "--reset", tree):
-        _undo_step(repo, head, tree, before)
+        if names:  # the filter cannot clean a manifest with conflicts, so git would take it for changed
+            named = ("--pathspec-from-file=-", "--pathspec-file-nul")
+            _git(repo, "--literal-pathspecs", "checkout", "-q", head, *named, stdin=names)
+        _take_out(repo, head, tree, before)
     if _entries(repo) != before["index"]:
         _fs.write_atomic(repo.index_path, was)
 
