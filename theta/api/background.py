@@ -36,8 +36,8 @@ class Saving(Future[SaveResult]):
 class Background:
     """Saves on a thread of its own.
 
-    A save that waits is dropped when a newer one for the same ref comes, and its future is cancelled; the
-    last one is always stored.  The error of a save that nobody looked at is raised by the next call.
+    A save that waits is to be dropped when a newer one for the same ref comes; its future is cancelled.  The
+    error of a save that nobody looked at is raised by the next call.
     """
 
     def __init__(self) -> None:
@@ -49,19 +49,24 @@ class Background:
 
     def put(self, ref: str, work: Work) -> Saving:
         """Let ``work`` save to ``ref`` as soon as the save before it is done."""
+        self.drop(ref)
         future = Saving()
         with self._lock:
             self.check()
             if self._closed:
                 raise UsageError("the repository was closed", hint="theta.open opens it anew")
-            dropped = self._waiting.pop(ref, None)
             self._waiting[ref] = work, future
             if self._thread is None:
                 self._thread = Thread(target=self._work, name="theta save")
                 self._thread.start()
+        return future
+
+    def drop(self, ref: str) -> None:
+        """Let go of the save to ``ref`` that waits, if any: a newer one comes."""
+        with self._lock:
+            dropped = self._waiting.pop(ref, None)
         if dropped is not None:
             dropped[1].cancel()
-        return future
 
     def check(self) -> None:
         """Raise the error of a save that failed since the last call."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from theta import dtypes
 from theta._numpy import np
@@ -18,14 +18,19 @@ from theta.porcelain.tensors.converting import SUFFIXES
 _LITTLE: Final = "<"
 
 
+File: TypeAlias = Source | bytes
+
+
 @dataclass(frozen=True)
-class _Copy:
+class _Array:
+    """An array of the program: its place in a file, and what copies it."""
+
     spec: TensorSpec
-    data: memoryview
+    copy: Callable[[], memoryview]
 
 
-def of_files(files: Mapping[str, Any]) -> dict[str, Source | bytes]:
-    """Return ``files`` as what is to be stored, with a copy of every array.
+def planned(files: Mapping[str, Any]) -> dict[str, Callable[[], File]]:
+    """Return path -> function that copies all arrays of that file and returns what is to be stored.
 
     A mapping of arrays becomes the checkpoint that the suffix of its path asks for; bytes and text are the
     file itself.
@@ -39,7 +44,7 @@ def of_files(files: Mapping[str, Any]) -> dict[str, Source | bytes]:
     return {path: _file(path, value) for path, value in files.items()}
 
 
-def _file(path: str, value: Any) -> Source | bytes:
+def _file(path: str, value: Any) -> Callable[[], File]:
     suffix = path[path.rfind(".") :].lower() if "." in path else ""
     if isinstance(value, Mapping):
         return _checkpoint(path, SUFFIXES.get(suffix, ""), value)
@@ -47,21 +52,21 @@ def _file(path: str, value: Any) -> Source | bytes:
         value = value.encode()
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise UsageError(f"{path} is {_kind(value)}; a file is a mapping of arrays, bytes or text")
-    return BytesSource(bytes(value)) if suffix in SUFFIXES else bytes(value)
+    return lambda: BytesSource(bytes(value)) if suffix in SUFFIXES else bytes(value)
 
 
-def _checkpoint(path: str, name: str, value: Mapping[str, Any]) -> Source:
+def _checkpoint(path: str, name: str, value: Mapping[str, Any]) -> Callable[[], File]:
     if not name:
         raise UsageError(f"theta cannot write arrays as {path}", hint=f"it writes {', '.join(SUFFIXES)}")
     frameworks: set[str] = set()
-    copies = [_copy(path, key, array, frameworks) for key, array in _flat(path, value)]
-    specs = [copy.spec for copy in copies]
+    arrays = [_array(path, key, array, frameworks) for key, array in _flat(path, value)]
+    specs = [array.spec for array in arrays]
     if bad := writers.cannot_hold(name, specs):
         raise FormatError(f"{path}: {name} cannot hold {clip(bad[0].name)} ({bad[0].dtype})")
     # Hugging Face's loaders require the entry.
     metadata = {"format": "pt" if "torch" in frameworks else "np"} if name == safetensors.NAME else None
     plan = writers.plan(name, specs, metadata)
-    return PlannedFile(plan, {copy.spec.name: copy.data for copy in copies})
+    return lambda: PlannedFile(plan, {array.spec.name: array.copy() for array in arrays})
 
 
 def _flat(path: str, value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -75,33 +80,39 @@ def _flat(path: str, value: Mapping[str, Any], prefix: str = "") -> Iterator[tup
             yield f"{prefix}{key}", item
 
 
-def _copy(path: str, name: str, value: Any, frameworks: set[str]) -> _Copy:
+def _array(path: str, name: str, value: Any, frameworks: set[str]) -> _Array:
     torch = sys.modules.get("torch")
     try:
         if torch is not None and isinstance(value, torch.Tensor):
             frameworks.add("torch")
             return _of_torch(torch, name, value)
         return _of_numpy(name, value)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise UsageError(f"{path}: {clip(name)} is {_kind(value)}, not an array to save") from error
 
 
-def _of_numpy(name: str, value: Any) -> _Copy:
-    """A copy of whatever numpy takes for an array; :class:`KeyError` for a dtype that no file has."""
+def _of_numpy(name: str, value: Any) -> _Array:
+    """Whatever numpy takes for an array; raises :class:`KeyError` for a dtype that no file has."""
     there = value if isinstance(value, np.ndarray) else np.asarray(value)
-    dtype = dtypes.name_of(there.dtype)
-    copy = np.empty(there.shape, there.dtype.newbyteorder(_LITTLE))
-    np.copyto(copy, there)
-    return _Copy(TensorSpec(name, dtype, there.shape), copy.reshape(-1).view(np.uint8).data)
+
+    def copy() -> memoryview:
+        made = np.empty(there.shape, there.dtype.newbyteorder(_LITTLE))
+        np.copyto(made, there)
+        return made.reshape(-1).view(np.uint8).data
+
+    return _Array(TensorSpec(name, dtypes.name_of(there.dtype), there.shape), copy)
 
 
-def _of_torch(torch: Any, name: str, value: Any) -> _Copy:
-    """A copy of a torch tensor, from whatever device it is on."""
-    dtype = dtypes.name_of(dtypes.numpy_dtype(_named(str(value.dtype).removeprefix("torch."))))
-    copy = torch.empty(value.shape, dtype=value.dtype, device="cpu")
-    copy.copy_(value.detach())
-    spec = TensorSpec(name, dtype, tuple(value.shape))
-    return _Copy(spec, copy.view(-1).view(torch.uint8).numpy().data)
+def _of_torch(torch: Any, name: str, value: Any) -> _Array:
+    """A tensor of torch, on whatever device it is."""
+
+    def copy() -> memoryview:
+        made = torch.empty(value.shape, dtype=value.dtype, device="cpu")
+        made.copy_(value.detach())
+        return memoryview(made.view(-1).view(torch.uint8).numpy())
+
+    dtype = _named(str(value.dtype).removeprefix("torch."))
+    return _Array(TensorSpec(name, dtype, tuple(value.shape)), copy)
 
 
 def _named(dtype: str) -> str:

@@ -380,7 +380,10 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
     ) -> Saving:
         """The same with something to do when it is stored, which may change the result."""
         self._saves.check()
-        request = SaveRequest(ref, host_copies.of_files(files), message, step, dict(metrics or {}))
+        planned = host_copies.planned(files)
+        self._saves.drop(ref)  # before there are three copies
+        copies = {path: copied() for path, copied in planned.items()}
+        request = SaveRequest(ref, copies, message, step, dict(metrics or {}))
 
         def work() -> SaveResult:
             with self._session_of_call() as session:

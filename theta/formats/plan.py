@@ -81,13 +81,18 @@ class PlannedFile:
             pieces.append((tensor.offset, values[tensor.name]))
         self._pieces = sorted((piece for piece in pieces if piece[1].nbytes), key=lambda piece: piece[0])
         self._starts = [start for start, _ in self._pieces]
-        for place, room in fields.items():
-            room[:] = derive(place, arguments(place, self))
+        self._open = fields
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return exactly ``length`` bytes from ``offset``; raises ``FormatError`` outside the file."""
+        """Return exactly ``length`` bytes from ``offset``; raises ``FormatError`` outside the file.
+
+        The first read computes the derived fields, so threads may share the file from the second on.
+        """
         if offset < 0 or length < 0 or offset + length > self.size:
             raise FormatError(f"read of {length} bytes at {offset} in a file of {self.size} bytes")
+        still_open, self._open = self._open, {}
+        for place, room in still_open.items():
+            room[:] = derive(place, arguments(place, self))
         parts: list[memoryview] = []
         number = bisect_right(self._starts, offset) - 1
         while length:
