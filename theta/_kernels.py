@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         huffman,
         mixing,
         rans,
-        repeats,
+        tokens,
         warming,
     )
 else:
@@ -34,7 +34,7 @@ else:
     huffman = Module("theta_native.huffman")
     mixing = Module("theta_native.mixing")
     rans = Module("theta_native.rans")
-    repeats = Module("theta_native.repeats")
+    tokens = Module("theta_native.tokens")
     warming = Module("theta_native.warming")
 
 __all__ = [
@@ -49,6 +49,6 @@ __all__ = [
     "huffman",
     "mixing",
     "rans",
-    "repeats",
+    "tokens",
     "warming",
 ]

@@ -84,6 +84,18 @@ def _of_floats(
 
 
 @kernel
+def _mark(keyed: tuple[Contexts, np.uint64, np.uint64, Classes, int], seen: Classes) -> None:
+    keys, shift, mask, levels, block = keyed
+    # Unsigned numbers in this loop and those like it: numba looks at signed ones for a minus sign.
+    for b in range(levels.size):
+        i, end = np.uint64(b * block), np.uint64(min((b + 1) * block, keys.size))
+        level = np.uint64(levels[b]) * (mask + np.uint64(1))
+        while i < end:
+            seen[level + ((np.uint64(keys[i]) >> shift) & mask)] = 1
+            i += np.uint64(1)
+
+
+@kernel
 def _bit_lengths(values: Words, lengths_of: Classes, out: Classes) -> None:
     for i in range(values.size):
         rest, length = np.uint64(values[i]), np.int64(0)
@@ -162,6 +174,51 @@ def combine(classes: Classes, levels: Levels, fine: Classes, fine_count: int) ->
     out = np.empty(classes.size, np.uint16)
     _combine(classes, levels.of_blocks, levels.count, levels.block, fine, fine_count, out)
     return out
+
+
+@dataclass(frozen=True)
+class ContextKeys:
+    """The contexts of elements by some bits of a word and the level of its block.
+
+    The context of element ``i`` in a block of level ``k`` is ``numbers[k, (words[i] >> shift) & mask]``;
+    ``mask`` is the number of columns, a power of two, minus one.  ``count`` is the number of contexts.
+    """
+
+    words: NDArray[np.uint16]
+    shift: int
+    numbers: NDArray[np.uint16]
+    levels: Levels
+    count: int
+
+    @classmethod
+    def of(cls, contexts: Contexts, count: int) -> ContextKeys:
+        """Contexts below ``count`` that are known one by one."""
+        numbers = np.zeros((1, 1 << max(count - 1, 1).bit_length()), np.uint16)
+        numbers[0, :count] = np.arange(count)
+        return cls(contexts, 0, numbers, Levels(np.zeros(1, np.uint8), 1, max(contexts.size, 1)), count)
+
+    @property
+    def parts(self) -> tuple[Contexts, np.uint64, np.uint64, Classes, int]:
+        """All but the contexts, for kernels."""
+        mask = np.uint64(self.numbers.shape[1] - 1)
+        return self.words, np.uint64(self.shift), mask, self.levels.of_blocks, self.levels.block
+
+    def grouped(self, kinds: NDArray[np.int64]) -> ContextKeys:
+        """The same where ``kinds[c]`` is put in place of context ``c``; ``kinds`` rise to the last one."""
+        numbers = kinds.astype(np.uint16)[self.numbers]
+        return ContextKeys(self.words, self.shift, numbers, self.levels, int(kinds[-1]) + 1)
+
+    def occurring(self) -> NDArray[np.int64]:
+        """The contexts that occur, ascending."""
+        seen = np.zeros(self.numbers.size, np.uint8)
+        _mark(self.parts, seen)
+        found = np.zeros(self.count, np.bool_)
+        found[self.numbers.reshape(-1)[seen != 0]] = True
+        return np.flatnonzero(found)
+
+    def table(self, clusters: Classes) -> Classes:
+        """The cluster of each level and key, from that of each context."""
+        return np.ascontiguousarray(clusters[self.numbers]).reshape(-1)
 
 
 def _field(shift: int, bits: int) -> tuple[np.uint64, np.uint64]:

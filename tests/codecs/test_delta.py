@@ -100,3 +100,17 @@ def test_one_percent_of_new_values() -> None:
     found = ratio(check(sparse, new, base), base)
     assert found <= 0.0120
     assert found < ratio(check(delta, new, base), base)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+@pytest.mark.parametrize("rows", [slice(4, None, 8), slice(3, None, 8), slice(-5, None)])
+def test_rows_that_are_changed_among_many_that_are_not_cost_what_they_are(dtype: str, rows: slice) -> None:
+    # A plan on a sample of the rows may see none of these, or nothing else.
+    base = weights(dtype, (1024, 512))
+    words, moved = base.words.reshape(1024, 512).copy(), nudged(base, 0.02).words.reshape(1024, 512)
+    words[rows] = moved[rows]
+    new = with_words(base, words.reshape(-1))
+    encoded = check(delta, new, base)
+    share = np.count_nonzero((words != base.words.reshape(1024, 512)).any(axis=1)) / 1024
+    alone = check(delta, with_words(base, moved.reshape(-1)), base)
+    assert encoded.size < 1.1 * share * alone.size + 4096

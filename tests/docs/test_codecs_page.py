@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "theta" / "docs" / "codecs.md"
 PARTS = (
     "theta/codecs/planes.py",
+    "theta_native/tokens.py",
     "theta_native/rans.py",
     "theta/codecs/entropy.py",
     "theta_native/differences.py",

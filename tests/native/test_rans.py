@@ -1,72 +1,10 @@
-"""The entropy coder: tokens against a twin, streams against their inverse and their entropy."""
-
-from typing import TYPE_CHECKING, Any
+"""The entropy coder: streams against their inverse and their entropy, groups against a twin."""
 
 import numpy as np
 import pytest
 
 from theta_native import clusters, rans
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-RULES = [(0, 0), (4, 1), (8, 2), (8, 0)]
-
-
-def values_of(width: int, size: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    values = (rng.integers(0, 2**63, size, np.uint64) * 2 + 1) >> rng.integers(0, 64, size, np.uint64)
-    values[:3] = (0, 1, 2**64 - 1)
-    made: NDArray[Any] = (values >> np.uint64(64 - 8 * width)).astype(f"u{width}")
-    return made
-
-
-def twin_token(value: int, s: int, m: int) -> tuple[int, int]:
-    """The token and the number of raw bits, by definition."""
-    if value < 1 << s:
-        return value, 0
-    n = value.bit_length() - 1
-    return (1 << s) + ((n - s) << m) + ((value >> (n - m)) & ((1 << m) - 1)), n - m
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("width", [1, 2, 4, 8])
-def test_tokens_and_raw_bits(width: int, rule: tuple[int, int]) -> None:
-    values = values_of(width, 700)
-    contexts = np.arange(700, dtype=np.uint16) % 3
-    tokens, counts = rans.tokenise(values, *rule, contexts, 3)
-    twins = [twin_token(v, *rule) for v in values.tolist()]
-    assert tokens.tolist() == [token for token, _ in twins]
-    widths = rans.raw_widths(8 * width, *rule)
-    assert widths[tokens].tolist() == [bits for _, bits in twins]
-    assert max(tokens.tolist()) < rans.alphabet(8 * width, *rule) == counts.shape[1]
-    for k in range(3):
-        assert counts[k].tolist() == np.bincount(tokens[k::3], minlength=counts.shape[1]).tolist()
-    raw = rans.write_raw(values, tokens, widths, sum(bits for _, bits in twins))
-    assert raw.size == -(-sum(bits for _, bits in twins) // 8)
-    number = sum(
-        (v & ((1 << bits) - 1)) << at
-        for v, (_, bits), at in zip(
-            values.tolist(), twins, np.cumsum([0, *(bits for _, bits in twins[:-1])]).tolist(), strict=True
-        )
-    )
-    assert int.from_bytes(raw.tobytes(), "little") == number
-    behind = np.concatenate([raw, np.arange(9, dtype=np.uint8)])
-    for given in (raw, behind):
-        found = rans.read_raw(tokens, *rule, given, values.dtype)
-        assert found is not None
-        np.testing.assert_array_equal(found[0], values)
-        assert found[1] == raw.size
-    assert raw.size == 0 or rans.read_raw(tokens, *rule, raw[:-1], values.dtype) is None
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("width", [1, 2, 4, 8])
-def test_a_coarser_rule_has_names_for_the_tokens_of_a_finer_one(width: int, rule: tuple[int, int]) -> None:
-    values = values_of(width, 700)
-    contexts = np.zeros(700, np.uint16)
-    fine, coarse = (rans.tokenise(values, *r, contexts, 1)[0] for r in ((8, 2), rule))
-    assert rans.coarser(8 * width, (8, 2), rule)[fine].tolist() == coarse.tolist()
+from theta_native.contexts import ContextKeys, Levels
 
 
 def twin_decode(states: list[int], words: list[int], labels: list[int], table: list[list[int]]) -> list[int]:
@@ -91,17 +29,41 @@ SAME = np.arange(4, dtype=np.uint8)
 """The look-up where contexts are clusters."""
 
 
+def places(tokens: np.ndarray, labels: np.ndarray, table: np.ndarray = TABLE) -> np.ndarray:
+    """The number of each frequency in the table, row by row."""
+    found: np.ndarray = labels.astype(np.uint16) * table.shape[1] + tokens
+    return found.astype(np.uint16)
+
+
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 1001])
 def test_streams(size: int) -> None:
     rng = np.random.default_rng(size)
     contexts, lookup = rng.integers(0, 7, size, np.uint16), np.array([0, 3, 1, 2, 2, 0, 1], np.uint8)
     labels = lookup[contexts]
     tokens = np.array([rng.choice(3, p=TABLE[k] / 4096) for k in labels], np.uint16)
-    states, words = rans.encode(tokens, contexts, lookup, TABLE)
-    back = rans.decode(states, words, contexts, lookup, TABLE)
+    states, words = rans.encode(places(tokens, labels), TABLE)
+    back = rans.decode(states, words, ContextKeys.of(contexts, 7), lookup, TABLE)
     assert back is not None
     assert back.tolist() == tokens.tolist()
     assert twin_decode(states.tolist(), words.tolist(), labels.tolist(), TABLE.tolist()) == tokens.tolist()
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 31, 1003])
+def test_streams_whose_contexts_are_in_bits_of_words_and_levels_of_blocks(size: int) -> None:
+    rng = np.random.default_rng(size)
+    words, levels = rng.integers(0, 1 << 16, size, np.uint16), rng.integers(0, 3, -(-size // 8), np.uint8)
+    numbers = rng.integers(0, 4, (3, 32), np.uint16)
+    numbers[numbers == 2] = 1
+    keys = ContextKeys(words, 5, numbers, Levels(levels, 3, 8), 4)
+    contexts = numbers[np.repeat(levels, 8)[:size], (words >> 5) & 31]
+    assert keys.occurring().tolist() == np.unique(contexts).tolist()
+    tokens = np.array([rng.choice(3, p=TABLE[k] / 4096) for k in contexts], np.uint16)
+    states, stream = rans.encode(places(tokens, contexts), TABLE)
+    back = rans.decode(states, stream, keys, SAME, TABLE)
+    assert back is not None
+    assert back.tolist() == tokens.tolist()
+    kinds = np.array([0, 0, 1, 2])
+    assert keys.grouped(kinds).occurring().tolist() == np.unique(kinds[contexts]).tolist()
 
 
 def test_a_stream_is_near_its_entropy() -> None:
@@ -109,7 +71,7 @@ def test_a_stream_is_near_its_entropy() -> None:
     tokens = rng.choice(3, 100_000, p=TABLE[1] / 4096).astype(np.uint16)
     shares = np.bincount(tokens) / tokens.size
     entropy = float(-(shares * np.log2(shares)).sum()) * tokens.size / 16
-    assert rans.encode(tokens, np.ones(tokens.size, np.uint16), SAME, TABLE)[1].size < 1.01 * entropy + 4
+    assert rans.encode(places(tokens, np.ones(tokens.size)), TABLE)[1].size < 1.01 * entropy + 4
 
 
 def test_every_frequency_divides_exactly() -> None:
@@ -122,33 +84,25 @@ def test_every_frequency_divides_exactly() -> None:
         tokens = np.full(contexts.size, token, np.uint16)
         for part in (slice(0, 12 * 255), slice(12 * 2000, 12 * 2255), slice(12 * 3840, None)):
             first = int(contexts[part][0])
-            found, lookup = contexts[part] - np.uint16(first), np.arange(256, dtype=np.uint8)
+            found = contexts[part] - np.uint16(first)
             rows = table[first : first + 256]
-            states, words = rans.encode(tokens[part], found, lookup, rows)
-            labels = lookup[found].tolist()
+            states, words = rans.encode(places(tokens[part], found, rows), rows)
             assert (
-                twin_decode(states.tolist(), words.tolist(), labels, rows.tolist()) == tokens[part].tolist()
+                twin_decode(states.tolist(), words.tolist(), found.tolist(), rows.tolist())
+                == tokens[part].tolist()
             )
-
-
-def test_tokens_by_their_names() -> None:
-    names = np.array([0, 0, 1, 2], np.uint16)
-    tokens = np.random.default_rng(8).integers(0, 4, 999, np.uint16)
-    contexts = np.full(999, 3, np.uint16)
-    states, words = rans.encode(tokens, contexts, SAME, TABLE, names)
-    back = rans.decode(states, words, contexts, SAME, TABLE)
-    assert back is not None
-    assert back.tolist() == names[tokens].tolist()
 
 
 def test_damaged_streams_are_noticed() -> None:
     labels = np.full(1000, 3, np.uint16)
+    keys = ContextKeys.of(labels, 4)
     tokens = np.random.default_rng(6).integers(0, 3, 1000, np.uint16)
-    states, words = rans.encode(tokens, labels, SAME, TABLE)
-    assert rans.decode(states, words[:-1].copy(), labels, SAME, TABLE) is None
-    assert rans.decode(states, np.append(words, np.uint16(0)), labels, SAME, TABLE) is None
-    assert rans.decode(states ^ np.uint32(1 << 20), words, labels, SAME, TABLE) is None
-    assert rans.decode(states, words[:0].copy(), labels, SAME, TABLE) is None
+    states, words = rans.encode(places(tokens, labels), TABLE)
+    words = words.copy()
+    assert rans.decode(states, words[:-1], keys, SAME, TABLE) is None
+    assert rans.decode(states, np.append(words, np.uint16(0)), keys, SAME, TABLE) is None
+    assert rans.decode(states ^ np.uint32(1 << 20), words, keys, SAME, TABLE) is None
+    assert rans.decode(states, words[:0].copy(), keys, SAME, TABLE) is None
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 3])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from theta_native import SMALL, repeats
-from theta_native.repeats import marks
+from theta_native import SMALL, fingerprints
+from theta_native.fingerprints import marks
 
 
 def twin(groups: list[int], one_in: int) -> list[int]:
@@ -24,7 +24,7 @@ def twin(groups: list[int], one_in: int) -> list[int]:
 def test_marks(way: str, size: int, one_in: int) -> None:
     groups = np.random.default_rng(size).integers(0, 2**63, size, np.uint64)
     shift = np.uint64(64 - (one_in.bit_length() - 1))
-    found = getattr(repeats, f"_marks_by_{way}")(groups, shift, max(size // 4, 1))
+    found = getattr(fingerprints, f"_marks_by_{way}")(groups, shift, max(size // 4, 1))
     assert found.tolist() == twin(groups.tolist(), one_in)
 
 

@@ -43,7 +43,7 @@ PARENT = "os.getppid()"
 WORK = """
 import os, sys
 from theta_native import _signatures, warming
-there = "rans._refill uint64, Array(uint16, 1, 'C', False, aligned=True), uint64"
+there = "rans._refill uint32, uint16, uint64"
 _signatures.declared = lambda: [[there], {more}]
 {call}
 """
@@ -143,7 +143,7 @@ def test_a_place_without_claims_is_no_error(tmp_path: Path) -> None:
 
 def test_a_killed_worker_leaves_its_kernel_to_the_command(tmp_path: Path) -> None:
     """The command compiles what the worker had claimed, and saves it."""
-    kernel = "rans._refill uint64, Array(uint16, 1, 'C', False, aligned=True), uint64"
+    kernel = "rans._refill uint32, uint16, uint64"
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     place = run("from theta_native import _saved; print(_saved.directories()[-1])", env=env)[0]
     command = [sys.executable, "-c", HOLD, place, kernel]

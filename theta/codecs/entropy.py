@@ -1,6 +1,6 @@
 """Coding of unsigned values under contexts that the decoder knows.
 
-Values become tokens and raw bits (``theta_native.rans``).  Contexts whose tokens are
+Values become tokens and raw bits (``theta_native.tokens``).  Contexts whose tokens are
 distributed alike are grouped into clusters; each cluster has one table of frequencies.  All
 tables are stored: nothing is learnt while decoding, so that decoding is a table look-up.
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from theta_native.clusters import Listed
+    from theta_native.contexts import ContextKeys
 
     Words = NDArray[Any]
     Contexts = NDArray[np.uint16]
@@ -49,7 +50,11 @@ _MAX_CLUSTERS: Final = 64
 _MORE_CLUSTERS: Final = (8, 16, 32, 64)
 _FEWER_CLUSTERS: Final = (4, 2, 1)
 _ROUNDS: Final = 3
+_WORTH_MORE: Final = 0.996
+"""The share of the bits up to which more clusters pay, since their tables leave the nearest caches."""
 _BITS_A_FREQUENCY: Final = 10.0
+_BITS_BY_CHANCE: Final = 0.75
+"""The bits that a frequency takes in a table, and those that it saves of a sample by chance."""
 _UNSEEN_BITS: Final = 14.0
 
 TOKEN_RULES: Final = ((4, 1), (8, 2))
@@ -58,38 +63,38 @@ TOKEN_RULES: Final = ((4, 1), (8, 2))
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables for a set of contexts: the cluster of each that occurs, and the estimated bits."""
+    """A grouping of contexts: the cluster of each that occurs, and the estimated bits."""
 
     occurring: NDArray[np.int64]
     labels: NDArray[np.int64]
-    frequencies: Counts
     bits: float
+
+    def clusters(self, count: int) -> NDArray[np.uint8]:
+        """Return the cluster of each of ``count`` contexts; of one that was not counted, a neighbour's."""
+        after = np.searchsorted(self.occurring, np.arange(count))
+        found: NDArray[np.uint8] = self.labels[np.minimum(after, self.labels.size - 1)].astype(np.uint8)
+        return found
 
 
 @dataclass(frozen=True)
-class Tokenised:
-    """Values as tokens of the rule ``(s, m)``, with their counts in every context.
+class Counted:
+    """Counts of the tokens of the rule ``(s, m)`` in every context, for values of ``bits`` bits."""
 
-    ``names``: none, or ``tokens`` are those of a finer rule, and ``names[t]`` is the token of this one.
-    """
-
-    values: Words
+    bits: int
     s: int
     m: int
-    tokens: NDArray[np.uint16]
     counts: Counts
-    names: NDArray[np.uint16] | None = None
-
-    @property
-    def widths(self) -> NDArray[np.uint8]:
-        """The number of raw bits of each token of this rule."""
-        return kernels.rans.raw_widths(self.values.dtype.itemsize * 8, self.s, self.m)
 
     @lazy
     def raw_bits(self) -> int:
         """The number of raw bits of all values."""
-        together = np.zeros(self.counts.shape[0], np.int64)
-        return int(self.grouped(together)[0].astype(np.int64) @ self.widths.astype(np.int64))
+        widths = kernels.tokens.raw_widths(self.bits, self.s, self.m)
+        return int(self.counts.sum(axis=0, dtype=np.int64) @ widths.astype(np.int64))
+
+    @property
+    def rarely_raw(self) -> bool:
+        """Whether few of the values have raw bits."""
+        return 4 * self.raw_bits < int(self.listed.weights.sum())
 
     @lazy
     def listed(self) -> Listed:
@@ -101,38 +106,42 @@ class Tokenised:
         alphabet = self.counts.shape[1]
         return self.listed.regrouped(kinds, np.arange(alphabet, dtype=np.uint16), alphabet)
 
-    def under(self, rule: tuple[int, int]) -> Tokenised:
-        """Return the same values under a rule that is coarser, or the same."""
+    def under(self, rule: tuple[int, int]) -> Counted:
+        """Return the counts under a rule that is coarser, or the same."""
         if rule == (self.s, self.m):
             return self
-        names = kernels.rans.coarser(self.values.dtype.itemsize * 8, (self.s, self.m), rule)
+        names = kernels.tokens.coarser(self.bits, (self.s, self.m), rule)
         each = np.arange(self.counts.shape[0])
         counts = self.listed.regrouped(each, names, int(names[-1]) + 1)
-        return Tokenised(self.values, *rule, self.tokens, counts, names)
+        return Counted(self.bits, *rule, counts)
 
 
-def tokenise(values: Words, rule: tuple[int, int], contexts: Contexts, context_count: int) -> Tokenised:
-    """Return tokens of ``values`` and their counts, shape ``(context_count, alphabet)``."""
-    return Tokenised(values, *rule, *kernels.rans.tokenise(values, *rule, contexts, context_count))
+def count(values: Words, rule: tuple[int, int], contexts: Contexts, context_count: int) -> Counted:
+    """Count the tokens of ``values`` in their contexts."""
+    counts = kernels.tokens.counts(values, *rule, contexts, context_count)
+    return Counted(values.dtype.itemsize * 8, *rule, counts)
 
 
-def by_all_rules(values: Words, contexts: Contexts, context_count: int) -> list[Tokenised]:
-    """Tokenise the values by each of ``TOKEN_RULES``, reading them once."""
-    finest = tokenise(values, TOKEN_RULES[-1], contexts, context_count)
+def by_all_rules(values: Words, contexts: Contexts, context_count: int) -> list[Counted]:
+    """Count by each of ``TOKEN_RULES``, reading the values once."""
+    finest = count(values, TOKEN_RULES[-1], contexts, context_count)
     return [finest.under(rule) for rule in TOKEN_RULES]
 
 
-def _table_bits(used: int, labels: NDArray[np.int64]) -> float:
-    """Estimate the bits of tables with ``used`` frequencies and of the map of contexts."""
+def _table_bits(used: int, labels: NDArray[np.int64], weight: int) -> float:
+    """Estimate the share of one of ``weight`` parts in the bits of tables and of the map of contexts."""
     shares = np.bincount(labels) / labels.size
     entropy = float(-(shares * np.log2(shares)).sum())
-    return float(_BITS_A_FREQUENCY * used + 16.0 * shares.size + labels.size * entropy)
+    stored = _BITS_A_FREQUENCY * used + 16.0 * shares.size + labels.size * entropy
+    return float(stored / weight + (_BITS_BY_CHANCE * used if weight > 1 else 0.0))
 
 
-def _cluster(listed: Listed, initial: NDArray[np.int64], rounds: int) -> tuple[NDArray[np.int64], float]:
+def _cluster(
+    listed: Listed, initial: NDArray[np.int64], rounds: int, weight: int
+) -> tuple[NDArray[np.int64], float]:
     """Improve a grouping of contexts; return the labels (without gaps) and all bits."""
     labels, bits, used = listed.improve(initial, rounds, _UNSEEN_BITS)
-    return labels, bits + _table_bits(used, labels)
+    return labels, bits + _table_bits(used, labels, weight)
 
 
 def _heaps(listed: Listed) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -160,52 +169,57 @@ def _frequencies(sums: NDArray[np.int64]) -> Counts:
     return scaled.astype(np.uint32)
 
 
-def estimate(listed: Listed) -> float:
-    """Estimate the bits that values with these counts will cost, without raw bits."""
-    return _cluster(listed, _initial(*_heaps(listed), _MORE_CLUSTERS[0]), 0)[1]
+def estimate(listed: Listed, weight: int = 1) -> float:
+    """Estimate the bits of tokens with these counts, one of ``weight`` parts with the same tables."""
+    return _cluster(listed, _initial(*_heaps(listed), _MORE_CLUSTERS[0]), 0, weight)[1]
 
 
-def plan(listed: Listed) -> Tables:
-    """Return the cheapest tables found for these counts (at least one)."""
+def plan(listed: Listed, weight: int = 1) -> Tables:
+    """Return the cheapest tables found for these counts (at least one), of one of ``weight`` like parts."""
     best, bits = np.zeros(listed.occurring.size, np.int64), float("inf")
     heaps = _heaps(listed)
-    for trials in (_MORE_CLUSTERS, _FEWER_CLUSTERS):
+    for trials, share in ((_MORE_CLUSTERS, _WORTH_MORE), (_FEWER_CLUSTERS, 1.0)):
         for trial in trials:
-            labels, found = _cluster(listed, _initial(*heaps, trial), _ROUNDS)
-            if found >= bits:
+            labels, found = _cluster(listed, _initial(*heaps, trial), _ROUNDS, weight)
+            if found >= share * bits:
                 break
             best, bits = labels, found
         if int(best.max()) >= _MORE_CLUSTERS[0]:
             break
-    return Tables(listed.occurring, best, _frequencies(listed.sums(best)), bits)
+    return Tables(listed.occurring, best, bits)
 
 
-def encode(
-    tokenised: Tokenised, contexts: Contexts, chosen: Tables, kinds: NDArray[np.int64] | None = None
-) -> bytes:
-    """Return the entropy section of the tokenised values.
+@dataclass(frozen=True)
+class EncodedSection:
+    """An entropy section, and the bits of its tokens and raw bits."""
 
-    ``kinds``: none, or ``chosen`` is for coarser contexts, and a context ``c`` is in ``kinds[c]``.
+    data: bytes
+    bits: float
+
+
+def encode(values: Words, keys: ContextKeys, counted: Counted, chosen: Tables) -> EncodedSection:
+    """Return the entropy section of ``values`` in the contexts of ``keys``.
+
+    ``counted`` and ``chosen`` may be those of a part of the values, without some contexts and tokens.
     """
-    t, table = tokenised, chosen.frequencies
-    lookup = np.zeros(tokenised.counts.shape[0], np.uint8)
-    lookup[chosen.occurring] = chosen.labels
-    lookup = lookup if kinds is None else lookup[kinds]
-    states, words = kernels.rans.encode(t.tokens, contexts, lookup, table, t.names)
-    widths = t.widths if t.names is None else t.widths[t.names]
+    clusters = chosen.clusters(keys.count)
+    placed = kernels.tokens.places(values, (counted.s, counted.m), keys, clusters, counted.rarely_raw)
+    table = _frequencies(placed.counts.astype(np.int64))
+    states, words = kernels.rans.encode(placed.places, table)
     used = (table.shape[1] - (table[:, ::-1] > 0).argmax(axis=1)).astype("<u2")
-    listed = np.concatenate([row[:count] for row, count in zip(table, used, strict=True)]).astype("<u2")
+    listed = np.concatenate([row[:number] for row, number in zip(table, used, strict=True)]).astype("<u2")
     halves = np.ascontiguousarray(listed.view(np.uint8).reshape(-1, 2).T)
-    labels = chosen.labels.astype(np.uint8) if table.shape[0] > 1 else np.empty(0, np.uint8)
-    return b"".join(
+    labels = clusters[keys.occurring()] if table.shape[0] > 1 else np.empty(0, np.uint8)
+    data = b"".join(
         (
-            _HEAD.pack(t.s, t.m, table.shape[0], words.size, *states.tolist()),
+            _HEAD.pack(counted.s, counted.m, table.shape[0], words.size, *states.tolist()),
             frames.encode_section([labels, used.view(np.uint8)]),
             frames.encode_section(halves),
-            words.astype("<u2").tobytes(),
-            kernels.rans.write_raw(t.values, t.tokens, widths, t.raw_bits).tobytes(),
+            words.astype("<u2", copy=False).data,
+            placed.raw_bits.data,
         )
     )
+    return EncodedSection(data, 16.0 * words.size + 8.0 * placed.raw_bits.size)
 
 
 def _read_tables(
@@ -227,26 +241,24 @@ def _read_tables(
     return position, labels if clusters > 1 else np.zeros(occurring, np.uint8), table
 
 
-def decode(
-    blob: memoryview, position: int, contexts: Contexts, context_count: int, dtype: np.dtype[Any]
-) -> tuple[Words, int]:
-    """Return the values of the section at ``position``, one for each context, and its end."""
+def decode(blob: memoryview, position: int, keys: ContextKeys, dtype: np.dtype[Any]) -> tuple[Words, int]:
+    """Return the values of the section at ``position``, one for each of ``keys``, and its end."""
     if len(blob) - position < _HEAD.size:
         raise CodecError("an encoded chunk is cut short")
-    s, m, clusters, size, *states = _HEAD.unpack_from(blob, position)
-    if not (m <= s <= 8 and m <= 2 and 1 <= clusters <= _MAX_CLUSTERS):
+    s, m, count, size, *states = _HEAD.unpack_from(blob, position)
+    if not (m <= s <= 8 and m <= 2 and 1 <= count <= _MAX_CLUSTERS):
         raise CodecError("an encoded chunk has an impossible header")
-    occurring = np.flatnonzero(kernels.contexts.histogram(contexts, context_count))
-    alphabet = kernels.rans.alphabet(dtype.itemsize * 8, s, m)
-    position, labels, table = _read_tables(blob, position + _HEAD.size, clusters, occurring.size, alphabet)
-    lookup = np.zeros(context_count, np.uint8)
-    lookup[occurring] = labels
+    occurring = keys.occurring()
+    alphabet = kernels.tokens.alphabet(dtype.itemsize * 8, s, m)
+    position, labels, table = _read_tables(blob, position + _HEAD.size, count, occurring.size, alphabet)
+    clusters = np.zeros(keys.count, np.uint8)
+    clusters[occurring] = labels
     words = _take(blob, position, 2 * size).view("<u2")
-    tokens = kernels.rans.decode(np.array(states, np.uint32), words, contexts, lookup, table)
+    tokens = kernels.rans.decode(np.array(states, np.uint32), words, keys, clusters, table)
     if tokens is None:
         raise CodecError("an encoded chunk is damaged")
     position += 2 * size
-    found = kernels.rans.read_raw(tokens, s, m, np.frombuffer(blob[position:], np.uint8), dtype)
+    found = kernels.tokens.read_raw(tokens, s, m, np.frombuffer(blob[position:], np.uint8), dtype)
     if found is None:
         raise CodecError("an encoded chunk is cut short")
     return found[0], position + found[1]

@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
+from theta import _kernels as kernels
 from theta._numpy import np
 from theta.codecs import arith, entropy, residual
 from theta.codecs.base import Base, Encoded, Range, Target, TensorWords, word_dtype
@@ -109,14 +110,16 @@ def _pack_factor(factor: Factor) -> bytes:
     zigzag = ((factor << 1) ^ (factor >> 63)).astype(np.uint32).reshape(-1)
     rank = factor.shape[1]
     contexts = np.tile(np.arange(rank, dtype=np.uint16), factor.shape[0])
-    ways = [(t, entropy.plan(t.listed)) for t in entropy.by_all_rules(zigzag, contexts, rank)]
-    tokenised, tables = min(ways, key=lambda way: way[0].raw_bits + way[1].bits)
-    return entropy.encode(tokenised, contexts, tables)
+    ways = [(c, entropy.plan(c.listed)) for c in entropy.by_all_rules(zigzag, contexts, rank)]
+    counted, tables = min(ways, key=lambda way: way[0].raw_bits + way[1].bits)
+    keys = kernels.contexts.ContextKeys.of(contexts, rank)
+    return entropy.encode(zigzag, keys, counted, tables).data
 
 
 def _unpack_factor(blob: memoryview, position: int, lines: int, rank: int) -> tuple[Factor, int]:
     contexts = np.tile(np.arange(rank, dtype=np.uint16), lines)
-    values, position = entropy.decode(blob, position, contexts, rank, np.dtype("<u4"))
+    keys = kernels.contexts.ContextKeys.of(contexts, rank)
+    values, position = entropy.decode(blob, position, keys, np.dtype("<u4"))
     zigzag = values.astype(np.int64)
     return ((zigzag >> 1) ^ -(zigzag & 1)).reshape(lines, rank), position
 

@@ -58,7 +58,7 @@ def has_repeats(words: NDArray[Any]) -> bool:
     bytes after it.  A wrong guess costs time or bytes, never correctness.
     """
     data = words.view(np.uint8)
-    chosen = np.sort(kernels.repeats.marks(data[: data.size & ~7].view("<u8"), _ONE_GROUP_IN))
+    chosen = np.sort(kernels.fingerprints.marks(data[: data.size & ~7].view("<u8"), _ONE_GROUP_IN))
     distinct = 1 + int(np.count_nonzero(np.diff(chosen)))
     return chosen.size >= 8 and distinct < 0.9 * chosen.size
 
@@ -83,13 +83,15 @@ def encode_plane(plane: Plane, repeats: bool = False) -> tuple[int, Payload]:
 def _rans(plane: Plane) -> bytes:
     """Encode a plane whose neighbouring bytes are independent as an entropy section."""
     contexts = np.zeros(plane.size, np.uint16)
-    tokenised = entropy.tokenise(plane, entropy.TOKEN_RULES[-1], contexts, 1)
-    return entropy.encode(tokenised, contexts, entropy.plan(tokenised.listed))
+    counted = entropy.count(plane, entropy.TOKEN_RULES[-1], contexts, 1)
+    keys = kernels.contexts.ContextKeys.of(contexts, 1)
+    return entropy.encode(plane, keys, counted, entropy.plan(counted.listed)).data
 
 
 def _unrans(payload: memoryview, size: int) -> Plane:
     """Return the ``size`` bytes of an entropy section."""
-    values, end = entropy.decode(payload, 0, np.zeros(size, np.uint16), 1, np.dtype(np.uint8))
+    keys = kernels.contexts.ContextKeys.of(np.zeros(size, np.uint16), 1)
+    values, end = entropy.decode(payload, 0, keys, np.dtype(np.uint8))
     if end != len(payload):
         raise CodecError("a plane has bytes behind its end")
     return values

@@ -27,7 +27,7 @@ units in the last place an update of typical size has.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from theta import _kernels as kernels
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from theta_native.clusters import Listed
+    from theta_native.contexts import ContextKeys
 
     Words = NDArray[Any]
 
@@ -52,9 +53,20 @@ _LEVELS: Final = 6
 _MAX_MAGNITUDE: Final = 2047
 _MAX_LEVELS: Final = 8
 _DEFAULT_BLOCK: Final = 512
-_EVERY: Final = 4
-"""The step between the words by which the activity of a block is measured, if it has plenty."""
-_PLENTY: Final = 1 << 18
+_EVERY: Final = (8, 4)
+"""The steps between the words by which the activity of a block is measured, if it has plenty."""
+_PLENTY: Final = 1 << 16
+"""The words for each of a step that are plenty: of a chunk, and of a block."""
+_PLENTY_A_BLOCK: Final = 128
+_LEVELED: Final = 512
+"""The number of blocks, about, that the levels are found by."""
+_WEIGHT: Final = 8
+"""The step between the blocks by which contexts and tables are chosen, if there are plenty."""
+_LEAST_BLOCKS: Final = 16
+_LEAST_VALUES: Final = 1 << 16
+"""The least number of blocks and of values of a sample."""
+_AS_EXPECTED: Final = 0.03
+"""The share by which a size may differ from what a sample predicts, before all blocks are planned on."""
 
 _EXPONENT_BITS: Final = {
     "f16": 5,
@@ -67,6 +79,9 @@ _EXPONENT_BITS: Final = {
     "f8_e4m3fnuz": 4,
     "f8_e5m2fnuz": 5,
 }
+
+
+_KEYED: Final = ("bf16", "f16")
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,31 @@ class _Layout:
             return 1
         return self.given.count if self.given else 1 << _fine_bits(dtype)[1]
 
+    @property
+    def count(self) -> int:
+        """The number of contexts without fine classes."""
+        return CLASSES * self.level_count
+
+    def keys(self, predicted: Words, dtype: str) -> ContextKeys:
+        """Return the key to the context of each word."""
+        # Of floats of 16 bits that is the exponent and the top of the mantissa, as they stand in the word.
+        if dtype in _KEYED and self.given is None and (self.block % 4 == 0 or self.levels.size == 1):
+            return self._keys_of_floats(predicted, dtype)
+        return kernels.contexts.ContextKeys.of(
+            self.contexts(predicted, dtype), self.count * self.fine_count(dtype)
+        )
+
+    def _keys_of_floats(self, predicted: Words, dtype: str) -> ContextKeys:
+        shift, bits = _fine_bits(dtype)
+        exponents = np.arange(1 << _EXPONENT_BITS[dtype])
+        classes = np.clip(self.top - exponents, 0, CLASSES - 1)[:, None]
+        levels, fine = np.arange(self.level_count)[:, None, None], np.arange(1 << bits)
+        fine_count = self.fine_count(dtype)
+        numbers = (classes * self.level_count + levels) * fine_count + (fine if self.use_fine else 0 * fine)
+        table = np.ascontiguousarray(numbers, np.uint16).reshape(self.level_count, -1)
+        blocks = kernels.contexts.Levels(self.levels, self.level_count, self.block)
+        return kernels.contexts.ContextKeys(predicted, shift, table, blocks, self.count * fine_count)
+
     def contexts(self, predicted: Words, dtype: str) -> NDArray[np.uint16]:
         """Return the context of each word."""
         levels = kernels.contexts.Levels(self.levels, self.level_count, self.block)
@@ -139,13 +179,16 @@ def _top(found: NDArray[np.uint16]) -> int:
 
 def _levels(excess: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Group blocks by activity (k-means in one dimension, levels in rising order)."""
-    low, high = float(excess.min()), float(excess.max())
+    some = excess[:: max(excess.size // _LEVELED, 1)]
+    low, high = float(some.min()), float(some.max())
     centres = low + (high - low) * (np.arange(_LEVELS) + 0.5) / _LEVELS
     for _ in range(10):
-        labels = np.searchsorted((centres[1:] + centres[:-1]) / 2, excess)
+        labels = np.searchsorted((centres[1:] + centres[:-1]) / 2, some)
         counts = np.bincount(labels, minlength=_LEVELS)
-        sums = np.bincount(labels, excess, _LEVELS)
-        centres = np.sort(np.where(counts > 0, sums / np.maximum(counts, 1), centres))
+        sums = np.bincount(labels, some, _LEVELS)
+        centres, before = np.sort(np.where(counts > 0, sums / np.maximum(counts, 1), centres)), centres
+        if bool((centres == before).all()):
+            break
     labels = np.searchsorted((centres[1:] + centres[:-1]) / 2, excess)
     return np.unique(labels, return_inverse=True)[1].astype(np.uint8)
 
@@ -160,17 +203,17 @@ class _Choice:
 
     use_levels: bool
     use_fine: bool
-    tokenised: entropy.Tokenised
+    counted: entropy.Counted
     kinds: NDArray[np.int64]
     listed: Listed
     bits: float
 
 
-def _listed(tokenised: entropy.Tokenised, kinds: NDArray[np.int64]) -> Listed:
+def _listed(counted: entropy.Counted, kinds: NDArray[np.int64]) -> Listed:
     """Count how often each token occurs in the contexts that are used."""
     if int(kinds[-1]) + 1 == kinds.size:
-        return tokenised.listed
-    return kernels.clusters.Listed(tokenised.grouped(kinds))
+        return counted.listed
+    return kernels.clusters.Listed(counted.grouped(kinds))
 
 
 def _kinds(level_count: int, fine_count: int, use_levels: bool, use_fine: bool) -> NDArray[np.int64]:
@@ -180,23 +223,48 @@ def _kinds(level_count: int, fine_count: int, use_levels: bool, use_fine: bool) 
     return np.broadcast_to(numbers, (CLASSES, level_count, fine_count)).reshape(-1)
 
 
-def _best(
-    values: Words, full: NDArray[np.uint16], level_count: int, fine_count: int, level_bits: float
-) -> _Choice:
-    """Return the cheapest token rule, then the cheapest contexts; ``full`` are those with every part."""
+@dataclass(frozen=True)
+class _Sample:
+    """Blocks of a chunk, each of which stands for ``weight`` of them."""
 
-    def choice(tokenised: entropy.Tokenised, use_levels: bool, use_fine: bool) -> _Choice:
+    values: Words
+    predicted: Words
+    layout: _Layout
+    weight: int
+
+    @classmethod
+    def of(cls, values: Words, predicted: Words, layout: _Layout, weight: int) -> _Sample:
+        """Return blocks at equal distances, or all if there are few."""
+        blocks = values.size // layout.block
+        weight = min(weight, blocks // _LEAST_BLOCKS, values.size // _LEAST_VALUES)
+        if weight < 2:
+            return cls(values, predicted, layout, 1)
+
+        def part(words: Words) -> Words:
+            return words[: blocks * layout.block].reshape(blocks, -1)[weight // 2 :: weight].reshape(-1)
+
+        given = layout.given and Fine(part(layout.given.classes), layout.given.count)
+        levels = np.ascontiguousarray(layout.levels[:blocks][weight // 2 :: weight])
+        return cls(part(values), part(predicted), replace(layout, levels=levels, given=given), weight)
+
+
+def _best(sample: _Sample, dtype: str, level_bits: float) -> _Choice:
+    """Return the cheapest token rule, then the cheapest contexts."""
+    level_count, fine_count = sample.layout.level_count, sample.layout.fine_count(dtype)
+
+    def choice(counted: entropy.Counted, use_levels: bool, use_fine: bool) -> _Choice:
         kinds = _kinds(level_count, fine_count, use_levels, use_fine)
-        listed = _listed(tokenised, kinds)
-        bits = entropy.estimate(listed) + tokenised.raw_bits
+        listed = _listed(counted, kinds)
+        bits = entropy.estimate(listed, sample.weight) + counted.raw_bits
         bits += level_bits if use_levels else 0.0
-        return _Choice(use_levels, use_fine, tokenised, kinds, listed, bits)
+        return _Choice(use_levels, use_fine, counted, kinds, listed, bits)
 
     ways = [(a, b) for a in (level_count > 1, False) for b in (fine_count > 1, False)]
     everything, *others = dict.fromkeys(ways)
-    tokenised = entropy.by_all_rules(values, full, CLASSES * level_count * fine_count)
-    best = min((choice(each, *everything) for each in tokenised), key=lambda found: found.bits)
-    return min([best, *(choice(best.tokenised, *way) for way in others)], key=lambda found: found.bits)
+    contexts = sample.layout.contexts(sample.predicted, dtype)
+    counted = entropy.by_all_rules(sample.values, contexts, CLASSES * level_count * fine_count)
+    best = min((choice(each, *everything) for each in counted), key=lambda found: found.bits)
+    return min([best, *(choice(best.counted, *way) for way in others)], key=lambda found: found.bits)
 
 
 def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine: Fine | None = None) -> bytes:
@@ -209,22 +277,30 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
         return _SAME
     block = row_words if 32 <= row_words <= 1 << 14 else _DEFAULT_BLOCK
     layout = _layout(values, predicted, dtype, block, fine)
-    full = layout.contexts(predicted, dtype)
+    keys = layout.keys(predicted, dtype)
     levels = planes.encode_section([layout.levels])
-    best = _best(values, full, layout.level_count, layout.fine_count(dtype), 8.0 * len(levels))
+    for weight in (_WEIGHT, 1):
+        sample = _Sample.of(values, predicted, layout, weight)
+        best = _best(sample, dtype, 8.0 * len(levels) / sample.weight)
+        tables = entropy.plan(best.listed, sample.weight)
+        section = entropy.encode(values, keys.grouped(best.kinds), best.counted, tables)
+        expected = sample.weight * (tables.bits + best.counted.raw_bits)
+        if sample.weight == 1 or abs(section.bits - expected) <= _AS_EXPECTED * expected:
+            break
     return b"".join(
         (
             bytes([_CODED]),
             _HEAD.pack(layout.top, layout.level_count if best.use_levels else 1, best.use_fine, block),
             levels if best.use_levels else planes.encode_section([layout.levels[:0]]),
-            entropy.encode(best.tokenised, full, entropy.plan(best.listed), best.kinds),
+            section.data,
         )
     )
 
 
 def _layout(values: Words, predicted: Words, dtype: str, block: int, fine: Fine | None) -> _Layout:
     """Return the contexts to try."""
-    every = _EVERY if values.size >= _PLENTY and block % _EVERY == 0 else 1
+    plenty = min(values.size // _PLENTY, block // _PLENTY_A_BLOCK)
+    every = next((n for n in _EVERY if n <= plenty and block % n == 0), 1)
     part = np.ascontiguousarray(values[::every])
     found = magnitudes(np.ascontiguousarray(predicted[::every]), dtype)
     top = _top(found)
@@ -262,8 +338,7 @@ def decode(
         raise CodecError("an encoded chunk has an impossible header")
     levels, position = _read_levels(view, 1 + _HEAD.size, level_count, -(-predicted.size // block))
     layout = _Layout(top, levels, level_count, block, bool(use_fine), fine)
-    used, count = layout.contexts(predicted, dtype), CLASSES * level_count * layout.fine_count(dtype)
-    values, position = entropy.decode(view, position, used, count, predicted.dtype)
+    values, position = entropy.decode(view, position, layout.keys(predicted, dtype), predicted.dtype)
     if position != len(view):
         raise CodecError("an encoded chunk has bytes behind its end")
     return kernels.differences.restore(values, predicted, is_float(dtype))

@@ -44,9 +44,11 @@ def _contexts(base: Words, dtype: str) -> NDArray[np.uint16]:
 def _encode_chunk(words: Words, base: Words, dtype: str) -> bytes:
     changed = words != base
     contexts = _contexts(base, dtype)
-    tokenised = entropy.tokenise(changed.view(np.uint8), (0, 0), contexts, residual.CLASSES)
+    values = changed.view(np.uint8)
+    counted = entropy.count(values, (0, 0), contexts, residual.CLASSES)
     new = dense.encode_words(words[changed], dense.is_rotated(dtype))
-    mask = entropy.encode(tokenised, contexts, entropy.plan(tokenised.listed))
+    keys = kernels.contexts.ContextKeys.of(contexts, residual.CLASSES)
+    mask = entropy.encode(values, keys, counted, entropy.plan(counted.listed)).data
     return _HEAD.pack(int(changed.sum()), len(new)) + new + mask
 
 
@@ -73,8 +75,8 @@ class _Decoder:
         if not 0 < count <= stop - start or size > len(view) - _HEAD.size:
             raise CodecError("a sparse chunk is damaged")
         words = self.base.read(start, stop).copy()
-        contexts = _contexts(words, dtype)
-        mask, end = entropy.decode(view, _HEAD.size + size, contexts, residual.CLASSES, np.dtype(np.uint8))
+        keys = kernels.contexts.ContextKeys.of(_contexts(words, dtype), residual.CLASSES)
+        mask, end = entropy.decode(view, _HEAD.size + size, keys, np.dtype(np.uint8))
         if end != len(view) or int(mask.max()) > 1 or int(mask.sum(dtype=np.int64)) != count:
             raise CodecError("a sparse chunk is damaged")
         new = view[_HEAD.size : _HEAD.size + size]
