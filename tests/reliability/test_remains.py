@@ -100,8 +100,16 @@ def dying(place: Path, name: str, victims: str) -> dict[str, str]:
     return {"PATH": f"{place}:{os.environ['PATH']}"}
 
 
-def test_e1_a_git_that_is_killed_alone_leaves_no_lock(repo: Repo, tmp_path: Path) -> None:
-    repo.theta("status", env=dying(tmp_path, "status", "$$"), code=3)
+@pytest.mark.parametrize(
+    "args", [("status",), ("add", "a.py"), ("commit", "-a", "-m", "c"), ("restore", "code.py")]
+)
+def test_e1_a_git_that_is_killed_alone_leaves_no_lock(
+    repo: Repo, tmp_path: Path, args: tuple[str, ...]
+) -> None:
+    for name in ("a.py", "code.py"):
+        repo.write(name, "print('new')\n")
+    done = repo.theta(*args, env=dying(tmp_path, args[0], "$$"), code=None)
+    assert done.returncode
     assert leftovers(repo) == []
 
 

@@ -95,6 +95,7 @@ def add(session: Session, request: AddRequest, dialogue: Dialogue = NOBODY) -> A
         done = Driven(0)
         if new or _has_more(git, rest) or not (selection.present or selection.gone):
             done = running.run(git, "add", *request.line.flags, "--", *rest, aloud=dialogue.aloud)
+            running.unlock(session, done.code)
     left_out = coverage.newcomers(session, session.repo.git(), [":(top)"]) if update else []
     uncovered = coverage.uncovered(session, new)
     return AddResult(done.code, tuple(added), tuple(left_out), tuple(uncovered), done.said)

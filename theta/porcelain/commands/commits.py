@@ -92,6 +92,7 @@ def commit(session: Session, request: CommitRequest, dialogue: Dialogue = NOBODY
         committing.check_identity(session)
         words = (*_no_notice(session, request.line), "commit", "--quiet", *request.line.given)
         done = running.run(_git(session, request), *words, aloud=dialogue.aloud)
+        running.unlock(session, done.code)
         result = CommitResult(
             done.code, tuple(added), said=done.said, full=running.is_full(session, done.code)
         )

@@ -99,4 +99,5 @@ def restore(session: Session, request: RestoreRequest, dialogue: Dialogue = NOBO
             rest = (f":(exclude,top,literal){path}" for path in wanted)
             words = ("restore", *request.line.flags, "--", *paths, *rest)
             done = running.run(git, *words, aloud=dialogue.aloud)
+            running.unlock(session, done.code)
     return RestoreResult(done.code, tuple(wanted), done.said)

@@ -105,6 +105,12 @@ def is_full(session: Session, code: int) -> bool:
     return bool(code) and _fs.free_space(session.repo.commondir) < _NOTHING
 
 
+def unlock(session: Session, code: int) -> None:
+    """Remove the lock files that git left if it was killed, which its exit ``code`` says."""
+    if code < 0 or code > _KILLED:
+        session.journal.unlock()
+
+
 def ended(session: Session, code: int) -> Driven:
     """Put back the files that git had begun to write, if it failed with ``code``."""
     if not code:

@@ -69,6 +69,11 @@ class Journal:
             recovery.unlock(self._repo, note["started"])
         return rollback.undo(self._repo, note, killed=killed)
 
+    def unlock(self) -> None:
+        """Remove the lock files of a git of this command that was killed."""
+        if (note := recovery.read(self._place)) is not None:
+            recovery.unlock(self._repo, note["started"])
+
     # -- locks ----------------------------------------------------------------------
 
     @contextlib.contextmanager
