@@ -25,6 +25,14 @@ class Rehearsed(Objects):
         """Return a writer of a new pack in the temporary directory."""
         return PackWriter(self.place / "pack", self.has, self.repo.format)
 
+    def git(self) -> Git:
+        """Return a runner of git that writes new objects to the temporary directory."""
+        places = {
+            "GIT_OBJECT_DIRECTORY": str(self.place),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(self.repo.commondir / "objects"),
+        }
+        return self.repo.git(extra={**DEFER, **places})
+
 
 @contextmanager
 def rehearsal(session: Session) -> Iterator[Session]:
@@ -34,14 +42,3 @@ def rehearsal(session: Session) -> Iterator[Session]:
         apart = Session(session.repo.apart(place), session.cwd)
         apart.objects = Rehearsed(apart.repo, place)
         yield apart
-
-
-def git(session: Session) -> Git:
-    """Return a runner of git that writes new objects where ``session`` writes them."""
-    if not isinstance(session.objects, Rehearsed):
-        return session.repo.git()
-    places = {
-        "GIT_OBJECT_DIRECTORY": str(session.objects.place),
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(session.repo.commondir / "objects"),
-    }
-    return session.repo.git(extra={**DEFER, **places})

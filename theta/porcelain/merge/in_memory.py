@@ -10,7 +10,7 @@ from theta.git import commit_graph
 from theta.git.object_values import Tree
 from theta.git.repository import STORES
 from theta.git.run import GitFailedError
-from theta.porcelain.merge import dry_run, resolving
+from theta.porcelain.merge import resolving
 from theta.porcelain.merge.joining import How, Merged, merge_checkpoints
 from theta.porcelain.merge.versions import Stages, Versions
 from theta.porcelain.workspace import in_progress, mend
@@ -87,7 +87,7 @@ def join(
     ``base`` replaces the merge base.
     """
     command = ["merge-tree", "--write-tree", "-z", "--no-messages", "--allow-unrelated-histories"]
-    done = dry_run.git(session).run(*command, ours, _stand_in(session, ours, theirs), check=False)
+    done = session.objects.git().run(*command, ours, _stand_in(session, ours, theirs), check=False)
     if done.code > 1:
         raise GitFailedError("merge-tree", done.code, done.stderr.decode("utf-8", "replace"))
     tree_id, *rows = done.text.rstrip("\0").split("\0")

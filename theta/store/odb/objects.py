@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from theta.errors import CorruptError, MissingObjectsError
 from theta.git.repository import Repository
+from theta.git.run import Git
 from theta.store.odb.held_notes import staged_packs
 from theta.store.odb.packs import Pack, PackWriter
 
@@ -41,6 +42,10 @@ class Objects:
         """Whether an object may vanish, because only a staged pack is known to hold it."""
         packs = [Pack(path.with_suffix(".idx"), self.repo.format) for path in staged_packs(self.repo)]
         return lambda oid: any(oid in pack for pack in packs)
+
+    def git(self) -> Git:
+        """Return a runner of git that writes new objects where :meth:`writer` does."""
+        return self.repo.git()
 
     def writer(self) -> PackWriter:
         """Begin a new pack."""
