@@ -31,7 +31,7 @@ class Pool:
         weigh: Callable[[T], int] = lambda _: 0,
         budget: int = 0,
     ) -> Generator[R, None, None]:
-        """``map(work, items)`` on the threads, at most two items a thread in flight.
+        """Yield ``map(work, items)`` from the threads, at most two items a thread in flight.
 
         Items in flight weigh at most ``budget`` together, unless one alone is heavier.
         """

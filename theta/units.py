@@ -15,5 +15,5 @@ def human(size: float) -> str:
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """A shape for people."""
+    """Return a shape as text for people."""
     return "\N{MULTIPLICATION SIGN}".join(map(str, shape)) or "scalar"

@@ -23,13 +23,13 @@ _READ_BY_THETA: Final = ("merge", "cherry-pick", "revert", "rebase")
 
 
 def dashed(args: Sequence[str]) -> list[str]:
-    """The arguments of a command that is theta's alone, with all behind ``--`` marked."""
+    """Return the arguments of a command that is theta's alone, with all behind ``--`` marked."""
     at = list(args).index("--") if "--" in args else len(args)
     return [*args[:at], *(_MARK + arg for arg in args[at + 1 :])]
 
 
 def shield(name: str, args: Sequence[str], own: Mapping[str, bool]) -> list[str] | None:
-    """The arguments of ``theta NAME`` with all but the options of theta marked.
+    """Return the arguments of ``theta NAME`` with all but the options of theta marked.
 
     ``own`` are those: name -> whether it takes a value.  Git's part stays word for word as it was given
     if there is none of them among it.  None of a line that is git's to refuse.
@@ -51,7 +51,7 @@ def shield(name: str, args: Sequence[str], own: Mapping[str, bool]) -> list[str]
 
 
 def _without_gits(args: Sequence[str], own: Mapping[str, bool]) -> list[str] | None:
-    """The arguments of a line on which no option can be git's, theta's in front; None of any other."""
+    """Return a line on which no option can be git's, theta's options in front; None for any other line."""
     options: list[str] = []
     words: list[str] = []
     waiting = iter(args)
@@ -77,7 +77,7 @@ def is_own(arg: str, own: Mapping[str, bool]) -> bool:
 
 
 def _by_name(args: Sequence[str], own: Mapping[str, bool]) -> Iterator[str]:
-    """As :func:`shield`, of a line that git's parser refuses: git is to complain of the rest of it."""
+    """Yield the arguments as :func:`shield` does, of a line that git's parser refuses and will report."""
     waiting, rest = iter(args), False
     for arg in waiting:
         rest = rest or arg == "--"
@@ -90,12 +90,12 @@ def _by_name(args: Sequence[str], own: Mapping[str, bool]) -> Iterator[str]:
 
 
 def plain(args: Sequence[str]) -> list[str]:
-    """The arguments for git, of those that were marked."""
+    """Return the arguments for git, of those that were marked."""
     return [arg.removeprefix(_MARK) for arg in args]
 
 
 def read(name: str, args: Sequence[str], own: Sequence[str] = ()) -> Arguments:
-    """The arguments of ``git NAME`` as git's own parser reads them."""
+    """Read the arguments of ``git NAME`` as git's own parser does."""
     from theta.git import options
     from theta.git.run import plain as git
 

@@ -28,7 +28,7 @@ _KNOWN: Final = (*_SWITCHES, *_ASKING, "--git-dir", "--work-tree", "--namespace"
 
 
 def taken(argv: list[str]) -> list[str]:
-    """``argv`` from the command on; what stood before it is in force."""
+    """Apply the options before the command; return ``argv`` from the command on."""
     pager = False
     while argv and argv[0].startswith("-") and argv[0] not in ("--help", "-h", "--version", "-v"):
         word, argv = argv[0], argv[1:]
@@ -63,7 +63,7 @@ def configure(setting: str) -> None:
 
 
 def _quoted(text: str) -> str:
-    """``text`` in the quotes that git takes apart again (its sq_quote_buf)."""
+    """Quote ``text`` as git's sq_quote_buf does."""
     return "'" + text.replace("'", "'\\''").replace("!", "'\\!'") + "'"
 
 

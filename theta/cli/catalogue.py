@@ -60,7 +60,7 @@ PLUMBING: Final = {"filter-process": "filter_process", "hook": "hook"}
 
 
 def module_of(name: str) -> str | None:
-    """The module of command ``name``; None for what is handed to git."""
+    """Return the module of command ``name``; None for a command that is handed to git."""
     if name == "help":
         return None
     if name in PLUMBING:

@@ -31,7 +31,7 @@ NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")
 
 
 def open_session(*, worktree: bool = True) -> Session:
-    """The session of the repository here, set up where it has checkpoints."""
+    """Open a session of the repository here, and set it up if it has checkpoints."""
     from theta.porcelain.workspace.session import Session
 
     session = Session.here(".")
@@ -125,13 +125,13 @@ def report_added(added: Sequence[Added]) -> None:
 
 
 def report_left_out(session: Session, paths: Sequence[str], where: str) -> None:
-    """One warning about new files of tracked patterns that are not ``where`` they were expected."""
+    """Warn of new files of tracked patterns that are not ``where`` they were expected."""
     if paths:
         here = [os.path.relpath(session.repo.worktree / path) for path in paths]
         console.warn(coverage.left_out_line(here, where))
 
 
 def report_uncovered(session: Session, paths: Sequence[str]) -> None:
-    """One warning about new files that look like checkpoints and that no pattern covers."""
+    """Warn of new files that look like checkpoints and that no pattern covers."""
     if paths:
         console.warn(coverage.uncovered_line(session, paths, Path.cwd()))

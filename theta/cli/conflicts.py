@@ -27,7 +27,7 @@ def told(settlement: Settlement) -> None:
 
 
 def _report(item: SettledFile) -> None:
-    """One line for a checkpoint that was settled."""
+    """Print one line for a checkpoint that was settled."""
     from theta.merging.result_file import CONTAINER
 
     if item.tensors is None:
@@ -40,7 +40,7 @@ def _report(item: SettledFile) -> None:
 
 
 def show(path: str, conflicts: Sequence[Conflict]) -> None:
-    """A table of the tensors of ``path`` in conflict."""
+    """Print a table of the tensors of ``path`` in conflict."""
     from rich.table import Table
 
     title = f"{path}: {len(conflicts)} in conflict"
@@ -99,7 +99,7 @@ def _refuses(conflict: Conflict, asked: Recipe) -> bool:
 
 
 def _resolve(conflicts: Sequence[Conflict], asked: Recipe) -> str:
-    """The command that settles ``conflicts``: a side always goes, an average where it applies."""
+    """Return the command that settles ``conflicts``: a side is always possible, an average not always."""
     from theta.merging.strategies import Strategy
 
     refusing = [conflict.name for conflict in conflicts if _refuses(conflict, asked)]

@@ -108,7 +108,7 @@ def hints(lines: Iterable[str]) -> None:
 
 
 def warn(text: str) -> None:
-    """A warning."""
+    """Print a warning."""
     err(f"warning: {text}")
 
 
@@ -123,7 +123,7 @@ def show(renderable: Any) -> None:
 
 
 def ask(question: str) -> str:
-    """A line from the keyboard."""
+    """Read a line from the keyboard."""
     return input(visible(question))
 
 

@@ -55,7 +55,7 @@ def options(
 
 
 def read_recipe(place: str | None) -> RecipeFile | None:
-    """The recipe file at ``place``; raises :class:`NotFoundError` and :class:`UsageError`."""
+    """Read the recipe file at ``place``; raises :class:`NotFoundError` and :class:`UsageError`."""
     if place is None:
         return None
     from theta.merging.recipe_files import load

@@ -19,7 +19,7 @@ VOCABULARY, WIDTH, HIDDEN, LAYERS, SPARE = 6000, 384, 1024, 4, 400
 
 
 def make(seed: int = 7) -> Weights:
-    """About 23 MB of bf16 weights, scaled as initialisers and training leave them."""
+    """Return about 23 MB of bf16 weights, scaled as initialisers and training leave them."""
     rng = np.random.default_rng(seed)
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, WIDTH)}
     for layer in range(LAYERS):
@@ -39,7 +39,7 @@ def _bf16(values: NDArray[np.floating[Any]]) -> NDArray[Any]:
 
 
 def with_lora(weights: Weights, rank: int = 8, seed: int = 11) -> Weights:
-    """A rank-``rank`` LoRA on the query and value projections, merged into the weights."""
+    """Merge a rank-``rank`` LoRA on the query and value projections into the weights."""
     rng = np.random.default_rng(seed)
 
     def merged(value: NDArray[Any]) -> NDArray[Any]:
@@ -50,7 +50,7 @@ def with_lora(weights: Weights, rank: int = 8, seed: int = 11) -> Weights:
 
 
 def fine_tuned(weights: Weights, seed: int, part: str = "") -> Weights:
-    """A dense fine-tune: a small step in every weight whose name contains ``part``."""
+    """Fine-tune densely: a small step in every weight whose name contains ``part``."""
     rng = np.random.default_rng(seed)
 
     def stepped(value: NDArray[Any]) -> NDArray[Any]:

@@ -80,7 +80,7 @@ class Form:
 
 
 def _session(asked: Arguments) -> Session | None:
-    """The session here; None outside of repositories, where git compares two files."""
+    """Open the session here; return None outside of repositories, where git compares two files."""
     try:
         return open_session(worktree=False)
     except NotARepositoryError:

@@ -9,7 +9,7 @@ from theta.cli.passing import Given, Passing
 
 
 def driven(name: str, doc: str, *, refresh: bool = True, hooks: bool = False) -> Passing:
-    """A command that runs ``git NAME`` with all its options, then settles checkpoints.
+    """Return a command that runs ``git NAME`` with all its options, then settles checkpoints.
 
     ``hooks``: the command may rewrite commits, and git tells only its hooks which.
     """
@@ -21,7 +21,7 @@ def driven(name: str, doc: str, *, refresh: bool = True, hooks: bool = False) ->
 
 
 def handed(name: str, doc: str, *, durable: bool = False) -> Passing:
-    """A command that runs ``git NAME`` and nothing else: it changes no files.
+    """Return a command that runs ``git NAME`` and nothing else: it changes no files.
 
     ``durable``: remotes that are directories of this machine sync what they get.
     """

@@ -18,7 +18,7 @@ else:
 
 
 def error(problem: ThetaError) -> None:
-    """An error: one line, and a second one with the way out; git's own words as they are."""
+    """Print an error on one line, and the way out on a second one; git's own words stay as they are."""
     text = str(problem) if isinstance(problem, RefusedError) else one_line(str(problem))
     console.err(*f"error: {text}".split("\n"))
     if problem.hint:

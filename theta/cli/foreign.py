@@ -25,7 +25,7 @@ _SHORT: Final = {"\a": r"\a", "\b": r"\b", "\t": r"\t", "\n": r"\n", "\v": r"\v"
 
 
 def visible(text: str) -> str:
-    """``text`` with each character that a terminal would obey, or not show, as an escape."""
+    """Return ``text`` with escapes for each character that a terminal would obey, or not show."""
     return _UNSAFE.sub(_escaped, text) if _UNSAFE.search(text) else text
 
 
@@ -40,28 +40,28 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """``text`` without line feeds."""
+    """Return ``text`` without line feeds."""
     return " ".join(text.split())
 
 
 def visible_lines(text: str) -> str:
-    """As :func:`visible`, but line feeds stay: for text that theta has laid out."""
+    """Do as :func:`visible`, but keep line feeds: for text that theta has laid out."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 def visible_line(text: str) -> str:
-    """As :func:`visible`, but tabs that indent the line stay."""
+    """Do as :func:`visible`, but keep tabs that indent the line."""
     indented = len(text) - len(text.lstrip("\t"))
     return text[:indented] + visible(text[indented:])
 
 
 def visible_of_git(line: str) -> str:
-    """As :func:`visible` for a line that git prints: tabs, colours and the line feed stay."""
+    """Do as :func:`visible` for a line that git prints: keep tabs, colours and the line feed."""
     return "".join(part if number % 2 else visible(part) for number, part in enumerate(_OF_GIT.split(line)))
 
 
 def markup(text: str) -> str:
-    """``text`` for a string of rich's markup: shown as it is, brackets and all."""
+    """Return ``text`` for a string of rich's markup: shown as it is, brackets and all."""
     from rich.markup import escape
 
     return escape(visible(text))

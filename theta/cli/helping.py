@@ -65,7 +65,7 @@ def _operand(one: Any) -> str:
 
 
 def _rows(one: Any) -> Iterator[str]:
-    """The lines of one argument or option."""
+    """Yield the lines of one argument or option."""
     if not getattr(one, "help", None):
         return
     if one.param_type_name == "argument":

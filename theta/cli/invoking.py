@@ -71,7 +71,7 @@ def _by_typer(name: str, app: Any, args: list[str]) -> int:
 
 
 def _quietly(command: Any, args: list[str]) -> list[str]:
-    """``args`` of a command of theta without ``-q`` and ``--quiet``, which hold for every command."""
+    """Return ``args`` without ``-q`` and ``--quiet``, which hold for every command of theta."""
     ours = {word for one in command.params if one.param_type_name == "option" for word in one.opts}
     end = args.index("--") if "--" in args else len(args)
     found = [arg for arg in args[:end] if arg not in {"-q", "--quiet"} - ours]
@@ -80,7 +80,7 @@ def _quietly(command: Any, args: list[str]) -> list[str]:
 
 
 def _asks_for_help(args: list[str], own: dict[str, bool] | None) -> int | None:
-    """The exit code of a command line that asks for help, as git's; None of any other."""
+    """Return git's exit code for a command line that asks for help; None for any other."""
     if args == ["-h"]:
         return _USAGE_OF_GIT if own is not None else 0
     asked = args[:1] if own is not None else args[: args.index("--") if "--" in args else None]
@@ -94,7 +94,7 @@ def _refused_by_git(argv: list[str]) -> int:
 
 
 def _own(command: Any) -> dict[str, bool] | None:
-    """Theta's options of a command that also takes git's, and whether they take a value; None of others."""
+    """Return theta's option -> whether it takes a value, if it takes git's too; None for others."""
     if not command.context_settings.get("ignore_unknown_options"):
         return None
     options = [one for one in command.params if one.param_type_name == "option"]

@@ -38,7 +38,7 @@ _NAMED_BY_KEYS: Final = {"ours", "theirs", "base", "average"}
 
 
 def panel(objects: Objects, conflict: Conflict, place: str) -> Panel:
-    """The sides of ``conflict``, how they stand to each other, and the menu; ``place`` is "2 of 9"."""
+    """Lay out the sides of ``conflict``, how they compare, and the menu; ``place`` is "2 of 9"."""
     from rich.console import Group
     from rich.panel import Panel
     from rich.text import Text

@@ -32,7 +32,7 @@ class Given:
     args: Sequence[str]
 
     def of_git(self) -> Arguments:
-        """The line as git's own parser reads it."""
+        """Read the line as git's own parser does."""
         return arguments.read(self.name, self.args)
 
 
@@ -66,7 +66,7 @@ class Passing:
         return not any(arguments.is_own(arg, self.own) for arg in args)
 
     def of_typer(self, name: str) -> Any:
-        """The same command for typer, which reads theta's options."""
+        """Return the same command for typer, which reads theta's options."""
         import typer
 
         function = self.function

@@ -25,14 +25,14 @@ class ProgressLine:
         self._last, self._flowed, self._waits = self._since, 0, True
 
     def step(self, verb: str, total: int, of: str = "") -> None:
-        """A step of ``total`` bytes begins."""
+        """Begin a step of ``total`` bytes."""
         self._what, self._of = verb, of or self._of
         self._since, self._done, self._total = time.monotonic(), 0, total
         self._last, self._flowed, self._waits = self._since, 0, True
         self.show(step_text(verb, self._of, 0, total, 0.0))
 
     def __call__(self, nbytes: int) -> None:
-        """``nbytes`` more are done."""
+        """Note that ``nbytes`` more are done."""
         now = time.monotonic()
         if self._waits:  # until now bytes were waited for, or kernels: that says nothing of the speed
             self._since += now - self._last
@@ -44,7 +44,7 @@ class ProgressLine:
         self.show(step_text(self._what, self._of, self._done, self._total, seconds, self._flowed))
 
     def compiling(self) -> None:
-        """A kernel is compiled, on whichever thread; all others wait for it."""
+        """Note that a thread compiles a kernel, for which all others wait."""
         self._compiled += 1
         self._waits = True
         self.show(f"compiling kernels, once after an installation: {self._compiled}")
@@ -58,7 +58,7 @@ class ProgressLine:
 
 
 def step_text(verb: str, of: str, done: int, total: int, seconds: float, flowed: int | None = None) -> str:
-    """A state of a step: ``hashing a.safetensors: 52 % of 793 MB, 67.1 MB/s, 6 s left``.
+    """Return the state of a step: ``hashing a.safetensors: 52 % of 793 MB, 67.1 MB/s, 6 s left``.
 
     ``flowed``: so many of the bytes were done in these ``seconds``; all where it is None.
     """
@@ -74,7 +74,7 @@ def step_text(verb: str, of: str, done: int, total: int, seconds: float, flowed:
 
 
 def duration(seconds: float) -> str:
-    """A time for people, in its two largest units."""
+    """Return a time for people, in its two largest units."""
     whole = math.ceil(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -62,7 +62,7 @@ class Prompt:
         self._stopped = False
 
     def decide(self, conflict: Conflict) -> Strategy | None:
-        """The user's decision, or None once the user has stopped; raises :class:`UndoneError`."""
+        """Ask the user to decide; return None once the user has stopped; raises :class:`UndoneError`."""
         if self._stopped:
             return None
         if (answered := self._answers.find(conflict)) is not None:
@@ -119,7 +119,7 @@ class Prompt:
         return strategy
 
     def _strategy(self, words: list[str], conflict: Conflict) -> Strategy | None:
-        """The strategy that ``words`` name; None when its parameters were asked for and not given."""
+        """Return the strategy that ``words`` name; None when its parameters were asked for and not given."""
         name, *rest = words
         if ":" in name:
             return parse(" ".join(words).removesuffix(":"))
@@ -128,7 +128,7 @@ class Prompt:
         return self._with_parameters(Strategy(parse_name(name)), conflict)
 
     def _with_parameters(self, strategy: Strategy, conflict: Conflict) -> Strategy | None:
-        """``strategy`` with what is typed for each of its parameters; None after q, or u at the first."""
+        """Ask for each parameter of ``strategy``; return None after q, or u at the first."""
         _check(strategy, conflict)
         asked, given = describe(strategy.name).parameters, dict[str, str]()
         while len(given) < len(asked):
@@ -219,7 +219,7 @@ def _check_parameter(strategy: Strategy, parameter: Parameter, text: str, confli
 
 
 def _spread(words: list[str]) -> tuple[list[str], str | None]:
-    """The answer without ``!`` or ``@GLOB``, and the glob that it holds for."""
+    """Return the answer without ``!`` or ``@GLOB``, and the glob that it holds for."""
     last = words[-1]
     if last.endswith("!"):
         kept = [*words[:-1], *filter(None, [last[:-1]])]
@@ -238,7 +238,7 @@ def _some(words: list[str]) -> list[str]:
 
 
 def read_answer(words: list[str]) -> Strategy:
-    """The strategy of ``avg``, ``avg 0.3``, ``ties density=0.2``; raises :class:`UsageError`."""
+    """Parse ``avg``, ``avg 0.3``, ``ties density=0.2``; raises :class:`UsageError`."""
     name, *rest = words
     if rest and "=" not in rest[0]:
         rest[0] = f"{'alpha' if parse_name(name) == 'average' else 't'}={rest[0]}"
@@ -246,12 +246,12 @@ def read_answer(words: list[str]) -> Strategy:
 
 
 def parse_name(name: str) -> str:
-    """The strategy that a key of the menu, or a name, means."""
+    """Return the strategy that a key of the menu, or a name, means."""
     return MENU.get(name) or parse(name).name
 
 
 def _line(question: str) -> str:
-    """A line from the terminal, with completion and history where readline is there."""
+    """Read a line from the terminal, with completion and history if readline is installed."""
     try:
         import readline
     except ImportError:

@@ -55,5 +55,5 @@ def _show(found: list[Scanned]) -> None:
 
 
 def _text(raw: str) -> str:
-    """``raw`` on one line and without control characters: it was written by a stranger."""
+    """Return ``raw`` on one line and without control characters: it was written by a stranger."""
     return "".join(c if c.isprintable() else "?" for c in raw[:200])

@@ -21,7 +21,7 @@ class Screen(Console):
     """
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """The string ``text``, which may hold markup."""
+        """Render the string ``text``, which may hold markup."""
         return super().render_str(visible_lines(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
@@ -32,7 +32,7 @@ class Screen(Console):
 
 
 def rich_console(colour: str, *, on_screen: bool) -> Console:
-    """A rich console; ``colour`` auto: only on a terminal, never with ``NO_COLOR``."""
+    """Return a console of rich; ``colour`` auto: only on a terminal, never with ``NO_COLOR``."""
     width = None if on_screen else int(os.environ.get("COLUMNS", "100"))
     terminal = {"always": True, "never": None}.get(colour)
     return Screen(

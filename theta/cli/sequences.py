@@ -21,7 +21,7 @@ else:
 
 
 def sequence(name: str, doc: str) -> Passing:
-    """A command that drives ``git NAME``, with all its options."""
+    """Return a command that drives ``git NAME``, with all its options."""
 
     def command(
         given: Given,

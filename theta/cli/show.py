@@ -92,7 +92,7 @@ def _commit(session: Session, git: Git, name: str, shown: ShownCommit) -> int:
 
 
 def _resized(session: Session, item: Compared, change: Change) -> str:
-    """Both shapes or dtypes of a tensor where they differ, and how far the rows in both are apart."""
+    """Return both shapes or dtypes of a tensor that differ, and how far the rows in both are apart."""
     old, new = change.old, change.new
     if change.status == "T" and old is not None and new is not None:
         return f"  {old.dtype} → {new.dtype}"
@@ -107,7 +107,7 @@ def _resized(session: Session, item: Compared, change: Change) -> str:
 
 
 def _codecs(session: Session, asked: Arguments, *, as_json: bool) -> int:
-    """A table of the tensors of one checkpoint: codecs, stored bytes, ratio."""
+    """Print a table of the tensors of one checkpoint: codecs, stored bytes, ratio."""
     args = asked.words
     if len(args) != 1 or ":" not in args[0] or asked.options:
         raise UsageError("--codecs is for one REV:PATH or REV:PATH#TENSOR")

@@ -73,7 +73,7 @@ def _by_git(session: Session, asked: Arguments) -> int:
 
 
 def _rows(session: Session, report: Report, *, relative: bool) -> None:
-    """The rows of git status --short or --porcelain: the same letters, order and quotes."""
+    """Print the rows of git status --short or --porcelain: the same letters, order and quotes."""
     octal = session.repo.setting("core.quotePath")
     root = os.path.realpath(session.repo.worktree)
     start = os.path.relpath(os.path.realpath("."), root)

@@ -32,7 +32,7 @@ class Terminal:
         return not self._no_prompt and on_terminal()
 
     def asker(self, session: Session, answers: Answers) -> Policy:
-        """The prompt."""
+        """Return the prompt."""
         from theta.cli.prompting import Prompt
 
         return Prompt(session, answers).decide
@@ -42,7 +42,7 @@ class Terminal:
         console.note(f"{answer.conflict.name}: {answer.strategy}, as answered before")
 
     def progress(self, what: str) -> AbstractContextManager[Progress | None]:
-        """A progress line."""
+        """Return a progress line."""
         return working.progress(what)
 
     def heard(self, said: Said) -> None:

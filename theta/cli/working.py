@@ -20,7 +20,7 @@ else:
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Progress | None]:
-    """One progress line on a terminal; none in a pipe or with ``--quiet``."""
+    """Show one progress line on a terminal; none in a pipe or with ``--quiet``."""
     if not console.is_watched():
         yield None
         return

@@ -133,7 +133,7 @@ def _tree_rows(data: bytes, oid: str) -> Iterator[tuple[str, int, str]]:
 
 
 def _mode(found: int) -> int:
-    """``found`` as git reads it: of a file it minds one bit only."""
+    """Return mode ``found`` as git reads it, which heeds one bit only of a file."""
     return (MODE_EXECUTABLE if found & 0o100 else MODE_BLOB) if stat.S_ISREG(found) else found
 
 

@@ -41,7 +41,7 @@ def places(manifest: Manifest) -> dict[str, str]:
 
 
 def _folders(paths: Iterable[str]) -> set[str]:
-    """Every folder that one of ``paths`` is in."""
+    """Return every folder that one of ``paths`` is in."""
     found: set[str] = set()
     for path in paths:
         parent = path.rpartition("/")[0]

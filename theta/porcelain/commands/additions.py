@@ -28,7 +28,7 @@ class AddRequest:
     def of(
         cls, paths: Sequence[str] = (), *, everything: bool = False, update: bool = False, force: bool = False
     ) -> AddRequest:
-        """``paths``; ``everything``, or with ``update`` all that git knows already."""
+        """Request ``paths``; ``everything``, or with ``update`` all that git knows already."""
         flags = {"--all": everything, "--update": update, "--force": force}
         options = tuple(Option(name) for name, given in flags.items() if given)
         return cls(Arguments((), True, options, (), tuple(paths)).without(()))
@@ -115,7 +115,7 @@ def update(session: Session, request: UpdateRequest, dialogue: Dialogue = NOBODY
 
 
 def _new_files(git: Git, pathspecs: list[str], force: bool) -> list[str]:
-    """The untracked files among ``pathspecs``."""
+    """Return the untracked files among ``pathspecs``."""
     standard = [] if force else ["--exclude-standard"]
     return git.lines("ls-files", "-z", "--full-name", "-o", *standard, "--", *pathspecs)
 

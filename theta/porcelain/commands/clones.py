@@ -28,7 +28,7 @@ class CloneRequest:
 
     @classmethod
     def of(cls, url: str, place: Path) -> CloneRequest:
-        """The repository at ``url``, cloned to ``place``."""
+        """Request a clone of the repository at ``url`` in ``place``."""
         words = (url, str(place.absolute()))
         return cls(Arguments(words, True, (), words), place.absolute().parent)
 

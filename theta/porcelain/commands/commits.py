@@ -41,7 +41,7 @@ class CommitRequest:
         amend: bool = False,
         allow_empty: bool = False,
     ) -> CommitRequest:
-        """A commit with ``message``: of ``paths``, of ``everything`` that changed, or of what is staged."""
+        """Request a commit with ``message`` of ``paths``, of ``everything`` changed, or of what is staged."""
         flags = {"--all": everything, "--amend": amend, "--allow-empty": allow_empty}
         options = (*(Option(name) for name, given in flags.items() if given), Option("--message", message))
         line = Arguments((), True, options, (), tuple(paths) or None)
@@ -78,7 +78,7 @@ class CommitResult:
     notes: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The new commit as plain data, with the branch that it is on; empty when none was made."""
+        """Return the new commit as plain data, with its branch; empty when none was made."""
         return {"branch": self.summary.branch, **self.summary.as_json()} if self.summary else {}
 
 
@@ -102,7 +102,7 @@ def commit(session: Session, request: CommitRequest, dialogue: Dialogue = NOBODY
 def _concluded(
     session: Session, result: CommitResult, before: str | None, request: CommitRequest
 ) -> CommitResult:
-    """``result`` with what the new commit holds, once all is in agreement with it."""
+    """Add the content of the new commit to ``result``, once all is in agreement with it."""
     notes = committing.settled(session)
     summary = committing.new_commit(session, before)
     result = replace(result, summary=summary, notes=notes)
@@ -125,7 +125,7 @@ def _git(session: Session, request: CommitRequest) -> Git:
 
 
 def _no_notice(session: Session, line: Arguments) -> tuple[str, ...]:
-    """The setting with which git is silent of sparse checkouts, unless other programs would get to see it."""
+    """Return the setting that silences the notice of sparse checkouts, unless other programs see it."""
     silent = _is_written(line) or _commits_nothing(session, line)
     return _NO_NOTICE if silent and not installing.has_other_hooks(session.repo) else ()
 

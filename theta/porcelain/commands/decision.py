@@ -51,7 +51,7 @@ def decide(
     *,
     dry_run: bool = False,
 ) -> Decision:
-    """The decision that ``options`` ask for; ``order`` are the numbers of the sides in the recipe."""
+    """Return the decision that ``options`` ask for; ``order`` are the numbers of the sides in the recipe."""
     ours = [option for option in options.strategies if not is_gits(option)]
     if len(ours) > 1:
         raise UsageError(
@@ -88,7 +88,7 @@ def _how(session: Session, recipe: Recipe, dialogue: Dialogue, *, prompts: bool)
 
 
 def _followed(recipe: Recipe, answers: Answers) -> Recipe:
-    """``recipe`` with the answers that hold for several tensors as rules."""
+    """Return ``recipe`` with the answers that hold for several tensors as rules."""
     return replace(recipe, rules=(*recipe.rules, *answers.rules()))
 
 
@@ -112,13 +112,13 @@ def decide_here(session: Session, options: TensorOptions, dialogue: Dialogue) ->
 
 
 def order(session: Session, file: RecipeFile, sides: Sequence[str]) -> list[int | None]:
-    """For each side its number among the models of the recipe ``file``; None for one that has none."""
+    """Return for each side its number among the models of the recipe ``file``; None for one that has none."""
     known = commits(session, file.models)
     return [known.index(side) if side in known else None for side in sides]
 
 
 def commits(session: Session, names: Sequence[str]) -> list[str]:
-    """The commits that ``names`` mean; raises :class:`NotFoundError`."""
+    """Return the commits that ``names`` mean; raises :class:`NotFoundError`."""
     for name in names:
         session.repo.resolve(name)
     return [session.repo.resolve(f"{name}^{{commit}}") for name in names]

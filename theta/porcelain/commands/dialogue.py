@@ -32,7 +32,7 @@ class Dialogue(Protocol):
         ...
 
     def recalled(self, answer: Answer) -> None:
-        """An answer that was given before is used."""
+        """Note that an answer that was given before is used."""
         ...
 
     def progress(self, what: str) -> AbstractContextManager[Progress | None]:

@@ -80,14 +80,14 @@ def plan(session: Session, request: MergeRequest, dialogue: Dialogue) -> MergePl
 
 
 def _named(session: Session, tensors: TensorOptions) -> list[str]:
-    """The revisions of a recipe that are not what is checked out."""
+    """Return the revisions of a recipe that are not what is checked out."""
     head = session.repo.head()
     models = tensors.recipe.models if tensors.recipe else ()
     return [name for name in models if decision.commits(session, [name]) != [head]]
 
 
 def _upstream(session: Session) -> str:
-    """The name of the upstream branch; raises :class:`UsageError` when there is none."""
+    """Return the name of the upstream branch; raises :class:`UsageError` when there is none."""
     done = session.repo.git().run("rev-parse", "-q", "--abbrev-ref", "@{upstream}", check=False)
     if done.code or not done.text.strip():
         raise UsageError("nothing to merge: no revision and no upstream branch", hint="theta merge BRANCH")
@@ -95,7 +95,7 @@ def _upstream(session: Session) -> str:
 
 
 def foreign_strategy(session: Session, found: MergePlan) -> str:
-    """The strategy of git, asked for or configured, that does not merge contents (``-s ours``), if any."""
+    """Return git's strategy, asked for or configured, if it does not merge contents (``-s ours``)."""
     given = found.git.values.get("--strategy")
     count = len(found.heads)
     key = "pull.octopus" if count > 1 else "pull.twohead"

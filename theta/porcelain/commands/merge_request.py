@@ -51,7 +51,7 @@ class TensorOptions:
     statistics: Sequence[str] = ()
 
     def first(self) -> str:
-        """The first option that was given; empty when there is none."""
+        """Return the first option that was given; "" when there is none."""
         given: dict[str, object] = {
             **{f"-X {option}": True for option in self.strategies if not is_gits(option)},
             **{f"--rule {rule}": True for rule in self.rules},
@@ -64,7 +64,7 @@ class TensorOptions:
         return next((name for name, value in given.items() if value), "")
 
     def only_ours(self) -> str:
-        """The first option that is not git's too, as -X ours and -X theirs are."""
+        """Return the first option that is not git's too, as -X ours and -X theirs are."""
         kept = [option for option in self.strategies if option not in ("ours", "theirs")]
         return replace(self, strategies=kept).first()
 
@@ -101,7 +101,7 @@ class GitOptions:
         return [*edit, *(arg for arg in self.args if arg.startswith(_TO_COMMIT))]
 
     def message(self, session: Session) -> str | None:
-        """The message that was given, or the text of the file that was; None when there is neither."""
+        """Return the message that was given, or the text of the file that was; None when there is neither."""
         text, place = self.values.get("--message"), self.values.get("--file")
         if text is not None or place is None:
             return text

@@ -30,7 +30,7 @@ class RestoreRequest:
         worktree: bool = True,
         side: Literal["", "ours", "theirs"] = "",
     ) -> RestoreRequest:
-        """``paths`` as ``source`` has them: in the index (``staged``), in the ``worktree``, or in both."""
+        """Request ``paths`` as ``source`` has them: in the index (``staged``), the ``worktree``, or both."""
         flags = {"--staged": staged, "--worktree": worktree, f"--{side}": bool(side)}
         options = [Option(name) for name, given in flags.items() if given]
         options += [Option("--source", source)] if source else []

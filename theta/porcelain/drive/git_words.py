@@ -80,14 +80,14 @@ class Applying:
     _in_summary: bool = False
 
     def out(self, line: str) -> None:
-        """A line of standard output."""
+        """Take a line of standard output."""
         text = plain(line)
         self._in_summary = bool(_SUMMARY.match(text) or (self._in_summary and _OF_SUMMARY.match(text)))
         if not self._in_summary:
             self._heard(text, self.tell)
 
     def err(self, line: str) -> None:
-        """A line of standard error."""
+        """Take a line of standard error."""
         text = plain(line)
         if line.endswith("\r"):
             self.pass_by(text)
@@ -108,5 +108,5 @@ class Applying:
                 tell(text)
 
     def forget(self) -> None:
-        """The stop was settled: nothing has to be said about it."""
+        """Drop the lines on the stop, which was settled."""
         self._held = []

@@ -35,7 +35,7 @@ class SaveRequest:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def text(self) -> str:
-        """The message with its trailers."""
+        """Return the message with its trailers."""
         subject = self.message or (f"step {self.step}" if self.step is not None else "save")
         trailers = [f"{STEP}: {self.step}"] if self.step is not None else []
         trailers += [f"{METRIC}: {name}={value!r}" for name, value in self.metrics.items()]

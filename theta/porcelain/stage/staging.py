@@ -143,7 +143,7 @@ def _taken_apart(
     skeleton: Skeleton | None,
     progress: Progress | None,
 ) -> file_scan.Parts:
-    """The parts of ``source``; hashed in a partial clone, which fetches the bases of what changed at once."""
+    """Take ``source`` apart; in a partial clone hash it, and fetch at once the bases of what changed."""
     begin(progress, "hashing", source.size, path)
     if session.objects.repo.promised.is_partial:
         return file_scan.scan(source, reference, skeleton, progress)

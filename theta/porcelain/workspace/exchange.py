@@ -64,7 +64,7 @@ class Exchange:
         return self
 
     def old(self, manifest: Manifest) -> FileSource | None:
-        """The file that held ``manifest``; chunks that are read there are to be checked."""
+        """Return the file that held ``manifest``; chunks that are read there are to be checked."""
         return self._old.get(manifest.oid)
 
     def places(self, path: str, manifest: Manifest) -> dict[str, Place]:
@@ -106,7 +106,7 @@ class Exchange:
         return self._coming[path]
 
     def take(self, path: str, skeleton: str, plan: Skeleton) -> ComingFile:
-        """The file at ``path``, begun before or now; the caller's from now on.
+        """Hand over the file at ``path``, begun before or now.
 
         Raises :class:`NoSpaceError` when there is no room for it.
         """
@@ -160,7 +160,7 @@ class Exchange:
 
 
 def _temporary(session: Session, place: Path) -> _fs.AtomicFile:
-    """A file that is going to be at ``place``."""
+    """Return a file that is going to be at ``place``."""
     scratch = session.scratch()
     alike = os.stat(scratch).st_dev == os.stat(place.parent).st_dev
     return _fs.AtomicFile(place, temp_dir=scratch if alike else place.parent)
