@@ -161,8 +161,10 @@ def _put_back(repo: Repository, before: Mapping[str, Any], trees: Mapping[str, s
     remove_new(repo, trees, before.get("standing", ()))  # this also frees space
     was = before["dirty"]
     changed = {path: oid for path, oid in dirty(repo).items() if oid != was.get(path)}
-    paths = [path for path in changed if was.get(path) != ""]  # not those that the user had deleted
-    back = [path for path in paths if is_stored(repo, path, trees.get(path))]
+    # A file that differed before is the user's; it is a manifest now if git stashed it to try a merge.
+    own = {path for path, oid in changed.items() if path in was and not _is_coming(repo, path, oid, trees)}
+    gone = {path for path in changed if was.get(path) == ""}  # the user had deleted these
+    back = [path for path in sorted(changed.keys() - own - gone) if is_stored(repo, path, trees.get(path))]
     return sorted(changed.keys() - set(_checked_out(repo, back)))
 
 
@@ -305,8 +307,16 @@ def is_stored(repo: Repository, path: str, coming: str | None) -> bool:
     oid = _id_of(place, repo.format)
     if oid == _OTHER:
         return False
-    if repo.has(oid) or not place.stat().st_size:
-        return True
+    return repo.has(oid) or not place.stat().st_size or _begins(repo, place, coming)
+
+
+def _is_coming(repo: Repository, path: str, oid: str, trees: Mapping[str, str]) -> bool:
+    """Return whether git removed the file at ``path``, or began to write the version in ``trees``."""
+    return oid == "" or (oid != _OTHER and _begins(repo, repo.worktree / path, trees.get(path)))
+
+
+def _begins(repo: Repository, place: Path, coming: str | None) -> bool:
+    """Return whether the file at ``place`` is blob ``coming``, or a prefix of it."""
     return coming is not None and repo.has(coming) and repo.read_blob(coming).startswith(place.read_bytes())
 
 
