@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from theta.porcelain.look.commit_summary import Summary
     from theta.porcelain.look.diffing import Compared, Numbers
     from theta.porcelain.look.overview import Report
-    from theta.porcelain.stage.runs import RunStep
+    from theta.porcelain.stage.run_steps import RunStep
     from theta.porcelain.stage.saving import SaveResult
     from theta.store.changes import Change, Changes
 
@@ -73,7 +73,7 @@ _HOMES: Final = {
     "MergeResult": "theta.porcelain.commands.merge_request",
     "RestoreResult": "theta.porcelain.commands.restoration",
     "SaveResult": "theta.porcelain.stage.saving",
-    "RunStep": "theta.porcelain.stage.runs",
+    "RunStep": "theta.porcelain.stage.run_steps",
     "TensorOptions": "theta.porcelain.commands.merge_request",
     "Change": "theta.store.changes",
     "Changes": "theta.store.changes",

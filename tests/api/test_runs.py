@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -190,6 +191,25 @@ def test_each_step_is_pushed(opened: theta.Repository, repo: Repo, tmp_path: Pat
     assert repo.git("ls-remote", "origin", RUN).split() == [run.steps()[-1].commit, RUN]
     with theta.open(tmp_path / "remote.git") as remote:
         assert (remote[f"{RUN}:m.safetensors"]["w"].numpy() == 2).all()
+
+
+def test_the_command_line_lists_runs_and_steps(opened: theta.Repository, repo: Repo) -> None:
+    assert repo.theta("runs").stdout == ""
+    run = theta.Run(opened, "r1")
+    for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0)):
+        saved(run, step, loss=loss)
+    assert repo.theta("runs").stdout.startswith("r1  3 step(s), the last 3 of ")
+    rows = repo.theta("runs", "r1").stdout.splitlines()
+    assert rows[0].split() == ["step", "commit", "saved", "loss"]
+    assert [(row.split()[0], row.split()[-1]) for row in rows[1:]] == [("1", "3"), ("2", "1"), ("3", "2")]
+    ranked = repo.theta("runs", "r1", "--sort", "loss").stdout.splitlines()
+    assert [row.split()[0] for row in ranked[1:]] == ["2", "3", "1"]
+    told = json.loads(repo.theta("runs", "r1", "--best", "loss", "--highest", "--json").stdout)
+    (best,) = told["theta.runs/v1"]["r1"]
+    assert (best["step"], best["metrics"], best["commit"]) == (1, {"loss": 3.0}, run.steps()[0].commit)
+    assert "there is no run r2" in repo.theta("runs", "r2", code=None).stderr
+    assert "no step of the run tells acc" in repo.theta("runs", "r1", "--best", "acc", code=None).stderr
+    assert "steps are those of one run" in repo.theta("runs", "--best", "loss", code=2).stderr
 
 
 @pytest.mark.parametrize("name", ["", "/a", "-a", "a..b", "a/"])

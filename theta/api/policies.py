@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from theta.errors import NotFoundError, UsageError
-from theta.porcelain.stage import runs
-from theta.porcelain.stage.runs import RunStep
+from theta.porcelain.stage import run_steps
+from theta.porcelain.stage.run_steps import RunStep
 
 
 class When(Protocol):
@@ -148,7 +148,7 @@ class best(_Joined):  # noqa: N801 - read as theta.best("eval_loss", 2)
         rest, chosen = list(found), set[str]()
         while len(chosen) < self.count:
             try:
-                one = runs.best(rest, self.metric, highest=self.highest)
+                one = run_steps.best(rest, self.metric, highest=self.highest)
             except NotFoundError:
                 break
             rest.remove(one)

@@ -27,8 +27,7 @@ from theta.porcelain.look import diffing, history, overview
 from theta.porcelain.look.commit_summary import Summary
 from theta.porcelain.look.diffing import Compared, Numbers, Sides
 from theta.porcelain.look.overview import Report
-from theta.porcelain.stage import runs as run_steps
-from theta.porcelain.stage import saving
+from theta.porcelain.stage import run_steps, saving
 from theta.porcelain.stage.saving import SaveRequest, SaveResult
 from theta.porcelain.tensors import sources
 from theta.porcelain.tensors.converting import Model

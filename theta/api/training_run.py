@@ -11,8 +11,8 @@ from theta.api.background import Saving
 from theta.api.closing import Closing
 from theta.api.policies import Keep, When
 from theta.errors import NotFoundError, UsageError
-from theta.porcelain.stage import runs, saving
-from theta.porcelain.stage.runs import RunStep
+from theta.porcelain.stage import run_steps, saving
+from theta.porcelain.stage.run_steps import RunStep
 from theta.porcelain.stage.saving import SaveResult
 from theta.porcelain.workspace.session import Session
 
@@ -58,7 +58,7 @@ class Run(Closing):
         keep: Keep | None = None,
         push: str | None = None,
     ) -> None:
-        self._repo, self.name, self.ref = repo, name, runs.ref_of(name)
+        self._repo, self.name, self.ref = repo, name, run_steps.ref_of(name)
         self._every, self._keep, self._push = every, keep, push
 
     @property
@@ -102,7 +102,7 @@ class Run(Closing):
         """Return the steps that are stored, the first one first; none for a run that has not begun."""
         try:
             with self._repo._session_of_call() as session:
-                return runs.steps(session, self.name)
+                return run_steps.steps(session, self.name)
         except NotFoundError:
             return []
 
@@ -137,7 +137,7 @@ class Run(Closing):
         if best is not None and step is not None:
             raise UsageError("the best step and a step by number do not go together")
         if best is not None:
-            return runs.best(found, best, highest=highest)
+            return run_steps.best(found, best, highest=highest)
         named = [item for item in found if step is None or item.step == step]
         if not named:
             raise NotFoundError(f"run {self.name} has no step {'yet' if step is None else step}")
@@ -150,5 +150,5 @@ class Run(Closing):
 
 def prune(session: Session, name: str, keep: Keep) -> dict[str, str]:
     """Let go of the steps of run ``name`` that are not kept; return old id -> new id of the others."""
-    found = runs.steps(session.again(), name)
-    return runs.retain(session.again(), name, keep.kept(found))
+    found = run_steps.steps(session.again(), name)
+    return run_steps.retain(session.again(), name, keep.kept(found))

@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "status": "What changed, by file and by tensor",
         "diff": "Differences between versions, tensor by tensor",
         "log": "The history, without .theta/",
+        "runs": "Training runs, and their steps with metrics",
         "show": "A commit, a checkpoint or a tensor",
         "cat": "The values of a tensor of any version",
         "scan": "What the pickles of files would call when they are loaded",

@@ -5,6 +5,7 @@ Each commit holds whole checkpoints, so that one can be left out of a run withou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -84,7 +85,7 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return float("nan")
+        return math.nan
 
 
 def best(found: Collection[RunStep], metric: str, *, highest: bool = False) -> RunStep:
@@ -92,10 +93,19 @@ def best(found: Collection[RunStep], metric: str, *, highest: bool = False) -> R
 
     Raises :class:`NotFoundError` when no step has a value that can be compared.
     """
-    told = [step for step in found if step.metrics.get(metric, float("nan")) == step.metrics.get(metric)]
+    return (max if highest else min)(_telling(found, metric), key=lambda step: step.metrics[metric])
+
+
+def ranked(found: Collection[RunStep], metric: str) -> list[RunStep]:
+    """Return the steps that tell ``metric``, lowest value first; raises as :func:`best` does."""
+    return sorted(_telling(found, metric), key=lambda step: step.metrics[metric])
+
+
+def _telling(found: Collection[RunStep], metric: str) -> list[RunStep]:
+    told = [step for step in found if not math.isnan(step.metrics.get(metric, math.nan))]
     if not told:
         raise NotFoundError(f"no step of the run tells {metric}")
-    return (max if highest else min)(told, key=lambda step: step.metrics[metric])
+    return told
 
 
 def retain(session: Session, name: str, kept: Collection[str]) -> dict[str, str]:

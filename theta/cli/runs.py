@@ -1,0 +1,80 @@
+"""``theta runs``."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Any, Final
+
+import typer
+from rich.table import Table
+
+from theta.cli import console
+from theta.cli.args import HELP
+from theta.cli.common import open_session
+from theta.cli.foreign import markup
+from theta.errors import UsageError
+from theta.porcelain.stage import run_steps
+from theta.porcelain.stage.run_steps import RunStep
+
+app = typer.Typer(add_completion=False)
+_ID: Final = 10
+"""Digits of a commit's id."""
+
+
+@app.command(context_settings=HELP)
+def runs(
+    name: str = typer.Argument("", metavar="[NAME]", help="Show the steps of this run."),
+    best: str = typer.Option("", "--best", metavar="METRIC", help="Only the step with its lowest value."),
+    highest: bool = typer.Option(False, "--highest", help="With --best: its highest value."),
+    sort: str = typer.Option("", "--sort", metavar="METRIC", help="The steps by this metric, lowest first."),
+    as_json: bool = typer.Option(False, "--json", help="Print the steps as JSON."),
+) -> int:
+    """List training runs, or the steps of one with their metrics."""
+    session = open_session(worktree=False)
+    if not name and (best or highest or sort):
+        raise UsageError("steps are those of one run", hint="theta runs NAME --best METRIC")
+    if highest and not best:
+        raise UsageError(
+            "--highest says which step is the best", hint="theta runs NAME --best METRIC --highest"
+        )
+    names = [name] if name else run_steps.names(session)
+    found = {one: run_steps.steps(session, one) for one in names}
+    if best:
+        found = {one: [run_steps.best(steps, best, highest=highest)] for one, steps in found.items()}
+    if sort:
+        found = {one: run_steps.ranked(steps, sort) for one, steps in found.items()}
+    if as_json:
+        body = {one: [_plain(step) for step in steps] for one, steps in found.items()}
+        console.out(json.dumps({"theta.runs/v1": body}))
+    elif name:
+        _show(found[name])
+    else:
+        for one, steps in found.items():
+            console.out(f"{one}  {len(steps)} step(s), the last {_number(steps[-1])} of {_time(steps[-1])}")
+    return 0
+
+
+def _show(steps: list[RunStep]) -> None:
+    """A table of the steps."""
+    metrics = list(dict.fromkeys(metric for step in steps for metric in step.metrics))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("step", "commit", "saved", *map(markup, metrics)):
+        table.add_column(column, no_wrap=True)
+    for step in steps:
+        values = (f"{step.metrics[metric]:.6g}" if metric in step.metrics else "" for metric in metrics)
+        table.add_row(_number(step), step.commit[:_ID], _time(step), *values)
+    console.show(table)
+
+
+def _number(step: RunStep) -> str:
+    return "-" if step.step is None else str(step.step)
+
+
+def _time(step: RunStep) -> str:
+    return datetime.datetime.fromtimestamp(step.time).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _plain(step: RunStep) -> dict[str, Any]:
+    """The step as plain data."""
+    return {"commit": step.commit, "step": step.step, "metrics": dict(step.metrics), "time": step.time}
