@@ -185,10 +185,11 @@ def test_e1_conflicts_that_the_user_began_to_settle_stay(repo: Repo) -> None:
     assert repo.git("ls-files", "-s") == index
 
 
-@pytest.mark.parametrize("name", ["cherry-pick", "merge"])
+@pytest.mark.parametrize("name", ["cherry-pick", "merge", "merge, begun to be noted"])
 def test_e1_conflicts_of_a_checkpoint_with_nothing_in_progress_are_undone(
     completed: Repo, tmp_path: Path, name: str
 ) -> None:
+    name, _, begun = name.partition(",")
     repo = completed.copy(tmp_path / "repo")
     sign, *words = CONFLICTS[name]
     repo.theta("status")
@@ -197,6 +198,8 @@ def test_e1_conflicts_of_a_checkpoint_with_nothing_in_progress_are_undone(
     assert repo.try_git(*words, "clash", env=DEFER).returncode
     for left in (sign, "MERGE_MSG", "MERGE_MODE"):
         (repo.path / ".git" / left).unlink(missing_ok=True)
+    if begun:
+        (repo.path / ".git" / sign).touch()
     look(repo)
     assert State.of(repo) == before
     assert repo.git("status", "--porcelain") == ""

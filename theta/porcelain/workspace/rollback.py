@@ -74,6 +74,8 @@ def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> l
     """
     applying, moving = note.get("applying"), note.get("moving")
     left: list[str] = []
+    if not repo.merge_heads():  # git was killed before it wrote to the file
+        _fs.remove(repo.gitdir / state_files.MERGE_HEAD)
     if isinstance(applying, dict):
         bring_back(repo, str(applying.get("head")))
     if isinstance(moving, dict):
