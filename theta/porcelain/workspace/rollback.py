@@ -79,7 +79,7 @@ def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> l
     if isinstance(applying, dict):
         bring_back(repo, str(applying.get("head")))
     if isinstance(moving, dict):
-        left = _roll_back(repo, _at_step(repo, note))
+        left = _roll_back(repo, _at_step(repo, note), killed=killed)
     if isinstance(applying, dict):
         was = moving if isinstance(moving, dict) else None
         _undo_step(repo, str(applying.get("head")), str(applying.get("tree")), was)
@@ -137,7 +137,7 @@ def _end_merge(repo: Repository) -> None:
             _fs.remove(repo.gitdir / name)
 
 
-def _roll_back(repo: Repository, before: Mapping[str, Any]) -> list[str]:
+def _roll_back(repo: Repository, before: Mapping[str, Any], *, killed: bool) -> list[str]:
     """Put back the files that an unfinished git changed, if it moved neither HEAD nor the index.
 
     Only content that the repository has, or a prefix of it, is overwritten or removed.  Returns the
@@ -150,7 +150,8 @@ def _roll_back(repo: Repository, before: Mapping[str, Any]) -> list[str]:
         if before["index"] == _entries_of(repo, head) and not state_files.exists(repo.gitdir, *_PICKING):
             for revision in [*before["toward"], *filter(None, [merged(repo)])]:
                 _undo_step(repo, head, revision, before)
-            _undo_conflict(repo, head, before)
+            if killed:  # a git that ended has told of its conflicts
+                _undo_conflict(repo, head, before)
         return []
     return _put_back(repo, before, files(repo, before["toward"]))
 
