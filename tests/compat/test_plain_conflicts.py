@@ -92,8 +92,9 @@ def test_a_stop_at_a_conflict_is_given_up(
     assert_agreement(forked, {MODEL: digest(forked)})
 
 
-@pytest.mark.parametrize("name", ["am", "stash"])
-@pytest.mark.parametrize("command", _RESETS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("name", "command"), [("stash", _RESETS[0]), *(("am", command) for command in _RESETS[1:])]
+)
 def test_a_reset_puts_a_checkpoint_in_conflict_back(
     forked: Repo, tmp_path: Path, name: str, command: tuple[str, ...]
 ) -> None:

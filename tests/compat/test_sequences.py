@@ -166,20 +166,17 @@ def test_b2_a_rule_may_name_a_tensor_that_only_a_picked_commit_has(forked: Repo)
 
 _PRINTING = {
     "pick": ("cherry-pick", "-X", "average", "side"),
-    "pick of more": ("cherry-pick", "other"),
     "pick without commit": ("cherry-pick", "-n", "-X", "average", "side"),
     "stopped pick": ("cherry-pick", "side"),
     "empty pick": ("cherry-pick", "-X", "ours", "side"),
     "revert": ("revert", "--no-edit", "HEAD"),
     "rebase": ("rebase", "-X", "average", "side"),
-    "stopped rebase": ("rebase", "side"),
     "pull": ("pull", "--no-rebase", ".", "other"),
     "stopped pull": ("pull", "--no-rebase", ".", "side"),
     "pull by rebase": ("pull", "--rebase", ".", "side"),
     "merge": ("merge", "-s", "resolve", "side"),
     "am": ("am", "-3", "side.patch"),
     "stash": ("stash", "pop"),
-    "switch": ("switch", "side"),
 }
 
 

@@ -24,8 +24,10 @@ _OF_SUMMARY: Final = re.compile(
 
 
 def plain(line: str) -> str:
-    """Return ``line`` without its end, tabs and the codes with which git clears a line of progress."""
-    return line.rstrip("\r\n").replace("\x1b[K", "").expandtabs()
+    """Return ``line`` without its end, the codes with which git clears a line of progress, and inner tabs."""
+    text = line.rstrip("\r\n").replace("\x1b[K", "")
+    indented = len(text) - len(text.lstrip("\t"))
+    return text[:indented] + text[indented:].expandtabs()
 
 
 def is_of_user(line: str) -> bool:
