@@ -114,6 +114,7 @@ LOOKS = [
     *("log -p", "log --stat --format=%h", "log --name-status", "log --numstat --graph", "commit --dry-run"),
     *("show HEAD:", "show HEAD:./", "ls-tree HEAD", "ls-tree -r --name-only HEAD", "ls-tree -z -r HEAD"),
     *("show -m HEAD", "log --raw HEAD~..", "commit -m empty", "ls-files"),
+    *("whatchanged", "whatchanged -- code.py", "whatchanged HEAD code.py"),
 ]
 
 

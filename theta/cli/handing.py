@@ -43,7 +43,7 @@ def become_git(argv: Sequence[str]) -> NoReturn:
     from theta.git.run import become
 
     console.flush()
-    become(*argv)
+    become(*_of_users_files(argv))
 
 
 def hand_over(argv: list[str]) -> int:
@@ -52,6 +52,7 @@ def hand_over(argv: list[str]) -> int:
     from theta.git.run import plain
     from theta.porcelain.drive import running
 
+    argv = _of_users_files(argv)
     if near := _misspelled(argv[0]):
         console.err(f"error: '{argv[0]}' is not a theta command, and is not a git command")
         console.err(near)
@@ -67,6 +68,14 @@ def hand_over(argv: list[str]) -> int:
         invoking.invoke("status", "theta.cli.status", [])
         return code
     return stopped(session, code) if uses_theta(session) else code
+
+
+def _of_users_files(argv: Sequence[str]) -> list[str]:
+    """Return ``argv`` so that git's old name of a log leaves out ``.theta/``, as the log itself does.
+
+    What programs read (``diff-tree``, ``ls-files -s``) stays as git has it.
+    """
+    return [*argv, ":(exclude,top).theta"] if argv[0] == "whatchanged" else [*argv]
 
 
 def _without_stores(argv: list[str]) -> int:
