@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import theta
+from tests.compat.inprocess import started
 from tests.support import Repo, make_model, random_tensors
 
 MODEL = "model.safetensors"
@@ -78,3 +81,16 @@ def arrays_of(place: Path) -> Arrays:
 
     found: Arrays = load_file(place)
     return found
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """One commit of a tracked checkpoint."""
+    return started(tmp_path_factory.mktemp("template") / "repo")
+
+
+@pytest.fixture
+def opened(repo: Repo) -> Iterator[theta.Repository]:
+    """``repo`` as a program has it."""
+    with theta.open(repo.path) as found:
+        yield found

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 
 import theta
 from tests.compat.agreement import assert_commit
-from tests.compat.inprocess import copied, started
+from tests.compat.inprocess import copied
 from tests.compat.story import MODEL
 from tests.support import Repo
 from theta.api.policies import Either
@@ -27,20 +26,10 @@ from theta.errors import NotFoundError, UsageError
 RUN = "refs/theta/runs/r1"
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    return started(tmp_path_factory.mktemp("runs") / "repo")
-
-
 @pytest.fixture
 def repo(template: Repo, tmp_path: Path) -> Repo:
+    """A copy of ``template`` that the test may change."""
     return copied(template, tmp_path / "repo")
-
-
-@pytest.fixture
-def opened(repo: Repo) -> Iterator[theta.Repository]:
-    with theta.open(repo.path) as found:
-        yield found
 
 
 def state(step: int) -> dict[str, Any]:

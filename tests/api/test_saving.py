@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import safetensors.numpy
 
 import theta
 from tests.compat.agreement import assert_commit
-from tests.compat.inprocess import copied, started
+from tests.compat.inprocess import copied
 from tests.compat.story import MODEL
 from tests.support import Repo
 from theta.errors import FormatError, RefusedError, UsageError
@@ -23,20 +22,10 @@ from theta.formats.safetensors import read_metadata
 from theta.porcelain.stage import saved_tree, saving
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    return started(tmp_path_factory.mktemp("saving") / "repo")
-
-
 @pytest.fixture
 def repo(template: Repo, tmp_path: Path) -> Repo:
+    """A copy of ``template`` that the test may change."""
     return copied(template, tmp_path / "repo")
-
-
-@pytest.fixture
-def opened(repo: Repo) -> Iterator[theta.Repository]:
-    with theta.open(repo.path) as found:
-        yield found
 
 
 def arrays(seed: int = 0, *, moved: float = 0.0) -> dict[str, Any]:

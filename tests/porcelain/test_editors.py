@@ -30,6 +30,16 @@ def editor(tmp_path: Path) -> Path:
     return place
 
 
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    """A repository of two commits."""
+    repo = Repo.create(tmp_path / "repo")
+    repo.write("a.txt", "a\n")
+    repo.git("add", "a.txt")
+    repo.git("commit", "-q", "-m", "a")
+    return repo
+
+
 def on_a_terminal(repo: Repo, *args: str, env: dict[str, str]) -> str:
     """Run ``theta ARGS`` on a terminal of its own; return what it prints."""
     pid, terminal = pty.fork()
@@ -49,35 +59,23 @@ def on_a_terminal(repo: Repo, *args: str, env: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("how", ["GIT_EDITOR", "core.editor", "VISUAL"])
-def test_the_editor_of_a_revert_has_the_terminal(tmp_path: Path, editor: Path, how: str) -> None:
-    repo = Repo.create(tmp_path / "repo")
+def test_the_editor_of_a_revert_has_the_terminal(repo: Repo, tmp_path: Path, editor: Path, how: str) -> None:
     env = {"TERM": "xterm"} | ({how: f"'{editor}'"} if how.isupper() else {})
     if how == "core.editor":
         repo.git("config", "core.editor", f"'{editor}'")
-    repo.write("a.txt", "a\n")
-    repo.git("add", "a.txt")
-    repo.git("commit", "-q", "-m", "a")
     printed = on_a_terminal(repo, "revert", "HEAD", env=env)
     assert (tmp_path / "told").read_text() == "on a terminal\n"
     assert "for " in printed
     assert repo.git("log", "-1", "--format=%s") == "by the editor"
 
 
-def test_an_editor_without_a_terminal_keeps_its_streams(tmp_path: Path, editor: Path) -> None:
-    repo = Repo.create(tmp_path / "repo")
-    repo.write("a.txt", "a\n")
-    repo.git("add", "a.txt")
-    repo.git("commit", "-q", "-m", "a")
+def test_an_editor_without_a_terminal_keeps_its_streams(repo: Repo, editor: Path) -> None:
     told = repo.theta("revert", "-e", "HEAD", env={"GIT_EDITOR": f"'{editor}'"})
     assert "for " in told.stdout
     assert repo.git("log", "-1", "--format=%s") == "by the editor"
 
 
-def test_the_list_of_a_rebase_opens_in_its_own_editor(tmp_path: Path, editor: Path) -> None:
-    repo = Repo.create(tmp_path / "repo")
-    repo.write("a.txt", "a\n")
-    repo.git("add", "a.txt")
-    repo.git("commit", "-q", "-m", "a")
+def test_the_list_of_a_rebase_opens_in_its_own_editor(repo: Repo, editor: Path) -> None:
     repo.git("config", "sequence.editor", "sed -i s/^pick/reword/")
     on_a_terminal(repo, "rebase", "-i", "HEAD~1", env={"GIT_EDITOR": f"'{editor}'"})
     assert repo.git("log", "-1", "--format=%s") == "by the editor"
