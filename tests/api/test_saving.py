@@ -228,9 +228,9 @@ def test_a_ref_that_moved_meanwhile_is_not_overwritten(
     opened.save({"m.safetensors": arrays()}, ref="run", wait=True)
     real = saved_tree.write
 
-    def meanwhile(*args: Any) -> Any:
+    def meanwhile(*args: Any, **options: Any) -> Any:
         repo.git("branch", "-f", "run", "main")
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr(saved_tree, "write", meanwhile)
     with pytest.raises(theta.ThetaError):

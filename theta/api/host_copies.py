@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from pathlib import Path
+from typing import Any, Final
 
 from theta import dtypes
 from theta._numpy import np
+from theta.api import held_files
+from theta.api.held_files import File
 from theta.errors import FormatError, UsageError
 from theta.formats import safetensors, writers
-from theta.formats.layout import BytesSource, Source, TensorSpec, clip
+from theta.formats.layout import BytesSource, TensorSpec, clip
 from theta.formats.plan import PlannedFile
 from theta.porcelain.tensors.converting import SUFFIXES
 
 _LITTLE: Final = "<"
-
-
-File: TypeAlias = Source | bytes
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,12 @@ def planned(files: Mapping[str, Any]) -> dict[str, Callable[[], File]]:
     """Return path -> function that copies all arrays of that file and returns what is to be stored.
 
     A mapping of arrays becomes the checkpoint that the suffix of its path asks for; bytes and text are the
-    file itself.
+    file itself, and a :class:`pathlib.Path` names it.  A file on disk is held open, not copied.
 
     Raises:
         UsageError: there is nothing to save, or a value that is neither.
         FormatError: the format cannot hold an array.
+        NotFoundError: there is no such file on disk.
     """
     if not files:
         raise UsageError("there is nothing to save", hint="name files: {'model.safetensors': arrays}")
@@ -48,11 +50,14 @@ def _file(path: str, value: Any) -> Callable[[], File]:
     suffix = path[path.rfind(".") :].lower() if "." in path else ""
     if isinstance(value, Mapping):
         return _checkpoint(path, SUFFIXES.get(suffix, ""), value)
+    if isinstance(value, os.PathLike):
+        place = Path(value)
+        return lambda: held_files.hold(place)
     if isinstance(value, str):
         value = value.encode()
     if not isinstance(value, (bytes, bytearray, memoryview)):
-        raise UsageError(f"{path} is {_kind(value)}; a file is a mapping of arrays, bytes or text")
-    return lambda: BytesSource(bytes(value)) if suffix in SUFFIXES else bytes(value)
+        raise UsageError(f"{path} is {_kind(value)}; a file is a mapping of arrays, bytes, text or a path")
+    return lambda: held_files.stored_as(BytesSource(bytes(value)))
 
 
 def _checkpoint(path: str, name: str, value: Mapping[str, Any]) -> Callable[[], File]:

@@ -347,8 +347,9 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
 
         Args:
             files: path -> mapping of arrays (numpy, torch, jax; nested mappings are joined by dots), written
-                as the suffix says (``.safetensors``, ``.npz``, ``.pt``, ``.gguf``); or path -> bytes or text.
-                The other files of the commit stay as they are.
+                as the suffix says (``.safetensors``, ``.npz``, ``.pt``, ``.gguf``); or path -> bytes or text;
+                or path -> :class:`pathlib.Path` of a file, which is stored as it is and not written to until
+                then (it may be removed).  The other files of the commit stay as they are.
             ref: a branch that no worktree has checked out, or the full name of another ref; made if missing.
             message: the message of the commit.
             step: the number of the training step, told in the trailer ``Theta-Step``.
@@ -363,32 +364,29 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             theta.errors.FormatError: the format cannot hold an array.
             theta.errors.ThetaError: any error of an earlier save whose future nobody waited for.
         """
-        future = self._save(ref, files, message, step, metrics, lambda _, result: result)
+        request = SaveRequest(ref, {}, message, step, dict(metrics or {}))
+        future = self._save(request, files, lambda _, result: result)
         if wait:
             self.wait()
         return future
 
     def _save(
         self,
-        ref: str,
+        request: SaveRequest,
         files: Mapping[str, Any],
-        message: str,
-        step: int | None,
-        metrics: Mapping[str, float] | None,
         then: Callable[[Session, SaveResult], SaveResult],
     ) -> Saving:
-        """The same with something to do when it is stored, which may change the result."""
+        """Save ``files`` as ``request`` says; ``then`` follows, and may change the result."""
         self._saves.check()
         planned = host_copies.planned(files)
-        self._saves.drop(ref)  # before there are three copies
-        copies = {path: copied() for path, copied in planned.items()}
-        request = SaveRequest(ref, copies, message, step, dict(metrics or {}))
+        self._saves.drop(request.ref)  # before there are three copies
+        copied = replace(request, files={path: copy() for path, copy in planned.items()})
 
         def work() -> SaveResult:
             with self._session_of_call() as session:
-                return then(session, saving.save(session, request))
+                return then(session, saving.save(session, copied))
 
-        return self._saves.put(ref, work)
+        return self._saves.put(request.ref, work)
 
     def wait(self) -> None:
         """Wait until everything is saved; raises the error of a save that failed."""

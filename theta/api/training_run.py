@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from theta.api import policies
+from theta.api import held_files, policies
 from theta.api.background import Saving
 from theta.api.closing import Closing
 from theta.api.policies import Keep, When
 from theta.errors import NotFoundError, UsageError
 from theta.porcelain.stage import run_steps, saving
 from theta.porcelain.stage.run_steps import RunStep
-from theta.porcelain.stage.saving import SaveResult
+from theta.porcelain.stage.saving import SaveRequest, SaveResult
+from theta.porcelain.tensors import unpacking
 from theta.porcelain.workspace.session import Session
 
 if TYPE_CHECKING:
@@ -32,6 +35,20 @@ class Resumed:
 
     def __getitem__(self, path: str) -> Checkpoint:
         return self.repo[f"{self.commit}:{path}"]
+
+    def write(self, folder: str | os.PathLike[str]) -> Path:
+        """Write all files of the step below ``folder``, byte for byte as they were saved; return its path.
+
+        A file that is there already and equal stays, so to repeat it completes what was interrupted.
+
+        Raises:
+            theta.errors.WouldOverwriteError: another file is there; nothing was written.
+            theta.errors.NoSpaceError: the disk is full.
+        """
+        place = Path(folder)
+        with self.repo._session_of_call() as session:
+            unpacking.write(session, self.commit, place)
+        return place
 
 
 class Run(Closing):
@@ -59,12 +76,16 @@ class Run(Closing):
         push: str | None = None,
     ) -> None:
         self._repo, self.name, self.ref = repo, name, run_steps.ref_of(name)
-        self._every, self._keep, self._push = every, keep, push
+        self.every = every
+        """When a step is saved; None for each one."""
+        self.keep = keep
+        """The steps that stay; None for all."""
+        self._push = push
 
     @property
     def preempted(self) -> bool:
         """Whether the signal of a ``theta.preempted()`` came: the loop should end."""
-        return any(policy.came for policy in policies.preemptions(self._every))
+        return any(policy.came for policy in policies.preemptions(self.every))
 
     def step(
         self, number: int, files: Mapping[str, Any], metrics: Mapping[str, float] | None = None
@@ -79,7 +100,7 @@ class Run(Closing):
         Raises:
             theta.errors.ThetaError: as :meth:`theta.Repository.save` does.
         """
-        if self._every is not None and not self._every.is_due(number):
+        if self.every is not None and not self.every.is_due(number):
             return None
         return self.save(number, files, metrics)
 
@@ -87,12 +108,25 @@ class Run(Closing):
         self, number: int, files: Mapping[str, Any], metrics: Mapping[str, float] | None = None
     ) -> Saving:
         """Save step ``number``, due or not; return its future."""
-        return self._repo._save(self.ref, files, "", number, metrics, self._stored)
+        return self._saved(files, SaveRequest(self.ref, {}, "", number, dict(metrics or {})))
+
+    def save_folder(
+        self, number: int, folder: str | os.PathLike[str], metrics: Mapping[str, float] | None = None
+    ) -> Saving:
+        """Save the files in ``folder`` as step ``number``: these alone, as they are; return its future.
+
+        They are read behind the program and may be removed meanwhile, but not written to.
+        """
+        request = SaveRequest(self.ref, {}, "", number, dict(metrics or {}), whole=True)
+        return self._saved(held_files.in_folder(Path(folder)), request)
+
+    def _saved(self, files: Mapping[str, Any], request: SaveRequest) -> Saving:
+        return self._repo._save(request, files, self._stored)
 
     def _stored(self, session: Session, result: SaveResult) -> SaveResult:
         """Let go of the steps that are not kept, and push the others."""
-        if self._keep is not None:
-            renamed = prune(session, self.name, self._keep)
+        if self.keep is not None:
+            renamed = prune(session, self.name, self.keep)
             result = replace(result, commit=renamed.get(result.commit, result.commit))
         if self._push is not None:
             session.again().repo.git().run("push", "--quiet", self._push, f"+{self.ref}:{self.ref}")
@@ -106,13 +140,15 @@ class Run(Closing):
         except NotFoundError:
             return []
 
-    def resume(self) -> Resumed | None:
-        """Return the last whole step, to go on from; None when the run has not begun."""
-        found = self.steps()
-        if not found:
+    def resume(self, step: int | None = None) -> Resumed | None:
+        """Return the last whole step, to go on from; None when the run has not begun.
+
+        Raises :class:`theta.errors.NotFoundError` when there is no step of number ``step``.
+        """
+        if step is None and not self.steps():
             return None
-        newest = found[-1]
-        return Resumed(self._repo, newest.commit, newest.step, newest.metrics)
+        chosen = self._chosen(None, False, step)
+        return Resumed(self._repo, chosen.commit, chosen.step, chosen.metrics)
 
     def publish(
         self, ref: str, *, best: str | None = None, highest: bool = False, step: int | None = None

@@ -36,15 +36,20 @@ class SavedTree:
 
 
 def write(
-    session: Session, pack: PackWriter, parent: str | None, files: Mapping[str, Source | bytes]
+    session: Session,
+    pack: PackWriter,
+    parent: str | None,
+    files: Mapping[str, Source | bytes],
+    *,
+    whole: bool = False,
 ) -> SavedTree:
-    """Write the tree of commit ``parent`` with ``files`` in place of its own.
+    """Write the tree of commit ``parent`` with ``files`` in place of its own; if ``whole``, of them alone.
 
     Checkpoints become manifests, stored relative to those of ``parent``; bytes become blobs.
     """
     before = session.at(parent) if parent else EMPTY
-    tree = session.repo.tree_of(parent) if parent else None
-    manifests, new, blobs = dict(before.manifests), {}, {}
+    tree = session.repo.tree_of(parent) if parent and not whole else None
+    manifests, new, blobs = {} if whole else dict(before.manifests), {}, {}
     for path, file in files.items():
         _check(path)
         if isinstance(file, bytes):
@@ -54,7 +59,7 @@ def write(
         stored = _stored(session, pack, path, file, manifests, before.manifests)
         manifests[path], new[path] = stored.manifest, tuple(stored.new)
         blobs[path] = pack.blob(stored.manifest.data, text=True)
-    text = _attributes(session, tree, [path for path in new if path not in before.manifests])
+    text = _attributes(session, tree, [path for path in new if whole or path not in before.manifests])
     if text and ATTRIBUTES not in files:
         blobs[ATTRIBUTES] = pack.blob(text, text=True)
     stores = closure.stores_tree(pack, manifests.values())
@@ -101,7 +106,8 @@ def _stored(
     kept = bases.get(path)
     others = [manifest for at, manifest in bases.items() if at != path]
     found = file_scan.take_apart(file, kept, worktree.skeleton_of(session, kept))
-    store = kept.store if kept else store_name(path, {manifest.store for manifest in manifests.values()})
+    taken = {manifest.store for manifest in (*manifests.values(), *bases.values())}
+    store = kept.store if kept else store_name(path, taken)
     writer = snapshot.Snapshot(session.objects, pack, [*([kept] if kept else []), *others])
     return writer.store(file, found, store, kept)
 

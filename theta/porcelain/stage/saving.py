@@ -26,6 +26,7 @@ class SaveRequest:
         message: the message; by default it names the step.
         step: the number of the training step.
         metrics: name -> value at this step.
+        whole: the commit has these files alone.
     """
 
     ref: str
@@ -33,6 +34,7 @@ class SaveRequest:
     message: str = ""
     step: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    whole: bool = False
 
     def text(self) -> str:
         """Return the message with its trailers."""
@@ -76,7 +78,7 @@ def save(session: Session, request: SaveRequest) -> SaveResult:
     with session.change() as change:
         ref = _ref(session, request.ref)
         parent = repo.refs.resolved(ref) if ref in repo.refs else None
-        made = saved_tree.write(session, change.pack, parent, request.files)
+        made = saved_tree.write(session, change.pack, parent, request.files, whole=request.whole)
         stored = change.pack.size
         change.store()
         commit = _committed(session, made.tree, parent, request.text())

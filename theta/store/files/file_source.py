@@ -121,7 +121,11 @@ class FileSource:
 
     def was_written(self) -> bool:
         """Return whether the file may be another than when it was opened (see :meth:`is_settled`)."""
-        return Identity.of(os.fstat(self._fd)) != self.identity
+        return Identity.of(self.stat_now()) != self.identity
+
+    def stat_now(self) -> os.stat_result:
+        """Return the stat data of the file that was opened, wherever it is now."""
+        return os.fstat(self._fd)
 
     def drop(self, offset: int, length: int) -> None:
         """Let the system forget these bytes: the file is going to be replaced, and they were read.

@@ -1,0 +1,83 @@
+"""Files of the machine that a save takes as they are: held open, and watched for changes."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from theta import formats
+from theta.errors import ChangedWhileReadError, NotFoundError, UsageError
+from theta.formats import opaque
+from theta.formats.layout import BytesSource, Source
+from theta.store.files.file_source import FileSource
+
+_PLAIN: Final = 4 << 20
+"""Bytes of the largest file that is stored as text is; hosts refuse blobs over 10 MiB."""
+
+File: TypeAlias = Source | bytes
+"""A checkpoint, or the bytes of any other file."""
+
+
+class HeldFile:
+    """A file that may be removed while it is read, as one of a folder that is rotated; not written to.
+
+    Each read looks whether the file was written to since it was opened: by size and date, since to remove a
+    file changes the rest of its stat data.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = FileSource(path)
+        weakref.finalize(self, self._file.close)
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self._file.size
+
+    @property
+    def name(self) -> str:
+        """The name of the file in its folder."""
+        return self._file.name
+
+    def sibling(self, name: str) -> bytes | None:
+        """Return the bytes of the file ``name`` beside it; None when it is not there, or large."""
+        return self._file.sibling(name)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes; raises :class:`ChangedWhileReadError` if it was written to."""
+        found = self._file.read(offset, length)
+        now, then = self._file.stat_now(), self._file.stat
+        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+            raise ChangedWhileReadError(f"{self._file.label} changed while it was saved; nothing was stored")
+        return found
+
+
+def hold(path: Path) -> File:
+    """Open the file at ``path`` to be stored; raises :class:`NotFoundError` if it is none."""
+    return stored_as(HeldFile(path))
+
+
+def in_folder(folder: Path) -> dict[str, Path]:
+    """Return the files in ``folder`` and below, by their paths from there, sorted.
+
+    Raises :class:`NotFoundError` if there is no such folder, and :class:`UsageError` if it holds none.
+    """
+    if not folder.is_dir():
+        raise NotFoundError(f"there is no folder {folder}")
+    found = {
+        (Path(place) / name).relative_to(folder).as_posix(): Path(place) / name
+        for place, _, names in os.walk(folder)
+        for name in names
+    }
+    if not found:
+        raise UsageError(f"there is nothing to save in {folder}")
+    return dict(sorted(found.items()))
+
+
+def stored_as(source: Source) -> File:
+    """Return ``source`` if it is large or a reader finds tensors in it; the bytes of any other file."""
+    if source.size > _PLAIN or formats.scan_or_opaque(source)[0].format != opaque.NAME:
+        return source
+    return source.data if isinstance(source, BytesSource) else source.read(0, source.size)
