@@ -66,6 +66,9 @@ __all__ = [
     "steps",
 ]
 
+_HOOKS: Final = ("hf",)
+"""The packages for those who train with a framework; each imports it."""
+
 _HOMES: Final = {
     "AddResult": "theta.porcelain.commands.additions",
     "CommitResult": "theta.porcelain.commands.commits",
@@ -123,11 +126,13 @@ def open(path_or_url: str | os.PathLike[str] = ".") -> Repository:  # noqa: A001
 
 
 def __getattr__(name: str) -> Any:
-    """The class ``name`` of the API, imported now."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'theta' has no attribute {name!r}")
+    """The class ``name`` of the API, or the hooks into framework ``name``, imported now."""
     import importlib
 
+    if name in _HOOKS:
+        return importlib.import_module(f"theta.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'theta' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -19,6 +19,11 @@ _DISK_NAMES: Final = re.compile(
     r"|shutil\.(?!(disk_usage|get_terminal_size|which)$)\w+"
     r"|numpy\.(save\w*|lib\.format\.open_memmap)"
 )
+FRAMEWORKS: Final = (
+    *("torch", "tensorflow", "jax", "flax", "keras", "transformers", "accelerate", "lightning"),
+    *("pytorch_lightning", "safetensors", "orbax"),
+)
+"""Libraries that models are trained with, and that of their files."""
 _DISK_METHODS: Final = re.compile(
     r"l?chmod|hardlink_to|link_to|mkdir|rename|rmdir|symlink_to|tofile|touch|truncate|unlink|write_(bytes|text)"
 )
@@ -161,19 +166,23 @@ def directory(source: Source) -> list[str]:
 
 
 def unsafe(source: Source) -> list[str]:
-    """Find uses of modules that run code from a checkpoint or a repository, or import a framework."""
+    """Find uses of modules that run code from a checkpoint or a repository."""
     found = _referenced(
         source,
         r"builtins\.(eval|exec|compile|__import__)|yaml\.(load|load_all|unsafe_\w+|full_\w+|Unsafe\w+)",
         "can run what it reads",
     )
     found += _imported(source, "pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib")
-    found += _imported(source, "torch", "tensorflow", "jax", "flax", "keras", "transformers", "safetensors")
     for call, _ in source.calls():
         for keyword in call.keywords:
             if keyword.arg == "allow_pickle" and _constant(keyword.value) is not False:
                 found.append(source.at(call, "allow_pickle runs what it reads"))
     return found
+
+
+def frameworks(source: Source) -> list[str]:
+    """Find imports of what people train with; their loaders run what they read."""
+    return _imported(source, *FRAMEWORKS)
 
 
 def numba(source: Source) -> list[str]:

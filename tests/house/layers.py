@@ -32,6 +32,7 @@ LAYERS: Final = (
     ("theta.merging",),
     ("theta.porcelain",),
     ("theta.api",),
+    ("theta.hf",),
     ("theta",),
     ("theta.cli",),
     ("theta.__main__",),

@@ -10,6 +10,9 @@ import pytest
 from tests.house import chokepoints
 from tests.house.source import PRODUCT, Source, snippet, sources, within
 
+HOOKS = ("theta.hf",)
+"""The packages that are imported by programs which train with a framework, and by nothing of theta."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -74,6 +77,7 @@ RULES = {
     ),
     "directory": Rule(chokepoints.directory, packages=("theta.cli",)),
     "unsafe": Rule(chokepoints.unsafe),
+    "frameworks": Rule(chokepoints.frameworks, packages=HOOKS),
     "numba": Rule(chokepoints.numba),
     "objects": Rule(chokepoints.objects, packages=("theta.git",)),
     "libgit2": Rule(chokepoints.libgit2, packages=("theta.git", "theta.store.odb")),
@@ -215,9 +219,12 @@ BAD = {
         import yaml; yaml.load(text)
         import yaml; yaml.unsafe_load(text)
         from yaml import full_load; full_load(text)
+    """,
+    "frameworks": """
         import torch
         def f(): from torch import load
         import importlib; importlib.import_module('torch')
+        import lightning.pytorch
     """,
     "numba": """
         import numba

@@ -1,0 +1,40 @@
+"""Runs the quick start below one heading of ``training.md`` in the current directory, as a user's program."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import theta
+
+PAGE = Path(theta.__file__).parent / "docs" / "training.md"
+
+
+def of_transformers() -> dict[str, Any]:
+    """Return what the program of a user of transformers has already."""
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    from tests.frameworks.trainer_program import Model
+
+    data = [{"x": x, "labels": x.sum().reshape(1)} for x in torch.randn(64, 16)]
+    return {"Trainer": Trainer, "TrainingArguments": TrainingArguments, "model": Model(), "data": data}
+
+
+BEFORE: Final[dict[str, Callable[[], dict[str, Any]]]] = {"transformers": of_transformers}
+"""Heading -> the names that its quick start uses."""
+
+
+def block(heading: str) -> str:
+    """Return the first Python block below ``heading``."""
+    section = PAGE.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    found = re.search(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    assert found is not None, heading
+    return found[1]
+
+
+if __name__ == "__main__":
+    exec(compile(block(sys.argv[1]), str(PAGE), "exec"), BEFORE[sys.argv[1]]())
