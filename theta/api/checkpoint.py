@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from theta.api import destinations
 from theta.api.closing import Closing
 from theta.api.lazy_tensor import Access, LazyTensor
-from theta.errors import NoSuchTensorError
+from theta.errors import FormatError, NoSuchTensorError
+from theta.formats.layout import Tensor, View
+from theta.formats.torch import torch_zip
+from theta.formats.values import seen
 from theta.porcelain.tensors.converting import Model
 from theta.store.read.random_access import StoredSource
 from theta.units import human
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from theta.api.destinations import Framework
 
 
 class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's is a path and a manifest
@@ -65,13 +69,62 @@ class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's
         """The tensors whose names match the glob ``names`` (``layers.0.*``); there may be none."""
         return {name: self[name] for name in self if fnmatchcase(name, names)}
 
-    def load(self, names: str = "*") -> dict[str, NDArray[Any]]:
-        """The values of all tensors whose names match, in arrays as :meth:`LazyTensor.numpy` makes them.
+    def load(
+        self, names: str = "*", *, out: Mapping[str, Any] | None = None, framework: Framework = "numpy"
+    ) -> Mapping[str, Any]:
+        """The values of all tensors whose names match: name -> array, or ``out`` with its arrays filled.
 
         A partial clone fetches what it lacks of them in one request.
+
+        Args:
+            names: a glob.
+            out: arrays to read into, in place, in nested mappings too (numpy, torch on any device, whatever
+                has ``__dlpack__`` or a buffer).  Those whose names match are filled; dtypes and shapes of all
+                are checked before the first is.
+            framework: the kind of new arrays: ``"numpy"``, as :meth:`LazyTensor.numpy` makes them, or
+                ``"torch"``.
+
+        Raises:
+            theta.errors.NoSuchTensorError: the checkpoint lacks an array of ``out``, or none matches.
+            theta.errors.UsageError: it has something that cannot be written to.
+            theta.errors.FormatError: a dtype or a shape differs.
         """
+        if out is not None:
+            planned = destinations.planned(out, self, names, self._label)
+            self._fetch(tensor.name for tensor, _ in planned)
+            for tensor, destination in planned:
+                tensor.into(destination.array)
+                destination.done()
+            return out
         self.fetch(names)
-        return {name: tensor.numpy() for name, tensor in self.matching(names).items()}
+        matching = self.matching(names)
+        return {
+            name: tensor.torch() if framework == "torch" else tensor.numpy()
+            for name, tensor in matching.items()
+        }
+
+    def object(self, *, framework: Framework = "numpy") -> Any:
+        """The object in a torch file as it was saved: nested dicts, lists and tuples, numbers, text, arrays.
+
+        Nothing is imported or called to make it.
+
+        Raises:
+            theta.errors.FormatError: the file is not one of torch's zip files, or its object has more in it.
+        """
+        source = self._model.source
+        if source is None or self.formats != {torch_zip.NAME}:
+            raise FormatError(f"{self._label} holds tensors, not an object", hint="load() reads them")
+        self.fetch()
+
+        def tensor(extent: Tensor, view: View) -> Any:
+            place = seen(view, extent, source).place
+            if place is None or view.dtype == "bytes":
+                raise FormatError("the object has a tensor of a type that theta does not know")
+            lazy = LazyTensor(view.name, place, self._access)
+            return lazy.torch() if framework == "torch" else lazy.numpy()
+
+        with self._access.reading():
+            return torch_zip.read_object(source, tensor)
 
     def fetch(self, names: str = "*") -> None:
         """Fetch in one request what a partial clone lacks of the tensors whose names match.
@@ -81,7 +134,11 @@ class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's
         Raises:
             theta.errors.NotHereYetError: the remote cannot be reached, or does not have it.
         """
-        places = [v.place for name, v in self._model.values.items() if v.place and fnmatchcase(name, names)]
+        self._fetch(name for name in self if fnmatchcase(name, names))
+
+    def _fetch(self, names: Iterable[str]) -> None:
+        """The same for these tensors."""
+        places = [place for name in names if (place := self._model.values[name].place) is not None]
         with self._access.reading():
             for source in {id(place.source): place.source for place in places}.values():
                 if isinstance(source, StoredSource):

@@ -13,32 +13,40 @@ from theta import dtypes
 from theta._numpy import np
 from theta.api import held_files
 from theta.api.held_files import File
-from theta.errors import FormatError, UsageError
+from theta.errors import FormatError, UsageError, concerning
 from theta.formats import safetensors, writers
 from theta.formats.layout import BytesSource, TensorSpec, clip
 from theta.formats.plan import PlannedFile
+from theta.formats.torch import torch_writer
 from theta.porcelain.tensors.converting import SUFFIXES
 
 _LITTLE: Final = "<"
+_ARRAYS: Final = ("__array__", "__array_interface__", "__dlpack__")
+"""Attributes of arrays, which numbers and lists lack."""
 
 
 @dataclass(frozen=True)
 class _Array:
-    """An array of the program: its place in a file, and what copies it."""
+    """An array of the program: its place in a file, and what copies it.
+
+    ``identity`` is equal for two names of the same elements.
+    """
 
     spec: TensorSpec
     copy: Callable[[], memoryview]
+    identity: object
 
 
 def planned(files: Mapping[str, Any]) -> dict[str, Callable[[], File]]:
     """Return path -> function that copies all arrays of that file and returns what is to be stored.
 
     A mapping of arrays becomes the checkpoint that the suffix of its path asks for; bytes and text are the
-    file itself, and a :class:`pathlib.Path` names it.  A file on disk is held open, not copied.
+    file itself, and a :class:`pathlib.Path` names it.  A torch file may be any object of plain values and
+    arrays.  A file on disk is held open, not copied.
 
     Raises:
         UsageError: there is nothing to save, or a value that is neither.
-        FormatError: the format cannot hold an array.
+        FormatError: the format cannot hold a value.
         NotFoundError: there is no such file on disk.
     """
     if not files:
@@ -48,23 +56,44 @@ def planned(files: Mapping[str, Any]) -> dict[str, Callable[[], File]]:
 
 def _file(path: str, value: Any) -> Callable[[], File]:
     suffix = path[path.rfind(".") :].lower() if "." in path else ""
-    if isinstance(value, Mapping):
-        return _checkpoint(path, SUFFIXES.get(suffix, ""), value)
     if isinstance(value, os.PathLike):
         place = Path(value)
         return lambda: held_files.hold(place)
     if isinstance(value, str):
         value = value.encode()
-    if not isinstance(value, (bytes, bytearray, memoryview)):
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return lambda: held_files.stored_as(BytesSource(bytes(value)))
+    name = SUFFIXES.get(suffix, "")
+    if name == torch_writer.NAME:
+        return _torch_file(path, value)
+    if not isinstance(value, Mapping):
         raise UsageError(f"{path} is {_kind(value)}; a file is a mapping of arrays, bytes, text or a path")
-    return lambda: held_files.stored_as(BytesSource(bytes(value)))
+    return _checkpoint(path, name, value)
+
+
+def _torch_file(path: str, value: Any) -> Callable[[], File]:
+    """Plan the pickle of any object; an array that is in it twice, as tied weights are, is stored once."""
+    arrays: list[_Array] = []
+    keys: dict[object, int] = {}
+
+    def stored(name: str, item: Any) -> tuple[int, TensorSpec]:
+        array = _array(path, name, item, set(), "a torch file has plain values and arrays")
+        key = keys.setdefault(array.identity, len(arrays))
+        if key == len(arrays):
+            arrays.append(array)
+        return key, arrays[key].spec
+
+    with concerning(path, FormatError):
+        plan = torch_writer.plan_object(value, stored)
+    return lambda: PlannedFile(plan, {array.spec.name: array.copy() for array in arrays})
 
 
 def _checkpoint(path: str, name: str, value: Mapping[str, Any]) -> Callable[[], File]:
     if not name:
         raise UsageError(f"theta cannot write arrays as {path}", hint=f"it writes {', '.join(SUFFIXES)}")
     frameworks: set[str] = set()
-    arrays = [_array(path, key, array, frameworks) for key, array in _flat(path, value)]
+    hint = f"{name} holds arrays only: save it in a .pt file, or as an array"
+    arrays = [_array(path, key, array, frameworks, hint) for key, array in _flat(path, value)]
     specs = [array.spec for array in arrays]
     if bad := writers.cannot_hold(name, specs):
         raise FormatError(f"{path}: {name} cannot hold {clip(bad[0].name)} ({bad[0].dtype})")
@@ -85,15 +114,17 @@ def _flat(path: str, value: Mapping[str, Any], prefix: str = "") -> Iterator[tup
             yield f"{prefix}{key}", item
 
 
-def _array(path: str, name: str, value: Any, frameworks: set[str]) -> _Array:
+def _array(path: str, name: str, value: Any, frameworks: set[str], hint: str) -> _Array:
     torch = sys.modules.get("torch")
     try:
         if torch is not None and isinstance(value, torch.Tensor):
             frameworks.add("torch")
             return _of_torch(torch, name, value)
-        return _of_numpy(name, value)
+        if any(hasattr(value, way) for way in _ARRAYS):
+            return _of_numpy(name, value)
     except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise UsageError(f"{path}: {clip(name)} is {_kind(value)}, not an array to save") from error
+    raise UsageError(f"{path}: {clip(name)} is {_kind(value)}, not an array to save", hint=hint)
 
 
 def _of_numpy(name: str, value: Any) -> _Array:
@@ -105,11 +136,15 @@ def _of_numpy(name: str, value: Any) -> _Array:
         np.copyto(made, there)
         return made.reshape(-1).view(np.uint8).data
 
-    return _Array(TensorSpec(name, dtypes.name_of(there.dtype), there.shape), copy)
+    place = there.__array_interface__["data"][0] if there.nbytes else object()
+    identity = (place, there.dtype.str, dtypes.name_of(there.dtype), there.shape, there.strides)
+    return _Array(TensorSpec(name, dtypes.name_of(there.dtype), there.shape), copy, identity)
 
 
 def _of_torch(torch: Any, name: str, value: Any) -> _Array:
-    """A tensor of torch, on whatever device it is."""
+    """A tensor of torch, on whatever device it is; raises :class:`ValueError` for a sparse one."""
+    if value.layout is not torch.strided:
+        raise ValueError(value.layout)
 
     def copy() -> memoryview:
         made = torch.empty(value.shape, dtype=value.dtype, device="cpu")
@@ -117,7 +152,9 @@ def _of_torch(torch: Any, name: str, value: Any) -> _Array:
         return memoryview(made.view(-1).view(torch.uint8).numpy())
 
     dtype = _named(str(value.dtype).removeprefix("torch."))
-    return _Array(TensorSpec(name, dtype, tuple(value.shape)), copy)
+    place = value.data_ptr() if value.numel() else object()
+    identity = (place, value.device, dtype, tuple(value.shape), value.stride())
+    return _Array(TensorSpec(name, dtype, tuple(value.shape)), copy, identity)
 
 
 def _named(dtype: str) -> str:

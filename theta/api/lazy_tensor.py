@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from theta.api import destinations
 from theta.dtypes import DTYPES, numpy_dtype
 from theta.errors import FormatError, UsageError, concerning
 from theta.formats.values import Key, Strided
@@ -132,6 +133,21 @@ class LazyTensor:
         """
         with self._access.reading(self._name):
             return self._part.array()
+
+    def into(self, out: NDArray[Any]) -> None:
+        """Read the values into ``out``, an array of the same dtype and shape; raises as :meth:`numpy`.
+
+        Raises:
+            theta.errors.FormatError: dtype or shape differ.
+        """
+        if (out.dtype, out.shape) != (self.dtype, self.shape):
+            raise FormatError(f"{self._name} is {self.dtype} {list(self.shape)}, the array is not")
+        with self._access.reading(self._name):
+            self._part.into(out)
+
+    def torch(self) -> Any:
+        """The values in a new tensor of torch, which the program imported; raises as :meth:`numpy`."""
+        return destinations.as_torch(self.numpy())
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """Return the array for ``numpy.asarray(tensor)``; raises ``ValueError`` if no copy is allowed."""

@@ -15,8 +15,10 @@ from theta.api import changing, host_copies, places
 from theta.api.background import Background, Saving
 from theta.api.checkpoint import Checkpoint
 from theta.api.closing import Closing
+from theta.api.destinations import Framework
 from theta.api.lazy_tensor import Access
 from theta.errors import NotFoundError, UsageError, concerning
+from theta.formats.torch import torch_zip
 from theta.git.run import GitFailedError
 from theta.porcelain.commands import additions, commits, merging, restoration
 from theta.porcelain.commands.additions import AddRequest, AddResult
@@ -86,12 +88,16 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             theta.errors.FormatError: no reader finds tensors in the file, or it was stored as plain bytes.
             theta.errors.NoWorktreeError: a file of the worktree in a bare repository.
         """
+        return self._checkpoint(name, lambda session, stack: self._model(session, name, stack))
+
+    def _checkpoint(
+        self, label: str, model_of: Callable[[Session, contextlib.ExitStack], Model]
+    ) -> Checkpoint:
         with self._lock, contextlib.ExitStack() as stack:
-            session = self._session()
-            model = self._model(session, name, stack)
-            access = Access(name, self, self._lock, model.verify, stack.pop_all())
+            model = model_of(self._session(), stack)
+            access = Access(label, self, self._lock, model.verify, stack.pop_all())
             self._opened.add(access)
-        return Checkpoint(name, model, access)
+        return Checkpoint(label, model, access)
 
     def _model(self, session: Session, name: str, stack: contextlib.ExitStack) -> Model:
         revision, colon, path = name.partition(":")
@@ -107,6 +113,43 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
 
     def _is_file(self, session: Session, name: str) -> bool:
         return not session.repo.is_bare and os.path.lexists(session.repo.worktree / name)
+
+    def load(
+        self,
+        revision: str,
+        path: str,
+        names: str | None = None,
+        *,
+        out: Mapping[str, Any] | None = None,
+        framework: Framework = "numpy",
+    ) -> Any:
+        """Read a checkpoint of a revision as it was saved.
+
+        The object in a torch file, nested as it is (:meth:`theta.Checkpoint.object`); of any other file, or
+        where ``names`` or ``out`` is given, name -> array (:meth:`theta.Checkpoint.load`).
+
+        Args:
+            revision: a revision; ``""`` is the index.
+            path: the path of the checkpoint.
+            names: a glob; only tensors whose names match are decoded and, in a partial clone, fetched.
+            out: arrays to read into, which is returned.
+            framework: the kind of new arrays: ``"numpy"`` or ``"torch"``.
+
+        Raises:
+            theta.errors.NotFoundError: there is no such revision or checkpoint.
+            theta.errors.NoSuchTensorError: an array of ``out`` is not in the checkpoint.
+            theta.errors.FormatError: a dtype or a shape of ``out`` differs, or the object is not plain data.
+        """
+        label = f"{revision}:{path}"
+
+        def model_of(session: Session, _stack: contextlib.ExitStack) -> Model:
+            with concerning(label):
+                return sources.of_revision(session, revision, path, "")
+
+        with self._checkpoint(label, model_of) as checkpoint:
+            if names is None and out is None and checkpoint.formats == {torch_zip.NAME}:
+                return checkpoint.object(framework=framework)
+            return checkpoint.load("*" if names is None else names, out=out, framework=framework)
 
     def checkpoints(self, revision: str = "HEAD") -> list[str]:
         """The paths of the checkpoints in ``revision``, sorted; ``""`` is the index.
@@ -346,10 +389,11 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         and its future is cancelled; the last one is never skipped.
 
         Args:
-            files: path -> mapping of arrays (numpy, torch, jax; nested mappings are joined by dots), written
-                as the suffix says (``.safetensors``, ``.npz``, ``.pt``, ``.gguf``); or path -> bytes or text;
-                or path -> :class:`pathlib.Path` of a file, which is stored as it is and not written to until
-                then (it may be removed).  The other files of the commit stay as they are.
+            files: path -> mapping of arrays (numpy, torch, jax; nested mappings are joined by dots),
+                written as the suffix says (``.safetensors``, ``.npz``, ``.gguf``); for ``.pt`` any object
+                of dicts, lists, tuples, numbers, text and arrays; or path -> bytes or text; or path ->
+                :class:`pathlib.Path` of a file, which is stored as it is and not written to until then (it
+                may be removed).  The other files of the commit stay as they are.
             ref: a branch that no worktree has checked out, or the full name of another ref; made if missing.
             message: the message of the commit.
             step: the number of the training step, told in the trailer ``Theta-Step``.

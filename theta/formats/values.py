@@ -107,9 +107,17 @@ class Strided:
         if self.nbytes > max(_MOST_SPREAD, self.extent[1] - self.extent[0]):
             raise FormatError(f"a tensor of {self.nbytes} bytes shows far fewer bytes of the file")
         out = np.empty(self.shape, numpy_dtype(self.dtype))
+        self.into(out)
+        return out
+
+    def into(self, out: NDArray[Any]) -> None:
+        """Read the values into ``out``, an array of the same dtype and shape, of any strides.
+
+        Raises :class:`FormatError` for packed dtypes.
+        """
+        self._refuse_packed()
         if out.size:
             self._ascending(out)
-        return out
 
     def _ascending(self, out: NDArray[Any]) -> None:
         """Fill ``out`` in the order of the file."""
@@ -193,7 +201,7 @@ def values(layout: Layout, source: Source) -> dict[str, Value]:
     for view in layout.views:
         if view.name in tensors and view.name != view.tensor:
             continue
-        found[view.name] = _seen(view, tensors[view.tensor], source)
+        found[view.name] = seen(view, tensors[view.tensor], source)
     return found
 
 
@@ -213,7 +221,8 @@ def _steps(tensor: Tensor | View) -> tuple[int, ...]:
     return tuple(stride * DTYPES[tensor.dtype].itemsize for stride in strides)
 
 
-def _seen(view: View, tensor: Tensor, source: Source) -> Value:
+def seen(view: View, tensor: Tensor, source: Source) -> Value:
+    """Return the value of ``view``; raises ``FormatError`` if it leaves ``tensor``, its extent."""
     itemsize = DTYPES[view.dtype].itemsize
     start = tensor.offset + view.offset * itemsize
     place = Strided(source, view.dtype, view.shape, _steps(view), start, (tensor.offset, tensor.end))

@@ -89,6 +89,14 @@ def name_storages(
     return tuple(tensors), tuple(views)
 
 
+def view_of(value: object) -> View | None:
+    """Return the tensor that a call would rebuild, as a view of the storage ``tensor``, or None."""
+    leaf = _leaf(value)
+    if leaf is None:
+        return None
+    return View(leaf.name, leaf.key, leaf.dtype, leaf.shape, leaf.strides, leaf.offset)
+
+
 def element_size(storage: object) -> int:
     """Return the bytes of one element of a typed storage; 0 for a class that is not torch's."""
     if not isinstance(storage, Global) or storage.module not in _STORAGE_MODULES:

@@ -1,19 +1,20 @@
-"""Writing torch checkpoints: a flat state dict that ``torch.load(weights_only=True)`` loads.
+"""Writing torch checkpoints that ``torch.load(weights_only=True)`` loads: state dicts, and nested objects.
 
 The pickle is written opcode by opcode and names only functions that every state dict names.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from theta import dtypes
 from theta.errors import FormatError
 from theta.formats.archives.zip_writer import ZipBuilder
 from theta.formats.layout import TensorSpec, clip, contiguous, nbytes
 from theta.formats.plan import Plan
+from theta.formats.torch import pickled_object
+from theta.formats.torch.pickled_object import NEW_DICT, number, numbers, text
 
 NAME: Final = "torch"
 ALIGNMENT: Final = 64
@@ -37,7 +38,6 @@ DTYPES: Final = frozenset(
     for name, entry in dtypes.DTYPES.items()
     if entry.numpy_name is not None and entry.kind not in ("packed", "bytes")
 )
-_NEW_DICT: Final = b"ccollections\nOrderedDict\n)R"
 
 
 def plan(specs: Sequence[TensorSpec]) -> Plan:
@@ -45,17 +45,39 @@ def plan(specs: Sequence[TensorSpec]) -> Plan:
 
     Raises ``FormatError`` for packed dtypes, which torch stores differently.
     """
-    body = b"".join(_entry(number, spec) for number, spec in enumerate(specs))
+    body = b"".join(text(spec.name) + _rebuilt(key, spec) for key, spec in enumerate(specs))
+    return _archive(NEW_DICT + b"(" + body + b"u", specs)
+
+
+def plan_object(root: object, stored: Callable[[str, Any], tuple[int, TensorSpec]]) -> Plan:
+    """Plan a new file of an object, such as the state of an optimizer, whose tensors may be anywhere in it.
+
+    ``stored`` is given each value that is not plain with its name, and returns the tensor and the key of its
+    storage: numbers from 0 on, a known one for a tensor that is there twice.  Raises ``FormatError`` as
+    :func:`plan` does, and for what no pickle holds.
+    """
+    storages: dict[int, TensorSpec] = {}
+
+    def tensor(name: str, value: Any) -> bytes:
+        key, spec = stored(name, value)
+        storages.setdefault(key, spec)
+        return _rebuilt(key, spec)
+
+    return _archive(pickled_object.written(root, tensor), list(storages.values()))
+
+
+def _archive(pickle: bytes, specs: Sequence[TensorSpec]) -> Plan:
     archive = ZipBuilder()
-    archive.member(f"{_ROOT}/data.pkl", b"\x80\x02" + _NEW_DICT + b"(" + body + b"u.", None, ALIGNMENT)
+    archive.member(f"{_ROOT}/data.pkl", b"\x80\x02" + pickle + b".", None, ALIGNMENT)
     archive.member(f"{_ROOT}/byteorder", b"little", None, ALIGNMENT)
-    for number, spec in enumerate(specs):
-        archive.member(f"{_ROOT}/data/{number}", b"", spec, ALIGNMENT)
+    for key, spec in enumerate(specs):
+        archive.member(f"{_ROOT}/data/{key}", b"", spec, ALIGNMENT)
     archive.member(f"{_ROOT}/version", b"3\n", None, ALIGNMENT)
     return archive.finish().plan(NAME)
 
 
-def _entry(number: int, spec: TensorSpec) -> bytes:
+def _rebuilt(key: int, spec: TensorSpec) -> bytes:
+    """Return the opcodes that rebuild a tensor that is all of storage ``key``."""
     dtype = dtypes.DTYPES["u8" if spec.dtype == "bytes" else spec.dtype]
     if dtype.kind == "packed" or dtype.numpy_name is None:
         raise FormatError(f"torch: a tensor of {spec.dtype} cannot be written ({clip(spec.name)})")
@@ -70,23 +92,10 @@ def _entry(number: int, spec: TensorSpec) -> bytes:
     else:
         function, storage, count = "v3", "torch.storage\nUntypedStorage", length
         extra = f"ctorch\n{dtype.numpy_name}\n".encode()
-    pid = _text("storage") + f"c{storage}\n".encode() + _text(str(number)) + _text("cpu") + _int(count)
-    arguments = b"(" + pid + b"tQ" + _int(0) + _tuple(spec.shape) + _tuple(contiguous(spec.shape))
-    arguments += b"\x89" + _NEW_DICT + extra
-    return _text(spec.name) + f"ctorch._utils\n_rebuild_tensor_{function}\n(".encode() + arguments + b"tR"
-
-
-def _text(value: str) -> bytes:
-    raw = value.encode()
-    return b"X" + struct.pack("<I", len(raw)) + raw
-
-
-def _int(value: int) -> bytes:
-    if value < 2**31:
-        return b"J" + struct.pack("<i", value)
-    raw = value.to_bytes(9, "little", signed=True)
-    return b"\x8a" + bytes([len(raw)]) + raw
-
-
-def _tuple(values: tuple[int, ...]) -> bytes:
-    return b"(" + b"".join(_int(value) for value in values) + b"t"
+    pid = text("storage") + f"c{storage}\n".encode() + text(str(key)) + text("cpu") + number(count)
+    arguments = b"(" + pid + b"tQ" + number(0) + numbers(spec.shape) + numbers(contiguous(spec.shape))
+    return (
+        f"ctorch._utils\n_rebuild_tensor_{function}\n(".encode()
+        + arguments
+        + (b"\x89" + NEW_DICT + extra + b"tR")
+    )

@@ -7,15 +7,16 @@ them; if it cannot be read, the names have the keys of the storages.  The CRC-32
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from theta.errors import FormatError
 from theta.formats.archives import zipped
 from theta.formats.fields import Derived
-from theta.formats.layout import Layout, Source, clip
+from theta.formats.layout import Layout, Source, Tensor, View, clip
 from theta.formats.pickle.pickle_vm import read_pickle
-from theta.formats.torch.torch_objects import RawStorage, name_storages
+from theta.formats.torch import pickled_object
+from theta.formats.torch.torch_objects import RawStorage, name_storages, view_of
 
 NAME: Final = "torch"
 _PICKLE: Final = "data.pkl"
@@ -38,23 +39,59 @@ def detect(source: Source) -> bool:
 
 def scan(source: Source) -> Layout:
     """Return a layout of the storages; raises ``FormatError`` for a malformed archive."""
+    members, prefix, by_name = _opened(source)
+    storages = _storages(by_name)
+    root = _root(source, by_name[_PICKLE])
+    tensors, views = name_storages(root, storages, _is_big(source, by_name.get("byteorder")), source.size)
+    derived = tuple(_derived(members, prefix))
+    return Layout(NAME, source.size, tensors, derived, views)
+
+
+def read_object(source: Source, tensor: Callable[[Tensor, View], Any]) -> Any:
+    """Return the object of the file, made without torch; ``tensor`` returns the view of a storage in it.
+
+    Raises ``FormatError`` for a malformed archive, and for an object that is not of plain values and tensors.
+    """
+    _, _, by_name = _opened(source)
+    storages, member = _storages(by_name), by_name[_PICKLE]
+    if not member.stored or _is_big(source, by_name.get("byteorder")):
+        raise FormatError("torch: the object is compressed, or of a big-endian machine")
+    found = read_pickle(source, member.payload, member.payload + member.size)
+    return pickled_object.read(found.root, lambda value: _viewed(value, storages, tensor))
+
+
+def _viewed(
+    value: object, storages: Mapping[str, RawStorage], tensor: Callable[[Tensor, View], Any]
+) -> object:
+    view = view_of(value)
+    if view is None:
+        return None
+    raw = storages.get(view.tensor)
+    if raw is None:
+        raise FormatError(f"torch: there is no storage {clip(view.tensor)}")
+    return tensor(Tensor(view.tensor, "bytes", (raw.length,), raw.offset, raw.length), view)
+
+
+def _opened(
+    source: Source,
+) -> tuple[tuple[zipped.ZipMember, ...], str, dict[str, zipped.ZipMember]]:
+    """Return the members, what their names begin with, and name without it -> member."""
     members = zipped.read_members(source)
     prefix = _prefix(members)
     if prefix is None:
         raise FormatError("torch: no data.pkl in the archive")
-    by_name = {
-        member.name.removeprefix(prefix): member for member in members if member.name.startswith(prefix)
-    }
+    named = {member.name.removeprefix(prefix): member for member in members if member.name.startswith(prefix)}
+    return members, prefix, named
+
+
+def _storages(by_name: Mapping[str, zipped.ZipMember]) -> dict[str, RawStorage]:
     storages: dict[str, RawStorage] = {}
     for name, member in by_name.items():
         if name.startswith("data/") and "/" not in name[5:]:
             if not member.stored:
                 raise FormatError(f"torch: the storage {clip(name)} is compressed")
             storages[name[5:]] = RawStorage(member.payload, member.size)
-    root = _root(source, by_name[_PICKLE])
-    tensors, views = name_storages(root, storages, _is_big(source, by_name.get("byteorder")), source.size)
-    derived = tuple(_derived(members, prefix))
-    return Layout(NAME, source.size, tensors, derived, views)
+    return storages
 
 
 def _prefix(members: tuple[zipped.ZipMember, ...]) -> str | None:

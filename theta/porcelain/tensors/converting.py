@@ -39,12 +39,14 @@ class Model:
         formats: the formats of the source files.
         metadata: the metadata for a safetensors file.
         verify: raises :class:`ChangedWhileReadError` if a source file changed while it was read.
+        source: the file, where it is a single one.
     """
 
     values: Mapping[str, Value]
     formats: frozenset[str]
     metadata: Mapping[str, str] = field(default_factory=dict)
     verify: Callable[[], None] = lambda: None
+    source: Source | None = None
 
     def select(self, glob: str) -> Model:
         """Return the tensors whose names match ``glob``; raises :class:`NotFoundError` if none does."""

@@ -219,7 +219,8 @@ def _tensors(source: Source, name: str) -> formats.Layout:
 
 
 def _single(source: Source, layout: formats.Layout) -> Model:
-    return Model(values(layout, source), frozenset({layout.format}), _metadata(source, layout))
+    found = values(layout, source)
+    return Model(found, frozenset({layout.format}), _metadata(source, layout), source=source)
 
 
 def _metadata(source: Source, layout: formats.Layout) -> dict[str, str]:
