@@ -148,15 +148,16 @@ def main() -> None:
     parser.add_argument("--methods", default="linear,slerp,ties")
     options = parser.parse_args()
     directory: Path = options.directory.resolve()
+    theta = str(Path(shutil.which(options.theta) or options.theta).absolute())
     for seed, name in enumerate(("base", "a", "b")):
         if not (directory / name).exists():
             apart("merge", WRITE, directory / name, options.layers, seed, directory / "base" if seed else "")
     for method in options.methods.split(","):
-        ours = with_theta(directory, options.theta, method)
+        ours = with_theta(directory, theta, method)
         print(f"{method:8} theta     {ours}", flush=True)
         if not options.mergekit:
             continue
-        theirs = with_mergekit(directory, options.mergekit, method)
+        theirs = with_mergekit(directory, str(Path(options.mergekit).absolute()), method)
         print(f"{method:8} mergekit  {theirs}", flush=True)
         print(f"{method:8} theta / mergekit {ours.wall / theirs.wall:.2f} of the wall", flush=True)
         files = directory / "repository" / "model.safetensors", directory / f"mergekit-{method}"
