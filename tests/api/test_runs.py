@@ -201,6 +201,85 @@ def test_the_command_line_lists_runs_and_steps(opened: theta.Repository, repo: R
     assert "steps are those of one run" in repo.theta("runs", "--best", "loss", code=2).stderr
 
 
+@pytest.fixture
+def four(opened: theta.Repository, repo: Repo) -> theta.Run:
+    """A run of four steps with the losses 3, 1, 2, 1."""
+    run = theta.Run(opened, "r1")
+    for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 1.0)):
+        saved(run, step, loss=loss)
+    return run
+
+
+def first_words(text: str) -> list[str]:
+    return [row.split()[0] for row in text.splitlines()]
+
+
+def test_the_command_line_finds_prunes_and_publishes_steps(four: theta.Run, repo: Repo) -> None:
+    assert first_words(repo.theta("runs", "show", "r1").stdout) == ["step", "1", "2", "3", "4"]
+    assert repo.theta("runs", "list").stdout == repo.theta("runs").stdout
+    assert first_words(repo.theta("runs", "best", "r1", "loss").stdout) == ["step", "2"]
+    assert first_words(repo.theta("runs", "best", "r1", "loss", "-n", "3").stdout) == ["step", "2", "4", "3"]
+    told = json.loads(repo.theta("runs", "best", "--highest", "--json", "r1", "loss").stdout)
+    assert [step["step"] for step in told["theta.runs/v1"]["r1"]] == [1]
+    said = repo.theta("runs", "publish", "r1", "out", "--best", "loss", "--highest").stdout
+    assert said.startswith("out: ")
+    assert "r1: step 1" in said
+    assert repo.git("log", "-1", "--format=%s", "out") == "r1: step 1"
+    repo.theta("runs", "publish", "-q", "r1", "out", "--step", "3")
+    assert repo.git("log", "-1", "--format=%s", "out") == "r1: step 3"
+    dry = repo.theta("runs", "prune", "r1", "--last", "1", "--highest", "loss", "--dry-run").stdout
+    assert first_words(dry) == ["step", "2", "3"]
+    assert numbers(four) == [1, 2, 3, 4]
+    said = repo.theta("runs", "prune", "r1", "--last", "1", "--best", "loss:1").stdout
+    assert said == "r1: 2 step(s) went, 2 stay\n"
+    assert numbers(four) == [2, 4]
+    assert repo.theta("runs", "prune", "r1", "--every", "2").stdout == "r1: 0 step(s) went, 2 stay\n"
+    assert repo.theta("runs", "prune", "r1", "--every", "5").stdout == "r1: 1 step(s) went, 1 stay\n"
+    repo.fsck()
+
+
+_REFUSED: list[tuple[list[str], int | None, str]] = [
+    (["prune", "r1"], 2, "say which steps stay"),
+    (["prune", "r1", "--last", "-1"], 2, "greater than or equal to 0"),
+    (["prune", "r2", "--last", "1"], None, "there is no run r2"),
+    (["best", "r1"], 2, "Missing argument"),
+    (["best", "r1", "acc"], None, "no step of the run tells acc"),
+    (["best", "r1", "loss", "-n", "0"], 2, "greater than or equal to 1"),
+    (["publish", "r1", "main"], None, "checked out"),
+    (["publish", "r1", "a..b"], 2, "a branch cannot be named"),
+    (["publish", "r1", "out", "--step", "9"], None, "run r1 has no step 9"),
+    (["publish", "r1", "out", "--step", "1", "--best", "loss"], 2, "do not go together"),
+    (["publish", "r1", "out", "--highest"], 2, "name the metric"),
+]
+
+
+def test_what_runs_refuse_on_the_command_line(four: theta.Run, repo: Repo) -> None:
+    before = repo.git("for-each-ref")
+    for args, code, said in _REFUSED:
+        assert said in repo.theta("runs", *args, code=code).stderr
+    assert repo.git("for-each-ref") == before
+
+
+def test_log_shows_the_steps_of_a_run(four: theta.Run, repo: Repo) -> None:
+    assert repo.theta("log", "--run", "r1", "--format=%s").stdout.split("\n")[:2] == ["step 4", "step 3"]
+    ranked = repo.theta("log", "--run", "r1", "--sort", "loss", "--format=%s", "-n", "3").stdout
+    assert ranked.splitlines() == ["step 2", "step 4", "step 3"]
+    told = json.loads(repo.theta("log", "--run", "r1", "--sort", "loss", "--json").stdout)
+    assert [commit["subject"] for commit in told["theta.log/v1"]] == ["step 2", "step 4", "step 3", "step 1"]
+    stat = repo.theta("log", "--run", "r1", "--stat", "--oneline", "-n1").stdout
+    assert "m.safetensors | " in stat
+    assert "there is no run r2" in repo.theta("log", "--run", "r2", code=None).stderr
+    assert "orders the steps of a run" in repo.theta("log", "--sort", "loss", code=2).stderr
+    assert "tells acc" in repo.theta("log", "--run", "r1", "--sort", "acc", code=None).stderr
+
+
+def test_the_words_of_runs_explain_themselves(repo: Repo) -> None:
+    for word in ("best", "prune", "publish"):
+        for args in (("runs", word, "--help"), ("help", "runs", word)):
+            assert repo.theta(*args).stdout.startswith(f"usage: theta runs {word} [OPTIONS] NAME")
+    assert "theta runs prune" in repo.theta("runs", "--help").stdout
+
+
 @pytest.mark.parametrize("name", ["", "/a", "-a", "a..b", "a/"])
 def test_names_that_no_run_can_have(opened: theta.Repository, name: str) -> None:
     with pytest.raises(UsageError):

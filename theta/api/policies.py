@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from theta.errors import NotFoundError, UsageError
+from theta.errors import UsageError
 from theta.porcelain.stage import run_steps
 from theta.porcelain.stage.run_steps import RunStep
 
@@ -145,15 +145,8 @@ class best(_Joined):  # noqa: N801 - read as theta.best("eval_loss", 2)
 
     def kept(self, found: Sequence[RunStep], /) -> set[str]:
         """Return those steps."""
-        rest, chosen = list(found), set[str]()
-        while len(chosen) < self.count:
-            try:
-                one = run_steps.best(rest, self.metric, highest=self.highest)
-            except NotFoundError:
-                break
-            rest.remove(one)
-            chosen.add(one.commit)
-        return chosen
+        chosen = run_steps.leading(found, self.metric, self.count, highest=self.highest)
+        return {item.commit for item in chosen}
 
 
 def preemptions(policy: Any) -> list[preempted]:

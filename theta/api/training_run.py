@@ -12,7 +12,7 @@ from theta.api import held_files, policies
 from theta.api.background import Saving
 from theta.api.closing import Closing
 from theta.api.policies import Keep, When
-from theta.errors import NotFoundError, UsageError
+from theta.errors import NotFoundError
 from theta.porcelain.stage import run_steps, saving
 from theta.porcelain.stage.run_steps import RunStep
 from theta.porcelain.stage.saving import SaveRequest, SaveResult
@@ -21,6 +21,7 @@ from theta.porcelain.workspace.session import Session
 
 if TYPE_CHECKING:
     from theta.api.checkpoint import Checkpoint
+    from theta.api.destinations import Framework
     from theta.api.repo import Repository
 
 
@@ -35,6 +36,17 @@ class Resumed:
 
     def __getitem__(self, path: str) -> Checkpoint:
         return self.repo[f"{self.commit}:{path}"]
+
+    def load(
+        self,
+        path: str,
+        names: str | None = None,
+        *,
+        out: Mapping[str, Any] | None = None,
+        framework: Framework = "numpy",
+    ) -> Any:
+        """Read a checkpoint of the step as it was saved, or into arrays: :meth:`theta.Repository.load`."""
+        return self.repo.load(self.commit, path, names, out=out, framework=framework)
 
     def write(self, folder: str | os.PathLike[str]) -> Path:
         """Write all files of the step below ``folder``, byte for byte as they were saved; return its path.
@@ -147,7 +159,7 @@ class Run(Closing):
         """
         if step is None and not self.steps():
             return None
-        chosen = self._chosen(None, False, step)
+        chosen = run_steps.chosen(self.steps(), self.name, number=step)
         return Resumed(self._repo, chosen.commit, chosen.step, chosen.metrics)
 
     def publish(
@@ -164,20 +176,9 @@ class Run(Closing):
         Raises:
             theta.errors.NotFoundError: there is no such step.
         """
-        chosen = self._chosen(best, highest, step)
+        chosen = run_steps.chosen(self.steps(), self.name, best=best, highest=highest, number=step)
         with self._repo._session_of_call() as session:
             return saving.publish(session, chosen.commit, ref, f"{self.name}: {chosen.subject}")
-
-    def _chosen(self, best: str | None, highest: bool, step: int | None) -> RunStep:
-        found = self.steps()
-        if best is not None and step is not None:
-            raise UsageError("the best step and a step by number do not go together")
-        if best is not None:
-            return run_steps.best(found, best, highest=highest)
-        named = [item for item in found if step is None or item.step == step]
-        if not named:
-            raise NotFoundError(f"run {self.name} has no step {'yet' if step is None else step}")
-        return named[-1]
 
     def close(self) -> None:
         """Wait for the last step; raises the error of a save that failed."""

@@ -68,7 +68,8 @@ def _dispatch(argv: list[str], *, alone: bool) -> int:
         return _help(args)
     if name in catalogue.PLUMBING and (code := invoking.by_git(name, args)) is not None:
         return code
-    if (module := catalogue.module_of(name)) is None or name in paging.NAMES:
+    name, module, args = catalogue.spelled_out(name, args)
+    if module is None or name in paging.NAMES:
         paging.begin(name)
     if alone and handing.is_gits_alone(name, args):
         handing.become_git([name, *args])
@@ -79,8 +80,9 @@ def _dispatch(argv: list[str], *, alone: bool) -> int:
 
 def _help(args: list[str]) -> int:
     if args and args[0] != "help":
-        if module := catalogue.module_of(args[0]):
-            return invoking.invoke(args[0], module, ["--help"])
+        name, module, _ = catalogue.spelled_out(args[0], args[1:])
+        if module:
+            return invoking.invoke(name, module, ["--help"])
         from theta.cli.topics import show_topic
 
         return show_topic(args[0])

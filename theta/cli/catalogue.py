@@ -56,6 +56,14 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "push": "Send commits to a remote",
     },
 }
+_RUNS: Final = {
+    "list": "runs",
+    "show": "runs",
+    "best": "runs_best",
+    "prune": "runs_prune",
+    "publish": "runs_publish",
+}
+"""Second words of ``theta runs``, by the module that each is in; any other word is a run to show."""
 PLUMBING: Final = {"filter-process": "filter_process", "hook": "hook"}
 """Commands that git calls, by the module that each is in."""
 
@@ -69,6 +77,15 @@ def module_of(name: str) -> str | None:
     if any(name in group for group in COMMANDS.values()):
         return f"theta.cli.{name.replace('-', '_')}"
     return None
+
+
+def spelled_out(name: str, args: list[str]) -> tuple[str, str | None, list[str]]:
+    """Return a command with its second word, its module (None if it is git's), and the other arguments."""
+    word = args[0] if args else ""
+    if name == "runs" and word in _RUNS:
+        is_shown = _RUNS[word] == name
+        return name if is_shown else f"{name} {word}", f"theta.cli.{_RUNS[word]}", args[1:]
+    return name, module_of(name), args
 
 
 def show() -> None:

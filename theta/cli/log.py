@@ -21,16 +21,20 @@ if TYPE_CHECKING:
     from theta.git.run import Git
     from theta.porcelain.commands import histories
     from theta.porcelain.look import diffing
+    from theta.porcelain.stage import run_steps
     from theta.porcelain.workspace.session import Session
 else:
     diffing = Module("theta.porcelain.look.diffing")
     histories = Module("theta.porcelain.commands.histories")
+    run_steps = Module("theta.porcelain.stage.run_steps")
     typer = Module("typer")
 
 app = Passing(
     (
         "--tensor=",
         "--json",
+        "--run=",
+        "--sort=",
     )
 )
 
@@ -45,12 +49,20 @@ def log(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print commits and tensors as JSON.")] = False,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="Show the steps of this training run.")
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", metavar="METRIC", help="With --run: by this metric, lowest value first."),
+    ] = None,
 ) -> int:
     """Show the history, without the files below .theta/ (git log's options and pathspecs apply).
 
     --stat tells for each commit what it changed, by tensor.
     """
     session = open_session(worktree=False)
+    given = _of_run(session, given, run, sort)
     asked = given.of_git()
     git = session.repo.git().in_directory(Path.cwd())
     if session.repo.head() is None and not asked.words and not asked.has("--all"):
@@ -65,6 +77,19 @@ def log(
     if ours:
         _refuse_others(asked, as_json)
     return _print(session, git, asked, tensor, as_json=as_json)
+
+
+def _of_run(session: Session, given: Given, run: str | None, sort: str | None) -> Given:
+    """Return ``given`` with the revisions of a training run in front."""
+    if run is None:
+        if sort is not None:
+            raise UsageError("--sort orders the steps of a run", hint="theta log --run NAME --sort METRIC")
+        return given
+    steps = run_steps.steps(session, run)
+    if sort is None:
+        return Given(given.name, [run_steps.ref_of(run), *given.args])
+    ranked = [step.commit for step in run_steps.ranked(steps, sort)]
+    return Given(given.name, ["--no-walk=unsorted", *ranked, *given.args])
 
 
 def _by_tensor(asked: Arguments) -> bool:

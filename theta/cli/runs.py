@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import typer
@@ -30,7 +31,11 @@ def runs(
     sort: str = typer.Option("", "--sort", metavar="METRIC", help="The steps by this metric, lowest first."),
     as_json: bool = typer.Option(False, "--json", help="Print the steps as JSON."),
 ) -> int:
-    """List training runs, or the steps of one with their metrics."""
+    """List training runs, or the steps of one with their metrics.
+
+    'theta runs best' finds the best steps of a run, 'theta runs prune' lets go of steps, and 'theta runs
+    publish' puts one on a branch; 'theta runs show NAME' is for a run whose name is one of these words.
+    """
     session = open_session(worktree=False)
     if not name and (best or highest or sort):
         raise UsageError("steps are those of one run", hint="theta runs NAME --best METRIC")
@@ -41,22 +46,21 @@ def runs(
     names = [name] if name else run_steps.names(session)
     found = {one: run_steps.steps(session, one) for one in names}
     if best:
-        found = {one: [run_steps.best(steps, best, highest=highest)] for one, steps in found.items()}
+        found = {one: [run_steps.best_of(steps, best, highest=highest)] for one, steps in found.items()}
     if sort:
         found = {one: run_steps.ranked(steps, sort) for one, steps in found.items()}
     if as_json:
-        body = {one: [_plain(step) for step in steps] for one, steps in found.items()}
-        console.out(json.dumps({"theta.runs/v1": body}))
+        show_json(found)
     elif name:
-        _show(found[name])
+        show(found[name])
     else:
         for one, steps in found.items():
             console.out(f"{one}  {len(steps)} step(s), the last {_number(steps[-1])} of {_time(steps[-1])}")
     return 0
 
 
-def _show(steps: list[RunStep]) -> None:
-    """A table of the steps."""
+def show(steps: list[RunStep]) -> None:
+    """Print a table of the steps."""
     metrics = list(dict.fromkeys(metric for step in steps for metric in step.metrics))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("step", "commit", "saved", *map(markup, metrics)):
@@ -65,6 +69,12 @@ def _show(steps: list[RunStep]) -> None:
         values = (f"{step.metrics[metric]:.6g}" if metric in step.metrics else "" for metric in metrics)
         table.add_row(_number(step), step.commit[:_ID], _time(step), *values)
     console.show(table)
+
+
+def show_json(found: Mapping[str, Iterable[RunStep]]) -> None:
+    """Print the steps of runs as JSON."""
+    body = {name: [_plain(step) for step in steps] for name, steps in found.items()}
+    console.out(json.dumps({"theta.runs/v1": body}))
 
 
 def _number(step: RunStep) -> str:

@@ -88,7 +88,7 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def best(found: Collection[RunStep], metric: str, *, highest: bool = False) -> RunStep:
+def best_of(found: Collection[RunStep], metric: str, *, highest: bool = False) -> RunStep:
     """Return the step with the lowest value of ``metric``, or the highest; the first of equal ones.
 
     Raises :class:`NotFoundError` when no step has a value that can be compared.
@@ -96,9 +96,41 @@ def best(found: Collection[RunStep], metric: str, *, highest: bool = False) -> R
     return (max if highest else min)(_telling(found, metric), key=lambda step: step.metrics[metric])
 
 
-def ranked(found: Collection[RunStep], metric: str) -> list[RunStep]:
-    """Return the steps that tell ``metric``, lowest value first; raises as :func:`best` does."""
-    return sorted(_telling(found, metric), key=lambda step: step.metrics[metric])
+def ranked(found: Collection[RunStep], metric: str, *, highest: bool = False) -> list[RunStep]:
+    """Return the steps that tell ``metric``, lowest value first or highest; raises as :func:`best_of`."""
+    return sorted(_telling(found, metric), key=lambda step: step.metrics[metric], reverse=highest)
+
+
+def leading(found: Collection[RunStep], metric: str, count: int, *, highest: bool = False) -> list[RunStep]:
+    """Return the ``count`` best steps by ``metric``, the best first; fewer where fewer tell it."""
+    try:
+        return ranked(found, metric, highest=highest)[:count]
+    except NotFoundError:
+        return []
+
+
+def chosen(
+    found: Collection[RunStep],
+    name: str,
+    *,
+    best: str | None = None,
+    highest: bool = False,
+    number: int | None = None,
+) -> RunStep:
+    """Return one step of run ``name``: the best by a metric, that of a number, or the newest.
+
+    Raises :class:`NotFoundError` when there is no such step, :class:`UsageError` for both at once.
+    """
+    if best is not None and number is not None:
+        raise UsageError("the best step and a step by number do not go together")
+    if best is not None:
+        return best_of(found, best, highest=highest)
+    if highest:
+        raise UsageError("the highest value is that of a metric", hint="name the metric that decides")
+    named = [item for item in found if number is None or item.step == number]
+    if not named:
+        raise NotFoundError(f"run {name} has no step {'yet' if number is None else number}")
+    return named[-1]
 
 
 def _telling(found: Collection[RunStep], metric: str) -> list[RunStep]:
