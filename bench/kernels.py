@@ -43,6 +43,7 @@ def recorded(record: str, times: str) -> None:
         return real(self, signature, context)
 
     setattr(_saved.Saved, "load_overload", load)  # noqa: B010
+    setattr(_saved, "load", lambda *_: None)  # noqa: B010
     if times:
         _print_times()
     code = main()

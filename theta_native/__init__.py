@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Final, TypeVar, cast
+
+from theta_native import _saved
+from theta_native.object_code import linked
 
 SMALL: Final = 1 << 16
 """The number of words up to which numpy is fast enough, so that numba is not imported."""
@@ -27,21 +30,6 @@ def tell_watchers() -> None:
         told()
 
 
-@functools.cache
-def _watch_numba() -> None:
-    """Let numba call the watchers when it compiles; loading from its cache does not count."""
-    from numba.core import event
-
-    class Telling(event.Listener):
-        def on_start(self, _: Any) -> None:
-            tell_watchers()
-
-        def on_end(self, _: Any) -> None:
-            pass
-
-    event.register("numba:compile", Telling())  # type: ignore[no-untyped-call]
-
-
 _LOCK: Final = threading.RLock()
 
 
@@ -52,6 +40,7 @@ class _Kernel:
         functools.update_wrapper(self, function)
         self._function = function
         self._compiled: Callable[..., Any] | None = None
+        self._linked: dict[Hashable, linked.Called | None] = {}
 
     def compiled(self) -> Callable[..., Any]:
         """Compile the function and the kernels that it calls, and return it.
@@ -61,7 +50,9 @@ class _Kernel:
         with _LOCK:
             if self._compiled is None:
                 self._replace_called()
-                self._compiled = self._dispatcher()
+                from theta_native.object_code import compiling
+
+                self._compiled = compiling.dispatcher(self._function, tell_watchers)
         return self._compiled
 
     def _replace_called(self) -> None:
@@ -71,18 +62,22 @@ class _Kernel:
             if isinstance(called := names.get(name), _Kernel):
                 names[name] = called.compiled()
 
-    def _dispatcher(self) -> Callable[..., Any]:
-        import numba
-
-        from theta_native import _saved, warming
-
-        _watch_numba()
-        njit: Any = numba.njit  # the stubs do not know no_cfunc_wrapper; nothing calls a kernel from C
-        dispatcher: Any = njit(nogil=True, no_cfunc_wrapper=True)(self._function)
-        dispatcher._cache = _saved.Saved(self._function, warming.missed, tell_watchers)
-        return cast(Callable[..., Any], dispatcher)
+    def _link(self, args: tuple[Any, ...]) -> linked.Called | None:
+        """Return the kernel for arguments like ``args`` as object code, if it is saved."""
+        with _LOCK:
+            return _saved.load(self._function, args)
 
     def __call__(self, *args: Any) -> Any:
+        kinds, leaves = linked.taken(args)
+        try:
+            found = self._linked[kinds]
+        except KeyError:
+            found = self._linked[kinds] = self._link(args)
+        if found is not None:
+            try:
+                return found(leaves)
+            except linked.FailedError:
+                pass  # numba raises the exception of the kernel
         return (self._compiled or self.compiled())(*args)
 
 

@@ -28,9 +28,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from theta_native import _claims, _signatures
+from theta_native.object_code import linked
 
 PROBE: Final = 1 << 16
 """The number of bytes that are written to test whether a directory is writable."""
+
+_HARMLESS: Final = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"}
+"""The settings of numba that do not change what it compiles."""
 
 lost = False
 """Whether this process compiled a kernel that it could not save."""
@@ -47,6 +51,7 @@ class Saved:
 
         code = function.__code__
         self._key = hashlib.sha256(code.co_code).hexdigest()
+        self._identity = _identity(function)
         name = f"{function.__module__}.{function.__qualname__}-{code.co_firstlineno}"
         base = name.replace("<", "").replace(">", "")
         opened: Any = caching.IndexDataCacheFile
@@ -81,12 +86,28 @@ class Saved:
         return f"{self._name} {_signatures.spell(signature)}"
 
     def _load(self, signature: Any, context: Any) -> Any:
-        key = (signature, context.codegen().magic_tuple(), self._key)
+        codegen = context.codegen()
+        key = (signature, codegen.magic_tuple(), self._key)
         for _, file in self._files:
             with contextlib.suppress(Exception):  # unreadable means absent
                 if (found := file.load(key)) is not None:
-                    return self._rebuild(context, *found)
+                    compiled = self._rebuild(context, *found)
+                    self._save_entry(signature, found, codegen)
+                    return compiled
         return None
+
+    def _save_entry(self, signature: Any, reduced: Any, codegen: Any) -> None:
+        """Save the kernel as object code that is called without numba, unless that is done."""
+        from theta_native.object_code import entries
+
+        with contextlib.suppress(Exception):  # numba calls it
+            spelled = _signatures.spell(signature)
+            name = linked.file_name(self._identity, spelled, codegen.magic_tuple())
+            libdata, fndesc, _, typed, *_ = reduced
+            if any(linked.is_whole(place / name) for place, _ in self._files):
+                return
+            if content := entries.content(libdata, fndesc, typed, codegen):
+                _replace(self._files[-1][0] / name, content)
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Save the compiled function for ``signature``; set :data:`lost` if that fails."""
@@ -95,8 +116,10 @@ class Saved:
             if compiled.library.has_dynamic_globals:  # addresses are invalid in another process
                 return
             place, file = self._files[-1]
+            reduced = compiled._reduce()
             with _locked(place):
-                _save(file, (signature, compiled.codegen.magic_tuple(), self._key), compiled._reduce())
+                _save(file, (signature, compiled.codegen.magic_tuple(), self._key), reduced)
+            self._save_entry(signature, reduced, compiled.codegen)
         except Exception:
             lost = True
         finally:
@@ -105,6 +128,28 @@ class Saved:
 
     def flush(self) -> None:
         """Do nothing: other sources have another directory."""
+
+
+def load(function: Callable[..., Any], args: tuple[Any, ...]) -> linked.Called | None:
+    """Return a kernel for arguments like ``args`` that is called without numba; None if it is not saved."""
+    if any(name.startswith("NUMBA_") and name not in _HARMLESS for name in os.environ):
+        return None
+    return linked.load(directories(), _identity(function), args)
+
+
+def _identity(function: Callable[..., Any]) -> str:
+    """Return a text that differs for functions that differ in name or code."""
+    code = function.__code__
+    facts = (function.__module__, function.__qualname__, code.co_code.hex(), code.co_consts, code.co_names)
+    return repr(facts)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file at once, so that no process reads half of it."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        draft.write_bytes(content)
+        os.replace(draft, path)
 
 
 def _save(file: Any, key: object, data: object) -> None:
@@ -143,7 +188,7 @@ def _version() -> str:
     """Return a digest of the sources, numba and Python, on which compiled code depends; "" if unknown."""
     from importlib.metadata import version
 
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
     facts = [version("numba"), str(sys.implementation.cache_tag), os.environ.get("NUMBA_BOUNDSCHECK", "")]
     digest = hashlib.sha256("\0".join(facts).encode())
     try:

@@ -49,10 +49,12 @@ _ONE, _TWO, _THREE, _LAST_BIT = np.uint64(1), np.uint64(2), np.uint64(3), np.uin
 
 
 @kernel
-def _count(data: Bytes, counts: Tallies) -> None:
+def _count(data: Bytes, size: int, counts: Tallies) -> None:
     # Four tables, because adding to a count that was just written has to wait for the store.
-    for i in range(data.size):
-        counts[i & 3, data[i]] += 1
+    for block in range(counts.shape[0]):
+        found, part = counts[block], data[block * size : (block + 1) * size]
+        for i in range(part.size):
+            found[i & 3, part[i]] += 1
 
 
 @kernel
@@ -179,10 +181,8 @@ def _table(lengths: Tallies, longest: int) -> Table:
 
 def _tallies(data: Bytes) -> Tallies:
     """Return the counts of bytes of each block, shape ``(blocks, 256)``."""
-    blocks = range(0, data.size, BLOCK)
-    counts = np.zeros((len(blocks), 4, 256), np.int64)
-    for number, start in enumerate(blocks):
-        _count(data[start : start + BLOCK], counts[number])
+    counts = np.zeros((-(-data.size // BLOCK), 4, 256), np.int64)
+    _count(data, BLOCK, counts)
     total: Tallies = counts.sum(axis=1)
     return total
 

@@ -45,14 +45,19 @@ def _token(value: np.uint64, s: np.uint64, m: np.uint64) -> np.uint64:
 
 @kernel
 def _count(
-    values: Words, rule: tuple[np.uint64, np.uint64], small: Tokens, contexts: Tokens, counts: Counts
+    values: Words,
+    rule: tuple[np.uint64, np.uint64, np.uint64],
+    small: Tokens,
+    contexts: Tokens,
+    counts: Counts,
 ) -> None:
-    wide, flat, known = np.uint64(counts.shape[1]), counts.reshape(-1), np.uint64(small.size)
+    s, m, wide = rule
+    known = np.uint64(small.size)
     i, end = _ZERO, np.uint64(values.size)
     while i < end:
         value = np.uint64(values[i])
-        token = np.uint64(small[value]) if value < known else _token(value, rule[0], rule[1])
-        flat[np.uint64(contexts[i]) * wide + token] += np.uint32(1)
+        token = np.uint64(small[value]) if value < known else _token(value, s, m)
+        counts[np.uint64(contexts[i]) * wide + token] += np.uint32(1)
         i += _ONE
 
 
@@ -154,7 +159,8 @@ def counts(values: Words, s: int, m: int, contexts: Tokens, context_count: int) 
     """
     bits = values.dtype.itemsize * 8
     found = np.zeros((context_count, alphabet(bits, s, m)), np.uint32)
-    _count(values, (np.uint64(s), np.uint64(m)), _small(bits, s, m), contexts, found)
+    rule = np.uint64(s), np.uint64(m), np.uint64(found.shape[1])
+    _count(values, rule, _small(bits, s, m), contexts, found.reshape(-1))
     return found
 
 

@@ -29,6 +29,7 @@ def load(self, signature, context):
     return real(self, signature, context)
 
 _saved.Saved.load_overload = load
+_saved.load = lambda function, args: None
 for version in ("base", "full", "lora"):
     with open(f"../{version}.safetensors", "rb") as source, open("m.safetensors", "wb") as target:
         target.write(source.read())

@@ -1,0 +1,1 @@
+"""Kernels as object code: made by numba once, and called without it."""
