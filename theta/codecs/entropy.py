@@ -47,11 +47,9 @@ if TYPE_CHECKING:
 _HEAD: Final = struct.Struct("<BBBI4I")
 _TOTAL: Final = 4096
 _MAX_CLUSTERS: Final = 64
-_MORE_CLUSTERS: Final = (8, 16, 32, 64)
-_FEWER_CLUSTERS: Final = (4, 2, 1)
-_ROUNDS: Final = 3
-_WORTH_MORE: Final = 0.996
-"""The share of the bits up to which more clusters pay, since their tables leave the nearest caches."""
+_WORTH_TWICE: Final = 0.004
+"""The share of the bits that twice as many clusters must save: their tables leave the nearest caches."""
+_BITS_A_CLUSTER: Final = 16.0
 _BITS_A_FREQUENCY: Final = 10.0
 _BITS_BY_CHANCE: Final = 0.75
 """The bits that a frequency takes in a table, and those that it saves of a sample by chance."""
@@ -63,11 +61,15 @@ TOKEN_RULES: Final = ((4, 1), (8, 2))
 
 @dataclass(frozen=True)
 class Tables:
-    """A grouping of contexts: the cluster of each that occurs, and the estimated bits."""
+    """A grouping of contexts: the cluster of each that occurs.
+
+    ``bits`` are about those of everything, of which ``stored`` are for the tables and the grouping.
+    """
 
     occurring: NDArray[np.int64]
     labels: NDArray[np.int64]
     bits: float
+    stored: float
 
     def clusters(self, count: int) -> NDArray[np.uint8]:
         """Return the cluster of each of ``count`` contexts; of one that was not counted, a neighbour's."""
@@ -89,7 +91,7 @@ class Counted:
     def raw_bits(self) -> int:
         """The number of raw bits of all values."""
         widths = kernels.tokens.raw_widths(self.bits, self.s, self.m)
-        return int(self.counts.sum(axis=0, dtype=np.int64) @ widths.astype(np.int64))
+        return int(self.listed.totals @ widths[: self.listed.totals.size].astype(np.int64))
 
     @property
     def rarely_raw(self) -> bool:
@@ -128,36 +130,6 @@ def by_all_rules(values: Words, contexts: Contexts, context_count: int) -> list[
     return [finest.under(rule) for rule in TOKEN_RULES]
 
 
-def _table_bits(used: int, labels: NDArray[np.int64], weight: int) -> float:
-    """Estimate the share of one of ``weight`` parts in the bits of tables and of the map of contexts."""
-    shares = np.bincount(labels) / labels.size
-    entropy = float(-(shares * np.log2(shares)).sum())
-    stored = _BITS_A_FREQUENCY * used + 16.0 * shares.size + labels.size * entropy
-    return float(stored / weight + (_BITS_BY_CHANCE * used if weight > 1 else 0.0))
-
-
-def _cluster(
-    listed: Listed, initial: NDArray[np.int64], rounds: int, weight: int
-) -> tuple[NDArray[np.int64], float]:
-    """Improve a grouping of contexts; return the labels (without gaps) and all bits."""
-    labels, bits, used = listed.improve(initial, rounds, _UNSEEN_BITS)
-    return labels, bits + _table_bits(used, labels, weight)
-
-
-def _heaps(listed: Listed) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return contexts in the order of their mean token, and the weight before each of them."""
-    order = np.argsort(listed.means, kind="stable")
-    weights = listed.weights[order]
-    return order, np.cumsum(weights) - weights
-
-
-def _initial(order: NDArray[np.int64], before: NDArray[np.int64], clusters: int) -> NDArray[np.int64]:
-    """Cut the contexts, in their order, into groups of about equal weight."""
-    labels = np.empty(order.size, np.int64)
-    labels[order] = before * clusters // (int(before[-1]) + 1)
-    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
-
-
 def _frequencies(sums: NDArray[np.int64]) -> Counts:
     """Scale counts to add up to 4096, with at least 1 for each token that occurs."""
     scaled = np.rint(sums * (_TOTAL / sums.sum(axis=1, keepdims=True))).astype(np.int64)
@@ -169,24 +141,35 @@ def _frequencies(sums: NDArray[np.int64]) -> Counts:
     return scaled.astype(np.uint32)
 
 
+def _joined(listed: Listed, weight: int) -> tuple[NDArray[np.int64], float]:
+    """Return a grouping of contexts, without gaps, and about the bits of everything with it."""
+    costs = _frequency_bits(weight), 1.0 / weight, _BITS_A_CLUSTER / weight, _WORTH_TWICE
+    return listed.joined(_MAX_CLUSTERS, costs)
+
+
+def _frequency_bits(weight: int) -> float:
+    """Return the bits of a frequency of a table, as the share of one of ``weight`` parts in it."""
+    return _BITS_A_FREQUENCY / weight + (_BITS_BY_CHANCE if weight > 1 else 0.0)
+
+
+def _stored_bits(used: int, labels: NDArray[np.int64], weight: int) -> float:
+    """Estimate the share of one of ``weight`` parts in the bits of tables and of the map of contexts."""
+    shares = np.bincount(labels) / labels.size
+    entropy = float(-(shares * np.log2(shares)).sum())
+    groups = _BITS_A_CLUSTER * shares.size + labels.size * entropy
+    return used * _frequency_bits(weight) + groups / weight
+
+
 def estimate(listed: Listed, weight: int = 1) -> float:
     """Estimate the bits of tokens with these counts, one of ``weight`` parts with the same tables."""
-    return _cluster(listed, _initial(*_heaps(listed), _MORE_CLUSTERS[0]), 0, weight)[1]
+    return _joined(listed, weight)[1]
 
 
 def plan(listed: Listed, weight: int = 1) -> Tables:
-    """Return the cheapest tables found for these counts (at least one), of one of ``weight`` like parts."""
-    best, bits = np.zeros(listed.occurring.size, np.int64), float("inf")
-    heaps = _heaps(listed)
-    for trials, share in ((_MORE_CLUSTERS, _WORTH_MORE), (_FEWER_CLUSTERS, 1.0)):
-        for trial in trials:
-            labels, found = _cluster(listed, _initial(*heaps, trial), _ROUNDS, weight)
-            if found >= share * bits:
-                break
-            best, bits = labels, found
-        if int(best.max()) >= _MORE_CLUSTERS[0]:
-            break
-    return Tables(listed.occurring, best, bits)
+    """Return good tables for these counts (at least one), of one of ``weight`` like parts."""
+    labels, bits, used = listed.improve(_joined(listed, weight)[0], _UNSEEN_BITS)
+    stored = _stored_bits(used, labels, weight)
+    return Tables(listed.occurring, labels, bits + stored, stored)
 
 
 @dataclass(frozen=True)

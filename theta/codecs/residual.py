@@ -65,6 +65,8 @@ _WEIGHT: Final = 8
 _LEAST_BLOCKS: Final = 16
 _LEAST_VALUES: Final = 1 << 16
 """The least number of blocks and of values of a sample."""
+_HARDLY_ANY: Final = 0.004
+"""The share of a size below which what tables take is not worth a search for fewer of them."""
 _AS_EXPECTED: Final = 0.03
 """The share by which a size may differ from what a sample predicts, before all blocks are planned on."""
 
@@ -206,7 +208,6 @@ class _Choice:
     counted: entropy.Counted
     kinds: NDArray[np.int64]
     listed: Listed
-    bits: float
 
 
 def _listed(counted: entropy.Counted, kinds: NDArray[np.int64]) -> Listed:
@@ -248,23 +249,33 @@ class _Sample:
         return cls(part(values), part(predicted), replace(layout, levels=levels, given=given), weight)
 
 
-def _best(sample: _Sample, dtype: str, level_bits: float) -> _Choice:
-    """Return the cheapest token rule, then the cheapest contexts."""
+def _best(sample: _Sample, dtype: str, level_bits: float) -> tuple[_Choice, entropy.Tables]:
+    """Return the cheapest token rule with the cheapest contexts, and tables for them."""
     level_count, fine_count = sample.layout.level_count, sample.layout.fine_count(dtype)
 
     def choice(counted: entropy.Counted, use_levels: bool, use_fine: bool) -> _Choice:
         kinds = _kinds(level_count, fine_count, use_levels, use_fine)
-        listed = _listed(counted, kinds)
-        bits = entropy.estimate(listed, sample.weight) + counted.raw_bits
-        bits += level_bits if use_levels else 0.0
-        return _Choice(use_levels, use_fine, counted, kinds, listed, bits)
+        return _Choice(use_levels, use_fine, counted, kinds, _listed(counted, kinds))
+
+    def bits(found: _Choice) -> float:
+        size = entropy.estimate(found.listed, sample.weight) + found.counted.raw_bits
+        return size + (level_bits if found.use_levels else 0.0)
 
     ways = [(a, b) for a in (level_count > 1, False) for b in (fine_count > 1, False)]
     everything, *others = dict.fromkeys(ways)
     contexts = sample.layout.contexts(sample.predicted, dtype)
-    counted = entropy.by_all_rules(sample.values, contexts, CLASSES * level_count * fine_count)
-    best = min((choice(each, *everything) for each in counted), key=lambda found: found.bits)
-    return min([best, *(choice(best.counted, *way) for way in others)], key=lambda found: found.bits)
+    finest = entropy.count(
+        sample.values, entropy.TOKEN_RULES[-1], contexts, CLASSES * level_count * fine_count
+    )
+    best = choice(finest, *everything)
+    tables = entropy.plan(best.listed, sample.weight)
+    # Everything else saves some of what tables, their map and levels take, and nothing of the values.
+    if tables.stored + level_bits <= _HARDLY_ANY * (tables.bits + finest.raw_bits + level_bits):
+        return best, tables
+    counted = [finest.under(rule) for rule in entropy.TOKEN_RULES]
+    best = min((choice(each, *everything) for each in counted), key=bits)
+    best = min([best, *(choice(best.counted, *way) for way in others)], key=bits)
+    return best, entropy.plan(best.listed, sample.weight)
 
 
 def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine: Fine | None = None) -> bytes:
@@ -281,8 +292,7 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
     levels = planes.encode_section([layout.levels])
     for weight in (_WEIGHT, 1):
         sample = _Sample.of(values, predicted, layout, weight)
-        best = _best(sample, dtype, 8.0 * len(levels) / sample.weight)
-        tables = entropy.plan(best.listed, sample.weight)
+        best, tables = _best(sample, dtype, 8.0 * len(levels) / sample.weight)
         section = entropy.encode(values, keys.grouped(best.kinds), best.counted, tables)
         expected = sample.weight * (tables.bits + best.counted.raw_bits)
         if sample.weight == 1 or abs(section.bits - expected) <= _AS_EXPECTED * expected:
