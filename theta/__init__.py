@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from theta.api.checkpoint import Checkpoint
     from theta.api.lazy_tensor import LazyTensor
     from theta.api.policies import best, last, preempted, seconds, steps
+    from theta.api.replication import follow
     from theta.api.repo import Repository
     from theta.api.training_run import Resumed, Run
     from theta.porcelain.commands.additions import AddResult
@@ -31,18 +32,23 @@ if TYPE_CHECKING:
     from theta.porcelain.look.commit_summary import Summary
     from theta.porcelain.look.diffing import Compared, Numbers
     from theta.porcelain.look.overview import Report
+    from theta.porcelain.replicas.applying import AppliedFile, ApplyResult
+    from theta.porcelain.replicas.following import Followed
     from theta.porcelain.stage.run_steps import RunStep
     from theta.porcelain.stage.saving import SaveResult
     from theta.store.changes import Change, Changes
 
 __all__ = [
     "AddResult",
+    "AppliedFile",
+    "ApplyResult",
     "Change",
     "Changes",
     "Checkpoint",
     "CommitResult",
     "Compared",
     "Ending",
+    "Followed",
     "LazyTensor",
     "MergeResult",
     "Numbers",
@@ -59,6 +65,7 @@ __all__ = [
     "__version__",
     "best",
     "errors",
+    "follow",
     "last",
     "open",
     "preempted",
@@ -71,6 +78,8 @@ _HOOKS: Final = ("hf",)
 
 _HOMES: Final = {
     "AddResult": "theta.porcelain.commands.additions",
+    "AppliedFile": "theta.porcelain.replicas.applying",
+    "ApplyResult": "theta.porcelain.replicas.applying",
     "CommitResult": "theta.porcelain.commands.commits",
     "Ending": "theta.porcelain.commands.merge_request",
     "MergeResult": "theta.porcelain.commands.merge_request",
@@ -82,6 +91,7 @@ _HOMES: Final = {
     "Changes": "theta.store.changes",
     "Checkpoint": "theta.api.checkpoint",
     "Compared": "theta.porcelain.look.diffing",
+    "Followed": "theta.porcelain.replicas.following",
     "LazyTensor": "theta.api.lazy_tensor",
     "Numbers": "theta.porcelain.look.diffing",
     "Report": "theta.porcelain.look.overview",
@@ -89,6 +99,7 @@ _HOMES: Final = {
     "Resumed": "theta.api.training_run",
     "Run": "theta.api.training_run",
     "best": "theta.api.policies",
+    "follow": "theta.api.replication",
     "last": "theta.api.policies",
     "preempted": "theta.api.policies",
     "seconds": "theta.api.policies",

@@ -203,12 +203,20 @@ class AtomicFile:
 
     def patch(self, offset: int, data: Buffer) -> None:
         """Write ``data`` at ``offset`` without moving the position of :meth:`write`; thread-safe."""
+        _patch(self._fd, self.path, offset, data)
+
+    def copy(self, descriptor: int, start: int, offset: int, length: int) -> None:
+        """Copy ``length`` bytes from ``start`` of an open file to ``offset``, in the system if it can.
+
+        A file system that shares blocks between files copies none.
+        """
         _step("write", self.path)
-        view = memoryview(data).cast("B")
         with translated(self.path):
-            while view:
-                count = os.pwrite(self._fd, view, offset)
-                view, offset = view[count:], offset + count
+            while length > 0:
+                count = _copied(descriptor, self._fd, start, offset, min(length, _MOST_COPIED))
+                if not count:
+                    raise OSError(errno.EIO, "the file that is copied from became shorter")
+                start, offset, length = start + count, offset + count, length - count
 
     def begin_sync(self) -> None:
         """Start to sync the written content in the background."""
@@ -295,6 +303,81 @@ def _write_all(fd: int, views: list[memoryview]) -> None:
             written -= len(views.pop(0))
         if views:
             views[0] = views[0][written:]
+
+
+class PatchedFile:
+    """A file that is there and is written to in place.
+
+    A killed process leaves it half written.  Who uses this keeps a sign of that until :meth:`sync`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with translated(path):
+            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        self.stat = os.fstat(self._fd)
+
+    @property
+    def size(self) -> int:
+        """The length in bytes, which stays as it is."""
+        return self.stat.st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``offset``."""
+        with translated(self.path):
+            found = os.pread(self._fd, length, offset)
+            if len(found) == length:
+                return found
+            parts = [found]
+            while (missing := length - sum(map(len, parts))) and parts[-1]:
+                parts.append(os.pread(self._fd, missing, offset + length - missing))
+            if missing:
+                raise OSError(errno.EIO, "it became shorter while it was read")
+            return b"".join(parts)
+
+    def patch(self, offset: int, data: Buffer) -> None:
+        """Write ``data`` at ``offset``; thread-safe."""
+        _patch(self._fd, self.path, offset, data)
+
+    def sync(self) -> None:
+        """Make durable what was written."""
+        _step("fsync", self.path)
+        with translated(self.path):
+            os.fsync(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._fd)
+
+
+_MOST_COPIED: Final = 1 << 30
+"""Bytes that one call of the system copies at most."""
+_PIECE: Final = 1 << 20
+
+
+def _copied(source: int, target: int, start: int, offset: int, length: int) -> int:
+    """Copy up to ``length`` bytes; return how many were, 0 at the end of the source."""
+    if hasattr(os, "copy_file_range"):
+        try:
+            return os.copy_file_range(source, target, length, start, offset)
+        except OSError as error:  # between file systems, or one that cannot
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+    return os.pwrite(target, os.pread(source, min(length, _PIECE), start), offset)
+
+
+def _patch(descriptor: int, path: Path, offset: int, data: Buffer) -> None:
+    """Write all of ``data`` at ``offset``."""
+    _step("write", path)
+    view = memoryview(data).cast("B")
+    with translated(path):
+        while view:
+            count = os.pwrite(descriptor, view, offset)
+            view, offset = view[count:], offset + count
 
 
 class AppendFile:

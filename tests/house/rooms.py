@@ -94,6 +94,7 @@ ROOMS: Final = (
             "theta.porcelain.tensors",
         ),
     ),
+    Room(("theta.porcelain.replicas",), (*_WORKSPACE, "theta.porcelain.stage")),
     Room(
         ("theta.porcelain.plain_git",),
         (*_WORKSPACE, "theta.porcelain.look", "theta.porcelain.merge", "theta.porcelain.stage"),

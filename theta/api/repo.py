@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, Final, Literal
 
-from theta.api import changing, host_copies, places
+from theta.api import array_views, changing, host_copies, places
 from theta.api.background import Background, Saving
 from theta.api.checkpoint import Checkpoint
 from theta.api.closing import Closing
@@ -29,6 +29,8 @@ from theta.porcelain.look import diffing, history, overview
 from theta.porcelain.look.commit_summary import Summary
 from theta.porcelain.look.diffing import Compared, Numbers, Sides
 from theta.porcelain.look.overview import Report
+from theta.porcelain.replicas import applying, memory_copies
+from theta.porcelain.replicas.applying import ApplyRequest, ApplyResult
 from theta.porcelain.stage import run_steps, saving
 from theta.porcelain.stage.saving import SaveRequest, SaveResult
 from theta.porcelain.tensors import sources
@@ -413,6 +415,46 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         if wait:
             self.wait()
         return future
+
+    def apply(
+        self,
+        revision: str,
+        into: str | os.PathLike[str] | Mapping[str, Any],
+        *,
+        paths: Iterable[str] = (),
+        in_place: bool = False,
+        force: bool = False,
+        since: str | None = None,
+    ) -> ApplyResult:
+        """Bring files of a folder, or checkpoints in memory, to a version; only what differs is decoded.
+
+        Several steps are one: what is there is compared with the version by digests.  Each chunk is proven by
+        its digest before it is written.
+
+        Args:
+            revision: any name of a commit, or the name of a run, or ``RUN@STEP``.
+            into: a folder outside of the worktree; or path -> mapping of arrays (numpy, torch on the CPU), or
+                path -> a buffer for the bytes of the whole file, such as that of a shared-memory map.
+            paths: globs, files and folders: only these files of the folder.
+            in_place: write to files that are there, instead of replacing them.
+            force: replace files with content that is in no version.
+            since: the revision that the memory holds; what it has in common with the new one is not hashed.
+
+        Raises:
+            theta.errors.NotFoundError: there is no such revision, run, step, file or checkpoint.
+            theta.errors.WouldOverwriteError: a file has content that is in no version.
+            theta.errors.UsageError: the folder is in the worktree, or an array does not fit its tensor.
+            theta.errors.NoSpaceError: there is no room; nothing was written.
+        """
+        if isinstance(into, Mapping):
+            targets = {path: array_views.target(value) for path, value in into.items()}
+            with self._session_of_call() as session:
+                return memory_copies.apply(session, revision, targets, since)
+        if since is not None:
+            raise UsageError("since is for memory; a folder has a note of what it holds")
+        request = ApplyRequest(revision, Path(into).absolute(), tuple(paths), in_place, force)
+        with self._session_of_call() as session:
+            return applying.apply(session, request)
 
     def _save(
         self,

@@ -54,6 +54,8 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "fetch": "Bring new commits here",
         "pull": "Fetch and merge",
         "push": "Send commits to a remote",
+        "apply": "Bring a folder of files to a version, in place if wanted",
+        "follow": "Keep a folder at the newest step of a training run",
     },
 }
 _RUNS: Final = {

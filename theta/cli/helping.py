@@ -13,6 +13,7 @@ _WIDTH: Final = 78
 _COLUMN: Final = 26
 _OPERANDS: Final = {
     "add": "PATH...",
+    "apply": "REV [PATH...]",
     "branch": "[NAME [START]]",
     "checkout": "[BRANCH | REV] [--] [PATH...]",
     "cherry-pick": "REV...",

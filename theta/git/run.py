@@ -33,6 +33,8 @@ DURABLE: Final = ("core.fsync", "all")
 """The setting with which git also syncs loose objects, refs and the index."""
 
 _MOST_KEYS: Final = 1000
+_GLANCE: Final = 0.2
+"""Seconds between two looks whether to stop."""
 
 _PATHSPECS = ("LITERAL", "GLOB", "NOGLOB", "ICASE")
 """Variables ``GIT_*_PATHSPECS`` of the user, which would change the meaning of theta's pathspecs."""
@@ -299,6 +301,21 @@ def become(*args: str) -> NoReturn:
         os.execvpe("git", ["git", *args], Git(Path()).environment())
     except FileNotFoundError as error:
         raise _missing() from error
+
+
+def shell(command: str, more: Mapping[str, str], stopped: Callable[[], bool]) -> int:
+    """Run a command of the user by the shell, on the user's terminal; return its exit code.
+
+    ``more`` are further environment variables.  When ``stopped`` returns True, the command is asked to end.
+    """
+    with subprocess.Popen(["/bin/sh", "-c", command], env={**os.environ, **more}) as child:
+        while child.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_GLANCE)
+            if stopped():
+                child.terminate()
+                break
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
 def plain(cwd: Path, marks: Mapping[str, str] | None = None) -> Git:

@@ -55,7 +55,27 @@ def steps(session: Session, name: str) -> list[RunStep]:
     tip = session.repo.refs.resolved(ref) if ref in session.repo.refs else None
     if tip is None:
         raise NotFoundError(f"there is no run {name}", hint="'theta runs' lists them")
-    return [_step(session, oid) for oid in reversed(_line(session, tip))]
+    return [step_of(session, oid) for oid in reversed(_line(session, tip))]
+
+
+def named(session: Session, revision: str) -> str:
+    """Return the commit that ``revision`` names: as git reads it, or ``RUN``, or ``RUN@STEP``.
+
+    Raises :class:`NotFoundError` when there is none.
+    """
+    found = session.repo.commit_of(revision) if revision else None
+    if found is not None:
+        return found
+    run, _, number = revision.rpartition("@")
+    if run and number.removeprefix("-").isdecimal() and PREFIX + run in session.repo.refs:
+        numbered = [step.commit for step in steps(session, run) if step.step == int(number)]
+        if not numbered:
+            raise NotFoundError(f"run {run} has no step {number}", hint=f"'theta runs {run}' lists them")
+        return numbered[-1]
+    tip = session.repo.commit_of(PREFIX + revision) if PREFIX + revision in session.repo.refs else None
+    if tip is None:
+        raise NotFoundError(f"no such revision or run: {revision}")
+    return tip
 
 
 def _line(session: Session, tip: str) -> list[str]:
@@ -66,7 +86,8 @@ def _line(session: Session, tip: str) -> list[str]:
     return found
 
 
-def _step(session: Session, oid: str) -> RunStep:
+def step_of(session: Session, oid: str) -> RunStep:
+    """Return commit ``oid`` as a step; one that no run made has neither number nor metrics."""
     commit = session.repo.commit(oid)
     number: int | None = None
     metrics: dict[str, float] = {}

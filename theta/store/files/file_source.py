@@ -115,6 +115,10 @@ class FileSource:
             offset, length = offset + len(part), length - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def copy_to(self, file: _fs.AtomicFile, start: int, offset: int, length: int) -> None:
+        """Copy ``length`` bytes from ``start`` of this file to ``offset`` of ``file``."""
+        file.copy(self._fd, start, offset, length)
+
     def is_settled(self) -> bool:
         """Return whether a write from now on shows in :attr:`identity`."""
         return not self.identity.is_racy(time.time_ns())

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from theta import codecs
 from theta._numpy import np
 from theta.codecs import dense
-from theta.codecs.base import Decoder, Target, word_size
+from theta.codecs.base import Decoder, Target, word_dtype, word_size
 from theta.dtypes import DTYPES
 from theta.errors import CodecError, CorruptError
+from theta.formats.layout import Source
 from theta.store.format import tensor_tree
 from theta.store.format.tensor_tree import Layer, Record
 from theta.store.odb.objects import Objects
@@ -72,6 +73,32 @@ def declares_too_much(layers: Sequence[Layer], nbytes: int) -> bool:
     return declared(layers) > MOST_DECODED * nbytes
 
 
+class HeldValue:
+    """The value of a layer as it lies somewhere else; nothing proves it but what is decoded on top of it."""
+
+    def __init__(self, source: Source, offset: int, dtype: str, shape: tuple[int, ...]) -> None:
+        self._source, self._offset = source, offset
+        self.dtype, self.shape = dtype, shape
+        self.lengths = tensor_tree.chunk_lengths(dtype, shape)
+
+    def chunk(self, number: int) -> Words:
+        """Return the words of chunk ``number``."""
+        start, size = sum(self.lengths[:number]), word_size(self.dtype)
+        return self.read(start // size, (start + self.lengths[number]) // size)
+
+    def read(self, start: int, stop: int) -> Words:
+        """Return the words from ``start`` to before ``stop``."""
+        size = word_size(self.dtype)
+        if not 0 <= start <= stop <= sum(self.lengths) // size:
+            raise CodecError("a layer reads outside of its base")
+        raw = self._source.read(self._offset + start * size, (stop - start) * size)
+        return np.frombuffer(raw, word_dtype(self.dtype))
+
+
+Held = tuple[int, HeldValue]
+"""The number of a layer, and its value."""
+
+
 class LayerView:
     """One layer of a tensor as a whole tensor: ``theta.codecs.base.Base`` over stored chunks.
 
@@ -80,6 +107,7 @@ class LayerView:
         record: the tensor's ``@tensor``.
         number: the layer.
         base: the view of the layer below, if there is one already.
+        held: a layer, and its value as it lies somewhere else: it is read there, with none below it.
         budget: what decoding may cost; by default what is due to one tensor.
 
     Threads may share a view.
@@ -92,6 +120,7 @@ class LayerView:
         number: int,
         base: LayerView | None = None,
         budget: Budget | None = None,
+        held: Held | None = None,
     ) -> None:
         layer = record.layers[number]
         self._objects, self._record, self._number = objects, record, number
@@ -99,10 +128,13 @@ class LayerView:
         self.dtype, self.shape = layer.dtype, layer.shape
         self.lengths = _lengths(record, number)
         self._budget = budget or Budget(record.nbytes)
-        below = (
-            base if layer.base is None or base else LayerView(objects, record, layer.base, None, self._budget)
-        )
-        self._base = None if layer.base is None else below
+        self._base: LayerView | HeldValue | None = base
+        if layer.base is None:
+            self._base = None
+        elif held is not None and held[0] == layer.base:
+            self._base = held[1]
+        elif base is None:
+            self._base = LayerView(objects, record, layer.base, None, self._budget, held)
         self._lock = threading.Lock()
         self._kept = ChunkCache(_KEPT)
         self._decoder: Decoder | None = None
@@ -179,9 +211,11 @@ def stack(objects: Objects, record: Record) -> list[LayerView]:
     return views
 
 
-def top(objects: Objects, record: Record, budget: Budget | None = None) -> LayerView:
+def top(
+    objects: Objects, record: Record, budget: Budget | None = None, held: Held | None = None
+) -> LayerView:
     """Return the layer that is the value."""
     if not record.layers:
         raise CorruptError("a tensor without layers has no chunks")
     Budget(record.nbytes).spend(declared(record.layers))
-    return LayerView(objects, record, len(record.layers) - 1, budget=budget)
+    return LayerView(objects, record, len(record.layers) - 1, budget=budget, held=held)

@@ -19,7 +19,7 @@ from theta.store.odb.objects import Objects
 from theta.store.read import layers
 from theta.store.read.chunk_cache import ChunkCache
 from theta.store.read.coming_file import Place
-from theta.store.read.layers import Budget
+from theta.store.read.layers import Budget, Held
 from theta.store.read.tensor_records import record_of
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class StoredTensor:
         kept: bytes of decoded chunks to keep for the reads that follow; the last one is always kept.
         budget: what decoding may cost; by default what is due to one tensor.
         record: its ``@tensor``, where that was read before.
+        held: a layer whose value lies somewhere else; decoding begins there, and anew below it where what
+            comes out is not right.
 
     Raises:
         CodecError: its layers declare too much work.
@@ -61,6 +63,7 @@ class StoredTensor:
         kept: int = KEPT,
         budget: Budget | None = None,
         record: Record | None = None,
+        held: Held | None = None,
     ) -> None:
         self.line = line
         self.dtype, self.shape = line.dtype, line.shape
@@ -68,6 +71,7 @@ class StoredTensor:
         self._place = place
         self._kept = ChunkCache(kept)
         self._view = layers.top(objects, self.record, budget) if self.record.chunks else None
+        self._short = layers.top(objects, self.record, budget, held) if held is not None else None
 
     @cached_property
     def starts(self) -> list[int]:
@@ -171,7 +175,18 @@ class StoredTensor:
             return found if chunk.holds(found) else None
         return None
 
+    def _on_held(self, number: int) -> memoryview | None:
+        """Return the bytes of chunk ``number`` as they follow from the held value, when they are right."""
+        if self._short is None:
+            return None
+        with contextlib.suppress(ThetaError):
+            raw = self._short.chunk(number).data.cast("B")
+            return raw if self.record.chunks[number].holds(raw) else None
+        return None
+
     def _decoded(self, number: int) -> memoryview:
+        if (found := self._on_held(number)) is not None:
+            return found
         assert self._view is not None
         name = self.line.name
         try:

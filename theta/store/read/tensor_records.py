@@ -52,6 +52,38 @@ def has_structure(record: Record) -> bool:
     return any(layer.codec not in _OF_WORDS for layer in record.layers)
 
 
+def common_layer(new: Record, old: Record) -> int | None:
+    """Return the layer of ``new``, below its value, that is the value of ``old``; None when there is none."""
+    if not old.layers:
+        return None
+    value = _content(old, len(old.layers) - 1)
+    number = new.layers[-1].base if new.layers else None
+    while number is not None and _content(new, number) != value:
+        number = new.layers[number].base
+    return number
+
+
+def _content(record: Record, number: int) -> tuple[object, ...]:
+    """Return all that layer ``number`` and those below it are made of."""
+    layer, rows = record.layers[number], []
+    for name, oid in record.files.items():
+        if layer_of(name) == number:
+            rows.append((name.partition(".")[2], oid))
+    below = None if layer.base is None else _content(record, layer.base)
+    return layer.codec, layer.dtype, layer.shape, tuple(sorted(rows)), below
+
+
+def of_words(record: Record, above: int) -> bool:
+    """Return whether each chunk of the layers above ``above`` needs that chunk of the layer below alone."""
+    number: int | None = len(record.layers) - 1
+    while number is not None and number != above:
+        layer = record.layers[number]
+        if layer.codec not in _OF_WORDS:
+            return False
+        number = layer.base
+    return number is not None
+
+
 def dense_chunks(record: Record) -> dict[bytes, str]:
     """Return digest of a raw chunk -> blob for a tensor of one dense layer; empty for others."""
     if len(record.layers) != 1:

@@ -1,0 +1,93 @@
+"""A git server over http on the loopback interface: git's own ``http-backend`` behind Python's server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+_BACKEND: Final = ("git", "http-backend")
+
+
+class _Server(ThreadingHTTPServer):
+    """Serves the repositories below ``root``; while it is ``down``, every request fails."""
+
+    daemon_threads = True
+    root: Path
+    down: bool = False
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Passes requests to ``git http-backend`` as CGI (RFC 3875)."""
+
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in the base class
+        """Print nothing."""
+
+    def do_GET(self) -> None:
+        """Serve a GET."""
+        self._run(b"")
+
+    def do_POST(self) -> None:
+        """Serve a POST."""
+        self._run(self._body())
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _run(self, body: bytes) -> None:
+        if self.server.down:
+            self.send_error(503)
+            return
+        path, _, query = self.path.partition("?")
+        variables = {
+            "GIT_PROJECT_ROOT": str(self.server.root),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "REQUEST_METHOD": self.command,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": str(len(body)),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+            "REMOTE_ADDR": "127.0.0.1",
+        }
+        done = subprocess.run(
+            _BACKEND, input=body, env=os.environ | variables, capture_output=True, check=False
+        )
+        head, _, content = done.stdout.partition(b"\r\n\r\n")
+        rows = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if line)
+        self.send_response(int(rows.pop("Status", "200").split()[0]))
+        for name, value in rows.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@contextlib.contextmanager
+def served(root: Path) -> Iterator[tuple[str, _Server]]:
+    """Serve the repositories below ``root`` during the block; yield the URL of ``root``, and the server."""
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.root = root
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

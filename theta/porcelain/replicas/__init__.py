@@ -1,0 +1,1 @@
+"""Copies of versions outside of any worktree, and bringing them to another version."""

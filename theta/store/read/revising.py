@@ -1,0 +1,311 @@
+"""Bringing a copy of a checkpoint to another version: what it has already is not decoded.
+
+A copy is a file, or bytes in memory.  A list of :class:`Had` tells which tensors it has, by their digests.
+Tensors and chunks with the digests of the new version are taken as they are.  Others are decoded, and proven
+before they are written; where the new value is stored on top of the one that the copy has, decoding begins
+there.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from typing import Final, Protocol
+
+from theta.errors import ThetaError
+from theta.formats.derived import arguments, derive
+from theta.formats.layout import Source
+from theta.parallel import ordered
+from theta.progress import Progress
+from theta.store.format import tensor_tree
+from theta.store.format.manifest import Line, Manifest
+from theta.store.format.skeleton import Skeleton
+from theta.store.format.tensor_tree import Chunk, Record
+from theta.store.odb.objects import Objects
+from theta.store.read import layers, tensor_records
+from theta.store.read.layers import Budget, Held, HeldValue
+from theta.store.read.reassembly import Restorer
+from theta.store.read.stored_tensor import StoredTensor
+
+_BATCH: Final = 1 << 20
+"""Bytes that a thread is given at once, at least."""
+
+
+class Copy(Source, Protocol):
+    """A copy that is written to; threads may do so at once."""
+
+    def patch(self, offset: int, data: bytes | memoryview) -> None:
+        """Write ``data`` at ``offset``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Had:
+    """A tensor as a copy has it.
+
+    Attributes:
+        name: its name in the copy.
+        offset: where its bytes begin.
+        digest: the digest of its value; "" when only its chunks are known.
+        line: the stored tensor with this value, when one is known.
+        chunks: its chunks, when they were hashed.
+    """
+
+    name: str
+    offset: int
+    digest: str
+    line: Line | None = None
+    chunks: tuple[Chunk, ...] = ()
+
+
+def had_of(plan: Skeleton, manifest: Manifest) -> list[Had]:
+    """Return what the file of ``manifest``, whose skeleton is ``plan``, has."""
+    lines = manifest.by_name
+    return [
+        Had(name, offset, lines[name].digest, lines[name])
+        for name, offset, length in plan.extents()
+        if length
+    ]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes that are at ``start`` of the old file, and belong to ``offset`` of the new one."""
+
+    start: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Piece:  # a chunk to be decoded; reassembly's has its target
+    """``nbytes`` bytes of tensor ``name`` that are to be written at ``offset``."""
+
+    name: str
+    offset: int
+    nbytes: int
+    read: Callable[[], memoryview]
+
+
+@dataclass(frozen=True)
+class StoredPlace:
+    """A stored tensor, and where it belongs in the file."""
+
+    line: Line
+    record: Record
+    offset: int
+
+
+@dataclass
+class Revision:
+    """The steps from a copy to the file of a new version.
+
+    Attributes:
+        spans: what is taken as it is; in place, nothing has to be done for it.
+        pieces: what is decoded.
+    """
+
+    spans: list[Span] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+
+    def span(self, start: int, offset: int, length: int) -> None:
+        """Note that ``length`` bytes are there already."""
+        last = self.spans[-1] if self.spans else None
+        if last is not None and (last.start + last.length, last.offset + last.length) == (start, offset):
+            self.spans[-1] = Span(last.start, last.offset, last.length + length)
+        else:
+            self.spans.append(Span(start, offset, length))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors of which something is decoded, in file order."""
+        return tuple(dict.fromkeys(piece.name for piece in self.pieces))
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that are decoded."""
+        return sum(piece.nbytes for piece in self.pieces)
+
+
+class Reviser:
+    """Plans how a copy becomes the file of ``manifest``.
+
+    Args:
+        objects: where that is stored.
+        manifest: the new version.
+        had: the tensors of the copy.
+        source: the copy; None when it is not read.
+        in_place: the copy itself is written to, so that bytes count only where they belong.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        manifest: Manifest,
+        had: Iterable[Had],
+        source: Source | None,
+        *,
+        in_place: bool = False,
+    ) -> None:
+        self._objects, self.manifest, self._source = objects, manifest, source
+        self._in_place = in_place
+        self.plan = Restorer(objects, manifest).plan
+        self._had = tuple(had)
+
+    @cached_property
+    def _by_place(self) -> Mapping[int, Had]:
+        return {one.offset: one for one in self._had}
+
+    @cached_property
+    def _by_digest(self) -> Mapping[str, Had]:
+        return {one.digest: one for one in self._had if one.digest}
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Had]:
+        return {one.name: one for one in self._had}
+
+    def _before(self, line: Line, offset: int) -> Had | None:
+        """Return the tensor of the copy that is to become ``line`` at ``offset``."""
+        if self._in_place:
+            return self._by_place.get(offset)
+        return self._by_digest.get(line.digest) or self._by_name.get(line.name)
+
+    def _extents(self) -> Iterator[tuple[Line, int, Had | None]]:
+        lines = self.manifest.by_name
+        for name, offset, length in self.plan.extents():
+            if length:
+                yield lines[name], offset, self._before(lines[name], offset)
+
+    def trees(self) -> dict[str, int]:
+        """Return tree -> bytes of the tensors that the copy does not have."""
+        found = self._extents()
+        return {line.tree: line.nbytes for line, _, had in found if had is None or had.digest != line.digest}
+
+    def revision(self) -> Revision:
+        """Return what is to be done; reads the records of tensors that differ.
+
+        Raises :class:`theta.errors.CodecError` if the tensors declare too much work.
+        """
+        found, budget, declared = Revision(), Budget(self.plan.size), Budget(self.plan.size)
+        for line, offset, had in self._extents():
+            if had is not None and had.digest == line.digest:
+                found.span(had.offset, offset, line.nbytes)
+            else:
+                record = tensor_records.record_of(self._objects, line)
+                declared.spend(layers.declared(record.layers))
+                self._add(found, StoredPlace(line, record, offset), had, budget)
+        return found
+
+    def _add(self, found: Revision, new: StoredPlace, had: Had | None, budget: Budget) -> None:
+        line, record, offset = new.line, new.record, new.offset
+        old = self._record(had)
+        cuts = _cuts(had.chunks or (old.chunks if old else ())) if had else {}
+        held = self._held(record, old, had) if old and had else None
+        stored = StoredTensor(self._objects, line, budget=budget, record=record, held=held)
+        for chunk, (start, read) in zip(record.chunks, stored.pieces(), strict=True):
+            if had is not None and cuts.get((start, chunk.length)) == chunk.digest:
+                found.span(had.offset + start, offset + start, chunk.length)
+            else:
+                found.pieces.append(Piece(line.name, offset + start, chunk.length, read))
+
+    def _record(self, had: Had | None) -> Record | None:
+        """Return the record of a tensor of the copy, if it is in this repository."""
+        if had is None or had.line is None or not had.line.nbytes:
+            return None
+        tree = self._objects.repo.tree_here(had.line.tree)
+        entry = tree.get(tensor_tree.RECORD) if tree is not None else None
+        if entry is None or not self._objects.has(entry.id):
+            return None
+        try:
+            return tensor_records.record_of(self._objects, had.line)
+        except ThetaError:  # damaged: it only saves time
+            return None
+
+    def _held(self, record: Record, old: Record, had: Had) -> Held | None:
+        """Return the layer of ``record`` that is the value which the copy has."""
+        number = tensor_records.common_layer(record, old) if self._source is not None else None
+        if number is None or (self._in_place and not tensor_records.of_words(record, number)):
+            return None
+        assert self._source is not None
+        return number, HeldValue(self._source, had.offset, old.dtype, old.shape)
+
+
+def _cuts(chunks: Iterable[Chunk]) -> dict[tuple[int, int], bytes]:
+    """Return (first byte, length) -> digest of each chunk."""
+    chunks = tuple(chunks)
+    starts = accumulate((chunk.length for chunk in chunks), initial=0)
+    return {(start, chunk.length): chunk.digest for start, chunk in zip(starts, chunks, strict=False)}
+
+
+def hashed(objects: Objects, manifest: Manifest, plan: Skeleton, source: Source) -> list[Had]:
+    """Return what ``source`` has at the places of ``manifest``: each chunk is hashed where it should be."""
+    found: list[Had] = []
+    for name, offset, length in plan.extents():
+        if length:
+            record = tensor_records.record_of(objects, manifest.by_name[name])
+            ends = [*accumulate((chunk.length for chunk in record.chunks), initial=0)]
+            pieces = [
+                (offset + start, chunk.length) for start, chunk in zip(ends, record.chunks, strict=False)
+            ]
+            chunks = tuple(ordered(lambda piece: Chunk.of(source.read(*piece)), pieces))
+            same = chunks == record.chunks
+            found.append(Had(name, offset, manifest.by_name[name].digest if same else "", None, chunks))
+    return found
+
+
+def write(target: Copy, revision: Revision, progress: Progress | None = None) -> None:
+    """Decode what is due and write it to its place."""
+
+    def work(batch: list[Piece]) -> int:
+        for piece in batch:
+            target.patch(piece.offset, piece.read())
+        return sum(piece.nbytes for piece in batch)
+
+    done = ordered(work, _batches(revision.pieces))
+    try:
+        for nbytes in done:
+            if progress is not None:
+                progress(nbytes)
+    finally:
+        done.close()
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Yield the pieces in groups: a small tensor is decoded faster than it is handed to a thread."""
+    batch: list[Piece] = []
+    for piece in pieces:
+        batch.append(piece)
+        if sum(one.nbytes for one in batch) >= _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def write_fields(target: Copy, plan: Skeleton, written: Iterable[tuple[int, int]] | None = None) -> None:
+    """Compute the derived fields; with ``written`` (offset, length) those that follow from these bytes."""
+    changed = None if written is None else _Places(written)
+    for place in plan.fields():
+        if changed is None or any(changed.overlap(*part) for part in place.arguments):
+            target.patch(place.offset, derive(place, arguments(place, target)))
+            if changed is not None:
+                changed.add(place.offset, place.width)
+
+
+class _Places:
+    """Parts of a file that do not overlap."""
+
+    def __init__(self, parts: Iterable[tuple[int, int]]) -> None:
+        self._ends = sorted((offset, offset + length) for offset, length in parts)
+
+    def add(self, offset: int, length: int) -> None:
+        """Add a part."""
+        insort(self._ends, (offset, offset + length))
+
+    def overlap(self, offset: int, length: int) -> bool:
+        """Return whether some byte of these is in a part."""
+        number = bisect_left(self._ends, (offset + length, 0)) - 1
+        return number >= 0 and self._ends[number][1] > offset
