@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -318,3 +319,24 @@ def test_a_process_that_is_told_to_end_saves_its_step(repo: Repo, opened: theta.
         assert child.wait(60) == 0
     (step,) = theta.Run(opened, "r1").steps()
     assert (opened[f"{RUN}:m.safetensors"]["w"].numpy() == step.step).all()
+
+
+def test_what_others_stored_is_committed_as_one_step(
+    opened: theta.Repository, repo: Repo, tmp_path: Path
+) -> None:
+    """As ranks do it: each stores a file, from a process of its own, and one of them commits all."""
+    run = theta.Run(opened, "r1")
+    saved(run, 1)
+    with theta.open(repo.path) as other:
+        stored = theta.Run(other, "r1").store("m.safetensors", state(2)["m.safetensors"])
+    own = run.store("part.safetensors", {"x": np.arange(5)})
+    assert repo.git("rev-list", "--count", RUN) == "1"
+    again = pickle.loads(pickle.dumps(stored))
+    run.save(2, {"m.safetensors": again, "part.safetensors": own, "twin.safetensors": own}).result()
+    found = run.resume()
+    assert found is not None
+    assert (found["m.safetensors"]["w"].numpy() == 2).all()
+    assert found["twin.safetensors"]["x"].numpy().tolist() == [0, 1, 2, 3, 4]
+    assert_commit(repo, RUN)
+    with pytest.raises(UsageError, match="is no checkpoint to store by itself"):
+        run.store("note.txt", "words")

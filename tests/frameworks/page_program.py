@@ -24,7 +24,18 @@ def of_transformers() -> dict[str, Any]:
     return {"Trainer": Trainer, "TrainingArguments": TrainingArguments, "model": Model(), "data": data}
 
 
-BEFORE: Final[dict[str, Callable[[], dict[str, Any]]]] = {"transformers": of_transformers}
+def of_dcp() -> dict[str, Any]:
+    """Return what the program of a user of torch.distributed.checkpoint has already."""
+    import torch
+    from torch.distributed import checkpoint as dcp
+
+    return {"dcp": dcp, "model": torch.nn.Linear(4, 3)}
+
+
+BEFORE: Final[dict[str, Callable[[], dict[str, Any]]]] = {
+    "transformers": of_transformers,
+    "torch.distributed.checkpoint": of_dcp,
+}
 """Heading -> the names that its quick start uses."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from theta import formats
 from theta.errors import ChangedWhileReadError, NotFoundError, UsageError
@@ -15,9 +15,6 @@ from theta.store.files.file_source import FileSource
 
 _PLAIN: Final = 4 << 20
 """Bytes of the largest file that is stored as text is; hosts refuse blobs over 10 MiB."""
-
-File: TypeAlias = Source | bytes
-"""A checkpoint, or the bytes of any other file."""
 
 
 class HeldFile:
@@ -54,7 +51,7 @@ class HeldFile:
         return found
 
 
-def hold(path: Path) -> File:
+def hold(path: Path) -> Source | bytes:
     """Open the file at ``path`` to be stored; raises :class:`NotFoundError` if it is none."""
     return stored_as(HeldFile(path))
 
@@ -76,7 +73,7 @@ def in_folder(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def stored_as(source: Source) -> File:
+def stored_as(source: Source) -> Source | bytes:
     """Return ``source`` if it is large or a reader finds tensors in it; the bytes of any other file."""
     if source.size > _PLAIN or formats.scan_or_opaque(source)[0].format != opaque.NAME:
         return source

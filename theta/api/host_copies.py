@@ -12,12 +12,12 @@ from typing import Any, Final
 from theta import dtypes
 from theta._numpy import np
 from theta.api import held_files
-from theta.api.held_files import File
 from theta.errors import FormatError, UsageError, concerning
 from theta.formats import safetensors, writers
 from theta.formats.layout import BytesSource, TensorSpec, clip
 from theta.formats.plan import PlannedFile
 from theta.formats.torch import torch_writer
+from theta.porcelain.stage.saved_tree import File, StoredFile
 from theta.porcelain.tensors.converting import SUFFIXES
 
 _LITTLE: Final = "<"
@@ -56,6 +56,8 @@ def planned(files: Mapping[str, Any]) -> dict[str, Callable[[], File]]:
 
 def _file(path: str, value: Any) -> Callable[[], File]:
     suffix = path[path.rfind(".") :].lower() if "." in path else ""
+    if isinstance(value, StoredFile):
+        return lambda: value
     if isinstance(value, os.PathLike):
         place = Path(value)
         return lambda: held_files.hold(place)

@@ -32,6 +32,7 @@ from theta.porcelain.look.overview import Report
 from theta.porcelain.replicas import applying, memory_copies
 from theta.porcelain.replicas.applying import ApplyRequest, ApplyResult
 from theta.porcelain.stage import run_steps, saving
+from theta.porcelain.stage.saved_tree import StoredFile
 from theta.porcelain.stage.saving import SaveRequest, SaveResult
 from theta.porcelain.tensors import sources
 from theta.porcelain.tensors.converting import Model
@@ -473,6 +474,15 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
                 return then(session, saving.save(session, copied))
 
         return self._saves.put(request.ref, work)
+
+    def _store(self, ref: str, path: str, value: Any) -> StoredFile:
+        """Store one checkpoint for a commit on ``ref`` that another process makes."""
+        (copied,) = host_copies.planned({path: value}).values()
+        file = copied()
+        if isinstance(file, (bytes, StoredFile)):
+            raise UsageError(f"{path} is no checkpoint to store by itself")
+        with self._session_of_call() as session:
+            return saving.store(session, ref, path, file)
 
     def wait(self) -> None:
         """Wait until everything is saved; raises the error of a save that failed."""

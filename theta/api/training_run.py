@@ -15,6 +15,7 @@ from theta.api.policies import Keep, When
 from theta.errors import NotFoundError
 from theta.porcelain.stage import run_steps, saving
 from theta.porcelain.stage.run_steps import RunStep
+from theta.porcelain.stage.saved_tree import StoredFile
 from theta.porcelain.stage.saving import SaveRequest, SaveResult
 from theta.porcelain.tensors import unpacking
 from theta.porcelain.workspace.session import Session
@@ -47,6 +48,11 @@ class Resumed:
     ) -> Any:
         """Read a checkpoint of the step as it was saved, or into arrays: :meth:`theta.Repository.load`."""
         return self.repo.load(self.commit, path, names, out=out, framework=framework)
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of one file; raises :class:`theta.errors.NotFoundError` if there is none."""
+        with self.repo._session_of_call() as session:
+            return unpacking.read(session, self.commit, path)
 
     def write(self, folder: str | os.PathLike[str]) -> Path:
         """Write all files of the step below ``folder``, byte for byte as they were saved; return its path.
@@ -117,10 +123,23 @@ class Run(Closing):
         return self.save(number, files, metrics)
 
     def save(
-        self, number: int, files: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+        self,
+        number: int,
+        files: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+        *,
+        whole: bool = False,
     ) -> Saving:
-        """Save step ``number``, due or not; return its future."""
-        return self._saved(files, SaveRequest(self.ref, {}, "", number, dict(metrics or {})))
+        """Save step ``number``, due or not; return its future.  If ``whole``, it has these files alone."""
+        return self._saved(files, SaveRequest(self.ref, {}, "", number, dict(metrics or {}), whole))
+
+    def store(self, path: str, value: Any) -> StoredFile:
+        """Store one checkpoint of a step that another process saves, in a pack of its own.
+
+        ``run.save(number, {path: stored})`` there, with what this returned here, commits it.  All of them
+        have the same repository.
+        """
+        return self._repo._store(self.ref, path, value)
 
     def save_folder(
         self, number: int, folder: str | os.PathLike[str], metrics: Mapping[str, float] | None = None
@@ -129,8 +148,7 @@ class Run(Closing):
 
         They are read behind the program and may be removed meanwhile, but not written to.
         """
-        request = SaveRequest(self.ref, {}, "", number, dict(metrics or {}), whole=True)
-        return self._saved(held_files.in_folder(Path(folder)), request)
+        return self.save(number, held_files.in_folder(Path(folder)), metrics, whole=True)
 
     def _saved(self, files: Mapping[str, Any], request: SaveRequest) -> Saving:
         return self._repo._save(request, files, self._stored)

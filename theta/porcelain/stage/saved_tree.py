@@ -28,6 +28,17 @@ Replaced: TypeAlias = "dict[str, str | Replaced]"
 
 
 @dataclass(frozen=True)
+class StoredFile:
+    """A checkpoint whose objects were stored by themselves: the id of its manifest; it can be pickled."""
+
+    manifest: str
+
+
+File: TypeAlias = Source | bytes | StoredFile
+"""The content for a path of a tree: a checkpoint, or the bytes of any other file."""
+
+
+@dataclass(frozen=True)
 class SavedTree:
     """A tree that was written, and the tensors that were stored for it: path -> names."""
 
@@ -39,7 +50,7 @@ def write(
     session: Session,
     pack: PackWriter,
     parent: str | None,
-    files: Mapping[str, Source | bytes],
+    files: Mapping[str, File],
     *,
     whole: bool = False,
 ) -> SavedTree:
@@ -49,21 +60,35 @@ def write(
     """
     before = session.at(parent) if parent else EMPTY
     tree = session.repo.tree_of(parent) if parent and not whole else None
-    manifests, new, blobs = {} if whole else dict(before.manifests), {}, {}
+    manifests = {} if whole else dict(before.manifests)
+    new: dict[str, tuple[str, ...]] = {}
+    blobs: dict[str, str] = {}
     for path, file in files.items():
         _check(path)
         if isinstance(file, bytes):
             manifests.pop(path, None)
             blobs[path] = pack.blob(file, text=True)
             continue
-        stored = _stored(session, pack, path, file, manifests, before.manifests)
-        manifests[path], new[path] = stored.manifest, tuple(stored.new)
-        blobs[path] = pack.blob(stored.manifest.data, text=True)
+        taken = _taken(path, manifests, before.manifests)
+        if isinstance(file, StoredFile):
+            manifests[path], new[path] = _with_own_store(path, session.manifest(file.manifest), taken), ()
+        else:
+            stored = _stored(session, pack, path, file, taken, before.manifests)
+            manifests[path], new[path] = stored.manifest, tuple(stored.new)
+        blobs[path] = pack.blob(manifests[path].data, text=True)
     text = _attributes(session, tree, [path for path in new if whole or path not in before.manifests])
     if text and ATTRIBUTES not in files:
         blobs[ATTRIBUTES] = pack.blob(text, text=True)
     stores = closure.stores_tree(pack, manifests.values())
     return SavedTree(_with(pack, tree, _nested(blobs), {STORES: stores}), new)
+
+
+def store(session: Session, pack: PackWriter, parent: str | None, path: str, file: Source) -> StoredFile:
+    """Store a checkpoint that a commit on top of ``parent`` will have at ``path``; no tree names it yet."""
+    _check(path)
+    bases = session.at(parent).manifests if parent else {}
+    stored = _stored(session, pack, path, file, _taken(path, {}, bases), bases)
+    return StoredFile(pack.blob(stored.manifest.data, text=True))
 
 
 def overlay(session: Session, pack: PackWriter, parent: str | None, commit: str) -> str:
@@ -77,9 +102,8 @@ def overlay(session: Session, pack: PackWriter, parent: str | None, commit: str)
     kept = dict(session.at(parent).manifests) if parent else {}
     manifests = {path: manifest for path, manifest in kept.items() if path not in files}
     for path, manifest in coming.items():
-        taken = {other.store for other in manifests.values()}
-        own = manifest if manifest.store not in taken else manifest.with_store(store_name(path, taken))
-        manifests[path], files[path] = own, pack.blob(own.data, text=True)
+        manifests[path] = _with_own_store(path, manifest, {other.store for other in manifests.values()})
+        files[path] = pack.blob(manifests[path].data, text=True)
     text = _attributes(session, tree, [path for path in coming if path not in kept])
     files.pop(ATTRIBUTES, None)
     if text:
@@ -99,17 +123,25 @@ def _stored(
     pack: PackWriter,
     path: str,
     file: Source,
-    manifests: Mapping[str, Manifest],
+    taken: set[str],
     bases: Mapping[str, Manifest],
 ) -> snapshot.Stored:
     """Store one checkpoint, relative to that of its path first, then to all others of the parent."""
     kept = bases.get(path)
     others = [manifest for at, manifest in bases.items() if at != path]
     found = file_scan.take_apart(file, kept, worktree.skeleton_of(session, kept))
-    taken = {manifest.store for manifest in (*manifests.values(), *bases.values())}
-    store = kept.store if kept else store_name(path, taken)
+    place = kept.store if kept else store_name(path, taken)
     writer = snapshot.Snapshot(session.objects, pack, [*([kept] if kept else []), *others])
-    return writer.store(file, found, store, kept)
+    return writer.store(file, found, place, kept)
+
+
+def _taken(path: str, *of: Mapping[str, Manifest]) -> set[str]:
+    """Return the stores of all other paths."""
+    return {manifest.store for found in of for at, manifest in found.items() if at != path}
+
+
+def _with_own_store(path: str, manifest: Manifest, taken: set[str]) -> Manifest:
+    return manifest if manifest.store not in taken else manifest.with_store(store_name(path, taken))
 
 
 def _attributes(session: Session, tree: Tree | None, new: list[str]) -> bytes:

@@ -9,6 +9,7 @@ from typing import Final
 from theta.errors import RefusedError, UsageError
 from theta.formats.layout import Source
 from theta.porcelain.stage import saved_tree
+from theta.porcelain.stage.saved_tree import File, StoredFile
 from theta.porcelain.workspace.session import Session
 
 _HEADS: Final = "refs/heads/"
@@ -22,7 +23,7 @@ class SaveRequest:
 
     Attributes:
         ref: the branch, or the full name of another ref; it is made where it is not there.
-        files: path -> checkpoint, or the bytes of any other file.  All other files stay as they are.
+        files: path -> checkpoint, or the bytes of any other file; those that are not named stay as they are.
         message: the message; by default it names the step.
         step: the number of the training step.
         metrics: name -> value at this step.
@@ -30,7 +31,7 @@ class SaveRequest:
     """
 
     ref: str
-    files: Mapping[str, Source | bytes]
+    files: Mapping[str, File]
     message: str = ""
     step: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -86,6 +87,19 @@ def save(session: Session, request: SaveRequest) -> SaveResult:
     return SaveResult(commit, ref, parent, made.new, stored)
 
 
+def store(session: Session, name: str, path: str, file: Source) -> StoredFile:
+    """Store a checkpoint in a pack of its own, for a commit on ref ``name`` that another process makes.
+
+    It takes no lock: many processes may do it at once.  Until the commit nothing names the objects, and git
+    keeps such objects for two weeks.
+    """
+    repo = session.repo
+    ref = _full(name)
+    parent = repo.refs.resolved(ref) if ref in repo.refs else None
+    with session.objects.writing() as pack:
+        return saved_tree.store(session, pack, parent, path, file)
+
+
 def publish(session: Session, commit: str, name: str, subject: str) -> SaveResult:
     """Commit the files of ``commit`` on top of ref ``name``, whose other files stay.
 
@@ -117,9 +131,13 @@ def _check_metric(name: str, value: float) -> None:
         raise UsageError(f"the metric {name} is {value!r}, not a number")
 
 
+def _full(name: str) -> str:
+    return name if name.startswith("refs/") else _HEADS + name
+
+
 def _ref(session: Session, name: str) -> str:
     """Return the full name of the ref; raises unless it may be moved behind the back of all worktrees."""
-    ref = name if name.startswith("refs/") else _HEADS + name
+    ref = _full(name)
     git = session.repo.git()
     if git.run("check-ref-format", ref, check=False).code:
         raise UsageError(f"a branch cannot be named {name!r}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from theta import _fs, _room
-from theta.errors import WouldOverwriteError
+from theta.errors import NotFoundError, WouldOverwriteError
 from theta.git.repository import ATTRIBUTES
 from theta.porcelain.tensors import sources
 from theta.porcelain.workspace import worktree
@@ -46,6 +46,19 @@ def write(session: Session, commit: str, folder: Path) -> None:
     _room.require(folder, sum(file.manifest.nbytes for file in missing if file.manifest))
     for file, place in [(file, _fs.safe_target(folder, file.path)) for file in missing]:
         _write(session, file, place)
+
+
+def read(session: Session, commit: str, path: str) -> bytes:
+    """Return the bytes of one file of ``commit``; raises :class:`NotFoundError` if there is none."""
+    entry = session.repo.tree_of(commit).get(path)
+    if entry is None or not entry.is_file:
+        raise NotFoundError(f"there is no file {path} in {commit}")
+    found = session.at(commit)
+    if path not in found:
+        return session.repo.read_blob(entry.id)
+    with _fs.temporary_directory("theta-read-") as folder:
+        sources.copy_exactly(session, session.manifest(entry.id), folder / "file", force=False)
+        return (folder / "file").read_bytes()
 
 
 def _of(session: Session, commit: str) -> Iterator[_Coming]:
