@@ -92,6 +92,7 @@ VALUES: list[Any] = [
     np.zeros((4, 6))[::2, ::2],
     np.zeros(9)[::3],
     np.frombuffer(bytes(8), np.uint16),
+    np.frombuffer(bytes(9), np.uint16, offset=1, count=4),
     *(1, -1, True, 0.5, np.uint8(1), np.uint16(1), np.uint32(1), np.uint64(1), np.int64(1), np.float64(1)),
     (1, 2),
     (1,),
@@ -104,9 +105,7 @@ def test_types_are_spelled_as_numba_spells_them(value: Any) -> None:
     assert linked.spell(value) == _signatures.spell([numba.typeof(value)])  # type: ignore[no-untyped-call]
 
 
-UNALIGNED = np.frombuffer(bytes(9), np.uint16, offset=1, count=4)
 OTHERS = [
-    UNALIGNED,
     np.zeros(2, ">u2"),
     np.zeros(2, "c16"),
     np.zeros(2, "M8[s]"),

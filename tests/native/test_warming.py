@@ -18,8 +18,6 @@ from theta.errors import ExitCode
 from theta_native import _claims, _Kernel, _saved, _signatures, warming
 
 RECORD = """
-import sys
-from theta.cli.app import run
 from theta_native import _saved, _signatures
 
 real = _saved.Saved.load_overload
@@ -30,6 +28,12 @@ def load(self, signature, context):
 
 _saved.Saved.load_overload = load
 _saved.load = lambda function, args: None
+"""
+
+JOURNEY = """
+import sys
+from theta.cli.app import run
+assert run(["track", "-q", "*.safetensors"]) == 0
 for version in ("base", "full", "lora"):
     with open(f"../{version}.safetensors", "rb") as source, open("m.safetensors", "wb") as target:
         target.write(source.read())
@@ -38,6 +42,7 @@ for version in ("base", "full", "lora"):
     assert run(["branch", version]) == 0
     assert run(["reset", "-q", "--hard", "base"]) == 0
 assert run(["switch", "-q", "full"]) == 0
+print("numba" in sys.modules)
 """
 
 PARENT = "os.getppid()"
@@ -65,7 +70,7 @@ def run(program: str, *args: str, cwd: Path | None = None, env: Mapping[str, str
     return done.stdout.splitlines()
 
 
-def test_what_a_fine_tune_an_adapter_and_a_checkout_call_is_declared(repo: Repo) -> None:
+def test_what_a_fine_tune_an_adapter_and_a_checkout_call_is_declared_and_linked(repo: Repo) -> None:
     """A line that is missing is compiled by the command that needs it, while the other processors wait."""
     random = np.random.default_rng(0)
     base = random.normal(0, 0.02, (512, 512)).astype(np.float32)
@@ -74,12 +79,15 @@ def test_what_a_fine_tune_an_adapter_and_a_checkout_call_is_declared(repo: Repo)
         value = base + np.asarray(change, np.float32)
         bf16 = (value.view(np.uint32) >> 16).astype(np.uint16)
         make_bf16(repo.path.parent / f"{name}.safetensors", bf16)
-    repo.theta("track", "*.safetensors")
-    asked = {line.removeprefix("asked ") for line in run(RECORD, cwd=repo.path) if line.startswith("asked ")}
+    lines = run(RECORD + JOURNEY, cwd=repo.path)
+    asked = {line.removeprefix("asked ") for line in lines if line.startswith("asked ")}
     declared = {line for group in _signatures.declared() for line in group}
     both_ways = {"differences._difference", "differences._restore", "rans._encode", "rans._decode"}
     assert both_ways <= {line.partition(" ")[0] for line in asked}
     assert sorted(asked - declared) == [], "run: python bench/kernels.py"
+    assert lines[-1] == "True"
+    repo.git("init", "-q", "../again")
+    assert run(JOURNEY, cwd=repo.path.parent / "again")[-1] == "False"
 
 
 def make_bf16(path: Path, words: "np.ndarray[tuple[int, ...], np.dtype[np.uint16]]") -> None:

@@ -44,8 +44,8 @@ _SCALARS: Final[dict[type, tuple[str, Any]]] = {
     np.float64: ("float64", ctypes.c_double),
 }
 _INT64: Final = 1 << 63
-_FLAGS: Final = 0x503
-"""The bits of an array's flags for its layout, alignment and whether it may be written to."""
+_FLAGS: Final = 0x403
+"""The bits of an array's flags for its layout and whether it may be written to."""
 
 Called = Callable[[list[Any]], Any]
 """A linked kernel: takes leaves, and raises :class:`FailedError` if the kernel raises an exception."""
@@ -87,15 +87,13 @@ def _take(values: tuple[Any, ...], kinds: list[Hashable], leaves: list[Any]) -> 
 def spell(value: Any) -> str:
     """Return numba's type of ``value`` as :func:`theta_native._signatures.spell` does.
 
-    Raises ``KeyError`` for types that entries do not take.
+    numba takes all arrays for aligned.  Raises ``KeyError`` for types that entries do not take.
     """
     if type(value) is tuple:
         return _spell_items([spell(item) for item in value])
     if type(value) is not np.ndarray:
         return _SCALARS[type(value)][0]
     name, flags = _NUMBERS[value.dtype], value.flags
-    if not flags.aligned:
-        raise KeyError("numba takes it for aligned")
     layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
     return f"Array({name}, {value.ndim}, '{layout}', {not flags.writeable}, aligned=True)"
 
