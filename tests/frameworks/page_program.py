@@ -32,9 +32,23 @@ def of_dcp() -> dict[str, Any]:
     return {"dcp": dcp, "model": torch.nn.Linear(4, 3)}
 
 
+def of_lightning() -> dict[str, Any]:
+    """Return what the program of a user of Lightning has already."""
+    import lightning
+    import torch
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from tests.frameworks.lightning_program import Module
+
+    data = DataLoader(TensorDataset(torch.randn(8, 16), torch.randn(8, 1)), 4)
+    return {"lightning": lightning, "ModelCheckpoint": ModelCheckpoint, "module": Module(), "data": data}
+
+
 BEFORE: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "transformers": of_transformers,
     "torch.distributed.checkpoint": of_dcp,
+    "Lightning": of_lightning,
 }
 """Heading -> the names that its quick start uses."""
 

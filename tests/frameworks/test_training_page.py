@@ -11,7 +11,11 @@ from tests.docs.test_blocks import ROOT
 from tests.support import Repo, frameworks
 
 PAGE = ROOT / "theta" / "docs" / "training.md"
-NEEDED = {"transformers": ("transformers", "accelerate"), "torch.distributed.checkpoint": ("torch",)}
+NEEDED = {
+    "transformers": ("transformers", "accelerate"),
+    "torch.distributed.checkpoint": ("torch",),
+    "Lightning": ("lightning",),
+}
 
 
 def test_every_library_of_the_page_is_tried() -> None:

@@ -129,9 +129,14 @@ class Run(Closing):
         metrics: Mapping[str, float] | None = None,
         *,
         whole: bool = False,
+        message: str = "",
     ) -> Saving:
-        """Save step ``number``, due or not; return its future.  If ``whole``, it has these files alone."""
-        return self._saved(files, SaveRequest(self.ref, {}, "", number, dict(metrics or {}), whole))
+        """Save step ``number``, due or not; return its future.
+
+        If ``whole``, it has these files alone.  The message of the commit names the step by default.
+        """
+        request = SaveRequest(self.ref, {}, message, number, dict(metrics or {}), whole)
+        return self._repo._save(request, files, self._stored)
 
     def store(self, path: str, value: Any) -> StoredFile:
         """Store one checkpoint of a step that another process saves, in a pack of its own.
@@ -149,9 +154,6 @@ class Run(Closing):
         They are read behind the program and may be removed meanwhile, but not written to.
         """
         return self.save(number, held_files.in_folder(Path(folder)), metrics, whole=True)
-
-    def _saved(self, files: Mapping[str, Any], request: SaveRequest) -> Saving:
-        return self._repo._save(request, files, self._stored)
 
     def _stored(self, session: Session, result: SaveResult) -> SaveResult:
         """Let go of the steps that are not kept, and push the others."""
@@ -177,8 +179,18 @@ class Run(Closing):
         """
         if step is None and not self.steps():
             return None
-        chosen = run_steps.chosen(self.steps(), self.name, number=step)
-        return Resumed(self._repo, chosen.commit, chosen.step, chosen.metrics)
+        return self.resumed(run_steps.chosen(self.steps(), self.name, number=step))
+
+    def resumed(self, item: RunStep) -> Resumed:
+        """Return ``item``, one of :meth:`steps`, to go on from."""
+        return Resumed(self._repo, item.commit, item.step, item.metrics)
+
+    def prune(self, keep: Keep | None = None) -> None:
+        """Let go of the steps that ``keep`` does not keep, by default that of the run."""
+        chosen = keep or self.keep
+        if chosen is not None and self.steps():
+            with self._repo._session_of_call() as session:
+                prune(session, self.name, chosen)
 
     def publish(
         self, ref: str, *, best: str | None = None, highest: bool = False, step: int | None = None

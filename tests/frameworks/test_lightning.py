@@ -1,0 +1,107 @@
+"""Lightning with ``theta.lightning.CheckpointIO``: no file is written, and a killed run goes on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import theta
+from tests.support import Repo, frameworks
+from theta.errors import NotFoundError, RefusedError
+
+pytestmark = pytest.mark.frameworks
+
+PROGRAM = "lightning_program.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lightning() -> None:
+    frameworks.need("lightning", "torch")
+
+
+def names(repo: Repo) -> list[str]:
+    with theta.open(repo.path) as opened:
+        return sorted(item.subject for item in theta.Run(opened, "r1").steps())
+
+
+def test_a_run_that_is_killed_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
+    straight, killed = Repo.create(tmp_path / "straight"), Repo.create(tmp_path / "killed")
+    done = frameworks.start(PROGRAM, straight.path, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    kept, digest = done.stdout.splitlines()[-2:]
+    assert (
+        frameworks.start(PROGRAM, killed.path, tmp_path / "o1", "--killed", 14).returncode == -signal.SIGKILL
+    )
+    assert "last.ckpt" in names(killed)
+    assert frameworks.printed(PROGRAM, killed.path, tmp_path / "o2") == digest
+    assert names(straight) == [*kept.split()[1:], "last.ckpt"]
+    assert not any((tmp_path / folder).exists() for folder in ("out", "o1", "o2"))
+
+
+@pytest.fixture
+def opened(repo: Repo) -> Iterator[theta.Repository]:
+    with theta.open(repo.path) as found:
+        yield found
+
+
+class Code:
+    """An object that runs something when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (print, ("ran",))
+
+
+def test_names_stand_for_files(opened: theta.Repository, tmp_path: Path) -> None:
+    import torch
+
+    import theta.lightning
+
+    run = theta.Run(opened, "r1")
+    io = theta.lightning.CheckpointIO(run)
+    assert io.last is None
+    for step in range(1, 5):
+        io.save_checkpoint({"w": torch.full((3,), step), "global_step": step}, tmp_path / f"{step % 3}.ckpt")
+    io.remove_checkpoint(tmp_path / "elsewhere" / "2.ckpt")
+    io.save_checkpoint({"w": torch.zeros(3), "global_step": 5}, tmp_path / "5.ckpt")
+    assert [(item.subject, item.step) for item in run.steps()] == [
+        ("0.ckpt", 3),
+        ("1.ckpt", 4),
+        ("5.ckpt", 5),
+    ]
+    assert io.load_checkpoint("1.ckpt")["w"].tolist() == [4, 4, 4]
+    with pytest.raises(NotFoundError, match=r"has no checkpoint 2\.ckpt"):
+        io.load_checkpoint(tmp_path / "2.ckpt")
+    torch.save({"w": 7}, tmp_path / "1.ckpt")
+    assert io.load_checkpoint(tmp_path / "1.ckpt") == {"w": 7}
+
+
+def test_objects_that_run_code_are_not_loaded(
+    opened: theta.Repository, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import theta.lightning
+
+    io = theta.lightning.CheckpointIO(theta.Run(opened, "r1"))
+    io.save_checkpoint({"it": Code(), "global_step": 1}, "a.ckpt")
+    with pytest.raises(RefusedError, match="would run code"):
+        io.load_checkpoint("a.ckpt")
+    assert "ran" not in capfd.readouterr().out
+    io.load_checkpoint("a.ckpt", weights_only=False)
+    assert "ran" in capfd.readouterr().out
+
+
+def test_a_run_with_a_policy_of_its_own_keeps_what_that_says(opened: theta.Repository) -> None:
+    import torch
+
+    import theta.lightning
+
+    run = theta.Run(opened, "r1", keep=theta.last(2))
+    io = theta.lightning.CheckpointIO(run)
+    for step in range(3):
+        io.save_checkpoint({"w": torch.zeros(2), "global_step": step}, f"{step}.ckpt")
+        io.remove_checkpoint(f"{step}.ckpt")
+    io.teardown()
+    assert [item.step for item in run.steps()] == [1, 2]
