@@ -1,4 +1,9 @@
-"""The journal of a command, from which a killed one is undone, and the lock it holds."""
+"""The journal of a command, the lock it holds, and the undoing of a command that was killed.
+
+The journal has the time the command started and the token of its child processes.  A process that holds
+the lock and finds a journal knows that its writer is dead; a git started by it may still run.  What such
+a command leaves are git's lock files, index copies, temporary files, and half a merge.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +12,26 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
-from theta import _notes
-from theta.errors import BusyError, DiskError, NoSpaceError
-from theta.git import processes
+from theta import _fs, _notes
+from theta.errors import BusyError, DiskError, NoSpaceError, ThetaError
+from theta.git import processes, state_files
 from theta.git.repository import Repository
 from theta.git.run import GitFailedError
-from theta.porcelain.workspace import recovery, rollback
+from theta.porcelain.workspace import rollback
+
+_JOURNAL: Final = "journal"
+_DRIVING: Final = "driving-"
+_USERS: Final = "users"
+"""A shared lock that every changing command of any worktree holds."""
+_LOCKS: Final = (
+    *("*.lock", "logs/*.lock", "index.stash.*"),
+    *(f"{name}/*.lock" for name in state_files.FOLDERS),
+)
+"""Locks of one worktree, and the temporary indexes of a stash."""
+_SHARED: Final = ("packed-refs.lock", "config.lock", "shallow.lock")
 
 
 class Journal:
@@ -25,7 +42,7 @@ class Journal:
 
     def __init__(self, repo: Repository, *, locked: bool = False) -> None:
         self._repo = repo
-        self._place = repo.private / recovery.JOURNAL
+        self._place = repo.private / _JOURNAL
         self.locked = locked
 
     # -- notes ----------------------------------------------------------------------
@@ -62,17 +79,27 @@ class Journal:
         If git was ``killed``, its lock files are removed first.  Raises :class:`NoSpaceError` on a full
         disk; then the next command puts the files back.
         """
-        note = recovery.read(self._place)
+        note = _read(self._place)
         if note is None:
             return []
         if killed:
-            recovery.unlock(self._repo, note["started"])
+            _unlock(self._repo, note["started"])
         return rollback.undo(self._repo, note, killed=killed)
+
+    def _give_up(self, *, killed: bool) -> None:
+        """Undo this command, which failed, of a full disk during a merge for example, or of a killed git."""
+        with contextlib.suppress(ThetaError):
+            if (note := _read(self._place)) is not None:
+                if killed:
+                    _unlock(self._repo, note["started"])
+                rollback.undo(self._repo, note)
+            if self._place.exists():
+                _notes.drop(self._place)
 
     def unlock(self) -> None:
         """Remove the lock files of a git of this command that was killed."""
-        if (note := recovery.read(self._place)) is not None:
-            recovery.unlock(self._repo, note["started"])
+        if (note := _read(self._place)) is not None:
+            _unlock(self._repo, note["started"])
 
     # -- locks ----------------------------------------------------------------------
 
@@ -89,12 +116,12 @@ class Journal:
         with contextlib.ExitStack() as stack:
             lock = _notes.lock(self._repo.private / "lock")
             stack.callback(lock.release)
-            recovery.heal(self._repo)
-            users = _notes.lock(self._repo.shared / recovery.USERS, shared=True)
+            _heal(self._repo)
+            users = _notes.lock(self._repo.shared / _USERS, shared=True)
             stack.callback(users.release)
             stack.callback(setattr, self, "locked", False)
             self.locked = True
-            with self._journal_file(recovery.JOURNAL):
+            with self._journal_file(_JOURNAL):
                 yield
 
     @contextlib.contextmanager
@@ -105,7 +132,7 @@ class Journal:
         reports them itself.
         """
         self.heal()
-        with self._journal_file(f"{recovery.DRIVING}{os.urandom(16).hex()}", needed=False):
+        with self._journal_file(f"{_DRIVING}{os.urandom(16).hex()}", needed=False):
             yield
 
     @contextlib.contextmanager
@@ -116,12 +143,12 @@ class Journal:
 
     def heal(self) -> None:
         """Undo dead commands, unless another theta holds the lock."""
-        if not recovery.is_needed(self._repo):
+        if not _is_needed(self._repo):
             return
         with contextlib.suppress(BusyError, DiskError, NoSpaceError):
             lock = _notes.lock(self._repo.private / "lock", patience=0)
             try:
-                recovery.heal(self._repo)
+                _heal(self._repo)
             finally:
                 lock.release()
 
@@ -144,9 +171,119 @@ class Journal:
                 _notes.drop(place)
         except Exception as error:
             killed = isinstance(error, GitFailedError) and error.code < 0
-            recovery.give_up(self._repo, place, killed=killed)
+            self._give_up(killed=killed)
             raise
         finally:
             self._place = outer
             self._repo.marks.clear()
             self._repo.marks.update(marks)
+
+
+def _heal(repo: Repository) -> None:
+    """Undo dead commands; the caller holds the lock of this worktree.
+
+    Raises :class:`NoSpaceError` on a full disk.  A journal stays until its command is undone.
+    """
+    dead = list(_dead(repo))
+    for _, note in dead:
+        _wait_for(note["token"])
+    for temporary in [path for place in _places(repo) for path in _temporaries(place)]:
+        _fs.remove(temporary)
+    for journal, note in dead:
+        _unlock(repo, note["started"])
+        rollback.undo(repo, note)
+        _notes.drop(journal)
+
+
+def _is_needed(repo: Repository) -> bool:
+    """Return whether a dead command may have left something.
+
+    A command that was killed as it wrote its journal has left only the temporary file of it.
+    """
+    return bool(_notes_here(repo)) or any(True for place in _own_places(repo) for _ in _temporaries(place))
+
+
+def _notes_here(repo: Repository) -> list[Path]:
+    """Return the journals of running and dead commands."""
+    journal = repo.private / _JOURNAL
+    return [*([journal] if journal.exists() else []), *repo.private.glob(f"{_DRIVING}*")]
+
+
+def _dead(repo: Repository) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the journals of dead commands and their content; delete those that cannot be read."""
+    for journal in _notes_here(repo):
+        note = _read(journal)
+        if note is None:
+            _notes.drop(journal)
+        elif journal.name == _JOURNAL or not processes.is_alive(str(note.get("owner", ""))):
+            yield journal, note
+
+
+def _places(repo: Repository) -> list[Path]:
+    """Return the directories that may contain temporary files."""
+    found = [*_own_places(repo), repo.private / "bin", repo.commondir / "objects" / "pack", repo.gitdir]
+    found += [repo.commondir / "hooks", repo.commondir / "info", repo.gitdir / "info"]
+    return [*found, repo.worktree] if not repo.is_bare else found
+
+
+def _own_places(repo: Repository) -> list[Path]:
+    """Return those of them in which theta keeps its _notes_here and drafts."""
+    return [repo.private, repo.shared, repo.private / "tmp", repo.shared / "staged"]
+
+
+def _read(journal: Path) -> dict[str, Any] | None:
+    """Return the content of ``journal``; None when it cannot be read."""
+    try:
+        note = _notes.read_json(journal)
+        return {**note, "token": str(note["token"]), "started": float(note["started"])}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _unlock(repo: Repository, started: float) -> None:
+    """Remove the lock files of a dead git; those shared by worktrees only if no other theta runs."""
+    for stale in (path for pattern in _LOCKS for path in repo.gitdir.glob(pattern)):
+        if stale.name not in _SHARED:
+            _remove_stale(stale, started)
+    try:
+        alone = _notes.lock(repo.shared / _USERS, patience=0)
+    except BusyError:
+        return
+    try:
+        for stale in [
+            *(repo.commondir / "refs").rglob("*.lock"),
+            *(repo.commondir / "logs").rglob("*.lock"),
+            *(repo.commondir / name for name in _SHARED),
+        ]:
+            _remove_stale(stale, started)
+    finally:
+        alone.release()
+
+
+def _temporaries(place: Path) -> Iterator[Path]:
+    """Yield the temporary files of dead processes, whose ids are in their names."""
+    for path in place.glob(f"{_fs.TEMPORARY}*"):
+        pid = path.name.removeprefix(_fs.TEMPORARY).partition("_")[0]
+        if pid.isdigit() and not processes.exists(int(pid)) and path.is_file():
+            yield path
+
+
+def _wait_for(token: str, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while children := processes.children_of(token):
+        if time.monotonic() > deadline:
+            raise BusyError(f"git (process {children[0]}) of an earlier theta command is still running")
+        time.sleep(0.05)
+
+
+def _remove_stale(lock: Path, started: float) -> None:
+    if _is_late(lock, started):
+        _fs.remove(lock)
+
+
+def _is_late(lock: Path, started: float) -> bool:
+    """Return whether ``lock`` exists and was created after ``started``."""
+    try:
+        return os.stat(lock).st_mtime >= started - 2
+    except FileNotFoundError:
+        return False
