@@ -13,8 +13,7 @@ from theta.git.repository import STORES
 from theta.porcelain.setup import sparse_patterns
 from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.checkpoints import Checkpoints, by_content
-from theta.porcelain.workspace.session import Session
-from theta.porcelain.workspace.transaction import Change
+from theta.porcelain.workspace.session import Change, Session
 from theta.store import closure, held_packs
 from theta.store.files.file_source import Identity
 from theta.store.format.manifest import Manifest

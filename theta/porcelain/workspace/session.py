@@ -1,13 +1,18 @@
-"""The view that one command has of a repository: checkpoints, caches, and changes under the lock."""
+"""The view that one command has of a repository: checkpoints, caches, and changes under the lock.
+
+A change writes objects, then the index, then refs, each durable before the next.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from theta import _notes
 from theta.errors import (
@@ -25,7 +30,6 @@ from theta.git.object_values import Tree
 from theta.git.repository import STORES, Repository
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoint, Checkpoints, expect, in_tree
 from theta.porcelain.workspace.journal import Journal
-from theta.porcelain.workspace.transaction import Change
 from theta.store.changes import Version, of_manifest
 from theta.store.files.file_source import Identity
 from theta.store.files.stat_cache import StatCache
@@ -33,6 +37,7 @@ from theta.store.format import listings
 from theta.store.format import manifest as manifests
 from theta.store.format.manifest import Manifest
 from theta.store.odb.objects import Objects
+from theta.store.odb.packs import PackWriter
 
 if TYPE_CHECKING:
     from theta.git.backends.protocols import EditedIndex
@@ -200,7 +205,7 @@ class Session:
         complete when the inner block ends.
         """
         file = index or self.repo.index_path
-        with self.journal.exclusive(), Change(self.repo, self.objects, file, self.scratch) as change:
+        with self.journal.exclusive(), Change(self, file) as change:
             yield change
 
     def scratch(self) -> Path:
@@ -208,3 +213,57 @@ class Session:
         place = self.repo.private / "tmp"
         _notes.directory(place)
         return place
+
+
+class Change:  # of a repository; store.changes.Change is that of one tensor
+    """The writes of one step of a command; a context manager.
+
+    At the end of the block the objects become durable, the index is written, and refs move, in this
+    order.  If the block raises, nothing is written except objects that :meth:`store` made durable.
+    """
+
+    def __init__(self, session: Session, index: Path) -> None:
+        self._session, self._file = session, index
+        self._open = ExitStack()
+        self._pack: PackWriter | None = None
+        self._edit: EditedIndex | None = None
+        self._moves: list[tuple[str, str, str, str]] = []
+
+    @property
+    def pack(self) -> PackWriter:
+        """The writer of new objects."""
+        if self._pack is None:
+            self._open.callback(self._session.objects.refresh)
+            self._pack = self._open.enter_context(self._session.objects.writer())
+        return self._pack
+
+    def store(self) -> None:
+        """Make the objects of the pack durable and readable."""
+        if self._pack is not None:
+            self._pack.finish()
+            self._pack = None
+            self._session.objects.refresh()
+
+    @property
+    def index(self) -> EditedIndex:
+        """The index for editing, locked; the objects of the pack are durable by then."""
+        self.store()
+        if self._edit is None:
+            edit = self._session.repo.edit_index(self._file, self._session.scratch())
+            self._edit = self._open.enter_context(edit)
+        return self._edit
+
+    def move(self, ref: str, new: str, old: str, reason: str) -> None:
+        """Move ``ref`` to ``new`` at the end, if it is still ``old``."""
+        self._moves.append((reason, ref, new, old))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+        if kind is None:
+            for reason, ref, new, old in self._moves:
+                self._session.repo.git().run("update-ref", "-m", reason, ref, new, old)
