@@ -1,4 +1,4 @@
-"""Protecting untracked files that git would overwrite.
+"""What must hold before git writes to the worktree: no untracked file is lost, and the disk has room.
 
 In a sparse checkout git only warns before it overwrites an untracked file (unpack-trees.c,
 WARNING_SPARSE_ORPHANED_NOT_OVERWRITTEN), and every clone with a checkpoint is one because of ``.theta/``.
@@ -15,13 +15,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from theta.errors import DamagedRepositoryError, RefusedError
+from theta import _room
+from theta.errors import DamagedRepositoryError, MissingObjectsError, RefusedError
 from theta.git import options as command_lines
 from theta.git.attributes import only_tracked
 from theta.git.repository import STORES
-from theta.porcelain.drive import disk_room
 from theta.porcelain.drive.incoming import TreeChange, changes, command, has
 from theta.porcelain.setup import sparse_patterns
+from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.session import Session
 
 CHECKED: Final = ("-c", "core.sparseCheckout=false")
@@ -54,7 +55,7 @@ def checked(session: Session, coming: Iterable[TreeChange], args: Sequence[str])
     except (KeyError, DamagedRepositoryError):  # a missing tree: git fetches it, and checks
         return CHECKED
     if session.repo.head():
-        disk_room.check(session, steps)
+        _check_room(session, steps)
     if standing and not ("--" in args or has(session.repo, args, *_FORCE)):
         asked = _standing(session, [step for step in steps if not step.guessed])
         _refuse_ignored(session, asked, command(args))
@@ -135,3 +136,49 @@ def fetch(session: Session, args: Sequence[str]) -> None:
     """Fetch what ``git pull ARGS`` would, for the checks; errors are left to ``git pull``."""
     remote = command_lines.read(session.repo.git(), "pull", args).words
     session.repo.git().in_directory(session.cwd).show("fetch", *remote)
+
+
+# -- space on the disk -------------------------------------------------------------------
+
+
+def _check_room(session: Session, steps: Sequence[TreeChange]) -> None:
+    """Raise :class:`NoSpaceError` if the checkpoints of one of ``steps`` do not fit on the disk."""
+    coming = [dict(step.written()) for step in steps if not step.guessed]
+    tracked = set(only_tracked(session.repo, {path for files in coming for path in files}))
+    sizes = {path: _size(session, path) for path in tracked}
+    session.repo.promised.expect(files[path] for files in coming for path in tracked & files.keys())
+    for files in coming:
+        new = {path: oid for path, oid in sorted(files.items()) if path in tracked}
+        wanted = _peak((_bytes(session, path, oid), sizes[path]) for path, oid in new.items())
+        _room.require(session.repo.worktree, wanted, hint="make room; nothing was changed")
+
+
+def _peak(files: Iterable[tuple[int, int]]) -> int:
+    """Return the peak of bytes for files (new size, old size) that are replaced one after the other.
+
+    Each new file is complete before the old one is deleted.
+    """
+    taken = most = 0
+    for new, old in files:
+        if new:
+            most = max(most, taken + new)
+            taken += new - old
+    return most
+
+
+def _bytes(session: Session, path: str, oid: str) -> int:
+    """Return the bytes to write for manifest ``oid``; 0 if the file exists or objects are missing."""
+    if worktree.known_stat(session, path, oid) is not None:
+        return 0
+    try:
+        manifest = session.manifest_or_none(oid)
+    except MissingObjectsError:
+        return 0
+    return manifest.nbytes if manifest else 0
+
+
+def _size(session: Session, path: str) -> int:
+    try:
+        return os.lstat(session.repo.worktree / path).st_size
+    except OSError:
+        return 0
