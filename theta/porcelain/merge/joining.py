@@ -13,9 +13,7 @@ from theta.merging.engine import MergeOptions, Outcome, RehearsedTensor
 from theta.merging.recipes import Recipe
 from theta.merging.states import Conflict
 from theta.merging.strategies import SIDES, Policy
-from theta.porcelain.merge import recutting
-from theta.porcelain.merge.recutting import Recut
-from theta.porcelain.merge.versions import Stages, Three, Versions
+from theta.porcelain.merge.versions import Recut, Stages, Three, Versions
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
@@ -120,7 +118,7 @@ def merge_checkpoints(
     ``files`` are those of the worktree, for a merge that happens there.
     """
     result = Merged()
-    recut = [m for m in recutting.recut(session, pack, versions.trees) if m.paths & paths.keys()]
+    recut = [m for m in versions.recut(pack) if m.paths & paths.keys()]
     for model in recut:
         _merge_recut(session, pack, model, paths, how, files, result)
     together = {path for model in recut for path in model.paths}

@@ -1,13 +1,28 @@
-"""The versions of a checkpoint that are merged: base, ours and theirs."""
+"""The versions of a checkpoint that are merged: base, ours and theirs.
+
+Git gives them for most files.  It does not if one branch resharded a model: git sees deleted and added
+files.  Here each file of the resharded version is merged with the same tensors of the other versions,
+whichever file these have them in.  So no tensor moves, and the skeletons stay valid.  Tensors that only
+the other branch has go to the last file.
+
+Histories that criss-cross have several merge bases.  Git's merge-ort merges these first and uses the
+result, with its conflicts, as the base.  This module does the same tensor by tensor.  If the merge bases
+conflict in a tensor, the base is a version that equals neither side, so that the sides conflict too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from theta.porcelain.merge import ancestors
+from theta.git.commit_graph import merge_bases
+from theta.merging import result_file
+from theta.merging.states import same
 from theta.porcelain.workspace.checkpoints import EMPTY
 from theta.porcelain.workspace.session import Session
-from theta.store.format.manifest import Manifest
+from theta.store.format.manifest import Line, Manifest
+from theta.store.odb.objects import Objects
+from theta.store.odb.packs import PackWriter
 
 Stages = dict[int, str]
 """Stage -> blob id of one path; 0 is merged, 1 base, 2 ours, 3 theirs."""
@@ -69,6 +84,20 @@ class Versions:
         )
         return self._base(base, ours, theirs), ours, theirs
 
+    def recut(self, pack: PackWriter) -> list[Recut]:
+        """Return the models that ours or theirs resharded; objects that their merges need go to ``pack``."""
+        found: list[Recut] = []
+        models = [tree.models() for tree in self.trees]
+        for name in sorted(set().union(*models)):
+            paths = [files.get(name, frozenset()) for files in models]
+            at = _newly_cut(*paths)
+            if at is not None:
+                sides = [_only(tree.manifests, own) for tree, own in zip(self.trees, paths, strict=True)]
+                targets = _targets(self._session.objects, pack, sides, at)
+                if targets:
+                    found.append(Recut(targets, frozenset().union(*paths) - targets.keys()))
+        return found
+
     def _base(
         self, found: Manifest | None, ours: Manifest | None, theirs: Manifest | None
     ) -> Manifest | None:
@@ -77,5 +106,146 @@ class Versions:
         if anchor is None or (found is not None and not self._chosen and len(self._crossing) < 2):
             return found
         if len(self._crossing) > 1:
-            return ancestors.crossed(self._session, self._crossing, ours, theirs)
+            return _crossed(self._session, self._crossing, ours, theirs)
         return self.in_base(anchor.store)
+
+
+# -- a resharded model ---------------------------------------------------------------------
+
+Manifests = Mapping[str, Manifest]
+"""Path -> manifest of each file of one version of a model."""
+
+BothAndBase = tuple[Manifest, Manifest, Manifest]
+"""Base, ours and theirs."""
+
+
+@dataclass(frozen=True)
+class Recut:
+    """A resharded model: base, ours and theirs for each file of the result, and the files it deletes."""
+
+    targets: Mapping[str, BothAndBase]
+    gone: frozenset[str]
+
+    @property
+    def paths(self) -> set[str]:
+        """The paths of the files of all versions."""
+        return self.targets.keys() | self.gone
+
+
+def _newly_cut(base: frozenset[str], ours: frozenset[str], theirs: frozenset[str]) -> int | None:
+    """Return the version whose files the result has, 1 for ours, 2 for theirs; None if neither."""
+    if not (base and ours and theirs) or base == ours == theirs:
+        return None
+    if ours == base:
+        return 2
+    return 1 if theirs in (base, ours) else None  # both resharded it differently: a conflict
+
+
+def _only(files: Manifests, paths: Iterable[str]) -> Manifests:
+    return {path: files[path] for path in sorted(paths) if path in files}
+
+
+def _targets(
+    objects: Objects, pack: PackWriter, sides: Sequence[Manifests], at: int
+) -> dict[str, BothAndBase]:
+    """Return path -> base, ours and theirs for the files of version ``at``.
+
+    Empty if the files of a version disagree, or the formats differ.
+    """
+    joined = [tensors for files in sides if (tensors := _joined_files(files.values())) is not None]
+    if len(joined) < len(sides) or len({each.format for files in sides for each in files.values()}) != 1:
+        return {}
+    files = sides[at]
+    names = {path: {line.name for line in manifest.lines} for path, manifest in files.items()}
+    names[max(files)] |= set().union(*joined) - set().union(*names.values())
+    found: dict[str, BothAndBase] = {}
+    for path, manifest in files.items():
+        base, ours, theirs = (_part(objects, pack, manifest, lines, names[path]) for lines in joined)
+        if base is None or ours is None or theirs is None:
+            return {}
+        found[path] = (base, ours, theirs)
+    return found
+
+
+def _joined_files(manifests: Iterable[Manifest]) -> dict[str, Line] | None:
+    """Return the tensors of all files; None when two files disagree or there are none."""
+    found: dict[str, Line] = {}
+    for manifest in manifests:
+        for line in manifest.lines:
+            if not found.setdefault(line.name, line).same_value(line):
+                return None
+    return found or None
+
+
+def _part(
+    objects: Objects, pack: PackWriter, like: Manifest, lines: Mapping[str, Line], names: set[str]
+) -> Manifest | None:
+    """Return manifest ``like`` with the tensors ``names`` of ``lines``; None if its format cannot."""
+    chosen = tuple(lines[name] for name in sorted(names & lines.keys()))
+    skeleton = result_file.laid_out(objects, pack, like, chosen)
+    return replace(like, skeleton=skeleton, lines=chosen, groups=()) if skeleton else None
+
+
+# -- several merge bases -------------------------------------------------------------------
+
+Candidates = tuple[Line | None, ...]
+"""The version of a tensor in the base, or all versions in conflict; None for an absent tensor."""
+
+
+def _crossed(
+    session: Session, commits: Sequence[str], ours: Manifest | None, theirs: Manifest | None
+) -> Manifest | None:
+    """Return the base of ``ours`` and ``theirs``, whose merge bases are ``commits``; None if none has it."""
+    anchor = ours or theirs
+    store = anchor.store if anchor else ""
+    sides = (session.at(commit).by_store.get(store) for commit in commits)
+    found = [manifest for manifest in sides if manifest is not None]
+    if len(found) < 2:
+        return found[0] if found else None
+    lines = (
+        _base_line(
+            candidates, ours.by_name.get(name) if ours else None, theirs.by_name.get(name) if theirs else None
+        )
+        for name, candidates in sorted(_virtual(session, commits, store).items())
+    )
+    skeletons = [manifest.skeleton for manifest in found]
+    taken = {side.skeleton for side in (ours, theirs) if side}
+    skeleton = next((oid for oid in skeletons if oid not in taken), skeletons[0])
+    return replace(found[0], skeleton=skeleton, lines=tuple(line for line in lines if line), groups=())
+
+
+def _base_line(candidates: Candidates, ours: Line | None, theirs: Line | None) -> Line | None:
+    if len(candidates) == 1:
+        return candidates[0]
+    return next((line for line in candidates if not (same(line, ours) or same(line, theirs))), None)
+
+
+def _virtual(session: Session, commits: Sequence[str], store: str) -> dict[str, Candidates]:
+    """Merge ``commits`` and return name -> candidates of each tensor of ``store``."""
+    merged = _alone(session, commits[0], store) if commits else {}
+    for other in commits[1:]:
+        before = _virtual(session, merge_bases(session.repo, commits[0], other), store)
+        merged = _joined_candidates(before, merged, _alone(session, other, store))
+    return merged
+
+
+def _alone(session: Session, commit: str, store: str) -> dict[str, Candidates]:
+    manifest = session.at(commit).by_store.get(store)
+    return {line.name: (line,) for line in manifest.lines} if manifest else {}
+
+
+def _joined_candidates(
+    before: Mapping[str, Candidates], ours: Mapping[str, Candidates], theirs: Mapping[str, Candidates]
+) -> dict[str, Candidates]:
+    found: dict[str, Candidates] = {}
+    for name in ours.keys() | theirs.keys():
+        base, left, right = (side.get(name, (None,)) for side in (before, ours, theirs))
+        if _equal(left, right) or _equal(right, base):
+            found[name] = left
+        else:
+            found[name] = right if _equal(left, base) else (*left, *right)
+    return found
+
+
+def _equal(one: Candidates, other: Candidates) -> bool:
+    return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
