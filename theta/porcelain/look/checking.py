@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from theta.errors import MissingObjectsError, NotHereYetError, ThetaError
-from theta.porcelain.workspace import mend
+from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line
 from theta.store.read.reassembly import Restorer
@@ -69,7 +69,7 @@ def _commit(session: Session, oid: str, seen: set[str], owed: Owed, *, read_data
             yield from found[:MOST]
             if len(found) > MOST:
                 yield f"{oid[:12]}:{path}: and {len(found) - MOST} more"
-    if not mend.agrees(session, tree):
+    if not agreement.agrees(session, tree):
         yield f"commit {oid[:12]}: .theta/ does not agree with the manifests"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from theta.git.repository import STORES
 from theta.lazy import Module
-from theta.porcelain.workspace import agreement, in_progress, mend, sharded_models
+from theta.porcelain.workspace import agreement, in_progress, sharded_models
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.sharded_models import Group, ModelChanges
@@ -101,7 +101,9 @@ def report(session: Session, paths: list[str], progress: Progress | None = None)
     pathspec = [*(paths or [":(top)"]), *excluded]
     with session.journal.reading():
         fields = session.repo.git().changes("status", "--porcelain=v2", "--branch", "-z", "--", *pathspec)
-    result = Report(head_agrees=mend.head_agrees(session), operation=in_progress.current(session.repo).name)
+    result = Report(
+        head_agrees=agreement.head_agrees(session), operation=in_progress.current(session.repo).name
+    )
     _parse(fields, result)
     _add_modified(session, modified, result)
     _add_details(session, found, result)

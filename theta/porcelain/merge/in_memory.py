@@ -13,7 +13,7 @@ from theta.git.run import GitFailedError
 from theta.porcelain.merge import resolving
 from theta.porcelain.merge.joining import How, Merged, merge_checkpoints
 from theta.porcelain.merge.versions import Stages, Versions
-from theta.porcelain.workspace import in_progress, mend
+from theta.porcelain.workspace import agreement, in_progress
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 
@@ -143,4 +143,4 @@ def result_tree(session: Session, tree: Tree, merged: Merged) -> str:
     }
     changes |= dict.fromkeys(merged.removed)
     tree_id = commit_graph.edit_tree(session.repo, tree, changes)
-    return mend.mended_tree(session, session.repo.read_tree(tree_id))
+    return agreement.mended_tree(session, session.repo.read_tree(tree_id))

@@ -15,7 +15,7 @@ from theta.git.repository import STORES
 from theta.lazy import Module
 from theta.porcelain.setup import sparse_patterns
 from theta.porcelain.stage import staging
-from theta.porcelain.workspace import agreement, coverage, in_progress, index_closure, mend, worktree
+from theta.porcelain.workspace import agreement, coverage, in_progress, index_closure, worktree
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 
@@ -136,7 +136,7 @@ def pre_push(session: Session, updates: Sequence[tuple[str, str]]) -> list[str]:
             continue
         hidden = [f"^{remote}"] if session.repo.has(remote) else ["--not", "--remotes"]
         for oid in session.repo.git().run("rev-list", local, *hidden).text.split():
-            if not mend.agrees(session, session.repo.tree_of(oid)):
+            if not agreement.agrees(session, session.repo.tree_of(oid)):
                 raise HookRefusedError(
                     f"commit {oid[:12]} lacks objects of its checkpoints in .theta/", hint="theta fsck --mend"
                 )

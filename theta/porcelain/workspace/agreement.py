@@ -1,16 +1,36 @@
-"""Bringing commit, index and worktree into agreement, after git or theta changed one of them."""
+"""Bringing commit, index and worktree into agreement, after git or theta changed one of them.
+
+Plain git makes commits whose ``.theta/`` does not agree with their manifests when no hook runs:
+``rebase --continue`` after a conflict, a merge that paired identical renamed files, disabled hooks.  The
+manifest is authoritative.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
 from theta import _notes
-from theta.errors import ManifestError, MissingObjectsError
+from theta.errors import DiskError, ManifestError, MissingObjectsError, NoSpaceError
+from theta.git import commit_graph
+from theta.git.commit_graph import unpublished
+from theta.git.object_values import Commit, Tree
+from theta.git.repository import STORES
 from theta.porcelain.setup import sparse_patterns
-from theta.porcelain.workspace import index_closure, mend, worktree
+from theta.porcelain.workspace import index_closure, worktree
+from theta.porcelain.workspace.checkpoints import Checkpoints, by_content
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.worktree import State
 from theta.progress import Progress
+from theta.store import closure
 from theta.store.changes import counted
+from theta.store.format.manifest import Manifest
+from theta.store.odb.packs import PackWriter
+
+_VERIFIED: Final = "verified-head"
 
 
 def settle(
@@ -47,9 +67,9 @@ def mend_noted(session: Session, commits: set[str] | None, *, on_purpose: bool =
     """Mend ``commits`` (None for HEAD) and return lines that report it."""
     try:
         if commits is None:
-            done = mend.mend_head(session, on_purpose=on_purpose)
+            done = mend_head(session, on_purpose=on_purpose)
         else:
-            done = mend.mend_range(session, commits, on_purpose=on_purpose)
+            done = mend_range(session, commits, on_purpose=on_purpose)
     except (ManifestError, MissingObjectsError) as error:
         return [f"HEAD cannot be mended: {error}"]
     if done is None:
@@ -80,3 +100,154 @@ def refresh(session: Session, progress: Progress | None = None) -> dict[str, wor
     worktree.refresh_stat(session, same)
     session.cache.save()
     return found
+
+
+# -- commits -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mended:
+    """The result of :func:`mend_range`.
+
+    Attributes:
+        new: the new tip.
+        count: number of rewritten commits.
+        kept: wrong commits that were not rewritten because others may have them.
+    """
+
+    new: str
+    count: int
+    kept: tuple[str, ...] = ()
+
+
+def _checkpoints(session: Session, tree: Tree) -> Checkpoints:
+    """Return the checkpoints of ``tree``.
+
+    An untracked manifest counts too if ``.theta/`` has its store: deleting a line of ``.gitattributes``
+    must not delete the tensors.
+    """
+    listed = session.of_tree(tree)
+    stores = tree.get(STORES)
+    names = {entry.name for entry in stores.tree} if stores is not None and stores.tree is not None else set()
+    extra = names - listed.by_store.keys()
+    if not extra:
+        return listed
+    files = {path: entry.id for path, entry in session.repo.walk_blobs(tree) if path not in listed}
+    others = Checkpoints(by_content(session.repo, files), session.manifest_or_none)
+    foreign = {path for path, manifest in others.manifests.items() if manifest.store not in extra}
+    more = (one for path, one in others.items() if path not in foreign)
+    return Checkpoints([*listed.values(), *more], session.manifest_or_none)
+
+
+def _all_read(session: Session, found: Checkpoints) -> list[Manifest]:
+    """Return the manifests of ``found``; raises :class:`ManifestError` if one cannot be read."""
+    read: list[Manifest] = []
+    for path, one in found.items():
+        try:
+            read.append(session.manifest(one.oid))
+        except ManifestError as error:
+            raise ManifestError(f"{path}: {error}") from error
+    return read
+
+
+def stores_id(session: Session, tree: Tree) -> str | None:
+    """Return the id that ``.theta`` must have in ``tree``; None when it must be absent."""
+    dry = PackWriter(session.objects.directory, lambda _: True, session.repo.format)
+    return closure.stores_tree(dry, _checkpoints(session, tree).manifests.values())
+
+
+def agrees(session: Session, tree: Tree) -> bool:
+    """Return whether ``.theta/`` in ``tree`` is the closure of its manifests."""
+    entry = tree.get(STORES)
+    return (entry.id if entry is not None else None) == stores_id(session, tree)
+
+
+def head_agrees(session: Session) -> bool:
+    """Return whether the commit at HEAD is in agreement; a positive result is cached by its id."""
+    head = session.repo.head()
+    if head is None:
+        return True
+    note = session.repo.private / _VERIFIED
+    if _notes.read(note) == head:
+        return True
+    if not agrees(session, session.repo.tree_of(head)):
+        return False
+    with contextlib.suppress(DiskError, NoSpaceError):
+        _notes.write(note, head)
+    return True
+
+
+def mend_head(session: Session, *, on_purpose: bool = False) -> Mended | None:
+    """Rewrite the commit at HEAD if its ``.theta/`` is wrong (never during a rebase)."""
+    if session.repo.in_progress() or head_agrees(session):
+        return None
+    head = session.repo.head()
+    return mend_range(session, {head}, on_purpose=on_purpose) if head else None
+
+
+def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = False) -> Mended | None:
+    """Rewrite the wrong ones of ``commits`` that are ancestors of HEAD, and all commits after them.
+
+    A commit that others may have is rewritten only ``on_purpose``.  Author, committer, message and
+    encoding stay the same, signatures are dropped.  HEAD moves by compare-and-swap.
+    Returns None when nothing was wrong.
+    """
+    repo, wanted = session.repo, set(commits)
+    head = repo.head()
+    if head is None or head not in wanted:
+        return None
+    ordered = commit_graph.oldest_first(repo, head, wanted)
+    session.expect_trees(wanted)
+    wrong = {oid for oid in (commit.id for commit in ordered) if not agrees(session, repo.tree_of(oid))}
+    if not wrong:
+        return None
+    free = wanted if on_purpose else unpublished(repo, wanted)
+    mapping: dict[str, str] = {}
+    with session.change() as change:
+        for commit in ordered:
+            oid = commit.id
+            if oid in free and (new := _rewritten(session, commit, mapping, mend=oid in wrong)) != oid:
+                mapping[oid] = new
+        if head in mapping:
+            change.move("HEAD", mapping[head], head, "theta: .theta/ brought into agreement")
+    return Mended(mapping.get(head, head), len(mapping), tuple(sorted(wrong - free)))
+
+
+def _rewritten(session: Session, commit: Commit, mapping: dict[str, str], *, mend: bool) -> str:
+    tree = commit.tree
+    if mend:
+        tree = mended_tree(session, session.repo.whole_tree(tree))
+    parents = [*commit.parents]
+    if tree == commit.tree and not any(parent in mapping for parent in parents):
+        return commit.id
+    data = _with(commit.data, tree, [mapping.get(parent, parent) for parent in parents])
+    return commit_graph.write_commit(session.repo, data)
+
+
+def mended_tree(session: Session, tree: Tree) -> str:
+    """Write ``tree`` with the closure of its manifests as ``.theta/``; return its id.
+
+    Raises :class:`ManifestError` if a manifest cannot be read, and :class:`MissingObjectsError`.
+    """
+    manifests = _all_read(session, _checkpoints(session, tree))
+    wanted = closure.expected(manifests)
+    session.repo.promised.expect(wanted.values())
+    for directory, oid in wanted.items():
+        if not session.repo.obtains(oid):
+            raise MissingObjectsError(f"{directory}: its objects are not in this repository")
+    with session.objects.writing() as pack:
+        stores = closure.stores_tree(pack, manifests)
+    return commit_graph.with_directory(session.repo, tree, STORES, stores)
+
+
+def _with(raw: bytes, tree: str, parents: list[str]) -> bytes:
+    """Return the raw commit with ``tree`` and ``parents`` replaced and without signature."""
+    head, _, body = raw.partition(b"\n\n")
+    kept: list[bytes] = []
+    dropping = False
+    for line in head.split(b"\n"):
+        dropping = line.startswith(b"gpgsig") or (dropping and line.startswith(b" "))
+        if not dropping and not line.startswith((b"tree ", b"parent ")):
+            kept.append(line)
+    rows = [b"tree " + tree.encode(), *(b"parent " + parent.encode() for parent in parents), *kept]
+    return b"\n".join(rows) + b"\n\n" + body
