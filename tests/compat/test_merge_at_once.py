@@ -11,7 +11,7 @@ from tests.compat.agreement import assert_agreement, assert_history, git_status
 from tests.compat.inprocess import branched, committed, copied, shift, started, theta
 from tests.compat.story import MODEL, TENSOR, digest, edit
 from tests.support import Repo
-from theta.porcelain.merge import octopus
+from theta.porcelain.merge import concluding
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.store.format.skeleton import Extent, Skeleton
@@ -85,7 +85,7 @@ def test_a_file_that_git_cannot_be_sure_of(repo: Repo, apart: int, monkeypatch: 
     when = int((repo.path / MODEL).stat().st_mtime)
     os.utime(repo.path / ".git" / "index", (when + apart, when + apart))
     monkeypatch.setenv("GIT_TRACE", str(trace))
-    octopus._check_out(Session.here(repo.path).repo.git(), repo.git("rev-parse", "side^{tree}").strip())
+    concluding._check_out(Session.here(repo.path).repo.git(), repo.git("rev-parse", "side^{tree}").strip())
     assert trace.read_text().count("built-in: git read-tree") == (1 if apart else 2)
     assert (repo.path / MODEL).read_text().strip() == repo.git("cat-file", "blob", f"side:{MODEL}")
 

@@ -91,10 +91,10 @@ class Route:
     def _apply(self, joined: Joined) -> None:
         """Bring a clean merge into the index, and files and manifests into the worktree."""
         plan = self.plan
-        text = plan.git.message(self.session) or octopus.message(self.session, plan.names, plan.heads)
+        text = plan.git.message(self.session) or concluding.message(self.session, plan.names, plan.heads)
         mode = "no-ff" if plan.stays else ""
-        coming = octopus.Coming(plan.heads, text, plan.base, squash=plan.squash, mode=mode)
-        octopus.apply(self.session, joined, coming, plan.decision.how, self.checked)
+        coming = concluding.Coming(plan.heads, text, plan.base, squash=plan.squash, mode=mode)
+        concluding.apply(self.session, joined, coming, plan.decision.how, self.checked)
 
     def _finish(self, joined: Joined, files: Exchange | None = None) -> MergeResult:
         """Write the checkpoints of a merge that was applied, and commit it."""
@@ -174,8 +174,8 @@ class Route:
 
     def _several(self) -> MergeResult:
         head = self.session.repo.head()
-        stashes = octopus.stashes(self.session, self.plan.git.args)
-        if not stashes and (staged := octopus.staged(self.session)):
+        stashes = concluding.stashes(self.session, self.plan.git.args)
+        if not stashes and (staged := concluding.staged(self.session)):
             return MergeResult(Ending.REFUSED, 2, head, head, staged=tuple(staged))
         sides = [*self.plan.ours, *self.plan.heads]
         if octopus_base(self.session.repo, sides) is None:
@@ -188,12 +188,12 @@ class Route:
             found = undecided(joined, how.asked())
             return MergeResult(Ending.OPEN, int(ExitCode.DIFFERENCES), head, head, found)
         if stashes:
-            octopus.stash(self.session)
+            concluding.stash(self.session)
         try:
             self._apply(joined)
         except GitFailedError as error:
             self.session.journal.undo(killed=error.code < 0)
-            octopus.unstash(self.session)
+            concluding.unstash(self.session)
             if not self.checked:
                 raise
             lines = (*error.stderr.rstrip().split("\n"), "Merge with strategy octopus failed.")
