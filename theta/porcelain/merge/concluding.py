@@ -27,21 +27,13 @@ from theta.porcelain.workspace.rollback import PARKED, bring_back
 from theta.porcelain.workspace.session import Session
 
 _UNFILTERED: Final = ("-c", "filter.theta.process=", "-c", "filter.theta.required=false")
-
-
 _EARLIER: Final = re.compile(r"(\^+|~\d+)$")
-
-
 _STRATEGY: Final = "theta"
-
-
 _PROGRAM: Final = """\
 #!/bin/sh
 # The strategy of a merge that is done: git commits what is in the index.
 exec mv {} {}
 """
-
-
 _NEVER: Final = ("--no-log", "--no-autostash", "--allow-unrelated-histories", "--commit", "--no-squash")
 """Options that cancel what was already done or checked before the merge."""
 
