@@ -46,10 +46,10 @@ def home(pytestconfig: pytest.Config) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def warm_launchers(home: Path) -> Iterator[None]:
     """Let the launchers that theta installs from the test's own process start forks of the server."""
-    from theta.porcelain.setup import launcher
+    from theta.porcelain.setup import installing
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launcher, "sys", server.Python())
+        patch.setattr(installing, "sys", server.Python())
         yield
 
 

@@ -18,7 +18,6 @@ from theta.git.run import plain
 from theta.porcelain.drive import cloning
 from theta.porcelain.setup import installing as setup
 from theta.porcelain.setup import launcher
-from theta.porcelain.setup.launcher import NAME
 from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.session import Session
 
@@ -31,7 +30,7 @@ app = typer.Typer(add_completion=False)
 def user_launcher() -> Path:
     """Return the place of this user's launcher (XDG Base Directory Specification)."""
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "theta" / NAME
+    return Path(data) / "theta" / launcher.NAME
 
 
 @app.command(context_settings=HELP)
@@ -56,7 +55,7 @@ def install(
         return _compile()
     start.compile_ahead()
     if everywhere:
-        launcher.ensure(user_launcher())
+        setup.ensure_launcher(user_launcher())
         for key, value in setup.settings(launcher.GLOBAL_FILTER).items():
             plain(Path.cwd()).run("config", "--global", key, value)
         console.note("the filter is set up for all repositories of this user")

@@ -5,6 +5,8 @@ Everything is local to the clone except ``.gitattributes``, and every step can b
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -62,7 +64,7 @@ def ensure(repo: Repository) -> None:
     """Install missing parts; fast if nothing is missing."""
     if repo.is_bare or repo.is_read_only:
         return
-    launcher.ensure(launcher.place(repo))
+    ensure_launcher(launcher_of(repo))
     _ensure_config(repo)
     _ensure_hooks(repo)
     sparse_patterns.ensure_line(repo.commondir / "info" / "attributes", _LOCAL_ATTRIBUTES)
@@ -142,7 +144,7 @@ def _script(name: str) -> str:
             "input=$(cat)",
             f'if [ -x {chained} ]; then printf "%s\\n" "$input" | {chained} "$@" || exit $?; fi',
             '[ "$THETA_HOOKS" = off ] && exit 0',
-            *launcher.hook_lines(name, given=True),
+            *_start_lines(name, given=True),
         ]
     else:
         lines += [
@@ -158,8 +160,33 @@ def _script(name: str) -> str:
                 _OWN,
                 f'[ -e {STORES} ] || [ -e "$own/theta/resync" ] || exit 0',
             ]
-        lines += launcher.hook_lines(name, given=False)
+        lines += _start_lines(name, given=False)
     return "\n".join(lines) + "\n"
+
+
+def _start_lines(name: str, *, given: bool) -> list[str]:
+    """Return the lines of hook ``name`` that run theta; ``given`` pipes ``$input`` to it."""
+    return [
+        f'launcher="{launcher.FIND}"',
+        f'if [ -r "$launcher" ]; then set -- sh "$launcher" hook {name} "$@"',
+        f'else command -v theta >/dev/null || exit 0; set -- theta hook {name} "$@"; fi',
+        'printf "%s\\n" "$input" | "$@"' if given else 'exec "$@"',
+    ]
+
+
+def launcher_of(repo: Repository) -> Path:
+    """Return the path of the launcher of a repository, outside of the caches, which may be deleted."""
+    return repo.commondir / "info" / launcher.NAME
+
+
+def ensure_launcher(path: Path) -> None:
+    """Write the launcher of this theta to ``path`` unless it is up to date."""
+    text = launcher.TEXT.replace("@PYTHON@", shlex.quote(sys.executable))
+    text = text.replace("@PACKAGE@", shlex.quote(str(Path(__file__).parents[2])))
+    wanted = text.encode("utf-8", "surrogateescape")
+    if not path.is_file() or path.read_bytes() != wanted:
+        _fs.make_dirs(path.parent)
+        _fs.write_atomic(path, wanted, mode=0o777)
 
 
 def ensure_attributes(repo: Repository) -> None:
@@ -189,4 +216,4 @@ def uninstall(repo: Repository) -> None:
             chained = Path(f"{path}{CHAINED}")
             if chained.exists():
                 _fs.rename(chained, path)
-    _fs.remove(launcher.place(repo))
+    _fs.remove(launcher_of(repo))

@@ -1,4 +1,4 @@
-"""The shell program that git's filter and hooks run to start theta.
+"""The text of the shell program that git's filter and hooks run to start theta.
 
 Environments and repositories are moved, deleted and rebuilt.  So this program is the only place with a
 path of theta, and it also handles a missing theta.
@@ -6,23 +6,18 @@ path of theta, and it also handles a missing theta.
 
 from __future__ import annotations
 
-import shlex
-import sys
-from pathlib import Path
 from typing import Final
 
-from theta import _fs
-from theta.git.repository import Repository
-
 NAME: Final = "theta-launcher"
-_FIND: Final = (
+FIND: Final = (
     f'$(d=${{GIT_DIR:-.git}}; [ -r "$d/info/{NAME}" ] || '
     f'd=$(unset GIT_INTERNAL_SUPER_PREFIX; git rev-parse --git-common-dir); printf "%s" "$d")/info/{NAME}'
 )
+"""The shell expression for the launcher of the repository that a program of git runs in."""
 # git sets that variable while it moves a submodule, and rev-parse fails with it.
-COMMAND: Final = f'sh "{_FIND}"'
+COMMAND: Final = f'sh "{FIND}"'
 """The shell command that starts theta in a worktree."""
-FILTER: Final = f'l="{_FIND}"; [ -r "$l" ] || exec theta filter-process; exec sh "$l" filter-process'
+FILTER: Final = f'l="{FIND}"; [ -r "$l" ] || exec theta filter-process; exec sh "$l" filter-process'
 """The filter command of one repository; git runs it in a shell at the top of a worktree."""
 _USERS: Final = '"${XDG_DATA_HOME:-$HOME/.local/share}/theta/' + NAME + '"'
 GLOBAL_FILTER: Final = f'l={_USERS}; [ -r "$l" ] || exec theta filter-process; exec sh "$l" filter-process'
@@ -138,32 +133,5 @@ while :; do
 	printf '00000000'
 done
 """
-
-
-def text() -> str:
-    """Return the text of the launcher for this theta."""
-    start = _START.replace("@PYTHON@", shlex.quote(sys.executable))
-    return start.replace("@PACKAGE@", shlex.quote(str(Path(__file__).parents[2]))) + _HOOKS + _FILTER
-
-
-def place(repo: Repository) -> Path:
-    """Return the path of the launcher of a repository, outside of the caches, which may be deleted."""
-    return repo.commondir / "info" / NAME
-
-
-def ensure(path: Path) -> None:
-    """Write the launcher to ``path`` unless it is up to date."""
-    wanted = text().encode("utf-8", "surrogateescape")
-    if not path.is_file() or path.read_bytes() != wanted:
-        _fs.make_dirs(path.parent)
-        _fs.write_atomic(path, wanted, mode=0o777)
-
-
-def hook_lines(name: str, *, given: bool) -> list[str]:
-    """Return the lines of hook ``name`` that run theta; ``given`` pipes ``$input`` to it."""
-    return [
-        f'launcher="{_FIND}"',
-        f'if [ -r "$launcher" ]; then set -- sh "$launcher" hook {name} "$@"',
-        f'else command -v theta >/dev/null || exit 0; set -- theta hook {name} "$@"; fi',
-        'printf "%s\\n" "$input" | "$@"' if given else 'exec "$@"',
-    ]
+TEXT: Final = _START + _HOOKS + _FILTER
+"""The program; ``@PYTHON@`` stands for the interpreter, ``@PACKAGE@`` for the directory of theta."""
