@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from theta import progress
-from theta.cli import before, catalogue, console, failures, handing, invoking, paging, working
+from theta.cli import before, catalogue, console, failures, handing, invoking, paging, terminal
 from theta.errors import ExitCode, ThetaError
 
 
@@ -20,7 +20,7 @@ def run(argv: Sequence[str], *, alone: bool = False) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the encoding lacks is printed as an escape
             stream.reconfigure(errors="backslashreplace")
-    progress.fetches = working.fetches
+    progress.fetches = terminal.fetches
     code = _ended(lambda: _dispatch(list(argv), alone=alone))
     failures.compiled_in_vain()
     return _ended(console.flush) or code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Final
 
-from theta.cli import console, working
+from theta.cli import console, terminal
 from theta.cli.common import (
     NO_NOTICE,
     open_session,
@@ -59,7 +59,7 @@ def commit(
     if names & _TELLS:
         return session.repo.git().in_directory(session.cwd).show(*NO_NOTICE, "commit", *asked.given)
     if not asked.known or names & _STAGES:
-        return told(running.whole(session, "commit", *asked.given, shown=working.progress))
+        return told(running.whole(session, "commit", *asked.given, shown=terminal.progress))
     result = commits.commit(session, commits.CommitRequest(asked), Terminal())
     if result.full:
         say_full_disk()

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from theta.cli import console, working
+from theta.cli import console, terminal
 from theta.errors import ThetaError
 from theta.lazy import Module
 from theta.units import human
 
 if TYPE_CHECKING:
     from theta.porcelain.drive import running
-    from theta.porcelain.drive.running import Driven, Said
+    from theta.porcelain.drive.running import Driven
     from theta.porcelain.setup import installing
     from theta.porcelain.stage.staging import Added
     from theta.porcelain.workspace import coverage, in_progress
@@ -59,7 +59,9 @@ def session_or_none() -> Session | None:
 
 def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = False) -> int:
     """Run ``git ARGS`` on the terminal with theta's work around it, and tell theta's part."""
-    done = running.drive(session, *args, refresh=refresh, hooks=hooks, tell=heard, shown=working.progress)
+    done = running.drive(
+        session, *args, refresh=refresh, hooks=hooks, tell=terminal.heard, shown=terminal.progress
+    )
     return stopped(session, told(done))
 
 
@@ -71,14 +73,6 @@ def stopped(session: Session, code: int) -> int:
         then = f"; then '{go_on}'" if go_on else ""
         console.err(f"hint: 'theta resolve' settles the checkpoints in conflict{then}")
     return code
-
-
-def heard(said: Said) -> None:
-    """Pass on what git said."""
-    if said.out:
-        console.note(*said.out)
-    if said.err:
-        console.err(*said.err)
 
 
 def told(done: Driven) -> int:
@@ -97,7 +91,7 @@ def say_full_disk() -> None:
 
 def fill_submodules(session: Session) -> None:
     """Set up the submodules that have checkpoints, and fill those in."""
-    _warn(running.fill_submodules(session, working.progress))
+    _warn(running.fill_submodules(session, terminal.progress))
 
 
 def _warn(notes: Iterable[str]) -> None:

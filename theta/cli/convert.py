@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from theta.cli import console, working
+from theta.cli import console, terminal
 from theta.cli.args import HELP
 from theta.porcelain.tensors import converting, sources
 from theta.units import human
@@ -35,7 +35,7 @@ def convert(
     """
     limit = sources.parse_size(shard_size) if shard_size else 0
     named = sources.parse(name, Path.cwd())
-    with sources.opened(named, Path.cwd()) as model, working.progress("converting") as progress:
+    with sources.opened(named, Path.cwd()) as model, terminal.progress("converting") as progress:
         places = converting.write(model, Path.cwd() / out, shard_size=limit, force=force, progress=progress)
         size = sum(value.nbytes for value in model.values.values())
     console.note(f"{len(model.values)} tensors, {human(size)}: {', '.join(p.name for p in places)}")

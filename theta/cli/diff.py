@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from theta.cli import console, working
+from theta.cli import console, terminal
 from theta.cli.common import open_session, uses_theta
 from theta.cli.passing import Given, Passing
 from theta.errors import NotARepositoryError, UsageError
@@ -98,7 +98,7 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
             raise UsageError("--stats, --tensor and --json take two versions, and no other form of output")
         return _by_git(session, *asked.flags, *revisions, *files)
     request = comparison.DiffRequest(pair, paths, form.tensor, form.stats)
-    with working.progress("comparing") as progress:
+    with terminal.progress("comparing") as progress:
         result = comparison.diff(session, request, progress)
     code = int(asked.has("--exit-code") and bool(result.checkpoints))
     found = (comparison.tensors(session, request, item) for item in result.checkpoints)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from theta.cli import console, working
+from theta.cli import console, terminal
 from theta.cli.args import HELP
 from theta.errors import UsageError
 from theta.porcelain.tensors import converting, sources
@@ -39,7 +39,7 @@ def export(
         raise UsageError(f"{name} is not REV:PATH", hint="'theta convert' takes files")
     target = Path.cwd() / out
     limit = sources.parse_size(shard_size) if shard_size else 0
-    with working.progress("exporting") as progress:
+    with terminal.progress("exporting") as progress:
         if not (named.glob or limit) and Path(named.path).suffix == target.suffix:
             session = Session.here(".")
             manifest = sources.manifest_or_none(session, named.revision, named.path)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from theta.cli import console, working
+from theta.cli import console, terminal
 from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.porcelain.tensors import lora
@@ -42,7 +42,7 @@ def extract_lora(
     base, tuned = lora.revisions(ends)
     paths = [lora.the_checkpoint(session, revision) for revision in (base, tuned)] if path is None else []
     first, second = paths or (path or "", path or "")
-    with working.progress("extracting") as progress:
+    with terminal.progress("extracting") as progress:
         found, unsaid = lora.adapter(
             session,
             (base, tuned),

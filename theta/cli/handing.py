@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from theta.cli import catalogue, console, invoking, working
+from theta.cli import catalogue, console, invoking, terminal
 
 _READ: Final = frozenset(
     (
@@ -48,7 +48,7 @@ def become_git(argv: Sequence[str]) -> NoReturn:
 
 def hand_over(argv: list[str]) -> int:
     """Run ``git ARGV``, with theta's work around it where this is a repository."""
-    from theta.cli.common import heard, session_or_none, stopped, told, uses_theta
+    from theta.cli.common import session_or_none, stopped, told, uses_theta
     from theta.git.run import plain
     from theta.porcelain.drive import running
 
@@ -63,7 +63,7 @@ def hand_over(argv: list[str]) -> int:
     if argv[0] == "ls-tree" and uses_theta(session) and not any(".theta" in arg for arg in argv):
         return _without_stores(argv)
     quiet = uses_theta(session) and _ends_with_status(argv)
-    code = told(running.handed(session, argv, quiet=quiet, tell=heard, shown=working.progress))
+    code = told(running.handed(session, argv, quiet=quiet, tell=terminal.heard, shown=terminal.progress))
     if quiet and code in (0, 1):
         invoking.invoke("status", "theta.cli.status", [])
         return code

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from theta._kernels import warming
-from theta.cli import console, start, working
+from theta.cli import console, start, terminal
 from theta.cli.args import HELP
 from theta.cli.common import fill_submodules, uses_theta
 from theta.errors import ThetaError
@@ -76,7 +76,7 @@ def install(
 def _compile() -> int:
     """Compile all kernels and print their number."""
     work = warming.everything()
-    with working.fetches() as show:
+    with terminal.fetches() as show:
         while (done := next(work)) is None:
             if show:
                 show(f"compiling kernels: {warming.compiled()} of {warming.total()}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from theta.cli import console, working
+from theta.cli import console, terminal
 from theta.errors import ExitCode, ThetaError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def serve_filter() -> int:
         defer,
         limit,
         Path(index).absolute() if (index := os.environ.get("GIT_INDEX_FILE")) else None,
-        lambda: working.progress("theta"),
+        lambda: terminal.progress("theta"),
         looking=session.repo.is_read_only and not os.environ.get("GIT_OBJECT_DIRECTORY"),
     )
     try:
@@ -56,7 +56,7 @@ def run_hook(name: str, *args: str) -> int:
 
     session = Session.here(".", in_git=True)
     index = Path(os.environ.get("GIT_INDEX_FILE") or session.repo.index_path)
-    with working.progress("theta") as progress:
+    with terminal.progress("theta") as progress:
         lines = _lines(session, name, list(args), index.absolute(), progress)
     for line in lines:
         console.err(f"theta: {line}")

@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Annotated
 
-from theta.cli import console, working
+from theta.cli import console, terminal
 from theta.cli.common import NO_NOTICE, open_session, uses_theta
 from theta.cli.passing import Given, Passing
 from theta.cli.status_text import told_at_length
@@ -43,7 +43,7 @@ def status(
     asked = given.of_git()
     if not as_json and not (uses_theta(session) and asked.known and _is_ours(asked)):
         return _by_git(session, asked)
-    with working.progress("comparing") as progress:
+    with terminal.progress("comparing") as progress:
         report = state.report(session, asked.words, progress)
     if as_json:
         console.out(json.dumps({"theta.status/v1": report.as_json()}))

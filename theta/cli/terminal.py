@@ -1,21 +1,28 @@
-"""The user at the terminal: gets questions, messages and progress."""
+"""The user at the terminal: gets questions, messages, and progress on one line while a command works."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from theta.cli import console, working
-from theta.cli.common import heard
+from theta.cli import console
+from theta.lazy import Module
 
 if TYPE_CHECKING:
+    import theta_native
+    from theta.cli import progress_line
     from theta.merging.strategies import Policy
     from theta.porcelain.commands.settlement import Settlement
     from theta.porcelain.drive.running import Said
     from theta.porcelain.merge.answers import Answer, Answers
     from theta.porcelain.workspace.session import Session
     from theta.progress import Progress
+else:
+    progress_line = Module("theta.cli.progress_line")
+    theta_native = Module("theta_native")
 
 
 class Terminal:
@@ -43,7 +50,7 @@ class Terminal:
 
     def progress(self, what: str) -> AbstractContextManager[Progress | None]:
         """Return a progress line."""
-        return working.progress(what)
+        return progress(what)
 
     def heard(self, said: Said) -> None:
         """Pass on what git said."""
@@ -64,3 +71,38 @@ class Terminal:
 def on_terminal() -> bool:
     """Return whether standard input and output are terminals, so that a user can be asked."""
     return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def heard(said: Said) -> None:
+    """Pass on what git said."""
+    if said.out:
+        console.note(*said.out)
+    if said.err:
+        console.err(*said.err)
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Progress | None]:
+    """Show one progress line on a terminal; none in a pipe or with ``--quiet``."""
+    if not console.is_watched():
+        yield None
+        return
+    line = progress_line.ProgressLine(what, console.write_line)
+    theta_native.watchers.append(line.compiling)
+    try:
+        yield line
+    finally:
+        theta_native.watchers.remove(line.compiling)
+        console.clear_line()
+
+
+@contextlib.contextmanager
+def fetches() -> Iterator[Callable[[str], None] | None]:
+    """Yield a function that shows git's progress of a fetch on the line of :func:`progress`."""
+    if not console.is_watched():
+        yield None
+        return
+    try:
+        yield progress_line.ProgressLine("fetching", console.write_line).show
+    finally:
+        console.clear_line()
