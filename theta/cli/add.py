@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from theta.cli import console
+from theta.cli.args import Given
 from theta.cli.common import (
     drive,
     open_session,
@@ -13,7 +14,7 @@ from theta.cli.common import (
     report_left_out,
     report_uncovered,
 )
-from theta.cli.passing import Given, Passing
+from theta.cli.passing import Passing
 from theta.cli.terminal import Terminal
 from theta.errors import UsageError
 from theta.lazy import Module

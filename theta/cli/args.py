@@ -8,6 +8,7 @@ are shielded before it and restored behind it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,18 @@ HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 _MARK: Final = "\x01"
 _READ_BY_THETA: Final = ("merge", "cherry-pick", "revert", "rebase")
 """Commands whose options of git theta follows too: they get them spelled out."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """The arguments of command ``name`` for git."""
+
+    name: str
+    args: Sequence[str]
+
+    def of_git(self) -> Arguments:
+        """Read the line as git's own parser does."""
+        return read(self.name, self.args)
 
 
 def dashed(args: Sequence[str]) -> list[str]:

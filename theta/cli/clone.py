@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from theta.cli import console, start
-from theta.cli.passing import Given, Passing
+from theta.cli.args import Given
+from theta.cli.passing import Passing
 from theta.cli.terminal import Terminal
 from theta.porcelain.commands import clones
 

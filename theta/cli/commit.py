@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Annotated, Final
 
 from theta.cli import console, terminal
+from theta.cli.args import Given
 from theta.cli.common import (
     NO_NOTICE,
     open_session,
@@ -15,7 +16,7 @@ from theta.cli.common import (
     say_full_disk,
     told,
 )
-from theta.cli.passing import Given, Passing
+from theta.cli.passing import Passing
 from theta.cli.terminal import Terminal
 from theta.lazy import Module
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from theta.cli import console, terminal
+from theta.cli.args import Given
 from theta.cli.common import open_session, uses_theta
-from theta.cli.passing import Given, Passing
+from theta.cli.passing import Passing
 from theta.errors import NotARepositoryError, UsageError
 from theta.git.run import plain as outside
 from theta.lazy import Module

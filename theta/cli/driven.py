@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from theta.cli.args import Given
 from theta.cli.common import drive, open_session, told
-from theta.cli.passing import Given, Passing
+from theta.cli.passing import Passing
 
 
 def driven(name: str, doc: str, *, refresh: bool = True, hooks: bool = False) -> Passing:

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from theta.cli import plumbing
-from theta.cli.args import plain
-from theta.cli.passing import Given, Passing
+from theta.cli.args import Given, plain
+from theta.cli.passing import Passing
 
 app = Passing(None)
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from theta.cli import args as arguments
 from theta.cli import console, elsewhere
+from theta.cli.args import Given
 from theta.cli.catalogue import PLUMBING
-from theta.cli.passing import Given, Passing
+from theta.cli.passing import Passing
 from theta.errors import ExitCode
 
 _USAGE_OF_GIT: Final = 129

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from theta.cli import console
+from theta.cli.args import Given
 from theta.cli.common import open_session, uses_theta
-from theta.cli.passing import Given, Passing
+from theta.cli.passing import Passing
 from theta.errors import NotFoundError, UsageError
 from theta.lazy import Module
 from theta.porcelain.look import history

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from theta.cli import console
+from theta.cli.args import Given
 from theta.cli.common import open_session
-from theta.cli.passing import Given, Passing
+from theta.cli.passing import Passing
 from theta.git.attributes import only_tracked
 from theta.git.quoting import quoted
 

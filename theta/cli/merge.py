@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from theta.cli import conflicts, console, deciding, mergeargs
+from theta.cli.args import Given
 from theta.cli.commit import report_summary
 from theta.cli.common import open_session, say_full_disk
-from theta.cli.passing import Given, Passing
+from theta.cli.passing import Passing
 from theta.cli.rehearse import tell_again, tell_rehearsed
 from theta.cli.resolve import tell_next
 from theta.cli.terminal import Terminal

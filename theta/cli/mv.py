@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from theta.cli.args import Given
 from theta.cli.common import drive, open_session
-from theta.cli.passing import Given, Passing
+from theta.cli.passing import Passing
 from theta.porcelain.workspace import tracking
 
 app = Passing()

@@ -1,4 +1,4 @@
-"""Commands that also take git's options, and the line that each is given.
+"""Commands that also take git's options.
 
 Most lines have no option of theta's own: then the command runs without typer, whose import takes as long as
 all the rest of a start.
@@ -7,13 +7,9 @@ all the rest of a start.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from theta.cli import args as arguments
-
-if TYPE_CHECKING:
-    from theta.git.options import Arguments
 
 F = TypeVar("F", bound=Callable[..., int])
 
@@ -24,20 +20,8 @@ _SETTINGS: Final[dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Given:
-    """The arguments of command ``name`` for git."""
-
-    name: str
-    args: Sequence[str]
-
-    def of_git(self) -> Arguments:
-        """Read the line as git's own parser does."""
-        return arguments.read(self.name, self.args)
-
-
 class Passing:
-    """A command that hands options on to git; its function takes a :class:`Given`, and theta's options.
+    """A command that hands options on to git; its function takes an :class:`args.Given`, and theta's options.
 
     ``own`` are theta's options: ``--json``, or ``--tensor=`` for one that takes a value.  None of a command
     most of whose lines have one: typer reads all of them.
@@ -72,7 +56,7 @@ class Passing:
         function = self.function
 
         def callback(context: typer.Context, **options: Any) -> int:
-            return function(Given(name, arguments.plain(context.args)), **options)
+            return function(arguments.Given(name, arguments.plain(context.args)), **options)
 
         _declare(callback, function, typer.Context)
         app = typer.Typer(add_completion=False)

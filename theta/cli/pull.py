@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from theta.cli import before, console
+from theta.cli.args import Given
 from theta.cli.common import drive, open_session
-from theta.cli.passing import Given, Passing
+from theta.cli.passing import Passing
 from theta.porcelain.look import commit_summary
 
 app = Passing()

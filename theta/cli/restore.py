@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from theta.cli.args import Given
 from theta.cli.common import drive, open_session
-from theta.cli.passing import Given, Passing
+from theta.cli.passing import Passing
 from theta.cli.terminal import Terminal
 from theta.porcelain.commands import restoration
 

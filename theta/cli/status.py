@@ -7,8 +7,9 @@ import os
 from typing import TYPE_CHECKING, Annotated
 
 from theta.cli import console, terminal
+from theta.cli.args import Given
 from theta.cli.common import NO_NOTICE, open_session, uses_theta
-from theta.cli.passing import Given, Passing
+from theta.cli.passing import Passing
 from theta.cli.status_text import told_at_length
 from theta.git.quoting import quoted
 from theta.lazy import Module
