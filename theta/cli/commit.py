@@ -12,6 +12,7 @@ from theta.cli.common import (
     open_session,
     report_added,
     report_left_out,
+    report_summary,
     report_uncovered,
     say_full_disk,
     told,
@@ -26,11 +27,8 @@ if TYPE_CHECKING:
     from theta.porcelain.commands import commits
     from theta.porcelain.commands.commits import CommitResult
     from theta.porcelain.drive import running
-    from theta.porcelain.look import commit_summary
-    from theta.porcelain.look.commit_summary import Summary
     from theta.porcelain.workspace.session import Session
 else:
-    commit_summary = Module("theta.porcelain.look.commit_summary")
     running = Module("theta.porcelain.drive.running")
     commits = Module("theta.porcelain.commands.commits")
     typer = Module("typer")
@@ -81,11 +79,3 @@ def _report(session: Session, result: CommitResult, *, quiet: bool, as_json: boo
         report_summary(session, result.summary)
     report_left_out(session, result.left_out, "in this commit")
     report_uncovered(session, result.uncovered)
-
-
-def report_summary(session: Session, summary: Summary) -> None:
-    """Say what a new commit holds."""
-    for text in commit_summary.headline(session, summary):
-        console.note(text)
-    for path, changes in summary.checkpoints.items():
-        console.note(f" {changes.told(path)}")

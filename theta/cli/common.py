@@ -15,11 +15,14 @@ from theta.units import human
 if TYPE_CHECKING:
     from theta.porcelain.drive import running
     from theta.porcelain.drive.running import Driven
+    from theta.porcelain.look import commit_summary
+    from theta.porcelain.look.commit_summary import Summary
     from theta.porcelain.setup import installing
     from theta.porcelain.stage.staging import Added
     from theta.porcelain.workspace import coverage, in_progress
     from theta.porcelain.workspace.session import Session
 else:
+    commit_summary = Module("theta.porcelain.look.commit_summary")
     coverage = Module("theta.porcelain.workspace.coverage")
     in_progress = Module("theta.porcelain.workspace.in_progress")
     installing = Module("theta.porcelain.setup.installing")
@@ -129,3 +132,11 @@ def report_uncovered(session: Session, paths: Sequence[str]) -> None:
     """Warn of new files that look like checkpoints and that no pattern covers."""
     if paths:
         console.warn(coverage.uncovered_line(session, paths, Path.cwd()))
+
+
+def report_summary(session: Session, summary: Summary) -> None:
+    """Say what a new commit holds."""
+    for text in commit_summary.headline(session, summary):
+        console.note(text)
+    for path, changes in summary.checkpoints.items():
+        console.note(f" {changes.told(path)}")

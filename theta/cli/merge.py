@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from theta.cli import conflicts, console, deciding, mergeargs
+from theta.cli import conflicts, console, deciding
 from theta.cli.args import Given
-from theta.cli.commit import report_summary
-from theta.cli.common import open_session, say_full_disk
+from theta.cli.common import open_session, report_summary, say_full_disk
 from theta.cli.passing import Passing
 from theta.cli.rehearse import tell_again, tell_rehearsed
 from theta.cli.resolve import tell_next
@@ -18,17 +18,20 @@ from theta.errors import UsageError
 from theta.lazy import Module
 
 if TYPE_CHECKING:
+    from theta.porcelain.commands import decision, merging
     from theta.porcelain.commands import merge_request as requests
-    from theta.porcelain.commands import merging
-    from theta.porcelain.commands.merge_request import GitOptions, MergeResult
+    from theta.porcelain.commands.merge_request import GitOptions, MergeResult, TensorOptions
     from theta.porcelain.look import commit_summary
     from theta.porcelain.workspace.session import Session
 else:
+    decision = Module("theta.porcelain.commands.decision")
     commit_summary = Module("theta.porcelain.look.commit_summary")
     merging = Module("theta.porcelain.commands.merging")
     requests = Module("theta.porcelain.commands.merge_request")
 
 app = Passing(None)
+
+_GO_ON: Final = "theta merge --continue"
 
 Scope = Annotated[
     str | None,
@@ -75,10 +78,10 @@ def merge(
     if not line.known:
         words = " ".join(line.given)
         raise UsageError(f"git merge lists no such option: '{words}'", hint="'git merge -h' lists all")
-    git, names = mergeargs.read(line)
+    git, names = requests.GitOptions.of(line), line.words
     tensors = deciding.options(strategy, rule, recipe, scope, seed, allow_nan, statistics)
     commands = {"--continue": go_on, "--abort": abort, "--quit": git.has("--quit")}
-    mergeargs.check(names, tensors, {**commands, "--replay": replay is not None, "--dry-run": dry_run})
+    _check(names, tensors, {**commands, "--replay": replay is not None, "--dry-run": dry_run})
     if as_json and not dry_run:
         raise UsageError("--json goes with --dry-run", hint="theta merge --dry-run --json BRANCH")
     if replay is not None:
@@ -95,6 +98,19 @@ def merge(
     return _tell(session, git, result)
 
 
+def _check(names: Sequence[str], tensors: TensorOptions, commands: Mapping[str, bool]) -> None:
+    """Refuse what cannot be done together; ``commands`` are the options that stand for a command."""
+    chosen = [name for name, given in commands.items() if given]
+    if len(chosen) > 1:
+        raise UsageError("only one of --continue, --abort, --quit, --dry-run and --replay")
+    if not chosen or chosen == ["--dry-run"]:
+        return
+    if names:
+        raise UsageError(f"{chosen[0]} takes no revision beside it, such as {names[0]}")
+    if chosen[0] != "--continue":
+        decision.refuse(tensors.first(), f"{chosen[0]} decides nothing")
+
+
 def _tell(session: Session, git: GitOptions, result: MergeResult) -> int:
     """Tell the result of a merge, without the lines that the terminal already showed."""
     if result.left:
@@ -106,7 +122,7 @@ def _tell(session: Session, git: GitOptions, result: MergeResult) -> int:
     if result.ending is requests.Ending.FORWARDED and result.before and result.commit and not _is_silent(git):
         for line in commit_summary.moved(session.again(), result.before, result.commit):
             console.note(line)
-    if result.ending is requests.Ending.PREPARED and result.settlement.go_on not in ("", mergeargs.GO_ON):
+    if result.ending is requests.Ending.PREPARED and result.settlement.go_on not in ("", _GO_ON):
         tell_next(result.settlement)
     if result.summary is not None and not result.code:
         report_summary(session, result.summary)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from theta.cli import console, deciding
 from theta.cli.args import Given
-from theta.cli.commit import report_summary
-from theta.cli.common import open_session, say_full_disk
+from theta.cli.common import open_session, report_summary, say_full_disk
 from theta.cli.passing import Passing
 from theta.cli.terminal import Terminal
 from theta.errors import UsageError

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Final
 
 from theta.errors import NotFoundError
+from theta.git.options import Arguments
 from theta.merging.engine import RehearsedTensor
 from theta.merging.recipe_files import RecipeFile
 from theta.porcelain.commands.settlement import Settlement
@@ -84,6 +85,16 @@ class GitOptions:
 
     args: Sequence[str] = ()
     values: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, line: Arguments) -> GitOptions:
+        """Return the options of a line of ``git merge``; several messages become paragraphs of one."""
+        values: dict[str, str] = {}
+        for name, value in ((option.name, option.value) for option in line.options):
+            if value is not None:
+                paragraphs = f"{values[name]}\n\n" if name == "--message" and name in values else ""
+                values[name] = paragraphs + value
+        return cls(line.flags, values)
 
     def has(self, *flags: str) -> bool:
         """Return whether one of ``flags`` was given."""
