@@ -1,4 +1,4 @@
-"""What must hold before git writes to the worktree: no untracked file is lost, and the disk has room.
+"""The conditions for letting git write to the worktree: no untracked file is lost, and the disk has room.
 
 In a sparse checkout git only warns before it overwrites an untracked file (unpack-trees.c,
 WARNING_SPARSE_ORPHANED_NOT_OVERWRITTEN), and every clone with a checkpoint is one because of ``.theta/``.
