@@ -8,7 +8,7 @@ The commit is git's in each of them, with its hooks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -17,16 +17,17 @@ from theta.errors import ExitCode, ThetaError, UsageError
 from theta.git.commit_graph import octopus_base
 from theta.git.run import GitFailedError, Result
 from theta.merging.recipes import Recipe
-from theta.porcelain.commands import concluded, settlement
+from theta.porcelain.commands import settlement
 from theta.porcelain.commands.decision import deciding
 from theta.porcelain.commands.dialogue import Dialogue
 from theta.porcelain.commands.merge_plan import MergePlan
 from theta.porcelain.commands.merge_request import Ending, MergeResult
 from theta.porcelain.commands.settlement import Settlement
 from theta.porcelain.drive import git_words, running
-from theta.porcelain.drive.running import Said
-from theta.porcelain.merge import concluding, in_memory, octopus, recording, resolving
+from theta.porcelain.drive.running import Driven, Said
+from theta.porcelain.merge import answers, concluding, in_memory, octopus, recording, resolving, trailers
 from theta.porcelain.merge.in_memory import Joined
+from theta.porcelain.stage import committing
 from theta.porcelain.workspace import agreement, worktree
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
@@ -223,7 +224,7 @@ class Route:
             self.plan.git.to_commit,
             aloud=self.dialogue.aloud,
         )
-        return concluded.conclude(self.session, commit, found, said)
+        return conclude(self.session, commit, found, said)
 
 
 def undecided(joined: Joined, asked: Recipe) -> Settlement:
@@ -241,3 +242,23 @@ def _of_files(done: Result, checkpoints: set[str]) -> Said:
         ),
         tuple(line for line in problems if _STOPPED not in line and git_words.is_of_user(line)),
     )
+
+
+def conclude(
+    session: Session, commit: Callable[[], Driven], found: Settlement, said: Said | None = None
+) -> MergeResult:
+    """Let ``commit`` make the commit; a hook that refuses it leaves the merge unfinished."""
+    before, said = session.repo.head(), said or Said()
+    committing.check_identity(session)
+    recording.tell(session)
+    trailers.conclude(session)
+    done = commit()
+    full = running.is_full(session, done.code)
+    summary = committing.finish(session, before)
+    said = Said((*said.out, *done.said.out), (*said.err, *done.said.err))
+    if summary is None:
+        return MergeResult(Ending.PREPARED, done.code, before, before, found, said=said, full=full)
+    if done.code == 0:
+        answers.forget(session)
+        recording.forget(session)
+    return MergeResult(Ending.MERGED, done.code, before, summary.commit, found, summary, said)

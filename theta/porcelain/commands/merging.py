@@ -7,7 +7,7 @@ from functools import partial
 from theta.errors import ThetaError, UsageError
 from theta.git.commit_graph import octopus_base
 from theta.git.state_files import MERGE_HEAD
-from theta.porcelain.commands import concluded, decision, merge_plan, settling
+from theta.porcelain.commands import decision, merge_plan, merge_routes, settling
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.commands.merge_plan import MergePlan
 from theta.porcelain.commands.merge_request import Ending, MergeRequest, MergeResult, TensorOptions
@@ -126,7 +126,7 @@ def _under_way(session: Session) -> Operation:
 
 def _conclude(session: Session, dialogue: Dialogue, found: Settlement) -> MergeResult:
     commit = partial(running.run, session.repo.git(), "commit", "--quiet", "--no-edit", aloud=dialogue.aloud)
-    return concluded.conclude(session, commit, found)
+    return merge_routes.conclude(session, commit, found)
 
 
 def abort(session: Session, dialogue: Dialogue = NOBODY, *words: str) -> MergeResult:
