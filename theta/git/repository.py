@@ -14,6 +14,7 @@ from theta import _modes
 from theta.errors import (
     DamagedRepositoryError,
     DiskError,
+    IdentityError,
     MissingObjectsError,
     NotFoundError,
     NotHereYetError,
@@ -155,6 +156,15 @@ class Repository:
     def git(self, *, index: Path | None = None, extra: Mapping[str, str] = DEFER) -> Git:
         """Return a runner of git in the worktree; by default theta's filter and hooks do nothing."""
         return Git(self.top, index_file=index, extra=extra, marks=self.marks)
+
+    def check_identity(self) -> None:
+        """Raise :class:`IdentityError` if git has no identity, before an editor opens."""
+        if self.git().run("var", "GIT_COMMITTER_IDENT", check=False).code:
+            raise IdentityError(
+                "git does not know who you are",
+                hint='git config --global user.name "Your Name"; '
+                "git config --global user.email you@example.com",
+            )
 
     def setting(self, key: str) -> bool:
         """Return a boolean of git's configuration whose default is true."""

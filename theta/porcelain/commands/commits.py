@@ -11,12 +11,13 @@ from theta.git.run import DEFER, DEFER_FILES, Git
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.drive import running
 from theta.porcelain.drive.running import Said
+from theta.porcelain.look import commit_summary
 from theta.porcelain.look.commit_summary import Summary
 from theta.porcelain.merge import recording
 from theta.porcelain.setup import installing
-from theta.porcelain.stage import committing
+from theta.porcelain.stage import adding
 from theta.porcelain.stage.staging import Added
-from theta.porcelain.workspace import coverage, in_progress
+from theta.porcelain.workspace import agreement, coverage, in_progress
 from theta.porcelain.workspace.session import Session
 
 _NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")
@@ -88,8 +89,8 @@ def commit(session: Session, request: CommitRequest, dialogue: Dialogue = NOBODY
     with session.change():
         with dialogue.progress("adding") as progress:
             paths, everything = request.line.words, request.everything
-            added = committing.prepare(session, paths, everything=everything, progress=progress)
-        committing.check_identity(session)
+            added = adding.prepare_commit(session, paths, everything=everything, progress=progress)
+        session.repo.check_identity()
         words = (*_no_notice(session, request.line), "commit", "--quiet", *request.line.given)
         done = running.run(_git(session, request), *words, aloud=dialogue.aloud)
         running.unlock(session, done.code)
@@ -103,8 +104,8 @@ def _concluded(
     session: Session, result: CommitResult, before: str | None, request: CommitRequest
 ) -> CommitResult:
     """Add the content of the new commit to ``result``, once all is in agreement with it."""
-    notes = committing.settled(session)
-    summary = committing.new_commit(session, before)
+    notes = tuple(agreement.settle(session.again()))
+    summary = commit_summary.of_new(session, before)
     result = replace(result, summary=summary, notes=notes)
     if result.code or summary is None:
         return result

@@ -25,9 +25,9 @@ from theta.porcelain.commands.merge_request import Ending, MergeResult
 from theta.porcelain.commands.settlement import Settlement
 from theta.porcelain.drive import git_words, running
 from theta.porcelain.drive.running import Driven, Said
+from theta.porcelain.look import commit_summary
 from theta.porcelain.merge import answers, concluding, in_memory, octopus, recording, resolving, trailers
 from theta.porcelain.merge.in_memory import Joined
-from theta.porcelain.stage import committing
 from theta.porcelain.workspace import agreement, worktree
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
@@ -249,12 +249,13 @@ def conclude(
 ) -> MergeResult:
     """Let ``commit`` make the commit; a hook that refuses it leaves the merge unfinished."""
     before, said = session.repo.head(), said or Said()
-    committing.check_identity(session)
+    session.repo.check_identity()
     recording.tell(session)
     trailers.conclude(session)
     done = commit()
     full = running.is_full(session, done.code)
-    summary = committing.finish(session, before)
+    agreement.settle(session.again())
+    summary = commit_summary.of_new(session, before)
     said = Said((*said.out, *done.said.out), (*said.err, *done.said.err))
     if summary is None:
         return MergeResult(Ending.PREPARED, done.code, before, before, found, said=said, full=full)

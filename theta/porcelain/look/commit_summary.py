@@ -104,6 +104,13 @@ def summarize(session: Session, oid: str, paths: Sequence[str] = ()) -> Summary:
     return Summary(oid, *_author(commit), branch, subject, not parents, found, files, parents > 1, added)
 
 
+def of_new(session: Session, before: str | None) -> Summary | None:
+    """Return the summary of HEAD; None when HEAD is still at ``before``."""
+    fresh = session.again()
+    head = fresh.repo.head()
+    return None if head is None or head == before else summarize(fresh, head)
+
+
 def _author(commit: Commit) -> tuple[str, str]:
     """Return the author and the author date of ``commit``."""
     zone = datetime.timezone(datetime.timedelta(minutes=commit.author.zone))

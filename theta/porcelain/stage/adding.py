@@ -1,4 +1,4 @@
-"""``theta add``: select the checkpoints among the named files, and stage them."""
+"""``theta add``, and what a commit stages: select the checkpoints among files, and stage them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from theta.git.attributes import filter_of
 from theta.git.repository import STORES
 from theta.git.run import Git
 from theta.lazy import Module
+from theta.porcelain.merge import recording
 from theta.porcelain.stage import staging
 from theta.porcelain.stage.staging import Added
-from theta.porcelain.workspace import index_closure
+from theta.porcelain.workspace import agreement, coverage, index_closure
 from theta.porcelain.workspace.checkpoints import is_manifest
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
@@ -130,3 +131,25 @@ def check_pathspecs(git: Git, pathspecs: list[str]) -> None:
             continue
         if not git.lines("ls-files", "-z", "-c", "-o", "--exclude-standard", "--", spec):
             raise NotFoundError(f"pathspec '{spec}' did not match any files")
+
+
+def prepare_commit(
+    session: Session, paths: list[str], *, everything: bool, progress: Progress | None = None
+) -> list[Added]:
+    """Stage the checkpoints at ``paths`` or all changed ones, and update ``.theta/`` in the index.
+
+    ``everything`` also stages new files that a tracked pattern matches: ``git commit -a`` would skip
+    them, and the next training run would overwrite the only copy.
+    """
+    agreement.refresh(session, progress)
+    added: list[Added] = []
+    if everything or paths:
+        git = session.repo.git().in_directory(session.cwd)
+        selection = select(session, git, paths, update=True, force=False)
+        if everything:
+            selection = selection.including(coverage.newcomers(session, git, [":(top)"]))
+        added = add(session, selection, progress)
+    raw = staging.new_raw(session, index_closure.sync(session))
+    staging.refuse_pointers(session, raw)
+    recording.tell(session)
+    return added
