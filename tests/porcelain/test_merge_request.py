@@ -21,9 +21,9 @@ from theta.porcelain.commands.merge_request import (
     GitOptions,
     MergeRequest,
     MergeResult,
+    Settlement,
     TensorOptions,
 )
-from theta.porcelain.commands.settlement import Settlement
 from theta.porcelain.merge.answers import Answer, Answers, UndoneError
 from theta.porcelain.workspace.session import Session
 

@@ -13,7 +13,7 @@ from theta.units import shape_text
 if TYPE_CHECKING:
     from theta.merging.recipes import Recipe
     from theta.merging.states import Conflict
-    from theta.porcelain.commands.settlement import SettledFile, Settlement
+    from theta.porcelain.commands.merge_request import SettledFile, Settlement
 
 SHOWN: Final = 40
 

@@ -14,7 +14,7 @@ from theta.lazy import Module
 
 if TYPE_CHECKING:
     from theta.porcelain.commands import settling
-    from theta.porcelain.commands.settlement import Settlement
+    from theta.porcelain.commands.merge_request import Settlement
 else:
     settling = Module("theta.porcelain.commands.settling")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import theta_native
     from theta.cli import progress_line
     from theta.merging.strategies import Policy
-    from theta.porcelain.commands.settlement import Settlement
+    from theta.porcelain.commands.merge_request import Settlement
     from theta.porcelain.drive.running import Said
     from theta.porcelain.merge.answers import Answer, Answers
     from theta.porcelain.workspace.session import Session

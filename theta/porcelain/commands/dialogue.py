@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from theta.merging.strategies import Policy
-    from theta.porcelain.commands.settlement import Settlement
+    from theta.porcelain.commands.merge_request import Settlement
     from theta.porcelain.drive.running import Said
     from theta.porcelain.merge.answers import Answer, Answers
     from theta.porcelain.workspace.session import Session

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
@@ -11,9 +11,11 @@ from theta.errors import NotFoundError
 from theta.git.options import Arguments
 from theta.merging.engine import RehearsedTensor
 from theta.merging.recipe_files import RecipeFile
-from theta.porcelain.commands.settlement import Settlement
+from theta.merging.recipes import Recipe
+from theta.merging.states import Conflict
 from theta.porcelain.drive.running import Said
 from theta.porcelain.look.commit_summary import Summary
+from theta.porcelain.merge.joining import Merged
 from theta.porcelain.workspace.session import Session
 
 _TO_COMMIT: Final = (
@@ -155,6 +157,55 @@ class MergeRequest:
             values["--message"] = self.message
         args += ["--squash"] if self.squash and "--squash" not in args else []
         return GitOptions(args, values)
+
+
+@dataclass(frozen=True)
+class SettledFile:
+    """A checkpoint that was settled.
+
+    Attributes:
+        path: where it is.
+        tensors: how many it has; None when it was removed.
+        decided: tensor -> the strategy that settled it, of those that no rule of git settles.
+    """
+
+    path: str
+    tensors: int | None
+    decided: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """The checkpoints that were settled, and those that were not.
+
+    Attributes:
+        settled: the checkpoints that were settled.
+        conflicts: path -> the tensors in conflict, of checkpoints that were not.
+        unmerged: all paths in conflict, those of other files too.
+        asked: the recipe that was followed.
+        go_on: the command that concludes the unfinished operation; empty if there is none.
+        idle: nothing was in conflict.
+        stash: no operation is unfinished, and git keeps a stash, which may have conflicted.
+    """
+
+    settled: Sequence[SettledFile] = ()
+    conflicts: Mapping[str, Sequence[Conflict]] = field(default_factory=dict)
+    unmerged: Sequence[str] = ()
+    asked: Recipe = field(default_factory=Recipe)
+    go_on: str = ""
+    idle: bool = False
+    stash: bool = False
+
+    @classmethod
+    def of(cls, merged: Merged, asked: Recipe, unmerged: Iterable[str] = (), go_on: str = "") -> Settlement:
+        """Return the settlement of ``merged``, with the decisions of ``asked``."""
+        settled = [
+            SettledFile(path, len(manifest.lines), dict(merged.decided.get(path, {})))
+            for path, manifest in merged.resolved.items()
+        ]
+        settled += [SettledFile(path, None) for path in merged.removed]
+        conflicts = {path: tuple(found) for path, found in merged.conflicts.items()}
+        return cls(tuple(settled), conflicts, tuple(unmerged), asked, go_on)
 
 
 class Ending(Enum):

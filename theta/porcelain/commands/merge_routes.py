@@ -17,12 +17,11 @@ from theta.errors import ExitCode, ThetaError, UsageError
 from theta.git.commit_graph import octopus_base
 from theta.git.run import GitFailedError, Result
 from theta.merging.recipes import Recipe
-from theta.porcelain.commands import settlement
+from theta.porcelain.commands import settling
 from theta.porcelain.commands.decision import deciding
 from theta.porcelain.commands.dialogue import Dialogue
 from theta.porcelain.commands.merge_plan import MergePlan
-from theta.porcelain.commands.merge_request import Ending, MergeResult
-from theta.porcelain.commands.settlement import Settlement
+from theta.porcelain.commands.merge_request import Ending, MergeResult, Settlement
 from theta.porcelain.drive import git_words, running
 from theta.porcelain.drive.running import Driven, Said
 from theta.porcelain.look import commit_summary
@@ -102,7 +101,7 @@ class Route:
         fresh = self.session.again()
         with self.dialogue.progress("writing checkpoints") as progress:
             agreement.fill(fresh, progress, files)
-        found = settlement.of(joined.merged, self.plan.decision.how.asked())
+        found = Settlement.of(joined.merged, self.plan.decision.how.asked())
         self.dialogue.settled(found)
         if self.plan.squash:
             concluding.squashed(fresh, aloud=self.dialogue.aloud)
@@ -155,7 +154,7 @@ class Route:
         )
         said = _of_files(done, merged.seen)
         self.dialogue.heard(said)
-        found = settlement.in_index(fresh, merged, how)
+        found = settling.in_index(fresh, merged, how)
         self.dialogue.settled(found)
         return self._end(found, said, merging=merging)
 
@@ -229,7 +228,7 @@ class Route:
 
 def undecided(joined: Joined, asked: Recipe) -> Settlement:
     """Return what keeps branches from being joined."""
-    return settlement.of(joined.merged, asked, [*joined.merged.conflicts, *joined.open_files])
+    return Settlement.of(joined.merged, asked, [*joined.merged.conflicts, *joined.open_files])
 
 
 def _of_files(done: Result, checkpoints: set[str]) -> Said:

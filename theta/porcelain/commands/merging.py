@@ -10,9 +10,14 @@ from theta.git.state_files import MERGE_HEAD
 from theta.porcelain.commands import decision, merge_plan, merge_routes, settling
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.commands.merge_plan import MergePlan
-from theta.porcelain.commands.merge_request import Ending, MergeRequest, MergeResult, TensorOptions
+from theta.porcelain.commands.merge_request import (
+    Ending,
+    MergeRequest,
+    MergeResult,
+    Settlement,
+    TensorOptions,
+)
 from theta.porcelain.commands.merge_routes import Route, undecided
-from theta.porcelain.commands.settlement import Settlement
 from theta.porcelain.drive import overwrites, running
 from theta.porcelain.drive.running import Said
 from theta.porcelain.merge import answers, dry_run, octopus, recording, replay, resolving

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from theta.porcelain.commands import decision, settling
 from theta.porcelain.commands.decision import Decision
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
-from theta.porcelain.commands.merge_request import TensorOptions
-from theta.porcelain.commands.settlement import Settlement
+from theta.porcelain.commands.merge_request import Settlement, TensorOptions
 from theta.porcelain.drive import overwrites, rebasing, running, sequencing
 from theta.porcelain.drive.git_words import Applying
 from theta.porcelain.drive.running import Said

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from theta.porcelain.commands import settlement
 from theta.porcelain.commands.decision import Decision, decide_here, deciding
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
-from theta.porcelain.commands.merge_request import TensorOptions
-from theta.porcelain.commands.settlement import Settlement
-from theta.porcelain.merge import resolving
+from theta.porcelain.commands.merge_request import Settlement, TensorOptions
+from theta.porcelain.merge import answers, resolving
+from theta.porcelain.merge.joining import How, Merged
 from theta.porcelain.workspace import agreement, in_progress
 from theta.porcelain.workspace.session import Session
 
@@ -51,6 +50,16 @@ def _settled(
     merged = deciding(
         dialogue, decision.how, lambda how: resolving.resolve(session, how, only, decision.base)
     )
-    found = settlement.in_index(session, merged, decision.how)
+    found = in_index(session, merged, decision.how)
     dialogue.settled(found)
     return found
+
+
+def in_index(session: Session, merged: Merged, how: How) -> Settlement:
+    """Return what ``merged`` left in the index; decisions of rules in open checkpoints stay as answers."""
+    unmerged = resolving.unmerged(session)
+    if unmerged:
+        answers.keep_ruled(session, resolving.conflicts(session), merged.decided, how.asked())
+    go_on = in_progress.current(session.repo).go_on
+    stash = not go_on and "refs/stash" in session.repo.refs
+    return replace(Settlement.of(merged, how.asked(), unmerged, go_on), stash=stash)
