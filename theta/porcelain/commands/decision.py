@@ -1,4 +1,7 @@
-"""How tensors in conflict are decided: the options of a command over a recipe over git's configuration."""
+"""How tensors in conflict are decided: the options of a command over a recipe over git's configuration.
+
+A merge is planned here too, since its recipe names the commits, and requests that make no sense are refused.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from theta.merging.recipes import Recipe
 from theta.merging.result_file import CONTAINER
 from theta.merging.strategies import SIDES, parse
 from theta.porcelain.commands.dialogue import Dialogue
-from theta.porcelain.commands.merge_request import TensorOptions, is_gits
+from theta.porcelain.commands.merge_request import GitOptions, MergeRequest, TensorOptions, is_gits
 from theta.porcelain.drive import incoming
 from theta.porcelain.merge import resolving, trailers
 from theta.porcelain.merge.answers import Answers, UndoneError
@@ -122,6 +125,87 @@ def commits(session: Session, names: Sequence[str]) -> list[str]:
     for name in names:
         session.repo.resolve(name)
     return [session.repo.resolve(f"{name}^{{commit}}") for name in names]
+
+
+# -- of a merge --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """A merge request that makes sense.
+
+    Attributes:
+        tensors: how tensors are settled, as it was asked for.
+        git: the options for git.
+        decision: how tensors are settled.
+        names: the names of the commits to merge.
+        heads: the commits to merge.
+        base: the commit to compare with; None means the merge base.
+        no_commit: stop before the commit.
+        ours: HEAD, unless another branch has all of it and it is no parent of the merge.
+    """
+
+    tensors: TensorOptions
+    git: GitOptions
+    decision: Decision
+    names: list[str]
+    heads: list[str]
+    base: str | None
+    no_commit: bool
+    ours: list[str] = field(default_factory=list)
+
+    @property
+    def everything(self) -> bool:
+        """Whether tensors that git would settle by itself are computed with too."""
+        return self.decision.how.everything
+
+    @property
+    def squash(self) -> bool:
+        """Whether the commit will have one parent."""
+        return self.git.has("--squash")
+
+    @property
+    def stays(self) -> bool:
+        """Whether HEAD becomes a parent even where another branch has all of it."""
+        return self.tensors.recipe is not None or self.git.has("--no-ff")
+
+
+def plan(session: Session, request: MergeRequest, dialogue: Dialogue) -> MergePlan:
+    """Check ``request``; raises :class:`UsageError` and :class:`NotFoundError`."""
+    tensors, recipe = request.tensors, request.tensors.recipe
+    names = [*request.revisions] or _named(session, tensors) or [_upstream(session)]
+    heads = commits(session, names)
+    ours = session.repo.head()
+    numbers = order(session, recipe, [ours or "", *heads]) if recipe and recipe.models else None
+    check_statistics(tensors, 1 + len(heads))
+    check_rules(session, tensors, [*filter(None, [ours]), *heads])
+    decided = decide(session, tensors, dialogue, numbers, dry_run=request.dry_run)
+    base = request.base or (recipe.base if recipe else None)
+    return MergePlan(
+        tensors,
+        request.for_git,
+        decided,
+        names,
+        heads,
+        commits(session, [base])[0] if base else None,
+        request.no_commit or request.for_git.has("--no-commit"),
+        [ours] if ours else [],
+    )
+
+
+def _named(session: Session, tensors: TensorOptions) -> list[str]:
+    """Return the revisions of a recipe that are not what is checked out."""
+    head = session.repo.head()
+    models = tensors.recipe.models if tensors.recipe else ()
+    return [name for name in models if commits(session, [name]) != [head]]
+
+
+def _upstream(session: Session) -> str:
+    """Return the name of the upstream branch; raises :class:`UsageError` when there is none."""
+    done = session.repo.git().run("rev-parse", "-q", "--abbrev-ref", "@{upstream}", check=False)
+    if done.code or not done.text.strip():
+        raise UsageError("nothing to merge: no revision and no upstream branch", hint="theta merge BRANCH")
+    return done.text.strip()
 
 
 # -- what would have no effect, or cannot be done ----------------------------------------

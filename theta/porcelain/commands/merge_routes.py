@@ -18,9 +18,8 @@ from theta.git.commit_graph import octopus_base
 from theta.git.run import GitFailedError, Result
 from theta.merging.recipes import Recipe
 from theta.porcelain.commands import settling
-from theta.porcelain.commands.decision import deciding
+from theta.porcelain.commands.decision import MergePlan, deciding
 from theta.porcelain.commands.dialogue import Dialogue
-from theta.porcelain.commands.merge_plan import MergePlan
 from theta.porcelain.commands.merge_request import Ending, MergeResult, Settlement
 from theta.porcelain.drive import git_words, running
 from theta.porcelain.drive.running import Driven, Said

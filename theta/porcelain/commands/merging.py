@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from theta.errors import ThetaError, UsageError
-from theta.git.commit_graph import octopus_base
+from theta.git.commit_graph import independent, octopus_base
 from theta.git.state_files import MERGE_HEAD
-from theta.porcelain.commands import decision, merge_plan, merge_routes, settling
+from theta.porcelain.commands import decision, merge_routes, settling
+from theta.porcelain.commands.decision import MergePlan
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
-from theta.porcelain.commands.merge_plan import MergePlan
 from theta.porcelain.commands.merge_request import (
     Ending,
     MergeRequest,
@@ -26,6 +28,8 @@ from theta.porcelain.workspace import agreement, in_progress
 from theta.porcelain.workspace.in_progress import Operation
 from theta.porcelain.workspace.session import Session
 
+_OF_GIT: Final = ("ort", "recursive", "resolve", "octopus")
+
 
 def merge(session: Session, request: MergeRequest, dialogue: Dialogue = NOBODY) -> MergeResult:
     """Merge what ``request`` names into HEAD.
@@ -33,13 +37,13 @@ def merge(session: Session, request: MergeRequest, dialogue: Dialogue = NOBODY) 
     What is in conflict is a result, not an error.  Raises :class:`UsageError` for a request that
     cannot be carried out, and :class:`ThetaError` of other kinds where nothing was begun.
     """
-    plan = merge_plan.plan(session, request, dialogue)
-    if strategy := merge_plan.foreign_strategy(session, plan):
+    plan = decision.plan(session, request, dialogue)
+    if strategy := _foreign_strategy(session, plan):
         given = request.tensors.first() or ("--dry-run" if request.dry_run else "")
         decision.refuse(given, f"git's strategy {strategy} takes checkpoints as whole files")
         return _by_strategy(session, plan, dialogue)
     if request.dry_run:
-        return _rehearse(session, merge_plan.reduced(session, plan))
+        return _rehearse(session, _reduced(session, plan))
     with session.change():
         return _merge(session, plan, dialogue)
 
@@ -51,7 +55,7 @@ def _merge(session: Session, plan: MergePlan, dialogue: Dialogue) -> MergeResult
     agreement.refresh(session)
     if not in_progress.current(session.repo).name:
         recording.begin(session)
-    plan = merge_plan.reduced(session, plan)
+    plan = _reduced(session, plan)
     if not plan.heads:
         dialogue.heard(said := Said(("Already up to date.",)))
         return MergeResult(Ending.UP_TO_DATE, 0, head, head, said=said)
@@ -80,6 +84,37 @@ def _by_strategy(session: Session, plan: MergePlan, dialogue: Dialogue) -> Merge
     found = Settlement(unmerged=tuple(unmerged))
     return MergeResult(
         ending, done.code, before, after, found, said=done.said, notes=done.notes, full=done.full
+    )
+
+
+def _foreign_strategy(session: Session, found: MergePlan) -> str:
+    """Return git's strategy, asked for or configured, if it does not merge contents (``-s ours``)."""
+    given = found.git.values.get("--strategy")
+    count = len(found.heads)
+    key = "pull.octopus" if count > 1 else "pull.twohead"
+    config = session.repo.config
+    if given is None and key in config:
+        given = config.get(key) or ""
+        if count > 1 and given != "octopus":
+            return given
+    return "" if given is None or given in _OF_GIT else given
+
+
+def _reduced(session: Session, found: MergePlan) -> MergePlan:
+    """Leave out what is part of HEAD or of another branch, and HEAD itself if it is part of one."""
+    if not found.ours:
+        return found
+    head = found.ours[0]
+    kept = independent(session.repo, [head, *found.heads])
+    names = dict(zip(reversed(found.heads), reversed(found.names), strict=True))
+    joined = [commit for commit in kept if commit != head]
+    parts = [name for commit, name in names.items() if commit not in joined]
+    decision.refuse_parts(found.tensors, parts, everything=not joined)
+    # git tells best what becomes of a single branch
+    heads = joined if len(names) > 1 or head not in kept or found.everything else found.heads[:1]
+    apart = head not in kept and len(heads) > 1 and not found.stays
+    return replace(
+        found, names=[names[commit] for commit in heads], heads=heads, ours=[] if apart else found.ours
     )
 
 
