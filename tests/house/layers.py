@@ -13,6 +13,7 @@ LAYERS: Final = (
         "theta.dtypes",
         "theta.lazy",
         "theta.units",
+        "theta.visible",
         "theta.parallel",
         "theta._blas",
         "theta._fs",

@@ -56,7 +56,7 @@ RULES = {
     "terminal": Rule(
         chokepoints.terminal,
         # what makes text safe, draws it and writes it
-        packages=("theta.cli.console", "theta.cli.foreign", "theta.cli.screen"),
+        packages=("theta.cli.console", "theta.cli.screen"),
         exceptions=(
             ("theta.cli.app", "sys.stdout goes around console"),  # sets the streams up
             ("theta.cli.app", "sys.stderr goes around console"),

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
-from theta.cli.foreign import markup
 from theta.git.state_files import MERGE_HEAD
+from theta.lazy import Module
 from theta.units import shape_text
 
 if TYPE_CHECKING:
+    from theta.cli import screen
     from theta.merging.recipes import Recipe
     from theta.merging.states import Conflict
     from theta.porcelain.commands.merge_request import SettledFile, Settlement
+else:
+    screen = Module("theta.cli.screen")
 
 SHOWN: Final = 40
 
@@ -44,14 +47,14 @@ def show(path: str, conflicts: Sequence[Conflict]) -> None:
     from rich.table import Table
 
     title = f"{path}: {len(conflicts)} in conflict"
-    table = Table(title=markup(title), box=None, title_justify="left", pad_edge=False)
+    table = Table(title=screen.markup(title), box=None, title_justify="left", pad_edge=False)
     for name in ("tensor", "what both sides did", "shape", "dtype"):
         table.add_column(name)
     for conflict in conflicts[:SHOWN]:
         sides = [side for side in conflict.changed if side is not None]
         shapes = " | ".join(dict.fromkeys(shape_text(side.shape) for side in sides))
         dtypes = " | ".join(dict.fromkeys(side.dtype for side in sides))
-        table.add_row(markup(conflict.name), kind(conflict), shapes, dtypes)
+        table.add_row(screen.markup(conflict.name), kind(conflict), shapes, dtypes)
     console.show(table)
     if len(conflicts) > SHOWN:
         console.out(f"... and {len(conflicts) - SHOWN} more")

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
-from theta.cli.foreign import one_line, visible, visible_line, visible_of_git
 from theta.errors import DiskError
+from theta.visible import one_line, visible, visible_line, visible_of_git
 
 quiet = False
 colour = "auto"

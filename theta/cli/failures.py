@@ -7,9 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from theta.cli import console
-from theta.cli.foreign import one_line
 from theta.errors import ExitCode, RefusedError, ThetaError
 from theta.lazy import Module
+from theta.visible import one_line
 
 if TYPE_CHECKING:
     import traceback

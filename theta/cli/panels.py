@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from theta.cli.conflicts import kind
-from theta.cli.foreign import markup
 from theta.errors import ThetaError
+from theta.lazy import Module
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, describe, names
 from theta.units import shape_text
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from rich.panel import Panel
     from rich.table import Table
 
+    from theta.cli import screen
     from theta.merging.measures import Measures
     from theta.store.format.manifest import Line
     from theta.store.odb.objects import Objects
+else:
+    screen = Module("theta.cli.screen")
 
 KEYS: Final = (
     ("avg", "average"),
@@ -51,10 +54,10 @@ def panel(objects: Objects, conflict: Conflict, place: str) -> Panel:
         rows.append(Text.from_markup(_relation(found)))
     more = ", ".join(_others(conflict))
     if more:
-        rows.append(Text.from_markup(f"[dim]or by name: {markup(more)}[/]"))
+        rows.append(Text.from_markup(f"[dim]or by name: {screen.markup(more)}[/]"))
     menu = "  ".join(f"[bold cyan]{key}[/] {text}" for key, text in KEYS)
     rows += [Text.from_markup(menu), Text.from_markup(_SPREAD)]
-    title = f"[bold]{markup(conflict.name)}[/]" + (f"  [dim]{place}[/]" if place else "")
+    title = f"[bold]{screen.markup(conflict.name)}[/]" + (f"  [dim]{place}[/]" if place else "")
     return Panel(
         Group(*rows),
         title=title,
@@ -76,11 +79,13 @@ def strategies(conflict: Conflict, wanted: Sequence[str] = ()) -> Table:
         try:
             info, reason = describe(name), Strategy(name).why_not(conflict)
         except ThetaError as error:  # a plug-in that cannot be loaded
-            table.add_row(markup(name), markup(str(error)), "", style="dim")
+            table.add_row(screen.markup(name), screen.markup(str(error)), "", style="dim")
             continue
         told = info.summary if reason is None else f"{info.summary} (not here: {reason})"
         given = ", ".join(parameter.name for parameter in info.parameters)
-        table.add_row(markup(name), markup(told), markup(given), style="dim" if reason else "")
+        table.add_row(
+            screen.markup(name), screen.markup(told), screen.markup(given), style="dim" if reason else ""
+        )
     return table
 
 

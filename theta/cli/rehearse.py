@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
-from theta.cli.foreign import markup
 from theta.errors import ExitCode
+from theta.lazy import Module
 from theta.units import human
 
 if TYPE_CHECKING:
+    from theta.cli import screen
     from theta.merging.engine import RehearsedTensor
     from theta.porcelain.commands.merge_request import MergeResult
     from theta.porcelain.merge.replay import Replayed
+else:
+    screen = Module("theta.cli.screen")
 
 SHOWN: Final = 60
 _UNTOUCHED: Final = "same"
@@ -42,13 +45,13 @@ def _table(path: str, rows: Sequence[RehearsedTensor]) -> None:
     from rich.table import Table
 
     touched = [row for row in rows if row.state != _UNTOUCHED]
-    table = Table(title=markup(path), box=None, title_justify="left", pad_edge=False)
+    table = Table(title=screen.markup(path), box=None, title_justify="left", pad_edge=False)
     for name in ("tensor", "taken", "by", "size", "new in the repository"):
         number = name in ("size", "new in the repository")
         table.add_column(name, overflow="fold", justify="right" if number else "left", no_wrap=number)
     for row in touched[:SHOWN]:
         sizes = (human(row.nbytes), human(row.stored) if row.stored else "")
-        table.add_row(markup(row.name), row.state, markup(row.strategy), *sizes)
+        table.add_row(screen.markup(row.name), row.state, screen.markup(row.strategy), *sizes)
     console.show(table)
     if len(touched) > SHOWN:
         console.out(f"... and {len(touched) - SHOWN} more")

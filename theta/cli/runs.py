@@ -13,7 +13,7 @@ from rich.table import Table
 from theta.cli import console
 from theta.cli.args import HELP
 from theta.cli.common import open_session
-from theta.cli.foreign import markup
+from theta.cli.screen import markup
 from theta.errors import UsageError
 from theta.porcelain.stage import run_steps
 from theta.porcelain.stage.run_steps import RunStep

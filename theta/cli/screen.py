@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.markup import escape
 from rich.segment import Segment
 from rich.text import Text
 
-from theta.cli.foreign import visible_lines
+from theta.visible import visible, visible_lines
 
 
 class Screen(Console):
@@ -43,3 +44,8 @@ def rich_console(colour: str, *, on_screen: bool) -> Console:
         force_terminal=terminal,
         no_color=colour == "never" or None,
     )
+
+
+def markup(text: str) -> str:
+    """Return ``text`` for a string of rich's markup: shown as it is, brackets and all."""
+    return escape(visible(text))

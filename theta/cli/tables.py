@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from theta.cli import console
-from theta.cli.foreign import markup
+from theta.cli.screen import markup
 from theta.porcelain.look import diffing
 from theta.units import human, shape_text
 

@@ -58,10 +58,3 @@ def visible_line(text: str) -> str:
 def visible_of_git(line: str) -> str:
     """Do as :func:`visible` for a line that git prints: keep tabs, colours and the line feed."""
     return "".join(part if number % 2 else visible(part) for number, part in enumerate(_OF_GIT.split(line)))
-
-
-def markup(text: str) -> str:
-    """Return ``text`` for a string of rich's markup: shown as it is, brackets and all."""
-    from rich.markup import escape
-
-    return escape(visible(text))
