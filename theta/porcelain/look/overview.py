@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from theta.git.repository import STORES
 from theta.lazy import Module
 from theta.porcelain.workspace import agreement, in_progress, sharded_models
-from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints
+from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints, is_shard
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.sharded_models import Group, ModelChanges
 from theta.porcelain.workspace.worktree import Found, State, skeleton_of
@@ -165,7 +165,7 @@ def _add_details(session: Session, found: dict[str, Found], result: Report) -> N
         item = found.get(row.path)
         if row.worktree == "M" and item is not None and item.scan is not None:
             result.unstaged[row.path] = compare_with_file(session, entry.oid, item)
-    if any(sharded_models.is_shard(path) for row in result.rows for path in (row.path, row.old_path) if path):
+    if any(is_shard(path) for row in result.rows for path in (row.path, row.old_path) if path):
         _add_models(session, found, result)
 
 

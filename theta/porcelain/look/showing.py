@@ -10,7 +10,7 @@ from theta.git.run import Git
 from theta.porcelain.look import describing, diffing
 from theta.porcelain.look.describing import Description
 from theta.porcelain.look.diffing import Compared
-from theta.porcelain.workspace import sharded_models
+from theta.porcelain.workspace.checkpoints import shards_of
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 from theta.store.read.tensor_records import record_of
@@ -110,7 +110,7 @@ def _object(session: Session, git: Git, name: _Name) -> ShownFiles | ShownCheckp
 
 def _model(session: Session, name: _Name) -> ShownCheckpoint | ShownTensor | None:
     """Look up a sharded model by the name it would have as one file."""
-    shards = sharded_models.shards_at(session, name.revision, name.path)
+    shards = _shards_at(session, name.revision, name.path)
     lines = sorted((line for one in shards.values() for line in one.lines), key=lambda line: line.name)
     if not lines:
         return None
@@ -137,7 +137,7 @@ def codecs(session: Session, text: str) -> list[Description]:
     entry = session.repo.tree_of(name.revision).get(name.path)
     with concerning(name.label):
         one = session.manifest_or_none(entry.id) if entry is not None else None
-    shards = sharded_models.shards_at(session, name.revision, name.path) if entry is None else {}
+    shards = _shards_at(session, name.revision, name.path) if entry is None else {}
     manifests = [one] if one is not None else list(shards.values())
     with concerning(name.label):
         found = [
@@ -147,3 +147,9 @@ def codecs(session: Session, text: str) -> list[Description]:
         what = f"tensor {name.tensor}" if manifests else f"checkpoint {name.path}"
         raise NotFoundError(f"there is no {what}")
     return found
+
+
+def _shards_at(session: Session, revision: str, name: str) -> dict[str, Manifest]:
+    """Return path -> manifest of the shards in ``revision`` of the model that is ``name`` as one file."""
+    found = session.at(revision)
+    return {path: session.manifest(found[path].oid) for path in shards_of(name, found)}

@@ -25,7 +25,7 @@ from theta.formats.values import Value, values
 from theta.git.object_values import MODE_BLOB
 from theta.porcelain.tensors import converting
 from theta.porcelain.tensors.converting import Model
-from theta.porcelain.workspace import sharded_models
+from theta.porcelain.workspace.checkpoints import shards_of
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.files.file_source import FileSource
@@ -176,7 +176,7 @@ def of_revision(session: Session, revision: str, path: str, glob: str) -> Model:
     index = _index(session, revision, path)
     if index is not None:
         return _joined(index.shards, index.weight_map, open_shard)
-    shards = sharded_models.shards_of(path, session.at(revision) if revision else session.index)
+    shards = shards_of(path, session.at(revision) if revision else session.index)
     if not shards:
         raise _no_checkpoint(path, revision)
     return _joined([name.rpartition("/")[2] for name in sorted(shards)], {}, open_shard)

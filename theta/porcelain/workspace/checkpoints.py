@@ -111,6 +111,16 @@ def by_model(paths: Iterable[str]) -> dict[str, frozenset[str]]:
     return {name: frozenset(files) for name, files in found.items()}
 
 
+def is_shard(path: str) -> bool:
+    """Return whether ``path`` is named like a shard of a model."""
+    return sharded.model_of(path) != path
+
+
+def shards_of(name: str, paths: Iterable[str]) -> list[str]:
+    """Return the shards among ``paths`` of the model that is ``name`` as one file."""
+    return [path for path in paths if sharded.model_of(path) == name and path != name]
+
+
 EMPTY: Final = Checkpoints((), lambda _: None)
 """No checkpoints: for an unborn branch, or a missing side of a comparison."""
 

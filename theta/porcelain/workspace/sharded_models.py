@@ -20,7 +20,6 @@ from theta.store.changes import Changes, Version
 
 if TYPE_CHECKING:
     from theta.formats import sharded
-    from theta.store.format.manifest import Manifest
 else:
     sharded = Module("theta.formats.sharded")
 
@@ -53,11 +52,6 @@ class Group:
     def paths(self) -> tuple[str, ...]:
         """The files of both versions."""
         return tuple(sorted({*self.before, *self.after}))
-
-
-def is_shard(path: str) -> bool:
-    """Return whether ``path`` is named like a shard of a model."""
-    return sharded.model_of(path) != path
 
 
 def groups(before: Iterable[str], after: Iterable[str]) -> list[Group]:
@@ -140,14 +134,3 @@ def paths_of(found: Mapping[str, Changes]) -> Iterator[str]:
         yield from item.paths if isinstance(item, ModelChanges) else (path,)
         if item.old_path:
             yield item.old_path
-
-
-def shards_at(session: Session, revision: str, name: str) -> dict[str, Manifest]:
-    """Return path -> manifest of the shards in ``revision`` of the model that is ``name`` as one file."""
-    found = session.at(revision)
-    return {path: session.manifest(found[path].oid) for path in shards_of(name, found)}
-
-
-def shards_of(name: str, paths: Iterable[str]) -> list[str]:
-    """Return the shards among ``paths`` of the model that is ``name`` as one file."""
-    return [path for path in paths if sharded.model_of(path) == name and path != name]
