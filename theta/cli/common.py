@@ -15,14 +15,14 @@ from theta.units import human
 if TYPE_CHECKING:
     from theta.porcelain.drive import running
     from theta.porcelain.drive.running import Driven
-    from theta.porcelain.look import commit_summary
-    from theta.porcelain.look.commit_summary import Summary
+    from theta.porcelain.look import differences
+    from theta.porcelain.look.differences import Summary
     from theta.porcelain.setup import installing
     from theta.porcelain.stage.staging import Added
     from theta.porcelain.workspace import coverage, in_progress
     from theta.porcelain.workspace.session import Session
 else:
-    commit_summary = Module("theta.porcelain.look.commit_summary")
+    differences = Module("theta.porcelain.look.differences")
     coverage = Module("theta.porcelain.workspace.coverage")
     in_progress = Module("theta.porcelain.workspace.in_progress")
     installing = Module("theta.porcelain.setup.installing")
@@ -136,7 +136,7 @@ def report_uncovered(session: Session, paths: Sequence[str]) -> None:
 
 def report_summary(session: Session, summary: Summary) -> None:
     """Say what a new commit holds."""
-    for text in commit_summary.headline(session, summary):
+    for text in differences.headline(session, summary):
         console.note(text)
     for path, changes in summary.checkpoints.items():
         console.note(f" {changes.told(path)}")

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from theta.porcelain.commands import decision, merging
     from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands.merge_request import GitOptions, MergeResult, TensorOptions
-    from theta.porcelain.look import commit_summary
+    from theta.porcelain.look import differences
     from theta.porcelain.workspace.session import Session
 else:
     decision = Module("theta.porcelain.commands.decision")
-    commit_summary = Module("theta.porcelain.look.commit_summary")
+    differences = Module("theta.porcelain.look.differences")
     merging = Module("theta.porcelain.commands.merging")
     requests = Module("theta.porcelain.commands.merge_request")
 
@@ -120,7 +120,7 @@ def _tell(session: Session, git: GitOptions, result: MergeResult) -> int:
     if result.ending is requests.Ending.OPEN:
         conflicts.refused(result.settlement)
     if result.ending is requests.Ending.FORWARDED and result.before and result.commit and not _is_silent(git):
-        for line in commit_summary.moved(session.again(), result.before, result.commit):
+        for line in differences.moved(session.again(), result.before, result.commit):
             console.note(line)
     if result.ending is requests.Ending.PREPARED and result.settlement.go_on not in ("", _GO_ON):
         tell_next(result.settlement)
