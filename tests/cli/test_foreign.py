@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from tests.support import Repo, make_model
 from theta.cli.screen import markup
-from theta.git.quoting import quoted
-from theta.visible import visible, visible_line
+from theta.git.quoting import quoted, visible, visible_line
 
 EVIL = (
     "\x1b]0;owned\x07",  # sets the title

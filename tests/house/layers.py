@@ -13,7 +13,6 @@ LAYERS: Final = (
         "theta.dtypes",
         "theta.lazy",
         "theta.units",
-        "theta.visible",
         "theta.parallel",
         "theta._blas",
         "theta._fs",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from theta.errors import DiskError
-from theta.visible import one_line, visible, visible_line, visible_of_git
+from theta.git.quoting import one_line, visible, visible_line, visible_of_git
 
 quiet = False
 colour = "auto"

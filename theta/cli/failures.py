@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from theta.cli import console
 from theta.errors import ExitCode, RefusedError, ThetaError
+from theta.git.quoting import one_line
 from theta.lazy import Module
-from theta.visible import one_line
 
 if TYPE_CHECKING:
     import traceback

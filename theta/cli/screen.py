@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.segment import Segment
 from rich.text import Text
 
-from theta.visible import visible, visible_lines
+from theta.git.quoting import visible, visible_lines
 
 
 class Screen(Console):
