@@ -16,7 +16,6 @@ from typing import Final
 from theta.errors import NotHereYetError
 from theta.git import options, state_files
 from theta.git.commit_graph import merge_bases
-from theta.git.named_values import is_branch_name
 from theta.git.object_values import MODE_COMMIT, Commit, Tree
 from theta.git.repository import STORES, Repository
 
@@ -189,7 +188,7 @@ class _Incoming:
 
     def _at_remotes(self, name: str) -> list[str]:
         places = [f"refs/remotes/{remote}/{name}" for remote in self._repo.refs.remotes()]
-        return [place for place in places if place in self._repo.refs] if is_branch_name(name) else []
+        return [place for place in places if place in self._repo.refs]
 
     def steps(self, commit: Commit) -> Iterator[TreeChange]:
         """Yield the steps of the command for the argument ``commit``."""
