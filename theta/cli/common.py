@@ -13,18 +13,19 @@ from theta.lazy import Module
 from theta.units import human
 
 if TYPE_CHECKING:
+    from theta.git import in_progress
     from theta.porcelain.drive import running
     from theta.porcelain.drive.running import Driven
     from theta.porcelain.look import differences
     from theta.porcelain.look.differences import Summary
     from theta.porcelain.setup import installing
     from theta.porcelain.stage.staging import Added
-    from theta.porcelain.workspace import coverage, in_progress
+    from theta.porcelain.workspace import coverage
     from theta.porcelain.workspace.session import Session
 else:
     differences = Module("theta.porcelain.look.differences")
     coverage = Module("theta.porcelain.workspace.coverage")
-    in_progress = Module("theta.porcelain.workspace.in_progress")
+    in_progress = Module("theta.git.in_progress")
     installing = Module("theta.porcelain.setup.installing")
     running = Module("theta.porcelain.drive.running")
 

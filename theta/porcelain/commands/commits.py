@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from theta.git import in_progress
 from theta.git.options import Arguments, Option
 from theta.git.run import DEFER, DEFER_FILES, Git
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
@@ -17,7 +18,7 @@ from theta.porcelain.merge import recording
 from theta.porcelain.setup import installing
 from theta.porcelain.stage import adding
 from theta.porcelain.stage.staging import Added
-from theta.porcelain.workspace import agreement, coverage, in_progress
+from theta.porcelain.workspace import agreement, coverage
 from theta.porcelain.workspace.session import Session
 
 _NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")

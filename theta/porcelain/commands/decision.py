@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from theta.errors import UsageError, did_you_mean
+from theta.git import in_progress
 from theta.merging import recipes as texts
 from theta.merging.recipe_files import RecipeFile
 from theta.merging.recipes import Recipe
@@ -21,7 +22,6 @@ from theta.porcelain.drive import incoming
 from theta.porcelain.merge import resolving, trailers
 from theta.porcelain.merge.answers import Answers, UndoneError
 from theta.porcelain.merge.joining import FILE, How
-from theta.porcelain.workspace import in_progress
 from theta.porcelain.workspace.session import Session
 
 Decided = TypeVar("Decided")

@@ -7,7 +7,9 @@ from functools import partial
 from typing import Final
 
 from theta.errors import ThetaError, UsageError
+from theta.git import in_progress
 from theta.git.commit_graph import independent, octopus_base
+from theta.git.in_progress import Operation
 from theta.git.state_files import MERGE_HEAD
 from theta.porcelain.commands import decision, merge_routes, settling
 from theta.porcelain.commands.decision import MergePlan
@@ -24,8 +26,7 @@ from theta.porcelain.drive import overwrites, running
 from theta.porcelain.drive.running import Said
 from theta.porcelain.merge import answers, dry_run, octopus, recording, replay, resolving
 from theta.porcelain.merge.replay import Replayed
-from theta.porcelain.workspace import agreement, in_progress
-from theta.porcelain.workspace.in_progress import Operation
+from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.session import Session
 
 _OF_GIT: Final = ("ort", "recursive", "resolve", "octopus")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from theta.git import in_progress
 from theta.porcelain.commands.decision import Decision, decide_here, deciding
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.commands.merge_request import Settlement, TensorOptions
 from theta.porcelain.merge import answers, resolving
 from theta.porcelain.merge.joining import How, Merged
-from theta.porcelain.workspace import agreement, in_progress
+from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.session import Session
 
 

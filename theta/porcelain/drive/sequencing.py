@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from theta import _fs
-from theta.git import state_files
+from theta.git import in_progress, state_files
 from theta.git.backends.index_entries import Staged
 from theta.git.run import DEFER, Git
-from theta.porcelain.workspace import agreement, in_progress
+from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.session import Session
 
 ENDS: Final = {"--abort", "--quit", "--show-current-patch", "--edit-todo"}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from theta.git import in_progress
 from theta.git.repository import STORES
 from theta.lazy import Module
 from theta.porcelain.look import differences
 from theta.porcelain.look.differences import Group, ModelChanges
-from theta.porcelain.workspace import agreement, in_progress
+from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints, is_shard
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.worktree import Found, State, skeleton_of

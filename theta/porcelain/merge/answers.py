@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 
 from theta import _notes
 from theta.errors import UsageError
+from theta.git import in_progress
 from theta.merging.recipes import Recipe, Rule
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, parse
-from theta.porcelain.workspace import in_progress
 from theta.porcelain.workspace.session import Session
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from theta import _fs
 from theta.git import commit_graph
+from theta.git.in_progress import Operation
 from theta.git.repository import STORES
 from theta.git.run import Git, GitFailedError
 from theta.git.state_files import MERGE_AUTOSTASH, MERGE_HEAD, MERGE_MODE, MERGE_MSG, ORIG_HEAD, SQUASH_MSG
@@ -22,7 +23,6 @@ from theta.porcelain.drive.running import Driven
 from theta.porcelain.merge import in_memory, recording
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.merge.joining import How
-from theta.porcelain.workspace.in_progress import Operation
 from theta.porcelain.workspace.rollback import PARKED, bring_back
 from theta.porcelain.workspace.session import Session
 

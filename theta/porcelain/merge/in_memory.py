@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from theta.git import commit_graph
+from theta.git import commit_graph, in_progress
 from theta.git.object_values import Tree
 from theta.git.repository import STORES
 from theta.git.run import GitFailedError
 from theta.porcelain.merge import resolving
 from theta.porcelain.merge.joining import How, Merged, merge_checkpoints
 from theta.porcelain.merge.versions import Stages, Versions
-from theta.porcelain.workspace import agreement, in_progress
+from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 

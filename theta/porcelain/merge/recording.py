@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from theta import _fs, _notes
-from theta.git import state_files
+from theta.git import in_progress, state_files
+from theta.git.in_progress import Operation
 from theta.git.repository import STORES
 from theta.lazy import Module
-from theta.porcelain.workspace import in_progress
-from theta.porcelain.workspace.in_progress import Operation
 from theta.porcelain.workspace.session import Session
 
 if TYPE_CHECKING:

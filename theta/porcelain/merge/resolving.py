@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from theta import _fs
 from theta.errors import NotFoundError, WouldOverwriteError
+from theta.git import in_progress
 from theta.git.backends.index_entries import Staged
 from theta.git.commit_graph import merge_bases
 from theta.git.object_values import MODE_BLOB
@@ -19,7 +20,7 @@ from theta.merging.states import Conflict, Settled, three_way
 from theta.porcelain.merge import recording
 from theta.porcelain.merge.joining import FILE, How, Merged, all_manifests, merge_checkpoints
 from theta.porcelain.merge.versions import Stages, Three, Versions
-from theta.porcelain.workspace import in_progress, index_closure, worktree
+from theta.porcelain.workspace import index_closure, worktree
 from theta.porcelain.workspace.checkpoints import Checkpoint
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from theta import _notes
 from theta.errors import BusyError, ThetaError
-from theta.git import processes
+from theta.git import in_progress, processes
 from theta.git.backends.index_entries import Entry
 from theta.git.repository import STORES
 from theta.lazy import Module
 from theta.porcelain.setup import sparse_patterns
 from theta.porcelain.stage import staging
-from theta.porcelain.workspace import agreement, coverage, in_progress, index_closure, worktree
+from theta.porcelain.workspace import agreement, coverage, index_closure, worktree
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 
