@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theta.errors import UsageError
+from theta.errors import NotFoundError, UsageError
 from theta.merging import depth, recipe_files, recipes
 from theta.merging.recipes import Recipe, Rule, combine, from_text, rule
 from theta.merging.states import Conflict
@@ -260,3 +261,11 @@ def test_seeds_and_scopes() -> None:
     assert recipes.seed("9223372036854775807") == 2**63 - 1
     with pytest.raises(UsageError):
         recipes.seed("9223372036854775808")
+
+
+def test_a_file_is_read_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    place = tmp_path / "r.yaml"
+    with pytest.raises(NotFoundError, match=r"cannot read the recipe .*r\.yaml"):
+        recipe_files.read(str(place))
+    place.write_text("merge_method: linear\nmodels:\n  - model: main\n")
+    assert recipe_files.read(str(place)).models == ("main",)

@@ -1,4 +1,4 @@
-"""Messages about checkpoints in conflict and settled ones, the same for every command."""
+"""Messages about checkpoints in conflict, the same for every command."""
 
 from __future__ import annotations
 
@@ -14,32 +14,11 @@ if TYPE_CHECKING:
     from theta.cli import screen
     from theta.merging.recipes import Recipe
     from theta.merging.states import Conflict
-    from theta.porcelain.commands.merge_request import SettledFile, Settlement
+    from theta.porcelain.commands.merge_request import Settlement
 else:
     screen = Module("theta.cli.screen")
 
 SHOWN: Final = 40
-
-
-def told(settlement: Settlement) -> None:
-    """Tell what was settled and what stays in conflict."""
-    for item in settlement.settled:
-        _report(item)
-    if settlement.unmerged:
-        _left(settlement)
-
-
-def _report(item: SettledFile) -> None:
-    """Print one line for a checkpoint that was settled."""
-    from theta.merging.result_file import CONTAINER
-
-    if item.tensors is None:
-        console.note(f"{item.path}: removed")
-        return
-    decided = {name: by for name, by in item.decided.items() if name != CONTAINER}
-    how = ", ".join(sorted(set(decided.values())))
-    tail = f", {len(decided)} of them by {how}" if decided else ""
-    console.note(f"{item.path}: merged {item.tensors} tensors{tail}")
 
 
 def show(path: str, conflicts: Sequence[Conflict]) -> None:
@@ -72,7 +51,7 @@ def kind(conflict: Conflict) -> str:
     return conflict.kind.value + together
 
 
-def _left(settlement: Settlement) -> None:
+def left(settlement: Settlement) -> None:
     """Tell what stays in conflict and why, and the commands that go on."""
     asked, go_on = settlement.asked, settlement.go_on
     for path, conflicts in settlement.conflicts.items():

@@ -18,6 +18,7 @@ from theta.errors import UsageError
 from theta.lazy import Module
 
 if TYPE_CHECKING:
+    from theta.merging import recipe_files
     from theta.porcelain.commands import decision, merging
     from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands.merge_request import GitOptions, MergeResult, TensorOptions
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 else:
     decision = Module("theta.porcelain.commands.decision")
     differences = Module("theta.porcelain.look.differences")
+    recipe_files = Module("theta.merging.recipe_files")
     merging = Module("theta.porcelain.commands.merging")
     requests = Module("theta.porcelain.commands.merge_request")
 
@@ -79,7 +81,10 @@ def merge(
         words = " ".join(line.given)
         raise UsageError(f"git merge lists no such option: '{words}'", hint="'git merge -h' lists all")
     git, names = requests.GitOptions.of(line), line.words
-    tensors = deciding.options(strategy, rule, recipe, scope, seed, allow_nan, statistics)
+    file = recipe_files.read(recipe) if recipe is not None else None
+    tensors = requests.TensorOptions(
+        strategy or (), rule or (), file, scope, seed, allow_nan, statistics or ()
+    )
     commands = {"--continue": go_on, "--abort": abort, "--quit": git.has("--quit")}
     _check(names, tensors, {**commands, "--replay": replay is not None, "--dry-run": dry_run})
     if as_json and not dry_run:

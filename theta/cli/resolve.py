@@ -13,9 +13,13 @@ from theta.errors import UsageError
 from theta.lazy import Module
 
 if TYPE_CHECKING:
+    from theta.merging import recipe_files
+    from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands import settling
     from theta.porcelain.commands.merge_request import Settlement
 else:
+    recipe_files = Module("theta.merging.recipe_files")
+    requests = Module("theta.porcelain.commands.merge_request")
     settling = Module("theta.porcelain.commands.settling")
 
 app = Passing(None)
@@ -42,7 +46,10 @@ def resolve(
     paths = [arg for arg in given.args if arg != "--"]
     if unknown := [arg for arg in paths if arg.startswith("-")]:
         raise UsageError(f"no such option: {unknown[0]}", hint="theta resolve --help")
-    options = deciding.options(strategy, rule, recipe, None, seed, allow_nan, statistics)
+    file = recipe_files.read(recipe) if recipe is not None else None
+    options = requests.TensorOptions(
+        strategy or (), rule or (), file, None, seed, allow_nan, statistics or ()
+    )
     found = settling.resolve(session, options, paths, Terminal(no_prompt=no_prompt))
     if not found.unmerged:
         tell_next(found)

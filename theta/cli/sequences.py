@@ -13,10 +13,12 @@ from theta.errors import UsageError
 from theta.lazy import Module
 
 if TYPE_CHECKING:
+    from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands import sequence as sequences
     from theta.porcelain.commands.sequence import SequenceResult
     from theta.porcelain.workspace.session import Session
 else:
+    requests = Module("theta.porcelain.commands.merge_request")
     sequences = Module("theta.porcelain.commands.sequence")
 
 
@@ -37,7 +39,7 @@ def sequence(name: str, doc: str) -> Passing:
             raise UsageError(
                 f"{recipe} names models, which only a merge has", hint="use -X STRATEGY and --rule"
             )
-        options = deciding.options(strategy, rule, None, None, seed, allow_nan)
+        options = requests.TensorOptions(strategy or (), rule or (), seed=seed, allow_nan=allow_nan)
         request = sequences.SequenceRequest(name, given.args, options)
         return _told(session, sequences.sequence(session, request, Terminal(no_prompt=no_prompt)))
 

@@ -13,14 +13,17 @@ from theta.lazy import Module
 
 if TYPE_CHECKING:
     import theta_native
-    from theta.cli import progress_line
+    from theta.cli import conflicts, progress_line
+    from theta.merging import result_file
     from theta.merging.strategies import Policy
-    from theta.porcelain.commands.merge_request import Settlement
+    from theta.porcelain.commands.merge_request import SettledFile, Settlement
     from theta.porcelain.drive.running import Said
     from theta.porcelain.merge.answers import Answer, Answers
     from theta.porcelain.workspace.session import Session
     from theta.progress import Progress
 else:
+    conflicts = Module("theta.cli.conflicts")
+    result_file = Module("theta.merging.result_file")
     progress_line = Module("theta.cli.progress_line")
     theta_native = Module("theta_native")
 
@@ -63,9 +66,10 @@ class Terminal:
 
     def settled(self, settlement: Settlement) -> None:
         """Tell what was settled and what stays in conflict."""
-        from theta.cli import conflicts
-
-        conflicts.told(settlement)
+        for item in settlement.settled:
+            _report(item)
+        if settlement.unmerged:
+            conflicts.left(settlement)
 
 
 def on_terminal() -> bool:
@@ -79,6 +83,17 @@ def heard(said: Said) -> None:
         console.note(*said.out)
     if said.err:
         console.err(*said.err)
+
+
+def _report(item: SettledFile) -> None:
+    """Print one line for a checkpoint that was settled."""
+    if item.tensors is None:
+        console.note(f"{item.path}: removed")
+        return
+    decided = {name: by for name, by in item.decided.items() if name != result_file.CONTAINER}
+    how = ", ".join(sorted(set(decided.values())))
+    tail = f", {len(decided)} of them by {how}" if decided else ""
+    console.note(f"{item.path}: merged {item.tensors} tensors{tail}")
 
 
 @contextlib.contextmanager

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from theta.errors import UsageError, did_you_mean
+from theta.errors import NotFoundError, UsageError, did_you_mean
 from theta.merging import recipes
 from theta.merging.recipes import Recipe, Rule
 from theta.merging.strategies import SIDES, make, registry
@@ -126,6 +127,15 @@ class RecipeFile:
             )
         fallback = self.shared.get(key, known[key].default)
         return tuple(fallback if n is None else self.own[n].get(key, fallback) for n in places)
+
+
+def read(place: str) -> RecipeFile:
+    """Read the recipe file at ``place``; raises :class:`NotFoundError` and :class:`UsageError`."""
+    try:
+        data = Path(place).read_bytes()
+    except OSError as error:
+        raise NotFoundError(f"cannot read the recipe {place}: {error.strerror}") from error
+    return load(data, place)
 
 
 def load(data: bytes, label: str) -> RecipeFile:
