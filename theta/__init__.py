@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from theta.porcelain.commands.commits import CommitResult
     from theta.porcelain.commands.merge_request import Ending, MergeResult, TensorOptions
     from theta.porcelain.commands.restoration import RestoreResult
-    from theta.porcelain.look.differences import Summary
     from theta.porcelain.look.diffing import Compared, Numbers
     from theta.porcelain.look.overview import Report
     from theta.porcelain.replicas.applying import AppliedFile, ApplyResult
@@ -104,7 +103,7 @@ _HOMES: Final = {
     "preempted": "theta.api.policies",
     "seconds": "theta.api.policies",
     "steps": "theta.api.policies",
-    "Summary": "theta.porcelain.look.differences",
+    "Summary": "theta.porcelain.look.version_changes",
 }
 
 

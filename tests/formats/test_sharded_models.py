@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 from tests.formats.helpers import write_shards
 from tests.support import Repo, make_model, mutate, random_tensors
 from theta.formats import sharded
-from theta.porcelain.look import differences
-from theta.porcelain.look.differences import Group
+from theta.porcelain.look import version_changes
+from theta.porcelain.look.version_changes import Group
 from theta.store.changes import ValueDigest, Version
 
 TENSORS = random_tensors({f"layers.{number}.w": (40, 50) for number in range(6)}, seed=5)
@@ -156,7 +156,7 @@ def test_one_file_and_shards_are_one_model(repo: Repo) -> None:
     ],
 )
 def test_what_belongs_together(before: list[str], after: list[str], expected: list[str]) -> None:
-    assert [group.name for group in differences.groups(before, after)] == expected
+    assert [group.name for group in version_changes.groups(before, after)] == expected
 
 
 def test_files_that_contradict_each_other_are_no_model() -> None:
@@ -164,6 +164,6 @@ def test_files_that_contradict_each_other_are_no_model() -> None:
         return Version("safetensors", "s", {"w": ValueDigest("u8", (1,), digest)})
 
     group = Group("m", ("a", "b"), ())
-    assert differences.compare(group, {"a": version("1"), "b": version("2")}, {}) is None
-    item = differences.compare(group, {"a": version("1"), "b": version("1")}, {})
+    assert version_changes.compare(group, {"a": version("1"), "b": version("2")}, {}) is None
+    item = version_changes.compare(group, {"a": version("1"), "b": version("1")}, {})
     assert item is not None and item.count("D") == 1

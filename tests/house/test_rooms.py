@@ -65,7 +65,7 @@ def test_an_arrow_between_rooms_that_is_not_allowed_is_seen(module: str, text: s
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("theta.porcelain.stage.example", "from theta.porcelain.look import differences"),
+        ("theta.porcelain.stage.example", "from theta.porcelain.look import version_changes"),
         ("theta.porcelain.look.example", "from theta.porcelain.look import diffing"),
         ("theta.porcelain.merge.example", "from theta.porcelain.workspace.session import Session"),
         ("theta.store.changes", "from theta.store.files.file_scan import Scan"),

@@ -26,7 +26,6 @@ from theta.porcelain.commands.commits import CommitRequest, CommitResult
 from theta.porcelain.commands.merge_request import MergeRequest, MergeResult, TensorOptions
 from theta.porcelain.commands.restoration import RestoreRequest, RestoreResult
 from theta.porcelain.look import diffing, history, overview
-from theta.porcelain.look.differences import Summary
 from theta.porcelain.look.diffing import Compared, Numbers, Sides
 from theta.porcelain.look.overview import Report
 from theta.porcelain.replicas import applying, memory_copies

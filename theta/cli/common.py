@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from theta.git import in_progress
     from theta.porcelain.drive import running
     from theta.porcelain.drive.running import Driven
-    from theta.porcelain.look import differences
-    from theta.porcelain.look.differences import Summary
+    from theta.porcelain.look import version_changes
+    from theta.porcelain.look.version_changes import Summary
     from theta.porcelain.setup import installing
     from theta.porcelain.stage.staging import Added
     from theta.porcelain.workspace import coverage
     from theta.porcelain.workspace.session import Session
 else:
-    differences = Module("theta.porcelain.look.differences")
+    version_changes = Module("theta.porcelain.look.version_changes")
     coverage = Module("theta.porcelain.workspace.coverage")
     in_progress = Module("theta.git.in_progress")
     installing = Module("theta.porcelain.setup.installing")
@@ -137,7 +137,7 @@ def report_uncovered(session: Session, paths: Sequence[str]) -> None:
 
 def report_summary(session: Session, summary: Summary) -> None:
     """Say what a new commit holds."""
-    for text in differences.headline(session, summary):
+    for text in version_changes.headline(session, summary):
         console.note(text)
     for path, changes in summary.checkpoints.items():
         console.note(f" {changes.told(path)}")

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from theta.porcelain.commands import decision, merging
     from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands.merge_request import GitOptions, MergeResult, TensorOptions
-    from theta.porcelain.look import differences
+    from theta.porcelain.look import version_changes
     from theta.porcelain.workspace.session import Session
 else:
     decision = Module("theta.porcelain.commands.decision")
-    differences = Module("theta.porcelain.look.differences")
+    version_changes = Module("theta.porcelain.look.version_changes")
     recipe_files = Module("theta.merging.recipe_files")
     merging = Module("theta.porcelain.commands.merging")
     requests = Module("theta.porcelain.commands.merge_request")
@@ -125,7 +125,7 @@ def _tell(session: Session, git: GitOptions, result: MergeResult) -> int:
     if result.ending is requests.Ending.OPEN:
         conflicts.refused(result.settlement)
     if result.ending is requests.Ending.FORWARDED and result.before and result.commit and not _is_silent(git):
-        for line in differences.moved(session.again(), result.before, result.commit):
+        for line in version_changes.moved(session.again(), result.before, result.commit):
             console.note(line)
     if result.ending is requests.Ending.PREPARED and result.settlement.go_on not in ("", _GO_ON):
         tell_next(result.settlement)

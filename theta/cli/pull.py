@@ -6,7 +6,7 @@ from theta.cli import before, console
 from theta.cli.args import Given
 from theta.cli.common import drive, open_session
 from theta.cli.passing import Passing
-from theta.porcelain.look import differences
+from theta.porcelain.look import version_changes
 
 app = Passing()
 
@@ -23,6 +23,6 @@ def pull(given: Given) -> int:
     code = drive(session, "pull", *asked.given, hooks=True)
     new = session.again().repo.head()
     if not (told or code) and old and new and old != new:
-        for line in differences.moved(session.again(), old, new):
+        for line in version_changes.moved(session.again(), old, new):
             console.note(line)
     return code

@@ -12,8 +12,8 @@ from theta.git.run import DEFER, DEFER_FILES, Git
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.drive import running
 from theta.porcelain.drive.running import Said
-from theta.porcelain.look import differences
-from theta.porcelain.look.differences import Summary
+from theta.porcelain.look import version_changes
+from theta.porcelain.look.version_changes import Summary
 from theta.porcelain.merge import recording
 from theta.porcelain.setup import installing
 from theta.porcelain.stage import adding
@@ -106,7 +106,7 @@ def _concluded(
 ) -> CommitResult:
     """Add the content of the new commit to ``result``, once all is in agreement with it."""
     notes = tuple(agreement.settle(session.again()))
-    summary = differences.of_new(session, before)
+    summary = version_changes.of_new(session, before)
     result = replace(result, summary=summary, notes=notes)
     if result.code or summary is None:
         return result

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from theta.git.options import Arguments
 from theta.porcelain.look import diffing, history
-from theta.porcelain.look.differences import Summary
+from theta.porcelain.look.version_changes import Summary
 from theta.porcelain.workspace.session import Session
 
 

@@ -14,7 +14,7 @@ from theta.merging.recipe_files import RecipeFile
 from theta.merging.recipes import Recipe
 from theta.merging.states import Conflict
 from theta.porcelain.drive.running import Said
-from theta.porcelain.look.differences import Summary
+from theta.porcelain.look.version_changes import Summary
 from theta.porcelain.merge.joining import Merged
 from theta.porcelain.workspace.session import Session
 

@@ -23,7 +23,7 @@ from theta.porcelain.commands.dialogue import Dialogue
 from theta.porcelain.commands.merge_request import Ending, MergeResult, Settlement
 from theta.porcelain.drive import git_words, running
 from theta.porcelain.drive.running import Driven, Said
-from theta.porcelain.look import differences
+from theta.porcelain.look import version_changes
 from theta.porcelain.merge import answers, concluding, in_memory, octopus, recording, resolving, trailers
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.workspace import agreement, worktree
@@ -253,7 +253,7 @@ def conclude(
     done = commit()
     full = running.is_full(session, done.code)
     agreement.settle(session.again())
-    summary = differences.of_new(session, before)
+    summary = version_changes.of_new(session, before)
     said = Said((*said.out, *done.said.out), (*said.err, *done.said.err))
     if summary is None:
         return MergeResult(Ending.PREPARED, done.code, before, before, found, said=said, full=full)

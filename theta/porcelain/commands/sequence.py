@@ -12,7 +12,7 @@ from theta.porcelain.commands.merge_request import Settlement, TensorOptions
 from theta.porcelain.drive import overwrites, rebasing, running, sequencing
 from theta.porcelain.drive.git_words import Applying
 from theta.porcelain.drive.running import Said
-from theta.porcelain.look.differences import Summary, summarize
+from theta.porcelain.look.version_changes import Summary, summarize
 from theta.porcelain.merge import resolving
 from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.session import Session

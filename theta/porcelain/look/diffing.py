@@ -14,9 +14,9 @@ from theta.dtypes import numpy_dtype
 from theta.errors import NotFoundError, concerning
 from theta.git.options import Arguments
 from theta.git.run import Git
-from theta.porcelain.look import differences
-from theta.porcelain.look.differences import Group
+from theta.porcelain.look import version_changes
 from theta.porcelain.look.overview import compare_with_file, version_of_file
+from theta.porcelain.look.version_changes import Group
 from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints
 from theta.porcelain.workspace.session import Session
@@ -51,7 +51,7 @@ class Compared:
     @property
     def paths(self) -> tuple[str, ...]:
         """The paths of the files of both versions."""
-        return tuple(differences.paths_of({self.path: self.changes}))
+        return tuple(version_changes.paths_of({self.path: self.changes}))
 
 
 @dataclass(frozen=True)
@@ -114,18 +114,18 @@ def of_commit(session: Session, oid: str) -> list[Compared]:
 
 
 def _with_manifests(session: Session, old: Checkpoints, new: Checkpoints) -> list[Compared]:
-    found = differences.changed(session, old, new)
+    found = version_changes.changed(session, old, new)
     return [
         Compared(path, item, _oids(old, path, item), _oids(new, path, item)) for path, item in found.items()
     ]
 
 
 def _oids(side: Checkpoints, path: str, item: Changes) -> tuple[str, ...]:
-    return tuple(side[name].oid for name in differences.paths_of({path: item}) if name in side)
+    return tuple(side[name].oid for name in version_changes.paths_of({path: item}) if name in side)
 
 
 def _with_worktree(session: Session, old: Checkpoints, progress: Progress | None) -> list[Compared]:
-    groups = differences.groups(old, old.keys() | session.index.keys())
+    groups = version_changes.groups(old, old.keys() | session.index.keys())
     found = [_with_model(session, group, old, progress) for group in groups]
     models = [item for item in found if item is not None]
     taken = {path for item in models for path in item.paths}
@@ -149,7 +149,7 @@ def _with_model(
         elif found.state is not State.MISSING and (version := session.version(oid)) is not None:
             after[path] = version
             kept.append(oid)
-    item = differences.compare(group, differences.versions(session, group.before, old), after)
+    item = version_changes.compare(group, version_changes.versions(session, group.before, old), after)
     if item is None:
         return None
     return Compared(group.name, item, _oids(old, group.name, item), tuple(kept), places)

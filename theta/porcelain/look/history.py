@@ -12,12 +12,12 @@ from theta.lazy import Module
 if TYPE_CHECKING:
     from theta.git.options import Arguments
     from theta.git.run import Git
-    from theta.porcelain.look import differences
-    from theta.porcelain.look.differences import Summary
+    from theta.porcelain.look import version_changes
+    from theta.porcelain.look.version_changes import Summary
     from theta.porcelain.workspace.session import Session
     from theta.store.changes import Changes
 else:
-    differences = Module("theta.porcelain.look.differences")
+    version_changes = Module("theta.porcelain.look.version_changes")
 
 HIDE: Final = ":(exclude,top).theta"
 """The pathspec that excludes the files below ``.theta/``."""
@@ -91,7 +91,7 @@ def reached(git: Git, revision: str, paths: Sequence[str], limit: int | None) ->
 def told(git: Git, item: Summary, line: Arguments, paths: Sequence[str]) -> str:
     """Return what ``git log --stat`` prints of a commit, without its checkpoints; ``FORM`` options apply."""
     flags = [option.word for option in line.options if option.name in (*FORM, "--first-parent")]
-    hidden = [f":(exclude,top,literal){path}" for path in differences.paths_of(item.checkpoints)]
+    hidden = [f":(exclude,top,literal){path}" for path in version_changes.paths_of(item.checkpoints)]
     files = ("--", *(paths or [":(top)"]), HIDE, *hidden)
     walk = ("--no-walk", "--full-history", "--sparse")  # otherwise a pathspec may skip the commit
     return git.compared("log", *walk, "--stat", *flags, item.commit, *files).text.rstrip("\n")
@@ -110,7 +110,7 @@ def changed(session: Session, found: list[str], glob: str | None, paths: Sequenc
     """
     session.expect_trees(with_parents(session, found))
     for oid in found:
-        item = differences.summarize(session, oid, paths)
+        item = version_changes.summarize(session, oid, paths)
         if glob is not None:
             kept = {path: _matching(changes, glob) for path, changes in item.checkpoints.items()}
             item = replace(

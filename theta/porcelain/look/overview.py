@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from theta.git import in_progress
 from theta.git.repository import STORES
 from theta.lazy import Module
-from theta.porcelain.look import differences
-from theta.porcelain.look.differences import Group, ModelChanges
+from theta.porcelain.look import version_changes
+from theta.porcelain.look.version_changes import Group, ModelChanges
 from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints, is_shard
 from theta.porcelain.workspace.session import Session
@@ -163,7 +163,7 @@ def _add_details(session: Session, found: dict[str, Found], result: Report) -> N
             continue
         if row.index in "MAR":
             old = head.oid(row.old_path or row.path)
-            result.staged[row.path] = differences.changes_of(session, old, entry.oid)
+            result.staged[row.path] = version_changes.changes_of(session, old, entry.oid)
         item = found.get(row.path)
         if row.worktree == "M" and item is not None and item.scan is not None:
             result.unstaged[row.path] = compare_with_file(session, entry.oid, item)
@@ -175,11 +175,11 @@ def _add_models(session: Session, found: dict[str, Found], result: Report) -> No
     """Give all files of a sharded model the changes of the whole model."""
     rows = [row for row in result.rows if not row.unmerged]
     staged = session.index.readable
-    for item in differences.changed(session, session.head, staged).values():
+    for item in version_changes.changed(session, session.head, staged).values():
         if isinstance(item, ModelChanges):
             kept = (row for row in rows if row.index in "MADR" and {row.path, row.old_path} & {*item.paths})
             result.staged.update({row.path: item for row in kept})
-    for group in differences.groups(staged, staged):
+    for group in version_changes.groups(staged, staged):
         changed = {path: result.unstaged[path] for path in group.paths if path in result.unstaged}
         model = _unstaged_model(session, group, staged, found) if changed else None
         if model is not None:
@@ -195,8 +195,8 @@ def _unstaged_model(
         if item is not None and item.scan is not None:
             after[path] = version_of_file(session, staged[path].oid, item)
         elif item is not None and item.state is not State.MISSING:
-            after |= differences.versions(session, [path], staged)
-    return differences.compare(group, differences.versions(session, group.paths, staged), after)
+            after |= version_changes.versions(session, [path], staged)
+    return version_changes.compare(group, version_changes.versions(session, group.paths, staged), after)
 
 
 def compare_with_file(session: Session, oid: str, found: Found) -> Changes:
