@@ -136,7 +136,7 @@ def open(path_or_url: str | os.PathLike[str] = ".") -> Repository:  # noqa: A001
 
 
 def __getattr__(name: str) -> Any:
-    """The class ``name`` of the API, or the hooks into framework ``name``, imported now."""
+    """Import and return the class ``name`` of the API, or the hooks into framework ``name``."""
     import importlib
 
     if name in _HOOKS:

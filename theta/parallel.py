@@ -64,6 +64,6 @@ class Pool:
 def ordered(
     work: Callable[[T], R], items: Iterable[T], weigh: Callable[[T], int] = lambda _: 0, budget: int = 0
 ) -> Generator[R, None, None]:
-    """:meth:`Pool.ordered` on threads of its own."""
+    """Do as :meth:`Pool.ordered`, on threads of its own."""
     with Pool() as pool:
         yield from pool.ordered(work, items, weigh, budget)

@@ -132,7 +132,7 @@ def _join_by_kernel(planes: Sequence[Plane], rotate: bool) -> Words:
 
 
 def _unwritable(plane: Plane) -> Plane:
-    """The same bytes; all are of one type for numba, which compiles a kernel for each."""
+    """Return a read-only view: planes are of one type for numba, which compiles a kernel for each type."""
     view = plane.view()
     view.flags.writeable = False
     return view
@@ -149,7 +149,7 @@ def split(words: Words, rotate: bool) -> Planes:
 
 
 def join(planes: Sequence[Plane], rotate: bool) -> Words:
-    """The words whose byte planes these are: the inverse of :func:`split`."""
+    """Return the words whose byte planes these are: the inverse of :func:`split`."""
     if len(planes) == 1:
         return planes[0].copy()
     return (_join_by_numpy if planes[0].size <= SMALL else _join_by_kernel)(planes, rotate)

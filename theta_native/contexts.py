@@ -192,7 +192,7 @@ class ContextKeys:
 
     @classmethod
     def of(cls, contexts: Contexts, count: int) -> ContextKeys:
-        """Contexts below ``count`` that are known one by one."""
+        """Return the keys of contexts below ``count`` that are known one by one."""
         numbers = np.zeros((1, 1 << max(count - 1, 1).bit_length()), np.uint16)
         numbers[0, :count] = np.arange(count)
         return cls(contexts, 0, numbers, Levels(np.zeros(1, np.uint8), 1, max(contexts.size, 1)), count)
@@ -204,12 +204,12 @@ class ContextKeys:
         return self.words, np.uint64(self.shift), mask, self.levels.of_blocks, self.levels.block
 
     def grouped(self, kinds: NDArray[np.int64]) -> ContextKeys:
-        """The same where ``kinds[c]`` is put in place of context ``c``; ``kinds`` rise to the last one."""
+        """Return the keys with ``kinds[c]`` in place of context ``c``; ``kinds`` rise to the last one."""
         numbers = kinds.astype(np.uint16)[self.numbers]
         return ContextKeys(self.words, self.shift, numbers, self.levels, int(kinds[-1]) + 1)
 
     def occurring(self) -> NDArray[np.int64]:
-        """The contexts that occur, ascending."""
+        """Return the contexts that occur, ascending."""
         seen = np.zeros(self.numbers.size, np.uint8)
         _mark(self.parts, seen)
         found = np.zeros(self.count, np.bool_)
@@ -217,7 +217,7 @@ class ContextKeys:
         return np.flatnonzero(found)
 
     def table(self, clusters: Classes) -> Classes:
-        """The cluster of each level and key, from that of each context."""
+        """Return the cluster of each level and key, from that of each context."""
         return np.ascontiguousarray(clusters[self.numbers]).reshape(-1)
 
 

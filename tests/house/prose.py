@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from tests.house.shape import Function
-from tests.house.source import Source
+from tests.house.source import PRODUCT, Source, within
 
 _STARTS: Final = re.compile(r"(What|Whose|Where|Who|Whoever|Of|Which|That|Why|None)\b")
 """First words of a docstring whose subject is a question, or nothing at all."""
+
+_NOUNS: Final = re.compile(
+    r"(The|An?|Each|All|Every|How|Before|Without|Standard|Git|Whatever|Fault)\b|``|:|\w+[^s]s\b"
+)
+"""First words of the docstring of a function that name a thing, or tell what it does in the third person."""
 
 _PHRASES: Final = re.compile(
     r"\b[nN]one where\b|\bbut for\b|\bunder way\b|\bat hand\b|\b(is|are) told\b|\bthat which\b|\bwhoever\b"
@@ -36,6 +41,8 @@ def unclear(source: Source) -> list[str]:
             found.append(
                 source.at(node, "a function's docstring starts with 'Whether', not 'Return whether'")
             )
+        elif isinstance(node, Function) and _is_nominal(source, node, text):
+            found.append(source.at(node, f"a function's docstring starts with {text.split()[0]!r}, no verb"))
     for line, text in _prose(source) if _PHRASES.search(source.text) else ():
         if match := _PHRASES.search(text):
             found.append(f"{source.module}:{line}: {match[0]!r}: use a plainer phrase")
@@ -52,6 +59,11 @@ def _documented(source: Source) -> Iterator[tuple[ast.AST, str]]:
     for node in source.nodes:
         if isinstance(node, ast.Expr) and id(node) not in owned and isinstance(node.value, ast.Constant):
             yield node, str(node.value.value)
+
+
+def _is_nominal(source: Source, node: Function, text: str) -> bool:
+    """Return whether a function of the product, which is no field, is described by a noun."""
+    return within(source.module, *PRODUCT) and not _is_field(node) and _NOUNS.match(text) is not None
 
 
 def _is_field(node: Function) -> bool:

@@ -83,7 +83,7 @@ class Background:
         self.check()
 
     def close(self) -> None:
-        """The same, for good."""
+        """Wait as :meth:`wait` does, and take no more saves."""
         with self._lock:
             self._closed = True
         self.wait()

@@ -12,7 +12,7 @@ from theta.porcelain.workspace.session import Session
 
 
 def ready(session: Session) -> Session:
-    """``session`` of a worktree, healed after dead commands and set up, as each command does it first."""
+    """Return ``session`` of a worktree, healed after dead commands and set up, as each command starts."""
     _ = session.repo.worktree
     session.journal.heal()
     if installing.is_used(session.repo):

@@ -53,7 +53,7 @@ class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's
         return sum(value.nbytes for value in self._model.values.values())
 
     def __getitem__(self, name: str) -> LazyTensor:
-        """The tensor ``name``; :class:`theta.errors.NoSuchTensorError`, a ``KeyError``, if there is none."""
+        """Return tensor ``name``; raises :class:`theta.errors.NoSuchTensorError`, a ``KeyError``."""
         value = self._model.values.get(name)
         if value is None or value.place is None:
             raise NoSuchTensorError(f"{self._label} has no tensor {name}", hint="list(checkpoint) names them")
@@ -66,13 +66,13 @@ class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's
         return len(self._model.values)
 
     def matching(self, names: str = "*") -> dict[str, LazyTensor]:
-        """The tensors whose names match the glob ``names`` (``layers.0.*``); there may be none."""
+        """Return the tensors whose names match the glob ``names`` (``layers.0.*``); there may be none."""
         return {name: self[name] for name in self if fnmatchcase(name, names)}
 
     def load(
         self, names: str = "*", *, out: Mapping[str, Any] | None = None, framework: Framework = "numpy"
     ) -> Mapping[str, Any]:
-        """The values of all tensors whose names match: name -> array, or ``out`` with its arrays filled.
+        """Read all tensors whose names match; return name -> array, or ``out`` with its arrays filled.
 
         A partial clone fetches what it lacks of them in one request.
 
@@ -104,7 +104,7 @@ class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's
         }
 
     def object(self, *, framework: Framework = "numpy") -> Any:
-        """The object in a torch file as it was saved: nested dicts, lists and tuples, numbers, text, arrays.
+        """Return the object in a torch file: nested dicts, lists and tuples, numbers, text, arrays, as saved.
 
         Nothing is imported or called to make it.
 
@@ -137,7 +137,7 @@ class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's
         self._fetch(name for name in self if fnmatchcase(name, names))
 
     def _fetch(self, names: Iterable[str]) -> None:
-        """The same for these tensors."""
+        """Fetch what is lacking of the tensors ``names``."""
         places = [place for name in names if (place := self._model.values[name].place) is not None]
         with self._access.reading():
             for source in {id(place.source): place.source for place in places}.values():

@@ -130,7 +130,7 @@ def _array(path: str, name: str, value: Any, frameworks: set[str], hint: str) ->
 
 
 def _of_numpy(name: str, value: Any) -> _Array:
-    """Whatever numpy takes for an array; raises :class:`KeyError` for a dtype that no file has."""
+    """Describe what numpy takes for an array; raises :class:`KeyError` for a dtype that no file has."""
     there = value if isinstance(value, np.ndarray) else np.asarray(value)
 
     def copy() -> memoryview:
@@ -144,7 +144,7 @@ def _of_numpy(name: str, value: Any) -> _Array:
 
 
 def _of_torch(torch: Any, name: str, value: Any) -> _Array:
-    """A tensor of torch, on whatever device it is; raises :class:`ValueError` for a sparse one."""
+    """Describe a tensor of torch, on any device; raises :class:`ValueError` for a sparse one."""
     if value.layout is not torch.strided:
         raise ValueError(value.layout)
 

@@ -37,7 +37,7 @@ class Access:
 
     @contextlib.contextmanager
     def reading(self, name: str = "") -> Iterator[None]:
-        """A block that reads tensor ``name``; raises :class:`theta.errors.UsageError` once it is closed."""
+        """Let a block read tensor ``name``; raises :class:`theta.errors.UsageError` once it is closed."""
         with self._lock, concerning(self._label), concerning(name, FormatError):
             if not self._finish.alive:
                 raise UsageError("it was closed", hint="open it anew")
@@ -107,23 +107,23 @@ class LazyTensor:
         return self._part.nbytes
 
     def __getitem__(self, key: Key | tuple[Key, ...]) -> LazyTensor:
-        """A part, by numpy's basic indexing; nothing is read.  Raises ``IndexError`` as numpy does."""
+        """Return a part, by numpy's basic indexing; nothing is read.  Raises ``IndexError`` as numpy does."""
         return LazyTensor(self._name, self._part[key], self._access)
 
     def __len__(self) -> int:
-        """Elements along the first axis."""
+        """Return the number of elements along the first axis."""
         if not self._part.shape:
             raise TypeError("len() of a tensor without axes")
         return self._part.shape[0]
 
     def __iter__(self) -> Iterator[LazyTensor]:
-        """The parts along the first axis."""
+        """Return an iterator over the parts along the first axis."""
         return (self[number] for number in range(len(self)))
 
     def numpy(self) -> NDArray[Any]:
-        """The values in a new array of :attr:`dtype` and :attr:`shape`, in C order, which may be changed.
+        """Read the values into a new array of :attr:`dtype` and :attr:`shape`, in C order.
 
-        Each chunk that is decoded is proven by its SHA-256.
+        The array is the caller's to change.  Each chunk that is decoded is proven by its SHA-256.
 
         Raises:
             theta.errors.CorruptError: a chunk is not what its digest says.
@@ -146,7 +146,7 @@ class LazyTensor:
             self._part.into(out)
 
     def torch(self) -> Any:
-        """The values in a new tensor of torch, which the program imported; raises as :meth:`numpy`."""
+        """Read the values into a new tensor of torch, which the program imported; raises as :meth:`numpy`."""
         return destinations.as_torch(self.numpy())
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
@@ -157,7 +157,7 @@ class LazyTensor:
         return found if dtype is None else found.astype(dtype, copy=False)
 
     def tobytes(self) -> bytes:
-        """The values in C order, little-endian; raises as :meth:`numpy`, but takes packed types."""
+        """Return the values in C order, little-endian; raises as :meth:`numpy`, but takes packed types."""
         with self._access.reading(self._name):
             return self._part.tobytes()
 

@@ -21,7 +21,7 @@ def is_url(text: str) -> bool:
 
 
 def clone(url: str, stack: contextlib.ExitStack) -> Path:
-    """A bare partial clone of ``url``, in a temporary directory that is removed when ``stack`` is closed.
+    """Make a bare partial clone of ``url`` in a temporary directory of ``stack``; return where it is.
 
     Raises the error that git tells, and :class:`UsageError` where the environment names another repository.
     """

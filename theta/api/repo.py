@@ -44,7 +44,7 @@ INDEX: Final = ""
 
 
 def open_repository(path_or_url: str | os.PathLike[str]) -> Repository:
-    """The repository around a path, or a temporary clone of a URL (:func:`theta.open`)."""
+    """Open the repository around a path, or a temporary clone of a URL (:func:`theta.open`)."""
     with contextlib.ExitStack() as stack:
         if isinstance(path_or_url, str) and places.is_url(path_or_url):
             place = places.clone(path_or_url, stack)
@@ -78,7 +78,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         return self._place
 
     def __getitem__(self, name: str) -> Checkpoint:
-        """The checkpoint that ``name`` names, its tensors not read yet.
+        """Open the checkpoint that ``name`` names; its tensors are not read yet.
 
         ``"main~2:model.safetensors"`` is the file of a revision, by any name that Git has for one;
         ``":model.safetensors"`` is that of the index; ``"model.safetensors"`` is the file in the worktree,
@@ -154,7 +154,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             return checkpoint.load("*" if names is None else names, out=out, framework=framework)
 
     def checkpoints(self, revision: str = "HEAD") -> list[str]:
-        """The paths of the checkpoints in ``revision``, sorted; ``""`` is the index.
+        """Return the paths of the checkpoints in ``revision``, sorted; ``""`` is the index.
 
         Raises:
             theta.errors.NotFoundError: there is no such revision.
@@ -184,7 +184,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         cached: bool = False,
         paths: Iterable[str] = (),
     ) -> list[Compared]:
-        """Each checkpoint that differs between two versions, by path, with its tensors.
+        """Return each checkpoint that differs between two versions, by path, with its tensors.
 
         Without revisions the index is compared with the worktree, as in Git; with ``old`` that revision
         with the worktree, with both those two.
@@ -207,7 +207,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             return _at(diffing.compare(session, Sides(before, after), None), paths)
 
     def numbers(self, item: Compared, change: Change) -> Numbers | None:
-        """How far the two values of ``change``, one of ``item.changes.tensors``, are apart; reads both.
+        """Read both values of ``change``, one of ``item.changes.tensors``; return how far they are apart.
 
         None unless both sides have a value of the same dtype, with elements.
         """
@@ -222,7 +222,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         tensor: str | None = None,
         limit: int | None = None,
     ) -> list[Summary]:
-        """The commits that ``revision`` reaches, newest first, with what each changed by tensor.
+        """Return the commits that ``revision`` reaches, newest first, with what each changed by tensor.
 
         Args:
             revision: a revision, or a range such as ``main..rte``.
@@ -515,13 +515,13 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
 
     @contextlib.contextmanager
     def _session_of_call(self) -> Iterator[Session]:
-        """A new view of the repository: others may have changed it since the last call."""
+        """Yield a new view of the repository: others may have changed it since the last call."""
         with self._lock:
             yield self._session()
 
     @contextlib.contextmanager
     def _session_of_change(self) -> Iterator[Session]:
-        """The same for a call that changes something, which a bare repository refuses."""
+        """Yield a new view for a call that changes something, which a bare repository refuses."""
         with self._session_of_call() as session:
             yield changing.ready(session)
 
@@ -530,7 +530,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
 
 
 def _settling(tensors: TensorOptions | None, strategy: str | None) -> TensorOptions:
-    """``tensors`` with ``strategy``, which stands in front."""
+    """Return ``tensors`` with ``strategy`` in front."""
     found = tensors or TensorOptions()
     return found if strategy is None else replace(found, strategies=(strategy, *found.strategies))
 

@@ -104,7 +104,7 @@ def _warn(notes: Iterable[str]) -> None:
 
 
 def report_added(added: Sequence[Added]) -> None:
-    """Warnings and one line a checkpoint that was staged."""
+    """Print warnings, and one line for each checkpoint that was staged."""
     from theta.store.changes import counted
 
     for item in added:

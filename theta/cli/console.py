@@ -18,7 +18,7 @@ colour = "auto"
 
 
 def out(*lines: str) -> None:
-    """Lines on standard output; none is an empty one."""
+    """Print lines on standard output; none is an empty one."""
     clear_line()
     with _writing():
         for line in lines or ("",):
@@ -36,7 +36,7 @@ def is_watched() -> bool:
 
 
 def pass_on() -> None:
-    """Standard input, which is what git prints, on standard output: safe to show, with git's colours."""
+    """Print standard input, which is what git prints, safe to show and with git's colours."""
     with _writing():
         for line in sys.stdin.buffer:
             sys.stdout.buffer.write(visible_of_git(os.fsdecode(line)).encode())
@@ -44,7 +44,7 @@ def pass_on() -> None:
 
 
 def records(fields: Iterable[str]) -> None:
-    """Fields for programs on standard output: byte for byte, with a NUL behind each."""
+    """Print fields for programs on standard output: byte for byte, with a NUL behind each."""
     flush()
     with _writing():
         sys.stdout.buffer.write(b"".join(os.fsencode(field) + b"\0" for field in fields))
@@ -76,7 +76,7 @@ def silence(stream: TextIO) -> None:
 
 
 def note(*lines: str) -> None:
-    """Lines on standard output, unless ``--quiet``."""
+    """Print lines on standard output, unless ``--quiet``."""
     if not quiet:
         out(*lines)
 
@@ -88,7 +88,7 @@ def flush() -> None:
 
 
 def err(*lines: str) -> None:
-    """Lines on standard error; where nobody can be told, nobody is."""
+    """Print lines on standard error; nothing happens if that fails."""
     clear_line()
     with contextlib.suppress(DiskError, ReaderGoneError):
         flush()
@@ -101,7 +101,7 @@ def err(*lines: str) -> None:
 
 
 def hints(lines: Iterable[str]) -> None:
-    """Lines on what theta set up, on standard error: what is printed for programs stays as it is."""
+    """Print lines on what theta set up on standard error: what is printed for programs stays as it is."""
     for line in lines:
         if not quiet:
             err(f"hint: {line}")

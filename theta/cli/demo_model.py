@@ -60,7 +60,7 @@ def fine_tuned(weights: Weights, seed: int, part: str = "") -> Weights:
 
 
 def trimmed(weights: Weights) -> Weights:
-    """Without the last embedding rows, which no token uses."""
+    """Return ``weights`` without the last embedding rows, which no token uses."""
     return _changed(weights, lambda name: "embed_tokens" in name, lambda value: value[: VOCABULARY - SPARE])
 
 

@@ -116,7 +116,7 @@ def _suggested(name: str, args: list[str], own: Mapping[str, bool], code: int) -
 
 
 def _crash_points() -> None:
-    """Fault injection for the reliability tests: ``THETA_CRASH_AT=N`` dies at the N-th write."""
+    """Inject faults for the reliability tests: with ``THETA_CRASH_AT=N`` the N-th write ends the process."""
     point = os.environ.get("THETA_CRASH_AT")
     if point:
         from theta import _fs

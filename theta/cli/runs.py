@@ -86,5 +86,5 @@ def _time(step: RunStep) -> str:
 
 
 def _plain(step: RunStep) -> dict[str, Any]:
-    """The step as plain data."""
+    """Return the step as plain data."""
     return {"commit": step.commit, "step": step.step, "metrics": dict(step.metrics), "time": step.time}

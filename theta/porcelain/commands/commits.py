@@ -117,7 +117,7 @@ def _concluded(
 
 
 def _git(session: Session, request: CommitRequest) -> Git:
-    """Git that commits, with the hooks at work where only they see what is needed.
+    """Return the git that commits, with hooks only where these alone see what is needed.
 
     The index of ``git commit PATH`` is a temporary one, which git names to its hooks alone.  The
     message of a merge may come from anywhere, and only a hook sees it.

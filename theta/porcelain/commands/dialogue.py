@@ -40,15 +40,15 @@ class Dialogue(Protocol):
         ...
 
     def heard(self, said: Said) -> None:
-        """Git said this of files."""
+        """Note that git said this of files."""
         ...
 
     def passing(self, line: str) -> None:
-        """Git is at this step."""
+        """Note that git is at this step."""
         ...
 
     def settled(self, settlement: Settlement) -> None:
-        """Checkpoints were settled, or were not; a commit may follow."""
+        """Note that checkpoints were settled, or were not; a commit may follow."""
         ...
 
 

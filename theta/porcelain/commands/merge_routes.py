@@ -158,7 +158,7 @@ class Route:
         return self._end(found, said, merging=merging)
 
     def _by_git_alone(self, done: Result, before: str | None) -> MergeResult:
-        """Git moved HEAD, had nothing to do, or refused."""
+        """Return the result of a git that moved HEAD, had nothing to do, or refused."""
         said = _of_files(done, set())
         self.dialogue.heard(said)
         ended = running.ended(self.session, done.code if done.code >= 0 else 128 - done.code)

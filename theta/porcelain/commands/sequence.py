@@ -114,7 +114,7 @@ class _Sequence:
         return self._now()
 
     def _is_over(self) -> bool:
-        """Before git goes on: conclude what was killed, and settle what is in conflict."""
+        """Conclude what was killed and settle what is in conflict, before git goes on."""
         if self._request.name == "rebase" and (lines := rebasing.repair(self._session)) is not None:
             lines += agreement.settle(self._session.again())
             self._result = replace(self._result, concluded=tuple(lines))

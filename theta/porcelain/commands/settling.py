@@ -25,7 +25,7 @@ def resolve(
 
 
 def settle(session: Session, decision: Decision, dialogue: Dialogue, paths: Sequence[str] = ()) -> Settlement:
-    """:func:`resolve` under the lock, as decided."""
+    """Do as :func:`resolve`, under the lock, as decided."""
     fresh = session.again()
     only = resolving.unmerged(fresh, [*paths]) if paths else None
     if paths and not only:
