@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from theta.porcelain.commands.restoration import RestoreResult
     from theta.porcelain.look.diffing import Compared, Numbers
     from theta.porcelain.look.overview import Report
+    from theta.porcelain.look.version_changes import Summary
     from theta.porcelain.replicas.applying import AppliedFile, ApplyResult
     from theta.porcelain.replicas.following import Followed
     from theta.porcelain.stage.run_steps import RunStep

@@ -28,6 +28,7 @@ from theta.porcelain.commands.restoration import RestoreRequest, RestoreResult
 from theta.porcelain.look import diffing, history, overview
 from theta.porcelain.look.diffing import Compared, Numbers, Sides
 from theta.porcelain.look.overview import Report
+from theta.porcelain.look.version_changes import Summary
 from theta.porcelain.replicas import applying, memory_copies
 from theta.porcelain.replicas.applying import ApplyRequest, ApplyResult
 from theta.porcelain.stage import run_steps, saving

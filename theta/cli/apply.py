@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from theta.cli import console, handing, working
+from theta.cli import console, handing, terminal
+from theta.cli.args import Given
 from theta.cli.common import open_session
-from theta.cli.passing import Given, Passing
+from theta.cli.passing import Passing
 from theta.errors import UsageError
 from theta.lazy import Module
 from theta.units import human
@@ -53,7 +54,7 @@ def apply(
         raise UsageError("a version is wanted", hint="theta apply REV --into FOLDER")
     session = open_session(worktree=False)
     request = applying.ApplyRequest(given.args[0], Path(into).absolute(), given.args[1:], in_place, force)
-    with working.progress("applying") as progress:
+    with terminal.progress("applying") as progress:
         result = applying.apply(session, request, progress)
     if as_json:
         console.out(json.dumps(plain(result)))

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
-from theta.cli import console, working
+from theta.cli import console, terminal
 from theta.cli.apply import Force, InPlace, tell
 from theta.cli.args import HELP
 from theta.errors import ExitCode, ThetaError
@@ -58,7 +58,7 @@ def follow(
         in_place,
         force,
     )
-    with _stopping() as stop, working.progress("applying") as progress:
+    with _stopping() as stop, terminal.progress("applying") as progress:
         if once:
             found = following.Follower(request).look(progress)
             return int(ExitCode.DIFFERENCES) if found is None else _done(request, found, command, stop)
