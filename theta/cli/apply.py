@@ -76,7 +76,7 @@ def tell(result: ApplyResult) -> None:
 
 
 def plain(result: ApplyResult) -> dict[str, object]:
-    """The result as plain data."""
+    """Return the result as plain data."""
     files = [
         {"path": one.path, "action": one.action.value, "tensors": list(one.tensors), "decoded": one.decoded}
         for one in result.files.values()
