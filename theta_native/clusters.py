@@ -278,7 +278,7 @@ class Listed:
         return labels, bits, int(np.count_nonzero(sums))
 
     def regrouped(self, groups: Labels, names: NDArray[np.uint16], alphabet: int) -> Counts:
-        """Return the counts, where context ``c`` is in group ``groups[c]`` and token ``t`` is called ``names[t]``.
+        """Return the counts, with context ``c`` in group ``groups[c]`` and token ``t`` called ``names[t]``.
 
         ``groups`` rise to the last one; the shape of the result is ``(groups, alphabet)``.
         """
