@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.codecs.layer_cases import any_bits, chunks_of, from_values, to_values, weights
-from theta.codecs import brought, codec, lowrank
+from theta.codecs import brought, codec
 from theta.codecs.base import Target, TensorWords
 from theta.codecs.brought import Applied
+from theta.codecs.factoring.factors import MAX_RANK
 
 MATRICES = ["bf16", "f16", "f32"]
 FLOATS = [*MATRICES, "f64", "f8_e4m3", "f8_e5m2"]
@@ -74,7 +75,7 @@ def test_a_rank_that_is_not_thin_is_not_stored_as_factors() -> None:
     base = weights("f32", (40, 30))
     assert brought.fits_low_rank(base, 10)
     assert not brought.fits_low_rank(base, 18)
-    assert not brought.fits_low_rank(weights("f32", (4000, 4000)), lowrank.MAX_RANK + 1)
+    assert not brought.fits_low_rank(weights("f32", (4000, 4000)), MAX_RANK + 1)
     rng = np.random.default_rng(0)
     assert (
         brought.add_product(base, rng.normal(0, 1, (40, 18)), rng.normal(0, 1, (30, 18)), 24, 9).encode

@@ -84,6 +84,21 @@ def test_anything_comes_back_at_no_more_than_dense(data: st.DataObject) -> None:
     assert choice.encoded.size <= encode_dense(new, chunks_of(new, 64)).size
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "f16", "f32"])
+@pytest.mark.parametrize("shape", [(32, 32), (64, 64), (48, 96)])
+def test_a_small_matrix_that_moved_in_a_few_directions_comes_back(dtype: str, shape: tuple[int, int]) -> None:
+    """Its factors may have more numbers than it has itself; such a layer no reader takes."""
+    base = from_values(np.random.default_rng(0).normal(0, 1, shape), dtype)
+    moved, new = [], base
+    for _ in range(10):  # what the steps add has rank one, and their rounding any
+        new = from_values(to_values(new) + 1e-3, dtype)
+        moved.append(new)
+    moved += [merged(base, rank, size) for rank in (5, 31) for size in (1e-3, 1e-1)]
+    for new in moved:
+        choice = choose(new, [base], chunks_of(new))
+        assert decoded(choice, new, [base], 4 << 20)
+
+
 def test_the_sample_is_inside_the_chunks() -> None:
     ranges = [(0, 10), (1000, 300_000), (900_000, 900_001)]
     places = sample_places(ranges)

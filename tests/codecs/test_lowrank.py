@@ -23,7 +23,7 @@ from tests.codecs.layer_cases import (
 )
 from theta import _blas
 from theta._blas import one_thread, threads
-from theta.codecs import arith, delta, lowrank
+from theta.codecs import arith, brought, delta, lowrank
 from theta.codecs.base import Target, TensorWords
 from theta.codecs.factoring import factors, projections, spectrum
 from theta.errors import CodecError
@@ -118,6 +118,29 @@ def test_the_product_is_the_integer_product(bits: int) -> None:
             high = sum((a >> 14) * b for a, b in zip(u[i].tolist(), v[j].tolist(), strict=True))
             expected = float(exact) if bits < 24 else float(high * 2**14) + float(exact - high * 2**14)
             assert product[i, j] == expected * 2.0**-bits
+
+
+@pytest.mark.parametrize(
+    "unreadable",
+    [
+        factors.Factors(np.ones((32, 17), np.int64), np.ones((32, 17), np.int64), 0),
+        factors.Factors(np.ones((32, 0), np.int64), np.ones((32, 0), np.int64), 0),
+        factors.Factors(np.ones((32, 1), np.int64), np.ones((32, 1), np.int64), -401),
+        factors.Factors(np.full((32, 1), 1 << 52), np.full((32, 1), 1 << 52), 0),
+    ],
+)
+def test_factors_that_a_reader_refuses_are_not_written(unreadable: factors.Factors) -> None:
+    base = weights("bf16", (32, 32))
+    with pytest.raises(CodecError, match="cannot be stored"):
+        lowrank.encode_factors(base, base, chunks_of(base), unreadable)
+
+
+def test_factors_of_an_adapter_that_are_too_small_for_a_layer_are_added_without_it() -> None:
+    base = weights("f32", (40, 30))
+    tiny = np.full((40, 1), 1e-150), np.full((30, 1), 1e-150)
+    done = brought.add_product(base, *tiny, 24, 1000)
+    assert done.encode is None
+    np.testing.assert_array_equal(done.new.words, base.words)
 
 
 def test_too_large_factors_are_refused() -> None:

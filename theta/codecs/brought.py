@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from theta._numpy import np
 from theta.codecs import arith, lowrank, scaled
 from theta.codecs.base import Encode, Range, Target, TensorWords
-from theta.codecs.factoring.factors import Factors, rounded
+from theta.codecs.factoring.factors import Factors, has_room, rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,8 +68,7 @@ def whole_factors(u: Matrix, v: Matrix, most: int, least: int, budget: int) -> F
 def fits_low_rank(base: TensorWords, rank: int) -> bool:
     """Return whether a product of this rank can be stored on ``base`` as factors."""
     target = Target(base.dtype, base.shape)
-    thin = 0 < rank <= lowrank.MAX_RANK and rank * (target.rows + target.row_words) <= target.words
-    return lowrank.fits(target, base) and thin
+    return lowrank.fits(target, base) and has_room(rank, target.rows, target.row_words)
 
 
 def add_product(base: TensorWords, u: Matrix, v: Matrix, mantissa: int, budget: int) -> Applied:
@@ -79,15 +78,22 @@ def add_product(base: TensorWords, u: Matrix, v: Matrix, mantissa: int, budget: 
     that they may take.
     """
     if not fits_low_rank(base, u.shape[1]):
-        values = arith.to_values(base.words, base.dtype) + (u @ v.T).reshape(-1)
-        return Applied(TensorWords(base.dtype, base.shape, arith.to_words(values, base.dtype)))
+        return _added(base, u, v)
     # What the numbers came with and some bits for the small ones, as far as the weights can tell.
     most = min(mantissa + _SPARE_BITS, arith.mantissa_bits(base.dtype) + _BEYOND_WEIGHTS, _MOST_BITS)
     least = min(mantissa + _LEAST_BITS, most)
     factors = whole_factors(u, v, most, least, budget)
+    if not factors.is_storable:
+        return _added(base, u, v)
     pieces = [lowrank.predict(base, factors, *r) for r in _pieces(Target(base.dtype, base.shape))]
     new = TensorWords(base.dtype, base.shape, np.concatenate(pieces))
     return Applied(new, lambda new, base, ranges: lowrank.encode_factors(new, base, ranges, factors))
+
+
+def _added(base: TensorWords, u: Matrix, v: Matrix) -> Applied:
+    """Return ``base + u @ v.T`` without factors to store."""
+    values = arith.to_values(base.words, base.dtype) + (u @ v.T).reshape(-1)
+    return Applied(TensorWords(base.dtype, base.shape, arith.to_words(values, base.dtype)))
 
 
 def multiply(base: TensorWords, factors: NDArray[np.float64]) -> Applied:

@@ -39,7 +39,7 @@ from theta import _kernels as kernels
 from theta._numpy import np
 from theta.codecs import arith, entropy, residual
 from theta.codecs.base import Base, Encoded, Range, Target, TensorWords, word_dtype
-from theta.codecs.factoring.factors import Factors
+from theta.codecs.factoring.factors import Factors, has_room
 from theta.codecs.factoring.projections import find
 from theta.errors import CodecError
 
@@ -51,9 +51,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "lowrank/1"
 DTYPES_OF_MATRICES: Final = ("f16", "bf16", "f32")
-MAX_RANK: Final = 256
 _HEAD: Final = struct.Struct("<Hh")
-_MAX_SCALE: Final = 400
 _TILE_WORDS: Final = 1 << 16
 _SAMPLE_WORDS: Final = 1 << 15
 """Words that are encoded to tell what factors cost."""
@@ -135,19 +133,20 @@ def unpack(shared: memoryview, target: Target) -> Factors:
     if len(shared) < _HEAD.size:
         raise CodecError("the factors of a low-rank layer are cut short")
     rank, scale = _HEAD.unpack_from(shared)
-    thin = 1 <= rank <= MAX_RANK and rank * (target.rows + target.row_words) <= target.words
-    if not thin or abs(scale) > _MAX_SCALE:
+    if not has_room(rank, target.rows, target.row_words):
         raise CodecError("a low-rank layer has an impossible header")
     u, position = _unpack_factor(shared, _HEAD.size, target.rows, rank)
     v, position = _unpack_factor(shared, position, target.row_words, rank)
     factors = Factors(u, v, scale)
-    if position != len(shared) or not factors.is_exact():
+    if position != len(shared) or not factors.is_storable:
         raise CodecError("the factors of a low-rank layer are damaged")
     return factors
 
 
 def encode_factors(new: TensorWords, base: TensorWords, ranges: Sequence[Range], factors: Factors) -> Encoded:
-    """Encode with given factors, which must be exact (:meth:`Factors.is_exact`)."""
+    """Encode with given factors; raises ``CodecError`` unless a reader takes them."""
+    if not factors.is_storable:
+        raise CodecError("these factors cannot be stored in a low-rank layer")
     target = Target(new.dtype, new.shape)
     chunks = []
     for start, stop in ranges:

@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float64]
     Factor = NDArray[np.int64]
 
+MAX_RANK: Final = 256
+_LARGEST_SCALE: Final = 400
 _SPLIT_BITS: Final = 14
 _EXACT: Final = 1 << 53
+
+
+def has_room(rank: int, rows: int, columns: int) -> bool:
+    """Return whether a layer may have factors of this rank: no more numbers than the matrix has."""
+    return 1 <= rank <= MAX_RANK and rank * (rows + columns) <= rows * columns
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,12 @@ class Factors:
     u: Factor
     v: Factor
     scale: int
+
+    @property
+    def is_storable(self) -> bool:
+        """Whether a layer may hold them; a reader refuses what is not."""
+        rows, rank = self.u.shape
+        return has_room(rank, rows, self.v.shape[0]) and abs(self.scale) <= _LARGEST_SCALE and self.is_exact()
 
     def is_exact(self) -> bool:
         """Return whether the product can be computed as the format demands."""

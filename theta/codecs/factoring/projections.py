@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     """A matrix of float32, or of float64 for words of 32 bits."""
 
 _SMALLEST_SIDE: Final = 32
-_LARGEST_SCALE: Final = 400
 _PART_CHOICES: Final = (4, 5)
 _TO_THE_MIDDLE: Final = {
     "f16": (True, True, False, False),
@@ -249,5 +248,5 @@ def find(new: TensorWords, base: TensorWords, cost: Callable[[Factors], float]) 
         choices = _parts(new, base, spectrum) if spectrum.part else []
         whole = _whole(new, base, spectrum) if spectrum.whole else None
     choices += [whole] if whole else []
-    exact = [factors for factors in choices if factors.is_exact() and abs(factors.scale) <= _LARGEST_SCALE]
-    return min(exact, key=cost, default=None) if len(exact) != 1 else exact[0]
+    choices = [factors for factors in choices if factors.is_storable]
+    return min(choices, key=cost, default=None) if len(choices) != 1 else choices[0]
