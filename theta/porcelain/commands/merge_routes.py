@@ -225,23 +225,6 @@ class Route:
         return conclude(self.session, commit, found, said)
 
 
-def undecided(joined: Joined, asked: Recipe) -> Settlement:
-    """Return what keeps branches from being joined."""
-    return Settlement.of(joined.merged, asked, [*joined.merged.conflicts, *joined.open_files])
-
-
-def _of_files(done: Result, checkpoints: set[str]) -> Said:
-    """Return what git said, without the lines about things that theta does itself."""
-    lines = done.stdout.decode("utf-8", "replace").splitlines()
-    problems = done.stderr.decode("utf-8", "replace").splitlines()
-    return Said(
-        tuple(
-            line for line in lines if not line.startswith(_NOISE) and git_words.is_of_files(line, checkpoints)
-        ),
-        tuple(line for line in problems if _STOPPED not in line and git_words.is_of_user(line)),
-    )
-
-
 def conclude(
     session: Session, commit: Callable[[], Driven], found: Settlement, said: Said | None = None
 ) -> MergeResult:
@@ -261,3 +244,20 @@ def conclude(
         answers.forget(session)
         recording.forget(session)
     return MergeResult(Ending.MERGED, done.code, before, summary.commit, found, summary, said)
+
+
+def undecided(joined: Joined, asked: Recipe) -> Settlement:
+    """Return what keeps branches from being joined."""
+    return Settlement.of(joined.merged, asked, [*joined.merged.conflicts, *joined.open_files])
+
+
+def _of_files(done: Result, checkpoints: set[str]) -> Said:
+    """Return what git said, without the lines about things that theta does itself."""
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    problems = done.stderr.decode("utf-8", "replace").splitlines()
+    return Said(
+        tuple(
+            line for line in lines if not line.startswith(_NOISE) and git_words.is_of_files(line, checkpoints)
+        ),
+        tuple(line for line in problems if _STOPPED not in line and git_words.is_of_user(line)),
+    )

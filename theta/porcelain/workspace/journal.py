@@ -200,10 +200,10 @@ def _is_needed(repo: Repository) -> bool:
 
     A command that was killed as it wrote its journal has left only the temporary file of it.
     """
-    return bool(_notes_here(repo)) or any(True for place in _own_places(repo) for _ in _temporaries(place))
+    return bool(_journals(repo)) or any(True for place in _own_places(repo) for _ in _temporaries(place))
 
 
-def _notes_here(repo: Repository) -> list[Path]:
+def _journals(repo: Repository) -> list[Path]:
     """Return the journals of running and dead commands."""
     journal = repo.private / _JOURNAL
     return [*([journal] if journal.exists() else []), *repo.private.glob(f"{_DRIVING}*")]
@@ -211,7 +211,7 @@ def _notes_here(repo: Repository) -> list[Path]:
 
 def _dead(repo: Repository) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield the journals of dead commands and their content; delete those that cannot be read."""
-    for journal in _notes_here(repo):
+    for journal in _journals(repo):
         note = _read(journal)
         if note is None:
             _notes.drop(journal)
@@ -227,7 +227,7 @@ def _places(repo: Repository) -> list[Path]:
 
 
 def _own_places(repo: Repository) -> list[Path]:
-    """Return those of them in which theta keeps its _notes_here and drafts."""
+    """Return those of them in which theta keeps its notes and drafts."""
     return [repo.private, repo.shared, repo.private / "tmp", repo.shared / "staged"]
 
 
