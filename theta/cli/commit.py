@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from theta.porcelain.drive import running
     from theta.porcelain.workspace.session import Session
 else:
-    running = Module("theta.porcelain.drive.running")
     commits = Module("theta.porcelain.commands.commits")
+    running = Module("theta.porcelain.drive.running")
     typer = Module("typer")
 
 app = Passing(("--json",))

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from theta.porcelain.workspace import coverage
     from theta.porcelain.workspace.session import Session
 else:
-    version_changes = Module("theta.porcelain.look.version_changes")
     coverage = Module("theta.porcelain.workspace.coverage")
     in_progress = Module("theta.git.in_progress")
     installing = Module("theta.porcelain.setup.installing")
     running = Module("theta.porcelain.drive.running")
+    version_changes = Module("theta.porcelain.look.version_changes")
 
 
 NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")

@@ -114,3 +114,14 @@ def refused(settlement: Settlement) -> None:
     for path in settlement.unmerged:
         console.out(f"CONFLICT: {path}")
     console.err("hint: nothing was changed; choose with -X or --rule, or merge the branches one at a time")
+
+
+def tell_next(found: Settlement) -> None:
+    """Tell that nothing is in conflict any more, and what concludes the operation."""
+    if found.idle:
+        console.note("nothing is in conflict")
+        return
+    tail = f"; conclude with '{found.go_on}'" if found.go_on else ""
+    console.note(f"all conflicts are settled and staged{tail}")
+    if found.stash:
+        console.err("hint: git keeps a stash that conflicted; remove it with 'theta stash drop'")

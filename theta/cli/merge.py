@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from theta.cli import conflicts, console, deciding
+from theta.cli import console, deciding
 from theta.cli.args import Given
 from theta.cli.common import open_session, report_summary, say_full_disk
 from theta.cli.passing import Passing
-from theta.cli.rehearse import tell_again, tell_rehearsed
-from theta.cli.resolve import tell_next
 from theta.cli.terminal import Terminal
 from theta.errors import UsageError
 from theta.lazy import Module
 
 if TYPE_CHECKING:
+    from theta.cli import conflicts, rehearse
     from theta.merging import recipe_files
     from theta.porcelain.commands import decision, merging
     from theta.porcelain.commands import merge_request as requests
@@ -25,11 +24,13 @@ if TYPE_CHECKING:
     from theta.porcelain.look import version_changes
     from theta.porcelain.workspace.session import Session
 else:
+    conflicts = Module("theta.cli.conflicts")
     decision = Module("theta.porcelain.commands.decision")
-    version_changes = Module("theta.porcelain.look.version_changes")
-    recipe_files = Module("theta.merging.recipe_files")
     merging = Module("theta.porcelain.commands.merging")
+    recipe_files = Module("theta.merging.recipe_files")
+    rehearse = Module("theta.cli.rehearse")
     requests = Module("theta.porcelain.commands.merge_request")
+    version_changes = Module("theta.porcelain.look.version_changes")
 
 app = Passing(None)
 
@@ -90,7 +91,7 @@ def merge(
     if as_json and not dry_run:
         raise UsageError("--json goes with --dry-run", hint="theta merge --dry-run --json BRANCH")
     if replay is not None:
-        return tell_again(merging.again(session, replay, terminal))
+        return rehearse.tell_again(merging.again(session, replay, terminal))
     if abort or git.has("--quit"):
         toward = [*(["--abort"] if abort else []), *git.args]
         return _tell(session, git, merging.abort(session, terminal, *toward))
@@ -99,7 +100,7 @@ def merge(
     request = requests.MergeRequest(names, tensors, git, no_commit=no_commit, dry_run=dry_run)
     result = merging.merge(session, request, terminal)
     if dry_run:
-        return tell_rehearsed(result, as_json=as_json)
+        return rehearse.tell_rehearsed(result, as_json=as_json)
     return _tell(session, git, result)
 
 
@@ -128,7 +129,7 @@ def _tell(session: Session, git: GitOptions, result: MergeResult) -> int:
         for line in version_changes.moved(session.again(), result.before, result.commit):
             console.note(line)
     if result.ending is requests.Ending.PREPARED and result.settlement.go_on not in ("", _GO_ON):
-        tell_next(result.settlement)
+        conflicts.tell_next(result.settlement)
     if result.summary is not None and not result.code:
         report_summary(session, result.summary)
     if result.full:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from theta.cli import console, deciding
+from theta.cli import deciding
 from theta.cli.args import Given
 from theta.cli.common import open_session
 from theta.cli.passing import Passing
@@ -13,11 +13,12 @@ from theta.errors import UsageError
 from theta.lazy import Module
 
 if TYPE_CHECKING:
+    from theta.cli import conflicts
     from theta.merging import recipe_files
     from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands import settling
-    from theta.porcelain.commands.merge_request import Settlement
 else:
+    conflicts = Module("theta.cli.conflicts")
     recipe_files = Module("theta.merging.recipe_files")
     requests = Module("theta.porcelain.commands.merge_request")
     settling = Module("theta.porcelain.commands.settling")
@@ -52,16 +53,5 @@ def resolve(
     )
     found = settling.resolve(session, options, paths, Terminal(no_prompt=no_prompt))
     if not found.unmerged:
-        tell_next(found)
+        conflicts.tell_next(found)
     return int(bool(found.unmerged))
-
-
-def tell_next(found: Settlement) -> None:
-    """Tell that nothing is in conflict any more, and what concludes the operation."""
-    if found.idle:
-        console.note("nothing is in conflict")
-        return
-    tail = f"; conclude with '{found.go_on}'" if found.go_on else ""
-    console.note(f"all conflicts are settled and staged{tail}")
-    if found.stash:
-        console.err("hint: git keeps a stash that conflicted; remove it with 'theta stash drop'")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from theta.progress import Progress
 else:
     conflicts = Module("theta.cli.conflicts")
-    result_file = Module("theta.merging.result_file")
     progress_line = Module("theta.cli.progress_line")
+    result_file = Module("theta.merging.result_file")
     theta_native = Module("theta_native")
 
 
