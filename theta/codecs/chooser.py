@@ -26,6 +26,8 @@ _SLICE_WORDS: Final = 1 << 13
 _SPARSE_SHARE: Final = 0.4
 _NEAR: Final = 0.5
 """The share of what a word takes alone below which the lengths of differences need no closer look."""
+_FAR_LESS: Final = 0.25
+"""The share of the lengths of differences below which a layer with structure is the smallest for sure."""
 
 TryEncode = Callable[[TensorWords, TensorWords, Sequence[Range]], Encoded | None]
 
@@ -98,14 +100,15 @@ def _steps(new: TensorWords, base: TensorWords, places: NDArray[np.int64]) -> fl
     return float(kernels.contexts.lengths(steps).mean())
 
 
-def _near(
-    new: TensorWords, bases: Sequence[TensorWords], places: NDArray[np.int64], bits: float
-) -> int | None:
-    """Return the base so near that only delta/1 needs trying, besides structure; None without one."""
+def _nearest(
+    new: TensorWords, bases: Sequence[TensorWords], places: NDArray[np.int64]
+) -> tuple[int, float] | None:
+    """Return the base with the smallest differences, and their mean length in bits.
+
+    None unless delta/1 is the only codec of single words for all bases.
+    """
     steps = [_steps(new, base, places) for base in bases]
-    if not steps or max(steps) == float("inf") or min(steps) >= _NEAR * bits:
-        return None
-    return steps.index(min(steps))
+    return (steps.index(min(steps)), min(steps)) if steps and max(steps) < float("inf") else None
 
 
 def _word_candidates(
@@ -163,17 +166,22 @@ def choose(
     places = sample_places(ranges)
     total = sum(stop - start for start, stop in ranges)
     dense_size = _price_alone(new, places, total)
-    near = _near(new, bases, places, 8 * dense_size / total)
+    nearest = _nearest(new, bases, places)
 
     @cache
     def structured(index: int) -> Encoded | None:
         wanted = structure or bases[index].words.size != new.words.size
         return _structured(new, bases[index], ranges) if wanted else None
 
-    if near is not None and structured(near) is None:
-        encoded = _by_chunks(delta.encode, new, bases[near], ranges, each)
-        if encoded is not None and encoded.size < dense_size:
-            return Choice(near, encoded, dense_size)
+    if nearest is not None:
+        index, bits = nearest
+        encoded = structured(index)
+        if encoded is not None and 8 * encoded.size < _FAR_LESS * bits * total:
+            return Choice(index, encoded, dense_size)
+        if encoded is None and bits * total < _NEAR * 8 * dense_size:
+            encoded = _by_chunks(delta.encode, new, bases[index], ranges, each)
+            if encoded is not None and encoded.size < dense_size:
+                return Choice(index, encoded, dense_size)
     words = [c for k, base in enumerate(bases) for c in _word_candidates(k, new, base, places, total)]
     best = min(words, key=lambda candidate: candidate.size, default=None)
     limit = min(best.size if best else dense_size, dense_size)

@@ -25,6 +25,7 @@ _SCALARS: Final = {
     **{f"{sign}int{bits}": f"i{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
     "boolean": "i8",
     "bool": "i8",
+    "float32": "float",
     "float64": "double",
 }
 

@@ -41,6 +41,7 @@ _SCALARS: Final[dict[type, tuple[str, Any]]] = {
     np.uint32: ("uint32", ctypes.c_uint32),
     np.uint64: ("uint64", ctypes.c_uint64),
     np.int64: ("int64", ctypes.c_int64),
+    np.float32: ("float32", ctypes.c_float),
     np.float64: ("float64", ctypes.c_double),
 }
 _INT64: Final = 1 << 63

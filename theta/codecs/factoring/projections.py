@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from theta import _kernels as kernels
 from theta._blas import one_thread
 from theta._numpy import np
 from theta.codecs import arith
@@ -55,13 +56,11 @@ _TRIAL_BITS: Final = 13
 
 @dataclass(frozen=True)
 class _Tile:
-    """Some rows: the middles of the intervals of the words, how far inside reaches, and the weights."""
+    """Some rows: the middles of the intervals of the words, and half of their widths."""
 
     rows: slice
     d: Matrix
-    above: Matrix
-    below: Matrix
-    weight: Matrix
+    half: NDArray[np.float32]
 
 
 @dataclass
@@ -107,9 +106,7 @@ class Steps:
         finite = np.isfinite(d)
         if not finite.all():
             d, half = np.where(finite, d, 0).astype(self.kind), np.where(finite, half, np.float32(1e30))
-        weight = np.minimum(np.float32(self.reference) / half, np.float32(1))
-        half *= np.float32(_INSIDE)
-        return _Tile(rows, d, half, -half, weight)
+        return _Tile(rows, d, half)
 
 
 def _values(words: NDArray[Any], dtype: str) -> NDArray[np.float32]:
@@ -164,16 +161,29 @@ def sketch(steps: Steps, width: int, noise: float) -> tuple[Matrix, Matrix]:
     return u.astype(steps.kind), v.astype(steps.kind)
 
 
-def _beyond(tile: _Tile, u: Matrix, v: Matrix, to_the_middle: bool) -> NDArray[np.float32]:
-    """Return by how much the product goes beyond, in a tile, weighted."""
-    beyond = u[tile.rows] @ v.T
-    beyond -= tile.d
-    beyond = beyond.astype(np.float32, copy=False)
-    if not to_the_middle:
-        inside = np.minimum(beyond, tile.above)
-        beyond -= np.maximum(inside, tile.below, out=inside)
-    beyond *= tile.weight
-    return beyond
+@dataclass(frozen=True)
+class _Product:
+    """Room for the product of factors in one tile, and for what of it is beyond the intervals."""
+
+    product: Matrix
+    beyond: NDArray[np.float32]
+    reference: np.float32
+
+    @classmethod
+    def of(cls, steps: Steps) -> _Product:
+        """Allocate the room for tiles of ``steps``."""
+        shape = steps.tile(0).d.shape
+        return cls(np.empty(shape, steps.kind), np.empty(shape, np.float32), np.float32(steps.reference))
+
+    def beyond_in(self, tile: _Tile, u: Matrix, v: Matrix, to_the_middle: bool) -> NDArray[np.float32]:
+        """Return by how much the product of the factors goes beyond, in a tile, weighted."""
+        count = tile.d.shape[0]
+        product = np.matmul(u[tile.rows], v.T, out=self.product[:count])
+        inside = np.float32(0 if to_the_middle else _INSIDE)
+        found = self.beyond[:count]
+        product, d, half = (part.reshape(-1) for part in (product, tile.d, tile.half))
+        kernels.floats.put_beyond(product, d, half, self.reference, inside, found.reshape(-1))
+        return found
 
 
 def _inverse(factor: Matrix) -> Matrix:
@@ -187,19 +197,18 @@ def _inverse(factor: Matrix) -> Matrix:
 
 def fitted(steps: Steps, u: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
     """Return factors whose product leaves fewer words outside their intervals."""
-    before = u, v
+    before, room = (u, v), _Product.of(steps)
     for to_the_middle in _TO_THE_MIDDLE[steps.new.dtype]:
         ahead = u + _MOMENTUM * (u - before[0]), v + _MOMENTUM * (v - before[1])
         before = u, v
         narrow, total = ahead[0].astype(np.float32), np.zeros(v.shape, np.float32)
         for tile in steps.tiles():
-            total += _beyond(tile, *ahead, to_the_middle).T @ narrow[tile.rows]
+            total += room.beyond_in(tile, *ahead, to_the_middle).T @ narrow[tile.rows]
         v = (ahead[1] - total @ _inverse(ahead[0])).astype(steps.kind)
         narrow, inverse, u = v.astype(np.float32), _inverse(v), np.empty_like(u)
         for tile in steps.tiles():
-            u[tile.rows] = (
-                ahead[0][tile.rows] - (_beyond(tile, ahead[0], v, to_the_middle) @ narrow) @ inverse
-            )
+            step = room.beyond_in(tile, ahead[0], v, to_the_middle) @ narrow
+            u[tile.rows] = ahead[0][tile.rows] - step @ inverse
     return u, v
 
 
