@@ -73,7 +73,7 @@ __all__ = [
     "steps",
 ]
 
-_HOOKS: Final = ("hf", "lightning", "torch")
+_HOOKS: Final = ("hf", "jax", "keras", "lightning", "torch")
 """The packages for those who train with a framework; each imports it."""
 
 _HOMES: Final = {

@@ -494,10 +494,10 @@ def nowhere(descriptor: int, mode: str) -> TextIO:
 
 
 @contextlib.contextmanager
-def temporary_directory(prefix: str) -> Iterator[Path]:
+def temporary_directory(prefix: str, within: Path | None = None) -> Iterator[Path]:
     """Create a private directory, which is removed at the end of the block."""
     try:
-        place = Path(tempfile.mkdtemp(prefix=prefix))
+        place = Path(tempfile.mkdtemp(prefix=prefix, dir=within))
     except FileNotFoundError as error:
         raise DiskError(
             "there is no folder for temporary files", hint="set TMPDIR to one that can be written"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,28 @@ def test_a_large_file_that_is_no_checkpoint_is_no_blob_of_its_own(
     sizes = [int(line.split()[3]) for line in repo.git("ls-tree", "-r", "-l", "new").splitlines()]
     assert max(sizes) <= 8 << 20
     assert repo.git("show", "new:small.json") == "{}"
+
+
+def test_drafts_are_stored_and_go(opened: theta.Repository, repo: Repo) -> None:
+    run = theta.Run(opened, "r1")
+    with opened._lock, run.drafts() as drafts:
+        make_model(drafts / "model.safetensors", random_tensors({"w": (4, 5)}))
+        run.save_folder(1, drafts)
+    assert not drafts.exists()
+    opened.wait()
+    with resumed(opened).files() as again:
+        assert sorted(contents(again)) == ["model.safetensors"]
+    assert not again.exists()
+
+
+def test_drafts_of_a_process_that_was_killed_go_with_the_next_step(
+    opened: theta.Repository, repo: Repo
+) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    scratch = repo.path / ".git" / "theta" / "tmp"
+    for number in (gone.pid, os.getpid()):
+        (scratch / f"tmp_theta_{number}_draftsx").mkdir(parents=True)
+        (scratch / f"tmp_theta_{number}_draftsx" / "optimizer.bin").write_bytes(b"x")
+    theta.Run(opened, "r1").save(1, {"m.safetensors": {"w": np.zeros(3)}}).result()
+    assert [path.name for path in scratch.glob("*drafts*")] == [f"tmp_theta_{os.getpid()}_draftsx"]

@@ -45,10 +45,40 @@ def of_lightning() -> dict[str, Any]:
     return {"lightning": lightning, "ModelCheckpoint": ModelCheckpoint, "module": Module(), "data": data}
 
 
+def of_accelerate() -> dict[str, Any]:
+    """Return what the program of a user of accelerate has already."""
+    import torch
+    from accelerate import Accelerator
+
+    model = torch.nn.Linear(16, 4)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    return {"Accelerator": Accelerator, "model": model, "optimizer": optimizer, "data": torch.randn(8, 16)}
+
+
+def of_keras() -> dict[str, Any]:
+    """Return what the program of a user of Keras has already."""
+    import keras
+    import numpy as np
+
+    model = keras.Sequential([keras.layers.Dense(4)])
+    return {"model": model, "x": np.ones((8, 16), np.float32), "y": np.ones((8, 4), np.float32)}
+
+
+def of_jax() -> dict[str, Any]:
+    """Return what the program of a user of JAX has already."""
+    import jax
+    import jax.numpy as jnp
+
+    return {"jax": jax, "jnp": jnp}
+
+
 BEFORE: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "transformers": of_transformers,
     "torch.distributed.checkpoint": of_dcp,
     "Lightning": of_lightning,
+    "accelerate": of_accelerate,
+    "Keras": of_keras,
+    "JAX": of_jax,
 }
 """Heading -> the names that its quick start uses."""
 

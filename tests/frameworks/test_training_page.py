@@ -15,6 +15,9 @@ NEEDED = {
     "transformers": ("transformers", "accelerate"),
     "torch.distributed.checkpoint": ("torch",),
     "Lightning": ("lightning",),
+    "accelerate": ("accelerate",),
+    "Keras": ("keras",),
+    "JAX": ("jax",),
 }
 
 
@@ -28,6 +31,7 @@ def test_the_quick_start_runs_twice(library: str, repo: Repo, monkeypatch: pytes
     """The second time it goes on where the first one ended."""
     frameworks.need(*NEEDED[library])
     monkeypatch.chdir(repo.path)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
     for _ in range(2):
         done = frameworks.start("page_program.py", library)
         assert done.returncode == 0, done.stdout + done.stderr

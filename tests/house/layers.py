@@ -32,7 +32,7 @@ LAYERS: Final = (
     ("theta.merging",),
     ("theta.porcelain",),
     ("theta.api",),
-    ("theta.hf", "theta.lightning", "theta.torch"),
+    ("theta.hf", "theta.jax", "theta.keras", "theta.lightning", "theta.torch"),
     ("theta",),
     ("theta.cli",),
     ("theta.__main__",),

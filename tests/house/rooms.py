@@ -113,7 +113,10 @@ ROOMS: Final = (
     ),
     Room(("theta.porcelain",)),
     Room(("theta.api",), (*_VALUES, "theta.git", "theta.store", "theta.porcelain")),
-    Room(("theta.hf", "theta.lightning", "theta.torch"), ("theta.porcelain.stage", "theta.api")),
+    Room(
+        ("theta.hf", "theta.jax", "theta.keras", "theta.lightning", "theta.torch"),
+        ("theta.porcelain.stage", "theta.api"),
+    ),
     Room(
         ("theta.cli",),
         ("theta_native", *_VALUES, "theta.git", "theta.store", "theta.merging", "theta.porcelain"),

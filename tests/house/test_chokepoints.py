@@ -10,7 +10,7 @@ import pytest
 from tests.house import chokepoints
 from tests.house.source import PRODUCT, Source, snippet, sources, within
 
-HOOKS = ("theta.hf", "theta.lightning", "theta.torch")
+HOOKS = ("theta.hf", "theta.jax", "theta.keras", "theta.lightning", "theta.torch")
 """The packages that are imported by programs which train with a framework, and by nothing of theta."""
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from theta import _fs
 from theta.api import held_files, policies
 from theta.api.background import Saving
 from theta.api.closing import Closing
@@ -53,6 +55,14 @@ class Resumed:
         """Return the bytes of one file; raises :class:`theta.errors.NotFoundError` if there is none."""
         with self.repo._session_of_call() as session:
             return unpacking.read(session, self.commit, path)
+
+    @contextlib.contextmanager
+    def files(self) -> Iterator[Path]:
+        """Write all files to a folder that goes at the end of the block: :meth:`write`."""
+        with self.repo._session_of_call() as session:
+            place = session.scratch()
+        with _fs.temporary_directory(_fs.own_temporary("files"), place) as folder:
+            yield self.write(folder)
 
     def write(self, folder: str | os.PathLike[str]) -> Path:
         """Write all files of the step below ``folder``, byte for byte as they were saved; return its path.
@@ -163,6 +173,17 @@ class Run(Closing):
         if self._push is not None:
             session.again().repo.git().run("push", "--quiet", self._push, f"+{self.ref}:{self.ref}")
         return result
+
+    @contextlib.contextmanager
+    def drafts(self) -> Iterator[Path]:
+        """Create a folder for files to save, on the disk of the repository; it goes at the end of the block.
+
+        A file in it that was given to :meth:`save` or :meth:`save_folder` by then is stored nevertheless.
+        """
+        with self._repo._session_of_call() as session:
+            place = session.scratch()
+        with _fs.temporary_directory(_fs.own_temporary("drafts"), place) as folder:
+            yield folder
 
     def steps(self) -> list[RunStep]:
         """Return the steps that are stored, the first one first; none for a run that has not begun."""

@@ -189,6 +189,8 @@ def _heal(repo: Repository) -> None:
         _wait_for(note["token"])
     for temporary in [path for place in _places(repo) for path in _temporaries(place)]:
         _fs.remove(temporary)
+    for folder in _folders(repo):
+        _fs.remove_tree(folder)
     for journal, note in dead:
         _unlock(repo, note["started"])
         rollback.undo(repo, note)
@@ -200,7 +202,8 @@ def _is_needed(repo: Repository) -> bool:
 
     A command that was killed as it wrote its journal has left only the temporary file of it.
     """
-    return bool(_journals(repo)) or any(True for place in _own_places(repo) for _ in _temporaries(place))
+    left = any(True for place in _own_places(repo) for _ in _temporaries(place))
+    return bool(_journals(repo)) or left or bool(_folders(repo))
 
 
 def _journals(repo: Repository) -> list[Path]:
@@ -261,10 +264,20 @@ def _unlock(repo: Repository, started: float) -> None:
 
 
 def _temporaries(place: Path) -> Iterator[Path]:
-    """Yield the temporary files of dead processes, whose ids are in their names."""
+    """Yield the temporary files of dead processes."""
+    return (path for path in _of_the_dead(place) if path.is_file())
+
+
+def _folders(repo: Repository) -> list[Path]:
+    """Return the temporary folders of dead processes."""
+    return [path for path in _of_the_dead(repo.private / "tmp") if path.is_dir() and not path.is_symlink()]
+
+
+def _of_the_dead(place: Path) -> Iterator[Path]:
+    """Yield what is named as temporaries are, which bear the ids of their processes, if these ended."""
     for path in place.glob(f"{_fs.TEMPORARY}*"):
         pid = path.name.removeprefix(_fs.TEMPORARY).partition("_")[0]
-        if pid.isdigit() and not processes.exists(int(pid)) and path.is_file():
+        if pid.isdigit() and not processes.exists(int(pid)):
             yield path
 
 
