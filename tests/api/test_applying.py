@@ -25,7 +25,7 @@ from theta.errors import (
     UsageError,
     WouldOverwriteError,
 )
-from theta.porcelain.replicas import replica_state, standing_files
+from theta.porcelain.replicas import applying, replica_state, standing_files
 from theta.porcelain.replicas.applying import Action
 from theta.store.read import layers
 
@@ -235,6 +235,18 @@ def test_a_folder_that_was_copied_is_known_by_its_content(
         result = opened.apply("r1@3", tmp_path / name, in_place=True)
         assert digests(tmp_path / name) == truth[3]
         assert "frozen" not in result.files[MODEL].tensors
+
+
+def test_a_file_with_another_name_is_not_written_to_in_place(
+    opened: theta.Repository, truth: Truth, tmp_path: Path
+) -> None:
+    """A hard link is a backup of somebody: its content stays."""
+    place = tmp_path / "out"
+    opened.apply("r1@1", place)
+    os.link(place / MODEL, tmp_path / "backup")
+    assert opened.apply("r1@2", place, in_place=True).files[MODEL].action is Action.WRITTEN
+    assert digests(place) == truth[2]
+    assert sha256(tmp_path / "backup") == truth[1][MODEL]
 
 
 def test_a_link_is_replaced_only_by_force(opened: theta.Repository, tmp_path: Path) -> None:
@@ -454,6 +466,17 @@ def test_a_disk_that_gets_full_leaves_the_old_version(
     assert digests(place) == truth[2]
 
 
+def test_a_file_that_is_changed_before_it_is_noted_is_not_taken_for_ours(
+    opened: theta.Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(applying, "_wait", lambda written: change(place / MODEL))
+        opened.apply("r1@1", place)
+    with pytest.raises(WouldOverwriteError):
+        opened.apply("r1@2", place)
+
+
 def test_a_file_that_is_changed_meanwhile_is_not_written_over(
     opened: theta.Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -505,9 +528,9 @@ BAD: dict[str, Callable[[Arrays], Any]] = {
     "no array for the tensor small": lambda there: there.pop("small"),
     "its array is f32": lambda there: there.update(big=np.zeros((1500, 1500), np.float32)),
     r"its array is f32 \[48, 64\]": lambda there: there.update(small=np.zeros((48, 64), np.float32)),
-    "contiguous, or read-only": lambda there: there.update(small=np.zeros((48, 64), np.float32).T),
+    "is not contiguous": lambda there: there.update(small=np.zeros((48, 64), np.float32).T),
     "big-endian": lambda there: there.update(small=np.zeros((64, 48), ">f4")),
-    "is a list": lambda there: there.update(small=[1.0]),
+    "of type list": lambda there: there.update(small=[1.0]),
 }
 
 
@@ -523,7 +546,7 @@ def test_arrays_that_do_not_fit_are_named_before_any_is_written(opened: theta.Re
 def test_a_read_only_array_or_buffer_is_refused(opened: theta.Repository) -> None:
     there = arrays(1)
     there["small"].flags.writeable = False
-    with pytest.raises(UsageError, match="read-only"):
+    with pytest.raises(UsageError, match="cannot be written"):
         opened.apply("r1@2", {MODEL: there})
     with pytest.raises(UsageError, match="cannot be written"):
         opened.apply("r1@2", {MODEL: b"x" * 100})

@@ -196,6 +196,20 @@ def test_it_goes_on_after_failures_of_the_network(trainer: Repo, tmp_path: Path)
     assert "503" in failures[0]
 
 
+def test_the_lock_of_a_git_that_was_killed_does_not_last(trainer: Repo, tmp_path: Path) -> None:
+    save(trainer, 1)
+    follower = Follower(request(str(trainer.path), tmp_path / "out"))
+    follower.look()
+    save(trainer, 2)
+    lock = tmp_path / "out" / ".theta-applied" / "repository.git" / "shallow.lock"
+    lock.touch()
+    with pytest.raises(following.PASSING):  # a git may still run
+        follower.look()
+    os.utime(lock, (1, 1))
+    follower.look()
+    assert holds(tmp_path / "out", 2)
+
+
 def test_a_file_of_somebody_ends_it(trainer: Repo, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "config.json").write_text("mine")

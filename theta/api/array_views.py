@@ -1,13 +1,14 @@
-"""Arrays of a program as bytes that can be written to."""
+"""Arrays of a program as bytes that are written to in place."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from theta import dtypes
 from theta._numpy import np
+from theta.api import destinations
 from theta.errors import UsageError
 from theta.formats.layout import clip
 from theta.porcelain.replicas.memory_copies import ArrayBytes, MemoryTarget
@@ -19,7 +20,7 @@ def target(value: Any) -> MemoryTarget:
     Raises :class:`UsageError` for what cannot be written in place.
     """
     if isinstance(value, Mapping):
-        return {name: _bytes(name, array) for name, array in _flat(value)}
+        return {name: _bytes(name, array) for name, array in destinations.flat(value)}
     try:
         view = memoryview(value).cast("B")
     except TypeError as error:
@@ -29,43 +30,17 @@ def target(value: Any) -> MemoryTarget:
     return view
 
 
-def _flat(value: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the arrays of nested mappings with their names, joined by dots, as a save does it."""
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item
-
-
 def _bytes(name: str, value: Any) -> ArrayBytes:
+    """Return the bytes of an array; one of another device, or with strides, has none to write to."""
     torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor) and value.device.type != "cpu":
+        raise UsageError(f"{clip(name)} is on another device", hint="apply to a copy on the CPU")
+    array = destinations.destination(name, value).array
+    if not array.flags.c_contiguous or array.dtype.byteorder == ">":
+        raise UsageError(f"{clip(name)} is not contiguous, or big-endian", hint="apply to a plain copy")
     try:
-        array = _of_torch(torch, value) if torch is not None and isinstance(value, torch.Tensor) else None
-        if array is None and isinstance(value, np.ndarray):
-            dtype = dtypes.name_of(value.dtype)
-            if value.dtype.byteorder == ">":
-                raise ValueError("big-endian")
-            array = ArrayBytes(dtype, value.shape, _whole(value))
-    except (KeyError, ValueError, StopIteration) as error:
-        raise UsageError(f"the array {clip(name)} cannot be written in place: {error}") from error
-    if array is None:
-        raise UsageError(
-            f"{clip(name)} is a {type(value).__name__}, not an array of numpy or a tensor of torch"
-        )
-    return array
-
-
-def _whole(array: Any) -> memoryview:
-    """Return the bytes of an array of numpy; raises :class:`ValueError` unless they lie in one row."""
-    if not array.flags.c_contiguous or not array.flags.writeable:
-        raise ValueError("it is not contiguous, or read-only")
-    return memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(bytearray())
-
-
-def _of_torch(torch: Any, value: Any) -> ArrayBytes:
-    if value.device.type != "cpu" or not value.is_contiguous():
-        raise ValueError("it is on another device, or not contiguous")
-    kind = str(value.dtype).removeprefix("torch.")
-    dtype = next(entry.name for entry in dtypes.DTYPES.values() if entry.numpy_name == kind)
-    return ArrayBytes(dtype, tuple(value.shape), _whole(value.detach().view(-1).view(torch.uint8).numpy()))
+        dtype = dtypes.name_of(array.dtype)
+    except KeyError as error:
+        raise UsageError(f"no checkpoint has tensors of {array.dtype}, the type of {clip(name)}") from error
+    view: Any = array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
+    return ArrayBytes(dtype, array.shape, memoryview(view))

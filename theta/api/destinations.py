@@ -64,21 +64,22 @@ def planned(
         FormatError: dtype or shape differ.
     """
     found = {}
-    for name, value in _flat(out):
+    for name, value in flat(out):
         if not fnmatchcase(name, names):
             continue
         if name not in tensors:
             raise NoSuchTensorError(f"{label} has no tensor {clip(name)}", hint="repo[NAME] names them")
-        found[name] = _checked(name, tensors[name], _destination(name, value))
+        found[name] = _checked(name, tensors[name], destination(name, value))
     if not found:
         raise NoSuchTensorError(f"no array of out is named {names}")
     return [(tensors[name], found[name]) for name in tensors if name in found]
 
 
-def _flat(out: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(out: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the arrays of nested mappings with their names, joined by dots."""
     for key, value in out.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -91,7 +92,8 @@ def _checked(name: str, tensor: ReadableTensor, destination: Destination) -> Des
     return destination
 
 
-def _destination(name: str, value: Any) -> Destination:
+def destination(name: str, value: Any) -> Destination:
+    """Return the place that an array of numpy, torch or another library is; raises :class:`UsageError`."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         return _of_torch(torch, value)

@@ -276,10 +276,11 @@ class _Applying:
         manifest, stood = job.wanted.manifest, job.stood
         if not self.request.in_place or manifest is None or not stood.had:
             return False
-        plan = skeletons.read(self.session.objects, manifest.skeleton)
-        places = {(offset, length) for _, offset, length in plan.extents() if length}
-        there = {one.offset for one in stood.had}
-        return os.lstat(job.place).st_size == plan.size and there == {offset for offset, _ in places}
+        plan, info = skeletons.read(self.session.objects, manifest.skeleton), os.lstat(job.place)
+        if info.st_nlink > 1:  # the file has another name, whose content is to stay
+            return False
+        places = {offset for _, offset, length in plan.extents() if length}
+        return info.st_size == plan.size and places == {one.offset for one in stood.had}
 
     def _obtain(self, due: Iterable[_Job]) -> None:
         """Fetch what a partial clone lacks of all that will be decoded, before anything is written."""
@@ -381,8 +382,10 @@ class _Applying:
 
     def _finish(self, jobs: Sequence[_Job]) -> None:
         """Note what the folder holds now."""
-        written = [job.place for job in jobs if job.applied is not None]
-        _wait(written)
+        written = {
+            job.wanted.path: Identity.of(os.lstat(job.place)) for job in jobs if job.applied is not None
+        }
+        _wait(written.values())
         wanted = {job.wanted.path for job in jobs}
         files = {
             path: known
@@ -390,11 +393,13 @@ class _Applying:
             if path in wanted or not self._chosen(path)
         }
         for job in jobs:
-            info, known = os.lstat(job.place), files.get(job.wanted.path)
-            if known is None or known.blob != job.wanted.blob or not known.is_of(info):
-                files[job.wanted.path] = Known(job.wanted.blob, Identity.of(info), time.time_ns())
-        left = {path: mark for path, mark in self.state.writing.items() if not self._chosen(path)}
-        state = ReplicaState("" if left else self.commit, files, left)
+            known, now = files.get(job.wanted.path), Identity.of(os.lstat(job.place))
+            if known is None or known.blob != job.wanted.blob or known.identity != now:
+                # A file that is another one by now is not what was looked at or written.
+                left = written.get(job.wanted.path, job.stood.identity)
+                files[job.wanted.path] = Known(job.wanted.blob, left or now, time.time_ns())
+        marks = {path: mark for path, mark in self.state.writing.items() if not self._chosen(path)}
+        state = ReplicaState("" if marks else self.commit, files, marks)
         if state != self.state:
             replica_state.write(self.folder, state)
 
@@ -409,9 +414,9 @@ def _applied(job: _Job, action: Action, revision: Revision) -> AppliedFile:
     return AppliedFile(job.wanted.path, action, revision.names, revision.nbytes)
 
 
-def _wait(places: Iterable[Path]) -> None:
+def _wait(written: Iterable[Identity]) -> None:
     """Wait until the stat data of files tell of every write that comes after them."""
-    certain = max((Identity.of(os.lstat(place)).certain_from for place in places), default=0)
+    certain = max((identity.certain_from for identity in written), default=0)
     time.sleep(min(max(certain - time.time_ns(), 0) / 1e9, _MOMENT))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final
 
 from theta import _fs
 from theta.errors import BusyError, NotHereYetError, ThetaError, UsageError
-from theta.git.run import DEFER, Git, GitFailedError
+from theta.git.run import DEFER, Git, GitFailedError, redirected
 from theta.porcelain.replicas import applying, replica_state
 from theta.porcelain.replicas.applying import ApplyRequest, ApplyResult
 from theta.porcelain.stage import run_steps
@@ -19,6 +20,7 @@ from theta.progress import Progress
 
 _REPOSITORY: Final = "repository.git"
 _REMOTE: Final = "origin"
+_LOCK: Final = "theta-follow.lock"
 _FOLLOWS: Final = "theta.follows"
 """The configuration key that names the remote of a repository made here."""
 _PATIENT: Final = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
@@ -26,6 +28,8 @@ _PATIENT: Final = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60"
 _FETCH: Final = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--depth=1", "--filter=blob:none")
 _LONGEST: Final = 120.0
 """Seconds between two tries after many failures, unless the interval is longer."""
+_PATIENCE: Final = 60.0
+"""Seconds to wait for another follower that fetches, and the age of a lock whose git was killed."""
 PASSING: Final = (GitFailedError, NotHereYetError, BusyError)
 """Errors after which another try may succeed."""
 
@@ -71,6 +75,8 @@ class Follower:
     def __init__(self, request: FollowRequest) -> None:
         if any(text.startswith("-") or not text for text in (request.remote, request.run)):
             raise UsageError("a remote and a run are wanted", hint="theta follow URL RUN --into FOLDER")
+        if redirected():
+            raise UsageError("GIT_DIR or GIT_WORK_TREE is set", hint="unset them to follow a remote")
         self._request = request
         self._last: tuple[str, int | None] | None = None
 
@@ -83,8 +89,7 @@ class Follower:
         ref, tip = self._tip(git)
         if not tip:
             return None
-        if git.run("rev-parse", "--verify", "--quiet", ref, check=False).text.strip() != tip:
-            git.run(*_PATIENT, *_FETCH, _REMOTE, f"+{ref}:{ref}")
+        self._bring(git, ref, tip)
         session = Session.here(git.cwd)
         step = run_steps.step_of(session, session.repo.refs.resolved(ref) or tip)
         key = session.repo.commit(step.commit).tree, step.step
@@ -93,6 +98,16 @@ class Follower:
         result = applying.apply(session, self._request.of(step.commit), progress)
         self._last = key
         return Followed(step, result)
+
+    def _bring(self, git: Git, ref: str, tip: str) -> None:
+        """Fetch ``tip`` unless it is here; other followers wait for it."""
+        lock = _fs.Lock(git.cwd / _LOCK, patience=_PATIENCE)
+        try:
+            if git.run("rev-parse", "--verify", "--quiet", ref, check=False).text.strip() != tip:
+                _drop_stale_locks(git.cwd)
+                git.run(*_PATIENT, *_FETCH, _REMOTE, f"+{ref}:{ref}")
+        finally:
+            lock.release()
 
     def _tip(self, git: Git) -> tuple[str, str]:
         """Return the ref of the remote, and the commit that it names; "" when there is none."""
@@ -123,6 +138,13 @@ class Follower:
         git.run("init", "--quiet", "--bare", ".")
         git.run("config", "--local", f"remote.{_REMOTE}.url", self._request.remote)
         git.run("config", "--local", _FOLLOWS, self._request.remote)
+
+
+def _drop_stale_locks(place: Path) -> None:
+    """Remove the locks of a git that was killed: it would have removed them, and no other one runs."""
+    for lock in (*place.glob("*.lock"), *place.glob("refs/**/*.lock")):
+        if lock.name != _LOCK and time.time() - lock.stat().st_mtime > _PATIENCE:
+            _fs.remove(lock)
 
 
 def follow(

@@ -159,8 +159,7 @@ def _had(
 ) -> Sequence[Had]:
     """Return what the memory holds: as ``before`` says, or as hashing tells."""
     if before is None:
-        session.objects.obtain({line.tree: line.nbytes for line in manifest.lines})
-        return revising.hashed(session.objects, manifest, plan, copy)
+        return revising.hashed(manifest, plan, copy)
     old = revising.had_of(skeletons.read(session.objects, before.skeleton), before)
     if isinstance(copy, FileBytes):
         return old

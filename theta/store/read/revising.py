@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Final, Protocol
 
 from theta.errors import ThetaError
@@ -240,19 +240,20 @@ def _cuts(chunks: Iterable[Chunk]) -> dict[tuple[int, int], bytes]:
     return {(start, chunk.length): chunk.digest for start, chunk in zip(starts, chunks, strict=False)}
 
 
-def hashed(objects: Objects, manifest: Manifest, plan: Skeleton, source: Source) -> list[Had]:
-    """Return what ``source`` has at the places of ``manifest``: each chunk is hashed where it should be."""
+def hashed(manifest: Manifest, plan: Skeleton, source: Source) -> list[Had]:
+    """Return what ``source`` has at the places of ``manifest``: each chunk is hashed where it should be.
+
+    Plain bytes, which are cut by their content, are left out.
+    """
     found: list[Had] = []
     for name, offset, length in plan.extents():
-        if length:
-            record = tensor_records.record_of(objects, manifest.by_name[name])
-            ends = [*accumulate((chunk.length for chunk in record.chunks), initial=0)]
-            pieces = [
-                (offset + start, chunk.length) for start, chunk in zip(ends, record.chunks, strict=False)
-            ]
+        line = manifest.by_name[name]
+        if length and line.dtype != "bytes":
+            ends = [*accumulate(tensor_tree.chunk_lengths(line.dtype, line.shape), initial=0)]
+            pieces = [(offset + start, end - start) for start, end in pairwise(ends)]
             chunks = tuple(ordered(lambda piece: Chunk.of(source.read(*piece)), pieces))
-            same = chunks == record.chunks
-            found.append(Had(name, offset, manifest.by_name[name].digest if same else "", None, chunks))
+            digest = tensor_tree.value_digest(line.dtype, line.shape, chunks)
+            found.append(Had(name, offset, digest, None, chunks))
     return found
 
 
