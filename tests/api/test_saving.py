@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.compat.story import MODEL
 from tests.support import Repo
 from theta.errors import FormatError, RefusedError, UsageError
 from theta.formats.safetensors import read_metadata
+from theta.git.run import Git
 from theta.porcelain.stage import saved_tree, saving
 
 
@@ -238,11 +240,43 @@ def test_a_ref_that_moved_meanwhile_is_not_overwritten(
     assert repo.git("rev-parse", "run") == repo.git("rev-parse", "main")
 
 
+def test_a_save_starts_no_process_once_it_knows_who_commits(
+    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.delenv(f"GIT_{who}_DATE", raising=False)
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "Ada <of> Łódź")
+    first = opened.save({"m.safetensors": arrays()}, ref="run", step=1).result()
+    monkeypatch.setattr(Git, "_start", None)
+    began = int(time.time())
+    run = theta.Run(opened, "r1", keep=theta.last(1))
+    for step in (1, 2):
+        run.save(step, {"m.safetensors": arrays(moved=step)}, {"loss": 1.0}).result()
+    second = opened.save({"m.safetensors": arrays(moved=1.0)}, ref="run", step=2).result()
+    monkeypatch.undo()
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "Ada <of> Łódź")
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.delenv(f"GIT_{who}_DATE", raising=False)
+    words = ("commit-tree", f"{second.commit}^{{tree}}", "-p", first.commit, "-F", "-")
+    message = repo.git("log", "-1", "--format=%B", second.commit) + "\n"
+    by_git = repo.git(*words, stdin=message)
+    ours, gits = (repo.git("cat-file", "commit", oid).splitlines() for oid in (second.commit, by_git))
+    dates = [int(line.rsplit(" ", 2)[1]) for line in ours[2:4]]
+    assert all(began <= date <= time.time() for date in dates)
+    assert [line.rsplit(" ", 2)[::2] for line in ours[2:4]] == [
+        line.rsplit(" ", 2)[::2] for line in gits[2:4]
+    ]
+    assert ours[:2] + ours[4:] == gits[:2] + gits[4:]
+    repo.fsck()
+
+
 def test_a_bare_repository_takes_saves(repo: Repo, tmp_path: Path) -> None:
     repo.git("clone", "-q", "--bare", ".", str(tmp_path / "bare.git"))
     with theta.open(tmp_path / "bare.git") as bare:
         bare.save({"m.safetensors": arrays()}, ref="run", wait=True)
+        bare.save({"m.safetensors": arrays()}, ref="main", wait=True)
         same(bare["run:m.safetensors"], arrays())
+        same(bare["main:m.safetensors"], arrays())
 
 
 @pytest.mark.campaign

@@ -112,6 +112,54 @@ def test_refs(repo: Repo, both: Both) -> None:
     assert same(both, lambda backend: backend.refs.head()) == ("refs/heads/new", None)
 
 
+def test_names_that_a_ref_can_have(both: Both) -> None:
+    for name in ("refs/heads/a", "refs/heads/-x", "refs/theta/runs/a/b", "refs/heads/é", "refs/x@y"):
+        assert same(both, lambda backend, name: backend.refs.is_valid(name), name)
+    for name in (
+        "",
+        "a",
+        "refs/heads/a..b",
+        "refs/heads/",
+        "refs/heads/a.lock",
+        "refs/heads/a b",
+        "refs/x@{y",
+    ):
+        assert not same(both, lambda backend, name: backend.refs.is_valid(name), name)
+
+
+def test_refs_that_worktrees_have_checked_out(repo: Repo, both: Both, tmp_path: Path) -> None:
+    assert same(both, lambda backend: backend.refs.checked_out()) == {"refs/heads/main"}
+    repo.git("worktree", "add", "--quiet", str(tmp_path / "linked"), "side")
+    repo.git("checkout", "--quiet", "--orphan", "new")
+    wanted = {"refs/heads/new", "refs/heads/side"}
+    assert same(both, lambda backend: backend.refs.checked_out()) == wanted
+    repo.git("checkout", "--quiet", "--detach", "main")
+    assert same(both, lambda backend: backend.refs.checked_out()) == {"refs/heads/side"}
+
+
+def test_a_ref_moves_if_nobody_else_moved_it(repo: Repo, both: Both) -> None:
+    refs = both[0].refs
+    old, new = repo.git("rev-parse", "main"), repo.git("rev-parse", "side")
+    name = "refs/heads/moved"
+    assert refs.move(name, old, "", "begin")
+    assert not refs.move(name, new, "", "it is there")
+    assert refs.move(name, new, old, "go on")
+    assert not refs.move(name, new, old, "it is not there")
+    assert repo.git("rev-parse", name) == new
+    assert repo.git("reflog", "show", "--format=%gs", name).splitlines() == ["go on", "begin"]
+    repo.git("symbolic-ref", "refs/heads/alias", name)
+    assert not refs.move("refs/heads/alias", old, new, "git knows what to do")
+    assert not refs.move(f"{name}/below", old, "", "a ref is in the way")
+    (repo.path / ".git" / "refs" / "heads" / "moved.lock").touch()
+    assert not refs.move(name, old, new, "somebody has it")
+    (repo.path / ".git" / "refs" / "heads" / "moved.lock").unlink()
+    hook = repo.path / ".git" / "hooks" / "reference-transaction"
+    hook.parent.mkdir(exist_ok=True)
+    hook.touch()
+    assert not refs.move(name, old, new, "git runs the hook")
+    assert repo.git("rev-parse", name) == new
+
+
 def test_a_damaged_head_is_no_unborn_branch(repo: Repo, both: Both) -> None:
     (repo.path / ".git/refs/heads/main").write_text("no id\n")
     for backend in both:

@@ -32,6 +32,7 @@ from theta.porcelain.look.version_changes import Summary
 from theta.porcelain.replicas import applying, memory_copies
 from theta.porcelain.replicas.applying import ApplyRequest, ApplyResult
 from theta.porcelain.stage import run_steps, saving
+from theta.porcelain.stage.commit_writer import CommitWriter
 from theta.porcelain.stage.saved_tree import StoredFile
 from theta.porcelain.stage.saving import SaveRequest, SaveResult
 from theta.porcelain.tensors import sources
@@ -70,6 +71,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         self._place = place
         self._lock = RLock()
         self._saves = Background()
+        self._commits = CommitWriter()
         self._opened: weakref.WeakSet[Access] = weakref.WeakSet()
         self._finish = weakref.finalize(self, stack.close)
 
@@ -471,7 +473,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
 
         def work() -> SaveResult:
             with self._session_of_call() as session:
-                return then(session, saving.save(session, copied))
+                return then(session, saving.save(session, copied, self._commits))
 
         return self._saves.put(request.ref, work)
 

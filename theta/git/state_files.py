@@ -88,6 +88,13 @@ def text(place: Path) -> str:
     return place.read_text("utf-8", "surrogateescape") if place.is_file() else ""
 
 
+def checked_out(shared: Path, *, is_bare: bool) -> set[str]:
+    """Return the refs that the HEADs of all worktrees name; a bare repository has linked ones only."""
+    heads = [*shared.glob("worktrees/*/HEAD"), *([] if is_bare else [shared / "HEAD"])]
+    found = (text(place) for place in heads)
+    return {head.removeprefix("ref: ").strip() for head in found if head.startswith("ref: ")}
+
+
 def exists(gitdir: Path, *names: str) -> bool:
     """Return whether one of the state files ``names`` exists."""
     return any((gitdir / name).exists() for name in names)

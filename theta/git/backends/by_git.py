@@ -193,6 +193,21 @@ class GitRefs:
         rows = self._git.run("for-each-ref", "--format=%(objectname) %(refname)").text.splitlines()
         return {name: oid for oid, name in (row.split(" ", 1) for row in rows)}
 
+    def is_valid(self, name: str) -> bool:
+        """Return whether a ref can have the full name ``name``."""
+        return not self._git.run("check-ref-format", name, check=False).code
+
+    def checked_out(self) -> set[str]:
+        """Return the refs that the HEADs of all worktrees name."""
+        rows = self._git.run("for-each-ref", "--format=%(refname) %(worktreepath)").text.splitlines()
+        is_bare = self._configured.config.flag("core.bare")
+        own = self._symbolic("HEAD") if not is_bare else ""
+        return {name for name, _, place in (row.partition(" ") for row in rows) if place} | {own} - {""}
+
+    def move(self, _name: str, _new: str, _old: str, _reason: str) -> bool:
+        """Leave it to git."""
+        return False
+
     def put(self, name: str, oid: str) -> None:
         """Set ref ``name`` to object ``oid``, whatever its old value."""
         self._git.run("update-ref", name, oid)

@@ -29,6 +29,8 @@ _KINDS: Final = {
     ObjectType.BLOB: BLOB,
     ObjectType.TAG: TAG,
 }
+_HOOK: Final = "reference-transaction"
+"""The hook that git runs when refs move; libgit2 runs none."""
 _NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
 _BUILT_IN: Final = {SHA1.object_id(TREE, (), 0).hex(): (TREE, b"")}
 """The empty tree, which git and the headers of libgit2 have built in."""
@@ -99,6 +101,7 @@ class Libgit2Refs:
 
     def __init__(self, raw: pygit2.Repository) -> None:
         self._raw = raw
+        self._shared = state_files.common_directory(Path(raw.path))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._raw.references)
@@ -129,6 +132,31 @@ class Libgit2Refs:
     def all_resolved(self) -> dict[str, str]:
         """Return name -> id of all refs that resolve."""
         return {name: oid for name in self if (oid := self.resolved(name)) is not None}
+
+    def is_valid(self, name: str) -> bool:
+        """Return whether a ref can have the full name ``name``."""
+        return bool(pygit2.reference_is_valid_name(name))
+
+    def checked_out(self) -> set[str]:
+        """Return the refs that the HEADs of all worktrees name."""
+        is_bare = Libgit2Config(self._raw.config).flag("core.bare")
+        return state_files.checked_out(self._shared, is_bare=is_bare)
+
+    def move(self, name: str, new: str, old: str, reason: str) -> bool:
+        """Move ref ``name`` from ``old`` to ``new``; return False where git has to do it."""
+        if "core.hooksPath" in self._raw.config or (self._shared / "hooks" / _HOOK).exists():
+            return False
+        try:
+            if not old:
+                self._raw.create_reference_direct(name, pygit2.Oid(hex=new), False, reason)
+                return True
+            ref = self._raw.references[name]
+            if ref.raw_target != pygit2.Oid(hex=old):
+                return False
+            ref.set_target(pygit2.Oid(hex=new), reason)
+        except (KeyError, ValueError, OSError, pygit2.GitError):
+            return False
+        return True
 
     def put(self, name: str, oid: str) -> None:
         """Set ref ``name`` to object ``oid``, whatever its old value."""

@@ -70,6 +70,21 @@ class Refs(Protocol):
         """Return name -> id of all refs that resolve."""
         ...
 
+    def is_valid(self, name: str) -> bool:
+        """Return whether a ref can have the full name ``name``."""
+        ...
+
+    def checked_out(self) -> set[str]:
+        """Return the refs that the HEADs of all worktrees name."""
+        ...
+
+    def move(self, name: str, new: str, old: str, reason: str) -> bool:
+        """Move ref ``name`` from ``old`` ("" for a new one) to ``new``; the reflog gets ``reason``.
+
+        Return False, and do nothing, where git has to do it: it has hooks for that, or says why not.
+        """
+        ...
+
     def put(self, name: str, oid: str) -> None:
         """Set ref ``name`` to object ``oid``, whatever its old value."""
         ...

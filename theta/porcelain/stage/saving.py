@@ -9,6 +9,7 @@ from typing import Final
 from theta.errors import RefusedError, UsageError
 from theta.formats.layout import Source
 from theta.porcelain.stage import saved_tree
+from theta.porcelain.stage.commit_writer import CommitWriter
 from theta.porcelain.stage.saved_tree import File, StoredFile
 from theta.porcelain.workspace.session import Session
 
@@ -64,10 +65,11 @@ class SaveResult:
     stored: int
 
 
-def save(session: Session, request: SaveRequest) -> SaveResult:
+def save(session: Session, request: SaveRequest, writer: CommitWriter | None = None) -> SaveResult:
     """Store the files of ``request``, commit them on top of its ref, and move the ref.
 
-    Objects are durable before the ref moves, and the ref moves only if nobody else moved it.
+    Objects are durable before the ref moves, and the ref moves only if nobody else moved it.  A ``writer``
+    that made commits before knows who commits.
 
     Raises:
         UsageError: there can be no such ref, or no such file.
@@ -81,8 +83,7 @@ def save(session: Session, request: SaveRequest) -> SaveResult:
         parent = repo.refs.resolved(ref) if ref in repo.refs else None
         made = saved_tree.write(session, change.pack, parent, request.files, whole=request.whole)
         stored = change.pack.size
-        change.store()
-        commit = _committed(session, made.tree, parent, request.text())
+        commit = (writer or CommitWriter()).write(session, change, made.tree, parent, request.text())
         change.move(ref, commit, parent or "", f"save: {request.text().splitlines()[0]}")
     return SaveResult(commit, ref, parent, made.new, stored)
 
@@ -110,17 +111,10 @@ def publish(session: Session, commit: str, name: str, subject: str) -> SaveResul
         ref = _ref(session, name)
         parent = repo.refs.resolved(ref) if ref in repo.refs else None
         tree = saved_tree.overlay(session, change.pack, parent, commit)
-        change.store()
         text = f"{subject}\n{repo.commit(commit).message.partition(chr(10))[2]}"
-        made = _committed(session, tree, parent, text)
+        made = CommitWriter().write(session, change, tree, parent, text)
         change.move(ref, made, parent or "", f"publish: {subject}")
     return SaveResult(made, ref, parent, {}, 0)
-
-
-def _committed(session: Session, tree: str, parent: str | None, text: str) -> str:
-    """Make a commit of ``tree``; return its id."""
-    words = ("commit-tree", tree, *(("-p", parent) if parent else ()), "-F", "-")
-    return session.repo.git().run(*words, stdin=text.encode()).text.strip()
 
 
 def _check_metric(name: str, value: float) -> None:
@@ -138,11 +132,10 @@ def _full(name: str) -> str:
 def _ref(session: Session, name: str) -> str:
     """Return the full name of the ref; raises unless it may be moved behind the back of all worktrees."""
     ref = _full(name)
-    git = session.repo.git()
-    if git.run("check-ref-format", ref, check=False).code:
+    refs = session.repo.refs
+    if not refs.is_valid(ref):
         raise UsageError(f"a branch cannot be named {name!r}")
-    there = git.run("for-each-ref", "--format=%(worktreepath)", ref).text.strip()
-    if there or session.repo.refs.head()[0] == ref:
+    if ref in refs.checked_out():
         raise RefusedError(
             f"{name} is checked out; its files would no longer be those of its commit",
             hint="save to another branch, or write the file and commit it",

@@ -266,4 +266,6 @@ class Change:  # of a repository; store.changes.Change is that of one tensor
         self._open.__exit__(kind, error, trace)
         if kind is None:
             for reason, ref, new, old in self._moves:
-                self._session.repo.git().run("update-ref", "-m", reason, ref, new, old)
+                repo = self._session.repo
+                if not repo.refs.move(ref, new, old, reason):
+                    repo.git().run("update-ref", "-m", reason, ref, new, old)

@@ -103,6 +103,10 @@ class PackWriter:
         """Add a tree of (name, mode, hex id)."""
         return self._add(TREE, tree_bytes(entries), deflate=True)
 
+    def commit(self, data: bytes) -> str:
+        """Add a commit; return its hex id."""
+        return self._add(COMMIT, data, deflate=True)
+
     def blob_entry(self, data: bytes | memoryview, *, text: bool = False) -> PackEntry:
         """Return the entry of a blob, on any thread; ``text`` is worth deflating."""
         return _entry(BLOB, data, self.format.object_id(BLOB, (data,), len(data)), deflate=text)
