@@ -212,6 +212,10 @@ class ContextKeys:
         """Return the contexts that occur, ascending."""
         seen = np.zeros(self.numbers.size, np.uint8)
         _mark(self.parts, seen)
+        return self.seen(seen)
+
+    def seen(self, seen: Classes) -> NDArray[np.int64]:
+        """The contexts, ascending, of the levels and keys that ``seen`` marks."""
         found = np.zeros(self.count, np.bool_)
         found[self.numbers.reshape(-1)[seen != 0]] = True
         return np.flatnonzero(found)

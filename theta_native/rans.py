@@ -36,44 +36,34 @@ _LOWER32 = np.uint32(LOWER)
 
 @kernel
 def _put(
-    x: np.uint64,
-    place: np.uint64,
-    packed: Frequencies,
-    reciprocals: NDArray[np.uint64],
-    out: NDArray[np.uint16],
-    at: np.uint64,
+    x: np.uint64, place: np.uint64, entries: NDArray[np.uint64], out: NDArray[np.uint16], at: np.uint64
 ) -> tuple[np.uint64, np.uint64]:
     # There is no branch on a full word: it is unpredictable and would cost more than the rest.
     # For x below frequency * 2**20 the product is below 2**64 and the quotient is exact.
-    entry = np.uint64(packed[place])
-    frequency = entry >> _BITS16
+    entry = place << _TWO
     out[at - _ONE] = np.uint16(x & _HALF_WORD)
-    full = np.uint64(x >= frequency << _BITS20)
+    full = np.uint64(x >= entries[entry])
     x >>= full << _BITS4
-    quotient = (x * reciprocals[place]) >> _BITS44
-    return x + (entry & _HALF_WORD) + quotient * (_ALL - frequency), at - full
+    quotient = (x * entries[entry + _TWO]) >> _BITS44
+    return x + entries[entry + _ONE] + quotient * entries[entry + _THREE], at - full
 
 
 @kernel
 def _encode(
-    places: Tokens,
-    packed: Frequencies,
-    reciprocals: NDArray[np.uint64],
-    states: NDArray[np.uint64],
-    out: NDArray[np.uint16],
+    places: Tokens, entries: NDArray[np.uint64], states: NDArray[np.uint64], out: NDArray[np.uint16]
 ) -> int:
     at = np.uint64(out.size)
     i = np.uint64(places.size)
     while i & _THREE:
         i -= _ONE
-        states[i & _THREE], at = _put(states[i & _THREE], places[i], packed, reciprocals, out, at)
+        states[i & _THREE], at = _put(states[i & _THREE], np.uint64(places[i]), entries, out, at)
     a, b, c, d = states[0], states[1], states[2], states[3]
     while i:
         i -= _FOUR
-        d, at = _put(d, places[i + _THREE], packed, reciprocals, out, at)
-        c, at = _put(c, places[i + _TWO], packed, reciprocals, out, at)
-        b, at = _put(b, places[i + _ONE], packed, reciprocals, out, at)
-        a, at = _put(a, places[i], packed, reciprocals, out, at)
+        d, at = _put(d, np.uint64(places[i + _THREE]), entries, out, at)
+        c, at = _put(c, np.uint64(places[i + _TWO]), entries, out, at)
+        b, at = _put(b, np.uint64(places[i + _ONE]), entries, out, at)
+        a, at = _put(a, np.uint64(places[i]), entries, out, at)
     states[0], states[1], states[2], states[3] = a, b, c, d
     return int(at)
 
@@ -172,12 +162,15 @@ def encode(places: Tokens, frequencies: Frequencies) -> tuple[NDArray[np.uint32]
     Place ``p`` is one of ``frequencies``, row by row (:class:`theta_native.tokens.TokenStream`).  Each row
     adds up to 4096 and has no zero for a token that occurs.
     """
-    packed = _packed(frequencies).reshape(-1)
-    divisors = np.maximum(packed >> _SHIFT16, 1).astype(np.uint64)
+    own = frequencies.reshape(-1).astype(np.uint64)
+    divisors = np.maximum(own, _ONE)
     reciprocals = ((_ONE << _BITS44) + divisors - _ONE) // divisors
+    starts = _starts(frequencies).reshape(-1).astype(np.uint64)
+    # Of each place: from where on a state is full, what is added to it, the reciprocal, and a factor.
+    entries = np.stack([own << _BITS20, starts, reciprocals, _ALL - own], axis=1).reshape(-1)
     states = np.full(STATES, LOWER, np.uint64)
     out = np.empty(places.size + 2, np.uint16)
-    at = _encode(places, packed, reciprocals, states, out)
+    at = _encode(places, entries, states, out)
     return states.astype(np.uint32), out[at:]
 
 

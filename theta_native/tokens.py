@@ -8,6 +8,7 @@ that are not modelled.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -24,7 +25,9 @@ Counts = NDArray[np.uint32]
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
 _WORD = np.uint64(32)
 _LOW32 = np.uint64(0xFFFFFFFF)
-_TABLE_BITS: Final = 12
+_EXACT, _ELEVEN, _MANTISSA, _BIAS = np.uint64(53), np.uint64(11), np.uint64(52), np.uint64(1023)
+_THREE = np.uint64(3)
+_TABLE_BITS: Final = 16
 """The tokens of values of so many bits are looked up; those of larger ones are computed."""
 
 
@@ -35,79 +38,96 @@ def alphabet(bits: int, s: int, m: int) -> int:
 
 @kernel
 def _token(value: np.uint64, s: np.uint64, m: np.uint64) -> np.uint64:
-    # For values of at least 2**s.
-    n, rest = s, value >> (s + _ONE)
-    while rest:
-        rest >>= _ONE
-        n += _ONE
-    return (_ONE << s) + ((n - s) << m) + ((value >> (n - m)) & ((_ONE << m) - _ONE))
+    # For values of at least 2**s: the exponent and the top of the mantissa of the same number as a float.
+    extra = np.uint64((value >> _EXACT) != _ZERO) * _ELEVEN
+    bits = np.float64(value >> extra).view(np.uint64)
+    found: np.uint64 = (_ONE << s) + ((extra - s) << m) + (bits >> (_MANTISSA - m)) - (_BIAS << m)
+    return found
 
 
 @kernel
-def _count(
-    values: Words,
-    rule: tuple[np.uint64, np.uint64, np.uint64],
-    small: Tokens,
-    contexts: Tokens,
-    counts: Counts,
-) -> None:
-    s, m, wide = rule
+def _tokenise(values: Words, rule: tuple[np.uint64, np.uint64], small: Tokens, tokens: Tokens) -> None:
     known = np.uint64(small.size)
+    for i in range(values.size):
+        value = np.uint64(values[i])
+        tokens[i] = small[value] if value < known else _token(value, rule[0], rule[1])
+
+
+@kernel
+def _count(values: Words, named: Tokens, contexts: Tokens, counts: Counts) -> None:
+    wide, flat = np.uint64(counts.shape[1]), counts.reshape(-1)
     i, end = _ZERO, np.uint64(values.size)
     while i < end:
-        value = np.uint64(values[i])
-        token = np.uint64(small[value]) if value < known else _token(value, s, m)
-        counts[np.uint64(contexts[i]) * wide + token] += np.uint32(1)
+        token = np.uint64(named[values[i]])
+        flat[np.uint64(contexts[i]) * wide + token] += np.uint32(1)
         i += _ONE
 
 
 @kernel
 def _place(
     values: Words,
-    rule: tuple[np.uint64, np.uint64, np.uint64],
-    tables: tuple[Tokens, NDArray[np.uint8], NDArray[np.uint8], np.uint64],
+    tables: tuple[Tokens, Tokens],
     keyed: tuple[Tokens, np.uint64, np.uint64, NDArray[np.uint8], int],
     places: Tokens,
-    counts: Counts,
-    raw: Counts,
-) -> int:
-    # Return the number of raw bits.  A branch on whether there are any is faster only if they are rare:
-    # `plain` is 0, or the number of values that are their own tokens.
-    s, m, plain = rule
-    small, widths, clusters, wide = tables
+    seen: NDArray[np.uint8],
+) -> None:
+    named, firsts = tables
     keys, shift, mask, levels, block = keyed
-    held, count, at, known = _ZERO, _ZERO, _ZERO, np.uint64(small.size)
     for b in range(levels.size):
         level = np.uint64(levels[b]) * (mask + _ONE)
         i, end = np.uint64(b * block), np.uint64(min((b + 1) * block, values.size))
         while i < end:
-            value = np.uint64(values[i])
-            place = np.uint64(clusters[level + ((np.uint64(keys[i]) >> shift) & mask)]) * wide
-            if value < plain:
-                place += value
-            else:
-                token = np.uint64(small[value]) if value < known else _token(value, s, m)
-                place += token
-                width = np.uint64(widths[token])
-                if width > _WORD:
-                    held |= (value & _LOW32) << count
-                    raw[at] = np.uint32(held & _LOW32)
-                    at += _ONE
-                    held >>= _WORD
-                    value >>= _WORD
-                    width -= _WORD
-                held |= (value & ((_ONE << width) - _ONE)) << count
-                count += width
-                if count >= _WORD:
-                    raw[at] = np.uint32(held & _LOW32)
-                    at += _ONE
-                    held >>= _WORD
-                    count -= _WORD
+            key = level + ((np.uint64(keys[i]) >> shift) & mask)
+            place = np.uint64(firsts[key]) + np.uint64(named[values[i]])
+            seen[key] = 1
             places[i] = place
-            counts[place] += np.uint32(1)
             i += _ONE
+
+
+@kernel
+def _tally(places: Tokens, counts: Counts) -> None:
+    # Four tables, because adding to a count that was just written has to wait for the store.
+    i, end = _ZERO, np.uint64(places.size)
+    while i < end:
+        counts[i & _THREE, places[i]] += np.uint32(1)
+        i += _ONE
+
+
+@kernel
+def _large(values: Words, least: np.uint64, numbers: Counts) -> None:
+    # The numbers of the values that are not below `least`; a branch on that would be unpredictable.
+    # There is room for one more.
+    i, end, count = _ZERO, np.uint64(values.size), _ZERO
+    while i < end:
+        numbers[count] = np.uint32(i)
+        count += np.uint64(np.uint64(values[i]) >= least)
+        i += _ONE
+
+
+@kernel
+def _write_raw(
+    values: Words, tokens: Words, tables: tuple[Tokens, NDArray[np.uint8]], numbers: Counts, raw: Counts
+) -> None:
+    named, widths = tables
+    held, filled, at, i, end = _ZERO, _ZERO, _ZERO, _ZERO, np.uint64(numbers.size)
+    while i < end:
+        value, width = np.uint64(values[numbers[i]]), np.uint64(widths[named[tokens[numbers[i]]]])
+        if width > _WORD:
+            held |= (value & _LOW32) << filled
+            raw[at] = np.uint32(held & _LOW32)
+            at += _ONE
+            held >>= _WORD
+            value >>= _WORD
+            width -= _WORD
+        held |= (value & ((_ONE << width) - _ONE)) << filled
+        filled += width
+        if filled >= _WORD:
+            raw[at] = np.uint32(held & _LOW32)
+            at += _ONE
+            held >>= _WORD
+            filled -= _WORD
+        i += _ONE
     raw[at] = np.uint32(held)
-    return int((at << np.uint64(5)) + count)
 
 
 @kernel
@@ -144,12 +164,28 @@ def _read_raw(
     return int(position)
 
 
+@cache
 def _small(bits: int, s: int, m: int) -> Tokens:
     """Return the tokens of the smallest values."""
-    last = min(bits, _TABLE_BITS)
-    values = np.arange(1 << last, dtype=np.uint64)
+    values = np.arange(1 << min(bits, _TABLE_BITS), dtype=np.uint64)
     tokens = np.searchsorted(least(bits, s, m), values, side="right") - 1
     return tokens.astype(np.uint16)
+
+
+@cache
+def _themselves() -> Tokens:
+    return np.arange(1 << _TABLE_BITS, dtype=np.uint16)
+
+
+def _named(values: Words, s: int, m: int) -> tuple[Words, Tokens]:
+    """Return short numbers, one for each value, and the token of each number."""
+    bits = values.dtype.itemsize * 8
+    small = _small(bits, s, m)
+    if bits <= _TABLE_BITS:
+        return values, small
+    tokens = np.empty(values.size, np.uint16)
+    _tokenise(values, (np.uint64(s), np.uint64(m)), small, tokens)
+    return tokens, _themselves()
 
 
 def counts(values: Words, s: int, m: int, contexts: Tokens, context_count: int) -> Counts:
@@ -157,10 +193,8 @@ def counts(values: Words, s: int, m: int, contexts: Tokens, context_count: int) 
 
     ``contexts`` has a number below ``context_count`` for every value.
     """
-    bits = values.dtype.itemsize * 8
-    found = np.zeros((context_count, alphabet(bits, s, m)), np.uint32)
-    rule = np.uint64(s), np.uint64(m), np.uint64(found.shape[1])
-    _count(values, rule, _small(bits, s, m), contexts, found.reshape(-1))
+    found = np.zeros((context_count, alphabet(values.dtype.itemsize * 8, s, m)), np.uint32)
+    _count(*_named(values, s, m), contexts, found)
     return found
 
 
@@ -168,29 +202,44 @@ def counts(values: Words, s: int, m: int, contexts: Tokens, context_count: int) 
 class TokenStream:
     """Values for the coder: ``cluster * alphabet + token`` of each, and all raw bits in order.
 
-    ``counts`` has how often each token occurs in each cluster; ``raw_bits`` begins at the lowest bit.
+    ``counts`` has how often each token occurs in each cluster; ``raw_bits`` begins at the lowest bit;
+    ``occurring`` are the contexts that occur, ascending.
     """
 
     places: Tokens
     counts: Counts
     raw_bits: NDArray[np.uint8]
+    occurring: NDArray[np.int64]
 
 
 def places(
-    values: Words, rule: tuple[int, int], keys: ContextKeys, clusters: NDArray[np.uint8], rare: bool
+    values: Words, rule: tuple[int, int], keys: ContextKeys, clusters: NDArray[np.uint8]
 ) -> TokenStream:
-    """Place ``values``, where ``clusters`` has the cluster (at most 63) of each context of ``keys``.
+    """Place ``values``, where ``clusters`` has the cluster (at most 63) of each context of ``keys``."""
+    bits = values.dtype.itemsize * 8
+    wide, widths = alphabet(bits, *rule), raw_widths(bits, *rule)
+    tokens, named = _named(values, *rule)
+    firsts = keys.table(clusters).astype(np.uint16) * np.uint16(wide)
+    found, seen = np.empty(values.size, np.uint16), np.zeros(firsts.size, np.uint8)
+    _place(tokens, (named, firsts), keys.parts, found, seen)
+    four = np.zeros((4, (int(clusters.max()) + 1) * wide), np.uint32)
+    _tally(found, four)
+    counts = four.sum(axis=0, dtype=np.uint32).reshape(-1, wide)
+    raw_bits = _raw_bits(values, tokens, (named, widths), counts.sum(axis=0, dtype=np.int64))
+    return TokenStream(found, counts, raw_bits, keys.seen(seen))
 
-    ``rare`` tells whether few of them have raw bits.
-    """
-    bits, (s, m) = values.dtype.itemsize * 8, rule
-    wide, widths = alphabet(bits, s, m), raw_widths(bits, s, m)
-    counts, found = np.zeros((int(clusters.max()) + 1, wide), np.uint32), np.empty(values.size, np.uint16)
-    raw = np.empty(values.size * int(widths[-1]) // 32 + 2, "<u4")
-    numbers = np.uint64(s), np.uint64(m), np.uint64(1 << s if rare else 0)
-    tables = _small(bits, s, m), widths, keys.table(clusters), np.uint64(wide)
-    raw_bits = _place(values, numbers, tables, keys.parts, found, counts.reshape(-1), raw)
-    return TokenStream(found, counts, raw.view(np.uint8)[: (raw_bits + 7) // 8])
+
+def _raw_bits(
+    values: Words, tokens: Words, tables: tuple[Tokens, NDArray[np.uint8]], counts: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Return the raw bits of ``values``; ``counts`` has how often each token occurs."""
+    widths = tables[1]
+    bits, large = int(counts @ widths), int(counts[widths > 0].sum())
+    raw, numbers = np.empty(bits // 32 + 1, "<u4"), np.empty(large + 1, np.uint32)
+    if large:
+        _large(values, np.uint64(np.count_nonzero(widths == 0)), numbers)
+        _write_raw(values, tokens, tables, numbers[:large], raw)
+    return raw.view(np.uint8)[: (bits + 7) // 8]
 
 
 def raw_widths(bits: int, s: int, m: int) -> NDArray[np.uint8]:

@@ -93,11 +93,6 @@ class Counted:
         widths = kernels.tokens.raw_widths(self.bits, self.s, self.m)
         return int(self.listed.totals @ widths[: self.listed.totals.size].astype(np.int64))
 
-    @property
-    def rarely_raw(self) -> bool:
-        """Whether few of the values have raw bits."""
-        return 4 * self.raw_bits < int(self.listed.weights.sum())
-
     @lazy
     def listed(self) -> Listed:
         """The counts that are not zero."""
@@ -186,13 +181,13 @@ def encode(values: Words, keys: ContextKeys, counted: Counted, chosen: Tables) -
     ``counted`` and ``chosen`` may be those of a part of the values, without some contexts and tokens.
     """
     clusters = chosen.clusters(keys.count)
-    placed = kernels.tokens.places(values, (counted.s, counted.m), keys, clusters, counted.rarely_raw)
+    placed = kernels.tokens.places(values, (counted.s, counted.m), keys, clusters)
     table = _frequencies(placed.counts.astype(np.int64))
     states, words = kernels.rans.encode(placed.places, table)
     used = (table.shape[1] - (table[:, ::-1] > 0).argmax(axis=1)).astype("<u2")
     listed = np.concatenate([row[:number] for row, number in zip(table, used, strict=True)]).astype("<u2")
     halves = np.ascontiguousarray(listed.view(np.uint8).reshape(-1, 2).T)
-    labels = clusters[keys.occurring()] if table.shape[0] > 1 else np.empty(0, np.uint8)
+    labels = clusters[placed.occurring] if table.shape[0] > 1 else np.empty(0, np.uint8)
     data = b"".join(
         (
             _HEAD.pack(counted.s, counted.m, table.shape[0], words.size, *states.tolist()),
