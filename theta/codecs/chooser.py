@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from theta import _kernels as kernels
 from theta._numpy import np
 from theta.codecs import cast, delta, dense, lowrank, residual, rows, scaled, sparse
 from theta.codecs.base import Each, Encoded, Range, Target, TensorWords
 from theta.dtypes import DTYPES
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _SLICES: Final = 8
 _SLICE_WORDS: Final = 1 << 13
@@ -59,26 +56,28 @@ def encode_dense(new: TensorWords, ranges: Sequence[Range]) -> Encoded:
     return Encoded(dense.NAME, None, tuple(dense.encode_words(new.read(*r), rotate) for r in ranges))
 
 
-def sample_places(ranges: Sequence[Range]) -> NDArray[np.int64]:
-    """Return the places of a fixed, spread sample of the chunks' words; all places if they are few."""
-    sizes = np.array([stop - start for start, stop in ranges])
-    ends = np.cumsum(sizes)
-    total = int(ends[-1])
+def sample_ranges(ranges: Sequence[Range]) -> list[Range]:
+    """Return a fixed, spread sample of the chunks' words, as ranges; all of them if they are few."""
+    total = sum(stop - start for start, stop in ranges)
     if total <= _SLICES * _SLICE_WORDS:
-        flat = np.arange(total)
-    else:
-        begins = np.linspace(0, total - _SLICE_WORDS, _SLICES).astype(np.int64)
-        flat = (begins[:, None] + np.arange(_SLICE_WORDS)).reshape(-1)
-    chunk = np.searchsorted(ends, flat, side="right")
-    places: NDArray[np.int64] = np.array([r[0] for r in ranges])[chunk] + flat - (ends - sizes)[chunk]
-    return places
+        return list(ranges)
+    begins = [k * (total - _SLICE_WORDS) // (_SLICES - 1) for k in range(_SLICES)]
+    found, before = [], 0
+    for start, stop in ranges:
+        # The words of this chunk are the numbers from `before` on, of all words of the chunks.
+        shift, after = start - before, before + stop - start
+        parts = ((max(begin, before), min(begin + _SLICE_WORDS, after)) for begin in begins)
+        found += [(first + shift, last + shift) for first, last in parts if first < last]
+        before = after
+    return found
 
 
-def _sampled(tensor: TensorWords, places: NDArray[np.int64]) -> TensorWords:
-    """Return the words at ``places``, as a tensor of one axis of a dtype that is coded alike."""
+def _sampled(tensor: TensorWords, sample: Sequence[Range]) -> TensorWords:
+    """Return the words of ``sample``, as a tensor of one axis of a dtype that is coded alike."""
     kind = DTYPES[tensor.dtype].kind
     alike = "f32" if kind == "complex" else "u8" if kind in ("packed", "bytes") else tensor.dtype
-    return TensorWords(alike, (places.size,), tensor.words[places])
+    words = np.concatenate([tensor.words[first:last] for first, last in sample])
+    return TensorWords(alike, (words.size,), words)
 
 
 def _word_codecs(new: TensorWords, base: TensorWords) -> list[TryEncode]:
@@ -89,11 +88,11 @@ def _word_codecs(new: TensorWords, base: TensorWords) -> list[TryEncode]:
     return [delta.encode, sparse.encode] if 0 < changed < _SPARSE_SHARE else [delta.encode]
 
 
-def _steps(new: TensorWords, base: TensorWords, places: NDArray[np.int64]) -> float:
+def _steps(new: TensorWords, base: TensorWords, sample: Sequence[Range]) -> float:
     """Return the mean bits of the differences of a sample; infinity unless delta/1 alone is for them."""
     if not delta.fits(Target(new.dtype, new.shape), base):
         return float("inf")
-    part, base_part = _sampled(new, places), _sampled(base, places)
+    part, base_part = _sampled(new, sample), _sampled(base, sample)
     if _word_codecs(part, base_part) != [delta.encode]:
         return float("inf")
     steps = kernels.differences.difference(part.words, base_part.words, residual.is_float(part.dtype))
@@ -101,24 +100,24 @@ def _steps(new: TensorWords, base: TensorWords, places: NDArray[np.int64]) -> fl
 
 
 def _nearest(
-    new: TensorWords, bases: Sequence[TensorWords], places: NDArray[np.int64]
+    new: TensorWords, bases: Sequence[TensorWords], sample: Sequence[Range]
 ) -> tuple[int, float] | None:
     """Return the base with the smallest differences, and their mean length in bits.
 
     None unless delta/1 is the only codec of single words for all bases.
     """
-    steps = [_steps(new, base, places) for base in bases]
+    steps = [_steps(new, base, sample) for base in bases]
     return (steps.index(min(steps)), min(steps)) if steps and max(steps) < float("inf") else None
 
 
 def _word_candidates(
-    index: int, new: TensorWords, base: TensorWords, places: NDArray[np.int64], total: int
+    index: int, new: TensorWords, base: TensorWords, sample: Sequence[Range], total: int
 ) -> list[_Candidate]:
     """Estimate the codecs of single words for one base."""
     target, other = Target(new.dtype, new.shape), Target(base.dtype, base.shape)
     if target.words != other.words or not (delta.fits(target, base) or cast.fits(target, base)):
         return []
-    part, base_part = _sampled(new, places), _sampled(base, places)
+    part, base_part = _sampled(new, sample), _sampled(base, sample)
     found = []
     for encode in _word_codecs(part, base_part):
         encoded = encode(part, base_part, [(0, part.words.size)])
@@ -163,10 +162,10 @@ def choose(
     same, the first is taken.  ``each`` runs through the chunks in the end.  Without ``structure``, what
     there is of that is not looked for in bases of as many words.
     """
-    places = sample_places(ranges)
+    sample = sample_ranges(ranges)
     total = sum(stop - start for start, stop in ranges)
-    dense_size = _price_alone(new, places, total)
-    nearest = _nearest(new, bases, places)
+    dense_size = _price_alone(new, sample, total)
+    nearest = _nearest(new, bases, sample)
 
     @cache
     def structured(index: int) -> Encoded | None:
@@ -182,7 +181,7 @@ def choose(
             encoded = _by_chunks(delta.encode, new, bases[index], ranges, each)
             if encoded is not None and encoded.size < dense_size:
                 return Choice(index, encoded, dense_size)
-    words = [c for k, base in enumerate(bases) for c in _word_candidates(k, new, base, places, total)]
+    words = [c for k, base in enumerate(bases) for c in _word_candidates(k, new, base, sample, total)]
     best = min(words, key=lambda candidate: candidate.size, default=None)
     limit = min(best.size if best else dense_size, dense_size)
     found: list[Choice] = []
@@ -205,19 +204,19 @@ def price(new: TensorWords, base: TensorWords, ranges: Sequence[Range], structur
 
     Without ``structure``, codecs of single words alone are looked at.
     """
-    places, total = sample_places(ranges), sum(stop - start for start, stop in ranges)
-    sizes = [candidate.size for candidate in _word_candidates(0, new, base, places, total)]
+    sample, total = sample_ranges(ranges), sum(stop - start for start, stop in ranges)
+    sizes = [candidate.size for candidate in _word_candidates(0, new, base, sample, total)]
     found = _structured(new, base, ranges) if structure else None
     return min([*sizes, *([found.size] if found else [])], default=float("inf"))
 
 
 def price_alone(new: TensorWords, ranges: Sequence[Range]) -> float:
     """Estimate the bytes that the chunks take without a base."""
-    return _price_alone(new, sample_places(ranges), sum(stop - start for start, stop in ranges))
+    return _price_alone(new, sample_ranges(ranges), sum(stop - start for start, stop in ranges))
 
 
-def _price_alone(new: TensorWords, places: NDArray[np.int64], total: int) -> float:
-    part = _sampled(new, places)
+def _price_alone(new: TensorWords, sample: Sequence[Range], total: int) -> float:
+    part = _sampled(new, sample)
     return encode_dense(part, [(0, part.words.size)]).size * total / part.words.size
 
 
