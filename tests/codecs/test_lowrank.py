@@ -263,3 +263,31 @@ def test_a_prediction_does_not_depend_on_how_it_is_cut(columns: int) -> None:
     expected = arith.to_words(exact.reshape(-1), "bf16")
     for start, stop in [(0, expected.size), (1, 3), (700, expected.size - 5), (98304, 98304 + 65536)]:
         assert np.array_equal(lowrank.predict(base, product, start, stop), expected[start:stop])
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16", "f32"])
+def test_only_hopeless_differences_are_given_up_early(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, found = np.random.default_rng(3), 0
+    answers: list[bool] = []
+    real = spectrum._Sample.is_hopeless
+
+    def noted(sample: spectrum._Sample, gram: np.ndarray) -> bool:
+        answers.append(real(sample, gram))
+        return answers[-1]
+
+    for turn in range(36):
+        rows, columns = rng.choice([64, 256, 384], 2)
+        rank, size, noise = int(rng.integers(1, 140)), 10 ** rng.uniform(-4, -1.5), 10 ** rng.uniform(-7, -2)
+        base = from_values(rng.normal(0, 0.02, (rows, columns)), dtype)
+        change = (rng.normal(size=(rows, rank)) @ rng.normal(size=(rank, columns))) * size * (turn % 3 > 0)
+        new = from_values(
+            to_values(base) + change + rng.normal(0, noise, (rows, columns)) * (turn % 2), dtype
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(spectrum._Sample, "is_hopeless", noted)
+            early = spectrum.look(new, base)
+            patch.setattr(spectrum._Sample, "is_hopeless", lambda *_: False)
+            assert spectrum.look(new, base) == early
+        found += early is not None
+    assert found
+    assert 0 < sum(answers) < len(answers)
