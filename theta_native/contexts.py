@@ -215,7 +215,7 @@ class ContextKeys:
         return self.seen(seen)
 
     def seen(self, seen: Classes) -> NDArray[np.int64]:
-        """The contexts, ascending, of the levels and keys that ``seen`` marks."""
+        """Return the contexts, ascending, of the levels and keys that ``seen`` marks."""
         found = np.zeros(self.count, np.bool_)
         found[self.numbers.reshape(-1)[seen != 0]] = True
         return np.flatnonzero(found)

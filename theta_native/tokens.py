@@ -54,12 +54,10 @@ def _tokenise(values: Words, rule: tuple[np.uint64, np.uint64], small: Tokens, t
 
 
 @kernel
-def _count(values: Words, named: Tokens, contexts: Tokens, counts: Counts) -> None:
-    wide, flat = np.uint64(counts.shape[1]), counts.reshape(-1)
+def _count(values: Words, named: Tokens, contexts: Tokens, wide: np.uint64, counts: Counts) -> None:
     i, end = _ZERO, np.uint64(values.size)
     while i < end:
-        token = np.uint64(named[values[i]])
-        flat[np.uint64(contexts[i]) * wide + token] += np.uint32(1)
+        counts[np.uint64(contexts[i]) * wide + np.uint64(named[values[i]])] += np.uint32(1)
         i += _ONE
 
 
@@ -193,9 +191,10 @@ def counts(values: Words, s: int, m: int, contexts: Tokens, context_count: int) 
 
     ``contexts`` has a number below ``context_count`` for every value.
     """
-    found = np.zeros((context_count, alphabet(values.dtype.itemsize * 8, s, m)), np.uint32)
-    _count(*_named(values, s, m), contexts, found)
-    return found
+    wide = alphabet(values.dtype.itemsize * 8, s, m)
+    found = np.zeros(context_count * wide, np.uint32)
+    _count(*_named(values, s, m), contexts, np.uint64(wide), found)
+    return found.reshape(-1, wide)
 
 
 @dataclass(frozen=True)

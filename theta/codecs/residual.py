@@ -65,6 +65,8 @@ _WEIGHT: Final = 8
 _LEAST_BLOCKS: Final = 16
 _LEAST_VALUES: Final = 1 << 16
 """The least number of blocks and of values of a sample."""
+_FIRST: Final = 1 << 12
+"""The number of words that are compared before all are."""
 _HARDLY_ANY: Final = 0.004
 """The share of a size below which what tables take is not worth a search for fewer of them."""
 _AS_EXPECTED: Final = 0.03
@@ -181,18 +183,21 @@ def _top(found: NDArray[np.uint16]) -> int:
 
 def _levels(excess: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Group blocks by activity (k-means in one dimension, levels in rising order)."""
-    some = excess[:: max(excess.size // _LEVELED, 1)]
-    low, high = float(some.min()), float(some.max())
+    some = np.sort(excess[:: max(excess.size // _LEVELED, 1)])
+    before = np.concatenate([[0.0], np.cumsum(some)])
+    low, high = float(some[0]), float(some[-1])
     centres = low + (high - low) * (np.arange(_LEVELS) + 0.5) / _LEVELS
+    ends = np.array([0, *[some.size] * _LEVELS])
     for _ in range(10):
-        labels = np.searchsorted((centres[1:] + centres[:-1]) / 2, some)
-        counts = np.bincount(labels, minlength=_LEVELS)
-        sums = np.bincount(labels, some, _LEVELS)
-        centres, before = np.sort(np.where(counts > 0, sums / np.maximum(counts, 1), centres)), centres
-        if bool((centres == before).all()):
+        ends[1:-1] = np.searchsorted(some, (centres[1:] + centres[:-1]) / 2, side="right")
+        counts, sums = ends[1:] - ends[:-1], before[ends[1:]] - before[ends[:-1]]
+        centres, old = np.where(counts > 0, sums / np.maximum(counts, 1), centres), centres
+        if bool((centres == old).all()):
             break
     labels = np.searchsorted((centres[1:] + centres[:-1]) / 2, excess)
-    return np.unique(labels, return_inverse=True)[1].astype(np.uint8)
+    is_used = np.bincount(labels, minlength=_LEVELS) > 0
+    found: NDArray[np.uint8] = (np.cumsum(is_used) - 1).astype(np.uint8)[labels]
+    return found
 
 
 @dataclass(frozen=True)
@@ -284,7 +289,7 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
     ``row_words`` is the length of a row (0: none), whose activity is taken to be of one kind.
     """
     values = kernels.differences.difference(words, predicted, is_float(dtype))
-    if not values.any():
+    if not (values[:_FIRST].any() or values.any()):
         return _SAME
     block = row_words if 32 <= row_words <= 1 << 14 else _DEFAULT_BLOCK
     layout = _layout(values, predicted, dtype, block, fine)
