@@ -31,7 +31,7 @@ def save(run: Run, step: int, tree: Any, metrics: Mapping[str, float] | None = N
         name = _name(path)
         if name in leaves:
             raise UsageError(f"two leaves are named {name}")
-        leaves[name] = jax.random.key_data(leaf) if is_key(leaf) else leaf
+        leaves[name] = _array(leaf)
     return run.step(step, {_FILE: leaves}, metrics)
 
 
@@ -64,6 +64,13 @@ def _name(path: Any) -> str:
 def is_key(leaf: Any) -> bool:
     """Return whether ``leaf`` is a key of ``jax.random``."""
     return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _array(leaf: Any) -> Any:
+    """Return ``leaf`` as the array that is saved for it."""
+    if is_key(leaf):
+        return jax.random.key_data(leaf)
+    return np.asarray(leaf) if isinstance(leaf, (bool, int, float, complex)) else leaf
 
 
 def _leaf(stored: Checkpoint, name: str, like: Any) -> Any:
