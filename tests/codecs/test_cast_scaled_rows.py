@@ -2,6 +2,7 @@
 
 import itertools
 import struct
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -215,3 +216,10 @@ def test_hostile_row_maps_are_refused(shared: bytes) -> None:
     assert rows.decoder(row_map([(10, 11)]), Target("bf16", (10, 8)), base) is not None
     with pytest.raises(CodecError):
         rows.decoder(shared, Target("bf16", (10, 8)), base)
+
+
+def test_lines_without_a_bound_are_no_reason_to_warn() -> None:
+    """Moments of words that a training never met are zero, row by row."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(scaled.simplest(np.array([-np.inf, 1.0]), np.array([np.inf, 2.0]))) == [1.0, 1.5]

@@ -86,7 +86,8 @@ def simplest(low: Values, high: Values) -> Values:
     found = np.ones(low.size)
     open_lines = (low < high) & np.isfinite(low) & np.isfinite(high)
     todo = open_lines & ~((low < 1) & (high > 1))
-    middle = np.where(todo, low / 2 + high / 2, 1.0)
+    with np.errstate(invalid="ignore"):  # the middle of an unbounded interval is not asked for
+        middle = np.where(todo, low / 2 + high / 2, 1.0)
     for dropped in range(51, -1, -1):
         unit = np.ldexp(1.0, np.frexp(middle)[1] - 53 + dropped)
         rounded = np.rint(middle / unit) * unit
