@@ -41,6 +41,7 @@ from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.session import Session
 from theta.store.changes import Change
 from theta.store.format import listings
+from theta.store.odb.objects import Objects
 
 INDEX: Final = ""
 
@@ -72,6 +73,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         self._lock = RLock()
         self._saves = Background()
         self._commits = CommitWriter()
+        self._objects: Objects | None = None
         self._opened: weakref.WeakSet[Access] = weakref.WeakSet()
         self._finish = weakref.finalize(self, stack.close)
 
@@ -514,7 +516,9 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
     def _session(self) -> Session:
         if not self._finish.alive:
             raise UsageError("the repository was closed", hint="theta.open opens it anew")
-        return Session.here(self._place)
+        session = Session.here(self._place)
+        self._objects = session.objects if self._objects is None else session.objects.knowing(self._objects)
+        return session
 
     @contextlib.contextmanager
     def _session_of_call(self) -> Iterator[Session]:

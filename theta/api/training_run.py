@@ -238,5 +238,5 @@ class Run(Closing):
 
 def prune(session: Session, name: str, keep: Keep) -> dict[str, str]:
     """Let go of the steps of run ``name`` that are not kept; return old id -> new id of the others."""
-    found = run_steps.steps(session.again(), name)
-    return run_steps.retain(session.again(), name, keep.kept(found))
+    now = session.again()
+    return run_steps.retain(now, name, keep.kept(run_steps.steps(now, name)))

@@ -74,6 +74,7 @@ class Session:
         fresh = Session(self.repo.again(), self.cwd)
         fresh.repo.attributes = self.repo.attributes
         fresh.repo.marks = self.repo.marks
+        fresh.objects.knowing(self.objects)
         fresh.journal, fresh.dated_back = self.journal, self.dated_back
         fresh._parsed, fresh._trees = self._parsed, self._trees
         return fresh

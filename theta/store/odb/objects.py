@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,8 @@ class Objects:
 
     def __init__(self, repo: Repository) -> None:
         self.repo = repo
-        self._packs: dict[Path, Pack] | None = None
+        self._packs: dict[str, Pack] | None = None
+        self._known: dict[str, Pack] = {}
         self._remembered: dict[tuple[str, str], Any] | None = None
 
     @property
@@ -145,18 +147,27 @@ class Objects:
         """Return name -> (mode, id) of tree ``oid``."""
         return {entry.name: (entry.mode, entry.id) for entry in self.repo.read_tree(oid)}
 
-    def _loaded(self) -> dict[Path, Pack]:
+    def _loaded(self) -> dict[str, Pack]:
         if self._packs is None:
             self._packs = {}
             self.refresh()
         return self._packs
 
     def refresh(self) -> None:
-        """Look for packs that came since."""
-        known = dict(self._loaded()) if self._packs is not None else {}
-        for path in self.directory.glob("*.idx"):
-            if path not in known:
+        """Look for packs that came or went since."""
+        known, self._known = self._packs or self._known, {}
+        found: dict[str, Pack] = {}
+        names = os.listdir(self.directory) if self.directory.is_dir() else []
+        for name in sorted(name for name in names if name.endswith(".idx")):
+            if name in known:
+                found[name] = known[name]
+            else:
                 # Packs that cannot be read here (an older index, damage) are left to libgit2.
                 with contextlib.suppress(OSError, CorruptError):
-                    known[path] = Pack(path, self.repo.format)
-        self._packs = known
+                    found[name] = Pack(self.directory / name, self.repo.format)
+        self._packs = found
+
+    def knowing(self, other: Objects) -> Objects:
+        """Return these objects, which need not open the packs that ``other`` has open."""
+        self._known = other._packs or other._known
+        return self
