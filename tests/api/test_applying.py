@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 import theta
-from tests.support import Repo, sha256
+from tests.support import Repo, frameworks, sha256
 from theta import _fs, _room
 from theta.errors import (
     ChangedWhileReadError,
@@ -581,8 +582,10 @@ def test_a_shared_memory_map_is_brought_to_a_version(
             shared.unlink()
 
 
+@pytest.mark.frameworks
 def test_torch_tensors_are_written_in_place(opened: theta.Repository) -> None:
-    torch = pytest.importorskip("torch")
+    frameworks.need("torch")
+    torch = importlib.import_module("torch")
     there = {name: torch.zeros(value.shape, dtype=torch.float32) for name, value in values(1).items()}
     there["big"], there["n"] = there["big"].to(torch.bfloat16), there["n"].to(torch.int64)
     opened.apply("r1@3", {MODEL: there})

@@ -15,7 +15,7 @@ import pytest
 
 import theta
 from tests.compat.inprocess import copied
-from tests.support import Repo
+from tests.support import Repo, frameworks
 from theta.errors import FormatError, NoSuchTensorError, UsageError
 
 
@@ -185,11 +185,11 @@ def test_a_partial_clone_fetches_what_it_fills_and_no_more(
         assert missing() < before
 
 
-@pytest.mark.campaign
+@pytest.mark.frameworks
 def test_torch_opens_the_state_of_its_optimizer_and_goes_on_bit_by_bit(
     opened: theta.Repository, tmp_path: Path
 ) -> None:
-    """Needs torch, which no other test does."""
+    frameworks.need("torch")
     torch = importlib.import_module("torch")
     torch.manual_seed(0)
 

@@ -17,7 +17,7 @@ import theta
 from tests.compat.agreement import assert_commit
 from tests.compat.inprocess import copied
 from tests.compat.story import MODEL
-from tests.support import Repo
+from tests.support import Repo, frameworks
 from theta.errors import FormatError, RefusedError, UsageError
 from theta.formats.safetensors import read_metadata
 from theta.git.run import Git
@@ -279,9 +279,9 @@ def test_a_bare_repository_takes_saves(repo: Repo, tmp_path: Path) -> None:
         same(bare["main:m.safetensors"], arrays())
 
 
-@pytest.mark.campaign
+@pytest.mark.frameworks
 def test_torch_tensors(opened: theta.Repository) -> None:
-    """Needs torch, which no other test does."""
+    frameworks.need("torch")
     torch = importlib.import_module("torch")
     state = {
         "w": torch.ones(3, 4, dtype=torch.bfloat16).t(),
