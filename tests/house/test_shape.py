@@ -1,5 +1,8 @@
 """Docstrings, annotations, and ceilings on the length of files and functions."""
 
+import ast
+import re
+
 import pytest
 
 from tests.house import shape
@@ -54,6 +57,19 @@ def test_length_is_seen() -> None:
     body = "    x = 1\n"
     assert not shape.too_long(snippet("def f():\n" + body * (shape.FUNCTION_CEILING - 1)))
     assert shape.too_long(snippet("def f():\n" + body * shape.FUNCTION_CEILING))
+
+
+def test_groups_are_not_possessive() -> None:
+    """Python up to 3.11.4, which Debian 12 has, matches their repetitions wrongly (gh-106052)."""
+    possessive = re.compile(r"\)(?:[*+?]|\{[0-9]*,?[0-9]*\})\+")
+    strings = [
+        (source.module, node.value if isinstance(node.value, str) else node.value.decode("latin-1"))
+        for source in sources(*PRODUCT)
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes))
+    ]
+    assert possessive.search("(?:a|b)*+") and possessive.search("(a){0,63}+")
+    assert [found for found in strings if possessive.search(found[1])] == []
 
 
 def test_imports_inside_functions_become_fewer() -> None:

@@ -16,9 +16,12 @@ from theta.formats.layout import MAX_NAME_BYTES, clip
 
 WS: Final = rb"[ \t\r\n]*+"
 COLON: Final = WS + rb":" + WS
-_STRING: Final = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
-_KEY_RE: Final = re.compile(WS + rb"(" + _STRING + rb")" + COLON)
-_VALUE_RE: Final = re.compile(rb"(" + _STRING + rb")" + WS)
+_PLAIN: Final = rb'[^"\\\x00-\x1f]*+'
+_PLAIN_RE: Final = re.compile(_PLAIN)
+# A run of escapes, so that strings of millions of them need no stack.  Groups have no possessive quantifiers:
+# Python up to 3.11.4 goes on where a failed repetition ended (gh-106052).
+_ESCAPES_RE: Final = re.compile(rb'(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})' + _PLAIN + rb"){1,1000}")
+_COLON_RE: Final = re.compile(COLON)
 _EMPTY_RE: Final = re.compile(WS + rb"\}" + WS)
 _SPACE_RE: Final = re.compile(WS)
 
@@ -31,12 +34,14 @@ def empty_end(text: bytes, position: int) -> int | None:
 
 def key(text: bytes, position: int, what: str) -> tuple[str, int]:
     """Parse a name and its colon; return the name and the position of its value."""
-    match = _KEY_RE.match(text, position)
-    if match is None:
+    start = skip_space(text, position)
+    end = _string_end(text, start)
+    colon = _COLON_RE.match(text, end)
+    if end == start or colon is None:
         raise FormatError(f"{what}: no name at byte {position} of the header")
-    if match.end(1) - match.start(1) > 6 * MAX_NAME_BYTES + 2:
+    if end - start > 6 * MAX_NAME_BYTES + 2:
         raise FormatError(f"{what}: a name over {MAX_NAME_BYTES} bytes at byte {position} of the header")
-    return _string(match[1], what), match.end()
+    return _string(text[start:end], what), colon.end()
 
 
 def separator(text: bytes, position: int, what: str) -> tuple[int, bool]:
@@ -51,8 +56,7 @@ def separator(text: bytes, position: int, what: str) -> tuple[int, bool]:
 
 def skip_space(text: bytes, position: int) -> int:
     """Return the position of the next byte that is not white space."""
-    match = _SPACE_RE.match(text, position)
-    return match.end() if match else position
+    return _end(_SPACE_RE, text, position)
 
 
 def text_map(text: bytes, position: int, what: str, limit: int) -> tuple[dict[str, str], int]:
@@ -66,14 +70,29 @@ def text_map(text: bytes, position: int, what: str, limit: int) -> tuple[dict[st
     position, more = position + 1, True
     while more:
         name, position = key(text, position, what)
-        value = _VALUE_RE.match(text, position)
-        if value is None:
+        end = _string_end(text, position)
+        if end == position:
             raise FormatError(f"{what}: {clip(name)} has no text")
         if name in found or len(found) >= limit:
             raise FormatError(f"{what}: {clip(name)} is there twice, or one too many")
-        found[name] = _string(value[1], what)
-        position, more = separator(text, value.end(), what)
+        found[name] = _string(text[position:end], what)
+        position, more = separator(text, skip_space(text, end), what)
     return found, position
+
+
+def _string_end(text: bytes, position: int) -> int:
+    """Return the position after the string that begins at ``position``; itself when none is there."""
+    if text[position : position + 1] != b'"':
+        return position
+    end = _end(_PLAIN_RE, text, position + 1)
+    while (further := _end(_ESCAPES_RE, text, end)) > end:
+        end = further
+    return end + 1 if text[end : end + 1] == b'"' else position
+
+
+def _end(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
+    match = pattern.match(text, position)
+    return match.end() if match else position
 
 
 def _string(token: bytes, what: str) -> str:

@@ -23,7 +23,7 @@ _KIND_RE: Final = re.compile(_KIND)
 _INT: Final = "(?:0|[1-9][0-9]{0,18})"
 _HEADER_RE: Final = re.compile(
     rf"\{{'descr': '([<>|])({_KIND})', 'fortran_order': (True|False), "
-    rf"'shape': \((|{_INT},|{_INT}(?:, {_INT})++)\),? ?\}} *\n?"
+    rf"'shape': \((|{_INT},|{_INT}(?:, {_INT})+)\),? ?\}} *\n?"
 )
 _DTYPES: Final = {
     "b1": "bool",

@@ -35,7 +35,7 @@ _RANK: Final = {name: rank for rank, name in enumerate(_ORDER)}
 _DTYPES: Final = {name.upper().encode(): name for name in _ORDER}
 
 _INT: Final = rb"(?:0|[1-9][0-9]{0,18})"
-_INTS: Final = rb"\[" + WS + rb"(?:" + _INT + WS + rb"(?:," + WS + _INT + WS + rb"){0,63}+)?+\]"
+_INTS: Final = rb"\[" + WS + rb"(?:" + _INT + WS + rb"(?:," + WS + _INT + WS + rb"){0,63})?\]"
 _FIELD: Final = (
     rb'(?:"dtype"' + COLON + rb'"[A-Z0-9_]{1,20}"|"(?:shape|data_offsets)"' + COLON + _INTS + rb")" + WS
 )
