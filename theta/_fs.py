@@ -462,8 +462,10 @@ def aside(work: Callable[[], None]) -> Future[None]:
     """Run ``work`` on a new thread."""
     from concurrent.futures import ThreadPoolExecutor
 
+    from theta.parallel import submit
+
     pool = ThreadPoolExecutor(1)
-    done = pool.submit(work)
+    done = submit(pool, work)
     pool.shutdown(wait=False)
     return done
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -16,6 +16,19 @@ R = TypeVar("R")
 def workers() -> int:
     """Return the number of threads for chunks: one for each core, at most 8."""
     return min(8, os.cpu_count() or 1)
+
+
+def submit(pool: Executor, work: Callable[..., R], *args: T) -> Future[R]:
+    """Let ``pool`` call ``work``; it is called at once where a program that ends takes no more work."""
+    try:
+        return pool.submit(work, *args)
+    except RuntimeError:
+        done: Future[R] = Future()
+        try:
+            done.set_result(work(*args))
+        except Exception as error:  # the caller reads it from the future
+            done.set_exception(error)
+        return done
 
 
 class Pool:
@@ -44,7 +57,7 @@ class Pool:
                     future, lighter = waiting.popleft()
                     held -= lighter
                     yield future.result()
-                waiting.append((self._threads.submit(work, item), weight))
+                waiting.append((submit(self._threads, work, item), weight))
                 held += weight
             while waiting:
                 yield waiting.popleft()[0].result()

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +24,8 @@ from tests.compat.agreement import assert_commit
 from tests.compat.inprocess import copied
 from tests.compat.story import MODEL
 from tests.support import Repo, frameworks
-from theta.errors import FormatError, RefusedError, UsageError
+from theta.api import background
+from theta.errors import FormatError, NotFoundError, RefusedError, UsageError
 from theta.formats.safetensors import read_metadata
 from theta.git.run import Git
 from theta.porcelain.stage import saved_tree, saving
@@ -140,9 +147,8 @@ def test_arrays_may_change_once_it_returned(
     same(opened["run:m.safetensors"], wanted)
 
 
-def test_the_newest_of_those_that_wait_is_stored(
-    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def halting(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Let each save tell that it begun, and wait until it may go on."""
     begun, go = threading.Event(), threading.Event()
     real = saving.save
 
@@ -152,6 +158,13 @@ def test_the_newest_of_those_that_wait_is_stored(
         return real(*args)
 
     monkeypatch.setattr(saving, "save", slow)
+    return begun, go
+
+
+def test_the_newest_of_those_that_wait_is_stored(
+    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = halting(monkeypatch)
     futures = [opened.save({"m.safetensors": arrays(moved=0.0)}, ref="run", step=0)]
     begun.wait()
     futures += [opened.save({"m.safetensors": arrays(moved=float(n))}, ref="run", step=n) for n in (1, 2, 3)]
@@ -164,7 +177,7 @@ def test_the_newest_of_those_that_wait_is_stored(
 
 
 def test_an_error_behind_the_program_is_raised_by_the_next_call_and_once(
-    opened: theta.Repository, monkeypatch: pytest.MonkeyPatch
+    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> saving.SaveResult:
         raise RefusedError("no")
@@ -174,8 +187,12 @@ def test_an_error_behind_the_program_is_raised_by_the_next_call_and_once(
         future = opened.save({"m.safetensors": arrays()}, ref="run")
         while not future.done():
             pass
-        with pytest.raises(RefusedError):
-            opened.save({"m.safetensors": arrays()}, ref="run")
+    with pytest.raises(RefusedError):
+        opened.save({"m.safetensors": arrays()}, ref="run", message="stored nevertheless")
+    opened.wait()
+    assert repo.git("log", "--format=%s", "run") == "stored nevertheless"
+    with monkeypatch.context() as patched:
+        patched.setattr(saving, "save", broken)
         seen = opened.save({"m.safetensors": arrays()}, ref="run")
         with pytest.raises(RefusedError):
             seen.result()
@@ -190,6 +207,88 @@ def test_a_save_that_failed_is_raised_at_the_end(repo: Repo) -> None:
     with pytest.raises(RefusedError, match="checked out"):
         opened.close()
     opened.close()
+
+
+AT_EXIT = """
+import sys, numpy, theta
+repo = theta.open(sys.argv[1])
+repo.save({"m.safetensors": {"w": numpy.ones(1 << 21, "f4"), "v": numpy.ones(9)}}, ref=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("ending", ["", "raise ValueError"])
+def test_a_save_in_the_last_line_of_a_program_is_stored(repo: Repo, ending: str) -> None:
+    done = by_python(repo, AT_EXIT + ending, "run")
+    assert done.returncode == bool(ending)
+    assert "shutdown" not in done.stderr
+    assert repo.git("log", "--format=%s", "run") == "save"
+
+
+def test_a_save_that_fails_as_the_program_ends_is_told(repo: Repo) -> None:
+    assert "main is checked out" in by_python(repo, AT_EXIT, "main").stderr
+
+
+def by_python(repo: Repo, program: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own."""
+    command = [sys.executable, "-c", program, str(repo.path), *args]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_save_that_cannot_be_made_leaves_the_one_that_waits(
+    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun, go = halting(monkeypatch)
+    opened.save({"m.safetensors": arrays()}, ref="run", step=0)
+    begun.wait()
+    waits = opened.save({"m.safetensors": arrays(moved=1.0)}, ref="run", step=1)
+    with pytest.raises(NotFoundError):
+        opened.save({"config.json": tmp_path / "nosuch.json"}, ref="run", step=2)
+    go.set()
+    assert repo.git("log", "-1", "--format=%s", waits.result().commit) == "step 1"
+
+
+def test_of_threads_that_save_to_one_ref_each_future_ends(
+    opened: theta.Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2)
+    real = background.Background.drop
+
+    def together(saves: background.Background, ref: str) -> None:
+        real(saves, ref)
+        both.wait()
+
+    begun, go = halting(monkeypatch)
+    opened.save({"m": b"0"}, ref="run")
+    begun.wait()
+    monkeypatch.setattr(background.Background, "drop", together)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda text: opened.save({"m": text}, ref="run"), (b"1", b"2")))
+    go.set()
+    opened.wait()
+    assert all(future.done() for future in made)
+    assert sorted(future.cancelled() for future in made) == [False, True]
+
+
+def test_a_process_forked_during_a_save_saves_too(
+    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        begun, go = halting(patched)
+        opened.save({"m": b"parent"}, ref="parent")
+        begun.wait()
+        opened.save({"m": b"waits"}, ref="waits")
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        with contextlib.suppress(BaseException):
+            opened.save({"m": b"child"}, ref="child").result()
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    go.set()
+    opened.wait()
+    for ref in ("parent", "waits", "child"):
+        assert repo.git("rev-list", "--count", ref) == "1"
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Lock, Thread
+from typing import Final
 
 from theta.errors import UsageError
 from theta.porcelain.stage.saving import SaveResult
@@ -37,28 +40,39 @@ class Background:
     """Saves on a thread of its own.
 
     A save that waits is to be dropped when a newer one for the same ref comes; its future is cancelled.  The
-    error of a save that nobody looked at is raised by the next call.
+    error of a save that nobody looked at is raised by the next call, or told when the program ends.
     """
 
     def __init__(self) -> None:
+        self._failed: list[Saving] = []
+        self._closed = False
+        self._begin()
+        weakref.finalize(self, _raise, self._failed)
+        _ALL.add(self)
+
+    def _begin(self) -> None:
+        """Begin with no thread and nothing that waits."""
         self._lock = Lock()
         self._waiting: dict[str, tuple[Work, Saving]] = {}
-        self._failed: Saving | None = None
         self._thread: Thread | None = None
-        self._closed = False
 
     def put(self, ref: str, work: Work) -> Saving:
-        """Let ``work`` save to ``ref`` as soon as the save before it is done."""
-        self.drop(ref)
+        """Let ``work`` save to ``ref`` as soon as the save before it is done.
+
+        What :meth:`check` raises is raised when it is sure that ``work`` follows.
+        """
         future = Saving()
         with self._lock:
-            self.check()
             if self._closed:
                 raise UsageError("the repository was closed", hint="theta.open opens it anew")
+            older = self._waiting.pop(ref, None)
             self._waiting[ref] = work, future
+            if older is not None:
+                older[1].cancel()
             if self._thread is None:
                 self._thread = Thread(target=self._work, name="theta save")
                 self._thread.start()
+        self.check()
         return future
 
     def drop(self, ref: str) -> None:
@@ -70,9 +84,7 @@ class Background:
 
     def check(self) -> None:
         """Raise the error of a save that failed since the last call."""
-        failed, self._failed = self._failed, None
-        if failed is not None and not failed.told:
-            failed.result()
+        _raise(self._failed)
 
     def wait(self) -> None:
         """Wait until all is stored; raises the error of a save that failed."""
@@ -105,4 +117,25 @@ class Background:
             future.set_result(work())
         except BaseException as error:  # the thread has no caller that it could be raised to
             future.set_exception(error)
-            self._failed = future
+            self._failed[:] = [future]
+
+
+_ALL: Final[weakref.WeakSet[Background]] = weakref.WeakSet()
+
+
+def _raise(failed: list[Saving]) -> None:
+    """Forget the saves that failed; raise the error of the newest unless somebody saw it."""
+    future = failed[-1] if failed else None
+    failed.clear()
+    if future is not None and not future.told:
+        future.result()
+
+
+def _forget() -> None:
+    """Leave the saves of the process that was forked to that process: their thread is not in this one."""
+    for background in list(_ALL):
+        background._begin()
+        background._failed.clear()
+
+
+os.register_at_fork(after_in_child=_forget)

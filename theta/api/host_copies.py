@@ -59,8 +59,8 @@ def _file(path: str, value: Any) -> Callable[[], File]:
     if isinstance(value, StoredFile):
         return lambda: value
     if isinstance(value, os.PathLike):
-        place = Path(value)
-        return lambda: held_files.hold(place)
+        held = held_files.hold(Path(value))
+        return lambda: held
     if isinstance(value, str):
         value = value.encode()
     if isinstance(value, (bytes, bytearray, memoryview)):

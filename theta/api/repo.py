@@ -76,6 +76,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         self._objects: Objects | None = None
         self._opened: weakref.WeakSet[Access] = weakref.WeakSet()
         self._finish = weakref.finalize(self, stack.close)
+        _ALL.add(self)
 
     @property
     def path(self) -> Path:
@@ -468,7 +469,6 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         then: Callable[[Session, SaveResult], SaveResult],
     ) -> Saving:
         """Save ``files`` as ``request`` says; ``then`` follows, and may change the result."""
-        self._saves.check()
         planned = host_copies.planned(files)
         self._saves.drop(request.ref)  # before there are three copies
         copied = replace(request, files={path: copy() for path, copy in planned.items()})
@@ -534,6 +534,20 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
 
     def __repr__(self) -> str:
         return f"Repository({str(self._place)!r})"
+
+
+_ALL: Final[weakref.WeakSet[Repository]] = weakref.WeakSet()
+
+
+def _unlock() -> None:
+    """Give the repositories of a forked process new locks; threads that hold the old are not in it."""
+    for repo in list(_ALL):
+        repo._lock = RLock()
+        for access in list(repo._opened):
+            access._lock = repo._lock
+
+
+os.register_at_fork(after_in_child=_unlock)
 
 
 def _settling(tensors: TensorOptions | None, strategy: str | None) -> TensorOptions:
