@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -21,8 +22,10 @@ from tests.compat.agreement import assert_commit
 from tests.compat.inprocess import copied
 from tests.compat.story import MODEL
 from tests.support import Repo
+from theta import _notes
 from theta.api.policies import Either
 from theta.errors import NotFoundError, UsageError
+from theta.porcelain.workspace.journal import Journal
 
 RUN = "refs/theta/runs/r1"
 
@@ -135,9 +138,55 @@ def test_the_best_steps_are_compared_by_a_metric(opened: theta.Repository) -> No
     found = run.steps()
     assert theta.best("accuracy", highest=True).kept(found) == {found[1].commit}
     assert theta.best("accuracy", 9).kept(found) == {item.commit for item in found[:3]}
-    assert theta.best("nothing").kept(found) == set()
+    assert theta.best("nothing").kept(found) == {item.commit for item in found}
     assert theta.steps(2).kept(found) == {found[1].commit, found[3].commit}
     assert Either((theta.last(1), theta.steps(3))).kept(found) == {found[2].commit, found[3].commit}
+
+
+def test_a_metric_that_no_step_tells_lets_go_of_none(opened: theta.Repository) -> None:
+    run = theta.Run(opened, "r1", keep=theta.best("acc"))
+    for step in (1, 2):
+        saved(run, step, loss=1.0)
+    assert numbers(run) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "value", [np.float64(0.5), np.float32(0.5), np.array(0.5, ml_dtypes.bfloat16), np.True_, True, 1]
+)
+def test_scalars_are_metrics(opened: theta.Repository, repo: Repo, value: Any) -> None:
+    run = theta.Run(opened, "r1", keep=theta.best("loss"))
+    saved(run, 1, loss=value)
+    saved(run, 2, loss=2.0)
+    assert [step.metrics["loss"] for step in run.steps()] == [float(value), 2.0]
+    assert float(repo.git("log", "-1", "--skip=1", "--format=%b", run.ref).rpartition("=")[2]) == float(value)
+
+
+def test_metrics_of_numpy_that_were_stored_as_they_show_themselves_are_read(
+    opened: theta.Repository, repo: Repo
+) -> None:
+    text = "step 1\n\nTheta-Step: 1\nTheta-Metric: loss=np.float64(0.25)\nTheta-Metric: acc=np.x(1)"
+    repo.git("update-ref", "refs/theta/runs/r1", repo.git("commit-tree", "HEAD^{tree}", "-m", text))
+    (step,) = theta.Run(opened, "r1").steps()
+    assert step.metrics["loss"] == 0.25
+    assert np.isnan(step.metrics["acc"])
+
+
+@pytest.mark.parametrize("value", ["0.5", None, np.ones(1), np.ones(2), 1j])
+def test_what_is_no_metric_is_refused_at_once(opened: theta.Repository, value: Any) -> None:
+    with pytest.raises(UsageError, match="not a number"):
+        theta.Run(opened, "r1").save(1, state(1), {"loss": value})
+
+
+def test_a_save_waits_for_another_theta(
+    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "patience", 0.0)
+    lock = _notes.lock(repo.path / ".git" / "theta" / "lock")
+    future = theta.Run(opened, "r1", keep=theta.last(1)).save(1, state(1))
+    with pytest.raises(TimeoutError):
+        future.result(timeout=0.3)
+    lock.release()
+    assert future.result().ref == "refs/theta/runs/r1"
 
 
 def test_one_step_is_put_on_a_branch(opened: theta.Repository, repo: Repo) -> None:
@@ -242,6 +291,8 @@ def test_the_command_line_finds_prunes_and_publishes_steps(four: theta.Run, repo
 _REFUSED: list[tuple[list[str], int | None, str]] = [
     (["prune", "r1"], 2, "say which steps stay"),
     (["prune", "r1", "--last", "-1"], 2, "greater than or equal to 0"),
+    (["prune", "r1", "--best", "acc"], None, "no step of the run tells acc"),
+    (["prune", "r1", "--highest", "loss:0"], 2, "loss:0 keeps no step"),
     (["prune", "r2", "--last", "1"], None, "there is no run r2"),
     (["best", "r1"], 2, "Missing argument"),
     (["best", "r1", "acc"], None, "no step of the run tells acc"),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from theta.errors import UsageError
+from theta.errors import NotFoundError, UsageError
 from theta.porcelain.stage import run_steps
 from theta.porcelain.stage.run_steps import RunStep
 
@@ -144,8 +144,11 @@ class best(_Joined):  # noqa: N801 - read as theta.best("eval_loss", 2)
         _positive("best", self.count)
 
     def kept(self, found: Sequence[RunStep], /) -> set[str]:
-        """Return those steps."""
-        chosen = run_steps.leading(found, self.metric, self.count, highest=self.highest)
+        """Return those steps; all as long as none tells the metric."""
+        try:
+            chosen = run_steps.ranked(found, self.metric, highest=self.highest)[: self.count]
+        except NotFoundError:
+            chosen = list(found)
         return {item.commit for item in chosen}
 
 

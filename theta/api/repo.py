@@ -44,6 +44,8 @@ from theta.store.format import listings
 from theta.store.odb.objects import Objects
 
 INDEX: Final = ""
+_PATIENCE: Final = 600.0
+"""Seconds that a save waits for another theta; nobody waits for the save."""
 
 
 def open_repository(path_or_url: str | os.PathLike[str]) -> Repository:
@@ -469,12 +471,14 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         then: Callable[[Session, SaveResult], SaveResult],
     ) -> Saving:
         """Save ``files`` as ``request`` says; ``then`` follows, and may change the result."""
+        request = replace(request, metrics=saving.checked(request.metrics))
         planned = host_copies.planned(files)
         self._saves.drop(request.ref)  # before there are three copies
         copied = replace(request, files={path: copy() for path, copy in planned.items()})
 
         def work() -> SaveResult:
             with self._session_of_call() as session:
+                session.journal.patience = _PATIENCE
                 return then(session, saving.save(session, copied, self._commits))
 
         return self._saves.put(request.ref, work)

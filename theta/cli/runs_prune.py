@@ -60,5 +60,7 @@ def _best(steps: list[RunStep], asked: list[str], *, highest: bool) -> set[str]:
     for text in asked:
         metric, colon, count = text.rpartition(":")
         metric, most = (metric, int(count)) if colon and re.fullmatch("[0-9]+", count) else (text, 1)
-        found |= {step.commit for step in run_steps.leading(steps, metric, most, highest=highest)}
+        if most < 1:
+            raise UsageError(f"{text} keeps no step", hint=f"{metric}:1 keeps the best one")
+        found |= {step.commit for step in run_steps.ranked(steps, metric, highest=highest)[:most]}
     return found

@@ -6,6 +6,7 @@ Each commit holds whole checkpoints, so that one can be left out of a run withou
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,8 @@ from theta.porcelain.stage.saving import METRIC, STEP
 from theta.porcelain.workspace.session import Session
 
 PREFIX: Final = "refs/theta/runs/"
+_SCALAR: Final = re.compile(r"np\.float\d+\((.*)\)")
+"""A scalar of numpy as it shows itself."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,9 @@ def step_of(session: Session, oid: str) -> RunStep:
 
 
 def _number(text: str) -> float:
+    scalar = _SCALAR.fullmatch(text)
     try:
-        return float(text)
+        return float(scalar[1] if scalar else text)
     except ValueError:
         return math.nan
 
@@ -120,14 +124,6 @@ def best_of(found: Collection[RunStep], metric: str, *, highest: bool = False) -
 def ranked(found: Collection[RunStep], metric: str, *, highest: bool = False) -> list[RunStep]:
     """Return the steps that tell ``metric``, lowest value first or highest; raises as :func:`best_of`."""
     return sorted(_telling(found, metric), key=lambda step: step.metrics[metric], reverse=highest)
-
-
-def leading(found: Collection[RunStep], metric: str, count: int, *, highest: bool = False) -> list[RunStep]:
-    """Return the ``count`` best steps by ``metric``, the best first; fewer where fewer tell it."""
-    try:
-        return ranked(found, metric, highest=highest)[:count]
-    except NotFoundError:
-        return []
 
 
 def chosen(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, SupportsFloat
 
 from theta.errors import RefusedError, UsageError
 from theta.formats.layout import Source
@@ -42,7 +42,7 @@ class SaveRequest:
         """Return the message with its trailers."""
         subject = self.message or (f"step {self.step}" if self.step is not None else "save")
         trailers = [f"{STEP}: {self.step}"] if self.step is not None else []
-        trailers += [f"{METRIC}: {name}={value!r}" for name, value in self.metrics.items()]
+        trailers += [f"{METRIC}: {name}={_digits(value)}" for name, value in self.metrics.items()]
         return "\n".join([subject, *([""] if trailers else []), *trailers]) + "\n"
 
 
@@ -76,8 +76,7 @@ def save(session: Session, request: SaveRequest, writer: CommitWriter | None = N
         RefusedError: a worktree has the branch checked out.
     """
     repo = session.repo
-    for name, value in request.metrics.items():
-        _check_metric(name, value)
+    request = replace(request, metrics=checked(request.metrics))
     with session.change() as change:
         ref = _ref(session, request.ref)
         parent = repo.refs.resolved(ref) if ref in repo.refs else None
@@ -117,12 +116,30 @@ def publish(session: Session, commit: str, name: str, subject: str) -> SaveResul
     return SaveResult(made, ref, parent, {}, 0)
 
 
-def _check_metric(name: str, value: float) -> None:
-    """Raise :class:`UsageError` for a metric that would not be read back from its trailer."""
-    if not name or name != name.strip() or any(char in name for char in "=\r\n"):
+def checked(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return ``metrics`` as Python's numbers: of scalars of numpy, torch and others their value.
+
+    Raises :class:`UsageError` for a metric that would not be read back from its trailer.
+    """
+    return {name: _checked(name, value) for name, value in metrics.items()}
+
+
+def _checked(name: str, value: Any) -> float:
+    if not name or name != name.strip() or not {*"=\r\n"}.isdisjoint(name):
         raise UsageError(f"a metric cannot be named {name!r}", hint="choose a name without '='")
-    if not isinstance(value, (int, float)):
-        raise UsageError(f"the metric {name} is {value!r}, not a number")
+    if type(value) is int:
+        return value
+    try:
+        if isinstance(value, SupportsFloat) and not getattr(value, "ndim", 0):
+            return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        pass
+    raise UsageError(f"the metric {name} is {value!r}, not a number")
+
+
+def _digits(value: float) -> str:
+    """Return a number as :class:`float` reads it, with all its digits."""
+    return repr(value if type(value) is int else float(value))
 
 
 def _full(name: str) -> str:

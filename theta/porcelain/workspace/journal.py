@@ -40,6 +40,9 @@ class Journal:
     ``locked``: this command, or the one that runs it, holds theta's lock of the worktree.
     """
 
+    patience = 1.0
+    """Seconds to wait for the lock."""
+
     def __init__(self, repo: Repository, *, locked: bool = False) -> None:
         self._repo = repo
         self._place = repo.private / _JOURNAL
@@ -114,7 +117,7 @@ class Journal:
             yield
             return
         with contextlib.ExitStack() as stack:
-            lock = _notes.lock(self._repo.private / "lock")
+            lock = _notes.lock(self._repo.private / "lock", patience=self.patience)
             stack.callback(lock.release)
             _heal(self._repo)
             users = _notes.lock(self._repo.shared / _USERS, shared=True)
