@@ -20,9 +20,17 @@ import pytest
 
 import theta
 from tests.support import Repo
+from tests.support.confined import as_root
 from tests.support.http_git import served
-from theta.errors import ThetaError, UsageError, WouldOverwriteError
-from theta.porcelain.replicas import following
+from theta import _fs
+from theta.errors import (
+    ChangedWhileReadError,
+    ThetaError,
+    UntrustedOwnerError,
+    UsageError,
+    WouldOverwriteError,
+)
+from theta.porcelain.replicas import applying, following
 from theta.porcelain.replicas.following import Followed, Follower, FollowRequest
 
 MODEL = "m.safetensors"
@@ -152,6 +160,138 @@ def test_a_repository_is_shared_by_folders_and_belongs_to_one_remote(trainer: Re
     for remote, run in (("--upload-pack=touch x", "r1"), ("", "r1"), (str(trainer.path), "-x")):
         with pytest.raises(UsageError):
             Follower(FollowRequest(remote, run, tmp_path / "five"))
+
+
+def tree_of(place: Path) -> dict[str, bytes]:
+    """Path -> bytes of all files."""
+    return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_repository_of_the_user_is_not_taken(trainer: Repo, tmp_path: Path, marked: bool) -> None:
+    """Its refs, remote and locks are what they were."""
+    save(trainer, 1)
+    mine = tmp_path / "mine.git"
+    trainer.git("clone", "-q", "--bare", str(trainer.path), str(mine))
+    if marked:
+        trainer.git("--git-dir", str(mine), "config", "theta.follows", str(trainer.path))
+    (mine / "shallow.lock").touch()
+    os.utime(mine / "shallow.lock", (1, 1))
+    before = tree_of(mine)
+    said = "configuration of .* was changed" if marked else "no repository that theta made"
+    with pytest.raises(UsageError, match=said):
+        Follower(request(str(trainer.path), tmp_path / "out", repository=mine)).look()
+    assert tree_of(mine) == before
+    worktree = Repo.create(tmp_path / "worktree")
+    with pytest.raises(UsageError, match="no repository that theta made"):
+        Follower(request(str(trainer.path), tmp_path / "out", repository=worktree.path / ".git")).look()
+    assert not (tmp_path / "out" / MODEL).exists()
+
+
+PROGRAMS = {
+    "remote.origin.uploadpack": "touch {ran}; git-upload-pack",
+    "core.sshCommand": "touch {ran}",
+    "core.hooksPath": "{hooks}",
+    "include.path": "{hooks}/config",
+    "url.ext::touch {ran}.insteadOf": "/",
+    "extensions.worktreeConfig": "true",
+}
+
+
+@pytest.mark.parametrize("key", PROGRAMS)
+def test_a_folder_that_somebody_prepared_runs_no_program(trainer: Repo, tmp_path: Path, key: str) -> None:
+    save(trainer, 1)
+    place, ran, hooks = tmp_path / "out", tmp_path / "ran", tmp_path / "hooks"
+    Follower(request(str(trainer.path), place)).look()
+    hooks.mkdir()
+    (hooks / "reference-transaction").write_text(f"#!/bin/sh\ntouch {ran}\n")
+    (hooks / "reference-transaction").chmod(0o755)
+    config = place / ".theta-applied" / "repository.git" / "config"
+    value = PROGRAMS[key].format(ran=ran, hooks=hooks)
+    trainer.git("config", "--file", str(config), key.format(ran=ran), value)
+    save(trainer, 2)
+    with pytest.raises(UsageError, match="was changed"):
+        Follower(request(str(trainer.path), place)).look()
+    assert not ran.exists()
+
+
+def test_a_hook_in_the_repository_of_a_follower_is_not_run(trainer: Repo, tmp_path: Path) -> None:
+    save(trainer, 1)
+    place, ran = tmp_path / "out", tmp_path / "ran"
+    Follower(request(str(trainer.path), place)).look()
+    hook = place / ".theta-applied" / "repository.git" / "hooks" / "reference-transaction"
+    hook.parent.mkdir()
+    hook.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    hook.chmod(0o755)
+    save(trainer, 2)
+    Follower(request(str(trainer.path), place)).look()
+    assert holds(place, 2)
+    assert not ran.exists()
+
+
+@as_root
+def test_a_repository_of_another_user_is_refused_before_git_reads_it(trainer: Repo, tmp_path: Path) -> None:
+    save(trainer, 1)
+    Follower(request(str(trainer.path), tmp_path / "out")).look()
+    place = tmp_path / "out" / ".theta-applied" / "repository.git"
+    ran = tmp_path / "ran"
+    trainer.git("config", "--file", str(place / "config"), "remote.origin.uploadpack", f"touch {ran}; false")
+    for path in (place, *place.rglob("*")):
+        os.chown(path, 1234, 4321)
+    with pytest.raises(UntrustedOwnerError):
+        Follower(request(str(trainer.path), tmp_path / "out")).look()
+    assert not ran.exists()
+
+
+def test_a_repository_is_there_when_it_is_whole(
+    trainer: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A follower that is cut short while it makes one leaves none."""
+    save(trainer, 1)
+    shared = tmp_path / "shared.git"
+
+    def stop(operation: str, path: str) -> None:
+        if (operation, path) == ("rename", str(shared)):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_fs, "on_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            Follower(request(str(trainer.path), tmp_path / "out", repository=shared)).look()
+    assert not shared.exists()
+    shared.mkdir()  # an empty one is taken
+    Follower(request(str(trainer.path), tmp_path / "out", repository=shared)).look()
+    assert holds(tmp_path / "out", 1)
+
+
+def test_a_tag_is_followed(trainer: Repo, tmp_path: Path) -> None:
+    save(trainer, 1)
+    follower = Follower(FollowRequest(str(trainer.path), "refs/tags/v1", tmp_path / "out"))
+    for step in (1, 2):
+        save(trainer, *range(step, step + 1))
+        trainer.git("tag", "-f", "-a", "-m", "release", "v1", "refs/theta/runs/r1")
+        found = follower.look()
+        assert found is not None
+        assert found.step.commit == trainer.git("rev-parse", "v1^{commit}")
+        assert holds(tmp_path / "out", step)
+        assert follower.look() is None
+
+
+def test_a_file_that_is_written_meanwhile_is_tried_again(
+    trainer: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(trainer, 1)
+    apply, tries = applying.apply, []
+
+    def changed_once(*args: Any) -> Any:
+        tries.append(args)
+        if len(tries) == 1:
+            raise ChangedWhileReadError("it changed meanwhile")
+        return apply(*args)
+
+    monkeypatch.setattr(applying, "apply", changed_once)
+    assert next(theta.follow(trainer.path, "r1", tmp_path / "out", interval=0.01)).step.step == 1
+    assert len(tries) == 2
 
 
 def test_the_repository_of_a_follower_may_be_removed(trainer: Repo, tmp_path: Path) -> None:
@@ -292,6 +432,23 @@ def test_names_of_metrics_are_no_other_variables(trainer: Repo, tmp_path: Path) 
     words = ["follow", str(trainer.path), "r1", "--into", str(tmp_path / "out"), "--once", "--exec"]
     told = trainer.theta(*words, "env | grep ^THETA_METRIC_ | sort").stdout
     assert told.endswith("THETA_METRIC_EVAL_LOSS_X=2.0\nTHETA_METRIC_PATH=3.0\n")
+
+
+def test_metrics_that_are_no_numbers_are_null_in_json(trainer: Repo, tmp_path: Path) -> None:
+    with theta.open(trainer.path) as opened, theta.Run(opened, "r1") as run:
+        run.save(1, {MODEL: values(1)}, {"a": float("nan"), "b": float("inf"), "c": 1.5}).result()
+    words = ["follow", str(trainer.path), "r1", "--into", str(tmp_path / "out"), "--once", "--exec"]
+    told = trainer.theta(*words, 'echo "$THETA_METRICS"').stdout.splitlines()[-1]
+    assert json.loads(told, parse_constant=pytest.fail) == {"a": None, "b": None, "c": 1.5}
+
+
+def test_more_metrics_than_the_environment_takes_are_left_out(trainer: Repo, tmp_path: Path) -> None:
+    with theta.open(trainer.path) as opened, theta.Run(opened, "r1") as run:
+        run.save(1, {MODEL: values(1)}, {f"loss/of_layer_{n}": n / 7 for n in range(6000)}).result()
+    words = ["follow", str(trainer.path), "r1", "--into", str(tmp_path / "out"), "--once", "--exec"]
+    done = trainer.theta(*words, 'echo "$THETA_STEP $(env | grep -c ^THETA_METRIC)"')
+    assert done.stdout.endswith("\n1 0\n")
+    assert "6000 metrics are too many" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

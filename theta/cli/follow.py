@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -24,6 +25,8 @@ from theta.porcelain.replicas.following import Followed, FollowRequest
 
 app = typer.Typer(add_completion=False)
 _OTHER: Final = re.compile(r"[^A-Z0-9]+")
+_MOST_VARIABLES: Final = 100_000
+"""Bytes of the variables of metrics.  Linux takes 128 KiB in one variable."""
 
 
 @app.command(context_settings=HELP)
@@ -104,12 +107,21 @@ def _done(request: FollowRequest, found: Followed, command: str, stop: threading
 
 def _variables(request: FollowRequest, found: Followed) -> Mapping[str, str]:
     step = found.step
-    metrics = {f"THETA_METRIC_{_OTHER.sub('_', name.upper())}": repr(v) for name, v in step.metrics.items()}
     return {
-        **metrics,
+        **_metrics(step.metrics),
         "THETA_RUN": request.run,
         "THETA_STEP": "" if step.step is None else str(step.step),
         "THETA_REV": step.commit,
         "THETA_FOLDER": str(request.folder),
-        "THETA_METRICS": json.dumps(dict(step.metrics)),
     }
+
+
+def _metrics(metrics: Mapping[str, float]) -> Mapping[str, str]:
+    """Return the variables of metrics; none if they are more than the system gives to a program."""
+    each = {f"THETA_METRIC_{_OTHER.sub('_', name.upper())}": repr(value) for name, value in metrics.items()}
+    plain = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    found = {**each, "THETA_METRICS": json.dumps(plain, allow_nan=False)}
+    if sum(len(name) + len(value) for name, value in found.items()) <= _MOST_VARIABLES:
+        return found
+    console.warn(f"{len(metrics)} metrics are too many for the environment of the command, which gets none")
+    return {}

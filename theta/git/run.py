@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
 from theta import _modes
-from theta.errors import NotFoundError, ThetaError
+from theta.errors import NotFoundError, ThetaError, UsageError
 from theta.lazy import Module
 
 if TYPE_CHECKING:
@@ -307,8 +307,13 @@ def shell(command: str, more: Mapping[str, str], stopped: Callable[[], bool]) ->
     """Run a command of the user by the shell, on the user's terminal; return its exit code.
 
     ``more`` are further environment variables.  When ``stopped`` returns True, the command is asked to end.
+    Raises :class:`UsageError` when the system cannot start it.
     """
-    with subprocess.Popen(["/bin/sh", "-c", command], env={**os.environ, **more}) as child:
+    try:
+        started = subprocess.Popen(["/bin/sh", "-c", command], env={**os.environ, **more})
+    except OSError as error:
+        raise UsageError(f"the command cannot be started: {error.strerror}") from error
+    with started as child:
         while child.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(_GLANCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs
-from theta.errors import BusyError, NotHereYetError, ThetaError, UsageError
+from theta.errors import BusyError, ChangedWhileReadError, DiskError, NotHereYetError, ThetaError, UsageError
+from theta.git.repository import Repository
 from theta.git.run import DEFER, Git, GitFailedError, redirected
 from theta.porcelain.replicas import applying, replica_state
 from theta.porcelain.replicas.applying import ApplyRequest, ApplyResult
@@ -21,8 +23,23 @@ from theta.progress import Progress
 _REPOSITORY: Final = "repository.git"
 _REMOTE: Final = "origin"
 _LOCK: Final = "theta-follow.lock"
+_PEELED: Final = "^{}"
+"""The end that git gives to the name of a tag, for the commit that it names."""
 _FOLLOWS: Final = "theta.follows"
 """The configuration key that names the remote of a repository made here."""
+_HOOKS: Final = "core.hookspath"
+_FIXED: Final = {_HOOKS: "/dev/null", "extensions.partialclone": _REMOTE}
+_SETTINGS: Final = frozenset(
+    (
+        *(f"core.{name}" for name in ("repositoryformatversion", "filemode", "bare", "ignorecase")),
+        *(f"core.{name}" for name in ("precomposeunicode", "symlinks", "logallrefupdates")),
+        *(f"extensions.{name}" for name in ("objectformat", "refstorage")),
+        *(f"remote.{_REMOTE}.{name}" for name in ("url", "promisor", "partialclonefilter")),
+        *_FIXED,
+        _FOLLOWS,
+    )
+)
+"""The keys that git and theta set in a repository made here.  Others may name programs that git runs."""
 _PATIENT: Final = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
 """A connection that brings nothing for a minute counts as broken."""
 _FETCH: Final = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--depth=1", "--filter=blob:none")
@@ -30,7 +47,7 @@ _LONGEST: Final = 120.0
 """Seconds between two tries after many failures, unless the interval is longer."""
 _PATIENCE: Final = 60.0
 """Seconds to wait for another follower that fetches, and the age of a lock whose git was killed."""
-PASSING: Final = (GitFailedError, NotHereYetError, BusyError)
+PASSING: Final = (GitFailedError, NotHereYetError, BusyError, ChangedWhileReadError)
 """Errors after which another try may succeed."""
 
 
@@ -91,7 +108,7 @@ class Follower:
             return None
         self._bring(git, ref, tip)
         session = Session.here(git.cwd)
-        step = run_steps.step_of(session, session.repo.refs.resolved(ref) or tip)
+        step = run_steps.step_of(session, session.repo.commit_of(ref) or tip)
         key = session.repo.commit(step.commit).tree, step.step
         if key == self._last:
             return None
@@ -103,19 +120,21 @@ class Follower:
         """Fetch ``tip`` unless it is here; other followers wait for it."""
         lock = _fs.Lock(git.cwd / _LOCK, patience=_PATIENCE)
         try:
-            if git.run("rev-parse", "--verify", "--quiet", ref, check=False).text.strip() != tip:
+            if git.run("rev-parse", "--verify", "--quiet", f"{ref}^{{}}", check=False).text.strip() != tip:
                 _drop_stale_locks(git.cwd)
                 git.run(*_PATIENT, *_FETCH, _REMOTE, f"+{ref}:{ref}")
         finally:
             lock.release()
 
     def _tip(self, git: Git) -> tuple[str, str]:
-        """Return the ref of the remote, and the commit that it names; "" when there is none."""
+        """Return the ref of the remote, and the commit that it names, by a tag too; "" when there is none."""
         run = self._request.run
         refs = [run] if run.startswith("refs/") else [run_steps.PREFIX + run, f"refs/heads/{run}"]
-        rows = git.run(*_PATIENT, "ls-remote", _REMOTE, *refs).text.splitlines()
+        asked = [*refs, *(ref + _PEELED for ref in refs)]
+        rows = git.run(*_PATIENT, "ls-remote", _REMOTE, *asked).text.splitlines()
         found = {name: oid for oid, _, name in (row.partition("\t") for row in rows)}
-        return next(((ref, found[ref]) for ref in refs if ref in found), (refs[0], ""))
+        ref = next((ref for ref in refs if ref in found), refs[0])
+        return ref, found.get(ref + _PEELED) or found.get(ref, "")
 
     def _repository(self) -> Git:
         """Return a runner of git in the repository that is fetched into, which is made if needed."""
@@ -123,21 +142,57 @@ class Follower:
         if place is None:
             _fs.make_dirs(request.folder)
             place = replica_state.private(request.folder) / _REPOSITORY
-        _fs.make_dirs(place)
-        git = Git(place, extra={**DEFER, "GIT_DIR": str(place.absolute())})
-        follows = git.run("config", "--local", "--get", _FOLLOWS, check=False).text.strip()
-        if not follows:
-            self._begin(git)
-        elif follows != request.remote:
+        with _fs.translated(place):
+            if not os.path.lexists(place) or (place.is_dir() and not any(place.iterdir())):
+                _make(place, request.remote)
+            follows = _followed_by(place)
+        if follows != request.remote:
             raise UsageError(f"{place} is for {follows}", hint="choose another --repository, or remove it")
-        return git
+        return Git(place, extra={**DEFER, "GIT_DIR": str(place.absolute())})
 
-    def _begin(self, git: Git) -> None:
-        if any(git.cwd.iterdir()) and not (git.cwd / "HEAD").exists():
-            raise UsageError(f"{git.cwd} is not empty", hint="choose another --repository")
-        git.run("init", "--quiet", "--bare", ".")
-        git.run("config", "--local", f"remote.{_REMOTE}.url", self._request.remote)
-        git.run("config", "--local", _FOLLOWS, self._request.remote)
+
+def _make(place: Path, remote: str) -> None:
+    """Make a repository to fetch into; it is at ``place`` when it is whole."""
+    _fs.make_dirs(place.parent)
+    with _fs.temporary_directory(_fs.own_temporary("follow"), place.parent) as scratch:
+        made, git = scratch / "made", Git(scratch, extra=DEFER)
+        git.run("init", "--quiet", "--bare", "--template=", made.name)
+        for key, value in ((f"remote.{_REMOTE}.url", remote), (_FOLLOWS, remote), (_HOOKS, _FIXED[_HOOKS])):
+            git.run("config", "--file", str(made / "config"), key, value)
+        try:
+            _fs.rename(made, place)
+        except DiskError:
+            if not (place / "HEAD").exists():  # another follower was faster
+                raise
+
+
+def _followed_by(place: Path) -> str:
+    """Return the remote of the repository at ``place``; refuses one that is not as theta makes it.
+
+    Nothing of it is run or trusted before: anybody may have put it there.
+    """
+    other = UsageError(
+        f"{place} is not empty, and no repository that theta made to follow a remote",
+        hint="choose another --repository",
+    )
+    if not (place / "HEAD").is_file() or (place / "commondir").exists():
+        raise other
+    if os.path.realpath(Repository.discover(place).gitdir) != os.path.realpath(place):  # checks the owner
+        raise other
+    listed = Git(place.parent, extra=DEFER).run(
+        "config", "--file", str(place / "config"), "--no-includes", "--list", "-z", check=False
+    )
+    rows = [row.partition("\n")[::2] for row in listed.text.split("\0")[:-1]]
+    remotes = {value for key, value in rows if key in (_FOLLOWS, f"remote.{_REMOTE}.url")}
+    if not any(key == _FOLLOWS for key, _ in rows):
+        raise other
+    strange = [key for key, value in rows if key not in _SETTINGS or _FIXED.get(key, value) != value]
+    if strange or len(remotes) != 1 or _HOOKS not in dict(rows):
+        raise UsageError(
+            f"the configuration of {place} was changed{f' ({strange[0]})' if strange else ''}",
+            hint="remove the repository; what it is to have may be in your own configuration",
+        )
+    return remotes.pop()
 
 
 def _drop_stale_locks(place: Path) -> None:
