@@ -19,6 +19,7 @@ from theta.porcelain.workspace.session import Session
 PREFIX: Final = "refs/theta/runs/"
 _SCALAR: Final = re.compile(r"np\.float\d+\((.*)\)")
 """A scalar of numpy as it shows itself."""
+_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def named(session: Session, revision: str) -> str:
     if found is not None:
         return found
     run, _, number = revision.rpartition("@")
-    if run and number.removeprefix("-").isdecimal() and PREFIX + run in session.repo.refs:
+    if run and _NUMBER.fullmatch(number) and PREFIX + run in session.repo.refs:
         numbered = [step.commit for step in steps(session, run) if step.step == int(number)]
         if not numbered:
             raise NotFoundError(f"run {run} has no step {number}", hint=f"'theta runs {run}' lists them")
@@ -96,7 +97,7 @@ def step_of(session: Session, oid: str) -> RunStep:
     metrics: dict[str, float] = {}
     for line in commit.message.rstrip().rpartition("\n\n")[2].splitlines():
         key, _, value = line.partition(": ")
-        if key == STEP and value.removeprefix("-").isdigit():
+        if key == STEP and _NUMBER.fullmatch(value):
             number = int(value)
         elif key == METRIC:
             metric, _, text = value.rpartition("=")

@@ -92,6 +92,8 @@ class HeldValue:
         if not 0 <= start <= stop <= sum(self.lengths) // size:
             raise CodecError("a layer reads outside of its base")
         raw = self._source.read(self._offset + start * size, (stop - start) * size)
+        if len(raw) != (stop - start) * size:
+            raise CodecError("the base of a layer became shorter")
         return np.frombuffer(raw, word_dtype(self.dtype))
 
 
