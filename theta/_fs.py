@@ -159,6 +159,10 @@ class AtomicFile:
 
     dated_back = False
     """Whether the file gets a time one second in the past."""
+    left: os.stat_result | None = None
+    """The stat data of the file when it had got its name; a later change by somebody is not in them."""
+    ready: Callable[[], object] | None = None
+    """Called just before the rename; what it raises ends the block, and ``path`` is not changed."""
 
     def __init__(
         self,
@@ -250,9 +254,12 @@ class AtomicFile:
                 os.fsync(self._fd)
             _step("rename", self.path)
             self._name_it()
+            if self.ready is not None:
+                self.ready()
             os.replace(self._temp, self.path)
             if not self.dated_back:
                 self._date_to_name()
+            self.left = os.fstat(self._fd)
             os.close(self._fd)
             self._fd = -1
             if self._durable:
@@ -339,11 +346,12 @@ class PatchedFile:
         """Write ``data`` at ``offset``; thread-safe."""
         _patch(self._fd, self.path, offset, data)
 
-    def sync(self) -> None:
-        """Make durable what was written."""
+    def sync(self) -> os.stat_result:
+        """Make durable what was written; return the stat data of the file."""
         _step("fsync", self.path)
         with translated(self.path):
             os.fsync(self._fd)
+            return os.fstat(self._fd)
 
     def __enter__(self) -> Self:
         return self

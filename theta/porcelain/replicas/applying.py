@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -181,10 +181,19 @@ class _Job:
     stood: Stood
     in_place: bool = False
     applied: AppliedFile | None = None
+    left: Identity | None = None
 
     @property
     def mode(self) -> int:
         return 0o777 if self.wanted.mode & 0o100 else 0o666
+
+
+@dataclass(frozen=True)
+class _Leaving:
+    """A file that theta wrote and that is to go, and its stat data when it was looked at."""
+
+    place: Path
+    identity: Identity | None
 
 
 @dataclass
@@ -197,11 +206,14 @@ class _Applying:
     state: ReplicaState
     commit: str
     notes: list[str] = field(default_factory=list)
+    replaced: set[tuple[int, int]] = field(default_factory=set)
+    """The inode and device of each file that lost a name; another name of it gets another ctime."""
 
     def run(self, wanted: Sequence[Wanted], progress: Progress | None) -> ApplyResult:
-        jobs = [self._job(one) for one in wanted]
-        self._refuse(jobs)
         gone = self._gone({one.path for one in wanted})
+        going = {leaving.place for leaving in gone.values() if leaving is not None}
+        jobs = [self._job(one, going) for one in wanted]
+        self._refuse(jobs)
         due = [job for job in jobs if job.stood.standing is not Standing.SAME]
         for job in due:
             job.in_place = self._may_be_patched(job)
@@ -212,16 +224,26 @@ class _Applying:
         kept = {job.wanted.path: AppliedFile(job.wanted.path, Action.KEPT) for job in jobs}
         done = {job.wanted.path: job.applied for job in due if job.applied is not None}
         ends = {
-            path: AppliedFile(path, Action.REMOVED if place else Action.LEFT) for path, place in gone.items()
+            path: AppliedFile(path, Action.REMOVED if leaving else Action.LEFT)
+            for path, leaving in gone.items()
         }
         return ApplyResult(self.commit, dict(sorted({**kept, **done, **ends}.items())), tuple(self.notes))
 
     # -- before anything is written ------------------------------------------------------------
 
-    def _job(self, wanted: Wanted) -> _Job:
+    def _job(self, wanted: Wanted, going: set[Path]) -> _Job:
         place = replica_state.inside(self.folder, wanted.path)
         if place is None:
-            raise WouldOverwriteError(f"{wanted.path} would be written outside of {self.folder}")
+            raise WouldOverwriteError(
+                f"{wanted.path} would be written outside of {self.folder}, or to a place of git or theta"
+            )
+        for parent in _between(place.parent, self.folder):
+            if os.path.lexists(parent) and not parent.is_dir() and parent not in going:
+                raise WouldOverwriteError(
+                    f"{wanted.path} needs a folder where {parent} is a file", hint="move it away"
+                )
+        if _only_holds(place, going):
+            return _Job(wanted, place, Stood(Standing.ABSENT))
         folder = Folder(self.session, self.state, self.commit)
         with concerning(wanted.path):
             return _Job(wanted, place, folder.look(wanted, place))
@@ -238,18 +260,19 @@ class _Applying:
         cut = [job.wanted.path for job in jobs if job.stood.cut_short]
         self.notes += [f"{path}: an apply was cut short here; it is completed" for path in cut]
 
-    def _gone(self, wanted: set[str]) -> dict[str, Path | None]:
-        """Return path -> place of the files that were applied and are not wanted any more.
+    def _gone(self, wanted: set[str]) -> dict[str, _Leaving | None]:
+        """Return by path the files that were applied and are not wanted any more.
 
-        The place is None for a file that stays, since somebody changed it.
+        One that stays, since somebody changed it, is None.
         """
-        found: dict[str, Path | None] = {}
+        found: dict[str, _Leaving | None] = {}
         for path in {*self.state.files, *self.state.writing} - wanted:
             place = replica_state.inside(self.folder, path)
-            if self._chosen(path) and place is not None and os.path.lexists(place):
-                found[path] = place if self._is_ours(path, place) else None
+            now = _identity(place) if self._chosen(path) and place is not None else None
+            if place is not None and now is not None and not _is_folder(place):
+                found[path] = _Leaving(place, now) if self._is_ours(path, place) else None
         stay = "is not in this version and was changed since; it stays"
-        self.notes += [f"{path} {stay}" for path, place in sorted(found.items()) if place is None]
+        self.notes += [f"{path} {stay}" for path in sorted(found) if found[path] is None]
         return found
 
     def _chosen(self, path: str) -> bool:
@@ -298,7 +321,13 @@ class _Applying:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def _write(self, due: Sequence[_Job], gone: Mapping[str, Path | None], progress: Progress | None) -> None:
+    def _write(
+        self, due: Sequence[_Job], gone: Mapping[str, _Leaving | None], progress: Progress | None
+    ) -> None:
+        places = {job.place for job in due}
+        above = {parent for place in places for parent in place.parents}
+        leaving = [one for one in gone.values() if one is not None]
+        in_the_way = [one for one in leaving if one.place in above or places.intersection(one.place.parents)]
         files = [job for job in due if job.wanted.manifest is not None]
         coming = [job for job in files if not job.in_place]
         _room.require(self.folder, sum(self._reviser(job, None).plan.size for job in coming))
@@ -307,6 +336,8 @@ class _Applying:
             with ExitStack() as renamed:
                 self._build(group, renamed, progress)
                 self._mark(due)
+                for one in in_the_way:
+                    self._remove(one)
                 for job in files:
                     if job.in_place:
                         self._patch(job, progress)
@@ -318,21 +349,46 @@ class _Applying:
                 with self._coming(job) as file:
                     file.write(self.session.repo.read_blob(job.wanted.blob))
                 job.applied = AppliedFile(job.wanted.path, Action.WRITTEN)
-        for place in filter(None, gone.values()):
-            _fs.remove(place)
-            _remove_empty(place.parent, self.folder)
+        for one in leaving:
+            if one not in in_the_way:
+                self._remove(one)
 
-    def _coming(self, job: _Job) -> _fs.AtomicFile:
-        """Return the new file, which is in theta's directory until it is whole."""
+    def _remove(self, leaving: _Leaving) -> None:
+        self._require(leaving.place, leaving.identity)
+        _fs.remove(leaving.place)
+        _remove_empty(leaving.place.parent, self.folder)
+
+    def _require(self, place: Path, identity: Identity | None) -> None:
+        """Raise :class:`ChangedWhileReadError` unless what loses its name now is as it was."""
+        now = _identity(place)
+        if now is not None and identity is not None:
+            if (now.inode, now.device) in self.replaced:
+                now = replace(now, ctime_ns=identity.ctime_ns)
+            self.replaced.add((now.inode, now.device))
+        if now != identity:
+            raise ChangedWhileReadError(f"{place} changed meanwhile", hint="repeat when nothing writes to it")
+
+    def _clear(self, job: _Job) -> None:
+        self._require(job.place, job.stood.identity)
+        _fs.safe_target(self.folder, job.wanted.path)
+
+    @contextmanager
+    def _coming(self, job: _Job) -> Iterator[_fs.AtomicFile]:
+        """Yield the new file, which is in theta's directory until it is whole."""
         scratch = replica_state.private(self.folder)
-        return _fs.AtomicFile(_fs.safe_target(self.folder, job.wanted.path), temp_dir=scratch, mode=job.mode)
+        with _fs.AtomicFile(job.place, temp_dir=scratch, mode=job.mode) as file:
+            file.ready = lambda: self._clear(job)
+            yield file
+        assert file.left is not None
+        job.left = Identity.of(file.left)
 
     def _mark(self, due: Iterable[_Job]) -> None:
         """Note, durably, what is going to be written."""
         marks = {}
         for job in due:
             info = os.lstat(job.place) if job.in_place else None
-            marks[job.wanted.path] = Writing(job.wanted.blob, *((info.st_ino, info.st_dev) if info else ()))
+            place = (info.st_ino, info.st_dev, info.st_size) if info else ()
+            marks[job.wanted.path] = Writing(job.wanted.blob, *place)
         replica_state.write(self.folder, ReplicaState("", self.state.files, {**self.state.writing, **marks}))
 
     def _build(self, jobs: Iterable[_Job], renamed: ExitStack, progress: Progress | None) -> None:
@@ -377,15 +433,12 @@ class _Applying:
             revising.write(file, revision, progress)
             written = [(piece.offset, piece.nbytes) for piece in revision.pieces]
             revising.write_fields(file, plan, written if same else None)
-            file.sync()
+            job.left = Identity.of(file.sync())
         job.applied = _applied(job, Action.PATCHED, revision)
 
     def _finish(self, jobs: Sequence[_Job]) -> None:
         """Note what the folder holds now."""
-        written = {
-            job.wanted.path: Identity.of(os.lstat(job.place)) for job in jobs if job.applied is not None
-        }
-        _wait(written.values())
+        _wait(job.left for job in jobs if job.left is not None)
         wanted = {job.wanted.path for job in jobs}
         files = {
             path: known
@@ -393,11 +446,11 @@ class _Applying:
             if path in wanted or not self._chosen(path)
         }
         for job in jobs:
-            known, now = files.get(job.wanted.path), Identity.of(os.lstat(job.place))
-            if known is None or known.blob != job.wanted.blob or known.identity != now:
-                # A file that is another one by now is not what was looked at or written.
-                left = written.get(job.wanted.path, job.stood.identity)
-                files[job.wanted.path] = Known(job.wanted.blob, left or now, time.time_ns())
+            # A file that is another one by now is not what was looked at or written.
+            known, left = files.get(job.wanted.path), job.left or job.stood.identity
+            assert left is not None
+            if known is None or known.blob != job.wanted.blob or known.identity != left:
+                files[job.wanted.path] = Known(job.wanted.blob, left, time.time_ns())
         marks = {path: mark for path, mark in self.state.writing.items() if not self._chosen(path)}
         state = ReplicaState("" if marks else self.commit, files, marks)
         if state != self.state:
@@ -418,6 +471,26 @@ def _wait(written: Iterable[Identity]) -> None:
     """Wait until the stat data of files tell of every write that comes after them."""
     certain = max((identity.certain_from for identity in written), default=0)
     time.sleep(min(max(certain - time.time_ns(), 0) / 1e9, _MOMENT))
+
+
+def _identity(place: Path) -> Identity | None:
+    """Return the stat data of what is at ``place``, which may be a link; None when nothing is."""
+    try:
+        return Identity.of(os.lstat(place))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_folder(place: Path) -> bool:
+    return place.is_dir() and not place.is_symlink()
+
+
+def _only_holds(place: Path, going: set[Path]) -> bool:
+    """Return whether ``place`` is a folder that is empty once the files ``going`` are removed."""
+    if not _is_folder(place):
+        return False
+    held = [*place.iterdir()]
+    return bool(held) and all(one in going or _only_holds(one, going) for one in held)
 
 
 def _remove_empty(place: Path, root: Path) -> None:

@@ -22,6 +22,7 @@ from theta.store.files.file_source import Identity
 
 PRIVATE: Final = ".theta-applied"
 """The directory of theta in the folder; no file of a version goes there."""
+_RESERVED: Final = (".", "..", ".git", PRIVATE)
 _STATE: Final = "state.json"
 _KEY: Final = "theta.applied/v1"
 
@@ -41,15 +42,16 @@ class Known:
 
 @dataclass(frozen=True)
 class Writing:
-    """A file that is being written: the blob that it becomes, and its inode if that is done in place."""
+    """A file that is being written: the blob that it becomes; its inode and size if that is done in place."""
 
     blob: str
     inode: int = 0
     device: int = 0
+    size: int = 0
 
     def is_of(self, info: os.stat_result) -> bool:
         """Return whether the file with this stat data may be half written."""
-        return (self.inode, self.device) == (info.st_ino, info.st_dev)
+        return (self.inode, self.device, self.size) == (info.st_ino, info.st_dev, info.st_size)
 
 
 @dataclass(frozen=True)
@@ -102,16 +104,20 @@ def _known(row: Any) -> Known | None:
     except (KeyError, TypeError):
         return None
     numbers = (*asdict(known.identity).values(), known.seen_ns)
-    return known if is_id(str(known.blob)) and all(type(number) is int for number in numbers) else None
+    return known if _is_blob(known.blob) and all(type(number) is int for number in numbers) else None
 
 
 def _writing(row: Any) -> Writing | None:
     try:
-        found = Writing(row["blob"], row["inode"], row["device"])
+        found = Writing(row["blob"], row["inode"], row["device"], row["size"])
     except (KeyError, TypeError):
         return None
-    whole = type(found.inode) is type(found.device) is int
-    return found if whole and is_id(str(found.blob)) else None
+    whole = type(found.inode) is type(found.device) is type(found.size) is int
+    return found if whole and _is_blob(found.blob) else None
+
+
+def _is_blob(blob: object) -> bool:
+    return isinstance(blob, str) and is_id(blob)
 
 
 @contextlib.contextmanager
@@ -125,7 +131,7 @@ def locked(folder: Path) -> Iterator[None]:
     lock = _fs.Lock(place / "lock", patience=30.0)
     try:
         for entry in os.scandir(place):
-            if entry.name.startswith(_fs.TEMPORARY):
+            if entry.name.startswith(_fs.TEMPORARY) and not entry.is_dir(follow_symlinks=False):
                 _fs.remove(entry.path)
         yield
     finally:
@@ -145,9 +151,13 @@ def private(folder: Path) -> Path:
 
 
 def inside(folder: Path, path: str) -> Path | None:
-    """Return the place of ``path`` in ``folder``; None when it leads out of it, or through a link."""
+    """Return the place of ``path`` in ``folder``; None when it leads out of it, or through a link.
+
+    There is none for what git or theta runs programs of, at any depth and in any case: the folder may be in
+    another one that versions are applied to, on a file system that takes names in any case.
+    """
     parts = path.split("/")
-    if not all(parts) or any(part in (".", "..") for part in parts) or parts[0] == PRIVATE or "\0" in path:
+    if not all(parts) or "\0" in path or any(part.casefold() in _RESERVED for part in parts):
         return None
     place = folder.joinpath(*parts)
     root = os.path.realpath(folder)

@@ -66,7 +66,7 @@ class Stood:
         had: the tensors that it has, for a checkpoint whose parts are known.
         skeleton: the tree of its skeleton, if it is the file of a known version.
         cut_short: an apply was killed while it wrote this file.
-        identity: its stat data; None when there is no file to read.
+        identity: its stat data; None when there is no file.
     """
 
     standing: Standing
@@ -91,7 +91,7 @@ class Folder:
         if stat.S_ISDIR(info.st_mode):
             raise WouldOverwriteError(f"a directory is where {wanted.path} belongs", hint="move it away")
         if not stat.S_ISREG(info.st_mode):
-            return Stood(Standing.FOREIGN)
+            return Stood(Standing.FOREIGN, identity=Identity.of(info))
         return replace(self._examined(wanted, place, info), identity=Identity.of(info))
 
     def _examined(self, wanted: Wanted, place: Path, info: os.stat_result) -> Stood:

@@ -1,0 +1,314 @@
+"""A folder that versions are applied to while others write there, and versions that are made to harm."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import theta
+from tests.support import Repo
+from theta import _fs
+from theta.errors import ChangedWhileReadError, CodecError, NotFoundError, UsageError, WouldOverwriteError
+from theta.git.object_values import MODE_BLOB
+from theta.git.run import shell
+from theta.porcelain.replicas import applying, replica_state
+from theta.porcelain.replicas.applying import Action
+from theta.porcelain.stage import run_steps
+from theta.porcelain.workspace.session import Session
+from theta.store.read.layers import HeldValue
+
+MODEL = "m.safetensors"
+STATE = Path(".theta-applied") / "state.json"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """Two steps of a model and a text."""
+    repo = Repo.create(tmp_path_factory.mktemp("source") / "repo")
+    with theta.open(repo.path) as opened, theta.Run(opened, "r1") as run:
+        for step in (1, 2):
+            values = {name: np.full((64, 64), step, np.float32) for name in ("a", "b")}
+            run.save(step, {MODEL: values, "config.json": str(step)}).result()
+    return repo
+
+
+@pytest.fixture
+def opened(source: Repo) -> Iterator[theta.Repository]:
+    """The repository as a program has it."""
+    with theta.open(source.path) as found:
+        yield found
+
+
+def committed(repo: Repo, files: dict[str, str]) -> str:
+    """Commit a tree of any paths, which git's index would refuse."""
+    return repo.git("commit-tree", "-m", "any", _tree(repo, files))
+
+
+def _tree(repo: Repo, files: dict[str, str]) -> str:
+    below: dict[str, dict[str, str]] = {}
+    rows = []
+    for path, content in files.items():
+        first, _, rest = path.partition("/")
+        if rest:
+            below.setdefault(first, {})[rest] = content
+        else:
+            blob = repo.git("hash-object", "-w", "--stdin", stdin=content)
+            rows.append(f"{MODE_BLOB:o} blob {blob}\t{first}")
+    rows += [f"040000 tree {_tree(repo, inner)}\t{name}" for name, inner in below.items()]
+    return repo.git("mktree", stdin="".join(f"{row}\n" for row in rows))
+
+
+def held(place: Path) -> dict[str, str]:
+    """Path -> text of the files of a folder that are not theta's."""
+    found = (path for path in place.rglob("*") if path.is_file() and ".theta-applied" not in path.parts)
+    return {str(path.relative_to(place)): path.read_text("latin-1") for path in found}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "model/.theta-applied/repository.git/hooks/reference-transaction",
+        ".Theta-Applied/repository.git/config",
+        "a/.THETA-applied/state.json",
+        "a/.git/hooks/post-checkout",
+        "a/.GIT/config",
+    ],
+)
+def test_a_version_has_no_files_where_programs_of_git_or_theta_are(
+    source: Repo, opened: theta.Repository, tmp_path: Path, path: str
+) -> None:
+    """A hook in the repository of a follower whose folder is in this one would be run by its fetch."""
+    version = committed(source, {"first.txt": "1", path: "#!/bin/sh\n"})
+    with pytest.raises(WouldOverwriteError, match="a place of git or theta"):
+        opened.apply(version, tmp_path / "out", force=True)
+    assert held(tmp_path / "out") == {}
+    assert not [*(tmp_path / "out").rglob("hooks")]
+
+
+# -- files that become folders --------------------------------------------------------------------
+
+
+def test_a_file_becomes_a_folder_and_a_folder_a_file(
+    source: Repo, opened: theta.Repository, tmp_path: Path
+) -> None:
+    flat = committed(source, {"a": "1", "z": "z"})
+    deep = committed(source, {"a/b/c": "2", "a/d": "3", "z": "z"})
+    for version, files in ((flat, {"a": "1"}), (deep, {"a/b/c": "2", "a/d": "3"}), (flat, {"a": "1"})):
+        result = opened.apply(version, tmp_path / "out")
+        assert held(tmp_path / "out") == {**files, "z": "z"}
+        assert not result.notes
+        assert replica_state.read(tmp_path / "out").is_whole
+
+
+def test_what_is_in_the_way_is_told_before_anything_is_written(
+    source: Repo, opened: theta.Repository, tmp_path: Path
+) -> None:
+    place = tmp_path / "out"
+    flat = committed(source, {"a": "1", "b": "b"})
+    deep = committed(source, {"a/b": "2", "b": "c"})
+    opened.apply(deep, place)
+    (place / "a" / "mine").write_text("mine")
+    with pytest.raises(WouldOverwriteError, match="a directory is where a belongs"):
+        opened.apply(flat, place, force=True)
+    assert held(place) == {"a/b": "2", "a/mine": "mine", "b": "c"}
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / "a").write_text("mine")
+    (place / "b").write_text("b")
+    with pytest.raises(WouldOverwriteError, match="a/b needs a folder where"):
+        opened.apply(deep, place, force=True)
+    assert held(place) == {"a": "mine", "b": "b"}
+
+
+# -- others write at the same time ----------------------------------------------------------------
+
+
+def rewrite(place: Path) -> None:
+    place.write_text("somebody's")
+
+
+def appear(place: Path) -> None:
+    place.unlink(missing_ok=True)
+    place.write_text("somebody's")
+
+
+BEFORE: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "a checkpoint is rewritten": (MODEL, rewrite),
+    "a checkpoint is replaced": (MODEL, appear),
+    "a text is rewritten": ("config.json", rewrite),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+@pytest.mark.parametrize("first", ["ours", "absent", "foreign"])
+def test_a_file_that_is_changed_until_it_is_replaced_stays(
+    opened: theta.Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, first: str
+) -> None:
+    """It is written while the new one is written out: after it was looked at, before the rename."""
+    place = tmp_path / "out"
+    path, change = BEFORE[name]
+    place.mkdir()
+    if first == "ours":
+        opened.apply("r1@1", place)
+    elif first == "foreign":
+        (place / path).write_text("other")
+    changed: list[str] = []
+
+    def step(operation: str, at: str) -> None:
+        if operation == "rename" and at == str(place / path):
+            changed.append(at)
+            change(Path(at))
+
+    monkeypatch.setattr(_fs, "on_step", step)
+    with pytest.raises(ChangedWhileReadError):
+        opened.apply("r1@2", place, force=first == "foreign")
+    assert (place / path).read_text() == "somebody's"
+    assert changed
+
+
+def test_a_file_that_goes_is_looked_at_again(
+    source: Repo, opened: theta.Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "out"
+    opened.apply(committed(source, {"a": "1", "b": "1"}), place)
+    obtain = applying._Applying._obtain
+
+    def meanwhile(self: Any, due: Any) -> None:
+        obtain(self, due)
+        rewrite(place / "a")
+
+    monkeypatch.setattr(applying._Applying, "_obtain", meanwhile)
+    with pytest.raises(ChangedWhileReadError):
+        opened.apply(committed(source, {"b": "2"}), place)
+    assert (place / "a").read_text() == "somebody's"
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_file_that_is_changed_during_the_rest_of_an_apply_is_not_ours(
+    opened: theta.Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_place: bool
+) -> None:
+    """It is changed after it is written, before the state is."""
+    place = tmp_path / "out"
+    opened.apply("r1@1", place)
+    finish = applying._Applying._finish
+
+    def meanwhile(self: Any, jobs: Any) -> None:
+        content = bytearray((place / MODEL).read_bytes())
+        content[-3] ^= 1
+        (place / MODEL).write_bytes(content)
+        os.utime(place / MODEL, ns=(1, 1))
+        finish(self, jobs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(applying._Applying, "_finish", meanwhile)
+        opened.apply("r1@2", place, in_place=in_place)
+    with pytest.raises(WouldOverwriteError):
+        opened.apply("r1@2", place, in_place=in_place)
+
+
+def test_a_file_that_is_removed_before_it_is_noted_comes_again(
+    opened: theta.Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(applying, "_wait", lambda written: (place / MODEL).unlink())
+        opened.apply("r1@1", place)
+    assert opened.apply("r1@1", place).files[MODEL].action is Action.WRITTEN
+
+
+def test_files_that_are_names_of_one_file_are_all_replaced(
+    source: Repo, opened: theta.Repository, tmp_path: Path
+) -> None:
+    """Replacing one name changes the stat data of the other."""
+    place = tmp_path / "out"
+    opened.apply(committed(source, {"a": "1", "b": "1", "c": "1"}), place)
+    for name in ("b", "c"):
+        (place / name).unlink()
+        os.link(place / "a", place / name)
+    opened.apply(committed(source, {"a": "2", "b": "3"}), place)
+    assert held(place) == {"a": "2", "b": "3"}
+
+
+def test_a_file_that_is_copied_over_a_half_written_one_is_not_ours(
+    opened: theta.Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``cp`` keeps the inode, which the state names."""
+    place = tmp_path / "out"
+    opened.apply("r1@1", place)
+
+    def cut(operation: str, path: str) -> None:
+        if operation == "fsync" and path.endswith(MODEL):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_fs, "on_step", cut)
+        with pytest.raises(KeyboardInterrupt):
+            opened.apply("r1@2", place, in_place=True)
+    inode = (place / MODEL).stat().st_ino
+    mine = np.arange(9, dtype=np.float32).tobytes()
+    header = json.dumps({"x": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}).encode()
+    whole = len(header).to_bytes(8, "little") + header + mine
+    (place / MODEL).write_bytes(whole)
+    assert (place / MODEL).stat().st_ino == inode
+    with pytest.raises(WouldOverwriteError):
+        opened.apply("r1@2", place, in_place=True)
+    assert (place / MODEL).read_bytes() == whole
+
+
+@pytest.mark.parametrize("blob", [1, 10**39, None, ["1" * 40]])
+@pytest.mark.parametrize("part", ["files", "writing"])
+def test_a_blob_of_the_state_is_text(
+    opened: theta.Repository, tmp_path: Path, blob: object, part: str
+) -> None:
+    place = tmp_path / "out"
+    opened.apply("r1@1", place)
+    body = json.loads((place / STATE).read_text())
+    inner = body["theta.applied/v1"]
+    row = inner["files"][MODEL]
+    info = (place / MODEL).stat()
+    mark = {"inode": info.st_ino, "device": info.st_dev, "size": info.st_size}
+    inner[part][MODEL] = {**(row if part == "files" else mark), "blob": blob}
+    (place / STATE).write_text(json.dumps(body))
+    opened.apply("r1@2", place)
+    assert opened.apply("r1@2", place).changed is False
+
+
+# -- numbers, sources and commands ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", ["²", "9" * 5000, "--1", "१"])
+def test_a_number_of_a_step_that_is_none_is_not_read(
+    source: Repo, opened: theta.Repository, tmp_path: Path, number: str
+) -> None:
+    tree = source.git("rev-parse", "refs/theta/runs/r1^{tree}")
+    text = source.git("log", "-1", "--format=%B", "refs/theta/runs/r1").replace(": 2", f": {number}")
+    assert number in text
+    source.git("update-ref", "refs/theta/runs/odd", source.git("commit-tree", "-m", text, tree))
+    assert [step.step for step in run_steps.steps(Session.here(source.path), "odd")] == [None]
+    with pytest.raises(NotFoundError):
+        opened.apply(f"odd@{number[:99]}", tmp_path / "out")
+
+
+def test_a_base_that_became_shorter_is_an_error_before_it_is_decoded() -> None:
+    class Short:
+        size = 400
+
+        def read(self, offset: int, length: int) -> bytes:
+            return bytes(max(0, min(length, 100 - offset)))
+
+    value = HeldValue(Short(), 0, "f32", (100,))
+    assert len(value.read(0, 25)) == 25
+    with pytest.raises(CodecError, match="shorter"):
+        value.read(0, 26)
+
+
+def test_a_command_that_the_system_cannot_start_is_told() -> None:
+    with pytest.raises(UsageError, match="cannot be started"):
+        shell("true", {"BIG": "x" * (1 << 20)}, lambda: False)
