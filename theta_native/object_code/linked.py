@@ -88,11 +88,14 @@ def _take(values: tuple[Any, ...], kinds: list[Hashable], leaves: list[Any]) -> 
 def spell(value: Any) -> str:
     """Return numba's type of ``value`` as :func:`theta_native._signatures.spell` does.
 
-    numba takes all arrays for aligned.  Raises ``KeyError`` for types that entries do not take.
+    numba takes all arrays for aligned.  Raises ``KeyError`` for what entries do not take: other
+    types, and ints outside int64.
     """
     if type(value) is tuple:
         return _spell_items([spell(item) for item in value])
     if type(value) is not np.ndarray:
+        if type(value) is int and not -_INT64 <= value < _INT64:
+            raise KeyError(int)
         return _SCALARS[type(value)][0]
     name, flags = _NUMBERS[value.dtype], value.flags
     layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
