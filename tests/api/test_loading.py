@@ -12,6 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
 
 import theta
 from tests.compat.inprocess import copied
@@ -100,7 +101,8 @@ def test_only_the_named_arrays_are_filled(opened: theta.Repository) -> None:
 def test_any_memory_that_can_be_written_is_filled(opened: theta.Repository) -> None:
     transposed = np.zeros((4, 6), np.float32).T
     strided = np.zeros((12, 8), np.float32)[::-2, ::2]
-    for there in (transposed, strided):
+    column = np.zeros((6, 4, 3), np.float32)[:, :, 1]
+    for there in (transposed, strided, column):
         opened.load("run", "m.safetensors", out={"a": {"weight": there}})
         assert (there == weights()["a.weight"]).all()
     buffer = array.array("q", [0] * 5)
@@ -124,6 +126,12 @@ def test_any_memory_that_can_be_written_is_filled(opened: theta.Repository) -> N
     assert foreign.there.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_a_tensor_is_not_read_into_a_broadcast_array(opened: theta.Repository) -> None:
+    tensor = opened["run:m.safetensors"]["a.weight"]
+    with pytest.raises(UsageError, match="share memory"):
+        tensor.into(as_strided(np.zeros(4, np.float32), (6, 4), (0, 4)))
+
+
 def _frozen(value: Any) -> Any:
     value.flags.writeable = False
     return value
@@ -139,6 +147,12 @@ def _frozen(value: Any) -> Any:
         ({"b": 3}, UsageError, "'b' is of type int, not an array to read into"),
         ({"b": bytes(40)}, UsageError, "cannot be written to"),
         ({"b": _frozen(np.zeros(5, np.int64))}, UsageError, "cannot be written to"),
+        (
+            {"b": as_strided(np.zeros(1, np.int64), (5,), (0,))},
+            UsageError,
+            "'b' has elements that share memory",
+        ),
+        ({"b": as_strided(np.zeros(5, np.int64), (5,), (4,))}, UsageError, "share memory"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_filled(

@@ -60,7 +60,7 @@ def planned(
 
     Raises:
         NoSuchTensorError: there is no tensor of the name of an array, or no array that matches.
-        UsageError: a value of ``out`` is no array that can be written to.
+        UsageError: a value of ``out`` is no array that can be written to, or its elements share memory.
         FormatError: dtype or shape differ.
     """
     found = {}
@@ -89,7 +89,25 @@ def _checked(name: str, tensor: ReadableTensor, destination: Destination) -> Des
     if (there.dtype, there.shape) != (tensor.dtype, tensor.shape):
         wanted, found = f"{tensor.dtype} {list(tensor.shape)}", f"{there.dtype} {list(there.shape)}"
         raise FormatError(f"{clip(name)} is {wanted}, the array is {found}")
+    refuse_overlaps(name, there)
     return destination
+
+
+def refuse_overlaps(name: str, array: NDArray[Any]) -> None:
+    """Raise :class:`UsageError` for an array that cannot hold all values, as a broadcast one."""
+    if _overlaps(array):
+        raise UsageError(f"{clip(name)} has elements that share memory", hint="copy it first")
+
+
+def _overlaps(array: NDArray[Any]) -> bool:
+    """Return whether two elements may share memory; an axis's steps must pass all that is within one."""
+    width = array.itemsize
+    axes = zip(map(abs, array.strides), array.shape, strict=True)
+    for stride, length in sorted(axis for axis in axes if axis[1] > 1):
+        if stride < width:
+            return array.size > 0
+        width += stride * (length - 1)
+    return False
 
 
 def destination(name: str, value: Any) -> Destination:

@@ -139,9 +139,11 @@ class LazyTensor:
 
         Raises:
             theta.errors.FormatError: dtype or shape differ.
+            theta.errors.UsageError: elements of ``out`` share memory.
         """
         if (out.dtype, out.shape) != (self.dtype, self.shape):
             raise FormatError(f"{self._name} is {self.dtype} {list(self.shape)}, the array is not")
+        destinations.refuse_overlaps(self._name, out)
         with self._access.reading(self._name):
             self._part.into(out)
 
