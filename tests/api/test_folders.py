@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,38 @@ def test_no_folder_and_an_empty_one_are_refused(opened: theta.Repository, tmp_pa
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="nothing to save"):
         run.save_folder(1, tmp_path / "empty")
+
+
+def test_a_link_to_a_file_stands_for_the_file(opened: theta.Repository, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside.bin").write_bytes(b"bytes\0")
+    (folder / "linked.bin").symlink_to(tmp_path / "outside.bin")
+    theta.Run(opened, "r1").save_folder(1, folder).result()
+    assert contents(resumed(opened).write(tmp_path / "again"))["linked.bin"] == b"bytes\0"
+
+
+@pytest.mark.parametrize("kind", ["folder", "nothing", "loop", "fifo", "socket"])
+def test_what_would_be_left_out_of_a_folder_is_refused(
+    opened: theta.Repository, folder: Path, tmp_path: Path, kind: str
+) -> None:
+    """Such as a subfolder that is a link: a step without its shards would look whole."""
+    odd = folder / "inner" / "odd"
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "shard.bin").write_bytes(b"x")
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(odd.parent):
+        match kind:
+            case "folder":
+                odd.symlink_to(tmp_path / "shards")
+            case "nothing":
+                odd.symlink_to(tmp_path / "nowhere")
+            case "loop":
+                odd.symlink_to(folder)
+            case "fifo":
+                os.mkfifo(odd)
+            case _:
+                listening.bind(odd.name)
+    with pytest.raises(UsageError, match="inner/odd is "):
+        theta.Run(opened, "r1").save_folder(1, folder)
+    assert theta.Run(opened, "r1").steps() == []
 
 
 def test_a_file_of_the_machine_is_saved_beside_arrays(

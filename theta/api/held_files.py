@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -59,18 +60,35 @@ def hold(path: Path) -> Source | bytes:
 def in_folder(folder: Path) -> dict[str, Path]:
     """Return the files in ``folder`` and below, by their paths from there, sorted.
 
-    Raises :class:`NotFoundError` if there is no such folder, and :class:`UsageError` if it holds none.
+    A link to a file stands for the file.
+
+    Raises:
+        NotFoundError: there is no such folder.
+        UsageError: it holds no file, or a link to a folder or to nothing, or what is neither file nor folder.
     """
     if not folder.is_dir():
         raise NotFoundError(f"there is no folder {folder}")
-    found = {
-        (Path(place) / name).relative_to(folder).as_posix(): Path(place) / name
-        for place, _, names in os.walk(folder)
-        for name in names
-    }
+    found = {path.relative_to(folder).as_posix(): path for path in _walked(folder)}
     if not found:
         raise UsageError(f"there is nothing to save in {folder}")
     return dict(sorted(found.items()))
+
+
+def _walked(folder: Path) -> Iterator[Path]:
+    """Yield the files in ``folder`` and below; raises for what would be left out."""
+    for place, folders, names in os.walk(folder, onerror=_raise):
+        for path in (Path(place, name) for name in folders):
+            if path.is_symlink():
+                raise UsageError(f"{path} is a link to a folder", hint="put the folder itself there")
+        for path in (Path(place, name) for name in names):
+            if not path.is_file():
+                raise UsageError(f"{path} is no file, nor a link to one", hint="remove it to save the rest")
+            yield path
+
+
+def _raise(error: OSError) -> None:
+    """Raise what ``os.walk`` would pass over: a folder that cannot be read."""
+    raise NotFoundError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def stored_as(source: Source) -> Source | bytes:

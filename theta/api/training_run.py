@@ -161,7 +161,10 @@ class Run(Closing):
     ) -> Saving:
         """Save the files in ``folder`` as step ``number``: these alone, as they are; return its future.
 
-        They are read behind the program and may be removed meanwhile, but not written to.
+        They are read behind the program and may be removed meanwhile, but not written to.  A link to a file
+        stands for the file.
+
+        Raises :class:`theta.errors.UsageError` for a link to a folder, and for what is no file (a socket).
         """
         return self.save(number, held_files.in_folder(Path(folder)), metrics, whole=True)
 
