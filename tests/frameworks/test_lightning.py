@@ -65,7 +65,8 @@ def test_names_stand_for_files(opened: theta.Repository, tmp_path: Path) -> None
     assert io.last is None
     for step in range(1, 5):
         io.save_checkpoint({"w": torch.full((3,), step), "global_step": step}, tmp_path / f"{step % 3}.ckpt")
-    io.remove_checkpoint(tmp_path / "elsewhere" / "2.ckpt")
+    io.remove_checkpoint(tmp_path / "elsewhere" / "1.ckpt")
+    io.remove_checkpoint(tmp_path / "2.ckpt")
     io.save_checkpoint({"w": torch.zeros(3), "global_step": 5}, tmp_path / "5.ckpt")
     assert [(item.subject, item.step) for item in run.steps()] == [
         ("0.ckpt", 3),
@@ -77,6 +78,87 @@ def test_names_stand_for_files(opened: theta.Repository, tmp_path: Path) -> None
         io.load_checkpoint(tmp_path / "2.ckpt")
     torch.save({"w": 7}, tmp_path / "1.ckpt")
     assert io.load_checkpoint(tmp_path / "1.ckpt") == {"w": 7}
+
+
+def subjects(run: theta.Run) -> list[tuple[str, int | None]]:
+    return [(item.subject, item.step) for item in run.steps()]
+
+
+@pytest.mark.parametrize("folders", [("out", "out"), ("a", "b")])
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_one_callback_removes_stays_for_the_other(
+    opened: theta.Repository, folders: tuple[str, str], whole: bool
+) -> None:
+    """Two ModelCheckpoints save one name, in one folder or two; each has another best one."""
+    import theta.lightning
+
+    run = theta.Run(opened, "r1")
+    io, best = theta.lightning.CheckpointIO(run), dict.fromkeys("xy", "")
+
+    def save(step: int, callback: str, *, removes: str = "") -> None:
+        best[callback] = f"{folders['xy'.index(callback)]}/{step}.ckpt"
+        states = {one: {"monitor": one, "best_k_models": {path: 1.0}} for one, path in best.items()}
+        io.save_checkpoint({"global_step": step, **({"callbacks": states} if whole else {})}, best[callback])
+        if removes:
+            io.remove_checkpoint(removes)
+
+    save(1, "x")
+    save(1, "y")
+    save(2, "x", removes=f"{folders[0]}/1.ckpt")
+    io.teardown()
+    assert subjects(run) == [("1.ckpt", 1), ("2.ckpt", 2)]
+    assert io.load_checkpoint(best["y"])["global_step"] == 1
+    save(3, "y", removes=f"{folders[1]}/1.ckpt")
+    io.teardown()
+    assert subjects(run) == [("2.ckpt", 2), ("3.ckpt", 3)]
+
+
+def test_what_another_callback_has_stays_after_a_resume(opened: theta.Repository) -> None:
+    import theta.lightning
+
+    run = theta.Run(opened, "r1")
+    states = {one: {"best_k_models": {"out/1.ckpt": 1.0}} for one in "xy"}
+    theta.lightning.CheckpointIO(run).save_checkpoint({"global_step": 1, "callbacks": states}, "out/1.ckpt")
+    run = theta.Run(opened, "r1")
+    io = theta.lightning.CheckpointIO(run)
+    assert io.last is not None
+    io.load_checkpoint(io.last)
+    states["x"] = {"best_k_models": {"out/2.ckpt": 0.5}}
+    io.save_checkpoint({"global_step": 2, "callbacks": states}, "out/2.ckpt")
+    io.remove_checkpoint("out/1.ckpt")
+    io.teardown()
+    assert subjects(run) == [("1.ckpt", 1), ("2.ckpt", 2)]
+
+
+def test_one_name_in_two_folders_is_two_checkpoints(opened: theta.Repository) -> None:
+    """Each of two callbacks saves its ``best.ckpt``, at another step."""
+    import theta.lightning
+
+    run = theta.Run(opened, "r1")
+    io = theta.lightning.CheckpointIO(run)
+    for step, path in enumerate(("a/best.ckpt", "b/best.ckpt", "b/best.ckpt", "c.ckpt")):
+        io.save_checkpoint({"global_step": step}, path)
+    assert subjects(run) == [("best.ckpt", 0), ("best.ckpt", 2), ("c.ckpt", 3)]
+    assert io.load_checkpoint("a/best.ckpt")["global_step"] == 0
+    assert io.load_checkpoint("best.ckpt")["global_step"] == 2
+
+
+def test_the_newest_step_is_no_file_that_lies_about(
+    opened: theta.Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    import theta.lightning
+
+    io = theta.lightning.CheckpointIO(theta.Run(opened, "r1"))
+    io.save_checkpoint({"global_step": 8}, tmp_path / "out" / "last.ckpt")
+    assert io.last == "theta:r1@8"
+    monkeypatch.chdir(tmp_path)
+    for name in ("last.ckpt", io.last):
+        torch.save({"global_step": 1}, name)
+    assert io.load_checkpoint(io.last)["global_step"] == 8
+    with pytest.raises(NotFoundError, match="has no checkpoint theta:r1@9"):
+        io.load_checkpoint("theta:r1@9")
 
 
 def test_objects_that_run_code_are_not_loaded(

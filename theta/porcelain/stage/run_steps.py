@@ -32,6 +32,7 @@ class RunStep:
         metrics: name -> value.
         time: seconds since 1970 at which it was saved.
         subject: the first line of its message.
+        body: what follows it, without the trailers.
     """
 
     commit: str
@@ -39,6 +40,7 @@ class RunStep:
     metrics: Mapping[str, float]
     time: int
     subject: str
+    body: str = ""
 
 
 def ref_of(name: str) -> str:
@@ -95,7 +97,8 @@ def step_of(session: Session, oid: str) -> RunStep:
     commit = session.repo.commit(oid)
     number: int | None = None
     metrics: dict[str, float] = {}
-    for line in commit.message.rstrip().rpartition("\n\n")[2].splitlines():
+    said, _, trailers = commit.message.rstrip().rpartition("\n\n")
+    for line in trailers.splitlines():
         key, _, value = line.partition(": ")
         if key == STEP and _NUMBER.fullmatch(value):
             number = int(value)
@@ -103,7 +106,7 @@ def step_of(session: Session, oid: str) -> RunStep:
             metric, _, text = value.rpartition("=")
             metrics[metric] = _number(text)
     subject = commit.message.partition("\n")[0]
-    return RunStep(oid, number, metrics, commit.author.time, subject)
+    return RunStep(oid, number, metrics, commit.author.time, subject, said.partition("\n\n")[2])
 
 
 def _number(text: str) -> float:
