@@ -10,7 +10,7 @@ import pytest
 import theta
 from tests.compat.agreement import assert_commit
 from tests.support import Repo, frameworks
-from theta.errors import FormatError, NotFoundError, RefusedError, UsageError
+from theta.errors import ChangedWhileReadError, FormatError, NotFoundError, RefusedError, UsageError
 
 pytestmark = [
     pytest.mark.frameworks,
@@ -140,6 +140,22 @@ def test_all_dtypes_and_shapes_come_back(run: theta.Run, torch: Any) -> None:
     for name, value in state.items():
         assert loaded[name].dtype == value.dtype
         assert torch.equal(*(one.contiguous().view(-1).view(torch.uint8) for one in (loaded[name], value)))
+
+
+def test_ranks_that_find_different_steps_load_nothing(run: theta.Run, torch: Any) -> None:
+    """A step that lands between the looks of two ranks: half of each would be no step at all."""
+    from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.planner import LoadPlan
+
+    plans, readers = [], [theta.torch.StorageReader(run) for _ in range(3)]
+    for step, reader in enumerate(readers[:2]):
+        writer = theta.torch.StorageWriter(run)
+        dcp.save({"w": torch.full((2,), step)}, checkpoint_id=step, storage_writer=writer, no_dist=True)
+        plans.append(reader.prepare_local_plan(LoadPlan([])))
+    plans.append(readers[2].prepare_local_plan(LoadPlan([])))
+    with pytest.raises(ChangedWhileReadError, match="run r1 changed while its ranks looked"):
+        readers[0].prepare_global_plan(plans)
+    assert readers[0].prepare_global_plan(plans[1:]) == plans[1:]
 
 
 def test_what_is_no_step_is_refused(run: theta.Run, torch: Any) -> None:

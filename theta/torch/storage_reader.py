@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.futures import Future
 from theta.api.checkpoint import Checkpoint
 from theta.api.lazy_tensor import LazyTensor
 from theta.api.training_run import Resumed, Run
-from theta.errors import NotFoundError, RefusedError
+from theta.errors import ChangedWhileReadError, NotFoundError, RefusedError
 from theta.torch import storage_index
 from theta.torch.storage_index import PartPlace
 from theta.torch.storage_writer import step_of
@@ -62,11 +63,19 @@ class StorageReader(dcp.StorageReader):
         self._metadata = metadata
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
-        """Return the plan as it is."""
-        return plan
+        """Return the plan, with the commit that it was made for."""
+        return replace(plan, storage_data=self._found().commit)
 
     def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
-        """Return the plans as they are."""
+        """Return the plans as they are.
+
+        Raises :class:`theta.errors.ChangedWhileReadError` when the ranks found the run at different steps.
+        """
+        if len({plan.storage_data for plan in plans}) > 1:
+            raise ChangedWhileReadError(
+                f"run {self.run.name} changed while its ranks looked; nothing was loaded",
+                hint="load again, or say checkpoint_id=STEP",
+            )
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
