@@ -111,3 +111,20 @@ def test_a_tree_of_another_structure_is_refused(run: theta.Run) -> None:
         theta.jax.restore(run, {"w": jnp.zeros(4)})
     with pytest.raises(UsageError, match=r"two leaves are named a\.b"):
         theta.jax.save(run, 2, {"a": {"b": 1}, "a.b": 2})
+
+
+def test_a_number_of_another_kind_is_refused_not_cut(run: theta.Run) -> None:
+    """A stored 0.5 is no int, and a key is none of another shape."""
+    frameworks.need("jax")
+    import jax
+
+    import theta.jax
+
+    theta.jax.save(run, 1, {"rate": 0.5, "count": 3, "on": True, "key": jax.random.key(1)})
+    run.close()
+    others = ({"rate": 0}, {"rate": False}, {"count": True}, {"count": 0.5}, {"on": 1}, {"key": 0})
+    for like in (*others, {"rate": 1j}, {"key": jax.random.split(jax.random.key(0), 2)}):
+        with pytest.raises(UsageError, match=f"the leaf {next(iter(like))} is .*, not "):
+            theta.jax.restore(run, like)
+    found = theta.jax.restore(run, {"rate": 1.0, "count": 0, "on": False})
+    assert found == (1, {"rate": 0.5, "count": 3, "on": True})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import jax
 import numpy as np
@@ -14,6 +14,11 @@ from theta.api.training_run import Run
 from theta.errors import NotFoundError, UsageError
 
 _FILE: Final = "state.safetensors"
+_KINDS: Final = {bool: "b", int: "iu", float: "f", complex: "c"}
+"""Type of Python -> numpy's letters for the dtypes that it has the values of."""
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -47,7 +52,7 @@ def restore(run: Run, like: T, step: int | None = None) -> tuple[int, T] | None:
 
     Raises:
         theta.errors.NotFoundError: there is no such step, or it lacks a leaf.
-        theta.errors.UsageError: a leaf has another shape or dtype.
+        theta.errors.UsageError: a leaf has another shape or dtype, or is a number of another kind.
     """
     found = run.resume(step)
     if found is None:
@@ -78,14 +83,24 @@ def _leaf(stored: Checkpoint, name: str, like: Any) -> Any:
     if name not in stored:
         raise NotFoundError(f"the step has no leaf {name}", hint="was another tree saved?")
     values = stored[name].numpy()
+    if not isinstance(like, (jax.Array, np.ndarray, np.generic)):
+        return _number(name, values, type(like))
+    there = jax.random.key_data(like) if is_key(like) else like
+    if (values.shape, values.dtype) != (there.shape, there.dtype):
+        raise _other(name, values, f"{there.dtype}{list(there.shape)}")
     if is_key(like):
         return jax.random.wrap_key_data(values, impl=jax.random.key_impl(like))
-    if not isinstance(like, (jax.Array, np.ndarray, np.generic)):
-        return type(like)(values.item())
-    if (values.shape, values.dtype) != (like.shape, like.dtype):
-        raise UsageError(
-            f"the leaf {name} is {values.dtype}{list(values.shape)}, not {like.dtype}{list(like.shape)}"
-        )
     if isinstance(like, jax.Array):
         return jax.device_put(values, like.sharding)
     return values if isinstance(like, np.ndarray) else values[()]
+
+
+def _number(name: str, values: NDArray[Any], kind: type) -> Any:
+    """Return a stored scalar as a Python number of type ``kind``, if it is one of that kind."""
+    if values.shape != () or values.dtype.kind not in _KINDS.get(kind, ""):
+        raise _other(name, values, kind.__name__)
+    return values.item()
+
+
+def _other(name: str, values: NDArray[Any], wanted: str) -> UsageError:
+    return UsageError(f"the leaf {name} is {values.dtype}{list(values.shape)}, not {wanted}")
