@@ -128,3 +128,26 @@ def test_a_number_of_another_kind_is_refused_not_cut(run: theta.Run) -> None:
             theta.jax.restore(run, like)
     found = theta.jax.restore(run, {"rate": 1.0, "count": 0, "on": False})
     assert found == (1, {"rate": 0.5, "count": 3, "on": True})
+
+
+def test_all_processes_load_the_step_that_the_first_one_finds(
+    run: theta.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that lands while they look is not the one of some of them."""
+    frameworks.need("accelerate", "transformers")
+    from theta.hf import accelerate_state
+
+    sent: list[Any] = []
+    monkeypatch.setattr(accelerate_state, "broadcast_object_list", lambda known: sent.extend(known))
+    assert accelerate_state.agreed(run) is None
+    run.save(1, {"a": b"1"}).result()
+    first = accelerate_state.agreed(run)
+    run.save(2, {"a": b"2"}).result()
+    monkeypatch.setattr(
+        accelerate_state, "broadcast_object_list", lambda known: known.__setitem__(0, sent[1])
+    )
+    assert first is not None
+    assert accelerate_state.agreed(run) == first
+    assert first.read("a") == b"1"
+    sent[1] = None
+    assert accelerate_state.agreed(run) is None

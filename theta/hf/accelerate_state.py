@@ -10,7 +10,8 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from theta.api.background import Saving
-from theta.api.training_run import Run
+from theta.api.training_run import Resumed, Run
+from theta.porcelain.stage.run_steps import RunStep
 
 
 def save_state(
@@ -42,7 +43,7 @@ def load_state(accelerator: Any, run: Run, step: int | None = None, **options: A
 
     Raises :class:`theta.errors.NotFoundError` when there is no such step.
     """
-    found = run.resume(step)
+    found = agreed(run, step)
     if found is None:
         return None
     with _folder(accelerator, run) as folder:
@@ -52,6 +53,14 @@ def load_state(accelerator: Any, run: Run, step: int | None = None, **options: A
         accelerator.load_state(str(folder), **options)
         accelerator.wait_for_everyone()
     return found.step
+
+
+def agreed(run: Run, step: int | None = None) -> Resumed | None:
+    """Return on all processes the step that the first one finds; a step may land while they look."""
+    found = run.resume(step)
+    known = [None if found is None else RunStep(found.commit, found.step, found.metrics, 0, "")]
+    broadcast_object_list(known)
+    return None if known[0] is None else run.resumed(known[0])
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from theta.api import policies
 from theta.api.training_run import Run
+from theta.hf.accelerate_state import agreed
 from theta.porcelain.stage.run_steps import RunStep
 
 _FOLDER: Final = "checkpoint-{}"
@@ -84,7 +85,7 @@ def resume(run: Run, output_dir: str | os.PathLike[str], *, step: int | None = N
         theta.errors.NotFoundError: there is no such step.
         theta.errors.WouldOverwriteError: the folder has files that are not those of the step.
     """
-    found = run.resume(step)
+    found = agreed(run, step)
     if found is None:
         return None
     with PartialState().local_main_process_first():
