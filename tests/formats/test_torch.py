@@ -19,7 +19,7 @@ from theta.dtypes import numpy_dtype
 from theta.errors import FormatError
 from theta.formats import scan, scan_or_opaque
 from theta.formats.derived import prove
-from theta.formats.layout import BytesSource, Layout, View
+from theta.formats.layout import BytesSource, Layout, Tensor, View
 from theta.formats.torch import torch_dcp, torch_legacy, torch_zip
 
 DATA = Path(__file__).parent / "data"
@@ -253,6 +253,33 @@ def tensor(
     """A tensor as torch pickles it."""
     args = (_Storage(key, count, kind), offset, shape, strides, False, None)
     return _Made("torch._utils", "_rebuild_tensor_v2", *args)
+
+
+def elements(_extent: Tensor, view: View) -> str:
+    """A tensor that was read, as its name."""
+    return view.tensor
+
+
+@pytest.mark.parametrize("metadata", [None, {}])
+def test_a_tensor_without_metadata_is_an_object(metadata: object) -> None:
+    made = _Made("torch._utils", "_rebuild_tensor_v2", *tensor("0").args, metadata)
+    data = archive({"a": made}, {"0": bytes(16)})
+    assert torch_zip.read_object(BytesSource(data), elements) == {"a": "0"}
+
+
+@pytest.mark.parametrize(
+    ("function", "more"),
+    [
+        ("_rebuild_tensor_v2", ({"conj": True},)),
+        ("_rebuild_tensor_v2", ({"neg": True},)),
+        ("_rebuild_tensor_v3", (_Name("torch", "float32"), {"conj": True})),
+        ("_rebuild_qtensor", ()),
+    ],
+)
+def test_a_tensor_whose_elements_are_not_those_of_its_storage_is_no_object(function: str, more: Any) -> None:
+    made = _Made("torch._utils", function, *tensor("0").args, *more)
+    with pytest.raises(FormatError, match="conjugated"):
+        torch_zip.read_object(BytesSource(archive({"a": made}, {"0": bytes(16)})), elements)
 
 
 def archive(value: object | bytes, storages: dict[str, bytes] | None = None, **members: bytes) -> bytes:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from theta.dtypes import DTYPES
+from theta.errors import FormatError
 from theta.formats.layout import MAX_RANK, MAX_SIZE, Tensor, View, contiguous
 from theta.formats.pickle.object_walk import walk
-from theta.formats.pickle.pickle_vm import Call, Global, Persistent
+from theta.formats.pickle.pickle_vm import Call, Dict, Global, Persistent
 
 _STORAGE_MODULES: Final = ("torch", "torch.storage", "torch.cuda")
 _STORAGES: Final = {
@@ -58,6 +59,8 @@ class _Leaf:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    is_plain: bool = True
+    """Whether the elements are those of the storage: not conjugated, negated or scaled as they are read."""
 
 
 def name_storages(
@@ -90,10 +93,15 @@ def name_storages(
 
 
 def view_of(value: object) -> View | None:
-    """Return the tensor that a call would rebuild, as a view of the storage ``tensor``, or None."""
+    """Return the tensor that a call would rebuild, as a view of the storage ``tensor``, or None.
+
+    Raises ``FormatError`` for one whose elements are not those of the storage.
+    """
     leaf = _leaf(value)
     if leaf is None:
         return None
+    if not leaf.is_plain:
+        raise FormatError("torch: the object has a tensor that is quantized, or conjugated as it is read")
     return View(leaf.name, leaf.key, leaf.dtype, leaf.shape, leaf.strides, leaf.offset)
 
 
@@ -197,7 +205,14 @@ def _rebuilt(function: str, args: tuple[object, ...]) -> _Leaf | None:
     if len(shape) != len(strides) or math.prod(max(d, 1) for d in shape) > MAX_SIZE:
         return None
     kind = args[6] if function == "_rebuild_tensor_v3" and len(args) > 6 else None
-    return _Leaf("", pid[2], _dtype(pid[1], kind), offset, shape, strides)
+    return _Leaf("", pid[2], _dtype(pid[1], kind), offset, shape, strides, _is_plain(function, args))
+
+
+def _is_plain(function: str, args: tuple[object, ...]) -> bool:
+    """Return whether nothing is done to the elements, as ``{"conj": True}`` in the metadata asks for."""
+    more = args[7:] if function == "_rebuild_tensor_v3" else args[6:]
+    asks_for_nothing = all(value is None or (isinstance(value, Dict) and not value.pairs) for value in more)
+    return function == "_rebuild_tensor" or (function != "_rebuild_qtensor" and asks_for_nothing)
 
 
 def _ints(value: object) -> tuple[int, ...] | None:
