@@ -144,6 +144,7 @@ def _frozen(value: Any) -> Any:
         ({"b": np.zeros((5, 1), np.int64)}, FormatError, "the array is int64 [5, 1]"),
         ({"c": np.zeros(5, np.int64)}, NoSuchTensorError, "run:m.safetensors has no tensor 'c'"),
         ({}, NoSuchTensorError, "no array"),
+        ({"a": {"weight": np.zeros((6, 4), np.float32)}}, UsageError, "out names 'a.weight' twice"),
         ({"b": 3}, UsageError, "'b' is of type int, not an array to read into"),
         ({"b": bytes(40)}, UsageError, "cannot be written to"),
         ({"b": _frozen(np.zeros(5, np.int64))}, UsageError, "cannot be written to"),

@@ -304,6 +304,18 @@ def test_a_process_forked_during_a_save_saves_too(
         ({".git/m.safetensors": {"w": np.ones(2)}}, {}, UsageError),
         ({".theta/x": b"x"}, {}, UsageError),
         ({"a": b"x", "a/b": b"y"}, {}, UsageError),
+        ({MODEL + "/b": b"y"}, {"ref": "old"}, UsageError),
+        ({MODEL + "/m.safetensors": {"w": np.ones(2)}}, {"ref": "old"}, UsageError),
+        ({"folder": b"y"}, {"ref": "old"}, UsageError),
+        ({"folder/deep": b"y"}, {"ref": "old"}, UsageError),
+        ({"note.txt": "\ud800"}, {}, UsageError),
+        ({"note.txt": "x"}, {"message": "\udcff"}, UsageError),
+        ({"note.txt": "x"}, {"message": "\0"}, UsageError),
+        ({"note.txt": "x"}, {"metrics": {"\ud800": 1.0}}, UsageError),
+        ({"m.safetensors": {"w": np.ma.masked_array([1.0, 2.0], [False, True])}}, {}, UsageError),
+        ({"m.pt": {"w": np.ma.masked_array([1.0, 2.0], [False, True])}}, {}, UsageError),
+        ({"m.pt": {"w": np.datetime64("2020-01-01T00:00:00", "ns")}}, {}, UsageError),
+        ({"m.pt": {"w": np.timedelta64(1, "ns")}}, {}, UsageError),
         ({"m.safetensors": {"w": np.ones(2)}}, {"metrics": {"a=b": 1.0}}, UsageError),
         ({"m.safetensors": {"w": np.ones(2)}}, {"ref": "a..b"}, UsageError),
         ({"m.safetensors": {"w": np.ones(2)}}, {"ref": "main"}, RefusedError),
@@ -317,6 +329,7 @@ def test_what_cannot_be_saved_is_refused(
     options: dict[str, Any],
     error: type[Exception],
 ) -> None:
+    opened.save({MODEL: arrays(), "folder/deep/m.safetensors": arrays()}, ref="old", wait=True)
     before = repo.git("for-each-ref")
     with pytest.raises(error):
         opened.save(files, **{"ref": "saved", **options}, wait=True)

@@ -69,6 +69,8 @@ def planned(
             continue
         if name not in tensors:
             raise NoSuchTensorError(f"{label} has no tensor {clip(name)}", hint="repo[NAME] names them")
+        if name in found:
+            raise UsageError(f"out names {clip(name)} twice")
         found[name] = _checked(name, tensors[name], destination(name, value))
     if not found:
         raise NoSuchTensorError(f"no array of out is named {names}")

@@ -62,7 +62,7 @@ def _file(path: str, value: Any) -> Callable[[], File]:
         held = held_files.hold(Path(value))
         return lambda: held
     if isinstance(value, str):
-        value = value.encode()
+        value = _encoded(path, value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return lambda: held_files.stored_as(BytesSource(bytes(value)))
     name = SUFFIXES.get(suffix, "")
@@ -71,6 +71,13 @@ def _file(path: str, value: Any) -> Callable[[], File]:
     if not isinstance(value, Mapping):
         raise UsageError(f"{path} is {_kind(value)}; a file is a mapping of arrays, bytes, text or a path")
     return _checkpoint(path, name, value)
+
+
+def _encoded(path: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{path} is text that UTF-8 cannot hold", hint="save it as bytes") from error
 
 
 def _torch_file(path: str, value: Any) -> Callable[[], File]:
@@ -131,6 +138,8 @@ def _array(path: str, name: str, value: Any, frameworks: set[str], hint: str) ->
 
 def _of_numpy(name: str, value: Any) -> _Array:
     """Describe what numpy takes for an array; raises :class:`KeyError` for a dtype that no file has."""
+    if np.ma.isMaskedArray(value):
+        raise TypeError(value)
     there = value if isinstance(value, np.ndarray) else np.asarray(value)
 
     def copy() -> memoryview:
@@ -155,7 +164,15 @@ def _of_torch(torch: Any, name: str, value: Any) -> _Array:
 
     dtype = _named(str(value.dtype).removeprefix("torch."))
     place = value.data_ptr() if value.numel() else object()
-    identity = (place, value.device, dtype, tuple(value.shape), value.stride())
+    identity = (
+        place,
+        value.device,
+        dtype,
+        tuple(value.shape),
+        value.stride(),
+        value.is_conj(),
+        value.is_neg(),
+    )
     return _Array(TensorSpec(name, dtype, tuple(value.shape)), copy, identity)
 
 

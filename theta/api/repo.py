@@ -471,7 +471,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         then: Callable[[Session, SaveResult], SaveResult],
     ) -> Saving:
         """Save ``files`` as ``request`` says; ``then`` follows, and may change the result."""
-        request = replace(request, metrics=saving.checked(request.metrics))
+        request = request.checked()
         planned = host_copies.planned(files)
         self._saves.drop(request.ref)  # before there are three copies
         copied = replace(request, files={path: copy() for path, copy in planned.items()})

@@ -88,7 +88,7 @@ def _key(name: str, key: object) -> bytes:
 
 def _plain(value: object) -> bytes | None:
     """Return the opcodes of a value without parts; None for any other."""
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) and value.dtype.kind not in "mM":  # dates are no numbers
         value = value.item()
     kind = type(value)
     if kind is bool or value is None:

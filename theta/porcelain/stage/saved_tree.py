@@ -182,16 +182,31 @@ def _nested(blobs: Mapping[str, str]) -> Replaced:
     return root
 
 
-def _with(pack: PackWriter, tree: Tree | None, replaced: Replaced, stores: Mapping[str, str | None]) -> str:
-    """Write ``tree`` with what is ``replaced`` in it and its directories ``stores``."""
+def _with(
+    pack: PackWriter,
+    tree: Tree | None,
+    replaced: Replaced,
+    stores: Mapping[str, str | None],
+    prefix: str = "",
+) -> str:
+    """Write ``tree`` with what is ``replaced`` in it and its directories ``stores``; ``prefix`` is its path.
+
+    Raises :class:`UsageError` for a file in the place of a directory, and the other way round.
+    """
     rows = {entry.name: (entry.mode, entry.id) for entry in tree or ()}
     for name, value in replaced.items():
         old = tree.get(name) if tree is not None else None
+        if old is not None and isinstance(value, str) == (old.mode == MODE_TREE):
+            there, new = ("folder", "file") if isinstance(value, str) else ("file", "folder")
+            raise UsageError(f"{prefix}{name} is a {there} there; it cannot become a {new}")
         if isinstance(value, str):
             mode = old.mode if old is not None and old.is_file else MODE_BLOB
             rows[name] = (mode, value)
         else:
-            rows[name] = (MODE_TREE, _with(pack, old.tree if old is not None else None, value, {}))
+            rows[name] = (
+                MODE_TREE,
+                _with(pack, old.tree if old is not None else None, value, {}, f"{prefix}{name}/"),
+            )
     for name, directory in stores.items():
         rows.pop(name, None)
         if directory is not None:

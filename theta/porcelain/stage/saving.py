@@ -38,6 +38,21 @@ class SaveRequest:
     metrics: Mapping[str, float] = field(default_factory=dict)
     whole: bool = False
 
+    def checked(self) -> SaveRequest:
+        """Return the request with the values of its metrics, which may be scalars of numpy and torch.
+
+        Raises :class:`UsageError` for a metric that would not be read back, and for text that is no message.
+        """
+        metrics = {name: _checked(name, value) for name, value in self.metrics.items()}
+        found = replace(self, metrics=metrics)
+        try:
+            text = found.text().encode()
+        except UnicodeEncodeError as error:
+            raise UsageError("a message is text that UTF-8 can hold") from error
+        if b"\0" in text:
+            raise UsageError("a message cannot have a NUL byte")
+        return found
+
     def text(self) -> str:
         """Return the message with its trailers."""
         subject = self.message or (f"step {self.step}" if self.step is not None else "save")
@@ -76,7 +91,7 @@ def save(session: Session, request: SaveRequest, writer: CommitWriter | None = N
         RefusedError: a worktree has the branch checked out.
     """
     repo = session.repo
-    request = replace(request, metrics=checked(request.metrics))
+    request = request.checked()
     with session.change() as change:
         ref = _ref(session, request.ref)
         parent = repo.refs.resolved(ref) if ref in repo.refs else None
@@ -114,14 +129,6 @@ def publish(session: Session, commit: str, name: str, subject: str) -> SaveResul
         made = CommitWriter().write(session, change, tree, parent, text)
         change.move(ref, made, parent or "", f"publish: {subject}")
     return SaveResult(made, ref, parent, {}, 0)
-
-
-def checked(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return ``metrics`` as Python's numbers: of scalars of numpy, torch and others their value.
-
-    Raises :class:`UsageError` for a metric that would not be read back from its trailer.
-    """
-    return {name: _checked(name, value) for name, value in metrics.items()}
 
 
 def _checked(name: str, value: Any) -> float:
