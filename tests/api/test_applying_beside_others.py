@@ -15,7 +15,14 @@ import pytest
 import theta
 from tests.support import Repo
 from theta import _fs
-from theta.errors import ChangedWhileReadError, CodecError, NotFoundError, UsageError, WouldOverwriteError
+from theta.errors import (
+    ChangedWhileReadError,
+    CodecError,
+    DiskError,
+    NotFoundError,
+    UsageError,
+    WouldOverwriteError,
+)
 from theta.git.object_values import MODE_BLOB
 from theta.git.run import shell
 from theta.porcelain.replicas import applying, replica_state
@@ -90,6 +97,30 @@ def test_a_version_has_no_files_where_programs_of_git_or_theta_are(
         opened.apply(version, tmp_path / "out", force=True)
     assert held(tmp_path / "out") == {}
     assert not [*(tmp_path / "out").rglob("hooks")]
+
+
+@pytest.mark.parametrize("path", ["b" * 300, f"{'b' * 300}/c"])
+def test_a_name_that_no_file_can_have_is_told_before_anything_is_written(
+    source: Repo, opened: theta.Repository, tmp_path: Path, path: str
+) -> None:
+    version = committed(source, {"a": "1", path: "2"})
+    with pytest.raises(DiskError, match="File name too long"):
+        opened.apply(version, tmp_path / "out")
+    assert held(tmp_path / "out") == {}
+
+
+def test_a_revision_that_is_longer_than_any_is_not_found(opened: theta.Repository, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        opened.apply("r" * 5000, tmp_path / "out")
+
+
+def test_folders_of_followers_that_were_killed_go(opened: theta.Repository, tmp_path: Path) -> None:
+    """The folder of a follower that still makes its repository stays."""
+    private = tmp_path / "out" / ".theta-applied"
+    for number in (os.getpid(), 2**22 + 1):
+        (private / f"tmp_theta_{number}_follow" / "made").mkdir(parents=True)
+    opened.apply("r1@1", tmp_path / "out")
+    assert [*private.glob("tmp_theta_*")] == [private / f"tmp_theta_{os.getpid()}_follow"]
 
 
 # -- files that become folders --------------------------------------------------------------------

@@ -20,7 +20,7 @@ import pytest
 
 import theta
 from tests.support import Repo
-from tests.support.confined import as_root
+from tests.support.confined import as_root, tmpfs
 from tests.support.http_git import served
 from theta import _fs
 from theta.errors import (
@@ -262,6 +262,30 @@ def test_a_repository_is_there_when_it_is_whole(
     shared.mkdir()  # an empty one is taken
     Follower(request(str(trainer.path), tmp_path / "out", repository=shared)).look()
     assert holds(tmp_path / "out", 1)
+
+
+def test_a_repository_is_made_where_the_user_shares_all(trainer: Repo, tmp_path: Path) -> None:
+    """Git then writes more settings to a new repository."""
+    save(trainer, 1)
+    trainer.git("config", "--global", "core.sharedRepository", "group")
+    try:
+        for step in (1, 2):
+            Follower(request(str(trainer.path), tmp_path / "out")).look()
+            assert holds(tmp_path / "out", step)
+            save(trainer, 2)
+    finally:
+        trainer.git("config", "--global", "--unset", "core.sharedRepository")
+
+
+@as_root
+def test_a_mount_is_no_repository(trainer: Repo, tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "volume") as place:
+        with pytest.raises(UsageError, match="is a mount"):
+            Follower(request(str(trainer.path), tmp_path / "out", repository=place)).look()
+        save(trainer, 1)
+        (tmp_path / "link").symlink_to(place)
+        Follower(request(str(trainer.path), tmp_path / "out", repository=tmp_path / "link" / "in")).look()
+        assert holds(tmp_path / "out", 1)
 
 
 def test_a_tag_is_followed(trainer: Repo, tmp_path: Path) -> None:

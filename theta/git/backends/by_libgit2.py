@@ -107,7 +107,10 @@ class Libgit2Refs:
         return iter(self._raw.references)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._raw.references
+        try:
+            return name in self._raw.references
+        except ValueError:  # longer than any name of a ref
+            return False
 
     def head(self) -> tuple[str, str | None]:
         """Return the ref that HEAD names ("" if detached) and its commit (None on an unborn branch)."""

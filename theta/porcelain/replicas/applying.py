@@ -238,7 +238,7 @@ class _Applying:
                 f"{wanted.path} would be written outside of {self.folder}, or to a place of git or theta"
             )
         for parent in _between(place.parent, self.folder):
-            if os.path.lexists(parent) and not parent.is_dir() and parent not in going:
+            if os.path.lexists(parent) and not os.path.isdir(parent) and parent not in going:
                 raise WouldOverwriteError(
                     f"{wanted.path} needs a folder where {parent} is a file", hint="move it away"
                 )
@@ -479,17 +479,20 @@ def _identity(place: Path) -> Identity | None:
         return Identity.of(os.lstat(place))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise _fs.as_theta_error(error, place) from error
 
 
 def _is_folder(place: Path) -> bool:
-    return place.is_dir() and not place.is_symlink()
+    return os.path.isdir(place) and not os.path.islink(place)
 
 
 def _only_holds(place: Path, going: set[Path]) -> bool:
     """Return whether ``place`` is a folder that is empty once the files ``going`` are removed."""
     if not _is_folder(place):
         return False
-    held = [*place.iterdir()]
+    with _fs.translated(place):
+        held = [*place.iterdir()]
     return bool(held) and all(one in going or _only_holds(one, going) for one in held)
 
 

@@ -32,7 +32,11 @@ _FIXED: Final = {_HOOKS: "/dev/null", "extensions.partialclone": _REMOTE}
 _SETTINGS: Final = frozenset(
     (
         *(f"core.{name}" for name in ("repositoryformatversion", "filemode", "bare", "ignorecase")),
-        *(f"core.{name}" for name in ("precomposeunicode", "symlinks", "logallrefupdates")),
+        *(
+            f"core.{name}"
+            for name in ("precomposeunicode", "symlinks", "logallrefupdates", "sharedrepository")
+        ),
+        "receive.denynonfastforwards",
         *(f"extensions.{name}" for name in ("objectformat", "refstorage")),
         *(f"remote.{_REMOTE}.{name}" for name in ("url", "promisor", "partialclonefilter")),
         *_FIXED,
@@ -138,8 +142,10 @@ class Follower:
 
     def _repository(self) -> Git:
         """Return a runner of git in the repository that is fetched into, which is made if needed."""
-        request, place = self._request, self._request.repository
-        if place is None:
+        request = self._request
+        if request.repository is not None:
+            place = Path(os.path.realpath(request.repository))
+        else:
             _fs.make_dirs(request.folder)
             place = replica_state.private(request.folder) / _REPOSITORY
         with _fs.translated(place):
@@ -153,6 +159,8 @@ class Follower:
 
 def _make(place: Path, remote: str) -> None:
     """Make a repository to fetch into; it is at ``place`` when it is whole."""
+    if os.path.ismount(place):
+        raise UsageError(f"{place} is a mount", hint="name a folder in it as the --repository")
     _fs.make_dirs(place.parent)
     with _fs.temporary_directory(_fs.own_temporary("follow"), place.parent) as scratch:
         made, git = scratch / "made", Git(scratch, extra=DEFER)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from theta import _fs, _notes
 from theta.errors import WouldOverwriteError
+from theta.git import processes
 from theta.git.object_format import is_id
 from theta.store.files.file_source import Identity
 
@@ -124,18 +126,28 @@ def _is_blob(blob: object) -> bool:
 def locked(folder: Path) -> Iterator[None]:
     """Make ``folder`` if it is not there, and keep other applies out of it during the block.
 
-    Temporary files of an apply that was killed are removed.
+    Temporary files of an apply that was killed are removed, as are the folders of processes that ended.
     """
     _fs.make_dirs(folder)
     place = private(folder)
     lock = _fs.Lock(place / "lock", patience=30.0)
     try:
         for entry in os.scandir(place):
-            if entry.name.startswith(_fs.TEMPORARY) and not entry.is_dir(follow_symlinks=False):
+            if not entry.name.startswith(_fs.TEMPORARY):
+                continue
+            if not entry.is_dir(follow_symlinks=False):
                 _fs.remove(entry.path)
+            elif not _is_running(entry.name):  # another follower may make its repository
+                _fs.remove_tree(entry.path)
         yield
     finally:
         lock.release()
+
+
+def _is_running(name: str) -> bool:
+    """Return whether the process that made the temporary folder ``name`` is running."""
+    number = name.removeprefix(_fs.TEMPORARY).partition("_")[0]
+    return re.fullmatch(r"[0-9]{1,9}", number) is not None and processes.exists(int(number))
 
 
 def private(folder: Path) -> Path:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from theta import _fs
 from theta.errors import MissingObjectsError, ThetaError, WouldOverwriteError
 from theta.git.object_values import MODE_TREE
 from theta.lazy import Module
@@ -88,6 +89,8 @@ class Folder:
             info = os.lstat(place)
         except (FileNotFoundError, NotADirectoryError):
             return Stood(Standing.ABSENT)
+        except OSError as error:  # such as a name that is longer than the file system takes
+            raise _fs.as_theta_error(error, place) from error
         if stat.S_ISDIR(info.st_mode):
             raise WouldOverwriteError(f"a directory is where {wanted.path} belongs", hint="move it away")
         if not stat.S_ISREG(info.st_mode):
