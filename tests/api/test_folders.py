@@ -189,6 +189,21 @@ def test_what_would_be_left_out_of_a_folder_is_refused(
     assert theta.Run(opened, "r1").steps() == []
 
 
+def test_a_folder_that_cannot_be_read_is_not_left_out(
+    opened: theta.Repository, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = os.scandir
+
+    def closed(place: str) -> Any:
+        if os.path.basename(place) == "inner":  # root could read it
+            raise PermissionError(13, "Permission denied", place)
+        return listed(place)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(NotFoundError, match="inner cannot be read: Permission denied"):
+        theta.Run(opened, "r1").save_folder(1, folder)
+
+
 def test_a_file_of_the_machine_is_saved_beside_arrays(
     opened: theta.Repository, repo: Repo, folder: Path
 ) -> None:

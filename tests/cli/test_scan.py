@@ -17,6 +17,7 @@ import pytest
 
 from tests.cli.checks import never_a_bug, refused
 from tests.support import Repo, make_model, random_tensors
+from theta.porcelain.tensors import scanning
 
 DATA = Path(__file__).parents[1] / "formats" / "data"
 
@@ -62,6 +63,38 @@ def test_a_file_a_folder_and_a_revision_agree(repo: Repo) -> None:
     }
     one = found(repo, "HEAD:sub/evil.pkl")["HEAD:sub/evil.pkl"]
     assert {"where": "", "global": f"{os.name}.system", "verdict": "dangerous"} in one["globals"]
+
+
+def test_links_in_a_folder_are_not_left_out(repo: Repo, tmp_path: Path) -> None:
+    """Downloaded models are folders of links, and such a folder is not clean because nobody looked."""
+    snapshot = tmp_path / "snapshot"
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "a1").write_bytes(EVIL)
+    snapshot.mkdir()
+    (snapshot / "model.pt").symlink_to("../blobs/a1")
+    (snapshot / "more").symlink_to("../blobs")
+    (snapshot / "nothing").symlink_to("nowhere")
+    here = found(repo, str(snapshot))
+    assert {Path(name).name: row["verdict"] for name, row in here.items()} == {
+        "model.pt": "dangerous",
+        "more": "unknown",
+    }
+    assert here[str(snapshot / "more")]["unread"] == ["a link to a folder, which was not scanned"]
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shut").mkdir()
+    listed = os.scandir
+
+    def closed(place: str) -> Any:
+        if os.path.basename(place) == "shut":  # root could read it
+            raise PermissionError(13, "Permission denied", place)
+        return listed(place)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    (row,) = scanning.scan(["."], tmp_path)
+    assert (row.name, row.report.worst()) == ("shut", "unknown")
+    assert row.report.broken == ("a folder that cannot be read: Permission denied",)
 
 
 def test_people_see_what_is_dangerous(repo: Repo) -> None:

@@ -89,12 +89,21 @@ def _session(name: str, cwd: Path) -> Session:
 
 
 def _folder(place: Path, name: str) -> Iterator[Scanned]:
-    for folder, folders, files in os.walk(place):
+    """Scan the files in a folder and below; links to files too, as downloaded models have them."""
+    unread: list[OSError] = []
+    for folder, folders, files in os.walk(place, onerror=unread.append):
         folders[:] = sorted(item for item in folders if item not in (".git", ".theta"))
-        for file in sorted(files):
-            path = Path(folder, file)
-            if path.is_file() and not path.is_symlink():
+        for path in (Path(folder, item) for item in sorted([*folders, *files])):
+            if path.is_file():
                 yield Scanned(str(Path(name, path.relative_to(place))), _of_any_file(path))
+            elif path.is_dir() and path.is_symlink():
+                yield _unread(place, name, path, "a link to a folder, which was not scanned")
+    for error in unread:
+        yield _unread(place, name, Path(error.filename), f"a folder that cannot be read: {error.strerror}")
+
+
+def _unread(place: Path, name: str, path: Path, why: str) -> Scanned:
+    return Scanned(str(Path(name, path.relative_to(place))), PickleReport((), (why,)))
 
 
 def _of_any_file(path: Path) -> PickleReport:
