@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import io
 import os
 import shutil
 import stat
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -488,7 +490,21 @@ def _temporary() -> tuple[int, str]:
 
 def own_temporary(name: str) -> str:
     """Return the name of a temporary file that later commands remove if this process is killed."""
-    return f"{TEMPORARY}{os.getpid()}_{name}"
+    return f"{TEMPORARY}{os.getpid()}_{machine()}_{name}"
+
+
+@functools.cache
+def machine() -> str:
+    """Return a digest that processes share whose ids can be compared: of the boot and the namespace of ids.
+
+    Several machines, and several containers of one, may have the same file system.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        facts = boot + b"%d" % os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        facts = os.fsencode(os.uname().nodename)
+    return f"{zlib.crc32(facts):08x}"
 
 
 def silence(descriptor: int) -> None:

@@ -17,6 +17,7 @@ import theta
 from tests.compat.agreement import assert_commit
 from tests.compat.inprocess import copied
 from tests.support import Repo, make_model, random_tensors
+from theta import _fs
 from theta.errors import ChangedWhileReadError, NotFoundError, UsageError, WouldOverwriteError
 
 RUN = "refs/theta/runs/r1"
@@ -243,8 +244,9 @@ def test_drafts_of_a_process_that_was_killed_go_with_the_next_step(
     gone = subprocess.Popen(["true"])
     gone.wait()
     scratch = repo.path / ".git" / "theta" / "tmp"
-    for number in (gone.pid, os.getpid()):
-        (scratch / f"tmp_theta_{number}_draftsx").mkdir(parents=True)
-        (scratch / f"tmp_theta_{number}_draftsx" / "optimizer.bin").write_bytes(b"x")
+    theirs, ours = (f"tmp_theta_{pid}_{_fs.machine()}_draftsx" for pid in (gone.pid, os.getpid()))
+    for name in (theirs, ours):
+        (scratch / name).mkdir(parents=True)
+        (scratch / name / "optimizer.bin").write_bytes(b"x")
     theta.Run(opened, "r1").save(1, {"m.safetensors": {"w": np.zeros(3)}}).result()
-    assert [path.name for path in scratch.glob("*drafts*")] == [f"tmp_theta_{os.getpid()}_draftsx"]
+    assert [path.name for path in scratch.glob("*drafts*")] == [ours]

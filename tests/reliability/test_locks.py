@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 import time
@@ -74,9 +75,21 @@ def test_e3_temporaries_of_the_dead_are_removed(repo: Repo) -> None:
     scratch = repo.path / ".git" / "theta" / "tmp"
     scratch.mkdir(exist_ok=True)
     for name in ("index", "index.lock", "favour_ours", "abcd"):
-        (scratch / f"tmp_theta_{dead_pid()}_{name}").touch()
+        (scratch / f"tmp_theta_{dead_pid()}_{_fs.machine()}_{name}").touch()
     repo.theta("add", FILE)
     assert leftovers(repo) == []
+
+
+@pytest.mark.parametrize("tag", ["0123abcd_", ""])
+def test_temporaries_of_other_machines_stay_for_a_day(repo: Repo, tag: str) -> None:
+    """Processes of several machines may write to one repository; the ids of one say nothing on another."""
+    packs, now = repo.path / ".git" / "objects" / "pack", time.time()
+    for name, age in (("new", 80_000), ("old", 90_000)):
+        place = packs / f"tmp_theta_{dead_pid()}_{tag}{name}"
+        place.touch()
+        os.utime(place, (now - age, now - age))
+    repo.theta("add", FILE)
+    assert [path.name.rpartition("_")[2] for path in packs.glob("tmp_theta_*")] == ["new"]
 
 
 def test_e3_a_full_disk_leaves_no_copy_of_the_index(

@@ -31,6 +31,8 @@ _LOCKS: Final = (
     *(f"{name}/*.lock" for name in state_files.FOLDERS),
 )
 """Locks of one worktree, and the temporary indexes of a stash."""
+_LONG: Final = 86_400.0
+"""Seconds after which a temporary file of another machine is one of the dead."""
 _SHARED: Final = ("packed-refs.lock", "config.lock", "shallow.lock")
 
 
@@ -277,11 +279,22 @@ def _folders(repo: Repository) -> list[Path]:
 
 
 def _of_the_dead(place: Path) -> Iterator[Path]:
-    """Yield what is named as temporaries are, which bear the ids of their processes, if these ended."""
+    """Yield what is named as temporaries are, which bear the ids of their processes, if these ended.
+
+    Of a process of another machine nobody knows whether it ended: what it wrote is left alone for a day.
+    """
     for path in place.glob(f"{_fs.TEMPORARY}*"):
-        pid = path.name.removeprefix(_fs.TEMPORARY).partition("_")[0]
-        if pid.isdigit() and not processes.exists(int(pid)):
+        pid, _, rest = path.name.removeprefix(_fs.TEMPORARY).partition("_")
+        is_known = rest.startswith(f"{_fs.machine()}_") or _is_old(path)
+        if is_known and pid.isdecimal() and not processes.exists(int(pid)):
             yield path
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return os.lstat(path).st_mtime < time.time() - _LONG
+    except FileNotFoundError:
+        return False
 
 
 def _wait_for(token: str, seconds: float = 10.0) -> None:
