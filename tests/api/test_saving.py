@@ -405,3 +405,21 @@ def test_torch_tensors(opened: theta.Repository) -> None:
     assert found["w"].dtype == ml_dtypes.bfloat16
     assert found["w"].shape == (4, 3)
     assert found["n"].numpy() == 5
+
+
+@pytest.mark.frameworks
+def test_tensors_of_torch_that_are_conjugated_as_they_are_read(
+    opened: theta.Repository, tmp_path: Path
+) -> None:
+    frameworks.need("torch")
+    torch = importlib.import_module("torch")
+    there = torch.tensor([1 + 2j, 3 - 4j], dtype=torch.complex64)
+    metrics = {"loss": torch.tensor(0.5)}
+    opened.save({"m.pt": {"a": there, "b": there.conj()}}, ref="run", metrics=metrics, wait=True)
+    found = opened.load("run", "m.pt")
+    assert found["a"].tolist() == [1 + 2j, 3 - 4j]
+    assert found["b"].tolist() == [1 - 2j, 3 + 4j]
+    torch.save({"b": there.conj()}, tmp_path / "lazy.pt")
+    opened.save({"m.pt": tmp_path / "lazy.pt"}, ref="run", wait=True)
+    with pytest.raises(FormatError, match="conjugated"):
+        opened.load("run", "m.pt")
