@@ -124,10 +124,12 @@ _ALL: Final[weakref.WeakSet[Background]] = weakref.WeakSet()
 
 
 def _raise(failed: list[Saving]) -> None:
-    """Forget the saves that failed; raise the error of the newest unless somebody saw it."""
-    future = failed[-1] if failed else None
-    failed.clear()
-    if future is not None and not future.told:
+    """Forget the save that failed; raise its error unless somebody saw it.  Several threads may do so."""
+    try:
+        future = failed.pop()
+    except IndexError:
+        return
+    if not future.told:
         future.result()
 
 
