@@ -416,7 +416,8 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         Raises:
             theta.errors.UsageError: a value is no array, or there can be no such file, ref or metric.
             theta.errors.FormatError: the format cannot hold an array.
-            theta.errors.ThetaError: any error of an earlier save whose future nobody waited for.
+            theta.errors.ThetaError: any error of an earlier save whose future nobody waited for; this one is
+                stored nevertheless.
         """
         request = SaveRequest(ref, {}, message, step, dict(metrics or {}))
         future = self._save(request, files, lambda _, result: result)
