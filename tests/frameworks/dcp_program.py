@@ -86,4 +86,5 @@ if __name__ == "__main__":
     parser.add_argument("--push")
     distributed.init_process_group("gloo")
     main(parser.parse_args())
+    distributed.barrier()  # gloo aborts a rank whose neighbour is gone
     distributed.destroy_process_group()

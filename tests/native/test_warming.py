@@ -70,8 +70,11 @@ def run(program: str, *args: str, cwd: Path | None = None, env: Mapping[str, str
     return done.stdout.splitlines()
 
 
-def test_what_a_fine_tune_an_adapter_and_a_checkout_call_is_declared_and_linked(repo: Repo) -> None:
+def test_what_a_fine_tune_an_adapter_and_a_checkout_call_is_declared_and_linked(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A line that is missing is compiled by the command that needs it, while the other processors wait."""
+    monkeypatch.delenv("NUMBA_BOUNDSCHECK", raising=False)  # with it kernels are numba's to call
     random = np.random.default_rng(0)
     base = random.normal(0, 0.02, (512, 512)).astype(np.float32)
     low = random.normal(0, 1, (512, 16)) @ random.normal(0, 4.5e-4, (16, 512))
