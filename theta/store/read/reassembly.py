@@ -30,15 +30,19 @@ MAX_TOTAL: Final = 1 << 44
 """Bytes that one checkpoint may declare (16 TiB): constant chunks amplify, so there is a cap."""
 
 
-class Output(Source, Protocol):
-    """A file with the literal bytes of its skeleton; threads may write the others to it at once."""
-
-    def holds(self, line: Line) -> bool:
-        """Return whether the tensor of ``line`` is written already."""
-        ...
+class Copy(Source, Protocol):
+    """A copy of a checkpoint that is written to; threads may do so at once."""
 
     def patch(self, offset: int, data: bytes | memoryview) -> None:
         """Write ``data`` at ``offset``."""
+        ...
+
+
+class Output(Copy, Protocol):
+    """A file with the literal bytes of its skeleton."""
+
+    def holds(self, line: Line) -> bool:
+        """Return whether the tensor of ``line`` is written already."""
         ...
 
 
@@ -77,11 +81,7 @@ class Restorer:
         Tensors in ``places`` are read there, and decoded if the bytes there have another digest.
         Raises :class:`CodecError` before the first byte if the tensors declare too much work.
         """
-        # Threads write to the target until the generator is closed, and it may be discarded after that.
-        with contextlib.closing(ordered(_written, _batches(self._pieces(target, places)))) as done:
-            for nbytes in done:
-                if progress is not None:
-                    progress(nbytes)
+        write_pieces(target, self._pieces(target, places), progress)
         for field in self.plan.fields():
             target.patch(field.offset, derive(field, arguments(field, target)))
 
@@ -103,33 +103,42 @@ class Restorer:
             place, record = places.get(line.name), records[line.name]
             stored = StoredTensor(self._objects, line, place, budget=budget, record=record)
             for chunk, (start, read) in zip(record.chunks, stored.pieces(), strict=True):
-                yield Piece(target, offset + start, chunk.length, read)
+                yield Piece(line.name, offset + start, chunk.length, read)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """``nbytes`` bytes that are to be written at ``offset`` of ``target``."""
+    """``nbytes`` bytes of the tensor ``name`` that are to be written at ``offset``."""
 
-    target: Output
+    name: str
     offset: int
     nbytes: int
     read: Callable[[], memoryview]
 
 
+def write_pieces(target: Copy, pieces: Iterable[Piece], progress: Progress | None = None) -> None:
+    """Decode ``pieces`` on all cores and write them to ``target``."""
+
+    def work(batch: list[Piece]) -> int:
+        for piece in batch:
+            target.patch(piece.offset, piece.read())
+        return sum(piece.nbytes for piece in batch)
+
+    # Threads write to the target until the generator is closed, and it may be discarded after that.
+    with contextlib.closing(ordered(work, _batches(pieces))) as done:
+        for nbytes in done:
+            if progress is not None:
+                progress(nbytes)
+
+
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
     """Yield the pieces in groups: a small tensor is decoded faster than it is handed to a thread."""
-    batch: list[Piece] = []
+    batch, nbytes = list[Piece](), 0
     for piece in pieces:
         batch.append(piece)
-        if sum(one.nbytes for one in batch) >= _BATCH:
+        nbytes += piece.nbytes
+        if nbytes >= _BATCH:
             yield batch
-            batch = []
+            batch, nbytes = [], 0
     if batch:
         yield batch
-
-
-def _written(batch: list[Piece]) -> int:
-    """Write the pieces; return how many bytes they are."""
-    for piece in batch:
-        piece.target.patch(piece.offset, piece.read())
-    return sum(piece.nbytes for piece in batch)

@@ -9,11 +9,10 @@ there.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Final, Protocol
 
 from theta.errors import ThetaError
 from theta.formats.derived import arguments, derive
@@ -27,19 +26,8 @@ from theta.store.format.tensor_tree import Chunk, Record
 from theta.store.odb.objects import Objects
 from theta.store.read import layers, tensor_records
 from theta.store.read.layers import Budget, Held, HeldValue
-from theta.store.read.reassembly import Restorer
+from theta.store.read.reassembly import Copy, Piece, Restorer, write_pieces
 from theta.store.read.stored_tensor import StoredTensor
-
-_BATCH: Final = 1 << 20
-"""Bytes that a thread is given at once, at least."""
-
-
-class Copy(Source, Protocol):
-    """A copy that is written to; threads may do so at once."""
-
-    def patch(self, offset: int, data: bytes | memoryview) -> None:
-        """Write ``data`` at ``offset``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -78,16 +66,6 @@ class Span:
     start: int
     offset: int
     length: int
-
-
-@dataclass(frozen=True)
-class Piece:  # a chunk to be decoded; reassembly's has its target
-    """``nbytes`` bytes of tensor ``name`` that are to be written at ``offset``."""
-
-    name: str
-    offset: int
-    nbytes: int
-    read: Callable[[], memoryview]
 
 
 @dataclass(frozen=True)
@@ -259,31 +237,7 @@ def hashed(manifest: Manifest, plan: Skeleton, source: Source) -> list[Had]:
 
 def write(target: Copy, revision: Revision, progress: Progress | None = None) -> None:
     """Decode what is due and write it to its place."""
-
-    def work(batch: list[Piece]) -> int:
-        for piece in batch:
-            target.patch(piece.offset, piece.read())
-        return sum(piece.nbytes for piece in batch)
-
-    done = ordered(work, _batches(revision.pieces))
-    try:
-        for nbytes in done:
-            if progress is not None:
-                progress(nbytes)
-    finally:
-        done.close()
-
-
-def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Yield the pieces in groups: a small tensor is decoded faster than it is handed to a thread."""
-    batch: list[Piece] = []
-    for piece in pieces:
-        batch.append(piece)
-        if sum(one.nbytes for one in batch) >= _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    write_pieces(target, revision.pieces, progress)
 
 
 def write_fields(target: Copy, plan: Skeleton, written: Iterable[tuple[int, int]] | None = None) -> None:
