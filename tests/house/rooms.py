@@ -100,6 +100,10 @@ ROOMS: Final = (
         (*_WORKSPACE, "theta.porcelain.look", "theta.porcelain.merge", "theta.porcelain.stage"),
     ),
     Room(
+        ("theta.porcelain.care",),
+        ("theta.merging", *_WORKSPACE, "theta.porcelain.drive", "theta.porcelain.look"),
+    ),
+    Room(
         ("theta.porcelain.commands",),
         (
             "theta.merging",

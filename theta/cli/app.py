@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from theta import progress
-from theta.cli import before, catalogue, console, failures, handing, invoking, paging, terminal
+from theta.cli import before, catalogue, console, failures, handing, invoking, paging, shell_words, terminal
 from theta.errors import ExitCode, ThetaError
 
 
@@ -55,6 +55,8 @@ def _damaged(error: Exception) -> int:
 
 
 def _dispatch(argv: list[str], *, alone: bool) -> int:
+    if argv[:1] in (["--complete"], ["--show-completion"]):
+        return shell_words.asked(argv)
     argv = before.taken(argv)
     if not argv or argv[0] in ("--help", "-h"):
         return _help(argv[1:] if argv else [])

@@ -13,6 +13,7 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "demo": "Show the whole workflow on a small model, with sizes",
         "install": "Set up filter and hooks in this clone (or --global)",
         "uninstall": "Take filter and hooks out of this clone",
+        "completion": "Print the completion of lines for bash, zsh or fish",
     },
     "work on checkpoints and files": {
         "track": "Track files that match a pattern as checkpoints",

@@ -47,8 +47,7 @@ def show(name: str, command: Any, *, passes: bool) -> None:
     """Print the help of ``theta NAME``; ``passes``: git's options apply too."""
     options = [one for one in command.params if one.param_type_name == "option"]
     arguments = [one for one in command.params if one.param_type_name == "argument"]
-    operands = [_OPERANDS[name]] if name in _OPERANDS else [_operand(one) for one in arguments]
-    console.out(f"usage: theta {name} [OPTIONS] {' '.join(operands)}".rstrip())
+    console.out(f"usage: {usage(name, command)}")
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         console.out("", *textwrap.wrap(" ".join(paragraph.split()), _WIDTH))
     console.out()
@@ -60,21 +59,34 @@ def show(name: str, command: Any, *, passes: bool) -> None:
         console.out(f"   All other options are those of '{command_of_git}'.")
 
 
+def usage(name: str, command: Any) -> str:
+    """Return the line of ``theta NAME`` with its operands."""
+    arguments = [one for one in command.params if one.param_type_name == "argument"]
+    operands = [_OPERANDS[name]] if name in _OPERANDS else [_operand(one) for one in arguments]
+    return f"theta {name} [OPTIONS] {' '.join(operands)}".rstrip()
+
+
 def _operand(one: Any) -> str:
     text = (one.metavar or one.name.upper()) + ("..." if one.nargs == -1 else "")
     return text if one.required else f"[{text}]"
+
+
+def row(one: Any) -> tuple[str, str]:
+    """Return an argument or option with its value, and its description."""
+    if one.param_type_name == "argument":
+        left = one.metavar or one.name.upper()
+    else:
+        left = ", ".join(sorted(one.opts, key=len))
+        left += "" if one.is_flag else f" {one.metavar or one.name.upper().replace('_', '-')}"
+    return left, " ".join(one.help.split())
 
 
 def _rows(one: Any) -> Iterator[str]:
     """Yield the lines of one argument or option."""
     if not getattr(one, "help", None):
         return
-    if one.param_type_name == "argument":
-        left = one.metavar or one.name.upper()
-    else:
-        left = ", ".join(sorted(one.opts, key=len))
-        left += "" if one.is_flag else f" {one.metavar or one.name.upper().replace('_', '-')}"
-    first, *rest = textwrap.wrap(" ".join(one.help.split()), _WIDTH - _COLUMN)
+    left, told = row(one)
+    first, *rest = textwrap.wrap(told, _WIDTH - _COLUMN)
     if len(left) > _COLUMN - 5:
         yield f"   {left}"
         left = ""

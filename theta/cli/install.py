@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from theta._kernels import warming
-from theta.cli import console, start, terminal
+from theta.cli import console, for_shells, start, terminal
 from theta.cli.args import HELP
 from theta.cli.common import fill_submodules, uses_theta
 from theta.errors import ThetaError
@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
+def user_data() -> Path:
+    """Return the folder of this user's data (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+
+
 def user_launcher() -> Path:
-    """Return the place of this user's launcher (XDG Base Directory Specification)."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "theta" / launcher.NAME
+    """Return the place of this user's launcher."""
+    return user_data() / "theta" / launcher.NAME
 
 
 @app.command(context_settings=HELP)
@@ -44,13 +48,19 @@ def install(
     warm: bool = typer.Option(
         False, "--warm", help="Only compile the kernels, now, for all repositories of this user."
     ),
+    shell: bool = typer.Option(
+        False, "--shell", help="Only set up completion and manual pages, for all shells of this user."
+    ),
 ) -> int:
     """Set up filter, hooks, attributes and sparse patterns in this clone.
 
     'theta track' and 'theta clone' do it too. With --global plain 'git clone' fills checkpoints in.
     With --warm, which needs no repository, no later command waits for a compiler: for images of
-    containers, where NUMBA_CACHE_DIR may name a folder for all users.
+    containers, where NUMBA_CACHE_DIR may name a folder for all users. With --shell, which needs none
+    either, shells complete commands, revisions, paths and tensors, and 'man theta-merge' works.
     """
+    if shell:
+        return for_shells.install(user_data())
     if warm:
         return _compile()
     start.compile_ahead()
@@ -70,6 +80,8 @@ def install(
         fill_submodules(session)
     for line in _left(session, submodules):
         console.note(line)
+    if not for_shells.is_installed(user_data()):
+        console.note("'theta install --shell' sets up completion and manual pages")
     return 0
 
 

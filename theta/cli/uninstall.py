@@ -7,9 +7,9 @@ from pathlib import Path
 import typer
 
 from theta import _fs
-from theta.cli import console
+from theta.cli import console, for_shells
 from theta.cli.args import HELP
-from theta.cli.install import user_launcher
+from theta.cli.install import user_data, user_launcher
 from theta.git.run import plain
 from theta.porcelain.setup import installing as setup
 from theta.porcelain.workspace.session import Session
@@ -26,7 +26,8 @@ def uninstall(
         for key in setup.settings():
             plain(Path.cwd()).run("config", "--global", "--unset", key, check=False)
         _fs.remove(user_launcher())
-        console.note("the filter of this user is removed")
+        for_shells.remove(user_data())
+        console.note("the filter of this user is removed, and what 'theta install --shell' set up")
         return 0
     session = Session.here(".")
     _ = session.repo.worktree

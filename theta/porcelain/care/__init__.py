@@ -1,0 +1,1 @@
+"""Care of a repository: completing, checking, costs, who changed what, undoing."""
