@@ -96,6 +96,16 @@ ROOMS: Final = (
     ),
     Room(("theta.porcelain.replicas",), (*_WORKSPACE, "theta.porcelain.stage")),
     Room(
+        ("theta.porcelain.migration",),
+        (
+            "theta.formats",
+            *_WORKSPACE,
+            "theta.porcelain.drive",
+            "theta.porcelain.stage",
+            "theta.porcelain.tensors",
+        ),
+    ),
+    Room(
         ("theta.porcelain.plain_git",),
         (*_WORKSPACE, "theta.porcelain.look", "theta.porcelain.merge", "theta.porcelain.stage"),
     ),

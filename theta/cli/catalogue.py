@@ -24,6 +24,8 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "mv": "Rename a checkpoint or a file",
         "restore": "Bring back checkpoints and files",
         "convert": "Write a checkpoint anew in another format, or in shards",
+        "migrate": "Make checkpoints of files of Git LFS, DVC, git-theta or plain git",
+        "export-history": "Write the history without theta: plain files, or Git LFS",
         "export": "Write a committed checkpoint, or some of its tensors, to a file",
     },
     "look": {
@@ -97,7 +99,7 @@ def show() -> None:
     for group, commands in COMMANDS.items():
         console.out(group)
         for name, summary in commands.items():
-            console.out(f"   {name:<13}{summary}")
+            console.out(f"   {name:<15}{summary}")
         console.out("")
     console.out("git's options before the command hold too: -c KEY=VALUE, --git-dir DIR, --no-pager ...")
     console.out("Any other command is handed to git. 'theta help COMMAND' tells more;")

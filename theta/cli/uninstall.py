@@ -34,4 +34,8 @@ def uninstall(
     with session.change():
         setup.uninstall(session.repo)
     console.note("filter and hooks are removed from this clone")
+    if session.head:
+        console.hints(
+            ["its commits still hold manifests; 'theta export-history --as raw' makes plain files of them"]
+        )
     return 0

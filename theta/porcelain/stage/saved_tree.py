@@ -23,8 +23,8 @@ from theta.store.format.manifest import Manifest
 from theta.store.odb.packs import PackWriter
 from theta.store.write import snapshot
 
-Replaced: TypeAlias = "dict[str, str | Replaced]"
-"""Name -> id of the blob that takes its place, or what is replaced in this directory."""
+Replaced: TypeAlias = "dict[str, str | Replaced | None]"
+"""Name -> id of the blob in its place, None for none, or what is replaced in this directory."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,11 @@ def overlay(session: Session, pack: PackWriter, parent: str | None, commit: str)
     return _with(pack, tree, _nested(files), {STORES: closure.stores_tree(pack, manifests.values())})
 
 
+def edited(pack: PackWriter, tree: Tree, blobs: Mapping[str, str | None], stores: str | None) -> str:
+    """Write ``tree`` with ``blobs`` (path -> blob, None for no file) and ``.theta/``; return its id."""
+    return _with(pack, tree, _nested(blobs), {STORES: stores})
+
+
 def _check(path: str) -> None:
     """Raise :class:`UsageError` unless ``path`` may be a file of a worktree."""
     parts = path.split("/")
@@ -166,14 +171,14 @@ def _covers(pattern: str, path: str) -> bool:
     return "/" not in pattern and "\\" not in pattern and fnmatchcase(path.rpartition("/")[2], pattern)
 
 
-def _nested(blobs: Mapping[str, str]) -> Replaced:
+def _nested(blobs: Mapping[str, str | None]) -> Replaced:
     root: Replaced = {}
     for path, oid in blobs.items():
         *folders, name = path.split("/")
         node = root
         for folder in folders:
             inner = node.setdefault(folder, {})
-            if isinstance(inner, str):
+            if not isinstance(inner, dict):
                 raise UsageError(f"{path} is in a folder that is a file too")
             node = inner
         if name in node:
@@ -196,6 +201,9 @@ def _with(
     rows = {entry.name: (entry.mode, entry.id) for entry in tree or ()}
     for name, value in replaced.items():
         old = tree.get(name) if tree is not None else None
+        if value is None:
+            rows.pop(name, None)
+            continue
         if old is not None and isinstance(value, str) == (old.mode == MODE_TREE):
             there, new = ("folder", "file") if isinstance(value, str) else ("file", "folder")
             raise UsageError(f"{prefix}{name} is a {there} there; it cannot become a {new}")

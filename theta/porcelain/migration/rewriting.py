@@ -1,0 +1,138 @@
+"""Commits written anew with other trees: authors, dates and messages stay, signatures do not fit any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from theta.errors import RefusedError
+from theta.git.object_format import TAG
+from theta.git.object_values import Commit
+from theta.porcelain.workspace.session import Change, Session
+
+TreeOf = Callable[[Change, Commit, Sequence[str]], str]
+"""Returns the new tree of a commit, given the new trees of its parents."""
+
+KEPT: Final = "refs/theta/before-migration/"
+"""The namespace in which the refs of the old history stay."""
+_BRANCHES: Final = ("refs/heads", "refs/tags")
+_UNFIT: Final = (b"gpgsig", b"gpgsig-sha256", b"mergetag")
+"""Headers that sign the bytes of the old commit, or of a tag that names one."""
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """Commits and refs of a new history: old id -> new id, and ref -> its old and its new object."""
+
+    commits: Mapping[str, str]
+    refs: Mapping[str, tuple[str, str]]
+
+
+def refs_of(session: Session) -> dict[str, str]:
+    """Return ref -> object of all local branches and tags, and of a detached HEAD."""
+    text = session.repo.git().run("for-each-ref", "--format=%(refname) %(objectname)", *_BRANCHES).text
+    rows = (row.rpartition(" ") for row in text.splitlines())
+    found = {name: oid for name, _, oid in rows}
+    return found | ({"HEAD": session.repo.resolve("HEAD")} if session.repo.is_detached else {})
+
+
+def commits_of(session: Session, tips: Iterable[str]) -> list[str]:
+    """Return the commits that ``tips`` reach, parents first.
+
+    Raises :class:`RefusedError` in a shallow clone, whose history has no beginning.
+    """
+    repo = session.repo
+    if (repo.commondir / "shallow").exists():
+        raise RefusedError("this clone is shallow", hint="'git fetch --unshallow' fetches its whole history")
+    tips = list(dict.fromkeys(tips))
+    if not tips:
+        return []
+    asked = "".join(f"{tip}\n" for tip in tips).encode()
+    return repo.git().run("rev-list", "--topo-order", "--reverse", "--stdin", stdin=asked).text.split()
+
+
+def refuse_second(session: Session) -> None:
+    """Raise :class:`RefusedError` when an earlier migration left its refs below :data:`KEPT`."""
+    if any(name.startswith(KEPT) for name in session.repo.refs.all_resolved()):
+        raise RefusedError(
+            f"{KEPT} still has the history before an earlier migration",
+            hint=f"'git for-each-ref {KEPT}' lists it; delete it once it is not wanted",
+        )
+
+
+def refuse_unclean(session: Session) -> None:
+    """Raise :class:`RefusedError` if a tracked file has changes, which a new history would not have."""
+    if session.repo.is_bare:
+        return
+    words = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all")
+    found = session.repo.git(extra={}).run(*words).text.splitlines()
+    if found:
+        raise RefusedError(
+            f"{found[0][3:]} has changes that are not committed",
+            hint="commit or stash them; then run the command again",
+        )
+
+
+def rewrite(session: Session, change: Change, refs: Mapping[str, str], tree_of: TreeOf) -> Rewritten:
+    """Write all commits of ``refs`` anew, with the trees that ``tree_of`` gives; no ref moves yet.
+
+    A commit whose tree and parents stay keeps its id, and its signature.
+    """
+    made: dict[str, str] = {}
+    trees: dict[str, str] = {}
+    repo = session.repo
+    for oid in commits_of(session, refs.values()):
+        commit = repo.commit(oid)
+        parents = [made[parent] for parent in commit.parents]
+        tree = trees[oid] = tree_of(change, commit, [trees[parent] for parent in commit.parents])
+        if (tree, tuple(parents)) == (commit.tree, commit.parents):
+            made[oid] = oid
+        else:
+            made[oid] = change.pack.commit(rewritten_bytes(commit.data, tree, parents))
+    new = {ref: (old, _moved(session, change, old, made)) for ref, old in refs.items()}
+    change.store()
+    return Rewritten(made, {ref: pair for ref, pair in new.items() if pair[0] != pair[1]})
+
+
+def rewritten_bytes(data: bytes, tree: str, parents: Sequence[str]) -> bytes:
+    """Return the bytes of a commit with another tree and other parents; all else but signatures stays."""
+    head, blank, message = data.partition(b"\n\n")
+    rows, kept, skipping = head.split(b"\n"), list[bytes](), False
+    for row in rows:
+        if row.startswith(b" "):  # the rest of the header above
+            kept += [] if skipping else [row]
+            continue
+        key = row.partition(b" ")[0]
+        skipping = key in _UNFIT
+        kept += [] if skipping or key in (b"tree", b"parent") else [row]
+    first = [b"tree " + tree.encode(), *(b"parent " + parent.encode() for parent in parents)]
+    return b"\n".join([*first, *kept]) + blank + message
+
+
+def _moved(session: Session, change: Change, oid: str, made: Mapping[str, str]) -> str:
+    """Return what becomes of the object of a ref: a commit, a tag of one, or something else that stays."""
+    if oid in made:
+        return made[oid]
+    found = session.repo.backend.objects.read(oid)
+    if found is None or found[0] != TAG:
+        return oid
+    head, blank, message = found[1].partition(b"\n\n")
+    target = head.partition(b"\n")[0].removeprefix(b"object ").decode("ascii")
+    new = _moved(session, change, target, made)
+    if new == target:
+        return oid
+    text = message.partition(b"-----BEGIN ")[0]
+    body = b"object " + new.encode() + head[len(b"object ") + len(target) :] + blank + text
+    return session.repo.backend.objects.write(TAG, body)
+
+
+def move(session: Session, rewritten: Rewritten, reason: str) -> None:
+    """Move all refs at once, if nobody else moved one; the old ones stay below :data:`KEPT`."""
+    rows = []
+    for ref, (old, new) in rewritten.refs.items():
+        rows.append(f"create {KEPT}{ref.removeprefix('refs/')} {old}\n")
+        rows.append(f"update {ref} {new} {old}\n")
+    if rows:
+        git = session.repo.git()
+        git.run("update-ref", "--create-reflog", "-m", reason, "--stdin", stdin="".join(rows).encode())
