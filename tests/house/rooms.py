@@ -80,6 +80,7 @@ ROOMS: Final = (
         ("theta.porcelain.workspace",), ("theta.formats", "theta.git", "theta.store", "theta.porcelain.setup")
     ),
     Room(("theta.porcelain.drive",), _WORKSPACE),
+    Room(("theta.porcelain.share",), (*_WORKSPACE, "theta.porcelain.drive")),
     Room(("theta.porcelain.merge",), ("theta.merging", *_WORKSPACE, "theta.porcelain.drive")),
     Room(("theta.porcelain.tensors",), ("theta.formats", "theta.merging", *_WORKSPACE)),
     Room(("theta.porcelain.look",), ("theta.merging", *_WORKSPACE, "theta.porcelain.merge")),
@@ -107,7 +108,13 @@ ROOMS: Final = (
     ),
     Room(
         ("theta.porcelain.plain_git",),
-        (*_WORKSPACE, "theta.porcelain.look", "theta.porcelain.merge", "theta.porcelain.stage"),
+        (
+            *_WORKSPACE,
+            "theta.porcelain.look",
+            "theta.porcelain.merge",
+            "theta.porcelain.share",
+            "theta.porcelain.stage",
+        ),
     ),
     Room(
         ("theta.porcelain.care",),

@@ -14,18 +14,24 @@ from typing import Any, Final
 _BACKEND: Final = ("git", "http-backend")
 
 
-class _Server(ThreadingHTTPServer):
-    """Serves the repositories below ``root``; while it is ``down``, every request fails."""
+class Server(ThreadingHTTPServer):
+    """Serves the repositories below ``root``; while it is ``down``, every request fails.
+
+    ``requests`` counts the posts, ``received`` and ``sent`` the bytes of all bodies.
+    """
 
     daemon_threads = True
     root: Path
     down: bool = False
+    requests: int = 0
+    received: int = 0
+    sent: int = 0
 
 
 class _Handler(BaseHTTPRequestHandler):
     """Passes requests to ``git http-backend`` as CGI (RFC 3875)."""
 
-    server: _Server
+    server: Server
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in the base class
         """Print nothing."""
@@ -52,6 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.down:
             self.send_error(503)
             return
+        self.server.requests += self.command == "POST"
+        self.server.received += len(body)
         path, _, query = self.path.partition("?")
         variables = {
             "GIT_PROJECT_ROOT": str(self.server.root),
@@ -75,13 +83,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        self.server.sent += len(content)
         self.wfile.write(content)
 
 
 @contextlib.contextmanager
-def served(root: Path) -> Iterator[tuple[str, _Server]]:
+def served(root: Path) -> Iterator[tuple[str, Server]]:
     """Serve the repositories below ``root`` during the block; yield the URL of ``root``, and the server."""
-    server = _Server(("127.0.0.1", 0), _Handler)
+    server = Server(("127.0.0.1", 0), _Handler)
     server.root = root
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

@@ -77,7 +77,7 @@ def _lines(session: Session, name: str, args: list[str], index: Path, progress: 
     if name == "post-rewrite":
         return steps.post_rewrite(session, [(row[0], row[1]) for row in _rows(2)], progress)
     if name == "pre-push":
-        return steps.pre_push(session, [(row[1], row[3]) for row in _rows(4)])
+        return steps.pre_push(session, [(row[1], row[3]) for row in _rows(4)], args[0] if args else "")
     if name in steps.SIMPLE:
         return steps.SIMPLE[name](session, progress)
     raise ThetaError(f"theta has no part in the hook {name}")

@@ -103,7 +103,11 @@ class FormatReader:
 
     def detect(self, source: Source, head: Head | None = None) -> bool:
         """Return whether the file claims to have this format, after reading a few bytes."""
-        return self.may_be(head or Head.of(source)) and bool(self._reader.detect(source))
+        return self.may_be(head or Head.of(source)) and self.knows(source)
+
+    def knows(self, source: Source) -> bool:
+        """Return the same without looking for the sign, which may lie in a tensor that is not here yet."""
+        return bool(self._reader.detect(source))
 
     def scan(self, source: Source) -> Layout:
         """Return the layout of the file; raises ``FormatError`` if it is malformed."""
@@ -191,7 +195,7 @@ def scan_as(name: str, source: Source) -> Layout:
     Raises ``FormatError`` if theta has no such reader, or the reader does not detect the file.
     """
     reader = next((reader for reader in READERS if name == reader.NAME), None)
-    if reader is None or not reader.detect(source):
+    if reader is None or not reader.knows(source):
         raise FormatError(f"{name}: no reader of theta's own knows this file")
     layout = reader.scan(source)
     layout.validate()

@@ -16,21 +16,34 @@ from theta.porcelain.drive.running import Driven, Said
 from theta.porcelain.setup import installing
 from theta.porcelain.tensors import scanning
 from theta.porcelain.workspace import agreement
-from theta.porcelain.workspace.session import Session
+from theta.porcelain.workspace.session import LAZY, Session
 
 
 @dataclass(frozen=True)
 class CloneRequest:
-    """A clone to make: the arguments of git clone as git reads them, and the current directory."""
+    """A clone to make: the arguments of git clone as git reads them, and the current directory.
+
+    ``lazy``: history is fetched, but no tensors before they are asked for.
+    """
 
     line: Arguments
     cwd: Path
+    lazy: bool = False
 
     @classmethod
-    def of(cls, url: str, place: Path) -> CloneRequest:
+    def of(cls, url: str, place: Path, *, lazy: bool = False) -> CloneRequest:
         """Request a clone of the repository at ``url`` in ``place``."""
         words = (url, str(place.absolute()))
-        return cls(Arguments(words, True, (), words), place.absolute().parent)
+        return cls(Arguments(words, True, (), words), place.absolute().parent, lazy)
+
+    @property
+    def words(self) -> list[str]:
+        """The arguments of git clone, with those that make a lazy clone."""
+        if not self.lazy:
+            return [*self.line.given]
+        filtered = [] if self.line.value("--filter") else ["--filter=blob:none"]
+        # git ignores a filter where it copies the files of a directory
+        return ["-c", f"{LAZY}=true", "--no-local", *filtered, *self.line.given]
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ def clone(request: CloneRequest, dialogue: Dialogue = NOBODY) -> CloneResult:
     """Clone, in submodules that are checked out too."""
     line, token = request.line, uuid.uuid4().hex
     if not line.known:
-        done = running.run(Git(request.cwd), "clone", *line.given, aloud=dialogue.aloud)
+        done = running.run(Git(request.cwd), "clone", *request.words, aloud=dialogue.aloud)
         return CloneResult(done.code, said=done.said)
     done = _by_git(request, token, aloud=dialogue.aloud)
     if done.code:
@@ -77,7 +90,7 @@ def _by_git(request: CloneRequest, token: str, *, aloud: bool) -> Driven:
         # --sparse has patterns of its own, which leave .theta/ out.
         if not request.line.has("--sparse"):
             environment["GIT_TEMPLATE_DIR"] = str(stack.enter_context(cloning.template()))
-        words = ("clone", "-c", f"{cloning.MARK}={token}", *request.line.given)
+        words = ("clone", "-c", f"{cloning.MARK}={token}", *request.words)
         return running.run(Git(request.cwd, extra=environment), *words, aloud=aloud)
 
 

@@ -140,7 +140,7 @@ class Filter:
         if not manifests.looks_like_manifest(data) or self.defer:
             return [data]
         self.request_sync()
-        if manifests.has_conflict_markers(data):
+        if manifests.has_conflict_markers(data) or self.session.leaves(path):
             return [data]
         try:
             manifest = listings.read(self.session.objects, data)

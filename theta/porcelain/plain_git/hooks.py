@@ -21,7 +21,9 @@ from theta.progress import Progress
 
 if TYPE_CHECKING:
     from theta.porcelain.merge import recording
+    from theta.porcelain.share import outgoing
 else:
+    outgoing = Module("theta.porcelain.share.outgoing")
     recording = Module("theta.porcelain.merge.recording")
 
 _EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
@@ -129,18 +131,25 @@ def _settle(session: Session, progress: Progress | None, *, files: bool = True) 
     return []
 
 
-def pre_push(session: Session, updates: Sequence[tuple[str, str]]) -> list[str]:
-    """Refuse to push commits (local id, remote id) whose manifests name objects missing in ``.theta/``."""
+def pre_push(session: Session, updates: Sequence[tuple[str, str]], remote: str) -> list[str]:
+    """Refuse to push commits (local id, remote id) whose manifests name objects missing in ``.theta/``.
+
+    A lazy clone does not push to ``remote`` (a name or a URL) what neither of them has.
+    """
+    updates = [(local, there) for local, there in updates if set(local) != {"0"}]
+    _refuse_broken(session, updates)
+    outgoing.refuse_missing(session, remote, [local for local, _ in updates])
+    return []
+
+
+def _refuse_broken(session: Session, updates: Sequence[tuple[str, str]]) -> None:
     for local, remote in updates:
-        if set(local) == {"0"}:
-            continue
         hidden = [f"^{remote}"] if session.repo.has(remote) else ["--not", "--remotes"]
         for oid in session.repo.git().run("rev-list", local, *hidden).text.split():
             if not agreement.agrees(session, session.repo.tree_of(oid)):
                 raise HookRefusedError(
                     f"commit {oid[:12]} lacks objects of its checkpoints in .theta/", hint="theta fsck --mend"
                 )
-    return []
 
 
 SIMPLE: Final[dict[str, Callable[[Session, Progress | None], list[str]]]] = {

@@ -88,6 +88,8 @@ def _store(
         if kept and oid and known and complete(session, kept):
             return Added(path, kept, oid, (), "", source.stat, mode)
         text = worktree.peek(source.path)
+        if kept and oid and text == kept.data and session.leaves(path):
+            return Added(path, kept, oid, (), "", source.stat, mode)
         if text is not None:
             raise ManifestError(
                 f"{path} holds a manifest in place of the checkpoint", hint=f"theta restore {path}"

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from theta import _notes
 from theta.errors import (
@@ -41,6 +41,10 @@ from theta.store.odb.packs import PackWriter
 
 if TYPE_CHECKING:
     from theta.git.backends.protocols import EditedIndex
+
+
+LAZY: Final = "theta.lazy"
+"""The setting of a clone in which checkpoints are filled in only when they are asked for."""
 
 
 class Session:
@@ -191,6 +195,13 @@ class Session:
                 if (oid := self.cache.manifest_of(path, Identity.of(info))) is not None:
                     found.append(Checkpoint(path, oid, info.st_mode))
         return Checkpoints(found, self.manifest_or_none)
+
+    def leaves(self, path: str) -> bool:
+        """Return whether the manifest at ``path`` stays in place of the file, as it is a lazy clone's.
+
+        There a file is filled in when it is asked for, and kept filled in from then on.
+        """
+        return self.repo.config.flag(LAZY) and not self.cache.has(path)
 
     def expect_trees(self, revisions: Iterable[str]) -> None:
         """Announce that the checkpoints of ``revisions`` will be read."""

@@ -332,7 +332,7 @@ def complete(session: Session, progress: Progress | None = None, files: Exchange
     wanted: list[tuple[str, str, int]] = []
     for path, stages in session.index.stages.items():
         text = peek(session.repo.worktree / path)
-        if text is None or manifests.has_conflict_markers(text):
+        if text is None or manifests.has_conflict_markers(text) or session.leaves(path):
             continue
         wanted.append((path, _ensure_blob(session, text), stages[max(stages)].mode))
     if files is None or not files.is_begun:

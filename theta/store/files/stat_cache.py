@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from theta import _notes
 from theta.errors import DiskError, NoSpaceError
+from theta.git.object_format import is_id
 from theta.git.repository import Repository
 from theta.store.files.file_source import Identity
 
@@ -42,6 +42,10 @@ class StatCache:
         if known is None or known.identity != identity or identity.is_racy(known.seen_ns):
             return None
         return known.manifest
+
+    def has(self, path: str) -> bool:
+        """Return whether the file at ``path`` ever held a checkpoint that theta read or wrote."""
+        return path in self._known
 
     def remember(self, path: str, identity: Identity, manifest: str, seen_ns: int | None = None) -> None:
         """Note that ``path`` held ``manifest``; ``seen_ns`` is when its stat was last checked."""
@@ -69,5 +73,4 @@ def _known(row: Any) -> _Known | None:
     except (KeyError, TypeError):
         return None
     numbers = (*asdict(known.identity).values(), known.seen_ns)
-    is_id = re.fullmatch(r"[0-9a-f]{40}", str(known.manifest)) is not None
-    return known if is_id and all(type(number) is int for number in numbers) else None
+    return known if is_id(str(known.manifest)) and all(type(number) is int for number in numbers) else None
