@@ -21,6 +21,7 @@ from theta.git import processes, state_files
 from theta.git.repository import Repository
 from theta.git.run import GitFailedError
 from theta.porcelain.workspace import rollback
+from theta.store.odb import joined_packs
 
 _JOURNAL: Final = "journal"
 _DRIVING: Final = "driving-"
@@ -196,6 +197,8 @@ def _heal(repo: Repository) -> None:
         _fs.remove(temporary)
     for folder in _folders(repo):
         _fs.remove_tree(folder)
+    if dead:
+        joined_packs.remove_orphans(repo, min(note["started"] for _, note in dead))
     for journal, note in dead:
         _unlock(repo, note["started"])
         rollback.undo(repo, note)

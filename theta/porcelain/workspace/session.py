@@ -36,6 +36,7 @@ from theta.store.files.stat_cache import StatCache
 from theta.store.format import listings
 from theta.store.format import manifest as manifests
 from theta.store.format.manifest import Manifest
+from theta.store.odb import joined_packs
 from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
 
@@ -214,11 +215,15 @@ class Session:
         """Return a context manager of one change, under theta's lock.
 
         ``index`` is another index file to change.  A nested block is a change of its own, which is
-        complete when the inner block ends.
+        complete when the inner block ends.  The outermost one joins small packs, if there are many.
         """
         file = index or self.repo.index_path
-        with self.journal.exclusive(), Change(self, file) as change:
-            yield change
+        is_inner = self.journal.locked
+        with self.journal.exclusive():
+            with Change(self, file) as change:
+                yield change
+            if not is_inner and joined_packs.join(self.repo):
+                self.objects.refresh()
 
     def scratch(self) -> Path:
         """Return a directory for temporary files, on the file system of the repository."""
