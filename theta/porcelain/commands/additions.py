@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from theta.errors import NotFoundError, UsageError
 from theta.git.options import Arguments, Option
 from theta.git.run import Git
+from theta.lazy import Module
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.drive import running
 from theta.porcelain.drive.running import Driven, Said
-from theta.porcelain.stage import adding, updates, updating
+from theta.porcelain.stage import adding
 from theta.porcelain.stage.staging import Added
 from theta.porcelain.workspace import coverage
 from theta.porcelain.workspace.session import Session
+
+if TYPE_CHECKING:
+    from theta.porcelain.stage import updates, updating
+else:
+    updates = Module("theta.porcelain.stage.updates")
+    updating = Module("theta.porcelain.stage.updating")
 
 
 @dataclass(frozen=True)
