@@ -286,6 +286,18 @@ def test_large_objects_are_read_however_they_are_deflated(objects: Objects, size
         path.with_suffix(".idx").unlink()
 
 
+@pytest.mark.parametrize("cut", [65_534, 40_000])
+def test_blocks_that_another_writer_cut_are_read(
+    objects: Objects, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    """Stored blocks of any length: those of theta's own length go straight to their place."""
+    data = random.Random(cut).randbytes(200_001)
+    with monkeypatch.context() as patch:
+        patch.setattr(packs, "_BLOCK", cut)
+        path, ids = write(objects, [data])
+    assert Pack(path.with_suffix(".idx"), SHA1).read(ids[0], LIMIT) == data
+
+
 @pytest.mark.parametrize("at", [0, 2, 3, 5])
 def test_a_stream_of_blocks_that_do_not_fit_is_damaged(objects: Objects, at: int) -> None:
     """The header of the stream; of its first block the kind, the length, and what proves that."""

@@ -77,12 +77,12 @@ class Objects:
 
     def text(self, oid: str, limit: int = BLOB_LIMIT) -> bytes:
         """Return the bytes of blob ``oid``, its id checked; raises :class:`CorruptError`."""
-        data = self.chunk(oid, limit)
+        data = bytes(self.chunk(oid, limit))
         if self.repo.format.blob_id(data) != oid:
             raise CorruptError(f"object {oid} is damaged", hint="run 'git fsck' and fetch it again")
         return data
 
-    def chunk(self, oid: str, limit: int = BLOB_LIMIT) -> bytes:
+    def chunk(self, oid: str, limit: int = BLOB_LIMIT) -> bytes | memoryview:
         """Return the bytes of blob ``oid``, at most ``limit``, whose digest the caller checks.
 
         Raises :class:`MissingObjectsError` and :class:`CorruptError`.
@@ -96,7 +96,7 @@ class Objects:
             raise CorruptError(f"object {oid} has {len(data)} bytes, over the limit of {limit}")
         return data
 
-    def _packed(self, oid: str, limit: int) -> bytes | None:
+    def _packed(self, oid: str, limit: int) -> bytes | memoryview | None:
         found = (pack.read(oid, limit) for pack in self._loaded().values())
         return next((data for data in found if data is not None), None)
 

@@ -26,6 +26,7 @@ from theta.git.object_values import tree_bytes
 _NUMBERS: Final = {COMMIT: 1, TREE: 2, BLOB: 3}
 _BLOCK: Final = 65535
 _STORED_HEAD: Final = b"\x78\x01"
+_BLOCK_HEAD: Final = 5
 _FAN_OUT: Final = 256 * 4
 _HEADER: Final = 8
 _WORTH_WRITING: Final = 1 << 18
@@ -34,6 +35,8 @@ _WORTH_SENDING: Final = 1 << 25
 """Bytes that were written from which on the system is to begin with putting them on disk."""
 _WORTH_READING: Final = 1 << 16
 """Bytes of a stream from which on it is read, not mapped."""
+_MOST_PLACES: Final = 1000
+"""Places in memory that one call of the system reads to (IOV_MAX is 1024)."""
 
 
 @dataclass(frozen=True)
@@ -239,12 +242,26 @@ def _entry_header(kind: int, size: int) -> bytes:
 def _stored(data: bytes | memoryview) -> list[bytes | memoryview]:
     """Return ``data`` as a zlib stream of stored blocks (RFC 1950, 1951)."""
     view = memoryview(data)
-    out: list[bytes | memoryview] = [_STORED_HEAD]
-    last = max(0, (len(view) - 1) // _BLOCK)
-    for number in range(last + 1):
-        piece = view[number * _BLOCK : (number + 1) * _BLOCK]
-        out += [struct.pack("<BHH", number == last, len(piece), len(piece) ^ 0xFFFF), piece]
-    return [*out, struct.pack(">I", zlib.adler32(view))]
+    return [*_places(memoryview(_heads(len(view))), view), struct.pack(">I", zlib.adler32(view))]
+
+
+def _heads(size: int) -> bytes:
+    """Return the head of a stream of ``size`` bytes, and those of its blocks, one behind the other."""
+    full = max(0, (size - 1) // _BLOCK)
+    last = _block_head(size - full * _BLOCK, last=True)
+    return _STORED_HEAD + full * _block_head(_BLOCK, last=False) + last
+
+
+def _block_head(length: int, *, last: bool) -> bytes:
+    return struct.pack("<BHH", last, length, length ^ 0xFFFF)
+
+
+def _places(heads: memoryview, data: memoryview) -> list[bytes | memoryview]:
+    """Return the parts of a stream of stored blocks in order: each head, and the data of its block."""
+    found: list[bytes | memoryview] = [heads[: len(_STORED_HEAD)]]
+    for number, at in enumerate(range(len(_STORED_HEAD), len(heads), _BLOCK_HEAD)):
+        found += [heads[at : at + _BLOCK_HEAD], data[number * _BLOCK : (number + 1) * _BLOCK]]
+    return found
 
 
 def _index_bytes(rows: list[tuple[bytes, int, int]], trailer: bytes, form: ObjectFormat) -> bytes:
@@ -318,7 +335,7 @@ class Pack:
             offset = struct.unpack_from(">Q", self._index, far)[0]
         return offset
 
-    def read(self, oid: str, limit: int) -> bytes | None:
+    def read(self, oid: str, limit: int) -> bytes | memoryview | None:
         """Return blob or tree ``oid``; None when it is absent or stored as a delta.
 
         Raises :class:`CorruptError` if it is damaged or larger than ``limit`` bytes.  From 64 KiB on the
@@ -337,10 +354,29 @@ class Pack:
             return None
         if size > limit:
             raise CorruptError(f"object {oid} has {size} bytes, over the limit of {limit}")
+        if size >= _WORTH_READING and (found := self._blocks(start, size)) is not None:
+            return found
         # A stream of ``size`` bytes needs little more than that; the rest of the pack is not its.
         data = self._span(start, size + (size >> 9) + 1024)
-        found = _unstored(data, size) if len(data) >= _WORTH_READING else None
-        return _inflate(data, size, oid) if found is None else found
+        whole = _unstored(data, size) if len(data) >= _WORTH_READING else None
+        return _inflate(data, size, oid) if whole is None else whole
+
+    def _blocks(self, start: int, size: int) -> memoryview | None:
+        """Return the ``size`` bytes of stored blocks as theta cuts them; None for any other stream.
+
+        The system puts the bytes of each block where they belong, so none of them is copied again.
+        """
+        heads = _heads(size)
+        room, out = bytearray(len(heads)), bytearray(size)
+        places = _places(memoryview(room), memoryview(out))
+        if len(places) > _MOST_PLACES:
+            return None
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                read = os.preadv(file.fileno(), places, start)
+        except FileNotFoundError:  # it went since it was mapped
+            return None
+        return memoryview(out).toreadonly() if read == len(heads) + size and room == heads else None
 
     def _span(self, start: int, length: int) -> memoryview:
         """Return up to ``length`` bytes from ``start`` of the pack."""
