@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from theta._numpy import np
 from theta.codecs import dense
 from theta.codecs.base import Each, TensorWords
 from theta.errors import ChangedWhileReadError
@@ -26,6 +27,11 @@ from theta.store.odb.packs import PackEntry, PackWriter
 from theta.store.write import layer_plan
 from theta.store.write.bases import Nearby
 from theta.store.write.layer_plan import Changed, Ready
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Room = NDArray[np.uint8]
 
 Chunks = Sequence[Chunk]
 
@@ -67,15 +73,15 @@ class _Read:
 
     tensor: Tensor
     chunks: Chunks
-    data: bytes | bytearray
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A chunk of a large tensor: read, and coded or held if it was wanted so."""
+    """A chunk of a large tensor: read, and coded or put into the room of the tensor if it was wanted so."""
 
     chunk: Chunk
-    data: bytes = b""
+    room: Room | None = None
     body: PackEntry | str = ""
 
 
@@ -199,6 +205,7 @@ class TensorStream:
         comparable = self._lookup.comparable(tensor)
         coded = tensor.dtype == "bytes" or not (comparable or self._lookup.may_know(tensor))
         reusable = self._lookup.chunks(tensor.name) if coded else {}
+        room = np.empty(tensor.length, np.uint8) if comparable else None
         for number, (offset, length) in enumerate(file_scan.pieces(self._source, tensor)):
 
             def run(number: int = number, offset: int = offset, length: int = length) -> Sequence[_Done]:
@@ -206,29 +213,29 @@ class TensorStream:
                 self._check(tensor, chunks, number)
                 if coded:
                     return [_Piece(chunks[0], body=self._coded(tensor, chunks[0], raw, reusable))]
-                return [_Piece(chunks[0], raw if comparable else b"")]
+                if room is not None:
+                    start = offset - tensor.offset
+                    room[start : start + length] = np.frombuffer(raw, np.uint8)
+                return [_Piece(chunks[0], room)]
 
             yield _Job(length, run)
 
     def _spread_out(self, tensor: Tensor, done: Iterator[_Done], each: Each) -> _Done:
         """Join a tensor from its pieces, the next ones of ``done``."""
-        comparable = self._lookup.comparable(tensor)
-        raw = bytearray(tensor.length if comparable else 0)
         chunks: list[Chunk] = []
         blobs: list[str] = []
-        at = 0
-        while at < tensor.length:
+        room, left = None, tensor.length
+        while left > 0:
             piece = next(done)
             assert isinstance(piece, _Piece)
-            if comparable:
-                raw[at : at + len(piece.data)] = piece.data
+            room = piece.room
             chunks.append(piece.chunk)
             blobs.append(self._added(piece.body))
-            at += piece.chunk.length
+            left -= piece.chunk.length
         if (line := self._lookup.line(tensor, chunks)) is not None:
             return line
-        if comparable:
-            return self._ready(_Read(tensor, chunks, raw), each)
+        if room is not None:
+            return self._ready(_Read(tensor, chunks, room.data), each)
         if not all(blobs):
             blobs = self._coded_later(tensor, chunks, each)
         planned = layer_plan.of_blobs(tensor.name, tensor.dtype, tensor.shape, chunks, blobs)
