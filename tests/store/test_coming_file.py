@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.merging.stored import Store
 from theta import _fs
@@ -15,6 +17,7 @@ from theta.store.format.manifest import Manifest
 from theta.store.format.skeleton import Extent, Literal, Skeleton
 from theta.store.read import coming_file, reassembly
 from theta.store.read.coming_file import ComingFile, Memory
+from theta.store.read.layers import LayerView
 from theta.store.read.reassembly import Restorer
 from theta.store.read.stored_tensor import StoredTensor
 
@@ -96,6 +99,30 @@ def test_what_an_old_file_has_is_read_there_and_proven(
         restorer.write(target, places=coming_file.places(store.objects, manifest, Old(data)))
         assert target.content == whole
         assert len(decoded) == expected
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_value_is_decoded_on_what_the_old_file_has_where_that_is_right(
+    store: Store, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    """The base that is stored is not read then; where the file has changed it is, and the result is right."""
+    step = LARGE["w"] + np.random.default_rng(3).normal(size=(3000, 1000)).astype(np.float32) / 4096
+    new = store.put(SMALL | {"w": step}, manifest)
+    whole, old = store.file(new), bytearray(store.file(manifest))
+    alone: list[int] = []
+    really = LayerView._alone
+
+    def noted(self: LayerView, number: int, payload_id: str) -> NDArray[Any]:
+        alone.append(number)
+        return really(self, number, payload_id)
+
+    monkeypatch.setattr(LayerView, "_alone", noted)
+    old[-1] ^= damaged
+    restorer = Restorer(store.objects, new)
+    target = Memory(restorer.plan)
+    restorer.write(target, places=coming_file.places(store.objects, manifest, Old(bytes(old))))
+    assert target.content == whole
+    assert alone == ([2] if damaged else [])
 
 
 def test_a_tensor_that_stands_twice_is_written_twice(tmp_path: Path) -> None:

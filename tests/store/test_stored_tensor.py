@@ -106,7 +106,7 @@ def test_a_file_is_read_instead_as_far_as_it_has_the_bytes(
     for data, wanted in ((b"head" + RAW, []), (bytes(damaged), [2]), (b"", [0, 1, 2])):
         decoded.clear()
         file = InPlace(data)
-        tensor = stored.open(Place(file, 4))
+        tensor = stored.open(Place(file, 4, stored.line))
         assert tensor.is_at_hand
         assert np.array_equal(tensor.read(0, WORDS.size), WORDS)
         assert decoded == wanted

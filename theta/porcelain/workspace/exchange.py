@@ -68,14 +68,12 @@ class Exchange:
         return self._old.get(manifest.oid)
 
     def places(self, path: str, manifest: Manifest) -> dict[str, Place]:
-        """Return the places of tensors of ``manifest`` in the old file at ``path``, by name."""
+        """Return the places of tensors of ``manifest``, or of other values of them, in the old file there."""
         before = self._at.get(path)
         if before is None:
             return {}
         found = coming_file.places(self._session.objects, before, self.old(before))
-        lines, others = manifest.by_name, before.by_name
-        same = (name for name in found.keys() & lines.keys() if lines[name].same_value(others[name]))
-        return {name: found[name] for name in same}
+        return {name: place for name, place in found.items() if name in manifest.by_name}
 
     def release(self) -> None:
         """Begin to close the old files: the system takes its time to give back the room of replaced ones."""

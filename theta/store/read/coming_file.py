@@ -28,10 +28,11 @@ class OldFile(Source, Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """The place of a tensor's bytes in a file, if the file is unchanged."""
+    """The place of the bytes of the stored tensor ``line`` in a file, if the file is unchanged."""
 
     source: OldFile
     offset: int
+    line: Line
 
 
 def places(objects: Objects, manifest: Manifest, source: OldFile | None) -> dict[str, Place]:
@@ -41,7 +42,8 @@ def places(objects: Objects, manifest: Manifest, source: OldFile | None) -> dict
     plan = skeletons.read(objects, manifest.skeleton)
     if plan.size != source.size:
         return {}
-    return {name: Place(source, offset) for name, offset, _ in plan.extents()}
+    lines = manifest.by_name
+    return {name: Place(source, offset, lines[name]) for name, offset, _ in plan.extents() if name in lines}
 
 
 class ComingFile:

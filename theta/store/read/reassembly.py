@@ -16,12 +16,13 @@ from theta.progress import Progress
 from theta.store.format import skeleton as skeletons
 from theta.store.format.manifest import Line, Manifest
 from theta.store.format.skeleton import Skeleton
+from theta.store.format.tensor_tree import Record
 from theta.store.odb.objects import Objects
 from theta.store.read import layers
 from theta.store.read.coming_file import Memory, Place
-from theta.store.read.layers import Budget
+from theta.store.read.layers import Budget, Held, HeldValue
 from theta.store.read.stored_tensor import StoredTensor
-from theta.store.read.tensor_records import record_of
+from theta.store.read.tensor_records import common_layer, record_here, record_of
 
 NOWHERE: Final[Mapping[str, Place]] = {}
 _BATCH: Final = 1 << 20
@@ -78,7 +79,8 @@ class Restorer:
     ) -> None:
         """Write the tensors that ``target`` does not hold, and the fields that follow from all others.
 
-        Tensors in ``places`` are read there, and decoded if the bytes there have another digest.
+        Tensors in ``places`` are read there, and decoded if the bytes there have another digest.  Where
+        another value of a tensor is there, on which the wanted one is stored, decoding begins with that.
         Raises :class:`CodecError` before the first byte if the tensors declare too much work.
         """
         write_pieces(target, self._pieces(target, places), progress)
@@ -100,10 +102,25 @@ class Restorer:
         budget = Budget(self.plan.size)
         Budget(self.plan.size).spend(sum(layers.declared(records[line.name].layers) for line, _ in wanted))
         for line, offset in wanted:
-            place, record = places.get(line.name), records[line.name]
-            stored = StoredTensor(self._objects, line, place, budget=budget, record=record)
+            record = records[line.name]
+            stored = self._stored(line, record, places.get(line.name), budget)
             for chunk, (start, read) in zip(record.chunks, stored.pieces(), strict=True):
                 yield Piece(line.name, offset + start, chunk.length, read)
+
+    def _stored(self, line: Line, record: Record, place: Place | None, budget: Budget) -> StoredTensor:
+        """Return the tensor of ``line``, to be read at ``place`` or decoded on the value that is there."""
+        if place is None or place.line.same_value(line):
+            return StoredTensor(self._objects, line, place, budget=budget, record=record)
+        held = self._held(record, place)
+        return StoredTensor(self._objects, line, budget=budget, record=record, held=held)
+
+    def _held(self, record: Record, place: Place) -> Held | None:
+        """Return the layer of ``record`` whose value is at ``place``; None when there is none."""
+        old = record_here(self._objects, place.line) if len(record.layers) > 1 else None
+        number = common_layer(record, old) if old is not None else None
+        if old is None or number is None:
+            return None
+        return number, HeldValue(place.source, place.offset, old.dtype, old.shape)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
 
-from theta.errors import ThetaError
 from theta.formats.derived import arguments, derive
 from theta.formats.layout import Source
 from theta.parallel import ordered
@@ -191,16 +190,9 @@ class Reviser:
 
     def _record(self, had: Had | None) -> Record | None:
         """Return the record of a tensor of the copy, if it is in this repository."""
-        if had is None or had.line is None or not had.line.nbytes:
+        if had is None or had.line is None:
             return None
-        tree = self._objects.repo.tree_here(had.line.tree)
-        entry = tree.get(tensor_tree.RECORD) if tree is not None else None
-        if entry is None or not self._objects.has(entry.id):
-            return None
-        try:
-            return tensor_records.record_of(self._objects, had.line)
-        except ThetaError:  # damaged: it only saves time
-            return None
+        return tensor_records.record_here(self._objects, had.line)
 
     def _held(self, record: Record, old: Record, had: Had) -> Held | None:
         """Return the layer of ``record`` that is the value which the copy has."""
