@@ -8,11 +8,12 @@ kept, so each stored tensor is read once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from theta._numpy import np
-from theta.codecs.base import Each, TensorWords, word_dtype
+from theta.codecs.base import Each, TensorWords, word_dtype, word_size
 from theta.dtypes import DTYPES
 from theta.errors import CorruptError, MissingObjectsError
 from theta.store.format.manifest import Line, Manifest
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Words = NDArray[Any]
+    Sketch = NDArray[np.float64]
 
 _SAMPLES: Final = 512
 _MOST_LOOKED_AT: Final = 64
@@ -50,7 +52,7 @@ class Nearby:
         for manifest in [*self._own, *self._others]:
             for line in manifest.lines:
                 self._alike.setdefault((line.dtype, tuple(line.shape)), {}).setdefault(line.tree, line)
-        self._sketches: dict[str, Words | None] = {}
+        self._sketches: dict[str, Sketch | None] = {}
         self._lock = threading.Lock()
 
     def may_have(self, name: str, dtype: str, shape: Sequence[int]) -> bool:
@@ -80,27 +82,31 @@ class Nearby:
         And one that has the name but another dtype, since a cast cannot be seen in a sketch.
         """
         sketch, own = _sketch(new), {line.tree for line in self.own(name)}
-        alike = list(self._alike.get((new.dtype, tuple(new.shape)), {}).values())
-        # Of the same name first, then in the order of the manifests.
-        alike.sort(key=lambda line: line.name != name)
-        looked_at = [line for line in alike if line.tree not in own][:_MOST_LOOKED_AT]
-        found = [(self._distance(sketch, new.dtype, line), k) for k, line in enumerate(looked_at)]
-        near = [looked_at[k] for distance, k in sorted(found) if distance <= _NEAR]
+        alike = self._alike.get((new.dtype, tuple(new.shape)), {})
+        foreign = (line for line in self._in_turn(name, alike) if line.tree not in own)
+        looked_at = [*islice(foreign, _MOST_LOOKED_AT)]
+        distances = _distances(sketch, list(map(self._sketch, looked_at)), 8 * word_size(new.dtype))
+        found = sorted((distance, k) for k, distance in enumerate(distances) if distance <= _NEAR)
+        near = [looked_at[k] for _, k in found]
         namesakes = [line for line in _named(self._others, name) if line.dtype != new.dtype]
         return near[:_MOST_TAKEN] or namesakes[:1]
 
-    def _distance(self, sketch: Words, dtype: str, line: Line) -> float:
-        """Return the mean number of bits of differences, over those of a word."""
-        with self._lock:
-            known = line.tree in self._sketches
-        if not known:
-            read = self._read(line)
-            with self._lock:
-                self._sketches[line.tree] = read
-        other = self._sketches[line.tree]
-        return 1.0 if other is None else _bits(sketch, other, dtype) / (8 * sketch.itemsize)
+    def _in_turn(self, name: str, alike: Mapping[str, Line]) -> Iterator[Line]:
+        """Yield the lines of ``alike``: those called ``name`` first, all in the order of the manifests."""
+        named = (manifest.by_name.get(name) for manifest in [*self._own, *self._others])
+        yield from (line for line in named if line is not None and alike.get(line.tree) is line)
+        yield from (line for line in alike.values() if line.name != name)
 
-    def _read(self, line: Line) -> Words | None:
+    def _sketch(self, line: Line) -> Sketch | None:
+        """Return the sketch of a stored tensor; None when it cannot be read here."""
+        with self._lock:
+            if line.tree in self._sketches:
+                return self._sketches[line.tree]
+        read = self._read(line)
+        with self._lock:
+            return self._sketches.setdefault(line.tree, read)
+
+    def _read(self, line: Line) -> Sketch | None:
         try:
             if not self._objects.has_files(line.tree):  # a guess is not worth a request
                 return None
@@ -108,7 +114,8 @@ class Nearby:
             record = stored.record
             if not record.chunks or not all(map(self._objects.has, record.files.values())):
                 return None
-            return _picked(stored.sample(*_middle([chunk.length for chunk in record.chunks], line.dtype)))
+            words = stored.sample(*_middle([chunk.length for chunk in record.chunks], line.dtype))
+            return _picked(words, line.dtype)
         except (MissingObjectsError, CorruptError):
             return None
 
@@ -125,28 +132,32 @@ def _middle(lengths: Sequence[int], dtype: str) -> tuple[int, int]:
     return start, start + lengths[number] // size
 
 
-def _picked(words: Words) -> Words:
-    """Return words at equal distances."""
-    return words[np.linspace(0, words.size - 1, min(_SAMPLES, words.size)).astype(np.int64)].copy()
+def _sketch(new: TensorWords) -> Sketch:
+    return _picked(new.read(*_middle(chunk_lengths(new.dtype, new.shape), new.dtype)), new.dtype)
 
 
-def _sketch(new: TensorWords) -> Words:
-    return _picked(new.read(*_middle(chunk_lengths(new.dtype, new.shape), new.dtype)))
+def _picked(words: Words, dtype: str) -> Sketch:
+    """Return the values of words at equal distances."""
+    places = np.linspace(0, words.size - 1, min(_SAMPLES, words.size)).astype(np.int64)
+    return _ordered(words[places], dtype)
 
 
-def _bits(one: Words, other: Words, dtype: str) -> float:
-    """Return the mean length in bits of the differences of words, in the order of their values."""
-    apart = np.abs(_ordered(one, dtype) - _ordered(other, dtype))
-    return float(np.log2(1 + apart).mean())
+def _distances(sketch: Sketch, others: Sequence[Sketch | None], width: int) -> list[float]:
+    """Return the mean number of bits of the differences to each, over the ``width`` of a word."""
+    known = [other for other in others if other is not None]
+    if not known:
+        return [1.0] * len(others)
+    bits = iter(np.log2(1 + np.abs(np.stack(known) - sketch)).mean(axis=1).tolist())
+    return [1.0 if other is None else next(bits) / width for other in others]
 
 
-def _ordered(words: Words, dtype: str) -> NDArray[np.float64]:
+def _ordered(words: Words, dtype: str) -> Sketch:
     """Return words as numbers in the order of the values: of floats, negative ones count down from zero."""
     width = words.itemsize
     if DTYPES[dtype].kind in ("float", "complex"):
         top = words.dtype.type(1 << (8 * width - 1))
         magnitude = (words & ~top).astype(np.float64)
-        signed: NDArray[np.float64] = np.where(words & top, -magnitude, magnitude)
+        signed: Sketch = np.where(words & top, -magnitude, magnitude)
         return signed
     letter = "i" if DTYPES[dtype].kind == "int" else "u"
     return words.view(f"<{letter}{width}").astype(np.float64)

@@ -41,6 +41,9 @@ _SURELY: Final = 0.97
 LARGEST: Final = 192 << 20
 """Raw bytes of the largest tensor that is compared with bases: it is held in memory for that."""
 
+TINY: Final = 128
+"""Raw bytes of a tensor that no base makes smaller: another layer takes more in its record and its tree."""
+
 SMALL: Final = 8 << 10
 SMALL_IN_ALL: Final = 64 << 10
 """Raw bytes of a changed tensor, and of all of them in a checkpoint, up to which none has a base."""
@@ -171,13 +174,13 @@ def of_blobs(
     return Planned(name, dtype, shape, layers, tuple(chunks), files)
 
 
-def worth_comparing(lengths: Iterable[int]) -> bool:
-    """Return whether changed tensors of these raw lengths are compared with bases.
+def worth_comparing(lengths: Iterable[int], in_all: int = 0) -> bool:
+    """Return whether changed tensors of these raw lengths, ``in_all`` at least, are compared with bases.
 
     The codecs of layers need numba, which takes longer to start than a few small tensors are worth.
     """
     sizes = list(lengths)
-    return max(sizes, default=0) > SMALL or sum(sizes) > SMALL_IN_ALL
+    return max(sizes, default=0) > SMALL or max(sum(sizes), in_all) > SMALL_IN_ALL
 
 
 def plan(objects: Objects, changed: Changed, bases: Sequence[Line], hints: Hints = PLAIN) -> Planned:

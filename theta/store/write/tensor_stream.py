@@ -61,8 +61,8 @@ class Lookup:
     chunks: Callable[[str], Mapping[tuple[str, bytes], str]]
 
     def comparable(self, tensor: Tensor) -> bool:
-        """Return whether ``tensor`` may have bases, and memory suffices to compare it with them."""
-        if not tensor.length or tensor.dtype == "bytes" or tensor.length > layer_plan.LARGEST:
+        """Return whether ``tensor`` may gain by a base, and memory suffices to compare it with them."""
+        if not layer_plan.TINY < tensor.length <= layer_plan.LARGEST or tensor.dtype == "bytes":
             return False
         return self.nearby.may_have(tensor.name, tensor.dtype, tensor.shape)
 
@@ -112,6 +112,7 @@ class TensorStream:
         self._expected = expected or {}
         self._reading = Reading(source)
         self._comparing = False
+        self._small_in_all = 0
 
     def store(self, tensors: Sequence[Tensor], progress: Progress | None) -> Lines:
         """Store what is new of ``tensors``; raises :class:`ChangedWhileReadError` if the file changed."""
@@ -125,7 +126,7 @@ class TensorStream:
             done = chain.from_iterable(jobs)
             for tensor in tensors:
                 made = self._spread_out(tensor, done, pool.ordered) if _is_spread(tensor) else next(done)
-                self._note_size(tensor, made, waiting)
+                self._note_size(tensor, made)
                 if isinstance(made, _Read):
                     waiting.append(made)
                 elif isinstance(made, Line):
@@ -143,11 +144,11 @@ class TensorStream:
         names = [tensor.name for tensor in tensors]
         return Lines([found[name] for name in names], [name for name in names if name not in known])
 
-    def _note_size(self, tensor: Tensor, made: _Done, waiting: list[_Read]) -> None:
+    def _note_size(self, tensor: Tensor, made: _Done) -> None:
         """Compare small tensors with bases only if the others are large enough."""
         if not isinstance(made, Line) and not self._comparing:
-            lengths = [tensor.length, *(read.tensor.length for read in waiting)]
-            self._comparing = layer_plan.worth_comparing(lengths)
+            self._small_in_all += tensor.length
+            self._comparing = layer_plan.worth_comparing([tensor.length], self._small_in_all)
 
     def _settled(self, waiting: list[_Read]) -> dict[str, Line]:
         """Write small tensors that had to wait for what the others are."""
@@ -191,8 +192,12 @@ class TensorStream:
         if (self._comparing or tensor.length > layer_plan.SMALL) and self._lookup.comparable(tensor):
             planned = self._lookup.nearby.plan(changed, each)
         if planned is None:
-            planned = layer_plan.plan_alone(changed, self._lookup.chunks(tensor.name))
+            planned = layer_plan.plan_alone(changed, self._known_chunks(read))
         return planned.ready(self._pack)
+
+    def _known_chunks(self, read: _Read) -> Mapping[tuple[str, bytes], str]:
+        """Return the chunks that are stored; a tensor of one chunk has none, or it would be known itself."""
+        return self._lookup.chunks(read.tensor.name) if len(read.chunks) > 1 else {}
 
     def _check(self, tensor: Tensor, chunks: Chunks, first: int = 0) -> None:
         expected = self._expected.get(tensor.name)
