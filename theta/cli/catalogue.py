@@ -35,6 +35,8 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "runs": "Training runs, and their steps with metrics",
         "show": "A commit, a checkpoint or a tensor",
         "cat": "The values of a tensor of any version",
+        "blame": "Who changed each tensor of a checkpoint last, and when",
+        "du": "What checkpoints, tensors, commits and branches cost in stored bytes",
         "scan": "What the pickles of files would call when they are loaded",
         "fsck": "Check repository and checkpoints; --mend rebuilds .theta/",
         "help": "Help on a command or a topic",

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -62,13 +63,14 @@ def remove(data: Path) -> None:
 def page_names() -> list[str]:
     """Return the names of the manual pages."""
     commands = [name for group in catalogue.COMMANDS.values() for name in group if name != "help"]
-    return ["theta", *(f"theta-{name}" for name in commands)]
+    return ["git-theta", "theta", *(f"theta-{name}" for name in commands)]
 
 
 def pages() -> Iterator[tuple[str, str]]:
     """Yield name and text of each manual page, made from the help."""
+    yield "git-theta", (resources.files("theta") / "docs" / "git-theta.1").read_text(encoding="utf-8")
     yield "theta", manual.overview()
-    for name in page_names()[1:]:
+    for name in page_names()[2:]:
         command = name.removeprefix("theta-")
         module = catalogue.module_of(command)
         yield name, manual.page(command, importlib.import_module(module).app if module else None)

@@ -11,7 +11,7 @@ from theta.cli import catalogue, console, invoking, terminal
 
 _READ: Final = frozenset(
     (
-        *("annotate", "archive", "blame", "cat-file", "check-attr", "check-ignore", "check-mailmap"),
+        *("annotate", "archive", "cat-file", "check-attr", "check-ignore", "check-mailmap"),
         *("check-ref-format", "cherry", "column", "config", "count-objects", "describe", "diff-files"),
         *("diff-index", "diff-tree", "fast-export", "for-each-ref", "format-patch", "get-tar-commit-id"),
         *("grep", "interpret-trailers", "ls-remote", "merge-base", "name-rev", "patch-id", "range-diff"),

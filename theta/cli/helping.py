@@ -14,6 +14,7 @@ _COLUMN: Final = 26
 _OPERANDS: Final = {
     "add": "PATH...",
     "apply": "REV [PATH...]",
+    "blame": "[REV] [--] PATH[#TENSOR]",
     "branch": "[NAME [START]]",
     "checkout": "[BRANCH | REV] [--] [PATH...]",
     "cherry-pick": "REV...",

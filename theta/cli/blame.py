@@ -1,0 +1,101 @@
+"""``theta blame``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from theta.cli import console
+from theta.cli.args import Given
+from theta.cli.common import open_session
+from theta.cli.passing import Passing
+from theta.errors import UsageError
+from theta.lazy import Module
+
+if TYPE_CHECKING:
+    import typer
+
+    from theta.git.object_values import Author
+    from theta.porcelain.care import blaming
+    from theta.porcelain.care.blaming import BlameRequest, LastChange
+    from theta.porcelain.workspace.session import Session
+else:
+    blaming = Module("theta.porcelain.care.blaming")
+    typer = Module("typer")
+
+app = Passing(("--json",))
+
+_ID = 10
+
+
+@app.command
+def blame(
+    given: Given,
+    as_json: Annotated[bool, typer.Option("--json", help="Print tensors and commits as JSON.")] = False,
+) -> int:
+    """Show for each tensor of a checkpoint the commit that last changed it, with its author and date.
+
+    TENSOR may be a glob: 'theta blame "model.safetensors#model.layers.0.*"'. Merges are followed, and
+    renamed files. Other files, and lines with options of git blame, are git's.
+    """
+    session = open_session(worktree=False)
+    request = _request(session, given.args)
+    if request is None:
+        if as_json:
+            raise UsageError(
+                "--json is for the tensors of a checkpoint", hint="theta blame --json [REV] PATH"
+            )
+        return session.repo.git(extra={}).in_directory(Path.cwd()).show("blame", *given.args)
+    found = blaming.blame(session, request)
+    if as_json:
+        rows = [_plain(origin) for origin in found]
+        body = {"path": request.path, "revision": request.revision, "tensors": rows}
+        console.out(json.dumps({"theta.blame/v1": body}))
+        return 0
+    width = max(len(origin.author.name) for origin in found)
+    renamed = {origin.path for origin in found} != {request.path}
+    for origin in found:
+        name = f"{origin.path}#{origin.name}" if renamed else origin.name
+        console.out(f"{origin.commit[:_ID]} ({origin.author.name:<{width}} {_date(origin.author)}) {name}")
+    return 0
+
+
+def _request(session: Session, args: Sequence[str]) -> BlameRequest | None:
+    """Return what to tell of tensors; None of a line that is git's."""
+    words = [arg for arg in args if arg != "--"]
+    if any(word.startswith("-") for word in words) or not 1 <= len(words) <= 2:
+        return None
+    revision, place = (words[0], words[1]) if len(words) == 2 else ("HEAD", words[0])
+    path, mark, tensor = place.partition("#")
+    start, colon, inside = path.partition(":")
+    if colon and len(words) == 1:
+        revision, path = start, inside
+    elif session.repo.is_bare:
+        path = os.path.normpath(path)
+    else:
+        path = session.from_root(path)
+    request = blaming.BlameRequest(path, revision, tensor or "*")
+    return request if mark or blaming.is_checkpoint(session, request) else None
+
+
+def _date(author: Author) -> str:
+    zone = timezone(timedelta(minutes=author.zone))
+    return datetime.fromtimestamp(author.time, zone).strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def _plain(origin: LastChange) -> dict[str, str]:
+    """Return the origin as plain data."""
+    zone = timezone(timedelta(minutes=origin.author.zone))
+    date = datetime.fromtimestamp(origin.author.time, zone).isoformat()
+    who = {"author": origin.author.name, "email": origin.author.email, "date": date}
+    return {
+        "name": origin.name,
+        "commit": origin.commit,
+        **who,
+        "subject": origin.subject,
+        "path": origin.path,
+    }
