@@ -21,23 +21,18 @@ def driven(name: str, doc: str, *, refresh: bool = True, hooks: bool = False) ->
     return _app(command, doc)
 
 
-def handed(name: str, doc: str, *, durable: bool = False) -> Passing:
-    """Return a command that runs ``git NAME`` and nothing else: it changes no files.
-
-    ``durable``: remotes that are directories of this machine sync what they get.
-    """
+def handed(name: str, doc: str) -> Passing:
+    """Return a command that runs ``git NAME`` and nothing else: it changes no files."""
 
     def command(given: Given) -> int:
         from pathlib import Path
 
-        from theta.git import remotes
         from theta.porcelain.drive import running
 
         session = open_session(worktree=False)
-        settings = remotes.durable(session.repo) if durable else []
         with session.journal.driving():
             git = session.repo.git(extra={}).in_directory(Path.cwd())
-            done = running.ended(session, git.show(*settings, name, *given.args))
+            done = running.ended(session, git.show(name, *given.args))
         return told(done)
 
     return _app(command, doc)

@@ -102,10 +102,11 @@ def with_directory(repo: Repository, tree: Tree, name: str, directory: str | Non
     """Write ``tree`` with ``directory`` (a tree id, None to remove it) as ``name``; return its id."""
     rows = {entry.name: (entry.mode, entry.id) for entry in tree}
     rows.pop(name, None)
-    return _write_tree(repo, rows | ({name: (MODE_TREE, directory)} if directory is not None else {}))
+    return write_tree(repo, rows | ({name: (MODE_TREE, directory)} if directory is not None else {}))
 
 
-def _write_tree(repo: Repository, rows: Mapping[str, tuple[int, str]]) -> str:
+def write_tree(repo: Repository, rows: Mapping[str, tuple[int, str]]) -> str:
+    """Write the tree of ``rows`` (name -> mode, id); return its id."""
     return repo.backend.objects.write(TREE, tree_bytes((name, *row) for name, row in rows.items()))
 
 
@@ -123,7 +124,7 @@ def edit_tree(repo: Repository, tree: Tree, changes: Mapping[str, FileChange]) -
 
     Mode 0 keeps the mode of an existing file, and is that of a plain file otherwise.
     """
-    return _edited(repo, tree, changes) or _write_tree(repo, {})
+    return _edited(repo, tree, changes) or write_tree(repo, {})
 
 
 def _edited(repo: Repository, tree: Tree | None, changes: Mapping[str, FileChange]) -> str | None:
@@ -148,7 +149,7 @@ def _edited(repo: Repository, tree: Tree | None, changes: Mapping[str, FileChang
             rows[name] = MODE_TREE, found
         elif old is not None and old.tree is not None:
             del rows[name]
-    return _write_tree(repo, rows) if rows else None
+    return write_tree(repo, rows) if rows else None
 
 
 def _kept_mode(entry: TreeEntry | None) -> int:

@@ -59,6 +59,7 @@ _EVERYDAY: Final = {
     "checkout": "f,force q,quiet",
     "log": "n,max-count= oneline stat?",
     "merge": "m,message= q,quiet no-edit no-ff ff-only squash",
+    "push": "q,quiet f,force u,set-upstream n,dry-run all tags",
     "rebase": "abort continue skip quit onto=",
     "reset": "hard soft mixed q,quiet",
     "restore": "s,source= S,staged W,worktree q,quiet ours theirs",

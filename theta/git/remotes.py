@@ -24,3 +24,18 @@ def durable(repo: Repository) -> list[str]:
 def _is_local(repo: Repository, name: str) -> bool:
     urls = repo.git().run("remote", "get-url", "--push", "--all", name, check=False).text.splitlines()
     return bool(urls) and all(url.startswith(("/", "./", "../", "file://")) for url in urls)
+
+
+def default(repo: Repository) -> str | None:
+    """Return the remote that git push takes when none is named (git-push(1)); None when it would refuse."""
+    branch = repo.branch
+    keys = (f"branch.{branch}.pushremote", "remote.pushdefault", f"branch.{branch}.remote")
+    found = next((name for key in keys if (name := repo.config.get(key))), None)
+    names = repo.refs.remotes()
+    return found or ("origin" if "origin" in names else names[0] if len(names) == 1 else None)
+
+
+def push_urls(repo: Repository, remote: str) -> list[str]:
+    """Return the URLs that git pushes to for ``remote``, a name or a URL."""
+    done = repo.git().run("remote", "get-url", "--push", "--all", remote, check=False)
+    return done.text.splitlines() if not done.code else [remote]

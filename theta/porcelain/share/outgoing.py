@@ -112,3 +112,15 @@ def _size(session: Session, tips: Sequence[str], lacking: frozenset[str]) -> int
     }
     found = ((session.repo.tree_here(tree), size) for tree, size in trees.items())
     return sum(size for tree, size in found if tree and any(entry.id in lacking for entry in tree))
+
+
+def total(session: Session, tips: Iterable[str]) -> int:
+    """Return the bytes of a pack of all that ``tips`` need, as far as it is here."""
+    words = ("rev-list", "--objects", "--disk-usage", "--missing=allow-any", *tips)
+    return int(session.repo.git().run(*words).text)
+
+
+def ancestors(session: Session, commits: Iterable[str]) -> list[str]:
+    """Return the commits here that ``commits`` of a remote reach."""
+    rows = "".join(f"{oid}\n" for oid in commits if session.repo.has(oid)).encode()
+    return session.repo.git().run("rev-list", "--stdin", stdin=rows).text.split() if rows else []
