@@ -97,6 +97,17 @@ ROOMS: Final = (
     ),
     Room(("theta.porcelain.replicas",), (*_WORKSPACE, "theta.porcelain.stage")),
     Room(
+        ("theta.porcelain.lineage",),
+        (
+            "theta.merging",
+            *_WORKSPACE,
+            "theta.porcelain.drive",
+            "theta.porcelain.merge",
+            "theta.porcelain.stage",
+            "theta.porcelain.tensors",
+        ),
+    ),
+    Room(
         ("theta.porcelain.migration",),
         (
             "theta.formats",

@@ -53,6 +53,7 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "cherry-pick": "Apply the changes of commits here",
         "revert": "Undo the changes of commits",
         "rebase": "Apply commits again on top of another branch",
+        "average": "The mean of versions along the history",
         "extract-lora": "Write what a fine-tune changed as a LoRA adapter",
     },
     "share": {

@@ -9,9 +9,10 @@ from typing import Final
 from theta import _fs
 from theta.errors import UsageError, concerning
 from theta.git.object_values import Commit
+from theta.porcelain.drive import renewing
 from theta.porcelain.migration import attribute_texts, rewriting
 from theta.porcelain.migration.digests import sha256_of
-from theta.porcelain.migration.importing import Reported, settle, silent
+from theta.porcelain.migration.importing import Reported, silent
 from theta.porcelain.migration.lfs_origin import LfsFiles
 from theta.porcelain.stage import saved_tree
 from theta.porcelain.tensors import sources
@@ -50,7 +51,7 @@ def export(session: Session, kind: str, told: Reported = silent) -> ExportedHist
     """
     if kind not in KINDS:
         raise UsageError(f"theta exports histories as {', '.join(KINDS)}, not as {kind!r}")
-    rewriting.refuse_unclean(session)
+    renewing.refuse_unclean(session)
     rewriting.refuse_second(session)
     exporter = _Exporter(session, kind, told)
     with session.change() as change:
@@ -58,7 +59,7 @@ def export(session: Session, kind: str, told: Reported = silent) -> ExportedHist
         if not exporter.result.files:
             raise UsageError("no commit has a checkpoint")
         rewriting.move(session, done, f"export-history: as {kind}")
-        settle(session)
+        renewing.settle(session)
     exporter.result.rewritten = {old: new for old, new in done.commits.items() if old != new}
     exporter.result.refs = tuple(done.refs)
     return exporter.result

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from theta.errors import CorruptError, NotFoundError, UsageError, concerning
 from theta.git.object_values import Commit, Tree
 from theta.git.repository import Repository
-from theta.porcelain.drive import running
+from theta.porcelain.drive import renewing
 from theta.porcelain.migration import attribute_texts, rewriting
 from theta.porcelain.migration.digests import sha256_of
 from theta.porcelain.migration.dvc_origin import DvcOrigin
@@ -16,7 +16,6 @@ from theta.porcelain.migration.git_theta_origin import GitThetaOrigin
 from theta.porcelain.migration.lfs_origin import LfsOrigin
 from theta.porcelain.migration.origins import Elsewhere, Origin, Selected, Stub
 from theta.porcelain.migration.raw_origin import RawOrigin
-from theta.porcelain.setup import installing
 from theta.porcelain.stage import saved_tree
 from theta.porcelain.stage.commit_writer import CommitWriter
 from theta.porcelain.workspace import worktree
@@ -109,7 +108,7 @@ def migrate(session: Session, request: MigrateRequest, told: Reported = silent) 
     if result.lacking:
         more = f" (and {len(result.lacking) - 1} more)" if len(result.lacking) > 1 else ""
         raise NotFoundError(result.lacking[0] + more, hint="--dry-run lists all that is missing")
-    rewriting.refuse_unclean(session)
+    renewing.refuse_unclean(session)
     if request.all_history:
         rewriting.refuse_second(session)
     importer = _Importer(session, origin, request.patterns, told)
@@ -150,7 +149,7 @@ def _rewrite(session: Session, change: Change, importer: _Importer, result: Migr
     result.rewritten = {old: new for old, new in done.commits.items() if old != new}
     result.refs = tuple(done.refs)
     rewriting.move(session, done, f"migrate: from {result.label}")
-    settle(session)
+    renewing.settle(session)
 
 
 def _commit(session: Session, change: Change, importer: _Importer, result: MigrateResult) -> None:
@@ -163,18 +162,7 @@ def _commit(session: Session, change: Change, importer: _Importer, result: Migra
     new = CommitWriter().write(session, change, tree, head.id, text)
     session.repo.git().run("update-ref", "-m", f"migrate: from {result.label}", "HEAD", new, head.id)
     result.refs = (session.repo.branch,)
-    settle(session)
-
-
-def settle(session: Session) -> None:
-    """Set up this clone, and bring index and files to the new HEAD."""
-    if session.repo.is_bare:
-        return
-    installing.ensure(session.repo)
-    fresh = session.again()
-    done = running.drive(fresh, "reset", "--hard", aloud=False)
-    if done.code:
-        raise CorruptError("the files could not be brought to the new commit", hint="theta reset --hard")
+    renewing.settle(session)
 
 
 class _Importer:

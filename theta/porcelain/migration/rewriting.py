@@ -61,19 +61,6 @@ def refuse_second(session: Session) -> None:
         )
 
 
-def refuse_unclean(session: Session) -> None:
-    """Raise :class:`RefusedError` if a tracked file has changes, which a new history would not have."""
-    if session.repo.is_bare:
-        return
-    words = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all")
-    found = session.repo.git(extra={}).run(*words).text.splitlines()
-    if found:
-        raise RefusedError(
-            f"{found[0][3:]} has changes that are not committed",
-            hint="commit or stash them; then run the command again",
-        )
-
-
 def rewrite(session: Session, change: Change, refs: Mapping[str, str], tree_of: TreeOf) -> Rewritten:
     """Write all commits of ``refs`` anew, with the trees that ``tree_of`` gives; no ref moves yet.
 

@@ -6,9 +6,10 @@ layer's base, which has the same dtype and shape then.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from theta import codecs
@@ -111,6 +112,7 @@ class LayerView:
         base: the view of the layer below, if there is one already.
         held: a layer, and its value as it lies somewhere else: it is read there, with none below it.
         budget: what decoding may cost; by default what is due to one tensor.
+        shared: decoded chunks of layers, which other tensors may have too.
 
     Threads may share a view.
     """
@@ -123,6 +125,7 @@ class LayerView:
         base: LayerView | None = None,
         budget: Budget | None = None,
         held: Held | None = None,
+        shared: ChunkCache | None = None,
     ) -> None:
         layer = record.layers[number]
         self._objects, self._record, self._number = objects, record, number
@@ -136,10 +139,11 @@ class LayerView:
         elif held is not None and held[0] == layer.base:
             self._base = held[1]
         elif base is None:
-            self._base = LayerView(objects, record, layer.base, None, self._budget, held)
+            self._base = LayerView(objects, record, layer.base, None, self._budget, held, shared)
         self._lock = threading.Lock()
         self._kept = ChunkCache(_KEPT)
         self._decoder: Decoder | None = None
+        self._shared = shared
         self._check()
 
     def _check(self) -> None:
@@ -153,7 +157,23 @@ class LayerView:
         if payload_id is None:
             return self._from_base(number)
         if self._base is None:
+            if self._shared is not None:
+                return self._shared.get((payload_id, self.dtype), lambda: self._alone(number, payload_id))
             return self._objects.once(payload_id, self.dtype, lambda: self._alone(number, payload_id))
+        if self._shared is not None:
+            return self._shared.get((self._identity, number), lambda: self._on_base(number, payload_id))
+        return self._on_base(number, payload_id)
+
+    @cached_property
+    def _identity(self) -> bytes:
+        """All that decides the value of the layer: its files, and those of the layers below."""
+        own = f"{self._number}."
+        files = {name[len(own) :]: oid for name, oid in self._record.files.items() if name.startswith(own)}
+        below = self._base._identity if isinstance(self._base, LayerView) else b""
+        text = repr((self._codec, self.dtype, self.shape, sorted(files.items())))
+        return hashlib.sha256(below + text.encode()).digest()
+
+    def _on_base(self, number: int, payload_id: str) -> Words:
         size = word_size(self.dtype)
         start = sum(self.lengths[:number]) // size
         stop = start + self.lengths[number] // size
@@ -214,10 +234,14 @@ def stack(objects: Objects, record: Record) -> list[LayerView]:
 
 
 def top(
-    objects: Objects, record: Record, budget: Budget | None = None, held: Held | None = None
+    objects: Objects,
+    record: Record,
+    budget: Budget | None = None,
+    held: Held | None = None,
+    shared: ChunkCache | None = None,
 ) -> LayerView:
     """Return the layer that is the value."""
     if not record.layers:
         raise CorruptError("a tensor without layers has no chunks")
     Budget(record.nbytes).spend(declared(record.layers))
-    return LayerView(objects, record, len(record.layers) - 1, budget=budget, held=held)
+    return LayerView(objects, record, len(record.layers) - 1, None, budget, held, shared)

@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from theta._numpy import np
 from theta.codecs.base import TensorWords, word_dtype
@@ -72,6 +72,14 @@ class StoredTensor:
         self._kept = ChunkCache(kept)
         self._view = layers.top(objects, self.record, budget) if self.record.chunks else None
         self._short = layers.top(objects, self.record, budget, held) if held is not None else None
+
+    @classmethod
+    def beside(cls, objects: Objects, line: Line, shared: ChunkCache) -> Self:
+        """Return a tensor that keeps decoded layers in ``shared``, where other versions of it find them."""
+        found = cls(objects, line, kept=0)
+        if found.record.chunks:
+            found._view = layers.top(objects, found.record, shared=shared)
+        return found
 
     @cached_property
     def starts(self) -> list[int]:

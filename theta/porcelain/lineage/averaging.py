@@ -1,0 +1,180 @@
+"""``theta average``: the mean of versions of a checkpoint along the history."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from theta import _fs, _room
+from theta.errors import NotFoundError, UsageError
+from theta.merging import averages
+from theta.merging.averages import Averaging
+from theta.porcelain.drive import renewing
+from theta.porcelain.merge import dry_run, trailers
+from theta.porcelain.stage import saved_tree
+from theta.porcelain.stage.commit_writer import CommitWriter
+from theta.porcelain.stage.saved_tree import StoredFile
+from theta.porcelain.tensors import converting
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress
+from theta.store.format.manifest import Manifest
+from theta.store.read.coming_file import ComingFile
+from theta.store.read.reassembly import Restorer
+
+TRAILER: Final = "Theta-Average"
+_UNIFORM: Final = "uniform"
+
+
+@dataclass(frozen=True)
+class AverageRequest:
+    """Versions that are averaged.
+
+    Attributes:
+        revisions: ranges such as ``v1..main``, and commits, in the order in which they count.
+        path: the checkpoint; "" for the only one.
+        shape: how much each version counts (:func:`averages.coefficients`).
+        last: only that many versions, the newest; 0 for all.
+    """
+
+    revisions: Sequence[str]
+    path: str = ""
+    shape: str = _UNIFORM
+    last: int = 0
+
+
+@dataclass(frozen=True)
+class VersionPlan:
+    """The versions of a mean, oldest first, with what they count.
+
+    Attributes:
+        path: the checkpoint.
+        commits: the first commit in the request with each version.
+        factors: how much each counts.
+        averaging: computes the mean.
+    """
+
+    path: str
+    commits: Sequence[str]
+    factors: Sequence[float]
+    averaging: Averaging
+
+
+def plan(session: Session, request: AverageRequest) -> VersionPlan:
+    """Find the versions; commits of a range that leave the checkpoint alone are none.
+
+    Raises:
+        NotFoundError: a revision or a checkpoint is not there.
+        UsageError: there are fewer than two versions, or they cannot be averaged.
+    """
+    commits = _commits(session, request.revisions)
+    path = request.path or _only(session, commits[-1])
+    versions: list[tuple[str, str, Manifest]] = []
+    for commit in commits:
+        found = session.at(commit)
+        oid, manifest = found.oid(path), found.manifest(path)
+        if oid is None or manifest is None:
+            raise NotFoundError(f"{path} is no checkpoint in {commit[:12]}", hint="narrow the range")
+        if not versions or versions[-1][1] != oid:
+            versions.append((commit, oid, manifest))
+    versions = versions[-request.last :] if request.last else versions
+    if len(versions) < 2:
+        raise UsageError(f"{path} has {len(versions)} version there; a mean takes two or more")
+    factors = averages.coefficients(request.shape, len(versions))
+    averaging = Averaging(session.objects, [manifest for _, _, manifest in versions], factors)
+    return VersionPlan(path, [commit for commit, _, _ in versions], factors, averaging)
+
+
+def _commits(session: Session, revisions: Sequence[str]) -> list[str]:
+    """Return the commits of ranges and revisions; those of a range with the oldest first."""
+    found: list[str] = []
+    for revision in revisions:
+        if ".." in revision:
+            words = ("rev-list", "--reverse", "--topo-order", "--first-parent", "--end-of-options", revision)
+            found += session.repo.git().run(*words, "--").text.split()
+        elif (commit := session.repo.commit_of(revision)) is not None:
+            found.append(commit)
+        else:
+            raise NotFoundError(f"no such commit: {revision}")
+    if not found:
+        raise UsageError("there is no commit in the range", hint="theta average v1..main -o mean.safetensors")
+    return found
+
+
+def _only(session: Session, commit: str) -> str:
+    paths = sorted(session.at(commit).manifests)
+    if len(paths) != 1:
+        some = ", ".join(paths[:3]) if paths else "none"
+        raise UsageError(f"which checkpoint? {commit[:12]} has {some}", hint="--path PATH names it")
+    return paths[0]
+
+
+def write(
+    session: Session, found: VersionPlan, out: Path, *, force: bool, progress: Progress | None = None
+) -> None:
+    """Write the mean to a file, which has the suffix and the layout of the last version; stores nothing."""
+    like = found.averaging.like
+    if out.suffix != Path(found.path).suffix:
+        raise UsageError(
+            f"{out.name} needs the suffix of {found.path}", hint="'theta convert' changes formats"
+        )
+    converting.check_places([out], 0, force)
+    restorer = Restorer(session.objects, like)
+    _room.require(out.parent, restorer.size)
+    with _fs.AtomicFile(out, mode=0o666, nameless=True) as file:
+        coming = ComingFile(file, like.skeleton, restorer.plan)
+        found.averaging.write(coming, progress)
+        restorer.write(coming)
+
+
+def commit(
+    session: Session,
+    request: AverageRequest,
+    found: VersionPlan,
+    message: str = "",
+    progress: Progress | None = None,
+) -> str:
+    """Commit the mean on top of HEAD; return the commit, whose trailer names the versions and the shape.
+
+    Raises :class:`RefusedError` if files have changes that are not committed.
+    """
+    renewing.refuse_unclean(session)
+    head = session.repo.resolve("HEAD")
+    with session.change() as change:
+        before = session.at(head).manifests.get(found.path)
+        store = before.store if before is not None else found.averaging.like.store
+        manifest = found.averaging.store(change.pack, store, progress)
+        stored = StoredFile(change.pack.blob(manifest.data, text=True))
+        change.store()
+        made = saved_tree.write(session, change.pack, head, {found.path: stored})
+        subject = message or f"Average {len(found.commits)} versions of {found.path}"
+        text = trailers.with_trailers(session.repo, f"{subject}\n".encode(), [trailer(request, found)])
+        new = CommitWriter().write(session, change, made.tree, head, text.decode("utf-8", "surrogateescape"))
+        session.repo.git().run("update-ref", "-m", f"average: {subject}", "HEAD", new, head)
+        renewing.settle(session)
+    return new
+
+
+def trailer(request: AverageRequest, found: VersionPlan) -> str:
+    """Return the line from which :func:`again` computes the same mean."""
+    return f"{TRAILER}: {shlex.join(['--shape', request.shape, '--path', found.path, *found.commits])}"
+
+
+def again(session: Session, oid: str, progress: Progress | None = None) -> bool | None:
+    """Compute the mean of commit ``oid`` again and compare all tensors; None when it is no mean."""
+    wanted = f"%(trailers:key={TRAILER},valueonly,unfold)"
+    line = session.repo.git().run("show", "-s", f"--format={wanted}", oid).text.strip()
+    if not line:
+        return None
+    _, shape, _, path, *commits = shlex.split(line)
+    found = plan(session, AverageRequest(commits, path, shape))
+    committed = session.at(oid).manifest(path)
+    with dry_run.rehearsal(session) as apart, apart.objects.writing() as pack:
+        made = found.averaging.store(pack, found.averaging.like.store, progress)
+    return committed is not None and _digests(made) == _digests(committed)
+
+
+def _digests(manifest: Manifest) -> list[tuple[str, str]]:
+    return [(line.name, line.digest) for line in manifest.lines]
