@@ -118,7 +118,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
     found: list[tuple[str, int]] = []
     before = Objects.chunk
 
-    def noted(self: Objects, oid: str, *args: int) -> bytes:
+    def noted(self: Objects, oid: str, *args: int) -> bytes | memoryview:
         data = before(self, oid, *args)
         found.append((oid, len(data)))
         return data
