@@ -314,7 +314,7 @@ def test_the_command_line_says_what_it_wants(updated: Repo, tmp_path: Path) -> N
     ):
         done = updated.theta("add", *args, code=2)
         assert done.stderr.startswith("error: ")
-        assert "hint" in done.stderr or "one checkpoint" in done.stderr
+        assert "hint" in done.stderr or "one model" in done.stderr
     updated.theta("add", "--update-type", "dense", "--update-data", "nowhere", "f32.safetensors", code=13)
 
 

@@ -33,6 +33,7 @@ app = Passing(
     (
         "--update-type=",
         "--update-data=",
+        "--weight=",
     )
 )
 
@@ -47,20 +48,26 @@ def add(
         str, typer.Option(metavar="KIND", help="Kind of the update: low-rank, sparse, ia3, scaled or dense.")
     ] = "",
     update_data: Annotated[
-        str, typer.Option(metavar="FILE", help="File of the update to apply, or directory of a PEFT adapter.")
-    ] = "",
+        list[str] | None,
+        typer.Option(metavar="FILE", help="File of the update to apply, or directory of a PEFT adapter."),
+    ] = None,
+    weight: Annotated[
+        list[float] | None,
+        typer.Option(metavar="W", help="How much each --update-data counts; by default 1."),
+    ] = None,
 ) -> int:
     """Stage checkpoints and files (git add's options and pathspecs apply).
 
     A checkpoint is taken apart into tensors; only what is new is stored. Files of a tracked
     pattern that no reader understands are stored as plain bytes, byte-exact too.
     With --update-data, the checkpoint's file becomes the updated model, and what is stored are the
-    factors of the update.
+    factors of the update. Several are added up, each with its --weight. A sharded model is named by its
+    index, by the name it would have as one file, or by its folder.
     """
     session = open_session()
     asked = given.of_git()
-    if update_type or update_data:
-        return _update(session, asked, update_type, update_data)
+    if update_type or update_data or weight:
+        return _update(session, asked, update_type, update_data or [], weight or [])
     if not asked.known or not asked.only(*_OURS):
         return drive(session, "add", *asked.given)
     request = additions.AddRequest(asked)
@@ -74,15 +81,15 @@ def add(
     return result.code
 
 
-def _update(session: Session, asked: Arguments, kind: str, data: str) -> int:
-    """Apply an update that the user brings to the one checkpoint named."""
+def _update(session: Session, asked: Arguments, kind: str, data: list[str], weights: list[float]) -> int:
+    """Apply the updates that the user brings to the one model named."""
     if not data:
         raise UsageError(
-            "--update-type needs --update-data",
+            "--update-type and --weight need --update-data",
             hint="without both, theta add finds by itself what kind of change a file holds",
         )
     if len(asked.words) != 1 or asked.options:
-        raise UsageError("an update is for one checkpoint, and takes no other options")
-    request = additions.UpdateRequest(asked.words[0], Path(data), kind)
+        raise UsageError("an update is for one model, and takes no other options")
+    request = additions.UpdateRequest(asked.words[0], [*map(Path, data)], kind, weights)
     report_added(additions.update(session, request, Terminal()).added)
     return 0

@@ -20,8 +20,9 @@ from theta.porcelain.workspace import coverage
 from theta.porcelain.workspace.session import Session
 
 if TYPE_CHECKING:
-    from theta.porcelain.stage import updates, updating
+    from theta.porcelain.stage import named_models, updates, updating
 else:
+    named_models = Module("theta.porcelain.stage.named_models")
     updates = Module("theta.porcelain.stage.updates")
     updating = Module("theta.porcelain.stage.updating")
 
@@ -58,14 +59,26 @@ class UpdateRequest:
     """An update of one checkpoint: what it is added to, and where it comes from.
 
     Attributes:
-        path: the checkpoint, from the directory of the session.
-        data: a file, or the directory of a PEFT adapter.
+        path: the checkpoint, from the directory of the session; of a sharded model its index, its name as
+            one file, or its folder.
+        data: a file, or the directory of a PEFT adapter; several are added up.
         kind: one of ``updates.KINDS``; empty when the data are to tell.
+        weights: how much each of ``data`` counts; by default 1.
     """
 
     path: str
-    data: Path
+    data: Path | Sequence[Path]
     kind: str = ""
+    weights: Sequence[float] = ()
+
+    @property
+    def weighted(self) -> list[tuple[Path, float]]:
+        """The data with their weights; raises :class:`UsageError` when their numbers differ."""
+        places = [self.data] if isinstance(self.data, Path) else list(self.data)
+        weights = list(self.weights) or [1.0] * len(places)
+        if len(weights) != len(places):
+            raise UsageError(f"{len(weights)} weights for {len(places)} updates", hint="give one for each")
+        return list(zip(places, weights, strict=True))
 
 
 @dataclass(frozen=True)
@@ -114,12 +127,13 @@ def update(session: Session, request: UpdateRequest, dialogue: Dialogue = NOBODY
     if request.kind and request.kind not in updates.KINDS:
         kinds = ", ".join(updates.KINDS)
         raise UsageError(f"there is no update type {request.kind!r}", hint=f"one of {kinds}")
-    if not request.data.exists():
-        raise NotFoundError(f"there is no {request.data}")
-    path, kind = session.from_root(request.path), request.kind or None
+    for place, _ in request.weighted:
+        if not place.exists():
+            raise NotFoundError(f"there is no {place}")
+    paths = named_models.files_of(session, session.from_root(request.path))
     with session.change(), dialogue.progress("updating") as progress:
-        added = updating.update(session, path, kind, request.data, progress)
-    return AddResult(0, (added,))
+        added = updating.update_model(session, paths, request.kind or None, request.weighted, progress)
+    return AddResult(0, tuple(added))
 
 
 def _new_files(git: Git, pathspecs: list[str], force: bool) -> list[str]:

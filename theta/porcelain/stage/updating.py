@@ -5,18 +5,19 @@ The worktree file becomes the updated model.  The index gets a version that is s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from theta._numpy import np
 from theta.codecs import arith, brought
 from theta.codecs.base import TensorWords
-from theta.errors import NotFoundError, WouldOverwriteError
+from theta.errors import NotFoundError, UsageError, WouldOverwriteError
 from theta.git.backends.index_entries import Staged
 from theta.parallel import ordered
-from theta.porcelain.stage import updates
+from theta.porcelain.stage import summing, updates
 from theta.porcelain.stage.fitting import Step, plan
 from theta.porcelain.stage.staging import Added
 from theta.porcelain.stage.updates import Brought, LowRank, Scale, Sparse, Update
@@ -27,7 +28,8 @@ from theta.porcelain.workspace.checkpoints import Checkpoint
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.format import listings
-from theta.store.format.manifest import Manifest
+from theta.store.format.manifest import Line, Manifest
+from theta.store.odb.packs import PackWriter
 from theta.store.read.stored_tensor import StoredTensor
 from theta.store.write import layer_plan
 from theta.store.write.layer_plan import Changed, Hints
@@ -41,39 +43,100 @@ _TREE_BYTES: Final = 900
 """Approximate bytes of the objects of a tensor without its factors."""
 
 
+@dataclass
+class _Shard:
+    """A file of the model that is updated, before and after."""
+
+    entry: Checkpoint
+    manifest: Manifest
+    new: list[str] = field(default_factory=list)
+    stored: int = 0
+
+    def changed(self, pack: PackWriter, lines: Mapping[str, Line]) -> Manifest:
+        """Write the manifest with ``lines`` in place of its own; return it."""
+        found = sorted_lines(({**self.manifest.by_name, **lines}).values())
+        return listings.write(pack, replace(self.manifest, lines=tuple(found)))
+
+
 def update(
     session: Session, path: str, kind: str | None, data: Path, progress: Progress | None = None
 ) -> Added:
-    """Apply the updates of ``kind`` in ``data`` to the checkpoint at ``path`` and stage the result.
+    """Apply the updates of ``kind`` in ``data`` to the checkpoint at ``path``, as :func:`update_model`."""
+    return update_model(session, [path], kind, [(data, 1.0)], progress)[0]
 
-    Raises ``UsageError`` that lists all misfits, ``NotFoundError`` if the checkpoint is not in HEAD, and
+
+def update_model(
+    session: Session,
+    paths: Sequence[str],
+    kind: str | None,
+    data: Sequence[tuple[Path, float]],
+    progress: Progress | None = None,
+) -> list[Added]:
+    """Apply the updates of ``kind`` in ``data`` to the model whose shards are ``paths``; stage the result.
+
+    ``data`` are files or adapters with their weights; several are added up.  Each name is looked for in all
+    shards, and each shard keeps its tensors.
+
+    Raises ``UsageError`` that lists all misfits, ``NotFoundError`` if a checkpoint is not in HEAD, and
     ``WouldOverwriteError`` if its file differs from HEAD; then nothing is changed.
     """
-    entry, manifest = _committed(session, path)
-    brought = updates.read(data, kind)
-    found = tied_weights.find(tied_weights.beside(session, path), manifest.by_name)
-    steps = plan(manifest, brought, found)
-    session.objects.expect(manifest.trees())
+    shards = [_Shard(*_committed(session, path)) for path in paths]
+    whole = _joined(shards)
+    brought = [updates.read(place, kind) for place, _ in data]
+    found = tied_weights.find(tied_weights.beside(session, paths[0]), whole.by_name)
+    plans = [plan(whole, one, found) for one in brought]
+    steps = summing.together(plans, [weight for _, weight in data])
+    for shard in shards:
+        session.objects.expect(shard.manifest.trees())
+    warning = next(filter(None, map(partial(_warning, found), brought, plans)), "")
     with index_closure.following(session) as change:
-        pack = change.pack
-        lines = dict(manifest.by_name)
-        new = []
-        for planned in filter(None, _planned(session, steps, progress)):
-            lines[planned.name] = planned.write(pack)
-            new.append(planned.name)
-        whole = replace(manifest, lines=tuple(sorted_lines(lines.values())))
-        changed = listings.write(pack, whole)
-        oid = pack.blob(changed.data, text=True)
-        stored = pack.size
+        changed = _stored(session, change.pack, shards, steps, progress)
+        oids = [change.pack.blob(manifest.data, text=True) for manifest in changed]
         change.store()
-        info = worktree.fill(session, path, changed, oid, entry.mode, progress)
-        change.index.put(Staged(path, oid, entry.mode, stat=info))
+        added: list[Added] = []
+        for shard, manifest, oid in zip(shards, changed, oids, strict=True):
+            if shard.new or len(shards) == 1:
+                path, mode = shard.entry.path, shard.entry.mode
+                info = worktree.fill(session, path, manifest, oid, mode, progress)
+                change.index.put(Staged(path, oid, mode, stat=info))
+                new, warned = tuple(shard.new), "" if added else warning
+                added.append(Added(path, manifest, oid, new, "", info, mode, shard.stored, warned))
     session.cache.save()
-    warning = _warning(brought, found, steps)
-    return Added(path, changed, oid, tuple(new), "", info, entry.mode, stored, warning)
+    return added
 
 
-def _warning(brought: Brought, found: TiedWeights, steps: Sequence[Step]) -> str:
+def _joined(shards: Sequence[_Shard]) -> Manifest:
+    """Return the tensors of all shards as one checkpoint; raises :class:`UsageError` for a name in two."""
+    lines: dict[str, Line] = {}
+    for shard in shards:
+        if twice := lines.keys() & shard.manifest.by_name.keys():
+            raise UsageError(
+                f"{min(twice)} is in several of the files: they are not shards of one model",
+                hint="name one of them",
+            )
+        lines |= shard.manifest.by_name
+    return replace(shards[0].manifest, lines=tuple(sorted_lines(lines.values())))
+
+
+def _stored(
+    session: Session,
+    pack: PackWriter,
+    shards: Sequence[_Shard],
+    steps: Sequence[Step],
+    progress: Progress | None,
+) -> list[Manifest]:
+    """Store what changes; return the manifests of all shards."""
+    owner = {name: shard for shard in shards for name in shard.manifest.by_name}
+    lines: dict[str, Line] = {}
+    for planned in filter(None, _planned(session, steps, progress)):
+        before = pack.size
+        lines[planned.name] = planned.write(pack)
+        owner[planned.name].new.append(planned.name)
+        owner[planned.name].stored += pack.size - before
+    return [shard.changed(pack, {name: lines[name] for name in shard.new}) for shard in shards]
+
+
+def _warning(found: TiedWeights, brought: Brought, steps: Sequence[Step]) -> str:
     """Return a warning if an embedding changes and no configuration says whether the head is tied to it."""
     changed = {step.line.name.removesuffix(_WEIGHT) for step in steps}
     if found.certain or not brought.of_adapter or not changed & set(found.modules):

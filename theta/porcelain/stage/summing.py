@@ -1,0 +1,57 @@
+"""Several updates of one model, each with a weight, as one: factors side by side are rounded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from theta._numpy import np
+from theta.errors import UsageError
+from theta.porcelain.stage import updates
+from theta.porcelain.stage.fitting import Step
+from theta.porcelain.stage.updates import LowRank, Sparse, Update, Whole
+
+
+def together(plans: Sequence[Sequence[Step]], weights: Sequence[float]) -> list[Step]:
+    """Return the steps of all ``plans``, with ``weights``, as one plan: ``W + sum(w_i B_i A_i)``.
+
+    PEFT's ``add_weighted_adapter`` calls it ``cat``.  Raises :class:`UsageError` for updates that have no
+    weighted sum: scales, and whole tensors that differ.
+    """
+    if list(weights) == [1.0]:
+        return list(plans[0])
+    found: dict[str, list[tuple[Step, float]]] = {}
+    for steps, weight in zip(plans, weights, strict=True):
+        for step in steps:
+            found.setdefault(step.line.name, []).append((step, weight))
+    problems: list[str] = []
+    made = [_joined(pairs, problems) for pairs in found.values()]
+    if problems:
+        raise UsageError(f"the updates cannot be added up: {updates.listed(problems)}")
+    return sorted(made, key=lambda step: step.line.name)
+
+
+def _joined(pairs: Sequence[tuple[Step, float]], problems: list[str]) -> Step:
+    line = pairs[0][0].line
+    items = [(item, weight) for step, weight in pairs for item in step.updates]
+    whole = [item for item, _ in items if isinstance(item, Whole)]
+    products = [(item, weight) for item, weight in items if isinstance(item, LowRank)]
+    sparse = [(item, weight) for item, weight in items if isinstance(item, Sparse)]
+    if len(whole) + len(products) + len(sparse) < len(items):
+        problems.append(f"{line.name} is scaled, which has no weighted sum")
+    if whole and not all(updates.same(whole[0], other) for other in whole[1:]):
+        problems.append(f"{line.name} is replaced by different values")
+    if whole and len(whole) < len(pairs):
+        problems.append(f"{line.name} is replaced by some of them only")
+    added: list[Update] = [_side_by_side(products)] if products else []
+    added += [replace(item, data=item.data * weight) for item, weight in sparse]
+    return Step(line, (*whole[:1], *added))
+
+
+def _side_by_side(products: Sequence[tuple[LowRank, float]]) -> LowRank:
+    """Return the sum of products, which is the product of longer factors."""
+    first = products[0][0]
+    u = np.ascontiguousarray(np.hstack([item.u * weight for item, weight in products]))
+    v = np.ascontiguousarray(np.hstack([item.v for item, _ in products]))
+    mantissa = max(item.mantissa for item, _ in products)
+    return replace(first, u=u, v=v, mantissa=mantissa, nbytes=sum(item.nbytes for item, _ in products))
