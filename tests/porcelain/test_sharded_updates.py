@@ -17,7 +17,7 @@ from theta.porcelain.workspace.session import Session
 
 INDEX = "llama/model.safetensors.index.json"
 NAMES = sharded.shard_names(3)
-"""Of the shards: model-00001-of-00003.safetensors and so on."""
+"""The shards: model-00001-of-00003.safetensors and so on."""
 
 
 def weight(number: int) -> NDArray[Any]:
@@ -118,7 +118,7 @@ def test_shards_under_other_names_are_those_of_the_index(base: Repo) -> None:
 
 
 def test_several_adapters_are_added_up_with_weights(base: Repo, tmp_path: Path) -> None:
-    """What PEFT's ``add_weighted_adapter(combination_type="cat")`` merged would give, rounded once."""
+    """The sum is that of PEFT's ``add_weighted_adapter(combination_type="cat")``, rounded once."""
     places = [adapter(tmp_path / "one", range(3), 1), adapter(tmp_path / "two", range(2, 6), 2, alpha=4)]
     data = [word for place in places for word in ("--update-data", str(place))]
     base.theta("add", "llama", *data, "--weight", "0.7", "--weight", "-0.25")
