@@ -60,6 +60,7 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "fetch": "Bring new commits here",
         "pull": "Fetch and merge",
         "push": "Send commits to a remote",
+        "prune-local": "Drop stored tensors that the remote has; reading fetches them",
         "apply": "Bring a folder of files to a version, in place if wanted",
         "follow": "Keep a folder at the newest step of a training run",
     },

@@ -46,9 +46,9 @@ class Outgoing:
 def outgoing(session: Session, tips: Iterable[str], known: Iterable[str]) -> Outgoing:
     """Return the objects that ``tips`` need and a remote that has the commits ``known`` lacks."""
     here, missing = _listed(session, tips, known)
-    sizes = list(_sizes(session, here))
-    blobs = {oid: size for oid, kind, size in sizes if kind == BLOB}
-    return Outgoing(blobs, sum(size for _, kind, size in sizes if kind != BLOB), frozenset(missing))
+    rows = list(sizes(session, here))
+    blobs = {oid: size for oid, kind, size in rows if kind == BLOB}
+    return Outgoing(blobs, sum(size for _, kind, size in rows if kind != BLOB), frozenset(missing))
 
 
 def missing(session: Session, tips: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -64,7 +64,7 @@ def _listed(session: Session, tips: Iterable[str], known: Iterable[str]) -> tupl
     return [oid for oid in found if oid[0] != "?"], [oid[1:] for oid in found if oid[0] == "?"]
 
 
-def _sizes(session: Session, oids: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+def sizes(session: Session, oids: Sequence[str]) -> Iterator[tuple[str, str, int]]:
     """Yield (id, kind, bytes in a pack) of each object."""
     asked = "".join(f"{oid}\n" for oid in oids).encode()
     text = session.repo.git().run("cat-file", f"--batch-check={_FORMAT}", "--buffer", stdin=asked).text
