@@ -80,6 +80,24 @@ def children_of(token: str) -> list[int]:
     return found
 
 
+def gits_in(*places: Path) -> bool:
+    """Return whether a living git works in one of the directories ``places``, or below it."""
+    inside = [os.path.realpath(place) for place in places]
+    for process in _PROC.glob("[0-9]*"):
+        info = _stat(int(process.name))
+        if info is None or not info[0].startswith("git"):
+            continue
+        try:
+            where = os.readlink(process / "cwd")
+        except PermissionError:
+            return True  # of another user: nobody knows
+        except OSError:
+            continue  # it has ended
+        if any(where == place or where.startswith(place + os.sep) for place in inside):
+            return True
+    return False
+
+
 def _environment(place: Path) -> list[bytes]:
     try:
         return (place / "environ").read_bytes().split(b"\0")

@@ -85,6 +85,18 @@ def sync_index(
     return missing
 
 
+def wrong(
+    held: Mapping[str, tuple[str, bool]], manifests: Iterable[Manifest], form: ObjectFormat
+) -> list[str]:
+    """Return the directories of ``manifests`` that an index with ``held`` lacks or has otherwise."""
+    current = _grouped(held)
+    return [
+        directory
+        for directory, tree in expected(manifests).items()
+        if _tree_id(current.get(directory, {}), form) != tree
+    ]
+
+
 def _replace(
     edit: EditedIndex, objects: Objects, directory: str, tree: str, old: Mapping[str, tuple[str, bool]]
 ) -> None:

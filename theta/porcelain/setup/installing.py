@@ -5,6 +5,7 @@ Everything is local to the clone except ``.gitattributes``, and every step can b
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -71,6 +72,29 @@ def ensure(repo: Repository) -> None:
     sparse_patterns.ensure(repo)
 
 
+def missing(repo: Repository) -> list[str]:
+    """Return the parts that :func:`ensure` would write."""
+    config, directory = repo.config, hooks_directory(repo)
+    found = [key for key, value in settings().items() if config.get(key) != value]
+    found += [f"hook {name}" for name in HOOKS if not _is_hook(directory / name, _script(name))]
+    if not _is_file(launcher_of(repo), _launcher()):
+        found.append("launcher of this environment")
+    local = repo.commondir / "info" / "attributes"
+    if not local.is_file() or _LOCAL_ATTRIBUTES not in local.read_text(errors="replace").splitlines():
+        found.append("rule for .theta/ in info/attributes")
+    if sparse_patterns.wanted(repo) and not repo.config.flag("core.sparsecheckout"):
+        found.append("sparse patterns")
+    return found
+
+
+def _is_hook(place: Path, script: str) -> bool:
+    return _is_file(place, script.encode()) and os.access(place, os.X_OK)
+
+
+def _is_file(place: Path, content: bytes) -> bool:
+    return place.is_file() and place.read_bytes() == content
+
+
 def ensure_durable(repo: Repository) -> list[str]:
     """Set ``core.fsync`` so that plain git syncs what it writes.
 
@@ -125,7 +149,7 @@ def _ensure_hooks(repo: Repository) -> None:
     for name in HOOKS:
         path, script = directory / name, _script(name)
         existing = path.read_text(errors="replace") if path.exists() else None
-        if existing == script:
+        if existing == script and os.access(path, os.X_OK):
             continue
         _fs.make_dirs(directory)
         if existing is not None and _MARK not in existing:
@@ -181,12 +205,17 @@ def launcher_of(repo: Repository) -> Path:
 
 def ensure_launcher(path: Path) -> None:
     """Write the launcher of this theta to ``path`` unless it is up to date."""
-    text = launcher.TEXT.replace("@PYTHON@", shlex.quote(sys.executable))
-    text = text.replace("@PACKAGE@", shlex.quote(str(Path(__file__).parents[2])))
-    wanted = text.encode("utf-8", "surrogateescape")
-    if not path.is_file() or path.read_bytes() != wanted:
+    wanted = _launcher()
+    if not _is_file(path, wanted):
         _fs.make_dirs(path.parent)
         _fs.write_atomic(path, wanted, mode=0o777)
+
+
+def _launcher() -> bytes:
+    """Return the launcher of this theta."""
+    text = launcher.TEXT.replace("@PYTHON@", shlex.quote(sys.executable))
+    text = text.replace("@PACKAGE@", shlex.quote(str(Path(__file__).parents[2])))
+    return text.encode("utf-8", "surrogateescape")
 
 
 def ensure_attributes(repo: Repository) -> None:

@@ -147,6 +147,11 @@ class Journal:
         with contextlib.nullcontext() if processes.TOKEN in self._repo.marks else self.driving():
             yield
 
+    @property
+    def is_left(self) -> bool:
+        """Whether a dead command may have left something that :meth:`heal` undoes."""
+        return _is_needed(self._repo) and not any(_is_of_the_living(place) for place in _journals(self._repo))
+
     def heal(self) -> None:
         """Undo dead commands, unless another theta holds the lock."""
         if not _is_needed(self._repo):
@@ -218,6 +223,11 @@ def _journals(repo: Repository) -> list[Path]:
     """Return the journals of running and dead commands."""
     journal = repo.private / _JOURNAL
     return [*([journal] if journal.exists() else []), *repo.private.glob(f"{_DRIVING}*")]
+
+
+def _is_of_the_living(journal: Path) -> bool:
+    note = _read(journal)
+    return note is not None and processes.is_alive(str(note.get("owner", "")))
 
 
 def _dead(repo: Repository) -> Iterator[tuple[Path, dict[str, Any]]]:

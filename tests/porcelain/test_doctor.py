@@ -1,0 +1,175 @@
+"""``theta doctor`` finds what is wrong, mends it, and then finds nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import Repo, make_model, random_tensors, sha256
+from theta.porcelain.care import checkup
+from theta.porcelain.workspace.session import Session
+
+MODEL = "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """One committed checkpoint."""
+    repo = Repo.create(tmp_path_factory.mktemp("doctor") / "repo")
+    repo.theta("track", "*.safetensors")
+    make_model(repo.path / MODEL, random_tensors({"a.w": (64, 64), "b.w": (8,)}))
+    repo.theta("add", "-A")
+    repo.theta("commit", "-qm", "base")
+    return repo
+
+
+@pytest.fixture
+def ill(template: Repo, tmp_path: Path) -> Repo:
+    return template.copy(tmp_path / "repo")
+
+
+def found(repo: Repo) -> list[checkup.Complaint]:
+    return checkup.examine(Session.here(repo.path))
+
+
+def no_filter(repo: Repo) -> None:
+    repo.git("config", "--unset", "filter.theta.process")
+
+
+def no_hook(repo: Repo) -> None:
+    (repo.path / ".git/hooks/pre-commit").unlink()
+
+
+def hook_is_not_run(repo: Repo) -> None:
+    (repo.path / ".git/hooks/post-commit").chmod(0o644)
+
+
+def launcher_of_another(repo: Repo) -> None:
+    (repo.path / ".git/info/theta-launcher").write_text("#!/bin/sh\nexec /gone/python -m theta\n")
+
+
+def no_sparse_checkout(repo: Repo) -> None:
+    repo.git("config", "core.sparseCheckout", "false")
+
+
+def old_lock(repo: Repo) -> None:
+    for name in ("index.lock", "refs/heads/main.lock"):
+        (repo.path / ".git" / name).touch()
+        os.utime(repo.path / ".git" / name, (time.time() - 4000,) * 2)
+
+
+def killed(repo: Repo) -> None:
+    note = {"token": "0" * 32, "started": time.time(), "owner": "999999999 1"}
+    (repo.path / ".git/theta/journal").write_text(json.dumps(note))
+
+
+def broken_cache(repo: Repo) -> None:
+    (repo.path / ".git/theta/stat-cache.json").write_text("{")
+
+
+def no_rule(repo: Repo) -> None:
+    repo.write(".gitattributes", "*.safetensors filter=theta diff=theta merge=text -text\n")
+
+
+def manifest_in_place_of_the_file(repo: Repo) -> None:
+    repo.write(MODEL, repo.git("show", f"HEAD:{MODEL}") + "\n")
+
+
+def stores_left_the_index(repo: Repo) -> None:
+    repo.git("rm", "-rq", "--cached", "--sparse", ".theta", env={"THETA_HOOKS": "off"})
+
+
+def stores_in_the_worktree(repo: Repo) -> None:
+    for path in repo.git("ls-files", ".theta").splitlines():
+        repo.write(path, "")
+        repo.run("sh", "-c", 'git cat-file blob ":$1" >"$1"', "sh", path)
+
+
+ILLS: list[tuple[Callable[[Repo], None], str]] = [
+    (no_filter, "settings"),
+    (no_hook, "settings"),
+    (hook_is_not_run, "settings"),
+    (launcher_of_another, "settings"),
+    (no_sparse_checkout, "settings"),
+    (old_lock, "locks"),
+    (killed, "locks"),
+    (broken_cache, "caches"),
+    (no_rule, "attributes"),
+    (manifest_in_place_of_the_file, "files"),
+    (stores_left_the_index, "stores"),
+    (stores_in_the_worktree, "stores"),
+]
+
+
+@pytest.mark.parametrize(("make", "kind"), ILLS, ids=[make.__name__ for make, _ in ILLS])
+def test_an_ill_is_found_and_mended(ill: Repo, make: Callable[[Repo], None], kind: str) -> None:
+    before = sha256(ill.path / MODEL)
+    make(ill)
+    findings = found(ill)
+    assert {finding.kind for finding in findings} == {kind}
+    assert found(ill) == findings, "looking changes nothing"
+    assert checkup.mend(Session.here(ill.path)) == []
+    assert sha256(ill.path / MODEL) == before
+    assert ill.git("status", "--porcelain") == ""
+
+
+def test_a_healthy_clone_has_nothing(template: Repo, tmp_path: Path) -> None:
+    assert found(template) == []
+    assert template.theta("doctor").stdout == "nothing is wrong\n"
+    assert found(Repo.create(tmp_path / "other")) == []
+
+
+def test_a_lock_that_is_young_is_left_alone(ill: Repo) -> None:
+    (ill.path / ".git/index.lock").touch()
+    assert found(ill) == []
+
+
+def bare_hands(repo: Repo, oid: str) -> None:
+    """Commit as a tool that knows neither filters nor hooks nor ``.theta/``."""
+    index = {"GIT_INDEX_FILE": str(repo.path / ".git/other-index"), "THETA_HOOKS": "off"}
+    repo.git("update-index", "--add", "--cacheinfo", f"100644,{oid},{MODEL}", env=index)
+    repo.git("update-index", "--add", ".gitattributes", env=index)
+    tree = repo.git("write-tree", env=index)
+    repo.git("update-ref", "HEAD", repo.git("commit-tree", tree, "-p", "HEAD", "-m", "by hand"))
+    repo.git("read-tree", "HEAD", env={"THETA_HOOKS": "off"})
+
+
+def test_what_a_tool_committed_as_plain_bytes_becomes_a_checkpoint(ill: Repo) -> None:
+    """Tools such as jj write the bytes of the file into the tree; doctor stages the checkpoint."""
+    make_model(ill.path / MODEL, random_tensors({"a.w": (64, 64), "b.w": (8,)}, seed=5))
+    before = sha256(ill.path / MODEL)
+    bare_hands(ill, ill.git("hash-object", "-w", "--no-filters", MODEL))
+    done = ill.theta("doctor", code=1)
+    assert done.stdout.startswith(f"plain bytes: {MODEL} is stored as plain bytes")
+    body = json.loads(ill.theta("doctor", "--fix", "--json", code=0).stdout)["theta.doctor/v1"]
+    assert [row["mended"] for row in body["findings"]] == [True]
+    ill.theta("commit", "-qm", "as a checkpoint")
+    assert ill.git("show", f"HEAD:{MODEL}").startswith("theta checkpoint 1")
+    assert (found(ill), sha256(ill.path / MODEL)) == ([], before)
+    ill.theta("fsck")
+
+
+def test_a_file_that_differs_is_not_staged_in_place_of_plain_bytes(ill: Repo) -> None:
+    bare_hands(ill, ill.git("hash-object", "-w", "--no-filters", "code.py"))
+    before = sha256(ill.path / MODEL)
+    assert "theta add" in ill.theta("doctor", "--fix", code=1).stdout
+    assert ill.git("ls-files", "-s", MODEL).split()[1] == ill.git("hash-object", "code.py")
+    assert sha256(ill.path / MODEL) == before
+
+
+def test_a_commit_of_a_manifest_without_its_tensors_is_mended(ill: Repo) -> None:
+    bare_hands(ill, ill.git("rev-parse", f"HEAD:{MODEL}"))
+    assert {finding.kind for finding in found(ill)} == {"stores", "agreement"}
+    assert checkup.mend(Session.here(ill.path)) == []
+    ill.theta("fsck")
+
+
+def test_too_little_space_is_told(ill: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("theta._fs.free_space", lambda _: 100)
+    (finding,) = found(ill)
+    assert (finding.kind, finding.can_be_mended) == ("space", False)

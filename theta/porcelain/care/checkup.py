@@ -1,0 +1,221 @@
+"""``theta doctor``: what is wrong with a repository's set-up and state, and mending it.
+
+Nothing is healed before it was looked at, and each cure is what theta's commands do anyway.  A tool that
+writes commits by itself runs neither filter nor hooks; what it leaves is found here.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from theta import _fs, _notes
+from theta.errors import ManifestError, MissingObjectsError, ThetaError
+from theta.git import commit_graph, lfs, processes
+from theta.git.repository import STORES
+from theta.porcelain.setup import installing
+from theta.porcelain.workspace import agreement, worktree
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress
+from theta.store import closure
+from theta.store.changes import counted
+from theta.units import human
+
+_OLDEST_GIT: Final = (2, 38)
+_STALE: Final = 600.0
+"""Seconds after which a lock that no git is there for is stale."""
+_LOCKS: Final = ("*.lock", "refs/**/*.lock", "logs/**/*.lock")
+_CACHE: Final = "stat-cache.json"
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """Something that is wrong.
+
+    Attributes:
+        kind: settings, hooks, locks and so on.
+        text: one line that says what is wrong.
+        remedy: one line that says what mends it.
+        can_be_mended: whether :func:`mend` does that.
+    """
+
+    kind: str
+    text: str
+    remedy: str
+    can_be_mended: bool = True
+
+
+def examine(session: Session) -> list[Complaint]:
+    """Return what is wrong; changes nothing."""
+    checks = [_versions, _locks, _caches]
+    if installing.is_used(session.repo) and not session.repo.is_bare:
+        checks += [_setup, _attributes, _plain_bytes, _files, _stores, _agreement, _space]
+    return [finding for check in checks for finding in _told(check, session)]
+
+
+def mend(session: Session, progress: Progress | None = None) -> list[Complaint]:
+    """Mend what can be mended; return what is still wrong."""
+    repo = session.repo
+    kinds = {finding.kind for finding in examine(session) if finding.can_be_mended}
+    if "locks" in kinds:
+        session.journal.heal()
+        for lock in _stale_locks(session):
+            _fs.remove(lock)
+    if "caches" in kinds:
+        _notes.drop(repo.private / _CACHE)
+    if "settings" in kinds:
+        installing.ensure(repo)
+    if "attributes" in kinds:
+        installing.ensure_attributes(repo)
+    if "plain bytes" in kinds:
+        _stage(session)
+    if kinds & {"files", "stores", "agreement"}:
+        fresh = session.again()
+        with fresh.change():
+            agreement.settle(fresh, progress)
+    return examine(session.again())
+
+
+def _told(check: Callable[[Session], Iterator[Complaint]], session: Session) -> list[Complaint]:
+    """Return the findings of one check; a check that fails is one."""
+    try:
+        return list(check(session))
+    except ThetaError as error:
+        return [Complaint("repository", str(error), error.hint or "'theta fsck' tells more", False)]
+
+
+def _versions(session: Session) -> Iterator[Complaint]:
+    said = session.repo.git().run("version", check=False).text
+    found = re.search(r"(\d+)\.(\d+)", said)
+    if found is None or (int(found[1]), int(found[2])) < _OLDEST_GIT:
+        yield Complaint(
+            "versions", f"theta needs git 2.38, and this is {said.strip()}", "install a newer git", False
+        )
+
+
+def _locks(session: Session) -> Iterator[Complaint]:
+    if session.journal.is_left:
+        yield Complaint("locks", "a theta command was killed, and what it began is not undone", "undo it")
+    for lock in _stale_locks(session):
+        minutes = int((time.time() - lock.stat().st_mtime) / 60)
+        yield Complaint(
+            "locks", f"{lock.name} is {minutes} minutes old, and no git is at work", f"remove {lock}"
+        )
+
+
+def _stale_locks(session: Session) -> list[Path]:
+    """Return the lock files of git that are old, unless a git is at work here."""
+    repo = session.repo
+    places = dict.fromkeys((repo.gitdir, repo.commondir))
+    found = {lock for place in places for pattern in _LOCKS for lock in place.glob(pattern)}
+    old = [lock for lock in sorted(found) if lock.is_file() and lock.stat().st_mtime < time.time() - _STALE]
+    if not old or processes.gits_in(*places, *([] if repo.is_bare else [repo.worktree])):
+        return []
+    return old
+
+
+def _caches(session: Session) -> Iterator[Complaint]:
+    place = session.repo.private / _CACHE
+    if place.exists() and not _notes.read_json(place):
+        yield Complaint("caches", "the cache of what files hold cannot be read", "remove it")
+
+
+def _setup(session: Session) -> Iterator[Complaint]:
+    for part in installing.missing(session.repo):
+        yield Complaint("settings", f"{part}: missing, or not that of this theta", "set it")
+    if (session.repo.worktree / STORES).is_dir():
+        text = f"{STORES}/ is in the worktree, which a tool without sparse checkouts wrote"
+        yield Complaint("stores", text, "remove what the repository has of it")
+
+
+def _attributes(session: Session) -> Iterator[Complaint]:
+    place = session.repo.worktree / ".gitattributes"
+    lines = place.read_text(errors="replace").splitlines() if place.exists() else []
+    if session.index.manifests and installing.STORE_ATTRIBUTES not in lines:
+        yield Complaint("attributes", f".gitattributes has no rule for {STORES}/", "write it; then commit it")
+
+
+def _plain_bytes(session: Session) -> Iterator[Complaint]:
+    """Find tracked files in the index that are no manifests: what wrote them ran no filter."""
+    for path, one in session.index.items():
+        if path in session.index.manifests:
+            continue
+        if (error := session.malformed(one.oid)) is not None:
+            yield Complaint("manifests", f"{path}: {error}", error.hint or "'theta fsck' tells more", False)
+            continue
+        blob = session.repo.blob(one.oid)
+        if blob is not None and blob.size < lfs.MAX_BYTES and lfs.is_pointer(blob.data):
+            yield Complaint("plain bytes", f"{path} is a pointer of Git LFS", lfs.FETCH, False)
+        else:
+            text = f"{path} is stored as plain bytes: what committed or staged it ran no filter"
+            is_same = _is_as_staged(session, path, one.oid)
+            remedy = (
+                "stage it as a checkpoint; then commit it"
+                if is_same
+                else f"'theta add {path}', then commit it"
+            )
+            yield Complaint("plain bytes", text, remedy, is_same)
+
+
+def _is_as_staged(session: Session, path: str, oid: str) -> bool:
+    done = session.repo.git().run("hash-object", "--no-filters", "--", path, check=False)
+    return done.text.strip() == oid
+
+
+def _stage(session: Session) -> None:
+    """Stage the files that are in the index as plain bytes and are the same in the worktree."""
+    here = {path: one.oid for path, one in session.index.items() if path not in session.index.manifests}
+    names = "".join(f"{path}\0" for path, oid in here.items() if _is_as_staged(session, path, oid))
+    if names:
+        args = ("add", "--renormalize", "--pathspec-from-file=-", "--pathspec-file-nul")
+        git = session.repo.git(extra={}).in_directory(session.repo.worktree)
+        git.run("--literal-pathspecs", *args, stdin=names.encode("utf-8", "surrogateescape"))
+
+
+def _files(session: Session) -> Iterator[Complaint]:
+    """Find manifests that stand in the worktree in place of their files."""
+    found = [path for path in session.index if worktree.peek(session.repo.worktree / path) is not None]
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        yield Complaint("files", f"{found[0]}{more}: a manifest stands in place of the file", "fill it in")
+
+
+def _stores(session: Session) -> Iterator[Complaint]:
+    held = {
+        entry.path: (entry.oid, True)
+        for entry in session.repo.read_index()
+        if entry.path.startswith(f"{STORES}/")
+    }
+    wrong = closure.wrong(held, session.index.manifests.values(), session.repo.format)
+    if wrong and not session.index.conflicts:
+        text = f"{STORES}/ in the index lacks {counted(len(wrong), 'tensor')} of its manifests"
+        yield Complaint("stores", text, "rebuild it from the manifests")
+
+
+def _agreement(session: Session) -> Iterator[Complaint]:
+    head = session.repo.head()
+    try:
+        if head is None or session.repo.in_progress() or agreement.head_agrees(session):
+            return
+        text = f"{STORES}/ of commit {head[:12]} does not agree with its manifests"
+        known = head not in commit_graph.unpublished(session.repo, [head])
+        remedy = (
+            "'theta fsck --mend' rewrites it, though others may have it" if known else "rewrite the commit"
+        )
+        yield Complaint("agreement", text, remedy, not known)
+    except (ManifestError, MissingObjectsError) as error:
+        yield Complaint("agreement", f"HEAD: {error}", "'theta fsck' tells more", False)
+
+
+def _space(session: Session) -> Iterator[Complaint]:
+    free = _fs.free_space(session.repo.commondir)
+    largest = max((manifest.nbytes for manifest in session.index.manifests.values()), default=0)
+    if free < largest:
+        text = f"{human(free)} are free on this disk, less than the largest checkpoint ({human(largest)})"
+        yield Complaint(
+            "space", text, "'theta du' tells what costs most, 'theta gc' frees what nothing needs", False
+        )
