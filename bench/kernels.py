@@ -70,7 +70,7 @@ def _print_times() -> None:
             if stack:
                 stack[-1][1] += spent
             function = ended.data["dispatcher"].py_func
-            name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+            name = f"{function.__module__.removeprefix('theta_native.')}.{function.__name__}"
             print(f"{spent - inner:6.2f} {name:34} {str(ended.data['args'])[:120]}", file=sys.stderr)
 
     event.register("numba:compile", Clock())  # type: ignore[no-untyped-call]
@@ -89,6 +89,9 @@ def versions(folder: Path, dtype: str) -> list[Path]:
     some = base["embed.weight"].copy()
     some[random.random(some.shape) < 0.01] *= some.dtype.type(1.5)
     changed["sparse"] = {"embed.weight": some}
+    moved = base["embed.weight"].copy()
+    moved.view(f"u{moved.dtype.itemsize}")[random.random(moved.shape) < 0.05] += 1
+    changed["step"] = {"embed.weight": moved}
     scale = random.normal(1, 0.05, (3 * SIDE, 1)).astype(np.float32)
     changed["scaled"] = {"embed.weight": base["embed.weight"].astype(np.float32) * scale}
     for kind, values in changed.items():

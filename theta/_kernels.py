@@ -22,12 +22,14 @@ if TYPE_CHECKING:
         tokens,
         warming,
     )
+    from theta_native.gaps import events
 else:
     byte_planes = Module("theta_native.byte_planes")
     clusters = Module("theta_native.clusters")
     contexts = Module("theta_native.contexts")
     crc32c = Module("theta_native.crc32c")
     differences = Module("theta_native.differences")
+    events = Module("theta_native.gaps.events")
     fingerprints = Module("theta_native.fingerprints")
     floats = Module("theta_native.floats")
     gear = Module("theta_native.gear")
@@ -43,6 +45,7 @@ __all__ = [
     "contexts",
     "crc32c",
     "differences",
+    "events",
     "fingerprints",
     "floats",
     "gear",

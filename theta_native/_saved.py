@@ -57,7 +57,7 @@ class Saved:
         opened: Any = caching.IndexDataCacheFile
         self._missed, self._waits = missed, waits
         self._rebuild: Any = compiler.CompileResult._rebuild
-        self._name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        self._name = f"{function.__module__.removeprefix('theta_native.')}.{function.__name__}"
         self._files = [(place, opened(str(place), base, "")) for place in directories()]
         self.cache_path = str(self._files[-1][0]) if self._files else ""
 

@@ -17,6 +17,7 @@ from theta_native import kernel
 
 Words = NDArray[Any]
 """A one-dimensional, C-contiguous array of uint8, uint16, uint32 or uint64."""
+Places = NDArray[np.uint32]
 
 ZERO, ONE = np.uint64(0), np.uint64(1)
 
@@ -58,6 +59,25 @@ def _restore(zigzag: Words, predicted: Words, is_float: bool, out: Words) -> Non
 
 
 @kernel
+def _step(words: Words, places: Places, rest: Words, is_float: bool) -> None:
+    bits = np.uint64(np.iinfo(words.dtype).bits)
+    top = ONE << (bits - ONE)
+    mask = (top - ONE) | top
+    i, end = ZERO, np.uint64(places.size)
+    while i < end:
+        place, z = np.uint64(places[i]), (np.uint64(rest[i]) + ONE) & mask
+        d, p = (z >> ONE) ^ (ZERO - (z & ONE)), np.uint64(words[place])
+        if is_float:
+            negative = ZERO - (p >> (bits - ONE))
+            p ^= top | (mask & negative)
+            x = (p + ((d ^ negative) - negative)) & mask
+            words[place] = x ^ (top | (mask & ((x >> (bits - ONE)) - ONE)))
+        else:
+            words[place] = (p + d) & mask
+        i += ONE
+
+
+@kernel
 def _exponents(words: Words, shift: np.uint64, mask: np.uint64, out: NDArray[np.uint16]) -> None:
     for i in range(words.size):
         out[i] = (np.uint64(words[i]) >> shift) & mask
@@ -88,6 +108,11 @@ def restore(zigzag: Words, predicted: Words, is_float: bool) -> Words:
     out: Words = np.empty_like(predicted)
     _restore(zigzag, predicted, is_float, out)
     return out
+
+
+def step(words: Words, places: Places, rest: Words, is_float: bool) -> None:
+    """Change the words at ``places``, their numbers; ``rest`` are the zigzagged differences less 1."""
+    _step(words, places, rest, is_float)
 
 
 def exponents(words: Words, exponent_bits: int) -> NDArray[np.uint16]:

@@ -228,6 +228,14 @@ def places(
     return TokenStream(found, counts, raw_bits, keys.seen(seen))
 
 
+def places_of(values: Words) -> Counts:
+    """Return the numbers of the values that are not 0, ascending."""
+    count = int(np.count_nonzero(values))
+    numbers = np.empty(count + 1, np.uint32)
+    _large(values, _ONE, numbers)
+    return numbers[:count]
+
+
 def _raw_bits(
     values: Words, tokens: Words, tables: tuple[Tokens, NDArray[np.uint8]], counts: NDArray[np.int64]
 ) -> NDArray[np.uint8]:

@@ -161,6 +161,6 @@ def _is_saved(line: str) -> bool:
 def _kernel(line: str) -> tuple[Any, tuple[Any, ...]]:
     """Return the dispatcher and the signature that a line names."""
     name, _, text = line.partition(" ")
-    module, _, function = name.partition(".")
+    module, _, function = name.rpartition(".")
     kernel: Any = getattr(importlib.import_module(f"theta_native.{module}"), function)
     return kernel.compiled() if hasattr(kernel, "compiled") else kernel, _signatures.parse(text)

@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from tests.codecs.layer_cases import any_bits, chunks_of, from_values, nudged, to_values, weights
+from tests.codecs.layer_cases import (
+    any_bits,
+    chunks_of,
+    from_values,
+    nudged,
+    to_values,
+    weights,
+    with_words,
+)
 from theta.codecs import codec, dense
 from theta.codecs.base import Encoded, Range, Target, TensorWords, word_size
 from theta.codecs.chooser import encode_dense
@@ -104,6 +112,11 @@ def _pairs() -> Iterator[tuple[str, str, TensorWords, TensorWords | None]]:
     base = weights("bf16", (40, 48))
     words = np.where(np.random.default_rng(0).random(base.words.size) < 0.03, base.words ^ 0x1234, base.words)
     yield "sparse", "sparse-bf16", TensorWords("bf16", base.shape, words.astype(np.uint16)), base
+    for dtype in ("bf16", "f32", "f8_e4m3", "i16"):
+        old = weights(dtype, (40, 48)) if dtype in ("bf16", "f32") else any_bits(dtype, (40, 48))
+        moved = np.random.default_rng(3).random(old.words.size) < 0.05
+        words = old.words + np.where(moved, np.random.default_rng(4).integers(1, 4, moved.size), 0)
+        yield "steps", f"steps-{dtype}", with_words(old, words), old
     yield "cast", "cast-f32-bf16", nudged(base, 1e-6), from_values(to_values(base), "f32")
     yield "cast", "cast-i8-i32", any_bits("i32", (16, 16)), any_bits("i8", (16, 16))
     scale = 1 + np.random.default_rng(1).normal(0, 0.1, 48)

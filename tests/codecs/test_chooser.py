@@ -31,6 +31,7 @@ def trimmed(base: TensorWords) -> TensorWords:
 CHANGES: dict[str, Callable[[TensorWords], TensorWords]] = {
     "delta/1": lambda base: nudged(base, 1e-3),
     "sparse/1": replaced,
+    "steps/1": lambda base: nudged(base, 3e-6),
     "cast/1": lambda base: from_values(to_values(base), "f32"),
     "scaled/1": lambda base: from_values(to_values(base) * factors(512)[:, None], base.dtype),
     "rows/1": trimmed,

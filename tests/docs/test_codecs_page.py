@@ -17,6 +17,7 @@ PARTS = (
     "theta_native/tokens.py",
     "theta_native/rans.py",
     "theta/codecs/entropy.py",
+    "theta_native/gaps/events.py",
     "theta_native/differences.py",
     "theta/codecs/residual.py",
 )

@@ -102,7 +102,7 @@ def make_bf16(path: Path, words: "np.ndarray[tuple[int, ...], np.dtype[np.uint16
 def test_every_declared_signature_is_one_of_a_kernel() -> None:
     for line in (line for group in _signatures.declared() for line in group):
         name, _, text = line.partition(" ")
-        module, _, function = name.partition(".")
+        module, _, function = name.rpartition(".")
         kernel = getattr(import_module(f"theta_native.{module}"), function)
         python = kernel._function if isinstance(kernel, _Kernel) else kernel.py_func
         signature = _signatures.parse(text)

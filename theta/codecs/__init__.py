@@ -19,6 +19,7 @@ _MODULES: Final = {
     "dense/1": "theta.codecs.dense",
     "delta/1": "theta.codecs.delta",
     "sparse/1": "theta.codecs.sparse",
+    "steps/1": "theta.codecs.steps",
     "cast/1": "theta.codecs.cast",
     "scaled/1": "theta.codecs.scaled",
     "rows/1": "theta.codecs.rows",

@@ -1,6 +1,6 @@
 """The choice of the codec and the base that store a tensor in the fewest bytes.
 
-Codecs that code word by word (delta, sparse, cast) are estimated on a sample of the chunks;
+Codecs that code word by word (delta, steps, sparse, cast) are estimated on a sample of the chunks;
 those that need a structure to be there (rows, scaled, low rank) look for it on a sample first,
 and are run in full only where they find it.
 """
@@ -10,17 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from theta import _kernels as kernels
 from theta._numpy import np
-from theta.codecs import cast, delta, dense, lowrank, residual, rows, scaled, sparse
+from theta.codecs import cast, delta, dense, lowrank, residual, rows, scaled, sparse, steps
 from theta.codecs.base import Each, Encoded, Range, Target, TensorWords
 from theta.dtypes import DTYPES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Words = NDArray[Any]
 
 _SLICES: Final = 8
 _SLICE_WORDS: Final = 1 << 13
 _SPARSE_SHARE: Final = 0.4
+_FEW: Final = 0.12
+"""The share of words that differ up to which steps/1, which is decoded by these, is faster than delta/1."""
+_MANY: Final = 1 << 15
+"""The words from which the head of steps/1, which is longer than that of delta/1, does not matter."""
+_FAR: Final = 0.3
+"""The share of the bits of a word from which on differences are no better than new words."""
 _NEAR: Final = 0.5
 """The share of what a word takes alone below which the lengths of differences need no closer look."""
 _FAR_LESS: Final = 0.25
@@ -84,30 +95,46 @@ def _word_codecs(new: TensorWords, base: TensorWords) -> list[TryEncode]:
     """Return the codecs of single words that may pay for a sample of ``new`` and ``base``."""
     if base.dtype != new.dtype:
         return [cast.encode]
-    changed = np.count_nonzero(new.words != base.words) / max(new.words.size, 1)
-    return [delta.encode, sparse.encode] if 0 < changed < _SPARSE_SHARE else [delta.encode]
+    changed = new.words != base.words
+    share = np.count_nonzero(changed) / max(new.words.size, 1)
+    if not 0 < share < _SPARSE_SHARE:
+        return [delta.encode]
+    found: list[TryEncode]
+    found = [steps.encode if share < _FEW and new.words.size >= _MANY else delta.encode]
+    far = _mean_length(new.dtype, new.words[changed], base.words[changed])
+    return [*found, sparse.encode] if far > _FAR * 8 * new.words.itemsize else found
 
 
-def _steps(new: TensorWords, base: TensorWords, sample: Sequence[Range]) -> float:
-    """Return the mean bits of the differences of a sample; infinity unless delta/1 alone is for them."""
+def _mean_length(dtype: str, words: Words, base: Words) -> float:
+    """Return the mean bits of differences."""
+    differences = kernels.differences.difference(words, base, residual.is_float(dtype))
+    return float(kernels.contexts.lengths(differences).mean())
+
+
+@dataclass(frozen=True)
+class _Near:
+    """A base whose differences are short: about so many bits a word, by a codec of single words."""
+
+    base: int
+    bits: float
+    encode: TryEncode
+
+
+def _near(index: int, new: TensorWords, base: TensorWords, sample: Sequence[Range]) -> _Near | None:
+    """Return how near ``base`` is; None unless one codec alone of single words is for it."""
     if not delta.fits(Target(new.dtype, new.shape), base):
-        return float("inf")
+        return None
     part, base_part = _sampled(new, sample), _sampled(base, sample)
-    if _word_codecs(part, base_part) != [delta.encode]:
-        return float("inf")
-    steps = kernels.differences.difference(part.words, base_part.words, residual.is_float(part.dtype))
-    return float(kernels.contexts.lengths(steps).mean())
+    codecs = _word_codecs(part, base_part)
+    bits = _mean_length(part.dtype, part.words, base_part.words)
+    return _Near(index, bits, codecs[0]) if len(codecs) == 1 else None
 
 
-def _nearest(
-    new: TensorWords, bases: Sequence[TensorWords], sample: Sequence[Range]
-) -> tuple[int, float] | None:
-    """Return the base with the smallest differences, and their mean length in bits.
-
-    None unless delta/1 is the only codec of single words for all bases.
-    """
-    steps = [_steps(new, base, sample) for base in bases]
-    return (steps.index(min(steps)), min(steps)) if steps and max(steps) < float("inf") else None
+def _nearest(new: TensorWords, bases: Sequence[TensorWords], sample: Sequence[Range]) -> _Near | None:
+    """Return the base with the smallest differences; None unless one codec is for each of the bases."""
+    found = [_near(k, new, base, sample) for k, base in enumerate(bases)]
+    sure = [one for one in found if one is not None]
+    return min(sure, key=lambda one: one.bits, default=None) if len(sure) == len(found) else None
 
 
 def _word_candidates(
@@ -173,12 +200,12 @@ def choose(
         return _structured(new, bases[index], ranges) if wanted else None
 
     if nearest is not None:
-        index, bits = nearest
+        index, bits = nearest.base, nearest.bits
         encoded = structured(index)
         if encoded is not None and 8 * encoded.size < _FAR_LESS * bits * total:
             return Choice(index, encoded, dense_size)
         if encoded is None and bits * total < _NEAR * 8 * dense_size:
-            encoded = _by_chunks(delta.encode, new, bases[index], ranges, each)
+            encoded = _by_chunks(nearest.encode, new, bases[index], ranges, each)
             if encoded is not None and encoded.size < dense_size:
                 return Choice(index, encoded, dense_size)
     words = [c for k, base in enumerate(bases) for c in _word_candidates(k, new, base, sample, total)]

@@ -51,8 +51,8 @@ _CODED: Final = 1
 CLASSES: Final = 24
 _LEVELS: Final = 6
 _MAX_MAGNITUDE: Final = 2047
-_MAX_LEVELS: Final = 8
-_DEFAULT_BLOCK: Final = 512
+MAX_LEVELS: Final = 8
+DEFAULT_BLOCK: Final = 512
 _EVERY: Final = (8, 4)
 """The steps between the words by which the activity of a block is measured, if it has plenty."""
 _PLENTY: Final = 1 << 16
@@ -109,7 +109,7 @@ def magnitudes(words: Words, dtype: str) -> NDArray[np.uint16]:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class ContextLayout:
     """The parts of the contexts of a chunk: the first class, the levels of its blocks, fine classes.
 
     ``given`` are fine classes that are not those of the mantissas.
@@ -222,7 +222,7 @@ def _listed(counted: entropy.Counted, kinds: NDArray[np.int64]) -> Listed:
     return kernels.clusters.Listed(counted.grouped(kinds))
 
 
-def _kinds(level_count: int, fine_count: int, use_levels: bool, use_fine: bool) -> NDArray[np.int64]:
+def kinds_of(level_count: int, fine_count: int, use_levels: bool, use_fine: bool) -> NDArray[np.int64]:
     """Return, for each context with all of its parts, the number of the one without the unused parts."""
     shape = (CLASSES, level_count if use_levels else 1, fine_count if use_fine else 1)
     numbers = np.arange(np.prod(shape)).reshape(shape)
@@ -235,11 +235,11 @@ class _Sample:
 
     values: Words
     predicted: Words
-    layout: _Layout
+    layout: ContextLayout
     weight: int
 
     @classmethod
-    def of(cls, values: Words, predicted: Words, layout: _Layout, weight: int) -> _Sample:
+    def of(cls, values: Words, predicted: Words, layout: ContextLayout, weight: int) -> _Sample:
         """Return blocks at equal distances, or all if there are few."""
         blocks = values.size // layout.block
         weight = min(weight, blocks // _LEAST_BLOCKS, values.size // _LEAST_VALUES)
@@ -259,7 +259,7 @@ def _best(sample: _Sample, dtype: str, level_bits: float) -> tuple[_Choice, entr
     level_count, fine_count = sample.layout.level_count, sample.layout.fine_count(dtype)
 
     def choice(counted: entropy.Counted, use_levels: bool, use_fine: bool) -> _Choice:
-        kinds = _kinds(level_count, fine_count, use_levels, use_fine)
+        kinds = kinds_of(level_count, fine_count, use_levels, use_fine)
         return _Choice(use_levels, use_fine, counted, kinds, _listed(counted, kinds))
 
     def bits(found: _Choice) -> float:
@@ -291,8 +291,8 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
     values = kernels.differences.difference(words, predicted, is_float(dtype))
     if not (values[:_FIRST].any() or values.any()):
         return _SAME
-    block = row_words if 32 <= row_words <= 1 << 14 else _DEFAULT_BLOCK
-    layout = _layout(values, predicted, dtype, block, fine)
+    block = row_words if 32 <= row_words <= 1 << 14 else DEFAULT_BLOCK
+    layout = layout_of(values, predicted, dtype, block, fine)
     keys = layout.keys(predicted, dtype)
     levels = planes.encode_section([layout.levels])
     for weight in (_WEIGHT, 1):
@@ -312,7 +312,7 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
     )
 
 
-def _layout(values: Words, predicted: Words, dtype: str, block: int, fine: Fine | None) -> _Layout:
+def layout_of(values: Words, predicted: Words, dtype: str, block: int, fine: Fine | None) -> ContextLayout:
     """Return the contexts to try."""
     plenty = min(values.size // _PLENTY, block // _PLENTY_A_BLOCK)
     every = next((n for n in _EVERY if n <= plenty and block % n == 0), 1)
@@ -323,10 +323,10 @@ def _layout(values: Words, predicted: Words, dtype: str, block: int, fine: Fine 
         part, kernels.contexts.fold(found, top, CLASSES), CLASSES, block // every
     )
     levels = _levels(excess)
-    return _Layout(top, levels, int(levels.max()) + 1, block, given=fine)
+    return ContextLayout(top, levels, int(levels.max()) + 1, block, given=fine)
 
 
-def _read_levels(blob: memoryview, position: int, count: int, blocks: int) -> tuple[NDArray[np.uint8], int]:
+def read_levels(blob: memoryview, position: int, count: int, blocks: int) -> tuple[NDArray[np.uint8], int]:
     """Return the level of each block, and the position behind them."""
     levels = np.zeros(blocks if count > 1 else 0, np.uint8)
     position = planes.decode_section(blob, position, [levels])
@@ -349,10 +349,10 @@ def decode(
     if len(view) < 1 + _HEAD.size or view[0] != _CODED or predicted.size == 0:
         raise CodecError("an encoded chunk has an unknown form")
     top, level_count, use_fine, block = _HEAD.unpack_from(view, 1)
-    if not (1 <= level_count <= _MAX_LEVELS and use_fine <= 1 and block >= 1):
+    if not (1 <= level_count <= MAX_LEVELS and use_fine <= 1 and block >= 1):
         raise CodecError("an encoded chunk has an impossible header")
-    levels, position = _read_levels(view, 1 + _HEAD.size, level_count, -(-predicted.size // block))
-    layout = _Layout(top, levels, level_count, block, bool(use_fine), fine)
+    levels, position = read_levels(view, 1 + _HEAD.size, level_count, -(-predicted.size // block))
+    layout = ContextLayout(top, levels, level_count, block, bool(use_fine), fine)
     values, position = entropy.decode(view, position, layout.keys(predicted, dtype), predicted.dtype)
     if position != len(view):
         raise CodecError("an encoded chunk has bytes behind its end")
