@@ -30,16 +30,19 @@ CONSTANT: Final = 2
 
 _ENTRY: Final = struct.Struct("<BI")
 _SAMPLE_SLICES: Final = 16
+_SAMPLE_SHARE: Final = 4
+_SAMPLE_LEAST: Final = 1 << 13
 _SAMPLE_BYTES: Final = 1 << 16
+"""The share of a plane that is looked at, and the fewest and the most bytes."""
 _INCOMPRESSIBLE_BITS: Final = 7.9
 _MAYBE: Final = 1.05
 _SURELY: Final = 0.97
 """Shares of what single bytes take, below which matches pay: of a quarter of a sample, of all of it."""
-_WORTH_A_TEST: Final = 1 << 12
-"""Bytes of a quarter of a sample that are enough to tell that matches do not pay."""
 _LARGE: Final = 1 << 16
 """The number of bytes above which the kernels of a Huffman coder are worth their loading."""
 _MAX_WINDOW: Final = 1 << 23
+_LEAST_FRAME: Final = 12
+"""The bytes of the shortest frame of bytes that are not all equal."""
 
 # Nearly Huffman alone, in a standard frame: the match finder of the common levels finds
 # chance matches in weights, which cost size and time.  128 KiB (one zstd block) is the window,
@@ -82,9 +85,10 @@ _LOCAL: Final = _Local()
 
 def spread_sample(plane: Plane) -> Plane:
     """Return a fixed sample of the plane: equal slices at equal distances."""
-    if plane.size <= _SAMPLE_BYTES:
+    if plane.size <= _SAMPLE_LEAST:
         return plane
-    length = _SAMPLE_BYTES // _SAMPLE_SLICES
+    wanted = min(max(plane.size // _SAMPLE_SHARE, _SAMPLE_LEAST), _SAMPLE_BYTES)
+    length = wanted // _SAMPLE_SLICES
     stride = (plane.size - length) // (_SAMPLE_SLICES - 1)
     return np.concatenate([plane[k * stride : k * stride + length] for k in range(_SAMPLE_SLICES)])
 
@@ -155,6 +159,8 @@ def encode_plane(plane: Plane, repeats: bool = False, sample: Sample | None = No
         return RAW, b""
     if is_constant(plane):
         return CONSTANT, bytes([plane[0]])
+    if plane.size < _LEAST_FRAME:
+        return RAW, plane.data
     frames = [_compressed(kind, plane) for kind in _candidates(sample or Sample.of(plane), repeats)]
     best = min(frames, key=len, default=None)
     return (ZSTD, best) if best is not None and len(best) < plane.size else (RAW, plane.data)

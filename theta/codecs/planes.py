@@ -49,6 +49,9 @@ _RANS_HEAD: Final = 64
 _RANS_LEAST: Final = 1 << 13
 """Bytes of the largest plane that rANS is not tried on: its tables would take what it gains."""
 _ONE_GROUP_IN: Final = 64
+_LEAST_MARKS: Final = 8
+_LEAST_REPEATED: Final = 8 * (_LEAST_MARKS + 3)
+"""The marks that tell of repetitions, and the bytes of the groups in which there may be as many."""
 
 
 def has_repeats(words: NDArray[Any]) -> bool:
@@ -57,10 +60,15 @@ def has_repeats(words: NDArray[Any]) -> bool:
     Looks at about one group of eight bytes in 64, chosen by a hash of its content, with the 24
     bytes after it.  A wrong guess costs time or bytes, never correctness.
     """
+    if words.nbytes < _LEAST_REPEATED:
+        return False
     data = words.view(np.uint8)
-    chosen = np.sort(kernels.fingerprints.marks(data[: data.size & ~7].view("<u8"), _ONE_GROUP_IN))
-    distinct = 1 + int(np.count_nonzero(np.diff(chosen)))
-    return chosen.size >= 8 and distinct < 0.9 * chosen.size
+    chosen = kernels.fingerprints.marks(data[: data.size & ~7].view("<u8"), _ONE_GROUP_IN)
+    if chosen.size < _LEAST_MARKS:
+        return False
+    chosen = np.sort(chosen)
+    distinct = 1 + int(np.count_nonzero(chosen[1:] != chosen[:-1]))
+    return distinct < 0.9 * chosen.size
 
 
 def encode_plane(plane: Plane, repeats: bool = False) -> tuple[int, Payload]:

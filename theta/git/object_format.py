@@ -34,11 +34,11 @@ class ObjectFormat:
 
     def hash(self, data: bytes = b"") -> _Hash:
         """Return a new hash object that is fed ``data``."""
-        return hashlib.new(self.name, data, usedforsecurity=False)
+        return _HASHES[self.name](data, usedforsecurity=False)
 
     def object_id(self, kind: str, parts: Iterable[bytes | memoryview], size: int) -> bytes:
         """Return the id of an object of ``size`` bytes whose bytes are ``parts``."""
-        found = self.hash(f"{kind} {size}\0".encode())
+        found = _HASHES[self.name](b"%s %d\0" % (kind.encode(), size), usedforsecurity=False)
         for part in parts:
             found.update(part)
         return found.digest()
@@ -48,6 +48,7 @@ class ObjectFormat:
         return self.object_id(BLOB, (data,), len(data)).hex()
 
 
+_HASHES: Final = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
 SHA1: Final = ObjectFormat("sha1", 20)
 SHA256: Final = ObjectFormat("sha256", 32)
 FORMATS: Final = {form.name: form for form in (SHA1, SHA256)}

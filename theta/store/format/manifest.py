@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Final
 
 from theta.dtypes import DTYPES
@@ -44,7 +43,7 @@ class Line:
     digest: str
     tree: str
 
-    @cached_property
+    @lazy
     def nbytes(self) -> int:
         """Bytes of the value in the checkpoint."""
         return DTYPES[self.dtype].nbytes(self.shape)

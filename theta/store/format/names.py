@@ -18,6 +18,8 @@ _KEEP: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0
 _DEVICE: Final = re.compile(
     rb"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$|git~[0-9]+)(?:$|[^a-z0-9])", re.I
 )
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_./-]+")
+"""Names that need no escapes, unless they are keywords."""
 _LINE_ESCAPE: Final = re.compile(r"[\x00-\x1f\x7f\\\x85\u2028\u2029\ud800-\udfff]")
 _LINE_UNESCAPE: Final = re.compile(r"\\(?:\\|u([0-9a-f]{4}))")
 
@@ -28,6 +30,8 @@ def escape_line(name: str) -> str:
     A leading space, ``#`` or conflict marker, and the empty name, are escaped too, so that no
     name can pass for another line of a manifest.
     """
+    if _PLAIN.fullmatch(name) and name not in _KEYWORDS:
+        return name
     text = _LINE_ESCAPE.sub(lambda m: "\\\\" if m[0] == "\\" else f"\\u{ord(m[0]):04x}", name)
     if not text:
         return "\\u"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
@@ -74,16 +75,13 @@ class Record:
 
     def data(self) -> bytes:
         """Return the text of ``@tensor``: JSON, one key a line."""
-        layers = [
-            {"codec": item.codec, "base": item.base, "dtype": item.dtype, "shape": list(item.shape)}
-            for item in self.layers
-        ]
-        chunks = [[c.length, c.digest.hex()] for c in self.chunks]
-        body: dict[str, Any] = {"theta": VERSION, "dtype": self.dtype, "shape": list(self.shape)}
-        rows = [f'"{key}": {_json(value)}' for key, value in body.items()]
-        rows.append(_block("layers", "[]", map(_json, layers)))
-        rows.append(_block("chunks", "[]", map(_json, chunks)))
-        rows.append(_block("files", "{}", (f'"{n}": "{oid}"' for n, oid in sorted(self.files.items()))))
+        shape = ", ".join(map(str, self.shape))
+        rows = [f'"theta": {VERSION}', f'"dtype": {_json(self.dtype)}', f'"shape": [{shape}]']
+        rows.append(_block("layers", "[]", map(_layer_text, self.layers)))
+        chunks = (f'[{chunk.length}, "{chunk.digest.hex()}"]' for chunk in self.chunks)
+        rows.append(_block("chunks", "[]", chunks))
+        files = (f'"{name}": "{oid}"' for name, oid in sorted(self.files.items()))
+        rows.append(_block("files", "{}", files))
         return ("{\n" + ",\n".join(rows) + "\n}\n").encode()
 
 
@@ -94,7 +92,13 @@ def _json(value: object) -> str:
     return _ENCODER.encode(value)
 
 
-def _block(key: str, brackets: str, rows: Iterator[str] | map[str]) -> str:
+@lru_cache(1024)
+def _layer_text(layer: Layer) -> str:
+    row = {"codec": layer.codec, "base": layer.base, "dtype": layer.dtype, "shape": list(layer.shape)}
+    return _json(row)
+
+
+def _block(key: str, brackets: str, rows: Iterable[str]) -> str:
     body = ",\n".join(rows)
     return f'"{key}": {brackets[0]}\n{body}\n{brackets[1]}' if body else f'"{key}": {brackets}'
 

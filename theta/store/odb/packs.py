@@ -29,6 +29,9 @@ _STORED_HEAD: Final = b"\x78\x01"
 _BLOCK_HEAD: Final = 5
 _FAN_OUT: Final = 256 * 4
 _HEADER: Final = 8
+_LITTLE: Final = 2000
+_LITTLE_MEMORY: Final = 5
+"""Bytes that fit in one block of zlib's memory level 5: they are deflated as with more memory."""
 _WORTH_WRITING: Final = 1 << 18
 """Bytes of entries that are written at once."""
 _WORTH_SENDING: Final = 1 << 25
@@ -60,12 +63,20 @@ class PackEntry:
 
 
 def _entry(kind: str, data: bytes | memoryview, raw_id: bytes, *, deflate: bool) -> PackEntry:
-    body: list[bytes | memoryview] = [zlib.compress(data, 6)] if deflate else _stored(data)
+    body: list[bytes | memoryview] = [_deflated(data)] if deflate else _stored(data)
     pieces = (_entry_header(_NUMBERS[kind], len(data)), *body)
     crc = 0
     for piece in pieces:
         crc = zlib.crc32(piece, crc)
     return PackEntry(raw_id, crc, pieces)
+
+
+def _deflated(data: bytes | memoryview) -> bytes:
+    if len(data) > _LITTLE:
+        return zlib.compress(data, 6)
+    # The state of the usual size is so large that the system maps and clears its pages each time.
+    engine = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS, _LITTLE_MEMORY)
+    return engine.compress(data) + engine.flush()
 
 
 class PackWriter:

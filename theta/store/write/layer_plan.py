@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +15,7 @@ from theta._numpy import np
 from theta.codecs import dense
 from theta.codecs.base import Base, Each, Encode, Encoded, Range, TensorWords, word_dtype, word_size
 from theta.errors import CorruptError, MissingObjectsError
-from theta.lazy import Module
+from theta.lazy import Module, lazy
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Chunk, Layer, Record
@@ -109,7 +108,7 @@ class Changed:
     tensor: TensorWords
     chunks: Sequence[Chunk]
 
-    @cached_property
+    @lazy
     def ranges(self) -> list[Range]:
         """The words of each chunk."""
         size = word_size(self.tensor.dtype)

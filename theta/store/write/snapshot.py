@@ -114,7 +114,7 @@ class Snapshot:
         self._objects.expect({line.tree: line.nbytes for line in bases if line is not None})
 
     def _known_line(self, tensor: Tensor, chunks: Chunks, manifests: Sequence[Manifest]) -> Line | None:
-        digest = tensor_tree.value_digest(tensor.dtype, tensor.shape, chunks)
+        digest = tensor_tree.value_digest(tensor.dtype, tensor.shape, chunks) if manifests else ""
         for manifest in manifests:
             line = manifest.by_name.get(tensor.name)
             if line is None or line.digest != digest:
