@@ -38,6 +38,8 @@ _MIN_ROW_BYTES: Final = 16
 _MAX_ROWS: Final = 1 << 31
 _WINDOW_WORDS: Final = 1 << 21
 _MARK_BYTES: Final = 8
+_COMPARED: Final = 1 << 18
+"""Bytes of rows with equal fingerprints that are compared at once."""
 _MARKED: Final = 256
 """Rows whose marks are looked for among those of the base's rows, before all are read."""
 
@@ -68,9 +70,10 @@ def find_sources(new: TensorWords, base: TensorWords) -> Sources:
     after = np.minimum(np.concatenate([[0], sources[:-1] + 1]), base_marks.size - 1)
     sources = np.where(base_marks[after] == marks, after, sources)
     sources[base_marks[sources] != marks] = -1
-    for i in np.flatnonzero(sources >= 0).tolist():
-        if not np.array_equal(rows[i], base_rows[sources[i]]):
-            sources[i] = -1
+    some, step = np.flatnonzero(sources >= 0), max(_COMPARED // rows.shape[1], 1)
+    for k in range(0, some.size, step):
+        part = some[k : k + step]
+        sources[part[(rows[part] != base_rows[sources[part]]).any(axis=1)]] = -1
     return sources
 
 
