@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cache
 from typing import Any
 
@@ -232,6 +233,7 @@ class Listed:
         # One more place each: the last number of a row is followed by nothing.
         self._tokens, self._numbers = np.empty(total + 1, np.uint16), np.empty(total + 1)
         _listed(counts, self.occurring, self._starts, self._tokens, self._numbers)
+        self._groups: dict[Hashable, tuple[Labels, float]] = {}
         self.totals = np.bincount(self._tokens[:-1], self._numbers[:-1], 1).astype(np.int64)
         self.weights, self.means = np.empty(self.occurring.size, np.int64), np.empty(self.occurring.size)
         _weigh(self._starts, self._tokens, self._numbers, self.weights, self.means)
@@ -247,6 +249,13 @@ class Listed:
         Returns:
             The group of each context, without gaps, and the bits of all tokens, tables and groups.
         """
+        found = self._groups.get((most, costs))
+        if found is None:
+            found = self._groups[most, costs] = self._join(most, costs)
+        return found
+
+    def _join(self, most: int, costs: tuple[float, float, float, float]) -> tuple[Labels, float]:
+        """Do as :meth:`joined`, anew."""
         order = np.argsort(self.means, kind="stable")
         labels = np.empty(order.size, np.int64)
         count = _cut(order, self.weights, most, labels)

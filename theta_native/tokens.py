@@ -249,6 +249,7 @@ def _raw_bits(
     return raw.view(np.uint8)[: (bits + 7) // 8]
 
 
+@cache
 def raw_widths(bits: int, s: int, m: int) -> NDArray[np.uint8]:
     """Return the number of raw bits of each token for values of ``bits`` bits."""
     widths = np.zeros(alphabet(bits, s, m), np.uint8)
@@ -257,6 +258,7 @@ def raw_widths(bits: int, s: int, m: int) -> NDArray[np.uint8]:
     return widths
 
 
+@cache
 def least(bits: int, s: int, m: int) -> NDArray[np.uint64]:
     """Return the smallest value of each token."""
     least = np.arange(alphabet(bits, s, m), dtype=np.uint64)
@@ -277,11 +279,14 @@ def read_raw(
     tokens: Tokens, s: int, m: int, raw: NDArray[np.uint8], dtype: np.dtype[Any]
 ) -> tuple[Words, int] | None:
     """Return the values of ``tokens`` and the number of bytes read from ``raw``; None if it is too short."""
+    bits, limit = dtype.itemsize * 8, 8 * raw.size
+    themselves = min(1 << s, 1 << bits)
+    if int(tokens.max(initial=0)) < themselves:
+        return tokens.astype(dtype, copy=False), 0
     padded = np.zeros(raw.size // 4 + 4, "<u4")
     padded.view(np.uint8)[: raw.size] = raw
-    bits, limit = dtype.itemsize * 8, 8 * raw.size
     values: Words = np.empty(tokens.size, dtype)
-    plain = np.uint16(min(1 << s, 1 << bits) if 4 * limit < tokens.size else 0)
+    plain = np.uint16(themselves if 4 * limit < tokens.size else 0)
     read = _read_raw(
         tokens, least(bits, s, m), raw_widths(bits, s, m), padded, plain, np.uint64(limit), values
     )
