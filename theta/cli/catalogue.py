@@ -61,6 +61,7 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "fetch": "Bring new commits here",
         "pull": "Fetch and merge",
         "push": "Send commits to a remote",
+        "bundle": "Write commits to one small file for a mail, or bring one in",
         "prune-local": "Drop stored tensors that the remote has; reading fetches them",
         "apply": "Bring a folder of files to a version, in place if wanted",
         "follow": "Keep a folder at the newest step of a training run",

@@ -1,0 +1,91 @@
+"""Commits in one small file: bundles, and git's patches, brought into another clone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.compat.agreement import assert_agreement
+from tests.compat.inprocess import copied, started, theta
+from tests.compat.story import MODEL, TENSOR, digest, edit
+from tests.support import Repo
+from theta.errors import ExitCode
+from theta.porcelain.share import bundles
+from theta.porcelain.workspace.session import Session
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Repo, Repo]:
+    """A repository with a commit that its clone does not have."""
+    place = tmp_path_factory.mktemp("mail")
+    ours = started(place / "ours")
+    theirs = Repo(place / "theirs")
+    theta(ours, "clone", "-q", ours.path.as_uri(), str(theirs.path))
+    edit(ours, TENSOR)
+    theta(ours, "commit", "-qam", "trained")
+    return ours, theirs
+
+
+@pytest.fixture
+def ours(pair: tuple[Repo, Repo]) -> Repo:
+    return pair[0]
+
+
+@pytest.fixture
+def theirs(pair: tuple[Repo, Repo], tmp_path: Path) -> Repo:
+    return copied(pair[1], tmp_path / "theirs")
+
+
+def test_a_bundle_brings_a_commit_and_its_checkpoint(ours: Repo, theirs: Repo, tmp_path: Path) -> None:
+    said = theta(ours, "bundle", "create", str(tmp_path / "new.bundle"), "main~1..main").out
+    size = (tmp_path / "new.bundle").stat().st_size
+    assert "; the checkpoints are 28.7 kB" in said
+    assert size < (ours.path / MODEL).stat().st_size / 3
+    theirs.theta("bundle", "apply", str(tmp_path / "new.bundle"))
+    assert_agreement(theirs, {MODEL: digest(ours)})
+    assert theirs.git("rev-parse", "HEAD") == ours.git("rev-parse", "main")
+    assert "is okay" in theirs.theta("bundle", "verify", str(tmp_path / "new.bundle")).stderr
+
+
+def test_a_bundle_is_merged_with_what_was_done_here(ours: Repo, theirs: Repo, tmp_path: Path) -> None:
+    session = Session.here(ours.path)
+    made = bundles.create(session, tmp_path / "new.bundle", ["main~1..main"])
+    assert list(made.heads) == ["refs/heads/main"]
+    edit(theirs, "head.weight")
+    theta(theirs, "commit", "-qam", "mine")
+    theta(theirs, "bundle", "apply", str(tmp_path / "new.bundle"))
+    assert_agreement(theirs)
+    assert len(theirs.git("rev-list", "--parents", "-1", "HEAD").split()) == 3
+
+
+def test_a_bundle_that_does_not_fit_says_why(ours: Repo, theirs: Repo, tmp_path: Path) -> None:
+    file, ours = tmp_path / "new.bundle", copied(ours, tmp_path / "ours")
+    edit(ours, "head.weight")
+    theta(ours, "commit", "-qam", "later")
+    ours.git("branch", "other", "main~1")
+    theta(ours, "bundle", "create", str(file), "main~1..main")
+    done = theta(theirs, "bundle", "apply", str(file), code=int(ExitCode.NOT_FOUND))
+    assert "continues commit" in done.err and "which is not here" in done.err
+    theta(ours, "bundle", "create", str(file), "main", "other")
+    done = theta(theirs, "bundle", "apply", str(file), code=2)
+    assert "refs/heads/main, refs/heads/other" in done.err
+    theta(theirs, "bundle", "apply", str(file), "other")
+    assert theirs.git("rev-parse", "HEAD") == ours.git("rev-parse", "other")
+    file.write_bytes(b"nothing")
+    assert "no bundle" in theta(theirs, "bundle", "apply", str(file), code=int(ExitCode.IO_ERROR)).err
+
+
+@pytest.mark.parametrize("program", ["git", "theta"])
+def test_a_patch_carries_tensors_and_says_which(
+    ours: Repo, theirs: Repo, tmp_path: Path, program: str
+) -> None:
+    ours.git("format-patch", "-q", "-1", "-o", str(tmp_path), "main")
+    (patch,) = tmp_path.glob("*.patch")
+    text = patch.read_text()
+    assert f" {TENSOR}\n-    f32 [32, 32] sha256:" in text, text[-900:]
+    assert len(text) < (ours.path / MODEL).stat().st_size / 2
+    run = theirs.git if program == "git" else theirs.theta
+    run("am", "-q", str(patch))
+    assert_agreement(theirs, {MODEL: digest(ours)})
+    assert theirs.git("rev-parse", "HEAD^{tree}") == ours.git("rev-parse", "main^{tree}")

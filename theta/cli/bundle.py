@@ -1,0 +1,57 @@
+"""``theta bundle``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from theta.cli import console, handing
+from theta.cli.args import Given
+from theta.cli.common import drive, open_session
+from theta.cli.passing import Passing
+from theta.errors import UsageError
+from theta.lazy import Module
+from theta.units import human
+
+if TYPE_CHECKING:
+    from theta.porcelain.share import bundles
+else:
+    bundles = Module("theta.porcelain.share.bundles")
+
+app = Passing()
+_USAGE: Final = "theta bundle create FILE RANGE, or theta bundle apply FILE [REF]"
+
+
+@app.command
+def bundle(given: Given) -> int:
+    """Write commits to one small file, for a mail or an issue, or bring in such a file.
+
+    'create FILE RANGE' writes the commits of RANGE (main~2..main, or a branch) without what their parents
+    have, and tells the size beside that of the model. 'apply FILE [REF]' checks that the parents are here,
+    and merges. Options, and other words (verify, list-heads, unbundle), are git's.
+    """
+    word, *rest = given.args or [""]
+    if word not in ("create", "apply") or any(arg.startswith("-") for arg in rest):
+        return handing.hand_over(["bundle", *given.args])
+    if not rest:
+        raise UsageError("no file is named", hint=_USAGE)
+    file = Path(rest[0])
+    return _create(file, rest[1:]) if word == "create" else _apply(file, rest[1:])
+
+
+def _create(file: Path, revisions: list[str]) -> int:
+    if not revisions:
+        raise UsageError("no commits are named", hint=_USAGE)
+    made = bundles.create(open_session(worktree=False), file, revisions)
+    model = f"; the checkpoints are {human(made.models)}" if made.models else ""
+    console.note(f"{file}: {human(made.size)}{model}")
+    return 0
+
+
+def _apply(file: Path, refs: list[str]) -> int:
+    if len(refs) > 1:
+        raise UsageError("one ref at a time", hint=_USAGE)
+    session = open_session()
+    ref = bundles.read(session, file).head(refs[0] if refs else None)
+    bundles.check(session, file)
+    return drive(session, "pull", "--no-rebase", "--no-edit", str(file.absolute()), ref, hooks=True)
