@@ -16,6 +16,7 @@ _OPERANDS: Final = {
     "apply": "REV [PATH...]",
     "blame": "[REV] [--] PATH[#TENSOR]",
     "branch": "[NAME [START]]",
+    "bundle": "create FILE RANGE | apply FILE [REF]",
     "checkout": "[BRANCH | REV] [--] [PATH...]",
     "cherry-pick": "REV...",
     "clone": "URL [DIR]",
