@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,15 @@ from tests.compat.agreement import assert_commit
 from tests.compat.inprocess import copied
 from tests.compat.story import MODEL
 from tests.support import Repo, frameworks
-from theta.api import background
+from theta.api import background, host_copies, host_memory
 from theta.errors import FormatError, NotFoundError, RefusedError, UsageError
+from theta.formats import writers
+from theta.formats.layout import TensorSpec
+from theta.formats.plan import PlannedFile
 from theta.formats.safetensors import read_metadata
 from theta.git.run import Git
 from theta.porcelain.stage import saved_tree, saving
+from theta.store.write import snapshot
 
 
 @pytest.fixture
@@ -245,6 +250,98 @@ def test_a_save_that_cannot_be_made_leaves_the_one_that_waits(
         opened.save({"config.json": tmp_path / "nosuch.json"}, ref="run", step=2)
     go.set()
     assert repo.git("log", "-1", "--format=%s", waits.result().commit) == "step 1"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_what_would_end_the_program_while_it_copies_loses_no_save(
+    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    """Ctrl-C, or a signal of a cluster: the save that waited went already, so this one is completed."""
+    begun, go = halting(monkeypatch)
+    opened.save({"m.safetensors": arrays()}, ref="run", step=0)
+    begun.wait()
+    opened.save({"m.safetensors": arrays(moved=1.0)}, ref="run", step=1)
+    real, calls = host_copies.PlannedCopy.filled, [0]
+
+    def interrupted(*args: Any) -> Any:
+        calls[0] += 1
+        made = real(*args)
+        if calls[0] == 1:
+            raise stop
+        return made
+
+    try:
+        with monkeypatch.context() as patch, pytest.raises(stop):
+            patch.setattr(host_copies.PlannedCopy, "filled", interrupted)
+            opened.save({"m.safetensors": arrays(moved=2.0)}, ref="run", step=2)
+    finally:
+        go.set()
+    opened.wait()
+    assert repo.git("log", "--format=%s", "run").splitlines() == ["step 2", "step 0"]
+    same(opened["run:m.safetensors"], arrays(moved=2.0))
+
+
+def test_without_memory_for_three_copies_the_save_that_waits_gives_way(
+    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = halting(monkeypatch)
+    opened.save({"m.safetensors": arrays()}, ref="run", step=0)
+    begun.wait()
+    waits = opened.save({"m.safetensors": arrays(moved=1.0)}, ref="run", step=1)
+    real = host_memory.rooms
+
+    def scarce(sizes: Any) -> Any:
+        if not waits.cancelled():
+            raise MemoryError
+        return real(sizes)
+
+    monkeypatch.setattr(host_memory, "rooms", scarce)
+    opened.save({"m.safetensors": arrays(moved=2.0)}, ref="run", step=2)
+    go.set()
+    opened.wait()
+    assert repo.git("log", "--format=%s", "run").splitlines() == ["step 2", "step 0"]
+
+
+def test_memory_of_a_tensor_goes_as_soon_as_it_is_stored(
+    opened: theta.Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy that is stored shrinks, so one that waits beside it makes less than two."""
+    left: list[int] = []
+    pieces: list[weakref.ref[Any]] = []
+    real_piece, real_end = host_memory._piece, snapshot.Snapshot.conclude
+
+    def piece(size: int) -> Any:
+        pieces.append(weakref.ref(found := real_piece(size)))
+        return found
+
+    def conclude(*args: Any) -> Any:
+        left.append(sum(ref() is not None for ref in pieces))
+        return real_end(*args)
+
+    monkeypatch.setattr(host_memory, "_piece", piece)
+    monkeypatch.setattr(host_memory, "_PIECE", 3 << 20)
+    monkeypatch.setattr(snapshot.Snapshot, "conclude", conclude)
+    dice = np.random.default_rng(0)
+    state: dict[str, Any] = {f"w{n}": dice.standard_normal((512, 1024), np.float32) for n in range(4)}
+    state |= {"large": dice.standard_normal((7000, 1000), np.float32), "none": np.empty((0, 3))}
+    for step in range(2):
+        opened.save({"m.safetensors": state}, ref="run", step=step, wait=True)
+        same(opened["run:m.safetensors"], state)
+        state = {name: array + np.float32(1e-3) for name, array in state.items()}
+    assert len(pieces) > 8
+    assert left == [0, 0]
+
+
+def test_a_value_that_was_let_go_of_is_not_read_again() -> None:
+    plan = writers.plan("safetensors", [TensorSpec("a", "u8", (5,)), TensorSpec("none", "u8", (0,))], None)
+    file = PlannedFile(plan, {"a": memoryview(b"12345"), "none": memoryview(b"")})
+    at = {tensor.name: tensor for tensor in plan.layout.tensors}
+    assert bytes(file.view(at["a"].offset + 1, 3)) == b"234"
+    file.forget(at["none"].offset, 0)
+    assert file.view(at["a"].offset, 5).obj == b"12345"
+    file.forget(at["a"].offset, 5)
+    with pytest.raises(FormatError, match="not in memory"):
+        file.read(at["a"].offset, 5)
 
 
 def test_of_threads_that_save_to_one_ref_each_future_ends(

@@ -56,8 +56,8 @@ def _opening(call: ast.Call, name: str) -> str:
         return f"{name} may write (mode {_spell(mode)})"
     if name == "os.open" and not _reading_flags(_argument(call, 1, "flags")):
         return "os.open may write"
-    access = _spell(_argument(call, 3, "access", "prot"))
-    if name == "mmap.mmap" and ("READ" not in access or "WRITE" in access):
+    access, file = _spell(_argument(call, 3, "access", "prot")), _spell(_argument(call, 0, "fileno"))
+    if name == "mmap.mmap" and file != "-1" and ("READ" not in access or "WRITE" in access):
         return "mmap.mmap may write: say access=mmap.ACCESS_READ"
     if name == "numpy.memmap" and _constant(_argument(call, 2, "mode")) not in ("r", "c"):
         return "numpy.memmap may write: say mode='r'"

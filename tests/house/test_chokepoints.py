@@ -272,6 +272,7 @@ GOOD = {
         from theta._fs import remove; remove('a')
         items.remove(1)
         import mmap; mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+        import mmap; mmap.mmap(-1, 9)
         import numpy as np; np.memmap('f', np.uint8, 'r')
         import os; os.stat('f')
         import theta; theta.open('model.safetensors', 'main')

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from theta import dtypes
 from theta._numpy import np
-from theta.api import held_files
+from theta.api import held_files, host_memory
 from theta.errors import FormatError, UsageError, concerning
 from theta.formats import safetensors, writers
 from theta.formats.layout import BytesSource, TensorSpec, clip
@@ -20,6 +21,12 @@ from theta.formats.torch import torch_writer
 from theta.porcelain.stage.saved_tree import File, StoredFile
 from theta.porcelain.tensors.converting import SUFFIXES
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Room: TypeAlias = "NDArray[np.uint8]"
+"""Memory for the bytes of one array."""
+
 _LITTLE: Final = "<"
 _ARRAYS: Final = ("__array__", "__array_interface__", "__dlpack__")
 """Attributes of arrays, which numbers and lists lack."""
@@ -27,18 +34,40 @@ _ARRAYS: Final = ("__array__", "__array_interface__", "__dlpack__")
 
 @dataclass(frozen=True)
 class _Array:
-    """An array of the program: its place in a file, and what copies it.
+    """An array of the program: its place in a file, its bytes, and what copies it into memory.
 
     ``identity`` is equal for two names of the same elements.
     """
 
     spec: TensorSpec
-    copy: Callable[[], memoryview]
+    nbytes: int
+    copy: Callable[[Room], object]
     identity: object
 
 
-def planned(files: Mapping[str, Any]) -> dict[str, Callable[[], File]]:
-    """Return path -> function that copies all arrays of that file and returns what is to be stored.
+@dataclass(frozen=True)
+class PlannedCopy:
+    """A file to store, as soon as its arrays are copied."""
+
+    arrays: Sequence[_Array]
+    made: Callable[[Mapping[str, memoryview]], File]
+
+    def filled(self, rooms: Sequence[Room]) -> File:
+        """Copy the arrays into ``rooms``, and return the file; to repeat it does no harm."""
+        for array, room in zip(self.arrays, rooms, strict=True):
+            array.copy(room)
+        values = zip(self.arrays, rooms, strict=True)
+        return self.made({array.spec.name: room.data for array, room in values})
+
+
+def allocated(plans: Mapping[str, PlannedCopy]) -> dict[str, list[Room]]:
+    """Return path -> memory for its arrays, which takes none until they are copied; raises MemoryError."""
+    found = host_memory.rooms(array.nbytes for plan in plans.values() for array in plan.arrays)
+    return {path: list(islice(found, len(plan.arrays))) for path, plan in plans.items()}
+
+
+def planned(files: Mapping[str, Any]) -> dict[str, PlannedCopy]:
+    """Return path -> what copies the arrays of that file and returns what is to be stored.
 
     A mapping of arrays becomes the checkpoint that the suffix of its path asks for; bytes and text are the
     file itself, and a :class:`pathlib.Path` names it.  A torch file may be any object of plain values and
@@ -54,17 +83,20 @@ def planned(files: Mapping[str, Any]) -> dict[str, Callable[[], File]]:
     return {path: _file(path, value) for path, value in files.items()}
 
 
-def _file(path: str, value: Any) -> Callable[[], File]:
+def _as_it_is(file: File) -> PlannedCopy:
+    return PlannedCopy((), lambda _: file)
+
+
+def _file(path: str, value: Any) -> PlannedCopy:
     suffix = path[path.rfind(".") :].lower() if "." in path else ""
     if isinstance(value, StoredFile):
-        return lambda: value
+        return _as_it_is(value)
     if isinstance(value, os.PathLike):
-        held = held_files.hold(Path(value))
-        return lambda: held
+        return _as_it_is(held_files.hold(Path(value)))
     if isinstance(value, str):
         value = _encoded(path, value)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return lambda: held_files.stored_as(BytesSource(bytes(value)))
+        return _as_it_is(held_files.stored_as(BytesSource(bytes(value))))
     name = SUFFIXES.get(suffix, "")
     if name == torch_writer.NAME:
         return _torch_file(path, value)
@@ -80,7 +112,7 @@ def _encoded(path: str, text: str) -> bytes:
         raise UsageError(f"{path} is text that UTF-8 cannot hold", hint="save it as bytes") from error
 
 
-def _torch_file(path: str, value: Any) -> Callable[[], File]:
+def _torch_file(path: str, value: Any) -> PlannedCopy:
     """Plan the pickle of any object; an array that is in it twice, as tied weights are, is stored once."""
     arrays: list[_Array] = []
     keys: dict[object, int] = {}
@@ -94,10 +126,10 @@ def _torch_file(path: str, value: Any) -> Callable[[], File]:
 
     with concerning(path, FormatError):
         plan = torch_writer.plan_object(value, stored)
-    return lambda: PlannedFile(plan, {array.spec.name: array.copy() for array in arrays})
+    return PlannedCopy(arrays, lambda values: PlannedFile(plan, values))
 
 
-def _checkpoint(path: str, name: str, value: Mapping[str, Any]) -> Callable[[], File]:
+def _checkpoint(path: str, name: str, value: Mapping[str, Any]) -> PlannedCopy:
     if not name:
         raise UsageError(f"theta cannot write arrays as {path}", hint=f"it writes {', '.join(SUFFIXES)}")
     frameworks: set[str] = set()
@@ -109,7 +141,7 @@ def _checkpoint(path: str, name: str, value: Mapping[str, Any]) -> Callable[[], 
     # Hugging Face's loaders require the entry.
     metadata = {"format": "pt" if "torch" in frameworks else "np"} if name == safetensors.NAME else None
     plan = writers.plan(name, specs, metadata)
-    return lambda: PlannedFile(plan, {array.spec.name: array.copy() for array in arrays})
+    return PlannedCopy(arrays, lambda values: PlannedFile(plan, values))
 
 
 def _flat(path: str, value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -142,14 +174,13 @@ def _of_numpy(name: str, value: Any) -> _Array:
         raise TypeError(value)
     there = value if isinstance(value, np.ndarray) else np.asarray(value)
 
-    def copy() -> memoryview:
-        made = np.empty(there.shape, there.dtype.newbyteorder(_LITTLE))
-        np.copyto(made, there)
-        return made.reshape(-1).view(np.uint8).data
+    def copy(room: Room) -> None:
+        np.copyto(room.view(there.dtype.newbyteorder(_LITTLE)).reshape(there.shape), there)
 
     place = there.__array_interface__["data"][0] if there.nbytes else object()
     identity = (place, there.dtype.str, dtypes.name_of(there.dtype), there.shape, there.strides)
-    return _Array(TensorSpec(name, dtypes.name_of(there.dtype), there.shape), copy, identity)
+    spec = TensorSpec(name, dtypes.name_of(there.dtype), there.shape)
+    return _Array(spec, there.nbytes, copy, identity)
 
 
 def _of_torch(torch: Any, name: str, value: Any) -> _Array:
@@ -157,10 +188,8 @@ def _of_torch(torch: Any, name: str, value: Any) -> _Array:
     if value.layout is not torch.strided:
         raise ValueError(value.layout)
 
-    def copy() -> memoryview:
-        made = torch.empty(value.shape, dtype=value.dtype, device="cpu")
-        made.copy_(value.detach())
-        return memoryview(made.view(-1).view(torch.uint8).numpy())
+    def copy(room: Room) -> None:
+        torch.from_numpy(room).view(value.dtype).view(value.shape).copy_(value.detach())
 
     dtype = _named(str(value.dtype).removeprefix("torch."))
     place = value.data_ptr() if value.numel() else object()
@@ -173,7 +202,8 @@ def _of_torch(torch: Any, name: str, value: Any) -> _Array:
         value.is_conj(),
         value.is_neg(),
     )
-    return _Array(TensorSpec(name, dtype, tuple(value.shape)), copy, identity)
+    spec = TensorSpec(name, dtype, tuple(value.shape))
+    return _Array(spec, value.numel() * value.element_size(), copy, identity)
 
 
 def _named(dtype: str) -> str:

@@ -16,6 +16,7 @@ from theta.api.background import Background, Saving
 from theta.api.checkpoint import Checkpoint
 from theta.api.closing import Closing
 from theta.api.destinations import Framework
+from theta.api.host_copies import PlannedCopy
 from theta.api.lazy_tensor import Access
 from theta.errors import NotFoundError, UsageError, concerning
 from theta.formats.torch import torch_zip
@@ -33,7 +34,7 @@ from theta.porcelain.replicas import applying, memory_copies
 from theta.porcelain.replicas.applying import ApplyRequest, ApplyResult
 from theta.porcelain.stage import run_steps, saving
 from theta.porcelain.stage.commit_writer import CommitWriter
-from theta.porcelain.stage.saved_tree import StoredFile
+from theta.porcelain.stage.saved_tree import File, StoredFile
 from theta.porcelain.stage.saving import SaveRequest, SaveResult
 from theta.porcelain.tensors import sources
 from theta.porcelain.tensors.converting import Model
@@ -473,21 +474,47 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
     ) -> Saving:
         """Save ``files`` as ``request`` says; ``then`` follows, and may change the result."""
         request = request.checked()
-        planned = host_copies.planned(files)
-        self._saves.drop(request.ref)  # before there are three copies
-        copied = replace(request, files={path: copy() for path, copy in planned.items()})
+        plans = host_copies.planned(files)
+        copied, stopped = self._copied(request.ref, plans)
 
         def work() -> SaveResult:
             with self._session_of_call() as session:
                 session.journal.patience = _PATIENCE
-                return then(session, saving.save(session, copied, self._commits))
+                return then(session, saving.save(session, replace(request, files=copied), self._commits))
 
-        return self._saves.put(request.ref, work)
+        future = self._saves.put(request.ref, work)
+        if stopped is not None:
+            raise stopped
+        return future
+
+    def _copied(
+        self, ref: str, plans: Mapping[str, PlannedCopy]
+    ) -> tuple[dict[str, File], BaseException | None]:
+        """Copy all arrays in place of those of the save to ``ref`` that waits: there are never three copies.
+
+        That save goes once there is memory, and then the copying goes on to its end: what would have ended
+        it (Ctrl-C, a signal that is to end the program) is returned, else both saves were lost.
+        """
+        try:
+            rooms = host_copies.allocated(plans)
+            self._saves.drop(ref)
+        except MemoryError:
+            self._saves.drop(ref)
+            rooms = host_copies.allocated(plans)
+        copied: dict[str, File] = {}
+        stopped: BaseException | None = None
+        for path, plan in plans.items():
+            while path not in copied:
+                try:
+                    copied[path] = plan.filled(rooms[path])
+                except (KeyboardInterrupt, SystemExit) as error:
+                    stopped = error
+        return copied, stopped
 
     def _store(self, ref: str, path: str, value: Any) -> StoredFile:
         """Store one checkpoint for a commit on ``ref`` that another process makes."""
-        (copied,) = host_copies.planned({path: value}).values()
-        file = copied()
+        plans = host_copies.planned({path: value})
+        file = plans[path].filled(host_copies.allocated(plans)[path])
         if isinstance(file, (bytes, StoredFile)):
             raise UsageError(f"{path} is no checkpoint to store by itself")
         with self._session_of_call() as session:

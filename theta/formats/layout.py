@@ -47,6 +47,19 @@ class Placed(Protocol):
         ...
 
 
+@runtime_checkable
+class Resident(Protocol):
+    """A source whose values are in memory, and may be let go of one by one."""
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """Return exactly ``length`` bytes from ``offset``, not copied if they are in one piece."""
+        ...
+
+    def forget(self, offset: int, length: int) -> None:
+        """Let go of the value of ``length`` bytes at ``offset``, which is not read again."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class BytesSource:
     """A file in memory."""

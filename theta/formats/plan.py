@@ -83,6 +83,22 @@ class PlannedFile:
         self._starts = [start for start, _ in self._pieces]
         self._open = fields
 
+    def view(self, offset: int, length: int) -> memoryview:
+        """Return exactly ``length`` bytes from ``offset``, not copied if they are of one value."""
+        number = bisect_right(self._starts, offset) - 1
+        if number >= 0 and length:
+            start, data = self._pieces[number]
+            found = data[offset - start : offset - start + length]
+            if found.nbytes == length:
+                return found
+        return memoryview(self.read(offset, length))
+
+    def forget(self, offset: int, length: int) -> None:
+        """Let go of the value of ``length`` bytes at ``offset``; to read it again raises ``FormatError``."""
+        number = bisect_right(self._starts, offset) - 1
+        if number >= 0 and (self._starts[number], self._pieces[number][1].nbytes) == (offset, length):
+            self._pieces[number] = (offset, memoryview(b""))
+
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``offset``; raises ``FormatError`` outside the file.
 
@@ -98,6 +114,8 @@ class PlannedFile:
         while length:
             start, data = self._pieces[number]
             part = data[offset - start : offset - start + length]
+            if not part.nbytes:
+                raise FormatError(f"the value at {start} is not in memory any more")
             parts.append(part)
             offset, length, number = offset + part.nbytes, length - part.nbytes, number + 1
         return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)

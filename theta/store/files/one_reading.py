@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Final
 
 from theta.errors import ChangedWhileReadError
-from theta.formats.layout import Source
+from theta.formats.layout import Resident, Source
 from theta.parallel import ordered
 from theta.store.files.file_source import FileSource
 from theta.store.format.tensor_tree import Chunk
+
+_IN_FLIGHT: Final = 64 << 20
+_IN_FLIGHT_RESIDENT: Final = 32 << 20
 
 
 class Reading:
@@ -23,14 +27,30 @@ class Reading:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._file = source if isinstance(source, FileSource) else None
+        self._resident = source if isinstance(source, Resident) else None
         self._early: list[tuple[int, Chunk]] = []
         self._later: list[tuple[int, Chunk]] = []
 
-    def read(self, offset: int, lengths: Sequence[int]) -> tuple[tuple[Chunk, ...], bytes]:
+    @property
+    def budget(self) -> int:
+        """Raw bytes that are to be read and not yet written: fewer of a program that has its own copies."""
+        return _IN_FLIGHT if self._resident is None else _IN_FLIGHT_RESIDENT
+
+    def whole(self, offset: int, length: int) -> memoryview | None:
+        """Return bytes of a source in memory as they stand there; None for any other."""
+        return None if self._resident is None else self._resident.view(offset, length)
+
+    def forget(self, offset: int, length: int) -> None:
+        """Let go of the value of ``length`` bytes at ``offset``, which is stored, if it is in memory."""
+        if self._resident is not None:
+            self._resident.forget(offset, length)
+
+    def read(self, offset: int, lengths: Sequence[int]) -> tuple[tuple[Chunk, ...], bytes | memoryview]:
         """Return the digests of chunks of these lengths from ``offset`` on, and the bytes of all of them."""
         known = self._later if self._file is None or self._file.is_settled() else self._early
         ends = [0, *accumulate(lengths)]
-        raw = self._source.read(offset, ends[-1])
+        held = self.whole(offset, ends[-1])
+        raw = self._source.read(offset, ends[-1]) if held is None else held
         whole = memoryview(raw)
         chunks = tuple(Chunk.of(whole[start:end]) for start, end in pairwise(ends))
         if self._file is not None:

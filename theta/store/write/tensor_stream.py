@@ -40,8 +40,6 @@ _BATCH_COUNT: Final = 64
 """Raw bytes and number of small tensors that one thread takes at a time."""
 _WHOLE: Final = 24 << 20
 """Raw bytes of a tensor up to which one thread works on it; the chunks of a larger one are spread."""
-_IN_FLIGHT: Final = 64 << 20
-"""Raw bytes that are read and not yet written."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class TensorStream:
         waiting: list[_Read] = []
         with Pool() as pool:
             jobs = pool.ordered(
-                lambda job: job.run(), self._jobs(tensors), lambda job: job.weight, _IN_FLIGHT
+                lambda job: job.run(), self._jobs(tensors), lambda job: job.weight, self._reading.budget
             )
             done = chain.from_iterable(jobs)
             for tensor in tensors:
@@ -135,6 +133,8 @@ class TensorStream:
                 else:
                     assert isinstance(made, Ready)
                     found[tensor.name] = made.write(self._pack)
+                if tensor.name in found:
+                    self._reading.forget(tensor.offset, tensor.length)
                 if self._comparing:
                     found |= self._settled(waiting)
                 if progress is not None:
@@ -153,6 +153,8 @@ class TensorStream:
     def _settled(self, waiting: list[_Read]) -> dict[str, Line]:
         """Write small tensors that had to wait for what the others are."""
         found = {read.tensor.name: self._ready(read).write(self._pack) for read in waiting}
+        for read in waiting:
+            self._reading.forget(read.tensor.offset, read.tensor.length)
         waiting.clear()
         return found
 
@@ -210,7 +212,9 @@ class TensorStream:
         comparable = self._lookup.comparable(tensor)
         coded = tensor.dtype == "bytes" or not (comparable or self._lookup.may_know(tensor))
         reusable = self._lookup.chunks(tensor.name) if coded else {}
-        room = np.empty(tensor.length, np.uint8) if comparable else None
+        held = self._reading.whole(tensor.offset, tensor.length) if comparable else None
+        there = np.frombuffer(held, np.uint8) if held is not None else None
+        room = np.empty(tensor.length, np.uint8) if comparable and there is None else there
         for number, (offset, length) in enumerate(file_scan.pieces(self._source, tensor)):
 
             def run(number: int = number, offset: int = offset, length: int = length) -> Sequence[_Done]:
@@ -218,7 +222,7 @@ class TensorStream:
                 self._check(tensor, chunks, number)
                 if coded:
                     return [_Piece(chunks[0], body=self._coded(tensor, chunks[0], raw, reusable))]
-                if room is not None:
+                if room is not None and there is None:
                     start = offset - tensor.offset
                     room[start : start + length] = np.frombuffer(raw, np.uint8)
                 return [_Piece(chunks[0], room)]
@@ -267,7 +271,7 @@ class TensorStream:
         return [self._added(body) for body in each(work, zip(starts, chunks, strict=False))]
 
     def _coded(
-        self, tensor: Tensor, chunk: Chunk, raw: bytes, known: Mapping[tuple[str, bytes], str]
+        self, tensor: Tensor, chunk: Chunk, raw: bytes | memoryview, known: Mapping[tuple[str, bytes], str]
     ) -> PackEntry | str:
         """Return one chunk coded by itself, or the id of the blob that has it."""
         blob = known.get((tensor.dtype, chunk.digest))
