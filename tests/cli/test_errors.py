@@ -45,14 +45,21 @@ def empty(place: Path, *options: str) -> Repo:
     return Repo(place)
 
 
+def ready(place: Path) -> Repo:
+    """A repository without a commit in which a pattern is tracked."""
+    repo = empty(place)
+    repo.theta("track", "*.safetensors")
+    return repo
+
+
 @pytest.mark.parametrize("args", COMMANDS + READING, ids=" ".join)
 def test_not_a_repository(tmp_path: Path, args: list[str]) -> None:
     refused(Repo(tmp_path).theta(*args, code=None), ExitCode.NOT_A_REPOSITORY, "not a git repository")
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
-def test_a_bare_repository_has_no_files(tmp_path: Path, args: list[str]) -> None:
-    bare = empty(tmp_path / "bare.git", "--bare")
+def test_a_bare_repository_has_no_files(tracked: Repo, tmp_path: Path, args: list[str]) -> None:
+    bare = tracked.clone(tmp_path / "bare.git", "--bare")
     refused(bare.theta(*args, code=None), ExitCode.NO_WORKTREE, "bare")
 
 
@@ -68,7 +75,7 @@ def test_a_bare_repository_can_be_read(tracked: Repo, tmp_path: Path) -> None:
 def test_repositories_that_need_more_are_refused(
     tmp_path: Path, args: list[str], extension: str, word: str
 ) -> None:
-    repo = empty(tmp_path / "repo")
+    repo = ready(tmp_path / "repo")
     with (repo.path / ".git" / "config").open("a") as config:
         config.write(f"[core]\n\trepositoryformatversion = 1\n[extensions]\n\t{extension} = reftable\n")
     refused(repo.theta(*args, code=None), ExitCode.UNSUPPORTED_REPOSITORY, word)
@@ -152,7 +159,7 @@ def test_an_unborn_branch_is_nothing_special(tmp_path: Path, args: list[str]) ->
 
 @pytest.mark.parametrize("args", [["log"], ["show"], ["merge", "x"], ["diff", "HEAD"]], ids=" ".join)
 def test_an_unborn_branch_has_no_history(tmp_path: Path, args: list[str]) -> None:
-    refused(empty(tmp_path / "repo").theta(*args, code=None), ExitCode.NOT_FOUND)
+    refused(ready(tmp_path / "repo").theta(*args, code=None), ExitCode.NOT_FOUND)
 
 
 def test_the_first_commit_may_hold_a_checkpoint(tmp_path: Path) -> None:

@@ -7,7 +7,18 @@ import sys
 from collections.abc import Callable, Sequence
 
 from theta import progress
-from theta.cli import before, catalogue, console, failures, handing, invoking, paging, shell_words, terminal
+from theta.cli import (
+    aside,
+    before,
+    catalogue,
+    console,
+    failures,
+    handing,
+    invoking,
+    paging,
+    shell_words,
+    terminal,
+)
 from theta.errors import ExitCode, ThetaError
 
 
@@ -73,6 +84,8 @@ def _dispatch(argv: list[str], *, alone: bool) -> int:
     name, module, args = catalogue.spelled_out(name, args)
     if module is None or name in paging.NAMES:
         paging.begin(name)
+    if handing.is_gits(name) and (code := aside.by_git(name, args, alone=alone)) is not None:
+        return code
     if alone and handing.is_gits_alone(name, args):
         handing.become_git([name, *args])
     if module:

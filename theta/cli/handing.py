@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from theta.cli import catalogue, console, invoking, terminal
+from theta.cli import aside, catalogue, console, invoking, terminal
 
 _READ: Final = frozenset(
     (
@@ -28,6 +28,11 @@ _LISTS: Final = {
 }
 """Commands of theta that only list, on a line of nothing but these options."""
 _STORED: Final = re.compile(r'"?\.theta(/|$)')
+
+
+def is_gits(name: str) -> bool:
+    """Return whether git has the command ``name`` for certain, and with the same meaning."""
+    return name in aside.OWN or name in _READ or name in aside.MOVE
 
 
 def is_gits_alone(name: str, args: Sequence[str]) -> bool:
@@ -57,6 +62,8 @@ def hand_over(argv: list[str]) -> int:
         console.err(f"error: '{argv[0]}' is not a theta command, and is not a git command")
         console.err(near)
         return 1
+    if (code := aside.by_git(argv[0], argv[1:], alone=False)) is not None:
+        return code
     session = session_or_none()
     if session is None:
         return plain(Path.cwd()).show(*argv)

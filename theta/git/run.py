@@ -293,14 +293,25 @@ def redirected() -> bool:
     return bool(os.environ.get("GIT_DIR") or os.environ.get("GIT_WORK_TREE"))
 
 
-def become(*args: str) -> NoReturn:
-    """Let ``git ARGS``, as the user would run it here, take the place of this process."""
+def become(*args: str, as_user: bool = False) -> NoReturn:
+    """Let ``git ARGS`` take the place of this process; ``as_user``: without any setting of theta's."""
+    environment = dict(os.environ) if as_user else Git(Path()).environment()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and git is ended by
         signal.signal(number, signal.SIG_DFL)
     try:
-        os.execvpe("git", ["git", *args], Git(Path()).environment())
+        os.execvpe("git", ["git", *args], environment)
     except FileNotFoundError as error:
         raise _missing() from error
+
+
+def as_user(*args: str) -> int:
+    """Run ``git ARGS`` as the user would, without any setting of theta's; return its exit code."""
+    try:
+        with subprocess.Popen(["git", *args], umask=_modes.for_programs()) as child:
+            code = child.wait()
+    except FileNotFoundError as error:
+        raise _missing() from error
+    return code if code >= 0 else 128 - code
 
 
 def shell(command: str, more: Mapping[str, str], stopped: Callable[[], bool]) -> int:

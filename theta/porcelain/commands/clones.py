@@ -77,10 +77,11 @@ def clone(request: CloneRequest, dialogue: Dialogue = NOBODY) -> CloneResult:
     place = cloning.find(token, line.given, request.cwd)
     session = Session.here(place)
     session.repo.git().run("config", "--local", "--unset", cloning.MARK)
-    if session.repo.is_bare or not installing.is_used(session.repo):
-        cloning.drop_patterns(session.repo)
     result = CloneResult(0, place, said=done.said)
-    return result if session.repo.is_bare else _set_up(session, result, dialogue)
+    if not session.repo.is_bare and cloning.has_checkpoints(session.repo):
+        return _set_up(session, result, dialogue)
+    cloning.drop_patterns(session.repo)
+    return result if session.repo.is_bare else _with_submodules(session, result, dialogue)
 
 
 def _by_git(request: CloneRequest, token: str, *, aloud: bool) -> Driven:
@@ -104,5 +105,9 @@ def _set_up(session: Session, result: CloneResult, dialogue: Dialogue) -> CloneR
         with dialogue.progress("writing checkpoints") as progress:
             notes = agreement.settle(session, progress)
         notes += scanning.warnings(session.repo.worktree, session.index)
-    notes += running.fill_submodules(session, dialogue.progress)
-    return replace(result, notes=tuple(notes))
+    return _with_submodules(session, replace(result, notes=tuple(notes)), dialogue)
+
+
+def _with_submodules(session: Session, result: CloneResult, dialogue: Dialogue) -> CloneResult:
+    notes = running.fill_submodules(session, dialogue.progress)
+    return replace(result, notes=(*result.notes, *notes))

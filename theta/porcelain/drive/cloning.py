@@ -16,6 +16,7 @@ from theta import _fs
 from theta.errors import NotFoundError
 from theta.git.repository import STORES, Repository
 from theta.git.run import DEFER, Git
+from theta.porcelain.setup import installing
 from theta.porcelain.workspace.session import Session
 
 MARK: Final = "theta.cloned"
@@ -77,6 +78,15 @@ def _has(config: Path, token: str) -> bool:
         return config.is_file() and token in config.read_text("utf-8", "replace")
     except OSError:
         return False
+
+
+def has_checkpoints(repo: Repository) -> bool:
+    """Return whether theta has a part in the branch that is checked out, or in any other."""
+    if installing.is_used(repo):
+        return True
+    commits = map(repo.commit_here, set(repo.refs.all_resolved().values()))
+    trees = (repo.tree_here(commit.tree) for commit in commits if commit is not None)
+    return any(tree is not None and tree.get(STORES) is not None for tree in trees)
 
 
 def drop_patterns(repo: Repository) -> None:

@@ -1,0 +1,49 @@
+"""New files that look like checkpoints, in a repository where nothing is tracked yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from theta.cli import console
+from theta.lazy import Module
+
+if TYPE_CHECKING:
+    from theta.cli import common
+    from theta.git import run
+    from theta.porcelain.workspace import coverage
+else:
+    common = Module("theta.cli.common")
+    coverage = Module("theta.porcelain.workspace.coverage")
+    run = Module("theta.git.run")
+
+_LARGE: Final = 10_000_000
+"""Size in bytes above which a file is looked at by those who know formats."""
+_HEAD: Final = 512
+
+
+def staged_files() -> set[str]:
+    """Return the new files of the index."""
+    words = ("diff", "--cached", "--no-renames", "--no-relative", "--diff-filter=A", "--name-only", "-z")
+    return set(run.plain(Path.cwd()).run(*words, check=False).text.split("\0")[:-1])
+
+
+def tell(paths: set[str]) -> None:
+    """Warn of those of ``paths`` that look like checkpoints."""
+    if not paths or console.quiet:
+        return
+    top = Path(run.plain(Path.cwd()).run("rev-parse", "--show-toplevel", check=False).text.rstrip("\n"))
+    found = [path for path in sorted(paths) if _is_binary(top / path)]
+    if found and (here := common.session_or_none()) is not None:
+        common.report_uncovered(here, coverage.uncovered(here, found))
+
+
+def _is_binary(place: Path) -> bool:
+    """Return whether the file is large, or begins as no text does."""
+    try:
+        if place.is_symlink() or not place.is_file():
+            return False
+        with open(place, "rb") as file:
+            return place.stat().st_size >= _LARGE or b"\0" in file.read(_HEAD)
+    except OSError:
+        return False
