@@ -20,6 +20,11 @@ hypothesis.settings.load_profile("ci")
 _home = pytest.StashKey[Path]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that ``tests/gitsuite`` needs."""
+    parser.addoption("--git-tree", metavar="DIR", help="built source tree of git, for -m gitsuite")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Leave the user's environment before any test module is imported."""
     environment.use_memory()

@@ -1,0 +1,1 @@
+"""git's own test suite, run through theta."""
