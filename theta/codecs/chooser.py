@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SLICES: Final = 8
 _SLICE_WORDS: Final = 1 << 13
 _SPARSE_SHARE: Final = 0.4
-_FEW: Final = 0.12
+_FEW: Final = 0.1
 """The share of words that differ up to which steps/1, which is decoded by these, is faster than delta/1."""
 _MANY: Final = 1 << 15
 """The words from which the head of steps/1, which is longer than that of delta/1, does not matter."""
