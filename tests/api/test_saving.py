@@ -520,3 +520,5 @@ def test_tensors_of_torch_that_are_conjugated_as_they_are_read(
     opened.save({"m.pt": tmp_path / "lazy.pt"}, ref="run", wait=True)
     with pytest.raises(FormatError, match="conjugated"):
         opened.load("run", "m.pt")
+    with pytest.raises(FormatError, match="conjugated"):
+        opened.load("run", "m.pt", names="b")

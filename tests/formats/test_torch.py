@@ -17,7 +17,7 @@ import pytest
 from tests.formats.helpers import Beside, mutate, rebuild, scanned, survives
 from theta.dtypes import numpy_dtype
 from theta.errors import FormatError
-from theta.formats import scan, scan_or_opaque
+from theta.formats import scan, scan_or_opaque, values
 from theta.formats.derived import prove
 from theta.formats.layout import BytesSource, Layout, Tensor, View
 from theta.formats.torch import torch_dcp, torch_legacy, torch_zip
@@ -278,8 +278,18 @@ def test_a_tensor_without_metadata_is_an_object(metadata: object) -> None:
 )
 def test_a_tensor_whose_elements_are_not_those_of_its_storage_is_no_object(function: str, more: Any) -> None:
     made = _Made("torch._utils", function, *tensor("0").args, *more)
+    data = archive({"a": made}, {"0": bytes(16)})
     with pytest.raises(FormatError, match="conjugated"):
-        torch_zip.read_object(BytesSource(archive({"a": made}, {"0": bytes(16)})), elements)
+        torch_zip.read_object(BytesSource(data), elements)
+    value = values.values(scanned(data, "torch"), BytesSource(data))["a"]
+    if function == "_rebuild_qtensor":  # whose elements are the numbers that are stored
+        assert b"".join(value.chunks()) == bytes(16)
+        return
+    place = value.place
+    assert place is not None
+    for read in (lambda: b"".join(value.chunks()), lambda: place.array()):
+        with pytest.raises(FormatError, match="conjugated"):
+            read()
 
 
 def archive(value: object | bytes, storages: dict[str, bytes] | None = None, **members: bytes) -> bytes:

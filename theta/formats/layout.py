@@ -133,6 +133,8 @@ class View:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int = 0
+    is_plain: bool = True
+    """Whether its elements are those of the extent: not conjugated or negated as they are read."""
 
 
 @dataclass(frozen=True, slots=True)

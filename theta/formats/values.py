@@ -201,8 +201,24 @@ def values(layout: Layout, source: Source) -> dict[str, Value]:
     for view in layout.views:
         if view.name in tensors and view.name != view.tensor:
             continue
-        found[view.name] = seen(view, tensors[view.tensor], source)
+        there = source if view.is_plain else _Computed(view.name, source.size)
+        found[view.name] = seen(view, tensors[view.tensor], there)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """The source of a tensor whose elements are not those that are stored."""
+
+    name: str
+    size: int
+
+    def read(self, *_: int) -> bytes:
+        """Raise ``FormatError``."""
+        raise FormatError(
+            f"torch: {clip(self.name)} is conjugated, or negated, as it is read",
+            hint="torch reads it: restore the file",
+        )
 
 
 def _whole(tensor: Tensor, source: Source) -> Value:

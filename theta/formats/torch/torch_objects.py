@@ -61,6 +61,8 @@ class _Leaf:
     strides: tuple[int, ...]
     is_plain: bool = True
     """Whether the elements are those of the storage: not conjugated, negated or scaled as they are read."""
+    is_scaled: bool = False
+    """Whether it is quantized: its elements are the numbers that are stored, and stand for others."""
 
 
 def name_storages(
@@ -158,8 +160,10 @@ def _views(tensor: Tensor, leaves: list[_Leaf]) -> Iterator[View]:
     for leaf in leaves:
         same = (leaf.name, leaf.dtype, leaf.shape) == (tensor.name, tensor.dtype, tensor.shape)
         plain = leaf.strides == contiguous(leaf.shape) and not leaf.offset
-        if not (same and plain) and _fits(leaf, tensor.length):
-            yield View(leaf.name, tensor.name, leaf.dtype, leaf.shape, leaf.strides, leaf.offset)
+        as_stored = leaf.is_plain or leaf.is_scaled
+        if not (same and plain and as_stored) and _fits(leaf, tensor.length):
+            place = leaf.shape, leaf.strides, leaf.offset
+            yield View(leaf.name, tensor.name, leaf.dtype, *place, is_plain=as_stored)
 
 
 def _fits(leaf: _Leaf, length: int) -> bool:
@@ -205,7 +209,8 @@ def _rebuilt(function: str, args: tuple[object, ...]) -> _Leaf | None:
     if len(shape) != len(strides) or math.prod(max(d, 1) for d in shape) > MAX_SIZE:
         return None
     kind = args[6] if function == "_rebuild_tensor_v3" and len(args) > 6 else None
-    return _Leaf("", pid[2], _dtype(pid[1], kind), offset, shape, strides, _is_plain(function, args))
+    dtype, is_scaled = _dtype(pid[1], kind), function == "_rebuild_qtensor"
+    return _Leaf("", pid[2], dtype, offset, shape, strides, _is_plain(function, args), is_scaled)
 
 
 def _is_plain(function: str, args: tuple[object, ...]) -> bool:
