@@ -24,6 +24,14 @@ def read(path: Path) -> str | None:
         return None
 
 
+def written(path: Path) -> float:
+    """Return the time at which the note at ``path`` was written, in seconds since 1970; 0 if missing."""
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in the note at ``path``; empty if it is missing or something else."""
     try:

@@ -6,13 +6,19 @@ Processes are read from ``/proc``.  Without it no process is known to be alive, 
 from __future__ import annotations
 
 import os
+import time
+import zlib
 from pathlib import Path
 from typing import Final
+
+from theta import _fs
 
 TOKEN: Final = "THETA_RUN"
 """The environment variable that identifies the child processes of a theta command."""
 
 _PROC: Final = Path("/proc")
+_FORGOTTEN: Final = 86_400.0
+"""Seconds after which a process of another machine counts as ended."""
 _ENDED: Final = "Z"
 """The state of a zombie; the init process of a container may reap it late."""
 
@@ -42,8 +48,17 @@ def owner() -> str:
         if info[0].startswith("git"):
             found = pid
         pid = info[1]
-    info = _stat(found)
-    return f"{found} {info[2] if info else 0}"
+    return _mark(found)
+
+
+def _mark(pid: int) -> str:
+    """Return the id of a process, its start time, and the boot and the name of this machine."""
+    info = _stat(pid)
+    return f"{pid} {info[2] if info else 0} {_fs.machine()} {_host()}"
+
+
+def _host() -> str:
+    return f"{zlib.crc32(os.fsencode(os.uname().nodename)):08x}"
 
 
 def command() -> list[str]:
@@ -58,13 +73,18 @@ def command() -> list[str]:
 
 def this() -> str:
     """Return the mark of this process, for :func:`is_alive`."""
-    info = _stat(os.getpid())
-    return f"{os.getpid()} {info[2] if info else 0}"
+    return _mark(os.getpid())
 
 
-def is_alive(mark: str) -> bool:
-    """Return whether the process with this mark of :func:`owner` or :func:`this` is still running."""
-    pid, _, started = mark.partition(" ")
+def is_alive(mark: str, written: float) -> bool:
+    """Return whether the process with this mark of :func:`owner` or :func:`this` is still running.
+
+    Of a process of another machine with the same file system nobody knows: it counts as running for a day
+    since the mark was ``written``.  A process from before this machine started again is not running.
+    """
+    pid, started, machine, host = [*mark.split(), "", "", "", ""][:4]
+    if machine not in ("", _fs.machine()):
+        return host != _host() and written > time.time() - _FORGOTTEN
     info = _stat(int(pid)) if pid.isdigit() else None
     return info is not None and str(info[2]) == started
 

@@ -60,7 +60,7 @@ def sweep(repo: Repository) -> None:
     named = named_blobs(repo)
     kept = set(named)
     for note in notes:
-        if processes.is_alive(note.owner) or _is_needed(repo, note, named):
+        if processes.is_alive(note.owner, _notes.written(note.place)) or _is_needed(repo, note, named):
             kept.add(note.manifest)
             continue
         if note.pack is not None and not note.adopted:

@@ -120,7 +120,7 @@ def post_index_change(session: Session, progress: Progress | None = None) -> lis
             return []  # git has the stat data of the files in memory
         worktree.complete(session, progress=progress)
         # git may have an older index in memory and write that: keep the flag until its command ends.
-        if not processes.is_alive(_notes.read(flag) or ""):
+        if not processes.is_alive(_notes.read(flag) or "", _notes.written(flag)):
             _notes.drop(flag)
     return []
 

@@ -227,7 +227,11 @@ def _journals(repo: Repository) -> list[Path]:
 
 def _is_of_the_living(journal: Path) -> bool:
     note = _read(journal)
-    return note is not None and processes.is_alive(str(note.get("owner", "")))
+    return note is not None and _is_alive(note)
+
+
+def _is_alive(note: dict[str, Any]) -> bool:
+    return processes.is_alive(str(note.get("owner", "")), note["started"])
 
 
 def _dead(repo: Repository) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -236,7 +240,7 @@ def _dead(repo: Repository) -> Iterator[tuple[Path, dict[str, Any]]]:
         note = _read(journal)
         if note is None:
             _notes.drop(journal)
-        elif journal.name == _JOURNAL or not processes.is_alive(str(note.get("owner", ""))):
+        elif journal.name == _JOURNAL or not _is_alive(note):
             yield journal, note
 
 
