@@ -115,12 +115,17 @@ def test_a_revision_that_is_longer_than_any_is_not_found(opened: theta.Repositor
 
 
 def test_folders_of_followers_that_were_killed_go(opened: theta.Repository, tmp_path: Path) -> None:
-    """The folder of a follower that still makes its repository stays."""
-    private = tmp_path / "out" / ".theta-applied"
-    for number in (os.getpid(), 2**22 + 1):
-        (private / f"tmp_theta_{number}_follow" / "made").mkdir(parents=True)
+    """The folder of a follower that still makes its repository stays, as does one of another machine."""
+    private, dead, here = tmp_path / "out" / ".theta-applied", 2**22 + 1, _fs.machine()
+    mine, elsewhere, old, gone = (
+        private / f"tmp_theta_{number}_{machine}_follow"
+        for number, machine in ((os.getpid(), here), (dead, "00000000"), (dead, "00000001"), (dead, here))
+    )
+    for folder in (mine, elsewhere, old, gone):
+        (folder / "made").mkdir(parents=True)
+    os.utime(old, (1, 1))
     opened.apply("r1@1", tmp_path / "out")
-    assert [*private.glob("tmp_theta_*")] == [private / f"tmp_theta_{os.getpid()}_follow"]
+    assert {*private.glob("tmp_theta_*")} == {mine, elsewhere}
 
 
 # -- files that become folders --------------------------------------------------------------------

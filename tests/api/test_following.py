@@ -121,6 +121,27 @@ def test_a_follower_that_begins_anew_fetches_nothing_again(
     assert bytes_of(tmp_path / "out") == fetched
 
 
+def test_a_repository_of_a_folder_lets_go_of_what_no_step_needs(
+    trainer: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest step stays whole, with all that it shares with the first one."""
+    monkeypatch.setattr(following, "_MANY_PACKS", 4)
+    follower, counts = Follower(request(str(trainer.path), tmp_path / "out")), []
+    packs = tmp_path / "out" / ".theta-applied" / "repository.git" / "objects" / "pack"
+    for step in range(1, 13):
+        save(trainer, step)
+        assert follower.look() is not None
+        assert holds(tmp_path / "out", step)
+        counts.append(len(list(packs.glob("*.pack"))))
+    assert max(counts) < 13, counts
+    assert counts[-1] == len(list(packs.glob("*.promisor"))) == len(list(packs.glob("*.idx")))
+    (tmp_path / "out" / MODEL).unlink()
+    Follower(request(str(trainer.path), tmp_path / "out")).look()
+    assert holds(tmp_path / "out", 12)
+    git = ["git", "-C", str(packs.parents[1]), "-c", "remote.origin.url=/nowhere", "fsck", "--no-dangling"]
+    assert subprocess.run(git, check=False, capture_output=True).returncode == 0
+
+
 def test_a_branch_is_followed_and_moves_back_too(trainer: Repo, tmp_path: Path) -> None:
     save(trainer, 1, 2)
     trainer.git("update-ref", "refs/heads/served", "refs/theta/runs/r1")

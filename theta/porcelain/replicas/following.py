@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from theta.porcelain.stage import run_steps
 from theta.porcelain.stage.run_steps import RunStep
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
+from theta.store.odb.packs import Pack
 
 _REPOSITORY: Final = "repository.git"
 _REMOTE: Final = "origin"
@@ -49,6 +51,8 @@ _PATIENT: Final = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60"
 _FETCH: Final = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--depth=1", "--filter=blob:none")
 _LONGEST: Final = 120.0
 """Seconds between two tries after many failures, unless the interval is longer."""
+_MANY_PACKS: Final = 24
+"""Packs from which on those that are not needed any more go."""
 _PATIENCE: Final = 60.0
 """Seconds to wait for another follower that fetches, and the age of a lock whose git was killed."""
 PASSING: Final = (GitFailedError, NotHereYetError, BusyError, ChangedWhileReadError)
@@ -117,18 +121,18 @@ class Follower:
         if key == self._last:
             return None
         result = applying.apply(session, self._request.of(step.commit), progress)
+        if self._request.repository is None:
+            with _alone(git):
+                _drop_packs(git, session.repo)
         self._last = key
         return Followed(step, result)
 
     def _bring(self, git: Git, ref: str, tip: str) -> None:
         """Fetch ``tip`` unless it is here; other followers wait for it."""
-        lock = _fs.Lock(git.cwd / _LOCK, patience=_PATIENCE)
-        try:
+        with _alone(git):
             if git.run("rev-parse", "--verify", "--quiet", f"{ref}^{{}}", check=False).text.strip() != tip:
                 _drop_stale_locks(git.cwd)
                 git.run(*_PATIENT, *_FETCH, _REMOTE, f"+{ref}:{ref}")
-        finally:
-            lock.release()
 
     def _tip(self, git: Git) -> tuple[str, str]:
         """Return the ref of the remote, and the commit that it names, by a tag too; "" when there is none."""
@@ -201,6 +205,32 @@ def _followed_by(place: Path) -> str:
             hint="remove the repository; what it is to have may be in your own configuration",
         )
     return remotes.pop()
+
+
+@contextlib.contextmanager
+def _alone(git: Git) -> Iterator[None]:
+    """Keep other followers from fetching into the repository during the block."""
+    lock = _fs.Lock(git.cwd / _LOCK, patience=_PATIENCE)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _drop_packs(git: Git, repo: Repository) -> None:
+    """Remove the packs of which no step that a ref names needs anything, once there are many.
+
+    Git would never do so: it keeps all that a remote has promised.
+    """
+    fetched = list((repo.commondir / "objects" / "pack").glob("*.promisor"))
+    if len(fetched) < _MANY_PACKS:
+        return
+    listed = git.run("rev-list", "--objects", "--all", "--missing=allow-any", "--no-object-names").text
+    needed = set(listed.split())
+    for place in fetched:
+        if needed.isdisjoint(Pack(place.with_suffix(".idx"), repo.format).ids()):
+            for suffix in (".pack", ".rev", ".idx", ".promisor"):
+                _fs.remove(place.with_suffix(suffix))
 
 
 def _drop_stale_locks(place: Path) -> None:

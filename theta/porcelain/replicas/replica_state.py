@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from theta.store.files.file_source import Identity
 PRIVATE: Final = ".theta-applied"
 """The directory of theta in the folder; no file of a version goes there."""
 _RESERVED: Final = (".", "..", ".git", PRIVATE)
+_LONG: Final = 86_400.0
+"""Seconds after which a temporary folder of another machine is one of the dead."""
 _STATE: Final = "state.json"
 _KEY: Final = "theta.applied/v1"
 
@@ -137,16 +140,18 @@ def locked(folder: Path) -> Iterator[None]:
                 continue
             if not entry.is_dir(follow_symlinks=False):
                 _fs.remove(entry.path)
-            elif not _is_running(entry.name):  # another follower may make its repository
+            elif not _is_running(entry):  # another follower may make its repository
                 _fs.remove_tree(entry.path)
         yield
     finally:
         lock.release()
 
 
-def _is_running(name: str) -> bool:
-    """Return whether the process that made the temporary folder ``name`` is running."""
-    number = name.removeprefix(_fs.TEMPORARY).partition("_")[0]
+def _is_running(folder: os.DirEntry[str]) -> bool:
+    """Return whether the process that made the temporary ``folder`` may be running, here or elsewhere."""
+    number, _, rest = folder.name.removeprefix(_fs.TEMPORARY).partition("_")
+    if not rest.startswith(f"{_fs.machine()}_"):
+        return time.time() - folder.stat(follow_symlinks=False).st_mtime < _LONG
     return re.fullmatch(r"[0-9]{1,9}", number) is not None and processes.exists(int(number))
 
 
