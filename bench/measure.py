@@ -77,7 +77,19 @@ def warm(files: Sequence[Path]) -> None:
                 pass
 
 
-def forget_pages() -> None:
-    """Write what is dirty and empty the page cache; only root may."""
+def forget_pages(places: Sequence[Path]) -> None:
+    """Write what is dirty and empty the page cache; without permission, forget the files below ``places``."""
     os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text("3")
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError:
+        for place in places:
+            for path in [place, *place.rglob("*")] if place.is_dir() else [place]:
+                _forget(path)
+
+
+def _forget(path: Path) -> None:
+    """Drop the pages of one file, unless a process has it mapped."""
+    if path.is_file() and not path.is_symlink():
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

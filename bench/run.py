@@ -1,9 +1,11 @@
 """theta beside git-lfs, plain git and the floor: the same steps in turn, in the same minutes.
 
     python bench/run.py [--theta PATH [--theta PATH]] [--only llama,fresh] [-n 5] [--tools theta,git-lfs]
+    python bench/run.py --compare main~20 [--compare main]
 
 PATH is a ``theta`` command, or a clone of this repository at the revision to measure; two of them are
-compared.  In each round every tool begins with an empty repository, and each step is done by all tools,
+compared.  ``--compare`` clones a revision of this repository; a single one is compared with the files
+here.  In each round every tool begins with an empty repository, and each step is done by all tools,
 one after the other, before the next step; the order turns with the rounds.  Before that, theta does the
 workload once on a small model, so that its kernels are compiled.  The floor (bench/floor.py) reads the
 files, hashes and writes as many bytes as the first theta wrote, and waits for the disk.
@@ -38,6 +40,16 @@ SMALL = 0.02
 """The scale of the models of a warm-up."""
 SETTLE = 1.1
 """Seconds until git trusts the time of a file (racy-git in git's documentation)."""
+
+
+HERE = Path(__file__).resolve().parent.parent
+"""The clone that this program belongs to."""
+
+
+def _named(revision: str) -> str:
+    """Return the id of a revision of this clone."""
+    command = ["git", "-C", str(HERE), "rev-parse", "--verify", f"{revision}^{{commit}}"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ class Round:
             measure.run(commands[0], repository, contestant.env)
         contestant.choose_cache(empty=step.empty)
         compiled = contestant.compiled()
-        self._pages([repository / path for path in paths])
+        self._pages([repository / path for path in paths], repository)
         spent = sum((measure.run(c, repository, contestant.env) for c in commands), measure.NOTHING)
         size, kernels = contestant.bytes(repository), contestant.compiled() - compiled
         self._note(step, contestant.name, turn, spent, size, kernels)
@@ -100,7 +112,7 @@ class Round:
     def _floor(self, floor: Floor, step: Step, wrote: int, turn: int) -> None:
         sources = self._files(step.version) if step.version else []
         if commands := floor.commands(step, sources, wrote):
-            self._pages(sources)
+            self._pages(sources, *sources)
             spent = measure.run(commands[0], floor.folder, floor.env)
             self._note(step, floor.name, turn, spent, 0, 0)
 
@@ -115,9 +127,9 @@ class Round:
                 shutil.copyfile(path, repository / path.name)
         return [path.name for path in files]
 
-    def _pages(self, files: Sequence[Path]) -> None:
+    def _pages(self, files: Sequence[Path], *places: Path) -> None:
         if self.cache == COLD:
-            measure.forget_pages()
+            measure.forget_pages(places)
         else:
             measure.warm([file for file in files if file.exists()])
 
@@ -137,7 +149,10 @@ class Bench:
         self.contestants = list(self._contestants())
 
     def _contestants(self) -> Iterator[Contestant]:
-        paths = self.options.theta or [Path(shutil.which("theta") or sys.exit("no theta is installed"))]
+        paths = [*self.options.theta, *map(self._clone, self.options.compare)]
+        if self.options.compare and len(paths) == 1:
+            paths.insert(0, HERE)
+        paths = paths or [Path(shutil.which("theta") or sys.exit("no theta is installed"))]
         for number, path in enumerate(paths):
             end = "" if number == 0 else f" {number + 1}"
             for tool, kind in (("theta", Theta), ("filter", PlainGit)):
@@ -146,6 +161,16 @@ class Bench:
         for tool, plain in (("git-lfs", Lfs), ("git", Git)):
             if tool in self.tools:
                 yield plain(tool, self.scratch / tool)
+
+    def _clone(self, revision: str) -> Path:
+        """Return a clone of this repository at ``revision``."""
+        place = self.scratch / f"revision-{revision.replace('/', '-')}"
+        for command in (
+            ["git", "clone", "-q", "--no-checkout", str(HERE), str(place)],
+            ["git", "-C", str(place), "checkout", "-q", _named(revision)],
+        ):
+            subprocess.run(command, check=True)
+        return place
 
     def models(self, name: str, workload: Workload, scale: float) -> Path:
         """Return the folder of a workload's models; they are made when they are first needed."""
@@ -185,11 +210,16 @@ class Bench:
 def parse() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--theta", type=Path, action="append", help="a command or a clone; twice to compare")
+    parser.add_argument(
+        "--theta", type=Path, action="append", default=[], help="a command or a clone; twice to compare"
+    )
+    parser.add_argument(
+        "--compare", action="append", default=[], metavar="REV", help="a revision to measure; twice for two"
+    )
     parser.add_argument("--only", default="", help=f"some of {','.join(WORKLOADS)}")
     parser.add_argument("--tools", default=",".join(TOOLS), help="some of %(default)s")
     parser.add_argument("-n", "--repetitions", type=int, default=5)
-    parser.add_argument("--cache", default="warm", help="warm, cold (root only), or warm,cold")
+    parser.add_argument("--cache", default="warm", help="warm, cold, or warm,cold")
     parser.add_argument("--scale", type=float, default=1.0, help="smaller models: 0.1 is a tenth")
     parser.add_argument("--pairs", type=Path, help="what bench/finetunes.py wrote")
     parser.add_argument("--models", type=Path, help="where models are kept for the next run")
