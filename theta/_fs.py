@@ -605,6 +605,15 @@ def copy(source: str | Path, target: str | Path) -> None:
         shutil.copyfile(source, target)
 
 
+def link(source: str | Path, target: str | Path) -> None:
+    """Make ``target`` another name of the file ``source``, or a copy where that is not possible."""
+    _step("link", target)
+    try:
+        os.link(source, target)
+    except OSError:
+        copy(source, target)
+
+
 def safe_target(root: str | Path, relative: str) -> Path:
     """Return the path of ``relative`` in worktree ``root`` after creating its parent directories.
 

@@ -55,6 +55,7 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "revert": "Undo the changes of commits",
         "rebase": "Apply commits again on top of another branch",
         "average": "The mean of versions along the history",
+        "undo": "Undo the last command of theta; again, and it is redone",
         "extract-lora": "Write what a fine-tune changed as a LoRA adapter",
     },
     "share": {

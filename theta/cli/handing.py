@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from theta.cli import aside, catalogue, console, invoking, terminal
+from theta.cli import aside, catalogue, console, invoking, remembering, terminal
 
 _READ: Final = frozenset(
     (
@@ -70,7 +70,8 @@ def hand_over(argv: list[str]) -> int:
     if argv[0] == "ls-tree" and uses_theta(session) and not any(".theta" in arg for arg in argv):
         return _without_stores(argv)
     quiet = uses_theta(session) and _ends_with_status(argv)
-    code = told(running.handed(session, argv, quiet=quiet, tell=terminal.heard, shown=terminal.progress))
+    with remembering.command(argv[0], argv[1:]):
+        code = told(running.handed(session, argv, quiet=quiet, tell=terminal.heard, shown=terminal.progress))
     if quiet and code in (0, 1):
         invoking.invoke("status", "theta.cli.status", [])
         return code

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from theta.cli import args as arguments
-from theta.cli import console, elsewhere
+from theta.cli import console, elsewhere, remembering
 from theta.cli.args import Given
 from theta.cli.catalogue import PLUMBING
 from theta.cli.passing import Passing
@@ -37,7 +37,9 @@ def invoke(name: str, module: str, args: list[str]) -> int:
         return _by_typer(name, app, args)
     if (code := elsewhere.by_git(name, args)) is not None:
         return code
-    return _suggested(name, args, app.own or {}, app.function(Given(name, args)))
+    with remembering.command(name, args):
+        code = app.function(Given(name, args))
+    return _suggested(name, args, app.own or {}, code)
 
 
 def _by_typer(name: str, app: Any, args: list[str]) -> int:
@@ -58,7 +60,8 @@ def _by_typer(name: str, app: Any, args: list[str]) -> int:
         words = arguments.dashed(args) if own is None else arguments.shield(name, args, own)
         if words is None:
             return _refused_by_git([name, *args])
-        result = command.main(words, prog_name=f"theta {name}", standalone_mode=False)
+        with remembering.command(name, args):
+            result = command.main(words, prog_name=f"theta {name}", standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
     except typer.Abort:

@@ -1,0 +1,188 @@
+"""``theta undo``: refs, index and worktree are as before the last command, and as after it once more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import Repo, make_model, mutate, random_tensors
+from theta.errors import NotFoundError
+from theta.porcelain.care import checkup, undoing
+from theta.porcelain.workspace.session import Session
+
+MODEL, OTHER = "model.safetensors", "sub/other.safetensors"
+
+
+def edit(repo: Repo, name: str, path: str = MODEL) -> None:
+    mutate(repo.path / path, name, lambda value: value + np.float32(1))
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """Two checkpoints and a text on main; side changed a tensor, the text, and has a file more."""
+    repo = Repo.create(tmp_path_factory.mktemp("undo") / "repo")
+    repo.theta("track", "*.safetensors")
+    (repo.path / "sub").mkdir()
+    for path in (MODEL, OTHER):
+        make_model(repo.path / path, random_tensors({"a": (32, 32), "b": (8,)}))
+    repo.theta("add", "-A")
+    repo.theta("commit", "-qm", "base")
+    repo.theta("switch", "-qc", "side")
+    edit(repo, "a")
+    repo.write("code.py", "side\n")
+    (repo.path / "new").mkdir()
+    make_model(repo.path / "new/x.safetensors", random_tensors({"n": (4,)}))
+    repo.theta("add", "-A")
+    repo.theta("commit", "-qm", "side")
+    repo.theta("switch", "-q", "main")
+    edit(repo, "b")
+    repo.theta("commit", "-qam", "main")
+    return repo
+
+
+@pytest.fixture
+def repo(template: Repo, tmp_path: Path) -> Repo:
+    return template.copy(tmp_path / "repo")
+
+
+def state(repo: Repo) -> tuple[object, ...]:
+    """HEAD, refs, the index, and the bytes of all files."""
+    files = {
+        str(path.relative_to(repo.path)): path.read_bytes()
+        for path in sorted(repo.path.rglob("*"))
+        if path.is_file() and ".git" not in path.relative_to(repo.path).parts
+    }
+    refs = repo.git("for-each-ref", "--format=%(refname) %(objectname)", "refs/heads", "refs/tags")
+    head = (repo.path / ".git/HEAD").read_text()
+    return head, refs, repo.git("ls-files", "-s"), files
+
+
+def commit_all(repo: Repo) -> list[str]:
+    edit(repo, "a")
+    repo.write("code.py", "more\n")
+    return ["commit", "-qam", "more"]
+
+
+def commit_staged(repo: Repo) -> list[str]:
+    edit(repo, "a")
+    repo.theta("add", MODEL)
+    edit(repo, "b")
+    return ["commit", "-qm", "a alone"]
+
+
+def add(repo: Repo) -> list[str]:
+    edit(repo, "a")
+    make_model(repo.path / "y.safetensors", random_tensors({"y": (4,)}))
+    return ["add", "-A"]
+
+
+LINES: dict[str, Callable[[Repo], list[str]] | list[str]] = {
+    "commit -a": commit_all,
+    "commit": commit_staged,
+    "add": add,
+    "switch": ["switch", "-q", "side"],
+    "switch -c": ["switch", "-qc", "more", "side"],
+    "switch --detach": ["switch", "-q", "--detach", "side"],
+    "checkout": ["checkout", "-q", "side"],
+    "merge": ["merge", "-q", "--no-edit", "side"],
+    "rm": ["rm", "-q", OTHER],
+    "rm --cached": ["rm", "-q", "--cached", OTHER],
+    "mv": ["mv", OTHER, "moved.safetensors"],
+    "reset --hard": ["reset", "-q", "--hard", "HEAD~"],
+    "reset --soft": ["reset", "-q", "--soft", "HEAD~"],
+    "branch": ["branch", "more"],
+    "branch -D": ["branch", "-qD", "side"],
+    "tag": ["tag", "-a", "-m", "v1", "v1"],
+    "cherry-pick": ["cherry-pick", "side"],
+    "revert": ["revert", "--no-edit", "HEAD"],
+    "rebase": ["rebase", "-q", "side"],
+    "commit --amend": ["commit", "-q", "--amend", "-m", "other words"],
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_command_is_undone_and_done_again(repo: Repo, name: str) -> None:
+    line = LINES[name]
+    words = line if isinstance(line, list) else line(repo)
+    before = state(repo)
+    repo.theta(*words)
+    after = state(repo)
+    assert after != before
+    assert repo.theta("undo").stdout.startswith(f"undid 'theta {words[0]} ")
+    assert state(repo) == before
+    assert checkup.examine(Session.here(repo.path)) == []
+    repo.theta("undo")
+    assert state(repo) == after
+    assert checkup.examine(Session.here(repo.path)) == []
+
+
+def test_a_repository_in_which_nothing_was_done(repo: Repo, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        undoing.undo(Session.here(Repo.create(tmp_path / "other").path))
+    before = repo.git("rev-parse", "HEAD~")
+    done = undoing.undo(Session.here(repo.path))
+    assert (done.line, [*done.refs], done.files) == ("theta commit -qam main", ["refs/heads/main"], [])
+    assert repo.git("rev-parse", "HEAD") == before
+
+
+def test_the_first_commit_is_undone(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "new")
+    repo.path.mkdir()
+    repo.git("init", "-q")
+    repo.write("a", "text\n")
+    repo.theta("add", "a")
+    repo.theta("commit", "-qm", "first")
+    repo.theta("undo")
+    assert repo.try_git("rev-parse", "-q", "--verify", "HEAD").returncode == 1
+    assert repo.git("status", "--porcelain") == "A  a"
+
+
+def refused(repo: Repo, words: str, code: int = 2) -> None:
+    before = state(repo)
+    done = repo.theta("undo", code=code)
+    assert words in done.stderr
+    assert state(repo) == before
+
+
+def test_what_changed_since_is_not_lost(repo: Repo) -> None:
+    """A file, the index or a branch that changed after the command: the undo is refused by name."""
+    repo.theta("switch", "-q", "side")
+    edit(repo, "b")
+    refused(repo, f"{MODEL} was changed since", code=14)
+    repo.theta("add", MODEL)
+    repo.theta("commit", "-qm", "by theta")
+    repo.git("commit", "-q", "--allow-empty", "-m", "by git")
+    refused(repo, "refs/heads/side moved since 'theta commit -qm 'by theta''")
+
+
+def test_the_index_that_git_changed_is_not_lost(repo: Repo) -> None:
+    repo.theta("branch", "more")
+    repo.write("code.py", "staged\n")
+    repo.git("add", "code.py")
+    refused(repo, "the index changed since")
+
+
+@pytest.mark.parametrize(
+    "line", [["restore", MODEL], ["stash"], ["checkout", MODEL], ["reset", "-q", "--hard"]]
+)
+def test_a_command_that_threw_files_away_is_not_undone_by_another(repo: Repo, line: list[str]) -> None:
+    edit(repo, "a")
+    repo.theta(*line)
+    refused(repo, f"'theta {' '.join(line)}' cannot be undone")
+
+
+def test_a_merge_in_progress_is_aborted_not_undone(repo: Repo) -> None:
+    repo.write("code.py", "ours\n")
+    repo.theta("commit", "-qam", "ours")
+    repo.theta("merge", "-q", "side", code=1)
+    refused(repo, "a merge is in progress")
+
+
+def test_a_file_that_git_does_not_track_stays(repo: Repo) -> None:
+    repo.theta("switch", "-q", "side")
+    repo.write("new/mine.txt", "mine\n")
+    repo.theta("undo")
+    assert [path.name for path in (repo.path / "new").iterdir()] == ["mine.txt"]

@@ -1,0 +1,60 @@
+"""Remembering what a command changes, so that ``theta undo`` can take it back."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from theta.errors import ThetaError
+from theta.lazy import Module
+
+if TYPE_CHECKING:
+    from theta.porcelain.care import undoing
+    from theta.porcelain.workspace import session as sessions
+else:
+    sessions = Module("theta.porcelain.workspace.session")
+    undoing = Module("theta.porcelain.care.undoing")
+
+_CHANGING: Final = (
+    *("add", "rm", "mv", "commit", "branch", "tag", "switch", "checkout", "reset", "merge", "resolve"),
+    *("cherry-pick", "revert", "rebase", "pull", "undo"),
+)
+_ON_FILES: Final = (
+    "track",
+    "untrack",
+    "track",
+    "untrack",
+    "restore",
+    "stash",
+    "clean",
+    "am",
+    "bisect",
+    "apply",
+    "convert",
+    "export-history",
+    "migrate",
+)
+"""Commands whose effect is on files that nothing keeps, or elsewhere: they are remembered by name only."""
+_LOSING: Final = ("--hard", "--force", "-f", "--discard-changes", "-D", "--merge", "--abort")
+"""Options that throw away what was not committed."""
+
+
+@contextlib.contextmanager
+def command(name: str, args: Sequence[str]) -> Iterator[None]:
+    """Remember what ``theta NAME ARGS``, which runs in the block, changes; errors of that are ignored."""
+    if name not in (*_CHANGING, *_ON_FILES):
+        yield
+        return
+    line = shlex.join(["theta", name, *args])
+    before = None
+    with contextlib.suppress(ThetaError):
+        before = undoing.begin(sessions.Session.here("."))
+    try:
+        yield
+    finally:
+        if before is not None:
+            losing = bool({*args} & {*_LOSING})
+            with contextlib.suppress(ThetaError):
+                undoing.end(before, undoing.Command(line, name not in _ON_FILES, losing, name == "checkout"))

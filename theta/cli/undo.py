@@ -1,0 +1,36 @@
+"""``theta undo``."""
+
+from __future__ import annotations
+
+import typer
+
+from theta.cli import console, terminal
+from theta.cli.args import HELP
+from theta.cli.common import open_session
+from theta.porcelain.care import undoing
+
+app = typer.Typer(add_completion=False)
+
+_ID = 10
+
+
+@app.command(context_settings=HELP)
+def undo() -> int:
+    """Undo the last command of theta: branches, tags, index and files are as before it.
+
+    'theta undo' once more does it again. A file that the command did not write stays as it is: after
+    'theta commit -a' and 'theta undo' the changes are there, and not committed. Refused when refs, index or
+    a file that the command wrote changed since, or a merge or rebase is in progress. What was fetched or
+    pushed stays; what 'restore', 'stash' and 'reset --hard' threw away is nowhere, and does not come back.
+    """
+    session = open_session()
+    with terminal.progress("undoing") as progress:
+        done = undoing.undo(session, progress)
+    console.note(f"undid '{done.line}'; 'theta undo' does it again")
+    for name, (before, now) in done.refs.items():
+        console.note(f" {name}: {before[:_ID] or 'not there'} -> {now[:_ID] or 'not there'}")
+    for path in done.files:
+        console.note(f" {path}: as before")
+    if done.losing:
+        console.warn("what that command threw away without being committed is not kept anywhere")
+    return 0
