@@ -112,7 +112,7 @@ def test_f7_help_names_operands_and_no_types(repo: Repo, name: str) -> None:
     said = repo.theta(name, "--help").stdout if name != "help" else "usage: theta help"
     assert said.startswith(f"usage: theta {name}")
     assert not {"<bool>", "<str>", "\u2502"} & set(said.split())
-    alone = {"demo", "doctor", "du", "export-history", "fsck", "install", "undo", "uninstall"}
+    alone = {"demo", "doctor", "du", "export-history", "fsck", "gc", "install", "undo", "uninstall"}
     assert said.splitlines()[0].endswith("[OPTIONS]") == (name in alone)
     assert max(map(len, said.splitlines())) <= 80
 

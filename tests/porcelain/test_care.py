@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.support import Repo, make_model, random_tensors, read_model
-from theta.errors import NotFoundError, UsageError
-from theta.porcelain.care import blaming, costs
+from theta.errors import BusyError, NotFoundError, UsageError
+from theta.porcelain.care import blaming, collecting, costs
 from theta.porcelain.workspace.session import Session
 
 MODEL = "model.safetensors"
@@ -132,3 +132,27 @@ def test_du_by_checkpoint_tensors_and_commit(history: tuple[Repo, dict[str, str]
     assert [row["name"] for row in body["rows"]] == ["renamed.safetensors"]
     assert body["total"] == bytes_of(repo)
     assert "renamed.safetensors" in repo.theta("du").stdout
+
+
+def test_gc_frees_what_nothing_names(history: tuple[Repo, dict[str, str]], tmp_path: Path) -> None:
+    """Objects of a deleted branch go with ``--prune=now``, but not while another theta is at work."""
+    repo = history[0].copy(tmp_path / "copy")
+    repo.theta("switch", "-qc", "alone")
+    (repo.path / "renamed.safetensors").unlink()
+    make_model(repo.path / "renamed.safetensors", random_tensors({"w": (256, 256)}, seed=9))
+    gone = commit(repo, "alone")
+    repo.theta("switch", "-q", "main")
+    repo.git("branch", "-qD", "alone")
+    repo.git("reflog", "expire", "--expire=all", "--all")
+    told = json.loads(repo.theta("gc", "--dry-run", "--json").stdout)["theta.gc/v1"]["unreachable"]
+    assert told > 100_000
+    collecting.collect(Session.here(repo.path), [])
+    assert repo.try_git("cat-file", "-e", gone).returncode == 0, "the young ones stay"
+    session = Session.here(repo.path)
+    with session.journal.driving(), pytest.raises(BusyError):
+        collecting.collect(Session.here(repo.path), ["--prune=now"])
+    assert repo.try_git("cat-file", "-e", gone).returncode == 0
+    done = json.loads(repo.theta("gc", "--prune=now", "--json").stdout)["theta.gc/v1"]
+    assert done["before"] - done["after"] > 0.9 * told
+    assert repo.try_git("cat-file", "-e", gone).returncode == 1
+    repo.theta("fsck", "--read-data")

@@ -132,12 +132,13 @@ def test_the_first_commit_is_undone(tmp_path: Path) -> None:
     repo = Repo(tmp_path / "new")
     repo.path.mkdir()
     repo.git("init", "-q")
+    repo.theta("track", "*.safetensors")
     repo.write("a", "text\n")
-    repo.theta("add", "a")
+    repo.theta("add", "-A")
     repo.theta("commit", "-qm", "first")
     repo.theta("undo")
     assert repo.try_git("rev-parse", "-q", "--verify", "HEAD").returncode == 1
-    assert repo.git("status", "--porcelain") == "A  a"
+    assert repo.git("status", "--porcelain") == "A  .gitattributes\nA  a"
 
 
 def refused(repo: Repo, words: str, code: int = 2) -> None:

@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "du": "What checkpoints, tensors, commits and branches cost in stored bytes",
         "scan": "What the pickles of files would call when they are loaded",
         "fsck": "Check repository and checkpoints; --mend rebuilds .theta/",
+        "gc": "Remove what nothing needs any more, and tell what that freed",
         "doctor": "Check set-up and state of this clone; --fix mends them",
         "help": "Help on a command or a topic",
     },

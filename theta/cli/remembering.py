@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from theta.errors import ThetaError
@@ -12,9 +13,7 @@ from theta.lazy import Module
 
 if TYPE_CHECKING:
     from theta.porcelain.care import undoing
-    from theta.porcelain.workspace import session as sessions
 else:
-    sessions = Module("theta.porcelain.workspace.session")
     undoing = Module("theta.porcelain.care.undoing")
 
 _CHANGING: Final = (
@@ -50,7 +49,7 @@ def command(name: str, args: Sequence[str]) -> Iterator[None]:
     line = shlex.join(["theta", name, *args])
     before = None
     with contextlib.suppress(ThetaError):
-        before = undoing.begin(sessions.Session.here("."))
+        before = undoing.begin(Path("."))
     try:
         yield
     finally:

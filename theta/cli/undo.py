@@ -22,6 +22,7 @@ def undo() -> int:
     'theta commit -a' and 'theta undo' the changes are there, and not committed. Refused when refs, index or
     a file that the command wrote changed since, or a merge or rebase is in progress. What was fetched or
     pushed stays; what 'restore', 'stash' and 'reset --hard' threw away is nowhere, and does not come back.
+    Repositories without checkpoints, and those that only git can open (SHA-256), keep no record.
     """
     session = open_session()
     with terminal.progress("undoing") as progress:

@@ -23,6 +23,7 @@ from typing import Any, Final
 from theta import _fs, _notes
 from theta.errors import MissingObjectsError, NotFoundError, UsageError, WouldOverwriteError
 from theta.git import in_progress
+from theta.git.backends import opening
 from theta.git.backends.index_entries import Entry, Staged
 from theta.git.repository import STORES, Repository
 from theta.porcelain.workspace import agreement
@@ -82,8 +83,15 @@ class Undone:
     losing: bool
 
 
-def begin(session: Session) -> Before | None:
-    """Note the state before a command; None in a repository that theta cannot change."""
+def begin(start: Path) -> Before | None:
+    """Note the state before a command at ``start``; None in a repository that nothing can be undone in.
+
+    Those that only git can open are among these, as each look at them is a process.
+    """
+    backend = opening.quickly(start)
+    if backend is None:
+        return None
+    session = Session(Repository(backend))
     repo = session.repo
     if repo.is_read_only or repo.is_bare:
         return None

@@ -1,0 +1,75 @@
+"""``theta gc``: remove what nothing needs any more, and tell what that freed.
+
+git keeps objects that nothing names for two weeks, which protects writers that are about to name them.  With
+``--prune=now`` it does not: then no other theta may be at work in any worktree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from theta import _notes
+from theta.errors import BusyError
+from theta.git import processes
+from theta.git.repository import Repository
+from theta.git.run import GitFailedError
+from theta.porcelain.care import costs
+from theta.porcelain.workspace.session import Session
+from theta.store import held_packs
+
+_AT_ONCE: Final = ("--prune=now", "--prune=all")
+_JOURNALS: Final = (
+    "theta/journal",
+    "theta/driving-*",
+    "worktrees/*/theta/journal",
+    "worktrees/*/theta/driving-*",
+)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Bytes of the files of all objects, before and after."""
+
+    before: int
+    after: int
+
+
+def collect(session: Session, args: Sequence[str]) -> Collected:
+    """Remove what git's clean filter left and nothing names, then run ``git gc ARGS``.
+
+    Raises :class:`BusyError` if objects that nothing names are to go at once and another theta is at work.
+    """
+    repo = session.repo
+    if any(arg in _AT_ONCE for arg in args) and _is_busy(repo):
+        raise BusyError("another theta is at work here", hint="wait for it, or leave out --prune=now")
+    before = _bytes(repo)
+    with session.journal.exclusive():
+        held_packs.sweep(repo)
+        done = repo.git().run("gc", "--quiet", *args, check=False)
+        if done.code:
+            raise GitFailedError("gc", done.code, done.stderr.decode("utf-8", "replace"))
+    return Collected(before, _bytes(repo))
+
+
+def rehearse(session: Session) -> int:
+    """Return the bytes of the objects that nothing names, of which git keeps the young ones for two weeks."""
+    return costs.unreachable(session.repo)
+
+
+def _is_busy(repo: Repository) -> bool:
+    """Return whether a living command of theta has a journal, in any worktree."""
+    places = (place for pattern in _JOURNALS for place in repo.commondir.glob(pattern))
+    return any(
+        processes.is_alive(str(_notes.read_json(place).get("owner", "")), _notes.written(place))
+        for place in places
+    )
+
+
+def _bytes(repo: Repository) -> int:
+    folders = os.walk(repo.commondir / "objects")
+    files = (Path(folder) / name for folder, _, names in folders for name in names)
+    return sum(file.stat().st_size for file in files if file.exists())
