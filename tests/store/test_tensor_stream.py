@@ -11,6 +11,10 @@ import pytest
 from tests.store.test_snapshot import model, normal
 from tests.support import Repo
 from theta import parallel
+from theta.codecs.base import TensorWords
+from theta.codecs.factoring import projections, spectrum
+from theta.codecs.factoring.spectrum import Spectrum
+from theta.errors import CorruptError
 from theta.formats.layout import BytesSource
 from theta.git.repository import Repository
 from theta.store.files import file_scan
@@ -19,7 +23,10 @@ from theta.store.format import skeleton
 from theta.store.format.manifest import Manifest
 from theta.store.odb.objects import Objects
 from theta.store.read.reassembly import Restorer
-from theta.store.write import tensor_stream
+from theta.store.read.tensor_records import has_structure, read_record
+from theta.store.write import scouts, tensor_stream
+from theta.store.write.bases import Nearby
+from theta.store.write.layer_plan import Changed, Planned
 from theta.store.write.snapshot import Snapshot
 
 Arrays = dict[str, np.ndarray]
@@ -56,6 +63,14 @@ def stored(path: Path, *, hashed: bool) -> tuple[list[Manifest], list[str]]:
     return manifests, packs
 
 
+def put(objects: Objects, arrays: Arrays, *bases: Manifest) -> Manifest:
+    """The manifest of these arrays, stored on the bases."""
+    source = BytesSource(model(arrays))
+    with objects.writing() as pack:
+        found = file_scan.take_apart(source, None, None)
+        return Snapshot(objects, pack, bases).store(source, found, "m", None).manifest
+
+
 def test_the_same_packs_for_any_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensor_stream, "_WHOLE", 1 << 20)
     monkeypatch.setattr(tensor_stream, "_BATCH_COUNT", 4)
@@ -67,6 +82,64 @@ def test_the_same_packs_for_any_number_of_threads(tmp_path: Path, monkeypatch: p
     # Where tensors are cut for threads does not show either.
     monkeypatch.undo()
     assert stored(tmp_path / "whole", hashed=False)[0] == found[0][0]
+
+
+def fine_tune(merged: set[int]) -> list[Arrays]:
+    """Two versions of 18 matrices: the second has noise added, or thin factors' product in ``merged``."""
+    first = {f"w.{n:02d}": normal(128, 128, seed=n) for n in range(18)}
+    second = {}
+    for n, (name, old) in enumerate(first.items()):
+        step = (
+            normal(128, 3, seed=n) @ normal(3, 128, seed=n + 50) if n in merged else normal(128, 128, seed=99)
+        )
+        second[name] = (old + 0.01 * step).astype(np.float32)
+    return [first, second]
+
+
+@pytest.mark.parametrize(
+    ("merged", "looked_at"), [(set(), scouts.COUNT), ({15}, scouts.COUNT + 1), ({1, 15}, 18)]
+)
+def test_a_checkpoint_is_searched_as_its_first_tensors_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merged: set[int], looked_at: int
+) -> None:
+    """Only what shows at a glance is searched if they have no factors; threads do not matter."""
+    looks: list[TensorWords] = []
+    really = spectrum.look
+
+    def noted(new: TensorWords, base: TensorWords) -> Spectrum | None:
+        looks.append(new)
+        return really(new, base)
+
+    monkeypatch.setattr(projections, "look", noted)
+    found = []
+    for count in (1, 3):
+        looks.clear()
+        monkeypatch.setattr(parallel, "workers", lambda count=count: count)
+        objects = Objects(Repository.discover(Repo.create(tmp_path / str(count)).path))
+        old, new = fine_tune(merged)
+        second = put(objects, new, first := put(objects, old))
+        assert len(looks) == looked_at
+        records = [read_record(objects, line.tree) for line in second.lines]
+        assert {n for n, record in enumerate(records) if has_structure(record)} == merged
+        found.append((first, second))
+    assert found[0] == found[1]
+
+
+def test_an_error_in_a_first_tensor_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that wait for it go on."""
+    monkeypatch.setattr(parallel, "workers", lambda: 3)
+    objects = Objects(Repository.discover(Repo.create(tmp_path / "repo").path))
+    really = Nearby.plan
+
+    def failing(self: Nearby, changed: Changed, *args: object) -> Planned | None:
+        if changed.name == "w.03":
+            raise CorruptError("w.03 is damaged")
+        return really(self, changed, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Nearby, "plan", failing)
+    first, second = fine_tune(set())
+    with pytest.raises(CorruptError, match="is damaged"):
+        put(objects, second, put(objects, first))
 
 
 def test_every_byte_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,8 @@ _FAR: Final = 0.3
 """The share of the bits of a word from which on differences are no better than new words."""
 _NEAR: Final = 0.5
 """The share of what a word takes alone below which the lengths of differences need no closer look."""
+_ROUGHLY: Final = 0.9
+"""The share of a price by a part of the sample that a layer takes at most to be smaller for sure."""
 _FAR_LESS: Final = 0.25
 """The share of the lengths of differences below which a layer with structure is the smallest for sure."""
 
@@ -81,6 +83,11 @@ def sample_ranges(ranges: Sequence[Range]) -> list[Range]:
         found += [(first + shift, last + shift) for first, last in parts if first < last]
         before = after
     return found
+
+
+def _fewer(sample: Sequence[Range]) -> Sequence[Range]:
+    """Return a quarter of a sample; all of it if it has few ranges."""
+    return sample[1::4] if len(sample) >= _SLICES else sample
 
 
 def _sampled(tensor: TensorWords, sample: Sequence[Range]) -> TensorWords:
@@ -153,7 +160,9 @@ def _word_candidates(
     return found
 
 
-def _structured(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
+def _structured(
+    new: TensorWords, base: TensorWords, ranges: Sequence[Range], hidden: bool = True
+) -> Encoded | None:
     """Return the smallest encoding by a codec that needs a structure; None when none finds it."""
     target = Target(new.dtype, new.shape)
     if target.words != Target(base.dtype, base.shape).words:
@@ -161,7 +170,7 @@ def _structured(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) ->
     found = scaled.encode(new, base, ranges)
     if found is not None:
         return found
-    options = [rows.encode(new, base, ranges), lowrank.encode(new, base, ranges)]
+    options = [rows.encode(new, base, ranges), lowrank.encode(new, base, ranges, hidden)]
     return min((o for o in options if o is not None), key=lambda o: o.size, default=None)
 
 
@@ -182,32 +191,35 @@ def choose(
     ranges: Sequence[Range],
     each: Each = map,
     structure: bool = True,
+    hidden: bool = True,
 ) -> Choice:
     """Return the cheapest encoding found of the chunks ``ranges`` (at least one, none empty) of ``new``.
 
     ``bases`` are candidates of any dtype and shape, the likeliest first; of two that cost the
     same, the first is taken.  ``each`` runs through the chunks in the end.  Without ``structure``, what
-    there is of that is not looked for in bases of as many words.
+    there is of that is not looked for in bases of as many words; without ``hidden``, factors are looked for
+    only where they show at a glance.
     """
     sample = sample_ranges(ranges)
     total = sum(stop - start for start, stop in ranges)
-    dense_size = _price_alone(new, sample, total)
     nearest = _nearest(new, bases, sample)
 
     @cache
     def structured(index: int) -> Encoded | None:
         wanted = structure or bases[index].words.size != new.words.size
-        return _structured(new, bases[index], ranges) if wanted else None
+        return _structured(new, bases[index], ranges, hidden) if wanted else None
 
     if nearest is not None:
         index, bits = nearest.base, nearest.bits
+        rough = _price_alone(new, _fewer(sample), total)
         encoded = structured(index)
         if encoded is not None and 8 * encoded.size < _FAR_LESS * bits * total:
-            return Choice(index, encoded, dense_size)
-        if encoded is None and bits * total < _NEAR * 8 * dense_size:
+            return Choice(index, encoded, rough)
+        if encoded is None and bits * total < _NEAR * 8 * rough:
             encoded = _by_chunks(nearest.encode, new, bases[index], ranges, each)
-            if encoded is not None and encoded.size < dense_size:
-                return Choice(index, encoded, dense_size)
+            if encoded is not None and encoded.size < _ROUGHLY * rough:
+                return Choice(index, encoded, rough)
+    dense_size = _price_alone(new, sample, total)
     words = [c for k, base in enumerate(bases) for c in _word_candidates(k, new, base, sample, total)]
     best = min(words, key=lambda candidate: candidate.size, default=None)
     limit = min(best.size if best else dense_size, dense_size)

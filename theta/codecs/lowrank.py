@@ -155,11 +155,16 @@ def encode_factors(new: TensorWords, base: TensorWords, ranges: Sequence[Range],
     return Encoded(NAME, pack(factors), tuple(chunks))
 
 
-def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:
-    """Encode the chunks ``ranges``; None when the difference is not of low rank."""
+def encode(
+    new: TensorWords, base: TensorWords, ranges: Sequence[Range], hidden: bool = True
+) -> Encoded | None:
+    """Encode the chunks ``ranges``; None when the difference is not of low rank.
+
+    Unless ``hidden`` factors are wanted, they are looked for only where they show at a glance.
+    """
     if not fits(Target(new.dtype, new.shape), base) or not len(ranges):
         return None
-    found = find(new, base, lambda factors: _cost(new, base, ranges, factors))
+    found = find(new, base, lambda factors: _cost(new, base, ranges, factors), hidden)
     return encode_factors(new, base, ranges, found) if found else None
 
 

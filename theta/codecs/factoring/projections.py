@@ -18,7 +18,7 @@ from theta._numpy import np
 from theta.codecs import arith
 from theta.codecs.base import Target, TensorWords
 from theta.codecs.factoring.factors import Factors, rounded, unit
-from theta.codecs.factoring.spectrum import Spectrum, look, signs
+from theta.codecs.factoring.spectrum import Spectrum, glance, look, signs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -245,13 +245,18 @@ def _parts(new: TensorWords, base: TensorWords, spectrum: Spectrum) -> list[Fact
     return [rounded(u, v, bits) for bits in _PART_CHOICES]
 
 
-def find(new: TensorWords, base: TensorWords, cost: Callable[[Factors], float]) -> Factors | None:
-    """Find the factors by which ``new`` costs least on ``base``; None when the rank is not low."""
+def find(
+    new: TensorWords, base: TensorWords, cost: Callable[[Factors], float], hidden: bool = True
+) -> Factors | None:
+    """Find the factors by which ``new`` costs least on ``base``; None when the rank is not low.
+
+    Unless ``hidden`` ones are wanted, they are looked for only where they show at a glance.
+    """
     target = Target(new.dtype, new.shape)
     if min(target.rows, target.row_words) < _SMALLEST_SIDE:
         return None
     with one_thread:
-        spectrum = look(new, base)
+        spectrum = look(new, base) if hidden or glance(new, base) else None
         if spectrum is None:
             return None
         choices = _parts(new, base, spectrum) if spectrum.part else []

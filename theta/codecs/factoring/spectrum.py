@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PART_DTYPES: Final = ("f16", "bf16")
 _SAMPLE_SIDE: Final = 192
+_GLANCED_SIDE: Final = 64
+_GLANCED_RANK: Final = 40
 _LARGEST_RANK: Final = 136
 _LARGEST_PART: Final = 48
 _WHOLE_BITS: Final = 12.0
@@ -167,25 +169,37 @@ class _Sample:
         return not _best_rank(np.where(is_possible, whole, -np.inf))[0]
 
 
-def look(new: TensorWords, base: TensorWords) -> Spectrum | None:
-    """Look at the spectrum of a spread sample of the difference; None if factors are not worth a search.
-
-    A word costs half the ``log2`` of its energy over that of rounding; a direction lowers the
-    energy, and costs its numbers in both factors.
-    """
+def _sample(new: TensorWords, base: TensorWords, side: int) -> tuple[_Sample, Matrix]:
+    """Return a sample of the difference of so many rows and columns, and the units of its words."""
     target = Target(new.dtype, new.shape)
-    sides = [
-        np.unique(np.linspace(0, n - 1, _SAMPLE_SIDE).astype(np.int64))
-        for n in (target.rows, target.row_words)
-    ]
+    sides = [np.unique(np.linspace(0, n - 1, side).astype(np.int64)) for n in (target.rows, target.row_words)]
     new, base = _part(new, *sides), _part(base, *sides)
     ulps = _ulps(new)
     d, noise = _difference(new, base).reshape(new.shape), float((ulps**2).sum()) / 12
     # Row by row, as delta/1 would: a few busy rows are of low rank too, but need no factors.
     before = 0.5 * float(np.log2(1 + (d**2).sum(axis=1) / (noise / d.shape[0])).mean())
     d = d if d.shape[0] >= d.shape[1] else np.ascontiguousarray(d.T)
-    sample = _Sample(d, noise, before, target, new.dtype in PART_DTYPES)
-    gram = d.T @ d
+    return _Sample(d, noise, before, target, new.dtype in PART_DTYPES), ulps
+
+
+def glance(new: TensorWords, base: TensorWords) -> bool:
+    """Return whether a small sample has a few directions that would pay: a quarter of :func:`look`'s work.
+
+    It does not see an update whose rank is larger than ``_GLANCED_RANK``.
+    """
+    sample, _ = _sample(new, base, _GLANCED_SIDE)
+    sums = np.cumsum(_eigenvalues(sample.d.T @ sample.d))
+    return any(_best_rank(gains[:_GLANCED_RANK])[0] for gains in sample.gains(sums))
+
+
+def look(new: TensorWords, base: TensorWords) -> Spectrum | None:
+    """Look at the spectrum of a spread sample of the difference; None if factors are not worth a search.
+
+    A word costs half the ``log2`` of its energy over that of rounding; a direction lowers the
+    energy, and costs its numbers in both factors.
+    """
+    sample, ulps = _sample(new, base, _SAMPLE_SIDE)
+    gram = sample.d.T @ sample.d
     if sample.is_hopeless(gram):
         return None
     ranks = [_best_rank(gains) for gains in sample.gains(np.cumsum(_eigenvalues(gram)))]
@@ -196,7 +210,7 @@ def look(new: TensorWords, base: TensorWords) -> Spectrum | None:
     return Spectrum(
         ranks[0][0],
         ranks[1][0],
-        (noise + sample.total * 2.0**-48) / ulps.size,
+        (sample.noise + sample.total * 2.0**-48) / ulps.size,
         float(np.median(ulps)) / 2,
         (sample.total / ulps.size) ** 0.5 * 2.0**-24,
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from theta import codecs
 from theta.errors import CorruptError, MissingObjectsError, ThetaError, concerning
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
-from theta.store.format.tensor_tree import Record
+from theta.store.format.tensor_tree import Layer, Record
 from theta.store.odb.objects import Objects
 
 _OF_WORDS: Final = ("dense/1", "delta/1", "sparse/1", "steps/1", "cast/1")
@@ -61,7 +62,12 @@ def layer_of(file: str) -> int:
 
 def has_structure(record: Record) -> bool:
     """Return whether a layer is described by more than the differences of its words."""
-    return any(layer.codec not in _OF_WORDS for layer in record.layers)
+    return not is_of_words(record.layers)
+
+
+def is_of_words(layers: Iterable[Layer]) -> bool:
+    """Return whether all these layers are described by the differences of their words."""
+    return all(layer.codec in _OF_WORDS for layer in layers)
 
 
 def common_layer(new: Record, old: Record) -> int | None:

@@ -60,12 +60,13 @@ class Nearby:
         named = any(name in manifest.by_name for manifest in [*self._own, *self._others])
         return named or (dtype, tuple(shape)) in self._alike
 
-    def plan(self, changed: Changed, each: Each = map) -> Planned | None:
+    def plan(self, changed: Changed, each: Each = map, hidden: bool = True) -> Planned | None:
         """Plan how to store ``changed`` on tensors that it may be a version of; None when there are none.
 
-        ``each`` runs the encoding of chunks.
+        ``each`` runs the encoding of chunks.  If ``hidden``, factors are looked for that do not show at a
+        glance.
         """
-        own, hints = self.own(changed.name), Hints(each=each)
+        own, hints = self.own(changed.name), Hints(each=each, hidden=hidden)
         planned = plan(self._objects, changed, own, hints) if own else None
         if planned is None or planned.stands_alone:
             others = self.others(changed.name, changed.tensor)

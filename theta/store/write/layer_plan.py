@@ -143,6 +143,8 @@ class Hints:
     """Values by their digest that are read faster than from the repository."""
     structure: bool = True
     """Whether layers of structure are tried: that of :func:`theta.codecs.chooser.choose`."""
+    hidden: bool = True
+    """Whether factors are looked for that do not show at a glance, likewise."""
 
 
 PLAIN: Final = Hints()
@@ -200,7 +202,8 @@ def plan(objects: Objects, changed: Changed, bases: Sequence[Line], hints: Hints
         candidates = _renewed(changed, stacks[0][-1], candidates)
     while candidates:
         loaded = [_load(candidate, hints.each) for candidate in candidates]
-        choice = chooser.choose(changed.tensor, loaded, changed.ranges, hints.each, hints.structure)
+        searched = hints.structure, hints.hidden
+        choice = chooser.choose(changed.tensor, loaded, changed.ranges, hints.each, *searched)
         if choice.base is None:
             return _dense(changed, choice.encoded, records)
         chosen = candidates[choice.base]

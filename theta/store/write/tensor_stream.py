@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from theta._numpy import np
@@ -24,9 +24,10 @@ from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Chunk
 from theta.store.odb.packs import PackEntry, PackWriter
-from theta.store.write import layer_plan
+from theta.store.write import layer_plan, scouts
 from theta.store.write.bases import Nearby
 from theta.store.write.layer_plan import Changed, Ready
+from theta.store.write.scouts import Scouts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,12 +112,14 @@ class TensorStream:
         self._reading = Reading(source)
         self._comparing = False
         self._small_in_all = 0
+        self._scouts = Scouts(())
 
     def store(self, tensors: Sequence[Tensor], progress: Progress | None) -> Lines:
         """Store what is new of ``tensors``; raises :class:`ChangedWhileReadError` if the file changed."""
         found: dict[str, Line] = {}
         known: set[str] = set()
         waiting: list[_Read] = []
+        self._scouts = Scouts(self._first(tensors))
         with Pool() as pool:
             jobs = pool.ordered(
                 lambda job: job.run(), self._jobs(tensors), lambda job: job.weight, self._reading.budget
@@ -177,22 +180,42 @@ class TensorStream:
     def _batch(self, tensors: Sequence[Tensor]) -> _Job:
         return _Job(sum(tensor.length for tensor in tensors), lambda: [self._whole(item) for item in tensors])
 
+    def _first(self, tensors: Sequence[Tensor]) -> Iterator[str]:
+        """Yield the names of the first tensors that a thread compares with bases before others."""
+        may_have = (one for one in tensors if self._is_compared_at_once(one) and not _is_spread(one))
+        return islice((one.name for one in may_have), scouts.COUNT)
+
+    def _is_compared_at_once(self, tensor: Tensor) -> bool:
+        return tensor.length > layer_plan.SMALL and self._lookup.comparable(tensor)
+
     def _whole(self, tensor: Tensor) -> _Done:
+        try:
+            made = self._made(tensor)
+        except BaseException:
+            self._scouts.give_up()
+            raise
+        self._scouts.tell(tensor.name, None)
+        return made
+
+    def _made(self, tensor: Tensor) -> _Done:
         lengths = tensor_tree.chunk_lengths(tensor.dtype, tensor.shape)
         chunks, raw = self._reading.read(tensor.offset, lengths)
         self._check(tensor, chunks)
         if (line := self._lookup.line(tensor, chunks)) is not None:
             return line
         read = _Read(tensor, chunks, raw)
+        if self._is_compared_at_once(tensor):
+            return self._ready(read, hidden=not self._scouts.found_none(tensor.name))
         return self._ready(read) if self._comparing or tensor.length > layer_plan.SMALL else read
 
-    def _ready(self, read: _Read, each: Each = map) -> Ready:
+    def _ready(self, read: _Read, each: Each = map, hidden: bool = True) -> Ready:
         """Return the tensor, coded on its bases if it has some, else alone."""
         tensor = read.tensor
         words = TensorWords.from_bytes(memoryview(read.data), tensor.dtype, tensor.shape)
         changed, planned = Changed(tensor.name, words, read.chunks), None
         if (self._comparing or tensor.length > layer_plan.SMALL) and self._lookup.comparable(tensor):
-            planned = self._lookup.nearby.plan(changed, each)
+            planned = self._lookup.nearby.plan(changed, each, hidden)
+            self._scouts.tell(tensor.name, planned)
         if planned is None:
             planned = layer_plan.plan_alone(changed, self._known_chunks(read))
         return planned.ready(self._pack)
