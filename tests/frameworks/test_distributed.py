@@ -121,6 +121,25 @@ def test_objects_that_run_code_are_not_loaded(
     assert loaded["w"].tolist() == [0, 1, 2]
 
 
+def test_a_step_has_other_files_beside_the_state(run: theta.Run, torch: Any) -> None:
+    from torch.distributed import checkpoint as dcp
+
+    files = {"config.json": "{}", "extra.safetensors": {"v": torch.arange(5)}}
+    writer = theta.torch.StorageWriter(run, files=files)
+    dcp.save({"w": torch.arange(3)}, checkpoint_id=1, storage_writer=writer, no_dist=True)
+    resumed = run.resume()
+    assert resumed is not None
+    assert resumed.read("config.json") == b"{}"
+    assert resumed.load("extra.safetensors")["v"].tolist() == [0, 1, 2, 3, 4]
+    loaded = {"w": torch.zeros(3, dtype=torch.int64)}
+    dcp.load(loaded, storage_reader=theta.torch.StorageReader(run), no_dist=True)
+    assert loaded["w"].tolist() == [0, 1, 2]
+    writer.files = {"state/index.json": "{}"}
+    with pytest.raises(BaseException, match="a file of the state"):
+        dcp.save({"w": torch.arange(3)}, checkpoint_id=2, storage_writer=writer, no_dist=True)
+    assert [item.step for item in run.steps()] == [1]
+
+
 def failures(error: Any) -> list[BaseException]:
     """The errors of the ranks in what DCP raises."""
     return [failure[0] for failure in getattr(error, "failures", {}).values()]

@@ -42,11 +42,15 @@ class StorageWriter(dcp.StorageWriter):
     Args:
         run: the run.
         metrics: name -> value at the step; may be set again before each save.
+        files: other files of the step, as in :meth:`theta.Repository.save`, that the coordinator saves; may
+            be set again before each save.
     """
 
-    def __init__(self, run: Run, metrics: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, run: Run, metrics: Mapping[str, float] | None = None, files: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
-        self.run, self.metrics = run, dict(metrics or {})
+        self.run, self.metrics, self.files = run, dict(metrics or {}), dict(files or {})
         self._step: int | None = None
 
     def reset(self, checkpoint_id: str | os.PathLike[str] | int | None = None) -> None:
@@ -91,7 +95,10 @@ class StorageWriter(dcp.StorageWriter):
         written = {result.index: result.storage_data for found in results for result in found}
         files: dict[str, Any] = {one.place.file: one.file for one in written.values()}
         index = storage_index.write(metadata, {at: one.place for at, one in written.items()})
-        self.run.save(self._step, {**files, storage_index.PATH: index}, self.metrics, whole=True).result()
+        ours = {**files, storage_index.PATH: index}
+        if taken := sorted(self.files.keys() & ours):
+            raise UsageError(f"{taken[0]} is a file of the state", hint="give it another name")
+        self.run.save(self._step, {**self.files, **ours}, self.metrics, whole=True).result()
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str] | int) -> bool:
