@@ -10,6 +10,7 @@ import hashlib
 import os
 import random
 import signal
+import sys
 
 import torch
 from accelerate import Accelerator
@@ -45,7 +46,11 @@ def main(said: argparse.Namespace) -> None:
     if accelerator.is_main_process:
         weights = accelerator.unwrap_model(model).state_dict().values()
         print(hashlib.sha256(b"".join(one.numpy().tobytes() for one in weights)).hexdigest())
+    accelerator.wait_for_everyone()  # gloo aborts a rank whose neighbour is gone
     accelerator.end_training()
+    if accelerator.num_processes > 1:
+        sys.stdout.flush()
+        os._exit(0)  # as its groups are freed, gloo may wait for a thread that waits for the interpreter
 
 
 if __name__ == "__main__":

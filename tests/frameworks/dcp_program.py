@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import os
 import signal
+import sys
 from typing import Any
 
 import torch
@@ -88,3 +89,5 @@ if __name__ == "__main__":
     main(parser.parse_args())
     distributed.barrier()  # gloo aborts a rank whose neighbour is gone
     distributed.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # as its groups are freed, gloo may wait for a thread that waits for the interpreter
