@@ -69,7 +69,8 @@ def _lines(session: Session, name: str, args: list[str], index: Path, progress: 
     if name == "guard":
         return _guard(session)
     if name == "pre-commit":
-        return steps.pre_commit(session, index, alone=os.environ.get("THETA_SMUDGE") != "defer")
+        alone = os.environ.get("THETA_SMUDGE") != "defer"
+        return steps.pre_commit(session, index, alone=alone, git="".join(args[:1]))
     if name == "prepare-commit-msg":
         return steps.prepare_commit_msg(session, index, args)
     if name == "pre-merge-commit":

@@ -5,6 +5,7 @@ Processes are read from ``/proc``.  Without it no process is known to be alive, 
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import zlib
@@ -16,6 +17,10 @@ from theta import _fs
 TOKEN: Final = "THETA_RUN"
 """The environment variable that identifies the child processes of a theta command."""
 
+_PLAIN_ADD: Final = frozenset(
+    ("-A", "--all", "-u", "--update", "-f", "--force", "-v", "--verbose", "--sparse")
+)
+"""The options of ``git add`` with which it asks nothing and starts no other git."""
 _PROC: Final = Path("/proc")
 _FORGOTTEN: Final = 86_400.0
 """Seconds after which a process of another machine counts as ended."""
@@ -63,12 +68,27 @@ def _host() -> str:
 
 def command() -> list[str]:
     """Return the words of the nearest git above this process; empty when there is none."""
+    pid = _nearest()
+    return os.fsdecode((_PROC / str(pid) / "cmdline").read_bytes()).split("\0")[:-1] if pid else []
+
+
+def _nearest() -> int:
+    """Return the id of the nearest git above this process; 0 when there is none."""
     pid = os.getpid()
     while pid > 1 and (info := _stat(pid)) is not None:
         if info[0] == "git":
-            return os.fsdecode((_PROC / str(pid) / "cmdline").read_bytes()).split("\0")[:-1]
+            return pid
         pid = info[1]
-    return []
+    return 0
+
+
+def only_adds() -> bool:
+    """Return whether the only git above is ``git add``, which writes the index once, at its end."""
+    words = command()
+    if words[1:2] != ["add"] or owner().partition(" ")[0] != str(_nearest()):
+        return False
+    options = itertools.takewhile(lambda word: word != "--", words[2:])
+    return all(not word.startswith("-") or word in _PLAIN_ADD for word in options)
 
 
 def this() -> str:

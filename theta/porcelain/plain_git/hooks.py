@@ -33,10 +33,11 @@ class HookRefusedError(ThetaError):
     """A hook stops the git command that runs it."""
 
 
-def pre_commit(session: Session, index: Path, *, alone: bool = True) -> list[str]:
+def pre_commit(session: Session, index: Path, *, alone: bool = True, git: str = "") -> list[str]:
     """Rebuild ``.theta/`` in the index that is being committed; refuse raw checkpoints.
 
-    ``alone``: no theta command runs this git, so the hook gives the hints itself.
+    ``alone``: no theta command runs this git, so the hook gives the hints itself.  ``git`` is the id of the
+    process of git, where it is known.
     """
     raw = staging.new_raw(session, index_closure.sync(session, index), index)
     staging.refuse_pointers(session, raw)
@@ -45,7 +46,21 @@ def pre_commit(session: Session, index: Path, *, alone: bool = True) -> list[str
         raise HookRefusedError(problem, hint=f"theta add {path}")
     if session.index_of(index).conflicts:
         raise HookRefusedError("a checkpoint is still in conflict", hint="theta resolve")
+    _note_agreement(session, index, git)
     return _hints(session, index) if alone else []
+
+
+def _note_agreement(session: Session, index: Path, git: str) -> None:
+    """Tell the post-commit hook of the same git whether the commit is made of an index that agrees.
+
+    Git writes the tree of the commit from the index as this hook leaves it.  If that is the index of the
+    worktree too, which git does not write again, then commit and index agree.
+    """
+    note = session.repo.private / "agreed"
+    if git and index == session.repo.index_path and not session.repo.in_progress():
+        _notes.write(note, git + "\n")
+    else:
+        _notes.drop(note)
 
 
 def _hints(session: Session, index: Path) -> list[str]:
@@ -120,7 +135,9 @@ def post_index_change(session: Session, progress: Progress | None = None) -> lis
             return []  # git has the stat data of the files in memory
         worktree.complete(session, progress=progress)
         # git may have an older index in memory and write that: keep the flag until its command ends.
-        if not processes.is_alive(_notes.read(flag) or "", _notes.written(flag)):
+        mark = _notes.read(flag) or ""
+        ends_now = mark == processes.owner() and processes.only_adds()
+        if ends_now or not processes.is_alive(mark, _notes.written(flag)):
             _notes.drop(flag)
     return []
 

@@ -31,6 +31,11 @@ HOOKS: Final = (
 _WITH_INPUT: Final = ("post-rewrite", "pre-push")
 _OWN: Final = 'own=${GIT_DIR:-.git}; [ -d "$own" ] || own=$(git rev-parse --git-dir)'
 """The line of a hook that finds the git directory of the worktree."""
+_AGREED: Final = (
+    'git=; [ -r "$own/theta/agreed" ] && read -r git <"$own/theta/agreed" && rm -f "$own/theta/agreed"',
+    f'[ "$git" = "$PPID" ] && [ ! -e {STORES} ] && [ ! -e "$own/theta/resync" ] && exit 0',
+)
+"""The lines of post-commit that end it where pre-commit of the same git left nothing to do."""
 _MARK: Final = "# theta hook 1"
 CHAINED: Final = ".before-theta"
 STORE_ATTRIBUTES: Final = f"{STORES}/** -text -diff -merge -delta -filter linguist-generated"
@@ -178,6 +183,10 @@ def _script(name: str) -> str:
         ]
         if name == "prepare-commit-msg":
             lines += [_OWN, '[ -e "$own/theta/done.json" ] || exit 0']
+        if name == "pre-commit":
+            lines.append('set -- "$PPID"')
+        if name == "post-commit":
+            lines += [_OWN, *_AGREED]
         if name == "post-index-change":
             lines += [
                 "unset GIT_INTERNAL_SUPER_PREFIX",
