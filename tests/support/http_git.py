@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import ssl
 import subprocess
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +19,8 @@ _BACKEND: Final = ("git", "http-backend")
 class Server(ThreadingHTTPServer):
     """Serves the repositories below ``root``; while it is ``down``, every request fails.
 
-    ``requests`` counts the posts, ``received`` and ``sent`` the bytes of all bodies.
+    ``requests`` counts the posts, ``received`` and ``sent`` the bytes of all bodies.  ``login`` is the
+    user and password (``USER:PASSWORD``) that every request needs.
     """
 
     daemon_threads = True
@@ -26,6 +29,7 @@ class Server(ThreadingHTTPServer):
     requests: int = 0
     received: int = 0
     sent: int = 0
+    login: str = ""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -58,6 +62,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.down:
             self.send_error(503)
             return
+        wanted = f"Basic {b64encode(self.server.login.encode()).decode()}"
+        if self.server.login and self.headers.get("Authorization") != wanted:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.server.requests += self.command == "POST"
         self.server.received += len(body)
         path, _, query = self.path.partition("?")
@@ -72,6 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
             "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
             "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
             "REMOTE_ADDR": "127.0.0.1",
+            "REMOTE_USER": self.server.login.partition(":")[0],
         }
         done = subprocess.run(
             _BACKEND, input=body, env=os.environ | variables, capture_output=True, check=False
@@ -88,14 +100,21 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def served(root: Path) -> Iterator[tuple[str, Server]]:
-    """Serve the repositories below ``root`` during the block; yield the URL of ``root``, and the server."""
+def served(root: Path, login: str = "", certificate: Path | None = None) -> Iterator[tuple[str, Server]]:
+    """Serve the repositories below ``root`` during the block; yield the URL of ``root``, and the server.
+
+    ``certificate`` is a file with a key and a certificate, by which the server speaks TLS.
+    """
     server = Server(("127.0.0.1", 0), _Handler)
-    server.root = root
+    server.root, server.login = root, login
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", server
+        yield f"http{'s' * bool(certificate)}://127.0.0.1:{server.server_port}", server
     finally:
         server.shutdown()
         server.server_close()
