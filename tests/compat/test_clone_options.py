@@ -150,3 +150,11 @@ def test_b8_a_clone_that_fails_is_gits_failure(tmp_path: Path, repo: Repo) -> No
 def test_a_repository_without_checkpoints_is_no_sparse_checkout(repo: Repo, tmp_path: Path) -> None:
     repo.theta("clone", "-q", repo.path.as_uri(), str(tmp_path / "new"))
     assert Repo(tmp_path / "new").try_git("config", "core.sparseCheckout").returncode == 1
+
+
+def test_a_clone_with_its_worktree_elsewhere(tracked: Repo, tmp_path: Path) -> None:
+    """``GIT_WORK_TREE`` names the worktree of the new clone, which theta made an error of."""
+    tree, place = tmp_path / "tree", tmp_path / "place"
+    tracked.theta("clone", "-q", tracked.path.as_uri(), str(place), env={"GIT_WORK_TREE": str(tree)})
+    assert (place / "config").is_file()
+    assert (tree / "code.py").read_bytes() == (tracked.path / "code.py").read_bytes()

@@ -69,10 +69,16 @@ def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = Fals
     return stopped(session, told(done))
 
 
+def drive_untouched(session: Session, name: str, strategies: Sequence[str], args: Sequence[str]) -> int:
+    """Let git join or apply commits that have the same checkpoints; all output is git's."""
+    words = (name, *(f"-X{strategy}" for strategy in strategies), *args)
+    return stopped(session, told(running.drive(session, *words, shown=terminal.progress)))
+
+
 def stopped(session: Session, code: int) -> int:
     """Say what goes on where a git that ended with ``code`` left checkpoints in conflict; return the code."""
     fresh = session.again()
-    if code and fresh.index.stages:
+    if code and fresh.index.conflicts:
         go_on = in_progress.current(fresh.repo).go_on
         then = f"; then '{go_on}'" if go_on else ""
         console.err(f"hint: 'theta resolve' settles the checkpoints in conflict{then}")

@@ -9,7 +9,7 @@ import typer
 
 from theta.cli import console, deciding
 from theta.cli.args import Given
-from theta.cli.common import open_session, report_summary, say_full_disk
+from theta.cli.common import drive_untouched, open_session, report_summary, say_full_disk
 from theta.cli.passing import Passing
 from theta.cli.terminal import Terminal
 from theta.errors import UsageError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from theta.porcelain.commands import decision, merging
     from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands.merge_request import GitOptions, MergeResult, TensorOptions
+    from theta.porcelain.drive import same_stores
     from theta.porcelain.look import version_changes
     from theta.porcelain.workspace.session import Session
 else:
@@ -30,6 +31,7 @@ else:
     recipe_files = Module("theta.merging.recipe_files")
     rehearse = Module("theta.cli.rehearse")
     requests = Module("theta.porcelain.commands.merge_request")
+    same_stores = Module("theta.porcelain.drive.same_stores")
     version_changes = Module("theta.porcelain.look.version_changes")
 
 app = Passing(None)
@@ -98,6 +100,9 @@ def merge(
     if go_on:
         return _tell(session, git, merging.go_on(session, tensors, terminal, no_commit=no_commit))
     request = requests.MergeRequest(names, tensors, git, no_commit=no_commit, dry_run=dry_run)
+    if not (dry_run or tensors.only_ours()) and same_stores.joins(session, names):
+        stop = ["--no-commit"] * no_commit
+        return drive_untouched(session, "merge", tensors.strategies, [*stop, *given.args])
     result = merging.merge(session, request, terminal)
     if dry_run:
         return rehearse.tell_rehearsed(result, as_json=as_json)

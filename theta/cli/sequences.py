@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from theta.cli import console, deciding
 from theta.cli.args import Given
-from theta.cli.common import open_session, report_summary, say_full_disk
+from theta.cli.common import drive_untouched, open_session, report_summary, say_full_disk
 from theta.cli.passing import Passing
 from theta.cli.terminal import Terminal
 from theta.errors import UsageError
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands import sequence as sequences
     from theta.porcelain.commands.sequence import SequenceResult
+    from theta.porcelain.drive import same_stores
     from theta.porcelain.workspace.session import Session
 else:
     requests = Module("theta.porcelain.commands.merge_request")
+    same_stores = Module("theta.porcelain.drive.same_stores")
     sequences = Module("theta.porcelain.commands.sequence")
 
 
@@ -40,6 +42,8 @@ def sequence(name: str, doc: str) -> Passing:
                 f"{recipe} names models, which only a merge has", hint="use -X STRATEGY and --rule"
             )
         options = requests.TensorOptions(strategy or (), rule or (), seed=seed, allow_nan=allow_nan)
+        if not options.only_ours() and _changes_none(session, given):
+            return drive_untouched(session, name, options.strategies, given.args)
         request = sequences.SequenceRequest(name, given.args, options)
         return _told(session, sequences.sequence(session, request, Terminal(no_prompt=no_prompt)))
 
@@ -47,6 +51,15 @@ def sequence(name: str, doc: str) -> Passing:
     app = Passing(None)
     app.command(command)
     return app
+
+
+def _changes_none(session: Session, given: Given) -> bool:
+    """Return whether commits are picked or reverted that change no checkpoint."""
+    if given.name == "rebase":
+        return False
+    asked = given.of_git()
+    steps = any(map(asked.has, ("--continue", "--skip", "--abort", "--quit")))
+    return asked.known and not steps and same_stores.applies(session, asked.words)
 
 
 def _told(session: Session, result: SequenceResult) -> int:

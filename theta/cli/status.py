@@ -42,10 +42,16 @@ def status(
     """
     session = open_session()
     asked = given.of_git()
-    if not as_json and not (uses_theta(session) and asked.known and _is_ours(asked)):
+    found = None
+    if not as_json and asked.known and uses_theta(session):
+        with terminal.progress("comparing") as progress:
+            found = agreement.refresh(session, progress)
+        if state.is_untouched(session, found):
+            return _show(session, *NO_NOTICE, "status", *asked.given)
+    if not as_json and (found is None or not _is_ours(asked)):
         return _by_git(session, asked)
     with terminal.progress("comparing") as progress:
-        report = state.report(session, asked.words, progress)
+        report = state.report(session, asked.words, progress, found)
     if as_json:
         console.out(json.dumps({"theta.status/v1": report.as_json()}))
     elif asked.options:
@@ -64,11 +70,12 @@ def _is_ours(asked: Arguments) -> bool:
 def _by_git(session: Session, asked: Arguments) -> int:
     """Let git print its status, without files below ``.theta/`` and the notice of sparse checkouts."""
     if asked.known and uses_theta(session):
-        agreement.refresh(session)
         rest = (*asked.flags, "--", *(asked.words or [":(top)"]), HIDE)
-        args = (*NO_NOTICE, "status", *rest)
-    else:
-        args = ("status", *asked.given)
+        return _show(session, *NO_NOTICE, "status", *rest)
+    return _show(session, "status", *asked.given)
+
+
+def _show(session: Session, *args: str) -> int:
     with session.journal.reading():
         return session.repo.git(extra={}).in_directory(session.cwd).show(*args)
 

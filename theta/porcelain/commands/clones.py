@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from theta.git.options import Arguments
-from theta.git.run import DEFER, Git
+from theta.git.run import DEFER, Git, redirected
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.drive import cloning, running
 from theta.porcelain.drive.running import Driven, Said
@@ -68,7 +68,7 @@ class CloneResult:
 def clone(request: CloneRequest, dialogue: Dialogue = NOBODY) -> CloneResult:
     """Clone, in submodules that are checked out too."""
     line, token = request.line, uuid.uuid4().hex
-    if not line.known:
+    if not line.known or redirected():  # git puts the worktree elsewhere, where the next command finds it
         done = running.run(Git(request.cwd), "clone", *request.words, aloud=dialogue.aloud)
         return CloneResult(done.code, said=done.said)
     done = _by_git(request, token, aloud=dialogue.aloud)

@@ -95,9 +95,26 @@ class Report:
         }
 
 
-def report(session: Session, paths: list[str], progress: Progress | None = None) -> Report:
-    """Return the state of ``paths`` (pathspecs), or of everything if there are none."""
-    found = agreement.refresh(session, progress)
+def is_untouched(session: Session, found: dict[str, Found]) -> bool:
+    """Return whether all checkpoints are as in HEAD, with ``found`` the files."""
+    if any(item.state is not State.SAME or item.pointer for item in found.values()):
+        return False
+    staged = {path: one.oid for path, one in session.index.items()}
+    committed = {path: one.oid for path, one in session.head.items()}
+    return staged == committed and not session.index.conflicts and agreement.head_agrees(session)
+
+
+def report(
+    session: Session,
+    paths: list[str],
+    progress: Progress | None = None,
+    found: dict[str, Found] | None = None,
+) -> Report:
+    """Return the state of ``paths`` (pathspecs), or of everything if there are none.
+
+    ``found`` are the files of all checkpoints, if they were examined already.
+    """
+    found = agreement.refresh(session, progress) if found is None else found
     modified = {path: item for path, item in found.items() if item.state is State.MODIFIED}
     excluded = [f":(exclude,top){STORES}", *(f":(exclude,top,literal){path}" for path in modified)]
     pathspec = [*(paths or [":(top)"]), *excluded]
