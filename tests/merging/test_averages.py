@@ -135,6 +135,27 @@ def test_what_is_stored_is_read_once(trained: Repo, tmp_path: Path, read: list[t
     assert sum(size for _, size in read) <= 1.2 * sum(dict(read).values())
 
 
+def test_a_version_that_counts_nothing_is_not_read(trained: Repo, tmp_path: Path) -> None:
+    """0 times infinity is no number, and ``ema:0`` is the last version."""
+    broken = version(3)
+    broken["a"][0] = np.inf
+    make_model(trained.path / MODEL, broken)
+    trained.theta("commit", "-qam", "broken")
+    make_model(trained.path / MODEL, version(5))
+    trained.theta("commit", "-qam", "mended")
+    out = tmp_path / "mean.safetensors"
+    trained.theta("average", "HEAD~3..HEAD", "--shape", "ema:0", "-o", str(out))
+    assert {name: value.tobytes() for name, value in read_model(out).items()} == {
+        name: value.tobytes() for name, value in version(5).items()
+    }
+
+
+def test_a_malformed_trailer_is_told(trained: Repo) -> None:
+    for number, text in enumerate(("--shape", "--shape 'x")):
+        trained.git("commit", "-q", "--allow-empty", "-m", f"mean {number}", "-m", f"Theta-Average: {text}")
+        assert "malformed" in trained.theta("average", "--replay", "HEAD", code=2).stderr
+
+
 def test_versions_that_do_not_fit_are_refused(trained: Repo) -> None:
     make_model(trained.path / MODEL, {**version(3), "c": np.zeros(3, "f4")})
     trained.theta("commit", "-qam", "grown")

@@ -139,6 +139,11 @@ def test_updates_without_a_sum_are_refused(base: Repo, tmp_path: Path) -> None:
     data = [word for place in whole for word in ("--update-data", str(place))]
     kind = ("--update-type", "dense")
     assert "different values" in base.theta("add", "other.safetensors", *kind, *data, code=2).stderr
+    one = ("--update-data", str(whole[0]), "--weight", "0.5")
+    assert "counts wholly" in base.theta("add", "other.safetensors", *kind, *one, code=2).stderr
+    for bad in ("nan", "inf"):
+        said = base.theta("add", "other.safetensors", *kind, *one[:3], bad, code=2).stderr
+        assert "a finite number" in said
     one_each = base.theta("add", "other.safetensors", *kind, *data, "--weight", "1", code=2).stderr
     assert "1 weights for 2 updates" in one_each
     assert base.git("status", "--porcelain") == ""

@@ -165,6 +165,8 @@ class Averaging:
         factors: dict[str, float] = {}
         lines: dict[str, Line] = {}
         for version, factor in zip(self._versions, self._factors, strict=True):
+            if not factor:  # 0 times infinity is no number
+                continue
             found = version.by_name[line.name]
             lines[found.digest] = found
             factors[found.digest] = factors.get(found.digest, 0.0) + factor

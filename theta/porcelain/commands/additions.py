@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,8 @@ class UpdateRequest:
         weights = list(self.weights) or [1.0] * len(places)
         if len(weights) != len(places):
             raise UsageError(f"{len(weights)} weights for {len(places)} updates", hint="give one for each")
+        if not all(map(math.isfinite, weights)):
+            raise UsageError("a weight is a finite number")
         return list(zip(places, weights, strict=True))
 
 

@@ -168,7 +168,10 @@ def again(session: Session, oid: str, progress: Progress | None = None) -> bool 
     line = session.repo.git().run("show", "-s", f"--format={wanted}", oid).text.strip()
     if not line:
         return None
-    _, shape, _, path, *commits = shlex.split(line)
+    try:
+        _, shape, _, path, *commits = shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"{oid[:12]} has a malformed {TRAILER} trailer") from error
     found = plan(session, AverageRequest(commits, path, shape))
     committed = session.at(oid).manifest(path)
     with dry_run.rehearsal(session) as apart, apart.objects.writing() as pack:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from theta._numpy import np
 from theta.errors import UsageError
 from theta.porcelain.stage import updates
 from theta.porcelain.stage.fitting import Step
 from theta.porcelain.stage.updates import LowRank, Sparse, Update, Whole
+
+_NEARLY: Final = 1e-9
 
 
 def together(plans: Sequence[Sequence[Step]], weights: Sequence[float]) -> list[Step]:
@@ -43,6 +46,10 @@ def _joined(pairs: Sequence[tuple[Step, float]], problems: list[str]) -> Step:
         problems.append(f"{line.name} is replaced by different values")
     if whole and len(whole) < len(pairs):
         problems.append(f"{line.name} is replaced by some of them only")
+    elif whole and abs(sum(weight for _, weight in pairs) - 1) > _NEARLY:
+        problems.append(
+            f"{line.name} is replaced, which counts wholly: its weights add up to another number than 1"
+        )
     added: list[Update] = [_side_by_side(products)] if products else []
     added += [replace(item, data=item.data * weight) for item, weight in sparse]
     return Step(line, (*whole[:1], *added))
