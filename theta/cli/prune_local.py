@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from theta.cli import console
+from theta.cli import console, terminal
 from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.porcelain.share import pruning
@@ -17,14 +17,19 @@ app = typer.Typer(add_completion=False)
 def prune_local(
     remote: str | None = typer.Argument(None, help="The remote; that of the branch by default."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would go, and change nothing."),
+    sample: bool = typer.Option(
+        False, "--sample", help="Trust a host of which some of the tensors are fetched, not all."
+    ),
 ) -> int:
     """Drop the stored tensors that a remote has; a command that reads one fetches it again.
 
-    The branches and tags of the remote are asked for now, and some tensors are fetched to see that it
-    sends them. Files of the worktree, the history, and all that is not on the remote stay.
+    Nothing goes that the remote is not proven to have. One on this disk is looked at; from any other all
+    that is to go is fetched once and hashed. Files of the worktree, the history, and the rest stay.
     """
     session = open_session(worktree=False)
-    done = pruning.prune(session, pruning.PruneRequest(remote, dry_run))
+    with terminal.progress("proving") as progress:
+        done = pruning.prune(session, pruning.PruneRequest(remote, dry_run, sample), progress)
     would = "would go" if dry_run else "went"
-    console.note(f"{done.count} objects ({human(done.size)}) {would}; {done.remote} has them")
+    has = f"{done.remote} has them" if done.proven else f"what {done.remote} has is not proven yet"
+    console.note(f"{done.count} objects ({human(done.size)}) {would}; {has}")
     return 0

@@ -1,8 +1,8 @@
 """Dropping stored tensors that a remote has: the clone becomes lazy, and fetches them when they are read.
 
-A remote has what its refs reach: it was checked when they were pushed.  The refs are asked for now, and some
-of the objects are fetched before any is dropped, since a remote may not send objects by their ids.  What
-stays of the packs here is written to new ones, and durable, before the old ones go.
+The refs of the remote are asked for now.  Each object that goes is proven to be there, in a store that does
+not rest on the one here (:mod:`theta.porcelain.share.proving`), and sent by its id.  What stays of the packs
+here is written to new ones, and durable, before the old ones go.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs
-from theta.errors import CorruptError, MissingObjectsError, NotFoundError
+from theta.errors import CorruptError, NotFoundError
 from theta.git import remotes
 from theta.git.object_format import BLOB
 from theta.git.repository import STORES
-from theta.git.run import GitFailedError
 from theta.porcelain.share import outgoing
+from theta.porcelain.share.proving import Proof
 from theta.porcelain.workspace.session import Session
+from theta.progress import Progress
 from theta.store.odb.held_notes import staged_packs
 from theta.store.odb.packs import Pack
 
 _LEAST: Final = 1 << 10
 """Bytes up to which an object stays."""
-_SAMPLE: Final = 16
-"""The number of objects that are fetched to see whether the remote sends them."""
 _BRANCHES: Final = ("refs/heads/", "refs/tags/")
 _LOOSE: Final = re.compile(r"[0-9a-f]{2}")
 _SMALL: Final = re.compile(rf"{STORES}/.*(/@tensor|/@skeleton/[^/]*)$")
@@ -37,33 +36,43 @@ _SMALL: Final = re.compile(rf"{STORES}/.*(/@tensor|/@skeleton/[^/]*)$")
 
 @dataclass(frozen=True)
 class PruneRequest:
-    """The objects to drop: those that ``remote`` has; None for the usual remote."""
+    """The objects to drop: those that ``remote`` has; None for the usual remote.
+
+    ``sample``: of a remote that is not on this disk, some objects are fetched, which stand for all.
+    """
 
     remote: str | None = None
     dry_run: bool = False
+    sample: bool = False
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """The objects that went, or would go, and their bytes."""
+    """The objects that went, or would go, and their bytes; ``proven``: the remote was seen to have them."""
 
     remote: str
     count: int
     size: int
+    proven: bool = True
 
 
-def prune(session: Session, request: PruneRequest) -> Pruned:
-    """Drop the tensors that the remote has; raises :class:`MissingObjectsError` if it does not send them."""
+def prune(session: Session, request: PruneRequest, progress: Progress | None = None) -> Pruned:
+    """Drop the tensors that the remote has; raises :class:`MissingObjectsError` unless that is proven."""
     remote = request.remote or remotes.default(session.repo)
     if remote is None or remote not in session.repo.refs.remotes():
         raise NotFoundError(f"there is no remote {remote or 'origin'}", hint="theta remote -v lists them")
     with session.change():
         work = _Pruning(session, remote)
+        proof = Proof(session, remote, work.gone, request.sample)
+        if work.gone:
+            proof.look()
         if work.gone and not request.dry_run:
-            work.prove()
+            proof.fetch(progress)
             work.promise()
+            proof.refuse_bound()  # it may have promised the same of this repository meanwhile
             work.drop()
-    return Pruned(remote, len(work.gone), sum(work.gone.values()))
+    proven = not request.dry_run or proof.place is not None
+    return Pruned(remote, len(work.gone), sum(work.gone.values()), proven)
 
 
 @dataclass
@@ -115,26 +124,6 @@ class _Pruning:
             if _LOOSE.fullmatch(folder.name)
         )
         return {folder.name + file.name: file for folder in folders for file in folder.iterdir()}
-
-    def prove(self) -> None:
-        """Raise :class:`MissingObjectsError` unless the remote sends some of the objects by their ids."""
-        repo, asked = self.session.repo, sorted(self.gone)[:: max(len(self.gone) // _SAMPLE, 1)]
-        with _fs.temporary_directory("prove-", self.session.scratch()) as place:
-            git, there = repo.git(), f"--git-dir={place}"
-            git.run(there, "init", "-q", "--bare", f"--object-format={repo.format.name}")
-            settings = ("-c", f"include.path={repo.commondir / 'config'}", "-c", "core.bare=true")
-            words = ("--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none")
-            noop = ("-c", "fetch.negotiationAlgorithm=noop")
-            try:
-                git.run(
-                    *(there, *settings, *noop, "fetch", self.remote, *words, "--stdin"),
-                    stdin="".join(f"{oid}\n" for oid in asked).encode(),
-                )
-            except GitFailedError as error:
-                raise MissingObjectsError(
-                    f"{self.remote} does not send objects by their ids ({error}); nothing was dropped",
-                    hint="the remote needs uploadpack.allowFilter and uploadpack.allowAnySHA1InWant",
-                ) from error
 
     def promise(self) -> None:
         """Note in the configuration that the remote has what is missing here, as a partial clone does."""
