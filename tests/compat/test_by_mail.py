@@ -10,7 +10,7 @@ from tests.compat.agreement import assert_agreement
 from tests.compat.inprocess import copied, started, theta
 from tests.compat.story import MODEL, TENSOR, digest, edit
 from tests.support import Repo
-from theta.errors import ExitCode
+from theta.errors import CorruptError, ExitCode
 from theta.porcelain.share import bundles
 from theta.porcelain.workspace.session import Session
 
@@ -74,6 +74,46 @@ def test_a_bundle_that_does_not_fit_says_why(ours: Repo, theirs: Repo, tmp_path:
     assert theirs.git("rev-parse", "HEAD") == ours.git("rev-parse", "other")
     file.write_bytes(b"nothing")
     assert "no bundle" in theta(theirs, "bundle", "apply", str(file), code=int(ExitCode.IO_ERROR)).err
+
+
+_EVIL = (
+    "+refs/heads/evil:refs/heads/main",
+    "refs/heads/evil:refs/heads/main",
+    "--upload-pack=touch ran",
+    "--rebase=true",
+    "-f",
+    "main",
+    "refs/heads/*",
+    "refs/heads/a..b",
+    "refs/heads/\udcff:refs/heads/main",
+)
+
+
+def _with_heads(ours: Repo, file: Path, *names: str) -> Path:
+    """Write a bundle of main whose heads have these names."""
+    ours.git("bundle", "create", "-q", str(file), "main")
+    oid, pack = ours.git("rev-parse", "main"), file.read_bytes().partition(b"\n\n")[2]
+    rows = "".join(f"{oid} {name}\n" for name in names).encode("utf-8", "surrogateescape")
+    file.write_bytes(b"# v2 git bundle\n" + rows + b"\n" + pack)
+    return file
+
+
+def test_a_head_of_a_bundle_is_no_refspec_and_no_option(ours: Repo, theirs: Repo, tmp_path: Path) -> None:
+    """A file from a stranger moved the branch that was checked out, by force, over an unpushed commit."""
+    file = _with_heads(ours, tmp_path / "evil.bundle", _EVIL[0], "refs/heads/evil")
+    edit(theirs, "head.weight")
+    theta(theirs, "commit", "-qam", "not pushed")
+    before = theirs.git("for-each-ref"), theirs.git("rev-parse", "HEAD")
+    for words in ((), (_EVIL[0],)):
+        done = theta(theirs, "bundle", "apply", str(file), *words, code=int(ExitCode.CORRUPT))
+        assert "no name of a ref" in done.err
+    assert (theirs.git("for-each-ref"), theirs.git("rev-parse", "HEAD")) == before
+    session = Session.here(theirs.path)
+    for name in _EVIL:
+        with pytest.raises(CorruptError, match="no name of a ref"):
+            bundles.read(session, _with_heads(ours, file, name, "refs/heads/evil"))
+    for name in ("HEAD", "refs/heads/-x", "refs/heads/é"):
+        assert list(bundles.read(session, _with_heads(ours, file, name)).heads) == [name]
 
 
 @pytest.mark.parametrize("program", ["git", "theta"])

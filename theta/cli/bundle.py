@@ -54,4 +54,4 @@ def _apply(file: Path, refs: list[str]) -> int:
     session = open_session()
     ref = bundles.read(session, file).head(refs[0] if refs else None)
     bundles.check(session, file)
-    return drive(session, "pull", "--no-rebase", "--no-edit", str(file.absolute()), ref, hooks=True)
+    return drive(session, "pull", "--no-rebase", "--no-edit", "--", str(file.absolute()), ref, hooks=True)

@@ -138,7 +138,10 @@ class Libgit2Refs:
 
     def is_valid(self, name: str) -> bool:
         """Return whether a ref can have the full name ``name``."""
-        return bool(pygit2.reference_is_valid_name(name))
+        try:
+            return bool(pygit2.reference_is_valid_name(name))
+        except ValueError:  # it is not UTF-8, or has a NUL
+            return False
 
     def checked_out(self) -> set[str]:
         """Return the refs that the HEADs of all worktrees name."""

@@ -34,7 +34,7 @@ class CloneRequest:
     def of(cls, url: str, place: Path, *, lazy: bool = False) -> CloneRequest:
         """Request a clone of the repository at ``url`` in ``place``."""
         words = (url, str(place.absolute()))
-        return cls(Arguments(words, True, (), words), place.absolute().parent, lazy)
+        return cls(Arguments(("--", *words), True, (), words), place.absolute().parent, lazy)
 
     @property
     def words(self) -> list[str]:

@@ -135,7 +135,7 @@ def _others(session: Session, standing: Sequence[str], *kind: str) -> list[str]:
 def fetch(session: Session, args: Sequence[str]) -> None:
     """Fetch what ``git pull ARGS`` would, for the checks; errors are left to ``git pull``."""
     remote = command_lines.read(session.repo.git(), "pull", args).words
-    session.repo.git().in_directory(session.cwd).show("fetch", *remote)
+    session.repo.git().in_directory(session.cwd).show("fetch", "--", *remote)
 
 
 # -- space on the disk -------------------------------------------------------------------

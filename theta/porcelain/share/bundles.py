@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from theta.errors import DiskError, NotFoundError, UsageError
+from theta.errors import CorruptError, DiskError, NotFoundError, UsageError
 from theta.git.object_format import ID
 from theta.git.run import GitFailedError
 from theta.porcelain.workspace.session import Session
@@ -53,14 +53,25 @@ def create(session: Session, file: Path, revisions: Sequence[str]) -> Bundle:
 def read(session: Session, file: Path) -> Bundle:
     """Return what ``file`` has; its checkpoints are counted if its commits are here."""
     try:
-        rows = session.repo.git().run("bundle", "list-heads", str(file.absolute())).text.splitlines()
+        rows = session.repo.git().run("bundle", "list-heads", str(file.absolute())).text.split("\n")[:-1]
         size = file.stat().st_size
     except (GitFailedError, OSError) as error:
         raise DiskError(f"{file} is no bundle that git can read: {error}") from error
     heads = {ref: oid for oid, _, ref in (row.partition(" ") for row in rows)}
+    for ref in heads:
+        _check_name(session, file, ref)
     tips = {oid for oid in heads.values() if session.repo.has(oid)}
     models = {path: one.nbytes for tip in tips for path, one in session.at(tip).manifests.items()}
     return Bundle(heads, size, sum(models.values()))
+
+
+def _check_name(session: Session, file: Path, name: str) -> None:
+    """Raise :class:`CorruptError` for a name that git would read as a refspec or as an option."""
+    if name != "HEAD" and not (name.startswith("refs/") and session.repo.refs.is_valid(name)):
+        raise CorruptError(
+            f"{file} has a head that is no name of a ref: {name!r}",
+            hint="no bundle that git writes from branches and tags has one",
+        )
 
 
 def check(session: Session, file: Path) -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Final
 
 from theta.errors import MissingObjectsError
-from theta.git.object_format import BLOB
+from theta.git.object_format import BLOB, is_id
 from theta.porcelain.workspace.session import Session
 from theta.units import human
 
@@ -75,8 +75,8 @@ def sizes(session: Session, oids: Sequence[str]) -> Iterator[tuple[str, str, int
 
 def remote_commits(session: Session, remote: str) -> dict[str, str]:
     """Return ref -> object of what ``remote`` (a name or a URL) has now."""
-    rows = session.repo.git().run("ls-remote", "--", remote).text.splitlines()
-    return {ref: oid for oid, _, ref in (row.partition("\t") for row in rows)}
+    rows = session.repo.git().run("ls-remote", "--", remote).text.split("\n")
+    return {ref: oid for oid, _, ref in (row.partition("\t") for row in rows) if is_id(oid)}
 
 
 def refuse_missing(session: Session, remote: str, tips: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ after the last part that the remote has.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,6 +23,8 @@ from theta.git.repository import STORES
 from theta.porcelain.workspace.session import Session
 
 REFS: Final = "refs/theta/parts/"
+_REF: Final = re.compile(rf"{REFS}[0-9a-f]{{16}}")
+"""A name that theta gives; a remote may send any, which git might read as a refspec."""
 _SPARE: Final = 16
 """A part leaves this share of the limit to what git adds to it."""
 _LEAST: Final = 4 << 10
@@ -47,7 +50,7 @@ class Sent:
 
 def sent(session: Session, there: Mapping[str, str]) -> Sent:
     """Return the parts that this repository sent, among the refs ``there`` of a remote."""
-    found = [(ref, oid) for ref, oid in there.items() if ref.startswith(REFS) and session.repo.has(oid)]
+    found = [(ref, oid) for ref, oid in there.items() if _REF.fullmatch(ref) and session.repo.has(oid)]
     for ref, oid in found:
         listed = session.repo.tree_of(oid).get(STORES)
         folders = {entry.name: entry.id for entry in (listed.tree if listed else None) or ()}
