@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,9 @@ import numpy as np
 import pytest
 
 from tests.support import Repo, make_model, mutate, random_tensors
+from theta import _fs
 from theta.errors import NotFoundError
+from theta.git.run import Git
 from theta.porcelain.care import checkup, undoing
 from theta.porcelain.workspace.session import Session
 
@@ -187,3 +192,154 @@ def test_a_file_that_git_does_not_track_stays(repo: Repo) -> None:
     repo.write("new/mine.txt", "mine\n")
     repo.theta("undo")
     assert [path.name for path in (repo.path / "new").iterdir()] == ["mine.txt"]
+
+
+def touch(path: Path) -> None:
+    path.touch()
+
+
+def change_mode(path: Path) -> None:
+    path.chmod(path.stat().st_mode ^ 0o020)
+
+
+def move_and_back(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.with_name("elsewhere").rename(path)
+
+
+def save_again(path: Path) -> None:
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("handle", [touch, change_mode, move_and_back, save_again])
+def test_a_file_that_the_command_did_not_write_stays_though_its_times_are_later(
+    repo: Repo, handle: Callable[[Path], None]
+) -> None:
+    new = repo.path / "new.safetensors"
+    make_model(new, random_tensors({"n": (4,)}))
+    edit(repo, "a")
+    files = state(repo)[3]
+    repo.theta("add", "-A")
+    handle(new)
+    handle(repo.path / MODEL)
+    assert "as before" not in repo.theta("undo").stdout
+    assert state(repo)[3] == files
+    repo.theta("undo")
+    handle(new)
+    repo.theta("undo")
+    assert state(repo)[3] == files
+    repo.theta("commit", "-qam", "x")
+    handle(repo.path / MODEL)
+    assert "as before" not in repo.theta("undo").stdout
+    assert state(repo)[3] == files
+
+
+def test_a_file_that_the_command_wrote_is_undone_though_its_times_are_later(repo: Repo) -> None:
+    before = state(repo)
+    repo.theta("switch", "-q", "side")
+    for path in (MODEL, "code.py", "new/x.safetensors"):
+        touch(repo.path / path)
+    repo.theta("undo")
+    assert state(repo) == before
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_what_stands_where_a_folder_was_is_left_and_told(repo: Repo, is_link: bool) -> None:
+    """Git would write through neither, and remove what is there."""
+    repo.theta("rm", "-q", OTHER)
+    shutil.rmtree(repo.path / "sub", ignore_errors=True)
+    if is_link:
+        (repo.path.parent / "outside").mkdir()
+        (repo.path / "sub").symlink_to(repo.path.parent / "outside")
+    else:
+        repo.write("sub", "mine\n")
+    assert f"{OTHER}: left as it is" in repo.theta("undo").stderr
+    assert repo.git("ls-files", OTHER) == f"{OTHER}\n".strip()
+    if is_link:
+        assert [*(repo.path.parent / "outside").iterdir()] == []
+    else:
+        assert (repo.path / "sub").read_text() == "mine\n"
+
+
+def test_a_symbolic_ref_moves_with_its_branch(repo: Repo) -> None:
+    repo.git("symbolic-ref", "refs/heads/alias", "refs/heads/main")
+    edit(repo, "a")
+    before = state(repo)
+    repo.theta("commit", "-qam", "more")
+    repo.theta("undo")
+    assert state(repo) == before
+    assert repo.git("symbolic-ref", "refs/heads/alias") == "refs/heads/main"
+
+
+def test_an_undo_whose_refs_cannot_move_changes_nothing(repo: Repo) -> None:
+    before = state(repo)
+    repo.theta("switch", "-qc", "more", "side")
+    hook = repo.path / ".git/hooks/reference-transaction"
+    hook.write_text('#!/bin/sh\n[ "$1" != prepared ] || ! grep -q refs/heads/\n')
+    hook.chmod(0o755)
+    after = state(repo)
+    assert repo.theta("undo", code=None).returncode
+    assert state(repo) == after
+    hook.unlink()
+    repo.theta("undo")
+    assert state(repo) == before
+
+
+_CHANGES = ("update-ref", "symbolic-ref", "checkout-index")
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Let this process die before its change number ``count`` of names, refs or files."""
+    left = itertools.count(count, -1)
+    run = Git.run
+
+    def step(operation: str, _: object = None) -> None:
+        if operation in ("link", "rename", "remove", *_CHANGES) and next(left) == 0:
+            os._exit(9)
+
+    def counted(self: Git, *args: str, **options: object) -> object:
+        step(args[0])
+        return run(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_fs, "on_step", step)
+    monkeypatch.setattr(Git, "run", counted)
+
+
+def undo_until(repo: Repo, monkeypatch: pytest.MonkeyPatch, count: int) -> bool:
+    """Undo in a process that dies at step ``count``; return whether it came to that."""
+    pid = os.fork()
+    if not pid:
+        try:
+            die_at(monkeypatch, count)
+            undoing.undo(Session.here(repo.path))
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, 9)
+    return code == 9
+
+
+def test_an_undo_that_was_killed_is_completed_by_the_next(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state(repo)
+    repo.theta("switch", "-qc", "more", "side")
+    after, count = state(repo), 0
+    for count in range(200):
+        copy = repo.copy(tmp_path / f"copy{count}")
+        was_killed = undo_until(copy, monkeypatch, count)
+        if state(copy) != before:
+            undoing.undo(Session.here(copy.path))
+        assert state(copy) == before, count
+        undone = undoing.undo(Session.here(copy.path))
+        if state(copy) != after:  # only the note was left to be written
+            assert undone.line.startswith("theta switch")
+            undoing.undo(Session.here(copy.path))
+        assert state(copy) == after, count
+        shutil.rmtree(copy.path)
+        if not was_killed:
+            break
+    assert count > 10

@@ -12,13 +12,13 @@ from theta.errors import ThetaError
 from theta.lazy import Module
 
 if TYPE_CHECKING:
-    from theta.porcelain.care import undoing
+    from theta.porcelain.care import undo_notes
 else:
-    undoing = Module("theta.porcelain.care.undoing")
+    undo_notes = Module("theta.porcelain.care.undo_notes")
 
 _CHANGING: Final = (
     *("add", "rm", "mv", "commit", "branch", "tag", "switch", "checkout", "reset", "merge", "resolve"),
-    *("cherry-pick", "revert", "rebase", "pull", "undo"),
+    *("cherry-pick", "revert", "rebase", "pull"),
 )
 _ON_FILES: Final = (
     "track",
@@ -36,6 +36,10 @@ _ON_FILES: Final = (
     "migrate",
 )
 """Commands whose effect is on files that nothing keeps, or elsewhere: they are remembered by name only."""
+_WRITING: Final = ("mv", "switch", "checkout", "merge", "resolve", "cherry-pick", "revert", "rebase", "pull")
+"""Commands that write files of the worktree; ``rm`` and ``reset`` do so with or without an option."""
+_RESETTING: Final = ("--hard", "--merge", "--keep")
+"""Options by which ``reset`` writes files; git takes them by their beginnings, too."""
 _LOSING: Final = ("--hard", "--force", "-f", "--discard-changes", "-D", "--merge", "--abort")
 """Options that throw away what was not committed."""
 
@@ -49,11 +53,23 @@ def command(name: str, args: Sequence[str]) -> Iterator[None]:
     line = shlex.join(["theta", name, *args])
     before = None
     with contextlib.suppress(ThetaError):
-        before = undoing.begin(Path("."))
+        before = undo_notes.begin(Path("."))
     try:
         yield
     finally:
         if before is not None:
             losing = bool({*args} & {*_LOSING})
             with contextlib.suppress(ThetaError):
-                undoing.end(before, undoing.Command(line, name not in _ON_FILES, losing, name == "checkout"))
+                undo_notes.end(
+                    before,
+                    undo_notes.Command(
+                        line, name not in _ON_FILES, losing, name == "checkout", _writes(name, args)
+                    ),
+                )
+
+
+def _writes(name: str, args: Sequence[str]) -> bool:
+    """Return whether ``theta NAME ARGS`` may write or remove files of the worktree."""
+    if name == "reset":
+        return any(len(arg) > 2 and option.startswith(arg) for arg in args for option in _RESETTING)
+    return name in _WRITING or (name == "rm" and "--cached" not in args)

@@ -32,6 +32,8 @@ def undo() -> int:
         console.note(f" {name}: {before[:_ID] or 'not there'} -> {now[:_ID] or 'not there'}")
     for path in done.files:
         console.note(f" {path}: as before")
+    for path in done.left:
+        console.warn(f"{path}: left as it is, because it is not what the command wrote")
     if done.losing:
         console.warn("what that command threw away without being committed is not kept anywhere")
     return 0

@@ -1,69 +1,33 @@
 """``theta undo``: the last command of theta is taken back, in refs, index and worktree.
 
-Before a command that changes something, refs are noted and the index gets a second name; git and theta
-write a new index beside the old one, so that this costs no copy.  When the command has ended, what differs
-is noted.  Undoing is allowed as long as that is still so.  A file of the worktree was written by the command
-if its times are not before the start of the command: such a file, if nobody changed it since, is brought to
-the version of the old index.  Any other file is left alone: ``theta commit -a`` is undone without
-touching the files.
+Undoing is allowed as long as all is as the command left it (:mod:`undo_notes`).  A file that the command
+wrote, if it still has the content that the command gave it, is brought to the version of the old index.  Any
+other file is left alone: ``theta commit -a`` is undone without touching the files.
+
+Refs move first, then the index, then the files.  The note tells before that an undo has begun, and has all
+that it needs; so one that was killed, or failed, is completed by the next.  In the end a note of the undo
+itself replaces it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from theta import _fs, _notes
-from theta.errors import MissingObjectsError, NotFoundError, UsageError, WouldOverwriteError
+from theta import _fs
+from theta.errors import MissingObjectsError, NotFoundError, ThetaError, UsageError, WouldOverwriteError
 from theta.git import in_progress
-from theta.git.backends import opening
 from theta.git.backends.index_entries import Entry, Staged
-from theta.git.repository import STORES, Repository
+from theta.git.repository import Repository
+from theta.porcelain.care import undo_notes
+from theta.porcelain.care.undo_notes import HeadState
 from theta.porcelain.workspace import agreement
-from theta.porcelain.workspace.session import Session
+from theta.porcelain.workspace.session import Change, Session
 from theta.progress import Progress
 
-_NOTE: Final = "undo.json"
-_INDEX: Final = "undo-index"
-_KEPT: Final = ("refs/heads/", "refs/tags/", "refs/theta/runs/")
-_TICK: Final = 0.02
-"""Seconds by which the change time of a file may be before the clock, whose ticks it counts in."""
 _FILES: Final = (0o100644, 0o100755, 0o120000)
-
-
-@dataclass(frozen=True)
-class Before:
-    """The state before a command: HEAD, the refs of the user, and the second name of the index."""
-
-    session: Session
-    index: Path
-    started: float
-    head: tuple[str, str]
-    refs: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Command:
-    """The command that ran.
-
-    Attributes:
-        line: what the user typed.
-        can_be_undone: what it changes is known from refs and index.
-        losing: it may throw away what was not committed.
-        may_be_of_files: if it changed neither refs nor index, it changed files.
-    """
-
-    line: str
-    can_be_undone: bool = True
-    losing: bool = False
-    may_be_of_files: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,69 +38,24 @@ class Undone:
         line: the command that was undone.
         refs: name -> (old id, new id) of the refs that moved; "" for a ref that is not there.
         files: the files of the worktree that were brought to their version before the command.
+        left: the files that the command wrote and that stay, as something else is there now.
         losing: the command threw away what was not committed, which nothing brings back.
     """
 
     line: str
     refs: Mapping[str, tuple[str, str]]
     files: Sequence[str]
+    left: Sequence[str]
     losing: bool
 
 
-def begin(start: Path) -> Before | None:
-    """Note the state before a command at ``start``; None in a repository that nothing can be undone in.
+@dataclass(frozen=True)
+class _Files:
+    """Files that a command wrote: to be written, changed since, and with something else in their place."""
 
-    Those that only git can open are among these, as each look at them is a process.
-    """
-    backend = opening.quickly(start)
-    if backend is None:
-        return None
-    session = Session(Repository(backend))
-    repo = session.repo
-    if repo.is_read_only or repo.is_bare:
-        return None
-    session.journal.heal()
-    _notes.directory(repo.private)
-    index = repo.private / _fs.own_temporary("index")
-    if repo.index_path.exists():
-        _fs.link(repo.index_path, index)
-    return Before(session, index, time.time(), _head(repo), _refs(repo))
-
-
-def end(before: Before, command: Command) -> None:
-    """Note what the command changed since; a command that changed nothing leaves no note.
-
-    One that cannot be undone, or changed files only, is noted by its line.
-    """
-    repo = before.session.again().repo
-    try:
-        body = _changes(before, repo)
-        line, losing = command.line, command.losing
-        if body is not None and command.can_be_undone:
-            if before.index.exists():
-                _fs.rename(before.index, repo.private / _INDEX)
-            else:
-                _fs.remove(repo.private / _INDEX)
-            _notes.write(repo.private / _NOTE, json.dumps({"line": line, "losing": losing, **body}))
-        elif losing or command.may_be_of_files or not command.can_be_undone:
-            _notes.write(repo.private / _NOTE, json.dumps({"line": line}))
-    finally:
-        if before.index.exists():
-            _fs.remove(before.index)
-
-
-def _changes(before: Before, repo: Repository) -> dict[str, Any] | None:
-    """Return what a command changed; None when that is nothing."""
-    refs, head = _refs(repo), _head(repo)
-    moved = {
-        name: (before.refs.get(name, ""), refs.get(name, ""))
-        for name in sorted(before.refs.keys() | refs.keys())
-        if before.refs.get(name) != refs.get(name)
-    }
-    indexes = [_digest(repo, before.index), _digest(repo, repo.index_path)]
-    if not moved and head == before.head and indexes[0] == indexes[1]:
-        return None
-    return {"started": before.started, "head": [before.head, head], "refs": moved, "indexes": indexes}
+    due: list[str]
+    changed: list[str]
+    left: list[str]
 
 
 def undo(session: Session, progress: Progress | None = None) -> Undone:
@@ -145,42 +64,37 @@ def undo(session: Session, progress: Progress | None = None) -> Undone:
     Raises :class:`NotFoundError` without one, :class:`UsageError` if something changed since or is in
     progress, :class:`WouldOverwriteError` if a file that it wrote was changed since.
     """
-    note = _read(session.repo)
-    with session.change() as change:
+    with session.journal.exclusive():
+        repo = session.repo
+        note = _read(repo)
         _check(session, note)
-        agreement.refresh(session, progress)
-        session.repo.refresh_index()
-        now, old = (
-            _entries(session.repo, session.repo.index_path),
-            _entries(session.repo, session.repo.private / _INDEX),
-        )
-        differing = [
-            path for path in sorted(now.keys() | old.keys()) if _key(now.get(path)) != _key(old.get(path))
-        ]
-        _check_objects(session, [old[path] for path in differing if path in old])
-        files = _written(
-            session, [path for path in differing if not _is_inside(path)], now, old, note["started"]
-        )
-        for path in differing:
-            entry = old.get(path)
-            if entry is None:
-                change.index.remove(path)
-            else:
-                change.index.put(Staged(path, entry.oid, entry.mode, skip=entry.skip))
-    _move_refs(session.repo, note)
-    _put(session, files, old)
-    fresh = session.again()
-    agreement.fill(fresh, progress)
-    agreement.refresh(fresh, progress)
-    moved = {name: (new, was) for name, (was, new) in note["refs"].items()}
-    return Undone(note["line"], moved, files, bool(note["losing"]))
+        is_new = _is_untouched(repo, note)
+        if is_new:
+            note = _begin(session, note, progress)
+        now, old = _indexes(repo, note)
+        with session.change() as change:
+            _stage(change, now, old)
+            _move_refs(repo, note)
+        files = _files(session, note["begun"]["files"], now, old)
+        left = [*files.changed, *files.left]
+        if not is_new:
+            left = _not_done(session, left, old, progress)
+        _put(session, files.due, old)
+        fresh = session.again()
+        agreement.fill(fresh, progress)
+        agreement.refresh(fresh, progress)
+        done = [path for path in note["begun"]["files"] if path not in left]
+        undo_notes.write(repo, _reversed(repo, note, done))
+        moved = {name: (new, was) for name, (was, new) in note["refs"].items()}
+        left = sorted({*left, *note["begun"]["left"]})
+        return Undone(note["line"], moved, done, left, bool(note["losing"]))
 
 
 def _read(repo: Repository) -> dict[str, Any]:
-    note = _notes.read_json(repo.private / _NOTE)
+    note = undo_notes.read(repo)
     if "line" not in note:
         raise NotFoundError("no command of theta is known here that could be undone")
-    if "refs" not in note:
+    if "refs" not in note or "files" not in note:
         raise UsageError(
             f"'{note['line']}' cannot be undone: nothing keeps what files were before it",
             hint="'git reflog' lists earlier commits",
@@ -189,24 +103,71 @@ def _read(repo: Repository) -> dict[str, Any]:
 
 
 def _check(session: Session, note: Mapping[str, Any]) -> None:
-    """Raise :class:`UsageError` unless all is as the command left it."""
-    repo, line = session.repo, note["line"]
+    """Raise :class:`UsageError` unless all is as the command, or an undo that was killed, left it."""
+    repo, line, first = session.repo, note["line"], 0 if "begun" in note else 1
     if name := in_progress.current(repo).name:
         raise UsageError(f"a {name} is in progress", hint=f"'theta {name} --abort' takes it back")
     if session.index.conflicts:
         raise UsageError("the index has conflicts", hint="'theta resolve' settles them")
-    refs = _refs(repo)
-    moved = [name for name, (_, new) in note["refs"].items() if refs.get(name, "") != new]
-    if moved or list(_head(repo)) != note["head"][1]:
+    refs = undo_notes.refs(repo)
+    moved = [name for name, states in note["refs"].items() if refs.get(name, "") not in states[first:]]
+    if moved or list(undo_notes.head(repo)) not in note["head"][first:]:
         raise UsageError(
             f"{moved[0] if moved else 'HEAD'} moved since '{line}', so that is not undone",
             hint="'git reflog' lists earlier commits",
         )
-    if [_digest(repo, repo.private / _INDEX), _digest(repo, repo.index_path)] != note["indexes"]:
+    kept = undo_notes.digest(repo, undo_notes.index_of(repo, note["kept"]))
+    if (
+        kept != note["indexes"][0]
+        or undo_notes.digest(repo, repo.index_path) not in note["indexes"][first:]
+        or ("begun" in note and undo_notes.digest(repo, undo_notes.other_index(repo)) != note["indexes"][1])
+    ):
         raise UsageError(
             f"the index changed since '{line}', so that is not undone",
             hint="'theta restore --staged' takes changes out",
         )
+
+
+def _is_untouched(repo: Repository, note: Mapping[str, Any]) -> bool:
+    """Return whether no undo of the command has begun, or none of its steps was taken."""
+    refs = undo_notes.refs(repo)
+    return "begun" not in note or (
+        all(refs.get(name, "") == new for name, (_, new) in note["refs"].items())
+        and list(undo_notes.head(repo)) == note["head"][1]
+        and undo_notes.digest(repo, repo.index_path) == note["indexes"][1]
+    )
+
+
+def _begin(session: Session, note: Mapping[str, Any], progress: Progress | None) -> dict[str, Any]:
+    """Give the index of now a second name, and note that the undo begins, and the files it will write."""
+    repo = session.repo
+    agreement.refresh(session, progress)
+    repo.refresh_index()
+    place = undo_notes.other_index(repo)
+    _fs.remove(place)
+    if repo.index_path.exists():
+        _fs.link(repo.index_path, place)
+    now, old = _indexes(repo, note)
+    _check_objects(session, [old[path] for path in _differing(now, old) if path in old])
+    files = _files(session, note["files"], now, old)
+    if files.changed:
+        raise WouldOverwriteError(
+            f"{files.changed[0]} was changed since the command", hint="commit it, or stash it, and undo again"
+        )
+    begun = {**note, "begun": {"files": files.due, "left": files.left}}
+    undo_notes.write(repo, begun)
+    return begun
+
+
+def _indexes(repo: Repository, note: Mapping[str, Any]) -> tuple[dict[str, Entry], dict[str, Entry]]:
+    """Return the entries of the index after the command, and before it."""
+    kept = undo_notes.index_of(repo, note["kept"])
+    return _entries(repo, undo_notes.other_index(repo)), _entries(repo, kept)
+
+
+def _differing(now: Mapping[str, Entry], old: Mapping[str, Entry]) -> list[str]:
+    key = undo_notes.key
+    return [path for path in sorted(now.keys() | old.keys()) if key(now.get(path)) != key(old.get(path))]
 
 
 def _check_objects(session: Session, entries: Sequence[Entry]) -> None:
@@ -215,43 +176,49 @@ def _check_objects(session: Session, entries: Sequence[Entry]) -> None:
             raise MissingObjectsError(f"{entry.path}: its version before the command is not kept any more")
 
 
-def _written(
-    session: Session,
-    paths: Sequence[str],
-    now: Mapping[str, Entry],
-    old: Mapping[str, Entry],
-    started: float,
-) -> list[str]:
-    """Return those of ``paths`` whose file the command wrote or removed.
+def _stage(change: Change, now: Mapping[str, Entry], old: Mapping[str, Entry]) -> None:
+    """Bring the index to its old entries."""
+    for path in _differing(now, old):
+        entry = old.get(path)
+        if entry is None:
+            change.index.remove(path)
+        else:
+            change.index.put(Staged(path, entry.oid, entry.mode, skip=entry.skip))
 
-    Raises :class:`WouldOverwriteError` if one was changed since.
-    """
-    changed = set(session.repo.git().lines("diff-files", "-z", "--name-only"))
-    root, found = session.repo.worktree, list[str]()
+
+def _files(
+    session: Session, paths: Sequence[str], now: Mapping[str, Entry], old: Mapping[str, Entry]
+) -> _Files:
+    """Sort the files that the command wrote by what is there now."""
+    root, found = session.repo.worktree, _Files([], [], [])
+    changed = _changed(session.repo, undo_notes.other_index(session.repo))
     for path in paths:
-        info = _stat(root / path)
-        if info is None:
-            if path not in now and old[path].mode in _FILES and _is_new(root, path, started):
-                found.append(path)
-        elif path in now and _is_written(info, started, renamed=path not in old) and now[path].mode in _FILES:
-            if path in changed:
-                raise WouldOverwriteError(
-                    f"{path} was changed since the command", hint="commit it, or stash it, and undo again"
-                )
-            found.append(path)
+        entry, is_there = now.get(path) or old.get(path), undo_notes.stat(root, path) is not None
+        if entry is None or entry.mode not in _FILES or not (is_there or path in old):
+            continue
+        if is_there != (path in now) or not undo_notes.is_reached(root, path):
+            found.left.append(path)
+        elif path in now and path in changed:
+            found.changed.append(path)
+        else:
+            found.due.append(path)
     return found
 
 
-def _is_written(info: os.stat_result, started: float, *, renamed: bool) -> bool:
-    """Return whether a file was written since; renaming or copying one sets its change time only."""
-    times = (info.st_ctime,) if renamed else (info.st_ctime, info.st_mtime)
-    return min(times) >= started - _TICK
+def _changed(repo: Repository, index: Path) -> Collection[str]:
+    """Return the files that are not known to be as in ``index``."""
+    return set(repo.git(index=index).lines("diff-files", "-z", "--name-only"))
 
 
-def _is_new(root: Path, path: str, started: float) -> bool:
-    """Return whether a missing file may have been removed since: its folder changed, or is gone too."""
-    folder = _stat((root / path).parent)
-    return folder is None or folder.st_ctime >= started - _TICK
+def _not_done(
+    session: Session, paths: Sequence[str], old: Mapping[str, Entry], progress: Progress | None
+) -> list[str]:
+    """Return those of ``paths`` that an undo which was killed did not bring to their old version."""
+    fresh = session.again()
+    agreement.refresh(fresh, progress)
+    fresh.repo.refresh_index()
+    changed = _changed(fresh.repo, fresh.repo.index_path)
+    return [path for path in paths if path not in old or path in changed]
 
 
 def _put(session: Session, files: Sequence[str], old: Mapping[str, Entry]) -> None:
@@ -269,34 +236,43 @@ def _put(session: Session, files: Sequence[str], old: Mapping[str, Entry]) -> No
 
 def _move_refs(repo: Repository, note: Mapping[str, Any]) -> None:
     """Move refs and HEAD back, all or none, from what the command left."""
-    rows = []
-    zero = "0" * len(repo.head() or "0" * 40)
-    for name, (was, new) in note["refs"].items():
-        rows.append(f"update {name} {was} {new or zero}" if was else f"delete {name} {new}")
-    (ref, commit), reason = note["head"][0], f"undo: {note['line']}"
-    if ref and ref != _head(repo)[0]:
+    here, reason = undo_notes.head(repo), f"undo: {note['line']}"
+    refs, zero = undo_notes.refs(repo), "0" * len(repo.head() or "0" * 40)
+    rows = [
+        f"update {name} {was} {new or zero}\n" if was else f"delete {name} {new}\n"
+        for name, (was, new) in note["refs"].items()
+        if refs.get(name, "") != was
+    ]
+    _move_head(repo, tuple(note["head"][0]), reason)
+    try:
+        if rows:
+            repo.git().run("update-ref", "-m", reason, "--stdin", stdin="".join(rows).encode())
+    except ThetaError:
+        _move_head(repo, here, reason)
+        raise
+
+
+def _move_head(repo: Repository, target: HeadState, reason: str) -> None:
+    ref, commit = target
+    if target == undo_notes.head(repo):
+        return
+    if ref:
         repo.git().run("symbolic-ref", "-m", reason, "HEAD", ref)
-    elif not ref:
+    else:
         repo.git().run("update-ref", "--no-deref", "-m", reason, "HEAD", commit)
-    if rows:
-        repo.git().run(
-            "update-ref", "-m", reason, "--stdin", stdin="".join(f"{row}\n" for row in rows).encode()
-        )
 
 
-def _head(repo: Repository) -> tuple[str, str]:
-    """Return the ref at HEAD ("" if detached), and the commit of a detached HEAD."""
-    ref, commit = repo.refs.head()
-    return ref, "" if ref else commit or ""
-
-
-def _refs(repo: Repository) -> dict[str, str]:
-    return {name: oid for name, oid in repo.refs.all_resolved().items() if name.startswith(_KEPT)}
-
-
-def _digest(repo: Repository, index: Path) -> str:
-    """Return a digest of the entries of an index, without stat data; "" without one."""
-    return hashlib.sha256(repo.backend.indexes.listing(index)).hexdigest() if index.exists() else ""
+def _reversed(repo: Repository, note: Mapping[str, Any], files: Sequence[str]) -> dict[str, Any]:
+    """Return the note of the undo, by which it is undone."""
+    return {
+        "line": "theta undo",
+        "losing": False,
+        "files": files,
+        "kept": undo_notes.other_index(repo).name,
+        "head": note["head"][::-1],
+        "refs": {name: (new, was) for name, (was, new) in note["refs"].items()},
+        "indexes": [note["indexes"][1], undo_notes.digest(repo, repo.index_path)],
+    }
 
 
 def _entries(repo: Repository, index: Path) -> dict[str, Entry]:
@@ -306,17 +282,3 @@ def _entries(repo: Repository, index: Path) -> dict[str, Entry]:
             "the index had conflicts before the command", hint="'git reflog' lists earlier commits"
         )
     return {entry.path: entry for entry in found}
-
-
-def _key(entry: Entry | None) -> tuple[str, int] | None:
-    return (entry.oid, entry.mode) if entry is not None else None
-
-
-def _is_inside(path: str) -> bool:
-    return path.startswith(f"{STORES}/")
-
-
-def _stat(place: Path) -> os.stat_result | None:
-    with contextlib.suppress(OSError):
-        return os.lstat(place)
-    return None

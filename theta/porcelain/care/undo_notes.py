@@ -1,0 +1,211 @@
+"""The notes of ``theta undo``: the state before the last command of theta, and after it.
+
+Before a command that changes something, refs are noted and the index gets a second name; git and theta
+write a new index beside the old one, so that this costs no copy.  When the command has ended, what differs
+is noted.  A file of the worktree was written by the command if that is of a kind that writes files, and the
+file's change time, as soon as the command has ended, is not before its start.
+
+The second index has one of two names, and the note tells which: replacing the note is one step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from theta import _fs, _notes
+from theta.git.backends import opening
+from theta.git.backends.index_entries import Entry
+from theta.git.repository import STORES, Repository
+from theta.porcelain.workspace.session import Session
+
+_NOTE: Final = "undo.json"
+_INDEXES: Final = ("undo-index", "undo-index-2")
+_KEPT: Final = ("refs/heads/", "refs/tags/", "refs/theta/runs/")
+
+HeadState = tuple[str, str]
+"""The ref at HEAD ("" if detached), and the commit of a detached HEAD."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """The state before a command: HEAD, the refs of the user, and the second name of the index."""
+
+    session: Session
+    index: Path
+    started: float
+    head: HeadState
+    refs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Command:
+    """The command that ran.
+
+    Attributes:
+        line: what the user typed.
+        can_be_undone: what it changes is known from refs and index.
+        losing: it may throw away what was not committed.
+        may_be_of_files: if it changed neither refs nor index, it changed files.
+        writes: it may write or remove files of the worktree.
+    """
+
+    line: str
+    can_be_undone: bool = True
+    losing: bool = False
+    may_be_of_files: bool = False
+    writes: bool = False
+
+
+def begin(start: Path) -> Before | None:
+    """Note the state before a command at ``start``; None in a repository that nothing can be undone in.
+
+    Those that only git can open are among these, as each look at them is a process.
+    """
+    backend = opening.quickly(start)
+    if backend is None:
+        return None
+    session = Session(Repository(backend))
+    repo = session.repo
+    if repo.is_read_only or repo.is_bare:
+        return None
+    session.journal.heal()
+    _notes.directory(repo.private)
+    index = repo.private / _fs.own_temporary("index")
+    started = time.time()
+    if repo.index_path.exists():
+        _fs.link(repo.index_path, index)
+        started = os.stat(index).st_ctime  # by the clock of the file system, whose ticks are coarser
+    return Before(session, index, started, head(repo), refs(repo))
+
+
+def end(before: Before, command: Command) -> None:
+    """Note what the command changed since; a command that changed nothing leaves no note.
+
+    One that cannot be undone, or changed files only, is noted by its line.
+    """
+    repo = before.session.again().repo
+    try:
+        body = _changes(before, repo)
+        line, losing = command.line, command.losing
+        if body is not None and command.can_be_undone:
+            files = _written(before, repo) if command.writes else []
+            place = other_index(repo)
+            _fs.remove(place)
+            if before.index.exists():
+                _fs.rename(before.index, place)
+            write(repo, {"line": line, "losing": losing, "files": files, "kept": place.name, **body})
+        elif losing or command.may_be_of_files or not command.can_be_undone:
+            _notes.write(repo.private / _NOTE, json.dumps({"line": line}))
+    finally:
+        if before.index.exists():
+            _fs.remove(before.index)
+
+
+def read(repo: Repository) -> dict[str, Any]:
+    """Return the note of the last command; empty without one."""
+    return _notes.read_json(repo.private / _NOTE)
+
+
+def write(repo: Repository, note: Mapping[str, Any]) -> None:
+    """Replace the note, and remove the index that it does not name."""
+    _notes.write(repo.private / _NOTE, json.dumps(note))
+    if "begun" not in note:
+        _fs.remove(other_index(repo))
+
+
+def index_of(repo: Repository, name: object) -> Path:
+    """Return the place of the second index with the ``name`` that a note has."""
+    return repo.private / (_INDEXES[1] if name == _INDEXES[1] else _INDEXES[0])
+
+
+def other_index(repo: Repository) -> Path:
+    """Return the place for a second index that the note does not name as kept."""
+    kept = index_of(repo, read(repo).get("kept"))
+    return repo.private / next(name for name in _INDEXES if name != kept.name)
+
+
+def head(repo: Repository) -> HeadState:
+    """Return what HEAD is."""
+    ref, commit = repo.refs.head()
+    return ref, "" if ref else commit or ""
+
+
+def refs(repo: Repository) -> dict[str, str]:
+    """Return name -> id of the user's refs; a symbolic one moves with its target, and is left out."""
+    return dict(_direct(repo, (name for name in repo.refs if name.startswith(_KEPT))))
+
+
+def _direct(repo: Repository, names: Iterator[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        with contextlib.suppress(KeyError):  # somebody removed it meanwhile
+            oid = repo.refs.resolved(name)
+            if oid is not None and repo.refs.target(name) == oid:
+                yield name, oid
+
+
+def digest(repo: Repository, index: Path) -> str:
+    """Return a digest of the entries of an index, without stat data; "" without one."""
+    return hashlib.sha256(repo.backend.indexes.listing(index)).hexdigest() if index.exists() else ""
+
+
+def key(entry: Entry | None) -> tuple[str, int] | None:
+    """Return what makes two entries of a path the same."""
+    return (entry.oid, entry.mode) if entry is not None else None
+
+
+def stat(root: Path, path: str) -> os.stat_result | None:
+    """Return the stat data of a file; None when there is none, or a parent is no directory."""
+    with contextlib.suppress(OSError):
+        return os.lstat(root / path) if is_reached(root, path) else None
+    return None
+
+
+def is_reached(root: Path, path: str) -> bool:
+    """Return whether no parent of ``path`` is a symbolic link or a file."""
+    parents = (root / parent for parent in Path(path).parents[:-1])
+    return all(not parent.is_symlink() and (parent.is_dir() or not parent.exists()) for parent in parents)
+
+
+def _changes(before: Before, repo: Repository) -> dict[str, Any] | None:
+    """Return what a command changed; None when that is nothing."""
+    now, there = refs(repo), head(repo)
+    moved = {
+        name: (before.refs.get(name, ""), now.get(name, ""))
+        for name in sorted(before.refs.keys() | now.keys())
+        if before.refs.get(name) != now.get(name)
+    }
+    indexes = [digest(repo, before.index), digest(repo, repo.index_path)]
+    if not moved and there == before.head and indexes[0] == indexes[1]:
+        return None
+    return {"head": [before.head, there], "refs": moved, "indexes": indexes}
+
+
+def _written(before: Before, repo: Repository) -> list[str]:
+    """Return the files that the command, which has just ended, wrote or removed."""
+    old, now = _staged(repo, before.index), _staged(repo, repo.index_path)
+    differing = [path for path in sorted(old.keys() | now.keys()) if key(old.get(path)) != key(now.get(path))]
+    return [path for path in differing if _is_written(repo.worktree, path, before.started, path in now)]
+
+
+def _is_written(root: Path, path: str, started: float, is_staged: bool) -> bool:
+    """Return whether a file is new since; a missing one is if its folder changed, or is gone too."""
+    info = stat(root, path)
+    if info is None and not is_staged:
+        folder = (root / path).parent
+        return not folder.exists() or os.stat(folder).st_ctime >= started
+    return info is not None and is_staged and info.st_ctime >= started
+
+
+def _staged(repo: Repository, index: Path) -> dict[str, Entry]:
+    found = repo.read_index(index) if index.exists() else []
+    return {
+        entry.path: entry for entry in found if not entry.stage and not entry.path.startswith(f"{STORES}/")
+    }
