@@ -162,6 +162,51 @@ def test_a_file_that_differs_is_not_staged_in_place_of_plain_bytes(ill: Repo) ->
     assert sha256(ill.path / MODEL) == before
 
 
+@pytest.mark.parametrize("is_conflicted", [False, True])
+def test_a_manifest_that_cannot_be_read_does_not_keep_others_from_being_mended(
+    ill: Repo, is_conflicted: bool
+) -> None:
+    """One run mends all: plain bytes become a checkpoint with its tensors, and a file is filled in."""
+    before = sha256(ill.path / MODEL)
+    text = ill.git("show", f"HEAD:{MODEL}") + "\n"
+    head, rest = text.split("\n", 1)
+    bad = (
+        f"{head}\n<<<<<<< ours\n{rest}=======\n{rest}>>>>>>> theirs\n" if is_conflicted else f"{head}\nbad\n"
+    )
+    ill.write("bad.safetensors", bad)
+    make_model(ill.path / MODEL, random_tensors({"a.w": (64, 64), "c.w": (8,)}, seed=5))
+    for path in ("bad.safetensors", MODEL):
+        oid = ill.git("hash-object", "-w", "--no-filters", path)
+        ill.git("update-index", "--add", "--cacheinfo", f"100644,{oid},{path}")
+    ill.write("z.safetensors", text)
+    ill.git(
+        "update-index",
+        "--add",
+        "--cacheinfo",
+        f"100644,{ill.git('rev-parse', f'HEAD:{MODEL}')},z.safetensors",
+    )
+    files = [sha256(ill.path / path) for path in (MODEL, "bad.safetensors")]
+    assert {(one.kind, one.can_be_mended) for one in found(ill)} >= {
+        ("manifests", False),
+        ("plain bytes", True),
+    }
+    left = checkup.mend(Session.here(ill.path))
+    assert [(one.kind, one.text.split(":")[0]) for one in left if one.kind != "files"] == [
+        ("manifests", "bad.safetensors")
+    ]
+    assert ill.git("show", f":{MODEL}").startswith("theta checkpoint 1")
+    assert [sha256(ill.path / path) for path in (MODEL, "bad.safetensors")] == files
+    assert sha256(ill.path / "z.safetensors") == before
+
+
+def test_a_lazy_clone_is_healthy_with_manifests_in_place_of_files(ill: Repo) -> None:
+    ill.git("config", "theta.lazy", "true")
+    (ill.path / ".git/theta/stat-cache.json").unlink()
+    manifest_in_place_of_the_file(ill)
+    assert found(ill) == []
+    assert ill.theta("doctor").stdout == "nothing is wrong\n"
+
+
 def test_a_commit_of_a_manifest_without_its_tensors_is_mended(ill: Repo) -> None:
     bare_hands(ill, ill.git("rev-parse", f"HEAD:{MODEL}"))
     assert {finding.kind for finding in found(ill)} == {"stores", "agreement"}

@@ -6,6 +6,7 @@ writes commits by itself runs neither filter nor hooks; what it leaves is found 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -73,9 +74,10 @@ def mend(session: Session, progress: Progress | None = None) -> list[Complaint]:
         installing.ensure_attributes(repo)
     if "plain bytes" in kinds:
         _stage(session)
+        kinds |= {finding.kind for finding in examine(session.again()) if finding.can_be_mended}
     if kinds & {"files", "stores", "agreement"}:
         fresh = session.again()
-        with fresh.change():
+        with contextlib.suppress(ManifestError), fresh.change():  # one that cannot be read is found again
             agreement.settle(fresh, progress)
     return examine(session.again())
 
@@ -146,9 +148,7 @@ def _plain_bytes(session: Session) -> Iterator[Complaint]:
             continue
         if (error := session.malformed(one.oid)) is not None:
             yield Complaint("manifests", f"{path}: {error}", error.hint or "'theta fsck' tells more", False)
-            continue
-        blob = session.repo.blob(one.oid)
-        if blob is not None and blob.size < lfs.MAX_BYTES and lfs.is_pointer(blob.data):
+        elif _is_pointer(session, one.oid):
             yield Complaint("plain bytes", f"{path} is a pointer of Git LFS", lfs.FETCH, False)
         else:
             text = f"{path} is stored as plain bytes: what committed or staged it ran no filter"
@@ -161,24 +161,41 @@ def _plain_bytes(session: Session) -> Iterator[Complaint]:
             yield Complaint("plain bytes", text, remedy, is_same)
 
 
+def _is_pointer(session: Session, oid: str) -> bool:
+    blob = session.repo.blob(oid)
+    return blob is not None and blob.size < lfs.MAX_BYTES and lfs.is_pointer(blob.data)
+
+
 def _is_as_staged(session: Session, path: str, oid: str) -> bool:
     done = session.repo.git().run("hash-object", "--no-filters", "--", path, check=False)
     return done.text.strip() == oid
 
 
 def _stage(session: Session) -> None:
-    """Stage the files that are in the index as plain bytes and are the same in the worktree."""
-    here = {path: one.oid for path, one in session.index.items() if path not in session.index.manifests}
-    names = "".join(f"{path}\0" for path, oid in here.items() if _is_as_staged(session, path, oid))
-    if names:
-        args = ("add", "--renormalize", "--pathspec-from-file=-", "--pathspec-file-nul")
-        git = session.repo.git(extra={}).in_directory(session.repo.worktree)
-        git.run("--literal-pathspecs", *args, stdin=names.encode("utf-8", "surrogateescape"))
+    """Stage the files that are in the index as plain bytes and are the same in the worktree.
+
+    A file that theta cannot read is left, and the others are staged.
+    """
+    args = ("--literal-pathspecs", "add", "--renormalize", "--pathspec-from-file=-", "--pathspec-file-nul")
+    git = session.repo.git(extra={}).in_directory(session.repo.worktree)
+    names = [f"{path}\0".encode("utf-8", "surrogateescape") for path in _mendable(session)]
+    if names and git.run(*args, stdin=b"".join(names), check=False).code:
+        for name in names:
+            git.run(*args, stdin=name, check=False)
+
+
+def _mendable(session: Session) -> list[str]:
+    """Return the files in the index as plain bytes that are the same in the worktree."""
+    staged = session.index
+    plain = [(path, one.oid) for path, one in staged.items() if path not in staged.manifests]
+    known = [path for path, oid in plain if session.malformed(oid) or _is_pointer(session, oid)]
+    return [path for path, oid in plain if path not in known and _is_as_staged(session, path, oid)]
 
 
 def _files(session: Session) -> Iterator[Complaint]:
-    """Find manifests that stand in the worktree in place of their files."""
-    found = [path for path in session.index if worktree.peek(session.repo.worktree / path) is not None]
+    """Find manifests that stand in the worktree in place of their files, if they are not left there."""
+    here = (path for path in session.index if worktree.peek(session.repo.worktree / path) is not None)
+    found = [path for path in here if not session.leaves(path)]
     if found:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         yield Complaint("files", f"{found[0]}{more}: a manifest stands in place of the file", "fill it in")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from theta import _fs
-from theta.errors import BusyError, DiskError, MissingObjectsError, NoSpaceError, concerning
+from theta.errors import BusyError, DiskError, ManifestError, MissingObjectsError, NoSpaceError, concerning
 from theta.git import lfs
 from theta.git.backends.index_entries import Staged
 from theta.lazy import Module
@@ -327,8 +327,10 @@ def complete(session: Session, progress: Progress | None = None, files: Exchange
     """Replace every manifest in the worktree by its checkpoint; return the paths whose objects are missing.
 
     Git leaves manifests there when theta asked it to, when a file is large, or when theta was killed.
+    Raises :class:`ManifestError` for one that cannot be read when the others are replaced.
     """
     missing: list[str] = []
+    unread: list[ManifestError] = []
     wanted: list[tuple[str, str, int]] = []
     for path, stages in session.index.stages.items():
         text = peek(session.repo.worktree / path)
@@ -342,6 +344,10 @@ def complete(session: Session, progress: Progress | None = None, files: Exchange
             put_back(session, [item], progress, files)
         except MissingObjectsError:
             missing.append(item[0])
+        except ManifestError as error:
+            unread.append(error)
+    if unread:
+        raise unread[0]
     return missing
 
 
