@@ -281,6 +281,30 @@ def test_a_pack_that_another_process_is_about_to_index_stays(repo: Repo) -> None
     assert path.exists()  # the dead process began after it
 
 
+def test_a_pack_that_was_published_while_its_folder_was_listed_keeps_its_index(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list has the index and not the pack, as that got its name behind the place of the reader."""
+    objects = written(repo, 1)
+    (path,) = (repo.path / ".git/objects/pack").glob("*.pack")
+    with monkeypatch.context() as patched:
+        names = [name for name in os.listdir(path.parent) if name != path.name]
+        patched.setattr(os, "listdir", lambda _: names)
+        joined_packs.remove_orphans(objects.repo, time.time() + 60)
+    check_whole(repo, 1)
+
+
+def test_an_index_that_a_copying_tool_brings_before_its_pack_stays(repo: Repo) -> None:
+    """One that was there when the dead process began has lost its pack, and goes."""
+    objects = written(repo, 1)
+    (path,) = (repo.path / ".git/objects/pack").glob("*.pack")
+    path.rename(repo.path / "later")
+    joined_packs.remove_orphans(objects.repo, time.time() - 60)
+    assert path.with_suffix(".idx").exists()
+    joined_packs.remove_orphans(objects.repo, time.time() + 60)
+    assert not path.with_suffix(".idx").exists()
+
+
 def test_a_full_disk_while_packs_are_joined_is_no_error(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     written(repo, MANY)
     before = packs(repo)

@@ -66,13 +66,29 @@ def join(repo: Repository) -> bool:
 def remove_orphans(repo: Repository, since: float) -> None:
     """Remove halves of packs that a process left which was killed, and which began ``since`` then.
 
-    A pack gets its index last, and loses it last.  So an index without a pack is never a new one; a pack
-    without an index is not one after a while.
+    A pack gets its index last, and loses it last.  So an index without a pack is never a new one, unless a
+    copying tool brings both; a pack without an index is not one after a while.
     """
     for stem, suffixes in _stems(repo).items():
-        if suffixes <= {".idx", ".rev"} or (suffixes <= {".pack", ".rev"} and _stays_half(repo, stem, since)):
+        if (suffixes <= {".idx", ".rev"} and _lost_pack(repo, stem, since)) or (
+            suffixes <= {".pack", ".rev"} and _stays_half(repo, stem, since)
+        ):
             for suffix in suffixes:
                 _fs.remove(_directory(repo) / f"{stem}{suffix}")
+
+
+def _lost_pack(repo: Repository, stem: str, since: float) -> bool:
+    """Return whether files of a pack that were there before ``since`` have no pack.
+
+    A folder is read in pieces: its list may have the index, but not the pack, of one that is new.
+    """
+    place = _directory(repo) / f"{stem}.pack"
+    files = [place.with_suffix(suffix) for suffix in (".idx", ".rev")]
+    try:
+        changed = max(os.stat(file).st_ctime for file in files if file.exists())
+    except (FileNotFoundError, ValueError):
+        return False
+    return changed < max(since, time.time() - _LAPSE) and not place.exists()
 
 
 def _stays_half(repo: Repository, stem: str, since: float) -> bool:
