@@ -28,6 +28,8 @@ else:
 _METADATA: Final = ".zarray"
 _MOST: Final = 1 << 36
 """Bytes of an array that are believed."""
+_COMPRESSORS: Final = ("blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma")
+"""Those that only decompress; numcodecs also has one that unpickles."""
 _BLOSC_SIZE: Final = struct.Struct("<I")
 
 
@@ -84,7 +86,9 @@ def _place(made: NDArray[Any], at: tuple[int, ...], chunks: tuple[int, ...], chu
 def _chunk(data: bytes, about: Mapping[str, Any], chunks: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     size, how = math.prod(chunks) * dtype.itemsize, about.get("compressor")
     if how is not None:
-        if how.get("id") == "blosc" and _BLOSC_SIZE.unpack_from(data, 4)[0] != size:
+        if not isinstance(how, dict) or how.get("id") not in _COMPRESSORS:
+            raise CorruptError("a chunk of git-theta is compressed in a way that is not known")
+        if how["id"] == "blosc" and _BLOSC_SIZE.unpack_from(data, 4)[0] != size:
             raise CorruptError("a chunk of git-theta has another size than its array says")
         data = bytes(numcodecs.get_codec(how).decode(data))
     if len(data) != size:
