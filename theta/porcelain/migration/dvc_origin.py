@@ -76,11 +76,19 @@ class DvcCache:
         with self.opened(md5) as source:
             if source.size > _MAX_FOLDER:
                 raise FormatError(f"DVC's folder {md5[:12]} lists too many files")
-            rows = json.loads(source.read(0, source.size))
+            rows = _parsed(source.read(0, source.size))
         if not isinstance(rows, list):
             raise FormatError(f"DVC's folder {md5[:12]} is no list")
         pairs = [(row.get("relpath"), row.get("md5")) for row in rows if isinstance(row, dict)]
         return [(path, str(oid)) for path, oid in pairs if isinstance(path, str) and _is_md5(oid)]
+
+
+def _parsed(data: bytes) -> Any:
+    """Return the value of a text of JSON; None when it is none."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _is_md5(value: object) -> bool:
@@ -105,8 +113,11 @@ class DvcOrigin:
         return found
 
     def _outputs(self, found: Elsewhere, tree: Tree, path: str, data: bytes) -> None:
+        """Add the outputs of the ``.dvc`` file at ``path``; it stays while DVC keeps any of them."""
         coming = dict[str, Stub]()
-        for out in _outs(path, data):
+        outs, are_all = _outs(path, data)
+        found.left |= set() if are_all else {path}
+        for out in outs:
             place, md5, size = _place(path, out), out["md5"], out.get("size")
             inner = [("", md5)] if not md5.endswith(_FOLDER) else self._cache.folder(md5)
             inside = {_below(place, name): oid for name, oid in inner}
@@ -133,8 +144,11 @@ class DvcOrigin:
             found.others[place] = b"".join(kept) or None
 
 
-def _outs(path: str, data: bytes) -> list[dict[str, Any]]:
-    """Return the outputs with an MD5; raises :class:`FormatError` for a file that is no YAML."""
+def _outs(path: str, data: bytes) -> tuple[list[dict[str, Any]], bool]:
+    """Return the outputs with an MD5, and whether those are all.
+
+    Raises :class:`FormatError` for a file that is no YAML.
+    """
     try:
         root = yaml.safe_load(data)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -142,7 +156,8 @@ def _outs(path: str, data: bytes) -> list[dict[str, Any]]:
     outs = root.get("outs") if isinstance(root, dict) else None
     rows = outs if isinstance(outs, list) else []
     base = str(root.get("wdir") or ".") if isinstance(root, dict) else "."
-    return [{**row, "wdir": base} for row in rows if isinstance(row, dict) and _is_md5(row.get("md5"))]
+    found = [{**row, "wdir": base} for row in rows if isinstance(row, dict) and _is_md5(row.get("md5"))]
+    return found, len(found) == len(rows)
 
 
 def _place(path: str, out: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ def write(
     new: dict[str, tuple[str, ...]] = {}
     blobs: dict[str, str] = {}
     for path, file in files.items():
-        _check(path)
+        check(path)
         if isinstance(file, bytes):
             manifests.pop(path, None)
             blobs[path] = pack.blob(file, text=True)
@@ -85,7 +85,7 @@ def write(
 
 def store(session: Session, pack: PackWriter, parent: str | None, path: str, file: Source) -> StoredFile:
     """Store a checkpoint that a commit on top of ``parent`` will have at ``path``; no tree names it yet."""
-    _check(path)
+    check(path)
     bases = session.at(parent).manifests if parent else {}
     stored = _stored(session, pack, path, file, _taken(path, {}, bases), bases)
     return StoredFile(pack.blob(stored.manifest.data, text=True))
@@ -112,11 +112,16 @@ def overlay(session: Session, pack: PackWriter, parent: str | None, commit: str)
 
 
 def edited(pack: PackWriter, tree: Tree, blobs: Mapping[str, str | None], stores: str | None) -> str:
-    """Write ``tree`` with ``blobs`` (path -> blob, None for no file) and ``.theta/``; return its id."""
+    """Write ``tree`` with ``blobs`` (path -> blob, None for no file) and ``.theta/``; return its id.
+
+    Raises :class:`UsageError` for a path that may not be written.
+    """
+    for path in blobs:
+        check(path)
     return _with(pack, tree, _nested(blobs), {STORES: stores})
 
 
-def _check(path: str) -> None:
+def check(path: str) -> None:
     """Raise :class:`UsageError` unless ``path`` may be a file of a worktree."""
     parts = path.split("/")
     if not all(parts) or not {".", "..", ".git", STORES}.isdisjoint(map(str.lower, parts)) or "\0" in path:
