@@ -9,7 +9,7 @@ import typer
 from theta.cli import console, terminal
 from theta.cli.args import HELP
 from theta.cli.common import open_session
-from theta.cli.migrate import told, write_map
+from theta.cli.migrate import require_map, told, write_map
 from theta.lazy import Module
 from theta.units import human
 
@@ -34,6 +34,7 @@ def export_history(
     Files are those that were committed, byte for byte. With --as lfs they lie below .git/lfs, where
     'git lfs push --all' finds them. 'theta uninstall' then takes theta out of this clone.
     """
+    require_map(object_map)
     session = open_session(worktree=False)
     with terminal.fetches() as show:
         done = exporting.export(session, kind, show or importing.silent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -11,6 +12,7 @@ from theta import _fs
 from theta.cli import console, terminal
 from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
+from theta.errors import UsageError
 from theta.lazy import Module
 from theta.units import human
 
@@ -45,15 +47,18 @@ def migrate(
     does; authors, dates and messages stay. Every version is compared byte by byte with what was stored before
     any branch moves. None of the other tools is needed, but all versions must have been fetched.
     """
+    if object_map and not all_history:
+        raise UsageError("no commit is written anew: --object-map needs --all-history")
+    require_map(object_map)
     session = open_session(worktree=False)
     request = importing.MigrateRequest(origin, plain(patterns or []), all_history, dry_run)
     with terminal.fetches() as show:
         done = importing.migrate(session, request, show or importing.silent)
-    if object_map:
-        write_map(object_map, done.rewritten)
     if dry_run:
         _survey(done)
         return int(bool(done.lacking))
+    if object_map:
+        write_map(object_map, done.rewritten)
     stored = f"{human(done.stored)} stored" + (f" for {human(done.nbytes)}" if done.nbytes else "")
     console.note(f"{_counts(done.files)} from {done.label}: {stored}", *told(done.refs, done.rewritten))
     return 0
@@ -82,6 +87,13 @@ def told(refs: Sequence[str], commits: Mapping[str, str]) -> list[str]:
         f"{len(commits)} commit(s) written anew; {', '.join(sorted(refs))} moved",
         f"the history before is below {rewriting.KEPT}; 'git push --force' publishes the new one",
     ]
+
+
+def require_map(place: str) -> None:
+    """Raise :class:`UsageError` unless the file that ``--object-map`` names can be written."""
+    path = Path.cwd() / place
+    if place and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise UsageError(f"{place} cannot be written")
 
 
 def write_map(place: str, commits: Mapping[str, str]) -> None:
