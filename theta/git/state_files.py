@@ -69,6 +69,9 @@ REBASE_REWRITTEN: Final = (f"{REBASE_MERGE}/rewritten-list", f"{REBASE_MERGE}/re
 REBASE_FIRST_TODO: Final = f"{REBASE_TODO}.backup"
 """The list of steps before the user edited it."""
 
+BISECT_START: Final = "BISECT_START"
+"""The branch, or the commit, to which ``git bisect reset`` goes back."""
+
 LOG_OF_HEAD: Final = "logs/HEAD"
 """The reflog of HEAD; git writes it just before it moves HEAD."""
 ORIG_HEAD: Final = "ORIG_HEAD"

@@ -1,37 +1,123 @@
-"""Commits that theta makes itself: the branch moves, then index and files follow."""
+"""Commits that theta makes itself: index and files follow, then the refs move."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
-from theta.errors import CorruptError, RefusedError
-from theta.porcelain.drive import running
+from theta.errors import RefusedError, WouldOverwriteError
+from theta.git import in_progress, state_files
+from theta.git.run import Result
+from theta.porcelain.drive import overwrites, running
+from theta.porcelain.drive.incoming import TreeChange
 from theta.porcelain.setup import installing
+from theta.porcelain.workspace import agreement
+from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
+from theta.store.read.random_access import StoredSource
+
+_PIECE: Final = 8 << 20
+_COMMIT: Final = "commit or stash them; then run the command again"
 
 
-def refuse_unclean(session: Session, paths: Iterable[str] = ()) -> None:
-    """Raise :class:`RefusedError` if a tracked file (of ``paths``, or any) has changes.
+def refuse_unclean(session: Session) -> None:
+    """Raise :class:`RefusedError` if a tracked file has changes, or an operation is in progress.
 
-    They would be lost, since files are brought to a new commit.
+    Staged commits of submodules count; what is changed inside of submodules is never touched.
     """
     if session.repo.is_bare:
         return
-    named = ["--", *(f":(top,literal){path}" for path in paths)] if paths else []
-    words = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all", *named)
-    found = session.repo.git(extra={}).run(*words).text.splitlines()
+    name = in_progress.current(session.repo).name or _bisect(session)
+    if name:
+        raise RefusedError(f"a {name} is in progress", hint="end it; then run the command again")
+    git = session.repo.git(extra={})
+    words = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all")
+    found = [row[3:] for row in git.run(*words).text.splitlines()]
+    staged = ("diff-index", "--cached", "--name-only", "--ignore-submodules=none", "HEAD", "--")
+    found += git.run(*staged).text.splitlines()
     if found:
-        raise RefusedError(
-            f"{found[0][3:]} has changes that are not committed",
-            hint="commit or stash them; then run the command again",
+        raise RefusedError(f"{found[0]} has changes that are not committed", hint=_COMMIT)
+
+
+def _bisect(session: Session) -> str:
+    return "bisect" if state_files.exists(session.repo.gitdir, state_files.BISECT_START) else ""
+
+
+def advance(session: Session, new: str, move: Callable[[], None]) -> None:
+    """Set up this clone, bring index and files to commit ``new``, and let ``move`` move the refs to it.
+
+    Only what differs from HEAD is touched.  HEAD moves last: whatever was done when the command was
+    killed or failed before is undone by the journal, and nothing is left to do for a killed one after.
+
+    Raises:
+        WouldOverwriteError: a file that is not in the index is where another one would be written.
+        RefusedError: git does not overwrite a file, one that is assumed to be unchanged for example.
+    """
+    old = None if session.repo.is_bare else session.repo.resolve("HEAD")
+    if old is None or old == new:
+        move()
+        return
+    installing.ensure(session.repo)
+    fresh = session.again()
+    step = TreeChange(fresh.repo.tree_of(old), fresh.repo.tree_of(new))
+    _refuse_overwriting(fresh, step)
+    overwrites.checked(fresh, [step], ("read-tree", "--"))  # the room on the disk, and patterns
+    with fresh.change():
+        agreement.refresh(fresh)
+        fresh.repo.refresh_index()
+        fresh.journal.moving(new)
+        with Exchange(fresh).hold() as files:
+            _switched(fresh, old, new)
+            move()
+            running.settle(fresh, files=files)
+
+
+def commit(session: Session, new: str, old: str, reason: str) -> None:
+    """Move HEAD from ``old`` to ``new``, with index and files: see :func:`advance`."""
+
+    def move() -> None:
+        session.repo.git().run("update-ref", "-m", reason, "HEAD", new, old)
+
+    advance(session, new, move)
+
+
+def _switched(session: Session, old: str, new: str) -> None:
+    words = ("-c", "submodule.recurse=false", "read-tree", "-m", "-u", old, new)
+    done = session.repo.git().run(*words, check=False)
+    if done.code:
+        running.ended(session, done.code)
+        raise RefusedError(f"git did not write the files: {_first(done)}", hint=_COMMIT)
+
+
+def _first(done: Result) -> str:
+    said = done.stderr.decode("utf-8", "replace").strip().removeprefix("error: ")
+    return said.partition("\n")[0] or f"it ended with {done.code}"
+
+
+def _refuse_overwriting(session: Session, step: TreeChange) -> None:
+    """Raise :class:`WouldOverwriteError` if an untracked file is in the way that has other content."""
+    root, coming = session.repo.worktree, dict(step.written())
+    standing = overwrites.obstacles(root, coming) - {entry.path for entry in session.repo.entries()}
+    lost = [path for path in sorted(standing) if not _holds(session, root / path, path, coming, step)]
+    if lost:
+        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+        raise WouldOverwriteError(
+            f"{lost[0]}{more} is not committed, and would be overwritten", hint="move it away, or commit it"
         )
 
 
-def settle(session: Session) -> None:
-    """Set up this clone, and bring index and files to the new HEAD, where nothing was changed before."""
-    if session.repo.is_bare:
-        return
-    installing.ensure(session.repo)
-    done = running.drive(session.again(), "reset", "--hard", aloud=False)
-    if done.code:
-        raise CorruptError("the files could not be brought to the new commit", hint="theta reset --hard")
+def _holds(session: Session, place: Path, path: str, coming: dict[str, str], step: TreeChange) -> bool:
+    """Return whether the file at ``place`` is what ``step`` writes there; a link to such a file is."""
+    if path not in coming or not place.is_file():
+        return False
+    manifest = session.of_tree(step.after).manifests.get(path)
+    if manifest is None:
+        data = session.repo.read_blob(coming[path])
+        return place.stat().st_size == len(data) and place.read_bytes() == data
+    source = StoredSource(session.objects, manifest)
+    with place.open("rb") as file:
+        return place.stat().st_size == source.size and all(
+            file.read(_PIECE) == bytes(source.read(at, min(_PIECE, source.size - at)))
+            for at in range(0, source.size, _PIECE)
+        )

@@ -152,8 +152,7 @@ def commit(
         subject = message or f"Average {len(found.commits)} versions of {found.path}"
         text = trailers.with_trailers(session.repo, f"{subject}\n".encode(), [trailer(request, found)])
         new = CommitWriter().write(session, change, made.tree, head, text.decode("utf-8", "surrogateescape"))
-        session.repo.git().run("update-ref", "-m", f"average: {subject}", "HEAD", new, head)
-        renewing.settle(session)
+        renewing.commit(session, new, head, f"average: {subject}")
     return new
 
 

@@ -53,13 +53,14 @@ def export(session: Session, kind: str, told: Reported = silent) -> ExportedHist
         raise UsageError(f"theta exports histories as {', '.join(KINDS)}, not as {kind!r}")
     renewing.refuse_unclean(session)
     rewriting.refuse_second(session)
+    rewriting.refuse_elsewhere(session)
     exporter = _Exporter(session, kind, told)
     with session.change() as change:
         done = rewriting.rewrite(session, change, rewriting.refs_of(session), exporter.tree)
         if not exporter.result.files:
             raise UsageError("no commit has a checkpoint")
-        rewriting.move(session, done, f"export-history: as {kind}")
-        renewing.settle(session)
+        reason = f"export-history: as {kind}"
+        renewing.advance(session, done.head, lambda: rewriting.move(session, done, reason))
     exporter.result.rewritten = {old: new for old, new in done.commits.items() if old != new}
     exporter.result.refs = tuple(done.refs)
     return exporter.result

@@ -93,7 +93,9 @@ def migrate(session: Session, request: MigrateRequest, told: Reported = silent) 
         UsageError: there is no such store, or nothing to migrate.
         NotFoundError: a version is not in its store; ``dry_run`` lists all of them.
         CorruptError: a version has other bytes there than its name says.
-        RefusedError: files have changes that are not committed; or the clone is shallow.
+        RefusedError: files have changes that are not committed; the clone is shallow; an operation is in
+            progress; or another worktree has a branch that would move.
+        WouldOverwriteError: a file that is not committed is where a checkpoint would be written.
     """
     if request.origin not in ORIGINS:
         raise UsageError(f"theta migrates from {', '.join(ORIGINS)}, not from {request.origin!r}")
@@ -111,6 +113,7 @@ def migrate(session: Session, request: MigrateRequest, told: Reported = silent) 
     renewing.refuse_unclean(session)
     if request.all_history:
         rewriting.refuse_second(session)
+        rewriting.refuse_elsewhere(session)
     importer = _Importer(session, origin, request.patterns, told)
     with session.change() as change:
         if request.all_history:
@@ -126,6 +129,8 @@ def _surveyed(session: Session, request: MigrateRequest, origin: Origin) -> Migr
     result, seen = MigrateResult(origin.label), set[tuple[str, str]]()
     for oid in _commits(session, request):
         found = origin.found(session.repo.tree_of(oid))
+        for path in (*found.files, *found.plain):
+            saved_tree.check(path)
         result.commits += bool(found.files)
         result.left |= found.left
         for path, stub in [*found.files.items(), *found.plain.items()]:
@@ -148,8 +153,8 @@ def _rewrite(session: Session, change: Change, importer: _Importer, result: Migr
     done = rewriting.rewrite(session, change, rewriting.refs_of(session), importer.tree)
     result.rewritten = {old: new for old, new in done.commits.items() if old != new}
     result.refs = tuple(done.refs)
-    rewriting.move(session, done, f"migrate: from {result.label}")
-    renewing.settle(session)
+    reason = f"migrate: from {result.label}"
+    renewing.advance(session, done.head, lambda: rewriting.move(session, done, reason))
 
 
 def _commit(session: Session, change: Change, importer: _Importer, result: MigrateResult) -> None:
@@ -160,9 +165,8 @@ def _commit(session: Session, change: Change, importer: _Importer, result: Migra
     what = "checkpoint" if count == 1 else "checkpoints"
     text = f"Track {count} {what} with theta instead of {result.label}\n\n{names}\n"
     new = CommitWriter().write(session, change, tree, head.id, text)
-    session.repo.git().run("update-ref", "-m", f"migrate: from {result.label}", "HEAD", new, head.id)
+    renewing.commit(session, new, head.id, f"migrate: from {result.label}")
     result.refs = (session.repo.branch,)
-    renewing.settle(session)
 
 
 class _Importer:
@@ -239,13 +243,14 @@ class _Importer:
         rest = [manifest for found in before for at, manifest in found.items() if at != path]
         kept = next((manifest for manifest in first if manifest.store not in taken), None)
         with concerning(path), stub.opened() as source:
+            wanted = sha256_of(source)  # values in memory are let go of as they are stored
             parts = file_scan.take_apart(source, kept, worktree.skeleton_of(session, kept))
             writer = snapshot.Snapshot(session.objects, change.pack, [*first, *rest])
             size = change.pack.size
             stored = writer.store(source, parts, kept.store if kept else store_name(path, taken), kept)
             self.stored += change.pack.size - size
             change.store()
-            if sha256_of(StoredSource(session.objects, stored.manifest)) != sha256_of(source):
+            if sha256_of(StoredSource(session.objects, stored.manifest)) != wanted:
                 raise CorruptError("what was stored is not what was read; nothing was migrated")
         return stored.manifest
 

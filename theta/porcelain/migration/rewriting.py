@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from theta.errors import RefusedError
+from theta.git import state_files
 from theta.git.object_format import TAG
 from theta.git.object_values import Commit
+from theta.git.repository import Repository
 from theta.porcelain.workspace.session import Change, Session
 
 TreeOf = Callable[[Change, Commit, Sequence[str]], str]
@@ -19,21 +24,32 @@ KEPT: Final = "refs/theta/before-migration/"
 _BRANCHES: Final = ("refs/heads", "refs/tags")
 _UNFIT: Final = (b"gpgsig", b"gpgsig-sha256", b"mergetag")
 """Headers that sign the bytes of the old commit, or of a tag that names one."""
+_SIGNED: Final = re.compile(
+    rb"^-----BEGIN (?:PGP SIGNATURE|PGP MESSAGE|SSH SIGNATURE|SIGNED MESSAGE)-----", re.MULTILINE
+)
+_SIGNATURE_END: Final = re.compile(rb"^-----END [A-Z ]+-----\s*\Z", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Rewritten:
-    """Commits and refs of a new history: old id -> new id, and ref -> its old and its new object."""
+    """Commits and refs of a new history: old id -> new id, and ref -> its old and its new object.
+
+    ``head`` is what becomes of the commit at HEAD.
+    """
 
     commits: Mapping[str, str]
     refs: Mapping[str, tuple[str, str]]
+    head: str
 
 
 def refs_of(session: Session) -> dict[str, str]:
-    """Return ref -> object of all local branches and tags, and of a detached HEAD."""
-    text = session.repo.git().run("for-each-ref", "--format=%(refname) %(objectname)", *_BRANCHES).text
-    rows = (row.rpartition(" ") for row in text.splitlines())
-    found = {name: oid for name, _, oid in rows}
+    """Return ref -> object of all local branches and tags, and of a detached HEAD.
+
+    Symbolic refs are left out: they follow the refs that they name.
+    """
+    form = "--format=%(refname) %(objectname) %(symref)"
+    rows = session.repo.git().run("for-each-ref", form, *_BRANCHES).text.splitlines()
+    found = {name: oid for name, oid, symref in (row.split(" ") for row in rows) if not symref}
     return found | ({"HEAD": session.repo.resolve("HEAD")} if session.repo.is_detached else {})
 
 
@@ -61,6 +77,37 @@ def refuse_second(session: Session) -> None:
         )
 
 
+def refuse_elsewhere(session: Session) -> None:
+    """Raise :class:`RefusedError` when another worktree has a branch, or an operation in progress.
+
+    Only the branch would move there; the next commit would take all back.
+    """
+    repo = session.repo
+    for gitdir in (repo.commondir, *repo.commondir.glob("worktrees/*")):
+        if not gitdir.samefile(repo.gitdir):
+            _refuse_busy(repo, gitdir)
+
+
+def _refuse_busy(repo: Repository, gitdir: Path) -> None:
+    git, place = repo.git(), _place(gitdir)
+    if state_files.sequencing(gitdir) or state_files.exists(gitdir, state_files.BISECT_START):
+        raise RefusedError(
+            f"an operation is in progress in {place}", hint="end it; then run the command again"
+        )
+    named = git.run(f"--git-dir={gitdir}", "symbolic-ref", "-q", "--short", "HEAD", check=False).text.strip()
+    is_bare = git.run(f"--git-dir={gitdir}", "rev-parse", "--is-bare-repository", check=False).text.strip()
+    if named and (is_bare != "true" or gitdir != repo.commondir):
+        hint = (
+            f"'git -C {shlex.quote(place)} switch --detach' lets go of it, 'git worktree prune' of lost ones"
+        )
+        raise RefusedError(f"{named} is checked out in {place}, and would move", hint=hint)
+
+
+def _place(gitdir: Path) -> str:
+    """Return the worktree whose git directory is ``gitdir``."""
+    return str(Path(state_files.text(gitdir / "gitdir").strip() or gitdir).parent)
+
+
 def rewrite(session: Session, change: Change, refs: Mapping[str, str], tree_of: TreeOf) -> Rewritten:
     """Write all commits of ``refs`` anew, with the trees that ``tree_of`` gives; no ref moves yet.
 
@@ -79,7 +126,8 @@ def rewrite(session: Session, change: Change, refs: Mapping[str, str], tree_of: 
             made[oid] = change.pack.commit(rewritten_bytes(commit.data, tree, parents))
     new = {ref: (old, _moved(session, change, old, made)) for ref, old in refs.items()}
     change.store()
-    return Rewritten(made, {ref: pair for ref, pair in new.items() if pair[0] != pair[1]})
+    head, moved = repo.resolve("HEAD"), {ref: pair for ref, pair in new.items() if pair[0] != pair[1]}
+    return Rewritten(made, moved, made.get(head, head))
 
 
 def rewritten_bytes(data: bytes, tree: str, parents: Sequence[str]) -> bytes:
@@ -109,9 +157,19 @@ def _moved(session: Session, change: Change, oid: str, made: Mapping[str, str]) 
     new = _moved(session, change, target, made)
     if new == target:
         return oid
-    text = message.partition(b"-----BEGIN ")[0]
+    text = unsigned(message)
     body = b"object " + new.encode() + head[len(b"object ") + len(target) :] + blank + text
     return session.repo.backend.objects.write(TAG, body)
+
+
+def unsigned(message: bytes) -> bytes:
+    """Return the message of a tag without the signature at its end.
+
+    It begins at a line, the last one of its kind, and ends the message (parse_signature of gpg-interface.c).
+    """
+    begin = max((found.start() for found in _SIGNED.finditer(message)), default=-1)
+    ends = _SIGNATURE_END.search(message, max(begin, 0))
+    return message[:begin] if begin >= 0 and ends else message
 
 
 def move(session: Session, rewritten: Rewritten, reason: str) -> None:
