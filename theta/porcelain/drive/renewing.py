@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,9 @@ from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.store.read.random_access import StoredSource
 
+_FILTER: Final = "filter.theta.process"
 _PIECE: Final = 8 << 20
+_STATUS: Final = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all")
 _COMMIT: Final = "commit or stash them; then run the command again"
 
 
@@ -32,8 +35,7 @@ def refuse_unclean(session: Session) -> None:
     if name:
         raise RefusedError(f"a {name} is in progress", hint="end it; then run the command again")
     git = session.repo.git(extra={})
-    words = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all")
-    found = [row[3:] for row in git.run(*words).text.splitlines()]
+    found = [row[3:] for row in git.run(*_STATUS).text.splitlines()]
     staged = ("diff-index", "--cached", "--name-only", "--ignore-submodules=none", "HEAD", "--")
     found += git.run(*staged).text.splitlines()
     if found:
@@ -58,6 +60,7 @@ def advance(session: Session, new: str, move: Callable[[], None]) -> None:
     if old is None or old == new:
         move()
         return
+    _be_sure(session)
     installing.ensure(session.repo)
     fresh = session.again()
     step = TreeChange(fresh.repo.tree_of(old), fresh.repo.tree_of(new))
@@ -71,6 +74,17 @@ def advance(session: Session, new: str, move: Callable[[], None]) -> None:
             _switched(fresh, old, new)
             move()
             running.settle(fresh, files=files)
+
+
+def _be_sure(session: Session) -> None:
+    """Let git trust the stat data of files before the filter that they name becomes theta's.
+
+    Git reads a file that was written in the second in which the index was.  The filter of git-theta has
+    the name of theta's, which makes something else of the file.
+    """
+    if len(session.index) and _FILTER in installing.missing(session.repo):
+        time.sleep(1.0)
+        session.repo.git(extra={}).run(*_STATUS)
 
 
 def commit(session: Session, new: str, old: str, reason: str) -> None:
