@@ -10,6 +10,7 @@ import pytest
 from tests.compat.inprocess import theta
 from tests.compat.story import MODEL, digest, edit
 from tests.support import Repo, make_model, random_tensors
+from tests.support.http_git import served
 from theta.errors import ExitCode
 from theta.porcelain.share import proving, pruning
 from theta.porcelain.workspace.session import Session
@@ -202,13 +203,8 @@ def pruning_of(repo: Repo) -> dict[str, int]:
     return pruning._Pruning(Session.here(repo.path), "origin").gone
 
 
-def test_from_a_remote_elsewhere_all_is_fetched_before_it_goes(
-    repo: Repo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_over_http_all_is_fetched_before_it_goes(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proving, "_BATCH", 20_000)
-    _elsewhere(repo, up_of(repo).path)
-    assert "is not proven yet" in theta(repo, "prune-local", "--dry-run").out
-    session, asked = Session.here(repo.path), set(pruning_of(repo))
     fetched: list[list[str]] = []
     once = proving.Proof._fetch
 
@@ -217,11 +213,18 @@ def test_from_a_remote_elsewhere_all_is_fetched_before_it_goes(
         once(proof, oids)
 
     monkeypatch.setattr(proving.Proof, "_fetch", noted)
-    assert pruning.prune(session, pruning.PruneRequest("origin")).count == len(asked)
-    assert {oid for batch in fetched[2:] for oid in batch} == asked
-    assert len(fetched) > 3
-    assert all(len(batch) < len(asked) for batch in fetched)
-    theta(repo, "restore", "--source=HEAD~1", MODEL)
+    with served(repo.path.parent) as (url, _):
+        repo.git("remote", "set-url", "origin", f"{url}/{repo.path.name}")
+        assert "reads the objects of this repository" in _refused(repo)
+        repo.git("remote", "set-url", "origin", f"{url}/up.git")
+        assert "is not proven yet" in theta(repo, "prune-local", "--dry-run").out
+        session, asked = Session.here(repo.path), set(pruning_of(repo))
+        fetched.clear()
+        assert pruning.prune(session, pruning.PruneRequest("origin")).count == len(asked)
+        assert {oid for batch in fetched[2:] for oid in batch} == asked
+        assert len(fetched) > 3
+        assert all(len(batch) < len(asked) for batch in fetched)
+        theta(repo, "restore", "--source=HEAD~1", MODEL)
     repo.fsck()
 
 
