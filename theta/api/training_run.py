@@ -174,7 +174,7 @@ class Run(Closing):
             renamed = prune(session, self.name, self.keep)
             result = replace(result, commit=renamed.get(result.commit, result.commit))
         if self._push is not None:
-            session.again().repo.git().run("push", "--quiet", self._push, f"+{self.ref}:{self.ref}")
+            session.again().repo.git().run("push", "--quiet", "--", self._push, f"+{self.ref}:{self.ref}")
         return result
 
     @contextlib.contextmanager
