@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.checks import never_a_bug, refused
-from tests.support import Repo, make_model, random_tensors, sha256
+from tests.support import Repo, make_model, mutate, random_tensors, sha256
 from theta.errors import ExitCode
 
 COMMANDS = [
@@ -125,9 +126,10 @@ def test_a_missing_identity(tracked: Repo) -> None:
 
 def test_a_merge_with_a_missing_identity_is_concluded_later(tracked: Repo) -> None:
     tracked.theta("switch", "-c", "side")
-    tracked.theta("commit", "--allow-empty", "-m", "side")
-    tracked.theta("switch", "main")
-    tracked.theta("commit", "--allow-empty", "-m", "main")
+    for branch, name in (("side", "a"), ("main", "b")):
+        tracked.theta("switch", branch)
+        mutate(tracked.path / "m.safetensors", name, lambda old: old + np.float32(1))
+        tracked.theta("commit", "-am", branch)
     head = tracked.git("rev-parse", "HEAD")
     refused(tracked.theta("merge", "side", code=None, env=NOBODY), ExitCode.NO_IDENTITY, "who you are")
     assert tracked.git("rev-parse", "HEAD") == head

@@ -54,7 +54,8 @@ def test_a_plain_add_and_commit_start_theta_twice(tracked: Repo, starts: Path) -
     tracked.git("add", MODEL)
     assert started(starts) == ["filter-process", "hook post-index-change"]
     tracked.git("commit", "-q", "-m", "edit")
-    assert started(starts) == ["hook pre-commit"]
+    # Git reads a file again, by the filter, if it is as new as the index.
+    assert [words for words in started(starts) if words != "filter-process"] == ["hook pre-commit"]
     assert_agreement(tracked, {MODEL: new})
 
 

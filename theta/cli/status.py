@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     import typer
 
     from theta.git.options import Arguments
+    from theta.porcelain.drive import running
     from theta.porcelain.look import overview as state
     from theta.porcelain.look.overview import Report
     from theta.porcelain.workspace import agreement
     from theta.porcelain.workspace.session import Session
 else:
     agreement = Module("theta.porcelain.workspace.agreement")
+    running = Module("theta.porcelain.drive.running")
     state = Module("theta.porcelain.look.overview")
     typer = Module("typer")
 
@@ -77,7 +79,9 @@ def _by_git(session: Session, asked: Arguments) -> int:
 
 def _show(session: Session, *args: str) -> int:
     with session.journal.reading():
-        return session.repo.git(extra={}).in_directory(session.cwd).show(*args)
+        code = session.repo.git(extra={}).in_directory(session.cwd).show(*args)
+        running.unlock(session, code)
+    return code
 
 
 def _rows(session: Session, report: Report, *, relative: bool) -> None:
