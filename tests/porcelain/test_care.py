@@ -156,3 +156,38 @@ def test_gc_frees_what_nothing_names(history: tuple[Repo, dict[str, str]], tmp_p
     assert done["before"] - done["after"] > 0.9 * told
     assert repo.try_git("cat-file", "-e", gone).returncode == 1
     repo.theta("fsck", "--read-data")
+
+
+@pytest.mark.parametrize("by", ["git", "theta"])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_what_the_index_names_stays_after_gc(
+    history: tuple[Repo, dict[str, str]], tmp_path: Path, by: str, is_first: bool
+) -> None:
+    """Git keeps the files of the index, and theta the tree of each tensor, by which it is named."""
+    if is_first:
+        repo = Repo(tmp_path / "new", history[0].ticks)
+        repo.path.mkdir()
+        repo.git("init", "-q")
+        repo.theta("track", "*.safetensors")
+    else:
+        repo = history[0].copy(tmp_path / "repo")
+    make_model(repo.path / MODEL, random_tensors(SHAPES, seed=9))
+    before = (repo.path / MODEL).read_bytes()
+    repo.theta("add", MODEL)
+    (repo.git if by == "git" else repo.theta)("gc", "-q" if by == "git" else "--prune=now", "--prune=now")
+    lost = "missing" in repo.git(
+        "cat-file", "--batch-check", stdin="".join(f"{tree}\n" for tree in trees(repo))
+    )
+    assert lost == (by == "git")
+    (repo.path / MODEL).unlink()
+    repo.theta("restore", MODEL)
+    assert (repo.path / MODEL).read_bytes() == before
+    repo.theta("commit", "-qm", "after gc")
+    repo.git("fsck", "--strict")
+    repo.theta("fsck")
+
+
+def trees(repo: Repo) -> list[str]:
+    """The trees that the staged manifest names."""
+    manifest = Session.here(repo.path).index.manifests[MODEL]
+    return [manifest.skeleton, *(line.tree for line in manifest.lines)]

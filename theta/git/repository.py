@@ -25,8 +25,8 @@ from theta.git import object_values, state_files
 from theta.git.backends import opening
 from theta.git.backends.index import IndexFile
 from theta.git.backends.index_entries import Entry
-from theta.git.object_format import BLOB, COMMIT, ObjectFormat
-from theta.git.object_values import DAMAGED, MODE_TREE, Blob, Commit, Tree, TreeEntry
+from theta.git.object_format import BLOB, COMMIT, TREE, ObjectFormat
+from theta.git.object_values import DAMAGED, MODE_TREE, Blob, Commit, Tree, TreeEntry, tree_bytes
 from theta.git.partial import Promised
 from theta.git.run import DEFER, Git
 
@@ -52,6 +52,7 @@ class Repository:
         self.tracked: dict[Path | None, tuple[object, Mapping[str, object], tuple[Entry, ...]]] = {}
         self._attribute_files: dict[Path | None, tuple[object, dict[str, str]]] = {}
         self._indexes: dict[Path, IndexFile] = {}
+        self._has_staged_trees = False
         self.gitdir = backend.gitdir
         self.commondir = state_files.common_directory(self.gitdir)
         self.is_bare = backend.top is None
@@ -317,11 +318,33 @@ class Repository:
     def read_tree(self, oid: str) -> Tree:
         """Return tree ``oid``; raises :class:`MissingObjectsError`."""
         found = self.tree_here(oid)
-        if found is None and self.promised.bring(oid):
+        if found is None and (self.promised.bring(oid) or self.write_staged_trees()):
             found = self.tree_here(oid)
         if found is None:
             raise MissingObjectsError(f"tree {oid} is not in this repository")
         return found
+
+    def write_staged_trees(self) -> bool:
+        """Write the trees below ``.theta/`` of the index that are missing; return whether there were any.
+
+        An index keeps its blobs from git's gc, and not the trees of its folders.
+        """
+        if self._has_staged_trees or self.is_bare or self.is_read_only or not self.index_path.exists():
+            return False
+        self._has_staged_trees = True
+        folders: dict[str, list[tuple[str, int, str]]] = {}
+        for entry in self.read_index():
+            if entry.path.startswith(f"{STORES}/") and not entry.stage:
+                folder, _, name = entry.path.rpartition("/")
+                folders.setdefault(folder, []).append((name, entry.mode, entry.oid))
+        trees = {
+            self.format.object_id(TREE, (body,), len(body)).hex(): body
+            for body in map(tree_bytes, folders.values())
+        }
+        lost = [body for oid, body in trees.items() if not self.has(oid)]
+        for body in lost:
+            self.backend.objects.write(TREE, body)
+        return bool(lost)
 
     def whole_tree(self, oid: str) -> Tree:
         """Return tree ``oid`` with all subtrees fetched; raises :class:`MissingObjectsError`."""

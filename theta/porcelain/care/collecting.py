@@ -52,6 +52,7 @@ def collect(session: Session, args: Sequence[str]) -> Collected:
         done = repo.git().run("gc", "--quiet", *args, check=False)
         if done.code:
             raise GitFailedError("gc", done.code, done.stderr.decode("utf-8", "replace"))
+        repo.again().write_staged_trees()
     return Collected(before, _bytes(repo))
 
 
