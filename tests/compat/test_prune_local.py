@@ -19,7 +19,7 @@ SHAPES = {f"layer.{number}.weight": (64, 128) for number in range(4)}
 ONE = "layer.1.weight"
 
 
-@pytest.fixture(scope="module", params=["sha1", "sha256"])
+@pytest.fixture(scope="module", params=["sha1", pytest.param("sha256", marks=pytest.mark.campaign)])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Repo:
     """Two versions that were pushed, one that was not, one that is staged."""
     tmp_path = tmp_path_factory.mktemp(request.param)
