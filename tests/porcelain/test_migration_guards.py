@@ -52,8 +52,10 @@ def test_a_retrained_model_that_dvc_was_not_told_of_is_not_overwritten(tmp_path:
     repo, _ = in_dvc(tmp_path, old=False)
     new = write_model(repo, 9, "m.safetensors")
     before = refs(repo)
+    packs = sorted((repo.path / ".git/objects").rglob("*"))
     with pytest.raises(WouldOverwriteError, match=r"m\.safetensors is not committed"):
         migrated(repo, "dvc", history=history)
+    assert sorted((repo.path / ".git/objects").rglob("*")) == packs
     assert (repo.path / "m.safetensors").read_bytes() == new
     assert (refs(repo), repo.git("status", "--porcelain")) == (before, "")
 
@@ -292,6 +294,19 @@ def test_a_tag_loses_its_signature_alone(kind: bytes) -> None:
     quoted = text + _BLOCK % (kind, kind) + b"and more\n"
     assert rewriting.unsigned(quoted) == quoted
     assert rewriting.unsigned(_BLOCK % (kind, kind)) == b""
+
+
+def test_a_tag_keeps_all_that_it_says_and_no_signature_of_its_headers(tmp_path: Path) -> None:
+    repo = in_git(tmp_path / "repo")
+    text = "the key\n\n-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"
+    named = f"object {repo.git('rev-parse', 'HEAD')}\ntype commit\ntag v1\ntagger A <a@b> 1 +0000\n"
+    oid = repo.git(
+        "hash-object", "-t", "tag", "-w", "--stdin", stdin=f"{named}gpgsig-sha256 -----\n x\n\n{text}"
+    )
+    repo.git("update-ref", "refs/tags/v1", oid)
+    migrated(repo, "raw")
+    new = repo.git("rev-parse", "HEAD")
+    assert repo.git("cat-file", "tag", "v1") == (named + "\n" + text).replace(named[7:47], new).strip()
 
 
 def test_a_map_is_written_where_commits_are_written_anew_only(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -111,27 +111,38 @@ def _first(done: Result) -> str:
 
 def _refuse_overwriting(session: Session, step: TreeChange) -> None:
     """Raise :class:`WouldOverwriteError` if an untracked file is in the way that has other content."""
-    root, coming = session.repo.worktree, dict(step.written())
-    standing = overwrites.obstacles(root, coming) - {entry.path for entry in session.repo.entries()}
-    lost = [path for path in sorted(standing) if not _holds(session, root / path, path, coming, step)]
-    if lost:
-        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
-        raise WouldOverwriteError(
-            f"{lost[0]}{more} is not committed, and would be overwritten", hint="move it away, or commit it"
-        )
+    coming = dict(step.written())
+    for path in standing(session, coming):
+        if path not in coming or not _holds(session, path, coming[path], step):
+            raise would_overwrite(path)
 
 
-def _holds(session: Session, place: Path, path: str, coming: dict[str, str], step: TreeChange) -> bool:
-    """Return whether the file at ``place`` is what ``step`` writes there; a link to such a file is."""
-    if path not in coming or not place.is_file():
-        return False
-    manifest = session.of_tree(step.after).manifests.get(path)
+def standing(session: Session, paths: Collection[str]) -> list[str]:
+    """Return what exists at or above ``paths`` and is not in the index."""
+    found = overwrites.obstacles(session.repo.worktree, paths)
+    return sorted(found.difference(entry.path for entry in session.repo.entries()))
+
+
+def would_overwrite(path: str) -> WouldOverwriteError:
+    """Return the error of a commit that has another file at ``path``."""
+    told = f"{path} is not committed, and would be overwritten"
+    return WouldOverwriteError(told, hint="move it away, or commit it")
+
+
+def _holds(session: Session, path: str, oid: str, step: TreeChange) -> bool:
+    """Return whether the file at ``path`` is what ``step`` writes there."""
+    manifest, place = session.of_tree(step.after).manifests.get(path), session.repo.worktree / path
     if manifest is None:
-        data = session.repo.read_blob(coming[path])
-        return place.stat().st_size == len(data) and place.read_bytes() == data
+        data = session.repo.read_blob(oid)
+        return is_same(place, len(data), lambda at, length: data[at : at + length])
     source = StoredSource(session.objects, manifest)
+    return is_same(place, source.size, source.read)
+
+
+def is_same(place: Path, size: int, read: Callable[[int, int], bytes]) -> bool:
+    """Return whether a file, or what a link leads to, has the ``size`` bytes that ``read`` returns."""
+    if not place.is_file() or place.stat().st_size != size:
+        return False
+    starts = range(0, size, _PIECE)
     with place.open("rb") as file:
-        return place.stat().st_size == source.size and all(
-            file.read(_PIECE) == bytes(source.read(at, min(_PIECE, source.size - at)))
-            for at in range(0, source.size, _PIECE)
-        )
+        return all(file.read(_PIECE) == bytes(read(at, min(_PIECE, size - at))) for at in starts)

@@ -114,6 +114,7 @@ def migrate(session: Session, request: MigrateRequest, told: Reported = silent) 
     if request.all_history:
         rewriting.refuse_second(session)
         rewriting.refuse_elsewhere(session)
+    _refuse_overwriting(session, origin)
     importer = _Importer(session, origin, request.patterns, told)
     with session.change() as change:
         if request.all_history:
@@ -122,6 +123,23 @@ def migrate(session: Session, request: MigrateRequest, told: Reported = silent) 
             _commit(session, change, importer, result)
         result.stored = importer.stored
     return result
+
+
+def _refuse_overwriting(session: Session, origin: Origin) -> None:
+    """Raise :class:`WouldOverwriteError` for an untracked file that is not what HEAD will have there.
+
+    All that is written is checked again before it is: here nothing was read and stored for hours yet.
+    """
+    if session.repo.is_bare:
+        return
+    found = origin.found(session.repo.tree_of("HEAD"))
+    coming = {**found.files, **found.plain}
+    for path in renewing.standing(session, coming):
+        if path not in coming:
+            raise renewing.would_overwrite(path)
+        with coming[path].opened() as source:
+            if not renewing.is_same(session.repo.worktree / path, source.size, source.read):
+                raise renewing.would_overwrite(path)
 
 
 def _surveyed(session: Session, request: MigrateRequest, origin: Origin) -> MigrateResult:

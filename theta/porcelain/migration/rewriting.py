@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -133,16 +133,19 @@ def rewrite(session: Session, change: Change, refs: Mapping[str, str], tree_of: 
 def rewritten_bytes(data: bytes, tree: str, parents: Sequence[str]) -> bytes:
     """Return the bytes of a commit with another tree and other parents; all else but signatures stays."""
     head, blank, message = data.partition(b"\n\n")
-    rows, kept, skipping = head.split(b"\n"), list[bytes](), False
-    for row in rows:
-        if row.startswith(b" "):  # the rest of the header above
-            kept += [] if skipping else [row]
-            continue
-        key = row.partition(b" ")[0]
-        skipping = key in _UNFIT
-        kept += [] if skipping or key in (b"tree", b"parent") else [row]
+    kept = _without(head, (b"tree", b"parent", *_UNFIT))
     first = [b"tree " + tree.encode(), *(b"parent " + parent.encode() for parent in parents)]
     return b"\n".join([*first, *kept]) + blank + message
+
+
+def _without(head: bytes, names: Collection[bytes]) -> list[bytes]:
+    """Return the rows of the headers but those of ``names``."""
+    kept, skipping = list[bytes](), False
+    for row in head.split(b"\n"):
+        if not row.startswith(b" "):  # else it is the rest of the header above
+            skipping = row.partition(b" ")[0] in names
+        kept += [] if skipping else [row]
+    return kept
 
 
 def _moved(session: Session, change: Change, oid: str, made: Mapping[str, str]) -> str:
@@ -157,9 +160,8 @@ def _moved(session: Session, change: Change, oid: str, made: Mapping[str, str]) 
     new = _moved(session, change, target, made)
     if new == target:
         return oid
-    text = unsigned(message)
-    body = b"object " + new.encode() + head[len(b"object ") + len(target) :] + blank + text
-    return session.repo.backend.objects.write(TAG, body)
+    rows = [b"object " + new.encode(), *_without(head, (b"object", *_UNFIT))]
+    return session.repo.backend.objects.write(TAG, b"\n".join(rows) + blank + unsigned(message))
 
 
 def unsigned(message: bytes) -> bytes:
