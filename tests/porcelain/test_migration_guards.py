@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -137,7 +138,13 @@ import os, sys
 from theta.porcelain.drive import renewing, running
 from theta.porcelain.migration import exporting, importing, rewriting
 from theta.porcelain.workspace.session import Session
+from theta.git.run import Git
 def die(*_, **__): os._exit(9)
+run = Git.run
+def moved(git, *args, **more):
+    done = run(git, *args, **more)
+    if args[0] == "update-ref": die()
+    return done
 {patch}
 session = Session.here({path!r})
 {call}
@@ -149,11 +156,12 @@ _MIGRATE = "importing.migrate(session, importing.MigrateRequest('raw', (), {}, F
     ("patch", "call"),
     [
         ("rewriting.move = die", _MIGRATE.format(True)),
-        ("running.settle = die", _MIGRATE.format(True)),
+        ("Git.run = moved", _MIGRATE.format(True)),
+        ("Git.run = moved", _MIGRATE.format(False)),
         ("running.settle = die", _MIGRATE.format(False)),
-        ("rewriting.move = die", "exporting.export(session, 'raw')"),
+        ("Git.run = moved", "exporting.export(session, 'raw')"),
     ],
-    ids=["before the refs move", "after", "after one commit", "an export"],
+    ids=["before the refs move", "after", "after one commit", "before files are filled", "an export"],
 )
 def test_a_kill_leaves_no_index_that_takes_the_migration_back(tmp_path: Path, patch: str, call: str) -> None:
     repo = in_git(tmp_path / "repo")
@@ -167,10 +175,35 @@ def test_a_kill_leaves_no_index_that_takes_the_migration_back(tmp_path: Path, pa
     repo.theta("status")
     assert repo.git("diff", "--cached", "HEAD", "--name-only") == ""
     assert repo.git("status", "--porcelain") == ""
-    assert (repo.git("rev-parse", "HEAD") == before) == ("move" in patch)
+    assert (repo.git("rev-parse", "HEAD") == before) == ("rewriting" in patch)
     repo.theta("restore", ".")
     assert (repo.path / MODEL).read_bytes() == wanted
     repo.git("fsck", "--strict", "--no-dangling")
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_file_of_dvc_is_back_when_the_refs_do_not_move(
+    tmp_path: Path, killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git knows nothing of the file, and so can not bring it back."""
+    repo, models = in_dvc(tmp_path, old=False)
+    before, names = refs(repo), sorted(os.listdir(repo.path))
+    if killed:
+        call = _MIGRATE.format(True).replace("raw", "dvc")
+        text = _KILLED.format(patch="rewriting.move = die", call=call, path=str(repo.path))
+        assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 9
+        repo.theta("status")
+    else:
+        monkeypatch.setattr(rewriting, "move", _refuse)
+        with pytest.raises(RefusedError, match="somebody else"):
+            migrated(repo, "dvc")
+    assert sorted(os.listdir(repo.path)) == names
+    assert (repo.path / "m.safetensors").read_bytes() == models[-1]
+    assert (refs(repo), repo.git("status", "--porcelain")) == (before, "")
+
+
+def _refuse(*_: object) -> None:
+    raise RefusedError("somebody else moved a branch")
 
 
 @pytest.mark.parametrize("way", ["in", "out"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from theta import _fs
 from theta.errors import RefusedError, WouldOverwriteError
 from theta.git import in_progress, state_files
 from theta.git.run import Result
@@ -64,13 +67,13 @@ def advance(session: Session, new: str, move: Callable[[], None]) -> None:
     installing.ensure(session.repo)
     fresh = session.again()
     step = TreeChange(fresh.repo.tree_of(old), fresh.repo.tree_of(new))
-    _refuse_overwriting(fresh, step)
+    same = _refuse_overwriting(fresh, step)
     overwrites.checked(fresh, [step], ("read-tree", "--"))  # the room on the disk, and patterns
     with fresh.change():
         agreement.refresh(fresh)
         fresh.repo.refresh_index()
-        fresh.journal.moving(new)
-        with Exchange(fresh).hold() as files:
+        with _aside(fresh, same), Exchange(fresh).hold() as files:
+            fresh.journal.moving(new)
             _switched(fresh, old, new)
             move()
             running.settle(fresh, files=files)
@@ -109,12 +112,30 @@ def _first(done: Result) -> str:
     return said.partition("\n")[0] or f"it ended with {done.code}"
 
 
-def _refuse_overwriting(session: Session, step: TreeChange) -> None:
-    """Raise :class:`WouldOverwriteError` if an untracked file is in the way that has other content."""
+@contextlib.contextmanager
+def _aside(session: Session, paths: Iterable[str]) -> Iterator[None]:
+    """Rename untracked files; remove them after the block, or let the journal bring them back."""
+    root, names = session.repo.worktree, {path: f"{path}.{os.urandom(8).hex()}" for path in paths}
+    if names:
+        session.journal.putting_aside(names)
+    for path, name in names.items():
+        _fs.rename(root / path, root / name)
+    yield
+    for name in names.values():
+        _fs.remove(root / name)
+
+
+def _refuse_overwriting(session: Session, step: TreeChange) -> list[str]:
+    """Return the untracked files that have the content that ``step`` writes in their place.
+
+    Raises :class:`WouldOverwriteError` if one has other content.
+    """
     coming = dict(step.written())
-    for path in standing(session, coming):
+    found = standing(session, coming)
+    for path in found:
         if path not in coming or not _holds(session, path, coming[path], step):
             raise would_overwrite(path)
+    return found
 
 
 def standing(session: Session, paths: Collection[str]) -> list[str]:

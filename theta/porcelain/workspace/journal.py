@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,6 +64,10 @@ class Journal:
     def applied(self) -> None:
         """Note that git has the merge in progress."""
         self._note(applying=None)
+
+    def putting_aside(self, names: Mapping[str, str]) -> None:
+        """Note untracked files that are renamed (path -> new path), until others are written there."""
+        self._note(aside=dict(names))
 
     def settled(self) -> None:
         """Note that git has the merge in progress and its files are written."""

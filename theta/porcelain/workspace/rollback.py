@@ -4,9 +4,10 @@ Git writes the files of the worktree first, then the index, and HEAD last.  If i
 is full, it leaves an old HEAD, an old index and some new files.  The old content of these files is in the
 index: git overwrites only unchanged files.
 
-The journal has up to three notes: ``moving``, the state before git writes files (:func:`mark`),
-``applying``, the ``head`` and ``tree`` of a merge in the index that git has not in progress, and
-``dated_back``, the files that were to be set to the current time at the end of the command.
+The journal has up to four notes: ``moving``, the state before git writes files (:func:`mark`),
+``applying``, the ``head`` and ``tree`` of a merge in the index that git has not in progress,
+``dated_back``, the files that were to be set to the current time at the end of the command, and ``aside``,
+untracked files and the names that they have until others are in their place.
 """
 
 from __future__ import annotations
@@ -84,6 +85,9 @@ def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> l
         was = moving if isinstance(moving, dict) else None
         _undo_step(repo, str(applying.get("head")), str(applying.get("tree")), was)
     _end_merge(repo)
+    is_over = isinstance(moving, dict) and moving["head"] != _head(repo)
+    for path, name in note.get("aside", {}).items():
+        _take_back(repo.worktree / path, repo.worktree / name, is_over=is_over)
     for path in note.get("dated_back", ()):
         _fs.touch(repo.worktree / path)
     if isinstance(moving, dict):
@@ -93,6 +97,18 @@ def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> l
         unfinished.mend_rebase(repo)
         unfinished.mend_am(repo)
     return left
+
+
+def _take_back(place: Path, aside: Path, *, is_over: bool) -> None:
+    """Rename a file that was put aside, or remove it if the command is over and wrote another in its place.
+
+    Both stay where something else is in its place.
+    """
+    if os.path.lexists(aside) and not os.path.lexists(place):
+        _fs.make_dirs(place.parent)
+        _fs.rename(aside, place)
+    elif is_over:
+        _fs.remove(aside)
 
 
 def _at_step(repo: Repository, note: Mapping[str, Any]) -> Mapping[str, Any]:
