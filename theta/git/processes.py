@@ -5,6 +5,7 @@ Processes are read from ``/proc``.  Without it no process is known to be alive, 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import time
@@ -24,6 +25,10 @@ _PLAIN_ADD: Final = frozenset(
 _PROC: Final = Path("/proc")
 _FORGOTTEN: Final = 86_400.0
 """Seconds after which a process of another machine counts as ended."""
+_OLDEST: Final = 2
+"""The words in a mark of the first versions."""
+_OLD_PLACE: Final = 2
+"""The words about the machine in a mark of an earlier version."""
 _ENDED: Final = "Z"
 """The state of a zombie; the init process of a container may reap it late."""
 
@@ -57,13 +62,22 @@ def owner() -> str:
 
 
 def _mark(pid: int) -> str:
-    """Return the id of a process, its start time, and the boot and the name of this machine."""
+    """Return the id of a process, its start time, and the boot, namespace of ids and name of this machine."""
     info = _stat(pid)
-    return f"{pid} {info[2] if info else 0} {_fs.machine()} {_host()}"
+    return " ".join((str(pid), str(info[2] if info else 0), *_here()))
 
 
-def _host() -> str:
-    return f"{zlib.crc32(os.fsencode(os.uname().nodename)):08x}"
+@functools.cache
+def _here() -> tuple[str, str, str]:
+    """Return digests of the boot, of the namespace of process ids, and of the name of this machine."""
+    try:
+        boot = (_PROC / "sys/kernel/random/boot_id").read_bytes()
+        namespace = os.fsencode(os.readlink(_PROC / "self/ns/pid"))
+    except OSError:
+        boot, namespace = b"", os.fsencode(os.uname().nodename)
+    facts = (boot, namespace, os.fsencode(os.uname().nodename))
+    boot_id, space, host = (f"{zlib.crc32(fact):08x}" for fact in facts)
+    return boot_id, space, host
 
 
 def command() -> list[str]:
@@ -99,14 +113,28 @@ def this() -> str:
 def is_alive(mark: str, written: float) -> bool:
     """Return whether the process with this mark of :func:`owner` or :func:`this` is still running.
 
-    Of a process of another machine with the same file system nobody knows: it counts as running for a day
-    since the mark was ``written``.  A process from before this machine started again is not running.
+    A process is not running if its namespace of ids on this host is that of an earlier boot.  Of a process
+    of another machine, or of another namespace (a container, which may have the name of its host), nobody
+    knows: it counts as running for a day since the mark was ``written``.
     """
-    pid, started, machine, host = [*mark.split(), "", "", "", ""][:4]
-    if machine not in ("", _fs.machine()):
-        return host != _host() and written > time.time() - _FORGOTTEN
-    info = _stat(int(pid)) if pid.isdigit() else None
-    return info is not None and str(info[2]) == started
+    words = mark.split()
+    if len(words) < _OLDEST:
+        return False
+    pid, started, *where = words
+    if _is_of_here(where):
+        info = _stat(int(pid)) if pid.isdigit() else None
+        return info is not None and str(info[2]) == started
+    return where[1:] != list(_here()[1:]) and written > time.time() - _FORGOTTEN
+
+
+def _is_of_here(where: list[str]) -> bool:
+    """Return whether the ids of processes here are those of a mark that ends with ``where``.
+
+    Earlier versions wrote a digest of the boot together with the namespace, then the host; or nothing.
+    """
+    if len(where) == _OLD_PLACE:
+        return where[0] == _fs.machine()
+    return not where or where[:2] == list(_here()[:2])
 
 
 def children_of(token: str) -> list[int]:
