@@ -15,7 +15,7 @@ from tests.support import Repo, make_model, mutate, random_tensors
 from theta import _fs
 from theta.errors import NotFoundError
 from theta.git.run import Git
-from theta.porcelain.care import checkup, undoing
+from theta.porcelain.care import checkup, undo_notes, undoing
 from theta.porcelain.workspace.session import Session
 
 MODEL, OTHER = "model.safetensors", "sub/other.safetensors"
@@ -100,6 +100,7 @@ LINES: dict[str, Callable[[Repo], list[str]] | list[str]] = {
     "reset --soft": ["reset", "-q", "--soft", "HEAD~"],
     "branch": ["branch", "more"],
     "branch -D": ["branch", "-qD", "side"],
+    "branch -m": ["branch", "-m", "main", "main/x"],
     "tag": ["tag", "-a", "-m", "v1", "v1"],
     "cherry-pick": ["cherry-pick", "side"],
     "revert": ["revert", "--no-edit", "HEAD"],
@@ -285,6 +286,84 @@ def test_an_undo_whose_refs_cannot_move_changes_nothing(repo: Repo) -> None:
     hook.unlink()
     repo.theta("undo")
     assert state(repo) == before
+
+
+def editing(repo: Repo, *lines: str) -> dict[str, str]:
+    """Return the environment of a git in whose editor somebody runs ``lines``."""
+    editor = repo.path.parent / "editor"
+    editor.write_text(
+        "\n".join(["#!/bin/sh", "unset $(git rev-parse --local-env-vars)", *lines, 'echo m >"$1"'])
+    )
+    editor.chmod(0o755)
+    return {"GIT_EDITOR": str(editor)}
+
+
+def test_what_others_made_while_the_editor_was_open_is_not_undone(repo: Repo, tmp_path: Path) -> None:
+    """Steps of a training, a branch of another worktree, and a branch that a program made all stay."""
+    other = tmp_path / "w"
+    repo.git("worktree", "add", "-q", str(other), "side")
+    for name in ("refs/theta/runs/exp", "refs/heads/ema"):
+        repo.git("update-ref", name, "HEAD~")
+    made = (
+        "git update-ref refs/theta/runs/exp HEAD",
+        "git update-ref refs/heads/ema HEAD",
+        "git branch of-others",
+        f"git -C {other} commit -q --allow-empty -m other",
+    )
+    env, before = editing(repo, *made), repo.git("rev-parse", "HEAD")
+    edit(repo, "a")
+    repo.theta("commit", "-a", env=env)
+    refs = repo.git("for-each-ref").replace(repo.git("rev-parse", "HEAD"), before)
+    repo.theta("undo")
+    assert repo.git("for-each-ref") == refs
+    assert repo.git("rev-parse", "HEAD", "of-others") == f"{before}\n{before}"
+
+
+def test_a_rebase_that_may_have_moved_other_branches_is_not_undone(repo: Repo) -> None:
+    repo.theta("commit", "-q", "--allow-empty", "-m", "x")
+    repo.git("branch", "below", "HEAD~")
+    repo.theta("rebase", "-q", "--update-refs", "side")
+    refused(repo, "it is not known whether refs/heads/below was moved by it")
+
+
+@pytest.mark.parametrize("operation", ["merge", "cherry-pick", "revert", "rebase"])
+def test_what_concluded_an_operation_is_not_undone(repo: Repo, operation: str) -> None:
+    """Nothing brings MERGE_HEAD back: the next commit would have one parent, and the content of a merge."""
+    repo.write("code.py", "ours\n")
+    repo.theta("add", "code.py")
+    repo.theta("commit", "-qm", "ours")
+    repo.theta(operation, "HEAD~3" if operation == "revert" else "side", code=None)
+    assert undo_notes.begin(repo.path).operation == operation  # type: ignore[union-attr]
+    repo.write("code.py", "settled\n")
+    repo.theta("add", "code.py")
+    end = ["rebase", "--continue"] if operation == "rebase" else ["commit", "-qm", "settled"]
+    repo.theta(*end, env={"GIT_EDITOR": "true"})
+    refused(repo, f"a {operation} was in progress before it")
+
+
+def test_a_branch_that_another_worktree_uses_does_not_move(repo: Repo, tmp_path: Path) -> None:
+    repo.theta("switch", "-q", "side")
+    repo.theta("switch", "-q", "main")
+    repo.git("worktree", "add", "-q", str(tmp_path / "w"), "side")
+    refused(repo, "refs/heads/side is checked out in another worktree")
+    repo.theta("branch", "new")
+    repo.git("worktree", "add", "-q", str(tmp_path / "v"), "new")
+    refused(repo, "refs/heads/new is checked out in another worktree")
+    (repo.path / ".git/worktrees/v/rebase-merge").mkdir()
+    (repo.path / ".git/worktrees/v/rebase-merge/head-name").write_text("refs/heads/new\n")
+    (repo.path / ".git/worktrees/v/HEAD").write_text(repo.git("rev-parse", "HEAD"))
+    refused(repo, "refs/heads/new is checked out in another worktree")
+
+
+def test_an_entry_is_intended_again(repo: Repo) -> None:
+    """Without the flag of ``git add -N`` the next commit would have an empty file."""
+    repo.write("new.txt", "text\n")
+    repo.git("add", "-N", "new.txt")
+    repo.theta("add", "new.txt")
+    repo.theta("undo")
+    assert repo.git("status", "--porcelain") == " A new.txt"
+    repo.theta("undo")
+    assert repo.git("show", ":new.txt") == "text"
 
 
 _CHANGES = ("update-ref", "symbolic-ref", "checkout-index")

@@ -63,7 +63,12 @@ def command(name: str, args: Sequence[str]) -> Iterator[None]:
                 undo_notes.end(
                     before,
                     undo_notes.Command(
-                        line, name not in _ON_FILES, losing, name == "checkout", _writes(name, args)
+                        line,
+                        [name, *args],
+                        name not in _ON_FILES,
+                        losing,
+                        name == "checkout",
+                        _writes(name, args),
                     ),
                 )
 

@@ -72,6 +72,9 @@ REBASE_FIRST_TODO: Final = f"{REBASE_TODO}.backup"
 BISECT_START: Final = "BISECT_START"
 """The branch, or the commit, to which ``git bisect reset`` goes back."""
 
+_IN_USE: Final = (REBASE_BRANCH, f"{REBASE_APPLY}/head-name")
+"""Files that name the branch to which git will go back."""
+
 LOG_OF_HEAD: Final = "logs/HEAD"
 """The reflog of HEAD; git writes it just before it moves HEAD."""
 ORIG_HEAD: Final = "ORIG_HEAD"
@@ -96,6 +99,19 @@ def checked_out(shared: Path, *, is_bare: bool) -> set[str]:
     heads = [*shared.glob("worktrees/*/HEAD"), *([] if is_bare else [shared / "HEAD"])]
     found = (text(place) for place in heads)
     return {head.removeprefix("ref: ").strip() for head in found if head.startswith("ref: ")}
+
+
+def used_elsewhere(gitdir: Path, *, is_bare: bool) -> set[str]:
+    """Return the branches that other worktrees than that of ``gitdir`` have at HEAD, rebase or bisect."""
+    shared, own = common_directory(gitdir), os.path.realpath(gitdir)
+    others = [*shared.glob("worktrees/*"), *([] if is_bare else [shared])]
+    found: set[str] = set()
+    for place in others:
+        if os.path.realpath(place) != own:
+            ref = text(place / "HEAD").removeprefix("ref: ").strip()
+            found |= {ref, *(text(place / name).strip() for name in _IN_USE)}
+            found.add(f"refs/heads/{text(place / BISECT_START).strip()}")
+    return {ref for ref in found if ref.startswith("refs/")}
 
 
 def exists(gitdir: Path, *names: str) -> bool:

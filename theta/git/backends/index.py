@@ -207,6 +207,7 @@ def _entry(entry: Any) -> Entry:
         entry.mode,
         _stage(entry),
         bool(entry.flags_extended & _SKIP_WORKTREE),
+        bool(entry.flags_extended & _INTENT_TO_ADD),
     )
 
 
@@ -224,7 +225,7 @@ def _c_entry(item: Staged) -> tuple[Any, Any]:
     name = ffi.new("char[]", os.fsencode(item.path))
     entry.path, entry.mode = name, item.mode
     ffi.buffer(ffi.addressof(entry.id), 20)[:] = bytes.fromhex(item.oid)
-    entry.flags_extended = _SKIP_WORKTREE if item.skip else 0
+    entry.flags_extended = _SKIP_WORKTREE * item.skip | _INTENT_TO_ADD * item.intended
     if item.stat is not None:
         _fill_stat(entry, item.stat)
     return entry, name

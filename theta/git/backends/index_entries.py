@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,14 +15,16 @@ class Staged:
     mode: int = 0o100644
     skip: bool = False
     stat: os.stat_result | None = None
+    intended: bool = False
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An index entry that was read; ``skip`` is the skip-worktree flag."""
+    """An index entry that was read, with its flags skip-worktree and, as of ``git add -N``, intent-to-add."""
 
     path: str
     oid: str
     mode: int
     stage: int
     skip: bool
+    intended: bool = field(default=False, compare=False)

@@ -15,12 +15,13 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from theta import _fs, _notes
+from theta.git import in_progress, state_files
 from theta.git.backends import opening
 from theta.git.backends.index_entries import Entry
 from theta.git.repository import STORES, Repository
@@ -28,7 +29,13 @@ from theta.porcelain.workspace.session import Session
 
 _NOTE: Final = "undo.json"
 _INDEXES: Final = ("undo-index", "undo-index-2")
-_KEPT: Final = ("refs/heads/", "refs/tags/", "refs/theta/runs/")
+_KEPT: Final = ("refs/heads/", "refs/tags/")
+_NAMING: Final = {"branch": "refs/heads/", "tag": "refs/tags/"}
+"""Commands that change the refs that they name."""
+_ON_BRANCHES: Final = ("branch", "tag", "rebase", "pull")
+"""Commands that may move a ref that is neither at HEAD nor named."""
+_CONCLUDED: Final = (state_files.MERGE_HEAD, state_files.CHERRY_PICK_HEAD, state_files.REVERT_HEAD)
+"""State files that the next commit removes."""
 
 HeadState = tuple[str, str]
 """The ref at HEAD ("" if detached), and the commit of a detached HEAD."""
@@ -36,13 +43,14 @@ HeadState = tuple[str, str]
 
 @dataclass(frozen=True)
 class Before:
-    """The state before a command: HEAD, the refs of the user, and the second name of the index."""
+    """The state before a command: HEAD, refs, the second name of the index, and what is in progress."""
 
     session: Session
     index: Path
     started: float
     head: HeadState
     refs: Mapping[str, str]
+    operation: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class Command:
 
     Attributes:
         line: what the user typed.
+        words: its words; the first is the command.
         can_be_undone: what it changes is known from refs and index.
         losing: it may throw away what was not committed.
         may_be_of_files: if it changed neither refs nor index, it changed files.
@@ -58,6 +67,7 @@ class Command:
     """
 
     line: str
+    words: Sequence[str]
     can_be_undone: bool = True
     losing: bool = False
     may_be_of_files: bool = False
@@ -83,7 +93,7 @@ def begin(start: Path) -> Before | None:
     if repo.index_path.exists():
         _fs.link(repo.index_path, index)
         started = os.stat(index).st_ctime  # by the clock of the file system, whose ticks are coarser
-    return Before(session, index, started, head(repo), refs(repo))
+    return Before(session, index, started, head(repo), refs(repo), _operation(repo))
 
 
 def end(before: Before, command: Command) -> None:
@@ -93,9 +103,11 @@ def end(before: Before, command: Command) -> None:
     """
     repo = before.session.again().repo
     try:
-        body = _changes(before, repo)
+        body = _changes(before, repo, command.words)
         line, losing = command.line, command.losing
-        if body is not None and command.can_be_undone:
+        if reason := _reason(before, repo, command.words, body):
+            _notes.write(repo.private / _NOTE, json.dumps({"line": line, "reason": reason}))
+        elif body is not None and command.can_be_undone:
             files = _written(before, repo) if command.writes else []
             place = other_index(repo)
             _fs.remove(place)
@@ -156,9 +168,9 @@ def digest(repo: Repository, index: Path) -> str:
     return hashlib.sha256(repo.backend.indexes.listing(index)).hexdigest() if index.exists() else ""
 
 
-def key(entry: Entry | None) -> tuple[str, int] | None:
+def key(entry: Entry | None) -> tuple[str, int, bool] | None:
     """Return what makes two entries of a path the same."""
-    return (entry.oid, entry.mode) if entry is not None else None
+    return (entry.oid, entry.mode, entry.intended) if entry is not None else None
 
 
 def stat(root: Path, path: str) -> os.stat_result | None:
@@ -174,14 +186,57 @@ def is_reached(root: Path, path: str) -> bool:
     return all(not parent.is_symlink() and (parent.is_dir() or not parent.exists()) for parent in parents)
 
 
-def _changes(before: Before, repo: Repository) -> dict[str, Any] | None:
-    """Return what a command changed; None when that is nothing."""
-    now, there = refs(repo), head(repo)
-    moved = {
-        name: (before.refs.get(name, ""), now.get(name, ""))
-        for name in sorted(before.refs.keys() | now.keys())
-        if before.refs.get(name) != now.get(name)
+def _operation(repo: Repository) -> str:
+    """Return the name of the operation in progress; "" without one."""
+    is_any = state_files.sequencing(repo.gitdir) or state_files.exists(repo.gitdir, *_CONCLUDED)
+    return in_progress.current(repo).name if is_any else ""
+
+
+def _reason(before: Before, repo: Repository, words: Sequence[str], body: Mapping[str, Any] | None) -> str:
+    """Return why what a command changed cannot be undone; "" if it can.
+
+    The state files of an operation are not kept; and that a branch was moved by ``rebase --update-refs``, or
+    is one that ``branch`` got by another name than its own, is not told from what others did meanwhile.
+    """
+    if before.operation:
+        is_changed = body is not None or _operation(repo) != before.operation
+        return f"a {before.operation} was in progress before it" if is_changed else ""
+    if words[0] not in _ON_BRANCHES:
+        return ""
+    moved = _moved(before.refs, refs(repo))
+    unknown = moved.keys() & before.refs.keys() - (body or {"refs": {}})["refs"].keys() - elsewhere(repo)
+    return f"it is not known whether {min(unknown)} was moved by it" if unknown else ""
+
+
+def elsewhere(repo: Repository) -> set[str]:
+    """Return the branches that other worktrees use."""
+    return state_files.used_elsewhere(repo.gitdir, is_bare=repo.config.flag("core.bare"))
+
+
+def _moved(old: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return name -> (old id, new id) of the refs that moved."""
+    return {
+        name: (old.get(name, ""), now.get(name, ""))
+        for name in sorted(old.keys() | now.keys())
+        if old.get(name) != now.get(name)
     }
+
+
+def _own(before: Before, there: HeadState, words: Sequence[str]) -> set[str]:
+    """Return the refs that a command moves: the branches at HEAD, and those that it names.
+
+    Others move meanwhile, too: a user may be long in the editor for the message of a commit.
+    """
+    prefix = _NAMING.get(words[0])
+    named = {f"{prefix}{word}" for word in words[1:]} if prefix else set()
+    return {before.head[0], there[0]} | named
+
+
+def _changes(before: Before, repo: Repository, words: Sequence[str]) -> dict[str, Any] | None:
+    """Return what a command changed; None when that is nothing."""
+    there = head(repo)
+    own = _own(before, there, words)
+    moved = {name: ids for name, ids in _moved(before.refs, refs(repo)).items() if name in own}
     indexes = [digest(repo, before.index), digest(repo, repo.index_path)]
     if not moved and there == before.head and indexes[0] == indexes[1]:
         return None

@@ -95,8 +95,9 @@ def _read(repo: Repository) -> dict[str, Any]:
     if "line" not in note:
         raise NotFoundError("no command of theta is known here that could be undone")
     if "refs" not in note or "files" not in note:
+        reason = note.get("reason", "nothing keeps what files were before it")
         raise UsageError(
-            f"'{note['line']}' cannot be undone: nothing keeps what files were before it",
+            f"'{note['line']}' cannot be undone: {reason}",
             hint="'git reflog' lists earlier commits",
         )
     return note
@@ -116,6 +117,7 @@ def _check(session: Session, note: Mapping[str, Any]) -> None:
             f"{moved[0] if moved else 'HEAD'} moved since '{line}', so that is not undone",
             hint="'git reflog' lists earlier commits",
         )
+    _check_worktrees(repo, note)
     kept = undo_notes.digest(repo, undo_notes.index_of(repo, note["kept"]))
     if (
         kept != note["indexes"][0]
@@ -125,6 +127,17 @@ def _check(session: Session, note: Mapping[str, Any]) -> None:
         raise UsageError(
             f"the index changed since '{line}', so that is not undone",
             hint="'theta restore --staged' takes changes out",
+        )
+
+
+def _check_worktrees(repo: Repository, note: Mapping[str, Any]) -> None:
+    """Raise :class:`UsageError` if another worktree uses a branch that would move, or be at HEAD here."""
+    old, new = note["head"]
+    used = undo_notes.elsewhere(repo) & {*note["refs"], *([old[0]] if old != new else [])}
+    if used:
+        raise UsageError(
+            f"{min(used)} is checked out in another worktree, so '{note['line']}' is not undone",
+            hint="'git worktree list' shows where",
         )
 
 
@@ -183,7 +196,7 @@ def _stage(change: Change, now: Mapping[str, Entry], old: Mapping[str, Entry]) -
         if entry is None:
             change.index.remove(path)
         else:
-            change.index.put(Staged(path, entry.oid, entry.mode, skip=entry.skip))
+            change.index.put(Staged(path, entry.oid, entry.mode, entry.skip, None, entry.intended))
 
 
 def _files(
@@ -235,21 +248,37 @@ def _put(session: Session, files: Sequence[str], old: Mapping[str, Entry]) -> No
 
 
 def _move_refs(repo: Repository, note: Mapping[str, Any]) -> None:
-    """Move refs and HEAD back, all or none, from what the command left."""
+    """Move refs and HEAD back, all or none, from what the command left.
+
+    One transaction of git can not remove ``a/b`` and create ``a``; for that there are two, of which the
+    second is left to the next undo if this one is killed.
+    """
     here, reason = undo_notes.head(repo), f"undo: {note['line']}"
     refs, zero = undo_notes.refs(repo), "0" * len(repo.head() or "0" * 40)
-    rows = [
-        f"update {name} {was} {new or zero}\n" if was else f"delete {name} {new}\n"
-        for name, (was, new) in note["refs"].items()
-        if refs.get(name, "") != was
-    ]
+    due = {name: ids for name, ids in note["refs"].items() if refs.get(name, "") != ids[0]}
+    deleted = {name: new for name, (was, new) in due.items() if not was}
+    rows = [f"update {name} {was} {new or zero}\n" for name, (was, new) in due.items() if was]
+    deletions = [f"delete {name} {new}\n" for name, new in deleted.items()]
+    is_apart = any(_collide(name, other) for name in deleted for other in due)
     _move_head(repo, tuple(note["head"][0]), reason)
     try:
-        if rows:
-            repo.git().run("update-ref", "-m", reason, "--stdin", stdin="".join(rows).encode())
+        if is_apart:
+            _update(repo, deletions, reason)
+        _update(repo, rows if is_apart else [*rows, *deletions], reason)
     except ThetaError:
+        _update(repo, [f"update {name} {new}\n" for name, new in deleted.items()] if is_apart else [], reason)
         _move_head(repo, here, reason)
         raise
+
+
+def _collide(name: str, other: str) -> bool:
+    """Return whether one of two refs would be a folder for the other."""
+    return f"{other}/".startswith(f"{name}/") != f"{name}/".startswith(f"{other}/")
+
+
+def _update(repo: Repository, rows: Sequence[str], reason: str) -> None:
+    if rows:
+        repo.git().run("update-ref", "-m", reason, "--stdin", stdin="".join(rows).encode())
 
 
 def _move_head(repo: Repository, target: HeadState, reason: str) -> None:
