@@ -391,3 +391,33 @@ def test_what_others_stored_is_committed_as_one_step(
     assert_commit(repo, RUN)
     with pytest.raises(UsageError, match="is no checkpoint to store by itself"):
         run.store("note.txt", "words")
+
+
+def test_gc_at_once_waits_for_the_commit_of_what_was_stored(opened: theta.Repository, repo: Repo) -> None:
+    """Nothing names what ranks store before one of them commits it: it went, and the step was lost."""
+    run = theta.Run(opened, "r1")
+    stored = run.store("w.safetensors", state(1)["m.safetensors"])
+    refused = repo.theta("gc", "--prune=now", code=None)
+    assert refused.returncode and "another theta is at work" in refused.stderr
+    repo.git("config", "gc.pruneExpire", "now")
+    assert repo.theta("gc", code=None).returncode
+    assert repo.theta("gc", "--prune=2.weeks.ago").returncode == 0
+    run.save(1, {"w.safetensors": stored}).result()
+    assert repo.theta("gc").returncode == 0
+    assert (opened[f"{RUN}:w.safetensors"]["w"].numpy() == 1).all()
+
+
+def test_gc_at_once_does_not_wait_for_a_process_that_ended(opened: theta.Repository, repo: Repo) -> None:
+    stored = theta.Run(opened, "r1").store("w.safetensors", state(1)["m.safetensors"])
+    (mark,) = (repo.path / ".git/theta/stored").iterdir()
+    assert mark.name.startswith(f"{stored.manifest}-")
+    pid, started, *where = mark.read_text().split()
+    mark.write_text(" ".join((pid, f"{started}0", *where)))
+    repo.theta("gc", "--prune=now")
+    assert not mark.exists()
+
+
+def test_a_store_that_failed_leaves_no_mark(opened: theta.Repository, repo: Repo) -> None:
+    with pytest.raises(UsageError):
+        theta.Run(opened, "r1").store("../w.safetensors", state(1)["m.safetensors"])
+    assert not list((repo.path / ".git/theta/stored").iterdir())

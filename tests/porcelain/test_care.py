@@ -191,3 +191,25 @@ def trees(repo: Repo) -> list[str]:
     """The trees that the staged manifest names."""
     manifest = Session.here(repo.path).index.manifests[MODEL]
     return [manifest.skeleton, *(line.tree for line in manifest.lines)]
+
+
+def test_gc_at_once_and_a_change_in_another_worktree_exclude_each_other(
+    history: tuple[Repo, dict[str, str]], tmp_path: Path
+) -> None:
+    """A save that begins during the gc would lose its pack; the locks of worktrees are their own."""
+    repo = history[0].copy(tmp_path / "copy")
+    repo.git("worktree", "add", "-q", "--detach", str(tmp_path / "other"))
+    here, there = Session.here(repo.path), Session.here(tmp_path / "other")
+    there.journal.patience = here.journal.patience = 0
+    with there.journal.exclusive():
+        with pytest.raises(BusyError):
+            collecting.collect(here, ["--prune=now"])
+        with pytest.raises(BusyError):
+            collecting.collect(here, ["--pru=now"])
+        collecting.collect(here, ["--prune=now", "--prune=2.weeks.ago"])
+    with here.journal.exclusive(alone=True):
+        with pytest.raises(BusyError), there.journal.exclusive():
+            pass
+        with pytest.raises(BusyError), there.journal.beside_others():
+            pass
+    collecting.collect(here, ["--prune=now"])

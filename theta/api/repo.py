@@ -518,6 +518,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         if isinstance(file, (bytes, StoredFile)):
             raise UsageError(f"{path} is no checkpoint to store by itself")
         with self._session_of_call() as session:
+            session.journal.patience = _PATIENCE
             return saving.store(session, ref, path, file)
 
     def wait(self) -> None:

@@ -20,8 +20,11 @@ from theta.git.run import GitFailedError
 from theta.porcelain.care import costs
 from theta.porcelain.workspace.session import Session
 from theta.store import held_packs
+from theta.store.odb import stored_marks
 
-_AT_ONCE: Final = ("--prune=now", "--prune=all")
+_AT_ONCE: Final = ("now", "all")
+_PRUNE: Final = "--prune"
+_SHORTEST: Final = len("--p")
 _JOURNALS: Final = (
     "theta/journal",
     "theta/driving-*",
@@ -44,10 +47,11 @@ def collect(session: Session, args: Sequence[str]) -> Collected:
     Raises :class:`BusyError` if objects that nothing names are to go at once and another theta is at work.
     """
     repo = session.repo
-    if any(arg in _AT_ONCE for arg in args) and _is_busy(repo):
-        raise BusyError("another theta is at work here", hint="wait for it, or leave out --prune=now")
-    before = _bytes(repo)
-    with session.journal.exclusive():
+    at_once = _is_at_once(repo, args)
+    with session.journal.exclusive(alone=at_once):
+        if at_once and _is_busy(repo):
+            raise BusyError("another theta is at work here", hint="wait for it, or leave out --prune=now")
+        before = _bytes(repo)
         held_packs.sweep(repo)
         done = repo.git().run("gc", "--quiet", *args, check=False)
         if done.code:
@@ -61,12 +65,22 @@ def rehearse(session: Session) -> int:
     return costs.unreachable(session.repo)
 
 
+def _is_at_once(repo: Repository, args: Sequence[str]) -> bool:
+    """Return whether git's gc removes young objects too, as its last ``--prune=TIME`` or the setting says."""
+    options = (arg.partition("=") for arg in args)
+    times = [value for name, _, value in options if len(name) >= _SHORTEST and _PRUNE.startswith(name)]
+    return (times[-1] if times else repo.config.get("gc.pruneexpire")) in _AT_ONCE
+
+
 def _is_busy(repo: Repository) -> bool:
-    """Return whether a living command of theta has a journal, in any worktree."""
-    places = (place for pattern in _JOURNALS for place in repo.commondir.glob(pattern))
-    return any(
+    """Return whether another living theta has a journal, in any worktree, or stored what is to be committed.
+
+    The caller holds the lock of this worktree, so that its ``journal`` is the caller's.
+    """
+    places = {place for pattern in _JOURNALS for place in repo.commondir.glob(pattern)}
+    return stored_marks.are_left(repo) or any(
         processes.is_alive(str(_notes.read_json(place).get("owner", "")), _notes.written(place))
-        for place in places
+        for place in places - {repo.private / "journal"}
     )
 
 

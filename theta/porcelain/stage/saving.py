@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, SupportsFloat
 
 from theta.errors import RefusedError, UsageError
 from theta.formats.layout import Source
+from theta.git.repository import Repository
 from theta.porcelain.stage import saved_tree
 from theta.porcelain.stage.commit_writer import CommitWriter
 from theta.porcelain.stage.saved_tree import File, StoredFile
 from theta.porcelain.workspace.session import Session
+from theta.store.odb import stored_marks
 
 _HEADS: Final = "refs/heads/"
 STEP: Final = "Theta-Step"
@@ -99,20 +102,34 @@ def save(session: Session, request: SaveRequest, writer: CommitWriter | None = N
         stored = change.pack.size
         commit = (writer or CommitWriter()).write(session, change, made.tree, parent, request.text())
         change.move(ref, commit, parent or "", f"save: {request.text().splitlines()[0]}")
+    stored_marks.drop(repo, (one.manifest for one in request.files.values() if isinstance(one, StoredFile)))
     return SaveResult(commit, ref, parent, made.new, stored)
 
 
 def store(session: Session, name: str, path: str, file: Source) -> StoredFile:
     """Store a checkpoint in a pack of its own, for a commit on ref ``name`` that another process makes.
 
-    It takes no lock: many processes may do it at once.  Until the commit nothing names the objects, and git
-    keeps such objects for two weeks.
+    Many processes may do it at once.  Until the commit nothing names the objects: git keeps such objects for
+    two weeks, and ``theta gc --prune=now`` refuses until the commit, or the end of this process.
     """
     repo = session.repo
     ref = _full(name)
     parent = repo.refs.resolved(ref) if ref in repo.refs else None
-    with session.objects.writing() as pack:
-        return saved_tree.store(session, pack, parent, path, file)
+    with session.journal.beside_others(), _marked(repo) as marked:
+        with session.objects.writing() as pack:
+            stored = saved_tree.store(session, pack, parent, path, file)
+        marked.append(stored.manifest)
+    return stored
+
+
+@contextlib.contextmanager
+def _marked(repo: Repository) -> Iterator[list[str]]:
+    """Mark that a checkpoint is being stored; the mark stays if the block appends the id of its manifest."""
+    place, found = stored_marks.begin(repo), list[str]()
+    try:
+        yield found
+    finally:
+        stored_marks.end(place, found[0] if found else None)
 
 
 def publish(session: Session, commit: str, name: str, subject: str) -> SaveResult:

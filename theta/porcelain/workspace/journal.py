@@ -26,7 +26,7 @@ from theta.store.odb import joined_packs
 _JOURNAL: Final = "journal"
 _DRIVING: Final = "driving-"
 _USERS: Final = "users"
-"""A shared lock that every changing command of any worktree holds."""
+"""A lock that every changing command of any worktree shares, and so does what stores for another one."""
 _LOCKS: Final = (
     *("*.lock", "logs/*.lock", "index.stash.*"),
     *(f"{name}/*.lock" for name in state_files.FOLDERS),
@@ -114,10 +114,11 @@ class Journal:
     # -- locks ----------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self, *, alone: bool = False) -> Iterator[None]:
         """Hold theta's lock of the worktree, and first undo dead commands; may be nested.
 
         Worktrees of one repository do not exclude each other: git locks the objects and refs they share.
+        If ``alone``, no other worktree is changed meanwhile, and nothing is stored.
         Lock files that a dead git left there are removed when no other theta runs.
         """
         if self.locked:
@@ -127,12 +128,20 @@ class Journal:
             lock = _notes.lock(self._repo.private / "lock", patience=self.patience)
             stack.callback(lock.release)
             _heal(self._repo)
-            users = _notes.lock(self._repo.shared / _USERS, shared=True)
-            stack.callback(users.release)
+            stack.enter_context(self.beside_others(shared=not alone))
             stack.callback(setattr, self, "locked", False)
             self.locked = True
             with self._journal_file(_JOURNAL):
                 yield
+
+    @contextlib.contextmanager
+    def beside_others(self, *, shared: bool = True) -> Iterator[None]:
+        """Hold the lock of all that store objects, in any worktree; nobody else does unless ``shared``."""
+        users = _notes.lock(self._repo.shared / _USERS, shared=shared, patience=self.patience)
+        try:
+            yield
+        finally:
+            users.release()
 
     @contextlib.contextmanager
     def driving(self) -> Iterator[None]:
