@@ -13,7 +13,8 @@ import pytest
 
 from tests.support import Repo, make_model, mutate, random_tensors
 from theta import _fs
-from theta.errors import NotFoundError
+from theta.errors import DiskError, NotFoundError
+from theta.git.repository import Repository
 from theta.git.run import Git
 from theta.porcelain.care import checkup, undo_notes, undoing
 from theta.porcelain.workspace.session import Session
@@ -264,8 +265,20 @@ def test_what_stands_where_a_folder_was_is_left_and_told(repo: Repo, is_link: bo
         assert (repo.path / "sub").read_text() == "mine\n"
 
 
+def test_a_branch_at_head_that_moved_since_is_not_made_to_differ_from_the_index(repo: Repo) -> None:
+    """The old index on another commit would take its changes back, staged."""
+    repo.write("code.py", "more\n")
+    repo.theta("add", "code.py")
+    repo.git("commit", "-qm", "by git")
+    refused(repo, "refs/heads/main moved since 'theta add code.py'")
+    repo.theta("switch", "-q", "side")
+    repo.git("branch", "-f", "main", "HEAD")
+    refused(repo, "refs/heads/main moved since 'theta switch -q side'")
+
+
 def test_a_symbolic_ref_moves_with_its_branch(repo: Repo) -> None:
     repo.git("symbolic-ref", "refs/heads/alias", "refs/heads/main")
+    repo.git("symbolic-ref", "HEAD", "refs/heads/alias")
     edit(repo, "a")
     before = state(repo)
     repo.theta("commit", "-qam", "more")
@@ -324,6 +337,10 @@ def test_a_rebase_that_may_have_moved_other_branches_is_not_undone(repo: Repo) -
     repo.git("branch", "below", "HEAD~")
     repo.theta("rebase", "-q", "--update-refs", "side")
     refused(repo, "it is not known whether refs/heads/below was moved by it")
+    repo.theta("switch", "-q", "side")
+    repo.theta("switch", "-q", "main")
+    repo.theta("branch", "-qD", "@{-1}")
+    refused(repo, "it is not known whether refs/heads/side was moved by it")
 
 
 @pytest.mark.parametrize("operation", ["merge", "cherry-pick", "revert", "rebase"])
@@ -422,3 +439,25 @@ def test_an_undo_that_was_killed_is_completed_by_the_next(
         if not was_killed:
             break
     assert count > 10
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_an_undo_that_moves_refs_in_two_steps_is_completed(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    """Main cannot be made before main/x is gone; what is between is not the end, and nothing is lost."""
+    before = state(repo)
+    repo.theta("branch", "-m", "main", "main/x")
+    after, update, calls = state(repo), undoing._update, itertools.count()
+
+    def failing(repository: Repository, rows: list[str], reason: str) -> None:
+        if next(calls) == 1:
+            raise KeyboardInterrupt if is_killed else DiskError("full")
+        update(repository, rows, reason)
+
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, DiskError)):
+        patch.setattr(undoing, "_update", failing)
+        undoing.undo(Session.here(repo.path))
+    assert (state(repo) == after) is not is_killed
+    repo.theta("undo")
+    assert state(repo) == before

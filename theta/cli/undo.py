@@ -20,8 +20,9 @@ def undo() -> int:
 
     'theta undo' once more does it again. A file that the command did not write stays as it is: after
     'theta commit -a' and 'theta undo' the changes are there, and not committed. Refused when refs, index or
-    a file that the command wrote changed since, or a merge or rebase is in progress. What was fetched or
-    pushed stays; what 'restore', 'stash' and 'reset --hard' threw away is nowhere, and does not come back.
+    a file that the command wrote changed since, when a merge or rebase is in progress or was before the
+    command, and when another worktree uses the branch. What was fetched or pushed stays, as does what others
+    moved meanwhile; what 'restore', 'stash' and 'reset --hard' threw away does not come back.
     Repositories without checkpoints, and those that only git can open (SHA-256), keep no record.
     """
     session = open_session()

@@ -222,25 +222,39 @@ def _moved(old: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[st
     }
 
 
-def _own(before: Before, there: HeadState, words: Sequence[str]) -> set[str]:
+def _own(heads: set[str], words: Sequence[str]) -> set[str]:
     """Return the refs that a command moves: the branches at HEAD, and those that it names.
 
     Others move meanwhile, too: a user may be long in the editor for the message of a commit.
     """
     prefix = _NAMING.get(words[0])
-    named = {f"{prefix}{word}" for word in words[1:]} if prefix else set()
-    return {before.head[0], there[0]} | named
+    return heads | ({f"{prefix}{word}" for word in words[1:]} if prefix else set())
+
+
+def _followed(repo: Repository, name: str) -> set[str]:
+    """Return the ref ``name``, and those that it names if it is symbolic."""
+    found: set[str] = set()
+    while name.startswith("refs/") and name not in found:
+        found.add(name)
+        with contextlib.suppress(KeyError):
+            name = repo.refs.target(name)
+    return found
 
 
 def _changes(before: Before, repo: Repository, words: Sequence[str]) -> dict[str, Any] | None:
-    """Return what a command changed; None when that is nothing."""
-    there = head(repo)
-    own = _own(before, there, words)
-    moved = {name: ids for name, ids in _moved(before.refs, refs(repo)).items() if name in own}
+    """Return what a command changed; None when that is nothing.
+
+    Among the refs are the branches at HEAD that did not move: an undo depends on it that they stay.
+    """
+    there, now = head(repo), refs(repo)
+    heads = _followed(repo, before.head[0]) | _followed(repo, there[0])
+    own = _own(heads, words)
+    moved = {name: ids for name, ids in _moved(before.refs, now).items() if name in own}
+    still = {name: (now.get(name, ""),) * 2 for name in heads - moved.keys()}
     indexes = [digest(repo, before.index), digest(repo, repo.index_path)]
     if not moved and there == before.head and indexes[0] == indexes[1]:
         return None
-    return {"head": [before.head, there], "refs": moved, "indexes": indexes}
+    return {"head": [before.head, there], "refs": moved | still, "indexes": indexes}
 
 
 def _written(before: Before, repo: Repository) -> list[str]:

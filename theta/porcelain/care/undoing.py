@@ -85,7 +85,7 @@ def undo(session: Session, progress: Progress | None = None) -> Undone:
         agreement.refresh(fresh, progress)
         done = [path for path in note["begun"]["files"] if path not in left]
         undo_notes.write(repo, _reversed(repo, note, done))
-        moved = {name: (new, was) for name, (was, new) in note["refs"].items()}
+        moved = {name: (new, was) for name, (was, new) in note["refs"].items() if was != new}
         left = sorted({*left, *note["begun"]["left"]})
         return Undone(note["line"], moved, done, left, bool(note["losing"]))
 
@@ -133,7 +133,8 @@ def _check(session: Session, note: Mapping[str, Any]) -> None:
 def _check_worktrees(repo: Repository, note: Mapping[str, Any]) -> None:
     """Raise :class:`UsageError` if another worktree uses a branch that would move, or be at HEAD here."""
     old, new = note["head"]
-    used = undo_notes.elsewhere(repo) & {*note["refs"], *([old[0]] if old != new else [])}
+    moving = [name for name, (was, now) in note["refs"].items() if was != now]
+    used = undo_notes.elsewhere(repo) & {*moving, *([old[0]] if old != new else [])}
     if used:
         raise UsageError(
             f"{min(used)} is checked out in another worktree, so '{note['line']}' is not undone",
