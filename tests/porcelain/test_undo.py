@@ -332,6 +332,18 @@ def test_what_others_made_while_the_editor_was_open_is_not_undone(repo: Repo, tm
     assert repo.git("rev-parse", "HEAD", "of-others") == f"{before}\n{before}"
 
 
+@pytest.mark.parametrize("line", [["commit", "-q"], ["merge", "-q", "--edit", "side"]])
+def test_what_others_staged_while_the_editor_was_open_is_not_undone(repo: Repo, line: list[str]) -> None:
+    """The file was not written by the merge, which an undo would remove, and its staged content is kept."""
+    if line[0] == "commit":
+        repo.write("code.py", "more\n")
+        repo.theta("add", "code.py")
+    repo.theta(*line, env=editing(repo, f"cd {repo.path}", "echo mine >f", "git add f"))
+    refused(repo, "f was staged while 'theta ")
+    repo.git("rm", "-q", "--cached", "f")
+    assert (repo.path / "f").read_text() == "mine\n"
+
+
 def test_a_rebase_that_may_have_moved_other_branches_is_not_undone(repo: Repo) -> None:
     repo.theta("commit", "-q", "--allow-empty", "-m", "x")
     repo.git("branch", "below", "HEAD~")

@@ -28,6 +28,7 @@ from theta.porcelain.workspace.session import Change, Session
 from theta.progress import Progress
 
 _FILES: Final = (0o100644, 0o100755, 0o120000)
+_COMMITTING: Final = ("commit", "merge", "cherry-pick", "revert", "rebase", "pull")
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def _begin(session: Session, note: Mapping[str, Any], progress: Progress | None)
     if repo.index_path.exists():
         _fs.link(repo.index_path, place)
     now, old = _indexes(repo, note)
+    _check_staged(repo, note, _differing(now, old))
     _check_objects(session, [old[path] for path in _differing(now, old) if path in old])
     files = _files(session, note["files"], now, old)
     if files.changed:
@@ -182,6 +184,19 @@ def _indexes(repo: Repository, note: Mapping[str, Any]) -> tuple[dict[str, Entry
 def _differing(now: Mapping[str, Entry], old: Mapping[str, Entry]) -> list[str]:
     key = undo_notes.key
     return [path for path in sorted(now.keys() | old.keys()) if key(now.get(path)) != key(old.get(path))]
+
+
+def _check_staged(repo: Repository, note: Mapping[str, Any], paths: Sequence[str]) -> None:
+    """Raise :class:`UsageError` if others staged files while the command ran: what it staged is in HEAD."""
+    is_moved = any(was != new for was, new in [note["head"], *note["refs"].values()])
+    if not is_moved or note["line"].split()[1] not in _COMMITTING:
+        return
+    staged = {*repo.git().lines("diff-index", "--cached", "--name-only", "--no-renames", "-z", "HEAD")}
+    if meanwhile := staged.intersection(paths):
+        raise UsageError(
+            f"{min(meanwhile)} was staged while '{note['line']}' ran, so that is not undone",
+            hint="'theta restore --staged' takes changes out",
+        )
 
 
 def _check_objects(session: Session, entries: Sequence[Entry]) -> None:
