@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,24 @@ def test_a_healthy_clone_has_nothing(template: Repo, tmp_path: Path) -> None:
 def test_a_lock_that_is_young_is_left_alone(ill: Repo) -> None:
     (ill.path / ".git/index.lock").touch()
     assert found(ill) == []
+
+
+def test_a_git_in_another_worktree_may_hold_the_locks_that_are_shared(ill: Repo, tmp_path: Path) -> None:
+    """It keeps those of all worktrees, and not those of this one alone."""
+    for name in ("here", "there"):
+        ill.git("worktree", "add", "-q", "--detach", str(tmp_path / name))
+    own, shared = ill.path / ".git/worktrees/here/index.lock", ill.path / ".git/packed-refs.lock"
+    for lock in (own, shared):
+        lock.touch()
+        os.utime(lock, (time.time() - 4000,) * 2)
+    session = Session.here(tmp_path / "here")
+    assert checkup._stale_locks(session) == [own, shared]
+    for place in (tmp_path / "there", ill.path):
+        with subprocess.Popen(["git", "cat-file", "--batch"], cwd=place, stdin=subprocess.PIPE) as git:
+            assert checkup._stale_locks(session) == [own]
+            assert git.stdin is not None
+            git.stdin.close()
+    assert checkup._stale_locks(session) == [own, shared]
 
 
 def bare_hands(repo: Repo, oid: str) -> None:

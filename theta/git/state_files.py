@@ -114,6 +114,13 @@ def used_elsewhere(gitdir: Path, *, is_bare: bool) -> set[str]:
     return {ref for ref in found if ref.startswith("refs/")}
 
 
+def worktrees(shared: Path) -> list[Path]:
+    """Return the worktrees of the repository; that of a bare one, or of a submodule, is none here."""
+    pointers = ((place, text(place).strip()) for place in shared.glob("worktrees/*/gitdir"))
+    linked = [(place.parent / pointer).parent for place, pointer in pointers if pointer]
+    return [*([shared.parent] if shared.name == ".git" else []), *linked]
+
+
 def exists(gitdir: Path, *names: str) -> bool:
     """Return whether one of the state files ``names`` exists."""
     return any((gitdir / name).exists() for name in names)

@@ -16,7 +16,7 @@ from typing import Final
 
 from theta import _fs, _notes
 from theta.errors import ManifestError, MissingObjectsError, ThetaError
-from theta.git import commit_graph, lfs, processes
+from theta.git import commit_graph, lfs, processes, state_files
 from theta.git.repository import STORES
 from theta.porcelain.setup import installing
 from theta.porcelain.workspace import agreement, worktree
@@ -110,14 +110,22 @@ def _locks(session: Session) -> Iterator[Complaint]:
 
 
 def _stale_locks(session: Session) -> list[Path]:
-    """Return the lock files of git that are old, unless a git is at work here."""
+    """Return the lock files of git that are old, unless a git is at work here.
+
+    A git in any worktree may hold those that the worktrees share.
+    """
     repo = session.repo
-    places = dict.fromkeys((repo.gitdir, repo.commondir))
-    found = {lock for place in places for pattern in _LOCKS for lock in place.glob(pattern)}
-    old = [lock for lock in sorted(found) if lock.is_file() and lock.stat().st_mtime < time.time() - _STALE]
-    if not old or processes.gits_in(*places, *([] if repo.is_bare else [repo.worktree])):
-        return []
-    return old
+    own = (repo.gitdir, repo.commondir, *([] if repo.is_bare else [repo.worktree]))
+    users = {repo.gitdir: own, repo.commondir: (*own, *state_files.worktrees(repo.commondir))}
+    found = ((_old_locks(place), worktrees) for place, worktrees in users.items())
+    return [
+        lock for locks, worktrees in found if locks and not processes.gits_in(*worktrees) for lock in locks
+    ]
+
+
+def _old_locks(place: Path) -> list[Path]:
+    found = {lock for pattern in _LOCKS for lock in place.glob(pattern)}
+    return [lock for lock in sorted(found) if lock.is_file() and lock.stat().st_mtime < time.time() - _STALE]
 
 
 def _caches(session: Session) -> Iterator[Complaint]:
