@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support import Repo
 from theta import _fs
 from theta.git import processes
@@ -68,10 +70,16 @@ def _other(digest: str) -> str:
     return f"{int(digest, 16) ^ 1:08x}"
 
 
-def test_the_journal_of_a_command_of_another_machine_stays_until_it_is_old(repo: Repo) -> None:
+@pytest.mark.parametrize(
+    "where",
+    ["00000000 00000000", f"00000000 00000000 {processes.this().split()[-1]}"],
+    ids=["machine", "container"],
+)
+def test_the_journal_of_a_command_of_another_machine_stays_until_it_is_old(repo: Repo, where: str) -> None:
+    """So does that of another container with the name of this host, or of the host itself."""
     private = repo.path / ".git" / "theta"
     private.mkdir(exist_ok=True)
-    note = {"token": "0" * 32, "started": time.time(), "owner": "999999999 1 00000000 00000000"}
+    note = {"token": "0" * 32, "started": time.time(), "owner": f"999999999 1 {where}"}
     journal = private / "driving-elsewhere"
     journal.write_text(json.dumps(note))
     (repo.path / ".git" / "index.lock").touch()
