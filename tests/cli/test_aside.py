@@ -10,9 +10,10 @@ import pytest
 import typer
 
 from tests.support import Repo, make_model, random_tensors
-from theta.cli import aside
+from theta.cli import aside, untouched
 from theta.cli.catalogue import COMMANDS, module_of
 from theta.cli.passing import Passing
+from theta.git import run as runner
 
 LINES = """
 status
@@ -203,3 +204,148 @@ def test_the_table_has_every_option_of_thetas_own() -> None:
         shared = {"--strategy-option", "--continue", "--abort", "--no-commit", "--help"}
         assert words - shared == aside.OWN[name], name
         assert isinstance(command, typer.core.TyperCommand)
+
+
+LINE = "*.safetensors filter=theta diff=theta -text\n"
+
+
+def given_elsewhere(repo: Repo, where: str) -> dict[str, str]:
+    """Give the attributes of checkpoints ``where``; return the environment in which git finds them."""
+    user = repo.path.parent / "user"
+    (user / "git").mkdir(parents=True)
+    if where == "folder":
+        repo.write("m/.gitattributes", LINE)
+    elif where == "root":
+        repo.write(".gitattributes", LINE)
+        repo.git("add", ".gitattributes")
+    elif where == "ignored folder":
+        repo.write("m/.gitattributes", LINE)
+        repo.write(".git/info/exclude", ".gitattributes\n")
+    else:
+        name = "attributes" if where == "XDG" else "mine"
+        (user / "git" / name).write_text(LINE)
+    if where == "config":
+        repo.git("config", "core.attributesFile", str(user / "git/mine"))
+    if where == "config.worktree":
+        repo.git("config", "extensions.worktreeConfig", "true")
+        repo.git("config", "--worktree", "core.attributesFile", str(user / "git/mine"))
+    return {"XDG_CONFIG_HOME": str(user)} if where == "XDG" else {}
+
+
+@pytest.mark.parametrize(
+    ("where", "stager"),
+    (
+        *((where, "theta") for where in ("folder", "ignored folder", "config", "XDG")),
+        *((where, "git") for where in ("folder", "root", "config.worktree")),
+    ),
+)
+def test_attributes_elsewhere_make_checkpoints(plain: Repo, tmp_path: Path, where: str, stager: str) -> None:
+    """A checkpoint is never committed as raw bytes because its attributes are not those of the root."""
+    repo = plain.copy(tmp_path / "repo")
+    env = given_elsewhere(repo, where)
+    (repo.path / "m").mkdir(exist_ok=True)
+    model = make_model(repo.path / "m/a.safetensors", random_tensors({"w": (4, 4)})).read_bytes()
+    if stager == "git":
+        repo.git("add", "m", env=env)
+        assert not repo.git("show", ":m/a.safetensors", env=env).startswith("theta checkpoint")
+        elsewhere = repo.copy(tmp_path / "told")
+        assert "plain bytes" in elsewhere.theta("doctor", env=env, code=None).stdout
+    else:
+        repo.theta("-C", "m", "add", ".", env=env)
+    repo.theta("commit", "-qm", "a model", env=env)
+    assert repo.git("show", "HEAD:m/a.safetensors", env=env).startswith("theta checkpoint")
+    assert repo.git("ls-tree", "--name-only", "HEAD", ".theta/", env=env) != ""
+    assert (repo.path / "m/a.safetensors").read_bytes() == model
+    assert repo.git("status", "--porcelain", env=env) in ("", "?? m/.gitattributes")
+    repo.theta("fsck", env=env)
+
+
+@pytest.fixture(scope="module")
+def with_model(plain: Repo, tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """``plain`` with a checkpoint on the branch ``model`` alone."""
+    repo = plain.copy(tmp_path_factory.mktemp("model") / "repo")
+    repo.git("switch", "-qc", "model")
+    repo.theta("track", "*.safetensors")
+    make_model(repo.path / "model.safetensors", random_tensors({"w": (4, 4)}))
+    repo.theta("add", "-A")
+    repo.theta("commit", "-qm", "a model")
+    repo.git("switch", "-q", "main")
+    return repo
+
+
+@pytest.mark.parametrize(
+    ("line", "by_git"),
+    (
+        ("restore --source origin/model --staged --worktree model.safetensors", False),
+        ("restore --source origin/model --staged model.safetensors", False),
+        ("restore --source origin/model model.safetensors", False),
+        ("restore --source origin/model model.safetensors", True),
+        ("checkout origin/model -- model.safetensors", False),
+        ("checkout origin/model model.safetensors", True),
+        ("reset -q origin/model -- model.safetensors", True),
+    ),
+)
+def test_a_manifest_alone_brings_its_tensors(
+    with_model: Repo, tmp_path: Path, line: str, by_git: bool
+) -> None:
+    """A checkpoint out of another branch is committed with its tensors, not as a text."""
+    clone = with_model.clone(tmp_path / "clone")
+    if by_git:
+        clone.git(*line.split())
+    else:
+        said = clone.theta(*line.split()).stderr
+        assert "model.safetensors is a checkpoint of another branch" in said
+    file = clone.path / "model.safetensors"
+    if file.exists():
+        assert by_git == file.read_bytes().startswith(b"theta checkpoint")
+        clone.theta("add", "model.safetensors")
+    clone.theta("commit", "-qm", "taken over")
+    assert clone.git("rev-parse", "HEAD:model.safetensors") == with_model.git(
+        "rev-parse", "model:model.safetensors"
+    )
+    assert clone.git("rev-parse", "HEAD:.theta") == with_model.git("rev-parse", "model:.theta")
+    clone.theta("restore", "model.safetensors")
+    assert not file.read_bytes().startswith(b"theta checkpoint")
+    assert clone.git("status", "--porcelain") == ""
+
+
+def test_a_manifest_without_tensors_is_told(with_model: Repo, plain: Repo, tmp_path: Path) -> None:
+    repo = plain.copy(tmp_path / "repo")
+    repo.write("m.txt", with_model.git("show", "model:model.safetensors") + "\n")
+    assert "its tensors are not in this repository" in repo.theta("add", "m.txt").stderr
+    repo.write(".git/info/attributes", "*.txt -filter\n")
+    assert "tensors" not in repo.theta("commit", "-qm", "a text").stderr
+
+
+@pytest.mark.parametrize("name", (".theta-x", ".then"))
+def test_an_index_of_version_4_is_opened(plain: Repo, tmp_path: Path, name: str) -> None:
+    """Names are compressed there: ``theta/`` need not be in its bytes."""
+    repo = plain.copy(tmp_path / "repo")
+    repo.write(name, "before\n")
+    repo.write(".theta/m/x", "stored\n")
+    repo.git("add", "-A")
+    repo.git("update-index", "--index-version", "4")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repo.path)
+        assert untouched.here() is None
+
+
+@pytest.mark.parametrize("is_compressed", (False, True))
+def test_no_command_is_gits_where_a_folder_has_checkpoints(
+    plain: Repo, tmp_path: Path, is_compressed: bool
+) -> None:
+    """Attributes of a folder are a sign of theta as those of the root are, for each command."""
+    repo = plain.copy(tmp_path / "repo")
+    repo.write("m/.gitattributes", LINE)
+    repo.git("add", "m")
+    repo.git("update-index", "--index-version", "4" if is_compressed else "2")
+
+    def refused(*words: str, **_options: bool) -> int:
+        raise AssertionError(words)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repo.path)
+        patch.setattr(runner, "as_user", refused)
+        patch.setattr(runner, "become", refused)
+        for name in aside.OWN.keys() | aside.MOVE:
+            assert aside.by_git(name, [], alone=True) is None, name

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from theta.cli import console, terminal, untold, untouched
+from theta.cli import arrivals, console, differing, terminal, untold, untouched
 from theta.errors import ThetaError
 from theta.lazy import Module
 
@@ -60,6 +60,8 @@ def by_git(name: str, args: Sequence[str], *, alone: bool) -> int | None:
     ``alone``: git may take the place of this process.
     """
     if _is_own(name, args) or not _is_untouched():
+        if differing.commits(name, args) and not untouched.has_filter():  # git may have staged raw bytes
+            arrivals.take_up(differing.changed())
         return None
     console.flush()
     if name in _STAGE:
@@ -67,6 +69,12 @@ def by_git(name: str, args: Sequence[str], *, alone: bool) -> int | None:
     if alone and name not in MOVE:
         run.become(name, *args, as_user=True)
     code = run.as_user(name, *args)
+    if untouched.here() is False:
+        return _settled(code)
+    if differing.names_files(name, args) and arrivals.take_up_manifests(
+        differing.changed(untracked=name == "restore")
+    ):
+        return None if name == "restore" else code
     return code if untouched.here() else _settled(code)
 
 
@@ -117,11 +125,21 @@ def _settled(code: int) -> int:
     return common.stopped(found, common.told(running.Driven(code, notes=notes)))
 
 
-def _staged(name: str, args: Sequence[str]) -> int:
-    """Run a command that stages files; tell of those that look like checkpoints and that nothing tracks."""
-    before = untold.staged_files()
+def _staged(name: str, args: Sequence[str]) -> int | None:
+    """Run a command that stages files; tell of those that look like checkpoints and that nothing tracks.
+
+    None if there are checkpoints of theta's among them: theta's own command is to take them.
+    """
+    before = differing.staged() if name == "add" else differing.changed()
+    if differing.commits(name, args) and arrivals.take_up(before):
+        return None
     code = run.as_user(name, *args)
-    if not code and (before or name == "add"):
-        after = untold.staged_files()
-        untold.tell(after - before if name == "add" else before - after)
+    new = differing.new_paths(before)
+    if name == "add":
+        after = differing.staged()
+        if arrivals.take_up(after - before):
+            return None
+        untold.tell(differing.new_paths(after) - new)
+    elif new and not code:
+        untold.tell(new - differing.new_paths(differing.staged()))
     return code

@@ -22,12 +22,6 @@ _LARGE: Final = 10_000_000
 _HEAD: Final = 512
 
 
-def staged_files() -> set[str]:
-    """Return the new files of the index."""
-    words = ("diff", "--cached", "--no-renames", "--no-relative", "--diff-filter=A", "--name-only", "-z")
-    return set(run.plain(Path.cwd()).run(*words, check=False).text.split("\0")[:-1])
-
-
 def tell(paths: set[str]) -> None:
     """Warn of those of ``paths`` that look like checkpoints."""
     if not paths or console.quiet:

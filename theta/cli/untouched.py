@@ -15,7 +15,10 @@ from typing import Final, NamedTuple
 _SIGNS: Final = (b"filter=theta", b"merge=theta", b".theta/**")
 """Words of attributes in a repository that theta is set up in."""
 _STORED: Final = b"theta/"
-"""A part of each path below ``.theta/`` in an index, also where names are compressed (version 4)."""
+"""A part of each path below ``.theta/`` in an index."""
+_NESTED: Final = b"/.gitattributes"
+_COMPRESSED: Final = b"DIRC\0\0\0\x04"
+"""The beginning of an index that has only the part of each name in which it differs from the one before."""
 _FILTER: Final = b'[filter "theta"]'
 _ELSEWHERE: Final = re.compile(rb'^\s*worktree\s*=\s*"?(.*?)"?\s*$', re.MULTILINE | re.IGNORECASE)
 """The setting that puts the worktree elsewhere, relative to the git directory."""
@@ -32,13 +35,22 @@ class Directories(NamedTuple):
 def here() -> bool | None:
     """Return whether the repository here has nothing of theta's; None if only opening it can tell."""
     try:
-        place = _found()
+        place = found()
         return None if place is None else _is_untouched(place)
     except (OSError, ValueError):
         return None
 
 
-def _found() -> Directories | None:
+def has_filter() -> bool:
+    """Return whether git knows theta's filter here, or there is no worktree."""
+    try:
+        place = found()
+        return place is None or _FILTER in _text(place.commondir / "config")
+    except (OSError, ValueError):
+        return True
+
+
+def found() -> Directories | None:
     """Return the repository that git would find; None for a bare one, or none."""
     cwd = Path.cwd()
     if named := os.environ.get("GIT_DIR"):
@@ -75,7 +87,12 @@ def _is_untouched(place: Directories) -> bool | None:
     if not (index := place.gitdir / "index").is_file():
         return True if _is_empty(place) else None
     names = [index, *place.gitdir.glob("sharedindex.*")]
-    return None if any(_STORED in _text(name) for name in names) else True
+    return None if any(_may_have_checkpoints(_text(name)) for name in names) else True
+
+
+def _may_have_checkpoints(index: bytes) -> bool:
+    """Return whether an index may have files below ``.theta/``, or attributes of a folder."""
+    return index.startswith(_COMPRESSED) or _STORED in index or _NESTED in index
 
 
 def _with_submodules(commondir: Path) -> Iterator[Path]:

@@ -53,7 +53,7 @@ class Complaint:
 def examine(session: Session) -> list[Complaint]:
     """Return what is wrong; changes nothing."""
     checks = [_versions, _locks, _caches]
-    if installing.is_used(session.repo) and not session.repo.is_bare:
+    if not session.repo.is_bare and (installing.is_used(session.repo) or len(session.index)):
         checks += [_setup, _attributes, _plain_bytes, _files, _stores, _agreement, _space]
     return [finding for check in checks for finding in _told(check, session)]
 

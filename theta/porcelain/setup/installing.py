@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from theta import _fs
+from theta.git.object_values import Blob
 from theta.git.repository import ATTRIBUTES, STORES, Repository
 from theta.git.run import DURABLE
 from theta.porcelain.setup import launcher, sparse_patterns
@@ -57,13 +59,30 @@ _SIGNS: Final = ("filter=theta", "merge=theta", ".theta/**")
 
 
 def is_used(repo: Repository) -> bool:
-    """Return whether the attributes mention theta, or HEAD has a ``.theta/``."""
+    """Return whether the attributes mention theta, those of folders too, or HEAD has a ``.theta/``."""
     here = [] if repo.is_bare else [repo.worktree / ATTRIBUTES]
     for attributes in [*here, repo.commondir / "info" / "attributes"]:
-        if attributes.is_file() and any(sign in attributes.read_text(errors="replace") for sign in _SIGNS):
+        if attributes.is_file() and _has_sign(attributes.read_text(errors="replace")):
             return True
     head = repo.head()
-    return head is not None and repo.tree_of(head).get(STORES) is not None
+    if head is not None and repo.tree_of(head).get(STORES) is not None:
+        return True
+    return not repo.is_bare and any(map(_has_sign, _nested(repo)))
+
+
+def _has_sign(text: str) -> bool:
+    return any(sign in text for sign in _SIGNS)
+
+
+def _nested(repo: Repository) -> Iterator[str]:
+    """Yield the text of the attributes of each folder: the file's, or that of the index without one."""
+    for path, oid in repo.attribute_files().items():
+        place = repo.worktree / path
+        yield place.read_text(errors="replace") if place.is_file() else _decoded(repo.blob_here(oid))
+
+
+def _decoded(blob: Blob | None) -> str:
+    return "" if blob is None else blob.data.decode("utf-8", "replace")
 
 
 def ensure(repo: Repository) -> None:
