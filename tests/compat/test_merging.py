@@ -8,7 +8,7 @@ import pytest
 
 from tests.compat.agreement import assert_agreement, assert_commit, assert_history, git_status, index_entries
 from tests.compat.story import MODEL, combined, commit, digest, diverged, edit, new_model
-from tests.support import Repo
+from tests.support import Repo, sha256
 
 
 def test_fast_forward(tracked: Repo) -> None:
@@ -200,3 +200,28 @@ def test_a_change_in_the_worktree_survives_a_merge_of_code(tracked: Repo) -> Non
     tracked.git("merge", "--no-edit", "side")
     assert_agreement(tracked, {MODEL: new})
     assert git_status(tracked) == [f" M {MODEL}"]
+
+
+@pytest.mark.parametrize(
+    "how", [("merge", "side"), ("merge", "--no-commit", "side"), ("cherry-pick", "side"), ("rebase", "side")]
+)
+@pytest.mark.parametrize("program", ["theta", "git"])
+def test_a_checkpoint_that_comes_with_a_text_in_conflict_is_filled_in(
+    tracked: Repo, program: str, how: tuple[str, ...]
+) -> None:
+    """It stayed a manifest until something restored it, and ``add -A`` refused it."""
+    tracked.git("checkout", "-qb", "side")
+    wanted = new_model(tracked, "new/x.safetensors", seed=5)
+    for branch, text in (("side", "print(1)\n"), ("main", "print(2)\n")):
+        tracked.git("checkout", "-q", branch)
+        tracked.write("code.py", text)
+        tracked.git("add", ".")
+        tracked.git("commit", "-qm", branch)
+    if program == "git":
+        assert tracked.try_git(*how).returncode
+    else:
+        tracked.theta(*how, code=1)
+    assert tracked.git("diff", "--name-only", "--diff-filter=U") == "code.py"
+    assert sha256(tracked.path / "new/x.safetensors") == wanted
+    tracked.write("code.py", "print(3)\n")
+    tracked.theta("add", "-A")

@@ -155,6 +155,8 @@ class Route:
         self.dialogue.heard(said)
         found = settling.in_index(fresh, merged, how)
         self.dialogue.settled(found)
+        with self.dialogue.progress("writing checkpoints") as progress:
+            worktree.complete(self.session.again(), progress, files)
         return self._end(found, said, merging=merging)
 
     def _by_git_alone(self, done: Result, before: str | None) -> MergeResult:
