@@ -132,3 +132,13 @@ def test_b5_log_says_malformed(repo: Repo, kind: str) -> None:
     done = repo.theta("log", "--stat", "-n", "1")
     assert re.search(rf"{MODEL} \| malformed: .*{said}", done.stdout), describe(done)
     assert '"malformed"' in repo.theta("log", "--json", "-n", "1").stdout
+
+
+def test_stores_stay_beside_a_manifest_that_cannot_be_read(tracked: Repo) -> None:
+    """The hook that follows what is staged took ``.theta/`` out of the index."""
+    text = tracked.git("show", f"HEAD:{MODEL}").replace("end ", "ends ", 1) + "\n"
+    stores = tracked.git("ls-files", "-s", ".theta")
+    (tracked.path / ".git/theta/resync").write_text("")
+    oid = tracked.git("hash-object", "-w", "--stdin", stdin=text)
+    tracked.git("update-index", "--cacheinfo", f"100644,{oid},{MODEL}")
+    assert tracked.git("ls-files", "-s", ".theta") == stores

@@ -72,7 +72,8 @@ def _close(session: Session, edit: EditedIndex, staged: Checkpoints) -> set[str]
     """Make ``.theta/`` in ``edit`` the closure of the manifests of ``staged``; return the ids of these.
 
     A manifest whose store is used by another one gets a new store.  For a checkpoint in conflict one
-    side is kept (ours if there is one).
+    side is kept (ours if there is one).  Beside a manifest that cannot be read all stores stay: it may be
+    the one that names them.
     """
     found = dict(staged.manifests)
     for path, manifest in _distinct(session, found).items():
@@ -83,6 +84,9 @@ def _close(session: Session, edit: EditedIndex, staged: Checkpoints) -> set[str]
     kept = [*found.values(), *_sides(staged, session)]
     held = edit.paths_under(STORES)
     kept += _without_attribute(session, edit, kept, staged.stages.keys(), held)
+    if any(session.malformed(staged.oid(path)) for path in staged.keys() - found.keys()):
+        stores = {manifest.store for manifest in kept}
+        held = {path: value for path, value in held.items() if path.split("/", 2)[1] in stores}
     closure.sync_index(edit, session.objects, kept, held)
     return {manifest.oid for manifest in found.values()}
 
