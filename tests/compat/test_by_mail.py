@@ -54,7 +54,9 @@ def test_a_bundle_is_merged_with_what_was_done_here(ours: Repo, theirs: Repo, tm
     assert list(made.heads) == ["refs/heads/main"]
     edit(theirs, "head.weight")
     theta(theirs, "commit", "-qam", "mine")
-    theta(theirs, "bundle", "apply", str(tmp_path / "new.bundle"))
+    said = theta(theirs, "bundle", "apply", str(tmp_path / "new.bundle")).out
+    assert "1 changed of" in said
+    assert "file" not in said  # of those below .theta/ that git would count
     assert_agreement(theirs)
     assert len(theirs.git("rev-list", "--parents", "-1", "HEAD").split()) == 3
 

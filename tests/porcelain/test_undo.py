@@ -13,6 +13,8 @@ import pytest
 
 from tests.support import Repo, make_model, mutate, random_tensors
 from theta import _fs
+from theta.cli import remembering
+from theta.cli.catalogue import COMMANDS
 from theta.errors import DiskError, NotFoundError
 from theta.git.repository import Repository
 from theta.git.run import Git
@@ -85,6 +87,16 @@ def add(repo: Repo) -> list[str]:
     return ["add", "-A"]
 
 
+def bundled(repo: Repo) -> list[str]:
+    """Bring in a bundle of a commit that is not here."""
+    there = repo.copy(repo.path.parent / "there")
+    there.git("switch", "-qc", "sent", "side")
+    edit(there, "a")
+    there.git("commit", "-qam", "sent")
+    there.theta("bundle", "create", str(there.path / "b"), "side..sent")
+    return ["bundle", "apply", str(there.path / "b")]
+
+
 LINES: dict[str, Callable[[Repo], list[str]] | list[str]] = {
     "commit -a": commit_all,
     "commit": commit_staged,
@@ -106,8 +118,24 @@ LINES: dict[str, Callable[[Repo], list[str]] | list[str]] = {
     "cherry-pick": ["cherry-pick", "side"],
     "revert": ["revert", "--no-edit", "HEAD"],
     "rebase": ["rebase", "-q", "side"],
+    "average": ["average", "HEAD~", "HEAD", "--path", MODEL, "--commit"],
+    "bundle": bundled,
     "commit --amend": ["commit", "-q", "--amend", "-m", "other words"],
 }
+
+
+READERS = (
+    *("init", "clone", "demo", "install", "uninstall", "ls-files", "export", "help", "status", "diff", "log"),
+    *("runs", "show", "cat", "scan", "fsck", "blame", "du", "doctor", "gc", "undo", "extract-lora", "fetch"),
+    *("push", "follow", "prune-local", "completion"),
+)
+"""Commands that change none of refs at HEAD, index and files; and those that only mend."""
+
+
+def test_each_command_is_remembered_or_changes_nothing() -> None:
+    """``theta average --commit`` was not, so that an undo spoke of the command before it."""
+    known = {*remembering.CHANGING, *remembering.ON_FILES}
+    assert {name for group in COMMANDS.values() for name in group} - known == {*READERS}
 
 
 @pytest.mark.parametrize("name", LINES)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from theta.cli import console, handing
+from theta.cli import console, handing, pull
 from theta.cli.args import Given
-from theta.cli.common import drive, open_session
+from theta.cli.common import open_session
 from theta.cli.passing import Passing
 from theta.errors import UsageError
 from theta.lazy import Module
@@ -54,4 +54,4 @@ def _apply(file: Path, refs: list[str]) -> int:
     session = open_session()
     ref = bundles.read(session, file).head(refs[0] if refs else None)
     bundles.check(session, file)
-    return drive(session, "pull", "--no-rebase", "--no-edit", "--", str(file.absolute()), ref, hooks=True)
+    return pull.pull(Given("pull", ["--no-rebase", "--no-edit", "--", str(file.absolute()), ref]))

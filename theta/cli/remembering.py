@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 else:
     undo_notes = Module("theta.porcelain.care.undo_notes")
 
-_CHANGING: Final = (
+CHANGING: Final = (
     *("add", "rm", "mv", "commit", "branch", "tag", "switch", "checkout", "reset", "merge", "resolve"),
-    *("cherry-pick", "revert", "rebase", "pull"),
+    *("cherry-pick", "revert", "rebase", "pull", "average", "bundle"),
 )
-_ON_FILES: Final = (
-    "track",
-    "untrack",
+ON_FILES: Final = (
     "track",
     "untrack",
     "restore",
@@ -36,7 +34,10 @@ _ON_FILES: Final = (
     "migrate",
 )
 """Commands whose effect is on files that nothing keeps, or elsewhere: they are remembered by name only."""
-_WRITING: Final = ("mv", "switch", "checkout", "merge", "resolve", "cherry-pick", "revert", "rebase", "pull")
+_WRITING: Final = (
+    *("mv", "switch", "checkout", "merge", "resolve", "cherry-pick", "revert", "rebase", "pull"),
+    *("average", "bundle"),
+)
 """Commands that write files of the worktree; ``rm`` and ``reset`` do so with or without an option."""
 _RESETTING: Final = ("--hard", "--merge", "--keep")
 """Options by which ``reset`` writes files; git takes them by their beginnings, too."""
@@ -47,7 +48,7 @@ _LOSING: Final = ("--hard", "--force", "-f", "--discard-changes", "-D", "--merge
 @contextlib.contextmanager
 def command(name: str, args: Sequence[str]) -> Iterator[None]:
     """Remember what ``theta NAME ARGS``, which runs in the block, changes; errors of that are ignored."""
-    if name not in (*_CHANGING, *_ON_FILES):
+    if name not in (*CHANGING, *ON_FILES):
         yield
         return
     line = shlex.join(["theta", name, *args])
@@ -65,7 +66,7 @@ def command(name: str, args: Sequence[str]) -> Iterator[None]:
                     undo_notes.Command(
                         line,
                         [name, *args],
-                        name not in _ON_FILES,
+                        name not in ON_FILES,
                         losing,
                         name == "checkout",
                         _writes(name, args),
