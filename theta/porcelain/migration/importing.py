@@ -99,7 +99,7 @@ def migrate(session: Session, request: MigrateRequest, told: Reported = silent) 
     """
     if request.origin not in ORIGINS:
         raise UsageError(f"theta migrates from {', '.join(ORIGINS)}, not from {request.origin!r}")
-    origin = ORIGINS[request.origin](session.repo, Selected(tuple(request.patterns)))
+    origin = _Seen(ORIGINS[request.origin](session.repo, Selected(tuple(request.patterns))))
     if session.repo.head() is None:
         raise UsageError("there is no commit yet")
     result = _surveyed(session, request, origin)
@@ -123,6 +123,20 @@ def migrate(session: Session, request: MigrateRequest, told: Reported = silent) 
             _commit(session, change, importer, result)
         result.stored = importer.stored
     return result
+
+
+class _Seen:
+    """An origin that looks at each tree once: trees are surveyed before they are rewritten."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.label, self._origin = origin.label, origin
+        self._found: dict[str, Elsewhere] = {}
+
+    def found(self, tree: Tree) -> Elsewhere:
+        """Return what ``tree`` has of the store."""
+        if tree.id not in self._found:
+            self._found[tree.id] = self._origin.found(tree)
+        return self._found[tree.id]
 
 
 def _refuse_overwriting(session: Session, origin: Origin) -> None:
