@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import signal
 import socket
 import subprocess
@@ -43,20 +42,7 @@ class Place:
 def serve(path: str, *words: str) -> None:
     """Fork for each connection until standard input ends.  ``words`` are the fields of a :class:`Place`."""
     place = Place(*words)
-    serving._load()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
-        listener.bind(path)
-        listener.listen(64)
-        selector.register(listener, selectors.EVENT_READ)
-        selector.register(sys.stdin, selectors.EVENT_READ)
-        print("ready", flush=True)
-        while all(key.fileobj is listener for key, _ in selector.select()):
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                listener.close()
-                _answer(connection, place)
-            connection.close()
+    serving.listen(path, lambda connection: _answer(connection, place))
 
 
 def _answer(connection: socket.socket, place: Place) -> NoReturn:

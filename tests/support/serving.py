@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +38,12 @@ _KILL_GROUP: Final = "THETA_TEST_KILL_GROUP"
 
 
 def serve(path: str, program: str) -> None:
-    """Fork for each connection until standard input ends."""
+    """Run the commands that come to the socket at ``path``, until standard input ends."""
+    listen(path, lambda connection: _answer(connection, program))
+
+
+def listen(path: str, answer: Callable[[socket.socket], None]) -> None:
+    """Fork for each connection, with theta loaded, and ``answer`` it there, until standard input ends."""
     _load()
     # Forks are reaped automatically; each must restore the default action before it waits for git.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -52,7 +57,7 @@ def serve(path: str, program: str) -> None:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
-                _answer(connection, program)
+                answer(connection)
             connection.close()
 
 

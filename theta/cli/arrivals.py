@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from theta.cli import console, untouched
+from theta.cli import console, differing
 from theta.cli.differing import Arrival
 from theta.errors import ThetaError
 from theta.lazy import Module
@@ -89,18 +89,12 @@ def _has_tensors(here: session.Session, path: str) -> bool:
     return False
 
 
-def _top() -> Path:
-    place = untouched.found()
-    if place is not None:
-        return place.top
-    return Path(run.plain(Path.cwd()).run("rev-parse", "--show-toplevel", check=False).text.rstrip("\n"))
-
-
 def _filters(rows: set[Arrival]) -> dict[str, str]:
     """Return path -> value of the attribute ``filter``."""
     if not rows:
         return {}
-    names = {os.path.relpath(os.path.join(_top(), row.path)): row.path for row in rows}
+    root = differing.top()
+    names = {os.path.relpath(root / row.path): row.path for row in rows}
     ask = "".join(f"{name}\0" for name in names).encode("utf-8", "surrogateescape")
     done = run.plain(Path.cwd()).run("check-attr", "-z", "--stdin", "filter", stdin=ask, check=False)
     fields = done.text.split("\0")
@@ -109,7 +103,7 @@ def _filters(rows: set[Arrival]) -> dict[str, str]:
 
 def _manifests(rows: set[Arrival]) -> set[str]:
     """Return the paths of manifests; a blob is read only if the file in the worktree is another."""
-    top = _top()
+    top = differing.top()
     found = {row.path for row in rows if _begins_as_manifest(top / row.path)}
     blobs = {row.path: row.oid for row in rows if row.oid and not row.is_here and row.path not in found}
     if blobs:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from theta.cli import untouched
 from theta.lazy import Module
 
 if TYPE_CHECKING:
@@ -28,6 +29,14 @@ class Arrival(NamedTuple):
     is_staged: bool = False
     is_here: bool = True
     """Whether the file in the worktree is what the index has."""
+
+
+def top() -> Path:
+    """Return the root of the worktree."""
+    place = untouched.found()
+    if place is not None:
+        return place.top
+    return Path(run.plain(Path.cwd()).run("rev-parse", "--show-toplevel", check=False).text.rstrip("\n"))
 
 
 def staged() -> set[Arrival]:

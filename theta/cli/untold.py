@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from theta.cli import console
+from theta.cli import console, differing
 from theta.lazy import Module
 
 if TYPE_CHECKING:
     from theta.cli import common
-    from theta.git import run
     from theta.porcelain.workspace import coverage
 else:
     common = Module("theta.cli.common")
     coverage = Module("theta.porcelain.workspace.coverage")
-    run = Module("theta.git.run")
 
 _LARGE: Final = 10_000_000
 """Size in bytes above which a file is looked at by those who know formats."""
@@ -26,7 +24,7 @@ def tell(paths: set[str]) -> None:
     """Warn of those of ``paths`` that look like checkpoints."""
     if not paths or console.quiet:
         return
-    top = Path(run.plain(Path.cwd()).run("rev-parse", "--show-toplevel", check=False).text.rstrip("\n"))
+    top = differing.top()
     found = [path for path in sorted(paths) if _is_binary(top / path)]
     if found and (here := common.session_or_none()) is not None:
         common.report_uncovered(here, coverage.uncovered(here, found))

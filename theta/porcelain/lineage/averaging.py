@@ -163,12 +163,11 @@ def trailer(request: AverageRequest, found: VersionPlan) -> str:
 
 def again(session: Session, oid: str, progress: Progress | None = None) -> bool | None:
     """Compute the mean of commit ``oid`` again and compare all tensors; None when it is no mean."""
-    wanted = f"%(trailers:key={TRAILER},valueonly,unfold)"
-    line = session.repo.git().run("show", "-s", f"--format={wanted}", oid).text.strip()
-    if not line:
+    lines = trailers.values(session, oid, TRAILER)
+    if not lines:
         return None
     try:
-        _, shape, _, path, *commits = shlex.split(line)
+        _, shape, _, path, *commits = shlex.split(lines[-1])
     except ValueError as error:
         raise UsageError(f"{oid[:12]} has a malformed {TRAILER} trailer") from error
     found = plan(session, AverageRequest(commits, path, shape))

@@ -157,11 +157,16 @@ def with_trailers(repo: Repository, text: bytes, lines: Sequence[str]) -> bytes:
     return repo.git().run(*command, stdin=text).stdout
 
 
+def values(session: Session, oid: str, key: str) -> list[str]:
+    """Return the values of the trailers ``key`` of commit ``oid``."""
+    wanted = f"%(trailers:key={key},valueonly,unfold)"
+    lines = session.repo.git().run("show", "-s", f"--format={wanted}", oid).text.splitlines()
+    return [line for line in map(str.strip, lines) if line]
+
+
 def rounds(session: Session, oid: str) -> list[Round]:
     """Return the rounds in the trailers of commit ``oid``."""
-    wanted = f"%(trailers:key={TRAILER},valueonly,unfold)"
-    lines = session.repo.git().run("show", "-s", f"--format={wanted}", oid).text.splitlines()
-    return [read_round(line) for line in map(str.strip, lines) if line]
+    return [read_round(line) for line in values(session, oid, TRAILER)]
 
 
 def how_of(session: Session, found: Sequence[Round]) -> How:
