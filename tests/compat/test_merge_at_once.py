@@ -210,7 +210,7 @@ def test_no_commit_stops_before_it(repo: Repo) -> None:
 def test_an_index_entry_of_a_large_file_is_older_than_the_index(
     repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("theta.porcelain.workspace.worktree._WORTH_WAITING", 1)
+    monkeypatch.setattr("theta.porcelain.workspace.worktree._WORTH_DATING_BACK", 1)
     theta(repo, *AVERAGE, "--no-commit")
     written = (repo.path / MODEL).stat().st_mtime
     assert int(written) < int((repo.path / ".git/index").stat().st_mtime)

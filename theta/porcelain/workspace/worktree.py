@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -35,8 +35,8 @@ else:
     reassembly = Module("theta.store.read.reassembly")
     skeletons = Module("theta.store.format.skeleton")
 
-_WORTH_WAITING: Final = 512 << 20
-"""Number of bytes that git takes about a second to read."""
+_WORTH_DATING_BACK: Final = 64 << 20
+"""Number of bytes that git takes long to read again, through the filter."""
 _TRIES: Final = 5
 """The number of attempts to write the index in the same second as the files; after that git reads them."""
 
@@ -195,7 +195,7 @@ def fill(
         coming = files.take(path, manifest.skeleton, restorer.plan)
         with coming.file as file:
             file.mode = 0o777 if mode & 0o100 else 0o666
-            file.dated_back = session.dated_back is not None
+            file.dated_back = session.dated_back is not None or manifest.nbytes >= _WORTH_DATING_BACK
             there = frozenset(line.name for line in manifest.lines if coming.holds(line))
             session.objects.expect(manifest.trees(there))
             begin(progress, "restoring", manifest.nbytes, path)
@@ -242,8 +242,8 @@ def dated_back(session: Session) -> Iterator[None]:
     """Give checkpoint files written in this block a time before that of the index until the block ends.
 
     Git reads a file again, through the filter, if its time is in the second of the index
-    (Documentation/technical/racy-git.txt).  So the gits of this block do not run the filter.  At the end the
-    files get the current time; otherwise a rewrite in this second that keeps the time would be missed.
+    (Documentation/technical/racy-git.txt).  So the gits of this block do not run the filter.  At the end
+    small files get the current time (see :func:`_stage_young`).
     """
     session.dated_back = written = list[Staged]()
     try:
@@ -252,7 +252,8 @@ def dated_back(session: Session) -> Iterator[None]:
         session.dated_back = None
         done = [item for item in written if _is_as_written(session, item)]
         with contextlib.suppress(BusyError, DiskError, NoSpaceError):
-            done = _touched(session, done)
+            small = [item for item in done if not _stays_dated_back(item)]
+            done = [*(item for item in done if _stays_dated_back(item)), *_touched(session, small)]
             _stage_young(session, done)
             _note(session, {item.path: (item.oid, item.stat) for item in done if item.stat is not None})
             session.cache.save()
@@ -272,13 +273,19 @@ def _touched(session: Session, done: Iterable[Staged]) -> list[Staged]:
 
 
 def _stage_young(session: Session, done: list[Staged]) -> None:
-    """Stage files that were just written, so that git reads them again; for large ones wait for a second.
+    """Stage files that were just written: git reads small ones again, and trusts large ones at once.
 
-    If the index is written in a later second than the file, git would trust the file, even if it was
+    If the index is written in a later second than a file of now, git would trust the file, even if it was
     rewritten in its second.  Then the file is touched and staged again.
+
+    Large files are dated a second back, so that git need not read them through the filter.  Every later
+    write gives them a time of this second or a later one, which git sees: it compares whole seconds.  What
+    git cannot see is a rewrite in place that keeps the size, comes in this very second and then sets the
+    time back; theta sees it by the nanoseconds of ctime.  Git promises no order of the times of files that
+    it checks out, so that programs such as make lose nothing by this second.
     """
-    if _size(done) >= _WORTH_WAITING:
-        return _stage(session, _settled(session, done))
+    _stage(session, [item for item in done if _stays_dated_back(item)])
+    done = [item for item in done if not _stays_dated_back(item)]
     for _ in range(_TRIES):
         _stage(session, done)
         written = int(os.stat(session.repo.index_path).st_mtime)
@@ -288,23 +295,18 @@ def _stage_young(session: Session, done: list[Staged]) -> None:
     return _stage(session, [replace(item, stat=None) for item in done])
 
 
-def _stage(session: Session, done: Iterable[Staged]) -> None:
+def _stays_dated_back(item: Staged) -> bool:
+    """Return whether the file of ``item`` is large, and was dated back: not every file system has times."""
+    info = item.stat
+    return info is not None and info.st_size >= _WORTH_DATING_BACK and int(info.st_mtime) < int(info.st_ctime)
+
+
+def _stage(session: Session, done: Sequence[Staged]) -> None:
+    if not done:
+        return
     with session.change() as change:
         for item in done:
             change.index.put(item)
-
-
-def _size(done: Iterable[Staged]) -> int:
-    return sum(item.stat.st_size for item in done if item.stat is not None)
-
-
-def _settled(session: Session, done: list[Staged]) -> list[Staged]:
-    """Wait for the next second; return ``done`` without files that changed meanwhile."""
-    infos = [item.stat for item in done if item.stat is not None]
-    left = max(int(max(info.st_mtime, info.st_ctime)) for info in infos) + 1 - time.time()
-    time.sleep(min(max(left, 0.0), 1.0))  # a file server's clock may be far ahead
-    places = ((item, _lstat(session.repo.worktree / item.path)) for item in done)
-    return [item for item, now in places if now and item.stat and Identity.of(now) == Identity.of(item.stat)]
 
 
 def _note(session: Session, written: Mapping[str, tuple[str, os.stat_result]]) -> None:

@@ -1,0 +1,99 @@
+"""Git trusts a large file that theta wrote, and still sees a change in the same second of the same size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.compat.inprocess import branched, copied, started, theta
+from tests.compat.story import MODEL, TENSOR
+from tests.support import Repo
+from theta.porcelain.workspace import worktree
+
+SWITCH = ("switch", "-q", "side")
+WRITERS = [SWITCH, ("restore", "--source", "side", "--staged", "--worktree", MODEL), ("merge", "-q", "side")]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """Branch side has one commit more than main, which is checked out."""
+    repo = started(tmp_path_factory.mktemp("both") / "repo")
+    branched(repo, side=[(TENSOR, 2.0)])
+    return repo
+
+
+@pytest.fixture
+def repo(both: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
+    """A copy in which every file counts as a large one."""
+    monkeypatch.setattr(worktree, "_WORTH_DATING_BACK", 1)
+    return copied(both, tmp_path / "repo")
+
+
+def flip(repo: Repo) -> None:
+    """Change the last byte in place, right after the file was written."""
+    with (repo.path / MODEL).open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last ^ 1]))
+
+
+def is_trusted(repo: Repo) -> bool:
+    """Return whether git needs no filter to tell that the file is unchanged."""
+    trace = repo.path.with_suffix(".trace")
+    repo.git("status", env={"GIT_TRACE": str(trace)})
+    return "filter-process" not in trace.read_text()
+
+
+@pytest.mark.parametrize("command", WRITERS, ids=lambda words: words[0])
+def test_git_reads_no_large_file_that_was_just_written(repo: Repo, command: Sequence[str]) -> None:
+    theta(repo, *command)
+    assert is_trusted(repo)
+
+
+def test_a_small_file_is_read_by_git(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counterpart, which shows that the trace tells."""
+    monkeypatch.setattr(worktree, "_WORTH_DATING_BACK", 1 << 30)
+    theta(repo, *SWITCH)
+    assert not is_trusted(repo)
+
+
+@pytest.mark.parametrize("command", WRITERS, ids=lambda words: words[0])
+@pytest.mark.parametrize("look", ["git status", "theta status", "git diff", "git commit", "theta commit"])
+def test_a_change_right_after_it_is_seen(repo: Repo, command: Sequence[str], look: str) -> None:
+    theta(repo, *command)
+    flip(repo)
+    program, name = look.split()
+    if name == "commit":
+        before = repo.git("rev-parse", f"HEAD:{MODEL}", f"side:{MODEL}").split()
+        (repo.git if program == "git" else repo.theta)("commit", "-q", "-a", "-m", "changed")
+        assert repo.git("rev-parse", f"HEAD:{MODEL}") not in before
+    else:
+        run = repo.try_git(name) if program == "git" else repo.theta(name)
+        assert MODEL in run.stdout
+
+
+def test_theta_sees_a_change_that_puts_the_time_back(repo: Repo) -> None:
+    """Git, which compares whole seconds, may not."""
+    theta(repo, *SWITCH)
+    before = repo.git("rev-parse", f"HEAD:{MODEL}")
+    info = (repo.path / MODEL).stat()
+    flip(repo)
+    os.utime(repo.path / MODEL, ns=(info.st_atime_ns, info.st_mtime_ns))
+    assert MODEL in repo.theta("status").stdout
+    repo.theta("commit", "-q", "-am", "changed")
+    assert repo.git("rev-parse", f"HEAD:{MODEL}") != before
+
+
+def test_where_files_have_no_times_git_reads_them(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr("theta._fs.os.utime", without)
+    theta(repo, *SWITCH)
+    monkeypatch.undo()
+    flip(repo)
+    assert MODEL in repo.git("diff", "--name-only")
