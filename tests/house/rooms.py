@@ -69,7 +69,7 @@ ROOMS: Final = (
     Room(("theta.store.read",), ("theta.git", *_STORED, *_VALUES)),
     Room(("theta.store.write",), (*_STORED, "theta.store.files", "theta.store.read", *_VALUES)),
     Room(("theta.store",), ("theta.git", *_STORED, "theta.store.files", "theta.store.read")),
-    Room(("theta.merging.states", "theta.merging.coded"), ("theta.store",)),
+    Room(("theta.merging.states", "theta.merging.coded", "theta.merging.geometry"), ("theta.store",)),
     Room(("theta.merging.strategies",), ("theta_native", "theta.merging.states")),
     Room(
         ("theta.merging",),

@@ -103,9 +103,9 @@ def test_a_decision_that_does_not_apply_leaves_the_conflict(store: Store) -> Non
 def test_reasons_are_told(store: Store) -> None:
     base = store.put(BASE)
     ours = store.put(changed(a=f32(1, 1, 1), x=f32(1)))
-    theirs = store.put(changed(a=f32(2, 2), x=f32(2)))
+    theirs = store.put(changed(a=f32(2, 2).reshape(1, 2), x=f32(2)))
     left = {c.name: c for c in store.merge(base, ours, theirs, policy=LEAVE).conflicts}
-    assert parse("ties").why_not(left["a"]) == "shape or dtype differs: ours f32 [3], theirs f32 [2]"
+    assert parse("ties").why_not(left["a"]) == "shape or dtype differs: ours f32 [3], theirs f32 [1, 2]"
     assert parse("ties").why_not(left["x"]) == "ties needs a base, and there is none of this shape"
     assert parse("nuslerp:use_base=true").why_not(left["x"]) is not None
     assert parse("average").why_not(left["x"]) is None

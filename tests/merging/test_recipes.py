@@ -198,11 +198,26 @@ def test_rules_scope_and_seed_are_additions_of_theta() -> None:
     assert found == Recipe(parse("linear"), (rule("lm_head*=ours"),), "conflicts", 5, True)
 
 
+def test_the_dtype_of_the_result_is_out_dtype_before_dtype() -> None:
+    text = "merge_method: linear\nmodels: [{model: a}]\ndtype: float32\n"
+    assert load(text).recipe().dtype == "f32"
+    assert load(f"{text}out_dtype: bfloat16").recipe().dtype == "bf16"
+
+
+def test_a_key_without_effect_is_noted() -> None:
+    text = "merge_method: ties\nmodels: [{model: a, parameters: {int8_mask: true}}]"
+    assert load(text).recipe().default == parse("ties")
+    assert load(text).notes == ("r.yaml: int8_mask has no effect: theta never keeps masks",)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("merge_method: linear\nmodels: [{model: a}]\ndtype: bfloat16", "dtype is not supported"),
-        ("merge_method: linear\nmodels: [{model: a}]\nout_dtype: bfloat16", "out_dtype is not supported"),
+        ("merge_method: linear\nmodels: [{model: a}]\ndtype: int8", "no dtype 'int8'"),
+        (
+            "merge_method: linear\nmodels: [{model: a}]\ntokenizer: {source: base}\nmodules: {}",
+            "not tokenizers; modules is not supported",
+        ),
         ("merge_method: linear\nmodels: [{model: a}]\ntokenizer_source: union", "not tokenizers"),
         ("merge_method: linear\nmodels: [{model: a}]\ntokenizer: {source: union}", "not tokenizers"),
         ("merge_method: linear\nmodels: [{model: a}]\nwat: 1", "unknown key 'wat'"),
@@ -215,7 +230,6 @@ def test_rules_scope_and_seed_are_additions_of_theta() -> None:
         ("merge_method: linear\nmodels: [{model: a, extra: 1}]", "unknown key 'extra'"),
         ("merge_method: linear\nmodels: [{model: a, parameters: {weight: x}}]", "weight is a number"),
         ("merge_method: linear\nmodels: [{model: a, parameters: {normalize: true}}]", "of each model"),
-        ("merge_method: ties\nmodels: [{model: a}]\nparameters: {int8_mask: true}", "int8_mask is not"),
         (
             "merge_method: passthrough\nslices: [{sources: [{model: a, layer_range: [0, 4]}]},"
             " {sources: [{model: b, layer_range: [2, 6]}]}]",

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from theta.cli import console
+from theta.lazy import Module
+
+if TYPE_CHECKING:
+    from theta.merging import recipe_files
+    from theta.merging.recipe_files import RecipeFile
+else:
+    recipe_files = Module("theta.merging.recipe_files")
 
 Strategies = Annotated[
     list[str] | None,
@@ -27,4 +36,16 @@ Statistics = Annotated[
     list[str] | None,
     typer.Option("--statistics", help="Statistics file for fisher and regmean, one per side (REV:PATH)."),
 ]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="Dtype of the floats of merged checkpoints: bf16, f16, f32, f64."),
+]
 NoPrompt = Annotated[bool, typer.Option("--no-prompt", help="Do not ask; leave conflicts open.")]
+
+
+def recipe_file(place: str) -> RecipeFile:
+    """Read the recipe file at ``place``, and tell which of its keys have no effect."""
+    found = recipe_files.read(place)
+    for note in found.notes:
+        console.warn(note)
+    return found

@@ -17,7 +17,6 @@ from theta.lazy import Module
 
 if TYPE_CHECKING:
     from theta.cli import conflicts, rehearse
-    from theta.merging import recipe_files
     from theta.porcelain.commands import decision, merging
     from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands.merge_request import GitOptions, MergeResult, TensorOptions
@@ -28,7 +27,6 @@ else:
     conflicts = Module("theta.cli.conflicts")
     decision = Module("theta.porcelain.commands.decision")
     merging = Module("theta.porcelain.commands.merging")
-    recipe_files = Module("theta.merging.recipe_files")
     rehearse = Module("theta.cli.rehearse")
     requests = Module("theta.porcelain.commands.merge_request")
     same_stores = Module("theta.porcelain.drive.same_stores")
@@ -54,6 +52,7 @@ def merge(
     seed: deciding.Seed = None,
     allow_nan: deciding.AllowNan = False,
     statistics: deciding.Statistics = None,
+    dtype: deciding.Dtype = None,
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Show what would become of each tensor; change nothing."
     ),
@@ -84,9 +83,9 @@ def merge(
         words = " ".join(line.given)
         raise UsageError(f"git merge lists no such option: '{words}'", hint="'git merge -h' lists all")
     git, names = requests.GitOptions.of(line), line.words
-    file = recipe_files.read(recipe) if recipe is not None else None
+    file = deciding.recipe_file(recipe) if recipe is not None else None
     tensors = requests.TensorOptions(
-        strategy or (), rule or (), file, scope, seed, allow_nan, statistics or ()
+        strategy or (), rule or (), file, scope, seed, allow_nan, statistics or (), dtype
     )
     commands = {"--continue": go_on, "--abort": abort, "--quit": git.has("--quit")}
     _check(names, tensors, {**commands, "--replay": replay is not None, "--dry-run": dry_run})

@@ -14,12 +14,10 @@ from theta.lazy import Module
 
 if TYPE_CHECKING:
     from theta.cli import conflicts
-    from theta.merging import recipe_files
     from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands import settling
 else:
     conflicts = Module("theta.cli.conflicts")
-    recipe_files = Module("theta.merging.recipe_files")
     requests = Module("theta.porcelain.commands.merge_request")
     settling = Module("theta.porcelain.commands.settling")
 
@@ -35,6 +33,7 @@ def resolve(
     seed: deciding.Seed = None,
     allow_nan: deciding.AllowNan = False,
     statistics: deciding.Statistics = None,
+    dtype: deciding.Dtype = None,
     no_prompt: deciding.NoPrompt = False,
 ) -> int:
     """Settle the checkpoints in conflict that git or theta left: after a merge, a rebase, a stash.
@@ -47,9 +46,9 @@ def resolve(
     paths = [arg for arg in given.args if arg != "--"]
     if unknown := [arg for arg in paths if arg.startswith("-")]:
         raise UsageError(f"no such option: {unknown[0]}", hint="theta resolve --help")
-    file = recipe_files.read(recipe) if recipe is not None else None
+    file = deciding.recipe_file(recipe) if recipe is not None else None
     options = requests.TensorOptions(
-        strategy or (), rule or (), file, None, seed, allow_nan, statistics or ()
+        strategy or (), rule or (), file, None, seed, allow_nan, statistics or (), dtype
     )
     found = settling.resolve(session, options, paths, Terminal(no_prompt=no_prompt))
     if not found.unmerged:

@@ -6,14 +6,17 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import islice
 from typing import Any, Final
 
 from theta.errors import CorruptError, MissingObjectsError, UsageError
-from theta.merging import reading, storing
+from theta.lazy import lazy
+from theta.merging import geometry, reading, storing
+from theta.merging.geometry import Geometry, RowRange
 from theta.merging.reading import StoredInputs
+from theta.merging.shapes import uneven
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, one_tensor, registry
 from theta.merging.strategies.method import Block, Job, Method, one_by_one
@@ -45,6 +48,8 @@ class Task:
         places: for each input a place in a file that may have its bytes.
         outlets: receive the bytes of the result in addition to the repository.
         compare: compare the result with its parents when it is stored.
+        dtype: dtype of the result; None for that of the first side.
+        spans: the sides that rows are taken from, if the strategy does not decide that.
     """
 
     conflict: Conflict
@@ -56,16 +61,35 @@ class Task:
     places: tuple[Place | None, ...] = field(default=(), compare=False)
     outlets: list[partial[None]] = field(default_factory=list, compare=False)
     compare: bool = field(default=True, compare=False)
+    dtype: str | None = None
+    spans: tuple[RowRange, ...] = ()
 
     @property
     def method(self) -> Method:
         """The method of the strategy."""
         return registry.method(self.strategy.name)
 
-    @property
+    @lazy
     def like(self) -> Line:
         """A line with the name, dtype and shape of the result."""
-        return self.sides[0]
+        first, geometry = self.sides[0], self.geometry
+        if (first.dtype, first.shape) == (geometry.dtype, geometry.shape):
+            return first
+        return Line(first.name, geometry.dtype, geometry.shape, "", "")
+
+    @lazy
+    def geometry(self) -> Geometry:
+        """The dtype and shape of the result, and the dtype in which it is computed."""
+        found = self.conflict.geometry
+        assert found is not None
+        found = replace(found, spans=self.spans or found.spans)
+        return found if self.dtype is None else geometry.in_dtype(found, self.dtype)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all inputs, the base and the result have one dtype and shape."""
+        lines = [*self.sides, *filter(None, [self.base])]
+        return all((line.dtype, line.shape) == (self.like.dtype, self.like.shape) for line in lines)
 
     @property
     def sides(self) -> list[Line]:
@@ -90,6 +114,8 @@ class Task:
             repr(sorted(self.values.items())),
             *digests,
             base.digest if base else "",
+            self.geometry.dtype,
+            self.spans,
             *known,
         )
 
@@ -117,27 +143,42 @@ def task(
     return Task(conflict, strategy, values, known, seed, allow_nan)
 
 
+def taken(conflict: Conflict, spans: Sequence[RowRange]) -> Task:
+    """Return the task that takes rows as they are, each from the only side of its span."""
+    return Task(conflict, Strategy("passthrough"), {"scale": 1.0, "input": 1}, spans=tuple(spans))
+
+
+def cast(line: Line, dtype: str) -> Task:
+    """Return the task that rounds the values of ``line`` to ``dtype``."""
+    return replace(taken(Conflict(line.name, None, line, None), ()), dtype=dtype)
+
+
 def compute(objects: Objects, item: Task) -> Computed:
     """Run the method without writing anything.
 
     Raises :class:`ThetaError` if the strategy has no result, or one that is not finite.
     """
     like, sides, base = item.like, item.sides, item.base
-    if not like.nbytes:
+    if not like.nbytes and like.digest:
         return like
     if like.nbytes <= reading.KEPT_WHOLE:
         objects = objects.remembering()  # sides and base mostly share chunks
     method, digests = item.method, [side.digest for side in sides]
-    if one_tensor.agree(method, digests):
+    if item.is_even and one_tensor.agree(method, digests):
         return like
     inputs = StoredInputs(objects, sides, base, item.statistics, item.places)
-    job = one_tensor.narrowed(method, _job(item, inputs), digests)
-    picked = method.picks(job)
+    whole = _job(item, inputs)
+    job = one_tensor.narrowed(method, whole, digests) if not item.geometry.spans else whole
+    picked = method.picks(job) if not item.geometry.spans else None
     if picked is not None:
-        return sides[item.conflict.changed_numbers.index(job.models[picked])]
+        side = sides[item.conflict.changed_numbers.index(job.models[picked])]
+        if (side.dtype, side.shape) == (like.dtype, like.shape):
+            return side
     pieces = lambda: one_tensor.result(method, job, allow_nan=item.allow_nan)  # noqa: E731
+    if not item.is_even:
+        pieces = partial(uneven.result, method, whole, inputs, item.geometry, allow_nan=item.allow_nan)
     parents = _parents(objects, item, inputs)
-    by_numbers = not method.whole(job)
+    by_numbers = item.is_even and not method.whole(job)
     return storing.plan(
         objects, like, pieces, parents, item.outlets, compare=item.compare, by_numbers=by_numbers
     )

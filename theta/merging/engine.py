@@ -13,9 +13,10 @@ from functools import partial
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 from theta.errors import UsageError
-from theta.merging import computing, depth, grown_rows, result_file
+from theta.merging import computing, depth, geometry, result_file
 from theta.merging.coded import Coded
 from theta.merging.computing import Task
+from theta.merging.shapes import grown_rows
 from theta.merging.states import Conflict, Settled, same, three_way
 from theta.merging.storing import Streamed, stored_bytes
 from theta.merging.strategies import SIDES, Policy, Strategy
@@ -67,6 +68,7 @@ class MergeOptions:
             only with scope ``all``.
         files: for each side a file that may have the same content, such as that of the worktree, or
             None; chunks read there are not decoded if their digests match.
+        dtype: dtype of all floats of the result, or None to leave them as they are.
         coming: called after all decisions with the id and the table of the skeleton; returns a sink for
             the result, or None.
     """
@@ -78,6 +80,7 @@ class MergeOptions:
     dry_run: bool = False
     without: tuple[int, ...] = ()
     files: tuple[OldFile | None, ...] = ()
+    dtype: str | None = None
     coming: Callable[[str, Skeleton], Sink | None] | None = None
 
 
@@ -114,8 +117,8 @@ class Outcome:
 
 
 Done = TypeVar("Done")
-Choice: TypeAlias = Line | Task | Conflict | Planned | Streamed | None
-"""The decision about a tensor: a version, None to delete it, a task, a new value, or a conflict."""
+Choice: TypeAlias = Line | Task | Conflict | None
+"""The decision about a tensor: a version, None to delete it, a task, or a conflict."""
 
 
 def merge(
@@ -173,6 +176,7 @@ class _Run:
         states = list(three_way(self._base, ours, theirs, *others))
         self._expect(states)
         choices = self._together([(state, self._choice(state)) for state in states])
+        choices = [(state, self._in_dtype(state, choice)) for state, choice in choices]
         result.conflicts += [choice for _, choice in choices if isinstance(choice, Conflict)]
         likes = [_like(choice) for _, choice in choices]
         container = self._container([line for line in likes if line is not None])
@@ -222,10 +226,10 @@ class _Run:
             return self._everywhere(state)
         if self._options.scope == "all":
             state = replace(state, everything=True, absent=self._options.without)
-        joined = grown_rows.grown(self._objects, state) if state.coded is None else None
-        if joined is not None:
+        spans = grown_rows.grown(self._objects, state) if state.coded is None else ()
+        if spans:
             self._result.decided[state.name] = ROWS
-            return joined
+            return computing.taken(state, spans)
         return self._decided(state)
 
     def _everywhere(self, state: Settled) -> Choice:
@@ -275,6 +279,16 @@ class _Run:
             for state, choice in choices
         ]
 
+    def _in_dtype(self, state: Settled | Conflict, choice: Choice) -> Choice:
+        """Return ``choice``, in the dtype that was asked for if it is of another float dtype."""
+        dtype = self._options.dtype
+        if dtype is None or state.coded is not None or isinstance(choice, Conflict):
+            return choice
+        if isinstance(choice, Task):
+            return replace(choice, dtype=dtype)
+        is_other = choice is not None and choice.dtype != dtype and geometry.is_real(choice.dtype)
+        return computing.cast(choice, dtype) if choice is not None and is_other else choice
+
     # -- results -------------------------------------------------------------------------
 
     def _sink(self, skeleton: str) -> Sink | None:
@@ -320,8 +334,6 @@ class _Run:
                 if sink is not None and choice.key in made:
                     sink.done(state.name, known[choice.key].digest)
                 yield replace(known[choice.key], name=state.name)
-            elif isinstance(choice, Planned | Streamed):
-                yield self._write(choice)
             elif not isinstance(choice, Conflict):
                 yield choice
 
@@ -351,9 +363,8 @@ class _Run:
                     stored = 0 if isinstance(found, Line) else stored_bytes(found)
                     sizes[choice.key] = stored
                     self._report(choice.like.nbytes)
-                yield RehearsedTensor(name, "merged", how, choice.like.nbytes, stored)
-            elif isinstance(choice, Planned | Streamed):
-                yield RehearsedTensor(name, ROWS, how, 0, stored_bytes(choice))
+                state_name = ROWS if how == ROWS else "merged"
+                yield RehearsedTensor(name, state_name, how, choice.like.nbytes, stored)
             else:
                 yield RehearsedTensor(
                     name, self._state_of(name, choice), how, choice.nbytes if choice else 0, 0
@@ -377,10 +388,6 @@ def _like(choice: Choice) -> Line | None:
     """Return a line with the dtype and shape of the tensor in the result; None for no tensor."""
     if isinstance(choice, Task):
         return choice.like
-    if isinstance(choice, Planned):
-        return Line(choice.name, choice.dtype, choice.shape, "", "")
-    if isinstance(choice, Streamed):
-        return choice.line
     return None if isinstance(choice, Conflict) else choice
 
 

@@ -31,14 +31,17 @@ _FROM_BASE: Final = ("nuslerp", "multislerp")
 """Methods that merge differences if mergekit is given a base."""
 
 _REFUSED: Final = {
-    "dtype": "theta computes in float32 (float64 for f64) and keeps the dtype of the checkpoint",
-    "out_dtype": "theta keeps the dtype of the checkpoint",
     "tokenizer": "theta merges checkpoints, not tokenizers",
     "tokenizer_source": "theta merges checkpoints, not tokenizers",
     "chat_template": "theta merges checkpoints, not tokenizers",
     "modules": "theta merges whole checkpoints",
 }
+_DTYPES: Final = ("out_dtype", "dtype")
+"""Keys for the dtype of the result; theta computes in float32 (float64 for f64) whatever they say."""
+_IDLE: Final = {"int8_mask": "theta never keeps masks"}
+"""Parameters without an effect, and why."""
 _KEYS: Final = {
+    *_DTYPES,
     "merge_method",
     "base_model",
     "models",
@@ -72,6 +75,8 @@ class RecipeFile:
         scope: ``conflicts`` or ``all``.
         seed: the seed of random methods.
         allow_nan: accept new NaNs and infinities.
+        dtype: the dtype of all floats of the result, or None.
+        notes: keys that have no effect, and why.
     """
 
     label: str
@@ -84,6 +89,8 @@ class RecipeFile:
     scope: str = "conflicts"
     seed: int = 0
     allow_nan: bool = False
+    dtype: str | None = None
+    notes: tuple[str, ...] = ()
 
     def recipe(self, order: Sequence[int | None] | None = None) -> Recipe:
         """Return the recipe for inputs in the order of the merge.
@@ -115,6 +122,7 @@ class RecipeFile:
             self.seed,
             self.allow_nan,
             tuple(number for number, place in enumerate(places) if place is None),
+            self.dtype,
         )
 
     def _per_model(self, key: str, places: Sequence[int | None]) -> Setting:
@@ -141,9 +149,11 @@ def read(place: str) -> RecipeFile:
 def load(data: bytes, label: str) -> RecipeFile:
     """Parse the YAML file called ``label``; raises :class:`UsageError` that names file and key."""
     body = _parsed(data, label)
+    refused = [key for key in body if key in _REFUSED]
+    if refused:
+        reasons = "; ".join(f"{key} is not supported: {_REFUSED[key]}" for key in refused)
+        raise UsageError(f"{label}: {reasons}", hint=f"leave out {' and '.join(refused)}")
     for key in body:
-        if key in _REFUSED:
-            raise UsageError(f"{label}: {key} is not supported: {_REFUSED[key]}", hint=f"leave {key} out")
         if key not in _KEYS:
             raise UsageError(
                 f"{label}: unknown key {key!r}",
@@ -184,7 +194,22 @@ def _arranged(
         str(body.get("scope", "all")),
         recipes.seed(str(body.get("seed", 0))),
         _flag(body, "allow_nan", label),
+        _dtype(body, label),
+        tuple(f"{label}: {key} has no effect: {_IDLE[key]}" for key in _IDLE if _names(body, key)),
     )
+
+
+def _dtype(body: Mapping[str, Any], label: str) -> str | None:
+    """Return the dtype of the result, ``out_dtype`` before ``dtype``; None when the recipe has neither."""
+    key = next((key for key in _DTYPES if body.get(key) is not None), None)
+    return recipes.dtype(str(_need(body, key, str, label))) if key is not None else None
+
+
+def _names(body: Any, key: str) -> bool:
+    """Return whether ``key`` is given anywhere in the document."""
+    if isinstance(body, dict):
+        return key in body or any(_names(value, key) for value in body.values())
+    return isinstance(body, list) and any(_names(value, key) for value in body)
 
 
 def _flag(body: Mapping[str, Any], key: str, label: str) -> bool:
@@ -252,7 +277,7 @@ def _parameters(found: Any, where: str) -> dict[str, Setting]:
         return {}
     if not isinstance(found, dict):
         raise UsageError(f"{where}: not a mapping")
-    return {str(key): _value(value, f"{where}: {key}") for key, value in found.items()}
+    return {str(key): _value(value, f"{where}: {key}") for key, value in found.items() if key not in _IDLE}
 
 
 def _value(found: Any, where: str) -> Setting:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from theta.merging.engine import MergeScope
     from theta.store.format.manifest import Manifest
 
+_DTYPES: Final = {"bfloat16": "bf16", "float16": "f16", "float32": "f32", "float64": "f64"}
+"""Names of torch, as in recipes of mergekit, and those of theta."""
 _MAX_LINE: Final = 1 << 20
 _RULE: Final = re.compile(r"(.+?)=([A-Za-z][A-Za-z0-9_-]*(?::.*)?)", re.DOTALL)
 
@@ -60,6 +62,8 @@ class Recipe:
     allow_nan: bool = False
     without: tuple[int, ...] = ()
     """Sides that the recipe does not name, ours being 0; see ``engine.MergeOptions``."""
+    dtype: str | None = None
+    """The dtype of all floats of the result, or None to keep them as they are."""
 
     def strategy_for(self, name: str) -> Strategy | None:
         """Return the strategy for tensor ``name``, or None."""
@@ -95,7 +99,15 @@ class Recipe:
 
     def options(self, statistics: Sequence[Manifest | None] = (), *, dry_run: bool = False) -> MergeOptions:
         """Return the options of the engine."""
-        return MergeOptions(self.scope, self.seed, self.allow_nan, tuple(statistics), dry_run, self.without)
+        return MergeOptions(
+            self.scope,
+            self.seed,
+            self.allow_nan,
+            tuple(statistics),
+            dry_run,
+            self.without,
+            dtype=self.dtype,
+        )
 
     def text(self) -> str:
         """Return the canonical line, which :func:`from_text` parses."""
@@ -110,7 +122,22 @@ class Recipe:
             words.append("--allow-nan")
         for number in self.without:
             words += ["--without", str(number)]
+        if self.dtype is not None:
+            words += ["--dtype", self.dtype]
         return shlex.join(words)
+
+
+def of_options(options: MergeOptions) -> Recipe:
+    """Return the recipe without strategies whose options are ``options``."""
+    return Recipe(
+        None,
+        (),
+        options.scope,
+        options.seed,
+        options.allow_nan,
+        options.without,
+        options.dtype,
+    )
 
 
 def scope(text: str) -> MergeScope:
@@ -120,6 +147,14 @@ def scope(text: str) -> MergeScope:
     if text != "conflicts":
         raise UsageError(f"a scope is conflicts or all, not {text!r}")
     return "conflicts"
+
+
+def dtype(text: str) -> str:
+    """Parse the name of a float dtype, theta's or torch's; raises :class:`UsageError`."""
+    found = _DTYPES.get(text.removeprefix("torch."), text)
+    if found not in _DTYPES.values():
+        raise UsageError(f"a merge has no dtype {text!r}", hint=f"one of {', '.join(_DTYPES.values())}")
+    return found
 
 
 def seed(text: str) -> int:
@@ -161,6 +196,8 @@ def _with(recipe: Recipe, word: str, waiting: Iterator[str]) -> Recipe:
         return replace(recipe, seed=seed(value))
     if word == "--without":
         return replace(recipe, without=(*recipe.without, seed(value)))
+    if word == "--dtype":
+        return replace(recipe, dtype=dtype(value))
     raise UsageError(f"a recipe has no option {word!r}", hint="-X, --rule, --scope, --seed, --allow-nan")
 
 
@@ -172,6 +209,7 @@ def combine(
     scope: MergeScope | None = None,
     seed: int | None = None,
     allow_nan: bool | None = None,
+    dtype: str | None = None,
 ) -> Recipe:
     """Combine the command line with a recipe file; the command line takes precedence.
 
@@ -185,4 +223,5 @@ def combine(
         below.seed if seed is None else seed,
         below.allow_nan if allow_nan is None else allow_nan,
         below.without,
+        dtype or below.dtype,
     )

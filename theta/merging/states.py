@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from theta.merging import coded
+from theta.lazy import lazy
+from theta.merging import coded, geometry
 from theta.merging.coded import Coded
+from theta.merging.geometry import Geometry
 from theta.store.format.manifest import Line, Manifest
 
 
@@ -90,12 +92,15 @@ class Conflict:
 
     @property
     def usable_base(self) -> Line | None:
-        """The base if it has the dtype and shape of the sides, otherwise None."""
-        first = next((side for side in self.changed if side is not None), None)
-        base = self.base
-        if base is None or first is None or (base.dtype, base.shape) != (first.dtype, first.shape):
-            return None
-        return base
+        """The base if it can be computed with beside the sides, otherwise None."""
+        sides = [side for side in self.changed if side is not None]
+        return self.base if self.base is not None and geometry.fits(self.base, sides) else None
+
+    @lazy
+    def geometry(self) -> Geometry | None:
+        """The dtype and shape of what the sides become together; None when they do not fit."""
+        sides = [side for side in self.changed if side is not None]
+        return geometry.joined(self.base, sides) if sides else None
 
 
 @dataclass(frozen=True)
@@ -119,16 +124,44 @@ def three_way(
     sides = [side.by_name for side in (ours, theirs, *others)]
     versions = [before, *sides]
     groups = coded.groups((line.name, line.dtype) for lines in versions for line in lines.values())
+    names = _by_digest(before)
     torn = {group: _is_torn(group, before, sides) for group in set(groups.values())}
     for name in sorted(before.keys() | set().union(*sides)):
         lines = [version.get(name) for version in versions]
         state, group = decide(name, *lines), groups.get(name)
+        if isinstance(state, Conflict) and None in lines[1:] and (twin := _twin(lines, names, versions)):
+            kept = [line or version.get(twin) for line, version in zip(lines, versions, strict=True)]
+            state = decide(name, *(line and replace(line, name=name) for line in kept))
         if group is None:
             yield state
         elif torn[group] and not all(same(lines[0], line) for line in lines):
             yield Conflict(name, lines[0], lines[1], lines[2], tuple(lines[3:]), coded=group)
         else:
             yield replace(state, coded=group)
+
+
+def _by_digest(lines: Mapping[str, Line]) -> dict[str, list[str]]:
+    """Return digest -> the names of the tensors with that value."""
+    found: dict[str, list[str]] = {}
+    for name, line in lines.items():
+        found.setdefault(line.digest, []).append(name)
+    return found
+
+
+def _twin(
+    lines: Sequence[Line | None], names: Mapping[str, list[str]], versions: Sequence[Mapping[str, Line]]
+) -> str | None:
+    """Return a tensor that all versions have, equal to this one in each version that has both.
+
+    Programs leave out one of two tied tensors when they save: an ``lm_head`` that equals the embedding.
+    """
+
+    def tied(name: str) -> bool:
+        pairs = zip((version.get(name) for version in versions), lines, strict=True)
+        return all(twin is not None and (line is None or same(twin, line)) for twin, line in pairs)
+
+    base = lines[0]
+    return next(filter(tied, names[base.digest]), None) if base is not None else None
 
 
 def _is_torn(group: Coded, before: Mapping[str, Line], sides: Sequence[Mapping[str, Line]]) -> bool:

@@ -13,6 +13,8 @@ from theta.merging.strategies import parameter_text, parameters, registry
 from theta.merging.strategies.parameter_text import Setting
 
 SIDES: Final = ("ours", "theirs", "base")
+_WHOLE: Final = ("passthrough",)
+"""Methods that take all rows from one side."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,11 @@ class Strategy:
             return "only taking a side settles it"
         if len(lines) < len(sides):
             return "a side deleted it"
-        if len({(line.dtype, line.shape) for line in lines}) != 1:
+        odd = next((line.dtype for line in lines if not is_averaged(line.dtype)), None)
+        if odd is not None:
+            return f"{odd} is never computed with"
+        if conflict.geometry is None or (conflict.geometry.spans and self.name in _WHOLE):
             return f"shape or dtype differs: {_geometries(conflict)}"
-        if not is_averaged(lines[0].dtype):
-            return f"{lines[0].dtype} is never computed with"
         return self._why_not_method(conflict, len(lines))
 
     def _why_not_method(self, conflict: Conflict, count: int) -> str | None:

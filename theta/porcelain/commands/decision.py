@@ -69,6 +69,7 @@ def decide(
         scope=texts.scope(options.scope) if options.scope else None,
         seed=texts.seed(options.seed) if options.seed else None,
         allow_nan=options.allow_nan or None,
+        dtype=texts.dtype(options.dtype) if options.dtype else None,
     )
     if options.statistics and not dialogue.asks and not recipe.uses_statistics:
         raise UsageError(

@@ -43,6 +43,7 @@ class TensorOptions:
         seed: the random seed.
         allow_nan: results may have NaN or infinity that no input had.
         statistics: ``REV:PATH`` of the statistics of each side, ours first.
+        dtype: the dtype of all floats of the checkpoints that are merged.
     """
 
     strategies: Sequence[str] = ()
@@ -52,6 +53,7 @@ class TensorOptions:
     seed: str | None = None
     allow_nan: bool = False
     statistics: Sequence[str] = ()
+    dtype: str | None = None
 
     def first(self) -> str:
         """Return the first option that was given; "" when there is none."""
@@ -63,6 +65,7 @@ class TensorOptions:
             "--seed": self.seed,
             "--allow-nan": self.allow_nan,
             "--statistics": self.statistics,
+            "--dtype": self.dtype,
         }
         return next((name for name, value in given.items() if value), "")
 

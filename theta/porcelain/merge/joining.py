@@ -101,8 +101,8 @@ class How:
 
     @property
     def wants_all(self) -> bool:
-        """Whether all differences must be compared: for scope "all", and to list them in a dry run."""
-        return self.everything or self.options.dry_run
+        """Whether all differences must be compared: with scope "all" or a dtype, and in a dry run."""
+        return self.everything or self.options.dry_run or self.options.dtype is not None
 
 
 def merge_checkpoints(

@@ -96,7 +96,7 @@ def _deed(path: str, merged: Merged, how: How, base: str) -> Deed:
     manifest = merged.resolved.get(path)
     tensors = {name: by for name, by in merged.decided.get(path, {}).items() if by != engine.ROWS}
     asked, options = how.asked(), how.options
-    only = recipes.Recipe(None, (), options.scope, options.seed, options.allow_nan, options.without)
+    only = recipes.of_options(options)
     statistics = tuple(one.oid for one in how.options.statistics if one is not None)
     return deeds.Deed(
         manifest.oid if manifest else "",
@@ -173,8 +173,9 @@ def _rounds(session: Session, found: MergeRecord, index: Path | None) -> list[Ro
 
 
 def _tells(deed: Deed) -> bool:
-    """Return whether a replay needs ``deed``: a strategy decided a tensor, or a base was chosen."""
-    return bool(deed.tensors or trailers.read_round(deed.terms).base)
+    """Return whether a replay needs ``deed``: a strategy decided a tensor, or a base or dtype was chosen."""
+    terms = trailers.read_round(deed.terms)
+    return bool(deed.tensors or terms.base or terms.recipe.dtype)
 
 
 def _round(group: Mapping[str, Deed], restricted: bool) -> Round:
