@@ -12,7 +12,6 @@ import theta
 from tests.support import Repo, make_model, random_tensors
 from theta.cli import catalogue
 from theta.cli.passing import Passing
-from theta.errors import ExitCode
 from theta.lazy import Module
 
 HEAVY = {"llvmlite", "ml_dtypes", "numba", "numpy", "pygit2", "theta_native", "torch", "zstandard"}
@@ -35,10 +34,10 @@ print(json.dumps([code, sorted(sys.modules)]), file=sys.__stderr__)
 """
 
 
-def start(*args: str, before: str = "") -> tuple[object, set[str], str]:
+def start(*args: str, before: str = "", sent: str = "") -> tuple[object, set[str], str]:
     """The exit code of ``theta ARGS``, the modules that it imported, and what it printed."""
     command = [sys.executable, "-c", before + RUN, *args]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, input=sent)
     code, modules = json.loads(done.stderr.splitlines()[-1])
     return code, set(modules), done.stdout
 
@@ -50,6 +49,29 @@ def test_nothing_heavy_is_imported(option: str) -> None:
     assert printed.strip()
     assert modules & HEAVY == set()
     assert "theta" in modules
+
+
+def packets(*rows: str) -> str:
+    """Lines as git sends them to a filter, and a flush packet."""
+    return "".join(f"{len(row) + 5:04x}{row}\n" for row in rows) + "0000"
+
+
+CHECKOUT = (
+    packets("git-filter-client", "version=2")
+    + packets("capability=clean", "capability=smudge")
+    + packets("command=smudge", "pathname=m.safetensors")
+    + packets("theta checkpoint 1")
+)
+"""A git that checks out a checkpoint."""
+
+
+def test_a_filter_that_leaves_the_files_to_theta_opens_no_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs in each ``theta switch``, ``reset`` and ``pull``, and git waits for it."""
+    monkeypatch.setenv("THETA_SMUDGE", "defer")
+    _, modules, printed = start("filter-process", sent=CHECKOUT)
+    assert printed.endswith(packets("status=success") + packets("theta checkpoint 1") + "0000")
+    assert modules & HEAVY == set()
+    assert "theta.porcelain.workspace.session" not in modules
 
 
 def test_the_package_is_imported_without_anything_heavy() -> None:
@@ -183,8 +205,8 @@ def test_the_options_of_a_command_are_those_that_typer_knows(name: str) -> None:
 def test_what_git_starts_needs_no_typer(tmp_path: Path, line: str) -> None:
     """A commit starts these several times."""
     repo = Repo.create(tmp_path / "repo")
-    code, modules, _ = start("-C", str(repo.path), *line.split())
-    assert code == (ExitCode.INTERRUPTED if line == "filter-process" else 0)
+    code, modules, _ = start("-C", str(repo.path), *line.split(), sent=CHECKOUT if "filter" in line else "")
+    assert code == 0
     assert "theta.porcelain.workspace.session" in modules
     assert modules & OF_THE_COMMAND_LINE == set()
 

@@ -29,19 +29,15 @@ def serve_filter() -> int:
     """Serve git's filter protocol on standard input and output."""
     from theta.git.pktline import PktLines, widened
     from theta.porcelain.plain_git.filtering import SMUDGE_LIMIT, Filter, serve
-    from theta.porcelain.workspace.session import Session
 
-    limit = int(os.environ.get("THETA_SMUDGE_LIMIT", SMUDGE_LIMIT))
-    defer = os.environ.get("THETA_SMUDGE") == "defer"
-    session = Session.here(".", in_git=True)
     filter_ = Filter(
-        session,
+        _session,
         lambda text: console.err(f"theta: {text}"),
-        defer,
-        limit,
+        os.environ.get("THETA_SMUDGE") == "defer",
+        int(os.environ.get("THETA_SMUDGE_LIMIT", SMUDGE_LIMIT)),
         Path(index).absolute() if (index := os.environ.get("GIT_INDEX_FILE")) else None,
         lambda: terminal.progress("theta"),
-        looking=session.repo.is_read_only and not os.environ.get("GIT_OBJECT_DIRECTORY"),
+        may_look=not os.environ.get("GIT_OBJECT_DIRECTORY"),
     )
     try:
         serve(filter_, PktLines(widened(sys.stdin.fileno()), sys.stdout.buffer))
@@ -50,11 +46,16 @@ def serve_filter() -> int:
     return 0
 
 
-def run_hook(name: str, *args: str) -> int:
-    """Do theta's part of the hook ``name``, which git runs with ``args``."""
+def _session() -> Session:
+    """Open the repository that git runs in."""
     from theta.porcelain.workspace.session import Session
 
-    session = Session.here(".", in_git=True)
+    return Session.here(".", in_git=True)
+
+
+def run_hook(name: str, *args: str) -> int:
+    """Do theta's part of the hook ``name``, which git runs with ``args``."""
+    session = _session()
     index = Path(os.environ.get("GIT_INDEX_FILE") or session.repo.index_path)
     with terminal.progress("theta") as progress:
         lines = _lines(session, name, list(args), index.absolute(), progress)

@@ -6,31 +6,46 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from theta import _fs, _notes
 from theta.errors import ChangedWhileReadError, ManifestError, NewerFormatError, NotFoundError, ThetaError
-from theta.git import lfs, processes
-from theta.git.pktline import PktLines
 from theta.lazy import Module
-from theta.porcelain.setup import installing
-from theta.porcelain.stage import staging
-from theta.porcelain.workspace import index_closure
-from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
-from theta.store import closure
-from theta.store import held_packs as held
-from theta.store.files.file_source import FileSource
-from theta.store.format import listings
-from theta.store.format import manifest as manifests
-from theta.store.format.manifest import Manifest
-from theta.store.odb.packs import UnwrittenPack
 
 if TYPE_CHECKING:
+    from theta import _fs, _notes
+    from theta.git import lfs, processes
+    from theta.git.pktline import PktLines
+    from theta.porcelain.setup import installing
+    from theta.porcelain.stage import staging
+    from theta.porcelain.workspace import index_closure
+    from theta.porcelain.workspace.session import Session
+    from theta.store import closure
+    from theta.store import held_packs as held
+    from theta.store.files import file_source
+    from theta.store.files.file_source import FileSource
+    from theta.store.format import listings
+    from theta.store.format import manifest as manifests
+    from theta.store.format.manifest import Manifest
+    from theta.store.odb import packs
     from theta.store.read import reassembly
-else:
+else:  # a filter that defers needs none of these, and starts in a third of the time
+    _fs = Module("theta._fs")
+    _notes = Module("theta._notes")
+    closure = Module("theta.store.closure")
+    file_source = Module("theta.store.files.file_source")
+    held = Module("theta.store.held_packs")
+    index_closure = Module("theta.porcelain.workspace.index_closure")
+    installing = Module("theta.porcelain.setup.installing")
+    lfs = Module("theta.git.lfs")
+    listings = Module("theta.store.format.listings")
+    manifests = Module("theta.store.format.manifest")
+    packs = Module("theta.store.odb.packs")
+    processes = Module("theta.git.processes")
     reassembly = Module("theta.store.read.reassembly")
+    staging = Module("theta.porcelain.stage.staging")
 
 SMUDGE_LIMIT: Final = 256 << 20
 """Size in bytes above which a hook writes the file: git keeps a whole smudged file in memory."""
@@ -43,23 +58,33 @@ class Filter:
     """Clean and smudge for one run of git.
 
     Args:
-        session: the repository.
+        open_session: opens the repository, when it is first needed.
         warn: called with one-line warnings.
         defer: leave manifests in place of files; the theta that runs git writes the files.
         limit: size in bytes above which smudge returns the manifest, for the hook to replace.
         index: the index file that git uses; None for that of the repository.
         progress: returns a context manager that shows the progress on one file.
-        looking: the repository is read-only and git only compares: manifests are not stored.
+        may_look: git only compares where the repository is read-only: manifests are not stored there.
     """
 
-    session: Session
+    open_session: Callable[[], Session]
     warn: Warn
     defer: bool = False
     limit: int = SMUDGE_LIMIT
     index: Path | None = None
     progress: Shown = contextlib.nullcontext
-    looking: bool = False
+    may_look: bool = False
     _installed: bool = False
+
+    @cached_property
+    def session(self) -> Session:
+        """The repository."""
+        return self.open_session()
+
+    @cached_property
+    def looking(self) -> bool:
+        """Whether nothing can be stored."""
+        return self.may_look and self.session.repo.is_read_only
 
     def clean(self, path: str, packets: Iterable[bytes]) -> bytes:
         """Return the manifest of the file at ``path`` with the content ``packets``.
@@ -68,6 +93,7 @@ class Filter:
         while git holds the lock of the index, because it must not be staged.  Without the lock git only
         compares (``git diff``, ``blame``, ``mergetool``).
         """
+        self.prepare()
         with self._received(path, packets) as (source, text):
             if text is not None:
                 return self._checked_manifest(text, path)
@@ -101,7 +127,7 @@ class Filter:
 
     def _store_new(self, path: str, source: FileSource, kept: Manifest | None) -> Manifest:
         session = self.session
-        with UnwrittenPack(session.repo.format) if self.looking else session.objects.writer() as pack:
+        with packs.UnwrittenPack(session.repo.format) if self.looking else session.objects.writer() as pack:
             taken = {manifest.store for at, manifest in session.index.manifests.items() if at != path}
             with self.progress() as progress:
                 stored = staging.take(session, pack, source, path, kept, taken, progress)
@@ -137,8 +163,9 @@ class Filter:
         If it cannot be restored, the manifest is returned with a warning: an error of a required filter
         would break the checkout of the whole repository.
         """
-        if not manifests.looks_like_manifest(data) or self.defer:
+        if self.defer or not manifests.looks_like_manifest(data):
             return [data]
+        self.prepare()
         self.request_sync()
         if manifests.has_conflict_markers(data) or self.session.leaves(path):
             return [data]
@@ -201,7 +228,7 @@ class Spool:
         self._copy: _fs.AppendFile | None = None
         self._file: FileSource | None = None
         with contextlib.suppress(NotFoundError, ThetaError):
-            self._file = stack.enter_context(FileSource(place))
+            self._file = stack.enter_context(file_source.FileSource(place))
         if self._file is None:
             self._start_copy()
 
@@ -234,7 +261,7 @@ class Spool:
         if self._copy is None:
             self._start_copy()
         assert self._copy is not None
-        return self._stack.enter_context(FileSource(self._copy.path))
+        return self._stack.enter_context(file_source.FileSource(self._copy.path))
 
     def text(self) -> bytes | None:
         """Return the content if it is a manifest, otherwise None."""
@@ -258,7 +285,6 @@ def _answer(filter_: Filter, lines: PktLines, request: dict[str, str]) -> None:
     path = request.get("pathname", "")
     packets = lines.until_flush()
     try:
-        filter_.prepare()
         if request.get("command") == "clean":
             pieces: Iterable[bytes | memoryview] = [filter_.clean(path, packets)]
         else:
