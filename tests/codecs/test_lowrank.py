@@ -26,6 +26,7 @@ from theta._blas import one_thread, threads
 from theta.codecs import arith, brought, delta, lowrank
 from theta.codecs.base import Target, TensorWords
 from theta.codecs.factoring import factors, projections, spectrum
+from theta.codecs.factoring.exact_sums import Product
 from theta.errors import CodecError
 
 
@@ -138,7 +139,7 @@ def test_factors_that_a_reader_refuses_are_not_written(unreadable: factors.Facto
 def test_factors_of_an_adapter_that_are_too_small_for_a_layer_are_added_without_it() -> None:
     base = weights("f32", (40, 30))
     tiny = np.full((40, 1), 1e-150), np.full((30, 1), 1e-150)
-    done = brought.add_product(base, *tiny, 24, 1000)
+    done = brought.add_product(base, Product(*tiny, np.ones(1)))
     assert done.encode is None
     np.testing.assert_array_equal(done.new.words, base.words)
 

