@@ -16,6 +16,7 @@ from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.index_closure import complete, following, store_name, sync
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
+from theta.store import closure
 from theta.store.files.file_source import FileSource
 from theta.store.format.manifest import Manifest
 from theta.store.odb.packs import PackWriter
@@ -99,6 +100,7 @@ def _store(
         stored = take(session, pack, source, path, kept, taken, progress)
         source.verify_unchanged()
         oid = pack.blob(stored.manifest.data, text=True)
+        closure.store_tree(pack, stored.manifest)  # git commit would write each folder as a loose object
         session.cache.remember(path, source.identity, oid)
         return Added(
             path, stored.manifest, oid, tuple(stored.new), stored.note, source.stat, mode, pack.size - size
