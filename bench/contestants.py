@@ -41,7 +41,9 @@ class Contestant(ABC):
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder
         self.caches, self.cache = 0, folder / "kernels"
-        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "THETA_"))}
+        # An installed program has its bytecode; one that may not write it is compiled at each start.
+        left_out = ("GIT_", "THETA_", "PYTHONDONTWRITEBYTECODE")
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         self.env |= {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / ".cache")}
         self.env |= {"GIT_CONFIG_NOSYSTEM": "1", "NUMBA_CACHE_DIR": str(self.cache)}
         folder.mkdir(parents=True)

@@ -99,3 +99,19 @@ def test_where_git_itself_reads_the_repository(tmp_path: Path) -> None:
     change(repo, "b.weight", 4)
     found = gits(repo, tmp_path / "trace", "theta", "commit", "-a", "-m", "two")
     assert len(found) <= 30, found
+
+
+def test_a_commit_writes_no_object_for_each_folder(repo: Repo) -> None:
+    """Git syncs each loose object: a commit of 219 tensors took 300 of them, one for each folder."""
+    repo.theta("track", "*.safetensors")
+    names = [f"layers.{number}.weight" for number in range(12)]
+    make_model(repo.path / "m.safetensors", random_tensors(dict.fromkeys(names, (20, 30))))
+    repo.theta("add", "-A")
+    before = loose(repo)
+    repo.theta("commit", "-m", "one")
+    assert len(found := loose(repo) - before) <= 3, found
+
+
+def loose(repo: Repo) -> set[str]:
+    """The loose objects of ``repo``."""
+    return {"".join(path.parts[-2:]) for path in (repo.path / ".git" / "objects").glob("??/*")}
