@@ -108,6 +108,15 @@ ROOMS: Final = (
         ),
     ),
     Room(
+        ("theta.porcelain.search",),
+        (
+            "theta.merging",
+            *_WORKSPACE,
+            "theta.porcelain.merge",
+            "theta.porcelain.replicas",
+        ),
+    ),
+    Room(
         ("theta.porcelain.migration",),
         (
             "theta.formats",
@@ -139,6 +148,7 @@ ROOMS: Final = (
             "theta.porcelain.drive",
             "theta.porcelain.look",
             "theta.porcelain.merge",
+            "theta.porcelain.search",
             "theta.porcelain.stage",
             "theta.porcelain.tensors",
         ),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.compat.inprocess import branched, committed, copied, shift, started
 from tests.compat.story import MODEL
-from tests.support import Repo
+from tests.support import Repo, read_model
 from theta.errors import NotFoundError, ThetaError, UsageError
 from theta.merging.recipe_files import load
 from theta.merging.states import Conflict
@@ -25,6 +25,8 @@ from theta.porcelain.commands.merge_request import (
     TensorOptions,
 )
 from theta.porcelain.merge.answers import Answer, Answers, UndoneError
+from theta.porcelain.search.space import axis
+from theta.porcelain.search.trials import SearchRequest
 from theta.porcelain.workspace.session import Session
 
 TENSOR, OTHER = "layer.1.weight", "layer.2.weight"
@@ -115,6 +117,21 @@ def test_a_branch_ahead_is_a_fast_forward(repo: Repo) -> None:
     result = merged(repo, "ahead")
     assert (result.ending, result.commit) == (Ending.FORWARDED, repo.git("rev-parse", "ahead"))
     assert shift(repo, OTHER) == 5.0
+
+
+def test_a_search_is_a_request_with_the_best_parameters(repo: Repo) -> None:
+    """The scale of our change on this tensor is 1, and that of b is 2; 1.5 lies in the middle."""
+    asked = SearchRequest((axis("weight=0:1:0.25"),), "middle")
+    own = read_model(repo.path / MODEL)[TENSOR]
+
+    def score(file: Path) -> float:
+        return -abs(float((read_model(file)[TENSOR] - own).mean()) - 0.5)
+
+    request = MergeRequest(["b"], AVERAGE)
+    found, done = merging.search(Session.here(repo.path), request, asked, score)
+    assert [trial.point for trial in done.trials] == [(0.0,), (0.25,), (0.5,), (0.75,), (1.0,)]
+    assert found.tensors.strategies == ("average",)
+    assert found.tensors.searched == "greatest middle over weight=0:1:0.25: -0.0 of 5 trials"
 
 
 def test_a_conflict_is_a_result_that_is_gone_on_with(repo: Repo) -> None:

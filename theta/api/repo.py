@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
@@ -32,6 +32,8 @@ from theta.porcelain.look.overview import Report
 from theta.porcelain.look.version_changes import Summary
 from theta.porcelain.replicas import applying, memory_copies
 from theta.porcelain.replicas.applying import ApplyRequest, ApplyResult
+from theta.porcelain.search import space
+from theta.porcelain.search.trials import SearchRequest, SearchResult
 from theta.porcelain.stage import run_steps, saving
 from theta.porcelain.stage.commit_writer import CommitWriter
 from theta.porcelain.stage.saved_tree import File, StoredFile
@@ -366,6 +368,40 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             result = merging.merge(session, request)
             changing.check_merge(result)
             return result
+
+    def search(
+        self,
+        *revisions: str,
+        strategy: str,
+        over: Sequence[str],
+        score: Callable[[Path], float],
+        tensors: TensorOptions | None = None,
+        **how: Any,
+    ) -> SearchResult:
+        """Try parameters of a merge, and return their scores; nothing is merged or changed.
+
+        ``found.best.strategy`` is the text for :meth:`merge`.
+
+        Args:
+            revisions: what to merge.
+            strategy: the strategy whose parameters are searched: ``"ties"``.
+            over: the values, such as ``"density=0.1:0.9:0.2"``, ``"weight[1]=0:1"``.
+            score: is called with the file of each candidate, or a folder if the merge concerns several.
+            tensors: rules, scope, seed and statistics beside the strategy.
+            how: further fields of :class:`theta.porcelain.search.trials.SearchRequest`: ``minimize``, ``way``
+                (``"grid"``, ``"random"``, ``"cma"``), ``trials``, ``seed``, and ``objective``, the name of
+                the score: an interrupted search of the same objective goes on where it stopped.
+
+        Raises:
+            theta.errors.UsageError: a parameter cannot have such a value, or conflicts are left.
+            theta.errors.ThetaError: no candidate could be computed.
+        """
+        asked = SearchRequest(
+            tuple(map(space.axis, over)), **{"objective": getattr(score, "__qualname__", ""), **how}
+        )
+        with self._session_of_call() as session:
+            request = MergeRequest(revisions, _settling(tensors, strategy))
+        return merging.search(session, request, asked, score)[1]
 
     def continue_merge(
         self, strategy: str | None = None, tensors: TensorOptions | None = None

@@ -28,6 +28,10 @@ Rules = Annotated[
     typer.Option("--rule", help="GLOB=STRATEGY: strategy for matching tensor names; the first match counts."),
 ]
 RecipePath = Annotated[str | None, typer.Option("--recipe", help="Recipe file: YAML with mergekit's keys.")]
+Scope = Annotated[
+    str | None,
+    typer.Option("--scope", help="conflicts (default), or all: also compute what only one side changed."),
+]
 Seed = Annotated[str | None, typer.Option("--seed", help="Random seed (default 0).")]
 AllowNan = Annotated[
     bool, typer.Option("--allow-nan", help="Allow results with NaN or infinity that no input had.")

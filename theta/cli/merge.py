@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
-from theta.cli import console, deciding
+from theta.cli import console, deciding, searching
 from theta.cli.args import Given
 from theta.cli.common import drive_untouched, open_session, report_summary, say_full_disk
 from theta.cli.passing import Passing
@@ -36,11 +36,6 @@ app = Passing(None)
 
 _GO_ON: Final = "theta merge --continue"
 
-Scope = Annotated[
-    str | None,
-    typer.Option("--scope", help="conflicts (default), or all: also compute what only one side changed."),
-]
-
 
 @app.command
 def merge(
@@ -48,11 +43,16 @@ def merge(
     strategy: deciding.Strategies = None,
     rule: deciding.Rules = None,
     recipe: deciding.RecipePath = None,
-    scope: Scope = None,
+    scope: deciding.Scope = None,
     seed: deciding.Seed = None,
     allow_nan: deciding.AllowNan = False,
     statistics: deciding.Statistics = None,
     dtype: deciding.Dtype = None,
+    search: searching.Axes = None,
+    score: searching.ScoreBy = "",
+    minimize: searching.Minimize = False,
+    search_by: searching.Way = "",
+    trials: searching.Trials = 0,
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Show what would become of each tensor; change nothing."
     ),
@@ -99,6 +99,9 @@ def merge(
     if go_on:
         return _tell(session, git, merging.go_on(session, tensors, terminal, no_commit=no_commit))
     request = requests.MergeRequest(names, tensors, git, no_commit=no_commit, dry_run=dry_run)
+    if search or score or search_by or trials or minimize:
+        found = searching.asked(search, score, search_by, trials, minimize=minimize, seed=seed)
+        request, session = searching.best(session, request, found, terminal), session.again()
     if not (dry_run or tensors.only_ours()) and same_stores.joins(session, names):
         stop = ["--no-commit"] * no_commit
         return drive_untouched(session, "merge", tensors.strategies, [*stop, *given.args])

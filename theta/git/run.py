@@ -334,6 +334,25 @@ def shell(command: str, more: Mapping[str, str], stopped: Callable[[], bool]) ->
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
+def shell_output(command: str, more: Mapping[str, str]) -> tuple[int, str]:
+    """Run a command of the user by the shell; return its exit code and what it prints.
+
+    Its messages, on standard error, go to the user's terminal.  ``more`` are further environment variables.
+    Raises :class:`UsageError` when the system cannot start it.
+    """
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-c", command],
+            env={**os.environ, **more},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            check=False,
+        )
+    except OSError as error:
+        raise UsageError(f"the command cannot be started: {error.strerror}") from error
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
 def plain(cwd: Path, marks: Mapping[str, str] | None = None) -> Git:
     """Return a runner of git as the user would run it, with theta's filter and hooks."""
     return Git(cwd, marks=marks)

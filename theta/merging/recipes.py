@@ -64,6 +64,8 @@ class Recipe:
     """Sides that the recipe does not name, ours being 0; see ``engine.MergeOptions``."""
     dtype: str | None = None
     """The dtype of all floats of the result, or None to keep them as they are."""
+    searched: str = ""
+    """The search that found the parameters of ``default``, for readers of the commit."""
 
     def strategy_for(self, name: str) -> Strategy | None:
         """Return the strategy for tensor ``name``, or None."""
@@ -124,6 +126,8 @@ class Recipe:
             words += ["--without", str(number)]
         if self.dtype is not None:
             words += ["--dtype", self.dtype]
+        if self.searched:
+            words += ["--searched", self.searched]
         return shlex.join(words)
 
 
@@ -196,6 +200,8 @@ def _with(recipe: Recipe, word: str, waiting: Iterator[str]) -> Recipe:
         return replace(recipe, seed=seed(value))
     if word == "--without":
         return replace(recipe, without=(*recipe.without, seed(value)))
+    if word == "--searched":
+        return replace(recipe, searched=value)
     if word == "--dtype":
         return replace(recipe, dtype=dtype(value))
     raise UsageError(f"a recipe has no option {word!r}", hint="-X, --rule, --scope, --seed, --allow-nan")

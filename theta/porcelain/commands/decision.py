@@ -71,6 +71,7 @@ def decide(
         allow_nan=options.allow_nan or None,
         dtype=texts.dtype(options.dtype) if options.dtype else None,
     )
+    recipe = replace(recipe, searched=options.searched)
     if options.statistics and not dialogue.asks and not recipe.uses_statistics:
         raise UsageError(
             "--statistics would have no effect: no strategy of this merge uses them",

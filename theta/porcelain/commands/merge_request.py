@@ -44,6 +44,7 @@ class TensorOptions:
         allow_nan: results may have NaN or infinity that no input had.
         statistics: ``REV:PATH`` of the statistics of each side, ours first.
         dtype: the dtype of all floats of the checkpoints that are merged.
+        searched: the search that found the strategy, for readers of the commit.
     """
 
     strategies: Sequence[str] = ()
@@ -54,6 +55,7 @@ class TensorOptions:
     allow_nan: bool = False
     statistics: Sequence[str] = ()
     dtype: str | None = None
+    searched: str = ""
 
     def first(self) -> str:
         """Return the first option that was given; "" when there is none."""

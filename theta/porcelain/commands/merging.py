@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -11,6 +12,7 @@ from theta.git import in_progress
 from theta.git.commit_graph import independent, octopus_base
 from theta.git.in_progress import Operation
 from theta.git.state_files import MERGE_HEAD
+from theta.merging.strategies import SIDES, Strategy
 from theta.porcelain.commands import decision, merge_routes, settling
 from theta.porcelain.commands.decision import MergePlan
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
@@ -20,12 +22,15 @@ from theta.porcelain.commands.merge_request import (
     MergeResult,
     Settlement,
     TensorOptions,
+    is_gits,
 )
 from theta.porcelain.commands.merge_routes import Route, undecided
 from theta.porcelain.drive import overwrites, running
 from theta.porcelain.drive.running import Said
 from theta.porcelain.merge import answers, dry_run, octopus, recording, replay, resolving
 from theta.porcelain.merge.replay import Replayed
+from theta.porcelain.search import trials
+from theta.porcelain.search.trials import Contest, Score, SearchRequest, SearchResult
 from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.session import Session
 
@@ -62,6 +67,42 @@ def _merge(session: Session, plan: MergePlan, dialogue: Dialogue) -> MergeResult
         return MergeResult(Ending.UP_TO_DATE, 0, head, head, said=said)
     checked = overwrites.options(session, ["merge", *plan.heads])
     return Route(session, dialogue, plan, checked).run()
+
+
+def search(
+    session: Session,
+    request: MergeRequest,
+    asked: SearchRequest,
+    score: Score,
+    dialogue: Dialogue = NOBODY,
+    told: Callable[[SearchResult], None] = lambda _: None,
+) -> tuple[MergeRequest, SearchResult]:
+    """Return ``request`` with the parameters of its strategy that score best, and all trials.
+
+    Nothing is merged yet.  Raises :class:`UsageError` where the request has no strategy to search for, and
+    what :func:`theta.porcelain.search.trials.search` raises.
+    """
+    plan = _reduced(session, decision.plan(session, request, dialogue))
+    recipe = plan.decision.how.asked()
+    if request.tensors.recipe is not None or recipe.default is None or recipe.default.name in SIDES:
+        raise UsageError("a search is for the parameters of a strategy", hint="name it: -X ties --search ...")
+    gits = [option for option in request.tensors.strategies if is_gits(option)]
+
+    def asking(strategy: Strategy, searched: str = "") -> MergeRequest:
+        strategies = (str(strategy), *gits)
+        return replace(request, tensors=replace(request.tensors, strategies=strategies, searched=searched))
+
+    contest = Contest(
+        (session.repo.resolve("HEAD"), *plan.heads),
+        plan.base,
+        recipe.default,
+        lambda strategy: (
+            decision.plan(session, replace(asking(strategy), dry_run=False), NOBODY).decision.how
+        ),
+        repr([replace(recipe, default=None).text(), request.tensors.statistics]),
+    )
+    found = trials.search(session, contest, asked, score, told)
+    return asking(found.best.strategy, found.text()), found
 
 
 def _by_strategy(session: Session, plan: MergePlan, dialogue: Dialogue) -> MergeResult:

@@ -101,7 +101,7 @@ def _deed(path: str, merged: Merged, how: How, base: str) -> Deed:
     return deeds.Deed(
         manifest.oid if manifest else "",
         trailers.Round(only, statistics, base).text(),
-        recipes.Recipe(asked.default, asked.rules).text(),
+        recipes.Recipe(asked.default, asked.rules, searched=asked.searched).text(),
         tensors,
     )
 
@@ -184,7 +184,7 @@ def _round(group: Mapping[str, Deed], restricted: bool) -> Round:
     asked = trailers.read_round(first.asked).recipe
     tensors = {name: how for deed in group.values() for name, how in deed.tensors.items()}
     made = deeds.recipe(tensors, asked, every=terms.recipe.scope == "all")
-    recipe = replace(terms.recipe, default=made.default, rules=made.rules)
+    recipe = replace(terms.recipe, default=made.default, rules=made.rules, searched=made.searched)
     return replace(terms, recipe=recipe, paths=tuple(sorted(group)) if restricted else ())
 
 

@@ -1,0 +1,1 @@
+"""The parameters with which a merge scores best."""
