@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -118,6 +119,12 @@ def qwen3_moe() -> Model:
         **SMALL, moe_intermediate_size=24, head_dim=8, num_experts=4, num_experts_per_tok=2
     )
     return transformers.Qwen3MoeForCausalLM(config)
+
+
+def gpt_oss() -> Model:
+    """gpt-oss: experts that the file has in one tensor, as (experts, in, out)."""
+    config = transformers.GptOssConfig(**SMALL, num_local_experts=4, head_dim=8, num_experts_per_tok=2)
+    return transformers.GptOssForCausalLM(config)
 
 
 def logits(model: Model) -> torch.Tensor:
@@ -224,6 +231,7 @@ class Added:
     config: Mapping[str, Any]
     ia3: bool = False
     arrange: Tune | None = None
+    grows: bool = False
 
     def check(self, command: str, place: Path) -> Told:
         """Write the adapter, add it, and compare."""
@@ -231,6 +239,8 @@ class Added:
         theta = Theta(command, place / "repo")
         theta.commit(model)
         before = logits(model)
+        if self.grows:
+            model.resize_token_embeddings(VOCABULARY + 4, mean_resizing=False)
         kind = IA3Config if self.ia3 else LoraConfig
         peft = get_peft_model(copy.deepcopy(model), kind(**self.config))
         torch.manual_seed(2)
@@ -246,6 +256,10 @@ class Added:
         said = theta.run("add", "--update-data", str(place / "adapter"), "model.safetensors")
         if said.returncode:
             return Told(change, None, _first_line(said.stderr))
+        if self.grows:
+            file = theta.place / "config.json"
+            config = json.loads(file.read_text()) | {"vocab_size": VOCABULARY + 4}
+            file.write_text(json.dumps(config))
         return Told(change, _apart(logits(load(theta.place)), after), "")
 
 
@@ -272,9 +286,29 @@ ADDED: Mapping[str, Added] = {
         f"A1 {start}": Added(plain, LORA | ATTENTION | {"init_lora_weights": start})
         for start in ("pissa", "pissa_niter_2", "olora", "gaussian", "orthogonal", "eva", "mica", False)
     },
-    "A1 dora": Added(plain, LORA | ATTENTION | {"use_dora": True}),
-    "A1 lora_bias": Added(biased, LORA | ATTENTION | {"lora_bias": True}),
-    "A1 trainable tokens": Added(plain, LORA | ATTENTION | {"trainable_token_indices": [1, 2]}),
+    "C6 dora": Added(plain, LORA | ATTENTION | {"use_dora": True}),
+    "C6 dora of rslora and patterns": Added(
+        plain, LORA | ATTENTION | {"use_dora": True, "use_rslora": True, "rank_pattern": {"v_proj": 2}}
+    ),
+    "C6 dora of gpt2": Added(
+        gpt2, LORA | {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "use_dora": True}
+    ),
+    "C6 dora of an embedding": Added(
+        plain, LORA | {"target_modules": ["q_proj", "embed_tokens"], "use_dora": True}
+    ),
+    "C6 lora_bias": Added(biased, LORA | ATTENTION | {"lora_bias": True}),
+    "C6 lora_bias, all biases": Added(biased, LORA | ATTENTION | {"lora_bias": True, "bias": "all"}),
+    "C6 trainable tokens": Added(plain, LORA | ATTENTION | {"trainable_token_indices": [1, 2]}),
+    "C6 trainable tokens, tied": Added(tied, LORA | ATTENTION | {"trainable_token_indices": [1, 2]}),
+    "C6 trainable tokens by name": Added(
+        plain, LORA | ATTENTION | {"trainable_token_indices": {"embed_tokens": [3, 1], "lm_head": [4]}}
+    ),
+    "C4 more tokens": Added(
+        plain, LORA | {"target_modules": ["q_proj", "embed_tokens", "lm_head"]}, grows=True
+    ),
+    "C4 more tokens, saved": Added(
+        plain, LORA | ATTENTION | {"modules_to_save": ["embed_tokens", "lm_head"]}, grows=True
+    ),
     "A1 layer replication": Added(plain, LORA | ATTENTION | {"layer_replication": [(0, 2), (1, 2)]}),
     "A2 gpt2": Added(gpt2, LORA | {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}),
     "A2 gpt2, square alone": Added(gpt2, LORA | {"target_modules": ["attn.c_proj"], "fan_in_fan_out": False}),
@@ -315,6 +349,24 @@ ADDED: Mapping[str, Added] = {
     ),
     "B4 router of mixtral": Added(
         mixtral, LORA | {"target_modules": ["q_proj"], "target_parameters": ["mlp.gate.weight"]}
+    ),
+    "B4 all of mixtral": Added(
+        mixtral,
+        LORA
+        | {"target_modules": ["q_proj"], "use_rslora": True}
+        | {"target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj", "mlp.gate.weight"]},
+    ),
+    "B4 experts of qwen3-moe": Added(
+        qwen3_moe,
+        LORA
+        | {"target_modules": ["o_proj"]}
+        | {"target_parameters": ["mlp.experts.down_proj", "mlp.experts.gate_up_proj"]},
+    ),
+    "B4 experts of gpt-oss": Added(
+        gpt_oss,
+        LORA
+        | {"target_modules": ["o_proj"]}
+        | {"target_parameters": ["mlp.experts.down_proj", "mlp.experts.gate_up_proj"]},
     ),
     "B4 attention of qwen3-moe": Added(qwen3_moe, LORA | {"target_modules": ["q_proj", "o_proj"]}),
 }

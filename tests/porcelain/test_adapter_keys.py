@@ -81,12 +81,7 @@ def test_a1_initialisations_that_change_the_base_are_refused(tmp_path: Path, sta
 
 
 CHANGES_THE_SUM: list[tuple[str, Any]] = [
-    ("use_dora", True),
-    ("lora_bias", True),
-    ("trainable_token_indices", [1, 2]),
-    ("trainable_token_indices", {"embed_tokens": [1]}),
     ("layer_replication", [[0, 4], [2, 5]]),
-    ("target_parameters", ["mlp.experts.gate_up_proj"]),
     ("megatron_config", {"hidden_size": 1}),
     ("alora_invocation_tokens", [1]),
     ("arrow_config", {"top_k": 2}),
@@ -107,8 +102,8 @@ def test_a1_keys_that_change_the_sum_are_refused_by_name(tmp_path: Path, key: st
 
 
 def test_a1_all_keys_are_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"init_lora_weights 'pissa'.*; lora_bias True.*; use_dora True"):
-        read(tmp_path, PLAIN | {"use_dora": True, "lora_bias": True, "init_lora_weights": "pissa"})
+    with pytest.raises(UsageError, match=r"init_lora_weights 'pissa'.*; kasa_config 1.*; use_qalora True"):
+        read(tmp_path, PLAIN | {"use_qalora": True, "kasa_config": 1, "init_lora_weights": "pissa"})
 
 
 def test_a1_unknown_keys_that_say_nothing_pass(tmp_path: Path) -> None:

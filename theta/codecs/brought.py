@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from theta._blas import one_thread
 from theta._numpy import np
 from theta.codecs import arith, lowrank, scaled
 from theta.codecs.base import Encode, Range, Target, TensorWords
@@ -113,6 +114,33 @@ def _residual_bits(wrong: float) -> float:
     share = min(wrong, 0.5)
     entropy = -share * math.log2(share) - (1 - share) * math.log2(1 - share)
     return entropy + 1.5 * wrong + 2 * max(math.log2(wrong) + 1, 0.0)
+
+
+def add_with_norms(base: TensorWords, product: Product, norms: Matrix, by_column: bool) -> Applied:
+    """Return ``base`` plus ``product``, each row or column scaled to its norm.
+
+    That is DoRA, ``m * (W + s B A) / ||W + s B A||`` (S.-Y. Liu et al., 2402.09353, equation 5), computed in
+    float64 and rounded once.
+    """
+    target = Target(base.dtype, base.shape)
+    row = max(target.row_words, 1)
+
+    def summed(start: int, stop: int) -> Matrix:
+        found = product.scaled[start // row : stop // row] @ product.v.T
+        found += arith.to_values(base.read(start, stop), base.dtype).reshape(found.shape)
+        return found
+
+    pieces = list(_pieces(target))
+    with one_thread, np.errstate(all="ignore"):
+        if by_column:
+            squares = np.sum([np.square(summed(*r)).sum(axis=0) for r in pieces], axis=0)
+            factors = [(norms / np.sqrt(squares))[None, :]] * len(pieces)
+        else:
+            lengths = [np.linalg.norm(summed(*r), axis=1) for r in pieces]
+            factors = [(norms / np.concatenate(lengths))[a // row : b // row, None] for a, b in pieces]
+        pairs = zip(pieces, factors, strict=True)
+        words = [arith.to_words((summed(*r) * by).reshape(-1), base.dtype) for r, by in pairs]
+    return Applied(TensorWords(base.dtype, base.shape, np.concatenate(words)))
 
 
 def multiply(base: TensorWords, factors: NDArray[np.float64]) -> Applied:

@@ -12,9 +12,10 @@ from typing import Any, Final
 _UNDERSTOOD: Final = {
     "LORA": {
         *("peft_type", "r", "lora_alpha", "alpha_pattern", "rank_pattern", "use_rslora", "fan_in_fan_out"),
-        *("init_lora_weights", "ensure_weight_tying", "bias"),
+        *("init_lora_weights", "ensure_weight_tying", "bias", "use_dora", "lora_bias", "target_parameters"),
+        *("trainable_token_indices", "modules_to_save"),
     },
-    "IA3": {"peft_type", "fan_in_fan_out"},
+    "IA3": {"peft_type", "fan_in_fan_out", "modules_to_save"},
 }
 """Keys that the reader of adapters interprets."""
 
@@ -29,7 +30,6 @@ IRRELEVANT: Final[Mapping[str, str]] = {
     "layers_to_transform": "the file lists the modules",
     "lora_dropout": "for training",
     "megatron_core": "names a module of Python",
-    "modules_to_save": "the file lists the modules",
     "peft_version": "says who wrote it",
     "qalora_group_size": "counts with use_qalora only",
     "revision": "the base is the checkpoint that is updated",
@@ -45,12 +45,8 @@ _MERGE: Final = "merge it with peft"
 _REFUSED: Final[Mapping[str, str]] = {
     "alora_invocation_tokens": "the adapter is for some tokens only, which no weight can say",
     "arrow_config": "the adapter is chosen token by token, which no weight can say",
-    "use_dora": "the weights are scaled to a magnitude of their own",
     "layer_replication": "the adapter is for layers that stand several times",
-    "lora_bias": "the factors have biases of their own",
     "megatron_config": "the names are those of Megatron",
-    "target_parameters": "the factors are for stacked parameters such as experts",
-    "trainable_token_indices": "single rows of the embedding are replaced",
     "use_bdlora": "the factors are block-diagonal",
     "use_qalora": "the inputs are pooled before the factors",
     "kasa_config": "the base is cut before the factors are added",

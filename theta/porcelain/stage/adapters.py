@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,10 @@ class Adapter:
         root: ``use_rslora``: alpha is divided by the square root of the rank.
         fan_in_fan_out: the model stores its matrices as (in, out).
         ties: an update of the embedding also applies to the head tied to it.
+        parameters: ``target_parameters``: the ends of names of parameters of modules.
+        saved: ``modules_to_save``: the ends of names of modules that the adapter has in full.
+        dora: ``use_dora``: each output has a magnitude.
+        tokens: ``trainable_token_indices``: the end of the name of a module -> rows; "" for the embedding.
     """
 
     kind: str
@@ -43,16 +47,34 @@ class Adapter:
     root: bool
     fan_in_fan_out: bool
     ties: bool = False
+    parameters: tuple[str, ...] = ()
+    saved: tuple[str, ...] = ()
+    dora: bool = False
+    tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def rank_of(self, name: str) -> int | None:
+        """Return the configured rank of module ``name``."""
+        pattern = _by_pattern(self.ranks, name)
+        return self.rank if pattern is None else int(pattern)
+
+    def has_parameters_of(self, name: str) -> bool:
+        """Return whether parameters of module ``name`` are targets."""
+        module = f".{name.replace('.base_layer', '')}"
+        return any(module.endswith(f".{key.rpartition('.')[0]}") for key in self.parameters)
+
+    def tokens_of(self, name: str) -> tuple[int, ...]:
+        """Return the rows of module ``name`` that the adapter has."""
+        found = [rows for key, rows in self.tokens.items() if not key or f".{name}".endswith(f".{key}")]
+        return found[0] if found else ()
 
     def scale(self, name: str, rank: int) -> float:
         """Return the scale of the product of the factors of module ``name``.
 
         Raises ``ValueError`` if the factors do not have the configured rank.
         """
-        pattern = _by_pattern(self.ranks, name)
-        wanted = self.rank if pattern is None else pattern
+        wanted = self.rank_of(name)
         if wanted is not None and wanted != rank:
-            key = "r" if pattern is None else "rank_pattern"
+            key = "r" if _by_pattern(self.ranks, name) is None else "rank_pattern"
             raise ValueError(f"factors of rank {rank} where {key} says {wanted}")
         alpha = _by_pattern(self.alphas, name)
         return (self.alpha if alpha is None else alpha) / (rank**0.5 if self.root else rank)
@@ -110,4 +132,13 @@ def _adapter(place: Path, config: dict[str, Any]) -> Adapter:
         bool(config.get("use_rslora", False)),
         bool(config.get("fan_in_fan_out", False)),
         bool(config.get("ensure_weight_tying", False)),
+        tuple(map(str, config.get("target_parameters") or ())),
+        tuple(map(str, config.get("modules_to_save") or ())),
+        bool(config.get("use_dora", False)),
+        _tokens(config.get("trainable_token_indices") or {}),
     )
+
+
+def _tokens(found: Any) -> dict[str, tuple[int, ...]]:
+    by_module = found if isinstance(found, dict) else {"": found}
+    return {str(key): tuple(map(int, rows)) for key, rows in by_module.items()}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from theta.codecs import arith
-from theta.dtypes import DTYPES
 from theta.errors import UsageError
 from theta.merging import coded
 from theta.merging.orientation import Orientation
 from theta.porcelain.stage import updates
-from theta.porcelain.stage.updates import Brought, LowRank, Scale, Sparse, Update, Whole
+from theta.porcelain.stage.module_names import ModuleNames
+from theta.porcelain.stage.updates import Brought, LowRank, Rows, Scale, Slices, Sparse, Update, Whole
+from theta.porcelain.tensors import tied_weights
 from theta.porcelain.tensors.tied_weights import TiedWeights
 from theta.store.format.manifest import Line, Manifest
 
@@ -27,21 +29,36 @@ class Step:
     line: Line
     updates: tuple[Update, ...]
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the checkpoint does not have the tensor yet."""
+        return not self.line.tree
 
-def plan(manifest: Manifest, brought: Brought, ties: TiedWeights) -> list[Step]:
+
+@dataclass(frozen=True)
+class Fitted:
+    """The steps of one source, and the names of its updates that the file has otherwise."""
+
+    steps: list[Step]
+    renamed: Mapping[str, str]
+
+
+def plan(manifest: Manifest, brought: Brought, ties: TiedWeights) -> Fitted:
     """Return a step for each tensor that changes; raises ``UsageError`` that lists all misfits."""
-    return _Fitting(manifest, brought, ties).steps()
+    fitting = _Fitting(manifest, brought, ties)
+    return Fitted(fitting.steps(), fitting.names.renamed)
 
 
 class _Fitting:
     """Matches the updates of one source with the tensors of one checkpoint."""
 
     def __init__(self, manifest: Manifest, brought: Brought, ties: TiedWeights) -> None:
-        self._lines, self._brought, self._ties = manifest.by_name, brought, ties
+        self._lines, self._ties = manifest.by_name, ties
+        self.names = ModuleNames(self._lines, brought)
+        self._brought = brought = self.names.spread()
         self._coded = coded.groups((line.name, line.dtype) for line in manifest.lines)
         self._problems = list(brought.problems)
-        rename = _renaming(self._lines, brought)
-        self._named = {name: rename(name) for name in brought.updates}
+        self._named = {name: self.names.of(name) for name in brought.updates}
 
     def steps(self) -> list[Step]:
         """Return one step for each tensor, in order of name."""
@@ -49,11 +66,12 @@ class _Fitting:
         items = {name: item for name, item in self._brought.updates.items() if name not in self._tied}
         found: dict[str, list[Update]] = {}
         for name, item in self._turned(list(self._by_line(items))):
-            reason = self._why_not(self._lines[name], item)
-            if reason:
-                self._problems.append(reason)
             found.setdefault(name, []).append(item)
+        for name, parts in found.items():
+            line = self._resized(self._lines[name], parts)
+            self._problems += filter(None, (self._why_not(line, item) for item in parts))
         steps = [self._step(self._lines[name], items) for name, items in found.items()]
+        steps += self._added(items)
         if self._problems:
             text = updates.listed(self._problems)
             raise UsageError(f"the update does not fit: {text}", hint="nothing was changed")
@@ -63,13 +81,40 @@ class _Fitting:
         """Yield the name of the tensor that each of ``items`` updates; note names of no tensor."""
         for name, item in items.items():
             line = self._line(name)
-            if line is None:
+            if line is None and not self._is_added(name, item):
                 self._problems.append(f"{name} names no tensor{_experts(name)}")
-            else:
+            elif line is not None:
                 yield line.name, item
 
     def _line(self, name: str) -> Line | None:
-        return _line(self._lines, self._named[name], name in self._brought.modules)
+        return self.names.line(name)
+
+    # -- tensors that are added, and rows --------------------------------------------------
+
+    def _is_added(self, name: str, item: Update) -> bool:
+        """Return whether the adapter has a module in full that the base lacks, such as a classifier."""
+        module = f".{name.rpartition('.')[0]}"
+        saved = any(module.endswith(f".{key}") for key in self._brought.saved)
+        return isinstance(item, Whole) and saved and self._line(name) is None
+
+    def _added(self, items: Mapping[str, Update]) -> Iterator[Step]:
+        for name, item in items.items():
+            if self._is_added(name, item) and isinstance(item, Whole):
+                yield Step(Line(name, item.tensor.dtype, tuple(item.tensor.shape), "", ""), (item,))
+
+    def _resized(self, line: Line, items: Sequence[Update]) -> Line:
+        """Return ``line`` with the rows of a new value: an embedding or a head of another vocabulary."""
+        module = line.name.removesuffix(_WEIGHT).removesuffix(_BIAS)
+        saved = any(f".{module}".endswith(f".{key}") for key in self._brought.saved)
+        if not self._brought.of_adapter or not (saved or tied_weights.has_tokens(module)):
+            return line
+        for item in items:
+            shape = tuple(item.tensor.shape) if isinstance(item, Whole) else ()
+            if shape and len(shape) == len(line.shape) and shape[1:] == line.shape[1:]:
+                return replace(line, shape=shape)
+        return line
+
+    # -- fitting ---------------------------------------------------------------------------
 
     def _turned(self, pairs: Sequence[tuple[str, Update]]) -> Iterator[tuple[str, Update]]:
         """Yield the updates, transposed where the file stores its matrices as (in, out)."""
@@ -130,7 +175,9 @@ class _Fitting:
         touched = {name: module for name, module in modules.items() if self._changes(name)}
         values = [self._brought.updates[name] for name in touched]
         everywhere = set(touched.values()) >= set(ties.modules)
-        shared = self._brought.ties and set(touched.values()) >= stored
+        # PEFT gives trained tokens to both, without being asked.
+        together = self._brought.ties or (bool(values) and all(isinstance(one, Rows) for one in values))
+        shared = together and set(touched.values()) >= stored
         if touched and not (all(map(updates.same, values, values[1:])) and (everywhere or shared)):
             self._problems.append(_torn(ties, sorted(set(touched.values()))))
         return {name for name, module in modules.items() if module not in stored}
@@ -168,35 +215,26 @@ def _ways(line: Line, item: Update) -> tuple[bool, bool]:
 # -- one tensor ------------------------------------------------------------------------------
 
 
-def _line(lines: Mapping[str, Line], name: str, may_be_module: bool) -> Line | None:
-    return lines.get(name) or (lines.get(name + _WEIGHT) if may_be_module else None)
-
-
-def _renaming(lines: Mapping[str, Line], brought: Brought) -> Callable[[str], str]:
-    """Return the renaming that finds the most tensors: none, the first part removed, or one added."""
-    ways: list[Callable[[str], str]] = [lambda name: name, lambda name: name.partition(".")[2]]
-    ways += [_prefixed(head) for head in sorted({name.partition(".")[0] for name in lines})]
-
-    def known(way: Callable[[str], str]) -> int:
-        return sum(_line(lines, way(name), name in brought.modules) is not None for name in brought.updates)
-
-    return max(ways, key=known)
-
-
-def _prefixed(head: str) -> Callable[[str], str]:
-    return lambda name: f"{head}.{name}"
-
-
 def _misfit(line: Line, item: Update) -> str:
     """Return why ``item`` cannot update ``line``; "" if it can."""
     shape = tuple(line.shape)
-    columns = line.nbytes // max(shape[0] if shape else 1, 1) // DTYPES[line.dtype].itemsize
+    columns = math.prod(shape[1:])
     if not isinstance(item, Whole) and not arith.has_values(line.dtype):
         return f"{line.name} is {line.dtype}, which holds no numbers that an update could change"
     if isinstance(item, LowRank):
         wanted = (item.u.shape[0], item.v.shape[0])
-        fits = len(shape) > 1 and wanted == (shape[0], columns)
-        return "" if fits else f"{line.name} is {list(shape)}, the factors are for {list(wanted)}"
+        if len(shape) < 2 or wanted != (shape[0], columns):
+            return f"{line.name} is {list(shape)}, the factors are for {list(wanted)}"
+        norms = wanted[item.by_column] if item.magnitude is None else item.magnitude.size
+        return (
+            ""
+            if norms == wanted[item.by_column]
+            else f"{line.name} is {list(shape)}, with {norms} magnitudes"
+        )
+    if isinstance(item, Rows):
+        return _row_misfit(line, item)
+    if isinstance(item, Slices):
+        return ""
     if isinstance(item, Scale):
         return "" if _broadcasts(item.factors.shape, shape) else _other(line, item.factors.shape)
     if isinstance(item, Sparse):
@@ -204,6 +242,15 @@ def _misfit(line: Line, item: Update) -> str:
     if item.tensor.dtype != line.dtype and not all(map(arith.has_values, (item.tensor.dtype, line.dtype))):
         return f"{line.name} is {line.dtype}, its update {item.tensor.dtype}"
     return "" if tuple(item.tensor.shape) == shape else _other(line, item.tensor.shape)
+
+
+def _row_misfit(line: Line, item: Rows) -> str:
+    if len(line.shape) != 2 or line.shape[1] != item.tensor.shape[1]:
+        return _other(line, item.tensor.shape)
+    inside = min(item.indices) >= 0 and max(item.indices) < line.shape[0]
+    return (
+        "" if inside else f"{line.name} has {line.shape[0]} rows, and the adapter has one of a token outside"
+    )
 
 
 def _other(line: Line, shape: Sequence[int]) -> str:
@@ -218,6 +265,6 @@ def _broadcasts(part: Sequence[int], whole: Sequence[int]) -> bool:
 def _sparse_misfit(line: Line, item: Sparse) -> str:
     if item.shape is not None and item.shape != tuple(line.shape):
         return _other(line, item.shape)
-    size = line.nbytes // DTYPES[line.dtype].itemsize
+    size = math.prod(line.shape)
     inside = not item.indices.size or (item.indices.min() >= 0 and item.indices.max() < size)
     return "" if inside else f"{line.name} has {size} elements, and the update has indices outside"

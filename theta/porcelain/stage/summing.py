@@ -10,7 +10,7 @@ from theta._numpy import np
 from theta.errors import UsageError
 from theta.porcelain.stage import updates
 from theta.porcelain.stage.fitting import Step
-from theta.porcelain.stage.updates import LowRank, Sparse, Update, Whole
+from theta.porcelain.stage.updates import LowRank, Slices, Sparse, Update, Whole
 
 _NEARLY: Final = 1e-9
 
@@ -39,9 +39,12 @@ def _joined(pairs: Sequence[tuple[Step, float]], problems: list[str]) -> Step:
     items = [(item, weight) for step, weight in pairs for item in step.updates]
     whole = [item for item, _ in items if isinstance(item, Whole)]
     products = [(item, weight) for item, weight in items if isinstance(item, LowRank)]
+    slices = [(item, weight) for item, weight in items if isinstance(item, Slices)]
     sparse = [(item, weight) for item, weight in items if isinstance(item, Sparse)]
-    if len(whole) + len(products) + len(sparse) < len(items):
-        problems.append(f"{line.name} is scaled, which has no weighted sum")
+    if len(whole) + len(products) + len(sparse) + len(slices) < len(items):
+        problems.append(f"{line.name} is scaled or has single rows replaced, which has no weighted sum")
+    if any(item.magnitude is not None for item, _ in products):
+        problems.append(f"{line.name} gets magnitudes (DoRA), which have no weighted sum")
     if whole and not all(updates.same(whole[0], other) for other in whole[1:]):
         problems.append(f"{line.name} is replaced by different values")
     if whole and len(whole) < len(pairs):
@@ -51,6 +54,7 @@ def _joined(pairs: Sequence[tuple[Step, float]], problems: list[str]) -> Step:
             f"{line.name} is replaced, which counts wholly: its weights add up to another number than 1"
         )
     added: list[Update] = [_side_by_side(products)] if products else []
+    added += [_slice_by_slice(slices)] if slices else []
     added += [replace(item, data=item.data * weight) for item, weight in sparse]
     return Step(line, (*whole[:1], *added))
 
@@ -59,3 +63,9 @@ def _side_by_side(products: Sequence[tuple[LowRank, float]]) -> LowRank:
     """Return the sum of products, which is the product of longer factors."""
     u, v = (np.ascontiguousarray(np.hstack([getattr(item, part) for item, _ in products])) for part in "uv")
     return replace(products[0][0], u=u, v=v, scales=np.hstack([item.scales * by for item, by in products]))
+
+
+def _slice_by_slice(found: Sequence[tuple[Slices, float]]) -> Slices:
+    weights = [weight for _, weight in found]
+    experts = zip(*(item.items for item, _ in found), strict=True)
+    return Slices(tuple(_side_by_side(list(zip(those, weights, strict=True))) for those in experts))

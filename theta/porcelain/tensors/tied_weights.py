@@ -46,6 +46,11 @@ class TiedWeights:
         return [other for other in self.modules if other != module]
 
 
+def has_tokens(module: str) -> bool:
+    """Return whether the rows of ``module`` are tokens, by its name: an embedding or a head."""
+    return bool(_EMBEDDING.fullmatch(module) or _HEAD.fullmatch(module))
+
+
 def beside(session: Session, path: str, revision: str = "HEAD") -> Mapping[str, Any]:
     """Return the ``config.json`` beside the checkpoint at ``path``, or {}.
 
