@@ -26,7 +26,7 @@ from tests.compat.inprocess import copied
 from tests.compat.story import MODEL
 from tests.support import Repo, frameworks
 from theta.api import background, host_copies, host_memory
-from theta.errors import FormatError, NotFoundError, RefusedError, UsageError
+from theta.errors import FormatError, NotFoundError, RefusedError, ThetaError, UsageError
 from theta.formats import writers
 from theta.formats.layout import TensorSpec
 from theta.formats.plan import PlannedFile
@@ -250,6 +250,44 @@ def test_a_save_that_cannot_be_made_leaves_the_one_that_waits(
         opened.save({"config.json": tmp_path / "nosuch.json"}, ref="run", step=2)
     go.set()
     assert repo.git("log", "-1", "--format=%s", waits.result().commit) == "step 1"
+
+
+class OnADevice:
+    """An array of a library whose device failed."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("device-side assert triggered")
+
+
+class Failing(np.ndarray[Any, Any]):
+    """An array whose device fails when it is copied."""
+
+    def __array_function__(self, *_: Any) -> Any:
+        raise RuntimeError("device-side assert triggered")
+
+
+@pytest.mark.parametrize("there", [OnADevice(), arrays()["b.weight"].view(Failing)], ids=["before", "then"])
+def test_a_device_that_fails_while_its_arrays_are_copied(
+    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch, there: Any
+) -> None:
+    """The save fails at once, nothing of it is stored, and the ones before and after it are."""
+    begun, go = halting(monkeypatch)
+    run = theta.Run(opened, "r1")
+    run.save(0, {"m.safetensors": arrays()})
+    begun.wait()
+    state = arrays(moved=1.0) | {"b.weight": there}
+    try:
+        with pytest.raises(
+            ThetaError, match=r"m\.safetensors: 'b\.weight' could not be read: RuntimeError: de"
+        ):
+            run.save(1, {"m.safetensors": state})
+        run.save(2, {"m.safetensors": arrays(moved=2.0)})
+    finally:
+        go.set()
+    opened.wait()
+    assert [step.step for step in run.steps()] == [0, 2]
+    same(opened["refs/theta/runs/r1:m.safetensors"], arrays(moved=2.0))
+    assert repo.git("for-each-ref", "--format=%(refname)", "refs/theta").splitlines() == [run.ref]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])

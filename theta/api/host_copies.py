@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from theta import dtypes
 from theta._numpy import np
 from theta.api import held_files, host_memory
-from theta.errors import FormatError, UsageError, concerning
+from theta.errors import FormatError, ThetaError, UsageError, concerning, in_short
 from theta.formats import safetensors, writers
 from theta.formats.layout import BytesSource, TensorSpec, clip
 from theta.formats.plan import PlannedFile
@@ -30,6 +31,8 @@ Room: TypeAlias = "NDArray[np.uint8]"
 _LITTLE: Final = "<"
 _ARRAYS: Final = ("__array__", "__array_interface__", "__dlpack__")
 """Attributes of arrays, which numbers and lists lack."""
+_NO_ARRAY: Final = (KeyError, TypeError, ValueError, StopIteration)
+"""Errors of an array of a kind that no file has."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,13 @@ class PlannedCopy:
     made: Callable[[Mapping[str, memoryview]], File]
 
     def filled(self, rooms: Sequence[Room]) -> File:
-        """Copy the arrays into ``rooms``, and return the file; to repeat it does no harm."""
+        """Copy the arrays into ``rooms``, and return the file; to repeat it does no harm.
+
+        Raises :class:`ThetaError` when an array cannot be read, such as that of a device that failed.
+        """
         for array, room in zip(self.arrays, rooms, strict=True):
-            array.copy(room)
+            with _reading(array.spec.name):
+                array.copy(room)
         values = zip(self.arrays, rooms, strict=True)
         return self.made({array.spec.name: room.data for array, room in values})
 
@@ -158,14 +165,28 @@ def _flat(path: str, value: Mapping[str, Any], prefix: str = "") -> Iterator[tup
 def _array(path: str, name: str, value: Any, frameworks: set[str], hint: str) -> _Array:
     torch = sys.modules.get("torch")
     try:
-        if torch is not None and isinstance(value, torch.Tensor):
-            frameworks.add("torch")
-            return _of_torch(torch, name, value)
-        if any(hasattr(value, way) for way in _ARRAYS):
-            return _of_numpy(name, value)
-    except (KeyError, TypeError, ValueError, StopIteration) as error:
+        with concerning(path), _reading(name):
+            if torch is not None and isinstance(value, torch.Tensor):
+                frameworks.add("torch")
+                return _of_torch(torch, name, value)
+            if any(hasattr(value, way) for way in _ARRAYS):
+                return _of_numpy(name, value)
+    except _NO_ARRAY as error:
         raise UsageError(f"{path}: {clip(name)} is {_kind(value)}, not an array to save") from error
     raise UsageError(f"{path}: {clip(name)} is {_kind(value)}, not an array to save", hint=hint)
+
+
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn the errors of a library that reads one of its arrays into one of theta's."""
+    try:
+        yield
+    except (ThetaError, MemoryError, *_NO_ARRAY):
+        raise
+    except Exception as error:  # each library has its own
+        raise ThetaError(
+            f"{clip(name)} could not be read: {in_short(error)}", hint="nothing of this save is stored"
+        ) from error
 
 
 def _of_numpy(name: str, value: Any) -> _Array:

@@ -453,8 +453,9 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         Raises:
             theta.errors.UsageError: a value is no array, or there can be no such file, ref or metric.
             theta.errors.FormatError: the format cannot hold an array.
-            theta.errors.ThetaError: any error of an earlier save whose future nobody waited for; this one is
-                stored nevertheless.
+            theta.errors.ThetaError: an array could not be read, as that of a device that failed: this save is
+                not made, and one that waited is not either.  Or an error of an earlier save whose future
+                nobody waited for: this save is made nevertheless.
         """
         request = SaveRequest(ref, {}, message, step, dict(metrics or {}))
         future = self._save(request, files, lambda _, result: result)
@@ -542,7 +543,8 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         for path, plan in plans.items():
             while path not in copied:
                 try:
-                    copied[path] = plan.filled(rooms[path])
+                    with concerning(path):
+                        copied[path] = plan.filled(rooms[path])
                 except (KeyboardInterrupt, SystemExit) as error:
                     stopped = error
         return copied, stopped
@@ -550,7 +552,8 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
     def _store(self, ref: str, path: str, value: Any) -> StoredFile:
         """Store one checkpoint for a commit on ``ref`` that another process makes."""
         plans = host_copies.planned({path: value})
-        file = plans[path].filled(host_copies.allocated(plans)[path])
+        with concerning(path):
+            file = plans[path].filled(host_copies.allocated(plans)[path])
         if isinstance(file, (bytes, StoredFile)):
             raise UsageError(f"{path} is no checkpoint to store by itself")
         with self._session_of_call() as session:
