@@ -417,6 +417,28 @@ def test_a_file_that_was_half_written_is_told_and_completed(
     assert digests(place) == truth[4]
 
 
+def test_a_file_that_was_half_written_twice_is_completed(
+    opened: theta.Repository, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has parts of three versions."""
+    place = tmp_path / "out"
+    opened.apply("r1@2", place)
+    for version, writes in (("r1@3", 1), ("r1@5", 1)):
+        left = iter(range(writes))
+
+        def step(operation: str, path: str, left: Iterator[int] = left) -> None:
+            if operation == "write" and path.endswith(MODEL) and next(left, None) is None:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(_fs, "on_step", step)
+            opened.apply(version, place, in_place=True)
+    assert digests(place)[MODEL] not in {found[MODEL] for found in truth.values()}
+    assert len(replica_state.read(place).writing[MODEL].over) == 1
+    opened.apply("r1@1", place, in_place=True)
+    assert digests(place) == truth[1]
+
+
 def test_a_folder_that_cannot_be_written_says_so(
     opened: theta.Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ from theta.git.run import shell
 from theta.porcelain.replicas import applying, replica_state
 from theta.porcelain.replicas.applying import Action
 from theta.porcelain.stage import run_steps
+from theta.porcelain.workspace import name_twins
 from theta.porcelain.workspace.session import Session
 from theta.store.read.layers import HeldValue
 
@@ -348,3 +349,117 @@ def test_a_base_that_became_shorter_is_an_error_before_it_is_decoded() -> None:
 def test_a_command_that_the_system_cannot_start_is_told() -> None:
     with pytest.raises(UsageError, match="cannot be started"):
         shell("true", {"BIG": "x" * (1 << 20)}, lambda: False)
+
+
+def cut_short(
+    opened: theta.Repository, place: Path, patch: pytest.MonkeyPatch, version: str, *, writes: int
+) -> None:
+    """Stop an apply in place behind some of its writes to the model."""
+    left = iter(range(writes))
+
+    def stop(operation: str, path: str) -> None:
+        if operation == "write" and path.endswith(MODEL) and next(left, None) is None:
+            raise KeyboardInterrupt
+
+    with patch.context() as inner:
+        inner.setattr(_fs, "on_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            opened.apply(version, place, in_place=True)
+
+
+@pytest.mark.parametrize("goes", [False, True], ids=["in the next version too", "not in the next version"])
+@pytest.mark.parametrize("mine", ["another model", "a tensor of it"])
+def test_a_file_of_the_same_size_over_a_half_written_one_is_not_ours(
+    opened: theta.Repository,
+    source: Repo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    goes: bool,
+    mine: str,
+) -> None:
+    """``cp`` keeps the inode, and models of one shape have one size: only what is in the file tells."""
+    place = tmp_path / "out"
+    opened.apply("r1@1", place)
+    cut_short(opened, place, monkeypatch, "r1@2", writes=1)
+    file = place / MODEL
+    whole = bytearray(file.read_bytes())
+    own = slice(-4096 if mine == "a tensor of it" else -2 * 4 * 64 * 64, None, 5)
+    whole[own] = b"\x77" * len(whole[own])
+    before = file.stat()
+    file.write_bytes(whole)
+    assert (file.stat().st_ino, file.stat().st_size) == (before.st_ino, before.st_size)
+    if goes:
+        opened.apply(committed(source, {"config.json": "3"}), place)
+    else:
+        with pytest.raises(WouldOverwriteError):
+            opened.apply("r1@2", place, in_place=True)
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("half", [0, 1000, 4096, 9000, 16383])
+def test_a_chunk_that_was_half_written_is_ours(
+    opened: theta.Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: int
+) -> None:
+    """Killed in the middle of a write; the version on the way to which it was is not the next one."""
+    place = tmp_path / "out"
+    opened.apply("r1@1", place)
+    old = (place / MODEL).read_bytes()
+    cut_short(opened, place, monkeypatch, "r1@2", writes=0)
+    opened.apply("r1@2", tmp_path / "other")
+    new = (tmp_path / "other" / MODEL).read_bytes()
+    at = len(new) - 64 * 64 * 4
+    with (place / MODEL).open("r+b") as file:
+        file.seek(at)
+        file.write(new[at : at + half])
+    notes = opened.apply("r1@1", place, in_place=half % 2 == 0).notes
+    assert any("cut short" in note for note in notes) == bool(half)
+    assert (place / MODEL).read_bytes() == old
+
+
+@pytest.mark.parametrize("twins", [("A.txt", "a.txt"), ("d/\u00e9", "d/e\u0301"), ("D/x", "d/x")])
+def test_files_that_are_one_in_the_folder_are_refused_before_a_write(
+    opened: theta.Repository,
+    source: Repo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    twins: tuple[str, str],
+) -> None:
+    """One would be lost in the other where names are taken in any case; elsewhere both are written."""
+    version, place = committed(source, dict.fromkeys((*twins, "other"), "1")), tmp_path / "out"
+    assert opened.apply(version, place).changed
+    assert held(place) == dict.fromkeys((*twins, "other"), "1")
+    monkeypatch.setattr(name_twins, "_takes_any_case", lambda folder: folder.is_dir())
+    with pytest.raises(WouldOverwriteError, match="are one file in"):
+        opened.apply(version, tmp_path / "new")
+    assert held(tmp_path / "new") == {}
+    assert opened.apply(version, tmp_path / "new", paths=[twins[0], "other"]).changed
+    assert held(tmp_path / "new") == dict.fromkeys((twins[0], "other"), "1")
+
+
+def test_a_file_system_that_takes_names_in_one_case_is_known(tmp_path: Path) -> None:
+    assert not name_twins._takes_any_case(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_differ_in_case_alone_are_two_checkpoints(tmp_path: Path) -> None:
+    """In a save, in a commit on top of it, and in a folder that is brought to it."""
+    repo = Repo.create(tmp_path / "repo")
+    values = {
+        name: {"W": np.full(9, n, np.float32), "w": np.full(9, -n, np.float32)}
+        for n, name in enumerate(
+            ("A.safetensors", "a.safetensors", "Dir/m.safetensors", "dir/m.safetensors"), 1
+        )
+    }
+    with theta.open(repo.path) as opened:
+        opened.save(values, ref="run", wait=True)
+        values["a.safetensors"]["W"] += 1
+        opened.save({"a.safetensors": values["a.safetensors"]}, ref="run", wait=True)
+        opened.apply("run", tmp_path / "out")
+        for path, wanted in values.items():
+            found = opened.load("run", path)
+            assert {name: array.tolist() for name, array in found.items()} == {
+                name: array.tolist() for name, array in wanted.items()
+            }
+            assert (tmp_path / "out" / path).is_file()
+    stores = repo.git("ls-tree", "--name-only", "run:.theta").splitlines()
+    assert len({name.lower() for name in stores}) == len(values)

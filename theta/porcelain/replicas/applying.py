@@ -25,6 +25,7 @@ from theta.porcelain.replicas import replica_state
 from theta.porcelain.replicas.replica_state import Known, ReplicaState, Writing
 from theta.porcelain.replicas.standing_files import Folder, Standing, Stood, Wanted
 from theta.porcelain.stage import run_steps
+from theta.porcelain.workspace import name_twins
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.files.file_source import FileSource, Identity
@@ -210,6 +211,8 @@ class _Applying:
     """The inode and device of each file that lost a name; another name of it gets another ctime."""
 
     def run(self, wanted: Sequence[Wanted], progress: Progress | None) -> ApplyResult:
+        paths = (one.path for one in wanted)
+        name_twins.require_none(paths, self.folder, replica_state.private(self.folder))
         gone = self._gone({one.path for one in wanted})
         going = {leaving.place for leaving in gone.values() if leaving is not None}
         jobs = [self._job(one, going) for one in wanted]
@@ -282,17 +285,20 @@ class _Applying:
         """Return whether the file at ``place`` is as theta left it, or half written by theta."""
         info = os.lstat(place)
         known, writing = self.state.files.get(path), self.state.writing.get(path)
-        if (writing and writing.is_of(info)) or (known and known.is_of(info)):
+        if known and known.is_of(info):
             return True
-        return any(self._is_still(path, place, one.blob) for one in (known, writing) if one is not None)
+        if writing and writing.is_of(info):
+            return self._looked(path, place, writing.blob, self.state) is not Standing.FOREIGN
+        blobs = [one.blob for one in (known, writing) if one is not None]
+        return any(self._looked(path, place, blob, ReplicaState()) is Standing.SAME for blob in blobs)
 
-    def _is_still(self, path: str, place: Path, blob: str) -> bool:
-        """Return whether the file at ``place`` is that of ``blob``, though its stat data do not tell."""
+    def _looked(self, path: str, place: Path, blob: str, state: ReplicaState) -> Standing:
+        """Compare the file at ``place``, which is not wanted any more, with that of ``blob``."""
         session = self.session
         if not session.objects.has(blob) or not place.is_file():
-            return False
+            return Standing.FOREIGN
         old = Wanted(path, blob, MODE_BLOB, session.manifest_or_none(blob))
-        return Folder(session, ReplicaState(), self.commit).look(old, place).standing is Standing.SAME
+        return Folder(session, state, self.commit).look(old, place).standing
 
     def _may_be_patched(self, job: _Job) -> bool:
         """Return whether the file that is there has the bytes of all tensors at their new places."""
@@ -386,9 +392,9 @@ class _Applying:
         """Note, durably, what is going to be written."""
         marks = {}
         for job in due:
-            info = os.lstat(job.place) if job.in_place else None
-            place = (info.st_ino, info.st_dev, info.st_size) if info else ()
-            marks[job.wanted.path] = Writing(job.wanted.blob, *place)
+            path, blob = job.wanted.path, job.wanted.blob
+            before = self.state.writing.get(path, Writing(blob))
+            marks[path] = before.next(blob, os.lstat(job.place)) if job.in_place else Writing(blob)
         replica_state.write(self.folder, ReplicaState("", self.state.files, {**self.state.writing, **marks}))
 
     def _build(self, jobs: Iterable[_Job], renamed: ExitStack, progress: Progress | None) -> None:

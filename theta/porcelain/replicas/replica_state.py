@@ -47,16 +47,30 @@ class Known:
 
 @dataclass(frozen=True)
 class Writing:
-    """A file that is being written: the blob that it becomes; its inode and size if that is done in place."""
+    """A file that is being written: the blob that it becomes; its inode and size if that is done in place.
+
+    ``over`` are the blobs of earlier attempts, which were cut short too: some of their bytes may be left.
+    """
 
     blob: str
     inode: int = 0
     device: int = 0
     size: int = 0
+    over: tuple[str, ...] = ()
+
+    def next(self, blob: str, info: os.stat_result) -> Writing:
+        """Return the mark of ``blob``, which is written in place over what this one left."""
+        left = (one for one in self.blobs if one != blob)
+        return Writing(blob, info.st_ino, info.st_dev, info.st_size, tuple(left) if self.is_of(info) else ())
 
     def is_of(self, info: os.stat_result) -> bool:
         """Return whether the file with this stat data may be half written."""
         return (self.inode, self.device, self.size) == (info.st_ino, info.st_dev, info.st_size)
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """All versions that were being written, the last attempt first."""
+        return self.blob, *self.over
 
 
 @dataclass(frozen=True)
@@ -114,11 +128,12 @@ def _known(row: Any) -> Known | None:
 
 def _writing(row: Any) -> Writing | None:
     try:
-        found = Writing(row["blob"], row["inode"], row["device"], row["size"])
-    except (KeyError, TypeError):
+        over = tuple(row.get("over", ()))
+        found = Writing(row["blob"], row["inode"], row["device"], row["size"], over)
+    except (AttributeError, KeyError, TypeError):
         return None
     whole = type(found.inode) is type(found.device) is type(found.size) is int
-    return found if whole and _is_blob(found.blob) else None
+    return found if whole and all(map(_is_blob, found.blobs)) else None
 
 
 def _is_blob(blob: object) -> bool:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from theta import _fs
-from theta.errors import MissingObjectsError, ThetaError, WouldOverwriteError
+from theta.errors import ThetaError, WouldOverwriteError
 from theta.git.object_values import MODE_TREE
 from theta.lazy import Module
+from theta.porcelain.replicas import half_written
 from theta.porcelain.replicas.replica_state import ReplicaState
+from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.session import Session
 from theta.store.files.file_source import FileSource, Identity
 from theta.store.format.manifest import Manifest
@@ -102,7 +104,7 @@ class Folder:
         cut = writing is not None and writing.is_of(info)
         if known is not None and not cut and known.is_of(info):
             return self._as_left(wanted, place, known.blob)
-        blobs = [one.blob for one in (writing, known) if one is not None]
+        blobs = [*(writing.blobs if writing else ()), *([known.blob] if known else ())]
         return self._by_reading(wanted, place, blobs, cut=cut)
 
     def _as_left(self, wanted: Wanted, place: Path, blob: str) -> Stood:
@@ -118,18 +120,28 @@ class Folder:
 
     def _by_reading(self, wanted: Wanted, place: Path, blobs: list[str], *, cut: bool) -> Stood:
         if wanted.manifest is None:
-            found = self._standing_of_bytes(wanted, place, blobs)
-            return Stood(Standing.OURS if cut and found is Standing.FOREIGN else found)
+            return Stood(self._standing_of_bytes(wanted, place, blobs))
+        kept = worktree.skeleton_of(self._session, wanted.manifest)
         with FileSource(place, wanted.path) as source:
-            scan = file_scan.scan(source, None, None)
+            scan = file_scan.scan(source, wanted.manifest, kept)
         digests = scan.digests()
         for manifest in self._versions(wanted, blobs):
-            if digests == {line.name: line.digest for line in manifest.lines}:
-                if self._skeleton(manifest) != scan.skeleton:
-                    continue
+            same = digests == {line.name: line.digest for line in manifest.lines}
+            # Asked for last: the skeleton of an old version may not be here, or be fetched.
+            if same and scan.skeleton == worktree.skeleton_of(self._session, manifest):
                 standing = Standing.SAME if manifest is wanted.manifest else Standing.OURS
                 return Stood(standing, self._had(manifest), manifest.skeleton)
+        cut = cut and self._is_half_written(wanted, place, blobs)
         return Stood(Standing.OURS if cut else Standing.FOREIGN, _of_scan(scan), cut_short=cut)
+
+    def _is_half_written(self, wanted: Wanted, place: Path, blobs: list[str]) -> bool:
+        """Return whether all of the file is of versions, the one that was being written being the first."""
+        writing = self._manifest(blobs[0])
+        if writing is None:
+            return False
+        others = [one for one in self._versions(wanted, blobs) if one.data != writing.data]
+        with FileSource(place, wanted.path) as source:
+            return half_written.is_mixture(self._session.objects, source, [writing, *others])
 
     def _standing_of_bytes(self, wanted: Wanted, place: Path, blobs: list[str]) -> Standing:
         """Compare a file that is no checkpoint; one that the repository has is not lost."""
@@ -156,12 +168,6 @@ class Folder:
         try:
             return self._session.manifest_or_none(blob)
         except ThetaError:
-            return None
-
-    def _skeleton(self, manifest: Manifest) -> object:
-        try:
-            return skeletons.read(self._session.objects, manifest.skeleton)
-        except MissingObjectsError:
             return None
 
     def _had(self, manifest: Manifest) -> list[Had]:

@@ -12,7 +12,7 @@ from theta import _fs, _room
 from theta.errors import NotFoundError, WouldOverwriteError
 from theta.git.repository import ATTRIBUTES
 from theta.porcelain.tensors import sources
-from theta.porcelain.workspace import worktree
+from theta.porcelain.workspace import name_twins, worktree
 from theta.porcelain.workspace.session import Session
 from theta.store.files import file_scan
 from theta.store.files.file_source import FileSource
@@ -43,6 +43,7 @@ def write(session: Session, commit: str, folder: Path) -> None:
     session.objects.expect({oid: size for found in trees for oid, size in found.items()})
     missing = [file for file in coming if not _is_there(session, file, folder / file.path)]
     _fs.make_dirs(folder)
+    name_twins.require_none((file.path for file in coming), folder)
     _room.require(folder, sum(file.manifest.nbytes for file in missing if file.manifest))
     for file, place in [(file, _fs.safe_target(folder, file.path)) for file in missing]:
         _write(session, file, place)
