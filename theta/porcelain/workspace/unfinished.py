@@ -53,8 +53,9 @@ def go_on(repo: Repository) -> None:
         return
     if interrupted(repo):
         _repeat(repo)
-    if safety.exists() and _BY_GIT.match(_last_move(repo)):  # --abort refuses if HEAD is another commit
-        _fs.write_atomic(safety, f"{repo.head()}\n".encode())
+    here = f"{repo.head()}\n"  # --abort refuses if HEAD is another commit
+    if safety.exists() and state_files.text(safety) != here and _BY_GIT.match(_last_move(repo)):
+        _fs.write_atomic(safety, here.encode())
 
 
 def _last_move(repo: Repository) -> str:
