@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from theta.cli import console, handing, terminal
+from theta.cli import console, handing, reports, terminal
 from theta.cli.args import Given
 from theta.cli.common import open_session
 from theta.cli.passing import Passing
@@ -57,7 +56,7 @@ def apply(
     with terminal.progress("applying") as progress:
         result = applying.apply(session, request, progress)
     if as_json:
-        console.out(json.dumps(plain(result)))
+        reports.as_json("apply", plain(result))
     else:
         tell(result)
     return 0
@@ -81,4 +80,4 @@ def plain(result: ApplyResult) -> dict[str, object]:
         {"path": one.path, "action": one.action.value, "tensors": list(one.tensors), "decoded": one.decoded}
         for one in result.files.values()
     ]
-    return {"theta.apply/v1": {"commit": result.commit, "files": files, "notes": list(result.notes)}}
+    return {"commit": result.commit, "files": files, "notes": list(result.notes)}

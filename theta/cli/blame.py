@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from theta.cli import console
+from theta.cli import console, reports
 from theta.cli.args import Given
 from theta.cli.common import open_session
 from theta.cli.passing import Passing
@@ -54,7 +53,7 @@ def blame(
     if as_json:
         rows = [_plain(origin) for origin in found]
         body = {"path": request.path, "revision": request.revision, "tensors": rows}
-        console.out(json.dumps({"theta.blame/v1": body}))
+        reports.as_json("blame", body)
         return 0
     width = max(len(origin.author.name) for origin in found)
     renamed = {origin.path for origin in found} != {request.path}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Final
 
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.cli.args import Given
 from theta.cli.common import (
     NO_NOTICE,
@@ -74,7 +73,7 @@ def _report(session: Session, result: CommitResult, *, quiet: bool, as_json: boo
     if result.code or result.summary is None:
         return
     if as_json:
-        console.out(json.dumps({"theta.commit/v1": result.as_json()}))
+        reports.as_json("commit", result.as_json())
     elif not quiet:
         report_summary(session, result.summary)
     report_left_out(session, result.left_out, "in this commit")

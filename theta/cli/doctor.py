@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import typer
 
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.cli.args import HELP
 from theta.errors import ExitCode
 from theta.porcelain.care import checkup
@@ -38,7 +37,7 @@ def doctor(
     mended = [finding for finding in found if finding not in left] if fix else []
     if as_json:
         rows = [{**asdict(one), "mended": is_mended} for one, is_mended in _all(mended, left)]
-        console.out(json.dumps({"theta.doctor/v1": {"findings": rows}}))
+        reports.as_json("doctor", {"findings": rows})
     else:
         for one, is_mended in _all(mended, left):
             console.out(_line(one, is_mended=is_mended))

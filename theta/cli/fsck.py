@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
 import typer
 
-from theta.cli import console
+from theta.cli import console, reports
 from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.errors import ExitCode
 from theta.porcelain.look import checking
 from theta.porcelain.workspace import agreement
 
+if TYPE_CHECKING:
+    from theta.porcelain.workspace.session import Session
+
 app = typer.Typer(add_completion=False)
+
+_BY_GIT: Final = ("fsck", "--full", "--strict", "--no-dangling", "--no-progress")
 
 
 @app.command(context_settings=HELP)
 def fsck(
     read_data: bool = typer.Option(False, "--read-data", help="Decode every chunk and check its digest."),
     mend: bool = typer.Option(False, "--mend", help="Rebuild .theta/ from the manifests."),
+    as_json: bool = typer.Option(False, "--json", help="Print the problems as JSON."),
 ) -> int:
     """Check the repository: git's objects, then every checkpoint of every commit."""
     session = open_session(worktree=False)
@@ -26,8 +35,10 @@ def fsck(
             for line in agreement.settle(session, on_purpose=True):
                 console.note(line)
         session = open_session(worktree=False)
-    bad = session.repo.git().show("fsck", "--full", "--strict", "--no-dangling", "--no-progress")
     owed = checking.Owed()
+    if as_json:
+        return _as_json(session, owed, read_data=read_data)
+    bad = session.repo.git().show(*_BY_GIT)
     for line in checking.problems(session, owed, read_data=read_data):
         console.out(line)
         bad = bad or 1
@@ -38,3 +49,12 @@ def fsck(
         return int(ExitCode.CORRUPT)
     console.note("no problems found")
     return 0
+
+
+def _as_json(session: Session, owed: checking.Owed, *, read_data: bool) -> int:
+    """Print what git and theta find, and what is not checked because it is not here."""
+    done = session.repo.git().run(*_BY_GIT, check=False)
+    said = (done.stdout + done.stderr).decode("utf-8", "backslashreplace").splitlines()
+    found = list(checking.problems(session, owed, read_data=read_data))
+    reports.as_json("fsck", {"git": said if done.code else [], "problems": found, "not_here": asdict(owed)})
+    return int(ExitCode.CORRUPT) if done.code or found else 0

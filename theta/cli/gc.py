@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.cli.args import Given
 from theta.cli.common import open_session
 from theta.cli.passing import Passing
@@ -51,7 +50,7 @@ def gc(
             f"freed {human(freed)}; {human(done.after)} stay",
         )
     if as_json:
-        console.out(json.dumps({"theta.gc/v1": body}))
+        reports.as_json("gc", body)
     else:
         console.note(text)
     return 0

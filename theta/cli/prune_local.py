@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import typer
 
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.porcelain.share import pruning
@@ -20,6 +22,7 @@ def prune_local(
     sample: bool = typer.Option(
         False, "--sample", help="Trust a host of which some of the tensors are fetched, not all."
     ),
+    as_json: bool = typer.Option(False, "--json", help="Print what went as JSON."),
 ) -> int:
     """Drop the stored tensors that a remote has; a command that reads one fetches it again.
 
@@ -29,6 +32,9 @@ def prune_local(
     session = open_session(worktree=False)
     with terminal.progress("proving") as progress:
         done = pruning.prune(session, pruning.PruneRequest(remote, dry_run, sample), progress)
+    if as_json:
+        reports.as_json("prune-local", {**asdict(done), "dry_run": dry_run})
+        return 0
     would = "would go" if dry_run else "went"
     has = f"{done.remote} has them" if done.proven else f"what {done.remote} has is not proven yet"
     console.note(f"{done.count} objects ({human(done.size)}) {would}; {has}")

@@ -48,7 +48,8 @@ _LOSING: Final = ("--hard", "--force", "-f", "--discard-changes", "-D", "--merge
 @contextlib.contextmanager
 def command(name: str, args: Sequence[str]) -> Iterator[None]:
     """Remember what ``theta NAME ARGS``, which runs in the block, changes; errors of that are ignored."""
-    if name not in (*CHANGING, *ON_FILES):
+    only_lists = name == "track" and all(arg.startswith("-") for arg in args)
+    if only_lists or name not in (*CHANGING, *ON_FILES):
         yield
         return
     line = shlex.join(["theta", name, *args])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from theta.cli import console
+from theta.cli import console, reports
 from theta.cli.args import HELP, plain
 from theta.errors import ExitCode
 from theta.porcelain.tensors import scanning
@@ -33,7 +32,7 @@ def scan(
     names = [name for name in plain(context.args) if name != "--"]
     found = list(scanning.scan(names or ["."], Path.cwd()))
     if as_json:
-        console.out(json.dumps({"theta.scan/v1": [item.as_json() for item in found]}))
+        reports.as_json("scan", [item.as_json() for item in found])
     else:
         _show(found)
     dangerous = any(item.report.worst() == "dangerous" for item in found)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from theta.cli import console, start
+from theta.cli import console, reports, start
 from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
+from theta.errors import UsageError
 from theta.lazy import Module
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def track(
     patterns: Annotated[
         list[str] | None, typer.Argument(help="Patterns of gitattributes, such as '*.safetensors'.")
     ] = None,
+    as_json: bool = typer.Option(False, "--json", help="List the patterns as JSON."),
 ) -> int:
     """Track files that match PATTERN as checkpoints; without one, list the patterns.
 
@@ -36,11 +38,16 @@ def track(
     session = open_session()
     if not patterns:
         tracked = requests.listed(session)
+        if as_json:
+            reports.as_json("track", [str(pattern) for pattern in tracked])
+            return 0
         for pattern in tracked:
             console.out(str(pattern))
         if not tracked:
             console.hints(["no pattern is tracked yet; theta track '*.safetensors' tracks one"])
         return 0
+    if as_json:
+        raise UsageError("--json lists patterns, and takes none")
     start.compile_ahead()
     done = requests.track(session, requests.TrackRequest(plain(patterns)))
     console.hints(done.hints)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import typer
 
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.porcelain.care import undoing
@@ -15,7 +17,7 @@ _ID = 10
 
 
 @app.command(context_settings=HELP)
-def undo() -> int:
+def undo(as_json: bool = typer.Option(False, "--json", help="Print what was undone as JSON.")) -> int:
     """Undo the last command of theta: branches, tags, index and files are as before it.
 
     'theta undo' once more does it again. A file that the command did not write stays as it is: after
@@ -28,6 +30,9 @@ def undo() -> int:
     session = open_session()
     with terminal.progress("undoing") as progress:
         done = undoing.undo(session, progress)
+    if as_json:
+        reports.as_json("undo", asdict(done))
+        return 0
     console.note(f"undid '{done.line}'; 'theta undo' does it again")
     for name, (before, now) in done.refs.items():
         console.note(f" {name}: {before[:_ID] or 'not there'} -> {now[:_ID] or 'not there'}")

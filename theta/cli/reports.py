@@ -1,0 +1,13 @@
+"""The output of ``--json``: one line, an object with one key ``theta.NAME/vN``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from theta.cli import console
+
+
+def as_json(name: str, body: Any) -> None:
+    """Print ``body`` as the report ``name``; a change that is no addition takes a new version."""
+    console.out(json.dumps({f"theta.{name}/v1": body}))
