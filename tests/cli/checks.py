@@ -1,9 +1,13 @@
-"""The form of every refusal of the command line."""
+"""The form of every refusal of the command line, and what a command writes on a terminal."""
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import subprocess
 
+from tests.support import Repo, server
 from tests.support.repos import describe
 
 Done = subprocess.CompletedProcess[str]
@@ -26,3 +30,32 @@ def never_a_bug(done: Done) -> None:
     assert done.returncode != 70, describe(done)
     assert "Traceback" not in said, describe(done)
     assert "this is a bug" not in said, describe(done)
+
+
+def on_terminal(repo: Repo, *args: str, keys: bytes = b"", env: dict[str, str] | None = None) -> str:
+    """Run ``theta ARGS`` on a terminal; return all that it writes there."""
+    leader, follower = pty.openpty()
+    environment = {
+        **os.environ,
+        "TERM": "xterm-256color",
+        "COLUMNS": "200",
+        "GIT_PAGER": "cat",
+        **(env or {}),
+    }
+    command = [str(server.get().program), "-P", "-m", "theta", *args]
+    with subprocess.Popen(
+        command, cwd=repo.path, env=environment, stdin=follower, stdout=follower, stderr=follower
+    ):
+        os.close(follower)
+        os.write(leader, keys)
+        got = b""
+        while select.select([leader], [], [], 60)[0]:
+            try:
+                piece = os.read(leader, 1 << 16)
+            except OSError:
+                break
+            if not piece:
+                break
+            got += piece
+    os.close(leader)
+    return got.decode("utf-8", "surrogateescape")

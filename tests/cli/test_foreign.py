@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
-import subprocess
-import sys
 import unicodedata
 
 import numpy as np
@@ -16,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cli.checks import on_terminal
 from tests.support import Repo, make_model
 from theta.cli.screen import markup
 from theta.git.quoting import quoted, visible, visible_line
@@ -124,35 +120,6 @@ COMMANDS: dict[str, list[str]] = {
     "merge --dry-run": ["merge", "--dry-run", "side"],
     "merge": ["merge", "side"],
 }
-
-
-def on_terminal(repo: Repo, *args: str, keys: bytes = b"", env: dict[str, str] | None = None) -> str:
-    """Run ``theta ARGS`` on a terminal; return all that it writes there."""
-    leader, follower = pty.openpty()
-    environment = {
-        **os.environ,
-        "TERM": "xterm-256color",
-        "COLUMNS": "200",
-        "GIT_PAGER": "cat",
-        **(env or {}),
-    }
-    command = [sys.executable, "-m", "theta", *args]
-    with subprocess.Popen(
-        command, cwd=repo.path, env=environment, stdin=follower, stdout=follower, stderr=follower
-    ):
-        os.close(follower)
-        os.write(leader, keys)
-        got = b""
-        while select.select([leader], [], [], 60)[0]:
-            try:
-                piece = os.read(leader, 1 << 16)
-            except OSError:
-                break
-            if not piece:
-                break
-            got += piece
-    os.close(leader)
-    return got.decode("utf-8", "surrogateescape")
 
 
 def obeyed(shown: str) -> list[str]:

@@ -62,6 +62,7 @@ RULES = {
             ("theta.cli.app", "sys.stderr goes around console"),
             ("theta.cli.start", "sys.stdout goes around console"),
             ("theta.cli.terminal", "sys.stdout goes around console"),  # asks whether it is a terminal
+            ("theta.cli.paging", "sys.stdout goes around console"),  # what the pager reads
             ("theta.cli.plumbing", "sys.stdout goes around console"),  # a pipe to git
         ),
     ),

@@ -1,5 +1,6 @@
 /* Hands its arguments, directory, environment and standard streams over to the server.
-   It does what _CLIENT of server.py does, in a tenth of the time that Python takes to start. */
+   It does what _CLIENT of server.py does, in a tenth of the time that Python takes to start.
+   Other modules than theta are run by Python itself. */
 
 #include <stdint.h>
 #include <stdio.h>
@@ -35,6 +36,11 @@ int main(int argc, char **argv)
                              .msg_controllen = sizeof rights};
     int streams[] = {0, 1, 2}, connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+    if (argc > 3 && strcmp(argv[3], "theta")) {
+        argv[0] = PYTHON;
+        execv(PYTHON, argv);
+        return 137;
+    }
     snprintf(pid, sizeof pid, "%d", (int)getpid());
     snprintf(count, sizeof count, "%d", argc > 4 ? argc - 4 : 0);
     add(pid);

@@ -25,6 +25,8 @@ HEAD: Final = 4
 # Git starts this program for the filter and for each hook.  client.c does the same in a tenth of the time.
 _CLIENT: Final = """#!{python} -IS
 import os, socket, sys
+if sys.argv[3:4] != ["theta"]:
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 env = [name + b"=" + value for name, value in os.environb.items()]
 args = [os.fsencode(arg) for arg in sys.argv[4:]]
 job = [b"%d" % os.getpid(), os.getcwdb(), b"%d" % len(args), *args, *env]
@@ -42,7 +44,9 @@ def make_client(program: Path, socket_path: str) -> None:
     """Write the program that passes a job to the server, in C if there is a compiler, otherwise in Python."""
     if compiler := shutil.which("cc"):
         source = Path(__file__).with_name("client.c")
-        subprocess.run([compiler, f'-DSOCKET="{socket_path}"', "-o", program, source], check=True)
+        words = {"SOCKET": socket_path, "PYTHON": sys.executable}
+        defined = [f'-D{name}="{value}"' for name, value in words.items()]
+        subprocess.run([compiler, *defined, "-o", program, source], check=True)
     else:
         program.write_text(_CLIENT.format(python=sys.executable, head=HEAD, path=socket_path))
         program.chmod(0o700)

@@ -29,8 +29,9 @@ def run(argv: Sequence[str], *, alone: bool = False) -> int:
     place.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what the encoding lacks is printed as an escape
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            # What the encoding lacks is printed as an escape; and what git prints comes in between.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     progress.fetches = terminal.fetches
     code = _ended(lambda: _dispatch(list(argv), alone=alone))
     failures.compiled_in_vain()
@@ -78,7 +79,7 @@ def _dispatch(argv: list[str], *, alone: bool) -> int:
         console.out(f"theta {__version__}")
         return 0
     if name == "help":
-        return _help(args)
+        return paging.report(name, lambda: _help(args))
     if name in catalogue.PLUMBING and (code := invoking.by_git(name, args)) is not None:
         return code
     name, module, args = catalogue.spelled_out(name, args)
@@ -89,7 +90,7 @@ def _dispatch(argv: list[str], *, alone: bool) -> int:
     if alone and handing.is_gits_alone(name, args):
         handing.become_git([name, *args])
     if module:
-        return invoking.invoke(name, module, args)
+        return paging.report(name, lambda: invoking.invoke(name, module, args))
     return handing.hand_over([name, *args])
 
 

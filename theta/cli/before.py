@@ -26,10 +26,13 @@ _ASKING: Final = ("--exec-path", "--html-path", "--man-path", "--info-path")
 _KNOWN: Final = (*_SWITCHES, *_ASKING, "--git-dir", "--work-tree", "--namespace", "--config-env", "--color",
                  "--paginate", "--bare", "--quiet", "--version", "--help")  # fmt: skip
 
+paginates = False
+"""Whether ``--paginate`` was given."""
+
 
 def taken(argv: list[str]) -> list[str]:
     """Apply the options before the command; return ``argv`` from the command on."""
-    pager = False
+    global paginates
     while argv and argv[0].startswith("-") and argv[0] not in ("--help", "-h", "--version", "-v"):
         word, argv = argv[0], argv[1:]
         name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
@@ -42,14 +45,14 @@ def taken(argv: list[str]) -> list[str]:
         elif word in _SWITCHES:
             os.environ.update([_SWITCHES[word]])
         elif word in ("-p", "--paginate"):
-            pager = True
+            paginates = True
         elif word in ("--quiet", "--bare"):
             _quiet() if word == "--quiet" else _bare()
         elif name in _ASKING:
             return [word, *argv]
         else:
             raise _unknown(word)
-    if pager and argv:
+    if paginates and argv:
         configure(f"pager.{argv[0]}=true")
     return argv
 

@@ -39,6 +39,7 @@ def open_session(*, worktree: bool = True) -> Session:
     from theta.porcelain.workspace.session import Session
 
     session = Session.here(".")
+    console.repository = session.repo
     if worktree:
         _ = session.repo.worktree
         session.journal.heal()

@@ -34,7 +34,7 @@ def show(path: str, conflicts: Sequence[Conflict]) -> None:
         shapes = " | ".join(dict.fromkeys(shape_text(side.shape) for side in sides))
         dtypes = " | ".join(dict.fromkeys(side.dtype for side in sides))
         table.add_row(screen.markup(conflict.name), kind(conflict), shapes, dtypes)
-    console.show(table)
+    screen.show(table)
     if len(conflicts) > SHOWN:
         console.out(f"... and {len(conflicts) - SHOWN} more")
 

@@ -7,27 +7,42 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from theta.errors import DiskError
+from theta.git.display.colours import Looks, Palette
 from theta.git.quoting import one_line, visible, visible_line, visible_of_git
+
+if TYPE_CHECKING:
+    from theta.git.repository import Repository
 
 quiet = False
 colour = "auto"
 """``always`` or ``never`` where the command line says so."""
+paged = False
+"""Whether the user's pager gets the output."""
+repository: Repository | None = None
+"""The repository whose settings of colours hold."""
 
 
-def out(*lines: str) -> None:
-    """Print lines on standard output; none is an empty one."""
+def out(*lines: str, painted: bool = False) -> None:
+    """Print lines on standard output; none is an empty one.  In ``painted`` ones only colours are obeyed."""
     clear_line()
-    with _writing():
+    with writing():
         for line in lines or ("",):
-            sys.stdout.write(visible_line(line) + "\n")
+            sys.stdout.write((visible_of_git if painted else visible_line)(line) + "\n")
+
+
+def palette(kind: str = "ui") -> Palette:
+    """Return the colours of a part of git, such as ``status``."""
+    able = on_screen() and os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("NO_COLOR")
+    given = any(name in os.environ for name in ("GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"))
+    return Palette(repository, kind, Looks(colour, able, paged, given))
 
 
 def on_screen() -> bool:
-    """Return whether standard output is a terminal."""
-    return sys.stdout.isatty()
+    """Return whether standard output is for a terminal, through a pager too."""
+    return paged or sys.stdout.isatty()
 
 
 def is_watched() -> bool:
@@ -35,18 +50,10 @@ def is_watched() -> bool:
     return not quiet and sys.stderr.isatty()
 
 
-def pass_on() -> None:
-    """Print standard input, which is what git prints, safe to show and with git's colours."""
-    with _writing():
-        for line in sys.stdin.buffer:
-            sys.stdout.buffer.write(visible_of_git(os.fsdecode(line)).encode())
-        sys.stdout.buffer.flush()
-
-
 def records(fields: Iterable[str]) -> None:
     """Print fields for programs on standard output: byte for byte, with a NUL behind each."""
     flush()
-    with _writing():
+    with writing():
         sys.stdout.buffer.write(b"".join(os.fsencode(field) + b"\0" for field in fields))
 
 
@@ -55,7 +62,7 @@ class ReaderGoneError(Exception):
 
 
 @contextlib.contextmanager
-def _writing() -> Iterator[None]:
+def writing() -> Iterator[None]:
     """Say that it is the output that could not be written; a reader that went away ends the command."""
     try:
         yield
@@ -83,21 +90,22 @@ def note(*lines: str) -> None:
 
 def flush() -> None:
     """Flush everything that was printed; raises :class:`DiskError` if that fails."""
-    with _writing():
+    with writing():
         sys.stdout.flush()
 
 
 def err(*lines: str) -> None:
-    """Print lines on standard error; nothing happens if that fails."""
+    """Print lines on standard error, or to the pager that has the terminal; nothing happens if that fails."""
     clear_line()
     with contextlib.suppress(DiskError, ReaderGoneError):
         flush()
+    stream = sys.stdout if paged and sys.stderr.isatty() else sys.stderr
     try:
         for line in lines:
-            sys.stderr.write(visible_line(line) + "\n")
-        sys.stderr.flush()
+            stream.write(visible_line(line) + "\n")
+        stream.flush()
     except OSError:
-        silence(sys.stderr)
+        silence(stream)
 
 
 def hints(lines: Iterable[str]) -> None:
@@ -110,16 +118,6 @@ def hints(lines: Iterable[str]) -> None:
 def warn(text: str) -> None:
     """Print a warning."""
     err(f"warning: {text}")
-
-
-def show(renderable: Any) -> None:
-    """Print a rich table or panel on standard output."""
-    from theta.cli import screen
-
-    clear_line()
-    flush()
-    with _writing():
-        screen.rich_console(colour, on_screen=on_screen()).print(renderable)
 
 
 def ask(question: str) -> str:

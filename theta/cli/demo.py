@@ -175,6 +175,8 @@ def _load(path: Path) -> Weights:
 def _costs(story: _Story) -> None:
     from rich.table import Table
 
+    from theta.cli import screen
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("commit", "theta stored", "git-lfs would store", "seconds"):
         table.add_column(name, justify="left" if name == "commit" else "right")
@@ -183,7 +185,7 @@ def _costs(story: _Story) -> None:
     total, whole = sum(s.stored for s in story.steps), sum(s.size for s in story.steps)
     table.add_row("all", human(total), human(whole), f"{sum(s.seconds for s in story.steps):.1f}")
     story.say("what it cost")
-    console.show(table)
+    screen.show(table)
 
 
 def _proof(story: _Story) -> None:

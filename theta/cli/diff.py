@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.cli.args import Given
 from theta.cli.common import open_session, uses_theta
 from theta.cli.passing import Passing
@@ -54,6 +53,7 @@ def diff(
     """
     asked = given.of_git()
     session = _session(asked)
+    console.colour = asked.colours() or console.colour
     if session is None or not asked.known or asked.has("--no-index"):
         return outside(Path.cwd()).show("diff", *asked.given)
     if session.repo.is_bare and not asked.words:
@@ -104,7 +104,7 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
     code = int(asked.has("--exit-code") and bool(result.checkpoints))
     found = (comparison.tensors(session, request, item) for item in result.checkpoints)
     if form.as_json:
-        console.out(json.dumps({"theta.diff/v1": [table.as_json() for table in found]}))
+        reports.as_json("diff", [table.as_json() for table in found])
         return code
     for table in found:
         tables.changes(table, stats=form.stats)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
 
-from theta.cli import console
+from theta.cli import console, reports
 from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.lazy import Module
@@ -48,7 +47,7 @@ def du(
     rows = found.rows[:count] if count else found.rows
     if as_json:
         body = {"by": by, "total": found.total, "unreachable": found.unreachable}
-        console.out(json.dumps({"theta.du/v1": body | {"rows": [asdict(row) for row in rows]}}))
+        reports.as_json("du", body | {"rows": [asdict(row) for row in rows]})
         return 0
     _show(by, rows)
     console.out(f"{human(found.total)} in all objects; nothing reaches {human(found.unreachable)} of it")
@@ -63,7 +62,7 @@ def _show(by: str, rows: tuple[Cost, ...]) -> None:
     for row in rows:
         name = f"{row.name[:_ID]} {row.note}" if by == "commit" else _short(row.name)
         table.add_row(human(row.stored), human(row.freed), screen.markup(name))
-    console.show(table)
+    screen.show(table)
 
 
 def _short(name: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from theta.cli import console
+from theta.cli import console, reports
 from theta.cli.args import Given
 from theta.cli.common import open_session, uses_theta
 from theta.cli.passing import Passing
 from theta.errors import NotFoundError, UsageError
+from theta.git.options import Option
 from theta.lazy import Module
 from theta.porcelain.look import history
 from theta.porcelain.look.history import FORM, SELECT
@@ -65,6 +66,7 @@ def log(
     session = open_session(worktree=False)
     given = _of_run(session, given, run, sort)
     asked = given.of_git()
+    console.colour = asked.colours() or console.colour
     git = session.repo.git().in_directory(Path.cwd())
     if session.repo.head() is None and not asked.words and not asked.has("--all"):
         raise NotFoundError("your current branch does not have any commits yet")
@@ -107,17 +109,25 @@ def _refuse_others(asked: Arguments, as_json: bool) -> None:
         raise UsageError("git does not take these options; see 'git log -h'")
 
 
+def _as_shown(session: Session, asked: Arguments) -> Arguments:
+    """Return the line with what git adds to it on a terminal."""
+    more = [Option("--color", "always")] if console.palette("diff").on else []
+    if console.on_screen() and session.repo.config.get("log.decorate") in (None, "auto"):
+        more.append(Option("--decorate", "short"))
+    return replace(asked, options=(*more, *asked.options))
+
+
 def _print(session: Session, git: Git, asked: Arguments, tensor: str | None, *, as_json: bool) -> int:
     found = histories.log(session, histories.LogRequest(asked, tensor))
     if as_json:
-        console.out(json.dumps({"theta.log/v1": [item.as_json() for item in found.commits]}))
+        reports.as_json("log", [item.as_json() for item in found.commits])
         return 0
-    spaced = history.is_spaced(asked)
+    spaced, asked = history.is_spaced(asked), _as_shown(session, asked)
     for number, item in enumerate(found.commits):
         if spaced and number:
             console.out()
         text = history.told(git, item, asked, found.paths)
-        console.out(*text.split("\n"))
+        console.out(*text.split("\n"), painted=True)
         if spaced and " | " not in text and item.checkpoints:
             console.out()
         for path, changes in item.checkpoints.items():

@@ -57,7 +57,7 @@ class Prompt:
         read: Callable[[str], str] | None = None,
     ) -> None:
         self._session, self._answers = session, answers
-        self._screen = screen or rich_console(console.colour, on_screen=console.on_screen())
+        self._screen = screen or rich_console(in_colours=console.palette().on)
         self._read = read or _line
         self._stopped = False
 

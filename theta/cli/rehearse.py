@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from theta.cli import console
+from theta.cli import console, reports
 from theta.errors import ExitCode
 from theta.lazy import Module
 from theta.units import human
@@ -27,7 +26,7 @@ _UNTOUCHED: Final = "same"
 def tell_rehearsed(result: MergeResult, *, as_json: bool) -> int:
     """Tell what a merge would do to each tensor, and what it would store."""
     if as_json:
-        console.out(json.dumps({"theta.merge/v1": _as_json(result)}))
+        reports.as_json("merge", _as_json(result))
         return result.code
     console.out(f"merge base: {result.base[:12] if result.base else 'none'}")
     for path, rows in result.rows.items():
@@ -52,7 +51,7 @@ def _table(path: str, rows: Sequence[RehearsedTensor]) -> None:
     for row in touched[:SHOWN]:
         sizes = (human(row.nbytes), human(row.stored) if row.stored else "")
         table.add_row(screen.markup(row.name), row.state, screen.markup(row.strategy), *sizes)
-    console.show(table)
+    screen.show(table)
     if len(touched) > SHOWN:
         console.out(f"... and {len(touched) - SHOWN} more")
     counts = Counter(row.state for row in rows)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import typer
 from rich.table import Table
 
-from theta.cli import console
+from theta.cli import console, reports, screen
 from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.cli.screen import markup
@@ -68,13 +67,13 @@ def show(steps: list[RunStep]) -> None:
     for step in steps:
         values = (f"{step.metrics[metric]:.6g}" if metric in step.metrics else "" for metric in metrics)
         table.add_row(_number(step), step.commit[:_ID], _time(step), *values)
-    console.show(table)
+    screen.show(table)
 
 
 def show_json(found: Mapping[str, Iterable[RunStep]]) -> None:
     """Print the steps of runs as JSON."""
     body = {name: [_plain(step) for step in steps] for name, steps in found.items()}
-    console.out(json.dumps({"theta.runs/v1": body}))
+    reports.as_json("runs", body)
 
 
 def _number(step: RunStep) -> str:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
 from rich.text import Text
 
+from theta.cli import console
+from theta.git.display.colours import Palette
 from theta.git.quoting import visible, visible_lines
+
+_USUAL: Final = 80
+_WHOLE: Final = 10_000
+"""A width that no table has."""
+
+
+def show(renderable: Any, palette: Palette | None = None) -> None:
+    """Print a rich table or panel on standard output, in colours where ``palette`` has any."""
+    console.clear_line()
+    console.flush()
+    with console.writing():
+        in_colours = (palette or console.palette()).on
+        rich_console(in_colours=in_colours, whole=not console.on_screen()).print(renderable)
 
 
 class Screen(Console):
@@ -32,18 +47,26 @@ class Screen(Console):
             yield segment if safe == segment.text else Segment(safe, segment.style)
 
 
-def rich_console(colour: str, *, on_screen: bool) -> Console:
-    """Return a console of rich; ``colour`` auto: only on a terminal, never with ``NO_COLOR``."""
-    width = None if on_screen else int(os.environ.get("COLUMNS", "100"))
-    terminal = {"always": True, "never": None}.get(colour)
+def rich_console(*, in_colours: bool, whole: bool = False) -> Console:
+    """Return a console of rich.
+
+    ``whole``: what is printed is for a file or a program: tables are as wide as they have to be, unless
+    ``COLUMNS`` says otherwise.
+    """
     return Screen(
         highlight=False,
         soft_wrap=False,
         emoji=False,
-        width=width,
-        force_terminal=terminal,
-        no_color=colour == "never" or None,
+        width=shutil.get_terminal_size((_WHOLE if whole else _USUAL, 24)).columns,
+        force_terminal=in_colours,
+        no_color=not in_colours,
+        color_system="truecolor" if in_colours else None,
     )
+
+
+def painted(start: str, text: str) -> Text:
+    """Return ``text`` in the colour that the control sequence ``start`` begins."""
+    return Text.from_ansi(f"{start}{visible(text)}\x1b[m")
 
 
 def markup(text: str) -> str:

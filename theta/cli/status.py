@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 from typing import TYPE_CHECKING, Annotated
 
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.cli.args import Given
 from theta.cli.common import NO_NOTICE, open_session, uses_theta
 from theta.cli.passing import Passing
 from theta.cli.status_text import told_at_length
-from theta.git.quoting import quoted
+from theta.git.quoting import quoted, visible
 from theta.lazy import Module
 from theta.porcelain.look.history import HIDE
 
 if TYPE_CHECKING:
     import typer
 
+    from theta.git.display.colours import Palette
     from theta.git.options import Arguments
     from theta.porcelain.drive import running
     from theta.porcelain.look import overview as state
-    from theta.porcelain.look.overview import Report
+    from theta.porcelain.look.overview import Report, Row
     from theta.porcelain.workspace import agreement
     from theta.porcelain.workspace.session import Session
 else:
@@ -55,11 +56,11 @@ def status(
     with terminal.progress("comparing") as progress:
         report = state.report(session, asked.words, progress, found)
     if as_json:
-        console.out(json.dumps({"theta.status/v1": report.as_json()}))
+        reports.as_json("status", report.as_json())
     elif asked.options:
         _rows(session, report, relative=asked.has("--short"))
     else:
-        told_at_length(report)
+        told_at_length(report, _in_columns(session, [row.path for row in report.rows if row.index == "?"]))
     return 0
 
 
@@ -89,10 +90,35 @@ def _rows(session: Session, report: Report, *, relative: bool) -> None:
     octal = session.repo.setting("core.quotePath")
     root = os.path.realpath(session.repo.worktree)
     start = os.path.relpath(os.path.realpath("."), root)
-    relative = relative and session.repo.setting("status.relativePaths")
+    short, relative = relative, relative and session.repo.setting("status.relativePaths")
+    palette = console.palette("status")
     for row in report.rows:
         names = [name for name in (row.old_path, row.path) if name]
         if relative:
             names = [os.path.relpath(name, start) + "/" * name.endswith("/") for name in names]
         text = " -> ".join(quoted(name, blanks=True, octal=octal) for name in names)
-        console.out(f"{row.index}{row.worktree} {text}")
+        console.out(f"{_letters(row, palette if short else None)} {text}", painted=True)
+
+
+def _in_columns(session: Session, names: list[str]) -> list[str]:
+    """Return lines of names, in columns where ``column.status`` or ``column.ui`` asks git for them."""
+    config = session.repo.config
+    words = f"{config.get('column.ui') or ''} {config.get('column.status') or ''}".replace(",", " ").split()
+    when = next((word for word in reversed(words) if word in ("always", "never", "auto")), "always")
+    if not names or not words or when == "never" or (when == "auto" and not console.on_screen()):
+        return names
+    mode = ",".join(["always", *(word for word in words if word not in ("always", "never", "auto"))])
+    width = shutil.get_terminal_size().columns - 1
+    line = ("column", f"--mode={mode}", "--indent=\t", "--padding=1", f"--width={width}")
+    text = session.repo.git().run(*line, stdin=os.fsencode("\n".join(visible(name) for name in names))).text
+    return [row.removeprefix("\t") for row in text.splitlines()]
+
+
+def _letters(row: Row, palette: Palette | None) -> str:
+    """Return both letters of a row; git colours those of the short format."""
+    if palette is None:
+        return row.index + row.worktree
+    if row.unmerged or row.index == "?":
+        return palette.paint("unmerged" if row.unmerged else "untracked", row.index + row.worktree)
+    slots = (("added", row.index), ("changed", row.worktree))
+    return "".join(palette.paint(slot, letter) if letter != " " else " " for slot, letter in slots)

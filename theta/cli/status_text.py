@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
@@ -37,8 +38,8 @@ _STAGED: Final = {
 }
 
 
-def told_at_length(report: Report) -> None:
-    """Print the state in sections, as git does."""
+def told_at_length(report: Report, untracked: Sequence[str]) -> None:
+    """Print the state in sections, as git does; ``untracked`` are the lines of that section."""
     _branch(report)
     rows = report.rows
     unmerged = [row for row in rows if row.unmerged]
@@ -50,21 +51,25 @@ def told_at_length(report: Report) -> None:
         "Changes to be committed",
         "theta restore --staged <file>... to unstage",
         [_line(_STAGED[row.index], row, report.staged) for row in normal if row.index in _STAGED],
+        "added",
     )
     _section(
         "Unmerged paths",
         "theta resolve settles checkpoints; 'theta add <file>...' marks a file as settled",
         [line for row in unmerged for line in _unmerged(row, report)],
+        "unmerged",
     )
     _section(
         "Changes not staged for commit",
         "theta add <file>... to update what will be committed",
         [_line(_STAGED[row.worktree], row, report.unstaged) for row in normal if row.worktree in _STAGED],
+        "changed",
     )
     _section(
         "Untracked files",
         "theta add <file>... to include in what will be committed",
-        [row.path for row in rows if row.index == "?"],
+        untracked,
+        "untracked",
     )
     _remarks(report)
     if not rows:
@@ -88,7 +93,10 @@ def _unmerged(row: Row, report: Report) -> list[str]:
 
 def _branch(report: Report) -> None:
     head = report.branch.get("branch.head", "")
-    console.out("HEAD detached" if head == "(detached)" else f"On branch {head}")
+    palette = console.palette("status")
+    named = palette.paint("header", "On branch ") + palette.paint("branch", head)
+    detached = head == "(detached)"
+    console.out(palette.paint("nobranch", "HEAD detached") if detached else named, painted=True)
     if report.branch.get("branch.oid") == "(initial)":
         console.out("", "No commits yet", "")
     if "branch.ab" in report.branch:
@@ -122,12 +130,11 @@ def _line(word: str, row: Row, details: dict[str, Changes]) -> str:
     return f"{word + ':':<12}{arrow}{row.path}{detail}"
 
 
-def _section(title: str, hint: str, lines: list[str]) -> None:
+def _section(title: str, hint: str, lines: Sequence[str], slot: str) -> None:
     if lines:
-        console.out(f"{title}:", f"  ({hint})")
-        for line in lines:
-            console.out(f"\t{line}")
-        console.out()
+        palette = console.palette("status")
+        console.out(*(palette.paint("header", line) for line in (f"{title}:", f"  ({hint})")), painted=True)
+        console.out(*("\t" + palette.paint(slot, line) for line in lines), "", painted=True)
 
 
 def _remarks(report: Report) -> None:

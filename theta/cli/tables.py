@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from theta.cli import console
-from theta.cli.screen import markup
+from theta.cli import console, screen
+from theta.cli.screen import markup, painted
 from theta.porcelain.look import diffing
 from theta.units import human, shape_text
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
+    from theta.git.display.colours import Palette
     from theta.porcelain.look.comparison import TensorChanges
     from theta.porcelain.look.describing import Description
     from theta.porcelain.look.diffing import Numbers
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 def changes(found: TensorChanges, *, stats: bool) -> None:
     """Show the tensors of one checkpoint that changed, with ``stats`` also how far they are apart."""
-    table = Table(box=None, pad_edge=False, title=None, header_style="bold")
+    table, palette = Table(box=None, pad_edge=False, header_style="bold"), console.palette("diff")
     for name in ("", "tensor", "shape", "dtype"):
         table.add_column(name, overflow="fold")
     for name in ("‖Δ‖/‖W‖", "cosine", "changed", "max|Δ|") if stats else ():
@@ -29,25 +32,25 @@ def changes(found: TensorChanges, *, stats: bool) -> None:
     whole, parts = found.compared.changes, list[str]()
     for change in found.tensors:
         numbers = found.numbers.get(change.name)
-        table.add_row(*_row(change), *(_cells(numbers) if stats else ()))
+        table.add_row(*_row(change, palette), *(_cells(numbers) if stats else ()))
         if numbers is not None and numbers.compared is not None:
             parts.append(f"{change.name}: {diffing.part(change, numbers.compared)} compared")
     console.out(f"{found.compared.path}: {whole.summary()}")
     if whole.tensors and whole.container:
         console.out("File header or metadata also changed.")
     if table.row_count:
-        console.show(table)
+        screen.show(table, palette)
     console.out(*parts, "")
 
 
-def _row(change: Change) -> tuple[str, str, str, str]:
+def _row(change: Change, palette: Palette) -> tuple[Text, str, str, str]:
     sides = [side for side in (change.old, change.new) if side is not None]
     shapes = list(dict.fromkeys(shape_text(side.shape) for side in sides))
     dtypes = list(dict.fromkeys(side.dtype for side in sides))
-    colour = {"A": "green", "D": "red"}.get(change.status, "yellow")
     name = f"{change.old_name} → {change.name}" if change.old_name else change.name
     shape = " → ".join(shapes)
-    return f"[{colour}]{change.status}[/]", markup(name), shape, " → ".join(dtypes)
+    letter = painted(palette.of_status(change.status), change.status)
+    return letter, markup(name), shape, " → ".join(dtypes)
 
 
 def _cells(numbers: Numbers | None) -> tuple[str, ...]:
@@ -69,4 +72,4 @@ def codecs(found: Sequence[Description]) -> None:
     raw, stored = sum(item.line.nbytes for item in found), sum(item.stored for item in found)
     total = human(raw), human(stored), f"{stored / max(raw, 1):.4f}"
     table.add_row(f"{len(found)} tensors", "", *total, style="bold")
-    console.show(table)
+    screen.show(table)

@@ -121,6 +121,13 @@ class Arguments:
         """Return the last value of option ``name``, or None."""
         return next((option.value for option in reversed(self.options) if option.name == name), None)
 
+    def colours(self) -> str:
+        """Return WHEN of the last ``--color[=WHEN]`` or ``--no-color``; empty without one."""
+        found = [option for option in self.options if option.name in ("--color", "--no-color")]
+        if not found:
+            return ""
+        return "never" if found[-1].name == "--no-color" else found[-1].value or "always"
+
     def only(self, *names: str) -> bool:
         """Return whether all options are among ``names``."""
         return all(option.name in names for option in self.options)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import signal
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,9 @@ _GLANCE: Final = 0.2
 
 _PATHSPECS = ("LITERAL", "GLOB", "NOGLOB", "ICASE")
 """Variables ``GIT_*_PATHSPECS`` of the user, which would change the meaning of theta's pathspecs."""
+
+_PAGED: Final = "GIT_PAGER_IN_USE"
+"""The variable with which git prints into a pipe as on a terminal, in colours."""
 
 Heard = Callable[[str], None]
 """Gets a line that git prints, with the newline or carriage return that ends it."""
@@ -122,8 +126,8 @@ class Git:
         ``shown`` is called with each line of standard error as soon as git writes it.
         """
         environment = self.environment() | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
-        for kind in _PATHSPECS:
-            environment.pop(f"GIT_{kind}_PATHSPECS", None)
+        for name in (_PAGED, *(f"GIT_{kind}_PATHSPECS" for kind in _PATHSPECS)):
+            environment.pop(name, None)
         source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
         with self._start(args, environment, source, subprocess.PIPE, subprocess.PIPE) as child:
             stdout, stderr = child.communicate(stdin) if shown is None else _watched(child, stdin, shown)
@@ -135,8 +139,7 @@ class Git:
     def show(self, *args: str) -> int:
         """Run ``git ARGS`` on the user's terminal; return its exit code."""
         with self._start(args, self.environment(), None, None, None) as child:
-            code = child.wait()
-        return code if code >= 0 else 128 - code  # for a signal, the code of a shell
+            return _ended(child)
 
     def overhear(self, *args: str, more: Mapping[str, str], out: Heard, err: Heard | None = None) -> int:
         """Run ``git ARGS`` as :meth:`show`, in English, and read what it prints as soon as it does.
@@ -308,10 +311,38 @@ def as_user(*args: str) -> int:
     """Run ``git ARGS`` as the user would, without any setting of theta's; return its exit code."""
     try:
         with subprocess.Popen(["git", *args], umask=_modes.for_programs()) as child:
-            code = child.wait()
+            return _ended(child)
     except FileNotFoundError as error:
         raise _missing() from error
+
+
+def _ended(child: subprocess.Popen[bytes]) -> int:
+    """Return the exit code of a git on the user's terminal, for a signal that of a shell.
+
+    Whoever ends theta by a signal means that git: it removes its locks, and ends its editor.
+    """
+    passed_on = (signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in passed_on} if _is_main() else {}
+    ours = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    for number in ours:
+        signal.signal(number, lambda number, _: child.send_signal(number))
+    try:
+        code = child.wait()
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+def _is_main() -> bool:
+    """Return whether this is the thread that gets signals."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def pager(command: str, usual: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the user's pager by the shell; it reads from a pipe.  ``usual`` are variables that may be set."""
+    environment = {**usual, **os.environ}
+    return subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE, env=environment)
 
 
 def shell(command: str, more: Mapping[str, str], stopped: Callable[[], bool]) -> int:

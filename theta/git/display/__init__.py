@@ -1,0 +1,1 @@
+"""How git shows things."""
