@@ -11,6 +11,7 @@ import pytest
 from tests.compat.inprocess import branched, copied, started, theta
 from tests.compat.story import MODEL, TENSOR
 from tests.support import Repo
+from theta._fs import AtomicFile
 from theta.porcelain.workspace import worktree
 
 SWITCH = ("switch", "-q", "side")
@@ -89,10 +90,10 @@ def test_theta_sees_a_change_that_puts_the_time_back(repo: Repo) -> None:
 
 
 def test_where_files_have_no_times_git_reads_them(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    def without(*_: object, **__: object) -> None:
-        raise OSError(1, "Operation not permitted")
+    def refused(_: AtomicFile) -> None:
+        """As where the system refuses to set times."""
 
-    monkeypatch.setattr("theta._fs.os.utime", without)
+    monkeypatch.setattr(AtomicFile, "_date_back", refused)
     theta(repo, *SWITCH)
     monkeypatch.undo()
     flip(repo)

@@ -17,8 +17,12 @@ from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.store.files import file_scan
 from theta.store.files.file_source import Identity
+from theta.store.format.manifest import Line
 from theta.store.format.skeleton import Extent, Literal, Skeleton
+from theta.store.format.tensor_tree import Record
+from theta.store.odb.objects import Objects
 from theta.store.read.stored_tensor import StoredTensor
+from theta.store.read.tensor_records import record_of
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,22 @@ def test_a_file_of_another_known_version_is_not_read(repo: Repo, monkeypatch: py
 
 def refusing(*_: object) -> None:
     raise AssertionError("the file was read")
+
+
+def test_no_record_is_read_of_a_small_tensor_that_is_there(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its digest proves it, and a file may have many thousands of them."""
+    read: list[str] = []
+
+    def noted(objects: Objects, line: Line) -> Record:
+        read.append(line.name)
+        return record_of(objects, line)
+
+    monkeypatch.setattr("theta.store.read.reassembly.record_of", noted)
+    theta(repo, *SWITCH)
+    assert read == [TENSOR]
+    assert shift(repo, TENSOR) == 2.0
 
 
 def test_a_file_with_the_same_values_stays(repo: Repo) -> None:

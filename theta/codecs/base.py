@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from theta._numpy import np
@@ -48,6 +49,7 @@ def word_size(dtype: str) -> int:
     return 4 if entry.kind == "complex" else entry.itemsize
 
 
+@cache
 def word_dtype(dtype: str) -> np.dtype[Any]:
     """Return the unsigned little-endian numpy dtype of the words of ``dtype``."""
     return np.dtype(f"<u{word_size(dtype)}")
