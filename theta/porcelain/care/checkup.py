@@ -24,6 +24,7 @@ from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 from theta.store import closure
 from theta.store.changes import counted
+from theta.store.odb import pack_keeps
 from theta.units import human
 
 _OLDEST_GIT: Final = (2, 38)
@@ -64,8 +65,8 @@ def mend(session: Session, progress: Progress | None = None) -> list[Complaint]:
     kinds = {finding.kind for finding in examine(session) if finding.can_be_mended}
     if "locks" in kinds:
         session.journal.heal()
-        for lock in _stale_locks(session):
-            _fs.remove(lock)
+        for place in (*_stale_locks(session), *pack_keeps.stale(session.objects.directory)):
+            _fs.remove(place)
     if "caches" in kinds:
         _notes.drop(repo.private / _CACHE)
     if "settings" in kinds:
@@ -102,6 +103,8 @@ def _versions(session: Session) -> Iterator[Complaint]:
 def _locks(session: Session) -> Iterator[Complaint]:
     if session.journal.is_left:
         yield Complaint("locks", "a theta command was killed, and what it began is not undone", "undo it")
+    for keep in pack_keeps.stale(session.objects.directory):
+        yield Complaint("locks", f"{keep.name} keeps a pack for a theta that was killed", f"remove {keep}")
     for lock in _stale_locks(session):
         minutes = int((time.time() - lock.stat().st_mtime) / 60)
         yield Complaint(

@@ -20,7 +20,7 @@ from theta.git.run import GitFailedError
 from theta.porcelain.care import costs
 from theta.porcelain.workspace.session import Session
 from theta.store import held_packs
-from theta.store.odb import stored_marks
+from theta.store.odb import pack_keeps, stored_marks
 
 _AT_ONCE: Final = ("now", "all")
 _PRUNE: Final = "--prune"
@@ -52,6 +52,7 @@ def collect(session: Session, args: Sequence[str]) -> Collected:
         if at_once and _is_busy(repo):
             raise BusyError("another theta is at work here", hint="wait for it, or leave out --prune=now")
         before = _bytes(repo)
+        pack_keeps.remove_stale(session.objects.directory)
         held_packs.sweep(repo)
         done = repo.git().run("gc", "--quiet", *args, check=False)
         if done.code:

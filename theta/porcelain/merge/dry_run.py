@@ -21,7 +21,7 @@ class Rehearsed(Objects):
         super().__init__(repo)
         self.place = place
 
-    def writer(self) -> PackWriter:
+    def writer(self, *, keep: bool = False) -> PackWriter:  # noqa: ARG002 - nothing here is repacked
         """Return a writer of a new pack in the temporary directory."""
         return PackWriter(self.place / "pack", self.has, self.repo.format)
 

@@ -94,7 +94,7 @@ def join(
     tree = session.repo.whole_tree(tree_id)
     paths = _stages(session, tree, [row for row in rows if row])
     joined = Joined(tree, paths, _versions(session, ours, theirs, base))
-    with session.objects.writing() as pack:
+    with session.objects.writing(keep=True) as pack:
         joined.merged = merge_checkpoints(session, pack, joined.versions, paths, how, files)
     return joined
 

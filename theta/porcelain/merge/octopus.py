@@ -39,7 +39,7 @@ def join(session: Session, heads: Sequence[str], how: How, base: str | None = No
     tree = session.repo.whole_tree(in_memory.result_tree(session, joined.tree, joined.merged))
     paths: dict[str, Stages] = {path: {0: one.oid} for path, one in session.of_tree(tree).items()}
     result = Joined(tree, paths, joined.versions)
-    with session.objects.writing() as pack:
+    with session.objects.writing(keep=True) as pack:
         together = _Together(session, pack, heads, how, steps.asked)
         together.settle(result, base or octopus_base(session.repo, heads))
     return result

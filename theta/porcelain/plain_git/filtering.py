@@ -127,7 +127,8 @@ class Filter:
 
     def _store_new(self, path: str, source: FileSource, kept: Manifest | None) -> Manifest:
         session = self.session
-        with packs.UnwrittenPack(session.repo.format) if self.looking else session.objects.writer() as pack:
+        looking = packs.UnwrittenPack(session.repo.format) if self.looking else None
+        with looking or session.objects.writer(keep=True) as pack:
             taken = {manifest.store for at, manifest in session.index.manifests.items() if at != path}
             with self.progress() as progress:
                 stored = staging.take(session, pack, source, path, kept, taken, progress)
@@ -141,6 +142,7 @@ class Filter:
         if self.looking:
             return stored.manifest
         held.hold(session.repo, oid, tree, pack.path)
+        session.objects.keeps.release()
         held.sweep(session.repo)
         return stored.manifest
 

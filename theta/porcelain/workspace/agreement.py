@@ -235,7 +235,7 @@ def mended_tree(session: Session, tree: Tree) -> str:
     for directory, oid in wanted.items():
         if not session.repo.obtains(oid):
             raise MissingObjectsError(f"{directory}: its objects are not in this repository")
-    with session.objects.writing() as pack:
+    with session.objects.writing(keep=True) as pack:
         stores = closure.stores_tree(pack, manifests)
     return commit_graph.with_directory(session.repo, tree, STORES, stores)
 

@@ -21,7 +21,7 @@ from theta.git import processes, state_files
 from theta.git.repository import Repository
 from theta.git.run import GitFailedError
 from theta.porcelain.workspace import rollback
-from theta.store.odb import joined_packs
+from theta.store.odb import joined_packs, pack_keeps
 
 _JOURNAL: Final = "journal"
 _DRIVING: Final = "driving-"
@@ -217,6 +217,7 @@ def _heal(repo: Repository) -> None:
         _fs.remove_tree(folder)
     if dead:
         joined_packs.remove_orphans(repo, min(note["started"] for _, note in dead))
+        pack_keeps.remove_stale(repo.commondir / "objects" / "pack")
     for journal, note in dead:
         _unlock(repo, note["started"])
         rollback.undo(repo, note)

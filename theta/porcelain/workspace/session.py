@@ -215,13 +215,18 @@ class Session:
         """Return a context manager of one change, under theta's lock.
 
         ``index`` is another index file to change.  A nested block is a change of its own, which is
-        complete when the inner block ends.  The outermost one joins small packs, if there are many.
+        complete when the inner block ends.  The outermost one lets git repack what it stored, and joins
+        small packs, if there are many.
         """
         file = index or self.repo.index_path
         is_inner = self.journal.locked
         with self.journal.exclusive():
-            with Change(self, file) as change:
-                yield change
+            try:
+                with Change(self, file) as change:
+                    yield change
+            finally:
+                if not is_inner:
+                    self.objects.keeps.release()
             if not is_inner and joined_packs.join(self.repo):
                 self.objects.refresh()
 
@@ -251,7 +256,7 @@ class Change:  # of a repository; store.changes.Change is that of one tensor
         """The writer of new objects."""
         if self._pack is None:
             self._open.callback(self._session.objects.refresh)
-            self._pack = self._open.enter_context(self._session.objects.writer())
+            self._pack = self._open.enter_context(self._session.objects.writer(keep=True))
         return self._pack
 
     def store(self) -> None:

@@ -14,6 +14,7 @@ from theta.errors import CorruptError, MissingObjectsError
 from theta.git.repository import Repository
 from theta.git.run import Git
 from theta.store.odb.held_notes import staged_packs
+from theta.store.odb.pack_keeps import Keeps
 from theta.store.odb.packs import Pack, PackWriter
 
 BLOB_LIMIT: Final = 10 << 20
@@ -33,6 +34,7 @@ class Objects:
         self._packs: dict[str, Pack] | None = None
         self._known: dict[str, Pack] = {}
         self._remembered: dict[tuple[str, str], Any] | None = None
+        self.keeps = Keeps()
 
     @property
     def directory(self) -> Path:
@@ -49,20 +51,21 @@ class Objects:
         """Return a runner of git that writes new objects where :meth:`writer` does."""
         return self.repo.git()
 
-    def writer(self) -> PackWriter:
-        """Begin a new pack."""
-        return PackWriter(self.directory, self._is_kept, self.repo.format)
+    def writer(self, *, keep: bool = False) -> PackWriter:
+        """Begin a new pack; if ``keep``, git does not repack it before ``keeps`` are released."""
+        keeps = self.keeps if keep else None
+        return PackWriter(self.directory, self._is_kept, self.repo.format, keeps)
 
     def _is_kept(self, oid: str) -> bool:
         return self.has(oid) and not self._staged_only(oid)
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[PackWriter]:
+    def writing(self, *, keep: bool = False) -> Iterator[PackWriter]:
         """Begin a new pack; once the block ends, it is durable and can be read from here.
 
         Nothing of it stays when the block raises.
         """
-        with self.writer() as pack:
+        with self.writer(keep=keep) as pack:
             yield pack
         self.refresh()
 

@@ -22,6 +22,7 @@ from theta import _fs
 from theta.errors import CorruptError
 from theta.git.object_format import BLOB, COMMIT, TREE, ObjectFormat
 from theta.git.object_values import tree_bytes
+from theta.store.odb.pack_keeps import Keeps
 
 _NUMBERS: Final = {COMMIT: 1, TREE: 2, BLOB: 3}
 _BLOCK: Final = 65535
@@ -89,11 +90,19 @@ class PackWriter:
         known: says whether an object (hex id) need not be written again.
         form: the hash of the repository, which names objects and ends pack and index.
 
+        keeps: gets the pack before git can see it, and is released when the objects are named.
+
     The temporary is called ``tmp_*``, which ``git prune`` removes if theta is killed.
     """
 
-    def __init__(self, directory: Path, known: Callable[[str], bool], form: ObjectFormat) -> None:
-        self._directory = directory
+    def __init__(
+        self,
+        directory: Path,
+        known: Callable[[str], bool],
+        form: ObjectFormat,
+        keeps: Keeps | None = None,
+    ) -> None:
+        self._directory, self._keeps = directory, keeps
         self.format = form
         self._known = known
         self._file: _fs.AppendFile | None = None
@@ -200,6 +209,8 @@ class PackWriter:
         index = _fs.AppendFile(self._directory)
         try:
             index.write(_index_bytes(sorted(self._rows), trailer, self.format))
+            if self._keeps is not None:
+                self._keeps.add(name)
             self._file.publish(f"{name}.pack")
             index.publish(f"{name}.idx")
         finally:

@@ -1,0 +1,61 @@
+"""Files ``pack-*.keep``, by which ``git repack`` leaves alone a pack that no ref or index names yet.
+
+As in git's own receive-pack, the file is there before the pack and goes once the ref is written.  Its first
+word tells whose it is: files of other programs, and of users, stay for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from theta import _fs, _notes
+from theta.git import processes
+
+SUFFIX: Final = ".keep"
+_OURS: Final = "theta "
+"""The first word of a file of theta."""
+
+
+class Keeps:
+    """The keep files of one writer of packs, until :meth:`release`, or the end of the process."""
+
+    def __init__(self) -> None:
+        self._places: list[Path] = []
+        weakref.finalize(self, _release, self._places, os.getpid())
+
+    def add(self, name: Path) -> None:
+        """Keep the pack ``name`` (without a suffix), which is not there yet."""
+        place = name.with_name(f"{name.name}{SUFFIX}")
+        if not place.exists():  # or a user keeps the same pack
+            _fs.write_atomic(place, f"{_OURS}{processes.this()}\n".encode(), durable=False)
+            self._places.append(place)
+
+    def release(self) -> None:
+        """Let git repack the packs: what they hold is named."""
+        _release(self._places, os.getpid())
+
+
+def _release(places: list[Path], owner: int) -> None:
+    """Remove the files, unless this is a fork of their ``owner``."""
+    while places and os.getpid() == owner:
+        _fs.remove(places.pop())
+
+
+def stale(directory: Path) -> Iterator[Path]:
+    """Yield the keep files in ``directory`` of processes of theta that were killed."""
+    for place in directory.glob(f"pack-*{SUFFIX}"):
+        with contextlib.suppress(OSError):
+            first, _, mark = (_notes.read(place) or "").partition(" ")
+            if first == _OURS.strip() and not processes.is_alive(mark, _notes.written(place)):
+                yield place
+
+
+def remove_stale(directory: Path) -> None:
+    """Remove the files of :func:`stale`."""
+    for place in [*stale(directory)]:
+        _fs.remove(place)
