@@ -148,7 +148,7 @@ def read_manifest(text: str, path: str) -> Manifest:
     names, values, ends = lines[4::3], lines[5::3], lines[6::3]
     assert ends == [f"end {name}" for name in names], path
     assert len(set(names)) == len(names), path
-    pattern = re.compile(r"    [a-z0-9_]+ \[[0-9, ]*\] sha256:[0-9a-f]{64} ([0-9a-f]{40})")
+    pattern = re.compile(r"    [a-z0-9_]+ \[[0-9, ]*\] sha256:[0-9a-f]{64} ([0-9a-f]{40}|[0-9a-f]{64})")
     found = [pattern.fullmatch(value) for value in values]
     assert all(found), path
     trees = [match[1] for match in found if match]
