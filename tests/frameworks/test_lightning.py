@@ -42,6 +42,29 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_weights(tmp_path: P
     assert not any((tmp_path / folder).exists() for folder in ("out", "o1", "o2"))
 
 
+def test_two_ranks_save_one_commit_a_checkpoint_and_go_on_once_they_are_killed(tmp_path: Path) -> None:
+    """DDP: the first rank alone saves and prunes, and both begin with what it saved."""
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+    straight, killed = Repo.create(tmp_path / "straight"), Repo.create(tmp_path / "killed")
+
+    def trained(repo: Repo, *args: object) -> tuple[list[str], str]:
+        """Return the names that Lightning keeps, and the digest of the weights: the same on each rank."""
+        done = frameworks.start(PROGRAM, repo.path, tmp_path / "out", "--ranks", 2, *args, launcher=launcher)
+        ranks = {tuple(part.splitlines()[1:3]) for part in done.stdout.split("rank ")[1:]}
+        assert len(ranks) == 1, done.stdout + done.stderr
+        kept, digest = ranks.pop()
+        return kept.split()[1:], digest
+
+    kept, digest = trained(straight)
+    assert names(straight) == [*kept, "last.ckpt"]
+    args = (killed.path, tmp_path / "out", "--killed", 7, "--ranks", 2)
+    assert "Signal 9" in frameworks.start(PROGRAM, *args, launcher=launcher).stderr
+    assert "last.ckpt" in names(killed)
+    again, same = trained(killed)
+    assert same == digest
+    assert names(killed) == [*again, "last.ckpt"]
+
+
 @pytest.fixture
 def opened(repo: Repo) -> Iterator[theta.Repository]:
     with theta.open(repo.path) as found:

@@ -93,7 +93,7 @@ class CheckpointIO(TorchCheckpointIO):
     def teardown(self) -> None:
         """Let go what was removed."""
         self.run.close()
-        if self.run.keep is self._files:
+        if self.run.keep is self._files and self._files.saved:  # of several ranks, the first one saves
             self.run.prune()
 
     def _step(self, path: str) -> Resumed:
