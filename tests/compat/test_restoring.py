@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,18 @@ def test_a_large_file_is_known_once_it_is_written(
     assert known_as == repo.git("rev-parse", f"side:{MODEL}").strip()
     edit(repo, TENSOR, 0.5)
     assert Session.here(repo.path).files == {}
+
+
+def test_what_decoding_needs_is_imported_while_git_runs(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For large files, which are decoded by all cores once git is done."""
+    prepared = threading.Event()
+    monkeypatch.setattr("theta.store.read.reassembly.prepare", prepared.set)
+    theta(repo, *SWITCH)
+    assert not prepared.is_set()
+    known(repo)
+    monkeypatch.setattr("theta.porcelain.workspace.exchange._WORTH_IMPORTING", 1)
+    theta(repo, "switch", "-q", "main")
+    assert prepared.wait(10)
 
 
 def test_a_file_that_cannot_be_begun_leaves_nothing(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ tensor by a lower layer and have the interface of ``theta.codecs.base.LayerCodec
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from types import ModuleType
 from typing import Final
@@ -25,6 +26,17 @@ _MODULES: Final = {
     "rows/1": "theta.codecs.rows",
     "lowrank/1": "theta.codecs.lowrank",
 }
+
+
+_OF_DECODING: Final = ("numpy", "theta_native.rans", "theta_native.object_code.linker", "theta.codecs.delta")
+"""Modules whose import takes longest where a tensor is decoded."""
+
+
+def prepare() -> None:
+    """Import now what decoding will need, with no error where something is missing."""
+    for name in _OF_DECODING:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def names() -> tuple[str, ...]:

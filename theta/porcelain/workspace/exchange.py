@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from theta.store.format.skeleton import Skeleton
-    from theta.store.read import coming_file
+    from theta.store.read import coming_file, reassembly
     from theta.store.read.coming_file import ComingFile, Place
 else:
     coming_file = Module("theta.store.read.coming_file")
+    reassembly = Module("theta.store.read.reassembly")
 
 _MOST_HELD: Final = 256
 """Files held open at once; the rest is decoded."""
+_WORTH_IMPORTING: Final = 64 << 20
+"""Bytes of files that may be written for which everything is imported while git runs."""
 
 
 class Exchange:
@@ -61,6 +64,8 @@ class Exchange:
                         break
                     left -= source.size
                     self._old[one.oid], self._at[path] = source, manifest
+        if sum(source.size for source in self._old.values()) >= _WORTH_IMPORTING:
+            _fs.aside(lambda: reassembly.prepare())  # the lambda imports the module on the thread too
         return self
 
     def old(self, manifest: Manifest) -> FileSource | None:

@@ -212,6 +212,16 @@ def put_back(
     files: Exchange | None = None,
 ) -> None:
     """Write the checkpoints (path, manifest id, mode) and refresh the index entries that agree."""
+    _note(session, _put(session, wanted, progress, files), files)
+
+
+def _put(
+    session: Session,
+    wanted: Iterable[tuple[str, str, int]],
+    progress: Progress | None,
+    files: Exchange | None,
+) -> dict[str, tuple[str, os.stat_result]]:
+    """Do as :func:`put_back`; return the files written (path -> manifest id, stat data)."""
     staged = session.index
     done: list[Staged] = []
     written: dict[str, tuple[str, os.stat_result]] = {}
@@ -232,9 +242,8 @@ def put_back(
         _stage(session, done)
     elif done:
         _stage_young(session, done)
-    if session.dated_back is None:
-        _note(session, written)
     session.cache.save()
+    return written
 
 
 @contextlib.contextmanager
@@ -256,7 +265,6 @@ def dated_back(session: Session) -> Iterator[None]:
             done = [*(item for item in done if _stays_dated_back(item)), *_touched(session, small)]
             _stage_young(session, done)
             _note(session, {item.path: (item.oid, item.stat) for item in done if item.stat is not None})
-            session.cache.save()
 
 
 def _is_as_written(session: Session, item: Staged) -> bool:
@@ -309,20 +317,26 @@ def _stage(session: Session, done: Sequence[Staged]) -> None:
             change.index.put(item)
 
 
-def _note(session: Session, written: Mapping[str, tuple[str, os.stat_result]]) -> None:
+def _note(
+    session: Session, written: Mapping[str, tuple[str, os.stat_result]], files: Exchange | None = None
+) -> None:
     """Note again what files (path -> manifest id, stat data) were written that stayed as they are.
 
     The cache does not trust a file that was as new as its note, and the next command would read it.
+    Meanwhile the system takes back the room of the old ``files``.
     """
     sizes = sum(info.st_size for _, info in written.values())
     certain = max((Identity.of(info).certain_from for _, info in written.values()), default=0)
-    if sizes < _WORTH_A_MOMENT:
+    if sizes < _WORTH_A_MOMENT or session.dated_back is not None:
         return
+    if files is not None:
+        files.release()
     time.sleep(min(max(certain - time.time_ns(), 0) / 1e9, _MOMENT))
     for path, (oid, info) in written.items():
         now = _lstat(session.repo.worktree / path)
         if now is not None and Identity.of(now) == Identity.of(info):
             session.cache.remember(path, Identity.of(now), oid)
+    session.cache.save()
 
 
 def complete(session: Session, progress: Progress | None = None, files: Exchange | None = None) -> list[str]:
@@ -341,13 +355,15 @@ def complete(session: Session, progress: Progress | None = None, files: Exchange
         wanted.append((path, _ensure_blob(session, text), stages[max(stages)].mode))
     if files is None or not files.is_begun:
         session.expect(oid for _, oid, _ in wanted)
+    written: dict[str, tuple[str, os.stat_result]] = {}
     for item in wanted:
         try:
-            put_back(session, [item], progress, files)
+            written |= _put(session, [item], progress, files)
         except MissingObjectsError:
             missing.append(item[0])
         except ManifestError as error:
             unread.append(error)
+    _note(session, written, files)
     if unread:
         raise unread[0]
     return missing

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Final, Protocol
 
+from theta import codecs
 from theta.errors import CorruptError, ThetaError
 from theta.formats.derived import arguments, derive
 from theta.formats.layout import Source
@@ -30,6 +31,11 @@ _BATCH: Final = 1 << 20
 """Bytes that a thread is given at once, at least."""
 MAX_TOTAL: Final = 1 << 44
 """Bytes that one checkpoint may declare (16 TiB): constant chunks amplify, so there is a cap."""
+
+
+def prepare() -> None:
+    """Import now what decoding will need."""
+    codecs.prepare()
 
 
 class Copy(Source, Protocol):
