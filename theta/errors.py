@@ -99,6 +99,12 @@ class NoSuchTensorError(NotFoundError, KeyError):
     __str__ = Exception.__str__
 
 
+class NoSuchCheckpointError(NotFoundError, KeyError):
+    """A step of a run has no checkpoint of that path; a ``KeyError`` for those who take it for a mapping."""
+
+    __str__ = Exception.__str__
+
+
 class WouldOverwriteError(ThetaError):
     """A file that was not committed would be lost."""
 

@@ -72,6 +72,27 @@ def test_a_run_goes_on_where_it_was(opened: theta.Repository) -> None:
     assert (resumed["m.safetensors"]["w"].numpy() == 500).all()
 
 
+def test_a_step_is_a_mapping_of_checkpoints_which_are_opened_one_by_one(
+    opened: theta.Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = theta.Run(opened, "r1")
+    files = {"b.safetensors": {"w": np.ones(3)}, "a/o.npz": {"x": np.zeros(2)}, "config.json": "{}"}
+    run.save(1, files).result()
+    run.save(2, {"config.json": "{}"}, whole=True).result()
+    found = run.resume(1)
+    assert found is not None
+    with monkeypatch.context() as patch:
+        patch.delattr(theta.Repository, "__getitem__")
+        assert list(found) == ["a/o.npz", "b.safetensors"]
+        assert ("a/o.npz" in found, "config.json" in found, len(found)) == (True, False, 2)
+    assert {path: list(one) for path, one in found.items()} == {"a/o.npz": ["x"], "b.safetensors": ["w"]}
+    assert found.get("none.npz") is None
+    with pytest.raises(KeyError, match=r"no checkpoint none\.npz"):
+        found["none.npz"]
+    assert run.resume(2)  # it has a file, and no checkpoint
+    assert found == run.resume(1)
+
+
 def test_steps_that_are_not_kept_go_and_the_others_stay_as_they_were(
     opened: theta.Repository, repo: Repo
 ) -> None:

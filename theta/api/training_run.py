@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from theta.api import held_files, policies
 from theta.api.background import Saving
 from theta.api.closing import Closing
 from theta.api.policies import Keep, When
-from theta.errors import NotFoundError
+from theta.errors import NoSuchCheckpointError, NotFoundError
 from theta.porcelain.stage import run_steps, saving
 from theta.porcelain.stage.run_steps import RunStep
 from theta.porcelain.stage.saved_tree import StoredFile
@@ -29,16 +30,39 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Resumed:
-    """The last whole step of a run: ``resumed["model.safetensors"]`` opens its checkpoint."""
+class Resumed(Mapping[str, "Checkpoint"]):
+    """The last whole step of a run, and its checkpoints by their paths.
+
+    ``resumed["model.safetensors"]`` opens one, of which nothing is read yet.  A step is true, though it may
+    have other files alone, which :meth:`read` returns.
+    """
 
     repo: Repository
     commit: str
     step: int | None
     metrics: Mapping[str, float]
 
+    @cached_property
+    def _paths(self) -> tuple[str, ...]:
+        return tuple(self.repo.checkpoints(self.commit))
+
     def __getitem__(self, path: str) -> Checkpoint:
-        return self.repo[f"{self.commit}:{path}"]
+        try:
+            return self.repo[f"{self.commit}:{path}"]
+        except NotFoundError as error:
+            raise NoSuchCheckpointError(str(error), hint="list(resumed) names them") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._paths  # that of mappings would open it
+
+    def __bool__(self) -> bool:
+        return True
 
     def load(
         self,
