@@ -99,10 +99,12 @@ ROOMS: Final = (
     Room(
         ("theta.porcelain.lineage",),
         (
+            "theta.codecs",
             "theta.merging",
             *_WORKSPACE,
             "theta.porcelain.drive",
             "theta.porcelain.merge",
+            "theta.porcelain.replicas",
             "theta.porcelain.stage",
             "theta.porcelain.tensors",
         ),

@@ -120,6 +120,7 @@ LINES: dict[str, Callable[[Repo], list[str]] | list[str]] = {
     "rebase": ["rebase", "-q", "side"],
     "average": ["average", "HEAD~", "HEAD", "--path", MODEL, "--commit"],
     "bundle": bundled,
+    "cascade": ["cascade", "main~..main", "side"],
     "commit --amend": ["commit", "-q", "--amend", "-m", "other words"],
 }
 
@@ -127,7 +128,7 @@ LINES: dict[str, Callable[[Repo], list[str]] | list[str]] = {
 READERS = (
     *("init", "clone", "demo", "install", "uninstall", "ls-files", "export", "help", "status", "diff", "log"),
     *("runs", "show", "cat", "scan", "fsck", "blame", "du", "doctor", "gc", "undo", "extract-lora", "fetch"),
-    *("push", "follow", "prune-local", "completion"),
+    *("push", "follow", "prune-local", "completion", "lineage"),
 )
 """Commands that change none of refs at HEAD, index and files; and those that only mend."""
 

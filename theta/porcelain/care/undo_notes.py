@@ -30,7 +30,7 @@ from theta.porcelain.workspace.session import Session
 _NOTE: Final = "undo.json"
 _INDEXES: Final = ("undo-index", "undo-index-2")
 _KEPT: Final = ("refs/heads/", "refs/tags/")
-_NAMING: Final = {"branch": "refs/heads/", "tag": "refs/tags/"}
+_NAMING: Final = {"branch": "refs/heads/", "cascade": "refs/heads/", "tag": "refs/tags/"}
 """Commands that change the refs that they name."""
 _ON_BRANCHES: Final = ("branch", "tag", "rebase", "pull")
 """Commands that may move a ref that is neither at HEAD nor named."""

@@ -161,15 +161,23 @@ def _rounds(session: Session, found: MergeRecord, index: Path | None) -> list[Ro
     staged = session.index_of(index)
     now = {path: staged.oid(path) or "" for path in found.done}
     done = {path: deed for path, deed in found.done.items() if now[path] == deed.manifest}
+    applied = () if found.squashed else _applied(session)
+    return [replace(one, applied=applied, squashed=found.squashed) for one in _of_deeds(done, found.asked)]
+
+
+def _of_deeds(done: Mapping[str, Deed], asked: set[str]) -> list[Round]:
+    """Return the rounds of what was ``done``; the last is about all paths if all ``asked`` were settled."""
     groups = deeds.gathered({path: deed for path, deed in done.items() if _tells(deed)})
     restricted = [True] * len(groups)
-    if groups and found.asked <= done.keys():
+    if groups and asked <= done.keys():
         restricted[-1] = False
-    applied = () if found.squashed else _applied(session)
-    return [
-        replace(_round(group, restriction), applied=applied, squashed=found.squashed)
-        for group, restriction in zip(groups, restricted, strict=True)
-    ]
+    return [_round(group, restriction) for group, restriction in zip(groups, restricted, strict=True)]
+
+
+def told(merged: Merged, how: How, base: str = "") -> list[str]:
+    """Return the trailers of a merge in memory that settled everything."""
+    done = {path: _deed(path, merged, how, base) for path in (*merged.resolved, *merged.removed)}
+    return [f"{trailers.TRAILER}: {one.text()}" for one in _of_deeds(done, merged.seen)]
 
 
 def _tells(deed: Deed) -> bool:

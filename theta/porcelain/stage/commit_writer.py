@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from theta.errors import UsageError
@@ -17,31 +18,42 @@ class CommitWriter:
     def __init__(self) -> None:
         self._people: tuple[str, ...] = ()
 
-    def write(self, session: Session, change: Change, tree: str, parent: str | None, text: str) -> str:
+    def write(
+        self,
+        session: Session,
+        change: Change,
+        tree: str,
+        parent: str | None,
+        text: str,
+        merged: Sequence[str] = (),
+    ) -> str:
         """Write a commit and make it durable, with all objects of ``change``; return its id.
+
+        ``merged`` are further parents.
 
         Git itself makes it where the environment sets its date.  Raises what git says about a repository
         whose user has no name, and :class:`UsageError` for a message that no commit can have.
         """
-        git = session.repo.git()
+        git, parents = session.repo.git(), [*([parent] if parent else []), *merged]
         if "\0" in text:
             raise UsageError("a message cannot have a NUL byte")
         if any(f"GIT_{who}_DATE" in git.environment() for who in _PEOPLE):
             change.store()
-            words = ("commit-tree", tree, *(("-p", parent) if parent else ()), "-F", "-")
+            parts = [word for one in parents for word in ("-p", one)]
+            words = ("commit-tree", tree, *parts, "-F", "-")
             return git.run(*words, stdin=text.encode()).text.strip()
         if not self._people:
             told = (git.run("var", f"GIT_{who}_IDENT").text.strip() for who in _PEOPLE)
             self._people = tuple(line.rpartition("> ")[0] + ">" for line in told)
-        commit = change.pack.commit(_commit(tree, parent, self._people, text))
+        commit = change.pack.commit(_commit(tree, parents, self._people, text))
         change.store()
         return commit
 
 
-def _commit(tree: str, parent: str | None, people: tuple[str, ...], text: str) -> bytes:
+def _commit(tree: str, parents: Sequence[str], people: tuple[str, ...], text: str) -> bytes:
     """Return the bytes of a commit of this moment."""
     now = time.time()
     date = f"{int(now)} {time.strftime('%z', time.localtime(now))}"
-    rows = [f"tree {tree}", *([f"parent {parent}"] if parent else [])]
+    rows = [f"tree {tree}", *(f"parent {parent}" for parent in parents)]
     rows += [f"{who.lower()} {name} {date}" for who, name in zip(_PEOPLE, people, strict=True)]
     return "\n".join([*rows, "", text]).encode("utf-8", "surrogateescape")

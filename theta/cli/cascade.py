@@ -1,0 +1,79 @@
+"""``theta cascade``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from theta.cli import console, terminal
+from theta.cli.args import HELP, plain
+from theta.cli.common import open_session
+from theta.errors import UsageError
+from theta.git.run import shell
+from theta.lazy import Module
+
+if TYPE_CHECKING:
+    from theta.porcelain.lineage import cascading
+    from theta.porcelain.lineage.cascading import Cascaded
+else:
+    cascading = Module("theta.porcelain.lineage.cascading")
+
+app = typer.Typer(add_completion=False)
+
+_SHOWN = 5
+
+
+@app.command(context_settings=HELP)
+def cascade(
+    bases: Annotated[str, typer.Argument(metavar="OLD..NEW", help="The old base and the new one.")],
+    branches: Annotated[list[str], typer.Argument(metavar="BRANCH...", help="The fine-tunes to renew.")],
+    strategy: str = typer.Option(
+        "task_arithmetic", "-X", "--strategy-option", help="How to compute what base and branch both changed."
+    ),
+    rule: Annotated[
+        list[str] | None, typer.Option("--rule", help="GLOB=STRATEGY for matching tensor names.")
+    ] = None,
+    command: str = typer.Option(
+        "", "--exec", metavar="CMD", help="Test each result in the folder {}; a branch that fails it stays."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", "-n", help="Show what would be computed; move nothing."),
+) -> int:
+    """Put a new base under the fine-tunes of the old one.
+
+    Each branch gets a merge of NEW in which its own update, the difference to OLD, is applied to NEW: what
+    the branch did not change becomes the new base. A branch in conflict stays as it is, and so does one
+    whose test fails; the exit code is 1 then.
+    """
+    old, dots, new = plain([bases])[0].partition("..")
+    if not dots or not old or not new or new.startswith("."):
+        raise UsageError(
+            f"a cascade goes from one base to another, not {bases}", hint="theta cascade v1..v2 chat"
+        )
+    session = open_session(worktree=False)
+    request = cascading.CascadeRequest(old, new, plain(branches), strategy, rule or (), dry_run)
+
+    def test(folder: Path) -> bool:
+        words = {"THETA_CANDIDATE": str(folder)}
+        return not shell(command.replace("{}", shlex.quote(str(folder))), words, lambda: False)
+
+    with terminal.progress("merging") as progress:
+        found = cascading.cascade(session, request, test if command else None, _tell, progress)
+    good = (cascading.CascadeEnding.MOVED, cascading.CascadeEnding.CURRENT, cascading.CascadeEnding.REHEARSED)
+    return int(any(one.ending not in good for one in found))
+
+
+def _tell(one: Cascaded) -> None:
+    """Tell what became of a branch."""
+    computed = sum(map(len, one.decided.values()))
+    tail = f" to {one.commit[:10]}" if one.ending is cascading.CascadeEnding.MOVED else ""
+    count = f", {computed} tensors computed" if computed and not one.conflicts else ""
+    console.out(f"{one.branch}: {one.ending.value}{tail}{count}")
+    for place in one.conflicts[:_SHOWN]:
+        console.out(f"  {place}")
+    if len(one.conflicts) > _SHOWN:
+        console.out(f"  ... and {len(one.conflicts) - _SHOWN} more")
+    if one.conflicts:
+        console.err("hint: --rule settles single tensors; merge the branch by hand otherwise")
