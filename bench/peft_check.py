@@ -121,6 +121,32 @@ def qwen3_moe() -> Model:
     return transformers.Qwen3MoeForCausalLM(config)
 
 
+def qwen2() -> Model:
+    """Qwen2: biases in the attention, tied."""
+    return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SMALL, tie_word_embeddings=True))
+
+
+def qwen3() -> Model:
+    """Qwen3: norms of queries and keys."""
+    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**SMALL, head_dim=8))
+
+
+def mistral() -> Model:
+    """Mistral."""
+    return transformers.MistralForCausalLM(transformers.MistralConfig(**SMALL, head_dim=8))
+
+
+def gemma2() -> Model:
+    """Gemma 2: tied, with norms on both sides."""
+    return transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**SMALL, head_dim=8))
+
+
+def bert() -> Model:
+    """BERT with the head of a language model, tied, with a bias of its own."""
+    small = {key: value for key, value in SMALL.items() if key != "num_key_value_heads"}
+    return transformers.BertLMHeadModel(transformers.BertConfig(**small, is_decoder=True))
+
+
 def gpt_oss() -> Model:
     """gpt-oss: experts that the file has in one tensor, as (experts, in, out)."""
     config = transformers.GptOssConfig(**SMALL, num_local_experts=4, head_dim=8, num_experts_per_tok=2)
@@ -276,6 +302,10 @@ ADDED: Mapping[str, Added] = {
     ),
     "A0 all biases": Added(biased, LORA | ATTENTION | {"bias": "all"}),
     "A0 biases of lora only": Added(biased, LORA | ATTENTION | {"bias": "lora_only"}),
+    **{
+        f"A0 lora of {make.__name__}": Added(make, LORA | {"target_modules": "all-linear"})
+        for make in (qwen2, qwen3, mistral, gemma2, bert)
+    },
     "A0 norms saved": Added(plain, LORA | ATTENTION | {"modules_to_save": ["input_layernorm"]}),
     "A0 ia3": Added(
         biased,
@@ -434,6 +464,7 @@ class Extracted:
 EXTRACTED: Mapping[str, Extracted] = {
     "A0 llama": Extracted(plain, moving()),
     "A0 llama in bf16": Extracted(plain, moving(), torch.bfloat16),
+    **{f"C8 {make.__name__}": Extracted(make, moving()) for make in (qwen2, qwen3, mistral, gemma2, bert)},
     "A3 gpt2": Extracted(gpt2_untied, moving()),
     "A3 gpt2, square alone": Extracted(gpt2, moving("attn.c_proj.weight")),
     "A3 gpt2, tied": Extracted(gpt2, moving()),
@@ -447,6 +478,11 @@ EXTRACTED: Mapping[str, Extracted] = {
     "B2 embedding alone": Extracted(plain, moving("embed_tokens")),
     "B3 attention of mixtral": Extracted(mixtral, moving("self_attn")),
     "B3 mixtral": Extracted(mixtral, moving()),
+    "B3 experts of mixtral": Extracted(mixtral, moving("experts.down_proj")),
+    "B3 router of mixtral": Extracted(mixtral, moving("mlp.gate")),
+    "B3 experts of gpt-oss": Extracted(
+        gpt_oss, lambda model: _move(model, lambda name: name.endswith(("gate_up_proj", "down_proj")))
+    ),
     "B3 qwen3-moe": Extracted(qwen3_moe, moving()),
     "B3 attention of qwen3-moe": Extracted(qwen3_moe, moving("self_attn")),
     "B5 vocabulary that grew": Extracted(plain, growing, resize=True),

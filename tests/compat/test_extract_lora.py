@@ -132,3 +132,17 @@ def test_a5_where_no_configuration_says_it_the_user_is_told(repo: Repo, tmp_path
     theta(repo, "commit", "-q", "-am", "tuned")
     told = theta(repo, "extract-lora", "v3..HEAD", "-r", "2", "-o", str(tmp_path / "out"))
     assert "no config.json says whether the head is tied" in told.err
+
+
+def test_c8_the_base_and_the_task_are_named(tied: Repo, tmp_path: Path) -> None:
+    """PEFT finds the base by its name; the task is what config.json says unless one is given."""
+    config = {"tie_word_embeddings": True, "architectures": ["LlamaForCausalLM"]}
+    (tied.path / "config.json").write_text(json.dumps(config))
+    theta(tied, "commit", "-q", "-am", "a class")
+    command = ("extract-lora", "v1..HEAD", "-r", "2", "--base-model", "org/base")
+    for args, task in (((), "CAUSAL_LM"), (("--task-type", "FEATURE_EXTRACTION"), "FEATURE_EXTRACTION")):
+        theta(tied, *command, *args, "-o", str(tmp_path / task))
+        found = json.loads((tmp_path / task / "adapter_config.json").read_text())
+        assert (found["base_model_name_or_path"], found["task_type"]) == ("org/base", task)
+    told = theta(tied, *command, "--task-type", "CHESS", "-o", str(tmp_path / "x"), code=2)
+    assert "one of CAUSAL_LM" in told.err

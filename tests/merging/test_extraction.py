@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from theta.errors import UsageError
-from theta.merging.extraction import LoraAdapter, Pair, extract, factors
+from theta.merging.adapters.extraction import LoraAdapter, Pair, extract, factors
 
 Array = NDArray[Any]
 
@@ -271,13 +271,12 @@ def test_b2_a_model_without_a_matrix_is_refused() -> None:
     "name",
     [
         "l.0.mlp.experts.3.up_proj.weight",
-        "l.0.mlp.gate.weight",
         "l.0.block_sparse_moe.gate.weight",
         "l.0.block_sparse_moe.experts.0.w1.weight",
         "l.0.mlp.experts.gate_up_proj",
     ],
 )
-def test_b3_experts_and_routers_are_refused_by_name(name: str) -> None:
+def test_b3_experts_that_are_not_whole_are_refused_by_name(name: str) -> None:
     base, tuned = model()
     more = {"l.0.mlp.experts.0.up_proj.weight": np.zeros((4, 4), "<f4"), name: np.zeros((4, 4), "<f4")}
     with pytest.raises(UsageError, match=f"{name}: experts and routers have other names"):
@@ -308,3 +307,87 @@ def test_nothing_to_extract_is_an_error() -> None:
         extract([], 0)
     with pytest.raises(UsageError, match="NaN"):
         factors(np.full((2, 2), np.nan), 1)
+
+
+def moe(kind: str, seed: int) -> dict[str, Array]:
+    """A layer of three experts under the names of Mixtral or Qwen3-MoE, or in one tensor as (in, out)."""
+    random = np.random.default_rng(seed)
+    block, (gate, up, down) = {
+        "mixtral": ("l.0.block_sparse_moe", ("w1", "w3", "w2")),
+        "qwen": ("l.0.mlp", ("gate_proj", "up_proj", "down_proj")),
+        "fused": ("l.0.mlp", ("", "", "")),
+    }[kind]
+    shapes: dict[str, tuple[int, ...]] = {f"{block}.gate.weight": (3, 8), "l.0.q.weight": (8, 8)}
+    for number in range(3):
+        shapes |= {f"{block}.experts.{number}.{part}.weight": (6, 8) for part in (gate, up)}
+        shapes[f"{block}.experts.{number}.{down}.weight"] = (8, 6)
+    if kind == "fused":
+        shapes = {f"{block}.experts.gate_up_proj": (3, 8, 12), f"{block}.experts.down_proj": (3, 6, 8)}
+        shapes["l.0.q.weight"] = (8, 8)
+    return {name: random.normal(size=shape).astype("<f4") for name, shape in shapes.items()}
+
+
+def products(adapter: LoraAdapter, module: str) -> Array:
+    """The product that PEFT adds to a parameter of three experts, as (experts, out, in)."""
+    a, b = (adapter.tensors[f"base_model.model.{module}.lora_{part}.weight"] for part in "AB")
+    rank = adapter.config["r"]
+    found: Array = np.einsum("ore,eri->eoi", b.reshape(b.shape[0], rank, -1), a.reshape(-1, rank, a.shape[1]))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen", "fused"])
+def test_b3_experts_are_factors_of_parameters(kind: str) -> None:
+    """PEFT failed to load names of a file that transformers does not have in memory."""
+    base, tuned = moe(kind, 0), moe(kind, 1)
+    adapter = extract(pairs(base, tuned), 8)
+    names = ["gate_up_proj", "down_proj"]
+    wanted = [f"l.0.mlp.experts.{name}" for name in names]
+    wanted += ["l.0.mlp.gate.weight"] * (kind != "fused")
+    assert adapter.config["target_parameters"] == sorted(wanted)
+    assert adapter.config["target_modules"] == ["l.0.q"]
+    assert adapter.error < 1e-5
+    both, down = (products(adapter, f"l.0.mlp.experts{inner}") for inner in (".base_layer", ""))
+    change = {name: tuned[name] - base[name] for name in base}
+    block = "l.0.block_sparse_moe" if kind == "mixtral" else "l.0.mlp"
+    parts = ("w1", "w3", "w2") if kind == "mixtral" else ("gate_proj", "up_proj", "down_proj")
+    if kind == "fused":
+        np.testing.assert_allclose(np.swapaxes(both, 1, 2), change[wanted[0]], atol=1e-5)
+        np.testing.assert_allclose(np.swapaxes(down, 1, 2), change[wanted[1]], atol=1e-5)
+        return
+    for number in range(3):
+        of = [change[f"{block}.experts.{number}.{part}.weight"] for part in parts]
+        np.testing.assert_allclose(both[number], np.vstack(of[:2]), atol=1e-5)
+        np.testing.assert_allclose(down[number], of[2], atol=1e-5)
+    a, b = (adapter.tensors[f"base_model.model.l.0.mlp.gate.lora_{part}.weight"] for part in "AB")
+    np.testing.assert_allclose(b @ a, change[f"{block}.gate.weight"], atol=1e-5)
+
+
+def test_b3_one_parameter_of_experts_has_one_wrapper() -> None:
+    base, tuned = moe("qwen", 0), moe("qwen", 1)
+    tuned = {name: tuned[name] if "up_proj" in name else base[name] for name in base}
+    adapter = extract(pairs(base, tuned), 2)
+    assert adapter.config["target_parameters"] == ["l.0.mlp.experts.gate_up_proj"]
+    assert "base_model.model.l.0.mlp.experts.lora_A.weight" in adapter.tensors
+    assert not any("base_layer" in name for name in adapter.tensors)
+    assert adapter.error > 0.1
+
+
+def test_c8_the_configuration_names_the_base_and_the_task() -> None:
+    base, tuned = model()
+    config = extract(pairs(base, tuned), 2, base_model="org/base", task_type="CAUSAL_LM").config
+    assert (config["base_model_name_or_path"], config["task_type"]) == ("org/base", "CAUSAL_LM")
+
+
+def test_a5_the_tied_decoder_of_bert_gets_weight_and_bias() -> None:
+    """PEFT keeps the base's values of a saved module for what the file lacks."""
+    names = {"bert.embeddings.word_embeddings.weight": (9, 4), "cls.predictions.bias": (9,)}
+    names |= {"cls.predictions.transform.dense.weight": (4, 4)}
+    base, tuned = ({name: np.full(shape, n, "<f4") for name, shape in names.items()} for n in (0, 1))
+    tied = ("bert.embeddings.word_embeddings", "cls.predictions.decoder")
+    found = extract(pairs(base, tuned), 2, tied=tied).tensors
+    for part, name in (
+        ("weight", "bert.embeddings.word_embeddings.weight"),
+        ("bias", "cls.predictions.bias"),
+    ):
+        saved = found[f"base_model.model.cls.predictions.decoder.{part}"]
+        np.testing.assert_array_equal(saved, tuned[name])

@@ -29,32 +29,31 @@ def extract_lora(
         list[str] | None,
         typer.Option("--whole", metavar="MODULE", help="Save a module in full, such as embeddings or heads."),
     ] = None,
+    base_model: str = typer.Option("", metavar="NAME", help="Name or folder of the base, for PEFT to load."),
+    task_type: str = typer.Option(
+        "", metavar="TASK", help="PEFT's name of the task; by default what config.json says."
+    ),
     force: bool = typer.Option(False, "--force", "-f", help="Overwrite an existing adapter."),
 ) -> int:
     """Write the difference of two revisions as a LoRA adapter that PEFT loads.
 
     Each matrix that changed becomes two factors of at most --rank; embeddings, heads,
     biases and everything that is no matrix are saved in full. DIR gets adapter_model.safetensors and
-    adapter_config.json; the largest difference that remains to the fine-tune is printed. What no adapter
-    can hold (experts, codes of quantised weights, ...) is refused by name.
+    adapter_config.json; the largest difference that remains to the fine-tune is printed. Experts become
+    factors of parameters (target_parameters, for transformers 5). What no adapter can hold (codes of
+    quantised weights, ...) is refused by name.
     """
     session = open_session(worktree=False)
     base, tuned = lora.revisions(ends)
     paths = [lora.the_checkpoint(session, revision) for revision in (base, tuned)] if path is None else []
     first, second = paths or (path or "", path or "")
     with terminal.progress("extracting") as progress:
-        found, unsaid = lora.adapter(
-            session,
-            (base, tuned),
-            (first, second),
-            rank,
-            epsilon=epsilon,
-            whole=whole or None,
-            progress=progress,
-        )
+        wanted = lora.AdapterWanted(rank, epsilon, whole or None, base_model, task_type)
+        found, unsaid = lora.adapter(session, (base, tuned), (first, second), wanted, progress)
         lora.write(found, Path(out), force=force)
     size = human(sum(array.nbytes for array in found.tensors.values()))
     biases = f", {len(found.biases)} biases" if found.biases else ""
+    biases += f", {len(found.parameters)} parameters of experts" if found.parameters else ""
     console.note(f"{out}: {len(found.ranks)} modules in low rank, {len(found.saved)} in full{biases}, {size}")
     where = f" ({found.worst})" if found.worst else ""
     console.note(f"the adapter reproduces the tuned model to max |d| = {found.error:.2g}{where}")

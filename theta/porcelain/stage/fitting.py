@@ -10,7 +10,7 @@ from typing import Final
 from theta.codecs import arith
 from theta.errors import UsageError
 from theta.merging import coded
-from theta.merging.orientation import Orientation
+from theta.merging.adapters.orientation import Orientation
 from theta.porcelain.stage import updates
 from theta.porcelain.stage.module_names import ModuleNames
 from theta.porcelain.stage.updates import Brought, LowRank, Rows, Scale, Slices, Sparse, Update, Whole

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ from theta.dtypes import DTYPES, numpy_dtype
 from theta.errors import NotFoundError, UsageError
 from theta.formats import safetensors
 from theta.formats.values import Value
-from theta.merging.extraction import LoraAdapter, Pair, extract
+from theta.merging.adapters.extraction import LoraAdapter, Pair, extract
 from theta.porcelain.tensors import converting, sources, tied_weights
 from theta.porcelain.tensors.converting import Model
 from theta.porcelain.tensors.sources import Named
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 
 WEIGHTS: Final = "adapter_model.safetensors"
 CONFIG: Final = "adapter_config.json"
+TASKS: Final = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
+_TASK_OF: Final = {
+    "ForCausalLM": "CAUSAL_LM",
+    "LMHeadModel": "CAUSAL_LM",
+    "T5ForConditionalGeneration": "SEQ_2_SEQ_LM",
+    "BartForConditionalGeneration": "SEQ_2_SEQ_LM",
+}
 
 
 def revisions(text: str) -> tuple[str, str]:
@@ -49,33 +57,60 @@ def the_checkpoint(session: Session, revision: str) -> str:
     return found[0]
 
 
+@dataclass(frozen=True)
+class AdapterWanted:
+    """The adapter to extract.
+
+    Attributes:
+        rank: the largest rank of a module.
+        epsilon: singular values up to this share of the largest are dropped.
+        whole: globs of modules that are saved in full; None for embeddings and heads.
+        base_model: the name of the base, for PEFT to load.
+        task_type: PEFT's name of the task; without it, ``config.json`` tells it.
+    """
+
+    rank: int
+    epsilon: float = 0.0
+    whole: Sequence[str] | None = None
+    base_model: str = ""
+    task_type: str = ""
+
+
 def adapter(
     session: Session,
     ends: tuple[str, str],
     paths: tuple[str, str],
-    rank: int,
-    *,
-    epsilon: float,
-    whole: Sequence[str] | None,
+    wanted: AdapterWanted,
     progress: Progress | None = None,
 ) -> tuple[LoraAdapter, str]:
     """Extract the adapter from the checkpoints at ``paths`` of the revisions ``ends``.
 
     Returns the adapter and a warning, which may be empty.
     """
+    if wanted.task_type and wanted.task_type not in TASKS:
+        raise UsageError(f"there is no task type {wanted.task_type!r}", hint=f"one of {', '.join(TASKS)}")
     with contextlib.ExitStack() as stack:
         base, tuned = (
             stack.enter_context(sources.opened(Named(revision, path), session.cwd))
             for revision, path in zip(ends, paths, strict=True)
         )
         pairs = _pairs(base, tuned, progress)
-        tied = tied_weights.find(tied_weights.beside(session, paths[1], ends[1]), tuned.values)
-        chosen: dict[str, Any] = {} if whole is None else {"whole": whole}
+        config = tied_weights.beside(session, paths[1], ends[1])
+        tied = tied_weights.find(config, tuned.values)
+        chosen: dict[str, Any] = {} if wanted.whole is None else {"whole": wanted.whole}
         modules = tied.modules if tied.certain else ()
-        found = extract(pairs, rank, epsilon=epsilon, base_model="", tied=modules, **chosen)
+        chosen |= {"base_model": wanted.base_model, "task_type": wanted.task_type or _task(config)}
+        found = extract(pairs, wanted.rank, epsilon=wanted.epsilon, tied=modules, **chosen)
         for name in sorted(base.values.keys() - tuned.values.keys()):
             found.left_out[name] = "the fine-tune lacks it, and an adapter takes nothing away"
         return found, _tie_warning(found, tied)
+
+
+def _task(config: Mapping[str, Any]) -> str:
+    """Return PEFT's name of what a model is for, by its class; "" when PEFT's class of it would add more."""
+    classes = config.get("architectures")
+    name = str(classes[0]) if isinstance(classes, list) and classes else ""
+    return next((task for end, task in _TASK_OF.items() if name.endswith(end)), "")
 
 
 def _tie_warning(found: LoraAdapter, tied: TiedWeights) -> str:

@@ -21,6 +21,8 @@ _EMBEDDING: Final = re.compile(
 )
 _SHARED: Final = re.compile(r"(?P<head>.*\.)?shared")
 _HEAD: Final = re.compile(r"(.*\.)?(lm_head|embed_out)")
+_DECODERS: Final = {"cls.predictions": "transform", "lm_head": "dense"}
+"""A head of several modules, as BERT and RoBERTa have it -> one of them; its ``decoder`` is the tied one."""
 _WITH_HEAD: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "DoubleHeadsModel")
 _WITH_OTHER_HEAD: Final = ("ForMaskedLM", "ForPreTraining")
 _WEIGHT: Final = ".weight"
@@ -88,6 +90,10 @@ def find(config: Mapping[str, Any], names: Collection[str]) -> TiedWeights:
     said = _said(config)
     if said is False or (heads and not said):
         return TiedWeights(tied if len(tied) > 1 else ())
+    if not heads:
+        heads = [f"{head}.decoder" for head, part in _DECODERS.items() if _has_part(modules, head, part)]
+        if heads:
+            return TiedWeights((*tied, *heads))
     architectures = config.get("architectures")
     if not heads and isinstance(architectures, list) and architectures:
         if not any(str(name).endswith(_WITH_HEAD) for name in architectures):
@@ -97,6 +103,10 @@ def find(config: Mapping[str, Any], names: Collection[str]) -> TiedWeights:
             )
         said = True
     return TiedWeights((*tied, *(heads or ["lm_head"])), certain=said is True)
+
+
+def _has_part(modules: Collection[str], head: str, part: str) -> bool:
+    return any(f"{module}.".startswith(f"{head}.{part}.") for module in modules)
 
 
 def _copies(embedding: str) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from theta._numpy import np
 from theta.errors import UsageError
 from theta.merging import coded
-from theta.merging.orientation import Orientation
+from theta.merging.adapters import expert_factors
+from theta.merging.adapters.orientation import Orientation
 from theta.merging.strategies import is_averaged
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ _BIAS: Final = "bias"
 _ROUTERS: Final = (".gate", ".router")
 _EXPERTS: Final = re.compile(r"(?P<block>.+)\.experts(\..*)?")
 _NAMED: Final = 8
+_LORA_ENDS: Final = (".lora_A.weight", ".lora_B.weight")
+_PARAMETER: Final = re.compile(
+    rf"\.({expert_factors.BOTH}|{expert_factors.DOWN}|weight)(?=\.lora_[AB]\.weight)"
+)
+"""The name of a parameter before its factors, which PEFT leaves out."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class LoraAdapter:
         tensors: PEFT's name -> array, for ``adapter_model.safetensors``.
         config: the content of ``adapter_config.json``.
         ranks: module -> rank.
+        parameters: names of parameters that have factors: experts and routers.
         saved: modules that are saved in full.
         biases: names of saved biases.
         left_out: name -> reason, for changed tensors that the adapter does not need.
@@ -96,6 +103,7 @@ class LoraAdapter:
     tensors: dict[str, Array] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
+    parameters: list[str] = field(default_factory=list)
     saved: list[str] = field(default_factory=list)
     biases: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -111,6 +119,7 @@ def extract(
     epsilon: float = 0.0,
     whole: Sequence[str] = WHOLE,
     base_model: str = "",
+    task_type: str = "",
     tied: Sequence[str] = (),
 ) -> LoraAdapter:
     """Extract the adapter of at most ``rank`` that best approximates the fine-tuned model.
@@ -123,12 +132,15 @@ def extract(
         epsilon: singular values up to this fraction of the largest are dropped.
         whole: globs of modules that are saved in full.
         base_model: the name of the base for the configuration.
+        task_type: PEFT's name of the task, such as ``CAUSAL_LM``.
         tied: modules that share one weight; all are saved, because PEFT unties a saved module.
     """
     if rank < 1:
         raise UsageError(f"a rank is a whole number of at least 1, not {rank}")
     run = _Extraction(list(pairs), rank, epsilon, whole, tied)
-    return run.adapter(base_model)
+    found = run.adapter()
+    found.config |= {"base_model_name_or_path": base_model or None, "task_type": task_type or None}
+    return found
 
 
 class _Extraction:
@@ -139,29 +151,71 @@ class _Extraction:
     ) -> None:
         self._rank, self._epsilon, self._whole, self._tied = rank, epsilon, whole, tied
         self._modules: dict[str, dict[str, Pair]] = {}
+        self._pairs = {pair.name: pair for pair in pairs}
         for pair in pairs:
             self._modules.setdefault(pair.module, {})[pair.part] = pair
         self._coded = coded.groups((pair.name, pair.dtype) for pair in pairs)
         self._orientation = Orientation({pair.name: pair.shape for pair in pairs}, {})
         self._blocks = {match["block"] for name in self._modules if (match := _EXPERTS.fullmatch(name))}
         self._refused: dict[str, str] = {}
+        self._of_parameters: set[str] = set()
         self._transposed = False
         self._found = LoraAdapter()
 
-    def adapter(self, base_model: str) -> LoraAdapter:
+    def adapter(self) -> LoraAdapter:
         """Return the adapter; raises :class:`UsageError`."""
         found = self._found
+        self._experts()
         for module, members in self._modules.items():
-            if any(pair.changed for pair in members.values()):
-                self._module(module, members)
+            rest = {part: pair for part, pair in members.items() if pair.name not in self._of_parameters}
+            if any(pair.changed for pair in rest.values()):
+                self._module(module, rest)
         if self._refused:
             raise _refusal(self._refused)
         if not found.tensors:
             raise UsageError("the models do not differ in anything that an adapter can hold")
         if not found.ranks:
             self._target_nothing()
-        found.config = _config(found, self._rank, base_model, transposed=self._transposed)
+        found.config = _config(found, self._rank, transposed=self._transposed)
         return found
+
+    def _experts(self) -> None:
+        """Add the factors of experts and routers, which are parameters of modules in memory."""
+        usable = {
+            name: pair
+            for name, pair in self._pairs.items()
+            if is_averaged(pair.dtype) and name not in self._coded
+        }
+        inner = set()
+        for one in expert_factors.parameters(usable):
+            self._of_parameters |= set(one.tensors)
+            self._found.parameters.append(f"{one.module}.{one.name}")
+            if one.name == expert_factors.BOTH:
+                inner.add(one.module)
+            self._parameter(one)
+        for module in inner & {key.removesuffix(f".{expert_factors.DOWN}") for key in self._found.parameters}:
+            held = [f"{PREFIX}{module}.{expert_factors.BOTH}{end}" for end in _LORA_ENDS]
+            for name, end in zip(held, _LORA_ENDS, strict=True):
+                self._found.tensors[f"{PREFIX}{module}.base_layer{end}"] = self._found.tensors.pop(name)
+        for name in [name for name in self._found.tensors if _PARAMETER.search(name)]:
+            self._found.tensors[_PARAMETER.sub("", name)] = self._found.tensors.pop(name)
+
+    def _parameter(self, one: expert_factors.FusedParameter) -> None:
+        """Add the factors of a parameter, under its own name so far."""
+        wide = np.float64 if self._pairs[one.tensors[0]].dtype == "f64" else np.float32
+        before = expert_factors.matrices(one, lambda name: self._read(name, base=True).astype(wide))
+        after = expert_factors.matrices(one, lambda name: self._read(name).astype(wide))
+        found = [factors(b - a, self._rank, self._epsilon) for a, b in zip(before, after, strict=True)]
+        stacks = expert_factors.stacked(found, self._rank)
+        for array, end in zip(stacks, _LORA_ENDS, strict=True):
+            self._found.tensors[f"{PREFIX}{one.module}.{one.name}{end}"] = np.ascontiguousarray(array)
+        sums = [matrix + b @ a for matrix, (a, b) in zip(before, found, strict=True)]
+        for name, values in expert_factors.tensors(one, sums).items():
+            self._compare(self._pairs[name], values)
+
+    def _read(self, name: str, *, base: bool = False) -> Array:
+        pair = self._pairs[name]
+        return pair.base() if base and pair.base is not None else pair.tuned()
 
     def _module(self, module: str, members: Mapping[str, Pair]) -> None:
         """Add a changed module."""
@@ -256,6 +310,11 @@ class _Extraction:
             self._compare(pair, value)
             if not pair.alike:
                 found.rows[module] = pair.shape[0]
+        for name in tied:
+            # The decoder of BERT's head has the head's bias too, and a saved module has all of its own.
+            bias = self._pairs.get(f"{name.rpartition('.')[0]}.{_BIAS}")
+            if name.endswith(".decoder") and bias is not None:
+                found.tensors[f"{PREFIX}{name}.{_BIAS}"] = bias.tuned()
         found.saved += [module, *tied]
 
     def _target_nothing(self) -> None:
@@ -319,7 +378,7 @@ def factors(difference: Array, rank: int, epsilon: float = 0.0) -> tuple[Array, 
     return np.ascontiguousarray(root[:, None] * v[:r]), np.ascontiguousarray(u[:, :r] * root)
 
 
-def _config(found: LoraAdapter, rank: int, base_model: str, *, transposed: bool) -> dict[str, Any]:
+def _config(found: LoraAdapter, rank: int, *, transposed: bool) -> dict[str, Any]:
     """Return ``adapter_config.json``, with a pattern for each module whose rank is not ``rank``.
 
     PEFT derives ``fan_in_fan_out`` from the class of each module; the flag only avoids its warning.
@@ -327,8 +386,6 @@ def _config(found: LoraAdapter, rank: int, base_model: str, *, transposed: bool)
     other = {module: found for module, found in found.ranks.items() if found != rank}
     return {
         "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": base_model or None,
         "inference_mode": True,
         "r": rank,
         "lora_alpha": rank,
@@ -336,6 +393,7 @@ def _config(found: LoraAdapter, rank: int, base_model: str, *, transposed: bool)
         "bias": "all" if found.biases else "none",
         "fan_in_fan_out": transposed,
         "target_modules": sorted(found.ranks),
+        "target_parameters": sorted(found.parameters) or None,
         "modules_to_save": sorted(found.saved) or None,
         "rank_pattern": dict(sorted(other.items())),
         "alpha_pattern": dict(sorted(other.items())),

@@ -1,0 +1,1 @@
+"""Low-rank adapters: how matrices lie, extracting one, merging several."""
