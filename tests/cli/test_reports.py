@@ -34,6 +34,7 @@ LINES = {
     "du": ["du"],
     "fsck": ["fsck"],
     "gc": ["gc", "--dry-run"],
+    "lineage": ["lineage"],
     "log": ["log"],
     "ls-files": ["ls-files"],
     "merge": ["merge", "--dry-run", "side"],

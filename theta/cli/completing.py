@@ -19,9 +19,8 @@ _TAKING: Final = _BEFORE[:6]
 _BRANCHES: Final = ("branch", "merge", "rebase", "cherry-pick", "revert", "tag", "switch", "bisect")
 """Commands whose words are revisions, not paths."""
 _NETWORK: Final = ("push", "fetch", "pull")
-_INSIDE: Final = (
-    *("show", "cat", "export", "diff", "blame", "scan", "apply", "extract-lora", "convert", "lineage"),
-)
+_INSIDE: Final = ("show", "cat", "export", "diff", "blame", "scan", "apply", "extract-lora", "convert",
+                  "lineage")  # fmt: skip
 """Commands that take ``REV:PATH`` or ``REV:PATH#TENSOR``."""
 _BOTH: Final = ("log", "reset", "checkout", "restore")
 _STRATEGIES: Final = ("-X", "--strategy-option", "--strategy")

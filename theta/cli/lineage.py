@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from theta import _fs
-from theta.cli import console
+from theta.cli import console, reports
 from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
 from theta.lazy import Module
@@ -48,7 +47,7 @@ def lineage(
     found = tracing.lineage(session, tracing.LineageRequest(path, revisions, everywhere))
     if as_json:
         nodes = [_plain(node) for node in found.nodes.values()]
-        console.out(json.dumps({"theta.lineage/v1": {"path": found.path, "versions": nodes}}))
+        reports.as_json("lineage", {"path": found.path, "versions": nodes})
         return 0
     if svg:
         _fs.write_atomic(Path.cwd() / svg, lineage_graph.svg(found).encode())
