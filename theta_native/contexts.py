@@ -118,7 +118,9 @@ def _means(lengths: Classes, classes: Classes, sums: NDArray[np.int64], out: NDA
 @kernel
 def _excess(
     lengths: Classes, classes: Classes, block: int, means: NDArray[np.float64], out: NDArray[np.float64]
-) -> None:
+) -> float:
+    # Half of a block differs from the other half by chance alone: the mean square is returned.
+    chance = 0.0
     for b in range(out.size):
         first, last = b * block, min((b + 1) * block, lengths.size)
         w, x, y, z = 0.0, 0.0, 0.0, 0.0
@@ -129,7 +131,10 @@ def _excess(
             z += lengths[i + 3] - means[classes[i + 3]]
         for i in range(last - ((last - first) & 3), last):
             w += lengths[i] - means[classes[i]]
-        out[b] = (w + x + y + z) / max(last - first, 1)
+        size = max(last - first, 1)
+        out[b] = (w + x + y + z) / size
+        chance += ((w + x - y - z) / size) ** 2
+    return chance / max(out.size, 1)
 
 
 @cache
@@ -256,10 +261,14 @@ def lengths(values: Words) -> Classes:
     return out
 
 
-def excess(values: Words, classes: Classes, class_count: int, block: int) -> NDArray[np.float64]:
-    """Return for each block the mean of its bit lengths minus the mean bit length of their classes."""
+def excess(
+    values: Words, classes: Classes, class_count: int, block: int
+) -> tuple[NDArray[np.float64], float]:
+    """Return for each block the mean of its bit lengths minus the mean bit length of their classes.
+
+    And the variance that these means have by chance, if the words of a block have nothing in common.
+    """
     found, means = lengths(values), np.empty(class_count)
     _means(found, classes, np.zeros((4, class_count), np.int64), means)
     out = np.empty(-(-values.size // block))
-    _excess(found, classes, block, means, out)
-    return out
+    return out, _excess(found, classes, block, means, out)

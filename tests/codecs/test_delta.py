@@ -15,7 +15,7 @@ from tests.codecs.layer_cases import (
     weights,
     with_words,
 )
-from theta.codecs import delta, sparse, steps
+from theta.codecs import delta, residual, sparse, steps
 from theta.codecs.base import Target, TensorWords
 from theta.dtypes import DTYPES
 from theta.errors import CodecError
@@ -103,6 +103,17 @@ def test_active_rows_are_told_from_quiet_ones() -> None:
     values = to_values(base)
     values[::50] += np.random.default_rng(2).normal(0, 0.001, values[::50].shape)
     assert ratio(check(delta, from_values(values, "bf16"), base), base) <= 0.011
+
+
+def test_rows_that_differ_by_chance_alone_have_one_level() -> None:
+    random = np.random.default_rng(5)
+    base = np.zeros(1 << 17, np.uint32)
+    noise = random.normal(0, 200, base.size)
+    scale = np.repeat(random.permutation(np.linspace(0.7, 1.4, 128)), 1024)
+    for moved, most in ((noise, 1), (noise * scale, 6)):
+        values = np.abs(moved).astype(np.uint32)
+        layout = residual.layout_of(values, base, "f32", 1024, None)
+        assert layout.level_count == most
 
 
 def test_one_percent_of_new_values() -> None:

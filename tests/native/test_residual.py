@@ -85,7 +85,17 @@ def test_combine_and_excess(block: int) -> None:
     means = np.array([lengths[classes == k].mean() for k in range(5)])
     over = lengths - means[classes]
     twin = [over[k : k + block].mean() for k in range(0, size, block)]
-    np.testing.assert_allclose(contexts.excess(values, classes, 5, block), twin, atol=1e-12)
+    found, chance = contexts.excess(values, classes, 5, block)
+    np.testing.assert_allclose(found, twin, atol=1e-12)
+    halves = [chance_of(over[k : k + block]) for k in range(0, size, block)]
+    np.testing.assert_allclose(chance, np.mean(np.square(halves)), rtol=1e-9)
+
+
+def chance_of(over: np.ndarray) -> float:
+    """The difference between half of a block, two of four words, and the other half; odd ones are in the first."""
+    whole = over.size & ~3
+    fours = over[:whole].reshape(-1, 4)
+    return float((fours[:, :2].sum() - fours[:, 2:].sum() + over[whole:].sum()) / over.size)
 
 
 @pytest.mark.parametrize("fine", [0, 3])

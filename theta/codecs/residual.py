@@ -60,6 +60,8 @@ _PLENTY: Final = 1 << 16
 _PLENTY_A_BLOCK: Final = 128
 _LEVELED: Final = 512
 """The number of blocks, about, that the levels are found by."""
+_HARDLY_MORE: Final = 1.2
+"""The variance of the activity of blocks, over that of chance, below which levels save nothing."""
 _WEIGHT: Final = 8
 """The step between the blocks by which contexts and tables are chosen, if there are plenty."""
 _LEAST_BLOCKS: Final = 16
@@ -181,8 +183,13 @@ def _top(found: NDArray[np.uint16]) -> int:
     return int(counts.size - 1 - (counts > found.size >> 12).argmax())
 
 
-def _levels(excess: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Group blocks by activity (k-means in one dimension, levels in rising order)."""
+def _levels(excess: NDArray[np.float64], chance: float) -> NDArray[np.uint8]:
+    """Group blocks by activity (k-means in one dimension, levels in rising order).
+
+    All are in one group when their activities vary hardly more than by ``chance``.
+    """
+    if excess.var() <= _HARDLY_MORE * chance:
+        return np.zeros(excess.size, np.uint8)
     some = np.sort(excess[:: max(excess.size // _LEVELED, 1)])
     before = np.concatenate([[0.0], np.cumsum(some)])
     low, high = float(some[0]), float(some[-1])
@@ -319,10 +326,8 @@ def layout_of(values: Words, predicted: Words, dtype: str, block: int, fine: Fin
     part = np.ascontiguousarray(values[::every])
     found = magnitudes(np.ascontiguousarray(predicted[::every]), dtype)
     top = _top(found)
-    excess = kernels.contexts.excess(
-        part, kernels.contexts.fold(found, top, CLASSES), CLASSES, block // every
-    )
-    levels = _levels(excess)
+    classes = kernels.contexts.fold(found, top, CLASSES)
+    levels = _levels(*kernels.contexts.excess(part, classes, CLASSES, block // every))
     return ContextLayout(top, levels, int(levels.max()) + 1, block, given=fine)
 
 
