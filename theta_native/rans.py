@@ -27,7 +27,7 @@ LOWER: Final = 1 << 16
 _ONE, _TWO, _THREE, _FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 _ALL = np.uint64(TOTAL)
 _HALF_WORD = np.uint64(0xFFFF)
-_BITS4, _BITS12, _BITS16 = np.uint64(4), np.uint64(12), np.uint64(16)
+_BITS12, _BITS16 = np.uint64(12), np.uint64(16)
 _BITS20, _BITS44 = np.uint64(20), np.uint64(44)
 _LOW12, _LOW16 = np.uint32(TOTAL - 1), np.uint32(0xFFFF)
 _SHIFT12, _SHIFT16 = np.uint32(12), np.uint32(16)
@@ -38,14 +38,14 @@ _LOWER32 = np.uint32(LOWER)
 def _put(
     x: np.uint64, place: np.uint64, entries: NDArray[np.uint64], out: NDArray[np.uint16], at: np.uint64
 ) -> tuple[np.uint64, np.uint64]:
-    # There is no branch on a full word: it is unpredictable and would cost more than the rest.
-    # For x below frequency * 2**20 the product is below 2**64 and the quotient is exact.
+    # One of both states is selected, since a branch on a full word would be unpredictable; a shift by the
+    # outcome takes longer.  For x below frequency * 2**20 the product is below 2**64, the quotient exact.
     entry = place << _TWO
     out[at - _ONE] = np.uint16(x & _HALF_WORD)
-    full = np.uint64(x >= entries[entry])
-    x >>= full << _BITS4
+    is_full, shorter = x >= entries[entry], x >> _BITS16
+    x = shorter if is_full else x
     quotient = (x * entries[entry + _TWO]) >> _BITS44
-    return x + entries[entry + _ONE] + quotient * entries[entry + _THREE], at - full
+    return x + entries[entry + _ONE] + quotient * entries[entry + _THREE], at - np.uint64(is_full)
 
 
 @kernel

@@ -66,20 +66,31 @@ def _place(
     values: Words,
     tables: tuple[Tokens, Tokens],
     keyed: tuple[Tokens, np.uint64, np.uint64, NDArray[np.uint8], int],
-    places: Tokens,
-    seen: NDArray[np.uint8],
-) -> None:
+    least: np.uint64,
+    out: tuple[Tokens, NDArray[np.uint8], Counts],
+) -> int:
+    # Values below `least` are their own tokens.  The others are numbered, and placed when all are known: a
+    # branch on that would be unpredictable.  There is room for one more number; their count is returned.
     named, firsts = tables
     keys, shift, mask, levels, block = keyed
+    places, seen, numbers = out
+    count, j = _ZERO, _ZERO
     for b in range(levels.size):
         level = np.uint64(levels[b]) * (mask + _ONE)
         i, end = np.uint64(b * block), np.uint64(min((b + 1) * block, values.size))
         while i < end:
-            key = level + ((np.uint64(keys[i]) >> shift) & mask)
-            place = np.uint64(firsts[key]) + np.uint64(named[values[i]])
+            key, value = level + ((np.uint64(keys[i]) >> shift) & mask), np.uint64(values[i])
             seen[key] = 1
-            places[i] = place
+            places[i] = np.uint64(firsts[key]) + value
+            numbers[count] = np.uint32(i)
+            count += np.uint64(value >= least)
             i += _ONE
+    while j < count:
+        i = np.uint64(numbers[j])
+        value = np.uint64(values[i])
+        places[i] = np.uint64(places[i]) - value + np.uint64(named[value])
+        j += _ONE
+    return int(count)
 
 
 @kernel
@@ -93,8 +104,7 @@ def _tally(places: Tokens, counts: Counts) -> None:
 
 @kernel
 def _large(values: Words, least: np.uint64, numbers: Counts) -> None:
-    # The numbers of the values that are not below `least`; a branch on that would be unpredictable.
-    # There is room for one more.
+    # The numbers of the values that are not below `least`, as in _place.
     i, end, count = _ZERO, np.uint64(values.size), _ZERO
     while i < end:
         numbers[count] = np.uint32(i)
@@ -215,17 +225,20 @@ def places(
     values: Words, rule: tuple[int, int], keys: ContextKeys, clusters: NDArray[np.uint8]
 ) -> TokenStream:
     """Place ``values``, where ``clusters`` has the cluster (at most 63) of each context of ``keys``."""
-    bits = values.dtype.itemsize * 8
-    wide, widths = alphabet(bits, *rule), raw_widths(bits, *rule)
+    width = values.dtype.itemsize * 8
+    wide, widths = alphabet(width, *rule), raw_widths(width, *rule)
     tokens, named = _named(values, *rule)
     firsts = keys.table(clusters).astype(np.uint16) * np.uint16(wide)
     found, seen = np.empty(values.size, np.uint16), np.zeros(firsts.size, np.uint8)
-    _place(tokens, (named, firsts), keys.parts, found, seen)
+    numbers, least = np.empty(values.size + 1, np.uint32), np.uint64(np.count_nonzero(widths == 0))
+    large = _place(tokens, (named, firsts), keys.parts, least, (found, seen, numbers))
     four = np.zeros((4, (int(clusters.max()) + 1) * wide), np.uint32)
     _tally(found, four)
     counts = four.sum(axis=0, dtype=np.uint32).reshape(-1, wide)
-    raw_bits = _raw_bits(values, tokens, (named, widths), counts.sum(axis=0, dtype=np.int64))
-    return TokenStream(found, counts, raw_bits, keys.seen(seen))
+    bits = int(counts.sum(axis=0, dtype=np.int64) @ widths)
+    raw = np.empty(bits // 32 + 1, "<u4")
+    _write_raw(values, tokens, (named, widths), numbers[:large], raw)
+    return TokenStream(found, counts, raw.view(np.uint8)[: (bits + 7) // 8], keys.seen(seen))
 
 
 def places_of(values: Words) -> Counts:
@@ -234,19 +247,6 @@ def places_of(values: Words) -> Counts:
     numbers = np.empty(count + 1, np.uint32)
     _large(values, _ONE, numbers)
     return numbers[:count]
-
-
-def _raw_bits(
-    values: Words, tokens: Words, tables: tuple[Tokens, NDArray[np.uint8]], counts: NDArray[np.int64]
-) -> NDArray[np.uint8]:
-    """Return the raw bits of ``values``; ``counts`` has how often each token occurs."""
-    widths = tables[1]
-    bits, large = int(counts @ widths), int(counts[widths > 0].sum())
-    raw, numbers = np.empty(bits // 32 + 1, "<u4"), np.empty(large + 1, np.uint32)
-    if large:
-        _large(values, np.uint64(np.count_nonzero(widths == 0)), numbers)
-        _write_raw(values, tokens, tables, numbers[:large], raw)
-    return raw.view(np.uint8)[: (bits + 7) // 8]
 
 
 @cache
