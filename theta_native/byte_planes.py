@@ -117,9 +117,9 @@ def _split_by_kernel(words: Words, rotate: bool) -> Planes:
     return planes
 
 
-def _join_by_kernel(planes: Sequence[Plane], rotate: bool) -> Words:
+def _join_by_kernel(planes: Sequence[Plane], rotate: bool, out: Words | None) -> Words:
     width = len(planes)
-    words: Words = np.empty(planes[0].size, f"<u{width}")
+    words: Words = np.empty(planes[0].size, f"<u{width}") if out is None else out
     if width == 2:
         low, high = map(_unwritable, planes)
         _join16(low, high, np.uint32(rotate), words)
@@ -148,8 +148,15 @@ def split(words: Words, rotate: bool) -> Planes:
     return (_split_by_numpy if words.size <= SMALL else _split_by_kernel)(words, rotate)
 
 
-def join(planes: Sequence[Plane], rotate: bool) -> Words:
-    """Return the words whose byte planes these are: the inverse of :func:`split`."""
-    if len(planes) == 1:
-        return planes[0].copy()
-    return (_join_by_numpy if planes[0].size <= SMALL else _join_by_kernel)(planes, rotate)
+def join(planes: Sequence[Plane], rotate: bool, out: Words | None = None) -> Words:
+    """Return the words whose byte planes these are: the inverse of :func:`split`.
+
+    They are in ``out``, an array of their size and dtype, if it is given.
+    """
+    if len(planes) > 1 and planes[0].size > SMALL:
+        return _join_by_kernel(planes, rotate, out)
+    words = _join_by_numpy(planes, rotate) if len(planes) > 1 else planes[0]
+    if out is None:
+        return words if len(planes) > 1 else words.copy()
+    out[:] = words
+    return out

@@ -41,15 +41,20 @@ def encode_words(words: NDArray[Any], rotate: bool) -> bytes:
     return planes.encode_section(byte_planes.split(words, rotate), repeats, width)
 
 
-def decode_words(blob: bytes | memoryview, width: int, size: int, rotate: bool) -> NDArray[Any]:
-    """Return the ``size`` words of ``width`` bytes in ``blob``; raises ``CodecError`` if malformed."""
+def decode_words(
+    blob: bytes | memoryview, width: int, size: int, rotate: bool, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """Return the ``size`` words of ``width`` bytes in ``blob``, in ``out`` if that is given.
+
+    Raises ``CodecError`` if they are malformed.
+    """
     view = memoryview(blob)
     if len(view) < 1 or view[0] != width:
         raise CodecError(f"a dense chunk does not have {width} planes")
     found, end = planes.read_planes(view, 1, [size] * width)
     if end != len(view):
         raise CodecError("a dense chunk has bytes behind its end")
-    return byte_planes.join(found, rotate)
+    return byte_planes.join(found, rotate, out)
 
 
 def encode(raw: bytes | memoryview, dtype: str) -> bytes:

@@ -179,10 +179,10 @@ class LayerView:
         stop = start + self.lengths[number] // size
         return self._ready().decode(self._objects.chunk(payload_id), start, stop)
 
-    def _alone(self, number: int, payload_id: str) -> Words:
+    def _alone(self, number: int, payload_id: str, out: Words | None = None) -> Words:
         size, payload = word_size(self.dtype), self._objects.chunk(payload_id)
         rotated = dense.is_rotated(self.dtype)
-        return dense.decode_words(payload, size, self.lengths[number] // size, rotated)
+        return dense.decode_words(payload, size, self.lengths[number] // size, rotated, out)
 
     def _from_base(self, number: int) -> Words:
         if self._base is None or (self._base.dtype, self._base.shape) != (self.dtype, self.shape):
@@ -216,6 +216,16 @@ class LayerView:
         if len(parts) == 1:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty(0, f"<u{size}")
+
+
+    def fill(self, number: int, out: Words) -> None:
+        """Put the words of chunk ``number`` into ``out``; they are not kept."""
+        payload_id = self._record.files.get(tensor_tree.file_name(self._number, number))
+        if payload_id is None or self._base is not None:
+            out[:] = self.chunk(number)
+        else:
+            self._budget.spend(self.lengths[number])
+            self._alone(number, payload_id, out)
 
 
 def _lengths(record: Record, number: int) -> list[int]:
