@@ -92,7 +92,7 @@ def test_combine_and_excess(block: int) -> None:
 
 
 def chance_of(over: np.ndarray) -> float:
-    """The difference between half of a block, two of four words, and the other half; odd ones are in the first."""
+    """The difference between half of a block, two of four words and all odd ones, and the other half."""
     whole = over.size & ~3
     fours = over[:whole].reshape(-1, 4)
     return float((fours[:, :2].sum() - fours[:, 2:].sum() + over[whole:].sum()) / over.size)

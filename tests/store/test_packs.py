@@ -18,7 +18,7 @@ from theta.errors import CorruptError, MissingObjectsError, ThetaError
 from theta.git.object_format import BLOB, SHA1, TREE
 from theta.git.object_values import tree_bytes
 from theta.git.repository import Repository
-from theta.store.odb import packs
+from theta.store.odb import pack_file, packs
 from theta.store.odb.objects import Objects
 from theta.store.odb.packs import Pack, PackWriter
 
@@ -134,6 +134,51 @@ def test_the_same_object_is_written_once(objects: Objects) -> None:
     assert len(Pack(second.with_suffix(".idx"), SHA1).ids()) == 1
 
 
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("expected", [0, 1, 20, 52, 53])
+def test_a_pack_of_a_known_number_ends_with_its_last_object(
+    repo: Repo, objects: Objects, expected: int, twice: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is hashed while it is written; what follows is in another pack.  An object may come twice."""
+    monkeypatch.setattr(pack_file, "_WORTH_WRITING", 1 << 16)
+    blobs, before = contents(), set(objects.directory.glob("*.pack"))
+    assert len(blobs) == 52
+    pack = objects.writer(in_parts=True)
+    pack.expect(expected)
+    entries = [pack.blob_entry(data) for data in blobs]
+    assert all(pack.add(entry) for entry in entries[:10])
+    assert pack.size == pack_size(entries[:10]) + (20 + 12 if expected == 1 else 0)
+    assert not (twice and pack.add(entries[0]))
+    assert all(pack.add(entry) for entry in entries[10:])
+    pack.blob(b"the last")
+    path = pack.finish()
+    assert path is not None
+    found = sorted(set(objects.directory.glob("*.pack")) - before)
+    sealed = expected == 1 or (expected in (20, 52) and not twice)
+    assert len(found) == (2 if sealed else 1)
+    assert len(Pack(path.with_suffix(".idx"), SHA1).ids()) == (expected if sealed else 53)
+    for each in found:
+        repo.git("verify-pack", str(each))
+    objects.refresh()
+    assert [objects.chunk(entry.oid) for entry in entries] == blobs
+
+
+def pack_size(entries: list[packs.PackEntry]) -> int:
+    """The bytes of a pack that has begun, and has these objects."""
+    return 12 + sum(len(piece) for entry in entries for piece in entry.pieces)
+
+
+def test_of_several_packs_none_is_there_before_the_end(objects: Objects) -> None:
+    before = set(objects.directory.iterdir())
+    with pytest.raises(ZeroDivisionError), objects.writer(in_parts=True) as pack:
+        pack.expect(1)
+        first, second = pack.blob(b"first" * 100), pack.blob(b"second" * 100)
+        assert not objects.has(first)
+        raise ZeroDivisionError
+    assert set(objects.directory.iterdir()) == before
+    assert not objects.has(second)
+
+
 def test_offsets_beyond_two_gigabytes(objects: Objects, tmp_path: Path) -> None:
     """A sparse pack of 5 GB whose last object is real."""
     data = b"far away" * 9
@@ -145,7 +190,7 @@ def test_offsets_beyond_two_gigabytes(objects: Objects, tmp_path: Path) -> None:
     with far.open("wb") as file:
         file.seek(5 << 30)
         file.write(entry + b"\0" * 20)
-    far.with_suffix(".idx").write_bytes(packs._index_bytes(sorted(rows), b"\0" * 20, SHA1))
+    far.with_suffix(".idx").write_bytes(pack_file._index_bytes(sorted(rows), b"\0" * 20, SHA1))
     pack = Pack(far.with_suffix(".idx"), SHA1)
     assert pack.read(oid, LIMIT) == data
     assert pack._find(b"\xfe" * 20) == (1 << 31) - 1

@@ -71,6 +71,30 @@ def put(objects: Objects, arrays: Arrays, *bases: Manifest) -> Manifest:
         return Snapshot(objects, pack, bases).store(source, found, "m", None).manifest
 
 
+@pytest.mark.parametrize("twins", [False, True])
+def test_the_pack_of_a_new_file_is_hashed_while_it_is_written(
+    repo: Repo, twins: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the objects of the tensors alone, unless two are the same; each version is whole."""
+    monkeypatch.setattr(tensor_stream, "_WORTH_EXPECTING", 1)
+    monkeypatch.setattr(tensor_stream, "_WHOLE", 1 << 20)
+    objects, bases = Objects(Repository.discover(repo.path)), list[Manifest]()
+    for number in range(3):
+        arrays = {f"w.{n}": normal(300, 40 + n, seed=number * 10 + n) for n in range(5)}
+        arrays |= {"embed": normal(900, 500, seed=5), "twin": arrays["w.0"] if twins else normal(8, 8)}
+        before, data = set(objects.directory.glob("*.pack")), model(arrays)
+        with objects.writer(in_parts=True) as pack:
+            found = file_scan.take_apart(BytesSource(data), None, None)
+            made = Snapshot(objects, pack, bases).store(BytesSource(data), found, "m", None)
+        objects.refresh()
+        new = set(objects.directory.glob("*.pack")) - before
+        assert len(new) == (1 if twins or number else 2)
+        for path in new:
+            repo.git("verify-pack", str(path))
+        assert bytes(Restorer(objects, made.manifest).data()) == data
+        bases = [made.manifest]
+
+
 def test_the_same_packs_for_any_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensor_stream, "_WHOLE", 1 << 20)
     monkeypatch.setattr(tensor_stream, "_BATCH_COUNT", 4)

@@ -21,9 +21,9 @@ class Rehearsed(Objects):
         super().__init__(repo)
         self.place = place
 
-    def writer(self, *, keep: bool = False) -> PackWriter:  # noqa: ARG002 - nothing here is repacked
+    def writer(self, *, keep: bool = False, in_parts: bool = False) -> PackWriter:  # noqa: ARG002 - not repacked
         """Return a writer of a new pack in the temporary directory."""
-        return PackWriter(self.place / "pack", self.has, self.repo.format)
+        return PackWriter(self.place / "pack", self.has, self.repo.format, in_parts=in_parts)
 
     def git(self) -> Git:
         """Return a runner of git that writes new objects to the temporary directory."""

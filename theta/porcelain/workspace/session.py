@@ -253,10 +253,10 @@ class Change:  # of a repository; store.changes.Change is that of one tensor
 
     @property
     def pack(self) -> PackWriter:
-        """The writer of new objects."""
+        """The writer of new objects, in one pack or in two."""
         if self._pack is None:
             self._open.callback(self._session.objects.refresh)
-            self._pack = self._open.enter_context(self._session.objects.writer(keep=True))
+            self._pack = self._open.enter_context(self._session.objects.writer(keep=True, in_parts=True))
         return self._pack
 
     def store(self) -> None:

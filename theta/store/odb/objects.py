@@ -51,10 +51,13 @@ class Objects:
         """Return a runner of git that writes new objects where :meth:`writer` does."""
         return self.repo.git()
 
-    def writer(self, *, keep: bool = False) -> PackWriter:
-        """Begin a new pack; if ``keep``, git does not repack it before ``keeps`` are released."""
+    def writer(self, *, keep: bool = False, in_parts: bool = False) -> PackWriter:
+        """Begin a new pack; if ``keep``, git does not repack it before ``keeps`` are released.
+
+        If ``in_parts``, what is written may come to be in several packs.
+        """
         keeps = self.keeps if keep else None
-        return PackWriter(self.directory, self._is_kept, self.repo.format, keeps)
+        return PackWriter(self.directory, self._is_kept, self.repo.format, keeps, in_parts=in_parts)
 
     def _is_kept(self, oid: str) -> bool:
         return self.has(oid) and not self._staged_only(oid)

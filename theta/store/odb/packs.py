@@ -12,7 +12,7 @@ import os
 import struct
 import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from theta import _fs
 from theta.errors import CorruptError
 from theta.git.object_format import BLOB, COMMIT, TREE, ObjectFormat
 from theta.git.object_values import tree_bytes
+from theta.store.odb.pack_file import PackFile
 from theta.store.odb.pack_keeps import Keeps
 
 _NUMBERS: Final = {COMMIT: 1, TREE: 2, BLOB: 3}
@@ -33,10 +34,6 @@ _HEADER: Final = 8
 _LITTLE: Final = 2000
 _LITTLE_MEMORY: Final = 5
 """Bytes that fit in one block of zlib's memory level 5: they are deflated as with more memory."""
-_WORTH_WRITING: Final = 1 << 18
-"""Bytes of entries that are written at once."""
-_WORTH_SENDING: Final = 1 << 25
-"""Bytes that were written from which on the system is to begin with putting them on disk."""
 _WORTH_READING: Final = 1 << 16
 """Bytes of a stream from which on it is read, not mapped."""
 _MOST_PLACES: Final = 1000
@@ -81,16 +78,16 @@ def _deflated(data: bytes | memoryview) -> bytes:
 
 
 class PackWriter:
-    """Collects objects into one new pack; nothing is visible before :meth:`finish`.
+    """Collects objects into one new pack, or several; nothing is visible before :meth:`finish`.
 
-    As a context manager it finishes the pack at the end of the block, and aborts it when the block raises.
+    As a context manager it finishes the packs at the end of the block, and aborts them when the block raises.
 
     Args:
         directory: ``objects/pack`` of the repository.
         known: says whether an object (hex id) need not be written again.
         form: the hash of the repository, which names objects and ends pack and index.
-
-        keeps: gets the pack before git can see it, and is released when the objects are named.
+        keeps: gets the packs before git can see them, and is released when the objects are named.
+        in_parts: whether :meth:`expect` may end a pack, and what follows be in another.
 
     The temporary is called ``tmp_*``, which ``git prune`` removes if theta is killed.
     """
@@ -101,22 +98,33 @@ class PackWriter:
         known: Callable[[str], bool],
         form: ObjectFormat,
         keeps: Keeps | None = None,
+        *,
+        in_parts: bool = False,
     ) -> None:
         self._directory, self._keeps = directory, keeps
         self.format = form
         self._known = known
-        self._file: _fs.AppendFile | None = None
-        self._rows: list[tuple[bytes, int, int]] = []  # id, crc32, offset
+        self._in_parts = in_parts
+        self._expected = 0
+        self._files: list[PackFile] = []
         self._mine: set[str] = set()
-        self._waiting: list[bytes | memoryview] = []
-        self._waiting_size = self._sent = 0
         self.path: Path | None = None
-        """The pack, once it is finished and holds anything."""
+        """The first pack, once all are finished and hold anything."""
 
     @property
     def size(self) -> int:
         """Bytes written so far."""
-        return self._file.size + self._waiting_size if self._file else 0
+        return sum(file.size for file in self._files)
+
+    def expect(self, count: int) -> None:
+        """Expect ``count`` new objects now, or an unknown number (0).
+
+        The number of its objects is in the first bytes of a pack, and its end is the hash of all of them.
+        So a pack of a known number is hashed while it is written, and one of an unknown number afterwards.
+        """
+        self._expected = count if self._in_parts else 0
+        if not count and self._files:
+            self._files[-1].expect_any()
 
     def blob(self, data: bytes | memoryview, *, text: bool = False) -> str:
         """Add a blob; ``text`` is worth deflating. Return its hex id."""
@@ -145,6 +153,7 @@ class PackWriter:
         ``is_new``: it names an object that was added, so it need not be looked for elsewhere.
         """
         if entry.oid in self._mine or not (is_new or not self._known(entry.oid)):
+            self.expect(0)
             return False
         self._append(entry)
         return True
@@ -160,30 +169,15 @@ class PackWriter:
         return oid in self._mine or self._known(oid)
 
     def _append(self, entry: PackEntry) -> None:
-        self._rows.append((entry.raw_id, entry.crc, self._write(entry.pieces)))
+        self._write(entry)
         self._mine.add(entry.oid)
 
-    def _write(self, pieces: Sequence[bytes | memoryview]) -> int:
-        """Write an entry, soon; return its offset."""
-        if self._file is None:
-            self._file = _fs.AppendFile(self._directory)
-            self._file.write(b"PACK" + struct.pack(">II", 2, 0))
-        offset = self.size
-        self._waiting += pieces
-        self._waiting_size += sum(map(len, pieces))
-        if self._waiting_size >= _WORTH_WRITING:
-            self._flush()
-        return offset
-
-    def _flush(self) -> None:
-        """Write the entries that wait."""
-        assert self._file is not None
-        if self._waiting:
-            self._file.write(*self._waiting)
-        self._waiting, self._waiting_size = [], 0
-        if self._file.size - self._sent >= _WORTH_SENDING:
-            self._file.begin_writing_back()
-            self._sent = self._file.size
+    def _write(self, entry: PackEntry) -> None:
+        """Write an entry, soon, into the last pack or a new one."""
+        if not self._files or self._files[-1].is_sealed:
+            self._files.append(PackFile(self._directory, self.format, self._expected))
+            self._expected = 0
+        self._files[-1].append(entry.raw_id, entry.crc, entry.pieces)
 
     def __enter__(self) -> Self:
         return self
@@ -198,39 +192,17 @@ class PackWriter:
             self.abort()
 
     def finish(self) -> Path | None:
-        """Make the pack durable and visible; return its path, or None when nothing was written."""
-        if self._file is None or self.path is not None:
-            return self.path
-        self._flush()
-        self._file.patch(8, struct.pack(">I", len(self._rows)))
-        trailer = self._checksum()
-        self._file.write(trailer)
-        name = self._directory / f"pack-{trailer.hex()}"
-        index = _fs.AppendFile(self._directory)
-        try:
-            index.write(_index_bytes(sorted(self._rows), trailer, self.format))
-            if self._keeps is not None:
-                self._keeps.add(name)
-            self._file.publish(f"{name}.pack")
-            index.publish(f"{name}.idx")
-        finally:
-            index.discard()
-        _fs.fsync_dir(self._directory)
-        self.path = Path(f"{name}.pack")
+        """Make the packs durable and visible; return the path of the first, or None without objects."""
+        if self._files and self.path is None:
+            paths = [file.publish(self._keeps) for file in self._files]
+            _fs.fsync_dir(self._directory)
+            self.path = paths[0]
         return self.path
 
-    def _checksum(self) -> bytes:
-        assert self._file is not None
-        sha, offset, room = self.format.hash(), 0, bytearray(1 << 20)
-        while length := self._file.read_into(offset, room):
-            sha.update(memoryview(room)[:length])
-            offset += length
-        return sha.digest()
-
     def abort(self) -> None:
-        """Remove the temporary; harmless after :meth:`finish`."""
-        if self._file is not None:
-            self._file.discard()
+        """Remove the temporaries; harmless after :meth:`finish`."""
+        for file in self._files:
+            file.discard()
 
 
 class UnwrittenPack(PackWriter):
@@ -245,10 +217,8 @@ class UnwrittenPack(PackWriter):
         """Bytes that would have been written so far."""
         return self._total
 
-    def _write(self, pieces: Sequence[bytes | memoryview]) -> int:
-        offset = self._total
-        self._total += sum(map(len, pieces))
-        return offset
+    def _write(self, entry: PackEntry) -> None:
+        self._total += sum(map(len, entry.pieces))
 
 
 def _entry_header(kind: int, size: int) -> bytes:
@@ -284,30 +254,6 @@ def _places(heads: memoryview, data: memoryview) -> list[bytes | memoryview]:
     for number, at in enumerate(range(len(_STORED_HEAD), len(heads), _BLOCK_HEAD)):
         found += [heads[at : at + _BLOCK_HEAD], data[number * _BLOCK : (number + 1) * _BLOCK]]
     return found
-
-
-def _index_bytes(rows: list[tuple[bytes, int, int]], trailer: bytes, form: ObjectFormat) -> bytes:
-    counts = [0] * 256
-    for raw_id, _, _ in rows:
-        counts[raw_id[0]] += 1
-    total, fan_out = 0, []
-    for count in counts:
-        total += count
-        fan_out.append(total)
-    far = [offset for _, _, offset in rows if offset >= 1 << 31]
-    place = {offset: number | 1 << 31 for number, offset in enumerate(far)}
-    body = b"".join(
-        [
-            b"\xfftOc" + struct.pack(">I", 2),
-            struct.pack(">256I", *fan_out),
-            b"".join(raw_id for raw_id, _, _ in rows),
-            struct.pack(f">{total}I", *(crc for _, crc, _ in rows)),
-            struct.pack(f">{total}I", *(place.get(offset, offset) for _, _, offset in rows)),
-            struct.pack(f">{len(far)}Q", *far),
-            trailer,
-        ]
-    )
-    return body + form.hash(body).digest()
 
 
 class Pack:

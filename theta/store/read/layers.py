@@ -217,7 +217,6 @@ class LayerView:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty(0, f"<u{size}")
 
-
     def fill(self, number: int, out: Words) -> None:
         """Put the words of chunk ``number`` into ``out``; they are not kept."""
         payload_id = self._record.files.get(tensor_tree.file_name(self._number, number))

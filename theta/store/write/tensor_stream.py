@@ -39,6 +39,8 @@ Chunks = Sequence[Chunk]
 _BATCH: Final = 1 << 20
 _BATCH_COUNT: Final = 64
 """Raw bytes and number of small tensors that one thread takes at a time."""
+_WORTH_EXPECTING: Final = 64 << 20
+"""Raw bytes from which on it takes long to hash a pack after it is written."""
 _WHOLE: Final = 24 << 20
 """Raw bytes of a tensor up to which one thread works on it; the chunks of a larger one are spread."""
 
@@ -120,6 +122,7 @@ class TensorStream:
         known: set[str] = set()
         waiting: list[_Read] = []
         self._scouts = Scouts(self._first(tensors))
+        self._pack.expect(_objects_of(tensors))
         with Pool() as pool:
             jobs = pool.ordered(
                 lambda job: job.run(), self._jobs(tensors), lambda job: job.weight, self._reading.budget
@@ -131,6 +134,7 @@ class TensorStream:
                 if isinstance(made, _Read):
                     waiting.append(made)
                 elif isinstance(made, Line):
+                    self._pack.expect(0)
                     known.add(tensor.name)
                     found[tensor.name] = made
                 else:
@@ -299,6 +303,14 @@ class TensorStream:
         """Return one chunk coded by itself, or the id of the blob that has it."""
         blob = known.get((tensor.dtype, chunk.digest))
         return self._pack.blob_entry(dense.encode(raw, tensor.dtype)) if blob is None else blob
+
+
+def _objects_of(tensors: Sequence[Tensor]) -> int:
+    """Return the number of objects that ``tensors`` take if all are new; 0 when it does not matter."""
+    is_large = sum(tensor.length for tensor in tensors) >= _WORTH_EXPECTING
+    if not is_large or any(tensor.dtype == "bytes" for tensor in tensors):
+        return 0
+    return sum(len(tensor_tree.chunk_lengths(tensor.dtype, tensor.shape)) + 2 for tensor in tensors)
 
 
 def _is_spread(tensor: Tensor) -> bool:
