@@ -73,7 +73,7 @@ def install(
     session = Session.here(".")
     _ = session.repo.worktree
     with session.change():
-        setup.ensure(session.repo)
+        setup.ensure(session.repo, anew=True)
         console.hints(setup.ensure_durable(session.repo))
     console.note(f"filter and hooks are set up in {session.repo.gitdir}")
     if submodules:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
+import shutil
 import signal
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
@@ -289,6 +292,20 @@ def _durable(environment: Mapping[str, str]) -> dict[str, str]:
         f"GIT_CONFIG_KEY_{number}": key,
         f"GIT_CONFIG_VALUE_{number}": value,
     }
+
+
+@cache
+def version() -> tuple[int, int]:
+    """Return the version of git; (0, 0) when it does not say one."""
+    words = re.search(r"(\d+)\.(\d+)", Git(Path()).run("--version", check=False).text)
+    return (int(words[1]), int(words[2])) if words else (0, 0)
+
+
+def fingerprint() -> str:
+    """Return what tells the installed git from another one, without running it."""
+    place = shutil.which("git")
+    found = os.stat(place) if place else None
+    return f"{place} {found.st_size} {found.st_mtime_ns}" if found else ""
 
 
 def redirected() -> bool:

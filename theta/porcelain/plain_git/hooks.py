@@ -13,7 +13,7 @@ from theta.git import in_progress, processes
 from theta.git.backends.index_entries import Entry
 from theta.git.repository import STORES
 from theta.lazy import Module
-from theta.porcelain.setup import sparse_patterns
+from theta.porcelain.setup import installing, sparse_patterns
 from theta.porcelain.stage import staging
 from theta.porcelain.workspace import agreement, coverage, index_closure, worktree
 from theta.porcelain.workspace.session import Session
@@ -57,7 +57,8 @@ def _note_agreement(session: Session, index: Path, git: str) -> None:
     worktree too, which git does not write again, then commit and index agree.
     """
     note = session.repo.private / "agreed"
-    if git and index == session.repo.index_path and not session.repo.in_progress():
+    is_last = not installing.comes_before_others(session.repo, "pre-commit")
+    if git and is_last and index == session.repo.index_path and not session.repo.in_progress():
         _notes.write(note, git + "\n")
     else:
         _notes.drop(note)

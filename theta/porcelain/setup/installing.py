@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs
+from theta.git import run
 from theta.git.object_values import Blob
 from theta.git.repository import ATTRIBUTES, STORES, Repository
 from theta.git.run import DURABLE
-from theta.porcelain.setup import launcher, sparse_patterns
+from theta.porcelain.setup import configured_hooks, launcher, sparse_patterns
 
 HOOKS: Final = (
     "pre-commit",
@@ -85,22 +86,25 @@ def _decoded(blob: Blob | None) -> str:
     return "" if blob is None else blob.data.decode("utf-8", "replace")
 
 
-def ensure(repo: Repository) -> None:
-    """Install missing parts; fast if nothing is missing."""
+def ensure(repo: Repository, *, anew: bool = False) -> None:
+    """Install missing parts; fast if nothing is missing.
+
+    ``anew``: hooks become those that suit the installed git best.
+    """
     if repo.is_bare or repo.is_read_only:
         return
     ensure_launcher(launcher_of(repo))
     _ensure_config(repo)
-    _ensure_hooks(repo)
+    _ensure_hooks(repo, anew=anew)
     sparse_patterns.ensure_line(repo.commondir / "info" / "attributes", _LOCAL_ATTRIBUTES)
     sparse_patterns.ensure(repo)
 
 
 def missing(repo: Repository) -> list[str]:
     """Return the parts that :func:`ensure` would write."""
-    config, directory = repo.config, hooks_directory(repo)
+    config = repo.config
     found = [key for key, value in settings().items() if config.get(key) != value]
-    found += [f"hook {name}" for name in HOOKS if not _is_hook(directory / name, _script(name))]
+    found += _missing_hooks(repo)
     if not _is_file(launcher_of(repo), _launcher()):
         found.append("launcher of this environment")
     local = repo.commondir / "info" / "attributes"
@@ -109,6 +113,14 @@ def missing(repo: Repository) -> list[str]:
     if sparse_patterns.wanted(repo) and not repo.config.flag("core.sparsecheckout"):
         found.append("sparse patterns")
     return found
+
+
+def _missing_hooks(repo: Repository) -> list[str]:
+    if (repo.commondir / configured_hooks.SETTINGS).is_file():
+        complete = configured_hooks.are_complete(repo, _scripts()) and run.version() >= configured_hooks.FIRST
+        return [] if complete else ["hooks by configuration that this git runs"]
+    directory = hooks_directory(repo)
+    return [f"hook {name}" for name in HOOKS if not _is_hook(directory / name, _script(name))]
 
 
 def _is_hook(place: Path, script: str) -> bool:
@@ -165,10 +177,41 @@ def has_other_hooks(repo: Repository) -> bool:
     """Return whether hooks of the user may run, alone or before theta's."""
     directory = hooks_directory(repo)
     names = (path.name for path in directory.iterdir()) if directory.is_dir() else ()
-    return any(name not in HOOKS and not name.endswith(".sample") for name in names)
+    ours = () if (repo.commondir / configured_hooks.SETTINGS).is_file() else HOOKS
+    by_files = any(name not in ours and not name.endswith(".sample") for name in names)
+    return by_files or bool(configured_hooks.others(repo))
 
 
-def _ensure_hooks(repo: Repository) -> None:
+def comes_before_others(repo: Repository, event: str) -> bool:
+    """Return whether git runs other hooks of ``event`` behind theta's, which may change what that saw."""
+    if not (repo.commondir / configured_hooks.SETTINGS).is_file():
+        return False
+    return (hooks_directory(repo) / event).exists() or event in configured_hooks.others(repo)
+
+
+def _scripts() -> dict[str, str]:
+    """Return the hooks by configuration: event -> script."""
+    return {name: _script(name, chained=False) for name in HOOKS}
+
+
+def _ensure_hooks(repo: Repository, *, anew: bool) -> None:
+    """Install hooks in the way that they are there already, if the installed git runs them so."""
+    by_config = (repo.commondir / configured_hooks.SETTINGS).is_file()
+    if not (by_config or anew) and not _missing_hooks(repo):
+        return
+    if configured_hooks.can_be(repo):
+        known = configured_hooks.is_known(repo) and configured_hooks.are_complete(repo, _scripts())
+        if anew or not known:
+            configured_hooks.install(repo, _scripts())
+            _remove_files(repo)
+        return
+    if by_config:
+        configured_hooks.remove(repo, HOOKS)
+    _write_files(repo)
+
+
+def _write_files(repo: Repository) -> None:
+    """Write the hooks as files, each before one that is there."""
     directory = hooks_directory(repo)
     for name in HOOKS:
         path, script = directory / name, _script(name)
@@ -181,22 +224,22 @@ def _ensure_hooks(repo: Repository) -> None:
         _fs.write_atomic(path, script.encode(), mode=0o777)
 
 
-def _script(name: str) -> str:
-    chained = f'"$0{CHAINED}"'
-    lines = [
-        "#!/bin/sh",
-        f"{_MARK}: 'theta uninstall' removes it; {name}{CHAINED} is the hook that was here before",
-    ]
+def _script(name: str, *, chained: bool = True) -> str:
+    """Return the text of a hook; ``chained``: it runs the hook first that was there before."""
+    before = f'"$0{CHAINED}"'
+    more = f"; {name}{CHAINED} is the hook that was here before" if chained else ""
+    lines = ["#!/bin/sh", f"{_MARK}: 'theta uninstall' removes it{more}"]
     if name in _WITH_INPUT:
+        first = f'if [ -x {before} ]; then printf "%s\\n" "$input" | {before} "$@" || exit $?; fi'
         lines += [
             "input=$(cat)",
-            f'if [ -x {chained} ]; then printf "%s\\n" "$input" | {chained} "$@" || exit $?; fi',
+            *([first] if chained else []),
             '[ "$THETA_HOOKS" = off ] && exit 0',
             *_start_lines(name, given=True),
         ]
     else:
         lines += [
-            f'if [ -x {chained} ]; then {chained} "$@" || exit $?; fi',
+            *([f'if [ -x {before} ]; then {before} "$@" || exit $?; fi'] if chained else []),
             *(_TEMPLATE if name == "prepare-commit-msg" else ()),
             '[ "$THETA_HOOKS" = off ] && exit 0',
         ]
@@ -265,6 +308,13 @@ def uninstall(repo: Repository) -> None:
     for key in keys:
         repo.git().run("config", "--local", "--unset", key, check=False)
     sparse_patterns.unwatch(repo)
+    configured_hooks.remove(repo, HOOKS)
+    _remove_files(repo)
+    _fs.remove(launcher_of(repo))
+
+
+def _remove_files(repo: Repository) -> None:
+    """Remove the hooks that are files, and put back those that were there before."""
     directory = hooks_directory(repo)
     for name in HOOKS:
         path = directory / name
@@ -273,4 +323,3 @@ def uninstall(repo: Repository) -> None:
             chained = Path(f"{path}{CHAINED}")
             if chained.exists():
                 _fs.rename(chained, path)
-    _fs.remove(launcher_of(repo))

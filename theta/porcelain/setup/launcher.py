@@ -9,11 +9,18 @@ from __future__ import annotations
 from typing import Final
 
 NAME: Final = "theta-launcher"
-FIND: Final = (
-    f'$(d=${{GIT_DIR:-.git}}; [ -r "$d/info/{NAME}" ] || '
-    f'd=$(unset GIT_INTERNAL_SUPER_PREFIX; git rev-parse --git-common-dir); printf "%s" "$d")/info/{NAME}'
-)
-"""The shell expression for the launcher of the repository that a program of git runs in."""
+
+
+def find(name: str) -> str:
+    """Return the shell expression for ``info/NAME`` of the repository that a program of git runs in."""
+    return (
+        f'$(d=${{GIT_DIR:-.git}}; [ -r "$d/info/{name}" ] || '
+        f'd=$(unset GIT_INTERNAL_SUPER_PREFIX; git rev-parse --git-common-dir); printf "%s" "$d")/info/{name}'
+    )
+
+
+FIND: Final = find(NAME)
+"""The shell expression for the launcher."""
 # git sets that variable while it moves a submodule, and rev-parse fails with it.
 COMMAND: Final = f'sh "{FIND}"'
 """The shell command that starts theta in a worktree."""
