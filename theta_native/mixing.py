@@ -1,4 +1,4 @@
-"""Kernels for merges: histograms of bits, and the consensus on signs."""
+"""Kernels for merges: histograms of bits, means, and the consensus on signs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from theta_native import kernel
 
 Keys = NDArray[Any]
 """A one-dimensional, C-contiguous array of uint32 or uint64."""
+Words16 = NDArray[np.uint16]
+
+_BITS16, _ROUND16, _ODD16 = np.uint32(16), np.uint32(0x7FFF), np.uint32(1)
+_EXPONENT16, _EXPONENT32 = np.uint32(0x7F80), np.uint32(0x7F800000)
 
 
 @kernel
@@ -73,6 +77,34 @@ def keep_equal(words: NDArray[Any], first: NDArray[Any], other: NDArray[Any]) ->
     if not words.size == first.size == other.size:
         raise ValueError("words of one size")
     _keep_equal(words, first, other)
+
+
+@kernel
+def _mean(first: Words16, other: Words16, one: np.float32, two: np.float32, out: Words16) -> int:
+    unfinished = 0
+    for i in range(out.size):
+        a, b = np.uint32(first[i]), np.uint32(other[i])
+        value = np.uint32(a << _BITS16).view(np.float32) * one
+        value += np.uint32(b << _BITS16).view(np.float32) * two
+        x = np.float32(value).view(np.uint32)
+        high = np.uint32(x >> _BITS16)
+        rounded = np.uint32(np.uint32(x + _ROUND16 + (high & _ODD16)) >> _BITS16)
+        word = a if a == b else rounded
+        out[i] = np.uint16(word)
+        unfinished += np.uint32(word & _EXPONENT16) == _EXPONENT16 or (x & _EXPONENT32) == _EXPONENT32
+    return unfinished
+
+
+def mean(first: Words16, other: Words16, factors: tuple[float, float]) -> Words16 | None:
+    """Return the sum of two arrays of bf16 words times ``factors``; None unless all of it is finite.
+
+    Products and sum are rounded to float32, the sum to bf16, ties to even.  Equal words stay as they are.
+    """
+    if first.size != other.size:
+        raise ValueError("words of one size")
+    out = np.empty(first.size, np.uint16)
+    odd = _mean(first, other, np.float32(factors[0]), np.float32(factors[1]), out)
+    return None if odd else out
 
 
 def elect(

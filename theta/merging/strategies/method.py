@@ -250,6 +250,10 @@ class Method:
         """Compute the argument ``stats`` of :meth:`merge` from the whole tensor."""
         return None
 
+    def at_once(self, job: Job, block: Block) -> Array | None:
+        """Return the words of one block where one pass computes, rounds and checks them; otherwise None."""
+        return None
+
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
         """Return one block of the result, in the dtype of the block's arrays."""
         raise NotImplementedError

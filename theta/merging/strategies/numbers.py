@@ -81,6 +81,16 @@ def keep_equal(words: Array, inputs: Sequence[Array]) -> None:
         np.copyto(words, first, where=first == other)
 
 
+def mean(inputs: Sequence[Array], factors: Sequence[float], dtype: str) -> Array | None:
+    """Return the words of the sum of two ``inputs`` times ``factors``, in one pass over large ones of bf16.
+
+    Words that are equal stay so.  None where there is no such pass, or for numbers that are not finite.
+    """
+    if dtype != "bf16" or len(inputs) != 2 or inputs[0].size < _WORTH_A_KERNEL:
+        return None
+    return mixing.mean(inputs[0], inputs[1], (factors[0], factors[1]))
+
+
 _EXPONENTS: Final = {"bf16": 0x7F80, "f16": 0x7C00}
 """The mask of the exponent, whose bits are all set in infinities and NaNs."""
 
