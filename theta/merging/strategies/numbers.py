@@ -84,7 +84,7 @@ def keep_equal(words: Array, inputs: Sequence[Array]) -> None:
 def mean(inputs: Sequence[Array], factors: Sequence[float], dtype: str) -> Array | None:
     """Return the words of the sum of two ``inputs`` times ``factors``, in one pass over large ones of bf16.
 
-    Words that are equal stay so.  None where there is no such pass, or for numbers that are not finite.
+    Words that are equal stay so.  Return None when there is no such pass, or not all numbers are finite.
     """
     if dtype != "bf16" or len(inputs) != 2 or inputs[0].size < _WORTH_A_KERNEL:
         return None
