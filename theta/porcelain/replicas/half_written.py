@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +13,7 @@ from theta.errors import ThetaError
 from theta.lazy import Module
 from theta.store.files.file_source import FileSource
 from theta.store.format.manifest import Line, Manifest
-from theta.store.format.tensor_tree import Chunk
+from theta.store.format.tensor_tree import Chunk, Record
 from theta.store.odb.objects import Objects
 
 if TYPE_CHECKING:
@@ -33,15 +33,22 @@ _PAGE: Final = 4096
 
 @dataclass(frozen=True)
 class _Version:
-    """A version of the file: its manifest, and the places of its tensors."""
+    """A version of the file: its manifest, the table of its skeleton, and what has which (offset, length)."""
 
     manifest: Manifest
     plan: Skeleton
+    tensors: Mapping[tuple[int, int], str]
+
+    @classmethod
+    def of(cls, objects: Objects, manifest: Manifest) -> _Version:
+        """Read the skeleton; raises :class:`ThetaError` when it is not here."""
+        plan = skeletons.read(objects, manifest.skeleton)
+        return cls(manifest, plan, {(offset, length): name for name, offset, length in plan.extents()})
 
     def at(self, offset: int, length: int) -> Line | None:
         """Return the tensor that has ``length`` bytes at ``offset``."""
-        found = (name for name, start, size in self.plan.extents() if (start, size) == (offset, length))
-        return self.manifest.by_name.get(next(found, ""))
+        name = self.tensors.get((offset, length))
+        return None if name is None else self.manifest.by_name[name]
 
 
 def is_mixture(objects: Objects, copy: FileSource, manifests: Sequence[Manifest]) -> bool:
@@ -56,7 +63,7 @@ def is_mixture(objects: Objects, copy: FileSource, manifests: Sequence[Manifest]
         return False
     plan, others = versions[0].plan, [dict(one.plan.literals()) for one in versions]
     for offset, data in plan.literals():
-        known = [part for one in others if len(part := one.get(offset, b"")) == len(data)]
+        known = (part for one in others if len(part := one.get(offset, b"")) == len(data))
         if not _is_of(copy.read(offset, len(data)), known):
             return False
     for _, offset, length in plan.extents():
@@ -68,54 +75,72 @@ def is_mixture(objects: Objects, copy: FileSource, manifests: Sequence[Manifest]
 
 def _versions(objects: Objects, manifests: Sequence[Manifest]) -> Iterator[_Version]:
     for manifest in manifests:
-        with contextlib.suppress(ThetaError, KeyError):
-            yield _Version(manifest, skeletons.read(objects, manifest.skeleton))
+        with contextlib.suppress(ThetaError):
+            yield _Version.of(objects, manifest)
 
 
 @dataclass(frozen=True)
 class _Tensor:
-    """The versions of a tensor, the one that was being written first."""
+    """The versions of a tensor, the one that was being written first; others are read where they matter."""
 
     objects: Objects
     lines: Sequence[Line]
+    known: dict[Line, set[tuple[int, Chunk]]] = field(default_factory=dict)
 
     def is_mixture(self, copy: FileSource, offset: int) -> bool:
         """Return whether the bytes at ``offset`` are of these versions, chunk by chunk."""
-        digests = {one for line in self.lines for one in self._chunks(line)}
         try:
-            record = tensor_records.record_of(self.objects, self.lines[0])
+            chunks = [*_placed(tensor_records.record_of(self.objects, self.lines[0]))]
         except ThetaError:
             return False
-        starts = accumulate((chunk.length for chunk in record.chunks), initial=0)
-        for start, chunk in zip(starts, record.chunks, strict=False):
+        for start, chunk in chunks:
             data = copy.read(offset + start, chunk.length)
-            if (start, Chunk.of(data)) not in digests and not self._is_torn(data, start):
+            if not self._has(start, Chunk.of(data)) and not self._is_torn(data, start):
                 return False
         return True
 
-    def _chunks(self, line: Line) -> Iterator[tuple[int, Chunk]]:
-        """Yield the first byte of each chunk, and the chunk."""
-        with contextlib.suppress(ThetaError):
-            chunks = tensor_records.record_of(self.objects, line).chunks
-            yield from zip(accumulate((one.length for one in chunks), initial=0), chunks, strict=False)
+    def _has(self, start: int, chunk: Chunk) -> bool:
+        return any((start, chunk) in self._chunks(line) for line in self.lines)
+
+    def _chunks(self, line: Line) -> set[tuple[int, Chunk]]:
+        if line not in self.known:
+            self.known[line] = set()
+            with contextlib.suppress(ThetaError):
+                self.known[line] = {*_placed(tensor_records.record_of(self.objects, line))}
+        return self.known[line]
 
     def _is_torn(self, data: bytes, start: int) -> bool:
-        values, gone = list[bytes](), False
-        for line in dict.fromkeys(self.lines):
-            try:
-                values.append(stored_tensor.StoredTensor(self.objects, line).read_bytes(start, len(data)))
-            except ThetaError:
-                gone = True
-        return _is_of(data, values) or (gone and bool(values) and _has_a_page(data, values[0]))
+        """Return whether ``data`` was being written when the apply was cut short."""
+        gone: list[Line] = []
+
+        def values() -> Iterator[bytes]:
+            for line in self.lines:
+                try:
+                    tensor = stored_tensor.StoredTensor(self.objects, line)
+                    yield tensor.read_bytes(start, len(data))
+                except ThetaError:
+                    gone.append(line)
+
+        if _is_of(data, values()):
+            return True
+        return bool(gone) and self.lines[0] not in gone and _has_a_page(data, next(values()))
 
 
-def _is_of(data: bytes, values: Sequence[bytes]) -> bool:
+def _placed(record: Record) -> Iterator[tuple[int, Chunk]]:
+    """Yield the first byte of each chunk, and the chunk."""
+    starts = accumulate((chunk.length for chunk in record.chunks), initial=0)
+    return zip(starts, record.chunks, strict=False)
+
+
+def _is_of(data: bytes, values: Iterable[bytes]) -> bool:
     """Return whether each byte is that of one of ``values``, which are as long."""
     found: NDArray[Any] = np.zeros(len(data), np.bool_)
     here = np.frombuffer(data, np.uint8)
     for value in values:
         found |= here == np.frombuffer(value, np.uint8)
-    return bool(found.all())
+        if found.all():
+            return True
+    return not data
 
 
 def _has_a_page(data: bytes, value: bytes) -> bool:

@@ -135,13 +135,15 @@ class Folder:
         return Stood(Standing.OURS if cut else Standing.FOREIGN, _of_scan(scan), cut_short=cut)
 
     def _is_half_written(self, wanted: Wanted, place: Path, blobs: list[str]) -> bool:
-        """Return whether all of the file is of versions, the one that was being written being the first."""
-        writing = self._manifest(blobs[0])
-        if writing is None:
-            return False
-        others = [one for one in self._versions(wanted, blobs) if one.data != writing.data]
+        """Return whether all of the file is of the versions ``blobs``, the first of which was being written.
+
+        Where it is not known what was there before, that may be any version of the history.
+        """
+        is_known = wanted.path in self._state.files
+        found = map(self._manifest, [*blobs, *(() if is_known else self._history(wanted.path))])
+        manifests = [manifest for manifest in found if manifest is not None]
         with FileSource(place, wanted.path) as source:
-            return half_written.is_mixture(self._session.objects, source, [writing, *others])
+            return bool(manifests) and half_written.is_mixture(self._session.objects, source, manifests)
 
     def _standing_of_bytes(self, wanted: Wanted, place: Path, blobs: list[str]) -> Standing:
         """Compare a file that is no checkpoint; one that the repository has is not lost."""
