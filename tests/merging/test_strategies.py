@@ -48,6 +48,9 @@ SYMMETRIC = [
     "regmean",
     "iso_c",
     "tsv_m",
+    "consensus",
+    "wudi",
+    "doge_ta",
 ]
 KINDS = {
     "bf16": np.dtype(ml_dtypes.bfloat16),
@@ -125,7 +128,7 @@ def test_threads_do_not_show(name: str) -> None:
     """Nor does the place where a block ends: elements of the second block are those of a whole tensor."""
     shape = (3, BLOCK // 2 + 5)
     base, *inputs = tensors(2, shape, "bf16", seed=1)
-    if name in ("iso_c", "tsv_m", "regmean"):
+    if name in ("iso_c", "tsv_m", "regmean", "opcm", "wudi", "doge_ta"):
         shape = (8, 40)
         base, *inputs = tensors(2, shape, "bf16", seed=1)
     options = {"della": ":density=0.4", "ties": ":density=0.3", "sce": ":select_topk=0.3"}

@@ -46,6 +46,12 @@ BUILT_IN: Final = {
     "regmean": "statistics:RegMean",
     "iso_c": "spectral:IsoC",
     "tsv_m": "spectral:TsvM",
+    "emr": "masks:Emr",
+    "tall": "masks:Tall",
+    "consensus": "masks:Consensus",
+    "opcm": "interference:Opcm",
+    "wudi": "interference:Wudi",
+    "doge_ta": "interference:DogeTa",
 }
 ALIASES: Final = {
     "avg": "average",
