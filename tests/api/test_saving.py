@@ -543,6 +543,25 @@ def test_torch_tensors(opened: theta.Repository) -> None:
 
 
 @pytest.mark.frameworks
+def test_a_tensor_whose_device_gives_nothing_leaves_the_save_that_waits(
+    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU does after an error: each use of it fails."""
+    frameworks.need("torch")
+    torch = importlib.import_module("torch")
+    begun, go = halting(monkeypatch)
+    opened.save({"m.safetensors": arrays()}, ref="run", step=0)
+    begun.wait()
+    waits = opened.save({"m.safetensors": arrays(moved=1.0)}, ref="run", step=1)
+    try:
+        with pytest.raises(ThetaError, match=r"m\.safetensors: 'w' could not be read: NotImplementedError"):
+            opened.save({"m.safetensors": {"w": torch.ones(2, 3, device="meta")}}, ref="run", step=2)
+    finally:
+        go.set()
+    assert repo.git("log", "-1", "--format=%s", waits.result().commit) == "step 1"
+
+
+@pytest.mark.frameworks
 def test_tensors_of_torch_that_are_conjugated_as_they_are_read(
     opened: theta.Repository, tmp_path: Path
 ) -> None:

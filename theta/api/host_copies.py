@@ -208,6 +208,9 @@ def _of_torch(torch: Any, name: str, value: Any) -> _Array:
     """Describe a tensor of torch, on any device; raises :class:`ValueError` for a sparse one."""
     if value.layout is not torch.strided:
         raise ValueError(value.layout)
+    # A device that failed says so here, before a save that waits gives way to this one.
+    if value.device.type != "cpu" and value.numel() and type(value) in (torch.Tensor, torch.nn.Parameter):
+        value.detach()[(0,) * value.dim()].cpu()
 
     def copy(room: Room) -> None:
         torch.from_numpy(room).view(value.dtype).view(value.shape).copy_(value.detach())
