@@ -155,6 +155,29 @@ def test_a_command_is_undone_and_done_again(repo: Repo, name: str) -> None:
     assert checkup.examine(Session.here(repo.path)) == []
 
 
+def test_a_repository_of_sha_256_remembers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only git can open it."""
+    monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
+    repo = Repo.create(tmp_path / "repo")
+    repo.theta("track", "*.safetensors")
+    make_model(repo.path / MODEL, random_tensors({"a": (8, 8), "b": (8,)}))
+    repo.theta("add", "-A")
+    repo.theta("commit", "-qm", "base")
+    repo.git("branch", "side")
+    repo.git("symbolic-ref", "refs/heads/alias", "refs/heads/side")
+    edit(repo, "b")
+    for line in (["commit", "-qam", "more"], ["switch", "-q", "side"], ["branch", "-qD", "side"]):
+        before = state(repo)
+        repo.theta(*line)
+        after = state(repo)
+        assert repo.theta("undo").stdout.startswith(f"undid 'theta {line[0]} ")
+        assert state(repo) == before
+        repo.theta("undo")
+        assert state(repo) == after
+        if line[0] == "switch":
+            repo.theta("undo")
+
+
 def test_a_repository_in_which_nothing_was_done(repo: Repo, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         undoing.undo(Session.here(Repo.create(tmp_path / "other").path))

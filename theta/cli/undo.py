@@ -25,7 +25,7 @@ def undo(as_json: bool = typer.Option(False, "--json", help="Print what was undo
     a file that the command wrote changed since, when a merge or rebase is in progress or was before the
     command, and when another worktree uses the branch. What was fetched or pushed stays, as does what others
     moved meanwhile; what 'restore', 'stash' and 'reset --hard' threw away does not come back.
-    Repositories without checkpoints, and those that only git can open (SHA-256), keep no record.
+    In repositories without checkpoints git does all, and no record is kept.
     """
     session = open_session()
     with terminal.progress("undoing") as progress:

@@ -193,6 +193,12 @@ class GitRefs:
         rows = self._git.run("for-each-ref", "--format=%(objectname) %(refname)").text.splitlines()
         return {name: oid for oid, name in (row.split(" ", 1) for row in rows)}
 
+    def direct(self, *prefixes: str) -> dict[str, str]:
+        """Return name -> id of the refs with these prefixes that are not symbolic and resolve."""
+        words = ("for-each-ref", "--format=%(objectname) %(refname) %(symref)", *prefixes)
+        rows = (row.split(" ") for row in self._git.run(*words).text.splitlines())
+        return {name: oid for oid, name, target in rows if not target}
+
     def is_valid(self, name: str) -> bool:
         """Return whether a ref can have the full name ``name``."""
         return not self._git.run("check-ref-format", name, check=False).code

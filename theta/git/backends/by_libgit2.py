@@ -136,6 +136,16 @@ class Libgit2Refs:
         """Return name -> id of all refs that resolve."""
         return {name: oid for name in self if (oid := self.resolved(name)) is not None}
 
+    def direct(self, *prefixes: str) -> dict[str, str]:
+        """Return name -> id of the refs with these prefixes that are not symbolic and resolve."""
+        found = {}
+        for name in filter(lambda name: name.startswith(prefixes), self):
+            with contextlib.suppress(KeyError):  # somebody removed it meanwhile
+                oid = self.resolved(name)
+                if oid is not None and self.target(name) == oid:
+                    found[name] = oid
+        return found
+
     def is_valid(self, name: str) -> bool:
         """Return whether a ref can have the full name ``name``."""
         try:

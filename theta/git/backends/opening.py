@@ -38,14 +38,6 @@ def discovered(start: str | Path) -> Backend:
     raise _opening_error(message, start)
 
 
-def quickly(start: str | Path) -> Backend | None:
-    """Open the repository that contains ``start`` without starting git; None when that is not possible."""
-    try:
-        return None if redirected() else _around(start)
-    except (pygit2.GitError, ValueError, NotARepositoryError):
-        return None
-
-
 def reopened(backend: Backend, start: Path) -> Backend:
     """Return ``backend``, or open it anew at ``start`` if it keeps what git may have changed since."""
     return discovered(start) if isinstance(backend, Libgit2) else backend

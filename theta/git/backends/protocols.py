@@ -70,6 +70,10 @@ class Refs(Protocol):
         """Return name -> id of all refs that resolve."""
         ...
 
+    def direct(self, *prefixes: str) -> dict[str, str]:
+        """Return name -> id of the refs with these prefixes that are not symbolic and resolve."""
+        ...
+
     def is_valid(self, name: str) -> bool:
         """Return whether a ref can have the full name ``name``."""
         ...

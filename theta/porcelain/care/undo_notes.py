@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from theta.git import in_progress, state_files
 from theta.git.backends import opening
 from theta.git.backends.index_entries import Entry
 from theta.git.repository import STORES, Repository
+from theta.git.run import redirected
 from theta.porcelain.workspace.session import Session
 
 _NOTE: Final = "undo.json"
@@ -75,13 +76,10 @@ class Command:
 
 
 def begin(start: Path) -> Before | None:
-    """Note the state before a command at ``start``; None in a repository that nothing can be undone in.
-
-    Those that only git can open are among these, as each look at them is a process.
-    """
-    backend = opening.quickly(start)
-    if backend is None:
+    """Note the state before a command at ``start``; None in a repository that nothing can be undone in."""
+    if redirected():
         return None
+    backend = opening.discovered(start)
     session = Session(Repository(backend))
     repo = session.repo
     if repo.is_read_only or repo.is_bare:
@@ -152,15 +150,7 @@ def head(repo: Repository) -> HeadState:
 
 def refs(repo: Repository) -> dict[str, str]:
     """Return name -> id of the user's refs; a symbolic one moves with its target, and is left out."""
-    return dict(_direct(repo, (name for name in repo.refs if name.startswith(_KEPT))))
-
-
-def _direct(repo: Repository, names: Iterator[str]) -> Iterator[tuple[str, str]]:
-    for name in names:
-        with contextlib.suppress(KeyError):  # somebody removed it meanwhile
-            oid = repo.refs.resolved(name)
-            if oid is not None and repo.refs.target(name) == oid:
-                yield name, oid
+    return repo.refs.direct(*_KEPT)
 
 
 def digest(repo: Repository, index: Path) -> str:

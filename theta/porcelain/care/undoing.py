@@ -94,7 +94,10 @@ def undo(session: Session, progress: Progress | None = None) -> Undone:
 def _read(repo: Repository) -> dict[str, Any]:
     note = undo_notes.read(repo)
     if "line" not in note:
-        raise NotFoundError("no command of theta is known here that could be undone")
+        raise NotFoundError(
+            "no command of theta is known here that could be undone",
+            hint="in a repository without checkpoints git does all; 'git reflog' lists earlier commits",
+        )
     if "refs" not in note or "files" not in note:
         reason = note.get("reason", "nothing keeps what files were before it")
         raise UsageError(
@@ -270,7 +273,7 @@ def _move_refs(repo: Repository, note: Mapping[str, Any]) -> None:
     second is left to the next undo if this one is killed.
     """
     here, reason = undo_notes.head(repo), f"undo: {note['line']}"
-    refs, zero = undo_notes.refs(repo), "0" * len(repo.head() or "0" * 40)
+    refs, zero = undo_notes.refs(repo), "0" * (2 * repo.format.size)
     due = {name: ids for name, ids in note["refs"].items() if refs.get(name, "") != ids[0]}
     deleted = {name: new for name, (was, new) in due.items() if not was}
     rows = [f"update {name} {was} {new or zero}\n" for name, (was, new) in due.items() if was]
