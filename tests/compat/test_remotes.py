@@ -1,65 +1,36 @@
-"""A table of remotes and commands: a directory, git's daemon, and http with a password and with TLS."""
+"""A table of remotes and commands: directory, daemon, http, TLS, proxy, sshd with keys, and a forge."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-import signal
 import socket
-import subprocess
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.compat.agreement import assert_agreement, assert_history
-from tests.compat.inprocess import committed, started, theta
+from tests.compat.inprocess import committed, shift, started, theta
 from tests.compat.story import MODEL, TENSOR, digest
-from tests.support import Repo
+from tests.support import Repo, remotes
 from tests.support.http_git import served
 
-KINDS = ("file", "daemon", "http", "https")
+KINDS = ("file", "daemon", "http", "https", "proxy", "tunnel", "ssh", "forge")
+SETTINGS = ("uploadpack.allowFilter", "uploadpack.allowAnySHA1InWant", "http.receivepack")
+RULES = """
+repo up
+    RW+ = ada
+    RW feature/ = bob
+    R = @all
+    config uploadpack.allowFilter = true
+    config uploadpack.allowAnySHA1InWant = true
+    config receive.advertisePushOptions = true
+"""
 
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
-@contextlib.contextmanager
-def daemon(root: Path) -> Iterator[str]:
-    """Serve the repositories below ``root`` by git's daemon; yield the URL of ``root``."""
-    port = free_port()
-    words = ["git", "daemon", "--listen=127.0.0.1", f"--port={port}", "--export-all", f"--base-path={root}"]
-    child = subprocess.Popen([*words, "--enable=receive-pack", str(root)], start_new_session=True)
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
-        yield f"git://127.0.0.1:{port}"
-    finally:
-        os.killpg(child.pid, signal.SIGTERM)
-        child.wait()
-
-
-@contextlib.contextmanager
-def secured(root: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Serve ``root`` over TLS with a certificate of its own that git trusts."""
-    file, key = root / "server.pem", root / "key.pem"
-    subject = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
-    kind = ("-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
-    words = ["openssl", "req", *kind, *subject, "-keyout", str(key), "-out", str(file)]
-    subprocess.run(words, check=True, capture_output=True)
-    patch.setenv("GIT_SSL_CAINFO", str(file))
-    both = root / "both.pem"
-    both.write_text(key.read_text() + file.read_text())
-    with served(root, certificate=both) as (url, _):
-        yield url
+Start = Callable[[contextlib.ExitStack, Path, pytest.MonkeyPatch], str]
 
 
 @pytest.fixture(scope="module")
@@ -67,26 +38,66 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     return started(tmp_path_factory.mktemp("first") / "repo")
 
 
-@pytest.fixture(params=KINDS)
-def remote(
-    request: pytest.FixtureRequest, first: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
-    """The URL of a bare copy of ``first`` below ``tmp_path``."""
-    up = tmp_path / "up.git"
+def by_proxy(stack: contextlib.ExitStack, place: Path, patch: pytest.MonkeyPatch) -> str:
+    """A host that has no address: what is read and written passes the proxy."""
+    url, _ = stack.enter_context(served(place))
+    stack.enter_context(remotes.proxied(int(url.rpartition(":")[2]), patch))
+    return "http://forge.invalid/up.git"
+
+
+def by_tunnel(stack: contextlib.ExitStack, place: Path, patch: pytest.MonkeyPatch) -> str:
+    url = stack.enter_context(remotes.secured(place, patch))
+    stack.enter_context(remotes.proxied(int(url.rpartition(":")[2]), patch))
+    return "https://127.0.0.1/up.git"
+
+
+def by_ssh(_: contextlib.ExitStack, place: Path, patch: pytest.MonkeyPatch) -> str:
+    sshd = remotes.Sshd(place / "sshd", place / "home")
+    sshd.admit("ada")
+    patch.setenv("GIT_SSH_COMMAND", sshd.command("ada"))
+    return f"ssh://here{place}/up.git"
+
+
+def by_forge(_: contextlib.ExitStack, place: Path, patch: pytest.MonkeyPatch) -> str:
+    """The repository ``up`` of gitolite, of which ada may do all."""
+    home = place / "forge"
+    home.mkdir()
+    sshd = remotes.Sshd(place / "sshd", home)
+    remotes.forge(sshd, home, RULES)
+    patch.setenv("GIT_SSH_COMMAND", sshd.command("ada"))
+    Repo(place / "up.git").git("push", "-q", "ssh://here/up", "main")
+    (place / "up.git").rename(place / "first.git")
+    (place / "up.git").symlink_to(home / "repositories/up.git")
+    patch.setenv("BOB", sshd.command("bob"))
+    return "ssh://here/up"
+
+
+def with_password(stack: contextlib.ExitStack, place: Path, _: pytest.MonkeyPatch) -> str:
+    url, _server = stack.enter_context(served(place, login="ada:secret"))
+    return f"{url.replace('//', '//ada:secret@')}/up.git"
+
+
+STARTS: dict[str, Start] = {
+    "file": lambda _, place, __: (place / "up.git").as_uri(),
+    "daemon": lambda stack, place, _: f"{stack.enter_context(remotes.daemon(place))}/up.git",
+    "http": with_password,
+    "https": lambda stack, place, patch: f"{stack.enter_context(remotes.secured(place, patch))}/up.git",
+    "proxy": by_proxy,
+    "tunnel": by_tunnel,
+    "ssh": by_ssh,
+    "forge": by_forge,
+}
+
+
+@contextlib.contextmanager
+def started_as(kind: str, first: Repo, place: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Yield the URL of a bare copy of ``first``, ``up.git`` in ``place``, on a server of this kind."""
+    up = place / "up.git"
     first.git("clone", "-q", "--bare", ".", str(up))
-    for key in ("uploadpack.allowFilter", "uploadpack.allowAnySHA1InWant", "http.receivepack"):
+    for key in (*SETTINGS, "receive.advertisePushOptions"):
         Repo(up).git("config", key, "true")
-    Repo(up).git("config", "receive.advertisePushOptions", "true")
     with contextlib.ExitStack() as stack:
-        if request.param == "file":
-            yield up.as_uri()
-        elif request.param == "daemon":
-            yield f"{stack.enter_context(daemon(tmp_path))}/up.git"
-        elif request.param == "http":
-            url, _ = stack.enter_context(served(tmp_path, login="ada:secret"))
-            yield f"{url.replace('//', '//ada:secret@')}/up.git"
-        else:
-            yield f"{stack.enter_context(secured(tmp_path, monkeypatch))}/up.git"
+        yield STARTS[kind](stack, place, patch)
 
 
 def cloned(remote: str, place: Path, *options: str) -> Repo:
@@ -96,7 +107,37 @@ def cloned(remote: str, place: Path, *options: str) -> Repo:
     return repo
 
 
-def test_each_remote_takes_and_gives_what_each_command_sends_and_asks(remote: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("file", "http", "forge")])
+def test_each_remote_gives_a_lazy_clone_and_takes_a_commit(
+    kind: str, first: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with started_as(kind, first, tmp_path, monkeypatch) as remote:
+        one = cloned(remote, tmp_path / "one", "--lazy")
+        theta(one, "restore", MODEL)
+        assert digest(one) == digest(first)
+        committed(one, (TENSOR, 1.0))
+        theta(one, "push", "-q")
+        assert Repo(tmp_path / "up.git").git("rev-parse", "main") == one.git("rev-parse", "HEAD")
+
+
+def test_a_remote_takes_and_gives_what_each_command_sends_and_asks(
+    first: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with started_as("http", first, tmp_path, monkeypatch) as remote:
+        whole_table(remote, tmp_path)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_remote_takes_and_gives_what_each_command_sends_and_asks(
+    kind: str, first: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with started_as(kind, first, tmp_path, monkeypatch) as remote:
+        whole_table(remote, tmp_path)
+        all_clones(remote, tmp_path)
+
+
+def whole_table(remote: str, tmp_path: Path) -> None:
     up = Repo(tmp_path / "up.git")
     one = cloned(remote, tmp_path / "one")
     two = cloned(remote, tmp_path / "two", "--lazy", "--branch", "main")
@@ -126,6 +167,64 @@ def test_each_remote_takes_and_gives_what_each_command_sends_and_asks(remote: st
     assert_agreement(shallow, {MODEL: digest(one)})
     theta(two, "fetch", "-q", "--prune", "--tags")
     up.fsck()
+
+
+def all_clones(remote: str, place: Path) -> None:
+    """Clone with the options that leave something out, or take it from elsewhere."""
+    full = cloned(remote, place / "full")
+    want, number = digest(full), itertools.count()
+    for options in (
+        ("--depth=1",),
+        ("--branch=v1",),
+        ("--single-branch", "--branch=main"),
+        ("--filter=blob:none",),
+        ("--filter=tree:0",),
+        ("--reference", str(place / "full")),
+        ("--reference", str(place / "full"), "--dissociate"),
+        ("--lazy", "--depth=1"),
+    ):
+        clone = cloned(remote, place / f"clone{next(number)}", *options)
+        if "--lazy" in options:
+            theta(clone, "restore", MODEL)
+        if "--branch=v1" in options:
+            clone.git("checkout", "-q", "-b", "main", "origin/main")
+        assert_agreement(clone, {MODEL: want})
+    outer = Repo.create(place / "outer")
+    outer.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", remote, "models")
+    outer.git("commit", "-qm", "models")
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in (("COUNT", "1"), ("KEY_0", "protocol.file.allow"), ("VALUE_0", "always")):
+            patch.setenv(f"GIT_CONFIG_{key}", value)
+        nested = cloned(outer.path.as_uri(), place / "nested", "--recurse-submodules")
+    assert digest(nested, f"models/{MODEL}") == want
+
+
+def merged_by_the_server(ada: Repo, up: Repo) -> None:
+    """Merge without theta and without a worktree, as forges do, and bring that here."""
+    tree = up.git("merge-tree", "--write-tree", "main", "feature/x")
+    merge = up.git("commit-tree", "-p", "main", "-p", "feature/x", "-m", "Merge request 1", tree)
+    up.git("update-ref", "refs/heads/main", merge)
+    theta(ada, "pull", "-q", "--ff-only")
+    assert (shift(ada, TENSOR), shift(ada, "embed.weight")) == (1.0, 1.0)
+    assert_agreement(ada)
+    assert_history(ada)
+
+
+def test_a_forge_that_refuses_says_why_and_what_it_merges_is_whole(
+    first: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with started_as("forge", first, tmp_path, monkeypatch) as remote:
+        ada, bob = cloned(remote, tmp_path / "ada"), cloned(remote, tmp_path / "bob")
+        committed(ada, ("embed.weight", 1.0))
+        committed(bob, (TENSOR, 1.0))
+        ours = os.environ["GIT_SSH_COMMAND"]
+        monkeypatch.setenv("GIT_SSH_COMMAND", os.environ["BOB"])
+        refused = bob.theta("push", "origin", "HEAD:main", code=1)
+        assert "DENIED by" in refused.stderr and "refs/heads/main" in refused.stderr
+        theta(bob, "push", "-q", "origin", "HEAD:feature/x")
+        monkeypatch.setenv("GIT_SSH_COMMAND", ours)
+        theta(ada, "push", "-q")
+        merged_by_the_server(ada, Repo(tmp_path / "up.git"))
 
 
 class Cut(threading.Thread):
@@ -178,7 +277,7 @@ def cut_at(first: Repo, tmp_path: Path, points: list[int]) -> None:
     up = tmp_path / "up.git"
     first.git("clone", "-q", "--bare", ".", str(up))
     one, two = cloned(up.as_uri(), tmp_path / "one"), cloned(up.as_uri(), tmp_path / "two")
-    with daemon(tmp_path) as url:
+    with remotes.daemon(tmp_path) as url:
         port = int(url.rpartition(":")[2])
         for number, most in enumerate(points):
             committed(one, (TENSOR, number + 0.5), ("embed.weight", number + 0.25))

@@ -46,17 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Serve a POST."""
-        self._run(self._body())
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        parts = []
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
+        self._run(body_of(self))
 
     def _run(self, body: bytes) -> None:
         if self.server.down:
@@ -97,6 +87,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.server.sent += len(content)
         self.wfile.write(content)
+
+
+def body_of(request: BaseHTTPRequestHandler) -> bytes:
+    """Return the body of a request."""
+    if request.headers.get("Transfer-Encoding", "") != "chunked":
+        return request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    parts = []
+    while size := int(request.rfile.readline().split(b";")[0], 16):
+        parts.append(request.rfile.read(size))
+        request.rfile.readline()
+    request.rfile.readline()
+    return b"".join(parts)
 
 
 @contextlib.contextmanager
