@@ -154,10 +154,11 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             theta.errors.FormatError: a dtype or a shape of ``out`` differs, or the object is not plain data.
         """
         label = f"{revision}:{path}"
+        wanted = names if names is not None else "*" if out is None else ""
 
         def model_of(session: Session, _stack: contextlib.ExitStack) -> Model:
             with concerning(label):
-                return sources.of_revision(session, revision, path, "")
+                return sources.of_revision(session, revision, path, wanted)
 
         with self._checkpoint(label, model_of) as checkpoint:
             if names is None and out is None and checkpoint.formats == {torch_zip.NAME}:

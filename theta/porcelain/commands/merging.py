@@ -9,7 +9,7 @@ from typing import Final
 
 from theta.errors import ThetaError, UsageError
 from theta.git import in_progress
-from theta.git.commit_graph import independent, octopus_base
+from theta.git.commit_graph import independent, merge_bases, octopus_base
 from theta.git.in_progress import Operation
 from theta.git.state_files import MERGE_HEAD
 from theta.merging.strategies import SIDES, Strategy
@@ -65,8 +65,19 @@ def _merge(session: Session, plan: MergePlan, dialogue: Dialogue) -> MergeResult
     if not plan.heads:
         dialogue.heard(said := Said(("Already up to date.",)))
         return MergeResult(Ending.UP_TO_DATE, 0, head, head, said=said)
+    _expect_versions(session, plan)
     checked = overwrites.options(session, ["merge", *plan.heads])
     return Route(session, dialogue, plan, checked).run()
+
+
+def _expect_versions(session: Session, plan: MergePlan) -> None:
+    """Announce that the checkpoints of all sides and bases will be read: a partial clone asks once."""
+    head = session.repo.head()
+    if head is not None and session.repo.promised.is_partial:
+        bases = [plan.base] if plan.base else []
+        for theirs in plan.heads:
+            bases += merge_bases(session.repo, head, theirs)
+        session.expect_trees([head, *plan.heads, *bases])
 
 
 def search(
