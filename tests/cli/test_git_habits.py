@@ -337,3 +337,13 @@ def test_options_that_git_does_not_list_are_known(command: str) -> None:
         assert known.keys() & {name, name.removeprefix("no-"), f"no-{name}"}, word
         if word.endswith("="):
             assert known[name][-1] in "=?", word
+
+
+@pytest.mark.parametrize(
+    "row", ["log -S", "log -n", "log --author", "log -p -G", "show -S", "log -1 --format"]
+)
+def test_an_option_without_its_value_is_refused_as_git_does(repo: Repo, row: str) -> None:
+    """The separator that theta puts before its own pathspec was taken for the value."""
+    by_git, by_theta = repo.try_git(*row.split()), repo.theta(*row.split(), code=None)
+    assert (by_theta.returncode, by_theta.stderr) == (by_git.returncode, by_git.stderr)
+    assert by_theta.returncode

@@ -83,6 +83,14 @@ def test_less_gets_the_variables_that_git_gives_it(looked_at: Repo) -> None:
     assert told == "FRX -c true 200\n"
 
 
+def test_a_pager_that_is_not_installed_is_none(looked_at: Repo) -> None:
+    """Containers have no less: git prints by itself, and so does theta; nothing was to be seen."""
+    for line in (["show"], ["log", "-1"], ["help", "formats"]):
+        told = shown(looked_at, *line, GIT_PAGER="less-that-nobody-has")
+        assert "not found" not in told
+        assert len(told.splitlines()) > 4, line
+
+
 def test_a_pager_that_is_left_early_is_no_error(looked_at: Repo) -> None:
     command = [sys.executable, "-m", "theta", "-p", "help", "format"]
     for pager in ("true", "head -1"):

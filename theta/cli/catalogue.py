@@ -114,4 +114,5 @@ def show() -> None:
     console.out("git's options before the command hold too: -c KEY=VALUE, --git-dir DIR, -p, --no-pager ...")
     console.out("Any other command is handed to git. 'theta help COMMAND' tells more;")
     console.out("'theta help format' and 'theta help design' are the manuals of the storage,")
-    console.out("'theta help formats' lists the kinds of files that theta reads as tensors.")
+    console.out("'theta help formats' lists the kinds of files that theta reads as tensors,")
+    console.out("'theta help output' tells of pager, colours and --json.")

@@ -37,6 +37,8 @@ REPORTS: Final = (*_USUALLY, "status", "ls-files", "cat", "scan", "fsck", "gc", 
 _NO_PAGER: Final = ("", "cat")
 _ON: Final = ("true", "yes", "on", "1", "")
 _OFF: Final = ("false", "no", "off", "0")
+_OF_SHELL: Final = frozenset("|&;<>()$`\\\"' \t\n*?[#~=%")
+"""Characters for which git starts a command by the shell."""
 _DEFAULTS: Final = {"LESS": "FRX", "LV": "-c"}
 """Variables that git gives the pager unless they are set: less ends by itself where one screen is enough."""
 
@@ -79,7 +81,12 @@ def _settings(name: str) -> tuple[str, str]:
     text = asked.text.strip()
     if text.lower() not in (*_ON, *_OFF) and "GIT_PAGER" not in os.environ:
         pager = text
-    return text if asked.code or text else "true", pager
+    return text if asked.code or text else "true", pager if _can_start(pager) else ""
+
+
+def _can_start(pager: str) -> bool:
+    """Return whether there is such a program; one word is started by git without the shell."""
+    return bool(_OF_SHELL.intersection(pager)) or shutil.which(pager) is not None
 
 
 def _behind_own(pager: str) -> str:

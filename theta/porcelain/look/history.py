@@ -64,16 +64,19 @@ def without_stores(git: Git, command: str, line: Arguments) -> list[str]:
     given, names = list(line.given), {option.name for option in line.options}
     if command == "log" and line.known and not names & {*_SHOWS}:
         return given
+    if not line.known and not _is_accepted(git, given):
+        return given  # an option without its value would take the first word behind it
     found = [[*given, HIDE]]
     if "--" not in given[:-1]:
         head = given[:-1] if given[-1:] == ["--"] else given
         # With a pathspec, git would otherwise skip commits that change no other file.
         all_of_them = [] if names & {*_WALKS} else ["--full-history", "--sparse"]
         found.insert(0, [*all_of_them, *head, "--", HIDE])
-    for args in found:
-        if git.run("log", "--no-walk", "--max-count=0", *args, check=False).code == 0:
-            return args
-    return given
+    return next((args for args in found if _is_accepted(git, args)), given)
+
+
+def _is_accepted(git: Git, args: Sequence[str]) -> bool:
+    return git.run("log", "--no-walk", "--max-count=0", *args, check=False).code == 0
 
 
 def commits(git: Git, line: Arguments) -> list[str]:
