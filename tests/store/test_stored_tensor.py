@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.merging.stored import Store
-from theta.errors import CorruptError, FormatError
+from theta.errors import CodecError, CorruptError, FormatError
 from theta.store.format.manifest import Line
 from theta.store.odb.objects import Objects
+from theta.store.read import layers
 from theta.store.read.chunk_cache import ChunkCache
 from theta.store.read.coming_file import Place
 from theta.store.read.stored_tensor import KEPT, StoredTensor
@@ -76,6 +78,22 @@ def test_the_whole_and_its_chunks(stored: Stored) -> None:
     assert [len(chunk) // 4 for chunk in chunks] == np.diff(tensor.starts).tolist()
     assert np.array_equal(tensor.whole().words, WORDS)
     assert np.array_equal(tensor.sample(5, 9), WORDS[5:9])
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_words_of_a_layer_are_put_where_they_are_wanted(stored: Stored, number: int) -> None:
+    """Whole chunks of a layer that stands alone are decoded there, others are copied."""
+    record = stored.open().record
+    view = layers.stack(stored.objects, record)[number]
+    ends = [0, *accumulate(length // 4 for length in view.lengths)]
+    middle = ends[1] + 7
+    for start, stop in [*pairwise(ends), (0, middle), (middle, ends[2]), (ends[1], middle), (5, 5)]:
+        around = np.full(stop - start + 2, 0xAAAAAAAA, np.uint32)
+        view.fill(start, around[1:-1])
+        assert np.array_equal(around[1:-1], view.read(start, stop))
+        assert around[0] == around[-1] == 0xAAAAAAAA
+    with pytest.raises(CodecError):
+        view.fill(ends[-1] - 3, np.empty(4, np.uint32))
 
 
 def test_a_tensor_without_bytes_reads_nothing(stored: Stored) -> None:

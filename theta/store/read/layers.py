@@ -217,13 +217,16 @@ class LayerView:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty(0, f"<u{size}")
 
-    def fill(self, number: int, out: Words) -> None:
-        """Put the words of chunk ``number`` into ``out``; they are not kept."""
+    def fill(self, start: int, out: Words) -> None:
+        """Put the words from ``start`` on into ``out``, where a chunk that stands alone is decoded."""
+        size = word_size(self.dtype)
+        number, inside = divmod(start * size, self.lengths[0])
+        is_chunk = not inside and self.lengths[number : number + 1] == [out.nbytes]
         payload_id = self._record.files.get(tensor_tree.file_name(self._number, number))
-        if payload_id is None or self._base is not None:
-            out[:] = self.chunk(number)
+        if payload_id is None or self._base is not None or not is_chunk or out.itemsize != size:
+            out[:] = self.read(start, start + out.size)
         else:
-            self._budget.spend(self.lengths[number])
+            self._budget.spend(out.nbytes)
             self._alone(number, payload_id, out)
 
 

@@ -324,13 +324,13 @@ def _load(candidate: _Candidate, each: Each = map) -> TensorWords:
         return TensorWords(layer.dtype, layer.shape, view.read(0, sum(ends)))
     words = np.empty(ends[-1], word_dtype(layer.dtype))
 
-    def fill(number: int, part: Range) -> None:
+    def fill(part: Range) -> None:
         if isinstance(view, layers.LayerView):
-            view.fill(number, words[slice(*part)])
+            view.fill(part[0], words[slice(*part)])
         else:
             words[slice(*part)] = view.read(*part)
 
-    list(each(lambda one: fill(*one), enumerate(pairwise([0, *ends]))))
+    list(each(fill, pairwise([0, *ends])))
     return TensorWords(layer.dtype, layer.shape, words)
 
 
