@@ -483,25 +483,38 @@ def undo_until(repo: Repo, monkeypatch: pytest.MonkeyPatch, count: int) -> bool:
 
 
 def test_an_undo_that_was_killed_is_completed_by_the_next(
-    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = state(repo)
+    """An undo and the undo of that take turns in being killed, each at the next step."""
+    killed_at_each_step(repo, monkeypatch, both=False)
+
+
+@pytest.mark.campaign
+def test_an_undo_that_was_killed_at_any_step_is_completed(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_at_each_step(repo, monkeypatch, both=True)
+
+
+def killed_at_each_step(repo: Repo, monkeypatch: pytest.MonkeyPatch, *, both: bool) -> None:
+    """Kill an undo of a switch, or of that undo, at one step after the other; ``both``: at each step each."""
+    states = [state(repo)]
     repo.theta("switch", "-qc", "more", "side")
-    after, count = state(repo), 0
-    for count in range(200):
-        copy = repo.copy(tmp_path / f"copy{count}")
-        was_killed = undo_until(copy, monkeypatch, count)
-        if state(copy) != before:
-            undoing.undo(Session.here(copy.path))
-        assert state(copy) == before, count
-        undone = undoing.undo(Session.here(copy.path))
-        if state(copy) != after:  # only the note was left to be written
-            assert undone.line.startswith("theta switch")
-            undoing.undo(Session.here(copy.path))
-        assert state(copy) == after, count
-        shutil.rmtree(copy.path)
-        if not was_killed:
-            break
+    states.append(state(repo))
+    count, was_killed = 0, True
+    while was_killed or count % 2:
+        was_killed = undo_until(repo, monkeypatch, count // 2 if both else count)
+        found = state(repo)
+        if found != states[0]:
+            undoing.undo(Session.here(repo.path))
+            found = state(repo)
+        if found != states[0]:  # only the note was left to be written, and the undo was undone
+            assert found == states[1], count
+            undoing.undo(Session.here(repo.path))
+            found = state(repo)
+        assert found == states[0], count
+        states.reverse()
+        count += 1
     assert count > 10
 
 
