@@ -73,6 +73,8 @@ LINES: dict[str, tuple[str, ...]] = {
     "revert": ("revert --no-edit hostile",),
     "rebase": ("rebase -q hostile", "rebase -q --onto store hostile"),
     "average": ("average main hostile --path NAME --commit -m NAME",),
+    "cascade": ("cascade main~..main hostile store", "cascade main~..main -- NAME"),
+    "lineage": ("lineage --svg out.svg hostile -- NAME",),
     "undo": ("undo",),
     "extract-lora": ("extract-lora main..hostile -o out -- NAME",),
     "fetch": ("fetch -q origin -- NAME", "fetch -q -- NAME"),
