@@ -17,6 +17,7 @@ import pytest
 from tests.compat.agreement import assert_agreement
 from tests.compat.story import MODEL, digest, edit, new_model
 from tests.support import Repo
+from tests.support.environment import GIT_CONFIG
 from theta.porcelain.setup import configured_hooks
 from theta.porcelain.setup.installing import HOOKS
 
@@ -177,3 +178,19 @@ def test_a_linked_worktree_and_a_moved_repository(
     edit(linked, "layer.1.weight")
     linked.git("commit", "-qam", "in a linked worktree", env=newer)
     assert_agreement(linked, {MODEL: digest(linked)})
+
+
+def test_a_clone_by_plain_git_has_files(
+    configured: Repo, newer: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The filter sets the clone up; the git that runs it has read its settings, and looks for files yet."""
+    (config := tmp_path / "gitconfig").write_text(GIT_CONFIG)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    configured.theta("install", "--global", env=newer)
+    configured.git("clone", "-q", configured.path.as_uri(), str(tmp_path / "clone"), env=newer)
+    cloned = Repo(tmp_path / "clone", configured.ticks)
+    assert {*HOOKS} <= set(hook_files(cloned))
+    assert cloned.git("status", "--porcelain", env=newer) == ""
+    assert_agreement(cloned, {MODEL: digest(configured)})
+    cloned.theta("install", env=newer)
+    assert not {*HOOKS} & set(hook_files(cloned))

@@ -204,7 +204,7 @@ class Filter:
         if not self._installed:
             self._installed = True
             with contextlib.suppress(ThetaError):
-                installing.ensure(self.session.repo)
+                installing.ensure(self.session.repo, by_filter=True)
                 for line in installing.ensure_durable(self.session.repo):
                     self.warn(line)
 

@@ -86,16 +86,17 @@ def _decoded(blob: Blob | None) -> str:
     return "" if blob is None else blob.data.decode("utf-8", "replace")
 
 
-def ensure(repo: Repository, *, anew: bool = False) -> None:
+def ensure(repo: Repository, *, anew: bool = False, by_filter: bool = False) -> None:
     """Install missing parts; fast if nothing is missing.
 
-    ``anew``: hooks become those that suit the installed git best.
+    ``anew``: hooks become those that suit the installed git best.  ``by_filter``: a git runs that has read
+    its settings, such as a clone; files are what it looks for.
     """
     if repo.is_bare or repo.is_read_only:
         return
     ensure_launcher(launcher_of(repo))
     _ensure_config(repo)
-    _ensure_hooks(repo, anew=anew)
+    _ensure_hooks(repo, anew=anew, only_files=by_filter)
     sparse_patterns.ensure_line(repo.commondir / "info" / "attributes", _LOCAL_ATTRIBUTES)
     sparse_patterns.ensure(repo)
 
@@ -194,12 +195,15 @@ def _scripts() -> dict[str, str]:
     return {name: _script(name, chained=False) for name in HOOKS}
 
 
-def _ensure_hooks(repo: Repository, *, anew: bool) -> None:
-    """Install hooks in the way that they are there already, if the installed git runs them so."""
+def _ensure_hooks(repo: Repository, *, anew: bool, only_files: bool) -> None:
+    """Install hooks in the way that they are there already, if the installed git runs them so.
+
+    ``only_files``: new ones are files.
+    """
     by_config = (repo.commondir / configured_hooks.SETTINGS).is_file()
     if not (by_config or anew) and not _missing_hooks(repo):
         return
-    if configured_hooks.can_be(repo):
+    if (by_config or not only_files) and configured_hooks.can_be(repo):
         known = configured_hooks.is_known(repo) and configured_hooks.are_complete(repo, _scripts())
         if anew or not known:
             configured_hooks.install(repo, _scripts())
