@@ -173,6 +173,8 @@ class Filter:
             return [data]
         try:
             manifest = listings.read(self.session.objects, data)
+            if manifest.nbytes > self.limit:  # known without what reads files
+                return [data]
             self.session.objects.expect(manifest.trees())
             restorer = reassembly.Restorer(self.session.objects, manifest)
             if restorer.size > self.limit:
