@@ -6,10 +6,12 @@ here.  Entropy sections hold sections of this kind, so a plane in them cannot ne
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import zstandard
@@ -90,14 +92,27 @@ def spread_sample(plane: Plane) -> Plane:
     wanted = min(max(plane.size // _SAMPLE_SHARE, _SAMPLE_LEAST), _SAMPLE_BYTES)
     length = wanted // _SAMPLE_SLICES
     stride = (plane.size - length) // (_SAMPLE_SLICES - 1)
-    return np.concatenate([plane[k * stride : k * stride + length] for k in range(_SAMPLE_SLICES)])
+    slices: Plane = np.ndarray((_SAMPLE_SLICES, length), np.uint8, plane.data, 0, (stride, 1))
+    return slices.reshape(-1)
 
 
 def entropy_bits(plane: Plane) -> float:
     """Return the order-0 entropy of the bytes of ``plane``, in bits a byte."""
-    counts = np.bincount(plane, minlength=1)
-    shares = counts[counts > 0] / max(plane.size, 1)
-    return float(-(shares * np.log2(shares)).sum())
+    if plane.size == 0:
+        return 0.0
+    counts = np.bincount(plane)
+    if plane.size > _SAMPLE_BYTES:
+        shares = counts[counts > 0] / plane.size
+        return float(-(shares * np.log2(shares)).sum())
+    return max(math.log2(plane.size) - float(_products()[counts].sum()) / plane.size, 0.0)
+
+
+@cache
+def _products() -> NDArray[np.float64]:
+    """Return ``n * log2(n)`` for the counts of a sample."""
+    counts = np.arange(_SAMPLE_BYTES + 1, dtype=np.float64)
+    found: NDArray[np.float64] = counts * np.log2(np.maximum(counts, 1))
+    return found
 
 
 @dataclass(frozen=True)
