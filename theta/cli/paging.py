@@ -32,7 +32,7 @@ NAMES: Final = ("log", "show", "diff", "branch", "tag")
 """Commands of theta that let git print."""
 _USUALLY: Final = ("log", "show", "diff", "blame", "runs", "du", "help")
 """Reports that go to the pager unless ``pager.NAME`` says otherwise."""
-REPORTS: Final = (*_USUALLY, "status", "ls-files", "cat", "scan", "fsck", "gc", "doctor")
+REPORTS: Final = (*_USUALLY, "status", "ls-files", "cat", "scan", "fsck", "gc", "doctor", "lineage")
 """Commands that print something to read, and ask nothing."""
 _NO_PAGER: Final = ("", "cat")
 _ON: Final = ("true", "yes", "on", "1", "")
