@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs, _notes
+from theta.errors import ThetaError
 from theta.git import processes
 
 SUFFIX: Final = ".keep"
@@ -41,9 +42,10 @@ class Keeps:
 
 
 def _release(places: list[Path], owner: int) -> None:
-    """Remove the files, unless this is a fork of their ``owner``."""
+    """Remove the files, unless this is a fork of their ``owner``; what stays costs no more than space."""
     while places and os.getpid() == owner:
-        _fs.remove(places.pop())
+        with contextlib.suppress(ThetaError):
+            _fs.remove(places.pop())
 
 
 def stale(directory: Path) -> Iterator[Path]:
