@@ -416,6 +416,17 @@ def test_a_chunk_that_was_half_written_is_ours(
     assert (place / MODEL).read_bytes() == old
 
 
+def test_a_half_written_checkpoint_gives_way_to_a_text(
+    opened: theta.Repository, source: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "out"
+    opened.apply("r1@1", place)
+    cut_short(opened, place, monkeypatch, "r1@2", writes=1)
+    result = opened.apply(committed(source, {MODEL: "a text"}), place)
+    assert any("cut short" in note for note in result.notes)
+    assert (place / MODEL).read_text() == "a text"
+
+
 @pytest.mark.parametrize("twins", [("A.txt", "a.txt"), ("d/\u00e9", "d/e\u0301"), ("D/x", "d/x")])
 def test_files_that_are_one_in_the_folder_are_refused_before_a_write(
     opened: theta.Repository,

@@ -120,7 +120,9 @@ class Folder:
 
     def _by_reading(self, wanted: Wanted, place: Path, blobs: list[str], *, cut: bool) -> Stood:
         if wanted.manifest is None:
-            return Stood(self._standing_of_bytes(wanted, place, blobs))
+            found = self._standing_of_bytes(wanted, place, blobs)
+            cut = cut and found is Standing.FOREIGN and self._is_half_written(wanted, place, blobs)
+            return Stood(Standing.OURS if cut else found, cut_short=cut)
         kept = worktree.skeleton_of(self._session, wanted.manifest)
         with FileSource(place, wanted.path) as source:
             scan = file_scan.scan(source, wanted.manifest, kept)
