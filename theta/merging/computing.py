@@ -14,6 +14,7 @@ from typing import Any, Final
 from theta.errors import CorruptError, MissingObjectsError, UsageError
 from theta.lazy import lazy
 from theta.merging import geometry, reading, storing
+from theta.merging.adapters.factor_pairs import MadeFactor
 from theta.merging.geometry import Geometry, RowRange
 from theta.merging.reading import StoredInputs
 from theta.merging.shapes import uneven
@@ -50,6 +51,7 @@ class Task:
         compare: compare the result with its parents when it is stored.
         dtype: dtype of the result; None for that of the first side.
         spans: the sides that rows are taken from, if the strategy does not decide that.
+        made: the factor of an adapter that this is, if both of its module are computed together.
     """
 
     conflict: Conflict
@@ -63,6 +65,7 @@ class Task:
     compare: bool = field(default=True, compare=False)
     dtype: str | None = None
     spans: tuple[RowRange, ...] = ()
+    made: MadeFactor | None = field(default=None, compare=False)
 
     @property
     def method(self) -> Method:
@@ -72,6 +75,8 @@ class Task:
     @lazy
     def like(self) -> Line:
         """A line with the name, dtype and shape of the result."""
+        if self.made is not None:
+            return self.made.like
         first, geometry = self.sides[0], self.geometry
         if (first.dtype, first.shape) == (geometry.dtype, geometry.shape):
             return first
@@ -106,6 +111,8 @@ class Task:
     @property
     def key(self) -> tuple[object, ...]:
         """Everything that determines the result except the name; equal for tied tensors."""
+        if self.made is not None:
+            return (str(self.strategy), self.made.like)
         known = [line.digest if line else "" for line in self.statistics]
         base = self.base
         digests = [side.digest for side in self.sides]
@@ -158,6 +165,9 @@ def compute(objects: Objects, item: Task) -> Computed:
 
     Raises :class:`ThetaError` if the strategy has no result, or one that is not finite.
     """
+    if item.made is not None:
+        made = item.made
+        return storing.plan(objects, made.like, lambda: iter([made.words(objects)]), [], item.outlets)
     like, sides, base = item.like, item.sides, item.base
     if not like.nbytes and like.digest:
         return like

@@ -14,12 +14,14 @@ from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 from theta.errors import UsageError
 from theta.merging import computing, depth, geometry, result_file
+from theta.merging.adapters.factor_pairs import AdapterMerge
+from theta.merging.adapters.scales import Scales
 from theta.merging.coded import Coded
 from theta.merging.computing import Task
 from theta.merging.shapes import grown_rows
 from theta.merging.states import Conflict, Settled, same, three_way
 from theta.merging.storing import Streamed, stored_bytes
-from theta.merging.strategies import SIDES, Policy, Strategy
+from theta.merging.strategies import SIDES, Policy, Strategy, factor_names
 from theta.parallel import ordered
 from theta.progress import Progress, begin
 from theta.store.format import listings
@@ -69,6 +71,7 @@ class MergeOptions:
         files: for each side a file that may have the same content, such as that of the worktree, or
             None; chunks read there are not decoded if their digests match.
         dtype: dtype of all floats of the result, or None to leave them as they are.
+        adapters: for each side the scales of the adapter that the checkpoint is, or None.
         coming: called after all decisions with the id and the table of the skeleton; returns a sink for
             the result, or None.
     """
@@ -81,6 +84,7 @@ class MergeOptions:
     without: tuple[int, ...] = ()
     files: tuple[OldFile | None, ...] = ()
     dtype: str | None = None
+    adapters: tuple[Scales | None, ...] = ()
     coming: Callable[[str, Skeleton], Sink | None] | None = None
 
 
@@ -108,12 +112,14 @@ class Outcome:
         conflicts: tensors without a decision.
         decided: name -> strategy that settled the tensor.
         rows: the report of a dry run.
+        rank: the rank that all factors of a merged adapter have, if its configuration has to say so.
     """
 
     manifest: Manifest | None = None
     conflicts: list[Conflict] = field(default_factory=list)
     decided: dict[str, str] = field(default_factory=dict)
     rows: list[RehearsedTensor] = field(default_factory=list)
+    rank: int | None = None
 
 
 Done = TypeVar("Done")
@@ -169,6 +175,7 @@ class _Run:
         ]
         self._places += [{} for _ in sides[len(self._places) :]] if self._places else []
         self._result = Outcome()
+        self._factors = AdapterMerge(sides, options.adapters, options.seed)
 
     def outcome(self) -> Outcome:
         ours, theirs, *others = self._sides
@@ -176,6 +183,7 @@ class _Run:
         states = list(three_way(self._base, ours, theirs, *others))
         self._expect(states)
         choices = self._together([(state, self._choice(state)) for state in states])
+        choices = self._with_all_factors(choices)
         choices = [(state, self._in_dtype(state, choice)) for state, choice in choices]
         result.conflicts += [choice for _, choice in choices if isinstance(choice, Conflict)]
         likes = [_like(choice) for _, choice in choices]
@@ -247,6 +255,8 @@ class _Run:
 
     def _decided(self, conflict: Conflict) -> Choice:
         strategy = self._policy(conflict)
+        if strategy is not None and strategy.name == factor_names.PEFT:
+            return self._factor(conflict, strategy) or conflict
         if strategy is None or not strategy.applies(conflict):
             return conflict
         self._result.decided[conflict.name] = str(strategy)
@@ -260,6 +270,35 @@ class _Run:
             return found
         places = (self._places[number].get(conflict.name) for number in conflict.changed_numbers)
         return replace(found, places=tuple(places))
+
+    def _factor(self, conflict: Conflict, strategy: Strategy) -> Task | None:
+        """Return the task of a factor of an adapter; None if the tensor is none."""
+        made = self._factors.made(conflict.name, strategy)
+        if made is None:
+            return None
+        self._result.decided[conflict.name] = str(strategy)
+        return Task(conflict, strategy, {}, made=made)
+
+    def _with_all_factors(
+        self, choices: list[tuple[Settled | Conflict, Choice]]
+    ) -> list[tuple[Settled | Conflict, Choice]]:
+        """Return the choices with the other factor of each module too, and all where their rank changes."""
+        tasks = {state.name: one for state, one in choices if isinstance(one, Task) and one.made is not None}
+        if not tasks:
+            return choices
+        self._result.rank = self._factors.rank
+        pairs = {id(one.made.pair) for one in tasks.values() if one.made is not None}
+        strategy = next(iter(tasks.values())).strategy
+        found: list[tuple[Settled | Conflict, Choice]] = []
+        for state, choice in choices:
+            made = None if state.name in tasks else self._factors.made(state.name, strategy)
+            if made is not None and (self._factors.rank is not None or id(made.pair) in pairs):
+                lines = [side.by_name.get(state.name) for side in self._sides]
+                asked = Conflict(state.name, None, lines[0], lines[1], tuple(lines[2:]))
+                found.append((state, self._factor(asked, strategy)))
+            else:
+                found.append((state, choice))
+        return found
 
     def _together(
         self, choices: list[tuple[Settled | Conflict, Choice]]

@@ -9,12 +9,16 @@ from typing import Any, Final
 from theta.dtypes import DTYPES
 from theta.errors import UsageError, did_you_mean
 from theta.merging.states import Conflict
-from theta.merging.strategies import parameter_text, parameters, registry
+from theta.merging.strategies import factor_names, parameter_text, parameters, registry
 from theta.merging.strategies.parameter_text import Setting
 
 SIDES: Final = ("ours", "theirs", "base")
 _WHOLE: Final = ("passthrough",)
 """Methods that take all rows from one side."""
+_OF_PEFT: Final = (
+    *("svd", "cat", "ties_svd", "dare_linear_svd", "dare_ties_svd", "magnitude_prune", "magnitude_prune_svd"),
+)
+"""Types of the strategy ``peft`` whose names no other strategy has."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Strategy:
         odd = next((line.dtype for line in lines if not is_averaged(line.dtype)), None)
         if odd is not None:
             return f"{odd} is never computed with"
+        if self.name == factor_names.PEFT:
+            return None if factor_names.is_factor(conflict.name) else "it is no factor of an adapter"
         if conflict.geometry is None or (conflict.geometry.spans and self.name in _WHOLE):
             return f"shape or dtype differs: {_geometries(conflict)}"
         return self._why_not_method(conflict, len(lines))
@@ -123,6 +129,8 @@ def make(name: str, given: dict[str, Setting]) -> Strategy:
     """Return a strategy after checking its parameters, without defaults; raises :class:`UsageError`."""
     name = name.replace("-", "_")
     name = registry.ALIASES.get(name, name)
+    if name in _OF_PEFT:
+        name, given = factor_names.PEFT, {"type": name, **given}
     if name in SIDES:
         if given:
             raise UsageError(f"{name} has no parameters")

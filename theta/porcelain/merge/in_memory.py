@@ -141,6 +141,7 @@ def result_tree(session: Session, tree: Tree, merged: Merged) -> str:
     changes: dict[str, tuple[str, int] | None] = {
         path: (session.repo.write_blob(manifest.data), 0) for path, manifest in merged.resolved.items()
     }
+    changes |= {path: (session.repo.write_blob(data), 0) for path, data in merged.texts.items()}
     changes |= dict.fromkeys(merged.removed)
     tree_id = commit_graph.edit_tree(session.repo, tree, changes)
     return agreement.mended_tree(session, session.repo.read_tree(tree_id))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
 from theta.errors import concerning
 from theta.merging import engine
+from theta.merging.adapters import scales
+from theta.merging.adapters.scales import Scales
 from theta.merging.engine import MergeOptions, Outcome, RehearsedTensor
 from theta.merging.recipes import Recipe
 from theta.merging.states import Conflict
 from theta.merging.strategies import SIDES, Policy
-from theta.porcelain.merge.versions import Recut, Stages, Three, Versions
+from theta.porcelain.merge.versions import Recut, Stages, Three, Versions, beside
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
@@ -34,6 +36,7 @@ class Merged:
         conflicts: path -> what is left in conflict.
         decided: path -> name of a tensor -> the strategy that settled it.
         rows: path -> what a dry run would do.
+        texts: path -> content, of configurations that say the rank of a merged adapter.
     """
 
     resolved: dict[str, Manifest] = field(default_factory=dict)
@@ -41,19 +44,25 @@ class Merged:
     conflicts: dict[str, list[Conflict]] = field(default_factory=dict)
     decided: dict[str, dict[str, str]] = field(default_factory=dict)
     rows: dict[str, list[RehearsedTensor]] = field(default_factory=dict)
+    texts: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def seen(self) -> set[str]:
         """All paths that were merged or are in conflict."""
-        return {*self.resolved, *self.removed, *self.conflicts, *self.rows}
+        return {*self.resolved, *self.removed, *self.conflicts, *self.rows, *self.texts}
 
-    def add(self, path: str, outcome: Outcome, *, dry_run: bool) -> None:
-        """Add the result of the checkpoint at ``path``."""
+    def add(
+        self, path: str, outcome: Outcome, configurations: Sequence[bytes | None] = (), *, dry_run: bool
+    ) -> None:
+        """Add the result of the checkpoint at ``path``, an adapter if there are ``configurations``."""
+        configuration = next(iter(configurations), None)
         self.decided[path] = outcome.decided
         if dry_run:
             self.rows[path] = outcome.rows
         if outcome.manifest is not None:
             self.resolved[path] = outcome.manifest
+            if outcome.rank is not None and configuration is not None:
+                self.texts[beside(path)] = scales.with_rank(configuration, outcome.rank)
         elif outcome.conflicts:
             self.conflicts[path] = outcome.conflicts
 
@@ -63,6 +72,9 @@ class Merged:
         self.removed += [path] if path in other.removed else []
         self.resolved.pop(path, None)
         self.conflicts.pop(path, None)
+        self.texts.pop(beside(path), None)
+        if beside(path) in other.texts:
+            self.texts[beside(path)] = other.texts[beside(path)]
         if path in other.resolved:
             self.resolved[path] = other.resolved[path]
         if path in other.conflicts:
@@ -81,6 +93,7 @@ class How:
         by_path: returns how the checkpoint at a path is decided, if paths differ.
         progress: counts the bytes that were computed.
         asked: the rules that ``policy`` follows; they keep the record of its decisions short.
+        configurations: the configuration of an adapter on each side.
     """
 
     policy: Policy
@@ -89,6 +102,12 @@ class How:
     by_path: Callable[[str], How] | None = None
     progress: Progress | None = None
     asked: Callable[[], Recipe] = Recipe
+    configurations: Sequence[bytes | None] = ()
+
+    @property
+    def scales(self) -> tuple[Scales | None, ...]:
+        """The scales of an adapter on each side."""
+        return tuple(scales.parsed(data) if data is not None else None for data in self.configurations)
 
     def at(self, path: str) -> How:
         """Return how the checkpoint at ``path`` is decided."""
@@ -128,7 +147,8 @@ def merge_checkpoints(
         base, ours, theirs = versions.of(stages)
         if ours is not None and theirs is not None:
             if 0 not in stages or _is_asked(base, ours, theirs, how.at(path)):
-                _merge(session, pack, path, (base, ours, theirs), how.at(path), files, result)
+                found = versions.configurations(path, (ours, theirs))
+                _merge(session, pack, path, (base, ours, theirs), _of(how.at(path), found), files, result)
         elif 0 not in stages:
             kept = ours or theirs
             unchanged = base is not None and kept is not None and kept.same_value(base)
@@ -137,6 +157,11 @@ def merge_checkpoints(
             else:
                 _choose(path, (base, ours, theirs), how.at(path), result)
     return result
+
+
+def _of(how: How, configurations: Sequence[bytes | None]) -> How:
+    """Return ``how`` for an adapter with ``configurations``, one for each side."""
+    return replace(how, configurations=configurations) if configurations else how
 
 
 def _merge_recut(
@@ -197,9 +222,10 @@ def _merge(
     if files is not None:
         old, coming = tuple(map(files.old, both)), partial(files.begin, path)
         options = replace(options, files=old, coming=coming)
+    options = replace(options, adapters=how.scales)
     with concerning(path):
         outcome = engine.merge(session.objects, pack, base, both, how.policy, options, how.progress)
-    result.add(path, outcome, dry_run=how.options.dry_run)
+    result.add(path, outcome, how.configurations, dry_run=how.options.dry_run)
 
 
 def _choose(path: str, sides: Three, how: How, result: Merged) -> None:

@@ -19,7 +19,7 @@ from theta.merging.strategies import Strategy
 from theta.porcelain.merge import in_memory
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.merge.joining import How
-from theta.porcelain.merge.versions import Stages, Versions
+from theta.porcelain.merge.versions import Stages, Versions, configuration
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.packs import PackWriter
@@ -106,20 +106,31 @@ class _Together:
                 continue
             before, *sides = (version.in_base(joined.store) for version in versions)
             found = [side for side in sides if side is not None]
+            heads = [head for head, side in zip(self.heads, sides, strict=True) if side is not None]
             if len(found) > 1 and len({side.data for side in found}) > 1:
-                self._merge(path, joined, before, found, result)
+                self._merge(path, joined, (before, *found), heads, result)
 
     def _merge(
-        self, path: str, joined: Manifest, before: Manifest | None, sides: list[Manifest], result: Joined
+        self,
+        path: str,
+        joined: Manifest,
+        versions: tuple[Manifest | None, *tuple[Manifest, ...]],
+        heads: Sequence[str],
+        result: Joined,
     ) -> None:
+        before, *sides = versions
         how = self.how.at(path)
+        if any(".lora_" in line.name for line in joined.lines):
+            found = [configuration(self.session, head, path) for head in heads]
+            how = replace(how, configurations=found)
         if not how.everything:
             asked = self.asked.get(joined.store, set())
             sides = [_only(side, joined, asked) for side in sides]
+        options = replace(how.options, adapters=how.scales)
         outcome = engine.merge(
-            self.session.objects, self.pack, before, sides, how.policy, how.options, how.progress
+            self.session.objects, self.pack, before, sides, how.policy, options, how.progress
         )
-        result.merged.add(path, outcome, dry_run=how.options.dry_run)
+        result.merged.add(path, outcome, how.configurations, dry_run=how.options.dry_run)
 
 
 def _only(side: Manifest, joined: Manifest, asked: set[str]) -> Manifest:

@@ -124,11 +124,14 @@ def settle(session: Session, versions: Versions, opened: Open, how: How, files: 
         pack = change.pack
         merged = merge_checkpoints(session, pack, versions, opened.paths, how, files)
         staged = {path: pack.blob(manifest.data, text=True) for path, manifest in merged.resolved.items()}
+        texts = {path: pack.blob(data, text=True) for path, data in merged.texts.items()}
         change.store()
         files.sync()
         files.release()
         recording.note(session, merged, how, versions.chosen_base)
         _stage(session, change.index, versions, opened, merged, staged)
+        for path, oid in texts.items():
+            change.index.put(Staged(path, oid, opened.mode(path)))
     recording.tell(session)
     _write(session, opened, merged, staged, how.progress, files)
     return merged
@@ -172,6 +175,8 @@ def _write(
     worktree.put_back(session, wanted, progress, files)
     for path in merged.removed:
         _fs.remove(_fs.safe_target(session.repo.worktree, path))
+    for path, data in merged.texts.items():
+        _fs.write_atomic(_fs.safe_target(session.repo.worktree, path), data)
 
 
 def tensors(session: Session) -> set[str]:

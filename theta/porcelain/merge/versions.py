@@ -16,7 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from theta.git.commit_graph import merge_bases
+from theta.git.object_values import MODE_BLOB
 from theta.merging import result_file
+from theta.merging.adapters import scales
 from theta.merging.states import same
 from theta.porcelain.workspace.checkpoints import EMPTY
 from theta.porcelain.workspace.session import Session
@@ -56,6 +58,7 @@ class Versions:
         self.chosen_base = base if chosen and base else ""
         self._chosen = chosen
         self._crossing = list(crossing)
+        self._commits = (ours, theirs)
         session.expect_trees(filter(None, (base, ours, theirs, *crossing)))
         self.trees = tuple(session.at(one) if one else EMPTY for one in (base, ours, theirs))
         """The checkpoints of base, ours and theirs."""
@@ -84,6 +87,12 @@ class Versions:
         )
         return self._base(base, ours, theirs), ours, theirs
 
+    def configurations(self, path: str, sides: Sequence[Manifest]) -> list[bytes | None]:
+        """Return what each side has in the configuration beside the adapter at ``path``; [] if it is none."""
+        if not any(".lora_" in line.name for side in sides for line in side.lines):
+            return []
+        return [configuration(self._session, commit, path) for commit in self._commits]
+
     def recut(self, pack: PackWriter) -> list[Recut]:
         """Return the models that ours or theirs resharded; objects that their merges need go to ``pack``."""
         found: list[Recut] = []
@@ -108,6 +117,19 @@ class Versions:
         if len(self._crossing) > 1:
             return _crossed(self._session, self._crossing, ours, theirs)
         return self.in_base(anchor.store)
+
+
+def configuration(session: Session, commit: str | None, path: str) -> bytes | None:
+    """Return the ``adapter_config.json`` beside ``path`` in ``commit``, or None."""
+    entry = session.repo.tree_of(commit).get(beside(path)) if commit else None
+    is_file = entry is not None and entry.mode & MODE_BLOB == MODE_BLOB
+    return session.repo.read_blob(entry.id) if entry is not None and is_file else None
+
+
+def beside(path: str) -> str:
+    """Return the path of the configuration of the adapter at ``path``."""
+    folder, slash, _ = path.rpartition("/")
+    return f"{folder}{slash}{scales.CONFIG}"
 
 
 # -- a resharded model ---------------------------------------------------------------------

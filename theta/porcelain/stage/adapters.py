@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from theta.errors import UsageError
+from theta.merging.adapters.scales import CONFIG, MOST_CONFIG, Scales
 from theta.porcelain.stage import adapter_keys
 
-CONFIG: Final = "adapter_config.json"
 _WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 _KINDS: Final = {"LORA": "low-rank", "IA3": "ia3"}
-_MOST_CONFIG: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,7 @@ class Adapter:
     Attributes:
         kind: "low-rank" or "ia3".
         weights: the file of the weights.
-        alpha: ``lora_alpha``.
-        alphas: ``alpha_pattern``: regular expression for a module -> its alpha.
-        rank: ``r``, if given.
-        ranks: ``rank_pattern``: regular expression for a module -> its rank.
-        root: ``use_rslora``: alpha is divided by the square root of the rank.
+        scales: the ranks of the modules, and the scales of their products.
         fan_in_fan_out: the model stores its matrices as (in, out).
         ties: an update of the embedding also applies to the head tied to it.
         parameters: ``target_parameters``: the ends of names of parameters of modules.
@@ -40,11 +35,7 @@ class Adapter:
 
     kind: str
     weights: Path
-    alpha: float
-    alphas: Mapping[str, float]
-    rank: int | None
-    ranks: Mapping[str, int]
-    root: bool
+    scales: Scales
     fan_in_fan_out: bool
     ties: bool = False
     parameters: tuple[str, ...] = ()
@@ -52,10 +43,9 @@ class Adapter:
     dora: bool = False
     tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def rank_of(self, name: str) -> int | None:
-        """Return the configured rank of module ``name``."""
-        pattern = _by_pattern(self.ranks, name)
-        return self.rank if pattern is None else int(pattern)
+    def scale(self, name: str, rank: int) -> float:
+        """Return the scale of the product of the factors of module ``name``."""
+        return self.scales.scale(name, rank)
 
     def has_parameters_of(self, name: str) -> bool:
         """Return whether parameters of module ``name`` are targets."""
@@ -67,33 +57,13 @@ class Adapter:
         found = [rows for key, rows in self.tokens.items() if not key or f".{name}".endswith(f".{key}")]
         return found[0] if found else ()
 
-    def scale(self, name: str, rank: int) -> float:
-        """Return the scale of the product of the factors of module ``name``.
-
-        Raises ``ValueError`` if the factors do not have the configured rank.
-        """
-        wanted = self.rank_of(name)
-        if wanted is not None and wanted != rank:
-            key = "r" if _by_pattern(self.ranks, name) is None else "rank_pattern"
-            raise ValueError(f"factors of rank {rank} where {key} says {wanted}")
-        alpha = _by_pattern(self.alphas, name)
-        return (self.alpha if alpha is None else alpha) / (rank**0.5 if self.root else rank)
-
-
-def _by_pattern(patterns: Mapping[str, Any], name: str) -> Any:
-    """Return the value of the first key that matches the end of ``name``, as in PEFT; None without one."""
-    for key, value in patterns.items():
-        if re.fullmatch(rf"(.*\.)?({key})", name):
-            return value
-    return None
-
 
 def read_adapter(place: Path) -> Adapter | None:
     """Read the adapter in directory ``place``; None when it has no ``adapter_config.json``."""
     file = place / CONFIG
     if not file.is_file():
         return None
-    if file.stat().st_size > _MOST_CONFIG:
+    if file.stat().st_size > MOST_CONFIG:
         raise UsageError(f"{file} is too large")
     try:
         config = json.loads(file.read_bytes())
@@ -118,18 +88,10 @@ def _adapter(place: Path, config: dict[str, Any]) -> Adapter:
     weights = next((place / name for name in _WEIGHTS if (place / name).is_file()), None)
     if weights is None:
         raise UsageError(f"{place} has no {' or '.join(_WEIGHTS)}")
-    alphas = {str(key): float(value) for key, value in (config.get("alpha_pattern") or {}).items()}
-    ranks = {str(key): int(value) for key, value in (config.get("rank_pattern") or {}).items()}
-    for key in (*alphas, *ranks):
-        re.compile(key)
     return Adapter(
         kind,
         weights,
-        float(config.get("lora_alpha", 8) if kind == "low-rank" else 1),
-        alphas,
-        None if config.get("r") is None else int(config["r"]),
-        ranks,
-        bool(config.get("use_rslora", False)),
+        Scales.of(config if kind == "low-rank" else {}),
         bool(config.get("fan_in_fan_out", False)),
         bool(config.get("ensure_weight_tying", False)),
         tuple(map(str, config.get("target_parameters") or ())),

@@ -215,7 +215,7 @@ def _low_rank(name: str, parts: Mapping[str, TensorWords], adapter: Adapter | No
     u, v = (_factor(*roles[role]) for role in "uv")
     if u.shape[1] != v.shape[1]:
         raise ValueError(f"factors of ranks {u.shape[1]} and {v.shape[1]}")
-    rank = adapter.rank_of(name) if adapter else None
+    rank = adapter.scales.rank_of(name) if adapter else None
     if adapter and rank and adapter.has_parameters_of(name) and u.shape[1] != rank and not u.shape[1] % rank:
         return Stacked(u, np.ascontiguousarray(v), adapter.scale(name, rank), rank)
     scale = _scale(name, parts, adapter, u.shape[1])
