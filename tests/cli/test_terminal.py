@@ -176,7 +176,10 @@ def test_tables_are_as_wide_as_they_need_to_be_in_a_pipe(looked_at: Repo) -> Non
 
 
 FORMS = ("--porcelain", "--porcelain=v1", "--porcelain=v2", "-s")
-WITH = ("", "-z", "-b", "-z --branch", "--no-ahead-behind -b", "-uno", "--show-stash", "-- .")
+LINES = (
+    *(f"{form}{more}" for form in FORMS for more in ("", " -z -b")),
+    *(f"--porcelain=v2 {more}" for more in ("--no-ahead-behind -b", "-uno -z", "--show-stash", "-- .")),
+)
 
 
 def _without_stores(text: str, end: str) -> list[str]:
@@ -192,14 +195,12 @@ def test_status_for_programs_is_what_git_lists(looked_at: Repo, tmp_path: Path, 
     if staged:
         repo.theta("add", MODEL)
         repo.git("mv", "code.py", "renamed.py")
-    for form in FORMS:
-        for more in WITH:
-            end = "\0" if "-z" in more else "\n"
-            asked = ("status", form, *more.split())
-            told = repo.theta(*asked).stdout
-            wanted = repo.run("git", *asked).stdout
-            assert told.split(end) == _without_stores(wanted, end), asked
-            assert MODEL in told and ".theta" not in told, asked
+    for line in LINES:
+        end = "\0" if "-z" in line else "\n"
+        told = repo.theta("status", *line.split()).stdout
+        wanted = repo.run("git", "status", *line.split()).stdout
+        assert told.split(end) == _without_stores(wanted, end), line
+        assert MODEL in told and ".theta" not in told, line
 
 
 def test_a_signal_ends_the_git_that_theta_runs(looked_at: Repo, tmp_path: Path) -> None:
