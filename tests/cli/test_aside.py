@@ -349,3 +349,15 @@ def test_no_command_is_gits_where_a_folder_has_checkpoints(
         patch.setattr(runner, "become", refused)
         for name in aside.OWN.keys() | aside.MOVE:
             assert aside.by_git(name, [], alone=True) is None, name
+
+
+def test_a_commit_where_relative_variables_name_the_repository(repo: Repo) -> None:
+    """A git that theta ran at the root of the worktree looked for GIT_DIR from there."""
+    (repo.path / ".git").rename(repo.path / "place")
+    repo.write("place/work/a", "one\n")
+    place, places = Repo(repo.path / "place", repo.ticks), {"GIT_DIR": ".", "GIT_WORK_TREE": "work"}
+    Repo(repo.path / "place/work", repo.ticks).git("add", "a", env={"GIT_DIR": "..", "GIT_WORK_TREE": "."})
+    place.git("commit", "-qm", "one", env=places)
+    repo.write("place/work/a", "two\n")
+    place.theta("commit", "-qam", "two", env=places)
+    assert place.git("show", "HEAD:a", env=places) == "two"

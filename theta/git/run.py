@@ -111,11 +111,20 @@ class Git:
             # Hooks run with GIT_INDEX_FILE, which may be a temporary one of git stash.
             environment.pop("GIT_INDEX_FILE", None)
         environment.pop("GIT_INTERNAL_SUPER_PREFIX", None)  # most commands fail with it
+        environment |= self._places(environment)
         if self.index_file is not None:
             environment["GIT_INDEX_FILE"] = str(self.index_file)
         if self.programs:
             environment["PATH"] = os.pathsep.join([self.programs, environment.get("PATH", os.defpath)])
         return environment | _durable(environment)
+
+    def _places(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return the user's relative ``GIT_DIR`` and ``GIT_WORK_TREE`` for a git in another directory."""
+        named = {name: environment.get(name, "") for name in ("GIT_DIR", "GIT_WORK_TREE")}
+        relative = {name: place for name, place in named.items() if place and not os.path.isabs(place)}
+        if not relative or os.path.realpath(self.cwd) == os.path.realpath("."):
+            return {}
+        return {name: os.path.abspath(place) for name, place in relative.items()}
 
     def run(
         self,
