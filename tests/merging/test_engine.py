@@ -286,6 +286,20 @@ def test_rows_of_several_chunks_are_compared_to_the_last(store: Store) -> None:
     assert store.merge(base, store.put({"e": grown}, base), sides[1], policy=LEAVE).conflicts
 
 
+def test_equal_values_of_other_sides_are_not_tied(store: Store) -> None:
+    """Two tensors that get the same values from other branches differ for a method that names an input."""
+    zero, one, two = f32(0, 0, 0, 0), f32(1, -2, 3, 0), f32(2, 2, -1, 4)
+    base = store.put({"a": zero, "b": zero})
+    models = ({"a": one, "b": zero}, {"a": two, "b": one}, {"a": zero, "b": two})
+    sides = [store.put(model) for model in models]
+    for how, other in (("emr:input=2", "average"), ("tall:input=2", "magmax")):
+        both = store.merge(base, *sides, policy=by(how))
+        alone = store.merge(base, *sides, policy=Recipe(parse(how), (rule(f"a={other}"),)).policy())
+        assert both.manifest is not None
+        assert alone.manifest is not None
+        assert np.array_equal(store.get(both.manifest)["b"], store.get(alone.manifest)["b"])
+
+
 # -- a dry run -----------------------------------------------------------------------------------
 
 

@@ -121,15 +121,27 @@ def test_a_parameter_that_a_strategy_has_not_is_refused(strategy: str, text: str
 
 
 def test_the_last_line_is_the_score(tmp_path: Path) -> None:
-    odd = tmp_path / "it's $(touch x)"
-    assert scoring.by_command("echo noise; printf '%s\n' {} >&2; echo 2.5; echo")(odd) == 2.5
-    assert scoring.by_command('test "$THETA_CANDIDATE" = {} && echo -1e3')(odd) == -1000
+    place = tmp_path / "m.safetensors"
+    assert scoring.by_command("echo noise; printf '%s\n' {} >&2; echo 2.5; echo")(place) == 2.5
+    assert scoring.by_command('test "$THETA_CANDIDATE" = "{}" && echo -1e3')(place) == -1000
+
+
+def test_a_name_of_the_repository_is_never_run(tmp_path: Path) -> None:
+    odd = tmp_path / "m$(touch x).safetensors"
+    with pytest.raises(UsageError, match="no name for a command line"):
+        scoring.by_command(f'cd {tmp_path}; test -f "{{}}"; echo 1')(odd)
+    assert scoring.by_command('test "$THETA_CANDIDATE" && echo 1')(odd) == 1
     assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(
     ("command", "told"),
-    [("echo {}; exit 3", "exit code 3"), ("echo {}", "no number"), ("true {}", "no number")],
+    [
+        ("echo {}; exit 3", "exit code 3"),
+        ("kill -9 $$ {}", "code 137"),
+        ("echo {}", "no number"),
+        ("true {}", "nothing"),
+    ],
 )
 def test_a_command_without_a_score_is_an_error(command: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(ThetaError, match=told):
@@ -202,7 +214,8 @@ def test_a_merge_is_made_with_what_scores_best(forked: Repo, tmp_path: Path) -> 
     assert np.allclose(read_model(forked.path / MODEL)["w"], np.load(target), atol=1e-6)
     body = forked.git("log", "-1", "--format=%B")
     assert "-X average:alpha=0.7" in body
-    assert "least" in body
+    assert "'least score over weight=0.1:0.5:0.2: " in body
+    assert "score.py" not in body
     assert "of 3 trials" in body
     assert "the same tree" in forked.theta("merge", "--replay", "HEAD").stdout
 
@@ -236,6 +249,37 @@ def test_an_interrupted_search_goes_on_where_it_stopped(forked: Repo) -> None:
         found = repo.search("side", score=lambda file: float(len(asked)) * 0 + inner(file), **how)
     assert [trial.known for trial in found.trials] == [True, True, False, False, False]
     assert found.best.point == (0.5,)
+
+
+def test_scores_that_are_no_numbers_win_nothing(forked: Repo) -> None:
+    distance = near(0.5)
+
+    def near_the_middle(file: Path) -> float:
+        return 1.0 if distance(file) > -1e-3 else float("nan")
+
+    how: dict[str, Any] = {"strategy": "average", "over": ["weight=0:1:0.5"]}
+    with theta.open(forked.path) as repo:
+        found = repo.search("side", score=near_the_middle, **how)
+        assert found.best.point == (0.5,)
+        with pytest.raises(ThetaError, match="no candidate has a score"):
+            _ = repo.search("side", score=lambda _: float("nan"), objective="none", **how).best
+
+
+def test_statistics_that_changed_are_another_search(forked: Repo) -> None:
+    """A revision that moved has other statistics, and the scores of before are not used for them."""
+    forked.theta("switch", "-q", "-c", "known")
+    words = ["side", "-X", "average", "--rule", "w=fisher", "--search", "weight=0:1:1", "--score"]
+    words += ["true {}; echo 1"]
+    statistics = ["--statistics", "known:f.safetensors", "--statistics", "known:f.safetensors"]
+    told = []
+    for value in (1, 2):
+        make_model(forked.path / "f.safetensors", {"w": np.full((24, 16), value, "<f4")})
+        forked.theta("add", "f.safetensors")
+        forked.theta("commit", "-qm", "statistics")
+        forked.theta("switch", "-q", "main")
+        told.append(forked.theta("merge", *words, *statistics, "--dry-run").stderr)
+        forked.theta("switch", "-q", "known")
+    assert not any("known" in line for line in told)
 
 
 def test_a_candidate_that_cannot_be_computed_has_no_score(forked: Repo) -> None:

@@ -167,6 +167,37 @@ def test_statistics_of_rows_go_with_them(store: Store) -> None:
     assert np.array_equal(found[5:], ours[5:])
 
 
+@pytest.mark.parametrize("known", [(4, 5), (2, 2)])
+def test_statistics_by_element_are_those_of_the_rows(store: Store, known: tuple[int, int]) -> None:
+    """Fisher weighs rows by their own information; rows that a statistic of before has not are averaged."""
+    base, ours, theirs = (np.array(v, "<f4") for v in ([1, 2], [1, 3, 10, 10], [1, 4, 20, 20, 9]))
+    statistics = tuple(store.put({"w": np.full(n, k, "<f4")}) for n, k in zip(known, (1, 3), strict=True))
+    done = store.merge(
+        *(store.put({"w": w}) for w in (base, ours, theirs)),
+        policy=Recipe(parse("fisher:epsilon=0")).policy(),
+        options=MergeOptions(statistics=statistics),
+    )
+    assert done.manifest is not None
+    later = [17.5, 17.5] if known == (4, 5) else [15, 15]
+    assert np.allclose(store.get(done.manifest)["w"], [1, 3.75, *later, 9])
+
+
+def test_rows_without_a_base_are_averaged_where_the_base_is_asked_for(store: Store) -> None:
+    base, ours, theirs = table(2, 0), table(4, 1), table(3, 2)
+    for how in ("nuslerp:use_base=true", "multislerp:use_base=true"):
+        found = merged(store, base, ours, theirs, how=how)
+        assert np.allclose(found[2], (ours[2] + theirs[2]) / 2, atol=1e-6)
+        assert np.array_equal(found[3], ours[3])
+
+
+def test_the_order_of_sides_does_not_show_in_uneven_rows(store: Store) -> None:
+    sides = [table(rows, seed) for rows, seed in ((5, 1), (6, 2), (4, 3))]
+    orders = ([0, 1, 2], [2, 0, 1], [1, 2, 0])
+    for how in ("average", "ties:density=0.5", "model_stock"):
+        found = {merged(store, table(4, 0), *(sides[n] for n in o), how=how).tobytes() for o in orders}
+        assert len(found) == 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.one_of(st.none(), st.integers(0, 6)), st.lists(st.integers(0, 6), min_size=2, max_size=4))
 def test_each_row_of_the_result_is_in_one_span_of_the_sides_that_have_it(
@@ -209,6 +240,13 @@ def test_c7_a_tied_tensor_that_a_side_no_longer_stores_is_not_deleted(store: Sto
 def test_equal_tensors_that_are_not_tied_are_deleted_as_they_were(store: Store) -> None:
     """All norms begin as ones; that theirs removed one does not tie it to another."""
     ones = np.ones(4, "<f4")
+    half, square = ones.astype(BF16), ones.reshape(2, 2)
+    base = store.put({"l0.norm": ones, "l1.norm": ones, "l1.w": square, "x": square})
+    ours = store.put({"l0.norm": ones, "x": square})
+    cast = {"l0.norm": half, "l1.norm": half, "l1.w": half.reshape(2, 2), "x": half.reshape(2, 2)}
+    done = store.merge(base, ours, store.put(cast), policy=Recipe(parse("ours")).policy())
+    assert done.manifest is not None
+    assert {*store.get(done.manifest)} == {"l0.norm", "x"}
     base = store.put({"norm.0": ones, "norm.1": ones})
     ours, theirs = store.put({"norm.0": ones, "norm.1": ones * 2}), store.put({"norm.0": ones * 3})
     done = store.merge(base, ours, theirs, policy=Recipe(parse("average")).policy())
@@ -243,6 +281,26 @@ def test_a_merge_with_a_dtype_is_in_the_trailer_and_replays(repo: Repo) -> None:
     assert found["embed"].shape == (6, 3)
     assert "--dtype f16" in repo.git("log", "-1", "--format=%B")
     assert "same" in repo.theta("merge", "--replay", "HEAD").stdout
+
+
+def test_a_dtype_is_kept_until_the_merge_is_concluded(repo: Repo) -> None:
+    """``--dtype`` of a merge that stopped at a conflict holds for what ``theta resolve`` computes too."""
+    where = repo.path / "m.safetensors"
+    repo.theta("track", "*.safetensors")
+    for branch, value in (("main", 0), ("side", 1), ("main", 2)):
+        if branch != repo.git("branch", "--show-current"):
+            repo.theta("switch", "-q", *(["-c"] if branch == "side" else []), branch)
+        make_model(where, {"e": np.full(3, value, "<f4"), "q": np.full(3, -value, "<f4")})
+        repo.theta("add", ".")
+        repo.theta("commit", "-qm", str(value))
+    repo.theta(
+        "merge", "--no-prompt", "--dtype", "bf16", "--seed", "5", "--rule", "e=average", "side", code=1
+    )
+    repo.theta("resolve", "-X", "average")
+    repo.theta("merge", "--continue")
+    assert {array.dtype for array in read_model(where).values()} == {BF16}
+    assert "--seed 5 --dtype bf16" in repo.git("log", "-1", "--format=%B")
+    assert "the same tree" in repo.theta("merge", "--replay", "HEAD").stdout
 
 
 def test_a_recipe_has_the_dtype_in_its_text() -> None:

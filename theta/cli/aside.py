@@ -33,7 +33,9 @@ OWN: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(("rm", "mv", "restore", "branch", "tag", "switch", "checkout", "reset"), frozenset()),
     **dict.fromkeys(("fetch", "pull", "push"), frozenset()),
     **dict.fromkeys(("cherry-pick", "revert", "rebase"), _OF_SEQUENCES),
-    "merge": _OF_SEQUENCES | {"--scope", "--statistics", "--dry-run", "--json", "--replay"},
+    "merge": _OF_SEQUENCES
+    | {"--scope", "--statistics", "--dry-run", "--json", "--replay", "--dtype"}
+    | {"--search", "--score", "--search-by", "--trials", "--minimize"},
     "add": frozenset(("--update-type", "--update-data", "--weight")),
     "commit": frozenset(("--json",)),
     "status": frozenset(("--json",)),

@@ -72,6 +72,9 @@ def best(session: Session, request: MergeRequest, found: SearchRequest, terminal
     score = scoring.by_command(found.objective)
     new, done = merging.search(session, request, found, score, terminal, _row)
     winner = done.best
+    known = sum(trial.known for trial in done.trials)
+    if known:
+        console.err(f"hint: {known} scores are of an earlier search; remove {trials.NOTE} to score anew")
     _tell(f"best of {len(done.trials)}: {winner.strategy} scores {winner.score:.6g}")
     return new
 

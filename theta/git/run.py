@@ -407,7 +407,8 @@ def shell_output(command: str, more: Mapping[str, str]) -> tuple[int, str]:
         )
     except OSError as error:
         raise UsageError(f"the command cannot be started: {error.strerror}") from error
-    return done.returncode, done.stdout.decode("utf-8", "replace")
+    code = done.returncode if done.returncode >= 0 else 128 - done.returncode
+    return code, done.stdout.decode("utf-8", "replace")
 
 
 def plain(cwd: Path, marks: Mapping[str, str] | None = None) -> Git:

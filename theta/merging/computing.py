@@ -123,6 +123,7 @@ class Task:
             base.digest if base else "",
             self.geometry.dtype,
             self.spans,
+            self.conflict.changed_numbers,
             *known,
         )
 
@@ -186,7 +187,9 @@ def compute(objects: Objects, item: Task) -> Computed:
             return side
     pieces = lambda: one_tensor.result(method, job, allow_nan=item.allow_nan)  # noqa: E731
     if not item.is_even:
-        pieces = partial(uneven.result, method, whole, inputs, item.geometry, allow_nan=item.allow_nan)
+        pieces = partial(
+            uneven.result, method, whole, inputs, item.geometry, digests, allow_nan=item.allow_nan
+        )
     parents = _parents(objects, item, inputs)
     by_numbers = item.is_even and not method.whole(job)
     return storing.plan(

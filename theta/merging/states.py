@@ -6,15 +6,23 @@ tensor is in conflict.  Values are compared by digest.  There are two sides, or 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Final
 
 from theta.lazy import lazy
 from theta.merging import coded, geometry
 from theta.merging.coded import Coded
 from theta.merging.geometry import Geometry
 from theta.store.format.manifest import Line, Manifest
+
+_TIED: Final = re.compile(
+    r"(.*\.)?(embed|embed_tokens|embed_in|embed_out|embeddings?|wte|word_embeddings|tok_embeddings|tokens_embed"
+    r"|token_embd|shared|lm_head|head|output|decoder|encoder\.embed_tokens)(\.weight)?"
+)
+"""Names of embeddings and of heads, whose weights programs tie."""
 
 
 class ConflictKind(Enum):
@@ -151,9 +159,10 @@ def _by_digest(lines: Mapping[str, Line]) -> dict[str, list[str]]:
 def _twin(
     lines: Sequence[Line | None], names: Mapping[str, list[str]], versions: Sequence[Mapping[str, Line]]
 ) -> str | None:
-    """Return a tensor that all versions have, equal to this one in each version that has both.
+    """Return the tensor that this one is tied to: equal in each version that has both; all have that one.
 
     Programs leave out one of two tied tensors when they save: an ``lm_head`` that equals the embedding.
+    Other tensors may be equal by chance, as all norms are at first.
     """
 
     def tied(name: str) -> bool:
@@ -161,7 +170,9 @@ def _twin(
         return all(twin is not None and (line is None or same(twin, line)) for twin, line in pairs)
 
     base = lines[0]
-    return next(filter(tied, names[base.digest]), None) if base is not None else None
+    if base is None or len(base.shape) != 2 or not _TIED.fullmatch(base.name):
+        return None
+    return next((name for name in names[base.digest] if _TIED.fullmatch(name) and tied(name)), None)
 
 
 def _is_torn(group: Coded, before: Mapping[str, Line], sides: Sequence[Mapping[str, Line]]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,15 +26,21 @@ WITHOUT_BASE: Final = "average"
 
 
 def result(
-    method: Method, job: Job, inputs: StoredInputs, geometry: Geometry, *, allow_nan: bool = False
+    method: Method,
+    job: Job,
+    inputs: StoredInputs,
+    geometry: Geometry,
+    digests: Sequence[str],
+    *,
+    allow_nan: bool = False,
 ) -> Iterator[Array]:
     """Yield the words of the result, in the dtype of ``geometry``, one range of rows after the other.
 
-    ``job`` has all sides as inputs.  Rows of one side are copied.  Raises :class:`ThetaError` where a finite
-    value is too large for the dtype of the result, unless ``allow_nan``.
+    ``job`` has all sides as inputs, with these ``digests``.  Rows of one side are copied.  Raises
+    :class:`ThetaError` where a finite value is too large for the dtype of the result, unless ``allow_nan``.
     """
     for span in geometry.spans or (_all_rows(job, inputs),):
-        there = _Rows(inputs, geometry.computing, _width(job) * span.start, span)
+        there = _Rows(inputs, geometry.computing, _width(job), span, by_element=method.statistics_by_element)
         part = replace(
             job,
             dtype=geometry.computing,
@@ -42,7 +48,11 @@ def result(
             inputs=there,
             has_base=there.base is not None,
         ).only(span.members)
-        for words in _span(method, replace(part, inputs=there), allow_nan=allow_nan):
+        part = replace(part, inputs=there)
+        if part.count > 1:
+            part = one_tensor.narrowed(method, part, [digests[number] for number in span.members])
+        alone = len(span.members) == 1
+        for words in _copied(part) if alone else _span(method, part, allow_nan=allow_nan):
             yield _rounded(words, job.name, geometry, allow_nan=allow_nan)
 
 
@@ -56,12 +66,14 @@ def _width(job: Job) -> int:
     return math.prod(job.shape[1:]) * (2 if job.dtype == "c64" else 1)
 
 
+def _copied(job: Job) -> Iterator[Array]:
+    """Yield the words of rows that one side has."""
+    return (block.words.inputs[0] for block in job.blocks(BLOCK))
+
+
 def _span(method: Method, job: Job, *, allow_nan: bool) -> Iterator[Array]:
     """Yield the words of a range of rows in the dtype of the computation."""
-    if job.count == 1:
-        yield from (block.words.inputs[0] for block in job.blocks(BLOCK))
-        return
-    if method.needs_base and not job.has_base:
+    if (method.needs_base or job.values.get("use_base")) and not job.has_base:
         weights = job.values.get("weight", [1.0] * job.count)
         job = replace(job, values={"weight": weights, "normalize": True, "alpha": None})
         method = registry.method(WITHOUT_BASE)
@@ -86,8 +98,9 @@ class _Rows:
 
     inputs: StoredInputs
     dtype: str
-    first: int
+    width: int
     span: RowRange
+    by_element: bool
 
     @property
     def base(self) -> StoredTensor | None:
@@ -104,14 +117,38 @@ class _Rows:
         )
 
     def statistic(self, number: int) -> Statistic | None:
-        """Return the statistic of input ``number``."""
-        return self.inputs.statistic(self.span.members[number])
+        """Return the statistic of input ``number``; of these rows only, if it has one for each element."""
+        found = self.inputs.statistic(self.span.members[number])
+        if found is None or not self.by_element:
+            return found
+        is_of_rows = math.prod(found.shape[1:]) == self.width and found.shape[:1] >= (self.span.stop,)
+        return _SomeRows(found, self.width, self.span) if is_of_rows else None
 
     def _words(self, stored: StoredTensor, start: int, stop: int) -> Array:
-        found = stored.read(self.first + start, self.first + stop)
+        first = self.width * self.span.start
+        found = stored.read(first + start, first + stop)
         if stored.dtype == self.dtype:
             return found
         values = widen(found, stored.dtype)
         kind = np.dtype(np.float64 if self.dtype == "f64" else np.float32)
         words: Array = np.ascontiguousarray(values, kind).view(f"<u{kind.itemsize}")
         return words
+
+
+@dataclass(frozen=True)
+class _SomeRows:
+    """Some rows of a statistic with a value for each element; a ``strategies.method.Statistic``."""
+
+    whole: Statistic
+    width: int
+    span: RowRange
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of these rows."""
+        return (self.span.stop - self.span.start, *self.whole.shape[1:])
+
+    def read(self, start: int, stop: int) -> Array:
+        """Return the values of the elements ``start:stop`` of these rows."""
+        first = self.width * self.span.start
+        return self.whole.read(first + start, first + stop)

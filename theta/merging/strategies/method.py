@@ -227,6 +227,8 @@ class Method:
     symmetric: ClassVar[bool] = False
     """Whether the order of the inputs does not matter; they are then sorted by digest."""
     uses_statistics: ClassVar[bool] = False
+    statistics_by_element: ClassVar[bool] = False
+    """Whether a statistic has a value for each element of the tensor, and so rows as the tensor has."""
     equal_agree: ClassVar[bool] = True
     """Whether the result of equal inputs is that input."""
 

@@ -29,6 +29,7 @@ class Fisher(Method):
     summary = "weights by the Fisher information of each element"
     parameters = (shared.WEIGHT, Parameter("epsilon", "number", 1e-6, "added to the information", 0))
     uses_statistics = True
+    statistics_by_element = True
     symmetric = True
 
     def picks(self, job: Job) -> int | None:

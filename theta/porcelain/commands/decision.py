@@ -19,7 +19,7 @@ from theta.merging.strategies import SIDES, parse
 from theta.porcelain.commands.dialogue import Dialogue
 from theta.porcelain.commands.merge_request import GitOptions, MergeRequest, TensorOptions, is_gits
 from theta.porcelain.drive import incoming
-from theta.porcelain.merge import resolving, trailers
+from theta.porcelain.merge import recording, resolving, trailers
 from theta.porcelain.merge.answers import Answers, UndoneError
 from theta.porcelain.merge.joining import FILE, How
 from theta.porcelain.workspace.session import Session
@@ -104,7 +104,7 @@ def decide_here(session: Session, options: TensorOptions, dialogue: Dialogue) ->
     check_statistics(options, 1 + len(heads))
     if options.rules:
         check_names(options, resolving.tensors(session))
-    file = options.recipe
+    file, options = options.recipe, _as_begun(session, options)
     if file is None:
         return decide(session, options, dialogue)
     if now.name != "merge":
@@ -114,6 +114,17 @@ def decide_here(session: Session, options: TensorOptions, dialogue: Dialogue) ->
     numbers = order(session, file, [now.ours or "", *heads]) if file.models else None
     decision = decide(session, options, dialogue, numbers)
     return replace(decision, base=commits(session, [file.base])[0] if file.base else None)
+
+
+def _as_begun(session: Session, options: TensorOptions) -> TensorOptions:
+    """Return ``options`` with seed, dtype and ``--allow-nan`` of the command that left the conflicts."""
+    began = recording.terms(session)
+    return replace(
+        options,
+        seed=options.seed or (str(began.seed) if began.seed else None),
+        dtype=options.dtype or began.dtype,
+        allow_nan=options.allow_nan or began.allow_nan,
+    )
 
 
 def order(session: Session, file: RecipeFile, sides: Sequence[str]) -> list[int | None]:

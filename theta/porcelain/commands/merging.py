@@ -27,7 +27,7 @@ from theta.porcelain.commands.merge_request import (
 from theta.porcelain.commands.merge_routes import Route, undecided
 from theta.porcelain.drive import overwrites, running
 from theta.porcelain.drive.running import Said
-from theta.porcelain.merge import answers, dry_run, octopus, recording, replay, resolving
+from theta.porcelain.merge import answers, dry_run, octopus, recording, replay, resolving, trailers
 from theta.porcelain.merge.replay import Replayed
 from theta.porcelain.search import trials
 from theta.porcelain.search.trials import Contest, Score, SearchRequest, SearchResult
@@ -110,7 +110,9 @@ def search(
         lambda strategy: (
             decision.plan(session, replace(asking(strategy), dry_run=False), NOBODY).decision.how
         ),
-        repr([replace(recipe, default=None).text(), request.tensors.statistics]),
+        repr(
+            [replace(recipe, default=None).text(), trailers.statistics(session, request.tensors.statistics)]
+        ),
     )
     found = trials.search(session, contest, asked, score, told)
     return asking(found.best.strategy, found.text()), found

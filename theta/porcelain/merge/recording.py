@@ -23,6 +23,7 @@ from theta.porcelain.workspace.session import Session
 if TYPE_CHECKING:
     from theta.merging import deeds, engine, recipes
     from theta.merging.deeds import Deed
+    from theta.merging.recipes import Recipe
     from theta.porcelain.merge import trailers
     from theta.porcelain.merge.joining import How, Merged
     from theta.porcelain.merge.trailers import Round
@@ -48,12 +49,20 @@ class MergeRecord:
         done: path -> how it was merged.
         asked: all paths that were merged or in conflict.
         squashed: the commits of a squashed merge, which its commit does not name as parents.
+        terms: seed, dtype and the like with which the operation began, as the text of a recipe.
     """
 
     operation: str
     done: dict[str, Deed] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     squashed: tuple[str, ...] = ()
+    terms: str = ""
+
+
+def terms(session: Session) -> Recipe:
+    """Return seed, dtype and the like with which the operation in progress began; no strategies."""
+    found = _read(session)
+    return recipes.from_text(found.terms) if found is not None else recipes.Recipe()
 
 
 def note(
@@ -71,7 +80,8 @@ def note(
     key = (now or in_progress.current(session.repo)).key
     found = _read(session, key)
     if found is None or (squashed and found.squashed != tuple(squashed)):
-        found = MergeRecord(key, squashed=tuple(squashed))
+        began = recipes.of_options(how.options).text()
+        found = MergeRecord(key, squashed=tuple(squashed), terms=began)
     found.asked |= merged.seen
     for path in (*merged.resolved, *merged.removed):
         found.done[path] = _deed(path, merged, how, base)
@@ -88,6 +98,7 @@ def begin(session: Session, squashed: Sequence[str] = ()) -> None:
 
 def _write(session: Session, found: MergeRecord) -> None:
     body = {"operation": found.operation, "asked": sorted(found.asked), "squashed": found.squashed}
+    body["terms"] = found.terms
     done = {path: asdict(deed) for path, deed in found.done.items()}
     _notes.write(_place(session), json.dumps({**body, "done": done}), durable=True)
 
@@ -122,7 +133,8 @@ def _read(session: Session, key: str | None = None) -> MergeRecord | None:
         if found["operation"] != (key or in_progress.current(session.repo).key):
             return None
         done = {str(path): deeds.Deed(**deed) for path, deed in found["done"].items()}
-        return MergeRecord(found["operation"], done, set(found["asked"]), tuple(found["squashed"]))
+        began = str(found.get("terms", ""))
+        return MergeRecord(found["operation"], done, set(found["asked"]), tuple(found["squashed"]), began)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

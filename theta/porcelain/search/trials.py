@@ -27,6 +27,8 @@ from theta.porcelain.search.space import Axis, Point
 from theta.porcelain.workspace.session import Session
 
 _NOTE: Final = "search.json"
+NOTE: Final = f".git/theta/{_NOTE}"
+"""The place of the scores that are known, as users see it."""
 _MOST_KNOWN: Final = 100_000
 
 Score = Callable[[Path], float]
@@ -54,8 +56,9 @@ class SearchRequest:
     seed: int = 0
 
     def __str__(self) -> str:
+        """Return what was searched; the objective may be a command with what is no matter of others."""
         words = [*map(str, self.axes), *([self.way] if self.way else [])]
-        return f"{'least' if self.minimize else 'greatest'} {self.objective} over {' '.join(words)}"
+        return f"{'least' if self.minimize else 'greatest'} score over {' '.join(words)}"
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,9 @@ class SearchResult:
     @property
     def best(self) -> Trial:
         """The trial with the best score, the first of equals; raises :class:`ThetaError` if none has one."""
-        scored = [trial for trial in self.trials if trial.score is not None]
+        scored = [trial for trial in self.trials if self.cost(trial) < math.inf]
         if not scored:
-            raise ThetaError("no candidate could be merged", hint="".join(t.reason for t in self.trials[:1]))
+            raise ThetaError("no candidate has a score", hint="".join(t.reason for t in self.trials[:1]))
         return min(scored, key=self.cost)
 
     def cost(self, trial: Trial) -> float:
