@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tests.support import Repo, make_model, read_model
 from theta.errors import NotFoundError, RefusedError, UsageError
+from theta.porcelain.drive import renewing
 from theta.porcelain.lineage import cascading
 from theta.porcelain.lineage.cascading import CascadeEnding, CascadeRequest
 from theta.porcelain.workspace.session import Session
@@ -150,6 +151,82 @@ def test_a_dry_run_moves_nothing(repo: Repo) -> None:
     assert (repo.git("for-each-ref"), sorted((repo.path / ".git/objects").rglob("*"))) == before
 
 
+def test_a_branch_that_does_not_rest_on_the_old_base_is_refused(repo: Repo) -> None:
+    """Its update would be a difference to something that it never had: the merge would take that back."""
+    before = repo.git("for-each-ref")
+    repo.git("tag", "fork", "v1~")
+    repo.git("branch", "earlier", "fork")
+    repo.git("branch", "orphan", repo.git("commit-tree", "-m", "alone", "v1^{tree}"))
+    done = repo.theta("cascade", "v1..v2", "code", "earlier", code=1)
+    assert "earlier does not rest on v1" in done.stderr
+    assert f"theta cascade {repo.git('rev-parse', 'fork')[:12]}..v2 earlier" in done.stderr
+    for more in ((), ("--allow-unrelated",), ("--dry-run",)):
+        assert "orphan does not rest" in repo.theta("cascade", *more, "v1..v2", "orphan", code=1).stderr
+        assert "code does not rest on v2" in repo.theta("cascade", *more, "v2..v1", "code", code=1).stderr
+    repo.git("branch", "-q", "-f", "later", "v2")
+    assert "v1 does not descend from v2" in repo.theta("cascade", "v2..v1", "later", code=1).stderr
+    repo.git("branch", "-q", "-D", "earlier", "orphan", "later")
+    repo.git("tag", "-d", "fork")
+    assert repo.git("for-each-ref") == before
+
+
+def test_what_base_and_branch_have_in_common_is_not_added_twice(repo: Repo) -> None:
+    repo.theta("switch", "-q", "-c", "late", "v2")
+    commit(repo, "late", NEW | {"w": NEW["w"] + UPDATE})
+    repo.theta("switch", "-q", "main")
+    commit(repo, "v3", NEW | {"w": NEW["w"] - 1})
+    with pytest.raises(RefusedError, match="late rests on a later base than v1"):
+        cascading.cascade(Session.here(repo.path), CascadeRequest("v1", "main", ["late"]))
+    (moved,) = cascading.cascade(Session.here(repo.path), CascadeRequest("v2", "main", ["late"]))
+    assert moved.ending is CascadeEnding.MOVED
+
+
+def test_a_new_base_without_its_history_is_taken_when_asked(repo: Repo, tmp_path: Path) -> None:
+    repo.git("branch", "vendor", repo.git("commit-tree", "-m", "vendor's", "v2^{tree}"))
+    assert "--allow-unrelated" in repo.theta("cascade", "v1..vendor", "chat", code=1).stderr
+    repo.theta("cascade", "--allow-unrelated", "v1..vendor", "chat")
+    assert np.allclose(model_at(repo, "chat", tmp_path / "m.safetensors")["w"], NEW["w"] + UPDATE, atol=1e-6)
+
+
+@pytest.mark.parametrize("commits", [["chat"], ["code", "chat"]], ids=["checked out", "both"])
+def test_a_branch_that_gets_a_commit_meanwhile_keeps_it_and_its_files(repo: Repo, commits: list[str]) -> None:
+    repo.theta("switch", "-q", "chat")
+    before, model = repo.git("rev-parse", "chat"), (repo.path / MODEL).read_bytes()
+    moves = " && ".join(
+        f"git -C {repo.path} update-ref refs/heads/{name}"
+        f" $(git -C {repo.path} commit-tree -p {name} -m meanwhile {name}^{{tree}})"
+        for name in commits
+    )
+    done = repo.theta("cascade", "v1..v2", "chat", "code", "--exec", f"{moves}; true {{}}", code=1)
+    assert "chat: stopped by an error" in done.stdout
+    assert "chat has another commit meanwhile, and was not moved" in done.stderr
+    assert ("code was not moved: " in done.stderr) == ("code" in commits)
+    assert ("code: moved to" in done.stdout) == ("code" not in commits)
+    assert repo.git("rev-parse", "chat~2") == before  # the test ran twice
+    assert (repo.path / MODEL).read_bytes() == model
+    assert not repo.git("status", "--porcelain")
+
+
+@pytest.mark.parametrize("head", ["stays", "moves"])
+def test_files_go_back_when_head_cannot_be_moved_at_the_end(repo: Repo, head: str) -> None:
+    model, tip = (repo.path / MODEL).read_bytes(), repo.git("rev-parse", "HEAD")
+    new = repo.git("commit-tree", "-p", "HEAD", "-m", "chat's", "chat^{tree}")
+    kept = [] if head == "stays" else ["--allow-empty"]
+
+    def move() -> None:
+        assert (repo.path / MODEL).read_bytes() != model
+        if kept:
+            later = repo.git("commit-tree", "-p", "HEAD", "-m", "meanwhile", "HEAD^{tree}")
+            repo.git("update-ref", "HEAD", later)
+        raise RefusedError("no")
+
+    with pytest.raises(RefusedError, match="no"):
+        renewing.advance(Session.here(repo.path), new, move)
+    assert (repo.path / MODEL).read_bytes() == model
+    assert repo.git("rev-parse", "HEAD~" if kept else "HEAD") == tip
+    assert not repo.git("status", "--porcelain")
+
+
 def test_what_makes_no_sense_is_refused(repo: Repo, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no branch nowhere"):
         cascade(repo, "chat", "nowhere")
@@ -159,3 +236,13 @@ def test_what_makes_no_sense_is_refused(repo: Repo, tmp_path: Path) -> None:
     repo.git("worktree", "add", "-q", str(tmp_path / "other"), "chat")
     with pytest.raises(RefusedError, match="another worktree"):
         cascade(repo, "chat")
+
+
+def test_branches_of_a_bare_repository_move(template: Repo, tmp_path: Path) -> None:
+    template.git("clone", "-q", "--bare", ".", str(tmp_path / "bare.git"))
+    bare = Repo(tmp_path / "bare.git")
+    assert (
+        "code: moved to"
+        in bare.theta("cascade", "v1..v2", "code", "--exec", "test -f {}/m.safetensors").stdout
+    )
+    assert bare.git("log", "-1", "--format=%s", "code") == "Merge v2 into code, in place of v1"

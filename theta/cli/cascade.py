@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from theta.cli import console, terminal
+from theta.cli import console, failures, terminal
 from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
 from theta.errors import UsageError
@@ -40,12 +40,15 @@ def cascade(
         "", "--exec", metavar="CMD", help="Test each result in the folder {}; a branch that fails it stays."
     ),
     dry_run: bool = typer.Option(False, "--dry-run", "-n", help="Show what would be computed; move nothing."),
+    unrelated: bool = typer.Option(
+        False, "--allow-unrelated", help="NEW need not descend from OLD: it was imported without its history."
+    ),
 ) -> int:
     """Put a new base under the fine-tunes of the old one.
 
-    Each branch gets a merge of NEW in which its own update, the difference to OLD, is applied to NEW: what
-    the branch did not change becomes the new base. A branch in conflict stays as it is, and so does one
-    whose test fails; the exit code is 1 then.
+    Each branch, which has to contain OLD, gets a merge of NEW in which its own update, the difference to OLD,
+    is applied to NEW: what the branch did not change becomes the new base. A branch in conflict stays as it
+    is, and so does one whose test fails; the exit code is 1 then.
     """
     old, dots, new = plain([bases])[0].partition("..")
     if not dots or not old or not new or new.startswith("."):
@@ -53,7 +56,7 @@ def cascade(
             f"a cascade goes from one base to another, not {bases}", hint="theta cascade v1..v2 chat"
         )
     session = open_session(worktree=False)
-    request = cascading.CascadeRequest(old, new, plain(branches), strategy, rule or (), dry_run)
+    request = cascading.CascadeRequest(old, new, plain(branches), strategy, rule or (), dry_run, unrelated)
 
     def test(folder: Path) -> bool:
         words = {"THETA_CANDIDATE": str(folder)}
@@ -61,6 +64,9 @@ def cascade(
 
     with terminal.progress("merging") as progress:
         found = cascading.cascade(session, request, test if command else None, _tell, progress)
+    for one in found:
+        if one.error is not None:
+            return int(one.error.exit_code)
     good = (cascading.CascadeEnding.MOVED, cascading.CascadeEnding.CURRENT, cascading.CascadeEnding.REHEARSED)
     return int(any(one.ending not in good for one in found))
 
@@ -71,6 +77,8 @@ def _tell(one: Cascaded) -> None:
     tail = f" to {one.commit[:10]}" if one.ending is cascading.CascadeEnding.MOVED else ""
     count = f", {computed} tensors computed" if computed and not one.conflicts else ""
     console.out(f"{one.branch}: {one.ending.value}{tail}{count}")
+    if one.error is not None:
+        failures.error(one.error)
     for place in one.conflicts[:_SHOWN]:
         console.out(f"  {place}")
     if len(one.conflicts) > _SHOWN:

@@ -66,7 +66,7 @@ class Repository:
 
     def again(self) -> Repository:
         """Return the repository without what is cached of it, after git may have changed it."""
-        return Repository(opening.reopened(self.backend, self.worktree))
+        return Repository(opening.reopened(self.backend, self.top))
 
     @property
     def format(self) -> ObjectFormat:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs
-from theta.errors import RefusedError, WouldOverwriteError
+from theta.errors import RefusedError, ThetaError, WouldOverwriteError
 from theta.git import in_progress, state_files
-from theta.git.run import Result
+from theta.git.run import GitFailedError, Result
 from theta.porcelain.drive import overwrites, running
 from theta.porcelain.drive.incoming import TreeChange
 from theta.porcelain.setup import installing
@@ -25,6 +25,7 @@ _FILTER: Final = "filter.theta.process"
 _PIECE: Final = 8 << 20
 _STATUS: Final = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all")
 _COMMIT: Final = "commit or stash them; then run the command again"
+_AGAIN: Final = "see 'git log', then run the command again"
 
 
 def refuse_unclean(session: Session) -> None:
@@ -55,6 +56,8 @@ def advance(session: Session, new: str, move: Callable[[], None]) -> None:
     Only what differs from HEAD is touched.  HEAD moves last: whatever was done when the command was
     killed or failed before is undone by the journal, and nothing is left to do for a killed one after.
 
+    If ``move`` fails, index and files are those of the HEAD that is left.
+
     Raises:
         WouldOverwriteError: a file that is not in the index is where another one would be written.
         RefusedError: git does not overwrite a file, one that is assumed to be unchanged for example.
@@ -74,8 +77,13 @@ def advance(session: Session, new: str, move: Callable[[], None]) -> None:
         fresh.repo.refresh_index()
         with _aside(fresh, same), Exchange(fresh).hold() as files:
             fresh.journal.moving(new)
-            _switched(fresh, old, new)
-            move()
+            try:
+                _switched(fresh, old, new)
+                move()
+            except ThetaError:
+                _back(fresh, new)
+                running.settle(fresh, files=files)
+                raise
             running.settle(fresh, files=files)
 
 
@@ -91,12 +99,32 @@ def _be_sure(session: Session) -> None:
 
 
 def commit(session: Session, new: str, old: str, reason: str) -> None:
-    """Move HEAD from ``old`` to ``new``, with index and files: see :func:`advance`."""
+    """Move HEAD from ``old`` to ``new``, with index and files: see :func:`advance`.
+
+    Raises :class:`RefusedError` if it moved meanwhile.
+    """
+    branch = session.repo.branch
+    if session.repo.resolve("HEAD") != old:
+        raise RefusedError(f"{branch} has another commit meanwhile, and was not moved", hint=_AGAIN)
 
     def move() -> None:
-        session.repo.git().run("update-ref", "-m", reason, "HEAD", new, old)
+        with naming(branch):
+            session.repo.git().run("update-ref", "-m", reason, "HEAD", new, old)
 
     advance(session, new, move)
+
+
+@contextlib.contextmanager
+def naming(branch: str) -> Iterator[None]:
+    """Let the error of a git that does not move ``branch`` name it."""
+    try:
+        yield
+    except GitFailedError as error:
+        if error.code < 0:
+            raise
+        raise RefusedError(
+            f"{branch} was not moved: {str(error).removeprefix('error: ')}", hint=_AGAIN
+        ) from error
 
 
 def _switched(session: Session, old: str, new: str) -> None:
@@ -105,6 +133,12 @@ def _switched(session: Session, old: str, new: str) -> None:
     if done.code:
         running.ended(session, done.code)
         raise RefusedError(f"git did not write the files: {_first(done)}", hint=_COMMIT)
+
+
+def _back(session: Session, new: str) -> None:
+    """Bring the index from ``new`` to HEAD, which somebody else may have moved."""
+    with contextlib.suppress(ThetaError):
+        _switched(session, new, session.again().repo.resolve("HEAD"))
 
 
 def _first(done: Result) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs
-from theta.errors import NotFoundError, RefusedError, UsageError
+from theta.errors import NotFoundError, RefusedError, ThetaError, UsageError
 from theta.git import commit_graph, state_files
 from theta.merging import recipes
 from theta.merging.recipes import Recipe
@@ -45,6 +45,7 @@ class CascadeRequest:
         strategy: how a tensor is computed that both the base and the branch changed.
         rules: ``GLOB=STRATEGY`` for matching tensor names.
         dry_run: move no branch.
+        unrelated: the new base need not descend from the old one.
     """
 
     old: str
@@ -53,6 +54,7 @@ class CascadeRequest:
     strategy: str = DEFAULT
     rules: Sequence[str] = ()
     dry_run: bool = False
+    unrelated: bool = False
 
 
 class CascadeEnding(Enum):
@@ -63,6 +65,7 @@ class CascadeEnding(Enum):
     CONFLICT = "in conflict"
     FAILED = "failed its test"
     REHEARSED = "can be moved"
+    STOPPED = "stopped by an error"
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Cascaded:
         commit: the commit that it has now.
         decided: path -> tensor -> the strategy that computed it.
         conflicts: what is in conflict: files, and tensors as ``PATH#TENSOR``.
+        error: what stopped its renewal.
     """
 
     branch: str
@@ -82,6 +86,7 @@ class Cascaded:
     commit: str
     decided: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     conflicts: Sequence[str] = ()
+    error: ThetaError | None = None
 
 
 Test = Callable[[Path], bool]
@@ -95,17 +100,18 @@ def cascade(
     told: Callable[[Cascaded], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> list[Cascaded]:
-    """Renew each branch; one that is in conflict, or fails its test, stays as it is.
+    """Renew each branch; one that is in conflict, fails its test or is stopped by an error stays as it is.
 
     Raises:
         NotFoundError: there is no such commit or branch.
-        RefusedError: files have changes that are not committed, or another worktree has a branch.
+        RefusedError: files have changes that are not committed, another worktree has a branch, or a branch
+            or the new base does not rest on the old one.
         UsageError: a strategy or a rule is malformed.
     """
     run = _Cascade(session, request, test, progress)
     found = []
     for branch, tip in run.branches():
-        found.append(run.renew(branch, tip))
+        found.append(run.attempt(branch, tip))
         told(found[-1])
     return found
 
@@ -139,12 +145,48 @@ class _Cascade:
                 raise NotFoundError(f"there is no branch {branch}")
             if _HEADS + branch in others:
                 raise RefusedError(f"{branch} is checked out in another worktree", hint="renew it there")
+            self._refuse_unrelated(branch, tip)
             found.append((branch, tip))
         return found
 
+    def _refuse_unrelated(self, branch: str, tip: str) -> None:
+        """Raise :class:`RefusedError` if the update of a branch is not its difference to the old base."""
+        old, new = self._request.old, self._request.new
+        forks = commit_graph.merge_bases(self._session.repo, tip, self._new)
+        hint = f"theta cascade {forks[0][:12]}..{new} {branch}" if forks else "name the base that it has"
+        if not self._contains(tip, self._old):
+            raise RefusedError(f"{branch} does not rest on {old}", hint=hint)
+        if not self._request.unrelated and not self._contains(self._new, self._old):
+            raise RefusedError(
+                f"{new} does not descend from {old}",
+                hint="--allow-unrelated takes a base that was imported without its history",
+            )
+        if self._new not in forks and any(map(self._has_gone_on, forks)):
+            raise RefusedError(f"{branch} rests on a later base than {old}", hint=hint)
+
+    def _has_gone_on(self, fork: str) -> bool:
+        """Return whether ``fork`` has other checkpoints than the old base below it; both sides have these."""
+        if not commit_graph.descends(self._session.repo, fork, self._old):
+            return False
+        was, now = (
+            {path: manifest.oid for path, manifest in self._session.at(commit).manifests.items()}
+            for commit in (self._old, fork)
+        )
+        return was != now
+
+    def _contains(self, commit: str, ancestor: str) -> bool:
+        return commit == ancestor or commit_graph.descends(self._session.repo, commit, ancestor)
+
+    def attempt(self, branch: str, tip: str) -> Cascaded:
+        """Do as :meth:`renew`; an error stops this branch, not the others."""
+        try:
+            return self.renew(branch, tip)
+        except ThetaError as error:
+            return Cascaded(branch, CascadeEnding.STOPPED, tip, error=error)
+
     def renew(self, branch: str, tip: str) -> Cascaded:
         """Merge the new base into a branch."""
-        if commit_graph.descends(self._session.repo, tip, self._new):
+        if self._contains(tip, self._new):
             return Cascaded(branch, CascadeEnding.CURRENT, tip)
         if self._request.dry_run:
             with dry_run.rehearsal(self._session) as apart:
@@ -160,7 +202,11 @@ class _Cascade:
         return Cascaded(branch, CascadeEnding.MOVED, commit, joined.merged.decided)
 
     def _join(self, session: Session, tip: str) -> Joined:
-        return in_memory.join(session, tip, self._new, self._how, self._old)
+        theirs = self._new
+        if not self._contains(theirs, self._old):  # git compares its files, too, with those of the old base
+            tree = session.repo.tree_of(theirs)
+            theirs = commit_graph.unnamed_commit(session.repo, tree.id, [self._old])
+        return in_memory.join(session, tip, theirs, self._how, self._old)
 
     def _left(self, branch: str, tip: str, joined: Joined, ending: CascadeEnding) -> Cascaded:
         """Return a branch that stays."""
@@ -193,5 +239,5 @@ class _Cascade:
         if fresh.repo.branch == branch:
             renewing.commit(fresh, commit, tip, reason)
         else:
-            with fresh.change() as change:
+            with renewing.naming(branch), fresh.change() as change:
                 change.move(_HEADS + branch, commit, tip, reason)
