@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from tests.support import Repo, make_model
 from theta.errors import NotFoundError, UsageError
-from theta.porcelain.lineage import tracing
+from theta.porcelain.lineage import averaging, tracing
 from theta.porcelain.lineage.tracing import LineageRequest, VersionNode
+from theta.porcelain.merge import trailers
 from theta.porcelain.workspace.session import Session
 
 MODEL = "m.safetensors"
@@ -135,6 +136,77 @@ def test_the_command_draws_a_graph(repo: Repo, tmp_path: Path) -> None:
     assert len(drawn.findall(".//{*}circle")) == 10
     assert len(drawn.findall(".//{*}path")) == 12
     assert b"http" not in picture.read_bytes().replace(b"http://www.w3.org/2000/svg", b"")
+
+
+@pytest.mark.parametrize(
+    ("trailer", "told"),
+    [
+        *(
+            (f"Theta-Average: {text}", ("averaged", "unreadable trailer"))
+            for text in ("a", "--shape", "--path 'm")
+        ),
+        *(
+            (f"Theta-Merge: {text}", ("merged", "unreadable trailer"))
+            for text in (
+                "-X",
+                "-X 'a",
+                "-X ties:density=x",
+                "-X nosuch:a=1",
+                "--rule a",
+                "--seed x",
+                "--what y",
+            )
+        ),
+        (
+            f"Theta-Average: --shape wma --path {MODEL} nowhere HEAD {'0' * 40}",
+            ("averaged", "wma of 3 versions"),
+        ),
+        (
+            f"Theta-Average: --shape wma --path other.safetensors {'0' * 40}",
+            ("cast", "f16 to f32"),
+        ),
+    ],
+)
+def test_a_malformed_trailer_is_that_of_one_commit(repo: Repo, trailer: str, told: tuple[str, str]) -> None:
+    tree = repo.git("rev-parse", "HEAD~5^{tree}")
+    first = repo.git("commit-tree", tree, "-m", "first")
+    message = f"odd\n\n{trailer}"
+    oid = repo.git("commit-tree", repo.git("rev-parse", "v1^{tree}"), "-p", first, "-m", message)
+    nodes = found(repo, path=MODEL, revisions=[oid])
+    assert (nodes["odd"].deed, nodes["odd"].detail) == told
+    assert {origin.commit for origin in nodes["odd"].origins} <= {first}
+    assert set(nodes) == {"odd", "first"}
+    if "unreadable" in told[1]:
+        with pytest.raises(UsageError, match=f"{oid[:12]} has a malformed Theta-"):
+            averaging.again(Session.here(repo.path), oid)
+            trailers.rounds(Session.here(repo.path), oid)
+
+
+def test_names_and_messages_may_have_any_character(repo: Repo, tmp_path: Path) -> None:
+    name = "a\u2028b\x85c\ufffe\udcff"
+    message = "esc \x1b[31m \x01 \u2028 & <b>".encode()
+    (tmp_path / "message").write_bytes(message)
+    oid = repo.git("commit-tree", "v1^{tree}", "-F", str(tmp_path / "message"))
+    repo.git("branch", name, oid)
+    try:
+        (node,) = found(repo, path=MODEL, revisions=[oid]).values()
+        assert node.names == (name,)
+        picture = tmp_path / "graph.svg"
+        repo.theta("lineage", oid, MODEL, "--svg", str(picture))
+    finally:
+        repo.git("branch", "-D", name)
+    drawn = "".join(ElementTree.parse(picture).getroot().itertext())
+    assert r"(a\u2028b\x85c\ufffe\xff) added: 2 tensors - esc \x1b[31m \x01 \u2028 & <b>" in drawn
+
+
+def test_a_picture_writes_over_nothing_unless_forced(repo: Repo, tmp_path: Path) -> None:
+    place = tmp_path / "m.safetensors"
+    place.write_bytes(b"mine")
+    assert "is there already" in repo.theta("lineage", "--svg", str(place), code=14).stderr
+    assert place.read_bytes() == b"mine"
+    repo.theta("lineage", "--force", "--svg", str(place))
+    assert place.read_bytes().startswith(b"<svg")
+    assert "there is no folder" in repo.theta("lineage", "--svg", str(tmp_path / "no/a.svg"), code=13).stderr
 
 
 def test_what_is_no_checkpoint_is_an_error(repo: Repo) -> None:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from theta.cli import lineage_graph
     from theta.porcelain.lineage import tracing
     from theta.porcelain.lineage.tracing import VersionNode
+    from theta.porcelain.tensors import converting
     from theta.porcelain.workspace.session import Session
 else:
     lineage_graph = Module("theta.cli.lineage_graph")
     tracing = Module("theta.porcelain.lineage.tracing")
+    converting = Module("theta.porcelain.tensors.converting")
 
 app = typer.Typer(add_completion=False)
 
@@ -35,6 +37,7 @@ def lineage(
     everywhere: bool = typer.Option(False, "--all", help="Begin at all branches and tags."),
     as_json: bool = typer.Option(False, "--json", help="Print the versions as JSON."),
     svg: str = typer.Option("", "--svg", metavar="FILE", help="Draw the graph into this file."),
+    force: bool = typer.Option(False, "--force", "-f", help="Overwrite an existing file."),
 ) -> int:
     """Show which version of a checkpoint came from which, and by what.
 
@@ -50,6 +53,7 @@ def lineage(
         reports.as_json("lineage", {"path": found.path, "versions": nodes})
         return 0
     if svg:
+        converting.check_places([Path.cwd() / svg], 0, force)
         _fs.write_atomic(Path.cwd() / svg, lineage_graph.svg(found).encode())
         console.note(f"{svg}: {len(found.nodes)} versions of {found.path}")
         return 0

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from theta.git.quoting import visible_lines
+
 if TYPE_CHECKING:
     from theta.porcelain.lineage.tracing import Lineage, VersionNode
     from theta.porcelain.workspace.session import Session
@@ -51,7 +53,7 @@ def svg(found: Lineage) -> str:
     for node in found.nodes.values():
         drawn += _edges(node, places)
     drawn += [_dot(node, places, _LANE * (lanes + 1)) for node in found.nodes.values()]
-    return "\n".join([*drawn, "</svg>", ""])
+    return visible_lines("\n".join([*drawn, "</svg>", ""]))
 
 
 def _places(found: Lineage) -> dict[str, tuple[int, int]]:

@@ -17,7 +17,7 @@ _UNSAFE: Final = re.compile(
     "\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional
     "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200d\u2028\u2029\u2060-\u2065\u206a-\u206f"
-    "\u3164\ufeff\uffa0\ufff0-\ufffb"  # invisible, or breaking the line
+    "\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"  # invisible, or breaking the line
     "\ud800-\udfff"  # lone surrogates: bytes of a name that is not UTF-8
     "\U000e0000-\U000e0fff"  # tags and other variations
     "]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -161,17 +162,28 @@ def trailer(request: AverageRequest, found: VersionPlan) -> str:
     return f"{TRAILER}: {shlex.join(['--shape', request.shape, '--path', found.path, *found.commits])}"
 
 
-def again(session: Session, oid: str, progress: Progress | None = None) -> bool | None:
-    """Compute the mean of commit ``oid`` again and compare all tensors; None when it is no mean."""
+def recorded(session: Session, oid: str) -> AverageRequest | None:
+    """Return the request in the trailer of commit ``oid``; None when it is no mean.
+
+    Raises :class:`UsageError` if the trailer is malformed.  Nobody has checked the names of its versions.
+    """
     lines = trailers.values(session, oid, TRAILER)
     if not lines:
         return None
-    try:
-        _, shape, _, path, *commits = shlex.split(lines[-1])
-    except ValueError as error:
-        raise UsageError(f"{oid[:12]} has a malformed {TRAILER} trailer") from error
-    found = plan(session, AverageRequest(commits, path, shape))
-    committed = session.at(oid).manifest(path)
+    with contextlib.suppress(ValueError):
+        first, shape, second, path, *commits = shlex.split(lines[-1])
+        if (first, second) == ("--shape", "--path") and path and commits:
+            return AverageRequest(commits, path, shape)
+    raise UsageError(f"{oid[:12]} has a malformed {TRAILER} trailer")
+
+
+def again(session: Session, oid: str, progress: Progress | None = None) -> bool | None:
+    """Compute the mean of commit ``oid`` again and compare all tensors; None when it is no mean."""
+    request = recorded(session, oid)
+    if request is None:
+        return None
+    found = plan(session, request)
+    committed = session.at(oid).manifest(request.path)
     with dry_run.rehearsal(session) as apart, apart.objects.writing() as pack:
         made = found.averaging.store(pack, found.averaging.like.store, progress)
     return committed is not None and _digests(made) == _digests(committed)

@@ -6,9 +6,9 @@ Commits tell of merges and means in their trailers; everything else is seen in t
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from theta.errors import NotFoundError, UsageError
 from theta.git.object_values import Author
@@ -18,6 +18,9 @@ from theta.porcelain.merge import trailers
 from theta.porcelain.workspace.session import Session
 from theta.store import changes
 from theta.store.format.manifest import Manifest
+
+_UNREADABLE: Final = "unreadable trailer"
+_BY_TENSOR: Final = "tensor by tensor"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class MadeOf:
 
     commit: str
     path: str
+
+
+Making = tuple[str, str, tuple[MadeOf, ...]]
+"""The word for how a version was made, more about it, and the versions that it was made of."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,7 @@ def _names(session: Session) -> dict[str, tuple[str, ...]]:
     form = "%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end) %(refname:short)"
     words = ("for-each-ref", f"--format={form}", "refs/heads", "refs/tags", "refs/remotes")
     found: dict[str, tuple[str, ...]] = {}
-    for line in session.repo.git().run(*words).text.splitlines():
+    for line in session.repo.git().run(*words).text.split("\n"):  # a name may have other separators
         oid, _, name = line.partition(" ")
         found[oid] = (*found.get(oid, ()), name)
     return found
@@ -158,24 +165,44 @@ class _Tracer:
 
     def _deed(
         self, oid: str, path: str, after: Manifest | None, old: Sequence[tuple[MadeOf, Manifest]]
-    ) -> tuple[str, str, tuple[MadeOf, ...]]:
+    ) -> Making:
         """Return what was done, more about it, and to what."""
         origins = tuple(origin for origin, _ in old)
         if after is None:
             return "deleted", "", origins
-        for line in trailers.values(self._session, oid, averaging.TRAILER):
-            words = shlex.split(line)
-            mean = tuple(MadeOf(commit, path) for commit in words[4:])
-            return "averaged", f"{words[1]} of {len(mean)} versions", mean
-        rounds = [one for one in trailers.rounds(self._session, oid) if one.is_about(path)]
-        if len(old) > 1 or rounds:
-            return "merged", "; ".join(filter(None, map(_how, rounds))) or "tensor by tensor", origins
+        if (mean := self._mean(oid, path, origins)) is not None:
+            return mean
+        if (merge := self._merge(oid, path)) or len(old) > 1:
+            return "merged", merge or _BY_TENSOR, origins
         if old:
             told = telling.change(self._session.objects, old[0][1], after)
             return (*(told or ("renamed", f"from {old[0][0].path}")), origins)
         return self._beginning(oid, path, after)
 
-    def _beginning(self, oid: str, path: str, after: Manifest) -> tuple[str, str, tuple[MadeOf, ...]]:
+    def _mean(self, oid: str, path: str, origins: tuple[MadeOf, ...]) -> Making | None:
+        """Return the mean that a trailer tells of; of its versions those that are here."""
+        try:
+            mean = averaging.recorded(self._session, oid)
+        except UsageError:
+            return "averaged", _UNREADABLE, origins
+        if mean is None or mean.path != path:
+            return None
+        made_of = tuple(MadeOf(one, path) for one in mean.revisions if self._is_commit(one))
+        return "averaged", f"{mean.shape} of {len(mean.revisions)} versions", made_of
+
+    def _is_commit(self, name: str) -> bool:
+        repo = self._session.repo
+        return repo.format.is_id(name) and repo.commit_of(name) == name
+
+    def _merge(self, oid: str, path: str) -> str:
+        """Return the strategies of the merge that trailers tell of; "" if they tell of none."""
+        try:
+            rounds = [one for one in trailers.rounds(self._session, oid) if one.is_about(path)]
+        except UsageError:
+            return _UNREADABLE
+        return "; ".join(filter(None, map(_how, rounds))) or (_BY_TENSOR if rounds else "")
+
+    def _beginning(self, oid: str, path: str, after: Manifest) -> Making:
         """Return how the first version came: from another file of the commit before, or of this one."""
         parents = self._session.repo.commit(oid).parents
         for commit in (*parents[:1], oid):

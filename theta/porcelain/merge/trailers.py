@@ -160,13 +160,17 @@ def with_trailers(repo: Repository, text: bytes, lines: Sequence[str]) -> bytes:
 def values(session: Session, oid: str, key: str) -> list[str]:
     """Return the values of the trailers ``key`` of commit ``oid``."""
     wanted = f"%(trailers:key={key},valueonly,unfold)"
-    lines = session.repo.git().run("show", "-s", f"--format={wanted}", oid).text.splitlines()
+    lines = session.repo.git().run("show", "-s", f"--format={wanted}", oid).text.split("\n")
     return [line for line in map(str.strip, lines) if line]
 
 
 def rounds(session: Session, oid: str) -> list[Round]:
-    """Return the rounds in the trailers of commit ``oid``."""
-    return [read_round(line) for line in values(session, oid, TRAILER)]
+    """Return the rounds in the trailers of commit ``oid``; raises :class:`UsageError` if one is malformed."""
+    try:
+        return [read_round(line) for line in values(session, oid, TRAILER)]
+    except UsageError as error:
+        told = f"{oid[:12]} has a malformed {TRAILER} trailer: {error}"
+        raise UsageError(told, hint=error.hint) from error
 
 
 def how_of(session: Session, found: Sequence[Round]) -> How:
