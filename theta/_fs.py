@@ -114,11 +114,17 @@ def remove(path: str | Path) -> None:
         os.unlink(path)
 
 
-def touch(path: str | Path) -> os.stat_result | None:
-    """Set the times of file ``path`` to now and return its new stat data; None when that fails."""
+def touch(path: str | Path, date: int | None = None) -> os.stat_result | None:
+    """Set the times of file ``path`` and return its new stat data; None when that fails.
+
+    ``date`` is in nanoseconds since 1970; None for now.
+    """
     _step("touch", path)
     try:
-        os.utime(path, follow_symlinks=False)
+        if date is None:
+            os.utime(path, follow_symlinks=False)
+        else:
+            os.utime(path, ns=(date, date), follow_symlinks=False)
         return os.lstat(path)
     except (OSError, NotImplementedError):
         return None
@@ -160,7 +166,9 @@ class AtomicFile:
     """
 
     dated_back = False
-    """Whether the file gets a time one second in the past."""
+    """Whether the file gets a time one second in the past, or :attr:`date`."""
+    date: int | None = None
+    """The time of modification that the file gets if it is dated back, in nanoseconds since 1970."""
     left: os.stat_result | None = None
     """The stat data of the file when it had got its name; a later change by somebody is not in them."""
     ready: Callable[[], object] | None = None
@@ -269,8 +277,9 @@ class AtomicFile:
 
     def _date_back(self) -> None:
         now = os.fstat(self._fd).st_mtime_ns
+        date = now - 10**9 if self.date is None else min(self.date, now)
         with contextlib.suppress(OSError):  # a file system without times of its own
-            os.utime(self._fd, ns=(now, now - 10**9))
+            os.utime(self._fd, ns=(now, date))
 
     def _name_it(self) -> None:
         """Give the temporary file its name, if it has none yet."""

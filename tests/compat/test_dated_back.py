@@ -62,8 +62,17 @@ def test_a_small_file_is_read_by_git(repo: Repo, monkeypatch: pytest.MonkeyPatch
     assert not is_trusted(repo)
 
 
-@pytest.mark.parametrize("command", WRITERS, ids=lambda words: words[0])
-@pytest.mark.parametrize("look", ["git status", "theta status", "git diff", "git commit", "theta commit"])
+@pytest.mark.parametrize(
+    ("command", "look"),
+    [
+        *(
+            (SWITCH, look)
+            for look in ("git status", "theta status", "git diff", "git commit", "theta commit")
+        ),
+        *((words, "git status") for words in WRITERS[1:]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
 def test_a_change_right_after_it_is_seen(repo: Repo, command: Sequence[str], look: str) -> None:
     theta(repo, *command)
     flip(repo)
@@ -75,6 +84,20 @@ def test_a_change_right_after_it_is_seen(repo: Repo, command: Sequence[str], loo
     else:
         run = repo.try_git(name) if program == "git" else repo.theta(name)
         assert MODEL in run.stdout
+
+
+@pytest.mark.parametrize("command", WRITERS, ids=lambda words: words[0])
+def test_what_was_made_of_the_file_before_is_older(repo: Repo, command: Sequence[str]) -> None:
+    """As for make: a file that is checked out now is newer than all that was there."""
+    for _ in range(3):
+        repo.theta("switch", "-q", "-f", "main")
+        made = repo.path / "made"
+        made.write_text("of the old one")
+        os.utime(made)
+        theta(repo, *command)
+        assert (repo.path / MODEL).stat().st_mtime_ns >= made.stat().st_mtime_ns
+        if command[0] == "merge":
+            break
 
 
 def test_theta_sees_a_change_that_puts_the_time_back(repo: Repo) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import cached_property
@@ -62,6 +63,8 @@ class Session:
         self.cwd = cwd or repo.top
         self.objects = Objects(repo)
         self.journal = Journal(repo, locked=in_git)
+        self.began = time.time_ns()
+        """The time at which the command began, in nanoseconds since 1970."""
         self.dated_back: list[Staged] | None = None
         """The files that were written with a time in the past; None when files keep their time."""
         self._parsed: dict[str, Manifest] = {}
@@ -80,7 +83,7 @@ class Session:
         fresh.repo.attributes = self.repo.attributes
         fresh.repo.marks = self.repo.marks
         fresh.objects.knowing(self.objects)
-        fresh.journal, fresh.dated_back = self.journal, self.dated_back
+        fresh.journal, fresh.dated_back, fresh.began = self.journal, self.dated_back, self.began
         fresh._parsed, fresh._trees = self._parsed, self._trees
         return fresh
 

@@ -196,6 +196,7 @@ def fill(
         with coming.file as file:
             file.mode = 0o777 if mode & 0o100 else 0o666
             file.dated_back = session.dated_back is not None or manifest.nbytes >= _WORTH_DATING_BACK
+            file.date = session.began if session.dated_back is None else None
             there = frozenset(line.name for line in manifest.lines if coming.holds(line))
             session.objects.expect(manifest.trees(there))
             begin(progress, "restoring", manifest.nbytes, path)
@@ -262,7 +263,8 @@ def dated_back(session: Session) -> Iterator[None]:
         done = [item for item in written if _is_as_written(session, item)]
         with contextlib.suppress(BusyError, DiskError, NoSpaceError):
             small = [item for item in done if not _stays_dated_back(item)]
-            done = [*(item for item in done if _stays_dated_back(item)), *_touched(session, small)]
+            large = [item for item in done if _stays_dated_back(item)]
+            done = [*_touched(session, large, session.began), *_touched(session, small)]
             _stage_young(session, done)
             _note(session, {item.path: (item.oid, item.stat) for item in done if item.stat is not None})
 
@@ -274,9 +276,9 @@ def _is_as_written(session: Session, item: Staged) -> bool:
     return same and entry is not None and (entry.oid, entry.stage) == (item.oid, 0)
 
 
-def _touched(session: Session, done: Iterable[Staged]) -> list[Staged]:
-    """Set the times of the files to now, and return ``done`` with their new stat data."""
-    infos = ((item, _fs.touch(session.repo.worktree / item.path)) for item in done)
+def _touched(session: Session, done: Iterable[Staged], date: int | None = None) -> list[Staged]:
+    """Set the times of the files to ``date``, or now, and return ``done`` with their new stat data."""
+    infos = ((item, _fs.touch(session.repo.worktree / item.path, date)) for item in done)
     return [replace(item, stat=info) for item, info in infos if info is not None]
 
 
@@ -286,14 +288,18 @@ def _stage_young(session: Session, done: list[Staged]) -> None:
     If the index is written in a later second than a file of now, git would trust the file, even if it was
     rewritten in its second.  Then the file is touched and staged again.
 
-    Large files are dated a second back, so that git need not read them through the filter.  Every later
-    write gives them a time of this second or a later one, which git sees: it compares whole seconds.  What
-    git cannot see is a rewrite in place that keeps the size, comes in this very second and then sets the
-    time back; theta sees it by the nanoseconds of ctime.  Git promises no order of the times of files that
-    it checks out, so that programs such as make lose nothing by this second.
+    Large files have the time at which the command began, so that git need not read them through the filter:
+    the index is written in a later second, for which a short command waits.  Every later write gives them a
+    time of that second or a later one, which git sees: it compares whole seconds.  What git cannot see is a
+    rewrite in place that keeps the size, comes in this very second and then sets the time back; theta sees it
+    by the nanoseconds of ctime.  The file is newer than all that was made of the one before it, as programs
+    such as make need it.
     """
-    _stage(session, [item for item in done if _stays_dated_back(item)])
-    done = [item for item in done if not _stays_dated_back(item)]
+    old = [item for item in done if _is_large(item) and item.stat and item.stat.st_mtime_ns <= session.began]
+    if old:
+        time.sleep(min(max(session.began // 10**9 + 1 - time.time(), 0.0), 1.0))
+    _stage(session, old)
+    done = [item for item in done if item not in old]
     for _ in range(_TRIES):
         _stage(session, done)
         written = int(os.stat(session.repo.index_path).st_mtime)
@@ -303,10 +309,15 @@ def _stage_young(session: Session, done: list[Staged]) -> None:
     return _stage(session, [replace(item, stat=None) for item in done])
 
 
+def _is_large(item: Staged) -> bool:
+    """Return whether reading the file of ``item`` through the filter takes longer than a second's wait."""
+    return item.stat is not None and item.stat.st_size >= _WORTH_DATING_BACK
+
+
 def _stays_dated_back(item: Staged) -> bool:
     """Return whether the file of ``item`` is large, and was dated back: not every file system has times."""
     info = item.stat
-    return info is not None and info.st_size >= _WORTH_DATING_BACK and int(info.st_mtime) < int(info.st_ctime)
+    return info is not None and _is_large(item) and int(info.st_mtime) < int(info.st_ctime)
 
 
 def _stage(session: Session, done: Sequence[Staged]) -> None:
