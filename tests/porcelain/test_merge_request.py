@@ -131,7 +131,7 @@ def test_a_search_is_a_request_with_the_best_parameters(repo: Repo) -> None:
     found, done = merging.search(Session.here(repo.path), request, asked, score)
     assert [trial.point for trial in done.trials] == [(0.0,), (0.25,), (0.5,), (0.75,), (1.0,)]
     assert found.tensors.strategies == ("average",)
-    assert found.tensors.searched == "greatest middle over weight=0:1:0.25: -0.0 of 5 trials"
+    assert found.tensors.searched == "greatest score over weight=0:1:0.25: -0.0 of 5 trials"
 
 
 def test_a_conflict_is_a_result_that_is_gone_on_with(repo: Repo) -> None:
