@@ -22,7 +22,8 @@ from theta.merging.strategies.method import BLOCK
 
 Array = NDArray[Any]
 
-BUILT_IN = [name for name in names() if name not in SIDES]
+BUILT_IN = [name for name in names() if name not in (*SIDES, "peft")]
+"""Strategies that compute elements; ``peft`` takes both factors of a module together (test_products)."""
 NEEDED = {"nearswap": ":t=0.1"}
 PAIRS = [name for name in BUILT_IN if describe(name).max_inputs == 2]
 WEIGHTED = [

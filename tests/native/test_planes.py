@@ -35,9 +35,11 @@ def test_split_is_its_twin_and_join_its_inverse(way: str, width: int, rotate: bo
     found = getattr(byte_planes, f"_split_by_{way}")(words, rotate)
     np.testing.assert_array_equal(found, twin_split(words, rotate))
     assert found.flags.c_contiguous
-    back = getattr(byte_planes, f"_join_by_{way}")(found, rotate)
-    assert back.tobytes() == words.tobytes()
-    assert (back.dtype, back.flags.c_contiguous) == (words.dtype, True)
+    places = [np.empty_like(words), None] if way == "kernel" else []
+    for more in [[place] for place in places] or [[]]:
+        back = getattr(byte_planes, f"_join_by_{way}")(found, rotate, *more)
+        assert back.tobytes() == words.tobytes()
+        assert (back.dtype, back.flags.c_contiguous) == (words.dtype, True)
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
