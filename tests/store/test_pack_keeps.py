@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,18 @@ from tests.compat.agreement import assert_agreement
 from tests.compat.inprocess import committed, started, theta
 from tests.compat.story import MODEL, TENSOR, digest, edit
 from tests.support import Repo
+from theta.errors import NoSpaceError
 from theta.porcelain.care import checkup
 from theta.porcelain.plain_git import filtering
 from theta.porcelain.workspace.session import Change, Session
 from theta.store import held_packs
-from theta.store.odb import pack_keeps
+from theta.store.odb import joined_packs, pack_keeps
+
+AT_INDEX = """
+import os
+from theta import _fs
+_fs.on_step = lambda operation, path: os.kill(os.getpid(), 9) if path.endswith(".idx") else None
+"""
 
 
 @pytest.fixture
@@ -26,6 +35,12 @@ def repo(tmp_path: Path) -> Repo:
 
 def keeps(repo: Repo) -> list[str]:
     return [place.name for place in (repo.path / ".git/objects/pack").glob("*.keep")]
+
+
+def clean(repo: Repo) -> bytes:
+    session = Session.here(repo.path)
+    service = filtering.Filter(lambda: session, print)
+    return service.clean(MODEL, [(repo.path / MODEL).read_bytes()])
 
 
 def test_objects_that_no_ref_names_yet_outlive_a_repack(repo: Repo) -> None:
@@ -70,17 +85,81 @@ def test_what_the_filter_stored_outlives_a_repack(repo: Repo, monkeypatch: pytes
         repo.git("repack", "-adq")
         hold(*args)
 
-    monkeypatch.setattr(held_packs, "hold", later)
+    monkeypatch.setattr(f"{filtering.__name__}.held.hold", later)
     edit(repo, TENSOR)
-    session = Session.here(repo.path)
-    service = filtering.Filter(lambda: session, print)
-    manifest = service.clean(MODEL, [(repo.path / MODEL).read_bytes()])
+    manifest = clean(repo)
     assert manifest.startswith(b"theta checkpoint")
     assert keeps(repo) == []
     assert repo.git("rev-list", "--objects", "--no-object-names", "--glob=refs/theta/clean/*")
     monkeypatch.undo()
     repo.git("add", MODEL)
     assert_agreement(repo, {MODEL: digest(repo)})
+
+
+def test_a_manifest_that_no_index_names_yet_outlives_a_repack(repo: Repo) -> None:
+    """Git writes its index after the filter has returned the manifest."""
+    edit(repo, TENSOR)
+    manifest = clean(repo)
+    for command in (["repack", "-adq"], ["gc", "-q", "--prune=now"]):
+        repo.git(*command)
+        assert repo.git("hash-object", "-t", "blob", "--stdin", stdin=manifest.decode()) in repo.git(
+            "cat-file", "--batch-check=%(objectname)", "--batch-all-objects"
+        )
+
+
+def test_a_file_that_status_has_read_stays_while_git_adds_another(repo: Repo) -> None:
+    """The filter knows the first by its stat data, and sweeps as it stores the second."""
+    shutil.copy(repo.path / MODEL, repo.path / "other.safetensors")
+    theta(repo, "add", ".")
+    want = edit(repo, TENSOR)
+    time.sleep(1.1)  # or the stat data says nothing
+    repo.git("status")
+    other = edit(repo, TENSOR, 3.0, "other.safetensors")
+    repo.git("add", MODEL, "other.safetensors")
+    repo.git("commit", "-qm", "both")
+    repo.git("fsck", "--connectivity-only")
+    assert_agreement(repo, {MODEL: want, "other.safetensors": other})
+
+
+@pytest.mark.parametrize("error", [NoSpaceError("no space left"), KeyboardInterrupt()])
+def test_a_filter_that_fails_keeps_no_pack(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fails(*_: Any) -> None:
+        assert len(keeps(repo)) == 1
+        raise error
+
+    edit(repo, TENSOR)
+    with monkeypatch.context() as patched, pytest.raises(type(error)):
+        patched.setattr(f"{filtering.__name__}.held.hold", fails)
+        clean(repo)
+    assert keeps(repo) == []
+
+
+def test_a_filter_removes_the_file_of_one_that_was_killed(repo: Repo) -> None:
+    pack = next((repo.path / ".git/objects/pack").glob("*.pack"))
+    kept = pack.with_suffix(".keep")
+    kept.write_text("theta 1 1\n")
+    own = pack_keeps.Keeps()
+    own.add(pack.with_suffix(""))
+    assert kept.read_text() != "theta 1 1\n"
+    own.release()
+    assert keeps(repo) == []
+    kept.write_text("theta 1 1\n")
+    edit(repo, TENSOR)
+    clean(repo)
+    assert keeps(repo) == []
+
+
+def test_half_a_pack_of_an_add_that_was_killed_goes(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(repo, TENSOR)
+    assert repo.theta("add", MODEL, env={"THETA_TEST_FIRST": AT_INDEX}, code=None).returncode == -9
+    packs = repo.path / ".git/objects/pack"
+    [half] = [place for place in packs.glob("*.pack") if not place.with_suffix(".idx").exists()]
+    monkeypatch.setattr(joined_packs, "_PUBLISHED", 0)
+    theta(repo, "add", "other", code=None)
+    assert not half.exists()
+    assert keeps(repo) == []
 
 
 def test_the_file_of_a_theta_that_was_killed_goes(repo: Repo) -> None:

@@ -1,8 +1,9 @@
 """Packs of git's clean filter that nothing names yet.
 
 Git runs clean for ``status`` as well as for ``add`` and cannot say which.  So each run keeps
-its objects in a pack of their own, held by a ref ``refs/theta/clean/<manifest>`` (``git gc
---prune=now`` must not lose them), and the next run removes what neither an index nor a stash
+its objects in a pack of their own, held by the refs ``refs/theta/clean/<manifest>``, of the trees,
+and ``refs/theta/clean/<manifest>-text``, of the manifest itself (``git gc --prune=now`` must not lose
+them before git writes its index), and the next run removes what neither an index nor a stash
 names.  Other writers never rely on an object that only such a pack holds.
 """
 
@@ -20,18 +21,21 @@ from theta.git.object_format import is_id
 from theta.git.object_values import Commit
 from theta.git.repository import STORES, Repository
 from theta.store.format.manifest import MAX_BYTES, looks_like_manifest
+from theta.store.odb import pack_keeps
 from theta.store.odb.held_notes import ADOPTED, Note, all_notes, directory_of, read_note
 
 REFS: Final = "refs/theta/clean/"
+_TEXT: Final = "-text"
+"""The end of the name of a ref to the manifest; earlier versions wrote none."""
 
 
 def hold(repo: Repository, manifest: str, store_tree: str, pack: Path | None) -> None:
     """Keep what clean stored for the manifest with id ``manifest``.
 
     The note names the pack, the process that asked for it, and the commits of that time.  The note of an
-    earlier clean of the manifest keeps its commits, and its pack if nothing was left to store.
+    earlier clean of the manifest keeps its commits, and its pack if nothing was left to store.  The note is
+    there before the refs, so that a sweep of another process, which sees a ref, knows whose it is.
     """
-    repo.refs.put(REFS + manifest, store_tree)
     _notes.directory(directory_of(repo))
     found = repo.refs.all_resolved().items()
     tips = sorted({oid for name, oid in found if not name.startswith("refs/theta/")})
@@ -39,6 +43,23 @@ def hold(repo: Repository, manifest: str, store_tree: str, pack: Path | None) ->
     if known is not None and not known.adopted:
         pack, tips = pack or known.pack, list(known.tips)
     Note(directory_of(repo) / manifest, pack, processes.owner(), tuple(tips)).write()
+    repo.refs.put(REFS + manifest, store_tree)
+    repo.refs.put(REFS + manifest + _TEXT, manifest)
+
+
+def renew(repo: Repository, manifest: str) -> bool:
+    """Keep what an earlier git command's clean stored for ``manifest`` until this one has written its index.
+
+    Return whether it is held.
+    """
+    note = read_note(repo, manifest)
+    if note is None or note.adopted:
+        return False
+    replace(note, owner=processes.owner()).write()
+    if REFS + manifest not in repo.refs or not repo.has(manifest):
+        return False
+    repo.refs.put(REFS + manifest + _TEXT, manifest)
+    return True
 
 
 def adopt(repo: Repository, manifests: set[str]) -> None:
@@ -54,22 +75,25 @@ def sweep(repo: Repository) -> None:
     A git command writes its index (or its stash) after all its files are clean, and may start other
     gits for that.  So the pack of a note stays while the outermost git named in the note is running.
     """
-    notes = all_notes(repo)
-    if not notes and not _refs(repo):
+    pack_keeps.remove_stale(repo.commondir / "objects" / "pack")
+    refs, notes = _refs(repo), all_notes(repo)  # in this order: hold writes the note first
+    if not notes and not refs:
         return
     named = named_blobs(repo)
     kept = set(named)
     for note in notes:
-        if processes.is_alive(note.owner, _notes.written(note.place)) or _is_needed(repo, note, named):
+        alive = processes.is_alive(note.owner, _notes.written(note.place))
+        # The note is another one when another git, which runs, had the file cleaned meanwhile.
+        if alive or _is_needed(repo, note, named) or read_note(repo, note.manifest) != note:
             kept.add(note.manifest)
             continue
         if note.pack is not None and not note.adopted:
             _fs.remove(note.pack.with_suffix(".idx"))
             _fs.remove(note.pack)
         _notes.drop(note.place)
-    for manifest in _refs(repo):
-        if manifest not in kept:
-            repo.refs.remove(REFS + manifest)
+    for name in refs:
+        if name.removesuffix(_TEXT) not in kept:
+            repo.refs.remove(REFS + name)
 
 
 def _is_needed(repo: Repository, note: Note, named: set[str]) -> bool:

@@ -111,12 +111,13 @@ class Filter:
         session = self.session
         kept = session.index.manifest(path)
         in_place = source.path == session.repo.worktree / path
-        if in_place and (known := session.cache.manifest_of(path, source.identity)) is not None:
-            cached = session.manifest_or_none(known) if session.repo.has(known) else None
-            if cached is not None and index_closure.complete(session, cached):
-                # After a rename the index may have another manifest with the same value.
-                return kept.data if kept is not None and kept.same_value(cached) else cached.data
-        manifest = self._store_new(path, source, kept)
+        try:
+            known = session.cache.manifest_of(path, source.identity) if in_place else None
+            if known is not None and (cached := self._stored_before(path, known, kept)) is not None:
+                return cached.data
+            manifest = self._store_new(path, source, kept)
+        finally:
+            session.objects.keeps.release()
         if in_place:
             with contextlib.suppress(ChangedWhileReadError):
                 source.verify_unchanged()
@@ -124,6 +125,25 @@ class Filter:
                 session.cache.save()
         self.request_sync()
         return manifest.data
+
+    def _stored_before(self, path: str, known: str, kept: Manifest | None) -> Manifest | None:
+        """Return the manifest ``known`` of a file, held until git has written its index; None if it is gone.
+
+        After a rename the index may have another manifest, ``kept``, with the same value.
+        """
+        session = self.session
+        is_held = self.looking or known in {session.index_of(file).oid(path) for file in {None, self.index}}
+        is_held = is_held or held.renew(session.repo, known)  # before the look at what is here
+        cached = session.manifest_or_none(known) if session.repo.has(known) else None
+        if cached is None or not index_closure.complete(session, cached):
+            return None
+        if kept is not None and kept.same_value(cached):
+            return kept
+        if not is_held:
+            with session.objects.writer(keep=True) as pack:
+                tree = closure.store_tree(pack, cached)
+            held.hold(session.repo, known, tree, pack.path)
+        return cached
 
     def _store_new(self, path: str, source: FileSource, kept: Manifest | None) -> Manifest:
         session = self.session
@@ -142,7 +162,6 @@ class Filter:
         if self.looking:
             return stored.manifest
         held.hold(session.repo, oid, tree, pack.path)
-        session.objects.keeps.release()
         held.sweep(session.repo)
         return stored.manifest
 

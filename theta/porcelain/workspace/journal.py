@@ -216,8 +216,8 @@ def _heal(repo: Repository) -> None:
     for folder in _folders(repo):
         _fs.remove_tree(folder)
     if dead:
+        pack_keeps.remove_stale(repo.commondir / "objects" / "pack")  # first: half a pack has such a file
         joined_packs.remove_orphans(repo, min(note["started"] for _, note in dead))
-        pack_keeps.remove_stale(repo.commondir / "objects" / "pack")
     for journal, note in dead:
         _unlock(repo, note["started"])
         rollback.undo(repo, note)

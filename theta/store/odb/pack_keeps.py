@@ -32,7 +32,7 @@ class Keeps:
     def add(self, name: Path) -> None:
         """Keep the pack ``name`` (without a suffix), which is not there yet."""
         place = name.with_name(f"{name.name}{SUFFIX}")
-        if not place.exists():  # or a user keeps the same pack
+        if not place.exists() or _is_stale(place):  # or a user keeps the same pack
             _fs.write_atomic(place, f"{_OURS}{processes.this()}\n".encode(), durable=False)
             self._places.append(place)
 
@@ -51,13 +51,17 @@ def _release(places: list[Path], owner: int) -> None:
 def stale(directory: Path) -> Iterator[Path]:
     """Yield the keep files in ``directory`` of processes of theta that were killed."""
     for place in directory.glob(f"pack-*{SUFFIX}"):
-        with contextlib.suppress(OSError):
-            first, _, mark = (_notes.read(place) or "").partition(" ")
-            if first == _OURS.strip() and not processes.is_alive(mark, _notes.written(place)):
-                yield place
+        if _is_stale(place):
+            yield place
+
+
+def _is_stale(place: Path) -> bool:
+    """Return whether a process of theta wrote the file that has ended."""
+    first, _, mark = (_notes.read(place) or "").partition(" ")
+    return first == _OURS.strip() and not processes.is_alive(mark, _notes.written(place))
 
 
 def remove_stale(directory: Path) -> None:
     """Remove the files of :func:`stale`."""
-    for place in [*stale(directory)]:
+    for place in stale(directory):
         _fs.remove(place)
