@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from bisect import bisect_left
 from fractions import Fraction
 from typing import Any
 
@@ -98,9 +99,11 @@ def test_half_and_half_is_symmetric(name: str, data: st.DataObject) -> None:
 
 
 def nearest(value: Fraction, table: list[tuple[Fraction, int]]) -> int:
-    """The code of the value of ``table`` nearest to ``value``, ties to an even code."""
-    best = min(abs(value - entry) for entry, _ in table)
-    codes = [code for entry, code in table if abs(value - entry) == best]
+    """The code of the value of the sorted ``table`` nearest to ``value``, ties to an even code."""
+    place = bisect_left(table, (value, 0))
+    beside = table[max(place - 1, 0) : place + 2]
+    best = min(abs(value - entry) for entry, _ in beside)
+    codes = [code for entry, code in beside if abs(value - entry) == best]
     return next(code for code in codes if len(codes) == 1 or code % 2 == 0)
 
 
@@ -110,9 +113,8 @@ def test_small_floats_are_rounded_to_nearest_even(name: str) -> None:
     codes = all_values(name)
     floats = codes.view(FLOATS[name]).astype(np.float64)
     finite = np.isfinite(floats) & ~(np.signbit(floats) & (floats == 0))
-    table = [
-        (Fraction(float(value)), int(code)) for value, code in zip(floats[finite], codes[finite], strict=True)
-    ]
+    pairs = zip(floats[finite], codes[finite], strict=True)
+    table = sorted((Fraction(float(value)), int(code)) for value, code in pairs)
     one, other = np.repeat(codes[finite], 7), np.resize(codes[finite][::5], codes[finite].size * 7)
     mixed = np.frombuffer(average(one.tobytes(), other.tobytes(), name, 0.5), words(name))
     exact = dict(zip((code for _, code in table), (value for value, _ in table), strict=True))

@@ -268,7 +268,9 @@ def run(place: Path, seeds: range) -> Counter[str]:
     return seen
 
 
-@pytest.mark.parametrize("start", range(0, 500, 100))
+@pytest.mark.parametrize(
+    "start", [0, 100, 200, *(pytest.param(seed, marks=pytest.mark.campaign) for seed in (300, 400))]
+)
 def test_merges_are_right_or_conflicts(tmp_path: Path, start: int) -> None:
     seen = run(tmp_path, range(start, start + 100))
     # The histories must reach every outcome, else the test proves little.
