@@ -87,7 +87,7 @@ def test_refs(repo: Repo, both: Both) -> None:
     assert same(both, lambda backend: backend.refs.head()) == ("refs/heads/main", head)
     for number, backend in enumerate(both):
         name = f"refs/theta/{number}"
-        backend.refs.put(name, head)
+        backend.refs.put({name: head})
         assert same(both, lambda backend, name: (name in backend.refs, backend.refs.target(name)), name)
         assert same(both, lambda backend, name: backend.refs.resolved(name), name) == head
         backend.refs.remove(name)

@@ -102,7 +102,7 @@ def test_the_graph_is_git_s(repo: Repo, repository: Repository) -> None:
 
 def test_refs_and_configuration(repo: Repo, repository: Repository) -> None:
     head = repository.head() or ""
-    repository.refs.put("refs/theta/x", head)
+    repository.refs.put({"refs/theta/x": head})
     assert repository.refs.resolved("refs/theta/x") == repo.git("rev-parse", "refs/theta/x") == head
     assert set(repository.refs) == set(repo.git("for-each-ref", "--format=%(refname)").splitlines())
     repository.refs.remove("refs/theta/x")

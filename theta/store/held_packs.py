@@ -43,8 +43,7 @@ def hold(repo: Repository, manifest: str, store_tree: str, pack: Path | None) ->
     if known is not None and not known.adopted:
         pack, tips = pack or known.pack, list(known.tips)
     Note(directory_of(repo) / manifest, pack, processes.owner(), tuple(tips)).write()
-    repo.refs.put(REFS + manifest, store_tree)
-    repo.refs.put(REFS + manifest + _TEXT, manifest)
+    repo.refs.put({REFS + manifest: store_tree, REFS + manifest + _TEXT: manifest})
 
 
 def renew(repo: Repository, manifest: str) -> bool:
@@ -58,7 +57,7 @@ def renew(repo: Repository, manifest: str) -> bool:
     replace(note, owner=processes.owner()).write()
     if REFS + manifest not in repo.refs or not repo.has(manifest):
         return False
-    repo.refs.put(REFS + manifest + _TEXT, manifest)
+    repo.refs.put({REFS + manifest + _TEXT: manifest})
     return True
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -214,9 +214,10 @@ class GitRefs:
         """Leave it to git."""
         return False
 
-    def put(self, name: str, oid: str) -> None:
-        """Set ref ``name`` to object ``oid``, whatever its old value."""
-        self._git.run("update-ref", name, oid)
+    def put(self, refs: Mapping[str, str]) -> None:
+        """Set refs, by their names, to objects, whatever their old values."""
+        lines = "".join(f"update {name} {oid}\n" for name, oid in refs.items())
+        self._git.run("update-ref", "--stdin", stdin=lines.encode())
 
     def remove(self, name: str) -> None:
         """Remove ref ``name``."""

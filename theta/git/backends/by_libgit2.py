@@ -174,13 +174,15 @@ class Libgit2Refs:
             return False
         return True
 
-    def put(self, name: str, oid: str) -> None:
-        """Set ref ``name`` to object ``oid``, whatever its old value."""
-        self._raw.references.create(name, pygit2.Oid(hex=oid), force=True)
+    def put(self, refs: Mapping[str, str]) -> None:
+        """Set refs, by their names, to objects, whatever their old values."""
+        for name, oid in refs.items():
+            self._raw.references.create(name, pygit2.Oid(hex=oid), force=True)
 
     def remove(self, name: str) -> None:
-        """Remove ref ``name``."""
-        self._raw.references.delete(name)
+        """Remove ref ``name``, if it is there."""
+        with contextlib.suppress(KeyError):  # another process was first
+            self._raw.references.delete(name)
 
     def log(self, name: str) -> list[str]:
         """Return the ids in the reflog of ``name``, newest first."""

@@ -89,8 +89,8 @@ class Refs(Protocol):
         """
         ...
 
-    def put(self, name: str, oid: str) -> None:
-        """Set ref ``name`` to object ``oid``, whatever its old value."""
+    def put(self, refs: Mapping[str, str]) -> None:
+        """Set refs, by their names, to objects, whatever their old values."""
         ...
 
     def remove(self, name: str) -> None:
