@@ -428,14 +428,36 @@ def test_gc_at_once_waits_for_the_commit_of_what_was_stored(opened: theta.Reposi
     assert (opened[f"{RUN}:w.safetensors"]["w"].numpy() == 1).all()
 
 
+def refs_of_stored(repo: Repo) -> list[str]:
+    return repo.git("for-each-ref", "--format=%(refname)", "refs/theta/stored/").split()
+
+
+def test_what_was_stored_outlives_gits_own_collection(opened: theta.Repository, repo: Repo) -> None:
+    """A rank may have ended, on another machine, before another one commits."""
+    run = theta.Run(opened, "r1")
+    stored = run.store("w.safetensors", state(1)["m.safetensors"])
+    repo.git("repack", "-adq")
+    repo.git("gc", "-q", "--prune=now")
+    assert not [*(repo.path / ".git/objects/pack").glob("*.keep")]
+    old = repo.git("rev-parse", *refs_of_stored(repo))
+    repo.git("update-ref", "refs/theta/stored/00-1", old)
+    run.save(1, {"w.safetensors": stored}).result()
+    assert refs_of_stored(repo) == []
+    assert (opened[f"{RUN}:w.safetensors"]["w"].numpy() == 1).all()
+    repo.git("fsck", "--connectivity-only")
+
+
 def test_gc_at_once_does_not_wait_for_a_process_that_ended(opened: theta.Repository, repo: Repo) -> None:
     stored = theta.Run(opened, "r1").store("w.safetensors", state(1)["m.safetensors"])
     (mark,) = (repo.path / ".git/theta/stored").iterdir()
     assert mark.name.startswith(f"{stored.manifest}-")
     pid, started, *where = mark.read_text().split()
     mark.write_text(" ".join((pid, f"{started}0", *where)))
+    assert repo.git("rev-parse", f"{refs_of_stored(repo)[0]}:manifest") == stored.manifest
     repo.theta("gc", "--prune=now")
     assert not mark.exists()
+    assert refs_of_stored(repo) == []
+    assert repo.try_git("cat-file", "-e", stored.manifest).returncode
 
 
 def test_a_store_that_failed_leaves_no_mark(opened: theta.Repository, repo: Repo) -> None:

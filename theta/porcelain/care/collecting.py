@@ -52,6 +52,7 @@ def collect(session: Session, args: Sequence[str]) -> Collected:
         if at_once and _is_busy(repo):
             raise BusyError("another theta is at work here", hint="wait for it, or leave out --prune=now")
         before = _bytes(repo)
+        stored_marks.forget(repo, age=0 if at_once else stored_marks.LAPSE)
         pack_keeps.remove_stale(session.objects.directory)
         held_packs.sweep(repo)
         done = repo.git().run("gc", "--quiet", *args, check=False)

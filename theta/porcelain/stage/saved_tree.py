@@ -83,12 +83,19 @@ def write(
     return SavedTree(_with(pack, tree, _nested(blobs), {STORES: stores}), new)
 
 
-def store(session: Session, pack: PackWriter, parent: str | None, path: str, file: Source) -> StoredFile:
-    """Store a checkpoint that a commit on top of ``parent`` will have at ``path``; no tree names it yet."""
+def store(
+    session: Session, pack: PackWriter, parent: str | None, path: str, file: Source
+) -> tuple[StoredFile, str]:
+    """Store a checkpoint that a commit on top of ``parent`` will have at ``path``.
+
+    Return it, and a tree that names its manifest and store, which no commit names yet.
+    """
     check(path)
     bases = session.at(parent).manifests if parent else {}
     stored = _stored(session, pack, path, file, _taken(path, {}, bases), bases)
-    return StoredFile(pack.blob(stored.manifest.data, text=True))
+    oid = pack.blob(stored.manifest.data, text=True)
+    trees = closure.store_tree(pack, stored.manifest)
+    return StoredFile(oid), pack.tree([("manifest", MODE_BLOB, oid), ("store", MODE_TREE, trees)])
 
 
 def overlay(session: Session, pack: PackWriter, parent: str | None, commit: str) -> str:

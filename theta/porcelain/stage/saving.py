@@ -109,15 +109,19 @@ def save(session: Session, request: SaveRequest, writer: CommitWriter | None = N
 def store(session: Session, name: str, path: str, file: Source) -> StoredFile:
     """Store a checkpoint in a pack of its own, for a commit on ref ``name`` that another process makes.
 
-    Many processes may do it at once.  Until the commit nothing names the objects: git keeps such objects for
-    two weeks, and ``theta gc --prune=now`` refuses until the commit, or the end of this process.
+    Many processes may do it at once.  Until the commit a ref of theta names the objects, for two weeks at
+    most; ``theta gc --prune=now`` refuses until the commit, or the end of this process.
     """
     repo = session.repo
     ref = _full(name)
     parent = repo.refs.resolved(ref) if ref in repo.refs else None
     with session.journal.beside_others(), _marked(repo) as marked:
-        with session.objects.writing() as pack:
-            stored = saved_tree.store(session, pack, parent, path, file)
+        try:
+            with session.objects.writing(keep=True) as pack:
+                stored, tree = saved_tree.store(session, pack, parent, path, file)
+            stored_marks.hold(repo, stored.manifest, tree)
+        finally:
+            session.objects.keeps.release()
         marked.append(stored.manifest)
     return stored
 
