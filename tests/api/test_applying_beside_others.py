@@ -25,7 +25,7 @@ from theta.errors import (
 )
 from theta.git.object_values import MODE_BLOB
 from theta.git.run import shell
-from theta.porcelain.replicas import applying, replica_state
+from theta.porcelain.replicas import applying, half_written, replica_state
 from theta.porcelain.replicas.applying import Action
 from theta.porcelain.stage import run_steps
 from theta.porcelain.workspace import name_twins
@@ -414,6 +414,24 @@ def test_a_chunk_that_was_half_written_is_ours(
     notes = opened.apply("r1@1", place, in_place=half % 2 == 0).notes
     assert any("cut short" in note for note in notes) == bool(half)
     assert (place / MODEL).read_bytes() == old
+
+
+def test_bytes_that_are_of_some_version_by_chance_are_not_ours() -> None:
+    random = np.random.default_rng(0)
+    versions = [random.integers(0, 2, 9000, np.uint8).tobytes() for _ in range(9)]
+    foreign = random.integers(0, 2, 9000, np.uint8).tobytes()
+
+    def is_of(data: bytes, place: int = 40) -> bool:
+        return half_written._is_of(data, lambda: [version[: len(data)] for version in versions], place)
+
+    assert not is_of(foreign)
+    assert not is_of(foreign[:64])
+    assert not is_of(versions[0][:5000] + foreign[5000:])
+    assert not is_of(bytes([2]))
+    for first, second in ((0, 0), (1, 1), (1000, 1000), (4056, 8152), (3000, 4000), (9000, 9000), (5, 8999)):
+        assert is_of(versions[3][:first] + versions[7][first:second] + versions[0][second:])
+    assert is_of(versions[5][:4056] + versions[1][4056:8152] + versions[2][8152:])
+    assert is_of(b"")
 
 
 def test_a_half_written_checkpoint_gives_way_to_a_text(

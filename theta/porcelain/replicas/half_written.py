@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from theta._numpy import np
@@ -29,6 +29,10 @@ else:
 
 _PAGE: Final = 4096
 """Bytes that the system writes at once."""
+_TORN: Final = 8
+"""Pages of a chunk, at most, that have bytes of several versions: a process that is killed leaves one."""
+_RUNS: Final = 3
+"""Runs of one version, at most, in such a page, after two applies that were killed in it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class _Version:
 
 
 def is_mixture(objects: Objects, copy: FileSource, manifests: Sequence[Manifest]) -> bool:
-    """Return whether each byte of ``copy`` is that of one of the versions ``manifests``.
+    """Return whether each page of ``copy`` is of a version of ``manifests``, or torn between some.
 
     The first is the version that was being written, whose places all have.  Where the bytes of another are
     not here any more, a part that was written to has a page at least of the first.  Fields that follow from
@@ -63,8 +67,8 @@ def is_mixture(objects: Objects, copy: FileSource, manifests: Sequence[Manifest]
         return False
     plan, others = versions[0].plan, [dict(one.plan.literals()) for one in versions]
     for offset, data in plan.literals():
-        known = (part for one in others if len(part := one.get(offset, b"")) == len(data))
-        if not _is_of(copy.read(offset, len(data)), known):
+        known = [part for one in others if len(part := one.get(offset, b"")) == len(data)]
+        if not _is_of(copy.read(offset, len(data)), known.__iter__, offset):
             return False
     for _, offset, length in plan.extents():
         lines = [line for one in versions if (line := one.at(offset, length)) is not None]
@@ -95,7 +99,7 @@ class _Tensor:
             return False
         for start, chunk in chunks:
             data = copy.read(offset + start, chunk.length)
-            if not self._has(start, Chunk.of(data)) and not self._is_torn(data, start):
+            if not self._has(start, Chunk.of(data)) and not self._is_torn(data, start, offset + start):
                 return False
         return True
 
@@ -109,8 +113,8 @@ class _Tensor:
                 self.known[line] = {*_placed(tensor_records.record_of(self.objects, line))}
         return self.known[line]
 
-    def _is_torn(self, data: bytes, start: int) -> bool:
-        """Return whether ``data`` was being written when the apply was cut short."""
+    def _is_torn(self, data: bytes, start: int, place: int) -> bool:
+        """Return whether ``data``, at ``place`` of the file, was being written when the apply ended."""
         gone: list[Line] = []
 
         def values() -> Iterator[bytes]:
@@ -121,7 +125,7 @@ class _Tensor:
                 except ThetaError:
                     gone.append(line)
 
-        if _is_of(data, values()):
+        if _is_of(data, values, place):
             return True
         return bool(gone) and self.lines[0] not in gone and _has_a_page(data, next(values()))
 
@@ -132,15 +136,49 @@ def _placed(record: Record) -> Iterator[tuple[int, Chunk]]:
     return zip(starts, record.chunks, strict=False)
 
 
-def _is_of(data: bytes, values: Iterable[bytes]) -> bool:
-    """Return whether each byte is that of one of ``values``, which are as long."""
-    found: NDArray[Any] = np.zeros(len(data), np.bool_)
+def _is_of(data: bytes, values: Callable[[], Iterable[bytes]], place: int) -> bool:
+    """Return whether ``data``, at ``place`` of a file, is of ``values()``, which are as long: page by page.
+
+    Few pages may be torn.  Byte by byte, a file of somebody else would be of many versions by chance.
+    """
     here = np.frombuffer(data, np.uint8)
-    for value in values:
-        found |= here == np.frombuffer(value, np.uint8)
-        if found.all():
+    starts = [0, *range(_PAGE - place % _PAGE, len(data), _PAGE)]
+    found, whole = np.zeros(len(data), np.bool_), np.zeros(len(starts), np.bool_)
+    least, count = _TORN + 1, 0
+    for count, value in enumerate(values() if data else (), 1):
+        same = here == np.frombuffer(value, np.uint8)
+        found |= same
+        whole |= np.logical_and.reduceat(same, starts)
+        torn = len(whole) - int(whole.sum())
+        if torn < least and found.all():  # the other versions need not be read
+            least = torn
+            if _are_torn(here, islice(values(), count), starts, whole):
+                return True
+    return not data or (least <= _TORN and _are_torn(here, islice(values(), count), starts, whole))
+
+
+def _are_torn(
+    here: NDArray[Any], values: Iterable[bytes], starts: Sequence[int], whole: NDArray[Any]
+) -> bool:
+    """Return whether each page that is not whole is of few runs of ``values``."""
+    ends = [*starts[1:], len(here)]
+    pages = zip(starts, ends, whole, strict=True)
+    spans = [slice(start, end) for start, end, is_whole in pages if not is_whole]
+    if not spans:
+        return True
+    same = [[here[span] == np.frombuffer(value, np.uint8)[span] for span in spans] for value in values]
+    return all(_has_few_runs(np.array(page)) for page in zip(*same, strict=True))
+
+
+def _has_few_runs(same: NDArray[Any]) -> bool:
+    """Return whether few runs, each of one row that is all true, make up the columns of ``same``."""
+    at, size = 0, same.shape[1]
+    for _ in range(_RUNS):
+        rest = same[:, at:]
+        at += int(np.where(rest.all(axis=1), size - at, rest.argmin(axis=1)).max())
+        if at == size:
             return True
-    return not data
+    return False
 
 
 def _has_a_page(data: bytes, value: bytes) -> bool:
