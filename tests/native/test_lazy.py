@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -37,7 +38,10 @@ def test_importing_kernels_imports_no_numba() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_kernels_that_call_kernels_are_compiled_by_the_first_of_many_threads() -> None:
+def test_kernels_that_call_kernels_are_compiled_by_the_first_of_many_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # a kernel of an earlier session would be linked
     first = _four_times
     assert isinstance(first, _Kernel)
     found: list[int] = []
