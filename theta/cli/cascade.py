@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ from theta.cli import console, failures, terminal
 from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
 from theta.errors import UsageError
-from theta.git.run import shell
+from theta.git.run import about, shell
 from theta.lazy import Module
 
 if TYPE_CHECKING:
@@ -59,8 +58,7 @@ def cascade(
     request = cascading.CascadeRequest(old, new, plain(branches), strategy, rule or (), dry_run, unrelated)
 
     def test(folder: Path) -> bool:
-        words = {"THETA_CANDIDATE": str(folder)}
-        return not shell(command.replace("{}", shlex.quote(str(folder))), words, lambda: False)
+        return not shell(*about(command, folder), lambda: False)
 
     with terminal.progress("merging") as progress:
         found = cascading.cascade(session, request, test if command else None, _tell, progress)

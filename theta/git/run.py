@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import shutil
 import signal
 import threading
@@ -389,6 +390,24 @@ def shell(command: str, more: Mapping[str, str], stopped: Callable[[], bool]) ->
                 child.terminate()
                 break
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+PLACE: Final = "{}"
+VARIABLE: Final = "THETA_CANDIDATE"
+
+
+def about(command: str, place: Path) -> tuple[str, dict[str, str]]:
+    """Return ``command`` with ``{}`` replaced by the path ``place``, and the environment that names it too.
+
+    The name of a file may come from a repository, and the user may have put ``{}`` in quotes: a path that the
+    shell would not read as one word goes by the environment only.  Raises :class:`UsageError` for one in a
+    command with ``{}``.
+    """
+    if PLACE in command and shlex.quote(str(place)) != str(place):
+        raise UsageError(
+            f"{place.name!r} is no name for a command line", hint=f"use ${VARIABLE} in place of {{}}"
+        )
+    return command.replace(PLACE, str(place)), {VARIABLE: str(place)}
 
 
 def shell_output(command: str, more: Mapping[str, str]) -> tuple[int, str]:
