@@ -12,7 +12,7 @@ from typing import Any
 import numba
 import pytest
 
-from theta_native import _Kernel, kernel
+from theta_native import _Kernel, _saved, kernel
 
 ALL = """
 import importlib, pkgutil, sys
@@ -33,15 +33,20 @@ def _four_times(x: int) -> int:
     return _twice(_twice(x))
 
 
+@pytest.fixture
+def nothing_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache: a kernel that an earlier session saved is linked, and numba not called."""
+    monkeypatch.setattr(_saved, "directories", lambda: (tmp_path,))
+
+
 def test_importing_kernels_imports_no_numba() -> None:
     done = subprocess.run([sys.executable, "-c", ALL], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_kernels_that_call_kernels_are_compiled_by_the_first_of_many_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nothing_saved: None,
 ) -> None:
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # a kernel of an earlier session would be linked
     first = _four_times
     assert isinstance(first, _Kernel)
     found: list[int] = []
@@ -65,7 +70,9 @@ def _nine_times(x: int) -> int:
     return _thrice(_thrice(x))
 
 
-def test_c1_no_thread_sees_a_kernel_before_those_that_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_c1_no_thread_sees_a_kernel_before_those_that_it_calls(
+    nothing_saved: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A first commit in a fresh home failed with "Untyped global name", exit 70."""
     real: Any = numba.njit
 
