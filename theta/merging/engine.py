@@ -19,7 +19,7 @@ from theta.merging.adapters.scales import Scales
 from theta.merging.coded import Coded
 from theta.merging.computing import Task
 from theta.merging.shapes import grown_rows
-from theta.merging.states import Conflict, Settled, same, three_way
+from theta.merging.states import Conflict, Settled, WholeModel, same, three_way
 from theta.merging.storing import Streamed, stored_bytes
 from theta.merging.strategies import SIDES, Policy, Strategy, factor_names
 from theta.parallel import ordered
@@ -72,6 +72,7 @@ class MergeOptions:
             None; chunks read there are not decoded if their digests match.
         dtype: dtype of all floats of the result, or None to leave them as they are.
         adapters: for each side the scales of the adapter that the checkpoint is, or None.
+        model: returns the tensors of the model that the checkpoint is a shard of, or None.
         coming: called after all decisions with the id and the table of the skeleton; returns a sink for
             the result, or None.
     """
@@ -85,6 +86,7 @@ class MergeOptions:
     files: tuple[OldFile | None, ...] = ()
     dtype: str | None = None
     adapters: tuple[Scales | None, ...] = ()
+    model: WholeModel | None = None
     coming: Callable[[str, Skeleton], Sink | None] | None = None
 
 
@@ -180,7 +182,7 @@ class _Run:
     def outcome(self) -> Outcome:
         ours, theirs, *others = self._sides
         result = self._result
-        states = list(three_way(self._base, ours, theirs, *others))
+        states = list(three_way(self._base, ours, theirs, *others, model=self._options.model))
         self._expect(states)
         choices = self._together([(state, self._choice(state)) for state in states])
         choices = self._with_all_factors(choices)
@@ -263,6 +265,9 @@ class _Run:
         if strategy.name in SIDES:
             side: Line | None = getattr(conflict, strategy.name)
             return side
+        conflict = strategy.narrowed(conflict)
+        if strategy.takes(conflict):
+            return conflict.changed[0]
         options = self._options
         place = self._positions.get(conflict.name, 0.0)
         found = computing.task(conflict, strategy, place, options.statistics, options.seed, options.allow_nan)

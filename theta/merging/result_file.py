@@ -70,7 +70,8 @@ def _picked(
     strategy = policy(conflict())
     if strategy is None:
         return None
-    side = {"base": base, "theirs": sides[1]}.get(strategy.name, sides[0])
+    number = strategy.side(CONTAINER, len(sides))
+    side = base if strategy.name == "base" else sides[number or 0]
     if side is None or _specs(side.lines) != _specs(lines):
         return None
     return side.skeleton, side.format
@@ -201,7 +202,8 @@ def _merged_value(
     strategy = policy(conflict())
     if strategy is None:
         return None, False
-    return {"theirs": values[1], "base": before}.get(strategy.name, values[0]), True
+    number = strategy.side(CONTAINER, len(values))
+    return before if strategy.name == "base" else values[number or 0], True
 
 
 def _metadata(objects: Objects, manifest: Manifest) -> dict[str, str] | None:

@@ -7,7 +7,7 @@ tensor is in conflict.  Values are compared by digest.  There are two sides, or 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -49,6 +49,7 @@ class Conflict:
         everything: the merge has scope ``all``, so unchanged sides are inputs too.
         absent: numbers of sides that are inputs only if they changed the tensor.
         coded: the group of codes and scales with the tensor, which must come from one side.
+        chosen: the number of the only side that counts, or None.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Conflict:
     everything: bool = False
     absent: tuple[int, ...] = ()
     coded: Coded | None = None
+    chosen: int | None = None
 
     @property
     def sides(self) -> tuple[Line | None, ...]:
@@ -73,6 +75,8 @@ class Conflict:
     @property
     def changed_numbers(self) -> tuple[int, ...]:
         """The numbers of :attr:`changed` among :attr:`sides`."""
+        if self.chosen is not None:
+            return (self.chosen,)
         return tuple(
             number
             for number, side in enumerate(self.sides)
@@ -108,7 +112,8 @@ class Conflict:
     def geometry(self) -> Geometry | None:
         """The dtype and shape of what the sides become together; None when they do not fit."""
         sides = [side for side in self.changed if side is not None]
-        return geometry.joined(self.base, sides) if sides else None
+        base = self.base if self.chosen is None else None
+        return geometry.joined(base, sides) if sides else None
 
 
 @dataclass(frozen=True)
@@ -120,8 +125,16 @@ class Settled:
     coded: Coded | None = None
 
 
+WholeModel = Callable[[], Sequence[Mapping[str, Line]]]
+"""Returns the tensors of a model in several files, by name: those of the base, then of each side."""
+
+
 def three_way(
-    base: Manifest | None, ours: Manifest, theirs: Manifest, *others: Manifest
+    base: Manifest | None,
+    ours: Manifest,
+    theirs: Manifest,
+    *others: Manifest,
+    model: WholeModel | None = None,
 ) -> Iterator[Settled | Conflict]:
     """Yield the state of every tensor of any version, in order of name.
 
@@ -132,14 +145,13 @@ def three_way(
     sides = [side.by_name for side in (ours, theirs, *others)]
     versions = [before, *sides]
     groups = coded.groups((line.name, line.dtype) for lines in versions for line in lines.values())
-    names = _by_digest(before)
+    ties = _Ties(model or (lambda: versions))
     torn = {group: _is_torn(group, before, sides) for group in set(groups.values())}
     for name in sorted(before.keys() | set().union(*sides)):
         lines = [version.get(name) for version in versions]
         state, group = decide(name, *lines), groups.get(name)
-        if isinstance(state, Conflict) and None in lines[1:] and (twin := _twin(lines, names, versions)):
-            kept = [line or version.get(twin) for line, version in zip(lines, versions, strict=True)]
-            state = decide(name, *(line and replace(line, name=name) for line in kept))
+        if isinstance(state, Conflict) and None in lines[1:]:
+            state = decide(name, *ties.filled(lines))
         if group is None:
             yield state
         elif torn[group] and not all(same(lines[0], line) for line in lines):
@@ -156,23 +168,40 @@ def _by_digest(lines: Mapping[str, Line]) -> dict[str, list[str]]:
     return found
 
 
-def _twin(
-    lines: Sequence[Line | None], names: Mapping[str, list[str]], versions: Sequence[Mapping[str, Line]]
-) -> str | None:
-    """Return the tensor that this one is tied to: equal in each version that has both; all have that one.
+class _Ties:
+    """The tied tensors of a model, which may be in several files.
 
     Programs leave out one of two tied tensors when they save: an ``lm_head`` that equals the embedding.
     Other tensors may be equal by chance, as all norms are at first.
     """
 
-    def tied(name: str) -> bool:
-        pairs = zip((version.get(name) for version in versions), lines, strict=True)
-        return all(twin is not None and (line is None or same(twin, line)) for twin, line in pairs)
+    def __init__(self, model: WholeModel) -> None:
+        self._model = model
 
-    base = lines[0]
-    if base is None or len(base.shape) != 2 or not _TIED.fullmatch(base.name):
-        return None
-    return next((name for name in names[base.digest] if _TIED.fullmatch(name) and tied(name)), None)
+    @lazy
+    def _versions(self) -> Sequence[Mapping[str, Line]]:
+        return self._model()
+
+    @lazy
+    def _names(self) -> dict[str, list[str]]:
+        return _by_digest(self._versions[0])
+
+    def filled(self, lines: Sequence[Line | None]) -> Sequence[Line | None]:
+        """Return the versions of a tensor; for a side without it, that of the tensor that it is tied to."""
+        base = lines[0]
+        if base is None or len(base.shape) != 2 or not _TIED.fullmatch(base.name):
+            return lines
+        names = (name for name in self._names.get(base.digest, ()) if _TIED.fullmatch(name))
+        twin = next((name for name in names if self._is_tied(name, lines)), None)
+        if twin is None:
+            return lines
+        pairs = zip(lines, self._versions, strict=True)
+        return [line or replace(version[twin], name=base.name) for line, version in pairs]
+
+    def _is_tied(self, name: str, lines: Sequence[Line | None]) -> bool:
+        """Return whether all versions have the tensor ``name``, equal to ``lines`` where these are."""
+        pairs = zip((version.get(name) for version in self._versions), lines, strict=True)
+        return all(twin is not None and (line is None or same(twin, line)) for twin, line in pairs)
 
 
 def _is_torn(group: Coded, before: Mapping[str, Line], sides: Sequence[Mapping[str, Line]]) -> bool:

@@ -229,12 +229,25 @@ class Method:
     uses_statistics: ClassVar[bool] = False
     statistics_by_element: ClassVar[bool] = False
     """Whether a statistic has a value for each element of the tensor, and so rows as the tensor has."""
+    one_side: ClassVar[bool] = False
+    """Whether parameters may choose one side, as :meth:`only_side` tells."""
     equal_agree: ClassVar[bool] = True
     """Whether the result of equal inputs is that input."""
 
     def complete(self, values: Mapping[str, Any], count: int) -> Mapping[str, Any]:
         """Check and complete the parameters for ``count`` inputs; raises :class:`UsageError`."""
         return values
+
+    def only_side(self, values: Mapping[str, Any]) -> int | None:
+        """Return the number of the only side that the result depends on, from 0; None when all count.
+
+        That side is then the only input, whether it changed the tensor or not, and no other makes a conflict.
+        """
+        return None
+
+    def takes_side(self, values: Mapping[str, Any]) -> bool:
+        """Return whether the result is the version of :meth:`only_side`, whatever its dtype and shape."""
+        return False
 
     def picks(self, job: Job) -> int | None:
         """Return the number of the input that the parameters select unchanged, or None."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from theta.errors import UsageError
 from theta.merging.strategies.method import Block, Job, Method
 from theta.merging.strategies.parameters import Parameter
 
@@ -23,18 +22,21 @@ class Passthrough(Method):
         Parameter("input", "whole", 1, "which side: 1 is ours, 2 theirs", 1, 1000),
     )
     equal_agree = False
+    one_side = True
 
-    def complete(self, values: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-        """Raise :class:`UsageError` if there is no such input."""
-        if values["input"] > count:
-            raise UsageError(f"passthrough: there is no input {values['input']} of {count}")
-        return values
+    def only_side(self, values: Mapping[str, Any]) -> int | None:
+        """Return the number of the selected input."""
+        return int(values["input"]) - 1
+
+    def takes_side(self, values: Mapping[str, Any]) -> bool:
+        """Return whether the selected input is not scaled."""
+        return bool(values["scale"] == 1)
 
     def picks(self, job: Job) -> int | None:
         """Return the selected input if it is not scaled."""
-        return int(job["input"]) - 1 if job["scale"] == 1 else None
+        return 0 if job["scale"] == 1 else None
 
     def merge(self, job: Job, block: Block, stats: Any) -> NDArray[Any]:
         """Return the scaled input."""
-        values: NDArray[Any] = block.inputs[job["input"] - 1] * job.wide.type(job["scale"])
+        values: NDArray[Any] = block.inputs[0] * job.wide.type(job["scale"])
         return values

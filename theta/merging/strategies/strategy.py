@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from theta.dtypes import DTYPES
@@ -13,8 +13,6 @@ from theta.merging.strategies import factor_names, parameter_text, parameters, r
 from theta.merging.strategies.parameter_text import Setting
 
 SIDES: Final = ("ours", "theirs", "base")
-_WHOLE: Final = ("passthrough",)
-"""Methods that take all rows from one side."""
 _OF_PEFT: Final = (
     *("svd", "cat", "ties_svd", "dare_linear_svd", "dare_ties_svd", "magnitude_prune", "magnitude_prune_svd"),
 )
@@ -37,6 +35,35 @@ class Strategy:
         """The parameters by name."""
         return dict(self.parameters)
 
+    def side(self, name: str, count: int, absent: Sequence[int] = ()) -> int | None:
+        """Return the number of the only side that tensor ``name`` depends on, from 0; None when it is none.
+
+        ``absent`` are the numbers of sides that are not counted.  Raises :class:`UsageError` if there is no
+        such side.
+        """
+        if self.name in SIDES:
+            return {"ours": 0, "theirs": 1}.get(self.name)
+        method = registry.method(self.name)
+        if not method.one_side:
+            return None
+        found = method.only_side(self.resolve(name, 0.0, count))
+        counted = [number for number in range(count) if number not in absent]
+        if found is not None and found >= len(counted):
+            raise UsageError(f"{self.name}: there is no input {found + 1} of {len(counted)}")
+        return None if found is None else counted[found]
+
+    def narrowed(self, conflict: Conflict) -> Conflict:
+        """Return ``conflict`` with the only side that this depends on; itself if all count."""
+        number = self.side(conflict.name, len(conflict.sides), conflict.absent)
+        return conflict if number is None else replace(conflict, chosen=number)
+
+    def takes(self, conflict: Conflict) -> bool:
+        """Return whether the result is the only side of ``conflict``, which :meth:`narrowed` returned."""
+        if conflict.chosen is None:
+            return False
+        values = self.resolve(conflict.name, 0.0, len(conflict.sides))
+        return conflict.changed == (None,) or registry.method(self.name).takes_side(values)
+
     def applies(self, conflict: Conflict) -> bool:
         """Return whether this can settle ``conflict``."""
         return self.why_not(conflict) is None
@@ -47,6 +74,9 @@ class Strategy:
             return None
         if conflict.coded is not None:
             return conflict.coded.reason(conflict.name)
+        conflict = self.narrowed(conflict)
+        if self.takes(conflict):
+            return None
         sides = conflict.changed
         lines = [side for side in sides if side is not None]
         if not lines:
@@ -58,7 +88,7 @@ class Strategy:
             return f"{odd} is never computed with"
         if self.name == factor_names.PEFT:
             return None if factor_names.is_factor(conflict.name) else "it is no factor of an adapter"
-        if conflict.geometry is None or (conflict.geometry.spans and self.name in _WHOLE):
+        if conflict.geometry is None:
             return f"shape or dtype differs: {_geometries(conflict)}"
         return self._why_not_method(conflict, len(lines))
 

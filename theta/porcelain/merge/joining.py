@@ -13,8 +13,8 @@ from theta.merging.adapters import scales
 from theta.merging.adapters.scales import Scales
 from theta.merging.engine import MergeOptions, Outcome, RehearsedTensor
 from theta.merging.recipes import Recipe
-from theta.merging.states import Conflict
-from theta.merging.strategies import SIDES, Policy
+from theta.merging.states import Conflict, WholeModel
+from theta.merging.strategies import Policy
 from theta.porcelain.merge.versions import Recut, Stages, Three, Versions, beside
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
@@ -137,7 +137,7 @@ def merge_checkpoints(
     ``files`` are those of the worktree, for a merge that happens there.
     """
     result = Merged()
-    recut = [m for m in versions.recut(pack) if m.paths & paths.keys()]
+    recut = [m for m in versions.recut() if m.paths & paths.keys()]
     for model in recut:
         _merge_recut(session, pack, model, paths, how, files, result)
     together = {path for model in recut for path in model.paths}
@@ -147,8 +147,9 @@ def merge_checkpoints(
         base, ours, theirs = versions.of(stages)
         if ours is not None and theirs is not None:
             if 0 not in stages or _is_asked(base, ours, theirs, how.at(path)):
-                found = versions.configurations(path, (ours, theirs))
-                _merge(session, pack, path, (base, ours, theirs), _of(how.at(path), found), files, result)
+                asked = _of(how.at(path), versions.configurations(path, (ours, theirs)))
+                asked = _in_model(asked, versions.model(path))
+                _merge(session, pack, path, (base, ours, theirs), asked, files, result)
         elif 0 not in stages:
             kept = ours or theirs
             unchanged = base is not None and kept is not None and kept.same_value(base)
@@ -164,6 +165,11 @@ def _of(how: How, configurations: Sequence[bytes | None]) -> How:
     return replace(how, configurations=configurations) if configurations else how
 
 
+def _in_model(how: How, model: WholeModel | None) -> How:
+    """Return ``how`` for a shard of ``model``."""
+    return how if model is None else replace(how, options=replace(how.options, model=model))
+
+
 def _merge_recut(
     session: Session,
     pack: PackWriter,
@@ -176,7 +182,8 @@ def _merge_recut(
     """Merge a sharded model that one side resharded; its files are settled together or not at all."""
     trial = Merged()
     for path, sides in model.targets.items():
-        _merge(session, pack, path, sides, how.at(path), files, trial)
+        asked = _in_model(how.at(path), model.whole)
+        _merge(session, pack, path, sides, asked, files, trial)
     result.rows |= trial.rows
     if trial.conflicts:
         # Git left those files in conflict that one side deleted and the other changed.
@@ -233,10 +240,11 @@ def _choose(path: str, sides: Three, how: How, result: Merged) -> None:
     base, ours, theirs = sides
     question = Conflict(FILE, None, None, None)
     strategy = how.policy(question) if how.whole else None
-    if strategy is None or strategy.name not in SIDES:
+    number = strategy.side(FILE, 2) if strategy is not None else None
+    if strategy is None or (number is None and strategy.name != "base"):
         result.conflicts[path] = [question]
         return
-    chosen = {"base": base, "ours": ours, "theirs": theirs}[strategy.name]
+    chosen = base if number is None else (ours, theirs)[number]
     result.decided[path] = {FILE: str(strategy)}
     if chosen is None:
         result.removed.append(path)

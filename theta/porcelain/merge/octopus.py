@@ -14,12 +14,12 @@ from theta.git import commit_graph
 from theta.git.commit_graph import octopus_base
 from theta.merging import engine
 from theta.merging.result_file import CONTAINER
-from theta.merging.states import Conflict
+from theta.merging.states import Conflict, WholeModel
 from theta.merging.strategies import Strategy
 from theta.porcelain.merge import in_memory
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.merge.joining import How
-from theta.porcelain.merge.versions import Stages, Versions, configuration
+from theta.porcelain.merge.versions import Stages, Versions, configuration, whole_model
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.packs import PackWriter
@@ -108,7 +108,9 @@ class _Together:
             found = [side for side in sides if side is not None]
             heads = [head for head, side in zip(self.heads, sides, strict=True) if side is not None]
             if len(found) > 1 and len({side.data for side in found}) > 1:
-                self._merge(path, joined, (before, *found), heads, result)
+                own = [versions[0], *(v for v, side in zip(versions[1:], sides, strict=True) if side)]
+                model = whole_model([version.trees[0] for version in own], path)
+                self._merge(path, joined, (before, *found), heads, model, result)
 
     def _merge(
         self,
@@ -116,6 +118,7 @@ class _Together:
         joined: Manifest,
         versions: tuple[Manifest | None, *tuple[Manifest, ...]],
         heads: Sequence[str],
+        model: WholeModel | None,
         result: Joined,
     ) -> None:
         before, *sides = versions
@@ -126,7 +129,7 @@ class _Together:
         if not how.everything:
             asked = self.asked.get(joined.store, set())
             sides = [_only(side, joined, asked) for side in sides]
-        options = replace(how.options, adapters=how.scales)
+        options = replace(how.options, adapters=how.scales, model=model)
         outcome = engine.merge(
             self.session.objects, self.pack, before, sides, how.policy, options, how.progress
         )

@@ -74,7 +74,7 @@ def conflicts(session: Session) -> dict[str, list[Conflict]]:
         if ours is None or theirs is None:
             found[path] = [Conflict(FILE, None, None, None)]
         else:
-            states = three_way(base, ours, theirs)
+            states = three_way(base, ours, theirs, model=versions.model(path))
             found[path] = [state for state in states if not isinstance(state, Settled)]
     return found
 

@@ -19,8 +19,8 @@ from theta.git.commit_graph import merge_bases
 from theta.git.object_values import MODE_BLOB
 from theta.merging import result_file
 from theta.merging.adapters import scales
-from theta.merging.states import same
-from theta.porcelain.workspace.checkpoints import EMPTY
+from theta.merging.states import WholeModel, same
+from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints, by_model, is_shard
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.objects import Objects
@@ -93,8 +93,12 @@ class Versions:
             return []
         return [configuration(self._session, commit, path) for commit in self._commits]
 
-    def recut(self, pack: PackWriter) -> list[Recut]:
-        """Return the models that ours or theirs resharded; objects that their merges need go to ``pack``."""
+    def model(self, path: str) -> WholeModel | None:
+        """Return what reads the model whose shard is at ``path``; None when it is no shard."""
+        return whole_model(self.trees, path)
+
+    def recut(self) -> list[Recut]:
+        """Return the models that ours or theirs resharded; writes the skeletons that their merges read."""
         found: list[Recut] = []
         models = [tree.models() for tree in self.trees]
         for name in sorted(set().union(*models)):
@@ -102,9 +106,11 @@ class Versions:
             at = _newly_cut(*paths)
             if at is not None:
                 sides = [_only(tree.manifests, own) for tree, own in zip(self.trees, paths, strict=True)]
-                targets = _targets(self._session.objects, pack, sides, at)
+                with self._session.objects.writing(keep=True) as pack:
+                    targets = _targets(self._session.objects, pack, sides, at)
                 if targets:
-                    found.append(Recut(targets, frozenset().union(*paths) - targets.keys()))
+                    gone = frozenset().union(*paths) - targets.keys()
+                    found.append(Recut(targets, gone, self.model(min(targets))))
         return found
 
     def _base(
@@ -126,6 +132,20 @@ def configuration(session: Session, commit: str | None, path: str) -> bytes | No
     return session.repo.read_blob(entry.id) if entry is not None and is_file else None
 
 
+def whole_model(trees: Sequence[Checkpoints], path: str) -> WholeModel | None:
+    """Return what reads the model whose shard is at ``path`` in each of ``trees``; None for other paths."""
+    if not is_shard(path):
+        return None
+
+    (name,) = by_model([path])
+
+    def lines(tree: Checkpoints) -> dict[str, Line]:
+        files = _only(tree.manifests, tree.models().get(name, ()))
+        return {line.name: line for manifest in files.values() for line in manifest.lines}
+
+    return lambda: [lines(tree) for tree in trees]
+
+
 def beside(path: str) -> str:
     """Return the path of the configuration of the adapter at ``path``."""
     folder, slash, _ = path.rpartition("/")
@@ -143,10 +163,17 @@ BothAndBase = tuple[Manifest, Manifest, Manifest]
 
 @dataclass(frozen=True)
 class Recut:
-    """A resharded model: base, ours and theirs for each file of the result, and the files it deletes."""
+    """A resharded model.
+
+    Attributes:
+        targets: base, ours and theirs for each file of the result.
+        gone: the files that the result has no more.
+        whole: returns the tensors of all files of base, ours and theirs.
+    """
 
     targets: Mapping[str, BothAndBase]
     gone: frozenset[str]
+    whole: WholeModel | None
 
     @property
     def paths(self) -> set[str]:
