@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.compat.inprocess import committed, contested, copied, shift, theta
 from tests.compat.story import LAYERS, MODEL, digest, edit, new_model
-from tests.support import Repo
+from tests.support import Repo, make_model
 from theta.cli import prompting, terminal
 
 ONE, TWO, THREE = NAMES = LAYERS
@@ -280,3 +281,79 @@ def test_b1_a_message_of_the_users_own_gets_the_trailer(repo: Repo) -> None:
     assert trailers(repo) == ["-X average"]
     theta(repo, "commit", "-q", "--allow-empty", "-m", "and another")
     assert trailers(repo) == []
+
+
+# -- a line is a line ------------------------------------------------------------------------------
+
+STRANGE = "a\nb\r\v\x1c\x85\u2028\\u000a 'q'"
+
+
+@pytest.fixture(scope="module")
+def strange_once(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """Branches main and side changed two tensors of a file; it and one of them have strange names."""
+    repo = Repo.create(tmp_path_factory.mktemp("strange") / "repo")
+    names, path = (STRANGE, "c"), f"{STRANGE}.safetensors"
+    values = {name: np.ones((4, 4), np.float32) for name in names}
+    make_model(repo.path / path, values)
+    theta(repo, "track", "*.safetensors")
+    theta(repo, "add", ".")
+    repo.git("commit", "-q", "-m", "one")
+    repo.git("branch", "side")
+    for branch, factor in (("main", 2), ("side", 5)):
+        theta(repo, "switch", "-q", branch)
+        make_model(repo.path / path, {name: value * factor for name, value in values.items()})
+        theta(repo, "commit", "-q", "-a", "-m", "changed")
+    theta(repo, "switch", "-q", "main")
+    return repo
+
+
+@pytest.fixture
+def strange(strange_once: Repo, tmp_path: Path) -> Repo:
+    return copied(strange_once, tmp_path / "repo")
+
+
+@pytest.mark.parametrize("message", [[], ["-m", "several lines\n\nof a message"]])
+def test_line_ends_in_a_rule_a_path_and_a_name_stay_in_one_trailer(strange: Repo, message: list[str]) -> None:
+    theta(strange, "merge", *message, "-X", "average", "--rule", "a\n*\v*=theirs", "side")
+    (trailer,) = trailers(strange)
+    assert trailer.startswith("--escaped -X average --rule 'a\\u000a*\\u000b*=theirs'")
+    assert_same_again(strange)
+
+
+def test_line_ends_in_the_exact_rule_of_an_answer(strange: Repo, answers: Callable[..., None]) -> None:
+    answers("tt", "to")
+    theta(strange, "merge", "side")
+    assert "a\\u000ab" in "".join(trailers(strange))
+    assert_same_again(strange)
+
+
+def test_a_git_that_claims_another_encoding_or_separators_reads_the_trailer(repo: Repo) -> None:
+    for key, value in (
+        ("i18n.commitEncoding", "ISO-8859-1"),
+        ("i18n.logOutputEncoding", "ISO-8859-1"),
+        ("trailer.separators", "#"),
+        ("trailer.ifmissing", "doNothing"),
+    ):
+        repo.git("config", key, value)
+    theta(repo, "merge", "-X", "average", "--rule", "layer.0.*[t\u6a21]=theirs", "side")
+    assert "[t\u6a21]=theirs" in repo.git("cat-file", "-p", "HEAD")
+    assert_same_again(repo)
+
+
+def test_a_replay_fails_over_a_trailer_that_it_cannot_understand(repo: Repo) -> None:
+    theta(repo, "merge", "-X", "average", "side")
+    for trailer, told in (
+        ("Theta-Merge: -X average --rule 'a\n*=theirs'", "does not read each of them"),
+        ("Theta-Merge: -X average --rule 'a", "No closing quotation"),
+        ("Theta-Merge: -X average\n\nsaid later", "does not read each of them"),
+        (f"Theta-Merge: --rule {ONE}=ours", "does not settle"),
+        ("Theta-Merge: -X average -- other.safetensors", "which is not merged"),
+    ):
+        repo.git("commit", "-q", "--amend", "--no-verify", "-m", f"merged\n\n{trailer}")
+        assert told in theta(repo, "merge", "--replay", "HEAD", code=2).err
+
+
+def test_a_replay_tells_what_it_did_not_merge_again(repo: Repo) -> None:
+    theta(repo, "merge", "-X", "average", "side")
+    repo.git("commit", "-q", "--amend", "--no-verify", "-m", "by hand")
+    assert ", but for 1 file settled by hand" in theta(repo, "merge", "--replay", "HEAD").out

@@ -195,6 +195,15 @@ def numba(source: Source) -> list[str]:
     return found
 
 
+def lines(source: Source) -> list[str]:
+    """Find uses of ``splitlines``, for which a form feed or U+2028 in a name or a subject ends a line."""
+    return [
+        source.at(node, "splitlines() takes names apart")
+        for node in source.nodes
+        if isinstance(node, ast.Attribute) and node.attr == "splitlines"
+    ]
+
+
 def libgit2(source: Source) -> list[str]:
     """Find uses of pygit2, and of its repository inside ours."""
     found = _imported(source, "pygit2")

@@ -83,6 +83,22 @@ RULES = {
     "frameworks": Rule(chokepoints.frameworks, packages=HOOKS),
     "numba": Rule(chokepoints.numba),
     "objects": Rule(chokepoints.objects, packages=("theta.git",)),
+    "lines": Rule(
+        chokepoints.lines,
+        packages=("theta.cli",),
+        exceptions=tuple(
+            (module, "splitlines() takes names apart")
+            for module in (
+                # what a program says, where carriage returns end lines of progress
+                *("theta.git.partial", "theta.git.repository", "theta.git.run", "theta.git.options"),
+                *("theta.porcelain.commands.merge_routes", "theta.porcelain.drive.running"),
+                "theta.porcelain.search.scoring",
+                "theta_native._signatures",  # a file of ours
+                "theta.porcelain.migration.dvc_origin",  # bytes
+                "theta.store.format.manifest",  # markers of conflicts, behind any end of a line
+            )
+        ),
+    ),
     "libgit2": Rule(chokepoints.libgit2, packages=("theta.git", "theta.store.odb")),
     "state_files": Rule(chokepoints.state_files, packages=("theta.git.state_files",)),
 }
@@ -242,6 +258,11 @@ BAD = {
         repo.raw.get(oid)
         repo.raw.revparse_single('HEAD')
     """,
+    "lines": """
+        text.splitlines()
+        rows = place.read_text().splitlines(keepends=True)
+        map(str.splitlines, texts)
+    """,
     "libgit2": """
         import pygit2
         from pygit2.enums import FileMode
@@ -321,6 +342,10 @@ GOOD = {
         repo.find(oid)
         repo.raw.config['core.bare']
         raw[0:4]
+    """,
+    "lines": """
+        split_lines(text)
+        text.split('\\n')
     """,
     "libgit2": """
         repo.config.get('core.bare')

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theta.errors import NotFoundError, UsageError
-from theta.merging import depth, recipe_files, recipes
+from theta.merging import depth, recipe_files, recipe_line, recipes
 from theta.merging.recipes import Recipe, Rule, combine, from_text, rule
 from theta.merging.states import Conflict
 from theta.merging.strategies import make, parse
+from theta.porcelain.merge.trailers import Round, read_round
 from theta.store.format.manifest import Line
 
 # -- rules and the line ----------------------------------------------------------------------------
@@ -68,6 +69,36 @@ def test_a_recipe_is_its_line(
 ) -> None:
     recipe = Recipe(default, tuple(rules), scope, seed, allow_nan, tuple(without))  # type: ignore[arg-type]
     assert from_text(recipe.text()) == recipe
+
+
+BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029\0\x1b"
+WORDS = st.text(st.characters() | st.sampled_from(BREAKS + "\\' -$"), max_size=12)
+PATHS = st.text(st.characters(exclude_characters="\0") | st.sampled_from(BREAKS[:-2]), min_size=1, max_size=9)
+
+
+@given(st.lists(WORDS, max_size=4))
+def test_words_are_one_line_and_the_same_words_again(words: list[str]) -> None:
+    line = recipe_line.join(words)
+    assert len(line.splitlines()) <= 1
+    assert line.encode().decode() == line
+    assert recipe_line.split(line) == words
+
+
+@given(st.lists(st.builds(Rule, PATHS.filter(lambda glob: "=" not in glob), STRATEGIES)), st.lists(PATHS))
+def test_a_round_is_one_line_of_a_message_and_the_same_round_again(
+    rules: list[Rule], paths: list[str]
+) -> None:
+    found = Round(Recipe(parse("average"), tuple(rules), searched="weight=\x85"), paths=tuple(paths))
+    assert len(found.text().splitlines()) == 1
+    assert read_round(found.text()) == found
+
+
+def test_a_line_without_breaks_is_read_as_before() -> None:
+    assert recipe_line.split(r"--rule '\u000a\n=ours' -- 'a\'") == ["--rule", r"\u000a\n=ours", "--", "a\\"]
+    assert from_text(r"--escaped --rule '\u000a*=ours'") == Recipe(rules=(rule("\n*=ours"),))
+    for line in (r"--escaped --rule '\n=ours'", r"--escaped --rule 'a\'", r"--escaped --rule '\u00=ours'"):
+        with pytest.raises(UsageError, match="stands for no character"):
+            from_text(line)
 
 
 def test_the_line_is_what_the_command_line_says() -> None:

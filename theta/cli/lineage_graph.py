@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from theta.git.quoting import visible_lines
+from theta.git.quoting import split_lines, visible_lines
 
 if TYPE_CHECKING:
     from theta.porcelain.lineage.tracing import Lineage, VersionNode
@@ -21,7 +21,7 @@ _COLOURS: Final = ("#1f6feb", "#bf8700", "#1a7f37", "#8250df", "#cf222e", "#0969
 def text(session: Session, found: Lineage) -> Iterator[str]:
     """Yield the lines of git's graph of these commits, with what became of the checkpoint in each."""
     words = ("log", "--graph", "--color=never", "--format=%x01%H", *found.arguments)
-    for line in session.repo.git().run(*words).text.splitlines():
+    for line in split_lines(session.repo.git().run(*words).text):
         graph, _, oid = line.partition("\x01")
         node = found.nodes.get(oid)
         if node is not None:

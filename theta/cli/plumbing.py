@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from theta.cli import console, terminal
 from theta.errors import ExitCode, ThetaError
+from theta.git.quoting import split_lines
 
 if TYPE_CHECKING:
     from theta.porcelain.workspace.session import Session
@@ -96,5 +97,5 @@ def _guard(session: Session) -> list[str]:
 
 
 def _rows(width: int) -> list[list[str]]:
-    rows = [line.split() for line in sys.stdin.read().splitlines()]
+    rows = [line.split() for line in split_lines(sys.stdin.read())]
     return [row for row in rows if len(row) >= width]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from theta.cli import console, reports
 from theta.errors import ExitCode
 from theta.lazy import Module
+from theta.store.changes import counted
 from theta.units import human
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def tell_again(done: Replayed) -> int:
     for path in done.by_hand:
         console.note(f"{path}: settled by hand in {oid}; taken from there")
     if done.same:
-        console.out(f"{oid} again: the same tree {done.tree}")
+        rest = f", but for {counted(len(done.by_hand), 'file')} settled by hand" if done.by_hand else ""
+        console.out(f"{oid} again: the same tree {done.tree}{rest}")
         return 0
     for path in done.differing:
         console.out(f"{path}: not what {oid} has")

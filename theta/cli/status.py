@@ -11,7 +11,7 @@ from theta.cli.args import Given
 from theta.cli.common import NO_NOTICE, open_session, uses_theta
 from theta.cli.passing import Passing
 from theta.cli.status_text import told_at_length
-from theta.git.quoting import quoted, visible
+from theta.git.quoting import quoted, split_lines, visible
 from theta.lazy import Module
 from theta.porcelain.look.history import HIDE
 
@@ -111,7 +111,7 @@ def _in_columns(session: Session, names: list[str]) -> list[str]:
     width = shutil.get_terminal_size().columns - 1
     line = ("column", f"--mode={mode}", "--indent=\t", "--padding=1", f"--width={width}")
     text = session.repo.git().run(*line, stdin=os.fsencode("\n".join(visible(name) for name in names))).text
-    return [row.removeprefix("\t") for row in text.splitlines()]
+    return [row.removeprefix("\t") for row in split_lines(text)]
 
 
 def _letters(row: Row, palette: Palette | None) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from theta.errors import MissingObjectsError
+from theta.git import state_files
 from theta.git.object_format import COMMIT, TREE, is_id
 from theta.git.object_values import MODE_BLOB, MODE_TREE, Commit, Tree, TreeEntry, tree_bytes
+from theta.git.quoting import split_lines
 from theta.git.repository import Repository
 from theta.git.state_files import FETCH_HEAD
 
@@ -183,8 +184,7 @@ def _elsewhere(repo: Repository) -> set[str]:
     """Return the commits that other worktrees have checked out, and those of the last fetch."""
     found = {_head(repo, gitdir) for gitdir in (repo.commondir, *repo.commondir.glob("worktrees/*"))}
     for gitdir in (repo.gitdir, repo.commondir):
-        with contextlib.suppress(OSError):
-            found |= {line.split("\t")[0] for line in (gitdir / FETCH_HEAD).read_text().splitlines()}
+        found |= {line.split("\t")[0] for line in split_lines(state_files.text(gitdir / FETCH_HEAD))}
     return {oid for oid in found if is_id(oid) and repo.commit_here(oid) is not None}
 
 

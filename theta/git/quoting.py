@@ -41,6 +41,15 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
+def split_lines(text: str) -> list[str]:
+    """Return the lines of ``text``, which line feeds end.
+
+    :meth:`str.splitlines` also splits at characters that names of refs and files, and subjects, may have.
+    """
+    found = text.split("\n")
+    return found if found[-1] else found[:-1]
+
+
 def one_line(text: str) -> str:
     """Return ``text`` without line feeds."""
     return " ".join(text.split())

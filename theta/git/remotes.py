@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from theta.git.quoting import split_lines
 from theta.git.repository import Repository
 from theta.git.run import DURABLE
 
@@ -22,7 +23,7 @@ def durable(repo: Repository) -> list[str]:
 
 
 def _is_local(repo: Repository, name: str) -> bool:
-    urls = repo.git().run("remote", "get-url", "--push", "--all", name, check=False).text.splitlines()
+    urls = split_lines(repo.git().run("remote", "get-url", "--push", "--all", name, check=False).text)
     return bool(urls) and all(url.startswith(("/", "./", "../", "file://")) for url in urls)
 
 
@@ -38,4 +39,4 @@ def default(repo: Repository) -> str | None:
 def push_urls(repo: Repository, remote: str) -> list[str]:
     """Return the URLs that git pushes to for ``remote``, a name or a URL."""
     done = repo.git().run("remote", "get-url", "--push", "--all", remote, check=False)
-    return done.text.splitlines() if not done.code else [remote]
+    return split_lines(done.text) if not done.code else [remote]

@@ -91,7 +91,7 @@ def commits(gitdir: Path, name: str) -> list[str]:
 
 def text(place: Path) -> str:
     """Return the content of the state file at ``place``; empty without the file."""
-    return place.read_text("utf-8", "surrogateescape") if place.is_file() else ""
+    return place.read_bytes().decode("utf-8", "surrogateescape") if place.is_file() else ""
 
 
 def checked_out(shared: Path, *, is_bare: bool) -> set[str]:

@@ -7,13 +7,13 @@ The line is in the ``Theta-Merge:`` trailer of a commit and has the options of t
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from theta.errors import UsageError
+from theta.merging import recipe_line
 from theta.merging.engine import MergeOptions
 from theta.merging.states import Conflict
 from theta.merging.strategies import SIDES, Policy, Strategy, parse, registry
@@ -113,6 +113,10 @@ class Recipe:
 
     def text(self) -> str:
         """Return the canonical line, which :func:`from_text` parses."""
+        return recipe_line.join(self.words())
+
+    def words(self) -> list[str]:
+        """Return the words of the canonical line, which :func:`from_words` parses."""
         words = ["-X", str(self.default)] if self.default else []
         for entry in self.rules:
             words += ["--rule", str(entry)]
@@ -128,7 +132,7 @@ class Recipe:
             words += ["--dtype", self.dtype]
         if self.searched:
             words += ["--searched", self.searched]
-        return shlex.join(words)
+        return words
 
 
 def of_options(options: MergeOptions) -> Recipe:
@@ -172,10 +176,11 @@ def from_text(line: str) -> Recipe:
     """Parse the result of :meth:`Recipe.text`; raises :class:`UsageError`."""
     if len(line) > _MAX_LINE:
         raise UsageError(f"a recipe of {len(line)} characters is too long")
-    try:
-        words = shlex.split(line)
-    except ValueError as error:
-        raise UsageError(f"a malformed recipe: {error}") from error
+    return from_words(recipe_line.split(line))
+
+
+def from_words(words: Sequence[str]) -> Recipe:
+    """Parse the result of :meth:`Recipe.words`; raises :class:`UsageError`."""
     recipe = Recipe()
     waiting = iter(words)
     for word in waiting:

@@ -19,6 +19,7 @@ from theta.errors import DiskError
 from theta.git import processes
 from theta.git.object_format import is_id
 from theta.git.object_values import Commit
+from theta.git.quoting import split_lines
 from theta.git.repository import STORES, Repository
 from theta.store.format.manifest import MAX_BYTES, looks_like_manifest
 from theta.store.odb import pack_keeps
@@ -117,7 +118,7 @@ def _objects_since(repo: Repository, tips: list[str]) -> dict[str, str]:
     hidden = "".join(f"^{tip}\n" for tip in tips if tip and repo.has(tip)).encode()
     command = ["rev-list", "--objects", "--missing=allow-any", "--ignore-missing", "--exclude=refs/theta/*"]
     command += ["--all", "--reflog", "--stdin"]
-    rows = repo.git().run(*command, stdin=hidden, check=False).text.splitlines()
+    rows = split_lines(repo.git().run(*command, stdin=hidden, check=False).text)
     return {oid: path for oid, _, path in (row.partition(" ") for row in rows)}
 
 

@@ -17,6 +17,7 @@ from theta.git import state_files
 from theta.git.backends.by_git_index import GitIndexes
 from theta.git.object_format import ObjectFormat, is_id
 from theta.git.object_values import DAMAGED
+from theta.git.quoting import split_lines
 from theta.git.run import Conversation, Git, Result
 
 _TRUE: Final = ("true", "yes", "on")
@@ -114,7 +115,7 @@ class GitObjects:
     def _require_sound(self, oid: str) -> None:
         """Raise :class:`DamagedRepositoryError` for an object that git calls missing over an error."""
         said = self._git.run("cat-file", "-t", oid, check=False).stderr.decode("utf-8", "replace")
-        for line in said.splitlines():
+        for line in split_lines(said):
             if line.startswith("error: "):
                 raise DamagedRepositoryError(f"object {oid} cannot be read: {line[7:]}", hint=DAMAGED)
 
@@ -143,7 +144,7 @@ class GitRefs:
         self._head: tuple[object, tuple[str, str | None]] | None = None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._git.run("for-each-ref", "--format=%(refname)").text.splitlines())
+        return iter(split_lines(self._git.run("for-each-ref", "--format=%(refname)").text))
 
     def __contains__(self, name: str) -> bool:
         return not self._git.run("show-ref", "--verify", "--quiet", name, check=False).code
@@ -190,13 +191,13 @@ class GitRefs:
 
     def all_resolved(self) -> dict[str, str]:
         """Return name -> id of all refs that resolve."""
-        rows = self._git.run("for-each-ref", "--format=%(objectname) %(refname)").text.splitlines()
+        rows = split_lines(self._git.run("for-each-ref", "--format=%(objectname) %(refname)").text)
         return {name: oid for oid, name in (row.split(" ", 1) for row in rows)}
 
     def direct(self, *prefixes: str) -> dict[str, str]:
         """Return name -> id of the refs with these prefixes that are not symbolic and resolve."""
         words = ("for-each-ref", "--format=%(objectname) %(refname) %(symref)", *prefixes)
-        rows = (row.split(" ") for row in self._git.run(*words).text.splitlines())
+        rows = (row.split(" ") for row in split_lines(self._git.run(*words).text))
         return {name: oid for oid, name, target in rows if not target}
 
     def is_valid(self, name: str) -> bool:
@@ -205,7 +206,7 @@ class GitRefs:
 
     def checked_out(self) -> set[str]:
         """Return the refs that the HEADs of all worktrees name."""
-        rows = self._git.run("for-each-ref", "--format=%(refname) %(worktreepath)").text.splitlines()
+        rows = split_lines(self._git.run("for-each-ref", "--format=%(refname) %(worktreepath)").text)
         is_bare = self._configured.config.flag("core.bare")
         own = self._symbolic("HEAD") if not is_bare else ""
         return {name for name, _, place in (row.partition(" ") for row in rows) if place} | {own} - {""}

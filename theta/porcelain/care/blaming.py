@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 
 from theta.errors import NotFoundError
 from theta.git.object_values import Author
+from theta.git.quoting import split_lines
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Manifest
 
@@ -75,7 +76,7 @@ def _fits(name: str, glob: str) -> bool:
 def _origins(session: Session, tip: str, start: _Asked, store: str) -> Iterator[LastChange]:
     """Yield the origins of the tensors of ``start``, a commit after all that descend from it."""
     asked = {tip: start}
-    rows = session.repo.git().run("rev-list", "--topo-order", "--parents", tip).text.splitlines()
+    rows = split_lines(session.repo.git().run("rev-list", "--topo-order", "--parents", tip).text)
     for oid, *parents in map(str.split, rows):
         if (here := asked.pop(oid, None)) is None:
             continue

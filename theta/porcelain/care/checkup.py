@@ -17,6 +17,7 @@ from typing import Final
 from theta import _fs, _notes
 from theta.errors import ManifestError, MissingObjectsError, ThetaError
 from theta.git import commit_graph, lfs, processes, state_files
+from theta.git.quoting import split_lines
 from theta.git.repository import STORES
 from theta.porcelain.setup import installing
 from theta.porcelain.workspace import agreement, worktree
@@ -147,7 +148,7 @@ def _setup(session: Session) -> Iterator[Complaint]:
 
 def _attributes(session: Session) -> Iterator[Complaint]:
     place = session.repo.worktree / ".gitattributes"
-    lines = place.read_text(errors="replace").splitlines() if place.exists() else []
+    lines = split_lines(place.read_text(errors="replace")) if place.exists() else []
     if session.index.manifests and installing.STORE_ATTRIBUTES not in lines:
         yield Complaint("attributes", f".gitattributes has no rule for {STORES}/", "write it; then commit it")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from theta.errors import UsageError
+from theta.git.quoting import split_lines
 from theta.git.repository import STORES, Repository
 from theta.porcelain.workspace.session import Session
 
@@ -78,7 +79,7 @@ def unreachable(repo: Repository) -> int:
 def _sizes(repo: Repository) -> dict[str, int]:
     """Return id -> bytes on the disk of all objects."""
     form = "--batch-check=%(objectname) %(objectsize:disk)"
-    rows = repo.git().run("cat-file", "--batch-all-objects", "--unordered", form).text.splitlines()
+    rows = split_lines(repo.git().run("cat-file", "--batch-all-objects", "--unordered", form).text)
     return {oid: int(size) for oid, size in map(str.split, rows)}
 
 
@@ -86,7 +87,7 @@ def _reached(repo: Repository, revisions: tuple[str, ...], hidden: Set[str] = fr
     """Yield the objects that ``revisions`` reach and ``hidden`` does not."""
     stdin = "".join(f"^{oid}\n" for oid in sorted(hidden)).encode()
     done = repo.git().run("rev-list", "--objects", *_SEEN, *revisions, "--stdin", stdin=stdin)
-    return (row.partition(" ")[0] for row in done.text.splitlines())
+    return (row.partition(" ")[0] for row in split_lines(done.text))
 
 
 def _placed(repo: Repository) -> Iterator[tuple[str, tuple[str, ...], list[_Placed], set[str]]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from theta.errors import ManifestError, NewerFormatError, ThetaError
+from theta.git.quoting import split_lines
 from theta.git.run import Git
 from theta.lazy import Module
 from theta.merging.strategies.registry import ALIASES, BUILT_IN
@@ -141,7 +142,7 @@ class LineWords:
             data = data[size + 1 :]
 
     def _lines(self, *args: str) -> list[str]:
-        return self._run(*args).decode("utf-8", "surrogateescape").splitlines()
+        return split_lines(self._run(*args).decode("utf-8", "surrogateescape"))
 
     def _fields(self, *args: str) -> list[str]:
         return self._run(*args).decode("utf-8", "surrogateescape").split("\0")[:-1]

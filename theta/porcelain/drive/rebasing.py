@@ -14,6 +14,7 @@ from theta.errors import ThetaError
 from theta.git import commit_graph, state_files
 from theta.git.object_format import is_id
 from theta.git.object_values import Commit
+from theta.git.quoting import split_lines
 from theta.git.repository import Repository
 from theta.porcelain.workspace import agreement, rollback, worktree
 from theta.porcelain.workspace.session import Session
@@ -72,14 +73,14 @@ def _redo(session: Session) -> None:
     if (commit := _unfinished(session)) is None:
         return
     _require(_to_head(session, commit.id, _applied(session.repo, commit)), f"applied {commit.id[:12]}")
-    done = _text(session, state_files.REBASE_DONE).splitlines()
+    done = split_lines(_text(session, state_files.REBASE_DONE))
     _write(session, state_files.REBASE_TODO, f"{done[-1]}\n{_text(session, state_files.REBASE_TODO)}")
     _write(session, state_files.REBASE_DONE, "".join(f"{row}\n" for row in done[:-1]))
 
 
 def _unfinished(session: Session) -> Commit | None:
     """Return the commit of the last step; None if git finished it, or stopped at it."""
-    done = _text(session, state_files.REBASE_DONE).splitlines()
+    done = split_lines(_text(session, state_files.REBASE_DONE))
     step = done[-1].split() if done else []
     if len(step) < 2 or step[0] not in _PICKS or _is_stopped(session.repo.gitdir):
         return None
@@ -143,7 +144,7 @@ def _is_finished(session: Session, commit: Commit) -> bool:
     """Return whether ``commit`` was applied: git has noted it as rewritten, or HEAD is the new commit."""
     oid = commit.id
     for name in state_files.REBASE_REWRITTEN:
-        if any(row.startswith(oid) for row in _text(session, name).splitlines()):
+        if any(row.startswith(oid) for row in split_lines(_text(session, name))):
             return True
     now = session.repo.head()
     head = session.repo.commit_or_none(now) if now else None
@@ -161,7 +162,7 @@ def _conclude(session: Session) -> list[str] | None:
     branch, onto = (
         _text(session, name).strip() for name in (state_files.REBASE_BRANCH, state_files.REBASE_ONTO)
     )
-    rows = _text(session, state_files.REBASE_TODO).splitlines()
+    rows = split_lines(_text(session, state_files.REBASE_TODO))
     if not branch.startswith("refs/heads/") or any(row and not row.startswith("#") for row in rows):
         return None
     git, head = session.repo.git(), session.repo.head()

@@ -12,6 +12,7 @@ from typing import Final
 from theta import _fs
 from theta.errors import RefusedError, ThetaError, WouldOverwriteError
 from theta.git import in_progress, state_files
+from theta.git.quoting import split_lines
 from theta.git.run import GitFailedError, Result
 from theta.porcelain.drive import overwrites, running
 from theta.porcelain.drive.incoming import TreeChange
@@ -39,9 +40,9 @@ def refuse_unclean(session: Session) -> None:
     if name:
         raise RefusedError(f"a {name} is in progress", hint="end it; then run the command again")
     git = session.repo.git(extra={})
-    found = [row[3:] for row in git.run(*_STATUS).text.splitlines()]
+    found = [row[3:] for row in split_lines(git.run(*_STATUS).text)]
     staged = ("diff-index", "--cached", "--name-only", "--ignore-submodules=none", "HEAD", "--")
-    found += git.run(*staged).text.splitlines()
+    found += split_lines(git.run(*staged).text)
     if found:
         raise RefusedError(f"{found[0]} has changes that are not committed", hint=_COMMIT)
 

@@ -55,7 +55,7 @@ def _until_next_step(session: Session) -> dict[str, str]:
     done = session.repo.gitdir / state_files.REBASE_DONE
     if not done.exists():
         return {}
-    count = len(done.read_bytes().splitlines())
+    count = done.read_bytes().count(b"\n")
     editor = session.repo.git().run("var", "GIT_EDITOR", check=False).text.strip() or "false"
     now = f"$(grep -c '' < {shlex.quote(str(done))})"
     return {"GIT_EDITOR": f'step() {{ if [ "{now}" != {count} ]; then {editor} "$@"; fi; }}; step'}

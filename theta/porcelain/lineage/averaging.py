@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Final
 
 from theta import _fs, _room
 from theta.errors import NotFoundError, UsageError
-from theta.merging import averages
+from theta.git.quoting import visible
+from theta.merging import averages, recipe_line
 from theta.merging.averages import Averaging
 from theta.porcelain.drive import renewing
 from theta.porcelain.merge import dry_run, trailers
@@ -150,7 +150,7 @@ def commit(
         stored = StoredFile(change.pack.blob(manifest.data, text=True))
         change.store()
         made = saved_tree.write(session, change.pack, head, {found.path: stored})
-        subject = message or f"Average {len(found.commits)} versions of {found.path}"
+        subject = message or f"Average {len(found.commits)} versions of {visible(found.path)}"
         text = trailers.with_trailers(session.repo, f"{subject}\n".encode(), [trailer(request, found)])
         new = CommitWriter().write(session, change, made.tree, head, text.decode("utf-8", "surrogateescape"))
         renewing.commit(session, new, head, f"average: {subject}")
@@ -159,7 +159,8 @@ def commit(
 
 def trailer(request: AverageRequest, found: VersionPlan) -> str:
     """Return the line from which :func:`again` computes the same mean."""
-    return f"{TRAILER}: {shlex.join(['--shape', request.shape, '--path', found.path, *found.commits])}"
+    words = ["--shape", request.shape, "--path", found.path, *found.commits]
+    return f"{TRAILER}: {recipe_line.join(words)}"
 
 
 def recorded(session: Session, oid: str) -> AverageRequest | None:
@@ -170,8 +171,8 @@ def recorded(session: Session, oid: str) -> AverageRequest | None:
     lines = trailers.values(session, oid, TRAILER)
     if not lines:
         return None
-    with contextlib.suppress(ValueError):
-        first, shape, second, path, *commits = shlex.split(lines[-1])
+    with contextlib.suppress(ValueError, UsageError):
+        first, shape, second, path, *commits = recipe_line.split(lines[-1])
         if (first, second) == ("--shape", "--path") and path and commits:
             return AverageRequest(commits, path, shape)
     raise UsageError(f"{oid[:12]} has a malformed {TRAILER} trailer")

@@ -12,6 +12,7 @@ from typing import Final
 
 from theta.errors import NotFoundError, UsageError
 from theta.git.object_values import Author
+from theta.git.quoting import split_lines
 from theta.git.repository import STORES
 from theta.porcelain.lineage import averaging, telling
 from theta.porcelain.merge import trailers
@@ -105,7 +106,7 @@ def lineage(session: Session, request: LineageRequest) -> Lineage:
         path,
         f"{STORES}/{store}",
     )
-    rows = session.repo.git().run("rev-list", "--parents", *arguments).text.splitlines()
+    rows = split_lines(session.repo.git().run("rev-list", "--parents", *arguments).text)
     names = _names(session)
     tracer = _Tracer(session, path, store)
     nodes = [tracer.node(oid, parents, names.get(oid, ())) for oid, *parents in map(str.split, rows)]

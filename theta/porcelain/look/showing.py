@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from theta.errors import NotFoundError, concerning
+from theta.git.quoting import split_lines
 from theta.git.repository import STORES
 from theta.git.run import Git
 from theta.porcelain.look import describing, diffing
@@ -91,7 +92,7 @@ def _object(session: Session, git: Git, name: _Name) -> ShownFiles | ShownCheckp
     tree = session.repo.tree_of(name.revision)
     done = git.run("rev-parse", "-q", "--verify", "--end-of-options", name.text, check=False)
     if done.code == 0 and done.text.strip() == tree.id:  # REV: or REV:./
-        listed = git.run("show", name.text).text.splitlines()
+        listed = split_lines(git.run("show", name.text).text)
         return ShownFiles(tuple(line for line in listed if line != f"{STORES}/"))
     entry = tree.get(name.path)
     if entry is None:

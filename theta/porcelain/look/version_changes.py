@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from theta.git.object_values import Commit, Tree, differing
+from theta.git.quoting import split_lines
 from theta.git.repository import STORES
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints, by_model
 from theta.porcelain.workspace.session import Session
@@ -221,7 +222,7 @@ def summarize(session: Session, oid: str, paths: Sequence[str] = ()) -> Summary:
     added = tuple(path for path, letter in letters.items() if letter == "A")
     files = len(letters.keys() - set(paths_of(found)))
     branch = "detached HEAD" if session.repo.is_detached else session.repo.branch
-    subject = commit.message.strip().splitlines()[0] if commit.message.strip() else ""
+    subject = split_lines(commit.message.strip())[0] if commit.message.strip() else ""
     parents = len(commit.parents)
     return Summary(oid, *_author(commit), branch, subject, not parents, found, files, parents > 1, added)
 
@@ -254,7 +255,7 @@ def headline(session: Session, found: Summary) -> list[str]:
     if found.files and not found.merge:
         hidden = [f":(exclude,top,literal){path}" for path in paths_of(found.checkpoints)]
         what = ("--format=", "--shortstat", "--summary", found.commit, "--", ":(top)")
-        lines += git.compared("show", *what, ":(exclude,top).theta", *hidden).text.splitlines()
+        lines += split_lines(git.compared("show", *what, ":(exclude,top).theta", *hidden).text)
     return lines
 
 
@@ -263,5 +264,5 @@ def moved(session: Session, old: str, new: str) -> list[str]:
     found = between(session, session.repo.tree_of(old), session.repo.tree_of(new))
     hidden = [f":(exclude,top,literal){path}" for path in paths_of(found)]
     files = ("--", ":(top)", ":(exclude,top).theta", *hidden)
-    told = session.repo.git().compared("diff", "--stat", "--summary", old, new, *files).text.splitlines()
+    told = split_lines(session.repo.git().compared("diff", "--stat", "--summary", old, new, *files).text)
     return [f" {item.told(path)}" for path, item in found.items()] + told

@@ -36,6 +36,8 @@ else:
 _PICKS: Final = {b"pick", b"p", b"edit", b"e", b"reword", b"r"}
 """Rebase commands that apply one commit and make one commit."""
 
+_TOLD: Final = re.compile(r"^Theta-Merge:.*(\n|\Z)", re.MULTILINE)
+"""A trailer of an earlier round of this message."""
 _HIDDEN: Final = re.compile(rf"^\S\t{re.escape(STORES)}/.*\n", re.MULTILINE)
 """A file below ``.theta/`` in git's list of conflicts, which is hidden from the user."""
 
@@ -227,18 +229,15 @@ def _messages(session: Session, found: MergeRecord) -> list[Path]:
     if now.name != "rebase":
         return [gitdir / state_files.MERGE_MSG]
     done = gitdir / state_files.REBASE_DONE
-    steps = done.read_bytes().splitlines() if done.exists() else []
+    steps = done.read_bytes().rstrip(b"\n").split(b"\n") if done.exists() else []
     if not steps or steps[-1].split()[:1] == [] or steps[-1].split()[0] not in _PICKS:
         return []  # the commit combines several, and no trailer can tell that
     return [gitdir / state_files.MERGE_MSG, gitdir / state_files.REBASE_MERGE / "message"]
 
 
 def _rewrite(session: Session, place: Path, lines: Sequence[str]) -> None:
-    old = place.read_text(errors="surrogateescape")
-    kept = "".join(
-        line for line in old.splitlines(keepends=True) if not line.startswith(f"{trailers.TRAILER}:")
-    )
-    kept = _HIDDEN.sub("", kept)
+    old = place.read_bytes().decode(errors="surrogateescape")
+    kept = _HIDDEN.sub("", _TOLD.sub("", old))
     if lines and old == kept + "".join(f"{line}\n" for line in lines):
         return
     text = kept.encode(errors="surrogateescape")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from theta.errors import NotFoundError
+from theta.errors import NotFoundError, UsageError
 from theta.git import commit_graph
 from theta.git.object_values import Commit, Tree
 from theta.porcelain.merge import in_memory, octopus, trailers
@@ -37,21 +37,39 @@ class Replayed:
 def replay(session: Session, oid: str, progress: Progress | None = None) -> Replayed | None:
     """Repeat the merge of commit ``oid`` by its trailers; None when it merges nothing.
 
-    Paths that the replay leaves in conflict were settled by hand, and are copied from the commit.
+    Paths that the replay leaves in conflict were settled by hand, and are copied from the commit.  Raises
+    :class:`UsageError` if the trailers tell of one of them, but not so that it can be settled.
     """
     commit = session.repo.commit(oid)
     rounds = trailers.rounds(session, oid)
+    if not trailers.are_read(session, oid):
+        raise _malformed(oid, "git does not read each of them as a trailer")
     heads = _heads(session, commit, rounds)
     if len(heads) < 2:
         return None
     joined = _joined(session, heads, rounds, progress)
     by_hand = sorted({*joined.open_files, *joined.merged.conflicts})
+    _require_untold(oid, joined, rounds)
     committed = session.repo.tree_of(oid)
     tree = in_memory.result_tree(session, _with(session, joined, committed, by_hand), joined.merged)
     if tree == commit.tree:
         return Replayed(oid, tree, by_hand, same=True)
     again = session.repo.whole_tree(tree)
     return Replayed(oid, tree, by_hand, _differing(session, again, committed))
+
+
+def _require_untold(oid: str, joined: Joined, rounds: Sequence[Round]) -> None:
+    """Raise :class:`UsageError` if a path that is in conflict may be one that a trailer tells of."""
+    for path, conflicts in joined.merged.conflicts.items():
+        if any(one.is_about(path) for one in rounds):
+            raise _malformed(oid, f"it does not settle {path}#{conflicts[0].name}")
+    unknown = sorted({path for one in rounds for path in one.paths} - joined.merged.seen)
+    if unknown and (joined.merged.conflicts or joined.open_files):
+        raise _malformed(oid, f"it names {unknown[0]}, which is not merged")
+
+
+def _malformed(oid: str, reason: str) -> UsageError:
+    return UsageError(f"{oid[:12]} has a malformed {trailers.TRAILER} trailer: {reason}")
 
 
 def _heads(session: Session, commit: Commit, rounds: Sequence[Round]) -> list[str]:

@@ -10,7 +10,6 @@ Several trailers are several rounds: each settles conflicts that the round befor
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +18,7 @@ from theta import _fs
 from theta.errors import NotFoundError, UsageError
 from theta.git.repository import Repository
 from theta.git.state_files import MERGE_MSG
-from theta.merging import recipes
+from theta.merging import recipe_line, recipes
 from theta.merging.engine import MergeOptions
 from theta.merging.recipes import Recipe
 from theta.merging.states import Conflict
@@ -71,7 +70,7 @@ class Round:
         words += [_APPLIED, "..".join(self.applied)] if self.applied else []
         words += [word for oid in self.squashed for word in (_SQUASHED, oid)]
         words += ["--", *self.paths] if self.paths else []
-        return " ".join(filter(None, (self.recipe.text(), shlex.join(words))))
+        return recipe_line.join([*self.recipe.words(), *words])
 
     def options(self, session: Session, *, dry_run: bool = False) -> MergeOptions:
         """Return the options of the engine."""
@@ -81,16 +80,13 @@ class Round:
 
 def read_round(line: str) -> Round:
     """Parse the result of :meth:`Round.text`; raises :class:`UsageError`."""
-    try:
-        words = shlex.split(line)
-    except ValueError as error:
-        raise UsageError(f"a malformed recipe: {error}") from error
+    words = recipe_line.split(line)
     at = words.index("--") if "--" in words else len(words)
     words, paths = words[:at], words[at + 1 :]
     statistics, bases, applied, squashed = (
         tuple(_pop_values(words, option)) for option in (_STATISTICS, _BASE, _APPLIED, _SQUASHED)
     )
-    recipe = recipes.from_text(shlex.join(words))
+    recipe = recipes.from_words(words)
     between = tuple(applied[0].split("..", 1)) if applied else ()
     return Round(recipe, statistics, "".join(bases[:1]), tuple(paths), between, squashed)
 
@@ -140,7 +136,7 @@ def conclude(session: Session) -> None:
     """Remove git's list of conflicts from the message; without an editor git would keep these comments."""
     message = session.repo.gitdir / MERGE_MSG
     if message.exists():
-        text = message.read_text(errors="surrogateescape")
+        text = message.read_bytes().decode(errors="surrogateescape")
         kept = _CONFLICTS.sub("\n", text)
         if kept != text:
             _fs.write_atomic(message, kept.encode(errors="surrogateescape"))
@@ -153,15 +149,36 @@ def with_trailers(repo: Repository, text: bytes, lines: Sequence[str]) -> bytes:
         end = "".join(f"{line}\n" for line in lines)
         return subject + b"\n\n" + end.encode(errors="surrogateescape") + rest
     options = [word for line in lines for word in ("--trailer", line)]
-    command = ("interpret-trailers", "--if-exists", "add", "--where", "end", *options)
+    where = ("--if-exists", "add", "--if-missing", "add", "--where", "end")
+    command = (*_separators(repo), "interpret-trailers", *where, *options)
     return repo.git().run(*command, stdin=text).stdout
 
 
 def values(session: Session, oid: str, key: str) -> list[str]:
-    """Return the values of the trailers ``key`` of commit ``oid``."""
-    wanted = f"%(trailers:key={key},valueonly,unfold)"
-    lines = session.repo.git().run("show", "-s", f"--format={wanted}", oid).text.split("\n")
-    return [line for line in map(str.strip, lines) if line]
+    """Return the values of the trailers ``key`` of commit ``oid``.
+
+    theta writes UTF-8, whatever encoding the commit claims; a git that writes the commit anew changes that.
+    """
+    wanted = f"--format=%(trailers:key={key},valueonly,unfold)"
+    command = (*_separators(session.repo), "show", "-s", wanted, oid)
+    found = session.repo.git().run(*command, "--encoding=none")
+    if any("\udc80" <= character <= "\udcff" for character in found.text):  # not UTF-8
+        found = session.repo.git().run(*command, "--encoding=UTF-8")
+    return [line for line in map(str.strip, found.text.split("\n")) if line]
+
+
+def _separators(repo: Repository) -> tuple[str, ...]:
+    """Return options of git with which a colon, too, ends the key of a trailer."""
+    found = repo.config.get("trailer.separators")
+    return (
+        () if found is None or found[:1] == ":" else ("-c", f"trailer.separators=:{found.replace(':', '')}")
+    )
+
+
+def are_read(session: Session, oid: str) -> bool:
+    """Return whether git reads each line of commit ``oid`` that begins as a trailer of theta as one."""
+    begun = re.findall(rf"^{TRAILER}:", session.repo.commit(oid).message, re.MULTILINE | re.IGNORECASE)
+    return len(begun) == len(values(session, oid, TRAILER))
 
 
 def rounds(session: Session, oid: str) -> list[Round]:

@@ -72,8 +72,8 @@ def _nearest(tree: Tree, path: str) -> str:
 
 def _lines(repo: Repository, tree: Tree, place: str) -> list[AttributeLine]:
     entry = tree.get(place)
-    text = repo.read_blob(entry.id).decode("utf-8", "surrogateescape") if entry is not None else ""
-    return [attribute_lines.parse(row) for row in text.splitlines() if row != STORE_ATTRIBUTES]
+    found = attribute_lines.of_file(repo.read_blob(entry.id)) if entry is not None else []
+    return [line for line in found if line.text != STORE_ATTRIBUTES]
 
 
 def _tracked(

@@ -13,6 +13,7 @@ from theta.errors import RefusedError
 from theta.git import state_files
 from theta.git.object_format import TAG
 from theta.git.object_values import Commit
+from theta.git.quoting import split_lines
 from theta.git.repository import Repository
 from theta.porcelain.workspace.session import Change, Session
 
@@ -48,7 +49,7 @@ def refs_of(session: Session) -> dict[str, str]:
     Symbolic refs are left out: they follow the refs that they name.
     """
     form = "--format=%(refname) %(objectname) %(symref)"
-    rows = session.repo.git().run("for-each-ref", form, *_BRANCHES).text.splitlines()
+    rows = split_lines(session.repo.git().run("for-each-ref", form, *_BRANCHES).text)
     found = {name: oid for name, oid, symref in (row.split(" ") for row in rows) if not symref}
     return found | ({"HEAD": session.repo.resolve("HEAD")} if session.repo.is_detached else {})
 

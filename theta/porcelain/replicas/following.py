@@ -12,6 +12,7 @@ from typing import Final
 
 from theta import _fs
 from theta.errors import BusyError, ChangedWhileReadError, DiskError, NotHereYetError, ThetaError, UsageError
+from theta.git.quoting import split_lines
 from theta.git.repository import Repository
 from theta.git.run import DEFER, Git, GitFailedError, redirected
 from theta.porcelain.replicas import applying, replica_state
@@ -139,7 +140,7 @@ class Follower:
         run = self._request.run
         refs = [run] if run.startswith("refs/") else [run_steps.PREFIX + run, f"refs/heads/{run}"]
         asked = [*refs, *(ref + _PEELED for ref in refs)]
-        rows = git.run(*_PATIENT, "ls-remote", _REMOTE, *asked).text.splitlines()
+        rows = split_lines(git.run(*_PATIENT, "ls-remote", _REMOTE, *asked).text)
         found = {name: oid for oid, _, name in (row.partition("\t") for row in rows)}
         ref = next((ref for ref in refs if ref in found), refs[0])
         return ref, found.get(ref + _PEELED) or found.get(ref, "")

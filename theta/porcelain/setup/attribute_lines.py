@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs
+from theta.git.quoting import split_lines
 
 ATTRIBUTES: Final = ("filter=theta", "diff=theta", "merge=text", "-text")
 """The attributes of a tracked pattern; ``merge`` overrides the driver of any other line."""
@@ -72,7 +73,13 @@ def read(path: Path) -> list[AttributeLine]:
     """Return the lines of the file at ``path``; empty if there is no file."""
     if not path.is_file():
         return []
-    return [parse(text) for text in path.read_text("utf-8", "surrogateescape").splitlines()]
+    return of_file(path.read_bytes())
+
+
+def of_file(data: bytes) -> list[AttributeLine]:
+    """Return the lines of a file with the content ``data``."""
+    text = data.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+    return list(map(parse, split_lines(text)))
 
 
 def write(path: Path, lines: Sequence[AttributeLine]) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 from theta import _fs
 from theta.git import run
+from theta.git.quoting import split_lines
 from theta.git.repository import Repository
 from theta.porcelain.setup import launcher
 
@@ -83,7 +84,7 @@ def others(repo: Repository) -> frozenset[str]:
 def _seen(repo: Repository) -> list[str]:
     """Return the fingerprints of gits that run such hooks."""
     place = repo.commondir / SETTINGS
-    lines = place.read_text("utf-8", "surrogateescape").splitlines() if place.is_file() else []
+    lines = split_lines(place.read_text("utf-8", "surrogateescape")) if place.is_file() else []
     return [line.removeprefix(_SEEN) for line in lines if line.startswith(_SEEN)]
 
 

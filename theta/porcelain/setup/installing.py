@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs
-from theta.git import run
+from theta.git import run, state_files
 from theta.git.object_values import Blob
+from theta.git.quoting import split_lines
 from theta.git.repository import ATTRIBUTES, STORES, Repository
 from theta.git.run import DURABLE
 from theta.porcelain.setup import configured_hooks, launcher, sparse_patterns
@@ -109,7 +110,7 @@ def missing(repo: Repository) -> list[str]:
     if not _is_file(launcher_of(repo), _launcher()):
         found.append("launcher of this environment")
     local = repo.commondir / "info" / "attributes"
-    if not local.is_file() or _LOCAL_ATTRIBUTES not in local.read_text(errors="replace").splitlines():
+    if _LOCAL_ATTRIBUTES not in split_lines(state_files.text(local)):
         found.append("rule for .theta/ in info/attributes")
     if sparse_patterns.wanted(repo) and not repo.config.flag("core.sparsecheckout"):
         found.append("sparse patterns")
@@ -297,7 +298,7 @@ def ensure_attributes(repo: Repository) -> None:
     """Make the rule for ``.theta/`` the last line of ``.gitattributes`` in the root."""
     path = repo.worktree / ".gitattributes"
     old = path.read_text("utf-8", "surrogateescape") if path.exists() else ""
-    body = [line for line in old.splitlines() if line != STORE_ATTRIBUTES]
+    body = [line for line in split_lines(old) if line != STORE_ATTRIBUTES]
     new = "\n".join([*body, STORE_ATTRIBUTES]) + "\n"
     if new != old:
         _fs.write_atomic(path, new.encode("utf-8", "surrogateescape"))

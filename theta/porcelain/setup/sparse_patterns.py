@@ -14,8 +14,9 @@ from typing import Final
 
 from theta import _fs
 from theta.errors import MissingObjectsError, NotHereYetError, UnsupportedRepositoryError
-from theta.git import processes
+from theta.git import processes, state_files
 from theta.git.options import BEFORE_COMMAND
+from theta.git.quoting import split_lines
 from theta.git.repository import STORES, Repository
 from theta.porcelain.setup import launcher
 
@@ -137,7 +138,7 @@ def require(repo: Repository) -> None:
 
 def _refuse_cone_with_stores(repo: Repository) -> None:
     patterns = repo.gitdir / "info" / "sparse-checkout"
-    if patterns.exists() and f"/{STORES}/" in patterns.read_text().splitlines():
+    if f"/{STORES}/" in split_lines(state_files.text(patterns)):
         raise UnsupportedRepositoryError(
             "the sparse-checkout lists .theta/, which must stay out of the worktree",
             hint="run 'git sparse-checkout set' without .theta",
@@ -204,10 +205,10 @@ def unwatch(repo: Repository) -> None:
 
 def ensure_line(path: Path, line: str) -> bool:
     """Append ``line`` to the text file at ``path`` unless it is there; return whether it was missing."""
-    text = path.read_text() if path.exists() else ""
-    if line in text.splitlines():
+    text = state_files.text(path)
+    if line in split_lines(text):
         return False
     _fs.make_dirs(path.parent)
     joint = "" if not text or text.endswith("\n") else "\n"
-    _fs.write_atomic(path, f"{text}{joint}{line}\n".encode())
+    _fs.write_atomic(path, f"{text}{joint}{line}\n".encode("utf-8", "surrogateescape"))
     return True

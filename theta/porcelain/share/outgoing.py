@@ -9,6 +9,7 @@ from typing import Final
 
 from theta.errors import MissingObjectsError
 from theta.git.object_format import BLOB, is_id
+from theta.git.quoting import split_lines
 from theta.porcelain.workspace.session import Session
 from theta.units import human
 
@@ -68,7 +69,7 @@ def sizes(session: Session, oids: Sequence[str]) -> Iterator[tuple[str, str, int
     """Yield (id, kind, bytes in a pack) of each object."""
     asked = "".join(f"{oid}\n" for oid in oids).encode()
     text = session.repo.git().run("cat-file", f"--batch-check={_FORMAT}", "--buffer", stdin=asked).text
-    for row in text.splitlines():
+    for row in split_lines(text):
         oid, kind, size = row.split()
         yield oid, kind, int(size)
 

@@ -11,6 +11,7 @@ from typing import Final
 from theta.errors import ThetaError
 from theta.git import remotes
 from theta.git.options import Arguments, Option
+from theta.git.quoting import split_lines
 from theta.git.run import Git, GitFailedError
 from theta.porcelain.drive import running
 from theta.porcelain.drive.running import Driven
@@ -203,7 +204,7 @@ class _Push:
         """Return the commits and tags that git would push; raises :class:`GitFailedError` if it refuses."""
         given = self.request.line.without(_OWN).given
         words = ("push", "--dry-run", "--porcelain", *(hooks or ("--no-verify",)), *given)
-        rows = (row.split("\t") for row in self._git.run(*words).text.splitlines())
+        rows = (row.split("\t") for row in split_lines(self._git.run(*words).text))
         named = (row[1].partition(":")[0] for row in rows if len(row) == 3 and row[0] in _SENT)
         return tuple(dict.fromkeys(self.session.repo.resolve(name) for name in named if name))
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from theta.errors import NotFoundError, UsageError
 from theta.git.object_format import COMMIT
+from theta.git.quoting import split_lines
 from theta.porcelain.stage.saving import METRIC, STEP
 from theta.porcelain.workspace.session import Session
 
@@ -98,7 +99,7 @@ def step_of(session: Session, oid: str) -> RunStep:
     number: int | None = None
     metrics: dict[str, float] = {}
     said, _, trailers = commit.message.rstrip().rpartition("\n\n")
-    for line in trailers.splitlines():
+    for line in split_lines(trailers):
         key, _, value = line.partition(": ")
         if key == STEP and _NUMBER.fullmatch(value):
             number = int(value)

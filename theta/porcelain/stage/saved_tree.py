@@ -164,8 +164,8 @@ def _with_own_store(path: str, manifest: Manifest, taken: set[str]) -> Manifest:
 def _attributes(session: Session, tree: Tree | None, new: list[str]) -> bytes:
     """Return the ``.gitattributes`` that also track the paths ``new``; empty when those of ``tree`` do."""
     entry = tree.get(ATTRIBUTES) if tree is not None else None
-    old = session.repo.read_blob(entry.id).decode("utf-8", "surrogateescape") if entry is not None else ""
-    lines = [attribute_lines.parse(text) for text in old.splitlines() if text != STORE_ATTRIBUTES]
+    old = attribute_lines.of_file(session.repo.read_blob(entry.id)) if entry is not None else []
+    lines = [line for line in old if line.text != STORE_ATTRIBUTES]
     count = len(lines)
     for path in new:
         if not any(line.is_tracked and _covers(line.pattern, path) for line in lines):

@@ -9,6 +9,7 @@ from typing import Any, Final, SupportsFloat
 
 from theta.errors import RefusedError, UsageError
 from theta.formats.layout import Source
+from theta.git.quoting import split_lines
 from theta.git.repository import Repository
 from theta.porcelain.stage import saved_tree
 from theta.porcelain.stage.commit_writer import CommitWriter
@@ -101,7 +102,7 @@ def save(session: Session, request: SaveRequest, writer: CommitWriter | None = N
         made = saved_tree.write(session, change.pack, parent, request.files, whole=request.whole)
         stored = change.pack.size
         commit = (writer or CommitWriter()).write(session, change, made.tree, parent, request.text())
-        change.move(ref, commit, parent or "", f"save: {request.text().splitlines()[0]}")
+        change.move(ref, commit, parent or "", f"save: {split_lines(request.text())[0]}")
     stored_marks.drop(repo, (one.manifest for one in request.files.values() if isinstance(one, StoredFile)))
     return SaveResult(commit, ref, parent, made.new, stored)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from theta.git.attributes import only_tracked
 from theta.git.object_values import MODE_BLOB, Tree, TreeEntry
+from theta.git.quoting import split_lines
 from theta.git.repository import STORES, Repository
 from theta.lazy import Module
 from theta.store.format.manifest import MAX_BYTES, Manifest, looks_like_manifest
@@ -143,8 +144,8 @@ def by_content(repo: Repository, files: Mapping[str, str]) -> tuple[Checkpoint, 
     """Return those of ``files`` (path -> blob id) that are manifests, whatever their attributes."""
     repo.promised.obtain(files.values())
     ask = "".join(f"{oid}\n" for oid in files.values()).encode()
-    rows = (
-        repo.git().run("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=ask).text.splitlines()
+    rows = split_lines(
+        repo.git().run("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=ask).text
     )
     small = {oid for oid, size in map(str.split, rows) if size.isdigit() and int(size) <= MAX_BYTES}
     found = {path: oid for path, oid in files.items() if oid in small and is_manifest(repo, oid)}

@@ -16,6 +16,7 @@ from typing import Final
 
 from theta import _fs
 from theta.git import state_files
+from theta.git.quoting import split_lines
 from theta.git.repository import Repository
 
 _APPLIED: Final = (state_files.CHERRY_PICK_HEAD, state_files.REVERT_HEAD)
@@ -87,7 +88,7 @@ def _is_before_log(repo: Repository, name: str, *, exactly: bool = False) -> boo
 
 def _last_logged(log: Path) -> str:
     """Return the commit to which HEAD moved last, according to its reflog."""
-    words = [*log.read_text("utf-8", "replace").splitlines(), ""][-2:][0].split()
+    words = [*split_lines(log.read_text("utf-8", "replace")), ""][-2:][0].split()
     return words[1] if len(words) > 1 else ""
 
 
@@ -164,5 +165,5 @@ def _add_first(place: Path, row: str) -> None:
 
 
 def _rows(place: Path) -> list[list[str]]:
-    rows = (row.split() for row in state_files.text(place).splitlines())
+    rows = (row.split() for row in split_lines(state_files.text(place)))
     return [words for words in rows if words and not words[0].startswith("#")]
