@@ -1,8 +1,10 @@
-"""Formatting numbers for people."""
+"""Numbers as people and JSON have them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 
 def human(size: float) -> str:
@@ -17,3 +19,14 @@ def human(size: float) -> str:
 def shape_text(shape: Sequence[int]) -> str:
     """Return a shape as text for people."""
     return "\N{MULTIPLICATION SIGN}".join(map(str, shape)) or "scalar"
+
+
+def finite(value: Any) -> Any:
+    """Return plain data with None for each number that JSON has no word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return value

@@ -30,6 +30,7 @@ LAYERS: Final = (
     ("theta.git",),
     ("theta.store",),
     ("theta.merging",),
+    ("theta.pages",),
     ("theta.porcelain",),
     ("theta.api",),
     ("theta.hf", "theta.jax", "theta.keras", "theta.lightning", "theta.torch"),

@@ -75,6 +75,7 @@ ROOMS: Final = (
         ("theta.merging",),
         (*_VALUES, "theta.store", "theta.merging.states", "theta.merging.strategies"),
     ),
+    Room(("theta.pages",)),
     Room(("theta.porcelain.setup",), ("theta.git", "theta.store")),
     Room(
         ("theta.porcelain.workspace",), ("theta.formats", "theta.git", "theta.store", "theta.porcelain.setup")
@@ -143,6 +144,16 @@ ROOMS: Final = (
         ("theta.merging", *_WORKSPACE, "theta.porcelain.drive", "theta.porcelain.look"),
     ),
     Room(
+        ("theta.porcelain.studies",),
+        (
+            *_WORKSPACE,
+            "theta.porcelain.care",
+            "theta.porcelain.lineage",
+            "theta.porcelain.look",
+            "theta.porcelain.stage",
+        ),
+    ),
+    Room(
         ("theta.porcelain.commands",),
         (
             "theta.merging",
@@ -156,14 +167,22 @@ ROOMS: Final = (
         ),
     ),
     Room(("theta.porcelain",)),
-    Room(("theta.api",), (*_VALUES, "theta.git", "theta.store", "theta.porcelain")),
+    Room(("theta.api",), (*_VALUES, "theta.git", "theta.store", "theta.pages", "theta.porcelain")),
     Room(
         ("theta.hf", "theta.jax", "theta.keras", "theta.lightning", "theta.torch"),
         ("theta.porcelain.stage", "theta.api"),
     ),
     Room(
         ("theta.cli",),
-        ("theta_native", *_VALUES, "theta.git", "theta.store", "theta.merging", "theta.porcelain"),
+        (
+            "theta_native",
+            *_VALUES,
+            "theta.git",
+            "theta.store",
+            "theta.merging",
+            "theta.pages",
+            "theta.porcelain",
+        ),
     ),
 )
 """The rooms from the bottom up: a room imports only rooms above it in this table that it names.

@@ -13,9 +13,10 @@ from theta.errors import FormatError, NoSuchTensorError
 from theta.formats.layout import Tensor, View
 from theta.formats.torch import torch_zip
 from theta.formats.values import seen
+from theta.pages import cells
 from theta.porcelain.tensors.converting import Model
 from theta.store.read.random_access import StoredSource
-from theta.units import human
+from theta.units import human, shape_text
 
 if TYPE_CHECKING:
     from theta.api.destinations import Framework
@@ -64,6 +65,12 @@ class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's
 
     def __len__(self) -> int:
         return len(self._model.values)
+
+    def _repr_html_(self) -> str:
+        values = self._model.values.items()
+        rows = ((name, one.dtype, shape_text(one.shape), human(one.nbytes)) for name, one in values)
+        title = f"{self._label}: {len(self)} tensors, {human(self.nbytes)}"
+        return cells.table(title, ("tensor", "dtype", "shape", "bytes"), rows)
 
     def matching(self, names: str = "*") -> dict[str, LazyTensor]:
         """Return the tensors whose names match the glob ``names`` (``layers.0.*``); there may be none."""

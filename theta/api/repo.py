@@ -21,6 +21,7 @@ from theta.api.lazy_tensor import Access
 from theta.errors import NotFoundError, UsageError, concerning
 from theta.formats.torch import torch_zip
 from theta.git.run import GitFailedError
+from theta.pages import cells
 from theta.porcelain.commands import additions, commits, merging, restoration
 from theta.porcelain.commands.additions import AddRequest, AddResult
 from theta.porcelain.commands.commits import CommitRequest, CommitResult
@@ -45,6 +46,7 @@ from theta.porcelain.workspace.session import Session
 from theta.store.changes import Change
 from theta.store.format import listings
 from theta.store.odb.objects import Objects
+from theta.units import human, shape_text
 
 INDEX: Final = ""
 _PATIENCE: Final = 600.0
@@ -82,6 +84,14 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         self._opened: weakref.WeakSet[Access] = weakref.WeakSet()
         self._finish = weakref.finalize(self, stack.close)
         _ALL.add(self)
+
+    def _repr_html_(self) -> str:
+        with self._session_of_call() as session:
+            found, branch = session.head.manifests, session.repo.branch
+        rows = ((path, one.format, len(one.lines), human(one.nbytes)) for path, one in found.items())
+        return cells.table(
+            f"{self._place.name} ({branch})", ("checkpoint", "format", "tensors", "bytes"), rows
+        )
 
     @property
     def path(self) -> Path:
@@ -216,7 +226,8 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         with self._session_of_call() as session:
             before = INDEX if old is None and not cached else session.repo.resolve(old or "HEAD")
             after = INDEX if cached else None if new is None else session.repo.resolve(new)
-            return _at(diffing.compare(session, Sides(before, after), None), paths)
+            found = _at(diffing.compare(session, Sides(before, after), None), paths)
+        return cells.ShownList(found, _as_cell)
 
     def numbers(self, item: Compared, change: Change) -> Numbers | None:
         """Read both values of ``change``, one of ``item.changes.tensors``; return how far they are apart.
@@ -627,6 +638,18 @@ def _settling(tensors: TensorOptions | None, strategy: str | None) -> TensorOpti
     """Return ``tensors`` with ``strategy`` in front."""
     found = tensors or TensorOptions()
     return found if strategy is None else replace(found, strategies=(strategy, *found.strategies))
+
+
+def _as_cell(found: Sequence[Compared]) -> str:
+    """Return the changes as a table for a notebook."""
+    rows = (
+        (item.path, change.status, change.name, side.dtype, shape_text(side.shape))
+        for item in found
+        for change in item.changes.tensors
+        if (side := change.new or change.old) is not None
+    )
+    title = "; ".join(f"{item.path}: {item.changes.summary()}" for item in found) or "no differences"
+    return cells.table(title, ("checkpoint", "", "tensor", "dtype", "shape"), rows)
 
 
 def _at(found: list[Compared], paths: Iterable[str]) -> list[Compared]:

@@ -39,9 +39,9 @@ OWN: Final[dict[str, frozenset[str]]] = {
     "add": frozenset(("--update-type", "--update-data", "--weight")),
     "commit": frozenset(("--json",)),
     "status": frozenset(("--json",)),
-    "diff": frozenset(("--stats", "--tensor", "--json")),
-    "log": frozenset(("--tensor", "--json", "--run", "--sort")),
-    "show": frozenset(("--codecs", "--json")),
+    "diff": frozenset(("--stats", "--tensor", "--json", "--html", "--md")),
+    "log": frozenset(("--tensor", "--json", "--run", "--sort", "--html", "--md")),
+    "show": frozenset(("--codecs", "--json", "--html", "--md", "--against", "--tensor")),
 }
 """theta's own options of the commands that git has too; -X aside, which both have."""
 _STAGE: Final = ("add", "commit")

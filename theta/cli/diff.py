@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from theta.cli import console, reports, terminal
+from theta.cli import console, report_files, reports, terminal
 from theta.cli.args import Given
 from theta.cli.common import open_session, uses_theta
 from theta.cli.passing import Passing
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     from theta.cli import tables
     from theta.git.options import Arguments
+    from theta.porcelain.studies import diff_study
     from theta.porcelain.workspace.session import Session
 else:
+    diff_study = Module("theta.porcelain.studies.diff_study")
     tables = Module("theta.cli.tables")
     typer = Module("typer")
 
@@ -31,6 +33,8 @@ app = Passing(
         "--stats",
         "--tensor=",
         "--json",
+        "--html=",
+        "--md",
     )
 )
 
@@ -45,11 +49,15 @@ def diff(
         str | None, typer.Option("--tensor", metavar="GLOB", help="Show only tensors matching GLOB.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="Draw them on a page of its own.")
+    ] = None,
+    md: Annotated[bool, typer.Option("--md", help="Print them as Markdown, for a review.")] = False,
 ) -> int:
     """Show differences: [--cached] [REV [REV]] [--] [PATH...] (git diff's options apply).
 
-    Checkpoints are compared tensor by tensor, by digest; --stats reads their values. Files are
-    shown by git diff.
+    Checkpoints are compared tensor by tensor, by digest; --stats, --html and --md read their values.
+    Files are shown by git diff.
     """
     asked = given.of_git()
     session = _session(asked)
@@ -58,7 +66,7 @@ def diff(
         return outside(Path.cwd()).show("diff", *asked.given)
     if session.repo.is_bare and not asked.words:
         _ = session.repo.worktree
-    git, form = session.repo.git().in_directory(session.cwd), Form(stats, tensor, as_json)
+    git, form = session.repo.git().in_directory(session.cwd), Form(stats, tensor, as_json, html, md)
     revisions, paths = diffing.split(git, asked)
     of_files = any(":" in name for name in revisions if not name.startswith(":/"))
     if not form.asked and (of_files or not uses_theta(session)):
@@ -68,16 +76,23 @@ def diff(
 
 @dataclass(frozen=True)
 class Form:
-    """The form of the output: with numbers, of which tensors, as JSON."""
+    """The form of the output: with numbers, of which tensors, as JSON, a page or Markdown."""
 
     stats: bool
     tensor: str | None
     as_json: bool
+    html: str | None
+    md: bool
+
+    @property
+    def pictured(self) -> bool:
+        """Whether a page is asked for, or its Markdown."""
+        return self.html is not None or self.md
 
     @property
     def asked(self) -> bool:
         """Whether any of it was asked for."""
-        return self.stats or self.as_json or self.tensor is not None
+        return self.stats or self.as_json or self.tensor is not None or self.pictured
 
 
 def _session(asked: Arguments) -> Session | None:
@@ -96,17 +111,22 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
     files = ["--", *(paths or [":(top)"]), HIDE]
     if pair is None or not asked.only(*comparison.PATCHES):
         if form.asked:
-            raise UsageError("--stats, --tensor and --json take two versions, and no other form of output")
+            raise UsageError("these options take two versions, and no other form of output")
         return _by_git(session, *asked.flags, *revisions, *files)
-    request = comparison.DiffRequest(pair, paths, form.tensor, form.stats)
+    request = comparison.DiffRequest(pair, paths, form.tensor, form.stats or form.pictured)
+    if form.pictured:
+        report_files.check(form.html, form.md, form.as_json)
+        return report_files.diff(session, request, form.html)
     with terminal.progress("comparing") as progress:
         result = comparison.diff(session, request, progress)
     code = int(asked.has("--exit-code") and bool(result.checkpoints))
-    found = (comparison.tensors(session, request, item) for item in result.checkpoints)
     if form.as_json:
-        reports.as_json("diff", [table.as_json() for table in found])
+        whole = diff_study.as_json if form.stats else comparison.as_json
+        reports.as_json("diff", [whole(session, request, item) for item in result.checkpoints])
         return code
-    for table in found:
+    for item in result.checkpoints:
+        with terminal.progress("comparing") as progress:
+            table = comparison.tensors(session, request, item, progress)
         tables.changes(table, stats=form.stats)
     hidden = (f":(exclude,top,literal){path}" for path in result.known)
     return _by_git(session, *asked.flags, *revisions, *files, *hidden) or code

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from theta.cli import console, reports
+from theta.cli import console, report_files, reports
 from theta.cli.args import Given
 from theta.cli.common import open_session, uses_theta
 from theta.cli.passing import Passing
@@ -37,6 +37,8 @@ app = Passing(
         "--json",
         "--run=",
         "--sort=",
+        "--html=",
+        "--md",
     )
 )
 
@@ -58,6 +60,10 @@ def log(
         str | None,
         typer.Option("--sort", metavar="METRIC", help="With --run: by this metric, lowest value first."),
     ] = None,
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="Draw graph, bytes and metrics on a page.")
+    ] = None,
+    md: Annotated[bool, typer.Option("--md", help="Print the commits as Markdown.")] = False,
 ) -> int:
     """Show the history, without the files below .theta/ (git log's options and pathspecs apply).
 
@@ -70,7 +76,8 @@ def log(
     git = session.repo.git().in_directory(Path.cwd())
     if session.repo.head() is None and not asked.words and not asked.has("--all"):
         raise NotFoundError("your current branch does not have any commits yet")
-    ours = tensor is not None or as_json
+    pictured = html is not None or md
+    ours = tensor is not None or as_json or pictured
     if not ours and not (asked.known and _by_tensor(asked) and uses_theta(session)):
         if not asked.options:
             diffing.split(git, asked)
@@ -78,7 +85,11 @@ def log(
             "log", *(history.without_stores(git, "log", asked) if uses_theta(session) else asked.given)
         )
     if ours:
-        _refuse_others(asked, as_json)
+        _refuse_others(asked, as_json or pictured)
+    if pictured:
+        report_files.check(html, md, as_json)
+        found = histories.log(session, histories.LogRequest(asked, tensor))
+        return report_files.log(session, found, html)
     return _print(session, git, asked, tensor, as_json=as_json)
 
 
@@ -104,7 +115,7 @@ def _refuse_others(asked: Arguments, as_json: bool) -> None:
     kept = (*SELECT, "--stat", *(() if as_json else FORM))
     for option in asked.options:
         if option.name not in kept:
-            raise UsageError(f"{option.name} does not go with {'--json' if as_json else '--tensor'}")
+            raise UsageError(f"{option.name} does not go with {'this form' if as_json else '--tensor'}")
     if not asked.known:
         raise UsageError("git does not take these options; see 'git log -h'")
 

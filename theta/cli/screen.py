@@ -64,6 +64,11 @@ def rich_console(*, in_colours: bool, whole: bool = False) -> Console:
     )
 
 
+def width() -> int:
+    """Return the width of the terminal in columns; 80 where nothing tells it."""
+    return shutil.get_terminal_size((_USUAL, 24)).columns
+
+
 def painted(start: str, text: str) -> Text:
     """Return ``text`` in the colour that the control sequence ``start`` begins."""
     return Text.from_ansi(f"{start}{visible(text)}\x1b[m")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Final
 
-from theta.cli import console, reports, show_text
+from theta.cli import console, report_files, reports, show_text
 from theta.cli.args import Given
 from theta.cli.common import open_session, uses_theta
 from theta.cli.passing import Passing
@@ -35,6 +35,10 @@ app = Passing(
     (
         "--codecs",
         "--json",
+        "--html=",
+        "--md",
+        "--against=",
+        "--tensor=",
     )
 )
 
@@ -48,10 +52,25 @@ def show(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a commit, or what --codecs tells, as JSON.")
     ] = False,
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="Draw it on a page of its own.")
+    ] = None,
+    md: Annotated[bool, typer.Option("--md", help="Print it as Markdown, for a review.")] = False,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="REV", help="On the page: compare with this commit.")
+    ] = None,
+    tensor: Annotated[
+        str | None, typer.Option("--tensor", metavar="GLOB", help="On the page: only tensors matching GLOB.")
+    ] = None,
 ) -> int:
     """Show a commit, a checkpoint (REV:PATH) or a tensor (REV:PATH#TENSOR) (git show's options apply)."""
     session = open_session(worktree=False)
     asked = given.of_git()
+    if html is not None or md:
+        report_files.check(html, md, as_json, codecs)
+        return report_files.show(session, asked, html, against, tensor)
+    if against is not None or tensor is not None:
+        raise UsageError("--against and --tensor go with --html or --md")
     console.colour = asked.colours() or console.colour
     if as_json and not codecs and not any(":" in word for word in asked.words):
         return _commit_as_json(session, asked)

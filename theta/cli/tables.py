@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from theta.cli import console, screen
+from theta.cli import console, screen, small_map
 from theta.cli.screen import markup, painted
 from theta.porcelain.look import diffing
 from theta.units import human, shape_text
@@ -40,6 +40,12 @@ def changes(found: TensorChanges, *, stats: bool) -> None:
         console.out("File header or metadata also changed.")
     if table.row_count:
         screen.show(table, palette)
+    if stats:
+        values = {name: numbers.relative for name, numbers in found.numbers.items()}
+        drawn = list(small_map.lines(values, screen.width(), in_colours=palette.on))
+        if drawn:
+            console.out("", "‖Δ‖/‖W‖ by kind and layer:")
+            console.out(*drawn, painted=True)
     console.out(*parts, "")
 
 

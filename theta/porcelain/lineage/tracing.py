@@ -107,7 +107,7 @@ def lineage(session: Session, request: LineageRequest) -> Lineage:
         f"{STORES}/{store}",
     )
     rows = split_lines(session.repo.git().run("rev-list", "--parents", *arguments).text)
-    names = _names(session)
+    names = names_of_commits(session)
     tracer = _Tracer(session, path, store)
     nodes = [tracer.node(oid, parents, names.get(oid, ())) for oid, *parents in map(str.split, rows)]
     return Lineage(path, {node.commit: node for node in nodes if node is not None}, arguments)
@@ -125,7 +125,7 @@ def _checkpoint(session: Session, tips: Sequence[str], path: str) -> tuple[str, 
     raise NotFoundError(f"there is no checkpoint {path}".rstrip())
 
 
-def _names(session: Session) -> dict[str, tuple[str, ...]]:
+def names_of_commits(session: Session) -> dict[str, tuple[str, ...]]:
     """Return commit -> the short names of the refs there."""
     form = "%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end) %(refname:short)"
     words = ("for-each-ref", f"--format={form}", "refs/heads", "refs/tags", "refs/remotes")

@@ -10,7 +10,7 @@ from typing import Any, Final
 from theta.porcelain.look import diffing
 from theta.porcelain.look.diffing import Compared, Numbers, Sides
 from theta.porcelain.workspace.session import Session
-from theta.progress import Progress
+from theta.progress import Progress, begin
 from theta.store.changes import Change
 
 PATCHES: Final = (
@@ -92,10 +92,22 @@ def _below(names: set[str], roots: Sequence[str]) -> set[str]:
     return {name for name in names for root in roots if root in (".", name) or name.startswith(root + "/")}
 
 
-def tensors(session: Session, request: DiffRequest, item: Compared) -> TensorChanges:
+def tensors(
+    session: Session, request: DiffRequest, item: Compared, progress: Progress | None = None
+) -> TensorChanges:
     """Return the tensors of ``item`` that ``request`` selects, with numbers if it wants them."""
     kept = tuple(filter(request.wants, item.changes.tensors))
     if not request.numbers:
         return TensorChanges(item, kept)
-    found = {change.name: diffing.numbers(session, item, change) for change in kept}
+    begin(progress, "comparing", sum(change.new.nbytes for change in kept if change.new), item.path)
+    found = {}
+    for change in kept:
+        found[change.name] = diffing.numbers(session, item, change)
+        if progress is not None and change.new is not None:
+            progress(change.new.nbytes)
     return TensorChanges(item, kept, {name: one for name, one in found.items() if one is not None})
+
+
+def as_json(session: Session, request: DiffRequest, item: Compared) -> dict[str, Any]:
+    """Return the changes of ``item`` as plain data."""
+    return tensors(session, request, item).as_json()

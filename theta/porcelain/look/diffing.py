@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -187,24 +187,35 @@ class Numbers:
     compared: tuple[int, ...] | None = None
 
 
-def numbers(session: Session, item: Compared, change: Change) -> Numbers | None:
+def block(change: Change) -> tuple[int, ...] | None:
+    """Return the shape of the leading block that both values of a tensor have; None without numbers."""
+    old, new = change.old, change.new
+    if old is None or new is None or change.status not in "MS" or old.dtype in _NO_NUMBERS:
+        return None
+    if change.status == "S" and (not old.shape or len(old.shape) != len(new.shape)):
+        return None
+    return tuple(map(min, old.shape, new.shape))
+
+
+def numbers(
+    session: Session, item: Compared, change: Change, watch: Callable[[Any], None] | None = None
+) -> Numbers | None:
     """Return the statistics of a changed tensor; None when its values cannot be compared.
 
     The values are read chunk by chunk, and sums are accumulated in float64.
     If the tensor was resized, the leading block that both values have is compared.
+    ``watch`` gets each piece of the difference, float64, in order; a complex number is two.
     """
-    old, new = change.old, change.new
-    if old is None or new is None or change.status not in "MS" or old.dtype in _NO_NUMBERS:
+    shape = block(change)
+    if shape is None or change.old is None:
         return None
-    compared = None
-    if change.status == "S":
-        if not old.shape or len(old.shape) != len(new.shape):
-            return None
-        compared = tuple(map(min, old.shape, new.shape))
-    total, dtype = Totals(), numpy_dtype(old.dtype)
+    compared = shape if change.status == "S" else None
+    total, dtype = Totals(), numpy_dtype(change.old.dtype)
     with concerning(item.path):
         for left, right in _pairs(session, item, change, compared, dtype.itemsize):
-            total.add(left, right, dtype)
+            gap = total.add(left, right, dtype)
+            if watch is not None:
+                watch(gap)
     found = total.result()
     if found is None or compared is None:
         return found
@@ -302,8 +313,8 @@ class Totals:
         self._old = self._new = self._dot = self._gap = self._largest = 0.0
         self._changed = self._count = 0
 
-    def add(self, left: bytes, right: bytes, dtype: Any) -> None:
-        """Add a pair of equally long raw chunks of ``dtype``."""
+    def add(self, left: bytes, right: bytes, dtype: Any) -> Any:
+        """Add a pair of equally long raw chunks of ``dtype``; return their difference in float64."""
         words = f"<u{dtype.itemsize}"
         self._changed += int(np.count_nonzero(np.frombuffer(left, words) != np.frombuffer(right, words)))
         kind = np.complex128 if dtype.kind == "c" else np.float64
@@ -315,6 +326,7 @@ class Totals:
         self._dot += float(old @ new)
         self._gap += float(gap @ gap)
         self._largest = max(self._largest, float(np.abs(gap).max(initial=0.0)))
+        return gap
 
     def result(self) -> Numbers | None:
         """Return the statistics; None when no elements were added."""

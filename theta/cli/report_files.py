@@ -1,0 +1,89 @@
+"""Reports with pictures as files: ``--html FILE`` and ``--md``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from theta import _fs
+from theta.cli import console, terminal
+from theta.errors import NotFoundError, UsageError, WouldOverwriteError
+from theta.lazy import Module
+from theta.units import human
+
+if TYPE_CHECKING:
+    from theta.git.options import Arguments
+    from theta.pages import document, markdown
+    from theta.porcelain.commands.histories import LogResult
+    from theta.porcelain.look.comparison import DiffRequest
+    from theta.porcelain.studies import diff_study, log_study, version_study
+    from theta.porcelain.studies.pages_data import PageData
+    from theta.porcelain.workspace.session import Session
+else:
+    diff_study = Module("theta.porcelain.studies.diff_study")
+    log_study = Module("theta.porcelain.studies.log_study")
+    version_study = Module("theta.porcelain.studies.version_study")
+    document = Module("theta.pages.document")
+    markdown = Module("theta.pages.markdown")
+
+_READ: Final = 4096
+
+
+def check(html: str | None, *others: bool) -> None:
+    """Raise a theta error if several forms of output are asked for, or if the page cannot be written."""
+    if sum((html is not None, *others)) > 1:
+        raise UsageError("--html, --md and --json are different forms of one report: ask for one")
+    if html is None or html == "-":
+        return
+    place = Path.cwd() / html
+    if not place.parent.is_dir():
+        raise NotFoundError(f"there is no folder {place.parent}")
+    if place.exists() and not _is_page(place):
+        raise WouldOverwriteError(f"{html} is there already", hint="only pages by theta are written over")
+
+
+def _is_page(place: Path) -> bool:
+    """Return whether ``place`` is a file that theta wrote as a page."""
+    if not place.is_file():
+        return False
+    with place.open("rb") as file:
+        return document.MARK.encode() in file.read(_READ)
+
+
+def diff(session: Session, request: DiffRequest, html: str | None) -> int:
+    """Draw a diff."""
+    with terminal.progress("comparing") as progress:
+        data = diff_study.study(session, request, progress)
+    return _tell(data, html)
+
+
+def show(session: Session, asked: Arguments, html: str | None, against: str | None, glob: str | None) -> int:
+    """Draw a commit, or a checkpoint of one."""
+    name, *others = asked.words or ["HEAD"]
+    if others or asked.options:
+        raise UsageError("a page is of one commit or one REV:PATH")
+    if ":" in name and (against is not None or glob is not None):
+        raise UsageError("--against and --tensor are for a commit")
+    with terminal.progress("comparing"):
+        if ":" in name:
+            return _tell(version_study.of_checkpoint(session, name), html)
+        return _tell(version_study.of_commit(session, name, against, glob), html)
+
+
+def log(session: Session, found: LogResult, html: str | None) -> int:
+    """Draw a history."""
+    return _tell(log_study.study(session, found.commits), html)
+
+
+def _tell(data: PageData, html: str | None) -> int:
+    """Write the page to the file ``html``, or to standard output for ``-``; None prints Markdown."""
+    plain = data.as_json()
+    if html is None:
+        console.out(*markdown.markdown(plain).splitlines())
+    elif html == "-":
+        console.out(*document.html(plain).splitlines())
+    else:
+        content = document.html(plain).encode()
+        _fs.write_atomic(Path.cwd() / html, content)
+        console.note(f"{html}: {data.title}, {human(len(content))}")
+    return 0

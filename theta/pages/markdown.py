@@ -1,0 +1,77 @@
+"""A report as Markdown, for comments on reviews."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from theta.pages.numbers_text import told
+from theta.units import shape_text
+
+SHOWN: Final = 30
+"""Tensors that a section lists; comments have limits, and readers too."""
+
+_STATUS: Final = {"A": "added", "D": "deleted", "M": "changed", "S": "resized", "T": "dtype", "R": "renamed"}
+
+
+def markdown(data: Mapping[str, Any]) -> str:
+    """Return the report (``PageData.as_json``) as Markdown with tables."""
+    lines = [f"### {_cell(data['title'])}", ""]
+    lines += [f"- {_cell(name)}: {_cell(text)}" for name, text in data["facts"]]
+    for section in data["sections"]:
+        lines += ["", *_section(section)]
+    if data["history"]:
+        lines += ["", *_history(data["history"])]
+    return "\n".join(lines) + "\n"
+
+
+def _section(section: Mapping[str, Any]) -> Iterator[str]:
+    yield f"#### {_cell(section['path'])}: {_cell(section['summary'])}"
+    yield ""
+    for name, text in section["facts"]:
+        yield f"- {_cell(name)}: {_cell(text)}"
+    metrics = [
+        m for m in section["metrics"] if any(row.get(m["key"]) is not None for row in section["tensors"])
+    ]
+    rows = _most_telling(section["tensors"], metrics)
+    if not rows:
+        return
+    yield ""
+    yield from _table(["tensor", "", "shape", "dtype", *(m["short"] for m in metrics)], 4)
+    for row in rows[:SHOWN]:
+        numbers = (told(row.get(metric["key"]), metric["form"]) for metric in metrics)
+        shape = shape_text(row["shape"])
+        status = _STATUS.get(row["status"], row["status"])
+        yield f"| {' | '.join(map(_cell, [row['name'], status, shape, row['dtype'], *numbers]))} |"
+    if len(rows) > SHOWN:
+        yield ""
+        yield f"and {len(rows) - SHOWN} more"
+
+
+def _most_telling(rows: Sequence[Any], metrics: Sequence[Mapping[str, str]]) -> list[Any]:
+    """Return the rows by their first metric, the largest first; those without it come before them."""
+    if not metrics:
+        return list(rows)
+    key = metrics[0]["key"]
+    return sorted(rows, key=lambda row: -row[key] if row.get(key) is not None else float("-inf"))
+
+
+def _history(commits: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield from _table(["commit", "subject", "author", "date", "stored"], 4)
+    for one in reversed(commits):
+        stored = told(one.get("stored"), "bytes")
+        cells = [one["commit"][:12], one["subject"], one["author"], one["date"], stored]
+        yield f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _table(headings: Sequence[str], words: int) -> Iterator[str]:
+    yield f"| {' | '.join(map(_cell, headings))} |"
+    yield f"|{'|'.join('---' if number < words else '--:' for number in range(len(headings)))}|"
+
+
+def _cell(text: object) -> str:
+    """Return text that Markdown shows as it is: no markup, no HTML, no mention, no break of a table."""
+    shown = " ".join(str(text).split())
+    for mark in "\\`*_[]<>|~#&":
+        shown = shown.replace(mark, f"\\{mark}")
+    return shown.replace("@", "@<!-- -->")
