@@ -98,6 +98,16 @@ ROOMS: Final = (
     ),
     Room(("theta.porcelain.replicas",), (*_WORKSPACE, "theta.porcelain.stage")),
     Room(
+        ("theta.porcelain.compose",),
+        (
+            "theta.formats",
+            "theta.merging",
+            *_WORKSPACE,
+            "theta.porcelain.merge",
+            "theta.porcelain.stage",
+        ),
+    ),
+    Room(
         ("theta.porcelain.lineage",),
         (
             "theta.codecs",
@@ -158,6 +168,7 @@ ROOMS: Final = (
         (
             "theta.merging",
             *_WORKSPACE,
+            "theta.porcelain.compose",
             "theta.porcelain.drive",
             "theta.porcelain.look",
             "theta.porcelain.merge",

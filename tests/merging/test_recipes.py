@@ -226,7 +226,7 @@ def test_rules_scope_and_seed_are_additions_of_theta() -> None:
     text = "merge_method: linear\nmodels: [{model: a}]\nrules: {lm_head*: ours}\n"
     text += "scope: conflicts\nseed: 5\nallow_nan: true"
     found = load(text).recipe()
-    assert found == Recipe(parse("linear"), (rule("lm_head*=ours"),), "conflicts", 5, True)
+    assert found == Recipe(parse("linear:variant=mergekit"), (rule("lm_head*=ours"),), "conflicts", 5, True)
 
 
 def test_the_dtype_of_the_result_is_out_dtype_before_dtype() -> None:
@@ -255,7 +255,7 @@ def test_a_key_without_effect_is_noted() -> None:
         ("merge_method: mystery\nmodels: [{model: a}]", "unknown merge_method 'mystery'"),
         ("merge_method: ours\nmodels: [{model: a}]", "unknown merge_method"),
         ("models: [{model: a}]", "merge_method is missing"),
-        ("merge_method: linear", "give models, or one slice"),
+        ("merge_method: linear", "give models, or slices"),
         ("merge_method: linear\nmodels: []", "there are no models"),
         ("merge_method: linear\nmodels: [{model: a}, {model: a}]", "named twice"),
         ("merge_method: linear\nmodels: [{model: a, extra: 1}]", "unknown key 'extra'"),
@@ -264,11 +264,11 @@ def test_a_key_without_effect_is_noted() -> None:
         (
             "merge_method: passthrough\nslices: [{sources: [{model: a, layer_range: [0, 4]}]},"
             " {sources: [{model: b, layer_range: [2, 6]}]}]",
-            "whole models, not slices",
+            "composes a model",
         ),
         (
             "merge_method: linear\nslices: [{sources: [{model: a, layer_range: [2, 4]}]}]",
-            "whole models, not slices",
+            "composes a model",
         ),
         ("- 1", "a recipe is a mapping"),
         ("", "a recipe is a mapping"),

@@ -257,6 +257,10 @@ class Method:
         """Return whether ``merge`` needs the whole tensor as one block, which takes more memory."""
         return False
 
+    def sorts(self, job: Job) -> bool:
+        """Return whether the inputs are sorted by digest, so that their order changes no bit."""
+        return self.symmetric
+
     def keeps_equal(self, job: Job) -> bool:
         """Return whether elements that are equal in all inputs must stay the same bit for bit."""
         return False

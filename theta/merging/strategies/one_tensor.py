@@ -31,7 +31,7 @@ def narrowed(method: Method, job: Job, keys: Sequence[Any]) -> Job:
     kept = list(range(job.count))
     if isinstance(weights, list) and any(weights):
         kept = [number for number in kept if weights[number] != 0]
-    if method.symmetric and len(kept) > 2:
+    if method.sorts(job) and len(kept) > 2:
         kept.sort(key=lambda number: (keys[number], number))
     return job.only(kept)
 

@@ -13,7 +13,7 @@ from theta.git.commit_graph import independent, merge_bases, octopus_base
 from theta.git.in_progress import Operation
 from theta.git.state_files import MERGE_HEAD
 from theta.merging.strategies import SIDES, Strategy
-from theta.porcelain.commands import decision, merge_routes, settling
+from theta.porcelain.commands import compositions, decision, merge_routes, settling
 from theta.porcelain.commands.decision import MergePlan
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.commands.merge_request import (
@@ -43,6 +43,9 @@ def merge(session: Session, request: MergeRequest, dialogue: Dialogue = NOBODY) 
     What is in conflict is a result, not an error.  Raises :class:`UsageError` for a request that
     cannot be carried out, and :class:`ThetaError` of other kinds where nothing was begun.
     """
+    recipe = request.tensors.recipe
+    if recipe is not None and compositions.is_for(session, recipe):
+        return compositions.compose(session, request, recipe, dialogue)
     plan = decision.plan(session, request, dialogue)
     if strategy := _foreign_strategy(session, plan):
         given = request.tensors.first() or ("--dry-run" if request.dry_run else "")
@@ -254,7 +257,7 @@ def again(session: Session, revision: str, dialogue: Dialogue = NOBODY) -> Repla
     """Do the merge of commit ``revision`` again by its trailers, and compare; nothing is changed."""
     oid = session.repo.resolve(f"{revision}^{{commit}}")
     with dry_run.rehearsal(session) as apart, dialogue.progress("merging") as progress:
-        done = replay.replay(apart, oid, progress)
+        done = compositions.again(apart, oid, progress) or replay.replay(apart, oid, progress)
     if done is None:
         raise UsageError(f"{revision} is not a merge", hint="theta merge --replay takes a merge commit")
     return done

@@ -55,7 +55,7 @@ def replay(session: Session, oid: str, progress: Progress | None = None) -> Repl
     if tree == commit.tree:
         return Replayed(oid, tree, by_hand, same=True)
     again = session.repo.whole_tree(tree)
-    return Replayed(oid, tree, by_hand, _differing(session, again, committed))
+    return Replayed(oid, tree, by_hand, differing(session, again, committed))
 
 
 def _require_untold(oid: str, joined: Joined, rounds: Sequence[Round]) -> None:
@@ -124,7 +124,8 @@ def _with(session: Session, joined: Joined, tree: Tree, paths: list[str]) -> Tre
     return session.repo.read_tree(commit_graph.edit_tree(session.repo, joined.tree, changes))
 
 
-def _differing(session: Session, one: Tree, other: Tree) -> list[str]:
+def differing(session: Session, one: Tree, other: Tree) -> list[str]:
+    """Return the paths of the files that differ between two trees."""
     sides = [{path: entry.id for path, entry in session.repo.walk_blobs(tree)} for tree in (one, other)]
     return sorted(
         path for path in sides[0].keys() | sides[1].keys() if sides[0].get(path) != sides[1].get(path)

@@ -1,0 +1,98 @@
+"""The files beside a result: its configuration, and the index of its shards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from theta.errors import UsageError
+from theta.formats import sharded
+from theta.merging.documents.model_files import CONFIG, ModelFiles
+from theta.store.format.manifest import Line
+
+_LAYERS: Final = (
+    "num_hidden_layers",
+    "n_layer",
+    "n_layers",
+    "num_layers",
+    "num_decoder_layers",
+    "decoder_layers",
+    "encoder_layers",
+    "depth",
+)
+"""Keys of the number of layers."""
+_INNER: Final = ("text_config", "llm_config", "language_config", "decoder")
+"""Keys of the configuration of the language model in that of a larger one."""
+_DTYPE_KEYS: Final = ("dtype", "torch_dtype")
+_TORCH: Final = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "f64": "float64"}
+
+
+def parsed(model: ModelFiles, name: str = CONFIG) -> dict[str, Any] | None:
+    """Return the JSON object in a file beside ``model``; None when there is none."""
+    data = model.texts.get(name)
+    if data is None:
+        return None
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{model.folder}{name} of {model.label} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{model.folder}{name} of {model.label} is no JSON object")
+    return found
+
+
+def written(found: Mapping[str, Any]) -> bytes:
+    """Return a JSON object as transformers writes it."""
+    return (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+
+
+def with_dtype(config: dict[str, Any], dtype: str | None) -> None:
+    """Change the dtype in a configuration."""
+    if dtype is not None:
+        key = next((key for key in _DTYPE_KEYS if key in config), _DTYPE_KEYS[-1])
+        config[key] = _TORCH[dtype]
+
+
+def with_layers(
+    config: dict[str, Any], own: int, origins: Sequence[tuple[Mapping[str, Any] | None, int]]
+) -> None:
+    """Change the number of layers in a configuration of a model with ``own`` layers.
+
+    A list with a value for each layer, such as ``layer_types``, gets those of the ``origins``: for each
+    layer the configuration of its model, and its number there.
+    """
+    inner = _place(config, own)
+    if inner is None:
+        return
+    section, key = inner
+    for name, values in list(section.items()):
+        if isinstance(values, list) and len(values) == own and "layer" in name:
+            section[name] = [_of_layer(found, number, name, values) for found, number in origins]
+    section[key] = len(origins)
+
+
+def _place(config: dict[str, Any], own: int) -> tuple[dict[str, Any], str] | None:
+    """Return the section of a configuration that tells the number of layers, and the key."""
+    sections = [config, *(config[key] for key in _INNER if isinstance(config.get(key), dict))]
+    found = [(section, key) for section in sections for key in _LAYERS if key in section]
+    return next((pair for pair in found if pair[0][pair[1]] == own), None)
+
+
+def _of_layer(config: Mapping[str, Any] | None, number: int, name: str, own: Sequence[Any]) -> Any:
+    sections = [config or {}, *((config or {}).get(key) for key in _INNER)]
+    for section in sections:
+        values = section.get(name) if isinstance(section, dict) else None
+        if isinstance(values, list) and number < len(values):
+            return values[number]
+    return own[min(number, len(own) - 1)]
+
+
+def index(places: Mapping[str, str], lines: Mapping[str, Line], extra: Mapping[str, Any] | None) -> bytes:
+    """Return the index of a model in shards, whose tensors are in the files ``places``."""
+    total = sum(line.nbytes for line in lines.values())
+    metadata = {**((extra or {}).get("metadata") or {}), "total_size": total}
+    names = {name: places[name].rpartition("/")[2] for name in sorted(places)}
+    for file in set(names.values()):
+        sharded.check_shard_name(file)
+    return written({"metadata": metadata, "weight_map": names})

@@ -1,0 +1,215 @@
+"""Composing the model of a recipe, and the tree that has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from theta.errors import UsageError
+from theta.formats import sharded
+from theta.git import commit_graph
+from theta.merging import result_file
+from theta.merging.documents import composing, result_texts, stacks
+from theta.merging.documents.composing import Composed
+from theta.merging.documents.model_files import CONFIG, INDEX, ModelFiles
+from theta.merging.documents.recipe_document import Document
+from theta.merging.engine import RehearsedTensor
+from theta.merging.recipe_files import RecipeFile
+from theta.merging.states import Conflict
+from theta.merging.strategies import Strategy
+from theta.porcelain.compose import recipe_models
+from theta.porcelain.merge import in_memory, octopus
+from theta.porcelain.merge.joining import How
+from theta.porcelain.stage import saved_tree
+from theta.porcelain.stage.saved_tree import File, StoredFile
+from theta.porcelain.workspace.session import Session
+from theta.progress import Progress
+from theta.store.format import listings
+from theta.store.format.manifest import Line, Manifest
+from theta.store.odb.packs import PackWriter
+from theta.store.write.snapshot import sorted_lines
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The result of a recipe.
+
+    Attributes:
+        model: its files.
+        rows: path -> how each tensor was made.
+        blobs: path -> id of the manifest.
+    """
+
+    model: ModelFiles
+    rows: Mapping[str, Sequence[RehearsedTensor]]
+    blobs: Mapping[str, str]
+
+
+@dataclass
+class Composer:
+    """Composes the documents of a recipe, those first whose results others use.
+
+    Attributes:
+        session: the repository.
+        recipe: the recipe.
+        head: the commit whose files the result replaces, or None.
+        progress: counts the bytes of computed tensors.
+        labels: name of a model in the recipe -> its name for errors.
+    """
+
+    session: Session
+    recipe: RecipeFile
+    head: str | None
+    progress: Progress | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    _done: dict[str, Composition] = field(default_factory=dict)
+    _waiting: set[str] = field(default_factory=set)
+
+    def compose(self) -> Composition:
+        """Return the result of the last document; raises :class:`UsageError` if another is not used."""
+        found = self._composed(self.recipe.documents[-1])
+        unused = [one.name for one in self.recipe.documents[:-1] if one.name not in self._done]
+        if unused:
+            raise UsageError(
+                f"{self.recipe.label}: the result {unused[0] or 'without a name'} is used by no other",
+                hint="name it, use the name as a model below, and let the wanted document be the last",
+            )
+        return found
+
+    def _named(self) -> dict[str, Document]:
+        return {one.name: one for one in self.recipe.documents if one.name}
+
+    def _model(self, name: str) -> ModelFiles:
+        document = self._named().get(name)
+        if document is None:
+            return recipe_models.opened(self.session, name, self.labels.get(name, name))
+        if name in self._waiting:
+            raise UsageError(f"{self.recipe.label}: {name} is made from itself")
+        if name not in self._done:
+            self._done[name] = self._composed(document)
+        return self._done[name].model
+
+    def _composed(self, document: Document) -> Composition:
+        self._waiting.add(document.name)
+        models = {name: self._model(name) for name in document.models}
+        self._waiting.discard(document.name)
+        donor = models[document.models[0]]
+        layout = donor
+        if document is self.recipe.documents[-1] and self.head is not None:
+            layout = recipe_models.in_folder(self.session, self.head, donor.folder) or donor
+        wanted = stacks.arranged(document, models)
+        objects = self.session.objects
+        objects.expect({line.tree: line.nbytes for one in wanted for line in (*one.inputs, one.base) if line})
+        with objects.writing(keep=True) as pack:
+            made = composing.compose(objects, pack, document, wanted, self.progress)
+            return _laid_out(self.session, pack, document, models, layout, made)
+
+
+def _laid_out(
+    session: Session,
+    pack: PackWriter,
+    document: Document,
+    models: Mapping[str, ModelFiles],
+    layout: ModelFiles,
+    made: Sequence[Composed],
+) -> Composition:
+    """Divide the tensors ``made`` into files as ``layout`` has them."""
+    donor = models[document.models[0]]
+    places = {one.line.name: _place(one, layout) for one in made}
+    manifests: dict[str, Manifest] = {}
+    rows: dict[str, list[RehearsedTensor]] = {}
+    for path, like in layout.manifests.items():
+        own = [one for one in made if places[one.line.name] == path]
+        lines = tuple(sorted_lines([one.line for one in own]))
+        manifests[path] = _manifest(session, pack, path, like, lines)
+        rows[path] = [one.row for one in own]
+    texts = dict(donor.texts)
+    if len(manifests) > 1:
+        texts |= _index(layout, donor, places, {one.line.name: one.line for one in made})
+    config = _config(document, models)
+    if config is not None:
+        texts[CONFIG] = config
+    blobs = {path: pack.blob(manifest.data, text=True) for path, manifest in manifests.items()}
+    return Composition(ModelFiles(document.name, donor.folder, manifests, texts), rows, blobs)
+
+
+def _place(one: Composed, layout: ModelFiles) -> str:
+    """Return the file of ``layout`` with the name of that in which the source is, or else its last."""
+    if one.line.name in layout.places:
+        return layout.places[one.line.name]
+    name = one.place.rpartition("/")[2]
+    found = (path for path in layout.manifests if path.rpartition("/")[2] == name)
+    return next(found, max(layout.manifests))
+
+
+def _manifest(
+    session: Session, pack: PackWriter, path: str, like: Manifest, lines: tuple[Line, ...]
+) -> Manifest:
+    skeleton = result_file.laid_out(session.objects, pack, like, lines)
+    if skeleton is None:
+        raise UsageError(
+            f"{path} cannot get tensors of other names or shapes: it has more than tensors",
+            hint="convert it with 'theta convert' to safetensors",
+        )
+    return listings.write(pack, replace(like, skeleton=skeleton, lines=lines, groups=()))
+
+
+def _index(
+    layout: ModelFiles, donor: ModelFiles, places: Mapping[str, str], lines: Mapping[str, Line]
+) -> dict[str, bytes]:
+    """Return the index of a result in several files."""
+    known = next((name for name in layout.texts if name.endswith(INDEX)), None)
+    name = known or sharded.model_of(min(layout.manifests)).rpartition("/")[2] + INDEX
+    source = layout if known else donor
+    return {name: result_texts.index(places, lines, result_texts.parsed(source, name))}
+
+
+def _config(document: Document, models: Mapping[str, ModelFiles]) -> bytes | None:
+    """Return the configuration of the result; None when it is that of the first model, or none is there."""
+    donor = models[document.models[0]]
+    config = result_texts.parsed(donor)
+    if config is None:
+        return None
+    before = result_texts.parsed(donor)
+    result_texts.with_dtype(config, document.dtype)
+    if document.is_sliced:
+        parsed = {name: result_texts.parsed(model) for name, model in models.items()}
+        origins = [(parsed[name], number) for name, number in stacks.origins(document)]
+        result_texts.with_layers(config, stacks.layer_count(donor), origins)
+    return None if config == before else result_texts.written(config)
+
+
+# -- the tree --------------------------------------------------------------------------------
+
+
+def tree(
+    session: Session, pack: PackWriter, parents: Sequence[str], made: Composition
+) -> tuple[str, list[str]]:
+    """Write the tree of a merge of ``parents`` with the model ``made`` in it.
+
+    Return its id, and the other files that git cannot merge; with such files no tree is made.
+    """
+    model = made.model
+    files: dict[str, File] = {path: StoredFile(oid) for path, oid in made.blobs.items()}
+    files |= {f"{model.folder}{name}": data for name, data in model.texts.items()}
+    start = parents[0]
+    if len(parents) > 1:
+        joined = octopus.join(session, parents, _keeping(files))
+        open_files = [path for path in (*joined.open_files, *joined.merged.conflicts) if path not in files]
+        if open_files:
+            return "", sorted(open_files)
+        whole = in_memory.result_tree(session, joined.tree, joined.merged)
+        start = commit_graph.unnamed_commit(session.repo, whole, parents)
+    return saved_tree.write(session, pack, start, files).tree, []
+
+
+def _keeping(files: Mapping[str, File]) -> How:
+    """Return a ``How`` that keeps our version of the checkpoints ``files``, and settles no other."""
+
+    def policy(_conflict: Conflict) -> Strategy:
+        return Strategy("ours")
+
+    def by_path(path: str) -> How:
+        return How(policy, whole=True) if path in files else How(lambda _: None)
+
+    return replace(by_path(""), by_path=by_path)
