@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from theta.cli import console
+from theta.errors import NotFoundError
 from theta.lazy import Module
 
 if TYPE_CHECKING:
@@ -44,6 +46,18 @@ Dtype = Annotated[
     str | None,
     typer.Option("--dtype", help="Dtype of the floats of merged checkpoints: bf16, f16, f32, f64."),
 ]
+Align = Annotated[
+    str | None,
+    typer.Option(
+        "--align",
+        metavar="WAY",
+        help="First reorder the hidden units of theirs after ours: weights (Git Re-Basin) or transport.",
+    ),
+]
+AlignSpec = Annotated[
+    str | None,
+    typer.Option("--align-spec", metavar="FILE", help="What axes are over the same units: TOML or JSON."),
+]
 NoPrompt = Annotated[bool, typer.Option("--no-prompt", help="Do not ask; leave conflicts open.")]
 
 
@@ -53,3 +67,11 @@ def recipe_file(place: str) -> RecipeFile:
     for note in found.notes:
         console.warn(note)
     return found
+
+
+def spec_file(place: str) -> str:
+    """Return the text of the file at ``place``."""
+    try:
+        return Path(place).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotFoundError(f"cannot read the specification {place}: {error}") from error

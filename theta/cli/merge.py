@@ -48,6 +48,8 @@ def merge(
     allow_nan: deciding.AllowNan = False,
     statistics: deciding.Statistics = None,
     dtype: deciding.Dtype = None,
+    align: deciding.Align = None,
+    align_spec: deciding.AlignSpec = None,
     search: searching.Axes = None,
     score: searching.ScoreBy = "",
     minimize: searching.Minimize = False,
@@ -84,8 +86,9 @@ def merge(
         raise UsageError(f"git merge lists no such option: '{words}'", hint="'git merge -h' lists all")
     git, names = requests.GitOptions.of(line), line.words
     file = deciding.recipe_file(recipe) if recipe is not None else None
+    units = deciding.spec_file(align_spec) if align_spec else ""
     tensors = requests.TensorOptions(
-        strategy or (), rule or (), file, scope, seed, allow_nan, statistics or (), dtype
+        strategy or (), rule or (), file, scope, seed, allow_nan, statistics or (), dtype, align, units
     )
     commands = {"--continue": go_on, "--abort": abort, "--quit": git.has("--quit")}
     _check(names, tensors, {**commands, "--replay": replay is not None, "--dry-run": dry_run})
@@ -132,7 +135,7 @@ def _tell(session: Session, git: GitOptions, result: MergeResult) -> int:
         conflicts.in_the_way(result.staged)
     if result.ending is requests.Ending.OPEN:
         conflicts.refused(result.settlement)
-    if result.ending is requests.Ending.FORWARDED and result.before and result.commit and not _is_silent(git):
+    if result.ending is requests.Ending.FORWARDED and result.before and result.commit and not git.is_silent:
         for line in version_changes.moved(session.again(), result.before, result.commit):
             console.note(line)
     if result.ending is requests.Ending.PREPARED and result.settlement.go_on not in ("", _GO_ON):
@@ -144,7 +147,3 @@ def _tell(session: Session, git: GitOptions, result: MergeResult) -> int:
     for note in result.notes:
         console.warn(note)
     return result.code
-
-
-def _is_silent(git: GitOptions) -> bool:
-    return git.has("-q", "--quiet", "-n", "--stat", "--no-stat", "--summary", "--no-summary")

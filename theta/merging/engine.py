@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from theta.errors import UsageError
 from theta.merging import computing, depth, geometry, result_file
@@ -35,6 +35,9 @@ from theta.store.read.coming_file import OldFile
 from theta.store.write import layer_plan
 from theta.store.write.layer_plan import Planned, Ready
 from theta.store.write.snapshot import sorted_lines
+
+if TYPE_CHECKING:
+    from theta.merging.alignment.specs import Alignment
 
 _IN_FLIGHT: Final = 192 << 20
 """Approximate bytes of memory for all tensors that are merged at the same time."""
@@ -71,6 +74,7 @@ class MergeOptions:
         files: for each side a file that may have the same content, such as that of the worktree, or
             None; chunks read there are not decoded if their digests match.
         dtype: dtype of all floats of the result, or None to leave them as they are.
+        align: how theirs is reordered before it is merged; done by the caller of :func:`merge`.
         adapters: for each side the scales of the adapter that the checkpoint is, or None.
         model: returns the tensors of the model that the checkpoint is a shard of, or None.
         coming: called after all decisions with the id and the table of the skeleton; returns a sink for
@@ -85,6 +89,7 @@ class MergeOptions:
     without: tuple[int, ...] = ()
     files: tuple[OldFile | None, ...] = ()
     dtype: str | None = None
+    align: Alignment | None = None
     adapters: tuple[Scales | None, ...] = ()
     model: WholeModel | None = None
     coming: Callable[[str, Skeleton], Sink | None] | None = None

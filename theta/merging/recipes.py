@@ -13,14 +13,19 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from theta.errors import UsageError
+from theta.lazy import Module
 from theta.merging import recipe_line
 from theta.merging.engine import MergeOptions
 from theta.merging.states import Conflict
 from theta.merging.strategies import SIDES, Policy, Strategy, parse, registry
 
 if TYPE_CHECKING:
+    from theta.merging.alignment import specs
+    from theta.merging.alignment.specs import Alignment
     from theta.merging.engine import MergeScope
     from theta.store.format.manifest import Manifest
+else:
+    specs = Module("theta.merging.alignment.specs")
 
 _DTYPES: Final = {"bfloat16": "bf16", "float16": "f16", "float32": "f32", "float64": "f64"}
 """Names of torch, as in recipes of mergekit, and those of theta."""
@@ -64,6 +69,8 @@ class Recipe:
     """Sides that the recipe does not name, ours being 0; see ``engine.MergeOptions``."""
     dtype: str | None = None
     """The dtype of all floats of the result, or None to keep them as they are."""
+    align: Alignment | None = None
+    """How theirs is reordered before it is merged."""
     searched: str = ""
     """The search that found the parameters of ``default``, for readers of the commit."""
 
@@ -109,6 +116,7 @@ class Recipe:
             dry_run,
             self.without,
             dtype=self.dtype,
+            align=self.align,
         )
 
     def text(self) -> str:
@@ -130,6 +138,9 @@ class Recipe:
             words += ["--without", str(number)]
         if self.dtype is not None:
             words += ["--dtype", self.dtype]
+        if self.align is not None:
+            words += ["--align", self.align.way]
+            words += ["--align-spec", self.align.spec] if self.align.spec else []
         if self.searched:
             words += ["--searched", self.searched]
         return words
@@ -145,6 +156,7 @@ def of_options(options: MergeOptions) -> Recipe:
         options.allow_nan,
         options.without,
         options.dtype,
+        options.align,
     )
 
 
@@ -163,6 +175,11 @@ def dtype(text: str) -> str:
     if found not in _DTYPES.values():
         raise UsageError(f"a merge has no dtype {text!r}", hint=f"one of {', '.join(_DTYPES.values())}")
     return found
+
+
+def alignment(way: str, spec: str = "") -> Alignment:
+    """Return the alignment by ``way`` with the specification ``spec``; raises :class:`UsageError`."""
+    return specs.Alignment(specs.way(way), specs.canonical(spec) if spec else "")
 
 
 def seed(text: str) -> int:
@@ -209,6 +226,10 @@ def _with(recipe: Recipe, word: str, waiting: Iterator[str]) -> Recipe:
         return replace(recipe, searched=value)
     if word == "--dtype":
         return replace(recipe, dtype=dtype(value))
+    if word == "--align":
+        return replace(recipe, align=alignment(value))
+    if word == "--align-spec" and recipe.align is not None:
+        return replace(recipe, align=replace(recipe.align, spec=specs.canonical(value)))
     raise UsageError(f"a recipe has no option {word!r}", hint="-X, --rule, --scope, --seed, --allow-nan")
 
 

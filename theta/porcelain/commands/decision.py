@@ -71,7 +71,10 @@ def decide(
         allow_nan=options.allow_nan or None,
         dtype=texts.dtype(options.dtype) if options.dtype else None,
     )
-    recipe = replace(recipe, searched=options.searched)
+    if options.align_spec and not options.align:
+        raise UsageError("--align-spec goes with --align", hint="--align weights --align-spec FILE")
+    align = texts.alignment(options.align, options.align_spec) if options.align else None
+    recipe = replace(recipe, align=align, searched=options.searched)
     if options.statistics and not dialogue.asks and not recipe.uses_statistics:
         raise UsageError(
             "--statistics would have no effect: no strategy of this merge uses them",
@@ -123,6 +126,8 @@ def _as_begun(session: Session, options: TensorOptions) -> TensorOptions:
         options,
         seed=options.seed or (str(began.seed) if began.seed else None),
         dtype=options.dtype or began.dtype,
+        align=options.align or (began.align.way if began.align else None),
+        align_spec=options.align_spec or (began.align.spec if began.align else ""),
         allow_nan=options.allow_nan or began.allow_nan,
     )
 

@@ -44,6 +44,8 @@ class TensorOptions:
         allow_nan: results may have NaN or infinity that no input had.
         statistics: ``REV:PATH`` of the statistics of each side, ours first.
         dtype: the dtype of all floats of the checkpoints that are merged.
+        align: ``weights`` or ``transport``: how theirs is reordered before it is merged.
+        align_spec: what is known about the units of the model, in JSON or TOML.
         searched: the search that found the strategy, for readers of the commit.
     """
 
@@ -55,6 +57,8 @@ class TensorOptions:
     allow_nan: bool = False
     statistics: Sequence[str] = ()
     dtype: str | None = None
+    align: str | None = None
+    align_spec: str = ""
     searched: str = ""
 
     def first(self) -> str:
@@ -68,6 +72,8 @@ class TensorOptions:
             "--allow-nan": self.allow_nan,
             "--statistics": self.statistics,
             "--dtype": self.dtype,
+            "--align": self.align,
+            "--align-spec": self.align_spec,
         }
         return next((name for name, value in given.items() if value), "")
 
@@ -111,6 +117,11 @@ class GitOptions:
     def is_plain(self) -> bool:
         """Whether there is at most a message, and what is the default here anyway."""
         return all(arg in _PLAIN or arg.startswith("--message=") for arg in self.args)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is to be told about what a fast-forward brings."""
+        return self.has("-q", "--quiet", "-n", "--stat", "--no-stat", "--summary", "--no-summary")
 
     @property
     def to_commit(self) -> list[str]:

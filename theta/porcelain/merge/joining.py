@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from theta.errors import concerning
+from theta.errors import UsageError, concerning
+from theta.lazy import Module
 from theta.merging import engine
 from theta.merging.adapters import scales
 from theta.merging.adapters.scales import Scales
@@ -21,6 +22,11 @@ from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 from theta.store.format.manifest import Manifest
 from theta.store.odb.packs import PackWriter
+
+if TYPE_CHECKING:
+    from theta.porcelain.merge import aligning
+else:
+    aligning = Module("theta.porcelain.merge.aligning")
 
 FILE: Final = "(file)"
 """The name of the conflict about a whole checkpoint that one side deleted."""
@@ -94,6 +100,7 @@ class How:
         progress: counts the bytes that were computed.
         asked: the rules that ``policy`` follows; they keep the record of its decisions short.
         configurations: the configuration of an adapter on each side.
+        aligned: the files whose units are aligned together, if that is asked for.
     """
 
     policy: Policy
@@ -103,6 +110,7 @@ class How:
     progress: Progress | None = None
     asked: Callable[[], Recipe] = Recipe
     configurations: Sequence[bytes | None] = ()
+    aligned: aligning.AlignedFiles | None = None
 
     @property
     def scales(self) -> tuple[Scales | None, ...]:
@@ -141,6 +149,7 @@ def merge_checkpoints(
     for model in recut:
         _merge_recut(session, pack, model, paths, how, files, result)
     together = {path for model in recut for path in model.paths}
+    models: aligning.Models | None = None
     for path, stages in paths.items():
         if path in together or (0 not in stages and not all_manifests(session, stages)):
             continue
@@ -149,6 +158,9 @@ def merge_checkpoints(
             if 0 not in stages or _is_asked(base, ours, theirs, how.at(path)):
                 asked = _of(how.at(path), versions.configurations(path, (ours, theirs)))
                 asked = _in_model(asked, versions.model(path))
+                if asked.options.align is not None:
+                    models = models or aligning.Models(session, versions)
+                    asked = replace(asked, aligned=models.of(path, ours, theirs))
                 _merge(session, pack, path, (base, ours, theirs), asked, files, result)
         elif 0 not in stages:
             kept = ours or theirs
@@ -181,6 +193,8 @@ def _merge_recut(
 ) -> None:
     """Merge a sharded model that one side resharded; its files are settled together or not at all."""
     trial = Merged()
+    if any(how.at(path).options.align is not None for path in model.targets):
+        raise UsageError("--align does not join shards cut differently", hint="theta convert cuts them alike")
     for path, sides in model.targets.items():
         asked = _in_model(how.at(path), model.whole)
         _merge(session, pack, path, sides, asked, files, trial)
@@ -231,7 +245,10 @@ def _merge(
         options = replace(options, files=old, coming=coming)
     options = replace(options, adapters=how.scales)
     with concerning(path):
-        outcome = engine.merge(session.objects, pack, base, both, how.policy, options, how.progress)
+        if how.aligned is not None:
+            outcome = aligning.merge(session, pack, how.aligned, sides, how.policy, options, how.progress)
+        else:
+            outcome = engine.merge(session.objects, pack, base, both, how.policy, options, how.progress)
     result.add(path, outcome, how.configurations, dry_run=how.options.dry_run)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from theta.errors import UsageError
 from theta.git import commit_graph
 from theta.git.commit_graph import octopus_base
 from theta.merging import engine
@@ -32,6 +33,8 @@ def join(session: Session, heads: Sequence[str], how: How, base: str | None = No
     """
     if len(heads) == 2:
         return in_memory.join(session, heads[0], heads[1], how, base)
+    if how.options.align is not None:
+        raise UsageError("--align reorders one branch at a time", hint="merge one branch after the other")
     steps = _Steps(session)
     joined = steps.join(heads)
     if not joined.clean:

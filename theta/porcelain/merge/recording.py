@@ -195,9 +195,9 @@ def told(merged: Merged, how: How, base: str = "") -> list[str]:
 
 
 def _tells(deed: Deed) -> bool:
-    """Return whether a replay needs ``deed``: a strategy decided a tensor, or a base or dtype was chosen."""
+    """Return whether a replay needs ``deed``: a strategy decided a tensor, or a base and the like."""
     terms = trailers.read_round(deed.terms)
-    return bool(deed.tensors or terms.base or terms.recipe.dtype)
+    return bool(deed.tensors or terms.base or terms.recipe.dtype or terms.recipe.align)
 
 
 def _round(group: Mapping[str, Deed], restricted: bool) -> Round:

@@ -87,6 +87,11 @@ class Versions:
         )
         return self._base(base, ours, theirs), ours, theirs
 
+    @property
+    def ours(self) -> str | None:
+        """Our commit."""
+        return self._commits[0]
+
     def configurations(self, path: str, sides: Sequence[Manifest]) -> list[bytes | None]:
         """Return what each side has in the configuration beside the adapter at ``path``; [] if it is none."""
         if not any(".lora_" in line.name for side in sides for line in side.lines):
@@ -127,7 +132,12 @@ class Versions:
 
 def configuration(session: Session, commit: str | None, path: str) -> bytes | None:
     """Return the ``adapter_config.json`` beside ``path`` in ``commit``, or None."""
-    entry = session.repo.tree_of(commit).get(beside(path)) if commit else None
+    return neighbour(session, commit, path, scales.CONFIG)
+
+
+def neighbour(session: Session, commit: str | None, path: str, name: str) -> bytes | None:
+    """Return what ``commit`` has in the file ``name`` in the folder of ``path``, or None."""
+    entry = session.repo.tree_of(commit).get(_in_folder(path, name)) if commit else None
     is_file = entry is not None and entry.mode & MODE_BLOB == MODE_BLOB
     return session.repo.read_blob(entry.id) if entry is not None and is_file else None
 
@@ -148,8 +158,12 @@ def whole_model(trees: Sequence[Checkpoints], path: str) -> WholeModel | None:
 
 def beside(path: str) -> str:
     """Return the path of the configuration of the adapter at ``path``."""
+    return _in_folder(path, scales.CONFIG)
+
+
+def _in_folder(path: str, name: str) -> str:
     folder, slash, _ = path.rpartition("/")
-    return f"{folder}{slash}{scales.CONFIG}"
+    return f"{folder}{slash}{name}"
 
 
 # -- a resharded model ---------------------------------------------------------------------

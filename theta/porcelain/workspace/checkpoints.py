@@ -112,6 +112,11 @@ def by_model(paths: Iterable[str]) -> dict[str, frozenset[str]]:
     return {name: frozenset(files) for name, files in found.items()}
 
 
+def model_of(path: str) -> str:
+    """Return the name of the model that ``path`` is a file of."""
+    return sharded.model_of(path)
+
+
 def is_shard(path: str) -> bool:
     """Return whether ``path`` is named like a shard of a model."""
     return sharded.model_of(path) != path
