@@ -29,6 +29,7 @@ ROOT = Path(theta.__file__).parent
 KEY = re.compile(r"theta\.([a-z-]+)/v1")
 LINES = {
     "blame": ["blame", MODEL],
+    "check": ["check"],
     "diff": ["diff", "HEAD~", "HEAD"],
     "doctor": ["doctor"],
     "du": ["du"],

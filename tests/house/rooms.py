@@ -153,6 +153,7 @@ ROOMS: Final = (
         ("theta.porcelain.care",),
         ("theta.merging", *_WORKSPACE, "theta.porcelain.drive", "theta.porcelain.look"),
     ),
+    Room(("theta.porcelain.check",), ("theta.formats", *_WORKSPACE, "theta.porcelain.tensors")),
     Room(
         ("theta.porcelain.studies",),
         (

@@ -38,6 +38,7 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "lineage": "Which version of a checkpoint came from which, and by what",
         "blame": "Who changed each tensor of a checkpoint last, and when",
         "du": "What checkpoints, tensors, commits and branches cost in stored bytes",
+        "check": "A gate: values, shapes, budgets of change, licence, pickles",
         "scan": "What the pickles of files would call when they are loaded",
         "fsck": "Check repository and checkpoints; --mend rebuilds .theta/",
         "gc": "Remove what nothing needs any more, and tell what that freed",

@@ -12,6 +12,7 @@ from theta.cli import console
 _WIDTH: Final = 78
 _COLUMN: Final = 26
 _OPERANDS: Final = {
+    "check": "[REV | FILE...]",
     "add": "PATH...",
     "apply": "REV [PATH...]",
     "blame": "[REV] [--] PATH[#TENSOR]",

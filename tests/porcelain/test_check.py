@@ -1,0 +1,290 @@
+"""``theta check``: each planted fault is found by the rule meant for it, and nothing in a sound model."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from tests.cli.checks import refused
+from tests.support import Repo, make_model, random_tensors
+from theta.porcelain.check import gate
+from theta.porcelain.check.check_rules import CheckRules
+from theta.porcelain.check.findings import RULES
+from theta.porcelain.check.gate import CheckRequest
+from theta.porcelain.workspace.session import Session
+
+MODEL = "model.safetensors"
+Tensors = dict[str, Any]
+SHAPES = {
+    "model.embed_tokens.weight": (12, 8),
+    **{
+        f"model.layers.{k}.{name}": shape
+        for k in range(3)
+        for name, shape in {
+            "self_attn.q_proj.weight": (8, 8),
+            "mlp.up_proj.weight": (16, 8),
+            "mlp.down_proj.weight": (8, 16),
+            "input_layernorm.weight": (8,),
+        }.items()
+    },
+    "lm_head.weight": (12, 8),
+}
+CONFIG = {
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 3,
+    "vocab_size": 12,
+    "tie_word_embeddings": True,
+}
+TOKENIZER = {
+    "model": {"type": "BPE", "vocab": {f"t{k}": k for k in range(11)}},
+    "added_tokens": [{"id": 11, "content": "<pad>"}],
+}
+FROZEN = CheckRules(frozen=("*embed_tokens*", "lm_head*"), budgets={"*q_proj*": 0.01})
+
+
+def sound() -> Tensors:
+    tensors = random_tensors(SHAPES, 1)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
+    """A committed model with all that may stand beside one."""
+    repo = Repo.create(tmp_path_factory.mktemp("check") / "repo")
+    repo.theta("track", "*.safetensors", "*.bin")
+    make_model(repo.path / MODEL, sound(), metadata={"format": "pt", "author": "x"})
+    repo.write("config.json", json.dumps(CONFIG))
+    repo.write("tokenizer.json", json.dumps(TOKENIZER))
+    repo.write("LICENSE", "Apache")
+    repo.write("README.md", "---\nlicense: apache-2.0\n---\n# A model\n")
+    repo.theta("add", ".")
+    repo.theta("commit", "-q", "-m", "model")
+    return repo.path
+
+
+@pytest.fixture
+def model(template: Path, tmp_path: Path) -> Repo:
+    """A copy of the committed model."""
+    return Repo(shutil.copytree(template, tmp_path / "model"))
+
+
+def write(repo: Repo, tensors: Tensors, **metadata: str) -> None:
+    make_model(repo.path / MODEL, tensors, metadata=metadata or {"format": "pt", "author": "x"})
+
+
+def put(name: str, change: Callable[[Any], Any]) -> Callable[[Repo], None]:
+    """A fault in one tensor."""
+
+    def plant(repo: Repo) -> None:
+        tensors = sound()
+        tensors[name] = change(tensors[name])
+        write(repo, tensors)
+
+    return plant
+
+
+def element(value: float) -> Callable[[Any], Any]:
+    def change(old: Any) -> Any:
+        new = old.copy()
+        new.flat[-1] = value
+        return new
+
+    return change
+
+
+def configured(**changes: object) -> Callable[[Repo], None]:
+    return lambda repo: void(repo.write("config.json", json.dumps(CONFIG | changes)))
+
+
+def void(*_: object) -> None:
+    pass
+
+
+def without(name: str) -> Callable[[Repo], None]:
+    return lambda repo: (repo.path / name).unlink()
+
+
+def token(repo: Repo) -> None:
+    more = {"id": 12, "content": "<new>"}
+    repo.write("tokenizer.json", json.dumps(TOKENIZER | {"added_tokens": [more]}))
+
+
+def unigram(repo: Repo) -> None:
+    repo.write("tokenizer.json", json.dumps({"model": {"vocab": [[f"t{k}", 0.0] for k in range(13)]}}))
+
+
+class Calls:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("true",)
+
+
+def dangerous(repo: Repo) -> None:
+    repo.write("bad.bin", pickle.dumps({"a": Calls()}))
+    repo.theta("add", "bad.bin")
+
+
+def lost_shard(repo: Repo) -> None:
+    for k in (1, 3):
+        make_model(repo.path / f"other-0000{k}-of-00003.safetensors", random_tensors({f"a{k}": (2, 2)}, k))
+    repo.theta("add", ".")
+
+
+def lost_by_index(repo: Repo) -> None:
+    for k in (1, 2):
+        make_model(repo.path / f"other-0000{k}-of-00002.safetensors", random_tensors({f"a{k}": (2, 2)}, k))
+    names = {"a1": "other-00001-of-00002.safetensors", "gone": "other-00002-of-00002.safetensors"}
+    index = {"metadata": {}, "weight_map": names}
+    repo.write("other.safetensors.index.json", json.dumps(index))
+    repo.theta("add", ".")
+
+
+Q = "model.layers.1.self_attn.q_proj.weight"
+UP = "model.layers.2.mlp.up_proj.weight"
+DOWN = "model.layers.0.mlp.down_proj.weight"
+EMBED = "model.embed_tokens.weight"
+FAULTS: dict[str, tuple[str, Callable[[Repo], None]]] = {
+    "one nan": ("nan", put(UP, element(np.nan))),
+    "one infinity": ("inf", put(UP, element(np.inf))),
+    "minus infinity": ("inf", put(UP, element(-np.inf))),
+    "zeros": ("zero", put(UP, np.zeros_like)),
+    "minus zeros": ("zero", put(UP, lambda old: -np.zeros_like(old))),
+    "ones": ("constant", put(UP, np.ones_like)),
+    "bf16 for f32": ("dtype", put(UP, lambda old: old.astype(ml_dtypes.bfloat16))),
+    "columns": ("shape", put(UP, lambda old: old[:, :7])),
+    "rows": ("shape", put(UP, lambda old: old[:15])),
+    "intermediate": ("shape", put(DOWN, lambda old: old[:, :15])),
+    "a tensor lost": ("missing", lambda repo: write(repo, {k: v for k, v in sound().items() if k != UP})),
+    "a frozen row": ("frozen", put(EMBED, element(0.5))),
+    "a frozen head": ("frozen", put("lm_head.weight", element(0.5))),
+    "a frozen dtype": ("frozen", put(EMBED, lambda old: old.astype(np.float16))),
+    "a large change": ("change", put(Q, lambda old: old * 1.02)),
+    "hidden size": ("shape", configured(hidden_size=9)),
+    "layers": ("shape", configured(num_hidden_layers=4)),
+    "vocabulary size": ("shape", configured(vocab_size=13)),
+    "a token without a row": ("vocabulary", token),
+    "a token of a list": ("vocabulary", unigram),
+    "an untied head": ("tie", put("lm_head.weight", lambda old: old + 1)),
+    "a pickle": ("pickle", dangerous),
+    "a licence file": ("licence", without("LICENSE")),
+    "a card's licence": ("licence", lambda repo: void(repo.write("README.md", "# A model\n"))),
+    "metadata": ("metadata", lambda repo: write(repo, sound(), format="pt")),
+    "a shard": ("shards", lost_shard),
+    "an index": ("unreadable", lost_by_index),
+    "half a file": ("unreadable", lambda repo: os.truncate(repo.path / MODEL, 200)),
+}
+
+
+def check(repo: Repo, *names: str, rules: CheckRules = FROZEN) -> gate.CheckResult:
+    return gate.check(Session.here(repo.path), CheckRequest(names, None, rules), repo.path)
+
+
+def test_there_are_at_least_25_faults_and_every_rule_has_one() -> None:
+    assert len(FAULTS) >= 25
+    assert {rule for rule, _ in FAULTS.values()} | {"size"} == RULES.keys()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(model: Repo, fault: str) -> None:
+    rule, plant = FAULTS[fault]
+    plant(model)
+    assert rule in {finding.rule for finding in check(model).findings}
+
+
+def test_a_sound_model_has_no_findings(model: Repo) -> None:
+    found = check(model)
+    assert (found.findings, found.paths, found.tensors) == ((), (MODEL,), len(SHAPES))
+    small = put(Q, lambda old: old * 1.001)
+    small(model)
+    assert check(model).findings == ()
+
+
+def test_a_revision_is_compared_with_its_parent(model: Repo) -> None:
+    put(EMBED, element(0.5))(model)
+    model.theta("commit", "-q", "-am", "tuned")
+    assert {one.rule for one in check(model).findings} == {"tie"}
+    found = check(model, "HEAD")
+    assert {(one.rule, one.tensor) for one in found.findings} == {
+        ("frozen", EMBED),
+        ("tie", "lm_head.weight"),
+    }
+    assert check(model, "HEAD", rules=CheckRules(size=10)).findings[-1].rule == "size"
+    assert check(model, "HEAD~").findings == ()
+
+
+def test_rules_of_the_file_and_of_the_line_count_together(model: Repo) -> None:
+    put(EMBED, element(0.5))(model)
+    model.write(
+        ".theta.toml", '[check]\nfrozen = ["*embed*"]\nmax-change = {"*" = 0.5}\nignore = {tie = ["*"]}\n'
+    )
+    done = model.theta("check", code=1)
+    assert done.stdout.startswith(f"frozen     {MODEL}: {EMBED}: ")
+    assert "1 checkpoint, 14 tensors" in done.stdout
+    assert "1 finding" in done.stdout
+    model.theta("check", "--ignore", f"frozen={EMBED}")
+    model.theta("check", "--ignore", "frozen", MODEL)
+    model.write(".theta.toml", '[check]\nfrosen = []\nmax-change = 3\nignore = {nonsense = ["*"]}\n')
+    refused(model.theta("check", code=None), 2, "frosen", "max-change", "ignore")
+    model.write(".theta.toml", "[check\n")
+    refused(model.theta("check", code=None), 2, ".theta.toml")
+
+
+def test_findings_are_written_for_services(model: Repo) -> None:
+    put(UP, element(np.nan))(model)
+    done = model.theta("check", "--json", "--sarif", "out.sarif", "--junit", "out.xml", code=1)
+    report = json.loads(done.stdout)["theta.check/v1"]
+    assert [one["rule"] for one in report["findings"]] == ["nan"]
+    sarif = json.loads((model.path / "out.sarif").read_text())
+    result = sarif["runs"][0]["results"][0]
+    assert sarif["runs"][0]["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == "nan"
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == MODEL
+    suite = ElementTree.parse(model.path / "out.xml").getroot()[0]
+    assert suite.attrib["failures"] == "1"
+    assert [case.attrib["name"] for case in suite if len(case)] == ["nan"]
+
+
+def test_files_are_checked_outside_of_repositories(tmp_path: Path, model: Repo) -> None:
+    outside = Repo(tmp_path / "outside")
+    outside.path.mkdir()
+    tensors = sound()
+    tensors[UP][0, 0] = np.nan
+    make_model(outside.path / MODEL, tensors)
+    assert outside.theta("check", MODEL, code=1).stdout.startswith("nan ")
+    refused(outside.theta("check", code=None), 2, "name the files")
+    refused(model.theta("check", "nowhere", code=None), 13, "nowhere")
+
+
+def test_a_file_is_read_once(model: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ties are compared by digests that are taken on the way."""
+    from theta.store.files.file_source import FileSource
+
+    tensors = random_tensors({"model.embed_tokens.weight": (4096, 64), "lm_head.weight": (4096, 64)}, 1)
+    write(model, tensors)
+    read: list[int] = []
+    real = FileSource.read
+
+    def counted(self: FileSource, start: int, length: int) -> bytes:
+        read.append(length)
+        return bytes(real(self, start, length))
+
+    monkeypatch.setattr(FileSource, "read", counted)
+    assert "tie" in {one.rule for one in check(model, MODEL).findings}
+    assert sum(read) <= 1.1 * (model.path / MODEL).stat().st_size
+
+
+def test_the_real_model_has_no_findings(real_model: Path, tmp_path: Path) -> None:
+    (tmp_path / MODEL).symlink_to(real_model)
+    found = gate.check(None, CheckRequest((MODEL,)), tmp_path)
+    assert found.findings == ()
+    assert found.tensors > 100

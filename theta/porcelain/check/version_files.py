@@ -1,0 +1,124 @@
+"""Versions of a folder as a gate reads them: the worktree, or the tree of a commit."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from theta.formats import sharded
+from theta.formats.pickle_files.pickle_scan import PickleReport
+from theta.git.object_values import MODE_BLOB
+from theta.porcelain.tensors import scanning, sources
+from theta.porcelain.tensors.converting import Model
+from theta.porcelain.workspace import worktree
+from theta.porcelain.workspace.checkpoints import by_model, shards_of
+from theta.porcelain.workspace.session import Session
+from theta.store.format import listings
+
+MOST: Final = 256 << 20
+"""The size up to which a file beside a checkpoint is read."""
+
+
+class VersionFiles(ABC):
+    """A version of a folder; paths are relative to its root, with slashes."""
+
+    @abstractmethod
+    def model(self, path: str, stack: contextlib.ExitStack) -> Model:
+        """Open a checkpoint, or a model in shards by the name of the whole, until ``stack`` is closed."""
+
+    @abstractmethod
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a file; None when there is none, or a huge one."""
+
+    @abstractmethod
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files in ``folder``, "" for the root."""
+
+    @abstractmethod
+    def pickles(self, path: str) -> PickleReport:
+        """Return what loading a file would call."""
+
+    def files(self, path: str) -> list[str]:
+        """Return the files of the checkpoint ``path``: itself, or its shards."""
+        folder, _, name = path.rpartition("/")
+        names = self.names(folder)
+        found = [path] if name in names else shards_of(name, names)
+        return [one if "/" in one or not folder else f"{folder}/{one}" for one in found]
+
+
+class WorktreeFiles(VersionFiles):
+    """Files on the disk; ``session`` is of the repository around them, if there is one."""
+
+    def __init__(self, root: Path, session: Session | None) -> None:
+        self._root, self._session = root, session
+
+    def model(self, path: str, stack: contextlib.ExitStack) -> Model:
+        """Open a file; one that is still a manifest is read from the repository."""
+        place = self._root / path
+        text = worktree.peek(place) if self._session is not None and place.is_file() else None
+        if self._session is not None and text is not None:
+            return sources.of_manifest(self._session, listings.read(self._session.objects, text), place.name)
+        index = place.with_name(place.name + sharded.SUFFIX)
+        return sources.of_file(index if index.is_file() and not place.exists() else place, stack)
+
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a file."""
+        place = self._root / path
+        if not place.is_file() or place.stat().st_size > MOST:
+            return None
+        return place.read_bytes()
+
+    def names(self, folder: str) -> list[str]:
+        """Return the files in a folder."""
+        place = self._root / folder
+        return sorted(item.name for item in place.iterdir() if item.is_file()) if place.is_dir() else []
+
+    def pickles(self, path: str) -> PickleReport:
+        """Scan a file."""
+        return scanning.of_file(self._root / path)
+
+
+class RevisionFiles(VersionFiles):
+    """The tree of a commit."""
+
+    def __init__(self, session: Session, commit: str) -> None:
+        self._session, self._commit = session, commit
+        self._tree = session.repo.tree_of(commit)
+
+    def model(self, path: str, stack: contextlib.ExitStack) -> Model:
+        """Open a stored checkpoint."""
+        del stack  # what is in the repository holds nothing open
+        return sources.of_revision(self._session, self._commit, path, "*")
+
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a blob."""
+        entry = self._tree.get(path)
+        if (
+            entry is None
+            or entry.mode & MODE_BLOB != MODE_BLOB
+            or self._session.objects.size(entry.id) > MOST
+        ):
+            return None
+        return self._session.repo.read_blob(entry.id)
+
+    def names(self, folder: str) -> list[str]:
+        """Return the blobs in a folder."""
+        entry = self._tree.get(folder) if folder else None
+        tree = self._tree if not folder else entry.tree if entry is not None else None
+        return (
+            sorted(one.name for one in tree if one.mode & MODE_BLOB == MODE_BLOB) if tree is not None else []
+        )
+
+    def pickles(self, path: str) -> PickleReport:
+        """Scan a stored file."""
+        return next(iter(scanning.scan([f"{self._commit}:{path}"], self._session.cwd))).report
+
+
+def models(paths: Iterable[str]) -> Iterator[str]:
+    """Yield each model among the paths of checkpoints once: a single file, or the name that shards share."""
+    for name, files in sorted(by_model(paths).items()):
+        if files == {name} or len(files) > 1 or sharded.model_of(next(iter(files))) != next(iter(files)):
+            yield name
