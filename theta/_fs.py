@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 else:
     tempfile = Module("tempfile")
 
+_NOTHING: Final = 128 << 10
 TEMPORARY: Final = "tmp_theta_"
 """The prefix of the names of temporary files; the id of the process that made them follows."""
 
@@ -547,6 +548,11 @@ def free_space(path: str | Path) -> int:
     """Return the free bytes for an unprivileged user on the file system of ``path``."""
     info = os.statvfs(path)
     return info.f_bavail * info.f_frsize
+
+
+def is_full(path: str | Path) -> bool:
+    """Return whether next to nothing is free; a program that failed may have removed what it wrote."""
+    return free_space(path) < _NOTHING
 
 
 class Lock:

@@ -16,6 +16,7 @@ from tests.reliability.harness import State, fsck, leftovers, wait_for_children
 from tests.support import Repo
 from tests.support.repos import describe
 from theta.git.repository import Repository
+from theta.git.run import Git, GitFailedError
 from theta.porcelain.workspace import rollback
 
 LIMIT = 200_000
@@ -131,6 +132,18 @@ def test_e2_a_git_that_finds_the_disk_full_leaves_all_as_before(origin: Repo, sm
     assert "Traceback" not in done.stderr, describe(done)
     (small / "ballast").unlink()
     _check(origin, repo, COMMANDS[name])
+
+
+def test_e2_a_git_that_has_no_room_for_a_lock_says_so(small: Path) -> None:
+    repo = Repo.create(small / "repo")
+    _fill(small, 0)
+    with pytest.raises(GitFailedError) as caught:
+        Git(repo.path).run("update-ref", "refs/heads/other", "HEAD")
+    assert "no space is left" in caught.value.hint
+    (small / "ballast").unlink()
+    with pytest.raises(GitFailedError) as caught:
+        Git(repo.path).run("update-ref", "refs/heads/other", "nothing")
+    assert caught.value.hint == ""
 
 
 def _killed(repo: Repo, **facts: object) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -16,6 +17,8 @@ from tests.support import Repo
 from theta import _fs
 from theta.errors import BusyError, NoSpaceError
 from theta.git.backends.index import IndexEdit
+from theta.git.repository import Repository
+from theta.porcelain.workspace.session import Session
 
 
 def dead_pid() -> int:
@@ -69,6 +72,57 @@ def test_f6_locks_of_a_dead_git_go_only_when_no_other_theta_runs(repo: Repo) -> 
     repo.theta("add", FILE)
     assert not shared.exists()
     assert leftovers(repo) == []
+
+
+def locks_after(repo: Repo, *, fails: bool) -> set[str]:
+    """Let a command find the locks of a git of its own that was killed; return those that it leaves."""
+    gitdir = repo.path / ".git"
+    left = {name: gitdir / name for name in ("index.lock", "HEAD.lock", "refs/heads/main.lock")}
+    with contextlib.suppress(BusyError), Session(Repository.discover(repo.path)).journal.exclusive():
+        for place in left.values():
+            place.touch()
+        if fails:
+            raise BusyError("another git process holds the index lock")
+    found = {name for name, place in left.items() if place.exists()}
+    for name in found:
+        left[name].unlink()
+    return found
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_e1_what_a_killed_git_of_this_command_locked_is_unlocked(repo: Repo, *, fails: bool) -> None:
+    assert locks_after(repo, fails=fails) == set()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_e1_nothing_is_unlocked_that_may_be_of_a_living_process(repo: Repo, *, fails: bool) -> None:
+    talk = ["git", "cat-file", "--batch"]
+    with subprocess.Popen(talk, cwd=repo.path, stdin=subprocess.PIPE) as living:
+        assert len(locks_after(repo, fails=fails)) == 3
+        assert living.stdin is not None
+        living.stdin.close()
+    gitdir = repo.path / ".git"
+    with (gitdir / "index.lock").open("w"):  # of a program that is no git
+        assert locks_after(repo, fails=fails) == {"index.lock"}
+
+
+def test_e1_a_lock_that_is_older_than_the_command_stays(repo: Repo) -> None:
+    lock = repo.path / ".git" / "index.lock"
+    lock.touch()
+    os.utime(lock, (time.time() - 1, time.time() - 1))
+    repo.theta("add", FILE, code=21)
+    assert lock.exists()
+
+
+def test_e1_a_dead_command_is_not_unlocked_while_a_git_is_at_work(repo: Repo) -> None:
+    note = {"token": "dead", "started": time.time() - 1, "owner": f"{dead_pid()} 1"}
+    (repo.path / ".git" / "theta" / "journal").write_text(json.dumps(note))
+    (repo.path / ".git" / "index.lock").touch()
+    with subprocess.Popen(["git", "cat-file", "--batch"], cwd=repo.path, stdin=subprocess.PIPE) as living:
+        repo.theta("add", FILE, code=21)
+        assert living.stdin is not None
+        living.stdin.close()
+    assert (repo.path / ".git" / "index.lock").exists()
 
 
 def test_e3_temporaries_of_the_dead_are_removed(repo: Repo) -> None:

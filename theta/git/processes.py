@@ -149,11 +149,15 @@ def children_of(token: str) -> list[int]:
 
 
 def gits_in(*places: Path) -> bool:
-    """Return whether a living git works in one of the directories ``places``, or below it."""
+    """Return whether a living git works in one of the directories ``places``, or below it.
+
+    The git of ``git theta``, which has started this process, does nothing itself.
+    """
     inside = [os.path.realpath(place) for place in places]
+    passing = _nearest() if command()[1:2] == ["theta"] else 0
     for process in _PROC.glob("[0-9]*"):
         info = _stat(int(process.name))
-        if info is None or not info[0].startswith("git"):
+        if info is None or not info[0].startswith("git") or int(process.name) == passing:
             continue
         try:
             where = os.readlink(process / "cwd")
@@ -163,6 +167,18 @@ def gits_in(*places: Path) -> bool:
             continue  # it has ended
         if any(where == place or where.startswith(place + os.sep) for place in inside):
             return True
+    return False
+
+
+def is_open(file: Path) -> bool:
+    """Return whether a living process has ``file`` open; one of another user is not known to have."""
+    wanted = os.stat(file)
+    for descriptor in _PROC.glob("[0-9]*/fd/*"):
+        try:
+            if os.path.samestat(os.stat(descriptor), wanted):
+                return True
+        except OSError:
+            continue  # it has ended, or is of another user
     return False
 
 

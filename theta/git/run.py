@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
-from theta import _modes
+from theta import _fs, _modes
 from theta.errors import NotFoundError, ThetaError, UsageError
 from theta.lazy import Module
 
@@ -38,6 +38,8 @@ DURABLE: Final = ("core.fsync", "all")
 """The setting with which git also syncs loose objects, refs and the index."""
 
 _MOST_KEYS: Final = 1000
+_FULL: Final = "no space is left on the disk; free some and repeat the command"
+"""The hint at a failure, for which git does not always give that reason."""
 _GLANCE: Final = 0.2
 """Seconds between two looks whether to stop."""
 
@@ -54,11 +56,11 @@ Heard = Callable[[str], None]
 class GitFailedError(ThetaError):
     """A git command failed; the message is git's reason."""
 
-    def __init__(self, command: str, code: int, stderr: str) -> None:
+    def __init__(self, command: str, code: int, stderr: str, *, hint: str = "") -> None:
         lines = [line for line in stderr.strip().splitlines() if line]
         last = lines[-1] if lines else f"git {command} failed with code {code}"
         fatal = (line for line in lines if line.startswith("fatal: "))  # advice may follow it
-        super().__init__(next(fatal, last).removeprefix("fatal: "))
+        super().__init__(next(fatal, last).removeprefix("fatal: "), hint=hint)
         self.code = code
         self.stderr = stderr
 
@@ -146,7 +148,8 @@ class Git:
             stdout, stderr = child.communicate(stdin) if shown is None else _watched(child, stdin, shown)
         result = Result(child.returncode, stdout, stderr)
         if check and result.code:
-            raise GitFailedError(args[0], result.code, result.stderr.decode("utf-8", "replace"))
+            hint = _FULL if _fs.is_full(self.cwd) else ""
+            raise GitFailedError(args[0], result.code, stderr.decode("utf-8", "replace"), hint=hint)
         return result
 
     def show(self, *args: str) -> int:

@@ -19,8 +19,6 @@ from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 
-_NOTHING: Final = 128 << 10
-"""Free bytes that are too few for git's files; git has removed its incomplete files by then."""
 _KILLED: Final = 129
 """Exit codes above this one mean a signal; 129 is git's own for a wrong command line."""
 
@@ -102,7 +100,7 @@ def _overheard(git: Git, args: Sequence[str], out: Heard, err: Heard | None) -> 
 
 def is_full(session: Session, code: int) -> bool:
     """Return whether git failed with ``code`` and the disk is full, which git does not always report."""
-    return bool(code) and _fs.free_space(session.repo.commondir) < _NOTHING
+    return bool(code) and _fs.is_full(session.repo.commondir)
 
 
 def unlock(session: Session, code: int) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ _LOCKS: Final = (
     *(f"{name}/*.lock" for name in state_files.FOLDERS),
 )
 """Locks of one worktree, and the temporary indexes of a stash."""
+_EARLY: Final = 2.0
+"""Seconds that a lock file may be older than the command; the clock of a file system may differ."""
 _LONG: Final = 86_400.0
 """Seconds after which a temporary file of another machine is one of the dead."""
 _SHARED: Final = ("packed-refs.lock", "config.lock", "shallow.lock")
@@ -111,6 +113,22 @@ class Journal:
         if (note := _read(self._place)) is not None:
             _unlock(self._repo, note["started"])
 
+    def _unlock_own(self, started: float, *, failed: bool = False) -> None:
+        """Remove the lock files that a git of this command left as it was killed, which nobody may have told.
+
+        A git that runs another one fails over its death, and some failures are no matter.
+        """
+        repo = self._repo
+        head = state_files.text(repo.gitdir / "HEAD")
+        branch = repo.commondir / f"{head.removeprefix('ref: ').strip()}.lock"
+        if not (failed or branch.exists() or next(repo.gitdir.glob("*.lock"), None)):
+            return
+        others = (place for place in _journals(repo) if place != self._place)
+        if not any(map(_is_of_the_living, others)):
+            with contextlib.suppress(ThetaError):
+                _unlock(repo, started + _EARLY)
+                _remove_stale(branch, started + _EARLY, _users(repo))
+
     # -- locks ----------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -186,15 +204,18 @@ class Journal:
         token = os.urandom(16).hex()
         self._place = place
         self._repo.marks[processes.TOKEN] = token
-        body = {"token": token, "started": time.time(), "owner": processes.this()}
+        started = time.time()
+        body = {"token": token, "started": started, "owner": processes.this()}
         try:
             with contextlib.nullcontext() if needed else contextlib.suppress(DiskError, NoSpaceError):
                 _notes.write(place, json.dumps(body))
             yield
+            self._unlock_own(started)
             if place.exists():
                 _notes.drop(place)
         except Exception as error:
             killed = isinstance(error, GitFailedError) and error.code < 0
+            self._unlock_own(started, failed=True)
             self._give_up(killed=killed)
             raise
         finally:
@@ -280,10 +301,13 @@ def _read(journal: Path) -> dict[str, Any] | None:
 
 
 def _unlock(repo: Repository, started: float) -> None:
-    """Remove the lock files of a dead git; those shared by worktrees only if no other theta runs."""
+    """Remove the lock files of a dead git, unless a git is at work here; it may be theirs.
+
+    Those that worktrees share are removed only if no other theta runs, and no git in any of them.
+    """
     for stale in (path for pattern in _LOCKS for path in repo.gitdir.glob(pattern)):
         if stale.name not in _SHARED:
-            _remove_stale(stale, started)
+            _remove_stale(stale, started, _own_users(repo))
     try:
         alone = _notes.lock(repo.shared / _USERS, patience=0)
     except BusyError:
@@ -294,7 +318,7 @@ def _unlock(repo: Repository, started: float) -> None:
             *(repo.commondir / "logs").rglob("*.lock"),
             *(repo.commondir / name for name in _SHARED),
         ]:
-            _remove_stale(stale, started)
+            _remove_stale(stale, started, _users(repo))
     finally:
         alone.release()
 
@@ -336,14 +360,28 @@ def _wait_for(token: str, seconds: float = 10.0) -> None:
         time.sleep(0.05)
 
 
-def _remove_stale(lock: Path, started: float) -> None:
-    if _is_late(lock, started):
-        _fs.remove(lock)
+def _own_users(repo: Repository) -> list[Path]:
+    """Return the directories in which a git may work that holds a lock file of this worktree."""
+    return [repo.gitdir, repo.commondir, *([] if repo.is_bare else [repo.worktree])]
+
+
+def _users(repo: Repository) -> list[Path]:
+    """Return those in which one may hold a lock file that the worktrees share."""
+    return [*_own_users(repo), *state_files.worktrees(repo.commondir)]
+
+
+def _remove_stale(lock: Path, started: float, users: Sequence[Path]) -> None:
+    """Remove ``lock`` if it is late, nobody has it open, and no git works in one of ``users``."""
+    if not _is_late(lock, started) or processes.gits_in(*users):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        if not processes.is_open(lock):
+            _fs.remove(lock)
 
 
 def _is_late(lock: Path, started: float) -> bool:
     """Return whether ``lock`` exists and was created after ``started``."""
     try:
-        return os.stat(lock).st_mtime >= started - 2
+        return os.stat(lock).st_mtime >= started - _EARLY
     except FileNotFoundError:
         return False
