@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any, Final
@@ -52,8 +52,17 @@ def _source(text: str) -> str:
 
 def _embedded(data: Mapping[str, Any]) -> str:
     """Return JSON that ends no script element and begins no comment, whatever its strings hold."""
-    text = json.dumps(_short(data), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    sections = [{**section, "tensors": _columns(section["tensors"])} for section in data["sections"]]
+    text = json.dumps(
+        _short({**data, "sections": sections}), ensure_ascii=True, separators=(",", ":"), allow_nan=False
+    )
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return rows without their keys, which would be half of a page; the script puts them back."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    return {"keys": keys, "rows": [[row.get(key) for key in keys] for row in rows]}
 
 
 def _short(value: Any) -> Any:

@@ -1,6 +1,10 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
+  for (const section of data.sections) {
+    const { keys, rows } = section.tensors;
+    section.tensors = rows.map((values) => Object.fromEntries(keys.map((key, k) => [key, values[k]])));
+  }
   const page = document.getElementById("page");
   const NS = "http://www.w3.org/2000/svg";
   const VIRIDIS = ["440154", "482475", "414487", "355f8d", "2a788e", "21918c", "22a884", "44bf70", "7ad151", "bddf26", "fde725"];
