@@ -157,6 +157,7 @@ ROOMS: Final = (
     Room(
         ("theta.porcelain.studies",),
         (
+            "theta.merging",
             *_WORKSPACE,
             "theta.porcelain.care",
             "theta.porcelain.lineage",

@@ -135,6 +135,26 @@ def test_a_stored_checkpoint_and_a_history_are_pages_too(tuned: Repo, visit: Vis
     assert page.locator("tbody tr").count() == len(SHAPES) + 1
 
 
+def test_a_rehearsed_merge_shows_how_far_the_sides_agree(repo: Repo, visit: Visit) -> None:
+    repo.theta("track", "*.safetensors")
+    base = random_tensors({"layers.0.q.weight": (8, 8), "layers.1.q.weight": (8, 8), "head": (4,)}, 1)
+    make_model(repo.path / MODEL, base)
+    repo.theta("add", ".")
+    repo.theta("commit", "-q", "-m", "base")
+    for branch, by in (("side", -0.5), ("main", 0.25)):
+        repo.git("checkout", "-q", *(["-b"] if branch == "side" else []), branch)
+        change = {"layers.0.q.weight": base["layers.0.q.weight"] + np.float32(by)}
+        make_model(repo.path / MODEL, {**base, **change})
+        repo.theta("commit", "-q", "-am", branch)
+    repo.theta("merge", "--dry-run", "-X", "average", "side", "--html", "out.html")
+    page = visit.open(repo.path / "out.html")
+    assert page.locator("tbody tr").count() == 1
+    assert page.locator("tbody tr").inner_text().split("\t")[4:6] == ["100%", "2"]
+    text = repo.theta("merge", "--dry-run", "side", "--md", code=1).stdout
+    assert "| layers.0.q.weight | conflict |" in text
+    refused(repo.theta("merge", "side", "--md", code=None), 2, "--md goes with --dry-run")
+
+
 def test_a_name_runs_nothing_and_ends_nothing(tuned: Repo, visit: Visit) -> None:
     tuned.theta("diff", "HEAD~", "HEAD", "--html", "out.html")
     text = (tuned.path / "out.html").read_text()

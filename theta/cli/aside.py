@@ -34,7 +34,7 @@ OWN: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(("fetch", "pull", "push"), frozenset()),
     **dict.fromkeys(("cherry-pick", "revert", "rebase"), _OF_SEQUENCES),
     "merge": _OF_SEQUENCES
-    | {"--scope", "--statistics", "--dry-run", "--json", "--replay", "--dtype"}
+    | {"--scope", "--statistics", "--dry-run", "--json", "--html", "--md", "--replay", "--dtype"}
     | {"--search", "--score", "--search-by", "--trials", "--minimize"},
     "add": frozenset(("--update-type", "--update-data", "--weight")),
     "commit": frozenset(("--json",)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from theta.cli import console, deciding, searching
+from theta.cli import console, deciding, rehearsed_forms, searching
 from theta.cli.args import Given
 from theta.cli.common import drive_untouched, open_session, report_summary, say_full_disk
 from theta.cli.passing import Passing
@@ -58,7 +58,9 @@ def merge(
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Show what would become of each tensor; change nothing."
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print the result of --dry-run as JSON."),
+    as_json: rehearsed_forms.AsJson = False,
+    html: rehearsed_forms.Html = None,
+    md: rehearsed_forms.Md = False,
     replay: str | None = typer.Option(
         None,
         "--replay",
@@ -92,8 +94,7 @@ def merge(
     )
     commands = {"--continue": go_on, "--abort": abort, "--quit": git.has("--quit")}
     _check(names, tensors, {**commands, "--replay": replay is not None, "--dry-run": dry_run})
-    if as_json and not dry_run:
-        raise UsageError("--json goes with --dry-run", hint="theta merge --dry-run --json BRANCH")
+    form = rehearsed_forms.Form.of(as_json, html, md, dry_run=dry_run)
     if replay is not None:
         return rehearse.tell_again(merging.again(session, replay, terminal))
     if abort or git.has("--quit"):
@@ -110,7 +111,7 @@ def merge(
         return drive_untouched(session, "merge", tensors.strategies, [*stop, *given.args])
     result = merging.merge(session, request, terminal)
     if dry_run:
-        return rehearse.tell_rehearsed(result, as_json=as_json)
+        return rehearse.tell_rehearsed(session, names, result, form)
     return _tell(session, git, result)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from theta.cli import console, reports
+from theta.cli import console, report_files, reports
 from theta.errors import ExitCode
 from theta.lazy import Module
 from theta.store.changes import counted
@@ -14,9 +14,11 @@ from theta.units import human
 
 if TYPE_CHECKING:
     from theta.cli import screen
+    from theta.cli.rehearsed_forms import Form
     from theta.merging.engine import RehearsedTensor
     from theta.porcelain.commands.merge_request import MergeResult
     from theta.porcelain.merge.replay import Replayed
+    from theta.porcelain.workspace.session import Session
 else:
     screen = Module("theta.cli.screen")
 
@@ -24,9 +26,12 @@ SHOWN: Final = 60
 _UNTOUCHED: Final = "same"
 
 
-def tell_rehearsed(result: MergeResult, *, as_json: bool) -> int:
-    """Tell what a merge would do to each tensor, and what it would store."""
-    if as_json:
+def tell_rehearsed(session: Session, names: Sequence[str], result: MergeResult, form: Form) -> int:
+    """Tell what a merge of ``names`` would do to each tensor, and what it would store."""
+    if form.html is not None or form.md:
+        report_files.merge(session, names, result, form.html)
+        return result.code
+    if form.as_json:
         reports.as_json("merge", _as_json(result))
         return result.code
     console.out(f"merge base: {result.base[:12] if result.base else 'none'}")

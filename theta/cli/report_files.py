@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
     from theta.git.options import Arguments
     from theta.pages import document, markdown
     from theta.porcelain.commands.histories import LogResult
+    from theta.porcelain.commands.merge_request import MergeResult
     from theta.porcelain.look.comparison import DiffRequest
-    from theta.porcelain.studies import diff_study, log_study, version_study
+    from theta.porcelain.studies import diff_study, log_study, merge_study, version_study
     from theta.porcelain.studies.pages_data import PageData
     from theta.porcelain.workspace.session import Session
 else:
     diff_study = Module("theta.porcelain.studies.diff_study")
     log_study = Module("theta.porcelain.studies.log_study")
+    merge_study = Module("theta.porcelain.studies.merge_study")
     version_study = Module("theta.porcelain.studies.version_study")
     document = Module("theta.pages.document")
     markdown = Module("theta.pages.markdown")
@@ -73,6 +76,14 @@ def show(session: Session, asked: Arguments, html: str | None, against: str | No
 def log(session: Session, found: LogResult, html: str | None) -> int:
     """Draw a history."""
     return _tell(log_study.study(session, found.commits), html)
+
+
+def merge(session: Session, names: Sequence[str], result: MergeResult, html: str | None) -> int:
+    """Draw a merge of ``names`` that was rehearsed."""
+    commits = [result.base, result.before, *map(session.repo.resolve, names or ["@{upstream}"])]
+    with terminal.progress("comparing"):
+        data = merge_study.study(session, commits, result.rows, sorted(set(result.settlement.unmerged)))
+    return _tell(data, html)
 
 
 def _tell(data: PageData, html: str | None) -> int:

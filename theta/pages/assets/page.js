@@ -8,7 +8,7 @@
   const page = document.getElementById("page");
   const NS = "http://www.w3.org/2000/svg";
   const VIRIDIS = ["440154", "482475", "414487", "355f8d", "2a788e", "21918c", "22a884", "44bf70", "7ad151", "bddf26", "fde725"];
-  const STATUS = { A: "added", D: "deleted", M: "changed", S: "resized", T: "dtype", R: "renamed", C: "conflict" };
+  const STATUS = { A: "added", D: "deleted", M: "changed", S: "resized", T: "dtype", R: "renamed" };
   const ROWS = 200;
 
   const fill = (node, attributes, children) => {
