@@ -94,7 +94,7 @@ def merge(
     )
     commands = {"--continue": go_on, "--abort": abort, "--quit": git.has("--quit")}
     _check(names, tensors, {**commands, "--replay": replay is not None, "--dry-run": dry_run})
-    form = rehearsed_forms.Form.of(as_json, html, md, dry_run=dry_run)
+    form = rehearsed_forms.RehearsedForm.of(as_json, html, md, dry_run=dry_run)
     if replay is not None:
         return rehearse.tell_again(merging.again(session, replay, terminal))
     if abort or git.has("--quit"):

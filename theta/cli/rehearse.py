@@ -14,7 +14,7 @@ from theta.units import human
 
 if TYPE_CHECKING:
     from theta.cli import screen
-    from theta.cli.rehearsed_forms import Form
+    from theta.cli.rehearsed_forms import RehearsedForm
     from theta.merging.engine import RehearsedTensor
     from theta.porcelain.commands.merge_request import MergeResult
     from theta.porcelain.merge.replay import Replayed
@@ -26,7 +26,7 @@ SHOWN: Final = 60
 _UNTOUCHED: Final = "same"
 
 
-def tell_rehearsed(session: Session, names: Sequence[str], result: MergeResult, form: Form) -> int:
+def tell_rehearsed(session: Session, names: Sequence[str], result: MergeResult, form: RehearsedForm) -> int:
     """Tell what a merge of ``names`` would do to each tensor, and what it would store."""
     if form.html is not None or form.md:
         report_files.merge(session, names, result, form.html)

@@ -18,7 +18,7 @@ Md = Annotated[bool, typer.Option("--md", help="With --dry-run: print it as Mark
 
 
 @dataclass(frozen=True)
-class Form:
+class RehearsedForm:
     """A table, JSON, a page or Markdown."""
 
     as_json: bool = False
@@ -26,7 +26,7 @@ class Form:
     md: bool = False
 
     @classmethod
-    def of(cls, as_json: bool, html: str | None, md: bool, *, dry_run: bool) -> Form:
+    def of(cls, as_json: bool, html: str | None, md: bool, *, dry_run: bool) -> RehearsedForm:
         """Return the form; raises :class:`UsageError` for two of them, and for one without --dry-run."""
         given = {"--json": as_json, "--html": html is not None, "--md": md}
         chosen = next((name for name, is_given in given.items() if is_given), "")
