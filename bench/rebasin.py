@@ -163,6 +163,15 @@ def barrier(model: nn.Module, loss: Loss, ours: State, theirs: State) -> float:
     return max(one - straight for one, straight in zip(found, line, strict=True))
 
 
+def _apart(ours: State, theirs: State) -> float:
+    """Return the distance between two models as a share of the length of ours."""
+    lengths = [
+        sum(float((one[name] ** 2).sum()) for name in one)
+        for one in (ours, {name: ours[name] - theirs[name] for name in ours})
+    ]
+    return float((lengths[1] / lengths[0]) ** 0.5)
+
+
 def main() -> None:
     """Measure both kinds, or the one that is named."""
     parser = argparse.ArgumentParser()
@@ -173,9 +182,10 @@ def main() -> None:
         train = {"mlp": mlp, "transformer": transformer}[kind]
         (first, loss), (second, _) = train(1), train(2)
         ours, theirs = first.state_dict(), second.state_dict()
-        print(kind)
+        print(f"{kind}: {_apart(ours, theirs):.3f} apart")
         before = barrier(first, loss, ours, theirs)
         again = aligned(ours, theirs, _SMALL if kind == "transformer" else {}, asked.way)
+        print(f"  {_apart(ours, again):.3f} apart")
         after = barrier(first, loss, ours, again)
         print(f"  barrier {before:.4f} before, {after:.4f} after: {after / before:.3f} of it")
 

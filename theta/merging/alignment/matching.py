@@ -7,6 +7,11 @@ units, the others held, the best order is the solution of an assignment problem 
 
 The first round looks only at axes whose other ends are ordered already, from the ends of fixed order (tokens,
 inputs, outputs) inwards.  So a model whose units were only reordered is put back exactly.
+
+Optimal transport (Singh and Jaggi, arXiv:1910.05895; of transformers Imfeld et al., arXiv:2310.05719) is that
+first round alone, with distances: units are points, whose coordinates are their weights to units that are
+ordered already, and theirs are moved to ours at the least sum of Euclidean distances.  The assignment is
+hard: between as many points of equal weight an optimal plan is an order.
 """
 
 from __future__ import annotations
@@ -41,10 +46,11 @@ class Matching:
     Args:
         layout: the axes of the tensors that both models have.
         read: returns the values of a tensor of ours and theirs, whose axes in order have the same sizes.
+        transport: by optimal transport, not by weight matching.
     """
 
-    def __init__(self, layout: UnitLayout, read: ValuePair) -> None:
-        self._layout, self._read = layout, read
+    def __init__(self, layout: UnitLayout, read: ValuePair, *, transport: bool = False) -> None:
+        self._layout, self._read, self._transport = layout, read, transport
         self.orders: dict[Key, Order] = {key: np.arange(size) for key, size in layout.sizes().items()}
         """The orders that were found so far."""
         self._keys: dict[str, list[Key]] = {}
@@ -63,7 +69,7 @@ class Matching:
                 order.append(self._next(order))
                 self._improve(order[-1], order[:-1])
                 done()
-            for _ in range(_ROUNDS):
+            for _ in range(0 if self._transport else _ROUNDS):
                 improved = [self._improve(group) for group in order]
                 done()
                 if not any(improved):
@@ -122,9 +128,12 @@ class Matching:
         for name in names:
             for key, gain in self._gains_of(group, name):
                 gains[key] = gains[key] + gain if key in gains else gain
+        if self._transport:
+            return {key: -np.sqrt(np.maximum(-gain, 0)) for key, gain in gains.items()}
         return gains
 
     def _gains_of(self, group: str, name: str) -> Iterator[tuple[Key, Array]]:
+        """Yield inner products of the units of ours and theirs, or their negative squared distances."""
         axes = self._layout.axes[name]
         ours, theirs = self._read(name)
         for number, axis in enumerate(axes):
@@ -137,8 +146,16 @@ class Matching:
             for part in axis:
                 if part.group == group:
                     rows = slice(start, start + part.size)
-                    yield part.key, _rows(left[rows]) @ _rows(right[rows]).T
+                    yield part.key, self._compared(_rows(left[rows]), _rows(right[rows]))
                 start += part.size
+
+    def _compared(self, ours: Array, theirs: Array) -> Array:
+        products: Array = ours @ theirs.T
+        if not self._transport:
+            return products
+        lengths = [np.einsum("ij,ij->i", side, side) for side in (ours, theirs)]
+        near: Array = 2 * products - lengths[0][:, None] - lengths[1]
+        return near
 
 
 def _with_others(values: Any, axes: Any, orders: Any) -> Any:

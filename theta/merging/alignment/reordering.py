@@ -87,7 +87,7 @@ def find(
     groups = {part.group for axes in both.values() for axis in axes for part in axis if part.group}
     heads = {group: one for group, one in layouts[1].heads.items() if group in groups}
     begin(progress, "aligning", len(groups))
-    matching = Matching(UnitLayout(both, heads), values.read)
+    matching = Matching(UnitLayout(both, heads), values.read, transport=asked.way == "transport")
     return Reordering(layouts[1], matching.solve(lambda: progress(1) if progress else None))
 
 

@@ -116,7 +116,7 @@ def merge(
         with apart.writing() as own:
             outcome = engine.merge(apart, own, base, (ours, moved), policy, options, progress)
         if outcome.manifest is not None:
-            known = {line.tree for side in sides if side is not None for line in side.lines}
+            known = {tree for side in sides if side is not None for tree in _trees(side)}
             outcome.manifest = _adopted(apart, session.objects, pack, outcome.manifest, known)
     return outcome
 
@@ -139,9 +139,13 @@ def _adopted(
     def copy(oid: str) -> str:
         return oid if target.has(oid) else pack.blob(source.chunk(oid))
 
-    for tree in {line.tree for line in manifest.lines} - {*known}:
-        files = source.tree(tree).items()
-        pack.tree([(name, mode, copy(oid)) for name, (mode, oid) in files])
-    if source.has(manifest.skeleton):
-        copy(manifest.skeleton)
+    for tree in sorted(_trees(manifest) - {*known}):
+        if source.has(tree):
+            files = source.tree(tree).items()
+            pack.tree([(name, mode, copy(oid)) for name, (mode, oid) in files])
     return listings.write(pack, manifest)
+
+
+def _trees(manifest: Manifest) -> set[str]:
+    """Return the trees of the tensors and of the skeleton."""
+    return {manifest.skeleton, *(line.tree for line in manifest.lines)}
