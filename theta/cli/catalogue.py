@@ -59,6 +59,7 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "rebase": "Apply commits again on top of another branch",
         "cascade": "Put a new base under the fine-tunes of the old one",
         "average": "The mean of versions along the history",
+        "build-moe": "A mixture of experts out of versions of a model",
         "undo": "Undo the last command of theta; again, and it is redone",
         "extract-lora": "Write what a fine-tune changed as a LoRA adapter",
     },

@@ -14,7 +14,7 @@ from theta.errors import NotFoundError, UsageError
 from theta.git.object_values import Author
 from theta.git.quoting import split_lines
 from theta.git.repository import STORES
-from theta.porcelain.lineage import averaging, telling
+from theta.porcelain.lineage import averaging, moe_building, telling
 from theta.porcelain.merge import trailers
 from theta.porcelain.workspace.session import Session
 from theta.store import changes
@@ -58,7 +58,7 @@ class VersionNode:
     Attributes:
         commit: the commit that made it.
         path: the file in that commit.
-        deed: added, trained, low-rank, merged, averaged, cast, trimmed, extended, resized, converted,
+        deed: added, trained, low-rank, merged, averaged, built, cast, trimmed, extended, resized, converted,
             copied, renamed, rewritten or deleted.
         detail: more about it, such as the strategy of a merge.
         origins: the versions that it was made of.
@@ -173,6 +173,8 @@ class _Tracer:
             return "deleted", "", origins
         if (mean := self._mean(oid, path, origins)) is not None:
             return mean
+        if (mixture := self._mixture(oid, path, origins)) is not None:
+            return mixture
         if (merge := self._merge(oid, path)) or len(old) > 1:
             return "merged", merge or _BY_TENSOR, origins
         if old:
@@ -190,6 +192,18 @@ class _Tracer:
             return None
         made_of = tuple(MadeOf(one, path) for one in mean.revisions if self._is_commit(one))
         return "averaged", f"{mean.shape} of {len(mean.revisions)} versions", made_of
+
+    def _mixture(self, oid: str, path: str, origins: tuple[MadeOf, ...]) -> Making | None:
+        """Return the mixture of experts that a trailer tells of; of its models those that are here."""
+        try:
+            found = moe_building.recorded(self._session, oid)
+        except UsageError:
+            return "built", _UNREADABLE, origins
+        if found is None or found.path != path:
+            return None
+        models = dict.fromkeys((found.base, *found.experts, *filter(None, [found.shared])))
+        made_of = tuple(MadeOf(one, path) for one in models if self._is_commit(one))
+        return "built", f"{found.kind} of {len(found.experts)} experts", made_of
 
     def _is_commit(self, name: str) -> bool:
         repo = self._session.repo
