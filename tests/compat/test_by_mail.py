@@ -131,3 +131,22 @@ def test_a_patch_carries_tensors_and_says_which(
     run("am", "-q", str(patch))
     assert_agreement(theirs, {MODEL: digest(ours)})
     assert theirs.git("rev-parse", "HEAD^{tree}") == ours.git("rev-parse", "main^{tree}")
+
+
+@pytest.mark.parametrize("program", ["git", "theta"])
+def test_a_slow_series_of_patches_leaves_each_checkpoint_as_git_knows_it(
+    ours: Repo, theirs: Repo, tmp_path: Path, program: str
+) -> None:
+    """Git keeps the index in memory from patch to patch: a file filled in early looks changed."""
+    ours = copied(ours, tmp_path / "ours")
+    edit(ours, TENSOR, 2.0)
+    theta(ours, "commit", "-qam", "trained again")
+    ours.git("format-patch", "-q", "-2", "-o", str(tmp_path), "main")
+    hook = theirs.write(
+        ".git/hooks/pre-applypatch", '#!/bin/sh\n[ "$(cat .git/rebase-apply/next)" = 1 ] || sleep 1.1\n'
+    )
+    hook.chmod(0o755)
+    run = theirs.git if program == "git" else theirs.theta
+    run("am", "-q", *map(str, sorted(tmp_path.glob("*.patch"))))
+    assert_agreement(theirs, {MODEL: digest(ours)})
+    assert theirs.git("rev-parse", "HEAD^{tree}") == ours.git("rev-parse", "main^{tree}")

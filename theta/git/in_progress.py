@@ -69,6 +69,12 @@ def goes_on(repo: Repository) -> bool:
     return state_files.rebasing(repo.gitdir) or state_files.exists(repo.gitdir, state_files.SEQUENCER)
 
 
+def is_last_patch(repo: Repository) -> bool:
+    """Return whether ``git am`` is at the last of its patches."""
+    at, last = (state_files.text(repo.gitdir / name) for name in state_files.AM_NEEDED)
+    return bool(at) and at == last and not state_files.rebasing(repo.gitdir)
+
+
 def _applying(repo: Repository, name: str, sign: str, head: str | None) -> Operation:
     """Return the operation that applies the commit in state file ``sign``; its parent is the base.
 

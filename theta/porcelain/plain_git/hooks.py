@@ -117,6 +117,18 @@ def post_checkout(session: Session, progress: Progress | None = None) -> list[st
     return _settle(session, progress, files=not in_progress.goes_on(session.repo))
 
 
+def post_applypatch(session: Session, progress: Progress | None = None) -> list[str]:
+    """Bring index and files into agreement after a patch.
+
+    A checkpoint is filled in while git has the index in memory, because its trees come with the commit.  Git
+    then writes the stat data of the manifest; behind the last patch it does no more.
+    """
+    lines = post_checkout(session, progress)
+    if in_progress.is_last_patch(session.repo):
+        agreement.refresh(session, progress)
+    return lines
+
+
 def post_rewrite(
     session: Session, rewritten: Sequence[tuple[str, str]], progress: Progress | None = None
 ) -> list[str]:
@@ -174,6 +186,6 @@ SIMPLE: Final[dict[str, Callable[[Session, Progress | None], list[str]]]] = {
     "post-commit": post_commit,
     "post-merge": post_merge,
     "post-checkout": post_checkout,
-    "post-applypatch": post_checkout,
+    "post-applypatch": post_applypatch,
     "post-index-change": post_index_change,
 }
