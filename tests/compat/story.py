@@ -13,6 +13,15 @@ TENSOR: Final = "layer.1.weight"
 """The one that ``forked`` is about."""
 LAYERS: Final = ("layer.0.weight", "layer.1.weight", "layer.2.weight")
 """Those that the branches of ``contested`` are about."""
+_EVENTS: Final = (
+    *("pre-commit", "prepare-commit-msg", "post-commit", "pre-merge-commit", "post-merge", "post-checkout"),
+    *("post-applypatch", "post-rewrite", "post-index-change", "pre-push"),
+)
+NO_HOOKS: Final = (
+    *("-c", "core.hooksPath=/dev/null"),
+    *(word for event in _EVENTS for word in ("-c", f"hook.theta-{event}.enabled=false")),
+)
+"""Options of git without hooks, whether theta's are files or, from git 2.54 on, settings."""
 SHAPES: Final = {
     "embed.weight": (64, 32),
     "layer.0.weight": (32, 32),
@@ -38,6 +47,12 @@ def commit(repo: Repo, tensor: str, by: float = 1.0, path: str = MODEL) -> str:
     digest = edit(repo, tensor, by, path)
     repo.git("commit", "-q", "-am", f"{tensor} of {path}")
     return digest
+
+
+def own_hook_of(repo: Repo, event: str) -> str:
+    """The place of the user's hook beside theta's, which is a file or, from git 2.54 on, a setting."""
+    is_setting = repo.try_git("config", f"hook.theta-{event}.event").returncode == 0
+    return f".git/hooks/{event}{'' if is_setting else '.before-theta'}"
 
 
 def digest(repo: Repo, path: str = MODEL) -> str:

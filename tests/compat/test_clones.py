@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.agreement import assert_agreement, assert_commit, assert_history
-from tests.compat.story import MODEL, combined, commit, digest, diverged, edit
+from tests.compat.story import MODEL, NO_HOOKS, combined, commit, digest, diverged, edit
 from tests.support import Repo, sha256
 from tests.support.environment import GIT_CONFIG
 
@@ -190,7 +190,7 @@ def test_push_of_a_broken_commit_is_refused(tracked: Repo, tmp_path: Path) -> No
     tracked.git("clone", "-q", "--bare", ".", str(tmp_path / "origin.git"))
     tracked.git("remote", "add", "origin", (tmp_path / "origin.git").as_uri())
     edit(tracked, "layer.1.weight")
-    tracked.git("-c", "core.hooksPath=/dev/null", "commit", "-q", "-am", "broken")
+    tracked.git(*NO_HOOKS, "commit", "-q", "-am", "broken")
     done = tracked.try_git("push", "-q", "origin", "main")
     assert done.returncode != 0
     assert "theta fsck --mend" in done.stderr

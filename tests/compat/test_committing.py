@@ -12,10 +12,8 @@ from tests.compat.agreement import (
     git_status,
     theta_status,
 )
-from tests.compat.story import MODEL, commit, digest, edit, new_model
+from tests.compat.story import MODEL, NO_HOOKS, commit, digest, edit, new_model
 from tests.support import Repo
-
-NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
 
 
 def test_add_then_commit(tracked: Repo) -> None:

@@ -28,6 +28,13 @@ case $1 in
 esac
 exec '{real}' --exec-path='{programs}' -c core.hooksPath='{hooks}' "$@"
 """
+_OLDER = """\
+#!/bin/sh
+case $1 in
+--version) echo 'git version 2.53.0' ;;
+*) exec '{real}' "$@" ;;
+esac
+"""
 _HOOK = """\
 #!/bin/sh
 event=$(basename "$0") code=0 given=$(mktemp)
@@ -61,6 +68,14 @@ def newer(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
             (programs / one.name).symlink_to(one)
     _program(programs / "git", _GIT.format(real=shutil.which("git"), hooks=hooks, programs=programs))
     return {"PATH": f"{programs}:{path}"}
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment whose git says that it has no hooks by configuration."""
+    place = tmp_path_factory.mktemp("older")
+    _program(place / "git", _OLDER.format(real=shutil.which("git")))
+    return {"PATH": f"{place}:{os.environ['PATH']}"}
 
 
 def _program(place: Path, text: str) -> None:
@@ -133,10 +148,11 @@ def test_a_push_is_checked(configured: Repo, newer: dict[str, str], tmp_path: Pa
 
 
 def test_an_older_git_gets_files_and_a_newer_one_settings_again(
-    configured: Repo, newer: dict[str, str]
+    configured: Repo, newer: dict[str, str], older: dict[str, str]
 ) -> None:
-    assert "hooks by configuration that this git runs" in configured.theta("doctor", code=None).stdout
-    configured.theta("status")
+    said = configured.theta("doctor", code=None, env=older).stdout
+    assert "hooks by configuration that this git runs" in said
+    configured.theta("status", env=older)
     assert set(hook_files(configured)) == {*HOOKS}
     assert not (configured.path / ".git" / configured_hooks.SETTINGS).exists()
     assert configured.try_git("config", "hook.theta-pre-commit.event").returncode
@@ -148,7 +164,7 @@ def test_an_older_git_gets_files_and_a_newer_one_settings_again(
 
 
 def test_files_of_the_user_come_back_and_uninstall_leaves_nothing(
-    tmp_path: Path, newer: dict[str, str]
+    tmp_path: Path, newer: dict[str, str], older: dict[str, str]
 ) -> None:
     repo = Repo.create(tmp_path / "repo")
     shutil.rmtree(repo.path / ".git/hooks", ignore_errors=True)
@@ -156,7 +172,7 @@ def test_files_of_the_user_come_back_and_uninstall_leaves_nothing(
     place.parent.mkdir()
     _program(place, "#!/bin/sh\necho mine\n")
     before = (repo.path / ".git/config").read_text()
-    repo.theta("track", "*.safetensors")
+    repo.theta("track", "*.safetensors", env=older)
     assert "pre-commit.before-theta" in hook_files(repo)
     repo.theta("install", env=newer)
     assert hook_files(repo) == ["pre-commit"]

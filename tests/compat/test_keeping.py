@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from tests.compat.agreement import assert_agreement
-from tests.compat.story import MODEL, commit, digest, edit
+from tests.compat.story import MODEL, NO_HOOKS, commit, digest, edit
 from tests.support import Repo
 from theta.git.repository import Repository
 from theta.store import held_packs
-
-NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
 
 
 def clean_again(repo: Repo) -> None:

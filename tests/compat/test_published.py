@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.compat.agreement import assert_agreement
-from tests.compat.story import MODEL, digest, edit
+from tests.compat.story import MODEL, NO_HOOKS, digest, edit
 from tests.support import Repo
-
-NO_HOOKS = ("-c", "core.hooksPath=/dev/null")
 
 
 @pytest.fixture

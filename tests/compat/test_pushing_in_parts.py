@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.inprocess import theta
-from tests.compat.story import MODEL, digest, edit
+from tests.compat.story import MODEL, digest, edit, own_hook_of
 from tests.support import Repo, make_model, random_tensors
 from tests.support.http_git import Server, served
 from theta.errors import ExitCode
@@ -131,9 +131,7 @@ def test_what_the_remote_would_reject_sends_no_parts(repo: Repo, host: Repo) -> 
     repo.git("commit", "-q", "-m", "unrelated")
     done = repo.theta("push", "host", "other:main", code=1)
     assert "rejected" in done.stderr and "hint: " in done.stderr
-    hook = repo.path / ".git/hooks/pre-push.before-theta"
-    hook.write_text("#!/bin/sh\nexit 1\n")
-    hook.chmod(0o755)
+    repo.write(own_hook_of(repo, "pre-push"), "#!/bin/sh\nexit 1\n").chmod(0o755)
     repo.theta("push", "-q", "host", "main", code=1)
     assert packs(host) == before
 

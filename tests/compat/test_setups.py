@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.agreement import assert_agreement, git_status
-from tests.compat.story import MODEL, commit, digest, edit, new_model
+from tests.compat.story import MODEL, commit, digest, edit, new_model, own_hook_of
 from tests.support import Repo
 
 
@@ -84,7 +84,7 @@ def test_theta_runs_own_hooks_too(untracked: Repo) -> None:
     edit(untracked, "layer.1.weight")
     untracked.theta("commit", "-q", "-a", "-m", "by theta")
     assert notes(untracked) == ["pre", "pre"]
-    own_hook(untracked, ".git/hooks/pre-commit.before-theta", "pre", 1)
+    own_hook(untracked, own_hook_of(untracked, "pre-commit"), "pre", 1)
     edit(untracked, "layer.1.weight")
     assert untracked.theta("commit", "-q", "-a", "-m", "refused", code=None).returncode != 0
 
