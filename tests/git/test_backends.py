@@ -374,3 +374,26 @@ def test_it_is_opened_by_one_process(tmp_path: Path, bare: bool, monkeypatch: py
     opened = discovered(place)
     assert (opened.top, opened.gitdir) == ((None, place) if bare else (place, place / ".git"))
     assert (tmp_path / "trace").read_text().count("built-in: git ") == 1
+
+
+def test_a_head_of_a_linked_worktree_may_be_a_link(repo: Repo, tmp_path: Path) -> None:
+    """Git opens it, and libgit2 does not."""
+    repo.git("worktree", "add", "-q", "-b", "side", str(tmp_path / "linked"))
+    place = repo.path / ".git/worktrees/linked/HEAD"
+    place.unlink()
+    place.symlink_to("refs/heads/side")
+    found = discovered(tmp_path / "linked")
+    assert found.refs.head() == ("refs/heads/side", repo.git("rev-parse", "main"))
+    place.unlink()
+    place.symlink_to("refs/heads/new")
+    assert found.refs.head() == ("refs/heads/new", None)
+
+
+def test_the_variable_overrides_a_worktree_that_is_lost(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo.git("config", "core.worktree", "lost")
+    monkeypatch.setenv("GIT_DIR", str(repo.path / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(repo.path))
+    monkeypatch.chdir(repo.path)
+    found = discovered(repo.path)
+    assert found.top is not None and os.path.realpath(found.top) == os.path.realpath(repo.path)
+    assert found.refs.head()[0] == "refs/heads/main"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pygit2
+from pygit2.enums import RepositoryOpenFlag
 
 from theta.errors import NotARepositoryError, UnsupportedRepositoryError, UntrustedOwnerError
 from theta.git.backends.by_libgit2 import Libgit2
@@ -23,6 +24,7 @@ else:  # few repositories need it
 
 _BY_GIT: Final = ("object format", "refstorage", "objectformat")
 """Words in the errors of libgit2 for repositories that git can open."""
+_NOWHERE: Final = "not a git repository (or any of the parent directories)"
 
 
 def discovered(start: str | Path) -> Backend:
@@ -43,12 +45,11 @@ def reopened(backend: Backend, start: Path) -> Backend:
     return discovered(start) if isinstance(backend, Libgit2) else backend
 
 
-def _around(start: str | Path) -> Libgit2:
+def _around(start: str | Path) -> Backend:
     if pygit2.discover_repository(str(start)) is None:
-        raise NotARepositoryError(
-            "not a git repository (or any of the parent directories)",
-            hint="run 'theta init' or 'git init' first",
-        )
+        if (_found(start) / ".git").is_file():  # libgit2 does not see a HEAD that is a symbolic link
+            return _by_git(Path(start), _NOWHERE)
+        raise NotARepositoryError(_NOWHERE, hint="run 'theta init' or 'git init' first")
     return Libgit2(pygit2.Repository(str(start)))  # by the worktree: a git directory may be elsewhere
 
 
@@ -61,8 +62,12 @@ def _redirected(start: Path) -> Libgit2:
             found.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: "),
             hint="GIT_DIR or GIT_WORK_TREE is set",
         )
-    raw = pygit2.Repository(found.text.rstrip("\n"))
+    place = found.text.rstrip("\n")
     top = git.run("rev-parse", "--show-toplevel", check=False).text.rstrip("\n")
+    try:
+        raw = pygit2.Repository(place)
+    except pygit2.GitError:  # the worktree of its own settings is not there
+        raw = pygit2.Repository(place, RepositoryOpenFlag.BARE)
     if top and (not raw.workdir or os.path.realpath(raw.workdir) != os.path.realpath(top)):
         raw.workdir = top
     return Libgit2(raw)
