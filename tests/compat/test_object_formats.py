@@ -1,8 +1,13 @@
-"""The main journeys, whatever hash names the objects: SHA-1 (libgit2 reads them) or SHA-256 (git does)."""
+"""The main journeys over all formats of a repository.
+
+Libgit2 reads objects of SHA-1 whose refs are files; SHA-256, and refs in tables, are left to git itself.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -11,17 +16,30 @@ import pytest
 from tests.compat.inprocess import committed, shift, theta
 from tests.compat.story import MODEL, TENSOR, digest, new_model
 from tests.support import Repo
+from theta.git.repository import Repository
+from theta.porcelain.workspace import unfinished
 
 DIGITS: Final = {"sha1": 40, "sha256": 64}
+TABLES: Final = pytest.mark.skipif(
+    "--ref-format" not in subprocess.run(["git", "init", "-h"], capture_output=True, text=True).stdout,
+    reason="git has refs in tables from 2.45 on",
+)
+FORMS: Final = (
+    ("sha1", "files"),
+    ("sha256", "files"),
+    pytest.param(("sha1", "reftable"), marks=TABLES),
+    pytest.param(("sha256", "reftable"), marks=TABLES),
+)
 OTHER: Final = "layer.0.weight"
 
 
-@pytest.fixture(scope="module", params=DIGITS)
+@pytest.fixture(scope="module", params=FORMS, ids="-".join)
 def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Repo]:
     """A repository of one format with a tracked checkpoint, and branches main and side that changed it."""
-    repo = Repo(tmp_path_factory.mktemp(request.param) / "repo")
+    hashes, refs = request.param
+    repo = Repo(tmp_path_factory.mktemp(hashes) / "repo")
     repo.path.mkdir()
-    theta(repo, "init", "-q", f"--object-format={request.param}")
+    theta(repo, "init", "-q", f"--object-format={hashes}", *[f"--ref-format={refs}"] * (refs != "files"))
     theta(repo, "track", "*.safetensors")
     new_model(repo)
     theta(repo, "add", ".")
@@ -30,7 +48,11 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     committed(repo, (TENSOR, 3.0))
     theta(repo, "switch", "-q", "main")
     committed(repo, (TENSOR, 1.0))
-    return request.param, repo
+    return hashes, repo
+
+
+def opened(repo: Repo) -> Repository:
+    return Repository.discover(repo.path)
 
 
 @pytest.fixture
@@ -100,3 +122,39 @@ def test_it_is_pushed_and_cloned(form: str, repo: Repo, tmp_path: Path) -> None:
     assert clone.git("status", "--porcelain") == ""
     assert "no problems" in theta(clone, "fsck", "--read-data").out
     assert clone.git("rev-parse", "--show-object-format") == form
+
+
+def test_a_branch_of_another_worktree_is_known(repo: Repo, tmp_path: Path) -> None:
+    """It is left alone by undo and cascade."""
+    assert opened(repo).refs.used_elsewhere() == set()
+    repo.git("worktree", "add", "-q", str(tmp_path / "linked"), "side")
+    linked = Repo(tmp_path / "linked", repo.ticks)
+    assert opened(repo).refs.used_elsewhere() == {"refs/heads/side"}
+    assert opened(linked).refs.used_elsewhere() == {"refs/heads/main"}
+    committed(linked, (OTHER, 4.0))
+    assert "no problems" in theta(linked, "fsck").out
+    assert linked.git("status", "--porcelain") == ""
+
+
+def test_a_merge_is_undone(repo: Repo) -> None:
+    before = digest(repo), repo.git("rev-parse", "main")
+    theta(repo, "merge", "-q", "-X", "average", "side")
+    theta(repo, "undo")
+    assert (digest(repo), repo.git("rev-parse", "main")) == before
+    assert repo.git("status", "--porcelain") == ""
+
+
+def test_a_pick_is_over_when_the_reflog_of_head_tells_its_commit(repo: Repo) -> None:
+    """The file of a git that was killed behind its commit is taken away, and no other."""
+    before, left = repo.git("rev-parse", "main"), repo.path / ".git/CHERRY_PICK_HEAD"
+    left.write_text(repo.git("rev-parse", "side") + "\n")
+    unfinished.end(opened(repo), before)
+    assert left.exists(), "HEAD has not moved"
+    repo.git("-c", "core.hooksPath=/dev/null", "update-ref", "-m", "cherry-pick: made", "HEAD", "main~1")
+    repo.git("read-tree", "main")
+    os.utime(left, (4e9, 4e9))
+    unfinished.end(opened(repo), before)
+    assert left.exists(), "it is of a later pick"
+    os.utime(left, (1, 1))
+    unfinished.end(opened(repo), before)
+    assert not left.exists()

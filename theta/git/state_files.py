@@ -75,8 +75,8 @@ BISECT_START: Final = "BISECT_START"
 _IN_USE: Final = (REBASE_BRANCH, f"{REBASE_APPLY}/head-name")
 """Files that name the branch to which git will go back."""
 
-LOG_OF_HEAD: Final = "logs/HEAD"
-"""The reflog of HEAD; git writes it just before it moves HEAD."""
+LOGS_OF_HEAD: Final = ("logs/HEAD", "reftable/tables.list")
+"""The reflog of HEAD, which git writes just before it moves HEAD; or the list of tables that hold both."""
 ORIG_HEAD: Final = "ORIG_HEAD"
 """The HEAD before a command that moved it drastically."""
 FETCH_HEAD: Final = "FETCH_HEAD"
@@ -111,7 +111,7 @@ def used_elsewhere(gitdir: Path, *, is_bare: bool) -> set[str]:
             ref = text(place / "HEAD").removeprefix("ref: ").strip()
             found |= {ref, *(text(place / name).strip() for name in _IN_USE)}
             found.add(f"refs/heads/{text(place / BISECT_START).strip()}")
-    return {ref for ref in found if ref.startswith("refs/")}
+    return {ref for ref in found if ref.startswith("refs/") and not ref.endswith("/")}
 
 
 def worktrees(shared: Path) -> list[Path]:

@@ -20,6 +20,8 @@ from theta.git.object_values import DAMAGED
 from theta.git.quoting import split_lines
 from theta.git.run import Conversation, Git, Result
 
+_IN_TABLES: Final = "refs/heads/.invalid"
+"""The branch in the file HEAD where refs are in tables."""
 _TRUE: Final = ("true", "yes", "on")
 
 
@@ -67,6 +69,11 @@ def _text(place: Path) -> str:
         return place.read_text("utf-8", "surrogateescape").rstrip("\n")
     except OSError:
         return ""
+
+
+def _head(place: Path) -> str:
+    """Return the content of a HEAD; older gits make it a symbolic link to the file of the branch."""
+    return f"ref: {os.readlink(place)}" if place.is_symlink() else _text(place)
 
 
 class Configured(Protocol):
@@ -161,7 +168,7 @@ class GitRefs:
 
     def _signs(self) -> tuple[object, ...]:
         """Return the content of HEAD and of its ref, and the state of the files of all refs."""
-        head = _text(self._gitdir / "HEAD")
+        head = _head(self._gitdir / "HEAD")
         loose = _text(self._shared / head.removeprefix("ref: ")) if head.startswith("ref: ") else ""
         if loose.startswith("ref: "):
             return (object(),)  # a ref of a ref: always another
@@ -210,6 +217,24 @@ class GitRefs:
         is_bare = self._configured.config.flag("core.bare")
         own = self._symbolic("HEAD") if not is_bare else ""
         return {name for name, _, place in (row.partition(" ") for row in rows) if place} | {own} - {""}
+
+    def used_elsewhere(self) -> set[str]:
+        """Return the branches that other worktrees than this one have at HEAD, rebase or bisect.
+
+        The file HEAD names no branch where refs are in tables.
+        """
+        is_bare = self._configured.config.flag("core.bare")
+        found = state_files.used_elsewhere(self._gitdir, is_bare=is_bare) - {_IN_TABLES}
+        for block in self._git.run("worktree", "list", "--porcelain", "-z").text.split("\0\0"):
+            lines = dict(line.partition(" ")[::2] for line in block.split("\0"))
+            if not self._is_here(lines.get("worktree", "")):
+                found |= {lines.get("branch", "")}
+        return found - {""}
+
+    def _is_here(self, top: str) -> bool:
+        """Return whether the worktree at ``top`` is that of this repository's git directory."""
+        named = _text(Path(top) / ".git").removeprefix("gitdir: ")
+        return os.path.realpath(Path(top) / (named or ".git")) == os.path.realpath(self._gitdir)
 
     def move(self, _name: str, _new: str, _old: str, _reason: str) -> bool:
         """Leave it to git."""

@@ -158,6 +158,11 @@ class Libgit2Refs:
         is_bare = Libgit2Config(self._raw.config).flag("core.bare")
         return state_files.checked_out(self._shared, is_bare=is_bare)
 
+    def used_elsewhere(self) -> set[str]:
+        """Return the branches that other worktrees than this one have at HEAD, rebase or bisect."""
+        is_bare = Libgit2Config(self._raw.config).flag("core.bare")
+        return state_files.used_elsewhere(Path(self._raw.path), is_bare=is_bare)
+
     def move(self, name: str, new: str, old: str, reason: str) -> bool:
         """Move ref ``name`` from ``old`` to ``new``; return False where git has to do it."""
         if "core.hooksPath" in self._raw.config or (self._shared / "hooks" / _HOOK).exists():

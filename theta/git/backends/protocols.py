@@ -82,6 +82,10 @@ class Refs(Protocol):
         """Return the refs that the HEADs of all worktrees name."""
         ...
 
+    def used_elsewhere(self) -> set[str]:
+        """Return the branches that other worktrees than this one have at HEAD, rebase or bisect."""
+        ...
+
     def move(self, name: str, new: str, old: str, reason: str) -> bool:
         """Move ref ``name`` from ``old`` ("" for a new one) to ``new``; the reflog gets ``reason``.
 

@@ -200,7 +200,7 @@ def _reason(before: Before, repo: Repository, words: Sequence[str], body: Mappin
 
 def elsewhere(repo: Repository) -> set[str]:
     """Return the branches that other worktrees use."""
-    return state_files.used_elsewhere(repo.gitdir, is_bare=repo.config.flag("core.bare"))
+    return repo.refs.used_elsewhere()
 
 
 def _moved(old: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -16,7 +16,7 @@ from typing import Final
 
 from theta import _fs
 from theta.errors import NotFoundError, RefusedError, ThetaError, UsageError
-from theta.git import commit_graph, state_files
+from theta.git import commit_graph
 from theta.merging import recipes
 from theta.merging.recipes import Recipe
 from theta.merging.strategies import parse
@@ -137,7 +137,7 @@ class _Cascade:
         repo = self._session.repo
         if not self._request.dry_run:
             renewing.refuse_unclean(self._session)
-        others = state_files.used_elsewhere(repo.gitdir, is_bare=repo.is_bare)
+        others = repo.refs.used_elsewhere()
         found = []
         for branch in dict.fromkeys(self._request.branches):
             tip = repo.commit_of(_HEADS + branch)

@@ -77,19 +77,14 @@ def interrupted(repo: Repository) -> str:
 
 def _is_before_log(repo: Repository, name: str, *, exactly: bool = False) -> bool:
     """Return whether git wrote ``name`` before HEAD moved last, or, unless ``exactly``, in the same tick."""
-    log = repo.gitdir / state_files.LOG_OF_HEAD
-    if not log.exists():
+    logs = (repo.gitdir / one for one in state_files.LOGS_OF_HEAD)
+    log = next((place for place in logs if place.exists()), None)
+    if log is None:
         return not exactly
-    if repo.head() != _last_logged(log):  # git was killed before it moved HEAD
+    if repo.head() not in repo.refs.log("HEAD")[:1]:  # git was killed before it moved HEAD
         return False
     ahead = log.stat().st_mtime_ns - (repo.gitdir / name).stat().st_mtime_ns
     return ahead > 0 or (ahead == 0 and not exactly)
-
-
-def _last_logged(log: Path) -> str:
-    """Return the commit to which HEAD moved last, according to its reflog."""
-    words = [*split_lines(log.read_text("utf-8", "replace")), ""][-2:][0].split()
-    return words[1] if len(words) > 1 else ""
 
 
 def _commits(repo: Repository) -> bool:
