@@ -531,9 +531,13 @@ def nowhere(descriptor: int, mode: str) -> TextIO:
 
 @contextlib.contextmanager
 def temporary_directory(prefix: str, within: Path | None = None) -> Iterator[Path]:
-    """Create a private directory, which is removed at the end of the block."""
+    """Create a private directory, which is removed at the end of the block.
+
+    Without ``within`` it bears the id of this process; later commands remove it if this one is killed.
+    """
     try:
-        place = Path(tempfile.mkdtemp(prefix=prefix, dir=within))
+        marked = prefix if within is not None else f"{prefix}{os.getpid()}_{machine()}_"
+        place = Path(tempfile.mkdtemp(prefix=marked, dir=within))
     except FileNotFoundError as error:
         raise DiskError(
             "there is no folder for temporary files", hint="set TMPDIR to one that can be written"

@@ -186,6 +186,13 @@ def test_a_new_base_without_its_history_is_taken_when_asked(repo: Repo, tmp_path
     assert "--allow-unrelated" in repo.theta("cascade", "v1..vendor", "chat", code=1).stderr
     repo.theta("cascade", "--allow-unrelated", "v1..vendor", "chat")
     assert np.allclose(model_at(repo, "chat", tmp_path / "m.safetensors")["w"], NEW["w"] + UPDATE, atol=1e-6)
+    again = repo.theta("merge", "--replay", "chat")
+    assert "the same tree" in again.stdout
+    assert "by hand" not in again.stderr
+    repo.git("branch", "text", repo.git("commit-tree", "-p", "v1", "-m", "text", "v1^{tree}"))
+    repo.git("branch", "same", repo.git("commit-tree", "-m", "vendor's text", "code^{tree}"))
+    repo.theta("cascade", "--allow-unrelated", "v1..same", "text")
+    assert "the same tree" in repo.theta("merge", "--replay", "text").stdout
 
 
 @pytest.mark.parametrize("commits", [["chat"], ["code", "chat"]], ids=["checked out", "both"])
@@ -225,6 +232,41 @@ def test_files_go_back_when_head_cannot_be_moved_at_the_end(repo: Repo, head: st
     assert (repo.path / MODEL).read_bytes() == model
     assert repo.git("rev-parse", "HEAD~" if kept else "HEAD") == tip
     assert not repo.git("status", "--porcelain")
+
+
+class _KilledError(BaseException):
+    """The end of a process, of which nothing else in it hears."""
+
+
+@pytest.mark.parametrize("moved", ["by git", "to a commit of others", "back", "by the command"])
+def test_files_follow_head_where_a_killed_command_had_not_moved_it(repo: Repo, moved: str) -> None:
+    """Killed between files and ref: the user moves HEAD before the next command of theta."""
+    new = repo.git("commit-tree", "-p", "HEAD", "-m", "chat's", "chat^{tree}")
+    repo.write("notes.txt", "untracked\n")
+
+    def move() -> None:
+        if moved == "by the command":
+            repo.git("update-ref", "HEAD", new)
+        raise _KilledError
+
+    with pytest.raises(_KilledError):
+        renewing.advance(Session.here(repo.path), new, move)
+    assert (repo.path / MODEL).stat().st_size < OLD["w"].nbytes  # a manifest, which theta had not yet filled
+    wanted = {"by git": "v1", "to a commit of others": "code", "back": "HEAD", "by the command": new}[moved]
+    tip = repo.git("rev-parse", f"{wanted}^{{commit}}")
+    if moved == "by git":
+        repo.git("symbolic-ref", "HEAD", "refs/heads/old")
+        repo.git("branch", "old", "v1^{commit}")
+    else:
+        repo.git("update-ref", "HEAD", tip)
+    done = repo.theta("status", "--porcelain")
+    assert done.stdout.strip() == "?? notes.txt"
+    repo.theta("restore", MODEL)
+    wanted_model = {"by git": OLD, "to a commit of others": CODE, "back": NEW, "by the command": CHAT}[moved]
+    found = read_model(repo.path / MODEL)
+    assert all(np.array_equal(found[name], wanted_model[name]) for name in found)
+    assert repo.git("rev-parse", "HEAD") == tip
+    assert not (repo.path / ".git/theta/journal").exists()
 
 
 def test_what_makes_no_sense_is_refused(repo: Repo, tmp_path: Path) -> None:

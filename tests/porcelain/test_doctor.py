@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import Repo, make_model, random_tensors, sha256
+from theta import _fs
 from theta.porcelain.care import checkup
 from theta.porcelain.workspace.session import Session
 
@@ -237,3 +240,32 @@ def test_too_little_space_is_told(ill: Repo, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("theta._fs.free_space", lambda _: 100)
     (finding,) = found(ill)
     assert (finding.kind, finding.can_be_mended) == ("space", False)
+
+
+def test_a_folder_of_a_killed_command_is_removed(
+    ill: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search killed by -9 left the candidate that it had laid out; what others have there stays."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    child = os.fork()
+    if child == 0:
+        with _fs.temporary_directory("theta-search-") as place:
+            (place / "model").write_bytes(b"weights")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with _fs.temporary_directory("theta-search-") as living:
+        (left,) = set(tmp_path.glob("theta-search-*")) - {living}
+        foreign = [
+            tmp_path / name for name in ("theta-search-abc", "theta-search-1_00000000_x", "theta-notes")
+        ]
+        for place in foreign:
+            place.mkdir()
+        (tmp_path / left.name.replace("search", "read")).symlink_to(tmp_path / "theta-notes")
+        session = Session.here(ill.path)
+        assert [one.text.split()[0] for one in checkup.examine(session) if one.kind == "folders"] == [
+            str(left)
+        ]
+        checkup.mend(session)
+        assert not left.exists()
+        assert all(place.is_dir() for place in (*foreign, living))
+    assert not living.exists()

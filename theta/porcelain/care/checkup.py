@@ -20,7 +20,7 @@ from theta.git import commit_graph, lfs, processes, state_files
 from theta.git.quoting import split_lines
 from theta.git.repository import STORES
 from theta.porcelain.setup import installing
-from theta.porcelain.workspace import agreement, worktree
+from theta.porcelain.workspace import abandoned, agreement, worktree
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 from theta.store import closure
@@ -54,7 +54,7 @@ class Complaint:
 
 def examine(session: Session) -> list[Complaint]:
     """Return what is wrong; changes nothing."""
-    checks = [_versions, _locks, _caches]
+    checks = [_versions, _locks, _caches, _folders]
     if not session.repo.is_bare and (installing.is_used(session.repo) or len(session.index)):
         checks += [_setup, _attributes, _plain_bytes, _files, _stores, _agreement, _space]
     return [finding for check in checks for finding in _told(check, session)]
@@ -68,6 +68,8 @@ def mend(session: Session, progress: Progress | None = None) -> list[Complaint]:
         session.journal.heal()
         for place in (*_stale_locks(session), *pack_keeps.stale(session.objects.directory)):
             _fs.remove(place)
+    if "folders" in kinds:
+        abandoned.remove()
     if "caches" in kinds:
         _notes.drop(repo.private / _CACHE)
     if "settings" in kinds:
@@ -136,6 +138,11 @@ def _caches(session: Session) -> Iterator[Complaint]:
     place = session.repo.private / _CACHE
     if place.exists() and not _notes.read_json(place):
         yield Complaint("caches", "the cache of what files hold cannot be read", "remove it")
+
+
+def _folders(_session: Session) -> Iterator[Complaint]:
+    for folder in abandoned.folders():
+        yield Complaint("folders", f"{folder} is of a theta command that was killed", "remove it")
 
 
 def _setup(session: Session) -> Iterator[Complaint]:

@@ -18,6 +18,7 @@ from theta.git import processes
 from theta.git.repository import Repository
 from theta.git.run import GitFailedError
 from theta.porcelain.care import costs
+from theta.porcelain.workspace import abandoned
 from theta.porcelain.workspace.session import Session
 from theta.store import held_packs
 from theta.store.odb import pack_keeps, stored_marks
@@ -55,6 +56,7 @@ def collect(session: Session, args: Sequence[str]) -> Collected:
         stored_marks.forget(repo, age=0 if at_once else stored_marks.LAPSE)
         pack_keeps.remove_stale(session.objects.directory)
         held_packs.sweep(repo)
+        abandoned.remove()
         done = repo.git().run("gc", "--quiet", *args, check=False)
         if done.code:
             raise GitFailedError("gc", done.code, done.stderr.decode("utf-8", "replace"))

@@ -77,7 +77,7 @@ def advance(session: Session, new: str, move: Callable[[], None]) -> None:
         agreement.refresh(fresh)
         fresh.repo.refresh_index()
         with _aside(fresh, same), Exchange(fresh).hold() as files:
-            fresh.journal.moving(new)
+            fresh.journal.moving(new, refs_last=True)
             try:
                 _switched(fresh, old, new)
                 move()

@@ -27,6 +27,7 @@ from theta.porcelain.merge.joining import How
 from theta.porcelain.replicas import applying
 from theta.porcelain.replicas.applying import ApplyRequest
 from theta.porcelain.stage.commit_writer import CommitWriter
+from theta.porcelain.workspace import abandoned
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 
@@ -221,7 +222,8 @@ class _Cascade:
         """Write the commit; no ref names it yet."""
         tree = in_memory.result_tree(self._session, joined.tree, joined.merged)
         subject = f"Merge {self._request.new} into {branch}, in place of {self._request.old}\n"
-        lines = recording.told(joined.merged, self._how, self._old)
+        applied = () if self._contains(self._new, self._old) else (self._old, self._new)
+        lines = recording.told(joined.merged, self._how, self._old, applied)
         text = trailers.with_trailers(self._session.repo, subject.encode(), lines)
         with self._session.change() as change:
             words = text.decode("utf-8", "surrogateescape")
@@ -229,6 +231,7 @@ class _Cascade:
 
     def _passes(self, commit: str) -> bool:
         assert self._test is not None
+        abandoned.remove()
         with _fs.temporary_directory("theta-cascade-") as place:
             applying.apply(self._session.again(), ApplyRequest(commit, place / "model"))
             return self._test(place / "model")

@@ -188,10 +188,14 @@ def _of_deeds(done: Mapping[str, Deed], asked: set[str]) -> list[Round]:
     return [_round(group, restriction) for group, restriction in zip(groups, restricted, strict=True)]
 
 
-def told(merged: Merged, how: How, base: str = "") -> list[str]:
-    """Return the trailers of a merge in memory that settled everything."""
+def told(merged: Merged, how: How, base: str = "", applied: tuple[str, ...] = ()) -> list[str]:
+    """Return the trailers of a merge in memory that settled everything.
+
+    ``applied`` are two commits whose difference was applied; the second does not descend from the first.
+    """
     done = {path: _deed(path, merged, how, base) for path in (*merged.resolved, *merged.removed)}
-    return [f"{trailers.TRAILER}: {one.text()}" for one in _of_deeds(done, merged.seen)]
+    found = _of_deeds(done, merged.seen) or ([trailers.Round(recipes.Recipe())] if applied else [])
+    return [f"{trailers.TRAILER}: {replace(one, applied=applied).text()}" for one in found]
 
 
 def _tells(deed: Deed) -> bool:

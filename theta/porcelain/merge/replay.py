@@ -75,9 +75,9 @@ def _malformed(oid: str, reason: str) -> UsageError:
 def _heads(session: Session, commit: Commit, rounds: Sequence[Round]) -> list[str]:
     """Return the commits that were merged: the parents, or the parent and those named in the trailers."""
     parents = list(commit.parents)
-    if len(parents) != 1:
-        return parents
     applied = next((one.applied for one in rounds if one.applied), ())
+    if len(parents) != 1:  # a base without its history was merged: git compared files with the old base
+        return _on_one_base(session, applied[0], parents) if len(applied) == 2 else parents
     squashed = next((one.squashed for one in rounds if one.squashed), ())
     for oid in (*applied, *squashed):
         if not session.repo.has(oid):

@@ -24,6 +24,7 @@ from theta.porcelain.replicas import applying
 from theta.porcelain.replicas.applying import ApplyRequest
 from theta.porcelain.search import space
 from theta.porcelain.search.space import Axis, Point
+from theta.porcelain.workspace import abandoned
 from theta.porcelain.workspace.session import Session
 
 _NOTE: Final = "search.json"
@@ -141,6 +142,7 @@ def search(
     if not request.axes:
         raise UsageError("a search needs parameters", hint="--search weight=0:1:0.1")
     found = SearchResult(request)
+    abandoned.remove()
     with _fs.temporary_directory("theta-search-") as place:
         run = _Run(session, contest, request, score, place)
 

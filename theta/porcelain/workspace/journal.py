@@ -55,9 +55,12 @@ class Journal:
 
     # -- notes ----------------------------------------------------------------------
 
-    def moving(self, *toward: str) -> None:
-        """Note the state before git changes the files of the worktree to those of commits ``toward``."""
-        self._note(moving=rollback.mark(self._repo, toward))
+    def moving(self, *toward: str, refs_last: bool = False) -> None:
+        """Note the state before git changes the files of the worktree to those of commits ``toward``.
+
+        ``refs_last``: index and files become those of one new commit, before any ref names it.
+        """
+        self._note(moving=rollback.mark(self._repo, toward) | {"refs_last": refs_last})
 
     def applying(self, tree: str) -> None:
         """Note that ``tree`` is written to the index while git has no merge in progress."""

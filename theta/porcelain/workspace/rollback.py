@@ -160,7 +160,7 @@ def _roll_back(repo: Repository, before: Mapping[str, Any], *, killed: bool) -> 
     files with other content.
     """
     if before["head"] != _head(repo):
-        return []
+        return _give_up_commit(repo, before) if before.get("refs_last") else []
     if before["index"] != _entries(repo):
         head = _commit(before["head"])
         if before["index"] == _entries_of(repo, head) and not state_files.exists(repo.gitdir, *_PICKING):
@@ -170,6 +170,22 @@ def _roll_back(repo: Repository, before: Mapping[str, Any], *, killed: bool) -> 
                 _undo_conflict(repo, head, before)
         return []
     return _put_back(repo, before, files(repo, before["toward"]))
+
+
+def _give_up_commit(repo: Repository, before: Mapping[str, Any]) -> list[str]:
+    """Bring index and files from a commit that no ref was moved to to HEAD, which somebody else moved.
+
+    Changes that were staged later stay, and so does all where HEAD was at that commit.
+    """
+    (new,), head = before["toward"], repo.head()
+    was_at = repo.git().lines("reflog", "show", "--format=%H", "HEAD", "--")
+    if head is None or new in was_at or state_files.exists(repo.gitdir, *_PICKING, state_files.MERGE_HEAD):
+        return []
+    if before["index"] == _entries(repo):
+        return _put_back(repo, before, files(repo, [new]))
+    if not repo.git().run("diff-index", "--cached", "--quiet", new, "--", check=False).code:
+        _take_out(repo, head, new, before)
+    return []
 
 
 def _put_back(repo: Repository, before: Mapping[str, Any], trees: Mapping[str, str]) -> list[str]:
