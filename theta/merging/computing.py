@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from theta.errors import CorruptError, MissingObjectsError, UsageError
 from theta.lazy import lazy
@@ -52,6 +52,7 @@ class Task:
         dtype: dtype of the result; None for that of the first side.
         spans: the sides that rows are taken from, if the strategy does not decide that.
         made: the factor of an adapter that this is, if both of its module are computed together.
+        keeps: the statistic that the strategy keeps for the next merge is computed, and not the tensor.
     """
 
     conflict: Conflict
@@ -66,6 +67,12 @@ class Task:
     dtype: str | None = None
     spans: tuple[RowRange, ...] = ()
     made: MadeFactor | None = field(default=None, compare=False)
+    keeps: bool = False
+
+    def kept(self) -> Task:
+        """Return the task that computes what the strategy keeps for the next merge, in f32 or f64."""
+        dtype = "f64" if self.geometry.computing == "f64" else "f32"
+        return replace(self, keeps=True, dtype=dtype, outlets=[], places=())
 
     @property
     def method(self) -> Method:
@@ -124,31 +131,57 @@ class Task:
             self.geometry.dtype,
             self.spans,
             self.conflict.changed_numbers,
+            self.keeps,
             *known,
         )
+
+
+class TaskOptions(Protocol):
+    """The options of a merge that a task depends on."""
+
+    @property
+    def statistics(self) -> Sequence[Manifest | None]:
+        """The checkpoint of statistics of each side, or None."""
+        ...
+
+    @property
+    def kept(self) -> Manifest | None:
+        """The checkpoint of statistics that the strategy kept at the base, or None."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of random methods."""
+        ...
+
+    @property
+    def allow_nan(self) -> bool:
+        """Accept NaN and infinity in the result."""
+        ...
 
 
 def task(
     conflict: Conflict,
     strategy: Strategy,
     position: float,
-    statistics: Sequence[Manifest | None] = (),
-    seed: int = 0,
-    allow_nan: bool = False,
+    options: TaskOptions,
 ) -> Task:
     """Return the task that settles ``conflict``; raises :class:`UsageError` for unsuitable parameters."""
+    statistics = options.statistics
     numbers = conflict.changed_numbers
     found = strategy.resolve(conflict.name, position, len(conflict.sides))
     values = {
         key: [value[n] for n in numbers] if isinstance(value, list) else value for key, value in found.items()
     }
     known: tuple[Line | None, ...] = ()
-    if registry.method(strategy.name).uses_statistics:
+    if registry.method(strategy.name).keeps_statistic:
+        known = (options.kept.by_name.get(conflict.name) if options.kept else None,) * len(numbers)
+    elif registry.method(strategy.name).uses_statistics:
         if not any(statistics):
             raise UsageError(f"{strategy.name} needs statistics of the sides", hint="give --statistics")
         manifests = [statistics[n] if n < len(statistics) else None for n in numbers]
         known = tuple(m.by_name.get(conflict.name) if m else None for m in manifests)
-    return Task(conflict, strategy, values, known, seed, allow_nan)
+    return Task(conflict, strategy, values, known, options.seed, options.allow_nan)
 
 
 def taken(conflict: Conflict, spans: Sequence[RowRange]) -> Task:
@@ -190,7 +223,7 @@ def compute(objects: Objects, item: Task) -> Computed:
         pieces = partial(
             uneven.result, method, whole, inputs, item.geometry, digests, allow_nan=item.allow_nan
         )
-    parents = _parents(objects, item, inputs)
+    parents = _parents(objects, item, inputs) if not item.keeps else _last_kept(objects, item)
     by_numbers = item.is_even and not method.whole(job)
     return storing.plan(
         objects, like, pieces, parents, item.outlets, compare=item.compare, by_numbers=by_numbers
@@ -206,6 +239,12 @@ def _parents(objects: Objects, item: Task, inputs: StoredInputs) -> list[StoredT
     return inputs.sides if base is None else [*inputs.sides, base]
 
 
+def _last_kept(objects: Objects, item: Task) -> list[StoredTensor]:
+    """Return the statistic that the strategy kept before, if its objects are here."""
+    line = next(filter(None, item.statistics), None)
+    return [reading.opened(objects, line)] if line is not None and objects.has(line.tree) else []
+
+
 def _job(item: Task, inputs: StoredInputs) -> Job:
     like, base = item.like, item.base
     return Job(
@@ -219,6 +258,7 @@ def _job(item: Task, inputs: StoredInputs) -> Job:
         strategy=item.strategy.name,
         seed=item.seed,
         parallel=in_batches if like.nbytes > reading.SHARED else one_by_one,
+        keeps=item.keeps,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeGuard, TypeVar
 
 from theta.errors import UsageError
 from theta.merging import computing, depth, geometry, result_file
@@ -76,6 +76,9 @@ class MergeOptions:
         dtype: dtype of all floats of the result, or None to leave them as they are.
         align: how theirs is reordered before it is merged; done by the caller of :func:`merge`.
         adapters: for each side the scales of the adapter that the checkpoint is, or None.
+        keeps: a strategy keeps a statistic for the next merge.
+        kept: what it kept at the base, or None.
+        kept_store: the name of the store of what it keeps.
         model: returns the tensors of the model that the checkpoint is a shard of, or None.
         coming: called after all decisions with the id and the table of the skeleton; returns a sink for
             the result, or None.
@@ -91,6 +94,9 @@ class MergeOptions:
     dtype: str | None = None
     align: Alignment | None = None
     adapters: tuple[Scales | None, ...] = ()
+    keeps: bool = False
+    kept: Manifest | None = None
+    kept_store: str = ""
     model: WholeModel | None = None
     coming: Callable[[str, Skeleton], Sink | None] | None = None
 
@@ -119,6 +125,7 @@ class Outcome:
         conflicts: tensors without a decision.
         decided: name -> strategy that settled the tensor.
         rows: the report of a dry run.
+        kept: the statistics that the strategies keep for the next merge, or None.
         rank: the rank that all factors of a merged adapter have, if its configuration has to say so.
     """
 
@@ -126,6 +133,7 @@ class Outcome:
     conflicts: list[Conflict] = field(default_factory=list)
     decided: dict[str, str] = field(default_factory=dict)
     rows: list[RehearsedTensor] = field(default_factory=list)
+    kept: Manifest | None = None
     rank: int | None = None
 
 
@@ -182,6 +190,10 @@ class _Run:
         ]
         self._places += [{} for _ in sides[len(self._places) :]] if self._places else []
         self._result = Outcome()
+        self._absent = options.without
+        if options.keeps and base is not None:
+            idle = {number for number, side in enumerate(sides) if side.same_value(base)}
+            self._absent = tuple(sorted({*options.without, *idle}))
         self._factors = AdapterMerge(sides, options.adapters, options.seed)
 
     def outcome(self) -> Outcome:
@@ -204,7 +216,21 @@ class _Run:
             lines = [line for line in self._result_lines(choices, self._sink(skeleton)) if line is not None]
             whole = Manifest(kind, ours.store, skeleton, tuple(sorted_lines(lines)))
             result.manifest = listings.write(self._pack, whole)
+            result.kept = self._kept(choices)
         return result
+
+    def _kept(self, choices: list[tuple[Settled | Conflict, Choice]]) -> Manifest | None:
+        """Compute and write what the strategies keep for the next merge; None when there is nothing."""
+        tasks = [(state, choice.kept()) for state, choice in choices if _keeps(choice)]
+        if not tasks:
+            return None
+        names = {state.name for state, choice in choices if _like(choice) is not None}
+        before = self._options.kept.by_name if self._options.kept else {}
+        found = {line.name: line for line in self._result_lines([*tasks], None) if line is not None}
+        lines = {name: line for name, line in {**before, **found}.items() if name in names}
+        return result_file.statistics(
+            self._pack, self._options.kept_store, tuple(sorted_lines(lines.values()))
+        )
 
     def _expect(self, states: list[Settled | Conflict]) -> None:
         """Announce the tensors that are read if the policy decides about them."""
@@ -240,7 +266,7 @@ class _Run:
         if isinstance(state, Settled):
             return self._everywhere(state)
         if self._options.scope == "all":
-            state = replace(state, everything=True, absent=self._options.without)
+            state = replace(state, everything=True, absent=self._absent)
         spans = grown_rows.grown(self._objects, state) if state.coded is None else ()
         if spans:
             self._result.decided[state.name] = ROWS
@@ -250,15 +276,23 @@ class _Run:
     def _everywhere(self, state: Settled) -> Choice:
         """Decide about a tensor without conflict: with scope all, a strategy that applies computes it."""
         lines = [side.by_name.get(state.name) for side in self._sides]
-        agreed = all(same(lines[0], line) for line in lines[1:])
-        if self._options.scope != "all" or agreed or state.coded is not None:
-            return state.line
         before = self._base.by_name.get(state.name) if self._base else None
-        asked = Conflict(
-            state.name, before, lines[0], lines[1], tuple(lines[2:]), True, self._options.without
-        )
+        kept = self._options.kept
+        is_kept = self._options.keeps and kept is not None and state.name in kept.by_name
+        agreed = all(same(lines[0], line) for line in lines[1:])
+        unasked = agreed and not is_kept and not (self._options.keeps and not same(lines[0], before))
+        if self._options.scope != "all" or unasked or state.coded is not None:
+            return state.line
+        asked = Conflict(state.name, before, lines[0], lines[1], tuple(lines[2:]), True, self._absent)
+        if agreed and not self._is_keeper(asked):
+            return state.line
         choice = self._decided(asked)
         return state.line if isinstance(choice, Conflict) else choice
+
+    def _is_keeper(self, conflict: Conflict) -> bool:
+        """Return whether the strategy for a tensor keeps a statistic."""
+        strategy = self._policy(conflict)
+        return strategy is not None and strategy.keeps_statistic
 
     def _decided(self, conflict: Conflict) -> Choice:
         strategy = self._policy(conflict)
@@ -275,7 +309,7 @@ class _Run:
             return conflict.changed[0]
         options = self._options
         place = self._positions.get(conflict.name, 0.0)
-        found = computing.task(conflict, strategy, place, options.statistics, options.seed, options.allow_nan)
+        found = computing.task(conflict, strategy, place, options)
         if not self._places:
             return found
         places = (self._places[number].get(conflict.name) for number in conflict.changed_numbers)
@@ -438,6 +472,10 @@ def _like(choice: Choice) -> Line | None:
     if isinstance(choice, Task):
         return choice.like
     return None if isinstance(choice, Conflict) else choice
+
+
+def _keeps(choice: Choice) -> TypeGuard[Task]:
+    return isinstance(choice, Task) and choice.strategy.keeps_statistic
 
 
 def _nbytes(conflict: Conflict) -> int:

@@ -89,6 +89,12 @@ class Recipe:
         names = {strategy.name for strategy in strategies} - {*SIDES}
         return any(registry.method(name).uses_statistics for name in names)
 
+    @property
+    def keeps_statistic(self) -> bool:
+        """Whether any strategy keeps a statistic for the next merge."""
+        strategies = [*filter(None, [self.default]), *(rule.strategy for rule in self.rules)]
+        return any(strategy.keeps_statistic for strategy in strategies)
+
     def policy(self, otherwise: Policy | None = None, answered: Policy | None = None) -> Policy:
         """Return a policy that applies the recipe, and ``otherwise`` if its strategy does not apply.
 
@@ -117,6 +123,7 @@ class Recipe:
             self.without,
             dtype=self.dtype,
             align=self.align,
+            keeps=self.keeps_statistic,
         )
 
     def text(self) -> str:
@@ -248,10 +255,14 @@ def combine(
     A strategy on the command line replaces the strategy and the rules of the file.
     """
     below = file or Recipe()
+    strategy, all_rules = default or below.default, (*rules, *(() if default is not None else below.rules))
+    keeps = Recipe(strategy, all_rules).keeps_statistic
+    if keeps and scope == "conflicts":
+        raise UsageError("a strategy that keeps a momentum is for all tensors", hint="leave out --scope")
     return Recipe(
-        default or below.default,
-        (*rules, *(() if default is not None else below.rules)),
-        scope or below.scope,
+        strategy,
+        all_rules,
+        "all" if keeps else scope or below.scope,
         below.seed if seed is None else seed,
         below.allow_nan if allow_nan is None else allow_nan,
         below.without,

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from theta.errors import FormatError
+from theta.errors import FormatError, UsageError
 from theta.formats import TensorSpec, safetensors, writers
 from theta.formats.archives import npz
 from theta.formats.plan import Plan
 from theta.merging.states import Conflict
 from theta.merging.strategies import Policy
+from theta.store.format import listings
 from theta.store.format import skeleton as skeletons
 from theta.store.format.manifest import Line, Manifest
 from theta.store.format.skeleton import Extent, Field, Literal, Segment, Skeleton
@@ -86,6 +87,14 @@ def laid_out(objects: Objects, pack: PackWriter, like: Manifest, lines: Sequence
     metadata = _metadata(objects, like) if like.format == safetensors.NAME else None
     anew = _new_skeleton(like.format, lines, metadata)
     return anew.write(pack) if anew else None
+
+
+def statistics(pack: PackWriter, store: str, lines: tuple[Line, ...]) -> Manifest:
+    """Write a safetensors file of ``lines``."""
+    anew = _new_skeleton(safetensors.NAME, lines)
+    if anew is None:
+        raise UsageError(f"{store}: no safetensors file can have these tensors")
+    return listings.write(pack, Manifest(safetensors.NAME, store, anew.write(pack), lines))
 
 
 # -- a new file ------------------------------------------------------------------------------

@@ -51,8 +51,12 @@ def result(
         part = replace(part, inputs=there)
         if part.count > 1:
             part = one_tensor.narrowed(method, part, [digests[number] for number in span.members])
-        alone = len(span.members) == 1
-        for words in _copied(part) if alone else _span(method, part, allow_nan=allow_nan):
+        alone = len(span.members) == 1 and bool(geometry.spans)
+        if job.keeps and (alone or not part.has_base):
+            pieces = _zeros(part)
+        else:
+            pieces = _copied(part) if alone else _span(method, part, allow_nan=allow_nan)
+        for words in pieces:
             yield _rounded(words, job.name, geometry, allow_nan=allow_nan)
 
 
@@ -64,6 +68,11 @@ def _all_rows(job: Job, inputs: StoredInputs) -> RowRange:
 def _width(job: Job) -> int:
     """Return the number of elements in a row."""
     return math.prod(job.shape[1:]) * (2 if job.dtype == "c64" else 1)
+
+
+def _zeros(job: Job) -> Iterator[Array]:
+    """Yield the words of a statistic of rows that were only copied."""
+    return (np.zeros(block.stop - block.start, f"<u{job.wide.itemsize}") for block in job.blocks(BLOCK))
 
 
 def _copied(job: Job) -> Iterator[Array]:

@@ -117,6 +117,7 @@ class Job:
         strategy: name of the strategy.
         seed: the seed of random methods.
         parallel: maps a function over blocks, in order.
+        keeps: the statistic for the next merge is computed, and not the tensor.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Job:
     strategy: str = ""
     seed: int = 0
     parallel: Map = one_by_one
+    keeps: bool = False
 
     @property
     def count(self) -> int:
@@ -229,6 +231,12 @@ class Method:
     uses_statistics: ClassVar[bool] = False
     statistics_by_element: ClassVar[bool] = False
     """Whether a statistic has a value for each element of the tensor, and so rows as the tensor has."""
+    keeps_statistic: ClassVar[bool] = False
+    """Whether :meth:`keep` computes a statistic that the next merge gets for each input.
+
+    Such a method is asked about each tensor that a side changed, or that it kept a statistic of; a side
+    whose checkpoint is that of the base is no input.
+    """
     one_side: ClassVar[bool] = False
     """Whether parameters may choose one side, as :meth:`only_side` tells."""
     equal_agree: ClassVar[bool] = True
@@ -275,4 +283,8 @@ class Method:
 
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
         """Return one block of the result, in the dtype of the block's arrays."""
+        raise NotImplementedError
+
+    def keep(self, job: Job, block: Block, stats: Any) -> Array:
+        """Return one block of the statistic for the next merge, if :attr:`keeps_statistic`."""
         raise NotImplementedError

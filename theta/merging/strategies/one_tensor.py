@@ -58,7 +58,8 @@ def result(method: Method, job: Job, *, allow_nan: bool = False) -> Iterator[Arr
 def _block(method: Method, job: Job, block: Block, stats: Any, *, allow_nan: bool) -> Array:
     if (known := method.at_once(job, block)) is not None:
         return known
-    words = narrow(method.merge(job, block, stats), job.dtype)
+    values = method.keep(job, block, stats) if job.keeps else method.merge(job, block, stats)
+    words = narrow(values, job.dtype)
     if method.keeps_equal(job):
         keep_equal(words, block.words.inputs)
     if not allow_nan:

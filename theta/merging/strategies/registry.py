@@ -52,6 +52,7 @@ BUILT_IN: Final = {
     "opcm": "interference:Opcm",
     "wudi": "interference:Wudi",
     "doge_ta": "interference:DogeTa",
+    "outer": "outer:Outer",
     "peft": "of_factors:Peft",
 }
 ALIASES: Final = {

@@ -35,6 +35,11 @@ class Strategy:
         """The parameters by name."""
         return dict(self.parameters)
 
+    @property
+    def keeps_statistic(self) -> bool:
+        """Whether the method keeps a statistic for the next merge."""
+        return self.name not in SIDES and registry.method(self.name).keeps_statistic
+
     def side(self, name: str, count: int, absent: Sequence[int] = ()) -> int | None:
         """Return the number of the only side that tensor ``name`` depends on, from 0; None when it is none.
 

@@ -16,6 +16,7 @@ from theta.merging.engine import MergeOptions, Outcome, RehearsedTensor
 from theta.merging.recipes import Recipe
 from theta.merging.states import Conflict, WholeModel
 from theta.merging.strategies import Policy
+from theta.porcelain.merge import keeping
 from theta.porcelain.merge.versions import Recut, Stages, Three, Versions, beside
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
@@ -65,6 +66,8 @@ class Merged:
         self.decided[path] = outcome.decided
         if dry_run:
             self.rows[path] = outcome.rows
+        if outcome.kept is not None:
+            self.resolved[keeping.place_of(path)] = outcome.kept
         if outcome.manifest is not None:
             self.resolved[path] = outcome.manifest
             if outcome.rank is not None and configuration is not None:
@@ -146,18 +149,22 @@ def merge_checkpoints(
     """
     result = Merged()
     recut = [m for m in versions.recut() if m.paths & paths.keys()]
+    if recut and how.at(min(recut[0].targets)).options.keeps:
+        raise UsageError("a model in other shards than its base has no momentum", hint="reshard it first")
     for model in recut:
         _merge_recut(session, pack, model, paths, how, files, result)
     together = {path for model in recut for path in model.paths}
     models: aligning.Models | None = None
     for path, stages in paths.items():
+        if keeping.is_kept(path, how.at(path).options):
+            continue
         if path in together or (0 not in stages and not all_manifests(session, stages)):
             continue
         base, ours, theirs = versions.of(stages)
         if ours is not None and theirs is not None:
             if 0 not in stages or _is_asked(base, ours, theirs, how.at(path)):
                 asked = _of(how.at(path), versions.configurations(path, (ours, theirs)))
-                asked = _in_model(asked, versions.model(path))
+                asked = _keeping(session, path, versions, _in_model(asked, versions.model(path)))
                 if asked.options.align is not None:
                     models = models or aligning.Models(session, versions)
                     asked = replace(asked, aligned=models.of(path, ours, theirs))
@@ -180,6 +187,12 @@ def _of(how: How, configurations: Sequence[bytes | None]) -> How:
 def _in_model(how: How, model: WholeModel | None) -> How:
     """Return ``how`` for a shard of ``model``."""
     return how if model is None else replace(how, options=replace(how.options, model=model))
+
+
+def _keeping(session: Session, path: str, versions: Versions, how: How) -> How:
+    """Return ``how`` with what strategies kept for the checkpoint at ``path``."""
+    options = keeping.prepared(session, path, versions.trees, how.options)
+    return how if options is how.options else replace(how, options=options)
 
 
 def _merge_recut(

@@ -15,12 +15,13 @@ from theta.git import commit_graph
 from theta.git.commit_graph import octopus_base
 from theta.merging import engine
 from theta.merging.result_file import CONTAINER
-from theta.merging.states import Conflict, WholeModel
+from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy
-from theta.porcelain.merge import in_memory
+from theta.porcelain.merge import in_memory, keeping
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.merge.joining import How
 from theta.porcelain.merge.versions import Stages, Versions, configuration, whole_model
+from theta.porcelain.workspace.checkpoints import Checkpoints
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.packs import PackWriter
@@ -104,6 +105,8 @@ class _Together:
         versions = [Versions(self.session, revision, None, None) for revision in (base, *self.heads)]
         for path, stages in result.paths.items():
             joined = self.session.manifest_or_none(stages[0])
+            if keeping.is_kept(path, self.how.at(path).options):
+                continue
             wanted = self.how.at(path).wants_all
             if joined is None or not (wanted or self.asked.get(joined.store)):
                 continue
@@ -112,8 +115,8 @@ class _Together:
             heads = [head for head, side in zip(self.heads, sides, strict=True) if side is not None]
             if len(found) > 1 and len({side.data for side in found}) > 1:
                 own = [versions[0], *(v for v, side in zip(versions[1:], sides, strict=True) if side)]
-                model = whole_model([version.trees[0] for version in own], path)
-                self._merge(path, joined, (before, *found), heads, model, result)
+                trees = [version.trees[0] for version in own]
+                self._merge(path, joined, (before, *found), heads, trees, result)
 
     def _merge(
         self,
@@ -121,7 +124,7 @@ class _Together:
         joined: Manifest,
         versions: tuple[Manifest | None, *tuple[Manifest, ...]],
         heads: Sequence[str],
-        model: WholeModel | None,
+        trees: Sequence[Checkpoints],
         result: Joined,
     ) -> None:
         before, *sides = versions
@@ -132,7 +135,8 @@ class _Together:
         if not how.everything:
             asked = self.asked.get(joined.store, set())
             sides = [_only(side, joined, asked) for side in sides]
-        options = replace(how.options, adapters=how.scales, model=model)
+        options = replace(how.options, adapters=how.scales, model=whole_model(trees, path))
+        options = keeping.prepared(self.session, path, trees, options)
         outcome = engine.merge(
             self.session.objects, self.pack, before, sides, how.policy, options, how.progress
         )
