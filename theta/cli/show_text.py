@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from theta.cli import console
+from theta.lazy import Module
 from theta.porcelain.look import diffing
 from theta.store.changes import counted
 from theta.units import human, shape_text
 
 if TYPE_CHECKING:
+    from theta.cli import screen, tables
+    from theta.git.display.colours import Palette
+    from theta.porcelain.look.adapter_updates import ModuleUpdate
     from theta.porcelain.look.diffing import Compared
     from theta.porcelain.look.showing import ShownCheckpoint, ShownTensor
     from theta.porcelain.workspace.session import Session
     from theta.store.changes import Change
+else:
+    screen = Module("theta.cli.screen")
+    tables = Module("theta.cli.tables")
 
 
 def resized(session: Session, item: Compared, change: Change) -> str:
@@ -37,6 +45,13 @@ def checkpoint(shown: ShownCheckpoint) -> None:
     console.out(f"{shown.path}: {shown.form}, {len(shown.tensors)} tensors, {size}")
     for line in shown.tensors:
         console.out(f"  {line.name}  {line.dtype} {list(line.shape)}  {human(line.nbytes)}")
+    modules(shown.modules)
+
+
+def modules(found: Sequence[ModuleUpdate], palette: Palette | None = None) -> None:
+    """Print the updates of an adapter."""
+    if found:
+        screen.show(tables.modules(found), palette)
 
 
 def tensor(shown: ShownTensor) -> None:

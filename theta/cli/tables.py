@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from theta.git.display.colours import Palette
+    from theta.porcelain.look.adapter_updates import ModuleUpdate
     from theta.porcelain.look.comparison import TensorChanges
     from theta.porcelain.look.describing import Description
     from theta.porcelain.look.diffing import Numbers
@@ -30,7 +31,10 @@ def changes(found: TensorChanges, *, stats: bool) -> None:
     for name in ("‖Δ‖/‖W‖", "cosine", "changed", "max|Δ|") if stats else ():
         table.add_column(name, no_wrap=True, justify="right")
     whole, parts = found.compared.changes, list[str]()
+    products = {one.module for one in found.modules}
     for change in found.tensors:
+        if diffing.module_of(change.name) in products:
+            continue  # a row of both factors together follows
         numbers = found.numbers.get(change.name)
         table.add_row(*_row(change, palette), *(_cells(numbers) if stats else ()))
         if numbers is not None and numbers.compared is not None:
@@ -46,7 +50,36 @@ def changes(found: TensorChanges, *, stats: bool) -> None:
         if drawn:
             console.out("", "‖Δ‖/‖W‖ by kind and layer:")
             console.out(*drawn, painted=True)
+    if found.modules:
+        screen.show(modules(found.modules), palette)
     console.out(*parts, "")
+
+
+def modules(found: Sequence[ModuleUpdate]) -> Table:
+    """Return the table of the updates of an adapter."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("module", overflow="fold")
+    scale = "s" if all(one.scaled for one in found) else ""
+    of_base = any(one.of_base is not None for one in found)
+    headings = ("rank", f"‖{scale}BA‖", f"‖Δ‖/‖{scale}BA‖", "cosine", *(["of ‖W‖"] if of_base else []))
+    for name in headings:
+        table.add_column(name, no_wrap=True, justify="right")
+    for one in found:
+        ranks = _then(one.old_rank, one.rank, "d")
+        apart = _number(one.relative, ".3%"), _number(one.cosine, ".6f")
+        share = (_number(one.of_base, ".3%"),) if of_base else ()
+        table.add_row(markup(one.module), ranks, _then(one.old_norm, one.norm, ".4g"), *apart, *share)
+    return table
+
+
+def _then(old: float | None, new: float | None, form: str) -> str:
+    """Return both numbers, once if they look the same."""
+    told = [_number(one, form) for one in (old, new) if one is not None]
+    return " → ".join(dict.fromkeys(told))
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _row(change: Change, palette: Palette) -> tuple[Text, str, str, str]:

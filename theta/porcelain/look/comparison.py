@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from theta.lazy import Module
 from theta.porcelain.look import diffing
 from theta.porcelain.look.diffing import Compared, Numbers, Sides
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store.changes import Change
+
+if TYPE_CHECKING:
+    from theta.porcelain.look import adapter_updates
+    from theta.porcelain.look.adapter_updates import ModuleUpdate
+else:
+    adapter_updates = Module("theta.porcelain.look.adapter_updates")
 
 PATCHES: Final = (
     *("--cached", "--staged", "--exit-code", "--patch", "-u", "--unified", "--function-context", "--color"),
@@ -55,11 +62,19 @@ class DiffResult:
 
 @dataclass(frozen=True)
 class TensorChanges:
-    """A changed checkpoint and its selected tensors; ``numbers`` has those that can be computed."""
+    """A changed checkpoint and its selected tensors.
+
+    Attributes:
+        compared: the two versions.
+        tensors: the selected tensors.
+        numbers: name -> statistics, for those that these can be computed of.
+        modules: the updates of an adapter, for the selected factors.
+    """
 
     compared: Compared
     tensors: tuple[Change, ...]
     numbers: Mapping[str, Numbers] = field(default_factory=dict)
+    modules: Sequence[ModuleUpdate] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the changes as plain data."""
@@ -67,12 +82,14 @@ class TensorChanges:
         for row in rows:
             if (numbers := self.numbers.get(row["name"])) is not None:
                 row["stats"] = asdict(numbers)
+        modules = {"modules": [asdict(one) for one in self.modules]} if self.modules else {}
         return {
             "path": item.path,
             "files": list(item.paths),
             "container": item.changes.container,
             "unchanged": item.changes.unchanged,
             "tensors": rows,
+            **modules,
         }
 
 
@@ -97,15 +114,26 @@ def tensors(
 ) -> TensorChanges:
     """Return the tensors of ``item`` that ``request`` selects, with numbers if it wants them."""
     kept = tuple(filter(request.wants, item.changes.tensors))
+    modules = modules_of(session, request, item, kept)
     if not request.numbers:
-        return TensorChanges(item, kept)
+        return TensorChanges(item, kept, modules=modules)
     begin(progress, "comparing", sum(change.new.nbytes for change in kept if change.new), item.path)
     found = {}
     for change in kept:
         found[change.name] = diffing.numbers(session, item, change)
         if progress is not None and change.new is not None:
             progress(change.new.nbytes)
-    return TensorChanges(item, kept, {name: one for name, one in found.items() if one is not None})
+    return TensorChanges(item, kept, {name: one for name, one in found.items() if one is not None}, modules)
+
+
+def modules_of(
+    session: Session, request: DiffRequest, item: Compared, kept: tuple[Change, ...]
+) -> Sequence[ModuleUpdate]:
+    """Return the updates of an adapter of which the factors ``kept`` changed; none for other checkpoints."""
+    if not any(diffing.module_of(change.name) for change in kept):
+        return ()
+    chosen = replace(item, changes=replace(item.changes, tensors=kept))
+    return adapter_updates.changed(session, request.sides, chosen, of_base=request.numbers)
 
 
 def as_json(session: Session, request: DiffRequest, item: Compared) -> dict[str, Any]:

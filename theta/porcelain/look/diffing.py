@@ -14,6 +14,7 @@ from theta.dtypes import numpy_dtype
 from theta.errors import NotFoundError, concerning
 from theta.git.options import Arguments
 from theta.git.run import Git
+from theta.merging.strategies.factor_names import FACTOR
 from theta.porcelain.look import version_changes
 from theta.porcelain.look.overview import compare_with_file, version_of_file
 from theta.porcelain.look.version_changes import Group
@@ -231,6 +232,7 @@ def part(change: Change, compared: tuple[int, ...]) -> str:
     return f"first {shape} elements"
 
 
+_PREFIX: Final = "base_model.model."
 _PIECE: Final = 4 << 20
 _NO_NUMBERS: Final = ("bytes", "f4", "f6_e2m3", "f6_e3m2")
 
@@ -243,14 +245,14 @@ def _pairs(
     assert was is not None
     assert now is not None
     old = _chunks(session, item.old, change.name)
-    new = _new_bytes(session, item, change.name, now.nbytes)
+    new = new_bytes(session, item, change.name, now.nbytes)
     if compared is not None and (compared[1:] != was.shape[1:] or compared[1:] != now.shape[1:]):
         old = _cropped(old, was.shape[1:], compared[1:], itemsize)
         new = _cropped(new, now.shape[1:], compared[1:], itemsize)
     yield from _side_by_side(old, new)
 
 
-def _new_bytes(session: Session, item: Compared, name: str, nbytes: int) -> Iterator[bytes]:
+def new_bytes(session: Session, item: Compared, name: str, nbytes: int) -> Iterator[bytes]:
     """Yield the bytes of the new value in pieces, from the file in the worktree or from its objects."""
     if name not in item.places:
         yield from _chunks(session, item.new, name)
@@ -337,6 +339,12 @@ class Totals:
         return Numbers(
             relative, self._dot / norm if norm else 0.0, self._changed / self._count, self._largest
         )
+
+
+def module_of(name: str) -> str | None:
+    """Return the module of a factor of an adapter, without the prefix that PEFT gives it; None for others."""
+    match = FACTOR.fullmatch(name)
+    return match["module"].removeprefix(_PREFIX) if match is not None else None
 
 
 def split(git: Git, line: Arguments) -> tuple[list[str], list[str]]:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from theta.errors import NotFoundError, concerning
 from theta.git.quoting import split_lines
 from theta.git.repository import STORES
 from theta.git.run import Git
+from theta.lazy import Module
 from theta.porcelain.look import describing, diffing
 from theta.porcelain.look.describing import Description
-from theta.porcelain.look.diffing import Compared
+from theta.porcelain.look.diffing import Compared, Sides
 from theta.porcelain.workspace.checkpoints import shards_of
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 from theta.store.read.tensor_records import record_of
 
+if TYPE_CHECKING:
+    from theta.porcelain.look import adapter_updates
+    from theta.porcelain.look.adapter_updates import ModuleUpdate
+else:
+    adapter_updates = Module("theta.porcelain.look.adapter_updates")
+
 
 @dataclass(frozen=True)
 class ShownCommit:
-    """A commit, and the checkpoints it changed."""
+    """A commit, the checkpoints it changed, and by path the updates of adapters among these."""
 
     oid: str
     changed: tuple[Compared, ...]
+    modules: Mapping[str, Sequence[ModuleUpdate]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,12 +44,21 @@ class ShownFiles:
 
 @dataclass(frozen=True)
 class ShownCheckpoint:
-    """A checkpoint or a sharded model; ``form`` is its format, or "N files" for a model."""
+    """A checkpoint or a sharded model.
+
+    Attributes:
+        path: its path.
+        form: its format, or "N files" for a model.
+        tensors: its tensors.
+        nbytes: its size in bytes.
+        modules: the updates of an adapter.
+    """
 
     path: str
     form: str
     tensors: tuple[Line, ...]
     nbytes: int
+    modules: Sequence[ModuleUpdate] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +104,10 @@ def find(session: Session, name: str) -> ShownCommit | ShownFiles | ShownCheckpo
         return None
     oid = done.text.strip()
     found = diffing.of_commit(session, oid)
-    return ShownCommit(oid, tuple(found)) if found else None
+    sides = Sides(f"{oid}^1", oid)
+    adapters = (item for item in found if any(diffing.module_of(one.name) for one in item.changes.tensors))
+    modules = {item.path: adapter_updates.changed(session, sides, item) for item in adapters}
+    return ShownCommit(oid, tuple(found), modules) if found else None
 
 
 def _object(session: Session, git: Git, name: _Name) -> ShownFiles | ShownCheckpoint | ShownTensor | None:
@@ -106,7 +128,10 @@ def _object(session: Session, git: Git, name: _Name) -> ShownFiles | ShownCheckp
     if name.tensor:
         with concerning(name.label):
             return _tensor(session, manifest, name.tensor)
-    return ShownCheckpoint(name.path, manifest.format, manifest.lines, manifest.nbytes)
+    modules: Sequence[ModuleUpdate] = ()
+    if any(diffing.module_of(line.name) for line in manifest.lines):
+        modules = adapter_updates.stored(session, name.revision, name.path, manifest.by_name)
+    return ShownCheckpoint(name.path, manifest.format, manifest.lines, manifest.nbytes, modules)
 
 
 def _model(session: Session, name: _Name) -> ShownCheckpoint | ShownTensor | None:

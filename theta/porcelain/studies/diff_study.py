@@ -192,7 +192,9 @@ def as_json(session: Session, request: DiffRequest, item: Compared) -> dict[str,
     with one_thread:
         found = {change.name: measure(session, item, change) for change in kept}
     measured = {name: one for name, one in found.items() if one is not None}
-    report = TensorChanges(item, kept, {name: numbers for name, (numbers, _) in measured.items()}).as_json()
+    modules = comparison.modules_of(session, request, item, kept)
+    numbers = {name: one for name, (one, _) in measured.items()}
+    report = TensorChanges(item, kept, numbers, modules).as_json()
     for row in report["tensors"]:
         if row["name"] in measured:
             row["details"] = asdict(measured[row["name"]][1])
