@@ -548,6 +548,11 @@ def temporary_directory(prefix: str, within: Path | None = None) -> Iterator[Pat
         remove_tree(place)
 
 
+def temporary_place() -> Path:
+    """Return the folder in which :func:`temporary_directory` creates directories."""
+    return Path(tempfile.gettempdir())
+
+
 def free_space(path: str | Path) -> int:
     """Return the free bytes for an unprivileged user on the file system of ``path``."""
     info = os.statvfs(path)

@@ -79,7 +79,7 @@ def test_versions_are_compared_as_products(repo: Repo) -> None:
 
 
 def test_the_worktree_and_the_weights_that_are_updated(repo: Repo) -> None:
-    """What is not committed is compared too; a module of one factor that matters has rank one."""
+    """Changes that are not committed are compared too; a module of one factor that matters has rank one."""
     found = modules(repo, "--stats")
     assert list(found) == ["model.v"]
     v = found["model.v"]

@@ -13,7 +13,7 @@ from theta.merging.coded import Coded
 from theta.merging.computing import Task
 from theta.merging.documents.recipe_document import Document
 from theta.merging.documents.stacks import ResultTensor
-from theta.merging.engine import RehearsedTensor
+from theta.merging.engine import MergeOptions, RehearsedTensor
 from theta.merging.states import Conflict
 from theta.merging.storing import Streamed
 from theta.merging.strategies import SIDES, Strategy, is_averaged
@@ -140,4 +140,10 @@ def _task(document: Document, one: ResultTensor, lines: Sequence[Line], strategy
     why = strategy.why_not(conflict)
     if why is not None:
         raise UsageError(f"{document.label}: {one.name}: {why}", hint=_HINT)
-    return computing.task(conflict, strategy, one.position, (), document.seed, document.allow_nan)
+    if strategy.keeps_statistic:
+        told = (
+            f"{document.label}: {one.name}: {strategy.name} keeps a momentum, which a composed model has not"
+        )
+        raise UsageError(told, hint="merge the branches")
+    options = MergeOptions(seed=document.seed, allow_nan=document.allow_nan)
+    return computing.task(conflict, strategy, one.position, options)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from theta._blas import one_thread
 from theta._numpy import np
-from theta.codecs import arith
-from theta.codecs.base import word_dtype
+from theta.dtypes import DTYPES
 from theta.merging.adapters import products, scales
 from theta.merging.adapters.scales import Scales
+from theta.merging.strategies import is_averaged
 from theta.merging.strategies.factor_names import FACTOR
+from theta.merging.strategies.numbers import widen
 from theta.porcelain.look import diffing
 from theta.porcelain.look.diffing import Compared, Sides
 from theta.porcelain.merge.versions import beside, configuration
@@ -62,7 +63,7 @@ class ModuleUpdate:
 
 
 @dataclass(frozen=True)
-class _Product:
+class _ScaledProduct:
     """``scale * b @ a``, the product of the factors of one module."""
 
     a: Matrix
@@ -70,7 +71,7 @@ class _Product:
     scale: float
     scaled: bool = True
 
-    def dot(self, other: _Product) -> float:
+    def dot(self, other: _ScaledProduct) -> float:
         """Return the sum of the products of all elements of both."""
         both = (self.b.T @ other.b) * (self.a @ other.a.T)
         return float(both.sum()) * self.scale * other.scale
@@ -95,18 +96,18 @@ class _Product:
         return int(np.count_nonzero(values > least))
 
 
-Read = Callable[[str], "tuple[ValueDigest | Line, bytes] | None"]
+ReadTensor = Callable[[str], "tuple[ValueDigest | Line, bytes] | None"]
 """Returns dtype, shape and bytes of a tensor, or None."""
 
 
 @dataclass(frozen=True)
-class _Version:
+class _AdapterVersion:
     """One version of an adapter."""
 
-    read: Read
+    read: ReadTensor
     scales: Scales | None
 
-    def product(self, names: tuple[str, str], module: str) -> _Product | None:
+    def product(self, names: tuple[str, str], module: str) -> _ScaledProduct | None:
         """Return the product of two factors; None when they have none."""
         found = [self._matrix(name) for name in names]
         a, b = found
@@ -118,7 +119,7 @@ class _Version:
             scale = None
         known = scale is not None
         return (
-            _Product(a, b, 1.0 if scale is None else scale, known)
+            _ScaledProduct(a, b, 1.0 if scale is None else scale, known)
             if np.isfinite(a).all() and np.isfinite(b).all()
             else None
         )
@@ -128,11 +129,9 @@ class _Version:
         if found is None:
             return None
         line, data = found
-        if not arith.has_values(line.dtype) or len(line.shape) < 2 or math.prod(line.shape[2:]) < 1:
+        if not _is_real(line.dtype) or len(line.shape) < 2 or not data:
             return None
-        values = arith.to_values(np.frombuffer(data, word_dtype(line.dtype)), line.dtype)
-        shape = (line.shape[0], -1) if math.prod(line.shape) else line.shape
-        return values.reshape(shape) if values.size else None
+        return _values(data, line.dtype).reshape(line.shape[0], -1)
 
 
 def changed(session: Session, sides: Sides, item: Compared, *, of_base: bool = False) -> list[ModuleUpdate]:
@@ -143,8 +142,8 @@ def changed(session: Session, sides: Sides, item: Compared, *, of_base: bool = F
     modules = _modules(change.name for change in item.changes.tensors)
     if not modules:
         return []
-    old = _Version(_of_manifests(session, item.old), _scales(session, sides.old, item.path))
-    new = _Version(_of_new(session, item), _scales(session, sides.new, item.path))
+    old = _AdapterVersion(_of_manifests(session, item.old), _scales(session, sides.old, item.path))
+    new = _AdapterVersion(_of_new(session, item), _scales(session, sides.new, item.path))
     found = (
         _compared(name, old.product(both, name), new.product(both, name)) for name, both in modules.items()
     )
@@ -161,7 +160,7 @@ def stored(session: Session, revision: str, path: str, lines: Mapping[str, Line]
     modules = _modules(lines)
     if not modules:
         return []
-    one = _Version(_of_lines(session, lines), _scales(session, revision, path))
+    one = _AdapterVersion(_of_lines(session, lines), _scales(session, revision, path))
     found = (_compared(name, None, one.product(both, name)) for name, both in modules.items())
     return [item for item in found if item is not None]
 
@@ -177,7 +176,7 @@ def _modules(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     return dict(sorted(found.items()))
 
 
-def _compared(module: str, old: _Product | None, new: _Product | None) -> ModuleUpdate | None:
+def _compared(module: str, old: _ScaledProduct | None, new: _ScaledProduct | None) -> ModuleUpdate | None:
     if old is None and new is None:
         return None
     with one_thread, np.errstate(all="ignore"):
@@ -190,9 +189,9 @@ def _compared(module: str, old: _Product | None, new: _Product | None) -> Module
     return ModuleUpdate(module, was_rank, rank, was_norm, norm, relative, cosine, scaled=scaled)
 
 
-def _apart(old: _Product, new: _Product) -> tuple[float | None, float | None]:
+def _apart(old: _ScaledProduct, new: _ScaledProduct) -> tuple[float | None, float | None]:
     """Return the norm of the difference over the norm before, and the cosine; None for a zero."""
-    gap = _Product(
+    gap = _ScaledProduct(
         np.vstack([new.a * new.scale, old.a * -old.scale]), np.hstack([new.b, old.b]), 1.0
     ).singular_values()
     before, after = old.norm, new.norm
@@ -204,7 +203,7 @@ def _apart(old: _Product, new: _Product) -> tuple[float | None, float | None]:
 # -- reading -----------------------------------------------------------------------------
 
 
-def _of_lines(session: Session, lines: Mapping[str, Line]) -> Read:
+def _of_lines(session: Session, lines: Mapping[str, Line]) -> ReadTensor:
     def read(name: str) -> tuple[Line, bytes] | None:
         line = lines.get(name)
         return None if line is None else (line, StoredTensor(session.objects, line).whole().words.tobytes())
@@ -212,11 +211,11 @@ def _of_lines(session: Session, lines: Mapping[str, Line]) -> Read:
     return read
 
 
-def _of_manifests(session: Session, oids: tuple[str, ...]) -> Read:
+def _of_manifests(session: Session, oids: tuple[str, ...]) -> ReadTensor:
     return _of_lines(session, {line.name: line for oid in oids for line in session.manifest(oid).lines})
 
 
-def _of_new(session: Session, item: Compared) -> Read:
+def _of_new(session: Session, item: Compared) -> ReadTensor:
     """Return what reads the new version: from its objects, or from the file in the worktree."""
     if not item.places:
         return _of_manifests(session, item.new)
@@ -248,6 +247,15 @@ def _scales(session: Session, side: str | None, path: str) -> Scales | None:
     return scales.parsed(data) if data is not None else None
 
 
+def _is_real(dtype: str) -> bool:
+    return is_averaged(dtype) and dtype != "c64"
+
+
+def _values(data: bytes | memoryview, dtype: str) -> Matrix:
+    found: Matrix = widen(np.frombuffer(data, f"<u{DTYPES[dtype].itemsize}"), dtype).astype(np.float64)
+    return found
+
+
 class _Weights:
     """The weights that an adapter is for: those of the other checkpoints of its side, by their names."""
 
@@ -261,11 +269,11 @@ class _Weights:
     def norm(self, module: str) -> float | None:
         """Return the norm of the weight of ``module``; None when there is none, or several."""
         lines = [*self._found.get(f"{module}.weight", {}).values()]
-        if len(lines) != 1 or not arith.has_values(lines[0].dtype):
+        if len(lines) != 1 or not _is_real(lines[0].dtype):
             return None
         return math.sqrt(sum(self._squares(lines[0])))
 
     def _squares(self, line: Line) -> Iterator[float]:
         for chunk in StoredTensor(self._session.objects, line).chunks():
-            values = arith.to_values(np.frombuffer(chunk, word_dtype(line.dtype)), line.dtype)
+            values = _values(chunk, line.dtype)
             yield float(values @ values)

@@ -156,7 +156,7 @@ def merge_checkpoints(
     together = {path for model in recut for path in model.paths}
     models: aligning.Models | None = None
     for path, stages in paths.items():
-        if keeping.is_kept(path, how.at(path).options):
+        if how.at(path).options.keeps and keeping.is_kept(path):
             continue
         if path in together or (0 not in stages and not all_manifests(session, stages)):
             continue
@@ -191,8 +191,9 @@ def _in_model(how: How, model: WholeModel | None) -> How:
 
 def _keeping(session: Session, path: str, versions: Versions, how: How) -> How:
     """Return ``how`` with what strategies kept for the checkpoint at ``path``."""
-    options = keeping.prepared(session, path, versions.trees, how.options)
-    return how if options is how.options else replace(how, options=options)
+    if not how.options.keeps:
+        return how
+    return replace(how, options=keeping.prepared(session, path, versions.trees, how.options))
 
 
 def _merge_recut(

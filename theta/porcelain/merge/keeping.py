@@ -26,9 +26,9 @@ def place_of(path: str) -> str:
     return str(PurePosixPath(path).with_suffix("")) + _ENDING
 
 
-def is_kept(path: str, options: MergeOptions) -> bool:
-    """Return whether a merge with ``options`` writes the checkpoint at ``path`` for the next one."""
-    return options.keeps and path.endswith(_ENDING)
+def is_kept(path: str) -> bool:
+    """Return whether a merge that keeps statistics writes the checkpoint at ``path``."""
+    return path.endswith(_ENDING)
 
 
 def prepared(
@@ -39,8 +39,6 @@ def prepared(
     ``trees`` are the checkpoints of the base, then of each side.  Raises :class:`UsageError` if git would
     store the file as it is.
     """
-    if not options.keeps:
-        return options
     base, place = trees[0], place_of(path)
     if not session.repo.is_bare and not only_tracked(session.repo, [place]):
         raise UsageError(

@@ -105,7 +105,7 @@ class _Together:
         versions = [Versions(self.session, revision, None, None) for revision in (base, *self.heads)]
         for path, stages in result.paths.items():
             joined = self.session.manifest_or_none(stages[0])
-            if keeping.is_kept(path, self.how.at(path).options):
+            if self.how.at(path).options.keeps and keeping.is_kept(path):
                 continue
             wanted = self.how.at(path).wants_all
             if joined is None or not (wanted or self.asked.get(joined.store)):
@@ -136,7 +136,8 @@ class _Together:
             asked = self.asked.get(joined.store, set())
             sides = [_only(side, joined, asked) for side in sides]
         options = replace(how.options, adapters=how.scales, model=whole_model(trees, path))
-        options = keeping.prepared(self.session, path, trees, options)
+        if options.keeps:
+            options = keeping.prepared(self.session, path, trees, options)
         outcome = engine.merge(
             self.session.objects, self.pack, before, sides, how.policy, options, how.progress
         )

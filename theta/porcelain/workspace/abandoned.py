@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -20,8 +19,7 @@ _NAME: Final = re.compile(r"theta-[a-z]+-(?P<pid>[0-9]{1,10})_(?P<machine>[0-9a-
 
 def folders() -> Iterator[Path]:
     """Yield the folders of this user's processes on this machine that ended, in the place for such files."""
-    place = Path(tempfile.gettempdir())
-    for path in place.glob("theta-*"):
+    for path in _fs.temporary_place().glob("theta-*"):
         name = _NAME.fullmatch(path.name)
         is_of_here = name is not None and name["machine"] == _fs.machine() and _is_own_folder(path)
         if name is not None and is_of_here and not processes.exists(int(name["pid"])):
