@@ -58,9 +58,9 @@ def merge(
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Show what would become of each tensor; change nothing."
     ),
-    as_json: rehearsed_forms.AsJson = False,
-    html: rehearsed_forms.Html = None,
-    md: rehearsed_forms.Md = False,
+    as_json: rehearsed_forms.JsonWanted = False,
+    html: rehearsed_forms.PageFile = None,
+    md: rehearsed_forms.MarkdownWanted = False,
     replay: str | None = typer.Option(
         None,
         "--replay",

@@ -10,11 +10,11 @@ import typer
 from theta.cli import report_files
 from theta.errors import UsageError
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result of --dry-run as JSON.")]
-Html = Annotated[
+JsonWanted = Annotated[bool, typer.Option("--json", help="Print the result of --dry-run as JSON.")]
+PageFile = Annotated[
     str | None, typer.Option("--html", metavar="FILE", help="With --dry-run: draw it on a page of its own.")
 ]
-Md = Annotated[bool, typer.Option("--md", help="With --dry-run: print it as Markdown, for a review.")]
+MarkdownWanted = Annotated[bool, typer.Option("--md", help="With --dry-run: print it as Markdown, for a review.")]
 
 
 @dataclass(frozen=True)
