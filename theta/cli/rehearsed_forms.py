@@ -14,7 +14,9 @@ JsonWanted = Annotated[bool, typer.Option("--json", help="Print the result of --
 PageFile = Annotated[
     str | None, typer.Option("--html", metavar="FILE", help="With --dry-run: draw it on a page of its own.")
 ]
-MarkdownWanted = Annotated[bool, typer.Option("--md", help="With --dry-run: print it as Markdown, for a review.")]
+MarkdownWanted = Annotated[
+    bool, typer.Option("--md", help="With --dry-run: print it as Markdown, for a review.")
+]
 
 
 @dataclass(frozen=True)
