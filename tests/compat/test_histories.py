@@ -22,12 +22,12 @@ def _nudged(noise: float, old: NDArray[Any]) -> NDArray[Any]:
     return (old * (1 + noise * 1e-3)).astype(old.dtype)
 
 
-def ten_versions(repo: Repo) -> dict[str, str]:
-    """Ten commits of different kinds of edits; commit id -> sha256 of the file."""
+def six_versions(repo: Repo) -> dict[str, str]:
+    """Six commits of different kinds of edits; commit id -> sha256 of the file."""
     generator = np.random.default_rng(3)
     found = {repo.git("rev-parse", "HEAD"): digest(repo)}
     names = list(SHAPES)
-    for step in range(9):
+    for step in range(5):
         name = names[step % len(names)]
         noise = float(generator.standard_normal())
         if step == 4:
@@ -51,7 +51,7 @@ def assert_versions(repo: Repo, versions: dict[str, str]) -> None:
 
 
 def test_each_version_of_a_history_comes_back(tracked: Repo, tmp_path: Path) -> None:
-    versions = ten_versions(tracked)
+    versions = six_versions(tracked)
     assert_history(tracked)
     tracked.git("gc", "-q", "--prune=now")
     assert_versions(tracked, versions)
@@ -66,7 +66,7 @@ def test_each_version_of_a_history_comes_back(tracked: Repo, tmp_path: Path) -> 
 
 def test_each_version_comes_back_after_rebase_amend_and_gc(tracked: Repo) -> None:
     tracked.git("branch", "elsewhere", "HEAD~1")
-    wanted = list(ten_versions(tracked).values())
+    wanted = list(six_versions(tracked).values())
     tracked.git("checkout", "-q", "elsewhere")
     tracked.write("code.py", "print('elsewhere')\n")
     tracked.git("commit", "-q", "-am", "elsewhere")
@@ -76,7 +76,7 @@ def test_each_version_comes_back_after_rebase_amend_and_gc(tracked: Repo) -> Non
     assert_history(tracked)
     for command in ("reflog expire --expire=now --all", "gc -q --prune=now"):
         tracked.git(*command.split())
-    commits = tracked.git("rev-list", "--reverse", "HEAD~10..HEAD").split()
+    commits = tracked.git("rev-list", "--reverse", f"HEAD~{len(wanted)}..HEAD").split()
     assert_versions(tracked, dict(zip(commits, wanted, strict=True)))
     assert_agreement(tracked, {MODEL: wanted[-1]})
 
@@ -87,7 +87,7 @@ def test_many_status_calls_do_not_fill_the_disk(tracked: Repo) -> None:
     make_model(tracked.path / MODEL, random_tensors(shapes, 1))
     tracked.git("commit", "-q", "-am", "larger")
     before, size = tracked.stored_bytes(), (tracked.path / MODEL).stat().st_size
-    for step in range(12):
+    for step in range(6):
         make_model(tracked.path / MODEL, random_tensors(shapes, 100 + step))
         tracked.git("status")
     assert tracked.stored_bytes() <= before + size + 20_000
@@ -115,13 +115,14 @@ def test_a_hundred_status_calls_do_not_fill_the_disk(tracked: Repo) -> None:
 
 
 REAL = "real.safetensors"
+STEPS = 3
 QUERY = "encoder.layer.{}.attention.self.query.weight"
 
 
 def real_versions(repo: Repo) -> dict[str, str]:
-    """Nine commits on the real model, a tensor each, costing about that; commit id -> sha256."""
+    """Commits on the real model, a tensor each, costing about that; commit id -> sha256."""
     found = {repo.git("rev-parse", "HEAD"): sha256(repo.path / REAL)}
-    for step in range(9):
+    for step in range(STEPS):
         before = repo.stored_bytes()
         mutate(repo.path / REAL, QUERY.format(step % 6), partial(_nudged, step + 1.0))
         if step % 2:
@@ -135,7 +136,7 @@ def real_versions(repo: Repo) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_the_real_model(tracked: Repo, real_model: Path, tmp_path: Path) -> None:
-    """Commit, lose, restore; ten versions; clones, deep and shallow; collect, rebase, amend."""
+    """Commit, lose, restore; more versions; clones, deep and shallow; collect, rebase, amend."""
     first = sha256(shutil.copyfile(real_model, tracked.path / REAL))
     tracked.git("add", REAL)
     tracked.git("commit", "-q", "-m", "real")
@@ -156,7 +157,7 @@ def test_the_real_model(tracked: Repo, real_model: Path, tmp_path: Path) -> None
         clone.theta("restore", "--source", revision, REAL)
         assert sha256(clone.path / REAL) == want, revision
     clone.theta("restore", REAL)
-    clone.git("rebase", "-q", "--force-rebase", "HEAD~9")
+    clone.git("rebase", "-q", "--force-rebase", f"HEAD~{STEPS}")
     clone.git("commit", "-q", "--amend", "--no-edit", "--allow-empty", "--date=2020-01-01T00:00:00")
     clone.git("reflog", "expire", "--expire=now", "--all")
     clone.git("gc", "-q", "--prune=now")

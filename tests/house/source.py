@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -74,11 +74,17 @@ class Source:
 
     def references(self) -> Iterator[tuple[ast.AST, str]]:
         """Yield every name, attribute and imported member, with its origin."""
+        return iter(self._references)
+
+    @cached_property
+    def _references(self) -> list[tuple[ast.AST, str]]:
+        found: list[tuple[ast.AST, str]] = []
         for node in self.nodes:
             if isinstance(node, ast.Name | ast.Attribute):
-                yield node, self.meaning(node)
+                found.append((node, self.meaning(node)))
             elif isinstance(node, ast.ImportFrom):
-                yield from ((node, f"{self.base_of(node)}.{alias.name}") for alias in node.names)
+                found += [(node, f"{self.base_of(node)}.{alias.name}") for alias in node.names]
+        return found
 
     def calls(self) -> Iterator[tuple[ast.Call, str]]:
         """Yield every call with the origin of the called function."""
@@ -91,7 +97,18 @@ class Source:
 
         ``at_start`` yields only imports that happen when the module is imported.
         """
-        for node in _executed(self.tree) if at_start else self.nodes:
+        return iter(self._imports_at_start if at_start else self._imports)
+
+    @cached_property
+    def _imports(self) -> list[tuple[ast.AST, str]]:
+        return list(self._imports_of(self.nodes))
+
+    @cached_property
+    def _imports_at_start(self) -> list[tuple[ast.AST, str]]:
+        return list(self._imports_of(_executed(self.tree)))
+
+    def _imports_of(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.AST, str]]:
+        for node in nodes:
             if isinstance(node, ast.Import):
                 yield from ((node, alias.name) for alias in node.names)
             elif isinstance(node, ast.ImportFrom):

@@ -111,9 +111,10 @@ def test_the_rule_holds(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_no_exception_is_stale(rule: str) -> None:
-    check = RULES[rule].check
-    found = {source.module: check(source) for source in sources(*PRODUCT)}
-    for module, text in RULES[rule].exceptions:
+    check, exceptions = RULES[rule].check, RULES[rule].exceptions
+    excused = {module for module, _ in exceptions}
+    found = {source.module: check(source) for source in sources(*PRODUCT) if source.module in excused}
+    for module, text in exceptions:
         assert any(finding.endswith(text) for finding in found[module]), f"{module} does not need: {text}"
 
 
