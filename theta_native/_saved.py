@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import importlib.util
 import os
 import stat
 import sys
@@ -186,10 +187,8 @@ def can_save() -> bool:
 
 def _version() -> str:
     """Return a digest of the sources, numba and Python, on which compiled code depends; "" if unknown."""
-    from importlib.metadata import version
-
     sources = sorted(Path(__file__).parent.rglob("*.py"))
-    facts = [version("numba"), str(sys.implementation.cache_tag), os.environ.get("NUMBA_BOUNDSCHECK", "")]
+    facts = [_numba(), str(sys.implementation.cache_tag), os.environ.get("NUMBA_BOUNDSCHECK", "")]
     digest = hashlib.sha256("\0".join(facts).encode())
     try:
         for source in sources:
@@ -197,6 +196,17 @@ def _version() -> str:
     except OSError:
         return ""
     return digest.hexdigest()[:16] if sources else ""
+
+
+def _numba() -> str:
+    """Return what tells versions of numba apart, without the packages that reading its metadata imports."""
+    found = importlib.util.find_spec("numba")
+    if found is not None and found.origin is not None:
+        with contextlib.suppress(OSError):
+            return Path(found.origin).with_name("_version.py").read_text()
+    from importlib.metadata import version
+
+    return version("numba")
 
 
 def _candidates() -> Iterator[tuple[Path, bool]]:

@@ -195,7 +195,11 @@ def test_another_processor_does_not_get_what_was_compiled(tmp_path: Path) -> Non
 
 
 def test_another_numba_does_not_get_what_was_compiled(tmp_path: Path) -> None:
-    other = "import importlib.metadata\nimportlib.metadata.version = lambda _: '0.1'\n" + PLACES
+    package = tmp_path / "other" / "numba"
+    package.mkdir(parents=True)
+    for name, text in (("__init__.py", ""), ("_version.py", "version = '0.1'")):
+        (package / name).write_text(text)
+    other = f"import sys\nsys.path.insert(0, {str(package.parent)!r})\n" + PLACES
     mine, its = (run_program(program, tmp_path, [], {})[0] for program in (PLACES, other))
     assert Path(mine).parent == Path(its).parent
     assert mine != its

@@ -55,6 +55,11 @@ def word_dtype(dtype: str) -> np.dtype[Any]:
     return np.dtype(f"<u{word_size(dtype)}")
 
 
+def evenly(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most ``most`` of the numbers below ``count``, in order and at even distances."""
+    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class Target:
     """The tensor that a layer holds: its dtype and shape; ``CodecError`` if there is no such tensor."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from theta import _kernels as kernels
 from theta._numpy import np
 from theta.codecs import dense, planes
-from theta.codecs.base import Base, Encoded, Range, Target, TensorWords, word_size
+from theta.codecs.base import Base, Encoded, Range, Target, TensorWords, evenly, word_size
 from theta.errors import CodecError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _marks(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
 def _may_have_half(new: TensorWords, base: TensorWords) -> bool:
     """Return whether ``base`` has a quarter or more of a spread sample of rows."""
     rows = _as_rows(new)
-    chosen = np.unique(np.linspace(0, len(rows) - 1, _MARKED).astype(np.int64))
+    chosen = evenly(len(rows), _MARKED)
     marks = np.sort(_marks(rows[chosen]))
     seen = _marks(_as_rows(base))
     at = np.minimum(np.searchsorted(marks, seen), marks.size - 1)

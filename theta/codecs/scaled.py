@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from theta._numpy import np
 from theta.codecs import arith, dense, residual
-from theta.codecs.base import Base, Encoded, Range, Target, TensorWords, word_dtype
+from theta.codecs.base import Base, Encoded, Range, Target, TensorWords, evenly, word_dtype
 from theta.errors import CodecError
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ def _sampled_fit(
 ) -> tuple[Values, Values]:
     """Return the bounds of the factors of some lines, by ``sample`` of their words each."""
     lines, length = (rows, columns) if by == _BY_ROW else (columns, rows)
-    chosen = np.unique(np.linspace(0, lines - 1, sample[0]).astype(np.int64))
-    along = np.unique(np.linspace(0, length - 1, sample[1]).astype(np.int64))
+    chosen = evenly(lines, sample[0])
+    along = evenly(length, sample[1])
     index = np.ix_(chosen, along) if by == _BY_ROW else np.ix_(along, chosen)
     parts = [np.ascontiguousarray(t.words.reshape(rows, columns)[index]).ravel() for t in (new, base)]
     return _fit(parts[0], parts[1], new.dtype, len(index[1][0]), 1 - by)

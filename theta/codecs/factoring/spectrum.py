@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from theta._numpy import np
 from theta.codecs import arith
-from theta.codecs.base import Target, TensorWords
+from theta.codecs.base import Target, TensorWords, evenly
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -172,7 +172,7 @@ class _Sample:
 def _sample(new: TensorWords, base: TensorWords, side: int) -> tuple[_Sample, Matrix]:
     """Return a sample of the difference of so many rows and columns, and the units of its words."""
     target = Target(new.dtype, new.shape)
-    sides = [np.unique(np.linspace(0, n - 1, side).astype(np.int64)) for n in (target.rows, target.row_words)]
+    sides = [evenly(n, side) for n in (target.rows, target.row_words)]
     new, base = _part(new, *sides), _part(base, *sides)
     ulps = _ulps(new)
     d, noise = _difference(new, base).reshape(new.shape), float((ulps**2).sum()) / 12
