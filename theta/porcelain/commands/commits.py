@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -23,6 +24,8 @@ from theta.porcelain.workspace.session import Session
 
 _NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")
 """The setting with which git does not tell the share of files that is checked out."""
+_NO_HOOKS: Final = ("-c", f"core.hooksPath={os.devnull}")
+"""The setting with which git does not start theta's hooks, where they would do nothing."""
 _WRITTEN: Final = ("--message", "--file", "--reuse-message", "--fixup")
 """Options that say the message."""
 
@@ -92,7 +95,7 @@ def commit(session: Session, request: CommitRequest, dialogue: Dialogue = NOBODY
             paths, everything = request.line.words, request.everything
             added = adding.prepare_commit(session, paths, everything=everything, progress=progress)
         session.repo.check_identity()
-        words = (*_no_notice(session, request.line), "commit", "--quiet", *request.line.given)
+        words = (*_settings(session, request), "commit", "--quiet", *request.line.given)
         done = running.run(_git(session, request), *words, aloud=dialogue.aloud)
         running.unlock(session, done.code)
         result = CommitResult(
@@ -122,14 +125,24 @@ def _git(session: Session, request: CommitRequest) -> Git:
     The index of ``git commit PATH`` is a temporary one, which git names to its hooks alone.  The
     message of a merge may come from anywhere, and only a hook sees it.
     """
-    by_hooks = request.line.words or recording.is_open(session)
-    return session.repo.git(extra=DEFER_FILES if by_hooks else DEFER).in_directory(session.cwd)
+    extra = DEFER_FILES if _needs_hooks(session, request) else DEFER
+    return session.repo.git(extra=extra).in_directory(session.cwd)
 
 
-def _no_notice(session: Session, line: Arguments) -> tuple[str, ...]:
-    """Return the setting that silences the notice of sparse checkouts, unless other programs see it."""
-    silent = _is_written(line) or _commits_nothing(session, line)
-    return _NO_NOTICE if silent and not installing.has_other_hooks(session.repo) else ()
+def _needs_hooks(session: Session, request: CommitRequest) -> bool:
+    return bool(request.line.words) or recording.is_open(session)
+
+
+def _settings(session: Session, request: CommitRequest) -> tuple[str, ...]:
+    """Return the settings that silence the notice of sparse checkouts, and hooks that would do nothing.
+
+    No other program may see them: a hook of the user, or an editor.
+    """
+    if installing.has_other_hooks(session.repo):
+        return ()
+    if _is_written(request.line):
+        return _NO_NOTICE if _needs_hooks(session, request) else (*_NO_NOTICE, *_NO_HOOKS)
+    return _NO_NOTICE if _commits_nothing(session, request.line) else ()
 
 
 def _is_written(line: Arguments) -> bool:
