@@ -30,11 +30,12 @@ _MODULES: Final = {
 
 _OF_DECODING: Final = ("numpy", "theta_native.rans", "theta_native.object_code.linker", "theta.codecs.delta")
 """Modules whose import takes longest where a tensor is decoded."""
+_OF_ENCODING: Final = ("theta.codecs.chooser", "theta.codecs.residual", *_MODULES.values())
 
 
-def prepare() -> None:
-    """Import now what decoding will need, with no error where something is missing."""
-    for name in _OF_DECODING:
+def prepare(*, encoding: bool = False) -> None:
+    """Import now what decoding or encoding will need, with no error where something is missing."""
+    for name in (*_OF_DECODING, *(_OF_ENCODING if encoding else ())):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
 

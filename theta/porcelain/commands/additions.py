@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from theta.errors import NotFoundError, UsageError
 from theta.git.options import Arguments, Option
 from theta.git.run import Git
 from theta.lazy import Module
+from theta.parallel import submit
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.drive import running
 from theta.porcelain.drive.running import Driven, Said
@@ -111,11 +113,13 @@ def add(session: Session, request: AddRequest, dialogue: Dialogue = NOBODY) -> A
     adding.check_pathspecs(git, request.line.words)
     with session.change():
         force = request.line.has("--force")
-        selection = adding.select(session, git, request.pathspecs, update=update, force=force)
-        with dialogue.progress("adding") as progress:
-            added = adding.add(session, selection, progress)
-        rest = [*request.pathspecs, *(f":(exclude,top,literal){path}" for path in selection.present)]
-        new = [] if update else _new_files(git, rest, force)
+        with adding.reading_ahead(session, request.line.words), dialogue.progress("adding") as progress:
+            selection = adding.select(session, git, request.pathspecs, update=update, force=force)
+            rest = [*request.pathspecs, *(f":(exclude,top,literal){path}" for path in selection.present)]
+            with ThreadPoolExecutor(1) as beside:  # git looks for new files while tensors are stored
+                unknown = submit(beside, _new_files, git, rest, force) if not update else None
+                added = adding.add(session, selection, progress)
+        new = unknown.result() if unknown is not None else []
         done = Driven(0)
         if new or _has_more(git, rest) or not (selection.present or selection.gone):
             done = running.run(git, "add", *request.line.flags, "--", *rest, aloud=dialogue.aloud)

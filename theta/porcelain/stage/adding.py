@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from theta.errors import NotFoundError, UsageError
+from theta.errors import NotFoundError, ThetaError, UsageError
+from theta.formats import opaque
 from theta.git import lfs
 from theta.git.attributes import filter_of
 from theta.git.repository import STORES
@@ -18,15 +21,24 @@ from theta.lazy import Module
 from theta.porcelain.merge import recording
 from theta.porcelain.stage import staging
 from theta.porcelain.stage.staging import Added
-from theta.porcelain.workspace import agreement, coverage, index_closure
+from theta.porcelain.workspace import agreement, coverage, index_closure, worktree
 from theta.porcelain.workspace.checkpoints import is_manifest
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
+from theta.store.files.file_source import FileSource, Identity
+from theta.store.format.manifest import Manifest
 
 if TYPE_CHECKING:
     from theta.porcelain.tensors import scanning
+    from theta.store.files import ahead, file_scan
 else:
+    ahead = Module("theta.store.files.ahead")
+    file_scan = Module("theta.store.files.file_scan")
     scanning = Module("theta.porcelain.tensors.scanning")
+
+
+_WORTH: Final = 64 << 20
+"""Bytes of a file from which on it takes longer to hash than to start a thread."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,8 @@ def _refuse_other_filters(session: Session, filters: dict[str, str]) -> None:
 
 def add(session: Session, selection: Selection, progress: Progress | None = None) -> list[Added]:
     """Stage the selected checkpoints, and the deletion of those that are gone."""
+    if session.ahead:  # a thread hashes meanwhile
+        importlib.import_module(scanning.__name__)
     added = [_warned(session, item) for item in staging.add_files(session, selection.present, progress)]
     added = [replace(item, newcomer=item.path in selection.newcomers) for item in added]
     if selection.gone:
@@ -145,11 +159,60 @@ def prepare_commit(
     added: list[Added] = []
     if everything or paths:
         git = session.repo.git().in_directory(session.cwd)
-        selection = select(session, git, paths, update=True, force=False)
-        if everything:
-            selection = selection.including(coverage.newcomers(session, git, [":(top)"]))
-        added = add(session, selection, progress)
+        with reading_ahead(session, paths):
+            selection = select(session, git, paths, update=True, force=False)
+            if everything:
+                selection = selection.including(coverage.newcomers(session, git, [":(top)"]))
+            added = add(session, selection, progress)
     raw = staging.new_raw(session, index_closure.sync(session))
     staging.refuse_pointers(session, raw)
     recording.tell(session)
     return added
+
+
+@contextlib.contextmanager
+def reading_ahead(session: Session, pathspecs: Sequence[str]) -> Iterator[None]:
+    """Begin to hash the first changed file that ``pathspecs`` name, or of all that are staged when empty.
+
+    The bytes are read by :func:`staging.take` in the block, or not at all.
+    """
+    with contextlib.ExitStack() as open_until:
+        with contextlib.suppress(ThetaError):
+            if (begun := _begun(session, pathspecs)) is not None:
+                session.ahead[begun[0]] = open_until.enter_context(begun[1])
+        try:
+            yield
+        finally:
+            session.ahead.clear()
+
+
+def _begun(session: Session, pathspecs: Sequence[str]) -> tuple[str, ahead.Ahead] | None:
+    if session.objects.repo.promised.is_partial:
+        return None
+    for path in _candidates(session, pathspecs):
+        manifest = session.index.manifest(path)
+        if manifest is not None and manifest.format != opaque.NAME and _is_changed(session, path):
+            return path, _opened(session, path, manifest)
+    return None
+
+
+def _candidates(session: Session, pathspecs: Sequence[str]) -> Iterable[str]:
+    named = [os.path.relpath(session.cwd / word, session.repo.worktree) for word in pathspecs]
+    return [path for path in session.index if path in named or not pathspecs or "." in named]
+
+
+def _is_changed(session: Session, path: str) -> bool:
+    """Return whether the file is large, and not surely the one that is known."""
+    try:
+        info = os.lstat(session.repo.worktree / path)
+    except OSError:
+        return False
+    return info.st_size >= _WORTH and session.cache.manifest_of(path, Identity.of(info)) is None
+
+
+def _opened(session: Session, path: str, manifest: Manifest) -> ahead.Ahead:
+    with contextlib.ExitStack() as until:
+        source = until.enter_context(FileSource(session.repo.worktree / path, path))
+        parts = file_scan.take_apart(source, manifest, worktree.skeleton_of(session, manifest))
+        until.pop_all()
+    return ahead.Ahead(source, parts, manifest)

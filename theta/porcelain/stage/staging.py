@@ -149,6 +149,10 @@ def _taken_apart(
 ) -> file_scan.Parts:
     """Take ``source`` apart; in a partial clone hash it, and fetch at once the bases of what changed."""
     begin(progress, "hashing", source.size, path)
+    ahead = session.ahead.get(path)
+    if ahead is not None and reference is not None and ahead.fits(source, reference):
+        snapshot.prepare()
+        return ahead.end()
     if session.objects.repo.promised.is_partial:
         return file_scan.scan(source, reference, skeleton, progress)
     return file_scan.take_apart(source, reference, skeleton, progress)

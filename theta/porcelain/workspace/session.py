@@ -43,6 +43,7 @@ from theta.store.odb.packs import PackWriter
 
 if TYPE_CHECKING:
     from theta.git.backends.protocols import EditedIndex
+    from theta.store.files.ahead import Ahead
 
 
 LAZY: Final = "theta.lazy"
@@ -67,6 +68,8 @@ class Session:
         """The time at which the command began, in nanoseconds since 1970."""
         self.dated_back: list[Staged] | None = None
         """The files that were written with a time in the past; None when files keep their time."""
+        self.ahead: dict[str, Ahead] = {}
+        """Path -> what reads the file that is going to be staged."""
         self._parsed: dict[str, Manifest] = {}
         self._places: dict[str, str] = {}
         self._trees: dict[str, Checkpoints] = {}

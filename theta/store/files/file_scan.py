@@ -29,12 +29,23 @@ class Parts:
     skeleton: Skeleton
     note: str = ""
 
+    @property
+    def known(self) -> Mapping[str, tuple[Chunk, ...]]:
+        """Tensor name -> its chunks, of those that are hashed."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Scan(Parts):
     """A file taken apart and hashed, nothing stored: the chunks of each tensor."""
 
     chunks: tuple[tuple[Chunk, ...], ...] = ()
+
+    @property
+    def known(self) -> Mapping[str, tuple[Chunk, ...]]:
+        """Tensor name -> its chunks, of all tensors."""
+        names = (tensor.name for tensor in self.layout.tensors)
+        return dict(zip(names, self.chunks, strict=True))
 
     def digests(self) -> dict[str, str]:
         """Return tensor name -> digest of its value."""

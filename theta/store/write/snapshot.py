@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from theta import codecs
 from theta.errors import MissingObjectsError
 from theta.formats.layout import Source, Tensor
 from theta.progress import Progress, begin
+from theta.store.files.ahead import Begun
 from theta.store.files.file_scan import Parts, Scan
 from theta.store.format import listings, tensor_tree
 from theta.store.format.manifest import Line, Manifest
@@ -28,6 +30,11 @@ class Stored:
     manifest: Manifest
     note: str = ""
     new: list[str] = field(default_factory=list)
+
+
+def prepare() -> None:
+    """Import now what storing a changed tensor will need."""
+    codecs.prepare(encoding=True)
 
 
 class Snapshot:
@@ -74,7 +81,7 @@ class Snapshot:
     ) -> Lines:
         """Store what is new of the tensors of ``found``; return the lines of all.
 
-        Only the new ones are read, if ``found`` knows the digests of all.
+        Only those are read whose digests ``found`` does not know, or that are new.
         """
         nearby = Nearby(self._objects, self._bases, store)
         manifests = [*([kept] if kept else []), *self._bases]
@@ -86,17 +93,14 @@ class Snapshot:
             self._reusable,
         )
         todo = found.layout.tensors
-        expected = (
-            dict(zip((tensor.name for tensor in todo), found.chunks, strict=True))
-            if isinstance(found, Scan)
-            else {}
-        )
+        expected = found.known
         known = self._known(todo, expected, lookup)
         rest = [tensor for tensor in todo if tensor.name not in known]
-        if expected:
+        if isinstance(found, Scan):
             self._expect(rest)
         begin(progress, "storing", sum(tensor.length for tensor in rest))
-        made = TensorStream(source, lookup, self._pack, expected).store(rest, progress)
+        reading = found.reading if isinstance(found, Begun) else None
+        made = TensorStream(source, lookup, self._pack, expected, reading).store(rest, progress)
         known |= {line.name: line for line in made.lines}
         return Lines([known[tensor.name] for tensor in todo], made.new)
 

@@ -104,14 +104,22 @@ class Lines:
 
 
 class TensorStream:
-    """Stores the tensors of ``source``; ``expected`` are their digests, where they are known beforehand."""
+    """Stores the tensors of ``source``.
+
+    ``expected`` are their digests, where they are known beforehand; ``reading`` is what these were read with.
+    """
 
     def __init__(
-        self, source: Source, lookup: Lookup, pack: PackWriter, expected: Mapping[str, Chunks] | None = None
+        self,
+        source: Source,
+        lookup: Lookup,
+        pack: PackWriter,
+        expected: Mapping[str, Chunks] | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self._source, self._lookup, self._pack = source, lookup, pack
         self._expected = expected or {}
-        self._reading = Reading(source)
+        self._reading = reading or Reading(source)
         self._comparing = False
         self._small_in_all = 0
         self._scouts = Scouts(())
