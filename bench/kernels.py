@@ -3,8 +3,8 @@
     python bench/kernels.py            write the file
     python bench/kernels.py --times    print what each kernel takes to compile, in processor seconds
 
-Commits a small model, a full fine-tune, a merged LoRA, a sparse change and a scaled one, and restores all
-of them, in bf16, f32 and f16, as a user does; each kernel stands where it is first needed.
+Commits a small model, a full fine-tune, a merged LoRA, a sparse change and a scaled one, restores all
+of them, and merges two, in bf16, f32 and f16, as a user does; each kernel stands where it is first needed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import models
 import numpy as np
 
 DTYPES = ("BF16", "F32", "F16")
+MERGES = ("average", "slerp:t=0.3", "ties:density=0.5")
 SIDE = 512
 RECORD = """
 import kernels, sys
@@ -133,7 +134,7 @@ class Journey:
             self.lines.append(lines)
 
     def walk(self, dtype: str) -> None:
-        """Commit every version on the first, then restore each."""
+        """Commit every version on the first, then restore each, and merge two of them."""
         name = f"{dtype}.safetensors"
         paths = versions(self.folder / "models" / dtype, dtype)
         for path in paths:
@@ -144,6 +145,9 @@ class Journey:
             self.run(sys.executable, "-m", "theta", "reset", "-q", "--hard", f"{dtype}-base")
         for path in paths[1:]:
             self.theta("switch", "-q", "--detach", f"{dtype}-{path.name}")
+        for strategy in MERGES:
+            self.run(sys.executable, "-m", "theta", "reset", "-q", "--hard", f"{dtype}-full")
+            self.theta("merge", "-q", "--no-prompt", "-m", strategy, "-X", strategy, f"{dtype}-lora")
 
 
 def groups(dtypes: tuple[str, ...] = DTYPES, *, times: bool = False) -> list[list[str]]:
