@@ -132,7 +132,7 @@ class Bench:
             return False
         again = self.run(self.theta, "merge", "--replay", "HEAD", check=False)
         told = tensors(out, self.repo, exact=any(f"merge_method: {one}" in recipe for one in EXACT))
-        told += texts(out, self.repo)
+        told += texts(out, self.repo, based="base_model" in recipe)
         told += [] if again.returncode == 0 else [f"BAD replay: {again.stdout}{again.stderr}"]
         print(f"{title}: " + "; ".join(told))
         return not any(line.startswith("BAD") for line in told)
@@ -155,6 +155,8 @@ def tensors(theirs: Path, mine: Path, *, exact: bool) -> list[str]:
     one, other = (
         {k: v for f in p.glob("*.safetensors") for k, v in load_file(f).items()} for p in (theirs, mine)
     )
+    if (theirs / "tokenizer.json").exists():
+        by_token(one, theirs, mine)
     told = []
     if one.keys() != other.keys():
         told.append(f"BAD names {sorted(one.keys() ^ other.keys())}")
@@ -174,8 +176,18 @@ def tensors(theirs: Path, mine: Path, *, exact: bool) -> list[str]:
     return told
 
 
-def texts(theirs: Path, mine: Path) -> list[str]:
-    """Return how configuration and tokenizer differ."""
+def by_token(one: dict[str, Any], theirs: Path, mine: Path) -> None:
+    """Give the rows of mergekit's tokens the ids that theta gave them: new ids are mergekit's by chance."""
+    words = [transformers.AutoTokenizer.from_pretrained(place).get_vocab() for place in (theirs, mine)]
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        old = one[name].clone()
+        for token, number in words[0].items():
+            if token in words[1]:
+                one[name][words[1][token]] = old[number]
+
+
+def texts(theirs: Path, mine: Path, *, based: bool) -> list[str]:
+    """Return how configuration and tokenizer differ; without a base mergekit takes that of any model."""
     told = []
     one, other = (json.loads((place / "config.json").read_bytes()) for place in (theirs, mine))
     for key in ("num_hidden_layers", "vocab_size", "dtype", "torch_dtype"):
@@ -183,10 +195,10 @@ def texts(theirs: Path, mine: Path) -> list[str]:
             told.append(f"BAD {key}: {one.get(key)}, theta {other.get(key)}")
     if (theirs / "tokenizer.json").exists():
         words = [transformers.AutoTokenizer.from_pretrained(place) for place in (theirs, mine)]
-        if words[0].get_vocab() != words[1].get_vocab():
+        if words[0].get_vocab().keys() != words[1].get_vocab().keys():
             told.append("BAD vocabularies differ")
         text = "hello there <|x|> cab<|y|>"
-        if words[0].encode(text) != words[1].encode(text):
+        if based and words[0].tokenize(text) != words[1].tokenize(text):
             told.append("BAD the text is encoded otherwise")
         if words[0].chat_template != words[1].chat_template:
             told.append("BAD chat templates differ")
@@ -198,6 +210,17 @@ def models(dtype: torch.dtype) -> dict[str, Any]:
     """Return models with one vocabulary."""
     words = tokenizer(["hello", "there"], ["<|x|>"])
     return {name: (model(number, len(words), dtype), words) for number, name in enumerate("abc")}
+
+
+def strangers(dtype: torch.dtype) -> dict[str, Any]:
+    """Return models with vocabularies of their own; the last has rows without tokens."""
+    words = {
+        "a": tokenizer(["hello", "there"], ["<|x|>"]),
+        "b": tokenizer(["help", "there", "cab"], ["<|x|>", "<|y|>"]),
+        "c": tokenizer(["cab", "hello"], ["<|z|>", "<|y|>"]),
+    }
+    rows = {name: len(found) + 3 * (name == "c") for name, found in words.items()}
+    return {name: (model(number, rows[name], dtype), words[name]) for number, name in enumerate(words)}
 
 
 def sources(*of: tuple[str, int, int]) -> str:
@@ -231,6 +254,29 @@ SAME = {
 }
 
 
+THREE = (
+    "models: [{model: a, parameters: {weight: 0.3}}, {model: b, parameters: {weight: 0.9}},"
+    " {model: c, parameters: {weight: 0.7}}]\n"
+)
+APART = {
+    "union": f"merge_method: linear\n{THREE}base_model: a\ntokenizer_source: union\n",
+    "union without a base": f"merge_method: linear\n{THREE}tokenizer: {{source: union}}\n",
+    "base": f"merge_method: linear\n{THREE}base_model: a\ntokenizer_source: base\n",
+    "that of another": f"merge_method: linear\n{THREE}base_model: a\ntokenizer: {{source: b}}\n",
+    "padded": f"merge_method: linear\n{THREE}base_model: a\n"
+    "tokenizer: {source: union, pad_to_multiple_of: 16}\n",
+    "tokens": f"merge_method: linear\n{THREE}base_model: a\ntokenizer:\n  source: union\n  tokens:\n"
+    '    "<|y|>": {source: c}\n    "<|x|>": {source: b, force: true}\n'
+    '    "<|new|>": {source: {kind: model_token, model: b, token: cab}}\n'
+    '    "<|no|>": {source: {kind: zero}}\n',
+    "slerp": f"merge_method: slerp\nbase_model: b\nslices:{sources(('a', 0, 4), ('b', 0, 4))}\n"
+    "parameters: {t: 0.3}\ntokenizer_source: union\n",
+    "ties": f"merge_method: ties\n{THREE}base_model: a\ntokenizer_source: union\n",
+    "stack": f"merge_method: passthrough\nslices:{sources(('a', 0, 3))}{sources(('b', 1, 4))}\n"
+    "base_model: a\ntokenizer_source: union\n",
+}
+
+
 def main() -> int:
     """Compare all recipes."""
     parser = argparse.ArgumentParser()
@@ -245,6 +291,12 @@ def main() -> int:
             for title, recipe in SAME.items():
                 if args.only in title:
                     right &= bench.compare(f"{title} ({dtype})", recipe)
+        with tempfile.TemporaryDirectory() as place:
+            bench = Bench(Path(place), args.theta)
+            bench.begin(strangers(dtype))
+            for title, recipe in APART.items():
+                if args.only in f"tokenizer {title}":
+                    right &= bench.compare(f"tokenizer {title} ({dtype})", recipe)
     return int(not right)
 
 

@@ -246,11 +246,12 @@ def test_a_key_without_effect_is_noted() -> None:
     [
         ("merge_method: linear\nmodels: [{model: a}]\ndtype: int8", "no dtype 'int8'"),
         (
-            "merge_method: linear\nmodels: [{model: a}]\ntokenizer: {source: base}\nmodules: {}",
-            "not tokenizers; modules is not supported",
+            "merge_method: linear\nmodels: [{model: a}]\nmodules: {}\nwat: 1",
+            "modules is not supported: theta merges whole checkpoints; unknown key 'wat'",
         ),
-        ("merge_method: linear\nmodels: [{model: a}]\ntokenizer_source: union", "not tokenizers"),
-        ("merge_method: linear\nmodels: [{model: a}]\ntokenizer: {source: union}", "not tokenizers"),
+        ("merge_method: linear\nmodels: [{model: a}]\ntokenizer_source: union", "composes a model"),
+        ("merge_method: linear\nmodels: [{model: a}]\ntokenizer: {source: union}", "composes a model"),
+        ("merge_method: linear\nmodels: [{model: a}]\nchat_template: chatml", "knows none by name"),
         ("merge_method: linear\nmodels: [{model: a}]\nwat: 1", "unknown key 'wat'"),
         ("merge_method: mystery\nmodels: [{model: a}]", "unknown merge_method 'mystery'"),
         ("merge_method: ours\nmodels: [{model: a}]", "unknown merge_method"),

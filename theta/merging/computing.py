@@ -20,7 +20,7 @@ from theta.merging.reading import StoredInputs
 from theta.merging.shapes import uneven
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, one_tensor, registry
-from theta.merging.strategies.method import Block, Job, Method, one_by_one
+from theta.merging.strategies.method import Block, Inputs, Job, Method, one_by_one
 from theta.parallel import workers
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.objects import Objects
@@ -211,7 +211,7 @@ def compute(objects: Objects, item: Task) -> Computed:
     if item.is_even and one_tensor.agree(method, digests):
         return like
     inputs = StoredInputs(objects, sides, base, item.statistics, item.places)
-    whole = _job(item, inputs)
+    whole = job_of(item, inputs)
     job = one_tensor.narrowed(method, whole, digests) if not item.geometry.spans else whole
     picked = method.picks(job) if not item.geometry.spans else None
     if picked is not None:
@@ -245,7 +245,8 @@ def _last_kept(objects: Objects, item: Task) -> list[StoredTensor]:
     return [reading.opened(objects, line)] if line is not None and objects.has(line.tree) else []
 
 
-def _job(item: Task, inputs: StoredInputs) -> Job:
+def job_of(item: Task, inputs: Inputs) -> Job:
+    """Return the work of the method on ``inputs``."""
     like, base = item.like, item.base
     return Job(
         name=like.name,

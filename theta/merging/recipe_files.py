@@ -62,7 +62,13 @@ class RecipeFile:
         """Whether the recipe joins branches tensor by tensor; other recipes compose a model of their own."""
         only = self.documents[-1]
         several = len(self.documents) > 1 or len(only.frames) > 1
-        return not several and self.base not in self.models and (not only.is_sliced or _from_start(only))
+        words = only.tokenizer is not None or bool(only.chat_template)
+        return (
+            not several
+            and not words
+            and self.base not in self.models
+            and (not only.is_sliced or _from_start(only))
+        )
 
     def recipe(self, order: Sequence[int | None] | None = None) -> Recipe:
         """Return the recipe for inputs in the order of the merge.

@@ -11,8 +11,10 @@ from theta.errors import UsageError
 from theta.merging import coded, computing, geometry, storing
 from theta.merging.coded import Coded
 from theta.merging.computing import Task
+from theta.merging.documents import token_rows
 from theta.merging.documents.recipe_document import Document
 from theta.merging.documents.stacks import ResultTensor
+from theta.merging.documents.vocabularies import Vocabulary
 from theta.merging.engine import MergeOptions, RehearsedTensor
 from theta.merging.states import Conflict
 from theta.merging.storing import Streamed
@@ -47,12 +49,19 @@ def compose(
     pack: PackWriter,
     document: Document,
     wanted: Sequence[ResultTensor],
+    vocabulary: Vocabulary | None = None,
     progress: Progress | None = None,
 ) -> list[Composed]:
-    """Compute and store the tensors ``wanted`` of ``document``.
+    """Compute and store the tensors ``wanted`` of ``document``, those with rows by token in ``vocabulary``.
 
     Raises :class:`UsageError` for a tensor that the method does not go for.
     """
+    if vocabulary is not None:
+        by_token = [one for one in wanted if token_rows.has_rows(one, vocabulary)]
+        known = {id(one) for one in by_token}
+        rest = [one for one in wanted if id(one) not in known]
+        made_by_token = [_of_tokens(objects, pack, document, one, vocabulary) for one in by_token]
+        return [*made_by_token, *compose(objects, pack, document, rest, None, progress)]
     groups = coded.groups((one.name, line.dtype) for one in wanted for line in one.inputs if line is not None)
     chosen = [_chosen(document, one, groups.get(one.name)) for one in wanted]
     tasks = {found.key: found for found, _ in chosen if isinstance(found, Task)}
@@ -65,6 +74,28 @@ def compose(
         if progress is not None:
             progress(line.nbytes)
     return list(_told(wanted, chosen, made))
+
+
+def _of_tokens(
+    objects: Objects, pack: PackWriter, document: Document, one: ResultTensor, vocabulary: Vocabulary
+) -> Composed:
+    """Merge a tensor whose rows are those of tokens."""
+    found, base = token_rows.aligned(objects, one, vocabulary)
+    numbers = [number for number, matrix in enumerate(found) if matrix is not None]
+    inputs = [matrix for matrix in found if matrix is not None]
+    strategy = _rule(document, one) or document.strategy(one.frame, numbers)
+    if not inputs and base is not None:
+        inputs, base, strategy = [base], None, Strategy("passthrough")
+    if strategy.name in SIDES:
+        raise UsageError(f"{document.label}: {one.name} has rows by token, which no side has as they are")
+    task = _task(document, token_rows.conflict(one, inputs, base), strategy, one.position)
+    task = replace(task, dtype=document.dtype)
+    parents = [line for line in (*one.inputs, one.base) if line is not None]
+    planned = token_rows.compute(objects, task, inputs, base, parents)
+    stored = storing.stored_bytes(planned) if isinstance(planned, Planned) else planned.line.nbytes
+    line = planned.write(pack)
+    row = RehearsedTensor(one.name, "merged", f"{strategy} by token", line.nbytes, stored)
+    return Composed(replace(line, name=one.name), one.place, row)
 
 
 def _told(
@@ -111,7 +142,7 @@ def _decided(document: Document, one: ResultTensor, group: Coded | None) -> Deed
     if not lines:
         assert one.base is not None
         return one.base, ""
-    rule = next((entry.strategy for entry in document.rules if entry.matches(one.name)), None)
+    rule = _rule(document, one)
     if rule is not None and rule.name in SIDES:
         return _side(one, lines, rule.name), str(rule)
     if group is not None and len({line.digest for line in lines}) > 1:
@@ -120,7 +151,7 @@ def _decided(document: Document, one: ResultTensor, group: Coded | None) -> Deed
     if not is_number or group is not None or (len(lines) == 1 and len(one.inputs) > 1):
         return lines[0], ""
     strategy = rule or document.strategy(one.frame, numbers)
-    return _task(document, one, lines, strategy), str(strategy)
+    return _task(document, _conflict(one, lines), strategy, one.position), str(strategy)
 
 
 def _side(one: ResultTensor, lines: Sequence[Line], name: str) -> Line:
@@ -130,20 +161,24 @@ def _side(one: ResultTensor, lines: Sequence[Line], name: str) -> Line:
     return found
 
 
-def _task(document: Document, one: ResultTensor, lines: Sequence[Line], strategy: Strategy) -> Task:
+def _conflict(one: ResultTensor, lines: Sequence[Line]) -> Conflict:
     first, *others = lines
     if others:
-        conflict = Conflict(one.name, one.base, first, others[0], tuple(others[1:]), True)
-    else:  # the base as the other side, which is no input
-        conflict = Conflict(one.name, one.base, first, one.base, (), True, (1,))
+        return Conflict(one.name, one.base, first, others[0], tuple(others[1:]), True)
+    return Conflict(one.name, one.base, first, one.base, (), True, (1,))  # the base, which is no input
+
+
+def _task(document: Document, conflict: Conflict, strategy: Strategy, position: float) -> Task:
     conflict = strategy.narrowed(conflict)
     why = strategy.why_not(conflict)
     if why is not None:
-        raise UsageError(f"{document.label}: {one.name}: {why}", hint=_HINT)
+        raise UsageError(f"{document.label}: {conflict.name}: {why}", hint=_HINT)
     if strategy.keeps_statistic:
-        told = (
-            f"{document.label}: {one.name}: {strategy.name} keeps a momentum, which a composed model has not"
-        )
-        raise UsageError(told, hint="merge the branches")
+        told = f"{document.label}: {conflict.name}: {strategy.name} keeps a momentum"
+        raise UsageError(f"{told}, which a composed model has not", hint="merge the branches")
     options = MergeOptions(seed=document.seed, allow_nan=document.allow_nan)
-    return computing.task(conflict, strategy, one.position, options)
+    return computing.task(conflict, strategy, position, options)
+
+
+def _rule(document: Document, one: ResultTensor) -> Strategy | None:
+    return next((entry.strategy for entry in document.rules if entry.matches(one.name)), None)

@@ -13,7 +13,18 @@ from theta.store.format.manifest import Line, Manifest
 
 CONFIG: Final = "config.json"
 INDEX: Final = ".index.json"
-BESIDE: Final = (CONFIG,)
+TOKENIZER: Final = "tokenizer.json"
+OF_TOKENIZER: Final = (
+    TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+BESIDE: Final = (CONFIG, "generation_config.json", *OF_TOKENIZER)
 """The files beside a model that its result takes over."""
 
 EMBEDDING: Final = re.compile(

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from theta.errors import UsageError, did_you_mean
 from theta.merging import recipes
-from theta.merging.documents import recipe_values
+from theta.merging.documents import recipe_values, tokenizer_keys
 from theta.merging.documents.recipe_values import IDLE
+from theta.merging.documents.tokenizer_keys import TokenizerKey
 from theta.merging.recipes import Rule
 from theta.merging.strategies import SIDES, Strategy, registry
 from theta.merging.strategies.parameter_text import Setting
@@ -34,14 +35,14 @@ _KEYS: Final = {
     "models",
     "slices",
     "parameters",
+    "tokenizer",
+    "tokenizer_source",
+    "chat_template",
     "rules",
     "scope",
     "seed",
     "allow_nan",
 }
-_NO_TOKENIZERS: Final = dict.fromkeys(
-    ("tokenizer", "tokenizer_source", "chat_template"), "theta merges checkpoints, not tokenizers"
-)
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ class Document:
         allow_nan: accept new NaNs and infinities.
         dtype: the dtype of all floats of the result, or None.
         notes: keys that have no effect, and why.
+        tokenizer: the tokenizer of the result, or None for that of the first model.
+        chat_template: the text of a template, ``auto``, or empty for that of the tokenizer.
     """
 
     label: str
@@ -110,6 +113,8 @@ class Document:
     allow_nan: bool = False
     dtype: str | None = None
     notes: tuple[str, ...] = ()
+    tokenizer: TokenizerKey | None = None
+    chat_template: str = ""
 
     @property
     def is_sliced(self) -> bool:
@@ -120,7 +125,8 @@ class Document:
     def models(self) -> tuple[str, ...]:
         """All models that the document names, that of its configuration first."""
         named = (source.model for frame in self.frames for source in frame.sources)
-        return tuple(dict.fromkeys([*filter(None, [self.base]), *named]))
+        tokens = self.tokenizer.models if self.tokenizer is not None else ()
+        return tuple(dict.fromkeys([*filter(None, [self.base]), *named, *tokens]))
 
     def strategy(self, frame: Frame, numbers: Sequence[int]) -> Strategy:
         """Return the strategy of ``frame`` for its inputs with these ``numbers``."""
@@ -152,19 +158,20 @@ def parse(body: Mapping[str, Any], label: str) -> Document:
         _flag(body, "allow_nan", label),
         _dtype(body, label),
         tuple(f"{label}: {key} has no effect: {IDLE[key]}" for key in IDLE if _names(body, key)),
+        tokenizer_keys.parse(body, label),
+        tokenizer_keys.template(body, label),
     )
 
 
 def _check_keys(body: Mapping[str, Any], label: str) -> None:
     """Refuse all keys at once that would be ignored."""
-    reasons = {**_REFUSED, **_NO_TOKENIZERS}
     refused = [str(key) for key in body if key not in _KEYS]
     told = [
-        f"{key} is not supported: {reasons[key]}" if key in reasons else f"unknown key {key!r}"
+        f"{key} is not supported: {_REFUSED[key]}" if key in _REFUSED else f"unknown key {key!r}"
         for key in refused
     ]
     if told:
-        near = next(filter(None, (did_you_mean(key, _KEYS) for key in refused if key not in reasons)), "")
+        near = next(filter(None, (did_you_mean(key, _KEYS) for key in refused if key not in _REFUSED)), "")
         raise UsageError(f"{label}: {'; '.join(told)}", hint=near or f"leave out {' and '.join(refused)}")
 
 

@@ -54,6 +54,13 @@ def with_dtype(config: dict[str, Any], dtype: str | None) -> None:
         config[key] = _TORCH[dtype]
 
 
+def with_rows(config: dict[str, Any], rows: int) -> None:
+    """Change the number of rows of the embedding in a configuration."""
+    inner = next((config[key] for key in _INNER if isinstance(config.get(key), dict)), None)
+    section = inner if inner is not None and "vocab_size" in inner and "vocab_size" not in config else config
+    section["vocab_size"] = rows
+
+
 def with_layers(
     config: dict[str, Any], own: int, origins: Sequence[tuple[Mapping[str, Any] | None, int]]
 ) -> None:

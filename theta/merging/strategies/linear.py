@@ -65,13 +65,11 @@ class Linear(Method):
 
     def keeps_equal(self, job: Job) -> bool:
         """Return whether the shares add up to one, so that the mean of equal numbers is that number."""
-        return abs(sum(_shares(job)) - 1) < 1e-9
+        return not _is_fused(job) and abs(sum(_shares(job)) - 1) < 1e-9
 
     def at_once(self, job: Job, block: Block) -> NDArray[Any] | None:
         """Return the weighted sum of two sides whose shares add up to one."""
-        if _is_fused(job) or not self.keeps_equal(job):
-            return None
-        return mean(block.words.inputs, _shares(job), job.dtype)
+        return mean(block.words.inputs, _shares(job), job.dtype) if self.keeps_equal(job) else None
 
     def merge(self, job: Job, block: Block, stats: Any) -> NDArray[Any]:
         """Return the weighted sum."""

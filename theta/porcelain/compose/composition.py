@@ -9,10 +9,11 @@ from theta.errors import UsageError
 from theta.formats import sharded
 from theta.git import commit_graph
 from theta.merging import result_file
-from theta.merging.documents import composing, result_texts, stacks
+from theta.merging.documents import chat_templates, composing, result_texts, stacks, vocabularies
 from theta.merging.documents.composing import Composed
-from theta.merging.documents.model_files import CONFIG, INDEX, ModelFiles
+from theta.merging.documents.model_files import CONFIG, INDEX, OF_TOKENIZER, ModelFiles
 from theta.merging.documents.recipe_document import Document
+from theta.merging.documents.vocabularies import Vocabulary
 from theta.merging.engine import RehearsedTensor
 from theta.merging.recipe_files import RecipeFile
 from theta.merging.states import Conflict
@@ -100,9 +101,15 @@ class Composer:
         wanted = stacks.arranged(document, models)
         objects = self.session.objects
         objects.expect({line.tree: line.nbytes for one in wanted for line in (*one.inputs, one.base) if line})
+        words = None
+        if document.tokenizer is not None:
+            words = vocabularies.build(document.tokenizer, models, document.base)
         with objects.writing(keep=True) as pack:
-            made = composing.compose(objects, pack, document, wanted, self.progress)
-            return _laid_out(self.session, pack, document, models, layout, made)
+            made = composing.compose(objects, pack, document, wanted, words, self.progress)
+            found = _laid_out(self.session, pack, document, models, layout, made)
+        found = found if words is None else _with_tokenizer(found, words)
+        texts = chat_templates.with_template(document, found.model, models)
+        return replace(found, model=replace(found.model, texts=texts))
 
 
 def _laid_out(
@@ -131,6 +138,16 @@ def _laid_out(
         texts[CONFIG] = config
     blobs = {path: pack.blob(manifest.data, text=True) for path, manifest in manifests.items()}
     return Composition(ModelFiles(document.name, donor.folder, manifests, texts), rows, blobs)
+
+
+def _with_tokenizer(found: Composition, words: Vocabulary) -> Composition:
+    """Return a composition with the tokenizer of ``words``, and its number of rows in the configuration."""
+    texts = {name: data for name, data in found.model.texts.items() if name not in OF_TOKENIZER}
+    config = result_texts.parsed(found.model)
+    if config is not None:
+        result_texts.with_rows(config, words.padded)
+        texts[CONFIG] = result_texts.written(config)
+    return replace(found, model=replace(found.model, texts=texts | dict(words.texts)))
 
 
 def _place(one: Composed, layout: ModelFiles) -> str:

@@ -8,13 +8,15 @@ from typing import Any, Final
 from theta.errors import NotFoundError, UsageError
 from theta.git.object_values import MODE_BLOB
 from theta.merging.documents.model_files import BESIDE, INDEX, ModelFiles
+from theta.merging.documents.tokenizer_keys import BASE, UNION
 from theta.porcelain.workspace.checkpoints import by_model
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Manifest
 
 _MOST_TEXT: Final = 1 << 28
-_NAMED: Final = ("model", "base_model")
-"""The keys whose values are models, wherever they stand in a document."""
+_NAMED: Final = ("model", "base_model", "tokenizer_source", "source")
+"""The keys whose values are models, wherever they stand in a document, but in these:"""
+_OTHERS: Final = ("rules", "parameters")
 _SOME: Final = 3
 
 
@@ -94,11 +96,14 @@ def pinned(session: Session, body: Mapping[str, Any], results: Iterable[str]) ->
 
 
 def _pinned(session: Session, key: str, value: Any, results: frozenset[str]) -> Any:
+    if key in _OTHERS:
+        return value
     if isinstance(value, dict):
         return {inner: _pinned(session, inner, one, results) for inner, one in value.items()}
     if isinstance(value, list):
         return [_pinned(session, "", one, results) for one in value]
-    if key not in _NAMED or not isinstance(value, str) or value in results:
+    is_word = key in _NAMED[2:] and value in (UNION, BASE)
+    if key not in _NAMED or not isinstance(value, str) or value in results or is_word:
         return value
     return canonical(session, value)
 
