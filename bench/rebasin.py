@@ -181,7 +181,9 @@ def main() -> None:
     for kind in asked.kinds:
         train = {"mlp": mlp, "transformer": transformer}[kind]
         (first, loss), (second, _) = train(1), train(2)
-        ours, theirs = first.state_dict(), second.state_dict()
+        ours, theirs = (
+            {name: value.clone() for name, value in one.state_dict().items()} for one in (first, second)
+        )
         print(f"{kind}: {_apart(ours, theirs):.3f} apart")
         before = barrier(first, loss, ours, theirs)
         again = aligned(ours, theirs, _SMALL if kind == "transformer" else {}, asked.way)

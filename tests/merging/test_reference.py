@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.merging.in_memory import Geometry, merge_arrays
+from theta.errors import ThetaError
 from theta.merging.strategies import parse
 from theta.merging.strategies.della import keep_chances
 from theta.merging.strategies.pairs import importance, threshold
@@ -112,9 +113,20 @@ def test_fisher() -> None:
     assert kept == pytest.approx(3.5)  # where nothing is known, the mean
 
 
+def test_smear_2306_03745_weighs_experts_by_what_is_routed_to_them() -> None:
+    """The share of an expert is its routing weight by the sum of all; without any it counts nothing."""
+    found = merge("smear", "AB", statistics=(np.array([0.3]), np.array([0.9])))
+    np.testing.assert_allclose(found, merge("linear:weight=[0.25,0.75]", "AB"), rtol=0, atol=1e-6)
+    alone = merge("smear", "AB", statistics=(np.array([0.0]), np.array([0.5])))
+    assert np.array_equal(alone, b + D["B"])
+    with pytest.raises(ThetaError, match="routing weights are positive"):
+        merge("smear", "AB", statistics=(np.array([-1.0]), np.array([2.0])))
+
+
 def test_without_statistics_the_mean() -> None:
     mean = merge("average", "AB")
     assert np.array_equal(merge("fisher", "AB"), mean)
+    assert np.array_equal(merge("smear", "AB"), mean)
     assert np.array_equal(merge("regmean", "AB", statistics=(None, np.eye(3))), mean)
 
 

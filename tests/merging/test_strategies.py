@@ -49,6 +49,7 @@ SYMMETRIC = [
     "ramplus_tl",
     "fisher",
     "regmean",
+    "smear",
     "iso_c",
     "tsv_m",
     "consensus",

@@ -40,7 +40,7 @@ AllowNan = Annotated[
 ]
 Statistics = Annotated[
     list[str] | None,
-    typer.Option("--statistics", help="Statistics file for fisher and regmean, one per side (REV:PATH)."),
+    typer.Option("--statistics", help="Statistics file for fisher, regmean, smear, one per side (REV:PATH)."),
 ]
 Dtype = Annotated[
     str | None,

@@ -67,7 +67,7 @@ class MergeOptions:
             those that one side changed, from the values of all sides.
         seed: the seed of random strategies.
         allow_nan: accept new NaNs and infinities.
-        statistics: for each side the checkpoint of weights for fisher and regmean, or None.
+        statistics: for each side the checkpoint of weights for fisher, regmean and smear, or None.
         dry_run: write nothing, but report what would be stored.
         without: numbers of sides (ours is 0) that are not inputs for tensors they did not change;
             only with scope ``all``.

@@ -44,6 +44,7 @@ BUILT_IN: Final = {
     "passthrough": "passthrough:Passthrough",
     "fisher": "statistics:Fisher",
     "regmean": "statistics:RegMean",
+    "smear": "statistics:Smear",
     "iso_c": "spectral:IsoC",
     "tsv_m": "spectral:TsvM",
     "emr": "masks:Emr",

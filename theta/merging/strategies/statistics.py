@@ -1,12 +1,14 @@
-"""Methods that use statistics of the training data: ``fisher`` and ``regmean``.
+"""Methods that use statistics of the training data: ``fisher``, ``regmean`` and ``smear``.
 
 A statistics checkpoint has its tensors under the same names: for ``fisher`` the mean squared gradients, in
 the shape of the tensor; for ``regmean`` the inner products ``X^T X`` of the layer's inputs, ``[in, in]`` for
-a weight ``[out, in]``.  Tensors without a statistic are averaged.
+a weight ``[out, in]``; for ``smear`` one number, the share of the data that was routed to the expert.
+Tensors without a statistic are averaged.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,6 +86,43 @@ class RegMean(Method):
                 right += shrunk @ values.reshape(job.shape).astype(np.float64).T
             out = _solved(left, right)
         return out.T.reshape(-1).astype(job.wide)
+
+
+class Smear(Method):
+    """``sum(p_i x_i) / sum(p_i)``, with p_i the routing weight of expert i (SMEAR, arXiv:2306.03745).
+
+    SMEAR averages the experts of a layer for each input by what its router says; here the routing weights are
+    those of the data, tracked while experts or adapters were used.
+    """
+
+    name = "smear"
+    summary = "the mean of experts, by how much of the data is routed to each"
+    uses_statistics = True
+    symmetric = True
+
+    def picks(self, job: Job) -> int | None:
+        """Return the only input."""
+        return 0 if job.count == 1 else None
+
+    def keeps_equal(self, job: Job) -> bool:
+        """Return True: no weight is negative, so that the mean of equal numbers is that number."""
+        return True
+
+    def reduce(self, job: Job) -> list[float]:
+        """Return the share of each input; all alike if the routing weight of one is missing."""
+        found = [job.inputs.statistic(number) for number in range(job.count)]
+        known = [item for item in found if item is not None and math.prod(item.shape) == 1]
+        if len(known) < job.count:
+            return [1 / job.count] * job.count
+        weights = [float(item.read(0, 1)[0]) for item in known]
+        total = math.fsum(weights)
+        if not (all(weight >= 0 for weight in weights) and 0 < total < math.inf):
+            raise shared.undefined(job, "routing weights are positive numbers")
+        return [weight / total for weight in weights]
+
+    def merge(self, job: Job, block: Block, stats: list[float]) -> Array:
+        """Return the mean, weighted by the shares ``stats``."""
+        return shared.combined(block.inputs, stats)
 
 
 def _solved(left: Array, right: Array) -> Array:

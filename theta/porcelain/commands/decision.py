@@ -78,7 +78,7 @@ def decide(
     if options.statistics and not dialogue.asks and not recipe.uses_statistics:
         raise UsageError(
             "--statistics would have no effect: no strategy of this merge uses them",
-            hint="-X fisher and -X regmean do",
+            hint="-X fisher, -X regmean and -X smear do",
         )
     prompts = dialogue.asks and not dry_run
     side = chosen.name if chosen and chosen.name in SIDES[:2] else ""
