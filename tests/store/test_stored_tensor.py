@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.merging.stored import Store
+from theta.codecs import dense
 from theta.errors import CodecError, CorruptError, FormatError
 from theta.store.format.manifest import Line
 from theta.store.odb.objects import Objects
@@ -94,6 +95,20 @@ def test_the_words_of_a_layer_are_put_where_they_are_wanted(stored: Stored, numb
         assert around[0] == around[-1] == 0xAAAAAAAA
     with pytest.raises(CodecError):
         view.fill(ends[-1] - 3, np.empty(4, np.uint32))
+
+
+def test_a_base_that_was_decoded_for_one_version_is_not_decoded_for_the_next(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects, record = stored.objects.remembering(), stored.open().record
+    plain = [layers.stack(stored.objects, record)[0].chunk(number) for number in range(3)]
+    first = layers.top(objects, record)
+    assert all(first.chunk(number).size for number in range(3))
+    monkeypatch.setattr(dense, "decode_words", lambda *_: pytest.fail("decoded again"))
+    words = np.empty_like(plain[1])
+    view = layers.stack(objects, record)[0]
+    view.fill(plain[0].size, words)
+    assert np.array_equal(words, plain[1])
 
 
 def test_a_tensor_without_bytes_reads_nothing(stored: Stored) -> None:

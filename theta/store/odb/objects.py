@@ -140,6 +140,10 @@ class Objects:
         found: T = self._remembered[key]
         return found
 
+    def remembered(self, oid: str, kind: str) -> Any | None:
+        """Return what :meth:`once` remembers of blob ``oid`` and ``kind``; None when that is nothing."""
+        return None if self._remembered is None else self._remembered.get((oid, kind))
+
     def size(self, oid: str) -> int:
         """Return the bytes of blob ``oid``; raises :class:`MissingObjectsError`."""
         if not self.has(oid) and not self.repo.promised.bring(oid):

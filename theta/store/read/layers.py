@@ -227,7 +227,11 @@ class LayerView:
             out[:] = self.read(start, start + out.size)
         else:
             self._budget.spend(out.nbytes)
-            self._alone(number, payload_id, out)
+            known = self._objects.remembered(payload_id, self.dtype)
+            if known is None:
+                self._alone(number, payload_id, out)
+            else:
+                out[:] = known
 
 
 def _lengths(record: Record, number: int) -> list[int]:
