@@ -90,9 +90,10 @@ def versions(folder: Path, dtype: str) -> list[Path]:
     some = base["embed.weight"].copy()
     some[random.random(some.shape) < 0.01] *= some.dtype.type(1.5)
     changed["sparse"] = {"embed.weight": some}
-    moved = base["embed.weight"].copy()
-    moved.view(f"u{moved.dtype.itemsize}")[random.random(moved.shape) < 0.05] += 1
-    changed["step"] = {"embed.weight": moved}
+    for kind, share in (("step", 0.05), ("small-step", 0.01)):
+        moved = base["embed.weight"].copy()
+        moved.view(f"u{moved.dtype.itemsize}")[random.random(moved.shape) < share] += 1
+        changed[kind] = {"embed.weight": moved}
     scale = random.normal(1, 0.05, (3 * SIDE, 1)).astype(np.float32)
     changed["scaled"] = {"embed.weight": base["embed.weight"].astype(np.float32) * scale}
     for kind, values in changed.items():

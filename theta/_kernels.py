@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         tokens,
         warming,
     )
-    from theta_native.gaps import events
+    from theta_native.gaps import events, moves
 else:
     byte_planes = Module("theta_native.byte_planes")
     clusters = Module("theta_native.clusters")
@@ -35,6 +35,7 @@ else:
     gear = Module("theta_native.gear")
     huffman = Module("theta_native.huffman")
     mixing = Module("theta_native.mixing")
+    moves = Module("theta_native.gaps.moves")
     rans = Module("theta_native.rans")
     tokens = Module("theta_native.tokens")
     warming = Module("theta_native.warming")
@@ -51,6 +52,7 @@ __all__ = [
     "gear",
     "huffman",
     "mixing",
+    "moves",
     "rans",
     "tokens",
     "warming",

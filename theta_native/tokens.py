@@ -241,11 +241,11 @@ def places(
     return TokenStream(found, counts, raw.view(np.uint8)[: (bits + 7) // 8], keys.seen(seen))
 
 
-def places_of(values: Words) -> Counts:
-    """Return the numbers of the values that are not 0, ascending."""
-    count = int(np.count_nonzero(values))
+def places_of(values: Words, least: int = 1) -> Counts:
+    """Return the numbers of the values that are at least ``least``, ascending."""
+    count = int(np.count_nonzero(values >= least))
     numbers = np.empty(count + 1, np.uint32)
-    _large(values, _ONE, numbers)
+    _large(values, np.uint64(least), numbers)
     return numbers[:count]
 
 

@@ -117,6 +117,11 @@ def _pairs() -> Iterator[tuple[str, str, TensorWords, TensorWords | None]]:
         moved = np.random.default_rng(3).random(old.words.size) < 0.05
         words = old.words + np.where(moved, np.random.default_rng(4).integers(1, 4, moved.size), 0)
         yield "steps", f"steps-{dtype}", with_words(old, words), old
+    for dtype in ("bf16", "f16"):
+        old = weights(dtype, (40, 48))
+        moved = np.random.default_rng(3).random(old.words.size) < 0.2
+        moves = np.random.default_rng(4).choice([-1, 1, 1, 5], moved.size)
+        yield "nudges", f"nudges-{dtype}", with_words(old, (old.words + np.where(moved, moves, 0))), old
     yield "cast", "cast-f32-bf16", nudged(base, 1e-6), from_values(to_values(base), "f32")
     yield "cast", "cast-i8-i32", any_bits("i32", (16, 16)), any_bits("i8", (16, 16))
     scale = 1 + np.random.default_rng(1).normal(0, 0.1, 48)

@@ -31,7 +31,8 @@ def trimmed(base: TensorWords) -> TensorWords:
 CHANGES: dict[str, Callable[[TensorWords], TensorWords]] = {
     "delta/1": lambda base: nudged(base, 1e-3),
     "sparse/1": replaced,
-    "steps/1": lambda base: nudged(base, 3e-6),
+    "steps/1": lambda base: nudged(from_values(to_values(base), "bf16"), 3e-7),
+    "nudges/1": lambda base: nudged(from_values(to_values(base), "bf16"), 1e-5),
     "cast/1": lambda base: from_values(to_values(base), "f32"),
     "scaled/1": lambda base: from_values(to_values(base) * factors(512)[:, None], base.dtype),
     "rows/1": trimmed,

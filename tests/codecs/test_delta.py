@@ -1,4 +1,4 @@
-"""delta/1, sparse/1 and steps/1: exact for every dtype and every bit pattern, and small."""
+"""delta/1, sparse/1, steps/1 and nudges/1: exact for every dtype and every bit pattern, and small."""
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from tests.codecs.layer_cases import (
 )
 from theta.codecs import delta, residual, sparse, steps
 from theta.codecs.base import Target, TensorWords
+from theta.codecs.moves import nudges
 from theta.dtypes import DTYPES
 from theta.errors import CodecError
 
@@ -29,6 +30,8 @@ def test_unrelated_bits_come_back(dtype: str, shape: tuple[int, ...]) -> None:
     new, base = any_bits(dtype, shape), any_bits(dtype, shape, 1)
     check(delta, new, base, 4096)
     check(steps, new, base, 4096)
+    if dtype in nudges.DTYPES:
+        check(nudges, new, base, 4096)
     if new.words.size:
         check(sparse, new, base, 4096)
 
@@ -45,6 +48,8 @@ def test_any_change_comes_back(dtype: str, data: st.DataObject) -> None:
     new = with_words(base, words)
     check(delta, new, base)
     check(steps, new, base)
+    if dtype in nudges.DTYPES:
+        check(nudges, new, base)
     if (words != base.words).any():
         check(sparse, new, base)
 
@@ -53,10 +58,10 @@ def test_scalars() -> None:
     check(delta, any_bits("f32", ()), any_bits("f32", (), 1))
 
 
-@pytest.mark.parametrize("name", ["delta", "sparse", "steps"])
+@pytest.mark.parametrize("name", ["delta", "sparse", "steps", "nudges"])
 @pytest.mark.parametrize("other", [("f16", (8, 8)), ("bf16", (8, 7))])
 def test_a_base_that_does_not_fit(name: str, other: tuple[str, tuple[int, ...]]) -> None:
-    codec = {"delta": delta, "sparse": sparse, "steps": steps}[name]
+    codec = {"delta": delta, "sparse": sparse, "steps": steps, "nudges": nudges}[name]
     new, base = weights("bf16", (8, 8)), weights(*other)
     assert codec.encode(new, base, [(0, 64)]) is None
     with pytest.raises(CodecError):
@@ -67,7 +72,7 @@ def test_a_base_that_does_not_fit(name: str, other: tuple[str, tuple[int, ...]])
 
 def test_equal_chunks_cost_a_byte() -> None:
     base = weights("bf16", (1024, 1024))
-    for codec in (delta, steps):
+    for codec in (delta, steps, nudges):
         assert check(codec, base, base, 1 << 20).chunks == (b"\0", b"\0")
     assert sparse.encode(base, base, [(0, 1 << 20)]) is None
 
@@ -87,6 +92,22 @@ def test_size_of_steps_that_move_few_words(step: float, bound: float) -> None:
     found = ratio(check(steps, new, base), base)
     assert found <= bound
     assert found <= ratio(check(delta, new, base), base)
+
+
+@pytest.mark.parametrize(("step", "bound"), [(3e-6, 0.0268), (1e-5, 0.0572), (2e-5, 0.0848)])
+def test_size_of_steps_that_move_some_words(step: float, bound: float) -> None:
+    base = weights("bf16", (1024, 1024))
+    new = nudged(from_values(to_values(base), "bf16"), step)
+    found = ratio(check(nudges, new, base), base)
+    assert found <= bound
+    assert found <= ratio(check(delta, new, base), base)
+
+
+def test_a_codec_of_words_of_16_bits_declines_others() -> None:
+    new, base = weights("f32", (8, 8)), weights("f32", (8, 8), 1)
+    assert nudges.encode(new, base, [(0, 64)]) is None
+    with pytest.raises(CodecError):
+        nudges.decoder(None, Target("f32", (8, 8)), base)
 
 
 def test_weight_decay_of_f32_is_nearly_free() -> None:

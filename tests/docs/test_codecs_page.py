@@ -18,6 +18,7 @@ PARTS = (
     "theta_native/rans.py",
     "theta/codecs/entropy.py",
     "theta_native/gaps/events.py",
+    "theta_native/gaps/moves.py",
     "theta_native/differences.py",
     "theta/codecs/residual.py",
 )
@@ -32,7 +33,7 @@ def sources() -> list[str]:
     """The modules that the page is made of, in its order."""
     return [
         *PARTS,
-        *(f"theta/codecs/{codecs.codec(name).__name__.split('.')[-1]}.py" for name in codecs.names()),
+        *(f"{codecs.codec(name).__name__.replace('.', '/')}.py" for name in codecs.names()),
     ]
 
 

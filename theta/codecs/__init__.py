@@ -21,6 +21,7 @@ _MODULES: Final = {
     "delta/1": "theta.codecs.delta",
     "sparse/1": "theta.codecs.sparse",
     "steps/1": "theta.codecs.steps",
+    "nudges/1": "theta.codecs.moves.nudges",
     "cast/1": "theta.codecs.cast",
     "scaled/1": "theta.codecs.scaled",
     "rows/1": "theta.codecs.rows",

@@ -1,6 +1,6 @@
 """The choice of the codec and the base that store a tensor in the fewest bytes.
 
-Codecs that code word by word (delta, steps, sparse, cast) are estimated on a sample of the chunks;
+Codecs that code word by word (delta, steps, nudges, sparse, cast) are estimated on a sample of the chunks;
 those that need a structure to be there (rows, scaled, low rank) look for it on a sample first,
 and are run in full only where they find it.
 """
@@ -16,6 +16,7 @@ from theta import _kernels as kernels
 from theta._numpy import np
 from theta.codecs import cast, delta, dense, lowrank, residual, rows, scaled, sparse, steps
 from theta.codecs.base import Each, Encoded, Range, Target, TensorWords
+from theta.codecs.moves import nudges
 from theta.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ _SLICE_WORDS: Final = 1 << 13
 _SPARSE_SHARE: Final = 0.4
 _FEW: Final = 0.1
 """The share of words that differ up to which steps/1, which is decoded by these, is faster than delta/1."""
+_HARDLY_ANY: Final = 0.025
+_SOME: Final = 0.25
+"""The shares between which nudges/1, which is decoded word by word, is faster than both."""
 _MANY: Final = 1 << 15
-"""The words from which the head of steps/1, which is longer than that of delta/1, does not matter."""
+"""The words from which the heads of these two, which are longer than that of delta/1, do not matter."""
 _FAR: Final = 0.3
 """The share of the bits of a word from which on differences are no better than new words."""
 _NEAR: Final = 0.5
@@ -106,10 +110,18 @@ def _word_codecs(new: TensorWords, base: TensorWords) -> list[TryEncode]:
     share = np.count_nonzero(changed) / max(new.words.size, 1)
     if not 0 < share < _SPARSE_SHARE:
         return [delta.encode]
-    found: list[TryEncode]
-    found = [steps.encode if share < _FEW and new.words.size >= _MANY else delta.encode]
+    found = [_of_small_steps(new, share)]
     far = _mean_length(new.dtype, new.words[changed], base.words[changed])
     return [*found, sparse.encode] if far > _FAR * 8 * new.words.itemsize else found
+
+
+def _of_small_steps(new: TensorWords, share: float) -> TryEncode:
+    """Return the codec of differences that is decoded fastest where such a share of words differs."""
+    if new.words.size < _MANY:
+        return delta.encode
+    if new.dtype in nudges.DTYPES and _HARDLY_ANY <= share < _SOME:
+        return nudges.encode
+    return steps.encode if share < _FEW else delta.encode
 
 
 def _mean_length(dtype: str, words: Words, base: Words) -> float:

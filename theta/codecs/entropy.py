@@ -125,7 +125,7 @@ def by_all_rules(values: Words, contexts: Contexts, context_count: int) -> list[
     return [finest.under(rule) for rule in TOKEN_RULES]
 
 
-def _frequencies(sums: NDArray[np.int64]) -> Counts:
+def frequencies(sums: NDArray[np.int64]) -> Counts:
     """Scale counts to add up to 4096, with at least 1 for each token that occurs."""
     scaled = np.rint(sums * (_TOTAL / sums.sum(axis=1, keepdims=True))).astype(np.int64)
     scaled = np.where(sums > 0, np.maximum(scaled, 1), 0)
@@ -182,7 +182,7 @@ def encode(values: Words, keys: ContextKeys, counted: Counted, chosen: Tables) -
     """
     clusters = chosen.clusters(keys.count)
     placed = kernels.tokens.places(values, (counted.s, counted.m), keys, clusters)
-    table = _frequencies(placed.counts.astype(np.int64))
+    table = frequencies(placed.counts.astype(np.int64))
     states, words = kernels.rans.encode(placed.places, table)
     used = (table.shape[1] - (table[:, ::-1] > 0).argmax(axis=1)).astype("<u2")
     listed = np.concatenate([row[:number] for row, number in zip(table, used, strict=True)]).astype("<u2")

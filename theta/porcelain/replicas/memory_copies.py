@@ -44,7 +44,11 @@ class FileBytes:
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset``."""
-        return bytes(self._view[offset : offset + length])
+        return bytes(self.view(offset, length))
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """Return ``length`` bytes from ``offset`` where they are."""
+        return self._view[offset : offset + length].toreadonly()
 
     def patch(self, offset: int, data: bytes | memoryview) -> None:
         """Write ``data`` at ``offset``."""
@@ -63,8 +67,12 @@ class FileOfArrays:
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset``, which are in one array."""
+        return bytes(self.view(offset, length))
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """Return ``length`` bytes from ``offset`` where they are, in one array."""
         view, start = self._at(offset)
-        return bytes(view[start : start + length])
+        return view[start : start + length].toreadonly()
 
     def patch(self, offset: int, data: bytes | memoryview) -> None:
         """Write ``data`` at ``offset``, in one array."""

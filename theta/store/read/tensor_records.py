@@ -12,7 +12,7 @@ from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Layer, Record
 from theta.store.odb.objects import Objects
 
-_OF_WORDS: Final = ("dense/1", "delta/1", "sparse/1", "steps/1", "cast/1")
+_OF_WORDS: Final = ("dense/1", "delta/1", "sparse/1", "steps/1", "nudges/1", "cast/1")
 
 
 def read_record(objects: Objects, tree: str) -> Record:

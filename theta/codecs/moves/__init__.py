@@ -1,0 +1,1 @@
+"""Small steps from a base, coded by how often the words of each context change."""

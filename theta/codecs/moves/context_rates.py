@@ -1,0 +1,220 @@
+"""The words of a chunk that change, by context: how often, which contexts to tell apart, a number for each.
+
+Shared by codecs whose chunks have a byte for each context of a residual section
+(:mod:`theta.codecs.residual`), less that of a context like it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from theta import _kernels as kernels
+from theta._numpy import np
+from theta.codecs import entropy, planes, residual
+from theta.codecs.residual import CLASSES, ContextLayout
+from theta.errors import CodecError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from theta_native.contexts import ContextKeys
+
+    Places = NDArray[np.uint32]
+    Words = NDArray[Any]
+    Numbers = NDArray[np.uint8]
+    Counts = NDArray[np.float64]
+
+LAST_RATE: Final = 72
+_A_RATE: Final = 3.0
+"""The bits, about, of the rate of a context."""
+_WORTH_A_RATE: Final = 5.0
+"""The bits that a rate of its own must save of a context."""
+_BY_CHANCE: Final = 0.1
+"""The words with, and without, a difference that are added to those of a context: no rate is sure to be 0."""
+
+
+def hazards(rates: Numbers) -> NDArray[np.uint32]:
+    """Return the hazard of each rate."""
+    steps = np.rint(2.0 ** (np.arange(LAST_RATE + 1) / 4)).astype(np.uint32)
+    found: NDArray[np.uint32] = steps[rates]
+    return found
+
+
+def _nearest_rates(changed: Counts, total: Counts) -> Numbers:
+    """Return the rate of contexts with so many words that differ, of so many."""
+    left = (total - changed + _BY_CHANCE) / (total + 2 * _BY_CHANCE)
+    exact = 4 * np.log2(np.maximum(-np.log(left) * kernels.events.UNIT, 1.0))
+    rates: Numbers = np.minimum(np.rint(exact), LAST_RATE).astype(np.uint8)
+    return rates
+
+
+def _bits(changed: Counts, total: Counts, rates: Numbers) -> Counts:
+    """Return the bits of the places in each context."""
+    each = hazards(rates) / kernels.events.UNIT
+    found: Counts = (total - changed) * each / np.log(2) - changed * np.log2(-np.expm1(-each))
+    return found
+
+
+def chosen_rates(changed: Counts, total: Counts) -> Numbers:
+    """Return a rate for each class, level and fine class, whose own is given only where it is worth it."""
+    both = changed.sum(axis=2, keepdims=True), total.sum(axis=2, keepdims=True)
+    own, common = _nearest_rates(changed, total), _nearest_rates(*both)
+    for kind in range(1, CLASSES):  # a class that does not occur is like the one before
+        common[kind] = np.where(both[1][kind] > 0, common[kind], common[kind - 1])
+    saved = _bits(changed, total, np.broadcast_to(common, own.shape)) - _bits(changed, total, own)
+    rates: Numbers = np.where(saved > _WORTH_A_RATE, own, common).astype(np.uint8)
+    return rates
+
+
+def section(levels: Numbers, level_count: int, numbers: Numbers) -> bytes:
+    """Return the section of the level of each block, and of a number for each class, level and fine class."""
+    found = numbers.copy()
+    found[:, :, 1:] -= numbers[:, :, :-1]
+    found[1:, :, 0] -= numbers[:-1, :, 0]
+    found[0, 1:, 0] -= numbers[0, :-1, 0]
+    return planes.encode_section([levels if level_count > 1 else levels[:0], found.reshape(-1)])
+
+
+def _with_predicted(found: Numbers) -> Numbers:
+    """Return the numbers that :func:`section` stores as ``found``, which is changed."""
+    found[0, :, 0] = np.cumsum(found[0, :, 0], dtype=np.uint8)
+    found[:, :, 0] = np.cumsum(found[:, :, 0], axis=0, dtype=np.uint8)
+    numbers: Numbers = np.cumsum(found, axis=2, dtype=np.uint8)
+    return numbers
+
+
+@dataclass(frozen=True)
+class ContextHead:
+    """The parts of the contexts of a chunk as its head has them."""
+
+    top: int
+    level_count: int
+    use_fine: int
+    block: int
+
+    def read(
+        self, view: memoryview, start: int, words: int, dtype: str, largest: int
+    ) -> tuple[ContextLayout, Numbers, int]:
+        """Return the contexts of so many words, the number of each, and the end of the section."""
+        if not (1 <= self.level_count <= residual.MAX_LEVELS and self.use_fine <= 1 and self.block >= 1):
+            raise CodecError("an encoded step has an impossible header")
+        blocks, is_leveled = -(-words // self.block), self.level_count > 1
+        levels = np.zeros(blocks if is_leveled else 0, np.uint8)
+        layout = ContextLayout(self.top, levels, self.level_count, self.block, bool(self.use_fine))
+        shape = CLASSES, self.level_count, layout.fine_count(dtype)
+        numbers = np.empty(layout.count * shape[2], np.uint8)
+        end = planes.decode_section(view, start, [levels, numbers])
+        numbers = _with_predicted(numbers.reshape(shape)).reshape(-1)
+        if int(numbers.max()) > largest or (is_leveled and int(levels.max()) >= self.level_count):
+            raise CodecError("an encoded step has an impossible rate or level")
+        return layout if is_leveled else replace(layout, levels=np.zeros(blocks, np.uint8)), numbers, end
+
+
+@dataclass(frozen=True)
+class ChangedWords:
+    """Words to be changed: at which places, which of ``keys.numbers`` these have."""
+
+    words: Words
+    keys: ContextKeys
+    places: Places
+    numbers: NDArray[np.uint16]
+    is_float: bool
+
+
+# -- what changes ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ContextCounts:
+    """The words of a chunk, and those that differ, counted by class, level and fine class.
+
+    ``contexts`` are those with all parts; ``kinds`` has the one of ``layout`` for each.
+    """
+
+    layout: ContextLayout
+    contexts: NDArray[np.uint16]
+    kinds: NDArray[np.int64]
+    changed: Counts
+    total: Counts
+
+    @classmethod
+    def of(
+        cls, layout: ContextLayout, dtype: str, contexts: NDArray[np.uint16], changed: Counts, total: Counts
+    ) -> ContextCounts:
+        """Take counts of each of ``contexts``, which are those of ``layout``."""
+        shape = CLASSES, layout.level_count, layout.fine_count(dtype)
+        return cls(layout, contexts, np.arange(changed.size), changed.reshape(shape), total.reshape(shape))
+
+    def _without(self, use_levels: bool, use_fine: bool) -> ContextCounts:
+        """Return what there is when levels or fine classes are not looked at."""
+        layout, axes = self.layout, _unused(use_levels, use_fine)
+        if not use_levels and layout.level_count > 1:
+            layout = replace(layout, levels=np.zeros_like(layout.levels), level_count=1)
+        changed, total = (each.sum(axis=axes, keepdims=True) for each in (self.changed, self.total))
+        _, level_count, fine_count = self.changed.shape
+        kinds = residual.kinds_of(level_count, fine_count, use_levels, use_fine)
+        return ContextCounts(replace(layout, use_fine=use_fine), self.contexts, kinds, changed, total)
+
+    def with_best_contexts(self) -> ContextCounts:
+        """Return what there is in the contexts that cost least."""
+        level_bits = 8.0 * len(planes.encode_section([self.layout.levels]))
+        return self._without(*min(self._ways(), key=lambda way: self._bits(*way) + level_bits * way[0]))
+
+    def _ways(self) -> Iterator[tuple[bool, bool]]:
+        """Yield whether to use levels and fine classes, in all ways."""
+        for use_levels in (True, False) if self.layout.level_count > 1 else (False,):
+            for use_fine in (True, False) if self.changed.shape[2] > 1 else (False,):
+                yield use_levels, use_fine
+
+    def _bits(self, use_levels: bool, use_fine: bool) -> float:
+        """Return about the bits of the places and of the rates."""
+        axes = _unused(use_levels, use_fine)
+        changed, total = self.changed.sum(axis=axes), self.total.sum(axis=axes)
+        some = total > 0
+        changed, total = changed[some], total[some]
+        share = np.clip(changed / total, 1e-9, 1 - 1e-9)
+        return float(
+            _A_RATE * changed.size - (changed * np.log2(share) + (total - changed) * np.log2(1 - share)).sum()
+        )
+
+
+def _unused(use_levels: bool, use_fine: bool) -> tuple[int, ...]:
+    """Return the axes of counts that are not looked at."""
+    return (() if use_levels else (1,)) + (() if use_fine else (2,))
+
+
+def apply_differences(
+    view: memoryview, start: int, changed: ChangedWords, is_all: bool, contexts: int
+) -> None:
+    """Change words by the section at ``start``, the last of a chunk, which :func:`differences` wrote."""
+    parts = 1 if is_all else contexts // CLASSES
+    kinds = (changed.keys.numbers.reshape(-1) // np.uint16(parts))[changed.numbers]
+    keys = kernels.contexts.ContextKeys.of(kinds, contexts // parts)
+    rest, end = entropy.decode(view, start, keys, changed.words.dtype)
+    if end != len(view):
+        raise CodecError("an encoded step has bytes behind its end")
+    kernels.differences.step(changed.words, changed.places, rest, changed.is_float)
+
+
+def differences(found: ContextCounts, values: Words, places: Places) -> tuple[bool, bytes]:
+    """Return whether the differences at ``places`` have all contexts, and their entropy section."""
+    rest = values[places] - values.dtype.type(1)
+    contexts = found.kinds.astype(np.uint16)[found.contexts[places]]
+    count, fine = found.changed.size, found.changed[0].size
+    kinds = np.arange(count) // fine
+    best, tables, least, is_all = None, None, float("inf"), False
+    for counted in entropy.by_all_rules(rest, contexts, count):
+        ways = [(True, counted.listed)] if fine > 1 else []
+        ways.append((False, kernels.clusters.Listed(counted.grouped(kinds)) if fine > 1 else counted.listed))
+        for all_parts, listed in ways:
+            bits = entropy.estimate(listed) + counted.raw_bits
+            if bits < least:
+                best, tables, least, is_all = counted, listed, bits, all_parts
+    assert best is not None
+    assert tables is not None
+    if not is_all:
+        contexts, count = kinds.astype(np.uint16)[contexts], CLASSES
+    keys = kernels.contexts.ContextKeys.of(contexts, count)
+    return is_all, entropy.encode(rest, keys, best, entropy.plan(tables)).data
