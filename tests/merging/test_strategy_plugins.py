@@ -7,13 +7,17 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.merging.in_memory import Geometry, merge_arrays
+from tests.merging.stored import Store
 from theta.errors import ThetaError, UsageError
-from theta.merging.strategies import broken_plugins, describe, names, parse, registry
+from theta.merging.engine import MergeOptions
+from theta.merging.recipes import Recipe
+from theta.merging.strategies import Job, Method, broken_plugins, describe, names, parse, registry
 
 EXAMPLE = Path(__file__).parents[1] / "plugins" / "strategy_example"
 
@@ -49,7 +53,7 @@ def forget() -> None:
 
 
 def test_the_example_is_found_without_being_loaded(site: Path) -> None:
-    assert names()[-1] == "even_reach"
+    assert names()[-2:] == ("even_reach", "row_fisher")
     assert "strategy_example" not in sys.modules
     info = describe("even_reach")
     assert "strategy_example" in sys.modules
@@ -66,6 +70,38 @@ def test_the_example_merges(site: Path) -> None:
     found = merge_arrays(strategy, words[:2], words[2], like).view("<f4")
     assert found.tolist() == [0.75, 1.0, 0.0, 0.5]
     assert np.array_equal(merge_arrays(strategy, [words[0]] * 2, words[2], like), words[0])
+
+
+def test_a_plugin_sees_statistics_rows_and_dtypes(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vocabulary that theirs grew, in another dtype: common rows by information, others as they are."""
+    store = Store(tmp_path)
+    base = np.zeros((3, 2), "<f4")
+    ours, theirs = base + np.float32(1), np.full((4, 2), 3, "<f2")
+    information = ([[1, 1]] * 3, [[9, 9], [3, 3], [0, 2], [5, 5]])
+    options = MergeOptions(statistics=tuple(store.put({"w": np.array(rows, "<f4")}) for rows in information))
+    sides = [store.put({"w": value}) for value in (base, ours, theirs)]
+    wanted = {"row_fisher": [2.8, 2.5, 2.0, 3.0], "row_fisher:kept=1": [1.0, 2.5, 2.0, 3.0]}
+    seen: list[Job] = []
+    method = type(registry.method("row_fisher"))
+    reduce = method.reduce
+
+    def noting(self: Method, job: Job) -> Any:
+        seen.append(job)
+        return reduce(self, job)
+
+    monkeypatch.setattr(method, "reduce", noting)
+    for text, rows in wanted.items():
+        done = store.merge(*sides, policy=Recipe(parse(text)).policy(), options=options)
+        assert done.manifest is not None
+        found = store.get(done.manifest)["w"]
+        assert found.dtype == np.float32
+        assert np.allclose(found, np.array(rows)[:, None] * np.ones(2), atol=1e-6)
+    assert [(job.first_row, job.shape, job.dtype) for job in seen] == [(0, (3, 2), "f32")] * 2
+    assert [(form.dtype, form.shape) for form in seen[0].forms] == [("f32", (3, 2)), ("f16", (4, 2))]
+    with pytest.raises(UsageError, match="needs statistics"):
+        store.merge(*sides, policy=Recipe(parse("row_fisher")).policy())
 
 
 def test_the_parameters_of_a_plugin_are_checked(site: Path) -> None:

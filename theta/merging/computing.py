@@ -20,7 +20,7 @@ from theta.merging.reading import StoredInputs
 from theta.merging.shapes import uneven
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, one_tensor, registry
-from theta.merging.strategies.method import Block, Inputs, Job, Method, one_by_one
+from theta.merging.strategies.method import Block, Inputs, Job, Method, StoredForm, one_by_one
 from theta.parallel import workers
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.objects import Objects
@@ -259,6 +259,7 @@ def job_of(item: Task, inputs: Inputs) -> Job:
         strategy=item.strategy.name,
         seed=item.seed,
         parallel=in_batches if like.nbytes > reading.SHARED else one_by_one,
+        forms=tuple(StoredForm(side.dtype, side.shape) for side in item.sides),
         keeps=item.keeps,
     )
 

@@ -47,6 +47,7 @@ def result(
             shape=(span.stop - span.start, *job.shape[1:]) if geometry.spans else job.shape,
             inputs=there,
             has_base=there.base is not None,
+            first_row=span.start,
         ).only(span.members)
         part = replace(part, inputs=there)
         if part.count > 1:

@@ -7,7 +7,7 @@ parameters.  Plug-ins need :class:`Method`, :class:`Parameter`, :class:`Job` and
 
 from __future__ import annotations
 
-from theta.merging.strategies.method import Block, Job, Method
+from theta.merging.strategies.method import BLOCK, Block, Job, Method
 from theta.merging.strategies.parameters import Parameter
 from theta.merging.strategies.registry import broken_plugins, names
 from theta.merging.strategies.strategy import (
@@ -22,6 +22,7 @@ from theta.merging.strategies.strategy import (
 )
 
 __all__ = [
+    "BLOCK",
     "SIDES",
     "Block",
     "Info",

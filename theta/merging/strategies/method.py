@@ -103,13 +103,21 @@ def one_by_one(work: Callable[[Block], Any], blocks: Iterable[Block]) -> Iterato
 
 
 @dataclass(frozen=True)
+class StoredForm:
+    """The dtype and the shape that an input has in its checkpoint."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Job:
-    """One tensor to merge.
+    """One tensor to merge, or the rows of it that some inputs have in common.
 
     Attributes:
         name: name of the tensor.
-        dtype: dtype of all versions.
-        shape: shape of all versions.
+        dtype: the dtype in which all versions are read.
+        shape: the shape of all versions, or of their rows in common where some have more.
         values: parameter -> value, or a list with one for each input if it is per model.
         inputs: access to the elements.
         models: the number of each input among the sides, from 0; inputs of weight 0 are left out.
@@ -117,6 +125,8 @@ class Job:
         strategy: name of the strategy.
         seed: the seed of random methods.
         parallel: maps a function over blocks, in order.
+        first_row: the number of the first row of the job in the whole tensor.
+        forms: each input as its checkpoint has it.
         keeps: the statistic for the next merge is computed, and not the tensor.
     """
 
@@ -130,6 +140,8 @@ class Job:
     strategy: str = ""
     seed: int = 0
     parallel: Map = one_by_one
+    first_row: int = 0
+    forms: tuple[StoredForm, ...] = ()
     keeps: bool = False
 
     @property
@@ -172,6 +184,13 @@ class Job:
         """Return the sums over all blocks of the numbers that ``work`` returns, each rounded once."""
         return [_sum(column) for column in zip(*self.scan(work), strict=True)]
 
+    def statistics(self, shape: tuple[int, ...]) -> list[Statistic] | None:
+        """Return the statistic of each input; None when one is missing or not of ``shape``."""
+        found = [self.inputs.statistic(number) for number in range(self.count)]
+        if any(item is None or item.shape != shape for item in found):
+            return None
+        return [item for item in found if item is not None]
+
     def only(self, kept: Sequence[int]) -> Job:
         """Return the job with only the inputs ``kept``, in that order."""
         if list(kept) == list(range(self.count)):
@@ -185,6 +204,7 @@ class Job:
             values=values,
             inputs=_Some(self.inputs, tuple(kept)),
             models=tuple(self.models[n] for n in kept),
+            forms=tuple(self.forms[n] for n in kept) if self.forms else (),
         )
 
 

@@ -45,8 +45,8 @@ class Outer(Method):
         """Return the momentum of the last round; None in the first."""
         if job.dtype == "c64":
             raise shared.undefined(job, "a momentum is real")
-        found = job.inputs.statistic(0) if job.count else None
-        return found if found is not None and found.shape == job.shape else None
+        found = job.statistics(job.shape)  # the same one for each input
+        return found[0] if found else None
 
     def merge(self, job: Job, block: Block, stats: Statistic | None) -> Array:
         """Return the base after the step."""

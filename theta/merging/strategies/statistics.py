@@ -44,7 +44,7 @@ class Fisher(Method):
 
     def reduce(self, job: Job) -> list[Statistic] | None:
         """Return the information of each input; None when one has none."""
-        return _statistics(job, job.shape)
+        return job.statistics(job.shape)
 
     def merge(self, job: Job, block: Block, stats: list[Statistic] | None) -> Array:
         """Return the mean, weighted by element."""
@@ -74,7 +74,7 @@ class RegMean(Method):
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
         """Return the fit, or the mean if an input has no inner products."""
         width = job.shape[-1] if len(job.shape) == 2 else -1
-        known = _statistics(job, (width, width)) if width > 0 else None
+        known = job.statistics((width, width)) if width > 0 else None
         if known is None:
             return shared.combined(block.inputs, [1 / job.count] * job.count)
         left, right = np.zeros((width, width)), np.zeros((width, job.shape[0]))
@@ -130,11 +130,3 @@ def _solved(left: Array, right: Array) -> Array:
         return np.linalg.solve(left, right)
     except np.linalg.LinAlgError:
         return np.linalg.lstsq(left, right)[0]
-
-
-def _statistics(job: Job, shape: tuple[int, ...]) -> list[Statistic] | None:
-    """Return the statistic of each input; None when one is missing or not of ``shape``."""
-    found = [job.inputs.statistic(number) for number in range(job.count)]
-    if any(item is None or item.shape != shape for item in found):
-        return None
-    return [item for item in found if item is not None]
