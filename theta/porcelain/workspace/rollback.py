@@ -183,7 +183,11 @@ def _give_up_commit(repo: Repository, before: Mapping[str, Any]) -> list[str]:
         return []
     if before["index"] == _entries(repo):
         return _put_back(repo, before, files(repo, [new]))
-    if not repo.git().run("diff-index", "--cached", "--quiet", new, "--", check=False).code:
+    if (
+        not repo.git()
+        .run("diff-index", "--cached", "--quiet", "--end-of-options", new, "--", check=False)
+        .code
+    ):
         _take_out(repo, head, new, before)
     return []
 
@@ -243,7 +247,11 @@ def _undo_step(repo: Repository, head: str, tree: str, before: Mapping[str, Any]
     """
     if state_files.exists(repo.gitdir, state_files.MERGE_HEAD) or repo.head() != head:
         return
-    if not repo.git().run("diff-index", "--cached", "--quiet", tree, "--", check=False).code:
+    if (
+        not repo.git()
+        .run("diff-index", "--cached", "--quiet", "--end-of-options", tree, "--", check=False)
+        .code
+    ):
         _take_out(repo, head, tree, before)
 
 
@@ -264,7 +272,9 @@ def _undo_conflict(repo: Repository, head: str, before: Mapping[str, Any]) -> No
         return
     coming = files(repo, [tree])
     as_written = all(_id_of(repo.worktree / path, repo.format) == coming.get(path, "") for path in unmerged)
-    other = repo.git().run("diff-index", "--cached", "--name-only", "--diff-filter=u", tree, "--")
+    other = repo.git().run(
+        "diff-index", "--cached", "--name-only", "--diff-filter=u", "--end-of-options", tree, "--"
+    )
     if not as_written or other.stdout:
         return
     was, known = repo.index_path.read_bytes(), files(repo, [head])
