@@ -210,6 +210,25 @@ def test_a_sound_model_has_no_findings(model: Repo) -> None:
     assert check(model).findings == ()
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"vision.encoder.layers.0.self_attn.q_proj.weight": (5, 5)},
+        {"adapter.layers.0.q_proj.lora_B.weight": None},
+        {"model.layers.3.mlp.up_proj.weight": (16, 8)},
+    ],
+    ids=["another stack", "an adapter that was not trained", "layers that predict tokens"],
+)
+def test_what_models_have_is_no_fault(model: Repo, more: dict[str, tuple[int, ...] | None]) -> None:
+    added = {
+        n: np.zeros((4, 2), np.float32) if s is None else random_tensors({n: s}, 3)[n]
+        for n, s in more.items()
+    }
+    write(model, {**sound(), **added})
+    model.write("config.json", json.dumps(CONFIG | {"num_nextn_predict_layers": 1}))
+    assert check(model).findings == ()
+
+
 def test_a_revision_is_compared_with_its_parent(model: Repo) -> None:
     put(EMBED, element(0.5))(model)
     model.theta("commit", "-q", "-am", "tuned")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from theta.dtypes import DTYPES
 from theta.formats.values import Value
 from theta.porcelain.check.findings import BrokenRule
 from theta.units import shape_text
@@ -90,20 +91,35 @@ def _without(name: str, layer: re.Match[str]) -> str:
 
 
 def _configured(path: str, values: Mapping[str, Value], around: Surroundings) -> Iterator[BrokenRule]:
-    """Yield shapes and numbers of layers that config.json does not imply."""
+    """Yield shapes and numbers of layers that config.json does not imply.
+
+    A model with several stacks of layers, such as one for images, has several sizes: it is left alone, and
+    so are quantised weights, which have other shapes.
+    """
+    stacks: dict[str, set[int]] = {}
+    for name in values:
+        if (layer := _LAYER.search(name)) is not None:
+            stacks.setdefault(name[: layer.start(1)], set()).add(int(layer[1]))
+    if len(stacks) != 1:
+        return
     for name, value in values.items():
-        for pattern, keys in _COLUMNS.items():
-            wanted = around.number(*keys)
-            if pattern.search(name) and wanted is not None and value.shape and value.shape[-1] != wanted:
-                yield BrokenRule("shape", path, name, _not_as(value, keys[0], wanted))
-        for pattern, key in _ROWS.items():
-            wanted = around.number(key)
-            if pattern.search(name) and wanted is not None and value.shape and value.shape[0] != wanted:
-                yield BrokenRule("shape", path, name, _not_as(value, key, wanted))
-    numbers = {int(found[1]) for name in values if (found := _LAYER.search(name))}
-    wanted = around.number(*_LAYERS)
-    if numbers and wanted is not None and numbers != set(range(wanted)):
+        if DTYPES[value.dtype].kind == "float":
+            yield from _sizes(path, name, value, around)
+    wanted, more = around.number(*_LAYERS), around.number("num_nextn_predict_layers") or 0
+    numbers = next(iter(stacks.values()))
+    if wanted is not None and numbers not in (set(range(wanted)), set(range(wanted + more))):
         yield BrokenRule("shape", path, "", f"{len(numbers)} layers; config.json says {wanted}")
+
+
+def _sizes(path: str, name: str, value: Value, around: Surroundings) -> Iterator[BrokenRule]:
+    for pattern, keys in _COLUMNS.items():
+        wanted = around.number(*keys)
+        if pattern.search(name) and wanted is not None and value.shape and value.shape[-1] != wanted:
+            yield BrokenRule("shape", path, name, _not_as(value, keys[0], wanted))
+    for pattern, key in _ROWS.items():
+        wanted = around.number(key)
+        if pattern.search(name) and wanted is not None and value.shape and value.shape[0] != wanted:
+            yield BrokenRule("shape", path, name, _not_as(value, key, wanted))
 
 
 def _not_as(value: Value, key: str, wanted: int) -> str:

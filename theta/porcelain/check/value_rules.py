@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,8 @@ _EXPONENTS: Final = {
     "f64": 0x7FF0000000000000,
 }
 """Bits of the exponent, which are all set in infinities and in what is no number."""
+_BEGINS: Final = re.compile(r"lora_(?:B|up|embedding_B)\b")
+"""Factors that are zero before the first step of training."""
 _FEW: Final = 1024
 _MATRIX: Final = 2
 
@@ -122,7 +125,7 @@ def _of_tally(path: str, name: str, value: Value, tally: ValueTally) -> Iterator
         yield BrokenRule("nan", path, name, f"{tally.nan} elements are no number")
     if tally.inf:
         yield BrokenRule("inf", path, name, f"{tally.inf} elements are infinite")
-    is_matrix = len(value.shape) >= _MATRIX and min(value.shape) >= _MATRIX
+    is_matrix = len(value.shape) >= _MATRIX and min(value.shape) >= _MATRIX and not _BEGINS.search(name)
     if is_matrix and tally.is_zero:
         yield BrokenRule("zero", path, name, "all elements are zero")
     elif is_matrix and tally.same:
