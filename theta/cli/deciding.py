@@ -35,6 +35,13 @@ Scope = Annotated[
     typer.Option("--scope", help="conflicts (default), or all: also compute what only one side changed."),
 ]
 Seed = Annotated[str | None, typer.Option("--seed", help="Random seed (default 0).")]
+JsonWanted = Annotated[bool, typer.Option("--json", help="Print the result of --dry-run as JSON.")]
+PageFile = Annotated[
+    str | None, typer.Option("--html", metavar="FILE", help="With --dry-run: draw it on a page of its own.")
+]
+MarkdownWanted = Annotated[
+    bool, typer.Option("--md", help="With --dry-run: print it as Markdown, for a review.")
+]
 AllowNan = Annotated[
     bool, typer.Option("--allow-nan", help="Allow results with NaN or infinity that no input had.")
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from theta.cli import console, deciding, rehearsed_forms, searching
+from theta.cli import console, deciding, searching
 from theta.cli.args import Given
 from theta.cli.common import drive_untouched, open_session, report_summary, say_full_disk
 from theta.cli.passing import Passing
@@ -58,9 +58,9 @@ def merge(
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Show what would become of each tensor; change nothing."
     ),
-    as_json: rehearsed_forms.JsonWanted = False,
-    html: rehearsed_forms.PageFile = None,
-    md: rehearsed_forms.MarkdownWanted = False,
+    as_json: deciding.JsonWanted = False,
+    html: deciding.PageFile = None,
+    md: deciding.MarkdownWanted = False,
     replay: str | None = typer.Option(
         None,
         "--replay",
@@ -94,7 +94,7 @@ def merge(
     )
     commands = {"--continue": go_on, "--abort": abort, "--quit": git.has("--quit")}
     _check(names, tensors, {**commands, "--replay": replay is not None, "--dry-run": dry_run})
-    form = rehearsed_forms.RehearsedForm.of(as_json, html, md, dry_run=dry_run)
+    form = rehearse.form(as_json, html, md, dry_run) if dry_run or as_json or html or md else None
     if replay is not None:
         return rehearse.tell_again(merging.again(session, replay, terminal))
     if abort or git.has("--quit"):
@@ -110,7 +110,7 @@ def merge(
         stop = ["--no-commit"] * no_commit
         return drive_untouched(session, "merge", tensors.strategies, [*stop, *given.args])
     result = merging.merge(session, request, terminal)
-    if dry_run:
+    if form is not None:
         return rehearse.tell_rehearsed(session, names, result, form)
     return _tell(session, git, result)
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from theta.cli import console, report_files, reports
-from theta.errors import ExitCode
+from theta.errors import ExitCode, UsageError
 from theta.lazy import Module
 from theta.store.changes import counted
 from theta.units import human
 
 if TYPE_CHECKING:
     from theta.cli import screen
-    from theta.cli.rehearsed_forms import RehearsedForm
     from theta.merging.engine import RehearsedTensor
     from theta.porcelain.commands.merge_request import MergeResult
     from theta.porcelain.merge.replay import Replayed
@@ -26,12 +26,31 @@ SHOWN: Final = 60
 _UNTOUCHED: Final = "same"
 
 
-def tell_rehearsed(session: Session, names: Sequence[str], result: MergeResult, form: RehearsedForm) -> int:
+@dataclass(frozen=True)
+class RehearsedForm:
+    """A table, JSON, a page or Markdown."""
+
+    as_json: bool = False
+    html: str | None = None
+    md: bool = False
+
+
+def form(as_json: bool, html: str | None, md: bool, dry_run: bool) -> RehearsedForm:
+    """Return the form; raises :class:`UsageError` for two of them, and for one without --dry-run."""
+    given = {"--json": as_json, "--html": html is not None, "--md": md}
+    chosen = next((name for name, is_given in given.items() if is_given), "")
+    if chosen and not dry_run:
+        raise UsageError(f"{chosen} goes with --dry-run", hint=f"theta merge --dry-run {chosen} ...")
+    report_files.check(html, md, as_json)
+    return RehearsedForm(as_json, html, md)
+
+
+def tell_rehearsed(session: Session, names: Sequence[str], result: MergeResult, shown: RehearsedForm) -> int:
     """Tell what a merge of ``names`` would do to each tensor, and what it would store."""
-    if form.html is not None or form.md:
-        report_files.merge(session, names, result, form.html)
+    if shown.html is not None or shown.md:
+        report_files.merge(session, names, result, shown.html)
         return result.code
-    if form.as_json:
+    if shown.as_json:
         reports.as_json("merge", _as_json(result))
         return result.code
     console.out(f"merge base: {result.base[:12] if result.base else 'none'}")
