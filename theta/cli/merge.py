@@ -94,7 +94,7 @@ def merge(
     )
     commands = {"--continue": go_on, "--abort": abort, "--quit": git.has("--quit")}
     _check(names, tensors, {**commands, "--replay": replay is not None, "--dry-run": dry_run})
-    form = rehearse.form(as_json, html, md, dry_run) if dry_run or as_json or html or md else None
+    form = rehearse.form(as_json, html, md, dry_run) if dry_run or as_json or html is not None or md else None
     if replay is not None:
         return rehearse.tell_again(merging.again(session, replay, terminal))
     if abort or git.has("--quit"):
