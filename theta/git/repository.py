@@ -160,9 +160,6 @@ class Repository:
 
     def check_identity(self) -> None:
         """Raise :class:`IdentityError` if git has no identity, before an editor opens."""
-        set_by_user = (self.config.get(key) or "" for key in ("user.name", "user.email"))
-        if all(any(map(str.isalnum, value)) for value in set_by_user):
-            return
         if self.git().run("var", "GIT_COMMITTER_IDENT", check=False).code:
             raise IdentityError(
                 "git does not know who you are",
