@@ -19,10 +19,7 @@ READERS = (
         "completion",
         "ls-files",
         "status",
-        "diff",
-        "log",
         "runs",
-        "show",
         "cat",
         "blame",
         "du",
@@ -67,7 +64,11 @@ LINES: dict[str, tuple[str, ...]] = {
     "switch": ("switch -q hostile", "switch -q store", "switch -q -- NAME"),
     "checkout": ("checkout -q hostile", "checkout -q hostile -- NAME", "checkout -q store -- ."),
     "reset": ("reset -q --hard hostile", "reset -q --hard store"),
-    "merge": ("merge -q --no-edit -m NAME hostile", "merge -q --no-ff --no-edit store"),
+    "merge": (
+        "merge -q --no-edit -m NAME hostile",
+        "merge -q --no-ff --no-edit store",
+        "merge --dry-run --html o.html hostile",
+    ),
     "resolve": ("resolve -X ours -- NAME",),
     "cherry-pick": ("cherry-pick hostile", "cherry-pick store"),
     "revert": ("revert --no-edit hostile",),
@@ -80,6 +81,11 @@ LINES: dict[str, tuple[str, ...]] = {
     "fetch": ("fetch -q origin -- NAME", "fetch -q -- NAME"),
     "pull": ("pull -q --no-edit origin hostile", "pull -q --no-rebase --no-edit origin store"),
     "push": ("push -q origin -- NAME", "push -q -- NAME"),
+    "build-moe": ("build-moe main hostile --base main --path NAME --commit -m NAME",),
+    "check": ("check -- NAME", "check hostile", "check --sarif out.sarif --junit out.xml hostile"),
+    "diff": ("diff --html out.html main hostile", "diff --md main hostile -- NAME"),
+    "show": ("show --html out.html hostile", "show --md hostile:NAME"),
+    "log": ("log --html out.html hostile", "log --md hostile -- NAME"),
     "bundle": ("bundle create out.bundle main..hostile", "bundle apply NAME"),
     "prune-local": ("prune-local -- NAME", "prune-local"),
     "apply": ("apply hostile --into ../into/folder", "apply store --into ../into/folder -- NAME"),
@@ -146,6 +152,14 @@ def test_each_name_once_and_each_command_once(box: Box, pwn: Path, tmp_path: Pat
         place = tmp_path / str(number)
         assert not harms(hostile(box, name, place), pwn, name, line)
         shutil.rmtree(place)
+
+
+def test_a_word_behind_the_end_of_options_is_no_option_of_a_git_that_theta_asks(
+    box: Box, pwn: Path, tmp_path: Path
+) -> None:
+    """A checkout that failed looked for what it had done with ``git diff-index --output=FILE``."""
+    name = "--output=../outside/precious"
+    assert not harms(hostile(box, name, tmp_path / "there"), pwn, name, "checkout -q hostile -- NAME")
 
 
 @pytest.mark.campaign

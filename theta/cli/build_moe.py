@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings=HELP)
 def build_moe(
     experts: Annotated[
-        list[str] | None, typer.Argument(metavar="REV...", help="The models of the experts, in order.")
+        list[str] | None, typer.Argument(metavar="REV", help="The models of the experts, in order.")
     ] = None,
     base: str = typer.Option("HEAD", "--base", metavar="REV", help="Embeddings, attention and norms."),
     path: str = typer.Option("", "--path", help="The checkpoint; by default the only one."),
