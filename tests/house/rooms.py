@@ -84,7 +84,7 @@ ROOMS: Final = (
     Room(("theta.porcelain.share",), (*_WORKSPACE, "theta.porcelain.drive")),
     Room(("theta.porcelain.merge",), ("theta.merging", *_WORKSPACE, "theta.porcelain.drive")),
     Room(("theta.porcelain.tensors",), ("theta.formats", "theta.merging", *_WORKSPACE)),
-    Room(("theta.porcelain.look",), ("theta.merging", *_WORKSPACE, "theta.porcelain.merge")),
+    Room(("theta.porcelain.look",), ("theta.formats", "theta.merging", *_WORKSPACE, "theta.porcelain.merge")),
     Room(
         ("theta.porcelain.stage",),
         (

@@ -32,6 +32,7 @@ SHAPES = {
         for k in range(3)
         for name, shape in {
             "self_attn.q_proj.weight": (8, 8),
+            "self_attn.k_proj.weight": (4, 8),
             "mlp.up_proj.weight": (16, 8),
             "mlp.down_proj.weight": (8, 16),
             "input_layernorm.weight": (8,),
@@ -43,6 +44,8 @@ CONFIG = {
     "hidden_size": 8,
     "intermediate_size": 16,
     "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
     "vocab_size": 12,
     "tie_word_embeddings": True,
 }
@@ -170,6 +173,11 @@ FAULTS: dict[str, tuple[str, Callable[[Repo], None]]] = {
     "a frozen head": ("frozen", put("lm_head.weight", element(0.5))),
     "a frozen dtype": ("frozen", put(EMBED, lambda old: old.astype(np.float16))),
     "a large change": ("change", put(Q, lambda old: old * 1.02)),
+    "heads of keys": ("shape", configured(num_attention_heads=2, num_key_value_heads=3)),
+    "zeros of both signs": (
+        "zero",
+        put(UP, lambda old: np.where(old > 0, np.zeros_like(old), -np.zeros_like(old))),
+    ),
     "hidden size": ("shape", configured(hidden_size=9)),
     "layers": ("shape", configured(num_hidden_layers=4)),
     "vocabulary size": ("shape", configured(vocab_size=13)),
@@ -215,9 +223,10 @@ def test_a_sound_model_has_no_findings(model: Repo) -> None:
     [
         {"vision.encoder.layers.0.self_attn.q_proj.weight": (5, 5)},
         {"adapter.layers.0.q_proj.lora_B.weight": None},
+        {"model.layers.0.mlp.experts.0.down_proj.weight": (8, 4)},
         {"model.layers.3.mlp.up_proj.weight": (16, 8)},
     ],
-    ids=["another stack", "an adapter that was not trained", "layers that predict tokens"],
+    ids=["another stack", "an adapter that was not trained", "experts", "layers that predict tokens"],
 )
 def test_what_models_have_is_no_fault(model: Repo, more: dict[str, tuple[int, ...] | None]) -> None:
     added = {
@@ -249,7 +258,7 @@ def test_rules_of_the_file_and_of_the_line_count_together(model: Repo) -> None:
     )
     done = model.theta("check", code=1)
     assert done.stdout.startswith(f"frozen     {MODEL}: {EMBED}: ")
-    assert "1 checkpoint, 14 tensors" in done.stdout
+    assert "1 checkpoint, 17 tensors" in done.stdout
     assert "1 finding" in done.stdout
     model.theta("check", "--ignore", f"frozen={EMBED}")
     model.theta("check", "--ignore", "frozen", MODEL)
@@ -307,3 +316,86 @@ def test_the_real_model_has_no_findings(real_model: Path, tmp_path: Path) -> Non
     found = gate.check(None, CheckRequest((MODEL,)), tmp_path)
     assert found.findings == ()
     assert found.tensors > 100
+
+
+def test_reports_overwrite_nothing_of_others(model: Repo) -> None:
+    """A SARIF file took the place of a model."""
+    before = (model.path / MODEL).read_bytes()
+    for option in ("--sarif", "--junit"):
+        refused(model.theta("check", option, MODEL, code=None), 14, MODEL, "already")
+        refused(model.theta("check", option, "no/where", code=None), 13, "no folder")
+        model.theta("check", option, "report")
+        model.theta("check", option, "report")
+    assert (model.path / MODEL).read_bytes() == before
+
+
+def test_a_file_in_another_order_is_compared_with_the_one_before(repo: Repo) -> None:
+    """Chunks of a transposed array end elsewhere."""
+    values = np.random.default_rng(1).normal(size=(3, 700, 1100)).astype(np.float32)
+    repo.theta("track", "*.npy")
+    np.save(repo.path / "a.npy", values)
+    repo.theta("add", ".")
+    repo.theta("commit", "-q", "-m", "c order")
+    np.save(repo.path / "a.npy", np.asfortranarray(values))
+    assert check(repo, rules=CheckRules(frozen=("*",))).findings == ()
+    np.save(repo.path / "a.npy", np.asfortranarray(values * np.float32(1.01)))
+    assert [one.rule for one in check(repo, rules=CheckRules(frozen=("*",))).findings] == ["frozen"]
+
+
+def test_shards_and_an_index_stand_for_their_model(model: Repo) -> None:
+    """pre-commit names files one by one; each shard was told to lack the others."""
+    folder = model.path / "s"
+    folder.mkdir()
+    names = list(SHAPES)
+    tensors = sound()
+    shards = {f"model-0000{k + 1}-of-00003.safetensors": names[k::3] for k in range(3)}
+    for shard, some in shards.items():
+        make_model(folder / shard, {name: tensors[name] for name in some})
+    index = {"metadata": {}, "weight_map": {name: shard for shard, some in shards.items() for name in some}}
+    model.write("s/model.safetensors.index.json", json.dumps(index))
+    model.write("s/config.json", json.dumps(CONFIG))
+    found = check(model, *(f"s/{shard}" for shard in shards), "s/model.safetensors.index.json")
+    assert (found.findings, found.paths) == ((), ("s/model.safetensors",))
+    assert found.files == {"s/model.safetensors": "s/model-00001-of-00003.safetensors"}
+    model.theta("add", ".")
+    assert check(model, "s").paths == ("s/model.safetensors",)
+
+
+def test_a_frozen_model_does_not_change_by_another_name(model: Repo) -> None:
+    rules = CheckRules(frozen=("*",))
+    model.theta("mv", MODEL, "other.safetensors")
+    assert check(model, rules=rules).findings == ()
+    tensors = sound()
+    tensors[UP] = tensors[UP] + 1
+    make_model(model.path / "other.safetensors", tensors, metadata={"format": "pt", "author": "x"})
+    assert [(one.rule, one.tensor) for one in check(model, rules=rules).findings] == [("frozen", UP)]
+    model.theta("rm", "-q", "-f", "other.safetensors")
+    assert [(one.rule, one.path) for one in check(model, rules=rules).findings] == [("missing", MODEL)]
+
+
+def test_what_could_not_be_checked_is_told(model: Repo, tmp_path: Path) -> None:
+    done = model.theta("check", "--frozen", "*nrom*", "--max-size", "1B")
+    assert "no tensor is called *nrom*" in done.stderr
+    assert "theta check REV" in done.stderr
+    model.write(".theta.toml", "[chek]\n")
+    refused(model.theta("check", code=None), 2, "'chek'")
+    (model.path / ".theta.toml").unlink()
+    model.theta("commit", "-q", "--allow-empty", "-m", "next")
+    model.git("clone", "-q", "--depth", "1", f"file://{model.path}", str(tmp_path / "shallow"))
+    done = Repo(tmp_path / "shallow").theta("check", "HEAD")
+    assert "shallow" in done.stderr
+
+
+def test_the_smaller_of_two_budgets_counts(model: Repo) -> None:
+    one, other = CheckRules(budgets={"*": 0.01}), CheckRules(budgets={"*": 9.0})
+    assert one.joined(other).budgets == other.joined(one).budgets == {"*": 0.01}
+
+
+def test_names_that_are_no_text_are_written_for_services(model: Repo) -> None:
+    (model.path / os.fsdecode(b"bad\xff.safetensors")).write_bytes(b"nothing")
+    model.theta(
+        "check", os.fsdecode(b"bad\xff.safetensors"), "--sarif", "o.sarif", "--junit", "o.xml", code=1
+    )
+    uri = json.loads((model.path / "o.sarif").read_text())["runs"][0]["results"][0]["locations"][0]
+    assert uri["physicalLocation"]["artifactLocation"]["uri"] == "bad%FF.safetensors"
+    ElementTree.parse(model.path / "o.xml")

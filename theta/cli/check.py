@@ -9,7 +9,7 @@ import typer
 
 from theta import _fs
 from theta._version import __version__
-from theta.cli import console, reports, terminal
+from theta.cli import console, report_files, reports, terminal
 from theta.cli.args import HELP, plain
 from theta.errors import ExitCode, NotARepositoryError
 from theta.lazy import Module
@@ -66,6 +66,8 @@ def check(
         return 0
     rules = check_rules.of_words(frozen or (), budgets or (), size, ignored or ())
     names = [name for name in plain(context.args) if name != "--"]
+    for file in filter(None, (sarif, junit)):
+        report_files.refuse(file, *findings_files.MARKS)
     with terminal.progress("checking") as progress:
         found = gate.check(_session(), gate.CheckRequest(names, against, rules), Path.cwd(), progress)
     _write(found, sarif, junit)
@@ -90,7 +92,7 @@ def _plain(found: CheckResult) -> dict[str, object]:
 def _write(found: CheckResult, sarif: str | None, junit: str | None) -> None:
     findings = [one.as_json() for one in found.findings]
     if sarif is not None:
-        text = findings_files.sarif(findings, RULES, __version__)
+        text = findings_files.sarif(findings, RULES, __version__, found.files)
         _fs.write_atomic(Path.cwd() / sarif, text.encode())
     if junit is not None:
         _fs.write_atomic(Path.cwd() / junit, findings_files.junit(findings, found.paths, RULES).encode())
@@ -102,6 +104,8 @@ def _show(found: CheckResult) -> None:
         console.out(f"{one.rule:<10} {place}: {one.message}" if place else f"{one.rule:<10} {one.message}")
     if len(found.findings) > _SHOWN:
         console.out(f"... and {len(found.findings) - _SHOWN} more")
+    for note in found.notes:
+        console.warn(note)
     told = counted(len(found.findings), "finding")
     checked = f"{counted(len(found.paths), 'checkpoint')}, {counted(found.tensors, 'tensor')}"
     console.note(f"{checked}, {human(found.nbytes)} checked: {told}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -36,21 +37,26 @@ def check(html: str | None, *others: bool) -> None:
     """Raise a theta error if several forms of output are asked for, or if the page cannot be written."""
     if sum((html is not None, *others)) > 1:
         raise UsageError("--html, --md and --json are different forms of one report: ask for one")
-    if html is None or html == "-":
-        return
-    place = Path.cwd() / html
+    if html is not None and html != "-":
+        refuse(html, document.MARK)
+
+
+def refuse(name: str, *marks: str) -> None:
+    """Raise a theta error if ``name`` cannot be written: a file without one of ``marks`` is not ours."""
+    place = Path.cwd() / name
     if not place.parent.is_dir():
         raise NotFoundError(f"there is no folder {place.parent}")
-    if place.exists() and not _is_page(place):
-        raise WouldOverwriteError(f"{html} is there already", hint="only pages by theta are written over")
+    if os.path.lexists(place) and not _has_mark(place, marks):
+        raise WouldOverwriteError(f"{name} is there already", hint="only reports by theta are written over")
 
 
-def _is_page(place: Path) -> bool:
-    """Return whether ``place`` is a file that theta wrote as a page."""
+def _has_mark(place: Path, marks: Sequence[str]) -> bool:
+    """Return whether ``place`` is a file with one of ``marks`` near its beginning."""
     if not place.is_file():
         return False
     with place.open("rb") as file:
-        return document.MARK.encode() in file.read(_READ)
+        head = file.read(_READ)
+    return any(mark.encode() in head for mark in marks)
 
 
 def diff(session: Session, request: DiffRequest, html: str | None) -> int:

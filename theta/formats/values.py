@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex
@@ -189,6 +189,16 @@ class Value:
     def nbytes(self) -> int:
         """The size in bytes."""
         return DTYPES[self.dtype].nbytes(self.shape)
+
+
+def side_by_side(left: Iterable[bytes], right: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield pairs of equally long pieces until one side ends; all pieces consist of whole elements."""
+    left, right = filter(None, left), filter(None, right)
+    one, other = next(left, b""), next(right, b"")
+    while one and other:
+        size = min(len(one), len(other))
+        yield one[:size], other[:size]
+        one, other = one[size:] or next(left, b""), other[size:] or next(right, b"")
 
 
 def values(layout: Layout, source: Source) -> dict[str, Value]:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 _SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
+MARKS: Final = (
+    '"$schema": "https://json.schemastore.org/sarif-2.1.0.json"',
+    '<testsuites name="theta check"',
+)
+"""Texts near the beginning of such files: only these are written over."""
 Findings = Sequence[Mapping[str, str]]
 """Mappings with ``rule``, ``path``, ``tensor`` and ``message``."""
 
 
-def sarif(findings: Findings, rules: Mapping[str, str], version: str) -> str:
-    """Return SARIF 2.1.0 (OASIS), as code hosts read it."""
+def sarif(findings: Findings, rules: Mapping[str, str], version: str, files: Mapping[str, str]) -> str:
+    """Return SARIF 2.1.0 (OASIS), as code hosts read it; ``files`` is path -> the file to show instead."""
     names = list(rules)
     driver = {
         "name": "theta",
         "version": version,
         "rules": [{"id": name, "shortDescription": {"text": text}} for name, text in rules.items()],
     }
-    results = [_result(one, names) for one in findings]
+    results = [_result({**one, "path": files.get(one["path"], one["path"])}, names) for one in findings]
     run = {"tool": {"driver": driver}, "results": results, "columnKind": "unicodeCodePoints"}
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
 
@@ -42,9 +49,7 @@ def _result(one: Mapping[str, str], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _uri(path: str) -> str:
-    from urllib.parse import quote
-
-    return quote(path)
+    return quote(os.fsencode(path))
 
 
 def junit(findings: Findings, paths: Sequence[str], rules: Mapping[str, str]) -> str:

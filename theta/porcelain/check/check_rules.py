@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -52,7 +52,15 @@ class CheckRules:
             for rule in {**self.ignored, **other.ignored}
         }
         size = self.size if other.size is None else other.size
-        return CheckRules((*self.frozen, *other.frozen), {**self.budgets, **other.budgets}, size, ignored)
+        budgets = dict(self.budgets)
+        for glob, most in other.budgets.items():
+            budgets[glob] = min(most, budgets.get(glob, most))
+        return CheckRules((*self.frozen, *other.frozen), budgets, size, ignored)
+
+    def unused(self, names: Iterable[str]) -> list[str]:
+        """Return the globs of budgets that match none of the tensors ``names``."""
+        found = list(names)
+        return [g for g in (*self.frozen, *self.budgets) if not any(fnmatchcase(name, g) for name in found)]
 
 
 def of_file(root: Path) -> CheckRules:
@@ -63,10 +71,12 @@ def of_file(root: Path) -> CheckRules:
     if place.stat().st_size > _MOST:
         raise UsageError(f"{FILE} is larger than 1 MB")
     try:
-        table = tomllib.loads(place.read_text("utf-8")).get("check", {})
-    except (ValueError, UnicodeDecodeError) as error:
+        whole = tomllib.loads(place.read_text("utf-8"))
+    except (ValueError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{FILE}: {error}") from error
-    return parsed(table)
+    if other := sorted(whole.keys() - {"check"}):
+        raise UsageError(f"{FILE}: there is no table {other[0]!r}", hint="the rules are in [check]")
+    return parsed(whole.get("check", {}))
 
 
 def parsed(table: Any) -> CheckRules:

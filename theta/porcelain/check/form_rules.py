@@ -23,13 +23,14 @@ _HEAD: Final = re.compile(
 _COLUMNS: Final = {
     re.compile(r"\.(?:q_proj|k_proj|v_proj|gate_proj|up_proj)\.weight$"): ("hidden_size",),
     re.compile(r"\.attention\.self\.(?:query|key|value)\.weight$"): ("hidden_size",),
-    re.compile(r"\.down_proj\.weight$"): ("intermediate_size",),
+    re.compile(r"\.mlp\.down_proj\.weight$"): ("intermediate_size",),
     re.compile(r"(?:input_layernorm|post_attention_layernorm)\.weight$"): ("hidden_size",),
 }
 _ROWS: Final = {
     re.compile(r"\.mlp\.(?:gate_proj|up_proj)\.weight$"): "intermediate_size",
     re.compile(r"\.layer\.[0-9]+\.intermediate\.dense\.weight$"): "intermediate_size",
 }
+_HEADS: Final = re.compile(r"\.self_attn\.[kv]_proj\.weight$")
 _LAYERS: Final = ("num_hidden_layers", "n_layer", "num_layers")
 
 
@@ -111,7 +112,18 @@ def _configured(path: str, values: Mapping[str, Value], around: Surroundings) ->
         yield BrokenRule("shape", path, "", f"{len(numbers)} layers; config.json says {wanted}")
 
 
+def _head_rows(around: Surroundings) -> int | None:
+    """Return the rows of a projection to keys or values; None when the configuration does not say them."""
+    heads, width = around.number("num_attention_heads"), around.number("hidden_size")
+    groups = around.number("num_key_value_heads") or heads
+    each = around.number("head_dim") or (width // heads if heads and width and not width % heads else None)
+    return groups * each if groups and each else None
+
+
 def _sizes(path: str, name: str, value: Value, around: Surroundings) -> Iterator[BrokenRule]:
+    rows = _head_rows(around)
+    if _HEADS.search(name) and rows is not None and value.shape and value.shape[0] != rows:
+        yield BrokenRule("shape", path, name, _not_as(value, "heads of keys and values with rows of", rows))
     for pattern, keys in _COLUMNS.items():
         wanted = around.number(*keys)
         if pattern.search(name) and wanted is not None and value.shape and value.shape[-1] != wanted:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from theta.errors import NotFoundError, ThetaError, UsageError
+from theta.formats import sharded
 from theta.porcelain.check import beside_rules, check_rules, form_rules, value_rules
 from theta.porcelain.check.check_rules import CheckRules
 from theta.porcelain.check.findings import BrokenRule
 from theta.porcelain.check.value_rules import Former
 from theta.porcelain.check.version_files import RevisionFiles, VersionFiles, WorktreeFiles, models
 from theta.porcelain.tensors.converting import Model
+from theta.porcelain.workspace.checkpoints import Checkpoints
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.units import human
+
+_GONE = "the version before has this checkpoint"
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,18 @@ class CheckRequest:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The findings in order of path, and what was checked."""
+    """The findings in order of path, and what was checked.
+
+    ``files`` is path -> a file of the checkpoint, for those that are models in shards; ``notes`` tell what
+    could not be checked.
+    """
 
     findings: tuple[BrokenRule, ...]
     paths: tuple[str, ...]
     tensors: int
     nbytes: int
+    files: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -53,8 +63,10 @@ class _Gate:
     now: VersionFiles
     before: VersionFiles | None
     progress: Progress | None
-    tensors: int = 0
+    old_paths: Mapping[str, str] = field(default_factory=dict)
     nbytes: int = 0
+    names: set[str] = field(default_factory=set)
+    tensors: int = 0
 
     def check(self, path: str) -> Iterator[BrokenRule]:
         """Yield all that is wrong with one checkpoint."""
@@ -73,9 +85,14 @@ class _Gate:
 
     def _model(self, path: str) -> Iterator[BrokenRule]:
         with contextlib.ExitStack() as stack:
-            model, before = self.now.model(path, stack), self._before(path, stack)
+            model, before = self.now.model(path, stack), None
+            try:
+                before = self._before(self.old_paths.get(path, path), stack)
+            except ThetaError as error:
+                yield BrokenRule("unreadable", path, "", f"the version before: {error}")
             around = beside_rules.surroundings(self.now, path)
             self.tensors += len(model.values)
+            self.names.update(model.values)
             begin(self.progress, "checking", sum(value.nbytes for value in model.values.values()), path)
             if before is not None:
                 yield from beside_rules.metadata(path, model.metadata, before.metadata)
@@ -90,9 +107,7 @@ class _Gate:
     def _before(self, path: str, stack: contextlib.ExitStack) -> Model | None:
         if self.before is None or not self.before.files(path):
             return None
-        with contextlib.suppress(ThetaError):
-            return self.before.model(path, stack)
-        return None
+        return self.before.model(path, stack)
 
     def _values(
         self, path: str, model: Model, before: Model | None, digests: dict[str, bytes]
@@ -120,17 +135,50 @@ def check(
     root = session.repo.worktree if session is not None and not session.repo.is_bare else cwd
     rules = check_rules.of_file(root).joined(request.rules)
     commit = _commit(session, request.names, cwd)
+    before, notes = _before(session, commit, request.against)
     if session is not None and commit is not None:
         now: VersionFiles = RevisionFiles(session, commit)
         paths = list(models(session.at(commit)))
     else:
-        now, paths = WorktreeFiles(root, session), list(_paths(session, request.names, cwd, root))
-    gate = _Gate(rules, now, _before(session, commit, request.against), progress)
+        now, paths = (
+            WorktreeFiles(root, session),
+            list(dict.fromkeys(_paths(session, request.names, cwd, root))),
+        )
+    moved = _moved(session, commit, before) if not request.names or commit is not None else {}
+    old = RevisionFiles(session, before) if session is not None and before is not None else None
+    gate = _Gate(rules, now, old, progress, {new: path for path, new in moved.items() if new})
     found = [finding for path in paths for finding in gate.check(path)]
+    found += [BrokenRule("missing", path, "", _GONE) for path, new in moved.items() if not new]
     if session is not None and commit is not None and rules.size is not None:
         found += _size(session, commit, rules.size)
+    elif rules.size is not None:
+        notes.append("the budget of size is for commits: theta check REV")
+    notes += [f"no tensor is called {glob}" for glob in rules.unused(gate.names)]
     kept = (one for one in found if not rules.is_ignored(one.rule, one.path, one.tensor))
-    return CheckResult(tuple(kept), tuple(paths), gate.tensors, gate.nbytes)
+    files = {path: next(iter(now.files(path)), path) for path in paths}
+    return CheckResult(tuple(kept), tuple(paths), gate.tensors, gate.nbytes, files, tuple(notes))
+
+
+def _moved(session: Session | None, commit: str | None, before: str | None) -> dict[str, str]:
+    """Return the checkpoints of the version before that are gone -> their new paths, "" for none.
+
+    A checkpoint has a new path where a new one has at least half of its tensors' names.
+    """
+    if session is None or before is None:
+        return {}
+    was, now = session.at(before), session.at(commit) if commit is not None else session.index.readable
+    gone = {path: _names(was, path) for path in {*models(was)} - {*models(now)}}
+    come = {path: _names(now, path) for path in {*models(now)} - {*models(was)}}
+    found = {}
+    for path, names in sorted(gone.items()):
+        best = max(come, key=lambda new: len(names & come[new]), default="")
+        found[path] = best if best and 2 * len(names & come[best]) >= len(names) else ""
+    return found
+
+
+def _names(side: Checkpoints, path: str) -> set[str]:
+    manifests = (side.manifest(file) for file in side if file == path or sharded.model_of(file) == path)
+    return {line.name for manifest in manifests if manifest is not None for line in manifest.lines}
 
 
 def _commit(session: Session | None, names: Sequence[str], cwd: Path) -> str | None:
@@ -144,36 +192,47 @@ def _commit(session: Session | None, names: Sequence[str], cwd: Path) -> str | N
 
 
 def _paths(session: Session | None, names: Sequence[str], cwd: Path, root: Path) -> Iterator[str]:
-    """Yield the checkpoints that ``names`` name, from ``root``; all tracked ones for no names."""
-    if not names:
-        if session is None:
-            raise UsageError("name the files to check; there is no repository here")
-        yield from models(session.index.readable)
-        return
+    """Yield the checkpoints that ``names`` name, from ``root``; all tracked ones for no names.
+
+    A shard and an index stand for their model, a folder for the tracked checkpoints below it.
+    """
+    tracked = list(models(session.index.readable)) if session is not None else []
+    if not names and session is None:
+        raise UsageError("name the files to check; there is no repository here")
+    yield from tracked if not names else ()
+    files = WorktreeFiles(root, session)
     for name in names:
-        place = cwd / name
-        if not place.exists() and not WorktreeFiles(root, session).files(_from(root, place)):
+        path = _from(root, cwd / name)
+        if (cwd / name).is_dir():
+            yield from (one for one in tracked if path == "." or one.startswith(f"{path}/"))
+            continue
+        model = sharded.model_of(path.removesuffix(sharded.SUFFIX))
+        if not (cwd / name).exists() and not files.files(path):
             raise NotFoundError(f"{name} is neither a file nor a revision")
-        yield _from(root, place)
+        yield model
 
 
 def _from(root: Path, place: Path) -> str:
-    try:
-        return (place.parent.resolve() / place.name).relative_to(root.resolve()).as_posix()
-    except ValueError as error:
-        raise UsageError(f"{place} is outside of {root}") from error
+    """Return the path from ``root``; one that is outside of it stays absolute."""
+    there = place.parent.resolve() / place.name
+    inside = root.resolve()
+    return (there.relative_to(inside) if there.is_relative_to(inside) else there).as_posix()
 
 
-def _before(session: Session | None, commit: str | None, against: str | None) -> VersionFiles | None:
+def _before(session: Session | None, commit: str | None, against: str | None) -> tuple[str | None, list[str]]:
+    """Return the commit that counts as the version before, None for none, and what to tell of it."""
     if session is None:
-        return None
+        return None, []
     if against is not None:
-        oid = session.repo.commit_of(against)
-        if oid is None:
+        if (oid := session.repo.commit_of(against)) is None:
             raise NotFoundError(f"there is no commit {against}")
-    else:
-        oid = session.repo.head() if commit is None else next(iter(session.repo.commit(commit).parents), None)
-    return RevisionFiles(session, oid) if oid is not None else None
+        return oid, []
+    if commit is None:
+        return session.repo.head(), []
+    parent = next(iter(session.repo.commit(commit).parents), None)
+    if parent is not None and session.repo.commit_of(parent) is None:
+        return None, [f"the version before, {parent[:12]}, is not in this shallow clone: nothing is compared"]
+    return parent, []
 
 
 def _size(session: Session, commit: str, most: int) -> Iterator[BrokenRule]:
@@ -181,4 +240,6 @@ def _size(session: Session, commit: str, most: int) -> Iterator[BrokenRule]:
     words = ("rev-list", "--objects", "--disk-usage", commit, "--not", *session.repo.commit(commit).parents)
     stored = int(session.repo.git().run(*words).text)
     if stored > most:
-        yield BrokenRule("size", "", "", f"{commit[:12]} stores {human(stored)}; the budget is {human(most)}")
+        yield BrokenRule(
+            "size", check_rules.FILE, "", f"{commit[:12]} stores {human(stored)}; the budget is {human(most)}"
+        )

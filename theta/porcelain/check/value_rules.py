@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from theta._numpy import np
 from theta.dtypes import DTYPES, numpy_dtype
-from theta.formats.values import Value
+from theta.formats.values import Value, side_by_side
 from theta.porcelain.check.findings import BrokenRule
 
 _EXPONENTS: Final = {
@@ -32,12 +32,7 @@ class ValueTally:
         self._name, self._dtype = dtype, numpy_dtype(dtype)
         self._first: Any = None
         self.nan = self.inf = 0
-        self.same = True
-
-    @property
-    def is_zero(self) -> bool:
-        """Whether all elements are zero."""
-        return self.same and self._first is not None and not self._first.astype(np.complex128).any()
+        self.same = self.zero = True
 
     def add(self, chunk: bytes) -> Any:
         """Count a chunk; return it as an array."""
@@ -47,10 +42,18 @@ class ValueTally:
         if self._first is None:
             self._first = array[:1].copy()
         self.same = self.same and _is_only(chunk, self._first.tobytes(), self._dtype.itemsize)
+        self.zero = self.zero and not self._has_more_than_zero(array)
         if self._may_be_odd(array):
             self.nan += int(np.count_nonzero(np.isnan(array)))
             self.inf += int(np.count_nonzero(np.isinf(array)))
         return array
+
+    def _has_more_than_zero(self, array: Any) -> bool:
+        """Return whether an element is neither 0 nor -0."""
+        if self._name in _EXPONENTS:
+            words = array.view(f"<u{self._dtype.itemsize}")
+            return bool(words[:_FEW].max() << 1) or bool((words << words.dtype.type(1)).any())
+        return bool(array.any())
 
     def _may_be_odd(self, array: Any) -> bool:
         """Return whether an element may be infinite or no number."""
@@ -107,17 +110,23 @@ def check(path: str, name: str, new: Value, former: Former, digest: Any = None) 
         return
     old, budget = former.value, former.budget
     alike = old is not None and (old.dtype, old.shape) == (new.dtype, new.shape)
-    before = old.chunks() if old is not None and alike and budget is not None else None
+    pairs: Iterable[tuple[bytes, bytes | None]] = ((chunk, None) for chunk in new.chunks())
+    if old is not None and alike and budget is not None:
+        pairs = side_by_side(new.chunks(), old.chunks())
     tally, gap = ValueTally(new.dtype), _Gap()
-    for chunk in new.chunks():
+    for chunk, before in pairs:
         array = tally.add(chunk)
         if digest is not None:
             digest.update(chunk)
         if before is not None:
-            gap.add(array, next(before))
+            gap.add(array, before)
     yield from _of_tally(path, name, new, tally)
-    if old is not None and budget is not None:
-        yield from _of_budget(path, name, gap.relative if alike else float("inf"), budget, bool(gap.moved))
+    if old is None or budget is None:
+        return
+    if alike:
+        yield from _of_budget(path, name, gap.relative, budget, bool(gap.moved))
+    else:
+        yield BrokenRule("change" if budget else "frozen", path, name, "its shape or its dtype changed")
 
 
 def _of_tally(path: str, name: str, value: Value, tally: ValueTally) -> Iterator[BrokenRule]:
@@ -125,8 +134,10 @@ def _of_tally(path: str, name: str, value: Value, tally: ValueTally) -> Iterator
         yield BrokenRule("nan", path, name, f"{tally.nan} elements are no number")
     if tally.inf:
         yield BrokenRule("inf", path, name, f"{tally.inf} elements are infinite")
-    is_matrix = len(value.shape) >= _MATRIX and min(value.shape) >= _MATRIX and not _BEGINS.search(name)
-    if is_matrix and tally.is_zero:
+    is_matrix = len(value.shape) >= _MATRIX and min(value.shape) >= _MATRIX
+    if DTYPES[value.dtype].kind != "float" or _BEGINS.search(name):
+        return
+    if is_matrix and tally.zero:
         yield BrokenRule("zero", path, name, "all elements are zero")
     elif is_matrix and tally.same:
         yield BrokenRule("constant", path, name, "all elements are the same")
@@ -149,6 +160,6 @@ def _packed(path: str, name: str, new: Value, former: Former) -> Iterator[Broken
     if old is None or former.budget != 0:
         return
     if (old.dtype, old.shape) != (new.dtype, new.shape) or any(
-        one != other for one, other in zip(new.chunks(), old.chunks(), strict=False)
+        one != other for one, other in side_by_side(new.chunks(), old.chunks())
     ):
         yield BrokenRule("frozen", path, name, "it is to stay as it is, and changed")

@@ -12,6 +12,7 @@ from typing import Any, Final
 from theta._numpy import np
 from theta.dtypes import numpy_dtype
 from theta.errors import NotFoundError, concerning
+from theta.formats.values import side_by_side
 from theta.git.options import Arguments
 from theta.git.run import Git
 from theta.merging.strategies.factor_names import FACTOR
@@ -249,7 +250,7 @@ def _pairs(
     if compared is not None and (compared[1:] != was.shape[1:] or compared[1:] != now.shape[1:]):
         old = _cropped(old, was.shape[1:], compared[1:], itemsize)
         new = _cropped(new, now.shape[1:], compared[1:], itemsize)
-    yield from _side_by_side(old, new)
+    yield from side_by_side(old, new)
 
 
 def new_bytes(session: Session, item: Compared, name: str, nbytes: int) -> Iterator[bytes]:
@@ -275,16 +276,6 @@ def _cropped(
         rest = data[count * size :]
         rows = np.frombuffer(data, f"V{itemsize}", count * math.prod(row)).reshape(count, *row)
         yield rows[front].tobytes()
-
-
-def _side_by_side(left: Iterator[bytes], right: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield pairs of equally long pieces until one side ends; all pieces consist of whole elements."""
-    left, right = filter(None, left), filter(None, right)
-    one, other = next(left, b""), next(right, b"")
-    while one and other:
-        size = min(len(one), len(other))
-        yield one[:size], other[:size]
-        one, other = one[size:] or next(left, b""), other[size:] or next(right, b"")
 
 
 def expect(session: Session, found: Iterable[Compared], glob: str | None) -> None:

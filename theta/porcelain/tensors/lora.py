@@ -14,7 +14,7 @@ from theta._numpy import np
 from theta.dtypes import DTYPES, numpy_dtype
 from theta.errors import NotFoundError, UsageError
 from theta.formats import safetensors
-from theta.formats.values import Value
+from theta.formats.values import Value, side_by_side
 from theta.merging.adapters.extraction import LoraAdapter, Pair, extract
 from theta.porcelain.tensors import converting, sources, tied_weights
 from theta.porcelain.tensors.converting import Model
@@ -144,7 +144,7 @@ def _pairs(base: Model, tuned: Model, progress: Progress | None) -> Iterator[Pai
 def _differ(one: Value, other: Value) -> bool:
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return True
-    return any(left != right for left, right in zip(one.chunks(), other.chunks(), strict=True))
+    return any(left != right for left, right in side_by_side(one.chunks(), other.chunks()))
 
 
 def _reader(value: Value) -> Callable[[], NDArray[Any]]:
