@@ -109,7 +109,7 @@ def test_parameters_are_asked_for(repo: Repo, ask: Ask) -> None:
 
 def test_a_parameter_is_checked_when_it_is_typed(repo: Repo, ask: Ask) -> None:
     """A value that cannot be is refused at its own question, and asked for again."""
-    shown = ask(["linear", "much", "1,2,3", "1,normalize=x", "1,3", "maybe", "?", "", "", "tu !"]).out
+    shown = ask(["linear", "much", "1,2,3", "1,normalize=x", "1,3", "maybe", "?", "", "", "", "tu !"]).out
     for reason in (
         "weight is a number, not much",
         "weight has 3 values and the merge has 2 inputs",

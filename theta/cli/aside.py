@@ -35,7 +35,7 @@ OWN: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(("cherry-pick", "revert", "rebase"), _OF_SEQUENCES),
     "merge": _OF_SEQUENCES
     | {"--scope", "--statistics", "--dry-run", "--json", "--html", "--md", "--replay", "--dtype"}
-    | {"--search", "--score", "--search-by", "--trials", "--minimize"},
+    | {"--search", "--score", "--search-by", "--trials", "--minimize", "--align", "--align-spec"},
     "add": frozenset(("--update-type", "--update-data", "--weight")),
     "commit": frozenset(("--json",)),
     "status": frozenset(("--json",)),
