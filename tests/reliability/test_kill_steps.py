@@ -8,12 +8,11 @@ Last figures, 26 Nov 2026; git was killed alone, and with theta, at each step un
 - rebase two: 530 of 542; mended by kind, not run again;
 - pull by rebase, git alone: 189 of 207; the rest are a git that git started: its locks, and its steps;
 - commit, git alone: 43 of 50; the lock of the branch stays;
-- merge, every fourth step: 49 of 56, and the seven once what a killed git locked was unlocked (27 Nov);
-- merge average, another fourth: 47 of 50, of which one passed when it was run again and one is of a lock
-  of the stash that was not run again; a git that is killed between the merge commit and the removal of
-  ``MERGE_HEAD`` leaves a merge in progress, and ``merge --continue`` makes an empty commit, as with git;
-- merge by steps, another fourth: 68 of 70; one is of such a lock; in the other git was killed while it wrote
-  the message, which is empty;
+- merge, every fourth step: 49 of 56; merge average, another fourth: 47 of 50; merge by steps, another
+  fourth: 68 of 70. What is left: git was killed by another git, which tells nobody; its lock stays, since
+  it may be of a living one that is not seen from here (a container, another host). A git that is killed
+  between the merge commit and the removal of ``MERGE_HEAD`` leaves a merge in progress, as with git; one
+  that is killed while it writes the message leaves an empty one;
 - am, git alone, then ``--abort``: 276 of 284; files of a patch stay, or the first patch does.
   ``am --continue`` applies nothing after a kill: git takes the patch for settled by hand.
 """

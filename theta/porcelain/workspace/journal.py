@@ -116,22 +116,6 @@ class Journal:
         if (note := _read(self._place)) is not None:
             _unlock(self._repo, note["started"])
 
-    def _unlock_own(self, started: float, *, failed: bool = False) -> None:
-        """Remove the lock files that a git of this command left as it was killed, which nobody may have told.
-
-        A git that runs another one fails over its death, and some failures are no matter.
-        """
-        repo = self._repo
-        head = state_files.text(repo.gitdir / "HEAD")
-        branch = repo.commondir / f"{head.removeprefix('ref: ').strip()}.lock"
-        if not (failed or branch.exists() or next(repo.gitdir.glob("*.lock"), None)):
-            return
-        others = (place for place in _journals(repo) if place != self._place)
-        if not any(map(_is_of_the_living, others)):
-            with contextlib.suppress(ThetaError):
-                _unlock(repo, started + _EARLY)
-                _remove_stale(branch, started + _EARLY, _users(repo))
-
     # -- locks ----------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -213,12 +197,10 @@ class Journal:
             with contextlib.nullcontext() if needed else contextlib.suppress(DiskError, NoSpaceError):
                 _notes.write(place, json.dumps(body))
             yield
-            self._unlock_own(started)
             if place.exists():
                 _notes.drop(place)
         except Exception as error:
             killed = isinstance(error, GitFailedError) and error.code < 0
-            self._unlock_own(started, failed=True)
             self._give_up(killed=killed)
             raise
         finally:
