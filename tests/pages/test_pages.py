@@ -77,12 +77,14 @@ def test_a_diff_is_a_page_with_a_map_a_table_and_details(tuned: Repo, visit: Vis
     assert page.locator("tbody tr").count() == len(changed)
     assert page.locator("svg rect.cell").count() == len(changed)
     assert page.locator("svg rect.none:not(.cell)").count() == len(SHAPES) + 1 - len(changed)
+    assert page.locator("svg rect.cell.odd").count() == page.locator("svg rect.cell.added").count() == 1
+    assert "red: infinite or no number" in page.locator(".legend").inner_text()
     page.locator("svg rect.cell[fill]").first.click()
     detail = page.locator(".detail")
     assert detail.locator("svg").count() == 2
     assert "singular values" in detail.inner_text()
     page.get_by_role("button", name="layers.0.k.weight").click()
-    assert "64 infinite or no number" not in detail.inner_text()
+    assert "inf or nan" in detail.inner_text()
     assert detail.locator("h3").inner_text() == "layers.0.k.weight"
 
 
@@ -90,7 +92,7 @@ def test_the_table_is_sorted_searched_and_filtered(tuned: Repo, visit: Visit) ->
     tuned.theta("diff", "HEAD~", "HEAD", "--html", "out.html")
     page = visit.open(tuned.path / "out.html")
     column = page.locator("tbody td.number:nth-child(5)")
-    shown = [float(text.rstrip("%")) for text in column.all_inner_texts() if text]
+    shown = [float(text.rstrip("%")) for text in column.all_inner_texts() if text.endswith("%")]
     assert shown == sorted(shown, reverse=True)
     page.get_by_role("button", name="tensor").click()
     names = page.locator("tbody td.name").all_inner_texts()
@@ -107,10 +109,13 @@ def test_the_map_is_used_by_the_keyboard(tuned: Repo, visit: Visit) -> None:
     tuned.theta("diff", "HEAD~", "HEAD", "--html", "out.html")
     page = visit.open(tuned.path / "out.html")
     page.locator(".pictures svg").first.focus()
-    for key in ("ArrowDown", "ArrowRight", "ArrowRight", "Enter"):
+    for key in ("ArrowDown", "ArrowRight", "ArrowRight", " "):
         page.keyboard.press(key)
-    assert page.locator("[aria-live]").inner_text() != ""
+    assert page.locator("[aria-live]").inner_text() == page.locator("#hint").inner_text() != ""
     assert page.locator(".detail").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator(".detail").is_visible()
+    assert page.evaluate("document.activeElement.tagName") == "svg"
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (700, "dark")])
@@ -208,6 +213,7 @@ def test_the_terminal_has_the_map_in_small(tuned: Repo) -> None:
     text = tuned.theta("diff", "HEAD~", "HEAD", "--stats").stdout
     rows = [line for line in text.splitlines() if line.startswith(("q.weight ", "up.weight "))]
     assert [line.split()[1] for line in rows] == ["████████", "········"]
+    assert "!!" in next(line for line in text.splitlines() if line.startswith("k.weight "))
     last = text.split("by kind and layer:")[1].strip().splitlines()[-1]
     assert last.startswith("layers 0 to 3")
 

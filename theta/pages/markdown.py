@@ -11,6 +11,7 @@ from theta.units import shape_text
 SHOWN: Final = 30
 """Tensors that a section lists; comments have limits, and readers too."""
 
+_OF_CHANGE: Final = ("relative", "distance", "largest")
 _STATUS: Final = {"A": "added", "D": "deleted", "M": "changed", "S": "resized", "T": "dtype", "R": "renamed"}
 
 
@@ -39,13 +40,24 @@ def _section(section: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from _table(["tensor", "", "shape", "dtype", *(m["short"] for m in metrics)], 4)
     for row in rows[:SHOWN]:
-        numbers = (told(row.get(metric["key"]), metric["form"]) for metric in metrics)
+        numbers = (_number(row, metric) for metric in metrics)
         shape = shape_text(row["shape"])
         status = _STATUS.get(row["status"], row["status"])
         yield f"| {' | '.join(map(_cell, [row['name'], status, shape, row['dtype'], *numbers]))} |"
     if len(rows) > SHOWN:
         yield ""
         yield f"and {len(rows) - SHOWN} more"
+
+
+def _number(row: Mapping[str, Any], metric: Mapping[str, str]) -> str:
+    """Return one number; a change that is infinite or no number says so."""
+    if (
+        row.get(metric["key"]) is None
+        and metric["key"] in _OF_CHANGE
+        and (row.get("infinite") or row.get("odd"))
+    ):
+        return "inf or nan"
+    return told(row.get(metric["key"]), metric["form"])
 
 
 def _most_telling(rows: Sequence[Any], metrics: Sequence[Mapping[str, str]]) -> list[Any]:

@@ -44,7 +44,19 @@
     return form === "percent" ? `${digits(100 * value)}%` : digits(value);
   };
   const shape = (sizes) => (sizes && sizes.length ? sizes.join("×") : "scalar");
-  const broken = (name) => name.split(/(?<=[./_])/).flatMap((part) => [part, html("wbr")]);
+  const clean = (text) => String(text).replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, "\ufffd");
+  const broken = (name) => clean(name).split(/(?<=[./_])/).flatMap((part) => [part, html("wbr")]);
+  const isOdd = (row) => Boolean(row.odd || row.infinite);
+  const number = (row, metric) => {
+    if (!has(row, metric.key) && isOdd(row) && ["relative", "distance", "largest"].includes(metric.key)) return "inf or nan";
+    return told(row[metric.key], metric.form);
+  };
+  const look = (row, metric, of) => {
+    if (isOdd(row)) return { class: "cell odd" };
+    if (row.status === "A" || row.status === "D") return { class: `cell ${row.status === "A" ? "added" : "deleted"}` };
+    if (!has(row, metric.key)) return { class: "cell none" };
+    return row[metric.key] === 0 ? { class: "cell zero" } : { class: "cell", fill: colour(of.share(row[metric.key])) };
+  };
   const has = (row, key) => row[key] !== null && row[key] !== undefined;
 
   // -- colours --------------------------------------------------------------------------------
@@ -54,7 +66,8 @@
     const [low, high] = [Math.floor(at), Math.ceil(at)].map((k) => VIRIDIS[k].match(/../g).map((part) => parseInt(part, 16)));
     return `rgb(${low.map((part, k) => Math.round(part + (high[k] - part) * (at % 1))).join(",")})`;
   };
-  const scale = (values) => {
+  const scale = (values, linear) => {
+    if (linear) return { share: (value) => value, low: 0, most: 1 };
     const positive = values.filter((value) => value > 0);
     const least = positive.reduce((a, b) => Math.min(a, b), Infinity);
     const most = positive.reduce((a, b) => Math.max(a, b), 0);
@@ -70,7 +83,7 @@
 
   const hint = html("div", { id: "hint", "aria-hidden": "true" });
   const show = (event, text) => {
-    hint.textContent = text;
+    hint.textContent = clean(text);
     hint.style.display = text ? "block" : "none";
     hint.style.left = `${Math.min(event.clientX + 14, innerWidth - 260)}px`;
     hint.style.top = `${event.clientY + 14}px`;
@@ -101,7 +114,7 @@
     const wide = Math.min(Math.max(Math.floor((1240 - left) / Math.max(layers.length, 1)), 5), 26);
     const tall = kinds.length > 60 ? 12 : 17;
     const ranks = new Map([...cells].map(([key, numbers]) => [key, largest(section, numbers, metric.key)]));
-    const of = scale([...ranks.values()].map((k) => section.tensors[k][metric.key] ?? 0));
+    const of = scale([...ranks.values()].map((k) => section.tensors[k][metric.key] ?? 0), metric.linear);
     const picture = svg("svg", {
       width: left + wide * layers.length + 8, height: 22 + tall * kinds.length + 4, role: "img", tabindex: "0",
       "aria-label": `Map of ${kinds.length} kinds of tensors by ${layers.length} layers, coloured by ${metric.label}. ` +
@@ -113,7 +126,8 @@
     });
     kinds.forEach((kind, y) => {
       const most = Math.floor((left - 12) / 6.7);
-      const label = kind.length > most ? `…${kind.slice(1 - most)}` : kind;
+      const shown = clean(kind);
+      const label = shown.length > most ? `…${shown.slice(1 - most)}` : shown;
       picture.append(svg("text", { class: "kind", x: left - 6, y: 22 + y * tall + tall / 2 + 4, "text-anchor": "end" }, label));
     });
     const box = (x, y, more) => svg("rect", { x: left + x * wide, y: 22 + y * tall, width: wide - 1, height: tall - 1, rx: 1.5, ...more });
@@ -123,9 +137,8 @@
     }
     for (const [key, number] of ranks) {
       const [x, y] = key.split(" ").map(Number);
-      const value = section.tensors[number][metric.key];
-      const look = has(section.tensors[number], metric.key) ? { fill: colour(of.share(value)) } : { class: "cell none" };
-      picture.append(box(x, y, { class: "cell", "data-key": key, ...look }));
+      const odd = cells.get(key).find((k) => isOdd(section.tensors[k]));
+      picture.append(box(x, y, { "data-key": key, ...look(section.tensors[odd ?? number], metric, of) }));
     }
     const ring = svg("rect", { class: "now", width: wide + 1, height: tall + 1, rx: 2, visibility: "hidden" });
     picture.append(ring);
@@ -133,14 +146,16 @@
     const words = (key) => {
       const row = section.tensors[ranks.get(key)];
       const others = cells.get(key).length - 1;
-      return `${row.name}: ${has(row, metric.key) ? `${metric.label} ${told(row[metric.key], metric.form)}` : STATUS[row.status] ?? row.status}` +
+      return `${row.name}: ${number(row, metric) ? `${metric.label} ${number(row, metric)}` : STATUS[row.status] ?? row.status}` +
         (others ? ` (the largest of ${others + 1})` : "");
     };
-    const move = (key) => {
+    const move = (key, byKey) => {
       at = key;
       const [x, y] = key.split(" ").map(Number);
       for (const [name, value] of Object.entries({ x: left + x * wide - 1, y: 21 + y * tall, visibility: "visible" })) ring.setAttribute(name, value);
       live.textContent = words(key);
+      const there = ring.getBoundingClientRect();
+      if (byKey) show({ clientX: there.right, clientY: there.bottom - 10 }, words(key));
     };
     const keyOf = (event) => event.target.getAttribute?.("data-key");
     picture.addEventListener("pointermove", (event) => show(event, keyOf(event) ? words(keyOf(event)) : ""));
@@ -150,15 +165,19 @@
       move(keyOf(event));
       choose(ranks.get(at));
     });
+    picture.addEventListener("blur", () => { hint.style.display = "none"; });
     picture.addEventListener("keydown", (event) => {
       const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-      if (event.key === "Enter" && at) choose(ranks.get(at));
+      if ((event.key === "Enter" || event.key === " ") && at) {
+        event.preventDefault();
+        choose(ranks.get(at));
+      }
       if (!by) return;
       event.preventDefault();
-      if (!at) { move([...ranks.keys()][0]); return; }
+      if (!at) { move([...ranks.keys()][0], true); return; }
       let [x, y] = at.split(" ").map(Number);
       do { x += by[0]; y += by[1]; } while (x >= 0 && y >= 0 && x < layers.length && y < kinds.length && !ranks.has(`${x} ${y}`));
-      if (ranks.has(`${x} ${y}`)) move(`${x} ${y}`);
+      if (ranks.has(`${x} ${y}`)) move(`${x} ${y}`, true);
     });
     return { picture, of };
   };
@@ -166,7 +185,10 @@
   const legend = (section, metric, of) => {
     const stops = Array.from({ length: 24 }, (_, k) => svg("rect", { x: k * 6, y: 0, width: 6, height: 11, fill: colour(k / 23) }));
     const ends = of.most > 0 ? [told(of.low, metric.form), told(of.most, metric.form)] : ["", ""];
-    const words = section.same.length ? "logarithmic; pale cells did not change" : "logarithmic";
+    const words = [metric.form === "percent" && metric.linear ? "linear" : "logarithmic",
+      section.same.length ? "pale: did not change" : "", section.tensors.some(isOdd) ? "red: infinite or no number" : "",
+      section.tensors.some((row) => row.status === "A") ? "green: added" : "",
+      section.tensors.some((row) => row.status === "D") ? "red frame: deleted" : ""].filter(Boolean).join("; ");
     return html("div", { class: "legend" }, html("span", {}, `${metric.label}: ${ends[0]}`),
       svg("svg", { width: 144, height: 11, "aria-hidden": "true" }, stops), html("span", {}, ends[1]),
       html("span", {}, words));
@@ -220,9 +242,15 @@
       bar.addEventListener("pointermove", (event) => show(event, `${labels[k]}: ${told(value, form)}`));
       bar.addEventListener("pointerleave", (event) => show(event, ""));
       picture.append(bar);
-      if (k % step === 0) picture.append(svg("text", { x: left + 2 + (k + 0.5) * wide, y: height - 6, "text-anchor": k ? "middle" : "start" }, labels[k]));
+      if (k % step === 0) picture.append(svg("text", { x: Math.max(left + 2 + (k + 0.5) * wide, left + 24), y: height - 6, "text-anchor": "middle" }, labels[k]));
     });
     return picture;
+  };
+
+  const median = (values) => {
+    const half = values.length >> 1;
+    if (!values.length) return null;
+    return values.length % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
   };
 
   const profile = (section, layers, metric) => {
@@ -231,7 +259,7 @@
     const of = numbered.map((layer) => section.tensors.filter((row) => row.layer === layer && has(row, metric.key)).map((row) => row[metric.key]).sort((a, b) => a - b));
     const lines = [
       { look: "most", values: of.map((values) => (values.length ? values[values.length - 1] : null)) },
-      { look: "middle", values: of.map((values) => (values.length ? values[values.length >> 1] : null)) },
+      { look: "middle", values: of.map(median) },
     ];
     const peak = lines[0].values.reduce((best, value, k) => (value > (lines[0].values[best] ?? -1) ? k : best), 0);
     const title = `${metric.label} by layer; largest in layer ${numbered[peak]}: ${told(lines[0].values[peak], metric.form)}`;
@@ -285,10 +313,10 @@
       ["dtype", row.old_dtype ? `${row.old_dtype} → ${row.dtype}` : row.dtype]];
     if (row.old_name) pairs.push(["formerly", row.old_name]);
     if (has(row, "cosine")) pairs.push(["cosine", digits(row.cosine)]);
-    for (const metric of section.metrics) if (has(row, metric.key)) pairs.push([metric.label, told(row[metric.key], metric.form)]);
+    for (const metric of section.metrics) if (number(row, metric)) pairs.push([metric.label, number(row, metric)]);
     if (row.codecs) pairs.push(["codecs", row.codecs]);
     for (const note of row.notes ?? []) pairs.push(note);
-    return [html("h3", {}, row.name), facts(pairs), html("div", { class: "side" }, histogram(row), spectrum(row), rows(row))];
+    return [html("h3", {}, clean(row.name)), facts(pairs), html("div", { class: "side" }, histogram(row), spectrum(row), rows(row))];
   };
 
   // -- the table --------------------------------------------------------------------------------
@@ -340,7 +368,7 @@
         if (column.key === "name") return html("td", { class: "name" }, html("button", { type: "button", onclick: () => choose(k) }, broken(row.name)));
         if (column.key === "status") return html("td", { class: row.status }, STATUS[row.status] ?? row.status);
         if (column.key === "shape") return html("td", {}, row.old_shape ? `${shape(row.old_shape)} → ${shape(row.shape)}` : shape(row.shape));
-        if (column.number) return html("td", { class: "number" }, told(row[column.key], column.form));
+        if (column.number) return html("td", { class: "number" }, number(row, column));
         return html("td", {}, String(row[column.key] ?? ""));
       }));
     };
@@ -368,7 +396,13 @@
     const panel = html("section", { class: "detail", tabindex: "-1", "aria-label": "tensor" });
     panel.hidden = true;
     const choose = (k) => {
-      panel.replaceChildren(...detail(section, section.tensors[k]));
+      const from = document.activeElement;
+      const close = () => {
+        panel.hidden = true;
+        from?.focus();
+      };
+      panel.replaceChildren(html("button", { type: "button", class: "close", onclick: close }, "close"), ...detail(section, section.tensors[k]));
+      panel.onkeydown = (event) => { if (event.key === "Escape") close(); };
       panel.hidden = false;
       for (const row of document.querySelectorAll("tr.now")) row.classList.remove("now");
       part.querySelector(`tr[data-row="${k}"]`)?.classList.add("now");
@@ -418,7 +452,7 @@
     for (const one of commits) {
       const names = one.names?.length ? ` (${one.names.join(", ")})` : "";
       picture.append(svg("circle", { class: "dot", cx: x(one.commit), cy: y(one.commit), r: 5 }),
-        svg("text", { x: left, y: y(one.commit) + 4 }, `${one.commit.slice(0, 10)}${names} ${one.deed ? `${one.deed}: ` : ""}${one.subject}`));
+        svg("text", { x: left, y: y(one.commit) + 4 }, `${one.commit.slice(0, 10)}${names} ${clean(one.subject)}`));
     }
     return picture;
   };

@@ -318,7 +318,7 @@ class Totals:
         self._new += float(new @ new)
         self._dot += float(old @ new)
         self._gap += float(gap @ gap)
-        self._largest = max(self._largest, float(np.abs(gap).max(initial=0.0)))
+        self._largest = float(np.maximum(self._largest, np.abs(gap).max(initial=0.0)))
         return gap
 
     def result(self) -> Numbers | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -28,7 +29,7 @@ from theta.units import human
 METRICS: Final = (
     Metric("relative", "‖Δ‖/‖W‖", "relative change ‖Δ‖/‖W‖", "percent"),
     Metric("distance", "1 - cos", "1 - cosine of old and new", "number"),
-    Metric("changed", "changed", "elements changed", "percent"),
+    Metric("changed", "changed", "elements changed", "percent", linear=True),
     Metric("largest", "max|Δ|", "largest change of an element", "number"),
     Metric("stored", "stored", "bytes newly stored", "bytes"),
 )
@@ -150,6 +151,8 @@ def row(session: Session, item: Compared, change: Change, stored: _Storage | Non
     if (measured := measure(session, item, change)) is not None:
         numbers, details = measured
         found |= _metrics(numbers) | asdict(details)
+        if numbers.compared is not None:
+            found["notes"] = [["compared", diffing.part(change, numbers.compared)]]
     return found
 
 
@@ -178,6 +181,7 @@ def measure(session: Session, item: Compared, change: Change) -> tuple[Numbers, 
 
 def _metrics(numbers: Numbers) -> dict[str, Any]:
     return {
+        "infinite": not math.isfinite(numbers.relative),
         "relative": numbers.relative,
         "distance": max(1.0 - numbers.cosine, 0.0),
         "cosine": numbers.cosine,

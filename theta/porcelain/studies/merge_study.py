@@ -18,7 +18,13 @@ from theta.store.read.stored_tensor import StoredTensor
 from theta.units import human
 
 METRICS: Final = (
-    Metric("opposed", "opposed", "changed elements that both sides moved in opposite directions", "percent"),
+    Metric(
+        "opposed",
+        "opposed",
+        "changed elements that both sides moved in opposite directions",
+        "percent",
+        linear=True,
+    ),
     Metric("apart", "1 - cos", "1 - cosine of the updates of both sides", "number"),
     Metric("ours", "‖Δ ours‖", "relative change of ours ‖Δ‖/‖W‖", "percent"),
     Metric("theirs", "‖Δ theirs‖", "relative change of theirs ‖Δ‖/‖W‖", "percent"),
@@ -128,8 +134,9 @@ class _Updates:
     def result(self) -> dict[str, float]:
         """Return the metrics."""
         norm = (self._ours * self._theirs) ** 0.5
-        found = {"opposed": self._opposed / self._either if self._either else 0.0}
+        found: dict[str, float] = {}
         if norm:
+            found["opposed"] = self._opposed / self._either
             found["apart"] = 1.0 - self._dot / norm
         if self._base:
             found |= {

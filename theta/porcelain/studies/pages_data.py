@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from theta.porcelain.studies.map_places import place_of
@@ -19,16 +19,18 @@ class Metric:
         short: a heading for a column.
         label: its name in words.
         form: the way it is shown: ``"percent"``, ``"bytes"`` or ``"number"``.
+        linear: it goes from 0 to 1, and colours do so too; others are logarithmic.
     """
 
     key: str
     short: str
     label: str
     form: str
+    linear: bool = False
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {"key": self.key, "short": self.short, "label": self.label, "form": self.form}
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ _BINS: Final = 278
 _ROWS: Final = 5
 _SHOWN: Final = 16
 _WIDEST: Final = 1024
+_BLOCK: Final = 4096
 _LARGEST: Final = 4 << 20
 """Elements up to which a matrix has singular values computed: 16 MB of float32."""
 
@@ -98,16 +99,25 @@ class Tally:
 
 
 def _singular_values(whole: Any, columns: int) -> Any:
-    """Return the singular values of a float32 matrix, the largest first, by the smaller Gram matrix."""
+    """Return the singular values of a float32 matrix, the largest first, by the smaller Gram matrix.
+
+    The sums are float64.  Values below the rounding of that matrix are 0: squares hide what is smaller than
+    1e-8 of the largest.
+    """
     if whole is None or not whole.size or not np.isfinite(whole).all():
         return np.zeros(0)
     matrix = whole.reshape(-1, columns)
     scale = float(np.abs(matrix).max())
     if not scale:
         return np.zeros(0)
-    matrix = matrix / np.float32(scale)
-    gram = matrix @ matrix.T if len(matrix) < columns else matrix.T @ matrix
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(gram.astype(np.float64))[::-1], 0.0)) * scale
+    matrix = matrix.T if len(matrix) < columns else matrix
+    gram = np.zeros((matrix.shape[1],) * 2)
+    for at in range(0, len(matrix), _BLOCK):
+        block = matrix[at : at + _BLOCK].astype(np.float64) / scale
+        gram += block.T @ block
+    squares = np.linalg.eigvalsh(gram)[::-1]
+    least = squares[0] * len(squares) * np.finfo(np.float64).eps
+    return np.sqrt(np.where(squares > least, squares, 0.0)) * scale
 
 
 def _effective_rank(values: Any) -> float:
