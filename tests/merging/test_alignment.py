@@ -403,6 +403,22 @@ def test_an_aligned_merge_is_the_mean_in_our_order_and_replays(pair: tuple[Repo,
     assert "dangling blob" not in repo.git("fsck")
 
 
+def test_an_aligned_outer_step_keeps_its_momentum(pair: tuple[Repo, Model, UnitLayout]) -> None:
+    """Its objects stayed where the aligned model was computed, and the merge failed."""
+    repo, model, layout = pair
+    noise = {name: value / np.float32(50) for name, value in filled(llama(), 9).items()}
+    theirs = in_order({name: model[name] + noise[name] for name in model}, layout, shuffled(layout, 5))
+    ours = {name: model[name] - noise[name] / 2 for name in model}
+    for branch, values in (("round", theirs), ("main", ours)):
+        repo.theta("switch", "-q", *(["-c"] if branch == "round" else []), branch)
+        make_model(repo.path / MODEL, values)
+        repo.theta("commit", "-q", "-am", branch)
+    repo.theta("merge", "round", "--align", "weights", "-X", "outer")
+    assert read_model(repo.path / "m.momentum.safetensors").keys() == model.keys()
+    assert "the same tree" in repo.theta("merge", "--replay", "HEAD").stdout
+    repo.theta("fsck")
+
+
 def test_the_shards_of_a_model_are_ordered_together(repo: Repo) -> None:
     """The axes over one group of units lie in several files."""
     model = filled(mlp(), 4)
@@ -439,3 +455,37 @@ def test_conflicts_of_an_aligned_merge_are_settled_in_our_order(pair: tuple[Repo
     repo.theta("resolve", "-X", "theirs")
     for name, value in read_model(repo.path / MODEL).items():
         np.testing.assert_array_equal(value, tuned[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"axes": {"*a*a*a*a*b": ["x"]}}',
+        "heads = 2\nx = 2001-01-01",
+        "heads = 2\naxes = {a = 2001-01-01}",
+        '{"heads": 1' + "0" * 5000 + "}",
+        "a=" + "[" * 5000 + "]" * 5000,
+    ],
+    ids=["stars", "a date", "a date for axes", "digits", "depth"],
+)
+def test_a_hostile_specification_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        specs.canonical(text)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"layers.0.weight": (4,), "layers.1.weight": (4,)},
+        {
+            "l.attention.self.query.weight": (8, 8),
+            "l.attention.self.key.weight": (4, 8),
+            "l.attention.self.value.weight": (4, 8),
+            "l.attention.output.dense.weight": (8, 8),
+        },
+    ],
+    ids=["vectors", "heads of unequal widths"],
+)
+def test_a_model_that_cannot_be_laid_out_is_refused(shapes: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(UsageError):
+        families.layout(shapes, Heads(2, 2, rotary=False))

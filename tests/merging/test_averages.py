@@ -103,6 +103,10 @@ def test_a_committed_mean_is_that_of_numpy_and_is_computed_again(trained: Repo, 
     trained.theta("fsck")
     assert "the same tensors" in trained.theta("average", "--replay", "HEAD").stdout
     trained.theta("average", "--replay", "HEAD~1", code=2)
+    trained.write("other.py", "evil")
+    trained.git("add", "other.py")
+    trained.git("commit", "-q", "--amend", "--no-edit")
+    assert "the same tensors" not in trained.theta("average", "--replay", "HEAD", code=1).stdout
 
 
 def test_commits_that_leave_the_model_alone_do_not_count(trained: Repo) -> None:

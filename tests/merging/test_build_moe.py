@@ -158,3 +158,10 @@ def test_a_mixture_is_committed_and_built_again(repo: Repo) -> None:
     assert "the same model" in repo.theta("build-moe", "--replay", "HEAD").stdout
     assert "built: mixtral of 1 experts" in repo.theta("lineage", MODEL).stdout
     repo.theta("fsck")
+    trailers = repo.git("log", "-1", "--format=%B")
+    repo.write("other.py", "evil")
+    repo.theta("add", "other.py")
+    repo.theta("commit", "-q", "--amend", "-m", trailers)
+    assert "the same model" not in repo.theta("build-moe", "--replay", "HEAD", code=1).stdout
+    repo.theta("commit", "-q", "--amend", "-m", trailers.replace("--gates ", "--gates gates.npy --was "))
+    assert "malformed" in repo.theta("build-moe", "--replay", "HEAD", code=2).stderr

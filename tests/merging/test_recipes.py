@@ -315,3 +315,32 @@ def test_a_file_is_read_and_a_missing_one_is_named(tmp_path: Path) -> None:
         recipe_files.read(str(place))
     place.write_text("merge_method: linear\nmodels:\n  - model: main\n")
     assert recipe_files.read(str(place)).models == ("main",)
+
+
+LINEAR = "merge_method: linear\nmodels:\n- model: a\n- model: b\n"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "parameters: {weight: 1" + "0" * 400 + "}",
+        "seed: 0x" + "f" * 5000,
+        "parameters: {weight: " + "[" * 30 + "1" + "]" * 30 + "}",
+        "parameters: {weight: 2001-01-01}",
+    ],
+    ids=["a huge number", "a huge seed", "depth", "a date"],
+)
+def test_a_hostile_recipe_is_refused(more: str) -> None:
+    with pytest.raises(UsageError):
+        recipe_files.load(f"{LINEAR}{more}\n".encode(), "r.yml")
+
+
+@pytest.mark.parametrize("weight", [10**400, [[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]])
+def test_a_hostile_trailer_is_refused(weight: object) -> None:
+    body = {
+        "merge_method": "linear",
+        "models": [{"model": "a"}, {"model": "b"}],
+        "parameters": {"weight": weight},
+    }
+    with pytest.raises(UsageError):
+        recipe_files.of_bodies([body], "trailer")

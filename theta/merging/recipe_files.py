@@ -119,6 +119,7 @@ def load(data: bytes, label: str) -> RecipeFile:
 
 def of_bodies(bodies: Sequence[Mapping[str, Any]], label: str) -> RecipeFile:
     """Return the recipe of parsed documents; raises :class:`UsageError` that names ``label`` and key."""
+    yaml_documents.check_plain(list(bodies), label)
     documents = tuple(recipe_document.parse(body, label) for body in bodies)
     last = documents[-1]
     first = last.frames[0]

@@ -68,7 +68,7 @@ _POOLER: Final = re.compile(r"(?:.*\.)?(?:pooler\.dense|classifier\.dense|pre_cl
 _HEAD: Final = re.compile(
     r"(?:.*\.)?(?:classifier|cls\.seq_relationship|classifier\.out_proj)\.(weight|bias)"
 )
-_LAYER: Final = re.compile(r"(.*?)(\d+)\.(weight|bias|running_mean|running_var|num_batches_tracked)")
+_LAYER: Final = re.compile(r"(.*?)(\d{1,6})\.(weight|bias|running_mean|running_var|num_batches_tracked)")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -93,9 +93,18 @@ def laid_out(
     groups = {part.group for part in parts if part.group and part.role != UNITS}
     own = {group: replace(heads, rotary=rotary(group)) for group in groups} if heads is not None else {}
     made = UnitLayout(found, own)
-    for (group, role), size in made.sizes().items():
-        if group in own:
-            own[group].width(role, size)
+    widths = {
+        (group, role): own[group].width(role, size)
+        for (group, role), size in made.sizes().items()
+        if group in own
+    }
+    for group in own:
+        for one, other in ("qk", "vo"):
+            if (group, one) in widths and widths[group, one] != widths.get(
+                (group, other), widths[group, one]
+            ):
+                told = f"{widths[group, one]} and {widths[group, other]} units"
+                raise UsageError(f"heads of {one} and {other} in {group} have {told}; they must be equal")
     return made
 
 
@@ -171,7 +180,10 @@ def _chain(shapes: Shapes) -> dict[str, tuple[Axis, ...]]:
     if len({match[1] for match in matches.values()}) != 1:
         name = next(iter(shapes))
         raise _unknown(name, shapes[name])
-    last = max(int(match[2]) for name, match in matches.items() if len(shapes[name]) > 1)
+    last = max((int(match[2]) for name, match in matches.items() if len(shapes[name]) > 1), default=-1)
+    if last < 0:
+        name = next(iter(shapes))
+        raise _unknown(name, shapes[name])
     found: dict[str, tuple[Axis, ...]] = {}
     after = ""
     for number in numbers:

@@ -29,6 +29,8 @@ from theta.merging.alignment.families import Shapes
 WAYS: Final = ("weights", "transport")
 MOST: Final = 1 << 18
 """Characters of a specification, which is a part of the message of a commit."""
+_STARS: Final = 2
+"""Stars of a glob: a matcher that goes back tries each of their places for each name."""
 _KEYS: Final = {"heads", "kv_heads", "rotary", "axes"}
 
 
@@ -73,7 +75,10 @@ def canonical(text: str) -> str:
         found = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the specification is neither JSON nor TOML: {error}") from error
-    line = json.dumps(found, separators=(",", ":"))
+    try:
+        line = json.dumps(found, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"the specification has more than names and numbers: {error}") from error
     parsed(line)
     return line
 
@@ -91,6 +96,8 @@ def parsed(line: str) -> UnitSpec:
     axes = found.get("axes", {})
     if not isinstance(axes, dict) or not all(_is_words(one) for one in axes.values()):
         raise UsageError('axes of a specification are lists of names, such as ["mlp*", "residual"]')
+    if wild := next((glob for glob in axes if glob.count("*") > _STARS), None):
+        raise UsageError(f"{wild[:80]!r} has more than {_STARS} stars")
     return UnitSpec(_heads(found), axes)
 
 

@@ -48,6 +48,9 @@ class ResultTensor:
     place: str
 
 
+_MOST_LAYERS: Final = 10_000
+
+
 class _Layers:
     """The one stack of layers of a model."""
 
@@ -67,6 +70,9 @@ class _Layers:
             raise UsageError(f"{model.label} has {told}, and a slice takes layers of one stack")
         self.prefix = max(stacks, key=lambda prefix: len(stacks[prefix]))
         self.layers = stacks.pop(self.prefix)
+        if self.count != len(self.layers):
+            gap = next(number for number in range(self.count) if number not in self.layers)
+            raise UsageError(f"{model.label} has layers up to {self.count - 1}, and no layer {gap}")
         self.outside += [name for other in stacks.values() for by in other.values() for name in by.values()]
 
     @property
@@ -143,6 +149,9 @@ def _sliced(document: Document, models: Mapping[str, ModelFiles]) -> Iterator[Re
     frames = document.frames
     layers = {name: _Layers(models[name]) for frame in frames for name in _names(frame)}
     prefix = layers[frames[0].inputs[0].model].prefix
+    depth = sum(end - first for first, end in (frame.inputs[0].layers or (0, 0) for frame in frames))
+    if depth > _MOST_LAYERS:
+        raise UsageError(f"the slices are {depth} layers; a model has at most {_MOST_LAYERS}")
     yield from _outside(frames[0], models, layers, first=True)
     number = 0
     for frame in frames:

@@ -10,6 +10,8 @@ from theta.errors import UsageError
 MAX_BYTES: Final = 1 << 20
 _MAX_NODES: Final = 20_000
 _MAX_DEPTH: Final = 20
+_LIMITS: Final = f"a recipe has at most {_MAX_NODES} values, nested {_MAX_DEPTH} deep at most"
+_MAX_BITS: Final = 64
 
 
 def parsed(data: bytes, label: str) -> list[dict[str, Any]]:
@@ -28,7 +30,25 @@ def parsed(data: bytes, label: str) -> list[dict[str, Any]]:
         raise UsageError(f"{label}: not a YAML file: {' '.join(str(error).split())[:200]}") from error
     if not bodies or not all(isinstance(body, dict) for body in bodies):
         raise UsageError(f"{label}: a recipe is a mapping", hint="merge_method: linear")
+    check_plain(bodies, label)
     return bodies
+
+
+def check_plain(bodies: object, label: str) -> None:
+    """Raise :class:`UsageError` for parsed documents with too many values, too deep, or with huge numbers."""
+    waiting = [(bodies, 0)]
+    count = 0
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if count > _MAX_NODES or depth > _MAX_DEPTH + 1:  # the documents are a list
+            raise UsageError(f"{label}: {_LIMITS}")
+        if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+            raise UsageError(f"{label}: a number of {value.bit_length()} bits is too large")
+        if isinstance(value, dict):
+            waiting += [(one, depth + 1) for pair in value.items() for one in pair]
+        elif isinstance(value, list | tuple | set):
+            waiting += [(one, depth + 1) for one in value]
 
 
 def _check_events(events: Iterable[Any], label: str, yaml: Any) -> None:
@@ -40,9 +60,7 @@ def _check_events(events: Iterable[Any], label: str, yaml: Any) -> None:
             raise UsageError(f"{label}: aliases (*{event.anchor}) are not supported")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if count > _MAX_NODES or depth > _MAX_DEPTH:
-            raise UsageError(
-                f"{label}: a recipe has at most {_MAX_NODES} values, nested {_MAX_DEPTH} deep at most"
-            )
+            raise UsageError(f"{label}: {_LIMITS}")
 
 
 def _check_keys(node: Any, label: str, yaml: Any) -> None:

@@ -165,8 +165,9 @@ def again(session: Session, oid: str, progress: Progress | None) -> Replayed | N
     if recipe is None:
         return None
     commit = session.repo.commit(oid)
-    head = commit.parents[0]
-    made = Composer(session, recipe, head, progress).compose()
+    if not commit.parents:
+        raise UsageError(f"{oid[:12]} has no parent, and a model is composed on top of one")
+    made = Composer(session, recipe, commit.parents[0], progress).compose()
     with session.objects.writing() as pack:
         tree, unmerged = composition.tree(session, pack, commit.parents, made)
     if tree == commit.tree:

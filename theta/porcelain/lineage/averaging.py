@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from theta import _fs, _room
 from theta.errors import NotFoundError, UsageError
+from theta.git.object_values import differing
 from theta.git.quoting import visible
+from theta.git.repository import STORES
 from theta.merging import averages, recipe_line
 from theta.merging.averages import Averaging
 from theta.porcelain.drive import renewing
@@ -187,8 +189,12 @@ def again(session: Session, oid: str, progress: Progress | None = None) -> bool 
     committed = session.at(oid).manifest(request.path)
     with dry_run.rehearsal(session) as apart, apart.objects.writing() as pack:
         made = found.averaging.store(pack, found.averaging.like.store, progress)
-    return committed is not None and _digests(made) == _digests(committed)
+    same = committed is not None and made.same_value(committed)
+    return same and changes_only(session, oid, (request.path,))
 
 
-def _digests(manifest: Manifest) -> list[tuple[str, str]]:
-    return [(line.name, line.digest) for line in manifest.lines]
+def changes_only(session: Session, oid: str, paths: Collection[str]) -> bool:
+    """Return whether commit ``oid`` has all other files as its first parent has them."""
+    parent = next(iter(session.repo.commit(oid).parents), None)
+    before = session.repo.tree_of(parent) if parent is not None else None
+    return {path for path, _ in differing(before, session.repo.tree_of(oid), STORES)} <= {*paths}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from theta.errors import NotFoundError, UsageError
 from theta.merging.mixtures import kinds
 from theta.merging.mixtures.building import ExpertMixture
 from theta.porcelain.drive import renewing
+from theta.porcelain.lineage import averaging
 from theta.porcelain.merge import dry_run, trailers
-from theta.porcelain.merge.versions import neighbour
+from theta.porcelain.merge.versions import in_folder, neighbour
 from theta.porcelain.stage import saved_tree
 from theta.porcelain.stage.commit_writer import CommitWriter
 from theta.porcelain.stage.saved_tree import File, StoredFile
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 TRAILER: Final = "Theta-Build-Moe"
 RANDOM: Final = "random"
 _CONFIG: Final = "config.json"
+_COMMITTED: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?:.+")
+"""What a commit may name its gates by: no file of whoever builds it again."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +237,8 @@ def recorded(session: Session, oid: str) -> MoeRequest | None:
             given[word] = next(words)
             if word == "--base":
                 break
+        if given["--gates"] != RANDOM and not _COMMITTED.fullmatch(given["--gates"]):
+            raise ValueError(given["--gates"])
         return MoeRequest(
             [*words],
             given["--base"],
@@ -256,8 +262,5 @@ def again(session: Session, oid: str) -> bool | None:
     with dry_run.rehearsal(session) as apart, apart.objects.writing() as pack:
         made = found.mixture.store(apart.objects, pack, found.path)
     config = neighbour(session, oid, found.path, _CONFIG)
-    return committed is not None and _digests(made) == _digests(committed) and config == found.config
-
-
-def _digests(manifest: Manifest) -> list[tuple[str, str]]:
-    return [(line.name, line.digest) for line in manifest.lines]
+    same = committed is not None and made.same_value(committed) and config == found.config
+    return same and averaging.changes_only(session, oid, (found.path, in_folder(found.path, _CONFIG)))

@@ -118,6 +118,9 @@ def merge(
         if outcome.manifest is not None:
             known = {tree for side in sides if side is not None for tree in _trees(side)}
             outcome.manifest = _adopted(apart, session.objects, pack, outcome.manifest, known)
+            if outcome.kept is not None:
+                before = _trees(options.kept) if options.kept is not None else ()
+                outcome.kept = _adopted(apart, session.objects, pack, outcome.kept, before)
     return outcome
 
 

@@ -32,6 +32,8 @@ _STATISTICS: Final = "--statistics"
 _BASE: Final = "--base"
 _APPLIED: Final = "--applied"
 _SQUASHED: Final = "--squashed"
+_LONG: Final = 100_000
+"""Bytes of a line that no program takes as an argument (Linux: 128 KiB)."""
 _SUBJECT: Final = re.compile(rb"[A-Za-z][^\n]*\n+")
 """A message of one line that is no comment; trailers follow it as a new paragraph."""
 _SET: Final = re.compile(r"trailer\.|core\.comment")
@@ -144,6 +146,9 @@ def conclude(session: Session) -> None:
 
 def with_trailers(repo: Repository, text: bytes, lines: Sequence[str]) -> bytes:
     """Return the message ``text`` with the trailers ``lines`` where git puts them."""
+    if any(len(line) > _LONG for line in lines):
+        end = "".join(f"{line}\n" for line in lines)
+        return text.rstrip() + b"\n\n" + end.encode(errors="surrogateescape")
     if _SUBJECT.fullmatch(text) and not any(map(_SET.match, repo.config)):
         subject, _, rest = text.partition(b"\n")
         end = "".join(f"{line}\n" for line in lines)

@@ -137,7 +137,7 @@ def configuration(session: Session, commit: str | None, path: str) -> bytes | No
 
 def neighbour(session: Session, commit: str | None, path: str, name: str) -> bytes | None:
     """Return what ``commit`` has in the file ``name`` in the folder of ``path``, or None."""
-    entry = session.repo.tree_of(commit).get(_in_folder(path, name)) if commit else None
+    entry = session.repo.tree_of(commit).get(in_folder(path, name)) if commit else None
     is_file = entry is not None and entry.mode & MODE_BLOB == MODE_BLOB
     return session.repo.read_blob(entry.id) if entry is not None and is_file else None
 
@@ -158,10 +158,11 @@ def whole_model(trees: Sequence[Checkpoints], path: str) -> WholeModel | None:
 
 def beside(path: str) -> str:
     """Return the path of the configuration of the adapter at ``path``."""
-    return _in_folder(path, scales.CONFIG)
+    return in_folder(path, scales.CONFIG)
 
 
-def _in_folder(path: str, name: str) -> str:
+def in_folder(path: str, name: str) -> str:
+    """Return the path of the file ``name`` in the folder of ``path``."""
     folder, slash, _ = path.rpartition("/")
     return f"{folder}{slash}{name}"
 
