@@ -12,6 +12,9 @@ from tests.compat.inprocess import committed, contested, copied, shift, theta
 from tests.compat.story import LAYERS, MODEL, digest, edit, new_model
 from tests.support import Repo, make_model
 from theta.cli import prompting, terminal
+from theta.git.repository import Repository
+from theta.porcelain.merge import trailers
+from theta.porcelain.workspace.session import Session
 
 ONE, TWO, THREE = NAMES = LAYERS
 CONTINUES = {"GIT_EDITOR": "true"}
@@ -357,3 +360,11 @@ def test_a_replay_tells_what_it_did_not_merge_again(repo: Repo) -> None:
     theta(repo, "merge", "-X", "average", "side")
     repo.git("commit", "-q", "--amend", "--no-verify", "-m", "by hand")
     assert ", but for 1 file settled by hand" in theta(repo, "merge", "--replay", "HEAD").out
+
+
+def test_a_trailer_longer_than_an_argument_is_written(repo: Repo) -> None:
+    """Git takes trailers as arguments, of which Linux takes 128 KiB each."""
+    line = f"Theta-Recipe: {'x' * 200_000}"
+    text = trailers.with_trailers(Repository.discover(repo.path), b"subject\n\nbody\n", [line])
+    repo.git("commit", "-q", "--allow-empty", "-F", "-", stdin=text.decode())
+    assert trailers.values(Session.here(repo.path), "HEAD", "Theta-Recipe") == ["x" * 200_000]
