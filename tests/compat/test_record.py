@@ -13,7 +13,8 @@ from tests.compat.story import LAYERS, MODEL, digest, edit, new_model
 from tests.support import Repo, make_model
 from theta.cli import prompting, terminal
 from theta.git.repository import Repository
-from theta.porcelain.merge import trailers
+from theta.porcelain.merge.trailers import values as trailer_values
+from theta.porcelain.merge.trailers import with_trailers
 from theta.porcelain.workspace.session import Session
 
 ONE, TWO, THREE = NAMES = LAYERS
@@ -365,6 +366,6 @@ def test_a_replay_tells_what_it_did_not_merge_again(repo: Repo) -> None:
 def test_a_trailer_longer_than_an_argument_is_written(repo: Repo) -> None:
     """Git takes trailers as arguments, of which Linux takes 128 KiB each."""
     line = f"Theta-Recipe: {'x' * 200_000}"
-    text = trailers.with_trailers(Repository.discover(repo.path), b"subject\n\nbody\n", [line])
+    text = with_trailers(Repository.discover(repo.path), b"subject\n\nbody\n", [line])
     repo.git("commit", "-q", "--allow-empty", "-F", "-", stdin=text.decode())
-    assert trailers.values(Session.here(repo.path), "HEAD", "Theta-Recipe") == ["x" * 200_000]
+    assert trailer_values(Session.here(repo.path), "HEAD", "Theta-Recipe") == ["x" * 200_000]
