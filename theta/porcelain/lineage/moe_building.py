@@ -37,7 +37,7 @@ TRAILER: Final = "Theta-Build-Moe"
 RANDOM: Final = "random"
 _CONFIG: Final = "config.json"
 _COMMITTED: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?:.+")
-"""The name of gates in a commit: no file of whoever builds it again."""
+"""The name of gates in a commit; a file of a user who builds it again is none."""
 
 
 @dataclass(frozen=True)
