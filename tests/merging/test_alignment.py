@@ -403,6 +403,12 @@ def test_an_aligned_merge_is_the_mean_in_our_order_and_replays(pair: tuple[Repo,
     assert "dangling blob" not in repo.git("fsck")
 
 
+def test_statistics_do_not_go_with_another_order(pair: tuple[Repo, Model, UnitLayout]) -> None:
+    repo = pair[0]
+    words = ("--align", "weights", "-X", "fisher", "--statistics", "HEAD:a", "--statistics", "HEAD:b")
+    assert "statistics" in repo.theta("merge", "other", *words, code=2).stderr
+
+
 def test_an_aligned_outer_step_keeps_its_momentum(pair: tuple[Repo, Model, UnitLayout]) -> None:
     """Its objects stayed where the aligned model was computed, and the merge failed."""
     repo, model, layout = pair

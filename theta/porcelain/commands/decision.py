@@ -73,6 +73,8 @@ def decide(
     )
     if options.align_spec and not options.align:
         raise UsageError("--align-spec goes with --align", hint="--align weights --align-spec FILE")
+    if options.align and options.statistics:
+        raise UsageError("--align puts theirs in an order that its statistics do not have")
     align = texts.alignment(options.align, options.align_spec) if options.align else None
     recipe = replace(recipe, align=align, searched=options.searched)
     if options.statistics and not dialogue.asks and not recipe.uses_statistics:
