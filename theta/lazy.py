@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Generic, TypeVar, overload
@@ -35,6 +36,12 @@ class lazy(Generic[T]):  # noqa: N801 - it is used like functools.cached_propert
             return self
         found = instance.__dict__[self._name] = self._compute(instance)
         return found
+
+
+def imported(name: str) -> Any:
+    """Return module ``name`` if this process has imported it to its end; None if another thread is at it."""
+    module = sys.modules.get(name)
+    return None if getattr(getattr(module, "__spec__", None), "_initializing", False) else module
 
 
 class Module(ModuleType):

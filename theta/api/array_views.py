@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from theta._numpy import np
 from theta.api import destinations
 from theta.errors import UsageError
 from theta.formats.layout import clip
+from theta.lazy import imported
 from theta.porcelain.replicas.memory_copies import ArrayBytes, MemoryTarget
 
 
@@ -32,7 +32,7 @@ def target(value: Any) -> MemoryTarget:
 
 def _bytes(name: str, value: Any) -> ArrayBytes:
     """Return the bytes of an array; one of another device, or with strides, has none to write to."""
-    torch = sys.modules.get("torch")
+    torch = imported("torch")
     if torch is not None and isinstance(value, torch.Tensor) and value.device.type != "cpu":
         raise UsageError(f"{clip(name)} is on another device", hint="apply to a copy on the CPU")
     array = destinations.destination(name, value).array

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,6 +12,7 @@ from theta import dtypes
 from theta._numpy import np
 from theta.errors import FormatError, NoSuchTensorError, UsageError
 from theta.formats.layout import clip
+from theta.lazy import imported
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,7 +114,7 @@ def _overlaps(array: NDArray[Any]) -> bool:
 
 def destination(name: str, value: Any) -> Destination:
     """Return the place that an array of numpy, torch or another library is; raises :class:`UsageError`."""
-    torch = sys.modules.get("torch")
+    torch = imported("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         return _of_torch(torch, value)
     array = value if isinstance(value, np.ndarray) else _by_protocol(name, value)
@@ -166,7 +166,7 @@ def as_torch(array: NDArray[Any]) -> Any:
 
     Raises :class:`UsageError` if it has not.
     """
-    torch: Any = sys.modules.get("torch")
+    torch: Any = imported("torch")
     if torch is None:
         raise UsageError("torch is not imported", hint="import torch, then ask for its tensors")
     name = array.dtype.name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +18,7 @@ from theta.formats import safetensors, writers
 from theta.formats.layout import BytesSource, TensorSpec, clip
 from theta.formats.plan import PlannedFile
 from theta.formats.torch import torch_writer
+from theta.lazy import imported
 from theta.porcelain.stage.saved_tree import File, StoredFile
 from theta.porcelain.tensors.converting import SUFFIXES
 
@@ -163,7 +163,7 @@ def _flat(path: str, value: Mapping[str, Any], prefix: str = "") -> Iterator[tup
 
 
 def _array(path: str, name: str, value: Any, frameworks: set[str], hint: str) -> _Array:
-    torch = sys.modules.get("torch")
+    torch = imported("torch")
     try:
         with concerning(path), _reading(name):
             if torch is not None and isinstance(value, torch.Tensor):

@@ -20,6 +20,7 @@ from theta.cli import (
     terminal,
 )
 from theta.errors import ExitCode, ThetaError
+from theta.lazy import imported
 
 
 def run(argv: Sequence[str], *, alone: bool = False) -> int:
@@ -56,7 +57,7 @@ def _ended(work: Callable[[], int | None]) -> int:
 
 def _damaged(error: Exception) -> int:
     """Tell an error of libgit2 that nothing foresaw: git's own files are damaged. 0 for any other error."""
-    libgit2 = sys.modules.get("pygit2")
+    libgit2 = imported("pygit2")
     if libgit2 is None or not isinstance(error, libgit2.GitError):
         return 0
     from theta.errors import DamagedRepositoryError

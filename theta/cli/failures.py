@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from theta.cli import console
 from theta.errors import ExitCode, RefusedError, ThetaError
 from theta.git.quoting import one_line
-from theta.lazy import Module
+from theta.lazy import Module, imported
 
 if TYPE_CHECKING:
     import traceback
@@ -27,7 +26,7 @@ def error(problem: ThetaError) -> None:
 
 def compiled_in_vain() -> None:
     """Say so where kernels were compiled that could not be kept for the next command."""
-    saved = sys.modules.get("theta_native._saved")
+    saved = imported("theta_native._saved")
     if saved is not None and saved.lost and not console.quiet:
         hint = "kernels are compiled anew each time; with NUMBA_CACHE_DIR=DIR they are kept in DIR"
         console.err(f"hint: {hint}")
