@@ -74,6 +74,23 @@ def test_f6_locks_of_a_dead_git_go_only_when_no_other_theta_runs(repo: Repo) -> 
     assert leftovers(repo) == []
 
 
+@pytest.mark.parametrize("name", ["journal", "driving-dead"])
+def test_e1_locks_beside_the_journal_of_another_machine_stay(repo: Repo, name: str) -> None:
+    """A git of there, which may live, is not seen from here; git tells the path and what to do."""
+    note = {"token": "dead", "started": time.time() - 100_000, "owner": "77 1 aaaaaaaa bbbbbbbb cccccccc"}
+    (repo.path / ".git" / "theta" / name).write_text(json.dumps(note))
+    lock = repo.path / ".git" / "index.lock"
+    lock.touch()
+    write(repo, {"emb": 9})
+    told = repo.theta("add", FILE, code=None)
+    assert lock.exists()
+    assert told.returncode != 0
+    assert "index.lock" in told.stderr
+    lock.unlink()
+    repo.theta("add", FILE)
+    assert leftovers(repo) == []
+
+
 def locks_after(repo: Repo, *, fails: bool) -> set[str]:
     """Let locks come up while a command is at work; return those that it leaves."""
     gitdir = repo.path / ".git"

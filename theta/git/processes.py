@@ -127,6 +127,12 @@ def is_alive(mark: str, written: float) -> bool:
     return where[1:] != list(_here()[1:]) and written > time.time() - _FORGOTTEN
 
 
+def is_of_this_machine(mark: str) -> bool:
+    """Return whether a mark has the host and the namespace of ids of this process, of any boot."""
+    where = mark.split()[_OLDEST:]
+    return _is_of_here(where) or where[1:] == list(_here()[1:])
+
+
 def _is_of_here(where: list[str]) -> bool:
     """Return whether the ids of processes here are those of a mark that ends with ``where``.
 

@@ -225,7 +225,8 @@ def _heal(repo: Repository) -> None:
         pack_keeps.remove_stale(repo.commondir / "objects" / "pack")  # first: half a pack has such a file
         joined_packs.remove_orphans(repo, min(note["started"] for _, note in dead))
     for journal, note in dead:
-        _unlock(repo, note["started"])
+        if processes.is_of_this_machine(str(note.get("owner", ""))):  # the gits of others are not seen
+            _unlock(repo, note["started"])
         rollback.undo(repo, note)
         _notes.drop(journal)
 
