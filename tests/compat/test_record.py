@@ -19,6 +19,11 @@ from theta.porcelain.workspace.session import Session
 
 ONE, TWO, THREE = NAMES = LAYERS
 CONTINUES = {"GIT_EDITOR": "true"}
+_SIGNED = b"subject\n\nbody\n\nSigned-off-by: A <a@b>\n"
+_CUT = (
+    _SIGNED
+    + b"\n# ------------------------ >8 ------------------------\n# the difference\ndiff --git a/a b/a\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -363,9 +368,12 @@ def test_a_replay_tells_what_it_did_not_merge_again(repo: Repo) -> None:
     assert ", but for 1 file settled by hand" in theta(repo, "merge", "--replay", "HEAD").out
 
 
-def test_a_trailer_longer_than_an_argument_is_written(repo: Repo) -> None:
+@pytest.mark.parametrize("message", [b"subject\n\nbody\n", _SIGNED, _CUT])
+def test_a_trailer_longer_than_an_argument_is_written(repo: Repo, message: bytes) -> None:
     """Git takes trailers as arguments, of which Linux takes 128 KiB each."""
     line = f"Theta-Recipe: {'x' * 200_000}"
-    text = with_trailers(Repository.discover(repo.path), b"subject\n\nbody\n", [line])
-    repo.git("commit", "-q", "--allow-empty", "-F", "-", stdin=text.decode())
+    text = with_trailers(Repository.discover(repo.path), message, [line])
+    repo.git("commit", "-q", "--allow-empty", "--cleanup=scissors", "-F", "-", stdin=text.decode())
     assert trailer_values(Session.here(repo.path), "HEAD", "Theta-Recipe") == ["x" * 200_000]
+    signed = trailer_values(Session.here(repo.path), "HEAD", "Signed-off-by")
+    assert signed == ["A <a@b>"] * message.count(b"Signed-off-by")

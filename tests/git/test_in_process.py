@@ -7,6 +7,7 @@ import pytest
 from tests.support import Repo
 from theta.git.commit_graph import index_tree
 from theta.git.repository import Repository
+from theta.porcelain.merge import trailers
 from theta.porcelain.merge.trailers import with_trailers
 
 
@@ -67,8 +68,13 @@ def test_the_tree_of_the_index_as_git_writes_it(filled: Repo) -> None:
         "",
     ],
 )
+@pytest.mark.parametrize("longest", [1, 100_000])
 @pytest.mark.parametrize("lines", [["Theta-Merge: -X ties"], ["Theta-Merge: a", "Theta-Merge: 'b  c' d"]])
-def test_trailers_stand_where_git_puts_them(repo: Repo, text: str, lines: list[str]) -> None:
+def test_trailers_stand_where_git_puts_them(
+    repo: Repo, text: str, lines: list[str], longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value too long for an argument stands where a short one would."""
+    monkeypatch.setattr(trailers, "_LONG", longest)
     here = Repository.discover(repo.path)
     options = [word for line in lines for word in ("--trailer", line)]
     command = ["interpret-trailers", "--if-exists", "add", "--where", "end", *options]

@@ -9,6 +9,7 @@ Several trailers are several rounds: each settles conflicts that the round befor
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ _BASE: Final = "--base"
 _APPLIED: Final = "--applied"
 _SQUASHED: Final = "--squashed"
 _LONG: Final = 100_000
-"""Bytes of a line that no program takes as an argument (Linux: 128 KiB)."""
+"""Bytes of a value that may not fit into an argument of a program (Linux: 128 KiB); a digest stands in."""
 _SUBJECT: Final = re.compile(rb"[A-Za-z][^\n]*\n+")
 """A message of one line that is no comment; trailers follow it as a new paragraph."""
 _SET: Final = re.compile(r"trailer\.|core\.comment")
@@ -146,17 +147,28 @@ def conclude(session: Session) -> None:
 
 def with_trailers(repo: Repository, text: bytes, lines: Sequence[str]) -> bytes:
     """Return the message ``text`` with the trailers ``lines`` where git puts them."""
-    if any(len(line) > _LONG for line in lines):
-        end = "".join(f"{line}\n" for line in lines)
-        return text.rstrip() + b"\n\n" + end.encode(errors="surrogateescape")
     if _SUBJECT.fullmatch(text) and not any(map(_SET.match, repo.config)):
         subject, _, rest = text.partition(b"\n")
         end = "".join(f"{line}\n" for line in lines)
         return subject + b"\n\n" + end.encode(errors="surrogateescape") + rest
-    options = [word for line in lines for word in ("--trailer", line)]
+    pairs = [_shortened(line) for line in lines]
+    options = [word for short, _, _ in pairs for word in ("--trailer", short)]
     where = ("--if-exists", "add", "--if-missing", "add", "--where", "end")
     command = (*_separators(repo), "interpret-trailers", *where, *options)
-    return repo.git().run(*command, stdin=text).stdout
+    whole = repo.git().run(*command, stdin=text).stdout
+    for _, stand_in, value in pairs:
+        whole = whole.replace(stand_in, value)
+    return whole
+
+
+def _shortened(line: str) -> tuple[str, bytes, bytes]:
+    """Return a trailer that an argument can hold, the value that it has, and the value that belongs there."""
+    key, _, value = line.partition(": ")
+    data = value.encode(errors="surrogateescape")
+    if len(data) <= _LONG:
+        return line, data, data
+    stand_in = hashlib.sha256(data).hexdigest()
+    return f"{key}: {stand_in}", stand_in.encode(), data
 
 
 def values(session: Session, oid: str, key: str) -> list[str]:
