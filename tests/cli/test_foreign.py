@@ -46,7 +46,9 @@ def test_what_is_visible_is_one_line_that_no_terminal_obeys(text: str) -> None:
 
 @given(
     st.text(
-        st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_characters="\u115f\u1160\u3164\uffa0")
+        st.characters(
+            categories=["L", "N", "P", "S", "Zs"], exclude_characters="\u115f\u1160\u2800\u3164\uffa0"
+        )
     )
 )
 def test_plain_text_stays_as_it_is(text: str) -> None:
@@ -57,6 +59,8 @@ def test_escapes() -> None:
     assert visible("a\x1b[0m\n\x9b\u202e\U000e0041\udcff\ud800") == (
         r"a\x1b[0m\n\x9b\u202e\U000e0041\xff\ud800"
     )
+    assert visible("x\ufe0f \u2800\ufe01") == r"x\ufe0f \u2800\ufe01"
+    assert visible("\u26a1\ufe0f 1\ufe0f\u20e3") == "\u26a1\ufe0f 1\ufe0f\u20e3"
     assert visible_line("\t\ta\tb") == "\t\ta\\tb"
     assert markup("[red]x\x1b") == "\\[red]x\\x1b"
 

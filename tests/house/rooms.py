@@ -75,7 +75,7 @@ ROOMS: Final = (
         ("theta.merging",),
         (*_VALUES, "theta.store", "theta.merging.states", "theta.merging.strategies"),
     ),
-    Room(("theta.pages",)),
+    Room(("theta.pages",), ("theta.git",)),
     Room(("theta.porcelain.setup",), ("theta.git", "theta.store")),
     Room(
         ("theta.porcelain.workspace",), ("theta.formats", "theta.git", "theta.store", "theta.porcelain.setup")

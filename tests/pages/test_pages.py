@@ -156,7 +156,7 @@ def test_a_rehearsed_merge_shows_how_far_the_sides_agree(repo: Repo, visit: Visi
     assert page.locator("tbody tr").count() == 1
     assert page.locator("tbody tr").inner_text().split("\t")[4:6] == ["100%", "2"]
     text = repo.theta("merge", "--dry-run", "side", "--md", code=1).stdout
-    assert "| layers.0.q.weight | conflict |" in text
+    assert "| `layers.0.q.weight` | conflict |" in text
     refused(repo.theta("merge", "side", "--md", code=None), 2, "--md goes with --dry-run")
 
 
@@ -173,10 +173,8 @@ def test_a_name_runs_nothing_and_ends_nothing(tuned: Repo, visit: Visit) -> None
 def test_markdown_is_for_a_review(tuned: Repo) -> None:
     text = tuned.theta("show", "--md", "--against", "HEAD~").stdout
     assert text.startswith("### tuned\n")
-    assert "| layers.0.q.weight | changed | 8\N{MULTIPLICATION SIGN}8 | f32 |" in text
-    assert "<img" not in text.replace("\\<img", "")
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+    assert "| `layers.0.q.weight` | changed | 8\N{MULTIPLICATION SIGN}8 | f32 |" in text
+    assert f"| `{EVIL}` | changed |" in text
 
 
 def test_a_diff_in_the_worktree_is_drawn(tuned: Repo, visit: Visit) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from theta import _fs
 from theta.cli import console, terminal
 from theta.errors import NotFoundError, UsageError, WouldOverwriteError
+from theta.git.quoting import split_lines
 from theta.lazy import Module
 from theta.units import human
 
@@ -96,9 +97,9 @@ def _tell(data: PageData, html: str | None) -> int:
     """Write the page to the file ``html``, or to standard output for ``-``; None prints Markdown."""
     plain = data.as_json()
     if html is None:
-        console.out(*markdown.markdown(plain).splitlines())
+        console.out(*split_lines(markdown.markdown(plain)))
     elif html == "-":
-        console.out(*document.html(plain).splitlines())
+        console.out(*split_lines(document.html(plain)))
     else:
         content = document.html(plain).encode()
         _fs.write_atomic(Path.cwd() / html, content)

@@ -18,9 +18,13 @@ _UNSAFE: Final = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional
     "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200d\u2028\u2029\u2060-\u2065\u206a-\u206f"
     "\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"  # invisible, or breaking the line
+    "\u2800\ufe00-\ufe0d"  # a blank of Braille, variants of what stands before
     "\ud800-\udfff"  # lone surrogates: bytes of a name that is not UTF-8
+    "\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # layout of old scripts and music
     "\U000e0000-\U000e0fff"  # tags and other variations
     "]"
+    "|(?<![\u203c\u2049\u2100-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff])"
+    "[\ufe0e\ufe0f](?!\u20e3)"  # variants, but those of emojis
 )
 _OF_GIT: Final = re.compile("(\x1b\\[[0-9;]*[mK]|\t|\n)")
 _SHORT: Final = {"\a": r"\a", "\b": r"\b", "\t": r"\t", "\n": r"\n", "\v": r"\v", "\f": r"\f", "\r": r"\r"}

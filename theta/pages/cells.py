@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Final, TypeVar
 
+from theta.pages import safe_text
+
 Item = TypeVar("Item")
 
 SHOWN: Final = 60
@@ -34,5 +36,4 @@ class ShownList(list[Item]):
 
 
 def _text(value: object) -> str:
-    """Return text for HTML, without control characters."""
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value)))
+    return escape(str(safe_text.safe(str(value))))

@@ -14,12 +14,15 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Final
 
+from theta.pages.safe_text import safe
+
 MARK: Final = '<meta name="generator" content="theta">'
 """A line near the beginning of each page, by which one is known."""
 
 
-def html(data: Mapping[str, Any]) -> str:
+def html(report: Mapping[str, Any]) -> str:
     """Return the page of a report (``PageData.as_json``)."""
+    data = safe(report)
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     policy = f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; base-uri 'none'"
     return "\n".join(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from theta.git.quoting import split_lines
 from theta.pages.numbers_text import told
+from theta.pages.safe_text import inert
 from theta.units import shape_text
 
 SHOWN: Final = 30
@@ -16,9 +18,11 @@ _STATUS: Final = {"A": "added", "D": "deleted", "M": "changed", "S": "resized", 
 
 
 def markdown(data: Mapping[str, Any]) -> str:
-    """Return the report (``PageData.as_json``) as Markdown with tables."""
-    lines = [f"### {_cell(data['title'])}", ""]
-    lines += [f"- {_cell(name)}: {_cell(text)}" for name, text in data["facts"]]
+    """Return the report (``PageData.as_json``) as Markdown with tables; all that others wrote is inert."""
+    lines = [f"### {inert(data['title'])}", ""]
+    lines += [f"- {name}: {inert(text)}" for name, text in data["facts"]]
+    if data["message"]:
+        lines += ["", *(f"> {inert(line)}  " if line else ">" for line in split_lines(data["message"]))]
     for section in data["sections"]:
         lines += ["", *_section(section)]
     if data["history"]:
@@ -27,10 +31,10 @@ def markdown(data: Mapping[str, Any]) -> str:
 
 
 def _section(section: Mapping[str, Any]) -> Iterator[str]:
-    yield f"#### {_cell(section['path'])}: {_cell(section['summary'])}"
+    yield f"#### {inert(section['path'])}: {inert(section['summary'])}"
     yield ""
     for name, text in section["facts"]:
-        yield f"- {_cell(name)}: {_cell(text)}"
+        yield f"- {name}: {inert(text)}"
     metrics = [
         m for m in section["metrics"] if any(row.get(m["key"]) is not None for row in section["tensors"])
     ]
@@ -41,9 +45,8 @@ def _section(section: Mapping[str, Any]) -> Iterator[str]:
     yield from _table(["tensor", "", "shape", "dtype", *(m["short"] for m in metrics)], 4)
     for row in rows[:SHOWN]:
         numbers = (_number(row, metric) for metric in metrics)
-        shape = shape_text(row["shape"])
         status = _STATUS.get(row["status"], row["status"])
-        yield f"| {' | '.join(map(_cell, [row['name'], status, shape, row['dtype'], *numbers]))} |"
+        yield _line([inert(row["name"]), status, shape_text(row["shape"]), inert(row["dtype"]), *numbers])
     if len(rows) > SHOWN:
         yield ""
         yield f"and {len(rows) - SHOWN} more"
@@ -72,18 +75,14 @@ def _history(commits: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield from _table(["commit", "subject", "author", "date", "stored"], 4)
     for one in reversed(commits):
         stored = told(one.get("stored"), "bytes")
-        cells = [one["commit"][:12], one["subject"], one["author"], one["date"], stored]
-        yield f"| {' | '.join(map(_cell, cells))} |"
+        others = (one["commit"][:12], one["subject"], one["author"])
+        yield _line([*map(inert, others), one["date"], stored])
 
 
 def _table(headings: Sequence[str], words: int) -> Iterator[str]:
-    yield f"| {' | '.join(map(_cell, headings))} |"
+    yield _line([heading.replace("|", "\\|") for heading in headings])
     yield f"|{'|'.join('---' if number < words else '--:' for number in range(len(headings)))}|"
 
 
-def _cell(text: object) -> str:
-    """Return text that Markdown shows as it is: no markup, no HTML, no mention, no break of a table."""
-    shown = " ".join(str(text).split())
-    for mark in "\\`*_[]<>|~#&":
-        shown = shown.replace(mark, f"\\{mark}")
-    return shown.replace("@", "@<!-- -->")
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

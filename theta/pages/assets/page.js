@@ -19,6 +19,7 @@
     node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
     return node;
   };
+  // All text of the data is safe to show (theta/pages/safe_text.py), and becomes text nodes and attributes only.
   const html = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
   const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(NS, tag), attributes, children);
 
@@ -44,8 +45,7 @@
     return form === "percent" ? `${digits(100 * value)}%` : digits(value);
   };
   const shape = (sizes) => (sizes && sizes.length ? sizes.join("×") : "scalar");
-  const clean = (text) => String(text).replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, "\ufffd");
-  const broken = (name) => clean(name).split(/(?<=[./_])/).flatMap((part) => [part, html("wbr")]);
+  const broken = (name) => name.split(/(?<=[./_])/).flatMap((part) => [part, html("wbr")]);
   const isOdd = (row) => Boolean(row.odd || row.infinite);
   const number = (row, metric) => {
     if (!has(row, metric.key) && isOdd(row) && ["relative", "distance", "largest"].includes(metric.key)) return "inf or nan";
@@ -83,7 +83,7 @@
 
   const hint = html("div", { id: "hint", "aria-hidden": "true" });
   const show = (event, text) => {
-    hint.textContent = clean(text);
+    hint.textContent = text;
     hint.style.display = text ? "block" : "none";
     hint.style.left = `${Math.min(event.clientX + 14, innerWidth - 260)}px`;
     hint.style.top = `${event.clientY + 14}px`;
@@ -126,8 +126,8 @@
     });
     kinds.forEach((kind, y) => {
       const most = Math.floor((left - 12) / 6.7);
-      const shown = clean(kind);
-      const label = shown.length > most ? `…${shown.slice(1 - most)}` : shown;
+      const shown = [...kind];
+      const label = shown.length > most ? `…${shown.slice(1 - most).join("")}` : kind;
       picture.append(svg("text", { class: "kind", x: left - 6, y: 22 + y * tall + tall / 2 + 4, "text-anchor": "end" }, label));
     });
     const box = (x, y, more) => svg("rect", { x: left + x * wide, y: 22 + y * tall, width: wide - 1, height: tall - 1, rx: 1.5, ...more });
@@ -316,7 +316,7 @@
     for (const metric of section.metrics) if (number(row, metric)) pairs.push([metric.label, number(row, metric)]);
     if (row.codecs) pairs.push(["codecs", row.codecs]);
     for (const note of row.notes ?? []) pairs.push(note);
-    return [html("h3", {}, clean(row.name)), facts(pairs), html("div", { class: "side" }, histogram(row), spectrum(row), rows(row))];
+    return [html("h3", {}, row.name), facts(pairs), html("div", { class: "side" }, histogram(row), spectrum(row), rows(row))];
   };
 
   // -- the table --------------------------------------------------------------------------------
@@ -452,7 +452,7 @@
     for (const one of commits) {
       const names = one.names?.length ? ` (${one.names.join(", ")})` : "";
       picture.append(svg("circle", { class: "dot", cx: x(one.commit), cy: y(one.commit), r: 5 }),
-        svg("text", { x: left, y: y(one.commit) + 4 }, `${one.commit.slice(0, 10)}${names} ${clean(one.subject)}`));
+        svg("text", { x: left, y: y(one.commit) + 4 }, `${one.commit.slice(0, 10)}${names} ${one.subject}`));
     }
     return picture;
   };
@@ -476,6 +476,7 @@
   };
 
   page.append(html("h1", {}, data.title), facts(data.facts));
+  if (data.message) page.append(html("p", { class: "message" }, data.message));
   if (data.history.length) page.append(history(data.history));
   page.append(...data.sections.map(checkpoint));
   if (!data.sections.length && !data.history.length) page.append(html("p", {}, "There are no differences."));

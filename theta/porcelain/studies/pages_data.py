@@ -69,7 +69,8 @@ class Section:
 class PageData:
     """A page: its kind (``diff``, ``show``, ``log``, ``merge``), title, facts and sections.
 
-    ``history`` holds commits for a page on a history, oldest first.
+    ``history`` holds commits for a page on a history, oldest first; ``message`` the lines that a commit has
+    below its subject.
     """
 
     kind: str
@@ -77,6 +78,7 @@ class PageData:
     facts: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
+    message: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data that any JSON reader takes: numbers are finite or null."""
@@ -84,6 +86,7 @@ class PageData:
             "kind": self.kind,
             "title": self.title,
             "facts": [list(fact) for fact in self.facts],
+            "message": self.message,
             "sections": [section.as_json() for section in self.sections],
             "history": [finite(dict(one)) for one in self.history],
         }

@@ -35,9 +35,10 @@ def of_commit(session: Session, name: str, against: str | None, glob: str | None
     facts = [("commit", diff_study.told(commit))]
     if other is not None:
         facts.append(("against", diff_study.told(session.repo.commit(other))))
-    facts += [("message", body)] if (body := commit.message.strip().partition("\n")[2].strip()) else []
+    body = commit.message.strip().partition("\n")[2].strip()
     sections = diff_study.sections_of(session, found, glob)
-    return PageData("show", diff_study.subject_of(commit) or oid[:12], tuple(facts), sections)
+    title = diff_study.subject_of(commit) or oid[:12]
+    return PageData("show", title, tuple(facts), sections, message=body)
 
 
 def _commit(session: Session, name: str) -> str:
