@@ -53,6 +53,7 @@ class Task:
         spans: the sides that rows are taken from, if the strategy does not decide that.
         made: the factor of an adapter that this is, if both of its module are computed together.
         keeps: the statistic that the strategy keeps for the next merge is computed, and not the tensor.
+        agreeing: inputs that are equal are the result; otherwise the method computes with them too.
     """
 
     conflict: Conflict
@@ -68,6 +69,7 @@ class Task:
     spans: tuple[RowRange, ...] = ()
     made: MadeFactor | None = field(default=None, compare=False)
     keeps: bool = False
+    agreeing: bool = True
 
     def kept(self) -> Task:
         """Return the task that computes what the strategy keeps for the next merge, in f32 or f64."""
@@ -208,7 +210,7 @@ def compute(objects: Objects, item: Task) -> Computed:
     if like.nbytes <= reading.KEPT_WHOLE:
         objects = objects.remembering()  # sides and base mostly share chunks
     method, digests = item.method, [side.digest for side in sides]
-    if item.is_even and one_tensor.agree(method, digests):
+    if item.agreeing and item.is_even and one_tensor.agree(method, digests):
         return like
     inputs = StoredInputs(objects, sides, base, item.statistics, item.places)
     whole = job_of(item, inputs)

@@ -177,7 +177,20 @@ def _task(document: Document, conflict: Conflict, strategy: Strategy, position: 
         told = f"{document.label}: {conflict.name}: {strategy.name} keeps a momentum"
         raise UsageError(f"{told}, which a composed model has not", hint="merge the branches")
     options = MergeOptions(seed=document.seed, allow_nan=document.allow_nan)
-    return computing.task(conflict, strategy, position, options)
+    found = computing.task(conflict, strategy, position, options)
+    return replace(found, agreeing=_is_agreeing(found))
+
+
+def _is_agreeing(task: Task) -> bool:
+    """Return whether equal inputs are the result by the formula: a recipe is no merge of branches.
+
+    ``b + lambda sum(w_i d_i)`` is ``x`` where no input differs from the base, and ``sum(w_i x_i)`` where
+    weights are normalised; mergekit's linear rounds that too.
+    """
+    if task.method.needs_base:
+        return task.base is not None and task.base.digest == task.sides[0].digest
+    scaled = [task.values.get(key, True) for key in ("normalize", "normalize_weights")]
+    return all(scaled) and task.values.get("variant") != "mergekit"
 
 
 def _rule(document: Document, one: ResultTensor) -> Strategy | None:

@@ -7,12 +7,13 @@ its sources, or a single frame of whole models.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from theta.errors import UsageError, did_you_mean
 from theta.merging import recipes
-from theta.merging.documents import recipe_values, tokenizer_keys
+from theta.merging.documents import model_references, recipe_values, tokenizer_keys
+from theta.merging.documents.model_references import ModelReference
 from theta.merging.documents.recipe_values import IDLE
 from theta.merging.documents.tokenizer_keys import TokenizerKey
 from theta.merging.recipes import Rule
@@ -99,6 +100,7 @@ class Document:
         notes: keys that have no effect, and why.
         tokenizer: the tokenizer of the result, or None for that of the first model.
         chat_template: the text of a template, ``auto``, or empty for that of the tokenizer.
+        adapters: the names of models that have an adapter folded in -> the model and the adapter.
     """
 
     label: str
@@ -115,6 +117,7 @@ class Document:
     notes: tuple[str, ...] = ()
     tokenizer: TokenizerKey | None = None
     chat_template: str = ""
+    adapters: Mapping[str, ModelReference] = field(default_factory=dict)
 
     @property
     def is_sliced(self) -> bool:
@@ -138,6 +141,14 @@ class Document:
 def parse(body: Mapping[str, Any], label: str) -> Document:
     """Parse a document; raises :class:`UsageError` that names the file and all keys that it refuses."""
     _check_keys(body, label)
+    adapters: dict[str, ModelReference] = {}
+
+    def named(one: ModelReference) -> str:
+        if one.adapter is not None and adapters.setdefault(one.key, one) != one:
+            raise UsageError(f"{label}: {one.key} is two models with adapters")
+        return one.key
+
+    body = model_references.replaced(body, label, named)
     method = str(need(body, "merge_method", label)).replace("-", "_")
     if method in SIDES or not registry.known(method):
         hint = did_you_mean(method, registry.names()) or "'theta help merging' lists them"
@@ -160,6 +171,7 @@ def parse(body: Mapping[str, Any], label: str) -> Document:
         tuple(f"{label}: {key} has no effect: {IDLE[key]}" for key in IDLE if _names(body, key)),
         tokenizer_keys.parse(body, label),
         tokenizer_keys.template(body, label),
+        adapters,
     )
 
 

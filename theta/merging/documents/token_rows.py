@@ -212,7 +212,7 @@ def _pieces(
     whole = replace(computing.job_of(task, _Inputs(words, below)), dtype=wide, shape=inputs[0].line.shape)
     job = one_tensor.narrowed(task.method, whole, digests)
     picked = task.method.picks(job)
-    if one_tensor.agree(task.method, digests) or picked is not None:
+    if (task.agreeing and one_tensor.agree(task.method, digests)) or picked is not None:
         found = iter([words[task.conflict.changed_numbers.index(job.models[picked or 0])]])
     else:
         found = one_tensor.result(task.method, job, allow_nan=task.allow_nan)

@@ -14,6 +14,7 @@ from theta.errors import ExitCode, UsageError
 from theta.git.commit_graph import independent
 from theta.merging import recipe_files, recipes
 from theta.merging.documents import stacks
+from theta.merging.documents.model_references import ModelReference
 from theta.merging.recipe_files import RecipeFile
 from theta.porcelain.commands import decision
 from theta.porcelain.commands.dialogue import Dialogue
@@ -43,7 +44,7 @@ def is_for(session: Session, file: RecipeFile) -> bool:
     if not file.is_joining:
         return True
     only = file.documents[-1]
-    if any(":" in name for name in only.models):
+    if only.adapters or any(":" in name or recipe_models.has_adapter(session, name) for name in only.models):
         return True
     layers = only.frames[0].inputs[0].layers
     if layers is None:
@@ -114,24 +115,39 @@ def _pinned(session: Session, file: RecipeFile) -> RecipeFile:
     names = [one.name for one in file.documents if one.name]
     if len(set(names)) < len(file.documents) - 1 or len(set(names)) < len(names):
         raise UsageError(f"{file.label}: all documents but the last need a name of their own")
-    bodies = [recipe_models.pinned(session, body, names) for body in file.bodies]
+    bodies = [recipe_models.pinned(session, body, file.label, names) for body in file.bodies]
     return recipe_files.of_bodies(bodies, file.label)
 
 
 def _labels(session: Session, file: RecipeFile) -> dict[str, str]:
     """Return the name of each model with the id of its commit -> the name that the recipe has for it."""
     results = {one.name for one in file.documents}
-    names = [name for one in file.documents for name in one.models if name not in results]
-    return {recipe_models.canonical(session, name): name for name in names}
+    named = {
+        name: one.adapters.get(name, ModelReference(name))
+        for one in file.documents
+        for name in one.models
+        if name not in results
+    }
+    return {recipe_models.resolved(session, one, results).key: name for name, one in named.items()}
 
 
 def _parents(session: Session, head: str, pinned: RecipeFile) -> list[str]:
     """Return HEAD and the commits of the inputs that it does not have."""
     results = {one.name for one in pinned.documents}
-    named = [source.model for one in pinned.documents for frame in one.frames for source in frame.inputs]
+    named = [
+        name
+        for one in pinned.documents
+        for frame in one.frames
+        for source in frame.inputs
+        for name in _names(one.adapters.get(source.model, ModelReference(source.model)))
+    ]
     commits = [name.partition(":")[0] for name in named if name not in results]
     kept = independent(session.repo, list(dict.fromkeys([head, *commits])))
     return [head, *(commit for commit in kept if commit != head)]
+
+
+def _names(one: ModelReference) -> tuple[str, ...]:
+    return (one.base,) if one.adapter is None else (one.base, one.adapter)
 
 
 def _subject(session: Session, file: RecipeFile, parents: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from theta.merging.engine import RehearsedTensor
 from theta.merging.recipe_files import RecipeFile
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy
-from theta.porcelain.compose import recipe_models
+from theta.porcelain.compose import recipe_models, with_adapters
 from theta.porcelain.merge import in_memory, octopus
 from theta.porcelain.merge.joining import How
 from theta.porcelain.stage import saved_tree
@@ -65,6 +65,7 @@ class Composer:
     labels: Mapping[str, str] = field(default_factory=dict)
     _done: dict[str, Composition] = field(default_factory=dict)
     _waiting: set[str] = field(default_factory=set)
+    _folded: dict[str, ModelFiles] = field(default_factory=dict)
 
     def compose(self) -> Composition:
         """Return the result of the last document; raises :class:`UsageError` if another is not used."""
@@ -90,9 +91,19 @@ class Composer:
             self._done[name] = self._composed(document)
         return self._done[name].model
 
+    def _with_adapter(self, document: Document, name: str) -> ModelFiles:
+        """Return the model ``name`` of a document, with its adapter if it has one."""
+        one = document.adapters.get(name)
+        if one is None or one.adapter is None:
+            return self._model(name)
+        if name not in self._folded:
+            base, label = self._model(one.base), self.labels.get(name, name)
+            self._folded[name] = with_adapters.folded(self.session, base, one.adapter, label, self.progress)
+        return self._folded[name]
+
     def _composed(self, document: Document) -> Composition:
         self._waiting.add(document.name)
-        models = {name: self._model(name) for name in document.models}
+        models = {name: self._with_adapter(document, name) for name in document.models}
         self._waiting.discard(document.name)
         donor = models[document.models[0]]
         layout = donor

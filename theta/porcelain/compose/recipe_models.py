@@ -1,22 +1,26 @@
-"""The models that a recipe names: ``REVISION``, or ``REVISION:PATH`` where it has several."""
+"""The models that a recipe names: ``REVISION``, or ``REVISION:PATH`` where it has several.
+
+``MODEL+ADAPTER`` is a model with an adapter folded into it, unless that is the name of a branch or a path.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from theta.errors import NotFoundError, UsageError
 from theta.git.object_values import MODE_BLOB
+from theta.merging.documents import model_references
 from theta.merging.documents.model_files import BESIDE, INDEX, ModelFiles
-from theta.merging.documents.tokenizer_keys import BASE, UNION
+from theta.merging.documents.model_references import ModelReference
+from theta.porcelain.compose import adapter_places
 from theta.porcelain.workspace.checkpoints import by_model
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Manifest
 
 _MOST_TEXT: Final = 1 << 28
-_NAMED: Final = ("model", "base_model", "tokenizer_source", "source")
-"""The keys whose values are models, wherever they stand in a document, but in these:"""
-_OTHERS: Final = ("rules", "parameters")
+_MOST_PLUS: Final = 8
+"""Plus signs in a name, at each of which the adapter may begin."""
 _SOME: Final = 3
 
 
@@ -90,22 +94,65 @@ def _texts(session: Session, commit: str, folder: str) -> dict[str, bytes]:
 # -- in documents ----------------------------------------------------------------------------
 
 
-def pinned(session: Session, body: Mapping[str, Any], results: Iterable[str]) -> dict[str, Any]:
+def pinned(session: Session, body: Mapping[str, Any], label: str, results: Iterable[str]) -> dict[str, Any]:
     """Return a document with the id of a commit in place of each revision; ``results`` are none."""
-    return {key: _pinned(session, key, value, frozenset(results)) for key, value in body.items()}
+    known = frozenset(results)
+
+    def named(one: ModelReference) -> object:
+        found = resolved(session, one, known)
+        return found.base if found.adapter is None else {"model": found.base, "lora": found.adapter}
+
+    return model_references.replaced(body, label, named)
 
 
-def _pinned(session: Session, key: str, value: Any, results: frozenset[str]) -> Any:
-    if key in _OTHERS:
-        return value
-    if isinstance(value, dict):
-        return {inner: _pinned(session, inner, one, results) for inner, one in value.items()}
-    if isinstance(value, list):
-        return [_pinned(session, "", one, results) for one in value]
-    is_word = key in _NAMED[2:] and value in (UNION, BASE)
-    if key not in _NAMED or not isinstance(value, str) or value in results or is_word:
-        return value
-    return canonical(session, value)
+def resolved(session: Session, one: ModelReference, results: Collection[str] = ()) -> ModelReference:
+    """Return a reference with the ids of commits, and its adapter by itself.
+
+    Raises :class:`NotFoundError`, and :class:`UsageError` for a name that can be read in several ways.
+    """
+    base, adapter = (one.base, one.adapter) if one.adapter is not None else _split(session, one.base, results)
+    found = base if base in results else canonical(session, base)
+    if adapter is None:
+        return ModelReference(found)
+    place = _adapter(session, base, adapter, results)
+    if place is None:
+        raise NotFoundError(
+            f"{base}+{adapter}: there is no adapter {adapter}",
+            hint="name one as REVISION, REVISION:FOLDER, or a folder beside the model",
+        )
+    return ModelReference(found, place)
+
+
+def has_adapter(session: Session, name: str) -> bool:
+    """Return whether ``name`` is a model with an adapter."""
+    return _split(session, name, ())[1] is not None
+
+
+def _split(session: Session, name: str, results: Collection[str]) -> tuple[str, str | None]:
+    """Return the model and the adapter in ``name``; no adapter where the whole is a model."""
+    if "+" not in name or name in results or _is_there(session, name):
+        return name, None
+    places = [at for at, letter in enumerate(name) if letter == "+"][: _MOST_PLUS + 1]
+    if len(places) > _MOST_PLUS:
+        raise UsageError(f"{name[:60]!r}... has more than {_MOST_PLUS} plus signs")
+    pairs = [(name[:at], name[at + 1 :]) for at in places]
+    based = [pair for pair in pairs if pair[0] in results or _is_there(session, pair[0])]
+    whole = [pair for pair in based if _adapter(session, *pair, results) is not None]
+    if len(whole) > 1:
+        raise UsageError(f"{name} can be read in several ways", hint="{model: REVISION, lora: ADAPTER}")
+    return next(iter([*whole, *based]), (name, None))
+
+
+def _is_there(session: Session, name: str) -> bool:
+    revision, _, path = name.partition(":")
+    commit = session.repo.commit_of(revision)
+    inside = path.strip("/")
+    return commit is not None and (not inside or session.repo.tree_of(commit).get(inside) is not None)
+
+
+def _adapter(session: Session, base: str, adapter: str, results: Collection[str]) -> str | None:
+    beside = "HEAD" if base in results else base.partition(":")[0]
+    return adapter_places.located(session, adapter, session.repo.resolve(f"{beside}^{{commit}}"))
 
 
 def canonical(session: Session, name: str) -> str:

@@ -13,7 +13,8 @@ from theta.errors import UsageError
 from theta.merging.adapters.scales import CONFIG, MOST_CONFIG, Scales
 from theta.porcelain.stage import adapter_keys
 
-_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
+WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
+"""The files in which PEFT looks for the weights."""
 _KINDS: Final = {"LORA": "low-rank", "IA3": "ia3"}
 
 
@@ -23,7 +24,6 @@ class Adapter:
 
     Attributes:
         kind: "low-rank" or "ia3".
-        weights: the file of the weights.
         scales: the ranks of the modules, and the scales of their products.
         fan_in_fan_out: the model stores its matrices as (in, out).
         ties: an update of the embedding also applies to the head tied to it.
@@ -34,7 +34,6 @@ class Adapter:
     """
 
     kind: str
-    weights: Path
     scales: Scales
     fan_in_fan_out: bool
     ties: bool = False
@@ -65,32 +64,42 @@ def read_adapter(place: Path) -> Adapter | None:
         return None
     if file.stat().st_size > MOST_CONFIG:
         raise UsageError(f"{file} is too large")
+    return parsed(str(file), file.read_bytes())
+
+
+def weights(place: Path) -> Path:
+    """Return the file of the weights of the adapter in directory ``place``."""
+    found = next((place / name for name in WEIGHTS if (place / name).is_file()), None)
+    if found is None:
+        raise UsageError(f"{place} has no {' or '.join(WEIGHTS)}")
+    return found
+
+
+def parsed(label: str, data: bytes) -> Adapter:
+    """Parse an ``adapter_config.json`` called ``label``; raises :class:`UsageError` with all misfits."""
+    if len(data) > MOST_CONFIG:
+        raise UsageError(f"{label} is too large")
     try:
-        config = json.loads(file.read_bytes())
-        return _adapter(place, config)
+        return _adapter(label, json.loads(data))
     except (ValueError, TypeError, AttributeError, RecursionError, re.error) as error:
-        raise UsageError(f"{file} is not the configuration of an adapter: {error}") from error
+        raise UsageError(f"{label} is not the configuration of an adapter: {error}") from error
 
 
-def _adapter(place: Path, config: dict[str, Any]) -> Adapter:
+def _adapter(label: str, config: dict[str, Any]) -> Adapter:
     kind = _KINDS.get(str(config.get("peft_type")))
     if kind is None:
         raise UsageError(
-            f"{place}: adapters of type {config.get('peft_type')} cannot be merged into weights",
+            f"{label}: adapters of type {config.get('peft_type')} cannot be merged into weights",
             hint="LORA and IA3 can",
         )
     problems = adapter_keys.problems(config)
     if problems:
         raise UsageError(
-            f"{place / CONFIG}: {'; '.join(problems)}",
+            f"{label}: {'; '.join(problems)}",
             hint=f"nothing was changed; {adapter_keys.hint(config)}",
         )
-    weights = next((place / name for name in _WEIGHTS if (place / name).is_file()), None)
-    if weights is None:
-        raise UsageError(f"{place} has no {' or '.join(_WEIGHTS)}")
     return Adapter(
         kind,
-        weights,
         Scales.of(config if kind == "low-rank" else {}),
         bool(config.get("fan_in_fan_out", False)),
         bool(config.get("ensure_weight_tying", False)),

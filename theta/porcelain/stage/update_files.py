@@ -21,7 +21,9 @@ from theta.codecs.base import TensorWords, word_dtype
 from theta.dtypes import DTYPES
 from theta.errors import UsageError
 from theta.formats import opaque
+from theta.formats.layout import Source
 from theta.formats.values import Value, values
+from theta.porcelain.stage import adapters
 from theta.porcelain.stage.adapters import Adapter, read_adapter
 from theta.porcelain.stage.updates import (
     BIAS_OF_B,
@@ -80,13 +82,21 @@ def read(place: Path, kind: str | None) -> Brought:
     kind = kind or (adapter.kind if adapter else None)
     if kind is None:
         raise UsageError("--update-data needs --update-type", hint=f"one of {', '.join(KINDS)}")
-    files = [adapter.weights] if adapter else _files(place)
+    files = [adapters.weights(place)] if adapter else _files(place)
     found: dict[str, TensorWords] = {}
     for file in files:
         found |= _tensors(file)
     if not found:
         raise UsageError(f"{place} holds no tensors")
     return _grouped({_stripped(name): tensor for name, tensor in found.items()}, kind, adapter)
+
+
+def of_adapter(adapter: Adapter, weights: Source, label: str) -> Brought:
+    """Return the updates of ``adapter``, whose ``weights`` are called ``label``; as :func:`read`."""
+    found = _of_source(weights, label)
+    if not found:
+        raise UsageError(f"{label} holds no tensors")
+    return _grouped({_stripped(name): tensor for name, tensor in found.items()}, adapter.kind, adapter)
 
 
 def _files(place: Path) -> list[Path]:
@@ -97,10 +107,14 @@ def _files(place: Path) -> list[Path]:
 
 def _tensors(path: Path) -> dict[str, TensorWords]:
     with FileSource(path) as source:
-        layout, note = formats.scan_or_opaque(source)
-        if layout.format == opaque.NAME:
-            raise UsageError(f"{path} is not a file of tensors{f': {note}' if note else ''}")
-        return {name: _tensor(value) for name, value in values(layout, source).items()}
+        return _of_source(source, str(path))
+
+
+def _of_source(source: Source, label: str) -> dict[str, TensorWords]:
+    layout, note = formats.scan_or_opaque(source)
+    if layout.format == opaque.NAME:
+        raise UsageError(f"{label} is not a file of tensors{f': {note}' if note else ''}")
+    return {name: _tensor(value) for name, value in values(layout, source).items()}
 
 
 def _tensor(value: Value) -> TensorWords:
