@@ -104,6 +104,31 @@ def test_b3_commands_that_read(clone: Clone, command: str) -> None:
     assert (again.stdout, more) == (done.stdout, 0)
 
 
+REPORTS = {
+    "a diff": (["diff", "--md", "HEAD~3", "origin/side"], 2),
+    "its data": (["diff", "--stats", "--json", "HEAD~3", "origin/side"], 2),
+    "a commit": (["show", "--html", "-", "HEAD~1"], 2),
+    "a commit beside another": (["show", "--md", "HEAD", "--against", "HEAD~3"], 2),
+    "a checkpoint": (["show", "--md", f"HEAD~2:{MODEL}"], 2),
+    "a history": (["log", "--md"], 1),
+    "a check": (["check", "HEAD~2"], 2),
+    "a check with budgets": (["check", "HEAD~2", "--max-change", "*=1e9", "--max-size", "1GB"], 2),
+    "a check of what is here": (["check", "--against", "HEAD~2", "--max-change", "*=1e9"], 2),
+    "a merge": (["merge", "--dry-run", "--md", "-X", "average", "origin/side"], 4),
+}
+"""Reports, and their fetches: one for manifests, one for values; the merge that is rehearsed has its own."""
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_b3_reports_fetch_manifests_and_then_all_values_together(clone: Clone, report: str) -> None:
+    args, most = REPORTS[report]
+    done, fetches = clone.counted(*args)
+    assert done.stdout or done.stderr
+    trees = 0 if clone.path.parent.name.count("blob_none") else 3 if report == "a merge" else 1
+    assert fetches <= most + trees, f"{fetches} fetches\n{describe(done)}"
+    assert clone.counted(*args)[1] == 0
+
+
 def test_b3_trees_that_end_below_the_root(origin: Repo, tmp_path: Path) -> None:
     clone = cloned(origin, tmp_path / "clone", "tree:1")
     for command in ("diff stats", "log", "cat"):

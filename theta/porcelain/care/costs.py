@@ -92,6 +92,8 @@ def _reached(repo: Repository, revisions: tuple[str, ...], hidden: Set[str] = fr
 
 def _placed(repo: Repository) -> Iterator[tuple[str, tuple[str, ...], list[_Placed], set[str]]]:
     """Yield the commits, oldest first: id, parents, the blobs that come with it, those that leave."""
+    if repo.promised.is_partial:  # git would fetch the trees of one commit after the other
+        repo.promised.obtain(repo.git().run("log", "--all", "--format=%T").text.split())
     args = ("--reverse", "--topo-order", "-m", "--root", "-r", "--raw", "--no-abbrev", "--no-renames")
     fields = repo.git().run("log", "--all", *args, "-z", "--format=%x01%H %P").text.split("\0")
     commit, parents = "", tuple[str, ...]()

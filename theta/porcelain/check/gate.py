@@ -10,7 +10,7 @@ from pathlib import Path
 
 from theta.errors import NotFoundError, ThetaError, UsageError
 from theta.formats import sharded
-from theta.porcelain.check import beside_rules, check_rules, form_rules, value_rules
+from theta.porcelain.check import announcing, beside_rules, check_rules, form_rules, value_rules
 from theta.porcelain.check.check_rules import CheckRules
 from theta.porcelain.check.findings import BrokenRule
 from theta.porcelain.check.value_rules import Former
@@ -136,6 +136,8 @@ def check(
     rules = check_rules.of_file(root).joined(request.rules)
     commit = _commit(session, request.names, cwd)
     before, notes = _before(session, commit, request.against)
+    if session is not None:
+        announcing.expect(session, commit, before, rules)
     if session is not None and commit is not None:
         now: VersionFiles = RevisionFiles(session, commit)
         paths = list(models(session.at(commit)))

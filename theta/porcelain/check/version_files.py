@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from theta.errors import NotFoundError
 from theta.formats import sharded
 from theta.formats.pickle_files.pickle_scan import PickleReport
 from theta.git.object_values import MODE_BLOB
@@ -91,7 +92,7 @@ class RevisionFiles(VersionFiles):
     def model(self, path: str, stack: contextlib.ExitStack) -> Model:
         """Open a stored checkpoint."""
         del stack  # what is in the repository holds nothing open
-        return sources.of_revision(self._session, self._commit, path, "*")
+        return sources.of_revision(self._session, self._commit, path, "")
 
     def read(self, path: str) -> bytes | None:
         """Return the content of a blob."""
@@ -114,7 +115,10 @@ class RevisionFiles(VersionFiles):
 
     def pickles(self, path: str) -> PickleReport:
         """Scan a stored file."""
-        return next(iter(scanning.scan([f"{self._commit}:{path}"], self._session.cwd))).report
+        entry = self._tree.get(path)
+        if entry is None:
+            raise NotFoundError(f"there is no file {path} in {self._commit[:12]}")
+        return scanning.of_blob(self._session, entry.id)
 
 
 def models(paths: Iterable[str]) -> Iterator[str]:

@@ -20,7 +20,8 @@ def study(session: Session, found: Iterable[Summary]) -> PageData:
     names = tracing.names_of_commits(session)
     rows = [_row(session, one, stored.get(one.commit), names.get(one.commit, ())) for one in found]
     total = sum(row["stored"] or 0 for row in rows)
-    facts = (("commits", str(len(rows))), ("stored for them", human(total)))
+    here = " in this clone" if session.repo.promised.is_partial else ""
+    facts = (("commits", str(len(rows))), (f"stored for them{here}", human(total)))
     return PageData("log", f"History of {session.repo.top.name}", facts, (), tuple(reversed(rows)))
 
 

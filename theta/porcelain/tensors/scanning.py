@@ -123,12 +123,12 @@ def _revision(session: Session, name: str) -> Iterator[Scanned]:
         entry = tree.get(path)
         if entry is None or entry.mode & MODE_BLOB != MODE_BLOB:
             raise NotFoundError(f"there is no file {path} in {revision or 'HEAD'}")
-        yield Scanned(name, _blob(session, entry.id))
+        yield Scanned(name, of_blob(session, entry.id))
         return
     files = [(found, entry.id) for found, entry in session.repo.walk_blobs(tree)]
     _expect(session, [oid for _, oid in files])
     for found, oid in files:
-        yield Scanned(f"{revision}:{found}", _blob(session, oid))
+        yield Scanned(f"{revision}:{found}", of_blob(session, oid))
 
 
 def _expect(session: Session, oids: list[str]) -> None:
@@ -141,7 +141,8 @@ def _expect(session: Session, oids: list[str]) -> None:
         session.objects.expect(manifest.trees(tensors))
 
 
-def _blob(session: Session, oid: str) -> PickleReport:
+def of_blob(session: Session, oid: str) -> PickleReport:
+    """Scan the pickles in a blob, or in the checkpoint of which it is the manifest."""
     manifest = session.manifest_or_none(oid)
     source: Source = BytesSource(session.repo.read_blob(oid))
     if manifest is not None:

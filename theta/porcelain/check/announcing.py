@@ -1,0 +1,45 @@
+"""Announcing to a partial clone all that a gate will read, so that it is fetched together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from theta.porcelain.check.check_rules import CheckRules
+from theta.porcelain.workspace import worktree
+from theta.porcelain.workspace.session import Session
+from theta.store.format import listings
+from theta.store.format.manifest import Manifest
+
+_BESIDE: Final = ("config.json", "tokenizer.json", "README.md", ".index.json")
+"""Ends of the names of files that are read beside a checkpoint."""
+
+
+def expect(session: Session, commit: str | None, before: str | None, rules: CheckRules) -> None:
+    """Announce the checkpoints of ``commit`` (None is the worktree), and what is compared of ``before``."""
+    if not session.repo.promised.is_partial:
+        return
+    revisions = [oid for oid in (commit, before) if oid is not None]
+    session.expect_trees(revisions)
+    for oid in revisions:
+        session.repo.promised.expect(_beside(session, oid))
+    now = session.at(commit).manifests.values() if commit is not None else _in_worktree(session)
+    for manifest in now:
+        session.objects.expect(manifest.trees())
+    for manifest in session.at(before).manifests.values() if before is not None else ():
+        unread = {line.name for line in manifest.lines if rules.budget(line.name) is None}
+        session.objects.expect(manifest.trees(unread))
+
+
+def _beside(session: Session, commit: str) -> Iterator[str]:
+    files = session.repo.walk_blobs(session.repo.tree_of(commit))
+    return (entry.id for path, entry in files if path.endswith(_BESIDE))
+
+
+def _in_worktree(session: Session) -> Iterable[Manifest]:
+    """Yield the manifests that stand in the worktree in place of files."""
+    for path in session.index.readable:
+        place = session.repo.worktree / path
+        text = worktree.peek(place) if place.is_file() else None
+        if text is not None:
+            yield listings.read(session.objects, text)
