@@ -84,7 +84,8 @@ def test_a_diff_is_a_page_with_a_map_a_table_and_details(tuned: Repo, visit: Vis
     assert detail.locator("svg").count() == 2
     assert "singular values" in detail.inner_text()
     page.get_by_role("button", name="layers.0.k.weight").click()
-    assert "inf or nan" in detail.inner_text()
+    assert "64 no number" in detail.inner_text()
+    assert "nan" in page.locator("tbody tr.now").inner_text().split()
     assert detail.locator("h3").inner_text() == "layers.0.k.weight"
 
 
@@ -221,5 +222,5 @@ def test_json_has_the_same_numbers(tuned: Repo) -> None:
     found = json.loads(text, parse_constant=pytest.fail)["theta.diff/v1"][0]["tensors"]
     by_name = {one["name"]: one for one in found}
     assert by_name["layers.0.k.weight"]["stats"]["relative"] is None
-    assert by_name["layers.0.k.weight"]["details"]["odd"] == 64
+    assert by_name["layers.0.k.weight"]["details"]["nans"] == 64
     assert by_name["layers.0.q.weight"]["details"]["effective_rank"] == pytest.approx(1, abs=0.1)

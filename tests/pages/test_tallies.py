@@ -56,7 +56,7 @@ def test_the_effective_rank_is_that_of_roy_and_vetterli() -> None:
 
 def test_numbers_that_are_none_are_counted_and_spoil_nothing() -> None:
     found = _tallied(np.array([[np.nan, 1.0], [np.inf, -np.inf], [1e-300, 1e300]]), [3]).details()
-    assert (found.odd, found.zeros, sum(found.counts)) == (3, 0, 3)
+    assert (found.infinite, found.nans, found.zeros, sum(found.counts)) == (2, 1, 0, 3)
     assert all(math.isfinite(norm) or norm == math.inf for _, norm in found.rows)
 
 

@@ -13,7 +13,6 @@ from theta.units import shape_text
 SHOWN: Final = 30
 """Tensors that a section lists; comments have limits, and readers too."""
 
-_OF_CHANGE: Final = ("relative", "distance", "largest")
 _STATUS: Final = {"A": "added", "D": "deleted", "M": "changed", "S": "resized", "T": "dtype", "R": "renamed"}
 
 
@@ -36,7 +35,7 @@ def _section(section: Mapping[str, Any]) -> Iterator[str]:
     for name, text in section["facts"]:
         yield f"- {name}: {inert(text)}"
     metrics = [
-        m for m in section["metrics"] if any(row.get(m["key"]) is not None for row in section["tensors"])
+        metric for metric in section["metrics"] if any(_number(row, metric) for row in section["tensors"])
     ]
     rows = _most_telling(section["tensors"], metrics)
     if not rows:
@@ -46,21 +45,24 @@ def _section(section: Mapping[str, Any]) -> Iterator[str]:
     for row in rows[:SHOWN]:
         numbers = (_number(row, metric) for metric in metrics)
         status = _STATUS.get(row["status"], row["status"])
-        yield _line([inert(row["name"]), status, shape_text(row["shape"]), inert(row["dtype"]), *numbers])
+        yield _line([inert(row["name"]), status, _shape(row), inert(row["dtype"]), *numbers])
     if len(rows) > SHOWN:
         yield ""
         yield f"and {len(rows) - SHOWN} more"
 
 
 def _number(row: Mapping[str, Any], metric: Mapping[str, str]) -> str:
-    """Return one number; a change that is infinite or no number says so."""
-    if (
-        row.get(metric["key"]) is None
-        and metric["key"] in _OF_CHANGE
-        and (row.get("infinite") or row.get("odd"))
-    ):
-        return "inf or nan"
-    return told(row.get(metric["key"]), metric["form"])
+    """Return one number; one that JSON has no word for is ``inf`` or ``nan``."""
+    odd: str | None = row.get("odd_numbers", {}).get(metric["key"])
+    return odd or told(row.get(metric["key"]), metric["form"])
+
+
+def _shape(row: Mapping[str, Any]) -> str:
+    """Return the shape, that of the old version too, and which part of both was compared."""
+    found = shape_text(row["shape"])
+    if row.get("old_shape") is not None:
+        found = f"{shape_text(row['old_shape'])} → {found}"
+    return f"{found}, {row['part']} compared" if row.get("part") else found
 
 
 def _most_telling(rows: Sequence[Any], metrics: Sequence[Mapping[str, str]]) -> list[Any]:

@@ -46,11 +46,10 @@
   };
   const shape = (sizes) => (sizes && sizes.length ? sizes.join("×") : "scalar");
   const broken = (name) => name.split(/(?<=[./_])/).flatMap((part) => [part, html("wbr")]);
-  const isOdd = (row) => Boolean(row.odd || row.infinite);
-  const number = (row, metric) => {
-    if (!has(row, metric.key) && isOdd(row) && ["relative", "distance", "largest"].includes(metric.key)) return "inf or nan";
-    return told(row[metric.key], metric.form);
-  };
+  const isOdd = (row) => Boolean(row.infinite || row.nans || row.odd_numbers);
+  const odd = (row) => [row.infinite ? `${row.infinite} infinite` : "", row.nans ? `${row.nans} no number` : ""].filter(Boolean).join(", ");
+  const number = (row, metric) => row.odd_numbers?.[metric.key] ?? told(row[metric.key], metric.form);
+  const sizes = (row) => (row.old_shape ? `${shape(row.old_shape)} → ${shape(row.shape)}` : shape(row.shape));
   const look = (row, metric, of) => {
     if (isOdd(row)) return { class: "cell odd" };
     if (row.status === "A" || row.status === "D") return { class: `cell ${row.status === "A" ? "added" : "deleted"}` };
@@ -108,13 +107,15 @@
   const largest = (section, numbers, key) =>
     numbers.reduce((best, k) => (has(section.tensors[k], key) && !(section.tensors[best]?.[key] >= section.tensors[k][key]) ? k : best), numbers[0]);
 
-  const heat = (section, places, metric, choose) => {
+  const heat = (section, places, metric, choose, live) => {
     const { layers, kinds, cells, same } = places;
     const left = Math.min(Math.max(...kinds.map((kind) => kind.length)) * 6.7 + 12, 420);
     const wide = Math.min(Math.max(Math.floor((1240 - left) / Math.max(layers.length, 1)), 5), 26);
     const tall = kinds.length > 60 ? 12 : 17;
     const ranks = new Map([...cells].map(([key, numbers]) => [key, largest(section, numbers, metric.key)]));
     const of = scale([...ranks.values()].map((k) => section.tensors[k][metric.key] ?? 0), metric.linear);
+    // A cell is drawn, told and opened as one of its tensors: an odd one, or else the largest.
+    for (const [key, numbers] of cells) ranks.set(key, numbers.find((k) => isOdd(section.tensors[k])) ?? ranks.get(key));
     const picture = svg("svg", {
       width: left + wide * layers.length + 8, height: 22 + tall * kinds.length + 4, role: "img", tabindex: "0",
       "aria-label": `Map of ${kinds.length} kinds of tensors by ${layers.length} layers, coloured by ${metric.label}. ` +
@@ -137,17 +138,19 @@
     }
     for (const [key, number] of ranks) {
       const [x, y] = key.split(" ").map(Number);
-      const odd = cells.get(key).find((k) => isOdd(section.tensors[k]));
-      picture.append(box(x, y, { "data-key": key, ...look(section.tensors[odd ?? number], metric, of) }));
+      const drawn = look(section.tensors[number], metric, of);
+      const cut = cells.get(key).some((k) => section.tensors[k].part);
+      picture.append(box(x, y, { "data-key": key, ...drawn, class: drawn.class + (cut ? " part" : "") }));
     }
     const ring = svg("rect", { class: "now", width: wide + 1, height: tall + 1, rx: 2, visibility: "hidden" });
     picture.append(ring);
     let at = null;
     const words = (key) => {
       const row = section.tensors[ranks.get(key)];
-      const others = cells.get(key).length - 1;
+      const of = cells.get(key).length;
+      const first = isOdd(row) ? "one" : "the largest";
       return `${row.name}: ${number(row, metric) ? `${metric.label} ${number(row, metric)}` : STATUS[row.status] ?? row.status}` +
-        (others ? ` (the largest of ${others + 1})` : "");
+        (odd(row) ? ` (${odd(row)})` : "") + (row.part ? ` (${row.part} compared)` : "") + (of > 1 ? ` (${first} of ${of} tensors)` : "");
     };
     const move = (key, byKey) => {
       at = key;
@@ -187,6 +190,7 @@
     const ends = of.most > 0 ? [told(of.low, metric.form), told(of.most, metric.form)] : ["", ""];
     const words = [metric.form === "percent" && metric.linear ? "linear" : "logarithmic",
       section.same.length ? "pale: did not change" : "", section.tensors.some(isOdd) ? "red: infinite or no number" : "",
+      section.tensors.some((row) => row.part) ? "dashed: only the leading part was compared" : "",
       section.tensors.some((row) => row.status === "A") ? "green: added" : "",
       section.tensors.some((row) => row.status === "D") ? "red frame: deleted" : ""].filter(Boolean).join("; ");
     return html("div", { class: "legend" }, html("span", {}, `${metric.label}: ${ends[0]}`),
@@ -231,7 +235,7 @@
   const bars = (values, labels, form, title) => {
     const [width, height, left, bottom] = [Math.min(760, Math.max(320, innerWidth - 60)), 150, 64, 22];
     const most = Math.max(...values.map((value) => value ?? 0)) || 1;
-    const wide = Math.min((width - left - 8) / values.length, 40);
+    const wide = Math.min((width - left - 8) / values.length, 52);
     const picture = svg("svg", { width, height, role: "img", "aria-label": title },
       svg("path", { class: "axis", d: `M${left} 8V${height - bottom}H${width - 8}` }),
       svg("text", { x: left - 6, y: 16, "text-anchor": "end" }, told(most, form)));
@@ -286,8 +290,9 @@
     for (const k of new Set([0, row.counts.length])) {
       picture.append(svg("text", { x: 30 + k * wide, y: height + 14, "text-anchor": "middle" }, digits(2 ** (row.lowest + k))));
     }
-    const odd = row.odd ? `, ${row.odd} infinite or no number` : "";
-    return html("figure", {}, html("figcaption", {}, `|Δ| of the elements that changed (${row.zeros} did not${odd})`), picture);
+    const others = odd(row) ? `, ${odd(row)}` : "";
+    const of = row.part ? ` of the ${row.part}` : "";
+    return html("figure", {}, html("figcaption", {}, `|Δ| of the elements that changed${of} (${row.zeros} did not${others})`), picture);
   };
 
   const spectrum = (row) => {
@@ -309,11 +314,13 @@
 
   const detail = (section, row) => {
     const pairs = [["status", STATUS[row.status] ?? row.status],
-      ["shape", row.old_shape ? `${shape(row.old_shape)} → ${shape(row.shape)}` : shape(row.shape)],
+      ["shape", sizes(row)],
       ["dtype", row.old_dtype ? `${row.old_dtype} → ${row.dtype}` : row.dtype]];
+    if (row.part) pairs.push(["compared", row.part]);
     if (row.old_name) pairs.push(["formerly", row.old_name]);
     if (has(row, "cosine")) pairs.push(["cosine", digits(row.cosine)]);
     for (const metric of section.metrics) if (number(row, metric)) pairs.push([metric.label, number(row, metric)]);
+    if (odd(row)) pairs.push(["elements", odd(row)]);
     if (row.codecs) pairs.push(["codecs", row.codecs]);
     for (const note of row.notes ?? []) pairs.push(note);
     return [html("h3", {}, row.name), facts(pairs), html("div", { class: "side" }, histogram(row), spectrum(row), rows(row))];
@@ -341,7 +348,10 @@
       head.dataset.key = column.key;
       return head;
     });
-    const value = (row) => (state.key === "shape" ? row.shape.reduce((a, b) => a * b, 1) : row[state.key]);
+    const value = (row) => {
+      if (state.key === "shape") return row.shape.reduce((a, b) => a * b, 1);
+      return row.odd_numbers?.[state.key] ? Infinity : row[state.key];
+    };
     const order = (a, b) => {
       const [one, two] = [value(section.tensors[a]), value(section.tensors[b])];
       if (one === undefined || one === null) return two === undefined || two === null ? a - b : 1;
@@ -367,7 +377,7 @@
       return html("tr", { "data-row": k }, columns.map((column) => {
         if (column.key === "name") return html("td", { class: "name" }, html("button", { type: "button", onclick: () => choose(k) }, broken(row.name)));
         if (column.key === "status") return html("td", { class: row.status }, STATUS[row.status] ?? row.status);
-        if (column.key === "shape") return html("td", {}, row.old_shape ? `${shape(row.old_shape)} → ${shape(row.shape)}` : shape(row.shape));
+        if (column.key === "shape") return html("td", {}, sizes(row), row.part ? html("div", { class: "soft" }, `${row.part} compared`) : null);
         if (column.number) return html("td", { class: "number" }, number(row, column));
         return html("td", {}, String(row[column.key] ?? ""));
       }));
@@ -388,11 +398,11 @@
 
   // -- one checkpoint -----------------------------------------------------------------------------
 
-  const live = html("div", { class: "soft", "aria-live": "polite" });
-
   const checkpoint = (section) => {
-    const metrics = section.metrics.filter((metric) => section.tensors.some((row) => has(row, metric.key)));
+    const metrics = section.metrics.filter((metric) => section.tensors.some((row) => number(row, metric)));
+    const live = html("p", { class: "live", "aria-live": "polite" });
     const place = html("div", { class: "pictures" });
+    const below = html("div", { class: "pictures" });
     const panel = html("section", { class: "detail", tabindex: "-1", "aria-label": "tensor" });
     panel.hidden = true;
     const choose = (k) => {
@@ -411,15 +421,16 @@
     };
     const size = grid(section);
     const draw = (metric) => {
-      const { picture, of } = heat(section, size, metric, choose);
-      place.replaceChildren(picture, legend(section, metric, of), ...[profile(section, size.layers, metric)].filter(Boolean));
+      const { picture, of } = heat(section, size, metric, choose, live);
+      place.replaceChildren(picture);
+      below.replaceChildren(legend(section, metric, of), ...[profile(section, size.layers, metric)].filter(Boolean));
     };
     const part = html("section", {}, html("h2", {}, section.path), html("p", {}, section.summary), facts(section.facts));
     if (metrics.length) {
       draw(metrics[0]);
       part.append(html("div", { class: "bar" }, html("label", {}, "colour by", html("select", {
         onchange: (event) => draw(metrics[Number(event.target.value)]),
-      }, metrics.map((metric, k) => html("option", { value: k }, metric.label))))), place);
+      }, metrics.map((metric, k) => html("option", { value: k }, metric.label))))), place, live, below);
     }
     part.append(panel);
     if (section.tensors.length) part.append(...table(section, metrics, choose));
@@ -480,6 +491,6 @@
   if (data.history.length) page.append(history(data.history));
   page.append(...data.sections.map(checkpoint));
   if (!data.sections.length && !data.history.length) page.append(html("p", {}, "There are no differences."));
-  page.append(live, html("footer", {}, "Made by theta. This page contains all of its data and loads nothing."));
+  page.append(html("footer", {}, "Made by theta. This page contains all of its data and loads nothing."));
   document.body.append(hint);
 })();

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -70,8 +69,9 @@ def told(commit: Commit) -> str:
     return f"{commit.id[:12]} {subject_of(commit)} ({commit.author.name}, {date:%Y-%m-%d %H:%M})"
 
 
-def sections_of(session: Session, found: Iterable[Compared], glob: str | None) -> tuple[Section, ...]:
+def sections_of(session: Session, found: Sequence[Compared], glob: str | None) -> tuple[Section, ...]:
     """Return a section for each changed checkpoint, with the tensors whose names match ``glob``."""
+    diffing.expect(session, found, glob)
     with one_thread:
         return tuple(_section(session, item, glob) for item in found)
 
@@ -152,7 +152,7 @@ def row(session: Session, item: Compared, change: Change, stored: _Storage | Non
         numbers, details = measured
         found |= _metrics(numbers) | asdict(details)
         if numbers.compared is not None:
-            found["notes"] = [["compared", diffing.part(change, numbers.compared)]]
+            found["part"] = diffing.part(change, numbers.compared)
     return found
 
 
@@ -181,7 +181,6 @@ def measure(session: Session, item: Compared, change: Change) -> tuple[Numbers, 
 
 def _metrics(numbers: Numbers) -> dict[str, Any]:
     return {
-        "infinite": not math.isfinite(numbers.relative),
         "relative": numbers.relative,
         "distance": max(1.0 - numbers.cosine, 0.0),
         "cosine": numbers.cosine,

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from theta._blas import one_thread
-from theta._numpy import np
-from theta.dtypes import DTYPES, numpy_dtype
 from theta.merging.engine import RehearsedTensor
-from theta.porcelain.studies import diff_study
+from theta.porcelain.studies import diff_study, side_updates
 from theta.porcelain.studies.pages_data import Metric, PageData, Section, places
+from theta.porcelain.workspace.checkpoints import by_model, model_of
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line
-from theta.store.read.stored_tensor import StoredTensor
 from theta.units import human
 
 METRICS: Final = (
@@ -55,34 +54,74 @@ def study(
         for name, oid in zip(names, commits, strict=True)
     ]
     facts.append(("conflicts", ", ".join(conflicts) or "none"))
+    session.expect_trees(filter(None, commits[:_SIDES]))
+    found = [_Rehearsed(path, part, _sides(session, commits, path)) for path, part in _models(rows)]
+    for one in found:
+        one.expect(session)
     with one_thread:
-        sections = tuple(_section(session, commits, path, found) for path, found in rows.items())
+        sections = tuple(_section(session, one) for one in found)
     return PageData("merge", "Merge, rehearsed", tuple(facts), sections)
 
 
-def _section(
-    session: Session, commits: Sequence[str | None], path: str, found: Sequence[RehearsedTensor]
-) -> Section:
-    lines = [_lines(session, commit, path) for commit in commits[:_SIDES]]
-    touched = [row for row in found if row.state != _SAME]
-    counts = Counter(row.state for row in found)
+def _models(
+    rows: Mapping[str, Sequence[RehearsedTensor]],
+) -> Iterator[tuple[str, Sequence[RehearsedTensor]]]:
+    """Yield the rows of each checkpoint; those of a model's shards together, if no name is twice there."""
+    for name, paths in sorted(by_model(rows).items()):
+        together = [row for path in sorted(paths) for row in rows[path]]
+        if len({row.name for row in together}) == len(together) and (paths == {name} or name not in paths):
+            yield name, together
+        else:
+            yield from ((path, rows[path]) for path in sorted(paths))
+
+
+def _sides(session: Session, commits: Sequence[str | None], path: str) -> tuple[Mapping[str, Line], ...]:
+    """Return name -> line of the checkpoint in base, ours and theirs, wherever each side has it."""
+    sides = [session.at(commit).manifests if commit else {} for commit in commits[:_SIDES]]
+    stores = {
+        manifest.store for side in sides for file, manifest in side.items() if path in (file, model_of(file))
+    }
+    return tuple(
+        {line.name: line for manifest in side.values() if manifest.store in stores for line in manifest.lines}
+        for side in sides
+    )
+
+
+@dataclass(frozen=True)
+class _Rehearsed:
+    """A checkpoint, its rows, and its lines in base, ours and theirs."""
+
+    path: str
+    rows: Sequence[RehearsedTensor]
+    sides: Sequence[Mapping[str, Line]]
+
+    def lines(self, name: str) -> list[Line]:
+        """Return the lines of a tensor on the sides that have it."""
+        return [side[name] for side in self.sides if name in side]
+
+    def expect(self, session: Session) -> None:
+        """Announce the tensors that are compared: a partial clone then fetches them together."""
+        compared = (self.lines(row.name) for row in self.rows if row.state != _SAME)
+        wanted = [line for lines in compared if _is_compared(lines) for line in lines]
+        session.objects.expect({line.tree: line.nbytes for line in wanted})
+
+
+def _is_compared(lines: Sequence[Line]) -> bool:
+    return len(lines) == _SIDES and side_updates.comparable(*lines)
+
+
+def _section(session: Session, found: _Rehearsed) -> Section:
+    counts = Counter(row.state for row in found.rows)
     told = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    stored = sum(row.stored for row in found)
-    rows = [_row(session, row, lines) for row in touched]
-    summary = f"{len(found)} tensors: {told}; {human(stored)} to store"
-    return Section(path, summary, (), METRICS, rows, places(row.name for row in found if row.state == _SAME))
+    stored = sum(row.stored for row in found.rows)
+    rows = [_row(session, row, found.lines(row.name)) for row in found.rows if row.state != _SAME]
+    same = places(row.name for row in found.rows if row.state == _SAME)
+    summary = f"{len(found.rows)} tensors: {told}; {human(stored)} to store"
+    return Section(found.path, summary, (), METRICS, rows, same)
 
 
-def _lines(session: Session, commit: str | None, path: str) -> Mapping[str, Line]:
-    if commit is None:
-        return {}
-    manifest = session.at(commit).manifest(path)
-    return manifest.by_name if manifest is not None else {}
-
-
-def _row(session: Session, row: RehearsedTensor, lines: Sequence[Mapping[str, Line]]) -> dict[str, Any]:
-    sides = [side[row.name] for side in lines if row.name in side]
-    line = sides[-1] if sides else None
+def _row(session: Session, row: RehearsedTensor, lines: Sequence[Line]) -> dict[str, Any]:
+    line = lines[-1] if lines else None
     found: dict[str, Any] = {
         "name": row.name,
         "status": row.state,
@@ -92,55 +131,4 @@ def _row(session: Session, row: RehearsedTensor, lines: Sequence[Mapping[str, Li
         "stored": row.stored,
         "notes": [["by", row.strategy]] if row.strategy else [],
     }
-    return found | _agreement(session, sides) if len(sides) == _SIDES else found
-
-
-def _agreement(session: Session, sides: Sequence[Line]) -> dict[str, float]:
-    """Return how far the updates of two sides agree; nothing for tensors that cannot be compared."""
-    base = sides[0]
-    if any((side.dtype, side.shape) != (base.dtype, base.shape) for side in sides):
-        return {}
-    if DTYPES[base.dtype].kind not in ("float", "int", "uint") or not base.nbytes:
-        return {}
-    total = _Updates()
-    for pieces in zip(*(_pieces(session, side) for side in sides), strict=True):
-        total.add(*pieces)
-    return total.result()
-
-
-def _pieces(session: Session, line: Line) -> Iterator[Any]:
-    dtype = numpy_dtype(line.dtype)
-    chunks: Iterable[Any] = StoredTensor(session.objects, line).chunks()
-    return (np.frombuffer(bytes(chunk), dtype).astype(np.float64) for chunk in chunks)
-
-
-class _Updates:
-    """Running sums over what two sides did to one tensor."""
-
-    def __init__(self) -> None:
-        self._base = self._ours = self._theirs = self._dot = 0.0
-        self._either = self._opposed = 0
-
-    def add(self, base: Any, ours: Any, theirs: Any) -> None:
-        """Add equally long pieces, float64."""
-        one, other = ours - base, theirs - base
-        self._base += float(base @ base)
-        self._ours += float(one @ one)
-        self._theirs += float(other @ other)
-        self._dot += float(one @ other)
-        self._either += int(np.count_nonzero((one != 0) | (other != 0)))
-        self._opposed += int(np.count_nonzero(np.sign(one) * np.sign(other) < 0))
-
-    def result(self) -> dict[str, float]:
-        """Return the metrics."""
-        norm = (self._ours * self._theirs) ** 0.5
-        found: dict[str, float] = {}
-        if norm:
-            found["opposed"] = self._opposed / self._either
-            found["apart"] = 1.0 - self._dot / norm
-        if self._base:
-            found |= {
-                "ours": (self._ours / self._base) ** 0.5,
-                "theirs": (self._theirs / self._base) ** 0.5,
-            }
-        return found
+    return found | side_updates.agreement(session, *lines) if _is_compared(lines) else found

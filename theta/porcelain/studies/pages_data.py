@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -54,15 +55,23 @@ class Section:
     same: tuple[tuple[int | None, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain data, each row with its place on the map."""
+        """Return it as plain data; each row has its place on the map, and ``odd_numbers``.
+
+        These are the metrics that are "inf" or "nan", which JSON has no words for.
+        """
         return {
             "path": self.path,
             "summary": self.summary,
             "facts": [list(fact) for fact in self.facts],
             "metrics": [metric.as_json() for metric in self.metrics],
-            "tensors": [finite(_placed(row)) for row in self.tensors],
+            "tensors": [finite(self._plain(row)) for row in self.tensors],
             "same": [list(place) for place in self.same],
         }
+
+    def _plain(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        place = place_of(row["name"])
+        odd = {one.key: _odd(row[one.key]) for one in self.metrics if _odd(row.get(one.key))}
+        return {**row, "layer": place.layer, "kind": place.kind} | ({"odd_numbers": odd} if odd else {})
 
 
 @dataclass(frozen=True)
@@ -92,9 +101,11 @@ class PageData:
         }
 
 
-def _placed(row: Mapping[str, Any]) -> dict[str, Any]:
-    place = place_of(row["name"])
-    return {**row, "layer": place.layer, "kind": place.kind}
+def _odd(value: object) -> str:
+    """Return "nan" or "inf" for such a number, "" for others and for what is none."""
+    if not isinstance(value, float) or math.isfinite(value):
+        return ""
+    return "nan" if math.isnan(value) else "inf"
 
 
 def places(names: Iterable[str]) -> tuple[tuple[int | None, str], ...]:

@@ -28,7 +28,8 @@ class Details:
         lowest: exponent of the first bin.
         counts: ``counts[k]`` elements have 2**(lowest+k) <= abs(difference) < 2**(lowest+k+1).
         zeros: elements whose difference is 0.
-        odd: elements whose difference is infinite or no number.
+        infinite: elements whose difference is infinite.
+        nans: elements whose difference is no number.
         rows: index and norm of the rows that moved most, the largest first; empty for vectors.
         singular: the largest singular values of the difference as a matrix of its rows; empty for vectors,
             and for matrices too large.
@@ -39,7 +40,8 @@ class Details:
     lowest: int
     counts: tuple[int, ...]
     zeros: int
-    odd: int
+    infinite: int
+    nans: int
     rows: tuple[tuple[int, float], ...]
     singular: tuple[float, ...]
     effective_rank: float
@@ -53,7 +55,7 @@ class Tally:
         count = shape[0] if self._columns else 0
         self._squares = np.zeros(count)
         self._bins = np.zeros(_BINS, np.int64)
-        self._zeros = self._odd = self._done = 0
+        self._zeros = self._infinite = self._nans = self._done = 0
         small = min(count, self._columns) <= _WIDEST and count * self._columns <= _LARGEST
         self._whole = np.zeros(count * self._columns, np.float32) if self._columns and small else None
 
@@ -61,7 +63,9 @@ class Tally:
         """Add the next piece of the difference, float64."""
         sizes = np.abs(gap)
         finite = np.isfinite(sizes)
-        self._odd += len(gap) - int(np.count_nonzero(finite))
+        nans = int(np.count_nonzero(np.isnan(sizes)))
+        self._nans += nans
+        self._infinite += len(gap) - int(np.count_nonzero(finite)) - nans
         sizes = np.where(finite, sizes, 0.0)
         moved = sizes[sizes > 0]
         self._zeros += int(np.count_nonzero(finite)) - len(moved)
@@ -91,7 +95,8 @@ class Tally:
         values = _singular_values(self._whole, self._columns)
         shown = tuple(float(value) for value in values[:_SHOWN])
         rank = _effective_rank(values)
-        return Details(low + _LOWEST, counts, self._zeros, self._odd, self._largest(), shown, rank)
+        odd = (self._infinite, self._nans)
+        return Details(low + _LOWEST, counts, self._zeros, *odd, self._largest(), shown, rank)
 
     def _largest(self) -> tuple[tuple[int, float], ...]:
         order = np.argsort(-self._squares, kind="stable")[:_ROWS]
