@@ -17,7 +17,8 @@ from theta.merging import geometry, reading, storing
 from theta.merging.adapters.factor_pairs import MadeFactor
 from theta.merging.geometry import Geometry, RowRange
 from theta.merging.reading import StoredInputs
-from theta.merging.shapes import uneven
+from theta.merging.shapes import by_token, uneven
+from theta.merging.shapes.by_token import TokenRows
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy, one_tensor, registry
 from theta.merging.strategies.method import Block, Inputs, Job, Method, StoredForm, one_by_one
@@ -54,6 +55,7 @@ class Task:
         made: the factor of an adapter that this is, if both of its module are computed together.
         keeps: the statistic that the strategy keeps for the next merge is computed, and not the tensor.
         agreeing: inputs that are equal are the result; otherwise the method computes with them too.
+        tokens: where the rows come from, if they are matched by token.
     """
 
     conflict: Conflict
@@ -70,6 +72,7 @@ class Task:
     made: MadeFactor | None = field(default=None, compare=False)
     keeps: bool = False
     agreeing: bool = True
+    tokens: TokenRows | None = field(default=None, compare=False)
 
     def kept(self) -> Task:
         """Return the task that computes what the strategy keeps for the next merge, in f32 or f64."""
@@ -134,6 +137,7 @@ class Task:
             self.spans,
             self.conflict.changed_numbers,
             self.keeps,
+            self.tokens is not None,
             *known,
         )
 
@@ -196,6 +200,11 @@ def cast(line: Line, dtype: str) -> Task:
     return replace(taken(Conflict(line.name, None, line, None), ()), dtype=dtype)
 
 
+def by_tokens(item: Task, rows: TokenRows) -> Task:
+    """Return ``item``, whose rows are matched by token."""
+    return replace(item, tokens=rows, spans=rows.spans)
+
+
 def compute(objects: Objects, item: Task) -> Computed:
     """Run the method without writing anything.
 
@@ -204,6 +213,8 @@ def compute(objects: Objects, item: Task) -> Computed:
     if item.made is not None:
         made = item.made
         return storing.plan(objects, made.like, lambda: iter([made.words(objects)]), [], item.outlets)
+    if item.tokens is not None:
+        return _matched(objects, item, item.tokens)
     like, sides, base = item.like, item.sides, item.base
     if not like.nbytes and like.digest:
         return like
@@ -229,6 +240,22 @@ def compute(objects: Objects, item: Task) -> Computed:
     by_numbers = item.is_even and not method.whole(job)
     return storing.plan(
         objects, like, pieces, parents, item.outlets, compare=item.compare, by_numbers=by_numbers
+    )
+
+
+def _matched(objects: Objects, item: Task, rows: TokenRows) -> Computed:
+    """Compute a tensor whose rows are matched by token."""
+    rows = rows if item.base is not None else replace(rows, base=None)
+    stored = StoredInputs(objects, rows.sides, rows.base, item.statistics)
+    inputs = by_token.TokenInputs(objects, rows, stored)
+    digests = [side.digest for side in rows.sides]
+    whole = job_of(item, stored)
+    pieces = partial(
+        uneven.result, item.method, whole, inputs, item.geometry, digests, allow_nan=item.allow_nan
+    )
+    parents = stored.sides if stored.base is None else [*stored.sides, stored.base]
+    return storing.plan(
+        objects, item.like, lambda: inputs.in_order(pieces), parents, item.outlets, compare=item.compare
     )
 
 

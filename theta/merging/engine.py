@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeGuard, TypeVar
 
-from theta.errors import UsageError
+from theta.errors import UsageError, concerning
 from theta.merging import computing, depth, geometry, result_file
 from theta.merging.adapters.factor_pairs import AdapterMerge
 from theta.merging.adapters.scales import Scales
 from theta.merging.coded import Coded
 from theta.merging.computing import Task
-from theta.merging.shapes import grown_rows
+from theta.merging.shapes import by_token, grown_rows
+from theta.merging.shapes.by_token import TokenMerge, TokenOrder
 from theta.merging.states import Conflict, Settled, WholeModel, same, three_way
 from theta.merging.storing import Streamed, stored_bytes
 from theta.merging.strategies import SIDES, Policy, Strategy, factor_names
@@ -80,6 +81,9 @@ class MergeOptions:
         kept: what it kept at the base, or None.
         kept_store: the name of the store of what it keeps.
         model: returns the tensors of the model that the checkpoint is a shard of, or None.
+        by_token: rows of embeddings are matched by token where vocabularies differ: by the tokenizer
+            with this id, or by that of the result if it is empty; None matches rows by their number.
+        tokens: the tokens of the rows, if they are matched by token; set by the caller of :func:`merge`.
         coming: called after all decisions with the id and the table of the skeleton; returns a sink for
             the result, or None.
     """
@@ -98,6 +102,8 @@ class MergeOptions:
     kept: Manifest | None = None
     kept_store: str = ""
     model: WholeModel | None = None
+    by_token: str | None = None
+    tokens: TokenOrder | None = None
     coming: Callable[[str, Skeleton], Sink | None] | None = None
 
 
@@ -263,6 +269,11 @@ class _Run:
     # -- decisions -----------------------------------------------------------------------
 
     def _choice(self, state: Settled | Conflict) -> Choice:
+        tokens = self._options.tokens
+        if tokens is not None and state.coded is None:
+            lines = [version.by_name.get(state.name) if version else None for version in self._versions]
+            if tokens.is_of(state.name, lines):
+                return self._of_tokens(state, tokens, lines)
         if isinstance(state, Settled):
             return self._everywhere(state)
         if self._options.scope == "all":
@@ -272,6 +283,46 @@ class _Run:
             self._result.decided[state.name] = ROWS
             return computing.taken(state, spans)
         return self._decided(state)
+
+    @property
+    def _versions(self) -> tuple[Manifest | None, ...]:
+        return (self._base, *self._sides)
+
+    def _of_tokens(
+        self, state: Settled | Conflict, tokens: TokenOrder, lines: Sequence[Line | None]
+    ) -> Choice:
+        """Decide about a tensor whose rows are matched by token."""
+        if tokens.reason:
+            if isinstance(state, Settled):
+                return state.line
+            return self._decided(replace(state, reason=tokens.reason))
+        with concerning(state.name):
+            found = by_token.examined(self._objects, tokens, lines)
+        is_all = self._is_all(state.name)
+        if found.whole is not None and not is_all:
+            return found.whole
+        if len(found.moved) < 2 and not is_all:
+            self._result.decided[state.name] = ROWS
+            return _taken_by_token(state.name, found, found.moved)
+        asked = found.conflict(state.name, everything=is_all, absent=self._absent)
+        strategy = self._policy(asked)
+        if strategy is None or not strategy.applies(asked):
+            return asked
+        self._result.decided[state.name] = str(strategy)
+        return self._by_token(found, asked, strategy)
+
+    def _by_token(self, found: TokenMerge, asked: Conflict, strategy: Strategy) -> Task:
+        """Return the task that merges the rows which several sides have by ``strategy``."""
+        name, number = asked.name, strategy.side(asked.name, len(asked.sides), asked.absent)
+        whole = found.conflict(name, everything=True)
+        if strategy.name == "base" and asked.base is not None:
+            taken = computing.taken(replace(whole, others=(*whole.others, asked.base)), ())
+            return computing.by_tokens(taken, found.plan_of_base())
+        if strategy.name in SIDES or (number is not None and strategy.takes(strategy.narrowed(asked))):
+            return _taken_by_token(name, found, [number or 0])
+        numbers = asked.changed_numbers if asked.everything else found.moved
+        task = computing.task(whole, strategy, self._positions.get(name, 0.0), self._options)
+        return computing.by_tokens(task, found.plan(numbers if number is None else [number]))
 
     def _everywhere(self, state: Settled) -> Choice:
         """Decide about a tensor without conflict: with scope all, a strategy that applies computes it."""
@@ -447,6 +498,7 @@ class _Run:
                     sizes[choice.key] = stored
                     self._report(choice.like.nbytes)
                 state_name = ROWS if how == ROWS else "merged"
+                how += " by token" if choice.tokens is not None else ""
                 yield RehearsedTensor(name, state_name, how, choice.like.nbytes, stored)
             else:
                 yield RehearsedTensor(
@@ -472,6 +524,12 @@ def _like(choice: Choice) -> Line | None:
     if isinstance(choice, Task):
         return choice.like
     return None if isinstance(choice, Conflict) else choice
+
+
+def _taken_by_token(name: str, found: TokenMerge, chosen: Sequence[int]) -> Task:
+    """Return the task that takes rows of the side ``chosen``, and where it has none of any other."""
+    whole = found.conflict(name, everything=True)
+    return computing.by_tokens(computing.taken(whole, ()), found.plan(chosen))
 
 
 def _keeps(choice: Choice) -> TypeGuard[Task]:

@@ -29,6 +29,8 @@ else:
 
 _DTYPES: Final = {"bfloat16": "bf16", "float16": "f16", "float32": "f32", "float64": "f64"}
 """Names of torch, as in recipes of mergekit, and those of theta."""
+_BY_TOKEN: Final = "--by-token"
+_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _MAX_LINE: Final = 1 << 20
 _RULE: Final = re.compile(r"(.+?)=([A-Za-z][A-Za-z0-9_-]*(?::.*)?)", re.DOTALL)
 
@@ -73,6 +75,8 @@ class Recipe:
     """How theirs is reordered before it is merged."""
     searched: str = ""
     """The search that found the parameters of ``default``, for readers of the commit."""
+    by_token: str | None = None
+    """The vocabulary by which rows are matched; see ``engine.MergeOptions``."""
 
     def strategy_for(self, name: str) -> Strategy | None:
         """Return the strategy for tensor ``name``, or None."""
@@ -124,6 +128,7 @@ class Recipe:
             dtype=self.dtype,
             align=self.align,
             keeps=self.keeps_statistic,
+            by_token=self.by_token,
         )
 
     def text(self) -> str:
@@ -148,6 +153,8 @@ class Recipe:
         if self.align is not None:
             words += ["--align", self.align.way]
             words += ["--align-spec", self.align.spec] if self.align.spec else []
+        if self.by_token:
+            words += [_BY_TOKEN, self.by_token]
         if self.searched:
             words += ["--searched", self.searched]
         return words
@@ -182,6 +189,12 @@ def dtype(text: str) -> str:
     if found not in _DTYPES.values():
         raise UsageError(f"a merge has no dtype {text!r}", hint=f"one of {', '.join(_DTYPES.values())}")
     return found
+
+
+def _object_id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise UsageError(f"{_BY_TOKEN} takes the id of a file, not {text!r}")
+    return text
 
 
 def alignment(way: str, spec: str = "") -> Alignment:
@@ -229,6 +242,8 @@ def _with(recipe: Recipe, word: str, waiting: Iterator[str]) -> Recipe:
         return replace(recipe, seed=seed(value))
     if word == "--without":
         return replace(recipe, without=(*recipe.without, seed(value)))
+    if word == _BY_TOKEN:
+        return replace(recipe, by_token=_object_id(value))
     if word == "--searched":
         return replace(recipe, searched=value)
     if word == "--dtype":

@@ -50,6 +50,8 @@ class Conflict:
         absent: numbers of sides that are inputs only if they changed the tensor.
         coded: the group of codes and scales with the tensor, which must come from one side.
         chosen: the number of the only side that counts, or None.
+        reason: a clause that says why only taking a side settles it; empty when others may.
+        rows: the number of rows of the result, if rows are matched by token; None if by their number.
     """
 
     name: str
@@ -61,6 +63,8 @@ class Conflict:
     absent: tuple[int, ...] = ()
     coded: Coded | None = None
     chosen: int | None = None
+    reason: str = ""
+    rows: int | None = None
 
     @property
     def sides(self) -> tuple[Line | None, ...]:
@@ -113,6 +117,9 @@ class Conflict:
         """The dtype and shape of what the sides become together; None when they do not fit."""
         sides = [side for side in self.changed if side is not None]
         base = self.base if self.chosen is None else None
+        if self.rows is not None:
+            sides = [replace(side, shape=(self.rows, *side.shape[1:])) for side in sides]
+            base = None if base is None else replace(base, shape=(self.rows, *base.shape[1:]))
         return geometry.joined(base, sides) if sides else None
 
 

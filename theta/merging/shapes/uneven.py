@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from theta._numpy import np
 from theta.errors import ThetaError
 from theta.merging.geometry import Geometry, RowRange
-from theta.merging.reading import StoredInputs
 from theta.merging.strategies import one_tensor, registry
 from theta.merging.strategies.method import BLOCK, Job, Method, Read, Statistic
 from theta.merging.strategies.numbers import finite, narrow, widen
-from theta.store.read.stored_tensor import StoredTensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,10 +23,41 @@ WITHOUT_BASE: Final = "average"
 """The method for rows that several sides have and the base has not, if the method asked for needs a base."""
 
 
+class RowSource(Protocol):
+    """A version of a tensor."""
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of its words."""
+        ...
+
+    def read(self, start: int, stop: int) -> Array:
+        """Return the words of the elements ``start:stop``."""
+        ...
+
+
+class UnevenInputs(Protocol):
+    """All versions of a tensor."""
+
+    @property
+    def sides(self) -> Sequence[RowSource]:
+        """Each side."""
+        ...
+
+    @property
+    def base(self) -> RowSource | None:
+        """The base, if it is used."""
+        ...
+
+    def statistic(self, number: int) -> Statistic | None:
+        """Return the statistic of side ``number``, or None."""
+        ...
+
+
 def result(
     method: Method,
     job: Job,
-    inputs: StoredInputs,
+    inputs: UnevenInputs,
     geometry: Geometry,
     digests: Sequence[str],
     *,
@@ -61,7 +90,7 @@ def result(
             yield _rounded(words, job.name, geometry, allow_nan=allow_nan)
 
 
-def _all_rows(job: Job, inputs: StoredInputs) -> RowRange:
+def _all_rows(job: Job, inputs: UnevenInputs) -> RowRange:
     rows = job.shape[0] if job.shape else 1
     return RowRange(0, rows, tuple(range(job.count)), inputs.base is not None)
 
@@ -106,14 +135,14 @@ def _rounded(words: Array, name: str, geometry: Geometry, *, allow_nan: bool) ->
 class _Rows:
     """Some rows of the sides that have them, as words of one dtype; a ``strategies.method.Inputs``."""
 
-    inputs: StoredInputs
+    inputs: UnevenInputs
     dtype: str
     width: int
     span: RowRange
     by_element: bool
 
     @property
-    def base(self) -> StoredTensor | None:
+    def base(self) -> RowSource | None:
         """The base, if it has these rows and is wanted."""
         return self.inputs.base if self.span.based else None
 
@@ -134,7 +163,7 @@ class _Rows:
         is_of_rows = math.prod(found.shape[1:]) == self.width and found.shape[:1] >= (self.span.stop,)
         return _SomeRows(found, self.width, self.span) if is_of_rows else None
 
-    def _words(self, stored: StoredTensor, start: int, stop: int) -> Array:
+    def _words(self, stored: RowSource, start: int, stop: int) -> Array:
         first = self.width * self.span.start
         found = stored.read(first + start, first + stop)
         if stored.dtype == self.dtype:

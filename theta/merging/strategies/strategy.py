@@ -77,8 +77,8 @@ class Strategy:
         """Return a clause that says why this cannot settle ``conflict``; None when it can."""
         if self.name in SIDES:
             return None
-        if conflict.coded is not None:
-            return conflict.coded.reason(conflict.name)
+        if conflict.coded is not None or conflict.reason:
+            return conflict.reason or (conflict.coded.reason(conflict.name) if conflict.coded else "")
         conflict = self.narrowed(conflict)
         if self.takes(conflict):
             return None

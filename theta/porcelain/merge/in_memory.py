@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from theta.git import commit_graph, in_progress
@@ -31,6 +32,7 @@ def after_git_merge(
     ``files`` has the old files of the worktree open.  ``base`` replaces the merge base.
     """
     versions = _versions(session, session.repo.resolve("HEAD"), theirs, base)
+    versions.merged_text = partial(resolving.staged_text, session)
     opened = resolving.open_checkpoints(session, merged_too=True)
     return resolving.settle(session, versions, opened, how, files)
 
@@ -94,9 +96,17 @@ def join(
     tree = session.repo.whole_tree(tree_id)
     paths = _stages(session, tree, [row for row in rows if row])
     joined = Joined(tree, paths, _versions(session, ours, theirs, base))
+    joined.versions.merged_text = partial(_text, session, joined)
     with session.objects.writing(keep=True) as pack:
         joined.merged = merge_checkpoints(session, pack, joined.versions, paths, how, files)
     return joined
+
+
+def _text(session: Session, joined: Joined, path: str) -> bytes | None:
+    """Return what the merged tree has in a file that is not in conflict, or None."""
+    entry = joined.tree.get(path) if path not in joined.paths else None
+    blob = session.repo.blob(entry.id) if entry is not None else None
+    return None if blob is None else blob.data
 
 
 def _stand_in(session: Session, ours: str, theirs: str) -> str:

@@ -25,9 +25,11 @@ from theta.store.format.manifest import Manifest
 from theta.store.odb.packs import PackWriter
 
 if TYPE_CHECKING:
-    from theta.porcelain.merge import aligning
+    from theta.porcelain.merge import aligning, token_matching
+    from theta.porcelain.merge.token_matching import MatchedTokens
 else:
     aligning = Module("theta.porcelain.merge.aligning")
+    token_matching = Module("theta.porcelain.merge.token_matching")
 
 FILE: Final = "(file)"
 """The name of the conflict about a whole checkpoint that one side deleted."""
@@ -43,7 +45,9 @@ class Merged:
         conflicts: path -> what is left in conflict.
         decided: path -> name of a tensor -> the strategy that settled it.
         rows: path -> what a dry run would do.
-        texts: path -> content, of configurations that say the rank of a merged adapter.
+        texts: path -> content, of configurations that say the rank of a merged adapter, and of files that
+            tell the tokens of both sides.
+        tokens: path -> id of the vocabulary file by which rows were matched by token.
     """
 
     resolved: dict[str, Manifest] = field(default_factory=dict)
@@ -52,6 +56,7 @@ class Merged:
     decided: dict[str, dict[str, str]] = field(default_factory=dict)
     rows: dict[str, list[RehearsedTensor]] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
 
     @property
     def seen(self) -> set[str]:
@@ -148,11 +153,14 @@ def merge_checkpoints(
     ``files`` are those of the worktree, for a merge that happens there.
     """
     result = Merged()
+    words = _Words(session, versions)
     recut = [m for m in versions.recut() if m.paths & paths.keys()]
     if recut and how.at(min(recut[0].targets)).options.keeps:
         raise UsageError("a model in other shards than its base has no momentum", hint="reshard it first")
     for model in recut:
-        _merge_recut(session, pack, model, paths, how, files, result)
+        hows = {path: _in_model(how.at(path), model.whole) for path in model.targets}
+        hows = {path: _by_token(one, path, words, result) for path, one in hows.items()}
+        _merge_recut(session, pack, model, paths, hows, files, result)
     together = {path for model in recut for path in model.paths}
     models: aligning.Models | None = None
     for path, stages in paths.items():
@@ -165,6 +173,7 @@ def merge_checkpoints(
             if 0 not in stages or _is_asked(base, ours, theirs, how.at(path)):
                 asked = _of(how.at(path), versions.configurations(path, (ours, theirs)))
                 asked = _keeping(session, path, versions, _in_model(asked, versions.model(path)))
+                asked = _by_token(asked, path, words, result)
                 if asked.options.align is not None:
                     models = models or aligning.Models(session, versions)
                     asked = replace(asked, aligned=models.of(path, ours, theirs))
@@ -196,22 +205,52 @@ def _keeping(session: Session, path: str, versions: Versions, how: How) -> How:
     return replace(how, options=keeping.prepared(session, path, versions.trees, how.options))
 
 
+@dataclass
+class _Words:
+    """The tokens of the models that are merged, looked up once for each folder."""
+
+    session: Session
+    versions: Versions
+    _found: dict[tuple[str, str], MatchedTokens | None] = field(default_factory=dict)
+
+    def of(self, path: str, asked: str) -> MatchedTokens | None:
+        """Return the tokens of the checkpoint at ``path``; None if they are matched by number."""
+        key = path.rpartition("/")[0], asked
+        if key not in self._found:
+            is_known = self.versions.vocabulary(path) is not None
+            self._found[key] = (
+                token_matching.matched(self.session, self.versions, path, asked) if is_known else None
+            )
+        return self._found[key]
+
+
+def _by_token(how: How, path: str, words: _Words, result: Merged) -> How:
+    """Return ``how`` with the tokens of the checkpoint at ``path``, if its rows are matched by token."""
+    options = how.options
+    found = words.of(path, options.by_token) if options.by_token is not None and not options.keeps else None
+    if found is None:
+        return how
+    result.texts |= found.texts
+    if found.tokenizer:
+        result.tokens[path] = found.tokenizer
+    return replace(how, options=replace(options, tokens=found.order))
+
+
 def _merge_recut(
     session: Session,
     pack: PackWriter,
     model: Recut,
     paths: Mapping[str, Stages],
-    how: How,
+    hows: Mapping[str, How],
     files: Exchange | None,
     result: Merged,
 ) -> None:
     """Merge a sharded model that one side resharded; its files are settled together or not at all."""
     trial = Merged()
-    if any(how.at(path).options.align is not None for path in model.targets):
+    if any(how.options.align is not None for how in hows.values()):
         raise UsageError("--align does not join shards cut differently", hint="theta convert cuts them alike")
     for path, sides in model.targets.items():
-        asked = _in_model(how.at(path), model.whole)
-        _merge(session, pack, path, sides, asked, files, trial)
+        _merge(session, pack, path, sides, hows[path], files, trial)
     result.rows |= trial.rows
     if trial.conflicts:
         # Git left those files in conflict that one side deleted and the other changed.
@@ -220,7 +259,7 @@ def _merge_recut(
         result.conflicts[(left or sorted(model.targets))[0]] = [
             item for found in trial.conflicts.values() for item in found
         ]
-    elif not how.options.dry_run:
+    elif not any(how.options.dry_run for how in hows.values()):
         result.resolved |= trial.resolved
         result.decided |= trial.decided
         result.removed += sorted(model.gone & paths.keys())

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from theta.errors import UsageError
 from theta.git import commit_graph
 from theta.git.commit_graph import octopus_base
+from theta.lazy import Module
 from theta.merging import engine
 from theta.merging.result_file import CONTAINER
 from theta.merging.states import Conflict
@@ -25,6 +27,11 @@ from theta.porcelain.workspace.checkpoints import Checkpoints
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.packs import PackWriter
+
+if TYPE_CHECKING:
+    from theta.porcelain.merge import token_matching
+else:
+    token_matching = Module("theta.porcelain.merge.token_matching")
 
 
 def join(session: Session, heads: Sequence[str], how: How, base: str | None = None) -> Joined:
@@ -129,6 +136,8 @@ class _Together:
     ) -> None:
         before, *sides = versions
         how = self.how.at(path)
+        if how.options.by_token is not None:
+            token_matching.check_several(self.session, heads, path)
         if any(".lora_" in line.name for line in joined.lines):
             found = [configuration(self.session, head, path) for head in heads]
             how = replace(how, configurations=found)

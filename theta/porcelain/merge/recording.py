@@ -109,7 +109,7 @@ def _deed(path: str, merged: Merged, how: How, base: str) -> Deed:
     manifest = merged.resolved.get(path)
     tensors = {name: by for name, by in merged.decided.get(path, {}).items() if by != engine.ROWS}
     asked, options = how.asked(), how.options
-    only = recipes.of_options(options)
+    only = replace(recipes.of_options(options), by_token=merged.tokens.get(path))
     statistics = tuple(one.oid for one in how.options.statistics if one is not None)
     return deeds.Deed(
         manifest.oid if manifest else "",
@@ -201,7 +201,8 @@ def told(merged: Merged, how: How, base: str = "", applied: tuple[str, ...] = ()
 def _tells(deed: Deed) -> bool:
     """Return whether a replay needs ``deed``: a strategy decided a tensor, or a base and the like."""
     terms = trailers.read_round(deed.terms)
-    return bool(deed.tensors or terms.base or terms.recipe.dtype or terms.recipe.align)
+    recipe = terms.recipe
+    return bool(deed.tensors or terms.base or recipe.dtype or recipe.align or recipe.by_token)
 
 
 def _round(group: Mapping[str, Deed], restricted: bool) -> Round:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from theta import _fs
@@ -80,6 +81,19 @@ def conflicts(session: Session) -> dict[str, list[Conflict]]:
 
 
 def _versions(session: Session, base: str | None = None) -> Versions:
+    found = _of_operation(session, base)
+    found.merged_text = partial(staged_text, session)
+    return found
+
+
+def staged_text(session: Session, path: str) -> bytes | None:
+    """Return what is staged at ``path``, unless it is in conflict; or None."""
+    found = (entry for entry in session.repo.entries() if entry.path == path and not entry.stage)
+    blob = next((session.repo.blob(entry.oid) for entry in found), None)
+    return None if blob is None else blob.data
+
+
+def _of_operation(session: Session, base: str | None) -> Versions:
     now = in_progress.current(session.repo)
     if base:
         return Versions(session, base, now.ours, now.theirs, chosen=True)

@@ -117,6 +117,11 @@ def configured(session: Session) -> Recipe:
     )
 
 
+def matches_tokens(session: Session) -> bool:
+    """Return whether rows are matched by token where vocabularies differ (``theta.merge.byToken``)."""
+    return _value(session, "bytoken") is None or session.repo.config.flag(f"{SECTION}.bytoken")
+
+
 def _value(session: Session, key: str) -> str | None:
     return session.repo.config.get(f"{SECTION}.{key}")
 

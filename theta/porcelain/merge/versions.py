@@ -12,13 +12,14 @@ conflict in a tensor, the base is a version that equals neither side, so that th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from theta.git.commit_graph import merge_bases
 from theta.git.object_values import MODE_BLOB
 from theta.merging import result_file
 from theta.merging.adapters import scales
+from theta.merging.documents import vocabulary_files
 from theta.merging.states import WholeModel, same
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints, by_model, is_shard
 from theta.porcelain.workspace.session import Session
@@ -59,6 +60,9 @@ class Versions:
         self._chosen = chosen
         self._crossing = list(crossing)
         self._commits = (ours, theirs)
+        self._before = base if len(self._crossing) < 2 else None
+        self.merged_text: Callable[[str], bytes | None] = lambda _: None
+        """Returns the content that a file has in the merge so far; None for one in conflict."""
         session.expect_trees(filter(None, (base, ours, theirs, *crossing)))
         self.trees = tuple(session.at(one) if one else EMPTY for one in (base, ours, theirs))
         """The checkpoints of base, ours and theirs."""
@@ -97,6 +101,22 @@ class Versions:
         if not any(".lora_" in line.name for side in sides for line in side.lines):
             return []
         return [configuration(self._session, commit, path) for commit in self._commits]
+
+    def vocabulary(self, path: str) -> str | None:
+        """Return the name of the file with the tokens of the checkpoint at ``path``, if versions differ."""
+        for name in vocabulary_files.FILES:
+            base, *sides = (_entry(self._session, commit, in_folder(path, name)) for commit in self._three)
+            if None not in sides:
+                return name if len({base or sides[0], *sides}) > 1 else None
+        return None
+
+    def texts(self, path: str, name: str) -> list[bytes | None]:
+        """Return what base, ours and theirs have in the file ``name`` in the folder of ``path``."""
+        return [neighbour(self._session, commit, path, name) for commit in self._three]
+
+    @property
+    def _three(self) -> tuple[str | None, ...]:
+        return (self._before, *self._commits)
 
     def model(self, path: str) -> WholeModel | None:
         """Return what reads the model whose shard is at ``path``; None when it is no shard."""
@@ -140,6 +160,12 @@ def neighbour(session: Session, commit: str | None, path: str, name: str) -> byt
     entry = session.repo.tree_of(commit).get(in_folder(path, name)) if commit else None
     is_file = entry is not None and entry.mode & MODE_BLOB == MODE_BLOB
     return session.repo.read_blob(entry.id) if entry is not None and is_file else None
+
+
+def _entry(session: Session, commit: str | None, path: str) -> str | None:
+    """Return the id of what ``commit`` has at ``path``, or None."""
+    entry = session.repo.tree_of(commit).get(path) if commit else None
+    return None if entry is None else entry.id
 
 
 def whole_model(trees: Sequence[Checkpoints], path: str) -> WholeModel | None:

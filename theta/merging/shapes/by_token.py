@@ -1,0 +1,293 @@
+"""Merging embeddings and heads of versions whose vocabularies differ: their rows are matched by token.
+
+A row of the result is the row of one token.  Rows that several versions have are merged by the strategy,
+all of them as one matrix; a row that one side has is taken.  Rows without a token (padding) are matched by
+their number.  All matrices of one tensor are in memory at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from theta._numpy import np
+from theta.codecs.base import word_dtype
+from theta.errors import UsageError
+from theta.merging import reading
+from theta.merging.documents import vocabularies
+from theta.merging.geometry import RowRange
+from theta.merging.reading import StoredInputs
+from theta.merging.states import Conflict, same
+from theta.merging.strategies.method import Statistic
+from theta.store.format.manifest import Line
+from theta.store.odb.objects import Objects
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+_MOST_SIDES: Final = 30
+"""The sides of a row are the bits of a number."""
+
+
+@dataclass(frozen=True)
+class TokenOrder:
+    """The tokens that rows are for, in a result and in the versions that it is merged from.
+
+    Attributes:
+        ids: token -> row of the result.
+        versions: token -> row in the base and in each side; None if the version has no tokenizer.
+        like: the number of the side (ours is 0) whose tokenizer the result has; None for another.
+        reason: a clause that says why the tokens of the result are not known; empty when they are.
+    """
+
+    ids: Mapping[str, int]
+    versions: Sequence[Mapping[str, int] | None]
+    like: int | None = None
+    reason: str = ""
+
+    def is_of(self, name: str, lines: Sequence[Line | None]) -> bool:
+        """Return whether tensor ``name`` has rows by token in all sides; ``lines`` are base and sides."""
+        if not vocabularies.is_of_tokens(name) or None in lines[1:] or len(lines) > _MOST_SIDES:
+            return False
+        pairs = [pair for pair in zip(lines, self.versions, strict=True) if pair[0] is not None]
+        if len({line.shape[1:] for line, _ in pairs if line is not None}) > 1:
+            return False
+        return all(line is not None and _has_rows(line, ids) for line, ids in pairs)
+
+    def rows(self, lines: Sequence[Line | None]) -> list[Array]:
+        """Return for base and sides the row of each row of the result there, or -1."""
+        counts = [line.shape[0] if line is not None else 0 for line in lines]
+        if self.like is not None:
+            total = counts[1 + self.like]
+        else:
+            total = max(max(self.ids.values(), default=-1) + 1, counts[1])
+        pairs = zip(self.versions, counts, strict=True)
+        return [_rows(self.ids, version, count, total) for version, count in pairs]
+
+    def token_of(self, row: int) -> str:
+        """Return the token of a row of the result, or its number."""
+        return next((repr(token) for token, number in self.ids.items() if number == row), f"row {row}")
+
+
+def _has_rows(line: Line, ids: Mapping[str, int] | None) -> bool:
+    """Return whether ``line`` has a row for nearly all tokens, and not one tensor of another kind."""
+    return ids is None or (bool(line.shape and line.nbytes) and line.shape[0] >= len(ids))
+
+
+def _rows(ids: Mapping[str, int], version: Mapping[str, int] | None, count: int, total: int) -> Array:
+    found = np.full(total, -1, np.int64)
+    if version is None:
+        return found
+    named, known = np.zeros(total, bool), np.zeros(count, bool)
+    for token, place in ids.items():
+        if place < total:
+            named[place] = True
+            own = version.get(token, count)
+            found[place] = own if own < count else -1
+    known[[row for row in version.values() if row < count]] = True
+    padding = np.arange(min(count, total))
+    padding = padding[~named[padding] & ~known[padding]]
+    found[padding] = padding
+    return found
+
+
+# -- the plan of one tensor ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """The rows of the versions that the rows of a result are merged from.
+
+    Attributes:
+        sides: the versions that are the inputs.
+        base: the base, or None.
+        rows: for each of ``sides`` the row of each row of the result there, or -1.
+        based: the same for the base.
+        order: the rows of the result, those with the same members next to each other.
+        spans: ranges of ``order``, and the sides that each is merged from.
+    """
+
+    sides: Sequence[Line]
+    base: Line | None
+    rows: Sequence[Array]
+    based: Array
+    order: Array = field(repr=False)
+    spans: tuple[RowRange, ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenMerge:
+    """A tensor whose rows are matched by token.
+
+    Attributes:
+        lines: the base and each side.
+        rows: for each of ``lines`` the row of each row of the result there, or -1.
+        moved: the numbers of the sides that changed a row of the base.
+        whole: the side that is the result as it is, or None.
+    """
+
+    lines: Sequence[Line | None]
+    rows: Sequence[Array]
+    moved: tuple[int, ...]
+    whole: Line | None
+
+    @property
+    def sides(self) -> list[Line]:
+        """The version of each side."""
+        return [line for line in self.lines[1:] if line is not None]
+
+    def conflict(self, name: str, *, everything: bool, absent: Sequence[int] = ()) -> Conflict:
+        """Return the conflict of the sides; with ``everything`` all of them are inputs."""
+        base, sides = self.lines[0], self.sides
+        others = (everything, tuple(absent))
+        return Conflict(name, base, sides[0], sides[1], tuple(sides[2:]), *others, rows=len(self.rows[0]))
+
+    def plan(self, chosen: Sequence[int]) -> TokenRows:
+        """Return where rows come from if the sides ``chosen`` are merged where they have a row."""
+        rows, based = self.rows[1:], self.rows[0]
+        return _planned(self.sides, self.lines[0], rows, based, chosen, is_based=True)
+
+    def plan_of_base(self) -> TokenRows:
+        """Return where rows come from if the base is taken, whose number is that after the last side."""
+        base = self.lines[0]
+        assert base is not None
+        rows, none = (*self.rows[1:], self.rows[0]), np.full(len(self.rows[0]), -1)
+        return _planned([*self.sides, base], None, rows, none, [len(rows) - 1], is_based=False)
+
+
+def _planned(
+    sides: Sequence[Line],
+    base: Line | None,
+    rows: Sequence[Array],
+    based: Array,
+    chosen: Sequence[int],
+    *,
+    is_based: bool,
+) -> TokenRows:
+    codes = np.zeros(len(based), np.int64)
+    for number in chosen:
+        codes |= (rows[number] >= 0).astype(np.int64) << number
+    for number, own in enumerate(rows):
+        codes[(codes == 0) & (own >= 0)] = 1 << number
+    with_base = is_based and base is not None
+    keys = codes * 2 + ((based >= 0) if with_base else 0)
+    order = np.argsort(keys, kind="stable")
+    found, starts = np.unique(keys[order], return_index=True)
+    stops = [*starts[1:].tolist(), len(order)]
+    spans = tuple(
+        RowRange(start, stop, tuple(n for n in range(len(rows)) if key >> (n + 1) & 1), bool(key & 1))
+        for key, start, stop in zip(found.tolist(), starts.tolist(), stops, strict=True)
+    )
+    return TokenRows(sides, base if with_base else None, rows, based, order, spans)
+
+
+def examined(objects: Objects, order: TokenOrder, lines: Sequence[Line | None]) -> TokenMerge:
+    """Match the rows of a tensor; ``lines`` are its base, which may be None, and all sides.
+
+    Raises :class:`UsageError` if no side has a row for a token of the result.
+    """
+    if order.versions[0] is None:
+        lines = [None, *lines[1:]]
+    rows = order.rows(lines)
+    lost = np.flatnonzero(np.all([own < 0 for own in rows[1:]], axis=0))
+    if len(lost):
+        raise UsageError(
+            f"no side has a row for {order.token_of(int(lost[0]))} of the merged tokenizer",
+            hint="add the token's row to one side first, or take the token out of the tokenizer",
+        )
+    moved = tuple(_moved(objects, lines, rows))
+    whole = None
+    if order.like is not None and set(moved) <= {order.like} and np.all(rows[1 + order.like] >= 0):
+        whole = lines[1 + order.like]
+    return TokenMerge(lines, rows, moved, whole)
+
+
+def _moved(objects: Objects, lines: Sequence[Line | None], rows: Sequence[Array]) -> Iterator[int]:
+    """Yield the numbers of the sides that changed a row which base and result have too."""
+    base, *sides = lines
+    before = _matrix(objects, base) if base is not None else None
+    for number, line in enumerate(sides):
+        if base is None or before is None or line is None or line.dtype != base.dtype:
+            yield number
+        elif not same(line, base):
+            both = (rows[0] >= 0) & (rows[1 + number] >= 0)
+            after = _matrix(objects, line)
+            if not np.array_equal(before[rows[0][both]], after[rows[1 + number][both]]):
+                yield number
+        elif line.shape and not np.array_equal(rows[0], rows[1 + number]):
+            yield number  # the same rows, for other tokens
+
+
+def _matrix(objects: Objects, line: Line) -> Array:
+    size = line.nbytes // word_dtype(line.dtype).itemsize
+    return reading.opened(objects, line).read(0, size).reshape(line.shape[0], -1)
+
+
+# -- its inputs ------------------------------------------------------------------------------
+
+
+class TokenInputs:
+    """The inputs of a tensor with the rows in the order of a plan; ``uneven.UnevenInputs``."""
+
+    def __init__(self, objects: Objects, plan: TokenRows, stored: StoredInputs) -> None:
+        self._plan, self._stored = plan, stored
+        self.sides = [
+            _Matrix(line.dtype, _matrix(objects, line), own[plan.order])
+            for line, own in zip(plan.sides, plan.rows, strict=True)
+        ]
+        base = plan.base
+        self.base = (
+            None if base is None else _Matrix(base.dtype, _matrix(objects, base), plan.based[plan.order])
+        )
+
+    def statistic(self, number: int) -> Statistic | None:
+        """Return the statistic of a side, with its rows in the order of the plan if it has such rows."""
+        found, line = self._stored.statistic(number), self._plan.sides[number]
+        if found is None or found.shape != line.shape:
+            return found
+        return _StatisticRows(found, self._plan.rows[number][self._plan.order])
+
+    def in_order(self, pieces: Callable[[], Iterator[Array]]) -> Iterator[Array]:
+        """Yield the words of the result from those of the rows in the order of the plan."""
+        plan = self._plan
+        words = np.concatenate(list(pieces())).reshape(len(plan.order), -1)
+        found = np.empty_like(words)
+        found[plan.order] = words
+        yield found.reshape(-1)
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """Rows of a matrix in another order; ``uneven.RowSource``."""
+
+    dtype: str
+    words: Array
+    rows: Array
+
+    def read(self, start: int, stop: int) -> Array:
+        """Return the words of the elements ``start:stop``; those of an absent row mean nothing."""
+        return _part(self.words, self.rows, start, stop)
+
+
+class _StatisticRows:
+    """The rows of a statistic in another order; a ``strategies.method.Statistic``."""
+
+    def __init__(self, whole: Statistic, rows: Array) -> None:
+        count = whole.shape[0]
+        self._values = whole.read(0, int(np.prod(whole.shape, dtype=np.int64))).reshape(count, -1)
+        self._rows = rows
+        self.shape = (len(rows), *whole.shape[1:])
+
+    def read(self, start: int, stop: int) -> Array:
+        """Return the values of the elements ``start:stop``."""
+        return _part(self._values, self._rows, start, stop)
+
+
+def _part(matrix: Array, rows: Array, start: int, stop: int) -> Array:
+    width = matrix.shape[1]
+    first, last = start // width, -(-stop // width)
+    found: Array = matrix[rows[first:last]].reshape(-1)[start - first * width : stop - first * width]
+    return found

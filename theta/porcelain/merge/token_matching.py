@@ -1,0 +1,136 @@
+"""The tokens of the rows of embeddings, where the vocabularies beside the merged checkpoints differ.
+
+The vocabulary of the result is that of the side which changed it, or what git or the user made of both
+sides' changes; where git cannot, tokens that both sides added are joined here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from theta.errors import UsageError
+from theta.merging.documents import joint_tokenizers
+from theta.merging.documents.model_files import TOKENIZER
+from theta.merging.shapes.by_token import TokenOrder
+from theta.porcelain.merge.versions import Versions, in_folder
+from theta.porcelain.workspace.session import Session
+
+_MOST_BYTES: Final = 128 << 20
+"""Bytes of a vocabulary file; that of Gemma 3, with 262,144 tokens, has 33 MB."""
+
+
+@dataclass(frozen=True)
+class MatchedTokens:
+    """The tokens of a merge.
+
+    Attributes:
+        order: the rows of the result and of the versions.
+        tokenizer: id of the vocabulary file of the result; empty if it is not known.
+        texts: path -> content, of the files that tell the tokens of both sides.
+    """
+
+    order: TokenOrder
+    tokenizer: str = ""
+    texts: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def matched(session: Session, versions: Versions, path: str, asked: str) -> MatchedTokens | None:
+    """Return the tokens of the checkpoint at ``path``; None if rows of one number are of one token.
+
+    ``asked`` is the id of the vocabulary file that the result is to have, or "".
+    """
+    name = versions.vocabulary(path)
+    if name is None:
+        return None
+    data = versions.texts(path, name)
+    try:
+        base, ours, theirs = (None if one is None else _ids(name, one) for one in data)
+    except UsageError as error:
+        return MatchedTokens(TokenOrder({}, (None,) * 3, reason=str(error)))
+    known = [one for one in (base, ours, theirs) if one is not None]
+    if len(known) < 2 or joint_tokenizers.agree(known):
+        return None
+    found = _result(versions, path, name, data)
+    oid = session.repo.format.blob_id(found.data) if not found.reason else ""
+    if asked and oid != asked:
+        found, oid = _Result(session.repo.read_blob(asked)), asked
+    if found.reason:
+        reason = f"{found.reason}, so that no row is known to be of the same token; settle that file first"
+        return MatchedTokens(TokenOrder({}, (base, ours, theirs), reason=reason))
+    ids = _ids(name, found.data)
+    like = next((number for number, own in enumerate((ours, theirs)) if own == ids), None)
+    return MatchedTokens(TokenOrder(ids, (base, ours, theirs), like), oid, found.texts)
+
+
+def check_several(session: Session, heads: Sequence[str], path: str) -> None:
+    """Raise :class:`UsageError` if the vocabularies of ``heads`` differ for the checkpoint at ``path``."""
+    for head in heads[1:]:
+        versions = Versions(session, None, heads[0], head)
+        name = versions.vocabulary(path)
+        found = [] if name is None else [_ids(name, data) for data in versions.texts(path, name) if data]
+        if not joint_tokenizers.agree(found):
+            raise UsageError(
+                f"{path}: the branches have different tokens under the same numbers",
+                hint="merge one branch after the other: rows are then matched by token",
+            )
+
+
+def _ids(name: str, data: bytes) -> Mapping[str, int]:
+    if len(data) > _MOST_BYTES:
+        raise UsageError(f"{name} has {len(data)} bytes")
+    return joint_tokenizers.ids(name, data)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The vocabulary file of the result, or why there is none."""
+
+    data: bytes = b""
+    texts: Mapping[str, bytes] = field(default_factory=dict)
+    reason: str = ""
+
+
+def _result(versions: Versions, path: str, name: str, data: Sequence[bytes | None]) -> _Result:
+    base, ours, theirs = data
+    assert ours is not None
+    assert theirs is not None
+    if theirs in (base, ours):
+        return _Result(ours)
+    if ours == base:
+        return _Result(theirs)
+    merged = versions.merged_text(in_folder(path, name))
+    if merged is not None and _is_vocabulary(name, merged):
+        return _Result(merged)
+    if name != TOKENIZER:
+        return _Result(reason=f"both sides changed {name}")
+    return _joined(versions, path)
+
+
+def _is_vocabulary(name: str, data: bytes) -> bool:
+    """Return whether a file that git merged has one token for each id."""
+    try:
+        found = _ids(name, data)
+    except UsageError:
+        return False
+    return bool(found) and len({*found.values()}) == len(found)
+
+
+def _joined(versions: Versions, path: str) -> _Result:
+    found: list[dict[str, bytes]] = [{}, {}, {}]
+    for name in joint_tokenizers.BESIDE:
+        for texts, data in zip(found, versions.texts(path, name), strict=True):
+            texts |= {} if data is None else {name: data}
+    base, ours, theirs = found
+    labelled = joint_tokenizers.labelled
+    try:
+        _, texts = joint_tokenizers.joined(
+            labelled("the base", base) if TOKENIZER in base else None,
+            labelled("ours", ours),
+            labelled("theirs", theirs),
+        )
+    except UsageError as error:
+        return _Result(reason=str(error))
+    by_path = {in_folder(path, name): text for name, text in texts.items()}
+    return _Result(texts[TOKENIZER], by_path)
