@@ -1,0 +1,92 @@
+"""Everything that theta stores is read by ``tests.independent``, which knows the specification alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.independent import DECODERS, restore
+from tests.independent.codecs import dense
+from tests.independent.numbers import KINDS, Kind, Words, empty, to_bytes, to_words
+from tests.independent.primitives import Cursor
+from tests.support import sha256
+from tests.support.environment import ROOT
+
+HERE = Path(__file__).parent
+BUNDLES = sorted(HERE.glob("repository-*.bundle"))
+STREAMS = sorted((HERE / "codecs").glob("*.json"))
+
+
+def test_every_codec_of_the_specification_is_read() -> None:
+    page = (ROOT / "theta" / "docs" / "codecs.md").read_text()
+    codecs = set(re.findall(r"^``(\w+/\d+)``: ", page, re.MULTILINE))
+    assert codecs == {"dense/1", *DECODERS}
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.stem)
+def test_golden_repositories_are_restored(tmp_path: Path, bundle: Path) -> None:
+    repository = tmp_path / "clone.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(bundle), str(repository)], check=True)
+    read = 0
+    for commit, digests in json.loads(bundle.with_suffix(".json").read_text()).items():
+        for path, digest in digests.items():
+            with (tmp_path / "file").open("w+b") as out:
+                restore(repository, commit, path, out)
+            assert sha256(tmp_path / "file") == digest, (commit, path)
+            read += 1
+    assert read > 20
+
+
+@dataclass
+class Given:
+    """A layer whose words are given."""
+
+    kind: Kind
+    shape: list[int]
+    given: Words
+
+    @property
+    def count(self) -> int:
+        """The number of words."""
+        return self.kind.size(self.shape) // self.kind.width
+
+    def words(self, start: int, stop: int) -> Words:
+        """Return some words, as a copy."""
+        return self.given[start:stop]
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=lambda path: path.stem)
+def test_golden_streams_are_decoded(path: Path) -> None:
+    golden = json.loads(path.read_text())
+    kind, shape = KINDS[golden["dtype"]], golden["shape"]
+    found = hashlib.sha256()
+    for (start, stop), stream in zip(golden["ranges"], golden["chunks"], strict=True):
+        cursor = Cursor(base64.b64decode(stream))
+        if golden["base"] is None:
+            words = dense(cursor, stop - start, kind)
+        else:
+            shared = base64.b64decode(golden["shared"] or "")
+            decoder = DECODERS[golden["codec"]](
+                Given(kind, shape, empty(kind)), _base(golden["base"]), shared
+            )
+            words = decoder.chunk(cursor, start, stop)
+        cursor.end()
+        found.update(to_bytes(words))
+    assert found.hexdigest() == golden["sha256"]
+
+
+def _base(golden: dict[str, Any]) -> Given:
+    kind = KINDS[golden["dtype"]]
+    return Given(kind, golden["shape"], to_words(base64.b64decode(golden["raw"]), kind))
+
+
+def test_there_are_golden_streams_of_every_codec() -> None:
+    assert {json.loads(path.read_text())["codec"] for path in STREAMS} == {"dense/1", *DECODERS}
