@@ -25,7 +25,7 @@ _LINE: Final = re.compile(
 
 @dataclass
 class Skeleton:
-    """Where literals, tensors and derived fields are in the file."""
+    """The places of literals, tensors and derived fields in the file."""
 
     size: int = 0
     literals: list[tuple[int, int]] = field(default_factory=list)
