@@ -88,7 +88,7 @@ def test_what_is_a_millionth_of_the_largest_has_the_least_colour(opened: Opener)
 def test_shares_have_a_linear_scale_from_none_to_all(opened: Opener) -> None:
     rows = (row(f"l.{k}.w", changed=v) for k, v in enumerate((0.0, 0.1, 0.5)))
     page = opened(document.html(diffed(*rows)))
-    assert page.locator("rect.zero").count() == 1
+    assert page.locator("rect.cell.zero").count() == 1
     assert fills(page) == [(0x48, 0x24, 0x75), (0x21, 0x91, 0x8C)]
     assert "linear" in page.locator(".legend").inner_text()
 
@@ -147,7 +147,7 @@ def test_a_cut_tensor_says_which_part_was_compared(repo: Repo, opened: Opener) -
     repo.theta("commit", "-q", "-am", "cut")
     page = opened(repo.theta("show", "--html", "-").stdout)
     assert page.locator("rect.cell.part").count() == 2
-    assert "dashed" in page.locator(".legend").inner_text()
+    assert "only the leading part was compared" in page.locator(".legend").inner_text()
     cells = page.locator("tbody td:nth-child(3)").all_inner_texts()
     assert [plain(one) for one in cells] == [
         "8x4 → 12x4 first 8 rows compared",

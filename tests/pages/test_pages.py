@@ -75,11 +75,15 @@ def test_a_diff_is_a_page_with_a_map_a_table_and_details(tuned: Repo, visit: Vis
     assert "<b>bold</b>" in page.locator("dl").first.inner_text()
     changed = json.loads(tuned.theta("diff", "HEAD~", "HEAD", "--json").stdout)["theta.diff/v1"][0]["tensors"]
     assert page.locator("tbody tr").count() == len(changed)
-    assert page.locator("svg rect.cell").count() == len(changed)
-    assert page.locator("svg rect.none:not(.cell)").count() == len(SHAPES) + 1 - len(changed)
-    assert page.locator("svg rect.cell.odd").count() == page.locator("svg rect.cell.added").count() == 1
-    assert "red: infinite or no number" in page.locator(".legend").inner_text()
-    page.locator("svg rect.cell[fill]").first.click()
+    assert page.locator(".pictures svg rect.cell").count() == len(changed)
+    assert page.locator(".pictures svg rect.none:not(.cell)").count() == len(SHAPES) + 1 - len(changed)
+    assert (
+        page.locator(".pictures svg rect.cell.odd").count()
+        == page.locator(".pictures svg rect.cell.added").count()
+        == 1
+    )
+    assert "infinite or no number" in page.locator(".legend").inner_text()
+    page.locator(".pictures svg rect.cell[fill]").first.click()
     detail = page.locator(".detail")
     assert detail.locator("svg").count() == 2
     assert "singular values" in detail.inner_text()
@@ -224,3 +228,48 @@ def test_json_has_the_same_numbers(tuned: Repo) -> None:
     assert by_name["layers.0.k.weight"]["stats"]["relative"] is None
     assert by_name["layers.0.k.weight"]["details"]["nans"] == 64
     assert by_name["layers.0.q.weight"]["details"]["effective_rank"] == pytest.approx(1, abs=0.1)
+
+
+FORMS = {
+    "diff": ["diff", "HEAD~", "HEAD", "--tensor", "layers.*"],
+    "show": ["show", "HEAD", "--against", "HEAD~"],
+    "stored": ["show", f"HEAD:{MODEL}", "--tensor", "layers.*"],
+    "log": ["log"],
+    "merge": ["merge", "--dry-run", "HEAD~"],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_page_markdown_and_json_are_made_of_the_same_data(tuned: Repo, form: str) -> None:
+    told = tuned.theta(*FORMS[form], "--html", "out.html", "--json").stdout
+    data = json.loads(told, parse_constant=pytest.fail)["theta.page/v1"]
+    text = (tuned.path / "out.html").read_text()
+    shown = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    assert (shown["title"], len(shown["history"])) == (data["title"], len(data["history"]))
+    for one, other in zip(shown["sections"], data["sections"], strict=True):
+        rows = [dict(zip(one["tensors"]["keys"], row, strict=True)) for row in one["tensors"]["rows"]]
+        for row, plain in zip(rows, other["tensors"], strict=True):
+            for metric in other["metrics"]:
+                value = plain.get(metric["key"])
+                assert row.get(metric["key"]) == (None if value is None else pytest.approx(value, rel=1e-4))
+    markdown = tuned.theta(*FORMS[form], "--md").stdout
+    assert all(row["name"] in markdown for one in data["sections"] for row in one["tensors"][:30])
+    if "layers.*" in FORMS[form]:
+        assert all(row["name"].startswith("layers.") for row in data["sections"][0]["tensors"])
+
+
+def test_the_rank_that_a_codec_found_is_told(tmp_path: Path, home: Path, visit: Visit) -> None:
+    repo = Repo.create(tmp_path / "repo")
+    repo.theta("track", "*.safetensors")
+    rng = np.random.default_rng(1)
+    base = rng.normal(size=(256, 256)).astype(np.float32)
+    for step in (0, 1):
+        product = rng.normal(size=(256, 3)) @ rng.normal(size=(3, 256))
+        make_model(repo.path / MODEL, {"l.0.w": (base + step * 0.01 * product).astype(np.float32)})
+        repo.theta("add", ".")
+        repo.theta("commit", "-q", "-m", str(step))
+    repo.theta("show", "--html", "out.html")
+    page = visit.open(repo.path / "out.html")
+    page.get_by_role("button", name="l.0.w").click()
+    pairs = [" ".join(one.split()) for one in page.locator(".detail dl > *").all_inner_texts()]
+    assert pairs[pairs.index("rank found by lowrank") + 1] == "3"

@@ -116,7 +116,7 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
     request = comparison.DiffRequest(pair, paths, form.tensor, form.stats or form.pictured)
     if form.pictured:
         report_files.check(form.html, form.md, form.as_json)
-        return report_files.diff(session, request, form.html)
+        return report_files.diff(session, request, report_files.Drawing(form.html, form.as_json))
     with terminal.progress("comparing") as progress:
         result = comparison.diff(session, request, progress)
     code = int(asked.has("--exit-code") and bool(result.checkpoints))

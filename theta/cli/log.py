@@ -89,7 +89,7 @@ def log(
     if pictured:
         report_files.check(html, md, as_json)
         found = histories.log(session, histories.LogRequest(asked, tensor))
-        return report_files.log(session, found, html)
+        return report_files.log(session, found, report_files.Drawing(html, as_json))
     return _print(session, git, asked, tensor, as_json=as_json)
 
 

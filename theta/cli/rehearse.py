@@ -48,7 +48,7 @@ def form(as_json: bool, html: str | None, md: bool, dry_run: bool) -> RehearsedF
 def tell_rehearsed(session: Session, names: Sequence[str], result: MergeResult, shown: RehearsedForm) -> int:
     """Tell what a merge of ``names`` would do to each tensor, and what it would store."""
     if shown.html is not None or shown.md:
-        report_files.merge(session, names, result, shown.html)
+        report_files.merge(session, names, result, report_files.Drawing(shown.html, shown.as_json))
         return result.code
     if shown.as_json:
         reports.as_json("merge", _as_json(result))

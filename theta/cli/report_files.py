@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from theta import _fs
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.errors import NotFoundError, UsageError, WouldOverwriteError
 from theta.git.quoting import split_lines
 from theta.lazy import Module
@@ -34,9 +35,21 @@ else:
 _READ: Final = 4096
 
 
-def check(html: str | None, *others: bool) -> None:
-    """Raise a theta error if several forms of output are asked for, or if the page cannot be written."""
-    if sum((html is not None, *others)) > 1:
+@dataclass(frozen=True)
+class Drawing:
+    """A page for the file ``html``, None for Markdown; ``as_json`` prints the data of the page too."""
+
+    html: str | None
+    as_json: bool = False
+
+
+def check(html: str | None, md: bool, as_json: bool, other: bool = False) -> None:
+    """Raise a theta error if several forms are asked for, or if the page cannot be written.
+
+    A page in a file and its data as JSON go together.
+    """
+    printed = (html == "-", md, as_json, other)
+    if sum(printed) > 1 or (html is not None and (md or other)):
         raise UsageError("--html, --md and --json are different forms of one report: ask for one")
     if html is not None and html != "-":
         refuse(html, document.MARK)
@@ -60,48 +73,51 @@ def _has_mark(place: Path, marks: Sequence[str]) -> bool:
     return any(mark.encode() in head for mark in marks)
 
 
-def diff(session: Session, request: DiffRequest, html: str | None) -> int:
+def diff(session: Session, request: DiffRequest, form: Drawing) -> int:
     """Draw a diff."""
     with terminal.progress("comparing") as progress:
         data = diff_study.study(session, request, progress)
-    return _tell(data, html)
+    return _tell(data, form)
 
 
-def show(session: Session, asked: Arguments, html: str | None, against: str | None, glob: str | None) -> int:
+def show(session: Session, asked: Arguments, form: Drawing, against: str | None, glob: str | None) -> int:
     """Draw a commit, or a checkpoint of one."""
     name, *others = asked.words or ["HEAD"]
     if others or asked.options:
         raise UsageError("a page is of one commit or one REV:PATH")
-    if ":" in name and (against is not None or glob is not None):
-        raise UsageError("--against and --tensor are for a commit")
+    if ":" in name and against is not None:
+        raise UsageError("--against is for a commit")
     with terminal.progress("comparing"):
         if ":" in name:
-            return _tell(version_study.of_checkpoint(session, name), html)
-        return _tell(version_study.of_commit(session, name, against, glob), html)
+            return _tell(version_study.of_checkpoint(session, name, glob), form)
+        return _tell(version_study.of_commit(session, name, against, glob), form)
 
 
-def log(session: Session, found: LogResult, html: str | None) -> int:
+def log(session: Session, found: LogResult, form: Drawing) -> int:
     """Draw a history."""
-    return _tell(log_study.study(session, found.commits), html)
+    return _tell(log_study.study(session, found.commits), form)
 
 
-def merge(session: Session, names: Sequence[str], result: MergeResult, html: str | None) -> int:
+def merge(session: Session, names: Sequence[str], result: MergeResult, form: Drawing) -> int:
     """Draw a merge of ``names`` that was rehearsed."""
     commits = [result.base, result.before, *map(session.repo.resolve, names or ["@{upstream}"])]
     with terminal.progress("comparing"):
         data = merge_study.study(session, commits, result.rows, sorted(set(result.settlement.unmerged)))
-    return _tell(data, html)
+    return _tell(data, form)
 
 
-def _tell(data: PageData, html: str | None) -> int:
-    """Write the page to the file ``html``, or to standard output for ``-``; None prints Markdown."""
+def _tell(data: PageData, form: Drawing) -> int:
+    """Write the page to its file, or to standard output for ``-``; print Markdown or the data."""
     plain = data.as_json()
-    if html is None:
-        console.out(*split_lines(markdown.markdown(plain)))
-    elif html == "-":
+    if form.html == "-":
         console.out(*split_lines(document.html(plain)))
-    else:
+    elif form.html is not None:
         content = document.html(plain).encode()
-        _fs.write_atomic(Path.cwd() / html, content)
-        console.note(f"{html}: {data.title}, {human(len(content))}")
+        _fs.write_atomic(Path.cwd() / form.html, content)
+        if not form.as_json:
+            console.note(f"{form.html}: {data.title}, {human(len(content))}")
+    if form.as_json:
+        reports.as_json("page", plain)
+    elif form.html is None:
+        console.out(*split_lines(markdown.markdown(plain)))
     return 0

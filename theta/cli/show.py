@@ -68,7 +68,8 @@ def show(
     asked = given.of_git()
     if html is not None or md:
         report_files.check(html, md, as_json, codecs)
-        return report_files.show(session, asked, html, against, tensor)
+        drawing = report_files.Drawing(html, as_json)
+        return report_files.show(session, asked, drawing, against, tensor)
     if against is not None or tensor is not None:
         raise UsageError("--against and --tensor go with --html or --md")
     console.colour = asked.colours() or console.colour

@@ -143,6 +143,13 @@ def unpack(shared: memoryview, target: Target) -> Factors:
     return factors
 
 
+def rank_of(shared: bytes | memoryview) -> int:
+    """Return the rank of the factors in the shared bytes of a layer; raises :class:`CodecError`."""
+    if len(shared) < _HEAD.size:
+        raise CodecError("the factors of a lowrank layer are missing")
+    return int(_HEAD.unpack_from(shared)[0])
+
+
 def encode_factors(new: TensorWords, base: TensorWords, ranges: Sequence[Range], factors: Factors) -> Encoded:
     """Encode with given factors; raises ``CodecError`` unless a reader takes them."""
     if not factors.is_storable:

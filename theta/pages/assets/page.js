@@ -121,9 +121,10 @@
       "aria-label": `Map of ${kinds.length} kinds of tensors by ${layers.length} layers, coloured by ${metric.label}. ` +
         "Arrow keys move, Enter shows the tensor. The table below has the same numbers.",
     });
-    const step = Math.ceil(34 / wide);
+    const numbered = layers.length && layers[0] === null ? 1 : 0;
+    const step = Math.ceil((7 * String(layers.at(-1) ?? "").length + 6) / wide);
     layers.forEach((layer, x) => {
-      if (x % step === 0 || layer === null) picture.append(svg("text", { x: left + x * wide + wide / 2, y: 14, "text-anchor": "middle" }, layer === null ? "·" : String(layer)));
+      if (layer === null || (x - numbered) % step === 0) picture.append(svg("text", { x: left + x * wide + wide / 2, y: 14, "text-anchor": "middle" }, layer === null ? "·" : String(layer)));
     });
     kinds.forEach((kind, y) => {
       const most = Math.floor((left - 12) / 6.7);
@@ -188,20 +189,20 @@
   const legend = (section, metric, of) => {
     const stops = Array.from({ length: 24 }, (_, k) => svg("rect", { x: k * 6, y: 0, width: 6, height: 11, fill: colour(k / 23) }));
     const ends = of.most > 0 ? [told(of.low, metric.form), told(of.most, metric.form)] : ["", ""];
-    const words = [metric.form === "percent" && metric.linear ? "linear" : "logarithmic",
-      section.same.length ? "pale: did not change" : "", section.tensors.some(isOdd) ? "red: infinite or no number" : "",
-      section.tensors.some((row) => row.part) ? "dashed: only the leading part was compared" : "",
-      section.tensors.some((row) => row.status === "A") ? "green: added" : "",
-      section.tensors.some((row) => row.status === "D") ? "red frame: deleted" : ""].filter(Boolean).join("; ");
-    return html("div", { class: "legend" }, html("span", {}, `${metric.label}: ${ends[0]}`),
-      svg("svg", { width: 144, height: 11, "aria-hidden": "true" }, stops), html("span", {}, ends[1]),
-      html("span", {}, words));
+    const rows = section.tensors;
+    const marks = [["none", "did not change", section.same.length], ["zero", "zero", rows.some((row) => row[metric.key] === 0 && !isOdd(row))],
+      ["odd", "infinite or no number", rows.some(isOdd)], ["zero part", "only the leading part was compared", rows.some((row) => row.part)],
+      ["added", "added", rows.some((row) => row.status === "A")], ["deleted", "deleted", rows.some((row) => row.status === "D")]];
+    const swatch = (look) => svg("svg", { width: 15, height: 13, "aria-hidden": "true" }, svg("rect", { class: look, x: 1, y: 1, width: 13, height: 11, rx: 1.5 }));
+    return html("div", { class: "legend" }, html("span", {}, `${metric.label}, ${metric.linear ? "linear" : "logarithmic"}: ${ends[0]} `,
+      svg("svg", { width: 144, height: 11, "aria-hidden": "true" }, stops), ` ${ends[1]}`),
+      marks.filter(([, , there]) => there).map(([look, words]) => html("span", {}, swatch(look), ` ${words}`)));
   };
 
   // -- lines ------------------------------------------------------------------------------------
 
   const chart = (lines, labels, form, title) => {
-    const [width, height, left, bottom] = [Math.min(760, Math.max(320, innerWidth - 60)), 150, 64, 22];
+    const [width, height, left, bottom] = [Math.min(700, Math.max(320, innerWidth - 60)), 150, 64, 22];
     const values = lines.flatMap((line) => line.values).filter((value) => value !== null);
     if (!values.length) return null;
     const [least, most] = [Math.min(0, ...values), Math.max(...values)];
@@ -233,11 +234,11 @@
   };
 
   const bars = (values, labels, form, title) => {
-    const [width, height, left, bottom] = [Math.min(760, Math.max(320, innerWidth - 60)), 150, 64, 22];
+    const [width, height, left, bottom] = [Math.min(700, Math.max(320, innerWidth - 60)), 150, 64, 22];
     const most = Math.max(...values.map((value) => value ?? 0)) || 1;
     const wide = Math.min((width - left - 8) / values.length, 52);
     const picture = svg("svg", { width, height, role: "img", "aria-label": title },
-      svg("path", { class: "axis", d: `M${left} 8V${height - bottom}H${width - 8}` }),
+      svg("path", { class: "axis", d: `M${left} 8V${height - bottom}H${left + wide * values.length + 4}` }),
       svg("text", { x: left - 6, y: 16, "text-anchor": "end" }, told(most, form)));
     const step = Math.ceil(52 / wide);
     values.forEach((value, k) => {
@@ -322,6 +323,7 @@
     for (const metric of section.metrics) if (number(row, metric)) pairs.push([metric.label, number(row, metric)]);
     if (odd(row)) pairs.push(["elements", odd(row)]);
     if (row.codecs) pairs.push(["codecs", row.codecs]);
+    if (row.ranks?.length) pairs.push(["rank found by lowrank", row.ranks.join(", ")]);
     for (const note of row.notes ?? []) pairs.push(note);
     return [html("h3", {}, row.name), facts(pairs), html("div", { class: "side" }, histogram(row), spectrum(row), rows(row))];
   };
@@ -402,7 +404,7 @@
     const metrics = section.metrics.filter((metric) => section.tensors.some((row) => number(row, metric)));
     const live = html("p", { class: "live", "aria-live": "polite" });
     const place = html("div", { class: "pictures" });
-    const below = html("div", { class: "pictures" });
+    const below = html("div");
     const panel = html("section", { class: "detail", tabindex: "-1", "aria-label": "tensor" });
     panel.hidden = true;
     const choose = (k) => {
@@ -430,7 +432,7 @@
       draw(metrics[0]);
       part.append(html("div", { class: "bar" }, html("label", {}, "colour by", html("select", {
         onchange: (event) => draw(metrics[Number(event.target.value)]),
-      }, metrics.map((metric, k) => html("option", { value: k }, metric.label))))), place, live, below);
+      }, metrics.map((metric, k) => html("option", { value: k }, metric.label))))), html("div", { class: "board" }, html("div", {}, place, live), below));
     }
     part.append(panel);
     if (section.tensors.length) part.append(...table(section, metrics, choose));
@@ -463,7 +465,7 @@
     for (const one of commits) {
       const names = one.names?.length ? ` (${one.names.join(", ")})` : "";
       picture.append(svg("circle", { class: "dot", cx: x(one.commit), cy: y(one.commit), r: 5 }),
-        svg("text", { x: left, y: y(one.commit) + 4 }, `${one.commit.slice(0, 10)}${names} ${one.subject}`));
+        svg("text", { x: left, y: y(one.commit) + 4 }, svg("tspan", { class: "id" }, one.commit.slice(0, 10)), `${names} ${one.subject}`));
     }
     return picture;
   };
@@ -482,7 +484,7 @@
     const body = newest.map((one) => html("tr", {}, html("td", {}, html("code", {}, one.commit.slice(0, 12))), html("td", {}, one.subject),
       html("td", {}, one.author), html("td", {}, one.date), html("td", {}, one.changes ?? ""), html("td", { class: "number" }, told(one.stored, "bytes"))));
     const heads = ["commit", "subject", "author", "date", "changes", "stored"];
-    return html("section", {}, html("h2", {}, "history"), html("div", { class: "pictures" }, graph(newest)), html("div", { class: "side" }, drawn),
+    return html("section", {}, html("h2", { class: "plain" }, "History"), html("div", { class: "pictures" }, graph(newest)), html("div", { class: "side" }, drawn),
       html("div", { class: "table" }, html("table", {}, html("thead", {}, html("tr", {}, heads.map((head) => html("th", { scope: "col" }, head)))), html("tbody", {}, body))));
   };
 

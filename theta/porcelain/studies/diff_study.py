@@ -22,7 +22,7 @@ from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 from theta.store.changes import Change
 from theta.store.format.manifest import Line
-from theta.store.read.tensor_records import record_of
+from theta.store.read.tensor_records import ranks, record_of
 from theta.units import human
 
 METRICS: Final = (
@@ -102,10 +102,11 @@ def _facts(
 
 @dataclass(frozen=True)
 class _Storage:
-    """The codecs of a new value, and the bytes of those of its objects that the old value does not have."""
+    """The codecs of a new value, the bytes of its objects that the old value does not have, and ranks."""
 
     codecs: str
     stored: int
+    ranks: tuple[int, ...]
 
 
 def _stored(session: Session, item: Compared, changes: list[Change]) -> dict[str, _Storage]:
@@ -130,7 +131,8 @@ def _storage(session: Session, old: Line | None, new: Line) -> _Storage:
     record = record_of(session.objects, new)
     known = set(record_of(session.objects, old).files.values()) if old is not None else set()
     stored = sum(session.objects.size(oid) for oid in set(record.files.values()) - known)
-    return _Storage(" + ".join(layer.codec.partition("/")[0] for layer in record.layers), stored)
+    codecs = " + ".join(layer.codec.partition("/")[0] for layer in record.layers)
+    return _Storage(codecs, stored, ranks(session.objects, record))
 
 
 def row(session: Session, item: Compared, change: Change, stored: _Storage | None) -> dict[str, Any]:
@@ -147,7 +149,7 @@ def row(session: Session, item: Compared, change: Change, stored: _Storage | Non
     if change.old is not None and change.new is not None:
         found |= _before(change)
     if stored is not None:
-        found |= {"stored": stored.stored, "codecs": stored.codecs}
+        found |= {"stored": stored.stored, "codecs": stored.codecs, "ranks": list(stored.ranks)}
     if (measured := measure(session, item, change)) is not None:
         numbers, details = measured
         found |= _metrics(numbers) | asdict(details)

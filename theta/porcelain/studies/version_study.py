@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Final
 
 from theta.errors import NotFoundError
@@ -48,9 +49,10 @@ def _commit(session: Session, name: str) -> str:
     return oid
 
 
-def of_checkpoint(session: Session, name: str) -> PageData:
-    """Return the data of a page on how the tensors of ``REV:PATH`` are stored."""
-    return PageData("show", name, (), (_section(name, showing.codecs(session, name)),))
+def of_checkpoint(session: Session, name: str, glob: str | None) -> PageData:
+    """Return the data of a page on how the tensors of ``REV:PATH`` that match ``glob`` are stored."""
+    found = [one for one in showing.codecs(session, name) if fnmatchcase(one.line.name, glob or "*")]
+    return PageData("show", name, (), (_section(name, found),))
 
 
 def _section(name: str, found: Sequence[Description]) -> Section:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from theta import codecs
+from theta.codecs import lowrank
 from theta.errors import CorruptError, MissingObjectsError, ThetaError, concerning
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
@@ -58,6 +59,16 @@ def layer_of(file: str) -> int:
     """Return the layer that a file of a tensor's tree belongs to; -1 for any other name."""
     text = file.partition(".")[0]
     return int(text) if text in map(str, range(tensor_tree.MAX_LAYERS)) else -1
+
+
+def ranks(objects: Objects, record: Record) -> tuple[int, ...]:
+    """Return the ranks of the products that layers of ``record`` add to what is below, lowest first."""
+    found = (
+        record.files.get(tensor_tree.shared_name(number))
+        for number, layer in enumerate(record.layers)
+        if layer.codec == lowrank.NAME
+    )
+    return tuple(lowrank.rank_of(objects.chunk(oid)) for oid in found if oid is not None)
 
 
 def has_structure(record: Record) -> bool:
