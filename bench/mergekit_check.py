@@ -30,6 +30,7 @@ import torch
 import transformers
 from mergekit.io.tasks import LoaderCache
 from mergekit.scripts import multimerge, run_yaml
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -114,8 +115,20 @@ class Bench:
             if not number:
                 self.run("git", "branch", "-m", name)
 
-    def compare(self, title: str, recipe: str, *, multi: bool = False) -> bool:
-        """Run ``recipe`` by both; print how they differ, and return whether that is right."""
+    def adapt(self, adapters: Mapping[str, PeftModel]) -> None:
+        """Write adapters, each to a folder for mergekit and on a branch off the first model."""
+        for name, found in adapters.items():
+            self.run(self.theta, "switch", "-q", "-c", name, "a")
+            for place in (self.place / name, self.repo / "adapters" / name):
+                found.save_pretrained(place)
+            self.run(self.theta, "add", ".")
+            self.run(self.theta, "commit", "-q", "-m", name)
+
+    def compare(self, title: str, recipe: str, *, multi: bool = False, folded: bool = False) -> bool:
+        """Run ``recipe`` by both; print how they differ, and return whether that is right.
+
+        Of models with adapters ``folded`` in, PEFT rounds products before they are added, and theta the sum.
+        """
         text = self.place / "recipe.yml"
         text.write_text(recipe)
         out = self.place / "out" / title
@@ -131,7 +144,9 @@ class Bench:
             print(f"{title}: theta fails: {mine.stderr.strip()}")
             return False
         again = self.run(self.theta, "merge", "--replay", "HEAD", check=False)
-        told = tensors(out, self.repo, exact=any(f"merge_method: {one}" in recipe for one in EXACT))
+        told = tensors(
+            out, self.repo, exact=not folded and any(f"merge_method: {one}" in recipe for one in EXACT)
+        )
         told += texts(out, self.repo, based="base_model" in recipe)
         told += [] if again.returncode == 0 else [f"BAD replay: {again.stdout}{again.stderr}"]
         print(f"{title}: " + "; ".join(told))
@@ -142,7 +157,7 @@ def mergekit(recipe: Path, out: Path, *, multi: bool) -> None:
     """Run the real mergekit; the names of models are folders."""
     os.chdir(recipe.parent)
     LoaderCache().loaders.clear()  # folders have the same names again
-    words = ["--quiet", "--no-write-model-card"]
+    words = ["--quiet", "--no-write-model-card", "--lora-merge-cache", str(out.parent / "merged")]
     if multi:
         more = ["--out-path", str(out), "-I", str(out / "between")]
         multimerge.main([str(recipe), *more, *words], standalone_mode=False)
@@ -223,6 +238,21 @@ def strangers(dtype: torch.dtype) -> dict[str, Any]:
     return {name: (model(number, rows[name], dtype), words[name]) for number, name in enumerate(words)}
 
 
+def adapters(dtype: torch.dtype) -> dict[str, PeftModel]:
+    """Return adapters of random factors for the first and the second model."""
+    targets = ["q_proj", "v_proj", "o_proj", "down_proj"]
+    found = {}
+    for number, name in enumerate(("fa", "fb")):
+        torch.manual_seed(10 + number)
+        config = LoraConfig(r=4, lora_alpha=6 + number, target_modules=targets, use_rslora=bool(number))
+        one = get_peft_model(model(number, 0, dtype), config)
+        for key, value in one.named_parameters():
+            if "lora_" in key:
+                torch.nn.init.normal_(value, std=0.1)
+        found[name] = one
+    return found
+
+
 def sources(*of: tuple[str, int, int]) -> str:
     """Return one slice."""
     lines = "".join(f"\n      - {{model: {name}, layer_range: [{first}, {end}]}}" for name, first, end in of)
@@ -251,6 +281,20 @@ SAME = {
     "\nparameters: {weight: 0.5, density: 0.6, normalize: true, int8_mask: true}\n",
     "in another dtype": f"merge_method: passthrough\nslices:{sources(('a', 0, 3))}{sources(('b', 1, 4))}\n"
     "dtype: bfloat16\n",
+}
+
+
+ADAPTED = {
+    "base+lora": "merge_method: passthrough\nmodels: [{model: a+fa}]\n",
+    "linear of base+lora": "merge_method: linear\nmodels:\n"
+    "  - {model: a+fa, parameters: {weight: 0.3}}\n  - {model: b+fb, parameters: {weight: 0.9}}\n",
+    "linear of one base": "merge_method: linear\nmodels:\n"
+    "  - {model: {model: a, lora: fa}, parameters: {weight: 0.3}}\n"
+    "  - {model: a+fb, parameters: {weight: 0.9}}\n",
+    "task arithmetic of base+lora": "merge_method: task_arithmetic\nbase_model: a\nmodels:\n"
+    "  - {model: a+fa, parameters: {weight: 0.3}}\n  - {model: a+fb, parameters: {weight: 0.9}}\n",
+    "slices of base+lora": "merge_method: passthrough\nslices:"
+    f"{sources(('a+fa', 0, 3))}{sources(('b+fb', 1, 4))}\n",
 }
 
 
@@ -291,6 +335,10 @@ def main() -> int:
             for title, recipe in SAME.items():
                 if args.only in title:
                     right &= bench.compare(f"{title} ({dtype})", recipe)
+            bench.adapt(adapters(dtype))
+            for title, recipe in ADAPTED.items():
+                if args.only in title:
+                    right &= bench.compare(f"{title} ({dtype})", recipe, folded=True)
         with tempfile.TemporaryDirectory() as place:
             bench = Bench(Path(place), args.theta)
             bench.begin(strangers(dtype))

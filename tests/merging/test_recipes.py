@@ -247,7 +247,7 @@ def test_a_key_without_effect_is_noted() -> None:
         ("merge_method: linear\nmodels: [{model: a}]\ndtype: int8", "no dtype 'int8'"),
         (
             "merge_method: linear\nmodels: [{model: a}]\nmodules: {}\nwat: 1",
-            "modules is not supported: theta merges whole checkpoints; unknown key 'wat'",
+            "unknown key 'wat'; modules is not supported: theta merges whole checkpoints",
         ),
         ("merge_method: linear\nmodels: [{model: a}]\ntokenizer_source: union", "composes a model"),
         ("merge_method: linear\nmodels: [{model: a}]\ntokenizer: {source: union}", "composes a model"),
@@ -283,13 +283,103 @@ def test_a_key_without_effect_is_noted() -> None:
         ("merge_method: linear\nmodels: [{model: a}]\nseed: -1", "a seed is"),
         ("merge_method: linear\nmodels: [{model: a}]\nallow_nan: 3", "allow_nan is true or false"),
         ("merge_method: linear\nmodels: [{model: a}]\nparameters: {weight: .nan}", "weight"),
-        ("merge_method: linear\nmodels: [{model: a}]\nparameters: {weight: []}", "weight: a number"),
+        ("merge_method: linear\nmodels: [{model: a}]\nparameters: {weight: [[]]}", "weight: a number"),
     ],
 )
 def test_what_would_be_ignored_is_refused(text: str, told: str) -> None:
     with pytest.raises(UsageError) as caught:
         load(text).recipe()
     assert told in str(caught.value)
+
+
+def test_all_refused_keys_of_all_levels_and_documents_are_told_at_once() -> None:
+    text = """
+name: one
+merge_method: linear
+models: [{model: a, parameters: {t: 1}, size: 2}, {model: b}]
+wat: 1
+---
+merge_method: ties
+base_model: a
+slices:
+  - sources:
+      - {model: one, layer_range: [0, 2], parameters: {normalize: false}}
+      - {model: b, layer_range: [0, 2]}
+    parameters: {geodesic: true}
+    shape: 3
+---
+merge_method: cabs
+default_n_val: 8
+models: [{model: a}]
+"""
+    with pytest.raises(UsageError) as caught:
+        load(text)
+    assert str(caught.value) == (
+        "r.yaml: unknown key 'wat'; unknown key 'size' of a model; linear has no parameter 't'; "
+        "unknown key 'shape' of a slice; ties has no parameter 'geodesic'; "
+        "normalize is not a parameter of each model for ties; "
+        "unknown key 'default_n_val'; unknown merge_method 'cabs'"
+    )
+
+
+PLAIN = "models: [{model: a}, {model: b}]\n"
+TWO = "base_model: o\nmodels: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: 2}}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (f"ties\n{TWO}parameters: {{density: 5e-1, normalize: 1}}", "ties:density=[0.5],weight=[1,2]"),
+        (f"ties\n{TWO}parameters: {{rescale: yes, lambda: null}}", "ties:rescale=true,weight=[1,2]"),
+        (f"della\n{TWO}parameters: {{density: []}}", "della:density=1,weight=[1,2]"),
+        (f"dare-linear\n{TWO}parameters: {{normalize: 'on'}}", "dare_linear:normalize=true,weight=[1,2]"),
+        (f"task_arithmetic\n{TWO}parameters: {{density: 0.5, rescale: 1}}", "task_arithmetic:weight=[1,2]"),
+        (f"karcher\n{PLAIN}parameters: {{max_iter: 5, tol: '1e-3'}}", "karcher:max_iter=5,tol=0.001"),
+        (
+            "linear\nmodels:\n  - {model: a, parameters: {weight: [{filter: mlp, value: 2}]}}\n"
+            "  - {model: b, parameters: {weight: {filter: attn, value: [1, 2]}}}\n"
+            "parameters: {weight: [{filter: norm, value: 7}]}",
+            "linear:variant=mergekit,weight=[{mlp:2,norm:7},{attn:[1,2],norm:7}]",
+        ),
+        (
+            "linear\nslices: null\nbase_model: null\ndtype: null\ntokenizer: null\nmodels:\n"
+            "  - {model: a, parameters: null}\n  - {model: b, parameters: {weight: true}}",
+            "linear:variant=mergekit,weight=[1,1]",
+        ),
+        (
+            "linear\nparameters: {weight: 3, normalize: false}\nmodules:\n  default:\n"
+            "    parameters: {weight: 2}\n    models: [{model: a}, {model: b}]",
+            "linear:normalize=false,variant=mergekit,weight=[2]",
+        ),
+        (
+            "linear\nmodels: [{model: a}, {model: b}]\nparameters: {normalize: [true, false]}",
+            "linear:normalize=[true,false],variant=mergekit",
+        ),
+    ],
+)  # fmt: skip
+def test_values_are_read_as_mergekit_reads_them(text: str, wanted: str) -> None:
+    """Numbers that YAML takes for text, levels over levels, nothing at all, the only module."""
+    assert str(load(f"merge_method: {text}").recipe().default) == wanted
+
+
+def test_a_value_that_no_filter_gives_is_that_of_the_next_level() -> None:
+    text = """
+merge_method: linear
+slices:
+  - sources:
+      - {model: a, layer_range: [0, 2], parameters: {weight: [{filter: q, value: 1}]}}
+      - {model: b, layer_range: [0, 2]}
+    parameters: {weight: [{filter: k, value: 2}]}
+parameters: {weight: 3}
+"""
+    strategy = load(text).recipe().default
+    assert strategy is not None
+    found = [strategy.resolve(name, 0.0, 2)["weight"] for name in ("q", "k", "v")]
+    assert found == [[1, 3], [2, 2], [3, 3]]
+    switched = parse("linear:normalize=[true,false,true]")
+    assert [switched.resolve("w", at, 2)["normalize"] for at in (0, 0.4, 0.5, 0.9, 1)] == [
+        True, True, False, False, True,
+    ]  # fmt: skip
 
 
 def test_a_file_that_is_not_text_is_refused() -> None:

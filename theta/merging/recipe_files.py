@@ -15,7 +15,7 @@ from typing import Any
 
 from theta.errors import NotFoundError, UsageError
 from theta.merging import recipes
-from theta.merging.documents import recipe_document, recipe_values, yaml_documents
+from theta.merging.documents import recipe_document, recipe_keys, recipe_values, yaml_documents
 from theta.merging.documents.recipe_document import PAIRS, Document
 from theta.merging.recipes import Recipe, Rule
 from theta.merging.strategies.parameter_text import Setting
@@ -120,6 +120,7 @@ def load(data: bytes, label: str) -> RecipeFile:
 def of_bodies(bodies: Sequence[Mapping[str, Any]], label: str) -> RecipeFile:
     """Return the recipe of parsed documents; raises :class:`UsageError` that names ``label`` and key."""
     yaml_documents.check_plain(list(bodies), label)
+    recipe_keys.check(bodies, label)
     documents = tuple(recipe_document.parse(body, label) for body in bodies)
     last = documents[-1]
     first = last.frames[0]

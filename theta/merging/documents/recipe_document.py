@@ -12,9 +12,8 @@ from typing import Any, Final
 
 from theta.errors import UsageError, did_you_mean
 from theta.merging import recipes
-from theta.merging.documents import model_references, recipe_values, tokenizer_keys
+from theta.merging.documents import model_references, recipe_keys, recipe_values, tokenizer_keys
 from theta.merging.documents.model_references import ModelReference
-from theta.merging.documents.recipe_values import IDLE
 from theta.merging.documents.tokenizer_keys import TokenizerKey
 from theta.merging.recipes import Rule
 from theta.merging.strategies import SIDES, Strategy, registry
@@ -24,26 +23,6 @@ PAIRS: Final = ("slerp", "nearswap", "arcee_fusion")
 """Methods with two inputs, the first of which is mergekit's base."""
 _APART: Final = ("nuslerp", "multislerp")
 """Methods that need no base, of which the base is no input."""
-_REFUSED: Final = {"modules": "theta merges whole checkpoints"}
-_DTYPES: Final = ("out_dtype", "dtype")
-"""Keys for the dtype of the result; theta computes in float32 (float64 for f64) whatever they say."""
-_KEYS: Final = {
-    *_DTYPES,
-    "name",
-    "out_path",
-    "merge_method",
-    "base_model",
-    "models",
-    "slices",
-    "parameters",
-    "tokenizer",
-    "tokenizer_source",
-    "chat_template",
-    "rules",
-    "scope",
-    "seed",
-    "allow_nan",
-}
 
 
 @dataclass(frozen=True)
@@ -139,8 +118,8 @@ class Document:
 
 
 def parse(body: Mapping[str, Any], label: str) -> Document:
-    """Parse a document; raises :class:`UsageError` that names the file and all keys that it refuses."""
-    _check_keys(body, label)
+    """Parse a document whose keys are checked; raises :class:`UsageError` that names the file and the key."""
+    given = body = recipe_keys.plain(body)
     adapters: dict[str, ModelReference] = {}
 
     def named(one: ModelReference) -> str:
@@ -154,7 +133,8 @@ def parse(body: Mapping[str, Any], label: str) -> Document:
         hint = did_you_mean(method, registry.names()) or "'theta help merging' lists them"
         raise UsageError(f"{label}: unknown merge_method {method!r}", hint=hint)
     base = need(body, "base_model", label) if "base_model" in body else None
-    shared = recipe_values.parameters(body.get("parameters"), f"{label}: parameters")
+    idle = {**recipe_keys.IDLE, **recipe_values.idle(method)}
+    shared = recipe_values.parameters(body.get("parameters"), f"{label}: parameters", method)
     name = str(body.get("name") or body.get("out_path") or "")
     return Document(
         label,
@@ -168,23 +148,11 @@ def parse(body: Mapping[str, Any], label: str) -> Document:
         recipes.seed(str(body.get("seed", 0))),
         _flag(body, "allow_nan", label),
         _dtype(body, label),
-        tuple(f"{label}: {key} has no effect: {IDLE[key]}" for key in IDLE if _names(body, key)),
+        tuple(f"{label}: {key} has no effect: {why}" for key, why in idle.items() if _names(given, key)),
         tokenizer_keys.parse(body, label),
         tokenizer_keys.template(body, label),
         adapters,
     )
-
-
-def _check_keys(body: Mapping[str, Any], label: str) -> None:
-    """Refuse all keys at once that would be ignored."""
-    refused = [str(key) for key in body if key not in _KEYS]
-    told = [
-        f"{key} is not supported: {_REFUSED[key]}" if key in _REFUSED else f"unknown key {key!r}"
-        for key in refused
-    ]
-    if told:
-        near = next(filter(None, (did_you_mean(key, _KEYS) for key in refused if key not in _REFUSED)), "")
-        raise UsageError(f"{label}: {'; '.join(told)}", hint=near or f"leave out {' and '.join(refused)}")
 
 
 # -- frames ----------------------------------------------------------------------------------
@@ -196,23 +164,25 @@ def _frames(
     if ("models" in body) == ("slices" in body):
         raise UsageError(f"{label}: give models, or slices")
     if "models" in body:
-        yield _frame(_sources(body["models"], label, sliced=False), label, method, base, shared)
+        yield _frame(_sources(body["models"], label, method, sliced=False), label, method, base, shared)
         return
     if not isinstance(body["slices"], list) or not body["slices"]:
         raise UsageError(f"{label}: slices is a list")
     for entry in body["slices"]:
         if not isinstance(entry, dict) or "sources" not in entry:
             raise UsageError(f"{label}: each of the slices has 'sources'")
-        if extra := set(entry) - {"sources", "parameters", "base_model"}:
-            raise UsageError(f"{label}: unknown key {min(map(str, extra))!r} of a slice")
-        own = recipe_values.parameters(entry.get("parameters"), f"{label}: parameters of a slice")
+        own = recipe_values.parameters(entry.get("parameters"), f"{label}: parameters of a slice", method)
         own_base = need(entry, "base_model", label) if "base_model" in entry else base
         yield _frame(
-            _sources(entry["sources"], label, sliced=True), label, method, own_base, {**shared, **own}
+            _sources(entry["sources"], label, method, sliced=True),
+            label,
+            method,
+            own_base,
+            recipe_values.over(own, shared),
         )
 
 
-def _sources(found: Any, label: str, *, sliced: bool) -> list[RecipeSource]:
+def _sources(found: Any, label: str, method: str, *, sliced: bool) -> list[RecipeSource]:
     what = "sources" if sliced else "models"
     if not isinstance(found, list):
         raise UsageError(f"{label}: {what} is a list")
@@ -220,13 +190,10 @@ def _sources(found: Any, label: str, *, sliced: bool) -> list[RecipeSource]:
     for entry in found:
         if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
             raise UsageError(f"{label}: each of the {what} has 'model: REVISION'")
-        if extra := set(entry) - {"model", "parameters", "layer_range"}:
-            raise UsageError(f"{label}: unknown key {min(map(str, extra))!r} of a model")
         where = f"{label}: parameters of {entry['model']}"
         layers = _range(entry.get("layer_range"), label) if sliced else None
-        sources.append(
-            RecipeSource(entry["model"], recipe_values.parameters(entry.get("parameters"), where), layers)
-        )
+        own = recipe_values.parameters(entry.get("parameters"), where, method)
+        sources.append(RecipeSource(entry["model"], own, layers))
     if not sources:
         raise UsageError(f"{label}: there are no models to merge")
     if len({source.model for source in sources}) < len(sources):
@@ -283,7 +250,7 @@ def need(body: Mapping[str, Any], key: str, label: str) -> str:
 
 def _dtype(body: Mapping[str, Any], label: str) -> str | None:
     """Return the dtype of the result, ``out_dtype`` before ``dtype``; None when the recipe has neither."""
-    key = next((key for key in _DTYPES if body.get(key) is not None), None)
+    key = next((key for key in recipe_keys.DTYPES if body.get(key) is not None), None)
     return recipes.dtype(need(body, key, label)) if key is not None else None
 
 

@@ -27,7 +27,7 @@ class _Della(TaskVectors):
     def complete(self, values: Mapping[str, Any], count: int) -> Mapping[str, Any]:
         """Raise :class:`UsageError` unless all probabilities are between 0 and 1."""
         for density, epsilon in zip(values["density"], values["epsilon"], strict=True):
-            if not 0 < density - epsilon <= density + epsilon < 1:
+            if 0 < density < 1 and not 0 < density - epsilon <= density + epsilon < 1:
                 raise UsageError(
                     f"della needs density and epsilon that keep chances within 0 and 1, not {density:g} and"
                     f" {epsilon:g}",
@@ -40,8 +40,8 @@ class _Della(TaskVectors):
         return True
 
     def thins(self, job: Job) -> bool:
-        """Return True: no probability is one."""
-        return True
+        """Return whether a density is below one."""
+        return any(density < 1 for density in job["density"])
 
     def rescales(self, job: Job) -> bool:
         """Return False for the paper's variant, which has its own factors."""
@@ -77,7 +77,7 @@ class _Della(TaskVectors):
 def _della_parameters(divides: bool) -> tuple[Parameter, ...]:
     return (
         shared.WEIGHT,
-        Parameter("density", "number", 0.5, shared.DENSITY.doc, 0, 1, per_model=True, strict=True),
+        Parameter("density", "number", 0.5, shared.DENSITY.doc, 0, 1, per_model=True),
         Parameter("epsilon", "number", 0.15, "how far chances reach around density", 0, 0.5, per_model=True),
         shared.RESCALE,
         shared.normalize(divides),
@@ -111,7 +111,7 @@ class DellaLinear(_Della):
 def keep_chances(values: Array, density: float, epsilon: float) -> NDArray[np.float64]:
     """Return DELLA's probability to keep each element of the matrix ``values``, float64."""
     columns = values.shape[1]
-    if columns < 2:
+    if columns < 2 or density in (0, 1):  # these keep nothing, and everything
         return np.full(values.shape, density)
     order = np.argsort(np.abs(values), axis=1, kind="stable")
     ranks = np.empty(values.shape)

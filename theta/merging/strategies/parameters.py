@@ -58,7 +58,7 @@ class Parameter:
     def _check_entry(self, value: Setting) -> None:
         if self.per_model:
             self._check_one_model(value)
-        elif self.kind != "number":
+        elif self.kind == "whole":
             raise UsageError(f"{self.name} is {self.wanted}, not a gradient over the layers")
         else:
             self._check_plain(value)
@@ -69,7 +69,7 @@ class Parameter:
             for _, inner in value.entries:
                 self._check_one_model(inner)
         elif isinstance(value, tuple):
-            if self.kind != "number":
+            if self.kind == "whole":
                 raise UsageError(f"{self.name} is {self.wanted}, not a gradient over the layers")
             for inner in value:
                 self._check_plain(inner)
@@ -129,6 +129,8 @@ class Parameter:
             value = value.at(name)
         if value is None:
             return self.default
+        if isinstance(value, tuple) and self.kind != "number":
+            return value[int(position * (len(value) - 1))]  # mergekit's choice: the last one at the end only
         if isinstance(value, tuple):
             return interpolated([float(v) for v in value if isinstance(v, float)], position)
         return int(value) if self.kind == "whole" and isinstance(value, float) else value

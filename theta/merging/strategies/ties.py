@@ -12,6 +12,7 @@ from theta.errors import UsageError
 from theta.merging.strategies import shared
 from theta.merging.strategies.method import BLOCK, Block, Job
 from theta.merging.strategies.numbers import total
+from theta.merging.strategies.parameters import Parameter
 from theta.merging.strategies.selection import Cut, cuts, magnitudes
 from theta.merging.strategies.task_vectors import Stats, TaskVectors, keys
 
@@ -35,6 +36,7 @@ class Ties(TaskVectors):
     parameters = (
         shared.WEIGHT,
         shared.DENSITY,
+        Parameter("rescale", "switch", False, shared.RESCALE.doc),
         shared.normalize(True),
         shared.LAMBDA,
         shared.VARIANT,
@@ -42,9 +44,11 @@ class Ties(TaskVectors):
     consensus = True
 
     def complete(self, values: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-        """Raise :class:`UsageError` for weights with the paper's variant, which has none."""
+        """Raise :class:`UsageError` for weights or rescaling in the paper's variant, which has none."""
         if values["variant"] == "paper" and any(weight != 1 for weight in values["weight"]):
             raise UsageError("ties of the paper has no weights", hint="leave weight or variant=paper out")
+        if values["variant"] == "paper" and values["rescale"]:
+            raise UsageError("ties of the paper rescales nothing", hint="leave rescale or variant=paper out")
         return values
 
     def thins(self, job: Job) -> bool:
@@ -68,7 +72,7 @@ class Ties(TaskVectors):
     def merge(self, job: Job, block: Block, stats: Stats) -> Array:
         """Return the merged block of the chosen variant."""
         if job["variant"] != "paper":
-            whole = block.stop - block.start == BLOCK  # worth starting numba
+            whole = block.stop - block.start == BLOCK and not stats.factors  # worth starting numba
             return _elected(job, block, stats) if whole else super().merge(job, block, stats)
         found = self.thinned(job, block, stats)
         sign = np.sign(sum(found[1:], start=found[0]))
