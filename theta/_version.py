@@ -1,3 +1,20 @@
-"""The version of theta, in the one place where it is written."""
+"""The version of theta, read from the file that the build wrote by the tag of git."""
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+UNBUILT: Final = "0+unbuilt"
+"""The version of sources that nobody built or installed."""
+
+
+def _written() -> str:
+    """Return the version that the build wrote, or ``UNBUILT``."""
+    place = __file__.removesuffix("_version.py") + "version.txt"
+    with contextlib.suppress(OSError), open(place, encoding="ascii") as file:
+        return file.read().strip() or UNBUILT
+    return UNBUILT
+
+
+__version__: Final = _written()

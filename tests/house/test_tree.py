@@ -15,6 +15,9 @@ ALLOWED = {"theta", "theta_native", "tests", "bench"} | {
     "README.md",
     "CHANGELOG.md",
     "LICENSE",
+    "CITATION.cff",
+    "Containerfile",
+    "mkdocs.yml",
 }
 MADE_BY_TOOLS = ("__pycache__", "build", "dist", "*.egg-info")
 

@@ -48,7 +48,7 @@ def unpacked(data: bytes) -> dict[str, NDArray[Any]]:
     except ModuleNotFoundError as error:
         raise UsageError(
             f"git-theta's tensors are read with {error.name}, which is not installed",
-            hint="pip install 'theta[migrate]'",
+            hint="pip install 'theta-vcs[migrate]'",
         ) from error
     except (ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise CorruptError(f"an object of git-theta cannot be read: {error}") from error
