@@ -217,6 +217,9 @@ def test_a_tokenizer_that_is_none_is_told(repo: Repo) -> None:
             "tokens or ids that are none",
         ),
         ("[" * 100_000, "is no JSON"),
+        ('{"model": {"vocab": {"a": 0}, "merges": 5}}', "merges that are no pairs"),
+        ('{"model": {"vocab": {"a": 0, "b": 0}}}', "two tokens one id: 'a' and 'b' have 0"),
+        ('{"model": {"vocab": {"a": 0}}, "added_tokens": 5}', "added_tokens that are no list"),
     ):
         repo.write("tokenizer.json", content)
         repo.git("commit", "-q", "-am", "another tokenizer")

@@ -46,6 +46,6 @@ def _of(model: ModelFiles) -> str:
         return model.texts[_FILE].decode("utf-8", "replace")
     found: Any = (result_texts.parsed(model, _CONFIG) or {}).get(_KEY)
     if isinstance(found, list):  # several by name
-        named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
-        found = named.get("default")
+        defaults = (one for one in found if isinstance(one, dict) and one.get("name") == "default")
+        found = next(defaults, {}).get("template")
     return found if isinstance(found, str) else ""

@@ -14,8 +14,9 @@ from typing import Any, Final
 from theta.errors import UsageError
 from theta.merging.documents import result_texts, vocabularies
 from theta.merging.documents.model_files import CONFIG, OF_TOKENIZER, TOKENIZER, ModelFiles
+from theta.merging.documents.tokenizer_files import TokenizerFile
 from theta.merging.documents.tokenizer_keys import UNION, TokenizerKey
-from theta.merging.documents.vocabularies import TokenizerFile, Vocabulary
+from theta.merging.documents.vocabularies import Vocabulary
 
 BESIDE: Final = (CONFIG, *OF_TOKENIZER)
 _ADDED: Final = "added_tokens"

@@ -24,6 +24,7 @@ _LAYERS: Final = (
 """Keys of the number of layers."""
 _INNER: Final = ("text_config", "llm_config", "language_config", "decoder")
 """Keys of the configuration of the language model in that of a larger one."""
+_MOST_DEPTH: Final = 64
 _DTYPE_KEYS: Final = ("dtype", "torch_dtype")
 _TORCH: Final = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "f64": "float64"}
 
@@ -39,7 +40,21 @@ def parsed(model: ModelFiles, name: str = CONFIG) -> dict[str, Any] | None:
         raise UsageError(f"{model.folder}{name} of {model.label} is no JSON: {error}") from error
     if not isinstance(found, dict):
         raise UsageError(f"{model.folder}{name} of {model.label} is no JSON object")
+    if data.count(b"[") + data.count(b"{") > _MOST_DEPTH and _is_deep(found):
+        raise UsageError(f"{model.folder}{name} of {model.label} is nested more than {_MOST_DEPTH} deep")
     return found
+
+
+def _is_deep(found: Any) -> bool:
+    """Return whether a parsed JSON is too deep for functions that call themselves at each level."""
+    waiting = [(found, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > _MOST_DEPTH:
+            return True
+        inner = value.values() if isinstance(value, dict) else value
+        waiting += [(one, depth + 1) for one in inner if isinstance(one, dict | list)]
+    return False
 
 
 def written(found: Mapping[str, Any]) -> bytes:
@@ -98,7 +113,8 @@ def _of_layer(config: Mapping[str, Any] | None, number: int, name: str, own: Seq
 def index(places: Mapping[str, str], lines: Mapping[str, Line], extra: Mapping[str, Any] | None) -> bytes:
     """Return the index of a model in shards, whose tensors are in the files ``places``."""
     total = sum(line.nbytes for line in lines.values())
-    metadata = {**((extra or {}).get("metadata") or {}), "total_size": total}
+    told = (extra or {}).get("metadata")
+    metadata = {**(told if isinstance(told, dict) else {}), "total_size": total}
     names = {name: places[name].rpartition("/")[2] for name in sorted(places)}
     for file in set(names.values()):
         sharded.check_shard_name(file)

@@ -11,7 +11,7 @@ from theta.errors import UsageError
 UNION: Final = "union"
 BASE: Final = "base"
 AUTO: Final = "auto"
-_MOST_ROWS: Final = 1 << 20
+_MOST_ROWS: Final = 1 << 16
 
 
 @dataclass(frozen=True)

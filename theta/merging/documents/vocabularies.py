@@ -8,89 +8,15 @@ mergekit 0.1.5 does, whose ids of new tokens differ from run to run.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from theta.errors import UsageError
-from theta.lazy import lazy
 from theta.merging.documents import result_texts
 from theta.merging.documents.model_files import EMBEDDING, HEAD, OF_TOKENIZER, TOKENIZER, ModelFiles
+from theta.merging.documents.tokenizer_files import TokenizerFile, shown
 from theta.merging.documents.tokenizer_keys import BASE, UNION, TokenizerKey, TokenSource
-
-_MOST_TOKENS: Final = 1 << 24
-
-
-class TokenizerFile:
-    """The ``tokenizer.json`` of a model.
-
-    Raises :class:`UsageError` if it has none, or one of another form.
-    """
-
-    def __init__(self, model: ModelFiles) -> None:
-        self.model = model
-        found = result_texts.parsed(model, TOKENIZER)
-        if found is None:
-            raise UsageError(
-                f"{model.label} has no {model.folder}{TOKENIZER}", hint="commit it beside the model"
-            )
-        self.json = found
-        config = result_texts.parsed(model) or {}
-        told = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
-        self.rows = told if type(told) is int else None
-        """The number of rows of the embedding, or None if ``config.json`` does not tell."""
-        try:
-            self.added: list[dict[str, Any]] = list(found.get("added_tokens") or ())
-            inner = found["model"]["vocab"]
-            pairs = (
-                inner.items() if isinstance(inner, dict) else ((one[0], at) for at, one in enumerate(inner))
-            )
-            ids = {str(token): number for token, number in pairs}
-            ids |= {str(one["content"]): one["id"] for one in self.added}
-        except (KeyError, TypeError, IndexError) as error:
-            raise UsageError(f"{model.folder}{TOKENIZER} of {model.label} has no vocabulary") from error
-        if any(
-            type(number) is not int or not 0 <= number < _MOST_TOKENS for number in ids.values()
-        ) or not all(isinstance(one["content"], str) for one in self.added):
-            raise UsageError(f"{model.folder}{TOKENIZER} of {model.label} has tokens or ids that are none")
-        self.ids: dict[str, int] = ids
-        """Token -> id."""
-
-    @lazy
-    def by_id(self) -> list[tuple[str, int]]:
-        """The tokens that the embedding has rows for, in order of their ids."""
-        pairs = ((token, number) for token, number in self.ids.items() if self.has_row(number))
-        return sorted(pairs, key=lambda pair: (pair[1], pair[0]))
-
-    def has_row(self, number: int) -> bool:
-        """Return whether the embedding has a row for token ``number``."""
-        return self.rows is None or number < self.rows
-
-    def row(self, token: str) -> int:
-        """Return the row of ``token``; -1 if it has none."""
-        number = self.ids.get(token, -1)
-        return number if number >= 0 and self.has_row(number) else -1
-
-    def stripped(self) -> dict[str, Any]:
-        """Return the JSON without tokens that have no row; raises :class:`UsageError` unless it is of BPE."""
-        found: dict[str, Any] = copy.deepcopy(self.json)
-        gone = {token for token, number in self.ids.items() if not self.has_row(number)}
-        if not gone:
-            return found
-        inner = found["model"]
-        if inner.get("type") != "BPE" or not isinstance(inner["vocab"], dict):
-            told = f"{self.model.label} has tokens without rows"
-            raise UsageError(f"{told}, and its tokenizer is {inner.get('type')}, not BPE")
-        found["added_tokens"] = [one for one in self.added if one["content"] not in gone]
-        inner["vocab"] = {token: number for token, number in inner["vocab"].items() if token not in gone}
-        inner["merges"] = [one for one in inner.get("merges") or () if gone.isdisjoint(_pair(one))]
-        return found
-
-
-def _pair(merge: Any) -> Sequence[str]:
-    return merge.split(" ") if isinstance(merge, str) else [str(part) for part in merge]
-
 
 # -- the result ------------------------------------------------------------------------------
 
@@ -142,14 +68,16 @@ def build(key: TokenizerKey, models: Mapping[str, ModelFiles], base: str | None)
     files = {name: TokenizerFile(model) for name, model in models.items()}
     origin = files[first if key.source in (UNION, BASE) else key.source]
     if key.source in (UNION, BASE):
-        found, ids = origin.stripped(), dict(origin.by_id)
+        made = _Growing(origin.stripped(), dict(origin.by_id))
     else:
-        found, ids = copy.deepcopy(origin.json), dict(origin.ids)
+        made = _Growing(origin.copied(), dict(origin.ids))
+    found, ids = made.json, made.ids
     before = set(ids)
     if key.source == UNION:
-        _unite(found, ids, files)
+        made.unite(files.values())
     for token in key.tokens:
-        _add(found, ids, token)
+        made.add(token)
+    _check_count(ids, key, files)
     rows = {name: _rows(ids, file) for name, file in files.items()}
     sources = dict(_sources(key, ids, files))
     new = [token for token in ids if token not in before]
@@ -158,31 +86,54 @@ def build(key: TokenizerKey, models: Mapping[str, ModelFiles], base: str | None)
     return Vocabulary(ids, rows, sources, key.multiple, base, sizes, texts)
 
 
-def _unite(found: dict[str, Any], ids: dict[str, int], files: Mapping[str, TokenizerFile]) -> None:
-    """Add the tokens of all models, plain ones first, to a tokenizer."""
-    for file in files.values():
-        added = {one["content"] for one in file.added}
-        for token, _ in file.by_id:
-            if token not in added:
-                _add(found, ids, token)
-    for file in files.values():
-        for one in sorted(file.added, key=lambda one: int(one["id"])):
-            if file.has_row(one["id"]):
-                _add(found, ids, one["content"], one)
+class _Growing:
+    """A tokenizer that gets tokens, each after the last one.
+
+    Args:
+        json: its JSON, whose list of added tokens is changed.
+        ids: token -> id.
+    """
+
+    def __init__(self, json: dict[str, Any], ids: dict[str, int]) -> None:
+        self.json, self.ids = json, ids
+        self._next = max(ids.values(), default=-1) + 1
+        self._added = {one["content"] for one in json.get("added_tokens", ())}
+
+    def unite(self, files: Iterable[TokenizerFile]) -> None:
+        """Add the tokens of all models, plain ones first."""
+        files = list(files)
+        for file in files:
+            added = {one["content"] for one in file.added}
+            for token, _ in file.by_id:
+                if token not in added:
+                    self.add(token)
+        for file in files:
+            for one in sorted(file.added, key=lambda one: int(one["id"])):
+                if file.has_row(one["id"]):
+                    self.add(one["content"], one)
+
+    def add(self, token: str, like: Mapping[str, Any] | None = None) -> None:
+        """Add ``token`` as an added token with the properties of ``like``, unless it is there."""
+        if token in (self._added if like else self.ids):
+            return
+        if token not in self.ids:
+            self.ids[token], self._next = self._next, self._next + 1
+        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+        entry = {"id": self.ids[token], "content": token, **plain}
+        entry |= {name: value for name, value in (like or {}).items() if name in plain}
+        self.json.setdefault("added_tokens", []).append(entry)
+        self._added.add(token)
 
 
-def _add(
-    found: dict[str, Any], ids: dict[str, int], token: str, like: Mapping[str, Any] | None = None
-) -> None:
-    """Add ``token`` to a tokenizer as an added token with the properties of ``like``, unless it is there."""
-    known = any(one["content"] == token for one in found.get("added_tokens") or ()) if like else token in ids
-    if known:
-        return
-    number = ids.setdefault(token, max(ids.values(), default=-1) + 1)
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
-    entry = {"id": number, "content": token, **plain}
-    entry |= {name: value for name, value in (like or {}).items() if name in plain}
-    found.setdefault("added_tokens", []).append(entry)
+def _check_count(ids: Mapping[str, int], key: TokenizerKey, files: Mapping[str, TokenizerFile]) -> None:
+    """Refuse more ids than all models have rows, before a row is made for each."""
+    most = sum(file.most for file in files.values()) + len(key.tokens)
+    last = max(ids.values(), default=-1)
+    if last >= most:
+        token = next(token for token, number in ids.items() if number == last)
+        raise UsageError(
+            f"token {shown(token)} has the id {shown(last)}, and all models together {most} rows"
+        )
 
 
 def _rows(ids: Mapping[str, int], file: TokenizerFile) -> list[int]:
@@ -204,7 +155,8 @@ def _sources(
         file = files[one.model]
         row = one.token if isinstance(one.token, int) else file.row(token if one.token is None else one.token)
         if row < 0 or not file.has_row(row):
-            raise UsageError(f"{file.model.label} has no row for {one.token or token!r}")
+            told = token if one.token is None else one.token
+            raise UsageError(f"{file.model.label} has no row for {shown(told)}")
         yield ids[token], TokenSource(one.model, row, one.force)
 
 
