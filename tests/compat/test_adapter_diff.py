@@ -110,3 +110,23 @@ def test_an_adapter_without_a_scale_is_told_without(repo: Repo, tmp_path: Path, 
     chosen = found["model.v" if config == "missing" else "model.q"]
     assert not chosen.scaled
     assert "‖BA‖" in theta(other, "diff", "HEAD", "--", ADAPTER).out
+
+
+def test_log_with_patches_shows_the_updates_of_each_commit(repo: Repo) -> None:
+    told = repo.theta("log", "-p", "--format=%s").stdout
+    second, _, first = told.partition("\none\n")
+    assert second.startswith("two\n")
+    assert "‖sBA‖" in second
+    assert "model.k" in second
+    assert "lora_A" not in told.replace("lora_alpha", "")
+    assert '+{"peft_type"' in second  # the configuration, which git compares
+    assert "model.q" in first
+    only = repo.theta("log", "-p", "--oneline", "-1", "--", "lora").stdout
+    assert "model.k" in only
+    assert "base.safetensors" not in only
+    assert "‖sBA‖" not in repo.theta("log", "-p", "--", "base.safetensors").stdout
+
+
+def test_log_with_other_options_is_left_to_git(repo: Repo) -> None:
+    assert "‖sBA‖" not in repo.theta("log", "-p", "--word-diff").stdout
+    assert "lora_A" in repo.theta("log", "-p", "--word-diff").stdout

@@ -113,6 +113,7 @@ ROOMS: Final = (
             "theta.codecs",
             "theta.merging",
             *_WORKSPACE,
+            "theta.porcelain.compose",
             "theta.porcelain.drive",
             "theta.porcelain.merge",
             "theta.porcelain.replicas",

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from theta.porcelain.workspace.session import Session
 
 _ID: Final = 10
+_NAMED: Final = 6
+"""Origins that a line names."""
 _ROW: Final = 34
 _LANE: Final = 18
 _COLOURS: Final = ("#1f6feb", "#bf8700", "#1a7f37", "#8250df", "#cf222e", "#0969da")
@@ -33,10 +35,20 @@ def text(session: Session, found: Lineage) -> Iterator[str]:
 def told(node: VersionNode, path: str) -> str:
     """Return one line on a version."""
     names = f" ({', '.join(node.names)})" if node.names else ""
-    apart = [f"{o.path} of {o.commit[:_ID]}" for o in node.origins if o.path != node.path]
-    detail = " ".join(filter(None, [node.detail, f"from {', '.join(apart)}" if apart else ""]))
+    detail = _detail(node)
     where = f" [{node.path}]" if node.path != path else ""
     return f"{node.commit[:_ID]}{names} {node.deed}{f': {detail}' if detail else ''}{where} - {node.subject}"
+
+
+def _detail(node: VersionNode) -> str:
+    """Return more about a version, with the origins that the graph does not show."""
+    apart = [
+        one.commit[:_ID] if one.path == node.path else f"{one.path} of {one.commit[:_ID]}"
+        for one in node.apart
+    ]
+    if len(apart) > _NAMED:
+        apart[_NAMED - 1 :] = [f"{len(apart) - _NAMED + 1} more"]
+    return " ".join(filter(None, [node.detail, f"from {', '.join(apart)}" if apart else ""]))
 
 
 def svg(found: Lineage) -> str:
@@ -83,12 +95,12 @@ def _at(place: tuple[int, int]) -> tuple[int, int]:
 def _edges(node: VersionNode, places: dict[str, tuple[int, int]]) -> list[str]:
     x, y = _at(places[node.commit])
     colour = _COLOURS[places[node.commit][0] % len(_COLOURS)]
-    ends = [_at(places[origin.commit]) for origin in node.origins if origin.commit in places]
-    dash = ' stroke-dasharray="4 3"' if node.deed == "averaged" else ""
+    dash = ' stroke-dasharray="4 3"'
+    ends = [(one.commit, _at(places[one.commit])) for one in node.origins if one.commit in places]
     return [
         f'<path d="M{x},{y} C{x},{y + _ROW // 2} {to_x},{to_y - _ROW // 2} {to_x},{to_y}"'
-        f' fill="none" stroke="{colour}" stroke-width="2"{dash}/>'
-        for to_x, to_y in ends
+        f' fill="none" stroke="{colour}" stroke-width="2"{"" if commit in node.parents else dash}/>'
+        for commit, (to_x, to_y) in ends
     ]
 
 
@@ -96,7 +108,7 @@ def _dot(node: VersionNode, places: dict[str, tuple[int, int]], left: int) -> st
     x, y = _at(places[node.commit])
     colour = _COLOURS[places[node.commit][0] % len(_COLOURS)]
     names = f" ({', '.join(node.names)})" if node.names else ""
-    detail = f": {node.detail}" if node.detail else ""
+    detail = f": {_detail(node)}" if _detail(node) else ""
     return (
         f'<circle cx="{x}" cy="{y}" r="5" fill="{colour}"/><text x="{left}" y="{y + 4}">'
         f'{node.commit[:_ID]}{escape(names)} <tspan class="d">{escape(node.deed)}</tspan>'

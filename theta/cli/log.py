@@ -19,28 +19,22 @@ from theta.porcelain.look.history import FORM, SELECT
 if TYPE_CHECKING:
     import typer
 
+    from theta.cli import show_text
     from theta.git.options import Arguments
     from theta.git.run import Git
     from theta.porcelain.commands import histories
-    from theta.porcelain.look import diffing
+    from theta.porcelain.look import diffing, showing
     from theta.porcelain.stage import run_steps
     from theta.porcelain.workspace.session import Session
 else:
     diffing = Module("theta.porcelain.look.diffing")
     histories = Module("theta.porcelain.commands.histories")
     run_steps = Module("theta.porcelain.stage.run_steps")
+    show_text = Module("theta.cli.show_text")
+    showing = Module("theta.porcelain.look.showing")
     typer = Module("typer")
 
-app = Passing(
-    (
-        "--tensor=",
-        "--json",
-        "--run=",
-        "--sort=",
-        "--html=",
-        "--md",
-    )
-)
+app = Passing(("--tensor=", "--json", "--run=", "--sort=", "--html=", "--md"))
 
 
 @app.command
@@ -67,7 +61,7 @@ def log(
 ) -> int:
     """Show the history, without the files below .theta/ (git log's options and pathspecs apply).
 
-    --stat tells for each commit what it changed, by tensor.
+    --stat tells for each commit what it changed, by tensor; -p the updates of an adapter, by module.
     """
     session = open_session(worktree=False)
     given = _of_run(session, given, run, sort)
@@ -78,6 +72,8 @@ def log(
         raise NotFoundError("your current branch does not have any commits yet")
     pictured = html is not None or md
     ours = tensor is not None or as_json or pictured
+    if not ours and _by_patch(asked) and uses_theta(session) and showing.has_adapters(session):
+        return show_text.patches(session, git, asked)
     if not ours and not (asked.known and _by_tensor(asked) and uses_theta(session)):
         if not asked.options:
             diffing.split(git, asked)
@@ -109,6 +105,11 @@ def _of_run(session: Session, given: Given, run: str | None, sort: str | None) -
 def _by_tensor(asked: Arguments) -> bool:
     """Return whether --stat was given, and no option that does not go with theta's form of it."""
     return asked.has("--stat") and asked.value("--stat") is None and asked.only("--stat", *SELECT, *FORM)
+
+
+def _by_patch(asked: Arguments) -> bool:
+    """Return whether -p was given, and no option that does not go with theta's form of it."""
+    return asked.known and asked.has("--patch") and asked.only("--patch", *SELECT, *FORM)
 
 
 def _refuse_others(asked: Arguments, as_json: bool) -> None:

@@ -10,9 +10,8 @@ from theta.cli.args import Given
 from theta.cli.common import open_session, uses_theta
 from theta.cli.passing import Passing
 from theta.errors import NotFoundError, UsageError
-from theta.git.quoting import visible
 from theta.lazy import Module
-from theta.porcelain.look import diffing, history, showing, version_changes
+from theta.porcelain.look import history, showing, version_changes
 from theta.porcelain.look.history import HIDE
 from theta.porcelain.look.showing import ShownCheckpoint, ShownFiles, ShownTensor
 
@@ -104,23 +103,10 @@ def _tell(session: Session, git: Git, name: str, shown: Shown, flags: Sequence[s
 
 def _commit(session: Session, git: Git, name: str, shown: ShownCommit, flags: Sequence[str]) -> int:
     """Print a commit, its changes of checkpoints, and the patches of other files."""
-    palette = console.palette("diff")
     if code := git.show("show", *flags, "--no-patch", name):
         return code
     console.out()
-    for item in shown.changed:
-        console.out(f"{item.path}: {item.changes.summary()}")
-        modules = shown.modules.get(item.path, ())
-        products = {one.module for one in modules}
-        for change in item.changes.tensors:
-            if diffing.module_of(change.name) in products:
-                continue
-            letter = palette.letter(change.status)
-            console.out(
-                f"  {letter} {visible(change.name)}{show_text.resized(session, item, change)}", painted=True
-            )
-        show_text.modules(modules, palette)
-    hidden = [f":(exclude,top,literal){path}" for item in shown.changed for path in item.paths]
+    hidden = show_text.changed(session, shown)
     return git.show("show", *flags, "--format=", shown.oid, "--", ":(top)", HIDE, *hidden)
 
 

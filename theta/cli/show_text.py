@@ -1,19 +1,25 @@
-"""``theta show`` as text: checkpoints and tensors."""
+"""``theta show`` as text: checkpoints and tensors; and commits, for ``theta log -p`` too."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from theta.cli import console
+from theta.git.quoting import visible
 from theta.lazy import Module
-from theta.porcelain.look import diffing
+from theta.porcelain.look import diffing, history, showing, version_changes
+from theta.porcelain.look.history import FORM, HIDE
+from theta.porcelain.look.showing import ShownCommit
 from theta.store.changes import counted
 from theta.units import human, shape_text
 
 if TYPE_CHECKING:
     from theta.cli import screen, tables
     from theta.git.display.colours import Palette
+    from theta.git.options import Arguments
+    from theta.git.run import Git
     from theta.porcelain.look.adapter_updates import ModuleUpdate
     from theta.porcelain.look.diffing import Compared
     from theta.porcelain.look.showing import ShownCheckpoint, ShownTensor
@@ -61,3 +67,47 @@ def tensor(shown: ShownTensor) -> None:
     console.out(f"  sha256:{line.digest}", f"  tree {line.tree}")
     codecs, stored = ", ".join(shown.codecs), human(shown.stored)
     console.out(f"  {counted(shown.chunks, 'chunk')}, {codecs}, {stored} stored")
+
+
+def changed(session: Session, shown: ShownCommit) -> list[str]:
+    """Print the changes of checkpoints in a commit; return the pathspecs that leave them out."""
+    palette = console.palette("diff")
+    for item in shown.changed:
+        console.out(f"{item.path}: {item.changes.summary()}")
+        updates = shown.modules.get(item.path, ())
+        products = {one.module for one in updates}
+        for change in item.changes.tensors:
+            if diffing.module_of(change.name) in products:
+                continue
+            letter = palette.letter(change.status)
+            console.out(f"  {letter} {visible(change.name)}{resized(session, item, change)}", painted=True)
+        modules(updates, palette)
+    return [f":(exclude,top,literal){path}" for item in shown.changed for path in item.paths]
+
+
+def patches(session: Session, git: Git, asked: Arguments) -> int:
+    """Print what ``git log -p`` prints, with the changes of checkpoints by tensor or module."""
+    _, paths = diffing.split(git, asked)
+    flags = [option.word for option in asked.options if option.name in FORM]
+    spaced = history.is_spaced(asked)
+    for number, oid in enumerate(history.commits(git, asked.without({"--patch", *FORM}))):
+        if spaced and number:
+            console.out()
+        if code := git.show("log", "--no-walk", "--no-patch", *flags, oid):
+            return code
+        hidden = _changed_at(session, oid, paths)
+        files = ("--", *(paths or [":(top)"]), HIDE, *hidden)
+        if code := git.show("log", "--no-walk", "--patch", "--format=", oid, *files):
+            return code
+    return 0
+
+
+def _changed_at(session: Session, oid: str, paths: Sequence[str]) -> list[str]:
+    """Print the changes of the checkpoints at ``paths`` in one commit; return what leaves them out."""
+    shown = showing.find(session, oid)
+    if not isinstance(shown, ShownCommit):
+        return []
+    wanted = version_changes.summarize(session, oid, paths).checkpoints if paths else None
+    chosen = tuple(one for one in shown.changed if wanted is None or one.path in wanted)
+    console.out()
+    return changed(session, replace(shown, changed=chosen))

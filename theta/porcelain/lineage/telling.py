@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from theta.codecs import lowrank
+from theta.merging.strategies.factor_names import FACTOR
 from theta.store import changes
 from theta.store.changes import Changes, ValueDigest
 from theta.store.format.manifest import Manifest
@@ -16,6 +17,7 @@ from theta.store.read.tensor_records import read_record
 _FACTORS: Final = lowrank.NAME.partition("/")[0] + "/"
 _LOOKED_AT: Final = 16
 """Changed tensors whose records are read to find out whether they are stored as factors."""
+_PREFIX: Final = "base_model.model."
 _ALIKE: Final = 0.5
 """The share of its tensors that a file has in common with the one that it was made of."""
 
@@ -68,6 +70,8 @@ def _values(found: Changes) -> Iterator[tuple[ValueDigest, ValueDigest]]:
 
 def relation(other: Manifest, after: Manifest) -> Told | None:
     """Return how ``after`` was made of ``other``, another file; None when they have little in common."""
+    if (adapter := _adapter(other, after)) is not None:
+        return adapter
     digests = {line.digest for line in other.lines}
     same = sum(line.digest in digests for line in after.lines)
     if same > _ALIKE * len(after.lines):
@@ -81,3 +85,18 @@ def relation(other: Manifest, after: Manifest) -> Told | None:
     if all(old.shape == new.shape and old.dtype != new.dtype for old, new in pairs):
         return "cast", ", ".join(dict.fromkeys(f"{old.dtype} to {new.dtype}" for old, new in pairs))
     return None
+
+
+def _adapter(other: Manifest, after: Manifest) -> Told | None:
+    """Return what an adapter is for, if it has factors for the weights of ``other``; None for others."""
+    modules = {module for line in after.lines if (module := _module(line.name)) is not None}
+    there = sum(f"{module}.weight" in other.by_name or module in other.by_name for module in modules)
+    if not modules or there <= _ALIKE * len(modules):
+        return None
+    return "adapter", f"of low rank for {there} of {changes.counted(len(modules), 'module')}"
+
+
+def _module(name: str) -> str | None:
+    """Return the module that a factor of an adapter is for; None for other tensors."""
+    match = FACTOR.fullmatch(name)
+    return None if match is None else match["module"].removeprefix(_PREFIX)

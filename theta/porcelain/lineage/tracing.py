@@ -7,21 +7,21 @@ Commits tell of merges and means in their trailers; everything else is seen in t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from theta.errors import NotFoundError, UsageError
 from theta.git.object_values import Author
 from theta.git.quoting import split_lines
 from theta.git.repository import STORES
-from theta.porcelain.lineage import averaging, moe_building, telling
-from theta.porcelain.merge import trailers
+from theta.porcelain.lineage import telling, told_origins
+from theta.porcelain.lineage.told_origins import MadeOf, Making, ToldOrigins
 from theta.porcelain.workspace.session import Session
 from theta.store import changes
 from theta.store.format.manifest import Manifest
 
-_UNREADABLE: Final = "unreadable trailer"
-_BY_TENSOR: Final = "tensor by tensor"
+_RUNS: Final = "refs/theta/runs"
+_LISTED: Final = ("--topo-order", "--full-history", "--simplify-merges")
 
 
 @dataclass(frozen=True)
@@ -40,31 +40,20 @@ class LineageRequest:
 
 
 @dataclass(frozen=True)
-class MadeOf:
-    """A version that another was made of: the commit, and the file in it."""
-
-    commit: str
-    path: str
-
-
-Making = tuple[str, str, tuple[MadeOf, ...]]
-"""The word for how a version was made, more about it, and the versions that it was made of."""
-
-
-@dataclass(frozen=True)
 class VersionNode:
     """One version of a checkpoint.
 
     Attributes:
         commit: the commit that made it.
         path: the file in that commit.
-        deed: added, trained, low-rank, merged, averaged, built, cast, trimmed, extended, resized, converted,
-            copied, renamed, rewritten or deleted.
+        deed: added, trained, low-rank, merged, averaged, composed, built, adapter, cast, trimmed, extended,
+            resized, converted, copied, renamed, rewritten or deleted.
         detail: more about it, such as the strategy of a merge.
         origins: the versions that it was made of.
         author: who committed it.
         subject: the first line of the message.
         names: the branches and tags that are at the commit.
+        parents: the commits whose versions git's graph connects it with.
     """
 
     commit: str
@@ -75,6 +64,12 @@ class VersionNode:
     author: Author
     subject: str
     names: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+
+    @property
+    def apart(self) -> tuple[MadeOf, ...]:
+        """The origins that git's graph does not show."""
+        return tuple(one for one in self.origins if one.commit not in self.parents or one.path != self.path)
 
 
 @dataclass(frozen=True)
@@ -96,21 +91,38 @@ def lineage(session: Session, request: LineageRequest) -> Lineage:
     """Return the versions; raises :class:`NotFoundError` if there is no such checkpoint."""
     tips = [session.repo.resolve(f"{one}^{{commit}}") for one in request.revisions or ("HEAD",)]
     path, store = _checkpoint(session, tips, request.path)
-    starts = ["--branches", "--tags", "--remotes", "HEAD"] if request.everywhere else tips
-    arguments = (
-        "--topo-order",
-        "--full-history",
-        "--simplify-merges",
-        *starts,
-        "--",
-        path,
-        f"{STORES}/{store}",
-    )
+    everywhere = ["--branches", "--tags", "--remotes", f"--glob={_RUNS}", "HEAD"]
+    paths = ("--", path, f"{STORES}/{store}")
+    arguments = (*_LISTED, *(everywhere if request.everywhere else tips), *paths)
     rows = split_lines(session.repo.git().run("rev-list", "--parents", *arguments).text)
     names = names_of_commits(session)
     tracer = _Tracer(session, path, store)
     nodes = [tracer.node(oid, parents, names.get(oid, ())) for oid, *parents in map(str.split, rows)]
-    return Lineage(path, {node.commit: node for node in nodes if node is not None}, arguments)
+    known = {node.commit: node for node in nodes if node is not None}
+    versions = _Versions(session, known, paths)
+    return Lineage(path, {oid: versions.settled(node) for oid, node in known.items()}, arguments)
+
+
+class _Versions:
+    """Finds the version that a commit has which did not change the checkpoint."""
+
+    def __init__(self, session: Session, known: Mapping[str, VersionNode], paths: Sequence[str]) -> None:
+        self._session, self._known, self._paths = session, known, paths
+        self._found: dict[str, str] = {}
+
+    def settled(self, node: VersionNode) -> VersionNode:
+        """Return ``node`` with the commits that made its origins, where they are in the graph."""
+        origins = tuple(dict.fromkeys(map(self._of, node.origins)))
+        return node if origins == node.origins else replace(node, origins=origins)
+
+    def _of(self, one: MadeOf) -> MadeOf:
+        if one.commit in self._known:
+            return one
+        if one.commit not in self._found:
+            words = ("rev-list", "-1", *_LISTED, one.commit, *self._paths)
+            self._found[one.commit] = self._session.repo.git().run(*words).text.strip()
+        node = self._known.get(self._found[one.commit])
+        return one if node is None or node.path != one.path else MadeOf(node.commit, one.path)
 
 
 def _checkpoint(session: Session, tips: Sequence[str], path: str) -> tuple[str, str]:
@@ -128,7 +140,7 @@ def _checkpoint(session: Session, tips: Sequence[str], path: str) -> tuple[str, 
 def names_of_commits(session: Session) -> dict[str, tuple[str, ...]]:
     """Return commit -> the short names of the refs there."""
     form = "%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end) %(refname:short)"
-    words = ("for-each-ref", f"--format={form}", "refs/heads", "refs/tags", "refs/remotes")
+    words = ("for-each-ref", f"--format={form}", "refs/heads", "refs/tags", "refs/remotes", _RUNS)
     found: dict[str, tuple[str, ...]] = {}
     for line in session.repo.git().run(*words).text.split("\n"):  # a name may have other separators
         oid, _, name = line.partition(" ")
@@ -141,6 +153,7 @@ class _Tracer:
 
     def __init__(self, session: Session, path: str, store: str) -> None:
         self._session, self._path, self._store = session, path, store
+        self._told = ToldOrigins(session, store)
 
     def node(self, oid: str, parents: Sequence[str], names: tuple[str, ...]) -> VersionNode | None:
         """Return the version at a commit with these ``parents``; None when the checkpoint did not change."""
@@ -154,7 +167,7 @@ class _Tracer:
         deed, detail, origins = self._deed(oid, path, after, old)
         commit = self._session.repo.commit(oid)
         subject = commit.message.partition("\n")[0]
-        return VersionNode(oid, path, deed, detail, origins, commit.author, subject, names)
+        return VersionNode(oid, path, deed, detail, origins, commit.author, subject, names, tuple(parents))
 
     def _at(self, commit: str) -> tuple[str, Manifest | None]:
         """Return path and manifest in a commit, by the path or else by the store; None if it is not there."""
@@ -171,51 +184,18 @@ class _Tracer:
         origins = tuple(origin for origin, _ in old)
         if after is None:
             return "deleted", "", origins
-        if (mean := self._mean(oid, path, origins)) is not None:
-            return mean
-        if (mixture := self._mixture(oid, path, origins)) is not None:
-            return mixture
-        if (merge := self._merge(oid, path)) or len(old) > 1:
-            return "merged", merge or _BY_TENSOR, origins
+        if (made := self._told.made(oid, path, origins)) is not None:
+            return made
+        if len(old) > 1:
+            return "merged", told_origins.BY_TENSOR, origins
         if old:
-            told = telling.change(self._session.objects, old[0][1], after)
-            return (*(told or ("renamed", f"from {old[0][0].path}")), origins)
-        return self._beginning(oid, path, after)
-
-    def _mean(self, oid: str, path: str, origins: tuple[MadeOf, ...]) -> Making | None:
-        """Return the mean that a trailer tells of; of its versions those that are here."""
-        try:
-            mean = averaging.recorded(self._session, oid)
-        except UsageError:
-            return "averaged", _UNREADABLE, origins
-        if mean is None or mean.path != path:
-            return None
-        made_of = tuple(MadeOf(one, path) for one in mean.revisions if self._is_commit(one))
-        return "averaged", f"{mean.shape} of {len(mean.revisions)} versions", made_of
-
-    def _mixture(self, oid: str, path: str, origins: tuple[MadeOf, ...]) -> Making | None:
-        """Return the mixture of experts that a trailer tells of; of its models those that are here."""
-        try:
-            found = moe_building.recorded(self._session, oid)
-        except UsageError:
-            return "built", _UNREADABLE, origins
-        if found is None or found.path != path:
-            return None
-        models = dict.fromkeys((found.base, *found.experts, *filter(None, [found.shared])))
-        made_of = tuple(MadeOf(one, path) for one in models if self._is_commit(one))
-        return "built", f"{found.kind} of {len(found.experts)} experts", made_of
-
-    def _is_commit(self, name: str) -> bool:
-        repo = self._session.repo
-        return repo.format.is_id(name) and repo.commit_of(name) == name
-
-    def _merge(self, oid: str, path: str) -> str:
-        """Return the strategies of the merge that trailers tell of; "" if they tell of none."""
-        try:
-            rounds = [one for one in trailers.rounds(self._session, oid) if one.is_about(path)]
-        except UsageError:
-            return _UNREADABLE
-        return "; ".join(filter(None, map(_how, rounds))) or (_BY_TENSOR if rounds else "")
+            deed, detail = telling.change(self._session.objects, old[0][1], after) or (
+                "renamed",
+                f"from {old[0][0].path}",
+            )
+            return deed, ", ".join(filter(None, [self._told.step(oid), detail])), origins
+        deed, detail, origins = self._beginning(oid, path, after)
+        return deed, ", ".join(filter(None, [self._told.step(oid), detail])), origins
 
     def _beginning(self, oid: str, path: str, after: Manifest) -> Making:
         """Return how the first version came: from another file of the commit before, or of this one."""
@@ -227,9 +207,3 @@ class _Tracer:
                 ) is not None:
                     return (*told, (MadeOf(commit, other),))
         return "added", changes.counted(len(after.lines), "tensor"), ()
-
-
-def _how(one: trailers.Round) -> str:
-    """Return the strategies of a round, without the search that found them."""
-    rules = [str(rule) for rule in one.recipe.rules]
-    return ", ".join([*([str(one.recipe.default)] if one.recipe.default else []), *rules])

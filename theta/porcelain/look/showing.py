@@ -110,6 +110,13 @@ def find(session: Session, name: str) -> ShownCommit | ShownFiles | ShownCheckpo
     return ShownCommit(oid, tuple(found), modules) if found else None
 
 
+def has_adapters(session: Session) -> bool:
+    """Return whether HEAD has a checkpoint with factors of an adapter."""
+    head = session.repo.head()
+    found = session.at(head).manifests.values() if head is not None else ()
+    return any(diffing.module_of(line.name) is not None for manifest in found for line in manifest.lines)
+
+
 def _object(session: Session, git: Git, name: _Name) -> ShownFiles | ShownCheckpoint | ShownTensor | None:
     tree = session.repo.tree_of(name.revision)
     done = git.run("rev-parse", "-q", "--verify", "--end-of-options", name.text, check=False)
