@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 import yaml
 
 from tests.support.environment import ROOT
 from theta import _version
-
-BY_SCHEMA: Final = {
-    "vendor.citation-file-format": ["CITATION.cff"],
-    "vendor.github-issue-forms": [".github/ISSUE_TEMPLATE/bug.yml", ".github/ISSUE_TEMPLATE/idea.yml"],
-    "vendor.github-issue-config": [".github/ISSUE_TEMPLATE/config.yml"],
-}
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +23,6 @@ def project() -> Any:
 @pytest.fixture(scope="module")
 def recipe() -> Any:
     return yaml.safe_load((ROOT / ".ci" / "conda" / "recipe.yaml").read_text())
-
-
-def check(schema: str, *files: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *map(str, files)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("schema", BY_SCHEMA)
-def test_a_file_that_services_read_is_of_their_schema(schema: str, tmp_path: Path) -> None:
-    done = check(schema, *(ROOT / name for name in BY_SCHEMA[schema]))
-    assert done.returncode == 0, done.stdout
-    (tmp_path / "wrong.yml").write_text("nonsense: [1]\n")
-    assert check(schema, tmp_path / "wrong.yml").returncode == 1
 
 
 def test_the_version_is_what_the_build_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

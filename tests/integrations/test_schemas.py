@@ -1,0 +1,31 @@
+"""Files that services of others read are of their published schemas, which check-jsonschema brings along."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.environment import ROOT
+
+BY_SCHEMA: Final = {
+    "vendor.citation-file-format": ["CITATION.cff"],
+    "vendor.github-issue-forms": [".github/ISSUE_TEMPLATE/bug.yml", ".github/ISSUE_TEMPLATE/idea.yml"],
+    "vendor.github-issue-config": [".github/ISSUE_TEMPLATE/config.yml"],
+}
+
+
+def check(schema: str, *files: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *map(str, files)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("schema", BY_SCHEMA)
+def test_a_file_that_services_read_is_of_their_schema(schema: str, tmp_path: Path) -> None:
+    done = check(schema, *(ROOT / name for name in BY_SCHEMA[schema]))
+    assert done.returncode == 0, done.stdout
+    (tmp_path / "wrong.yml").write_text("nonsense: [1]\n")
+    assert check(schema, tmp_path / "wrong.yml").returncode == 1
