@@ -12,10 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from tests.cli.checks import on_terminal
 from tests.compat.story import MODEL, edit, new_model
-from tests.support import Repo
+from tests.support import Repo, make_model, random_tensors
 
 PAGED = "PAGED:"
 PAGER = f"sed s/^/{PAGED}/"
@@ -225,3 +226,25 @@ def test_a_signal_ends_the_git_that_theta_runs(looked_at: Repo, tmp_path: Path) 
 def test_json_goes_to_programs_uncoloured(looked_at: Repo) -> None:
     told = looked_at.theta("-c", "color.ui=always", "diff", "--json", "HEAD~", "HEAD").stdout
     assert json.loads(told)["theta.diff/v1"]
+
+
+@pytest.mark.parametrize("width", [200, 100, 80, 60, 40])
+def test_lines_of_blame_fit_the_terminal(tmp_path: Path, width: int) -> None:
+    """The time gives way, then the author, then the name is folded; ids and dates stay in one piece."""
+    repo = Repo.create(tmp_path / "repo")
+    repo.theta("track", "*.safetensors")
+    names = [f"model.layers.{number:02}.self_attn.q_proj.weight" for number in range(12)]
+    make_model(repo.path / MODEL, random_tensors(dict.fromkeys(names, (2,))))
+    repo.theta("add", ".")
+    ada = {"GIT_AUTHOR_NAME": "Augusta Ada King-Noel, Countess of Lovelace [伯爵夫人]"}
+    repo.theta("commit", "-m", "first", env=ada)
+    lines = shown(repo, "--no-pager", "blame", MODEL, COLUMNS=str(width)).splitlines()
+    assert max(map(cell_len, lines)) <= width
+    start = re.compile(rf"{repo.git('rev-parse', 'HEAD')[:10]} \(Augusta.*? +(2005-04-0\d.*?)\) (.*?) *$")
+    rows = [found for line in lines if (found := start.match(line))]
+    assert [row[1] for row in rows] == [rows[0][1]] * len(names)
+    assert len(rows[0][1]) == (25 if width == 200 else 10)
+    assert (len(lines) == len(names)) == (width >= 80)
+    told = "".join(found[2] if (found := start.match(line)) else line.strip() for line in lines)
+    assert told == "".join(names)
+    assert len(repo.theta("blame", MODEL, env={"COLUMNS": str(width)}).stdout.splitlines()) == len(names)

@@ -6,29 +6,40 @@ import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from theta.cli import console, reports
 from theta.cli.args import Given
 from theta.cli.common import open_session
 from theta.cli.passing import Passing
 from theta.errors import UsageError
+from theta.git.quoting import visible
 from theta.lazy import Module
 
 if TYPE_CHECKING:
     import typer
+    from rich import table as tables
 
+    from theta.cli import screen
     from theta.git.object_values import Author
     from theta.porcelain.care import blaming
     from theta.porcelain.care.blaming import BlameRequest, LastChange
     from theta.porcelain.workspace.session import Session
 else:
+    screen = Module("theta.cli.screen")
     blaming = Module("theta.porcelain.care.blaming")
+    tables = Module("rich.table")
     typer = Module("typer")
 
 app = Passing(("--json",))
 
-_ID = 10
+_ID: Final = 10
+_FULL: Final = "%Y-%m-%d %H:%M:%S %z"
+_FULL_WIDTH: Final = len("2026-11-27 03:17:41 +0000")
+_DAY: Final = "%Y-%m-%d"
+_DAY_WIDTH: Final = len("2026-11-27")
+_LEAST: Final = 8
+"""Columns of an author's name that stay, however narrow the terminal is."""
 
 
 @app.command
@@ -55,12 +66,36 @@ def blame(
         body = {"path": request.path, "revision": request.revision, "tensors": rows}
         reports.as_json("blame", body)
         return 0
-    width = max(len(origin.author.name) for origin in found)
     renamed = {origin.path for origin in found} != {request.path}
-    for origin in found:
-        name = f"{origin.path}#{origin.name}" if renamed else origin.name
+    names = [f"{origin.path}#{origin.name}" if renamed else origin.name for origin in found]
+    if console.on_screen():
+        _show(found, names)
+        return 0
+    width = max(len(origin.author.name) for origin in found)
+    for origin, name in zip(found, names, strict=True):
         console.out(f"{origin.commit[:_ID]} ({origin.author.name:<{width}} {_date(origin.author)}) {name}")
     return 0
+
+
+def _show(found: Sequence[LastChange], names: Sequence[str]) -> None:
+    """Print the lines for a terminal, where they are not wide: time, then author, then name give way.
+
+    A date and an id are never folded; a name is, within its column, so that nothing of it is lost.
+    """
+    longest = max(len(visible(name)) for name in names)
+    author = max(len(visible(origin.author.name)) for origin in found)
+    room = screen.width() - longest - _ID - len("  () ")
+    form = _FULL if author + 1 + _FULL_WIDTH <= room else _DAY
+    author = min(author, max(room - 1 - _DAY_WIDTH, _LEAST)) if form == _DAY else author
+    table = tables.Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=author + 1)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for origin, name in zip(found, names, strict=True):
+        who = f"({screen.markup(origin.author.name)}"
+        table.add_row(origin.commit[:_ID], who, f"{_date(origin.author, form)})", screen.markup(name))
+    screen.show(table)
 
 
 def _request(session: Session, args: Sequence[str]) -> BlameRequest | None:
@@ -81,9 +116,9 @@ def _request(session: Session, args: Sequence[str]) -> BlameRequest | None:
     return request if mark or blaming.is_checkpoint(session, request) else None
 
 
-def _date(author: Author) -> str:
+def _date(author: Author, form: str = _FULL) -> str:
     zone = timezone(timedelta(minutes=author.zone))
-    return datetime.fromtimestamp(author.time, zone).strftime("%Y-%m-%d %H:%M:%S %z")
+    return datetime.fromtimestamp(author.time, zone).strftime(form)
 
 
 def _plain(origin: LastChange) -> dict[str, str]:
