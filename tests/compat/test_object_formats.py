@@ -75,6 +75,35 @@ def test_a_commit_is_whole(form: str, repo: Repo) -> None:
     assert "no problems" in theta(repo, "fsck", "--read-data").out
 
 
+def test_plain_git_makes_the_first_commit(form: str, tmp_path: Path) -> None:
+    """The hooks compare it with no tree, whose id hangs on the hash."""
+    repo = Repo(tmp_path / "new")
+    repo.path.mkdir()
+    theta(repo, "init", "-q", f"--object-format={form}")
+    theta(repo, "track", "*.safetensors")
+    new_model(repo)
+    repo.write("other.bin", b"\0" * 10)
+    repo.git("add", ".")
+    done = repo.try_git("commit", "-q", "-m", "first")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert repo.git("status", "--porcelain") == ""
+    assert "no problems" in theta(repo, "fsck").out
+
+
+def test_what_the_filter_keeps_is_let_go(repo: Repo) -> None:
+    """Git reads what theta staged by itself; each version left refs that no later filter removed."""
+    for step in range(4):
+        new_model(repo, seed=10 + step)
+        repo.theta("commit", "-qam", f"step {step}")
+        repo.git("status")
+    new_model(repo, seed=20)
+    repo.git("status")
+    names = repo.git("for-each-ref", "--format=%(refname)", "refs/theta/clean").split("\n")
+    assert len({name.removesuffix("-text") for name in names}) <= 2  # of what is staged, and of the file
+    repo.git("gc", "-q", "--prune=now")
+    assert "no problems" in theta(repo, "fsck", "--read-data").out
+
+
 def test_a_change_is_told_and_restored(repo: Repo) -> None:
     before = digest(repo)
     new_model(repo, seed=5)

@@ -51,10 +51,13 @@ _DROPPED: Final = re.compile(
     "|PYTHONDONTWRITEBYTECODE|PYTHONUNBUFFERED|PYTHONWARNINGS|TMUX|VISUAL|(GIT|GPG|LC|SSH|THETA|XDG)_.*"
 )
 
+_FORMS: Final = ("GIT_DEFAULT_HASH", "GIT_DEFAULT_REF_FORMAT")
+"""Variables that stay: the format of the repositories in which a session runs its tests."""
+
 
 def hermetic_environment(home: Path, base: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a test session: ``base`` without the user's settings."""
-    kept = {name: value for name, value in base.items() if not _DROPPED.fullmatch(name)}
+    kept = {name: value for name, value in base.items() if name in _FORMS or not _DROPPED.fullmatch(name)}
     search = [str(Path(sys.executable).parent), base.get("PATH", os.defpath)]
     modules = [str(ROOT), *filter(None, [base.get("PYTHONPATH")])]
     return kept | {

@@ -47,6 +47,11 @@ class ObjectFormat:
         """Return the id of a blob of ``data``."""
         return self.object_id(BLOB, (data,), len(data)).hex()
 
+    @property
+    def empty_tree(self) -> str:
+        """The id of the tree without entries, which git knows whether or not it is stored."""
+        return self.object_id(TREE, (), 0).hex()
+
 
 _HASHES: Final = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
 SHA1: Final = ObjectFormat("sha1", 20)

@@ -10,6 +10,7 @@ names.  Other writers never rely on an object that only such a pack holds.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -106,7 +107,11 @@ def _is_needed(repo: Repository, note: Note, named: set[str]) -> bool:
         # A commit made without hooks, or of a stash, names the manifest and lacks its trees.  A note has no
         # pack when an earlier clean had stored everything: git reads a file as new as its index twice.
         trees = _trees_named(repo, note.manifest)
-        return note.manifest in new and not (inside and trees & inside <= new.keys())
+        if note.manifest not in new:
+            return False
+        return not (
+            trees & inside <= new.keys() if inside else trees <= new.keys() | _stored(repo, note.tips)
+        )
     if inside & (named | new.keys()):
         return True
     texts = named | {oid for oid, path in new.items() if path and not path.startswith(STORES + "/")}
@@ -120,6 +125,19 @@ def _objects_since(repo: Repository, tips: list[str]) -> dict[str, str]:
     command += ["--all", "--reflog", "--stdin"]
     rows = split_lines(repo.git().run(*command, stdin=hidden, check=False).text)
     return {oid: path for oid, _, path in (row.partition(" ") for row in rows)}
+
+
+def _stored(repo: Repository, tips: Sequence[str]) -> set[str]:
+    """Return the objects below ``.theta/`` of the commits ``tips``."""
+    here = [tip for tip in tips if tip and repo.has(tip)]
+    if not here:
+        return set()
+    command = ["rev-list", "--objects", "--no-walk", "--missing=allow-any", "--stdin"]
+    rows = "".join(f"{tip}\n" for tip in here).encode()
+    text = repo.git().run(*command, stdin=rows, check=False).text
+    return {
+        oid for oid, _, path in (row.partition(" ") for row in split_lines(text)) if path.startswith(STORES)
+    }
 
 
 def _trees_named(repo: Repository, oid: str) -> set[str]:

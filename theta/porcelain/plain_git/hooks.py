@@ -26,8 +26,6 @@ else:
     outgoing = Module("theta.porcelain.share.outgoing")
     recording = Module("theta.porcelain.merge.recording")
 
-_EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-
 
 class HookRefusedError(ThetaError):
     """A hook stops the git command that runs it."""
@@ -75,7 +73,7 @@ def _hints(session: Session, index: Path) -> list[str]:
 
 
 def _new_files(session: Session, index: Path) -> list[str]:
-    base = session.repo.head() or _EMPTY_TREE
+    base = session.repo.head() or session.repo.format.empty_tree
     command = ["diff-index", "--cached", "--no-renames", "--diff-filter=A", "--name-only", "-z", base]
     return session.repo.git(index=index).changes(*command, "--", ".", f":(exclude,top){STORES}")
 
