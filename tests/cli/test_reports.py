@@ -12,7 +12,6 @@ import pytest
 import theta
 from tests.cli.checks import refused
 from tests.compat.story import MODEL, edit, new_model
-from tests.porcelain.test_undo import READERS
 from tests.support import Repo
 from theta.cli import catalogue, option_names
 
@@ -20,15 +19,18 @@ WITHOUT = {
     **dict.fromkeys(
         ("init", "clone", "demo", "install", "uninstall", "follow"), "sets something up, or runs"
     ),
-    **dict.fromkeys(("export", "cat", "extract-lora"), "writes files: the values are the result"),
-    **dict.fromkeys(("fetch", "push"), "git's output; push has --porcelain"),
+    **dict.fromkeys(("rm", "mv", "restore", "branch", "tag", "fetch"), "what they print is git's"),
     **dict.fromkeys(("help", "completion"), "a text"),
+    "untrack": "says nothing but that it is done",
 }
-"""Readers that print no report."""
+"""Commands that print no report of theta's."""
 ROOT = Path(theta.__file__).parent
 KEY = re.compile(r"theta\.([a-z-]+)/v1")
 LINES = {
+    "average": ["average", "HEAD~", "HEAD", "--dry-run"],
     "blame": ["blame", MODEL],
+    "cascade": ["cascade", "HEAD~..main", "side", "--dry-run"],
+    "cat": ["cat", f"HEAD:{MODEL}#layer.1.weight"],
     "check": ["check"],
     "diff": ["diff", "HEAD~", "HEAD"],
     "doctor": ["doctor"],
@@ -73,17 +75,18 @@ def report(repo: Repo, name: str) -> Any:
 
 
 def test_each_command_that_prints_a_report_has_json() -> None:
-    modules = {name: catalogue.module_of(name) for name in READERS}
+    names = [name for group in catalogue.COMMANDS.values() for name in group]
+    modules = {name: catalogue.module_of(name) for name in names}
     has = {
         name
         for name, module in modules.items()
         if module and "--json" in option_names.of_module(module).takes
     }
-    assert {*READERS} - has == {*WITHOUT}
+    assert {*names} - has == {*WITHOUT}
 
 
 def test_the_page_lists_each_report() -> None:
-    called = re.compile(r'reports\.as_json\(\s*"([a-z-]+)"')
+    called = re.compile(r'(?:as_json|reports\.files)\(\s*"([a-z-]+)"')
     sources = "".join(path.read_text() for path in (ROOT / "cli").glob("*.py"))
     assert {*called.findall(sources)} == {*KEY.findall((ROOT / "docs" / "output.md").read_text())}
 
@@ -134,3 +137,84 @@ def test_an_undo_is_told(told: Repo, tmp_path: Path) -> None:
     found = report(repo, "undo")
     assert found["line"].startswith("theta commit")
     assert [*found["refs"]] == ["refs/heads/main"]
+
+
+def told_by(repo: Repo, name: str, *line: str, code: int = 0) -> Any:
+    """The report of a command that changes something; for people it speaks on standard error."""
+    done = repo.theta(*line, "--json", code=code)
+    assert done.stdout.count("\n") == 1, done
+    return json.loads(done.stdout)[f"theta.{name}/v1"]
+
+
+def test_what_commands_that_move_head_say(told: Repo, tmp_path: Path) -> None:
+    repo = told.copy(tmp_path / "twin")
+    main = repo.git("rev-parse", "main")
+    moved = told_by(repo, "moved", "switch", "side")
+    assert (moved["before"], moved["after"], moved["branch"]) == (main, repo.git("rev-parse", "side"), "side")
+    assert moved["checkpoints"] == {MODEL: [["M", "layer.1.weight"]]}
+    edit(repo, "layer.1.weight", 3.0)
+    added = told_by(repo, "add", "add", ".")
+    assert [(one["path"], one["tensors"], one["new"]) for one in added["checkpoints"]] == [
+        (MODEL, 5, ["layer.1.weight"])
+    ]
+    repo.theta("commit", "-qm", "side")
+    stopped = told_by(repo, "moved", "merge", "main", "--no-prompt", code=1)
+    assert (stopped["operation"], stopped["conflicts"]) == ("merge", {MODEL: ["layer.1.weight"]})
+    assert stopped["before"] == stopped["after"]
+    assert told_by(repo, "moved", "resolve", "-X", "ours")["conflicts"] == {}
+    done = told_by(repo, "moved", "merge", "--continue")
+    assert (done["operation"], done["after"]) == ("", repo.git("rev-parse", "HEAD"))
+    assert done["after"] != done["before"]
+    back = told_by(repo, "moved", "reset", "--hard", "HEAD~1")
+    assert back["after"] == done["before"]
+    picked = told_by(repo, "moved", "cherry-pick", "main", "-X", "theirs", "--allow-empty")
+    assert picked["before"] == back["after"] != picked["after"]
+    repo.theta("merge", "nowhere", "--json", code=None)
+
+
+def test_text_conflicts_of_a_plain_repository_are_told(tmp_path: Path) -> None:
+    repo = Repo.create(tmp_path / "repo")
+    repo.git("switch", "-qc", "side")
+    for branch in ("side", "main"):
+        repo.git("switch", "-q", branch)
+        repo.write("code.py", f"{branch}\n")
+        repo.git("commit", "-qam", branch)
+    found = told_by(repo, "moved", "merge", "side", code=1)
+    assert (found["operation"], found["conflicts"]) == ("merge", {"code.py": []})
+
+
+def test_what_commands_that_write_files_say(told: Repo, tmp_path: Path) -> None:
+    repo = told.copy(tmp_path / "twin")
+    for name in ("export", "convert"):
+        made = told_by(repo, name, name, f"HEAD:{MODEL}", "-o", f"{name}.npz")
+        assert made["files"] == [
+            {"path": str(repo.path / f"{name}.npz"), "bytes": (repo.path / f"{name}.npz").stat().st_size}
+        ]
+        assert made["tensors"] == 5
+    whole = told_by(repo, "export", "export", f"HEAD:{MODEL}", "-o", "twin.safetensors")
+    assert whole["files"][0]["bytes"] == (repo.path / MODEL).stat().st_size
+    lora = told_by(repo, "extract-lora", "extract-lora", "HEAD~..HEAD", "-r", "2", "-o", "adapter")
+    assert lora["path"] == "adapter" and lora["bytes"] and lora["error"] is not None
+    bundle = told_by(repo, "bundle", "bundle", "create", "new.bundle", "main~1..main")
+    assert bundle["heads"] == {"refs/heads/main": repo.git("rev-parse", "main")}
+    assert bundle["bytes"] == (repo.path / "new.bundle").stat().st_size
+    refused(repo.theta("bundle", "verify", "new.bundle", "--json", code=None), 2, "--json")
+    mean = told_by(repo, "average", "average", "HEAD~", "HEAD", "-o", "mean.safetensors")
+    assert mean["file"] == "mean.safetensors" and [one["factor"] for one in mean["versions"]] == [0.5, 0.5]
+
+
+def test_what_a_push_would_send(told: Repo, tmp_path: Path) -> None:
+    repo = told.copy(tmp_path / "twin")
+    repo.git("init", "-q", "--bare", str(tmp_path / "up.git"))
+    repo.git("remote", "add", "origin", str(tmp_path / "up.git"))
+    plan = told_by(repo, "push", "push", "--dry-run", "origin", "main")
+    assert plan["parts"] == 1 and 0 < plan["bytes"] <= repo.stored_bytes()
+    refused(repo.theta("push", "--json", "origin", "main", code=None), 2, "--json")
+
+
+def test_what_becomes_of_a_history(told: Repo, tmp_path: Path) -> None:
+    repo = told.copy(tmp_path / "twin")
+    out = told_by(repo, "export-history", "export-history", "--as", "raw")
+    assert out["files"] == {MODEL: 2} and len(out["rewritten"]) >= 2
+    survey = told_by(repo, "migrate", "migrate", "raw", "--dry-run", "--all-history")
+    assert survey["files"] == {MODEL: 2} and survey["lacking"] == []

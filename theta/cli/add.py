@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-from theta.cli import console
+from theta.cli import console, reports
 from theta.cli.args import Given
 from theta.cli.common import (
     drive,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from theta.git.options import Arguments
     from theta.porcelain.commands import additions
+    from theta.porcelain.commands.additions import AddResult
+    from theta.porcelain.stage.staging import Added
     from theta.porcelain.workspace.session import Session
 else:
     additions = Module("theta.porcelain.commands.additions")
@@ -34,6 +37,7 @@ app = Passing(
         "--update-type=",
         "--update-data=",
         "--weight=",
+        "--json",
     )
 )
 
@@ -55,6 +59,7 @@ def add(
         list[float] | None,
         typer.Option(metavar="W", help="How much each --update-data counts; by default 1."),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was staged as JSON.")] = False,
 ) -> int:
     """Stage checkpoints and files (git add's options and pathspecs apply).
 
@@ -67,21 +72,45 @@ def add(
     session = open_session()
     asked = given.of_git()
     if update_type or update_data or weight:
-        return _update(session, asked, update_type, update_data or [], weight or [])
+        with reports.apart() if as_json else nullcontext():
+            updated = _update(session, asked, update_type, update_data or [], weight or [])
+        return _tell(session, updated, as_json)
     if not asked.known or not asked.only(*_OURS):
+        if as_json:
+            raise UsageError("--json is for what theta stages by itself", hint="theta add --json PATH...")
         return drive(session, "add", *asked.given)
     request = additions.AddRequest(asked)
     if not request.pathspecs:
         console.err("Nothing specified, nothing added.")
         return 0
-    result = additions.add(session, request, Terminal())
+    with reports.apart() if as_json else nullcontext():
+        result = additions.add(session, request, Terminal())
+    return _tell(session, result, as_json)
+
+
+def _tell(session: Session, result: AddResult, as_json: bool) -> int:
+    if as_json:
+        rows = [_plain(one) for one in result.added]
+        body = {"checkpoints": rows, "left_out": result.left_out, "uncovered": result.uncovered}
+        reports.as_json("add", body)
+        return result.code
     report_added(result.added)
     report_uncovered(session, result.uncovered)
     report_left_out(session, result.left_out, "staged by -u")
     return result.code
 
 
-def _update(session: Session, asked: Arguments, kind: str, data: list[str], weights: list[float]) -> int:
+def _plain(one: Added) -> dict[str, object]:
+    """Return a checkpoint that was staged as plain data."""
+    counts = {"tensors": len(one.manifest.lines), "new": list(one.new)}
+    sizes = {"bytes": one.stat.st_size, "stored": one.stored}
+    notes = [text for text in (one.note, one.warning) if text]
+    return {"path": one.path, **counts, **sizes, "newcomer": one.newcomer, "notes": notes}
+
+
+def _update(
+    session: Session, asked: Arguments, kind: str, data: list[str], weights: list[float]
+) -> AddResult:
     """Apply the updates that the user brings to the one model named."""
     if not data:
         raise UsageError(
@@ -91,5 +120,4 @@ def _update(session: Session, asked: Arguments, kind: str, data: list[str], weig
     if len(asked.words) != 1 or asked.options:
         raise UsageError("an update is for one model, and takes no other options")
     request = additions.UpdateRequest(asked.words[0], [*map(Path, data)], kind, weights)
-    report_added(additions.update(session, request, Terminal()).added)
-    return 0
+    return additions.update(session, request, Terminal())

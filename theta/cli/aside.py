@@ -28,15 +28,15 @@ else:
     running = Module("theta.porcelain.drive.running")
     session = Module("theta.porcelain.workspace.session")
 
-_OF_SEQUENCES: Final = frozenset(("--rule", "--recipe", "--seed", "--allow-nan", "--no-prompt"))
+_OF_SEQUENCES: Final = frozenset(("--rule", "--recipe", "--seed", "--allow-nan", "--no-prompt", "--json"))
 OWN: Final[dict[str, frozenset[str]]] = {
-    **dict.fromkeys(("rm", "mv", "restore", "branch", "tag", "switch", "checkout", "reset"), frozenset()),
-    **dict.fromkeys(("fetch", "pull", "push"), frozenset()),
+    **dict.fromkeys(("rm", "mv", "restore", "branch", "tag", "fetch"), frozenset()),
+    **dict.fromkeys(("switch", "checkout", "reset", "pull", "push"), frozenset(("--json",))),
     **dict.fromkeys(("cherry-pick", "revert", "rebase"), _OF_SEQUENCES),
     "merge": _OF_SEQUENCES
-    | {"--scope", "--statistics", "--dry-run", "--json", "--html", "--md", "--replay", "--dtype"}
+    | {"--scope", "--statistics", "--dry-run", "--html", "--md", "--replay", "--dtype"}
     | {"--search", "--score", "--search-by", "--trials", "--minimize", "--align", "--align-spec"},
-    "add": frozenset(("--update-type", "--update-data", "--weight")),
+    "add": frozenset(("--update-type", "--update-data", "--weight", "--json")),
     "commit": frozenset(("--json",)),
     "status": frozenset(("--json",)),
     "diff": frozenset(("--stats", "--tensor", "--json", "--html", "--md")),

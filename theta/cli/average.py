@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
 from theta.errors import UsageError
@@ -41,6 +41,7 @@ def average(
         "", "--replay", metavar="REV", help="Compute a committed mean again; compare."
     ),
     force: bool = typer.Option(False, "--force", "-f", help="Overwrite an existing file."),
+    as_json: bool = typer.Option(False, "--json", help="Print versions and result as JSON."),
 ) -> int:
     """Average versions of a checkpoint along the history.
 
@@ -51,12 +52,15 @@ def average(
     compute it again.
     """
     if replay:
-        return _again(replay)
+        return _again(replay, as_json)
     if not revisions or not (out or commit or dry_run):
         raise UsageError("name versions, and where their mean goes", hint="theta average v1..main --commit")
     session = open_session()
     request = averaging.AverageRequest(plain(revisions), path, shape, last)
     found = averaging.plan(session, request)
+    if dry_run and as_json:
+        reports.as_json("average", _plain(found))
+        return 0
     if dry_run:
         for oid, factor in zip(found.commits, found.factors, strict=True):
             console.out(f"{oid[:12]}  {factor:.6f}")
@@ -65,6 +69,9 @@ def average(
         if out:
             averaging.write(session, found, Path.cwd() / out, force=force, progress=progress)
         new = averaging.commit(session, request, found, message, progress) if commit else ""
+    if as_json:
+        reports.as_json("average", {**_plain(found), "commit": new or None, "file": out or None})
+        return 0
     count = len(found.averaging.names)
     console.note(f"{found.path}: {count} tensors are the mean of {len(found.commits)} versions ({shape})")
     if new:
@@ -72,11 +79,21 @@ def average(
     return 0
 
 
-def _again(revision: str) -> int:
+def _plain(found: averaging.VersionPlan) -> dict[str, object]:
+    """Return the versions as plain data, with how much each counts."""
+    rows = zip(found.commits, found.factors, strict=True)
+    versions = [{"commit": oid, "factor": factor} for oid, factor in rows]
+    return {"path": found.path, "versions": versions, "tensors": len(found.averaging.names)}
+
+
+def _again(revision: str, as_json: bool) -> int:
     session = open_session()
     with terminal.progress("averaging") as progress:
         same = averaging.again(session, session.repo.resolve(f"{revision}^{{commit}}"), progress)
     if same is None:
         raise UsageError(f"{revision} is no mean", hint="theta average --replay takes a commit of --commit")
+    if as_json:
+        reports.as_json("average", {"replayed": revision, "same": same})
+        return int(not same)
     console.out(f"{revision} again: {'the same tensors' if same else 'other tensors'}")
     return int(not same)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from theta.cli import console
+from theta.cli import console, reports
 from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
 from theta.errors import UsageError
@@ -44,6 +44,7 @@ def build_moe(
     message: str = typer.Option("", "--message", "-m", help="The message of the commit."),
     replay: str = typer.Option("", "--replay", metavar="REV", help="Build a committed one again; compare."),
     force: bool = typer.Option(False, "--force", "-f", help="Overwrite existing files."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> int:
     """Build a mixture of experts: the MLPs of several versions become experts of one model.
 
@@ -52,7 +53,7 @@ def build_moe(
     once, since they are the tensors of their versions. config.json is made from that of the base.
     """
     if replay:
-        return _again(replay)
+        return _again(replay, as_json)
     if not experts or not (out or commit):
         raise UsageError("name experts, and where the model goes", hint="theta build-moe code maths --commit")
     session = open_session()
@@ -61,16 +62,23 @@ def build_moe(
     if out:
         moe_building.write(session, found, Path.cwd() / out, force=force)
     new = moe_building.commit(session, found, message) if commit else ""
+    if as_json:
+        body = {"path": found.path, "kind": found.mixture.kind.name, "experts": plain(experts)}
+        reports.as_json("build-moe", {**body, "commit": new or None, "file": out or None})
+        return 0
     console.note(f"{found.path}: {found.mixture.kind.name} of {len(experts)} experts")
     if new:
         console.note(f"{new[:12]} is on {session.repo.branch}")
     return 0
 
 
-def _again(revision: str) -> int:
+def _again(revision: str, as_json: bool) -> int:
     session = open_session()
     same = moe_building.again(session, session.repo.resolve(f"{revision}^{{commit}}"))
     if same is None:
         raise UsageError(f"{revision} built none", hint="theta build-moe --replay takes a commit of --commit")
+    if as_json:
+        reports.as_json("build-moe", {"replayed": revision, "same": same})
+        return int(not same)
     console.out(f"{revision} again: {'the same model' if same else 'another model'}")
     return int(not same)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from theta.cli import console, failures, terminal
+from theta.cli import console, failures, reports, terminal
 from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
 from theta.errors import UsageError
@@ -42,6 +42,7 @@ def cascade(
     unrelated: bool = typer.Option(
         False, "--allow-unrelated", help="NEW need not descend from OLD: it was imported without its history."
     ),
+    as_json: bool = typer.Option(False, "--json", help="Print what became of each branch as JSON."),
 ) -> int:
     """Put a new base under the fine-tunes of the old one.
 
@@ -60,13 +61,22 @@ def cascade(
     def test(folder: Path) -> bool:
         return not shell(*about(command, folder), lambda: False)
 
-    with terminal.progress("merging") as progress:
+    with reports.apart(as_json), terminal.progress("merging") as progress:
         found = cascading.cascade(session, request, test if command else None, _tell, progress)
+    if as_json:
+        reports.as_json("cascade", [_plain(one) for one in found])
     for one in found:
         if one.error is not None:
             return int(one.error.exit_code)
     good = (cascading.CascadeEnding.MOVED, cascading.CascadeEnding.CURRENT, cascading.CascadeEnding.REHEARSED)
     return int(any(one.ending not in good for one in found))
+
+
+def _plain(one: Cascaded) -> dict[str, object]:
+    """Return what became of a branch as plain data."""
+    decided = {path: dict(tensors) for path, tensors in one.decided.items()}
+    ends = {"branch": one.branch, "ending": one.ending.value, "commit": one.commit, "decided": decided}
+    return {**ends, "conflicts": list(one.conflicts), "error": str(one.error) if one.error else None}
 
 
 def _tell(one: Cascaded) -> None:

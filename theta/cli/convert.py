@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.cli.args import HELP
 from theta.porcelain.tensors import converting, sources
 from theta.units import human
@@ -27,6 +27,7 @@ def convert(
         help="Write shards of at most this size, such as 500MB or 5GB.",
     ),
     force: bool = typer.Option(False, "--force", "-f", help="Overwrite existing files."),
+    as_json: bool = typer.Option(False, "--json", help="Print what was written as JSON."),
 ) -> int:
     """Write the tensors of a checkpoint in another format; what is not a tensor is left behind.
 
@@ -38,5 +39,8 @@ def convert(
     with sources.opened(named, Path.cwd()) as model, terminal.progress("converting") as progress:
         places = converting.write(model, Path.cwd() / out, shard_size=limit, force=force, progress=progress)
         size = sum(value.nbytes for value in model.values.values())
+    if as_json:
+        reports.files("convert", places, len(model.values), size)
+        return 0
     console.note(f"{len(model.values)} tensors, {human(size)}: {', '.join(p.name for p in places)}")
     return 0

@@ -35,7 +35,18 @@ Scope = Annotated[
     typer.Option("--scope", help="conflicts (default), or all: also compute what only one side changed."),
 ]
 Seed = Annotated[str | None, typer.Option("--seed", help="Random seed (default 0).")]
-JsonWanted = Annotated[bool, typer.Option("--json", help="Print the result of --dry-run as JSON.")]
+JsonWanted = Annotated[
+    bool, typer.Option("--json", help="Print what became of HEAD, or --dry-run's result, as JSON.")
+]
+MoveWanted = Annotated[bool, typer.Option("--json", help="Print what became of HEAD as JSON.")]
+Replay = Annotated[
+    str | None,
+    typer.Option(
+        "--replay",
+        metavar="COMMIT",
+        help="Repeat the merge COMMIT as its trailers record it, and compare the results.",
+    ),
+]
 PageFile = Annotated[
     str | None, typer.Option("--html", metavar="FILE", help="With --dry-run: draw it on a page of its own.")
 ]

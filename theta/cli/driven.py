@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
+from theta.cli import reports
 from theta.cli.args import Given
 from theta.cli.common import drive, open_session, told
 from theta.cli.passing import Passing
+from theta.lazy import Module
+
+if TYPE_CHECKING:
+    import typer
+else:
+    typer = Module("typer")
 
 
 def driven(name: str, doc: str, *, refresh: bool = True, hooks: bool = False) -> Passing:
@@ -15,10 +23,14 @@ def driven(name: str, doc: str, *, refresh: bool = True, hooks: bool = False) ->
     ``hooks``: the command may rewrite commits, and git tells only its hooks which.
     """
 
-    def command(given: Given) -> int:
-        return drive(open_session(), name, *given.args, refresh=refresh, hooks=hooks)
+    def command(
+        given: Given,
+        as_json: Annotated[bool, typer.Option("--json", help="Print what became of HEAD as JSON.")] = False,
+    ) -> int:
+        with reports.moved(as_json):
+            return drive(open_session(), name, *given.args, refresh=refresh, hooks=hooks)
 
-    return _app(command, doc)
+    return _app(command, doc, "--json")
 
 
 def handed(name: str, doc: str) -> Passing:
@@ -38,8 +50,8 @@ def handed(name: str, doc: str) -> Passing:
     return _app(command, doc)
 
 
-def _app(command: Callable[[Given], int], doc: str) -> Passing:
-    app = Passing()
+def _app(command: Callable[..., int], doc: str, *own: str) -> Passing:
+    app = Passing(own)
     command.__doc__ = doc
     app.command(command)
     return app

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.cli.args import HELP
 from theta.errors import UsageError
 from theta.porcelain.tensors import converting, sources
@@ -28,6 +28,7 @@ def export(
         help="Write shards of at most this size, such as 500MB or 5GB.",
     ),
     force: bool = typer.Option(False, "--force", "-f", help="Overwrite an existing file."),
+    as_json: bool = typer.Option(False, "--json", help="Print what was written as JSON."),
 ) -> int:
     """Write a committed checkpoint, or those of its tensors that match GLOB, to a file.
 
@@ -45,10 +46,17 @@ def export(
             manifest = sources.manifest_or_none(session, named.revision, named.path)
             if manifest is not None:
                 sources.copy_exactly(session, manifest, target, force=force, progress=progress)
+                if as_json:
+                    size = sum(line.nbytes for line in manifest.lines)
+                    reports.files("export", [target], len(manifest.lines), size)
+                    return 0
                 console.note(f"{out}: {len(manifest.lines)} tensors, byte for byte as committed")
                 return 0
         with sources.opened(named, Path.cwd()) as model:
             places = converting.write(model, target, shard_size=limit, force=force, progress=progress)
-            count = len(model.values)
+            count, size = len(model.values), sum(value.nbytes for value in model.values.values())
+    if as_json:
+        reports.files("export", places, count, size)
+        return 0
     console.note(f"{count} tensors: {', '.join(place.name for place in places)}")
     return 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
 
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.cli.migrate import require_map, told, write_map
@@ -28,6 +29,7 @@ def export_history(
     object_map: str = typer.Option(
         "", "--object-map", metavar="FILE", help="Write a line 'OLD NEW' for each commit."
     ),
+    as_json: bool = typer.Option(False, "--json", help="Print files and commits as JSON."),
 ) -> int:
     """Write all branches and tags anew without theta: the way back of 'theta migrate --all-history'.
 
@@ -40,6 +42,9 @@ def export_history(
         done = exporting.export(session, kind, show or importing.silent)
     if object_map:
         write_map(object_map, done.rewritten)
+    if as_json:
+        reports.as_json("export-history", asdict(done))
+        return 0
     count = sum(done.files.values())
     console.note(
         f"{len(done.files)} file(s) with {count} version(s), {human(done.nbytes)}",

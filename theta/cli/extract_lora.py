@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.cli.args import HELP
 from theta.cli.common import open_session
+from theta.merging.adapters.extraction import LoraAdapter
 from theta.porcelain.tensors import lora
 from theta.units import human
 
@@ -34,6 +35,7 @@ def extract_lora(
         "", metavar="TASK", help="PEFT's name of the task; by default what config.json says."
     ),
     force: bool = typer.Option(False, "--force", "-f", help="Overwrite an existing adapter."),
+    as_json: bool = typer.Option(False, "--json", help="Print what was written as JSON."),
 ) -> int:
     """Write the difference of two revisions as a LoRA adapter that PEFT loads.
 
@@ -51,6 +53,9 @@ def extract_lora(
         wanted = lora.AdapterWanted(rank, epsilon, whole or None, base_model, task_type)
         found, unsaid = lora.adapter(session, (base, tuned), (first, second), wanted, progress)
         lora.write(found, Path(out), force=force)
+    if as_json:
+        reports.as_json("extract-lora", _plain(found, out, unsaid))
+        return 0
     size = human(sum(array.nbytes for array in found.tensors.values()))
     biases = f", {len(found.biases)} biases" if found.biases else ""
     biases += f", {len(found.parameters)} parameters of experts" if found.parameters else ""
@@ -65,3 +70,19 @@ def extract_lora(
         resize = f"base_model.resize_token_embeddings({rows})"
         console.warn(f"the vocabulary has another size than the base's: before PEFT loads this, {resize}")
     return 0
+
+
+def _plain(found: LoraAdapter, out: str, unsaid: str) -> dict[str, object]:
+    """Return the adapter as plain data."""
+    return {
+        "path": out,
+        "ranks": dict(found.ranks),
+        "whole": sorted(found.saved),
+        "biases": sorted(found.biases),
+        "parameters": sorted(found.parameters),
+        "bytes": sum(array.nbytes for array in found.tensors.values()),
+        "error": found.error,
+        "worst": found.worst,
+        "left_out": dict(found.left_out),
+        "notes": [unsaid] if unsaid else [],
+    }

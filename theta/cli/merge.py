@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import typer
 
-from theta.cli import console, deciding, searching
+from theta.cli import console, deciding, reports, searching
 from theta.cli.args import Given
 from theta.cli.common import drive_untouched, open_session, report_summary, say_full_disk
 from theta.cli.passing import Passing
@@ -61,12 +62,7 @@ def merge(
     as_json: deciding.JsonWanted = False,
     html: deciding.PageFile = None,
     md: deciding.MarkdownWanted = False,
-    replay: str | None = typer.Option(
-        None,
-        "--replay",
-        metavar="COMMIT",
-        help="Repeat the merge COMMIT as its trailers record it, and compare the results.",
-    ),
+    replay: deciding.Replay = None,
     go_on: bool = typer.Option(
         False, "--continue", help="Settle the remaining conflicts and commit the merge."
     ),
@@ -81,38 +77,41 @@ def merge(
     branches are joined at once. How tensors were settled stands in the commit as a Theta-Merge
     trailer. git merge's other options apply; 'theta help merging-workflows' tells more.
     """
-    session, terminal = open_session(), Terminal(no_prompt=no_prompt)
-    line = given.of_git()
-    if not line.known:
-        words = " ".join(line.given)
-        raise UsageError(f"git merge lists no such option: '{words}'", hint="'git merge -h' lists all")
-    git, names = requests.GitOptions.of(line), line.words
-    file = deciding.recipe_file(recipe) if recipe is not None else None
-    units = deciding.spec_file(align_spec) if align_spec else ""
-    tensors = requests.TensorOptions(
-        strategy or (), rule or (), file, scope, seed, allow_nan, statistics or (), dtype, align, units
-    )
-    commands = {"--continue": go_on, "--abort": abort, "--quit": git.has("--quit")}
-    _check(names, tensors, {**commands, "--replay": replay is not None, "--dry-run": dry_run})
-    form = rehearse.form(as_json, html, md, dry_run) if dry_run or as_json or html is not None or md else None
-    if replay is not None:
-        return rehearse.tell_again(merging.again(session, replay, terminal))
-    if abort or git.has("--quit"):
-        toward = [*(["--abort"] if abort else []), *git.args]
-        return _tell(session, git, merging.abort(session, terminal, *toward))
-    if go_on:
-        return _tell(session, git, merging.go_on(session, tensors, terminal, no_commit=no_commit))
-    request = requests.MergeRequest(names, tensors, git, no_commit=no_commit, dry_run=dry_run)
-    if search or score or search_by or trials or minimize:
-        found = searching.asked(search, score, search_by, trials, minimize=minimize, seed=seed)
-        request, session = searching.best(session, request, found, terminal), session.again()
-    if not (dry_run or tensors.only_ours()) and same_stores.joins(session, names):
-        stop = ["--no-commit"] * no_commit
-        return drive_untouched(session, "merge", tensors.strategies, [*stop, *given.args])
-    result = merging.merge(session, request, terminal)
-    if form is not None:
-        return rehearse.tell_rehearsed(session, names, result, form)
-    return _tell(session, git, result)
+    apart = as_json and not (dry_run or html is not None or md)
+    with reports.moved() if apart else nullcontext():
+        session, terminal = open_session(), Terminal(no_prompt=no_prompt)
+        line = given.of_git()
+        if not line.known:
+            words = " ".join(line.given)
+            raise UsageError(f"git merge lists no such option: '{words}'", hint="'git merge -h' lists all")
+        git, names = requests.GitOptions.of(line), line.words
+        file = deciding.recipe_file(recipe) if recipe is not None else None
+        units = deciding.spec_file(align_spec) if align_spec else ""
+        tensors = requests.TensorOptions(
+            strategy or (), rule or (), file, scope, seed, allow_nan, statistics or (), dtype, align, units
+        )
+        commands = {"--continue": go_on, "--abort": abort, "--quit": git.has("--quit")}
+        _check(names, tensors, {**commands, "--replay": replay is not None, "--dry-run": dry_run})
+        rehearsed = dry_run or html is not None or md
+        form = rehearse.form(as_json, html, md, dry_run) if rehearsed else None
+        if replay is not None:
+            return rehearse.tell_again(merging.again(session, replay, terminal))
+        if abort or git.has("--quit"):
+            toward = [*(["--abort"] if abort else []), *git.args]
+            return _tell(session, git, merging.abort(session, terminal, *toward))
+        if go_on:
+            return _tell(session, git, merging.go_on(session, tensors, terminal, no_commit=no_commit))
+        request = requests.MergeRequest(names, tensors, git, no_commit=no_commit, dry_run=dry_run)
+        if search or score or search_by or trials or minimize:
+            found = searching.asked(search, score, search_by, trials, minimize=minimize, seed=seed)
+            request, session = searching.best(session, request, found, terminal), session.again()
+        if not (dry_run or tensors.only_ours()) and same_stores.joins(session, names):
+            stop = ["--no-commit"] * no_commit
+            return drive_untouched(session, "merge", tensors.strategies, [*stop, *given.args])
+        result = merging.merge(session, request, terminal)
+        if form is not None:
+            return rehearse.tell_rehearsed(session, names, result, form)
+        return _tell(session, git, result)
 
 
 def _check(names: Sequence[str], tensors: TensorOptions, commands: Mapping[str, bool]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from theta import _fs
-from theta.cli import console, terminal
+from theta.cli import console, reports, terminal
 from theta.cli.args import HELP, plain
 from theta.cli.common import open_session
 from theta.errors import UsageError
@@ -40,6 +41,7 @@ def migrate(
     ),
     dry_run: bool = typer.Option(False, "--dry-run", "-n", help="Show what is there, and change nothing."),
     object_map: str = typer.Option("", "--object-map", metavar="FILE", help=_MAP),
+    as_json: bool = typer.Option(False, "--json", help="Print files and commits as JSON."),
 ) -> int:
     """Make checkpoints of files that are pointers of Git LFS, git-theta's, DVC's, or plain blobs.
 
@@ -54,11 +56,14 @@ def migrate(
     request = importing.MigrateRequest(origin, plain(patterns or []), all_history, dry_run)
     with terminal.fetches() as show:
         done = importing.migrate(session, request, show or importing.silent)
+    if object_map:
+        write_map(object_map, done.rewritten)
+    if as_json:
+        reports.as_json("migrate", {**asdict(done), "left": sorted(done.left)})
+        return int(dry_run and bool(done.lacking))
     if dry_run:
         _survey(done)
         return int(bool(done.lacking))
-    if object_map:
-        write_map(object_map, done.rewritten)
     stored = f"{human(done.stored)} stored" + (f" for {human(done.nbytes)}" if done.nbytes else "")
     console.note(f"{_counts(done.files)} from {done.label}: {stored}", *told(done.refs, done.rewritten))
     return 0

@@ -31,7 +31,7 @@ def of_module(module: str) -> Own:
     tree = _parsed(module)
     maker = ast.unparse(_assigned(tree, "app").func)  # type: ignore[union-attr]
     source = tree if (command := _command(tree)) else _parsed(_imported(tree, maker))
-    function = command or _command(source)
+    function = command or _command(_maker(source, maker))
     takes: dict[str, bool] = {}
     for name, annotation, default in _parameters(function):
         for call, kind in _options(source, annotation, default):
@@ -47,7 +47,12 @@ def _parsed(module: str) -> ast.Module:
     return ast.parse(Path(spec.origin).read_bytes()) if spec and spec.origin else ast.Module([], [])
 
 
-def _command(tree: ast.Module) -> ast.FunctionDef | None:
+def _maker(tree: ast.Module, name: str) -> ast.AST:
+    """Return the function ``name`` that makes commands."""
+    return next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+
+
+def _command(tree: ast.AST) -> ast.FunctionDef | None:
     """Return the function that runs a command: registered by ``app``, or named so inside of a maker."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and (

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from theta.cli import before, console
+from typing import TYPE_CHECKING, Annotated
+
+from theta.cli import before, console, reports
 from theta.cli.args import Given
 from theta.cli.common import drive, open_session
 from theta.cli.passing import Passing
+from theta.lazy import Module
 from theta.porcelain.look import version_changes
 
-app = Passing()
+if TYPE_CHECKING:
+    import typer
+else:
+    typer = Module("typer")
+
+app = Passing(("--json",))
 
 
 @app.command
-def pull(given: Given) -> int:
+def pull(
+    given: Given,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what became of HEAD as JSON.")] = False,
+) -> int:
     """Fetch and merge or rebase (git pull's options apply)."""
+    with reports.moved(as_json):
+        return _pull(given)
+
+
+def _pull(given: Given) -> int:
     session = open_session()
     asked = given.of_git()
     old = session.repo.head()

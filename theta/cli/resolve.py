@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from theta.cli import deciding
+from theta.cli import deciding, reports
 from theta.cli.args import Given
 from theta.cli.common import open_session
 from theta.cli.passing import Passing
@@ -35,6 +35,7 @@ def resolve(
     statistics: deciding.Statistics = None,
     dtype: deciding.Dtype = None,
     no_prompt: deciding.NoPrompt = False,
+    as_json: deciding.MoveWanted = False,
 ) -> int:
     """Settle the checkpoints in conflict that git or theta left: after a merge, a rebase, a stash.
 
@@ -50,7 +51,8 @@ def resolve(
     options = requests.TensorOptions(
         strategy or (), rule or (), file, None, seed, allow_nan, statistics or (), dtype
     )
-    found = settling.resolve(session, options, paths, Terminal(no_prompt=no_prompt))
-    if not found.unmerged:
-        conflicts.tell_next(found)
+    with reports.moved(as_json):
+        found = settling.resolve(session, options, paths, Terminal(no_prompt=no_prompt))
+        if not found.unmerged:
+            conflicts.tell_next(found)
     return int(bool(found.unmerged))

@@ -72,7 +72,7 @@ def show(steps: list[RunStep]) -> None:
 
 def show_json(found: Mapping[str, Iterable[RunStep]]) -> None:
     """Print the steps of runs as JSON."""
-    body = {name: [_plain(step) for step in steps] for name, steps in found.items()}
+    body = {name: [plain(step) for step in steps] for name, steps in found.items()}
     reports.as_json("runs", body)
 
 
@@ -84,6 +84,6 @@ def _time(step: RunStep) -> str:
     return datetime.datetime.fromtimestamp(step.time).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _plain(step: RunStep) -> dict[str, Any]:
+def plain(step: RunStep) -> dict[str, Any]:
     """Return the step as plain data."""
     return {"commit": step.commit, "step": step.step, "metrics": dict(step.metrics), "time": step.time}

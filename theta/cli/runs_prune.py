@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from theta.cli import console, runs
+from theta.cli import console, reports, runs
 from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.errors import UsageError
@@ -30,6 +30,7 @@ def prune(
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Show the steps that would go, and change nothing."
     ),
+    as_json: bool = typer.Option(False, "--json", help="Print the steps that went as JSON."),
 ) -> int:
     """Let go of all steps of a run but those that an option keeps; the newest always stays.
 
@@ -44,12 +45,16 @@ def prune(
     kept |= {step.commit for step in steps if every and step.step is not None and not step.step % every}
     kept |= _best(steps, best or [], highest=False) | _best(steps, highest or [], highest=True)
     gone = [step for step in steps if step.commit not in kept]
-    if dry_run:
+    if dry_run and not as_json:
         runs.show(gone)
         return 0
-    if gone:
+    if gone and not dry_run:
         run_steps.retain(session, name, kept)
-    if not console.quiet:
+    if as_json:
+        reports.as_json(
+            "runs-prune", {"run": name, "gone": [runs.plain(one) for one in gone], "kept": len(kept)}
+        )
+    elif not console.quiet:
         console.out(f"{name}: {len(gone)} step(s) went, {len(steps) - len(gone)} stay")
     return 0
 

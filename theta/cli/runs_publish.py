@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from theta.cli import console
+from theta.cli import console, reports
 from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.porcelain.stage import run_steps, saving
@@ -21,6 +21,7 @@ def publish(
     best: str = typer.Option("", "--best", metavar="METRIC", help="The step with its lowest value."),
     highest: bool = typer.Option(False, "--highest", help="With --best: its highest value."),
     step: int | None = typer.Option(None, "--step", metavar="N", help="The step of this number."),
+    as_json: bool = typer.Option(False, "--json", help="Print the commit as JSON."),
 ) -> int:
     """Put one step of a run on a branch, as one commit; by default the newest.
 
@@ -30,6 +31,15 @@ def publish(
     found = run_steps.steps(session, name)
     chosen = run_steps.chosen(found, name, best=best or None, highest=highest, number=step)
     made = saving.publish(session, chosen.commit, branch, f"{name}: {chosen.subject}")
-    if not console.quiet:
+    if as_json:
+        body = {
+            "run": name,
+            "step": chosen.step,
+            "from": chosen.commit,
+            "ref": made.ref,
+            "commit": made.commit,
+        }
+        reports.as_json("runs-publish", body)
+    elif not console.quiet:
         console.out(f"{made.ref.removeprefix('refs/heads/')}: {made.commit[:_ID]} {name}: {chosen.subject}")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from theta.cli import console, deciding
+from theta.cli import console, deciding, reports
 from theta.cli.args import Given
 from theta.cli.common import drive_untouched, open_session, report_summary, say_full_disk
 from theta.cli.passing import Passing
@@ -35,22 +35,30 @@ def sequence(name: str, doc: str) -> Passing:
         seed: deciding.Seed = None,
         allow_nan: deciding.AllowNan = False,
         no_prompt: deciding.NoPrompt = False,
+        as_json: deciding.MoveWanted = False,
     ) -> int:
-        session = open_session()
-        if recipe is not None:
-            raise UsageError(
-                f"{recipe} names models, which only a merge has", hint="use -X STRATEGY and --rule"
-            )
-        options = requests.TensorOptions(strategy or (), rule or (), seed=seed, allow_nan=allow_nan)
-        if not options.only_ours() and _changes_none(session, given):
-            return drive_untouched(session, name, options.strategies, given.args)
-        request = sequences.SequenceRequest(name, given.args, options)
-        return _told(session, sequences.sequence(session, request, Terminal(no_prompt=no_prompt)))
+        with reports.moved(as_json):
+            session = open_session()
+            if recipe is not None:
+                raise UsageError(
+                    f"{recipe} names models, which only a merge has", hint="use -X STRATEGY and --rule"
+                )
+            options = requests.TensorOptions(strategy or (), rule or (), seed=seed, allow_nan=allow_nan)
+            return _run(session, name, given, options, Terminal(no_prompt=no_prompt))
 
     command.__doc__ = doc
     app = Passing(None)
     app.command(command)
     return app
+
+
+def _run(
+    session: Session, name: str, given: Given, options: requests.TensorOptions, terminal: Terminal
+) -> int:
+    if not options.only_ours() and _changes_none(session, given):
+        return drive_untouched(session, name, options.strategies, given.args)
+    request = sequences.SequenceRequest(name, given.args, options)
+    return _told(session, sequences.sequence(session, request, terminal))
 
 
 def _changes_none(session: Session, given: Given) -> bool:

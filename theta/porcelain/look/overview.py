@@ -95,6 +95,54 @@ class Report:
         }
 
 
+@dataclass(frozen=True)
+class HeadMove:
+    """HEAD after a command.
+
+    Attributes:
+        before: the commit before it; None without any.
+        after: the commit now.
+        branch: the branch that is checked out; "" if none is.
+        operation: the operation that goes on ("merge", "rebase", ...), or "".
+        conflicts: path -> tensors in conflict that have no answer; none of a file that is no checkpoint.
+        checkpoints: path -> changes from ``before`` to ``after``.
+    """
+
+    before: str | None
+    after: str | None
+    branch: str
+    operation: str
+    conflicts: dict[str, list[str]]
+    checkpoints: dict[str, Changes]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        found = {path: [[c.status, c.name] for c in item.tensors] for path, item in self.checkpoints.items()}
+        return {
+            "before": self.before,
+            "after": self.after,
+            "branch": self.branch,
+            "operation": self.operation,
+            "conflicts": self.conflicts,
+            "checkpoints": found,
+        }
+
+
+def since(session: Session, before: str | None) -> HeadMove:
+    """Return what became of HEAD since it was ``before``."""
+    repo = session.repo
+    after = repo.head()
+    trees = [repo.tree_of(oid) if oid else None for oid in (before, after)]
+    found = version_changes.between(session, trees[0], trees[1]) if trees[1] and before != after else {}
+    open_tensors = resolving.conflicts(session) if session.index.conflicts else {}
+    conflicts = {
+        path: [one.name for one in answers.unanswered(session, open_tensors.get(path, []))]
+        for path in repo.unmerged()
+    }
+    branch = "" if repo.is_detached else repo.branch
+    return HeadMove(before, after, branch, in_progress.current(repo).name, conflicts, found)
+
+
 def is_untouched(session: Session, found: dict[str, Found]) -> bool:
     """Return whether all checkpoints are as in HEAD, with ``found`` the files."""
     if any(item.state is not State.SAME or item.pointer for item in found.values()):

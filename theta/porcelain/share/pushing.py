@@ -102,6 +102,13 @@ class PushPlan:
                 hint=f"{source}'git config {HOLDS} BYTES' sets another limit",
             )
 
+    def as_json(self) -> dict[str, object]:
+        """Return the plan as plain data; sizes are bytes."""
+        advised = self.host.advised if self.host else None
+        numbers = {"bytes": self.load.size, "parts": len(self.groups), "limit": self.limit}
+        room = {"total": self.total, "most": self.most, "advised": advised, "there": len(self.sent.blobs)}
+        return {"remote": self.remote, "host": self.host.name if self.host else None, **numbers, **room}
+
     def told(self) -> list[str]:
         """Return the lines that tell of the plan."""
         name = self.host.name if self.host else self.remote

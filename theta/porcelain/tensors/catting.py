@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from theta import _fs
 from theta._numpy import np
@@ -17,6 +17,8 @@ from theta.porcelain.tensors import converting, sources
 
 MAX_SHOWN: Final = 1 << 30
 """The largest tensor in bytes that is printed as text: it is read into memory."""
+MAX_LISTED: Final = 64 << 20
+"""The largest tensor in bytes whose values are listed one by one."""
 
 
 @contextlib.contextmanager
@@ -49,9 +51,23 @@ def save(value: Value, out: Path, *, force: bool) -> None:
 
 def text(value: Value) -> str:
     """Return ``value`` as numpy prints it; ``bytes`` and packed dtypes are printed as uint8."""
-    if value.nbytes > MAX_SHOWN:
+    return str(_array(value, MAX_SHOWN))
+
+
+def plain(value: Value) -> dict[str, Any]:
+    """Return dtype, shape and all values of ``value``, in nested lists; complex ones as [real, imaginary]."""
+    array = _array(value, MAX_LISTED)
+    if array.dtype.kind == "c":
+        array = np.stack([array.real, array.imag], -1)
+    known = array.dtype.kind in "iufb"
+    listed = (array if known else array.astype(np.float64)).tolist()
+    return {"dtype": value.dtype, "shape": list(value.shape), "values": listed}
+
+
+def _array(value: Value, most: int) -> Any:
+    if value.nbytes > most:
         raise FormatError(f"{value.nbytes} bytes are too many to show", hint="-o FILE.npy saves them")
     raw = b"".join(bytes(piece) for piece in value.chunks())
     packed = value.dtype in ("f4", "f6_e2m3", "f6_e3m2")
     array = np.frombuffer(raw, np.uint8 if packed else numpy_dtype(value.dtype))
-    return str(array if packed else array.reshape(value.shape))
+    return array if packed else array.reshape(value.shape)
