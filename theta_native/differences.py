@@ -1,9 +1,14 @@
 """Differences between words and their predictions, and magnitudes of the predictions.
 
-A word is mapped to an unsigned integer of the same width in the order of the values (floats: the sign bit is
-set for positive words, negative words are complemented), so that neighbouring values differ by one.  The
-difference to the prediction, modulo 2**bits and counted away from zero, is zigzagged: 0, -1, 1, -2, ...
-become 0, 1, 2, 3, ...  Every step is a bijection of all bit patterns, including NaNs.
+A word is mapped to an unsigned integer of the same width in the order of the values, so that neighbouring
+values differ by one.  Floats: the sign bit is set for positive words, negative words are complemented; signed
+integers: the sign bit is flipped; others stand as they are.  The difference is that to the prediction, modulo
+2**bits; where the prediction is a float with the sign bit set, its negative, so that it is counted away from
+zero.  It is zigzagged: 0, -1, 1, -2, ... become 0, 1, 2, 3, ...  Every step is a bijection of all bit
+patterns, including NaNs.
+
+The *magnitude* of a word is the exponent field of a float; of others, the length in bits of the integer, of a
+negative one after it was complemented (that of -1 is 0, that of -128 is 7).
 """
 
 from __future__ import annotations

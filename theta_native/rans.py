@@ -3,6 +3,12 @@
 The coder is the range variant of asymmetric numeral systems (J. Duda, arXiv:1311.2540, §5):
 four interleaved 32-bit states, token ``i`` in state ``i % 4``, 16-bit renormalisation,
 frequencies that add up to 4096.
+
+A state is at least ``2**16`` between tokens.  Its low 12 bits are a slot; the slots belong to the tokens in
+ascending order, to each as many as its frequency.  After a token of frequency ``f``, whose first slot is
+``c``, the state is ``f * (state >> 12) + slot - c``; if it is then below ``2**16``, it is shifted left by 16
+bits and takes in the next word.  An encoder goes the other way, from the last token to the first, and begins
+with ``2**16`` in all states: after the last token a decoder finds these there, and all words used.
 """
 
 from __future__ import annotations

@@ -180,6 +180,7 @@ class Rows(Decoder):
         """Refuse a base with rows of another dtype or length."""
         (rows, self.columns), (base_rows, base_columns) = grid(self.layer), grid(self.base)
         require(self.base.kind == self.kind, "a layer of rows has another dtype than its base")
+        require(bool(self.layer.shape and self.base.shape), "a layer of rows, or its base, has no rows")
         require(self.columns == base_columns >= 1, "a layer has rows of another length than its base")
         self.rows, self.base_rows = rows, base_rows
 
@@ -272,8 +273,8 @@ class LowRank(Decoder):
                 return 14
             unit = max(magnitude(word, self.kind), 1) - self.kind.bias - self.kind.mantissa
             t = math.ldexp(abs(exact) - abs(near), -unit)
-            rest = 0.5 - abs(t)
-            term = min(7, math.floor(-math.log2(rest)) - 1) if rest > 0 else 7
+            rest, exponent = math.frexp(0.5 - abs(t))
+            term = min(7, -exponent if rest == 0.5 else -exponent - 1) if rest > 0 else 7
             return 2 * term + (t < 0)
 
         return fine

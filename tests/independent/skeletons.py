@@ -46,6 +46,7 @@ class Skeleton:
         else:
             places = [_place(one) for one in match["places"].split(",")]
             rank = _number(match["rank"])
+            require(rank < 10**6, "a field has too high a rank")
             self.fields.append(Field(self.size, length, match["operation"], match["order"], rank, places))
         self.size += length
         require(self.size <= MAX_FILE, "a file is too large")

@@ -1,11 +1,11 @@
 """``cast/1``: a chunk as the base's values in another dtype.
 
-The base has the same number of words and a dtype that converts to the new one:
+The base has the same number of words and another dtype, which converts to the new one:
 
-* float (f16, bf16, f32, f64, f8_e4m3, f8_e5m2) to float: through the exact value, rounded to
+* float (f16, bf16, f32, f64, f8_e4m3, f8_e5m2) to float: through the exact value, rounded once to
   nearest, ties to even; NaNs become the positive quiet NaN without payload; what is too large
-  becomes infinity (for f8_e4m3: NaN);
-* integer or bool to integer or bool: the value modulo two to the number of bits.
+  becomes infinity (for f8_e4m3: NaN) of its sign;
+* integer or bool to integer or bool: the value modulo two to the number of bits (bool has 8).
 
 There are no shared bytes; a chunk is one residual section (theta.codecs.residual) whose
 prediction is the converted base.

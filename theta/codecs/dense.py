@@ -2,7 +2,7 @@
 
 Format of a chunk of ``n`` raw bytes (little-endian words of ``w`` bytes)::
 
-    u8       w, the number of planes: the item size of the dtype (1, 2, 4 or 8)
+    u8       w, the number of planes: the bytes of a word (1, 2, 4 or 8; 4 for c64)
     section  w planes of n / w bytes each (theta.codecs.planes):
              w times: u8 method (0 raw, 1 zstd, 2 constant, 3 rans), u32 LE length of the payload;
              then the w payloads in the same order, and nothing after them

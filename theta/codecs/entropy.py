@@ -19,7 +19,8 @@ contexts are known::
     w x u16  the rANS stream
     bytes    the raw bits of all values in order, lowest bit first, padded with zeros to a byte
 
-The frequencies of a cluster add up to 4096; tokens from t on have none.
+Contexts occur in ascending order.  The frequencies of each cluster, also of one that no context is in, add
+up to 4096; tokens from t on have none, and t is not more than the tokens that values of the width can have.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """``lowrank/1``: a matrix as the base plus a product of two thin factors (a merged LoRA).
 
 The base has the same dtype (f16, bf16 or f32) and shape; the matrix is the tensor's 2-d view,
-``m`` rows of ``n`` words (theta.codecs.base).  The factors are integers, ``u`` of shape (m, r)
+``m`` rows of ``n`` words (``format.md``, section 7).  The factors are integers, ``u`` of shape (m, r)
 and ``v`` of shape (n, r).  Shared bytes, little-endian::
 
     u16      r, the rank (1 to 256; the factors may not have more numbers than the matrix)
-    i16      s, the scale
+    i16      s, the scale (-400 to 400)
     entropy section (theta.codecs.entropy) of the m * r values of u, u32, zigzagged, row by row;
              the context of each is its column
     entropy section of the n * r values of v, likewise
@@ -15,7 +15,7 @@ of word (i, j) is, in float64::
 
     x = base value + (sum over k of u[i, k] * v[j, k]) * 2**s
 
-The prediction is x rounded to the dtype (nearest, ties to even).  The sum is exact: with
+The prediction is x rounded to the dtype as in ``cast/1``.  The sum is exact: with
 ``r * max|u| * max|v| < 2**53`` no order of additions rounds.  Where this is not so, u is split
 into ``u = h * 2**14 + l`` with ``0 <= l < 2**14``; both partial sums must then satisfy it, and
 ``sum = h-sum * 2**14 + l-sum``, rounded once.
@@ -24,7 +24,8 @@ The fine class of a word (instead of mantissa bits) says where x lies between th
 it.  With ``t = (|x| - |prediction|) / (unit in the last place of the prediction)``, between -1/2
 and 1/2, it is ``2 * min(7, floor(-log2(1/2 - |t|)) - 1) + (1 if t < 0 else 0)``: predictions
 near a boundary are the uncertain ones, and the sign says to which side.  Where |t| is 1/2 or more
-(an overflow) the first term is 14; where x or the prediction is not finite the class is 14.
+(a tie, an overflow) the first term is 14; where x or the prediction is not finite the class is 14.
+There are 16 fine classes, whatever the dtype.
 """
 
 from __future__ import annotations

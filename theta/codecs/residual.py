@@ -14,11 +14,12 @@ Format of a *residual section*, for ``n`` words of which the decoder has a predi
 The values are zigzagged differences of order-preserving integers (``theta_native.differences``).
 Context of a word: ``(class * a + level) * fine classes + fine class``, where
 
-* class: the exponent field of the predicted word (floats), or the length in bits of its
-  magnitude (others), subtracted from the magnitude above, cut to 0 .. 23;
-* level: how active the block is, as the encoder found it;
-* fine class: the top bits of the predicted mantissa (3; 4 for words of 32 or 64 bits), unless
-  the codec says something better.
+* class: the magnitude of the predicted word (``theta_native.differences``) subtracted from the
+  magnitude above, cut to 0 .. 23;
+* level: how active the block is, as the encoder found it; 0 if a is 1;
+* fine class: the top bits of the predicted mantissa (3, so 8 fine classes; 4 and 16 for words of 32 or
+  64 bits), unless the codec says something better (16 then).  There is one fine class, 0, if f is 0
+  and for words that are no floats or whose mantissa is shorter (f8_e5m2, f8_e5m2fnuz).
 
 The context of the predicted exponent is what lets small updates cost little: it says how many
 units in the last place an update of typical size has.

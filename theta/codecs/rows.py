@@ -1,8 +1,8 @@
 """``rows/1``: rows of the base, kept, dropped, repeated or moved, and new ones between them.
 
-The base has the same dtype and the same row length ``c`` in words (theta.codecs.base; at least
-1), with any number of rows.  The shared bytes are a list of runs that cover the rows of the
-tensor in order::
+The base has the same dtype and the same row length ``c`` in words (``format.md``, section 7; at
+least 1), with any number of rows; both have at least one extent.  The shared bytes are a list of
+runs that cover the rows of the tensor in order::
 
     u32      the number of runs, little-endian
     section  (theta.codecs.planes) of 8 planes, with one byte for each run: bytes 0 to 3 (lowest
@@ -10,7 +10,7 @@ tensor in order::
              comes from: 0 for new rows, else 1 + the base's row that is the first of the run
 
 A chunk is a dense chunk (theta.codecs.dense) of all its words that are in new rows, in order;
-no bytes if there are none.
+a file without bytes if there are none.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """``scaled/1``: a chunk as the base times one factor a row or a column (as IA3 does).
 
 The base has the same dtype (one with values: f16, bf16, f32, f64, f8_e4m3, f8_e5m2) and shape.
-With rows of ``c`` words (theta.codecs.base), word ``i`` is in row ``i // c`` and column
+With rows of ``c`` words (``format.md``, section 7), word ``i`` is in row ``i // c`` and column
 ``i % c``.  The shared bytes are::
 
     u8       0: a factor for each row, 1: a factor for each column
     bytes    a dense chunk (theta.codecs.dense) of the factors as f64
 
 A chunk is one residual section (theta.codecs.residual).  Its prediction is the product of the
-base's value and the factor in float64, rounded to the dtype (to nearest, ties to even).
+base's value and the factor in float64, rounded to the dtype as in ``cast/1``.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ a chunk of ``n`` words::
     bytes    a dense chunk (theta.codecs.dense) of the new words, in order
     entropy section of n values (theta.codecs.entropy): 1 where the word is new, else 0
 
-The context of a value is the class (0 to 23) of the base's word: 255 minus its exponent field
-(2047 for f64), or 64 minus the length in bits of its magnitude, less the smallest such number
-in the chunk.  Where the new words are near the old ones, ``delta/1`` is smaller.
+The context of a value is the class of the base's word: 255 (for f64 2047, for words that are no
+floats 64) minus its magnitude (``theta_native.differences``), less the smallest such number in the
+chunk, at most 23.  Where the new words are near the old ones, ``delta/1`` is smaller.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ curve of 32 straight pieces from ``F(0) = 0``; piece ``k``, from ``h = k * 2**13
 last symbol, before the end.  After each symbol ``h`` is 0 again.
 
 The symbols are coded by two interleaved 64-bit states of rANS (:mod:`theta_native.rans`), in turn,
-with 32-bit renormalisation: a state is at least ``2**31``.
+with 32-bit renormalisation: a state is at least ``2**31``, and ``2**31`` at the end.  The low 28 bits of a
+state are the slot; those from ``F(h)`` up to ``F(h')`` mean the event at the word that takes ``h`` to ``h'``.
 """
 
 from __future__ import annotations

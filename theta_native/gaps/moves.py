@@ -1,9 +1,10 @@
 """Words that change by at most one unit, two by two, in clusters that the decoder knows.
 
-The *move* of a word tells what becomes of it as an unsigned integer: 0 nothing, 1 it is one less, 2 it is one
-more, 3 something else, which is coded elsewhere.  Words have 16 bits, and as many zeros stand behind them as
-make their number a multiple of 16.  Each has one of ``k`` *clusters*, at most 8, and a cluster has a share of
-each move; the four add up to 4096.
+The *move* of a word is its difference (:mod:`theta_native.differences`) to what it was, counted away from
+zero: 0 none, 1 one less, 2 one more, 3 another one, which is coded elsewhere.  Words have 16 bits, and as
+many zeros stand behind them as make their number a multiple of 16; these have clusters as words of the block
+that they fall into, and the move 0.  Each word has one of ``k`` *clusters*, at most 8, and a cluster has a
+share of each move; the four add up to 4096.
 
 A symbol is the moves of two words that follow each other, ``first + 4 * second``.  If their clusters are
 ``c`` and ``d``, it has a frequency, of 1024, by ``p = share[c][first] * share[d][second]``: 0 if ``p`` is 0,
@@ -11,8 +12,8 @@ else ``(p + 2**13) >> 14``, at least 1.  What the 16 frequencies lack to 1024 is
 largest.
 
 The symbols are coded by four interleaved 64-bit states of rANS (:mod:`theta_native.rans`), symbol ``i`` in
-state ``i % 4``.  After each eight symbols, of which a state has decoded two, every state below ``2**31``
-takes in the next 32-bit word, in order.
+state ``i % 4``; its low 10 bits are the slot.  After each eight symbols, of which a state has decoded two,
+every state below ``2**31`` takes in the next 32-bit word, in order.  All states are ``2**31`` at the end.
 """
 
 from __future__ import annotations
