@@ -16,13 +16,14 @@ hard: between as many points of equal weight an optimal plan is an order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from theta._blas import one_thread
 from theta._numpy import np
 from theta.merging.alignment import assignment, attention
-from theta.merging.alignment.axes import UNITS, UnitLayout, reordered
+from theta.merging.alignment.axes import UNITS, Axis, AxisPart, UnitLayout, order_of, reordered
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,12 +33,53 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 Key: TypeAlias = tuple[str, str]
-ValuePair: TypeAlias = "Callable[[str], tuple[Array, Array]]"
+UnitSpan: TypeAlias = tuple[AxisPart, int]
+Axes: TypeAlias = tuple[Axis, ...]
+ValuePair: TypeAlias = "Callable[[str], tuple[RowValues, RowValues]]"
 """Returns the values of ours and theirs of a tensor."""
 
+BLOCK: Final = 1 << 22
+"""Values of a side that are float64 at the same time; a row is never divided."""
 _ROUNDS: Final = 100
 _TIE: Final = 1e-9
 """The relative gain that is none: sums are rounded."""
+
+
+class RowValues(Protocol):
+    """The values of a tensor, of which rows are read: a slice of them, or some by their numbers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of all values."""
+        ...
+
+    def __getitem__(self, which: Any, /) -> Any:
+        """Return rows as float64."""
+        ...
+
+
+class _Products:
+    """Inner products of units of ours and theirs, and their squared lengths, summed over coordinates."""
+
+    def __init__(self, ours: int, theirs: int) -> None:
+        self._sums = np.zeros((ours, theirs))
+        self._lengths = np.zeros(ours), np.zeros(theirs)
+
+    def add(self, ours: Array, theirs: Array, first: int = 0, second: int = 0) -> None:
+        """Add some coordinates of the units from ``first`` of ours and from ``second`` of theirs."""
+        rows, columns = slice(first, first + len(ours)), slice(second, second + len(theirs))
+        self._sums[rows, columns] += ours @ theirs.T
+        if not second:
+            self._lengths[0][rows] += np.einsum("ij,ij->i", ours, ours)
+        if not first:
+            self._lengths[1][columns] += np.einsum("ij,ij->i", theirs, theirs)
+
+    def gains(self, *, transport: bool) -> Array:
+        """Return the products, or the negative squared distances."""
+        if not transport:
+            return self._sums
+        near: Array = 2 * self._sums - self._lengths[0][:, None] - self._lengths[1]
+        return near
 
 
 class Matching:
@@ -140,22 +182,55 @@ class Matching:
             if all(part.group != group for part in axis):
                 continue
             others = tuple(() if at == number else one for at, one in enumerate(axes))
-            left = np.moveaxis(ours, number, 0)
-            right = np.moveaxis(_with_others(theirs, others, self.orders), number, 0)
-            start = 0
-            for part in axis:
-                if part.group == group:
-                    rows = slice(start, start + part.size)
-                    yield part.key, self._compared(_rows(left[rows]), _rows(right[rows]))
-                start += part.size
+            own = list(_spans(axis, group))
+            found = self._across(number, own, others, ours, theirs) if number else None
+            for part, first in own:
+                products = found[part, first] if found else self._along(part, first, others, ours, theirs)
+                yield part.key, products.gains(transport=self._transport)
 
-    def _compared(self, ours: Array, theirs: Array) -> Array:
-        products: Array = ours @ theirs.T
-        if not self._transport:
-            return products
-        lengths = [np.einsum("ij,ij->i", side, side) for side in (ours, theirs)]
-        near: Array = 2 * products - lengths[0][:, None] - lengths[1]
-        return near
+    def _along(
+        self, part: AxisPart, first: int, others: Axes, ours: RowValues, theirs: RowValues
+    ) -> _Products:
+        """Return the products of units that are rows, for blocks of rows of both."""
+        products = _Products(part.size, part.size)
+        blocks = list(row_blocks((part.size, *ours.shape[1:])))
+        for start, stop in blocks:
+            left = _rows(ours[first + start : first + stop])
+            for begin, end in blocks:
+                right = _with_others(theirs[first + begin : first + end], others, self.orders)
+                products.add(left, _rows(right), start, begin)
+        return products
+
+    def _across(
+        self, number: int, own: Sequence[UnitSpan], others: Axes, ours: RowValues, theirs: RowValues
+    ) -> dict[UnitSpan, _Products]:
+        """Return the products of units that are no rows, summed over blocks of rows."""
+        found = {span: _Products(span[0].size, span[0].size) for span in own}
+        order, rest = order_of(others[0], self.orders), ((), *others[1:])
+        for start, stop in row_blocks(ours.shape):
+            left = np.moveaxis(ours[start:stop], number, 0)
+            moved = theirs[start:stop] if order is None else theirs[order[start:stop]]
+            right = np.moveaxis(_with_others(moved, rest, self.orders), number, 0)
+            for (part, first), products in found.items():
+                units = slice(first, first + part.size)
+                products.add(_rows(left[units]), _rows(right[units]))
+        return found
+
+
+def row_blocks(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first row of each block of a tensor, and that after its last."""
+    rows = max(BLOCK // max(math.prod(shape[1:]), 1), 1)
+    for start in range(0, shape[0], rows):
+        yield start, min(start + rows, shape[0])
+
+
+def _spans(axis: Axis, group: str) -> Iterator[UnitSpan]:
+    """Yield the parts of an axis that are of ``group``, and where they begin."""
+    start = 0
+    for part in axis:
+        if part.group == group:
+            yield part, start
+        start += part.size
 
 
 def _with_others(values: Any, axes: Any, orders: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,8 +11,8 @@ from theta._numpy import np
 from theta.errors import UsageError
 from theta.merging import storing
 from theta.merging.alignment import specs
-from theta.merging.alignment.axes import Heads, Orders, UnitLayout, order_of, reordered
-from theta.merging.alignment.matching import Matching
+from theta.merging.alignment.axes import Axis, Heads, Orders, UnitLayout, order_of, reordered
+from theta.merging.alignment.matching import Matching, RowValues, row_blocks
 from theta.merging.alignment.specs import Alignment
 from theta.merging.strategies import is_averaged
 from theta.merging.strategies.numbers import widen
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+    Words = NDArray[Any]
 
 _KEPT: Final = 1 << 30
-"""Bytes of values that are kept from round to round."""
+"""Bytes of words that are kept from round to round."""
+_WHOLE: Final = 1 << 28
+"""Bytes of a tensor that is read as a whole; a larger one is read by blocks of rows in fixed order."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,23 @@ class Reordering:
         axes = self.layout.axes.get(line.name, ())
         if all(order_of(axis, self.orders) is None for axis in axes):
             return line
-        values = _stored(objects, line)
-        words = np.ascontiguousarray(reordered(values, axes, self.orders)).reshape(-1)
-        if np.array_equal(words, values.reshape(-1)):
+        if all(np.array_equal(new, old) for new, old in _reordered(objects, line, axes, self.orders)):
             return line
         like = Line(line.name, line.dtype, line.shape, "", "")
-        return storing.plan(objects, like, lambda: iter([words]), [], compare=False).write(pack)
+        pieces = lambda: (new for new, _ in _reordered(objects, line, axes, self.orders))  # noqa: E731
+        return storing.plan(objects, like, pieces, [], compare=False).write(pack)
+
+
+def _reordered(
+    objects: Objects, line: Line, axes: tuple[Axis, ...], orders: Orders
+) -> Iterator[tuple[Words, Words]]:
+    """Yield the words of a tensor in order, block by block of rows, and those that stood there."""
+    stored = StoredWords(objects, line)
+    order, rest = order_of(axes[0], orders), ((), *axes[1:])
+    for start, stop in row_blocks(line.shape):
+        old = stored[start:stop]
+        new = reordered(old if order is None else stored[order[start:stop]], rest, orders)
+        yield np.ascontiguousarray(new).reshape(-1), old.reshape(-1)
 
 
 def find(
@@ -111,10 +126,48 @@ def _is_comparable(name: str, ours: Mapping[str, Line], theirs: Mapping[str, Lin
     return all(line is not None and is_averaged(line.dtype) and line.nbytes for line in pair)
 
 
-def _stored(objects: Objects, line: Line) -> Any:
-    """Return the words of a tensor in its shape; a complex number is one."""
-    words = StoredTensor(objects, line).whole().words
-    return (words.view("<u8") if line.dtype == "c64" else words).reshape(line.shape)
+class StoredWords:
+    """The words of a stored tensor by rows; a complex number is one word.
+
+    A tensor of up to ``_WHOLE`` bytes, or one whose rows are read in another order, is in memory as a whole.
+    """
+
+    def __init__(self, objects: Objects, line: Line) -> None:
+        self.line, self.nbytes = line, line.nbytes
+        self._stored = StoredTensor(objects, line)
+        self._whole: Words | None = None
+
+    def __getitem__(self, which: Any, /) -> Words:
+        """Return rows."""
+        shape = self.line.shape
+        if self._whole is None and (not isinstance(which, slice) or self.nbytes <= _WHOLE):
+            self._whole = self._shaped(self._stored.whole().words, shape[0])
+        if self._whole is not None:
+            found: Words = self._whole[which]
+            return found
+        row = math.prod(shape[1:]) * (2 if self.line.dtype == "c64" else 1)
+        words = self._stored.read(which.start * row, which.stop * row)
+        return self._shaped(words, which.stop - which.start)
+
+    def _shaped(self, words: Words, rows: int) -> Words:
+        found = words.view("<u8") if self.line.dtype == "c64" else words
+        return found.reshape(rows, *self.line.shape[1:])
+
+
+class _Wide:
+    """The part of a stored tensor that both models have, as float64; rows are widened when they are read."""
+
+    def __init__(self, words: StoredWords, common: tuple[int, ...]) -> None:
+        self.words, self._common = words, common
+        self.shape = (*common, 2) if words.line.dtype == "c64" else common
+
+    def __getitem__(self, which: Any, /) -> Array:
+        dtype = self.words.line.dtype
+        cut = self.words[which][(slice(None), *map(slice, self._common[1:]))]
+        flat = np.ascontiguousarray(cut).reshape(-1)
+        flat = flat.view("<u4") if dtype == "c64" else flat
+        found: Array = widen(flat, dtype).astype(np.float64)
+        return found.reshape(cut.shape + ((2,) if dtype == "c64" else ()))
 
 
 class _Values:
@@ -122,23 +175,18 @@ class _Values:
 
     def __init__(self, objects: Objects, ours: Mapping[str, Line], theirs: Mapping[str, Line]) -> None:
         self._objects, self._sides = objects, (ours, theirs)
-        self._kept: dict[str, tuple[Array, Array]] = {}
+        self._kept: dict[str, tuple[RowValues, RowValues]] = {}
         self._room = _KEPT
 
-    def read(self, name: str) -> tuple[Array, Array]:
+    def read(self, name: str) -> tuple[RowValues, RowValues]:
         """Return the values of ours and theirs; of unequal vocabularies the part that both have."""
         if name in self._kept:
             return self._kept[name]
-        ours, theirs = (self._value(side[name]) for side in self._sides)
-        common = tuple(slice(min(sizes)) for sizes in zip(ours.shape, theirs.shape, strict=True))
-        pair = ours[common], theirs[common]
-        nbytes = sum(one.nbytes for one in pair)
-        if nbytes <= self._room:
+        first, second = (StoredWords(self._objects, side[name]) for side in self._sides)
+        common = tuple(map(min, first.line.shape, second.line.shape))
+        pair = _Wide(first, common), _Wide(second, common)
+        nbytes = first.nbytes + second.nbytes
+        if nbytes <= self._room and max(first.nbytes, second.nbytes) <= _WHOLE:
             self._room -= nbytes
             self._kept[name] = pair
         return pair
-
-    def _value(self, line: Line) -> Array:
-        words = StoredTensor(self._objects, line).whole().words
-        found: Array = widen(words, line.dtype).astype(np.float64)
-        return found.reshape(line.shape if line.dtype != "c64" else (*line.shape, 2))

@@ -73,11 +73,10 @@ def decide(
     )
     if options.align_spec and not options.align:
         raise UsageError("--align-spec goes with --align", hint="--align weights --align-spec FILE")
-    if options.align and options.statistics:
-        raise UsageError("--align puts theirs in an order that its statistics do not have")
     align = texts.alignment(options.align, options.align_spec) if options.align else None
     by_token = "" if trailers.matches_tokens(session) else None
     recipe = replace(recipe, align=align, searched=options.searched, by_token=by_token)
+    trailers.refuse_statistics(recipe, options.statistics)
     if options.statistics and not dialogue.asks and not recipe.uses_statistics:
         raise UsageError(
             "--statistics would have no effect: no strategy of this merge uses them",

@@ -90,8 +90,15 @@ def read_round(line: str) -> Round:
         tuple(_pop_values(words, option)) for option in (_STATISTICS, _BASE, _APPLIED, _SQUASHED)
     )
     recipe = recipes.from_words(words)
+    refuse_statistics(recipe, statistics)
     between = tuple(applied[0].split("..", 1)) if applied else ()
     return Round(recipe, statistics, "".join(bases[:1]), tuple(paths), between, squashed)
+
+
+def refuse_statistics(recipe: Recipe, given: Sequence[str]) -> None:
+    """Raise :class:`UsageError` for statistics with an alignment, whose order is not theirs."""
+    if recipe.align is not None and given:
+        raise UsageError("--align puts theirs in an order that its statistics do not have")
 
 
 def _pop_values(words: list[str], option: str) -> list[str]:
