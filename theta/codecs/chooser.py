@@ -29,7 +29,7 @@ _SLICE_WORDS: Final = 1 << 13
 _SPARSE_SHARE: Final = 0.4
 _FEW: Final = 0.1
 """The share of words that differ up to which steps/1, which is decoded by these, is faster than delta/1."""
-_HARDLY_ANY: Final = 0.025
+_HARDLY_ANY: Final = 0.045
 _SOME: Final = 0.25
 """The shares between which nudges/1, which is decoded word by word, is faster than both."""
 _MANY: Final = 1 << 15
