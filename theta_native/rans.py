@@ -196,7 +196,7 @@ def decode(
     _slots(frequencies, slots)
     tokens = np.empty(keys.words.size, np.uint16)
     final = states.astype(np.uint32)
-    padded = np.append(words, np.zeros(4, np.uint16))
+    padded = np.concatenate([words, np.zeros(4, np.uint16)])
     wide, packed = np.uint64(frequencies.shape[1]), _packed(frequencies).reshape(-1)
     table = keys.table(clusters), slots.reshape(-1), packed, wide
     read = _decode(padded, keys.parts, table, final, tokens)

@@ -28,7 +28,10 @@ from theta.errors import (
 )
 from theta.porcelain.replicas import applying, replica_state, standing_files
 from theta.porcelain.replicas.applying import Action
-from theta.store.read import layers
+from theta.store.format.manifest import Line
+from theta.store.format.tensor_tree import Record
+from theta.store.odb.objects import Objects
+from theta.store.read import layers, tensor_records
 
 MODEL = "m.safetensors"
 STATE = Path(".theta-applied") / "state.json"
@@ -545,6 +548,39 @@ def test_arrays_that_hold_something_else_are_brought_there_too(opened: theta.Rep
     there["big"][100] = 1.0
     opened.apply("r1@2", {MODEL: there}, since="r1@1")
     assert there["big"].tobytes() == values(2)["big"].tobytes()
+
+
+def test_the_records_of_small_tensors_are_read_of_the_new_version_alone(
+    opened: theta.Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record takes longer than the words of a small tensor; the names in its tree tell what is needed."""
+    read: list[str] = []
+    record_of = tensor_records.record_of
+
+    def noted(objects: Objects, line: Line) -> Record:
+        read.append(line.name)
+        return record_of(objects, line)
+
+    monkeypatch.setattr(tensor_records, "record_of", noted)
+    there = arrays(1)
+    opened.apply("r1@2", {MODEL: there}, since="r1@1")
+    assert sorted(read) == ["big", "big", "n", "small"]  # the other has two chunks, one of which may be there
+    assert there["small"].tobytes() == values(2)["small"].tobytes()
+
+
+def test_small_tensors_are_decoded_on_the_value_that_is_there(
+    opened: theta.Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[tuple[int, ...]] = []
+    read = layers.HeldValue.read
+
+    def noted(value: layers.HeldValue, start: int, stop: int) -> Any:
+        held.append(value.shape)
+        return read(value, start, stop)
+
+    monkeypatch.setattr(layers.HeldValue, "read", noted)
+    opened.apply("r1@2", {MODEL: arrays(1)}, since="r1@1")
+    assert (64, 48) in held
 
 
 BAD: dict[str, Callable[[Arrays], Any]] = {

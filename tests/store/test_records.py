@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from theta.dtypes import DTYPES
 from theta.errors import CorruptError, NewerFormatError, ThetaError
 from theta.store.format import tensor_tree
+from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import (
     CHUNK,
     MAX_RECORD,
@@ -22,6 +23,7 @@ from theta.store.format.tensor_tree import (
     parse,
     value_digest,
 )
+from theta.store.read import tensor_records
 
 DTYPE = st.sampled_from([name for name, entry in DTYPES.items() if entry.bits >= 8])
 
@@ -179,3 +181,33 @@ def test_damage_is_refused_or_read_never_a_crash(junk: bytes, at: int) -> None:
     except ThetaError:
         return
     assert parse(found.data()) == found
+
+
+FILES = {"0.0000": "aa" * 20, "1.0000": "bb" * 20, "2.0000": "cc" * 20}
+STEPS = tuple(
+    Layer(codec, base, "bf16", (4,)) for codec, base in (("dense/1", None), ("steps/1", 0), ("steps/1", 1))
+)
+
+
+@pytest.mark.parametrize(
+    ("files", "dtype", "found"),
+    [
+        (("@tensor", "0.0000", "1.0000"), "bf16", 1),
+        (("@tensor", "0.0000"), "bf16", 0),
+        (("@tensor", "0.0000", "1.0000"), "f16", None),  # the same files, and not the same value
+        (("@tensor", "0.0000", "1.0000", "2.0000"), "bf16", None),  # the value itself is no layer below it
+        (("@tensor", "1.0000"), "bf16", None),
+        (("@tensor",), "bf16", None),
+        ((), "bf16", None),
+    ],
+)
+def test_a_layer_is_known_by_the_files_of_another_tree(
+    files: tuple[str, ...], dtype: str, found: int | None
+) -> None:
+    record = Record("bf16", (4,), STEPS, (Chunk(8, bytes(32)),), FILES)
+    tree = {name: FILES.get(name, "dd" * 20) for name in files}
+    value = Line("w", dtype, (4,), "", "")
+    assert tensor_records.layer_with(record, tree, value) == found
+    other = tree | {name: "ee" * 20 for name in tree if name == "0.0000"}
+    if "0.0000" in tree:
+        assert tensor_records.layer_with(record, other, value) is None

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from theta import _kernels as kernels
@@ -146,15 +147,10 @@ class ContextLayout:
         )
 
     def _keys_of_floats(self, predicted: Words, dtype: str) -> ContextKeys:
-        shift, bits = _fine_bits(dtype)
-        exponents = np.arange(1 << _EXPONENT_BITS[dtype])
-        classes = np.clip(self.top - exponents, 0, CLASSES - 1)[:, None]
-        levels, fine = np.arange(self.level_count)[:, None, None], np.arange(1 << bits)
-        fine_count = self.fine_count(dtype)
-        numbers = (classes * self.level_count + levels) * fine_count + (fine if self.use_fine else 0 * fine)
-        table = np.ascontiguousarray(numbers, np.uint16).reshape(self.level_count, -1)
+        table = _context_numbers(dtype, self.top, self.level_count, self.use_fine)
         blocks = kernels.contexts.Levels(self.levels, self.level_count, self.block)
-        return kernels.contexts.ContextKeys(predicted, shift, table, blocks, self.count * fine_count)
+        count = self.count * self.fine_count(dtype)
+        return kernels.contexts.ContextKeys(predicted, _fine_bits(dtype)[0], table, blocks, count)
 
     def contexts(self, predicted: Words, dtype: str) -> NDArray[np.uint16]:
         """Return the context of each word."""
@@ -170,6 +166,20 @@ class ContextLayout:
         return kernels.contexts.combine(classes, levels, fine.classes, fine.count)
 
 
+@lru_cache(64)
+def _context_numbers(dtype: str, top: int, level_count: int, use_fine: bool) -> NDArray[np.uint16]:
+    """Return the context of each level, exponent and top of a mantissa; nobody may write to it.
+
+    It is remembered: for a tensor of some hundred words it takes longer than the words.
+    """
+    exponents, fine = np.arange(1 << _EXPONENT_BITS[dtype]), np.arange(1 << _fine_bits(dtype)[1])
+    classes = np.clip(top - exponents, 0, CLASSES - 1)[:, None]
+    levels, fine_count = np.arange(level_count)[:, None, None], fine.size if use_fine else 1
+    numbers = (classes * level_count + levels) * fine_count + (fine if use_fine else 0 * fine)
+    return np.ascontiguousarray(numbers, np.uint16).reshape(level_count, -1)
+
+
+@lru_cache
 def _fine_bits(dtype: str) -> tuple[int, int]:
     """Return a shift and the bits of the fine class of a mantissa; 0 bits for types that have hardly any."""
     width = word_size(dtype) * 8

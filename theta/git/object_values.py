@@ -10,6 +10,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from theta.errors import DamagedRepositoryError, MissingObjectsError
@@ -129,11 +130,13 @@ def _tree_rows(data: bytes, oid: str) -> Iterator[tuple[str, int, str]]:
         at = end + 1 + size
         if end < 0 or at > len(data) or not name or not mode.isdigit():
             raise _damaged(oid, "a broken entry")
-        yield os.fsdecode(name), _mode(int(mode, 8)), data[end + 1 : at].hex()
+        yield os.fsdecode(name), _mode(mode), data[end + 1 : at].hex()
 
 
-def _mode(found: int) -> int:
-    """Return mode ``found`` as git reads it, which heeds one bit only of a file."""
+@lru_cache(64)
+def _mode(digits: bytes) -> int:
+    """Return the mode that octal ``digits`` are for git, which heeds one bit only of a file."""
+    found = int(digits, 8)
     return (MODE_EXECUTABLE if found & 0o100 else MODE_BLOB) if stat.S_ISREG(found) else found
 
 
@@ -190,6 +193,14 @@ def tree(store: ObjectStore, oid: str) -> Tree | None:
     """Return tree ``oid``; None when it is missing or another kind of object."""
     found = store.header(oid)
     return Tree(oid, store) if found is not None and found[0] == TREE else None
+
+
+def ids(store: ObjectStore, oid: str) -> dict[str, str] | None:
+    """Return name -> id of the entries of tree ``oid``; None when it is missing or another kind of object."""
+    found = store.read(oid)
+    if found is None or found[0] != TREE:
+        return None
+    return {name: entry for name, _, entry in _tree_rows(found[1], oid)}
 
 
 def commit(store: ObjectStore, oid: str) -> Commit | None:

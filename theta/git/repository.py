@@ -292,6 +292,10 @@ class Repository:
         """Return tree ``oid`` without fetching it; None when it is not in this repository."""
         return object_values.tree(self.backend.objects, oid)
 
+    def ids_here(self, tree: str) -> dict[str, str] | None:
+        """Return name -> id of the entries of ``tree`` without fetching it; None when it is not here."""
+        return object_values.ids(self.backend.objects, tree)
+
     def commit_or_none(self, oid: str) -> Commit | None:
         """Return commit ``oid``; None when it is missing or another kind of object."""
         found = self.commit_here(oid)

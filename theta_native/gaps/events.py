@@ -256,8 +256,8 @@ def decode(
     ``hazards`` has the hazard of each context of ``keys``, 1 to ``MOST``.  With the places come their numbers
     in ``keys.numbers``, which is two-dimensional.
     """
-    padded = np.append(words, np.zeros(1, np.uint32))
-    final: NDArray[Any] = np.append(states, np.zeros(1, np.uint64))
+    padded = np.concatenate([words, np.zeros(1, np.uint32)])
+    final: NDArray[Any] = np.concatenate([states, np.zeros(1, np.uint64)])
     places, found = np.empty(count + 1, np.uint32), np.empty(count + 1, np.uint16)
     table = np.ascontiguousarray(hazards[keys.numbers]).reshape(-1)
     number = _scan(keys.parts, table, _curve(), padded, final, places, found)

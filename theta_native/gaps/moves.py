@@ -336,13 +336,13 @@ def decode(
     each row of ``shares`` must add up to ``SHARES``.
     """
     words, shift, mask, levels, block = keys.parts
-    final = np.append(states, np.zeros(1, np.uint64))
+    final = np.concatenate([states, np.zeros(1, np.uint64)])
     others = np.empty(words.size // 8 + 1, np.uint64)
     places = out.view(np.uint64), others
     entries = np.empty(shares.shape[0] ** 2 << _PRECISION, np.uint32)
     _spread(frequencies_of(shares).reshape(-1), entries)
     tables = (*_rows(keys.table(clusters), shares.shape[0], _TOTAL), entries, _steps())
-    padded = np.append(stream, np.zeros(4, np.uint32))
+    padded = np.concatenate([stream, np.zeros(4, np.uint32)])
     keyed = shift, mask, levels, block // 4
     count = int(_decode(words.view(np.uint64), places, keyed, tables, padded, final))
     if count < 0 or int(final[STATES]) != stream.size or not bool((final[:STATES] == LOWER).all()):

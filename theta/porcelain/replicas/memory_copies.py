@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from theta.store.format import skeleton as skeletons
     from theta.store.format.manifest import Manifest
     from theta.store.format.skeleton import Skeleton
-    from theta.store.read import revising
+    from theta.store.read import reassembly, revising
     from theta.store.read.revising import Had, Reviser
 else:
+    reassembly = Module("theta.store.read.reassembly")
     revising = Module("theta.store.read.revising")
     skeletons = Module("theta.store.format.skeleton")
 
@@ -148,14 +149,15 @@ def _target(
 ) -> _Target:
     objects = session.objects
     with concerning(path):
-        plan = revising.Reviser(objects, manifest, (), None).plan
+        plan = reassembly.Restorer(objects, manifest).plan
         copy = (
             FileBytes(memory, plan.size)
             if isinstance(memory, memoryview)
             else FileOfArrays(memory, manifest, plan)
         )
         had = _had(session, before, manifest, plan, copy)
-        return _Target(path, manifest, copy, revising.Reviser(objects, manifest, had, copy, in_place=True))
+        reviser = revising.Reviser(objects, manifest, had, copy, in_place=True, plan=plan)
+        return _Target(path, manifest, copy, reviser)
 
 
 def _had(
@@ -168,7 +170,8 @@ def _had(
     """Return what the memory holds: as ``before`` says, or as hashing tells."""
     if before is None:
         return revising.hashed(manifest, plan, copy)
-    old = revising.had_of(skeletons.read(session.objects, before.skeleton), before)
+    is_alike = before.skeleton == manifest.skeleton
+    old = revising.had_of(plan if is_alike else skeletons.read(session.objects, before.skeleton), before)
     if isinstance(copy, FileBytes):
         return old
     return [*_moved(old, plan)]

@@ -17,6 +17,7 @@ from theta.errors import CorruptError, FormatError, NewerFormatError
 from theta.formats.derived import arguments, derive, prove
 from theta.formats.fields import OPERATIONS, Derived, check_fields
 from theta.formats.layout import Layout, Source, Tensor
+from theta.lazy import lazy
 from theta.store.format.manifest import Line
 from theta.store.format.names import escape_line, unescape_line
 from theta.store.odb.objects import Objects
@@ -72,18 +73,23 @@ class Skeleton:
     segments: tuple[Segment, ...]
     literal: bytes
 
-    @property
+    @lazy
     def size(self) -> int:
         """Bytes of the whole file."""
         return sum(segment.length for segment in self.segments)
 
     def extents(self) -> Iterator[tuple[str, int, int]]:
-        """Yield (name, offset in the file, length) of each tensor."""
-        offset = 0
+        """Return (name, offset in the file, length) of each tensor, in order."""
+        return iter(self._extents)
+
+    @lazy
+    def _extents(self) -> tuple[tuple[str, int, int], ...]:
+        found, offset = [], 0
         for segment in self.segments:
             if isinstance(segment, Extent):
-                yield segment.name, offset, segment.length
+                found.append((segment.name, offset, segment.length))
             offset += segment.length
+        return tuple(found)
 
     def literals(self) -> Iterator[tuple[int, bytes]]:
         """Yield (offset in the file, bytes) of each run of literal bytes."""

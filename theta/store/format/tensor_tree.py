@@ -143,7 +143,7 @@ def parse(data: bytes) -> Record:
     if len(data) > MAX_RECORD:
         raise CorruptError(f"an @tensor of {len(data)} bytes is over the limit of {MAX_RECORD}")
     try:
-        body = json.loads(data, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_refuse)
+        body = _DECODER.decode(data.decode())
         if isinstance(body, dict) and isinstance(body.get("theta"), int) and body["theta"] > VERSION:
             raise NewerFormatError(f"a tensor is in format {body['theta']}", hint="upgrade theta")
         return _record(body)
@@ -186,6 +186,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(text: str) -> Any:
     raise ValueError(f"{text} is not a whole number")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_refuse)
+"""Made once: a record is read for each tensor."""
 
 
 def _natural(value: Any) -> int:

@@ -34,6 +34,7 @@ class Objects:
         self._packs: dict[str, Pack] | None = None
         self._known: dict[str, Pack] = {}
         self._remembered: dict[tuple[str, str], Any] | None = None
+        self._latest = ""
         self.keeps = Keeps()
 
     @property
@@ -103,8 +104,13 @@ class Objects:
         return data
 
     def _packed(self, oid: str, limit: int) -> bytes | memoryview | None:
-        found = (pack.read(oid, limit) for pack in self._loaded().values())
-        return next((data for data in found if data is not None), None)
+        packs = self._loaded()
+        # What belongs together is mostly in one pack.
+        for name in sorted(packs, key=self._latest.__ne__) if self._latest else packs:
+            if (data := packs[name].read(oid, limit)) is not None:
+                self._latest = name
+                return data
+        return None
 
     def expect(self, trees: Mapping[str, int]) -> None:
         """Announce that the files of these trees (tree -> bytes that they stand for) will be read.
@@ -156,6 +162,13 @@ class Objects:
     def tree(self, oid: str) -> dict[str, tuple[int, str]]:
         """Return name -> (mode, id) of tree ``oid``."""
         return {entry.name: (entry.mode, entry.id) for entry in self.repo.read_tree(oid)}
+
+    def ids(self, tree: str) -> Mapping[str, str]:
+        """Return name -> id of the entries of ``tree``; raises :class:`MissingObjectsError`."""
+        found = self.repo.ids_here(tree)
+        if found is None:
+            return {entry.name: entry.id for entry in self.repo.read_tree(tree)}
+        return found
 
     def _loaded(self) -> dict[str, Pack]:
         if self._packs is None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final
 
 from theta import codecs
 from theta._numpy import np
@@ -74,20 +74,15 @@ def declares_too_much(layers: Sequence[Layer], nbytes: int) -> bool:
     return declared(layers) > MOST_DECODED * nbytes
 
 
-@runtime_checkable
-class InMemory(Protocol):
-    """A source whose bytes can be looked at without a copy."""
-
-    def view(self, offset: int, length: int) -> memoryview:
-        """Return ``length`` bytes from ``offset``, which may not be written to."""
-        ...
-
-
 class HeldValue:
-    """The value of a layer as it lies somewhere else; nothing proves it but what is decoded on top of it."""
+    """The value of a layer as it lies somewhere else; nothing proves it but what is decoded on top of it.
+
+    A source with a method ``view`` lets its bytes be looked at without a copy.
+    """
 
     def __init__(self, source: Source, offset: int, dtype: str, shape: tuple[int, ...]) -> None:
-        self._source, self._offset = source, offset
+        self._read: Callable[[int, int], bytes | memoryview] = getattr(source, "view", source.read)
+        self._offset = offset
         self.dtype, self.shape = dtype, shape
         self.lengths = tensor_tree.chunk_lengths(dtype, shape)
 
@@ -101,8 +96,7 @@ class HeldValue:
         size = word_size(self.dtype)
         if not 0 <= start <= stop <= sum(self.lengths) // size:
             raise CodecError("a layer reads outside of its base")
-        read = self._source.view if isinstance(self._source, InMemory) else self._source.read
-        raw = read(self._offset + start * size, (stop - start) * size)
+        raw = self._read(self._offset + start * size, (stop - start) * size)
         if len(raw) != (stop - start) * size:
             raise CodecError("the base of a layer became shorter")
         return np.frombuffer(raw, word_dtype(self.dtype))

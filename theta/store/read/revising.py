@@ -116,6 +116,7 @@ class Reviser:
         had: the tensors of the copy.
         source: the copy; None when it is not read.
         in_place: the copy itself is written to, so that bytes count only where they belong.
+        plan: the checked skeleton of ``manifest``, where that was read before.
     """
 
     def __init__(
@@ -126,10 +127,11 @@ class Reviser:
         source: Source | None,
         *,
         in_place: bool = False,
+        plan: Skeleton | None = None,
     ) -> None:
         self._objects, self.manifest, self._source = objects, manifest, source
         self._in_place = in_place
-        self.plan = Restorer(objects, manifest).plan
+        self.plan = plan or Restorer(objects, manifest).plan
         self._had = tuple(had)
 
     @cached_property
@@ -178,9 +180,9 @@ class Reviser:
 
     def _add(self, found: Revision, new: StoredPlace, had: Had | None, budget: Budget) -> None:
         line, record, offset = new.line, new.record, new.offset
-        old = self._record(had)
+        old = self._record(had) if len(record.chunks) > 1 else None  # of one chunk the digest told
         cuts = _cuts(had.chunks or (old.chunks if old else ())) if had else {}
-        held = self._held(record, old, had) if old and had else None
+        held = self._held(record, old, had) if had and had.line else None
         stored = StoredTensor(self._objects, line, budget=budget, record=record, held=held)
         for chunk, (start, read) in zip(record.chunks, stored.pieces(), strict=True):
             if had is not None and cuts.get((start, chunk.length)) == chunk.digest:
@@ -194,13 +196,27 @@ class Reviser:
             return None
         return tensor_records.record_here(self._objects, had.line)
 
-    def _held(self, record: Record, old: Record, had: Had) -> Held | None:
+    def _held(self, record: Record, old: Record | None, had: Had) -> Held | None:
         """Return the layer of ``record`` that is the value which the copy has."""
-        number = tensor_records.common_layer(record, old) if self._source is not None else None
+        assert had.line is not None
+        number = self._number(record, old, had.line) if self._source and len(record.layers) > 1 else None
         if number is None or (self._in_place and not tensor_records.of_words(record, number)):
             return None
         assert self._source is not None
-        return number, HeldValue(self._source, had.offset, old.dtype, old.shape)
+        return number, HeldValue(self._source, had.offset, had.line.dtype, had.line.shape)
+
+    def _number(self, record: Record, old: Record | None, line: Line) -> int | None:
+        """Return the number of that layer; ``old`` is the record of ``line``, if it was read.
+
+        The names in a tree mostly tell, and they are read much faster than a record.
+        """
+        if old is None:
+            files = self._objects.repo.ids_here(line.tree) or {}
+            number = tensor_records.layer_with(record, files, line)
+            if number is not None:
+                return number
+            old = tensor_records.record_here(self._objects, line)
+        return None if old is None else tensor_records.common_layer(record, old)
 
 
 def _cuts(chunks: Iterable[Chunk]) -> dict[tuple[int, int], bytes]:

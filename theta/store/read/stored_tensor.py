@@ -19,7 +19,7 @@ from theta.store.odb.objects import Objects
 from theta.store.read import layers
 from theta.store.read.chunk_cache import ChunkCache
 from theta.store.read.coming_file import Place
-from theta.store.read.layers import Budget, Held
+from theta.store.read.layers import Budget, Held, LayerView
 from theta.store.read.tensor_records import record_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class StoredTensor:
         self.record = record or record_of(objects, line)
         self._place = place
         self._kept = ChunkCache(kept)
-        self._view = layers.top(objects, self.record, budget) if self.record.chunks else None
+        self._from_nothing = partial(layers.top, objects, self.record, budget)
+        self._view = self._from_nothing() if self.record.chunks and held is None else None
         self._short = layers.top(objects, self.record, budget, held) if held is not None else None
 
     @classmethod
@@ -148,8 +149,7 @@ class StoredTensor:
         number = bisect_right(self.starts, start) - 1
         words = self._kept.find(number)
         if words is None:
-            assert self._view is not None
-            words = self._view.chunk(number)
+            words = self._whole_view().chunk(number)
         first = self.starts[number]
         return words[start - first : stop - first]
 
@@ -192,13 +192,18 @@ class StoredTensor:
             return raw if self.record.chunks[number].holds(raw) else None
         return None
 
+    def _whole_view(self) -> LayerView:
+        """Return the value with all its layers, which is made when it is first needed."""
+        if self._view is None:
+            self._view = self._from_nothing()
+        return self._view
+
     def _decoded(self, number: int) -> memoryview:
         if (found := self._on_held(number)) is not None:
             return found
-        assert self._view is not None
         name = self.line.name
         try:
-            raw = self._view.chunk(number).data.cast("B")
+            raw = self._whole_view().chunk(number).data.cast("B")
         except CodecError as error:
             raise CodecError(f"{name}: {error}") from error
         if not self.record.chunks[number].holds(raw):

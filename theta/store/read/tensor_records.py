@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from theta import codecs
@@ -13,6 +13,7 @@ from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Layer, Record
 from theta.store.odb.objects import Objects
 
+_NUMBERS: Final = {str(number): number for number in range(tensor_tree.MAX_LAYERS)}
 _OF_WORDS: Final = ("dense/1", "delta/1", "sparse/1", "steps/1", "nudges/1", "cast/1")
 
 
@@ -20,10 +21,10 @@ def read_record(objects: Objects, tree: str) -> Record:
     """Read the ``@tensor`` of tensor tree ``tree``; raises ``NewerFormatError`` for an unknown codec."""
 
     def read() -> Record:
-        entry = objects.repo.read_tree(tree).get(tensor_tree.RECORD)
-        if entry is None:
+        oid = objects.ids(tree).get(tensor_tree.RECORD)
+        if oid is None:
             raise MissingObjectsError(f"tree {tree} is not a tensor")
-        record = tensor_tree.parse(objects.text(entry.id, tensor_tree.MAX_RECORD))
+        record = tensor_tree.parse(objects.text(oid, tensor_tree.MAX_RECORD))
         for layer in record.layers:
             codecs.check(layer.codec)
         return record
@@ -45,9 +46,9 @@ def record_of(objects: Objects, line: Line) -> Record:
 
 def record_here(objects: Objects, line: Line) -> Record | None:
     """Read the ``@tensor`` of ``line`` where that only saves time; None when it is not here, or damaged."""
-    tree = objects.repo.tree_here(line.tree) if line.nbytes else None
-    entry = tree.get(tensor_tree.RECORD) if tree is not None else None
-    if entry is None or not objects.has(entry.id):
+    files = objects.repo.ids_here(line.tree) if line.nbytes else None
+    oid = files.get(tensor_tree.RECORD) if files is not None else None
+    if oid is None or not objects.has(oid):
         return None
     try:
         return record_of(objects, line)
@@ -57,8 +58,7 @@ def record_here(objects: Objects, line: Line) -> Record | None:
 
 def layer_of(file: str) -> int:
     """Return the layer that a file of a tensor's tree belongs to; -1 for any other name."""
-    text = file.partition(".")[0]
-    return int(text) if text in map(str, range(tensor_tree.MAX_LAYERS)) else -1
+    return _NUMBERS.get(file.partition(".")[0], -1)
 
 
 def ranks(objects: Objects, record: Record) -> tuple[int, ...]:
@@ -90,6 +90,31 @@ def common_layer(new: Record, old: Record) -> int | None:
     while number is not None and _content(new, number) != value:
         number = new.layers[number].base
     return number
+
+
+def layer_with(record: Record, files: Mapping[str, str], value: Line) -> int | None:
+    """Return the layer of ``record``, below its value, with these files and those of the layers below it.
+
+    ``files`` (name -> id) are those of the tree of ``value``, which layers of other codecs may have too: what
+    comes out is to be proven.  None when there is none, or the layers have other numbers here.
+    """
+    wanted = {name: oid for name, oid in files.items() if name != tensor_tree.RECORD}
+    number = record.layers[-1].base if record.layers else None
+    while number is not None and _files_down(record, number) != wanted:
+        number = record.layers[number].base
+    if number is None:
+        return None
+    layer = record.layers[number]
+    return number if (layer.dtype, layer.shape) == (value.dtype, value.shape) else None
+
+
+def _files_down(record: Record, number: int | None) -> dict[str, str]:
+    """Return the files of layer ``number`` and of those that it rests on."""
+    layers = set[int]()
+    while number is not None:
+        layers.add(number)
+        number = record.layers[number].base
+    return {name: oid for name, oid in record.files.items() if layer_of(name) in layers}
 
 
 def _content(record: Record, number: int) -> tuple[object, ...]:
