@@ -7,6 +7,8 @@ import hashlib
 import json
 import re
 import subprocess
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ import pytest
 
 from tests.independent import DECODERS, restore
 from tests.independent.codecs import dense
+from tests.independent.histories import Story
 from tests.independent.numbers import KINDS, Kind, Words, empty, to_bytes, to_words
 from tests.independent.primitives import Cursor
-from tests.support import sha256
 from tests.support.environment import ROOT
 
 HERE = Path(__file__).parent
@@ -35,14 +37,20 @@ def test_every_codec_of_the_specification_is_read() -> None:
 def test_golden_repositories_are_restored(tmp_path: Path, bundle: Path) -> None:
     repository = tmp_path / "clone.git"
     subprocess.run(["git", "clone", "--quiet", "--bare", str(bundle), str(repository)], check=True)
+    assert read_all(repository, json.loads(bundle.with_suffix(".json").read_text())) > 20
+
+
+def read_all(repository: Path, wanted: Mapping[str, Mapping[str, str]]) -> int:
+    """Restore the files of commits, which have these digests; return how many there are."""
     read = 0
-    for commit, digests in json.loads(bundle.with_suffix(".json").read_text()).items():
+    for commit, digests in wanted.items():
         for path, digest in digests.items():
-            with (tmp_path / "file").open("w+b") as out:
+            with tempfile.TemporaryFile() as out:
                 restore(repository, commit, path, out)
-            assert sha256(tmp_path / "file") == digest, (commit, path)
+                out.seek(0)
+                assert hashlib.file_digest(out, "sha256").hexdigest() == digest, (commit, path)
             read += 1
-    assert read > 20
+    return read
 
 
 @dataclass
@@ -90,3 +98,18 @@ def _base(golden: dict[str, Any]) -> Given:
 
 def test_there_are_golden_streams_of_every_codec() -> None:
     assert {json.loads(path.read_text())["codec"] for path in STREAMS} == {"dense/1", *DECODERS}
+
+
+def test_a_history_with_every_codec_is_read(tmp_path: Path) -> None:
+    story = Story(tmp_path / "repo", seed=1)
+    story.live(5)
+    assert story.codecs() == {"dense/1", *DECODERS}
+    assert read_all(story.repo.path, story.digests) > 50
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("seed", range(100, 112))
+def test_many_histories_are_read(tmp_path: Path, seed: int) -> None:
+    story = Story(tmp_path / "repo", seed)
+    story.live(8)
+    read_all(story.repo.path, story.digests)

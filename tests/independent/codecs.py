@@ -21,6 +21,9 @@ from tests.independent.primitives import Cursor, require
 from tests.independent.residuals import CLASSES, FineClass, nudges, residual, steps
 from tests.independent.sections import entropy, planes
 
+MOST_SHARED: Final = 2**22
+"""The limit of factors and runs of a layer: this reader's own, which section 7 of format.md allows."""
+
 
 class Layer(Protocol):
     """A value of which any part can be read."""
@@ -112,8 +115,9 @@ class Sparse(Decoder):
         require(1 <= new <= len(words), "a sparse chunk has too few or too many new words")
         values = dense(Cursor(cursor.take(length)), new, self.kind)
         widest = {1: 255, 2: 255, 4: 255, 8: 2047}[self.kind.width] if self.kind.is_float else 64
-        far = [widest - magnitude(word, self.kind) for word in words]
-        marks = entropy(cursor, [min(one - min(far), CLASSES - 1) for one in far], 1)
+        far = [widest - length for length in map(magnitude(self.kind), words)]
+        nearest = min(far)
+        marks = entropy(cursor, [min(one - nearest, CLASSES - 1) for one in far], 1)
         places = [place for place, mark in enumerate(marks) if mark]
         require(len(places) == new, "another number of words are new")
         for place, word in zip(places, values, strict=True):
@@ -158,7 +162,9 @@ class Scaled(Decoder):
         rows, self.columns = grid(self.layer)
         self.by_column = cursor.uint(1)
         require(self.by_column <= 1, "factors are neither of rows nor of columns")
-        factors = dense(cursor, self.columns if self.by_column else rows, KINDS["f64"])
+        count = self.columns if self.by_column else rows
+        require(count <= MOST_SHARED, "a scaled layer has too many factors")
+        factors = dense(cursor, count, KINDS["f64"])
         self.factors = [value(word, KINDS["f64"]) for word in factors]
 
     def chunk(self, cursor: Cursor, start: int, stop: int) -> Words:
@@ -187,7 +193,7 @@ class Rows(Decoder):
     def read_shared(self, cursor: Cursor) -> None:
         """Read the runs that cover the rows."""
         runs = cursor.uint(4)
-        require(runs <= self.rows, "there are more runs than rows")
+        require(runs <= min(self.rows, MOST_SHARED), "there are too many runs")
         bytewise = planes(cursor, [runs] * 8)
         self.runs: list[tuple[int, int, int]] = []
         """(first row, number of rows, 1 + row of the base or 0) of each run."""
@@ -241,7 +247,8 @@ class LowRank(Decoder):
         rank, scale = cursor.uint(2), cursor.uint(2)
         self.scale = scale - 2**16 if scale >> 15 else scale
         require(1 <= rank <= 256 and abs(self.scale) <= 400, "a low-rank layer has a bad rank or scale")
-        require(rank * (rows + self.columns) <= rows * self.columns, "factors are larger than the matrix")
+        numbers = rank * (rows + self.columns)
+        require(numbers <= min(rows * self.columns, MOST_SHARED), "factors are larger than the matrix")
         self.u, self.v = _factor(cursor, rows, rank), _factor(cursor, self.columns, rank)
         largest = [max(abs(one) for row in factor for one in row) for factor in (self.u, self.v)]
         self.is_split = rank * largest[0] * largest[1] >= 2**53
@@ -271,7 +278,7 @@ class LowRank(Decoder):
             exact, near = behind[number], value(word, self.kind)
             if not math.isfinite(exact) or not math.isfinite(near):
                 return 14
-            unit = max(magnitude(word, self.kind), 1) - self.kind.bias - self.kind.mantissa
+            unit = max(magnitude(self.kind)(word), 1) - self.kind.bias - self.kind.mantissa
             t = math.ldexp(abs(exact) - abs(near), -unit)
             rest, exponent = math.frexp(0.5 - abs(t))
             term = min(7, -exponent if rest == 0.5 else -exponent - 1) if rest > 0 else 7

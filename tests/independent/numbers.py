@@ -7,6 +7,7 @@ import sys
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, TypeAlias
 
 from tests.independent.primitives import refuse, require
@@ -29,32 +30,32 @@ class Kind:
     exponent: int = 0
     """Bits of the exponent field; 0 if the words are no floats."""
 
-    @property
+    @cached_property
     def is_float(self) -> bool:
         """Whether words have a sign, an exponent and a mantissa."""
         return self.exponent > 0
 
-    @property
+    @cached_property
     def has_values(self) -> bool:
         """Whether words are the floats that ``value`` and ``rounded`` know."""
         return self.is_float and self.name not in ("c64", "f8_e4m3fnuz", "f8_e5m2fnuz")
 
-    @property
+    @cached_property
     def mantissa(self) -> int:
         """Bits of the mantissa field."""
         return 8 * self.width - 1 - self.exponent
 
-    @property
+    @cached_property
     def bias(self) -> int:
         """The exponent field of the number 1."""
         return (1 << (self.exponent - 1)) - 1
 
-    @property
+    @cached_property
     def sign(self) -> int:
         """The highest bit of a word."""
         return 1 << (8 * self.width - 1)
 
-    @property
+    @cached_property
     def is_finite_only(self) -> bool:
         """Whether the type has no infinities, and one NaN of each sign."""
         return self.name == "f8_e4m3"
@@ -111,31 +112,34 @@ def empty(kind: Kind) -> Words:
     return array(_CODES[kind.width])
 
 
-def ordered(word: int, kind: Kind) -> int:
-    """Return the integer that stands for a word in the order of the values; inverse of ``unordered``."""
+def magnitude(kind: Kind) -> Callable[[int], int]:
+    """Return the function from a word to its magnitude.
+
+    That is the exponent field of a float; of another word its length in bits, complemented if negative.
+    """
+    sign, mantissa = kind.sign, kind.mantissa
     if kind.is_float:
-        return word ^ (2 * kind.sign - 1) if word & kind.sign else word | kind.sign
-    return word ^ kind.sign if kind.signed else word
+        return lambda word: (word & (sign - 1)) >> mantissa
+    if kind.signed:
+        return lambda word: (word ^ (2 * sign - 1) if word & sign else word).bit_length()
+    return int.bit_length
 
 
-def unordered(number: int, kind: Kind) -> int:
-    """Return the word that an integer stands for."""
-    if kind.is_float:
-        return number ^ kind.sign if number & kind.sign else number ^ (2 * kind.sign - 1)
-    return number ^ kind.sign if kind.signed else number
+def stepper(kind: Kind) -> Callable[[int, int], int]:
+    """Return the function from a word and a zigzagged difference to the word that it leads to."""
+    sign, mask = kind.sign, 2 * kind.sign - 1
 
+    def of_float(word: int, zigzagged: int) -> int:
+        number = word ^ mask if word & sign else word | sign
+        difference = -(zigzagged + 1 >> 1) if zigzagged & 1 else zigzagged >> 1
+        number = (number - difference if word & sign else number + difference) & mask
+        return number ^ sign if number & sign else number ^ mask
 
-def is_negative(word: int, kind: Kind) -> bool:
-    """Return whether a word is a float with the sign bit set."""
-    return kind.is_float and bool(word & kind.sign)
+    def of_integer(word: int, zigzagged: int) -> int:
+        """Step by the same amount whether or not the sign bit is flipped on the way."""
+        return word + (-(zigzagged + 1 >> 1) if zigzagged & 1 else zigzagged >> 1) & mask
 
-
-def magnitude(word: int, kind: Kind) -> int:
-    """Return the exponent field of a float; of another word its length in bits, complemented if negative."""
-    if kind.is_float:
-        return (word & (kind.sign - 1)) >> kind.mantissa
-    number = integer(word, kind)
-    return (number if number >= 0 else ~number).bit_length()
+    return of_float if kind.is_float else of_integer
 
 
 def integer(word: int, kind: Kind) -> int:
@@ -146,7 +150,7 @@ def integer(word: int, kind: Kind) -> int:
 def value(word: int, kind: Kind) -> float:
     """Return the value of a float, exactly."""
     mantissa = word & ((1 << kind.mantissa) - 1)
-    exponent = magnitude(word, kind)
+    exponent = (word & (kind.sign - 1)) >> kind.mantissa
     highest = (1 << kind.exponent) - 1
     special = word | kind.sign == 0xFF if kind.is_finite_only else exponent == highest
     if special:

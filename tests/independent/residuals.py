@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.independent import coders
-from tests.independent.numbers import Kind, Words, is_negative, magnitude, ordered, unordered
+from tests.independent.numbers import Kind, Words, magnitude, stepper
 from tests.independent.primitives import Cursor, require
 from tests.independent.sections import entropy, planes
 
@@ -44,11 +44,15 @@ class Head:
         many = (NEARNESSES if fine else fine_classes(kind)) if self.has_fine else 1
         fine = fine or mantissa_class(kind)
         found = []
-        for number, word in enumerate(words):
+        for number, (word, length) in enumerate(zip(words, map(magnitude(kind), words), strict=True)):
             level = levels[number // self.block] if levels else 0
-            place = min(max(self.top - magnitude(word, kind), 0), CLASSES - 1) * self.levels + level
+            place = _class(self.top, length) * self.levels + level
             found.append(place * many + (fine(number, word) if self.has_fine else 0))
         return found
+
+
+def _class(top: int, length: int) -> int:
+    return min(max(top - length, 0), CLASSES - 1)
 
 
 def fine_classes(kind: Kind) -> int:
@@ -64,14 +68,6 @@ def mantissa_class(kind: Kind) -> FineClass:
         return lambda _, __: 0
     mask, shift = (1 << kind.mantissa) - 1, kind.mantissa - bits
     return lambda _, word: (word & mask) >> shift
-
-
-def stepped(word: int, zigzagged: int, kind: Kind) -> int:
-    """Return the word that a zigzagged difference leads to from its prediction."""
-    difference = -(zigzagged + 1 >> 1) if zigzagged & 1 else zigzagged >> 1
-    if is_negative(word, kind):
-        difference = -difference
-    return unordered((ordered(word, kind) + difference) % (2 * kind.sign), kind)
 
 
 def residual(cursor: Cursor, predicted: Words, kind: Kind, fine: FineClass | None = None) -> Words:
@@ -92,8 +88,9 @@ def _is_encoded(cursor: Cursor) -> bool:
 
 
 def _step(words: Words, places: Iterable[int], differences: Iterable[int], kind: Kind) -> None:
+    step = stepper(kind)
     for place, difference in zip(places, differences, strict=True):
-        words[place] = stepped(words[place], difference, kind)
+        words[place] = step(words[place], difference)
 
 
 def steps(cursor: Cursor, base: Words, kind: Kind) -> Words:
@@ -172,6 +169,7 @@ def _apply(
 ) -> None:
     """Read the differences of some words, less 1; with ``head``, their contexts are classes alone."""
     if head:
-        contexts = [min(max(head.top - magnitude(words[place], kind), 0), CLASSES - 1) for place in places]
+        length = magnitude(kind)
+        contexts = [_class(head.top, length(words[place])) for place in places]
     differences = entropy(cursor, contexts, 8 * kind.width)
     _step(words, places, [difference + 1 for difference in differences], kind)
