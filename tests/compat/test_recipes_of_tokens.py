@@ -224,3 +224,29 @@ def test_a_tokenizer_that_is_none_is_told(repo: Repo) -> None:
         repo.write("tokenizer.json", content)
         repo.git("commit", "-q", "-am", "another tokenizer")
         assert told in merged(repo, "tokenizer_source: union", code=2)
+
+
+def test_rows_that_a_model_lacks_may_be_combinations_of_its_own(repo: Repo) -> None:
+    """Orthogonal matching pursuit over the tokens that both models have, each model's rows by its own."""
+    place = repo.path.parent / "omp.yml"
+    place.write_text(
+        "merge_method: linear\nmodels:\n"
+        "  - {model: main, parameters: {weight: 1}}\n  - {model: b, parameters: {weight: 1}}\n"
+        "tokenizer: {source: union, approximation_method: omp, k: 2}\n"
+    )
+    theta(repo, "merge", "--recipe", str(place))
+    common = ("a", "b", "<s>")
+    for token, has, lacks in (("<x>", "b", "main"), ("ba", "b", "main"), ("ab", "main", "b")):
+        for name in (EMBEDDING, HEAD):
+            target = row(has, token, name).astype(np.float64)
+            shared = np.stack([row(has, one, name) for one in common]).astype(np.float64)
+            first = int(np.abs(shared @ target).argmax())
+            weight = shared[first] @ target / (shared[first] @ shared[first])
+            scores = np.abs(shared @ (target - weight * shared[first]))
+            scores[first] = -1
+            chosen = [first, int(scores.argmax())]
+            weights = np.linalg.lstsq(shared[chosen].T, target, rcond=None)[0]
+            made = weights @ np.stack([row(lacks, common[one], name) for one in chosen])
+            found = read_model(repo.path / MODEL)[name][ids(repo)[token]]
+            assert np.allclose(found, (row(has, token, name) + made) / 2, atol=1e-6), (token, name)
+    theta(repo, "merge", "--replay", "HEAD")

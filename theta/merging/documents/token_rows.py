@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from theta._numpy import np
@@ -19,6 +20,7 @@ from theta.merging.computing import Task
 from theta.merging.documents.stacks import ResultTensor
 from theta.merging.documents.vocabularies import Vocabulary, is_of_tokens
 from theta.merging.reading import opened
+from theta.merging.shapes import pursuit
 from theta.merging.states import Conflict
 from theta.merging.storing import Streamed
 from theta.merging.strategies import one_tensor
@@ -118,12 +120,36 @@ class _Rows:
             own = (rows[model] >= 0) & ~forced
             new[:count][own] = old[rows[model][own]]
             new[:count][~own] = usual[~own]
+            if vocabulary.terms and old.shape[1] > 1:
+                self._combine(model, new, rows, vocabulary)
             if vocabulary.padded > count:
                 new[count:] = narrow(
                     widen(new[:count].reshape(-1), self._dtype).reshape(count, -1).mean(0), self._dtype
                 )
             found[model] = self._matrix(new)
         return found
+
+    def _combine(self, model: str, new: Array, rows: dict[str, Array], vocabulary: Vocabulary) -> None:
+        """Write rows of ``new`` that ``model`` lacks as combinations of its own; ``pursuit`` says how."""
+        own, old = rows[model], self._old[model]
+        wanted = own < 0
+        wanted[[*vocabulary.sources]] = False
+        for donor in sorted(self._old.keys() - {model}, key=lambda name: name != vocabulary.base):
+            theirs, donated = rows[donor], self._old[donor]
+            tokens, both = np.flatnonzero(wanted & (theirs >= 0)), np.flatnonzero((own >= 0) & (theirs >= 0))
+            if not len(both) or not len(tokens):
+                continue
+            wanted[tokens] = False
+            take = partial(self._taken, donated, theirs[both])
+            targets = self._wide(donated[theirs[tokens]])
+            for one in pursuit.combinations(targets, take, len(both), vocabulary.terms):
+                parts = self._taken(old, own[both], one.numbers.reshape(-1)).reshape(*one.numbers.shape, -1)
+                made = np.einsum("nt,ntw->nw", one.weights, parts).astype(parts.dtype)
+                new[tokens[one.start : one.stop]] = self._round(made)
+
+    def _taken(self, old: Array, rows: Array, numbers: Array) -> Array:
+        """Return the values of the rows of ``old`` that ``rows`` has for ``numbers``."""
+        return self._wide(old[rows[numbers]])
 
     def _matrix(self, new: Array) -> TokenMatrix:
         digest = hashlib.blake2b(new.data, digest_size=20).hexdigest()

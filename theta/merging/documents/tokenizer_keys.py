@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from theta.errors import UsageError
+from theta.merging.documents.tokenizer_files import shown
+from theta.merging.shapes import pursuit
 
 UNION: Final = "union"
 BASE: Final = "base"
 AUTO: Final = "auto"
+_KEYS: Final = {"source", "tokens", "pad_to_multiple_of", "approximation_method", "k"}
 _MOST_ROWS: Final = 1 << 16
 
 
@@ -39,11 +42,13 @@ class TokenizerKey:
         source: ``union``, ``base`` or a model.
         tokens: token -> where its row comes from.
         multiple: the number of rows is padded to a multiple of this.
+        terms: a row that a model lacks is a combination of so many others; 0 takes the row of another model.
     """
 
     source: str
     tokens: Mapping[str, TokenSource] = field(default_factory=dict)
     multiple: int = 1
+    terms: int = 0
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -62,8 +67,8 @@ def parse(body: Mapping[str, Any], label: str) -> TokenizerKey | None:
         raise UsageError(f"{label}: give tokenizer_source or tokenizer, not both")
     if found is None:
         return None if source is None else TokenizerKey(_source(source, label))
-    if not isinstance(found, dict) or set(found) - {"source", "tokens", "pad_to_multiple_of"}:
-        raise UsageError(f"{label}: tokenizer has 'source', 'tokens' and 'pad_to_multiple_of'")
+    if not isinstance(found, dict) or set(found) - _KEYS:
+        raise UsageError(f"{label}: tokenizer has {', '.join(map(repr, sorted(_KEYS)))}")
     tokens = found.get("tokens") or {}
     if not isinstance(tokens, dict):
         raise UsageError(f"{label}: tokens is a mapping of tokens to their sources")
@@ -71,7 +76,19 @@ def parse(body: Mapping[str, Any], label: str) -> TokenizerKey | None:
     if type(multiple) is not int or not 1 <= multiple <= _MOST_ROWS:
         raise UsageError(f"{label}: pad_to_multiple_of is a whole number from 1 to {_MOST_ROWS}")
     parsed = {str(token): _token(one, f"{label}: token {token!r}") for token, one in tokens.items()}
-    return TokenizerKey(_source(found.get("source", UNION), label), parsed, multiple)
+    return TokenizerKey(_source(found.get("source", UNION), label), parsed, multiple, _terms(found, label))
+
+
+def _terms(found: Mapping[str, Any], label: str) -> int:
+    """Return the number of rows in a combination, with the words of mergekit-tokensurgeon; 0 for none."""
+    method, terms = found.get("approximation_method", "mean"), found.get("k", 64)
+    if method not in ("mean", "omp"):
+        raise UsageError(f"{label}: approximation_method is mean or omp, not {shown(method)}")
+    if type(terms) is not int or not 1 <= terms <= pursuit.MOST:
+        raise UsageError(f"{label}: k is a whole number from 1 to {pursuit.MOST}")
+    if "k" in found and method != "omp":
+        raise UsageError(f"{label}: k goes with approximation_method: omp")
+    return terms if method == "omp" else 0
 
 
 def template(body: Mapping[str, Any], label: str) -> str:

@@ -33,6 +33,7 @@ class Vocabulary:
         base: the base of the recipe, or None.
         sizes: name of a model -> the number of rows that its configuration tells, or None.
         texts: name of a file -> its bytes, of the new tokenizer.
+        terms: a row that a model lacks is a combination of so many of its own; 0 takes another model's.
     """
 
     ids: Mapping[str, int]
@@ -42,6 +43,7 @@ class Vocabulary:
     base: str | None
     sizes: Mapping[str, int | None]
     texts: Mapping[str, bytes]
+    terms: int = 0
 
     @property
     def count(self) -> int:
@@ -83,7 +85,7 @@ def build(key: TokenizerKey, models: Mapping[str, ModelFiles], base: str | None)
     new = [token for token in ids if token not in before]
     texts = _texts(origin.model, found, {token: ids[token] for token in new})
     sizes = {name: file.rows for name, file in files.items()}
-    return Vocabulary(ids, rows, sources, key.multiple, base, sizes, texts)
+    return Vocabulary(ids, rows, sources, key.multiple, base, sizes, texts, key.terms)
 
 
 class _Growing:
