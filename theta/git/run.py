@@ -326,6 +326,22 @@ def redirected() -> bool:
     return bool(os.environ.get("GIT_DIR") or os.environ.get("GIT_WORK_TREE"))
 
 
+def configures() -> bool:
+    """Return whether the environment has settings that libgit2 does not see (git-config(1), ENVIRONMENT).
+
+    The setting that theta itself gives to each git it starts does not count.
+    """
+    if os.environ.get("GIT_CONFIG_PARAMETERS"):
+        return True
+    count = os.environ.get("GIT_CONFIG_COUNT") or "0"
+    if count not in ("0", "1") or (count == "1" and os.environ.get("GIT_CONFIG_KEY_0") != DURABLE[0]):
+        return True
+    usual = os.path.expanduser("~/.gitconfig")
+    if "GIT_CONFIG_SYSTEM" in os.environ and not os.environ.get("GIT_CONFIG_NOSYSTEM"):
+        return True
+    return os.environ.get("GIT_CONFIG_GLOBAL", usual) != usual
+
+
 def become(*args: str, as_user: bool = False) -> NoReturn:
     """Let ``git ARGS`` take the place of this process; ``as_user``: without any setting of theta's."""
     environment = dict(os.environ) if as_user else Git(Path()).environment()

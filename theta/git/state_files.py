@@ -143,3 +143,12 @@ def common_directory(gitdir: Path) -> Path:
     if not pointer.exists():
         return gitdir
     return Path(os.path.normpath(gitdir / pointer.read_text().strip()))
+
+
+def signature(place: Path) -> tuple[int, ...]:
+    """Return what a write to the file at ``place`` changes; empty when there is none."""
+    try:
+        info = os.stat(place)
+    except OSError:
+        return ()
+    return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from theta.errors import DamagedRepositoryError, MissingObjectsError
 from theta.git import state_files
 from theta.git.backends.by_git_index import GitIndexes
+from theta.git.backends.git_settings import GitConfig, GitSettings
 from theta.git.object_format import ObjectFormat, is_id
 from theta.git.object_values import DAMAGED
 from theta.git.quoting import split_lines
@@ -22,7 +23,6 @@ from theta.git.run import Conversation, Git, Result
 
 _IN_TABLES: Final = "refs/heads/.invalid"
 """The branch in the file HEAD where refs are in tables."""
-_TRUE: Final = ("true", "yes", "on")
 
 
 class ByGit:
@@ -35,16 +35,12 @@ class ByGit:
         self.refs = GitRefs(git, gitdir, self)
         self.history = GitHistory(git, self.objects, self.refs)
         self.indexes = GitIndexes(git)
-        self._config: tuple[object, GitConfig] | None = None
+        self._settings = GitSettings(git, gitdir)
 
     @property
     def config(self) -> GitConfig:
         """Git's configuration; it is read again when a file of the repository's own changed."""
-        shared = state_files.common_directory(self.gitdir)
-        seen = [_signature(place) for place in (shared / "config", self.gitdir / "config.worktree")]
-        if self._config is None or self._config[0] != seen:
-            self._config = seen, GitConfig(self._git)
-        return self._config[1]
+        return self._settings.config
 
     def apart(self, place: Path) -> ByGit:
         """Return the same repository with ``place`` as the objects directory for new objects."""
@@ -54,14 +50,6 @@ class ByGit:
         places = {"GIT_OBJECT_DIRECTORY": str(place), "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects}
         git = replace(self._git, extra={**(self._git.extra or {}), **places})
         return ByGit(git, self.gitdir, self.top, self.objects.format)
-
-
-def _signature(place: Path) -> tuple[int, ...]:
-    try:
-        info = os.stat(place)
-    except OSError:
-        return ()
-    return info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino
 
 
 def _text(place: Path) -> str:
@@ -173,7 +161,7 @@ class GitRefs:
         if loose.startswith("ref: "):
             return (object(),)  # a ref of a ref: always another
         tables = [_text(place / "reftable" / "tables.list") for place in (self._shared, self._gitdir)]
-        return head, loose, _signature(self._shared / "packed-refs"), tables
+        return head, loose, state_files.signature(self._shared / "packed-refs"), tables
 
     def _asked(self) -> tuple[str, str | None]:
         done = self._git.run("rev-parse", "-q", "HEAD", "--symbolic-full-name", "HEAD", check=False)
@@ -257,42 +245,6 @@ class GitRefs:
         """Return the names of the remotes."""
         keys = (key.split(".") for key in self._configured.config if key.startswith("remote."))
         return sorted({".".join(words[1:-1]) for words in keys if len(words) > 2})
-
-
-class GitConfig:
-    """Git's configuration from all its files, as it was when it was first read."""
-
-    def __init__(self, git: Git) -> None:
-        self._git = git
-        self._found: dict[str, list[str | None]] | None = None
-
-    @property
-    def _values(self) -> dict[str, list[str | None]]:
-        if self._found is None:
-            self._found = {}
-            for row in self._git.lines("config", "-z", "--list"):
-                key, sign, value = row.partition("\n")
-                self._found.setdefault(key, []).append(value if sign else None)
-        return self._found
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def get(self, key: str) -> str | None:
-        """Return the effective value; None when the key is not set or has no value."""
-        return self._values.get(key, [None])[-1]
-
-    def all(self, key: str) -> list[str]:
-        """Return all values of a key that may be set many times."""
-        return [value for value in self._values.get(key, ()) if value]
-
-    def flag(self, key: str) -> bool:
-        """Return whether the key is set to true."""
-        value = (self.get(key) or "").lower() if self.get(key) is not None else "true"
-        return key in self and (value in _TRUE or (value.isdecimal() and int(value) != 0))
 
 
 class GitHistory:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pygit2
 from pygit2.enums import ObjectType, SortMode
@@ -17,6 +17,15 @@ from theta.git.backends import index
 from theta.git.backends.index_entries import Entry
 from theta.git.object_format import BLOB, COMMIT, SHA1, TAG, TREE
 from theta.git.object_values import DAMAGED
+from theta.git.run import Git, configures
+from theta.lazy import Module
+
+if TYPE_CHECKING:
+    from theta.git.backends import git_settings
+    from theta.git.backends.git_settings import GitSettings
+    from theta.git.backends.protocols import Config
+else:
+    git_settings = Module("theta.git.backends.git_settings")
 
 pygit2.settings.enable_fsync_gitdir(True)
 # In a partial clone, trees may name objects that are not fetched yet.
@@ -47,11 +56,16 @@ class Libgit2:
         self.refs = Libgit2Refs(raw)
         self.history = Libgit2History(raw)
         self.indexes = Libgit2Indexes(raw)
+        self._given: GitSettings | None = None
 
     @property
-    def config(self) -> Libgit2Config:
-        """Git's configuration."""
-        return Libgit2Config(self.raw.config)
+    def config(self) -> Config:
+        """Git's configuration; git is asked for it where the environment has a part of it."""
+        if not configures():
+            return Libgit2Config(self.raw.config)
+        if self._given is None:
+            self._given = git_settings.GitSettings(Git(self.top or self.gitdir), self.gitdir)
+        return self._given.config
 
     def apart(self, place: Path) -> Libgit2:
         """Return the same repository with ``place`` as the objects directory for new objects."""
