@@ -39,6 +39,8 @@ def script() -> NoReturn:
         code = 128 + signal.SIGINT
     except SystemExit as stop:  # from a signal; temporary files are removed by now
         code = int(stop.code or 0)
+    if "mpi4py" in sys.modules:  # the other ranks end when this one takes its leave of them
+        sys.exit(code)
     # Finalizing the interpreter takes a quarter of a second with numba; mypy skips it too.
     os._exit(code)
 

@@ -159,6 +159,12 @@ class DiskError(ThetaError):
     exit_code = ExitCode.IO_ERROR
 
 
+class EngineError(ThetaError):
+    """An engine cannot be used, or loses its workers."""
+
+    exit_code = ExitCode.FAILED
+
+
 class UntrustedOwnerError(ThetaError):
     """The repository belongs to another user (CVE-2022-24765)."""
 

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
+_MOST: Final[ContextVar[int]] = ContextVar("most threads", default=8)
+
+
 def workers() -> int:
     """Return the number of threads for chunks: one for each core, at most 8."""
-    return min(8, os.cpu_count() or 1)
+    return min(_MOST.get(), os.cpu_count() or 1)
+
+
+@contextlib.contextmanager
+def limited(most: int) -> Iterator[None]:
+    """Begin no more than ``most`` threads for chunks in this thread: others keep the cores busy."""
+    token = _MOST.set(most)
+    try:
+        yield
+    finally:
+        _MOST.reset(token)
 
 
 def submit(pool: Executor, work: Callable[..., R], *args: T) -> Future[R]:

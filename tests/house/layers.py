@@ -30,6 +30,7 @@ LAYERS: Final = (
     ("theta.git",),
     ("theta.store",),
     ("theta.merging",),
+    ("theta.engine",),
     ("theta.pages",),
     ("theta.porcelain",),
     ("theta.api",),

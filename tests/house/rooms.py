@@ -28,7 +28,13 @@ class Room:
 _READERS: Final = ("theta.formats.layout", "theta.formats.archives", "theta.formats.pickle")
 _STORED: Final = ("theta.store.odb", "theta.store.format")
 _VALUES: Final = ("theta.codecs", "theta.formats")
-_WORKSPACE: Final = ("theta.git", "theta.store", "theta.porcelain.setup", "theta.porcelain.workspace")
+_WORKSPACE: Final = (
+    "theta.engine",
+    "theta.git",
+    "theta.store",
+    "theta.porcelain.setup",
+    "theta.porcelain.workspace",
+)
 
 ROOMS: Final = (
     Room(("theta_native",)),
@@ -75,10 +81,15 @@ ROOMS: Final = (
         ("theta.merging",),
         (*_VALUES, "theta.store", "theta.merging.states", "theta.merging.strategies"),
     ),
+    Room(
+        ("theta.engine",),
+        ("theta.formats", "theta.git", "theta.store", "theta.merging"),
+    ),
     Room(("theta.pages",), ("theta.git",)),
     Room(("theta.porcelain.setup",), ("theta.git", "theta.store")),
     Room(
-        ("theta.porcelain.workspace",), ("theta.formats", "theta.git", "theta.store", "theta.porcelain.setup")
+        ("theta.porcelain.workspace",),
+        ("theta.engine", "theta.formats", "theta.git", "theta.store", "theta.porcelain.setup"),
     ),
     Room(("theta.porcelain.drive",), _WORKSPACE),
     Room(("theta.porcelain.share",), (*_WORKSPACE, "theta.porcelain.drive")),

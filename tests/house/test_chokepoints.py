@@ -50,6 +50,9 @@ RULES = {
         exceptions=(
             ("theta.cli.start", "os.execv starts a program"),
             ("theta_native.warming", "imports subprocess"),
+            # workers, which are functions of this program
+            ("theta.engine.executors", "concurrent.futures.ProcessPoolExecutor starts a program"),
+            ("theta.engine.executors", "imports multiprocessing"),
         ),
     ),
     "printing": Rule(chokepoints.printing, packages=("theta.cli",)),

@@ -6,6 +6,7 @@ import contextlib
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
@@ -268,18 +269,20 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
 
     # -- changing ------------------------------------------------------------------
 
-    def add(self, *paths: str) -> AddResult:
+    def add(self, *paths: str, executor: Executor | None = None) -> AddResult:
         """Stage files as ``theta add`` does: checkpoints by tensor, other files by git.
 
         Args:
             paths: Git's pathspecs; everything in the worktree if empty.
+            executor: stores the tensors of large files, in workers that see this repository by the same path.
 
         Raises:
             theta.errors.NotFoundError: a path matches no file.
             theta.errors.ChangedWhileReadError: a file was written to meanwhile; nothing was staged.
         """
         with self._session_of_change() as session:
-            result = additions.add(session, AddRequest.of(paths, everything=not paths))
+            request = replace(AddRequest.of(paths, everything=not paths), executor=executor)
+            result = additions.add(session, request)
             changing.check(result.code, result.said)
             return result
 

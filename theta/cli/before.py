@@ -24,7 +24,7 @@ _SWITCHES: Final = {
 }
 _ASKING: Final = ("--exec-path", "--html-path", "--man-path", "--info-path")
 _KNOWN: Final = (*_SWITCHES, *_ASKING, "--git-dir", "--work-tree", "--namespace", "--config-env", "--color",
-                 "--paginate", "--bare", "--quiet", "--version", "--help")  # fmt: skip
+                 "--engine", "--paginate", "--bare", "--quiet", "--version", "--help")  # fmt: skip
 
 paginates = False
 """Whether ``--paginate`` was given."""
@@ -112,6 +112,7 @@ _VALUES: Final[dict[str, Callable[[str], None]]] = {
     "--work-tree": _variable("GIT_WORK_TREE"),
     "--namespace": _variable("GIT_NAMESPACE"),
     "--color": _colour,
+    "--engine": lambda spec: configure(f"theta.engine={spec}"),
 }
 
 

@@ -59,6 +59,14 @@ class Sink(Protocol):
         ...
 
 
+class TaskWorkers(Protocol):
+    """Other processes that compute tensors."""
+
+    def lines(self, tasks: Sequence[Task], progress: Progress | None) -> Sequence[Line] | None:
+        """Return the line of each of ``tasks``; None to leave them to threads."""
+        ...
+
+
 @dataclass(frozen=True)
 class MergeOptions:
     """The options of a merge.
@@ -86,6 +94,7 @@ class MergeOptions:
         tokens: the tokens of the rows, if they are matched by token; set by the caller of :func:`merge`.
         coming: called after all decisions with the id and the table of the skeleton; returns a sink for
             the result, or None.
+        workers: other processes that compute the result, if it is large; it goes to no sink then.
     """
 
     scope: MergeScope = "conflicts"
@@ -105,6 +114,7 @@ class MergeOptions:
     by_token: str | None = None
     tokens: TokenOrder | None = None
     coming: Callable[[str, Skeleton], Sink | None] | None = None
+    workers: TaskWorkers | None = None
 
 
 @dataclass(frozen=True)
@@ -427,7 +437,7 @@ class _Run:
 
     def _sink(self, skeleton: str) -> Sink | None:
         """Begin the new file; return None when none is wanted or its skeleton is not stored yet."""
-        begin = self._options.coming
+        begin = self._options.coming if self._options.workers is None else None
         if begin is None or not self._objects.has(skeleton):
             return None
         return begin(skeleton, skeletons.read(self._objects, skeleton))
@@ -436,14 +446,27 @@ class _Run:
         self, tasks: list[Task], compute: Callable[[Objects, Task], Done], sink: Sink | None = None
     ) -> Iterator[Done]:
         """Yield the results of ``tasks`` in order, one for all tied tensors together."""
+        todo = self._distinct(tasks, sink)
+        begin(self._progress, "merging", sum(item.like.nbytes for item in todo))
+        return ordered(partial(compute, self._objects), todo, computing.weight, _IN_FLIGHT)
+
+    def _distinct(self, tasks: list[Task], sink: Sink | None) -> list[Task]:
         first: dict[tuple[object, ...], Task] = {}
         compare = layer_plan.worth_comparing(item.like.nbytes for item in tasks)
         for item in tasks:
             known = first.setdefault(item.key, replace(item, compare=compare))
             if sink is not None:
                 known.outlets.append(partial(sink.put, item.like.name))
-        begin(self._progress, "merging", sum(item.like.nbytes for item in first.values()))
-        return ordered(partial(compute, self._objects), first.values(), computing.weight, _IN_FLIGHT)
+        return list(first.values())
+
+    def _by_workers(self, tasks: list[Task]) -> Iterator[Line] | None:
+        """Return the results of ``tasks`` in order, one for all tied tensors, if other processes do it."""
+        if self._options.workers is None:
+            return None
+        todo = self._distinct(tasks, None)
+        begin(self._progress, "merging", sum(item.like.nbytes for item in todo))
+        found = self._options.workers.lines(todo, self._progress)
+        return None if found is None else iter(found)
 
     def _ready(self, objects: Objects, item: Task) -> Line | Streamed | Ready:
         """Compute ``item``; its objects are made here too, on the thread that has its bytes."""
@@ -455,7 +478,8 @@ class _Run:
     ) -> Iterator[Line | None]:
         """Yield the lines of the result; new tensors are written to the pack as soon as they are computed."""
         tasks = [choice for _, choice in choices if isinstance(choice, Task)]
-        results = self._computed(tasks, self._ready, sink)
+        lines = self._by_workers(tasks)
+        results = self._computed(tasks, self._ready, sink) if lines is None else lines
         known: dict[tuple[object, ...], Line] = {}
         made: set[tuple[object, ...]] = set()
         for state, choice in choices:
@@ -464,7 +488,8 @@ class _Run:
                     found = next(results)
                     known[choice.key] = self._write(found)
                     made |= set() if isinstance(found, Line) else {choice.key}
-                    self._report(choice.like.nbytes)
+                    if lines is None:
+                        self._report(choice.like.nbytes)
                 if sink is not None and choice.key in made:
                     sink.done(state.name, known[choice.key].digest)
                 yield replace(known[choice.key], name=state.name)

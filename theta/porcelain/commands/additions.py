@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from theta.engine.executors import Engine
 from theta.errors import NotFoundError, UsageError
 from theta.git.options import Arguments, Option
 from theta.git.run import Git
@@ -32,9 +33,10 @@ else:
 
 @dataclass(frozen=True)
 class AddRequest:
-    """The files to stage: the arguments of git add as git reads them."""
+    """The files to stage: the arguments of git add as git reads them, and what stores large ones."""
 
     line: Arguments
+    executor: Executor | None = None
 
     @classmethod
     def of(
@@ -111,6 +113,8 @@ def add(session: Session, request: AddRequest, dialogue: Dialogue = NOBODY) -> A
         return AddResult(0)
     git, update = session.repo.git().in_directory(session.cwd), request.update
     adding.check_pathspecs(git, request.line.words)
+    if request.executor is not None:
+        session.engine = Engine.of(request.executor)
     with session.change():
         force = request.line.has("--force")
         with adding.reading_ahead(session, request.line.words), dialogue.progress("adding") as progress:

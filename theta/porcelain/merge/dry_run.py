@@ -17,6 +17,8 @@ from theta.store.odb.packs import PackWriter
 class Rehearsed(Objects):
     """The objects of a repository; new objects go to ``place``, an ``objects`` directory of its own."""
 
+    are_shared = False
+
     def __init__(self, repo: Repository, place: Path) -> None:
         super().__init__(repo)
         self.place = place

@@ -25,9 +25,12 @@ from theta.store.format.manifest import Manifest
 from theta.store.odb.packs import PackWriter
 
 if TYPE_CHECKING:
+    from theta.engine import merge_parts
+    from theta.engine.merge_parts import MergeWorkers
     from theta.porcelain.merge import aligning, token_matching
     from theta.porcelain.merge.token_matching import MatchedTokens
 else:
+    merge_parts = Module("theta.engine.merge_parts")
     aligning = Module("theta.porcelain.merge.aligning")
     token_matching = Module("theta.porcelain.merge.token_matching")
 
@@ -265,6 +268,13 @@ def _merge_recut(
         result.removed += sorted(model.gone & paths.keys())
 
 
+def workers(session: Session) -> MergeWorkers | None:
+    """Return the workers that compute tensors of a merge; None for the threads of this process."""
+    if session.engine is None or not session.objects.are_shared:
+        return None
+    return merge_parts.MergeWorkers(session.engine, session.objects)
+
+
 def all_manifests(session: Session, stages: Stages) -> bool:
     """Return whether all sides are manifests; the user must merge anything else in an editor.
 
@@ -296,7 +306,7 @@ def _merge(
     if files is not None:
         old, coming = tuple(map(files.old, both)), partial(files.begin, path)
         options = replace(options, files=old, coming=coming)
-    options = replace(options, adapters=how.scales)
+    options = replace(options, adapters=how.scales, workers=workers(session))
     with concerning(path):
         if how.aligned is not None:
             outcome = aligning.merge(session, pack, how.aligned, sides, how.policy, options, how.progress)

@@ -19,7 +19,7 @@ from theta.merging import engine
 from theta.merging.result_file import CONTAINER
 from theta.merging.states import Conflict
 from theta.merging.strategies import Strategy
-from theta.porcelain.merge import in_memory, keeping
+from theta.porcelain.merge import in_memory, joining, keeping
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.merge.joining import How
 from theta.porcelain.merge.versions import Stages, Versions, configuration, whole_model
@@ -144,7 +144,8 @@ class _Together:
         if not how.everything:
             asked = self.asked.get(joined.store, set())
             sides = [_only(side, joined, asked) for side in sides]
-        options = replace(how.options, adapters=how.scales, model=whole_model(trees, path))
+        workers = joining.workers(self.session)
+        options = replace(how.options, adapters=how.scales, model=whole_model(trees, path), workers=workers)
         if options.keeps:
             options = keeping.prepared(self.session, path, trees, options)
         outcome = engine.merge(

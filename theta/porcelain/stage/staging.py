@@ -22,11 +22,13 @@ from theta.store.format.manifest import Manifest
 from theta.store.odb.packs import PackWriter
 
 if TYPE_CHECKING:
+    from theta.engine import spreading
     from theta.store.files import file_scan
     from theta.store.format.skeleton import Skeleton
     from theta.store.write import snapshot
     from theta.store.write.snapshot import Stored
 else:
+    spreading = Module("theta.engine.spreading")
     file_scan = Module("theta.store.files.file_scan")
     snapshot = Module("theta.store.write.snapshot")
 
@@ -103,7 +105,14 @@ def _store(
         closure.store_tree(pack, stored.manifest)  # git commit would write each folder as a loose object
         session.cache.remember(path, source.identity, oid)
         return Added(
-            path, stored.manifest, oid, tuple(stored.new), stored.note, source.stat, mode, pack.size - size
+            path,
+            stored.manifest,
+            oid,
+            tuple(stored.new),
+            stored.note,
+            source.stat,
+            mode,
+            pack.size - size + stored.elsewhere,
         )
 
 
@@ -125,7 +134,10 @@ def take(
     store = kept.store if kept and kept.store not in taken else store_name(path, taken)
     found = _taken_apart(session, source, path, reference, skeleton, progress)
     writer = snapshot.Snapshot(session.objects, pack, bases)
-    made = writer.tensors(source, found, store, kept, progress)
+    elsewhere = None
+    if session.engine is not None:
+        elsewhere = spreading.Spread.of(session.engine, session.objects, source, store, kept, bases)
+    made = writer.tensors(source, found, store, kept, progress, elsewhere=elsewhere)
     digests = {line.name: line.digest for line in made.lines}
     if (
         kept is not None

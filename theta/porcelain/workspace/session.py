@@ -29,6 +29,7 @@ from theta.git.backends.index_entries import Entry, Staged
 from theta.git.object_format import is_id
 from theta.git.object_values import Tree
 from theta.git.repository import STORES, Repository
+from theta.lazy import Module
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoint, Checkpoints, expect, in_tree
 from theta.porcelain.workspace.journal import Journal
 from theta.store.changes import Version, of_manifest
@@ -42,10 +43,16 @@ from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
 
 if TYPE_CHECKING:
+    from theta.engine import executors
+    from theta.engine.executors import Engine
     from theta.git.backends.protocols import EditedIndex
     from theta.store.files.ahead import Ahead
+else:
+    executors = Module("theta.engine.executors")
 
 
+ENGINE: Final = "theta.engine"
+"""The setting that names what does large work."""
 LAZY: Final = "theta.lazy"
 """The setting of a clone in which checkpoints are filled in only when they are asked for."""
 
@@ -70,6 +77,7 @@ class Session:
         """The files that were written with a time in the past; None when files keep their time."""
         self.ahead: dict[str, Ahead] = {}
         """Path -> what reads the file that is going to be staged."""
+        self._engine: Engine | None = None
         self._parsed: dict[str, Manifest] = {}
         self._places: dict[str, str] = {}
         self._trees: dict[str, Checkpoints] = {}
@@ -87,6 +95,7 @@ class Session:
         fresh.repo.marks = self.repo.marks
         fresh.objects.knowing(self.objects)
         fresh.journal, fresh.dated_back, fresh.began = self.journal, self.dated_back, self.began
+        fresh._engine = self._engine
         fresh._parsed, fresh._trees = self._parsed, self._trees
         return fresh
 
@@ -216,6 +225,20 @@ class Session:
 
     # -- changing --------------------------------------------------------------------
 
+    @property
+    def engine(self) -> Engine | None:
+        """The engine that stores and merges large files; None for the threads of this process.
+
+        It is the one that the setting ``theta.engine`` names, unless another was given.
+        """
+        if self._engine is None and (spec := self.repo.config.get(ENGINE)):
+            self._engine = executors.engine_of(spec)
+        return self._engine
+
+    @engine.setter
+    def engine(self, given: Engine) -> None:
+        self._engine = given
+
     @contextlib.contextmanager
     def change(self, index: Path | None = None) -> Iterator[Change]:
         """Return a context manager of one change, under theta's lock.
@@ -233,6 +256,8 @@ class Session:
             finally:
                 if not is_inner:
                     self.objects.keeps.release()
+                    if self._engine is not None:
+                        self._engine.close()
             if not is_inner and joined_packs.join(self.repo):
                 self.objects.refresh()
 

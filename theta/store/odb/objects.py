@@ -29,6 +29,9 @@ class Objects:
     those of alternates.
     """
 
+    are_shared = True
+    """Whether other processes see what writers write."""
+
     def __init__(self, repo: Repository) -> None:
         self.repo = repo
         self._packs: dict[str, Pack] | None = None

@@ -23,18 +23,31 @@ _OURS: Final = "theta "
 
 
 class Keeps:
-    """The keep files of one writer of packs, until :meth:`release`, or the end of the process."""
+    """The keep files of one writer of packs, until :meth:`release`, or the end of the process.
 
-    def __init__(self) -> None:
+    Those of another ``owner`` (a mark of :func:`theta.git.processes.this`) are left to it, which takes them
+    over by :meth:`adopt`.
+    """
+
+    def __init__(self, owner: str = "") -> None:
         self._places: list[Path] = []
+        self._owner = owner
+        if not owner:
+            self._finish_at_exit()
+
+    def _finish_at_exit(self) -> None:
         weakref.finalize(self, _release, self._places, os.getpid())
 
     def add(self, name: Path) -> None:
         """Keep the pack ``name`` (without a suffix), which is not there yet."""
         place = name.with_name(f"{name.name}{SUFFIX}")
         if not place.exists() or _is_stale(place):  # or a user keeps the same pack
-            _fs.write_atomic(place, f"{_OURS}{processes.this()}\n".encode(), durable=False)
+            _fs.write_atomic(place, f"{_OURS}{self._owner or processes.this()}\n".encode(), durable=False)
             self._places.append(place)
+
+    def adopt(self, name: Path) -> None:
+        """Keep, and then release, a pack (without a suffix) that another process wrote for this one."""
+        self._places.append(name.with_name(f"{name.name}{SUFFIX}"))
 
     def release(self) -> None:
         """Let git repack the packs: what they hold is named."""

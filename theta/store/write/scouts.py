@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from theta.store.read.tensor_records import is_of_words
+from theta.store.write.guidance import Searched
 from theta.store.write.layer_plan import Planned
 
 COUNT: Final = 12
@@ -22,9 +23,12 @@ class Scouts:
     that other threads have begun.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._left = set(names)
-        self._compared = self._structured = 0
+    def __init__(self, names: Iterable[str], found_none: bool | None = None) -> None:
+        """Wait for ``names``, unless it is known already whether the first tensors ``found_none``."""
+        self._left = set(names) if found_none is None else set()
+        self._known = found_none
+        self.searched = Searched()
+        """The result so far."""
         self._lock = threading.Lock()
         self._all_told = threading.Event()
         if not self._left:
@@ -37,8 +41,7 @@ class Scouts:
                 return
             self._left.discard(name)
             if planned is not None:
-                self._compared += 1
-                self._structured += not is_of_words(planned.layers)
+                self.searched += Searched(1, int(not is_of_words(planned.layers)))
             if not self._left:
                 self._all_told.set()
 
@@ -48,7 +51,14 @@ class Scouts:
 
     def found_none(self, name: str) -> bool:
         """Return whether the others found no structure, so that ``name`` need not be searched in full."""
+        if self._known is not None:
+            return self._known
         if name in self._left:
             return False
         self._all_told.wait()
-        return self._compared >= _ENOUGH and not self._structured
+        return are_plain(self.searched)
+
+
+def are_plain(searched: Searched) -> bool:
+    """Return whether enough tensors were searched, and all in vain."""
+    return searched.compared >= _ENOUGH and not searched.structured

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from theta import codecs
 from theta.errors import MissingObjectsError
@@ -18,6 +19,7 @@ from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
 from theta.store.read.tensor_records import dense_chunks, read_record
 from theta.store.write.bases import Nearby
+from theta.store.write.guidance import ALONE, Guidance
 from theta.store.write.tensor_stream import Lines, Lookup, TensorStream
 
 Chunks = Sequence[Chunk]
@@ -30,6 +32,22 @@ class Stored:
     manifest: Manifest
     note: str = ""
     new: list[str] = field(default_factory=list)
+    elsewhere: int = 0
+    """Bytes of the packs that other processes wrote."""
+
+
+class OtherProcesses(Protocol):
+    """Other processes that store the tensors of one file."""
+
+    def store(
+        self,
+        stream: TensorStream,
+        tensors: Sequence[Tensor],
+        expected: Mapping[str, Chunks],
+        progress: Progress | None,
+    ) -> Lines | None:
+        """Store what is new of ``tensors`` as ``stream`` would; None to leave it to ``stream``."""
+        ...
 
 
 def prepare() -> None:
@@ -69,7 +87,7 @@ class Snapshot:
         """Store all but the tensors of ``found``, whose lines are ``made``; return its manifest."""
         skeleton = found.skeleton.write(self._pack)
         whole = Manifest(found.layout.format, store, skeleton, tuple(sorted_lines(made.lines)))
-        return Stored(listings.write(self._pack, whole), found.note, made.new)
+        return Stored(listings.write(self._pack, whole), found.note, made.new, made.elsewhere)
 
     def tensors(
         self,
@@ -78,10 +96,14 @@ class Snapshot:
         store: str,
         kept: Manifest | None,
         progress: Progress | None = None,
+        *,
+        guidance: Guidance = ALONE,
+        elsewhere: OtherProcesses | None = None,
     ) -> Lines:
         """Store what is new of the tensors of ``found``; return the lines of all.
 
-        Only those are read whose digests ``found`` does not know, or that are new.
+        Only those are read whose digests ``found`` does not know, or that are new.  ``guidance`` is what
+        other parts of the file told; ``elsewhere``, if it takes them, stores them in other processes.
         """
         nearby = Nearby(self._objects, self._bases, store)
         manifests = [*([kept] if kept else []), *self._bases]
@@ -100,9 +122,11 @@ class Snapshot:
             self._expect(rest)
         begin(progress, "storing", sum(tensor.length for tensor in rest))
         reading = found.reading if isinstance(found, Begun) else None
-        made = TensorStream(source, lookup, self._pack, expected, reading).store(rest, progress)
+        stream = TensorStream(source, lookup, self._pack, expected, reading, guidance)
+        made = elsewhere.store(stream, rest, expected, progress) if elsewhere is not None else None
+        made = stream.store(rest, progress) if made is None else made
         known |= {line.name: line for line in made.lines}
-        return Lines([known[tensor.name] for tensor in todo], made.new)
+        return replace(made, lines=[known[tensor.name] for tensor in todo])
 
     def _known(
         self, tensors: Sequence[Tensor], expected: Mapping[str, Chunks], lookup: Lookup

@@ -26,6 +26,7 @@ from theta.store.format.tensor_tree import Chunk
 from theta.store.odb.packs import PackEntry, PackWriter
 from theta.store.write import layer_plan, scouts
 from theta.store.write.bases import Nearby
+from theta.store.write.guidance import ALONE, Guidance, Searched
 from theta.store.write.layer_plan import Changed, Ready
 from theta.store.write.scouts import Scouts
 
@@ -97,16 +98,23 @@ class _Job:
 
 @dataclass
 class Lines:
-    """The lines of all tensors, in the order of the file, and the names of those that are new."""
+    """The lines of all tensors, in the order of the file, and the names of those that are new.
+
+    ``searched`` is of the tensors that were searched in full.
+    """
 
     lines: list[Line] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
+    searched: Searched = field(default_factory=Searched)
+    elsewhere: int = 0
+    """Bytes of the packs that other processes wrote."""
 
 
 class TensorStream:
     """Stores the tensors of ``source``.
 
-    ``expected`` are their digests, where they are known beforehand; ``reading`` is what these were read with.
+    ``expected`` are their digests, where they are known beforehand; ``reading`` is what these were read with;
+    ``guidance`` is what other parts of the file told.
     """
 
     def __init__(
@@ -116,11 +124,13 @@ class TensorStream:
         pack: PackWriter,
         expected: Mapping[str, Chunks] | None = None,
         reading: Reading | None = None,
+        guidance: Guidance = ALONE,
     ) -> None:
         self._source, self._lookup, self._pack = source, lookup, pack
         self._expected = expected or {}
         self._reading = reading or Reading(source)
-        self._comparing = False
+        self._guidance = guidance
+        self._comparing = guidance.comparing
         self._small_in_all = 0
         self._scouts = Scouts(())
 
@@ -129,7 +139,7 @@ class TensorStream:
         found: dict[str, Line] = {}
         known: set[str] = set()
         waiting: list[_Read] = []
-        self._scouts = Scouts(self._first(tensors))
+        self._scouts = Scouts((one.name for one in self.first(tensors)), self._guidance.found_none)
         self._pack.expect(_objects_of(tensors))
         with Pool() as pool:
             jobs = pool.ordered(
@@ -137,7 +147,7 @@ class TensorStream:
             )
             done = chain.from_iterable(jobs)
             for tensor in tensors:
-                made = self._spread_out(tensor, done, pool.ordered) if _is_spread(tensor) else next(done)
+                made = self._spread_out(tensor, done, pool.ordered) if is_spread(tensor) else next(done)
                 self._note_size(tensor, made)
                 if isinstance(made, _Read):
                     waiting.append(made)
@@ -155,9 +165,14 @@ class TensorStream:
                 if progress is not None:
                     progress(tensor.length)
         found |= self._settled(waiting)
-        self._reading.prove()
+        self.prove()
         names = [tensor.name for tensor in tensors]
-        return Lines([found[name] for name in names], [name for name in names if name not in known])
+        new = [name for name in names if name not in known]
+        return Lines([found[name] for name in names], new, self._scouts.searched)
+
+    def prove(self) -> None:
+        """Raise :class:`ChangedWhileReadError` unless what was read so far is there at one time."""
+        self._reading.prove()
 
     def _note_size(self, tensor: Tensor, made: _Done) -> None:
         """Compare small tensors with bases only if the others are large enough."""
@@ -177,10 +192,10 @@ class TensorStream:
         batch: list[Tensor] = []
         for tensor in tensors:
             held = sum(item.length for item in batch) + tensor.length
-            if batch and (_is_spread(tensor) or held > _BATCH or len(batch) == _BATCH_COUNT):
+            if batch and (is_spread(tensor) or held > _BATCH or len(batch) == _BATCH_COUNT):
                 yield self._batch(batch)
                 batch = []
-            if _is_spread(tensor):
+            if is_spread(tensor):
                 yield from self._pieces(tensor)
             else:
                 batch.append(tensor)
@@ -192,10 +207,10 @@ class TensorStream:
     def _batch(self, tensors: Sequence[Tensor]) -> _Job:
         return _Job(sum(tensor.length for tensor in tensors), lambda: [self._whole(item) for item in tensors])
 
-    def _first(self, tensors: Sequence[Tensor]) -> Iterator[str]:
-        """Yield the names of the first tensors that a thread compares with bases before others."""
-        may_have = (one for one in tensors if self._is_compared_at_once(one) and not _is_spread(one))
-        return islice((one.name for one in may_have), scouts.COUNT)
+    def first(self, tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield the first of ``tensors`` that a thread compares with bases before others."""
+        may_have = (one for one in tensors if self._is_compared_at_once(one) and not is_spread(one))
+        return islice(may_have, scouts.COUNT)
 
     def _is_compared_at_once(self, tensor: Tensor) -> bool:
         return tensor.length > layer_plan.SMALL and self._lookup.comparable(tensor)
@@ -321,5 +336,6 @@ def _objects_of(tensors: Sequence[Tensor]) -> int:
     return sum(len(tensor_tree.chunk_lengths(tensor.dtype, tensor.shape)) + 2 for tensor in tensors)
 
 
-def _is_spread(tensor: Tensor) -> bool:
+def is_spread(tensor: Tensor) -> bool:
+    """Return whether all threads work on ``tensor``, chunk by chunk."""
     return tensor.length > _WHOLE or tensor.dtype == "bytes"

@@ -1,0 +1,95 @@
+"""Parts of one piece of work, run by an executor; those whose worker is lost are run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+from theta.engine.executors import Engine
+from theta.errors import EngineError, ThetaError
+from theta.store.odb.objects import Objects
+
+P = TypeVar("P")
+R = TypeVar("R")
+WORTH: Final = 64 << 20
+"""Raw bytes from which on workers are asked; threads are done with less before a worker has begun."""
+LARGEST: Final = 256 << 20
+SMALLEST: Final = 32 << 20
+PARTS: Final = 32
+"""The raw bytes of a part, and the number of parts that a piece of work is cut into between these bounds."""
+MOST: Final = 4096
+"""The number of tensors of a part."""
+_ROUNDS: Final = 3
+"""How often a part is begun whose worker is lost."""
+
+
+class Packed(Protocol):
+    """A part that a worker has done."""
+
+    @property
+    def packs(self) -> Sequence[str]:
+        """The names of its packs, without a suffix."""
+        ...
+
+
+def part_bytes(nbytes: int) -> int:
+    """Return the raw bytes of one part of ``nbytes``."""
+    return max(SMALLEST, min(LARGEST, nbytes // PARTS))
+
+
+def each(engine: Engine, work: Callable[[P], R], parts: Sequence[P]) -> Iterator[tuple[P, R]]:
+    """Yield the parts with what ``work`` returns for them, as they end.
+
+    What theta raises in a worker is raised here.  ``work`` and ``parts`` are pickled.
+
+    Raises:
+        theta.errors.EngineError: the workers of some parts were lost three times.
+    """
+    waiting, lost = list(parts), list[BaseException]()
+    for _ in range(_ROUNDS):
+        again: list[P] = []
+        for part, future in _round(engine.executor, work, waiting):
+            error = future.exception()
+            if error is None:
+                yield part, future.result()
+                continue
+            if isinstance(error, ThetaError):
+                raise error
+            again.append(part)
+            lost.append(error)
+        if not again:
+            return
+        if any(isinstance(error, BrokenExecutor) for error in lost):
+            engine.renew()
+        waiting = again
+    told = f"{len(waiting)} parts were begun {_ROUNDS} times, and their workers were lost: {lost[-1]!r}"
+    raise EngineError(told) from lost[-1]
+
+
+def _round(executor: Executor, work: Callable[[P], R], parts: Sequence[P]) -> Iterator[tuple[P, Future[R]]]:
+    """Yield the parts with their futures as these end; those that have not begun are cancelled at the end."""
+    futures = {_submitted(executor, work, part): part for part in parts}
+    try:
+        for future in as_completed(list(futures)):
+            yield futures.pop(future), future
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _submitted(executor: Executor, work: Callable[[P], R], part: P) -> Future[R]:
+    """Let ``executor`` do ``work``; if it is broken, the future says so."""
+    try:
+        return executor.submit(work, part)
+    except BrokenExecutor as error:
+        broken: Future[R] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def adopt(objects: Objects, made: Packed) -> None:
+    """Keep the packs of ``made`` from ``git repack`` until what they hold is named."""
+    for name in made.packs:
+        objects.keeps.adopt(objects.directory / Path(name).name)
