@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tests.compat.inprocess import copied, theta
 from tests.porcelain.test_adapter_kinds import (
+    EXPERTS,
     LORA,
     SHAPES,
     TARGETS,
@@ -48,6 +49,10 @@ KINDS: Mapping[str, tuple[dict[str, Array], dict[str, Any]]] = {
         {"trainable_token_indices": [7, 2]},
     ),
     "experts": (of_experts(GATE, 2 * WIDTH, WIDTH)[0], {"target_parameters": TARGETS[:1]}),
+    "router": (
+        factors("model.mlp.gate", EXPERTS, WIDTH)[0],
+        {"target_parameters": ["mlp.gate.weight"]},
+    ),
     "head": (
         factors("model.q", 16, WIDTH)[0] | {"score.weight": noise(2, WIDTH, seed=3)},
         {"modules_to_save": ["score"]},
@@ -315,6 +320,13 @@ def test_a_model_in_shards_takes_an_adapter(repo: Repo) -> None:
     assert_again(repo)
     theta(repo, "reset", "-q", "--hard", "HEAD~1")
     assert "a model in shards gets no new tensors" in merged(repo, only("main+head"), code=2)
+
+
+def test_other_names_and_doubtful_ties_are_told(repo: Repo) -> None:
+    """d_base_lora: what ``theta add`` warns of, with the name of the model in the recipe."""
+    told = merged(repo, only("main+router"))
+    assert "warning: main+router: the file has other names than the adapter: model.mlp.gate is" in told
+    assert_again(repo)
 
 
 def test_what_is_stored_is_as_small_as_the_adapter(repo: Repo) -> None:

@@ -66,6 +66,7 @@ class RecipeFile:
         return (
             not several
             and not words
+            and not only.adapters
             and self.base not in self.models
             and (not only.is_sliced or _from_start(only))
         )

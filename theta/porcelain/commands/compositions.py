@@ -29,6 +29,7 @@ from theta.porcelain.commands.merge_request import (
 from theta.porcelain.compose import composition, recipe_models, recorded
 from theta.porcelain.compose.composition import Composer, Composition
 from theta.porcelain.drive import renewing
+from theta.porcelain.drive.running import Said
 from theta.porcelain.look import version_changes
 from theta.porcelain.merge import concluding, dry_run, trailers
 from theta.porcelain.merge.replay import Replayed, differing
@@ -69,7 +70,9 @@ def compose(session: Session, request: MergeRequest, file: RecipeFile, dialogue:
     renewing.refuse_unclean(session)
     with session.change() as change:
         with dialogue.progress("merging") as progress:
-            made = Composer(session, pinned, head, progress, labels).compose()
+            composer = Composer(session, pinned, head, progress, labels)
+            made = composer.compose()
+        _tell(composer, dialogue)
         tree, unmerged = composition.tree(session, change.pack, parents, made)
         found = _settlement(made, unmerged)
         if unmerged:
@@ -168,11 +171,19 @@ def _rehearse(
     session: Session, composer: Composer, parents: Sequence[str], dialogue: Dialogue
 ) -> MergeResult:
     with dry_run.rehearsal(session) as apart, dialogue.progress("merging") as progress:
-        made = replace(composer, session=apart, progress=progress).compose()
+        composer = replace(composer, session=apart, progress=progress)
+        made = composer.compose()
         with apart.objects.writing() as pack:
             _, unmerged = composition.tree(apart, pack, parents, made)
+    _tell(composer, dialogue)
     head, found = parents[0], _settlement(made, unmerged)
     return MergeResult(Ending.REHEARSED, int(bool(unmerged)), head, head, found, rows=made.rows)
+
+
+def _tell(composer: Composer, dialogue: Dialogue) -> None:
+    """Pass on what is doubtful in adapters."""
+    if composer.doubts:
+        dialogue.heard(Said(err=[f"warning: {text}" for text in composer.doubts]))
 
 
 def again(session: Session, oid: str, progress: Progress | None) -> Replayed | None:

@@ -56,6 +56,7 @@ class Composer:
         head: the commit whose files the result replaces, or None.
         progress: counts the bytes of computed tensors.
         labels: name of a model in the recipe -> its name for errors.
+        doubts: what the user should know of the adapters that were folded in.
     """
 
     session: Session
@@ -63,6 +64,7 @@ class Composer:
     head: str | None
     progress: Progress | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
     _done: dict[str, Composition] = field(default_factory=dict)
     _waiting: set[str] = field(default_factory=set)
     _folded: dict[str, ModelFiles] = field(default_factory=dict)
@@ -98,7 +100,9 @@ class Composer:
             return self._model(name)
         if name not in self._folded:
             base, label = self._model(one.base), self.labels.get(name, name)
-            self._folded[name] = with_adapters.folded(self.session, base, one.adapter, label, self.progress)
+            found = with_adapters.folded(self.session, base, one.adapter, label, self.progress)
+            self._folded[name] = found[0]
+            self.doubts += found[1]
         return self._folded[name]
 
     def _composed(self, document: Document) -> Composition:

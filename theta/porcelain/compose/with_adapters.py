@@ -27,8 +27,8 @@ _SMALL: Final = 1 << 26
 
 def folded(
     session: Session, base: ModelFiles, place: str, label: str, progress: Progress | None
-) -> ModelFiles:
-    """Return the model ``base`` with the adapter at ``place``, called ``label``.
+) -> tuple[ModelFiles, list[str]]:
+    """Return the model ``base`` with the adapter at ``place``, called ``label``, and what is doubtful in it.
 
     Raises :class:`UsageError` for an adapter that does not fit, and :class:`NotFoundError` for none.
     """
@@ -51,7 +51,10 @@ def folded(
     with objects.writing(keep=True) as pack:
         changed = folding.store(objects, pack, shards, plan.steps, progress)
     manifests = dict(zip(base.manifests, changed, strict=True))
-    return ModelFiles(label, base.folder, manifests, _texts(base, manifests))
+    (fitted,) = plan.fitted
+    doubts = [folding.of_ties(plan.ties, brought, fitted.steps), folding.of_names(fitted.renamed)]
+    made = ModelFiles(label, base.folder, manifests, _texts(base, manifests))
+    return made, [f"{label}: {text}" for text in doubts if text]
 
 
 def _texts(base: ModelFiles, manifests: Mapping[str, Manifest]) -> Mapping[str, bytes]:

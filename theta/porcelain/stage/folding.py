@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from theta._numpy import np
 from theta.codecs import arith, brought
@@ -19,7 +19,7 @@ from theta.merging import result_file
 from theta.parallel import ordered
 from theta.porcelain.stage import fitting, summing, updates
 from theta.porcelain.stage.fitting import Fitted, Step
-from theta.porcelain.stage.updates import Brought, LowRank, Rows, Scale, Slices, Sparse, Update
+from theta.porcelain.stage.updates import Brought, LowRank, Rows, Scale, Slices, Sparse, Update, Whole
 from theta.porcelain.tensors import tied_weights
 from theta.porcelain.tensors.tied_weights import TiedWeights
 from theta.progress import Progress, begin
@@ -34,6 +34,8 @@ from theta.store.write.snapshot import sorted_lines
 
 if TYPE_CHECKING:
     from theta.codecs.brought import Applied
+
+_WEIGHT: Final = ".weight"
 
 
 @dataclass
@@ -219,3 +221,40 @@ def _layered(objects: Objects, step: Step, done: Applied) -> layer_plan.Planned:
     changed = Changed(line.name, done.new, updates.chunks(done.new))
     bases = [] if step.is_new else [line]
     return layer_plan.plan(objects, changed, bases, Hints(given=done.encode))
+
+
+# -- warnings --------------------------------------------------------------------------------
+
+
+def warning(found: TiedWeights, brought: Brought, fitted: Fitted) -> str:
+    """Return what the user should know of one source: doubtful ties, names, rows; "" if there is nothing."""
+    told = [of_ties(found, brought, fitted.steps), of_names(fitted.renamed), _of_rows(fitted.steps)]
+    return "; ".join(filter(None, told))
+
+
+def of_ties(found: TiedWeights, brought: Brought, steps: Sequence[Step]) -> str:
+    """Return a warning if an embedding changes and no configuration says whether the head is tied to it."""
+    changed = {step.line.name.removesuffix(_WEIGHT) for step in steps}
+    if found.certain or not brought.of_adapter or not changed & set(found.modules):
+        return ""
+    return (
+        f"{found.modules[0]}.weight changes, and no config.json says whether the head is tied to it: "
+        "if it is, the head changes too"
+    )
+
+
+def of_names(renamed: Mapping[str, str]) -> str:
+    """Return the names that were found under others, the first of them."""
+    shown = [f"{name} is {other}" for name, other in renamed.items()][:1]
+    more = f" (and {len(renamed) - 1} more)" if len(renamed) > 1 else ""
+    return f"the file has other names than the adapter: {shown[0]}{more}" if shown else ""
+
+
+def _of_rows(steps: Sequence[Step]) -> str:
+    """Return a warning of a vocabulary whose size changes, which config.json has too."""
+    for step in steps:
+        for item in step.updates:
+            rows = item.tensor.shape[0] if isinstance(item, Whole) and item.tensor.shape else 0
+            if not step.is_new and isinstance(item, Whole) and rows != step.line.shape[0]:
+                return f"{step.line.name} has {rows} rows now, so config.json has to say so (vocab_size)"
+    return ""

@@ -5,27 +5,21 @@ The worktree file becomes the updated model.  The index gets a version that is s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from theta.errors import NotFoundError, WouldOverwriteError
 from theta.git.backends.index_entries import Staged
 from theta.porcelain.stage import folding, update_files
-from theta.porcelain.stage.fitting import Fitted, Step
 from theta.porcelain.stage.folding import UpdatedShard
 from theta.porcelain.stage.staging import Added
-from theta.porcelain.stage.updates import Brought, Whole
 from theta.porcelain.tensors import tied_weights
-from theta.porcelain.tensors.tied_weights import TiedWeights
 from theta.porcelain.workspace import index_closure, worktree
 from theta.porcelain.workspace.checkpoints import Checkpoint
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 from theta.store.format.manifest import Manifest
-
-_WEIGHT: Final = ".weight"
 
 
 def update(
@@ -58,7 +52,7 @@ def update_model(
     for shard in shards:
         session.objects.expect(shard.manifest.trees())
     warning = "; ".join(
-        dict.fromkeys(filter(None, map(partial(_warning, found.ties), brought, found.fitted)))
+        dict.fromkeys(filter(None, map(partial(folding.warning, found.ties), brought, found.fitted)))
     )
     with index_closure.following(session) as change:
         changed = folding.store(session.objects, change.pack, shards, found.steps, progress)
@@ -74,40 +68,6 @@ def update_model(
                 added.append(Added(path, manifest, oid, new, "", info, mode, shard.stored, warned))
     session.cache.save()
     return added
-
-
-def _warning(found: TiedWeights, brought: Brought, fitted: Fitted) -> str:
-    """Return what the user should know of one source: doubtful ties, names, rows; "" if there is nothing."""
-    told = [_of_ties(found, brought, fitted.steps), _of_names(fitted.renamed), _of_rows(fitted.steps)]
-    return "; ".join(filter(None, told))
-
-
-def _of_ties(found: TiedWeights, brought: Brought, steps: Sequence[Step]) -> str:
-    """Return a warning if an embedding changes and no configuration says whether the head is tied to it."""
-    changed = {step.line.name.removesuffix(_WEIGHT) for step in steps}
-    if found.certain or not brought.of_adapter or not changed & set(found.modules):
-        return ""
-    return (
-        f"{found.modules[0]}.weight changes, and no config.json says whether the head is tied to it: "
-        "if it is, the head changes too"
-    )
-
-
-def _of_names(renamed: Mapping[str, str]) -> str:
-    """Return the names that were found under others, the first of them."""
-    shown = [f"{name} is {other}" for name, other in renamed.items()][:1]
-    more = f" (and {len(renamed) - 1} more)" if len(renamed) > 1 else ""
-    return f"the file has other names than the adapter: {shown[0]}{more}" if shown else ""
-
-
-def _of_rows(steps: Sequence[Step]) -> str:
-    """Return a warning of a vocabulary whose size changes, which config.json has too."""
-    for step in steps:
-        for item in step.updates:
-            rows = item.tensor.shape[0] if isinstance(item, Whole) and item.tensor.shape else 0
-            if not step.is_new and isinstance(item, Whole) and rows != step.line.shape[0]:
-                return f"{step.line.name} has {rows} rows now, so config.json has to say so (vocab_size)"
-    return ""
 
 
 def _committed(session: Session, path: str) -> tuple[Checkpoint, Manifest]:
