@@ -32,6 +32,8 @@ class ExitCode(IntEnum):
     NO_SPACE = 28
     IO_ERROR = 29
     UNTRUSTED_OWNER = 50
+    BAD_SIGNATURE = 51
+    NOT_SIGNED = 52
     BUG = 70
     CORRUPT = 90
     MISSING_OBJECTS = 91
@@ -85,6 +87,18 @@ class IdentityError(ThetaError):
     """Git does not know who the author is."""
 
     exit_code = ExitCode.NO_IDENTITY
+
+
+class BadSignatureError(ThetaError):
+    """A signature is not of what is here, or not of the key that it names."""
+
+    exit_code = ExitCode.BAD_SIGNATURE
+
+
+class NotSignedError(ThetaError):
+    """Nothing is signed, or by none of the keys that are known."""
+
+    exit_code = ExitCode.NOT_SIGNED
 
 
 class NotFoundError(ThetaError):

@@ -83,6 +83,8 @@ LINES: dict[str, tuple[str, ...]] = {
     "push": ("push -q origin -- NAME", "push -q -- NAME"),
     "build-moe": ("build-moe main hostile --base main --path NAME --commit -m NAME",),
     "check": ("check -- NAME", "check hostile", "check --sarif out.sarif --junit out.xml hostile"),
+    "sign": ("sign -o NAME", "sign --key NAME hostile", "sign --key NAME -o out.sig hostile"),
+    "verify": ("verify hostile", "verify --worktree", "verify --key NAME --signature NAME hostile"),
     "diff": ("diff --html out.html main hostile", "diff --md main hostile -- NAME"),
     "show": ("show --html out.html hostile", "show --md hostile:NAME"),
     "log": ("log --html out.html hostile", "log --md hostile -- NAME"),

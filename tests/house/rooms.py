@@ -165,6 +165,7 @@ ROOMS: Final = (
         ("theta.porcelain.care",),
         ("theta.merging", *_WORKSPACE, "theta.porcelain.drive", "theta.porcelain.look"),
     ),
+    Room(("theta.porcelain.signing",), _WORKSPACE),
     Room(("theta.porcelain.check",), ("theta.formats", *_WORKSPACE, "theta.porcelain.tensors")),
     Room(
         ("theta.porcelain.studies",),

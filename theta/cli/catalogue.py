@@ -39,6 +39,8 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "blame": "Who changed each tensor of a checkpoint last, and when",
         "du": "What checkpoints, tensors, commits and branches cost in stored bytes",
         "check": "A gate: values, shapes, budgets of change, licence, pickles",
+        "sign": "Sign all files and tensors of a version, by git or with a key",
+        "verify": "Verify the signatures of a version, and what was signed",
         "scan": "What the pickles of files would call when they are loaded",
         "fsck": "Check repository and checkpoints; --mend rebuilds .theta/",
         "gc": "Remove what nothing needs any more, and tell what that freed",

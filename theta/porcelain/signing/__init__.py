@@ -1,0 +1,1 @@
+"""Signatures of versions: by git, and as OpenSSF Model Signing has them."""

@@ -1,0 +1,63 @@
+"""Git's own signatures (OpenPGP, SSH, X.509, as git is configured) of commits and tags, checked by git."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from theta.git.quoting import split_lines
+from theta.porcelain.signing.verdicts import SignatureState, SignatureVerdict
+from theta.porcelain.workspace.session import Session
+
+_BAD: Final = ("BADSIG", "incorrect signature", "Signature verification failed", "could not be verified")
+_PLAIN: Final = "--no-replace-objects"
+"""The object of that id is verified, not one that ``git replace`` puts in its place."""
+_ARMOUR: Final = ("-----BEGIN PGP", "-----BEGIN SSH SIGNATURE", "-----BEGIN SIGNED MESSAGE")
+
+
+def of_commit(session: Session, commit: str, what: str) -> Iterator[SignatureVerdict]:
+    """Yield the verdict on the signature in a commit object; nothing for one without."""
+    header = session.repo.git().run(_PLAIN, "cat-file", "commit", commit).text.partition("\n\n")[0]
+    if any(line.startswith("gpgsig") for line in split_lines(header)):
+        yield _verdict(session, "verify-commit", commit, what)
+
+
+def of_tags(session: Session, commit: str) -> Iterator[SignatureVerdict]:
+    """Yield the verdicts on the signed tags of a commit."""
+    form = "--format=%(objecttype) %(refname)"
+    found = session.repo.git().run("for-each-ref", form, f"--points-at={commit}", "refs/tags").text
+    for line in filter(None, split_lines(found)):
+        kind, _, ref = line.partition(" ")
+        if kind == "tag" and any(
+            mark in session.repo.git().run(_PLAIN, "cat-file", "tag", ref).text for mark in _ARMOUR
+        ):
+            yield _verdict(session, "verify-tag", ref, f"tag {ref.removeprefix('refs/tags/')}")
+
+
+def _verdict(session: Session, command: str, name: str, what: str) -> SignatureVerdict:
+    done = session.repo.git().run(_PLAIN, command, "--raw", name, check=False)
+    told = done.stderr.decode("utf-8", "replace") + done.text
+    if done.code == 0:
+        return SignatureVerdict(what, SignatureState.GOOD, _signer(told))
+    bad = any(mark in told for mark in _BAD)
+    return SignatureVerdict(what, SignatureState.BAD if bad else SignatureState.UNKNOWN, _reason(told))
+
+
+def _signer(told: str) -> str:
+    """Return the signer in what gpg's status or ssh-keygen tell."""
+    for line in split_lines(told):
+        if "GOODSIG " in line:
+            return line.partition("GOODSIG ")[2].partition(" ")[2]
+        if line.startswith('Good "git" signature for '):
+            return line.removeprefix('Good "git" signature for ')
+    return "git has verified it"
+
+
+def _reason(told: str) -> str:
+    for line in split_lines(told):
+        if "BADSIG " in line:
+            return "git: a bad signature"
+        if "NO_PUBKEY " in line:
+            return f"git: the key {line.partition('NO_PUBKEY ')[2]} is not known"
+    lines = [line for line in split_lines(told) if line.strip() and not line.startswith("[GNUPG:]")]
+    return f"git: {lines[0].removeprefix('error: ')}" if lines else "git could not verify it"
