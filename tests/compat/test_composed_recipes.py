@@ -173,6 +173,25 @@ def test_the_only_source_of_a_slice_is_scaled_by_filters(repo: Repo) -> None:
     assert found[up.format(1)].any()
 
 
+def test_filters_of_an_input_see_the_names_of_its_own_model(repo: Repo) -> None:
+    """d_slices: a layer of a source has its own number there, and filters of all inputs see that too."""
+    merged(
+        repo,
+        """
+merge_method: linear
+slices:
+  - sources:
+      - {model: main, layer_range: [0, 2]}
+      - {model: b, layer_range: [2, 4], parameters: {weight: [{filter: layers.2., value: 3}]}}
+parameters: {weight: [{filter: layers.3., value: 4}, {filter: layers.1., value: 2}, {value: 1}]}
+""",
+    )
+    a, b, found = tensors(0), tensors(1), written(repo)
+    assert np.allclose(part(0, found)[1], (part(0, a)[1] + 3 * part(2, b)[1]) / 4, atol=1e-6)
+    assert np.allclose(part(1, found)[1], (2 * part(1, a)[1] + 4 * part(3, b)[1]) / 6, atol=1e-6)
+    assert_again(repo)
+
+
 def test_the_base_of_a_slice_is_the_source_of_its_name(repo: Repo) -> None:
     """d_slices: task vectors are differences to the layers of the base in the same slice."""
     merged(

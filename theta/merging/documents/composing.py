@@ -83,7 +83,7 @@ def _of_tokens(
     found, base = token_rows.aligned(objects, one, vocabulary)
     numbers = [number for number, matrix in enumerate(found) if matrix is not None]
     inputs = [matrix for matrix in found if matrix is not None]
-    strategy = _rule(document, one) or document.strategy(one.frame, numbers)
+    strategy = _rule(document, one) or document.strategy(one.frame, numbers, one.names)
     if not inputs and base is not None:
         inputs, base, strategy = [base], None, Strategy("passthrough")
     if strategy.name in SIDES:
@@ -150,7 +150,7 @@ def _decided(document: Document, one: ResultTensor, group: Coded | None) -> Deed
     is_number = all(is_averaged(line.dtype) for line in lines)
     if not is_number or group is not None or (len(lines) == 1 and len(one.inputs) > 1):
         return lines[0], ""
-    strategy = rule or document.strategy(one.frame, numbers)
+    strategy = rule or document.strategy(one.frame, numbers, one.names)
     return _task(document, _conflict(one, lines), strategy, one.position), str(strategy)
 
 

@@ -110,11 +110,19 @@ class Document:
         tokens = self.tokenizer.models if self.tokenizer is not None else ()
         return tuple(dict.fromkeys([*filter(None, [self.base]), *named, *tokens]))
 
-    def strategy(self, frame: Frame, numbers: Sequence[int]) -> Strategy:
-        """Return the strategy of ``frame`` for its inputs with these ``numbers``."""
-        own = [frame.inputs[number].parameters for number in numbers]
+    def strategy(self, frame: Frame, numbers: Sequence[int], names: Sequence[str] = ()) -> Strategy:
+        """Return the strategy of ``frame`` for its inputs with these ``numbers``.
+
+        ``names`` are those of the tensor in all inputs, by which their own parameters are filtered: in a
+        stack of layers they are others than that in the result.
+        """
+        shared: Mapping[str, Setting] = frame.shared
+        own: Sequence[Mapping[str, Setting]] = [frame.inputs[number].parameters for number in numbers]
+        if names and self.is_sliced:
+            own_names = [names[number] for number in numbers]
+            shared, own = recipe_values.of_inputs(self.method, shared, own, own_names)
         based = self.base is not None and self.method not in PAIRS
-        return recipe_values.strategy(self.method, frame.shared, own, self.label, based=based)
+        return recipe_values.strategy(self.method, shared, own, self.label, based=based)
 
 
 def parse(body: Mapping[str, Any], label: str) -> Document:

@@ -56,6 +56,25 @@ def over(own: Mapping[str, Setting], below: Mapping[str, Setting]) -> dict[str, 
     return {**below, **{key: _over(value, below.get(key)) for key, value in own.items()}}
 
 
+def of_inputs(
+    method: str, shared: Mapping[str, Setting], own: Sequence[Mapping[str, Setting]], names: Sequence[str]
+) -> tuple[dict[str, Setting], list[dict[str, Setting]]]:
+    """Return parameters of all inputs, and those of each input for its tensor of these ``names``.
+
+    As in mergekit the filters of what each input may have for itself see the name in the input's own model.
+    """
+    known = {one.name for one in registry.method(method).parameters if one.per_model}
+    known |= {key for name, key in OF_AN_INPUT if name == method and len(own) == 1}
+    each = {key: value for key, value in shared.items() if key in known}
+    rest = {key: value for key, value in shared.items() if key not in known}
+    return rest, [_at(over(one, each), name) for one, name in zip(own, names, strict=True)]
+
+
+def _at(own: Mapping[str, Setting], name: str) -> dict[str, Setting]:
+    found = {key: value.at(name) if isinstance(value, Filtered) else value for key, value in own.items()}
+    return {key: value for key, value in found.items() if value is not None}
+
+
 def _over(value: Setting, below: Setting | None) -> Setting:
     if below is None or not isinstance(value, Filtered) or any(part == "*" for part, _ in value.entries):
         return value

@@ -36,6 +36,7 @@ class ResultTensor:
         inputs: for each input of the frame its tensor, called ``name``, or None.
         base: the tensor of the base, or None.
         frame: how the inputs are merged.
+        names: for each input the name of its tensor in its own model, which filters of its parameters see.
         position: the relative depth, for gradients.
         place: the file in which the first of the inputs has it.
     """
@@ -46,6 +47,7 @@ class ResultTensor:
     frame: Frame
     position: float
     place: str
+    names: tuple[str, ...] = ()
 
 
 _MOST_LAYERS: Final = 10_000
@@ -133,9 +135,9 @@ def _wanted(
         for source, own in [*inputs, *([(frame.base, base_name or name)] if frame.base else [])]
     ]
     place = next((model.places[own] for model, own in owners if own in model.places), "")
-    return ResultTensor(
-        name, tuple(_called(line, name) for line in lines), _called(base, name), frame, position, place
-    )
+    called = tuple(_called(line, name) for line in lines)
+    names = tuple(own for _, own in inputs)
+    return ResultTensor(name, called, _called(base, name), frame, position, place, names)
 
 
 def _called(line: Line | None, name: str) -> Line | None:
