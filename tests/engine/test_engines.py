@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -150,15 +151,24 @@ def test_a_merge_by_workers_is_the_merge_by_threads(tmp_path: Path, versions: li
 
 
 class Asked(ThreadPoolExecutor):
-    """Threads that note what they are asked for."""
+    """Threads that note what they are asked for, and the bytes that would pass between processes."""
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
         self.asked: list[object] = []
+        self.passed = 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Note ``fn``, and call it with what comes out of a pickle."""
         self.asked.append(fn)
-        return super().submit(fn, *args, **kwargs)
+        sent = pickle.dumps((fn, args))
+        self.passed += len(sent)
+        future = super().submit(fn, *pickle.loads(sent)[1], **kwargs)
+        future.add_done_callback(self._note)
+        return future
+
+    def _note(self, future: Future[Any]) -> None:
+        self.passed += len(pickle.dumps(future.result()))
 
 
 @pytest.mark.usefixtures("cut_small")
@@ -169,6 +179,8 @@ def test_a_program_brings_its_executor(tmp_path: Path, versions: list[Arrays], b
     with Asked(2) as pool, api.open(repo.path) as opened:
         opened.add(MODEL, executor=pool)
         assert set(pool.asked) == {file_parts.store}
+        # Of 4,000 tensors less than a megabyte is sent: what is said of a part, and some numbers a tensor.
+        assert pool.passed < 1_000 * len(pool.asked) + 250 * len(versions[0])
     repo.git("commit", "-q", "--no-verify", "-m", "version")
     assert repo.git("rev-parse", "HEAD^{tree}") == by_threads[-2]
 
