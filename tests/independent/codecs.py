@@ -267,13 +267,20 @@ class LowRank(Decoder):
 
     def chunk(self, cursor: Cursor, start: int, stop: int) -> Words:
         """Read a residual section on the rounded sums, whose fine classes tell how near others were."""
+        words, behind = self.predicted(start, stop)
+        return residual(cursor, words, self.kind, self.nearness(behind))
+
+    def predicted(self, start: int, stop: int) -> tuple[Words, list[float]]:
+        """Return the predictions of some words, and the values behind them."""
         words, behind = self.base.words(start, stop), []
         for place, word in enumerate(words):
             behind.append(self.exact(*divmod(start + place, self.columns), value(word, self.kind)))
             words[place] = rounded(behind[-1], self.kind)
-        return residual(cursor, words, self.kind, self._nearness(behind))
+        return words, behind
 
-    def _nearness(self, behind: list[float]) -> FineClass:
+    def nearness(self, behind: list[float]) -> FineClass:
+        """Return the fine classes of words, which tell where the values behind lie between words."""
+
         def fine(number: int, word: int) -> int:
             exact, near = behind[number], value(word, self.kind)
             if not math.isfinite(exact) or not math.isfinite(near):
