@@ -17,7 +17,7 @@ from theta.errors import ThetaError
 from theta.git.run import plain
 from theta.porcelain.drive import cloning
 from theta.porcelain.setup import installing as setup
-from theta.porcelain.setup import launcher
+from theta.porcelain.setup import launcher, review_tools
 from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.session import Session
 
@@ -54,7 +54,10 @@ def install(
 ) -> int:
     """Set up filter, hooks, attributes and sparse patterns in this clone.
 
-    'theta track' and 'theta clone' do it too. With --global plain 'git clone' fills checkpoints in.
+    'theta track' and 'theta clone' do it too. 'theta install' alone also makes theta a tool of
+    'git difftool --tool=theta' and 'git mergetool --tool=theta'.
+
+    With --global plain 'git clone' fills checkpoints in.
     With --warm, which needs no repository, no later command waits for a compiler: for images of
     containers, where NUMBA_CACHE_DIR may name a folder for all users. With --shell, which needs none
     either, shells complete commands, revisions, paths and tensors, and 'man theta-merge' works.
@@ -66,7 +69,8 @@ def install(
     start.compile_ahead()
     if everywhere:
         setup.ensure_launcher(user_launcher())
-        for key, value in setup.settings(launcher.GLOBAL_FILTER).items():
+        entries = setup.settings(launcher.GLOBAL_FILTER) | review_tools.ENTRIES
+        for key, value in entries.items():
             plain(Path.cwd()).run("config", "--global", key, value)
         console.note("the filter is set up for all repositories of this user")
         return 0
@@ -74,6 +78,7 @@ def install(
     _ = session.repo.worktree
     with session.change():
         setup.ensure(session.repo, anew=True)
+        setup.ensure_tools(session.repo)
         console.hints(setup.ensure_durable(session.repo))
     console.note(f"filter and hooks are set up in {session.repo.gitdir}")
     if submodules:

@@ -12,6 +12,7 @@ from theta.cli.args import HELP
 from theta.cli.install import user_data, user_launcher
 from theta.git.run import plain
 from theta.porcelain.setup import installing as setup
+from theta.porcelain.setup import review_tools
 from theta.porcelain.workspace.session import Session
 
 app = typer.Typer(add_completion=False)
@@ -23,7 +24,7 @@ def uninstall(
 ) -> int:
     """Take theta's filter and hooks out of this clone; commits and files stay."""
     if everywhere:
-        for key in setup.settings():
+        for key in (*setup.settings(), *review_tools.ENTRIES):
             plain(Path.cwd()).run("config", "--global", "--unset", key, check=False)
         _fs.remove(user_launcher())
         for_shells.remove(user_data())

@@ -18,7 +18,7 @@ from theta.git.object_values import Blob
 from theta.git.quoting import split_lines
 from theta.git.repository import ATTRIBUTES, STORES, Repository
 from theta.git.run import DURABLE
-from theta.porcelain.setup import configured_hooks, launcher, sparse_patterns
+from theta.porcelain.setup import configured_hooks, launcher, review_tools, sparse_patterns
 
 HOOKS: Final = (
     "pre-commit",
@@ -167,6 +167,14 @@ def _ensure_config(repo: Repository) -> None:
             repo.git().run("config", "--local", key, value)
 
 
+def ensure_tools(repo: Repository) -> None:
+    """Make theta a tool of ``git difftool`` and ``git mergetool`` in this clone."""
+    config = repo.config
+    for key, value in review_tools.ENTRIES.items():
+        if config.get(key) != value:
+            repo.git().run("config", "--local", key, value)
+
+
 def hooks_directory(repo: Repository) -> Path:
     """Return git's hooks directory; ``core.hooksPath`` is respected."""
     config = repo.config
@@ -307,7 +315,7 @@ def ensure_attributes(repo: Repository) -> None:
 def uninstall(repo: Repository) -> None:
     """Remove filter and hooks from this clone; commits and files stay as they are."""
     config, (durable, value) = repo.config, DURABLE
-    keys = [*settings(), _OWNS_DURABLE]
+    keys = [*settings(), *review_tools.ENTRIES, _OWNS_DURABLE]
     if _OWNS_DURABLE in config and config.get(durable) == value:
         keys.append(durable)
     for key in keys:
