@@ -88,7 +88,7 @@ class StoredPart:
     Attributes:
         lines: the lines of the manifest, in the order of the tensors.
         new: the names of those whose value was new.
-        packs: the names of the packs that hold what is new, without a suffix; at most one.
+        packs: the names of the packs that are kept for the owner, without a suffix; at most one.
         nbytes: their bytes.
         seconds: wall seconds that it took.
         searched: what the comparisons with bases found.
@@ -130,16 +130,9 @@ def _stored(part: FilePart) -> StoredPart:
         found = _Expected(Layout("", source.size, part.tensors), Skeleton((), b""), "", part.expected)
         snapshot = Snapshot(objects, pack, bases)
         made = snapshot.tensors(source, found, place.store, kept, guidance=part.guidance)
-        path, size = pack.finish(), pack.size
-    packs = () if path is None else (path.stem,)
-    return StoredPart(
-        tuple(made.lines),
-        tuple(made.new),
-        packs,
-        size if packs else 0,
-        time.monotonic() - began,
-        made.searched,
-    )
+        size = pack.size
+    seconds, packs = time.monotonic() - began, objects.keeps.names
+    return StoredPart(tuple(made.lines), tuple(made.new), packs, size, seconds, made.searched)
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,7 @@ def compute(part: MergePart) -> MergedPart:
         for task in part.tasks:
             found = computing.compute(objects, task)
             lines.append(found if isinstance(found, Line) else found.write(pack))
-        path = pack.finish()
-    return MergedPart(tuple(lines), () if path is None else (path.stem,))
+    return MergedPart(tuple(lines), objects.keeps.names)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,11 @@ class Keeps:
             _fs.write_atomic(place, f"{_OURS}{self._owner or processes.this()}\n".encode(), durable=False)
             self._places.append(place)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, without a suffix, of the packs that have a file of these."""
+        return tuple(place.name.removesuffix(SUFFIX) for place in self._places)
+
     def adopt(self, name: Path) -> None:
         """Keep, and then release, a pack (without a suffix) that another process wrote for this one."""
         self._places.append(name.with_name(f"{name.name}{SUFFIX}"))
