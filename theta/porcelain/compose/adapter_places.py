@@ -61,6 +61,7 @@ def _folder(session: Session, commit: str, path: str, name: str) -> str | None:
         return None
     if entry is not None and entry.is_file:
         path = path.rpartition("/")[0]
+        return path if _file(tree, path, scales.CONFIG) is not None else None
     if _file(tree, path, scales.CONFIG) is not None:
         return path
     below = f"{path}/" if path else ""
