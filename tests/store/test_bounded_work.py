@@ -38,10 +38,10 @@ def test_d2_many_fields_over_the_whole_file_are_refused_at_once(objects: Objects
     count = 100_000
     rows_ = "".join(f"derived 4 crc32 little {n} {4 * count}+{size - 4 * count}\n" for n in range(count))
     table = f"theta skeleton 1\n{rows_}extent {size - 4 * count} w\n"
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(CorruptError, match="100000 derived fields read"):
         skeleton.read(objects, tree(objects, table_0000=table.encode()))
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_d2_an_operation_of_a_newer_theta_is_named(objects: Objects) -> None:
