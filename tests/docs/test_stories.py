@@ -19,7 +19,7 @@ SHAPES: Final = dict.fromkeys(
     ("embed.weight", "layers.0.weight", "layers.1.weight", "lm_head.weight"), (16, 16)
 )
 STORIES: Final = ("tutorial", "adapters", "reviews", "recovering")
-ELSEWHERE: Final = ("merging-workflows", "migrating", "storage", "sync")
+ELSEWHERE: Final = ("merging-workflows", "migrating", "storage", "sync", "training")
 """Pages with commands that tests of their subject run."""
 
 
@@ -78,6 +78,11 @@ def test_the_tutorial_ends_with_what_it_says(repo: Repo) -> None:
 def test_every_page_with_commands_is_run() -> None:
     pages = {page.stem for page in DOCS.glob("*.md") if blocks(page, "console")}
     assert pages == set(STORIES) | set(ELSEWHERE)
+
+
+def test_every_page_has_its_place_on_the_site() -> None:
+    named = (ROOT / "mkdocs.yml").read_text().split()
+    assert {page.name for page in DOCS.glob("*.md")} <= set(named)
 
 
 def test_every_exit_code_has_its_line() -> None:
