@@ -1,6 +1,6 @@
 """The barrier between models trained from different seeds, before and after ``theta merge --align``.
 
-    python bench/rebasin.py [mlp|transformer] [--way weights|transport]
+    python bench/rebasin.py [mlp|transformer|chain] [--way weights|transport|orthogonal]
 
 Trains two networks on the same data (needs torch and transformers; minutes on two cores),
 commits them on two branches, and lets theta put the second one's units in the order of the first's.  The
@@ -84,7 +84,7 @@ def transformer(seed: int) -> tuple[nn.Module, Loss]:
     data = torch.tensor([ids[letter] for letter in text])
     held, data = data[: len(data) // 10], data[len(data) // 10 :]
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(**_SMALL, vocab_size=len(ids)))
+    model = LlamaForCausalLM(LlamaConfig(**_shape(), vocab_size=len(ids)))
     best = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.3)
     rounds = int(os.environ.get("ROUNDS", "1500"))
     plan = torch.optim.lr_scheduler.OneCycleLR(best, 2e-3, rounds)
@@ -104,7 +104,48 @@ def transformer(seed: int) -> tuple[nn.Module, Loss]:
     return model, measure
 
 
+def chain(seed: int) -> tuple[nn.Module, Loss]:
+    """Train a Llama in small on a Markov chain of second order, of which no sequence is seen often."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    rng = torch.Generator().manual_seed(1000)
+    pool, windows = _sequences(20_000, rng), _sequences(300, torch.Generator().manual_seed(77))
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(LlamaConfig(**_shape(), vocab_size=_LETTERS))
+    best = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.3)
+    plan = torch.optim.lr_scheduler.OneCycleLR(best, 3e-3, 2000)
+    for _ in range(2000):
+        batch = pool[torch.randint(len(pool), (32,))]
+        loss = model(input_ids=batch, labels=batch).loss
+        best.zero_grad()
+        loss.backward()
+        best.step()
+        plan.step()
+
+    def measure(one: nn.Module) -> float:
+        with torch.no_grad():
+            return float(one(input_ids=windows, labels=windows).loss)
+
+    return model, measure
+
+
+_LETTERS = 24
+
+
+def _sequences(count: int, rng: torch.Generator) -> torch.Tensor:
+    """Return sequences of 32 letters; each letter depends on the two before it."""
+    odds = torch.randn(_LETTERS, _LETTERS, _LETTERS, generator=torch.Generator().manual_seed(5)) * 2
+    sums = torch.softmax(odds, -1).cumsum(-1)
+    found = torch.randint(_LETTERS, (count, 32), generator=rng)
+    chances = torch.rand(count, 32, generator=rng)
+    for at in range(2, 32):
+        before = sums[found[:, at - 2], found[:, at - 1]]
+        found[:, at] = (chances[:, at, None] > before).sum(-1).clamp(max=_LETTERS - 1)
+    return found
+
+
 _SMALL: dict[str, Any] = {
+    "model_type": "llama",
     "hidden_size": 128,
     "intermediate_size": 512,
     "num_hidden_layers": 1,
@@ -113,6 +154,10 @@ _SMALL: dict[str, Any] = {
     "max_position_embeddings": 128,
     "tie_word_embeddings": False,
 }
+
+
+def _shape() -> dict[str, Any]:
+    return {name: value for name, value in _SMALL.items() if name != "model_type"}
 
 
 def _windows(data: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
@@ -175,18 +220,18 @@ def _apart(ours: State, theirs: State) -> float:
 def main() -> None:
     """Measure both kinds, or the one that is named."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("kinds", nargs="*", default=["mlp", "transformer"])
+    parser.add_argument("kinds", nargs="*", default=["mlp", "transformer", "chain"])
     parser.add_argument("--way", default="weights")
     asked = parser.parse_args()
     for kind in asked.kinds:
-        train = {"mlp": mlp, "transformer": transformer}[kind]
+        train = {"mlp": mlp, "transformer": transformer, "chain": chain}[kind]
         (first, loss), (second, _) = train(1), train(2)
         ours, theirs = (
             {name: value.clone() for name, value in one.state_dict().items()} for one in (first, second)
         )
         print(f"{kind}: {_apart(ours, theirs):.3f} apart")
         before = barrier(first, loss, ours, theirs)
-        again = aligned(ours, theirs, _SMALL if kind == "transformer" else {}, asked.way)
+        again = aligned(ours, theirs, {} if kind == "mlp" else _SMALL, asked.way)
         print(f"  {_apart(ours, again):.3f} apart")
         after = barrier(first, loss, ours, again)
         print(f"  barrier {before:.4f} before, {after:.4f} after: {after / before:.3f} of it")

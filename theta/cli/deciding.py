@@ -69,7 +69,7 @@ Align = Annotated[
     typer.Option(
         "--align",
         metavar="WAY",
-        help="First reorder the hidden units of theirs after ours: weights (Git Re-Basin) or transport.",
+        help="First put the units of theirs in the order of ours: weights, transport or orthogonal.",
     ),
 ]
 AlignSpec = Annotated[

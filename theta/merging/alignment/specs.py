@@ -25,7 +25,7 @@ from theta.merging.alignment import families
 from theta.merging.alignment.axes import Axis, Heads, UnitLayout
 from theta.merging.alignment.families import Shapes
 
-WAYS: Final = ("weights", "transport")
+WAYS: Final = ("weights", "transport", "orthogonal")
 MOST: Final = 1 << 18
 """Characters of a specification, which is a part of the message of a commit."""
 _KEYS: Final = {"heads", "kv_heads", "rotary", "axes"}
@@ -36,7 +36,7 @@ class Alignment:
     """How the other model is reordered after ours, before both are merged.
 
     Attributes:
-        way: ``weights`` or ``transport``.
+        way: ``weights``, ``transport`` or ``orthogonal``.
         spec: what the user says about the units, as JSON; "" for what names and configuration tell.
     """
 

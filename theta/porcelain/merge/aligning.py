@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from theta.merging import engine
-from theta.merging.alignment import reordering, specs
+from theta.merging.alignment import orthogonal, reordering, specs
 from theta.merging.alignment.axes import Heads
+from theta.merging.alignment.orthogonal import Turned
 from theta.merging.alignment.reordering import Reordering
 from theta.merging.alignment.specs import Alignment
 from theta.merging.engine import MergeOptions, Outcome
@@ -41,17 +42,23 @@ class AlignedFiles:
         ours: the files of our version.
         theirs: the files of their version.
         heads: the attention heads that our configuration tells, or None.
+        kind: the kind of model that it tells, or "".
     """
 
     ours: Sequence[Manifest]
     theirs: Sequence[Manifest]
     heads: Heads | None = None
-    _found: Reordering | None = field(default=None, repr=False)
+    kind: str = ""
+    _found: Reordering | Turned | None = field(default=None, repr=False)
 
-    def reordering(self, objects: Objects, asked: Alignment | None, progress: Progress | None) -> Reordering:
-        """Return the order of theirs, which is found once for all files."""
+    def reordering(
+        self, objects: Objects, asked: Alignment | None, progress: Progress | None
+    ) -> Reordering | Turned:
+        """Return the order of theirs, or its directions, which are found once for all files."""
         assert asked is not None
-        if self._found is None:
+        if self._found is None and asked.way == orthogonal.WAY:
+            self._found = orthogonal.find(objects, self.ours, self.theirs, self.heads, self.kind)
+        elif self._found is None:
             self._found = reordering.find(objects, self.ours, self.theirs, asked, self.heads, progress)
         return self._found
 
@@ -75,7 +82,9 @@ class Models:
             trees = self._versions.trees[1:]
             ours, theirs = (_files(tree, name, side) for tree, side in zip(trees, sides, strict=True))
             config = _configuration(self._session, self._versions.ours, path)
-            self._pairs[name] = AlignedFiles(ours, theirs, specs.of_config(config))
+            self._pairs[name] = AlignedFiles(
+                ours, theirs, specs.of_config(config), str(config.get("model_type", ""))
+            )
         return self._pairs[name]
 
 
