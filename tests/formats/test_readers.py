@@ -21,9 +21,10 @@ from theta.formats.layout import BytesSource
 
 ASK = """
 import json, sys
+from pathlib import Path
 from theta import formats
 from theta.store.files.file_source import FileSource
-with FileSource(sys.argv[1]) as source:
+with FileSource(Path(sys.argv[1])) as source:
     name = formats.scan(source).format
 readers = {
     module for module in sys.modules
