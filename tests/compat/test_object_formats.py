@@ -5,6 +5,7 @@ Libgit2 reads objects of SHA-1 whose refs are files; SHA-256, and refs in tables
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -175,6 +176,9 @@ def test_a_merge_is_undone(repo: Repo) -> None:
 
 def test_a_pick_is_over_when_the_reflog_of_head_tells_its_commit(repo: Repo) -> None:
     """The file of a git that was killed behind its commit is taken away, and no other."""
+    if (repo.path / ".git/reftable").exists():
+        over_in_tables(repo)
+        return
     before, left = repo.git("rev-parse", "main"), repo.path / ".git/CHERRY_PICK_HEAD"
     left.write_text(repo.git("rev-parse", "side") + "\n")
     unfinished.end(opened(repo), before)
@@ -187,3 +191,55 @@ def test_a_pick_is_over_when_the_reflog_of_head_tells_its_commit(repo: Repo) -> 
     os.utime(left, (1, 1))
     unfinished.end(opened(repo), before)
     assert not left.exists()
+
+
+def over_in_tables(repo: Repo) -> None:
+    """Git keeps the commit that is picked with the other refs, without a time."""
+    before = repo.git("rev-parse", "main")
+    repo.git("update-ref", "CHERRY_PICK_HEAD", "side")
+    unfinished.end(opened(repo), before)
+    assert repo.git("rev-parse", "CHERRY_PICK_HEAD"), "HEAD has not moved"
+    quiet = ("-c", "core.hooksPath=/dev/null", "update-ref", "-m", "cherry-pick: made", "HEAD")
+    repo.git(*quiet, "main~1")
+    repo.git("read-tree", "main")
+    unfinished.end(opened(repo), before)
+    assert repo.git("rev-parse", "CHERRY_PICK_HEAD"), "it is of another pick"
+    written = {"GIT_AUTHOR_DATE": repo.git("log", "-1", "--format=%ad", "side")}
+    repo.git(*quiet, repo.git("commit-tree", "main^{tree}", "-p", "main", "-m", "made", env=written))
+    unfinished.end(opened(repo), before)
+    assert repo.try_git("rev-parse", "-q", "--verify", "CHERRY_PICK_HEAD").returncode == 1
+
+
+@pytest.mark.parametrize("name", ["cherry-pick", "revert", "rebase"])
+def test_a_stop_of_plain_git_is_known_and_goes_on(repo: Repo, name: str) -> None:
+    """The commit that is picked, reverted or rebased stands in a file, or where all refs are."""
+    if name == "revert":
+        committed(repo, (TENSOR, 5.0))
+    words = {"cherry-pick": ["side"], "revert": ["--no-edit", "HEAD~1"], "rebase": ["side"]}[name]
+    subject = repo.git("log", "-1", "--format=%s", "side" if name == "cherry-pick" else "HEAD~1")
+    assert repo.try_git(name, *words).returncode == 1
+    told = json.loads(theta(repo, "status", "--json").out)["theta.status/v1"]
+    assert (told["operation"], told["conflicts"]) == (name, {MODEL: [TENSOR]})
+    theta(repo, "resolve", "-X", "theirs")
+    theta(repo, name, "--continue")
+    assert shift(repo, TENSOR) == {"cherry-pick": 3.0, "revert": 0.0, "rebase": 1.0}[name]
+    if name != "rebase":
+        assert subject in repo.git("log", "-1", "--format=%B")
+    assert repo.git("status", "--porcelain") == ""
+    assert "no problems" in theta(repo, "fsck").out
+
+
+def test_a_pick_is_settled_and_goes_on_by_itself(repo: Repo) -> None:
+    theta(repo, "cherry-pick", "-X", "theirs", "side")
+    assert shift(repo, TENSOR) == 3.0
+    assert repo.git("rev-list", "--count", "main") == "3"
+    assert json.loads(theta(repo, "status", "--json").out)["theta.status/v1"]["operation"] == ""
+
+
+def test_changes_that_a_merge_puts_aside_come_back(repo: Repo) -> None:
+    before = repo.git("rev-parse", "main")
+    repo.write(".gitattributes", f"{(repo.path / '.gitattributes').read_text()}# more\n")
+    theta(repo, "merge", "-q", "--autostash", "-X", "average", "side")
+    assert (repo.path / ".gitattributes").read_text().endswith("# more\n")
+    assert shift(repo, TENSOR) == 2.0
+    assert repo.git("rev-parse", "ORIG_HEAD") == before

@@ -16,7 +16,7 @@ import pytest
 
 from tests.cli.checks import never_a_bug
 from tests.compat.inprocess import branched, committed, started, theta
-from tests.compat.story import MODEL, SHAPES, digest, edit
+from tests.compat.story import MODEL, SHAPES, digest, edit, new_model
 from tests.support import Repo, make_model, random_tensors, sha256
 from tests.support.repos import Done, describe
 from theta.errors import ExitCode
@@ -229,3 +229,27 @@ def test_b3_how_much_is_missing_is_said(clone: Clone) -> None:
     done, _ = clone.counted("restore", "-s", "HEAD~2", MODEL, code=int(ExitCode.MISSING_OBJECTS))
     assert "(of 28.7 kB)" in done.stderr, describe(done)
     assert digest(clone) == sha256(clone.path / MODEL)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_clone_that_git_itself_reads_fetches_together_too(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libgit2 does not open it, and git would fetch each missing object when it is asked for it."""
+    monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
+    origin = Repo.create(tmp_path / "origin")
+    origin.theta("track", "*.safetensors")
+    for seed in range(3):
+        new_model(origin, seed=seed)
+        origin.theta("add", ".")
+        origin.theta("commit", "-qm", f"version {seed}")
+    for key in ("uploadpack.allowFilter", "uploadpack.allowAnySHA1InWant"):
+        origin.git("config", key, "true")
+    clone = cloned(origin, tmp_path / "clone", kind)
+    for name, most in (("fsck", 0), ("diff stats", 4), ("cat", 4)):
+        words = [
+            word.replace("HEAD~3", "HEAD~2").replace("origin/side", "HEAD~1") for word in READING[name][0]
+        ]
+        done, fetches = clone.counted(*words)
+        assert READING[name][1] in done.stdout and fetches <= most, (name, fetches)
+    assert clone.git("status", "--porcelain") == ""

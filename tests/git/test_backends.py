@@ -25,6 +25,8 @@ from theta.git.run import Git
 
 Both = tuple[Backend, Backend]
 
+pytestmark = pytest.mark.usefixtures("of_libgit2")
+
 
 @pytest.fixture
 def both(repo: Repo) -> Both:

@@ -20,6 +20,8 @@ from theta.git.backends.index import IndexEdit, fresh_paths, read_entries
 from theta.git.backends.index_entries import Staged
 from theta.git.repository import Repository
 
+pytestmark = pytest.mark.usefixtures("of_libgit2")
+
 EMPTY = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 
 

@@ -1,13 +1,18 @@
 """The state files in the git directory that show the operation in progress; named only here.
 
+Some of them are refs to git: where refs are in tables these are too, and no file is there.
 ``gitrepository-layout(5)`` does not list them all; ``sequencer.c``, ``branch.c`` and ``builtin/am.c`` do.
 """
 
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
+
+from theta import _fs
+from theta.git.run import Git, plain
 
 MERGE_HEAD: Final = "MERGE_HEAD"
 """The commits that are being merged, one on each line."""
@@ -83,10 +88,57 @@ FETCH_HEAD: Final = "FETCH_HEAD"
 """The result of the last fetch, one ref on each line."""
 
 
+_REFS: Final = (CHERRY_PICK_HEAD, REVERT_HEAD, REBASE_HEAD, ORIG_HEAD, AUTO_MERGE, MERGE_AUTOSTASH)
+"""State files that are refs: ``is_root_ref`` in git's refs.c."""
+_TABLES: Final = "reftable"
+"""The directory of the tables of refs."""
+
+
 def commits(gitdir: Path, name: str) -> list[str]:
-    """Return the commits in state file ``name``; empty without the file."""
-    place = gitdir / name
-    return place.read_text().split() if place.exists() else []
+    """Return the ids in state file ``name``; empty without the file."""
+    return content(gitdir, name).split()
+
+
+def content(gitdir: Path, name: str) -> str:
+    """Return the content of state file ``name``, which of a ref is its id; empty without the file."""
+    return _in_tables(gitdir).get(name, "") if is_in_table(gitdir, name) else text(gitdir / name)
+
+
+def is_in_table(gitdir: Path, name: str) -> bool:
+    """Return whether state file ``name`` is a ref, and refs are in tables."""
+    return name in _REFS and (gitdir / _TABLES).is_dir()
+
+
+def point(gitdir: Path, name: str, oid: str) -> None:
+    """Let state file ``name`` hold ``oid``."""
+    if is_in_table(gitdir, name):
+        _git(gitdir).run(f"--git-dir={gitdir}", "update-ref", "--no-deref", name, oid)
+    else:
+        _fs.write_atomic(gitdir / name, f"{oid}\n".encode())
+
+
+def remove(gitdir: Path, name: str) -> None:
+    """Remove state file ``name``, if it is there."""
+    if not is_in_table(gitdir, name):
+        _fs.remove(gitdir / name)
+    elif name in _in_tables(gitdir):
+        _git(gitdir).run(f"--git-dir={gitdir}", "update-ref", "--no-deref", "-d", name)
+
+
+def _in_tables(gitdir: Path) -> dict[str, str]:
+    return _asked(gitdir, text(gitdir / _TABLES / "tables.list"))
+
+
+@lru_cache(maxsize=8)
+def _asked(gitdir: Path, _tables: str) -> dict[str, str]:
+    """Return name -> id of the state files in tables; each change of a ref makes a new list of tables."""
+    words = ("for-each-ref", "--include-root-refs", "--format=%(refname) %(objectname)", *_REFS)
+    rows = _git(gitdir).run(f"--git-dir={gitdir}", *words).text.split()
+    return dict(zip(rows[::2], rows[1::2], strict=True))
+
+
+def _git(gitdir: Path) -> Git:
+    return plain(gitdir)
 
 
 def text(place: Path) -> str:
@@ -123,7 +175,10 @@ def worktrees(shared: Path) -> list[Path]:
 
 def exists(gitdir: Path, *names: str) -> bool:
     """Return whether one of the state files ``names`` exists."""
-    return any((gitdir / name).exists() for name in names)
+    return any(
+        bool(content(gitdir, name)) if is_in_table(gitdir, name) else (gitdir / name).exists()
+        for name in names
+    )
 
 
 def rebasing(gitdir: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from theta.errors import DamagedRepositoryError, MissingObjectsError
 from theta.git import state_files
+from theta.git.backends import loose_and_packed
 from theta.git.backends.by_git_index import GitIndexes
 from theta.git.backends.git_settings import GitConfig, GitSettings
 from theta.git.object_format import ObjectFormat, is_id
@@ -31,7 +32,7 @@ class ByGit:
     def __init__(self, git: Git, gitdir: Path, top: Path | None, form: ObjectFormat) -> None:
         self.gitdir, self.top = gitdir, top
         self._git = git
-        self.objects = GitObjects(git, form)
+        self.objects = GitObjects(git, form, _objects(git, gitdir))
         self.refs = GitRefs(git, gitdir, self)
         self.history = GitHistory(git, self.objects, self.refs)
         self.indexes = GitIndexes(git)
@@ -50,6 +51,14 @@ class ByGit:
         places = {"GIT_OBJECT_DIRECTORY": str(place), "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects}
         git = replace(self._git, extra={**(self._git.extra or {}), **places})
         return ByGit(git, self.gitdir, self.top, self.objects.format)
+
+
+def _objects(git: Git, gitdir: Path) -> list[Path]:
+    """Return the directories of objects that git looks into."""
+    given = git.environment()
+    own = given.get("GIT_OBJECT_DIRECTORY") or state_files.common_directory(gitdir) / "objects"
+    others = filter(None, given.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "").split(os.pathsep))
+    return [place for one in (own, *others) for place in loose_and_packed.places(Path(one))]
 
 
 def _text(place: Path) -> str:
@@ -76,8 +85,9 @@ class Configured(Protocol):
 class GitObjects:
     """The objects of the repository."""
 
-    def __init__(self, git: Git, form: ObjectFormat) -> None:
+    def __init__(self, git: Git, form: ObjectFormat, places: list[Path]) -> None:
         self._git, self.format = git, form
+        self._here = loose_and_packed.ObjectFiles(places, form.size)
         self._reader: Conversation | None = None
         self._lock = threading.Lock()
 
@@ -90,13 +100,15 @@ class GitObjects:
         if not self.format.is_id(oid):
             return None
         with self._lock:
-            return self._asked("info", oid)
+            return self._asked("info", oid) if self._may_ask(oid) else None
 
     def read(self, oid: str) -> tuple[str, bytes] | None:
         """Return the kind and the bytes of object ``oid``; None when it is not in this repository."""
         if not self.format.is_id(oid):
             return None
         with self._lock:
+            if not self._may_ask(oid):
+                return None
             found = self._asked("contents", oid)
             data = self._reader.read(found[1] + 1)[:-1] if found and self._reader else b""
         if found is None:
@@ -106,6 +118,12 @@ class GitObjects:
             self._reader = None
             raise DamagedRepositoryError(f"object {oid} cannot be read", hint=DAMAGED)
         return found[0], data
+
+    def _may_ask(self, oid: str) -> bool:
+        """Return whether git would not fetch object ``oid``, alone, when it is asked for it."""
+        if not self._here.is_partial or oid == self.format.empty_tree:
+            return True
+        return self._here.has(oid)
 
     def _require_sound(self, oid: str) -> None:
         """Raise :class:`DamagedRepositoryError` for an object that git calls missing over an error."""

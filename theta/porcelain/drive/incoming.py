@@ -256,7 +256,7 @@ class _Incoming:
 
     def _noted(self, names: Iterable[str]) -> list[str]:
         """Return the commit ids in the state files ``names``."""
-        return [oid for name in names for oid in _OID.findall(state_files.text(self._repo.gitdir / name))]
+        return [oid for name in names for oid in _OID.findall(state_files.content(self._repo.gitdir, name))]
 
     def tips(self) -> Iterator[TreeChange]:
         """Yield guessed steps from HEAD to every branch and tag."""

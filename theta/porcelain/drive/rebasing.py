@@ -99,7 +99,7 @@ def _write(session: Session, name: str, text: str) -> None:
 def _is_stopped(gitdir: Path) -> bool:
     """Return whether git stopped at the last step: for a conflict, an edit, or a failed commit."""
     failed = (state_files.CHERRY_PICK_HEAD, state_files.REBASE_MESSAGE)
-    return state_files.exists(gitdir, *_STOPPED) or all((gitdir / name).exists() for name in failed)
+    return state_files.exists(gitdir, *_STOPPED) or all(state_files.exists(gitdir, name) for name in failed)
 
 
 def _applied(repo: Repository, commit: Commit) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from theta import _fs
-from theta.git import commit_graph
+from theta.git import commit_graph, state_files
 from theta.git.in_progress import Operation
 from theta.git.repository import STORES
 from theta.git.run import Git, GitFailedError
@@ -75,7 +75,7 @@ def apply(session: Session, joined: Joined, coming: Coming, how: How, checked: S
     gitdir = session.repo.gitdir
     said = f"{coming.text.rstrip()}\n".encode()
     ours, theirs = session.repo.head(), None if squash else heads[0]
-    _fs.write_atomic(gitdir / ORIG_HEAD, f"{ours}\n".encode())
+    state_files.point(gitdir, ORIG_HEAD, str(ours))
     now = Operation("" if squash else "merge", None, ours, theirs)
     recording.note(session, joined.merged, how, coming.base or "", squashed=heads if squash else (), now=now)
     if squash:
@@ -144,16 +144,16 @@ def stash(session: Session) -> None:
     """Stash changes in MERGE_AUTOSTASH; git applies them when it concludes the merge."""
     git = session.repo.git()
     if oid := git.run("stash", "create", "autostash").text.strip():
-        _fs.write_atomic(session.repo.gitdir / MERGE_AUTOSTASH, f"{oid}\n".encode())
+        state_files.point(session.repo.gitdir, MERGE_AUTOSTASH, oid)
         git.run("read-tree", "--reset", "-u", "HEAD")  # ``git reset`` would drop the stash
 
 
 def unstash(session: Session) -> None:
     """Apply the changes that :func:`stash` put aside, when the merge is not made."""
-    place = session.repo.gitdir / MERGE_AUTOSTASH
-    if place.exists():
-        session.repo.git().run("stash", "apply", "--index", "--quiet", place.read_text().strip())
-        _fs.remove(place)
+    gitdir = session.repo.gitdir
+    if oid := state_files.content(gitdir, MERGE_AUTOSTASH).strip():
+        session.repo.git().run("stash", "apply", "--index", "--quiet", oid)
+        state_files.remove(gitdir, MERGE_AUTOSTASH)
 
 
 # -- the commit --------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def _end_merge(repo: Repository) -> None:
     parents = repo.git().run("rev-list", "--parents", "-n1", head).text.split()[1:]
     if set(repo.merge_heads()) <= set(parents):
         for name in (state_files.MERGE_HEAD, *_OF_A_MERGE):
-            _fs.remove(repo.gitdir / name)
+            state_files.remove(repo.gitdir, name)
 
 
 def _roll_back(repo: Repository, before: Mapping[str, Any], *, killed: bool) -> list[str]:
@@ -229,8 +229,7 @@ def _git(repo: Repository, *args: str, stdin: bytes | None = None) -> bool:
 
 def merged(repo: Repository) -> str:
     """Return the tree in AUTO_MERGE, which git writes before the index; "" without one."""
-    place = repo.gitdir / state_files.AUTO_MERGE
-    return place.read_text().strip() if place.exists() else ""
+    return state_files.content(repo.gitdir, state_files.AUTO_MERGE).strip()
 
 
 def remove_new(repo: Repository, trees: Mapping[str, str], standing: Iterable[str] = ()) -> None:
@@ -262,7 +261,7 @@ def _take_out(repo: Repository, head: str, tree: str, before: Mapping[str, Any] 
         _put_back(repo, before, files(repo, [*before["toward"], head]))
     _git(repo, "read-tree", "-m", "-u", tree, head)
     for name in _OF_A_MERGE:
-        _fs.remove(repo.gitdir / name)
+        state_files.remove(repo.gitdir, name)
 
 
 def _undo_conflict(repo: Repository, head: str, before: Mapping[str, Any]) -> None:

@@ -34,8 +34,8 @@ def end(repo: Repository, before: str) -> None:
     if repo.head() in (None, before) or state_files.rebasing(repo.gitdir):
         return
     for name in _APPLIED:
-        if (repo.gitdir / name).exists() and _is_before_log(repo, name) and _is_committed(repo):
-            _fs.remove(repo.gitdir / name)
+        if state_files.exists(repo.gitdir, name) and _is_over(repo, name) and _is_committed(repo):
+            state_files.remove(repo.gitdir, name)
     if state_files.exists(repo.gitdir, *_APPLIED, state_files.MERGE_HEAD):
         return
     message = repo.gitdir / state_files.MERGE_MSG
@@ -85,6 +85,21 @@ def _is_before_log(repo: Repository, name: str, *, exactly: bool = False) -> boo
         return False
     ahead = log.stat().st_mtime_ns - (repo.gitdir / name).stat().st_mtime_ns
     return ahead > 0 or (ahead == 0 and not exactly)
+
+
+def _is_over(repo: Repository, name: str) -> bool:
+    """Return whether HEAD is the commit that git made of the one in ``name``, which it had to remove then.
+
+    A ref in a table has no time; what git picks keeps its author and the moment, a revert names its commit.
+    """
+    if not state_files.is_in_table(repo.gitdir, name):
+        return _is_before_log(repo, name)
+    oid, head = state_files.content(repo.gitdir, name), repo.head()
+    if head is None or not _BY_GIT.match(_last_move(repo)):
+        return False
+    made, applied = repo.commit(head), repo.commit(oid)
+    is_revert = name == state_files.REVERT_HEAD
+    return oid in made.message if is_revert else made.author == applied.author and head != oid
 
 
 def _commits(repo: Repository) -> bool:
