@@ -11,6 +11,7 @@ from typing import Final, Self
 from tests.independent.primitives import refuse, require
 
 MAX_TREE: Final = 16 * 2**20
+"""The limit of a tree: this reader's own."""
 FILE: Final = "100644"
 
 

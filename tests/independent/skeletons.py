@@ -16,6 +16,7 @@ from tests.independent.primitives import refuse, require
 
 PIECE: Final = 4 * 2**20
 MAX_TABLE: Final = 512 * 2**20
+"""The limit of a table: this reader's own."""
 _LINE: Final = re.compile(
     r"literal (?P<literal>[0-9]+)|extent (?P<extent>[0-9]+) (?P<name>.*)"
     r"|derived (?P<width>[0-9]+) (?P<operation>[a-z0-9-]+) (?P<order>little|big) (?P<rank>[0-9]+)"
