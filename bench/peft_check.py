@@ -12,7 +12,7 @@ how far theta's result is off, and one of
 PEFT has an environment of its own:
 
     python -m venv P && P/bin/pip install torch==2.13.0 peft==0.21.2 transformers==5.24.0 safetensors
-    P/bin/python bench/peft_check.py --theta theta
+    P/bin/python -P bench/peft_check.py --theta theta  # -P: transformers looks for a package "kernels"
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The barrier between models trained from different seeds, before and after ``theta merge --align``.
 
-    python bench/rebasin.py [mlp|transformer|chain] [--way weights|transport|orthogonal]
+    python -P bench/rebasin.py [mlp|transformer|chain] [--way weights|transport|orthogonal]
 
 Trains two networks on the same data (needs torch and transformers; minutes on two cores),
 commits them on two branches, and lets theta put the second one's units in the order of the first's.  The

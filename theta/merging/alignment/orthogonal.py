@@ -49,7 +49,7 @@ _INWARD: Final = (*_ATTENTION[:3], *_MLP[:2])
 _OUTWARD: Final = ("self_attn.o_proj", "mlp.down_proj")
 WAY: Final = "orthogonal"
 KINDS: Final = ("llama", "mistral")
-"""The kinds in ``model_type`` of ``config.json``; the norms of Gemma, of the same names, are of another form."""
+"""Values of ``model_type`` in ``config.json``; norms of Gemma, of the same names, are of another form."""
 _MOST: Final = 1 << 28
 """Values of a model, all of which are in memory in float64, twice."""
 _LEAST: Final = 1e-6
