@@ -19,12 +19,13 @@ from theta.porcelain.look.history import HIDE
 if TYPE_CHECKING:
     import typer
 
-    from theta.cli import tables
+    from theta.cli import stats_rows, tables
     from theta.git.options import Arguments
     from theta.porcelain.studies import diff_study
     from theta.porcelain.workspace.session import Session
 else:
     diff_study = Module("theta.porcelain.studies.diff_study")
+    stats_rows = Module("theta.cli.stats_rows")
     tables = Module("theta.cli.tables")
     typer = Module("typer")
 
@@ -125,9 +126,15 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
         reports.as_json("diff", [whole(session, request, item) for item in result.checkpoints])
         return code
     for item in result.checkpoints:
+        rows = stats_rows.of_checkpoint(item, request) if form.stats else None
         with terminal.progress("comparing") as progress:
-            table = comparison.tensors(session, request, item, progress)
-        tables.changes(table, stats=form.stats)
+            watch = rows.add if rows is not None else None
+            table = comparison.tensors(session, request, item, progress, watch)
+        if rows is not None:
+            rows.begin()
+            tables.measured(table)
+        else:
+            tables.changes(table)
     hidden = (f":(exclude,top,literal){path}" for path in result.known)
     return _by_git(session, *asked.flags, *revisions, *files, *hidden) or code
 

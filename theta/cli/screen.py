@@ -64,9 +64,9 @@ def rich_console(*, in_colours: bool, whole: bool = False) -> Console:
     )
 
 
-def width() -> int:
-    """Return the width of the terminal in columns; 80 where nothing tells it."""
-    return shutil.get_terminal_size((_USUAL, 24)).columns
+def width(*, whole: bool = False) -> int:
+    """Return the width of the terminal in columns; 80 where nothing tells it, for ``whole`` no limit."""
+    return shutil.get_terminal_size((_WHOLE if whole else _USUAL, 24)).columns
 
 
 def painted(start: str, text: str) -> Text:

@@ -19,40 +19,43 @@ if TYPE_CHECKING:
     from theta.porcelain.look.adapter_updates import ModuleUpdate
     from theta.porcelain.look.comparison import TensorChanges
     from theta.porcelain.look.describing import Description
-    from theta.porcelain.look.diffing import Numbers
     from theta.store.changes import Change
 
 
-def changes(found: TensorChanges, *, stats: bool) -> None:
-    """Show the tensors of one checkpoint that changed, with ``stats`` also how far they are apart."""
+def changes(found: TensorChanges) -> None:
+    """Show the tensors of one checkpoint that changed."""
     table, palette = Table(box=None, pad_edge=False, header_style="bold"), console.palette("diff")
     for name in ("", "tensor", "shape", "dtype"):
         table.add_column(name, overflow="fold")
-    for name in ("‖Δ‖/‖W‖", "cosine", "changed", "max|Δ|") if stats else ():
-        table.add_column(name, no_wrap=True, justify="right")
-    whole, parts = found.compared.changes, list[str]()
+    whole = found.compared.changes
     products = {one.module for one in found.modules}
     for change in found.tensors:
-        if diffing.module_of(change.name) in products:
-            continue  # a row of both factors together follows
-        numbers = found.numbers.get(change.name)
-        table.add_row(*_row(change, palette), *(_cells(numbers) if stats else ()))
-        if numbers is not None and numbers.compared is not None:
-            parts.append(f"{change.name}: {diffing.part(change, numbers.compared)} compared")
+        if diffing.module_of(change.name) not in products:  # a row of both factors together follows
+            table.add_row(*_row(change, palette))
     console.out(f"{found.compared.path}: {whole.summary()}")
     if whole.tensors and whole.container:
         console.out("File header or metadata also changed.")
     if table.row_count:
         screen.show(table, palette)
-    if stats:
-        values = {name: numbers.relative for name, numbers in found.numbers.items()}
-        drawn = list(small_map.lines(values, screen.width(), in_colours=palette.on))
-        if drawn:
-            console.out("", "‖Δ‖/‖W‖ by kind and layer:")
-            console.out(*drawn, painted=True)
     if found.modules:
         screen.show(modules(found.modules), palette)
-    console.out(*parts, "")
+    console.out()
+
+
+def measured(found: TensorChanges) -> None:
+    """Show what follows the rows of tensors with numbers: the map in small, adapters, parts compared."""
+    palette = console.palette("diff")
+    values = {name: numbers.relative for name, numbers in found.numbers.items()}
+    if drawn := list(small_map.lines(values, screen.width(), in_colours=palette.on)):
+        console.out("", "‖Δ‖/‖W‖ by kind and layer:")
+        console.out(*drawn, painted=True)
+    if found.modules:
+        screen.show(modules(found.modules), palette)
+    for change in found.tensors:
+        numbers = found.numbers.get(change.name)
+        if numbers is not None and numbers.compared is not None:
+            console.out(f"{change.name}: {diffing.part(change, numbers.compared)} compared")
+    console.out()
 
 
 def modules(found: Sequence[ModuleUpdate]) -> Table:
@@ -90,13 +93,6 @@ def _row(change: Change, palette: Palette) -> tuple[Text, str, str, str]:
     shape = " → ".join(shapes)
     letter = painted(palette.of_status(change.status), change.status)
     return letter, markup(name), shape, " → ".join(dtypes)
-
-
-def _cells(numbers: Numbers | None) -> tuple[str, ...]:
-    if numbers is None:
-        return ("",) * 4
-    apart = f"{numbers.relative:.3%}", f"{numbers.cosine:.6f}"
-    return *apart, f"{numbers.changed:.1%}", f"{numbers.largest:.3g}"
 
 
 def codecs(found: Sequence[Description]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
@@ -110,17 +110,26 @@ def _below(names: set[str], roots: Sequence[str]) -> set[str]:
 
 
 def tensors(
-    session: Session, request: DiffRequest, item: Compared, progress: Progress | None = None
+    session: Session,
+    request: DiffRequest,
+    item: Compared,
+    progress: Progress | None = None,
+    watch: Callable[[Change, Numbers | None], None] | None = None,
 ) -> TensorChanges:
-    """Return the tensors of ``item`` that ``request`` selects, with numbers if it wants them."""
+    """Return the tensors of ``item`` that ``request`` selects, with numbers if it wants them.
+
+    ``watch`` gets each tensor as soon as it has been read; factors of adapters are left out.
+    """
     kept = tuple(filter(request.wants, item.changes.tensors))
     modules = modules_of(session, request, item, kept)
     if not request.numbers:
         return TensorChanges(item, kept, modules=modules)
     begin(progress, "comparing", sum(change.new.nbytes for change in kept if change.new), item.path)
-    found = {}
+    found, products = {}, {one.module for one in modules}
     for change in kept:
         found[change.name] = diffing.numbers(session, item, change)
+        if watch is not None and diffing.module_of(change.name) not in products:
+            watch(change, found[change.name])
         if progress is not None and change.new is not None:
             progress(change.new.nbytes)
     return TensorChanges(item, kept, {name: one for name, one in found.items() if one is not None}, modules)
