@@ -10,7 +10,6 @@ names.  Other writers never rely on an object that only such a pack holds.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -106,12 +105,7 @@ def _is_needed(repo: Repository, note: Note, named: set[str]) -> bool:
     if note.adopted or note.pack is None:
         # A commit made without hooks, or of a stash, names the manifest and lacks its trees.  A note has no
         # pack when an earlier clean had stored everything: git reads a file as new as its index twice.
-        trees = _trees_named(repo, note.manifest)
-        if note.manifest not in new:
-            return False
-        return not (
-            trees & inside <= new.keys() if inside else trees <= new.keys() | _stored(repo, note.tips)
-        )
+        return note.manifest in new and not _is_stored(repo, note)
     if inside & (named | new.keys()):
         return True
     texts = named | {oid for oid, path in new.items() if path and not path.startswith(STORES + "/")}
@@ -127,17 +121,33 @@ def _objects_since(repo: Repository, tips: list[str]) -> dict[str, str]:
     return {oid: path for oid, _, path in (row.partition(" ") for row in rows)}
 
 
-def _stored(repo: Repository, tips: Sequence[str]) -> set[str]:
-    """Return the objects below ``.theta/`` of the commits ``tips``."""
-    here = [tip for tip in tips if tip and repo.has(tip)]
-    if not here:
-        return set()
-    command = ["rev-list", "--objects", "--no-walk", "--missing=allow-any", "--stdin"]
-    rows = "".join(f"{tip}\n" for tip in here).encode()
-    text = repo.git().run(*command, stdin=rows, check=False).text
-    return {
-        oid for oid, _, path in (row.partition(" ") for row in split_lines(text)) if path.startswith(STORES)
-    }
+def _is_stored(repo: Repository, note: Note) -> bool:
+    """Return whether each commit since the note that has the manifest also has, by itself, all of its trees.
+
+    Those of another branch do not count: it may be deleted.
+    """
+    trees, found = _trees_named(repo, note.manifest), _commits_with(repo, note)
+    listed = (_ids_in(repo, commit) for commit in found)
+    return bool(found) and all(trees <= ids for ids in listed if note.manifest in ids)
+
+
+def _commits_with(repo: Repository, note: Note) -> list[str]:
+    """Return the commits since the note that brought the manifest in, or dropped it."""
+    command = ["log", "--format=%H", "-m", "--root", "--no-renames", f"--find-object={note.manifest}"]
+    command += [
+        "--exclude=refs/theta/*",
+        "--all",
+        "--reflog",
+        *(f"^{tip}" for tip in note.tips if tip and repo.has(tip)),
+    ]
+    found = repo.git().run(*command, check=False)
+    return [] if found.code else list(dict.fromkeys(split_lines(found.text)))
+
+
+def _ids_in(repo: Repository, commit: str) -> set[str]:
+    """Return the ids of all files and folders of ``commit``."""
+    rows = repo.git().run("ls-tree", "-r", "-t", "--format=%(objectname)", commit, check=False)
+    return set(split_lines(rows.text))
 
 
 def _trees_named(repo: Repository, oid: str) -> set[str]:
