@@ -337,7 +337,7 @@ def configures() -> bool:
     if count not in ("0", "1") or (count == "1" and os.environ.get("GIT_CONFIG_KEY_0") != DURABLE[0]):
         return True
     usual = os.path.expanduser("~/.gitconfig")
-    if "GIT_CONFIG_SYSTEM" in os.environ and not os.environ.get("GIT_CONFIG_NOSYSTEM"):
+    if "GIT_CONFIG_SYSTEM" in os.environ:
         return True
     return os.environ.get("GIT_CONFIG_GLOBAL", usual) != usual
 
