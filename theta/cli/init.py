@@ -20,16 +20,15 @@ def init(given: Given) -> int:
 
     In a repository that exists, 'theta track' alone is enough.
     """
-    args = given.args
+    asked = given.of_git()
     # Git 3 makes SHA-256 and a reftable by default; libgit2 opens neither, and git itself takes longer.
     code = git(Path.cwd()).show(
-        "-c", "init.defaultObjectFormat=sha1", "-c", "init.defaultRefFormat=files", "init", *args
+        "-c", "init.defaultObjectFormat=sha1", "-c", "init.defaultRefFormat=files", "init", *asked.given
     )
-    if code or "--bare" in args:
+    if code or asked.has("--bare"):
         return code
     start.compile_ahead()
-    places = [arg for arg in args if not arg.startswith("-")]
-    session = Session.here(places[-1] if places else ".")
+    session = Session.here(asked.words[-1] if asked.words else ".")
     installing.ensure(session.repo)
     console.hints(installing.ensure_durable(session.repo))
     console.note("next: theta track '*.safetensors'")
