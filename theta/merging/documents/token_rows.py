@@ -21,6 +21,7 @@ from theta.merging.documents.stacks import ResultTensor
 from theta.merging.documents.vocabularies import Vocabulary, is_of_tokens
 from theta.merging.reading import opened
 from theta.merging.shapes import pursuit
+from theta.merging.shapes.pursuit import MatrixRows
 from theta.merging.states import Conflict
 from theta.merging.storing import Streamed
 from theta.merging.strategies import one_tensor
@@ -140,12 +141,12 @@ class _Rows:
             if not len(both) or not len(tokens):
                 continue
             wanted[tokens] = False
-            take = partial(self._taken, donated, theirs[both])
-            targets = self._wide(donated[theirs[tokens]])
-            for one in pursuit.combinations(targets, take, len(both), vocabulary.terms):
-                parts = self._taken(old, own[both], one.numbers.reshape(-1)).reshape(*one.numbers.shape, -1)
-                made = np.einsum("nt,ntw->nw", one.weights, parts).astype(parts.dtype)
-                new[tokens[one.start : one.stop]] = self._round(made)
+            width = old.shape[1]
+            targets = MatrixRows(len(tokens), width, partial(self._taken, donated, theirs[tokens]))
+            shared = MatrixRows(len(both), width, partial(self._taken, donated, theirs[both]))
+            for one in pursuit.combinations(targets, shared, vocabulary.terms):
+                parts = self._taken(old, own[both], one.numbers.reshape(-1))
+                new[tokens[one.start : one.stop]] = self._round(one.sums(parts).astype(parts.dtype))
 
     def _taken(self, old: Array, rows: Array, numbers: Array) -> Array:
         """Return the values of the rows of ``old`` that ``rows`` has for ``numbers``."""
