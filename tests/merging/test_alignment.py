@@ -23,6 +23,7 @@ from theta.merging.alignment.axes import UNITS, AxisPart, Heads, UnitLayout, reo
 from theta.merging.alignment.matching import Matching
 from theta.merging.strategies import numbers
 from theta.porcelain.merge.trailers import read_round
+from theta.store.read.stored_tensor import StoredTensor
 
 Array = NDArray[Any]
 Model = dict[str, Array]
@@ -456,6 +457,36 @@ def test_blocks_of_rows_give_what_whole_tensors_give(
     assert len(widened) > 100
     for name, value in merged.items():
         np.testing.assert_allclose(value, model[name] + noise[name] / 2, atol=1e-6, err_msg=name)
+
+
+def test_blocks_of_rows_are_decoded_once_a_comparison(
+    pair: tuple[Repo, Model, UnitLayout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each block of ours meets all rows of theirs, which were read again for it."""
+    repo, model, layout = pair
+    theirs = in_order(model, layout, shuffled(layout, 5))
+    asked: list[int] = []
+    plain = StoredTensor.read
+
+    def counted(stored: StoredTensor, start: int, stop: int) -> Array:
+        asked.append(stop - start)
+        return plain(stored, start, stop)
+
+    monkeypatch.setattr(reordering, "_WHOLE", 0)
+    monkeypatch.setattr(reordering, "_KEPT", 0)
+    monkeypatch.setattr(StoredTensor, "read", counted)
+
+    def readings(block: int) -> int:
+        asked.clear()
+        monkeypatch.setattr(matching, "BLOCK", block)
+        theta(repo, "merge", "other", "--align", "weights", "-X", "average")
+        repo.git("reset", "-q", "--hard", "HEAD^")
+        return len(asked)
+
+    joined(repo, theirs, "-X", "average")
+    repo.git("reset", "-q", "--hard", "HEAD^")
+    few, many = readings(160), readings(40)
+    assert 2 * few < many < 5 * few  # four times as many blocks; their pairs are sixteen times as many
 
 
 @pytest.mark.parametrize("line", ["-X fisher --align weights --statistics abc --statistics def"])

@@ -46,7 +46,10 @@ _TIE: Final = 1e-9
 
 
 class RowValues(Protocol):
-    """The values of a tensor, of which rows are read: a slice of them, or some by their numbers."""
+    """The values of a tensor, of which rows are read: a slice of them, or some by their numbers.
+
+    The words of a tensor whose rows are read by their numbers are kept in memory.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -191,13 +194,17 @@ class Matching:
     def _along(
         self, part: AxisPart, first: int, others: Axes, ours: RowValues, theirs: RowValues
     ) -> _Products:
-        """Return the products of units that are rows, for blocks of rows of both."""
+        """Return the products of units that are rows, for blocks of rows of both.
+
+        Rows of theirs are read by their numbers, and so are in memory: each block of ours meets all of them.
+        """
         products = _Products(part.size, part.size)
         blocks = list(row_blocks((part.size, *ours.shape[1:])))
         for start, stop in blocks:
             left = _rows(ours[first + start : first + stop])
             for begin, end in blocks:
-                right = _with_others(theirs[first + begin : first + end], others, self.orders)
+                which = np.arange(first + begin, first + end)
+                right = _with_others(theirs[which], others, self.orders)
                 products.add(left, _rows(right), start, begin)
         return products
 
