@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
-import select
 import subprocess
 
 from tests.support import Repo, server
 from tests.support.repos import describe
+from tests.support.terminals import is_readable
 
 Done = subprocess.CompletedProcess[str]
 
@@ -49,7 +49,7 @@ def on_terminal(repo: Repo, *args: str, keys: bytes = b"", env: dict[str, str] |
         os.close(follower)
         os.write(leader, keys)
         got = b""
-        while select.select([leader], [], [], 60)[0]:
+        while is_readable(leader, 60):
             try:
                 piece = os.read(leader, 1 << 16)
             except OSError:

@@ -278,7 +278,6 @@ def test_b2_a_recipe_computes_where_git_would_fast_forward(repo: Repo) -> None:
             ["-X", "average", "--statistics", f"a:{MODEL}", "--statistics", f"b:{MODEL}", "b"],
             "--statistics would have no effect",
         ),
-        (["--json", "b"], "--json goes with --dry-run"),
     ],
 )
 def test_b2_what_would_be_dropped_in_silence_is_refused(repo: Repo, args: list[str], words: str) -> None:

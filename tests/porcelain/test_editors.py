@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import select
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import Repo
+from tests.support.terminals import is_readable
 from theta.porcelain.drive import editors
 
 _EDITOR = """\
@@ -48,7 +48,7 @@ def on_a_terminal(repo: Repo, *args: str, env: dict[str, str]) -> str:
         environment = {name: value for name, value in os.environ.items() if name != "GIT_EDITOR"}
         os.execvpe(sys.executable, [sys.executable, "-m", "theta", *args], environment | env)
     printed, until = b"", time.monotonic() + 60
-    while time.monotonic() < until and select.select([terminal], [], [], 60)[0]:
+    while time.monotonic() < until and is_readable(terminal, 60):
         try:
             printed += os.read(terminal, 4096)
         except OSError:  # Linux says so when the other end is closed

@@ -56,7 +56,7 @@ def migrate(
     request = importing.MigrateRequest(origin, plain(patterns or []), all_history, dry_run)
     with terminal.fetches() as show:
         done = importing.migrate(session, request, show or importing.silent)
-    if object_map:
+    if object_map and not dry_run:
         write_map(object_map, done.rewritten)
     if as_json:
         reports.as_json("migrate", {**asdict(done), "left": sorted(done.left)})
