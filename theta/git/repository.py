@@ -177,6 +177,14 @@ class Repository:
         return self.backend.config
 
     @property
+    def lasting_config(self) -> Config:
+        """Git's configuration without what ``-c`` or the environment adds to it for this command.
+
+        It says where something belongs that stays.
+        """
+        return self.backend.lasting_config
+
+    @property
     def refs(self) -> Refs:
         """The references of the repository."""
         return self.backend.refs

@@ -43,6 +43,11 @@ class ByGit:
         """Git's configuration; it is read again when a file of the repository's own changed."""
         return self._settings.config
 
+    @property
+    def lasting_config(self) -> GitConfig:
+        """Git's configuration; git does not tell what holds for this command only."""
+        return self._settings.config
+
     def apart(self, place: Path) -> ByGit:
         """Return the same repository with ``place`` as the objects directory for new objects."""
         objects = self._git.run("rev-parse", "--path-format=absolute", "--git-path", "objects").text.rstrip(

@@ -67,6 +67,11 @@ class Libgit2:
             self._given = git_settings.GitSettings(Git(self.top or self.gitdir), self.gitdir)
         return self._given.config
 
+    @property
+    def lasting_config(self) -> Config:
+        """Git's configuration without what holds for this command only."""
+        return Libgit2Config(self.raw.config)
+
     def apart(self, place: Path) -> Libgit2:
         """Return the same repository with ``place`` as the objects directory for new objects."""
         raw, odb = pygit2.Repository(self.raw.path), pygit2.Odb(str(place))

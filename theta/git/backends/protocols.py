@@ -256,6 +256,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def lasting_config(self) -> Config:
+        """Git's configuration without what holds for this command only, if that can be told."""
+        ...
+
+    @property
     def history(self) -> History:
         """The commits."""
         ...

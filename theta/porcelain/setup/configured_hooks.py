@@ -42,7 +42,7 @@ def are_complete(repo: Repository, scripts: Mapping[str, str]) -> bool:
     return (
         settings.is_file()
         and settings.read_text("utf-8", "replace").endswith(_settings(scripts))
-        and SETTINGS in repo.config.all(_INCLUDE)
+        and SETTINGS in repo.lasting_config.all(_INCLUDE)
         and all(_has(repo, event, text) for event, text in scripts.items())
     )
 
@@ -59,13 +59,13 @@ def install(repo: Repository, scripts: Mapping[str, str]) -> None:
     place = repo.commondir / SETTINGS
     if not place.is_file() or place.read_text("utf-8", "replace") != text:
         _fs.write_atomic(place, text.encode("utf-8", "surrogateescape"))
-    if SETTINGS not in repo.config.all(_INCLUDE):
+    if SETTINGS not in repo.lasting_config.all(_INCLUDE):
         repo.git().run("config", "--local", "--add", _INCLUDE, SETTINGS)
 
 
 def remove(repo: Repository, events: tuple[str, ...]) -> None:
     """Remove settings and scripts."""
-    if SETTINGS in repo.config.all(_INCLUDE):
+    if SETTINGS in repo.lasting_config.all(_INCLUDE):
         value = "^" + SETTINGS.replace(".", "[.]") + "$"
         repo.git().run("config", "--local", "--unset-all", _INCLUDE, value, check=False)
     _fs.remove(repo.commondir / SETTINGS)
@@ -75,7 +75,7 @@ def remove(repo: Repository, events: tuple[str, ...]) -> None:
 
 def others(repo: Repository) -> frozenset[str]:
     """Return the events for which the user has hooks by configuration."""
-    config = repo.config
+    config = repo.lasting_config
     names = [key for key in config if key.startswith("hook.") and key.endswith(".event")]
     kept = (key for key in names if not key.startswith(f"hook.{_name('')}"))
     return frozenset(event for key in kept for event in config.all(key))

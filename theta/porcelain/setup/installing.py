@@ -104,7 +104,7 @@ def ensure(repo: Repository, *, anew: bool = False, by_filter: bool = False) -> 
 
 def missing(repo: Repository) -> list[str]:
     """Return the parts that :func:`ensure` would write."""
-    config = repo.config
+    config = repo.lasting_config
     found = [key for key, value in settings().items() if config.get(key) != value]
     found += _missing_hooks(repo)
     if not _is_file(launcher_of(repo), _launcher()):
@@ -112,7 +112,7 @@ def missing(repo: Repository) -> list[str]:
     local = repo.commondir / "info" / "attributes"
     if _LOCAL_ATTRIBUTES not in split_lines(state_files.text(local)):
         found.append("rule for .theta/ in info/attributes")
-    if sparse_patterns.wanted(repo) and not repo.config.flag("core.sparsecheckout"):
+    if sparse_patterns.wanted(repo) and not repo.lasting_config.flag("core.sparsecheckout"):
         found.append("sparse patterns")
     return found
 
@@ -138,7 +138,7 @@ def ensure_durable(repo: Repository) -> list[str]:
 
     Nothing is done if the user has a setting or has removed ours.  Returns a line that reports the change.
     """
-    config = repo.config
+    config = repo.lasting_config
     key, value = DURABLE
     if repo.is_bare or key in config or _OWNS_DURABLE in config:
         return []
@@ -161,7 +161,7 @@ def settings(command: str = launcher.FILTER) -> dict[str, str]:
 
 
 def _ensure_config(repo: Repository) -> None:
-    config = repo.config
+    config = repo.lasting_config
     for key, value in settings().items():
         if config.get(key) != value:
             repo.git().run("config", "--local", key, value)
@@ -169,7 +169,7 @@ def _ensure_config(repo: Repository) -> None:
 
 def ensure_tools(repo: Repository) -> None:
     """Make theta a tool of ``git difftool`` and ``git mergetool`` in this clone."""
-    config = repo.config
+    config = repo.lasting_config
     for key, value in review_tools.ENTRIES.items():
         if config.get(key) != value:
             repo.git().run("config", "--local", key, value)
@@ -177,7 +177,7 @@ def ensure_tools(repo: Repository) -> None:
 
 def hooks_directory(repo: Repository) -> Path:
     """Return git's hooks directory; ``core.hooksPath`` is respected."""
-    config = repo.config
+    config = repo.lasting_config
     if "core.hookspath" in config:
         return repo.worktree / Path(config.get("core.hookspath") or "").expanduser()
     return repo.commondir / "hooks"
@@ -314,7 +314,7 @@ def ensure_attributes(repo: Repository) -> None:
 
 def uninstall(repo: Repository) -> None:
     """Remove filter and hooks from this clone; commits and files stay as they are."""
-    config, (durable, value) = repo.config, DURABLE
+    config, (durable, value) = repo.lasting_config, DURABLE
     keys = [*settings(), *review_tools.ENTRIES, _OWNS_DURABLE]
     if _OWNS_DURABLE in config and config.get(durable) == value:
         keys.append(durable)

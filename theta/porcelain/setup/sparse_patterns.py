@@ -106,14 +106,14 @@ def _has_stores(repo: Repository, name: str) -> bool:
 
 
 def _is_on(repo: Repository) -> bool:
-    return repo.config.flag("core.sparsecheckout")
+    return repo.lasting_config.flag("core.sparsecheckout")
 
 
 def require(repo: Repository) -> None:
     """Keep ``.theta/`` out of the worktree, in addition to the user's sparse patterns."""
     if _are_moved_away(repo):
         return
-    config, sparse = repo.config, _is_on(repo)
+    config, sparse = repo.lasting_config, _is_on(repo)
     cone = sparse and config.flag("core.sparsecheckoutcone")
     if config.flag("index.sparse"):
         repo.git().run("sparse-checkout", "reapply", "--no-sparse-index")
@@ -177,7 +177,7 @@ def _are_moved_away(repo: Repository) -> bool:
 
 def _watch(repo: Repository) -> None:
     """Make plain git run the guard, unless the user has an fsmonitor."""
-    config = repo.config
+    config = repo.lasting_config
     if "core.fsmonitor" not in config:
         repo.git().run("config", "--local", "core.fsmonitor", _MONITOR)
     elif config.get("core.fsmonitor") != _MONITOR:
@@ -197,7 +197,7 @@ def _guard(repo: Repository) -> Path:
 def unwatch(repo: Repository) -> None:
     """Remove the guard."""
     _are_moved_away(repo)
-    if repo.config.get("core.fsmonitor") == _MONITOR:
+    if repo.lasting_config.get("core.fsmonitor") == _MONITOR:
         repo.git().run("config", "--local", "--unset", "core.fsmonitor", check=False)
     if _guard(repo).exists():
         _fs.remove(_guard(repo))
