@@ -15,6 +15,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+WORTH_SPREADING: Final = 64 << 20
+"""Raw bytes from which on other processes are asked; threads are done with less before they have begun."""
 _MOST: Final[ContextVar[int]] = ContextVar("most threads", default=8)
 
 

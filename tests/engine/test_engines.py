@@ -20,6 +20,7 @@ import theta as api
 from tests.compat.inprocess import theta
 from tests.engine import factories
 from tests.support import Repo
+from theta import parallel
 from theta.engine import executors, file_parts, rounds
 from theta.engine.file_parts import CommonPart, FilePart
 from theta.errors import UsageError
@@ -72,7 +73,7 @@ def versions() -> list[Arrays]:
 @pytest.fixture
 def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spread files of any size, in many parts."""
-    monkeypatch.setattr(rounds, "WORTH", 1)
+    monkeypatch.setattr(parallel, "WORTH_SPREADING", 1)
     monkeypatch.setattr(rounds, "SMALLEST", 40_000)
     monkeypatch.setattr(rounds, "LARGEST", 40_000)
 

@@ -13,8 +13,6 @@ from theta.store.odb.objects import Objects
 
 P = TypeVar("P")
 R = TypeVar("R")
-WORTH: Final = 64 << 20
-"""Raw bytes from which on workers are asked; threads are done with less before a worker has begun."""
 LARGEST: Final = 256 << 20
 SMALLEST: Final = 32 << 20
 PARTS: Final = 32

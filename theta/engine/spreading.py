@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from theta import parallel
 from theta.engine import file_parts, rounds
 from theta.engine.executors import Engine
 from theta.engine.file_parts import CommonPart, FilePart, StoredPart
@@ -71,7 +72,7 @@ class Spread:
             theta.errors.EngineError: the workers are lost again and again.
             theta.errors.ChangedWhileReadError: the file changed.
         """
-        if sum(tensor.length for tensor in tensors) < rounds.WORTH:
+        if sum(tensor.length for tensor in tensors) < parallel.WORTH_SPREADING:
             return None
         done = _Done(self, {name: tuple(chunks) for name, chunks in expected.items()}, progress)
         first = {tensor.name for tensor in stream.first(tensors)}

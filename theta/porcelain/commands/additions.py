@@ -114,7 +114,7 @@ def add(session: Session, request: AddRequest, dialogue: Dialogue = NOBODY) -> A
     git, update = session.repo.git().in_directory(session.cwd), request.update
     adding.check_pathspecs(git, request.line.words)
     if request.executor is not None:
-        session.engine = Engine.of(request.executor)
+        session.use(Engine.of(request.executor))
     with session.change():
         force = request.line.has("--force")
         with adding.reading_ahead(session, request.line.words), dialogue.progress("adding") as progress:

@@ -268,11 +268,10 @@ def _merge_recut(
         result.removed += sorted(model.gone & paths.keys())
 
 
-def workers(session: Session) -> MergeWorkers | None:
-    """Return the workers that compute tensors of a merge; None for the threads of this process."""
-    if session.engine is None or not session.objects.are_shared:
-        return None
-    return merge_parts.MergeWorkers(session.engine, session.objects)
+def workers(session: Session, result: Manifest) -> MergeWorkers | None:
+    """Return the workers for a merge into a file like ``result``; None for the threads of this process."""
+    engine = session.engine(result.nbytes)
+    return None if engine is None else merge_parts.MergeWorkers(engine, session.objects)
 
 
 def all_manifests(session: Session, stages: Stages) -> bool:
@@ -306,7 +305,7 @@ def _merge(
     if files is not None:
         old, coming = tuple(map(files.old, both)), partial(files.begin, path)
         options = replace(options, files=old, coming=coming)
-    options = replace(options, adapters=how.scales, workers=workers(session))
+    options = replace(options, adapters=how.scales, workers=workers(session, both[0]))
     with concerning(path):
         if how.aligned is not None:
             outcome = aligning.merge(session, pack, how.aligned, sides, how.policy, options, how.progress)

@@ -144,7 +144,7 @@ class _Together:
         if not how.everything:
             asked = self.asked.get(joined.store, set())
             sides = [_only(side, joined, asked) for side in sides]
-        workers = joining.workers(self.session)
+        workers = joining.workers(self.session, joined)
         options = replace(how.options, adapters=how.scales, model=whole_model(trees, path), workers=workers)
         if options.keeps:
             options = keeping.prepared(self.session, path, trees, options)

@@ -135,8 +135,8 @@ def take(
     found = _taken_apart(session, source, path, reference, skeleton, progress)
     writer = snapshot.Snapshot(session.objects, pack, bases)
     elsewhere = None
-    if session.engine is not None:
-        elsewhere = spreading.Spread.of(session.engine, session.objects, source, store, kept, bases)
+    if (engine := session.engine(source.size)) is not None:
+        elsewhere = spreading.Spread.of(engine, session.objects, source, store, kept, bases)
     made = writer.tensors(source, found, store, kept, progress, elsewhere=elsewhere)
     digests = {line.name: line.digest for line in made.lines}
     if (

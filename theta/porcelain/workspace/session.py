@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from theta import _notes
+from theta import _notes, parallel
 from theta.errors import (
     ManifestError,
     NewerFormatError,
@@ -225,19 +225,20 @@ class Session:
 
     # -- changing --------------------------------------------------------------------
 
-    @property
-    def engine(self) -> Engine | None:
-        """The engine that stores and merges large files; None for the threads of this process.
+    def engine(self, nbytes: int) -> Engine | None:
+        """Return the engine that does work on ``nbytes``; None for the threads of this process.
 
         It is the one that the setting ``theta.engine`` names, unless another was given.
         """
+        if nbytes < parallel.WORTH_SPREADING or not self.objects.are_shared:
+            return None
         if self._engine is None and (spec := self.repo.config.get(ENGINE)):
             self._engine = executors.engine_of(spec)
         return self._engine
 
-    @engine.setter
-    def engine(self, given: Engine) -> None:
-        self._engine = given
+    def use(self, engine: Engine) -> None:
+        """Let ``engine`` do large work."""
+        self._engine = engine
 
     @contextlib.contextmanager
     def change(self, index: Path | None = None) -> Iterator[Change]:
