@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from theta import _notes, parallel
+from theta import _notes
 from theta.errors import (
     ManifestError,
     NewerFormatError,
@@ -43,12 +43,14 @@ from theta.store.odb.objects import Objects
 from theta.store.odb.packs import PackWriter
 
 if TYPE_CHECKING:
+    from theta import parallel
     from theta.engine import executors
     from theta.engine.executors import Engine
     from theta.git.backends.protocols import EditedIndex
     from theta.store.files.ahead import Ahead
 else:
     executors = Module("theta.engine.executors")
+    parallel = Module("theta.parallel")
 
 
 ENGINE: Final = "theta.engine"
