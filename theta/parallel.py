@@ -25,6 +25,11 @@ def workers() -> int:
     return min(_MOST.get(), os.cpu_count() or 1)
 
 
+def is_worth_spreading(nbytes: int) -> bool:
+    """Return whether other processes are asked to do work on ``nbytes`` raw bytes."""
+    return nbytes >= WORTH_SPREADING
+
+
 @contextlib.contextmanager
 def limited(most: int) -> Iterator[None]:
     """Begin no more than ``most`` threads for chunks in this thread: others keep the cores busy."""

@@ -82,7 +82,7 @@ class MergeWorkers:
             theta.errors.EngineError: the workers are lost again and again.
         """
         nbytes = sum(task.like.nbytes for task in tasks)
-        if nbytes < parallel.WORTH_SPREADING or any(task.made for task in tasks):
+        if not parallel.is_worth_spreading(nbytes) or any(task.made for task in tasks):
             return None  # both factors of an adapter are computed together, and are small
         found: dict[tuple[object, ...], Line] = {}
         parts = sorted(self._parts(tasks), key=_length, reverse=True)

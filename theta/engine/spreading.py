@@ -72,7 +72,7 @@ class Spread:
             theta.errors.EngineError: the workers are lost again and again.
             theta.errors.ChangedWhileReadError: the file changed.
         """
-        if sum(tensor.length for tensor in tensors) < parallel.WORTH_SPREADING:
+        if not parallel.is_worth_spreading(sum(tensor.length for tensor in tensors)):
             return None
         done = _Done(self, {name: tuple(chunks) for name, chunks in expected.items()}, progress)
         first = {tensor.name for tensor in stream.first(tensors)}

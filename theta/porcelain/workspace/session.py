@@ -232,7 +232,7 @@ class Session:
 
         It is the one that the setting ``theta.engine`` names, unless another was given.
         """
-        if nbytes < parallel.WORTH_SPREADING or not self.objects.are_shared:
+        if not parallel.is_worth_spreading(nbytes) or not self.objects.are_shared:
             return None
         if self._engine is None and (spec := self.repo.config.get(ENGINE)):
             self._engine = executors.engine_of(spec)
