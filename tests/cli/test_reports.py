@@ -167,6 +167,11 @@ def test_what_commands_that_move_head_say(told: Repo, tmp_path: Path) -> None:
     assert done["after"] != done["before"]
     back = told_by(repo, "moved", "reset", "--hard", "HEAD~1")
     assert back["after"] == done["before"]
+    repo.theta("merge", "main", "--no-prompt", "-X", "ours")
+    again = told_by(repo, "merge", "merge", "--replay", "HEAD")
+    merged = repo.git("rev-parse", "HEAD")
+    assert again == {"replayed": merged, "same": True, "differing": [], "by_hand": []}
+    repo.theta("reset", "-q", "--hard", "HEAD~1")
     picked = told_by(repo, "moved", "cherry-pick", "main", "-X", "theirs", "--allow-empty")
     assert picked["before"] == back["after"] != picked["after"]
     repo.theta("merge", "nowhere", "--json", code=None)

@@ -77,7 +77,7 @@ def merge(
     branches are joined at once. How tensors were settled stands in the commit as a Theta-Merge
     trailer. git merge's other options apply; 'theta help merging-workflows' tells more.
     """
-    apart = as_json and not (dry_run or html is not None or md)
+    apart = as_json and not (dry_run or html is not None or md or replay is not None)
     with reports.moved() if apart else nullcontext():
         session, terminal = open_session(), Terminal(no_prompt=no_prompt)
         line = given.of_git()
@@ -95,7 +95,7 @@ def merge(
         rehearsed = dry_run or html is not None or md
         form = rehearse.form(as_json, html, md, dry_run) if rehearsed else None
         if replay is not None:
-            return rehearse.tell_again(merging.again(session, replay, terminal))
+            return rehearse.tell_again(merging.again(session, replay, terminal), as_json=as_json)
         if abort or git.has("--quit"):
             toward = [*(["--abort"] if abort else []), *git.args]
             return _tell(session, git, merging.abort(session, terminal, *toward))

@@ -93,8 +93,13 @@ def _as_json(result: MergeResult) -> dict[str, object]:
     return {"base": result.base, "checkpoints": tables, "conflicts": _open(result)}
 
 
-def tell_again(done: Replayed) -> int:
+def tell_again(done: Replayed, *, as_json: bool = False) -> int:
     """Tell whether a merge that was done again gave the same bytes; return the exit code."""
+    if as_json:
+        told = {"replayed": done.commit, "same": done.same}
+        paths = {"differing": list(done.differing), "by_hand": list(done.by_hand)}
+        reports.as_json("merge", told | paths)
+        return 0 if done.same else int(ExitCode.DIFFERENCES)
     oid = done.commit[:12]
     for path in done.by_hand:
         console.note(f"{path}: settled by hand in {oid}; taken from there")
