@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tests.compat.inprocess import copied, theta
 from tests.compat.test_recipes_of_tokens import ids, text, tokenizer
 from tests.support import Repo, make_model, read_model
+from theta.errors import ExitCode
 
 Array = NDArray[Any]
 MODEL, EMBEDDING, HEAD, NORM = "model.safetensors", "model.embed_tokens.weight", "lm_head.weight", "norm"
@@ -271,3 +272,78 @@ def test_several_branches_at_once_are_refused(repo: Repo) -> None:
     done = theta(repo, "merge", "one", "two", "-X", "average", code=None)
     assert done.code not in (0, 1)
     assert "one branch after the other" in done.err
+
+
+# -- work of the user ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [(), ("-m", "said"), ("--no-commit",), ("-Xignore-all-space",)])
+def test_files_that_the_user_edits_are_not_written_over(repo: Repo, options: tuple[str, ...]) -> None:
+    """Both sides have one text of config.json, so that git would leave it alone."""
+    for name, tokens in (("one", (*BASE, "<x>")), ("two", (*BASE, "<y>"))):
+        theta(repo, "switch", "-q", "-c", name, "main~1")
+        write(repo, tokens, rows(tokens, len(name), 1))
+        commit(repo, name)
+    repo.write("config.json", mine := json.dumps({"vocab_size": 5, "mine": "work"}))
+    before = repo.git("rev-parse", "HEAD"), repo.git("status", "--porcelain")
+    done = theta(repo, "merge", "one", "-X", "average", "--no-prompt", *options, code=None)
+    assert done.code == ExitCode.WOULD_OVERWRITE
+    assert "config.json" in done.err
+    assert (repo.path / "config.json").read_text() == mine
+    assert before == (repo.git("rev-parse", "HEAD"), repo.git("status", "--porcelain"))
+    theta(repo, "restore", "config.json")
+    theta(repo, "merge", "one", "-X", "average", "--no-prompt", *options)
+    assert text(repo, "config.json")["vocab_size"] == 6
+
+
+def test_an_untracked_file_is_not_written_over(repo: Repo) -> None:
+    theta(repo, "switch", "-q", "-c", "more", "other")
+    repo.write("added_tokens.json", json.dumps({"<y>": 5}))
+    commit(repo, "added")
+    theta(repo, "switch", "-q", "main")
+    repo.write("added_tokens.json", "mine")
+    done = theta(repo, "merge", "more", "-X", "average", "--no-prompt", code=None)
+    assert done.code != 0
+    assert (repo.path / "added_tokens.json").read_text() == "mine"
+
+
+def test_what_the_user_settled_is_not_written_over_by_resolve(repo: Repo) -> None:
+    assert repo.try_git("merge", "other").returncode == 1
+    repo.write("config.json", staged := json.dumps({"vocab_size": 7, "by": "hand"}))
+    repo.git("add", "config.json")
+    left = (repo.path / "tokenizer.json").read_text()
+    assert "<<<<<<<" in left
+    mine = json.dumps({**tokenizer(OURS), "by": "hand"})
+    repo.write("tokenizer.json", mine)
+    done = theta(repo, "resolve", "-X", "average", "--no-prompt", code=None)
+    assert done.code == ExitCode.WOULD_OVERWRITE
+    assert "tokenizer.json" in done.err
+    assert (repo.path / "tokenizer.json").read_text() == mine
+    repo.write("tokenizer.json", left)
+    theta(repo, "resolve", "-X", "average", "--no-prompt")
+    assert (repo.path / "config.json").read_text() == staged
+    assert set(ids(repo)) == {*OURS, *THEIRS}
+
+
+def test_resolve_renews_what_git_left(repo: Repo) -> None:
+    assert repo.try_git("merge", "other").returncode == 1
+    theta(repo, "resolve", "-X", "average", "--no-prompt")
+    assert text(repo, "config.json")["vocab_size"] == len({*OURS, *THEIRS})
+    assert repo.git("diff", "--name-only") == ""
+
+
+def test_files_that_nobody_changed_are_not_written_anew(repo: Repo) -> None:
+    odd, config = '{"a":   1}', '{\n    "rope_theta": 1E4, "eps": 1e-5\n}'
+    theta(repo, "switch", "-q", "-c", "odd", "main~1")
+    repo.write("tokenizer_config.json", odd)
+    repo.write("config.json", config)
+    commit(repo, "odd")
+    for name, tokens in (("one", (*BASE, "<x>")), ("two", (*BASE, "<y>"))):
+        theta(repo, "switch", "-q", "-c", name, "odd")
+        make_model(repo.path / MODEL, rows(tokens, len(name), 1))
+        repo.write("tokenizer.json", json.dumps(tokenizer(tokens), indent=2))
+        commit(repo, name)
+    theta(repo, "merge", "-q", "one", "-X", "average")
+    assert (repo.path / "tokenizer_config.json").read_text() == odd
+    assert (repo.path / "config.json").read_text() == config
+    assert set(ids(repo)) == {*BASE, "<x>", "<y>"}

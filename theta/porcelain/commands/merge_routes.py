@@ -24,7 +24,16 @@ from theta.porcelain.commands.merge_request import Ending, MergeResult, Settleme
 from theta.porcelain.drive import git_words, running
 from theta.porcelain.drive.running import Driven, Said
 from theta.porcelain.look import version_changes
-from theta.porcelain.merge import answers, concluding, in_memory, octopus, recording, resolving, trailers
+from theta.porcelain.merge import (
+    answers,
+    concluding,
+    in_memory,
+    made_texts,
+    octopus,
+    recording,
+    resolving,
+    trailers,
+)
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.workspace import agreement, worktree
 from theta.porcelain.workspace.exchange import Exchange
@@ -77,6 +86,8 @@ class Route:
                     self.plan.decision.how,
                     lambda how: in_memory.join(self.session, ours, theirs, how, self.plan.base, files),
                 )
+                if joined.merged.texts:
+                    made_texts.to_write(self.session, joined.merged.texts, at_once=True)
                 if not joined.clean:
                     return None
                 files.sync()
@@ -110,8 +121,18 @@ class Route:
 
     def _by_git(self) -> MergeResult:
         before = self.session.repo.head()
+        self._check_worktree(before)
         with Exchange(self.session).hold() as files:
             return self._after_git(files, self._git(), before)
+
+    def _check_worktree(self, ours: str | None) -> None:
+        """Refuse to start a merge that would write over an edited tokenizer or configuration."""
+        plan = self.plan
+        is_one = ours is not None and len(plan.heads) == 1 and not self.session.repo.has_unmerged()
+        if ours is None or not is_one or concluding.stashes(self.session, plan.git.args):
+            return
+        if octopus_base(self.session.repo, [ours, *plan.heads]) not in (None, ours, plan.heads[0]):
+            in_memory.check_worktree(self.session, ours, plan.heads[0], plan.decision.how, plan.base)
 
     def _git(self) -> Result:
         """Let git merge files, and make no commit."""

@@ -11,7 +11,8 @@ from theta.git import commit_graph, in_progress
 from theta.git.object_values import Tree
 from theta.git.repository import STORES
 from theta.git.run import GitFailedError
-from theta.porcelain.merge import resolving
+from theta.merging.documents import joint_tokenizers
+from theta.porcelain.merge import joining, made_texts, resolving
 from theta.porcelain.merge.joining import How, Merged, merge_checkpoints
 from theta.porcelain.merge.versions import Stages, Versions
 from theta.porcelain.workspace import agreement
@@ -88,6 +89,14 @@ def join(
 
     ``base`` replaces the merge base.
     """
+    joined = _joined_by_git(session, ours, theirs, base)
+    with session.objects.writing(keep=True) as pack:
+        joined.merged = merge_checkpoints(session, pack, joined.versions, joined.paths, how, files)
+    return joined
+
+
+def _joined_by_git(session: Session, ours: str, theirs: str, base: str | None) -> Joined:
+    """Let git merge two commits in memory; the checkpoints are yet to be merged."""
     command = ["merge-tree", "--write-tree", "-z", "--no-messages", "--allow-unrelated-histories"]
     done = session.objects.git().run(*command, ours, _stand_in(session, ours, theirs), check=False)
     if done.code > 1:
@@ -97,9 +106,15 @@ def join(
     paths = _stages(session, tree, [row for row in rows if row])
     joined = Joined(tree, paths, _versions(session, ours, theirs, base))
     joined.versions.merged_text = partial(_text, session, joined)
-    with session.objects.writing(keep=True) as pack:
-        joined.merged = merge_checkpoints(session, pack, joined.versions, paths, how, files)
     return joined
+
+
+def check_worktree(session: Session, ours: str, theirs: str, how: How, base: str | None = None) -> None:
+    """Raise :class:`WouldOverwriteError` if a text that the merge makes would overwrite work of the user."""
+    if made_texts.edited(session, joint_tokenizers.BESIDE):
+        joined = _joined_by_git(session, ours, theirs, base)
+        texts = joining.coming_texts(session, joined.versions, joined.paths, how)
+        made_texts.to_write(session, texts, at_once=True)
 
 
 def _text(session: Session, joined: Joined, path: str) -> bytes | None:

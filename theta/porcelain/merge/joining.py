@@ -16,7 +16,7 @@ from theta.merging.engine import MergeOptions, Outcome, RehearsedTensor
 from theta.merging.recipes import Recipe
 from theta.merging.states import Conflict, WholeModel
 from theta.merging.strategies import Policy
-from theta.porcelain.merge import keeping
+from theta.porcelain.merge import keeping, made_texts
 from theta.porcelain.merge.versions import Recut, Stages, Three, Versions, beside
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
@@ -191,6 +191,21 @@ def merge_checkpoints(
     return result
 
 
+def coming_texts(
+    session: Session, versions: Versions, paths: Mapping[str, Stages], how: How
+) -> dict[str, bytes]:
+    """Return path -> content of the files that :func:`merge_checkpoints` would make of tokenizers."""
+    result, words = Merged(), _Words(session, versions)
+    for path, stages in paths.items():
+        if 0 in stages or all_manifests(session, stages):
+            base, ours, theirs = versions.of(stages)
+            if ours is None or theirs is None:
+                continue
+            if 0 not in stages or _is_asked(base, ours, theirs, how.at(path)):
+                _by_token(how.at(path), path, words, result)
+    return result.texts
+
+
 def _of(how: How, configurations: Sequence[bytes | None]) -> How:
     """Return ``how`` for an adapter with ``configurations``, one for each side."""
     return replace(how, configurations=configurations) if configurations else how
@@ -226,6 +241,11 @@ class _Words:
             )
         return self._found[key]
 
+    def unmade(self, texts: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Return those of ``texts`` that say something else than the files which git merged."""
+        merged = self.versions.merged_text
+        return {path: data for path, data in texts.items() if not made_texts.same_text(merged(path), data)}
+
 
 def _by_token(how: How, path: str, words: _Words, result: Merged) -> How:
     """Return ``how`` with the tokens of the checkpoint at ``path``, if its rows are matched by token."""
@@ -233,7 +253,7 @@ def _by_token(how: How, path: str, words: _Words, result: Merged) -> How:
     found = words.of(path, options.by_token) if options.by_token is not None and not options.keeps else None
     if found is None:
         return how
-    result.texts |= found.texts
+    result.texts |= words.unmade(found.texts)
     if found.tokenizer:
         result.tokens[path] = found.tokenizer
     return replace(how, options=replace(options, tokens=found.order))

@@ -18,7 +18,7 @@ from theta.git.backends.index_entries import Staged
 from theta.git.commit_graph import merge_bases
 from theta.git.object_values import MODE_BLOB
 from theta.merging.states import Conflict, Settled, three_way
-from theta.porcelain.merge import recording
+from theta.porcelain.merge import made_texts, recording
 from theta.porcelain.merge.joining import FILE, How, Merged, all_manifests, merge_checkpoints
 from theta.porcelain.merge.versions import Stages, Three, Versions
 from theta.porcelain.workspace import index_closure, worktree
@@ -115,7 +115,7 @@ def resolve(session: Session, how: How, only: Iterable[str] | None = None, base:
     for path, stages in opened.paths.items():
         _refuse_own_file(session, path, stages)
     with Exchange(session) as files:
-        return settle(session, _versions(session, base), opened, how, files)
+        return settle(session, _versions(session, base), opened, how, files, at_once=False)
 
 
 def _refuse_own_file(session: Session, path: str, stages: Stages) -> None:
@@ -128,26 +128,32 @@ def _refuse_own_file(session: Session, path: str, stages: Stages) -> None:
     )
 
 
-def settle(session: Session, versions: Versions, opened: Open, how: How, files: Exchange) -> Merged:
+def settle(
+    session: Session, versions: Versions, opened: Open, how: How, files: Exchange, *, at_once: bool = True
+) -> Merged:
     """Merge the ``opened`` checkpoints, stage the results and write the files, without committing.
 
     A checkpoint that stays in conflict keeps its stages, and the worktree gets our version.
-    ``files`` has the old files of the worktree open.
+    ``files`` has the old files of the worktree open.  ``at_once``: git merged just now, and the user could
+    not settle anything yet.  Raises :class:`WouldOverwriteError` for a text that the user edited.
     """
     with index_closure.following(session) as change:
         pack = change.pack
         merged = merge_checkpoints(session, pack, versions, opened.paths, how, files)
         staged = {path: pack.blob(manifest.data, text=True) for path, manifest in merged.resolved.items()}
-        texts = {path: pack.blob(data, text=True) for path, data in merged.texts.items()}
+        texts = made_texts.to_write(session, merged.texts, at_once=at_once)
+        oids = {path: pack.blob(text.data, text=True) for path, text in texts.items()}
         change.store()
         files.sync()
         files.release()
         recording.note(session, merged, how, versions.chosen_base)
         _stage(session, change.index, versions, opened, merged, staged)
-        for path, oid in texts.items():
-            change.index.put(Staged(path, oid, opened.mode(path)))
+        for path, text in texts.items():
+            change.index.put(Staged(path, oids[path], text.mode))
     recording.tell(session)
     _write(session, opened, merged, staged, how.progress, files)
+    for path, text in texts.items():
+        text.write(session, path)
     return merged
 
 
@@ -189,8 +195,6 @@ def _write(
     worktree.put_back(session, wanted, progress, files)
     for path in merged.removed:
         _fs.remove(_fs.safe_target(session.repo.worktree, path))
-    for path, data in merged.texts.items():
-        _fs.write_atomic(_fs.safe_target(session.repo.worktree, path), data)
 
 
 def tensors(session: Session) -> set[str]:
