@@ -26,14 +26,17 @@ _ABSENT: Final = object()
 
 
 def ids(name: str, data: bytes) -> dict[str, int]:
-    """Return token -> id of the vocabulary file ``name``; raises :class:`UsageError` if it has none."""
+    """Return token -> id of the vocabulary file ``name``; several tokens may have one.
+
+    Raises :class:`UsageError` if it has none.
+    """
     if name == "vocab.txt":
         tokens = data.decode("utf-8", "surrogateescape").split("\n")
         return {token.rstrip("\r"): number for number, token in enumerate(tokens) if token}
     if name != TOKENIZER:
         inner = _object(name, data)
         data = result_texts.written({"model": {"vocab": inner}})
-    return TokenizerFile(ModelFiles("the merge", "", {}, {TOKENIZER: data})).ids
+    return TokenizerFile(ModelFiles("the merge", "", {}, {TOKENIZER: data}), aliases=True).ids
 
 
 def agree(versions: Sequence[Mapping[str, int]]) -> bool:

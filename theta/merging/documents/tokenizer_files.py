@@ -21,11 +21,13 @@ _SHOWN: Final = 40
 class TokenizerFile:
     """The ``tokenizer.json`` of a model.
 
-    Raises :class:`UsageError` if it has none, or one of another form.
+    Raises :class:`UsageError` if it has none, or one of another form.  With ``aliases`` several tokens may
+    have one id.
     """
 
-    def __init__(self, model: ModelFiles) -> None:
+    def __init__(self, model: ModelFiles, *, aliases: bool = False) -> None:
         self.model = model
+        self._aliases = aliases
         found = result_texts.parsed(model, TOKENIZER)
         if found is None:
             raise UsageError(
@@ -83,7 +85,7 @@ class TokenizerFile:
             raise self._fail("has tokens or ids that are none")
         owners: dict[int, str] = {}
         for token, number in self.ids.items():
-            if owners.setdefault(number, token) != token:
+            if owners.setdefault(number, token) != token and not self._aliases:
                 pair = f"{shown(owners[number])} and {shown(token)}"
                 raise self._fail(f"gives two tokens one id: {pair} have {number}")
         last = max(owners, default=-1)

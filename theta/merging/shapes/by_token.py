@@ -7,7 +7,7 @@ their number.  All matrices of one tensor are in memory at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,12 +41,15 @@ class TokenOrder:
         versions: token -> row in the base and in each side; None if the version has no tokenizer.
         like: the number of the side (ours is 0) whose tokenizer the result has; None for another.
         reason: a clause that says why the tokens of the result are not known; empty when they are.
+        counts: the numbers of rows that embeddings have in the base and in each side; empty for one without
+            any, so that no tensor of it is matched; None if they are not known.
     """
 
     ids: Mapping[str, int]
     versions: Sequence[Mapping[str, int] | None]
     like: int | None = None
     reason: str = ""
+    counts: Sequence[Collection[int]] | None = None
 
     def is_of(self, name: str, lines: Sequence[Line | None]) -> bool:
         """Return whether tensor ``name`` has rows by token in all sides; ``lines`` are base and sides."""
@@ -55,7 +58,16 @@ class TokenOrder:
         pairs = [pair for pair in zip(lines, self.versions, strict=True) if pair[0] is not None]
         if len({line.shape[1:] for line, _ in pairs if line is not None}) > 1:
             return False
-        return all(line is not None and _has_rows(line, ids) for line, ids in pairs)
+        return self._are_counted(lines) and all(
+            line is not None and _has_rows(line, ids) for line, ids in pairs
+        )
+
+    def _are_counted(self, lines: Sequence[Line | None]) -> bool:
+        """Return whether each version has as many rows as its embedding, unlike a hidden ``output``."""
+        if self.counts is None:
+            return True
+        pairs = zip(lines, self.counts, strict=True)
+        return all(line is None or (bool(line.shape) and line.shape[0] in own) for line, own in pairs)
 
     def rows(self, lines: Sequence[Line | None]) -> list[Array]:
         """Return for base and sides the row of each row of the result there, or -1."""
@@ -212,13 +224,14 @@ def _moved(objects: Objects, lines: Sequence[Line | None], rows: Sequence[Array]
     for number, line in enumerate(sides):
         if base is None or before is None or line is None or line.dtype != base.dtype:
             yield number
-        elif not same(line, base):
+        elif line.shape:
             both = (rows[0] >= 0) & (rows[1 + number] >= 0)
-            after = _matrix(objects, line)
-            if not np.array_equal(before[rows[0][both]], after[rows[1 + number][both]]):
+            old, new = rows[0][both], rows[1 + number][both]
+            if same(line, base) and np.array_equal(old, new):
+                continue
+            # The same rows may be there for other tokens.
+            if same(line, base) or not np.array_equal(before[old], _matrix(objects, line)[new]):
                 yield number
-        elif line.shape and not np.array_equal(rows[0], rows[1 + number]):
-            yield number  # the same rows, for other tokens
 
 
 def _matrix(objects: Objects, line: Line) -> Array:

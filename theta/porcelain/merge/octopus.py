@@ -106,8 +106,10 @@ class _Together:
     heads: Sequence[str]
     how: How
     asked: dict[str, set[str]]
+    base: str | None = None
 
     def settle(self, result: Joined, base: str | None) -> None:
+        self.base = base
         self.session.expect_trees(filter(None, (base, *self.heads)))
         versions = [Versions(self.session, revision, None, None) for revision in (base, *self.heads)]
         for path, stages in result.paths.items():
@@ -137,7 +139,7 @@ class _Together:
         before, *sides = versions
         how = self.how.at(path)
         if how.options.by_token is not None:
-            token_matching.check_several(self.session, heads, path)
+            token_matching.check_several(self.session, self.base, heads, path)
         if any(".lora_" in line.name for line in joined.lines):
             found = [configuration(self.session, head, path) for head in heads]
             how = replace(how, configurations=found)

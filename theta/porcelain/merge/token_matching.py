@@ -6,19 +6,21 @@ sides' changes; where git cannot, tokens that both sides added are joined here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from theta.errors import UsageError
-from theta.merging.documents import joint_tokenizers
-from theta.merging.documents.model_files import TOKENIZER
+from theta.merging.documents import joint_tokenizers, vocabulary_files
+from theta.merging.documents.model_files import EMBEDDING, TOKENIZER
 from theta.merging.shapes.by_token import TokenOrder
-from theta.porcelain.merge.versions import Versions, in_folder
+from theta.porcelain.merge.versions import Versions, in_folder, neighbour
 from theta.porcelain.workspace.session import Session
 
 _MOST_BYTES: Final = 128 << 20
 """Bytes of a vocabulary file; that of Gemma 3, with 262,144 tokens, has 33 MB."""
+_BY_NUMBER: Final = "'git config theta.merge.byToken false' matches rows by number"
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,13 @@ def matched(session: Session, versions: Versions, path: str, asked: str) -> Matc
     if name is None:
         return None
     data = versions.texts(path, name)
+    if _say_one(name, [one for one in data if one is not None]):
+        return None
     try:
         base, ours, theirs = (None if one is None else _ids(name, one) for one in data)
     except UsageError as error:
-        return MatchedTokens(TokenOrder({}, (None,) * 3, reason=str(error)))
+        reason = f"{error} ({_BY_NUMBER})"
+        return MatchedTokens(TokenOrder({}, (None,) * 3, reason=reason, counts=_counts(versions, path)))
     known = [one for one in (base, ours, theirs) if one is not None]
     if len(known) < 2 or joint_tokenizers.agree(known):
         return None
@@ -58,23 +63,66 @@ def matched(session: Session, versions: Versions, path: str, asked: str) -> Matc
         found, oid = _Result(session.repo.read_blob(asked)), asked
     if found.reason:
         reason = f"{found.reason}, so that no row is known to be of the same token; settle that file first"
-        return MatchedTokens(TokenOrder({}, (base, ours, theirs), reason=reason))
+        order = TokenOrder({}, (base, ours, theirs), reason=reason, counts=_counts(versions, path))
+        return MatchedTokens(order)
     ids = _ids(name, found.data)
     like = next((number for number, own in enumerate((ours, theirs)) if own == ids), None)
-    return MatchedTokens(TokenOrder(ids, (base, ours, theirs), like), oid, found.texts)
+    order = TokenOrder(ids, (base, ours, theirs), like, counts=_counts(versions, path))
+    return MatchedTokens(order, oid, found.texts)
 
 
-def check_several(session: Session, heads: Sequence[str], path: str) -> None:
-    """Raise :class:`UsageError` if the vocabularies of ``heads`` differ for the checkpoint at ``path``."""
-    for head in heads[1:]:
-        versions = Versions(session, None, heads[0], head)
-        name = versions.vocabulary(path)
-        found = [] if name is None else [_ids(name, data) for data in versions.texts(path, name) if data]
-        if not joint_tokenizers.agree(found):
-            raise UsageError(
-                f"{path}: the branches have different tokens under the same numbers",
-                hint="merge one branch after the other: rows are then matched by token",
-            )
+def _counts(versions: Versions, path: str) -> list[set[int]]:
+    """Return the numbers of rows that embeddings have in the folder of ``path``, in base, ours and theirs."""
+    folder = path.rpartition("/")[0]
+    return [
+        {
+            line.shape[0]
+            for other, manifest in tree.manifests.items()
+            if other.rpartition("/")[0] == folder
+            for line in manifest.lines
+            if line.shape and EMBEDDING.fullmatch(line.name)
+        }
+        for tree in versions.trees
+    ]
+
+
+def check_several(session: Session, base: str | None, heads: Sequence[str], path: str) -> None:
+    """Raise :class:`UsageError` if vocabularies beside ``path`` differ between ``base`` and ``heads``.
+
+    All of them are compared with each other: two branches may have appended two tokens under one number.
+    """
+    commits = [commit for commit in (base, *heads) if commit is not None]
+    for name in vocabulary_files.FILES:
+        found = {data for commit in commits if (data := neighbour(session, commit, path, name)) is not None}
+        if found:
+            break
+    try:
+        agreed = len(found) < 2 or _say_one(name, [*found]) or joint_tokenizers.agree(_all_ids(name, found))
+    except UsageError as error:
+        raise UsageError(f"{path}: rows cannot be matched by token: {error}", hint=_BY_NUMBER) from error
+    if not agreed:
+        raise UsageError(
+            f"{path}: the branches have different tokens under the same numbers",
+            hint="merge one branch after the other: rows are then matched by token",
+        )
+
+
+def _all_ids(name: str, found: Collection[bytes]) -> list[Mapping[str, int]]:
+    return [_ids(name, data) for data in found]
+
+
+def _say_one(name: str, found: Sequence[bytes]) -> bool:
+    """Return whether tokenizers have the same tokens, whatever else they say."""
+    return name == TOKENIZER and len({_tokens(data) for data in found}) == 1
+
+
+def _tokens(data: bytes) -> str:
+    """Return the parts of a ``tokenizer.json`` that tell tokens, or all of it."""
+    try:
+        found = json.loads(data)
+        return json.dumps([found["model"]["vocab"], found.get("added_tokens")])
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return repr(data)
 
 
 def _ids(name: str, data: bytes) -> Mapping[str, int]:
