@@ -144,6 +144,28 @@ def a_file_gone(repo: Repo) -> None:
     (repo.path / "sub/config.json").unlink()
 
 
+def another_file(repo: Repo) -> None:
+    repo.write("pytorch_model.bin", "evil\n")
+
+
+def another_link(repo: Repo) -> None:
+    (repo.path / "other.safetensors").symlink_to(MODEL)
+
+
+def an_older_manifest(repo: Repo) -> None:
+    repo.write(MODEL, repo.git("show", f"HEAD~:{MODEL}") + "\n")
+
+
+def text_like_a_manifest(repo: Repo) -> None:
+    repo.write(MODEL, "theta checkpoint 1\nevil\n")
+
+
+IN_WORKTREE: dict[str, tuple[Callable[[Repo], None], str]] = {
+    "another file": (another_file, "pytorch_model.bin was not signed"),
+    "another link": (another_link, "other.safetensors was not signed"),
+    "the manifest of another version": (an_older_manifest, f"{MODEL}: tensor a.weight is gone"),
+    "a text that begins like one": (text_like_a_manifest, f"{MODEL}: tensor a.weight is gone"),
+}
 TAMPERED: dict[str, tuple[Callable[[Repo], None], str]] = {
     "one tensor": (one_tensor, f"{MODEL}: tensor b.weight differs"),
     "one file": (one_file, "sub/config.json is not what was signed"),
@@ -151,13 +173,15 @@ TAMPERED: dict[str, tuple[Callable[[Repo], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", TAMPERED)
+@pytest.mark.parametrize("kind", TAMPERED | IN_WORKTREE)
 def test_tampering_with_the_worktree_is_found(signed: Repo, kind: str) -> None:
-    act, line = TAMPERED[kind]
+    act, line = (TAMPERED | IN_WORKTREE)[kind]
+    signed.theta("tag", "-s", "-m", "one", "v1")
     act(signed)
     found = told(signed, "--worktree", "--key", "../key.pub", code=BAD)
-    assert len(found) == 2
-    assert all(one["differences"] == [line] for one in found)
+    assert len(found) == 3
+    assert all(one["differences"][0] == line for one in found)
+    assert all(len(one["differences"]) == 1 for one in found) or "manifest" in kind or "like" in kind
     assert line in signed.theta("verify", "--worktree", "--key", "../key.pub", code=BAD).stdout
     told(signed, "--key", "../key.pub", code=0)
 
@@ -271,6 +295,32 @@ def test_a_commit_that_keeps_the_signature_of_another_is_bad(template: Repo, tmp
     repo.git("update-ref", "HEAD", repo.git("hash-object", "-t", "commit", "-w", "../body"))
     (found,) = told(repo, code=BAD)
     assert (found["what"], found["state"]) == ("commit", "bad")
+
+
+def test_a_tag_under_another_name_is_bad(template: Repo, tmp_path: Path) -> None:
+    """A release of old may be passed off as a newer one."""
+    repo = template.copy(tmp_path / "repo")
+    repo.theta("tag", "-s", "-m", "one", "v1")
+    repo.git("update-ref", "refs/tags/v2", "refs/tags/v1")
+    repo.git("tag", "-d", "v1")
+    (found,) = told(repo, "v2", code=BAD)
+    assert (found["what"], found["state"], found["told"]) == ("tag v2", "bad", "the tag was signed as v1")
+
+
+def test_signatures_are_not_hidden_below_many_commits(signed: Repo) -> None:
+    ref = f"{SIGNATURES}/{signed.git('rev-parse', 'HEAD')}"
+    tip = signed.git("rev-parse", ref)
+    for _ in range(64):
+        tip = signed.git("commit-tree", "-p", tip, "-m", "nothing", f"{tip}^{{tree}}")
+    signed.git("update-ref", ref, tip)
+    refused(signed.theta("verify", "--key", "../key.pub", code=None), BAD, "more than 64 commits")
+
+
+def test_a_bundle_of_many_parts_is_not_parsed(signed: Repo, tmp_path: Path) -> None:
+    """Twelve megabytes of lists take 300 when they are parsed, and nothing of a bundle is proven by then."""
+    (tmp_path / "many.sig").write_text("[" + "[]," * 4_000_000 + "[]]")
+    (found,) = told(signed, "--signature", "../many.sig", "--key", "../key.pub", code=BAD)
+    assert "too many parts" in found["told"]
 
 
 def test_a_key_that_git_does_not_know_is_unknown(template: Repo, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from theta.errors import ThetaError
+from theta.git.repository import STORES
 from theta.porcelain.signing.statements import IGNORED, Statement
 from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.session import Session
@@ -43,25 +45,43 @@ def of_commit(session: Session, commit: str, progress: Progress | None = None) -
 def of_worktree(
     session: Session, commit: str, signed: Statement, progress: Progress | None = None
 ) -> Statement:
-    """Read the files of the worktree that were signed; one that theta left as a manifest is read stored.
+    """Read the files of the worktree, without those that git ignores.
 
-    Of files that differ, the tensors are read too.
+    One that is the manifest of the commit, as theta leaves it in a lazy clone, is read stored.  Of files that
+    differ, the tensors are read too.
     """
     manifests = _manifests(session, commit)
     begin(progress, "hashing", sum(one.nbytes for one in manifests.values()), "files")
     files: dict[str, str] = {}
     tensors: dict[str, Mapping[str, str]] = {}
-    for path, _ in _files(session, commit):
+    for path, oid in _files(session, commit):
         place = session.repo.worktree / path
         manifest = manifests.get(path)
-        if manifest is not None and place.is_file() and worktree.peek(place) is not None:
+        if manifest is not None and _is_blob(session, worktree.peek(place), oid):
             files[path], tensors[path] = _of_stored(session, manifest, progress), _lines(manifest)
         elif place.is_file() and not place.is_symlink():
             files[path] = _of_file(place, progress)
             if manifest is not None:
                 same = files[path] == signed.files.get(path)
                 tensors[path] = signed.tensors.get(path, {}) if same else _scanned(session, path, manifest)
+    for path in _added(session, commit):
+        place = session.repo.worktree / path
+        files[path] = _of_file(place, progress) if place.is_file() and not place.is_symlink() else ""
     return Statement(_name(session), commit, files, tensors)
+
+
+def _is_blob(session: Session, text: bytes | None, oid: str) -> bool:
+    return text is not None and session.repo.format.blob_id(text) == oid
+
+
+def _added(session: Session, commit: str) -> Iterator[str]:
+    """Yield the files and links of the worktree that the commit has not; programs may load them instead."""
+    known = set(session.repo.git().lines("ls-tree", "-r", "-z", "--name-only", "--full-tree", commit))
+    words = ("ls-files", "-z", "-c", "-o", "--exclude-standard", "--full-name", "--", ":(top)")
+    for path in dict.fromkeys(session.repo.git().lines(*words)):
+        is_there = path not in known and os.path.lexists(session.repo.worktree / path)
+        if is_there and path.partition("/")[0] not in (*IGNORED, STORES):
+            yield path
 
 
 def _name(session: Session) -> str:

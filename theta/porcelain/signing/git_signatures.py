@@ -28,10 +28,18 @@ def of_tags(session: Session, commit: str) -> Iterator[SignatureVerdict]:
     found = session.repo.git().run("for-each-ref", form, f"--points-at={commit}", "refs/tags").text
     for line in filter(None, split_lines(found)):
         kind, _, ref = line.partition(" ")
-        if kind == "tag" and any(
-            mark in session.repo.git().run(_PLAIN, "cat-file", "tag", ref).text for mark in _ARMOUR
-        ):
-            yield _verdict(session, "verify-tag", ref, f"tag {ref.removeprefix('refs/tags/')}")
+        text = session.repo.git().run(_PLAIN, "cat-file", "tag", ref).text if kind == "tag" else ""
+        if any(mark in text for mark in _ARMOUR):
+            name = ref.removeprefix("refs/tags/")
+            yield _as_named(_verdict(session, "verify-tag", ref, f"tag {name}"), name, text)
+
+
+def _as_named(verdict: SignatureVerdict, name: str, text: str) -> SignatureVerdict:
+    """Return the verdict on tag ``name``; bad if its ``text`` was signed as another tag."""
+    signed = next((row[4:] for row in split_lines(text) if row.startswith("tag ")), "")
+    if verdict.state is not SignatureState.GOOD or signed == name:
+        return verdict
+    return SignatureVerdict(verdict.what, SignatureState.BAD, f"the tag was signed as {signed}")
 
 
 def _verdict(session: Session, command: str, name: str, what: str) -> SignatureVerdict:

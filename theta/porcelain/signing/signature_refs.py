@@ -36,7 +36,11 @@ def head(session: Session, commit: str) -> str | None:
 
 
 def read(session: Session, commit: str) -> Iterator[KeptSignature]:
-    """Yield the signatures of ``commit``, newest first; raises :class:`BadSignatureError` for a huge one."""
+    """Yield the signatures of ``commit``, newest first.
+
+    Raises :class:`BadSignatureError` for a huge one, and for more commits than are read: those below would
+    be hidden.
+    """
     now = head(session, commit)
     for _ in range(_MOST_SIGNATURES):
         if now is None:
@@ -47,6 +51,8 @@ def read(session: Session, commit: str) -> Iterator[KeptSignature]:
             if name == STATEMENT or before.get(name) != oid:
                 yield KeptSignature(now, name, _content(session, oid))
         now = parents[0] if parents else None
+    if now is not None:
+        raise BadSignatureError(f"{REFS}{commit} has more than {_MOST_SIGNATURES} commits")
 
 
 def keep(session: Session, commit: str, files: Mapping[str, bytes], *, by_git: bool) -> str:

@@ -126,6 +126,8 @@ def verify(session: Session, request: VerifyRequest, progress: Progress | None =
             *git_signatures.of_commit(session, commit, "commit"),
             *git_signatures.of_tags(session, commit),
         ]
+        if request.worktree:  # git signed the id of the commit, hence all that it has
+            found = [_concluded(one, lambda: committed().encoded(), compared) for one in found]
         found += _kept(session, commit, key, compared)
     if not found:
         raise NotSignedError(f"{request.revision} is not signed", hint="theta sign [REV] [--key FILE]")

@@ -19,6 +19,8 @@ _MEDIA: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD: Final = "application/vnd.in-toto+json"
 _HASHES: Final = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}
 _MOST_KEY: Final = 1 << 16
+_MOST_PARTS: Final = 1024
+"""Objects and lists in a bundle, which is parsed before anything of it is proven; the statement is a text."""
 
 
 def private_key(file: Path, password: str | None) -> Any:
@@ -112,6 +114,8 @@ def opened(bundle: bytes, public: Any) -> bytes:
 
 def _parts(bundle: bytes) -> tuple[bytes, bytes, str]:
     """Return payload, signature and name of the key."""
+    if bundle.count(b"[") + bundle.count(b"{") > _MOST_PARTS:
+        raise BadSignatureError("this is no bundle of Model Signing: it has too many parts")
     try:
         whole = json.loads(bundle)
         envelope = whole["dsseEnvelope"]
