@@ -88,6 +88,50 @@ def test_no_step_has_an_expression_in_its_script() -> None:
     assert all("${{" not in script for script in steps().values())
 
 
+@pytest.mark.parametrize("name", ["github/action.yml", "gitlab/theta.yml"])
+def test_installing_runs_nothing_of_the_checkout(tmp_path: Path, name: str) -> None:
+    """``python -m pip`` imports a ``pip.py`` of the folder it runs in, which is that of a pull request."""
+    (tmp_path / "pip.py").write_text("print('of the checkout')\n")
+    words = re.findall(r"python (-\S+ )*-m pip", (HERE / name).read_text())
+    line = re.search(r"python .*-m pip", (HERE / name).read_text())
+    assert line is not None
+    assert len(words) == 1
+    command = [sys.executable, *line[0].split()[1:], "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "of the checkout" not in done.stdout
+
+
+_GH = """\
+#!/bin/sh
+echo "$*" >> "{calls}"
+case "$*" in *--paginate*) [ -z "{old}" ] || echo "{old}" ;; esac
+"""
+
+
+@pytest.mark.parametrize(("old", "method"), [("", "POST"), ("17", "PATCH repos/o/r/issues/comments/17")])
+def test_a_comment_is_posted_once_and_fits(reviewed: Repo, tmp_path: Path, old: str, method: str) -> None:
+    (bin_of := tmp_path / "bin").mkdir()
+    calls, report = tmp_path / "calls", tmp_path / "theta.md"
+    (bin_of / "gh").write_text(_GH.format(calls=calls, old=old))
+    (bin_of / "gh").chmod(0o755)
+    report.write_text("<!-- theta -->\n" + "\N{GREEK SMALL LETTER DELTA}\N{GREEK SMALL LETTER DELTA} changed\n" * 10_000)
+    path = f"{bin_of}{os.pathsep}{os.environ['PATH']}"
+    script = f"PATH='{path}'\n{steps()['Comment']}"
+    done = bash(reviewed, script, RUNNER_TEMP=str(tmp_path), NUMBER="3", REPOSITORY="o/r")
+    assert done.returncode == 0, done.stderr
+    asked, sent = calls.read_text().splitlines()
+    assert '.user.type == "Bot"' in asked
+    assert f"--method {method}" in sent
+    assert len(report.read_text()) < 65_536
+    assert report.read_text().startswith("<!-- theta -->\n")
+
+
+def test_a_comment_that_fails_does_not_hide_the_check() -> None:
+    found: Any = yaml.safe_load((HERE / "github" / "action.yml").read_text())
+    (comment,) = (step for step in found["runs"]["steps"] if step.get("name") == "Comment")
+    assert comment["continue-on-error"] is True
+
+
 @pytest.mark.parametrize(("options", "code"), [("", 0), ("--frozen 'a*'", 1)])
 def test_the_component_runs(reviewed: Repo, options: str, code: int) -> None:
     text = (HERE / "gitlab" / "theta.yml").read_text().split("\n---\n")[1]
