@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -10,6 +11,38 @@ from multiprocessing import get_context
 from typing import Any
 
 _made = 0
+
+
+class Asked(ThreadPoolExecutor):
+    """Threads that note what they are asked for, and the bytes that would pass between processes."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.asked: list[object] = []
+        self.passed = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Note ``fn``, and call it with what comes out of a pickle."""
+        self.asked.append(fn)
+        sent = pickle.dumps((fn, args))
+        self.passed += len(sent)
+        future = super().submit(fn, *pickle.loads(sent)[1], **kwargs)
+        future.add_done_callback(self._note)
+        return future
+
+    def _note(self, future: Future[Any]) -> None:
+        self.passed += len(pickle.dumps(future.result()))
+
+
+last = Asked(1)
+"""The executor of :func:`asked` that was made last."""
+
+
+def asked() -> Executor:
+    """Return threads that note what they are asked for."""
+    global last
+    last = Asked(2)
+    return last
 
 
 def threads() -> Executor:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -21,8 +18,9 @@ from tests.compat.inprocess import theta
 from tests.engine import factories
 from tests.support import Repo
 from theta import parallel
-from theta.engine import executors, file_parts, rounds
+from theta.engine import executors, file_parts, merge_parts, rounds
 from theta.engine.file_parts import CommonPart, FilePart
+from theta.engine.workplace import Workplace
 from theta.errors import UsageError
 from theta.store.write.guidance import Guidance
 
@@ -133,15 +131,16 @@ def test_workers_that_are_always_lost_are_an_error_and_nothing_is_staged(
 
 @pytest.mark.usefixtures("cut_small")
 def test_a_merge_by_workers_is_the_merge_by_threads(tmp_path: Path, versions: list[Arrays]) -> None:
+    """What passes to workers is pickled."""
     found = []
-    for number, engine in enumerate(["threads", f"{HERE}threads"]):
+    for number, engine in enumerate(["threads", f"{HERE}asked"]):
         repo = Repo.create(tmp_path / str(number))
         theta(repo, "track", "*.safetensors")
         repo.git("config", "theta.engine", engine)
         save_file(versions[0], repo.path / MODEL)
         theta(repo, "add", MODEL)
         theta(repo, "commit", "-qm", "base")
-        for branch, version in (("one", versions[1]), ("two", versions[3])):
+        for branch, version in (("one", versions[1]), ("two", versions[2])):
             theta(repo, "switch", "-q", "-c", branch, "main")
             save_file(version, repo.path / MODEL)
             theta(repo, "commit", "-qam", branch)
@@ -149,27 +148,7 @@ def test_a_merge_by_workers_is_the_merge_by_threads(tmp_path: Path, versions: li
         found.append((repo.git("rev-parse", "HEAD^{tree}"), (repo.path / MODEL).read_bytes()))
         repo.git("fsck", "--strict")
     assert found[0] == found[1]
-
-
-class Asked(ThreadPoolExecutor):
-    """Threads that note what they are asked for, and the bytes that would pass between processes."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__(count)
-        self.asked: list[object] = []
-        self.passed = 0
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Note ``fn``, and call it with what comes out of a pickle."""
-        self.asked.append(fn)
-        sent = pickle.dumps((fn, args))
-        self.passed += len(sent)
-        future = super().submit(fn, *pickle.loads(sent)[1], **kwargs)
-        future.add_done_callback(self._note)
-        return future
-
-    def _note(self, future: Future[Any]) -> None:
-        self.passed += len(pickle.dumps(future.result()))
+    assert merge_parts.compute in factories.last.asked
 
 
 @pytest.mark.usefixtures("cut_small")
@@ -177,7 +156,7 @@ def test_a_program_brings_its_executor(tmp_path: Path, versions: list[Arrays], b
     repo = Repo.create(tmp_path / "r")
     theta(repo, "track", "*.safetensors")
     save_file(versions[0], repo.path / MODEL)
-    with Asked(2) as pool, api.open(repo.path) as opened:
+    with factories.Asked(2) as pool, api.open(repo.path) as opened:
         opened.add(MODEL, executor=pool)
         assert set(pool.asked) == {file_parts.store}
         # Of 4,000 tensors less than a megabyte is sent: what is said of a part, and some numbers a tensor.
@@ -204,7 +183,7 @@ def test_an_engine_that_cannot_be_used_is_one_line(tmp_path: Path, engine: str, 
 
 
 def test_a_worker_of_another_version_refuses(tmp_path: Path) -> None:
-    place = CommonPart(str(tmp_path), str(tmp_path / MODEL), 0, 0, "m", "", (), "", version="0.0.0")
+    place = CommonPart(Workplace(str(tmp_path), "", "0.0.0"), str(tmp_path / MODEL), 0, 0, "m", "", ())
     with pytest.raises(UsageError, match=r"a worker runs theta .*, and theta 0\.0\.0 asked it"):
         file_parts.store(FilePart(place, (), Guidance()))
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from theta import parallel
-from theta._version import __version__
-from theta.errors import ChangedWhileReadError, UsageError
+from theta.engine.workplace import Workplace
+from theta.errors import ChangedWhileReadError
 from theta.formats.layout import Layout, Tensor
 from theta.git.repository import Repository
 from theta.store.files.file_scan import Parts
@@ -27,7 +26,6 @@ from theta.store.format.manifest import Line, Manifest
 from theta.store.format.skeleton import Skeleton
 from theta.store.format.tensor_tree import Chunk
 from theta.store.odb.objects import Objects
-from theta.store.odb.pack_keeps import Keeps
 from theta.store.write.guidance import Guidance, Searched
 from theta.store.write.snapshot import Snapshot
 
@@ -37,26 +35,22 @@ class CommonPart:
     """Files and manifests that all parts have in common; nothing in it is large.
 
     Attributes:
-        repository: a directory of the repository, as every worker sees it.
+        workplace: the repository.
         file: the checkpoint, as every worker sees it.
         size: its bytes.
         mtime_ns: its time.
         store: the name of the store of the checkpoint.
         kept: the manifest in the index, or "".
         bases: the manifests of the parents.
-        owner: the mark of the process that keeps the packs until it has named what they hold.
-        version: the version of theta; other workers are refused.
     """
 
-    repository: str
+    workplace: Workplace
     file: str
     size: int
     mtime_ns: int
     store: str
     kept: str
     bases: tuple[str, ...]
-    owner: str
-    version: str = __version__
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,6 @@ class StoredPart:
         new: the names of those whose value was new.
         packs: the names of the packs that are kept for the owner, without a suffix; at most one.
         nbytes: their bytes.
-        seconds: wall seconds that it took.
         searched: what the comparisons with bases found.
     """
 
@@ -98,7 +91,6 @@ class StoredPart:
     new: tuple[str, ...]
     packs: tuple[str, ...]
     nbytes: int
-    seconds: float
     searched: Searched
 
 
@@ -114,13 +106,10 @@ def store(part: FilePart) -> StoredPart:
 
 
 def _stored(part: FilePart) -> StoredPart:
-    began, place = time.monotonic(), part.place
-    if place.version != __version__:
-        raise UsageError(f"a worker runs theta {__version__}, and theta {place.version} asked it")
-    objects = Objects(Repository.discover(place.repository))
-    objects.keeps = Keeps(place.owner)
-    bases = [_manifest(place.repository, oid) for oid in place.bases]
-    kept = _manifest(place.repository, place.kept) if place.kept else None
+    place = part.place
+    objects = place.workplace.opened()
+    bases = [_manifest(place.workplace.repository, oid) for oid in place.bases]
+    kept = _manifest(place.workplace.repository, place.kept) if place.kept else None
     with (
         FileSource(Path(place.file), os.path.basename(place.file)) as source,
         objects.writer(keep=True) as pack,
@@ -131,8 +120,7 @@ def _stored(part: FilePart) -> StoredPart:
         snapshot = Snapshot(objects, pack, bases)
         made = snapshot.tensors(source, found, place.store, kept, guidance=part.guidance)
         size = pack.size
-    seconds, packs = time.monotonic() - began, objects.keeps.names
-    return StoredPart(tuple(made.lines), tuple(made.new), packs, size, seconds, made.searched)
+    return StoredPart(tuple(made.lines), tuple(made.new), objects.keeps.names, size, made.searched)
 
 
 @dataclass(frozen=True)

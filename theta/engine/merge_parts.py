@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from theta import parallel
-from theta._version import __version__
 from theta.engine import rounds
 from theta.engine.executors import Engine
-from theta.errors import UsageError
-from theta.git import processes
-from theta.git.repository import Repository
+from theta.engine.workplace import Workplace, require_here
 from theta.merging import computing
 from theta.merging.computing import Task
 from theta.progress import Progress
 from theta.store.format.manifest import Line
 from theta.store.odb.objects import Objects
-from theta.store.odb.pack_keeps import Keeps
 
 
 @dataclass(frozen=True)
 class MergePart:
-    """Tensors to compute; see :class:`theta.engine.file_parts.Place` for what is not said here.
+    """Tensors to compute, and the repository where they are."""
 
-    Attributes:
-        repository: a directory of the repository, as every worker sees it.
-        owner: the mark of the process that keeps the packs.
-        tasks: what is computed.
-        version: the version of theta.
-    """
-
-    repository: str
-    owner: str
+    workplace: Workplace
     tasks: tuple[Task, ...]
-    version: str = __version__
+
+    @property
+    def length(self) -> int:
+        """Raw bytes of the result."""
+        return sum(map(_length, self.tasks))
 
 
 @dataclass(frozen=True)
@@ -51,10 +43,7 @@ def compute(part: MergePart) -> MergedPart:
     Raises:
         theta.errors.UsageError: this process runs another version of theta.
     """
-    if part.version != __version__:
-        raise UsageError(f"a worker runs theta {__version__}, and theta {part.version} asked it")
-    objects = Objects(Repository.discover(part.repository))
-    objects.keeps = Keeps(part.owner)
+    objects = part.workplace.opened()
     lines = list[Line]()
     with parallel.limited(1), objects.writer(keep=True) as pack:
         for task in part.tasks:
@@ -85,30 +74,17 @@ class MergeWorkers:
         if not parallel.is_worth_spreading(nbytes) or any(task.made for task in tasks):
             return None  # both factors of an adapter are computed together, and are small
         found: dict[tuple[object, ...], Line] = {}
-        parts = sorted(self._parts(tasks), key=_length, reverse=True)
+        place = Workplace.of(self.objects)
+        cuts = rounds.cut([replace(task, places=(), outlets=[]) for task in tasks], _length)
+        parts = [MergePart(place, tuple(cut)) for cut in cuts]
         for part, made in rounds.each(self.engine, compute, parts):
             rounds.adopt(self.objects, made)
             found |= zip((task.key for task in part.tasks), made.lines, strict=True)
             if progress is not None:
-                progress(_length(part))
-        self.objects.refresh()
+                progress(part.length)
+        require_here(self.objects, found.values())
         return [found[task.key] for task in tasks]
 
-    def _parts(self, tasks: Sequence[Task]) -> Iterator[MergePart]:
-        """Yield parts of ``tasks``, without what only this process can use."""
-        most = rounds.part_bytes(sum(task.like.nbytes for task in tasks))
-        repository, owner = str(self.objects.repo.top.absolute()), processes.this()
-        part: list[Task] = []
-        held = 0
-        for task in tasks:
-            if part and (held + task.like.nbytes > most or len(part) >= rounds.MOST):
-                yield MergePart(repository, owner, tuple(part))
-                part, held = [], 0
-            part.append(replace(task, places=(), outlets=[]))
-            held += task.like.nbytes
-        if part:
-            yield MergePart(repository, owner, tuple(part))
 
-
-def _length(part: MergePart) -> int:
-    return sum(task.like.nbytes for task in part.tasks)
+def _length(task: Task) -> int:
+    return task.like.nbytes

@@ -23,6 +23,22 @@ _ROUNDS: Final = 3
 """How often a part is begun whose worker is lost."""
 
 
+def _never(_: object) -> bool:
+    return False
+
+
+class WorkPart(Protocol):
+    """Some of the work."""
+
+    @property
+    def length(self) -> int:
+        """Raw bytes."""
+        ...
+
+
+W = TypeVar("W", bound=WorkPart)
+
+
 class Packed(Protocol):
     """A part that a worker has done."""
 
@@ -37,17 +53,37 @@ def part_bytes(nbytes: int) -> int:
     return max(SMALLEST, min(LARGEST, nbytes // PARTS))
 
 
-def each(engine: Engine, work: Callable[[P], R], parts: Sequence[P]) -> Iterator[tuple[P, R]]:
-    """Yield the parts with what ``work`` returns for them, as they end.
+def cut(
+    items: Sequence[P], length: Callable[[P], int], within: int = MOST, begins: Callable[[P], bool] = _never
+) -> Iterator[list[P]]:
+    """Yield ``items`` in parts, in their order: a quarter of a gigabyte each, or less of a small file.
+
+    A part has at most ``within`` items, and an item that ``begins`` one is its first.
+    """
+    most = part_bytes(sum(map(length, items)))
+    part: list[P] = []
+    held = 0
+    for item in items:
+        if part and (begins(item) or held + length(item) > most or len(part) >= max(within, 1)):
+            yield part
+            part, held = [], 0
+        part.append(item)
+        held += length(item)
+    if part:
+        yield part
+
+
+def each(engine: Engine, work: Callable[[W], R], parts: Sequence[W]) -> Iterator[tuple[W, R]]:
+    """Yield the parts with what ``work`` returns for them, as they end; the longest are begun first.
 
     What theta raises in a worker is raised here.  ``work`` and ``parts`` are pickled.
 
     Raises:
         theta.errors.EngineError: the workers of some parts were lost three times.
     """
-    waiting, lost = list(parts), list[BaseException]()
+    waiting, lost = sorted(parts, key=lambda part: part.length, reverse=True), list[BaseException]()
     for _ in range(_ROUNDS):
-        again: list[P] = []
+        again: list[W] = []
         for part, future in _round(engine.executor, work, waiting):
             error = future.exception()
             if error is None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from theta import parallel
 from theta.engine import file_parts, rounds
 from theta.engine.executors import Engine
 from theta.engine.file_parts import CommonPart, FilePart, StoredPart
-from theta.errors import MissingObjectsError
+from theta.engine.workplace import Workplace, require_here
 from theta.formats.layout import Tensor
-from theta.git import processes
 from theta.progress import Progress
 from theta.store.files.file_source import FileSource
 from theta.store.format.manifest import Line, Manifest
@@ -48,14 +47,13 @@ class Spread:
     ) -> Spread:
         """Return the spread of ``source``, which is stored as ``store``."""
         place = CommonPart(
-            str(objects.repo.top.absolute()),
+            Workplace.of(objects),
             str(source.path.absolute()),
             source.size,
             source.stat.st_mtime_ns,
             store,
             kept.oid if kept is not None else "",
             tuple(base.oid for base in bases),
-            processes.this(),
         )
         return cls(engine, objects, place)
 
@@ -105,8 +103,7 @@ class _Done:
 
     def run(self, tensors: Sequence[Tensor], guidance: Guidance, within: int = rounds.MOST) -> None:
         """Store ``tensors``, at most ``within`` a part."""
-        todo = [self._part(cut, guidance) for cut in _cut(tensors, within)]
-        todo.sort(key=lambda part: part.length, reverse=True)
+        todo = [self._part(cut, guidance) for cut in rounds.cut(tensors, _tensor_length, within, is_spread)]
         for part, made in rounds.each(self._spread.engine, file_parts.store, todo):
             self._note(part, made)
 
@@ -125,27 +122,11 @@ class _Done:
 
     def lines(self, tensors: Iterable[Tensor]) -> Lines:
         """Return the lines of ``tensors``; raises :class:`MissingObjectsError` if a tree is not here."""
-        objects = self._spread.objects
-        objects.refresh()
         names = [tensor.name for tensor in tensors]
-        for name in names:
-            if name in self.new and not objects.has(self._found[name].tree):
-                told = f"a worker stored {name}, and it is not in this repository"
-                raise MissingObjectsError(told, hint="workers are to see the same files as this machine")
+        require_here(self._spread.objects, (self._found[name] for name in names if name in self.new))
         new = [name for name in names if name in self.new]
         return Lines([self._found[name] for name in names], new, self.searched, self._nbytes)
 
 
-def _cut(tensors: Sequence[Tensor], within: int) -> Iterator[list[Tensor]]:
-    """Yield parts of ``tensors`` in their order: a quarter of a gigabyte each, or less of a small file."""
-    most = rounds.part_bytes(sum(tensor.length for tensor in tensors))
-    part: list[Tensor] = []
-    held = 0
-    for tensor in tensors:
-        if part and (is_spread(tensor) or held + tensor.length > most or len(part) >= max(within, 1)):
-            yield part
-            part, held = [], 0
-        part.append(tensor)
-        held += tensor.length
-    if part:
-        yield part
+def _tensor_length(tensor: Tensor) -> int:
+    return tensor.length

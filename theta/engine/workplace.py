@@ -1,0 +1,55 @@
+"""The repository that the workers of an engine share with the process which asked them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from theta._version import __version__
+from theta.errors import MissingObjectsError, UsageError
+from theta.git import processes
+from theta.git.repository import Repository
+from theta.store.format.manifest import Line
+from theta.store.odb.objects import Objects
+from theta.store.odb.pack_keeps import Keeps
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A repository as every worker sees it.
+
+    Attributes:
+        repository: a directory of it.
+        owner: the mark of the process that keeps the packs until it has named what they hold.
+        version: the version of theta; other workers are refused.
+    """
+
+    repository: str
+    owner: str
+    version: str = __version__
+
+    @classmethod
+    def of(cls, objects: Objects) -> Workplace:
+        """Return the workplace of this process."""
+        return cls(str(objects.repo.top.absolute()), processes.this())
+
+    def opened(self) -> Objects:
+        """Return the objects, as a worker sees them; its packs are kept for the owner.
+
+        Raises:
+            theta.errors.UsageError: this process runs another version of theta.
+        """
+        if self.version != __version__:
+            raise UsageError(f"a worker runs theta {__version__}, and theta {self.version} asked it")
+        objects = Objects(Repository.discover(self.repository))
+        objects.keeps = Keeps(self.owner)
+        return objects
+
+
+def require_here(objects: Objects, lines: Iterable[Line]) -> None:
+    """Raise :class:`MissingObjectsError` unless the trees of ``lines``, which workers wrote, are here."""
+    objects.refresh()
+    for line in lines:
+        if not objects.has(line.tree):
+            told = f"a worker stored {line.name}, and it is not in this repository"
+            raise MissingObjectsError(told, hint="workers are to see the same files as this machine")
