@@ -126,20 +126,17 @@ def _is_stored(repo: Repository, note: Note) -> bool:
 
     Those of another branch do not count: it may be deleted.
     """
-    trees, found = _trees_named(repo, note.manifest), _commits_with(repo, note)
-    listed = (_ids_in(repo, commit) for commit in found)
-    return bool(found) and all(trees <= ids for ids in listed if note.manifest in ids)
+    trees = _trees_named(repo, note.manifest)
+    listed = [_ids_in(repo, commit) for commit in _commits_with(repo, note)]
+    having = [ids for ids in listed if note.manifest in ids]
+    return bool(having) and all(trees <= ids for ids in having)
 
 
 def _commits_with(repo: Repository, note: Note) -> list[str]:
     """Return the commits since the note that brought the manifest in, or dropped it."""
     command = ["log", "--format=%H", "-m", "--root", "--no-renames", f"--find-object={note.manifest}"]
-    command += [
-        "--exclude=refs/theta/*",
-        "--all",
-        "--reflog",
-        *(f"^{tip}" for tip in note.tips if tip and repo.has(tip)),
-    ]
+    command += ["--exclude=refs/theta/*", "--all", "--reflog"]
+    command += [f"^{tip}" for tip in note.tips if tip and repo.has(tip)]
     found = repo.git().run(*command, check=False)
     return [] if found.code else list(dict.fromkeys(split_lines(found.text)))
 

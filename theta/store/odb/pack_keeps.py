@@ -33,10 +33,7 @@ class Keeps:
         self._places: list[Path] = []
         self._owner = owner
         if not owner:
-            self._finish_at_exit()
-
-    def _finish_at_exit(self) -> None:
-        weakref.finalize(self, _release, self._places, os.getpid())
+            weakref.finalize(self, _release, self._places, os.getpid())
 
     def add(self, name: Path) -> None:
         """Keep the pack ``name`` (without a suffix), which is not there yet."""
