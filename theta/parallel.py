@@ -21,8 +21,8 @@ _MOST: Final[ContextVar[int]] = ContextVar("most threads", default=8)
 
 
 def workers() -> int:
-    """Return the number of threads for chunks: one for each core, at most 8."""
-    return min(_MOST.get(), os.cpu_count() or 1)
+    """Return the number of threads for chunks: one for each core that this process may use, at most 8."""
+    return min(_MOST.get(), len(os.sched_getaffinity(0)))
 
 
 def is_worth_spreading(nbytes: int) -> bool:

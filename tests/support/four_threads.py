@@ -2,4 +2,4 @@
 
 import os
 
-os.cpu_count = lambda: 4
+os.sched_getaffinity = lambda _: {0, 1, 2, 3}
