@@ -114,7 +114,9 @@ def test_a_comment_is_posted_once_and_fits(reviewed: Repo, tmp_path: Path, old: 
     calls, report = tmp_path / "calls", tmp_path / "theta.md"
     (bin_of / "gh").write_text(_GH.format(calls=calls, old=old))
     (bin_of / "gh").chmod(0o755)
-    report.write_text("<!-- theta -->\n" + "\N{GREEK SMALL LETTER DELTA}\N{GREEK SMALL LETTER DELTA} changed\n" * 10_000)
+    report.write_text(
+        "<!-- theta -->\n" + "\N{GREEK SMALL LETTER DELTA}\N{GREEK SMALL LETTER DELTA} changed\n" * 10_000
+    )
     path = f"{bin_of}{os.pathsep}{os.environ['PATH']}"
     script = f"PATH='{path}'\n{steps()['Comment']}"
     done = bash(reviewed, script, RUNNER_TEMP=str(tmp_path), NUMBER="3", REPOSITORY="o/r")
