@@ -15,6 +15,7 @@ from tests.compat.inprocess import copied, theta
 from tests.compat.test_recipes_of_tokens import ids, text, tokenizer
 from tests.support import Repo, make_model, read_model
 from theta.errors import ExitCode
+from theta.porcelain.merge import made_texts
 
 Array = NDArray[Any]
 MODEL, EMBEDDING, HEAD, NORM = "model.safetensors", "model.embed_tokens.weight", "lm_head.weight", "norm"
@@ -200,12 +201,16 @@ def test_rows_are_matched_by_number_if_that_is_wanted(repo: Repo) -> None:
 
 def test_appended_tokens_that_the_other_side_has_too_need_no_matching(repo: Repo) -> None:
     """The trailer says nothing of tokens if rows of one number are of one token."""
-    theta(repo, "switch", "-q", "-c", "longer", "main~1")
+    theta(repo, "switch", "-q", "-c", "longer", "main")
     write(repo, (*OURS, "<more>"), rows((*OURS, "<more>"), 4, 4))
     commit(repo, "longer")
     theta(repo, "switch", "-q", "main")
-    theta(repo, "merge", "longer", "-X", "average", "--no-prompt", code=None)
-    assert "--by-token" not in repo.git("log", "-1", "--format=%B")
+    make_model(repo.path / MODEL, rows(OURS, 6, 6))
+    commit(repo, "trained")
+    theta(repo, "merge", "longer", "-X", "average", "--no-prompt")
+    trailer = repo.git("log", "-1", "--format=%(trailers:key=Theta-Merge,valueonly)")
+    assert "average" in trailer
+    assert "--by-token" not in trailer
 
 
 def test_padding_is_merged_by_number_and_filled_with_new_tokens(repo: Repo) -> None:
@@ -273,6 +278,51 @@ def test_several_branches_at_once_are_refused(repo: Repo) -> None:
     done = theta(repo, "merge", "one", "two", "-X", "average", code=None)
     assert done.code not in (0, 1)
     assert "one branch after the other" in done.err
+
+
+@pytest.mark.parametrize("told", [len(BASE), len(BASE) + 1])
+def test_rows_are_told_where_the_configuration_told_them(repo: Repo, told: int) -> None:
+    """That of a model with a picture tower has them in the part of its language model.
+
+    Nobody may have brought it up to date when tokens were added.
+    """
+    nested = json.dumps({"text_config": {"vocab_size": told}})
+    theta(repo, "switch", "-q", "-c", "nested", "main~1")
+    repo.write("config.json", nested)
+    commit(repo, "nested")
+    for name, tokens in (("one", (*BASE, "<x>")), ("two", (*BASE, "<y>"))):
+        theta(repo, "switch", "-q", "-c", name, "nested")
+        write(repo, tokens, rows(tokens, len(name), 1))
+        repo.write("config.json", nested)
+        commit(repo, name)
+    theta(repo, "merge", "one", "-X", "average", "--no-prompt")
+    assert text(repo, "config.json") == {"text_config": {"vocab_size": 6}}
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_a_tokenizer_that_is_no_file_tells_no_tokens(repo: Repo, as_folder: bool) -> None:
+    theta(repo, "switch", "-q", "-c", "odd", "main~1")
+    place = repo.path / "tokenizer.json"
+    place.unlink()
+    if as_folder:
+        place.mkdir()
+        repo.write("tokenizer.json/file", "{}")
+    else:
+        place.symlink_to("config.json")
+    make_model(repo.path / MODEL, rows(BASE, 4))
+    commit(repo, "odd")
+    theta(repo, "switch", "-q", "-c", "plain", "main~1")
+    make_model(repo.path / MODEL, rows(BASE, 6))
+    commit(repo, "plain")
+    theta(repo, "merge", "odd", "-X", "average", "--no-prompt")
+    assert "--by-token" not in repo.git("log", "-1", "--format=%B")
+
+
+def test_a_merge_by_number_reads_no_tokenizer(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have 30 MB, and nothing is made of it."""
+    repo.git("config", "--unset", "theta.merge.byToken")
+    monkeypatch.setattr(made_texts, "edited", lambda *_: pytest.fail("a file was read"))
+    theta(repo, "merge", "other", "-X", "average", "--no-prompt", code=1)
 
 
 # -- work of the user ------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import copy
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,6 +53,17 @@ def model(tokenizer: Any, label: str = "one", rows: int | None = ROWS, **beside:
     }
     lines = () if rows is None else (Line("model.embed_tokens.weight", "f32", (rows, 2), "0" * 64, "0" * 40),)
     return ModelFiles(label, "", {"model.safetensors": Manifest("safetensors", "s", "", lines)}, texts)
+
+
+@pytest.mark.parametrize("name", ["layers.0.attn.output.weight", "h.3.head", "blocks.1.mlp.output.weight"])
+def test_a_matrix_of_a_layer_has_no_rows_for_tokens(name: str) -> None:
+    """A head is called so too, and would tell how many tokens there are."""
+    found = model({"model": {"vocab": {"a": 0}}})
+    (manifest,) = found.manifests.values()
+    more = Line(name, "f32", (9_000, 2), "0" * 64, "0" * 40)
+    wide = replace(found, manifests={"model.safetensors": replace(manifest, lines=(*manifest.lines, more))})
+    assert TokenizerFile(wide).rows == ROWS
+    assert found.line(name) is None
 
 
 def united(*models: ModelFiles, source: str = "union") -> vocabularies.Vocabulary:

@@ -45,6 +45,8 @@ _NAMES: Final = re.compile(
 )
 _ATTENTION: Final = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 _MLP: Final = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+_ENDS: Final = ("model.embed_tokens.weight", "lm_head.weight")
+"""The matrices before the first layer and behind the last one, which turn like those that read the stream."""
 _INWARD: Final = (*_ATTENTION[:3], *_MLP[:2])
 _OUTWARD: Final = ("self_attn.o_proj", "mlp.down_proj")
 WAY: Final = "orthogonal"
@@ -192,8 +194,7 @@ class _Model:
 
     def aligned(self, ours: Weights, theirs: Weights) -> Weights:
         """Return ``theirs`` in the directions of ``ours``; both are without gains."""
-        ends = ("model.embed_tokens.weight", "lm_head.weight")
-        theirs = self._turned(theirs, _nearest(sum(ours[name].T @ theirs[name] for name in ends)))
+        theirs = self._turned(theirs, _nearest(sum(ours[name].T @ theirs[name] for name in _ENDS)))
         before, length = -np.inf, sum(float((one * one).sum()) for one in ours.values())
         for _ in range(_ROUNDS):
             theirs = self._units(ours, self._attention(ours, theirs))
@@ -206,16 +207,19 @@ class _Model:
 
     def _stream(self, ours: Weights, theirs: Weights) -> Array:
         """Return the turn of the residual stream of ``theirs`` that is nearest to ``ours``."""
-        inward = ["model.embed_tokens.weight", "lm_head.weight", *self._all(_INWARD)]
-        total = sum(ours[name].T @ theirs[name] for name in inward)
+        total = sum(ours[name].T @ theirs[name] for name in self._readers)
         return _nearest(total + sum(ours[name] @ theirs[name].T for name in self._all(_OUTWARD)))
+
+    @property
+    def _readers(self) -> list[str]:
+        """The matrices whose columns are values of the stream."""
+        return [*_ENDS, *self._all(_INWARD)]
 
     def _all(self, parts: Sequence[str]) -> list[str]:
         return [_name(layer, part) for layer in range(self.layers) for part in parts]
 
     def _turned(self, values: Weights, turn: Array) -> Weights:
-        inward = ["model.embed_tokens.weight", "lm_head.weight", *self._all(_INWARD)]
-        found = {name: values[name] @ turn.T for name in inward}
+        found = {name: values[name] @ turn.T for name in self._readers}
         return found | {name: turn @ values[name] for name in self._all(_OUTWARD)}
 
     def _units(self, ours: Weights, theirs: Weights) -> Weights:

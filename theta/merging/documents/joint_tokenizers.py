@@ -64,7 +64,8 @@ def joined(
     versions = _parsed(TOKENIZER, base, ours, theirs)
     common = {key: _three_way(TOKENIZER, key, versions) for key in _keys(versions) - {_ADDED, "model"}}
     first, second = _ordered(versions, ours, theirs)
-    files = {one.label: one for one in (first, second)}
+    # All tokens count, whatever a configuration tells that nobody brought up to date.
+    files = {one.label: _without_config(one) for one in (first, second)}
     words = vocabularies.build(TokenizerKey(UNION), files, None)
     found = json.loads(words.texts[TOKENIZER])
     found = {key: found[key] for key in found if key in (_ADDED, "model")}
@@ -72,6 +73,10 @@ def joined(
     texts = {TOKENIZER: result_texts.written(whole)}
     texts |= _beside(base, ours, theirs, words)
     return words.ids, texts
+
+
+def _without_config(model: ModelFiles) -> ModelFiles:
+    return replace(model, texts={name: data for name, data in model.texts.items() if name != CONFIG})
 
 
 def _parsed(name: str, *versions: ModelFiles | None) -> list[dict[str, Any] | None]:
@@ -119,8 +124,8 @@ def _beside(
         found |= {_DECODER: told[_DECODER]} if _DECODER in told else {}
         texts["tokenizer_config.json"] = result_texts.written(found)
     found = _without(CONFIG, _ROWS, base, ours, theirs)
-    told = (result_texts.parsed(ours) or {}).get(_ROWS)
-    if found is not None and type(told) is int:
+    told = result_texts.rows(result_texts.parsed(ours) or {})
+    if found is not None and told is not None:
         result_texts.with_rows(found, max(words.count, told))
         texts[CONFIG] = result_texts.written(found)
     return texts

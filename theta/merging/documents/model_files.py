@@ -33,7 +33,19 @@ EMBEDDING: Final = re.compile(
 )
 """Names of the embedding of the input's tokens."""
 HEAD: Final = re.compile(r"(.*[./])?(lm_head|embed_out|output|output_layer|head)(\.weight)?")
-"""Names of the head, which gives each token's score."""
+"""Names of the head, which gives each token's score, and of some hidden matrices: see :func:`is_head`."""
+_IN_LAYER: Final = re.compile(r".*[./]\d+[./].")
+"""Names of tensors of a layer, such as ``h.0.attn.output.weight``, which is no head."""
+
+
+def is_head(name: str) -> bool:
+    """Return whether tensor ``name`` is a head, by its name."""
+    return bool(HEAD.fullmatch(name)) and not _IN_LAYER.match(name)
+
+
+def is_of_tokens(name: str) -> bool:
+    """Return whether tensor ``name`` has a row for each token, by its name."""
+    return bool(EMBEDDING.fullmatch(name)) or is_head(name.removesuffix(".bias"))
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,6 @@ class ModelFiles:
     def line(self, name: str) -> Line | None:
         """Return the tensor ``name``; for a head that is not there the embedding that it is tied to."""
         found = self.lines.get(name)
-        if found is None and HEAD.fullmatch(name):
+        if found is None and is_head(name):
             found = next((line for key, line in self.lines.items() if EMBEDDING.fullmatch(key)), None)
         return found

@@ -25,6 +25,7 @@ _LAYERS: Final = (
 _INNER: Final = ("text_config", "llm_config", "language_config", "decoder")
 """Keys of the configuration of the language model in that of a larger one."""
 _MOST_DEPTH: Final = 64
+_ROWS: Final = "vocab_size"
 _DTYPE_KEYS: Final = ("dtype", "torch_dtype")
 _TORCH: Final = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "f64": "float64"}
 
@@ -69,11 +70,21 @@ def with_dtype(config: dict[str, Any], dtype: str | None) -> None:
         config[key] = _TORCH[dtype]
 
 
+def rows(config: Mapping[str, Any]) -> int | None:
+    """Return the number of rows of the embedding that a configuration tells; None if it tells none."""
+    found = _of_rows(config).get(_ROWS)
+    return found if type(found) is int and found >= 0 else None
+
+
 def with_rows(config: dict[str, Any], rows: int) -> None:
     """Change the number of rows of the embedding in a configuration."""
+    _of_rows(config)[_ROWS] = rows
+
+
+def _of_rows(config: Any) -> Any:
+    """Return the section of a configuration that tells, or may tell, the number of rows."""
     inner = next((config[key] for key in _INNER if isinstance(config.get(key), dict)), None)
-    section = inner if inner is not None and "vocab_size" in inner and "vocab_size" not in config else config
-    section["vocab_size"] = rows
+    return inner if inner is not None and _ROWS in inner and _ROWS not in config else config
 
 
 def with_layers(

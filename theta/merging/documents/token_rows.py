@@ -17,8 +17,9 @@ from theta.codecs.base import word_dtype
 from theta.errors import UsageError
 from theta.merging import computing, storing
 from theta.merging.computing import Task
+from theta.merging.documents.model_files import is_of_tokens
 from theta.merging.documents.stacks import ResultTensor
-from theta.merging.documents.vocabularies import Vocabulary, is_of_tokens
+from theta.merging.documents.vocabularies import Vocabulary
 from theta.merging.reading import opened
 from theta.merging.shapes import pursuit
 from theta.merging.shapes.pursuit import MatrixRows

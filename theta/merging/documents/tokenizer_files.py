@@ -5,13 +5,13 @@ It is read from a commit, so that its shape, its ids and their number are those 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from theta.errors import UsageError
 from theta.lazy import lazy
 from theta.merging.documents import result_texts
-from theta.merging.documents.model_files import CONFIG, EMBEDDING, HEAD, TOKENIZER, ModelFiles
+from theta.merging.documents.model_files import CONFIG, TOKENIZER, ModelFiles, is_of_tokens
 
 _MOST_UNUSED: Final = 1 << 16
 """Ids without a token, where no tensor tells how many rows there are."""
@@ -146,15 +146,9 @@ def _pair(merge: Any) -> Sequence[str]:
 
 def _rows(model: ModelFiles) -> int | None:
     """Return the number of rows that tokens have, by ``config.json`` or the embedding and the head."""
-    config: Mapping[str, Any] = result_texts.parsed(model) or {}
-    inner = config.get("text_config")
-    told = config.get("vocab_size", inner.get("vocab_size") if isinstance(inner, dict) else None)
-    there = [
-        line.shape[0]
-        for name, line in model.lines.items()
-        if line.shape and (EMBEDDING.fullmatch(name) or HEAD.fullmatch(name))
-    ]
-    if type(told) is not int or told < 0:
+    told = result_texts.rows(result_texts.parsed(model) or {})
+    there = [line.shape[0] for name, line in model.lines.items() if line.shape and is_of_tokens(name)]
+    if told is None:
         return max(there, default=None)
     if there and told > max(there):
         why = f"has vocab_size {shown(told)}, and the model {max(there)} rows"

@@ -8,19 +8,15 @@ mergekit 0.1.5 does, whose ids of new tokens differ from run to run.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from theta.errors import UsageError
 from theta.merging.documents import result_texts
-from theta.merging.documents.model_files import EMBEDDING, HEAD, OF_TOKENIZER, TOKENIZER, ModelFiles
+from theta.merging.documents.model_files import OF_TOKENIZER, TOKENIZER, ModelFiles
 from theta.merging.documents.tokenizer_files import TokenizerFile, shown
 from theta.merging.documents.tokenizer_keys import BASE, UNION, TokenizerKey, TokenSource
-
-_IN_LAYER: Final = re.compile(r".*[./]\d+[./].")
-"""Names of tensors of a layer, such as ``h.0.attn.output.weight``, which is no head."""
 
 # -- the result ------------------------------------------------------------------------------
 
@@ -58,12 +54,6 @@ class Vocabulary:
     def padded(self) -> int:
         """The number of rows of the result."""
         return -(-self.count // self.multiple) * self.multiple
-
-
-def is_of_tokens(name: str) -> bool:
-    """Return whether tensor ``name`` has a row for each token, by its name."""
-    is_head = HEAD.fullmatch(name.removesuffix(".bias")) and not _IN_LAYER.match(name)
-    return bool(EMBEDDING.fullmatch(name) or is_head)
 
 
 def build(key: TokenizerKey, models: Mapping[str, ModelFiles], base: str | None) -> Vocabulary:

@@ -15,7 +15,7 @@ from theta._numpy import np
 from theta.codecs.base import word_dtype
 from theta.errors import UsageError
 from theta.merging import reading
-from theta.merging.documents import vocabularies
+from theta.merging.documents.model_files import is_of_tokens
 from theta.merging.geometry import RowRange
 from theta.merging.reading import StoredInputs
 from theta.merging.states import Conflict, same
@@ -53,7 +53,7 @@ class TokenOrder:
 
     def is_of(self, name: str, lines: Sequence[Line | None]) -> bool:
         """Return whether tensor ``name`` has rows by token in all sides; ``lines`` are base and sides."""
-        if not vocabularies.is_of_tokens(name) or None in lines[1:] or len(lines) > _MOST_SIDES:
+        if not is_of_tokens(name) or None in lines[1:] or len(lines) > _MOST_SIDES:
             return False
         pairs = [pair for pair in zip(lines, self.versions, strict=True) if pair[0] is not None]
         if len({line.shape[1:] for line, _ in pairs if line is not None}) > 1:

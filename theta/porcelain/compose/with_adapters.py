@@ -11,8 +11,8 @@ from typing import Final
 
 from theta.errors import UsageError
 from theta.merging.adapters import scales
-from theta.merging.documents import result_texts, vocabularies
-from theta.merging.documents.model_files import CONFIG, ModelFiles
+from theta.merging.documents import result_texts
+from theta.merging.documents.model_files import CONFIG, ModelFiles, is_of_tokens
 from theta.porcelain.compose import adapter_places
 from theta.porcelain.stage import adapters, folding, update_files
 from theta.porcelain.stage.folding import UpdatedShard
@@ -64,7 +64,7 @@ def _texts(base: ModelFiles, manifests: Mapping[str, Manifest]) -> Mapping[str, 
     changed = [
         line.shape[0]
         for name, line in lines.items()
-        if vocabularies.is_of_tokens(name) and name in base.lines and line.shape != base.lines[name].shape
+        if is_of_tokens(name) and name in base.lines and line.shape != base.lines[name].shape
     ]
     if config is None or not changed:
         return base.texts

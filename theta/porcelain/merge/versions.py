@@ -163,9 +163,9 @@ def neighbour(session: Session, commit: str | None, path: str, name: str) -> byt
 
 
 def _entry(session: Session, commit: str | None, path: str) -> str | None:
-    """Return the id of what ``commit`` has at ``path``, or None."""
+    """Return the id of the file that ``commit`` has at ``path``; None for anything else."""
     entry = session.repo.tree_of(commit).get(path) if commit else None
-    return None if entry is None else entry.id
+    return entry.id if entry is not None and entry.is_file else None
 
 
 def whole_model(trees: Sequence[Checkpoints], path: str) -> WholeModel | None:
