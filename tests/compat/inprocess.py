@@ -92,6 +92,14 @@ def copied(repo: Repo, place: Path) -> Repo:
     return found
 
 
+def merge_recipe(repo: Repo, recipe: str, *options: str, code: int = 0) -> str:
+    """Merge by a recipe, which is written beside ``repo``; return what theta said."""
+    place = repo.path.parent / "recipe.yml"
+    place.write_text(recipe)
+    done = theta(repo, "merge", "--recipe", str(place), *options, code=code)
+    return done.out + done.err
+
+
 def shift(repo: Repo, tensor: str) -> float:
     """By how much the values of a tensor in the worktree are above those of the first model."""
     difference = read_model(repo.path / MODEL)[tensor] - random_tensors(SHAPES)[tensor]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.compat.inprocess import copied, theta
+from tests.compat.inprocess import copied, merge_recipe, theta
 from tests.support import Repo, make_model, read_model
 
 MODEL, CONFIG = "model.safetensors", "config.json"
@@ -62,14 +62,6 @@ def repo(models: Repo, tmp_path: Path) -> Repo:
     return copied(models, tmp_path / "repo")
 
 
-def merged(repo: Repo, recipe: str, *options: str, code: int = 0) -> str:
-    """Merge by a recipe; return what theta said."""
-    place = repo.path.parent / "recipe.yml"
-    place.write_text(recipe)
-    done = theta(repo, "merge", "--recipe", str(place), *options, code=code)
-    return done.out + done.err
-
-
 def written(repo: Repo) -> Tensors:
     return read_model(repo.path / MODEL)
 
@@ -101,7 +93,7 @@ slices:
 
 def test_layers_of_two_models_become_a_stack(repo: Repo) -> None:
     """d_slices: layers are renumbered, the head is that of the last slice, and config.json follows."""
-    merged(repo, STACK)
+    merge_recipe(repo, STACK)
     one, other, found = tensors(0), tensors(1), written(repo)
     origins = [part(n, one) for n in range(3)] + [part(n, other) for n in range(1, 4)]
     for number, origin in enumerate(origins):
@@ -121,10 +113,12 @@ def test_a_model_is_stacked_on_itself_and_shares_what_is_stored(repo: Repo) -> N
     """d_depth_upscaling: the commit has one parent, and no tensor is stored again."""
     again = STACK.replace("model: b", "model: main").replace("[1, 4]", "[2, 4]")
     before = repo.git("rev-parse", "HEAD")
-    rows = json.loads(merged(repo, again, "--dry-run", "--json"))["theta.merge/v1"]["checkpoints"][MODEL]
+    rows = json.loads(merge_recipe(repo, again, "--dry-run", "--json"))["theta.merge/v1"]["checkpoints"][
+        MODEL
+    ]
     assert {(row["state"], row["stored"]) for row in rows} == {("taken", 0)}
     assert repo.git("rev-parse", "HEAD") == before
-    merged(repo, again)
+    merge_recipe(repo, again)
     assert repo.git("rev-parse", "HEAD^@") == before
     assert settings(repo)["num_hidden_layers"] == 5
     assert_again(repo)
@@ -132,13 +126,13 @@ def test_a_model_is_stacked_on_itself_and_shares_what_is_stored(repo: Repo) -> N
 
 def test_a_slice_that_is_not_the_whole_model_is_cut_out(repo: Repo) -> None:
     """d_slices: the only slice of a recipe is no whole model where the model has more layers."""
-    merged(repo, "merge_method: passthrough\nslices: [{sources: [{model: main, layer_range: [0, 2]}]}]")
+    merge_recipe(repo, "merge_method: passthrough\nslices: [{sources: [{model: main, layer_range: [0, 2]}]}]")
     assert (len(written(repo)), settings(repo)["num_hidden_layers"]) == (3 + 2 * 3, 2)
 
 
 def test_parameters_of_slices_and_of_sources_go_before_those_of_all(repo: Repo) -> None:
     """d_slices: gradients run over the layers of each slice, and a filter scales a part of one source."""
-    merged(
+    merge_recipe(
         repo,
         """
 merge_method: linear
@@ -163,7 +157,7 @@ parameters: {weight: 0.5, normalize: false}
 
 def test_the_only_source_of_a_slice_is_scaled_by_filters(repo: Repo) -> None:
     """d_depth_upscaling: new blocks begin as the identity where their output is scaled to zero."""
-    merged(
+    merge_recipe(
         repo,
         f"{STACK.rstrip()}\n    parameters: {{scale: [{{filter: up_proj, value: 0}}, {{value: 1}}]}}\n",
     )
@@ -175,7 +169,7 @@ def test_the_only_source_of_a_slice_is_scaled_by_filters(repo: Repo) -> None:
 
 def test_filters_of_an_input_see_the_names_of_its_own_model(repo: Repo) -> None:
     """d_slices: a layer of a source has its own number there, and filters of all inputs see that too."""
-    merged(
+    merge_recipe(
         repo,
         """
 merge_method: linear
@@ -194,7 +188,7 @@ parameters: {weight: [{filter: layers.3., value: 4}, {filter: layers.1., value: 
 
 def test_the_base_of_a_slice_is_the_source_of_its_name(repo: Repo) -> None:
     """d_slices: task vectors are differences to the layers of the base in the same slice."""
-    merged(
+    merge_recipe(
         repo,
         """
 merge_method: task_arithmetic
@@ -225,7 +219,7 @@ models:
 
 def test_a_document_uses_the_result_of_another(repo: Repo) -> None:
     """d_multi: the names of documents are models, and only the last result is committed."""
-    merged(repo, DOCUMENTS)
+    merge_recipe(repo, DOCUMENTS)
     a, b, c, found = tensors(0), tensors(1), tensors(2), written(repo)
     for name, value in found.items():
         half = (a[name] + b[name]) / 2
@@ -251,7 +245,7 @@ def test_what_no_model_can_be_made_of_is_told_and_nothing_is_changed(
     repo: Repo, recipe: str, told: str
 ) -> None:
     before = repo.git("rev-parse", "HEAD")
-    assert told in merged(repo, recipe, code=13 if "nowhere" in recipe else 2)
+    assert told in merge_recipe(repo, recipe, code=13 if "nowhere" in recipe else 2)
     assert (repo.git("rev-parse", "HEAD"), repo.git("status", "--porcelain")) == (before, "")
 
 
@@ -263,11 +257,11 @@ def test_other_files_are_merged_and_what_is_not_committed_stays(repo: Repo) -> N
     repo.git("commit", "-q", "-m", "notes")
     theta(repo, "switch", "-q", "main")
     repo.write("notes.txt", "mine")
-    assert "notes.txt" in merged(repo, STACK, code=14)
+    assert "notes.txt" in merge_recipe(repo, STACK, code=14)
     assert (repo.path / "notes.txt").read_text() == "mine"
     assert settings(repo)["num_hidden_layers"] == LAYERS
     (repo.path / "notes.txt").unlink()
-    merged(repo, STACK, "-m", "stacked")
+    merge_recipe(repo, STACK, "-m", "stacked")
     assert (repo.path / "notes.txt").read_text() == "of b"
     assert repo.git("log", "-1", "--format=%s") == "stacked"
 
@@ -284,7 +278,7 @@ def test_a_model_in_shards_keeps_them(repo: Repo) -> None:
     repo.write(index, json.dumps({"metadata": {"total_size": 1}, "weight_map": {}}))
     repo.git("add", "-A")
     theta(repo, "commit", "-q", "-am", "shards")
-    merged(repo, STACK.replace("model: b", "model: main"))
+    merge_recipe(repo, STACK.replace("model: b", "model: main"))
     told = json.loads((repo.path / index).read_bytes())
     shards = [read_model(repo.path / name) for name in names]
     assert told["weight_map"] == {name: file for file, own in zip(names, shards, strict=True) for name in own}

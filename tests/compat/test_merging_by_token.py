@@ -282,7 +282,7 @@ def test_several_branches_at_once_are_refused(repo: Repo) -> None:
 
 @pytest.mark.parametrize("told", [len(BASE), len(BASE) + 1])
 def test_rows_are_told_where_the_configuration_told_them(repo: Repo, told: int) -> None:
-    """That of a model with a picture tower has them in the part of its language model.
+    """A model with a picture tower has them in the part of its language model.
 
     Nobody may have brought it up to date when tokens were added.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.compat.inprocess import theta
+from tests.compat.inprocess import merge_recipe, theta
 from tests.support import Repo, make_model
 
 MODEL = "model.safetensors"
@@ -240,17 +240,10 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     return found
 
 
-def rehearsed(repo: Repo, recipe: str, code: int) -> str:
-    place = repo.path.parent / "recipe.yml"
-    place.write_text(recipe)
-    done = theta(repo, "merge", "--recipe", str(place), "--dry-run", code=code)
-    return done.out + done.err
-
-
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_an_example_is_run(repo: Repo, name: str) -> None:
     """d_examples: no file of the folder has a key that theta does not follow."""
-    told = rehearsed(repo, ACCEPTED[name], 0)
+    told = merge_recipe(repo, ACCEPTED[name], "--dry-run", code=0)
     assert MODEL in told
     assert "unknown" not in told
 
@@ -259,5 +252,5 @@ def test_an_example_is_run(repo: Repo, name: str) -> None:
 def test_what_mergekit_has_not_either_is_refused_all_at_once(repo: Repo, name: str) -> None:
     """d_refused: one error has every key, and nothing is done by halves."""
     recipe, told = REFUSED[name]
-    assert told in rehearsed(repo, recipe, 2)
+    assert told in merge_recipe(repo, recipe, "--dry-run", code=2)
     assert Path(repo.path / MODEL).is_file()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.compat.inprocess import copied, theta
+from tests.compat.inprocess import copied, merge_recipe, theta
 from tests.support import Repo, make_model, read_model
 
 MODEL = "model.safetensors"
@@ -76,15 +76,13 @@ def repo(models: Repo, tmp_path: Path) -> Repo:
 
 def merged(repo: Repo, keys: str, code: int = 0, base: str = "base_model: main\n") -> str:
     """Merge the three models by weights 1, 2 and 1."""
-    place = repo.path.parent / "recipe.yml"
-    place.write_text(
+    recipe = (
         f"merge_method: linear\n{base}{keys}\nmodels:\n"
         "  - {model: main, parameters: {weight: 1}}\n"
         "  - {model: b, parameters: {weight: 2}}\n"
         "  - {model: c, parameters: {weight: 1}}\n"
     )
-    done = theta(repo, "merge", "--recipe", str(place), code=code)
-    return done.out + done.err
+    return merge_recipe(repo, recipe, code=code)
 
 
 def text(repo: Repo, name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.compat.inprocess import copied, theta
+from tests.compat.inprocess import copied, merge_recipe, theta
 from tests.porcelain.test_adapter_kinds import (
     EXPERTS,
     LORA,
@@ -110,14 +110,6 @@ def repo(models: Repo, tmp_path: Path) -> Repo:
     return copied(models, tmp_path / "repo")
 
 
-def merged(repo: Repo, recipe: str, *options: str, code: int = 0) -> str:
-    """Merge by a recipe; return what theta said."""
-    place = repo.path.parent / "recipe.yml"
-    place.write_text(recipe)
-    done = theta(repo, "merge", "--recipe", str(place), *options, code=code)
-    return done.out + done.err
-
-
 def with_added(repo: Repo, kind: str, start: str = "main") -> bytes:
     """Return the model of ``start`` after ``theta add --update-data``; nothing of that stays."""
     outside = repo.path.parent / "outside"
@@ -148,7 +140,7 @@ def only(model: str) -> str:
 def test_an_adapter_is_folded_in_as_add_does(repo: Repo, kind: str) -> None:
     """d_base_lora: each kind of adapter gives the file of ``theta add --update-data``, byte for byte."""
     wanted = with_added(repo, kind)
-    merged(repo, only(f"main+{kind}"))
+    merge_recipe(repo, only(f"main+{kind}"))
     found = (repo.path / MODEL).read_bytes()
     assert found == wanted
     assert repo.git("rev-parse", "HEAD^1", "HEAD^2") == repo.git("rev-parse", "HEAD~1", kind)
@@ -173,7 +165,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_a_model_and_its_adapter_are_named_as_mergekit_names_them(repo: Repo, form: str) -> None:
     """d_base_lora: every form is the same merge, and the trailer has ids of commits."""
-    merged(repo, f"merge_method: linear\nmodels:\n  {FORMS[form]}\n  - model: b\n")
+    merge_recipe(repo, f"merge_method: linear\nmodels:\n  {FORMS[form]}\n  - model: b\n")
     wanted = stored(Q) + (factors("model.q", 16, WIDTH)[1] + 0.5) / 2
     assert np.allclose(read_model(repo.path / MODEL)[Q], wanted, atol=1e-6)
     trailer = repo.git("log", "-1", "--format=%(trailers:key=Theta-Recipe,valueonly)")
@@ -192,7 +184,7 @@ def stored(name: str) -> Array:
 
 def test_two_adapters_of_one_base_are_two_models(repo: Repo) -> None:
     """d_base_lora: they are merged as differences to the base, which may be a mapping too."""
-    merged(
+    merge_recipe(
         repo,
         """
 merge_method: task_arithmetic
@@ -209,7 +201,7 @@ models:
 
 def test_the_result_of_a_document_takes_an_adapter(repo: Repo) -> None:
     """d_base_lora, d_multi: the model before the plus sign may be the name of another result."""
-    merged(
+    merge_recipe(
         repo,
         "name: half\nmerge_method: linear\nmodels: [{model: main}, {model: b}]\n---\n" + only("half+lora"),
     )
@@ -222,16 +214,16 @@ def test_a_plus_sign_may_be_a_part_of_a_branch_or_a_path(repo: Repo) -> None:
     """The whole name comes first, then the one split whose parts are both there."""
     repo.git("branch", "main+lora", "b")
     repo.git("branch", "a+b", "main")
-    merged(repo, only("main+lora"))
+    merge_recipe(repo, only("main+lora"))
     assert np.allclose(read_model(repo.path / MODEL)[Q], stored(Q) + 0.5)
     theta(repo, "reset", "-q", "--hard", "HEAD~1")
-    merged(repo, only("a+b+lora"))
+    merge_recipe(repo, only("a+b+lora"))
     assert_again(repo)
     theta(repo, "reset", "-q", "--hard", "HEAD~1")
     repo.git("branch", "main+x", "main")
     repo.git("branch", "x+lora", "lora")
     repo.git("branch", "x", "b")
-    told = merged(repo, only("main+x+lora"), code=2)
+    told = merge_recipe(repo, only("main+x+lora"), code=2)
     assert "main+x+lora can be read in several ways" in told
 
 
@@ -261,7 +253,7 @@ def test_adapters_that_are_none_are_told_and_nothing_is_changed(
     """Hostile and mistaken: one line, the exit code of bad input, and the repository as it was."""
     broken(repo)
     before = repo.git("rev-parse", "HEAD")
-    said = merged(repo, only(model), code=code)
+    said = merge_recipe(repo, only(model), code=code)
     assert told in said
     assert "Traceback" not in said
     assert (repo.git("rev-parse", "HEAD"), repo.git("status", "--porcelain")) == (before, "")
@@ -300,7 +292,7 @@ def test_an_adapter_that_is_a_plain_file_of_git_is_read(repo: Repo) -> None:
     repo.git("commit", "-q", "-m", "plain")
     theta(repo, "switch", "-q", "main")
     wanted = with_added(repo, "lora")
-    merged(repo, only("main+plain:old"))
+    merge_recipe(repo, only("main+plain:old"))
     assert (repo.path / MODEL).read_bytes() == wanted
     assert_again(repo)
 
@@ -315,19 +307,19 @@ def test_a_model_in_shards_takes_an_adapter(repo: Repo) -> None:
         make_model(repo.path / name, own)
     repo.git("add", "-A")
     theta(repo, "commit", "-q", "-am", "shards")
-    merged(repo, only("main+lora"))
+    merge_recipe(repo, only("main+lora"))
     new = read_model(repo.path / names[1])
     assert new.keys() == late.keys()
     product = factors("model.q", 16, WIDTH)[1]
     assert np.allclose(new["model.q.weight"], late["model.q.weight"] + product, atol=1e-6)
     assert_again(repo)
     theta(repo, "reset", "-q", "--hard", "HEAD~1")
-    assert "a model in shards gets no new tensors" in merged(repo, only("main+head"), code=2)
+    assert "a model in shards gets no new tensors" in merge_recipe(repo, only("main+head"), code=2)
 
 
 def test_other_names_and_doubtful_ties_are_told(repo: Repo) -> None:
     """d_base_lora: what ``theta add`` warns of, with the name of the model in the recipe."""
-    told = merged(repo, only("main+router"))
+    told = merge_recipe(repo, only("main+router"))
     assert "warning: main+router: the file has other names than the adapter: model.mlp.gate is" in told
     assert_again(repo)
 
@@ -335,6 +327,7 @@ def test_other_names_and_doubtful_ties_are_told(repo: Repo) -> None:
 def test_what_is_stored_is_as_small_as_the_adapter(repo: Repo) -> None:
     """d_base_lora: a dry run tells that the sum is stored as factors, and changes nothing."""
     before = repo.git("rev-parse", "HEAD")
-    rows = json.loads(merged(repo, only("main+lora"), "--dry-run", "--json"))["theta.merge/v1"]["checkpoints"]
+    told = json.loads(merge_recipe(repo, only("main+lora"), "--dry-run", "--json"))
+    rows = told["theta.merge/v1"]["checkpoints"]
     assert {row["name"] for row in rows[MODEL]} == set(SHAPES)
     assert repo.git("rev-parse", "HEAD") == before

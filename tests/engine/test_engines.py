@@ -131,7 +131,7 @@ def test_workers_that_are_always_lost_are_an_error_and_nothing_is_staged(
 
 @pytest.mark.usefixtures("cut_small")
 def test_a_merge_by_workers_is_the_merge_by_threads(tmp_path: Path, versions: list[Arrays]) -> None:
-    """What passes to workers is pickled."""
+    """All that passes to workers is pickled."""
     found = []
     for number, engine in enumerate(["threads", f"{HERE}asked"]):
         repo = Repo.create(tmp_path / str(number))
