@@ -11,7 +11,6 @@ import mmap
 import os
 import struct
 import zlib
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Final, Self
 
 from theta import _fs
 from theta.errors import CorruptError
+from theta.git.backends.pack_index import PackIndex, mapped
 from theta.git.object_format import BLOB, COMMIT, TREE, ObjectFormat
 from theta.git.object_values import tree_bytes
 from theta.store.odb.pack_file import PackFile
@@ -29,8 +29,6 @@ _NUMBERS: Final = {COMMIT: 1, TREE: 2, BLOB: 3}
 _BLOCK: Final = 65535
 _STORED_HEAD: Final = b"\x78\x01"
 _BLOCK_HEAD: Final = 5
-_FAN_OUT: Final = 256 * 4
-_HEADER: Final = 8
 _LITTLE: Final = 2000
 _LITTLE_MEMORY: Final = 5
 """Bytes that fit in one block of zlib's memory level 5: they are deflated as with more memory."""
@@ -261,47 +259,20 @@ class Pack:
 
     def __init__(self, index_path: Path, form: ObjectFormat) -> None:
         self.path = index_path.with_suffix(".pack")
-        self._size = size = form.size
-        self._index = memoryview(_mapped(index_path))
-        if (
-            self._index[:8] != b"\xfftOc" + struct.pack(">I", 2)
-            or len(self._index) < _HEADER + _FAN_OUT + 2 * size
-        ):
-            raise CorruptError(f"{index_path.name} is not a version 2 pack index")
-        self._count = struct.unpack_from(">I", self._index, _HEADER + _FAN_OUT - 4)[0]
-        if len(self._index) < _HEADER + _FAN_OUT + self._count * (size + 8) + 2 * size:
-            raise CorruptError(f"{index_path.name} is cut short")
+        self._index = PackIndex(index_path, form.size)
         self._map: mmap.mmap | None = None
 
     def __contains__(self, oid: str) -> bool:
-        return self._find(bytes.fromhex(oid)) is not None
+        return self._index.find(bytes.fromhex(oid)) is not None
 
     def ids(self) -> list[str]:
         """Return the hex ids of all objects."""
-        return [self._id(n).hex() for n in range(self._count)]
-
-    def _id(self, number: int) -> bytes:
-        start = _HEADER + _FAN_OUT + self._size * number
-        return bytes(self._index[start : start + self._size])
+        return [self._index.id(n).hex() for n in range(self._index.count)]
 
     def _find(self, raw_id: bytes) -> int | None:
-        first = raw_id[0]
-        low = struct.unpack_from(">I", self._index, _HEADER + 4 * (first - 1))[0] if first else 0
-        high = struct.unpack_from(">I", self._index, _HEADER + 4 * first)[0]
-        if not low <= high <= self._count:
-            raise CorruptError(f"{self.path.name}: bad fan-out table")
-        position = bisect_left(range(self._count), raw_id, low, high, key=self._id)
-        return self._offset(position) if position < high and self._id(position) == raw_id else None
-
-    def _offset(self, position: int) -> int:
-        table = _HEADER + _FAN_OUT + (self._size + 4) * self._count
-        offset: int = struct.unpack_from(">I", self._index, table + 4 * position)[0]
-        if offset >> 31:
-            far = table + 4 * self._count + 8 * (offset & 0x7FFFFFFF)
-            if far + 8 > len(self._index) - 2 * self._size:
-                raise CorruptError(f"{self.path.name}: bad offset table")
-            offset = struct.unpack_from(">Q", self._index, far)[0]
-        return offset
+        """Return the offset of an object; None if it is not there."""
+        position = self._index.find(raw_id)
+        return None if position is None else self._index.offset(position)
 
     def read(self, oid: str, limit: int) -> bytes | memoryview | None:
         """Return blob or tree ``oid``; None when it is absent or stored as a delta.
@@ -314,7 +285,7 @@ class Pack:
             return None
         if self._map is None:
             try:
-                self._map = _mapped(self.path)
+                self._map = mapped(self.path)
             except FileNotFoundError:  # git gc put its objects elsewhere
                 return None
         kind, size, start = self._entry(offset)
@@ -373,13 +344,6 @@ class Pack:
             shift += 7
             used += 1
         return kind, size, offset + used
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            raise CorruptError(f"{path.name} is empty")
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _forget(data: mmap.mmap) -> None:
