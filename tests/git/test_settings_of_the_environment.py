@@ -46,6 +46,17 @@ def test_settings_are_those_of_git(
     assert found.config.get(KEY) == repo.git("config", KEY)
 
 
+@pytest.mark.parametrize(
+    "condition", ["hasconfig:remote.*.url:https://example.org/**", "onbranch:main", "gitdir:**/r/.git"]
+)
+def test_included_settings_are_those_of_git(repo: Repo, tmp_path: Path, condition: str) -> None:
+    """Libgit2 passes over files that are included for the URL of a remote."""
+    (tmp_path / "settings").write_text('[theta "merge"]\n\tstrategy = ties\n')
+    repo.git("remote", "add", "origin", "https://example.org/team/model.git")
+    repo.git("config", f"includeIf.{condition}.path", str(tmp_path / "settings"))
+    assert Repository.discover(repo.path).config.get(KEY) == "ties" == repo.git("config", KEY)
+
+
 def test_what_theta_gives_to_git_needs_no_git(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     """A filter that theta's git starts would else start one git more."""
     for name, value in repo_environment(repo).items():

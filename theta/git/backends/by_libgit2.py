@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +39,7 @@ _KINDS: Final = {
     ObjectType.BLOB: BLOB,
     ObjectType.TAG: TAG,
 }
+_BY_REMOTE: Final = "includeif.hasconfig:"
 _HOOK: Final = "reference-transaction"
 """The hook that git runs when refs move; libgit2 runs none."""
 _NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
@@ -60,12 +62,17 @@ class Libgit2:
 
     @property
     def config(self) -> Config:
-        """Git's configuration; git is asked for it where the environment has a part of it."""
-        if not configures():
+        """Git's configuration; git is asked for it where libgit2 does not see all of it."""
+        if not (configures() or self._includes_by_remote):
             return Libgit2Config(self.raw.config)
         if self._given is None:
             self._given = git_settings.GitSettings(Git(self.top or self.gitdir), self.gitdir)
         return self._given.config
+
+    @cached_property
+    def _includes_by_remote(self) -> bool:
+        """Whether a file is included for the URL of a remote (git 2.36), which libgit2 passes over."""
+        return any(entry.name.startswith(_BY_REMOTE) for entry in self.raw.config)
 
     @property
     def lasting_config(self) -> Config:
