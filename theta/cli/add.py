@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -71,7 +72,7 @@ def add(
     session = open_session()
     asked = given.of_git()
     if update_type or update_data or weight:
-        with reports.apart(as_json):
+        with reports.apart() if as_json else nullcontext():
             updated = _update(session, asked, update_type, update_data or [], weight or [])
         return _tell(session, updated, as_json)
     if not asked.known or not asked.only(*_OURS):
@@ -82,7 +83,7 @@ def add(
     if not request.pathspecs:
         console.err("Nothing specified, nothing added.")
         return 0
-    with reports.apart(as_json):
+    with reports.apart() if as_json else nullcontext():
         result = additions.add(session, request, Terminal())
     return _tell(session, result, as_json)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import typer
@@ -77,7 +78,7 @@ def merge(
     trailer. git merge's other options apply; 'theta help merging-workflows' tells more.
     """
     apart = as_json and not (dry_run or html is not None or md or replay is not None)
-    with reports.moved(apart):
+    with reports.moved() if apart else nullcontext():
         session, terminal = open_session(), Terminal(no_prompt=no_prompt)
         line = given.of_git()
         if not line.known:
