@@ -109,9 +109,7 @@ class RevisionFiles(VersionFiles):
         """Return the blobs in a folder."""
         entry = self._tree.get(folder) if folder else None
         tree = self._tree if not folder else entry.tree if entry is not None else None
-        return (
-            sorted(one.name for one in tree if one.mode & MODE_BLOB == MODE_BLOB) if tree is not None else []
-        )
+        return sorted(one.name for one in tree if one.is_file) if tree is not None else []
 
     def pickles(self, path: str) -> PickleReport:
         """Scan a stored file."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from theta.errors import NotFoundError, UsageError
 from theta.formats.layout import BytesSource, Source
-from theta.git.object_values import MODE_BLOB, Tree, TreeEntry
+from theta.git.object_values import Tree, TreeEntry
 from theta.merging.adapters import scales
 from theta.porcelain.stage.adapters import WEIGHTS
 from theta.porcelain.workspace.session import Session
@@ -76,7 +76,7 @@ def _folder(session: Session, commit: str, path: str, name: str) -> str | None:
 
 def _file(tree: Tree, folder: str, name: str) -> TreeEntry | None:
     found = tree.get(f"{folder}/{name}" if folder else name)
-    return found if found is not None and found.is_file and found.mode & MODE_BLOB == MODE_BLOB else None
+    return found if found is not None and found.is_file else None
 
 
 def opened(session: Session, place: str) -> StoredAdapter:

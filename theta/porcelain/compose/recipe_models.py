@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from theta.errors import NotFoundError, UsageError
-from theta.git.object_values import MODE_BLOB
 from theta.merging.documents import model_references
 from theta.merging.documents.model_files import BESIDE, INDEX, ModelFiles
 from theta.merging.documents.model_references import ModelReference
@@ -82,11 +81,7 @@ def _texts(session: Session, commit: str, folder: str) -> dict[str, bytes]:
     inside = entry.tree if entry is not None else tree
     found: dict[str, bytes] = {}
     for one in inside or ():
-        if (
-            one.is_file
-            and one.mode & MODE_BLOB == MODE_BLOB
-            and (one.name in BESIDE or one.name.endswith(INDEX))
-        ):
+        if one.is_file and (one.name in BESIDE or one.name.endswith(INDEX)):
             found[one.name] = session.objects.text(one.id, _MOST_TEXT)
     return found
 

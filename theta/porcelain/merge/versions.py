@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from theta.git.commit_graph import merge_bases
-from theta.git.object_values import MODE_BLOB
 from theta.merging import result_file
 from theta.merging.adapters import scales
 from theta.merging.documents import vocabulary_files
@@ -158,8 +157,7 @@ def configuration(session: Session, commit: str | None, path: str) -> bytes | No
 def neighbour(session: Session, commit: str | None, path: str, name: str) -> bytes | None:
     """Return what ``commit`` has in the file ``name`` in the folder of ``path``, or None."""
     entry = session.repo.tree_of(commit).get(in_folder(path, name)) if commit else None
-    is_file = entry is not None and entry.mode & MODE_BLOB == MODE_BLOB
-    return session.repo.read_blob(entry.id) if entry is not None and is_file else None
+    return session.repo.read_blob(entry.id) if entry is not None and entry.is_file else None
 
 
 def _entry(session: Session, commit: str | None, path: str) -> str | None:

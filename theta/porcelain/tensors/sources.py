@@ -22,7 +22,6 @@ from theta.errors import (
 from theta.formats import opaque, safetensors, sharded
 from theta.formats.layout import Source, clip
 from theta.formats.values import Value, values
-from theta.git.object_values import MODE_BLOB
 from theta.porcelain.tensors import converting
 from theta.porcelain.tensors.converting import Model
 from theta.porcelain.workspace.checkpoints import shards_of
@@ -119,7 +118,7 @@ def _file_at(session: Session, revision: str, path: str) -> str | None:
     """
     if revision:
         entry = session.repo.tree_of(revision).get(path)
-        return entry.id if entry is not None and entry.mode & MODE_BLOB == MODE_BLOB else None
+        return entry.id if entry is not None and entry.is_file else None
     found = {entry.stage: entry.oid for entry in session.repo.entries() if entry.path == path}
     if found and 0 not in found:
         raise NotFoundError(f"{path} is in conflict", hint="'theta resolve' settles it")

@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from theta.git.object_values import MODE_BLOB
 from theta.porcelain.workspace.session import Session
 
 CONFIG: Final = "config.json"
@@ -60,7 +59,7 @@ def beside(session: Session, path: str, revision: str = "HEAD") -> Mapping[str, 
     """
     name = path.rpartition("/")[0] + "/" + CONFIG if "/" in path else CONFIG
     entry = session.repo.tree_of(revision).get(name)
-    if entry is not None and entry.mode & MODE_BLOB == MODE_BLOB:
+    if entry is not None and entry.is_file:
         return _parsed(session.repo.read_blob(entry.id))
     if session.repo.is_bare:
         return {}
