@@ -103,7 +103,8 @@ FORMATS: Final[dict[str, tuple[Seeds, list[bytes]]]] = {
 
 
 @cache
-def _seeds(name: str) -> list[bytes]:
+def seeds(name: str) -> list[bytes]:
+    """Return the sound files of the format ``name``."""
     return FORMATS[name][0]()
 
 
@@ -120,7 +121,7 @@ def check(data: bytes) -> bool:
 
 def run(name: str, seed: int, count: int) -> int:
     """Check ``count`` mutated files of the format ``name``; the number that were read as tensors."""
-    files, tokens = _seeds(name), FORMATS[name][1]
+    files, tokens = seeds(name), FORMATS[name][1]
     rng = random.Random(f"{name} {seed}")
     return sum(check(mutate(rng.choice(files), rng, tokens)) for _ in range(count))
 
@@ -144,7 +145,7 @@ def guard() -> list[str]:
 
 def main(name: str, seed: str, count: str) -> None:
     """One campaign, as the command line asks for it."""
-    for data in _seeds(name):  # what is imported lazily is imported now
+    for data in seeds(name):  # what is imported lazily is imported now
         check(data)
     run(name, -1, 300)
     seen = guard()

@@ -161,7 +161,8 @@ class Copies:
     def fresh(self) -> Repo:
         """A new copy, prepared."""
         self.number += 1
-        repo = self.origin.copy(self.place / f"copy{self.number}")
+        self.last = self.place / f"copy{self.number}"
+        repo = self.origin.copy(self.last)
         self.command.before(repo)
         return repo
 

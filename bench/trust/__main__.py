@@ -1,0 +1,104 @@
+"""The command line: ``python -m bench.trust``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from bench.trust import campaigns, page, runner, signing, table, worker
+from bench.trust.outcome import Outcome
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the options."""
+    made = argparse.ArgumentParser(prog="python -m bench.trust", description=__doc__)
+    made.add_argument("--hours", type=float, default=1.0, help="for how long")
+    made.add_argument("--seed", type=int, default=1, help="the first seed; those in the table are left out")
+    made.add_argument("--only", default=",".join(campaigns.NAMES), help="campaigns, with commas between")
+    made.add_argument("--jobs", type=int, default=2, help="processes side by side")
+    made.add_argument("--table", type=Path, default=table.FILE, help="the table that is added to")
+    made.add_argument("--again", metavar="NAME:SEED[:CASE]", help="run one seed, or one case of it, alone")
+    made.add_argument(
+        "--page", action="store_true", help="write the tables of docs/trust.md, and run nothing"
+    )
+    made.add_argument(
+        "--join", type=Path, metavar="TABLE", help="add the rows of another table, and run nothing"
+    )
+    made.add_argument(
+        "--mended", metavar="NAME:TEXT", help="say what mended the faults of a campaign, and run nothing"
+    )
+    made.add_argument("--sign", action="store_true", help="sign the table with git's key, and run nothing")
+    made.add_argument("--verify", action="store_true", help="check digest and signature, and run nothing")
+    return made
+
+
+class Teller:
+    """Adds outcomes to the table and prints the faults among them."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.faults = file, 0
+        self.spent: dict[str, float] = {}
+
+    def tell(self, campaign: str, found: Outcome) -> float:
+        """Count an outcome; return the seconds that the campaign had in all."""
+        rows = table.read(self.file)
+        table.row_of(rows, campaign).add(found)
+        table.write(rows, self.file)
+        for kind, case, text in found.faults:
+            self.faults += 1
+            command = shlex.join(runner.again(campaign, found.seed, case))
+            print(f"{kind}: {campaign}, seed {found.seed}, case {case}: {text}\n    {command}", flush=True)
+        self.spent[campaign] = self.spent.get(campaign, 0.0) + found.seconds
+        return self.spent[campaign]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run campaigns side by side."""
+    rows = table.read(options.table)
+    names = [name for name in options.only.split(",") if name]
+    seeds = {name: table.next_seed(rows, name, options.seed) for name in names}
+    teller = Teller(options.table)
+    try:
+        runner.Runner(seeds, teller.tell).run(time.monotonic() + 3600 * options.hours, options.jobs)
+    except KeyboardInterrupt:
+        print("ended", file=sys.stderr)
+    print(page.rows(table.read(options.table)))
+    return int(teller.faults > 0)
+
+
+def _mend(file: Path, campaign: str, text: str) -> None:
+    """Say of all rows of a campaign that have faults what mended them."""
+    rows = table.read(file)
+    for row in rows:
+        if row.campaign == campaign and any(row.faults.values()) and not row.mended:
+            row.mended = text
+    table.write(rows, file)
+
+
+def main(words: list[str]) -> int:
+    """Do what the command line asks for; 1 for a fault."""
+    options = parser().parse_args(words)
+    if options.again:
+        name, *numbers = options.again.split(":")
+        seed, *case = map(int, numbers)
+        worker.main(name, seed, 1, *case)
+    elif options.join:
+        table.write(table.joined(table.read(options.table), table.read(options.join)), options.table)
+    elif options.mended:
+        _mend(options.table, *options.mended.split(":", 1))
+    elif options.page:
+        page.write(table.read(options.table))
+    elif options.sign:
+        signing.sign(options.table)
+    elif options.verify:
+        return signing.verify(options.table)
+    else:
+        return run(options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

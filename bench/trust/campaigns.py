@@ -1,0 +1,23 @@
+"""The campaigns by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+from bench.trust.outcome import Campaign
+
+NAMES: Final = {
+    "files": "mutated_inputs.Files",
+    "texts": "mutated_inputs.Texts",
+    "codecs": "mutated_inputs.Codecs",
+    "kills": "kills.Kills",
+}
+"""Name -> the module and the class."""
+
+
+def make(name: str) -> Campaign:
+    """Return a new campaign; nothing of it is prepared."""
+    module, _, kind = NAMES[name].partition(".")
+    made: Campaign = getattr(import_module(f"bench.trust.{module}"), kind)()
+    return made

@@ -1,0 +1,71 @@
+"""The tables of ``theta/docs/trust.md``, made of the cumulative table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from bench.trust import campaigns, table
+from bench.trust.outcome import FAULTS
+from bench.trust.table import Row
+
+PAGE: Final = table.ROOT / "theta" / "docs" / "trust.md"
+_BEGIN, _END = "<!-- made by: python -m bench.trust --page -->\n", "<!-- until here -->\n"
+
+
+def rows(found: Sequence[Row]) -> str:
+    """Return the table of all campaigns, then that of faults that were mended."""
+    sound = [row for row in found if not row.mended]
+    lines = [
+        "| campaign | cases | lost | wrong | executed | other | bound 3/n | hours | seeds | commits |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|---|",
+        *(_line(name, [row for row in sound if row.campaign == name]) for name in campaigns.NAMES),
+    ]
+    inputs = sum(row.cases for row in sound if campaigns.make(row.campaign).counts == "inputs")
+    text = "\n".join(filter(None, lines)) + "\n"
+    text += f"\nMutated inputs in all: {inputs:,}. Digest of the rows: `{_digest(found)}`.\n"
+    return text + _mended([row for row in found if row.mended])
+
+
+def _digest(found: Iterable[Row]) -> str:
+    return table.digest(asdict(row) for row in found)
+
+
+def _line(name: str, found: Sequence[Row]) -> str:
+    cases = sum(row.cases for row in found)
+    if not cases:
+        return ""
+    faults = [sum(row.faults[kind] for row in found) for kind in FAULTS]
+    bound = f"{3 / cases:.2g}" if not any(faults) else "-"
+    hours = sum(row.seconds for row in found) / 3600
+    seeds = sum(last - first + 1 for row in found for first, last in row.seeds)
+    cells = [
+        campaigns.make(name).title, f"{cases:,}", *map(str, faults), bound, f"{hours:.2f}", f"{seeds:,}",
+        " ".join(dict.fromkeys(f"`{row.commit}`" for row in found)),
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _mended(found: Sequence[Row]) -> str:
+    """Return the table of states on which a campaign found what was mended since."""
+    if not found:
+        return ""
+    lines = ["", "| campaign | commit | cases | faults | mended |", "|---|---|---:|---:|---|"]
+    for row in found:
+        cells = [row.campaign, f"`{row.commit}`", f"{row.cases:,}", str(sum(row.faults.values())), row.mended]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def filled(text: str, found: Sequence[Row]) -> str:
+    """Return the text of the page with the tables as they are now."""
+    before, _, rest = text.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return f"{before}{_BEGIN}\n{rows(found)}\n{_END}{after}"
+
+
+def write(found: Sequence[Row], page: Path = PAGE) -> None:
+    """Write the tables into the page."""
+    page.write_text(filled(page.read_text(), found))

@@ -1,0 +1,119 @@
+"""The campaigns of ``bench/trust``: each runs a few cases, faults are seen, and the table adds up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bench.trust import campaigns, mutated_inputs, outcome, page, table
+from bench.trust.kills import Kills
+from bench.trust.outcome import NO_CASE, FaultError, Outcome
+from bench.trust.table import Row
+from tests.support import Repo
+from tests.support.environment import ROOT
+
+ON_REPOSITORIES = {"kills": Kills}
+
+
+class Sample:
+    """A campaign with one case of each end."""
+
+    name, title, counts, each = "sample", "Samples", "samples", 5
+
+    def prepare(self, place: Path, /) -> None:
+        """Nothing is needed."""
+
+    def case(self, seed: int, number: int, /) -> str:
+        """Each number is another end."""
+        if number == 1:
+            raise FaultError("lost", f"seed {seed}")
+        if number == 2:
+            raise ValueError("of theta")
+        assert number != 3, "of a check"
+        return NO_CASE if number == 4 else "fine"
+
+
+def test_every_fault_is_counted() -> None:
+    found = outcome.run(Sample(), 7)
+    assert [(kind, number) for kind, number, _ in found.faults] == [("lost", 1), ("other", 2), ("wrong", 3)]
+    assert (found.cases, found.words) == (
+        4,
+        Counter(fine=1, lost=1, other=1, wrong=1) + Counter({NO_CASE: 1}),
+    )
+    assert outcome.run(Sample(), 7, 1).faults == [("lost", 1, "seed 7")]
+    assert Outcome.of_json(json.loads(json.dumps(found.as_json()))) == found
+
+
+def test_rows_add_up(tmp_path: Path) -> None:
+    rows: list[Row] = []
+    for seed in (1, 2, 3, 7):
+        table.row_of(rows, "kills").add(outcome.run(Sample(), seed))
+    (row,) = rows
+    assert (row.seeds, row.cases, row.faults["lost"]) == ([[1, 3], [7, 7]], 16, 4)
+    assert table.next_seed(rows, "kills", 1) == 8
+    assert table.next_seed(rows, "files", 5) == 5
+    other = Row("kills", row.commit, row.sources, [[4, 4]], 4)
+    assert table.joined(rows, [other])[0].seeds == [[1, 4], [7, 7]]
+    with pytest.raises(ValueError, match="same seeds"):
+        table.joined(rows, [other])
+    table.write(rows, tmp_path / "table.json")
+    assert table.read(tmp_path / "table.json") == rows
+    assert table.is_whole(tmp_path / "table.json")
+
+
+def test_a_changed_row_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "table.json"
+    table.write([Row("kills", "abc", "def", [[1, 1]], 5)], file)
+    file.write_text(file.read_text().replace('"cases": 5', '"cases": 50'))
+    assert not table.is_whole(file)
+
+
+def test_the_page_has_the_rows_of_the_table() -> None:
+    text = page.PAGE.read_text()
+    assert page.filled(text, table.read()) == text, "python -m bench.trust --page"
+    assert not table.FILE.exists() or table.is_whole()
+
+
+def test_faults_show_on_the_page() -> None:
+    row = Row("kills", "abc", "def", [[1, 2]], 10)
+    assert "| 10 | 0 | 0 | 0 | 0 | 0.3 |" in page.rows([row])
+    row.faults["lost"] = 1
+    assert "| 10 | 1 | 0 | 0 | 0 | - |" in page.rows([row])
+    row.mended = "a fix"
+    assert "| kills | `abc` | 10 | 1 | a fix |" in page.rows([row])
+
+
+def test_a_campaign_in_its_own_process() -> None:
+    command = [sys.executable, "-m", "bench.trust.worker", "codecs", "1", "1"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (found,) = (Outcome.of_json(json.loads(line)) for line in done.stdout.splitlines())
+    assert (found.seed, found.cases, found.faults) == (1, 500, [])
+
+
+def test_inputs(tmp_path: Path) -> None:
+    """The guard is tested with the formats; here the process goes on."""
+    files, texts = mutated_inputs.Files(), mutated_inputs.Texts()
+    texts.load(tmp_path)
+    for campaign in (files, texts):
+        words = Counter(
+            campaign.case(seed, number) for seed in range(len(campaign.kinds)) for number in range(9)
+        )
+        assert len(words) == 2
+
+
+@pytest.mark.parametrize("name", ON_REPOSITORIES)
+def test_a_case_of_a_campaign(completed: Repo, tmp_path: Path, name: str) -> None:
+    campaign = ON_REPOSITORIES[name]()
+    campaign.use(completed, tmp_path)
+    assert campaign.case(1, 0)
+
+
+def test_every_campaign_is_tried() -> None:
+    assert set(campaigns.NAMES) == {"files", "texts", "codecs", *ON_REPOSITORIES}
