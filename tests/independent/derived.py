@@ -43,7 +43,7 @@ _WIDTHS: Final[dict[str, Callable[[int], bool]]] = {
 
 def check(fields: Sequence[Field], size: int) -> None:
     """Refuse fields that no file of ``size`` bytes may have; they are in the order of the file."""
-    require(sum(len(one.places) for one in fields) <= MOST, "fields have too many places")
+    require(len(fields) + sum(len(one.places) for one in fields) <= MOST, "fields have too many places")
     require(sum(one.reads for one in fields) <= 4 * size + 16 * 2**20, "fields read too much")
     folded = sum(one.reads for one in fields if one.operation == "fold-decimal")
     require(folded <= 8 * 2**20, "fields fold too much")

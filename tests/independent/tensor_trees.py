@@ -48,6 +48,8 @@ class StoredTensor:
                 refuse(f"a tensor has a file {name!r}")
             is_chunk = match[2] != "shared"
             require(not is_chunk or int(match[2]) < len(self._layers[int(match[1])].starts), "no such chunk")
+        for layer in self._layers:
+            layer.check_shared()
         if self._layers:
             self._layers[-1].open()
 
@@ -177,17 +179,18 @@ class StoredLayer:
         end = self.starts[number + 1] if number + 1 < len(self.starts) else self.size
         return start // self.kind.width, end // self.kind.width
 
+    def check_shared(self) -> None:
+        """Refuse a layer that has shared bytes and whose codec has none, or the reverse."""
+        has_shared = self._base is not None and DECODERS[self._codec].has_shared
+        require(has_shared == ("shared" in self._files), "a layer has shared bytes, or lacks them")
+
     def open(self) -> None:
         """Read what the chunks of the layer, and of those below, share."""
         shared = self._files.pop("shared", None)
         if self._base:
             self._base.open()
-            kind = DECODERS[self._codec]
-            require(kind.has_shared == (shared is not None), "a layer has shared bytes, or lacks them")
             raw = self._objects.blob(shared, MAX_ENCODED) if shared else b""
-            self._decoder = kind(self, self._base, raw)
-        else:
-            require(shared is None, "a dense layer has shared bytes")
+            self._decoder = DECODERS[self._codec](self, self._base, raw)
 
     def chunk(self, number: int) -> Words:
         """Return the words of one chunk, as a copy."""

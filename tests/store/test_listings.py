@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import Repo, make_model, random_tensors, read_model, sha256
-from theta.errors import ManifestError
+from theta.errors import CorruptError, ManifestError
 from theta.git.object_format import SHA1
 from theta.git.repository import Repository
 from theta.porcelain.stage import staging
@@ -217,5 +217,5 @@ def test_objects_that_are_no_listing_are_refused(grouped: Repo) -> None:
     arranged = written(GOOD)
     tree = grouped.git("rev-parse", "HEAD^{tree}")
     groups = (replace(arranged.groups[0], tree=tree), *arranged.groups[1:])
-    with pytest.raises(ManifestError, match="not a listing"):
+    with pytest.raises(CorruptError, match="not one of plain files"):
         listings.read(objects, replace(arranged, groups=groups).data)

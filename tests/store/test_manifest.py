@@ -85,7 +85,7 @@ def lines(draw: st.DrawFn) -> Line:
 MANIFESTS = st.builds(
     Manifest,
     st.sampled_from(["safetensors", "opaque", "torch-zip", "x1.2_3"]),
-    st.sampled_from(["model.safetensors", "sub%2Fmodel", "é name", "a~2"]),
+    st.sampled_from(["model.safetensors", "sub%2Fmodel", "e name", "a~2"]),
     OIDS,
     st.lists(lines(), max_size=6, unique_by=lambda line: line.name).map(tuple),
 )
@@ -156,6 +156,10 @@ BAD = {
     "an upward store": GOOD.replace("store m", "store .."),
     "a hidden store": GOOD.replace("store m", "store .git"),
     "theta's own name for a store": GOOD.replace("store m", "store @m"),
+    "a store that is a device": GOOD.replace("store m", "store a.CON.b"),
+    "a store that is a short name of .git": GOOD.replace("store m", "store git~1"),
+    "a store with an accent": GOOD.replace("store m", "store \u00e9"),
+    "a store that ends in a dot": GOOD.replace("store m", "store m."),
     "an empty store": GOOD.replace("store m", "store "),
     "a store with a control": GOOD.replace("store m", "store a\x1bb"),
     "a format that is no word": GOOD.replace("format safetensors", "format a b"),

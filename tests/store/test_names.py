@@ -150,6 +150,43 @@ def test_a_tensor_that_others_stand_below_has_a_folder_of_its_own(names: list[st
         assert places[f"{path}/@self" if is_folder else path] == line.tree
 
 
+SPELLED = st.lists(
+    st.sampled_from(
+        [
+            "con",
+            "CON",
+            "com1",
+            "git",
+            "git~1",
+            "aux",
+            "x",
+            "-",
+            "~",
+            ".",
+            " ",
+            "%",
+            "@",
+            "/",
+            "\u00e9",
+            "n" * 60,
+        ]
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(SPELLED, st.integers(2, 12))
+@example(["x" * 97, "con", "x" * 100], 2)
+@example(["x" * 94, ".git~12", "x" * 100], 2)
+@example(["x.git"], 2)
+def test_every_store_has_a_name_that_readers_take(parts: list[str], number: int) -> None:
+    store = names.store_of("".join(parts))
+    assert names.is_store(store)
+    assert names.is_store(names.numbered(store, number))
+    assert names.numbered(store, number) != store
+
+
 def test_what_is_the_same_in_many_names_is_escaped_once() -> None:
     names._part.cache_clear()
     for number in range(100):

@@ -38,7 +38,11 @@ def write(objects: Objects, made: Skeleton) -> str:
 
 
 def tree(objects: Objects, **files: bytes) -> str:
-    """A skeleton tree of any content: ``table_0000=b"..."`` is the file ``table.0000``."""
+    """A skeleton tree of any content: ``table_0000=b"..."`` is the file ``table.0000``, cut if it is long."""
+    long = files.pop("table_0000", b"")
+    files |= {
+        f"table_{n:04d}": long[at : at + (4 << 20)] for n, at in enumerate(range(0, len(long), 4 << 20))
+    }
     pack = objects.writer()
     oid = pack.tree((name.replace("_", "."), 0o100644, pack.blob(data)) for name, data in files.items())
     pack.finish()

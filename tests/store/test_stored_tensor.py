@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from tests.merging.stored import Store
 from theta.codecs import dense
 from theta.errors import CodecError, CorruptError, FormatError
+from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
+from theta.store.format.tensor_tree import Record
 from theta.store.odb.objects import Objects
 from theta.store.read import layers
 from theta.store.read.chunk_cache import ChunkCache
@@ -111,8 +113,11 @@ def test_a_base_that_was_decoded_for_one_version_is_not_decoded_for_the_next(
     assert np.array_equal(words, plain[1])
 
 
-def test_a_tensor_without_bytes_reads_nothing(stored: Stored) -> None:
-    line = replace(stored.line, shape=(0, 4), tree="0" * 40)
+def test_a_tensor_without_bytes_reads_its_record_alone(stored: Stored) -> None:
+    record = Record(stored.line.dtype, (0, 4), (), (), {})
+    with stored.objects.writing() as pack:
+        tree = pack.tree([(tensor_tree.RECORD, 0o100644, pack.blob(record.data()))])
+    line = replace(stored.line, shape=(0, 4), digest=record.digest, tree=tree)
     tensor = StoredTensor(stored.objects, line)
     assert list(tensor.chunks()) == []
     assert tensor.whole().words.size == tensor.read(0, 0).size == 0

@@ -51,11 +51,17 @@ class Derived:
         return self.offset + self.width
 
 
-def check_fields(size: int, extents: Iterable[tuple[int, int]], fields: Sequence[Derived]) -> None:
+def check_fields(
+    size: int,
+    extents: Iterable[tuple[int, int]],
+    fields: Sequence[Derived],
+    ranks: Sequence[int] | None = None,
+) -> None:
     """Raise ``FormatError`` unless ``fields`` of a file of ``size`` bytes can be computed in their order.
 
-    ``extents`` are the (start, end) of its tensors.  The total length of all arguments is checked first
-    against the size of the file.
+    ``extents`` are the (start, end) of its tensors, ``ranks`` those of the fields, which ascend: a field
+    depends on fields of lower ranks only.  By default each field has a rank of its own.  The total length of
+    all arguments is checked first against the size of the file.
     """
     _check_work(size, fields)
     position = 0
@@ -65,16 +71,17 @@ def check_fields(size: int, extents: Iterable[tuple[int, int]], fields: Sequence
         position = end
     if position > size:
         raise FormatError("a derived field is outside the file")
-    ordered = sorted((field.offset, rank) for rank, field in enumerate(fields))
-    ranks = _Ranks([rank for _, rank in ordered])
-    starts = [start for start, _ in ordered]
-    ends = [fields[rank].end for _, rank in ordered]
-    for rank, field in enumerate(fields):
+    ranks = range(len(fields)) if ranks is None else ranks
+    ordered = sorted(zip(fields, ranks, strict=True), key=lambda pair: (pair[0].offset, pair[1]))
+    highest = _Ranks([rank for _, rank in ordered]).highest
+    starts = [field.offset for field, _ in ordered]
+    ends = [field.end for field, _ in ordered]
+    for field, rank in zip(fields, ranks, strict=True):
         _check_width(field)
         for start, length in field.arguments:
             if start < 0 or length < 0 or start + length > size:
                 raise FormatError("an argument of a derived field is outside the file")
-            if ranks.highest(bisect_right(ends, start), bisect_left(starts, start + length)) >= rank:
+            if highest(bisect_right(ends, start), bisect_left(starts, start + length)) >= rank:
                 raise FormatError("a derived field depends on one that is computed later")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from theta.errors import DamagedRepositoryError, MissingObjectsError
+from theta.errors import CorruptError, DamagedRepositoryError, MissingObjectsError
 from theta.git.object_format import BLOB, COMMIT, TAG, TREE
 from theta.lazy import lazy
 
@@ -26,6 +26,8 @@ MODE_BLOB: Final = 0o100644
 MODE_EXECUTABLE: Final = 0o100755
 MODE_COMMIT: Final = 0o160000
 """The mode of a submodule."""
+_PLAIN: Final = b"100644 "
+"""How an entry of a plain file begins."""
 
 _AUTHOR: Final = re.compile(rb"author ([^<\n]*)<([^>\n]*)>(?: (-?\d{1,18}) ([+-])(\d\d)(\d\d))?")
 _ENCODING: Final = re.compile(rb"^encoding (.+)$", re.MULTILINE)
@@ -201,6 +203,26 @@ def ids(store: ObjectStore, oid: str) -> dict[str, str] | None:
     if found is None or found[0] != TREE:
         return None
     return {name: entry for name, _, entry in _tree_rows(found[1], oid)}
+
+
+def files(store: ObjectStore, oid: str) -> dict[str, str] | None:
+    """Return name -> id of tree ``oid`` of plain files; None when it is missing or another kind of object.
+
+    Raises :class:`CorruptError` for an entry of any other mode than 100644, and for a name that stands twice.
+    """
+    found = store.read(oid)
+    if found is None or found[0] != TREE:
+        return None
+    data, size, at = found[1], len(oid) // 2, 0
+    names: dict[str, str] = {}
+    while at < len(data):
+        end = data.find(b"\0", at)
+        name = data[at + len(_PLAIN) : end].decode("utf-8", "surrogateescape")
+        begins, at = at, end + 1 + size
+        if end < 0 or at > len(data) or name in names or not data.startswith(_PLAIN, begins):
+            raise CorruptError(f"tree {oid} is not one of plain files, each under a name of its own")
+        names[name] = data[end + 1 : at].hex()
+    return names
 
 
 def commit(store: ObjectStore, oid: str) -> Commit | None:

@@ -304,6 +304,10 @@ class Repository:
         """Return name -> id of the entries of ``tree`` without fetching it; None when it is not here."""
         return object_values.ids(self.backend.objects, tree)
 
+    def files_here(self, tree: str) -> dict[str, str] | None:
+        """Return name -> id of ``tree``, which holds plain files alone, or raise ``CorruptError``."""
+        return object_values.files(self.backend.objects, tree)
+
     def commit_or_none(self, oid: str) -> Commit | None:
         """Return commit ``oid``; None when it is missing or another kind of object."""
         found = self.commit_here(oid)

@@ -10,7 +10,7 @@ from typing import Final
 from theta.errors import MissingObjectsError, NotHereYetError, ThetaError
 from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.session import Session
-from theta.store.format.manifest import Line
+from theta.store.format.manifest import Line, Manifest
 from theta.store.read.reassembly import Restorer
 from theta.store.read.stored_tensor import StoredTensor
 from theta.units import human
@@ -19,13 +19,16 @@ MOST: Final = 5
 """The largest number of problems listed for one checkpoint."""
 
 
-def commits(session: Session) -> list[str]:
-    """Return the ids of all commits reachable from HEAD, branches, tags and remotes."""
-    return (
-        session.repo.git()
-        .run("rev-list", "--branches", "--tags", "--remotes", "HEAD", check=False)
-        .text.split()
-    )
+def commits(session: Session) -> tuple[list[str], str]:
+    """Return the ids of all commits reachable from HEAD, branches, tags and remotes.
+
+    The second value is what git says when it cannot walk all of them, or "".
+    """
+    git = session.repo.git()
+    head = ["HEAD"] if git.run("rev-parse", "-q", "--verify", "HEAD", check=False).code == 0 else []
+    done = git.run("rev-list", "--branches", "--tags", "--remotes", *head, check=False)
+    said = done.stderr.decode("utf-8", "replace").strip()
+    return done.text.split(), (said.rpartition("\n")[2] or "git rev-list failed") if done.code else ""
 
 
 @dataclass
@@ -52,8 +55,11 @@ def problems(session: Session, owed: Owed, *, read_data: bool) -> Iterator[str]:
     Nothing is fetched: ``owed`` counts what a partial clone does not have yet.
     """
     seen: set[str] = set()
+    found, failure = commits(session)
+    if failure:
+        yield f"some commits were not checked: {failure}"
     with session.repo.promised.closed():
-        for oid in commits(session):
+        for oid in found:
             try:
                 yield from _commit(session, oid, seen, owed, read_data=read_data)
             except NotHereYetError:
@@ -65,15 +71,26 @@ def _commit(session: Session, oid: str, seen: set[str], owed: Owed, *, read_data
     for path, one in session.at(oid).items():
         if one.oid not in seen:
             seen.add(one.oid)
-            found = list(_checkpoint(session, f"{oid[:12]}:{path}", one.oid, owed, read_data=read_data))
+            found = list(problems_of(session, f"{oid[:12]}:{path}", one.oid, owed, read_data=read_data))
             yield from found[:MOST]
             if len(found) > MOST:
                 yield f"{oid[:12]}:{path}: and {len(found) - MOST} more"
+    yield from _shared_stores(session, oid)
     if not agreement.agrees(session, tree):
         yield f"commit {oid[:12]}: .theta/ does not agree with the manifests"
 
 
-def _checkpoint(session: Session, label: str, oid: str, owed: Owed, *, read_data: bool) -> Iterator[str]:
+def _shared_stores(session: Session, oid: str) -> Iterator[str]:
+    """Yield a line for each checkpoint whose store another one has too, in any case of its letters."""
+    owners: dict[str, tuple[str, Manifest]] = {}
+    for path, manifest in session.at(oid).manifests.items():
+        other, held = owners.setdefault(manifest.store.lower(), (path, manifest))
+        if held != manifest:
+            yield f"commit {oid[:12]}: {other} and {path} have one store, {manifest.store}"
+
+
+def problems_of(session: Session, label: str, oid: str, owed: Owed, *, read_data: bool) -> Iterator[str]:
+    """Yield one line for each problem of the checkpoint whose manifest is blob ``oid``, called ``label``."""
     try:
         manifest = session.manifest(oid)
         with contextlib.suppress(NotHereYetError):
@@ -89,8 +106,7 @@ def _checkpoint(session: Session, label: str, oid: str, owed: Owed, *, read_data
             owed.tensors += 1
             owed.nbytes += line.nbytes
         except ThetaError as error:
-            error.concern(f"{label}#{line.name}")
-            yield str(error)
+            yield f"{label}#{line.name}: {str(error).removeprefix(f'{line.name}: ')}"
 
 
 def _tensor(session: Session, line: Line, *, read_data: bool) -> None:

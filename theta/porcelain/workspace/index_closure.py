@@ -17,7 +17,7 @@ from theta.porcelain.workspace.session import Change, Session
 from theta.store import closure, held_packs
 from theta.store.files.file_source import Identity
 from theta.store.format.manifest import Manifest
-from theta.store.format.names import store_of
+from theta.store.format.names import numbered, store_of
 
 if TYPE_CHECKING:
     from theta.git.backends.protocols import EditedIndex
@@ -36,7 +36,7 @@ def store_name(path: str, taken: set[str]) -> str:
     base = store_of(path)
     name, number = base, 2
     while name.lower() in {other.lower() for other in taken}:
-        name, number = f"{base}~{number}", number + 1
+        name, number = numbered(base, number), number + 1
     return name
 
 

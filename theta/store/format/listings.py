@@ -110,7 +110,7 @@ def _fetched(objects: Objects, groups: Sequence[NameGroup]) -> Iterator[bytes]:
 
 
 def _blob(objects: Objects, group: NameGroup) -> str:
-    entry = objects.tree(group.tree).get(FILE)
-    if entry is None:
-        raise ManifestError(f"the listing of group {group.prefix[:80]!r} is not a listing")
-    return entry[1]
+    found = objects.files(group.tree)
+    if found.keys() != {FILE}:
+        raise ManifestError(f"the tree of group {group.prefix[:80]!r} is not one of a listing")
+    return found[FILE]

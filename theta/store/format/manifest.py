@@ -17,19 +17,17 @@ from theta.dtypes import DTYPES
 from theta.errors import ManifestError, NewerFormatError
 from theta.git.object_format import ID, format_of, is_id
 from theta.lazy import lazy
-from theta.store.format.names import escape_line, unescape_line
+from theta.store.format.names import escape_line, is_store, unescape_line
 
 VERSION: Final = 1
 MAGIC: Final = b"theta checkpoint "
 MAX_BYTES: Final = 8 << 20
-MAX_STORE: Final = 200
 MAX_LISTED: Final = 128 << 20
 """Bytes of all listings of a manifest together."""
 
 _VALUE: Final = re.compile(rf"    ([a-z0-9_]+) \[([0-9, ]*)\] sha256:([0-9a-f]{{64}}) ({ID})")
 _GROUP: Final = re.compile(rf"    group \[([1-9][0-9]{{0,8}})\] sha256:([0-9a-f]{{64}}) ({ID})")
 _SHAPE: Final = re.compile(r"((0|[1-9][0-9]{0,17})(, (0|[1-9][0-9]{0,17})){0,63})?")
-_STORE: Final = re.compile(r"[^/\x00-\x1f\x7f@%][^/\x00-\x1f\x7f]{0,199}")
 _MARKERS: Final = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
 
 
@@ -175,18 +173,13 @@ def _parse_lines(lines: list[str], listings: Listings | None) -> Manifest:
     )
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", container):
         raise ManifestError(f"bad format name {container[:80]!r}")
-    if (
-        not _STORE.fullmatch(store)
-        or len(store.encode()) > MAX_STORE
-        or store.strip(". ") != store
-        or store.lower() == ".git"
-    ):
+    if not is_store(store):
         raise ManifestError(f"bad store name {store[:80]!r}")
     if not is_id(skeleton):
         raise ManifestError("bad skeleton id")
     groups: tuple[NameGroup, ...] = ()
     if listings is not None and any(_GROUP.fullmatch(line) for line in lines[5:6]):
-        groups = tuple(_group_lines(lines[4:]))
+        groups = _distinct_groups(_group_lines(lines[4:]))
         found = _listed(groups, listings(groups))
     else:
         found = _distinct(_tensor_lines(lines[4:]))
@@ -233,6 +226,14 @@ def _distinct(lines: Iterable[Line]) -> tuple[Line, ...]:
     for line in lines:
         if found.setdefault(line.name, line) is not line:
             raise ManifestError(f"the manifest names {line.name[:80]!r} twice")
+    return tuple(found.values())
+
+
+def _distinct_groups(groups: Iterable[NameGroup]) -> tuple[NameGroup, ...]:
+    found: dict[str, NameGroup] = {}
+    for group in groups:
+        if found.setdefault(group.prefix, group) is not group:
+            raise ManifestError(f"the manifest names the group {group.prefix[:80]!r} twice")
     return tuple(found.values())
 
 

@@ -18,6 +18,7 @@ _KEEP: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0
 _DEVICE: Final = re.compile(
     rb"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$|git~[0-9]+)(?:$|[^a-z0-9])", re.I
 )
+_STORE: Final = re.compile(r"[A-Za-z0-9_\-+=,()\[\]{}!#&;^~$ %.]{1,200}")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./-]+")
 """Names that need no escapes, unless they are keywords."""
 _LINE_ESCAPE: Final = re.compile(r"[\x00-\x1f\x7f\\\x85\u2028\u2029\ud800-\udfff]")
@@ -70,8 +71,29 @@ def store_of(path: str) -> str:
     """Return the name of the store of a checkpoint that is first added at ``path``: one component."""
     data = path.encode("utf-8", "surrogateescape")
     name = ".".join(_part(part) for part in data.split(b"."))
-    name = name if len(name) <= MAX_STORE - 20 else f"{name[:100]}%~{hashlib.sha256(data).hexdigest()}"
+    name = name if len(name) <= MAX_STORE - 20 else f"{_cut(name)}%~{hashlib.sha256(data).hexdigest()}"
     return "_" + name if name[0] in "% ." else name
+
+
+def _cut(name: str) -> str:
+    """Return the beginning of a long name of a store, which does not end in the name of a device."""
+    end = 100
+    while _DEVICE.match(name[:end].rpartition(".")[2].encode()):
+        end -= 1
+    return name[:end]
+
+
+def numbered(store: str, number: int) -> str:
+    """Return another name for a second store that would be called ``store``."""
+    name = f"{store}~{number}"
+    return name if is_store(name) else f"{store}-{number}"  # git~2 is a short name of .git on Windows
+
+
+def is_store(name: str) -> bool:
+    """Return whether a store may have this name."""
+    if _STORE.fullmatch(name) is None or name[0] in " .%" or name[-1] in " .":
+        return False
+    return not any(_DEVICE.match(part.encode()) for part in name.split("."))
 
 
 @lru_cache(maxsize=1 << 12)  # the names of a model are made of few words

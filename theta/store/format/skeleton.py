@@ -8,7 +8,7 @@ commits never depend on today's parsers.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 from typing import Literal as Literal_
@@ -27,8 +27,12 @@ VERSION: Final = 1
 NAME: Final = "@skeleton"
 _MAGIC: Final = "theta skeleton "
 _PIECE: Final = 4 << 20
-_PLACE: Final = r"[0-9]{1,18}\+[0-9]{1,18}"
-_FIELD: Final = re.compile(rf"([a-z0-9-]+) (little|big) ([0-9]{{1,9}}) ({_PLACE}(?:,{_PLACE})*)")
+_NUMBER: Final = r"(?:0|[1-9][0-9]{0,17})"
+_RANK: Final = r"(?:0|[1-9][0-9]{0,5})"
+_FIELD: Final = re.compile(
+    rf"([a-z0-9-]+) (little|big) ({_RANK}) ({_NUMBER}\+{_NUMBER}(?:,{_NUMBER}\+{_NUMBER})*)"
+)
+_LENGTH: Final = re.compile(_NUMBER)
 _MAX_TABLE: Final = 256 << 20
 _MAX_LITERAL: Final = 1 << 30
 _MAX_SEGMENTS: Final = 4 << 20
@@ -133,7 +137,7 @@ class Skeleton:
         for kind, data in (("table", self._table()), ("literal", self.literal)):
             for number, start in enumerate(range(0, len(data), _PIECE)):
                 oid = pack.blob(data[start : start + _PIECE], text=True)
-                entries.append((f"{kind}.{number:04d}", 0o100644, oid))
+                entries.append((_piece_name(kind, number), 0o100644, oid))
         return pack.tree(entries)
 
     def _table(self) -> bytes:
@@ -184,29 +188,46 @@ def holds(layout: Layout) -> bool:
 
 def read(objects: Objects, oid: str) -> Skeleton:
     """Read the skeleton in tree ``oid``; raises :class:`CorruptError` if it is malformed."""
-    files = objects.tree(oid)
-    table = _joined(objects, files, "table", _MAX_TABLE)
-    literal = _joined(objects, files, "literal", _MAX_LITERAL)
-    if table.count(b"\n") > _MAX_SEGMENTS:
+    files = objects.files(oid)
+    pieces, literals = _pieces(files, "table"), _pieces(files, "literal")
+    if len(pieces) + len(literals) != len(files):
+        raise CorruptError(f"a skeleton has files other than pieces in order: {len(files)} in all")
+    table, literal = _joined(objects, pieces, _MAX_TABLE), _joined(objects, literals, _MAX_LITERAL)
+    if table.count(b"\n") > _MAX_SEGMENTS + 1:
         raise CorruptError(f"a skeleton has more than {_MAX_SEGMENTS} segments")
     segments = tuple(segments_of(table))
     if sum(item.length for item in segments if isinstance(item, Literal)) != len(literal):
         raise CorruptError("a skeleton's literals do not fill its table")
     found = Skeleton(segments, literal)
     try:
-        check_fields(found.size, (), found.fields())
+        ranks = sorted(item.rank for item in segments if isinstance(item, Field))
+        check_fields(found.size, (), found.fields(), ranks)
     except FormatError as error:
         raise CorruptError(f"a malformed skeleton: {error}") from error
     return found
 
 
-def _joined(objects: Objects, files: dict[str, tuple[int, str]], kind: str, limit: int) -> bytes:
+def _pieces(files: Mapping[str, str], kind: str) -> list[str]:
+    """Return the ids of the pieces ``kind``, in order."""
+    found: list[str] = []
+    while (oid := files.get(_piece_name(kind, len(found)))) is not None:
+        found.append(oid)
+    return found
+
+
+def _piece_name(kind: str, number: int) -> str:
+    return f"{kind}.{number:04d}"
+
+
+def _joined(objects: Objects, pieces: list[str], limit: int) -> bytes:
     parts: list[bytes] = []
-    for name in sorted(name for name in files if name.startswith(kind + ".")):
-        parts.append(objects.text(files[name][1]))
+    for number, oid in enumerate(pieces, 1):
+        parts.append(objects.text(oid))
         limit -= len(parts[-1])
         if limit < 0:
             raise CorruptError("a skeleton is over its size limit")
+        if not parts[-1] or (number < len(pieces) and len(parts[-1]) != _PIECE) or len(parts[-1]) > _PIECE:
+            raise CorruptError(f"a piece of a skeleton has {len(parts[-1])} bytes")
     return b"".join(parts)
 
 
@@ -228,9 +249,9 @@ def segments_of(table: bytes) -> Iterator[Segment]:
 def _segment(line: str) -> Segment:
     kind, _, rest = line.partition(" ")
     number, _, name = rest.partition(" ")
-    if not (number.isascii() and number.isdigit() and len(number) < 19):
+    if _LENGTH.fullmatch(number) is None:
         raise ValueError("a bad length")
-    if kind == "literal" and not name:
+    if kind == "literal" and rest == number:
         return Literal(int(number))
     if kind == "extent":
         return Extent(int(number), unescape_line(name))

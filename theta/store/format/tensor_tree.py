@@ -24,6 +24,8 @@ CHUNK: Final = 4 << 20
 RECORD: Final = "@tensor"
 MAX_RECORD: Final = 1 << 20
 MAX_LAYERS: Final = 4
+MAX_RANK: Final = 64
+MAX_EXTENT: Final = 10**18
 
 
 @dataclass(frozen=True)
@@ -122,14 +124,23 @@ def value_digest(dtype: str, shape: Sequence[int], chunks: Sequence[Chunk]) -> s
 
 def chunk_lengths(dtype: str, shape: Sequence[int]) -> list[int]:
     """Return the lengths of a tensor's chunks: whole rows up to 4 MiB, or parts of a longer row."""
-    total = DTYPES[dtype].nbytes(shape)
-    if not total:
-        return []
-    step = CHUNK
-    if shape and total % shape[0] == 0 and total // shape[0] <= CHUNK:
-        row = total // shape[0]
-        step = CHUNK // row * row
+    total, step = _geometry(dtype, shape)
     return [min(step, total - start) for start in range(0, total, step)]
+
+
+def chunk_count(dtype: str, shape: Sequence[int]) -> int:
+    """Return the number of a tensor's chunks; raises ``ValueError`` for an incomplete last byte."""
+    total, step = _geometry(dtype, shape)
+    return -(-total // step)
+
+
+def _geometry(dtype: str, shape: Sequence[int]) -> tuple[int, int]:
+    """Return the bytes of a tensor, and of each of its chunks but the last."""
+    total = DTYPES[dtype].nbytes(shape)
+    if total and shape and total % shape[0] == 0 and total // shape[0] <= CHUNK:
+        row = total // shape[0]
+        return total, CHUNK // row * row
+    return total, CHUNK
 
 
 def cut(raw: bytes | memoryview, dtype: str, shape: Sequence[int]) -> tuple[Chunk, ...]:
@@ -143,8 +154,10 @@ def parse(data: bytes) -> Record:
     if len(data) > MAX_RECORD:
         raise CorruptError(f"an @tensor of {len(data)} bytes is over the limit of {MAX_RECORD}")
     try:
-        body = _DECODER.decode(data.decode())
-        if isinstance(body, dict) and isinstance(body.get("theta"), int) and body["theta"] > VERSION:
+        body = _DECODER.decode(data.decode("ascii"))
+        if b"-0" in data:
+            raise ValueError("a number is written as -0")
+        if isinstance(body, dict) and type(body.get("theta")) is int and body["theta"] > VERSION:
             raise NewerFormatError(f"a tensor is in format {body['theta']}", hint="upgrade theta")
         return _record(body)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -152,10 +165,16 @@ def parse(data: bytes) -> Record:
 
 
 def _record(body: dict[str, Any]) -> Record:
-    if body["theta"] != VERSION or set(body) != {"theta", "dtype", "shape", "layers", "chunks", "files"}:
+    if (
+        type(body["theta"]) is not int
+        or body["theta"] != VERSION
+        or set(body) != {"theta", "dtype", "shape", "layers", "chunks", "files"}
+    ):
         raise ValueError("unknown keys")
-    layers = tuple(_layer(number, item) for number, item in enumerate(body["layers"]))
-    chunks = tuple(Chunk(_natural(length), _digest(text)) for length, text in body["chunks"])
+    layers = tuple(_layer(number, item) for number, item in enumerate(_list(body["layers"])))
+    chunks = tuple(
+        Chunk(_natural(length), _digest(text)) for length, text in map(_list, _list(body["chunks"]))
+    )
     record = Record(_dtype(body["dtype"]), _shape(body["shape"]), layers, chunks, _files(body["files"]))
     if len(layers) > MAX_LAYERS or record.nbytes != DTYPES[record.dtype].nbytes(record.shape):
         raise ValueError("layers or lengths do not fit")
@@ -211,9 +230,15 @@ def _dtype(value: Any) -> str:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    if len(value) > 64:
-        raise ValueError("too many dimensions")
-    return tuple(_natural(extent) for extent in value)
+    if len(_list(value)) > MAX_RANK or any(_natural(extent) >= MAX_EXTENT for extent in value):
+        raise ValueError("too many or too large dimensions")
+    return tuple(value)
+
+
+def _list(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise TypeError("not a list")
+    return value
 
 
 def _digest(value: Any) -> bytes:
@@ -233,6 +258,7 @@ def _object_id(value: Any) -> str:
 
 
 def _hex(value: Any, size: int) -> bytes:
-    if not isinstance(value, str) or len(value) != 2 * size or value != value.lower():
+    found = bytes.fromhex(value) if isinstance(value, str) and len(value) == 2 * size else b""
+    if len(found) != size or value != value.lower():  # spaces between digits are passed over
         raise ValueError("a bad digest or id")
-    return bytes.fromhex(value)
+    return found

@@ -166,11 +166,17 @@ class Objects:
         """Return name -> (mode, id) of tree ``oid``."""
         return {entry.name: (entry.mode, entry.id) for entry in self.repo.read_tree(oid)}
 
-    def ids(self, tree: str) -> Mapping[str, str]:
-        """Return name -> id of the entries of ``tree``; raises :class:`MissingObjectsError`."""
-        found = self.repo.ids_here(tree)
+    def files(self, tree: str) -> dict[str, str]:
+        """Return name -> id of ``tree``, which holds plain files alone.
+
+        Raises :class:`MissingObjectsError`, and :class:`CorruptError` for a tree that holds anything else.
+        """
+        found = self.repo.files_here(tree)
         if found is None:
-            return {entry.name: entry.id for entry in self.repo.read_tree(tree)}
+            self.repo.read_tree(tree)  # which brings it
+            found = self.repo.files_here(tree)
+        if found is None:
+            raise MissingObjectsError(f"tree {tree} is not in this repository")
         return found
 
     def _loaded(self) -> dict[str, Pack]:

@@ -104,6 +104,8 @@ class Restorer:
         """Yield the chunks of the tensors that are not there yet."""
         lines = self._manifest.by_name
         wanted = [(lines[name], offset) for name, offset, _ in self.plan.extents()]
+        placed = {line.name for line, _ in wanted}
+        wanted += [(line, 0) for line in self._manifest.lines if line.name not in placed]  # of no bytes
         wanted = [(line, offset) for line, offset in wanted if not target.holds(line)]
         known = {line.name: place for line, _ in wanted if (place := _known(line, places)) is not None}
         records = {line.name: record_of(self._objects, line) for line, _ in wanted if line.name not in known}

@@ -8,7 +8,7 @@ from typing import Final
 from theta import codecs
 from theta.codecs import lowrank
 from theta.errors import CorruptError, MissingObjectsError, ThetaError, concerning
-from theta.store.format import tensor_tree
+from theta.store.format import record_rules, tensor_tree
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Layer, Record
 from theta.store.odb.objects import Objects
@@ -18,15 +18,22 @@ _OF_WORDS: Final = ("dense/1", "delta/1", "sparse/1", "steps/1", "nudges/1", "ca
 
 
 def read_record(objects: Objects, tree: str) -> Record:
-    """Read the ``@tensor`` of tensor tree ``tree``; raises ``NewerFormatError`` for an unknown codec."""
+    """Read the ``@tensor`` of tensor tree ``tree``.
+
+    Raises ``NewerFormatError`` for an unknown codec, and ``CorruptError`` for a record of another tree.
+    """
 
     def read() -> Record:
-        oid = objects.ids(tree).get(tensor_tree.RECORD)
+        files = objects.files(tree)
+        oid = files.pop(tensor_tree.RECORD, None)
         if oid is None:
             raise MissingObjectsError(f"tree {tree} is not a tensor")
         record = tensor_tree.parse(objects.text(oid, tensor_tree.MAX_RECORD))
         for layer in record.layers:
             codecs.check(layer.codec)
+        if record.files != files:
+            raise CorruptError(f"tree {tree} does not hold the files that its @tensor names")
+        record_rules.check(record)
         return record
 
     return objects.once(tree, tensor_tree.RECORD, read)
@@ -34,8 +41,6 @@ def read_record(objects: Objects, tree: str) -> Record:
 
 def record_of(objects: Objects, line: Line) -> Record:
     """Read the ``@tensor`` of ``line``; raises ``CorruptError`` if it is of another value."""
-    if not line.nbytes:
-        return Record(line.dtype, line.shape, (), (), {})
     objects.expect({line.tree: line.nbytes})
     with concerning(line.name):
         record = read_record(objects, line.tree)
