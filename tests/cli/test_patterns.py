@@ -9,6 +9,7 @@ import pytest
 from tests.cli.checks import refused
 from tests.compat.story import MODEL, new_model
 from tests.support import Repo
+from theta.porcelain.setup import attribute_lines
 
 ATTRIBUTES = "filter=theta diff=theta merge=text -text"
 POINTER = f"""version https://git-lfs.github.com/spec/v1
@@ -223,3 +224,12 @@ def test_b7_pointers_of_the_past_are_left_alone(repo: Repo, tmp_path: Path) -> N
     new_model(repo)
     repo.theta("commit", "-am", "migrated")
     assert repo.git("show", f"HEAD:{MODEL}").startswith("theta checkpoint 1\n")
+
+
+@pytest.mark.parametrize("blank", ["\x1c", "\x1f", "\xa0", "\u2003"])
+def test_blanks_of_unicode_are_letters_to_git(blank: str) -> None:
+    name = f"{blank}a{blank}b.pt"
+    line = attribute_lines.parse(f"{name} filter=theta x{blank}y")
+    assert (line.pattern, line.attributes) == (name, ("filter=theta", f"x{blank}y"))
+    assert attribute_lines.encoded(name) == name
+    assert attribute_lines.encoded("a b") == "a[[:space:]]b"

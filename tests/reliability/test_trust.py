@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.trust import campaigns, mutated_inputs, outcome, page, table
+from bench.trust.hostile_texts import TEXTS
 from bench.trust.kills import Kills
 from bench.trust.outcome import NO_CASE, FaultError, Outcome
 from bench.trust.table import Row
+from tests.merging.test_hostile_tokenizers import mutated, places
 from tests.support import Repo
 from tests.support.environment import ROOT
+from theta.errors import ThetaError
 
 ON_REPOSITORIES = {"kills": Kills}
 
@@ -106,6 +111,22 @@ def test_inputs(tmp_path: Path) -> None:
             campaign.case(seed, number) for seed in range(len(campaign.kinds)) for number in range(9)
         )
         assert len(words) == 2
+
+
+@pytest.mark.parametrize("value", [1e999, "1e999", -1, 2**70, None, True, "", [], {}, [[]], {"": [None]}])
+def test_any_value_of_a_text_may_be_another(value: Any) -> None:
+    """Infinity is a number of JSON that is no integer."""
+    tried = 0
+    for read, samples, tokens in TEXTS.values():
+        if b"null" not in tokens:
+            continue
+        for sample in samples:
+            body = json.loads(sample)
+            for place in places(body):
+                with contextlib.suppress(ThetaError):
+                    read(json.dumps(mutated(body, place, value, "other")).encode())
+                tried += 1
+    assert tried > 100
 
 
 @pytest.mark.parametrize("name", ON_REPOSITORIES)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from theta.errors import MALFORMED
+
 CONFIG: Final = "adapter_config.json"
 MOST_CONFIG: Final = 1 << 20
 
@@ -75,7 +77,7 @@ def parsed(data: bytes) -> Scales | None:
         config = json.loads(data)
         is_lora = isinstance(config, dict) and config.get("peft_type") == "LORA"
         found = Scales.of(config) if is_lora else None
-    except (ValueError, TypeError, AttributeError, RecursionError, re.error):
+    except (*MALFORMED, re.error):
         return None
     return found if found is not None and found.rank else None
 

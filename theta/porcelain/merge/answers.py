@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from theta import _notes
-from theta.errors import UsageError
+from theta.errors import MALFORMED, UsageError
 from theta.git import in_progress
 from theta.merging.recipes import Recipe, Rule
 from theta.merging.states import Conflict
@@ -123,5 +123,5 @@ def _read(session: Session) -> dict[str, tuple[str, str]]:
         if found["operation"] != in_progress.current(session.repo).key:
             return {}
         return {str(one): (str(text), str(glob)) for one, (text, glob) in found["answers"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except MALFORMED:
         return {}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from theta import _fs, _notes
+from theta.errors import MALFORMED
 from theta.git import in_progress, state_files
 from theta.git.in_progress import Operation
 from theta.git.repository import STORES
@@ -137,7 +138,7 @@ def _read(session: Session, key: str | None = None) -> MergeRecord | None:
         done = {str(path): deeds.Deed(**deed) for path, deed in found["done"].items()}
         began = str(found.get("terms", ""))
         return MergeRecord(found["operation"], done, set(found["asked"]), tuple(found["squashed"]), began)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except MALFORMED:
         return None
 
 

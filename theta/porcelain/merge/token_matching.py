@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from theta.errors import UsageError
+from theta.errors import MALFORMED, UsageError
 from theta.merging.documents import joint_tokenizers, vocabulary_files
 from theta.merging.documents.model_files import EMBEDDING, TOKENIZER
 from theta.merging.shapes.by_token import TokenOrder
@@ -121,7 +121,7 @@ def _tokens(data: bytes) -> str:
     try:
         found = json.loads(data)
         return json.dumps([found["model"]["vocab"], found.get("added_tokens")])
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+    except MALFORMED:
         return repr(data)
 
 

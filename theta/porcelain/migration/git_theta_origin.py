@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from theta import dtypes
 from theta._numpy import np
-from theta.errors import CorruptError, FormatError, NotFoundError, concerning
+from theta.errors import MALFORMED, CorruptError, FormatError, NotFoundError, concerning
 from theta.formats import safetensors, writers
 from theta.formats.layout import Source, TensorSpec
 from theta.formats.plan import PlannedFile
@@ -134,7 +134,7 @@ def parse(data: bytes) -> dict[ParamKeys, ParamMetadata] | None:
         found = dict(_leaves(root, ()))
         for row in found.values():
             _pointer(row), row["theta_metadata"]["update_type"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except MALFORMED:
         return None
     return found
 

@@ -15,6 +15,9 @@ ATTRIBUTES: Final = ("filter=theta", "diff=theta", "merge=text", "-text")
 """The attributes of a tracked pattern; ``merge`` overrides the driver of any other line."""
 
 _SPACE: Final = "[[:space:]]"
+_BLANK: Final = re.compile(r"[ \t\n\r\f\v]")
+"""The characters that ``[[:space:]]`` matches; git knows no others of Unicode as blanks."""
+_WORD: Final = re.compile(r"[^ \t\r\n]+")
 _OURS: Final = re.compile(r"[-!]?(filter|diff|merge|text)(=.*)?")
 _ESCAPE: Final = re.compile(r"\\(?:([0-3][0-7]{2})|(.))")
 _NAMED: Final = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
@@ -42,8 +45,8 @@ def parse(text: str) -> AttributeLine:
     if found := re.match(r'"((?:[^"\\]|\\.)*)"', body):
         pattern, rest = encoded(_ESCAPE.sub(_unescaped, found[1])), body[found.end() :]
     else:
-        pattern, rest = re.match(r"\S+", body)[0], re.sub(r"^\S+", "", body)  # type: ignore[index]
-    return AttributeLine(text, pattern, tuple(rest.split()))
+        pattern, rest = _WORD.match(body)[0], _WORD.sub("", body, count=1)  # type: ignore[index]
+    return AttributeLine(text, pattern, tuple(_WORD.findall(rest)))
 
 
 def _unescaped(found: re.Match[str]) -> str:
@@ -54,7 +57,7 @@ def _unescaped(found: re.Match[str]) -> str:
 
 def encoded(pattern: str) -> str:
     """Replace spaces, and a leading '#' or '"', by bracket expressions that match them."""
-    spelled = re.sub(r"\s", lambda _: _SPACE, pattern)
+    spelled = _BLANK.sub(lambda _: _SPACE, pattern)
     return f"[{spelled[0]}]{spelled[1:]}" if spelled[:1] in ("#", '"') else spelled
 
 

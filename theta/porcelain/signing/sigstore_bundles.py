@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from theta.errors import BadSignatureError, NotFoundError, UsageError
+from theta.errors import MALFORMED, BadSignatureError, NotFoundError, UsageError
 
 _MEDIA: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD: Final = "application/vnd.in-toto+json"
@@ -127,7 +127,7 @@ def _parts(bundle: bytes) -> tuple[bytes, bytes, str]:
             base64.b64decode(text, validate=True) for text in (envelope["payload"], one["sig"])
         )
         return payload, signature, str(material.get("hint") or "")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise BadSignatureError("this is no bundle of Model Signing with a key") from error
 
 

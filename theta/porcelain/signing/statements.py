@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from theta.errors import BadSignatureError
+from theta.errors import MALFORMED, BadSignatureError
 
 IGNORED: Final = (".git", ".gitattributes", ".github", ".gitignore")
 """Names at the root that Model Signing leaves out."""
@@ -100,7 +100,7 @@ def parsed(payload: bytes) -> Statement:
     """Return the statement of a payload; raises :class:`BadSignatureError` if it is none."""
     try:
         return _checked(json.loads(payload))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, IndexError) as error:
+    except MALFORMED as error:
         raise BadSignatureError("the signed statement cannot be read") from error
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from theta.errors import UsageError
+from theta.errors import MALFORMED, UsageError
 from theta.merging.adapters.scales import CONFIG, MOST_CONFIG, Scales
 from theta.porcelain.stage import adapter_keys
 
@@ -81,7 +81,7 @@ def parsed(label: str, data: bytes) -> Adapter:
         raise UsageError(f"{label} is too large")
     try:
         return _adapter(label, json.loads(data))
-    except (ValueError, TypeError, AttributeError, RecursionError, re.error) as error:
+    except (*MALFORMED, re.error) as error:
         raise UsageError(f"{label} is not the configuration of an adapter: {error}") from error
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from theta import _fs, _notes
-from theta.errors import BusyError, DiskError, NoSpaceError, ThetaError
+from theta.errors import MALFORMED, BusyError, DiskError, NoSpaceError, ThetaError
 from theta.git import processes, state_files
 from theta.git.repository import Repository
 from theta.git.run import GitFailedError
@@ -282,7 +282,7 @@ def _read(journal: Path) -> dict[str, Any] | None:
     try:
         note = _notes.read_json(journal)
         return {**note, "token": str(note["token"]), "started": float(note["started"])}
-    except (ValueError, KeyError, TypeError):
+    except MALFORMED:
         return None
 
 

@@ -16,7 +16,7 @@ from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from theta.dtypes import DTYPES
-from theta.errors import CorruptError, NewerFormatError
+from theta.errors import MALFORMED, CorruptError, NewerFormatError
 from theta.git.object_format import is_id
 
 VERSION: Final = 1
@@ -160,7 +160,7 @@ def parse(data: bytes) -> Record:
         if isinstance(body, dict) and type(body.get("theta")) is int and body["theta"] > VERSION:
             raise NewerFormatError(f"a tensor is in format {body['theta']}", hint="upgrade theta")
         return _record(body)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise CorruptError(f"a malformed @tensor: {error}") from error
 
 
