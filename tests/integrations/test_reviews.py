@@ -166,6 +166,22 @@ def test_difftool_on_files_of_one_side(reviewed: Repo) -> None:
     assert "+new" in said
 
 
+def test_difftool_on_folders(reviewed: Repo) -> None:
+    """``--dir-diff`` gives two folders, the second one with links to the worktree where that is compared."""
+    reviewed.theta("install")
+    (reviewed.path / "it's a [dir]").mkdir()
+    make_model(reviewed.path / "it's a [dir]" / "--x.safetensors", random_tensors({"c.weight": (4, 4)}))
+    reviewed.theta("add", ".")
+    reviewed.theta("commit", "-q", "-m", "more")
+    mutate(reviewed.path / MODEL, "b.weight", lambda value: value * np.float32(3))
+    before = reviewed.git("ls-files", "--stage")
+    said = reviewed.run("git", "difftool", "--dir-diff", "--tool=theta", "HEAD~").stdout
+    assert re.search(r"b\.weight .*200\.000%", said)
+    assert "c.weight" in said
+    assert ".theta" not in said
+    assert reviewed.git("ls-files", "--stage") == before
+
+
 def conflict(repo: Repo) -> None:
     """Leave a merge in which both sides changed ``a.weight``."""
     repo.theta("switch", "-q", "-c", "side", "HEAD~")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from theta.cli import console, handing, reports, terminal
-from theta.cli.args import Given
+from theta.cli.args import Given, operands
 from theta.cli.common import open_session
 from theta.cli.passing import Passing
 from theta.errors import UsageError
@@ -49,10 +49,11 @@ def apply(
         if in_place or force or as_json:
             raise UsageError("--into names the folder", hint="theta apply REV --into FOLDER")
         return handing.hand_over(["apply", *given.args])
-    if not given.args or given.args[0].startswith("-"):
+    words = operands(given)
+    if not words:
         raise UsageError("a version is wanted", hint="theta apply REV --into FOLDER")
     session = open_session(worktree=False)
-    request = applying.ApplyRequest(given.args[0], Path(into).absolute(), given.args[1:], in_place, force)
+    request = applying.ApplyRequest(words[0], Path(into).absolute(), words[1:], in_place, force)
     with terminal.progress("applying") as progress:
         result = applying.apply(session, request, progress)
     if as_json:

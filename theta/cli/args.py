@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from theta.errors import UsageError
+
 if TYPE_CHECKING:
     from theta.git.options import Arguments
 
@@ -35,10 +37,15 @@ class Given:
         return read(self.name, self.args)
 
 
-def dashed(args: Sequence[str]) -> list[str]:
-    """Return the arguments of a command that is theta's alone, with all behind ``--`` marked."""
-    at = list(args).index("--") if "--" in args else len(args)
-    return [*args[:at], *(_MARK + arg for arg in args[at + 1 :])]
+def operands(given: Given) -> list[str]:
+    """Return the words of a line on which no option can be git's; behind ``--`` each one is a word.
+
+    Raises :class:`UsageError` for an option before it.
+    """
+    at = given.args.index("--") if "--" in given.args else len(given.args)
+    if unknown := [arg for arg in given.args[:at] if arg.startswith("-")]:
+        raise UsageError(f"no such option: {unknown[0]}", hint=f"theta {given.name} --help")
+    return [*given.args[:at], *given.args[at + 1 :]]
 
 
 def shield(name: str, args: Sequence[str], own: Mapping[str, bool]) -> list[str] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from theta.cli import console, reports, terminal
-from theta.cli.args import HELP, plain
+from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.errors import UsageError
 from theta.lazy import Module
@@ -56,7 +56,7 @@ def average(
     if not revisions or not (out or commit or dry_run):
         raise UsageError("name versions, and where their mean goes", hint="theta average v1..main --commit")
     session = open_session()
-    request = averaging.AverageRequest(plain(revisions), path, shape, last)
+    request = averaging.AverageRequest(revisions, path, shape, last)
     found = averaging.plan(session, request)
     if dry_run and as_json:
         reports.as_json("average", _plain(found))

@@ -100,8 +100,9 @@ def _show(found: Sequence[LastChange], names: Sequence[str]) -> None:
 
 def _request(session: Session, args: Sequence[str]) -> BlameRequest | None:
     """Return what to tell of tensors; None of a line that is git's."""
-    words = [arg for arg in args if arg != "--"]
-    if any(word.startswith("-") for word in words) or not 1 <= len(words) <= 2:
+    at = args.index("--") if "--" in args else len(args)
+    words = [*args[:at], *args[at + 1 :]]
+    if any(word.startswith("-") for word in args[:at]) or not 1 <= len(words) <= 2:
         return None
     revision, place = (words[0], words[1]) if len(words) == 2 else ("HEAD", words[0])
     path, mark, tensor = place.partition("#")

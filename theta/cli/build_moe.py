@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from theta.cli import console, reports
-from theta.cli.args import HELP, plain
+from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.errors import UsageError
 from theta.lazy import Module
@@ -57,13 +57,13 @@ def build_moe(
     if not experts or not (out or commit):
         raise UsageError("name experts, and where the model goes", hint="theta build-moe code maths --commit")
     session = open_session()
-    request = moe_building.MoeRequest(plain(experts), base, path, kind, shared, gates, seed, chosen)
+    request = moe_building.MoeRequest(experts, base, path, kind, shared, gates, seed, chosen)
     found = moe_building.plan(session, request)
     if out:
         moe_building.write(session, found, Path.cwd() / out, force=force)
     new = moe_building.commit(session, found, message) if commit else ""
     if as_json:
-        body = {"path": found.path, "kind": found.mixture.kind.name, "experts": plain(experts)}
+        body = {"path": found.path, "kind": found.mixture.kind.name, "experts": experts}
         reports.as_json("build-moe", {**body, "commit": new or None, "file": out or None})
         return 0
     console.note(f"{found.path}: {found.mixture.kind.name} of {len(experts)} experts")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from theta.cli import console, failures, reports, terminal
-from theta.cli.args import HELP, plain
+from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.errors import UsageError
 from theta.git.run import about, shell
@@ -50,13 +50,13 @@ def cascade(
     is applied to NEW: what the branch did not change becomes the new base. A branch in conflict stays as it
     is, and so does one whose test fails; the exit code is 1 then.
     """
-    old, dots, new = plain([bases])[0].partition("..")
+    old, dots, new = bases.partition("..")
     if not dots or not old or not new or new.startswith("."):
         raise UsageError(
             f"a cascade goes from one base to another, not {bases}", hint="theta cascade v1..v2 chat"
         )
     session = open_session(worktree=False)
-    request = cascading.CascadeRequest(old, new, plain(branches), strategy, rule or (), dry_run, unrelated)
+    request = cascading.CascadeRequest(old, new, branches, strategy, rule or (), dry_run, unrelated)
 
     def test(folder: Path) -> bool:
         return not shell(*about(command, folder), lambda: False)

@@ -10,7 +10,7 @@ import typer
 from theta import _fs
 from theta._version import __version__
 from theta.cli import console, report_files, reports, terminal
-from theta.cli.args import HELP, plain
+from theta.cli.args import HELP
 from theta.errors import ExitCode, NotARepositoryError
 from theta.lazy import Module
 from theta.porcelain.check import check_rules, gate
@@ -65,7 +65,7 @@ def check(
         console.out(*(f"{name:<12}{text}" for name, text in RULES.items()))
         return 0
     rules = check_rules.of_words(frozen or (), budgets or (), size, ignored or ())
-    names = [name for name in plain(context.args) if name != "--"]
+    names = context.args
     for file in filter(None, (sarif, junit)):
         report_files.refuse(file, *findings_files.MARKS)
     with terminal.progress("checking") as progress:

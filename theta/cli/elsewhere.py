@@ -19,14 +19,17 @@ _GIT_ALONE: Final = ("branch", "tag", "fetch", "push", "clone", "init")
 """Commands that git does by itself."""
 _ADD_PATHSPECS: Final = ("add", "commit", "restore", "status", "diff", "log", "show", "ls-files")
 """Commands with which theta gives git pathspecs beside the user's."""
+_WRITING: Final = ("resolve", "average", "build-moe", "cascade", "undo", "track", "untrack", "migrate")
+"""Commands of theta alone that write the index."""
 
 
-def by_git(name: str, args: list[str]) -> int | None:
+def by_git(name: str, args: list[str], *, is_of_git: bool = True) -> int | None:
     """Run ``git NAME ARGS`` if the environment needs what only git can do; otherwise return None.
 
+    ``is_of_git``: git has a command of this name.
     Raises :class:`UsageError` in a repository with checkpoints.
     """
-    if name in _GIT_ALONE or not (found := _found(name)):
+    if name in _GIT_ALONE or not (is_of_git or name in _WRITING) or not (found := _found(name)):
         return None
     from theta.cli.common import uses_theta
     from theta.git.run import plain
@@ -41,9 +44,9 @@ def by_git(name: str, args: list[str]) -> int | None:
     if uses:
         raise UsageError(
             f"{found[0]} is set, which theta does not follow in a repository with checkpoints",
-            hint=f"unset {found[0]}, or run 'git {name}'",
+            hint=f"unset {found[0]}" + (f", or run 'git {name}'" if is_of_git else ""),
         )
-    return plain(Path.cwd()).show(name, *args) if found else None
+    return plain(Path.cwd()).show(name, *args) if found and is_of_git else None
 
 
 def _found(name: str) -> list[str]:

@@ -57,9 +57,8 @@ def show(name: str, command: Any, *, passes: bool) -> None:
     for one in (*arguments, *options):
         for line in _rows(one):
             console.out(line)
-    last = [f"git {name}"] if passes and name != "resolve" else []
-    for command_of_git in last:
-        console.out(f"   All other options are those of '{command_of_git}'.")
+    if passes:
+        console.out(f"   All other options are those of 'git {name}'.")
 
 
 def usage(name: str, command: Any) -> str:

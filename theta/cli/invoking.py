@@ -52,12 +52,12 @@ def _by_typer(name: str, app: Any, args: list[str]) -> int:
         from theta.cli import helping
 
         helping.show(name, command, passes=own is not None)
-        return helps if name not in PLUMBING and name != "resolve" else 0
-    if own is not None and name not in PLUMBING and (code := elsewhere.by_git(name, args)) is not None:
+        return helps if name not in PLUMBING else 0
+    if name not in PLUMBING and (code := elsewhere.by_git(name, args, is_of_git=own is not None)) is not None:
         return code
     try:
         args = _quietly(command, args) if own is None and name not in PLUMBING else args
-        words = arguments.dashed(args) if own is None else arguments.shield(name, args, own)
+        words = args if own is None else arguments.shield(name, args, own)
         if words is None:
             return _refused_by_git([name, *args])
         with remembering.command(name, args):

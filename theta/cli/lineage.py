@@ -9,7 +9,7 @@ import typer
 
 from theta import _fs
 from theta.cli import console, reports
-from theta.cli.args import HELP, plain
+from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.lazy import Module
 
@@ -46,7 +46,7 @@ def lineage(
     tensors of everything else. Renamed files are followed.
     """
     session = open_session(worktree=False)
-    revisions, path = _split(session, plain(words or ()))
+    revisions, path = _split(session, words or [])
     found = tracing.lineage(session, tracing.LineageRequest(path, revisions, everywhere))
     if as_json:
         nodes = [_plain(node) for node in found.nodes.values()]

@@ -43,7 +43,7 @@ def page(name: str, app: Any) -> str:
     lines += [".SH OPTIONS"] if rows or passes else []
     for left, told in rows:
         lines += [".TP", f".B {_text(left)}", _text(told)]
-    if passes and name != "resolve":
+    if passes:
         lines += [".PP", _text(f"All other options are those of 'git {name}'.")]
     others = f", git\\-{_text(name)} (1)" if passes else ""
     return "\n".join([*lines, ".SH SEE ALSO", f".BR theta (1){others}"]) + "\n"

@@ -11,7 +11,7 @@ import typer
 
 from theta import _fs
 from theta.cli import console, reports, terminal
-from theta.cli.args import HELP, plain
+from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.errors import UsageError
 from theta.lazy import Module
@@ -53,7 +53,7 @@ def migrate(
         raise UsageError("no commit is written anew: --object-map needs --all-history")
     require_map(object_map)
     session = open_session(worktree=False)
-    request = importing.MigrateRequest(origin, plain(patterns or []), all_history, dry_run)
+    request = importing.MigrateRequest(origin, patterns or [], all_history, dry_run)
     with terminal.fetches() as show:
         done = importing.migrate(session, request, show or importing.silent)
     if object_map and not dry_run:

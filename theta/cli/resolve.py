@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from theta.cli import deciding, reports
-from theta.cli.args import Given
+from theta.cli.args import HELP
 from theta.cli.common import open_session
-from theta.cli.passing import Passing
 from theta.cli.terminal import Terminal
-from theta.errors import UsageError
 from theta.lazy import Module
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ else:
     requests = Module("theta.porcelain.commands.merge_request")
     settling = Module("theta.porcelain.commands.settling")
 
-app = Passing(None)
+app = typer.Typer(add_completion=False)
 
 
-@app.command
+@app.command(context_settings={**HELP, "allow_extra_args": True})
 def resolve(
-    given: Given,
+    context: typer.Context,
     strategy: deciding.Strategies = None,
     rule: deciding.Rules = None,
     recipe: deciding.RecipePath = None,
@@ -44,15 +44,12 @@ def resolve(
     and without a terminal the others stay in conflict (exit code 1). Other files are left to an editor.
     """
     session = open_session()
-    paths = [arg for arg in given.args if arg != "--"]
-    if unknown := [arg for arg in paths if arg.startswith("-")]:
-        raise UsageError(f"no such option: {unknown[0]}", hint="theta resolve --help")
     file = deciding.recipe_file(recipe) if recipe is not None else None
     options = requests.TensorOptions(
         strategy or (), rule or (), file, None, seed, allow_nan, statistics or (), dtype
     )
     with reports.moved(as_json):
-        found = settling.resolve(session, options, paths, Terminal(no_prompt=no_prompt))
+        found = settling.resolve(session, options, context.args, Terminal(no_prompt=no_prompt))
         if not found.unmerged:
             conflicts.tell_next(found)
     return int(bool(found.unmerged))

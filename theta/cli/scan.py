@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from theta.cli import console, reports
-from theta.cli.args import HELP, plain
+from theta.cli.args import HELP
 from theta.errors import ExitCode
 from theta.porcelain.tensors import scanning
 from theta.store.changes import counted
@@ -29,7 +29,7 @@ def scan(
     Nothing is loaded to find out. Without names, all files below this folder are scanned. Ends
     with 1 if anything dangerous was found.
     """
-    names = [name for name in plain(context.args) if name != "--"]
+    names = context.args
     found = list(scanning.scan(names or ["."], Path.cwd()))
     if as_json:
         reports.as_json("scan", [item.as_json() for item in found])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from theta.cli import console, reports, start
-from theta.cli.args import HELP, plain
+from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.errors import UsageError
 from theta.lazy import Module
@@ -49,7 +49,7 @@ def track(
     if as_json:
         raise UsageError("--json lists patterns, and takes none")
     start.compile_ahead()
-    done = requests.track(session, requests.TrackRequest(plain(patterns)))
+    done = requests.track(session, requests.TrackRequest(patterns))
     console.hints(done.hints)
     for name in done.new:
         console.note(f"tracking {name}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from theta.cli import console
-from theta.cli.args import HELP, plain
+from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.lazy import Module
 
@@ -28,6 +28,6 @@ def untrack(
     PATTERN is a line of the .gitattributes in the current folder; 'theta track' lists all.
     """
     session = open_session()
-    for path in requests.untrack(session, requests.TrackRequest(plain(patterns))).plain:
+    for path in requests.untrack(session, requests.TrackRequest(patterns)).plain:
         console.note(f"{path} will be committed as plain bytes")
     return 0
