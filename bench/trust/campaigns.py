@@ -12,6 +12,7 @@ NAMES: Final = {
     "texts": "mutated_inputs.Texts",
     "codecs": "mutated_inputs.Codecs",
     "kills": "kills.Kills",
+    "power": "power.Power",
 }
 """Name -> the module and the class."""
 

@@ -82,6 +82,10 @@ class Outcome:
         )
 
 
+def _text(error: BaseException) -> str:
+    return "\n".join([*getattr(error, "__notes__", ()), str(error)])
+
+
 def run(campaign: Campaign, seed: int, only: int | None = None) -> Outcome:
     """Run the cases of a seed, or only the one with a number; no fault ends it."""
     found, begun = Outcome(seed), time.monotonic()
@@ -89,11 +93,11 @@ def run(campaign: Campaign, seed: int, only: int | None = None) -> Outcome:
         try:
             word = campaign.case(seed, number)
         except FaultError as fault:
-            found.faults.append((fault.kind, number, str(fault)))
+            found.faults.append((fault.kind, number, _text(fault)))
             word = fault.kind
         except Exception as error:  # of theta, of a check: no campaign expects any
             kind = "wrong" if isinstance(error, AssertionError) else "other"
-            found.faults.append((kind, number, f"{type(error).__name__}: {error}"))
+            found.faults.append((kind, number, f"{type(error).__name__}: {_text(error)}"))
             word = kind
         found.words[word] += 1
         found.cases += word != NO_CASE

@@ -17,13 +17,16 @@ from bench.trust import campaigns, mutated_inputs, outcome, page, table
 from bench.trust.hostile_texts import TEXTS
 from bench.trust.kills import Kills
 from bench.trust.outcome import NO_CASE, FaultError, Outcome
+from bench.trust.power import Power
+from bench.trust.subjects import OnRepositories
 from bench.trust.table import Row
 from tests.merging.test_hostile_tokenizers import mutated, places
 from tests.support import Repo
 from tests.support.environment import ROOT
+from tests.support.faults import Faults
 from theta.errors import ThetaError
 
-ON_REPOSITORIES = {"kills": Kills}
+ON_REPOSITORIES: dict[str, type[OnRepositories]] = {"kills": Kills, "power": Power}
 
 
 class Sample:
@@ -131,9 +134,12 @@ def test_any_value_of_a_text_may_be_another(value: Any) -> None:
 
 @pytest.mark.parametrize("name", ON_REPOSITORIES)
 def test_a_case_of_a_campaign(completed: Repo, tmp_path: Path, name: str) -> None:
-    campaign = ON_REPOSITORIES[name]()
-    campaign.use(completed, tmp_path)
-    assert campaign.case(1, 0)
+    campaign, faults = ON_REPOSITORIES[name](), Faults(tmp_path, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in faults.environment.items():
+            patch.setenv(key, value)
+        campaign.use(completed, tmp_path, faults)
+        assert campaign.case(1, 0)
 
 
 def test_every_campaign_is_tried() -> None:

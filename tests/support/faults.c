@@ -339,6 +339,26 @@ ssize_t pread64(int fd, void *data, size_t size, off64_t at)
     return pread(fd, data, size, at);
 }
 
+/* Notes the whole content of a small file, since what a stream wrote was not seen. */
+static void note_content(int fd)
+{
+    static char data[1 << 20];
+    char link[40];
+    ssize_t got;
+    int again;
+
+    if (!recording())
+        return;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    again = (int)syscall(SYS_openat, AT_FDCWD, link, O_RDONLY | O_CLOEXEC, 0);
+    if (again < 0)
+        return;
+    got = syscall(SYS_pread64, again, data, sizeof data, 0);
+    if (got > 0)
+        note('w', inode_of(again), 0, "", data, (size_t)got);
+    NEXT(close)(again);
+}
+
 static int synced(int fd, int (*next)(int))
 {
     struct stat info;
@@ -347,6 +367,8 @@ static int synced(int fd, int (*next)(int))
     if (is_ours)
         FAILS(SYNCS)
     take();
+    if (is_ours && S_ISREG(info.st_mode))
+        note_content(fd);
     done = next(fd);
     if (!done && is_ours)
         note('s', (uint64_t)info.st_ino, 0, "", "", 0);
@@ -398,7 +420,7 @@ OPEN(open64, NOTHING, AT_FDCWD)
 OPEN(openat, WITH_DIR, dir)
 OPEN(openat64, WITH_DIR, dir)
 
-/* What a stream writes is not seen: its whole content is noted when it is closed. */
+/* What a stream writes is not seen: its whole content is noted when it is synced or closed. */
 #define FOPEN(name) \
     FILE *name(const char *path, const char *mode) \
     { \
@@ -422,9 +444,7 @@ FOPEN(fopen64)
 
 int fclose(FILE *file)
 {
-    static char data[1 << 20];
     int fd = fileno(file), again = -1, done;
-    ssize_t got;
 
     if (recording() && is_file(fd) && (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY) {
         char link[40];
@@ -434,9 +454,7 @@ int fclose(FILE *file)
     done = NEXT(fclose)(file);
     if (again >= 0) {
         take();
-        got = syscall(SYS_pread64, again, data, sizeof data, 0);
-        if (got > 0)
-            note('w', inode_of(again), 0, "", data, (size_t)got);
+        note_content(again);
         give();
         NEXT(close)(again);
     }

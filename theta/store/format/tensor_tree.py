@@ -190,7 +190,9 @@ def _record(body: dict[str, Any]) -> Record:
 
 
 def _layer(number: int, item: dict[str, Any]) -> Layer:
-    if set(item) != {"codec", "base", "dtype", "shape"} or not isinstance(item["codec"], str):
+    if set(item) != {"codec", "base", "dtype", "shape"} or not (
+        isinstance(item["codec"], str) and item["codec"].isascii()
+    ):
         raise ValueError("a malformed layer")
     base = item["base"] if item["base"] is None else _below(item["base"], number)
     return Layer(item["codec"], base, _dtype(item["dtype"]), _shape(item["shape"]))

@@ -1,0 +1,81 @@
+"""Looking at a repository in this process: what its user sees, and whether all of it is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pygit2
+
+from bench.trust.outcome import FaultError
+from tests.reliability.harness import FILE
+from tests.support import sha256
+from theta.errors import ThetaError
+from theta.git.repository import Repository
+from theta.porcelain.look import checking
+from theta.porcelain.workspace.session import Session
+
+
+@dataclass(frozen=True)
+class View:
+    """Branches by their trees, the branch that is checked out, the index, the checkpoint in the worktree."""
+
+    head: str
+    refs: tuple[tuple[str, str], ...]
+    index: tuple[tuple[str, str], ...]
+    file: str
+
+    @classmethod
+    def of(cls, top: Path) -> View:
+        """Look at the repository at ``top``, in which nothing is at work."""
+        repo = pygit2.Repository(str(top))
+        file = top / FILE
+        entries = tuple((entry.path, str(entry.id)) for entry in repo.index)
+        digest = sha256(file) if file.is_file() else "gone"
+        return cls(str(repo.lookup_reference("HEAD").target), _refs(repo), entries, digest)
+
+
+def _refs(repo: pygit2.Repository) -> tuple[tuple[str, str], ...]:
+    found = []
+    for name in repo.references:
+        commit: Any = repo.references[name].peel(pygit2.Commit)
+        found.append((name, str(commit.tree_id)))
+    return tuple(sorted(found))
+
+
+def walk(top: Path) -> int:
+    """Read all objects that refs and index reach, with their ids checked; return how many there are."""
+    repo = pygit2.Repository(str(top))
+    waiting = [str(repo.references[name].resolve().target) for name in repo.references]
+    if not repo.is_bare:
+        waiting += [str(entry.id) for entry in repo.index]
+    seen: set[str] = set()
+    while waiting:
+        oid = waiting.pop()
+        if oid in seen:
+            continue
+        seen.add(oid)
+        try:
+            found: Any = repo[oid]
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise FaultError("lost", f"object {oid}: {error}") from error
+        if isinstance(found, pygit2.Commit):
+            waiting += [str(found.tree_id), *map(str, found.parent_ids)]
+        elif isinstance(found, pygit2.Tree):
+            waiting += [str(entry.id) for entry in found if entry.filemode != 0o160000]
+        elif isinstance(found, pygit2.Tag):
+            waiting.append(str(found.target))
+    return len(seen)
+
+
+def sound(top: Path) -> None:
+    """Assert that all objects are there, and that each chunk of each tensor of each commit is read."""
+    walk(top)
+    session = Session(Repository.discover(top))
+    try:
+        found = list(checking.problems(session, checking.Owed(), read_data=True))
+    except ThetaError as error:
+        found = [str(error)]
+    if found:
+        raise FaultError("lost", "; ".join(found))
