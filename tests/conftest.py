@@ -10,7 +10,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.docs.pages import page_blocks
 from tests.support import Repo, environment, real_model_path, server
+
+__all__ = ["page_blocks"]
 
 # `--hypothesis-profile deep` looks for more; the default finds the same cases on every machine.
 hypothesis.settings.register_profile("ci", max_examples=60, derandomize=True, deadline=None, database=None)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import re
 import shlex
-from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from tests.docs.pages import Block, chosen
 from tests.support import Repo, make_model, mutate, random_tensors
-from theta.store.format import manifest, skeleton
-
-ROOT = Path(__file__).parents[2]
-FORMAT = ROOT / "theta" / "docs" / "format.md"
-
-
-def blocks(path: Path, language: str) -> list[str]:
-    """The fenced blocks of ``path`` in ``language`` ("" for none)."""
-    found = re.findall(r"^```([a-z]*)\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
-    return [body for kind, body in found if kind == language]
+from tests.support.environment import ROOT
+from theta.store.format import manifest, skeleton, tensor_tree
 
 
 def run_line(repo: Repo, line: str) -> None:
@@ -32,31 +27,57 @@ def run_line(repo: Repo, line: str) -> None:
     repo.theta(*words[1:])
 
 
-def test_the_readme_tells_a_story_that_runs(repo: Repo) -> None:
+@pytest.mark.page("README", "console")
+def test_the_readme_tells_a_story_that_runs(repo: Repo, page_blocks: list[Block]) -> None:
     make_model(repo.path / "model.safetensors", random_tensors({"a.weight": (8, 8), "b.weight": (4,)}))
-    for block in blocks(ROOT / "README.md", "console"):
-        for line in block.splitlines():
+    for block in page_blocks:
+        for line in block.text.splitlines():
             assert line.startswith("$ ")
             run_line(repo, line[2:])
     assert "average" not in repo.theta("status").stdout
 
 
-def test_the_readme_has_two_commands() -> None:
-    lines = [line for block in blocks(ROOT / "README.md", "") for line in block.splitlines()]
-    assert len(lines) == 2
+@pytest.mark.page("README", "")
+def test_ci_runs_the_two_commands_of_the_readme(page_blocks: list[Block]) -> None:
     script = (ROOT / ".ci" / "run").read_text()
-    assert "README" in script or all(line in script for line in lines)
+    lines = [block.text.rstrip("\n") for block in page_blocks]
+    assert [f'readme_setup="{lines[0]}"', f'readme_tests="{lines[1]}"'] == re.findall(
+        r"^readme_.*", script, re.M
+    )
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_examples_of_the_format_parse(number: int) -> None:
-    text = blocks(FORMAT, "text")[number].encode()
-    if number == 0:
-        found = manifest.parse(text)
-        assert found.data == text
-    elif number == 1:
-        (group,) = manifest._group_lines(text.decode().splitlines())
-        assert group.text() == text.decode()
-    else:
-        segments = list(skeleton.segments_of(text))
-        assert sum(item.length for item in segments) == 10240 + 3145728 + 8192
+@pytest.mark.page("CONTRIBUTING", "")
+def test_a_contributor_sets_up_as_the_readme_says(page_blocks: list[Block]) -> None:
+    (block,) = page_blocks
+    first, second = block.text.splitlines()
+    assert first == chosen("README", "")[0].text.rstrip("\n").rpartition(" && ")[0]
+    assert second == ".venv/bin/pip install pre-commit && .venv/bin/pre-commit install"
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert all(hook["id"] for source in config["repos"] for hook in source["hooks"])
+
+
+@pytest.mark.page("format", "text")
+def test_examples_of_the_format_parse(page_blocks: list[Block]) -> None:
+    checkpoint, grouped, parts = (block.text for block in page_blocks)
+    assert manifest.parse(checkpoint.encode()).data == checkpoint.encode()
+    (group,) = manifest._group_lines(grouped.splitlines())
+    assert group.text() == grouped
+    assert sum(item.length for item in skeleton.segments_of(parts.encode())) == 10240 + 3145728 + 8192
+
+
+@pytest.mark.page("format", "")
+def test_the_digest_of_a_value_is_that_of_the_formula(page_blocks: list[Block]) -> None:
+    """The terms of the formula are replaced by those of a tensor, and what is left is the hash's input."""
+    (block,) = page_blocks
+    raw = np.arange(6, dtype=np.float32).tobytes()
+    values = {
+        "dtype": b"f32",
+        'extents joined by ", "': b"2, 3",
+        "for each chunk: its length (8 bytes)": len(raw).to_bytes(8, "little"),
+        "SHA-256 of its raw bytes (32 bytes)": hashlib.sha256(raw).digest(),
+    }
+    hashed = b""
+    for term in re.split(r"\s*\|\|\s*", block.text.strip()):
+        hashed += values[term] if term in values else ast.literal_eval(term).encode()
+    found = tensor_tree.value_digest("f32", (2, 3), tensor_tree.cut(raw, "f32", (2, 3)))
+    assert hashlib.sha256(hashed).hexdigest() == found

@@ -8,6 +8,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
+from tests.docs.pages import Block
 from theta import codecs
 
 ROOT = Path(__file__).parents[2]
@@ -47,8 +50,10 @@ def page() -> str:
     return text
 
 
-def test_the_page_is_what_the_modules_say() -> None:
+@pytest.mark.page("codecs", "rst")
+def test_the_page_is_what_the_modules_say(page_blocks: list[Block]) -> None:
     assert PAGE.read_text() == page()
+    assert len({block.text for block in page_blocks}) == len(sources())
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.docs.test_blocks import ROOT, blocks
+from tests.docs.pages import Block
 from tests.support import Repo, make_model, random_tensors
 
-PAGE = ROOT / "theta" / "docs" / "python.md"
 MODEL = "model.safetensors"
 
 
@@ -42,20 +41,21 @@ def training(tmp_path: Path) -> Repo:
     return repo
 
 
-def run(path: Path, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], str]:
-    """The names that the Python blocks of ``path`` leave, and what they print."""
+def run(blocks: list[Block], repo: Repo, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], str]:
+    """The names that Python blocks leave, one after the other, and what they print."""
     monkeypatch.chdir(repo.path)
     names: dict[str, Any] = {}
     printed = io.StringIO()
     with redirect_stdout(printed):
-        for block in blocks(path, "python"):
-            text = block.replace("https://example.com/models.git", repo.path.as_uri())
-            exec(compile(text, str(path), "exec"), names)
+        for block in blocks:
+            text = block.text.replace("https://example.com/models.git", repo.path.as_uri())
+            exec(compile(text, str(block.key), "exec"), names)
     return names, printed.getvalue()
 
 
-def test_the_page_runs(training: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    names, printed = run(PAGE, training, monkeypatch)
+@pytest.mark.page("python", "python")
+def test_the_page_runs(training: Repo, monkeypatch: pytest.MonkeyPatch, page_blocks: list[Block]) -> None:
+    names, printed = run(page_blocks, training, monkeypatch)
     assert names["rows"].shape == (10, 32)
     assert names["whole"].dtype == ml_dtypes.bfloat16
     assert set(names["layer"]) == {"layers.0.q.weight", "layers.0.bias"}
@@ -70,6 +70,7 @@ def test_the_page_runs(training: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["plan"].ending.name == "REHEARSED"
 
 
-def test_the_readme_runs(training: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    names, _ = run(ROOT / "README.md", training, monkeypatch)
+@pytest.mark.page("README", "python")
+def test_the_readme_runs(training: Repo, monkeypatch: pytest.MonkeyPatch, page_blocks: list[Block]) -> None:
+    names, _ = run(page_blocks, training, monkeypatch)
     assert names["rows"].shape == (10, 32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.docs.test_blocks import ROOT
+from tests.support.environment import ROOT
 
 TOOLS = ("theta", "git-lfs")
 

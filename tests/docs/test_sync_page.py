@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.docs.test_blocks import ROOT
+from tests.docs.pages import Block
 from tests.docs.test_python_page import MODEL, run, training
 from tests.support import Repo, read_model
 
 __all__ = ["training"]
 
 
-def test_the_page_on_sync_runs(training: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    names, printed = run(ROOT / "theta" / "docs" / "sync.md", training, monkeypatch)
+@pytest.mark.page("sync", "python")
+def test_the_page_on_sync_runs(
+    training: Repo, monkeypatch: pytest.MonkeyPatch, page_blocks: list[Block]
+) -> None:
+    names, printed = run(page_blocks, training, monkeypatch)
     assert printed.startswith("None {} ")
     assert names["second"].commit == training.git("rev-parse", "main")
     training.git("show", "main:" + MODEL)

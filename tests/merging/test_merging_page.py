@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import DOCS, Block
+from tests.docs.shown import MODEL, run_all, tracked
+from tests.support import make_model, random_tensors
 from theta.merging import recipe_files, recipes
+from theta.merging.alignment import specs
 from theta.merging.strategies import Info, Parameter, describe, parse, registry
 from theta.merging.strategies.parameter_text import text
 from theta.merging.strategies.strategy import SIDES
 
-PAGE = Path(__file__).parents[2] / "theta" / "docs" / "merging.md"
+PAGE = DOCS / "merging.md"
 
 
 def shown(parameter: Parameter) -> str:
@@ -44,18 +49,41 @@ def test_every_parameter_is_explained() -> None:
             assert re.search(rf"^- `{parameter.name}`", page, re.MULTILINE), parameter.name
 
 
-@pytest.mark.parametrize("language", ["yaml", "text"])
-def test_examples_are_read(language: str) -> None:
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    assert blocks
-    for block in blocks:
-        if language == "yaml":
-            file = recipe_files.load(block.encode(), "page")
-            found = file.recipe() if file.is_joining else recipes.Recipe()
-            assert recipes.from_text(found.text()) == found
-            continue
-        for line in block.splitlines():
-            if line.startswith("-"):
-                assert recipes.from_text(line).text() == line
-            else:
-                assert str(parse(line)) == line
+@pytest.mark.page("merging", "yaml")
+def test_recipe_files_are_read(page_blocks: list[Block]) -> None:
+    for block in page_blocks:
+        file = recipe_files.load(block.text.encode(), "page")
+        found = file.recipe() if file.is_joining else recipes.Recipe()
+        assert recipes.from_text(found.text()) == found
+
+
+@pytest.mark.page("merging", "text")
+def test_strategies_are_read(page_blocks: list[Block]) -> None:
+    for line in (line for block in page_blocks for line in block.text.splitlines()):
+        if line.startswith("-"):
+            assert recipes.from_text(line).text() == line
+        else:
+            assert str(parse(line)) == line
+
+
+@pytest.mark.page("merging", "console")
+def test_a_merge_is_aligned(tmp_path: Path, page_blocks: list[Block]) -> None:
+    repo = tracked(tmp_path / "repo")
+    for seed, name in enumerate(("main", "other")):
+        repo.git("switch", "-q", *(["-c", "other", "HEAD~"] if seed else ["main"]))
+        chain = dict.fromkeys(("layers.0.weight", "layers.1.weight"), (16, 16))
+        make_model(repo.path / MODEL, random_tensors(chain, seed))
+        repo.theta("commit", "-q", "-am", name)
+    repo.git("switch", "-q", "main")
+    run_all(repo, page_blocks)
+    assert "--align weights" in repo.git("log", "-1")
+
+
+@pytest.mark.page("merging", "toml")
+def test_the_file_of_units_is_read(page_blocks: list[Block]) -> None:
+    (block,) = page_blocks
+    spec = specs.parsed(specs.canonical(block.text))
+    shapes = {f"blocks.0.attn.{name}.weight": (16, 16) for name in ("query", "out")}
+    shapes |= {"blocks.0.attn.key.weight": (4, 16), "blocks.0.attn.value.weight": (4, 16)}
+    shapes |= {"blocks.0.up.weight": (32, 16), "blocks.0.down.weight": (16, 32), "embed.weight": (9, 16)}
+    assert len(specs.layout(shapes, spec, None).axes) == len(tomllib.loads(block.text)["axes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import theta
+from tests.docs.pages import Block
 from tests.support import Repo, make_model, read_model
 from theta.errors import ThetaError, UsageError
 from theta.merging.strategies import parse
@@ -115,6 +117,22 @@ def test_values_become_parameters(strategy: str, axes: list[str], values: list[f
 def test_a_parameter_that_a_strategy_has_not_is_refused(strategy: str, text: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         space.at(parse(strategy), [axis(text)], (2.0,), 2)
+
+
+@pytest.mark.page("merging-workflows", "text", 0)
+def test_searches_of_the_page_have_points(page_blocks: list[Block]) -> None:
+    (block,) = page_blocks
+    counts = []
+    for line in block.commands:
+        options = re.findall(r"(--search-by|--search|--trials|-X) '?([^' ]+)", line)
+        given = dict(options)
+        axes = [value for name, value in options if name == "--search"]
+        found = points(given.get("--search-by", ""), *axes, trials=int(given.get("--trials", 0)) or 9)
+        counts.append(len(found))
+        for point in found:
+            space.at(parse(given["-X"]), list(map(axis, axes)), point, 2)
+    assert counts[:2] == [9, 40]
+    assert len(counts) == 3
 
 
 # -- scores of commands ------------------------------------------------------------------------

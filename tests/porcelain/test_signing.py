@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from tests.cli.checks import refused
+from tests.docs.pages import Block
+from tests.docs.shown import run_all
 from tests.support import Repo, make_model, random_tensors
 from theta.errors import BadSignatureError, ExitCode
 from theta.porcelain.signing import sigstore_bundles, statements
@@ -125,6 +127,21 @@ def test_other_curves_are_those_of_model_signing(signed: Repo, tmp_path: Path, c
     tool = str(Path(sys.executable).with_name("model_signing"))
     words = ("verify", "key", ".", "--signature", "../other.sig", "--public_key", "../other.pub")
     assert program(tool, *words, folder=signed.path) == 0
+
+
+@pytest.mark.page("signing", "console")
+def test_the_page_has_commands_that_run(template: Repo, tmp_path: Path, page_blocks: list[Block]) -> None:
+    """The key is beside the commit, as in a folder of its own; git's verdict on it is a configured one."""
+    repo = template.copy(tmp_path / "repo")
+    ec_key(tmp_path / "key.pem")
+    (tmp_path / "key.pem.pub").rename(tmp_path / "key.pub")
+    repo.theta("tag", "-s", "-m", "one", "v1")
+    repo.git("init", "-q", "--bare", "../origin.git")
+    repo.git("remote", "add", "origin", "../origin.git")
+    repo.git("push", "-q", "origin", "main")
+    places = {"key.pem": "../key.pem", "key.pub": "../key.pub", "model.sig": "../model.sig"}
+    run_all(repo, page_blocks, places)
+    assert repo.git("ls-remote", "origin", f"{SIGNATURES}/*")
 
 
 # -- tampering -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.docs.pages import Block
 from tests.support import Repo, make_model, random_tensors, read_model, sha256
 from theta.errors import NotFoundError, ThetaError, UsageError, WouldOverwriteError
 from theta.porcelain.stage import updating
@@ -356,9 +357,9 @@ def test_how_tensors_are_stored_is_shown(updated: Repo, tmp_path: Path) -> None:
         updated.git("reset", "-q", "--hard", "HEAD~1")
 
 
-def test_the_page_on_storage_has_commands_that_run(updated: Repo) -> None:
-    page = Path(updating.__file__).parents[2] / "docs" / "storage.md"
-    commands = [line[2:] for line in page.read_text().splitlines() if line.startswith("$ theta ")]
+@pytest.mark.page("storage", "console")
+def test_the_page_on_storage_has_commands_that_run(updated: Repo, page_blocks: list[Block]) -> None:
+    commands = [line for block in page_blocks for line in block.commands]
     assert len(commands) == 3
     make_model(updated.path / "model.safetensors", model(np.float32))
     parts = {"model.q.lora_A.weight": noise((4, 80), 1), "model.q.lora_B.weight": noise((96, 4), 2)}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bench.trust import __main__ as program
 from bench.trust import campaigns, mutated_inputs, outcome, page, table
 from bench.trust.hostile_texts import TEXTS
 from bench.trust.kills import Kills
@@ -20,6 +21,7 @@ from bench.trust.outcome import NO_CASE, FaultError, Outcome
 from bench.trust.power import Power
 from bench.trust.subjects import OnRepositories
 from bench.trust.table import Row
+from tests.docs.pages import Block
 from tests.merging.test_hostile_tokenizers import mutated, places
 from tests.support import Repo
 from tests.support.environment import ROOT
@@ -144,3 +146,14 @@ def test_a_case_of_a_campaign(completed: Repo, tmp_path: Path, name: str) -> Non
 
 def test_every_campaign_is_tried() -> None:
     assert set(campaigns.NAMES) == {"files", "texts", "codecs", *ON_REPOSITORIES}
+
+
+@pytest.mark.page("trust", "")
+def test_the_page_has_commands_of_the_program(page_blocks: list[Block]) -> None:
+    words = [line.split() for block in page_blocks for line in block.commands]
+    assert all(line[:3] == ["python", "-m", "bench.trust"] for line in words)
+    whole, again = (program.parser().parse_args(line[3:]) for line in words)
+    assert (whole.hours, whole.seed) == (8.0, 1)
+    name, *numbers = again.again.split(":")
+    assert name in campaigns.NAMES
+    assert all(number.isdecimal() for number in numbers)
