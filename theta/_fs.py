@@ -208,7 +208,7 @@ class AtomicFile:
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset`` of the written content."""
-        return os.pread(self._fd, length, offset)
+        return read_at(self._fd, length, offset)
 
     def resize(self, size: int) -> None:
         """Make the file ``size`` bytes long; what is not written reads as zeros."""
@@ -310,6 +310,17 @@ class AtomicFile:
             os.unlink(self._temp)
 
 
+def read_at(descriptor: int, length: int, offset: int) -> bytes:
+    """Return ``length`` bytes from ``offset``, however few the system reads at a time; fewer at the end."""
+    found = os.pread(descriptor, length, offset)
+    if len(found) == length or not found:
+        return found
+    parts = [found]
+    while (missing := length - sum(map(len, parts))) and parts[-1]:
+        parts.append(os.pread(descriptor, missing, offset + length - missing))
+    return b"".join(parts)
+
+
 _MOST_PIECES: Final = 1000
 """Pieces that one call of the system takes: IOV_MAX is 1024 nearly everywhere."""
 
@@ -344,15 +355,10 @@ class PatchedFile:
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset``."""
         with translated(self.path):
-            found = os.pread(self._fd, length, offset)
-            if len(found) == length:
-                return found
-            parts = [found]
-            while (missing := length - sum(map(len, parts))) and parts[-1]:
-                parts.append(os.pread(self._fd, missing, offset + length - missing))
-            if missing:
+            found = read_at(self._fd, length, offset)
+            if len(found) < length:
                 raise OSError(errno.EIO, "it became shorter while it was read")
-            return b"".join(parts)
+            return found
 
     def patch(self, offset: int, data: Buffer) -> None:
         """Write ``data`` at ``offset``; thread-safe."""
@@ -430,13 +436,11 @@ class AppendFile:
 
     def patch(self, offset: int, data: bytes) -> None:
         """Overwrite written bytes at ``offset``."""
-        _step("write", self.path)
-        with translated(self.path):
-            os.pwrite(self.fd, data, offset)
+        _patch(self.fd, self.path, offset, data)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset`` of the written content."""
-        return os.pread(self.fd, length, offset)
+        return read_at(self.fd, length, offset)
 
     def read_into(self, offset: int, room: bytearray) -> int:
         """Read back into ``room``; return how many bytes there were."""

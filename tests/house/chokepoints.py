@@ -224,6 +224,23 @@ def objects(source: Source) -> list[str]:
     return found
 
 
+def scratch(source: Source) -> list[str]:
+    """Find temporaries of a repository that are not named as those are that the next command removes."""
+    found = []
+    for node in source.nodes:
+        if isinstance(node, ast.BinOp) and ast.unparse(node.left).endswith(".scratch()"):
+            name = ast.unparse(node.right)
+        elif isinstance(node, ast.Call) and any(ast.unparse(one).endswith(".scratch()") for one in node.args):
+            name = ast.unparse(node.args[0])
+            if not ast.unparse(node.func).endswith("temporary_directory"):
+                continue
+        else:
+            continue
+        if not name.startswith("_fs.own_temporary("):
+            found.append(source.at(node, f"{name} stays if theta is killed: use _fs.own_temporary"))
+    return found
+
+
 def _is_raw(node: ast.AST) -> bool:
     """Return whether this is the repository of libgit2, the attribute ``raw`` of another object."""
     return isinstance(node, ast.Attribute) and node.attr == "raw"

@@ -85,6 +85,7 @@ RULES = {
     "unsafe": Rule(chokepoints.unsafe),
     "frameworks": Rule(chokepoints.frameworks, packages=HOOKS),
     "numba": Rule(chokepoints.numba),
+    "scratch": Rule(chokepoints.scratch),
     "objects": Rule(chokepoints.objects, packages=("theta.git",)),
     "lines": Rule(
         chokepoints.lines,
@@ -257,6 +258,10 @@ BAD = {
         from theta_native.byte_planes import split
         class C: import theta_native
     """,
+    "scratch": """
+        place = session.scratch() / "x"
+        with _fs.temporary_directory("x-", session.scratch()) as folder: pass
+    """,
     "objects": """
         session.repo.raw[oid]
         repo.raw.get(oid)
@@ -341,6 +346,12 @@ GOOD = {
         def f(): import theta_native
         def f(): from theta_native.byte_planes import split
         import numpy
+    """,
+    "scratch": """
+        from theta import _fs
+        place = session.scratch() / _fs.own_temporary("x")
+        with _fs.temporary_directory(_fs.own_temporary("x"), session.scratch()) as folder: pass
+        edit(None, session.scratch())
     """,
     "objects": """
         repo.find(oid)

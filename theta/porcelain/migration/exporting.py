@@ -112,7 +112,7 @@ class _Exporter:
     def _plain(self, manifest: Manifest) -> str:
         """Write the file as a blob, by way of a file: git reads it in pieces."""
         session = self._session
-        place = session.scratch() / "exported"
+        place = session.scratch() / _fs.own_temporary("exported")
         sources.copy_exactly(session, manifest, place, force=True, progress=None)
         self.result.nbytes += place.stat().st_size
         try:

@@ -93,6 +93,6 @@ def grafted(session: Session, tips: Iterable[str], parents: Sequence[str]) -> It
     """Yield the environment of a git for which ``tips`` have more ``parents``, whose files they need not."""
     new = [oid for tip in tips if (oid := session.repo.commit_of(tip)) is not None]
     rows = [" ".join([oid, *dict.fromkeys([*session.repo.commit(oid).parents, *parents])]) for oid in new]
-    with _fs.temporary_directory("grafts-", session.scratch()) as place:
+    with _fs.temporary_directory(_fs.own_temporary("grafts"), session.scratch()) as place:
         _fs.write_atomic(place / "grafts", "".join(f"{row}\n" for row in rows).encode(), durable=False)
         yield {"GIT_GRAFT_FILE": str(place / "grafts")}

@@ -100,7 +100,7 @@ class Proof:
     def _fetch(self, oids: list[str]) -> None:
         """Fetch objects into a repository that is removed again."""
         repo = self.session.repo
-        with _fs.temporary_directory("prove-", self.session.scratch()) as place:
+        with _fs.temporary_directory(_fs.own_temporary("prove"), self.session.scratch()) as place:
             git, there = _alone(repo.git()), f"--git-dir={place}"
             git.run(there, "init", "-q", "--bare", "--template=", f"--object-format={repo.format.name}")
             made = (f"include.path={repo.commondir / 'config'}", *_SETTINGS)

@@ -151,7 +151,7 @@ class _Pruning:
         if not oids:
             return []
         directory = self.session.objects.directory
-        with _fs.temporary_directory("prune-", self.session.scratch()) as place:
+        with _fs.temporary_directory(_fs.own_temporary("prune"), self.session.scratch()) as place:
             words = ("pack-objects", "--quiet", "--window=0", "--delta-base-offset", str(place / "pack"))
             asked = "".join(f"{oid}\n" for oid in oids).encode()
             name = self.session.repo.git().run(*words, stdin=asked).text.strip()

@@ -265,7 +265,11 @@ class Session:
                 self.objects.refresh()
 
     def scratch(self) -> Path:
-        """Return a directory for temporary files, on the file system of the repository."""
+        """Return a directory for temporary files, on the file system of the repository.
+
+        Their names are those of :func:`theta._fs.own_temporary`, by which the next command removes what a
+        killed one left.
+        """
         place = self.repo.private / "tmp"
         _notes.directory(place)
         return place

@@ -135,7 +135,7 @@ def _matches(session: Session, folder: str, spelled: Sequence[str]) -> tuple[lis
     files = dict.fromkeys(git.lines("ls-files", "-z", "-c", "-o", "--exclude-standard", "--", *below))
     ignored = git.lines("ls-files", "-z", "-o", "-i", "--exclude-standard", "--", *below)
     paths = [path for path in [*files, *ignored] if not path.startswith((STORES + "/", ".git/"))]
-    probe = session.scratch() / f"patterns-{os.getpid()}"
+    probe = session.scratch() / _fs.own_temporary("patterns")
     rows = [f"{_from_root(folder, pattern)} probe-{n}" for n, pattern in enumerate(spelled)]
     _fs.write_atomic(probe, ("\n".join(rows) + "\n").encode("utf-8", "surrogateescape"), durable=False)
     try:

@@ -103,17 +103,11 @@ class FileSource:
         """
         if offset < 0 or length < 0 or offset + length > self.size:
             raise FormatError(f"{self.label}: {length} bytes at {offset} are not in its {self.size} bytes")
-        parts: list[bytes] = []
-        while length > 0:
-            with _fs.translated(self.label):
-                part = os.pread(self._fd, length, offset)
-            if not part:
-                raise ChangedWhileReadError(
-                    f"{self.label} became shorter while it was read; nothing was stored"
-                )
-            parts.append(part)
-            offset, length = offset + len(part), length - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        with _fs.translated(self.label):
+            found = _fs.read_at(self._fd, length, offset)
+        if len(found) < length:
+            raise ChangedWhileReadError(f"{self.label} became shorter while it was read; nothing was stored")
+        return found
 
     def copy_to(self, file: _fs.AtomicFile, start: int, offset: int, length: int) -> None:
         """Copy ``length`` bytes from ``start`` of this file to ``offset`` of ``file``."""

@@ -250,7 +250,9 @@ def _digest(value: Any) -> bytes:
 def _files(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise TypeError("files is not an object")
-    return {str(name): _object_id(oid) for name, oid in value.items()}
+    if not all(name.isascii() for name in value):
+        raise ValueError("a bad name of a file")
+    return {name: _object_id(oid) for name, oid in value.items()}
 
 
 def _object_id(value: Any) -> str:

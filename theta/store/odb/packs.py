@@ -324,7 +324,7 @@ class Pack:
             return memoryview(self._map)[start : start + length]
         try:
             with open(self.path, "rb", buffering=0) as file:
-                return memoryview(os.pread(file.fileno(), length, start))
+                return memoryview(_fs.read_at(file.fileno(), length, start))
         except FileNotFoundError:  # it went since it was mapped
             return memoryview(self._map)[start : start + length]
         finally:
