@@ -13,6 +13,9 @@ NAMES: Final = {
     "codecs": "mutated_inputs.Codecs",
     "kills": "kills.Kills",
     "power": "power.Power",
+    "full": "disk.Full",
+    "errors": "disk.Errors",
+    "short": "disk.Short",
 }
 """Name -> the module and the class."""
 

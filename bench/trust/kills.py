@@ -23,7 +23,7 @@ class Kills(OnRepositories):
         name, dice = self.names[seed % len(self.names)], random.Random(f"kills {seed} {number}")
         subject = self.subject(name)
         share, group, abort = dice.uniform(0.02, 1.0), dice.random() < 0.5, dice.random() < 0.3
-        subject.deep = dice.random() < 0.3
+        subject.deep = dice.random() < 0.2
         repo = subject.fresh()
         try:
             hit = kill(repo, subject.command.args, share * subject.length, group=group)

@@ -7,6 +7,8 @@ and 64 MiB.
 from __future__ import annotations
 
 import codecs
+import importlib
+import pkgutil
 import random
 import resource
 import subprocess
@@ -16,6 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
+import theta.merging
 from bench.trust.hostile_texts import TEXTS, Read, golden_texts
 from bench.trust.outcome import FaultError
 from tests.codecs import fuzz_worker
@@ -85,6 +88,8 @@ class Texts(_Guarded):
                 self._read(kind, random.Random(number))
         for name in _ENCODINGS:
             codecs.lookup(name)
+        for module in pkgutil.walk_packages(theta.merging.__path__, "theta.merging."):
+            importlib.import_module(module.name)
         self.seen = fuzzing.guard()
 
     def load(self, place: Path) -> None:

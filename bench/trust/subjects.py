@@ -7,24 +7,22 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from bench.trust import looking
+from bench.trust.looking import View
 from bench.trust.outcome import FaultError
 from tests.reliability.harness import FILE, Runner, leftovers, template, wait_for_children
 from tests.reliability.killing import (
     COMMANDS,
     GITS,
     Command,
-    Seen,
     Trial,
     complete,
     edited,
+    under_way,
 )
-from tests.reliability.killing import run as run_whole
 from tests.support import Repo, make_model, random_tensors
 from tests.support.faults import COUNT, Faults
 from tests.support.repos import Done, describe
-from theta.git.repository import Repository
-from theta.porcelain.look import checking
-from theta.porcelain.workspace.session import Session
 
 
 def _gone(repo: Repo) -> None:
@@ -70,8 +68,8 @@ def origin(place: Path) -> Repo:
 class Subject(Trial):
     """A command, its copies, and how much is checked after each.
 
-    If ``deep``, the command is repeated after whatever happened; otherwise only if the repository is
-    neither as before nor as after it.
+    If ``deep``, theta goes on after whatever happened; otherwise only if the repository is neither as before
+    nor as after the command.
     """
 
     def __init__(self, origin: Repo, command: Command, place: Path, faults: Faults | None = None) -> None:
@@ -79,7 +77,6 @@ class Subject(Trial):
         self.deep, self.faults, self.steps = True, faults, 0
         place.mkdir()
         super().__init__(origin, command, place)
-        self.committed = self.files - {self.old.local.file, self.new.local.file}
 
     def count(self, kinds: int) -> int:
         """Return how many steps of some kinds the command takes."""
@@ -103,41 +100,50 @@ class Subject(Trial):
         wait_for_children(Repo(self.last))
         shutil.rmtree(self.last, ignore_errors=True)
 
-    def repeat(self, repo: Repo) -> None:
-        """Repeat the command where that is asked for, or where the repository is in between."""
-        now = Seen.of(repo)
-        if now == self.new or (now == self.old and not self.deep):
-            return
-        super().repeat(repo)
-
-    def assert_sound(self, repo: Repo) -> None:
-        """Everything is whole, and nothing is left over."""
-        sound(repo)
-        left = [name for name in leftovers(repo) if not GITS.search(name)]
-        if left:
-            raise FaultError("other", f"left over: {left}")
+    def measure(self, repo: Repo) -> None:
+        """Take the time of the command, and look at what it makes."""
+        self.before = View.of(repo.path)
+        super().measure(repo)
+        self.after = View.of(repo.path)
 
     def aftermath(self, repo: Repo, done: Done | None, *, abort: bool = False) -> None:
-        """Check what is left, go on, and check what comes of it."""
-        wait_for_children(repo)
-        if self.faults is not None:
-            self.faults.off()
+        """Check what is left, go on, and check what comes of it.
+
+        Nothing more is done if the repository is as before or as after, unless :attr:`deep`.
+        """
         if done is not None:
             never_a_bug(done)
-        git_fsck(repo)
-        self.check_left(repo)
-        self.recover(repo, abort=abort)
-        self.assert_sound(repo)
-        self.check_file(repo)
+        self._check_left(repo)
+        now = View.of(repo.path)
+        if self.deep or now not in (self.before, self.after) or self._is_open(repo):
+            self._go_on(repo, abort=abort)
 
-    def check_file(self, repo: Repo) -> None:
-        """The file in the worktree is as before or as after."""
-        path = repo.path / FILE
-        known = {self.old.local.file, self.new.local.file}
-        if not path.exists() and "gone" not in known:
-            raise FaultError("lost", "the file is gone")
-        if path.exists() and Seen.of(repo).local.file not in known:
-            raise FaultError("wrong", "the file is neither as before nor as after")
+    def _is_open(self, repo: Repo) -> bool:
+        """Return whether the next theta has something to do."""
+        return bool(under_way(repo) or (repo.path / ".git/theta/journal").exists() or leftovers(repo))
+
+    def _check_left(self, repo: Repo) -> None:
+        """Nothing is lost, and each branch is where it was or will be."""
+        looking.sound(repo.path)
+        if (remote := repo.path / ".git" / "remote.git").is_dir():
+            looking.walk(remote)
+        now, known = View.of(repo.path), {*self.before.refs, *self.after.refs}
+        if not self.command.loose and (between := {*now.refs} - known):
+            raise FaultError("wrong", f"a branch is in between: {between}")
+        if gone := {name for name, _ in set(self.before.refs) & set(self.after.refs)} - dict(now.refs).keys():
+            raise FaultError("lost", f"a branch is gone: {gone}")
+        self.assert_whole_file(repo)
+
+    def _go_on(self, repo: Repo, *, abort: bool) -> None:
+        """Let theta and its user go on; all is sound, as before or as after, and nothing is left over."""
+        self.recover(repo, abort=abort)
+        git_fsck(repo)
+        looking.sound(repo.path)
+        if left := [name for name in leftovers(repo) if not GITS.search(name)]:
+            raise FaultError("other", f"left over: {left}")
+        found = View.of(repo.path).file
+        if found not in (self.before.file, self.after.file):
+            raise FaultError("lost" if found == "gone" else "wrong", f"the file is {found}")
 
 
 class OnRepositories:
@@ -169,15 +175,6 @@ class OnRepositories:
         return self.subjects[name]
 
 
-def sound(repo: Repo) -> None:
-    """All commits of ``repo`` have all that belongs to them: each chunk of each tensor is read."""
-    git_fsck(repo)
-    session = Session(Repository.discover(repo.path))
-    found = list(checking.problems(session, checking.Owed(), read_data=True))
-    if found:
-        raise FaultError("lost", "; ".join(found))
-
-
 def git_fsck(repo: Repo, *options: str) -> None:
     """Assert that git finds nothing wrong, dangling objects aside."""
     done = repo.try_git("fsck", "--full", "--strict", "--no-dangling", "--no-progress", *options)
@@ -192,8 +189,3 @@ def never_a_bug(done: Done) -> None:
         raise FaultError("other", describe(done))
     if done.returncode > 0 and not said.strip() and os.path.basename(str(done.args[0])) == "theta":
         raise FaultError("other", f"no reason: {describe(done)}")
-
-
-def finish(repo: Repo, command: Command) -> None:
-    """Run a whole command, which must succeed."""
-    run_whole(repo, command.args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -242,6 +243,7 @@ class Trial(Copies):
         assert State.of(repo).file in (self.old.local.file, self.new.local.file)
 
 
+@functools.cache
 def files(repo: Repo) -> set[str]:
     """The digests of the file in the commits of ``repo``, which a rebase passes through."""
     found = set()

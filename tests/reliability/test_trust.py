@@ -15,6 +15,7 @@ import pytest
 
 from bench.trust import __main__ as program
 from bench.trust import campaigns, mutated_inputs, outcome, page, table
+from bench.trust.disk import Errors, Full, Short
 from bench.trust.hostile_texts import TEXTS
 from bench.trust.kills import Kills
 from bench.trust.outcome import NO_CASE, FaultError, Outcome
@@ -28,7 +29,13 @@ from tests.support.environment import ROOT
 from tests.support.faults import Faults
 from theta.errors import ThetaError
 
-ON_REPOSITORIES: dict[str, type[OnRepositories]] = {"kills": Kills, "power": Power}
+ON_REPOSITORIES: dict[str, type[OnRepositories]] = {
+    "kills": Kills,
+    "power": Power,
+    "full": Full,
+    "errors": Errors,
+    "short": Short,
+}
 
 
 class Sample:
@@ -141,7 +148,7 @@ def test_a_case_of_a_campaign(completed: Repo, tmp_path: Path, name: str) -> Non
         for key, value in faults.environment.items():
             patch.setenv(key, value)
         campaign.use(completed, tmp_path, faults)
-        assert campaign.case(1, 0)
+        assert campaign.case(2, 0)
 
 
 def test_every_campaign_is_tried() -> None:
