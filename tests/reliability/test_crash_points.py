@@ -19,7 +19,7 @@ from tests.reliability.harness import (
 )
 from tests.support import Repo
 
-POINTS = 5
+POINTS = 3
 """How many of the steps of a command the default run tries; a campaign tries all."""
 
 

@@ -22,7 +22,7 @@ COMMANDS: dict[str, Command] = {
     "restore": Command(("theta", "restore", FILE), lambda repo: (repo.path / FILE).unlink()),
     "gc": Command(("theta", "gc", "--prune=now", "--quiet")),
 }
-FEW = 3
+FEW = 2
 MANY = 200
 
 

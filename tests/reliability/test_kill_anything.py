@@ -17,9 +17,9 @@ from tests.reliability.killing import COMMANDS, Trial
 from tests.support import Repo
 
 SEED = int(os.environ.get("KILL_SEED", "20261126"))
-FEW = 2
+FEW = 1
 MANY = 18
-"""Rounds a command: 34 in a default run, 306 in a campaign."""
+"""Rounds a command: 17 in a default run, 306 in a campaign."""
 
 
 def rounds(origin: Repo, name: str, place: Path, count: int, seed: int) -> Counter[str]:

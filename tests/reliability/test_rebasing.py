@@ -10,10 +10,10 @@ from tests.reliability.harness import FILE, State, fsck, killed
 from tests.support import Repo
 
 
-@pytest.fixture
-def wanted(origin: Repo, tmp_path: Path) -> State:
+@pytest.fixture(scope="module")
+def wanted(origin: Repo, tmp_path_factory: pytest.TempPathFactory) -> State:
     """The state after the rebase when nothing is killed."""
-    repo = origin.copy(tmp_path / "whole")
+    repo = origin.copy(tmp_path_factory.mktemp("whole") / "repo")
     repo.theta("rebase", "other")
     return State.of(repo)
 

@@ -14,6 +14,9 @@ from typing import Final
 from theta.git.backends.index_entries import Entry
 from theta.git.repository import ATTRIBUTES, STORES, Repository
 
+ASK: Final = ("-c", "core.fsmonitor=false", "check-attr", "-z", "--stdin")
+"""What git is asked by: it reads the index, but the fsmonitor knows nothing of attributes."""
+
 _FILES: Final = (0o100644, 0o100755)
 
 _Sign = tuple[object, ...]
@@ -66,7 +69,7 @@ def _asked(repo: Repository, paths: list[str], index: Path | None) -> dict[str, 
     if not paths:
         return {}
     ask = "".join(path + "\0" for path in paths).encode("utf-8", "surrogateescape")
-    fields = repo.git(index=index).lines("check-attr", "-z", "--stdin", "filter", stdin=ask)
+    fields = repo.git(index=index).lines(*ASK, "filter", stdin=ask)
     return dict(zip(fields[0::3], fields[2::3], strict=True))
 
 

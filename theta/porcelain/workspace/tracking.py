@@ -12,7 +12,7 @@ from typing import Final
 from theta import _fs
 from theta.errors import NotFoundError, ThetaError, UsageError
 from theta.git import lfs
-from theta.git.attributes import filter_of, only_tracked
+from theta.git.attributes import ASK, filter_of, only_tracked
 from theta.git.repository import STORES
 from theta.porcelain.setup import attribute_lines, installing
 from theta.porcelain.workspace import index_closure
@@ -150,7 +150,7 @@ def _matches(session: Session, folder: str, spelled: Sequence[str]) -> tuple[lis
 def _probed(session: Session, probe: Path, paths: Sequence[str], count: int) -> list[list[str]]:
     wanted = "".join(path + "\0" for path in paths).encode("utf-8", "surrogateescape")
     names = [f"probe-{n}" for n in range(count)]
-    command = ["-c", f"core.attributesFile={probe}", "check-attr", "-z", "--stdin", *names]
+    command = ["-c", f"core.attributesFile={probe}", *ASK, *names]
     fields = session.repo.git().lines(*command, stdin=wanted) if paths else []
     found: dict[str, list[str]] = {name: [] for name in names}
     for path, name, value in zip(fields[0::3], fields[1::3], fields[2::3], strict=True):
