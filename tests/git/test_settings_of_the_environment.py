@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.compat.inprocess import contested, theta
 from tests.support import Repo
+from theta.git.backends import opening
 from theta.git.repository import Repository
+from theta.porcelain.setup import installing
 
 KEY = "theta.merge.strategy"
 
@@ -55,6 +59,71 @@ def test_included_settings_are_those_of_git(repo: Repo, tmp_path: Path, conditio
     repo.git("remote", "add", "origin", "https://example.org/team/model.git")
     repo.git("config", f"includeIf.{condition}.path", str(tmp_path / "settings"))
     assert Repository.discover(repo.path).config.get(KEY) == "ties" == repo.git("config", KEY)
+
+
+@pytest.mark.parametrize("word", ["1", "yes", "false", ""])
+def test_the_settings_of_the_system_are_read_where_git_reads_them(
+    repo: Repo, tmp_path: Path, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libgit2 knows nothing of GIT_CONFIG_NOSYSTEM; its folder of the system's file stands in for /etc."""
+    (tmp_path / "gitconfig").write_text('[theta "merge"]\n\tstrategy = ties\n')
+    monkeypatch.setattr(opening, "_SYSTEM", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", word)
+    asked = ["git", "config", "--type=bool", "--get", "a.b"]
+    is_read = (
+        not word or subprocess.check_output(asked, text=True, cwd=repo.path, env=told(word)) == "false\n"
+    )
+    assert (Repository.discover(repo.path).config.get(KEY) == "ties") == is_read
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    assert Repository.discover(repo.path).config.get(KEY) is None
+
+
+def told(word: str) -> dict[str, str]:
+    """An environment in which git tells what it makes of a word."""
+    given = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "a.b", "GIT_CONFIG_VALUE_0": word}
+    return {**os.environ, **given}
+
+
+@pytest.mark.parametrize("form", ["sha1", "sha256"])
+@pytest.mark.parametrize("way", ["parameters", "count", "global"])
+def test_what_stays_follows_the_files_alone(
+    tmp_path: Path, form: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hooks belong where the files say, those of GIT_CONFIG_GLOBAL too: each git of the user reads it."""
+    monkeypatch.setenv("GIT_DEFAULT_HASH", form)
+    repo = Repo.create(tmp_path / "r")
+    file = tmp_path / "settings"
+    file.write_text("[core]\n\thooksPath = elsewhere\n")
+    given = {
+        "parameters": {"GIT_CONFIG_PARAMETERS": "'core.hookspath'='elsewhere'"},
+        "count": {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "core.hooksPath",
+            "GIT_CONFIG_VALUE_0": "elsewhere",
+        },
+        "global": {"GIT_CONFIG_GLOBAL": str(file)},
+    }
+    for name, value in given[way].items():
+        monkeypatch.setenv(name, value)
+    found = Repository.discover(repo.path)
+    assert found.config.get("core.hookspath") == "elsewhere"
+    lasts = way == "global"
+    assert found.lasting_config.get("core.hookspath") == ("elsewhere" if lasts else None)
+    assert installing.hooks_directory(found) == repo.path / ("elsewhere" if lasts else ".git/hooks")
+    assert "core.fsync" not in found.lasting_config
+
+
+def test_a_hook_for_refs_that_only_the_environment_names_runs(repo: Repo, tmp_path: Path) -> None:
+    """Libgit2 runs no hooks; git moves a ref that may have one."""
+    own = tmp_path / "hooks"
+    own.mkdir()
+    hook = own / "reference-transaction"
+    hook.write_text(f'#!/bin/sh\ncat >> "{tmp_path}/moved"\n')
+    hook.chmod(0o755)
+    repo.write("a.txt", "a\n")
+    theta(repo, "add", ".")
+    theta(repo, "-c", f"core.hooksPath={own}", "commit", "-q", "-m", "one")
+    assert "refs/heads/main" in (tmp_path / "moved").read_text()
 
 
 def test_what_theta_gives_to_git_needs_no_git(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,3 +269,14 @@ def test_a_folder_of_a_killed_command_is_removed(
         assert not left.exists()
         assert all(place.is_dir() for place in (*foreign, living))
     assert not living.exists()
+
+
+def test_hooks_that_the_environment_passes_over(ill: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hooks stay where the files say: the variable may be of one command."""
+    monkeypatch.setenv("GIT_CONFIG_PARAMETERS", "'core.hookspath'='elsewhere'")
+    are_settings = (ill.path / ".git/info/theta-hooks.config").exists()
+    assert [one.kind for one in found(ill)] == ([] if are_settings else ["hooks"])
+    assert not (ill.path / "elsewhere").exists()
+    ill.git("config", "core.hooksPath", "elsewhere")
+    checkup.mend(Session.here(ill.path))
+    assert found(ill) == []

@@ -127,16 +127,16 @@ def enter(home: Path) -> None:
     os.environ.update(environment)
     # libgit2 read the old HOME when it was loaded.
     for level, directory in search_paths(home).items():
-        pygit2.settings.search_path[level] = str(directory)
+        pygit2.settings.search_path[level] = directory
 
 
-def search_paths(home: Path) -> dict[ConfigLevel, Path]:
-    """Return the directory of libgit2's configuration for each level."""
+def search_paths(home: Path) -> dict[ConfigLevel, str]:
+    """Return the directory of libgit2's configuration for each level; none for the system's, as for git."""
     return {
-        ConfigLevel.PROGRAMDATA: home / "none",
-        ConfigLevel.SYSTEM: home / "none",
-        ConfigLevel.XDG: home / ".config" / "git",
-        ConfigLevel.GLOBAL: home,
+        ConfigLevel.PROGRAMDATA: str(home / "none"),
+        ConfigLevel.SYSTEM: "",
+        ConfigLevel.XDG: str(home / ".config" / "git"),
+        ConfigLevel.GLOBAL: str(home),
     }
 
 
@@ -151,5 +151,5 @@ def check_isolation(home: Path) -> None:
     assert identity == f"{IDENTITY} {EPOCH} +0000", f"git commits as {identity}"
     for level, directory in search_paths(home).items():
         found = pygit2.settings.search_path[level]
-        assert found == str(directory), f"libgit2 looks for {level.name} configuration in {found}"
+        assert found == directory, f"libgit2 looks for {level.name} configuration in {found}"
     assert Path.home() == home, f"the home directory is {Path.home()}"

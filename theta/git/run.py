@@ -342,6 +342,12 @@ def configures() -> bool:
     return os.environ.get("GIT_CONFIG_GLOBAL", usual) != usual
 
 
+def skips_system() -> bool:
+    """Return whether the environment keeps git from the system's configuration."""
+    word = os.environ.get("GIT_CONFIG_NOSYSTEM", "").lower()
+    return word not in ("", "0", "false", "no", "off")
+
+
 def become(*args: str, as_user: bool = False) -> NoReturn:
     """Let ``git ARGS`` take the place of this process; ``as_user``: without any setting of theta's."""
     environment = dict(os.environ) if as_user else Git(Path()).environment()

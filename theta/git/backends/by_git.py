@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from theta.errors import DamagedRepositoryError, MissingObjectsError
 from theta.git import state_files
@@ -33,10 +33,10 @@ class ByGit:
         self.gitdir, self.top = gitdir, top
         self._git = git
         self.objects = GitObjects(git, form, _objects(git, gitdir))
-        self.refs = GitRefs(git, gitdir, self)
+        self._settings = GitSettings(git, gitdir)
+        self.refs = GitRefs(git, gitdir, self._settings)
         self.history = GitHistory(git, self.objects, self.refs)
         self.indexes = GitIndexes(git)
-        self._settings = GitSettings(git, gitdir)
 
     @property
     def config(self) -> GitConfig:
@@ -45,8 +45,8 @@ class ByGit:
 
     @property
     def lasting_config(self) -> GitConfig:
-        """Git's configuration; git does not tell what holds for this command only."""
-        return self._settings.config
+        """Git's configuration without what holds for this command only."""
+        return self._settings.lasting
 
     def apart(self, place: Path) -> ByGit:
         """Return the same repository with ``place`` as the objects directory for new objects."""
@@ -76,15 +76,6 @@ def _text(place: Path) -> str:
 def _head(place: Path) -> str:
     """Return the content of a HEAD; older gits make it a symbolic link to the file of the branch."""
     return f"ref: {os.readlink(place)}" if place.is_symlink() else _text(place)
-
-
-class Configured(Protocol):
-    """An object that has the current configuration."""
-
-    @property
-    def config(self) -> GitConfig:
-        """Git's configuration."""
-        ...
 
 
 class GitObjects:
@@ -156,8 +147,8 @@ class GitObjects:
 class GitRefs:
     """The refs by their full names."""
 
-    def __init__(self, git: Git, gitdir: Path, configured: Configured) -> None:
-        self._git, self._gitdir, self._configured = git, gitdir, configured
+    def __init__(self, git: Git, gitdir: Path, settings: GitSettings) -> None:
+        self._git, self._gitdir, self._settings = git, gitdir, settings
         self._shared = state_files.common_directory(gitdir)
         self._head: tuple[object, tuple[str, str | None]] | None = None
 
@@ -225,7 +216,7 @@ class GitRefs:
     def checked_out(self) -> set[str]:
         """Return the refs that the HEADs of all worktrees name."""
         rows = split_lines(self._git.run("for-each-ref", "--format=%(refname) %(worktreepath)").text)
-        is_bare = self._configured.config.flag("core.bare")
+        is_bare = self._settings.config.flag("core.bare")
         own = self._symbolic("HEAD") if not is_bare else ""
         return {name for name, _, place in (row.partition(" ") for row in rows) if place} | {own} - {""}
 
@@ -234,7 +225,7 @@ class GitRefs:
 
         The file HEAD names no branch where refs are in tables.
         """
-        is_bare = self._configured.config.flag("core.bare")
+        is_bare = self._settings.config.flag("core.bare")
         found = state_files.used_elsewhere(self._gitdir, is_bare=is_bare) - {_IN_TABLES}
         for block in self._git.run("worktree", "list", "--porcelain", "-z").text.split("\0\0"):
             lines = dict(line.partition(" ")[::2] for line in block.split("\0"))
@@ -266,7 +257,7 @@ class GitRefs:
 
     def remotes(self) -> list[str]:
         """Return the names of the remotes."""
-        keys = (key.split(".") for key in self._configured.config if key.startswith("remote."))
+        keys = (key.split(".") for key in self._settings.config if key.startswith("remote."))
         return sorted({".".join(words[1:-1]) for words in keys if len(words) > 2})
 
 

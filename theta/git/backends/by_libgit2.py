@@ -55,29 +55,20 @@ class Libgit2:
         self.gitdir = Path(raw.path)
         self.top = Path(raw.workdir) if raw.workdir else None
         self.objects = Libgit2Objects(raw)
-        self.refs = Libgit2Refs(raw)
+        self._settings = Libgit2Settings(raw, self.top or self.gitdir)
+        self.refs = Libgit2Refs(raw, self._settings)
         self.history = Libgit2History(raw)
         self.indexes = Libgit2Indexes(raw)
-        self._given: GitSettings | None = None
 
     @property
     def config(self) -> Config:
-        """Git's configuration; git is asked for it where libgit2 does not see all of it."""
-        if not (configures() or self._includes_by_remote):
-            return Libgit2Config(self.raw.config)
-        if self._given is None:
-            self._given = git_settings.GitSettings(Git(self.top or self.gitdir), self.gitdir)
-        return self._given.config
-
-    @cached_property
-    def _includes_by_remote(self) -> bool:
-        """Whether a file is included for the URL of a remote (git 2.36), which libgit2 passes over."""
-        return any(entry.name.startswith(_BY_REMOTE) for entry in self.raw.config)
+        """Git's configuration."""
+        return self._settings.config
 
     @property
     def lasting_config(self) -> Config:
         """Git's configuration without what holds for this command only."""
-        return Libgit2Config(self.raw.config)
+        return self._settings.lasting
 
     def apart(self, place: Path) -> Libgit2:
         """Return the same repository with ``place`` as the objects directory for new objects."""
@@ -125,8 +116,8 @@ class Libgit2Objects:
 class Libgit2Refs:
     """The refs by their full names."""
 
-    def __init__(self, raw: pygit2.Repository) -> None:
-        self._raw = raw
+    def __init__(self, raw: pygit2.Repository, settings: Libgit2Settings) -> None:
+        self._raw, self._settings = raw, settings
         self._shared = state_files.common_directory(Path(raw.path))
 
     def __iter__(self) -> Iterator[str]:
@@ -181,17 +172,17 @@ class Libgit2Refs:
 
     def checked_out(self) -> set[str]:
         """Return the refs that the HEADs of all worktrees name."""
-        is_bare = Libgit2Config(self._raw.config).flag("core.bare")
+        is_bare = self._settings.config.flag("core.bare")
         return state_files.checked_out(self._shared, is_bare=is_bare)
 
     def used_elsewhere(self) -> set[str]:
         """Return the branches that other worktrees than this one have at HEAD, rebase or bisect."""
-        is_bare = Libgit2Config(self._raw.config).flag("core.bare")
+        is_bare = self._settings.config.flag("core.bare")
         return state_files.used_elsewhere(Path(self._raw.path), is_bare=is_bare)
 
     def move(self, name: str, new: str, old: str, reason: str) -> bool:
         """Move ref ``name`` from ``old`` to ``new``; return False where git has to do it."""
-        if "core.hooksPath" in self._raw.config or (self._shared / "hooks" / _HOOK).exists():
+        if self._may_have_hook():
             return False
         try:
             if not old:
@@ -204,6 +195,14 @@ class Libgit2Refs:
         except (KeyError, ValueError, OSError, pygit2.GitError):
             return False
         return True
+
+    def _may_have_hook(self) -> bool:
+        """Return whether git may have a hook for refs: a file, or a setting (git 2.54)."""
+        config = self._settings.config
+        if "core.hookspath" in config or (self._shared / "hooks" / _HOOK).exists():
+            return True
+        events = (key for key in config if key.startswith("hook.") and key.endswith(".event"))
+        return any(_HOOK in config.all(key) for key in events)
 
     def put(self, refs: Mapping[str, str]) -> None:
         """Set refs, by their names, to objects, whatever their old values."""
@@ -222,6 +221,36 @@ class Libgit2Refs:
     def remotes(self) -> list[str]:
         """Return the names of the remotes."""
         return [name for name in self._raw.remotes.names() if name]
+
+
+class Libgit2Settings:
+    """The configuration of a repository at ``place``; git is asked where libgit2 does not see all of it."""
+
+    def __init__(self, raw: pygit2.Repository, place: Path) -> None:
+        self._raw, self._place = raw, place
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return Libgit2Config(self._raw.config) if self._sees_all else self._asked.config
+
+    @property
+    def lasting(self) -> Config:
+        """The configuration of files: without what ``-c`` and the environment add."""
+        return Libgit2Config(self._raw.config) if self._sees_all else self._asked.lasting
+
+    @property
+    def _sees_all(self) -> bool:
+        return not (configures() or self._includes_by_remote)
+
+    @cached_property
+    def _includes_by_remote(self) -> bool:
+        """Whether a file is included for the URL of a remote (git 2.36), which libgit2 passes over."""
+        return any(entry.name.startswith(_BY_REMOTE) for entry in self._raw.config)
+
+    @cached_property
+    def _asked(self) -> GitSettings:
+        return git_settings.GitSettings(Git(self._place), Path(self._raw.path))
 
 
 class Libgit2Config:

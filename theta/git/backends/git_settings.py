@@ -3,49 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from theta.git import state_files
 from theta.git.run import Git
 
+_COMMAND: Final = "command"
+"""The scope of what the command line and the environment add (git-config(1), SCOPES)."""
 _TRUE: Final = ("true", "yes", "on")
 
 
 class GitSettings:
-    """The configuration of the repository at ``gitdir``."""
+    """The configuration of the repository at ``gitdir``; it is read again when a file of its own changed."""
 
     def __init__(self, git: Git, gitdir: Path) -> None:
         self._git, self._gitdir = git, gitdir
-        self._read: tuple[object, GitConfig] | None = None
+        self._read: tuple[object, _Listing] | None = None
 
     @property
     def config(self) -> GitConfig:
-        """The configuration; it is read again when a file of the repository's own changed."""
+        """The configuration."""
+        return GitConfig(self._listing)
+
+    @property
+    def lasting(self) -> GitConfig:
+        """The configuration of files: without what ``-c`` and the environment add, which theta does too."""
+        return GitConfig(self._listing, lasting=True)
+
+    @property
+    def _listing(self) -> _Listing:
         shared = state_files.common_directory(self._gitdir)
         seen = [
             state_files.signature(place) for place in (shared / "config", self._gitdir / "config.worktree")
         ]
         if self._read is None or self._read[0] != seen:
-            self._read = seen, GitConfig(self._git)
+            self._read = seen, _Listing(self._git)
         return self._read[1]
 
 
-class GitConfig:
-    """Git's configuration from all its files, as it was when it was first read."""
+class _Listing:
+    """What git lists of its configuration, as it was when it was first asked for."""
 
     def __init__(self, git: Git) -> None:
         self._git = git
-        self._found: dict[str, list[str | None]] | None = None
 
-    @property
+    @cached_property
+    def rows(self) -> list[tuple[str, str, str | None]]:
+        """The scope of each setting, its key, and its value (None of a key alone), in the order of git."""
+        fields = self._git.lines("config", "-z", "--list", "--show-scope")
+        found = []
+        for scope, text in zip(fields[::2], fields[1::2], strict=True):
+            key, sign, value = text.partition("\n")
+            found.append((scope, key, value if sign else None))
+        return found
+
+
+class GitConfig:
+    """Git's configuration as it is listed; ``lasting``: without what holds for one command only."""
+
+    def __init__(self, listing: _Listing, *, lasting: bool = False) -> None:
+        self._listing, self._lasting = listing, lasting
+
+    @cached_property
     def _values(self) -> dict[str, list[str | None]]:
-        if self._found is None:
-            self._found = {}
-            for row in self._git.lines("config", "-z", "--list"):
-                key, sign, value = row.partition("\n")
-                self._found.setdefault(key, []).append(value if sign else None)
-        return self._found
+        found: dict[str, list[str | None]] = {}
+        for scope, key, value in self._listing.rows:
+            if not (self._lasting and scope == _COMMAND):
+                found.setdefault(key, []).append(value)
+        return found
 
     def __contains__(self, key: str) -> bool:
         return key in self._values

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pygit2
-from pygit2.enums import RepositoryOpenFlag
+from pygit2.enums import ConfigLevel, RepositoryOpenFlag
 
 from theta.errors import NotARepositoryError, UnsupportedRepositoryError, UntrustedOwnerError
 from theta.git.backends.by_libgit2 import Libgit2
 from theta.git.object_format import FORMATS
-from theta.git.run import DEFER, Git, redirected
+from theta.git.run import DEFER, Git, redirected, skips_system
 from theta.lazy import Module
 
 if TYPE_CHECKING:
@@ -24,11 +24,14 @@ else:  # few repositories need it
 
 _BY_GIT: Final = ("object format", "refstorage", "objectformat")
 """Words in the errors of libgit2 for repositories that git can open."""
+_SYSTEM: Final = pygit2.settings.search_path[ConfigLevel.SYSTEM]
+"""The folder of the system's configuration."""
 _NOWHERE: Final = "not a git repository (or any of the parent directories)"
 
 
 def discovered(start: str | Path) -> Backend:
     """Open the repository that contains ``start``; raises a theta error for each kind of failure."""
+    _follow_environment()
     try:
         return _redirected(Path(start)) if redirected() else _around(start)
     except pygit2.GitError as error:
@@ -38,6 +41,13 @@ def discovered(start: str | Path) -> Backend:
     if any(sign in message.lower() for sign in _BY_GIT):
         return _by_git(Path(start), message)
     raise _opening_error(message, start)
+
+
+def _follow_environment() -> None:
+    """Let libgit2, which knows nothing of ``GIT_CONFIG_NOSYSTEM``, read the files that git reads."""
+    wanted = "" if skips_system() else _SYSTEM
+    if pygit2.settings.search_path[ConfigLevel.SYSTEM] != wanted:
+        pygit2.settings.search_path[ConfigLevel.SYSTEM] = wanted
 
 
 def reopened(backend: Backend, start: Path) -> Backend:

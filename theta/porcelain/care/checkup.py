@@ -148,6 +148,9 @@ def _folders(_session: Session) -> Iterator[Complaint]:
 def _setup(session: Session) -> Iterator[Complaint]:
     for part in installing.missing(session.repo):
         yield Complaint("settings", f"{part}: missing, or not that of this theta", "set it")
+    if (other := installing.passed_over(session.repo)) is not None:
+        text = f"core.hooksPath of the environment is {other}: plain git runs none of theta's hooks"
+        yield Complaint("hooks", text, "unset it; or set it by 'git config' and run 'theta install'", False)
     if (session.repo.worktree / STORES).is_dir():
         text = f"{STORES}/ is in the worktree, which a tool without sparse checkouts wrote"
         yield Complaint("stores", text, "remove what the repository has of it")

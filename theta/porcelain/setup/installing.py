@@ -117,6 +117,13 @@ def missing(repo: Repository) -> list[str]:
     return found
 
 
+def passed_over(repo: Repository) -> str | None:
+    """Return the ``core.hooksPath`` of this command alone that keeps git from theta's hooks; None without."""
+    given = repo.config.get("core.hookspath")
+    are_settings = (repo.commondir / configured_hooks.SETTINGS).is_file()
+    return given if not are_settings and given != repo.lasting_config.get("core.hookspath") else None
+
+
 def _missing_hooks(repo: Repository) -> list[str]:
     if (repo.commondir / configured_hooks.SETTINGS).is_file():
         complete = configured_hooks.are_complete(repo, _scripts()) and run.version() >= configured_hooks.FIRST
