@@ -56,7 +56,6 @@ def commit(repo: Repo, subject: str) -> str:
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     """Both sides trained the model and added tokens, of which they share one under two ids."""
     repo = Repo.create(tmp_path_factory.mktemp("begun") / "repo")
-    repo.git("config", "theta.merge.byToken", "true")
     theta(repo, "track", "*.safetensors")
     write(repo, BASE, rows(BASE, 0))
     commit(repo, "base")
@@ -192,7 +191,7 @@ def test_tokenizers_that_differ_in_more_are_settled_first(repo: Repo) -> None:
 
 
 def test_rows_are_matched_by_number_if_that_is_wanted(repo: Repo) -> None:
-    repo.git("config", "--unset", "theta.merge.byToken")
+    repo.git("config", "theta.merge.byToken", "false")
     theta(repo, "merge", "other", "-X", "average", "--no-prompt", code=1)
     assert "tokenizer.json" in repo.git("diff", "--name-only", "--diff-filter=U")
     assert repo.git("diff", "--name-only", "--diff-filter=U").count(MODEL) == 0
@@ -320,7 +319,7 @@ def test_a_tokenizer_that_is_no_file_tells_no_tokens(repo: Repo, as_folder: bool
 
 def test_a_merge_by_number_reads_no_tokenizer(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may have 30 MB, and nothing is made of it."""
-    repo.git("config", "--unset", "theta.merge.byToken")
+    repo.git("config", "theta.merge.byToken", "false")
     monkeypatch.setattr(made_texts, "edited", lambda *_: pytest.fail("a file was read"))
     theta(repo, "merge", "other", "-X", "average", "--no-prompt", code=1)
 

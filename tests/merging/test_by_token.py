@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.merging.stored import Store
-from theta.errors import UsageError
-from theta.merging.documents import joint_tokenizers
 from theta.merging.engine import MergeOptions, Outcome
 from theta.merging.recipes import Recipe
-from theta.merging.shapes.by_token import TokenOrder
+from theta.merging.shapes.by_token import TokenOrder, agree
 from theta.merging.strategies import parse
 
 Array = NDArray[Any]
@@ -90,12 +88,14 @@ def test_dtypes_may_differ_as_well(store: Store) -> None:
     assert np.array_equal(found, [[5.5, 11], [16.5, 22]])
 
 
-def test_a_token_without_any_row_is_told_by_name(store: Store) -> None:
+def test_a_token_without_any_row_leaves_the_tensor_in_conflict(store: Store) -> None:
     order = TokenOrder({"a": 0, "new": 1}, ({"a": 0},) * 3)
     one = np.ones((1, 2), "<f4")
-    with pytest.raises(UsageError, match="'new' of the merged tokenizer") as raised:
-        merged(store, "average", [one, one + 1, one + 2], [], tokens=order)
-    assert NAME in str(raised.value)
+    found = merged(store, "average", [one, one + 1, one + 2], [], tokens=order)
+    assert found.manifest is None
+    assert [(left.name, left.reason) for left in found.conflicts] == [
+        (NAME, "no side has a row for 'new' of the merged tokenizer")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -109,4 +109,4 @@ def test_a_token_without_any_row_is_told_by_name(store: Store) -> None:
     ],
 )
 def test_when_rows_of_one_number_are_of_one_token(versions: list[dict[str, int]], wanted: bool) -> None:
-    assert joint_tokenizers.agree(versions) is wanted
+    assert agree(versions) is wanted

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from theta.porcelain.commands import decision, merging
     from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands.merge_request import GitOptions, MergeResult, TensorOptions
-    from theta.porcelain.drive import same_stores
     from theta.porcelain.look import version_changes
+    from theta.porcelain.merge import same_stores
     from theta.porcelain.workspace.session import Session
 else:
     conflicts = Module("theta.cli.conflicts")
@@ -30,7 +30,7 @@ else:
     merging = Module("theta.porcelain.commands.merging")
     rehearse = Module("theta.cli.rehearse")
     requests = Module("theta.porcelain.commands.merge_request")
-    same_stores = Module("theta.porcelain.drive.same_stores")
+    same_stores = Module("theta.porcelain.merge.same_stores")
     version_changes = Module("theta.porcelain.look.version_changes")
 
 app = Passing(None)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands import sequence as sequences
     from theta.porcelain.commands.sequence import SequenceResult
-    from theta.porcelain.drive import same_stores
+    from theta.porcelain.merge import same_stores
     from theta.porcelain.workspace.session import Session
 else:
     requests = Module("theta.porcelain.commands.merge_request")
-    same_stores = Module("theta.porcelain.drive.same_stores")
+    same_stores = Module("theta.porcelain.merge.same_stores")
     sequences = Module("theta.porcelain.commands.sequence")
 
 

@@ -7,12 +7,12 @@ distinct value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeGuard, TypeVar
 
-from theta.errors import UsageError, concerning
+from theta.errors import UsageError
 from theta.merging import computing, depth, geometry, result_file
 from theta.merging.adapters.factor_pairs import AdapterMerge
 from theta.merging.adapters.scales import Scales
@@ -44,6 +44,7 @@ _IN_FLIGHT: Final = 192 << 20
 """Approximate bytes of memory for all tensors that are merged at the same time."""
 
 ROWS: Final = "rows"
+_CODES: Final = "tokens have other ids on the sides, and its codes and scales are not merged row by row"
 MergeScope = Literal["conflicts", "all"]
 
 
@@ -280,10 +281,13 @@ class _Run:
 
     def _choice(self, state: Settled | Conflict) -> Choice:
         tokens = self._options.tokens
-        if tokens is not None and state.coded is None:
+        if tokens is not None:
             lines = [version.by_name.get(state.name) if version else None for version in self._versions]
-            if tokens.is_of(state.name, lines):
-                return self._of_tokens(state, tokens, lines)
+            if axes := tokens.axes(state.name, lines):
+                why = _CODES if state.coded is not None else tokens.why_not(state.name, lines, axes)
+                if not why:
+                    return self._of_tokens(state, tokens, lines)
+                return self._unmatched(state, tokens, lines, axes, why)
         if isinstance(state, Settled):
             return self._everywhere(state)
         if self._options.scope == "all":
@@ -302,12 +306,9 @@ class _Run:
         self, state: Settled | Conflict, tokens: TokenOrder, lines: Sequence[Line | None]
     ) -> Choice:
         """Decide about a tensor whose rows are matched by token."""
-        if tokens.reason:
-            if isinstance(state, Settled):
-                return state.line
-            return self._decided(replace(state, reason=tokens.reason))
-        with concerning(state.name):
-            found = by_token.examined(self._objects, tokens, lines)
+        found = by_token.examined(self._objects, tokens, lines)
+        if isinstance(found, str):
+            return self._unmatched(state, tokens, lines, (0,), found)
         is_all = self._is_all(state.name)
         if found.whole is not None and not is_all:
             return found.whole
@@ -320,6 +321,22 @@ class _Run:
             return asked
         self._result.decided[state.name] = str(strategy)
         return self._by_token(found, asked, strategy)
+
+    def _unmatched(
+        self,
+        state: Settled | Conflict,
+        tokens: TokenOrder,
+        lines: Sequence[Line | None],
+        axes: Collection[int],
+        why: str,
+    ) -> Choice:
+        """Decide about a tensor of tokens that is only taken whole; ``why`` is a clause."""
+        if isinstance(state, Settled):
+            if tokens.is_right(state.line, lines, axes):
+                return state.line
+            base, ours, theirs, *others = lines
+            state = Conflict(state.name, base, ours, theirs, tuple(others), coded=state.coded)
+        return self._decided(replace(state, reason=why))
 
     def _by_token(self, found: TokenMerge, asked: Conflict, strategy: Strategy) -> Task:
         """Return the task that merges the rows which several sides have by ``strategy``."""

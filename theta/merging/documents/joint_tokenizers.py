@@ -12,17 +12,16 @@ from dataclasses import replace
 from typing import Any, Final
 
 from theta.errors import UsageError
-from theta.merging.documents import result_texts, vocabularies
-from theta.merging.documents.model_files import CONFIG, OF_TOKENIZER, TOKENIZER, ModelFiles
+from theta.merging.documents import result_texts, token_ids, vocabularies
+from theta.merging.documents.model_files import TOKENIZER, ModelFiles
+from theta.merging.documents.token_ids import ABSENT, IdNames
 from theta.merging.documents.tokenizer_files import TokenizerFile
 from theta.merging.documents.tokenizer_keys import UNION, TokenizerKey
-from theta.merging.documents.vocabularies import Vocabulary
 
-BESIDE: Final = (CONFIG, *OF_TOKENIZER)
+BESIDE: Final = (*token_ids.NAMING, TOKENIZER, "added_tokens.json")
+"""The files that a merge by token may write."""
 _ADDED: Final = "added_tokens"
-_DECODER: Final = "added_tokens_decoder"
-_ROWS: Final = "vocab_size"
-_ABSENT: Final = object()
+_MOST_LINES: Final = 1 << 22
 
 
 def ids(name: str, data: bytes) -> dict[str, int]:
@@ -31,6 +30,8 @@ def ids(name: str, data: bytes) -> dict[str, int]:
     Raises :class:`UsageError` if it has none.
     """
     if name == "vocab.txt":
+        if data.count(b"\n") > _MOST_LINES:
+            raise UsageError(f"{name} has more than {_MOST_LINES} lines")
         tokens = data.decode("utf-8", "surrogateescape").split("\n")
         return {token.rstrip("\r"): number for number, token in enumerate(tokens) if token}
     if name != TOKENIZER:
@@ -39,48 +40,75 @@ def ids(name: str, data: bytes) -> dict[str, int]:
     return TokenizerFile(ModelFiles("the merge", "", {}, {TOKENIZER: data}), aliases=True).ids
 
 
-def agree(versions: Sequence[Mapping[str, int]]) -> bool:
-    """Return whether a row of one number is that of one token in all of ``versions``."""
-    return all(
-        _agree(one, other) for at, one in enumerate(versions) for other in versions[at + 1 :] if one != other
-    )
-
-
-def _agree(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
-    taken = {*one.values()}, {*other.values()}
-    return all(other.get(token, number) == number for token, number in one.items()) and not (
-        any(number in taken[1] for token, number in one.items() if token not in other)
-        or any(number in taken[0] for token, number in other.items() if token not in one)
-    )
-
-
 def joined(
     base: ModelFiles | None, ours: ModelFiles, theirs: ModelFiles
 ) -> tuple[Mapping[str, int], dict[str, bytes]]:
-    """Return the ids of the tokens of both sides, and the files that tell them.
+    """Return the ids of the tokens of both sides, and the vocabulary files that tell them.
 
     Raises :class:`UsageError`, whose text is a clause, if both sides changed more than tokens.
     """
-    versions = _parsed(TOKENIZER, base, ours, theirs)
-    common = {key: _three_way(TOKENIZER, key, versions) for key in _keys(versions) - {_ADDED, "model"}}
-    first, second = _ordered(versions, ours, theirs)
-    # All tokens count, whatever a configuration tells that nobody brought up to date.
-    files = {one.label: _without_config(one) for one in (first, second)}
-    words = vocabularies.build(TokenizerKey(UNION), files, None)
+    texts = [None if one is None else result_texts.parsed(one, TOKENIZER) for one in (base, ours, theirs)]
+    first, second = _ordered(texts, ours, theirs)
+    words = vocabularies.build(TokenizerKey(UNION), {one.label: one for one in (first, second)}, None)
+    tokens = [{} if one is None else ids(TOKENIZER, one.texts[TOKENIZER]) for one in (base, ours, theirs)]
+    common = _common(texts, [IdNames(own, words.ids) for own in tokens], words.ids)
     found = json.loads(words.texts[TOKENIZER])
     found = {key: found[key] for key in found if key in (_ADDED, "model")}
-    whole = {**{key: value for key, value in common.items() if value is not _ABSENT}, **found}
-    texts = {TOKENIZER: result_texts.written(whole)}
-    texts |= _beside(base, ours, theirs, words)
-    return words.ids, texts
+    made = {TOKENIZER: result_texts.written({**common, **found})}
+    if "added_tokens.json" in words.texts:
+        made["added_tokens.json"] = words.texts["added_tokens.json"]
+    return words.ids, made
 
 
-def _without_config(model: ModelFiles) -> ModelFiles:
-    return replace(model, texts={name: data for name, data in model.texts.items() if name != CONFIG})
+def _common(
+    versions: Sequence[Mapping[str, Any] | None], words: Sequence[IdNames], ids: Mapping[str, int]
+) -> dict[str, Any]:
+    """Merge what is neither an added token nor the model, in the order of ours."""
+    rest = [{k: v for k, v in (one or {}).items() if k not in (_ADDED, "model")} for one in versions]
+    named = [token_ids.named(TOKENIZER, one, own) for one, own in zip(rest, words, strict=True)]
+    base, first, second = named
+    merged = {}
+    for key in dict.fromkeys((*first, *second)):
+        value = token_ids.three_way(
+            *token_ids.at(key, base, first, second), f"{key} of {TOKENIZER}", deep=False
+        )
+        if value is not ABSENT:
+            merged[key] = value
+    return dict(token_ids.numbered(merged, ids))
 
 
-def _parsed(name: str, *versions: ModelFiles | None) -> list[dict[str, Any] | None]:
-    return [None if one is None else result_texts.parsed(one, name) for one in versions]
+def with_own_ids(data: bytes) -> bytes:
+    """Return a ``tokenizer.json`` whose template and padding name the ids that its tokens have.
+
+    Each id stands beside its token there: git may have merged the one and not the other.
+    """
+    found, own = _object(TOKENIZER, data), ids(TOKENIZER, data)
+    padding = found.get("padding")
+    if isinstance(padding, dict):
+        token = padding.get("pad_token")
+        if isinstance(token, str) and token in own and padding.get("pad_id") != own[token]:
+            found["padding"] = {**padding, "pad_id": own[token]}
+    template = _renumbered(found.get("post_processor"), own)
+    if template != found.get("post_processor"):
+        found["post_processor"] = template
+    return data if found == _object(TOKENIZER, data) else result_texts.written(found)
+
+
+def _renumbered(value: Any, own: Mapping[str, int]) -> Any:
+    """Return a post-processor with the ids that its tokens have."""
+    if isinstance(value, list):
+        if len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int:
+            return [value[0], own.get(value[0], value[1])]
+        return [_renumbered(one, own) for one in value]
+    if not isinstance(value, dict):
+        return value
+    tokens = value.get("tokens")
+    found = {key: _renumbered(one, own) for key, one in value.items() if key != "ids"}
+    if "ids" in value:
+        known = isinstance(tokens, list) and all(isinstance(one, str) and one in own for one in tokens)
+        found = {key: found.get(key) for key in value}
+        found["ids"] = [own[one] for one in tokens] if known and tokens is not None else value["ids"]
+    return found
 
 
 def _ordered(
@@ -93,65 +121,6 @@ def _ordered(
     if before is not None and own == before:
         return theirs, ours
     raise UsageError(f"both sides changed the model of {TOKENIZER}")
-
-
-def _keys(versions: Sequence[Mapping[str, Any] | None]) -> set[str]:
-    return {key for one in versions if one is not None for key in one}
-
-
-def _three_way(name: str, key: str, versions: Sequence[Mapping[str, Any] | None]) -> Any:
-    base, ours, theirs = (_ABSENT if one is None else one.get(key, _ABSENT) for one in versions)
-    if ours == theirs or theirs == base:
-        return ours
-    if ours == base:
-        return theirs
-    raise UsageError(f"both sides changed {key} of {name}")
-
-
-# -- the files beside it ---------------------------------------------------------------------
-
-
-def _beside(
-    base: ModelFiles | None, ours: ModelFiles, theirs: ModelFiles, words: Vocabulary
-) -> dict[str, bytes]:
-    """Return the other files that tell of tokens except those in conflict for other reasons."""
-    texts = {}
-    if "added_tokens.json" in words.texts:
-        texts["added_tokens.json"] = words.texts["added_tokens.json"]
-    found = _without("tokenizer_config.json", _DECODER, base, ours, theirs)
-    if found is not None:
-        told = json.loads(words.texts.get("tokenizer_config.json", b"{}"))
-        found |= {_DECODER: told[_DECODER]} if _DECODER in told else {}
-        texts["tokenizer_config.json"] = result_texts.written(found)
-    found = _without(CONFIG, _ROWS, base, ours, theirs)
-    told = result_texts.rows(result_texts.parsed(ours) or {})
-    if found is not None and told is not None:
-        result_texts.with_rows(found, max(words.count, told))
-        texts[CONFIG] = result_texts.written(found)
-    return texts
-
-
-def _without(
-    name: str, key: str, base: ModelFiles | None, ours: ModelFiles, theirs: ModelFiles
-) -> dict[str, Any] | None:
-    """Merge the JSON ``name``, with ``key`` as ours has it; None if sides lack it or disagree."""
-    versions = _parsed(name, base, ours, theirs)
-    if None in versions[1:]:
-        return None
-    keys = _ordered_keys(versions)
-    try:
-        found = {one: _three_way(name, one, versions) for one in keys if one != key}
-    except UsageError:
-        return None
-    own = versions[1] or {}
-    found |= {key: own[key]} if key in own else {}
-    return {one: found[one] for one in keys if found.get(one, _ABSENT) is not _ABSENT}
-
-
-def _ordered_keys(versions: Sequence[Mapping[str, Any] | None]) -> list[str]:
-    """Return all keys in the order of ours."""
-    listed = [versions[1] or {}, *(one for one in versions if one is not None)]
-    return list(dict.fromkeys(key for one in listed for key in one))
 
 
 def _object(name: str, data: bytes) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from theta.store.format.manifest import Line, Manifest
 CONFIG: Final = "config.json"
 INDEX: Final = ".index.json"
 TOKENIZER: Final = "tokenizer.json"
+VOCABULARIES: Final = (TOKENIZER, "vocab.json", "vocab.txt")
+"""The files that tell the ids of tokens; the first that a model has counts."""
 OF_TOKENIZER: Final = (
     TOKENIZER,
     "tokenizer_config.json",

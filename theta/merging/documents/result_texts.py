@@ -25,6 +25,8 @@ _LAYERS: Final = (
 _INNER: Final = ("text_config", "llm_config", "language_config", "decoder")
 """Keys of the configuration of the language model in that of a larger one."""
 _MOST_DEPTH: Final = 64
+_MOST_VALUES: Final = 1 << 22
+"""Values of a JSON, each of which takes up to 200 bytes of memory; the tokenizer of Gemma 3 has 2 million."""
 _ROWS: Final = "vocab_size"
 _DTYPE_KEYS: Final = ("dtype", "torch_dtype")
 _TORCH: Final = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "f64": "float64"}
@@ -35,6 +37,8 @@ def parsed(model: ModelFiles, name: str = CONFIG) -> dict[str, Any] | None:
     data = model.texts.get(name)
     if data is None:
         return None
+    if has_too_many(data):
+        raise UsageError(f"{model.folder}{name} of {model.label} has more than {_MOST_VALUES} values")
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -44,6 +48,11 @@ def parsed(model: ModelFiles, name: str = CONFIG) -> dict[str, Any] | None:
     if data.count(b"[") + data.count(b"{") > _MOST_DEPTH and _is_deep(found):
         raise UsageError(f"{model.folder}{name} of {model.label} is nested more than {_MOST_DEPTH} deep")
     return found
+
+
+def has_too_many(data: bytes) -> bool:
+    """Return whether a JSON has more values than are to be in memory."""
+    return len(data) > _MOST_VALUES and sum(map(data.count, (b",", b"[", b"{"))) > _MOST_VALUES
 
 
 def _is_deep(found: Any) -> bool:

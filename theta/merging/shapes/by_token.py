@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from theta._numpy import np
 from theta.codecs.base import word_dtype
+from theta.dtypes import DTYPES
 from theta.errors import UsageError
 from theta.merging import reading
 from theta.merging.documents.model_files import is_of_tokens
@@ -43,6 +44,8 @@ class TokenOrder:
         reason: a clause that says why the tokens of the result are not known; empty when they are.
         counts: the numbers of rows that embeddings have in the base and in each side; empty for one without
             any, so that no tensor of it is matched; None if they are not known.
+        hidden: lengths of axes that are not of tokens, though a vocabulary may be as long.
+        layered: names of tensors that several layers have, so that none of their axes is of tokens.
     """
 
     ids: Mapping[str, int]
@@ -50,24 +53,55 @@ class TokenOrder:
     like: int | None = None
     reason: str = ""
     counts: Sequence[Collection[int]] | None = None
+    hidden: Collection[int] = ()
+    layered: Collection[str] = ()
 
-    def is_of(self, name: str, lines: Sequence[Line | None]) -> bool:
-        """Return whether tensor ``name`` has rows by token in all sides; ``lines`` are base and sides."""
-        if not is_of_tokens(name) or None in lines[1:] or len(lines) > _MOST_SIDES:
-            return False
-        pairs = [pair for pair in zip(lines, self.versions, strict=True) if pair[0] is not None]
-        if len({line.shape[1:] for line, _ in pairs if line is not None}) > 1:
-            return False
-        return self._are_counted(lines) and all(
-            line is not None and _has_rows(line, ids) for line, ids in pairs
-        )
+    def axes(self, name: str, lines: Sequence[Line | None]) -> set[int]:
+        """Return the axes of tensor ``name`` that are of tokens in all versions; ``lines`` are these.
 
-    def _are_counted(self, lines: Sequence[Line | None]) -> bool:
-        """Return whether each version has as many rows as its embedding, unlike a hidden ``output``."""
+        An axis is of tokens if it is as long as the embedding in each version that has the tensor, and the
+        tensor has the name of an embedding or a head, or is not one that several layers have.
+        """
         if self.counts is None:
+            return {0} if is_of_tokens(name) and all(line is None or line.shape for line in lines) else set()
+        there = [(line.shape, own) for line, own in zip(lines, self.counts, strict=True) if line is not None]
+        most = min((len(shape) for shape, _ in there), default=0)
+        found = {axis for axis in range(most) if all(shape[axis] in own for shape, own in there)}
+        if is_of_tokens(name) and 0 in found:
+            return {0}
+        return set() if name in self.layered else found
+
+    def why_not(self, name: str, lines: Sequence[Line | None], axes: Collection[int]) -> str:
+        """Return a clause that says why the rows of a tensor cannot be matched; empty when they can."""
+        if self.reason:
+            return self.reason
+        lengths = {line.shape[axis] for line in lines if line is not None for axis in axes}
+        if not is_of_tokens(name) and lengths & {*self.hidden}:
+            return "an axis of it is as long as the vocabulary, and so are axes of layers"
+        if {*axes} != {0} or ".lora_" in name:
+            return "tokens have other ids on the sides, and it is not merged row by row"
+        if None in lines[1:] or len(lines) > _MOST_SIDES:
+            return "tokens have other ids on the sides, and not every side has it"
+        known = [line for line, ids in zip(lines, self.versions, strict=True) if line is not None and ids]
+        if len({line.shape[1:] for line in (*known, *lines[1:]) if line is not None}) > 1:
+            return "tokens have other ids on the sides, and its rows have another length"
+        if any(
+            line is not None and DTYPES[line.dtype].kind not in ("float", "int", "uint") for line in lines
+        ):
+            return "tokens have other ids on the sides, and its values are packed"
+        return ""
+
+    def is_right(self, taken: Line | None, lines: Sequence[Line | None], axes: Collection[int]) -> bool:
+        """Return whether a tensor may be ``taken`` as it is, with a row for each token of the result."""
+        if taken is None:
             return True
-        pairs = zip(lines, self.counts, strict=True)
-        return all(line is None or (bool(line.shape) and line.shape[0] in own) for line, own in pairs)
+        if self.reason:
+            return all(same(taken, line) for line in lines)
+        last = max(self.ids.values(), default=-1)
+        return any(
+            same(taken, line) and own is not None and agree([own, self.ids])
+            for line, own in zip(lines, self.versions, strict=True)
+        ) and all(taken.shape[axis] > last for axis in axes)
 
     def rows(self, lines: Sequence[Line | None]) -> list[Array]:
         """Return for base and sides the row of each row of the result there, or -1."""
@@ -84,9 +118,29 @@ class TokenOrder:
         return next((repr(token) for token, number in self.ids.items() if number == row), f"row {row}")
 
 
-def _has_rows(line: Line, ids: Mapping[str, int] | None) -> bool:
-    """Return whether ``line`` has a row for nearly all tokens, and not one tensor of another kind."""
-    return ids is None or (bool(line.shape and line.nbytes) and line.shape[0] >= len(ids))
+def agree(versions: Sequence[Mapping[str, int]], rows: Sequence[int] = ()) -> bool:
+    """Return whether a row of one number is that of one token in all of ``versions``.
+
+    ``rows`` are the numbers of rows that these have: one without a token is padding, and no row of the token
+    that another version has there.
+    """
+    counts = rows or [0] * len(versions)
+    known = [*zip(versions, counts, strict=True)]
+    return all(
+        _agree(one, other) for at, one in enumerate(known) for other in known[at + 1 :] if one[0] != other[0]
+    )
+
+
+def _agree(one: tuple[Mapping[str, int], int], other: tuple[Mapping[str, int], int]) -> bool:
+    return all(other[0].get(token, number) == number for token, number in one[0].items()) and not (
+        _is_elsewhere(one[0], *other) or _is_elsewhere(other[0], *one)
+    )
+
+
+def _is_elsewhere(one: Mapping[str, int], other: Mapping[str, int], rows: int) -> bool:
+    """Return whether a token of ``one`` that is not in ``other`` has the number of another row there."""
+    taken = {*other.values()}
+    return any(number in taken or number < rows for token, number in one.items() if token not in other)
 
 
 def _rows(ids: Mapping[str, int], version: Mapping[str, int] | None, count: int, total: int) -> Array:
@@ -196,20 +250,17 @@ def _planned(
     return TokenRows(sides, base if with_base else None, rows, based, order, spans)
 
 
-def examined(objects: Objects, order: TokenOrder, lines: Sequence[Line | None]) -> TokenMerge:
+def examined(objects: Objects, order: TokenOrder, lines: Sequence[Line | None]) -> TokenMerge | str:
     """Match the rows of a tensor; ``lines`` are its base, which may be None, and all sides.
 
-    Raises :class:`UsageError` if no side has a row for a token of the result.
+    Return a clause if no side has a row for a token of the result.
     """
     if order.versions[0] is None:
         lines = [None, *lines[1:]]
     rows = order.rows(lines)
     lost = np.flatnonzero(np.all([own < 0 for own in rows[1:]], axis=0))
     if len(lost):
-        raise UsageError(
-            f"no side has a row for {order.token_of(int(lost[0]))} of the merged tokenizer",
-            hint="add the token's row to one side first, or take the token out of the tokenizer",
-        )
+        return f"no side has a row for {order.token_of(int(lost[0]))} of the merged tokenizer"
     moved = tuple(_moved(objects, lines, rows))
     whole = None
     if order.like is not None and set(moved) <= {order.like} and np.all(rows[1 + order.like] >= 0):
@@ -259,8 +310,10 @@ class TokenInputs:
     def statistic(self, number: int) -> Statistic | None:
         """Return the statistic of a side, with its rows in the order of the plan if it has such rows."""
         found, line = self._stored.statistic(number), self._plan.sides[number]
-        if found is None or found.shape != line.shape:
+        if found is None or found.shape[1:] != line.shape[1:]:
             return found
+        if found.shape != line.shape:
+            raise UsageError(f"a statistic has {found.shape[0]} rows, and {line.name} has {line.shape[0]}")
         return _StatisticRows(found, self._plan.rows[number][self._plan.order])
 
     def in_order(self, pieces: Callable[[], Iterator[Array]]) -> Iterator[Array]:

@@ -9,11 +9,11 @@ from theta.porcelain.commands import decision, settling
 from theta.porcelain.commands.decision import Decision
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.commands.merge_request import Settlement, TensorOptions
-from theta.porcelain.drive import overwrites, rebasing, running, sequencing
+from theta.porcelain.drive import incoming, overwrites, rebasing, running, sequencing
 from theta.porcelain.drive.git_words import Applying
 from theta.porcelain.drive.running import Said
 from theta.porcelain.look.version_changes import Summary, summarize
-from theta.porcelain.merge import resolving
+from theta.porcelain.merge import in_memory, resolving
 from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.session import Session
 
@@ -102,7 +102,10 @@ class _Sequence:
             if request.has("--continue") and self._is_over():
                 return self._now()
             checked = overwrites.options(session.again(), [request.name, *request.words])
-        gits = [] if request.has("--continue", "--skip", *sequencing.ENDS) else self._decision.gits
+            begins = not request.has("--continue", "--skip", *sequencing.ENDS)
+            if begins and not session.repo.has_unmerged():
+                self._check_tokens()
+        gits = self._decision.gits if begins else []
         with session.journal.driving():
             session.journal.moving(*request.words)
             self._git(session, {}, *checked, request.name, *gits, *request.words)
@@ -112,6 +115,14 @@ class _Sequence:
         self._words.release(self._session.again().index.stages)
         self._agree()
         return self._now()
+
+    def _check_tokens(self) -> None:
+        """Refuse to start where tokens have other ids, and a file that names them could not follow."""
+        fresh, how = self._session.again(), self._decision.how
+        if not any(how.at(path).options.by_token is not None for path in in_memory.with_words(fresh)):
+            return
+        for step in incoming.joins(fresh.repo, [self._request.name, *self._request.words]):
+            in_memory.check_step(fresh, step, how)
 
     def _is_over(self) -> bool:
         """Conclude what was killed and settle what is in conflict, before git goes on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from theta.git import in_progress
 from theta.porcelain.commands.decision import Decision, decide_here, deciding
@@ -40,17 +41,20 @@ def settle_stop(
     session: Session, decision: Decision, dialogue: Dialogue, *, whole: bool = False
 ) -> Settlement:
     """Settle what a stop of a sequence left in conflict; ``whole``: files that one side deleted too."""
-    return _settled(
-        session.again(), replace(decision, how=replace(decision.how, whole=whole), base=None), dialogue
-    )
+    decision = replace(decision, how=replace(decision.how, whole=whole), base=None)
+    return _settled(session.again(), decision, dialogue, at_once=not whole)
 
 
 def _settled(
-    session: Session, decision: Decision, dialogue: Dialogue, only: Sequence[str] | None = None
+    session: Session,
+    decision: Decision,
+    dialogue: Dialogue,
+    only: Sequence[str] | None = None,
+    *,
+    at_once: bool = False,
 ) -> Settlement:
-    merged = deciding(
-        dialogue, decision.how, lambda how: resolving.resolve(session, how, only, decision.base)
-    )
+    work = partial(resolving.resolve, session, only=only, base=decision.base, at_once=at_once)
+    merged = deciding(dialogue, decision.how, work)
     found = in_index(session, merged, decision.how)
     dialogue.settled(found)
     return found

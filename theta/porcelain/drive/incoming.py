@@ -144,6 +144,22 @@ def changes(repo: Repository, args: Sequence[str]) -> list[TreeChange]:
     return steps + found.pending(has(repo, args, "--abort"))
 
 
+def joins(repo: Repository, args: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return base, ours and theirs of what a cherry-pick, a revert or a rebase joins, as ids.
+
+    HEAD stands for the commits that it becomes meanwhile; a rebase counts as one step.
+    """
+    name, head = command(args), repo.head()
+    found, words = _Incoming(repo, name), [*_alias(repo, name), *args]
+    if head is None:
+        return []
+    if name in ("cherry-pick", "revert"):
+        steps = found.picked(words)
+        return [(step.before.id, head, step.after.id) for step in steps if step.before is not None]
+    commits = list(found.named(words)) or list(found.named(_DEFAULTS.get(name, ())))
+    return [(base, one.id, head) for one in commits for base in merge_bases(repo, one.id, head)[:1]]
+
+
 def _writes_none(repo: Repository, name: str, args: Sequence[str]) -> bool:
     """Return whether this form of ``git stash`` or ``git reset`` writes no files."""
     if name == "stash":

@@ -127,7 +127,9 @@ class _Cascade:
         self._old, self._new = (
             session.repo.resolve(f"{one}^{{commit}}") for one in (request.old, request.new)
         )
-        recipe = Recipe(parse(request.strategy), tuple(map(recipes.rule, request.rules)))
+        by_token = "" if trailers.matches_tokens(session) else None
+        rules = tuple(map(recipes.rule, request.rules))
+        recipe = Recipe(parse(request.strategy), rules, by_token=by_token)
         self._how = How(recipe.policy(), recipe.options(), progress=progress, asked=lambda: recipe)
         self._people = CommitWriter()
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from theta.errors import UsageError
 from theta.git import commit_graph, in_progress
 from theta.git.object_values import Tree
 from theta.git.repository import STORES
 from theta.git.run import GitFailedError
 from theta.merging.documents import joint_tokenizers
-from theta.porcelain.merge import joining, made_texts, resolving
+from theta.merging.documents.model_files import VOCABULARIES
+from theta.porcelain.merge import dry_run, joining, made_texts, resolving
 from theta.porcelain.merge.joining import How, Merged, merge_checkpoints
-from theta.porcelain.merge.versions import Stages, Versions
+from theta.porcelain.merge.versions import Stages, Versions, in_folder
 from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
@@ -67,9 +70,10 @@ class Joined:
     @property
     def open_files(self) -> list[str]:
         """The files that git could not merge."""
-        return [
+        left = [
             path for path, stages in self.paths.items() if 0 not in stages and path not in self.merged.seen
         ]
+        return [*left, *self.merged.open_texts]
 
     @property
     def clean(self) -> bool:
@@ -95,7 +99,7 @@ def join(
     return joined
 
 
-def _joined_by_git(session: Session, ours: str, theirs: str, base: str | None) -> Joined:
+def _joined_by_git(session: Session, ours: str, theirs: str, base: str | None = None) -> Joined:
     """Let git merge two commits in memory; the checkpoints are yet to be merged."""
     command = ["merge-tree", "--write-tree", "-z", "--no-messages", "--allow-unrelated-histories"]
     done = session.objects.git().run(*command, ours, _stand_in(session, ours, theirs), check=False)
@@ -117,6 +121,48 @@ def check_worktree(session: Session, ours: str, theirs: str, how: How, base: str
         joined = _joined_by_git(session, ours, theirs, base)
         texts = joining.coming_texts(session, joined.versions, joined.paths, how)
         made_texts.to_write(session, texts, at_once=True)
+
+
+def with_words(session: Session) -> list[str]:
+    """Return the checkpoints of HEAD that have a vocabulary beside them."""
+    head = session.repo.head()
+    if head is None:
+        return []
+    tree = session.repo.tree_of(head)
+    return [
+        path
+        for path in session.head.manifests
+        if any(tree.get(in_folder(path, name)) is not None for name in VOCABULARIES)
+    ]
+
+
+def on_one_base(session: Session, base: str, heads: Sequence[str]) -> list[str]:
+    """Write commits with the trees of ``heads`` on top of one root commit with the tree of ``base``."""
+    root = _commit(session, base, [])
+    return [_commit(session, head, [root]) for head in heads]
+
+
+def _commit(session: Session, like: str, parents: Sequence[str]) -> str:
+    return commit_graph.unnamed_commit(session.repo, session.repo.tree_of(like).id, parents)
+
+
+def check_step(session: Session, step: tuple[str, str, str], how: How) -> None:
+    """Check a cherry-pick or the like before git starts; ``step`` are base, ours and theirs.
+
+    Raises :class:`WouldOverwriteError` as :func:`check_worktree` does, and :class:`UsageError` if git would
+    not stop though a file names tokens whose ids become others.
+    """
+    base, ours, theirs = step
+    with dry_run.rehearsal(session) as apart:
+        joined = _joined_by_git(apart, *on_one_base(apart, base, [ours, theirs]))
+        texts = joining.coming_texts(apart, joined.versions, joined.paths, how)
+    made_texts.to_write(session, texts, at_once=True)
+    if texts and all(0 in stages for stages in joined.paths.values()):
+        path = min(texts)
+        raise UsageError(
+            f"{path} names tokens by their ids, and {theirs[:12]} has others than HEAD",
+            hint="'theta merge' lets such files follow; 'git config theta.merge.byToken false' leaves them",
+        )
 
 
 def _text(session: Session, joined: Joined, path: str) -> bytes | None:

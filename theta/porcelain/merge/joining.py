@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from theta.engine import merge_parts
     from theta.engine.merge_parts import MergeWorkers
     from theta.porcelain.merge import aligning, token_matching
+    from theta.porcelain.merge.made_texts import OpenText
     from theta.porcelain.merge.token_matching import MatchedTokens
 else:
     merge_parts = Module("theta.engine.merge_parts")
@@ -51,6 +52,7 @@ class Merged:
         texts: path -> content, of configurations that say the rank of a merged adapter, and of files that
             tell the tokens of both sides.
         tokens: path -> id of the vocabulary file by which rows were matched by token.
+        open_texts: path -> a file in conflict that names tokens by their ids.
     """
 
     resolved: dict[str, Manifest] = field(default_factory=dict)
@@ -60,11 +62,12 @@ class Merged:
     rows: dict[str, list[RehearsedTensor]] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
+    open_texts: dict[str, OpenText] = field(default_factory=dict)
 
     @property
     def seen(self) -> set[str]:
         """All paths that were merged or are in conflict."""
-        return {*self.resolved, *self.removed, *self.conflicts, *self.rows, *self.texts}
+        return {*self.resolved, *self.removed, *self.conflicts, *self.rows, *self.texts, *self.open_texts}
 
     def add(
         self, path: str, outcome: Outcome, configurations: Sequence[bytes | None] = (), *, dry_run: bool
@@ -173,7 +176,7 @@ def merge_checkpoints(
             continue
         base, ours, theirs = versions.of(stages)
         if ours is not None and theirs is not None:
-            if 0 not in stages or _is_asked(base, ours, theirs, how.at(path)):
+            if 0 not in stages or _is_asked(base, ours, theirs, how.at(path), words.needs(path, how)):
                 asked = _of(how.at(path), versions.configurations(path, (ours, theirs)))
                 asked = _keeping(session, path, versions, _in_model(asked, versions.model(path)))
                 asked = _by_token(asked, path, words, result)
@@ -198,12 +201,22 @@ def coming_texts(
     result, words = Merged(), _Words(session, versions)
     for path, stages in paths.items():
         if 0 in stages or all_manifests(session, stages):
-            base, ours, theirs = versions.of(stages)
-            if ours is None or theirs is None:
-                continue
-            if 0 not in stages or _is_asked(base, ours, theirs, how.at(path)):
+            _, ours, theirs = versions.of(stages)
+            if ours is not None and theirs is not None:
                 _by_token(how.at(path), path, words, result)
-    return result.texts
+    return result.texts | {path: text.data for path, text in result.open_texts.items()}
+
+
+def needing_tokens(session: Session, versions: Versions, paths: Mapping[str, Stages], how: How) -> list[str]:
+    """Return those of ``paths``, which git merged, whose rows are to be matched by token nevertheless."""
+    words, found = _Words(session, versions), []
+    for path, stages in paths.items():
+        base, ours, theirs = versions.of(stages)
+        if ours is not None and theirs is not None:
+            before = base.data if base else None
+            if words.needs(path, how)(ours.data != before, theirs.data != before):
+                found.append(path)
+    return found
 
 
 def _of(how: How, configurations: Sequence[bytes | None]) -> How:
@@ -241,6 +254,23 @@ class _Words:
             )
         return self._found[key]
 
+    def needs(self, path: str, how: How) -> Callable[[bool, bool], bool]:
+        """Return what says, of which sides changed the checkpoint at ``path``, whether rows need matching.
+
+        They do not where one side alone changed tokens and values: git takes both from it.
+        """
+        by_token = how.at(path).options.by_token
+
+        def asked(ours: bool, theirs: bool) -> bool:
+            found = self.of(path, by_token) if by_token is not None else None
+            if found is None:
+                return False
+            words = self.versions.changed_vocabulary(path)
+            alone = not (ours or words[0]) or not (theirs or words[1])
+            return not alone or bool(self.unmade(found.texts) or found.open_texts)
+
+        return asked
+
     def unmade(self, texts: Mapping[str, bytes]) -> dict[str, bytes]:
         """Return those of ``texts`` that say something else than the files which git merged."""
         merged = self.versions.merged_text
@@ -250,10 +280,17 @@ class _Words:
 def _by_token(how: How, path: str, words: _Words, result: Merged) -> How:
     """Return ``how`` with the tokens of the checkpoint at ``path``, if its rows are matched by token."""
     options = how.options
-    found = words.of(path, options.by_token) if options.by_token is not None and not options.keeps else None
+    found = words.of(path, options.by_token) if options.by_token is not None else None
     if found is None:
         return how
+    if options.keeps or options.align is not None:
+        what = "--align compares" if options.align is not None else "a kept momentum has"
+        raise UsageError(
+            f"{path}: {what} rows by number, and tokens have other ids on the sides",
+            hint=token_matching.BY_NUMBER,
+        )
     result.texts |= words.unmade(found.texts)
+    result.open_texts |= found.open_texts
     if found.tokenizer:
         result.tokens[path] = found.tokenizer
     return replace(how, options=replace(options, tokens=found.order))
@@ -303,12 +340,21 @@ def all_manifests(session: Session, stages: Stages) -> bool:
     return all(session.manifest_or_none(oid) is not None for oid in sides)
 
 
-def _is_asked(base: Manifest | None, ours: Manifest, theirs: Manifest, how: How) -> bool:
-    """Return whether both sides changed the checkpoint, or one side did and ``how`` wants all changes."""
-    if ours.data == theirs.data:
-        return False
+def _is_asked(
+    base: Manifest | None,
+    ours: Manifest,
+    theirs: Manifest,
+    how: How,
+    needs_tokens: Callable[[bool, bool], bool],
+) -> bool:
+    """Return whether both sides changed the checkpoint, or one side did and ``how`` wants all changes.
+
+    ``needs_tokens`` says whether rows are to be matched if ours, and theirs, changed it.
+    """
     before = base.data if base else None
-    return how.wants_all or before not in (ours.data, theirs.data)
+    if ours.data != theirs.data and (how.wants_all or before not in (ours.data, theirs.data)):
+        return True
+    return needs_tokens(ours.data != before, theirs.data != before)
 
 
 def _merge(

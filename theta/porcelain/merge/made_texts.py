@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,34 @@ class MadeText:
         _fs.write_atomic(_fs.safe_target(session.repo.worktree, path), self.data, mode)
 
 
+@dataclass(frozen=True)
+class OpenText:
+    """A file of text that both sides changed.
+
+    Attributes:
+        data: its content, with git's marks where the sides differ.
+        versions: its content in base, ours and theirs; None for one without it.
+        is_clean: git found no difference.
+    """
+
+    data: bytes
+    versions: Sequence[bytes | None]
+    is_clean: bool = False
+
+
+def merged(session: Session, versions: Sequence[bytes | None]) -> OpenText:
+    """Merge a text in ``versions`` (base, ours and theirs) as git does; it is clean if it stays JSON."""
+    with _fs.temporary_directory("theta-texts-") as folder:
+        places = [folder / name for name in ("base", "ours", "theirs")]
+        for place, data in zip(places, versions, strict=True):
+            _fs.write_atomic(place, data or b"", durable=False)
+        words = [word for name in ("ours", "base", "theirs") for word in ("-L", name)]
+        sides = [str(places[number]) for number in (1, 0, 2)]
+        done = session.repo.git().run("merge-file", "-p", *words, *sides, check=False)
+    is_clean = done.code == 0 and same_text(done.stdout, done.stdout + b"\n")
+    return OpenText(done.stdout, versions, is_clean)
+
+
 def same_text(one: bytes | None, other: bytes) -> bool:
     """Return whether two files are equal, or say the same as JSON, its order included."""
     if one is None or one == other:
@@ -56,11 +84,7 @@ def to_write(session: Session, texts: Mapping[str, bytes], *, at_once: bool) -> 
     if not texts:
         return {}
     left = {path: oid for path in texts if (oid := _left_by_git(session, path))}
-    index: dict[str, dict[int, Entry]] = {}
-    for entry in session.repo.entries():
-        if entry.path in texts:
-            index.setdefault(entry.path, {})[entry.stage] = entry
-    found = {}
+    index, found = _stages(session, texts), {}
     for path, data in texts.items():
         stages = index.get(path, {})
         merged = stages.get(0)
@@ -75,6 +99,38 @@ def to_write(session: Session, texts: Mapping[str, bytes], *, at_once: bool) -> 
     return found
 
 
+def to_open(
+    session: Session, texts: Mapping[str, OpenText], known: Collection[str], *, at_once: bool
+) -> dict[str, OpenText]:
+    """Return those of ``texts`` that are to be put in conflict, in index and worktree.
+
+    Unless ``at_once``, files in ``known`` were put there before, and others may be settled, or half settled.
+    Raises :class:`WouldOverwriteError` if a file in the worktree has work that is in no version.
+    """
+    found, stages = {}, _stages(session, texts)
+    for path, text in texts.items():
+        left, own = _left_by_git(session, path), stages.get(path, {})
+        if not at_once and (path in known or (0 in own and own[0].oid != left)):
+            continue
+        try:
+            _refuse_own(session, path, {entry.oid for entry in own.values()} | {left})
+        except WouldOverwriteError:
+            if at_once or 0 in own:
+                raise
+            continue
+        found[path] = text
+    return found
+
+
+def _stages(session: Session, texts: Collection[str]) -> dict[str, dict[int, Entry]]:
+    """Return path -> stage -> entry of the index, for the paths ``texts``."""
+    index: dict[str, dict[int, Entry]] = {}
+    for entry in session.repo.entries() if texts else ():
+        if entry.path in texts:
+            index.setdefault(entry.path, {})[entry.stage] = entry
+    return index
+
+
 def edited(session: Session, names: Collection[str]) -> bool:
     """Return whether a file of the worktree with one of ``names`` is not what the index has."""
     for entry in session.repo.entries():
@@ -83,6 +139,11 @@ def edited(session: Session, names: Collection[str]) -> bool:
             if place.is_file() and _oid(session, entry.path, place, filtered=False) != entry.oid:
                 return True
     return False
+
+
+def is_gits(session: Session, path: str, oid: str) -> bool:
+    """Return whether git's merge gave ``path`` the content ``oid``, and no other state is known since."""
+    return _left_by_git(session, path) == oid
 
 
 def _left_by_git(session: Session, path: str) -> str:

@@ -114,6 +114,8 @@ class _Together:
         versions = [Versions(self.session, revision, None, None) for revision in (base, *self.heads)]
         for path, stages in result.paths.items():
             joined = self.session.manifest_or_none(stages[0])
+            if joined is not None and self.how.at(path).options.by_token is not None:
+                token_matching.check_several(self.session, self.base, self.heads, path)
             if self.how.at(path).options.keeps and keeping.is_kept(path):
                 continue
             wanted = self.how.at(path).wants_all
@@ -138,8 +140,6 @@ class _Together:
     ) -> None:
         before, *sides = versions
         how = self.how.at(path)
-        if how.options.by_token is not None:
-            token_matching.check_several(self.session, self.base, heads, path)
         if any(".lora_" in line.name for line in joined.lines):
             found = [configuration(self.session, head, path) for head in heads]
             how = replace(how, configurations=found)

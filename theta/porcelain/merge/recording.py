@@ -91,6 +91,12 @@ def note(
     _write(session, found)
 
 
+def asked(session: Session) -> set[str]:
+    """Return the paths that were settled or put in conflict in the operation in progress."""
+    found = _read(session)
+    return set() if found is None else found.asked
+
+
 def begin(session: Session, squashed: Sequence[str] = ()) -> None:
     """Delete the record; for a squash begin a new one of the commits ``squashed``."""
     forget(session)

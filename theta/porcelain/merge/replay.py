@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from theta.errors import NotFoundError, UsageError
 from theta.git import commit_graph
 from theta.git.object_values import Commit, Tree
+from theta.merging.documents import token_ids
 from theta.porcelain.merge import in_memory, octopus, trailers
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.merge.trailers import Round
@@ -48,14 +49,24 @@ def replay(session: Session, oid: str, progress: Progress | None = None) -> Repl
     if len(heads) < 2:
         return None
     joined = _joined(session, heads, rounds, progress)
-    by_hand = sorted({*joined.open_files, *joined.merged.conflicts})
-    _require_untold(oid, joined, rounds)
     committed = session.repo.tree_of(oid)
+    by_hand = sorted({*joined.open_files, *joined.merged.conflicts, *_own_texts(session, joined, committed)})
+    _require_untold(oid, joined, rounds)
     tree = in_memory.result_tree(session, _with(session, joined, committed, by_hand), joined.merged)
     if tree == commit.tree:
         return Replayed(oid, tree, by_hand, same=True)
     again = session.repo.whole_tree(tree)
     return Replayed(oid, tree, by_hand, differing(session, again, committed))
+
+
+def _own_texts(session: Session, joined: Joined, committed: Tree) -> Iterator[str]:
+    """Drop, and yield, the files that name tokens by their ids and in which the user wrote something else."""
+    for path, data in list(joined.merged.texts.items()):
+        entry = committed.get(path)
+        is_named = path.rpartition("/")[2] in token_ids.NAMING and joined.merged.tokens
+        if is_named and entry is not None and entry.id != session.repo.format.blob_id(data):
+            del joined.merged.texts[path]
+            yield path
 
 
 def _require_untold(oid: str, joined: Joined, rounds: Sequence[Round]) -> None:
@@ -77,25 +88,14 @@ def _heads(session: Session, commit: Commit, rounds: Sequence[Round]) -> list[st
     parents = list(commit.parents)
     applied = next((one.applied for one in rounds if one.applied), ())
     if len(parents) != 1:  # a base without its history was merged: git compared files with the old base
-        return _on_one_base(session, applied[0], parents) if len(applied) == 2 else parents
+        return in_memory.on_one_base(session, applied[0], parents) if len(applied) == 2 else parents
     squashed = next((one.squashed for one in rounds if one.squashed), ())
     for oid in (*applied, *squashed):
         if not session.repo.has(oid):
             raise NotFoundError(f"commit {oid[:12]}, which {commit.id[:12]} was made from, is not here")
     if len(applied) == 2:
-        return _on_one_base(session, applied[0], [parents[0], applied[1]])
+        return in_memory.on_one_base(session, applied[0], [parents[0], applied[1]])
     return [*parents, *squashed]
-
-
-def _on_one_base(session: Session, base: str, heads: Sequence[str]) -> list[str]:
-    """Write commits with the trees of ``heads`` on top of one root commit with the tree of ``base``."""
-    root = _commit(session, base, [])
-    return [_commit(session, head, [root]) for head in heads]
-
-
-def _commit(session: Session, like: str, parents: Sequence[str]) -> str:
-    tree = session.repo.tree_of(like).id
-    return commit_graph.unnamed_commit(session.repo, tree, parents)
 
 
 def _joined(

@@ -18,7 +18,7 @@ from theta.git.backends.index_entries import Staged
 from theta.git.commit_graph import merge_bases
 from theta.git.object_values import MODE_BLOB
 from theta.merging.states import Conflict, Settled, three_way
-from theta.porcelain.merge import made_texts, recording
+from theta.porcelain.merge import joining, made_texts, recording
 from theta.porcelain.merge.joining import FILE, How, Merged, all_manifests, merge_checkpoints
 from theta.porcelain.merge.versions import Stages, Three, Versions
 from theta.porcelain.workspace import index_closure, worktree
@@ -30,6 +30,7 @@ from theta.progress import Progress
 
 if TYPE_CHECKING:
     from theta.git.backends.protocols import EditedIndex
+    from theta.store.odb.packs import PackWriter
 
 
 @dataclass
@@ -102,20 +103,42 @@ def _of_operation(session: Session, base: str | None) -> Versions:
     return Versions(session, now.base, now.ours, now.theirs, crossing=crossing)
 
 
-def resolve(session: Session, how: How, only: Iterable[str] | None = None, base: str | None = None) -> Merged:
+def resolve(
+    session: Session,
+    how: How,
+    only: Iterable[str] | None = None,
+    base: str | None = None,
+    *,
+    at_once: bool = False,
+) -> Merged:
     """Settle the checkpoints in conflict, or those at the paths ``only``, and stage the results.
 
-    ``base`` replaces the common ancestor.  Raises :class:`WouldOverwriteError` if a file in the worktree
-    is none of the sides: the user edited it.
+    ``base`` replaces the common ancestor.  ``at_once``: git stopped just now.
+    Raises :class:`WouldOverwriteError` if a file in the worktree is none of the sides: the user edited it.
     """
     opened = open_checkpoints(session)
     if only is not None:
         wanted = set(only)
         opened = Open({path: stages for path, stages in opened.entries.items() if path in wanted})
+    versions = _versions(session, base)
+    if only is None:
+        opened = Open({**opened.entries, **_with_tokens(session, versions, how)})
     for path, stages in opened.paths.items():
         _refuse_own_file(session, path, stages)
     with Exchange(session) as files:
-        return settle(session, _versions(session, base), opened, how, files, at_once=False)
+        return settle(session, versions, opened, how, files, at_once=at_once)
+
+
+def _with_tokens(session: Session, versions: Versions, how: How) -> dict[str, Mapping[int, Checkpoint]]:
+    """Return the checkpoints that git merged just now, and whose rows are of other tokens on the sides."""
+    found: dict[str, Mapping[int, Checkpoint]] = {}
+    for path, stages in session.index.stages.items() if versions.is_known else ():
+        if 0 not in stages or how.at(path).options.by_token is None:
+            continue
+        if versions.vocabulary(path) is not None and made_texts.is_gits(session, path, stages[0].oid):
+            found[path] = stages
+    needing = joining.needing_tokens(session, versions, Open(found).paths, how) if found else ()
+    return {path: stages for path, stages in found.items() if path in needing}
 
 
 def _refuse_own_file(session: Session, path: str, stages: Stages) -> None:
@@ -142,7 +165,10 @@ def settle(
         merged = merge_checkpoints(session, pack, versions, opened.paths, how, files)
         staged = {path: pack.blob(manifest.data, text=True) for path, manifest in merged.resolved.items()}
         texts = made_texts.to_write(session, merged.texts, at_once=at_once)
+        known = recording.asked(session)
+        torn = made_texts.to_open(session, merged.open_texts, known, at_once=at_once)
         oids = {path: pack.blob(text.data, text=True) for path, text in texts.items()}
+        stages = {path: _blobs(pack, text.versions) for path, text in torn.items()}
         change.store()
         files.sync()
         files.release()
@@ -150,11 +176,18 @@ def settle(
         _stage(session, change.index, versions, opened, merged, staged)
         for path, text in texts.items():
             change.index.put(Staged(path, oids[path], text.mode))
+        for path in torn:
+            change.index.put_conflict(path, *stages[path])
     recording.tell(session)
     _write(session, opened, merged, staged, how.progress, files)
-    for path, text in texts.items():
+    torn_texts = {path: made_texts.MadeText(made.data) for path, made in torn.items()}
+    for path, text in {**texts, **torn_texts}.items():
         text.write(session, path)
     return merged
+
+
+def _blobs(pack: PackWriter, versions: Iterable[bytes | None]) -> list[str | None]:
+    return [None if data is None else pack.blob(data, text=True) for data in versions]
 
 
 def _stage(

@@ -1,26 +1,36 @@
 """The tokens of the rows of embeddings, where the vocabularies beside the merged checkpoints differ.
 
 The vocabulary of the result is that of the side which changed it, or what git or the user made of both
-sides' changes; where git cannot, tokens that both sides added are joined here.
+sides' changes; where git cannot, tokens that both sides added are joined here.  Files that name tokens by
+their ids follow.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from theta.errors import MALFORMED, UsageError
-from theta.merging.documents import joint_tokenizers, vocabulary_files
-from theta.merging.documents.model_files import EMBEDDING, TOKENIZER
-from theta.merging.shapes.by_token import TokenOrder
+from theta.merging.documents import joint_tokenizers, result_texts, token_ids
+from theta.merging.documents.model_files import EMBEDDING, TOKENIZER, VOCABULARIES
+from theta.merging.documents.token_ids import IdNames
+from theta.merging.shapes.by_token import TokenOrder, agree
+from theta.porcelain.merge import made_texts
+from theta.porcelain.merge.made_texts import OpenText
 from theta.porcelain.merge.versions import Versions, in_folder, neighbour
+from theta.porcelain.workspace.checkpoints import Checkpoints
 from theta.porcelain.workspace.session import Session
 
-_MOST_BYTES: Final = 128 << 20
-"""Bytes of a vocabulary file; that of Gemma 3, with 262,144 tokens, has 33 MB."""
-_BY_NUMBER: Final = "'git config theta.merge.byToken false' matches rows by number"
+BY_NUMBER: Final = "'git config theta.merge.byToken false' matches rows by number"
+_LAYER: Final = re.compile(r"(?<=[a-z][./_])\d+(?=[./])|(?<=[a-z])\d+(?=[./])")
+"""The number of a layer, as in ``layers.7.mlp``."""
+_STATE: Final = re.compile(r"(.*[./])?state[./]\d+[./].*")
+"""Names of the state of an optimizer, whose numbers are of tensors."""
+_SIDES: Final = ("the base", "ours", "theirs")
 
 
 @dataclass(frozen=True)
@@ -30,12 +40,14 @@ class MatchedTokens:
     Attributes:
         order: the rows of the result and of the versions.
         tokenizer: id of the vocabulary file of the result; empty if it is not known.
-        texts: path -> content, of the files that tell the tokens of both sides.
+        texts: path -> content, of the files that tell the tokens of both sides, or name them by their ids.
+        open_texts: path -> a file that both sides changed, and that names tokens whose ids are others now.
     """
 
     order: TokenOrder
     tokenizer: str = ""
     texts: Mapping[str, bytes] = field(default_factory=dict)
+    open_texts: Mapping[str, OpenText] = field(default_factory=dict)
 
 
 def matched(session: Session, versions: Versions, path: str, asked: str) -> MatchedTokens | None:
@@ -46,44 +58,80 @@ def matched(session: Session, versions: Versions, path: str, asked: str) -> Matc
     name = versions.vocabulary(path)
     if name is None:
         return None
-    data = versions.texts(path, name)
-    if _say_one(name, [one for one in data if one is not None]):
-        return None
     try:
-        base, ours, theirs = (None if one is None else _ids(name, one) for one in data)
+        data = versions.texts(path, name)
+        if _say_one(name, [one for one in data if one is not None]):
+            return None
+        known = [None if one is None else joint_tokenizers.ids(name, one) for one in data]
     except UsageError as error:
-        reason = f"{error} ({_BY_NUMBER})"
-        return MatchedTokens(TokenOrder({}, (None,) * 3, reason=reason, counts=_counts(versions, path)))
-    known = [one for one in (base, ours, theirs) if one is not None]
-    if len(known) < 2 or joint_tokenizers.agree(known):
+        return _unknown(versions, path, f"{error} ({BY_NUMBER})")
+    if _agree_beside(versions.trees, path, known):
         return None
     found = _result(versions, path, name, data)
-    oid = session.repo.format.blob_id(found.data) if not found.reason else ""
-    if asked and oid != asked:
-        found, oid = _Result(session.repo.read_blob(asked)), asked
+    if asked and (found.reason or asked != session.repo.format.blob_id(found.data)):
+        found = _Result(session.repo.read_blob(asked))
     if found.reason:
-        reason = f"{found.reason}, so that no row is known to be of the same token; settle that file first"
-        order = TokenOrder({}, (base, ours, theirs), reason=reason, counts=_counts(versions, path))
-        return MatchedTokens(order)
-    ids = _ids(name, found.data)
-    like = next((number for number, own in enumerate((ours, theirs)) if own == ids), None)
-    order = TokenOrder(ids, (base, ours, theirs), like, counts=_counts(versions, path))
-    return MatchedTokens(order, oid, found.texts)
+        told = f"{found.reason}, so that no row is known to be of the same token; settle that file first"
+        return _unknown(versions, path, told, known)
+    ids = joint_tokenizers.ids(name, found.data)
+    like = next((number for number, own in enumerate(known[1:]) if own == ids), None)
+    order = replace(_unknown(versions, path, "", known).order, ids=ids, like=like)
+    followed = _followed(session, versions, path, order)
+    oid = session.repo.format.blob_id(found.data)
+    return MatchedTokens(order, oid, {**found.texts, **followed.texts}, followed.open_texts)
 
 
-def _counts(versions: Versions, path: str) -> list[set[int]]:
-    """Return the numbers of rows that embeddings have in the folder of ``path``, in base, ours and theirs."""
-    folder = path.rpartition("/")[0]
-    return [
-        {
-            line.shape[0]
-            for other, manifest in tree.manifests.items()
+def _unknown(
+    versions: Versions, path: str, reason: str, known: Sequence[Mapping[str, int] | None] = (None,) * 3
+) -> MatchedTokens:
+    """Return the tokens of a merge whose result has unknown ones, for a ``reason``."""
+    trees = [_Tree(tree, path) for tree in versions.trees]
+    counts = [tree.counts(own) for tree, own in zip(trees, known, strict=True)]
+    hidden = frozenset().union(*(tree.hidden() for tree in trees))
+    layered = frozenset().union(*(tree.layered() for tree in trees))
+    order = TokenOrder({}, known, reason=reason, counts=counts, hidden=hidden, layered=layered)
+    return MatchedTokens(order)
+
+
+class _Tree:
+    """The tensors of one version in the folder of a checkpoint."""
+
+    def __init__(self, tree: Checkpoints, path: str) -> None:
+        folder = path.rpartition("/")[0]
+        self._files = [
+            [(line.name, line.shape) for line in one.lines if line.shape]
+            for other, one in tree.manifests.items()
             if other.rpartition("/")[0] == folder
-            for line in manifest.lines
-            if line.shape and EMBEDDING.fullmatch(line.name)
+        ]
+
+    def counts(self, known: Mapping[str, int] | None) -> set[int]:
+        """Return the numbers of rows of embeddings, or of the vocabulary if no tensor is named like one."""
+        found = {shape[0] for file in self._files for name, shape in file if EMBEDDING.fullmatch(name)}
+        return found or ({max(known.values(), default=-1) + 1} if known else set())
+
+    def hidden(self) -> set[int]:
+        """Return the lengths of axes that several layers of a model have, and of the rows of embeddings.
+
+        The state of an optimizer, whose tensors have numbers as names, has no layers.
+        """
+        of_embeddings = {
+            length
+            for file in self._files
+            for name, shape in file
+            if EMBEDDING.fullmatch(name)
+            for length in shape[1:]
         }
-        for tree in versions.trees
-    ]
+        return of_embeddings | {length for _, shape in self._layers() for length in shape}
+
+    def layered(self) -> set[str]:
+        """Return the names of the tensors that several layers have."""
+        return {name for name, _ in self._layers()}
+
+    def _layers(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for file in self._files:
+            found = [(name, shape) for name, shape in file if not _STATE.fullmatch(name)]
+            alike = Counter((_LAYER.sub("*", name), shape) for name, shape in found)
+            yield from ((name, shape) for name, shape in found if alike[_LAYER.sub("*", name), shape] > 1)
 
 
 def check_several(session: Session, base: str | None, heads: Sequence[str], path: str) -> None:
@@ -91,15 +139,10 @@ def check_several(session: Session, base: str | None, heads: Sequence[str], path
 
     All of them are compared with each other: two branches may have appended two tokens under one number.
     """
-    commits = [commit for commit in (base, *heads) if commit is not None]
-    for name in vocabulary_files.FILES:
-        found = {data for commit in commits if (data := neighbour(session, commit, path, name)) is not None}
-        if found:
-            break
     try:
-        agreed = len(found) < 2 or _say_one(name, [*found]) or joint_tokenizers.agree(_all_ids(name, found))
+        agreed = agree_in(session, [commit for commit in (base, *heads) if commit is not None], path)
     except UsageError as error:
-        raise UsageError(f"{path}: rows cannot be matched by token: {error}", hint=_BY_NUMBER) from error
+        raise UsageError(f"{path}: rows cannot be matched by token: {error}", hint=BY_NUMBER) from error
     if not agreed:
         raise UsageError(
             f"{path}: the branches have different tokens under the same numbers",
@@ -107,8 +150,25 @@ def check_several(session: Session, base: str | None, heads: Sequence[str], path
         )
 
 
-def _all_ids(name: str, found: Collection[bytes]) -> list[Mapping[str, int]]:
-    return [_ids(name, data) for data in found]
+def agree_in(session: Session, commits: Sequence[str], path: str) -> bool:
+    """Return whether a row of one number is that of one token beside ``path`` in all of ``commits``."""
+    for name in VOCABULARIES:
+        data = [neighbour(session, commit, path, name) for commit in commits]
+        found = {one for one in data if one is not None}
+        if len(found) > 1 and not _say_one(name, [*found]):
+            known = [None if one is None else joint_tokenizers.ids(name, one) for one in data]
+            return _agree_beside([session.at(commit) for commit in commits], path, known)
+        if found:
+            break
+    return True
+
+
+def _agree_beside(
+    trees: Sequence[Checkpoints], path: str, versions: Sequence[Mapping[str, int] | None]
+) -> bool:
+    """Return whether a row of one number is that of one token beside ``path`` in all of ``trees``."""
+    pairs = [(own, _Tree(tree, path)) for tree, own in zip(trees, versions, strict=True) if own is not None]
+    return agree([own for own, _ in pairs], [max(tree.counts(None), default=0) for _, tree in pairs])
 
 
 def _say_one(name: str, found: Sequence[bytes]) -> bool:
@@ -119,16 +179,13 @@ def _say_one(name: str, found: Sequence[bytes]) -> bool:
 def _tokens(data: bytes) -> str:
     """Return the parts of a ``tokenizer.json`` that tell tokens, or all of it."""
     try:
-        found = json.loads(data)
+        found = {} if result_texts.has_too_many(data) else json.loads(data)
         return json.dumps([found["model"]["vocab"], found.get("added_tokens")])
     except MALFORMED:
-        return repr(data)
+        return data.decode("utf-8", "surrogateescape")
 
 
-def _ids(name: str, data: bytes) -> Mapping[str, int]:
-    if len(data) > _MOST_BYTES:
-        raise UsageError(f"{name} has {len(data)} bytes")
-    return joint_tokenizers.ids(name, data)
+# -- the vocabulary of the result ------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -148,9 +205,10 @@ def _result(versions: Versions, path: str, name: str, data: Sequence[bytes | Non
         return _Result(ours)
     if ours == base:
         return _Result(theirs)
-    merged = versions.merged_text(in_folder(path, name))
+    merged = versions.merged_text(place := in_folder(path, name))
     if merged is not None and _is_vocabulary(name, merged):
-        return _Result(merged)
+        whole = joint_tokenizers.with_own_ids(merged) if name == TOKENIZER else merged
+        return _Result(whole, {place: whole} if whole != merged else {})
     if name != TOKENIZER:
         return _Result(reason=f"both sides changed {name}")
     return _joined(versions, path)
@@ -159,7 +217,7 @@ def _result(versions: Versions, path: str, name: str, data: Sequence[bytes | Non
 def _is_vocabulary(name: str, data: bytes) -> bool:
     """Return whether a file that git merged has one token for each id."""
     try:
-        found = _ids(name, data)
+        found = joint_tokenizers.ids(name, data)
     except UsageError:
         return False
     return bool(found) and len({*found.values()}) == len(found)
@@ -167,18 +225,55 @@ def _is_vocabulary(name: str, data: bytes) -> bool:
 
 def _joined(versions: Versions, path: str) -> _Result:
     found: list[dict[str, bytes]] = [{}, {}, {}]
-    for name in joint_tokenizers.BESIDE:
+    for name in (TOKENIZER, "added_tokens.json"):
         for texts, data in zip(found, versions.texts(path, name), strict=True):
             texts |= {} if data is None else {name: data}
-    base, ours, theirs = found
-    labelled = joint_tokenizers.labelled
+    base, ours, theirs = map(joint_tokenizers.labelled, _SIDES, found)
     try:
-        _, texts = joint_tokenizers.joined(
-            labelled("the base", base) if TOKENIZER in base else None,
-            labelled("ours", ours),
-            labelled("theirs", theirs),
-        )
+        _, texts = joint_tokenizers.joined(base if TOKENIZER in base.texts else None, ours, theirs)
     except UsageError as error:
         return _Result(reason=str(error))
-    by_path = {in_folder(path, name): text for name, text in texts.items()}
-    return _Result(texts[TOKENIZER], by_path)
+    return _Result(texts[TOKENIZER], {in_folder(path, name): text for name, text in texts.items()})
+
+
+# -- files that name tokens by their ids -----------------------------------------------------
+
+
+@dataclass
+class _Followed:
+    """The files whose ids follow, by path."""
+
+    texts: dict[str, bytes] = field(default_factory=dict)
+    open_texts: dict[str, OpenText] = field(default_factory=dict)
+
+
+def _followed(session: Session, versions: Versions, path: str, order: TokenOrder) -> _Followed:
+    """Return the files beside ``path`` that name tokens, with the ids of the result."""
+    words = [IdNames(own or {}, order.ids) for own in order.versions]
+    found = _Followed()
+    for name in token_ids.NAMING:
+        place, data = in_folder(path, name), versions.texts(path, name)
+        if data[1:] == [None, None] or (None in data[1:] and data[0] is not None):
+            continue  # one side deleted it, and git tells
+        models = map(joint_tokenizers.labelled, _SIDES, ({} if one is None else {name: one} for one in data))
+        parsed = [result_texts.parsed(model, name) for model in models]
+        moved = token_ids.moved(name, parsed, words, order.ids, _rows(order))
+        if moved is None:
+            continue
+        if moved.merged is not None:
+            found.texts[place] = moved.merged
+        else:
+            made = made_texts.merged(session, moved.versions)
+            if made.is_clean and not moved.is_strange:
+                found.texts[place] = made.data
+            else:
+                found.open_texts[place] = made
+    return found
+
+
+def _rows(order: TokenOrder) -> int | None:
+    """Return the number of rows that the embedding of the result has; None if it is not known."""
+    assert order.counts is not None
+    own = order.counts[1 + (order.like or 0)]
+    last = 0 if order.like is not None else max(order.ids.values(), default=-1) + 1
+    return max(*own, last) if len(own) == 1 else None

@@ -125,12 +125,8 @@ def configured(session: Session) -> Recipe:
 
 
 def matches_tokens(session: Session) -> bool:
-    """Return whether rows are matched by token where vocabularies differ (``theta.merge.byToken``).
-
-    They are matched by number by default: files that name ids of tokens, such as those of special ones, are
-    merged as texts.
-    """
-    return session.repo.config.flag(f"{SECTION}.bytoken")
+    """Return whether rows are matched by token where vocabularies differ (``theta.merge.byToken``, on)."""
+    return _value(session, "bytoken") is None or session.repo.config.flag(f"{SECTION}.bytoken")
 
 
 def _value(session: Session, key: str) -> str | None:

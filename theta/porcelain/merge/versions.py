@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
+from theta.errors import UsageError
 from theta.git.commit_graph import merge_bases
 from theta.merging import result_file
 from theta.merging.adapters import scales
-from theta.merging.documents import vocabulary_files
+from theta.merging.documents.model_files import VOCABULARIES
 from theta.merging.states import WholeModel, same
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints, by_model, is_shard
 from theta.porcelain.workspace.session import Session
@@ -30,6 +32,9 @@ Stages = dict[int, str]
 """Stage -> blob id of one path; 0 is merged, 1 base, 2 ours, 3 theirs."""
 
 Three = tuple[Manifest | None, Manifest | None, Manifest | None]
+
+MOST_TEXT: Final = 64 << 20
+"""Bytes of a file of text beside a checkpoint; the tokenizer of Gemma 3, with 262,144 tokens, has 33 MB."""
 
 
 class Versions:
@@ -91,6 +96,11 @@ class Versions:
         return self._base(base, ours, theirs), ours, theirs
 
     @property
+    def is_known(self) -> bool:
+        """Whether the commits of both sides are known."""
+        return None not in self._commits
+
+    @property
     def ours(self) -> str | None:
         """Our commit."""
         return self._commits[0]
@@ -103,11 +113,17 @@ class Versions:
 
     def vocabulary(self, path: str) -> str | None:
         """Return the name of the file with the tokens of the checkpoint at ``path``, if versions differ."""
-        for name in vocabulary_files.FILES:
+        for name in VOCABULARIES:
             base, *sides = (_entry(self._session, commit, in_folder(path, name)) for commit in self._three)
             if None not in sides:
                 return name if len({base or sides[0], *sides}) > 1 else None
         return None
+
+    def changed_vocabulary(self, path: str) -> tuple[bool, bool]:
+        """Return whether ours, and theirs, changed the file with the tokens of the checkpoint at ``path``."""
+        place = in_folder(path, self.vocabulary(path) or VOCABULARIES[0])
+        base, ours, theirs = (_entry(self._session, commit, place) for commit in self._three)
+        return ours != base, theirs != base
 
     def texts(self, path: str, name: str) -> list[bytes | None]:
         """Return what base, ours and theirs have in the file ``name`` in the folder of ``path``."""
@@ -155,9 +171,17 @@ def configuration(session: Session, commit: str | None, path: str) -> bytes | No
 
 
 def neighbour(session: Session, commit: str | None, path: str, name: str) -> bytes | None:
-    """Return what ``commit`` has in the file ``name`` in the folder of ``path``, or None."""
-    entry = session.repo.tree_of(commit).get(in_folder(path, name)) if commit else None
-    return session.repo.read_blob(entry.id) if entry is not None and entry.is_file else None
+    """Return what ``commit`` has in the file ``name`` in the folder of ``path``, or None.
+
+    Raises :class:`UsageError` for more than :data:`MOST_TEXT` bytes, before they are read.
+    """
+    oid = _entry(session, commit, place := in_folder(path, name))
+    if oid is None:
+        return None
+    size = session.objects.size(oid)
+    if size > MOST_TEXT:
+        raise UsageError(f"{place} has {size} bytes, and more than {MOST_TEXT} of a text are not read")
+    return session.repo.read_blob(oid)
 
 
 def _entry(session: Session, commit: str | None, path: str) -> str | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from theta.git import in_progress
+from theta.git.object_values import Tree
 from theta.git.repository import STORES, Repository
+from theta.merging.documents.model_files import BESIDE, VOCABULARIES
 from theta.porcelain.workspace.session import Session
 
 
@@ -34,12 +36,28 @@ def applies(session: Session, names: Sequence[str]) -> bool:
 
 
 def _same(session: Session, one: str, other: str | None) -> bool:
-    """Return whether two commits have the same checkpoints; False if a tree is not here."""
+    """Return whether two commits have the same checkpoints, and say the same of their tokens.
+
+    False if a tree is not here.
+    """
     found = [_stores(session.repo, oid) for oid in (one, other)]
     if other is None or found[0] is None or found[0] != found[1]:
         return False
     manifests = [{path: item.oid for path, item in session.at(oid).items()} for oid in (one, other)]
-    return manifests[0] == manifests[1]
+    if manifests[0] != manifests[1]:
+        return False
+    first, second = session.repo.tree_of(one), session.repo.tree_of(other)
+    folders = {path.rpartition("/")[0] for path in manifests[0]}
+    return all(_says_same(first, second, folder) for folder in folders)
+
+
+def _says_same(one: Tree, other: Tree, folder: str) -> bool:
+    """Return whether files in ``folder`` that tell or name tokens are the same, if there is a vocabulary."""
+    prefix = f"{folder}/" if folder else ""
+    found = {name: [tree.get(prefix + name) for tree in (one, other)] for name in (*VOCABULARIES, *BESIDE)}
+    if not any(entry is not None for name in VOCABULARIES for entry in found[name]):
+        return True
+    return all(len({entry.id if entry is not None else "" for entry in pair}) == 1 for pair in found.values())
 
 
 def _stores(repo: Repository, oid: str | None) -> str | None:
