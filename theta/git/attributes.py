@@ -15,7 +15,7 @@ from theta.git.backends.index_entries import Entry
 from theta.git.repository import ATTRIBUTES, STORES, Repository
 
 ASK: Final = ("-c", "core.fsmonitor=false", "check-attr", "-z", "--stdin")
-"""What git is asked by: it reads the index, but the fsmonitor knows nothing of attributes."""
+"""A question for attributes; git reads the index for it, but the fsmonitor knows nothing of them."""
 
 _FILES: Final = (0o100644, 0o100755)
 
