@@ -44,7 +44,7 @@ class GitSettings:
 
 
 class _Listing:
-    """What git lists of its configuration, as it was when it was first asked for."""
+    """The list of settings that git prints, as it was when it was first asked for."""
 
     def __init__(self, git: Git) -> None:
         self._git = git
