@@ -9,7 +9,15 @@ from theta.git.quoting import split_lines
 from theta.porcelain.signing.verdicts import SignatureState, SignatureVerdict
 from theta.porcelain.workspace.session import Session
 
-_BAD: Final = ("BADSIG", "incorrect signature", "Signature verification failed", "could not be verified")
+_BAD: Final = ("incorrect signature", "Signature verification failed", "could not be verified")
+_REASONS: Final = {
+    "BADSIG": "a bad signature",
+    "REVKEYSIG": "the key of {} was revoked",
+    "EXPKEYSIG": "the key of {} has expired",
+    "EXPSIG": "the signature of {} has expired",
+    "NO_PUBKEY": "the key {} is not known",
+}
+"""Keyword of gpg's status -> why the signature does not count; the first that is there is told."""
 _PLAIN: Final = "--no-replace-objects"
 """The object of that id is verified, not one that ``git replace`` puts in its place."""
 _ARMOUR: Final = ("-----BEGIN PGP", "-----BEGIN SSH SIGNATURE", "-----BEGIN SIGNED MESSAGE")
@@ -47,25 +55,33 @@ def _verdict(session: Session, command: str, name: str, what: str) -> SignatureV
     told = done.stderr.decode("utf-8", "replace") + done.text
     if done.code == 0:
         return SignatureVerdict(what, SignatureState.GOOD, _signer(told))
-    bad = any(mark in told for mark in _BAD)
+    bad = "BADSIG" in _status(told) or any(mark in told for mark in _BAD)
     return SignatureVerdict(what, SignatureState.BAD if bad else SignatureState.UNKNOWN, _reason(told))
+
+
+def _status(told: str) -> dict[str, str]:
+    """Return what gpg's status lines say: keyword -> signer, or the id of the key where there is no signer.
+
+    The lines are those of doc/DETAILS of GnuPG, such as ``[GNUPG:] GOODSIG KEYID USER``.
+    """
+    rows = [line.split(" ", 3)[1:] for line in split_lines(told) if line.startswith("[GNUPG:] ")]
+    return {row[0]: row[-1] for row in rows if len(row) > 1}
 
 
 def _signer(told: str) -> str:
     """Return the signer in what gpg's status or ssh-keygen tell."""
+    if (name := _status(told).get("GOODSIG")) is not None:
+        return name
     for line in split_lines(told):
-        if "GOODSIG " in line:
-            return line.partition("GOODSIG ")[2].partition(" ")[2]
         if line.startswith('Good "git" signature for '):
             return line.removeprefix('Good "git" signature for ')
     return "git has verified it"
 
 
 def _reason(told: str) -> str:
-    for line in split_lines(told):
-        if "BADSIG " in line:
-            return "git: a bad signature"
-        if "NO_PUBKEY " in line:
-            return f"git: the key {line.partition('NO_PUBKEY ')[2]} is not known"
+    status = _status(told)
+    for keyword, reason in _REASONS.items():
+        if keyword in status:
+            return f"git: {reason.format(status[keyword])}"
     lines = [line for line in split_lines(told) if line.strip() and not line.startswith("[GNUPG:]")]
     return f"git: {lines[0].removeprefix('error: ')}" if lines else "git could not verify it"
