@@ -70,6 +70,12 @@ def test_d2_the_highest_rank_of_a_range(seed: int) -> None:
         assert ranks.highest(start, stop) == max(found[start:stop], default=-1)
 
 
+def test_d2_a_copy_of_nothing_is_refused() -> None:
+    check_fields(8, (), (Derived("copy", 4, 4, ((0, 4),), "little"),))
+    with pytest.raises(FormatError, match="copy has 0 bytes"):
+        check_fields(8, (), (Derived("copy", 4, 0, ((0, 0),), "little"),))
+
+
 def test_d2_fields_that_wait_for_later_ones_are_refused() -> None:
     early = Derived("crc32", 0, 4, ((4, 4),), "little")
     late = Derived("crc32", 4, 4, ((8, 4),), "little")

@@ -115,7 +115,7 @@ def _check_width(field: Derived) -> None:
     if field.op not in OPERATIONS:
         raise FormatError(f"the skeleton uses the unknown operation {field.op!a}")
     width = min(total, MAX_COPY) if field.op == "copy" else _WIDTHS[field.op]
-    if field.width != width or (field.op == "copy" and total != width):
+    if field.width != width or (field.op == "copy" and not 0 < total == width):
         raise FormatError(f"a derived field of operation {field.op} has {field.width} bytes")
     if field.op == "fold-decimal" and (total % 4 or total > MAX_FOLD):
         raise FormatError("the arguments of fold-decimal are not 32-bit words, or too many")
