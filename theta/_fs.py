@@ -206,6 +206,11 @@ class AtomicFile:
         """The number of bytes written so far."""
         return os.fstat(self._fd).st_size
 
+    @property
+    def temporary(self) -> Path | None:
+        """The name of the file until the block ends, by which others may write to it; None without one."""
+        return Path(self._temp) if os.fstat(self._fd).st_nlink else None
+
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset`` of the written content."""
         return read_at(self._fd, length, offset)

@@ -19,11 +19,13 @@ class Asked(ThreadPoolExecutor):
     def __init__(self, count: int) -> None:
         super().__init__(count)
         self.asked: list[object] = []
+        self.parts: list[Any] = []
         self.passed = 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Note ``fn``, and call it with what comes out of a pickle."""
         self.asked.append(fn)
+        self.parts += args
         sent = pickle.dumps((fn, args))
         self.passed += len(sent)
         future = super().submit(fn, *pickle.loads(sent)[1], **kwargs)

@@ -108,8 +108,8 @@ def store(part: FilePart) -> StoredPart:
 def _stored(part: FilePart) -> StoredPart:
     place = part.place
     objects = place.workplace.opened()
-    bases = [_manifest(place.workplace.repository, oid) for oid in place.bases]
-    kept = _manifest(place.workplace.repository, place.kept) if place.kept else None
+    bases = [manifest_of(place.workplace.repository, oid) for oid in place.bases]
+    kept = manifest_of(place.workplace.repository, place.kept) if place.kept else None
     with (
         FileSource(Path(place.file), os.path.basename(place.file)) as source,
         objects.writer(keep=True) as pack,
@@ -136,7 +136,7 @@ class _Expected(Parts):
 
 
 @functools.lru_cache(64)
-def _manifest(repository: str, oid: str) -> Manifest:
+def manifest_of(repository: str, oid: str) -> Manifest:
     """Return the manifest in blob ``oid``; a worker that has parsed it does not do so for each part."""
     objects = Objects(Repository.discover(repository))
     return listings.read(objects, objects.text(oid, manifests.MAX_BYTES))

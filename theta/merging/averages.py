@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from theta._numpy import np
 from theta.codecs.base import word_dtype
@@ -90,6 +90,14 @@ def _moving(decay: float, count: int) -> list[float]:
     return found
 
 
+class MeanWorkers(Protocol):
+    """Compute means elsewhere."""
+
+    def lines(self, work: Sequence[Line], progress: Progress | None) -> dict[str, Line] | None:
+        """Return name -> line of the mean of each of ``work``; None to leave them to threads."""
+        ...
+
+
 class Averaging:
     """The mean of ``versions``, oldest first, which count ``factors``; the file is laid out as the last.
 
@@ -125,18 +133,36 @@ class Averaging:
 
     # -- results -----------------------------------------------------------------------------
 
-    def store(self, pack: PackWriter, store: str, progress: Progress | None = None) -> Manifest:
-        """Store the mean in ``pack``, each tensor relative to the nearest version; return its manifest."""
+    def store(
+        self,
+        pack: PackWriter,
+        store: str,
+        progress: Progress | None = None,
+        workers: MeanWorkers | None = None,
+    ) -> Manifest:
+        """Store the mean in ``pack``, each tensor relative to the nearest version; return its manifest.
+
+        ``workers``, if there are any, store tensors in packs of their own.
+        """
         begin(progress, "averaging", sum(line.nbytes for line in self._work))
-        made = {}
+        made = workers.lines(self._work, progress) if workers is not None else None
+        made = self._by_threads(pack, progress) if made is None else made
+        lines = tuple(made.get(line.name, line) for line in self.like.lines)
+        whole = Manifest(self.like.format, store, self.like.skeleton, lines)
+        return listings.write(pack, whole)
+
+    def stored(self, pack: PackWriter, line: Line) -> Line:
+        """Store the mean of one tensor, which ``line`` has in the last version; return its line."""
+        return self._ready(pack, line).write(pack)
+
+    def _by_threads(self, pack: PackWriter, progress: Progress | None) -> dict[str, Line]:
+        made: dict[str, Line] = {}
         for done in ordered(partial(self._ready, pack), self._work, _weight, _IN_FLIGHT):
             line = done.write(pack)
             made[line.name] = line
             if progress is not None:
                 progress(line.nbytes)
-        lines = tuple(made.get(line.name, line) for line in self.like.lines)
-        whole = Manifest(self.like.format, store, self.like.skeleton, lines)
-        return listings.write(pack, whole)
+        return made
 
     def _ready(self, pack: PackWriter, line: Line) -> Ready | Streamed:
         ends = [self._versions[0].by_name[line.name], self._versions[-1].by_name[line.name]]

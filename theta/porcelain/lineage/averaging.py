@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from theta import _fs, _room
 from theta.errors import NotFoundError, UsageError
 from theta.git.object_values import differing
 from theta.git.quoting import visible
 from theta.git.repository import STORES
+from theta.lazy import Module
 from theta.merging import averages, recipe_line
 from theta.merging.averages import Averaging
 from theta.porcelain.drive import renewing
@@ -26,6 +27,12 @@ from theta.progress import Progress
 from theta.store.format.manifest import Manifest
 from theta.store.read.coming_file import ComingFile
 from theta.store.read.reassembly import Restorer
+
+if TYPE_CHECKING:
+    from theta.engine import average_parts
+    from theta.engine.average_parts import AverageWorkers
+else:
+    average_parts = Module("theta.engine.average_parts")
 
 TRAILER: Final = "Theta-Average"
 _UNIFORM: Final = "uniform"
@@ -57,12 +64,14 @@ class VersionPlan:
         commits: the first commit in the request with each version.
         factors: how much each counts.
         averaging: computes the mean.
+        manifests: the id of each manifest.
     """
 
     path: str
     commits: Sequence[str]
     factors: Sequence[float]
     averaging: Averaging
+    manifests: Sequence[str]
 
 
 def plan(session: Session, request: AverageRequest) -> VersionPlan:
@@ -87,7 +96,8 @@ def plan(session: Session, request: AverageRequest) -> VersionPlan:
         raise UsageError(f"{path} has {len(versions)} version there; a mean takes two or more")
     factors = averages.coefficients(request.shape, len(versions))
     averaging = Averaging(session.objects, [manifest for _, _, manifest in versions], factors)
-    return VersionPlan(path, [commit for commit, _, _ in versions], factors, averaging)
+    oids = [oid for _, oid, _ in versions]
+    return VersionPlan(path, [commit for commit, _, _ in versions], factors, averaging, oids)
 
 
 def _commits(session: Session, revisions: Sequence[str]) -> list[str]:
@@ -148,7 +158,7 @@ def commit(
     with session.change() as change:
         before = session.at(head).manifests.get(found.path)
         store = before.store if before is not None else found.averaging.like.store
-        manifest = found.averaging.store(change.pack, store, progress)
+        manifest = found.averaging.store(change.pack, store, progress, _workers(session, found))
         stored = StoredFile(change.pack.blob(manifest.data, text=True))
         change.store()
         made = saved_tree.write(session, change.pack, head, {found.path: stored})
@@ -157,6 +167,14 @@ def commit(
         new = CommitWriter().write(session, change, made.tree, head, text.decode("utf-8", "surrogateescape"))
         renewing.commit(session, new, head, f"average: {subject}")
     return new
+
+
+def _workers(session: Session, found: VersionPlan) -> AverageWorkers | None:
+    """Return the workers of the session's engine, if it has one."""
+    engine = session.engine(found.averaging.like.nbytes)
+    if engine is None:
+        return None
+    return average_parts.AverageWorkers(engine, session.objects, found.manifests, found.factors)
 
 
 def trailer(request: AverageRequest, found: VersionPlan) -> str:

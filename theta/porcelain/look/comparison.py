@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
@@ -15,10 +15,11 @@ from theta.progress import Progress, begin
 from theta.store.changes import Change
 
 if TYPE_CHECKING:
-    from theta.porcelain.look import adapter_updates
+    from theta.porcelain.look import adapter_updates, number_parts
     from theta.porcelain.look.adapter_updates import ModuleUpdate
 else:
     adapter_updates = Module("theta.porcelain.look.adapter_updates")
+    number_parts = Module("theta.porcelain.look.number_parts")
 
 PATCHES: Final = (
     *("--cached", "--staged", "--exit-code", "--patch", "-u", "--unified", "--function-context", "--color"),
@@ -126,13 +127,25 @@ def tensors(
         return TensorChanges(item, kept, modules=modules)
     begin(progress, "comparing", sum(change.new.nbytes for change in kept if change.new), item.path)
     found, products = {}, {one.module for one in modules}
-    for change in kept:
-        found[change.name] = diffing.numbers(session, item, change)
+    for change, numbers in _numbers(session, item, kept):
+        found[change.name] = numbers
         if watch is not None and diffing.module_of(change.name) not in products:
-            watch(change, found[change.name])
+            watch(change, numbers)
         if progress is not None and change.new is not None:
             progress(change.new.nbytes)
     return TensorChanges(item, kept, {name: one for name, one in found.items() if one is not None}, modules)
+
+
+def _numbers(
+    session: Session, item: Compared, kept: Sequence[Change]
+) -> Iterator[tuple[Change, Numbers | None]]:
+    """Yield the changes with their statistics, by threads or by the workers of an engine."""
+    engine = session.engine(sum(change.new.nbytes for change in kept if change.new is not None))
+    if engine is None:
+        yield from ((change, diffing.numbers(session, item, change)) for change in kept)
+        return
+    with session.engaged():
+        yield from number_parts.each(engine, session, item, kept)
 
 
 def modules_of(

@@ -79,7 +79,8 @@ class Session:
         """The files that were written with a time in the past; None when files keep their time."""
         self.ahead: dict[str, Ahead] = {}
         """Path -> what reads the file that is going to be staged."""
-        self._engine: Engine | None = None
+        self._engines: list[Engine] = []
+        """The engine, if one was asked for; all views of the worktree share it."""
         self._parsed: dict[str, Manifest] = {}
         self._places: dict[str, str] = {}
         self._trees: dict[str, Checkpoints] = {}
@@ -97,7 +98,7 @@ class Session:
         fresh.repo.marks = self.repo.marks
         fresh.objects.knowing(self.objects)
         fresh.journal, fresh.dated_back, fresh.began = self.journal, self.dated_back, self.began
-        fresh._engine = self._engine
+        fresh._engines = self._engines
         fresh._parsed, fresh._trees = self._parsed, self._trees
         return fresh
 
@@ -234,13 +235,26 @@ class Session:
         """
         if not parallel.is_worth_spreading(nbytes) or not self.objects.are_shared:
             return None
-        if self._engine is None and (spec := self.repo.config.get(ENGINE)):
-            self._engine = executors.engine_of(spec)
-        return self._engine
+        if not self._engines and (spec := self.repo.config.get(ENGINE)):
+            self._engines += filter(None, [executors.engine_of(spec)])
+        return next(iter(self._engines), None)
 
     def use(self, engine: Engine) -> None:
         """Let ``engine`` do large work."""
-        self._engine = engine
+        self._engines[:] = [engine]
+
+    @contextlib.contextmanager
+    def engaged(self) -> Iterator[None]:
+        """Shut the engine down when the block ends, or when the change ends that it is a part of."""
+        try:
+            yield
+        finally:
+            if not self.journal.locked:
+                self._close_engine()
+
+    def _close_engine(self) -> None:
+        for engine in self._engines:
+            engine.close()
 
     @contextlib.contextmanager
     def change(self, index: Path | None = None) -> Iterator[Change]:
@@ -259,8 +273,7 @@ class Session:
             finally:
                 if not is_inner:
                     self.objects.keeps.release()
-                    if self._engine is not None:
-                        self._engine.close()
+                    self._close_engine()
             if not is_inner and joined_packs.join(self.repo):
                 self.objects.refresh()
 

@@ -25,12 +25,14 @@ from theta.store.format import manifest as manifests
 from theta.store.format.manifest import MAGIC, Manifest
 
 if TYPE_CHECKING:
+    from theta.engine import restore_parts
     from theta.store.files import file_scan
     from theta.store.files.file_scan import Scan
     from theta.store.format import skeleton as skeletons
     from theta.store.format.skeleton import Skeleton
     from theta.store.read import reassembly
 else:
+    restore_parts = Module("theta.engine.restore_parts")
     file_scan = Module("theta.store.files.file_scan")
     reassembly = Module("theta.store.read.reassembly")
     skeletons = Module("theta.store.format.skeleton")
@@ -200,7 +202,10 @@ def fill(
             there = frozenset(line.name for line in manifest.lines if coming.holds(line))
             session.objects.expect(manifest.trees(there))
             begin(progress, "restoring", manifest.nbytes, path)
-            restorer.write(coming, progress, files.places(path, manifest))
+            places = files.places(path, manifest)
+            if (engine := session.engine(manifest.nbytes)) is not None:
+                restore_parts.RestoreWorkers(engine, session.objects).fill(coming, oid, places, progress)
+            restorer.write(coming, progress, places)
     info = os.lstat(place)
     session.cache.remember(path, Identity.of(info), oid)
     return info
@@ -213,7 +218,8 @@ def put_back(
     files: Exchange | None = None,
 ) -> None:
     """Write the checkpoints (path, manifest id, mode) and refresh the index entries that agree."""
-    _note(session, _put(session, wanted, progress, files), files)
+    with session.engaged():
+        _note(session, _put(session, wanted, progress, files), files)
 
 
 def _put(
@@ -367,13 +373,14 @@ def complete(session: Session, progress: Progress | None = None, files: Exchange
     if files is None or not files.is_begun:
         session.expect(oid for _, oid, _ in wanted)
     written: dict[str, tuple[str, os.stat_result]] = {}
-    for item in wanted:
-        try:
-            written |= _put(session, [item], progress, files)
-        except MissingObjectsError:
-            missing.append(item[0])
-        except ManifestError as error:
-            unread.append(error)
+    with session.engaged():
+        for item in wanted:
+            try:
+                written |= _put(session, [item], progress, files)
+            except MissingObjectsError:
+                missing.append(item[0])
+            except ManifestError as error:
+                unread.append(error)
     _note(session, written, files)
     if unread:
         raise unread[0]

@@ -1,0 +1,190 @@
+"""Some tensors of a file, decoded by a worker and written to their places in the coming file.
+
+The file is there at its whole length before the first part begins, under a temporary name that all
+workers see.  Each writes what it has decoded and proven by its digest, where that belongs, so a part may
+be done twice.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from theta import _fs, parallel
+from theta.engine import file_parts, rounds
+from theta.engine.executors import Engine
+from theta.engine.workplace import Workplace
+from theta.errors import EngineError
+from theta.git.repository import Repository
+from theta.progress import Progress
+from theta.store.format import listings
+from theta.store.format import manifest as manifests
+from theta.store.format.manifest import Line, Manifest
+from theta.store.odb.objects import Objects
+from theta.store.read.coming_file import ComingFile, Place
+from theta.store.read.layers import Budget, declared
+from theta.store.read.reassembly import Restorer
+from theta.store.read.stored_tensor import StoredTensor
+
+LARGEST: Final = 1 << 30
+"""The bytes of a tensor above which ranges of its chunks are decoded by several workers."""
+
+
+@dataclass(frozen=True)
+class TensorSpan:
+    """The chunks of a tensor that begin from byte ``start`` to before byte ``stop`` of it."""
+
+    name: str
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        """Raw bytes, if chunks begin at both ends."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class ComingPlace:
+    """The coming file, as every worker sees it.
+
+    Attributes:
+        path: the temporary.
+        size: its bytes.
+        host: the machine whose own sync of the file is enough.
+    """
+
+    path: str
+    size: int
+    host: str
+
+
+@dataclass(frozen=True)
+class RestorePart:
+    """Some tensors, or ranges of their chunks, to decode.
+
+    Attributes:
+        workplace: the repository.
+        manifest: the id of the manifest of the file.
+        place: where they belong.
+        spans: what is to be decoded.
+    """
+
+    workplace: Workplace
+    manifest: str
+    place: ComingPlace
+    spans: tuple[TensorSpan, ...]
+
+    @property
+    def length(self) -> int:
+        """Raw bytes."""
+        return sum(span.length for span in self.spans)
+
+
+def restore(part: RestorePart) -> int:
+    """Write ``part`` to its places; return the bytes written, which are durable on another machine.
+
+    Raises:
+        theta.errors.EngineError: the file is not the one that was begun.
+        theta.errors.UsageError: this process runs another version of theta.
+    """
+    objects = part.workplace.opened()
+    manifest, offsets = _told(part.workplace.repository, part.manifest)
+    written = 0
+    with parallel.limited(1), _fs.PatchedFile(part.place.path) as file:
+        if file.size != part.place.size:
+            raise EngineError(f"{part.place.path} is not the file that is restored")
+        for span in part.spans:
+            for offset, raw in _decoded(objects, manifest.by_name[span.name], span):
+                for start in offsets[span.name]:
+                    file.patch(start + offset, raw)
+                written += len(raw)
+        if part.place.host != socket.gethostname():
+            file.sync()
+    return written
+
+
+def _decoded(objects: Objects, line: Line, span: TensorSpan) -> Iterator[tuple[int, memoryview]]:
+    """Yield the offset in the tensor and the bytes of each chunk that begins in ``span``."""
+    for offset, read in StoredTensor(objects, line, kept=0).pieces():
+        if span.start <= offset < span.stop:
+            yield offset, read()
+
+
+@lru_cache(4)
+def _told(repository: str, oid: str) -> tuple[Manifest, Mapping[str, list[int]]]:
+    """Return the manifest in blob ``oid``, and where its tensors begin; a worker reads them once."""
+    manifest = file_parts.manifest_of(repository, oid)
+    restorer = Restorer(Objects(Repository.discover(repository)), manifest)
+    offsets: dict[str, list[int]] = {}
+    for name, offset, _ in restorer.plan.extents():
+        offsets.setdefault(name, []).append(offset)
+    return manifest, offsets
+
+
+@dataclass(frozen=True)
+class RestoreWorkers:
+    """The workers of ``engine``, which decode what a file lacks.
+
+    Attributes:
+        engine: runs the parts.
+        objects: the repository, as this process sees it.
+    """
+
+    engine: Engine
+    objects: Objects
+
+    def fill(
+        self, coming: ComingFile, oid: str, places: Mapping[str, Place], progress: Progress | None
+    ) -> None:
+        """Write the tensors of manifest ``oid`` that neither ``coming`` has nor ``places``, and note them.
+
+        Nothing is done where that is so little that threads are quicker.
+
+        Raises:
+            theta.errors.CodecError: the tensors declare too much work.
+            theta.errors.EngineError: the workers are lost again and again.
+        """
+        manifest = listings.read(self.objects, self.objects.text(oid, manifests.MAX_BYTES))
+        todo = [line for line in _wanted(coming, manifest, places) if line.nbytes]
+        place = coming.file.temporary
+        if place is None or not parallel.is_worth_spreading(sum(line.nbytes for line in todo)):
+            return
+        self.objects.obtain({line.tree: line.nbytes for line in todo})
+        self._require_bounded(coming, todo)
+        shared = ComingPlace(os.path.abspath(place), coming.size, socket.gethostname())
+        where = Workplace.of(self.objects)
+        cuts = rounds.cut([*spans(todo)], lambda span: span.length)
+        parts = [RestorePart(where, oid, shared, tuple(cut)) for cut in cuts]
+        for part, _ in rounds.each(self.engine, restore, parts):
+            if progress is not None:
+                progress(part.length)
+        for line in todo:
+            coming.done(line.name, line.digest)
+
+    def _require_bounded(self, coming: ComingFile, todo: Iterable[Line]) -> None:
+        """Raise before the first byte if the tensors declare more work than is due to the file."""
+        budget = Budget(coming.size)
+        for line in todo:
+            budget.spend(declared(StoredTensor(self.objects, line, kept=0).record.layers))
+
+
+def _wanted(coming: ComingFile, manifest: Manifest, places: Mapping[str, Place]) -> Iterator[Line]:
+    """Yield the lines that are decoded; those whose value lies in an old file are copied by threads."""
+    for line in manifest.lines:
+        place = places.get(line.name)
+        is_there = place is not None and place.line.same_value(line)
+        if not is_there and not coming.holds(line):
+            yield line
+
+
+def spans(lines: Iterable[Line]) -> Iterator[TensorSpan]:
+    """Yield each tensor whole, and large ones in ranges of chunks."""
+    for line in lines:
+        step = line.nbytes if line.nbytes <= LARGEST else rounds.LARGEST
+        for start in range(0, line.nbytes, step):
+            yield TensorSpan(line.name, start, min(start + step, line.nbytes))
