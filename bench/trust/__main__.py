@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -61,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
     names = [name for name in options.only.split(",") if name]
     seeds = {name: table.next_seed(rows, name, options.seed) for name in names}
     teller = Teller(options.table)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         runner.Runner(seeds, teller.tell).run(time.monotonic() + 3600 * options.hours, options.jobs)
     except KeyboardInterrupt:

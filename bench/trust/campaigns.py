@@ -16,6 +16,7 @@ NAMES: Final = {
     "full": "disk.Full",
     "errors": "disk.Errors",
     "short": "disk.Short",
+    "schedules": "schedules.Schedules",
 }
 """Name -> the module and the class."""
 

@@ -130,10 +130,13 @@ class Power(OnRepositories):
         if not is_whole and made.old.file not in {*made.committed, "gone"}:
             raise FaultError("lost", "what was not committed is gone from the file")
         if dice.randrange(_DEEP if is_whole else _DEEP // 4) == 0:
-            self._go_on(Repo(top, 10_000), made)
+            self._go_on(Repo(top, 10_000), made, command)
 
-    def _go_on(self, repo: Repo, made: Recording) -> None:
+    def _go_on(self, repo: Repo, made: Recording, command: Command) -> None:
         """Do what a user does next: look, conclude or give up what is open, bring the file back."""
+        if command.args[0] == "git":  # git leaves its locks, and asks to remove them
+            for lock in (repo.path / ".git").rglob("*.lock"):
+                lock.unlink()
         git_fsck(repo, "--no-reflogs")  # git appends to them and syncs nothing
         look(repo)
         if (name := under_way(repo)) and repo.theta(name, "--abort", code=None).returncode:

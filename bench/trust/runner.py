@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import selectors
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from typing import IO, Final
 from bench.trust.outcome import Outcome
 from bench.trust.table import ROOT
 
-SLICE: Final = 120.0
+SLICE: Final = 900.0
 """Seconds after which a process makes room for the campaign that is behind most."""
 PATIENCE: Final = 900.0
 """Seconds after which a seed counts as one that hangs."""
@@ -50,7 +49,7 @@ class Running:
 
     def end(self) -> None:
         """Ask the process to end, which removes its home, and wait for it."""
-        self.process.send_signal(signal.SIGINT)
+        self.process.terminate()
         try:
             self.process.wait(60)
         except subprocess.TimeoutExpired:

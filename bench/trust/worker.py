@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support import environment, server
 
 def main(name: str, first: int, count: int, case: int | None = None) -> None:
     """Run ``count`` seeds, or one case."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the interrupt of a terminal may be ignored
     environment.use_memory()
     home = Path(tempfile.mkdtemp(prefix="theta-trust-")).resolve()
     environment.enter(home)

@@ -20,6 +20,7 @@ from bench.trust.hostile_texts import TEXTS
 from bench.trust.kills import Kills
 from bench.trust.outcome import NO_CASE, FaultError, Outcome
 from bench.trust.power import Power
+from bench.trust.schedules import Schedules
 from bench.trust.subjects import OnRepositories
 from bench.trust.table import Row
 from tests.docs.pages import Block
@@ -35,6 +36,7 @@ ON_REPOSITORIES: dict[str, type[OnRepositories]] = {
     "full": Full,
     "errors": Errors,
     "short": Short,
+    "schedules": Schedules,
 }
 
 
