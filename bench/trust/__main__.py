@@ -36,6 +36,10 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+_SHOWN = 5
+"""Faults of one seed that are printed."""
+
+
 class Teller:
     """Adds outcomes to the table and prints the faults among them."""
 
@@ -48,10 +52,10 @@ class Teller:
         rows = table.read(self.file)
         table.row_of(rows, campaign).add(found)
         table.write(rows, self.file)
-        for kind, case, text in found.faults:
-            self.faults += 1
+        for kind, case, text in found.faults[:_SHOWN]:
             command = shlex.join(runner.again(campaign, found.seed, case))
             print(f"{kind}: {campaign}, seed {found.seed}, case {case}: {text}\n    {command}", flush=True)
+        self.faults += len(found.faults)
         self.spent[campaign] = self.spent.get(campaign, 0.0) + found.seconds
         return self.spent[campaign]
 

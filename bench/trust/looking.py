@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pygit2
 
@@ -15,6 +16,9 @@ from theta.errors import ThetaError
 from theta.git.repository import Repository
 from theta.porcelain.look import checking
 from theta.porcelain.workspace.session import Session
+
+_SEEN: Final = re.compile(r"refs/(heads|tags|remotes)/|refs/stash$")
+"""The refs that users see; below ``refs/theta/`` theta has its own, which may name trees."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class View:
 
 def _refs(repo: pygit2.Repository) -> tuple[tuple[str, str], ...]:
     found = []
-    for name in repo.references:
+    for name in filter(_SEEN.match, repo.references):
         commit: Any = repo.references[name].peel(pygit2.Commit)
         found.append((name, str(commit.tree_id)))
     return tuple(sorted(found))
