@@ -127,8 +127,9 @@ class Power(OnRepositories):
         if os.path.isdir(top / ".git" / "remote.git"):
             looking.walk(top / ".git" / "remote.git")
         is_whole = now.file in {made.old.file, made.new.file}
-        if not is_whole and made.old.file not in {*made.committed, "gone"}:
-            raise FaultError("lost", "what was not committed is gone from the file")
+        precious = {made.old.file, made.new.file} - {*made.committed, "gone"}
+        if not is_whole and precious and "refs/stash" not in dict(now.refs):
+            raise FaultError("lost", "what was not committed is in no stash, and gone from the file")
         if dice.randrange(_DEEP if is_whole else _DEEP // 4) == 0:
             self._go_on(Repo(top, 10_000), made, command)
 
