@@ -78,7 +78,7 @@ def test_what_is_offered(offered: Callable[..., list[str]]) -> None:
     assert offered("theta", "describe", "--ca") == ["--candidates="]
     assert offered("theta", "stash", "po") == ["pop "]
     assert offered("theta", "stash", "push", "--incl") == ["--include-untracked "]
-    assert offered("theta", "fsck", "--r") == ["--read-data "]
+    assert offered("theta", "fsck", "--rea") == ["--read-data "]
     assert offered("theta", "add", "a") == ["a b/"]
     assert offered("theta", "add", "a b/i") == ["a b/it's $(x).txt "]
     assert offered("theta", "runs", "n") == ["night "]
