@@ -16,7 +16,7 @@ import typer
 
 from tests.support import Repo, make_model, random_tensors
 from tests.support.environment import ROOT
-from theta.cli import catalogue, completing, option_names, shell_words
+from theta.cli import catalogue, completing, for_shells, option_names, shell_words
 from theta.cli.passing import Passing
 
 MODULES = sorted(
@@ -171,6 +171,19 @@ def test_fish_completes(repo: Repo) -> None:
     """
     place = "HEAD:a b/m.safetensors"
     assert shown(repo, "fish", "--no-config", "-c", program) == ["switch", "a b/", place, f"{place}#"]
+
+
+def test_fish_completes_where_it_is_installed(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a new fish of the user does, with git's own completion beside it."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(for_shells, "_pages_folder", lambda data: data / "man1")
+    for_shells.install(tmp_path)
+    program = "complete -C 'git theta swi'; complete -C 'git theta cat HEAD:a\\ b/m.safetensors#he'"
+    assert shown(repo, "fish", "-c", program) == ["switch", "HEAD:a b/m.safetensors#head"]
+    for_shells.remove(tmp_path)
+    assert not [place for place in tmp_path.rglob("*") if place.is_file() and "theta" in place.name]
 
 
 def test_zsh_completes(repo: Repo) -> None:

@@ -22,9 +22,16 @@ else:
 _COMPLETIONS: Final = {
     "bash": ("bash-completion/completions/theta", "bash-completion/completions/git-theta"),
     "zsh": ("zsh/site-functions/_theta",),
-    "fish": ("fish/vendor_completions.d/theta.fish", "fish/vendor_completions.d/git-theta.fish"),
+    "fish": (
+        *("fish/vendor_completions.d/theta.fish", "fish/vendor_completions.d/git-theta.fish"),
+        "fish/vendor_conf.d/theta.fish",
+    ),
 }
-"""Shell -> files below the folder of the user's data, each with its program of completion."""
+"""Shell -> files below the folder of the user's data, each with its program of completion.
+
+fish searches for a file of the name of a command, and git's is git's own: what completes ``git theta`` stands
+in a file that each new fish reads.
+"""
 
 
 def is_installed(data: Path) -> bool:
