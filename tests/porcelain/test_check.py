@@ -138,6 +138,11 @@ def dangerous(repo: Repo) -> None:
     repo.theta("add", "bad.bin")
 
 
+def dangerous_elsewhere(repo: Repo) -> None:
+    repo.write("training/state/optimizer.pt", pickle.dumps({"a": Calls()}))
+    repo.git("add", "training")
+
+
 def lost_shard(repo: Repo) -> None:
     for k in (1, 3):
         make_model(repo.path / f"other-0000{k}-of-00003.safetensors", random_tensors({f"a{k}": (2, 2)}, k))
@@ -185,6 +190,7 @@ FAULTS: dict[str, tuple[str, Callable[[Repo], None]]] = {
     "a token of a list": ("vocabulary", unigram),
     "an untied head": ("tie", put("lm_head.weight", lambda old: old + 1)),
     "a pickle": ("pickle", dangerous),
+    "a pickle that is no checkpoint": ("pickle", dangerous_elsewhere),
     "a licence file": ("licence", without("LICENSE")),
     "a card's licence": ("licence", lambda repo: void(repo.write("README.md", "# A model\n"))),
     "metadata": ("metadata", lambda repo: write(repo, sound(), format="pt")),
@@ -291,6 +297,25 @@ def test_files_are_checked_outside_of_repositories(tmp_path: Path, model: Repo) 
     assert outside.theta("check", MODEL, code=1).stdout.startswith("nan ")
     refused(outside.theta("check", code=None), 2, "name the files")
     refused(model.theta("check", "nowhere", code=None), 13, "nowhere")
+
+
+def test_pickles_of_a_commit_are_found_in_all_folders(model: Repo) -> None:
+    dangerous_elsewhere(model)
+    model.git("commit", "-q", "-m", "state of the optimizer")
+    line = "pickle     training/state/optimizer.pt: loading training/state/optimizer.pt would call"
+    for words in ((), ("HEAD",)):
+        done = model.theta("check", *words, "--sarif", "../found.sarif", code=1)
+        assert line in done.stdout
+        assert "1 checkpoint," in done.stdout
+    model.theta("check", MODEL)
+    model.theta("check", "--ignore", "pickle=training/*")
+
+
+def test_a_folder_in_which_nothing_is_checked_is_refused(model: Repo) -> None:
+    """It would pass a gate, whatever is in it."""
+    make_model(model.path / "more" / MODEL, sound())
+    refused(model.theta("check", "more", code=None), 13, "no checkpoint below more is tracked")
+    assert "1 checkpoint," in model.theta("check", f"more/{MODEL}").stdout
 
 
 def test_a_file_is_read_once(model: Repo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from theta.porcelain.check.check_rules import CheckRules
+from theta.porcelain.check.version_files import PICKLED
 from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.session import Session
 from theta.store.format import listings
 from theta.store.format.manifest import Manifest
 
 _BESIDE: Final = ("config.json", "tokenizer.json", "README.md", ".index.json")
-"""Ends of the names of files that are read beside a checkpoint."""
+"""Ends of the names of files that are read beside a checkpoint; those of pickles come to them."""
 
 
 def expect(session: Session, commit: str | None, before: str | None, rules: CheckRules) -> None:
@@ -33,7 +34,7 @@ def expect(session: Session, commit: str | None, before: str | None, rules: Chec
 
 def _beside(session: Session, commit: str) -> Iterator[str]:
     files = session.repo.walk_blobs(session.repo.tree_of(commit))
-    return (entry.id for path, entry in files if path.endswith(_BESIDE))
+    return (entry.id for path, entry in files if path.endswith((*_BESIDE, *PICKLED)))
 
 
 def _in_worktree(session: Session) -> Iterable[Manifest]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +76,15 @@ class _Gate:
         if self.before is not None:
             yield from beside_rules.licence(path, self.now, self.before)
         yield from self._try("unreadable", path, lambda: self._model(path))
+
+    def loose(self, checked: Iterable[str]) -> Iterator[BrokenRule]:
+        """Yield what is dangerous in files that are no checkpoints, such as the state of a trainer."""
+        known = {file for path in checked for file in self.now.files(path)}
+        for path in self.now.pickled():
+            if path not in known:
+                yield from self._try(
+                    "unreadable", path, functools.partial(beside_rules.pickles, path, self.now)
+                )
 
     def _try(self, rule: str, path: str, work: Callable[[], Iterator[BrokenRule]]) -> Iterator[BrokenRule]:
         """Yield the findings of ``work``, and a finding of ``rule`` for what cannot be read."""
@@ -150,6 +160,7 @@ def check(
     old = RevisionFiles(session, before) if session is not None and before is not None else None
     gate = _Gate(rules, now, old, progress, {new: path for path, new in moved.items() if new})
     found = [finding for path in paths for finding in gate.check(path)]
+    found += gate.loose(paths) if not request.names or commit is not None else ()
     found += [BrokenRule("missing", path, "", _GONE) for path, new in moved.items() if not new]
     if session is not None and commit is not None and rules.size is not None:
         found += _size(session, commit, rules.size)
@@ -206,7 +217,10 @@ def _paths(session: Session | None, names: Sequence[str], cwd: Path, root: Path)
     for name in names:
         path = _from(root, cwd / name)
         if (cwd / name).is_dir():
-            yield from (one for one in tracked if path == "." or one.startswith(f"{path}/"))
+            below = [one for one in tracked if path == "." or one.startswith(f"{path}/")]
+            if not below:
+                raise NotFoundError(f"no checkpoint below {name} is tracked", hint="name the files")
+            yield from below
             continue
         model = sharded.model_of(path.removesuffix(sharded.SUFFIX))
         if not (cwd / name).exists() and not files.files(path):

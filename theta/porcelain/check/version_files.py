@@ -21,6 +21,8 @@ from theta.store.format import listings
 
 MOST: Final = 256 << 20
 """The size up to which a file beside a checkpoint is read."""
+PICKLED: Final = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
+"""Ends of the names of files that are pickles, or hold some, by custom."""
 
 
 class VersionFiles(ABC):
@@ -41,6 +43,10 @@ class VersionFiles(ABC):
     @abstractmethod
     def pickles(self, path: str) -> PickleReport:
         """Return what loading a file would call."""
+
+    @abstractmethod
+    def pickled(self) -> list[str]:
+        """Return the committed or staged files, in all folders, that are pickles by their names."""
 
     def files(self, path: str) -> list[str]:
         """Return the files of the checkpoint ``path``: itself, or its shards."""
@@ -81,6 +87,12 @@ class WorktreeFiles(VersionFiles):
         """Scan a file."""
         return scanning.of_file(self._root / path)
 
+    def pickled(self) -> list[str]:
+        """Return those that git knows, and that are there."""
+        entries = self._session.repo.entries() if self._session is not None else ()
+        names = (entry.path for entry in entries if entry.path.endswith(PICKLED))
+        return [name for name in names if (self._root / name).is_file()]
+
 
 class RevisionFiles(VersionFiles):
     """The tree of a commit."""
@@ -117,6 +129,10 @@ class RevisionFiles(VersionFiles):
         if entry is None:
             raise NotFoundError(f"there is no file {path} in {self._commit[:12]}")
         return scanning.of_blob(self._session, entry.id)
+
+    def pickled(self) -> list[str]:
+        """Return those of the tree."""
+        return [path for path, _ in self._session.repo.walk_blobs(self._tree) if path.endswith(PICKLED)]
 
 
 def models(paths: Iterable[str]) -> Iterator[str]:
