@@ -17,7 +17,7 @@ _REASONS: Final = {
     "EXPSIG": "the signature of {} has expired",
     "NO_PUBKEY": "the key {} is not known",
 }
-"""Keyword of gpg's status -> why the signature does not count; the first that is there is told."""
+"""Keyword of gpg's status -> why the signature does not count, the gravest first."""
 _PLAIN: Final = "--no-replace-objects"
 """The object of that id is verified, not one that ``git replace`` puts in its place."""
 _ARMOUR: Final = ("-----BEGIN PGP", "-----BEGIN SSH SIGNATURE", "-----BEGIN SIGNED MESSAGE")
@@ -60,7 +60,7 @@ def _verdict(session: Session, command: str, name: str, what: str) -> SignatureV
 
 
 def _status(told: str) -> dict[str, str]:
-    """Return what gpg's status lines say: keyword -> signer, or the id of the key where there is no signer.
+    """Return what gpg's status lines say: keyword -> signer, or the id of a key without a signer.
 
     The lines are those of doc/DETAILS of GnuPG, such as ``[GNUPG:] GOODSIG KEYID USER``.
     """
