@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.compat.inprocess import theta
+from tests.compat.inprocess import copied, theta
 from tests.support import Repo, make_model, random_tensors, read_model
 from theta.porcelain.tensors import tied_weights
 from theta.porcelain.workspace.session import Session
@@ -40,6 +40,42 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     make_model(repo.path / "m.safetensors", tensors)
     theta(repo, "commit", "-q", "-am", "tuned")
     return repo
+
+
+def test_a_committed_adapter_tells_its_origins_and_replays(repo: Repo, tmp_path: Path) -> None:
+    own = copied(repo, tmp_path / "own")
+    theta(own, "extract-lora", "v1..HEAD", "-r", "2", "-o", "lora", "--whole", "embed*", "--commit")
+    line = own.git("show", "-s", "--format=%(trailers:key=Theta-Extract-Lora,valueonly)").strip()
+    ends = [own.git("rev-parse", name) for name in ("v1", "HEAD~1")]
+    model = "m.safetensors"
+    assert line == f"--rank 2 --whole 'embed*' -o lora -- {ends[0]} {model} {ends[1]} {model}"
+    assert own.git("status", "--porcelain") == ""
+    theta(own, "extract-lora", "v1..HEAD~1", "-r", "2", "--whole", "embed*", "-o", str(tmp_path / "out"))
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (own.path / "lora" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    assert "the same adapter" in theta(own, "extract-lora", "--replay", "HEAD").out
+    told = json.loads(theta(own, "lineage", "lora/adapter_model.safetensors", "--json").out)
+    (node,) = told["theta.lineage/v1"]["versions"]
+    assert (node["deed"], node["detail"]) == ("extracted", "LoRA of rank 2")
+    assert [one["commit"] for one in node["origins"]] == ends
+    theta(own, "undo")
+    assert not (own.path / "lora").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "--rank", "--rank x -o y -- a b c d", "--rank 2 -- a b c d", "--rank 1e999 -o a -- b c d e f", "'"],
+)
+def test_a_malformed_record_is_told(repo: Repo, tmp_path: Path, line: str) -> None:
+    own = copied(repo, tmp_path / "own")
+    own.git("commit", "-q", "--allow-empty", "-m", f"said\n\nTheta-Extract-Lora: {line}")
+    done = theta(own, "extract-lora", "--replay", "HEAD", code=2)
+    assert "malformed" in done.err or "extracted none" in done.err
+
+
+def test_an_adapter_outside_of_the_repository_is_not_committed(repo: Repo, tmp_path: Path) -> None:
+    done = theta(repo, "extract-lora", "v1..HEAD", "-r", "2", "-o", str(tmp_path / "x"), "--commit", code=2)
+    assert "outside of the repository" in done.err
 
 
 def test_the_adapter_gives_the_fine_tune_back(repo: Repo, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ LINES: dict[str, Callable[[Repo], list[str]] | list[str]] = {
 
 READERS = (
     *("init", "clone", "demo", "install", "uninstall", "ls-files", "export", "help", "status", "diff", "log"),
-    *("runs", "show", "cat", "scan", "fsck", "blame", "du", "doctor", "gc", "undo", "extract-lora", "fetch"),
+    *("runs", "show", "cat", "scan", "fsck", "blame", "du", "doctor", "gc", "undo", "fetch"),
     *("push", "follow", "prune-local", "completion", "lineage", "check", "sign", "verify"),
 )
 """Commands that change none of refs at HEAD, index and files; and those that only mend."""

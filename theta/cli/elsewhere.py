@@ -19,7 +19,9 @@ _GIT_ALONE: Final = ("branch", "tag", "fetch", "push", "clone", "init")
 """Commands that git does by itself."""
 _ADD_PATHSPECS: Final = ("add", "commit", "restore", "status", "diff", "log", "show", "ls-files")
 """Commands with which theta gives git pathspecs beside the user's."""
-_WRITING: Final = ("resolve", "average", "build-moe", "cascade", "undo", "track", "untrack", "migrate")
+_WRITING: Final = (
+    *("resolve", "average", "build-moe", "cascade", "extract-lora", "undo", "track", "untrack", "migrate"),
+)
 """Commands of theta alone that write the index."""
 
 

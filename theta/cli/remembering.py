@@ -19,6 +19,7 @@ else:
 CHANGING: Final = (
     *("add", "rm", "mv", "commit", "branch", "tag", "switch", "checkout", "reset", "merge", "resolve"),
     *("cherry-pick", "revert", "rebase", "pull", "average", "build-moe", "bundle", "cascade"),
+    "extract-lora",
 )
 ON_FILES: Final = (
     "track",
@@ -36,7 +37,7 @@ ON_FILES: Final = (
 """Commands whose effect is on files that nothing keeps, or elsewhere: they are remembered by name only."""
 _WRITING: Final = (
     *("mv", "switch", "checkout", "merge", "resolve", "cherry-pick", "revert", "rebase", "pull"),
-    *("average", "build-moe", "bundle", "cascade"),
+    *("average", "build-moe", "bundle", "cascade", "extract-lora"),
 )
 """Commands that write files of the worktree; ``rm`` and ``reset`` do so with or without an option."""
 _RESETTING: Final = ("--hard", "--merge", "--keep")

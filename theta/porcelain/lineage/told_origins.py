@@ -12,7 +12,7 @@ from typing import Final
 from theta.errors import NotFoundError, ThetaError, UsageError
 from theta.merging.documents.model_references import ModelReference
 from theta.porcelain.compose import recorded
-from theta.porcelain.lineage import averaging, moe_building
+from theta.porcelain.lineage import averaging, extracting, moe_building
 from theta.porcelain.merge import trailers
 from theta.porcelain.merge.trailers import Round
 from theta.porcelain.stage import saving
@@ -57,7 +57,7 @@ class ToldOrigins:
         """
         if "theta-" not in self.session.repo.commit(oid).message.lower():
             return None
-        for found in (self._mean, self._mixture, self._composition, self._merge):
+        for found in (self._mean, self._mixture, self._extraction, self._composition, self._merge):
             if (made := found(oid, path, before)) is not None:
                 return made
         return None
@@ -90,6 +90,16 @@ class ToldOrigins:
             return None
         models = dict.fromkeys((found.base, *found.experts, *filter(None, [found.shared])))
         return "built", f"{found.kind} of {len(found.experts)} experts", self._all(models, path)
+
+    def _extraction(self, oid: str, path: str, before: tuple[MadeOf, ...]) -> Making | None:
+        try:
+            found = extracting.recorded(self.session, oid)
+        except UsageError:
+            return "extracted", _UNREADABLE, before
+        if found is None or found.places[0] != path:
+            return None
+        ends = [f"{commit}:{place}" for commit, place in zip(found.ends, found.paths, strict=True)]
+        return "extracted", f"LoRA of rank {found.wanted.rank}", self._all(ends, path)
 
     def _composition(self, oid: str, path: str, before: tuple[MadeOf, ...]) -> Making | None:
         try:

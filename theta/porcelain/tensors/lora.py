@@ -13,7 +13,9 @@ from theta import _fs
 from theta._numpy import np
 from theta.dtypes import DTYPES, numpy_dtype
 from theta.errors import NotFoundError, UsageError
-from theta.formats import safetensors
+from theta.formats import safetensors, writers
+from theta.formats.layout import Source, TensorSpec
+from theta.formats.plan import PlannedFile
 from theta.formats.values import Value, side_by_side
 from theta.merging.adapters.extraction import LoraAdapter, Pair, extract
 from theta.porcelain.tensors import converting, sources, tied_weights
@@ -163,8 +165,20 @@ def write(found: LoraAdapter, directory: Path, *, force: bool) -> None:
     converting.write(
         Model(values, frozenset({safetensors.NAME}), {"format": "pt"}), directory / WEIGHTS, force=force
     )
-    body = json.dumps(found.config, indent=2, sort_keys=True) + "\n"
-    _fs.write_atomic(directory / CONFIG, body.encode())
+    _fs.write_atomic(directory / CONFIG, _configuration(found))
+
+
+def in_memory(found: LoraAdapter) -> tuple[Source, bytes]:
+    """Return both files of the adapter, as :func:`write` writes them."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in found.tensors.items()}
+    specs = [TensorSpec(name, _dtype(array), array.shape) for name, array in arrays.items()]
+    plan = writers.plan(safetensors.NAME, specs, {"format": "pt"})
+    raw = {name: array.reshape(-1).view(np.uint8).data for name, array in arrays.items()}
+    return PlannedFile(plan, raw), _configuration(found)
+
+
+def _configuration(found: LoraAdapter) -> bytes:
+    return (json.dumps(found.config, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _value(array: NDArray[Any]) -> Value:
