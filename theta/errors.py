@@ -197,6 +197,10 @@ class UntrustedOwnerError(ThetaError):
     exit_code = ExitCode.UNTRUSTED_OWNER
 
 
+class TooLargeError(ThetaError):
+    """A tensor has more chunks than its record can list."""
+
+
 class CorruptError(ThetaError):
     """Stored bytes are not what their digest says."""
 

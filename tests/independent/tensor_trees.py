@@ -16,7 +16,7 @@ from tests.independent.numbers import MAX_CHUNK, Kind, Words, empty, to_bytes
 from tests.independent.odb import Objects
 from tests.independent.primitives import Cursor, refuse, require
 
-MAX_RECORD: Final = 2**20
+MAX_RECORD: Final = 2**23
 MAX_ENCODED: Final = 10_485_760
 _FILE: Final = re.compile(r"([0-3])\.(shared|[0-9]{4}|[1-9][0-9]{4,8})")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theta.dtypes import DTYPES
-from theta.errors import CorruptError, NewerFormatError, ThetaError
+from theta.errors import CorruptError, NewerFormatError, ThetaError, TooLargeError
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import (
@@ -211,3 +211,14 @@ def test_a_layer_is_known_by_the_files_of_another_tree(
     other = tree | {name: "ee" * 20 for name in tree if name == "0.0000"}
     if "0.0000" in tree:
         assert tensor_records.layer_with(record, other, value) is None
+
+
+def test_a_record_that_no_reader_takes_is_not_written() -> None:
+    chunks = tuple(Chunk(1, bytes([number % 256]) * 32) for number in range(61_000))
+    files = {tensor_tree.file_name(0, number): "0" * 40 for number in range(61_000)}
+    layer = Layer("dense/1", None, "bytes", (61_000,))
+    whole = Record("bytes", (61_000,), (layer,), chunks, files)
+    assert parse(whole.data()) == whole
+    more = Record("bytes", (70_000,), (layer,), chunks * 2, files)
+    with pytest.raises(TooLargeError, match="122000 chunks"):
+        more.data()
