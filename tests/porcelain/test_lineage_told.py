@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import theta as repository
 from tests.compat.inprocess import copied, theta
 from tests.support import Repo, make_model
+from theta.git.run import Git
 
 MODEL = "m.safetensors"
 Array = NDArray[Any]
@@ -70,6 +71,34 @@ def test_a_cherry_pick_is_of_the_version_that_was_picked(repo: Repo) -> None:
     assert node["detail"] == f"average, the change {repo.git('rev-parse', 'v1')[:10]}..{picked[:10]}"
     assert origins(repo, node) == [("ours", MODEL), ("theirs", MODEL)]
     assert f"from {picked[:10]} - theirs" in theta(repo, "lineage").out
+
+
+def test_origins_apart_need_no_git_of_their_own(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git walked from each of them: commits that did not change the checkpoint, on other branches."""
+    listed: list[tuple[str, ...]] = []
+    run = Git.run
+
+    def spy(git: Git, *words: str, **more: Any) -> Any:
+        listed.append(words)
+        return run(git, *words, **more)
+
+    wanted = []
+    for name in ("one", "two", "three"):
+        theta(repo, "switch", "-q", "-c", name, "v1")
+        for text in ("a", "b"):
+            repo.write("notes.txt", name + text)
+            repo.git("add", "notes.txt")
+            repo.git("commit", "-q", "-m", f"{name} {text}")
+        wanted.append(repo.git("rev-parse", "HEAD"))
+    theta(repo, "switch", "-q", "main")
+    models = [{"model": oid, "parameters": {"weight": 1}} for oid in wanted]
+    recipe = json.dumps([{"merge_method": "linear", "models": models}])
+    commit(repo, f"composed\n\nTheta-Recipe: {recipe}", {"w": W * 9, "b": BIAS})
+    monkeypatch.setattr(Git, "run", spy)
+    node = newest(repo)
+    assert (node["deed"], node["detail"]) == ("composed", "linear of 3 models")
+    assert [one["commit"] for one in node["origins"]] == [repo.git("rev-parse", "v1^{commit}")]
+    assert len([words for words in listed if words[0] == "rev-list"]) == 1
 
 
 def test_a_squashed_merge_is_of_the_versions_that_it_took_in(repo: Repo) -> None:

@@ -99,12 +99,12 @@ def lineage(session: Session, request: LineageRequest) -> Lineage:
     tracer = _Tracer(session, path, store)
     nodes = [tracer.node(oid, parents, names.get(oid, ())) for oid, *parents in map(str.split, rows)]
     known = {node.commit: node for node in nodes if node is not None}
-    versions = _Versions(session, known, paths)
+    versions = _Versions(session, known, paths[1:])
     return Lineage(path, {oid: versions.settled(node) for oid, node in known.items()}, arguments)
 
 
 class _Versions:
-    """Finds the version that a commit has which did not change the checkpoint."""
+    """Finds the version that a commit has which did not change the checkpoint: it is that of a parent."""
 
     def __init__(self, session: Session, known: Mapping[str, VersionNode], paths: Sequence[str]) -> None:
         self._session, self._known, self._paths = session, known, paths
@@ -118,11 +118,34 @@ class _Versions:
     def _of(self, one: MadeOf) -> MadeOf:
         if one.commit in self._known:
             return one
-        if one.commit not in self._found:
-            words = ("rev-list", "-1", *_LISTED, one.commit, *self._paths)
-            self._found[one.commit] = self._session.repo.git().run(*words).text.strip()
-        node = self._known.get(self._found[one.commit])
+        node = self._known.get(self._changed(one.commit))
         return one if node is None or node.path != one.path else MadeOf(node.commit, one.path)
+
+    def _changed(self, commit: str) -> str:
+        """Return the known commit whose files ``commit`` has; "" when there is none."""
+        passed, at = [], commit
+        while at and at not in self._known and at not in self._found:
+            passed.append(at)
+            at = self._alike(at)
+        found = self._found.get(at, at)
+        self._found |= dict.fromkeys(passed, found)
+        return found
+
+    def _alike(self, oid: str) -> str:
+        """Return the first parent with the same files; "" when there is none."""
+        commit = self._session.repo.commit_here(oid)
+        own = self._ids(oid)
+        parents = commit.parents if commit is not None else ()
+        return next((parent for parent in parents if self._ids(parent) == own), "")
+
+    def _ids(self, oid: str) -> list[str] | None:
+        """Return the ids at the paths in commit ``oid``; None when it is not here."""
+        commit = self._session.repo.commit_here(oid)
+        tree = self._session.repo.tree_here(commit.tree) if commit is not None else None
+        if tree is None:
+            return None
+        entries = map(tree.get, self._paths)
+        return [entry.id if entry is not None else "" for entry in entries]
 
 
 def _checkpoint(session: Session, tips: Sequence[str], path: str) -> tuple[str, str]:
