@@ -127,7 +127,8 @@ class Power(OnRepositories):
         if os.path.isdir(top / ".git" / "remote.git"):
             looking.walk(top / ".git" / "remote.git")
         is_whole = now.file in {made.old.file, made.new.file}
-        precious = {made.old.file, made.new.file} - {*made.committed, "gone"}
+        only = {made.old.file, made.new.file} if "pop" in command.args else {made.old.file}
+        precious = only - {*made.committed, "gone"}
         if not is_whole and precious and "refs/stash" not in dict(now.refs):
             raise FaultError("lost", "what was not committed is in no stash, and gone from the file")
         if dice.randrange(_DEEP if is_whole else _DEEP // 4) == 0:
