@@ -17,6 +17,7 @@ NAMES: Final = {
     "errors": "disk.Errors",
     "short": "disk.Short",
     "schedules": "schedules.Schedules",
+    "rot": "rot.Rot",
 }
 """Name -> the module and the class."""
 

@@ -6,7 +6,6 @@ starts.  Each case is another state of the disk that :mod:`bench.trust.crash_sta
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from dataclasses import dataclass
@@ -124,8 +123,6 @@ class Power(OnRepositories):
         if gone := kept - {name for name, _ in now.refs}:
             raise FaultError("lost", f"a branch is gone: {gone}")
         looking.sound(top)
-        if os.path.isdir(top / ".git" / "remote.git"):
-            looking.walk(top / ".git" / "remote.git")
         is_whole = now.file in {made.old.file, made.new.file}
         only = {made.old.file, made.new.file} if "pop" in command.args else {made.old.file}
         precious = only - {*made.committed, "gone"}

@@ -20,6 +20,7 @@ from bench.trust.hostile_texts import TEXTS
 from bench.trust.kills import Kills
 from bench.trust.outcome import NO_CASE, FaultError, Outcome
 from bench.trust.power import Power
+from bench.trust.rot import Rot
 from bench.trust.schedules import Schedules
 from bench.trust.subjects import OnRepositories
 from bench.trust.table import Row
@@ -37,6 +38,7 @@ ON_REPOSITORIES: dict[str, type[OnRepositories]] = {
     "errors": Errors,
     "short": Short,
     "schedules": Schedules,
+    "rot": Rot,
 }
 
 
