@@ -90,7 +90,7 @@ class TreeEntry:
 class Tree:
     """A tree; subtrees are read on access.
 
-    Reading a tree that is missing raises :class:`KeyError`, a damaged one
+    Reading a tree that is missing raises :class:`MissingObjectsError`, a damaged one
     :class:`DamagedRepositoryError`.
     """
 
@@ -102,7 +102,7 @@ class Tree:
         """The entries by name."""
         found = self._store.read(self.id)
         if found is None:
-            raise KeyError(self.id)
+            raise MissingObjectsError(f"tree {self.id} is missing", hint="'theta fsck' tells more")
         if found[0] != TREE:
             raise _damaged(self.id, f"it is a {found[0]}")
         rows = _tree_rows(found[1], self.id)

@@ -115,7 +115,9 @@ def _is_damaged(session: Session, file: Path) -> bool:
                     piece = unpacked.unconsumed_tail
     except (OSError, zlib.error):
         return True
-    return not unpacked.eof or found.hexdigest() != file.parent.name + file.name
+    return (
+        not unpacked.eof or unpacked.unused_data != b"" or found.hexdigest() != file.parent.name + file.name
+    )
 
 
 def _put_aside(session: Session, files: list[Path]) -> list[Path]:

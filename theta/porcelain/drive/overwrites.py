@@ -52,7 +52,7 @@ def checked(session: Session, coming: Iterable[TreeChange], args: Sequence[str])
         if any(STORES in step.after for step in steps):
             sparse_patterns.require(session.repo)
         standing = _standing(session, steps)
-    except (KeyError, DamagedRepositoryError):  # a missing tree: git fetches it, and checks
+    except (MissingObjectsError, DamagedRepositoryError):  # a missing tree: git fetches it, and checks
         return CHECKED
     if session.repo.head():
         _check_room(session, steps)

@@ -64,6 +64,9 @@ def problems(session: Session, owed: Owed, *, read_data: bool) -> Iterator[str]:
                 yield from _commit(session, oid, seen, owed, read_data=read_data)
             except NotHereYetError:
                 owed.commits += 1
+            except ThetaError as error:
+                error.concern(f"commit {oid[:12]}")
+                yield str(error)
 
 
 def _commit(session: Session, oid: str, seen: set[str], owed: Owed, *, read_data: bool) -> Iterator[str]:

@@ -177,7 +177,7 @@ class Folder:
     def _had(self, manifest: Manifest) -> list[Had]:
         try:
             return revising.had_of(skeletons.read(self._session.objects, manifest.skeleton), manifest)
-        except (ThetaError, KeyError):
+        except ThetaError:
             return []
 
     def _versions(self, wanted: Wanted, blobs: list[str]) -> Iterator[Manifest]:
