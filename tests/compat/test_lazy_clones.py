@@ -143,6 +143,21 @@ def test_work_goes_on_beside_what_is_not_here(origin: Repo, lazy: Repo) -> None:
     theta(origin, "restore", MODEL)
 
 
+def test_a_bisection_tells_what_it_leaves_out_and_fills_what_was_asked_for(
+    remote: tuple[str, Server], origin: Repo, lazy: Repo
+) -> None:
+    """A test of the file would find a manifest in each step."""
+    ends = (origin.git("rev-parse", "HEAD"), origin.git("rev-list", "--max-parents=0", "HEAD"))
+    done = theta(lazy, "bisect", "start", *ends)
+    assert f"{MODEL} is a manifest in each step" in done.err
+    assert is_manifest(lazy)
+    theta(lazy, "bisect", "reset")
+    theta(lazy, "restore", MODEL)
+    assert f"{MODEL} is a manifest" not in theta(lazy, "bisect", "start", *ends).err
+    assert not is_manifest(lazy)
+    theta(lazy, "bisect", "reset")
+
+
 def test_a_merge_fetches_the_tensors_of_both_sides_only(remote: tuple[str, Server], lazy: Repo) -> None:
     """The manifests come in one request, the tensors that differ in another."""
     server = remote[1]

@@ -69,6 +69,9 @@ def hand_over(argv: list[str]) -> int:
         return plain(Path.cwd()).show(*argv)
     if argv[0] == "ls-tree" and uses_theta(session) and not any(".theta" in arg for arg in argv):
         return _without_stores(argv)
+    if argv[0] == "bisect" and argv[1:2] in (["start"], ["run"]) and (left := running.left_out(session)):
+        also = _of_others(left)
+        console.warn(f"{left[0]} is a manifest in each step{also}; to test it: theta restore {left[0]}")
     quiet = uses_theta(session) and _ends_with_status(argv)
     with remembering.command(argv[0], argv[1:]):
         code = told(running.handed(session, argv, quiet=quiet, tell=terminal.heard, shown=terminal.progress))
@@ -76,6 +79,10 @@ def hand_over(argv: list[str]) -> int:
         invoking.invoke("status", "theta.cli.status", [])
         return code
     return stopped(session, code) if uses_theta(session) else code
+
+
+def _of_others(paths: Sequence[str]) -> str:
+    return f", and {len(paths) - 1} more" if len(paths) > 1 else ""
 
 
 def _of_users_files(argv: Sequence[str]) -> list[str]:

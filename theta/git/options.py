@@ -31,7 +31,7 @@ _DIFF: Final = (
     " color-moved-ws= relative? a,text R exit-code quiet ext-diff textconv ignore-submodules? submodule?"
     " ita-invisible-in-index ita-visible-in-index S= G= pickaxe-all pickaxe-regex O= rotate-to= skip-to="
     " find-object= diff-filter= output= cc c combined-all-paths m diff-merges? no-diff-merges"
-    " remerge-diff t r"
+    " remerge-diff t r max-depth="
 )
 _LOG: Final = (
     " n,max-count= skip= since= after= since-as-filter= until= before= max-age= min-age= author="
@@ -45,6 +45,7 @@ _LOG: Final = (
     " abbrev-commit oneline encoding= expand-tabs? notes? show-notes? standard-notes show-signature"
     " relative-date date= parents children left-right graph show-linear-break? full-diff L= decorate?"
     " decorate-refs= decorate-refs-exclude= clear-decorations source use-mailmap mailmap log-size q"
+    " i-still-use-this"
 )
 _NOT_LISTED: Final = {
     "diff": f"{_DIFF} cached staged merge-base no-index 0 1,base 2,ours 3,theirs",

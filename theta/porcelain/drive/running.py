@@ -14,7 +14,7 @@ from theta.porcelain.drive import cloning, editors, git_words, overwrites
 from theta.porcelain.drive.git_words import Applying
 from theta.porcelain.drive.incoming import command
 from theta.porcelain.setup import installing
-from theta.porcelain.workspace import agreement
+from theta.porcelain.workspace import agreement, worktree
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
@@ -170,6 +170,14 @@ def handed(
         words = (*checked, *argv[:2], *(["--quiet"] if quiet else []), *argv[2:])
         done = ended(session, run(git, *words, aloud=True, tell=tell).code)
     return replace(done, notes=(*done.notes, *after_git(session, shown)))
+
+
+def left_out(session: Session) -> list[str]:
+    """Return the checkpoints of a lazy clone that stay manifests whatever git checks out."""
+    if session.repo.is_bare:
+        return []
+    places = ((path, session.repo.worktree / path) for path in session.index if session.leaves(path))
+    return [path for path, place in places if worktree.peek(place) is not None]
 
 
 def after_git(session: Session, shown: Showing = unseen) -> list[str]:
