@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +199,8 @@ def test_a_merge_has_one_section_a_checkpoint_and_marks_what_is_odd(repo: Repo, 
     sides(repo, base, ours, theirs)
     page = opened(repo.theta("merge", "--dry-run", "-X", "average", "side", "--html", "-", code=None).stdout)
     assert page.locator("h2").all_inner_texts() == [MODEL]
+    assert "changed on one side" in page.locator(".legend").inner_text()
+    assert page.locator("rect.cell.aside").count() == 1
     assert page.locator("main section > p").first.inner_text().startswith("5 tensors: ")
     assert page.locator("rect.cell.odd").count() == 2
     cells = {
@@ -229,6 +232,20 @@ def test_a_history_is_labelled_by_step_or_id(repo: Repo, opened: Opener) -> None
     ]
     stored.locator("rect.fill").nth(2).hover()
     assert page.locator("#hint").inner_text() == "200: 20 B"
+
+
+def test_labels_of_commits_do_not_touch(opened: Opener) -> None:
+    history = tuple(
+        {"commit": f"{k:x}" * 40, "parents": [], "names": [], "subject": "", "author": "Ada",
+         "date": "2026-01-01 00:00", "changes": "", "stored": 10 + k}
+        for k in range(10, 15)
+    )  # fmt: skip
+    page = opened(document.html(PageData("log", "History", (), (), history).as_json()))
+    labels = page.locator("figure svg text[text-anchor=middle]")
+    assert labels.all_text_contents() == [letter * 7 for letter in "abcde"]
+    boxes = [one.bounding_box() for one in labels.all()]
+    ends = sorted((box["x"], box["x"] + box["width"]) for box in boxes if box is not None)
+    assert all(end + 4 < begin for (_, end), (begin, _) in pairwise(ends))
 
 
 def test_data_of_a_page_is_json() -> None:

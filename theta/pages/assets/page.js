@@ -53,7 +53,7 @@
   const look = (row, metric, of) => {
     if (isOdd(row)) return { class: "cell odd" };
     if (row.status === "A" || row.status === "D") return { class: `cell ${row.status === "A" ? "added" : "deleted"}` };
-    if (!has(row, metric.key)) return { class: "cell none" };
+    if (!has(row, metric.key)) return { class: "cell aside" };
     return row[metric.key] === 0 ? { class: "cell zero" } : { class: "cell", fill: colour(of.share(row[metric.key])) };
   };
   const has = (row, key) => row[key] !== null && row[key] !== undefined;
@@ -190,12 +190,13 @@
     const stops = Array.from({ length: 24 }, (_, k) => svg("rect", { x: k * 6, y: 0, width: 6, height: 11, fill: colour(k / 23) }));
     const ends = of.most > 0 ? [told(of.low, metric.form), told(of.most, metric.form)] : ["", ""];
     const rows = section.tensors;
-    const marks = [["none", "did not change", section.same.length], ["zero", "zero", rows.some((row) => row[metric.key] === 0 && !isOdd(row))],
+    const marks = [["none", "did not change", section.same.length],
+      ["aside", "changed on one side, or not to be compared", rows.some((row) => look(row, metric, of).class === "cell aside")], ["zero", "zero", rows.some((row) => row[metric.key] === 0 && !isOdd(row))],
       ["odd", "infinite or no number", rows.some(isOdd)], ["zero part", "only the leading part was compared", rows.some((row) => row.part)],
       ["added", "added", rows.some((row) => row.status === "A")], ["deleted", "deleted", rows.some((row) => row.status === "D")]];
     const swatch = (look) => svg("svg", { width: 15, height: 13, "aria-hidden": "true" }, svg("rect", { class: look, x: 1, y: 1, width: 13, height: 11, rx: 1.5 }));
-    return html("div", { class: "legend" }, html("span", {}, `${metric.label}, ${metric.linear ? "linear" : "logarithmic"}: ${ends[0]} `,
-      svg("svg", { width: 144, height: 11, "aria-hidden": "true" }, stops), ` ${ends[1]}`),
+    return html("div", { class: "legend" }, html("span", {}, `${metric.label}, ${metric.linear ? "linear" : "logarithmic"}: `,
+      html("span", { class: "ends" }, `${ends[0]} `, svg("svg", { width: 144, height: 11, "aria-hidden": "true" }, stops), ` ${ends[1]}`)),
       marks.filter(([, , there]) => there).map(([look, words]) => html("span", {}, swatch(look), ` ${words}`)));
   };
 
@@ -236,11 +237,11 @@
   const bars = (values, labels, form, title) => {
     const [width, height, left, bottom] = [Math.min(700, Math.max(320, innerWidth - 60)), 150, 64, 22];
     const most = Math.max(...values.map((value) => value ?? 0)) || 1;
-    const wide = Math.min((width - left - 8) / values.length, 52);
+    const wide = Math.min((width - left - 8) / values.length, 66);
     const picture = svg("svg", { width, height, role: "img", "aria-label": title },
       svg("path", { class: "axis", d: `M${left} 8V${height - bottom}H${left + wide * values.length + 4}` }),
       svg("text", { x: left - 6, y: 16, "text-anchor": "end" }, told(most, form)));
-    const step = Math.ceil(52 / wide);
+    const step = Math.ceil(60 / wide);  // seven digits of an id, and room between two
     values.forEach((value, k) => {
       const tall = ((value ?? 0) / most) * (height - bottom - 12);
       const bar = svg("rect", { class: "fill", x: left + 2 + k * wide, y: height - bottom - tall, width: Math.max(wide - 2, 1), height: tall });
