@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         tokens,
         warming,
     )
+    from theta_native.digests import sha256
     from theta_native.gaps import events, moves
 else:
     byte_planes = Module("theta_native.byte_planes")
@@ -37,6 +38,7 @@ else:
     mixing = Module("theta_native.mixing")
     moves = Module("theta_native.gaps.moves")
     rans = Module("theta_native.rans")
+    sha256 = Module("theta_native.digests.sha256")
     tokens = Module("theta_native.tokens")
     warming = Module("theta_native.warming")
 
@@ -54,6 +56,7 @@ __all__ = [
     "mixing",
     "moves",
     "rans",
+    "sha256",
     "tokens",
     "warming",
 ]

@@ -8,6 +8,7 @@ most ``SMALL`` words.
 from __future__ import annotations
 
 import functools
+import importlib
 import threading
 from collections.abc import Callable, Hashable
 from typing import Any, Final, TypeVar, cast
@@ -33,6 +34,25 @@ def tell_watchers() -> None:
 _LOCK: Final = threading.RLock()
 
 
+class Instructions:
+    """A function that kernels call and that numba writes as machine instructions: ``name`` of ``module``.
+
+    The module, which imports numba, is imported when a kernel that calls it is compiled.
+    """
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
+
+    def __call__(self, *_args: Any) -> None:
+        """Stand for the function in kernels; Python cannot call it."""
+        raise TypeError(f"{self._name} is called by kernels only")
+
+    def compiled(self) -> Callable[..., Any]:
+        """Return what numba knows as the function."""
+        found: Callable[..., Any] = getattr(importlib.import_module(self._module), self._name)
+        return found
+
+
 class _Kernel:
     """A function that numba compiles on its first call, so that importing kernels does not import numba."""
 
@@ -56,10 +76,10 @@ class _Kernel:
         return self._compiled
 
     def _replace_called(self) -> None:
-        """Replace the kernels that this one calls by numba's functions, which numba requires."""
+        """Replace what this kernel calls by numba's functions, which numba requires."""
         names = self._function.__globals__
         for name in self._function.__code__.co_names:
-            if isinstance(called := names.get(name), _Kernel):
+            if isinstance(called := names.get(name), (_Kernel, Instructions)):
                 names[name] = called.compiled()
 
     def _link(self, args: tuple[Any, ...]) -> linked.Called | None:

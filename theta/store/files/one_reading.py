@@ -52,7 +52,7 @@ class Reading:
         held = self.whole(offset, ends[-1])
         raw = self._source.read(offset, ends[-1]) if held is None else held
         whole = memoryview(raw)
-        chunks = tuple(Chunk.of(whole[start:end]) for start, end in pairwise(ends))
+        chunks = Chunk.of_each([whole[start:end] for start, end in pairwise(ends)])
         if self._file is not None:
             known += [(offset + start, chunk) for start, chunk in zip(ends, chunks, strict=False)]
         return chunks, raw

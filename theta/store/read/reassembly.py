@@ -18,7 +18,7 @@ from theta.store.format import skeleton as skeletons
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line, Manifest
 from theta.store.format.skeleton import Skeleton
-from theta.store.format.tensor_tree import Record
+from theta.store.format.tensor_tree import Chunk, Record
 from theta.store.odb.objects import Objects
 from theta.store.read import layers
 from theta.store.read.coming_file import Memory, Place
@@ -119,8 +119,7 @@ class Restorer:
                 continue
             record = records[line.name]
             stored = self._stored(line, record, places.get(line.name), budget)
-            for chunk, (start, read) in zip(record.chunks, stored.pieces(), strict=True):
-                yield Piece(line.name, offset + start, chunk.length, read)
+            yield from pieces_of(stored, offset)
 
     def _copied(self, line: Line, place: Place, budget: Budget) -> memoryview:
         """Return the bytes of ``line`` as they are at ``place``; decoded, if others are there."""
@@ -159,20 +158,36 @@ def _known(line: Line, places: Mapping[str, Place]) -> Place | None:
 
 @dataclass(frozen=True)
 class Piece:
-    """``nbytes`` bytes of the tensor ``name`` that are to be written at ``offset``."""
+    """``nbytes`` bytes of the tensor ``name`` that are to be written at ``offset``.
+
+    Attributes:
+        read: returns the bytes.
+        chunk: what they are proven by, if they are a chunk.
+        unproven: returns what the bytes of the chunk should be, or None.
+    """
 
     name: str
     offset: int
     nbytes: int
     read: Callable[[], memoryview]
+    chunk: Chunk | None = None
+    unproven: Callable[[], memoryview | None] = lambda: None
+
+
+def pieces_of(stored: StoredTensor, offset: int) -> Iterator[Piece]:
+    """Yield the chunks of a tensor whose bytes belong to ``offset``."""
+    for number, (start, read) in enumerate(stored.pieces()):
+        chunk = stored.record.chunks[number]
+        unproven = partial(stored.unproven, number)
+        yield Piece(stored.line.name, offset + start, chunk.length, read, chunk, unproven)
 
 
 def write_pieces(target: Copy, pieces: Iterable[Piece], progress: Progress | None = None) -> None:
     """Decode ``pieces`` on all cores and write them to ``target``."""
 
     def work(batch: list[Piece]) -> int:
-        for piece in batch:
-            target.patch(piece.offset, piece.read())
+        for piece, raw in zip(batch, _proven(batch), strict=True):
+            target.patch(piece.offset, piece.read() if raw is None else raw)
         return sum(piece.nbytes for piece in batch)
 
     # Threads write to the target until the generator is closed, and it may be discarded after that.
@@ -182,13 +197,27 @@ def write_pieces(target: Copy, pieces: Iterable[Piece], progress: Progress | Non
                 progress(nbytes)
 
 
+def _proven(batch: list[Piece]) -> list[memoryview | None]:
+    """Return the bytes of each piece that come out right at once: all digests are computed together."""
+    found = [piece.unproven() for piece in batch]
+    chunks = Chunk.of_each([raw for raw in found if raw is not None])
+    made = iter(chunks)
+    return [
+        raw if raw is not None and next(made) == piece.chunk else None
+        for piece, raw in zip(batch, found, strict=True)
+    ]
+
+
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Yield the pieces in groups: a small tensor is decoded faster than it is handed to a thread."""
+    """Yield the pieces in groups: a small tensor is decoded faster than it is handed to a thread.
+
+    A large one waits for another, since their digests are computed together.
+    """
     batch, nbytes = list[Piece](), 0
     for piece in pieces:
         batch.append(piece)
         nbytes += piece.nbytes
-        if nbytes >= _BATCH:
+        if nbytes >= _BATCH and (nbytes > piece.nbytes or piece.chunk is None):
             yield batch
             batch, nbytes = [], 0
     if batch:

@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 
 from theta.formats.derived import arguments, derive
 from theta.formats.layout import Source
@@ -25,7 +25,7 @@ from theta.store.format.tensor_tree import Chunk, Record
 from theta.store.odb.objects import Objects
 from theta.store.read import layers, tensor_records
 from theta.store.read.layers import Budget, Held, HeldValue
-from theta.store.read.reassembly import Copy, Piece, Restorer, write_pieces
+from theta.store.read.reassembly import Copy, Piece, Restorer, pieces_of, write_pieces
 from theta.store.read.stored_tensor import StoredTensor
 
 
@@ -184,11 +184,12 @@ class Reviser:
         cuts = _cuts(had.chunks or (old.chunks if old else ())) if had else {}
         held = self._held(record, old, had) if had and had.line else None
         stored = StoredTensor(self._objects, line, budget=budget, record=record, held=held)
-        for chunk, (start, read) in zip(record.chunks, stored.pieces(), strict=True):
+        for chunk, piece in zip(record.chunks, pieces_of(stored, offset), strict=True):
+            start = piece.offset - offset
             if had is not None and cuts.get((start, chunk.length)) == chunk.digest:
-                found.span(had.offset + start, offset + start, chunk.length)
+                found.span(had.offset + start, piece.offset, chunk.length)
             else:
-                found.pieces.append(Piece(line.name, offset + start, chunk.length, read))
+                found.pieces.append(piece)
 
     def _record(self, had: Had | None) -> Record | None:
         """Return the record of a tensor of the copy, if it is in this repository."""
@@ -237,7 +238,9 @@ def hashed(manifest: Manifest, plan: Skeleton, source: Source) -> list[Had]:
         if length and line.dtype != "bytes":
             ends = [*accumulate(tensor_tree.chunk_lengths(line.dtype, line.shape), initial=0)]
             pieces = [(offset + start, end - start) for start, end in pairwise(ends)]
-            chunks = tuple(ordered(lambda piece: Chunk.of(source.read(*piece)), pieces))
+            pairs = [pieces[start : start + 2] for start in range(0, len(pieces), 2)]
+            hashes = ordered(lambda pair: Chunk.of_each([source.read(*piece) for piece in pair]), pairs)
+            chunks = tuple(chain.from_iterable(hashes))
             digest = tensor_tree.value_digest(line.dtype, line.shape, chunks)
             found.append(Had(name, offset, digest, None, chunks))
     return found

@@ -19,7 +19,7 @@ from theta.store.odb.objects import Objects
 from theta.store.read import layers
 from theta.store.read.chunk_cache import ChunkCache
 from theta.store.read.coming_file import Place
-from theta.store.read.layers import Budget, Held, LayerView
+from theta.store.read.layers import Budget, Held
 from theta.store.read.tensor_records import record_of
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ class StoredTensor:
         number = bisect_right(self.starts, start) - 1
         words = self._kept.find(number)
         if words is None:
-            words = self._whole_view().chunk(number)
+            self._view = self._view or self._from_nothing()
+            words = self._view.chunk(number)
         first = self.starts[number]
         return words[start - first : stop - first]
 
@@ -168,44 +169,46 @@ class StoredTensor:
         yield from ordered(self._words, numbers[1:-1])
         yield self._chunk(numbers[-1])
 
+    def unproven(self, number: int) -> memoryview | None:
+        """Return what the bytes of chunk ``number`` should be, for a caller that compares its digest.
+
+        None, or other bytes, where only :meth:`pieces` gives the right ones.
+        """
+        return self._decoded(number) if self._place is None else self._in_place(number)
+
     def _raw(self, number: int) -> memoryview:
         """Return the raw bytes of chunk ``number``, checked by its digest."""
-        found = self._in_place(number)
-        return self._decoded(number) if found is None else memoryview(found)
+        chunk = self.record.chunks[number]
+        if (found := self._in_place(number)) is not None and chunk.holds(found):
+            return found
+        raw = self._decoded(number)
+        if self._short is not None and not chunk.holds(raw):
+            raw = self._from_layers(number)
+        if not chunk.holds(raw):
+            raise CorruptError(f"{self.line.name}: chunk {number} is not what its digest says")
+        return raw
 
-    def _in_place(self, number: int) -> bytes | None:
-        """Return the bytes that the file has, when they are those of chunk ``number``."""
+    def _in_place(self, number: int) -> memoryview | None:
+        """Return the bytes that the file has where those of chunk ``number`` may be."""
         if self._place is None:
             return None
         chunk, start = self.record.chunks[number], self.starts[number] * word_dtype(self.dtype).itemsize
         with contextlib.suppress(ThetaError):  # the file was shortened, or replaced, since
-            found = self._place.source.read(self._place.offset + start, chunk.length)
-            return found if chunk.holds(found) else None
+            return memoryview(self._place.source.read(self._place.offset + start, chunk.length))
         return None
-
-    def _on_held(self, number: int) -> memoryview | None:
-        """Return the bytes of chunk ``number`` as they follow from the held value, when they are right."""
-        if self._short is None:
-            return None
-        with contextlib.suppress(ThetaError):
-            raw = self._short.chunk(number).data.cast("B")
-            return raw if self.record.chunks[number].holds(raw) else None
-        return None
-
-    def _whole_view(self) -> LayerView:
-        """Return the value with all its layers, which is made when it is first needed."""
-        if self._view is None:
-            self._view = self._from_nothing()
-        return self._view
 
     def _decoded(self, number: int) -> memoryview:
-        if (found := self._on_held(number)) is not None:
-            return found
-        name = self.line.name
+        """Return what chunk ``number`` is on top of the held value; if there is none, of its lowest layer."""
+        if self._short is not None:
+            with contextlib.suppress(ThetaError):
+                return self._short.chunk(number).data.cast("B")
+        return self._from_layers(number)
+
+    def _from_layers(self, number: int) -> memoryview:
+        """Return the bytes of chunk ``number``, decoded from the lowest layer on."""
+        if self._view is None:
+            self._view = self._from_nothing()
         try:
-            raw = self._whole_view().chunk(number).data.cast("B")
+            return self._view.chunk(number).data.cast("B")
         except CodecError as error:
-            raise CodecError(f"{name}: {error}") from error
-        if not self.record.chunks[number].holds(raw):
-            raise CorruptError(f"{name}: chunk {number} is not what its digest says")
-        return raw
+            raise CodecError(f"{self.line.name}: {error}") from error

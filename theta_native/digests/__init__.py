@@ -1,0 +1,1 @@
+"""Digests of messages as kernels compute them."""
