@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         tokens,
         warming,
     )
+    from theta_native.coded import sections
     from theta_native.digests import sha256
     from theta_native.gaps import events, moves
 else:
@@ -38,6 +39,7 @@ else:
     mixing = Module("theta_native.mixing")
     moves = Module("theta_native.gaps.moves")
     rans = Module("theta_native.rans")
+    sections = Module("theta_native.coded.sections")
     sha256 = Module("theta_native.digests.sha256")
     tokens = Module("theta_native.tokens")
     warming = Module("theta_native.warming")
@@ -56,6 +58,7 @@ __all__ = [
     "mixing",
     "moves",
     "rans",
+    "sections",
     "sha256",
     "tokens",
     "warming",

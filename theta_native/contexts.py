@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -181,6 +181,17 @@ def combine(classes: Classes, levels: Levels, fine: Classes, fine_count: int) ->
     return out
 
 
+_ONE_LEVEL = np.zeros(1, np.uint8)
+
+
+@lru_cache(64)
+def _themselves(count: int) -> Contexts:
+    """Return the numbers below ``count``, and zeros up to a power of two; nobody may write to them."""
+    numbers = np.zeros((1, 1 << max(count - 1, 1).bit_length()), np.uint16)
+    numbers[0, :count] = np.arange(count)
+    return numbers
+
+
 @dataclass(frozen=True)
 class ContextKeys:
     """The contexts of elements by some bits of a word and the level of its block.
@@ -198,9 +209,7 @@ class ContextKeys:
     @classmethod
     def of(cls, contexts: Contexts, count: int) -> ContextKeys:
         """Return the keys of contexts below ``count`` that are known one by one."""
-        numbers = np.zeros((1, 1 << max(count - 1, 1).bit_length()), np.uint16)
-        numbers[0, :count] = np.arange(count)
-        return cls(contexts, 0, numbers, Levels(np.zeros(1, np.uint8), 1, max(contexts.size, 1)), count)
+        return cls(contexts, 0, _themselves(count), Levels(_ONE_LEVEL, 1, max(contexts.size, 1)), count)
 
     @property
     def parts(self) -> tuple[Contexts, np.uint64, np.uint64, Classes, int]:

@@ -10,6 +10,7 @@ tensor by a lower layer and have the interface of ``theta.codecs.base.LayerCodec
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 from types import ModuleType
 from typing import Final
@@ -46,6 +47,7 @@ def names() -> tuple[str, ...]:
     return tuple(_MODULES)
 
 
+@functools.cache
 def codec(name: str) -> ModuleType:
     """Return the module of the codec ``name``; raises ``NewerFormatError`` for an unknown one."""
     check(name)

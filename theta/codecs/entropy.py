@@ -201,23 +201,12 @@ def encode(values: Words, keys: ContextKeys, counted: Counted, chosen: Tables) -
     return EncodedSection(data, 16.0 * words.size + 8.0 * placed.raw_bits.size)
 
 
-def _read_tables(
-    blob: memoryview, position: int, clusters: int, occurring: int, alphabet: int
-) -> tuple[int, NDArray[np.uint8], Counts]:
-    """Return the position behind the tables, the cluster of each context, the frequencies."""
-    labels = np.zeros(occurring if clusters > 1 else 0, np.uint8)
-    used = np.empty(clusters, "<u2")
-    position = frames.decode_section(blob, position, [labels, used.view(np.uint8)])
-    if int(used.max()) > alphabet or (labels.size and int(labels.max()) >= clusters):
-        raise CodecError("the tables of an encoded chunk are damaged")
-    halves = np.empty((2, int(used.sum(dtype=np.int64))), np.uint8)
-    position = frames.decode_section(blob, position, list(halves))
-    listed = halves[0].astype(np.uint32) | (halves[1].astype(np.uint32) << np.uint32(8))
-    table = np.zeros((clusters, alphabet), np.uint32)
-    table[np.arange(alphabet) < used[:, None]] = listed
-    if bool((table.sum(axis=1, dtype=np.int64) != _TOTAL).any()):
-        raise CodecError("the tables of an encoded chunk do not add up")
-    return position, labels if clusters > 1 else np.zeros(occurring, np.uint8), table
+_FAULTS: Final = {
+    -1: "an encoded chunk is damaged",
+    -2: "the tables of an encoded chunk do not add up",
+    -3: "an encoded chunk is cut short",
+}
+"""By the numbers of ``theta_native.coded.sections``."""
 
 
 def decode(blob: memoryview, position: int, keys: ContextKeys, dtype: np.dtype[Any]) -> tuple[Words, int]:
@@ -227,24 +216,12 @@ def decode(blob: memoryview, position: int, keys: ContextKeys, dtype: np.dtype[A
     s, m, count, size, *states = _HEAD.unpack_from(blob, position)
     if not (m <= s <= 8 and m <= 2 and 1 <= count <= _MAX_CLUSTERS):
         raise CodecError("an encoded chunk has an impossible header")
-    occurring = keys.occurring()
-    alphabet = kernels.tokens.alphabet(dtype.itemsize * 8, s, m)
-    position, labels, table = _read_tables(blob, position + _HEAD.size, count, occurring.size, alphabet)
-    clusters = np.zeros(keys.count, np.uint8)
-    clusters[occurring] = labels
-    words = _take(blob, position, 2 * size).view("<u2")
-    tokens = kernels.rans.decode(np.array(states, np.uint32), words, keys, clusters, table)
-    if tokens is None:
-        raise CodecError("an encoded chunk is damaged")
-    position += 2 * size
-    found = kernels.tokens.read_raw(tokens, s, m, np.frombuffer(blob[position:], np.uint8), dtype)
-    if found is None:
+    sections = kernels.sections
+    planes, ends, position = frames.stored_planes(blob, position + _HEAD.size, (2, 2), sections.LONGEST)
+    if 2 * size > len(blob) - position:
         raise CodecError("an encoded chunk is cut short")
-    return found[0], position + found[1]
-
-
-def _take(blob: memoryview, position: int, size: int) -> NDArray[np.uint8]:
-    """Return ``size`` bytes at ``position``, copied, so that they are aligned."""
-    if size > len(blob) - position:
-        raise CodecError("an encoded chunk is cut short")
-    return np.frombuffer(blob, np.uint8, size, position).copy()
+    rest, head = frames.as_array(blob[position:]), sections.SectionHead(s, m, count, size, states)
+    values, read = sections.decode(rest, head, planes, ends, keys, dtype)
+    if read < 0:
+        raise CodecError(_FAULTS[read])
+    return values, position + read

@@ -181,10 +181,15 @@ def encode_plane(plane: Plane, repeats: bool = False, sample: Sample | None = No
     return (ZSTD, best) if best is not None and len(best) < plane.size else (RAW, plane.data)
 
 
-def _unzstd(payload: memoryview, size: int) -> bytes:
-    """Return the ``size`` bytes of the frame ``payload``; the size is checked before allocation."""
+def _unzstd(payload: memoryview, size: int, longest: int | None = None) -> bytes:
+    """Return the ``size`` bytes of the frame ``payload``; the size is checked before allocation.
+
+    With ``longest`` it may be any from 1 to that.
+    """
     try:
         frame = zstandard.get_frame_parameters(payload)
+        if longest is not None and 0 < frame.content_size <= longest:
+            size = frame.content_size
         if frame.content_size != size or frame.dict_id:
             raise CodecError("a compressed plane does not hold the bytes that it must")
         plain = _LOCAL.decompressor.decompress(payload, max_output_size=size, allow_extra_data=False)
@@ -204,6 +209,50 @@ def decoded(method: int, payload: memoryview, size: int) -> Plane:
     if method == ZSTD and size:
         return np.frombuffer(_unzstd(payload, size), np.uint8)
     raise CodecError(f"a plane of {size} bytes has method {method} and {len(payload)} bytes")
+
+
+def as_array(data: Payload) -> Plane:
+    """Return bytes as an array that is not written to: kernels would be compiled anew for other ones."""
+    found = np.frombuffer(data, np.uint8)
+    found.flags.writeable = False
+    return found
+
+
+def stored_planes(
+    blob: memoryview, start: int, sections: Sequence[int], longest: int
+) -> tuple[Plane, NDArray[np.int64], int]:
+    """Return the planes of sections that follow each other, and the end of the last one.
+
+    ``sections`` are the numbers of their planes.  Their bytes stand in one array; of a constant plane there
+    is one.  Behind the places where each begins, and the last ends, is 1 for each that is constant.  A plane
+    may have up to ``longest`` bytes if it is compressed.  Raises :class:`~theta.errors.CodecError`.
+    """
+    pieces: list[Payload] = []
+    ends, constant = [0], list[int]()
+    for count in sections:
+        position = start + _ENTRY.size * count
+        if position > len(blob):
+            raise CodecError("an encoded chunk is cut short")
+        for k in range(count):
+            method, length = _ENTRY.unpack_from(blob, start + k * _ENTRY.size)
+            payload = blob[position : position + length]
+            if len(payload) != length:
+                raise CodecError("an encoded chunk is cut short")
+            pieces.append(_stored(method, payload, longest))
+            ends.append(ends[-1] + len(pieces[-1]))
+            constant.append(int(method == CONSTANT))
+            position += length
+        start = position
+    return as_array(b"".join(pieces)), np.array([*ends, *constant], np.int64), start
+
+
+def _stored(method: int, payload: memoryview, longest: int) -> Payload:
+    """Return the bytes of a plane, or the one byte that all of them are."""
+    if method == ZSTD:
+        return _unzstd(payload, 0, longest)
+    if method == RAW or (method == CONSTANT and len(payload) == 1):
+        return payload
+    raise CodecError(f"a plane has method {method} and {len(payload)} bytes")
 
 
 def encode_section(planes: Iterable[Plane]) -> bytes:

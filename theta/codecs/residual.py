@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 _HEAD: Final = struct.Struct("<HBBI")
 _SAME: Final = b"\0"
 _CODED: Final = 1
+_NO_LEVELS: Final = bytes(5)
+"""The section of a plane of no bytes."""
 CLASSES: Final = 24
 _LEVELS: Final = 6
 _MAX_MAGNITUDE: Final = 2047
@@ -344,6 +346,8 @@ def layout_of(values: Words, predicted: Words, dtype: str, block: int, fine: Fin
 
 def read_levels(blob: memoryview, position: int, count: int, blocks: int) -> tuple[NDArray[np.uint8], int]:
     """Return the level of each block, and the position behind them."""
+    if count == 1 and blob[position : position + len(_NO_LEVELS)] == _NO_LEVELS:
+        return np.zeros(blocks, np.uint8), position + len(_NO_LEVELS)
     levels = np.zeros(blocks if count > 1 else 0, np.uint8)
     position = planes.decode_section(blob, position, [levels])
     if levels.size and int(levels.max()) >= count:
@@ -360,7 +364,7 @@ def decode(
     ``predicted`` itself.
     """
     view = memoryview(blob)[start:]
-    if bytes(view) == _SAME:
+    if len(view) == 1 and bytes(view) == _SAME:
         return predicted
     if len(view) < 1 + _HEAD.size or view[0] != _CODED or predicted.size == 0:
         raise CodecError("an encoded chunk has an unknown form")

@@ -70,6 +70,40 @@ def _spread(frequencies: Frequencies, entries: NDArray[np.uint32]) -> None:
 
 
 @kernel
+def _frequencies(shares: Shares, first: int, second: int, found: Frequencies) -> None:
+    # Those of the symbols of two words in these clusters; see the head of this module.
+    largest, lack = 0, _TOTAL
+    for i in range(16):
+        product = int(shares[first, i & 3]) * int(shares[second, i >> 2])
+        own = max((product + (1 << 13)) >> 14, 1) if product else 0
+        found[i] = own
+        lack -= own
+        if own > int(found[largest]):
+            largest = i
+    found[largest] = np.uint32(int(found[largest]) + lack)
+
+
+@kernel
+def _prepare(
+    shares: Shares,
+    numbers: NDArray[np.uint16],
+    clusters: NDArray[np.uint8],
+    rows: tuple[NDArray[np.uint16], NDArray[np.uint16]],
+    entries: NDArray[np.uint32],
+    frequencies: Frequencies,
+) -> None:
+    # The row of each key's cluster as the first word and as the second, and the entries of all pairs.
+    firsts, seconds = rows
+    count = shares.shape[0]
+    for key in range(numbers.size):
+        seconds[key] = np.uint16(int(clusters[numbers[key]]) << _PRECISION)
+        firsts[key] = np.uint16(int(seconds[key]) * count)
+    for pair in range(count * count):
+        _frequencies(shares, pair // count, pair % count, frequencies)
+        _spread(frequencies, entries[pair << _PRECISION :])
+
+
+@kernel
 def _next(x: np.uint64, entry: np.uint64) -> np.uint64:
     return (entry >> _SIXTEEN) * (x >> _BITS10) + (entry & _LOW10)
 
@@ -336,18 +370,19 @@ def decode(
     each row of ``shares`` must add up to ``SHARES``.
     """
     words, shift, mask, levels, block = keys.parts
+    numbers, count = keys.numbers.reshape(-1), shares.shape[0]
     final = np.concatenate([states, np.zeros(1, np.uint64)])
     others = np.empty(words.size // 8 + 1, np.uint64)
-    places = out.view(np.uint64), others
-    entries = np.empty(shares.shape[0] ** 2 << _PRECISION, np.uint32)
-    _spread(frequencies_of(shares).reshape(-1), entries)
-    tables = (*_rows(keys.table(clusters), shares.shape[0], _TOTAL), entries, _steps())
+    rows, entries = np.empty(2 * numbers.size, np.uint16), np.empty(count**2 << _PRECISION, np.uint32)
+    both = rows[: numbers.size], rows[numbers.size :]
+    _prepare(shares, numbers, clusters, both, entries, np.empty(16, np.uint32))
     padded = np.concatenate([stream, np.zeros(4, np.uint32)])
     keyed = shift, mask, levels, block // 4
-    count = int(_decode(words.view(np.uint64), places, keyed, tables, padded, final))
-    if count < 0 or int(final[STATES]) != stream.size or not bool((final[:STATES] == LOWER).all()):
+    tables = (*both, entries, _steps())
+    found = int(_decode(words.view(np.uint64), (out.view(np.uint64), others), keyed, tables, padded, final))
+    if found < 0 or final.tolist() != [*[LOWER] * STATES, stream.size]:
         return None
-    return _moved(others[:count], keys)
+    return _moved(others[:found], keys)
 
 
 def _moved(others: Quads, keys: ContextKeys) -> OtherMoves:

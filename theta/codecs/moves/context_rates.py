@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from theta import _kernels as kernels
@@ -35,11 +36,16 @@ _BY_CHANCE: Final = 0.1
 """The words with, and without, a difference that are added to those of a context: no rate is sure to be 0."""
 
 
+@cache
+def _hazards() -> NDArray[np.uint32]:
+    """Return the hazards of all rates."""
+    found: NDArray[np.uint32] = np.rint(2.0 ** (np.arange(LAST_RATE + 1) / 4)).astype(np.uint32)
+    return found
+
+
 def hazards(rates: Numbers) -> NDArray[np.uint32]:
     """Return the hazard of each rate."""
-    steps = np.rint(2.0 ** (np.arange(LAST_RATE + 1) / 4)).astype(np.uint32)
-    found: NDArray[np.uint32] = steps[rates]
-    return found
+    return _hazards()[rates]
 
 
 def _nearest_rates(changed: Counts, total: Counts) -> Numbers:
@@ -77,14 +83,6 @@ def section(levels: Numbers, level_count: int, numbers: Numbers) -> bytes:
     return planes.encode_section([levels if level_count > 1 else levels[:0], found.reshape(-1)])
 
 
-def _with_predicted(found: Numbers) -> Numbers:
-    """Return the numbers that :func:`section` stores as ``found``, which is changed."""
-    found[0, :, 0] = np.cumsum(found[0, :, 0], dtype=np.uint8)
-    found[:, :, 0] = np.cumsum(found[:, :, 0], axis=0, dtype=np.uint8)
-    numbers: Numbers = np.cumsum(found, axis=2, dtype=np.uint8)
-    return numbers
-
-
 @dataclass(frozen=True)
 class ContextHead:
     """The parts of the contexts of a chunk as its head has them."""
@@ -101,15 +99,15 @@ class ContextHead:
         if not (1 <= self.level_count <= residual.MAX_LEVELS and self.use_fine <= 1 and self.block >= 1):
             raise CodecError("an encoded step has an impossible header")
         blocks, is_leveled = -(-words // self.block), self.level_count > 1
-        levels = np.zeros(blocks if is_leveled else 0, np.uint8)
+        levels = np.zeros(0 if is_leveled else blocks, np.uint8)
         layout = ContextLayout(self.top, levels, self.level_count, self.block, bool(self.use_fine))
-        shape = CLASSES, self.level_count, layout.fine_count(dtype)
-        numbers = np.empty(layout.count * shape[2], np.uint8)
-        end = planes.decode_section(view, start, [levels, numbers])
-        numbers = _with_predicted(numbers.reshape(shape)).reshape(-1)
-        if int(numbers.max()) > largest or (is_leveled and int(levels.max()) >= self.level_count):
+        count = layout.count * layout.fine_count(dtype)
+        (found, stored), end = planes.read_planes(view, start, [blocks if is_leveled else 0, count])
+        numbers = np.empty(count, np.uint8)
+        most = kernels.sections.summed(stored, self.level_count, count // CLASSES, numbers)
+        if most > largest or (is_leveled and int(found.max()) >= self.level_count):
             raise CodecError("an encoded step has an impossible rate or level")
-        return layout if is_leveled else replace(layout, levels=np.zeros(blocks, np.uint8)), numbers, end
+        return replace(layout, levels=found.copy()) if is_leveled else layout, numbers, end
 
 
 @dataclass(frozen=True)
@@ -189,8 +187,10 @@ def apply_differences(
     view: memoryview, start: int, changed: ChangedWords, is_all: bool, contexts: int
 ) -> None:
     """Change words by the section at ``start``, the last of a chunk, which :func:`differences` wrote."""
+    kinds = changed.keys.numbers.reshape(-1)[changed.numbers]
     parts = 1 if is_all else contexts // CLASSES
-    kinds = (changed.keys.numbers.reshape(-1) // np.uint16(parts))[changed.numbers]
+    if parts > 1:
+        kinds //= np.uint16(parts)
     keys = kernels.contexts.ContextKeys.of(kinds, contexts // parts)
     rest, end = entropy.decode(view, start, keys, changed.words.dtype)
     if end != len(view):

@@ -108,9 +108,11 @@ class Objects:
 
     def _packed(self, oid: str, limit: int) -> bytes | memoryview | None:
         packs = self._loaded()
-        # What belongs together is mostly in one pack.
-        for name in sorted(packs, key=self._latest.__ne__) if self._latest else packs:
-            if (data := packs[name].read(oid, limit)) is not None:
+        latest = packs.get(self._latest)  # what belongs together is mostly in one pack
+        if latest is not None and (data := latest.read(oid, limit)) is not None:
+            return data
+        for name in packs:
+            if name != self._latest and (data := packs[name].read(oid, limit)) is not None:
                 self._latest = name
                 return data
         return None

@@ -145,7 +145,6 @@ class LayerView:
         elif base is None:
             self._base = LayerView(objects, record, layer.base, None, self._budget, held, shared)
         self._lock = threading.Lock()
-        self._kept = ChunkCache(_KEPT)
         self._decoder: Decoder | None = None
         self._shared = shared
         self._check()
@@ -153,6 +152,13 @@ class LayerView:
     def _check(self) -> None:
         if (self._base is None) != (self._codec == dense.NAME):
             raise CodecError(f"a layer of codec {self._codec} with the wrong kind of base")
+
+    @cached_property
+    def _kept(self) -> ChunkCache:
+        """Decoded chunks that :meth:`read` comes back to."""
+        with self._lock:
+            found: ChunkCache = self.__dict__.setdefault("_kept", ChunkCache(_KEPT))
+        return found
 
     def chunk(self, number: int) -> Words:
         """Return the words of chunk ``number``."""
