@@ -1,4 +1,4 @@
-"""Bit rot in every kind of file: it is told or does no harm, and what a remote has comes back."""
+"""Bit rot in every kind of file: theta says so or it does no harm, and what a remote has comes back."""
 
 from __future__ import annotations
 
