@@ -53,7 +53,7 @@ def joined(base: Line | None, sides: Sequence[Line]) -> Geometry | None:
     if not all(line.shape for line in sides):
         return None
     before, counts = known.shape[0] if known else None, [line.shape[0] for line in sides]
-    rows = _rows(before, counts)
+    rows = merged_rows(before, counts)
     if rows is None:
         return None
     shape = (rows, *sides[0].shape[1:])
@@ -88,7 +88,7 @@ def is_real(dtype: str) -> bool:
     return DTYPES[dtype].kind == "float" and dtype != "f8_e8m0"
 
 
-def _rows(before: int | None, counts: Sequence[int]) -> int | None:
+def merged_rows(before: int | None, counts: Sequence[int]) -> int | None:
     """Merge the number of rows three-way; None when one side appended rows and another removed some."""
     changed = {count for count in counts if count != before}
     if not changed:

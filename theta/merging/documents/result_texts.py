@@ -86,8 +86,13 @@ def rows(config: Mapping[str, Any]) -> int | None:
 
 
 def with_rows(config: dict[str, Any], rows: int) -> None:
-    """Change the number of rows of the embedding in a configuration."""
-    _of_rows(config)[_ROWS] = rows
+    """Change the number of rows of the embedding in a configuration, wherever it tells the same one."""
+    section = _of_rows(config)
+    before = section.get(_ROWS)
+    for one in (config, *(config[key] for key in _INNER if isinstance(config.get(key), dict))):
+        if before is not None and one.get(_ROWS) == before:
+            one[_ROWS] = rows
+    section[_ROWS] = rows
 
 
 def _of_rows(config: Any) -> Any:

@@ -17,7 +17,7 @@ from theta.dtypes import DTYPES
 from theta.errors import UsageError
 from theta.merging import reading
 from theta.merging.documents.model_files import is_of_tokens
-from theta.merging.geometry import RowRange
+from theta.merging.geometry import RowRange, merged_rows
 from theta.merging.reading import StoredInputs
 from theta.merging.states import Conflict, same
 from theta.merging.strategies.method import Statistic
@@ -106,12 +106,21 @@ class TokenOrder:
     def rows(self, lines: Sequence[Line | None]) -> list[Array]:
         """Return for base and sides the row of each row of the result there, or -1."""
         counts = [line.shape[0] if line is not None else 0 for line in lines]
-        if self.like is not None:
-            total = counts[1 + self.like]
-        else:
-            total = max(max(self.ids.values(), default=-1) + 1, counts[1])
+        total = self.total(counts)
         pairs = zip(self.versions, counts, strict=True)
         return [_rows(self.ids, version, count, total) for version, count in pairs]
+
+    def total(self, counts: Sequence[int]) -> int:
+        """Return the number of rows of the result, where base and sides have ``counts`` of them.
+
+        It is merged three-way, so that rows without a token stay, and there is one for each token.
+        """
+        base, *sides = counts
+        last = max(self.ids.values(), default=-1) + 1
+        if self.like is not None:
+            last = min(last, sides[self.like])  # a tokenizer may have tokens that its model has no row for
+        merged = merged_rows(base, sides)
+        return max(last, max(sides) if merged is None else merged)
 
     def token_of(self, row: int) -> str:
         """Return the token of a row of the result, or its number."""
@@ -262,10 +271,17 @@ def examined(objects: Objects, order: TokenOrder, lines: Sequence[Line | None]) 
     if len(lost):
         return f"no side has a row for {order.token_of(int(lost[0]))} of the merged tokenizer"
     moved = tuple(_moved(objects, lines, rows))
-    whole = None
-    if order.like is not None and set(moved) <= {order.like} and np.all(rows[1 + order.like] >= 0):
-        whole = lines[1 + order.like]
-    return TokenMerge(lines, rows, moved, whole)
+    return TokenMerge(lines, rows, moved, _whole(order, lines, rows, moved))
+
+
+def _whole(
+    order: TokenOrder, lines: Sequence[Line | None], rows: Sequence[Array], moved: Sequence[int]
+) -> Line | None:
+    """Return the side that has all rows of the result in their order, if no other changed one."""
+    if order.like is None or not {*moved} <= {order.like}:
+        return None
+    line, own = lines[1 + order.like], rows[1 + order.like]
+    return line if line is not None and len(own) == line.shape[0] and np.all(own >= 0) else None
 
 
 def _moved(objects: Objects, lines: Sequence[Line | None], rows: Sequence[Array]) -> Iterator[int]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from theta.errors import MALFORMED, UsageError
+from theta.git import lfs
 from theta.merging.documents import joint_tokenizers, result_texts, token_ids
 from theta.merging.documents.model_files import EMBEDDING, TOKENIZER, VOCABULARIES
 from theta.merging.documents.token_ids import IdNames
@@ -30,6 +31,8 @@ _LAYER: Final = re.compile(r"(?<=[a-z][./_])\d+(?=[./])|(?<=[a-z])\d+(?=[./])")
 """The number of a layer, as in ``layers.7.mlp``."""
 _STATE: Final = re.compile(r"(.*[./])?state[./]\d+[./].*")
 """Names of the state of an optimizer, whose numbers are of tensors."""
+_MOST_PADDING: Final = 2
+"""The rows of one table of tokens are at most so many times those of another."""
 _SIDES: Final = ("the base", "ours", "theirs")
 
 
@@ -62,7 +65,7 @@ def matched(session: Session, versions: Versions, path: str, asked: str) -> Matc
         data = versions.texts(path, name)
         if _say_one(name, [one for one in data if one is not None]):
             return None
-        known = [None if one is None else joint_tokenizers.ids(name, one) for one in data]
+        known = [None if one is None else _ids(name, one) for one in data]
     except UsageError as error:
         return _unknown(versions, path, f"{error} ({BY_NUMBER})")
     if _agree_beside(versions.trees, path, known):
@@ -105,9 +108,9 @@ class _Tree:
         ]
 
     def counts(self, known: Mapping[str, int] | None) -> set[int]:
-        """Return the numbers of rows of embeddings, or of the vocabulary if no tensor is named like one."""
+        """Return the numbers of rows of embeddings, or of the vocabulary if none is of its tokens."""
         found = {shape[0] for file in self._files for name, shape in file if EMBEDDING.fullmatch(name)}
-        return found or ({max(known.values(), default=-1) + 1} if known else set())
+        return _of_words(found, max(known.values()) + 1) if known else found
 
     def hidden(self) -> set[int]:
         """Return the lengths of axes that several layers of a model have, and of the rows of embeddings.
@@ -134,6 +137,19 @@ class _Tree:
             yield from ((name, shape) for name, shape in found if alike[_LAYER.sub("*", name), shape] > 1)
 
 
+def _of_words(found: Collection[int], tokens: int) -> set[int]:
+    """Return those numbers of rows that are of as many ``tokens``, with padding.
+
+    A table of codes of images, or that of another model, is named like an embedding too, and its rows are
+    not of these tokens.  A tokenizer may have tokens that no row was made for.
+    """
+    enough = [count for count in found if count >= tokens]
+    if enough:
+        return {count for count in enough if count <= _MOST_PADDING * min(enough)}
+    most = max(found, default=0)
+    return {most if most * _MOST_PADDING > tokens else tokens}
+
+
 def check_several(session: Session, base: str | None, heads: Sequence[str], path: str) -> None:
     """Raise :class:`UsageError` if vocabularies beside ``path`` differ between ``base`` and ``heads``.
 
@@ -156,11 +172,17 @@ def agree_in(session: Session, commits: Sequence[str], path: str) -> bool:
         data = [neighbour(session, commit, path, name) for commit in commits]
         found = {one for one in data if one is not None}
         if len(found) > 1 and not _say_one(name, [*found]):
-            known = [None if one is None else joint_tokenizers.ids(name, one) for one in data]
+            known = [None if one is None else _ids(name, one) for one in data]
             return _agree_beside([session.at(commit) for commit in commits], path, known)
         if found:
             break
     return True
+
+
+def _ids(name: str, data: bytes) -> dict[str, int]:
+    if lfs.is_pointer(data):
+        raise UsageError(f"{name} is a Git LFS pointer, not the file itself")
+    return joint_tokenizers.ids(name, data)
 
 
 def _agree_beside(
@@ -168,7 +190,7 @@ def _agree_beside(
 ) -> bool:
     """Return whether a row of one number is that of one token beside ``path`` in all of ``trees``."""
     pairs = [(own, _Tree(tree, path)) for tree, own in zip(trees, versions, strict=True) if own is not None]
-    return agree([own for own, _ in pairs], [max(tree.counts(None), default=0) for _, tree in pairs])
+    return agree([own for own, _ in pairs], [max(tree.counts(own), default=0) for own, tree in pairs])
 
 
 def _say_one(name: str, found: Sequence[bytes]) -> bool:
@@ -252,12 +274,10 @@ def _followed(session: Session, versions: Versions, path: str, order: TokenOrder
     words = [IdNames(own or {}, order.ids) for own in order.versions]
     found = _Followed()
     for name in token_ids.NAMING:
-        place, data = in_folder(path, name), versions.texts(path, name)
-        if data[1:] == [None, None] or (None in data[1:] and data[0] is not None):
+        parsed = _parsed(versions, path, name)
+        if parsed[1:] == [None, None] or (None in parsed[1:] and parsed[0] is not None):
             continue  # one side deleted it, and git tells
-        models = map(joint_tokenizers.labelled, _SIDES, ({} if one is None else {name: one} for one in data))
-        parsed = [result_texts.parsed(model, name) for model in models]
-        moved = token_ids.moved(name, parsed, words, order.ids, _rows(order))
+        place, moved = in_folder(path, name), token_ids.moved(name, parsed, words, order.ids, _rows(order))
         if moved is None:
             continue
         if moved.merged is not None:
@@ -271,9 +291,22 @@ def _followed(session: Session, versions: Versions, path: str, order: TokenOrder
     return found
 
 
+def _parsed(versions: Versions, path: str, name: str) -> list[dict[str, Any] | None]:
+    """Return what base, ours and theirs have in the file ``name``; nothing if one of them is unreadable.
+
+    A file that is no JSON of a model (one with comments, say) is no matter of tokens: git merges it.
+    """
+    try:
+        data = versions.texts(path, name)
+        models = map(joint_tokenizers.labelled, _SIDES, ({} if one is None else {name: one} for one in data))
+        return [result_texts.parsed(model, name) for model in models]
+    except UsageError:
+        return [None, None, None]
+
+
 def _rows(order: TokenOrder) -> int | None:
     """Return the number of rows that the embedding of the result has; None if it is not known."""
     assert order.counts is not None
-    own = order.counts[1 + (order.like or 0)]
-    last = 0 if order.like is not None else max(order.ids.values(), default=-1) + 1
-    return max(*own, last) if len(own) == 1 else None
+    if any(len(own) != 1 for own in order.counts[1:]) or len(order.counts[0]) > 1:
+        return None
+    return order.total([next(iter(own), 0) for own in order.counts])

@@ -114,7 +114,7 @@ class Versions:
     def vocabulary(self, path: str) -> str | None:
         """Return the name of the file with the tokens of the checkpoint at ``path``, if versions differ."""
         for name in VOCABULARIES:
-            base, *sides = (_entry(self._session, commit, in_folder(path, name)) for commit in self._three)
+            base, *sides = self._entries(in_folder(path, name))
             if None not in sides:
                 return name if len({base or sides[0], *sides}) > 1 else None
         return None
@@ -122,16 +122,22 @@ class Versions:
     def changed_vocabulary(self, path: str) -> tuple[bool, bool]:
         """Return whether ours, and theirs, changed the file with the tokens of the checkpoint at ``path``."""
         place = in_folder(path, self.vocabulary(path) or VOCABULARIES[0])
-        base, ours, theirs = (_entry(self._session, commit, place) for commit in self._three)
+        base, ours, theirs = self._entries(place)
         return ours != base, theirs != base
 
     def texts(self, path: str, name: str) -> list[bytes | None]:
         """Return what base, ours and theirs have in the file ``name`` in the folder of ``path``."""
-        return [neighbour(self._session, commit, path, name) for commit in self._three]
+        three = self._three(in_folder(path, name))
+        return [neighbour(self._session, commit, path, name) for commit in three]
 
-    @property
-    def _three(self) -> tuple[str | None, ...]:
-        return (self._before, *self._commits)
+    def _entries(self, place: str) -> list[str | None]:
+        return [_entry(self._session, commit, place) for commit in self._three(place)]
+
+    def _three(self, place: str) -> tuple[str | None, ...]:
+        """Return the commits that tell the file ``place`` of base, ours and theirs."""
+        bases = self._crossing if self._before is None else [self._before]
+        told = {_entry(self._session, one, place) for one in bases}
+        return (bases[0] if len(told) == 1 else None, *self._commits)
 
     def model(self, path: str) -> WholeModel | None:
         """Return what reads the model whose shard is at ``path``; None when it is no shard."""
