@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.cli.checks import never_a_bug
 from tests.compat.agreement import assert_agreement
 from tests.compat.inprocess import started
 from tests.compat.story import MODEL, TENSOR, digest, edit
-from tests.support import Repo
+from tests.support import Repo, server
 from tests.support.repos import describe
 from theta.errors import ExitCode
 
@@ -127,3 +128,24 @@ def test_c8_gitmodules_that_would_run_a_command(repo: Repo, tmp_path: Path) -> N
     assert "hostile" in repo.theta("log", "--stat").stdout
     repo.theta("commit", "-am", "goes on")
     assert not sign.exists()
+
+
+@pytest.mark.parametrize("name", ["HEAD", "HEAD^{tree}", "HEAD:.gitattributes"])
+def test_g6_an_object_that_ends_early_does_not_hang(repo: Repo, name: str) -> None:
+    """As a power failure leaves it: git syncs no loose objects by default, and libgit2 reads it for ever."""
+    oid = repo.git("rev-parse", name)
+    place = repo.path / ".git/objects" / oid[:2] / oid[2:]
+    place.chmod(0o600)
+    place.write_bytes(place.read_bytes()[:-5])
+    for args in (
+        ["fsck"],
+        ["status"],
+        ["diff", "HEAD"],
+        ["log", "-1"],
+        ["restore", MODEL],
+        ["show", "HEAD^"],
+    ):
+        code, _, err = server.get().run(args, repo.path, os.environ, "", 30)
+        assert code != ExitCode.BUG and b"Traceback" not in err, (args, err)
+    code, out, err = server.get().run(["fsck"], repo.path, os.environ, "", 30)
+    assert code and oid.encode() in out + err

@@ -30,6 +30,23 @@ def test_what_git_has_is_found(tmp_path: Path, form: str, monkeypatch: pytest.Mo
     assert all(map(borrowed.has, ids)) and not any(map(borrowed.has, absent))
 
 
+def test_a_file_that_ends_early_is_known(repo: Repo) -> None:
+    """libgit2 would read it for ever."""
+    oid = repo.git("rev-parse", "HEAD:code.py")
+    place = repo.path / ".git/objects" / oid[:2] / oid[2:]
+    whole = place.read_bytes()
+    place.chmod(0o600)
+    for data, is_cut in ((whole, False), (whole[:-9], True), (whole[:5], True), (b"", True), (b"no", False)):
+        place.write_bytes(data)
+        assert ObjectFiles([place.parents[1]], 20).is_cut_short(oid) is is_cut
+    place.write_bytes(whole)
+    repo.git("repack", "-q", "-a")
+    place.write_bytes(whole[:-9])
+    assert not ObjectFiles([place.parents[1]], 20).is_cut_short(oid)
+    place.unlink()
+    assert not ObjectFiles([place.parents[1]], 20).is_cut_short(oid)
+
+
 def test_a_damaged_index_has_nothing(tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     for number, data in enumerate((b"", b"PACK" * 400, b"\xfftOc\0\0\0\x02" + b"\xff" * 1100)):

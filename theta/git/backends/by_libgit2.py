@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from pygit2.enums import ObjectType, SortMode
 
 from theta.errors import DamagedRepositoryError, DiskError, MissingObjectsError, UnsupportedRepositoryError
 from theta.git import state_files
-from theta.git.backends import index
+from theta.git.backends import index, loose_and_packed
 from theta.git.backends.index_entries import Entry
 from theta.git.object_format import BLOB, COMMIT, SHA1, TAG, TREE
 from theta.git.object_values import DAMAGED
@@ -33,6 +34,8 @@ pygit2.settings.enable_fsync_gitdir(True)
 pygit2.option(pygit2.enums.Option.ENABLE_STRICT_OBJECT_CREATION, False)
 pygit2.settings.set_extensions(["partialclone"])
 
+_BEGINNING: Final = re.compile(r"(?:[^~^:@]|@(?!\{))*")
+"""What of a revision is a name (gitrevisions(7))."""
 _KINDS: Final = {
     ObjectType.COMMIT: COMMIT,
     ObjectType.TREE: TREE,
@@ -50,14 +53,15 @@ _BUILT_IN: Final = {SHA1.object_id(TREE, (), 0).hex(): (TREE, b"")}
 class Libgit2:
     """One repository, opened by libgit2."""
 
-    def __init__(self, raw: pygit2.Repository) -> None:
+    def __init__(self, raw: pygit2.Repository, objects: Path | None = None) -> None:
+        """Take ``raw``, and the directory of its objects if that is not its own."""
         self.raw = raw
         self.gitdir = Path(raw.path)
         self.top = Path(raw.workdir) if raw.workdir else None
-        self.objects = Libgit2Objects(raw)
+        self.objects = Libgit2Objects(raw, objects or state_files.common_directory(self.gitdir) / "objects")
         self._settings = Libgit2Settings(raw, self.top or self.gitdir)
         self.refs = Libgit2Refs(raw, self._settings)
-        self.history = Libgit2History(raw)
+        self.history = Libgit2History(raw, self.objects)
         self.indexes = Libgit2Indexes(raw)
 
     @property
@@ -75,7 +79,7 @@ class Libgit2:
         raw, odb = pygit2.Repository(self.raw.path), pygit2.Odb(str(place))
         odb.add_disk_alternate(str(state_files.common_directory(self.gitdir) / "objects"))
         raw.set_odb(odb)
-        return Libgit2(raw)
+        return Libgit2(raw, place)
 
 
 class Libgit2Objects:
@@ -83,8 +87,9 @@ class Libgit2Objects:
 
     format = SHA1
 
-    def __init__(self, raw: pygit2.Repository) -> None:
+    def __init__(self, raw: pygit2.Repository, directory: Path) -> None:
         self._odb = raw.odb
+        self._files = loose_and_packed.ObjectFiles(loose_and_packed.places(directory), SHA1.size)
 
     def has(self, oid: str) -> bool:
         """Return whether object ``oid`` is in this repository."""
@@ -92,6 +97,8 @@ class Libgit2Objects:
 
     def header(self, oid: str) -> tuple[str, int] | None:
         """Return the kind and the size of object ``oid``; None when it is missing or cannot be read."""
+        if self._files.is_cut_short(oid):
+            return None
         try:
             kind, size = self._odb.read_header(pygit2.Oid(hex=oid))
         except (KeyError, ValueError, pygit2.GitError):
@@ -100,6 +107,7 @@ class Libgit2Objects:
 
     def read(self, oid: str) -> tuple[str, bytes] | None:
         """Return the kind and the bytes of object ``oid``; None when it is not in this repository."""
+        self.check(oid)
         try:
             kind, data = self._odb.read(pygit2.Oid(hex=oid))
         except (KeyError, ValueError):
@@ -107,6 +115,11 @@ class Libgit2Objects:
         except pygit2.GitError as error:
             raise DamagedRepositoryError(f"object {oid} cannot be read: {error}", hint=DAMAGED) from error
         return _KINDS[ObjectType(kind)], data
+
+    def check(self, oid: str) -> None:
+        """Raise :class:`DamagedRepositoryError` for an object over which libgit2 would hang."""
+        if self._files.is_cut_short(oid):
+            raise DamagedRepositoryError(f"object {oid} cannot be read: its file is cut short", hint=DAMAGED)
 
     def write(self, kind: str, data: bytes) -> str:
         """Write an object; return its id."""
@@ -283,11 +296,12 @@ class Libgit2Config:
 class Libgit2History:
     """Revisions, and how commits descend from each other."""
 
-    def __init__(self, raw: pygit2.Repository) -> None:
-        self._raw = raw
+    def __init__(self, raw: pygit2.Repository, objects: Libgit2Objects) -> None:
+        self._raw, self._objects = raw, objects
 
     def named(self, revision: str) -> str | None:
         """Return the object that ``revision`` names; None when it names none in this repository."""
+        self._check(*self._begins_at(revision))
         try:
             return str(self._raw.revparse_single(revision).id)
         except (KeyError, ValueError, pygit2.GitError):
@@ -295,17 +309,21 @@ class Libgit2History:
 
     def merge_base(self, one: str, other: str) -> str | None:
         """Return a merge base; None when there is none."""
+        self._check(one, other)
         with _walking():
             found = self._raw.merge_base(pygit2.Oid(hex=one), pygit2.Oid(hex=other))
         return str(found) if found else None
 
     def descends(self, commit: str, ancestor: str) -> bool:
         """Return whether ``commit`` is a descendant of ``ancestor``."""
+        self._check(commit, ancestor)
         with _walking():
             return self._raw.descendant_of(pygit2.Oid(hex=commit), pygit2.Oid(hex=ancestor))
 
     def since(self, head: str, hidden: Iterable[str] = (), *, parents_first: bool = False) -> Iterator[str]:
         """Yield the commits that ``head`` reaches and none of ``hidden`` does."""
+        hidden = list(hidden)
+        self._check(head, *hidden)
         order = SortMode.TOPOLOGICAL | SortMode.REVERSE if parents_first else SortMode.NONE
         with _walking():
             walker = self._raw.walk(pygit2.Oid(hex=head), order)
@@ -313,6 +331,22 @@ class Libgit2History:
                 walker.hide(pygit2.Oid(hex=oid))
             for commit in walker:
                 yield str(commit.id)
+
+    def _begins_at(self, revision: str) -> list[str]:
+        """Return the id that ``revision`` begins with, as a name or in full."""
+        found = _BEGINNING.match(revision)
+        name = found[0] if found and found[0] else "HEAD"
+        if SHA1.is_id(name):
+            return [name]
+        try:
+            return [str(self._raw.lookup_reference_dwim(name).resolve().target)]
+        except (KeyError, ValueError, pygit2.GitError):
+            return []
+
+    def _check(self, *commits: str) -> None:
+        """Look at the ends, which are what a power failure tears."""
+        for commit in commits:
+            self._objects.check(commit)
 
 
 @contextlib.contextmanager

@@ -5,11 +5,15 @@ The files are those of gitformat-pack(5), version 2 of the index of a pack, and 
 
 from __future__ import annotations
 
+import zlib
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from theta.errors import CorruptError
 from theta.git.backends.pack_index import PackIndex
+
+_PIECE: Final = 1 << 20
 
 
 class ObjectFiles:
@@ -34,6 +38,16 @@ class ObjectFiles:
             return True
         return any(_has(index, raw) for index in self._new())
 
+    def is_cut_short(self, oid: str) -> bool:
+        """Return whether object ``oid`` is a loose one whose file ends too early, and no pack has it.
+
+        libgit2 (1.9) reads such a file for ever; a power failure leaves one, as git by default syncs none.
+        """
+        raw = bytes.fromhex(oid)
+        if not any(_ends_early(place / oid[:2] / oid[2:]) for place in self._places):
+            return False
+        return not any(_has(index, raw) for index in (*self._known.values(), *self._new()) if index)
+
     def _new(self) -> list[PackIndex]:
         """Return the indexes of packs that came since the last look."""
         seen = [_changed(place / "pack") for place in self._places]
@@ -44,6 +58,21 @@ class ObjectFiles:
         new = {path: _opened(path, self._size) for path in files if path not in self._known}
         self._known |= new
         return [index for index in new.values() if index is not None]
+
+
+def _ends_early(path: Path) -> bool:
+    """Return whether a loose object lacks its end; False of one that is missing or damaged otherwise."""
+    unpack = zlib.decompressobj()
+    try:
+        with path.open("rb", buffering=0) as file:
+            while not unpack.eof:
+                piece = unpack.unconsumed_tail or file.read(_PIECE)
+                if not piece:
+                    return True
+                unpack.decompress(piece, _PIECE)
+    except (OSError, zlib.error):
+        pass
+    return False
 
 
 def places(objects: Path) -> list[Path]:
