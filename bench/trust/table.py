@@ -159,11 +159,13 @@ def sources() -> str:
 
 @cache
 def commit() -> str:
-    """Return the commit that is checked out, with ``+`` if the sources are not as in it."""
+    """Return the commit that is checked out, with ``+`` if the sources are not as in it; "none" of a copy."""
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run(
-        [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
     )
+    if head.returncode:
+        return "none"
     changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *_SOURCES], check=False)
     return head.stdout.strip() + ("+" if changed.returncode else "")
 

@@ -35,7 +35,7 @@ pygit2.option(pygit2.enums.Option.ENABLE_STRICT_OBJECT_CREATION, False)
 pygit2.settings.set_extensions(["partialclone"])
 
 _BEGINNING: Final = re.compile(r"(?:[^~^:@]|@(?!\{))*")
-"""What of a revision is a name (gitrevisions(7))."""
+"""The name with which a revision begins (gitrevisions(7))."""
 _KINDS: Final = {
     ObjectType.COMMIT: COMMIT,
     ObjectType.TREE: TREE,
