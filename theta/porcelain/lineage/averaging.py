@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,9 @@ from theta.lazy import Module
 from theta.merging import averages, recipe_line
 from theta.merging.averages import Averaging
 from theta.porcelain.drive import renewing
-from theta.porcelain.merge import dry_run, trailers
-from theta.porcelain.stage import saved_tree
-from theta.porcelain.stage.commit_writer import CommitWriter
-from theta.porcelain.stage.saved_tree import StoredFile
+from theta.porcelain.lineage import told_commit
+from theta.porcelain.merge import dry_run
+from theta.porcelain.stage.saved_tree import File, StoredFile
 from theta.porcelain.tensors import converting
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
@@ -161,12 +159,9 @@ def commit(
         manifest = found.averaging.store(change.pack, store, progress, _workers(session, found))
         stored = StoredFile(change.pack.blob(manifest.data, text=True))
         change.store()
-        made = saved_tree.write(session, change.pack, head, {found.path: stored})
+        files: dict[str, File] = {found.path: stored}
         subject = message or f"Average {len(found.commits)} versions of {visible(found.path)}"
-        text = trailers.with_trailers(session.repo, f"{subject}\n".encode(), [trailer(request, found)])
-        new = CommitWriter().write(session, change, made.tree, head, text.decode("utf-8", "surrogateescape"))
-        renewing.commit(session, new, head, f"average: {subject}")
-    return new
+        return told_commit.write(session, change, head, files, subject, trailer(request, found), "average")
 
 
 def _workers(session: Session, found: VersionPlan) -> AverageWorkers | None:
@@ -188,14 +183,14 @@ def recorded(session: Session, oid: str) -> AverageRequest | None:
 
     Raises :class:`UsageError` if the trailer is malformed.  Nobody has checked the names of its versions.
     """
-    lines = trailers.values(session, oid, TRAILER)
-    if not lines:
-        return None
-    with contextlib.suppress(ValueError, UsageError):
-        first, shape, second, path, *commits = recipe_line.split(lines[-1])
-        if (first, second) == ("--shape", "--path") and path and commits:
-            return AverageRequest(commits, path, shape)
-    raise UsageError(f"{oid[:12]} has a malformed {TRAILER} trailer")
+    return told_commit.recorded(session, oid, TRAILER, _parsed)
+
+
+def _parsed(line: str) -> AverageRequest:
+    first, shape, second, path, *commits = recipe_line.split(line)
+    if (first, second) != ("--shape", "--path") or not path or not commits:
+        raise ValueError(line)
+    return AverageRequest(commits, path, shape)
 
 
 def again(session: Session, oid: str, progress: Progress | None = None) -> bool | None:

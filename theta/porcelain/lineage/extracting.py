@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from theta.errors import MALFORMED, NotFoundError, UsageError
+from theta.errors import NotFoundError, UsageError
 from theta.merging.adapters.extraction import LoraAdapter
 from theta.porcelain.drive import renewing
-from theta.porcelain.merge import dry_run, trailers
+from theta.porcelain.lineage import told_commit
+from theta.porcelain.merge import dry_run
 from theta.porcelain.stage import saved_tree
-from theta.porcelain.stage.commit_writer import CommitWriter
 from theta.porcelain.stage.saved_tree import File
 from theta.porcelain.tensors import lora
 from theta.porcelain.tensors.lora import AdapterWanted
 from theta.porcelain.workspace.session import Session
-from theta.store.odb.packs import PackWriter
 
 TRAILER: Final = "Theta-Extract-Lora"
 _ENDS: Final = 4
@@ -91,18 +90,13 @@ def commit(session: Session, found: LoraAdapter, asked: Extraction, message: str
     renewing.refuse_unclean(session)
     head = session.repo.resolve("HEAD")
     with session.change() as change:
-        tree = _tree(session, change.pack, head, found, asked)
         subject = message or f"Extract a LoRA of rank {asked.wanted.rank}"
-        text = trailers.with_trailers(session.repo, f"{subject}\n".encode(), [asked.line()])
-        new = CommitWriter().write(session, change, tree, head, text.decode("utf-8", "surrogateescape"))
-        renewing.commit(session, new, head, f"extract-lora: {subject}")
-    return new
+        files = _files(found, asked)
+        return told_commit.write(session, change, head, files, subject, asked.line(), "extract-lora")
 
 
-def _tree(session: Session, pack: PackWriter, parent: str, found: LoraAdapter, asked: Extraction) -> str:
-    """Write the tree of ``parent`` with the adapter; return its id."""
-    files: dict[str, File] = dict(zip(asked.places, lora.in_memory(found), strict=True))
-    return saved_tree.write(session, pack, parent, files).tree
+def _files(found: LoraAdapter, asked: Extraction) -> dict[str, File]:
+    return dict(zip(asked.places, lora.in_memory(found), strict=True))
 
 
 def recorded(session: Session, oid: str) -> Extraction | None:
@@ -110,16 +104,11 @@ def recorded(session: Session, oid: str) -> Extraction | None:
 
     Raises :class:`UsageError` if the trailer is malformed.  Nobody has checked the names in it.
     """
-    lines = trailers.values(session, oid, TRAILER)
-    if not lines:
-        return None
-    try:
-        return _parsed(session, shlex.split(lines[-1]))
-    except MALFORMED as error:
-        raise UsageError(f"{oid[:12]} has a malformed {TRAILER} trailer") from error
+    return told_commit.recorded(session, oid, TRAILER, partial(_parsed, session))
 
 
-def _parsed(session: Session, words: Sequence[str]) -> Extraction:
+def _parsed(session: Session, line: str) -> Extraction:
+    words = shlex.split(line)
     at = words.index("--")
     first, before, second, after = words[at + 1 : at + 1 + _ENDS]
     given: dict[str, list[str]] = {}
@@ -148,5 +137,5 @@ def again(session: Session, oid: str) -> bool | None:
         raise UsageError(f"{oid[:12]} has no parent, and an adapter is committed on top of one")
     found, _ = lora.adapter(session, asked.ends, asked.paths, asked.wanted)
     with dry_run.rehearsal(session) as apart, apart.objects.writing() as pack:
-        tree = _tree(apart, pack, parents[0], found, asked)
+        tree = saved_tree.write(apart, pack, parents[0], _files(found, asked)).tree
     return tree == session.repo.tree_of(oid).id

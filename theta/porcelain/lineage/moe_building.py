@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shlex
@@ -18,11 +17,9 @@ from theta.errors import NotFoundError, UsageError
 from theta.merging.mixtures import kinds
 from theta.merging.mixtures.building import ExpertMixture
 from theta.porcelain.drive import renewing
-from theta.porcelain.lineage import averaging
-from theta.porcelain.merge import dry_run, trailers
+from theta.porcelain.lineage import averaging, told_commit
+from theta.porcelain.merge import dry_run
 from theta.porcelain.merge.versions import in_folder, neighbour
-from theta.porcelain.stage import saved_tree
-from theta.porcelain.stage.commit_writer import CommitWriter
 from theta.porcelain.stage.saved_tree import File, StoredFile
 from theta.porcelain.tensors import converting, sources, tied_weights
 from theta.porcelain.workspace.session import Session
@@ -208,18 +205,9 @@ def commit(session: Session, found: MoePlan, message: str = "") -> str:
         manifest = found.mixture.store(session.objects, change.pack, store)
         stored = StoredFile(change.pack.blob(manifest.data, text=True))
         change.store()
-        files: dict[str, File] = {found.path: stored, _beside(found.path): found.config}
-        made = saved_tree.write(session, change.pack, head, files)
+        files: dict[str, File] = {found.path: stored, in_folder(found.path, _CONFIG): found.config}
         subject = message or f"Build {found.mixture.kind.name} of {len(found.mixture.experts)} experts"
-        text = trailers.with_trailers(session.repo, f"{subject}\n".encode(), [found.trailer])
-        new = CommitWriter().write(session, change, made.tree, head, text.decode("utf-8", "surrogateescape"))
-        renewing.commit(session, new, head, f"build-moe: {subject}")
-    return new
-
-
-def _beside(path: str) -> str:
-    folder, slash, _ = path.rpartition("/")
-    return f"{folder}{slash}{_CONFIG}"
+        return told_commit.write(session, change, head, files, subject, found.trailer, "build-moe")
 
 
 def recorded(session: Session, oid: str) -> MoeRequest | None:
@@ -227,29 +215,28 @@ def recorded(session: Session, oid: str) -> MoeRequest | None:
 
     Raises :class:`UsageError` if the trailer is malformed.  Nobody has checked the names in it.
     """
-    lines = trailers.values(session, oid, TRAILER)
-    if not lines:
-        return None
-    with contextlib.suppress(ValueError, KeyError, StopIteration):
-        words = iter(shlex.split(lines[-1]))
-        given: dict[str, str] = {}
-        for word in words:
-            given[word] = next(words)
-            if word == "--base":
-                break
-        if given["--gates"] != RANDOM and not _COMMITTED.fullmatch(given["--gates"]):
-            raise ValueError(given["--gates"])
-        return MoeRequest(
-            [*words],
-            given["--base"],
-            given["--path"],
-            given["--kind"],
-            given.get("--shared", ""),
-            given["--gates"],
-            int(given.get("--seed", "0")),
-            int(given["--experts-per-token"]),
-        )
-    raise UsageError(f"{oid[:12]} has a malformed {TRAILER} trailer")
+    return told_commit.recorded(session, oid, TRAILER, _parsed)
+
+
+def _parsed(line: str) -> MoeRequest:
+    words = iter(shlex.split(line))
+    given: dict[str, str] = {}
+    for word in words:
+        given[word] = next(words)
+        if word == "--base":
+            break
+    if given["--gates"] != RANDOM and not _COMMITTED.fullmatch(given["--gates"]):
+        raise ValueError(given["--gates"])
+    return MoeRequest(
+        [*words],
+        given["--base"],
+        given["--path"],
+        given["--kind"],
+        given.get("--shared", ""),
+        given["--gates"],
+        int(given.get("--seed", "0")),
+        int(given["--experts-per-token"]),
+    )
 
 
 def again(session: Session, oid: str) -> bool | None:
