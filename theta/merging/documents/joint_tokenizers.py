@@ -83,15 +83,15 @@ def with_own_ids(data: bytes) -> bytes:
     Each id stands beside its token there: git may have merged the one and not the other.
     """
     found, own = _object(TOKENIZER, data), ids(TOKENIZER, data)
-    padding = found.get("padding")
-    if isinstance(padding, dict):
-        token = padding.get("pad_token")
-        if isinstance(token, str) and token in own and padding.get("pad_id") != own[token]:
-            found["padding"] = {**padding, "pad_id": own[token]}
-    template = _renumbered(found.get("post_processor"), own)
-    if template != found.get("post_processor"):
-        found["post_processor"] = template
-    return data if found == _object(TOKENIZER, data) else result_texts.written(found)
+    padding, changed = found.get("padding"), dict[str, Any]()
+    token = padding.get("pad_token") if isinstance(padding, dict) else None
+    if isinstance(padding, dict) and isinstance(token, str) and token in own:
+        changed["padding"] = {**padding, "pad_id": own[token]}
+    if "post_processor" in found:
+        changed["post_processor"] = _renumbered(found["post_processor"], own)
+    if all(found.get(key) == value for key, value in changed.items()):
+        return data
+    return result_texts.written({**found, **changed})
 
 
 def _renumbered(value: Any, own: Mapping[str, int]) -> Any:
@@ -103,12 +103,9 @@ def _renumbered(value: Any, own: Mapping[str, int]) -> Any:
     if not isinstance(value, dict):
         return value
     tokens = value.get("tokens")
-    found = {key: _renumbered(one, own) for key, one in value.items() if key != "ids"}
-    if "ids" in value:
-        known = isinstance(tokens, list) and all(isinstance(one, str) and one in own for one in tokens)
-        found = {key: found.get(key) for key in value}
-        found["ids"] = [own[one] for one in tokens] if known and tokens is not None else value["ids"]
-    return found
+    known = isinstance(tokens, list) and all(isinstance(one, str) and one in own for one in tokens)
+    numbers = [own[one] for one in tokens] if known and tokens is not None else value.get("ids")
+    return {key: numbers if key == "ids" else _renumbered(one, own) for key, one in value.items()}
 
 
 def _ordered(

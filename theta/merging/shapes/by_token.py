@@ -82,8 +82,8 @@ class TokenOrder:
             return "tokens have other ids on the sides, and it is not merged row by row"
         if None in lines[1:] or len(lines) > _MOST_SIDES:
             return "tokens have other ids on the sides, and not every side has it"
-        known = [line for line, ids in zip(lines, self.versions, strict=True) if line is not None and ids]
-        if len({line.shape[1:] for line in (*known, *lines[1:]) if line is not None}) > 1:
+        matched = lines if self.versions[0] else lines[1:]  # a base without a vocabulary has no say in rows
+        if len({line.shape[1:] for line in matched if line is not None}) > 1:
             return "tokens have other ids on the sides, and its rows have another length"
         if any(
             line is not None and DTYPES[line.dtype].kind not in ("float", "int", "uint") for line in lines

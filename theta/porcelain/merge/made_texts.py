@@ -60,7 +60,7 @@ def merged(session: Session, versions: Sequence[bytes | None]) -> OpenText:
         words = [word for name in ("ours", "base", "theirs") for word in ("-L", name)]
         sides = [str(places[number]) for number in (1, 0, 2)]
         done = session.repo.git().run("merge-file", "-p", *words, *sides, check=False)
-    is_clean = done.code == 0 and same_text(done.stdout, done.stdout + b"\n")
+    is_clean = done.code == 0 and _meaning(done.stdout) is not None
     return OpenText(done.stdout, versions, is_clean)
 
 
@@ -68,10 +68,16 @@ def same_text(one: bytes | None, other: bytes) -> bool:
     """Return whether two files are equal, or say the same as JSON, its order included."""
     if one is None or one == other:
         return one is not None
+    meaning = _meaning(one)
+    return meaning is not None and meaning == _meaning(other)
+
+
+def _meaning(data: bytes) -> str | None:
+    """Return the JSON in ``data`` in one spelling, its order included; None if it is none."""
     try:
-        return json.dumps(json.loads(one)) == json.dumps(json.loads(other))
+        return json.dumps(json.loads(data))
     except (ValueError, RecursionError):
-        return False
+        return None
 
 
 def to_write(session: Session, texts: Mapping[str, bytes], *, at_once: bool) -> dict[str, MadeText]:
