@@ -169,6 +169,30 @@ def test_a_side_that_renumbered_its_tokens_gives_the_order(repo: Repo) -> None:
     theta(repo, "merge", "--replay", "HEAD")
 
 
+@pytest.mark.parametrize("mover", ["ours", "theirs"])
+@pytest.mark.parametrize("how", [("merge", "-q"), ("merge", "-q", "--no-ff", "-m", "said"), ("cherry-pick",)])
+def test_a_model_that_one_side_moved_has_its_tokens_beside_it(
+    repo: Repo, mover: str, how: tuple[str, ...]
+) -> None:
+    """Git follows the files into their new folder.  The other side has other ids, beside its model."""
+    turned, more = ("<s>", "b", "a", "ab"), {f"layers.{n}.w": np.full(WIDTH, n, "<f4") for n in range(9)}
+    for name, tokens, by in (("based", BASE, 0.0), ("moved", BASE, 2.0), ("turned", turned, 4.0)):
+        theta(repo, "switch", "-q", "-c", name, "main~1" if name == "based" else "based")
+        write(repo, tokens, {**rows(tokens, by), NORM: np.zeros(WIDTH, "<f4"), **more})
+        if name == "moved":
+            (repo.path / "new").mkdir()
+            repo.git("mv", MODEL, "tokenizer.json", "config.json", "tokenizer_config.json", "new")
+        commit(repo, name)
+    ours, theirs = ("moved", "turned") if mover == "ours" else ("turned", "moved")
+    theta(repo, "switch", "-q", ours)
+    theta(repo, *how, theirs, "-X", "average")
+    assert json.loads((repo.path / "new/tokenizer.json").read_bytes()) == tokenizer(turned)
+    assert np.array_equal(read_model(repo.path / "new" / MODEL)[EMBEDDING], rows(turned, 3)[EMBEDDING])
+    assert not (repo.path / MODEL).exists()
+    assert repo.git("status", "--porcelain") == ""
+    theta(repo, "merge", "--replay", "HEAD")
+
+
 def test_tokenizers_that_differ_in_more_are_settled_first(repo: Repo) -> None:
     for name, tokens, by in (("one", OURS, 2.0), ("two", THEIRS, 4.0)):
         theta(repo, "switch", "-q", "-c", name, "main~1")

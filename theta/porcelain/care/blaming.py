@@ -123,7 +123,5 @@ def _place(session: Session, commit: str, path: str) -> str | None:
 def _renamed(session: Session, commit: str, store: str) -> tuple[str, str | None]:
     """Return path and id of the checkpoint with the store ``store`` in a commit; None without one."""
     checkpoints = session.at(commit)
-    for path, manifest in checkpoints.manifests.items():
-        if manifest.store == store:
-            return path, checkpoints[path].oid
-    return "", None
+    path = checkpoints.of_store(store)
+    return ("", None) if path is None else (path, checkpoints[path].oid)

@@ -151,15 +151,16 @@ class ToldOrigins:
 
     def _path(self, commit: str, place: str, path: str) -> str:
         """Return the checkpoint at ``place``, a file or a folder, of ``commit`` that is like ``path``."""
-        found = self.session.at(commit).manifests
+        checkpoints = self.session.at(commit)
+        found = checkpoints.manifests
         if place in found:
             return place
         inside = sorted(one for one in found if one.startswith(f"{place}/"))
         name = path.rpartition("/")[2]
         alike = [one for one in inside if one.rpartition("/")[2] == name]
-        renamed = [one for one, manifest in found.items() if manifest.store == self.store]
         whole = [*found] if len(found) == 1 else []
-        return next(iter((*alike, *inside, *renamed, *whole)), place)
+        named = (*alike, *inside, checkpoints.of_store(self.store), *whole)
+        return next(filter(None, named), place)
 
 
 def _folder(path: str) -> str:

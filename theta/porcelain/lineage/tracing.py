@@ -46,8 +46,8 @@ class VersionNode:
     Attributes:
         commit: the commit that made it.
         path: the file in that commit.
-        deed: added, trained, low-rank, merged, averaged, composed, built, adapter, cast, trimmed, extended,
-            resized, converted, copied, renamed, rewritten or deleted.
+        deed: added, trained, low-rank, merged, averaged, composed, built, extracted, adapter, cast, trimmed,
+            extended, resized, converted, copied, renamed, rewritten or deleted.
         detail: more about it, such as the strategy of a merge.
         origins: the versions that it was made of.
         author: who committed it.
@@ -194,11 +194,9 @@ class _Tracer:
 
     def _at(self, commit: str) -> tuple[str, Manifest | None]:
         """Return path and manifest in a commit, by the path or else by the store; None if it is not there."""
-        found = self._session.at(commit).manifests
-        if self._path in found:
-            return self._path, found[self._path]
-        renamed = ((path, one) for path, one in found.items() if one.store == self._store)
-        return next(renamed, (self._path, None))
+        found = self._session.at(commit)
+        path = self._path if self._path in found.manifests else found.of_store(self._store) or self._path
+        return path, found.manifests.get(path)
 
     def _deed(
         self, oid: str, path: str, after: Manifest | None, old: Sequence[tuple[MadeOf, Manifest]]

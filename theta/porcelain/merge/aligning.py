@@ -21,7 +21,7 @@ from theta.merging.alignment.specs import Alignment
 from theta.merging.engine import MergeOptions, Outcome
 from theta.merging.strategies import Policy
 from theta.porcelain.merge import dry_run
-from theta.porcelain.merge.versions import Versions, neighbour
+from theta.porcelain.merge.versions import Versions
 from theta.porcelain.workspace.checkpoints import Checkpoints, model_of
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
@@ -67,12 +67,11 @@ class Models:
     """The models whose files a merge joins.
 
     Args:
-        session: the repository.
         versions: the commits that are merged.
     """
 
-    def __init__(self, session: Session, versions: Versions) -> None:
-        self._session, self._versions = session, versions
+    def __init__(self, versions: Versions) -> None:
+        self._versions = versions
         self._pairs: dict[str, AlignedFiles] = {}
 
     def of(self, path: str, *sides: Manifest) -> AlignedFiles:
@@ -81,7 +80,7 @@ class Models:
         if name not in self._pairs:
             trees = self._versions.trees[1:]
             ours, theirs = (_files(tree, name, side) for tree, side in zip(trees, sides, strict=True))
-            config = _configuration(self._session, self._versions.ours, path)
+            config = _parsed(self._versions.texts(path, _CONFIG)[1])
             self._pairs[name] = AlignedFiles(
                 ours, theirs, specs.of_config(config), str(config.get("model_type", ""))
             )
@@ -94,9 +93,8 @@ def _files(tree: Checkpoints, name: str, side: Manifest) -> list[Manifest]:
     return found if side in found else [side]
 
 
-def _configuration(session: Session, commit: str | None, path: str) -> Mapping[str, Any]:
-    """Return the ``config.json`` beside ``path`` in ``commit``, or {}."""
-    data = neighbour(session, commit, path, _CONFIG)
+def _parsed(data: bytes | None) -> Mapping[str, Any]:
+    """Return a ``config.json``; {} for none, or one that cannot be read."""
     if data is None or len(data) > _MOST_CONFIG:
         return {}
     try:

@@ -17,7 +17,7 @@ from theta.merging.documents import joint_tokenizers
 from theta.merging.documents.model_files import VOCABULARIES
 from theta.porcelain.merge import dry_run, joining, made_texts, resolving
 from theta.porcelain.merge.joining import How, Merged, merge_checkpoints
-from theta.porcelain.merge.versions import Stages, Versions, in_folder
+from theta.porcelain.merge.versions import Stages, Versions, in_folder, read_text
 from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
@@ -168,8 +168,7 @@ def check_step(session: Session, step: tuple[str, str, str], how: How) -> None:
 def _text(session: Session, joined: Joined, path: str) -> bytes | None:
     """Return what the merged tree has in a file that is not in conflict, or None."""
     entry = joined.tree.get(path) if path not in joined.paths else None
-    blob = session.repo.blob(entry.id) if entry is not None else None
-    return None if blob is None else blob.data
+    return None if entry is None or not entry.is_file else read_text(session, entry.id, path)
 
 
 def _stand_in(session: Session, ours: str, theirs: str) -> str:

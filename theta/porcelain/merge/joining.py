@@ -181,7 +181,7 @@ def merge_checkpoints(
                 asked = _keeping(session, path, versions, _in_model(asked, versions.model(path)))
                 asked = _by_token(asked, path, words, result)
                 if asked.options.align is not None:
-                    models = models or aligning.Models(session, versions)
+                    models = models or aligning.Models(versions)
                     asked = replace(asked, aligned=models.of(path, ours, theirs))
                 _merge(session, pack, path, (base, ours, theirs), asked, files, result)
         elif 0 not in stages:

@@ -115,7 +115,7 @@ class _Together:
         for path, stages in result.paths.items():
             joined = self.session.manifest_or_none(stages[0])
             if joined is not None and self.how.at(path).options.by_token is not None:
-                token_matching.check_several(self.session, self.base, self.heads, path)
+                token_matching.check_several(self.session, self.base, self.heads, path, joined.store)
             if self.how.at(path).options.keeps and keeping.is_kept(path):
                 continue
             wanted = self.how.at(path).wants_all
@@ -141,7 +141,7 @@ class _Together:
         before, *sides = versions
         how = self.how.at(path)
         if any(".lora_" in line.name for line in joined.lines):
-            found = [configuration(self.session, head, path) for head in heads]
+            found = [configuration(self.session, head, path, joined.store) for head in heads]
             how = replace(how, configurations=found)
         if not how.everything:
             asked = self.asked.get(joined.store, set())

@@ -20,7 +20,7 @@ from theta.git.object_values import MODE_BLOB
 from theta.merging.states import Conflict, Settled, three_way
 from theta.porcelain.merge import joining, made_texts, recording
 from theta.porcelain.merge.joining import FILE, How, Merged, all_manifests, merge_checkpoints
-from theta.porcelain.merge.versions import Stages, Three, Versions
+from theta.porcelain.merge.versions import Stages, Three, Versions, read_text
 from theta.porcelain.workspace import index_closure, worktree
 from theta.porcelain.workspace.checkpoints import Checkpoint
 from theta.porcelain.workspace.exchange import Exchange
@@ -90,8 +90,7 @@ def _versions(session: Session, base: str | None = None) -> Versions:
 def staged_text(session: Session, path: str) -> bytes | None:
     """Return what is staged at ``path``, unless it is in conflict; or None."""
     found = (entry for entry in session.repo.entries() if entry.path == path and not entry.stage)
-    blob = next((session.repo.blob(entry.oid) for entry in found), None)
-    return None if blob is None else blob.data
+    return next((read_text(session, entry.oid, path) for entry in found), None)
 
 
 def _of_operation(session: Session, base: str | None) -> Versions:

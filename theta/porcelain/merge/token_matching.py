@@ -22,7 +22,7 @@ from theta.merging.documents.token_ids import IdNames
 from theta.merging.shapes.by_token import TokenOrder, agree
 from theta.porcelain.merge import made_texts
 from theta.porcelain.merge.made_texts import OpenText
-from theta.porcelain.merge.versions import Versions, in_folder, neighbour
+from theta.porcelain.merge.versions import Versions, home, in_folder, neighbour, read_text
 from theta.porcelain.workspace.checkpoints import Checkpoints
 from theta.porcelain.workspace.session import Session
 
@@ -66,13 +66,13 @@ def matched(session: Session, versions: Versions, path: str, asked: str) -> Matc
         if _say_one(name, [one for one in data if one is not None]):
             return None
         known = [None if one is None else _ids(name, one) for one in data]
+        if _agree_beside(_trees(versions, path), known):
+            return None
+        found = _result(versions, path, name, data)
     except UsageError as error:
         return _unknown(versions, path, f"{error} ({BY_NUMBER})")
-    if _agree_beside(versions.trees, path, known):
-        return None
-    found = _result(versions, path, name, data)
     if asked and (found.reason or asked != session.repo.format.blob_id(found.data)):
-        found = _Result(session.repo.read_blob(asked))
+        found = _Result(read_text(session, asked, f"the tokenizer {asked[:12]}"))
     if found.reason:
         told = f"{found.reason}, so that no row is known to be of the same token; settle that file first"
         return _unknown(versions, path, told, known)
@@ -88,7 +88,7 @@ def _unknown(
     versions: Versions, path: str, reason: str, known: Sequence[Mapping[str, int] | None] = (None,) * 3
 ) -> MatchedTokens:
     """Return the tokens of a merge whose result has unknown ones, for a ``reason``."""
-    trees = [_Tree(tree, path) for tree in versions.trees]
+    trees = _trees(versions, path)
     counts = [tree.counts(own) for tree, own in zip(trees, known, strict=True)]
     hidden = frozenset().union(*(tree.hidden() for tree in trees))
     layered = frozenset().union(*(tree.layered() for tree in trees))
@@ -137,6 +137,11 @@ class _Tree:
             yield from ((name, shape) for name, shape in found if alike[_LAYER.sub("*", name), shape] > 1)
 
 
+def _trees(versions: Versions, path: str) -> list[_Tree]:
+    """Return the tensors of base, ours and theirs beside the checkpoint that the result has at ``path``."""
+    return [_Tree(tree, own) for tree, own in zip(versions.trees, versions.homes(path), strict=True)]
+
+
 def _of_words(found: Collection[int], tokens: int) -> set[int]:
     """Return those numbers of rows that are of as many ``tokens``, with padding.
 
@@ -150,13 +155,13 @@ def _of_words(found: Collection[int], tokens: int) -> set[int]:
     return {most if most * _MOST_PADDING > tokens else tokens}
 
 
-def check_several(session: Session, base: str | None, heads: Sequence[str], path: str) -> None:
+def check_several(session: Session, base: str | None, heads: Sequence[str], path: str, store: str) -> None:
     """Raise :class:`UsageError` if vocabularies beside ``path`` differ between ``base`` and ``heads``.
 
     All of them are compared with each other: two branches may have appended two tokens under one number.
     """
     try:
-        agreed = agree_in(session, [commit for commit in (base, *heads) if commit is not None], path)
+        agreed = _agree_in(session, [commit for commit in (base, *heads) if commit is not None], path, store)
     except UsageError as error:
         raise UsageError(f"{path}: rows cannot be matched by token: {error}", hint=BY_NUMBER) from error
     if not agreed:
@@ -166,14 +171,15 @@ def check_several(session: Session, base: str | None, heads: Sequence[str], path
         )
 
 
-def agree_in(session: Session, commits: Sequence[str], path: str) -> bool:
-    """Return whether a row of one number is that of one token beside ``path`` in all of ``commits``."""
+def _agree_in(session: Session, commits: Sequence[str], path: str, store: str) -> bool:
+    """Return whether a row of one number is that of one token beside a checkpoint in all of ``commits``."""
     for name in VOCABULARIES:
-        data = [neighbour(session, commit, path, name) for commit in commits]
+        data = [neighbour(session, commit, path, name, store) for commit in commits]
         found = {one for one in data if one is not None}
         if len(found) > 1 and not _say_one(name, [*found]):
             known = [None if one is None else _ids(name, one) for one in data]
-            return _agree_beside([session.at(commit) for commit in commits], path, known)
+            trees = map(session.at, commits)
+            return _agree_beside([_Tree(tree, home(tree, path, store)) for tree in trees], known)
         if found:
             break
     return True
@@ -185,11 +191,9 @@ def _ids(name: str, data: bytes) -> dict[str, int]:
     return joint_tokenizers.ids(name, data)
 
 
-def _agree_beside(
-    trees: Sequence[Checkpoints], path: str, versions: Sequence[Mapping[str, int] | None]
-) -> bool:
-    """Return whether a row of one number is that of one token beside ``path`` in all of ``trees``."""
-    pairs = [(own, _Tree(tree, path)) for tree, own in zip(trees, versions, strict=True) if own is not None]
+def _agree_beside(trees: Sequence[_Tree], versions: Sequence[Mapping[str, int] | None]) -> bool:
+    """Return whether a row of one number is that of one token in all of ``trees``."""
+    pairs = [(own, tree) for tree, own in zip(trees, versions, strict=True) if own is not None]
     return agree([own for own, _ in pairs], [max(tree.counts(own), default=0) for own, tree in pairs])
 
 

@@ -100,44 +100,60 @@ class Versions:
         """Whether the commits of both sides are known."""
         return None not in self._commits
 
-    @property
-    def ours(self) -> str | None:
-        """Our commit."""
-        return self._commits[0]
-
     def configurations(self, path: str, sides: Sequence[Manifest]) -> list[bytes | None]:
         """Return what each side has in the configuration beside the adapter at ``path``; [] if it is none."""
         if not any(".lora_" in line.name for side in sides for line in side.lines):
             return []
-        return [configuration(self._session, commit, path) for commit in self._commits]
+        return self.texts(path, scales.CONFIG)[1:]
 
     def vocabulary(self, path: str) -> str | None:
         """Return the name of the file with the tokens of the checkpoint at ``path``, if versions differ."""
         for name in VOCABULARIES:
-            base, *sides = self._entries(in_folder(path, name))
+            base, *sides = self._ids(path, name)
             if None not in sides:
                 return name if len({base or sides[0], *sides}) > 1 else None
         return None
 
     def changed_vocabulary(self, path: str) -> tuple[bool, bool]:
         """Return whether ours, and theirs, changed the file with the tokens of the checkpoint at ``path``."""
-        place = in_folder(path, self.vocabulary(path) or VOCABULARIES[0])
-        base, ours, theirs = self._entries(place)
+        base, ours, theirs = self._ids(path, self.vocabulary(path) or VOCABULARIES[0])
         return ours != base, theirs != base
 
     def texts(self, path: str, name: str) -> list[bytes | None]:
-        """Return what base, ours and theirs have in the file ``name`` in the folder of ``path``."""
-        three = self._three(in_folder(path, name))
-        return [neighbour(self._session, commit, path, name) for commit in three]
+        """Return what base, ours and theirs have in the file ``name`` beside the checkpoint at ``path``.
 
-    def _entries(self, place: str) -> list[str | None]:
-        return [_entry(self._session, commit, place) for commit in self._three(place)]
+        Raises :class:`UsageError` as :func:`read_text` does.
+        """
+        place = in_folder(path, name)
+        return [
+            None if oid is None else read_text(self._session, oid, place) for oid in self._ids(path, name)
+        ]
 
-    def _three(self, place: str) -> tuple[str | None, ...]:
-        """Return the commits that tell the file ``place`` of base, ours and theirs."""
+    def homes(self, path: str) -> list[str]:
+        """Return where base, ours and theirs have the checkpoint that the result has at ``path``."""
+        return [self._home(tree, path) for tree in self.trees]
+
+    def _home(self, tree: Checkpoints, path: str) -> str:
+        if path in tree:
+            return path
+        found = (side.manifest(path) for side in self.trees[1:])  # the side that moved it there
+        store = next((manifest.store for manifest in found if manifest is not None), "")
+        return home(tree, path, store)
+
+    def _ids(self, path: str, name: str) -> list[str | None]:
+        """Return the ids of the file ``name`` beside the checkpoint at ``path`` in base, ours and theirs.
+
+        Several bases have none unless they agree.
+        """
         bases = self._crossing if self._before is None else [self._before]
-        told = {_entry(self._session, one, place) for one in bases}
-        return (bases[0] if len(told) == 1 else None, *self._commits)
+        told = {self._id(one, path, name) for one in bases}
+        return [told.pop() if len(told) == 1 else None, *(self._id(one, path, name) for one in self._commits)]
+
+    def _id(self, commit: str | None, path: str, name: str) -> str | None:
+        if commit is None:
+            return None
+        own = self._home(self._session.at(commit), path)
+        return _entry(self._session, commit, in_folder(own, name))
 
     def model(self, path: str) -> WholeModel | None:
         """Return what reads the model whose shard is at ``path``; None when it is no shard."""
@@ -171,23 +187,36 @@ class Versions:
         return self.in_base(anchor.store)
 
 
-def configuration(session: Session, commit: str | None, path: str) -> bytes | None:
-    """Return the ``adapter_config.json`` beside ``path`` in ``commit``, or None."""
-    return neighbour(session, commit, path, scales.CONFIG)
+def configuration(session: Session, commit: str | None, path: str, store: str = "") -> bytes | None:
+    """Return the ``adapter_config.json`` that :func:`neighbour` finds."""
+    return neighbour(session, commit, path, scales.CONFIG, store)
 
 
-def neighbour(session: Session, commit: str | None, path: str, name: str) -> bytes | None:
-    """Return what ``commit`` has in the file ``name`` in the folder of ``path``, or None.
+def neighbour(session: Session, commit: str | None, path: str, name: str, store: str = "") -> bytes | None:
+    """Return what ``commit`` has in the file ``name`` beside a checkpoint, or None.
+
+    The checkpoint is at ``path``, or has ``store`` if another version has it there.
+    Raises :class:`UsageError` as :func:`read_text` does.
+    """
+    own = home(session.at(commit), path, store) if commit and store else path
+    oid = _entry(session, commit, in_folder(own, name))
+    return None if oid is None else read_text(session, oid, in_folder(path, name))
+
+
+def read_text(session: Session, oid: str, place: str) -> bytes:
+    """Return the bytes of blob ``oid``, which an error names ``place``.
 
     Raises :class:`UsageError` for more than :data:`MOST_TEXT` bytes, before they are read.
     """
-    oid = _entry(session, commit, place := in_folder(path, name))
-    if oid is None:
-        return None
     size = session.objects.size(oid)
     if size > MOST_TEXT:
         raise UsageError(f"{place} has {size} bytes, and more than {MOST_TEXT} of a text are not read")
     return session.repo.read_blob(oid)
+
+
+def home(checkpoints: Checkpoints, path: str, store: str) -> str:
+    """Return where one version has the checkpoint with ``store`` that another one has at ``path``."""
+    return path if path in checkpoints else checkpoints.of_store(store) or path
 
 
 def _entry(session: Session, commit: str | None, path: str) -> str | None:

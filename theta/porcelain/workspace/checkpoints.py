@@ -94,6 +94,10 @@ class Checkpoints(Mapping[str, Checkpoint]):
         """Store -> manifest of the checkpoints that can be read."""
         return {manifest.store: manifest for manifest in self.manifests.values()}
 
+    def of_store(self, store: str) -> str | None:
+        """Return the path of a checkpoint with ``store`` that can be read; None without one."""
+        return next((path for path, one in self.manifests.items() if one.store == store), None)
+
     @property
     def readable(self) -> Checkpoints:
         """The checkpoints whose manifests can be read."""
