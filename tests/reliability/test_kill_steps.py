@@ -20,7 +20,6 @@ Last figures, 26 Nov 2026; git was killed alone, and with theta, at each step un
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,10 +27,11 @@ import pytest
 from tests.reliability.harness import FILE, fsck, wait_for_children
 from tests.reliability.killing import COMMANDS, Command, Copies, Seen, difference, look, run, under_way
 from tests.support import Repo
-from tests.support.repos import describe
+from tests.support.faults import CHANGES, GROWS, KILL, Faults
+from tests.support.repos import Done, describe
 
 ALONE = "import os; os.setsid()"
-ALL = f"{ALONE}; os.environ['DIES_GROUP'] = str(os.getpid())"
+ALL = f"{ALONE}; os.environ['FAULTS_GROUP'] = str(os.getpid())"
 """The code that theta runs first: in a session of its own, git dies alone or takes theta with it."""
 PARTS = 4
 """Tests among which the steps of a command are divided."""
@@ -72,36 +72,24 @@ MORE: dict[str, Command] = {
 }
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that kills a git; without a compiler the test is skipped."""
-    compiler, place = shutil.which("cc"), tmp_path_factory.mktemp("dies") / "dies.so"
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    source = Path(__file__).parents[1] / "support" / "dies.c"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", place, source, "-ldl"], check=True)
-    return place
-
-
 class Trial(Copies):
-    """A command whose git is killed."""
+    """A command whose git is killed: theta runs in the server, without the library of faults."""
 
-    def __init__(self, origin: Repo, command: Command, place: Path, library: Path) -> None:
-        self.library, self.count = library, place / "count"
-        self.steps = 0
+    def __init__(self, origin: Repo, command: Command, place: Path) -> None:
+        self.faults, self.steps = Faults(place, place), 0
         super().__init__(origin, command, place)
 
     def measure(self, repo: Repo) -> None:
         """Count the steps of git."""
         done = self.start(repo, 0, ALONE)
         assert done.returncode == int(self.command.stops), describe(done)
-        self.steps = int.from_bytes(self.count.read_bytes(), "little")
+        self.steps = self.faults.steps
 
-    def start(self, repo: Repo, at: int, first: str) -> subprocess.CompletedProcess[str]:
+    def start(self, repo: Repo, at: int, first: str) -> Done:
         """Run the command, and kill a git before step ``at``."""
-        self.count.write_bytes(bytes(4))
-        env = {"LD_PRELOAD": str(self.library), "DIES_COUNT": str(self.count), "DIES_AT": str(at)}
-        return repo.theta(*self.command.args[1:], env={**env, "THETA_TEST_FIRST": first}, code=None)
+        self.faults.set(KILL, at, GROWS | CHANGES)
+        env = {**self.faults.environment, "THETA_TEST_FIRST": first}
+        return repo.theta(*self.command.args[1:], env=env, code=None)
 
     def kill(self, at: int, first: str, *, abort: bool) -> None:
         """Kill before step ``at``, go on or ``abort``, and look at what comes of it."""
@@ -150,8 +138,6 @@ def report(trial: Trial, chosen: list[int]) -> None:
 @pytest.mark.campaign
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("name", MORE)
-def test_e1_killed_before_each_step(
-    completed: Repo, tmp_path: Path, library: Path, name: str, part: int
-) -> None:
-    trial = Trial(completed, MORE[name], tmp_path, library)
+def test_e1_killed_before_each_step(completed: Repo, tmp_path: Path, name: str, part: int) -> None:
+    trial = Trial(completed, MORE[name], tmp_path)
     report(trial, list(range(1 + part, trial.steps + 1, PARTS)))

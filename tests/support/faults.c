@@ -1,5 +1,6 @@
 /* Loaded into theta and all that it starts, it lets what they do to files fail, be slow, or be recorded.
-   FAULTS names the file of the struct below, which all processes share and the test writes to. */
+   FAULTS names the file of the struct below, which all processes share and the test writes to.
+   FAULTS_GROUP is the process group that is killed; without it only the process of the step is. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -9,6 +10,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,7 +23,7 @@
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-enum mode { OFF, COUNT, KILL_ONE, KILL_ALL, FULL, FAIL, SHORT, SLOW, RECORD };
+enum mode { OFF, COUNT, KILL, FULL, FAIL, SHORT, SLOW, RECORD };
 enum kind { GROWS = 1, CHANGES = 2, READS = 4, SYNCS = 8 };
 
 static struct control {
@@ -29,6 +31,7 @@ static struct control {
     int64_t shift;
     char place[512], log[512];
 } *shared;
+static pid_t group;
 
 static int fits(int kinds)
 {
@@ -37,7 +40,7 @@ static int fits(int kinds)
 
 __attribute__((constructor)) static void begin(void)
 {
-    const char *file = getenv("FAULTS");
+    const char *file = getenv("FAULTS"), *victims = getenv("FAULTS_GROUP");
     int fd = file ? NEXT(open)(file, O_RDWR) : -1;
     void *found;
 
@@ -45,6 +48,7 @@ __attribute__((constructor)) static void begin(void)
         return;
     found = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     shared = found == MAP_FAILED ? NULL : found;
+    group = victims ? atoi(victims) : 0;
     close(fd);
 }
 
@@ -65,17 +69,13 @@ static int step(int kinds)
         return 0;
     number = __atomic_add_fetch(&shared->count, 1, __ATOMIC_SEQ_CST);
     switch (shared->mode) {
-    case KILL_ONE:
+    case KILL:
         if (number != shared->at)
             return 0;
         shared->hits++;
+        if (group)
+            kill(-group, SIGKILL);
         kill(getpid(), SIGKILL);
-        return 0;
-    case KILL_ALL:
-        if (shared->at && number >= shared->at) {
-            shared->hits++;
-            kill(getpid(), SIGKILL);
-        }
         return 0;
     case FULL:
         if (number < shared->at || !(kinds & GROWS))
@@ -95,46 +95,47 @@ static int step(int kinds)
     return 0;
 }
 
+/* Writes what a descriptor is open on; returns whether that is known. */
+static int path_of(int fd, char *path, size_t size)
+{
+    char link[40];
+    ssize_t length;
+
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    length = readlink(link, path, size - 1);
+    path[length < 0 ? 0 : length] = 0;
+    return length >= 0;
+}
+
+static int is_below(const char *path)
+{
+    return !strncmp(path, shared->place, strlen(shared->place));
+}
+
 static int is_file(int fd)
 {
     struct stat info;
-    char link[40], path[512];
-    ssize_t length;
+    char path[512];
 
     if (!shared || !shared->mode || fd < 3 || fstat(fd, &info) || !S_ISREG(info.st_mode))
         return 0;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    length = readlink(link, path, sizeof path - 1);
-    if (length < 0)
-        return 0;
-    path[length] = 0;
-    return !strncmp(path, shared->place, strlen(shared->place));
+    return path_of(fd, path, sizeof path) && is_below(path);
 }
 
 /* Returns whether a path is below the place, and its absolute form. */
 static int is_here(int dir, const char *path, char *full, size_t size)
 {
-    char base[512], link[40];
-    ssize_t length;
+    char base[512];
 
     if (!shared || !shared->mode || !path)
         return 0;
-    if (path[0] == '/') {
+    if (path[0] == '/')
         snprintf(full, size, "%s", path);
-    } else {
-        if (dir == AT_FDCWD) {
-            if (!getcwd(base, sizeof base))
-                return 0;
-        } else {
-            snprintf(link, sizeof link, "/proc/self/fd/%d", dir);
-            length = readlink(link, base, sizeof base - 1);
-            if (length < 0)
-                return 0;
-            base[length] = 0;
-        }
+    else if (dir == AT_FDCWD ? !!getcwd(base, sizeof base) : path_of(dir, base, sizeof base))
         snprintf(full, size, "%s/%s", base, path);
-    }
-    return !strncmp(full, shared->place, strlen(shared->place));
+    else
+        return 0;
+    return is_below(full);
 }
 
 /* -- the record: little-endian, a byte of what it is, inode, offset, two lengths, two texts -- */
@@ -221,10 +222,13 @@ ssize_t write(int fd, const void *data, size_t size)
     return done;
 }
 
-static ssize_t written_at(int fd, const void *data, size_t size, off_t at)
+ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
 {
     ssize_t done;
 
+    if (!is_file(fd))
+        return syscall(SYS_pwrite64, fd, data, size, at);
+    FAILS(GROWS)
     take();
     done = syscall(SYS_pwrite64, fd, data, shorter(size), at);
     if (done > 0)
@@ -233,19 +237,7 @@ static ssize_t written_at(int fd, const void *data, size_t size, off_t at)
     return done;
 }
 
-ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
-{
-    if (is_file(fd))
-        FAILS(GROWS)
-    return written_at(fd, data, size, at);
-}
-
-ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at)
-{
-    if (is_file(fd))
-        FAILS(GROWS)
-    return written_at(fd, data, size, at);
-}
+ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) { return pwrite(fd, data, size, at); }
 
 ssize_t writev(int fd, const struct iovec *parts, int count)
 {
@@ -304,11 +296,12 @@ static int cut(int fd, off_t size)
 {
     int done;
 
-    if (is_file(fd))
-        FAILS(GROWS)
+    if (!is_file(fd))
+        return (int)syscall(SYS_ftruncate, fd, size);
+    FAILS(GROWS)
     take();
     done = (int)syscall(SYS_ftruncate, fd, size);
-    if (!done && is_file(fd))
+    if (!done)
         note('t', inode_of(fd), (uint64_t)size, "", "", 0);
     give();
     return done;
@@ -335,29 +328,31 @@ ssize_t pread(int fd, void *data, size_t size, off_t at)
     return syscall(SYS_pread64, fd, data, size, at);
 }
 
-ssize_t pread64(int fd, void *data, size_t size, off64_t at)
+ssize_t pread64(int fd, void *data, size_t size, off64_t at) { return pread(fd, data, size, at); }
+
+/* Opens a file once more for reading, while all is recorded; -1 otherwise. */
+static int reopened(int fd)
 {
-    return pread(fd, data, size, at);
+    char link[40];
+
+    if (!recording())
+        return -1;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return (int)syscall(SYS_openat, AT_FDCWD, link, O_RDONLY | O_CLOEXEC, 0);
 }
 
-/* Notes the whole content of a small file, since what a stream wrote was not seen. */
+/* Notes the whole content of a small file, since what a stream wrote was not seen, and closes it. */
 static void note_content(int fd)
 {
     static char data[1 << 20];
-    char link[40];
     ssize_t got;
-    int again;
 
-    if (!recording())
+    if (fd < 0)
         return;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    again = (int)syscall(SYS_openat, AT_FDCWD, link, O_RDONLY | O_CLOEXEC, 0);
-    if (again < 0)
-        return;
-    got = syscall(SYS_pread64, again, data, sizeof data, 0);
+    got = syscall(SYS_pread64, fd, data, sizeof data, 0);
     if (got > 0)
-        note('w', inode_of(again), 0, "", data, (size_t)got);
-    NEXT(close)(again);
+        note('w', inode_of(fd), 0, "", data, (size_t)got);
+    NEXT(close)(fd);
 }
 
 static int synced(int fd, int (*next)(int))
@@ -369,7 +364,7 @@ static int synced(int fd, int (*next)(int))
         FAILS(SYNCS)
     take();
     if (is_ours && S_ISREG(info.st_mode))
-        note_content(fd);
+        note_content(reopened(fd));
     done = next(fd);
     if (!done && is_ours)
         note('s', (uint64_t)info.st_ino, 0, "", "", 0);
@@ -430,7 +425,8 @@ OPEN(openat64, WITH_DIR, dir)
         FILE *file; \
         if (*mode == 'r' || !is_here(AT_FDCWD, path, full, sizeof full)) \
             return NEXT(name)(path, mode); \
-        if (step(GROWS)) { errno = ENOSPC; return NULL; } \
+        int error = step(GROWS); \
+        if (error) { errno = error; return NULL; } \
         take(); \
         was_there = !access(path, F_OK); \
         file = NEXT(name)(path, mode); \
@@ -445,20 +441,22 @@ FOPEN(fopen64)
 
 int fclose(FILE *file)
 {
-    int fd = fileno(file), again = -1, done;
+    int fd = fileno(file), again, error, done;
 
-    if (recording() && is_file(fd) && (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY) {
-        char link[40];
-        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-        again = (int)syscall(SYS_openat, AT_FDCWD, link, O_RDONLY | O_CLOEXEC, 0);
+    if (!is_file(fd) || !__fpending(file))
+        return NEXT(fclose)(file);
+    error = step(GROWS);
+    if (error) {
+        __fpurge(file);
+        NEXT(fclose)(file);
+        errno = error;
+        return EOF;
     }
+    again = reopened(fd);
     done = NEXT(fclose)(file);
-    if (again >= 0) {
-        take();
-        note_content(again);
-        give();
-        NEXT(close)(again);
-    }
+    take();
+    note_content(again);
+    give();
     return done;
 }
 

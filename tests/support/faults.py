@@ -20,10 +20,10 @@ from typing import Final
 
 import pytest
 
-COUNT, KILL_ONE, KILL_ALL, FULL, FAIL, SHORT, SLOW, RECORD = range(1, 9)
-"""Modes: nothing happens; the process of the step is killed; each is killed at its next step; from the step
-on the disk is full for what grows files; the step fails; reads and writes do less than asked; steps are slow
-at random; everything is recorded."""
+COUNT, KILL, FULL, FAIL, SHORT, SLOW, RECORD = range(1, 8)
+"""Modes: nothing happens; the process of the step is killed, and the group that ``FAULTS_GROUP`` names; from
+the step on the disk is full for what grows files; the step fails; reads and writes do less than asked; steps
+are slow at random; everything is recorded."""
 GROWS, CHANGES, READS, SYNCS = 1, 2, 4, 8
 """Kinds of steps: writes and new names; renames and removals; reads; syncs."""
 _CONTROL: Final = struct.Struct("<8Iq512s512s")
