@@ -62,23 +62,18 @@ class Tree:
 class Disk:
     """A repository before a command, and the record of the command."""
 
-    def __init__(self, top: Path, before: Path, record: Sequence[Recorded]) -> None:
-        """Take the record of what was done below ``top``, which was as ``before``."""
+    def __init__(
+        self, top: Path, before: Path, record: Sequence[Recorded], inodes: Mapping[str, int]
+    ) -> None:
+        """Take the record of what was done below ``top``, which was as ``before``, with these ``inodes``."""
         self.before = Tree.of(before)
         self.record = [one for one in record if not one.path or _is_below(one.path, top)]
         self._top = str(top)
-        self.inodes: dict[str, int] = {}
-        self.contents: dict[int, bytes] = {}
+        self.inodes = inodes
+        found = ((inode, self.before.entries.get(name)) for name, inode in inodes.items())
+        self.contents = {inode: content for inode, content in found if isinstance(content, bytes)}
         self.modes = {name: (before / name).lstat().st_mode for name in self.before.entries}
         self.syncs = [at for at, one in enumerate(self.record) if one.what == "s"]
-
-    def number(self, numbers: Mapping[str, int]) -> None:
-        """Take the numbers of the inodes that the files had before."""
-        self.inodes = dict(numbers)
-        for name, inode in numbers.items():
-            content = self.before.entries.get(name)
-            if isinstance(content, bytes):
-                self.contents[inode] = content
 
     def changed(self) -> list[str]:
         """Return all names that the record changes, or whose files it writes to."""

@@ -10,7 +10,7 @@ import math
 import random
 from typing import Final
 
-from bench.trust.outcome import NO_CASE, FaultError
+from bench.trust.outcome import NO_CASE, FaultError, about
 from bench.trust.subjects import OnRepositories
 from tests.reliability.harness import wait_for_children
 from tests.support.faults import CHANGES, FAIL, FULL, GROWS, READS, SHORT, SYNCS
@@ -35,8 +35,7 @@ class _Steps(OnRepositories):
         subject.steps = subject.steps or subject.count(self.kinds)
         at = _at(seed // len(self.names) * self.each + number, subject.steps)
         subject.deep = dice.random() < self.deep
-        repo = subject.fresh()
-        try:
+        with subject.copied() as repo, about(f"{name}, step {at} of {subject.steps}"):
             self.set(at, dice)
             done = subject.start(repo)
             wait_for_children(repo)
@@ -45,12 +44,6 @@ class _Steps(OnRepositories):
             if hits:
                 self.check(done)
             subject.aftermath(repo, done)
-        except AssertionError as error:
-            error.add_note(f"{name}, step {at} of {subject.steps}")
-            raise
-        finally:
-            self.faults.off()
-            subject.clear()
         return name if hits else NO_CASE
 
     def set(self, at: int, dice: random.Random, /) -> None:

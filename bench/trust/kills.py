@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from bench.trust.outcome import NO_CASE
+from bench.trust.outcome import NO_CASE, about
 from bench.trust.subjects import OnRepositories
 from tests.reliability.harness import wait_for_children
 from tests.reliability.killing import kill
@@ -24,14 +24,9 @@ class Kills(OnRepositories):
         subject = self.subject(name)
         share, group, abort = dice.uniform(0.02, 1.0), dice.random() < 0.5, dice.random() < 0.3
         subject.deep = dice.random() < 0.2
-        repo = subject.fresh()
-        try:
+        told = f"{name}, killed at {share:.3f} of {subject.length:.2f} s, {group=}, {abort=}"
+        with subject.copied() as repo, about(told):
             hit = kill(repo, subject.command.args, share * subject.length, group=group)
             wait_for_children(repo)
             subject.aftermath(repo, None, abort=abort)
-        except AssertionError as error:
-            error.add_note(f"{name}, killed at {share:.3f} of {subject.length:.2f} s, {group=}, {abort=}")
-            raise
-        finally:
-            subject.clear()
         return name if hit else NO_CASE

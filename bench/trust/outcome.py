@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -23,6 +24,25 @@ class FaultError(AssertionError):
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
         self.kind = kind
+
+
+@contextlib.contextmanager
+def counted_as(kind: str) -> Iterator[None]:
+    """Let checks of the tests that fail in the block be faults of a kind."""
+    try:
+        yield
+    except AssertionError as error:
+        raise FaultError(kind, str(error)) from error
+
+
+@contextlib.contextmanager
+def about(text: str) -> Iterator[None]:
+    """Add to whatever the block raises what it was about."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(text)
+        raise
 
 
 class Campaign(Protocol):

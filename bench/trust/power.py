@@ -14,13 +14,12 @@ from pathlib import Path
 from bench.trust import looking
 from bench.trust.crash_states import Disk, Stage
 from bench.trust.looking import View
-from bench.trust.outcome import NO_CASE, FaultError
+from bench.trust.outcome import NO_CASE, FaultError, about
 from bench.trust.subjects import WRITING, OnRepositories, git_fsck
 from tests.reliability.harness import FILE, wait_for_children
-from tests.reliability.killing import Command, bring_back, files, look, under_way
+from tests.reliability.killing import Command, bring_back, look, run, under_way
 from tests.support import Repo, sha256
 from tests.support.faults import Faults
-from tests.support.repos import describe
 
 _DEEP = 40
 """One in so many states is also checked by ``git fsck``, and theta goes on from there."""
@@ -37,7 +36,6 @@ class Recording:
         new: the repository after it.
         names: what the record changes.
         seen: digests of the states that were checked.
-        committed: digests of the checkpoint in all branches.
     """
 
     disk: Disk
@@ -46,7 +44,6 @@ class Recording:
     new: View
     names: list[str]
     seen: set[bytes]
-    committed: set[str]
 
 
 class Power(OnRepositories):
@@ -61,7 +58,6 @@ class Power(OnRepositories):
         """Take copies of ``origin``."""
         super().use(origin, place, faults)
         self.made: dict[str, Recording] = {}
-        self.committed = files(origin)
 
     def case(self, seed: int, number: int) -> str:
         """Check one state; the seed says of which command."""
@@ -76,11 +72,8 @@ class Power(OnRepositories):
             return NO_CASE
         made.seen.add(digest)
         made.stage.become(tree)
-        try:
+        with about(f"{name}, before step {crash} of {len(made.disk.record)}"):
             self._check(made, WRITING[name], dice)
-        except AssertionError as error:
-            error.add_note(f"{name}, before step {crash} of {len(made.disk.record)}")
-            raise
         return name
 
     def _record(self, command: Command, place: Path) -> Recording:
@@ -97,18 +90,15 @@ class Power(OnRepositories):
             if file.is_file() and not file.is_symlink()
         }
         with self.faults.recording() as record:
-            program, *args = command.args
-            done = repo.run(program, *args) if program == "git" else repo.theta(*args, code=None)
+            run(repo, command.args)
             wait_for_children(repo)
-        assert done.returncode == 0, describe(done)
-        disk = Disk(repo.path, before, record)
-        disk.number(inodes)
+        disk = Disk(repo.path, before, record, inodes)
         new = View.of(repo.path)
         shutil.rmtree(repo.path)
         shutil.copytree(before, repo.path, symlinks=True)
         old = View.of(repo.path)
         stage = Stage(repo.path, disk)
-        return Recording(disk, stage, old, new, disk.changed(), set(), self.committed)
+        return Recording(disk, stage, old, new, disk.changed(), set())
 
     def _check(self, made: Recording, command: Command, dice: random.Random) -> None:
         """Nothing is lost, each branch is where it was or will be, and the file is whole or comes back."""
@@ -125,7 +115,7 @@ class Power(OnRepositories):
         looking.sound(top)
         is_whole = now.file in {made.old.file, made.new.file}
         only = {made.old.file, made.new.file} if "pop" in command.args else {made.old.file}
-        precious = only - {*made.committed, "gone"}
+        precious = only - {*self.committed, "gone"}
         if not is_whole and precious and "refs/stash" not in dict(now.refs):
             raise FaultError("lost", "what was not committed is in no stash, and gone from the file")
         if dice.randrange(_DEEP if is_whole else _DEEP // 4) == 0:
@@ -143,7 +133,7 @@ class Power(OnRepositories):
         path = repo.path / FILE
         if not path.exists() and made.new.file != "gone":
             bring_back(repo)
-        if path.exists() and sha256(path) not in {made.old.file, made.new.file, *made.committed}:
+        if path.exists() and sha256(path) not in {made.old.file, made.new.file, *self.committed}:
             if not repo.theta("status", "--porcelain").stdout.strip():
                 raise FaultError("wrong", "the file is torn, and status does not say so")
             repo.theta("restore", FILE)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from pathlib import Path
 from typing import Final
 
 from bench.trust import looking
 from bench.trust.looking import View
-from bench.trust.outcome import NO_CASE, FaultError
+from bench.trust.outcome import NO_CASE, FaultError, about
 from bench.trust.subjects import OnRepositories, never_a_bug
 from tests.reliability.harness import FILE
-from tests.reliability.killing import files
 from tests.support import Repo, sha256
 from tests.support.faults import Faults
 from tests.support.repos import describe
@@ -52,17 +50,14 @@ class Rot(OnRepositories):
         packed.git("gc", "-q")
         packed.git("commit-graph", "write", "--reachable")
         self.forms = [origin, packed]
-        self.known = files(origin)
-        self.number = 0
 
     def case(self, seed: int, number: int) -> str:
         """Damage one file; the seed says of which kind."""
         kind, dice = [*KINDS][seed % len(KINDS)], random.Random(f"rot {seed} {number}")
-        self.number += 1
-        repo = dice.choice(self.forms).copy(self.place / f"rot{self.number}")
-        gitdir = repo.path / ".git"
-        found = sorted(file for pattern in KINDS[kind] for file in gitdir.glob(pattern) if file.is_file())
-        try:
+        with self.folder() as folder:
+            repo = dice.choice(self.forms).copy(folder / "repo")
+            gitdir = repo.path / ".git"
+            found = sorted(file for pattern in KINDS[kind] for file in gitdir.glob(pattern) if file.is_file())
             repo.git("remote", "add", "mirror", str(self.mirror))
             if not found:
                 return NO_CASE
@@ -71,13 +66,8 @@ class Rot(OnRepositories):
             how = _damage(file, before, dice)
             if file.read_bytes() == before:
                 return NO_CASE
-            try:
+            with about(f"{os.path.relpath(file, gitdir)}: {how}"):
                 self._check(repo, kind, file, before)
-            except AssertionError as error:
-                error.add_note(f"{os.path.relpath(file, gitdir)}: {how}")
-                raise
-        finally:
-            shutil.rmtree(repo.path, ignore_errors=True)
         return kind
 
     def _check(self, repo: Repo, kind: str, file: Path, before: bytes) -> None:
@@ -88,7 +78,7 @@ class Rot(OnRepositories):
         never_a_bug(repo.theta("status", code=None))
         read = repo.theta("export", f"main:{FILE}", "-o", ".git/read.safetensors", "--force", code=None)
         never_a_bug(read)
-        if read.returncode == 0 and sha256(repo.path / ".git/read.safetensors") not in self.known:
+        if read.returncode == 0 and sha256(repo.path / ".git/read.safetensors") not in self.committed:
             raise FaultError("wrong", "a damaged checkpoint was exported")
         if kind in _OF_OBJECTS:
             done = repo.theta("fsck", "--read-data", "--repair-from", "mirror", code=None)

@@ -9,7 +9,6 @@ itself does not allow others beside it.
 from __future__ import annotations
 
 import random
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ import numpy as np
 
 import theta
 from bench.trust import looking
-from bench.trust.outcome import FaultError
-from bench.trust.subjects import OnRepositories, git_fsck, never_a_bug
-from tests.reliability.harness import FILE, SHAPES, leftovers, wait_for_children, write
-from tests.reliability.killing import GITS, look, under_way
+from bench.trust.outcome import FaultError, about
+from bench.trust.subjects import OnRepositories, git_fsck, never_a_bug, nothing_left
+from tests.reliability.harness import FILE, SHAPES, wait_for_children, write
+from tests.reliability.killing import attempt, look, under_way
 from tests.support import Repo, random_tensors
-from tests.support.faults import SLOW, Faults
+from tests.support.faults import SLOW
 from tests.support.repos import Done, describe
 
 _MAIN: Final = {
@@ -70,8 +69,7 @@ class Actor:
     def run(self, repo: Repo) -> Done:
         """Run the command, which may fail."""
         time.sleep(self.after)
-        program, *args = self.args
-        return repo.run(program, *args) if program == "git" else repo.theta(*args, code=None)
+        return attempt(repo, self.args)
 
     def __str__(self) -> str:
         return f"{self.place}: {' '.join(self.args)}"
@@ -85,27 +83,12 @@ class Schedules(OnRepositories):
     counts = "schedules"
     each = 2
 
-    def use(self, origin: Repo, place: Path, faults: Faults) -> None:
-        """Take copies of ``origin``."""
-        super().use(origin, place, faults)
-        self.number = 0
-
     def case(self, seed: int, number: int) -> str:
         """Run some commands at once, and compare what comes of them with the model."""
         dice = random.Random(f"schedules {seed} {number}")
         actors = _drawn(dice)
-        self.number += 1
-        folder = self.place / f"schedule{self.number}"
-        folder.mkdir()
-        try:
+        with self.folder() as folder, about("; ".join(map(str, actors))):
             self._play(folder, actors, dice)
-        except AssertionError as error:
-            error.add_note("; ".join(map(str, actors)))
-            raise
-        finally:
-            self.faults.off()
-            wait_for_children(Repo(folder))
-            shutil.rmtree(folder, ignore_errors=True)
         return f"{len(actors)} at once"
 
     def _play(self, folder: Path, actors: list[Actor], dice: random.Random) -> None:
@@ -144,9 +127,7 @@ class Schedules(OnRepositories):
             write(repo, {"norm": 77})
             repo.theta("commit", "-q", "-a", "-m", f"last of {place}")
             _assert_file(repo, "HEAD", {"norm": 77})
-        left = [name for name in leftovers(main) if not GITS.search(name)]
-        if left:
-            raise FaultError("other", f"left over: {left}")
+        nothing_left(main)
 
 
 def _drawn(dice: random.Random) -> list[Actor]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from bench.trust import looking
 from bench.trust.looking import View
-from bench.trust.outcome import FaultError
-from tests.reliability.harness import FILE, Runner, leftovers, template, wait_for_children
+from bench.trust.outcome import FaultError, counted_as
+from tests.cli import checks
+from tests.reliability.harness import FILE, Runner, fsck, leftovers, template, wait_for_children
 from tests.reliability.killing import (
     COMMANDS,
-    GITS,
     Command,
     Trial,
+    attempt,
     complete,
     edited,
+    files,
+    left_by_theta,
     under_way,
 )
 from tests.support import Repo, make_model, random_tensors
@@ -56,8 +61,6 @@ WRITING: Final[dict[str, Command]] = {
     "gc": Command(("theta", "gc", "--prune=now", "--quiet")),
 }
 """Name -> a command that writes to the repository, the worktree or a remote."""
-_ONCE: Final = ("undo", "branch", "tag", "move", "squash", "amend", "stash", "stash pop", "git stash")
-"""Commands that do not do the same when they are repeated after their end."""
 
 
 def origin(place: Path) -> Repo:
@@ -72,7 +75,7 @@ class Subject(Trial):
     nor as after the command.
     """
 
-    def __init__(self, origin: Repo, command: Command, place: Path, faults: Faults | None = None) -> None:
+    def __init__(self, origin: Repo, command: Command, place: Path, faults: Faults) -> None:
         """Run the command on two copies in ``place``: one as it is, one to see what comes of it."""
         self.deep, self.faults, self.steps = True, faults, 0
         place.mkdir()
@@ -80,25 +83,23 @@ class Subject(Trial):
 
     def count(self, kinds: int) -> int:
         """Return how many steps of some kinds the command takes."""
-        assert self.faults is not None
-        repo = self.fresh()
-        self.faults.set(COUNT, kinds=kinds)
-        done = self.start(repo)
-        steps = self.faults.steps
-        self.faults.off()
+        with self.copied() as repo:
+            self.faults.set(COUNT, kinds=kinds)
+            done = self.start(repo)
+            steps = self.faults.steps
         assert done.returncode == 0, describe(done)
-        self.clear()
         return steps
 
     def start(self, repo: Repo) -> Done:
         """Run the command, which may fail."""
-        program, *args = self.command.args
-        return repo.run(program, *args) if program == "git" else repo.theta(*args, code=None)
+        return attempt(repo, self.command.args)
 
-    def clear(self) -> None:
-        """Remove the last copy."""
-        wait_for_children(Repo(self.last))
-        shutil.rmtree(self.last, ignore_errors=True)
+    @contextlib.contextmanager
+    def copied(self) -> Iterator[Repo]:
+        """Make a new copy, prepared, which is removed in the end."""
+        repo = self.fresh()
+        with ended(self.faults, repo.path):
+            yield repo
 
     def measure(self, repo: Repo) -> None:
         """Take the time of the command, and look at what it makes."""
@@ -145,8 +146,7 @@ class Subject(Trial):
             repo.theta("restore", FILE)  # what git tore is committed
         git_fsck(repo)
         looking.sound(repo.path)
-        if left := [name for name in leftovers(repo) if not GITS.search(name)]:
-            raise FaultError("other", f"left over: {left}")
+        nothing_left(repo)
         found = View.of(repo.path).file
         if found not in (self.before.file, self.after.file):
             raise FaultError("lost" if found == "gone" else "wrong", f"the file is {found}")
@@ -166,7 +166,9 @@ class OnRepositories:
     def use(self, origin: Repo, place: Path, faults: Faults) -> None:
         """Take copies of ``origin``."""
         self.origin, self.place, self.faults = origin, place, faults
+        self.committed = files(origin)
         self.subjects: dict[str, Subject] = {}
+        self.number = 0
 
     def case(self, seed: int, number: int) -> str:
         """Run one case."""
@@ -180,18 +182,43 @@ class OnRepositories:
             self.subjects[name] = Subject(self.origin, WRITING[name], place, self.faults)
         return self.subjects[name]
 
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Make a folder for one case, which is removed when all that works in it has ended."""
+        self.number += 1
+        made = self.place / f"case{self.number}"
+        made.mkdir()
+        with ended(self.faults, made):
+            yield made
+
+
+@contextlib.contextmanager
+def ended(faults: Faults, folder: Path) -> Iterator[None]:
+    """At the end of the block end all faults, wait for what works in a folder, and remove it."""
+    try:
+        yield
+    finally:
+        faults.off()
+        wait_for_children(Repo(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def nothing_left(repo: Repo) -> None:
+    """Assert that no temporaries or locks of theta are left over."""
+    if left := left_by_theta(repo):
+        raise FaultError("other", f"left over: {left}")
+
 
 def git_fsck(repo: Repo, *options: str) -> None:
     """Assert that git finds nothing wrong, dangling objects aside."""
-    done = repo.try_git("fsck", "--full", "--strict", "--no-dangling", "--no-progress", *options)
-    if done.returncode:
-        raise FaultError("lost", describe(done))
+    with counted_as("lost"):
+        fsck(repo, *options)
 
 
 def never_a_bug(done: Done) -> None:
     """Assert that a command that failed says why, and that it is no bug."""
-    said = done.stdout + done.stderr
-    if done.returncode == 70 or "Traceback" in said or "this is a bug" in said:
-        raise FaultError("other", describe(done))
-    if done.returncode > 0 and not said.strip() and os.path.basename(str(done.args[0])) == "theta":
+    with counted_as("other"):
+        checks.never_a_bug(done)
+    is_told = done.returncode <= 0 or (done.stdout + done.stderr).strip()
+    if not is_told and os.path.basename(str(done.args[0])) == "theta":
         raise FaultError("other", f"no reason: {describe(done)}")

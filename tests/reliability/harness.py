@@ -119,9 +119,9 @@ def _works_in(process: Path, place: Path) -> bool:
         return False
 
 
-def fsck(repo: Repo) -> None:
+def fsck(repo: Repo, *options: str) -> None:
     """Assert that git finds nothing wrong, dangling objects aside."""
-    done = repo.try_git("fsck", "--full", "--strict", "--no-dangling", "--no-progress")
+    done = repo.try_git("fsck", "--full", "--strict", "--no-dangling", "--no-progress", *options)
     assert done.returncode == 0, describe(done)
 
 

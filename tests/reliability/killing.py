@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.reliability.harness import FILE, State, fsck, leftovers, wait_for_children, write
 from tests.support import Repo, sha256
 from tests.support.environment import dated
-from tests.support.repos import describe
+from tests.support.repos import Done, describe
 
 GITS = re.compile(r"/tmp_(obj|pack|idx|object)_\w+$")  # of a dead git; its gc removes them
 MAGIC = b"theta checkpoint"
@@ -113,9 +113,14 @@ def complete(repo: Repo) -> Repo:
     return repo
 
 
+def attempt(repo: Repo, args: tuple[str, ...]) -> Done:
+    """Run a whole command, which may fail."""
+    return repo.run(*args) if args[0] == "git" else repo.theta(*args[1:], code=None)
+
+
 def run(repo: Repo, args: tuple[str, ...]) -> None:
     """Run a whole command, which must succeed."""
-    done = repo.run(*args) if args[0] == "git" else repo.theta(*args[1:], code=None)
+    done = attempt(repo, args)
     assert done.returncode == 0, describe(done)
 
 
@@ -162,8 +167,7 @@ class Copies:
     def fresh(self) -> Repo:
         """A new copy, prepared."""
         self.number += 1
-        self.last = self.place / f"copy{self.number}"
-        repo = self.origin.copy(self.last)
+        repo = self.origin.copy(self.place / f"copy{self.number}")
         self.command.before(repo)
         return repo
 
@@ -189,8 +193,7 @@ class Copies:
         """Everything is whole and in agreement, and nothing is left over."""
         run(repo, ("theta", "fsck", "--read-data"))
         fsck(repo)
-        left = [name for name in leftovers(repo) if not GITS.search(name)]
-        assert not left, left
+        assert not left_by_theta(repo), left_by_theta(repo)
 
 
 class Trial(Copies):
@@ -251,6 +254,11 @@ def files(repo: Repo) -> set[str]:
         repo.theta("export", f"{place}:{FILE}", "-o", ".git/exported.safetensors", "--force", code=None)
         found.add(sha256(repo.path / ".git" / "exported.safetensors"))
     return found
+
+
+def left_by_theta(repo: Repo) -> list[str]:
+    """Return the leftovers, without those that git's own gc removes."""
+    return [name for name in leftovers(repo) if not GITS.search(name)]
 
 
 def look(repo: Repo) -> None:

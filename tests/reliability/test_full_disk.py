@@ -11,7 +11,7 @@ import pytest
 
 from tests.reliability.harness import FILE, fsck, wait_for_children
 from tests.reliability.killing import COMMANDS as KILLED
-from tests.reliability.killing import Command, Copies, edited, look, run, under_way
+from tests.reliability.killing import Command, Copies, attempt, edited, look, run, under_way
 from tests.support import Repo
 from tests.support.repos import describe
 
@@ -123,8 +123,7 @@ def test_e2_a_real_disk_fills(completed: Repo, small: Path, tmp_path: Path, name
         ballast = small / "ballast"
         free = os.statvfs(small).f_bavail * os.statvfs(small).f_frsize
         ballast.write_bytes(bytes(max(free - kilobytes * 1024, 0)))
-        args = COMMANDS[name].args
-        done = repo.run(*args) if args[0] == "git" else repo.theta(*args[1:], code=None)
+        done = attempt(repo, COMMANDS[name].args)
         wait_for_children(repo)
         ballast.unlink()
         try:
