@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+import measure
 
 SETTINGS: dict[str, list[list[str]]] = {
     "as git has it": [],
@@ -51,10 +52,7 @@ class Clone:
 
     def seconds(self, *words: str) -> float:
         """Run git; return its processor seconds."""
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.run(*words)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return measure.run([self.git, *words], self.place, self._environment).processor
 
 
 def build(place: Path, git: str, entries: int, tensors: int) -> Clone:

@@ -13,18 +13,17 @@ Files are written by other processes: what this one holds would count as memory 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import os
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import measure
 import numpy as np
+from models import NUMPY, header
 from safetensors.numpy import save_file
 
 MODEL = "model.safetensors"
@@ -42,21 +41,16 @@ class Bench:
         subprocess.run(["git", "init", "-q", "-b", "main", str(place)], check=True)
         for key, value in (("user.name", "a"), ("user.email", "a@b")):
             subprocess.run(["git", "config", key, value], cwd=place, check=True)
-        self.measure("track", "*.safetensors")
-        self.rows: dict[str, tuple[float, float]] = {}
+        self.run("track", "*.safetensors")
 
-    def measure(self, *words: str) -> tuple[float, float]:
-        """Run theta; return processor seconds, and the peak of memory in MB."""
-        with subprocess.Popen([*self._theta, *words], cwd=self.place, stdout=subprocess.DEVNULL) as child:
-            _, status, used = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
-        assert child.returncode == 0, words
-        return used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3
+    def run(self, *words: str) -> measure.Timed:
+        """Run theta."""
+        return measure.run([*self._theta, *words], self.place)
 
     def note(self, label: str, *words: str) -> None:
         """Measure a command, and print it."""
-        self.rows[label] = self.measure(*words)
-        print(f"  {label}: {self.rows[label][0]:.2f} s, {self.rows[label][1]:.0f} MB", flush=True)
+        used = self.run(*words)
+        print(f"  {label}: {used.processor:.2f} s, {used.resident:.0f} MB", flush=True)
 
 
 def tensors(place: Path, count: int, seed: int = 1, changed: int = 0) -> None:
@@ -76,20 +70,13 @@ def chunks(place: Path, count: int, seed: int = 1, changed: int = 0) -> None:
 
 def sparse(place: Path, gigabytes: int, changed: int = 0) -> None:
     """Write a file of bf16 matrices that is holes, with a constant matrix and a random one."""
-    rows, columns = 8192, 16384
-    size = rows * columns * 2
+    shape = (8192, 16384)
+    size = NUMPY["BF16"].itemsize * shape[0] * shape[1]
     count = max(3, round(gigabytes * 1e9 / size))
-    header = {
-        _name(n): {"dtype": "BF16", "shape": [rows, columns], "data_offsets": [n * size, (n + 1) * size]}
-        for n in range(count)
-    }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
     with place.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        start = file.tell()
-        file.truncate(start + count * size)
-        file.write(b"\x80\x3f" * (rows * columns))
+        file.write(header({_name(number): shape for number in range(count)}, "BF16"))
+        file.truncate(file.tell() + count * size)
+        file.write(b"\x80\x3f" * (size // 2))
         file.write(np.random.default_rng(changed).bytes(size))
 
 

@@ -25,19 +25,24 @@ Array = NDArray[Any]
 # -- files ----------------------------------------------------------------------------------
 
 
-def stream(path: Path, specs: Shapes, dtype: str, values: Iterable[Array]) -> None:
-    """Write a safetensors file whose tensors come one after the other."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def header(specs: Shapes, dtype: str) -> bytes:
+    """Return what a safetensors file has before its tensors, which come one after the other."""
+    found: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, shape in specs.items():
         end = position + NUMPY[dtype].itemsize * int(np.prod(shape))
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+        found[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
         position = end
-    text = json.dumps(header).encode()
+    text = json.dumps(found).encode()
     text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def stream(path: Path, specs: Shapes, dtype: str, values: Iterable[Array]) -> None:
+    """Write a safetensors file whose tensors come one after the other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
+        out.write(header(specs, dtype))
         for array in values:
             out.write(array.astype(NUMPY[dtype]).tobytes())
 

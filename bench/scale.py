@@ -1,8 +1,8 @@
 """How long add, push, clone and merge of models take that no machine here holds: a simulation, and its check.
 
-    python bench/scale.py measure rates.json     measure this machine, then check the simulation on it
-    python bench/scale.py plan rates.json        tables of 7B, 70B and 1T models on 1 to 64 workers
-    python bench/scale.py draw rates.json scale.svg
+    python -m bench.scale measure rates.json     measure this machine, then check the simulation on it
+    python -m bench.scale plan rates.json        tables of 7B, 70B and 1T models on 1 to 64 workers
+    python -m bench.scale draw rates.json scale.svg
 
 Each operation costs processor seconds: so many for itself, a gigabyte and a tensor.  ``measure`` finds these
 by runs with three models of different sizes, and then compares what is simulated for a fourth one, which has
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -30,6 +29,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
+from bench import measure
 from theta.engine import rounds
 
 MODEL: Final = "model.safetensors"
@@ -188,12 +188,7 @@ CHECKED: Final = Sample(18, 700)
 
 def cpu(command: Sequence[str], place: Path) -> float:
     """Run a command; return its processor seconds, those of what it starts included."""
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, cwd=place, stdout=quiet, stderr=quiet) as child:
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    assert child.returncode == 0, command
-    return used.ru_utime + used.ru_stime
+    return measure.run(command, place).processor
 
 
 def measured(sample: Sample, theta: str) -> tuple[dict[str, float], float, float]:
@@ -231,7 +226,7 @@ def _operations(sample: Sample, theta: str, place: Path, host: Path) -> Iterator
 
 
 def _stored(place: Path) -> int:
-    return sum(file.stat().st_size for file in (place / ".git/objects").rglob("*") if file.is_file())
+    return measure.size(place / ".git" / "objects")
 
 
 def fitted(rows: Sequence[tuple[Sample, float]]) -> Rate:
@@ -252,7 +247,7 @@ def best(sample: Sample, theta: str, runs: int) -> tuple[dict[str, float], float
     return {key: min(run[0][key] for run in made) for key in OPERATIONS}, made[0][1], made[0][2]
 
 
-def measure(target: Path, theta: str, runs: int) -> bool:
+def checked(target: Path, theta: str, runs: int) -> bool:
     """Measure, write what was found, and print the check; return whether it holds."""
     made = [(sample, best(sample, theta, runs)) for sample in SAMPLES]
     rates = {key: fitted([(sample, run[0][key]) for sample, run in made]) for key in OPERATIONS}
@@ -365,7 +360,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     asked = parser.parse_args()
     if asked.what == "measure":
-        return 0 if measure(asked.rates, asked.theta, asked.runs) else 1
+        return 0 if checked(asked.rates, asked.theta, asked.runs) else 1
     found = load(asked.rates)
     if asked.what == "plan":
         print("\n".join(plan(found)))
