@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from tests.independent.forging import FILE, Forge
 from tests.independent.manifest_text import Entry, escape, parse
@@ -15,24 +16,30 @@ from tests.independent.tensor_trees import StoredTensor
 EXTREMES = (0, 1, 2, 3, 127, 128, 255)
 
 
-class Mutants:
-    """The tensors of some commits of a repository, and damaged copies of them."""
+class StoredVersions:
+    """The tensors that some commits of a repository have at ``path``, dice, and a forge there."""
 
     def __init__(self, repository: Path, commits: list[str], path: str, seed: int) -> None:
         self.dice = random.Random(seed)
         self.forge = Forge(repository)
-        self._objects = Objects(repository)
-        self._entries: list[tuple[str, Entry]] = []
-        self._proofs: dict[str, str] = {}
-        for commit in commits:
-            manifest = parse(self._objects, self._objects.at_path(commit, path))
-            self._entries += [(name, entry) for name, entry in manifest.entries.items() if entry.size]
+        self.objects = Objects(repository)
+        manifests = [parse(self.objects, self.objects.at_path(commit, path)) for commit in commits]
+        self.tensors = [tensor for manifest in manifests for tensor in manifest.entries.items()]
 
-    def __enter__(self) -> Mutants:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._objects.__exit__(None, None, None)
+        self.objects.__exit__(None, None, None)
+
+
+class Mutants(StoredVersions):
+    """Damaged copies of tensors."""
+
+    def __init__(self, repository: Path, commits: list[str], path: str, seed: int) -> None:
+        super().__init__(repository, commits, path, seed)
+        self._entries = [(name, entry) for name, entry in self.tensors if entry.size]
+        self._proofs: dict[str, str] = {}
 
     def make(self, count: int) -> Iterator[tuple[str, str]]:
         """Yield commits of one tensor with one damaged object, and the SHA-256 of the file without damage.
@@ -41,8 +48,8 @@ class Mutants:
         """
         for _ in range(count):
             name, entry = self.dice.choice(self._entries)
-            files = self._objects.files(entry.tree)
-            contents = {key: self._objects.blob(oid, 2**24) for key, oid in files.items()}
+            files = self.objects.files(entry.tree)
+            contents = {key: self.objects.blob(oid, 2**24) for key, oid in files.items()}
             victim = self.dice.choice(sorted(contents))
             damaged = self._damaged(contents[victim])
             record = contents["@tensor"]
@@ -69,7 +76,7 @@ class Mutants:
         """Return the SHA-256 of a tensor without damage."""
         if entry.tree not in self._proofs:
             found = hashlib.sha256()
-            for raw in StoredTensor(self._objects, entry).values():
+            for raw in StoredTensor(self.objects, entry).values():
                 found.update(raw)
             self._proofs[entry.tree] = found.hexdigest()
         return self._proofs[entry.tree]

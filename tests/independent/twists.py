@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tests.independent.forging import FILE, FOLDER, Forge
-from tests.independent.manifest_text import Entry, escape, parse
-from tests.independent.odb import Objects
+from tests.independent.forging import FILE, FOLDER
+from tests.independent.manifest_text import Entry, escape
+from tests.independent.mutants import StoredVersions
 
 Files = list[tuple[str, str, str]]
 """(name, mode, id) of each entry of a tree, in the order in which it is written."""
@@ -97,25 +96,19 @@ class Parts:
     skeleton: Files = field(default_factory=list)
     text: str = ""
 
+    @property
+    def table_text(self) -> str:
+        """The table as it is written."""
+        return "".join(f"{line}\n" for line in ("theta skeleton 1", *self.table))
 
-class Twists:
-    """The small tensors of some commits of a repository, and checkpoints made of them."""
+
+class Twists(StoredVersions):
+    """Checkpoints made of small tensors."""
 
     def __init__(self, repository: Path, commits: list[str], path: str, seed: int) -> None:
-        self.dice = random.Random(seed)
-        self.forge = Forge(repository)
-        self._objects = Objects(repository)
-        self._entries: dict[str, tuple[str, Entry]] = {}
-        for commit in commits:
-            manifest = parse(self._objects, self._objects.at_path(commit, path))
-            small = {e.tree: (name, e) for name, e in manifest.entries.items() if e.size <= LARGEST}
-            self._entries |= small
-
-    def __enter__(self) -> Twists:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._objects.__exit__(None, None, None)
+        super().__init__(repository, commits, path, seed)
+        small = ((name, entry) for name, entry in self.tensors if entry.size <= LARGEST)
+        self._entries = {entry.tree: (name, entry) for name, entry in small}
 
     def make(self, count: int) -> Iterator[tuple[str, str]]:
         """Yield commits of one checkpoint, ``model.bin``, and what is twisted in it."""
@@ -129,9 +122,9 @@ class Twists:
         tensors = dict(self._entries[tree] for tree in chosen)
         found, table, literal = [], [], b""
         for name, entry in sorted(tensors.items()):
-            files = [(key, FILE, oid) for key, oid in self._objects.files(entry.tree).items()]
+            files = [(key, FILE, oid) for key, oid in self.objects.files(entry.tree).items()]
             record = next(oid for key, _, oid in files if key == "@tensor")
-            found.append(StoredParts(name, entry, files, self._objects.blob(record, 2**20)))
+            found.append(StoredParts(name, entry, files, self.objects.blob(record, 2**20)))
             if self.dice.random() < 0.4:
                 table.append("literal 5")
                 literal += b"bytes"
@@ -149,8 +142,8 @@ class Twists:
         for one in parts.tensors:
             one.tree = self.write_tree(one.files)
         step("table")
-        text = "".join(f"{line}\n" for line in ("theta skeleton 1", *parts.table)).encode()
-        parts.skeleton = [*self._pieces("table", text), *self._pieces("literal", parts.literal)]
+        table = parts.table_text.encode()
+        parts.skeleton = [*self._pieces("table", table), *self._pieces("literal", parts.literal)]
         step("skeleton")
         parts.head.setdefault("skeleton", self.write_tree(parts.skeleton))
         for one in parts.tensors:
@@ -346,10 +339,9 @@ def _twisted(twists: Twists, files: Files) -> Files:
 def the_pieces(twists: Twists, parts: Parts) -> None:
     """Cut the table or the literals elsewhere."""
     kind = twists.dice.choice(("table", "literal"))
-    whole = "".join(f"{line}\n" for line in ("theta skeleton 1", *parts.table)).encode()
-    data, files = whole if kind == "table" else parts.literal, list(parts.skeleton)
+    data = parts.table_text.encode() if kind == "table" else parts.literal
     cut = twists.dice.choice((0, len(data) // 2, len(data)))
-    parts.skeleton = [row for row in files if not row[0].startswith(kind)]
+    parts.skeleton = [row for row in parts.skeleton if not row[0].startswith(kind)]
     for number, piece in enumerate((data[:cut], data[cut:])):
         parts.skeleton.append((f"{kind}.{number:04d}", FILE, twists.forge.blob(piece)))
 
@@ -444,9 +436,7 @@ def a_name(twists: Twists, parts: Parts) -> None:
     )
     parts.text = Twists.text(parts).replace(triple(one), f"{written}\n    {one.line}\nend {written}\n")
     parts.table = [line.replace(escape(one.name), written) for line in parts.table]
-    lines = "".join(f"{line}\n" for line in ("theta skeleton 1", *parts.table)).encode(
-        "utf-8", "surrogatepass"
-    )
+    lines = parts.table_text.encode("utf-8", "surrogatepass")
     table = [row for row in parts.skeleton if row[0] != "table.0000"]
     tree = twists.write_tree([*table, ("table.0000", FILE, twists.forge.blob(lines))])
     parts.text = parts.text.replace(parts.head["skeleton"], tree)
@@ -484,7 +474,7 @@ def the_groups(twists: Twists, parts: Parts) -> None:
     """List the tensors in groups, with or without a fault."""
     dice, names = twists.dice, {one.name[:1] for one in parts.tensors}
     prefixes = dice.choice(([""], sorted(names), ["", ""], [*sorted(names), dice.choice(sorted(names))]))
-    text = "".join(triple(one) for one in parts.tensors[:0])
+    text = ""
     for prefix in prefixes:
         inside = [one for one in parts.tensors if one.name.startswith(prefix)]
         listing = "".join(map(triple, inside)).encode("utf-8", "surrogateescape")
