@@ -15,7 +15,9 @@ from tests.support import Repo, make_model, mutate, random_tensors
 from theta import _fs
 from theta.cli import remembering
 from theta.cli.catalogue import COMMANDS
-from theta.errors import DiskError, NotFoundError
+from theta.errors import DiskError, NoSpaceError, NotFoundError
+from theta.git.backends.by_git_index import GitIndexEdit
+from theta.git.backends.index import IndexEdit
 from theta.git.repository import Repository
 from theta.git.run import Git
 from theta.porcelain.care import checkup, undo_notes, undoing
@@ -351,6 +353,32 @@ def test_an_undo_whose_refs_cannot_move_changes_nothing(repo: Repo) -> None:
     hook.unlink()
     repo.theta("undo")
     assert state(repo) == before
+
+
+def test_an_undo_without_room_for_the_index_changes_nothing(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo.theta(*commit_all(repo))
+    after = state(repo)
+
+    def full(_: object) -> None:
+        raise NoSpaceError("no space to write the index")
+
+    with monkeypatch.context() as patch, pytest.raises(NoSpaceError):
+        for edit_of in (IndexEdit, GitIndexEdit):
+            patch.setattr(edit_of, "_write", full)
+        undoing.undo(Session.here(repo.path))
+    assert state(repo) == after
+
+
+def test_an_undo_without_room_in_the_reflog_is_whole(repo: Repo) -> None:
+    """Git moves the branch before it fails: the index follows all the same."""
+    before = repo.git("rev-parse", "HEAD"), repo.git("ls-files", "-s")
+    repo.theta(*commit_all(repo))
+    (repo.path / ".git/logs/HEAD").unlink()
+    (repo.path / ".git/logs/HEAD").symlink_to("/dev/full")
+    repo.theta("undo")
+    assert (repo.git("rev-parse", "HEAD"), repo.git("ls-files", "-s")) == before
 
 
 def editing(repo: Repo, *lines: str) -> dict[str, str]:

@@ -28,6 +28,7 @@ class IndexCopy(ABC):
 
     def __init__(self, path: Path, scratch: Path, *, patient: bool = True) -> None:
         self._path, self._lock = path, Path(f"{path}.lock")
+        self._is_ready = False
         _take(self._lock, patient=patient)
         self._copy = scratch / _fs.own_temporary("index")
         try:
@@ -75,6 +76,16 @@ class IndexCopy(ABC):
         for path in {e.path for e in self.entries() if e.stage and e.path.startswith(prefix)}:
             self.drop_conflict(path)
 
+    def prepare(self) -> None:
+        """Write what was edited into the lock file: all that is left for the end of the block is its name.
+
+        Nothing is edited afterwards.
+        """
+        if self._is_changed():
+            self._write()
+            _fs.rename(self._copy, self._lock)
+            self._is_ready = True
+
     def __enter__(self) -> Self:
         return self
 
@@ -82,9 +93,9 @@ class IndexCopy(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None and self._is_changed():
-                self._write()
-                _fs.rename(self._copy, self._lock)
+            if kind is None and not self._is_ready:
+                self.prepare()
+            if kind is None and self._is_ready:
                 _fs.rename(self._lock, self._path)
         finally:
             self._clear()

@@ -194,6 +194,10 @@ class EditedIndex(Protocol):
         """Drop the conflict stages of all paths below ``directory``."""
         ...
 
+    def prepare(self) -> None:
+        """Write all but the name: the end of the block needs no room then.  Nothing is edited afterwards."""
+        ...
+
 
 class Indexes(Protocol):
     """Index files: that of a worktree, and those that git makes for a moment."""

@@ -4,9 +4,10 @@ Undoing is allowed as long as all is as the command left it (:mod:`undo_notes`).
 wrote, if it still has the content that the command gave it, is brought to the version of the old index.  Any
 other file is left alone: ``theta commit -a`` is undone without touching the files.
 
-Refs move first, then the index, then the files.  The note tells before that an undo has begun, and has all
-that it needs; so one that was killed, or failed, is completed by the next.  In the end a note of the undo
-itself replaces it.
+The new index is written beside the old one, refs move, the index gets its name, then files are written: a
+full disk is met before refs move, or when index and refs are as they should be.  The note tells before that
+an undo has begun, and has all that it needs; so one that was killed, or failed, is completed by the next.
+In the end a note of the undo itself replaces it.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def undo(session: Session, progress: Progress | None = None) -> Undone:
         now, old = _indexes(repo, note)
         with session.change() as change:
             _stage(change, now, old)
+            change.index.prepare()  # a full disk is met before a ref moves
             _move_refs(repo, note)
         files = _files(session, note["begun"]["files"], now, old)
         left = [*files.changed, *files.left]
@@ -148,11 +150,16 @@ def _check_worktrees(repo: Repository, note: Mapping[str, Any]) -> None:
 
 def _is_untouched(repo: Repository, note: Mapping[str, Any]) -> bool:
     """Return whether no undo of the command has begun, or none of its steps was taken."""
-    refs = undo_notes.refs(repo)
     return "begun" not in note or (
-        all(refs.get(name, "") == new for name, (_, new) in note["refs"].items())
-        and list(undo_notes.head(repo)) == note["head"][1]
-        and undo_notes.digest(repo, repo.index_path) == note["indexes"][1]
+        _are_at(repo, note, 1) and undo_notes.digest(repo, repo.index_path) == note["indexes"][1]
+    )
+
+
+def _are_at(repo: Repository, note: Mapping[str, Any], state: int) -> bool:
+    """Return whether refs and HEAD are as before the command, state 0, or as after it, state 1."""
+    refs = undo_notes.refs(repo)
+    return list(undo_notes.head(repo)) == note["head"][state] and all(
+        refs.get(name, "") == ids[state] for name, ids in note["refs"].items()
     )
 
 
@@ -285,6 +292,8 @@ def _move_refs(repo: Repository, note: Mapping[str, Any]) -> None:
             _update(repo, deletions, reason)
         _update(repo, rows if is_apart else [*rows, *deletions], reason)
     except ThetaError:
+        if _are_at(repo, note, 0):  # git moves refs before it finds no room for the line of a reflog
+            return
         _update(repo, [f"update {name} {new}\n" for name, new in deleted.items()] if is_apart else [], reason)
         _move_head(repo, here, reason)
         raise
