@@ -87,6 +87,21 @@ def fsync_dir(path: str | Path) -> None:
         os.close(descriptor)
 
 
+def sync(path: str | Path) -> None:
+    """Make durable what is at ``path``, or that nothing is there any more."""
+    _step("fsync", path)
+    place = Path(path)
+    with translated(path):
+        if place.is_file() and not place.is_symlink():
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        if place.parent.is_dir():
+            fsync_dir(place.parent)
+
+
 def make_dirs(path: str | Path) -> None:
     """Create directory ``path`` and its parents."""
     missing = [place for place in (Path(path), *Path(path).parents) if not os.path.isdir(place)]

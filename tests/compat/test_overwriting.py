@@ -232,6 +232,16 @@ def test_a1_an_ignored_checkpoint_is_refused(pair: tuple[Repo, Repo], command: s
     assert (repo.path / "x.txt").read_text() == "theirs\n"
 
 
+def test_a1_an_entry_of_the_stash_is_known_by_its_number(pair: tuple[Repo, Repo], tmp_path: Path) -> None:
+    file = ignoring(pair[1], tmp_path)
+    repo = Repo(file.parent.parent, pair[1].ticks)
+    repo.write("code.py", "another entry\n")
+    repo.git("stash", "-q")
+    done = repo.theta("stash", "pop", "1", code=1)
+    assert "\n\td/n.safetensors\nPlease move or remove them before you" in done.stderr
+    assert file.read_text() == MINE
+
+
 def test_a1_a_rebase_goes_on_when_the_file_is_moved(pair: tuple[Repo, Repo], tmp_path: Path) -> None:
     """A rebase of five commits stops at the third, whose file is in the way, and goes on."""
     repo = pair[1].copy(tmp_path / "ours")

@@ -92,6 +92,32 @@ def test_stash_pop_through_theta_and_branch(tracked: Repo) -> None:
     assert_agreement(tracked, {MODEL: new})
 
 
+def test_pop_ends_as_gits_does_where_it_fails(tracked: Repo) -> None:
+    """Without such an entry, with changes in the way, in conflict, and without any entry; the stash stays."""
+    kept = "The stash entry is kept in case you need it again.\n"
+
+    def popped(*words: str) -> str:
+        """Pop by theta and by git; return what both said."""
+        ours = tracked.theta("stash", "pop", "-q", *words, code=None)
+        tracked.git("reset", "-q", "--mixed")
+        theirs = tracked.try_git("stash", "pop", "-q", *words)
+        assert ours.returncode == theirs.returncode != 0
+        assert (ours.stdout, ours.stderr) == (theirs.stdout, theirs.stderr)
+        return ours.stdout
+
+    tracked.write("code.py", "print('stashed')\n")
+    tracked.git("stash", "-q")
+    tracked.write("code.py", "print('ours')\n")
+    assert [popped(*words) for words in (["stash@{7}"], ["7"], ["main"])] == [""] * 3
+    assert [popped(*words) for words in ([], ["0"], ["--index"], ["refs/stash"])] == [kept] * 4
+    tracked.git("commit", "-q", "-am", "ours")
+    assert kept in tracked.theta("stash", "pop", code=1).stdout
+    tracked.git("reset", "-q", "--hard")
+    assert len(tracked.git("stash", "list").splitlines()) == 1
+    tracked.git("stash", "drop", "-q")
+    assert popped() == ""
+
+
 def test_stash_pop_in_conflict_keeps_the_stash(tracked: Repo) -> None:
     edit(tracked, "layer.1.weight")
     tracked.git("stash")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.harness import write
+from tests.reliability.harness import FILE, write
 from tests.reliability.tracing import Event, trace
 from tests.support import Repo
 
@@ -133,6 +133,41 @@ def test_a2_rebase_and_fetch_are_durable(repo: Repo, tmp_path: Path) -> None:
     repo.theta("push", "-q", "origin", "main")
     clone.git("remote", "set-url", "origin", str(tmp_path / "remote.git"))
     assert run(clone, "theta", "fetch", "-q") == 1
+
+
+@pytest.mark.parametrize("words", [(), ("-q", "0"), ("--index", "stash@{0}")])
+def test_a2_an_entry_of_the_stash_goes_when_its_files_are_durable(repo: Repo, words: tuple[str, ...]) -> None:
+    (repo.path / "code.py").unlink()
+    repo.write("folder/new.py", "print('new')\n")
+    repo.theta("stash", "-q", "--include-untracked")
+    events = trace(repo, repo.path.parent, "theta", "stash", "pop", *words)
+    gone = next(n for n, e in enumerate(events) if e.what == "unlink" and e.path.endswith("/refs/stash"))
+    synced = {event.path for event in events[:gone] if event.what == "sync"}
+    assert {str(repo.path / name) for name in (FILE, "folder/new.py", "folder", "")} <= synced
+    assert repo.git("stash", "list") == ""
+
+
+KILLED_IN_THE_END = """
+import os, signal
+from theta.porcelain.drive import running
+run = running.run
+def dying(git, *args, **options):
+    done = run(git, *args, **options)
+    if {"drop", "pop"} & {*args}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done
+running.run = dying
+"""
+"""Run before ``theta stash pop``: theta is killed when git has removed the entry."""
+
+
+def test_what_came_from_the_stash_stays_when_theta_is_killed_then(repo: Repo) -> None:
+    repo.write("code.py", "print('stashed')\n")
+    repo.theta("stash", "-q")
+    repo.theta("stash", "pop", env={"THETA_TEST_FIRST": KILLED_IN_THE_END}, code=-9)
+    repo.theta("status")
+    assert repo.git("stash", "list") == ""
+    assert (repo.path / "code.py").read_text() == "print('stashed')\n"
 
 
 def removed_last(events: list[Event]) -> bool:

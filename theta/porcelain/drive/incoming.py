@@ -195,12 +195,18 @@ class _Incoming:
         self._repo.promised.expect(commit.tree for commit in commits if commit is not None)
 
     def named(self, words: Iterable[str]) -> Iterator[Commit]:
-        """Yield the commits that ``words`` name, also after ``=``, as ends of a range, and at a remote."""
-        for word in words:
+        """Yield the commits that ``words`` name, also after ``=``, as ends of a range, and at a remote.
+
+        A number is an entry of the stash for its command.
+        """
+        for word in map(self._entry, words):
             for part in (*re.split(r"\.\.\.?", word), word.partition("=")[2]):
                 spellings = ["@{-1}"] if part == "-" else [part.lstrip("^"), *self._at_remotes(part)]
                 found = (self._commit(spelling) for spelling in spellings if spelling)
                 yield from (commit for commit in found if commit is not None)
+
+    def _entry(self, word: str) -> str:
+        return f"refs/stash@{{{word}}}" if self._name == "stash" and word.isdecimal() else word
 
     def _at_remotes(self, name: str) -> list[str]:
         places = [f"refs/remotes/{remote}/{name}" for remote in self._repo.refs.remotes()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from theta.git.run import DEFER, DEFER_FILES, Git, Heard, plain
 from theta.git.state_files import FETCH_HEAD
 from theta.porcelain.drive import cloning, editors, git_words, overwrites
 from theta.porcelain.drive.git_words import Applying
-from theta.porcelain.drive.incoming import command
+from theta.porcelain.drive.incoming import changes, command
 from theta.porcelain.setup import installing
 from theta.porcelain.workspace import agreement, worktree
 from theta.porcelain.workspace.exchange import Exchange
@@ -24,6 +25,12 @@ _KILLED: Final = 129
 
 _MOVES: Final = ("stash", "am", "bisect")
 """Commands of git that write files of the worktree, and that theta has no part in."""
+
+_ENTRY: Final = re.compile(r"(refs/)?stash@\{\d+\}|\d+")
+"""A word that names an entry of the stash by its number."""
+
+_KEPT: Final = "The stash entry is kept in case you need it again."
+"""The line that ``git stash pop`` ends with if it cannot apply an entry."""
 
 Showing = Callable[[str], AbstractContextManager[Progress | None]]
 """Returns a context manager that shows progress under the given name."""
@@ -167,9 +174,41 @@ def handed(
         if argv[0] in _MOVES:
             session.journal.moving(*argv[1:], "refs/stash", "refs/stash^3")
         git = plain(session.cwd, marks=session.repo.marks)
-        words = (*checked, *argv[:2], *(["--quiet"] if quiet else []), *argv[2:])
-        done = ended(session, run(git, *words, aloud=True, tell=tell).code)
+        if _pops(argv) and installing.is_used(session.repo):
+            code = _pop(session, git, checked, argv[2:], tell)
+        else:
+            words = (*checked, *argv[:2], *(["--quiet"] if quiet else []), *argv[2:])
+            code = run(git, *words, aloud=True, tell=tell).code
+        done = ended(session, code)
     return replace(done, notes=(*done.notes, *after_git(session, shown)))
+
+
+def _pops(argv: Sequence[str]) -> bool:
+    """Return whether ``git ARGV`` applies an entry of the stash and removes it, in words that are known."""
+    rest = [word for word in argv[2:] if word not in ("-q", "--quiet", "--index")]
+    return [*argv[:2]] == ["stash", "pop"] and len(rest) < 2 and all(map(_ENTRY.fullmatch, rest))
+
+
+def _pop(
+    session: Session, git: Git, before: Sequence[str], words: Sequence[str], tell: Telling | None
+) -> int:
+    """Run ``git BEFORE stash pop --quiet WORDS``, but remove the entry only when its files are durable.
+
+    Git does not wait for them, so that a power failure could take the entry and the files.
+    """
+    named = next(filter(_ENTRY.fullmatch, words), "0")
+    entry = f"refs/stash@{{{named}}}" if named.isdecimal() else named
+    is_there = session.repo.commit_of(entry) is not None
+    coming = {path for step in changes(session.repo, ["stash", "pop", entry]) for path, _ in step.written()}
+    code = run(git, *before, "stash", "apply", "--quiet", *words, aloud=True, tell=tell).code
+    if not code:
+        for path in sorted(coming):
+            _fs.sync(session.repo.worktree / path)
+        session.journal.settled()
+        return run(git, "stash", "drop", "--quiet", entry, aloud=True, tell=tell).code
+    if tell is not None and is_there and code == 1:
+        tell(Said((_KEPT,)))
+    return code
 
 
 def left_out(session: Session) -> list[str]:
