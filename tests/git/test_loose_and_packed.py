@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import zlib
+from collections.abc import Callable
+from concurrent import futures
 from pathlib import Path
 
 import pytest
 
 from tests.support import Repo
+from theta.errors import DamagedRepositoryError
 from theta.git.backends.loose_and_packed import ObjectFiles, places
+from theta.git.repository import Repository
 
 
 @pytest.mark.parametrize("form", ["sha1", "sha256"])
@@ -30,21 +36,97 @@ def test_what_git_has_is_found(tmp_path: Path, form: str, monkeypatch: pytest.Mo
     assert all(map(borrowed.has, ids)) and not any(map(borrowed.has, absent))
 
 
-def test_a_file_that_ends_early_is_known(repo: Repo) -> None:
-    """libgit2 would read it for ever."""
+def test_a_loose_object_is_whole_or_damaged(repo: Repo) -> None:
     oid = repo.git("rev-parse", "HEAD:code.py")
     place = repo.path / ".git/objects" / oid[:2] / oid[2:]
-    whole = place.read_bytes()
+    files, whole = ObjectFiles([place.parents[1]], 20), place.read_bytes()
+    assert files.loose(oid) == ("blob", repo.git("cat-file", "blob", oid).encode() + b"\n")
+    assert files.loose_ids(oid[:7]) == {oid}
     place.chmod(0o600)
-    for data, is_cut in ((whole, False), (whole[:-9], True), (whole[:5], True), (b"", True), (b"no", False)):
+    for data in (whole[:-9], whole[:5], b"", b"no", whole + b"more", zlib.compress(b"blob 1\0a")):
         place.write_bytes(data)
-        assert ObjectFiles([place.parents[1]], 20).is_cut_short(oid) is is_cut
-    place.write_bytes(whole)
-    repo.git("repack", "-q", "-a")
-    place.write_bytes(whole[:-9])
-    assert not ObjectFiles([place.parents[1]], 20).is_cut_short(oid)
+        with pytest.raises(DamagedRepositoryError, match=oid):
+            files.loose(oid)
     place.unlink()
-    assert not ObjectFiles([place.parents[1]], 20).is_cut_short(oid)
+    assert files.loose(oid) is None
+    assert files.loose_ids(oid[:7]) == set()
+    for content in (b"blob 9\0short", b"blob", b"evil 1\0a"):
+        lie = hashlib.sha1(content).hexdigest()
+        (place := repo.path / ".git/objects" / lie[:2] / lie[2:]).parent.mkdir(exist_ok=True)
+        place.write_bytes(zlib.compress(content))
+        with pytest.raises(DamagedRepositoryError, match=lie):
+            files.loose(lie)
+
+
+def _torn(repo: Repo, oid: str) -> None:
+    """Cut a loose object short, so that libgit2 would read it for ever."""
+    place = repo.path / ".git/objects" / oid[:2] / oid[2:]
+    place.chmod(0o600)
+    place.write_bytes(place.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize("torn", ["HEAD~2", "HEAD", "HEAD:folder", "HEAD^{tree}", "HEAD:code.py", "v1"])
+def test_no_way_to_an_object_hangs_over_one_that_ends_early(tmp_path: Path, torn: str) -> None:
+    """It is read by its id, by a name, by a path, by the beginning of its id, and on a walk."""
+    repo = Repo.create(tmp_path / "repo")
+    for turn in range(5):
+        repo.write("code.py", f"{turn}\n" * 9)
+        repo.write("folder/code.py", f"{turn}\n" * 8)
+        repo.git("add", "-A")
+        repo.git("commit", "-qm", f"{turn}")
+    repo.git("tag", "-a", "-m", "told", "v1")
+    head, first, oid = (repo.git("rev-parse", name) for name in ("HEAD", "HEAD~4", torn))
+    _torn(repo, oid)
+    history, objects = (backend := Repository.discover(repo.path).backend).history, backend.objects
+    asked: dict[str, Callable[[], object]] = {
+        "read": lambda: objects.read(oid),
+        "begins": lambda: history.named(oid[:10]),
+        "far": lambda: history.named("HEAD~3"),
+        "file": lambda: history.named("HEAD:folder/code.py"),
+        "peeled": lambda: history.named("v1^{commit}"),
+        "walk": lambda: list(history.since(head)),
+        "base": lambda: history.merge_base(head, first),
+        "descends": lambda: history.descends(head, first),
+    }
+    met = {
+        "HEAD~2": {"far", "walk", "base", "descends"},
+        "HEAD": {"far", "file", "peeled", "walk", "base", "descends"},
+        "HEAD:folder": {"file"},
+        "HEAD^{tree}": {"file"},
+        "v1": {"peeled"},
+    }
+    for name, ask in asked.items():
+        if name in {"read", "begins"} | met.get(torn, set()):
+            with pytest.raises(DamagedRepositoryError, match=oid):
+                ask()
+        else:
+            assert ask()
+
+
+def test_an_object_of_a_pack_is_read_whatever_its_file_is(repo: Repo) -> None:
+    repo.git("repack", "-q", "-a")
+    oid = repo.git("rev-parse", "HEAD")
+    _torn(repo, oid)
+    backend = Repository.discover(repo.path).backend
+    assert backend.objects.read(oid) == ("commit", repo.git("cat-file", "commit", oid).encode() + b"\n")
+    assert backend.history.named("HEAD^{commit}") == oid
+    with pytest.raises(DamagedRepositoryError, match=oid):  # libgit2 looks at all that begins so
+        backend.history.named(oid[:9])
+
+
+def test_threads_read_at_once(repo: Repo) -> None:
+    """libgit2 holds a lock while Python reads a file, and Python gives other threads a turn meanwhile."""
+    backend = Repository.discover(repo.path).backend
+    head, names = repo.git("rev-parse", "HEAD"), ("HEAD", "HEAD:code.py", "HEAD^{tree}")
+    ids = [repo.git("rev-parse", name) for name in names]
+
+    def read(_turn: int) -> None:
+        assert [backend.history.named(name) for name in names] == ids
+        assert None not in [backend.objects.read(oid) for oid in ids]
+        assert next(backend.history.since(head)) == head
+
+    with futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(200)))
 
 
 def test_a_damaged_index_has_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +14,11 @@ from pygit2.enums import ObjectType, SortMode
 
 from theta.errors import DamagedRepositoryError, DiskError, MissingObjectsError, UnsupportedRepositoryError
 from theta.git import state_files
-from theta.git.backends import index, loose_and_packed
+from theta.git.backends import index
 from theta.git.backends.index_entries import Entry
-from theta.git.object_format import BLOB, COMMIT, SHA1, TAG, TREE
+from theta.git.backends.loose_and_packed import ObjectFiles
+from theta.git.backends.loose_reader import KINDS, NUMBERS, ReadingRepository, opened
+from theta.git.object_format import SHA1, TREE
 from theta.git.object_values import DAMAGED
 from theta.git.run import Git, configures
 from theta.lazy import Module
@@ -34,18 +35,9 @@ pygit2.settings.enable_fsync_gitdir(True)
 pygit2.option(pygit2.enums.Option.ENABLE_STRICT_OBJECT_CREATION, False)
 pygit2.settings.set_extensions(["partialclone"])
 
-_BEGINNING: Final = re.compile(r"(?:[^~^:@]|@(?!\{))*")
-"""The name with which a revision begins (gitrevisions(7))."""
-_KINDS: Final = {
-    ObjectType.COMMIT: COMMIT,
-    ObjectType.TREE: TREE,
-    ObjectType.BLOB: BLOB,
-    ObjectType.TAG: TAG,
-}
 _BY_REMOTE: Final = "includeif.hasconfig:"
 _HOOK: Final = "reference-transaction"
 """The hook that git runs when refs move; libgit2 runs none."""
-_NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
 _BUILT_IN: Final = {SHA1.object_id(TREE, (), 0).hex(): (TREE, b"")}
 """The empty tree, which git and the headers of libgit2 have built in."""
 
@@ -54,14 +46,15 @@ class Libgit2:
     """One repository, opened by libgit2."""
 
     def __init__(self, raw: pygit2.Repository, objects: Path | None = None) -> None:
-        """Take ``raw``, and the directory of its objects if that is not its own."""
+        """Take ``raw``, and the directory for its new objects if that is not its own."""
         self.raw = raw
         self.gitdir = Path(raw.path)
         self.top = Path(raw.workdir) if raw.workdir else None
-        self.objects = Libgit2Objects(raw, objects or state_files.common_directory(self.gitdir) / "objects")
+        reader = ReadingRepository(self.gitdir, objects)
+        self.objects = Libgit2Objects(raw, reader.files)
         self._settings = Libgit2Settings(raw, self.top or self.gitdir)
         self.refs = Libgit2Refs(raw, self._settings)
-        self.history = Libgit2History(raw, self.objects)
+        self.history = Libgit2History(reader)
         self.indexes = Libgit2Indexes(raw)
 
     @property
@@ -76,10 +69,7 @@ class Libgit2:
 
     def apart(self, place: Path) -> Libgit2:
         """Return the same repository with ``place`` as the objects directory for new objects."""
-        raw, odb = pygit2.Repository(self.raw.path), pygit2.Odb(str(place))
-        odb.add_disk_alternate(str(state_files.common_directory(self.gitdir) / "objects"))
-        raw.set_odb(odb)
-        return Libgit2(raw, place)
+        return Libgit2(opened(self.gitdir, place), place)
 
 
 class Libgit2Objects:
@@ -87,9 +77,8 @@ class Libgit2Objects:
 
     format = SHA1
 
-    def __init__(self, raw: pygit2.Repository, directory: Path) -> None:
-        self._odb = raw.odb
-        self._files = loose_and_packed.ObjectFiles(loose_and_packed.places(directory), SHA1.size)
+    def __init__(self, raw: pygit2.Repository, files: ObjectFiles) -> None:
+        self._odb, self._files = raw.odb, files
 
     def has(self, oid: str) -> bool:
         """Return whether object ``oid`` is in this repository."""
@@ -97,33 +86,42 @@ class Libgit2Objects:
 
     def header(self, oid: str) -> tuple[str, int] | None:
         """Return the kind and the size of object ``oid``; None when it is missing or cannot be read."""
-        if self._files.is_cut_short(oid):
-            return None
         try:
             kind, size = self._odb.read_header(pygit2.Oid(hex=oid))
         except (KeyError, ValueError, pygit2.GitError):
             return None
-        return _KINDS[ObjectType(kind)], size
+        return KINDS[ObjectType(kind)], size
 
     def read(self, oid: str) -> tuple[str, bytes] | None:
         """Return the kind and the bytes of object ``oid``; None when it is not in this repository."""
-        self.check(oid)
         try:
-            kind, data = self._odb.read(pygit2.Oid(hex=oid))
+            return self._files.loose(oid) or _read(self._odb, oid)
         except (KeyError, ValueError):
             return _BUILT_IN.get(oid)
         except pygit2.GitError as error:
             raise DamagedRepositoryError(f"object {oid} cannot be read: {error}", hint=DAMAGED) from error
-        return _KINDS[ObjectType(kind)], data
+        except DamagedRepositoryError:  # a pack may have it too
+            if (found := self._packed(oid)) is None:
+                raise
+            return found
 
-    def check(self, oid: str) -> None:
-        """Raise :class:`DamagedRepositoryError` for an object over which libgit2 would hang."""
-        if self._files.is_cut_short(oid):
-            raise DamagedRepositoryError(f"object {oid} cannot be read: its file is cut short", hint=DAMAGED)
+    def _packed(self, oid: str) -> tuple[str, bytes] | None:
+        """Return an object of a pack; libgit2 would read its file as well."""
+        packs = pygit2.Odb()
+        for place in self._files.places:
+            packs.add_backend(pygit2.OdbBackendPack(str(place)), 1)
+        with contextlib.suppress(KeyError, ValueError, pygit2.GitError):
+            return _read(packs, oid)
+        return None
 
     def write(self, kind: str, data: bytes) -> str:
         """Write an object; return its id."""
-        return str(self._odb.write(_NUMBERS[kind], data))
+        return str(self._odb.write(NUMBERS[kind], data))
+
+
+def _read(odb: pygit2.Odb, oid: str) -> tuple[str, bytes]:
+    kind, data = odb.read(pygit2.Oid(hex=oid))
+    return KINDS[ObjectType(kind)], data
 
 
 class Libgit2Refs:
@@ -296,65 +294,49 @@ class Libgit2Config:
 class Libgit2History:
     """Revisions, and how commits descend from each other."""
 
-    def __init__(self, raw: pygit2.Repository, objects: Libgit2Objects) -> None:
-        self._raw, self._objects = raw, objects
+    def __init__(self, reader: ReadingRepository) -> None:
+        self._reader = reader
 
     def named(self, revision: str) -> str | None:
         """Return the object that ``revision`` names; None when it names none in this repository."""
-        self._check(*self._begins_at(revision))
         try:
-            return str(self._raw.revparse_single(revision).id)
+            with self._reader.reading() as raw:
+                return str(raw.revparse_single(revision).id)
         except (KeyError, ValueError, pygit2.GitError):
             return None
 
     def merge_base(self, one: str, other: str) -> str | None:
         """Return a merge base; None when there is none."""
-        self._check(one, other)
-        with _walking():
-            found = self._raw.merge_base(pygit2.Oid(hex=one), pygit2.Oid(hex=other))
+        with self._walking() as raw:
+            found = raw.merge_base(pygit2.Oid(hex=one), pygit2.Oid(hex=other))
         return str(found) if found else None
 
     def descends(self, commit: str, ancestor: str) -> bool:
         """Return whether ``commit`` is a descendant of ``ancestor``."""
-        self._check(commit, ancestor)
-        with _walking():
-            return self._raw.descendant_of(pygit2.Oid(hex=commit), pygit2.Oid(hex=ancestor))
+        with self._walking() as raw:
+            return raw.descendant_of(pygit2.Oid(hex=commit), pygit2.Oid(hex=ancestor))
 
     def since(self, head: str, hidden: Iterable[str] = (), *, parents_first: bool = False) -> Iterator[str]:
         """Yield the commits that ``head`` reaches and none of ``hidden`` does."""
-        hidden = list(hidden)
-        self._check(head, *hidden)
         order = SortMode.TOPOLOGICAL | SortMode.REVERSE if parents_first else SortMode.NONE
-        with _walking():
-            walker = self._raw.walk(pygit2.Oid(hex=head), order)
+        with self._walking() as raw:
+            walker = raw.walk(pygit2.Oid(hex=head), order)
             for oid in hidden:
                 walker.hide(pygit2.Oid(hex=oid))
-            for commit in walker:
-                yield str(commit.id)
+        while True:
+            with self._walking():
+                commit = next(walker, None)
+            if commit is None:
+                return
+            yield str(commit.id)
 
-    def _begins_at(self, revision: str) -> list[str]:
-        """Return the id that ``revision`` begins with, as a name or in full."""
-        found = _BEGINNING.match(revision)
-        name = found[0] if found and found[0] else "HEAD"
-        if SHA1.is_id(name):
-            return [name]
+    @contextlib.contextmanager
+    def _walking(self) -> Iterator[pygit2.Repository]:
         try:
-            return [str(self._raw.lookup_reference_dwim(name).resolve().target)]
-        except (KeyError, ValueError, pygit2.GitError):
-            return []
-
-    def _check(self, *commits: str) -> None:
-        """Look at the ends, which are what a power failure tears."""
-        for commit in commits:
-            self._objects.check(commit)
-
-
-@contextlib.contextmanager
-def _walking() -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, ValueError, pygit2.GitError) as error:
-        raise MissingObjectsError(f"a commit is not in this repository: {error}") from error
+            with self._reader.reading() as raw:
+                yield raw
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise MissingObjectsError(f"a commit is not in this repository: {error}") from error
 
 
 class Libgit2Indexes:
