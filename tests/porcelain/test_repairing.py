@@ -80,6 +80,23 @@ def test_what_is_only_here_is_taken_out_of_a_damaged_pack(repo: Repo) -> None:
     assert is_fine(repo)
 
 
+def test_what_is_promised_to_a_lazy_clone_stays_promised(repo: Repo, tmp_path: Path) -> None:
+    """The remote went on since, so that it sends another pack."""
+    for name in ("uploadpack.allowFilter", "uploadpack.allowAnySHA1InWant"):
+        repo.git("-C", str(tmp_path / "remote.git"), "config", name, "true")
+    theta(repo, "clone", "--lazy", f"file://{tmp_path}/remote.git", str(tmp_path / "lazy"))
+    lazy = Repo(tmp_path / "lazy")
+    repo.git("push", "-q", "origin", "main")
+    for one in objects(lazy, "pack/*.pack"):
+        damage(one)
+    assert not is_fine(lazy)
+    assert "1 pack came from origin" in theta(lazy, "fsck", "--repair-from", "origin").out
+    marks = {file.stem for file in objects(lazy, "pack/*.promisor")}
+    assert marks == {file.stem for file in objects(lazy, "pack/*.pack")}
+    theta(lazy, "restore", MODEL)
+    assert is_fine(lazy)
+
+
 def test_what_nobody_has_is_said(repo: Repo) -> None:
     repo.git("gc", "-q")
     for one in objects(repo, "pack/*.pack"):

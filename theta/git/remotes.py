@@ -1,10 +1,17 @@
-"""Remotes that are local directories, to which git does not pass its configuration."""
+"""Remotes: which one is meant, what git does not pass on to one on this disk, and fetches apart."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
 from theta.git.quoting import split_lines
 from theta.git.repository import Repository
-from theta.git.run import DURABLE
+from theta.git.run import DEFER, DURABLE, Git
+
+_APART: Final = ("core.bare=true", "fetch.unpackLimit=1")
+_FETCH: Final = ("--quiet", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no")
 
 
 def durable(repo: Repository) -> list[str]:
@@ -40,3 +47,23 @@ def push_urls(repo: Repository, remote: str) -> list[str]:
     """Return the URLs that git pushes to for ``remote``, a name or a URL."""
     done = repo.git().run("remote", "get-url", "--push", "--all", remote, check=False)
     return split_lines(done.text) if not done.code else [remote]
+
+
+def standing_alone(repo: Repository, place: Path) -> Git:
+    """Return a git for the repository at ``place``, which reads no other objects and fetches none unasked."""
+    own = {"GIT_OBJECT_DIRECTORY": str(place / "objects"), "GIT_ALTERNATE_OBJECT_DIRECTORIES": ""}
+    return repo.git(extra={**DEFER, **own, "GIT_NO_LAZY_FETCH": "1"})
+
+
+def fetch_apart(
+    repo: Repository, place: Path, settings: Sequence[str], words: Sequence[str], stdin: bytes | None = None
+) -> None:
+    """Fetch, as ``repo`` is configured, into a new repository at the empty directory ``place``.
+
+    ``words`` are those of git fetch, after the options of each such fetch.  Its objects are in packs.
+    """
+    git, there = standing_alone(repo, place), f"--git-dir={place}"
+    git.run(there, "init", "-q", "--bare", "--template=", f"--object-format={repo.format.name}")
+    made = (f"include.path={repo.commondir / 'config'}", *_APART, *settings)
+    options = [word for setting in made for word in ("-c", setting)]
+    git.run(there, *options, "fetch", *_FETCH, *words, stdin=stdin)

@@ -10,23 +10,22 @@ from __future__ import annotations
 import contextlib
 import mmap
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
 from theta import _fs, _notes
-from theta.errors import NotFoundError
+from theta.errors import CorruptError, NotFoundError
+from theta.git import remotes
+from theta.git.backends import loose_and_packed
 from theta.git.run import DEFER, Git
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 
 BAD: Final = "bad"
 """The folder for damaged files, below theta's own in the git directory."""
-_SETTINGS: Final = ("core.bare=true", "fetch.unpackLimit=1", "fetch.fsckObjects=true")
 _LOOSE: Final = re.compile(r"[0-9a-f]{38}|[0-9a-f]{62}")
-_PIECE: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def repair(session: Session, remote: str, progress: Progress | None = None) -> R
         session.journal.exclusive(alone=True),
         _fs.temporary_directory(_fs.own_temporary("repair"), session.scratch()) as place,
     ):
-        _fetch(session, remote, place)
+        remotes.fetch_apart(repo, place, ("fetch.fsckObjects=true",), ("--", remote, "+refs/*:refs/*"))
         aside = _put_aside(session, list(_damaged(session)))
         packs = _take(place / "objects" / "pack", _objects(session) / "pack")
         for file in aside:
@@ -70,18 +69,7 @@ def _objects(session: Session) -> Path:
 
 def _alone(session: Session) -> Git:
     """Return a git that fetches nothing unasked."""
-    git = session.repo.git()
-    return Git(git.cwd, extra={**DEFER, "GIT_NO_LAZY_FETCH": "1"}, marks=git.marks)
-
-
-def _fetch(session: Session, remote: str, place: Path) -> None:
-    """Fetch all refs of ``remote`` into a new repository at ``place``."""
-    repo, git, there = session.repo, _alone(session), f"--git-dir={place}"
-    git.run(there, "init", "-q", "--bare", "--template=", f"--object-format={repo.format.name}")
-    made = (f"include.path={repo.commondir / 'config'}", *_SETTINGS)
-    settings = [word for setting in made for word in ("-c", setting)]
-    words = ("--quiet", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no")
-    git.run(there, *settings, "fetch", *words, "--", remote, "+refs/*:refs/*")
+    return session.repo.git(extra={**DEFER, "GIT_NO_LAZY_FETCH": "1"})
 
 
 def _damaged(session: Session) -> Iterator[Path]:
@@ -96,7 +84,7 @@ def _damaged(session: Session) -> Iterator[Path]:
     for pack in sorted((place / "pack").glob("pack-*.pack")):
         index = pack.with_suffix(".idx")
         if not index.is_file() or git.run("verify-pack", str(index), check=False).code:
-            files = [pack.with_suffix(end) for end in (".idx", ".rev", ".bitmap", ".pack")]
+            files = [pack.with_suffix(end) for end in (".idx", ".rev", ".bitmap", ".promisor", ".pack")]
             yield from (file for file in files if file.exists())
     for folder in sorted(place.glob("[0-9a-f][0-9a-f]")):
         yield from (file for file in sorted(folder.iterdir()) if _is_damaged(session, file))
@@ -106,18 +94,13 @@ def _is_damaged(session: Session, file: Path) -> bool:
     """Return whether a loose object does not have the content that it is called by."""
     if not _LOOSE.fullmatch(file.name):
         return False
-    found, unpacked = session.repo.format.hash(), zlib.decompressobj()
+    found = session.repo.format.hash()
     try:
-        with file.open("rb") as stream:
-            while piece := stream.read(_PIECE):
-                while piece:
-                    found.update(unpacked.decompress(piece, _PIECE))
-                    piece = unpacked.unconsumed_tail
-    except (OSError, zlib.error):
+        for piece in loose_and_packed.unpacked(file):
+            found.update(piece)
+    except (OSError, CorruptError):
         return True
-    return (
-        not unpacked.eof or unpacked.unused_data != b"" or found.hexdigest() != file.parent.name + file.name
-    )
+    return found.hexdigest() != file.parent.name + file.name
 
 
 def _put_aside(session: Session, files: list[Path]) -> list[Path]:
@@ -139,7 +122,7 @@ def _take(source: Path, target: Path) -> int:
     count = 0
     for pack in sorted(source.glob("pack-*.pack")):
         if not (target / pack.name).exists():
-            for end in (".pack", ".rev", ".idx"):
+            for end in (".promisor", ".pack", ".rev", ".idx"):
                 file = pack.with_suffix(end)
                 if file.exists():
                     _fs.rename(file, target / file.name)

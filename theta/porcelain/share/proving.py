@@ -18,8 +18,9 @@ from urllib.parse import unquote
 
 from theta import _fs
 from theta.errors import MissingObjectsError
+from theta.git import remotes
 from theta.git.object_format import BLOB
-from theta.git.run import DEFER, Git, GitFailedError
+from theta.git.run import GitFailedError
 from theta.porcelain.share import parts
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
@@ -31,8 +32,7 @@ _BATCH: Final = 256 << 20
 _ENDS: Final = ("/.git", "", ".git/.git", ".git")
 """Ends that git adds to the path of a remote to find its repository, in git's order."""
 _LAZY: Final = r"^(remote\..*\.(promisor|partialclonefilter)|extensions\.partialclone)$"
-_FETCH: Final = ("--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none")
-_SETTINGS: Final = ("core.bare=true", "fetch.negotiationAlgorithm=noop", "fetch.unpackLimit=1")
+_SETTINGS: Final = ("fetch.negotiationAlgorithm=noop",)
 
 
 @dataclass
@@ -101,13 +101,10 @@ class Proof:
         """Fetch objects into a repository that is removed again."""
         repo = self.session.repo
         with _fs.temporary_directory(_fs.own_temporary("prove"), self.session.scratch()) as place:
-            git, there = _alone(repo.git()), f"--git-dir={place}"
-            git.run(there, "init", "-q", "--bare", "--template=", f"--object-format={repo.format.name}")
-            made = (f"include.path={repo.commondir / 'config'}", *_SETTINGS)
-            settings = [word for setting in made for word in ("-c", setting)]
+            words = ("--filter=blob:none", "--stdin", "--", self.remote)
             asked = "".join(f"{oid}\n" for oid in oids).encode()
             try:
-                git.run(there, *settings, "fetch", *_FETCH, "--stdin", "--", self.remote, stdin=asked)
+                remotes.fetch_apart(repo, place, _SETTINGS, words, asked)
             except GitFailedError as error:
                 raise MissingObjectsError(
                     f"{self.remote} does not send objects by their ids ({error}); nothing was dropped",
@@ -119,7 +116,7 @@ class Proof:
         """Raise :class:`MissingObjectsError` unless the store at ``place`` itself has all of ``oids``."""
         asked = list(oids)
         words = (f"--git-dir={place}", "cat-file", "--batch-check=%(objecttype)", "--buffer")
-        git = _alone(self.session.repo.git(), GIT_OBJECT_DIRECTORY=str(place / "objects"))
+        git = remotes.standing_alone(self.session.repo, place)
         rows = git.run(*words, stdin="".join(f"{oid}\n" for oid in asked).encode()).text.split("\n")
         if lacking := len(asked) - rows.count(BLOB):
             raise self._refusal(f"lacks {lacking} of {len(asked)} objects")
@@ -137,12 +134,6 @@ def _path(url: str) -> str:
         return unquote(url.removeprefix("file://"), errors="surrogateescape")
     head, colon, _ = url.partition(":")
     return url if not colon or "/" in head else ""
-
-
-def _alone(git: Git, **more: str) -> Git:
-    """Return ``git`` without alternates of the user's environment, which fetches nothing unasked."""
-    alone = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": "", "GIT_NO_LAZY_FETCH": "1"}
-    return Git(git.cwd, extra={**DEFER, **alone, **more}, marks=git.marks)
 
 
 def _bound(session: Session, place: Path) -> str:
