@@ -26,8 +26,8 @@ MODE_BLOB: Final = 0o100644
 MODE_EXECUTABLE: Final = 0o100755
 MODE_COMMIT: Final = 0o160000
 """The mode of a submodule."""
-_PLAIN: Final = b"100644 "
-"""How an entry of a plain file begins."""
+_PLAIN: Final = b"100644"
+"""The digits of the mode of a plain file."""
 
 _AUTHOR: Final = re.compile(rb"author ([^<\n]*)<([^>\n]*)>(?: (-?\d{1,18}) ([+-])(\d\d)(\d\d))?")
 _ENCODING: Final = re.compile(rb"^encoding (.+)$", re.MULTILINE)
@@ -106,7 +106,7 @@ class Tree:
         if found[0] != TREE:
             raise _damaged(self.id, f"it is a {found[0]}")
         rows = _tree_rows(found[1], self.id)
-        return {name: TreeEntry(name, oid, mode, self._store) for name, mode, oid in rows}
+        return {name: TreeEntry(name, oid, _mode(digits), self._store) for name, digits, oid in rows}
 
     def __iter__(self) -> Iterator[TreeEntry]:
         return iter(self.entries.values())
@@ -123,8 +123,8 @@ class Tree:
         return entry.tree.get(rest) if entry.tree is not None else None
 
 
-def _tree_rows(data: bytes, oid: str) -> Iterator[tuple[str, int, str]]:
-    """Yield (name, mode, id) of each entry of tree ``oid``."""
+def _tree_rows(data: bytes, oid: str) -> Iterator[tuple[str, bytes, str]]:
+    """Yield (name, octal digits of the mode, id) of each entry of tree ``oid``."""
     size, at = len(oid) // 2, 0
     while at < len(data):
         end = data.find(b"\0", at)
@@ -132,7 +132,7 @@ def _tree_rows(data: bytes, oid: str) -> Iterator[tuple[str, int, str]]:
         at = end + 1 + size
         if end < 0 or at > len(data) or not name or not mode.isdigit():
             raise _damaged(oid, "a broken entry")
-        yield os.fsdecode(name), _mode(mode), data[end + 1 : at].hex()
+        yield os.fsdecode(name), mode, data[end + 1 : at].hex()
 
 
 @lru_cache(64)
@@ -213,15 +213,11 @@ def files(store: ObjectStore, oid: str) -> dict[str, str] | None:
     found = store.read(oid)
     if found is None or found[0] != TREE:
         return None
-    data, size, at = found[1], len(oid) // 2, 0
     names: dict[str, str] = {}
-    while at < len(data):
-        end = data.find(b"\0", at)
-        name = data[at + len(_PLAIN) : end].decode("utf-8", "surrogateescape")
-        begins, at = at, end + 1 + size
-        if end < 0 or at > len(data) or name in names or not data.startswith(_PLAIN, begins):
+    for name, digits, entry in _tree_rows(found[1], oid):
+        if digits != _PLAIN or name in names:
             raise CorruptError(f"tree {oid} is not one of plain files, each under a name of its own")
-        names[name] = data[end + 1 : at].hex()
+        names[name] = entry
     return names
 
 
