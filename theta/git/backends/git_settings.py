@@ -25,12 +25,12 @@ class GitSettings:
     @property
     def config(self) -> GitConfig:
         """The configuration."""
-        return GitConfig(self._listing)
+        return self._listing.config
 
     @property
     def lasting(self) -> GitConfig:
         """The configuration of files: without what ``-c`` and the environment add, which theta does too."""
-        return GitConfig(self._listing, lasting=True)
+        return self._listing.lasting
 
     @property
     def _listing(self) -> _Listing:
@@ -48,6 +48,7 @@ class _Listing:
 
     def __init__(self, git: Git) -> None:
         self._git = git
+        self.config, self.lasting = GitConfig(self), GitConfig(self, lasting=True)
 
     @cached_property
     def rows(self) -> list[tuple[str, str, str | None]]:
