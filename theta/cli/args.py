@@ -42,10 +42,16 @@ def operands(given: Given) -> list[str]:
 
     Raises :class:`UsageError` for an option before it.
     """
-    at = given.args.index("--") if "--" in given.args else len(given.args)
-    if unknown := [arg for arg in given.args[:at] if arg.startswith("-")]:
+    before, behind = parted(given.args)
+    if unknown := [arg for arg in before if arg.startswith("-")]:
         raise UsageError(f"no such option: {unknown[0]}", hint=f"theta {given.name} --help")
-    return [*given.args[:at], *given.args[at + 1 :]]
+    return [*before, *behind]
+
+
+def parted(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments before ``--``, among which options are, and those behind it."""
+    at = list(args).index("--") if "--" in args else len(args)
+    return [*args[:at]], [*args[at + 1 :]]
 
 
 def shield(name: str, args: Sequence[str], own: Mapping[str, bool]) -> list[str] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from theta.cli import console, reports
-from theta.cli.args import Given
+from theta.cli.args import Given, parted
 from theta.cli.common import open_session
 from theta.cli.passing import Passing
 from theta.errors import UsageError
@@ -100,9 +100,9 @@ def _show(found: Sequence[LastChange], names: Sequence[str]) -> None:
 
 def _request(session: Session, args: Sequence[str]) -> BlameRequest | None:
     """Return what to tell of tensors; None of a line that is git's."""
-    at = args.index("--") if "--" in args else len(args)
-    words = [*args[:at], *args[at + 1 :]]
-    if any(word.startswith("-") for word in args[:at]) or not 1 <= len(words) <= 2:
+    before, behind = parted(args)
+    words = [*before, *behind]
+    if any(word.startswith("-") for word in before) or not 1 <= len(words) <= 2:
         return None
     revision, place = (words[0], words[1]) if len(words) == 2 else ("HEAD", words[0])
     path, mark, tensor = place.partition("#")

@@ -77,17 +77,17 @@ def _by_typer(name: str, app: Any, args: list[str]) -> int:
 def _quietly(command: Any, args: list[str]) -> list[str]:
     """Return ``args`` without ``-q`` and ``--quiet``, which hold for every command of theta."""
     ours = {word for one in command.params if one.param_type_name == "option" for word in one.opts}
-    end = args.index("--") if "--" in args else len(args)
-    found = [arg for arg in args[:end] if arg not in {"-q", "--quiet"} - ours]
-    console.quiet = console.quiet or len(found) < end
-    return [*found, *args[end:]]
+    before, _ = arguments.parted(args)
+    found = [arg for arg in before if arg not in {"-q", "--quiet"} - ours]
+    console.quiet = console.quiet or found != before
+    return [*found, *args[len(before) :]]
 
 
 def _asks_for_help(args: list[str], own: dict[str, bool] | None) -> int | None:
     """Return git's exit code for a command line that asks for help; None for any other."""
     if args == ["-h"]:
         return _USAGE_OF_GIT if own is not None else 0
-    asked = args[:1] if own is not None else args[: args.index("--") if "--" in args else None]
+    asked = args[:1] if own is not None else arguments.parted(args)[0]
     return 0 if "--help" in asked else None
 
 
@@ -111,7 +111,7 @@ def _suggested(name: str, args: list[str], own: Mapping[str, bool], code: int) -
         return code
     from difflib import get_close_matches
 
-    for arg in args[: args.index("--") if "--" in args else None]:
+    for arg in arguments.parted(args)[0]:
         word = arg.partition("=")[0]
         if arg.startswith("--") and word not in own and (near := get_close_matches(word, own, 1, 0.75)):
             console.err(f"hint: theta {name} has {near[0]}; did you mean that?")
