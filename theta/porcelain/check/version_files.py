@@ -11,7 +11,6 @@ from typing import Final
 from theta.errors import NotFoundError
 from theta.formats import sharded
 from theta.formats.pickle_files.pickle_scan import PickleReport
-from theta.git.object_values import MODE_BLOB
 from theta.porcelain.tensors import scanning, sources
 from theta.porcelain.tensors.converting import Model
 from theta.porcelain.workspace import worktree
@@ -90,8 +89,8 @@ class WorktreeFiles(VersionFiles):
     def pickled(self) -> list[str]:
         """Return those that git knows, and that are there."""
         entries = self._session.repo.entries() if self._session is not None else ()
-        names = (entry.path for entry in entries if entry.path.endswith(PICKLED))
-        return [name for name in names if (self._root / name).is_file()]
+        names = dict.fromkeys(entry.path for entry in entries)  # one in conflict has several entries
+        return [name for name in names if name.endswith(PICKLED) and (self._root / name).is_file()]
 
 
 class RevisionFiles(VersionFiles):
@@ -109,11 +108,7 @@ class RevisionFiles(VersionFiles):
     def read(self, path: str) -> bytes | None:
         """Return the content of a blob."""
         entry = self._tree.get(path)
-        if (
-            entry is None
-            or entry.mode & MODE_BLOB != MODE_BLOB
-            or self._session.objects.size(entry.id) > MOST
-        ):
+        if entry is None or not entry.is_file or self._session.objects.size(entry.id) > MOST:
             return None
         return self._session.repo.read_blob(entry.id)
 

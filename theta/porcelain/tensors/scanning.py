@@ -11,7 +11,6 @@ from typing import Any
 from theta.errors import NotFoundError, ThetaError
 from theta.formats.layout import BytesSource, Source
 from theta.formats.pickle_files.pickle_scan import PickleReport, scan_pickles
-from theta.git.object_values import MODE_BLOB
 from theta.porcelain.workspace.session import Session
 from theta.store.files.file_source import FileSource
 from theta.store.read.random_access import StoredSource
@@ -121,7 +120,7 @@ def _revision(session: Session, name: str) -> Iterator[Scanned]:
     tree = session.repo.tree_of(revision or "HEAD")
     if path:
         entry = tree.get(path)
-        if entry is None or entry.mode & MODE_BLOB != MODE_BLOB:
+        if entry is None or not entry.is_file:
             raise NotFoundError(f"there is no file {path} in {revision or 'HEAD'}")
         yield Scanned(name, of_blob(session, entry.id))
         return

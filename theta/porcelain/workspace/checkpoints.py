@@ -173,7 +173,7 @@ def expect(repo: Repository, revisions: Iterable[str]) -> None:
 
 def _candidates(repo: Repository, tree: Tree) -> dict[str, TreeEntry]:
     """Return path -> entry of the files of ``tree`` that may be checkpoints."""
-    files = {path: entry for path, entry in repo.walk_blobs(tree) if entry.mode & MODE_BLOB}
+    files = dict(repo.walk_blobs(tree))
     own = {path: entry.id for path, entry in files.items() if path.rpartition("/")[2] == ".gitattributes"}
     known = not repo.is_bare and own == repo.attribute_files()
     tracked = only_tracked(repo, files) if known else files
