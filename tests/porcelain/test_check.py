@@ -311,6 +311,20 @@ def test_pickles_of_a_commit_are_found_in_all_folders(model: Repo) -> None:
     model.theta("check", "--ignore", "pickle=training/*")
 
 
+def test_a_pickle_in_conflict_is_told_once(model: Repo) -> None:
+    """The index has an entry of it for each side."""
+    name, sides = "training/state/optimizer.pt", []
+    for tag in "ab":
+        model.git("checkout", "-q", "--detach", "main")
+        model.write(name, pickle.dumps({tag: Calls()}))
+        model.git("add", "training")
+        model.git("commit", "-q", "-m", tag)
+        sides.append(model.git("rev-parse", "HEAD"))
+    assert model.try_git("merge", sides[0]).returncode
+    assert model.git("ls-files", "-u").count(name) == 2
+    assert model.theta("check", code=1).stdout.count(f"{name}: loading") == 1
+
+
 def test_a_folder_in_which_nothing_is_checked_is_refused(model: Repo) -> None:
     """It would pass a gate, whatever is in it."""
     make_model(model.path / "more" / MODEL, sound())
