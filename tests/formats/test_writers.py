@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.formats.helpers import scanned
-from theta.dtypes import DTYPES, numpy_dtype
+from theta.dtypes import DTYPES, name_of, numpy_dtype
 from theta.errors import FormatError
 from theta.formats import gguf, safetensors, writers
 from theta.formats.archives import npz, zipped
@@ -220,3 +220,17 @@ def test_one_function_plans_every_format() -> None:
         writers.plan("hdf5", specs)
     plan = writers.plan("safetensors", specs, {"key": "value"})
     assert safetensors.read_metadata(plan.literals[0][1]) == {"key": "value"}
+
+
+@pytest.mark.parametrize("name", [safetensors.NAME, torch_writer.NAME, npz.NAME])
+def test_a_file_in_memory_has_the_arrays_as_they_are(name: str) -> None:
+    """A scalar has no dimension, and an array need not be contiguous."""
+    rng = np.random.default_rng(3)
+    arrays = {f"a{shape}": rng.standard_normal(shape) for shape in _SHAPES} | {
+        "turned": rng.integers(0, 9, (4, 3), np.int16).T,
+        "every other": np.arange(10, dtype=np.uint8)[::2],
+    }
+    file = writers.in_memory(name, arrays)
+    data = bytes(file.read(0, file.size))
+    expected = {key: (name_of(one.dtype), one.shape, one.tobytes()) for key, one in arrays.items()}
+    assert found(scanned(data, name), data) == expected

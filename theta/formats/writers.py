@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
+from theta._numpy import np
+from theta.dtypes import name_of
 from theta.errors import FormatError
 from theta.formats import gguf, npy, safetensors
 from theta.formats.archives import npz
 from theta.formats.layout import MAX_RANK, TensorSpec
-from theta.formats.plan import Builder, Plan
+from theta.formats.plan import Builder, Plan, PlannedFile
 from theta.formats.torch import torch_writer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Writer = Callable[[Sequence[TensorSpec], Mapping[str, str] | None], Plan]
 
@@ -24,6 +29,16 @@ def plan(format_name: str, specs: Sequence[TensorSpec], metadata: Mapping[str, s
     if format_name not in WRITERS:
         raise FormatError(f"theta does not write {format_name} files; it writes {', '.join(WRITERS)}")
     return WRITERS[format_name](specs, metadata)
+
+
+def in_memory(
+    format_name: str, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> PlannedFile:
+    """Return a new file of ``arrays``, of any shape, with the errors of :func:`plan` and of ``name_of``."""
+    held = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    specs = [TensorSpec(name, name_of(array.dtype), array.shape) for name, array in held.items()]
+    raw = {name: array.reshape(-1).view(np.uint8).data for name, array in held.items()}
+    return PlannedFile(plan(format_name, specs, metadata), raw)
 
 
 def cannot_hold(format_name: str, specs: Sequence[TensorSpec]) -> list[TensorSpec]:

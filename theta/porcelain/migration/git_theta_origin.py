@@ -12,12 +12,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from theta import dtypes
 from theta._numpy import np
 from theta.errors import MALFORMED, CorruptError, FormatError, NotFoundError, concerning
 from theta.formats import safetensors, writers
-from theta.formats.layout import Source, TensorSpec
-from theta.formats.plan import PlannedFile
+from theta.formats.layout import Source
 from theta.git.object_values import Tree
 from theta.git.repository import Repository
 from theta.porcelain.migration import zarr_arrays
@@ -159,8 +157,5 @@ def _written(path: str, values: Mapping[ParamKeys, NDArray[Any]]) -> Source:
     name = SUFFIXES.get("." + path.rpartition(".")[2].lower())
     if name is None:
         raise FormatError(f"theta cannot write {path}", hint=f"it writes {', '.join(SUFFIXES)}")
-    arrays = {".".join(keys): np.ascontiguousarray(value) for keys, value in sorted(values.items())}
-    specs = [TensorSpec(key, dtypes.name_of(value.dtype), value.shape) for key, value in arrays.items()]
-    metadata = {"format": "np"} if name == safetensors.NAME else None
-    raw = {key: value.reshape(-1).view(np.uint8).data for key, value in arrays.items()}
-    return PlannedFile(writers.plan(name, specs, metadata), raw)
+    arrays = {".".join(keys): value for keys, value in sorted(values.items())}
+    return writers.in_memory(name, arrays, {"format": "np"} if name == safetensors.NAME else None)

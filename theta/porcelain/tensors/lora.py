@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from theta import _fs
 from theta._numpy import np
-from theta.dtypes import DTYPES, numpy_dtype
+from theta.dtypes import name_of, numpy_dtype
 from theta.errors import NotFoundError, UsageError
 from theta.formats import safetensors, writers
-from theta.formats.layout import Source, TensorSpec
-from theta.formats.plan import PlannedFile
+from theta.formats.layout import Source
 from theta.formats.values import Value, side_by_side
 from theta.merging.adapters.extraction import LoraAdapter, Pair, extract
 from theta.porcelain.tensors import converting, sources, tied_weights
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
 WEIGHTS: Final = "adapter_model.safetensors"
 CONFIG: Final = "adapter_config.json"
+_METADATA: Final = {"format": "pt"}
 TASKS: Final = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 _TASK_OF: Final = {
     "ForCausalLM": "CAUSAL_LM",
@@ -162,19 +162,14 @@ def write(found: LoraAdapter, directory: Path, *, force: bool) -> None:
     _fs.make_dirs(directory)
     converting.check_places([directory / CONFIG], 0, force)
     values = {name: _value(array) for name, array in found.tensors.items()}
-    converting.write(
-        Model(values, frozenset({safetensors.NAME}), {"format": "pt"}), directory / WEIGHTS, force=force
-    )
+    model = Model(values, frozenset({safetensors.NAME}), _METADATA)
+    converting.write(model, directory / WEIGHTS, force=force)
     _fs.write_atomic(directory / CONFIG, _configuration(found))
 
 
 def in_memory(found: LoraAdapter) -> tuple[Source, bytes]:
     """Return both files of the adapter, as :func:`write` writes them."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in found.tensors.items()}
-    specs = [TensorSpec(name, _dtype(array), array.shape) for name, array in arrays.items()]
-    plan = writers.plan(safetensors.NAME, specs, {"format": "pt"})
-    raw = {name: array.reshape(-1).view(np.uint8).data for name, array in arrays.items()}
-    return PlannedFile(plan, raw), _configuration(found)
+    return writers.in_memory(safetensors.NAME, found.tensors, _METADATA), _configuration(found)
 
 
 def _configuration(found: LoraAdapter) -> bytes:
@@ -182,9 +177,4 @@ def _configuration(found: LoraAdapter) -> bytes:
 
 
 def _value(array: NDArray[Any]) -> Value:
-    return Value(_dtype(array), array.shape, lambda: iter([array.tobytes()]))
-
-
-def _dtype(array: NDArray[Any]) -> str:
-    """Return theta's name of the dtype of ``array``."""
-    return next(entry.name for entry in DTYPES.values() if entry.numpy_name == array.dtype.name)
+    return Value(name_of(array.dtype), array.shape, lambda: iter([array.tobytes()]))
