@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any, Final, TypeVar, cast
 
+from numpy.typing import NDArray
+
 from theta_native import _saved
 from theta_native.object_code import linked
 
@@ -29,6 +31,13 @@ def tell_watchers() -> None:
     """Call the watchers: this process compiles a kernel or waits for one that another process compiles."""
     for told in list(watchers):
         told()
+
+
+def unwritable(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view that is not written to: a kernel would be compiled anew for arrays that may be."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 _LOCK: Final = threading.RLock()
@@ -87,6 +96,13 @@ class _Kernel:
         with _LOCK:
             return _saved.load(self._function, args)
 
+    def is_saved(self, args: tuple[Any, ...]) -> bool:
+        """Return whether a call with ``args`` imports no numba, and waits for nobody."""
+        kinds, _ = linked.taken(args)
+        if self._linked.get(kinds) is None:  # another process may have saved it since
+            self._linked[kinds] = self._link(args)
+        return self._linked[kinds] is not None
+
     def __call__(self, *args: Any) -> Any:
         kinds, leaves = linked.taken(args)
         try:
@@ -108,3 +124,8 @@ def kernel(function: _Function) -> _Function:
     (``NUMBA_BOUNDSCHECK=1`` enables the checks for tests).
     """
     return cast(_Function, _Kernel(function))
+
+
+def is_saved(function: Callable[..., Any], *args: Any) -> bool:
+    """Return whether the kernel ``function`` is compiled for ``args``; it is loaded if it is."""
+    return cast(_Kernel, function).is_saved(args)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theta_native import SMALL, kernel
+from theta_native import SMALL, kernel, unwritable
 
 Words = NDArray[Any]
 """A one-dimensional, C-contiguous array of uint8, uint16, uint32 or uint64."""
@@ -121,21 +121,14 @@ def _join_by_kernel(planes: Sequence[Plane], rotate: bool, out: Words | None) ->
     width = len(planes)
     words: Words = np.empty(planes[0].size, f"<u{width}") if out is None else out
     if width == 2:
-        low, high = map(_unwritable, planes)
+        low, high = map(unwritable, planes)
         _join16(low, high, np.uint32(rotate), words)
     elif width == 4:
-        first, second, third, fourth = map(_unwritable, planes)
+        first, second, third, fourth = map(unwritable, planes)
         _join32(first, second, third, fourth, np.uint32(rotate), words)
     else:
         _join64(np.stack(planes), np.uint64(rotate), words)
     return words
-
-
-def _unwritable(plane: Plane) -> Plane:
-    """Return a read-only view: planes are of one type for numba, which compiles a kernel for each type."""
-    view = plane.view()
-    view.flags.writeable = False
-    return view
 
 
 def split(words: Words, rotate: bool) -> Planes:

@@ -1,13 +1,17 @@
 """Digests of several messages are those of hashlib, two at a time or not."""
 
 import hashlib
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from theta_native import Instructions
+from theta_native import Instructions, _signatures
 from theta_native.digests import sha256
-from theta_native.object_code import linker
+from theta_native.object_code import linked, linker
 
 LENGTHS = (
     0,
@@ -26,6 +30,24 @@ LENGTHS = (
     100_001,
 )
 
+A_FIRST_RUN = """
+import hashlib, sys
+from theta_native.digests import sha256
+
+def prove(messages):
+    assert sha256.digests(messages) == [hashlib.sha256(one).digest() for one in messages]
+
+some = [bytes(40_000), bytes(50_000)]
+prove(some)
+print("llvmlite" in sys.modules)
+many = [bytes([number]) * sha256._WORTH_LINKING for number in range(2)]
+prove(many)
+print("numba" in sys.modules, sha256._PAIRING._is_ready)
+sha256._both(*some)
+prove(many)
+print(sha256._PAIRING._is_ready)
+"""
+
 
 def messages(seed: int) -> list[bytes]:
     """Some messages, as long as padding and blocks make difficult."""
@@ -36,8 +58,9 @@ def messages(seed: int) -> list[bytes]:
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("has", [True, False])
 def test_digests_are_those_of_hashlib(monkeypatch: pytest.MonkeyPatch, seed: int, has: bool) -> None:
-    if not has:
-        monkeypatch.setattr(sha256, "_has_instructions", lambda: False)
+    pairing = sha256.Pairing()
+    pairing._is_ready = has and sha256.has_instructions()
+    monkeypatch.setattr(sha256, "_PAIRING", pairing)
     given = messages(seed)
     assert sha256.digests(given) == [hashlib.sha256(one).digest() for one in given]
     views = [memoryview(bytearray(one)) for one in given]
@@ -45,8 +68,8 @@ def test_digests_are_those_of_hashlib(monkeypatch: pytest.MonkeyPatch, seed: int
 
 
 def test_two_messages_of_any_lengths() -> None:
-    if not sha256._has_instructions():  # where the processor lacks them hashlib has all to itself
-        assert "+sha" not in linker.processor()[2].split(",")
+    if not sha256.has_instructions():  # hashlib has all to itself
+        assert not sha256.Pairing().is_due(1 << 40)
         return
     there = random.Random(0)
     for one in LENGTHS:
@@ -56,8 +79,35 @@ def test_two_messages_of_any_lengths() -> None:
 
 
 def test_a_processor_whose_digests_are_wrong_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sha256, "_both", lambda *_: (bytes(32), bytes(32)))
-    assert not sha256._has_instructions.__wrapped__()
+    monkeypatch.setattr(sha256, "has_instructions", lambda: True)
+    monkeypatch.setattr(sha256, "is_saved", lambda *_: True)
+    with monkeypatch.context() as patched:
+        patched.setattr(sha256, "_both", lambda *_: (bytes(32), bytes(32)))
+        assert not sha256.Pairing().is_due(1 << 40)
+    right = tuple(hashlib.sha256(bytes(range(size))).digest() for size in (200, 100))
+    monkeypatch.setattr(sha256, "_both", lambda *_: right)
+    assert sha256.Pairing().is_due(1 << 40)
+
+
+def test_a_processor_without_the_instructions_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sha256, "is_saved", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(linker, "processor", lambda: ("", "", "+avx2,-sha,+sha512"))
+    assert not sha256.Pairing().is_due(1 << 40)
+
+
+def test_nobody_waits_for_the_kernel_and_what_is_saved_is_used_without_numba(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    env |= {"NUMBA_CACHE_DIR": str(tmp_path)}
+    has, command = sha256.has_instructions(), [sys.executable, "-c", A_FIRST_RUN]
+    for is_saved in (False, True):
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines() == ["False", f"False {has and is_saved}", str(has)]
+
+
+def test_workers_compile_the_kernel() -> None:
+    spelled = ", ".join(map(linked.spell, sha256._arguments(b"", b"")))
+    assert f"digests.sha256._digest {spelled}" in [line for group in _signatures.declared() for line in group]
 
 
 def test_instructions_are_for_kernels() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from theta_native import kernel, rans, tokens
+from theta_native import kernel, rans, tokens, unwritable
 from theta_native.contexts import ContextKeys, _mark
 
 Words = NDArray[Any]
@@ -188,10 +188,7 @@ def summed(stored: Bytes, levels: int, parts: int, numbers: Bytes) -> int:
 
     ``levels`` and ``parts`` are the levels, and the contexts, of a class.  The numbers are modulo 256.
     """
-    if stored.flags.writeable:
-        stored = stored.view()
-        stored.flags.writeable = False
-    return int(_sum_up(stored, levels, parts, numbers))
+    return int(_sum_up(unwritable(stored), levels, parts, numbers))
 
 
 @dataclass(frozen=True)
@@ -229,9 +226,7 @@ def decode(
         np.empty(8 + head.clusters * alphabet + rest // 4, np.uint32),
     )
     rooms[2][:4] = head.states
-    raw, values = (
-        (tokens.least(bits, head.s, head.m), tokens.raw_widths(bits, head.s, head.m)),
-        np.empty(count, dtype),
-    )
-    read = _decode(blob, keys.parts, numbers, (planes, ends, sizes), raw, rooms, values)
+    raw = tokens.least(bits, head.s, head.m), tokens.raw_widths(bits, head.s, head.m)
+    tables, values = (planes, ends, sizes), np.empty(count, dtype)
+    read = _decode(unwritable(blob), keys.parts, numbers, tables, raw, rooms, values)
     return values, int(read)

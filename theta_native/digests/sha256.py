@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from theta_native import Instructions, kernel
+from theta_native import Instructions, is_saved, kernel, unwritable
 
 Message = bytes | memoryview
 Bytes = NDArray[np.uint8]
+TwoMessages = tuple[tuple[Bytes, Bytes], tuple[Bytes, Bytes], NDArray[np.uint32]]
 
 LARGE: Final = 1 << 15
 """The bytes of a message from which on two at once are faster than hashlib one by one."""
+_WORTH_LINKING: Final = 32 << 20
+"""The bytes of large messages, of all calls, from which on the kernel saves more than its loading takes."""
 _BLOCK: Final = 64
 _SPELLED: Final = "9b05688c510e527fbb67ae856a09e6675be0cd191f83d9aba54ff53a3c6ef372"
 _FIRST: Final = np.frombuffer(3 * bytes.fromhex(_SPELLED), ">u4").astype(np.uint32)
@@ -59,37 +61,62 @@ def _ended(message: Bytes) -> bytes:
 
 
 def _bytes(data: Message) -> Bytes:
-    """Return the bytes as an array that kernels know, which is not written to."""
-    found = np.frombuffer(data, np.uint8)
-    found.flags.writeable = False
-    return found
+    return unwritable(np.frombuffer(data, np.uint8))
+
+
+def _arguments(first: Message, second: Message) -> TwoMessages:
+    one, other = _bytes(first), _bytes(second)
+    return (one, other), (_bytes(_ended(one)), _bytes(_ended(other))), _FIRST.copy()
 
 
 def _both(first: Message, second: Message) -> tuple[bytes, bytes]:
     """Return the digests of two messages."""
-    states = _FIRST.copy()
-    one, other = _bytes(first), _bytes(second)
-    _digest((one, other), (_bytes(_ended(one)), _bytes(_ended(other))), states)
-    both = states[_ORDER].astype(">u4").tobytes()
+    arguments = _arguments(first, second)
+    _digest(*arguments)
+    both = arguments[2][_ORDER].astype(">u4").tobytes()
     return both[:32], both[32:]
 
 
-@cache
-def _has_instructions() -> bool:
-    """Return whether the processor has the SHA extensions of x86, and digests come out right."""
+def has_instructions() -> bool:
+    """Return whether the processor has the SHA extensions of x86."""
     from theta_native.object_code import linker
 
-    if "+sha" not in linker.processor()[2].split(","):
-        return False
+    return "+sha" in linker.processor()[2].split(",")
+
+
+def _are_right() -> bool:
+    """Return whether the kernel is compiled, and the digests of two messages come out right."""
     probe = bytes(range(200)), bytes(range(100))
-    return _both(*probe) == (hashlib.sha256(probe[0]).digest(), hashlib.sha256(probe[1]).digest())
+    expected = tuple(hashlib.sha256(message).digest() for message in probe)
+    return is_saved(_digest, *_arguments(*probe)) and _both(*probe) == expected
+
+
+class Pairing:
+    """Tells when two messages are taken at once: after many bytes, and where nothing is compiled for it.
+
+    The kernel is compiled with those that commands need.  Nobody waits for it: hashlib does the same.
+    """
+
+    def __init__(self) -> None:
+        self._nbytes, self._is_ready = 0, False
+
+    def is_due(self, nbytes: int) -> bool:
+        """Return whether the next ``nbytes`` of large messages are to be taken two at a time."""
+        if not self._is_ready:
+            self._nbytes += nbytes
+            if self._nbytes >= _WORTH_LINKING:
+                self._nbytes, self._is_ready = 0, has_instructions() and _are_right()
+        return self._is_ready
+
+
+_PAIRING: Final = Pairing()
 
 
 def digests(messages: Sequence[Message]) -> list[bytes]:
     """Return the SHA-256 of each message."""
     large = [k for k, data in enumerate(messages) if len(data) >= LARGE]
     found = [b""] * len(messages)
-    if len(large) > 1 and _has_instructions():
+    if len(large) > 1 and _PAIRING.is_due(sum(len(messages[k]) for k in large)):
         large.sort(key=lambda k: len(messages[k]), reverse=True)
         for one, other in zip(large[::2], large[1::2], strict=False):
             found[one], found[other] = _both(messages[one], messages[other])
