@@ -222,12 +222,6 @@ class ContextKeys:
         numbers = kinds.astype(np.uint16)[self.numbers]
         return ContextKeys(self.words, self.shift, numbers, self.levels, int(kinds[-1]) + 1)
 
-    def occurring(self) -> NDArray[np.int64]:
-        """Return the contexts that occur, ascending."""
-        seen = np.zeros(self.numbers.size, np.uint8)
-        _mark(self.parts, seen)
-        return self.seen(seen)
-
     def seen(self, seen: Classes) -> NDArray[np.int64]:
         """Return the contexts, ascending, of the levels and keys that ``seen`` marks."""
         found = np.zeros(self.count, np.bool_)

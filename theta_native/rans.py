@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theta_native import kernel
-from theta_native.contexts import ContextKeys
 
 Tokens = NDArray[np.uint16]
 Clusters = NDArray[np.uint8]
@@ -72,16 +71,6 @@ def _encode(
         a, at = _put(a, np.uint64(places[i]), entries, out, at)
     states[0], states[1], states[2], states[3] = a, b, c, d
     return int(at)
-
-
-@kernel
-def _slots(frequencies: Frequencies, slots: NDArray[np.uint16]) -> None:
-    for c in range(frequencies.shape[0]):
-        at = 0
-        for token in range(frequencies.shape[1]):
-            for _ in range(frequencies[c, token]):
-                slots[c, at] = token
-                at += 1
 
 
 @kernel
@@ -156,12 +145,6 @@ def _starts(frequencies: Frequencies) -> Frequencies:
     return out
 
 
-def _packed(frequencies: Frequencies) -> Frequencies:
-    """Return each frequency in the upper 16 bits, and the sum of those before it in the lower."""
-    packed: Frequencies = (frequencies << _SHIFT16) | (_starts(frequencies) & _LOW16)
-    return packed
-
-
 def encode(places: Tokens, frequencies: Frequencies) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
     """Encode ``places``; return the four final states and the 16-bit words in the order they are read.
 
@@ -178,26 +161,3 @@ def encode(places: Tokens, frequencies: Frequencies) -> tuple[NDArray[np.uint32]
     out = np.empty(places.size + 2, np.uint16)
     at = _encode(places, entries, states, out)
     return states.astype(np.uint32), out[at:]
-
-
-def decode(
-    states: NDArray[np.uint32],
-    words: NDArray[np.uint16],
-    keys: ContextKeys,
-    clusters: Clusters,
-    frequencies: Frequencies,
-) -> Tokens | None:
-    """Decode one token for each of ``keys``; None if the data is damaged.
-
-    ``clusters`` has the cluster of each context of ``keys``: a row of ``frequencies``, each of which must add
-    up to 4096.  Blocks of ``keys`` have multiples of four elements, if there is more than one.
-    """
-    slots = np.empty((frequencies.shape[0], TOTAL), np.uint16)
-    _slots(frequencies, slots)
-    tokens = np.empty(keys.words.size, np.uint16)
-    final = states.astype(np.uint32)
-    padded = np.concatenate([words, np.zeros(4, np.uint16)])
-    wide, packed = np.uint64(frequencies.shape[1]), _packed(frequencies).reshape(-1)
-    table = keys.table(clusters), slots.reshape(-1), packed, wide
-    read = _decode(padded, keys.parts, table, final, tokens)
-    return tokens if read == words.size and bool((final == LOWER).all()) else None

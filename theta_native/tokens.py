@@ -273,21 +273,3 @@ def coarser(bits: int, fine: tuple[int, int], rule: tuple[int, int]) -> Tokens:
     starts = least(bits, *rule)
     names = np.searchsorted(starts, least(bits, *fine), side="right") - 1
     return names.astype(np.uint16)
-
-
-def read_raw(
-    tokens: Tokens, s: int, m: int, raw: NDArray[np.uint8], dtype: np.dtype[Any]
-) -> tuple[Words, int] | None:
-    """Return the values of ``tokens`` and the number of bytes read from ``raw``; None if it is too short."""
-    bits, limit = dtype.itemsize * 8, 8 * raw.size
-    themselves = min(1 << s, 1 << bits)
-    if int(tokens.max(initial=0)) < themselves:
-        return tokens.astype(dtype, copy=False), 0
-    padded = np.zeros(raw.size // 4 + 4, "<u4")
-    padded.view(np.uint8)[: raw.size] = raw
-    values: Words = np.empty(tokens.size, dtype)
-    plain = np.uint16(themselves if 4 * limit < tokens.size else 0)
-    read = _read_raw(
-        tokens, least(bits, s, m), raw_widths(bits, s, m), padded, plain, np.uint64(limit), values
-    )
-    return (values, (read + 7) // 8) if read <= limit else None

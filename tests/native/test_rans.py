@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.native import stepwise
 from theta_native import clusters, rans
 from theta_native.contexts import ContextKeys, Levels
 
@@ -42,7 +43,7 @@ def test_streams(size: int) -> None:
     labels = lookup[contexts]
     tokens = np.array([rng.choice(3, p=TABLE[k] / 4096) for k in labels], np.uint16)
     states, words = rans.encode(places(tokens, labels), TABLE)
-    back = rans.decode(states, words, ContextKeys.of(contexts, 7), lookup, TABLE)
+    back = stepwise.named(states, words, ContextKeys.of(contexts, 7), lookup, TABLE)
     assert back is not None
     assert back.tolist() == tokens.tolist()
     assert twin_decode(states.tolist(), words.tolist(), labels.tolist(), TABLE.tolist()) == tokens.tolist()
@@ -56,14 +57,14 @@ def test_streams_whose_contexts_are_in_bits_of_words_and_levels_of_blocks(size: 
     numbers[numbers == 2] = 1
     keys = ContextKeys(words, 5, numbers, Levels(levels, 3, 8), 4)
     contexts = numbers[np.repeat(levels, 8)[:size], (words >> 5) & 31]
-    assert keys.occurring().tolist() == np.unique(contexts).tolist()
+    assert stepwise.occurring(keys).tolist() == np.unique(contexts).tolist()
     tokens = np.array([rng.choice(3, p=TABLE[k] / 4096) for k in contexts], np.uint16)
     states, stream = rans.encode(places(tokens, contexts), TABLE)
-    back = rans.decode(states, stream, keys, SAME, TABLE)
+    back = stepwise.named(states, stream, keys, SAME, TABLE)
     assert back is not None
     assert back.tolist() == tokens.tolist()
     kinds = np.array([0, 0, 1, 2])
-    assert keys.grouped(kinds).occurring().tolist() == np.unique(kinds[contexts]).tolist()
+    assert stepwise.occurring(keys.grouped(kinds)).tolist() == np.unique(kinds[contexts]).tolist()
 
 
 def test_a_stream_is_near_its_entropy() -> None:
@@ -99,10 +100,10 @@ def test_damaged_streams_are_noticed() -> None:
     tokens = np.random.default_rng(6).integers(0, 3, 1000, np.uint16)
     states, words = rans.encode(places(tokens, labels), TABLE)
     words = words.copy()
-    assert rans.decode(states, words[:-1], keys, SAME, TABLE) is None
-    assert rans.decode(states, np.append(words, np.uint16(0)), keys, SAME, TABLE) is None
-    assert rans.decode(states ^ np.uint32(1 << 20), words, keys, SAME, TABLE) is None
-    assert rans.decode(states, words[:0].copy(), keys, SAME, TABLE) is None
+    assert stepwise.named(states, words[:-1], keys, SAME, TABLE) is None
+    assert stepwise.named(states, np.append(words, np.uint16(0)), keys, SAME, TABLE) is None
+    assert stepwise.named(states ^ np.uint32(1 << 20), words, keys, SAME, TABLE) is None
+    assert stepwise.named(states, words[:0].copy(), keys, SAME, TABLE) is None
 
 
 def some_counts(seed: int) -> np.ndarray:

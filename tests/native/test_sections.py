@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.native import stepwise
 from theta.codecs import entropy, frames
 from theta.errors import CodecError
-from theta_native import rans, tokens
+from theta_native import tokens
 from theta_native.coded import sections
 from theta_native.contexts import ContextKeys, Levels
 
@@ -65,7 +66,7 @@ def test_values_come_back_and_the_end_is_found(dtype: str, kind: int, size: int)
 
 @pytest.mark.parametrize("kind", range(3))
 def test_a_section_is_what_the_coder_reads_step_by_step(kind: int) -> None:
-    """The same tokens as by the tables spelled out, which :mod:`theta_native.rans` decodes."""
+    """The same tokens as by the tables spelled out."""
     data, keys, values = section_of(3, 997, "u2", kind, 1)
     view = memoryview(data)
     s, m, count, size, *states = entropy._HEAD.unpack_from(view)
@@ -80,12 +81,12 @@ def test_a_section_is_what_the_coder_reads_step_by_step(kind: int) -> None:
         low, high = (part[start : start + used[k]].astype(np.uint32) for part in parts[2:])
         table[k, : used[k]], start = low | high << 8, start + used[k]
     clusters = np.zeros(COUNT, np.uint8)
-    occurring = keys.occurring()
+    occurring = stepwise.occurring(keys)
     clusters[occurring] = parts[0][: occurring.size] if count > 1 else 0
     stream = np.frombuffer(view, "<u2", size, at).copy()
-    named = rans.decode(np.array(states, np.uint32), stream, keys, clusters, table)
+    named = stepwise.named(np.array(states, np.uint32), stream, keys, clusters, table)
     assert named is not None
-    read = tokens.read_raw(named, s, m, np.frombuffer(view[at + 2 * size :], np.uint8), values.dtype)
+    read = stepwise.read_raw(named, s, m, np.frombuffer(view[at + 2 * size :], np.uint8), values.dtype)
     assert read is not None
     assert np.array_equal(read[0], values)
     assert at + 2 * size + read[1] == len(data)

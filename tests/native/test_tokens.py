@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.native import stepwise
 from theta_native import tokens
 from theta_native.contexts import ContextKeys
 
@@ -60,11 +61,11 @@ def test_tokens_and_raw_bits(width: int, rule: tuple[int, int]) -> None:
     assert int.from_bytes(raw.tobytes(), "little") == number
     behind = np.concatenate([raw, np.arange(9, dtype=np.uint8)])
     for given in (raw, behind):
-        found = tokens.read_raw(named.astype(np.uint16), *rule, given, values.dtype)
+        found = stepwise.read_raw(named.astype(np.uint16), *rule, given, values.dtype)
         assert found is not None
         np.testing.assert_array_equal(found[0], values)
         assert found[1] == raw.size
-    assert raw.size == 0 or tokens.read_raw(named.astype(np.uint16), *rule, raw[:-1], values.dtype) is None
+    assert raw.size == 0 or stepwise.read_raw(named.astype(np.uint16), *rule, raw[:-1], values.dtype) is None
 
 
 def test_few_raw_bits_are_read_as_many_are() -> None:
@@ -74,10 +75,10 @@ def test_few_raw_bits_are_read_as_many_are() -> None:
         values, (4, 1), ContextKeys.of(np.zeros(9000, np.uint16), 1), np.zeros(1, np.uint8)
     )
     assert 0 < 4 * 8 * placed.raw_bits.size < values.size
-    found = tokens.read_raw(placed.places, 4, 1, placed.raw_bits, values.dtype)
+    found = stepwise.read_raw(placed.places, 4, 1, placed.raw_bits, values.dtype)
     assert found is not None
     np.testing.assert_array_equal(found[0], values)
-    assert tokens.read_raw(placed.places, 4, 1, placed.raw_bits[:-1], values.dtype) is None
+    assert stepwise.read_raw(placed.places, 4, 1, placed.raw_bits[:-1], values.dtype) is None
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -30,7 +30,12 @@ _MODULES: Final = {
 }
 
 
-_OF_DECODING: Final = ("numpy", "theta_native.rans", "theta_native.object_code.linker", "theta.codecs.delta")
+_OF_DECODING: Final = (
+    "numpy",
+    "theta_native.coded.sections",
+    "theta_native.object_code.linker",
+    "theta.codecs.delta",
+)
 """Modules whose import takes longest where a tensor is decoded."""
 _OF_ENCODING: Final = ("theta.codecs.chooser", "theta.codecs.residual", *_MODULES.values())
 

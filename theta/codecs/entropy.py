@@ -220,7 +220,7 @@ def decode(blob: memoryview, position: int, keys: ContextKeys, dtype: np.dtype[A
     planes, ends, position = frames.stored_planes(blob, position + _HEAD.size, (2, 2), sections.LONGEST)
     if 2 * size > len(blob) - position:
         raise CodecError("an encoded chunk is cut short")
-    rest, head = frames.as_array(blob[position:]), sections.SectionHead(s, m, count, size, states)
+    rest, head = np.frombuffer(blob[position:], np.uint8), sections.SectionHead(s, m, count, size, states)
     values, read = sections.decode(rest, head, planes, ends, keys, dtype)
     if read < 0:
         raise CodecError(_FAULTS[read])

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import zstandard
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     Plane = NDArray[np.uint8]
     Payload = bytes | memoryview
+
+P = TypeVar("P")
 
 RAW: Final = 0
 ZSTD: Final = 1
@@ -211,13 +214,6 @@ def decoded(method: int, payload: memoryview, size: int) -> Plane:
     raise CodecError(f"a plane of {size} bytes has method {method} and {len(payload)} bytes")
 
 
-def as_array(data: Payload) -> Plane:
-    """Return bytes as an array that is not written to: kernels would be compiled anew for other ones."""
-    found = np.frombuffer(data, np.uint8)
-    found.flags.writeable = False
-    return found
-
-
 def stored_planes(
     blob: memoryview, start: int, sections: Sequence[int], longest: int
 ) -> tuple[Plane, NDArray[np.int64], int]:
@@ -228,22 +224,17 @@ def stored_planes(
     may have up to ``longest`` bytes if it is compressed.  Raises :class:`~theta.errors.CodecError`.
     """
     pieces: list[Payload] = []
-    ends, constant = [0], list[int]()
+    constant: list[bool] = []
+
+    def stored(method: int, payload: memoryview, longest: int) -> Payload:
+        constant.append(method == CONSTANT)
+        return _stored(method, payload, longest)
+
     for count in sections:
-        position = start + _ENTRY.size * count
-        if position > len(blob):
-            raise CodecError("an encoded chunk is cut short")
-        for k in range(count):
-            method, length = _ENTRY.unpack_from(blob, start + k * _ENTRY.size)
-            payload = blob[position : position + length]
-            if len(payload) != length:
-                raise CodecError("an encoded chunk is cut short")
-            pieces.append(_stored(method, payload, longest))
-            ends.append(ends[-1] + len(pieces[-1]))
-            constant.append(int(method == CONSTANT))
-            position += length
-        start = position
-    return as_array(b"".join(pieces)), np.array([*ends, *constant], np.int64), start
+        found, start = read_section(blob, start, [longest] * count, stored)
+        pieces += found
+    ends = accumulate(map(len, pieces), initial=0)
+    return np.frombuffer(b"".join(pieces), np.uint8), np.array([*ends, *constant], np.int64), start
 
 
 def _stored(method: int, payload: memoryview, longest: int) -> Payload:
@@ -260,18 +251,6 @@ def encode_section(planes: Iterable[Plane]) -> bytes:
     return section(map(encode_plane, planes))
 
 
-def decode_section(blob: memoryview, start: int, outs: Sequence[Plane]) -> int:
-    """Decode the section at ``start`` of ``blob`` into ``outs``; the position behind it.
-
-    ``outs`` are writable arrays of the lengths that the planes must have.  Raises
-    :class:`~theta.errors.CodecError` for anything malformed.
-    """
-    found, position = read_section(blob, start, [out.size for out in outs], decoded)
-    for out, plane in zip(outs, found, strict=True):
-        out[:] = plane
-    return position
-
-
 def section(coded: Iterable[tuple[int, Payload]], before: bytes = b"") -> bytes:
     """Join ``before`` and the section of planes with these methods and payloads."""
     rows = list(coded)
@@ -280,9 +259,12 @@ def section(coded: Iterable[tuple[int, Payload]], before: bytes = b"") -> bytes:
 
 
 def read_section(
-    blob: memoryview, start: int, sizes: Sequence[int], decode: Callable[[int, memoryview, int], Plane]
-) -> tuple[list[Plane], int]:
-    """Decode planes of these sizes from the section at ``start``; return them and its end."""
+    blob: memoryview, start: int, sizes: Sequence[int], decode: Callable[[int, memoryview, int], P]
+) -> tuple[list[P], int]:
+    """Decode planes of these sizes from the section at ``start``; return them and its end.
+
+    Raises :class:`~theta.errors.CodecError` for anything malformed.
+    """
     position = start + _ENTRY.size * len(sizes)
     if position > len(blob):
         raise CodecError("an encoded chunk is cut short")
