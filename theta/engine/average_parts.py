@@ -7,14 +7,12 @@ from dataclasses import dataclass
 
 from theta import parallel
 from theta.engine import rounds
-from theta.engine.executors import Engine
 from theta.engine.file_parts import manifest_of
 from theta.engine.merge_parts import MergedPart
-from theta.engine.workplace import Workplace, require_here
+from theta.engine.workplace import Workers, Workplace
 from theta.merging.averages import Averaging
 from theta.progress import Progress
 from theta.store.format.manifest import Line
-from theta.store.odb.objects import Objects
 
 
 @dataclass(frozen=True)
@@ -51,18 +49,14 @@ def compute(part: AveragePart) -> MergedPart:
 
 
 @dataclass(frozen=True)
-class AverageWorkers:
-    """The workers of ``engine``, which compute a mean.
+class AverageWorkers(Workers):
+    """Workers that compute a mean.
 
     Attributes:
-        engine: runs the parts.
-        objects: the repository, as this process sees it.
         versions: the ids of the manifests, the oldest first.
         factors: how much each counts.
     """
 
-    engine: Engine
-    objects: Objects
     versions: Sequence[str]
     factors: Sequence[float]
 
@@ -75,12 +69,10 @@ class AverageWorkers:
         if not parallel.is_worth_spreading(sum(map(_length, work))):
             return None
         found: dict[str, Line] = {}
-        for part, made in rounds.each(self.engine, compute, [*map(self._part, rounds.cut(work, _length))]):
-            rounds.adopt(self.objects, made)
+        parts = [self._part(cut) for cut in rounds.cut(work, _length)]
+        for part, made in self.stored(compute, parts, progress):
             found |= zip(part.names, made.lines, strict=True)
-            if progress is not None:
-                progress(part.length)
-        require_here(self.objects, found.values())
+        self.require_here(found.values())
         return found
 
     def _part(self, lines: Sequence[Line]) -> AveragePart:

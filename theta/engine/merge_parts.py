@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 
 from theta import parallel
 from theta.engine import rounds
-from theta.engine.executors import Engine
-from theta.engine.workplace import Workplace, require_here
+from theta.engine.workplace import Workers, Workplace
 from theta.merging import computing
 from theta.merging.computing import Task
 from theta.progress import Progress
 from theta.store.format.manifest import Line
-from theta.store.odb.objects import Objects
 
 
 @dataclass(frozen=True)
@@ -52,17 +50,8 @@ def compute(part: MergePart) -> MergedPart:
     return MergedPart(tuple(lines), objects.keeps.names)
 
 
-@dataclass(frozen=True)
-class MergeWorkers:
-    """The workers of ``engine``, which compute what a merge of several tensors is to compute.
-
-    Attributes:
-        engine: runs the parts.
-        objects: the repository, as this process sees it.
-    """
-
-    engine: Engine
-    objects: Objects
+class MergeWorkers(Workers):
+    """Workers that compute what a merge of several tensors is to compute."""
 
     def lines(self, tasks: Sequence[Task], progress: Progress | None) -> list[Line] | None:
         """Return the line of each of ``tasks``; None to leave them to threads.
@@ -77,12 +66,9 @@ class MergeWorkers:
         place = Workplace.of(self.objects)
         cuts = rounds.cut([replace(task, places=(), outlets=[]) for task in tasks], _length)
         parts = [MergePart(place, tuple(cut)) for cut in cuts]
-        for part, made in rounds.each(self.engine, compute, parts):
-            rounds.adopt(self.objects, made)
+        for part, made in self.stored(compute, parts, progress):
             found |= zip((task.key for task in part.tasks), made.lines, strict=True)
-            if progress is not None:
-                progress(part.length)
-        require_here(self.objects, found.values())
+        self.require_here(found.values())
         return [found[task.key] for task in tasks]
 
 

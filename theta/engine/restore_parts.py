@@ -16,19 +16,17 @@ from typing import Final
 
 from theta import _fs, parallel
 from theta.engine import file_parts, rounds
-from theta.engine.executors import Engine
-from theta.engine.workplace import Workplace
+from theta.engine.workplace import Workers, Workplace
 from theta.errors import EngineError
 from theta.git.repository import Repository
 from theta.progress import Progress
-from theta.store.format import listings
-from theta.store.format import manifest as manifests
 from theta.store.format.manifest import Line, Manifest
 from theta.store.odb.objects import Objects
 from theta.store.read.coming_file import ComingFile, Place
 from theta.store.read.layers import Budget, declared
 from theta.store.read.reassembly import Restorer
 from theta.store.read.stored_tensor import StoredTensor
+from theta.store.read.tensor_records import record_of
 
 LARGEST: Final = 1 << 30
 """The bytes of a tensor above which ranges of its chunks are decoded by several workers."""
@@ -126,30 +124,26 @@ def _told(repository: str, oid: str) -> tuple[Manifest, Mapping[str, list[int]]]
     return manifest, offsets
 
 
-@dataclass(frozen=True)
-class RestoreWorkers:
-    """The workers of ``engine``, which decode what a file lacks.
-
-    Attributes:
-        engine: runs the parts.
-        objects: the repository, as this process sees it.
-    """
-
-    engine: Engine
-    objects: Objects
+class RestoreWorkers(Workers):
+    """Workers that decode what a file lacks."""
 
     def fill(
-        self, coming: ComingFile, oid: str, places: Mapping[str, Place], progress: Progress | None
+        self,
+        coming: ComingFile,
+        manifest: Manifest,
+        oid: str,
+        places: Mapping[str, Place],
+        progress: Progress | None,
     ) -> None:
-        """Write the tensors of manifest ``oid`` that neither ``coming`` has nor ``places``, and note them.
+        """Write the tensors of ``manifest`` that neither ``coming`` has nor ``places``, and note them.
 
+        ``oid`` is the blob of the manifest, which workers read.
         Nothing is done where that is so little that threads are quicker.
 
         Raises:
             theta.errors.CodecError: the tensors declare too much work.
             theta.errors.EngineError: the workers are lost again and again.
         """
-        manifest = listings.read(self.objects, self.objects.text(oid, manifests.MAX_BYTES))
         todo = [line for line in _wanted(coming, manifest, places) if line.nbytes]
         place = coming.file.temporary
         if place is None or not parallel.is_worth_spreading(sum(line.nbytes for line in todo)):
@@ -160,17 +154,14 @@ class RestoreWorkers:
         where = Workplace.of(self.objects)
         cuts = rounds.cut([*spans(todo)], lambda span: span.length)
         parts = [RestorePart(where, oid, shared, tuple(cut)) for cut in cuts]
-        for part, _ in rounds.each(self.engine, restore, parts):
-            if progress is not None:
-                progress(part.length)
+        for _ in rounds.each(self.engine, restore, parts, progress):
+            pass
         for line in todo:
             coming.done(line.name, line.digest)
 
     def _require_bounded(self, coming: ComingFile, todo: Iterable[Line]) -> None:
         """Raise before the first byte if the tensors declare more work than is due to the file."""
-        budget = Budget(coming.size)
-        for line in todo:
-            budget.spend(declared(StoredTensor(self.objects, line, kept=0).record.layers))
+        Budget(coming.size).spend(sum(declared(record_of(self.objects, line).layers) for line in todo))
 
 
 def _wanted(coming: ComingFile, manifest: Manifest, places: Mapping[str, Place]) -> Iterator[Line]:

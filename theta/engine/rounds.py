@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
-from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from theta.engine.executors import Engine
 from theta.errors import EngineError, ThetaError
-from theta.store.odb.objects import Objects
+from theta.progress import Progress
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -39,15 +38,6 @@ class WorkPart(Protocol):
 W = TypeVar("W", bound=WorkPart)
 
 
-class Packed(Protocol):
-    """A part that a worker has done."""
-
-    @property
-    def packs(self) -> Sequence[str]:
-        """The names of its packs, without a suffix."""
-        ...
-
-
 def part_bytes(nbytes: int) -> int:
     """Return the raw bytes of one part of ``nbytes``."""
     return max(SMALLEST, min(LARGEST, nbytes // PARTS))
@@ -73,10 +63,13 @@ def cut(
         yield part
 
 
-def each(engine: Engine, work: Callable[[W], R], parts: Sequence[W]) -> Iterator[tuple[W, R]]:
+def each(
+    engine: Engine, work: Callable[[W], R], parts: Sequence[W], progress: Progress | None = None
+) -> Iterator[tuple[W, R]]:
     """Yield the parts with what ``work`` returns for them, as they end; the longest are begun first.
 
-    What theta raises in a worker is raised here.  ``work`` and ``parts`` are pickled.
+    What theta raises in a worker is raised here.  ``work`` and ``parts`` are pickled.  ``progress`` hears
+    of each part that the caller has taken.
 
     Raises:
         theta.errors.EngineError: the workers of some parts were lost three times.
@@ -88,6 +81,8 @@ def each(engine: Engine, work: Callable[[W], R], parts: Sequence[W]) -> Iterator
             error = future.exception()
             if error is None:
                 yield part, future.result()
+                if progress is not None:
+                    progress(part.length)
                 continue
             if isinstance(error, ThetaError):
                 raise error
@@ -121,9 +116,3 @@ def _submitted(executor: Executor, work: Callable[[P], R], part: P) -> Future[R]
         broken: Future[R] = Future()
         broken.set_exception(error)
         return broken
-
-
-def adopt(objects: Objects, made: Packed) -> None:
-    """Keep the packs of ``made`` from ``git repack`` until what they hold is named."""
-    for name in made.packs:
-        objects.keeps.adopt(objects.directory / Path(name).name)

@@ -9,7 +9,7 @@ from theta import parallel
 from theta.engine import file_parts, rounds
 from theta.engine.executors import Engine
 from theta.engine.file_parts import CommonPart, FilePart, StoredPart
-from theta.engine.workplace import Workplace, require_here
+from theta.engine.workplace import Workers, Workplace
 from theta.formats.layout import Tensor
 from theta.progress import Progress
 from theta.store.files.file_source import FileSource
@@ -22,17 +22,13 @@ from theta.store.write.tensor_stream import Lines, TensorStream, is_spread
 
 
 @dataclass(frozen=True)
-class Spread:
-    """One file, whose tensors the workers of ``engine`` store.
+class Spread(Workers):
+    """Workers that store the tensors of one file.
 
     Attributes:
-        engine: runs the parts.
-        objects: the repository, as this process sees it.
         place: the file and the manifests that it is compared with.
     """
 
-    engine: Engine
-    objects: Objects
     place: CommonPart
 
     @classmethod
@@ -104,27 +100,24 @@ class _Done:
     def run(self, tensors: Sequence[Tensor], guidance: Guidance, within: int = rounds.MOST) -> None:
         """Store ``tensors``, at most ``within`` a part."""
         todo = [self._part(cut, guidance) for cut in rounds.cut(tensors, _tensor_length, within, is_spread)]
-        for part, made in rounds.each(self._spread.engine, file_parts.store, todo):
-            self._note(part, made)
+        for _, made in self._spread.stored(file_parts.store, todo, self._progress):
+            self._note(made)
 
     def _part(self, tensors: Sequence[Tensor], guidance: Guidance) -> FilePart:
         known = {one.name: self._expected[one.name] for one in tensors if one.name in self._expected}
         return FilePart(self._spread.place, tuple(tensors), guidance, known)
 
-    def _note(self, part: FilePart, made: StoredPart) -> None:
-        rounds.adopt(self._spread.objects, made)
+    def _note(self, made: StoredPart) -> None:
         self._found |= {line.name: line for line in made.lines}
         self.new |= set(made.new)
         self.searched += made.searched
         self._nbytes += made.nbytes
-        if self._progress is not None:
-            self._progress(part.length)
 
     def lines(self, tensors: Iterable[Tensor]) -> Lines:
         """Return the lines of ``tensors``; raises :class:`MissingObjectsError` if a tree is not here."""
         names = [tensor.name for tensor in tensors]
-        require_here(self._spread.objects, (self._found[name] for name in names if name in self.new))
         new = [name for name in names if name in self.new]
+        self._spread.require_here(self._found[name] for name in new)
         return Lines([self._found[name] for name in names], new, self.searched, self._nbytes)
 
 

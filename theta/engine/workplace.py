@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from theta._version import __version__
+from theta.engine import rounds
+from theta.engine.executors import Engine
+from theta.engine.rounds import WorkPart
 from theta.errors import MissingObjectsError, UsageError
 from theta.git import processes
 from theta.git.repository import Repository
+from theta.progress import Progress
 from theta.store.format.manifest import Line
 from theta.store.odb.objects import Objects
 from theta.store.odb.pack_keeps import Keeps
@@ -46,10 +52,47 @@ class Workplace:
         return objects
 
 
-def require_here(objects: Objects, lines: Iterable[Line]) -> None:
-    """Raise :class:`MissingObjectsError` unless the trees of ``lines``, which workers wrote, are here."""
-    objects.refresh()
-    for line in lines:
-        if not objects.has(line.tree):
-            told = f"a worker stored {line.name}, and it is not in this repository"
-            raise MissingObjectsError(told, hint="workers are to see the same files as this machine")
+class Packed(Protocol):
+    """A part that a worker has stored."""
+
+    @property
+    def packs(self) -> Sequence[str]:
+        """The names of its packs, without a suffix."""
+        ...
+
+
+W = TypeVar("W", bound=WorkPart)
+K = TypeVar("K", bound=Packed)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers of an engine, in the repository of this process.
+
+    Attributes:
+        engine: runs the parts.
+        objects: the repository, as this process sees it.
+    """
+
+    engine: Engine
+    objects: Objects
+
+    def stored(
+        self, work: Callable[[W], K], parts: Sequence[W], progress: Progress | None
+    ) -> Iterator[tuple[W, K]]:
+        """Yield the parts with what ``work`` stored for them, as :func:`theta.engine.rounds.each` does.
+
+        Their packs are kept from ``git repack`` until what they hold is named.
+        """
+        for part, made in rounds.each(self.engine, work, parts, progress):
+            for name in made.packs:
+                self.objects.keeps.adopt(self.objects.directory / Path(name).name)
+            yield part, made
+
+    def require_here(self, lines: Iterable[Line]) -> None:
+        """Raise :class:`MissingObjectsError` unless the trees of ``lines``, which workers wrote, are here."""
+        self.objects.refresh()
+        for line in lines:
+            if not self.objects.has(line.tree):
+                told = f"a worker stored {line.name}, and it is not in this repository"
+                raise MissingObjectsError(told, hint="workers are to see the same files as this machine")

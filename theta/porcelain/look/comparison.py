@@ -125,9 +125,10 @@ def tensors(
     modules = modules_of(session, request, item, kept)
     if not request.numbers:
         return TensorChanges(item, kept, modules=modules)
-    begin(progress, "comparing", sum(change.new.nbytes for change in kept if change.new), item.path)
+    nbytes = sum(change.new.nbytes for change in kept if change.new is not None)
+    begin(progress, "comparing", nbytes, item.path)
     found, products = {}, {one.module for one in modules}
-    for change, numbers in _numbers(session, item, kept):
+    for change, numbers in _numbers(session, item, kept, nbytes):
         found[change.name] = numbers
         if watch is not None and diffing.module_of(change.name) not in products:
             watch(change, numbers)
@@ -137,10 +138,10 @@ def tensors(
 
 
 def _numbers(
-    session: Session, item: Compared, kept: Sequence[Change]
+    session: Session, item: Compared, kept: Sequence[Change], nbytes: int
 ) -> Iterator[tuple[Change, Numbers | None]]:
     """Yield the changes with their statistics, by threads or by the workers of an engine."""
-    engine = session.engine(sum(change.new.nbytes for change in kept if change.new is not None))
+    engine = session.engine(nbytes)
     if engine is None:
         yield from ((change, diffing.numbers(session, item, change)) for change in kept)
         return

@@ -9,7 +9,6 @@ from theta import parallel
 from theta.engine import rounds
 from theta.engine.executors import Engine
 from theta.engine.workplace import Workplace
-from theta.git.repository import Repository
 from theta.porcelain.look import diffing
 from theta.porcelain.look.diffing import Compared, Numbers
 from theta.porcelain.workspace.session import Session
@@ -36,8 +35,7 @@ def compute(part: NumbersPart) -> tuple[Numbers | None, ...]:
     Raises:
         theta.errors.UsageError: this process runs another version of theta.
     """
-    part.workplace.opened()
-    session = Session(Repository.discover(part.workplace.repository))
+    session = Session(part.workplace.opened().repo)
     with parallel.limited(1):
         return tuple(diffing.numbers(session, part.item, change) for change in part.changes)
 

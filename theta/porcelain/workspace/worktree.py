@@ -204,7 +204,8 @@ def fill(
             begin(progress, "restoring", manifest.nbytes, path)
             places = files.places(path, manifest)
             if (engine := session.engine(manifest.nbytes)) is not None:
-                restore_parts.RestoreWorkers(engine, session.objects).fill(coming, oid, places, progress)
+                workers = restore_parts.RestoreWorkers(engine, session.objects)
+                workers.fill(coming, manifest, oid, places, progress)
             restorer.write(coming, progress, places)
     info = os.lstat(place)
     session.cache.remember(path, Identity.of(info), oid)
