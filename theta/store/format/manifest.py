@@ -11,13 +11,16 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
-from typing import Final
+from operator import attrgetter
+from typing import Final, TypeVar
 
 from theta.dtypes import DTYPES
 from theta.errors import ManifestError, NewerFormatError
 from theta.git.object_format import ID, format_of, is_id
 from theta.lazy import lazy
 from theta.store.format.names import escape_line, is_store, unescape_line
+
+E = TypeVar("E")
 
 VERSION: Final = 1
 MAGIC: Final = b"theta checkpoint "
@@ -179,10 +182,10 @@ def _parse_lines(lines: list[str], listings: Listings | None) -> Manifest:
         raise ManifestError("bad skeleton id")
     groups: tuple[NameGroup, ...] = ()
     if listings is not None and any(_GROUP.fullmatch(line) for line in lines[5:6]):
-        groups = _distinct_groups(_group_lines(lines[4:]))
+        groups = _distinct(_group_lines(lines[4:]), attrgetter("prefix"), "the group ")
         found = _listed(groups, listings(groups))
     else:
-        found = _distinct(_tensor_lines(lines[4:]))
+        found = _distinct(_tensor_lines(lines[4:]), attrgetter("name"))
     trees = {len(group.tree) for group in groups} | {len(line.tree) for line in found}
     if trees - {len(skeleton)}:
         raise ManifestError("the ids of the manifest are not of one length")
@@ -221,19 +224,11 @@ def _tensor_lines(lines: list[str]) -> Iterator[Line]:
     return (_tensor(first, value) for first, value in _triples(lines))
 
 
-def _distinct(lines: Iterable[Line]) -> tuple[Line, ...]:
-    found: dict[str, Line] = {}
-    for line in lines:
-        if found.setdefault(line.name, line) is not line:
-            raise ManifestError(f"the manifest names {line.name[:80]!r} twice")
-    return tuple(found.values())
-
-
-def _distinct_groups(groups: Iterable[NameGroup]) -> tuple[NameGroup, ...]:
-    found: dict[str, NameGroup] = {}
-    for group in groups:
-        if found.setdefault(group.prefix, group) is not group:
-            raise ManifestError(f"the manifest names the group {group.prefix[:80]!r} twice")
+def _distinct(entries: Iterable[E], name: Callable[[E], str], kind: str = "") -> tuple[E, ...]:
+    found: dict[str, E] = {}
+    for entry in entries:
+        if found.setdefault(key := name(entry), entry) is not entry:
+            raise ManifestError(f"the manifest names {kind}{key[:80]!r} twice")
     return tuple(found.values())
 
 
@@ -261,7 +256,7 @@ def _listed(groups: tuple[NameGroup, ...], listings: Iterable[bytes]) -> tuple[L
         if not inside or len(lines) != group.count or "".join(map(Line.text, lines)).encode() != data:
             raise ManifestError(f"the listing of group {group.prefix[:80]!r} has wrong tensors")
         found += lines
-    return _distinct(found)
+    return _distinct(found, attrgetter("name"))
 
 
 def _tensor(first: str, value: str) -> Line:

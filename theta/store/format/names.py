@@ -14,11 +14,11 @@ MAX_PART: Final = 180
 MAX_PARTS: Final = 64
 MAX_PATH: Final = 1024
 MAX_STORE: Final = 200
-_KEEP: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=,()[]{}!#&;^~$ ")
+_KEEP: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=,()[]{}!#&;^~$ "
 _DEVICE: Final = re.compile(
     rb"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$|git~[0-9]+)(?:$|[^a-z0-9])", re.I
 )
-_STORE: Final = re.compile(r"[A-Za-z0-9_\-+=,()\[\]{}!#&;^~$ %.]{1,200}")
+_STORE: Final = re.compile(f"[{re.escape(_KEEP.decode())}%.]{{1,{MAX_STORE}}}")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./-]+")
 """Names that need no escapes, unless they are keywords."""
 _LINE_ESCAPE: Final = re.compile(r"[\x00-\x1f\x7f\\\x85\u2028\u2029\ud800-\udfff]")

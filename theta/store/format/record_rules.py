@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
 from typing import Final
 
 from theta.errors import CorruptError
-from theta.store.format.tensor_tree import Layer, Record, chunk_count
+from theta.store.format.tensor_tree import SHARED, Layer, Record, chunk_count, place_of
 
 _ALONE: Final = "dense/1"
 _SHARING: Final = ("scaled/1", "rows/1", "lowrank/1")
 """The codecs whose chunks share a file."""
-_FILE: Final = re.compile(r"([0-3])\.(?:(shared)|([0-9]{4}|[1-9][0-9]{4,8}))")
-_SHARED: Final = -1
 
 
 def check(record: Record) -> None:
@@ -24,13 +20,13 @@ def check(record: Record) -> None:
     counts = _counts(record)
     shared = set[int]()
     for name in record.files:
-        layer, chunk = _place(name)
-        if layer >= len(counts) or chunk >= counts[layer]:
+        number, chunk = place_of(name)
+        if not 0 <= number < len(counts) or chunk >= counts[number]:
             raise CorruptError(f"a tensor has a file {name[:40]!r}, which belongs to none of its layers")
-        if chunk == _SHARED:
-            shared.add(layer)
-    for number, layer_of in enumerate(record.layers):
-        _check_layer(layer_of, has_shared=number in shared)
+        if chunk == SHARED:
+            shared.add(number)
+    for number, layer in enumerate(record.layers):
+        _check_layer(layer, has_shared=number in shared)
 
 
 def _counts(record: Record) -> list[int]:
@@ -40,15 +36,6 @@ def _counts(record: Record) -> list[int]:
         return [chunk_count(layer.dtype, layer.shape) for layer in record.layers[:-1]] + value
     except ValueError as error:
         raise CorruptError(f"a malformed @tensor: {error}") from error
-
-
-@lru_cache(1 << 14)
-def _place(name: str) -> tuple[int, int]:
-    """Return the layer and the chunk that a file is of; a layer that is never there for any other name."""
-    found = _FILE.fullmatch(name)
-    if found is None:
-        return 4, 0
-    return int(found[1]), _SHARED if found[2] else int(found[3])
 
 
 def _check_layer(layer: Layer, *, has_shared: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ RECORD: Final = "@tensor"
 MAX_RECORD: Final = 8 << 20
 """Bytes of ``@tensor``, as of any other blob.  Its first readers took 1 MiB, about 7,800 chunks."""
 MAX_LAYERS: Final = 4
+SHARED: Final = -1
 MAX_RANK: Final = 64
 MAX_EXTENT: Final = 10**18
+_FILE: Final = re.compile(rf"([0-{MAX_LAYERS - 1}])\.(?:(shared)|([0-9]{{4}}|[1-9][0-9]{{4,8}}))")
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,18 @@ def file_name(layer: int, chunk: int) -> str:
 def shared_name(layer: int) -> str:
     """Return the name of the file that all chunks of a layer share."""
     return f"{layer}.shared"
+
+
+@lru_cache(1 << 14)
+def place_of(file: str) -> tuple[int, int]:
+    """Return the layer and the chunk that a file in the tree of a tensor is of.
+
+    The chunk is :data:`SHARED` where all chunks share the file; the layer of any other name is -1.
+    """
+    found = _FILE.fullmatch(file)
+    if found is None:
+        return -1, 0
+    return int(found[1]), SHARED if found[2] else int(found[3])
 
 
 def value_digest(dtype: str, shape: Sequence[int], chunks: Sequence[Chunk]) -> str:

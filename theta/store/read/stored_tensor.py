@@ -19,7 +19,7 @@ from theta.store.odb.objects import Objects
 from theta.store.read import layers
 from theta.store.read.chunk_cache import ChunkCache
 from theta.store.read.coming_file import Place
-from theta.store.read.layers import Budget, Held
+from theta.store.read.layers import Budget, Held, LayerView
 from theta.store.read.tensor_records import record_of
 
 if TYPE_CHECKING:
@@ -149,8 +149,7 @@ class StoredTensor:
         number = bisect_right(self.starts, start) - 1
         words = self._kept.find(number)
         if words is None:
-            self._view = self._view or self._from_nothing()
-            words = self._view.chunk(number)
+            words = self._whole_view().chunk(number)
         first = self.starts[number]
         return words[start - first : stop - first]
 
@@ -188,6 +187,12 @@ class StoredTensor:
             raise CorruptError(f"{self.line.name}: chunk {number} is not what its digest says")
         return raw
 
+    def _whole_view(self) -> LayerView:
+        """Return the value with all its layers, which is made when it is first needed."""
+        if self._view is None:
+            self._view = self._from_nothing()
+        return self._view
+
     def _in_place(self, number: int) -> memoryview | None:
         """Return the bytes that the file has where those of chunk ``number`` may be."""
         if self._place is None:
@@ -206,9 +211,7 @@ class StoredTensor:
 
     def _from_layers(self, number: int) -> memoryview:
         """Return the bytes of chunk ``number``, decoded from the lowest layer on."""
-        if self._view is None:
-            self._view = self._from_nothing()
         try:
-            return self._view.chunk(number).data.cast("B")
+            return self._whole_view().chunk(number).data.cast("B")
         except CodecError as error:
             raise CodecError(f"{self.line.name}: {error}") from error

@@ -13,7 +13,6 @@ from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Layer, Record
 from theta.store.odb.objects import Objects
 
-_NUMBERS: Final = {str(number): number for number in range(tensor_tree.MAX_LAYERS)}
 _OF_WORDS: Final = ("dense/1", "delta/1", "sparse/1", "steps/1", "nudges/1", "cast/1")
 
 
@@ -63,7 +62,7 @@ def record_here(objects: Objects, line: Line) -> Record | None:
 
 def layer_of(file: str) -> int:
     """Return the layer that a file of a tensor's tree belongs to; -1 for any other name."""
-    return _NUMBERS.get(file.partition(".")[0], -1)
+    return tensor_tree.place_of(file)[0]
 
 
 def ranks(objects: Objects, record: Record) -> tuple[int, ...]:
