@@ -51,8 +51,13 @@ def push_urls(repo: Repository, remote: str) -> list[str]:
 
 def standing_alone(repo: Repository, place: Path) -> Git:
     """Return a git for the repository at ``place``, which reads no other objects and fetches none unasked."""
-    own = {"GIT_OBJECT_DIRECTORY": str(place / "objects"), "GIT_ALTERNATE_OBJECT_DIRECTORIES": ""}
-    return repo.git(extra={**DEFER, **own, "GIT_NO_LAZY_FETCH": "1"})
+    return _alone(repo, GIT_OBJECT_DIRECTORY=str(place / "objects"))
+
+
+def _alone(repo: Repository, **more: str) -> Git:
+    """Return a git without alternates of the user's environment, which fetches nothing unasked."""
+    own = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": "", "GIT_NO_LAZY_FETCH": "1"}
+    return repo.git(extra={**DEFER, **own, **more})
 
 
 def fetch_apart(
@@ -61,8 +66,10 @@ def fetch_apart(
     """Fetch, as ``repo`` is configured, into a new repository at the empty directory ``place``.
 
     ``words`` are those of git fetch, after the options of each such fetch.  Its objects are in packs.
+    No variable names its objects: a remote helper that runs git (``ext::``) would take them
+    for those of the remote.
     """
-    git, there = standing_alone(repo, place), f"--git-dir={place}"
+    git, there = _alone(repo), f"--git-dir={place}"
     git.run(there, "init", "-q", "--bare", "--template=", f"--object-format={repo.format.name}")
     made = (f"include.path={repo.commondir / 'config'}", *_APART, *settings)
     options = [word for setting in made for word in ("-c", setting)]
