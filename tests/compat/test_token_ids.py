@@ -130,12 +130,6 @@ def test_a_named_token_that_the_result_lacks_is_a_conflict(repo: Repo) -> None:
 
 def test_what_only_one_side_trained_is_matched_too(repo: Repo) -> None:
     """Both gave the padding a meaning, and only theirs trained: git takes the file of theirs as it is."""
-
-    def padded(tokens: tuple[str, ...], by: float) -> dict[str, Any]:
-        found = rows(tokens, by, by)
-        more = np.full((8 - len(tokens), WIDTH), 0, "<f4")
-        return {**found, **{name: np.concatenate([found[name], more]) for name in (EMBEDDING, HEAD)}}
-
     theta(repo, "switch", "-q", "-c", "padded", "main")
     make_model(repo.path / MODEL, padded(BASE, 0))
     commit(repo, "padded")
@@ -220,6 +214,78 @@ def test_a_pick_that_git_would_not_stop_at_is_refused_if_ids_would_be_stale(repo
     assert repo.git("rev-parse", "HEAD") == before
     repo.git("config", "theta.merge.byToken", "false")
     theta(repo, "cherry-pick", "theirs")
+
+
+def padded(tokens: tuple[str, ...], by: float = 0.0) -> dict[str, Any]:
+    """A model with 8 rows."""
+    found = rows(tokens, by, by)
+    more = np.full((8 - len(tokens), WIDTH), 0, "<f4")
+    return {**found, **{name: np.concatenate([found[name], more]) for name in (EMBEDDING, HEAD)}}
+
+
+@pytest.mark.parametrize("picked", [("main..theirs",), ("theirs~1", "theirs")])
+def test_a_pick_finds_the_tokens_of_the_picks_before_it(repo: Repo, picked: tuple[str, ...]) -> None:
+    """The first adds a token in the place of padding, the second one names it."""
+    write(repo, BASE, padded(BASE), rows=8)
+    commit(repo, "padded")
+    theta(repo, "switch", "-q", "-c", "theirs")
+    write(repo, (*BASE, "<pad>"), padded((*BASE, "<pad>"), 4), rows=8)
+    commit(repo, "adds")
+    repo.write("generation_config.json", json.dumps({"pad_token_id": 4}))
+    commit(repo, "names")
+    theta(repo, "switch", "-q", "main")
+    repo.write("more", "of ours")
+    commit(repo, "more")
+    theta(repo, "cherry-pick", *picked)
+    assert text(repo, "generation_config.json") == {"pad_token_id": ids(repo)["<pad>"]}
+    theta(repo, "revert", "--no-edit", "HEAD~2..HEAD")
+    assert [*ids(repo)] == [*BASE]
+
+
+@pytest.fixture
+def pads(repo: Repo) -> Repo:
+    """Branch turned renumbered, and branch pads, which is checked out, names a token."""
+    branch(repo, "turned", ("<s>", "b", "a", "ab"), 2, {"eos_token_id": 0})
+    theta(repo, "switch", "-q", "-c", "pads", "main")
+    repo.write("generation_config.json", json.dumps({"pad_token_id": 3}))
+    commit(repo, "pads")
+    return repo
+
+
+@pytest.mark.parametrize("picked", [("turned", "pads"), ("pads", "turned")])
+def test_a_pick_after_another_is_refused_if_ids_would_be_stale(pads: Repo, picked: tuple[str, ...]) -> None:
+    """Each of them is taken if it comes first."""
+    theta(pads, "switch", "-q", "main")
+    before = pads.git("rev-parse", "HEAD")
+    done = theta(pads, "cherry-pick", *picked, code=ExitCode.USAGE)
+    assert f"and {pads.git('rev-parse', picked[1])[:12]} has others" in done.err
+    assert pads.git("rev-parse", "HEAD") == before
+    theta(pads, "cherry-pick", picked[0])
+
+
+def test_a_picked_merge_is_compared_with_the_parent_that_is_given(pads: Repo) -> None:
+    theta(pads, "switch", "-q", "-c", "more", "main")
+    pads.write("more", "")
+    commit(pads, "more")
+    theta(pads, "switch", "-q", "turned")
+    theta(pads, "merge", "-q", "more", "--no-prompt")
+    theta(pads, "switch", "-q", "pads")
+    theta(pads, "cherry-pick", "-m", "2", "turned", code=ExitCode.USAGE)
+    theta(pads, "cherry-pick", "-m", "1", "turned")
+    assert (pads.path / "more").exists()
+
+
+def test_the_first_commit_of_a_shallow_history_is_left_to_git(pads: Repo, tmp_path: Path) -> None:
+    """Its parent is not in the clone, and git takes it for one that adds all of its files."""
+    place, source = tmp_path / "shallow", f"file://{pads.path}"
+    pads.git("clone", "-q", "--depth=1", "--branch=turned", source, str(place))
+    clone = Repo(place)
+    clone.git("fetch", "-q", "--depth=1", "origin", "pads")
+    done = theta(clone, "cherry-pick", "FETCH_HEAD", code=None)
+    assert done.code in (0, 1), done.err
+    assert "CONFLICT (add/add)" in done.out
+    theta(clone, "cherry-pick", "--abort")
+    assert clone.git("status", "--porcelain") == ""
 
 
 def test_momentum_and_alignment_are_refused(repo: Repo) -> None:

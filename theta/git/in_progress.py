@@ -78,13 +78,15 @@ def is_last_patch(repo: Repository) -> bool:
 def _applying(repo: Repository, name: str, sign: str, head: str | None) -> Operation:
     """Return the operation that applies the commit in state file ``sign``; its parent is the base.
 
+    At the end of a shallow history the parent is not here, and git takes the commit for one without.
     For a merge commit only git knows which parent, so no sides are given.
     """
     theirs = next(iter(state_files.commits(repo.gitdir, sign)), None)
     commit = repo.commit_here(theirs) if theirs else None
     if commit is None or len(commit.parents) != 1:
         return Operation(name, ours=head)
-    return Operation(name, commit.parents[0], head, commit.id)
+    base = next((parent for parent in commit.parents if repo.has(parent)), None)
+    return Operation(name, base, head, commit.id)
 
 
 def _sequence(repo: Repository) -> str:

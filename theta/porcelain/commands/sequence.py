@@ -121,8 +121,8 @@ class _Sequence:
         fresh, how = self._session.again(), self._decision.how
         if not any(how.at(path).options.by_token is not None for path in in_memory.with_words(fresh)):
             return
-        for step in incoming.joins(fresh.repo, [self._request.name, *self._request.words]):
-            in_memory.check_step(fresh, step, how)
+        for one in incoming.applied(fresh.repo, [self._request.name, *self._request.words]):
+            in_memory.check_changes(fresh, one.onto, one.changes, how)
 
     def _is_over(self) -> bool:
         """Conclude what was killed and settle what is in conflict, before git goes on."""

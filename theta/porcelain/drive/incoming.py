@@ -76,6 +76,19 @@ class TreeChange:
         return any(map(self.after.__contains__, gone_here)) or any(map(head.__contains__, gone_there))
 
 
+@dataclass(frozen=True)
+class AppliedChanges:
+    """Changes that a command applies one after the other.
+
+    Attributes:
+        onto: the commit that the first is applied to.
+        changes: the commits before and after each change.
+    """
+
+    onto: str
+    changes: Sequence[tuple[str, str]]
+
+
 def _gone(before: Tree, after: Tree, prefix: str) -> Iterator[str]:
     """Yield the directories of ``before`` that ``after`` does not have."""
     for entry in before:
@@ -144,20 +157,28 @@ def changes(repo: Repository, args: Sequence[str]) -> list[TreeChange]:
     return steps + found.pending(has(repo, args, "--abort"))
 
 
-def joins(repo: Repository, args: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Return base, ours and theirs of what a cherry-pick, a revert or a rebase joins, as ids.
+def applied(repo: Repository, args: Sequence[str]) -> list[AppliedChanges]:
+    """Return what a cherry-pick or a revert applies to HEAD, and a rebase to any commit that it may name.
 
-    HEAD stands for the commits that it becomes meanwhile; a rebase counts as one step.
+    A rebase counts as one change.
     """
     name, head = command(args), repo.head()
     found, words = _Incoming(repo, name), [*_alias(repo, name), *args]
     if head is None:
         return []
     if name in ("cherry-pick", "revert"):
-        steps = found.picked(words)
-        return [(step.before.id, head, step.after.id) for step in steps if step.before is not None]
-    commits = list(found.named(words)) or list(found.named(_DEFAULTS.get(name, ())))
-    return [(base, one.id, head) for one in commits for base in merge_bases(repo, one.id, head)[:1]]
+        line = options.read(repo.git(), name, args[_before(args) + 1 :])
+        commits = line.operands if line.known else words
+        return [AppliedChanges(head, found.picked_pairs(commits, _mainline(line)))]
+    tips = list(found.named(words)) or list(found.named(_DEFAULTS.get(name, ())))
+    pairs = [(one.id, base) for one in tips for base in merge_bases(repo, one.id, head)[:1]]
+    return [AppliedChanges(one, [(base, head)]) for one, base in pairs]
+
+
+def _mainline(line: options.Arguments) -> int:
+    """Return which parent a picked merge is compared with; the first one unless the line says so."""
+    found = line.value("--mainline")
+    return int(found) if found is not None and re.fullmatch("[0-9]{1,9}", found) else 1
 
 
 def _writes_none(repo: Repository, name: str, args: Sequence[str]) -> bool:
@@ -242,16 +263,36 @@ class _Incoming:
 
     def picked(self, words: Sequence[str]) -> list[TreeChange]:
         """Return the steps of a cherry-pick or revert of the commits that ``words`` name."""
+        return [step for oid in self._picked(words) for step in self._own(oid)]
+
+    def picked_pairs(self, words: Sequence[str], mainline: int) -> list[tuple[str, str]]:
+        """Return the commits before and after each change of a cherry-pick or revert, in git's order.
+
+        Commits without the parent that counts, as at the end of a shallow history, are left out.
+        """
+        commits = filter(None, map(self._commit, self._picked(words)))
+        pairs = [(oid, one.id) for one in commits for oid in one.parents[mainline - 1 : mainline]]
+        here = [(before, after) for before, after in pairs if self._commit(before) is not None]
+        return [(after, before) if self._name == "revert" else (before, after) for before, after in here]
+
+    def _picked(self, words: Sequence[str]) -> list[str]:
+        """Return the commits that ``words`` name, in the order in which git applies them."""
         revisions = [word for word in words if not word.startswith("-") and any(self.named([word]))]
-        return list(self._commits("--no-walk", *revisions)) if revisions else []
+        is_range = any(".." in word or word.startswith("^") for word in revisions)
+        order = ["--reverse"] if is_range and self._name == "cherry-pick" else []
+        return self._listed("--no-walk=unsorted", *order, *revisions) if revisions else []
 
     def _commits(self, *args: str) -> Iterator[TreeChange]:
-        done = self._repo.git().run("rev-list", *args, "--", check=False)
-        commits = [self._commit(oid) for oid in done.text.split()]
+        for oid in self._listed(*args):
+            yield from self._own(oid)
+
+    def _listed(self, *args: str) -> list[str]:
+        """Return the commits that git lists, and announce that their trees and their parents' are read."""
+        oids = self._repo.git().run("rev-list", *args, "--", check=False).text.split()
+        commits = [self._commit(oid) for oid in oids]
         firsts = (self._commit(oid) for one in commits if one for oid in one.parents)
         self._expect([*commits, *firsts])
-        for oid in done.text.split():
-            yield from self._own(oid)
+        return oids
 
     def _own(self, oid: str) -> Iterator[TreeChange]:
         """Yield the steps from the parents to commit ``oid``, or back for a revert."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -26,6 +26,7 @@ _SPECIAL: Final = re.compile(
     r"merge\.(ff|log|branchdesc|autostash|verifysignatures|renames|renamelimit|renormalize|directoryrenames)|diff\.renames|branch\..*\.mergeoptions"
 )
 """Configuration that changes what ``git merge`` does; names are in lower case."""
+_FOLLOWING: Final = "'theta merge' lets such files follow; 'git config theta.merge.byToken false' leaves them"
 
 
 def after_git_merge(
@@ -146,23 +147,45 @@ def _commit(session: Session, like: str, parents: Sequence[str]) -> str:
     return commit_graph.unnamed_commit(session.repo, session.repo.tree_of(like).id, parents)
 
 
-def check_step(session: Session, step: tuple[str, str, str], how: How) -> None:
-    """Check a cherry-pick or the like before git starts; ``step`` are base, ours and theirs.
+def check_changes(session: Session, onto: str, changes: Sequence[tuple[str, str]], how: How) -> None:
+    """Check a cherry-pick or the like before git starts: it applies ``changes``, one after the other.
 
+    The first of them, from a commit to another, is applied to ``onto``.
     Raises :class:`WouldOverwriteError` as :func:`check_worktree` does, and :class:`UsageError` if git would
     not stop though a file names tokens whose ids become others.
     """
-    base, ours, theirs = step
+    if _have_one_vocabulary(session, [onto, *(oid for pair in changes for oid in pair)]):
+        return
     with dry_run.rehearsal(session) as apart:
-        joined = _joined_by_git(apart, *on_one_base(apart, base, [ours, theirs]))
-        texts = joining.coming_texts(apart, joined.versions, joined.paths, how)
-    made_texts.to_write(session, texts, at_once=True)
-    if texts and all(0 in stages for stages in joined.paths.values()):
-        path = min(texts)
-        raise UsageError(
-            f"{path} names tokens by their ids, and {theirs[:12]} has others than HEAD",
-            hint="'theta merge' lets such files follow; 'git config theta.merge.byToken false' leaves them",
-        )
+        for before, after in changes:
+            joined = _joined_by_git(apart, *on_one_base(apart, before, [onto, after]))
+            texts = joining.coming_texts(apart, joined.versions, joined.paths, how)
+            made_texts.to_write(session, texts, at_once=True)
+            if texts and all(0 in stages for stages in joined.paths.values()):
+                told = f"{after[:12]} has others than what it is applied to"
+                raise UsageError(f"{min(texts)} names tokens by their ids, and {told}", hint=_FOLLOWING)
+            onto = _applied(apart, joined, texts)
+
+
+def _have_one_vocabulary(session: Session, commits: Sequence[str]) -> bool:
+    """Return whether the models of HEAD have the same vocabularies beside them in all of ``commits``."""
+    places = {in_folder(path, name) for path in with_words(session) for name in VOCABULARIES}
+    trees = map(session.repo.tree_of, dict.fromkeys(commits))
+    found = ([entry and entry.id for entry in map(tree.get, sorted(places))] for tree in trees)
+    first = next(found)
+    return all(one == first for one in found)
+
+
+def _applied(session: Session, joined: Joined, texts: Mapping[str, bytes]) -> str:
+    """Write a commit like that of a change, as far as tokens go; return its id.
+
+    Where a file is in conflict, theirs stands for what will be made of it.
+    """
+    stages = {path: one for path, one in joined.paths.items() if 0 not in one}
+    left = {path: one.get(3, one.get(2)) for path, one in stages.items()}
+    left |= {path: session.repo.write_blob(data) for path, data in texts.items()}
+    changes = {path: None if oid is None else (oid, 0) for path, oid in left.items()}
+    return _commit(session, commit_graph.edit_tree(session.repo, joined.tree, changes), [])
 
 
 def _text(session: Session, joined: Joined, path: str) -> bytes | None:
