@@ -61,6 +61,24 @@ def test_included_settings_are_those_of_git(repo: Repo, tmp_path: Path, conditio
     assert Repository.discover(repo.path).config.get(KEY) == "ties" == repo.git("config", KEY)
 
 
+@pytest.mark.parametrize("text", [b"[user]\n\tname = Jos\xe9\n", b'[remote "caf\xe9"]\n\turl = ../r\n'])
+@pytest.mark.parametrize("way", ["local", "global"])
+def test_settings_that_are_no_utf8_are_those_of_git(
+    repo: Repo, tmp_path: Path, text: bytes, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libgit2's bindings decode each entry that they pass."""
+    file = repo.path / ".git/config" if way == "local" else tmp_path / "settings"
+    if way == "global":
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(file))
+    with file.open("ab") as opened:
+        opened.write(text + b'[theta "merge"]\n\tstrategy = ties\n')
+    found = Repository.discover(repo.path)
+    assert found.config.get(KEY) == "ties" == found.lasting_config.get(KEY)
+    listed = repo.git("config", "--name-only", "--list").split("\n")
+    assert {*found.lasting_config} == {*listed}
+    assert found.refs.remotes() == repo.git("remote").split()
+
+
 @pytest.mark.parametrize("word", ["1", "yes", "false", ""])
 def test_the_settings_of_the_system_are_read_where_git_reads_them(
     repo: Repo, tmp_path: Path, word: str, monkeypatch: pytest.MonkeyPatch

@@ -157,6 +157,17 @@ def test_a_command_is_undone_and_done_again(repo: Repo, name: str) -> None:
     assert checkup.examine(Session.here(repo.path)) == []
 
 
+@pytest.mark.parametrize("name", LINES)
+def test_a_command_works_where_settings_are_no_utf8(repo: Repo, name: str) -> None:
+    """A name in Latin-1 is common in old files of settings."""
+    with (repo.path / ".git/config").open("ab") as file:
+        file.write(b'[user]\n\tname = Jos\xe9\n[remote "caf\xe9"]\n\turl = ../none\n')
+    line = LINES[name]
+    repo.theta(*(line if isinstance(line, list) else line(repo)))
+    assert repo.theta("status", "--porcelain").stderr == ""
+    assert repo.theta("undo").stdout.startswith("undid ")
+
+
 def test_a_repository_of_sha_256_remembers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only git can open it."""
     monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")

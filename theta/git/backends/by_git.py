@@ -14,7 +14,7 @@ from typing import Final
 
 from theta.errors import DamagedRepositoryError, MissingObjectsError
 from theta.git import state_files
-from theta.git.backends import loose_and_packed
+from theta.git.backends import git_settings, loose_and_packed
 from theta.git.backends.by_git_index import GitIndexes
 from theta.git.backends.git_settings import GitConfig, GitSettings
 from theta.git.object_format import ObjectFormat, is_id
@@ -257,8 +257,7 @@ class GitRefs:
 
     def remotes(self) -> list[str]:
         """Return the names of the remotes."""
-        keys = (key.split(".") for key in self._settings.config if key.startswith("remote."))
-        return sorted({".".join(words[1:-1]) for words in keys if len(words) > 2})
+        return git_settings.remotes(self._settings.config)
 
 
 class GitHistory:

@@ -231,7 +231,7 @@ class Libgit2Refs:
 
     def remotes(self) -> list[str]:
         """Return the names of the remotes."""
-        return [name for name in self._raw.remotes.names() if name]
+        return git_settings.remotes(self._settings.config)
 
 
 class Libgit2Settings:
@@ -252,12 +252,15 @@ class Libgit2Settings:
 
     @property
     def _sees_all(self) -> bool:
-        return not (configures() or self._includes_by_remote)
+        return not (configures() or self._has_more)
 
     @cached_property
-    def _includes_by_remote(self) -> bool:
-        """Whether a file is included for the URL of a remote (git 2.36), which libgit2 passes over."""
-        return any(entry.name.startswith(_BY_REMOTE) for entry in self._raw.config)
+    def _has_more(self) -> bool:
+        """Whether only git reads all: an entry is no UTF-8, or a file is included for the URL of a remote."""
+        try:
+            return any(entry.name.startswith(_BY_REMOTE) for entry in self._raw.config)
+        except UnicodeDecodeError:
+            return True
 
     @cached_property
     def _asked(self) -> GitSettings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -93,3 +93,9 @@ class GitConfig:
         """Return whether the key is set to true."""
         value = (self.get(key) or "").lower() if self.get(key) is not None else "true"
         return key in self and (value in _TRUE or (value.isdecimal() and int(value) != 0))
+
+
+def remotes(config: Iterable[str]) -> list[str]:
+    """Return the names of the remotes that have settings among ``config``."""
+    keys = (key.split(".") for key in config if key.startswith("remote."))
+    return sorted({".".join(words[1:-1]) for words in keys if len(words) > 2})
