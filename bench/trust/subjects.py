@@ -28,6 +28,8 @@ from tests.reliability.killing import (
 from tests.support import Repo, make_model, random_tensors
 from tests.support.faults import COUNT, Faults
 from tests.support.repos import Done, describe
+from theta.git.repository import Repository
+from theta.porcelain.workspace.journal import Journal
 
 
 def _gone(repo: Repo) -> None:
@@ -121,7 +123,8 @@ class Subject(Trial):
 
     def _is_open(self, repo: Repo) -> bool:
         """Return whether the next theta has something to do."""
-        return bool(under_way(repo) or (repo.path / ".git/theta/journal").exists() or leftovers(repo))
+        is_left = Journal(Repository.discover(repo.path)).is_left
+        return bool(under_way(repo) or is_left or leftovers(repo))
 
     def _check_left(self, repo: Repo) -> None:
         """Nothing is lost, and each branch is where it was or will be."""
