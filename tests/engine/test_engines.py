@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 import theta as api
 from tests.compat.inprocess import theta
 from tests.engine import factories
-from tests.support import Repo
+from tests.support import Repo, sha256
 from theta import parallel
 from theta.engine import executors, file_parts, merge_parts, rounds
 from theta.engine.file_parts import CommonPart, FilePart
@@ -235,6 +235,35 @@ def test_dask_workers_store_the_same(tmp_path: Path, versions: list[Arrays], clu
     arrays = _large(versions)
     by_dask = _committed(tmp_path / "dask", arrays, *command, "--engine", f"dask://{cluster}")
     assert by_dask == _committed(tmp_path / "threads", arrays, *command)
+
+
+def _examined(place: Path, *command: str) -> tuple[str, str]:
+    """Check a file by a command of its own, and average two commits; return findings and digest."""
+    check = subprocess.run(
+        [*command, "check", "--json"], cwd=place, capture_output=True, text=True, timeout=300
+    )
+    assert check.returncode == 1, check.stderr
+    average = [*command, "average", "HEAD~", "HEAD", "-o", "mean.safetensors", "--force"]
+    subprocess.run(average, cwd=place, check=True, timeout=300)
+    return check.stdout, sha256(place / "mean.safetensors")
+
+
+def test_processes_and_dask_workers_check_and_average_the_same(
+    tmp_path: Path, versions: list[Arrays], cluster: str
+) -> None:
+    command, arrays = [sys.executable, "-m", "theta"], _large(versions)
+    _committed(tmp_path / "r", arrays, *command)
+    changed = {f"more.{k}": near(arrays[f"more.{k}"], k) for k in range(5)} | {
+        "embed": near(arrays["embed"], 9)
+    }
+    changed["more.3"][5, 6] = np.nan
+    repo = Repo(tmp_path / "r", 100)
+    save_file(arrays | changed, repo.path / MODEL)
+    theta(repo, "commit", "-qam", "changed")
+    by_threads = _examined(repo.path, *command)
+    assert '"nan"' in by_threads[0]
+    for engine in ("processes:2", f"dask://{cluster}"):
+        assert _examined(repo.path, *command, "--engine", engine) == by_threads
 
 
 def test_mpi_workers_store_the_same(tmp_path: Path, versions: list[Arrays]) -> None:

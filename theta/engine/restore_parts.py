@@ -7,6 +7,7 @@ be done twice.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
@@ -60,6 +61,26 @@ class ComingPlace:
     size: int
     host: str
 
+    @classmethod
+    def of(cls, coming: ComingFile) -> ComingPlace | None:
+        """Return the place of a file that has a name; None for another one, which no worker sees."""
+        if (place := coming.file.temporary) is None:
+            return None
+        return cls(os.path.abspath(place), coming.size, socket.gethostname())
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[_fs.PatchedFile]:
+        """Open the file in a worker; what it wrote is durable at the end of the block, on another machine.
+
+        Raises :class:`EngineError` for a file that is not the one that was begun.
+        """
+        with _fs.PatchedFile(self.path) as file:
+            if file.size != self.size:
+                raise EngineError(f"{self.path} is not the file that was begun")
+            yield file
+            if self.host != socket.gethostname():
+                file.sync()
+
 
 @dataclass(frozen=True)
 class RestorePart:
@@ -91,18 +112,14 @@ def restore(part: RestorePart) -> int:
         theta.errors.UsageError: this process runs another version of theta.
     """
     objects = part.workplace.opened()
-    manifest, offsets = _told(part.workplace.repository, part.manifest)
+    manifest, offsets = told(part.workplace.repository, part.manifest)
     written = 0
-    with parallel.limited(1), _fs.PatchedFile(part.place.path) as file:
-        if file.size != part.place.size:
-            raise EngineError(f"{part.place.path} is not the file that is restored")
+    with parallel.limited(1), part.place.opened() as file:
         for span in part.spans:
             for offset, raw in _decoded(objects, manifest.by_name[span.name], span):
                 for start in offsets[span.name]:
                     file.patch(start + offset, raw)
                 written += len(raw)
-        if part.place.host != socket.gethostname():
-            file.sync()
     return written
 
 
@@ -114,7 +131,7 @@ def _decoded(objects: Objects, line: Line, span: TensorSpan) -> Iterator[tuple[i
 
 
 @lru_cache(4)
-def _told(repository: str, oid: str) -> tuple[Manifest, Mapping[str, list[int]]]:
+def told(repository: str, oid: str) -> tuple[Manifest, Mapping[str, list[int]]]:
     """Return the manifest in blob ``oid``, and where its tensors begin; a worker reads them once."""
     manifest = file_parts.manifest_of(repository, oid)
     restorer = Restorer(Objects(Repository.discover(repository)), manifest)
@@ -145,15 +162,14 @@ class RestoreWorkers(Workers):
             theta.errors.EngineError: the workers are lost again and again.
         """
         todo = [line for line in _wanted(coming, manifest, places) if line.nbytes]
-        place = coming.file.temporary
+        place = ComingPlace.of(coming)
         if place is None or not parallel.is_worth_spreading(sum(line.nbytes for line in todo)):
             return
         self.objects.obtain({line.tree: line.nbytes for line in todo})
         self._require_bounded(coming, todo)
-        shared = ComingPlace(os.path.abspath(place), coming.size, socket.gethostname())
         where = Workplace.of(self.objects)
         cuts = rounds.cut([*spans(todo)], lambda span: span.length)
-        parts = [RestorePart(where, oid, shared, tuple(cut)) for cut in cuts]
+        parts = [RestorePart(where, oid, place, tuple(cut)) for cut in cuts]
         for _ in rounds.each(self.engine, restore, parts, progress):
             pass
         for line in todo:

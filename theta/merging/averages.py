@@ -97,6 +97,10 @@ class MeanWorkers(Protocol):
         """Return name -> line of the mean of each of ``work``; None to leave them to threads."""
         ...
 
+    def write(self, work: Sequence[Line], coming: ComingFile, progress: Progress | None) -> bool:
+        """Write the mean of each of ``work`` to its places; return False to leave them to threads."""
+        ...
+
 
 class Averaging:
     """The mean of ``versions``, oldest first, which count ``factors``; the file is laid out as the last.
@@ -170,18 +174,33 @@ class Averaging:
         planned = storing.plan(self._objects, line, lambda: self._pieces(line), parents, by_numbers=True)
         return planned.ready(pack) if isinstance(planned, Planned) else planned
 
-    def write(self, coming: ComingFile, progress: Progress | None = None) -> None:
-        """Write the tensors that differ to their places in ``coming``, the file of the last version."""
+    def write(
+        self, coming: ComingFile, progress: Progress | None = None, workers: MeanWorkers | None = None
+    ) -> None:
+        """Write the tensors that differ to their places in ``coming``, the file of the last version.
+
+        ``workers``, if there are any, write to the file as well.
+        """
         begin(progress, "averaging", sum(line.nbytes for line in self._work))
+        if workers is None or not workers.write(self._work, coming, progress):
+            for line in self._work:
+                self._put(coming, line, progress)
         for line in self._work:
-            offset = 0
-            for piece in self._pieces(line, spread=True):
-                raw = piece.data.cast("B")
-                coming.put(line.name, offset, raw)
-                offset += raw.nbytes
-                if progress is not None:
-                    progress(raw.nbytes)
             coming.done(line.name, line.digest)  # of the value that is not to be written over it
+
+    def _put(self, coming: ComingFile, line: Line, progress: Progress | None) -> None:
+        for offset, raw in self.patches(line):
+            coming.put(line.name, offset, raw)
+            if progress is not None:
+                progress(raw.nbytes)
+
+    def patches(self, line: Line) -> Iterator[tuple[int, memoryview]]:
+        """Yield the bytes of the mean of one tensor, with their offset in it."""
+        offset = 0
+        for piece in self._pieces(line, spread=True):
+            raw = piece.data.cast("B")
+            yield offset, raw
+            offset += raw.nbytes
 
     # -- values ------------------------------------------------------------------------------
 

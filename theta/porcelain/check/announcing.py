@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from theta.porcelain.check.check_rules import CheckRules
@@ -16,20 +16,24 @@ _BESIDE: Final = ("config.json", "tokenizer.json", "README.md", ".index.json")
 """Ends of the names of files that are read beside a checkpoint; those of pickles come to them."""
 
 
-def expect(session: Session, commit: str | None, before: str | None, rules: CheckRules) -> None:
-    """Announce the checkpoints of ``commit`` (None is the worktree), and what is compared of ``before``."""
+def expect(session: Session, commit: str | None, before: str | None, rules: CheckRules) -> Mapping[str, int]:
+    """Announce the checkpoints of ``commit`` (None is the worktree), and what is compared of ``before``.
+
+    Returns the trees of their tensors with the bytes that these stand for; nothing in a full clone.
+    """
     if not session.repo.promised.is_partial:
-        return
+        return {}
     revisions = [oid for oid in (commit, before) if oid is not None]
     session.expect_trees(revisions)
     for oid in revisions:
         session.repo.promised.expect(_beside(session, oid))
     now = session.at(commit).manifests.values() if commit is not None else _in_worktree(session)
-    for manifest in now:
-        session.objects.expect(manifest.trees())
+    trees = {tree: size for manifest in now for tree, size in manifest.trees().items()}
     for manifest in session.at(before).manifests.values() if before is not None else ():
         unread = {line.name for line in manifest.lines if rules.budget(line.name) is None}
-        session.objects.expect(manifest.trees(unread))
+        trees |= manifest.trees(unread)
+    session.objects.expect(trees)
+    return trees
 
 
 def _beside(session: Session, commit: str) -> Iterator[str]:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from theta.errors import NotFoundError, ThetaError, UsageError
+from theta.errors import NotFoundError, NotHereYetError, ThetaError, UsageError
 from theta.formats import sharded
+from theta.lazy import Module
 from theta.porcelain.check import announcing, beside_rules, check_rules, form_rules, value_rules
 from theta.porcelain.check.check_rules import CheckRules
 from theta.porcelain.check.findings import BrokenRule
-from theta.porcelain.check.value_rules import Former
+from theta.porcelain.check.value_rules import CheckedValue, Demand
 from theta.porcelain.check.version_files import RevisionFiles, VersionFiles, WorktreeFiles, models
 from theta.porcelain.tensors.converting import Model
 from theta.porcelain.workspace.checkpoints import Checkpoints
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.units import human
+
+if TYPE_CHECKING:
+    from theta.porcelain.check import value_parts
+    from theta.porcelain.check.value_parts import ValueWorkers
+else:
+    value_parts = Module("theta.porcelain.check.value_parts")
 
 _GONE = "the version before has this checkpoint"
 
@@ -60,11 +67,13 @@ class CheckResult:
 
 @dataclass
 class _Gate:
+    session: Session | None
     rules: CheckRules
     now: VersionFiles
     before: VersionFiles | None
     progress: Progress | None
     old_paths: Mapping[str, str] = field(default_factory=dict)
+    announced: Mapping[str, int] = field(default_factory=dict)
     nbytes: int = 0
     names: set[str] = field(default_factory=set)
     tensors: int = 0
@@ -103,15 +112,11 @@ class _Gate:
             around = beside_rules.surroundings(self.now, path)
             self.tensors += len(model.values)
             self.names.update(model.values)
-            begin(self.progress, "checking", sum(value.nbytes for value in model.values.values()), path)
+            begin(self.progress, "checking", sum(_sizes(model).values()), path)
             if before is not None:
                 yield from beside_rules.metadata(path, model.metadata, before.metadata)
             yield from form_rules.check(path, model.values, before.values if before else None, around)
-            pair = form_rules.tied(model.values, around)
-            digests = dict.fromkeys(pair or (), b"")
-            yield from self._values(path, model, before, digests)
-            if pair is not None and len({*digests.values()}) > 1:
-                yield BrokenRule("tie", path, pair[1], f"config.json ties it to {pair[0]}, and they differ")
+            yield from self._values(path, model, before, form_rules.tied(model.values, around))
             model.verify()
 
     def _before(self, path: str, stack: contextlib.ExitStack) -> Model | None:
@@ -120,18 +125,44 @@ class _Gate:
         return self.before.model(path, stack)
 
     def _values(
-        self, path: str, model: Model, before: Model | None, digests: dict[str, bytes]
+        self, path: str, model: Model, before: Model | None, pair: tuple[str, str] | None
     ) -> Iterator[BrokenRule]:
-        """Yield what is wrong with the values, each read once; fill in the keys of ``digests``."""
+        """Yield what is wrong with the values, each read once; those of ``pair`` are to be the same."""
+        digests: set[bytes] = set()
+        demands = {name: Demand(self.rules.budget(name), name in (pair or ())) for name in model.values}
+        workers = self._workers(path, model, before)
+        for name, found in (
+            self._by_threads(path, model, before, demands)
+            if workers is None
+            else workers.checked(_sizes(model), demands, self.progress)
+        ):
+            yield from found.findings
+            digests |= {found.digest} - {b""}
+            self.nbytes += model.values[name].nbytes
+        if pair is not None and len(digests) > 1:
+            yield BrokenRule("tie", path, pair[1], f"config.json ties it to {pair[0]}, and they differ")
+
+    def _by_threads(
+        self, path: str, model: Model, before: Model | None, demands: Mapping[str, Demand]
+    ) -> Iterator[tuple[str, CheckedValue]]:
         for name, value in model.values.items():
             old = before.values.get(name) if before is not None else None
-            digest = hashlib.sha256(f"{value.dtype} {value.shape}".encode()) if name in digests else None
-            yield from value_rules.check(path, name, value, Former(old, self.rules.budget(name)), digest)
-            if digest is not None:
-                digests[name] = digest.digest()
-            self.nbytes += value.nbytes
+            yield name, value_rules.checked(path, name, value, old, demands[name])
             if self.progress is not None:
                 self.progress(value.nbytes)
+
+    def _workers(self, path: str, model: Model, before: Model | None) -> ValueWorkers | None:
+        """Return the workers of the repository's engine, if it has one and there is much to read."""
+        session = self.session
+        engine = session.engine(sum(_sizes(model).values())) if session is not None else None
+        if session is None or engine is None:
+            return None
+        with contextlib.suppress(NotHereYetError):  # who misses an object of a tensor says so
+            session.objects.obtain(self.announced)
+        now, old = value_parts.CheckedSide(self.now.place, path), None
+        if before is not None and self.before is not None:
+            old = value_parts.CheckedSide(self.before.place, self.old_paths.get(path, path))
+        return value_parts.ValueWorkers(engine, session.objects, now, old)
 
 
 def check(
@@ -146,8 +177,7 @@ def check(
     rules = check_rules.of_file(root).joined(request.rules)
     commit = _commit(session, request.names, cwd)
     before, notes = _before(session, commit, request.against)
-    if session is not None:
-        announcing.expect(session, commit, before, rules)
+    announced = announcing.expect(session, commit, before, rules) if session is not None else {}
     if session is not None and commit is not None:
         now: VersionFiles = RevisionFiles(session, commit)
         paths = list(models(session.at(commit)))
@@ -158,8 +188,10 @@ def check(
         )
     moved = _moved(session, commit, before) if not request.names or commit is not None else {}
     old = RevisionFiles(session, before) if session is not None and before is not None else None
-    gate = _Gate(rules, now, old, progress, {new: path for path, new in moved.items() if new})
-    found = [finding for path in paths for finding in gate.check(path)]
+    old_paths = {new: path for path, new in moved.items() if new}
+    gate = _Gate(session, rules, now, old, progress, old_paths, announced)
+    with session.engaged() if session is not None else contextlib.nullcontext():
+        found = [finding for path in paths for finding in gate.check(path)]
     found += gate.loose(paths) if not request.names or commit is not None else ()
     found += [BrokenRule("missing", path, "", _GONE) for path, new in moved.items() if not new]
     if session is not None and commit is not None and rules.size is not None:
@@ -170,6 +202,10 @@ def check(
     kept = (one for one in found if not rules.is_ignored(one.rule, one.path, one.tensor))
     files = {path: next(iter(now.files(path)), path) for path in paths}
     return CheckResult(tuple(kept), tuple(paths), gate.tensors, gate.nbytes, files, tuple(notes))
+
+
+def _sizes(model: Model) -> dict[str, int]:
+    return {name: value.nbytes for name, value in model.values.items()}
 
 
 def _moved(session: Session | None, commit: str | None, before: str | None) -> dict[str, str]:

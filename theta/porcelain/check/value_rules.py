@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -103,7 +104,33 @@ class Former:
     budget: float | None
 
 
-def check(path: str, name: str, new: Value, former: Former, digest: Any = None) -> Iterator[BrokenRule]:
+@dataclass(frozen=True)
+class Demand:
+    """How far a tensor may change, None for as far as it likes, and whether it is hashed."""
+
+    budget: float | None
+    is_hashed: bool = False
+
+
+@dataclass(frozen=True)
+class CheckedValue:
+    """The findings of one tensor, and the digest of its form and bytes if it was asked for."""
+
+    findings: tuple[BrokenRule, ...]
+    digest: bytes = b""
+
+
+def checked(path: str, name: str, new: Value, old: Value | None, demand: Demand) -> CheckedValue:
+    """Read a tensor once; ``old`` is that of the version before."""
+    former = Former(old, demand.budget)
+    if not demand.is_hashed:
+        return CheckedValue(tuple(_check(path, name, new, former, None)))
+    digest = hashlib.sha256(f"{new.dtype} {new.shape}".encode())
+    found = tuple(_check(path, name, new, former, digest))
+    return CheckedValue(found, digest.digest())
+
+
+def _check(path: str, name: str, new: Value, former: Former, digest: Any) -> Iterator[BrokenRule]:
     """Yield what is wrong with the values of one tensor; ``digest`` is updated with its bytes, if given."""
     if DTYPES[new.dtype].kind in ("packed", "bytes") or not new.nbytes:
         yield from _packed(path, name, new, former)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +25,27 @@ PICKLED: Final = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
 """Ends of the names of files that are pickles, or hold some, by custom."""
 
 
+@dataclass(frozen=True)
+class VersionPlace:
+    """A version as any process finds it: a commit, or the files below a folder if ``commit`` is ""."""
+
+    root: str
+    commit: str
+
+    def opened(self, session: Session) -> VersionFiles:
+        """Return the version, in the repository of ``session``."""
+        if self.commit:
+            return RevisionFiles(session, self.commit)
+        return WorktreeFiles(Path(self.root), session)
+
+
 class VersionFiles(ABC):
     """A version of a folder; paths are relative to its root, with slashes."""
+
+    @property
+    @abstractmethod
+    def place(self) -> VersionPlace:
+        """How another process finds this version."""
 
     @abstractmethod
     def model(self, path: str, stack: contextlib.ExitStack) -> Model:
@@ -60,6 +80,11 @@ class WorktreeFiles(VersionFiles):
 
     def __init__(self, root: Path, session: Session | None) -> None:
         self._root, self._session = root, session
+
+    @property
+    def place(self) -> VersionPlace:
+        """The folder."""
+        return VersionPlace(str(self._root.absolute()), "")
 
     def model(self, path: str, stack: contextlib.ExitStack) -> Model:
         """Open a file; one that is still a manifest is read from the repository."""
@@ -99,6 +124,11 @@ class RevisionFiles(VersionFiles):
     def __init__(self, session: Session, commit: str) -> None:
         self._session, self._commit = session, commit
         self._tree = session.repo.tree_of(commit)
+
+    @property
+    def place(self) -> VersionPlace:
+        """The commit."""
+        return VersionPlace("", self._commit)
 
     def model(self, path: str, stack: contextlib.ExitStack) -> Model:
         """Open a stored checkpoint."""

@@ -20,6 +20,7 @@ from theta.porcelain.lineage import told_commit
 from theta.porcelain.merge import dry_run
 from theta.porcelain.stage.saved_tree import File, StoredFile
 from theta.porcelain.tensors import converting
+from theta.porcelain.workspace import exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 from theta.store.format.manifest import Manifest
@@ -27,10 +28,11 @@ from theta.store.read.coming_file import ComingFile
 from theta.store.read.reassembly import Restorer
 
 if TYPE_CHECKING:
-    from theta.engine import average_parts
+    from theta.engine import average_parts, restore_parts
     from theta.engine.average_parts import AverageWorkers
 else:
     average_parts = Module("theta.engine.average_parts")
+    restore_parts = Module("theta.engine.restore_parts")
 
 TRAILER: Final = "Theta-Average"
 _UNIFORM: Final = "uniform"
@@ -134,9 +136,14 @@ def write(
     converting.check_places([out], 0, force)
     restorer = Restorer(session.objects, like)
     _room.require(out.parent, restorer.size)
-    with _fs.AtomicFile(out, mode=0o666, nameless=True) as file:
+    workers = _workers(session, found)
+    begun = _fs.AtomicFile(out, nameless=True) if workers is None else exchange.begun(session, out)
+    with session.engaged(), begun as file:
         coming = ComingFile(file, like.skeleton, restorer.plan)
-        found.averaging.write(coming, progress)
+        found.averaging.write(coming, progress, workers)
+        if workers is not None:
+            restoring = restore_parts.RestoreWorkers(workers.engine, workers.objects)
+            restoring.fill(coming, like, found.manifests[-1], {}, None)
         restorer.write(coming)
 
 

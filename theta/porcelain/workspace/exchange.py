@@ -138,7 +138,7 @@ class Exchange:
     def _new(
         self, place: Path, skeleton: str, plan: Skeleton, replaced: FileSource | None = None
     ) -> ComingFile:
-        file = _temporary(self._session, place)
+        file = begun(self._session, place)
         try:
             return coming_file.ComingFile(file, skeleton, plan, replaced)
         except BaseException:
@@ -162,8 +162,11 @@ class Exchange:
         self._released()
 
 
-def _temporary(session: Session, place: Path) -> _fs.AtomicFile:
-    """Return a file that is going to be at ``place``."""
+def begun(session: Session, place: Path) -> _fs.AtomicFile:
+    """Return a file that is going to be at ``place``, and has a name until then that others may open.
+
+    If the process is killed, the next command removes it, unless it is on another disk than the repository.
+    """
     scratch = session.scratch()
     alike = os.stat(scratch).st_dev == os.stat(place.parent).st_dev
     return _fs.AtomicFile(place, temp_dir=scratch if alike else place.parent)
