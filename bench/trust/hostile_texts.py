@@ -13,6 +13,7 @@ from tests.independent.odb import Objects
 from tests.merging.test_hostile_tokenizers import BESIDE, GOOD, OTHER
 from tests.support.environment import ROOT
 from theta.formats import sharded
+from theta.git import lfs
 from theta.merging import recipe_files, recipes
 from theta.merging.adapters import scales
 from theta.merging.documents import vocabularies
@@ -20,7 +21,7 @@ from theta.merging.documents.model_files import ModelFiles
 from theta.merging.documents.tokenizer_keys import TokenizerKey
 from theta.merging.strategies import strategy
 from theta.porcelain.merge import trailers
-from theta.porcelain.migration import git_theta_origin, lfs_origin
+from theta.porcelain.migration import git_theta_origin
 from theta.porcelain.setup import attribute_lines
 from theta.porcelain.signing import statements
 from theta.porcelain.stage import adapters
@@ -177,7 +178,7 @@ TEXTS: Final[dict[str, Text]] = {
         [b'*.safetensors filter=theta diff=theta merge=text -text\n"a b" text\n# no\n[attr]x y\n'],
         [b'"', b"\\", b"\n", b" ", b"-", b"!", b"[attr]", b"\xff"],
     ),
-    "pointer of LFS": (lfs_origin.parse, [_LFS.encode()], _LINES),
+    "pointer of LFS": (lfs.parse, [_LFS.encode()], _LINES),
     "pointer of git-theta": (git_theta_origin.parse, [_bytes(_THETA)], _JSON),
 }
 """Name -> what reads the text, samples, and words that changes put in."""

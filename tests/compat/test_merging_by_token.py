@@ -421,3 +421,14 @@ def test_files_that_nobody_changed_are_not_written_anew(repo: Repo) -> None:
     assert (repo.path / "tokenizer_config.json").read_text() == odd
     assert (repo.path / "config.json").read_text() == config
     assert set(ids(repo)) == {*BASE, "<x>", "<y>"}
+
+
+def test_a_lazy_clone_fetches_the_tokenizers_that_it_lacks(repo: Repo, tmp_path: Path) -> None:
+    repo.git("config", "uploadpack.allowFilter", "true")
+    repo.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    place = tmp_path / "lazy"
+    theta(repo, "clone", "-q", "--filter=blob:none", f"file://{repo.path}", str(place))
+    clone = Repo(place)
+    theta(clone, "merge", "-q", "origin/other", "-X", "average")
+    theta(repo, "merge", "-q", "other", "-X", "average")
+    assert clone.git("rev-parse", "HEAD^{tree}") == repo.git("rev-parse", "HEAD^{tree}")

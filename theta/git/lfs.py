@@ -5,12 +5,18 @@ https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import stat
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from theta.errors import PointerError
+from theta.errors import CorruptError, PointerError
+
+if TYPE_CHECKING:
+    from theta.git.repository import Repository
 
 MAX_BYTES: Final = 1024
 """The specification requires that a pointer is shorter than this."""
@@ -19,7 +25,60 @@ _VERSIONS: Final = (
     b"version https://git-lfs.github.com/spec/v1\n",
     b"version https://hawser.github.com/spec/v1\n",
 )
+_OID: Final = re.compile(rb"^oid sha256:([0-9a-f]{64})$", re.MULTILINE)
+_SIZE: Final = re.compile(rb"^size ([0-9]{1,18})$", re.MULTILINE)
 FETCH: Final = "'git lfs pull' fetches the files that pointers stand for"
+FETCH_ALL: Final = "'git lfs fetch --all' fetches every version"
+
+
+@dataclass(frozen=True)
+class LfsPointer:
+    """The content of a pointer: the SHA-256 of the file in hex digits, and its size in bytes."""
+
+    oid: str
+    size: int
+
+
+def parse(data: bytes) -> LfsPointer | None:
+    """Return the content of the pointer ``data``; None when it is none, or one with extensions.
+
+    https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+    """
+    data = data.replace(b"\r\n", b"\n")
+    oid, size = _OID.search(data), _SIZE.search(data)
+    if not is_pointer(data) or oid is None or size is None or b"\next-" in data:
+        return None
+    return LfsPointer(oid[1].decode(), int(size[1]))
+
+
+def place(repo: Repository, oid: str) -> Path:
+    """Return where Git LFS keeps a file, once it has it; ``lfs.storage`` names the root.
+
+    ``oid`` is its SHA-256 in hex digits.
+    """
+    root = repo.commondir / Path(repo.config.get("lfs.storage") or "lfs").expanduser()
+    return root / "objects" / oid[:2] / oid[2:4] / oid
+
+
+def text(repo: Repository, data: bytes, label: str, most: int) -> bytes:
+    """Return ``data``, or if that is a pointer, the file that it stands for.
+
+    Raises :class:`PointerError` where Git LFS has not fetched it, or it has more than ``most`` bytes, and
+    :class:`CorruptError` where it is not what the pointer says.  ``label`` names it.
+    """
+    if not is_pointer(data):
+        return data
+    pointer = parse(data)
+    if pointer is None or pointer.size > most:
+        raise PointerError(f"{label} is a Git LFS pointer to a file that is not read")
+    found = place(repo, pointer.oid)
+    if not found.is_file():
+        raise PointerError(f"{label} is a Git LFS pointer, and its file is not here", hint=FETCH_ALL)
+    with found.open("rb") as file:
+        whole = file.read(pointer.size + 1)
+    if hashlib.sha256(whole).hexdigest() != pointer.oid:
+        raise CorruptError(f"{label} has other bytes in Git LFS than its pointer says", hint="git lfs fsck")
+    return whole
 
 
 def refusal(path: str) -> PointerError:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from theta.errors import UsageError
+from theta.errors import PointerError, UsageError
 from theta.formats import sharded
-from theta.git import commit_graph
+from theta.git import commit_graph, lfs
 from theta.merging import result_file
 from theta.merging.documents import chat_templates, composing, result_texts, stacks, vocabularies
 from theta.merging.documents.composing import Composed
@@ -118,6 +118,7 @@ class Composer:
         objects.expect({line.tree: line.nbytes for one in wanted for line in (*one.inputs, one.base) if line})
         words = None
         if document.tokenizer is not None:
+            _refuse_pointers(models.values())
             words = vocabularies.build(document.tokenizer, models, document.base)
         with objects.writing(keep=True) as pack:
             made = composing.compose(objects, pack, document, wanted, words, self.progress)
@@ -125,6 +126,16 @@ class Composer:
         found = found if words is None else _with_tokenizer(found, words)
         texts = chat_templates.with_template(document, found.model, models)
         return replace(found, model=replace(found.model, texts=texts))
+
+
+def _refuse_pointers(models: Iterable[ModelFiles]) -> None:
+    """Raise :class:`PointerError` where Git LFS keeps a tokenizer: the result would be no file of its."""
+    for model in models:
+        for name in OF_TOKENIZER:
+            if lfs.is_pointer(model.texts.get(name, b"")):
+                told = f"{model.folder}{name} of {model.label} is a Git LFS pointer"
+                hint = f"'git lfs untrack {name}' and 'git add --renormalize {name}' put the file into git"
+                raise PointerError(f"{told}, and a recipe joins the files themselves", hint=hint)
 
 
 def _laid_out(

@@ -22,7 +22,7 @@ from theta.merging.documents.token_ids import IdNames
 from theta.merging.shapes.by_token import TokenOrder, agree
 from theta.porcelain.merge import made_texts
 from theta.porcelain.merge.made_texts import OpenText
-from theta.porcelain.merge.versions import Versions, home, in_folder, neighbour, read_text
+from theta.porcelain.merge.versions import MOST_TEXT, Versions, home, in_folder, neighbour, read_text
 from theta.porcelain.workspace.checkpoints import Checkpoints
 from theta.porcelain.workspace.session import Session
 
@@ -57,18 +57,20 @@ def matched(session: Session, versions: Versions, path: str, asked: str) -> Matc
     """Return the tokens of the checkpoint at ``path``; None if rows of one number are of one token.
 
     ``asked`` is the id of the vocabulary file that the result is to have, or "".
+    Raises :class:`PointerError` if a vocabulary is a pointer of Git LFS whose file was not fetched.
     """
     name = versions.vocabulary(path)
     if name is None:
         return None
     try:
         data = versions.texts(path, name)
-        if _say_one(name, [one for one in data if one is not None]):
+        texts = [None if one is None else _whole(session, name, one) for one in data]
+        if _say_one(name, [one for one in texts if one is not None]):
             return None
-        known = [None if one is None else _ids(name, one) for one in data]
+        known = [None if one is None else joint_tokenizers.ids(name, one) for one in texts]
         if _agree_beside(_trees(versions, path), known):
             return None
-        found = _result(versions, path, name, data)
+        found = _result(session, versions, path, name, data)
     except UsageError as error:
         return _unknown(versions, path, f"{error} ({BY_NUMBER})")
     if asked and (found.reason or asked != session.repo.format.blob_id(found.data)):
@@ -76,7 +78,7 @@ def matched(session: Session, versions: Versions, path: str, asked: str) -> Matc
     if found.reason:
         told = f"{found.reason}, so that no row is known to be of the same token; settle that file first"
         return _unknown(versions, path, told, known)
-    ids = joint_tokenizers.ids(name, found.data)
+    ids = joint_tokenizers.ids(name, _whole(session, name, found.data))
     like = next((number for number, own in enumerate(known[1:]) if own == ids), None)
     order = replace(_unknown(versions, path, "", known).order, ids=ids, like=like)
     followed = _followed(session, versions, path, order)
@@ -175,9 +177,11 @@ def _agree_in(session: Session, commits: Sequence[str], path: str, store: str) -
     """Return whether a row of one number is that of one token beside a checkpoint in all of ``commits``."""
     for name in VOCABULARIES:
         data = [neighbour(session, commit, path, name, store) for commit in commits]
+        if len({*data} - {None}) > 1:
+            data = [None if one is None else _whole(session, name, one) for one in data]
         found = {one for one in data if one is not None}
         if len(found) > 1 and not _say_one(name, [*found]):
-            known = [None if one is None else _ids(name, one) for one in data]
+            known = [None if one is None else joint_tokenizers.ids(name, one) for one in data]
             trees = map(session.at, commits)
             return _agree_beside([_Tree(tree, home(tree, path, store)) for tree in trees], known)
         if found:
@@ -185,10 +189,9 @@ def _agree_in(session: Session, commits: Sequence[str], path: str, store: str) -
     return True
 
 
-def _ids(name: str, data: bytes) -> dict[str, int]:
-    if lfs.is_pointer(data):
-        raise UsageError(f"{name} is a Git LFS pointer, not the file itself")
-    return joint_tokenizers.ids(name, data)
+def _whole(session: Session, name: str, data: bytes) -> bytes:
+    """Return the vocabulary file ``name``, which may be a pointer of Git LFS."""
+    return lfs.text(session.repo, data, name, MOST_TEXT)
 
 
 def _agree_beside(trees: Sequence[_Tree], versions: Sequence[Mapping[str, int] | None]) -> bool:
@@ -223,7 +226,9 @@ class _Result:
     reason: str = ""
 
 
-def _result(versions: Versions, path: str, name: str, data: Sequence[bytes | None]) -> _Result:
+def _result(
+    session: Session, versions: Versions, path: str, name: str, data: Sequence[bytes | None]
+) -> _Result:
     base, ours, theirs = data
     assert ours is not None
     assert theirs is not None
@@ -232,10 +237,11 @@ def _result(versions: Versions, path: str, name: str, data: Sequence[bytes | Non
     if ours == base:
         return _Result(theirs)
     merged = versions.merged_text(place := in_folder(path, name))
-    if merged is not None and _is_vocabulary(name, merged):
-        whole = joint_tokenizers.with_own_ids(merged) if name == TOKENIZER else merged
+    if merged is not None and _is_vocabulary(name, _whole(session, name, merged)):
+        is_json = name == TOKENIZER and not lfs.is_pointer(merged)
+        whole = joint_tokenizers.with_own_ids(merged) if is_json else merged
         return _Result(whole, {place: whole} if whole != merged else {})
-    if name != TOKENIZER:
+    if name != TOKENIZER or any(map(lfs.is_pointer, filter(None, data))):
         return _Result(reason=f"both sides changed {name}")
     return _joined(versions, path)
 

@@ -8,12 +8,12 @@ from typing import Final
 
 from theta import _fs
 from theta.errors import UsageError, concerning
+from theta.git import lfs
 from theta.git.object_values import Commit
 from theta.porcelain.drive import renewing
 from theta.porcelain.migration import attribute_texts, rewriting
 from theta.porcelain.migration.digests import sha256_of
 from theta.porcelain.migration.importing import Reported, silent
-from theta.porcelain.migration.lfs_origin import LfsFiles
 from theta.porcelain.stage import saved_tree
 from theta.porcelain.tensors import sources
 from theta.porcelain.workspace.session import Change, Session
@@ -102,7 +102,7 @@ class _Exporter:
         session = self._session
         source = StoredSource(session.objects, manifest)
         oid = sha256_of(source)
-        place = LfsFiles(session.repo).place(oid)
+        place = lfs.place(session.repo, oid)
         self.result.nbytes += source.size
         if not place.is_file():
             _fs.make_dirs(place.parent)

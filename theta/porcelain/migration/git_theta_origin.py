@@ -16,10 +16,11 @@ from theta._numpy import np
 from theta.errors import MALFORMED, CorruptError, FormatError, NotFoundError, concerning
 from theta.formats import safetensors, writers
 from theta.formats.layout import Source
+from theta.git import lfs
 from theta.git.object_values import Tree
 from theta.git.repository import Repository
 from theta.porcelain.migration import zarr_arrays
-from theta.porcelain.migration.lfs_origin import LfsFiles, LfsPointer
+from theta.porcelain.migration.lfs_origin import LfsFiles
 from theta.porcelain.migration.origins import Elsewhere, Selected, Stub
 from theta.porcelain.tensors.converting import SUFFIXES
 
@@ -69,7 +70,7 @@ class GitThetaOrigin:
 
     def _stub(self, path: str, oid: str, rows: Mapping[ParamKeys, ParamMetadata]) -> Stub:
         pointers = [_pointer(row) for row in rows.values()]
-        gone = [pointer for pointer in pointers if not self._lfs.place(pointer.oid).is_file()]
+        gone = [pointer for pointer in pointers if not lfs.place(self._repo, pointer.oid).is_file()]
         lack = f"{len(gone)} of {len(pointers)} tensors are not fetched" if gone else ""
         return Stub(oid, 0, lambda: self._open(path, rows), lack)
 
@@ -145,11 +146,11 @@ def _leaves(node: Any, above: ParamKeys) -> Iterator[tuple[ParamKeys, ParamMetad
             yield from _leaves(value, (*above, key))
 
 
-def _pointer(row: ParamMetadata) -> LfsPointer:
+def _pointer(row: ParamMetadata) -> lfs.LfsPointer:
     oid = row[_LEAF]["oid"]
     if not _SHA256.fullmatch(oid):
         raise ValueError(oid)
-    return LfsPointer(oid, int(row[_LEAF]["size"]))
+    return lfs.LfsPointer(oid, int(row[_LEAF]["size"]))
 
 
 def _written(path: str, values: Mapping[ParamKeys, NDArray[Any]]) -> Source:
