@@ -45,10 +45,9 @@ class Teller:
 
     def __init__(self, file: Path) -> None:
         self.file, self.faults = file, 0
-        self.spent: dict[str, float] = {}
 
     def tell(self, campaign: str, found: Outcome) -> float:
-        """Count an outcome; return the seconds that the campaign had in all."""
+        """Count an outcome; return how much of its goal the campaign has reached."""
         rows = table.read(self.file)
         table.row_of(rows, campaign).add(found)
         table.write(rows, self.file)
@@ -56,8 +55,7 @@ class Teller:
             command = shlex.join(runner.again(campaign, found.seed, case))
             print(f"{kind}: {campaign}, seed {found.seed}, case {case}: {text}\n    {command}", flush=True)
         self.faults += len(found.faults)
-        self.spent[campaign] = self.spent.get(campaign, 0.0) + found.seconds
-        return self.spent[campaign]
+        return table.share(rows, campaign)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -65,10 +63,11 @@ def run(options: argparse.Namespace) -> int:
     rows = table.read(options.table)
     names = [name for name in options.only.split(",") if name]
     seeds = {name: table.next_seed(rows, name, options.seed) for name in names}
+    reached = {name: table.share(rows, name) for name in names}
     teller = Teller(options.table)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        runner.Runner(seeds, teller.tell).run(time.monotonic() + 3600 * options.hours, options.jobs)
+        runner.Runner(seeds, reached, teller.tell).run(time.monotonic() + 3600 * options.hours, options.jobs)
     except KeyboardInterrupt:
         print("ended", file=sys.stderr)
     print(page.rows(table.read(options.table)))

@@ -22,6 +22,21 @@ NAMES: Final = {
 """Name -> the module and the class."""
 
 
+GOALS: Final = {
+    "files": 500_000,
+    "texts": 1_000_000,
+    "codecs": 500_000,
+    "kills": 2_000,
+    "power": 20_000,
+    "full": 5_000,
+    "errors": 500,
+    "short": 100,
+    "schedules": 1_000,
+    "rot": 500,
+}
+"""Name -> the cases that one state of the sources is to have: who is behind most of its goal is next."""
+
+
 def make(name: str) -> Campaign:
     """Return a new campaign; nothing of it is prepared."""
     module, _, kind = NAMES[name].partition(".")

@@ -48,13 +48,19 @@ def _refs(repo: pygit2.Repository) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(found))
 
 
-def walk(top: Path) -> int:
-    """Read all objects that refs and index reach, with their ids checked; return how many there are."""
+_PROVEN: Final[set[str]] = set()
+"""Commits of which this process has decoded every chunk."""
+
+
+def walk(top: Path) -> set[str]:
+    """Read all objects that HEAD, refs and index reach, with their ids checked; return the commits."""
     repo = pygit2.Repository(str(top))
     waiting = [str(repo.references[name].resolve().target) for name in repo.references]
+    if not repo.head_is_unborn:
+        waiting.append(str(repo.head.target))
     if not repo.is_bare:
         waiting += [str(entry.id) for entry in repo.index]
-    seen: set[str] = set()
+    seen, commits = set[str](), set[str]()
     while waiting:
         oid = waiting.pop()
         if oid in seen:
@@ -65,17 +71,24 @@ def walk(top: Path) -> int:
         except (KeyError, ValueError, pygit2.GitError) as error:
             raise FaultError("lost", f"object {oid}: {error}") from error
         if isinstance(found, pygit2.Commit):
+            commits.add(oid)
             waiting += [str(found.tree_id), *map(str, found.parent_ids)]
         elif isinstance(found, pygit2.Tree):
             waiting += [str(entry.id) for entry in found if entry.filemode != 0o160000]
         elif isinstance(found, pygit2.Tag):
             waiting.append(str(found.target))
-    return len(seen)
+    return commits
 
 
-def sound(top: Path) -> None:
-    """Assert that all objects are there, and that each chunk of each tensor of each commit is read."""
-    walk(top)
+def sound(top: Path, *, anew: bool = True) -> None:
+    """Assert that all objects are there, and that each chunk of each tensor of each commit is read.
+
+    Unless ``anew``, commits whose chunks this process has read are not read again: they have the same
+    objects, which are all here.
+    """
+    commits = walk(top)
+    if not anew and commits <= _PROVEN:
+        return
     session = Session(Repository.discover(top))
     try:
         found = list(checking.problems(session, checking.Owed(), read_data=True))
@@ -83,3 +96,4 @@ def sound(top: Path) -> None:
         found = [str(error)]
     if found:
         raise FaultError("lost", "; ".join(found))
+    _PROVEN.update(commits)

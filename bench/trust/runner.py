@@ -16,7 +16,7 @@ from typing import IO, Final
 from bench.trust.outcome import Outcome
 from bench.trust.table import ROOT
 
-SLICE: Final = 900.0
+SLICE: Final = 240.0
 """Seconds after which a process makes room for the campaign that is behind most."""
 PATIENCE: Final = 900.0
 """Seconds after which a seed counts as one that hangs."""
@@ -59,21 +59,22 @@ class Running:
 
 
 class Runner:
-    """Runs campaigns until a moment, those with the least time so far first."""
+    """Runs campaigns until a moment, those that are behind most of their goals first."""
 
     def __init__(
         self,
         seeds: dict[str, int],
+        reached: dict[str, float],
         tell: Callable[[str, Outcome], float],
     ) -> None:
         """Begin each campaign at its seed.
 
         Args:
             seeds: campaign -> the first seed that was not run.
-            tell: is given each outcome; returns the seconds that its campaign had so far.
+            reached: campaign -> how much of its goal it has reached.
+            tell: is given each outcome; returns how much of its goal the campaign has reached then.
         """
-        self.seeds, self.tell = seeds, tell
-        self.reached = dict.fromkeys(seeds, 0.0)
+        self.seeds, self.reached, self.tell = seeds, reached, tell
         self.selector = selectors.DefaultSelector()
         self.running: list[Running] = []
 
@@ -126,8 +127,13 @@ class Runner:
                 self.seeds[one.campaign] += 1
                 self.tell(one.campaign, found)
                 self._stop(one)
-            elif now > one.until and len(self.seeds) > len(self.running):
+            elif len(self.seeds) > len(self.running) and (now > one.until or self._is_done(one)):
                 self._stop(one)
+
+    def _is_done(self, one: Running) -> bool:
+        """Return whether a campaign has reached its goal, and one that waits has not."""
+        waiting = self._next()
+        return self.reached[one.campaign] >= 1 and waiting is not None and self.reached[waiting] < 1
 
     def _stop(self, one: Running) -> None:
         with contextlib.suppress(KeyError, ValueError):

@@ -80,6 +80,7 @@ class Subject(Trial):
     def __init__(self, origin: Repo, command: Command, place: Path, faults: Faults) -> None:
         """Run the command on two copies in ``place``: one as it is, one to see what comes of it."""
         self.deep, self.faults, self.steps = True, faults, 0
+        self.prepared: Repo | None = None
         place.mkdir()
         super().__init__(origin, command, place)
 
@@ -95,6 +96,13 @@ class Subject(Trial):
     def start(self, repo: Repo) -> Done:
         """Run the command, which may fail."""
         return attempt(repo, self.command.args)
+
+    def fresh(self) -> Repo:
+        """Copy the repository; what comes before the command is done once."""
+        if self.prepared is None:
+            self.prepared = super().fresh()
+        self.number += 1
+        return self.prepared.copy(self.place / f"copy{self.number}")
 
     @contextlib.contextmanager
     def copied(self) -> Iterator[Repo]:
@@ -128,7 +136,7 @@ class Subject(Trial):
 
     def _check_left(self, repo: Repo) -> None:
         """Nothing is lost, and each branch is where it was or will be."""
-        looking.sound(repo.path)
+        looking.sound(repo.path, anew=self.deep)
         if (remote := repo.path / ".git" / "remote.git").is_dir():
             looking.walk(remote)
         now, known = View.of(repo.path), {*self.before.refs, *self.after.refs}
@@ -148,7 +156,7 @@ class Subject(Trial):
         ):
             repo.theta("restore", FILE)  # what git tore is committed
         git_fsck(repo)
-        looking.sound(repo.path)
+        looking.sound(repo.path, anew=self.deep)
         nothing_left(repo)
         found = View.of(repo.path).file
         if found not in (self.before.file, self.after.file):

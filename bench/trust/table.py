@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from bench.trust import campaigns
 from bench.trust.outcome import FAULTS, Outcome
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -99,6 +100,12 @@ def row_of(rows: list[Row], campaign: str) -> Row:
             return row
     rows.append(Row(campaign, commit(), sources()))
     return rows[-1]
+
+
+def share(rows: list[Row], campaign: str) -> float:
+    """Return how much of its goal a campaign has reached on the sources as they are."""
+    done = sum(row.cases for row in rows if (row.campaign, row.sources) == (campaign, sources()))
+    return done / campaigns.GOALS[campaign]
 
 
 def joined(rows: Iterable[Row], more: Iterable[Row]) -> list[Row]:

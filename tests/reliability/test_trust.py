@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.trust import __main__ as program
-from bench.trust import campaigns, mutated_inputs, outcome, page, table
+from bench.trust import campaigns, mutated_inputs, outcome, page, runner, table
 from bench.trust.disk import Errors, Full, Short
 from bench.trust.hostile_texts import TEXTS
 from bench.trust.kills import Kills
@@ -88,6 +88,18 @@ def test_rows_add_up(tmp_path: Path) -> None:
     assert table.is_whole(tmp_path / "table.json")
 
 
+def test_who_is_behind_most_of_its_goal_is_next() -> None:
+    rows = [Row("kills", "abc", table.sources(), cases=campaigns.GOALS["kills"] // 2)]
+    rows += [Row("kills", "abc", "other sources", cases=campaigns.GOALS["kills"])]
+    names = ("kills", "rot")
+    reached = {name: table.share(rows, name) for name in names}
+    assert reached == {"kills": 0.5, "rot": 0.0}
+    found = runner.Runner(dict.fromkeys(names, 1), reached, lambda _name, _found: 0.0)
+    assert found._next() == "rot"
+    reached["rot"] = 1.0
+    assert found._next() == "kills"
+
+
 def test_a_changed_row_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "table.json"
     table.write([Row("kills", "abc", "def", [[1, 1]], 5)], file)
@@ -156,7 +168,7 @@ def test_a_case_of_a_campaign(completed: Repo, tmp_path: Path, name: str) -> Non
 
 
 def test_every_campaign_is_tried() -> None:
-    assert set(campaigns.NAMES) == {"files", "texts", "codecs", *ON_REPOSITORIES}
+    assert set(campaigns.NAMES) == {"files", "texts", "codecs", *ON_REPOSITORIES} == set(campaigns.GOALS)
 
 
 @pytest.mark.page("trust", "")
