@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.compat.inprocess import theta
+from tests.compat.test_processes import gits
 from tests.support import Repo, make_model
 from theta.porcelain.look.adapter_updates import ModuleUpdate
 
@@ -125,6 +126,19 @@ def test_log_with_patches_shows_the_updates_of_each_commit(repo: Repo) -> None:
     assert "model.k" in only
     assert "base.safetensors" not in only
     assert "‖sBA‖" not in repo.theta("log", "-p", "--", "base.safetensors").stdout
+
+
+def test_log_with_patches_asks_git_once_for_commits_of_checkpoints_alone(repo: Repo, tmp_path: Path) -> None:
+    other = repo.copy(tmp_path / "repo")
+    theta(other, "restore", ADAPTER)
+    counts = []
+    for seed in range(6):
+        if seed:
+            write(other, {"q": (A * seed, B), "k": (A, B)}, 8)
+            theta(other, "commit", "-qam", f"step {seed}")
+        told = gits(other, tmp_path / "trace", "theta", "log", "-p", "--oneline", f"-{seed + 1}")
+        counts.append(len(told))
+    assert np.diff(counts[1:]).tolist() == [1] * 4, counts
 
 
 def test_log_with_other_options_is_left_to_git(repo: Repo) -> None:

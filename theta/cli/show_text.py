@@ -95,19 +95,21 @@ def patches(session: Session, git: Git, asked: Arguments) -> int:
             console.out()
         if code := git.show("log", "--no-walk", "--no-patch", *flags, oid):
             return code
-        hidden = _changed_at(session, oid, paths)
+        shown = showing.commit(session, oid)
+        hidden = _changed_at(session, shown, paths)
+        if not showing.touches_files(session, shown):
+            continue
         files = ("--", *(paths or [":(top)"]), HIDE, *hidden)
         if code := git.show("log", "--no-walk", "--patch", "--format=", oid, *files):
             return code
     return 0
 
 
-def _changed_at(session: Session, oid: str, paths: Sequence[str]) -> list[str]:
+def _changed_at(session: Session, shown: ShownCommit, paths: Sequence[str]) -> list[str]:
     """Print the changes of the checkpoints at ``paths`` in one commit; return what leaves them out."""
-    shown = showing.find(session, oid)
-    if not isinstance(shown, ShownCommit):
+    if not shown.changed:
         return []
-    wanted = version_changes.summarize(session, oid, paths).checkpoints if paths else None
+    wanted = version_changes.summarize(session, shown.oid, paths).checkpoints if paths else None
     chosen = tuple(one for one in shown.changed if wanted is None or one.path in wanted)
     console.out()
     return changed(session, replace(shown, changed=chosen))

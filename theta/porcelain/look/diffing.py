@@ -110,9 +110,14 @@ def compare(
 
 def of_commit(session: Session, oid: str) -> list[Compared]:
     """Return each checkpoint that commit ``oid`` changed against its first parent."""
-    parent = session.repo.git().run("rev-parse", "-q", "--verify", f"{oid}^1", check=False).text.strip()
+    parent = parent_of(session, oid)
     session.expect_trees([name for name in (oid, parent) if name])
     return _with_manifests(session, session.at(parent) if parent else EMPTY, session.at(oid))
+
+
+def parent_of(session: Session, oid: str) -> str | None:
+    """Return the first parent of commit ``oid``; None without one, as at the end of a shallow history."""
+    return next((one for one in session.repo.commit(oid).parents[:1] if session.repo.has(one)), None)
 
 
 def _with_manifests(session: Session, old: Checkpoints, new: Checkpoints) -> list[Compared]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from theta.errors import NotFoundError, concerning
+from theta.git.object_values import differing
 from theta.git.quoting import split_lines
 from theta.git.repository import STORES
 from theta.git.run import Git
@@ -102,12 +103,25 @@ def find(session: Session, name: str) -> ShownCommit | ShownFiles | ShownCheckpo
     done = git.run("rev-parse", "-q", "--verify", "--end-of-options", f"{name}^{{commit}}", check=False)
     if done.code:
         return None
-    oid = done.text.strip()
+    shown = commit(session, done.text.strip())
+    return shown if shown.changed else None
+
+
+def commit(session: Session, oid: str) -> ShownCommit:
+    """Return what commit ``oid`` changed in checkpoints."""
     found = diffing.of_commit(session, oid)
     sides = Sides(f"{oid}^1", oid)
     adapters = (item for item in found if any(diffing.module_of(one.name) for one in item.changes.tensors))
     modules = {item.path: adapter_updates.changed(session, sides, item) for item in adapters}
-    return ShownCommit(oid, tuple(found), modules) if found else None
+    return ShownCommit(oid, tuple(found), modules)
+
+
+def touches_files(session: Session, shown: ShownCommit) -> bool:
+    """Return whether a commit differs from its first parent in other files than the checkpoints shown."""
+    parent = diffing.parent_of(session, shown.oid)
+    old = session.repo.tree_of(parent) if parent is not None else None
+    found = differing(old, session.repo.tree_of(shown.oid), STORES)
+    return not {path for path, _ in found} <= {path for item in shown.changed for path in item.paths}
 
 
 def has_adapters(session: Session) -> bool:
