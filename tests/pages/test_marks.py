@@ -200,6 +200,10 @@ def test_a_merge_has_one_section_a_checkpoint_and_marks_what_is_odd(repo: Repo, 
     page = opened(repo.theta("merge", "--dry-run", "-X", "average", "side", "--html", "-", code=None).stdout)
     assert page.locator("h2").all_inner_texts() == [MODEL]
     assert "changed on one side" in page.locator(".legend").inner_text()
+    for width in (1400, 700):
+        page.set_viewport_size({"width": width, "height": 900})
+        legend, map_of = (page.locator(one).first.bounding_box() for one in (".legend", ".pictures svg"))
+        assert legend and map_of and legend["y"] + legend["height"] <= map_of["y"], width
     assert page.locator("rect.cell.aside").count() == 1
     assert page.locator("main section > p").first.inner_text().startswith("5 tensors: ")
     assert page.locator("rect.cell.odd").count() == 2

@@ -405,7 +405,7 @@
     const metrics = section.metrics.filter((metric) => section.tensors.some((row) => number(row, metric)));
     const live = html("p", { class: "live", "aria-live": "polite" });
     const place = html("div", { class: "pictures" });
-    const below = html("div");
+    const [above, beside] = [html("div"), html("div")];
     const panel = html("section", { class: "detail", tabindex: "-1", "aria-label": "tensor" });
     panel.hidden = true;
     const choose = (k) => {
@@ -426,14 +426,15 @@
     const draw = (metric) => {
       const { picture, of } = heat(section, size, metric, choose, live);
       place.replaceChildren(picture);
-      below.replaceChildren(legend(section, metric, of), ...[profile(section, size.layers, metric)].filter(Boolean));
+      above.replaceChildren(legend(section, metric, of));
+      beside.replaceChildren(...[profile(section, size.layers, metric)].filter(Boolean));
     };
     const part = html("section", {}, html("h2", {}, section.path), html("p", {}, section.summary), facts(section.facts));
     if (metrics.length) {
       draw(metrics[0]);
       part.append(html("div", { class: "bar" }, html("label", {}, "colour by", html("select", {
         onchange: (event) => draw(metrics[Number(event.target.value)]),
-      }, metrics.map((metric, k) => html("option", { value: k }, metric.label))))), html("div", { class: "board" }, html("div", {}, place, live), below));
+      }, metrics.map((metric, k) => html("option", { value: k }, metric.label))))), above, html("div", { class: "board" }, html("div", {}, place, live), beside));
     }
     part.append(panel);
     if (section.tensors.length) part.append(...table(section, metrics, choose));
