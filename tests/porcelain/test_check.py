@@ -17,10 +17,13 @@ import pytest
 
 from tests.cli.checks import refused
 from tests.support import Repo, make_model, random_tensors
+from theta.dtypes import name_of
+from theta.formats.values import Value
 from theta.porcelain.check import gate
 from theta.porcelain.check.check_rules import CheckRules
 from theta.porcelain.check.findings import RULES
 from theta.porcelain.check.gate import CheckRequest
+from theta.porcelain.check.zero_rows import ZeroRows
 from theta.porcelain.workspace.session import Session
 
 MODEL = "model.safetensors"
@@ -128,6 +131,19 @@ def unigram(repo: Repo) -> None:
     repo.write("tokenizer.json", json.dumps({"model": {"vocab": [[f"t{k}", 0.0] for k in range(13)]}}))
 
 
+def words(count: int) -> Callable[[Repo], None]:
+    """A vocabulary of ``count`` tokens, a line each."""
+    return lambda repo: void(repo.write("vocab.txt", "".join(f"t{k}\n" for k in range(count))))
+
+
+def ids(file: str, last: int) -> Callable[[Repo], None]:
+    return lambda repo: void(repo.write(file, json.dumps({"t0": 0, "t1": last})))
+
+
+def emptied(old: Any) -> Any:
+    return np.where(np.arange(len(old))[:, None] % 2, old, -np.zeros_like(old))
+
+
 class Calls:
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return os.system, ("true",)
@@ -168,6 +184,7 @@ FAULTS: dict[str, tuple[str, Callable[[Repo], None]]] = {
     "minus infinity": ("inf", put(UP, element(-np.inf))),
     "zeros": ("zero", put(UP, np.zeros_like)),
     "minus zeros": ("zero", put(UP, lambda old: -np.zeros_like(old))),
+    "rows of zeros": ("zero", put(UP, emptied)),
     "ones": ("constant", put(UP, np.ones_like)),
     "bf16 for f32": ("dtype", put(UP, lambda old: old.astype(ml_dtypes.bfloat16))),
     "columns": ("shape", put(UP, lambda old: old[:, :7])),
@@ -188,6 +205,9 @@ FAULTS: dict[str, tuple[str, Callable[[Repo], None]]] = {
     "vocabulary size": ("shape", configured(vocab_size=13)),
     "a token without a row": ("vocabulary", token),
     "a token of a list": ("vocabulary", unigram),
+    "a line without a row": ("vocabulary", words(13)),
+    "an id without a row": ("vocabulary", ids("vocab.json", 12)),
+    "an added id without a row": ("vocabulary", ids("added_tokens.json", 12)),
     "an untied head": ("tie", put("lm_head.weight", lambda old: old + 1)),
     "a pickle": ("pickle", dangerous),
     "a pickle that is no checkpoint": ("pickle", dangerous_elsewhere),
@@ -242,6 +262,40 @@ def test_what_models_have_is_no_fault(model: Repo, more: dict[str, tuple[int, ..
     write(model, {**sound(), **added})
     model.write("config.json", json.dumps(CONFIG | {"num_nextn_predict_layers": 1}))
     assert check(model).findings == ()
+
+
+def test_lists_of_tokens_that_fit_are_no_fault(model: Repo) -> None:
+    for plant in (words(12), ids("vocab.json", 11), ids("added_tokens.json", 11)):
+        plant(model)
+    assert check(model).findings == ()
+    model.write("vocab.txt", "t\n" * 12 + "\n \n")
+    model.write("vocab.json", json.dumps({"english": {"t": 99}, "no": True}))
+    assert check(model).findings == ()
+
+
+def test_rows_that_were_zero_before_are_no_fault(model: Repo) -> None:
+    put(UP, emptied)(model)
+    rules = CheckRules()
+    assert [(one.rule, one.tensor) for one in check(model, rules=rules).findings] == [("zero", UP)]
+    assert "8 rows are zero" in check(model, rules=rules).findings[0].message
+    model.theta("commit", "-aqm", "zeros")
+    assert check(model, rules=rules).findings == ()
+    assert check(model, "HEAD", rules=rules).findings[0].rule == "zero"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e8m0fnu])
+@pytest.mark.parametrize("length", [1, 3, 8, 40])
+def test_rows_of_zeros_are_found_in_chunks_of_all_lengths(dtype: Any, length: int) -> None:
+    array = np.ones((9, 2, 4), np.float32).astype(dtype)
+    if has_zero := dtype is not ml_dtypes.float8_e8m0fnu:
+        array[[0, 3, 4, 8]] = 0.0
+        array[3, 1] = -0.0
+        array[5, 1, 3], array[6, 0, 0] = 0.0, 0.0
+    content, size = array.tobytes(), length * array.itemsize
+    found = ZeroRows(Value(name_of(array.dtype), array.shape, lambda: iter(())))
+    for start in range(0, len(content), size):
+        found.add(content[start : start + size])
+    assert found.rows == ([0, 3, 4, 8] if has_zero else [])
 
 
 def test_a_revision_is_compared_with_its_parent(model: Repo) -> None:

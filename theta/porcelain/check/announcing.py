@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from theta.porcelain.check.beside_rules import TOKEN_FILES
 from theta.porcelain.check.check_rules import CheckRules
 from theta.porcelain.check.version_files import PICKLED
 from theta.porcelain.workspace import worktree
@@ -12,7 +13,7 @@ from theta.porcelain.workspace.session import Session
 from theta.store.format import listings
 from theta.store.format.manifest import Manifest
 
-_BESIDE: Final = ("config.json", "tokenizer.json", "README.md", ".index.json")
+_BESIDE: Final = ("config.json", *TOKEN_FILES, "README.md", ".index.json")
 """Ends of the names of files that are read beside a checkpoint; those of pickles come to them."""
 
 

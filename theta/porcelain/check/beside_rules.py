@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from theta.errors import FormatError
@@ -20,11 +20,11 @@ _HEAD: Final = 64 << 10
 
 
 def surroundings(version: VersionFiles, path: str) -> Surroundings:
-    """Read ``config.json`` and ``tokenizer.json`` beside a checkpoint; one that is no JSON counts as none."""
+    """Read ``config.json`` and the lists of tokens beside a checkpoint; what is no JSON counts as none."""
     folder = path.rpartition("/")[0]
     config = _json(version.read(_joined(folder, "config.json")))
-    tokenizer = _json(version.read(_joined(folder, "tokenizer.json")))
-    return Surroundings(config, _last_token(tokenizer))
+    found = {file: last(version.read(_joined(folder, file))) for file, last in TOKEN_FILES.items()}
+    return Surroundings(config, {file: last for file, last in found.items() if last is not None})
 
 
 def _joined(folder: str, name: str) -> str:
@@ -39,8 +39,9 @@ def _json(content: bytes | None) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _last_token(tokenizer: Mapping[str, Any]) -> int | None:
+def _last_token(content: bytes | None) -> int | None:
     """Return the highest id of a ``tokenizer.json``: of its model's vocabulary and of added tokens."""
+    tokenizer = _json(content)
     model = tokenizer.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     ids = []
@@ -53,6 +54,26 @@ def _last_token(tokenizer: Mapping[str, Any]) -> int | None:
         if isinstance(token, dict) and isinstance(token.get("id"), int):
             ids.append(token["id"])
     return max(ids, default=None)
+
+
+def _last_value(content: bytes | None) -> int | None:
+    """Return the highest id of a ``vocab.json`` or ``added_tokens.json``: an object of ids by token."""
+    return max((one for one in _json(content).values() if isinstance(one, int)), default=None)
+
+
+def _last_line(content: bytes | None) -> int | None:
+    """Return the number, from 0, of the last line of a ``vocab.txt`` that is not empty."""
+    text = (content or b"").rstrip()
+    return text.count(b"\n") if text else None
+
+
+TOKEN_FILES: Final[Mapping[str, Callable[[bytes | None], int | None]]] = {
+    "tokenizer.json": _last_token,
+    "vocab.json": _last_value,
+    "added_tokens.json": _last_value,
+    "vocab.txt": _last_line,
+}
+"""Files that give tokens their ids, as the tokenizers of Hugging Face's transformers read them."""
 
 
 def metadata(path: str, now: Mapping[str, str], before: Mapping[str, str]) -> Iterator[BrokenRule]:

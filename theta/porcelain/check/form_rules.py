@@ -1,4 +1,4 @@
-"""Rules on names, shapes and dtypes: beside config.json, tokenizer.json and the version before."""
+"""Rules on names, shapes and dtypes: beside config.json, the lists of tokens and the version before."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _LAYERS: Final = ("num_hidden_layers", "n_layer", "num_layers")
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The files beside a checkpoint: its config.json and the highest id of its tokenizer.json, if any."""
+    """The files beside a checkpoint: its config.json, and the highest id of each list of tokens by file."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
-    last_token: int | None = None
+    last_tokens: Mapping[str, int] = field(default_factory=dict)
 
     def number(self, *keys: str) -> int | None:
         """Return the first of ``keys`` that the configuration has as a whole number."""
@@ -146,10 +146,9 @@ def _vocabulary(path: str, values: Mapping[str, Value], around: Surroundings) ->
         rows = value.shape[0]
         if size is not None and rows != size:
             yield BrokenRule("shape", path, name, f"{rows} rows; config.json says vocab_size {size}")
-        if around.last_token is not None and around.last_token >= rows:
-            yield BrokenRule(
-                "vocabulary", path, name, f"{rows} rows; tokenizer.json goes up to id {around.last_token}"
-            )
+        for file, last in around.last_tokens.items():
+            if last >= rows:
+                yield BrokenRule("vocabulary", path, name, f"{rows} rows; {file} goes up to id {last}")
 
 
 def tied(values: Mapping[str, Value], around: Surroundings) -> tuple[str, str] | None:

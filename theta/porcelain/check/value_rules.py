@@ -12,6 +12,7 @@ from theta._numpy import np
 from theta.dtypes import DTYPES, numpy_dtype
 from theta.formats.values import Value, side_by_side
 from theta.porcelain.check.findings import BrokenRule
+from theta.porcelain.check.zero_rows import ZeroRows, emptied
 
 _EXPONENTS: Final = {
     "f16": 0x7C00,
@@ -141,13 +142,18 @@ def _check(path: str, name: str, new: Value, former: Former, digest: Any) -> Ite
     if old is not None and alike and budget is not None:
         pairs = side_by_side(new.chunks(), old.chunks())
     tally, gap = ValueTally(new.dtype), _Gap()
+    zeros = ZeroRows(new) if old is not None and alike and _has_weights(name, new) else None
     for chunk, before in pairs:
         array = tally.add(chunk)
+        if zeros is not None:
+            zeros.add(chunk)
         if digest is not None:
             digest.update(chunk)
         if before is not None:
             gap.add(array, before)
     yield from _of_tally(path, name, new, tally)
+    if old is not None and zeros is not None and zeros.rows and not tally.zero:
+        yield from emptied(path, name, zeros.rows, old)
     if old is None or budget is None:
         return
     if alike:
@@ -161,13 +167,18 @@ def _of_tally(path: str, name: str, value: Value, tally: ValueTally) -> Iterator
         yield BrokenRule("nan", path, name, f"{tally.nan} elements are no number")
     if tally.inf:
         yield BrokenRule("inf", path, name, f"{tally.inf} elements are infinite")
-    is_matrix = len(value.shape) >= _MATRIX and min(value.shape) >= _MATRIX
-    if DTYPES[value.dtype].kind != "float" or _BEGINS.search(name):
+    if not _has_weights(name, value):
         return
-    if is_matrix and tally.zero:
+    if tally.zero:
         yield BrokenRule("zero", path, name, "all elements are zero")
-    elif is_matrix and tally.same:
+    elif tally.same:
         yield BrokenRule("constant", path, name, "all elements are the same")
+
+
+def _has_weights(name: str, value: Value) -> bool:
+    """Return whether a tensor is a matrix of floats that is not zero by custom."""
+    is_matrix = len(value.shape) >= _MATRIX and min(value.shape) >= _MATRIX
+    return is_matrix and DTYPES[value.dtype].kind == "float" and not _BEGINS.search(name)
 
 
 def _of_budget(path: str, name: str, relative: float, budget: float, moved: bool) -> Iterator[BrokenRule]:
