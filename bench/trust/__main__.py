@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -19,7 +20,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--hours", type=float, default=1.0, help="for how long")
     made.add_argument("--seed", type=int, default=1, help="the first seed; those in the table are left out")
     made.add_argument("--only", default=",".join(campaigns.NAMES), help="campaigns, with commas between")
-    made.add_argument("--jobs", type=int, default=2, help="processes side by side")
+    many = 2 * (os.cpu_count() or 1)  # each waits for others half of its time
+    made.add_argument("--jobs", type=int, default=many, help="processes side by side")
     made.add_argument("--table", type=Path, default=table.FILE, help="the table that is added to")
     made.add_argument("--again", metavar="NAME:SEED[:CASE]", help="run one seed, or one case of it, alone")
     made.add_argument(

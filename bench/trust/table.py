@@ -173,7 +173,8 @@ def commit() -> str:
     )
     if head.returncode:
         return "none"
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *_SOURCES], check=False)
+    modules = [f"{top}/*.py" for top in _SOURCES]
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *modules], check=False)
     return head.stdout.strip() + ("+" if changed.returncode else "")
 
 
