@@ -25,6 +25,7 @@ from tests.compat.agreement import assert_commit
 from tests.compat.inprocess import copied
 from tests.compat.story import MODEL
 from tests.support import Repo, frameworks
+from theta import _numpy
 from theta.api import background, host_copies, host_memory
 from theta.errors import FormatError, NotFoundError, RefusedError, ThetaError, UsageError
 from theta.formats import writers
@@ -338,6 +339,60 @@ def test_without_memory_for_three_copies_the_save_that_waits_gives_way(
     go.set()
     opened.wait()
     assert repo.git("log", "--format=%s", "run").splitlines() == ["step 2", "step 0"]
+
+
+def test_the_end_of_a_copy_waits_for_memory_of_the_save_that_is_stored(
+    opened: theta.Repository, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two copies, and what storing takes, are no more than two: the first has shrunk by then."""
+    monkeypatch.setattr(host_copies, "_WORTH_A_PAUSE", 0)
+    monkeypatch.setattr(background, "_LONGEST_PAUSE", 60.0)
+    begun, go = halting(monkeypatch)
+    state = {f"w{n}": np.full((64, 64), n, np.float32) for n in range(16)}
+    copied: list[int] = []
+    real_copy = np.copyto
+
+    def copy(*args: Any) -> None:
+        copied.append(1)
+        real_copy(*args)
+
+    monkeypatch.setattr(_numpy.np, "copyto", copy)
+    opened.save({"m.safetensors": state}, ref="run", step=0)
+    begun.wait()
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(opened.save, {"m.safetensors": state}, ref="run", step=1)
+        time.sleep(0.5)
+        assert len(copied) <= 16 + 14
+        assert not other.done()
+        go.set()
+        other.result()
+    assert len(copied) == 32
+    opened.wait()
+    assert repo.git("log", "--format=%s", "run").splitlines() == ["step 1", "step 0"]
+
+
+@pytest.mark.parametrize("nbytes", [8, host_copies._WORTH_A_PAUSE])
+def test_a_save_waits_for_memory_only_for_a_moment(
+    opened: theta.Repository, monkeypatch: pytest.MonkeyPatch, nbytes: int
+) -> None:
+    """And not at all for that of a small one."""
+    looks: list[float] = []
+    real = time.sleep
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        real(seconds)
+
+    monkeypatch.setattr(background, "_LONGEST_PAUSE", 0.05)
+    begun, go = halting(monkeypatch)
+    opened.save({"m.npz": {f"w{n}": np.zeros(nbytes // 8, np.uint8) for n in range(8)}}, ref="run")
+    begun.wait()
+    monkeypatch.setattr(time, "sleep", look)
+    opened.save({"m.npz": {f"w{n}": np.zeros(nbytes // 8, np.uint8) for n in range(8)}}, ref="run")
+    assert bool(looks) == (nbytes > 8)
+    assert len(looks) < 50
+    go.set()
+    opened.wait()
 
 
 def test_memory_of_a_tensor_goes_as_soon_as_it_is_stored(

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,34 +83,45 @@ def test_the_whole_and_its_chunks(stored: Stored) -> None:
     assert np.array_equal(tensor.sample(5, 9), WORDS[5:9])
 
 
+@pytest.mark.parametrize("kept", [0, layers._KEPT])
 @pytest.mark.parametrize("number", [0, 1])
-def test_the_words_of_a_layer_are_put_where_they_are_wanted(stored: Stored, number: int) -> None:
-    """Whole chunks of a layer that stands alone are decoded there, others are copied."""
-    record = stored.open().record
-    view = layers.stack(stored.objects, record)[number]
-    ends = [0, *accumulate(length // 4 for length in view.lengths)]
-    middle = ends[1] + 7
-    for start, stop in [*pairwise(ends), (0, middle), (middle, ends[2]), (ends[1], middle), (5, 5)]:
-        around = np.full(stop - start + 2, 0xAAAAAAAA, np.uint32)
-        view.fill(start, around[1:-1])
-        assert np.array_equal(around[1:-1], view.read(start, stop))
-        assert around[0] == around[-1] == 0xAAAAAAAA
+def test_a_layer_in_whole_is_decoded_once_where_it_is_kept(
+    stored: Stored, number: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "_KEPT", kept)
+    record, decoded = stored.open().record, list[int]()
+    plain = layers.stack(stored.objects, record)[number]
+    wanted = np.concatenate([plain.chunk(k) for k in range(len(plain.lengths))])
+    real = dense.decode_words
+
+    def counted(*args: Any) -> Any:
+        decoded.append(1)
+        return real(*args)
+
+    monkeypatch.setattr(dense, "decode_words", counted)
+    views = layers.stack(stored.objects, record)
+    view = views[number]
+    assert np.array_equal(view.whole(), wanted)
+    once = len(decoded)
+    assert once == len(plain.lengths)
+    assert np.array_equal(view.whole(), wanted)
+    assert np.array_equal(view.read(5, wanted.size - 3), wanted[5:-3])
+    assert np.array_equal(views[0].read(0, 9), views[0].whole()[:9])
+    assert (len(decoded) == once) == (kept > 0)
     with pytest.raises(CodecError):
-        view.fill(ends[-1] - 3, np.empty(4, np.uint32))
+        view.read(wanted.size - 3, wanted.size + 1)
 
 
 def test_a_base_that_was_decoded_for_one_version_is_not_decoded_for_the_next(
     stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     objects, record = stored.objects.remembering(), stored.open().record
-    plain = [layers.stack(stored.objects, record)[0].chunk(number) for number in range(3)]
+    base = layers.stack(stored.objects, record)[0]
+    plain = np.concatenate([base.chunk(number) for number in range(3)])
     first = layers.top(objects, record)
     assert all(first.chunk(number).size for number in range(3))
     monkeypatch.setattr(dense, "decode_words", lambda *_: pytest.fail("decoded again"))
-    words = np.empty_like(plain[1])
-    view = layers.stack(objects, record)[0]
-    view.fill(plain[0].size, words)
-    assert np.array_equal(words, plain[1])
+    assert np.array_equal(layers.stack(objects, record)[0].whole(), plain)
 
 
 def test_a_tensor_without_bytes_reads_its_record_alone(stored: Stored) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,6 +15,13 @@ from theta.porcelain.stage.saving import SaveResult
 
 Work = Callable[[], SaveResult]
 """Saves."""
+_LONGEST_PAUSE: Final = 2.0
+_LOOK: Final = 0.002
+"""Seconds that :meth:`Background.pause` takes at most, and that are between two looks."""
+
+
+def _never() -> bool:
+    return False
 
 
 class Saving(Future[SaveResult]):
@@ -53,20 +61,22 @@ class Background:
     def _begin(self) -> None:
         """Begin with no thread and nothing that waits."""
         self._lock = Lock()
-        self._waiting: dict[str, tuple[Work, Saving]] = {}
+        self._waiting: dict[str, tuple[Work, Saving, Callable[[], bool]]] = {}
+        self._is_large: Callable[[], bool] = _never
         self._thread: Thread | None = None
 
-    def put(self, ref: str, work: Work) -> Saving:
+    def put(self, ref: str, work: Work, is_large: Callable[[], bool] = _never) -> Saving:
         """Let ``work`` save to ``ref`` as soon as the save before it is done.
 
-        What :meth:`check` raises is raised when it is sure that ``work`` follows.
+        While ``is_large()``, it has given back too little memory for another save to be whole.  What
+        :meth:`check` raises is raised when it is sure that ``work`` follows.
         """
         future = Saving()
         with self._lock:
             if self._closed:
                 raise UsageError("the repository was closed", hint="theta.open opens it anew")
             older = self._waiting.pop(ref, None)
-            self._waiting[ref] = work, future
+            self._waiting[ref] = work, future, is_large
             if older is not None:
                 older[1].cancel()
             if self._thread is None:
@@ -81,6 +91,12 @@ class Background:
             dropped = self._waiting.pop(ref, None)
         if dropped is not None:
             dropped[1].cancel()
+
+    def pause(self) -> None:
+        """Wait while the save that is being stored has hardly given memory back, for a moment at most."""
+        end = time.monotonic() + _LONGEST_PAUSE
+        while self._is_large() and time.monotonic() < end:
+            time.sleep(_LOOK)
 
     def check(self) -> None:
         """Raise the error of a save that failed since the last call."""
@@ -108,9 +124,10 @@ class Background:
                     self._thread = None
                     return
                 ref = next(iter(self._waiting))
-                work, future = self._waiting.pop(ref)
+                work, future, self._is_large = self._waiting.pop(ref)
             if future.set_running_or_notify_cancel():
                 self._run(work, future)
+            self._is_large = _never
 
     def _run(self, work: Work, future: Saving) -> None:
         try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 Room: TypeAlias = "NDArray[np.uint8]"
 """Memory for the bytes of one array."""
 
+_STORING: Final = 128 << 20
+"""Bytes that storing takes beside the copy: about five times the tensors that its threads have in hand."""
+_WORTH_A_PAUSE: Final = 64 << 20
+"""Bytes of a copy from which on it is waited for memory."""
 _LITTLE: Final = "<"
 _ARRAYS: Final = ("__array__", "__array_interface__", "__dlpack__")
 """Attributes of arrays, which numbers and lists lack."""
@@ -55,16 +59,46 @@ class PlannedCopy:
     arrays: Sequence[_Array]
     made: Callable[[Mapping[str, memoryview]], File]
 
-    def filled(self, rooms: Sequence[Room]) -> File:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(array.nbytes for array in self.arrays)
+
+    def filled(self, rooms: Sequence[Room], before: Callable[[int], object] = lambda _: None) -> File:
         """Copy the arrays into ``rooms``, and return the file; to repeat it does no harm.
 
+        ``before`` is called before each array with the bytes of this one and those that are copied.
         Raises :class:`ThetaError` when an array cannot be read, such as that of a device that failed.
         """
-        for array, room in zip(self.arrays, rooms, strict=True):
+        ends = accumulate(array.nbytes for array in self.arrays)
+        for array, room, end in zip(self.arrays, rooms, ends, strict=True):
+            before(end)
             with _reading(array.spec.name):
                 array.copy(room)
         values = zip(self.arrays, rooms, strict=True)
         return self.made({array.spec.name: room.data for array, room in values})
+
+
+@dataclass(frozen=True)
+class Shrinking:
+    """Two copies of ``nbytes``, of which the one that is being stored makes room for what storing takes.
+
+    The last part of the other one is copied when as much has been given back.
+    """
+
+    nbytes: int
+
+    @property
+    def _part(self) -> int:
+        return min(self.nbytes // 8, _STORING) if self.nbytes >= _WORTH_A_PAUSE else 0
+
+    def is_last(self, copied: int) -> bool:
+        """Return whether the array up to byte ``copied`` is in the last part."""
+        return copied > self.nbytes - self._part
+
+    def is_due(self, files: Iterable[File]) -> bool:
+        """Return whether ``files``, a copy that is being stored, have given back less than the last part."""
+        return sum(file.forgotten for file in files if isinstance(file, PlannedFile)) < self._part
 
 
 def allocated(plans: Mapping[str, PlannedCopy]) -> dict[str, list[Room]]:

@@ -17,7 +17,7 @@ from theta.api.background import Background, Saving
 from theta.api.checkpoint import Checkpoint
 from theta.api.closing import Closing
 from theta.api.destinations import Framework
-from theta.api.host_copies import PlannedCopy
+from theta.api.host_copies import PlannedCopy, Shrinking
 from theta.api.lazy_tensor import Access
 from theta.errors import NotFoundError, UsageError, concerning
 from theta.formats.torch import torch_zip
@@ -527,25 +527,27 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         """Save ``files`` as ``request`` says; ``then`` follows, and may change the result."""
         request = request.checked()
         plans = host_copies.planned(files)
-        copied, stopped = self._copied(request.ref, plans)
+        shrinking = Shrinking(sum(plan.nbytes for plan in plans.values()))
+        copied, stopped = self._copied(request.ref, plans, shrinking)
 
         def work() -> SaveResult:
             with self._session_of_call() as session:
                 session.journal.patience = _PATIENCE
                 return then(session, saving.save(session, replace(request, files=copied), self._commits))
 
-        future = self._saves.put(request.ref, work)
+        future = self._saves.put(request.ref, work, lambda: shrinking.is_due(copied.values()))
         if stopped is not None:
             raise stopped
         return future
 
     def _copied(
-        self, ref: str, plans: Mapping[str, PlannedCopy]
+        self, ref: str, plans: Mapping[str, PlannedCopy], shrinking: Shrinking
     ) -> tuple[dict[str, File], BaseException | None]:
         """Copy all arrays in place of those of the save to ``ref`` that waits: there are never three copies.
 
         That save goes once there is memory, and then the copying goes on to its end: what would have ended
-        it (Ctrl-C, a signal that is to end the program) is returned, else both saves were lost.
+        it (Ctrl-C, a signal that is to end the program) is returned, else both saves were lost.  Where
+        a save has just begun to be stored it pauses once: what that takes is to be within two copies.
         """
         try:
             rooms = host_copies.allocated(plans)
@@ -555,11 +557,20 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             rooms = host_copies.allocated(plans)
         copied: dict[str, File] = {}
         stopped: BaseException | None = None
+        done, has_paused = 0, False
+
+        def before(end: int) -> None:
+            nonlocal has_paused
+            if not has_paused and shrinking.is_last(done + end):
+                has_paused = True
+                self._saves.pause()
+
         for path, plan in plans.items():
             while path not in copied:
                 try:
                     with concerning(path):
-                        copied[path] = plan.filled(rooms[path])
+                        copied[path] = plan.filled(rooms[path], before)
+                        done += plan.nbytes
                 except (KeyboardInterrupt, SystemExit) as error:
                     stopped = error
         return copied, stopped

@@ -82,6 +82,8 @@ class PlannedFile:
         self._pieces = sorted((piece for piece in pieces if piece[1].nbytes), key=lambda piece: piece[0])
         self._starts = [start for start, _ in self._pieces]
         self._open = fields
+        self.forgotten = 0
+        """Bytes of the values that were let go of."""
 
     def view(self, offset: int, length: int) -> memoryview:
         """Return exactly ``length`` bytes from ``offset``, not copied if they are of one value."""
@@ -98,6 +100,7 @@ class PlannedFile:
         number = bisect_right(self._starts, offset) - 1
         if number >= 0 and (self._starts[number], self._pieces[number][1].nbytes) == (offset, length):
             self._pieces[number] = (offset, memoryview(b""))
+            self.forgotten += length
 
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``offset``; raises ``FormatError`` outside the file.

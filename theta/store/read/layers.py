@@ -10,12 +10,13 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from theta import codecs
 from theta._numpy import np
 from theta.codecs import dense
-from theta.codecs.base import Decoder, Target, word_dtype, word_size
+from theta.codecs.base import Decoder, Each, Target, word_dtype, word_size
 from theta.dtypes import DTYPES
 from theta.errors import CodecError, CorruptError
 from theta.formats.layout import Source
@@ -146,6 +147,7 @@ class LayerView:
             self._base = LayerView(objects, record, layer.base, None, self._budget, held, shared)
         self._lock = threading.Lock()
         self._decoder: Decoder | None = None
+        self._whole: Words | None = None
         self._shared = shared
         self._check()
 
@@ -218,6 +220,8 @@ class LayerView:
         step = self.lengths[0] // size if self.lengths else 1
         if not 0 <= start <= stop <= sum(self.lengths) // size:
             raise CodecError("a layer reads outside of its base")
+        if self._whole is not None:
+            return self._whole[start:stop]
         numbers = range(start // step, -(-stop // step)) if stop > start else range(0)
         parts = [
             self._kept.get(number, partial(self.chunk, number))[
@@ -229,21 +233,35 @@ class LayerView:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty(0, f"<u{size}")
 
-    def fill(self, start: int, out: Words) -> None:
-        """Put the words from ``start`` on into ``out``, where a chunk that stands alone is decoded."""
-        size = word_size(self.dtype)
-        number, inside = divmod(start * size, self.lengths[0])
-        is_chunk = not inside and self.lengths[number : number + 1] == [out.nbytes]
+    def whole(self, each: Each = map) -> Words:
+        """Return all words, not to be written to; ``each`` runs the decoding of chunks.
+
+        They are kept where as many would be in chunks, and likewise those of the layers below.
+        """
+        if self._whole is not None:
+            return self._whole
+        if isinstance(self._base, LayerView) and sum(self._base.lengths) <= _KEPT:
+            self._base.whole(each)
+        size, numbers = word_size(self.dtype), range(len(self.lengths))
+        ends = [*accumulate((length // size for length in self.lengths), initial=0)]
+        words = np.empty(ends[-1], word_dtype(self.dtype))
+        list(each(lambda number: self._fill(number, words[ends[number] : ends[number + 1]]), numbers))
+        if words.nbytes <= _KEPT:
+            self._whole = words
+        return words
+
+    def _fill(self, number: int, out: Words) -> None:
+        """Put the words of chunk ``number`` into ``out``, where one that stands alone is decoded."""
         payload_id = self._record.files.get(tensor_tree.file_name(self._number, number))
-        if payload_id is None or self._base is not None or not is_chunk or out.itemsize != size:
-            out[:] = self.read(start, start + out.size)
+        if payload_id is None or self._base is not None:
+            out[:] = self.chunk(number)
+            return
+        self._budget.spend(out.nbytes)
+        known = self._objects.remembered(payload_id, self.dtype)
+        if known is None:
+            self._alone(number, payload_id, out)
         else:
-            self._budget.spend(out.nbytes)
-            known = self._objects.remembered(payload_id, self.dtype)
-            if known is None:
-                self._alone(number, payload_id, out)
-            else:
-                out[:] = known
+            out[:] = known
 
 
 def _lengths(record: Record, number: int) -> list[int]:

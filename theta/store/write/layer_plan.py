@@ -318,6 +318,8 @@ def _candidate(objects: Objects, record: Record, number: int, view: Base) -> _Ca
 
 def _load(candidate: _Candidate, each: Each = map) -> TensorWords:
     layer, view = candidate.record.layers[candidate.number], candidate.view
+    if isinstance(view, layers.LayerView):
+        return TensorWords(layer.dtype, layer.shape, view.whole(each))
     size = word_size(layer.dtype)
     ends = [*accumulate(length // size for length in tensor_tree.chunk_lengths(layer.dtype, layer.shape))]
     if len(ends) <= 1:
@@ -325,10 +327,7 @@ def _load(candidate: _Candidate, each: Each = map) -> TensorWords:
     words = np.empty(ends[-1], word_dtype(layer.dtype))
 
     def fill(part: Range) -> None:
-        if isinstance(view, layers.LayerView):
-            view.fill(part[0], words[slice(*part)])
-        else:
-            words[slice(*part)] = view.read(*part)
+        words[slice(*part)] = view.read(*part)
 
     list(each(fill, pairwise([0, *ends])))
     return TensorWords(layer.dtype, layer.shape, words)
