@@ -273,3 +273,15 @@ def test_the_rank_that_a_codec_found_is_told(tmp_path: Path, home: Path, visit: 
     page.get_by_role("button", name="l.0.w").click()
     pairs = [" ".join(one.split()) for one in page.locator(".detail dl > *").all_inner_texts()]
     assert pairs[pairs.index("rank found by lowrank") + 1] == "3"
+
+
+def test_what_goes_on_sideways_has_a_shadow_there(tuned: Repo, visit: Visit) -> None:
+    tuned.theta("diff", "HEAD~", "HEAD", "--html", "narrow.html")
+    page = visit.open(tuned.path / "narrow.html")
+    page.set_viewport_size({"width": 360, "height": 900})
+    found = page.evaluate("""() => [...document.querySelectorAll("*")]
+        .filter((one) => getComputedStyle(one).overflowX === "auto" && one.scrollWidth > one.clientWidth)
+        .map((one) => [one.className, getComputedStyle(one).backgroundAttachment])""")
+    assert {name for name, _ in found} == {"pictures", "table"}
+    assert {shadow for _, shadow in found} == {"local, local, scroll, scroll"}
+    assert page.evaluate("document.documentElement.scrollWidth") == 360, "the page itself does not scroll"

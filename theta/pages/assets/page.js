@@ -405,7 +405,7 @@
     const metrics = section.metrics.filter((metric) => section.tensors.some((row) => number(row, metric)));
     const live = html("p", { class: "live", "aria-live": "polite" });
     const place = html("div", { class: "pictures" });
-    const [above, beside] = [html("div"), html("div")];
+    const [above, beside] = [html("div"), html("div", { class: "pictures" })];
     const panel = html("section", { class: "detail", tabindex: "-1", "aria-label": "tensor" });
     panel.hidden = true;
     const choose = (k) => {
