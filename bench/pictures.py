@@ -84,7 +84,7 @@ def page(repo: Repo, target: Path) -> None:
 def screen(repo: Repo, target: Path) -> None:
     """Write the last lines of ``theta diff --stats`` as a terminal shows them."""
     console = Console(
-        record=True, width=96, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+        record=True, width=104, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
     command = "theta diff HEAD~ HEAD --stats --tensor '*self_attn.[qv]_proj*'"
     console.print(f"$ {command}", markup=False, highlight=False, style="bold green")
