@@ -52,6 +52,23 @@ def test_entries_come_in_the_order_of_git(repo: Repo, index: Path, scratch: Path
     repo.git("write-tree")
 
 
+@pytest.mark.parametrize("seconds", [-(2**31) - 5, -1, 0, 2**31 - 1, 2**31, 2**32 - 1, 2**32 + 7])
+def test_times_of_any_century_are_kept_as_by_git(
+    repo: Repo, index: Path, scratch: Path, seconds: int
+) -> None:
+    file = repo.write("x", "")
+    os.utime(file, ns=(seconds * 10**9 + 5, seconds * 10**9 + 5))
+    if os.stat(file).st_mtime_ns != seconds * 10**9 + 5:
+        pytest.skip("the file system keeps no such time")
+    with IndexEdit(index, scratch) as edit:
+        edit.put(Staged("x", EMPTY, 0o100644, stat=os.lstat(file)))
+    told = repo.git("ls-files", "--debug", "x")
+    assert f"mtime: {seconds % 2**32}:5" in told
+    repo.git("update-index", "-q", "--really-refresh")
+    assert repo.git("ls-files", "--debug", "x") == told
+    fresh_paths(index, {"x": os.lstat(file)})
+
+
 def test_a_change_replaces_and_removes(repo: Repo, index: Path, scratch: Path) -> None:
     with IndexEdit(index, scratch) as edit:
         edit.put(Staged("x", EMPTY, 0o100755))

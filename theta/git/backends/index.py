@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _SKIP_WORKTREE = 1 << 14
 _INTENT_TO_ADD = 1 << 13
 _DIGEST = 20
+_SIGN = 1 << 31
 
 
 class IndexEdit(IndexCopy):
@@ -232,12 +233,18 @@ def _c_entry(item: Staged) -> tuple[Any, Any]:
 
 
 def _fill_stat(entry: Any, info: os.stat_result) -> None:
-    entry.ctime.seconds, entry.ctime.nanoseconds = divmod(info.st_ctime_ns, 10**9)
-    entry.mtime.seconds, entry.mtime.nanoseconds = divmod(info.st_mtime_ns, 10**9)
+    entry.ctime.seconds, entry.ctime.nanoseconds = _time(info.st_ctime_ns)
+    entry.mtime.seconds, entry.mtime.nanoseconds = _time(info.st_mtime_ns)
     entry.dev, entry.ino = info.st_dev & 0xFFFFFFFF, info.st_ino & 0xFFFFFFFF
     entry.uid, entry.gid = info.st_uid & 0xFFFFFFFF, info.st_gid & 0xFFFFFFFF
     # Git stores the size modulo 2^32, and compares the content if it is 0 (read-cache.c).
     entry.file_size = info.st_size & 0xFFFFFFFF or (0x80000000 if info.st_size else 0)
+
+
+def _time(moment: int) -> tuple[int, int]:
+    """Return seconds, of which git keeps the lowest 32 bits (libgit2 with a sign), and nanoseconds."""
+    seconds, nanoseconds = divmod(moment, 10**9)
+    return (seconds + _SIGN) % (2 * _SIGN) - _SIGN, nanoseconds
 
 
 def _check(code: int, path: str) -> None:
