@@ -72,14 +72,15 @@ def test_a_bare_repository_can_be_read(tracked: Repo, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("args", [["status"], ["track", "*.x"], ["log"]], ids=" ".join)
-@pytest.mark.parametrize(("extension", "word"), [("refStorage", "reftable"), ("strange", "strange")])
-def test_repositories_that_need_more_are_refused(
-    tmp_path: Path, args: list[str], extension: str, word: str
-) -> None:
+@pytest.mark.parametrize("extension", ["refStorage", "strange"])
+def test_repositories_that_need_more_are_refused(tmp_path: Path, args: list[str], extension: str) -> None:
     repo = ready(tmp_path / "repo")
     with (repo.path / ".git" / "config").open("a") as config:
         config.write(f"[core]\n\trepositoryformatversion = 1\n[extensions]\n\t{extension} = reftable\n")
-    refused(repo.theta(*args, code=None), ExitCode.UNSUPPORTED_REPOSITORY, word)
+    code, word = ExitCode.UNSUPPORTED_REPOSITORY, {"refStorage": "reftable"}.get(extension, extension)
+    if extension == "refStorage" and "--ref-format" in repo.try_git("init", "-h").stdout:
+        code, word = ExitCode.DAMAGED_REPOSITORY, "HEAD"  # git reads tables from 2.45 on, and there is none
+    refused(repo.theta(*args, code=None), code, word)
 
 
 def test_nothing_is_tracked(repo: Repo) -> None:

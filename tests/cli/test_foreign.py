@@ -170,7 +170,7 @@ OF_GIT = {
     "patches": ["log", "-p"],
     "patch": ["diff", "-p", "HEAD~", "HEAD", "--no-ext-diff", "-U3", "--", "text"],
     "message": ["show", "-s", "HEAD"],
-    "no command of theta": ["whatchanged", "-p"],
+    "no command of theta": ["range-diff", "--color=never", "HEAD~2..HEAD~", "HEAD~2..HEAD"],
     "colours": ["log", "-p", "--color=always"],
 }
 
