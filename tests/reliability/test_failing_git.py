@@ -14,6 +14,7 @@ import pytest
 
 from tests.reliability.harness import State, fsck, leftovers, wait_for_children
 from tests.support import Repo
+from tests.support.faults import FULL, GROWS, Faults
 from tests.support.repos import describe
 from theta.git.repository import Repository
 from theta.git.run import Git, GitFailedError
@@ -103,6 +104,35 @@ def test_e2_a_git_that_dies_of_a_large_file_leaves_all_as_before(
     assert "Traceback" not in done.stderr, describe(done)
     wait_for_children(repo)
     _check(origin, repo, COMMANDS[name])
+
+
+@pytest.mark.parametrize("words", [("file0.txt", "new"), ("file0.txt", "file1.txt", "in"), ("in", "out")])
+def test_e2_a_git_that_cannot_write_the_index_renames_nothing(
+    origin: Repo, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Git renames the files first; each was then there twice, and the next mv refused both."""
+    repo, faults = origin.copy(tmp_path / "repo"), Faults(tmp_path, tmp_path)
+    repo.write("in/more.txt", "more\n")
+    repo.git("add", "in")
+    repo.write("file0.txt", "edited\n")
+    before, failed, at = _tree(repo), 0, 0
+    while True:
+        at += 1
+        faults.set(FULL, at, GROWS)
+        done = repo.theta("mv", *words, env=faults.environment, code=None)
+        faults.off()
+        if not done.returncode:
+            break
+        assert _tree(repo) == before, f"step {at}"
+        failed += 1
+    assert failed
+    assert _tree(repo) != before
+    assert not repo.git("diff", "--name-only", "--diff-filter=D")
+
+
+def _tree(repo: Repo) -> tuple[str, str, list[Path]]:
+    files = sorted(path for path in repo.path.rglob("*") if ".git" not in path.parts)
+    return repo.git("ls-files", "-s"), repo.git("diff"), files
 
 
 @pytest.fixture

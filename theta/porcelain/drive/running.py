@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from theta import _fs
+from theta.git import options
 from theta.git.run import DEFER, DEFER_FILES, Git, Heard, plain
 from theta.git.state_files import FETCH_HEAD
 from theta.porcelain.drive import cloning, editors, git_words, overwrites
 from theta.porcelain.drive.git_words import Applying
 from theta.porcelain.drive.incoming import changes, command
 from theta.porcelain.setup import installing
-from theta.porcelain.workspace import agreement, worktree
+from theta.porcelain.workspace import agreement, tracking, worktree
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
@@ -146,6 +147,8 @@ def drive(
             session.repo.refresh_index()
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(session.cwd)
         session.journal.moving(*args[1:], FETCH_HEAD if args[0] == "pull" else "")
+        if args[0] == "mv":
+            session.journal.renaming(tracking.moves(session, options.read(git, args[0], args[1:]).words))
         with Exchange(session).hold() as files:
             done = run(git, *checked, *args, aloud=aloud, tell=tell)
             stopped = ended(session, done.code)

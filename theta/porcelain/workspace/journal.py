@@ -62,6 +62,10 @@ class Journal:
         """
         self._note(moving=rollback.mark(self._repo, toward) | {"refs_last": refs_last})
 
+    def renaming(self, moves: Mapping[str, str]) -> None:
+        """Note that git renames files and folders (path -> path), before it tells the index."""
+        self._note(renaming=rollback.renamed(self._repo, moves))
+
     def applying(self, tree: str) -> None:
         """Note that ``tree`` is written to the index while git has no merge in progress."""
         self._note(applying={"head": self._repo.head(), "tree": tree})

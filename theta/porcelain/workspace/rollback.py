@@ -4,7 +4,8 @@ Git writes the files of the worktree first, then the index, and HEAD last.  If i
 is full, it leaves an old HEAD, an old index and some new files.  The old content of these files is in the
 index: git overwrites only unchanged files.
 
-The journal has up to four notes: ``moving``, the state before git writes files (:func:`mark`),
+The journal has up to five notes: ``moving``, the state before git writes files (:func:`mark`),
+``renaming``, the files that git renames before it writes the index (:func:`renamed`),
 ``applying``, the ``head`` and ``tree`` of a merge in the index that git has not in progress,
 ``dated_back``, the files that were to be set to the current time at the end of the command, and ``aside``,
 untracked files and the names that they have until others are in their place.
@@ -67,6 +68,11 @@ def mark(repo: Repository, toward: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
+def renamed(repo: Repository, moves: Mapping[str, str]) -> dict[str, str]:
+    """Return the note ``renaming``: those of ``moves`` (path -> new path) that git can do."""
+    return {source: to for source, to in moves.items() if os.path.lexists(repo.worktree / source)}
+
+
 def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> list[str]:
     """Undo the command whose journal is ``note``, unless it finished.
 
@@ -80,6 +86,8 @@ def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> l
     if isinstance(applying, dict):
         bring_back(repo, str(applying.get("head")))
     if isinstance(moving, dict):
+        if moving["index"] == _entries(repo):
+            _rename_back(repo, note.get("renaming", {}))
         left = _roll_back(repo, _at_step(repo, note), killed=killed)
     if isinstance(applying, dict):
         was = moving if isinstance(moving, dict) else None
@@ -97,6 +105,13 @@ def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> l
         unfinished.mend_rebase(repo)
         unfinished.mend_am(repo)
     return left
+
+
+def _rename_back(repo: Repository, moves: Mapping[str, str]) -> None:
+    """Rename what git had renamed: its index was never written."""
+    for source, to in moves.items():
+        if os.path.lexists(repo.worktree / to) and not os.path.lexists(repo.worktree / source):
+            _fs.rename(repo.worktree / to, repo.worktree / source)
 
 
 def _take_back(place: Path, aside: Path, *, is_over: bool) -> None:

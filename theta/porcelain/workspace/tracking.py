@@ -236,11 +236,18 @@ def check_moves(session: Session, paths: Sequence[str]) -> None:
 
     ``paths`` are those of ``git mv``: the last is the target.
     """
-    if not paths:
-        return
-    into = (session.cwd / paths[-1]).is_dir()
-    for source in paths[:-1]:
-        target = os.path.join(paths[-1], os.path.basename(source)) if into else paths[-1]
+    for source, target in _moved(session, paths):
         is_checkpoint = session.from_root(source) in session.index
         if is_checkpoint and not only_tracked(session.repo, [session.from_root(target)]):
             raise UsageError(f"{target} would not be tracked", hint=f"theta track {os.path.basename(target)}")
+
+
+def moves(session: Session, paths: Sequence[str]) -> dict[str, str]:
+    """Return the new path of each file or folder that ``git mv PATHS`` renames, from the root."""
+    return {session.from_root(source): session.from_root(target) for source, target in _moved(session, paths)}
+
+
+def _moved(session: Session, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    into = bool(paths) and (session.cwd / paths[-1]).is_dir()
+    for source in paths[:-1]:
+        yield source, os.path.join(paths[-1], os.path.basename(source.rstrip("/"))) if into else paths[-1]
