@@ -31,7 +31,6 @@ from tests.support.repos import Done, describe
 from theta.git.repository import Repository
 from theta.porcelain.workspace.journal import Journal
 
-
 _SILENT: Final = ("stash",)
 """Commands of which git (2.39) gives no reason if another one holds the lock of the index."""
 
