@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import math
 import random
+import re
+from pathlib import Path
 from typing import Final
 
 from bench.trust.outcome import NO_CASE, FaultError, about
@@ -18,6 +20,7 @@ from tests.support.repos import Done, describe
 
 _SHARE: Final = 0.618
 """Steps are taken in strides of this share of them, so that any number of cases is spread over all."""
+_LEFT: Final = re.compile(r"^warning: unable to unlink '(.+\.lock)': ", re.MULTILINE)
 
 
 class _Steps(OnRepositories):
@@ -85,6 +88,11 @@ class Errors(_Steps):
     def set(self, at: int, dice: random.Random) -> None:
         """Let one step fail, as of a broken disk or as if it was interrupted."""
         self.faults.set(FAIL, at, self.kinds, error=dice.choice((errno.EIO, errno.EIO, errno.EINTR)))
+
+    def check(self, done: Done) -> None:
+        """Remove, as a user does, the lock of which git says that the disk let it stay."""
+        for name in _LEFT.findall(done.stderr):
+            Path(name).unlink()
 
 
 class Short(_Steps):
