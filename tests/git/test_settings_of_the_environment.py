@@ -74,6 +74,7 @@ def test_settings_that_are_no_utf8_are_those_of_git(
         opened.write(text + b'[theta "merge"]\n\tstrategy = ties\n')
     found = Repository.discover(repo.path)
     assert found.config.get(KEY) == "ties" == found.lasting_config.get(KEY)
+    assert (found.config.get("user.name") == "Jos\udce9") == (b"user" in text)
     listed = repo.git("config", "--name-only", "--list").split("\n")
     assert {*found.lasting_config} == {*listed}
     assert found.refs.remotes() == repo.git("remote").split()

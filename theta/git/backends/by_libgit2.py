@@ -258,9 +258,10 @@ class Libgit2Settings:
     def _has_more(self) -> bool:
         """Whether only git reads all: an entry is no UTF-8, or a file is included for the URL of a remote."""
         try:
-            return any(entry.name.startswith(_BY_REMOTE) for entry in self._raw.config)
+            read = [(entry.name, entry.value) for entry in self._raw.config]
         except UnicodeDecodeError:
             return True
+        return any(name.startswith(_BY_REMOTE) for name, _ in read)
 
     @cached_property
     def _asked(self) -> GitSettings:
