@@ -2,6 +2,8 @@
 
     python bench/weightsync.py [--steps DIRECTORY]        # measures; real steps too, where they were made
     python bench/weightsync.py --train DIRECTORY          # makes them (needs torch): SFT and policy gradient
+    python bench/weightsync.py --train DIRECTORY --model MODEL_DIRECTORY
+                                                          # those of a sentence encoder (needs transformers)
 
 The others are written from what their makers published, in numpy and zstandard:
 
@@ -29,7 +31,7 @@ import subprocess
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -50,6 +52,9 @@ FILE: Final = "model.safetensors"
 RATES: Final = (3e-7, 1e-6, 3e-6, 1e-5)
 MANTISSA: Final = np.uint16(0x7F)
 REPEATS: Final = 3
+ENCODER_RATES: Final = (1e-6, 3e-6, 1e-5)
+EARLY: Final = 3
+"""The first steps of Adam, which move by its whole rate, are not measured."""
 
 
 @dataclass(frozen=True)
@@ -358,14 +363,44 @@ def train(place: Path) -> None:
         for rate in (1e-6, 3e-6, 1e-5):
             copy = small_model(torch)
             copy.load_state_dict(model.state_dict())
-            run = place / f"{kind} {rate:g}"
-            run.mkdir(parents=True, exist_ok=True)
             states = loop(torch, copy, data, rate=rate, steps=8, kind=kind)
-            (run / "shapes.json").write_text(json.dumps({k: list(v.shape) for k, v in states[0].items()}))
-            for number, state in enumerate(states[1:]):  # the first steps of Adam move by its whole rate
-                np.concatenate([v.view(torch.int16).numpy().reshape(-1) for v in state.values()]).tofile(
-                    run / f"{number:02d}.bin"
-                )
+            written(
+                torch, place / f"{kind} {rate:g}", states[1:]
+            )  # the first step of Adam moves by its whole rate
+
+
+def train_encoder(place: Path, model_directory: Path) -> None:
+    """Fine-tune a sentence encoder as ``bench/finetunes.py`` does; write its bf16 weights step by step."""
+    import torch
+    from finetunes import batches
+    from finetunes import train as tuned
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_directory)
+    for rate in ENCODER_RATES:
+        torch.manual_seed(0)
+        model = AutoModel.from_pretrained(model_directory, dtype=torch.float32)
+        optimizer, text = torch.optim.AdamW(model.parameters(), lr=rate), batches(tokenizer, 0)
+        tuned(model, optimizer, text, EARLY)
+        states = []
+        for _ in range(4):
+            tuned(model, optimizer, text, 1)
+            states.append(in_bf16(torch, model.named_parameters()))
+        written(torch, place / f"encoder sft {rate:g}", states)
+
+
+def in_bf16(torch: Any, named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Copy the weights, rounded to bf16."""
+    return {name: value.detach().to(torch.bfloat16).clone() for name, value in named}
+
+
+def written(torch: Any, run: Path, states: Sequence[Mapping[str, Any]]) -> None:
+    """Write the steps of a run as :func:`real` reads them."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "shapes.json").write_text(json.dumps({k: list(v.shape) for k, v in states[0].items()}))
+    for number, state in enumerate(states):
+        words = [value.view(torch.int16).numpy().reshape(-1) for value in state.values()]
+        np.concatenate(words).tofile(run / f"{number:02d}.bin")
 
 
 def small_model(torch: Any) -> Any:
@@ -402,11 +437,19 @@ def loop(torch: Any, model: Any, data: Any, *, rate: float, steps: int, kind: st
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        state = {
-            name: value.detach().to(torch.bfloat16).clone() for name, value in model.state_dict().items()
-        }
-        states = [*states[-6:], state]
+        states = [*states[-6:], in_bf16(torch, model.state_dict().items())]
     return states
+
+
+def measured(place: Path | None) -> Iterator[tuple[str, list[State]]]:
+    """Yield the steps of each row of the table: synthetic ones, and those in ``place``."""
+    for rate in RATES:
+        yield f"synthetic {rate:g}, one step", synthetic(rate, 1)
+    for rate in RATES:
+        yield f"synthetic {rate:g}, six steps", synthetic(rate, 6, 2)
+    for name, steps in real(place) if place else ():
+        yield f"{name}, {len(steps) - 1} steps", steps
+        yield f"{name}, one step", steps[:2]
 
 
 def main() -> None:
@@ -415,20 +458,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--train", type=Path, metavar="DIRECTORY")
+    parser.add_argument("--model", type=Path, metavar="MODEL_DIRECTORY")
     parser.add_argument("--steps", type=Path, metavar="DIRECTORY")
     given = parser.parse_args()
+    if given.train and given.model:
+        train_encoder(given.train, given.model)
+        return
     if given.train:
         train(given.train)
         return
     of_theta(synthetic(1e-6, 1, 1))  # kernels are compiled
-    rows = [(f"synthetic {rate:g}, one step", synthetic(rate, 1)) for rate in RATES]
-    rows += [(f"synthetic {rate:g}, six steps", synthetic(rate, 6, 2)) for rate in RATES]
-    if given.steps:
-        rows += [(f"{name}, {len(steps) - 1} steps", steps) for name, steps in real(given.steps)]
-        rows += [(f"{name}, one step", steps[:2]) for name, steps in real(given.steps)]
     print("| | changed | " + " | ".join([*OTHERS, "theta"]) + " |")
     print("|---|---|" + "---|" * (len(OTHERS) + 1))
-    for label, steps in rows:
+    for label, steps in measured(given.steps):
         found = [*(of_other(name, steps) for name in OTHERS), of_theta(steps)]
         cells = [f"{one.stored:.4f} {one.encode:.2f} {one.apply:.2f}" for one in found]
         print(f"| {label} | {changed(steps):.1%} | " + " | ".join(cells) + " |", flush=True)
