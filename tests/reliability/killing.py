@@ -230,6 +230,7 @@ class Trial(Copies):
                 lock.unlink()
         look(repo)
         if name := under_way(repo):
+            abort = abort or is_torn(repo)
             run(repo, ("theta", name, "--abort" if abort else "--continue"))
         if self.command.args[0] == "git" and not (repo.path / FILE).exists():
             bring_back(repo)
@@ -285,6 +286,12 @@ def under_way(repo: Repo) -> str:
         if (repo.path / ".git" / sign).exists():
             return names.get(sign, "rebase" if sign.startswith("rebase") else "cherry-pick")
     return ""
+
+
+def is_torn(repo: Repo) -> bool:
+    """Return whether git was stopped before it wrote which commit is merged: that merge cannot go on."""
+    heads = repo.path / ".git" / "MERGE_HEAD"
+    return heads.exists() and not heads.read_bytes()
 
 
 def difference(now: Seen, *wanted: Seen) -> str:
