@@ -182,7 +182,7 @@ class Copies:
         now = Seen.of(repo)
         if now == self.new:
             return
-        left = difference(now, self.old, self.new)
+        left = f"{difference(now, self.old, self.new)} {now.local}"
         assert now.local.history == self.old.local.history, f"neither before nor after: {left}"
         assert now.local.file == self.old.local.file, f"neither before nor after: {left}"
         run(repo, self.command.args)
@@ -289,9 +289,11 @@ def under_way(repo: Repo) -> str:
 
 
 def is_torn(repo: Repo) -> bool:
-    """Return whether git was stopped before it wrote which commit is merged: that merge cannot go on."""
-    heads = repo.path / ".git" / "MERGE_HEAD"
-    return heads.exists() and not heads.read_bytes()
+    """Return whether git was stopped before it wrote what it merges, or the message: it has to begin anew."""
+    if under_way(repo) != "merge":
+        return False
+    files = [repo.path / ".git" / name for name in ("MERGE_HEAD", "MERGE_MSG")]
+    return not all(file.exists() and file.stat().st_size for file in files)
 
 
 def difference(now: Seen, *wanted: Seen) -> str:
