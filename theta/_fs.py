@@ -444,6 +444,7 @@ class AppendFile:
         self.path = Path(name)
         self.size = 0
         self._sent = 0
+        self._is_temporary = True
 
     def write(self, *pieces: Buffer) -> None:
         """Append ``pieces``."""
@@ -483,12 +484,14 @@ class AppendFile:
             self.fd = -1
             _step("rename", target)
             os.replace(self.path, target)
+            self._is_temporary = False
 
     def discard(self) -> None:
-        """Close and remove the temporary file; harmless after :meth:`publish`."""
+        """Close and remove the temporary file; harmless after :meth:`publish` succeeded."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+        if self._is_temporary:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
 

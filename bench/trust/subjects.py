@@ -62,7 +62,7 @@ WRITING: Final[dict[str, Command]] = {
     "amend": Command(("theta", "commit", "-a", "--amend", "--no-edit"), edited),
     "move": Command(("theta", "mv", FILE, "moved.safetensors")),
     "track": Command(("theta", "track", "*.pt"), _added),
-    "undo": Command(("theta", "undo"), _undoable),
+    "undo": Command(("theta", "undo"), _undoable, resumes=True),
     "gc": Command(("theta", "gc", "--prune=now", "--quiet")),
 }
 """Name -> a command that writes to the repository, the worktree or a remote."""

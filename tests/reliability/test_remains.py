@@ -92,6 +92,18 @@ def test_e1_a_lock_of_a_dead_git_is_removed(repo: Repo, name: str) -> None:
     assert leftovers(repo) == []
 
 
+@pytest.mark.parametrize("name", ["journal", "driving-0"])
+def test_e1_a_lock_is_removed_though_the_power_failed_before_the_journal_was_on_the_disk(
+    repo: Repo, name: str
+) -> None:
+    """A journal of no bytes was taken for none, and the next command that writes refused."""
+    (repo.path / ".git" / "theta" / name).write_text("")
+    (repo.path / ".git" / "index.lock").write_text("")
+    repo.theta("status")
+    assert leftovers(repo) == []
+    repo.theta("restore", FILE)
+
+
 def dying(place: Path, name: str, victims: str) -> dict[str, str]:
     """Return the environment in which ``git NAME`` locks the index and kills ``victims``."""
     program = place / "git"

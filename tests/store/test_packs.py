@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import struct
@@ -14,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import Repo
-from theta.errors import CorruptError, MissingObjectsError, ThetaError
+from theta import _fs
+from theta.errors import CorruptError, DiskError, MissingObjectsError, ThetaError
 from theta.git.object_format import BLOB, SHA1, TREE
 from theta.git.object_values import tree_bytes
 from theta.git.repository import Repository
@@ -113,14 +115,31 @@ def test_a_block_that_raises_leaves_nothing(objects: Objects) -> None:
 
 def test_the_name_of_a_pack_comes_last(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers go by the index, so its name must appear when the pack is whole and durable."""
-    from theta import _fs
-
     seen: list[tuple[str, str]] = []
     monkeypatch.setattr(_fs, "on_step", lambda step, path: seen.append((step, Path(path).suffix)))
     write(objects, [b"x"])
     assert [name for step, name in seen if step == "rename"] == [".pack", ".idx"]
     renames = [number for number, (step, _) in enumerate(seen) if step == "rename"]
     assert all(seen[number - 1][0] == "fsync" for number in renames)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_pack_that_cannot_get_its_name_leaves_nothing(
+    objects: Objects, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    named, calls = os.replace, []
+
+    def fails(*paths: str | Path) -> None:
+        calls.append(paths)
+        if len(calls) == at:
+            raise OSError(errno.EIO, "Input/output error")
+        named(*paths)
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(DiskError), objects.writing() as pack:
+        pack.blob(b"content" * 100)
+    assert len(calls) == at
+    assert not [*objects.directory.glob(f"{_fs.TEMPORARY}*")]
 
 
 def test_the_same_object_is_written_once(objects: Objects) -> None:

@@ -260,13 +260,19 @@ def _is_alive(note: dict[str, Any]) -> bool:
 
 
 def _dead(repo: Repository) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the journals of dead commands and their content; delete those that cannot be read."""
+    """Yield the journals of dead commands and their content."""
     for journal in _journals(repo):
         note = _read(journal)
         if note is None:
-            _notes.drop(journal)
+            with contextlib.suppress(FileNotFoundError):  # its command has ended meanwhile
+                yield journal, _torn(journal)
         elif journal.name == _JOURNAL or not _is_alive(note):
             yield journal, note
+
+
+def _torn(journal: Path) -> dict[str, Any]:
+    """Return what is known of a command whose journal cannot be read: with the power its gits went, too."""
+    return {"token": os.urandom(16).hex(), "started": os.lstat(journal).st_mtime, "owner": processes.this()}
 
 
 def _places(repo: Repository) -> list[Path]:
