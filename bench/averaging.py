@@ -5,8 +5,8 @@ Makes a bf16 model (8 MB by default) and commits of small fine-tuning steps of i
     theta      ``theta average RANGE -o FILE``: process start to file
     numpy      the float64 mean of the same versions, which are in memory already, rounded to bf16
 
-and prints seconds and milliseconds a version, and whether both means are the same bytes.  (A test counts
-what the mean reads of the repository: tests/merging/test_averages.py.)
+and prints seconds and milliseconds a version, whether both means are the same bytes, and how many bytes of
+objects below ``.theta/`` the mean reads beside those that the range stores.
 
     python bench/averaging.py DIRECTORY --versions 100
 """
@@ -15,15 +15,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import ml_dtypes
 import numpy as np
 from measure import run
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+
+from theta.porcelain.lineage import averaging
+from theta.porcelain.lineage.averaging import AverageRequest
+from theta.porcelain.workspace.session import Session
+from theta.store.odb.objects import Objects
 
 Array = NDArray[Any]
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -54,6 +61,35 @@ def repository(place: Path, theta: str, versions: list[dict[str, Array]]) -> Non
         save_file(version, place / "model.safetensors")
         run([theta, "add", "model.safetensors"], place)
         run([theta, "commit", "-q", "-m", f"step {number}"], place)
+
+
+def stored(place: Path) -> int:
+    """Return the bytes of all objects below ``.theta/`` that the branch reaches."""
+    listed = subprocess.run(
+        ["git", "rev-list", "--objects", "main", "--", ".theta"], cwd=place, capture_output=True, check=True
+    )
+    rows = [row.split(b" ") for row in listed.stdout.split(b"\n")]
+    named = b"\n".join(row[0] for row in rows if len(row) > 1 and row[1].startswith(b".theta/"))
+    check = ["git", "cat-file", "--batch-check=%(objecttype) %(objectsize)"]
+    told = subprocess.run(check, cwd=place, input=named, capture_output=True, check=True).stdout
+    return sum(int(row.split()[1]) for row in told.split(b"\n") if row.startswith(b"blob"))
+
+
+def bytes_read(place: Path, revisions: list[str], out: Path) -> int:
+    """Return the bytes of the objects that an average in this process reads, each as often as it is read."""
+    found = 0
+    before = Objects.chunk
+
+    def noted(self: Objects, oid: str, *args: int) -> bytes | memoryview:
+        nonlocal found
+        data = before(self, oid, *args)
+        found += len(data)
+        return data
+
+    with mock.patch.object(Objects, "chunk", noted):
+        session = Session.here(place)
+        averaging.write(session, averaging.plan(session, AverageRequest(revisions)), out, force=True)
+    return found
 
 
 def numpy_mean(versions: list[dict[str, Array]]) -> tuple[float, dict[str, Array]]:
@@ -91,6 +127,7 @@ def main() -> None:
         str(options.directory / "mean.safetensors"),
     ]
     timed = run(words, place)
+    read = bytes_read(place, words[2:4], options.directory / "mean.safetensors")
     seconds, mean = numpy_mean(versions)
     made = load_file(options.directory / "mean.safetensors")
     report = {
@@ -103,6 +140,8 @@ def main() -> None:
         },
         "numpy": {"wall": seconds, "ms a version": 1000 * seconds / options.versions},
         "ratio": timed.wall / seconds,
+        "read": read,
+        "stored": stored(place),
         "same": all(made[name].tobytes() == values.tobytes() for name, values in mean.items()),
     }
     print(json.dumps(report))

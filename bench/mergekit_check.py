@@ -260,6 +260,10 @@ def sources(*of: tuple[str, int, int]) -> str:
 
 
 PAIR = "models: [{model: a, parameters: {weight: 0.3}}, {model: b, parameters: {weight: 0.9}}]\n"
+TIES = (
+    "models: [{model: a}, {model: b}, {model: c}]\n"
+    "parameters: {weight: 0.5, density: 0.6, normalize: true, int8_mask: true}\n"
+)
 SAME = {
     "stack": f"merge_method: passthrough\nslices:{sources(('a', 0, 3))}{sources(('b', 1, 4))}\n",
     "depth": f"merge_method: passthrough\nslices:{sources(('a', 0, 3))}{sources(('a', 2, 4))}\n",
@@ -279,6 +283,7 @@ SAME = {
     "ties of slices": "merge_method: ties\nbase_model: a\nslices:"
     f"{sources(('a', 0, 2), ('b', 1, 3), ('c', 2, 4))}"
     "\nparameters: {weight: 0.5, density: 0.6, normalize: true, int8_mask: true}\n",
+    "ties computed in f32": f"merge_method: ties\nbase_model: a\n{TIES}dtype: float32\nout_dtype: bfloat16\n",
     "in another dtype": f"merge_method: passthrough\nslices:{sources(('a', 0, 3))}{sources(('b', 1, 4))}\n"
     "dtype: bfloat16\n",
 }
