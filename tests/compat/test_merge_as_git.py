@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -115,9 +116,10 @@ def test_the_editor_opens_where_it_is_asked_for(repo: Repo, tmp_path: Path) -> N
 
 
 def test_g5_a_merge_killed_in_a_hook_goes_on(repo: Repo) -> None:
-    """The hook kills theta, the git that it started, and the script that theta installed."""
-    parent = "$(cut -d' ' -f4 /proc/{}/stat)"
-    hook(repo, "pre-merge-commit", f"g={parent.format('$PPID')}; kill -9 {parent.format('$g')} $g $PPID")
+    """The hook kills theta, the git that it started, and the script that theta installed, if it waits."""
+    up = "p=$(cut -d' ' -f4 /proc/$p/stat)"
+    walk = f'p=$PPID; while [ $p -gt 1 ] && [ $p != {os.getpid()} ]; do all="$p $all"; {up}; done'
+    hook(repo, "pre-merge-commit", f"{walk}; kill -9 $all")
     repo.afresh = True
     repo.theta("merge", *AVERAGE, "b", code=-9)
     hook(repo, "pre-merge-commit", "exit 0")
