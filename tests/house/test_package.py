@@ -73,6 +73,12 @@ def test_links_of_the_papers_lead_somewhere() -> None:
             assert (page.parent / target).exists(), (page.name, target)
 
 
+def test_the_image_is_built_of_what_git_knows() -> None:
+    """A tracked file that is left out would make the version one of a changed checkout."""
+    git, image = ((ROOT / name).read_text().split() for name in (".gitignore", ".dockerignore"))
+    assert {line.removeprefix("**/") for line in image} < {line.strip("/") for line in git}
+
+
 def test_the_container_compiles_kernels_where_its_users_find_them() -> None:
     lines = (ROOT / "Containerfile").read_text().splitlines()
     assert any(line.startswith("RUN theta install --warm") for line in lines)
