@@ -76,7 +76,7 @@ The numbers are to be lowered, never raised.
 BY_GIT: Final = (
     {configured_hooks.__name__, launcher.__name__} if version() >= configured_hooks.FIRST else set()
 )
-"""What is asked whether the hooks are there, besides, where they are settings of git."""
+"""The modules that are passed besides, where the hooks are settings of git."""
 
 
 def hold(journey: Journey, command: str) -> None:
