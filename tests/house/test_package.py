@@ -40,6 +40,8 @@ def test_every_library_has_a_lower_bound(project: Any) -> None:
         *project["dependencies"],
         *extras["search"],
         *extras["align"],
+        *extras["dask"],
+        *extras["sign"],
         *extras["migrate"],
         *extras["docs"],
     ]
