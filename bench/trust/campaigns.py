@@ -18,6 +18,10 @@ NAMES: Final = {
     "short": "disk.Short",
     "schedules": "schedules.Schedules",
     "rot": "rot.Rot",
+    "clocks": "clocks.Clocks",
+    "torn": "torn.Torn",
+    "hostile": "hostile_trees.Hostile",
+    "histories": "with_git.WithGit",
 }
 """Name -> the module and the class."""
 
@@ -33,6 +37,10 @@ GOALS: Final = {
     "short": 100,
     "schedules": 1_000,
     "rot": 500,
+    "clocks": 500,
+    "torn": 500,
+    "hostile": 1_000,
+    "histories": 200,
 }
 """Name -> the cases that one state of the sources is to have: who is behind most of its goal is next."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,8 @@ NAMES: Final = (
 _CHANGING: Final = ("branch.", "remote.", "filter.", "core.repositoryformat", "extensions.")
 EVIL: Final = "evil.safetensors"
 TENSOR_NAME: Final = "name-to-come"
+FILE, PROGRAM, LINK, SUBMODULE = 0o100644, 0o100755, 0o120000, 0o160000
+"""Modes of entries of trees."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +130,32 @@ def hostile(box: Box, name: str, place: Path) -> Box:
         if (heads / name).resolve().is_relative_to(heads):
             (heads / name).parent.mkdir(parents=True, exist_ok=True)
             (heads / name).write_text(f"{tip}\n")
-    for part in ("objects", "refs"):
-        shutil.copytree(box.repo.path / ".git" / part, place / "up.git" / part, dirs_exist_ok=True)
+    _send(box)
     return box
+
+
+def planted(box: Box, files: Mapping[str, tuple[int, bytes]], place: Path) -> Box:
+    """A copy of ``box`` whose branches ``hostile`` and ``store`` have these files beside those of main.
+
+    They are path -> mode and content, which is the id of the commit of a submodule.  The remote has the same.
+    """
+    box = box.copy(place)
+    raw = pygit2.Repository(str(box.repo.path))
+    rows = _rows(raw, raw.revparse_single("main^{tree}").id)
+    for path, (mode, content) in files.items():
+        oid = pygit2.Oid(hex=content.decode()) if mode == SUBMODULE else raw.create_blob(content)
+        rows |= _nested(raw, rows, path, (mode, oid))
+    tree = _tree(raw, rows)
+    for branch in ("hostile", "store"):
+        _committed(raw, branch, tree)
+    _send(box)
+    return box
+
+
+def _send(box: Box) -> None:
+    """Let the remote have all that the repository has."""
+    for part in ("objects", "refs"):
+        shutil.copytree(box.repo.path / ".git" / part, box.place / "up.git" / part, dirs_exist_ok=True)
 
 
 Row = tuple[int, pygit2.Oid]

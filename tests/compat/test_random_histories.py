@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -202,9 +203,11 @@ STEPS: Final = (
 )
 
 
-def begin(place: Path, seed: int) -> Pair:
-    """Both repositories with a first model and three branches."""
+def begin(place: Path, seed: int, settle: Callable[[Repo], object] = lambda _: None) -> Pair:
+    """Both repositories, which ``settle`` gets when they are new, with a first model and three branches."""
     pair = Pair(Repo.create(place / "repo"), Repo.create(place / "twin"), random.Random(seed))
+    settle(pair.repo)
+    settle(pair.twin)
     theta(pair.repo, "track", "*.safetensors")
     pair.write(dict.fromkeys(NAMES, 0))
     pair.repo.git("add", ".gitattributes")
@@ -216,8 +219,8 @@ def begin(place: Path, seed: int) -> Pair:
     return pair
 
 
-def live(place: Path, seed: int, steps: int) -> None:
-    pair = begin(place, seed)
+def live(place: Path, seed: int, steps: int, settle: Callable[[Repo], object] = lambda _: None) -> None:
+    pair = begin(place, seed, settle)
     done = []
     try:
         for _ in range(steps):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -15,8 +16,10 @@ import pytest
 
 from bench.trust import __main__ as program
 from bench.trust import campaigns, mutated_inputs, outcome, page, runner, table
+from bench.trust.clocks import Clocks
 from bench.trust.disk import Errors, Full, Short
 from bench.trust.hostile_texts import TEXTS
+from bench.trust.hostile_trees import ATTACKS, Hostile
 from bench.trust.kills import Kills
 from bench.trust.outcome import NO_CASE, FaultError, Outcome
 from bench.trust.power import Power
@@ -24,6 +27,8 @@ from bench.trust.rot import Rot
 from bench.trust.schedules import Schedules
 from bench.trust.subjects import OnRepositories
 from bench.trust.table import Row
+from bench.trust.torn import Torn
+from tests.compat.nasty import base, planted
 from tests.docs.pages import Block
 from tests.merging.test_hostile_tokenizers import mutated, places
 from tests.support import Repo
@@ -39,6 +44,8 @@ ON_REPOSITORIES: dict[str, type[OnRepositories]] = {
     "short": Short,
     "schedules": Schedules,
     "rot": Rot,
+    "clocks": Clocks,
+    "torn": Torn,
 }
 
 
@@ -107,6 +114,36 @@ def test_a_changed_row_is_seen(tmp_path: Path) -> None:
     assert not table.is_whole(file)
 
 
+def test_a_signed_table_is_verified_by_whose_key_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, key, known = tmp_path / "table.json", tmp_path / "key", tmp_path / "known"
+    table.write([Row("kills", "abc", "def", [[1, 1]], 5)], file)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    settings = {"gpg.format": "ssh", "user.signingKey": str(key)}
+    settings |= {"gpg.ssh.allowedSignersFile": str(known)}
+    monkeypatch.setenv("GIT_CONFIG_COUNT", str(len(settings)))
+    for number, (name, value) in enumerate(settings.items()):
+        monkeypatch.setenv(f"GIT_CONFIG_KEY_{number}", name)
+        monkeypatch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
+    known.write_text(f"ada@example.com {key.with_suffix('.pub').read_text()}")
+    assert (
+        program.main(["--table", str(file), "--sign"])
+        == program.main(["--table", str(file), "--verify"])
+        == 0
+    )
+    assert "ada@example.com" in capfd.readouterr().out
+    table.write([Row("kills", "abc", "def", [[1, 1]], 6)], file)
+    assert program.main(["--table", str(file), "--verify"]) == 1
+    assert (
+        program.main(["--table", str(file), "--sign"])
+        == program.main(["--table", str(file), "--verify"])
+        == 0
+    )
+    known.write_text("")
+    assert program.main(["--table", str(file), "--verify"]) == 1
+
+
 def test_the_page_has_the_rows_of_the_table() -> None:
     text = page.PAGE.read_text()
     assert page.filled(text, table.read()) == text, "python -m bench.trust --page"
@@ -167,8 +204,39 @@ def test_a_case_of_a_campaign(completed: Repo, tmp_path: Path, name: str) -> Non
         assert campaign.case(2, 0)
 
 
+@pytest.mark.parametrize("name", ["hostile", "histories"])
+def test_a_campaign_of_the_tests_of_git(name: str) -> None:
+    """Each case of these brings repositories of its own, in a process whose home is another one."""
+    command = [sys.executable, "-m", "bench.trust.worker", name, "3", "1", "0"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (found,) = (Outcome.of_json(json.loads(line)) for line in done.stdout.splitlines())
+    assert (found.cases, found.faults) == (1, [])
+
+
+def test_what_a_hostile_tree_runs_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = Hostile()
+    monkeypatch.setenv("HOME", os.environ["HOME"])
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    campaign.prepare(tmp_path)
+    campaign.lines = ["-c core.fsmonitor=pwn status"]
+    with pytest.raises(FaultError, match="executed") as raised:
+        campaign.case(1, 0)
+    assert raised.value.kind == "executed"
+
+
+def test_every_attack_makes_a_tree_that_git_reads(tmp_path: Path) -> None:
+    box = base(tmp_path / "box", tmp_path / "bin/pwn")
+    for number, attack in enumerate(ATTACKS):
+        files = attack(random.Random(number))
+        there = planted(box, files, tmp_path / str(number))
+        listed = there.repo.git("ls-tree", "-r", "-z", "--name-only", "hostile").split("\0")
+        assert {*files} <= {*listed}
+
+
 def test_every_campaign_is_tried() -> None:
-    assert set(campaigns.NAMES) == {"files", "texts", "codecs", *ON_REPOSITORIES} == set(campaigns.GOALS)
+    tried = {"files", "texts", "codecs", "hostile", "histories", *ON_REPOSITORIES}
+    assert set(campaigns.NAMES) == tried == set(campaigns.GOALS)
 
 
 @pytest.mark.page("trust", "")
