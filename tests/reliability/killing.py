@@ -234,12 +234,19 @@ class Trial(Copies):
         look(repo)
         if name := under_way(repo):
             abort = abort or is_torn(repo)
-            run(repo, ("theta", name, "--abort" if abort else "--continue"))
+            self.conclude(repo, name, abort=abort)
         if self.command.args[0] == "git" and not (repo.path / FILE).exists():
             bring_back(repo)
         assert under_way(repo) == ""
         if not self.command.loose:
             self.repeat(repo)
+
+    def conclude(self, repo: Repo, name: str, *, abort: bool) -> None:
+        """Give up what is open, or continue; a step that is committed already is skipped, as git advises."""
+        done = attempt(repo, ("theta", name, "--abort" if abort else "--continue"))
+        if done.returncode and f"use 'git {name} --skip'" in done.stdout + done.stderr:
+            done = attempt(repo, ("theta", name, "--skip"))
+        assert done.returncode == 0, describe(done)
 
     def check_end(self, repo: Repo) -> None:
         """All is sound, and the file is there as it was before or is after."""
