@@ -79,6 +79,11 @@ def with_dtype(config: dict[str, Any], dtype: str | None) -> None:
         config[key] = _TORCH[dtype]
 
 
+def tells_other_dtype(config: Mapping[str, Any], dtype: str) -> bool:
+    """Return whether a configuration tells a dtype, and another one."""
+    return any(config[key] != _TORCH[dtype] for key in _DTYPE_KEYS if key in config)
+
+
 def rows(config: Mapping[str, Any]) -> int | None:
     """Return the number of rows of the embedding that a configuration tells; None if it tells none."""
     found = _of_rows(config).get(_ROWS)

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from theta.errors import ExitCode, UsageError
+from theta.errors import ExitCode, NotFoundError, UsageError
 from theta.git.commit_graph import independent
 from theta.merging import recipe_files, recipes
-from theta.merging.documents import stacks
+from theta.merging.documents import result_texts, stacks
 from theta.merging.documents.model_references import ModelReference
+from theta.merging.documents.recipe_document import Document
 from theta.merging.recipe_files import RecipeFile
 from theta.porcelain.commands import decision
 from theta.porcelain.commands.dialogue import Dialogue
@@ -47,12 +48,26 @@ def is_for(session: Session, file: RecipeFile) -> bool:
     only = file.documents[-1]
     if only.adapters or any(":" in name or recipe_models.has_adapter(session, name) for name in only.models):
         return True
+    if _changes_dtype(session, only):
+        return True
     layers = only.frames[0].inputs[0].layers
     if layers is None:
         return False
     return any(
         stacks.layer_count(recipe_models.opened(session, name, name)) != layers[1] for name in only.models
     )
+
+
+def _changes_dtype(session: Session, document: Document) -> bool:
+    """Return whether the configuration beside the first model tells another dtype than the result has."""
+    if document.dtype is None:
+        return False
+    try:
+        first = recipe_models.opened(session, document.models[0], document.models[0])
+        config = result_texts.parsed(first)
+    except (NotFoundError, UsageError):
+        return False  # the merge tells what it lacks
+    return config is not None and result_texts.tells_other_dtype(config, document.dtype)
 
 
 def compose(session: Session, request: MergeRequest, file: RecipeFile, dialogue: Dialogue) -> MergeResult:
