@@ -123,12 +123,3 @@ def test_histories_that_cross_have_the_tokens_that_all_bases_have(repo: Repo) ->
     commit(repo, "turned")
     theta(repo, "merge", "left", "--no-prompt", "-q")
     assert np.array_equal(read_model(repo.path / MODEL)[EMBEDDING], rows(TURNED, 2)[EMBEDDING])
-
-
-def test_a_tokenizer_in_git_lfs_is_named_as_such(repo: Repo) -> None:
-    for name, by in (("base", 0.0), ("theirs", 4.0), ("ours", 2.0)):
-        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{int(by == 4):064}\nsize 9\n"
-        side(repo, name, BASE, by, files={"tokenizer.json": pointer})
-    done = theta(repo, "merge", "theirs", "-X", "average", "--no-prompt", code=1)
-    assert "tokenizer.json is a Git LFS pointer" in done.out
-    assert "theta.merge.byToken false" in done.out
