@@ -290,7 +290,7 @@ def test_a_model_in_shards_keeps_them(repo: Repo) -> None:
 
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
 def test_the_configuration_tells_the_dtype_of_a_result_of_whole_models(repo: Repo, key: str) -> None:
-    saved(repo, tensors(3), config(**{key: "float32"}), "told")
+    saved(repo, tensors(3), config() | {key: "float32"}, "told")
     models = "models: [{model: main, parameters: {weight: 0.5}}, {model: b, parameters: {weight: 0.5}}]\n"
     merge_recipe(repo, f"merge_method: linear\n{models}dtype: float32\nout_dtype: bfloat16\n")
     assert settings(repo)[key] == "bfloat16"
