@@ -45,12 +45,21 @@ def no_filter(repo: Repo) -> None:
     repo.git("config", "--unset", "filter.theta.process")
 
 
+def script(repo: Repo, event: str) -> Path:
+    """The script of a hook, in the folder of those that are settings of git where it has such."""
+    places = [repo.path / ".git" / folder / event for folder in ("hooks", "info/theta-hooks")]
+    return next(place for place in places if place.is_file())
+
+
 def no_hook(repo: Repo) -> None:
-    (repo.path / ".git/hooks/pre-commit").unlink()
+    script(repo, "pre-commit").unlink()
 
 
 def hook_is_not_run(repo: Repo) -> None:
-    (repo.path / ".git/hooks/post-commit").chmod(0o644)
+    place = script(repo, "post-commit")
+    place.chmod(0o644)  # a hook that is a setting is run by a shell all the same
+    if place.parent.name != "hooks":
+        place.write_text("exit 0\n")
 
 
 def launcher_of_another(repo: Repo) -> None:

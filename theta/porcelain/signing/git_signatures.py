@@ -53,7 +53,7 @@ def _as_named(verdict: SignatureVerdict, name: str, text: str) -> SignatureVerdi
 def _verdict(session: Session, command: str, name: str, what: str) -> SignatureVerdict:
     done = session.repo.git().run(_PLAIN, command, "--raw", name, check=False)
     told = done.stderr.decode("utf-8", "replace") + done.text
-    if done.code == 0:
+    if done.code == 0 and not _REASONS.keys() & _status(told).keys():  # git 2.55 takes keys that have expired
         return SignatureVerdict(what, SignatureState.GOOD, _signer(told))
     bad = "BADSIG" in _status(told) or any(mark in told for mark in _BAD)
     return SignatureVerdict(what, SignatureState.BAD if bad else SignatureState.UNKNOWN, _reason(told))
