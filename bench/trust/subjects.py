@@ -150,13 +150,6 @@ class Subject(Trial):
         if not self._is_open(repo) and self.command.args[0] == "theta":  # git tears files of a full disk
             self.assert_whole_file(repo)
 
-    def recover(self, repo: Repo, *, abort: bool) -> None:
-        """Do as after a kill; a message that git had no room for is written by the user."""
-        message = repo.path / ".git" / "MERGE_MSG"
-        if message.exists() and not message.read_bytes().strip():
-            message.write_text("written again\n")
-        super().recover(repo, abort=abort)
-
     def _go_on(self, repo: Repo, *, abort: bool) -> None:
         """Let theta and its user go on; all is sound, as before or as after, and nothing is left over."""
         self.recover(repo, abort=abort)

@@ -233,8 +233,8 @@ class Trial(Copies):
                 lock.unlink()
         look(repo)
         if name := under_way(repo):
-            abort = abort or is_torn(repo)
-            self.conclude(repo, name, abort=abort)
+            write_message(repo, name)
+            self.conclude(repo, name, abort=abort or is_torn(repo))
         if self.command.args[0] == "git" and not (repo.path / FILE).exists():
             bring_back(repo)
         assert under_way(repo) == ""
@@ -299,11 +299,16 @@ def under_way(repo: Repo) -> str:
 
 
 def is_torn(repo: Repo) -> bool:
-    """Return whether git was stopped before it wrote what it merges, or the message: it has to begin anew."""
-    if under_way(repo) != "merge":
-        return False
-    files = [repo.path / ".git" / name for name in ("MERGE_HEAD", "MERGE_MSG")]
-    return not all(file.exists() and file.stat().st_size for file in files)
+    """Return whether git was stopped before it wrote which commit is merged: that merge has to begin anew."""
+    heads = repo.path / ".git" / "MERGE_HEAD"
+    return heads.exists() and not heads.stat().st_size
+
+
+def write_message(repo: Repo, name: str) -> None:
+    """Write the message of command ``name`` anew, as a user does, if git was stopped before it had."""
+    message = repo.path / ".git" / "MERGE_MSG"
+    if not message.read_bytes().strip() if message.exists() else name == "merge":
+        message.write_text("written again\n")
 
 
 def difference(now: Seen, *wanted: Seen) -> str:
