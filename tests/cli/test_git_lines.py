@@ -83,6 +83,9 @@ reset|-q|HEAD|b
 mv|-v|a|c
 mv|--|a|c
 mv|-kn|a|c
+mv|a|../c
+mv|a|b|..
+mv|a|nothere/c
 rm|--cached|a
 rm|-qf|b
 rm|a

@@ -146,9 +146,9 @@ def drive(
         if not refresh:  # git aborts a merge only if the index has the stat data of its files
             session.repo.refresh_index()
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(session.cwd)
-        session.journal.moving(*args[1:], FETCH_HEAD if args[0] == "pull" else "")
-        if args[0] == "mv":
-            session.journal.renaming(tracking.moves(session, options.read(git, args[0], args[1:]).words))
+        renamed = options.read(git, args[0], args[1:]).words if args[0] == "mv" else []
+        fetched = FETCH_HEAD if args[0] == "pull" else ""
+        session.journal.moving(*args[1:], fetched, renames=tracking.renames(session, renamed))
         with Exchange(session).hold() as files:
             done = run(git, *checked, *args, aloud=aloud, tell=tell)
             stopped = ended(session, done.code)

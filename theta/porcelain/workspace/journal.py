@@ -55,16 +55,13 @@ class Journal:
 
     # -- notes ----------------------------------------------------------------------
 
-    def moving(self, *toward: str, refs_last: bool = False) -> None:
+    def moving(self, *toward: str, refs_last: bool = False, renames: Iterable[tuple[str, str]] = ()) -> None:
         """Note the state before git changes the files of the worktree to those of commits ``toward``.
 
         ``refs_last``: index and files become those of one new commit, before any ref names it.
+        ``renames`` are the paths that git gives other ones before it writes the index.
         """
-        self._note(moving=rollback.mark(self._repo, toward) | {"refs_last": refs_last})
-
-    def renaming(self, moves: Mapping[str, str]) -> None:
-        """Note that git renames files and folders (path -> path), before it tells the index."""
-        self._note(renaming=rollback.renamed(self._repo, moves))
+        self._note(moving=rollback.mark(self._repo, toward, renames) | {"refs_last": refs_last})
 
     def applying(self, tree: str) -> None:
         """Note that ``tree`` is written to the index while git has no merge in progress."""

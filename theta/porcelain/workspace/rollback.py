@@ -4,8 +4,7 @@ Git writes the files of the worktree first, then the index, and HEAD last.  If i
 is full, it leaves an old HEAD, an old index and some new files.  The old content of these files is in the
 index: git overwrites only unchanged files.
 
-The journal has up to five notes: ``moving``, the state before git writes files (:func:`mark`),
-``renaming``, the files that git renames before it writes the index (:func:`renamed`),
+The journal has up to four notes: ``moving``, the state before git writes files (:func:`mark`),
 ``applying``, the ``head`` and ``tree`` of a merge in the index that git has not in progress,
 ``dated_back``, the files that were to be set to the current time at the end of the command, and ``aside``,
 untracked files and the names that they have until others are in their place.
@@ -50,10 +49,12 @@ _FULL: Final = ("unable to write file", "Out of diskspace")
 """Messages of git on a full disk that do not include the system's error."""
 
 
-def mark(repo: Repository, toward: Iterable[str] = ()) -> dict[str, Any]:
+def mark(
+    repo: Repository, toward: Iterable[str] = (), renames: Iterable[tuple[str, str]] = ()
+) -> dict[str, Any]:
     """Return the note ``moving``: the state before git runs.
 
-    ``toward`` are the commits whose files git may write.
+    ``toward`` are the commits whose files git may write, ``renames`` the paths that it gives others.
     """
     toward = [revision for revision in toward if revision]
     rows = repo.listing()
@@ -65,12 +66,8 @@ def mark(repo: Repository, toward: Iterable[str] = ()) -> dict[str, Any]:
         "dirty": dirty(repo),
         "toward": toward,
         "standing": sorted(path for path in coming if os.path.lexists(repo.worktree / path)),
+        "renames": {source: to for source, to in renames if os.path.lexists(repo.worktree / source)},
     }
-
-
-def renamed(repo: Repository, moves: Mapping[str, str]) -> dict[str, str]:
-    """Return the note ``renaming``: those of ``moves`` (path -> new path) that git can do."""
-    return {source: to for source, to in moves.items() if os.path.lexists(repo.worktree / source)}
 
 
 def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> list[str]:
@@ -86,8 +83,6 @@ def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> l
     if isinstance(applying, dict):
         bring_back(repo, str(applying.get("head")))
     if isinstance(moving, dict):
-        if moving["index"] == _entries(repo):
-            _rename_back(repo, note.get("renaming", {}))
         left = _roll_back(repo, _at_step(repo, note), killed=killed)
     if isinstance(applying, dict):
         was = moving if isinstance(moving, dict) else None
@@ -107,9 +102,9 @@ def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> l
     return left
 
 
-def _rename_back(repo: Repository, moves: Mapping[str, str]) -> None:
+def _rename_back(repo: Repository, renames: Mapping[str, str]) -> None:
     """Rename what git had renamed: its index was never written."""
-    for source, to in moves.items():
+    for source, to in renames.items():
         if os.path.lexists(repo.worktree / to) and not os.path.lexists(repo.worktree / source):
             _fs.rename(repo.worktree / to, repo.worktree / source)
 
@@ -184,6 +179,7 @@ def _roll_back(repo: Repository, before: Mapping[str, Any], *, killed: bool) -> 
             if killed:  # a git that ended has told of its conflicts
                 _undo_conflict(repo, head, before)
         return []
+    _rename_back(repo, before.get("renames", {}))
     return _put_back(repo, before, files(repo, before["toward"]))
 
 

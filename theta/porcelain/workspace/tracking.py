@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -242,9 +242,11 @@ def check_moves(session: Session, paths: Sequence[str]) -> None:
             raise UsageError(f"{target} would not be tracked", hint=f"theta track {os.path.basename(target)}")
 
 
-def moves(session: Session, paths: Sequence[str]) -> dict[str, str]:
-    """Return the new path of each file or folder that ``git mv PATHS`` renames, from the root."""
-    return {session.from_root(source): session.from_root(target) for source, target in _moved(session, paths)}
+def renames(session: Session, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the old and the new path, from the root, of what ``git mv PATHS`` renames."""
+    for source, target in _moved(session, paths):
+        with suppress(UsageError):  # git refuses what is outside of the repository
+            yield session.from_root(source), session.from_root(target)
 
 
 def _moved(session: Session, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
