@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tests.support import Repo
 from theta import _fs
 from theta.errors import CorruptError, DiskError, MissingObjectsError, ThetaError
+from theta.git.backends.pack_index import PackIndex
 from theta.git.object_format import BLOB, SHA1, TREE
-from theta.git.object_values import tree_bytes
+from theta.git.object_values import _tree_rows, plain_files, tree_bytes
 from theta.git.repository import Repository
 from theta.store.odb import pack_file, packs
 from theta.store.odb.objects import Objects
@@ -398,3 +399,63 @@ def test_any_blobs(tmp_path_factory: pytest.TempPathFactory, blobs: list[bytes])
     reader = Pack(path.with_suffix(".idx"), SHA1)
     assert [reader.read(oid, LIMIT) for oid in ids] == blobs
     assert reader.ids() == sorted(set(ids))
+
+
+def test_ids_are_found_alike_before_and_after_they_are_listed(objects: Objects) -> None:
+    path, ids = write(objects, contents(400))
+    index = PackIndex(path.with_suffix(".idx"), 20)
+    raw = sorted(map(bytes.fromhex, ids))
+    absent = [bytes([row[0]]) + row[1:-1] + bytes([row[-1] ^ 1]) for row in raw] + [bytes(20), b"\xff" * 20]
+    assert index.find(raw[0]) == 0
+    assert index._listed is None
+    for _ in range(2):
+        assert [index.find(row) for row in raw] == list(range(len(raw)))
+        assert {index.find(row) for row in absent} == {None}
+    assert index._listed is not None
+
+
+def tree_of_pack(objects: Objects, rows: list[tuple[str, int, str]]) -> str:
+    with objects.writing() as pack:
+        tree: str = pack.tree(rows)
+    return tree
+
+
+def test_a_tree_of_plain_files_is_read_from_a_pack(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"@tensor": "00" * 20, "0.0000": "0a" * 20, "1.shared": "ff" * 20}
+    tree = tree_of_pack(objects, [(name, 0o100644, oid) for name, oid in rows.items()])
+    monkeypatch.setattr(type(objects.repo), "files_here", None)
+    monkeypatch.setattr(type(objects.repo), "ids_here", None)
+    assert objects.files(tree) == objects.ids_here(tree) == rows
+
+
+@pytest.mark.parametrize("mode", [0o100755, 0o120000, 0o160000])
+def test_a_tree_of_other_entries_is_refused_as_git_reads_it(objects: Objects, mode: int) -> None:
+    tree = tree_of_pack(objects, [("0.0000", mode, "0a" * 20), ("@tensor", 0o100644, "00" * 20)])
+    with pytest.raises(CorruptError, match="plain files"):
+        objects.files(tree)
+    assert objects.ids_here(tree) == {"0.0000": "0a" * 20, "@tensor": "00" * 20}
+
+
+def test_a_tree_that_is_another_in_its_pack_is_not_believed(
+    objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id tells the content and the kind: a blob with the bytes of a tree has another one."""
+    data = tree_bytes([("0.0000", 0o100644, "0a" * 20)])
+    _, [blob] = write(objects, [data], text=True)
+    assert objects.ids_here(blob) is None
+    tree = tree_of_pack(objects, [("0.0000", 0o100644, "0b" * 20)])
+    monkeypatch.setattr(Pack, "read", lambda *_: data)
+    assert objects._plain_files(tree) is None
+    assert objects.files(tree) == {"0.0000": "0b" * 20}
+
+
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 9), st.binary(max_size=9)), max_size=3))
+def test_plain_files_are_those_of_the_full_reader(edits: list[tuple[int, int, bytes]]) -> None:
+    data = tree_bytes([(name, 0o100644, "0a" * 20) for name in ("@tensor", "0.0000", "1.shared")])
+    for at, length, piece in edits:
+        data = data[:at] + piece + data[at + length :]
+    found = plain_files(data, 20)
+    if found is not None:
+        rows = list(_tree_rows(data, "0" * 40))
+        assert {mode for _, mode, _ in rows} <= {b"100644"}
+        assert [(name, oid) for name, _, oid in rows] == list(found.items())

@@ -28,6 +28,10 @@ MODE_COMMIT: Final = 0o160000
 """The mode of a submodule."""
 _PLAIN: Final = b"100644"
 """The digits of the mode of a plain file."""
+_PLAIN_ROW: Final = {
+    size: re.compile(_PLAIN + rb" ([!-.0-~]+)\0(.{%d})" % size, re.DOTALL) for size in (20, 32)
+}
+"""An entry of a plain file whose name is of ASCII, by the bytes of an id."""
 
 _AUTHOR: Final = re.compile(rb"author ([^<\n]*)<([^>\n]*)>(?: (-?\d{1,18}) ([+-])(\d\d)(\d\d))?")
 _ENCODING: Final = re.compile(rb"^encoding (.+)$", re.MULTILINE)
@@ -219,6 +223,17 @@ def files(store: ObjectStore, oid: str) -> dict[str, str] | None:
             raise CorruptError(f"tree {oid} is not one of plain files, each under a name of its own")
         names[name] = entry
     return names
+
+
+def plain_files(data: bytes | memoryview, size: int) -> dict[str, str] | None:
+    """Return what :func:`files` finds in the tree with these bytes, much faster; ids have ``size`` bytes.
+
+    None for a tree that it refuses, and for names that are not of ASCII.
+    """
+    rows = _PLAIN_ROW[size].findall(data)
+    found = {name.decode("ascii"): entry.hex() for name, entry in rows}
+    used = sum(map(len, found)) + len(rows) * (len(_PLAIN) + 2 + size)
+    return found if len(found) == len(rows) and used == len(data) else None
 
 
 def commit(store: ObjectStore, oid: str) -> Commit | None:

@@ -13,8 +13,13 @@ from theta.errors import CorruptError
 
 _MAGIC: Final = b"\xfftOc" + struct.pack(">I", 2)
 _HEADER: Final = len(_MAGIC)
+_ENDS: Final = struct.Struct(">2I")
 _IDS: Final = _HEADER + 256 * 4
 """The place of the sorted ids: behind a table of how many ids begin with each byte or a lower one."""
+_WORTH_LISTING: Final = 16
+"""The objects of an index for each look-up, from which on a list of all ids takes less time."""
+_LONGEST_LIST: Final = 1 << 16
+"""The most ids that are listed: 4 MB."""
 
 
 class PackIndex:
@@ -32,6 +37,8 @@ class PackIndex:
         """The number of objects."""
         if len(data) < _IDS + self.count * (size + 8) + 2 * size:
             raise CorruptError(f"{path.name} is cut short")
+        self._asked = 0
+        self._listed: list[bytes] | None = None
 
     def id(self, position: int) -> bytes:
         """Return the id at a position in the order of ids."""
@@ -41,12 +48,26 @@ class PackIndex:
     def find(self, raw_id: bytes) -> int | None:
         """Return the position of ``raw_id``; None if it is not there."""
         first = raw_id[0]
-        low = struct.unpack_from(">I", self._data, _HEADER + 4 * (first - 1))[0] if first else 0
-        high = struct.unpack_from(">I", self._data, _HEADER + 4 * first)[0]
+        low, high = _ENDS.unpack_from(self._data, _HEADER + 4 * (first - 1))
+        low = low if first else 0  # in front of the table there are other bytes
         if not low <= high <= self.count:
             raise CorruptError(f"{self._name}: bad fan-out table")
-        position = bisect_left(range(self.count), raw_id, low, high, key=self.id)
-        return position if position < high and self.id(position) == raw_id else None
+        ids = self._listed or self._ids()
+        if ids is None:
+            position = bisect_left(range(self.count), raw_id, low, high, key=self.id)
+            return position if position < high and self.id(position) == raw_id else None
+        position = bisect_left(ids, raw_id, low, high)
+        return position if position < high and ids[position] == raw_id else None
+
+    def _ids(self) -> list[bytes] | None:
+        """Return all ids in order, where enough were looked for; None while a list would take longer."""
+        self._asked += 1
+        if self.count > min(_LONGEST_LIST, _WORTH_LISTING * self._asked):
+            return None
+        size = self._size
+        whole = bytes(self._data[_IDS : _IDS + size * self.count])
+        self._listed = [whole[start : start + size] for start in range(0, len(whole), size)]
+        return self._listed
 
     def offset(self, position: int) -> int:
         """Return the offset in the pack of the object at ``position``."""

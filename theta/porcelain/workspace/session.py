@@ -127,6 +127,8 @@ class Session:
 
     def manifest_or_none(self, oid: str) -> Manifest | None:
         """Return the manifest in blob ``oid``; None when the blob is something else."""
+        if oid in self._parsed:
+            return self._parsed[oid]
         blob = self.repo.blob(oid)
         if blob is None or blob.size > manifests.MAX_BYTES:
             return None

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from operator import attrgetter
 from typing import Final, TypeVar
 
@@ -264,9 +265,8 @@ def _tensor(first: str, value: str) -> Line:
     if found is None:
         raise ManifestError(f"broken entry of tensor {first[:80]!r}")
     dtype, shape_text, digest, tree = found.groups()
-    if not _SHAPE.fullmatch(shape_text) or dtype not in DTYPES:
+    if dtype not in DTYPES or (shape := _shape(shape_text)) is None:
         raise ManifestError(f"bad type or shape of tensor {first[:80]!r}")
-    shape = tuple(int(extent) for extent in shape_text.split(", ") if extent)
     try:
         line = Line(unescape_line(first), dtype, shape, digest, tree)
         total = line.nbytes
@@ -275,3 +275,9 @@ def _tensor(first: str, value: str) -> Line:
     if total >= 1 << 63:
         raise ManifestError(f"tensor {first[:80]!r} is too large")
     return line
+
+
+@lru_cache(1024)
+def _shape(text: str) -> tuple[int, ...] | None:
+    """Return the shape that ``text`` spells; None when it spells none.  A model has few shapes."""
+    return tuple(int(extent) for extent in text.split(", ") if extent) if _SHAPE.fullmatch(text) else None

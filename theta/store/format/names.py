@@ -48,6 +48,8 @@ _KEYWORDS: Final = frozenset({"theta", "format", "store", "skeleton", "end"})
 
 def unescape_line(line: str) -> str:
     """Undo :func:`escape_line`; raises ``ValueError`` for a text that it never makes."""
+    if _PLAIN.fullmatch(line) and line not in _KEYWORDS:
+        return line
     name = "" if line == "\\u" else _LINE_UNESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else "\\", line)
     if escape_line(name) != line:
         raise ValueError(f"not an escaped name: {line[:80]!r}")

@@ -30,6 +30,7 @@ MAX_LAYERS: Final = 4
 SHARED: Final = -1
 MAX_RANK: Final = 64
 MAX_EXTENT: Final = 10**18
+_LENGTH: Final = struct.Struct("<Q")
 _FILE: Final = re.compile(rf"([0-{MAX_LAYERS - 1}])\.(?:(shared)|([0-9]{{4}}|[1-9][0-9]{{4,8}}))")
 
 
@@ -151,8 +152,8 @@ def place_of(file: str) -> tuple[int, int]:
 def value_digest(dtype: str, shape: Sequence[int], chunks: Sequence[Chunk]) -> str:
     """Return the SHA-256 (hex) over dtype, shape, and the length and digest of each chunk."""
     head = f"theta value 1\n{dtype} [{', '.join(map(str, shape))}]\n".encode()
-    rows = (struct.pack("<Q", chunk.length) + chunk.digest for chunk in chunks)
-    return hashlib.sha256(head + b"".join(rows)).hexdigest()
+    rows = [_LENGTH.pack(chunk.length) + chunk.digest for chunk in chunks]
+    return hashlib.sha256(b"".join((head, *rows))).hexdigest()
 
 
 def chunk_lengths(dtype: str, shape: Sequence[int]) -> list[int]:
@@ -197,29 +198,52 @@ def parse(data: bytes) -> Record:
         raise CorruptError(f"a malformed @tensor: {error}") from error
 
 
+def head_of(text: str) -> tuple[str, tuple[int, ...], tuple[Layer, ...]]:
+    """Return dtype, shape and layers of a record without its chunks and files, as :func:`parse` reads them.
+
+    Raises one of :data:`MALFORMED` for what is not such a head of a tensor with layers.
+    """
+    body = _DECODER.decode(text)
+    _check_keys(body, {"theta", "dtype", "shape", "layers"})
+    head = _dtype(body["dtype"]), _shape(body["shape"]), _layers(body["layers"])
+    if not head[2] or not _is_value(*head):
+        raise ValueError("the last layer is not the tensor")
+    return head
+
+
 def _record(body: dict[str, Any]) -> Record:
-    if (
-        type(body["theta"]) is not int
-        or body["theta"] != VERSION
-        or set(body) != {"theta", "dtype", "shape", "layers", "chunks", "files"}
-    ):
-        raise ValueError("unknown keys")
-    layers = tuple(_layer(number, item) for number, item in enumerate(_list(body["layers"])))
+    _check_keys(body, {"theta", "dtype", "shape", "layers", "chunks", "files"})
+    layers = _layers(body["layers"])
     chunks = tuple(
         Chunk(_natural(length), _digest(text)) for length, text in map(_list, _list(body["chunks"]))
     )
     record = Record(_dtype(body["dtype"]), _shape(body["shape"]), layers, chunks, _files(body["files"]))
-    if len(layers) > MAX_LAYERS or record.nbytes != DTYPES[record.dtype].nbytes(record.shape):
-        raise ValueError("layers or lengths do not fit")
+    if record.nbytes != DTYPES[record.dtype].nbytes(record.shape):
+        raise ValueError("lengths do not fit")
     if any(not 0 < chunk.length <= CHUNK for chunk in chunks):
         raise ValueError("a chunk is empty or too long")
     if record.dtype != "bytes" and [c.length for c in chunks] != chunk_lengths(record.dtype, record.shape):
         raise ValueError("the chunks are not cut as the shape demands")
-    if bool(chunks) != bool(layers) or (
-        layers and (layers[-1].dtype, layers[-1].shape) != (record.dtype, record.shape)
-    ):
+    if bool(chunks) != bool(layers) or not _is_value(record.dtype, record.shape, layers):
         raise ValueError("the last layer is not the tensor")
     return record
+
+
+def _check_keys(body: dict[str, Any], keys: set[str]) -> None:
+    if type(body["theta"]) is not int or body["theta"] != VERSION or set(body) != keys:
+        raise ValueError("unknown keys")
+
+
+def _is_value(dtype: str, shape: tuple[int, ...], layers: tuple[Layer, ...]) -> bool:
+    """Return whether the last layer, if there is any, is of this dtype and shape."""
+    return not layers or (layers[-1].dtype, layers[-1].shape) == (dtype, shape)
+
+
+def _layers(value: Any) -> tuple[Layer, ...]:
+    found = tuple(_layer(number, item) for number, item in enumerate(_list(value)))
+    if len(found) > MAX_LAYERS:
+        raise ValueError("too many layers")
+    return found
 
 
 def _layer(number: int, item: dict[str, Any]) -> Layer:

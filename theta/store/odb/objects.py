@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from theta.errors import CorruptError, MissingObjectsError
+from theta.git.object_format import TREE
+from theta.git.object_values import plain_files
 from theta.git.repository import Repository
 from theta.git.run import Git
 from theta.store.odb.held_notes import staged_packs
@@ -173,6 +175,9 @@ class Objects:
 
         Raises :class:`MissingObjectsError`, and :class:`CorruptError` for a tree that holds anything else.
         """
+        found = self._plain_files(tree)
+        if found is not None:
+            return found
         found = self.repo.files_here(tree)
         if found is None:
             self.repo.read_tree(tree)  # which brings it
@@ -180,6 +185,22 @@ class Objects:
         if found is None:
             raise MissingObjectsError(f"tree {tree} is not in this repository")
         return found
+
+    def ids_here(self, tree: str) -> dict[str, str] | None:
+        """Return name -> id of the entries of ``tree`` without fetching it; None when it is not here."""
+        found = self._plain_files(tree)
+        return self.repo.ids_here(tree) if found is None else found
+
+    def _plain_files(self, tree: str) -> dict[str, str] | None:
+        """Return name -> id of ``tree``, its id checked, if a pack has it whole; None leaves it to others."""
+        try:
+            data = self._packed(tree, BLOB_LIMIT)
+        except CorruptError:
+            return None
+        form = self.repo.format
+        if data is None or form.object_id(TREE, (data,), len(data)).hex() != tree:
+            return None
+        return plain_files(data, form.size)
 
     def _loaded(self) -> dict[str, Pack]:
         if self._packs is None:

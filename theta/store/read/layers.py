@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,7 +57,8 @@ class Budget:
             raise CodecError("it would take too much work to decode; its layers read each other too often")
 
 
-def declared(layers: Sequence[Layer]) -> int:
+@lru_cache(1024)
+def declared(layers: tuple[Layer, ...]) -> int:
     """Return the bytes of the last of ``layers`` and of those that it rests on."""
     total, number = 0, len(layers) - 1 if layers else None
     while number is not None:
@@ -72,7 +73,7 @@ def declares_too_much(layers: Sequence[Layer], nbytes: int) -> bool:
 
     Layers that theta writes never do, so any number of tensors in one file stays within its budget.
     """
-    return declared(layers) > MOST_DECODED * nbytes
+    return declared(tuple(layers)) > MOST_DECODED * nbytes
 
 
 class HeldValue:

@@ -212,7 +212,7 @@ class Reviser:
         The names in a tree mostly tell, and they are read much faster than a record.
         """
         if old is None:
-            files = self._objects.repo.ids_here(line.tree) or {}
+            files = self._objects.ids_here(line.tree) or {}
             number = tensor_records.layer_with(record, files, line)
             if number is not None:
                 return number

@@ -8,7 +8,7 @@ from typing import Final
 from theta import codecs
 from theta.codecs import lowrank
 from theta.errors import CorruptError, MissingObjectsError, ThetaError, concerning
-from theta.store.format import record_rules, tensor_tree
+from theta.store.format import record_rules, tensor_tree, written_records
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Layer, Record
 from theta.store.odb.objects import Objects
@@ -27,7 +27,7 @@ def read_record(objects: Objects, tree: str) -> Record:
         oid = files.pop(tensor_tree.RECORD, None)
         if oid is None:
             raise MissingObjectsError(f"tree {tree} is not a tensor")
-        record = tensor_tree.parse(objects.text(oid, tensor_tree.MAX_RECORD))
+        record = written_records.read(objects.text(oid, tensor_tree.MAX_RECORD))
         for layer in record.layers:
             codecs.check(layer.codec)
         if record.files != files:
@@ -50,7 +50,7 @@ def record_of(objects: Objects, line: Line) -> Record:
 
 def record_here(objects: Objects, line: Line) -> Record | None:
     """Read the ``@tensor`` of ``line`` where that only saves time; None when it is not here, or damaged."""
-    files = objects.repo.ids_here(line.tree) if line.nbytes else None
+    files = objects.ids_here(line.tree) if line.nbytes else None
     oid = files.get(tensor_tree.RECORD) if files is not None else None
     if oid is None or not objects.has(oid):
         return None
