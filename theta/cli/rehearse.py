@@ -56,6 +56,8 @@ def tell_rehearsed(session: Session, names: Sequence[str], result: MergeResult, 
     console.out(f"merge base: {result.base[:12] if result.base else 'none'}")
     for path, rows in result.rows.items():
         _table(path, rows)
+    for path in result.texts:
+        console.out(f"to be written: {path}")
     for path in _open(result):
         console.out(f"CONFLICT: {path}")
     return result.code
@@ -90,7 +92,8 @@ def _as_json(result: MergeResult) -> dict[str, object]:
     tables = {
         path: [{key: getattr(row, key) for key in keys} for row in rows] for path, rows in result.rows.items()
     }
-    return {"base": result.base, "checkpoints": tables, "conflicts": _open(result)}
+    texts = list(result.texts)
+    return {"base": result.base, "checkpoints": tables, "texts": texts, "conflicts": _open(result)}
 
 
 def tell_again(done: Replayed, *, as_json: bool = False) -> int:

@@ -7,7 +7,7 @@ distinct value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeGuard, TypeVar
@@ -144,6 +144,7 @@ class Outcome:
         rows: the report of a dry run.
         kept: the statistics that the strategies keep for the next merge, or None.
         rank: the rank that all factors of a merged adapter have, if its configuration has to say so.
+        dtype: the dtype that all floats of the result have, if the configuration beside it has to say so.
     """
 
     manifest: Manifest | None = None
@@ -152,6 +153,7 @@ class Outcome:
     rows: list[RehearsedTensor] = field(default_factory=list)
     kept: Manifest | None = None
     rank: int | None = None
+    dtype: str | None = None
 
 
 Done = TypeVar("Done")
@@ -223,6 +225,7 @@ class _Run:
         choices = [(state, self._in_dtype(state, choice)) for state, choice in choices]
         result.conflicts += [choice for _, choice in choices if isinstance(choice, Conflict)]
         likes = [_like(choice) for _, choice in choices]
+        result.dtype = self._told_dtype([line for line in likes if line is not None])
         container = self._container([line for line in likes if line is not None])
         if container is None and not result.conflicts:
             result.conflicts.append(result_file.conflict())
@@ -235,6 +238,14 @@ class _Run:
             result.manifest = listings.write(self._pack, whole)
             result.kept = self._kept(choices)
         return result
+
+    def _told_dtype(self, likes: Sequence[Line]) -> str | None:
+        """Return the dtype of all floats of the result, if it was asked for or sides have others."""
+        if self._options.dtype is not None:
+            return self._options.dtype
+        of_sides = [_float_dtypes(side.lines) for side in self._sides]
+        found = _float_dtypes(likes)
+        return found.pop() if len(found) == 1 and any(one != of_sides[0] for one in of_sides) else None
 
     def _kept(self, choices: list[tuple[Settled | Conflict, Choice]]) -> Manifest | None:
         """Compute and write what the strategies keep for the next merge; None when there is nothing."""
@@ -559,6 +570,10 @@ class _Run:
             return "agreed"
         number = whose[0] if whose else 0
         return ("ours", "theirs")[number] if number < 2 else f"theirs {number}"
+
+
+def _float_dtypes(lines: Iterable[Line]) -> set[str]:
+    return {line.dtype for line in lines if geometry.is_real(line.dtype)}
 
 
 def _like(choice: Choice) -> Line | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from theta.errors import UsageError
@@ -28,6 +30,8 @@ _MOST_DEPTH: Final = 64
 _MOST_VALUES: Final = 1 << 22
 """Values of a JSON, each of which takes up to 200 bytes of memory; the tokenizer of Gemma 3 has 2 million."""
 _ROWS: Final = "vocab_size"
+_MOST_PLACES: Final = 64
+"""Places of a key that are tried; each takes as long as reading the JSON."""
 _DTYPE_KEYS: Final = ("dtype", "torch_dtype")
 _TORCH: Final = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "f64": "float64"}
 
@@ -75,13 +79,49 @@ def written(found: Mapping[str, Any]) -> bytes:
 def with_dtype(config: dict[str, Any], dtype: str | None) -> None:
     """Change the dtype in a configuration."""
     if dtype is not None:
-        key = next((key for key in _DTYPE_KEYS if key in config), _DTYPE_KEYS[-1])
-        config[key] = _TORCH[dtype]
+        for key in _told(config) or _DTYPE_KEYS[-1:]:
+            config[key] = _TORCH[dtype]
+
+
+def _told(config: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a configuration that tell a dtype."""
+    return [key for key in _DTYPE_KEYS if key in config]
 
 
 def tells_other_dtype(config: Mapping[str, Any], dtype: str) -> bool:
     """Return whether a configuration tells a dtype, and another one."""
-    return any(config[key] != _TORCH[dtype] for key in _DTYPE_KEYS if key in config)
+    return dtype in _TORCH and any(config[key] != _TORCH[dtype] for key in _told(config))
+
+
+def in_dtype(data: bytes, dtype: str) -> bytes:
+    """Return the configuration ``data`` with ``dtype``, if it tells another one.
+
+    No other byte changes, unless the place of the dtype is not found: then the JSON is written anew.
+    """
+    try:
+        config = parsed(ModelFiles("", "", {}, {CONFIG: data}))
+    except UsageError:
+        return data  # no configuration of a model
+    if config is None or not tells_other_dtype(config, dtype):
+        return data
+    for key in _told(config):
+        config[key] = _TORCH[dtype]
+        data = _with_value(data, key, config)
+    return data
+
+
+def _with_value(data: bytes, key: str, config: Mapping[str, Any]) -> bytes:
+    """Return the JSON ``data`` with that value of ``key`` which it has in ``config``.
+
+    A section of it may have the same key, so that each place is tried.
+    """
+    places = re.finditer(rb'"%s"\s*:\s*("[^"\\]*"|null)' % key.encode(), data)
+    wanted, value = json.dumps({**json.loads(data), key: config[key]}), json.dumps(config[key]).encode()
+    for place in islice(places, _MOST_PLACES):
+        trial = data[: place.start(1)] + value + data[place.end(1) :]
+        if json.dumps(json.loads(trial)) == wanted:
+            return trial
+    return written(json.loads(wanted))
 
 
 def rows(config: Mapping[str, Any]) -> int | None:

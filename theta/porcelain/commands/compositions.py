@@ -192,7 +192,8 @@ def _rehearse(
             _, unmerged = composition.tree(apart, pack, parents, made)
     _tell(composer, dialogue)
     head, found = parents[0], _settlement(made, unmerged)
-    return MergeResult(Ending.REHEARSED, int(bool(unmerged)), head, head, found, rows=made.rows)
+    code, texts = int(bool(unmerged)), composition.new_texts(session, head, made)
+    return MergeResult(Ending.REHEARSED, code, head, head, found, rows=made.rows, texts=texts)
 
 
 def _tell(composer: Composer, dialogue: Dialogue) -> None:

@@ -261,6 +261,7 @@ class MergeResult:
         full: no space is left on the disk of the repository.
         base: the commit that was compared with; of a rehearsal.
         rows: path -> what would become of each tensor; of a rehearsal.
+        texts: the files of text, such as a configuration, that it would write; of a rehearsal.
     """
 
     ending: Ending
@@ -276,3 +277,4 @@ class MergeResult:
     full: bool = False
     base: str | None = None
     rows: Mapping[str, Sequence[RehearsedTensor]] = field(default_factory=dict)
+    texts: Sequence[str] = ()

@@ -249,8 +249,9 @@ def _rehearse(session: Session, plan: MergePlan) -> MergeResult:
     with dry_run.rehearsal(session) as apart:
         joined = octopus.join(apart, [ours, *plan.heads], plan.decision.how, plan.base)
     found = undecided(joined, plan.decision.how.asked())
-    code = int(bool(found.unmerged))
-    return MergeResult(Ending.REHEARSED, code, ours, ours, found, base=base, rows=joined.merged.rows)
+    code, merged = int(bool(found.unmerged)), joined.merged
+    texts = sorted(merged.texts)
+    return MergeResult(Ending.REHEARSED, code, ours, ours, found, base=base, rows=merged.rows, texts=texts)
 
 
 def again(session: Session, revision: str, dialogue: Dialogue = NOBODY) -> Replayed:

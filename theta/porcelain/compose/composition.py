@@ -222,6 +222,14 @@ def _config(document: Document, models: Mapping[str, ModelFiles]) -> bytes | Non
     return None if config == before else result_texts.written(config)
 
 
+def new_texts(session: Session, head: str, made: Composition) -> list[str]:
+    """Return the paths of the files of text in ``made`` that the commit ``head`` has otherwise, or not."""
+    texts, committed = made.model.texts, session.repo.tree_of(head)
+    found = {f"{made.model.folder}{name}": session.repo.format.blob_id(data) for name, data in texts.items()}
+    entries = {path: committed.get(path) for path in found}
+    return sorted(path for path, entry in entries.items() if entry is None or entry.id != found[path])
+
+
 # -- the tree --------------------------------------------------------------------------------
 
 

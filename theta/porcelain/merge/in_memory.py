@@ -116,7 +116,7 @@ def _joined_by_git(session: Session, ours: str, theirs: str, base: str | None = 
 
 def check_worktree(session: Session, ours: str, theirs: str, how: How, base: str | None = None) -> None:
     """Raise :class:`WouldOverwriteError` if a text that the merge makes would overwrite work of the user."""
-    if how.by_path is None and how.options.by_token is None:
+    if how.by_path is None and how.options.by_token is None and how.options.dtype is None:
         return  # no text is made, and reading a tokenizer takes longer than the question is worth
     if made_texts.edited(session, joint_tokenizers.BESIDE):
         joined = _joined_by_git(session, ours, theirs, base)

@@ -12,12 +12,14 @@ from theta.lazy import Module
 from theta.merging import engine
 from theta.merging.adapters import scales
 from theta.merging.adapters.scales import Scales
+from theta.merging.documents import result_texts
+from theta.merging.documents.model_files import CONFIG
 from theta.merging.engine import MergeOptions, Outcome, RehearsedTensor
 from theta.merging.recipes import Recipe
 from theta.merging.states import Conflict, WholeModel
 from theta.merging.strategies import Policy
 from theta.porcelain.merge import keeping, made_texts
-from theta.porcelain.merge.versions import Recut, Stages, Three, Versions, beside
+from theta.porcelain.merge.versions import Recut, Stages, Three, Versions, beside, in_folder
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
@@ -49,10 +51,11 @@ class Merged:
         conflicts: path -> what is left in conflict.
         decided: path -> name of a tensor -> the strategy that settled it.
         rows: path -> what a dry run would do.
-        texts: path -> content, of configurations that say the rank of a merged adapter, and of files that
-            tell the tokens of both sides.
+        texts: path -> content, of configurations that say the rank of a merged adapter, or the dtype that was
+            asked for, and of files that tell the tokens of both sides.
         tokens: path -> id of the vocabulary file by which rows were matched by token.
-        open_texts: path -> a file in conflict that names tokens by their ids.
+        dtypes: path -> the dtype that the configuration beside a model is to tell.
+        open_texts: path -> a file in conflict that names tokens by their ids, or a dtype.
     """
 
     resolved: dict[str, Manifest] = field(default_factory=dict)
@@ -62,6 +65,7 @@ class Merged:
     rows: dict[str, list[RehearsedTensor]] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
     open_texts: dict[str, OpenText] = field(default_factory=dict)
 
     @property
@@ -75,6 +79,8 @@ class Merged:
         """Add the result of the checkpoint at ``path``, an adapter if there are ``configurations``."""
         configuration = next(iter(configurations), None)
         self.decided[path] = outcome.decided
+        if outcome.dtype is not None and not outcome.conflicts and not configurations:
+            self.dtypes[path] = outcome.dtype  # the configuration beside an adapter is that of its base
         if dry_run:
             self.rows[path] = outcome.rows
         if outcome.kept is not None:
@@ -93,8 +99,8 @@ class Merged:
         self.resolved.pop(path, None)
         self.conflicts.pop(path, None)
         self.texts.pop(beside(path), None)
-        if beside(path) in other.texts:
-            self.texts[beside(path)] = other.texts[beside(path)]
+        places = (beside(path), in_folder(path, CONFIG))
+        self.texts |= {place: other.texts[place] for place in places if place in other.texts}
         if path in other.resolved:
             self.resolved[path] = other.resolved[path]
         if path in other.conflicts:
@@ -191,20 +197,60 @@ def merge_checkpoints(
                 result.removed.append(path)
             else:
                 _choose(path, (base, ours, theirs), how.at(path), result)
+    tell_dtypes(versions, result)
     return result
 
 
 def coming_texts(
     session: Session, versions: Versions, paths: Mapping[str, Stages], how: How
 ) -> dict[str, bytes]:
-    """Return path -> content of the files that :func:`merge_checkpoints` would make of tokenizers."""
+    """Return path -> content of the files that :func:`merge_checkpoints` would make.
+
+    Configurations of adapters are not among them.
+    """
     result, words = Merged(), _Words(session, versions)
     for path, stages in paths.items():
         if 0 in stages or all_manifests(session, stages):
             _, ours, theirs = versions.of(stages)
             if ours is not None and theirs is not None:
-                _by_token(how.at(path), path, words, result)
+                dtype = _by_token(how.at(path), path, words, result).options.dtype
+                if ours.data != theirs.data and dtype and not versions.configurations(path, (ours, theirs)):
+                    result.dtypes[path] = dtype
+    tell_dtypes(versions, result)
     return result.texts | {path: text.data for path, text in result.open_texts.items()}
+
+
+def tell_dtypes(versions: Versions, result: Merged) -> None:
+    """Let the configurations beside the models of ``result`` tell the dtypes that these have now."""
+    told: dict[str, set[str]] = {}
+    for path, dtype in result.dtypes.items():
+        told.setdefault(in_folder(path, CONFIG), set()).add(dtype)
+    for path, dtype in result.dtypes.items():
+        if len(told[in_folder(path, CONFIG)]) == 1:
+            _tell_dtype(versions, path, dtype, result)
+
+
+def _tell_dtype(versions: Versions, path: str, dtype: str, result: Merged) -> None:
+    """Let the configuration beside the model at ``path`` tell ``dtype``.
+
+    One that is in conflict is merged anew, since the versions may differ in nothing but their dtypes.
+    """
+    place = in_folder(path, CONFIG)
+    data, torn = result.texts.get(place) or versions.merged_text(place), result.open_texts.get(place)
+    if torn is None and data is not None:
+        told = result_texts.in_dtype(data, dtype)
+        result.texts |= {place: told} if told != data else {}
+        return
+    texts = versions.texts(path, CONFIG) if torn is None else torn.versions
+    telling = [None if text is None else result_texts.in_dtype(text, dtype) for text in texts]
+    if None in telling[1:] or telling == [*texts]:
+        return
+    made = made_texts.merged(versions.session, telling)
+    result.open_texts.pop(place, None)
+    if made.is_clean:
+        result.texts[place] = made.data
+    else:
+        result.open_texts[place] = made
 
 
 def needing_tokens(session: Session, versions: Versions, paths: Mapping[str, Stages], how: How) -> list[str]:
@@ -319,10 +365,12 @@ def _merge_recut(
         result.conflicts[(left or sorted(model.targets))[0]] = [
             item for found in trial.conflicts.values() for item in found
         ]
-    elif not any(how.options.dry_run for how in hows.values()):
+        return
+    result.dtypes |= trial.dtypes
+    result.removed += sorted(model.gone & paths.keys())
+    if not any(how.options.dry_run for how in hows.values()):
         result.resolved |= trial.resolved
         result.decided |= trial.decided
-        result.removed += sorted(model.gone & paths.keys())
 
 
 def workers(session: Session, result: Manifest) -> MergeWorkers | None:

@@ -128,6 +128,7 @@ class _Together:
                 own = [versions[0], *(v for v, side in zip(versions[1:], sides, strict=True) if side)]
                 trees = [version.trees[0] for version in own]
                 self._merge(path, joined, (before, *found), heads, trees, result)
+        joining.tell_dtypes(result.versions, result.merged)
 
     def _merge(
         self,

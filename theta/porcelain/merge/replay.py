@@ -9,6 +9,7 @@ from theta.errors import NotFoundError, UsageError
 from theta.git import commit_graph
 from theta.git.object_values import Commit, Tree
 from theta.merging.documents import token_ids
+from theta.merging.documents.model_files import CONFIG
 from theta.porcelain.merge import in_memory, octopus, trailers
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.merge.trailers import Round
@@ -60,10 +61,14 @@ def replay(session: Session, oid: str, progress: Progress | None = None) -> Repl
 
 
 def _own_texts(session: Session, joined: Joined, committed: Tree) -> Iterator[str]:
-    """Drop, and yield, the files that name tokens by their ids and in which the user wrote something else."""
+    """Drop, and yield, the files in which the user wrote something else.
+
+    They tell a dtype, or name tokens by their ids.
+    """
     for path, data in list(joined.merged.texts.items()):
         entry = committed.get(path)
-        is_named = path.rpartition("/")[2] in token_ids.NAMING and joined.merged.tokens
+        name = path.rpartition("/")[2]
+        is_named = name == CONFIG or (name in token_ids.NAMING and joined.merged.tokens)
         if is_named and entry is not None and entry.id != session.repo.format.blob_id(data):
             del joined.merged.texts[path]
             yield path

@@ -59,7 +59,7 @@ class Versions:
         chosen: bool = False,
         crossing: Sequence[str] = (),
     ) -> None:
-        self._session = session
+        self.session = session
         self.chosen_base = base if chosen and base else ""
         self._chosen = chosen
         self._crossing = list(crossing)
@@ -85,13 +85,13 @@ class Versions:
         If git merged the path (stage 0), they are looked up in the commits by their store.
         """
         if 0 in stages:
-            merged = self._session.manifest_or_none(stages[0])
+            merged = self.session.manifest_or_none(stages[0])
             if merged is None:
                 return None, None, None
             _, ours, theirs = (side.by_store.get(merged.store) for side in self.trees)
             return self._base(None, ours, theirs), ours, theirs
         base, ours, theirs = (
-            self._session.manifest_or_none(stages[n]) if n in stages else None for n in (1, 2, 3)
+            self.session.manifest_or_none(stages[n]) if n in stages else None for n in (1, 2, 3)
         )
         return self._base(base, ours, theirs), ours, theirs
 
@@ -125,9 +125,7 @@ class Versions:
         Raises :class:`UsageError` as :func:`read_text` does.
         """
         place = in_folder(path, name)
-        return [
-            None if oid is None else read_text(self._session, oid, place) for oid in self._ids(path, name)
-        ]
+        return [None if oid is None else read_text(self.session, oid, place) for oid in self._ids(path, name)]
 
     def homes(self, path: str) -> list[str]:
         """Return where base, ours and theirs have the checkpoint that the result has at ``path``."""
@@ -152,8 +150,8 @@ class Versions:
     def _id(self, commit: str | None, path: str, name: str) -> str | None:
         if commit is None:
             return None
-        own = self._home(self._session.at(commit), path)
-        return _entry(self._session, commit, in_folder(own, name))
+        own = self._home(self.session.at(commit), path)
+        return _entry(self.session, commit, in_folder(own, name))
 
     def model(self, path: str) -> WholeModel | None:
         """Return what reads the model whose shard is at ``path``; None when it is no shard."""
@@ -168,8 +166,8 @@ class Versions:
             at = _newly_cut(*paths)
             if at is not None:
                 sides = [_only(tree.manifests, own) for tree, own in zip(self.trees, paths, strict=True)]
-                with self._session.objects.writing(keep=True) as pack:
-                    targets = _targets(self._session.objects, pack, sides, at)
+                with self.session.objects.writing(keep=True) as pack:
+                    targets = _targets(self.session.objects, pack, sides, at)
                 if targets:
                     gone = frozenset().union(*paths) - targets.keys()
                     found.append(Recut(targets, gone, self.model(min(targets))))
@@ -183,7 +181,7 @@ class Versions:
         if anchor is None or (found is not None and not self._chosen and len(self._crossing) < 2):
             return found
         if len(self._crossing) > 1:
-            return _crossed(self._session, self._crossing, ours, theirs)
+            return _crossed(self.session, self._crossing, ours, theirs)
         return self.in_base(anchor.store)
 
 
