@@ -34,6 +34,7 @@ def script() -> NoReturn:
         start.open_streams()
         start.speak_utf8()
         start.allow_workers()
+        start.begin_no_threads()
         code = main()
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT

@@ -341,6 +341,14 @@ def read_at(descriptor: int, length: int, offset: int) -> bytes:
     return b"".join(parts)
 
 
+def read_into(descriptor: int, room: memoryview, offset: int) -> int:
+    """Fill ``room`` from ``offset`` on, however few bytes the system reads at a time; return their number."""
+    done = 0
+    while done < len(room) and (length := os.preadv(descriptor, [room[done:]], offset + done)):
+        done += length
+    return done
+
+
 _MOST_PIECES: Final = 1000
 """Pieces that one call of the system takes: IOV_MAX is 1024 nearly everywhere."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
@@ -57,3 +58,28 @@ def test_a_full_disk_behind_standard_output_is_an_error(args: list[str]) -> None
     assert done.returncode != 0
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+A_PROCESS_WITH_NUMPY = """
+import os, subprocess, sys
+from theta.cli import start
+start.begin_no_threads()
+import numpy
+numpy.ones((400, 400)) @ numpy.ones((400, 400))
+print(len(os.listdir("/proc/self/task")))
+print(os.environ.get("OPENBLAS_NUM_THREADS"))
+environment = dict(os.environ)
+command = [sys.executable, "-c", "import os; print(os.environ.get('OPENBLAS_NUM_THREADS'))"]
+print(subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no list of threads")
+def test_the_blas_begins_no_threads_and_children_may() -> None:
+    usual = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    most = min(2, len(os.sched_getaffinity(0)))
+    for given, threads, there in (({}, 1, None), ({"OPENBLAS_NUM_THREADS": "2"}, most, "2")):
+        done = subprocess.run(
+            [sys.executable, "-c", A_PROCESS_WITH_NUMPY], env=usual | given, capture_output=True, text=True
+        )
+        assert done.stdout.split() == [str(threads), str(there), str(there)], done.stderr

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from theta.errors import ChangedWhileReadError
+from theta.errors import ChangedWhileReadError, FormatError
+from theta.formats.layout import BytesSource
 from theta.store.files.file_source import FileSource
 from theta.store.files.one_reading import Reading
 
@@ -36,6 +37,37 @@ def read(source: FileSource) -> Reading:
     assert [chunk.length for chunk in chunks] == [300, 200]
     assert all(chunk.holds(raw[:300] if n == 0 else raw[300:]) for n, chunk in enumerate(chunks))
     return reading
+
+
+def test_passages_are_read_together_as_they_are_alone(source: FileSource, path: Path) -> None:
+    content = bytes(range(250)) * 4
+    path.write_bytes(content)
+    passages = [(0, [10]), (100, [300, 200]), (990, [10]), (7, [])]
+    for reading in (Reading(source), Reading(BytesSource(content))):
+        together = reading.read_each(passages)
+        assert together == [reading.read(*passage) for passage in passages]
+        for (offset, lengths), (chunks, raw) in zip(passages, together, strict=True):
+            assert raw == content[offset : offset + sum(lengths)]
+            assert [chunk.length for chunk in chunks] == lengths
+            room = memoryview(bytearray(len(raw)))
+            assert reading.read(offset, lengths, room)[0] == chunks
+            assert room == raw
+
+
+def test_rooms_are_filled_however_few_bytes_the_system_reads(
+    source: FileSource, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, whole = bytes(range(250)) * 4, os.preadv
+    path.write_bytes(content)
+    monkeypatch.setattr(os, "preadv", lambda fd, rooms, at: whole(fd, [rooms[0][:7]], at))
+    room = memoryview(bytearray(100))
+    source.read_into(900, room)
+    assert room == content[900:]
+    with pytest.raises(FormatError):
+        source.read_into(901, room)
+    os.truncate(path, 950)
+    with pytest.raises(ChangedWhileReadError):
+        source.read_into(900, room)
 
 
 def overwrite(path: Path, at: int = 450) -> None:

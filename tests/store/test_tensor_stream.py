@@ -170,13 +170,13 @@ def test_every_byte_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tensor_stream, "_WHOLE", 1 << 20)
     objects = Objects(Repository.discover(Repo.create(tmp_path / "repo").path))
     read: list[tuple[int, int]] = []
-    before = Reading.read
+    before = Reading._bytes
 
-    def noted(self: Reading, offset: int, lengths: list[int]) -> object:
-        read.append((offset, offset + sum(lengths)))
-        return before(self, offset, lengths)
+    def noted(self: Reading, offset: int, length: int, room: memoryview | None) -> bytes | memoryview:
+        read.append((offset, offset + length))
+        return before(self, offset, length, room)
 
-    monkeypatch.setattr(Reading, "read", noted)
+    monkeypatch.setattr(Reading, "_bytes", noted)
     source = BytesSource(model(versions()[0]))
     found = file_scan.take_apart(source, None, None)
     with objects.writing() as pack:

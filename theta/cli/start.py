@@ -8,6 +8,7 @@ from typing import Final
 
 MOST_WORKERS: Final = 3
 """The largest number of processes that compile kernels in parallel with a command."""
+_BLAS_THREADS: Final = "OPENBLAS_NUM_THREADS"
 
 
 def open_streams() -> None:
@@ -43,3 +44,12 @@ def allow_workers() -> None:
     """Let this command and its children compile kernels on the other processors too."""
     count = min(MOST_WORKERS, max(1, len(os.sched_getaffinity(0)) - 1))
     os.environ.setdefault("THETA_KERNEL_WORKERS", str(count))
+
+
+def begin_no_threads() -> None:
+    """Let numpy's BLAS begin no threads: theta uses none, and each is busy for 50 ms before it waits.
+
+    Children get ``os.environ``, which does not have the variable, and their usual number of threads.
+    """
+    if _BLAS_THREADS not in os.environ:
+        os.putenv(_BLAS_THREADS, "1")

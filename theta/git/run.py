@@ -362,7 +362,7 @@ def become(*args: str, as_user: bool = False) -> NoReturn:
 def as_user(*args: str) -> int:
     """Run ``git ARGS`` as the user would, without any setting of theta's; return its exit code."""
     try:
-        with subprocess.Popen(["git", *args], umask=_modes.for_programs()) as child:
+        with subprocess.Popen(["git", *args], env=dict(os.environ), umask=_modes.for_programs()) as child:
             return _ended(child)
     except FileNotFoundError as error:
         raise _missing() from error

@@ -101,13 +101,27 @@ class FileSource:
         Raises :class:`FormatError` outside of the file and :class:`ChangedWhileReadError` if
         it has become shorter.
         """
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise FormatError(f"{self.label}: {length} bytes at {offset} are not in its {self.size} bytes")
+        self._refuse_outside(offset, length)
         with _fs.translated(self.label):
             found = _fs.read_at(self._fd, length, offset)
         if len(found) < length:
-            raise ChangedWhileReadError(f"{self.label} became shorter while it was read; nothing was stored")
+            raise self._shorter()
         return found
+
+    def read_into(self, offset: int, room: memoryview) -> None:
+        """Fill ``room`` with the bytes from ``offset`` on; raises as :meth:`read`."""
+        self._refuse_outside(offset, len(room))
+        with _fs.translated(self.label):
+            length = _fs.read_into(self._fd, room, offset)
+        if length < len(room):
+            raise self._shorter()
+
+    def _refuse_outside(self, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise FormatError(f"{self.label}: {length} bytes at {offset} are not in its {self.size} bytes")
+
+    def _shorter(self) -> ThetaError:
+        return ChangedWhileReadError(f"{self.label} became shorter while it was read; nothing was stored")
 
     def copy_to(self, file: _fs.AtomicFile, start: int, offset: int, length: int) -> None:
         """Copy ``length`` bytes from ``start`` of this file to ``offset`` of ``file``."""

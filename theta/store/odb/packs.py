@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from theta import _fs
+from theta._numpy import np
 from theta.errors import CorruptError
 from theta.git.backends.pack_index import PackIndex, mapped
 from theta.git.object_format import BLOB, COMMIT, TREE, ObjectFormat
@@ -34,6 +35,8 @@ _LITTLE_MEMORY: Final = 5
 """Bytes that fit in one block of zlib's memory level 5: they are deflated as with more memory."""
 _WORTH_READING: Final = 1 << 16
 """Bytes of a stream from which on it is read, not mapped."""
+_WORTH_NO_CLEARING: Final = 1 << 20
+"""Bytes from which on memory is had from numpy, which readers of chunks have imported."""
 _MOST_PLACES: Final = 1000
 """Places in memory that one call of the system reads to (IOV_MAX is 1024)."""
 
@@ -306,7 +309,7 @@ class Pack:
         The system puts the bytes of each block where they belong, so none of them is copied again.
         """
         heads = _heads(size)
-        room, out = bytearray(len(heads)), bytearray(size)
+        room, out = bytearray(len(heads)), _room(size)
         places = _places(memoryview(room), memoryview(out))
         if len(places) > _MOST_PLACES:
             return None
@@ -344,6 +347,11 @@ class Pack:
             shift += 7
             used += 1
         return kind, size, offset + used
+
+
+def _room(size: int) -> bytearray | memoryview:
+    """Return writable memory; that for a chunk is not cleared first, as Python's own objects are."""
+    return bytearray(size) if size < _WORTH_NO_CLEARING else np.empty(size, np.uint8).data
 
 
 def _forget(data: mmap.mmap) -> None:

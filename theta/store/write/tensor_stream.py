@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, islice
+from itertools import accumulate, chain, islice, pairwise
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from theta._numpy import np
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 Chunks = Sequence[Chunk]
 
-_BATCH: Final = 1 << 20
+_BATCH: Final = 4 << 20
 _BATCH_COUNT: Final = 64
-"""Raw bytes and number of small tensors that one thread takes at a time."""
+"""Raw bytes and number of tensors that one thread takes at a time: two are hashed in the time of one."""
 _WORTH_EXPECTING: Final = 64 << 20
 """Raw bytes from which on it takes long to hash a pack after it is written."""
 _WHOLE: Final = 24 << 20
@@ -205,7 +205,7 @@ class TensorStream:
     # -- whole tensors -------------------------------------------------------------------
 
     def _batch(self, tensors: Sequence[Tensor]) -> _Job:
-        return _Job(sum(tensor.length for tensor in tensors), lambda: [self._whole(item) for item in tensors])
+        return _Job(sum(tensor.length for tensor in tensors), lambda: self._wholes(tensors))
 
     def first(self, tensors: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yield the first of ``tensors`` that a thread compares with bases before others."""
@@ -215,22 +215,23 @@ class TensorStream:
     def _is_compared_at_once(self, tensor: Tensor) -> bool:
         return tensor.length > layer_plan.SMALL and self._lookup.comparable(tensor)
 
-    def _whole(self, tensor: Tensor) -> _Done:
+    def _wholes(self, tensors: Sequence[Tensor]) -> list[_Done]:
+        made: list[_Done] = []
         try:
-            made = self._made(tensor)
+            parts = [(one.offset, tensor_tree.chunk_lengths(one.dtype, one.shape)) for one in tensors]
+            for tensor, read in zip(tensors, self._reading.read_each(parts), strict=True):
+                made.append(self._made(_Read(tensor, *read)))
+                self._scouts.tell(tensor.name, None)
         except BaseException:
             self._scouts.give_up()
             raise
-        self._scouts.tell(tensor.name, None)
         return made
 
-    def _made(self, tensor: Tensor) -> _Done:
-        lengths = tensor_tree.chunk_lengths(tensor.dtype, tensor.shape)
-        chunks, raw = self._reading.read(tensor.offset, lengths)
+    def _made(self, read: _Read) -> _Done:
+        tensor, chunks = read.tensor, read.chunks
         self._check(tensor, chunks)
         if (line := self._lookup.line(tensor, chunks)) is not None:
             return line
-        read = _Read(tensor, chunks, raw)
         if self._is_compared_at_once(tensor):
             return self._ready(read, hidden=not self._scouts.found_none(tensor.name))
         return self._ready(read) if self._comparing or tensor.length > layer_plan.SMALL else read
@@ -265,19 +266,26 @@ class TensorStream:
         held = self._reading.whole(tensor.offset, tensor.length) if comparable else None
         there = np.frombuffer(held, np.uint8) if held is not None else None
         room = np.empty(tensor.length, np.uint8) if comparable and there is None else there
-        for number, (offset, length) in enumerate(file_scan.pieces(self._source, tensor)):
+        pieces, number = iter(file_scan.pieces(self._source, tensor)), 0
+        while two := list(islice(pieces, 2)):  # they are hashed in the time of one
 
-            def run(number: int = number, offset: int = offset, length: int = length) -> Sequence[_Done]:
-                chunks, raw = self._reading.read(offset, [length])
+            def run(number: int = number, two: list[tuple[int, int]] = two) -> Sequence[_Done]:
+                start, lengths = two[0][0], [length for _, length in two]
+                at, size = start - tensor.offset, sum(lengths)
+                own = room[at : at + size].data if room is not None and there is None else None
+                chunks, raw = self._reading.read(start, lengths, own)
                 self._check(tensor, chunks, number)
-                if coded:
-                    return [_Piece(chunks[0], body=self._coded(tensor, chunks[0], raw, reusable))]
-                if room is not None and there is None:
-                    start = offset - tensor.offset
-                    room[start : start + length] = np.frombuffer(raw, np.uint8)
-                return [_Piece(chunks[0], room)]
+                if not coded:
+                    return [_Piece(chunk, room) for chunk in chunks]
+                ends = accumulate(lengths, initial=0)
+                raws = [memoryview(raw)[begin:end] for begin, end in pairwise(ends)]
+                return [
+                    _Piece(chunk, body=self._coded(tensor, chunk, one, reusable))
+                    for chunk, one in zip(chunks, raws, strict=True)
+                ]
 
-            yield _Job(length, run)
+            yield _Job(sum(length for _, length in two), run)
+            number += len(two)
 
     def _spread_out(self, tensor: Tensor, done: Iterator[_Done], each: Each) -> _Done:
         """Join a tensor from its pieces, the next ones of ``done``."""
