@@ -14,16 +14,42 @@ from bench.trust import campaigns, page, runner, signing, table, worker
 from bench.trust.outcome import Outcome
 
 
+def _known(name: str) -> str:
+    if name not in campaigns.NAMES:
+        raise argparse.ArgumentTypeError(f"no campaign {name!r}; there are {', '.join(campaigns.NAMES)}")
+    return name
+
+
+def _names(text: str) -> list[str]:
+    return [_known(name) for name in text.split(",") if name]
+
+
+def _case(text: str) -> tuple[str, list[int]]:
+    name, *numbers = text.split(":")
+    if len(numbers) not in (1, 2):
+        raise argparse.ArgumentTypeError("the form is NAME:SEED or NAME:SEED:CASE")
+    return _known(name), [int(number) for number in numbers]
+
+
+def _mending(text: str) -> tuple[str, str]:
+    name, _, words = text.partition(":")
+    return _known(name), words
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the options."""
     made = argparse.ArgumentParser(prog="python -m bench.trust", description=__doc__)
     made.add_argument("--hours", type=float, default=1.0, help="for how long")
     made.add_argument("--seed", type=int, default=1, help="the first seed; those in the table are left out")
-    made.add_argument("--only", default=",".join(campaigns.NAMES), help="campaigns, with commas between")
+    made.add_argument(
+        "--only", type=_names, default=list(campaigns.NAMES), help="campaigns, with commas between"
+    )
     many = 2 * (os.cpu_count() or 1)  # each waits for others half of its time
     made.add_argument("--jobs", type=int, default=many, help="processes side by side")
     made.add_argument("--table", type=Path, default=table.FILE, help="the table that is added to")
-    made.add_argument("--again", metavar="NAME:SEED[:CASE]", help="run one seed, or one case of it, alone")
+    made.add_argument(
+        "--again", type=_case, metavar="NAME:SEED[:CASE]", help="run one seed, or one case of it, alone"
+    )
     made.add_argument(
         "--page", action="store_true", help="write the tables of docs/trust.md, and run nothing"
     )
@@ -31,7 +57,10 @@ def parser() -> argparse.ArgumentParser:
         "--join", type=Path, metavar="TABLE", help="add the rows of another table, and run nothing"
     )
     made.add_argument(
-        "--mended", metavar="NAME:TEXT", help="say what mended the faults of a campaign, and run nothing"
+        "--mended",
+        type=_mending,
+        metavar="NAME:TEXT",
+        help="say what mended the faults of a campaign, and run nothing",
     )
     made.add_argument("--sign", action="store_true", help="sign the table with git's key, and run nothing")
     made.add_argument("--verify", action="store_true", help="check digest and signature, and run nothing")
@@ -63,9 +92,8 @@ class Teller:
 def run(options: argparse.Namespace) -> int:
     """Run campaigns side by side."""
     rows = table.read(options.table)
-    names = [name for name in options.only.split(",") if name]
-    seeds = {name: table.next_seed(rows, name, options.seed) for name in names}
-    reached = {name: table.share(rows, name) for name in names}
+    seeds = {name: table.next_seed(rows, name, options.seed) for name in options.only}
+    reached = {name: table.share(rows, name) for name in options.only}
     teller = Teller(options.table)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -89,13 +117,12 @@ def main(words: list[str]) -> int:
     """Do what the command line asks for; 1 for a fault."""
     options = parser().parse_args(words)
     if options.again:
-        name, *numbers = options.again.split(":")
-        seed, *case = map(int, numbers)
+        name, (seed, *case) = options.again
         worker.main(name, seed, 1, *case)
     elif options.join:
         table.write(table.joined(table.read(options.table), table.read(options.join)), options.table)
     elif options.mended:
-        _mend(options.table, *options.mended.split(":", 1))
+        _mend(options.table, *options.mended)
     elif options.page:
         page.write(table.read(options.table))
     elif options.sign:

@@ -139,6 +139,10 @@ def _answer(connection: socket.socket, program: str) -> None:
         for target, descriptor in enumerate(descriptors):
             os.dup2(descriptor, target)
         os.chdir(job["cwd"])
+        if _has_ended(
+            connection
+        ):  # killed while this fork was made: a hook that git starts would be dead too
+            os._exit(code)
         code = _run(job, program) if _is_ours(job["env"]) else _afresh(job)
     finally:
         with contextlib.suppress(OSError, ValueError):
@@ -146,6 +150,13 @@ def _answer(connection: socket.socket, program: str) -> None:
             sys.stderr.flush()
         connection.send(bytes([code & 0xFF]))
         os._exit(code)
+
+
+def _has_ended(client: socket.socket) -> bool:
+    try:
+        return not client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
 
 
 def _is_ours(env: Mapping[str, str]) -> bool:
