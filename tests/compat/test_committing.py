@@ -14,6 +14,7 @@ from tests.compat.agreement import (
 )
 from tests.compat.story import MODEL, NO_HOOKS, commit, digest, edit, new_model
 from tests.support import Repo
+from theta.errors import ExitCode
 
 
 def test_add_then_commit(tracked: Repo) -> None:
@@ -218,3 +219,30 @@ def test_a_commit_that_a_hook_stops_leaves_agreement(tracked: Repo) -> None:
     tracked.git("restore", "--staged", MODEL)
     assert_agreement(tracked, {MODEL: new})
     assert git_status(tracked) == [f" M {MODEL}"]
+
+
+PEOPLE = ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "EMAIL")
+
+
+@pytest.mark.parametrize("name", ["GIT_COMMITTER_DATE", "GIT_AUTHOR_DATE"])
+def test_a_date_that_git_cannot_read_is_told_by_git(tracked: Repo, name: str) -> None:
+    edit(tracked, "head.weight")
+    asked, before = ("commit", "-a", "-m", "x"), tracked.git("rev-parse", "HEAD")
+    plain = tracked.try_git("-c", "core.hooksPath=/dev/null", *asked, env={name: "@-5"})
+    done = tracked.theta(*asked, env={name: "@-5"}, code=None)
+    assert "invalid date format: @-5" in plain.stderr
+    assert "invalid date format: @-5" in done.stderr
+    assert "who you are" not in done.stderr
+    assert done.returncode == plain.returncode == 128
+    assert tracked.git("rev-parse", "HEAD") == before
+
+
+@pytest.mark.parametrize("date", [{}, {"GIT_COMMITTER_DATE": "@-5"}])
+def test_a_user_without_a_name_is_told_what_git_lacks(tracked: Repo, date: dict[str, str]) -> None:
+    edit(tracked, "head.weight")
+    for key in ("name", "email"):
+        tracked.git("config", f"user.{key}", "")
+    nobody = dict.fromkeys(PEOPLE, "")
+    done = tracked.theta("commit", "-a", "-m", "x", env=nobody | date, code=int(ExitCode.NO_IDENTITY))
+    assert "error: git does not know who you are: empty ident name" in done.stderr
+    assert "hint: git config --global user.name" in done.stderr

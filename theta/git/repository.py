@@ -28,7 +28,7 @@ from theta.git.backends.index_entries import Entry
 from theta.git.object_format import BLOB, COMMIT, TREE, ObjectFormat
 from theta.git.object_values import DAMAGED, MODE_TREE, Blob, Commit, Tree, TreeEntry, tree_bytes
 from theta.git.partial import Promised
-from theta.git.run import DEFER, Git
+from theta.git.run import DEFER, Git, GitFailedError
 
 if TYPE_CHECKING:
     from theta.git.backends.protocols import Backend, Config, EditedIndex, Refs
@@ -158,14 +158,22 @@ class Repository:
         """Return a runner of git in the worktree; by default theta's filter and hooks do nothing."""
         return Git(self.top, index_file=index, extra=extra, marks=self.marks)
 
-    def check_identity(self) -> None:
-        """Raise :class:`IdentityError` if git has no identity, before an editor opens."""
-        if self.git().run("var", "GIT_COMMITTER_IDENT", check=False).code:
+    def identity(self, who: str = "COMMITTER") -> str:
+        """Return name and e-mail of the ``COMMITTER`` or ``AUTHOR`` of a commit that is made now.
+
+        Raises :class:`IdentityError` if git has none.  A date of the environment has no part in it: the git
+        that makes the commit tells what is wrong with that.
+        """
+        dateless = {**DEFER, f"GIT_{who}_DATE": ""}
+        done = self.git(extra=dateless).run("var", f"GIT_{who}_IDENT", check=False)
+        if done.code:
+            error = GitFailedError("var", done.code, done.stderr.decode("utf-8", "replace"))
             raise IdentityError(
-                "git does not know who you are",
+                f"git does not know who you are: {error}",
                 hint='git config --global user.name "Your Name"; '
                 "git config --global user.email you@example.com",
             )
+        return done.text.strip().rpartition("> ")[0] + ">"
 
     def setting(self, key: str) -> bool:
         """Return a boolean of git's configuration whose default is true."""

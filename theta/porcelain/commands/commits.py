@@ -94,7 +94,7 @@ def commit(session: Session, request: CommitRequest, dialogue: Dialogue = NOBODY
         with dialogue.progress("adding") as progress:
             paths, everything = request.line.words, request.everything
             added = adding.prepare_commit(session, paths, everything=everything, progress=progress)
-        session.repo.check_identity()
+        session.repo.identity()  # before an editor opens
         words = (*_settings(session, request), "commit", "--quiet", *request.line.given)
         done = running.run(_git(session, request), *words, aloud=dialogue.aloud)
         running.unlock(session, done.code)

@@ -253,7 +253,7 @@ def conclude(
 ) -> MergeResult:
     """Let ``commit`` make the commit; a hook that refuses it leaves the merge unfinished."""
     before, said = session.repo.head(), said or Said()
-    session.repo.check_identity()
+    session.repo.identity()
     recording.tell(session)
     trailers.conclude(session)
     done = commit()

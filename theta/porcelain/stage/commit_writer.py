@@ -31,8 +31,8 @@ class CommitWriter:
 
         ``merged`` are further parents.
 
-        Git itself makes it where the environment sets its date.  Raises what git says about a repository
-        whose user has no name, and :class:`UsageError` for a message that no commit can have.
+        Git itself makes it where the environment sets its date.  Raises :class:`IdentityError` where
+        git has no name for the user, and :class:`UsageError` for a message that no commit can have.
         """
         git, parents = session.repo.git(), [*([parent] if parent else []), *merged]
         if "\0" in text:
@@ -43,8 +43,7 @@ class CommitWriter:
             words = ("commit-tree", tree, *parts, "-F", "-")
             return git.run(*words, stdin=text.encode()).text.strip()
         if not self._people:
-            told = (git.run("var", f"GIT_{who}_IDENT").text.strip() for who in _PEOPLE)
-            self._people = tuple(line.rpartition("> ")[0] + ">" for line in told)
+            self._people = tuple(map(session.repo.identity, _PEOPLE))
         commit = change.pack.commit(_commit(tree, parents, self._people, text))
         change.store()
         return commit
