@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         warming,
     )
     from theta_native.coded import sections
-    from theta_native.digests import sha256
+    from theta_native.digests import sha1, sha256
     from theta_native.gaps import events, moves
 else:
     byte_planes = Module("theta_native.byte_planes")
@@ -40,6 +40,7 @@ else:
     moves = Module("theta_native.gaps.moves")
     rans = Module("theta_native.rans")
     sections = Module("theta_native.coded.sections")
+    sha1 = Module("theta_native.digests.sha1")
     sha256 = Module("theta_native.digests.sha256")
     tokens = Module("theta_native.tokens")
     warming = Module("theta_native.warming")
@@ -59,6 +60,7 @@ __all__ = [
     "moves",
     "rans",
     "sections",
+    "sha1",
     "sha256",
     "tokens",
     "warming",

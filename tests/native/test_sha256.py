@@ -58,7 +58,7 @@ def messages(seed: int) -> list[bytes]:
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("has", [True, False])
 def test_digests_are_those_of_hashlib(monkeypatch: pytest.MonkeyPatch, seed: int, has: bool) -> None:
-    pairing = sha256.Pairing()
+    pairing = sha256.Pairing(sha256._are_right)
     pairing._is_ready = has and sha256.has_instructions()
     monkeypatch.setattr(sha256, "_PAIRING", pairing)
     given = messages(seed)
@@ -69,7 +69,7 @@ def test_digests_are_those_of_hashlib(monkeypatch: pytest.MonkeyPatch, seed: int
 
 def test_two_messages_of_any_lengths() -> None:
     if not sha256.has_instructions():  # hashlib has all to itself
-        assert not sha256.Pairing().is_due(1 << 40)
+        assert not sha256.Pairing(sha256._are_right).is_due(1 << 40)
         return
     there = random.Random(0)
     for one in LENGTHS:
@@ -83,16 +83,16 @@ def test_a_processor_whose_digests_are_wrong_is_not_asked(monkeypatch: pytest.Mo
     monkeypatch.setattr(sha256, "is_saved", lambda *_: True)
     with monkeypatch.context() as patched:
         patched.setattr(sha256, "_both", lambda *_: (bytes(32), bytes(32)))
-        assert not sha256.Pairing().is_due(1 << 40)
+        assert not sha256.Pairing(sha256._are_right).is_due(1 << 40)
     right = tuple(hashlib.sha256(bytes(range(size))).digest() for size in (200, 100))
     monkeypatch.setattr(sha256, "_both", lambda *_: right)
-    assert sha256.Pairing().is_due(1 << 40)
+    assert sha256.Pairing(sha256._are_right).is_due(1 << 40)
 
 
 def test_a_processor_without_the_instructions_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sha256, "is_saved", lambda *_: pytest.fail("asked"))
     monkeypatch.setattr(linker, "processor", lambda: ("", "", "+avx2,-sha,+sha512"))
-    assert not sha256.Pairing().is_due(1 << 40)
+    assert not sha256.Pairing(sha256._are_right).is_due(1 << 40)
 
 
 def test_nobody_waits_for_the_kernel_and_what_is_saved_is_used_without_numba(tmp_path: Path) -> None:

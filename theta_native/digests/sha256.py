@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -92,12 +92,16 @@ def _are_right() -> bool:
 
 
 class Pairing:
-    """Tells when two messages are taken at once: after many bytes, and where nothing is compiled for it.
+    """Tells when two messages are taken at once: after many bytes, and where the kernel is compiled.
 
-    The kernel is compiled with those that commands need.  Nobody waits for it: hashlib does the same.
+    It is compiled with those that commands need.  Nobody waits for it: hashlib does the same.
+
+    Args:
+        are_right: whether the kernel is there, and its digests are right.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, are_right: Callable[[], bool]) -> None:
+        self._are_right = are_right
         self._nbytes, self._is_ready = 0, False
 
     def is_due(self, nbytes: int) -> bool:
@@ -105,11 +109,11 @@ class Pairing:
         if not self._is_ready:
             self._nbytes += nbytes
             if self._nbytes >= _WORTH_LINKING:
-                self._nbytes, self._is_ready = 0, has_instructions() and _are_right()
+                self._nbytes, self._is_ready = 0, has_instructions() and self._are_right()
         return self._is_ready
 
 
-_PAIRING: Final = Pairing()
+_PAIRING: Final = Pairing(lambda: _are_right())
 
 
 def digests(messages: Sequence[Message]) -> list[bytes]:

@@ -90,7 +90,8 @@ class Ready:
 
 def _ready(planned: Planned, pack: PackWriter) -> Ready:
     bodies = planned.files.items()
-    new = {name: pack.blob_entry(body) for name, body in bodies if not isinstance(body, str)}
+    bytes_of = {name: body for name, body in bodies if not isinstance(body, str)}
+    new = dict(zip(bytes_of, pack.blob_entries([*bytes_of.values()]), strict=True))
     files = {name: body if isinstance(body, str) else new[name].oid for name, body in bodies}
     record = Record(planned.dtype, planned.shape, planned.layers, planned.chunks, files)
     text = pack.blob_entry(record.data(), text=True)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Chunks = Sequence[Chunk]
 
-_BATCH: Final = 4 << 20
+_BATCH: Final = 5 << 20
 _BATCH_COUNT: Final = 64
 """Raw bytes and number of tensors that one thread takes at a time: two are hashed in the time of one."""
 _WORTH_EXPECTING: Final = 64 << 20
@@ -279,10 +279,8 @@ class TensorStream:
                     return [_Piece(chunk, room) for chunk in chunks]
                 ends = accumulate(lengths, initial=0)
                 raws = [memoryview(raw)[begin:end] for begin, end in pairwise(ends)]
-                return [
-                    _Piece(chunk, body=self._coded(tensor, chunk, one, reusable))
-                    for chunk, one in zip(chunks, raws, strict=True)
-                ]
+                bodies = self._coded_each(tensor.dtype, chunks, raws, reusable)
+                return [_Piece(chunk, body=body) for chunk, body in zip(chunks, bodies, strict=True)]
 
             yield _Job(sum(length for _, length in two), run)
             number += len(two)
@@ -324,16 +322,22 @@ class TensorStream:
             (again,), raw = self._reading.read(part[0], [part[1].length])
             if again != part[1]:
                 raise ChangedWhileReadError(f"{tensor.name} changed while it was read; nothing was stored")
-            return self._coded(tensor, again, raw, reusable)
+            return self._coded_each(tensor.dtype, [again], [raw], reusable)[0]
 
         return [self._added(body) for body in each(work, zip(starts, chunks, strict=False))]
 
-    def _coded(
-        self, tensor: Tensor, chunk: Chunk, raw: bytes | memoryview, known: Mapping[tuple[str, bytes], str]
-    ) -> PackEntry | str:
-        """Return one chunk coded by itself, or the id of the blob that has it."""
-        blob = known.get((tensor.dtype, chunk.digest))
-        return self._pack.blob_entry(dense.encode(raw, tensor.dtype)) if blob is None else blob
+    def _coded_each(
+        self,
+        dtype: str,
+        chunks: Chunks,
+        raws: Sequence[bytes | memoryview],
+        known: Mapping[tuple[str, bytes], str],
+    ) -> list[PackEntry | str]:
+        """Return chunks, each coded by itself, or the ids of the blobs that have them."""
+        there = [known.get((dtype, chunk.digest)) for chunk in chunks]
+        new = [dense.encode(raw, dtype) for raw, blob in zip(raws, there, strict=True) if blob is None]
+        entries = iter(self._pack.blob_entries(new))
+        return [next(entries) if blob is None else blob for blob in there]
 
 
 def _objects_of(tensors: Sequence[Tensor]) -> int:
