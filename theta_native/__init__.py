@@ -7,6 +7,7 @@ most ``SMALL`` words.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import threading
@@ -70,6 +71,7 @@ class _Kernel:
         self._function = function
         self._compiled: Callable[..., Any] | None = None
         self._linked: dict[Hashable, linked.Called | None] = {}
+        self._given: dict[Hashable, linked.Called] = {}
 
     def compiled(self) -> Callable[..., Any]:
         """Compile the function and the kernels that it calls, and return it.
@@ -116,6 +118,19 @@ class _Kernel:
                 pass  # numba raises the exception of the kernel
         return (self._compiled or self.compiled())(*args)
 
+    def given(self, key: Hashable, leaves: list[Any], args: Callable[[], tuple[Any, ...]]) -> Any:
+        """Call with ``args()``, which has these leaves; of equal keys the leaves have equal types."""
+        found = self._given.get(key)
+        if found is not None:
+            with contextlib.suppress(linked.FailedError):
+                return found(leaves)
+        values = args()
+        kinds, _ = linked.taken(values)
+        result = self(*values)
+        if (found := self._linked.get(kinds)) is not None:
+            self._given[key] = found
+        return result
+
 
 def kernel(function: _Function) -> _Function:
     """Compile ``function`` with numba on its first call, without the GIL, without fast-math.
@@ -124,6 +139,20 @@ def kernel(function: _Function) -> _Function:
     (``NUMBA_BOUNDSCHECK=1`` enables the checks for tests).
     """
     return cast(_Function, _Kernel(function))
+
+
+def given(
+    function: Callable[..., Any], key: Hashable, leaves: list[Any], args: Callable[[], tuple[Any, ...]]
+) -> Any:
+    """Call the kernel ``function`` of small data, whose arguments would take longer to look at than its work.
+
+    Args:
+        function: the kernel.
+        key: decides the types of all leaves: no two calls with equal keys have leaves of other types.
+        leaves: arrays and Python's numbers, those of tuples one after the other.
+        args: returns the arguments with these leaves.
+    """
+    return cast(_Kernel, function).given(key, leaves, args)
 
 
 def is_saved(function: Callable[..., Any], *args: Any) -> bool:

@@ -20,6 +20,8 @@ from tests.support import Repo, frameworks, sha256
 from theta import _fs, _room
 from theta.errors import (
     ChangedWhileReadError,
+    CodecError,
+    CorruptError,
     DiskError,
     NoSpaceError,
     NotFoundError,
@@ -30,8 +32,9 @@ from theta.porcelain.replicas import applying, replica_state, standing_files
 from theta.porcelain.replicas.applying import Action
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Record
-from theta.store.odb.objects import Objects
-from theta.store.read import layers, tensor_records
+from theta.store.odb.objects import BLOB_LIMIT, Objects
+from theta.store.read import layers, reassembly, tensor_records
+from theta.store.read.stored_tensor import StoredTensor
 
 MODEL = "m.safetensors"
 STATE = Path(".theta-applied") / "state.json"
@@ -581,6 +584,56 @@ def test_small_tensors_are_decoded_on_the_value_that_is_there(
     monkeypatch.setattr(layers.HeldValue, "read", noted)
     opened.apply("r1@2", {MODEL: arrays(1)}, since="r1@1")
     assert (64, 48) in held
+
+
+def test_a_small_step_needs_neither_layers_nor_threads(
+    opened: theta.Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    init = StoredTensor.__init__
+
+    def noted(stored: StoredTensor, objects: Objects, line: Line, *args: Any, **named: Any) -> None:
+        made.append(line.name)
+        init(stored, objects, line, *args, **named)
+
+    monkeypatch.setattr(StoredTensor, "__init__", noted)
+    monkeypatch.setattr(reassembly, "ordered", None)
+    there = arrays(1)
+    del there["big"]
+    small = {name: value for name, value in arrays(1).items() if name != "big"}
+    opened.save({"small.safetensors": small}, ref="refs/heads/small").result()
+    after = {name: value for name, value in values(2).items() if name != "big"}
+    opened.save({"small.safetensors": after}, ref="refs/heads/small").result()
+    opened.apply("small", {"small.safetensors": there}, since="small~1")
+    assert there["small"].tobytes() == after["small"].tobytes()
+    assert "small" not in made
+
+
+@pytest.mark.parametrize("place", [0, 1000, -1])
+def test_a_small_tensor_that_holds_something_else_is_decoded_through_its_layers(
+    opened: theta.Repository, place: int
+) -> None:
+    there = arrays(1)
+    there["small"].reshape(-1)[place] = 7.0
+    opened.apply("r1@2", {MODEL: there}, since="r1@1")
+    assert there["small"].tobytes() == values(2)["small"].tobytes()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\1", b"\0\0", bytes(range(200))])
+def test_a_damaged_small_step_is_an_error_and_nothing_of_it_is_written(
+    opened: theta.Repository, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    there = arrays(1)
+    monkeypatch.setattr(Objects, "chunk", lambda *_: damage)
+    records: dict[str, bytes] = {}
+
+    def text(objects: Objects, oid: str, limit: int = BLOB_LIMIT) -> bytes:
+        return records.setdefault(oid, objects.repo.read_blob(oid))
+
+    monkeypatch.setattr(Objects, "text", text)
+    with pytest.raises((CorruptError, CodecError)):
+        opened.apply("r1@2", {MODEL: there}, since="r1@1")
+    assert there["small"].tobytes() == arrays(1)["small"].tobytes()
 
 
 BAD: dict[str, Callable[[Arrays], Any]] = {

@@ -1,6 +1,8 @@
 """Entropy sections that one call decodes, against the coder's own steps; damaged ones are refused."""
 
 import random
+from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,10 @@ import pytest
 from tests.native import stepwise
 from theta.codecs import entropy, frames
 from theta.errors import CodecError
-from theta_native import tokens
+from theta_native import tokens, unwritable
 from theta_native.coded import sections
 from theta_native.contexts import ContextKeys, Levels
+from theta_native.object_code import linked
 
 DTYPES = ("u1", "u2", "u4", "u8")
 COUNT = 6
@@ -62,6 +65,32 @@ def test_values_come_back_and_the_end_is_found(dtype: str, kind: int, size: int)
             assert np.array_equal(found, values)
             assert found.dtype == values.dtype
             assert end == 1 + len(data)
+
+
+def test_what_is_told_of_the_arguments_is_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal keys have leaves of equal types, and the leaves are those of the arguments."""
+    known: dict[Hashable, Hashable] = {}
+
+    def checked(
+        function: Callable[..., Any], key: Hashable, leaves: list[Any], args: Callable[[], tuple[Any, ...]]
+    ) -> Any:
+        kinds, wanted = linked.taken(args())
+        assert known.setdefault(key, kinds) == kinds
+        assert len(leaves) == len(wanted)
+        assert all(np.array_equal(one, other) for one, other in zip(leaves[:-1], wanted[:-1], strict=True))
+        assert {type(one) for one in leaves} == {np.ndarray, int}
+        assert leaves[-1] is wanted[-1]
+        return function(*args())
+
+    monkeypatch.setattr(sections, "given", checked)
+    for dtype in DTYPES:
+        for size, kind, rule in ((1, 0, 0), (64, 1, 0), (997, 2, 1), (5000, 0, 1)):
+            data, keys, values = section_of(size, size, dtype, kind, rule)
+            shut = replace(keys, words=unwritable(keys.words))
+            for one in (keys, shut):
+                found, _ = entropy.decode(memoryview(data), 0, one, values.dtype)
+                assert np.array_equal(found, values)
+    assert len(known) == 2 * len(DTYPES)
 
 
 @pytest.mark.parametrize("kind", range(3))

@@ -22,7 +22,9 @@ NAME: Final = "delta/1"
 
 def fits(target: Target, base: Base) -> bool:
     """Return whether ``base`` has the dtype and the number of words of ``target``."""
-    return base.dtype == target.dtype and Target(base.dtype, base.shape).words == target.words
+    if base.dtype != target.dtype:
+        return False
+    return base.shape == target.shape or Target(base.dtype, base.shape).words == target.words
 
 
 def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Encoded | None:

@@ -269,8 +269,7 @@ def read_section(
     if position > len(blob):
         raise CodecError("an encoded chunk is cut short")
     found = []
-    for k, size in enumerate(sizes):
-        method, length = _ENTRY.unpack_from(blob, start + k * _ENTRY.size)
+    for size, (method, length) in zip(sizes, _ENTRY.iter_unpack(blob[start:position]), strict=True):
         if length > len(blob) - position:
             raise CodecError("an encoded chunk is cut short")
         found.append(decode(method, blob[position : position + length], size))

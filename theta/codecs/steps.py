@@ -113,6 +113,14 @@ def _decode(view: memoryview, base: Words, dtype: str) -> Words:
     return words
 
 
+def decode(payload: memoryview, base: Words, dtype: str) -> Words:
+    """Return the words of the chunk ``payload``, which may be ``base``, the same words of the base.
+
+    Raises :class:`~theta.errors.CodecError` for anything malformed.
+    """
+    return base if bytes(payload[:2]) == _SAME else _decode(payload, base, dtype)
+
+
 @dataclass(frozen=True)
 class _Decoder:
     target: Target
@@ -120,8 +128,7 @@ class _Decoder:
 
     def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
         """Return the words of one chunk, which may be those of the base."""
-        view, base = memoryview(payload), self.base.read(start, stop)
-        return base if bytes(view[:2]) == _SAME else _decode(view, base, self.target.dtype)
+        return decode(memoryview(payload), self.base.read(start, stop), self.target.dtype)
 
 
 def decoder(shared: bytes | memoryview | None, target: Target, base: Base) -> _Decoder:

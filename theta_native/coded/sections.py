@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from theta_native import kernel, rans, tokens, unwritable
+from theta_native import given, kernel, rans, tokens, unwritable
 from theta_native.contexts import ContextKeys, _mark
 
 Words = NDArray[Any]
@@ -191,8 +190,7 @@ def summed(stored: Bytes, levels: int, parts: int, numbers: Bytes) -> int:
     return int(_sum_up(unwritable(stored), levels, parts, numbers))
 
 
-@dataclass(frozen=True)
-class SectionHead:
+class SectionHead(NamedTuple):
     """The rule of tokens, the number of clusters and of words of the stream, and its states."""
 
     s: int
@@ -227,6 +225,9 @@ def decode(
     )
     rooms[2][:4] = head.states
     raw = tokens.least(bits, head.s, head.m), tokens.raw_widths(bits, head.s, head.m)
-    tables, values = (planes, ends, sizes), np.empty(count, dtype)
-    read = _decode(unwritable(blob), keys.parts, numbers, tables, raw, rooms, values)
+    tables, values, blob = (planes, ends, sizes), np.empty(count, dtype), unwritable(blob)
+    words, shift, mask, levels, block = keys.parts
+    leaves = [blob, words, int(shift), int(mask), levels, int(block), numbers, *tables, *raw, *rooms, values]
+    key = (dtype, *(array.flags.num for array in (words, levels, numbers, planes)))
+    read = given(_decode, key, leaves, lambda: (blob, keys.parts, numbers, tables, raw, rooms, values))
     return values, int(read)

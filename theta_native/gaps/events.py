@@ -259,7 +259,7 @@ def decode(
     padded = np.concatenate([words, np.zeros(1, np.uint32)])
     final: NDArray[Any] = np.concatenate([states, np.zeros(1, np.uint64)])
     places, found = np.empty(count + 1, np.uint32), np.empty(count + 1, np.uint16)
-    table = np.ascontiguousarray(hazards[keys.numbers]).reshape(-1)
+    table = hazards.take(keys.numbers.reshape(-1))
     number = _scan(keys.parts, table, _curve(), padded, final, places, found)
     if number != count or int(final[2]) != words.size or not bool((final[:STATES] == LOWER).all()):
         return None

@@ -63,10 +63,12 @@ def _spread(frequencies: Frequencies, entries: NDArray[np.uint32]) -> None:
     for i in range(frequencies.size):
         symbol = i & 15
         is_other = 1 if (symbol & 3) == 3 or symbol >> 2 == 3 else 0
-        own = frequencies[i]
-        for k in range(own):
-            entries[at] = np.uint32((own << 16) | (is_other << 14) | (symbol << 10) | k)
-            at += 1
+        own = int(frequencies[i])
+        first = np.uint32((own << 16) | (is_other << 14) | (symbol << 10))
+        part = entries[at : at + own]  # of which the compiler fills several at once
+        for k in range(part.size):
+            part[k] = first + np.uint32(k)
+        at += own
 
 
 @kernel

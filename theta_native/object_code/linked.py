@@ -74,10 +74,12 @@ def _take(values: tuple[Any, ...], kinds: list[Hashable], leaves: list[Any]) -> 
     for value in values:
         cls = type(value)
         if cls is np.ndarray:
-            kinds += value.dtype, value.ndim, value.flags.num & _FLAGS
+            kinds.append(value.dtype)
+            kinds.append(value.flags.num & _FLAGS | value.ndim << 16)
             leaves.append(value)
         elif cls is tuple:
-            kinds += tuple, len(value)
+            kinds.append(tuple)
+            kinds.append(len(value))
             _take(value, kinds, leaves)
         else:
             is_large = cls is int and not -_INT64 <= value < _INT64  # nothing is linked for its type

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 NAME: Final = "nudges/1"
 DTYPES: Final = ("bf16", "f16")
 _HEAD: Final = struct.Struct("<BHBBIBBII4Q")
+_SHARES: Final = struct.Struct("<4H")
 _SAME: Final = b"\0"
 _CODED: Final = 1
 _GROUP: Final = 16
@@ -173,10 +174,10 @@ def _shares(view: memoryview, clusters: int) -> NDArray[np.uint32]:
     """Return the share of each move in each cluster."""
     if not 1 <= clusters <= _CLUSTERS or len(view) - _HEAD.size < 8 * clusters:
         raise CodecError("an encoded step has an impossible header")
-    shares = np.frombuffer(view, "<u2", 4 * clusters, _HEAD.size).reshape(-1, 4).astype(np.uint32)
-    if bool((shares.sum(axis=1) != kernels.moves.SHARES).any()):
+    rows = [*_SHARES.iter_unpack(view[_HEAD.size : _HEAD.size + _SHARES.size * clusters])]
+    if any(sum(row) != kernels.moves.SHARES for row in rows):
         raise CodecError("the shares of an encoded step do not add up")
-    return shares
+    return np.array(rows, np.uint32)
 
 
 def _decode(view: memoryview, base: Words, dtype: str) -> Words:
@@ -203,6 +204,16 @@ def _decode(view: memoryview, base: Words, dtype: str) -> Words:
     return out[: base.size]
 
 
+def decode(payload: memoryview, base: Words, dtype: str) -> Words:
+    """Return the words of the chunk ``payload``, which may be ``base``, the same words of the base.
+
+    Raises :class:`~theta.errors.CodecError` for anything malformed, and for words of another kind.
+    """
+    if dtype not in DTYPES:
+        raise CodecError("a step does not fit its base")
+    return base if bytes(payload[:2]) == _SAME else _decode(payload, base, dtype)
+
+
 @dataclass(frozen=True)
 class _Decoder:
     target: Target
@@ -210,8 +221,7 @@ class _Decoder:
 
     def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
         """Return the words of one chunk, which may be those of the base."""
-        view, base = memoryview(payload), self.base.read(start, stop)
-        return base if bytes(view[:2]) == _SAME else _decode(view, base, self.target.dtype)
+        return decode(memoryview(payload), self.base.read(start, stop), self.target.dtype)
 
 
 def decoder(shared: bytes | memoryview | None, target: Target, base: Base) -> _Decoder:

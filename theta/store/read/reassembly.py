@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from typing import Final, Protocol
 
 from theta import codecs
@@ -29,6 +30,8 @@ from theta.store.read.tensor_records import common_layer, record_here, record_of
 NOWHERE: Final[Mapping[str, Place]] = {}
 _BATCH: Final = 1 << 20
 """Bytes that a thread is given at once, at least."""
+_ALONE: Final = 8 << 20
+"""Bytes up to which one thread decodes all: several would wait for the interpreter, a sixth of the work."""
 MAX_TOTAL: Final = 1 << 44
 """Bytes that one checkpoint may declare (16 TiB): constant chunks amplify, so there is a cap."""
 
@@ -183,7 +186,7 @@ def pieces_of(stored: StoredTensor, offset: int) -> Iterator[Piece]:
 
 
 def write_pieces(target: Copy, pieces: Iterable[Piece], progress: Progress | None = None) -> None:
-    """Decode ``pieces`` on all cores and write them to ``target``."""
+    """Decode ``pieces``, on all cores if they are large, and write them to ``target``."""
 
     def work(batch: list[Piece]) -> int:
         for piece, raw in zip(batch, _proven(batch), strict=True):
@@ -191,10 +194,22 @@ def write_pieces(target: Copy, pieces: Iterable[Piece], progress: Progress | Non
         return sum(piece.nbytes for piece in batch)
 
     # Threads write to the target until the generator is closed, and it may be discarded after that.
-    with contextlib.closing(ordered(work, _batches(pieces))) as done:
+    with contextlib.closing(_each(work, _batches(pieces))) as done:
         for nbytes in done:
             if progress is not None:
                 progress(nbytes)
+
+
+def _each(work: Callable[[list[Piece]], int], batches: Iterable[list[Piece]]) -> Generator[int, None, None]:
+    """Yield what ``work`` returns of each batch, in order, from threads if there is much to decode."""
+    batches, few, nbytes = iter(batches), list[list[Piece]](), 0
+    for batch in batches:
+        few.append(batch)
+        nbytes += sum(piece.nbytes for piece in batch)
+        if nbytes > _ALONE:
+            yield from ordered(work, chain(few, batches))
+            return
+    yield from map(work, few)
 
 
 def _proven(batch: list[Piece]) -> list[memoryview | None]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate, chain, pairwise
 
 from theta.formats.derived import arguments, derive
@@ -23,8 +23,8 @@ from theta.store.format.manifest import Line, Manifest
 from theta.store.format.skeleton import Skeleton
 from theta.store.format.tensor_tree import Chunk, Record
 from theta.store.odb.objects import Objects
-from theta.store.read import layers, tensor_records
-from theta.store.read.layers import Budget, Held, HeldValue
+from theta.store.read import held_steps, layers, tensor_records
+from theta.store.read.layers import Budget, HeldValue
 from theta.store.read.reassembly import Copy, Piece, Restorer, pieces_of, write_pieces
 from theta.store.read.stored_tensor import StoredTensor
 
@@ -181,9 +181,16 @@ class Reviser:
     def _add(self, found: Revision, new: StoredPlace, had: Had | None, budget: Budget) -> None:
         line, record, offset = new.line, new.record, new.offset
         old = self._record(had) if len(record.chunks) > 1 else None  # of one chunk the digest told
+        number = self._number(record, old, had.line) if had is not None and had.line is not None else None
+        held = self._value(had) if had is not None and number is not None else None
+        payload = held_steps.payload_of(record, number) if held is not None and number is not None else None
+        if held is not None and payload is not None:
+            unproven = partial(held_steps.value, self._objects, record, payload, held)
+            read = partial(self._read, new, number, held, budget)
+            found.pieces.append(Piece(line.name, offset, line.nbytes, read, record.chunks[0], unproven))
+            return
         cuts = _cuts(had.chunks or (old.chunks if old else ())) if had else {}
-        held = self._held(record, old, had) if had and had.line else None
-        stored = StoredTensor(self._objects, line, budget=budget, record=record, held=held)
+        stored = self._stored(new, number, held, budget)
         for chunk, piece in zip(record.chunks, pieces_of(stored, offset), strict=True):
             start = piece.offset - offset
             if had is not None and cuts.get((start, chunk.length)) == chunk.digest:
@@ -191,22 +198,38 @@ class Reviser:
             else:
                 found.pieces.append(piece)
 
+    def _stored(
+        self, new: StoredPlace, number: int | None, held: HeldValue | None, budget: Budget
+    ) -> StoredTensor:
+        """Return the tensor ``new``, to be decoded on its layer ``number``, ``held``, if that is known."""
+        below = (number, held) if number is not None and held is not None else None
+        return StoredTensor(self._objects, new.line, budget=budget, record=new.record, held=below)
+
+    def _read(self, new: StoredPlace, number: int | None, held: HeldValue, budget: Budget) -> memoryview:
+        """Return the proven bytes of a tensor of one chunk."""
+        _, read = next(self._stored(new, number, held, budget).pieces())
+        return read()
+
     def _record(self, had: Had | None) -> Record | None:
         """Return the record of a tensor of the copy, if it is in this repository."""
         if had is None or had.line is None:
             return None
         return tensor_records.record_here(self._objects, had.line)
 
-    def _held(self, record: Record, old: Record | None, had: Had) -> Held | None:
-        """Return the layer of ``record`` that is the value which the copy has."""
-        assert had.line is not None
-        number = self._number(record, old, had.line) if self._source and len(record.layers) > 1 else None
-        if number is None or (self._in_place and not tensor_records.of_words(record, number)):
-            return None
+    def _value(self, had: Had) -> HeldValue:
+        """Return the value of a stored tensor that the copy has."""
         assert self._source is not None
-        return number, HeldValue(self._source, had.offset, had.line.dtype, had.line.shape)
+        assert had.line is not None
+        return HeldValue(self._source, had.offset, had.line.dtype, had.line.shape)
 
     def _number(self, record: Record, old: Record | None, line: Line) -> int | None:
+        """Return the layer of ``record`` that is the value of ``line``, if decoding can begin there."""
+        number = self._common(record, old, line) if self._source and len(record.layers) > 1 else None
+        if number is None or (self._in_place and not tensor_records.of_words(record, number)):
+            return None
+        return number
+
+    def _common(self, record: Record, old: Record | None, line: Line) -> int | None:
         """Return the number of that layer; ``old`` is the record of ``line``, if it was read.
 
         The names in a tree mostly tell, and they are read much faster than a record.
