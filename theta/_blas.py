@@ -16,10 +16,10 @@ from typing import Any, Final
 @cache
 def threads() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
     """Return get and set functions for the threads of numpy's bundled OpenBLAS; None with another library."""
-    from numpy.linalg import _umath_linalg
+    import numpy as np  # the whole first: another thread may be at it
 
     try:
-        library = ctypes.CDLL(_umath_linalg.__file__)
+        library = ctypes.CDLL(np.linalg._umath_linalg.__file__)
     except OSError:
         return None
     for prefix in ("scipy_openblas", "openblas"):

@@ -12,12 +12,13 @@ import functools
 import importlib
 import threading
 from collections.abc import Callable, Hashable
-from typing import Any, Final, TypeVar, cast
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from theta_native import _saved
 from theta_native.object_code import linked
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SMALL: Final = 1 << 16
 """The number of words up to which numpy is fast enough, so that numba is not imported."""

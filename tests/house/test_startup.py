@@ -1,5 +1,6 @@
 """Commands that need no kernel and no repository start without the heavy modules."""
 
+import ast
 import importlib
 import json
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import theta
+from tests.house.source import PRODUCT, Source, sources
 from tests.support import Repo, make_model, random_tensors
 from theta.cli import catalogue
 from theta.cli.passing import Passing
@@ -261,3 +263,20 @@ def test_a_lazy_module_is_imported_by_its_first_name(monkeypatch: pytest.MonkeyP
     assert vars(module)["rgb_to_hsv"] is convert
     with pytest.raises(AttributeError, match="nothing_of_the_kind"):
         _ = module.nothing_of_the_kind
+
+
+def test_no_module_imports_a_part_of_numpy_before_the_whole() -> None:
+    """While another thread imports a package, Python lets a part be imported first: one fails."""
+    found = {source.module: _first_parts(source) for source in sources(*PRODUCT)}
+    assert {module: parts for module, parts in found.items() if parts} == {}
+
+
+def _first_parts(source: Source) -> set[str]:
+    whole, parts = set[str](), set[str]()
+    for node, name in source.imports(at_start=True):
+        module = source.base_of(node) if isinstance(node, ast.ImportFrom) else name
+        package, _, part = module.partition(".")
+        if part and package == "numpy" and package not in whole:
+            parts.add(module)
+        whole |= set() if part else {package}
+    return parts

@@ -93,3 +93,47 @@ def test_c1_no_thread_sees_a_kernel_before_those_that_it_calls(
     monkeypatch.setattr(numba, "njit", slow)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(after, [0.0, 0.02, 0.06, 0.1])) == [9] * 4
+
+
+WHILE_ANOTHER_IMPORTS_NUMPY = """
+import importlib, pkgutil, sys, threading, time
+from importlib.abc import MetaPathFinder
+import theta, theta.lazy  # which import no numpy
+
+name, function = sys.argv[1:]
+inside, errors = threading.Event(), []
+
+class Slow(MetaPathFinder):
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname == "numpy._core" and not inside.is_set():
+            inside.set()
+            time.sleep(0.3)
+        return None
+
+def load(name, function=""):
+    try:
+        module = importlib.import_module(name)
+        if function:
+            getattr(module, function)()
+    except Exception as error:
+        errors.append(repr(error))
+
+sys.meta_path.insert(0, Slow())
+first = threading.Thread(target=load, args=("numpy",))
+first.start()
+inside.wait()
+load(name, function)
+first.join()
+print(errors)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [("theta_native", ""), ("theta_native.rans", ""), ("theta._blas", "threads"), ("theta.dtypes", "")],
+)
+def test_numpy_is_whole_before_a_part_of_it_is_imported(module: str, function: str) -> None:
+    """Two threads of ``git add``'s filter began at numpy at once, and the import of one failed."""
+    command = [sys.executable, "-c", WHILE_ANOTHER_IMPORTS_NUMPY, module, function]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", done.stdout
