@@ -225,14 +225,17 @@ def stored_planes(
     """
     pieces: list[Payload] = []
     constant: list[bool] = []
-
-    def stored(method: int, payload: memoryview, longest: int) -> Payload:
-        constant.append(method == CONSTANT)
-        return _stored(method, payload, longest)
-
     for count in sections:
-        found, start = read_section(blob, start, [longest] * count, stored)
-        pieces += found
+        position = start + _ENTRY.size * count
+        if position > len(blob):
+            raise CodecError("an encoded chunk is cut short")
+        for method, length in _ENTRY.iter_unpack(blob[start:position]):
+            if length > len(blob) - position:
+                raise CodecError("an encoded chunk is cut short")
+            pieces.append(_stored(method, blob[position : position + length], longest))
+            constant.append(method == CONSTANT)
+            position += length
+        start = position
     ends = accumulate(map(len, pieces), initial=0)
     return np.frombuffer(b"".join(pieces), np.uint8), np.array([*ends, *constant], np.int64), start
 

@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from theta import _fs, _room
-from theta.errors import ChangedWhileReadError, NotFoundError, UsageError, WouldOverwriteError, concerning
+from theta.errors import (
+    ChangedWhileReadError,
+    NewerFormatError,
+    NotFoundError,
+    UsageError,
+    WouldOverwriteError,
+    concerning,
+)
 from theta.git.object_values import MODE_BLOB
 from theta.lazy import Module
 from theta.porcelain.replicas import replica_state
@@ -167,10 +174,16 @@ def _matches(path: str, chosen: Iterable[str]) -> bool:
 
 
 def _manifest(session: Session, path: str, oid: str) -> Manifest | None:
-    if (error := session.malformed(oid)) is not None:
+    try:
+        found = session.manifest_or_none(oid)
+    except NewerFormatError as error:
         error.concern(path)
-        raise error
-    return session.manifest_or_none(oid)
+        raise
+    malformed = session.malformed(oid) if found is None else None
+    if malformed is not None:
+        malformed.concern(path)
+        raise malformed
+    return found
 
 
 @dataclass

@@ -89,7 +89,8 @@ class Objects:
 
     def text(self, oid: str, limit: int = BLOB_LIMIT) -> bytes:
         """Return the bytes of blob ``oid``, its id checked; raises :class:`CorruptError`."""
-        data = bytes(self.chunk(oid, limit))
+        found = self.chunk(oid, limit)
+        data = found if isinstance(found, bytes) else bytes(found)
         if self.repo.format.blob_id(data) != oid:
             raise CorruptError(f"object {oid} is damaged", hint="run 'git fsck' and fetch it again")
         return data

@@ -160,8 +160,7 @@ class Reviser:
 
     def trees(self) -> dict[str, int]:
         """Return tree -> bytes of the tensors that the copy does not have."""
-        found = self._extents()
-        return {line.tree: line.nbytes for line, _, had in found if had is None or had.digest != line.digest}
+        return {line.tree: line.nbytes for line, _, had in self._extents() if not _is_there(line, had)}
 
     def revision(self) -> Revision:
         """Return what is to be done; reads the records of tensors that differ.
@@ -169,11 +168,15 @@ class Reviser:
         Raises :class:`theta.errors.CodecError` if the tensors declare too much work.
         """
         found, budget, declared = Revision(), Budget(self.plan.size), Budget(self.plan.size)
-        for line, offset, had in self._extents():
-            if had is not None and had.digest == line.digest:
+        extents = [*self._extents()]
+        differing = [line for line, _, had in extents if not _is_there(line, had)]
+        # All records first: what belongs together is in one pack, and what it replaces in another.
+        records = {line.name: tensor_records.record_of(self._objects, line) for line in differing}
+        for line, offset, had in extents:
+            if had is not None and _is_there(line, had):
                 found.span(had.offset, offset, line.nbytes)
             else:
-                record = tensor_records.record_of(self._objects, line)
+                record = records[line.name]
                 declared.spend(layers.declared(record.layers))
                 self._add(found, StoredPlace(line, record, offset), had, budget)
         return found
@@ -241,6 +244,11 @@ class Reviser:
                 return number
             old = tensor_records.record_here(self._objects, line)
         return None if old is None else tensor_records.common_layer(record, old)
+
+
+def _is_there(line: Line, had: Had | None) -> bool:
+    """Return whether a copy has the value of ``line``, of whose place it has ``had``."""
+    return had is not None and had.digest == line.digest
 
 
 def _cuts(chunks: Iterable[Chunk]) -> dict[tuple[int, int], bytes]:
