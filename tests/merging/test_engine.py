@@ -593,6 +593,10 @@ def test_gguf_and_torch_are_rewritten_only_where_nothing_is_lost(store: Store) -
     named = [store.put_file(file("gguf", model, {"general.name": "m"})) for model in models]
     left = store.merge(named[0], *named[1:], policy=LEAVE)
     assert [conflict.name for conflict in left.conflicts] == [result_file.CONTAINER]
+    with pytest.raises(UsageError, match="cannot get another dtype: this gguf file has more than tensors"):
+        store.merge(named[0], *named[1:], policy=LEAVE, options=MergeOptions(dtype="bf16"))
+    kept = store.merge(named[0], named[1], named[0], policy=LEAVE, options=MergeOptions(dtype="f32"))
+    assert kept.manifest is not None, "it has that dtype"
 
 
 # -- measures ----------------------------------------------------------------------------------------

@@ -228,6 +228,7 @@ class _Run:
         result.dtype = self._told_dtype([line for line in likes if line is not None])
         container = self._container([line for line in likes if line is not None])
         if container is None and not result.conflicts:
+            self._refuse_dtype([line for line in likes if line is not None])
             result.conflicts.append(result_file.conflict())
         if self._options.dry_run:
             result.rows = list(self._rows(choices))
@@ -280,6 +281,16 @@ class _Run:
         return result_file.merge(
             self._objects, self._pack, self._base, self._sides, ordered_lines, self._noted
         )
+
+    def _refuse_dtype(self, lines: Sequence[Line]) -> None:
+        """Raise :class:`UsageError` for a dtype that the file cannot have, whichever side is taken."""
+        versions = [version for version in self._versions if version is not None]
+        if self._options.dtype is not None and result_file.is_fixed(self._objects, versions, lines):
+            kind = versions[-1].format
+            raise UsageError(
+                f"its tensors cannot get another dtype: this {kind} file has more than tensors",
+                hint="leave out the dtype, or 'theta convert' both sides to safetensors first",
+            )
 
     def _noted(self, conflict: Conflict) -> Strategy | None:
         """Ask the policy about a conflict outside of the tensors, and note its decision."""

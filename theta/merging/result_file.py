@@ -78,6 +78,12 @@ def _picked(
     return side.skeleton, side.format
 
 
+def is_fixed(objects: Objects, versions: Sequence[Manifest], lines: Sequence[Line]) -> bool:
+    """Return whether none of ``versions`` has tensors like ``lines``, or is a file that can get them."""
+    wanted = _specs(lines)
+    return not any(_specs(one.lines) == wanted or _is_plain(objects, one) for one in versions)
+
+
 def laid_out(objects: Objects, pack: PackWriter, like: Manifest, lines: Sequence[Line]) -> str | None:
     """Return the skeleton of a file like ``like`` with the tensors ``lines``; None when no writer can."""
     if _specs(like.lines) == _specs(lines):
