@@ -318,9 +318,16 @@ def test_a_candidate_that_cannot_be_computed_has_no_score(forked: Repo) -> None:
         (["--search", "weight=0:1:1", "--score", "echo 1 {}", "--search-by", "luck"], "no search by 'luck'"),
         (["--search", "weight=0:1:1", "--score", "echo 1 {}", "-X", "ours"], "name it"),
         (["--search", "weight=0:1:1", "--score", "echo 1 {}"], "name it"),
+        (["--search", "weight=0:1:1", "--score", "echo 1 {}", "--recipe", "r.yaml"], "not of r.yaml"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_refused(forked: Repo, words: list[str], told: str) -> None:
-    done = forked.theta("merge", "side", *words, code=2)
+    """A recipe that composes a model, with a tokenizer of its own say, is refused as any other is."""
+    (forked.path / ".git/info/exclude").write_text("r.yaml\n")
+    forked.write(
+        "r.yaml", "merge_method: linear\nmodels: [model: main, model: side]\ntokenizer_source: union\n"
+    )
+    branches = [] if "--recipe" in words else ["side"]
+    done = forked.theta("merge", *branches, *words, code=2)
     assert told in done.stderr
     assert not forked.git("status", "--porcelain")

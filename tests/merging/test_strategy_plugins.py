@@ -17,8 +17,10 @@ from tests.merging.stored import Store
 from theta.errors import ThetaError, UsageError
 from theta.merging.engine import MergeOptions
 from theta.merging.recipes import Recipe
+from theta.merging.shapes.by_token import TokenOrder
 from theta.merging.strategies import Job, Method, broken_plugins, describe, names, parse, registry
 
+NAME = "model.embed_tokens.weight"
 EXAMPLE = Path(__file__).parents[1] / "plugins" / "strategy_example"
 
 
@@ -102,6 +104,29 @@ def test_a_plugin_sees_statistics_rows_and_dtypes(
     assert [(form.dtype, form.shape) for form in seen[0].forms] == [("f32", (3, 2)), ("f16", (4, 2))]
     with pytest.raises(UsageError, match="needs statistics"):
         store.merge(*sides, policy=Recipe(parse("row_fisher")).policy())
+
+
+@pytest.mark.parametrize("text", ["even_reach:reach=2", "row_fisher"])
+def test_a_plugin_sees_rows_of_one_token(site: Path, tmp_path: Path, text: str) -> None:
+    """Theirs has its tokens in another order, and one more: values and statistics are matched before."""
+    store, random = Store(tmp_path), np.random.default_rng(5)
+    base, ours, theirs = (random.standard_normal((rows, 4)).astype("<f4") for rows in (3, 3, 4))
+    information = [random.random((rows, 4)).astype("<f4") for rows in (3, 4)]
+    moved = [2, 0, 3, 1]
+
+    def result(order: list[int], tokens: TokenOrder | None) -> Any:
+        sides = [store.put({NAME: one}) for one in (base, ours, theirs[order])]
+        own = tuple(store.put({NAME: one}) for one in (information[0], information[1][order]))
+        options = MergeOptions(statistics=own if text == "row_fisher" else (), tokens=tokens)
+        done = store.merge(*sides, policy=Recipe(parse(text)).policy(), options=options)
+        assert done.manifest is not None
+        return store.get(done.manifest)[NAME]
+
+    ids = {"a": 0, "b": 1, "c": 2, "new": 3}
+    known = {token: number for token, number in ids.items() if token != "new"}
+    theirs_ids = {token: moved.index(number) for token, number in ids.items()}
+    by_token = result(moved, TokenOrder(ids, (known, known, theirs_ids)))
+    assert np.array_equal(by_token, result([0, 1, 2, 3], None))
 
 
 def test_the_parameters_of_a_plugin_are_checked(site: Path) -> None:

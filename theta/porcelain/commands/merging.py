@@ -34,6 +34,7 @@ from theta.porcelain.search.trials import Contest, Score, SearchRequest, SearchR
 from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.session import Session
 
+_SEARCHED: Final = "name it: -X ties --search ..."
 _OF_GIT: Final = ("ort", "recursive", "resolve", "octopus")
 
 
@@ -96,10 +97,12 @@ def search(
     Nothing is merged yet.  Raises :class:`UsageError` where the request has no strategy to search for, and
     what :func:`theta.porcelain.search.trials.search` raises.
     """
+    if file := request.tensors.recipe:
+        raise UsageError(f"a search is for the parameters of a strategy, not of {file.label}", hint=_SEARCHED)
     plan = _reduced(session, decision.plan(session, request, dialogue))
     recipe = plan.decision.how.asked()
-    if request.tensors.recipe is not None or recipe.default is None or recipe.default.name in SIDES:
-        raise UsageError("a search is for the parameters of a strategy", hint="name it: -X ties --search ...")
+    if recipe.default is None or recipe.default.name in SIDES:
+        raise UsageError("a search is for the parameters of a strategy", hint=_SEARCHED)
     gits = [option for option in request.tensors.strategies if is_gits(option)]
 
     def asking(strategy: Strategy, searched: str = "") -> MergeRequest:
