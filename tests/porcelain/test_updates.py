@@ -115,8 +115,13 @@ def adapter(place: Path, config: Mapping[str, Any], tensors: Tensors) -> Path:
     return place
 
 
+@pytest.mark.parametrize("kind", [None, "low-rank"])
+@pytest.mark.parametrize("given", [".", "adapter_model.safetensors"])
 @pytest.mark.parametrize("rslora", [False, True])
-def test_an_adapter_of_peft(updated: Repo, tmp_path: Path, rslora: bool) -> None:
+def test_an_adapter_of_peft(
+    updated: Repo, tmp_path: Path, rslora: bool, given: str, kind: str | None
+) -> None:
+    """Its directory, and the file of its weights, whose scale the configuration beside it tells."""
     parts = {
         "model.q.lora_A.weight": noise((4, 80), 1),
         "model.q.lora_B.weight": noise((96, 4), 2),
@@ -132,7 +137,7 @@ def test_an_adapter_of_peft(updated: Repo, tmp_path: Path, rslora: bool) -> None
     config |= {"rank_pattern": {"up": 2, "conv": 2, "embed": 3}, "alpha_pattern": {"model.up": 3}}
     place = adapter(tmp_path / "adapter", config, parts)
     old = read_model(updated.path / "bf16.safetensors")
-    added = bring(updated, "bf16.safetensors", None, place)
+    added = bring(updated, "bf16.safetensors", kind, place / given)
     new = read_model(updated.path / "bf16.safetensors")
 
     for module, alpha, rank in (("q", 6, 4), ("up", 3, 2), ("conv", 6, 2)):

@@ -23,6 +23,7 @@ from theta.errors import UsageError
 from theta.formats import opaque
 from theta.formats.layout import Source
 from theta.formats.values import Value, values
+from theta.merging.adapters.scales import CONFIG
 from theta.porcelain.stage import adapters
 from theta.porcelain.stage.adapters import Adapter, read_adapter
 from theta.porcelain.stage.updates import (
@@ -74,8 +75,11 @@ A ``base_layer`` before factors stays: it tells the parameters of one module apa
 def read(place: Path, kind: str | None) -> Brought:
     """Read the updates of ``kind`` in the file or directory ``place``; raises ``UsageError`` if none.
 
-    The ``kind`` may be None for a PEFT adapter, whose configuration has it.
+    The ``kind`` may be None for a PEFT adapter, whose configuration has it.  The file of its weights, as PEFT
+    names it, stands for the directory: without the configuration, the scale of the factors is not known.
     """
+    if place.name in adapters.WEIGHTS and (place.parent / CONFIG).is_file():
+        place = place.parent
     adapter = read_adapter(place) if place.is_dir() else None
     if adapter is not None and kind not in (None, adapter.kind) and {kind, adapter.kind} != {"ia3", "scaled"}:
         raise UsageError(f"{place} is a {adapter.kind} adapter, not {kind}")
