@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from tests.merging.stored import Store
 from theta.merging.engine import MergeOptions, Outcome
 from theta.merging.recipes import Recipe
+from theta.merging.shapes import by_token
 from theta.merging.shapes.by_token import TokenOrder, agree
 from theta.merging.strategies import parse
 
@@ -110,3 +112,25 @@ def test_a_token_without_any_row_leaves_the_tensor_in_conflict(store: Store) -> 
 )
 def test_when_rows_of_one_number_are_of_one_token(versions: list[dict[str, int]], wanted: bool) -> None:
     assert agree(versions) is wanted
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_rows_are_put_in_place_whatever_pieces_they_come_in(data: Any) -> None:
+    count, width = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 6))
+    words = np.arange(1, count * width + 1, dtype="<u2")
+    cuts = sorted(data.draw(st.lists(st.integers(0, count * width), max_size=8)))
+    order = np.array(data.draw(st.permutations(range(count))))
+    wanted = np.empty((count, width), "<u2")
+    wanted[order] = words.reshape(count, width)
+    assert np.array_equal(by_token.placed(np.split(words, cuts), order, width), wanted.reshape(-1))
+
+
+def test_no_second_matrix_is_in_memory() -> None:
+    rows, width = 4096, 1024
+    pieces = (np.full(1 << 16, 7, "<u2") for _ in range(rows * width >> 16))
+    tracemalloc.start()
+    by_token.placed(pieces, np.arange(rows)[::-1], width)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.1 * 2 * rows * width

@@ -7,7 +7,7 @@ their number.  All matrices of one tensor are in memory at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -334,11 +334,31 @@ class TokenInputs:
 
     def in_order(self, pieces: Callable[[], Iterator[Array]]) -> Iterator[Array]:
         """Yield the words of the result from those of the rows in the order of the plan."""
-        plan = self._plan
-        words = np.concatenate(list(pieces())).reshape(len(plan.order), -1)
-        found = np.empty_like(words)
-        found[plan.order] = words
-        yield found.reshape(-1)
+        yield placed(pieces(), self._plan.order, self.sides[0].words.shape[1])
+
+
+def placed(pieces: Iterable[Array], order: Array, width: int) -> Array:
+    """Return the words of a matrix with rows of ``width`` words, whose row ``order[i]`` is the i-th given.
+
+    The rows come in ``pieces`` of any length.  Each is put in its place: no second matrix is in memory.
+    """
+    at, found = 0, np.empty((0, width), np.uint8)
+    for piece in pieces:
+        if not at:
+            found = np.empty((len(order), width), piece.dtype)
+        end = at + len(piece)
+        first, last = -(-at // width), end // width
+        if first > last:  # inside of one row
+            found[order[last], at - last * width : end - last * width] = piece
+        else:
+            head, tail = first * width - at, end - last * width
+            if head:
+                found[order[first - 1], width - head :] = piece[:head]
+            found[order[first:last]] = piece[head : len(piece) - tail].reshape(-1, width)
+            if tail:
+                found[order[last], :tail] = piece[len(piece) - tail :]
+        at = end
+    return found.reshape(-1)
 
 
 @dataclass(frozen=True)
