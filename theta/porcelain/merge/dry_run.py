@@ -55,7 +55,7 @@ def rehearsal(session: Session) -> Iterator[Session]:
 
 def bring(session: Session, ours: str, theirs: str) -> None:
     """Bring the promised objects that ``git merge-tree`` reads of two commits, in a rehearsal."""
-    if session.objects.are_shared or not session.repo.promised.is_partial:
+    if not session.repo.promised.is_partial:
         return
     wanted: set[str] = set()
     for sides in _triples(session.repo, ours, theirs, set()):

@@ -102,7 +102,8 @@ def join(
 
 def _joined_by_git(session: Session, ours: str, theirs: str, base: str | None = None) -> Joined:
     """Let git merge two commits in memory; the checkpoints are yet to be merged."""
-    dry_run.bring(session, ours, theirs)
+    if not session.objects.are_shared:
+        dry_run.bring(session, ours, theirs)
     command = ["merge-tree", "--write-tree", "-z", "--no-messages", "--allow-unrelated-histories"]
     done = session.objects.git().run(*command, ours, _stand_in(session, ours, theirs), check=False)
     if done.code > 1:
