@@ -192,3 +192,22 @@ def test_changes_that_are_not_committed_are_not_overwritten(repo: Repo) -> None:
         assert theta(repo, "merge", "-X", "ours", *others, code=None).code in (2, 3)
         assert digest(repo) == mine
         assert repo.git("status", "--porcelain") == f" M {MODEL}"
+
+
+def test_a_changed_file_is_in_the_way_and_nothing_is_said_of_it_but_that(repo: Repo) -> None:
+    """Git stashes it to try the merge, so that a manifest stands in its place when git has ended."""
+    wanted = edit(repo, "embed.weight", 0.5)
+    done = theta(repo, "merge", "-X", "average", "b", code=2)
+    assert "would be overwritten by merge" in done.err
+    assert "changed while git ran" not in done.err
+    assert digest(repo) == wanted
+
+
+def test_status_tells_that_branches_have_diverged_on_two_lines(repo: Repo) -> None:
+    repo.git("config", "branch.a.remote", ".")
+    repo.git("config", "branch.a.merge", "refs/heads/b")
+    lines = theta(repo, "status").out.splitlines()
+    assert lines[1:3] == [
+        "Your branch and 'b' have diverged,",
+        "and have 1 and 1 different commits each, respectively.",
+    ]

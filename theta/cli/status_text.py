@@ -102,21 +102,19 @@ def _branch(report: Report) -> None:
     if "branch.ab" in report.branch:
         ahead, behind = (int(part[1:]) for part in report.branch["branch.ab"].split())
         upstream = report.branch.get("branch.upstream", "")
-        console.out(_upstream(upstream, ahead, behind))
+        console.out(*_upstream(upstream, ahead, behind))
 
 
-def _upstream(name: str, ahead: int, behind: int) -> str:
-    """Return in git's words how the branch compares with its upstream."""
+def _upstream(name: str, ahead: int, behind: int) -> list[str]:
+    """Return in git's words, line by line, how the branch compares with its upstream."""
     if ahead and behind:
-        return (
-            f"Your branch and '{name}' have diverged,\n"
-            f"and have {ahead} and {behind} different commits each, respectively."
-        )
+        numbers = f"and have {ahead} and {behind} different commits each, respectively."
+        return [f"Your branch and '{name}' have diverged,", numbers]
     if ahead:
-        return f"Your branch is ahead of '{name}' by {changes.counted(ahead, 'commit')}."
+        return [f"Your branch is ahead of '{name}' by {changes.counted(ahead, 'commit')}."]
     if behind:
-        return f"Your branch is behind '{name}' by {changes.counted(behind, 'commit')}."
-    return f"Your branch is up to date with '{name}'."
+        return [f"Your branch is behind '{name}' by {changes.counted(behind, 'commit')}."]
+    return [f"Your branch is up to date with '{name}'."]
 
 
 def _line(word: str, row: Row, details: dict[str, Changes]) -> str:

@@ -11,7 +11,9 @@ from theta.git.options import Arguments, Option
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.drive import restoring, running
 from theta.porcelain.drive.running import Driven, Said
+from theta.porcelain.workspace import unsettled
 from theta.porcelain.workspace.session import Session
+from theta.porcelain.workspace.unsettled import OURS
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class RestoreRequest:
     @property
     def side(self) -> int:
         """The stage of a conflict to take, 0 when none was named."""
-        return 2 if self.line.has("--ours") else 3 if self.line.has("--theirs") else 0
+        return OURS if self.line.has("--ours") else 3 if self.line.has("--theirs") else 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,9 @@ def restore(session: Session, request: RestoreRequest, dialogue: Dialogue = NOBO
             restoring.unstage(session, wanted)
         with dialogue.progress("restoring") as progress:
             restoring.fill(session, wanted if request.worktree else {}, progress)
+        if request.side == OURS:
+            for path in wanted.keys() & session.index.conflicts.keys():
+                unsettled.note_choice(session.repo, path, wanted[path].oid)
         done = Driven(0)
         if not wanted or not names <= wanted.keys():
             rest = (f":(exclude,top,literal){path}" for path in wanted)

@@ -122,7 +122,9 @@ def ended(session: Session, code: int) -> Driven:
     if not code:
         return Driven(code)
     full, left = is_full(session, code), session.journal.undo(killed=code > _KILLED)
-    notes = tuple(f"{path} changed while git ran, and was left as it is" for path in left)
+    # A manifest stands for what git put aside to try a merge, and becomes the file again.
+    changed = (path for path in left if worktree.peek(session.repo.worktree / path) is None)
+    notes = tuple(f"{path} changed while git ran, and was left as it is" for path in changed)
     return Driven(code, full=full, notes=notes)
 
 

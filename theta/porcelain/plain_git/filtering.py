@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from theta.git.pktline import PktLines
     from theta.porcelain.setup import installing
     from theta.porcelain.stage import staging
-    from theta.porcelain.workspace import index_closure
+    from theta.porcelain.workspace import index_closure, unsettled
     from theta.porcelain.workspace.session import Session
     from theta.store import closure
     from theta.store import held_packs as held
@@ -46,7 +47,10 @@ else:  # a filter that defers needs none of these, and starts in a third of the 
     processes = Module("theta.git.processes")
     reassembly = Module("theta.store.read.reassembly")
     staging = Module("theta.porcelain.stage.staging")
+    unsettled = Module("theta.porcelain.workspace.unsettled")
 
+_OURS: Final = re.compile(r"--ours?|-[a-z]*2")
+"""The option of git checkout and restore that takes the files of ours from a conflict."""
 SMUDGE_LIMIT: Final = 256 << 20
 """Size in bytes above which a hook writes the file: git keeps a whole smudged file in memory."""
 Warn = Callable[[str], None]
@@ -77,6 +81,10 @@ class Filter:
     _installed: bool = False
 
     @cached_property
+    def _puts_ours(self) -> bool:
+        return _puts_ours()
+
+    @cached_property
     def session(self) -> Session:
         """The repository."""
         return self.open_session()
@@ -99,7 +107,11 @@ class Filter:
                 return self._checked_manifest(text, path)
             if (pointer := lfs.pointer_in(source)) is not None:
                 return self._passed(path, pointer)
-            return self._stored(path, source)
+            manifest = self._stored(path, source)
+            if self._is_staging():
+                for line in filter(None, [unsettled.check(self.session, path, manifest, self.index)]):
+                    self.warn(line)
+            return manifest.data
 
     def _passed(self, path: str, pointer: bytes) -> bytes:
         """Return a Git LFS pointer as it is, so that git status and diff work; a hook refuses new ones."""
@@ -107,14 +119,14 @@ class Filter:
             self.warn(f"{path} is a Git LFS pointer, not the file itself; {lfs.FETCH}")
         return pointer
 
-    def _stored(self, path: str, source: FileSource) -> bytes:
+    def _stored(self, path: str, source: FileSource) -> Manifest:
         session = self.session
         kept = session.index.manifest(path)
         in_place = source.path == session.repo.worktree / path
         try:
             known = session.cache.manifest_of(path, source.identity) if in_place else None
             if known is not None and (cached := self._stored_before(path, known, kept)) is not None:
-                return cached.data
+                return cached
             manifest = self._store_new(path, source, kept)
         finally:
             session.objects.keeps.release()
@@ -124,7 +136,7 @@ class Filter:
                 session.cache.remember(path, source.identity, manifest.oid)
                 session.cache.save()
         self.request_sync()
-        return manifest.data
+        return manifest
 
     def _stored_before(self, path: str, known: str, kept: Manifest | None) -> Manifest | None:
         """Return the manifest ``known`` of a file, held until git has written its index; None if it is gone.
@@ -184,6 +196,8 @@ class Filter:
         If it cannot be restored, the manifest is returned with a warning: an error of a required filter
         would break the checkout of the whole repository.
         """
+        if self._puts_ours and manifests.looks_like_manifest(data):
+            unsettled.note_choice(self.session.repo, path, self.session.repo.format.blob_id(data))
         if self.defer or not manifests.looks_like_manifest(data):
             return [data]
         self.prepare()
@@ -210,10 +224,14 @@ class Filter:
         return [data]
 
     def _checked_manifest(self, text: bytes, path: str) -> bytes:
-        index = self.index or self.session.repo.index_path
-        if manifests.has_conflict_markers(text) and os.path.lexists(f"{index}.lock") and not _gives_up():
+        if manifests.has_conflict_markers(text) and self._is_staging():
             raise ManifestError(f"{path} is in conflict; 'theta resolve' settles it")
         return text
+
+    def _is_staging(self) -> bool:
+        """Return whether git holds the lock of the index, and puts files into it."""
+        index = self.index or self.session.repo.index_path
+        return os.path.lexists(f"{index}.lock") and not _gives_up()
 
     def request_sync(self) -> None:
         """Ask the post-index-change hook to update ``.theta/``."""
@@ -228,6 +246,11 @@ class Filter:
                 installing.ensure(self.session.repo, by_filter=True)
                 for line in installing.ensure_durable(self.session.repo):
                     self.warn(line)
+
+
+def _puts_ours() -> bool:
+    """Return whether git puts files of ours into the worktree, as ``git checkout --ours`` does."""
+    return any(_OURS.fullmatch(word) for word in processes.command())
 
 
 def _gives_up() -> bool:

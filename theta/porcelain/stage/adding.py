@@ -128,7 +128,8 @@ def _warned(session: Session, item: Added) -> Added:
     """Return ``item`` with a warning if loading the file would call dangerous code."""
     if not item.stored:
         return item
-    return replace(item, warning="".join(scanning.warnings(session.repo.worktree, [item.path])))
+    dangers = "".join(scanning.warnings(session.repo.worktree, [item.path]))
+    return replace(item, warning="; ".join(filter(None, (item.warning, dangers))))
 
 
 def _refuse_special(place: Path, spec: str) -> None:

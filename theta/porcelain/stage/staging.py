@@ -12,7 +12,7 @@ from theta.errors import ManifestError
 from theta.git import lfs
 from theta.git.backends.index_entries import Staged
 from theta.lazy import Module
-from theta.porcelain.workspace import worktree
+from theta.porcelain.workspace import unsettled, worktree
 from theta.porcelain.workspace.index_closure import complete, following, store_name, sync
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
@@ -100,6 +100,7 @@ def _store(
         taken = {manifest.store for at, manifest in staged.manifests.items() if at != path}
         taken |= {item.manifest.store for item in before}
         stored = take(session, pack, source, path, kept, taken, progress)
+        dropped = unsettled.check(session, path, stored.manifest)
         source.verify_unchanged()
         oid = pack.blob(stored.manifest.data, text=True)
         closure.store_tree(pack, stored.manifest)  # git commit would write each folder as a loose object
@@ -113,6 +114,7 @@ def _store(
             source.stat,
             mode,
             pack.size - size + stored.elsewhere,
+            dropped,
         )
 
 
