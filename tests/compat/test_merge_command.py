@@ -206,7 +206,8 @@ def test_a_changed_file_is_in_the_way_and_nothing_is_said_of_it_but_that(repo: R
 def test_status_tells_that_branches_have_diverged_on_two_lines(repo: Repo) -> None:
     repo.git("config", "branch.a.remote", ".")
     repo.git("config", "branch.a.merge", "refs/heads/b")
-    lines = theta(repo, "status").out.splitlines()
+    repo.write("notes.txt", "x\n")
+    lines = repo.theta("status").stdout.splitlines()
     assert lines[1:3] == [
         "Your branch and 'b' have diverged,",
         "and have 1 and 1 different commits each, respectively.",

@@ -100,7 +100,8 @@ def _store(
         taken = {manifest.store for at, manifest in staged.manifests.items() if at != path}
         taken |= {item.manifest.store for item in before}
         stored = take(session, pack, source, path, kept, taken, progress)
-        dropped = unsettled.check(session, path, stored.manifest)
+        in_conflict = not kept and path in staged.stages
+        dropped = unsettled.check(session, path, stored.manifest) if in_conflict else ""
         source.verify_unchanged()
         oid = pack.blob(stored.manifest.data, text=True)
         closure.store_tree(pack, stored.manifest)  # git commit would write each folder as a loose object
