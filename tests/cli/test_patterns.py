@@ -195,6 +195,18 @@ def test_b7_a_pointer_is_never_stored_as_a_model(pointer: Repo, command: list[st
     assert MODEL not in pointer.git("ls-files")
 
 
+def test_b7_a_file_that_is_staged_as_a_pointer_is_to_be_added(pointer: Repo) -> None:
+    """Git LFS had it under its own filter, before the pattern was tracked."""
+    oid = pointer.git("hash-object", "-w", "--no-filters", MODEL)
+    pointer.git("update-index", "--add", "--cacheinfo", f"100644,{oid},{MODEL}")
+    new_model(pointer, MODEL)
+    done = pointer.theta("commit", "-m", "x", code=3)
+    refused(done, 3, f"{MODEL} is staged as a Git LFS pointer, not as the file itself")
+    assert f"'theta add {MODEL}'" in done.stderr
+    pointer.theta("add", MODEL)
+    pointer.theta("commit", "-m", "x")
+
+
 def test_b7_plain_git_and_the_filter(pointer: Repo) -> None:
     """The filter passes a pointer through with a line, so that git status lives; no commit takes it."""
     added = pointer.try_git("add", MODEL)

@@ -58,7 +58,7 @@ def track(
     if done.ignored:
         console.warn(_ignored(done.ignored))
     for path in done.plain:
-        console.note(f"{path} is committed as plain bytes; 'theta add {path}' makes it a checkpoint")
+        console.note(f"{path} is a plain file in git's index; 'theta add {path}' makes it a checkpoint")
     return 0
 
 

@@ -88,6 +88,14 @@ def refusal(path: str) -> PointerError:
     )
 
 
+def staged(path: str) -> PointerError:
+    """Return the error that a pointer is staged for the file at ``path``, which is here."""
+    return PointerError(
+        f"{path} is staged as a Git LFS pointer, not as the file itself",
+        hint=f"'theta add {path}' stages the file",
+    )
+
+
 def is_pointer(data: bytes) -> bool:
     """Return whether ``data`` is a complete pointer."""
     return len(data) < MAX_BYTES and data.replace(b"\r\n", b"\n").startswith(_VERSIONS) and b"\noid " in data

@@ -205,7 +205,9 @@ def refuse_pointers(session: Session, raw: dict[str, str]) -> None:
     """Raise :class:`PointerError` if a blob of ``raw`` (path -> id) is a Git LFS pointer."""
     for path, oid in raw.items():
         if lfs.is_pointer(session.objects.text(oid, lfs.MAX_BYTES) if _is_small(session, oid) else b""):
-            raise lfs.refusal(path)
+            place = session.repo.worktree / path
+            is_here = place.is_file() and lfs.pointer_at(place) is None
+            raise lfs.staged(path) if is_here else lfs.refusal(path)
 
 
 def _is_small(session: Session, oid: str) -> bool:
