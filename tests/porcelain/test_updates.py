@@ -272,6 +272,18 @@ def test_adapters_that_cannot_be_merged(updated: Repo, tmp_path: Path, config: A
     assert updated.git("status", "--porcelain") == ""
 
 
+@pytest.mark.parametrize("given", [".", "adapter_model.safetensors"])
+def test_factors_of_peft_without_their_configuration_have_no_scale(
+    updated: Repo, tmp_path: Path, given: str
+) -> None:
+    parts = {"model.q.lora_A.weight": noise((4, 80), 1), "model.q.lora_B.weight": noise((96, 4), 2)}
+    place = adapter(tmp_path / "a", {"peft_type": "LORA", "r": 4}, parts)
+    (place / "adapter_config.json").unlink()
+    with pytest.raises(UsageError, match="has no adapter_config.json, which has the scale"):
+        bring(updated, "f32.safetensors", "low-rank", place / given)
+    assert updated.git("status", "--porcelain") == ""
+
+
 def test_only_a_committed_checkpoint_is_updated(updated: Repo, tmp_path: Path) -> None:
     file = make_model(tmp_path / "u.safetensors", {"model.q.bias": noise((96,), 1)})
     make_model(updated.path / "new.safetensors", model(np.float32))

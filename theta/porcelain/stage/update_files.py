@@ -76,10 +76,14 @@ def read(place: Path, kind: str | None) -> Brought:
     """Read the updates of ``kind`` in the file or directory ``place``; raises ``UsageError`` if none.
 
     The ``kind`` may be None for a PEFT adapter, whose configuration has it.  The file of its weights, as PEFT
-    names it, stands for the directory: without the configuration, the scale of the factors is not known.
+    names it, stands for the directory.
     """
-    if place.name in adapters.WEIGHTS and (place.parent / CONFIG).is_file():
-        place = place.parent
+    place = place.parent if place.name in adapters.WEIGHTS else place
+    if not (place / CONFIG).is_file() and any((place / name).is_file() for name in adapters.WEIGHTS):
+        raise UsageError(
+            f"{place} has no {CONFIG}, which has the scale of the factors (lora_alpha / r)",
+            hint="a file of factors with another name is taken with scale 1, or that of its 'alpha'",
+        )
     adapter = read_adapter(place) if place.is_dir() else None
     if adapter is not None and kind not in (None, adapter.kind) and {kind, adapter.kind} != {"ia3", "scaled"}:
         raise UsageError(f"{place} is a {adapter.kind} adapter, not {kind}")
