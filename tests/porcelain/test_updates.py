@@ -279,7 +279,7 @@ def test_factors_of_peft_without_their_configuration_have_no_scale(
     parts = {"model.q.lora_A.weight": noise((4, 80), 1), "model.q.lora_B.weight": noise((96, 4), 2)}
     place = adapter(tmp_path / "a", {"peft_type": "LORA", "r": 4}, parts)
     (place / "adapter_config.json").unlink()
-    with pytest.raises(UsageError, match="has no adapter_config.json, which has the scale"):
+    with pytest.raises(UsageError, match=r"has no adapter_config\.json, which has the scale"):
         bring(updated, "f32.safetensors", "low-rank", place / given)
     assert updated.git("status", "--porcelain") == ""
 
