@@ -14,6 +14,7 @@ import pytest
 from pygit2.ffi import C
 
 from tests.support import Repo
+from theta import _fs
 from theta.errors import BusyError, DiskError, UnsupportedRepositoryError
 from theta.git.backends import index as index_module
 from theta.git.backends.index import IndexEdit, fresh_paths, read_entries
@@ -348,3 +349,39 @@ def test_two_worktrees_have_an_index_each(repo: Repo, tmp_path: Path) -> None:
         edit.remove("code.py")
     assert repo.git("ls-files") == "code.py"
     assert Repo(tmp_path / "second").git("ls-files") == ""
+
+
+def test_a_lock_that_another_takes_at_once_stays(
+    index: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, rename = Path(f"{index}.lock"), _fs.rename
+
+    def and_lock(source: Path, target: Path) -> None:
+        rename(source, target)
+        if target == index:
+            lock.write_text("of another git")
+
+    monkeypatch.setattr(_fs, "rename", and_lock)
+    with IndexEdit(index, scratch) as edit:
+        edit.put(Staged("a", EMPTY, 0o100644))
+    assert lock.read_text() == "of another git"
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_the_lock_goes_when_something_else_cannot_be_removed(
+    index: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, is_changed: bool
+) -> None:
+    remove = _fs.remove
+
+    def failing(path: Path) -> None:
+        if path.parent == scratch and path.name.endswith(".lock"):
+            raise DiskError("Input/output error")
+        remove(path)
+
+    edit = IndexEdit(index, scratch)
+    monkeypatch.setattr(_fs, "remove", failing)
+    with pytest.raises(DiskError), edit:
+        if is_changed:
+            edit.put(Staged("a", EMPTY, 0o100644))
+    assert not Path(f"{index}.lock").exists()
+    assert list(scratch.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from abc import ABC, abstractmethod
@@ -30,6 +31,7 @@ class IndexCopy(ABC):
         self._path, self._lock = path, Path(f"{path}.lock")
         self._is_ready = False
         _take(self._lock, patient=patient)
+        self._holds = True
         self._copy = scratch / _fs.own_temporary("index")
         try:
             _fs.make_dirs(scratch)
@@ -97,13 +99,20 @@ class IndexCopy(ABC):
                 self.prepare()
             if kind is None and self._is_ready:
                 _fs.rename(self._lock, self._path)
+                self._holds = False
         finally:
             self._clear()
 
     def _clear(self) -> None:
-        _fs.remove(self._copy)
-        _fs.remove(Path(f"{self._copy}.lock"))
-        _fs.remove(self._lock)
+        """Remove what is left, each whether or not another can be removed.
+
+        A lock that took the place of the index is there no more: one that is there is another process's.
+        """
+        with contextlib.ExitStack() as last:
+            if self._holds:
+                last.callback(_fs.remove, self._lock)
+            for path in (Path(f"{self._copy}.lock"), self._copy):
+                last.callback(_fs.remove, path)
 
 
 def signature(path: Path) -> tuple[object, ...]:
