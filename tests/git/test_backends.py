@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +128,36 @@ def test_names_that_a_ref_can_have(both: Both) -> None:
         "refs/x@{y",
     ):
         assert not same(both, lambda backend, name: backend.refs.is_valid(name), name)
+
+
+def by_libgit2(both: Both) -> Backend:
+    """The one that waits by itself; git does for the other."""
+    return next(backend for backend in both if isinstance(backend, Libgit2))
+
+
+@pytest.mark.parametrize("change", ["put", "remove"])
+def test_a_ref_that_is_locked_for_a_moment_is_waited_for(repo: Repo, both: Both, change: str) -> None:
+    """Two gits may clean the same file at once, and theta holds what it stores by the same refs."""
+    head, name = repo.git("rev-parse", "HEAD"), "refs/theta/clean/x"
+    refs = by_libgit2(both).refs
+    refs.put({name: head})
+    lock = repo.path / ".git" / f"{name}.lock"
+    lock.touch()
+    unlocking = threading.Timer(0.15, lock.unlink)
+    unlocking.start()
+    if change == "put":
+        refs.put({name: head})
+    else:
+        refs.remove(name)
+    assert (name in refs) is (change == "put")
+    unlocking.join()
+
+
+def test_a_ref_that_stays_locked_is_an_error(repo: Repo, both: Both) -> None:
+    (repo.path / ".git/refs/theta").mkdir()
+    (repo.path / ".git/refs/theta/x.lock").touch()
+    with pytest.raises(OSError, match="failed to lock"):
+        by_libgit2(both).refs.put({"refs/theta/x": repo.git("rev-parse", "HEAD")})
 
 
 def test_refs_that_worktrees_have_checked_out(repo: Repo, both: Both, tmp_path: Path) -> None:

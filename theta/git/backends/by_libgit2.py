@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +39,8 @@ pygit2.settings.set_extensions(["partialclone"])
 _BY_REMOTE: Final = "includeif.hasconfig:"
 _HOOK: Final = "reference-transaction"
 """The hook that git runs when refs move; libgit2 runs none."""
+_LOCK_TRIES: Final = 20
+"""Times, .05 s apart, that a locked ref is tried; git itself waits .1 s for one ref and 1 s for all."""
 _BUILT_IN: Final = {SHA1.object_id(TREE, (), 0).hex(): (TREE, b"")}
 """The empty tree, which git and the headers of libgit2 have built in."""
 
@@ -218,12 +221,12 @@ class Libgit2Refs:
     def put(self, refs: Mapping[str, str]) -> None:
         """Set refs, by their names, to objects, whatever their old values."""
         for name, oid in refs.items():
-            self._raw.references.create(name, pygit2.Oid(hex=oid), force=True)
+            _patiently(partial(self._raw.references.create, name, pygit2.Oid(hex=oid), force=True))
 
     def remove(self, name: str) -> None:
         """Remove ref ``name``, if it is there."""
         with contextlib.suppress(KeyError):  # another process was first
-            self._raw.references.delete(name)
+            _patiently(partial(self._raw.references.delete, name))
 
     def log(self, name: str) -> list[str]:
         """Return the ids in the reflog of ``name``, newest first."""
@@ -232,6 +235,19 @@ class Libgit2Refs:
     def remotes(self) -> list[str]:
         """Return the names of the remotes."""
         return git_settings.remotes(self._settings.config)
+
+
+def _patiently(change: Callable[[], object]) -> None:
+    """Make a change of refs; wait, as git does and libgit2 does not, while another process locks them."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            change()
+            return
+        except (OSError, pygit2.GitError) as error:
+            if "failed to lock" not in str(error):
+                raise
+        time.sleep(0.05)
+    change()
 
 
 class Libgit2Settings:
