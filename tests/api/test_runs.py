@@ -311,13 +311,13 @@ def test_the_command_line_finds_prunes_and_publishes_steps(four: theta.Run, repo
 
 _REFUSED: list[tuple[list[str], int | None, str]] = [
     (["prune", "r1"], 2, "say which steps stay"),
-    (["prune", "r1", "--last", "-1"], 2, "greater than or equal to 0"),
+    (["prune", "r1", "--last", "-1"], 2, "Invalid value for '--last'"),
     (["prune", "r1", "--best", "acc"], None, "no step of the run tells acc"),
     (["prune", "r1", "--highest", "loss:0"], 2, "loss:0 keeps no step"),
     (["prune", "r2", "--last", "1"], None, "there is no run r2"),
     (["best", "r1"], 2, "Missing argument"),
     (["best", "r1", "acc"], None, "no step of the run tells acc"),
-    (["best", "r1", "loss", "-n", "0"], 2, "greater than or equal to 1"),
+    (["best", "r1", "loss", "-n", "0"], 2, "Invalid value for '-n'"),
     (["publish", "r1", "main"], None, "checked out"),
     (["publish", "r1", "a..b"], 2, "a branch cannot be named"),
     (["publish", "r1", "out", "--step", "9"], None, "run r1 has no step 9"),
