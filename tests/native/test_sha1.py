@@ -7,7 +7,7 @@ import pytest
 
 from theta_native import _signatures
 from theta_native.digests import sha1
-from theta_native.digests.sha256 import LARGE, Pairing, has_instructions
+from theta_native.digests.two_messages import LARGE, Pairing, has_instructions
 from theta_native.object_code import linked
 
 LENGTHS = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from theta_native import Instructions, _signatures
-from theta_native.digests import sha256
+from theta_native.digests import sha256, two_messages
 from theta_native.object_code import linked, linker
 
 LENGTHS = (
@@ -24,15 +24,15 @@ LENGTHS = (
     119,
     120,
     128,
-    sha256.LARGE - 1,
-    sha256.LARGE,
-    sha256.LARGE + 57,
+    two_messages.LARGE - 1,
+    two_messages.LARGE,
+    two_messages.LARGE + 57,
     100_001,
 )
 
 A_FIRST_RUN = """
 import hashlib, sys
-from theta_native.digests import sha256
+from theta_native.digests import sha256, two_messages
 
 def prove(messages):
     assert sha256.digests(messages) == [hashlib.sha256(one).digest() for one in messages]
@@ -40,7 +40,7 @@ def prove(messages):
 some = [bytes(40_000), bytes(50_000)]
 prove(some)
 print("llvmlite" in sys.modules)
-many = [bytes([number]) * sha256._WORTH_LINKING for number in range(2)]
+many = [bytes([number]) * two_messages.WORTH_LINKING for number in range(2)]
 prove(many)
 print("numba" in sys.modules, sha256._PAIRING._is_ready)
 sha256._both(*some)
@@ -58,8 +58,8 @@ def messages(seed: int) -> list[bytes]:
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("has", [True, False])
 def test_digests_are_those_of_hashlib(monkeypatch: pytest.MonkeyPatch, seed: int, has: bool) -> None:
-    pairing = sha256.Pairing(sha256._are_right)
-    pairing._is_ready = has and sha256.has_instructions()
+    pairing = two_messages.Pairing(sha256._are_right)
+    pairing._is_ready = has and two_messages.has_instructions()
     monkeypatch.setattr(sha256, "_PAIRING", pairing)
     given = messages(seed)
     assert sha256.digests(given) == [hashlib.sha256(one).digest() for one in given]
@@ -68,8 +68,8 @@ def test_digests_are_those_of_hashlib(monkeypatch: pytest.MonkeyPatch, seed: int
 
 
 def test_two_messages_of_any_lengths() -> None:
-    if not sha256.has_instructions():  # hashlib has all to itself
-        assert not sha256.Pairing(sha256._are_right).is_due(1 << 40)
+    if not two_messages.has_instructions():  # hashlib has all to itself
+        assert not two_messages.Pairing(sha256._are_right).is_due(1 << 40)
         return
     there = random.Random(0)
     for one in LENGTHS:
@@ -79,26 +79,26 @@ def test_two_messages_of_any_lengths() -> None:
 
 
 def test_a_processor_whose_digests_are_wrong_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sha256, "has_instructions", lambda: True)
+    monkeypatch.setattr(two_messages, "has_instructions", lambda: True)
     monkeypatch.setattr(sha256, "is_saved", lambda *_: True)
     with monkeypatch.context() as patched:
         patched.setattr(sha256, "_both", lambda *_: (bytes(32), bytes(32)))
-        assert not sha256.Pairing(sha256._are_right).is_due(1 << 40)
+        assert not two_messages.Pairing(sha256._are_right).is_due(1 << 40)
     right = tuple(hashlib.sha256(bytes(range(size))).digest() for size in (200, 100))
     monkeypatch.setattr(sha256, "_both", lambda *_: right)
-    assert sha256.Pairing(sha256._are_right).is_due(1 << 40)
+    assert two_messages.Pairing(sha256._are_right).is_due(1 << 40)
 
 
 def test_a_processor_without_the_instructions_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sha256, "is_saved", lambda *_: pytest.fail("asked"))
     monkeypatch.setattr(linker, "processor", lambda: ("", "", "+avx2,-sha,+sha512"))
-    assert not sha256.Pairing(sha256._are_right).is_due(1 << 40)
+    assert not two_messages.Pairing(sha256._are_right).is_due(1 << 40)
 
 
 def test_nobody_waits_for_the_kernel_and_what_is_saved_is_used_without_numba(tmp_path: Path) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     env |= {"NUMBA_CACHE_DIR": str(tmp_path)}
-    has, command = sha256.has_instructions(), [sys.executable, "-c", A_FIRST_RUN]
+    has, command = two_messages.has_instructions(), [sys.executable, "-c", A_FIRST_RUN]
     for is_saved in (False, True):
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")

@@ -15,7 +15,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 _PRIMES: Final = 64
-_WORD, _NUMBER = ir.IntType(32), ir.IntType(64)
+_WORD, _NUMBER, _KIND = ir.IntType(32), ir.IntType(64), ir.IntType(8)
 _FOUR = ir.VectorType(_WORD, 4)
 _GROUPS: Final = 16
 _GROUPS_OF_SHA1: Final = 20
@@ -116,7 +116,8 @@ class _Rounds:
         module = self._builder.module
         function = module.globals.get(name)
         if function is None:
-            function = ir.Function(module, ir.FunctionType(_FOUR, [_FOUR] * len(args)), name)
+            kinds = [arg.type for arg in args]
+            function = ir.Function(module, ir.FunctionType(_FOUR, kinds), name)
         return self._builder.call(function, args)
 
 
@@ -170,20 +171,13 @@ class _Rounds1(_Rounds):
                 # The fifth word is the first one of four rounds before, rotated; at first it is there.
                 fifth = self._call("sha1nexte", before, words[k][-1]) if group else None
                 keyed = builder.add(before, words[k][-1]) if fifth is None else fifth
-                found[2 * k : 2 * k + 2] = self._four(state, keyed, group // 5), state
+                kind = ir.Constant(_KIND, group // 5)
+                found[2 * k : 2 * k + 2] = self._call("sha1rnds4", state, keyed, kind), state
         return [self._added(old, new, odd) for old, new, odd in zip(states, found, 2 * [0, 1], strict=True)]
 
     def _added(self, old: Any, new: Any, is_fifth: int) -> Any:
         """Return a part of a state after a block."""
         return self._call("sha1nexte", new, old) if is_fifth else self._builder.add(old, new)
-
-    def _four(self, state: Any, keyed: Any, kind: int) -> Any:
-        """Return the state after four rounds."""
-        name, module = "llvm.x86.sha1rnds4", self._builder.module
-        function = module.globals.get(name)
-        if function is None:
-            function = ir.Function(module, ir.FunctionType(_FOUR, [_FOUR, _FOUR, ir.IntType(8)]), name)
-        return self._builder.call(function, [state, keyed, ir.Constant(ir.IntType(8), kind)])
 
     def _schedule(self, words: list[Any]) -> Any:
         """Return the next four words of a message."""
