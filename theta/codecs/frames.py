@@ -226,16 +226,9 @@ def stored_planes(
     pieces: list[Payload] = []
     constant: list[bool] = []
     for count in sections:
-        position = start + _ENTRY.size * count
-        if position > len(blob):
-            raise CodecError("an encoded chunk is cut short")
-        for method, length in _ENTRY.iter_unpack(blob[start:position]):
-            if length > len(blob) - position:
-                raise CodecError("an encoded chunk is cut short")
-            pieces.append(_stored(method, blob[position : position + length], longest))
-            constant.append(method == CONSTANT)
-            position += length
-        start = position
+        found, start = _planes(blob, start, count)
+        pieces += [_stored(method, payload, longest) for method, payload in found]
+        constant += [method == CONSTANT for method, _ in found]
     ends = accumulate(map(len, pieces), initial=0)
     return np.frombuffer(b"".join(pieces), np.uint8), np.array([*ends, *constant], np.int64), start
 
@@ -268,13 +261,20 @@ def read_section(
 
     Raises :class:`~theta.errors.CodecError` for anything malformed.
     """
-    position = start + _ENTRY.size * len(sizes)
+    found, end = _planes(blob, start, len(sizes))
+    decoded = [decode(method, payload, size) for (method, payload), size in zip(found, sizes, strict=True)]
+    return decoded, end
+
+
+def _planes(blob: memoryview, start: int, count: int) -> tuple[list[tuple[int, memoryview]], int]:
+    """Return method and payload of each of ``count`` planes of the section at ``start``, and its end."""
+    position = start + _ENTRY.size * count
     if position > len(blob):
         raise CodecError("an encoded chunk is cut short")
     found = []
-    for size, (method, length) in zip(sizes, _ENTRY.iter_unpack(blob[start:position]), strict=True):
+    for method, length in _ENTRY.iter_unpack(blob[start:position]):
         if length > len(blob) - position:
             raise CodecError("an encoded chunk is cut short")
-        found.append(decode(method, blob[position : position + length], size))
+        found.append((method, blob[position : position + length]))
         position += length
     return found, position
