@@ -272,6 +272,18 @@ def test_adapters_that_cannot_be_merged(updated: Repo, tmp_path: Path, config: A
     assert updated.git("status", "--porcelain") == ""
 
 
+def test_the_named_file_of_two_is_read(updated: Repo, tmp_path: Path) -> None:
+    """PEFT itself takes the safetensors of a folder, and so does a folder that is named."""
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8}
+    b, a = noise((96, 4), 2), noise((4, 80), 1)
+    place = adapter(tmp_path / "a", config, {"model.q.lora_A.weight": a, "model.q.lora_B.weight": 3 * b})
+    other = adapter(tmp_path / "b", config, {"model.q.lora_A.weight": a, "model.q.lora_B.weight": b})
+    shutil.copy(other / "adapter_model.safetensors", place / "adapter_model.bin")
+    old = read_model(updated.path / "f32.safetensors")["model.q.weight"]
+    bring(updated, "f32.safetensors", None, place / "adapter_model.bin")
+    assert is_sum(read_model(updated.path / "f32.safetensors")["model.q.weight"], old, b, a, 2.0)
+
+
 @pytest.mark.parametrize("given", [".", "adapter_model.safetensors"])
 def test_factors_of_peft_without_their_configuration_have_no_scale(
     updated: Repo, tmp_path: Path, given: str

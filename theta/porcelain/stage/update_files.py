@@ -76,8 +76,9 @@ def read(place: Path, kind: str | None) -> Brought:
     """Read the updates of ``kind`` in the file or directory ``place``; raises ``UsageError`` if none.
 
     The ``kind`` may be None for a PEFT adapter, whose configuration has it.  The file of its weights, as PEFT
-    names it, stands for the directory.
+    names it, is read with the configuration beside it.
     """
+    given = place
     place = place.parent if place.name in adapters.WEIGHTS else place
     if not (place / CONFIG).is_file() and any((place / name).is_file() for name in adapters.WEIGHTS):
         raise UsageError(
@@ -90,9 +91,8 @@ def read(place: Path, kind: str | None) -> Brought:
     kind = kind or (adapter.kind if adapter else None)
     if kind is None:
         raise UsageError("--update-data needs --update-type", hint=f"one of {', '.join(KINDS)}")
-    files = [adapters.weights(place)] if adapter else _files(place)
     found: dict[str, TensorWords] = {}
-    for file in files:
+    for file in [adapters.weights(place)] if adapter and given == place else _files(given):
         found |= _tensors(file)
     if not found:
         raise UsageError(f"{place} holds no tensors")
