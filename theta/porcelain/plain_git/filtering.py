@@ -82,7 +82,8 @@ class Filter:
 
     @cached_property
     def _puts_ours(self) -> bool:
-        return _puts_ours()
+        """Whether git puts files of ours into the worktree, as ``git checkout --ours`` does."""
+        return any(_OURS.fullmatch(word) for word in processes.command())
 
     @cached_property
     def session(self) -> Session:
@@ -108,9 +109,8 @@ class Filter:
             if (pointer := lfs.pointer_in(source)) is not None:
                 return self._passed(path, pointer)
             manifest = self._stored(path, source)
-            if self._is_staging():
-                for line in filter(None, [unsettled.check(self.session, path, manifest, self.index)]):
-                    self.warn(line)
+            if self._is_staging() and (told := unsettled.check(self.session, path, manifest, self.index)):
+                self.warn(told)
             return manifest.data
 
     def _passed(self, path: str, pointer: bytes) -> bytes:
@@ -246,11 +246,6 @@ class Filter:
                 installing.ensure(self.session.repo, by_filter=True)
                 for line in installing.ensure_durable(self.session.repo):
                     self.warn(line)
-
-
-def _puts_ours() -> bool:
-    """Return whether git puts files of ours into the worktree, as ``git checkout --ours`` does."""
-    return any(_OURS.fullmatch(word) for word in processes.command())
 
 
 def _gives_up() -> bool:

@@ -33,14 +33,17 @@ def check(session: Session, path: str, manifest: Manifest, index: Path | None = 
     if 0 in stages or ours is None or theirs is None:
         return ""
     dropped = _dropped(base, ours, theirs, manifest)
-    chosen = _notes.read_json(session.repo.private / _CHOSEN)
-    if manifest.same_value(ours) and chosen.get(path) != stages[OURS].oid:
+    if manifest.same_value(ours) and not _is_chosen(session.repo, path, stages[OURS].oid):
         also = f", without what only theirs changed ({_names(dropped)})" if dropped else ""
         raise RefusedError(
             f"{path} is in conflict, and its file is all of ours{also}; 'theta resolve' settles it",
             hint=f"'theta checkout --ours -- {path}' first, if all of theirs is to be dropped",
         )
     return f"{path} lacks what only theirs changed: {_names(dropped)}" if dropped else ""
+
+
+def _is_chosen(repo: Repository, path: str, oid: str) -> bool:
+    return _notes.read_json(repo.private / _CHOSEN).get(path) == oid
 
 
 def note_choice(repo: Repository, path: str, oid: str | None) -> None:
