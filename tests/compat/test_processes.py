@@ -91,7 +91,9 @@ def test_where_git_itself_reads_the_repository(tmp_path: Path) -> None:
     """Libgit2 cannot open a repository of SHA-256; what git said is asked again only when it may differ.
 
     The record for ``theta undo`` is eleven of them: HEAD, refs and the index, before and after.  Ten tell if
-    the commits since have what the filter kept of two versions, whose four refs go then.
+    the commits since have what the filter kept of two versions, whose four refs go then.  Ten more are the
+    filter, where git has to read the result again: ``git merge`` begins with a ``git stash create``, which has
+    an index of its own, and the file may have the second of that index.
     """
     repo = Repo(tmp_path / "repo")
     repo.path.mkdir()
@@ -99,7 +101,7 @@ def test_where_git_itself_reads_the_repository(tmp_path: Path) -> None:
     begun(repo)
     sides(repo)
     found = gits(repo, tmp_path / "trace", "theta", "merge", "-X", "ties", "side")
-    assert len(found) <= 76, found
+    assert len(found) <= 67 + 10, found
     change(repo, "b.weight", 4)
     found = gits(repo, tmp_path / "trace", "theta", "commit", "-a", "-m", "two")
     assert len([line for line in found if "update-ref -d" not in line]) <= 30 + 11 + 10, found
