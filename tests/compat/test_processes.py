@@ -92,8 +92,8 @@ def test_where_git_itself_reads_the_repository(tmp_path: Path) -> None:
 
     The record for ``theta undo`` is eleven of them: HEAD, refs and the index, before and after.  Ten tell if
     the commits since have what the filter kept of two versions, whose four refs go then.  Ten more are the
-    filter, where git has to read the result again: ``git merge`` begins with a ``git stash create``, which has
-    an index of its own, and the file may have the second of that index.
+    filter, where git reads the result again: ``git merge`` begins with a ``git stash create``, which has an
+    index of its own, and the file may have the second of that index.
     """
     repo = Repo(tmp_path / "repo")
     repo.path.mkdir()
