@@ -119,8 +119,19 @@ def destination(name: str, value: Any) -> Destination:
         return _of_torch(torch, value)
     array = value if isinstance(value, np.ndarray) else _by_protocol(name, value)
     if not array.flags.writeable:
-        raise UsageError(f"{clip(name)} is an array that cannot be written to", hint="copy it first")
+        raise UsageError(f"{clip(name)} is an array that cannot be written to", hint=_way_on(value))
     return Destination(array)
+
+
+def _way_on(value: Any) -> str:
+    """Return what to do about an array that cannot be written to.
+
+    Before 2.3 numpy writes to nothing that it has by DLPack, whose first version does not tell what is fixed.
+    """
+    is_seen = not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__")
+    if is_seen and np.lib.NumpyVersion(np.__version__) < "2.3.0":
+        return "numpy 2.3 or newer may write to it"
+    return "copy it first"
 
 
 def _by_protocol(name: str, value: Any) -> NDArray[Any]:
