@@ -68,7 +68,6 @@ def test_f6_locks_of_a_dead_git_go_only_when_no_other_theta_runs(repo: Repo) -> 
     repo.theta("add", FILE)
     assert shared.exists()
     other.release()
-    die()
     repo.theta("add", FILE)
     assert not shared.exists()
     assert leftovers(repo) == []
@@ -129,6 +128,37 @@ def test_e1_a_dead_command_is_not_unlocked_while_a_git_is_at_work(repo: Repo) ->
         assert living.stdin is not None
         living.stdin.close()
     assert (repo.path / ".git" / "index.lock").exists()
+    repo.theta("add", FILE)
+    assert leftovers(repo) == []
+
+
+def test_e1_a_lock_that_came_after_a_dead_command_was_looked_at_stays(repo: Repo) -> None:
+    note = {"token": "dead", "started": time.time() - 1, "owner": f"{dead_pid()} 1"}
+    (repo.path / ".git" / "theta" / "journal").write_text(json.dumps(note))
+    lock = repo.path / ".git" / "index.lock"
+    lock.touch()
+    with subprocess.Popen(["git", "cat-file", "--batch"], cwd=repo.path, stdin=subprocess.PIPE) as living:
+        repo.theta("add", FILE, code=21)
+        assert living.stdin is not None
+        living.stdin.close()
+    lock.unlink()
+    lock.touch()
+    repo.theta("add", FILE, code=21)
+    assert lock.exists()
+
+
+def test_e1_locks_go_where_theta_itself_asks_git(tmp_path: Path) -> None:
+    """Libgit2 cannot open a repository of SHA-256: gits of this theta work there all the time."""
+    repo = Repo(tmp_path / "of-sha256")
+    repo.path.mkdir()
+    repo.git("init", "--quiet", "--object-format=sha256")
+    repo.theta("track", "*.safetensors")
+    write(repo, {"emb": 9})
+    note = {"token": "dead", "started": time.time() - 1, "owner": f"{dead_pid()} 1"}
+    (repo.path / ".git" / "theta" / "journal").write_text(json.dumps(note))
+    (repo.path / ".git" / "index.lock").touch()
+    repo.theta("add", FILE)
+    assert leftovers(repo) == []
 
 
 def test_e3_temporaries_of_the_dead_are_removed(repo: Repo) -> None:

@@ -9,34 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from theta import _fs, _notes
 from theta.errors import MALFORMED, BusyError, DiskError, NoSpaceError, ThetaError
-from theta.git import processes, state_files
+from theta.git import processes
 from theta.git.repository import Repository
 from theta.git.run import GitFailedError
-from theta.porcelain.workspace import rollback
+from theta.porcelain.workspace import rollback, stale_locks
 from theta.store.odb import joined_packs, pack_keeps
 
 _JOURNAL: Final = "journal"
 _DRIVING: Final = "driving-"
-_USERS: Final = "users"
-"""A lock that every changing command of any worktree shares, and so does what stores for another one."""
-_LOCKS: Final = (
-    *("*.lock", "logs/*.lock", "index.stash.*"),
-    *(f"{name}/*.lock" for name in state_files.FOLDERS),
-)
-"""Locks of one worktree, and the temporary indexes of a stash."""
-_EARLY: Final = 2.0
-"""Seconds that a lock file may be older than the command; the clock of a file system may differ."""
 _LONG: Final = 86_400.0
 """Seconds after which a temporary file of another machine is one of the dead."""
-_SHARED: Final = ("packed-refs.lock", "config.lock", "shallow.lock")
 
 
 class Journal:
@@ -99,7 +90,7 @@ class Journal:
         if note is None:
             return []
         if killed:
-            _unlock(self._repo, note["started"])
+            _unlock(self._repo, note)
         return rollback.undo(self._repo, note, killed=killed)
 
     def _give_up(self, *, killed: bool) -> None:
@@ -107,7 +98,7 @@ class Journal:
         with contextlib.suppress(ThetaError):
             if (note := _read(self._place)) is not None:
                 if killed:
-                    _unlock(self._repo, note["started"])
+                    _unlock(self._repo, note)
                 rollback.undo(self._repo, note)
             if self._place.exists():
                 _notes.drop(self._place)
@@ -115,7 +106,7 @@ class Journal:
     def unlock(self) -> None:
         """Remove the lock files of a git of this command that was killed."""
         if (note := _read(self._place)) is not None:
-            _unlock(self._repo, note["started"])
+            _unlock(self._repo, note)
 
     # -- locks ----------------------------------------------------------------------
 
@@ -143,7 +134,7 @@ class Journal:
     @contextlib.contextmanager
     def beside_others(self, *, shared: bool = True) -> Iterator[None]:
         """Hold the lock of all that store objects, in any worktree; nobody else does unless ``shared``."""
-        users = _notes.lock(self._repo.shared / _USERS, shared=shared, patience=self.patience)
+        users = _notes.lock(self._repo.shared / stale_locks.USERS, shared=shared, patience=self.patience)
         try:
             yield
         finally:
@@ -227,7 +218,7 @@ def _heal(repo: Repository) -> None:
         joined_packs.remove_orphans(repo, min(note["started"] for _, note in dead))
     for journal, note in dead:
         if processes.is_of_this_machine(str(note.get("owner", ""))):  # the gits of others are not seen
-            _unlock(repo, note["started"])
+            _unlock(repo, note)
         rollback.undo(repo, note)
         _notes.drop(journal)
 
@@ -269,7 +260,8 @@ def _dead(repo: Repository) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _torn(journal: Path) -> dict[str, Any]:
     """Return what is known of a command whose journal cannot be read: with the power its gits went, too."""
-    return {"token": os.urandom(16).hex(), "started": os.lstat(journal).st_mtime, "owner": processes.this()}
+    started, token = os.lstat(journal).st_mtime, os.urandom(16).hex()
+    return {"token": token, "started": started, "until": math.inf, "owner": processes.this()}
 
 
 def _places(repo: Repository) -> list[Path]:
@@ -288,32 +280,18 @@ def _read(journal: Path) -> dict[str, Any] | None:
     """Return the content of ``journal``; None when it cannot be read."""
     try:
         note = _notes.read_json(journal)
-        return {**note, "token": str(note["token"]), "started": float(note["started"])}
+        until = float(note.get("until", math.inf))
+        return {**note, "token": str(note["token"]), "started": float(note["started"]), "until": until}
     except MALFORMED:
         return None
 
 
-def _unlock(repo: Repository, started: float) -> None:
-    """Remove the lock files of a dead git, unless a git is at work here; it may be theirs.
-
-    Those that worktrees share are removed only if no other theta runs, and no git in any of them.
-    """
-    for stale in (path for pattern in _LOCKS for path in repo.gitdir.glob(pattern)):
-        if stale.name not in _SHARED:
-            _remove_stale(stale, started, _own_users(repo))
-    try:
-        alone = _notes.lock(repo.shared / _USERS, patience=0)
-    except BusyError:
-        return
-    try:
-        for stale in [
-            *(repo.commondir / "refs").rglob("*.lock"),
-            *(repo.commondir / "logs").rglob("*.lock"),
-            *(repo.commondir / name for name in _SHARED),
-        ]:
-            _remove_stale(stale, started, _users(repo))
-    finally:
-        alone.release()
+def _unlock(repo: Repository, note: dict[str, Any]) -> None:
+    """Remove the lock files of a dead git; a later command removes those that something living may hold."""
+    if stale_locks.remove(repo, note["started"], note["until"]):
+        kept: dict[str, Any] = {key: note[key] for key in ("token", "started", "owner") if key in note}
+        kept["until"] = min(note["until"], time.time())
+        _notes.write(repo.private / f"{_DRIVING}{os.urandom(16).hex()}", json.dumps(kept))
 
 
 def _temporaries(place: Path) -> Iterator[Path]:
@@ -351,30 +329,3 @@ def _wait_for(token: str, seconds: float = 10.0) -> None:
         if time.monotonic() > deadline:
             raise BusyError(f"git (process {children[0]}) of an earlier theta command is still running")
         time.sleep(0.05)
-
-
-def _own_users(repo: Repository) -> list[Path]:
-    """Return the directories in which a git may work that holds a lock file of this worktree."""
-    return [repo.gitdir, repo.commondir, *([] if repo.is_bare else [repo.worktree])]
-
-
-def _users(repo: Repository) -> list[Path]:
-    """Return those in which one may hold a lock file that the worktrees share."""
-    return [*_own_users(repo), *state_files.worktrees(repo.commondir)]
-
-
-def _remove_stale(lock: Path, started: float, users: Sequence[Path]) -> None:
-    """Remove ``lock`` if it is late, nobody has it open, and no git works in one of ``users``."""
-    if not _is_late(lock, started) or processes.gits_in(*users):
-        return
-    with contextlib.suppress(FileNotFoundError):
-        if not processes.is_open(lock):
-            _fs.remove(lock)
-
-
-def _is_late(lock: Path, started: float) -> bool:
-    """Return whether ``lock`` exists and was created after ``started``."""
-    try:
-        return os.stat(lock).st_mtime >= started - _EARLY
-    except FileNotFoundError:
-        return False
