@@ -48,6 +48,9 @@ def test_c5_any_encoding_of_the_output(changed: Repo, encoding: str) -> None:
     code, out, err = shell(changed, f"{THETA} diff --stats", **ENCODINGS[encoding])
     assert (code, err) == (0, "")
     assert "layer.1.weight" in out
+    last = out.rpartition("layers ")[2]
+    assert "\\" not in last
+    assert last.isascii() == (encoding != "utf-8")
 
 
 @pytest.mark.parametrize(

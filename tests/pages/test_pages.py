@@ -215,7 +215,7 @@ def test_notebooks_get_tables_without_markup_of_others(tuned: Repo) -> None:
 def test_the_terminal_has_the_map_in_small(tuned: Repo) -> None:
     text = tuned.theta("diff", "HEAD~", "HEAD", "--stats").stdout
     rows = [line for line in text.splitlines() if line.startswith(("q.weight ", "up.weight "))]
-    assert [line.split()[1] for line in rows] == ["████████", "········"]
+    assert [line.split()[1] for line in rows] == ["████████", "░░░░░░░░"]
     assert "!!" in next(line for line in text.splitlines() if line.startswith("k.weight "))
     last = text.split("by kind and layer:")[1].strip().splitlines()[-1]
     assert last.startswith("layers 0 to 3")

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     import typer
     from rich import table as tables
 
-    from theta.cli import screen
+    from theta.cli import name_folding, screen
     from theta.git.object_values import Author
     from theta.porcelain.care import blaming
     from theta.porcelain.care.blaming import BlameRequest, LastChange
     from theta.porcelain.workspace.session import Session
 else:
+    name_folding = Module("theta.cli.name_folding")
     screen = Module("theta.cli.screen")
     blaming = Module("theta.porcelain.care.blaming")
     tables = Module("rich.table")
@@ -93,8 +94,8 @@ def _show(found: Sequence[LastChange], names: Sequence[str]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for origin, name in zip(found, names, strict=True):
-        who = f"({screen.markup(origin.author.name)}"
-        table.add_row(origin.commit[:_ID], who, f"{_date(origin.author, form)})", screen.markup(name))
+        who, tensor = f"({screen.markup(origin.author.name)}", name_folding.FoldedName(visible(name))
+        table.add_row(origin.commit[:_ID], who, f"{_date(origin.author, form)})", tensor)
     screen.show(table)
 
 

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Final
 
 from theta.cli import console, report_files, reports
 from theta.errors import ExitCode, UsageError
+from theta.git.quoting import visible
 from theta.lazy import Module
 from theta.store.changes import counted
 from theta.units import human
 
 if TYPE_CHECKING:
-    from theta.cli import screen
+    from theta.cli import name_folding, screen
     from theta.merging.engine import RehearsedTensor
     from theta.porcelain.commands.merge_request import MergeResult
     from theta.porcelain.merge.replay import Replayed
     from theta.porcelain.workspace.session import Session
 else:
+    name_folding = Module("theta.cli.name_folding")
     screen = Module("theta.cli.screen")
 
 SHOWN: Final = 60
@@ -77,7 +79,8 @@ def _table(path: str, rows: Sequence[RehearsedTensor]) -> None:
         table.add_column(name, overflow="fold", justify="right" if number else "left", no_wrap=number)
     for row in touched[:SHOWN]:
         sizes = (human(row.nbytes), human(row.stored) if row.stored else "")
-        table.add_row(screen.markup(row.name), row.state, screen.markup(row.strategy), *sizes)
+        tensor = name_folding.FoldedName(visible(row.name))
+        table.add_row(tensor, row.state, screen.markup(row.strategy), *sizes)
     screen.show(table)
     if len(touched) > SHOWN:
         console.out(f"... and {len(touched) - SHOWN} more")

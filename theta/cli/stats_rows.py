@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from rich.cells import cell_len, chop_cells
+from rich.cells import cell_len
 
 from theta.cli import console, screen
+from theta.cli.name_folding import folded
 from theta.git.quoting import visible
 from theta.units import shape_text
 
@@ -24,7 +25,7 @@ _NAME: Final = 16
 
 
 class StatsRows:
-    """Prints the rows of tensors; numbers and shapes are never broken, names are folded where need be."""
+    """Prints the rows of tensors; numbers and shapes are never broken, names are behind a dot."""
 
     def __init__(self, changes: Sequence[Change], summary: str, *, container: bool) -> None:
         self._palette = console.palette("diff")
@@ -33,6 +34,7 @@ class StatsRows:
         names = [cell_len(visible(_name(one))) for one in changes]
         shapes = max([5, *(len(_shape(one)) for one in changes)])
         dtypes = max([5, *(len(_dtype(one)) for one in changes)])
+        self._rest = screen.width(whole=not console.on_screen()) - 3
         self._widths = _fitted(max([6, *names]), shapes, dtypes)
 
     def begin(self) -> None:
@@ -47,7 +49,7 @@ class StatsRows:
         if not self._has_heads:
             self._has_heads = True
             console.out("".join(self._line("", ("tensor", "shape", "dtype"), _HEADS)).rstrip())
-        first, *rest = chop_cells(visible(_name(change)), self._widths[0]) or [""]
+        first, *rest = folded(visible(_name(change)), self._widths[0], self._rest)
         words = (first, _shape(change), _dtype(change))
         letter = self._palette.letter(change.status)
         line = "".join(self._line(" ", words, _cells(numbers)))[1:].rstrip()

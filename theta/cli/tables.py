@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from theta.cli import console, screen, small_map
-from theta.cli.screen import markup, painted
+from theta.cli import console, screen, small_map, terminal
+from theta.cli.map_marks import ASCII, BLOCKS
+from theta.cli.name_folding import FoldedName
+from theta.cli.screen import painted
+from theta.git.quoting import visible
 from theta.porcelain.look import diffing
 from theta.units import human, shape_text
 
@@ -45,8 +48,7 @@ def changes(found: TensorChanges) -> None:
 def measured(found: TensorChanges) -> None:
     """Show what follows the rows of tensors with numbers: the map in small, adapters, parts compared."""
     palette = console.palette("diff")
-    values = {name: numbers.relative for name, numbers in found.numbers.items()}
-    if drawn := list(small_map.lines(values, screen.width(), in_colours=palette.on)):
+    if drawn := _map(found, palette):
         console.out("", "‖Δ‖/‖W‖ by kind and layer:")
         console.out(*drawn, painted=True)
     if found.modules:
@@ -56,6 +58,13 @@ def measured(found: TensorChanges) -> None:
         if numbers is not None and numbers.compared is not None:
             console.out(f"{change.name}: {diffing.part(change, numbers.compared)} compared")
     console.out()
+
+
+def _map(found: TensorChanges, palette: Palette) -> list[str]:
+    changed = [change.name for change in found.tensors if change.status != "R"]
+    values = {name: found.numbers[name].relative if name in found.numbers else None for name in changed}
+    marks = BLOCKS if terminal.can_show(BLOCKS.shades + BLOCKS.sparks + BLOCKS.same) else ASCII
+    return list(small_map.lines(values, found.same, screen.width(), marks, in_colours=palette.on))
 
 
 def modules(found: Sequence[ModuleUpdate]) -> Table:
@@ -71,7 +80,9 @@ def modules(found: Sequence[ModuleUpdate]) -> Table:
         ranks = _then(one.old_rank, one.rank, "d")
         apart = _number(one.relative, ".3%"), _number(one.cosine, ".6f")
         share = (_number(one.of_base, ".3%"),) if of_base else ()
-        table.add_row(markup(one.module), ranks, _then(one.old_norm, one.norm, ".4g"), *apart, *share)
+        table.add_row(
+            FoldedName(visible(one.module)), ranks, _then(one.old_norm, one.norm, ".4g"), *apart, *share
+        )
     return table
 
 
@@ -85,14 +96,14 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def _row(change: Change, palette: Palette) -> tuple[Text, str, str, str]:
+def _row(change: Change, palette: Palette) -> tuple[Text, Text, str, str]:
     sides = [side for side in (change.old, change.new) if side is not None]
     shapes = list(dict.fromkeys(shape_text(side.shape) for side in sides))
     dtypes = list(dict.fromkeys(side.dtype for side in sides))
     name = f"{change.old_name} → {change.name}" if change.old_name else change.name
     shape = " → ".join(shapes)
     letter = painted(palette.of_status(change.status), change.status)
-    return letter, markup(name), shape, " → ".join(dtypes)
+    return letter, FoldedName(visible(name)), shape, " → ".join(dtypes)
 
 
 def codecs(found: Sequence[Description]) -> None:
@@ -103,7 +114,7 @@ def codecs(found: Sequence[Description]) -> None:
         table.add_column(heading, overflow="fold", justify="left" if words else "right", no_wrap=not words)
     for item in found:
         sizes = human(item.line.nbytes), human(item.stored), f"{item.ratio:.4f}"
-        table.add_row(markup(item.line.name), item.chain or "-", *sizes)
+        table.add_row(FoldedName(visible(item.line.name)), item.chain or "-", *sizes)
     raw, stored = sum(item.line.nbytes for item in found), sum(item.stored for item in found)
     total = human(raw), human(stored), f"{stored / max(raw, 1):.4f}"
     table.add_row(f"{len(found)} tensors", "", *total, style="bold")

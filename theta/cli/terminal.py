@@ -72,6 +72,15 @@ class Terminal:
             conflicts.left(settlement)
 
 
+def can_show(text: str) -> bool:
+    """Return whether the encoding of standard output has all letters of ``text``."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def on_terminal() -> bool:
     """Return whether standard input and output are terminals, so that a user can be asked."""
     return sys.stdin.isatty() and sys.stdout.isatty()

@@ -70,12 +70,14 @@ class TensorChanges:
         tensors: the selected tensors.
         numbers: name -> statistics, for those that these can be computed of.
         modules: the updates of an adapter, for the selected factors.
+        same: with numbers, the names of selected tensors that did not change.
     """
 
     compared: Compared
     tensors: tuple[Change, ...]
     numbers: Mapping[str, Numbers] = field(default_factory=dict)
     modules: Sequence[ModuleUpdate] = ()
+    same: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the changes as plain data."""
@@ -134,7 +136,15 @@ def tensors(
             watch(change, numbers)
         if progress is not None and change.new is not None:
             progress(change.new.nbytes)
-    return TensorChanges(item, kept, {name: one for name, one in found.items() if one is not None}, modules)
+    measured = {name: one for name, one in found.items() if one is not None}
+    return TensorChanges(item, kept, measured, modules, _same(session, request, item))
+
+
+def _same(session: Session, request: DiffRequest, item: Compared) -> Sequence[str]:
+    """Return the names of the selected tensors that did not change, renamed ones among them."""
+    changed = {change.name for change in item.changes.tensors if change.status != "R"}
+    names = (name for name in diffing.names_after(session, item) if name not in changed)
+    return [name for name in names if fnmatchcase(name, request.tensors or "*")]
 
 
 def _numbers(

@@ -238,6 +238,11 @@ def part(change: Change, compared: tuple[int, ...]) -> str:
     return f"first {shape} elements"
 
 
+def names_after(session: Session, item: Compared) -> Iterator[str]:
+    """Yield the names of the tensors of the new version."""
+    yield from item.places or (line.name for oid in item.new for line in session.manifest(oid).lines)
+
+
 _PREFIX: Final = "base_model.model."
 _PIECE: Final = 4 << 20
 _NO_NUMBERS: Final = ("bytes", "f4", "f6_e2m3", "f6_e3m2")

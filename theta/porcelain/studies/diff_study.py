@@ -81,8 +81,7 @@ def _section(session: Session, item: Compared, glob: str | None) -> Section:
     stored = _stored(session, item, changes)
     rows = [row(session, item, change, stored.get(change.name)) for change in changes]
     touched = {change.name for change in item.changes.tensors}
-    lines = (line.name for oid in item.new for line in session.manifest(oid).lines)
-    names = [name for name in item.places or lines if name not in touched]
+    names = [name for name in diffing.names_after(session, item) if name not in touched]
     facts = tuple(_facts(item, changes, stored))
     return Section(item.path, item.changes.summary(), facts, METRICS, rows, places(names))
 
