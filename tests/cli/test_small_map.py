@@ -7,9 +7,10 @@ import re
 import pytest
 from rich.cells import cell_len
 from rich.color import Color
+from rich.table import Table
 
 from tests.support import Repo, make_model, random_tensors
-from theta.cli import map_marks, small_map
+from theta.cli import map_marks, screen, small_map
 from theta.cli.map_marks import ASCII, BLOCKS, MapMarks
 from theta.cli.name_folding import folded, shortened
 
@@ -75,6 +76,24 @@ def test_more_change_looks_like_more(marks: MapMarks) -> None:
 
 def test_an_output_without_blocks_gets_letters() -> None:
     assert "".join(drawn({NAMES[0]: 1.0, NAMES[1]: 0.1}, marks=ASCII)).isascii()
+
+
+def test_tables_have_no_empty_column(capsys: pytest.CaptureFixture[str]) -> None:
+    """``theta merge --dry-run`` had two, of strategies and of new bytes, where nothing is in conflict."""
+    for rows, heads in (
+        ([("a", "", "")], "tensor"),
+        ([("a", "", "x"), ("b", "", "")], "tensor size"),
+        ([], ""),
+    ):
+        table = Table(box=None, pad_edge=False)
+        for name in ("tensor", "by", "size"):
+            table.add_column(name)
+        for row in rows:
+            table.add_row(*row)
+        screen.show(table)
+        first, *rest = capsys.readouterr().out.split("\n")
+        assert first.split() == (heads.split() or ["tensor", "by", "size"])
+        assert [line.split() for line in rest if line] == [list(filter(None, row)) for row in rows]
 
 
 LONG = "encoder.layer.attention.output.LayerNorm.with.a.rather.long.name.weight"

@@ -81,7 +81,10 @@ def _table(path: str, rows: Sequence[RehearsedTensor]) -> None:
         sizes = (human(row.nbytes), human(row.stored) if row.stored else "")
         tensor = name_folding.FoldedName(visible(row.name))
         table.add_row(tensor, row.state, screen.markup(row.strategy), *sizes)
-    screen.show(table)
+    if touched:
+        screen.show(table)
+    else:
+        console.out(path)
     if len(touched) > SHOWN:
         console.out(f"... and {len(touched) - SHOWN} more")
     counts = Counter(row.state for row in rows)

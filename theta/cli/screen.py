@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from theta.cli import console
@@ -21,7 +23,13 @@ _WHOLE: Final = 10_000
 
 
 def show(renderable: Any, palette: Palette | None = None) -> None:
-    """Print a rich table or panel on standard output, in colours where ``palette`` has any."""
+    """Print a rich table or panel on standard output, in colours where ``palette`` has any.
+
+    Columns of a table that have nothing in any row are left out.
+    """
+    if isinstance(renderable, Table) and renderable.row_count:
+        kept = (column for column in renderable.columns if any(map(str, column.cells)))
+        renderable.columns = [replace(column, _index=index) for index, column in enumerate(kept)]
     console.clear_line()
     console.flush()
     with console.writing():
