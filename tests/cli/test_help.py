@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
+import theta
 from tests.cli.checks import never_a_bug, refused
 from tests.support import Repo, make_model, random_tensors
-from theta.cli.catalogue import COMMANDS
+from theta.cli import console, topics
+from theta.cli.catalogue import COMMANDS, PLUMBING
 
 NAMES = [name for group in COMMANDS.values() for name in group]
 
@@ -37,6 +41,7 @@ def test_the_overview_names_every_command(tmp_path: Path, args: list[str]) -> No
     assert (done.returncode, done.stderr) == (0, "")
     words = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("   ")}
     assert words == set(NAMES)
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_the_version_is_one_line(tmp_path: Path) -> None:
@@ -60,6 +65,42 @@ def test_a_command_explains_itself(tmp_path: Path, name: str, flag: str) -> None
     done = outside(tmp_path, name, flag)
     assert (done.returncode, done.stderr) == (129 if flag == "-h" else 0, "")  # as git's commands end
     assert f"theta {name}" in done.stdout
+
+
+SECOND = [
+    "runs list",
+    "runs show",
+    "runs best",
+    "runs prune",
+    "runs publish",
+    "bundle create",
+    "bundle apply",
+]
+
+
+@pytest.mark.parametrize("words", [*SECOND, *PLUMBING])
+def test_second_words_and_plumbing_explain_themselves_in_80_columns(tmp_path: Path, words: str) -> None:
+    done = outside(tmp_path, *words.split(), "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: theta {words.split()[0]}")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+TOPICS = sorted(path.stem for path in (Path(theta.__file__).parent / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+@pytest.mark.parametrize("width", [80, 60])
+def test_a_topic_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, topic: str, width: int) -> None:
+    """Pages are written in lines of 150; a terminal of 80 columns broke every one of them twice."""
+    shown = io.StringIO()
+    monkeypatch.setattr(console, "on_screen", lambda: True)
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert topics.show_topic(topic) == 0
+    lines = shown.getvalue().split("\n")
+    assert max(map(cell_len, lines)) <= width
+    assert "\x1b[4" not in shown.getvalue()
 
 
 def test_help_on_nothing_known(tmp_path: Path) -> None:

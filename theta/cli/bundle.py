@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-from theta.cli import console, handing, pull, reports
+from theta.cli import console, handing, invoking, pull, reports
 from theta.cli.args import Given
 from theta.cli.common import open_session
 from theta.cli.passing import Passing
@@ -39,6 +39,8 @@ def bundle(
     and merges. Options, and other words (verify, list-heads, unbundle), are git's.
     """
     word, *rest = given.args or [""]
+    if word in ("create", "apply") and rest in (["--help"], ["-h"]):
+        return invoking.invoke("bundle", __name__, rest)
     if word not in ("create", "apply") or any(arg.startswith("-") for arg in rest):
         if as_json:
             raise UsageError("--json is for create and apply", hint=_USAGE)

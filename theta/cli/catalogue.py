@@ -24,9 +24,9 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "mv": "Rename a checkpoint or a file",
         "restore": "Bring back checkpoints and files",
         "convert": "Write a checkpoint anew in another format, or in shards",
-        "migrate": "Make checkpoints of files of Git LFS, DVC, git-theta or plain git",
+        "migrate": "Make checkpoints of files of Git LFS, DVC, git-theta or git",
         "export-history": "Write the history without theta: plain files, or Git LFS",
-        "export": "Write a committed checkpoint, or some of its tensors, to a file",
+        "export": "Write a committed checkpoint, or some tensors, to a file",
     },
     "look": {
         "status": "What changed, by file and by tensor",
@@ -37,7 +37,7 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "cat": "The values of a tensor of any version",
         "lineage": "Which version of a checkpoint came from which, and by what",
         "blame": "Who changed each tensor of a checkpoint last, and when",
-        "du": "What checkpoints, tensors, commits and branches cost in stored bytes",
+        "du": "What checkpoints, tensors and commits cost in stored bytes",
         "check": "A gate: values, shapes, budgets of change, licence, pickles",
         "sign": "Sign all files and tensors of a version, by git or with a key",
         "verify": "Verify the signatures of a version, and what was signed",
@@ -109,13 +109,13 @@ def spelled_out(name: str, args: list[str]) -> tuple[str, str | None, list[str]]
 
 def show() -> None:
     """Print the commands, each with its one line."""
-    console.out("usage: theta [-C DIR] [--quiet] [--color WHEN] [--version] [--help] COMMAND [ARGS]", "")
+    console.out("usage: theta [-C DIR] [--quiet] [--color WHEN] [--version] COMMAND [ARGS]", "")
     for group, commands in COMMANDS.items():
         console.out(group)
         for name, summary in commands.items():
             console.out(f"   {name:<15}{summary}")
         console.out("")
-    console.out("git's options before the command hold too: -c KEY=VALUE, --git-dir DIR, -p, --no-pager ...")
+    console.out("git's options before the command hold too: -c KEY=VALUE, --git-dir DIR, -p ...")
     console.out("Any other command is handed to git. 'theta help COMMAND' tells more;")
     console.out("'theta help format' and 'theta help design' are the manuals of the storage,")
     console.out("'theta help formats' lists the kinds of files that theta reads as tensors,")

@@ -12,12 +12,16 @@ from rich.markup import escape
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+from rich.theme import Theme
 
 from theta.cli import console
 from theta.git.display.colours import Palette
 from theta.git.quoting import visible, visible_lines
 
 _USUAL: Final = 80
+_THEME: Final = Theme(
+    {"markdown.code": "bold", "markdown.h1": "bold", "markdown.h2": "bold underline", "markdown.h3": "bold"}
+)
 _WHOLE: Final = 10_000
 """A width that no table has."""
 
@@ -69,6 +73,7 @@ def rich_console(*, in_colours: bool, whole: bool = False) -> Console:
         force_terminal=in_colours,
         no_color=not in_colours,
         color_system="truecolor" if in_colours else None,
+        theme=_THEME,
     )
 
 
