@@ -104,7 +104,31 @@ def test_a_topic_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, topic: str, wi
 
 
 def test_help_on_nothing_known(tmp_path: Path) -> None:
-    refused(outside(tmp_path, "help", "nonsense"), 13, "nonsense")
+    for word, meant in (
+        ("nonsense", ""),
+        ("remote", "did you mean 'remotes'? "),
+        ("mergge", "did you mean 'merge'? "),
+    ):
+        done = outside(tmp_path, "help", word)
+        refused(done, 13, word)
+        assert f"hint: {meant}'theta help topics' lists the topics" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["topics", "-g", "--guides"])
+def test_the_topics_are_listed(tmp_path: Path, word: str) -> None:
+    """``theta help topics`` said that there is no such topic."""
+    done = outside(tmp_path, "help", word)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()[1:]]
+    assert [name for name, _ in rows] == [name for name in TOPICS if name != "index"]
+    assert all(title[0].isalnum() for _, title in rows)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "theta help topics" in outside(tmp_path, "--help").stdout
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "-a", "--all", "help"])
+def test_help_on_help_is_the_overview(tmp_path: Path, word: str) -> None:
+    assert outside(tmp_path, "help", word).stdout == outside(tmp_path, "--help").stdout
 
 
 def test_the_manuals_are_packaged(tmp_path: Path) -> None:

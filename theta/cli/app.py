@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from theta import progress
 from theta.cli import (
@@ -95,13 +96,18 @@ def _dispatch(argv: list[str], *, alone: bool) -> int:
     return handing.hand_over([name, *args])
 
 
+_OVERVIEW: Final = ("help", "-h", "--help", "-a", "--all", "commands")
+_TOPICS: Final = ("topics", "-g", "--guides")
+"""Words behind ``theta help``; the options are those of ``git help``."""
+
+
 def _help(args: list[str]) -> int:
-    if args and args[0] != "help":
+    if args and args[0] not in _OVERVIEW:
         name, module, _ = catalogue.spelled_out(args[0], args[1:])
         if module:
             return invoking.invoke(name, module, ["--help"])
-        from theta.cli.topics import show_topic
+        from theta.cli import topics
 
-        return show_topic(args[0])
+        return topics.show_list() if args[0] in _TOPICS else topics.show_topic(args[0])
     catalogue.show()
     return 0

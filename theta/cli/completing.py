@@ -116,7 +116,7 @@ def _operands(known: LineWords, name: str, operands: Sequence[str], word: str) -
         return _of_runs(known, name, operands[name.count(" ") :])
     if name == "help":
         topics = (path.stem for path in (Path(__file__).parents[1] / "docs").glob("*.md"))
-        return [*(one for group in catalogue.COMMANDS.values() for one in group), *topics]
+        return [*(one for group in catalogue.COMMANDS.values() for one in group), "topics", *topics]
     if name == "completion":
         return _SHELLS
     if name in _NETWORK:

@@ -7,6 +7,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
+from theta.cli.catalogue import COMMANDS
 from theta.errors import NotFoundError
 from theta.lazy import Module
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 else:
     screen = Module("theta.cli.screen")
 
+_PAGES: Final = resources.files("theta") / "docs"
 _WIDEST: Final = 100
 _LANGUAGE: Final = re.compile(r"^( *```)\w+", re.MULTILINE)
 """The language of a block of code: colours of languages do not suit every terminal."""
@@ -22,15 +24,37 @@ _LANGUAGE: Final = re.compile(r"^( *```)\w+", re.MULTILINE)
 
 def show_topic(topic: str) -> int:
     """Print ``theta/docs/TOPIC.md``."""
-    place = resources.files("theta") / "docs" / f"{topic}.md"
+    place = _PAGES / f"{topic}.md"
     if not topic.replace("-", "_").isidentifier() or not place.is_file():
-        raise NotFoundError(f"there is no command or topic '{topic}'", hint="theta --help lists the commands")
+        raise NotFoundError(f"there is no command or topic '{topic}'", hint=_hint(topic))
     text = place.read_text(encoding="utf-8")
     if console.on_screen():
         _laid_out(text)
     else:
         console.out(*text.rstrip().split("\n"))
     return 0
+
+
+def titles() -> dict[str, str]:
+    """Return the topics, in order of name, with their titles; the front page of the site is none."""
+    places = (place for place in _PAGES.iterdir() if place.name.endswith(".md") and place.name != "index.md")
+    found = {place.name.removesuffix(".md"): place.read_text(encoding="utf-8") for place in places}
+    return {name: text.partition("\n")[0].lstrip("# ") for name, text in sorted(found.items())}
+
+
+def show_list() -> int:
+    """Print the topics, each with its title."""
+    console.out("topics of 'theta help TOPIC'")
+    console.out(*(f"   {name:<19}{title}" for name, title in titles().items()))
+    return 0
+
+
+def _hint(topic: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(topic, [*titles(), *(name for group in COMMANDS.values() for name in group)], 1)
+    meant = f"did you mean '{near[0]}'? " if near else ""
+    return f"{meant}'theta help topics' lists the topics, 'theta --help' the commands"
 
 
 def _laid_out(text: str) -> None:
