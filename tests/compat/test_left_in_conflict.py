@@ -1,4 +1,7 @@
-"""The file of ours that a merge leaves in conflict is not staged as the result: theirs would be lost."""
+"""The file of ours that a merge leaves in conflict is not staged as the result: theirs would be lost.
+
+Whatever git leaves a text of the conflict in its place, theta puts ours there; what it tells to do works.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import pytest
 
 from tests.compat.agreement import assert_agreement, index_entries
 from tests.compat.story import MODEL, combined, commit, digest, diverged, edit, run_either
-from tests.support import Repo
+from tests.support import Repo, sha256
 
 BOTH, THEIRS = "layer.1.weight", "layer.2.weight"
 SAID = f"{MODEL} is in conflict, and its file is all of ours, without what only theirs changed ({THEIRS})"
@@ -123,3 +126,150 @@ def test_giving_up_puts_ours_back(in_conflict: Repo, line: tuple[str, ...]) -> N
     assert run_either(in_conflict, *line).returncode == 0
     assert_agreement(in_conflict, {MODEL: ours})
     assert commit(in_conflict, THEIRS, 3.0)
+
+
+WAYS = {
+    "merge": ("merge", "side"),
+    "pull": ("pull", "-q", "--no-rebase", "."),
+    "pull --rebase": ("pull", "-q", "--rebase", "."),
+    "cherry-pick": ("cherry-pick", "side"),
+    "am": ("am", "-q", "-3", "../0001-side.patch"),
+    "stash pop": ("stash", "pop"),
+    "stash apply": ("stash", "apply", "-q"),
+    "checkout -m": ("checkout", "-q", "-m", "side"),
+    "switch -m": ("switch", "-q", "-m", "side"),
+    "rebase --autostash": ("rebase", "-q", "--autostash", "side"),
+    "pull --autostash": ("pull", "-q", "--rebase", "--autostash", ".", "side"),
+    "merge --autostash": ("merge", "-q", "--autostash", "side"),
+    "merge and commit --autostash": ("merge", "-q", "--no-ff", "--no-edit", "--autostash", "side"),
+}
+"""Ways to a conflict with the branch side, or of changes in the worktree with it."""
+_TOLD_IN_A_TABLE = ("merge", "cherry-pick")
+_IS_OURS = f"{MODEL} is in conflict; its file is ours until 'theta resolve' settles it"
+
+
+def prepare(repo: Repo, way: str) -> None:
+    """Make a branch side, and what is in conflict with it: a commit on main, a stash or the worktree."""
+    stop_side(repo)
+    if way in ("merge", "pull", "pull --rebase", "cherry-pick", "am"):
+        commit(repo, BOTH, 1.0)
+        repo.git("config", "branch.main.remote", ".")
+        repo.git("config", "branch.main.merge", "refs/heads/side")
+        repo.git("format-patch", "-q", "-1", "side", "-o", "..")
+        return
+    edit(repo, BOTH, 1.0)
+    if way.startswith("stash"):
+        repo.git("stash", "-q")
+        repo.git("merge", "-q", "side")
+
+
+def stop_side(repo: Repo) -> None:
+    """Make a branch side with one commit, which changes two tensors."""
+    repo.git("checkout", "-q", "-b", "side")
+    edit(repo, THEIRS, 2.0)
+    edit(repo, BOTH, 2.0)
+    repo.git("commit", "-q", "-a", "-m", "side")
+    repo.git("checkout", "-q", "main")
+
+
+def side_of(repo: Repo, stage: int, scratch: Path) -> str:
+    """The sha256 of the file of a side of the conflict."""
+    repo.git("worktree", "add", "-q", "--detach", str(scratch), "HEAD")
+    other = Repo(scratch)
+    oid = next(one.oid for one in index_entries(repo) if (one.path, one.stage) == (MODEL, stage))
+    other.git("update-index", "--cacheinfo", f"100644,{oid},{MODEL}")
+    other.git("checkout", "-q", "--", MODEL)
+    return sha256(scratch / MODEL)
+
+
+def holds_text(repo: Repo) -> bool:
+    """Return whether the file is git's text of the conflict."""
+    return (repo.path / MODEL).read_bytes().startswith(b"theta checkpoint")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_theta_leaves_the_file_of_ours(tracked: Repo, tmp_path: Path, way: str) -> None:
+    prepare(tracked, way)
+    done = tracked.theta(*WAYS[way], code=None)
+    assert {entry.stage for entry in index_entries(tracked) if entry.path == MODEL} == {1, 2, 3}
+    assert (_IS_OURS in done.stderr) is (way not in _TOLD_IN_A_TABLE), done.stderr
+    assert digest(tracked) == side_of(tracked, 2, tmp_path / "ours")
+    refused = tracked.theta("add", MODEL, code=1)
+    assert "'theta resolve' settles it" in refused.stderr
+    theirs = side_of(tracked, 3, tmp_path / "theirs")
+    tracked.theta("restore", "--theirs", MODEL)
+    assert digest(tracked) == theirs
+    tracked.theta("resolve", "-X", "theirs")
+    assert {entry.stage for entry in index_entries(tracked) if entry.path == MODEL} == {0}
+    assert not holds_text(tracked)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_after_plain_git_theta_names_commands_that_work(tracked: Repo, tmp_path: Path, way: str) -> None:
+    prepare(tracked, way)
+    tracked.try_git(*WAYS[way])
+    assert holds_text(tracked)
+    refused = tracked.theta("add", MODEL, code=1)
+    assert f"{MODEL} is in conflict; 'theta resolve' settles it" in refused.stderr
+    assert f"'theta restore --ours {MODEL}'" in refused.stderr
+    tracked.theta("restore", "--ours", MODEL)
+    assert digest(tracked) == side_of(tracked, 2, tmp_path / "ours")
+    tracked.theta("resolve", "-X", "theirs")
+    assert {entry.stage for entry in index_entries(tracked) if entry.path == MODEL} == {0}
+    assert not holds_text(tracked)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [("restore", "-m", MODEL), ("checkout", "-m", "--", MODEL), ("checkout", "--conflict=diff3", MODEL)],
+    ids=words,
+)
+def test_a_conflict_that_is_made_again_is_of_the_file_of_ours(
+    in_conflict: Repo, line: tuple[str, ...]
+) -> None:
+    ours = digest(in_conflict)
+    in_conflict.theta("restore", "--ours", MODEL)
+    done = in_conflict.theta(*line)
+    assert _IS_OURS in done.stderr
+    assert digest(in_conflict) == ours
+    in_conflict.theta("add", MODEL, code=1)  # what was chosen before is not chosen any more
+
+
+def test_a_text_that_was_there_before_stays(tracked: Repo) -> None:
+    prepare(tracked, "merge")
+    tracked.try_git("merge", "side")
+    edited = (tracked.path / MODEL).read_text().replace("=======\n", "=======\n=======\n", 1)
+    (tracked.path / MODEL).write_text(edited)
+    tracked.theta("stash", "list")
+    tracked.theta("commit", "-m", "x", code=None)
+    assert (tracked.path / MODEL).read_text() == edited
+
+
+def test_a_choice_is_one_of_this_conflict(in_conflict: Repo) -> None:
+    in_conflict.git("checkout", "--ours", MODEL)
+    in_conflict.git("merge", "--abort")
+    in_conflict.git("checkout", "-q", "side")
+    edit(in_conflict, THEIRS, 5.0)
+    in_conflict.git("commit", "-q", "-a", "-m", "more")
+    in_conflict.git("checkout", "-q", "main")
+    in_conflict.theta("merge", "--no-prompt", "side", code=1)
+    assert SAID in in_conflict.theta("add", MODEL, code=1).stderr
+
+
+def test_a_manifest_is_staged_by_the_commands_that_are_named(in_conflict: Repo, tmp_path: Path) -> None:
+    theirs = side_of(in_conflict, 3, tmp_path / "theirs")
+    (in_conflict.path / MODEL).write_text(in_conflict.git("show", f":3:{MODEL}") + "\n")
+    refused = in_conflict.theta("add", MODEL, code=1)
+    assert f"'git add {MODEL}' takes the manifest" in refused.stderr
+    in_conflict.git("add", MODEL)
+    in_conflict.theta("restore", MODEL)
+    assert digest(in_conflict) == theirs
+
+
+def test_a_manifest_of_nothing_staged_is_taken_by_the_commands_that_are_named(tracked: Repo) -> None:
+    (tracked.path / "copy.safetensors").write_text(tracked.git("show", f"HEAD:{MODEL}") + "\n")
+    refused = tracked.theta("add", "copy.safetensors", code=23)
+    assert "'git add copy.safetensors' takes it" in refused.stderr
+    tracked.git("add", "copy.safetensors")
+    tracked.theta("restore", "copy.safetensors")
+    assert digest(tracked, "copy.safetensors") == digest(tracked)

@@ -96,6 +96,7 @@ def commit(session: Session, request: CommitRequest, dialogue: Dialogue = NOBODY
             added = adding.prepare_commit(session, paths, everything=everything, progress=progress)
         session.repo.identity()  # before an editor opens
         words = (*_settings(session, request), "commit", "--quiet", *request.line.given)
+        agreement.watch(session)
         done = running.run(_git(session, request), *words, aloud=dialogue.aloud)
         running.unlock(session, done.code)
         result = CommitResult(

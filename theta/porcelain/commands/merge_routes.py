@@ -186,11 +186,11 @@ class Route:
         self.dialogue.heard(said)
         ended = running.ended(self.session, done.code if done.code >= 0 else 128 - done.code)
         fresh = self.session.again()
-        agreement.settle(fresh)
+        notes = (*ended.notes, *agreement.settle(fresh))
         after = fresh.repo.head()
         ending = Ending.REFUSED if done.code else Ending.UP_TO_DATE
         ending = Ending.FORWARDED if after != before else ending
-        return MergeResult(ending, done.code, before, after, said=said, notes=ended.notes, full=ended.full)
+        return MergeResult(ending, done.code, before, after, said=said, notes=notes, full=ended.full)
 
     # -- several branches ----------------------------------------------------------------
 
@@ -256,17 +256,19 @@ def conclude(
     session.repo.identity()
     recording.tell(session)
     trailers.conclude(session)
+    agreement.watch(session)
     done = commit()
     full = running.is_full(session, done.code)
-    agreement.settle(session.again())
+    notes = agreement.settle(session.again())
     summary = version_changes.of_new(session, before)
     said = Said((*said.out, *done.said.out), (*said.err, *done.said.err))
     if summary is None:
-        return MergeResult(Ending.PREPARED, done.code, before, before, found, said=said, full=full)
+        ending = Ending.PREPARED
+        return MergeResult(ending, done.code, before, before, found, said=said, notes=notes, full=full)
     if done.code == 0:
         answers.forget(session)
         recording.forget(session)
-    return MergeResult(Ending.MERGED, done.code, before, summary.commit, found, summary, said)
+    return MergeResult(Ending.MERGED, done.code, before, summary.commit, found, summary, said, notes)
 
 
 def undecided(joined: Joined, asked: Recipe) -> Settlement:

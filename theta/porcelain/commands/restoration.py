@@ -97,8 +97,8 @@ def restore(session: Session, request: RestoreRequest, dialogue: Dialogue = NOBO
         with dialogue.progress("restoring") as progress:
             restoring.fill(session, wanted if request.worktree else {}, progress)
         if request.side == OURS:
-            for path in wanted.keys() & session.index.conflicts.keys():
-                unsettled.note_choice(session.repo, path, wanted[path].oid)
+            for path in wanted:
+                unsettled.note_choice(session, path)
         done = Driven(0)
         if not wanted or not names <= wanted.keys():
             rest = (f":(exclude,top,literal){path}" for path in wanted)

@@ -95,6 +95,7 @@ class _Sequence:
         session, request = self._session, self._request
         with session.change():
             agreement.refresh(session)
+            agreement.watch(session)
             if request.has("--abort", "--skip"):
                 session.repo.refresh_index()
                 if request.name == "rebase":

@@ -145,6 +145,7 @@ def drive(
             overwrites.fetch(session, args[1:])
         checked = overwrites.options(session, args)
         agreement.refresh(session)
+        agreement.watch(session)
         if not refresh:  # git aborts a merge only if the index has the stat data of its files
             session.repo.refresh_index()
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(session.cwd)
@@ -159,6 +160,7 @@ def drive(
 
 def whole(session: Session, *args: str, shown: Showing = unseen) -> Driven:
     """Run ``git ARGS`` on the terminal with theta's filter and hooks at work, as git alone would."""
+    agreement.watch(session)
     with session.journal.driving():
         git = session.repo.git(extra={}).in_directory(session.cwd)
         done = ended(session, git.show(*args))
@@ -175,6 +177,7 @@ def handed(
 ) -> Driven:
     """Run a command that is git's own; ``quiet``: git does not end with its status."""
     checked = overwrites.options(session, argv)
+    agreement.watch(session)
     with session.journal.driving():
         if argv[0] in _MOVES:
             session.journal.moving(*argv[1:], "refs/stash", "refs/stash^3")

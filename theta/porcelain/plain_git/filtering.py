@@ -197,7 +197,7 @@ class Filter:
         would break the checkout of the whole repository.
         """
         if self._puts_ours and manifests.looks_like_manifest(data):
-            unsettled.note_choice(self.session.repo, path, self.session.repo.format.blob_id(data))
+            unsettled.note_choice(self.session, path)
         if self.defer or not manifests.looks_like_manifest(data):
             return [data]
         self.prepare()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from theta.errors import ManifestError
 from theta.git import lfs
 from theta.git.backends.index_entries import Staged
 from theta.lazy import Module
@@ -94,9 +93,7 @@ def _store(
         if kept and oid and text == kept.data and session.leaves(path):
             return Added(path, kept, oid, (), "", source.stat, mode)
         if text is not None:
-            raise ManifestError(
-                f"{path} holds a manifest in place of the checkpoint", hint=f"theta restore {path}"
-            )
+            raise unsettled.of_text(session, path, text)
         taken = {manifest.store for at, manifest in staged.manifests.items() if at != path}
         taken |= {item.manifest.store for item in before}
         stored = take(session, pack, source, path, kept, taken, progress)

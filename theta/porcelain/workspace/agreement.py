@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from theta import _notes
-from theta.errors import DiskError, ManifestError, MissingObjectsError, NoSpaceError
+from theta.errors import DiskError, ManifestError, MissingObjectsError, NewerFormatError, NoSpaceError
 from theta.git import commit_graph
 from theta.git.commit_graph import unpublished
 from theta.git.object_values import Commit, Tree
 from theta.git.repository import STORES
 from theta.porcelain.setup import sparse_patterns
-from theta.porcelain.workspace import index_closure, worktree
+from theta.porcelain.workspace import index_closure, unsettled, worktree
 from theta.porcelain.workspace.checkpoints import Checkpoints, by_content
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
@@ -27,7 +27,7 @@ from theta.porcelain.workspace.worktree import State
 from theta.progress import Progress
 from theta.store import closure
 from theta.store.changes import counted
-from theta.store.format.manifest import Manifest
+from theta.store.format.manifest import Manifest, has_conflict_markers
 from theta.store.odb.packs import PackWriter
 
 _VERIFIED: Final = "verified-head"
@@ -51,6 +51,7 @@ def settle(
     index_closure.sync(session)
     sparse_patterns.clear_stores(session.repo)
     missing = worktree.complete(session, progress, exchange) if files else []
+    notes += _put_ours(session, progress) if files else []
     notes += [f"{path}: objects are missing; 'theta restore {path}' completes it" for path in missing]
     if files:
         _notes.drop(session.repo.private / "resync")
@@ -100,6 +101,39 @@ def refresh(session: Session, progress: Progress | None = None) -> dict[str, wor
     worktree.refresh_stat(session, same)
     session.cache.save()
     return found
+
+
+# -- conflicts that git leaves --------------------------------------------------------------
+
+
+def watch(session: Session) -> None:
+    """Note which files hold git's text of a conflict, before theta runs a git that may leave others."""
+    session.torn = frozenset(_texts(session))
+
+
+def _put_ours(session: Session, progress: Progress | None) -> list[str]:
+    """Put ours in place of each text of a conflict that came since :func:`watch`; return lines to show.
+
+    A program can read ours.  A text that was there before stays: the user may have edited it.
+    """
+    if session.torn is None:
+        return []
+    lines: list[str] = []
+    for path in sorted(_texts(session) - session.torn):
+        ours = session.index.stages[path][unsettled.OURS]
+        with contextlib.suppress(ManifestError, MissingObjectsError, NewerFormatError):
+            worktree.put_back(session, [(path, ours.oid, ours.mode)], progress)
+            unsettled.forget_choice(session, path)
+            lines.append(f"{path} is in conflict; its file is ours until 'theta resolve' settles it")
+    return lines
+
+
+def _texts(session: Session) -> set[str]:
+    """Return the paths in conflict, with ours, whose file holds git's text of the conflict."""
+    found = session.index.conflicts
+    places = {path: session.repo.worktree / path for path in found if unsettled.OURS in found[path]}
+    texts = ((path, worktree.peek(place)) for path, place in places.items())
+    return {path for path, text in texts if text is not None and has_conflict_markers(text)}
 
 
 # -- commits -------------------------------------------------------------------------------

@@ -77,6 +77,8 @@ class Session:
         """The time at which the command began, in nanoseconds since 1970."""
         self.dated_back: list[Staged] | None = None
         """The files that were written with a time in the past; None when files keep their time."""
+        self.torn: frozenset[str] | None = None
+        """The files that held git's text of a conflict before theta ran git; None if theta runs none."""
         self.ahead: dict[str, Ahead] = {}
         """Path -> what reads the file that is going to be staged."""
         self._engines: list[Engine] = []
@@ -98,6 +100,7 @@ class Session:
         fresh.repo.marks = self.repo.marks
         fresh.objects.knowing(self.objects)
         fresh.journal, fresh.dated_back, fresh.began = self.journal, self.dated_back, self.began
+        fresh.torn = self.torn
         fresh._engines = self._engines
         fresh._parsed, fresh._trees = self._parsed, self._trees
         return fresh

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from theta import _notes
-from theta.errors import RefusedError
+from theta.errors import ManifestError, RefusedError, ThetaError
 from theta.git.repository import Repository
+from theta.porcelain.workspace.checkpoints import Checkpoint
 from theta.porcelain.workspace.session import Session
-from theta.store.format.manifest import Manifest
+from theta.store.format.manifest import Manifest, has_conflict_markers
 
 OURS: Final = 2
 """Git's stage of ours."""
 _NAMED: Final = 3
 """The most tensors whose names a message has."""
 _CHOSEN: Final = "chosen-ours"
-"""Names the note with path -> blob id of what the user took as ours, such as by ``git checkout --ours``."""
+"""Names the note with path -> ids of the conflict whose ours the user took, as by ``git checkout --ours``."""
 
 
 def check(session: Session, path: str, manifest: Manifest, index: Path | None = None) -> str:
@@ -33,7 +35,7 @@ def check(session: Session, path: str, manifest: Manifest, index: Path | None = 
     if 0 in stages or ours is None or theirs is None:
         return ""
     dropped = _dropped(base, ours, theirs, manifest)
-    if manifest.same_value(ours) and not _is_chosen(session.repo, path, stages[OURS].oid):
+    if manifest.same_value(ours) and not _is_chosen(session.repo, path, stages):
         also = f", without what only theirs changed ({_names(dropped)})" if dropped else ""
         raise RefusedError(
             f"{path} is in conflict, and its file is all of ours{also}; 'theta resolve' settles it",
@@ -42,14 +44,44 @@ def check(session: Session, path: str, manifest: Manifest, index: Path | None = 
     return f"{path} lacks what only theirs changed: {_names(dropped)}" if dropped else ""
 
 
-def _is_chosen(repo: Repository, path: str, oid: str) -> bool:
-    return _notes.read_json(repo.private / _CHOSEN).get(path) == oid
+def of_text(session: Session, path: str, text: bytes) -> ThetaError:
+    """Return the error of staging the file at ``path``, which holds the manifest ``text``."""
+    said = f"{path} holds a manifest in place of the checkpoint"
+    if path in session.index:
+        return ManifestError(said, hint=f"theta restore {path}")
+    if path not in session.index.stages:
+        return ManifestError(said, hint=f"'git add {path}' takes it, 'theta restore {path}' then fills it in")
+    if has_conflict_markers(text):
+        ours = f"'theta restore --ours {path}' brings back the file of ours"
+        return RefusedError(f"{path} is in conflict; 'theta resolve' settles it", hint=ours)
+    return RefusedError(
+        f"{path} is in conflict, and holds a manifest; 'theta resolve' settles it",
+        hint=f"'git add {path}' takes the manifest, 'theta restore {path}' then fills it in",
+    )
 
 
-def note_choice(repo: Repository, path: str, oid: str | None) -> None:
-    """Note that the user takes blob ``oid``, which is ours, for ``path``."""
+def note_choice(session: Session, path: str) -> None:
+    """Note that the user takes ours for ``path``, if it is in conflict."""
+    if stages := session.index.conflicts.get(path):
+        _note(session.repo, path, _key(stages))
+
+
+def forget_choice(session: Session, path: str) -> None:
+    """Note that nothing is chosen for ``path``: its conflict was made anew."""
+    _note(session.repo, path, "")
+
+
+def _is_chosen(repo: Repository, path: str, stages: Mapping[int, Checkpoint]) -> bool:
+    return _notes.read_json(repo.private / _CHOSEN).get(path) == _key(stages)
+
+
+def _key(stages: Mapping[int, Checkpoint]) -> str:
+    return " ".join(f"{n}:{stages[n].oid}" for n in sorted(stages))
+
+
+def _note(repo: Repository, path: str, key: str) -> None:
     place = repo.private / _CHOSEN
-    _notes.write(place, json.dumps({**_notes.read_json(place), path: oid}))
+    _notes.write(place, json.dumps({**_notes.read_json(place), path: key}))
 
 
 def _dropped(base: Manifest | None, ours: Manifest, theirs: Manifest, result: Manifest) -> list[str]:
