@@ -254,11 +254,15 @@ def test_each_step_is_pushed(opened: theta.Repository, repo: Repo, tmp_path: Pat
 
 
 def test_the_command_line_lists_runs_and_steps(opened: theta.Repository, repo: Repo) -> None:
-    assert repo.theta("runs").stdout == ""
+    none = repo.theta("runs")
+    assert none.stdout == ""
+    assert "theta.Run(repo, " in none.stderr
+    assert none.stderr.count("\n") == 1
+    assert repo.theta("--quiet", "runs").stderr == repo.theta("runs", "--json").stderr == ""
     run = theta.Run(opened, "r1")
     for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0)):
         saved(run, step, loss=loss)
-    assert repo.theta("runs").stdout.startswith("r1  3 step(s), the last 3 of ")
+    assert repo.theta("runs").stdout.startswith("r1  3 steps, the last 3 of ")
     rows = repo.theta("runs", "r1").stdout.splitlines()
     assert rows[0].split() == ["step", "commit", "saved", "loss"]
     assert [(row.split()[0], row.split()[-1]) for row in rows[1:]] == [("1", "3"), ("2", "1"), ("3", "2")]
@@ -270,6 +274,18 @@ def test_the_command_line_lists_runs_and_steps(opened: theta.Repository, repo: R
     assert "there is no run r2" in repo.theta("runs", "r2", code=None).stderr
     assert "no step of the run tells acc" in repo.theta("runs", "r1", "--best", "acc", code=None).stderr
     assert "steps are those of one run" in repo.theta("runs", "--best", "loss", code=2).stderr
+
+
+def test_a_branch_that_was_saved_as_a_run_is_named(opened: theta.Repository, repo: Repo) -> None:
+    """``save(ref="runs/b")`` makes a branch: ``theta runs`` printed nothing, and told nothing of it."""
+    opened.save({"m.safetensors": {"w": np.ones(4)}}, ref="runs/b", wait=True)
+    hint = 'hint: runs/b is a branch; theta.Run(repo, "b") begins a run\n'
+    assert repo.theta("runs").stderr == hint
+    assert repo.theta("runs", "b", code=13).stderr == f"error: there is no run b\n{hint}"
+    assert "begins a run" not in repo.theta("runs", "other", code=13).stderr.replace(hint, "")
+    opened.save({"m.safetensors": {"w": np.ones(4)}}, ref=RUN, wait=True)
+    assert repo.theta("runs").stdout.startswith("r1  1 step, the last of 2")
+    assert "'theta runs' lists them" in repo.theta("runs", "other", code=13).stderr
 
 
 @pytest.fixture
@@ -302,10 +318,10 @@ def test_the_command_line_finds_prunes_and_publishes_steps(four: theta.Run, repo
     assert first_words(dry) == ["step", "2", "3"]
     assert numbers(four) == [1, 2, 3, 4]
     said = repo.theta("runs", "prune", "r1", "--last", "1", "--best", "loss:1").stdout
-    assert said == "r1: 2 step(s) went, 2 stay\n"
+    assert said == "r1: 2 steps went, 2 stay\n"
     assert numbers(four) == [2, 4]
-    assert repo.theta("runs", "prune", "r1", "--every", "2").stdout == "r1: 0 step(s) went, 2 stay\n"
-    assert repo.theta("runs", "prune", "r1", "--every", "5").stdout == "r1: 1 step(s) went, 1 stay\n"
+    assert repo.theta("runs", "prune", "r1", "--every", "2").stdout == "r1: no steps went, 2 stay\n"
+    assert repo.theta("runs", "prune", "r1", "--every", "5").stdout == "r1: 1 step went, 1 stay\n"
     repo.fsck()
 
 

@@ -16,6 +16,7 @@ from theta.cli.screen import markup
 from theta.errors import UsageError
 from theta.porcelain.stage import run_steps
 from theta.porcelain.stage.run_steps import RunStep
+from theta.store.changes import counted
 
 app = typer.Typer(add_completion=False)
 _ID: Final = 10
@@ -54,7 +55,10 @@ def runs(
         show(found[name])
     else:
         for one, steps in found.items():
-            console.out(f"{one}  {len(steps)} step(s), the last {_number(steps[-1])} of {_time(steps[-1])}")
+            last = "" if steps[-1].step is None else f" {steps[-1].step}"
+            console.out(f"{one}  {counted(len(steps), 'step')}, the last{last} of {_time(steps[-1])}")
+        if not found and not console.quiet:
+            console.err(f"hint: {run_steps.beginning(session)}")
     return 0
 
 

@@ -13,6 +13,7 @@ from theta.cli.common import open_session
 from theta.errors import UsageError
 from theta.porcelain.stage import run_steps
 from theta.porcelain.stage.run_steps import RunStep
+from theta.store.changes import counted
 
 app = typer.Typer(add_completion=False)
 _METRIC: Final = "METRIC[:N]"
@@ -55,7 +56,7 @@ def prune(
             "runs-prune", {"run": name, "gone": [runs.plain(one) for one in gone], "kept": len(kept)}
         )
     elif not console.quiet:
-        console.out(f"{name}: {len(gone)} step(s) went, {len(steps) - len(gone)} stay")
+        console.out(f"{name}: {counted(len(gone), 'step')} went, {len(steps) - len(gone)} stay")
     return 0
 
 

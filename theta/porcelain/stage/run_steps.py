@@ -5,6 +5,7 @@ Each commit holds whole checkpoints, so that one can be left out of a run withou
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -18,6 +19,9 @@ from theta.porcelain.stage.saving import METRIC, STEP
 from theta.porcelain.workspace.session import Session
 
 PREFIX: Final = "refs/theta/runs/"
+_HEADS: Final = "refs/heads/"
+_ALIKE: Final = (f"{_HEADS}runs/", f"{_HEADS}theta/runs/")
+"""The branches that ``save(ref="runs/NAME")`` makes; a run has the full name of its ref."""
 _SCALAR: Final = re.compile(r"np\.float\d+\((.*)\)")
 """A scalar of numpy as it shows itself."""
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
@@ -61,8 +65,32 @@ def steps(session: Session, name: str) -> list[RunStep]:
     ref = ref_of(name)
     tip = session.repo.refs.resolved(ref) if ref in session.repo.refs else None
     if tip is None:
-        raise NotFoundError(f"there is no run {name}", hint="'theta runs' lists them")
+        raise NotFoundError(f"there is no run {name}", hint=_hint(session, name))
     return [step_of(session, oid) for oid in reversed(_line(session, tip))]
+
+
+def beginning(session: Session) -> str:
+    """Return one line for a repository without runs: how one is begun.
+
+    A branch that was saved as one, below ``runs/``, is named.
+    """
+    for branch in sorted(session.repo.refs):
+        for prefix in _ALIKE:
+            if branch.startswith(prefix):
+                return _is_branch(branch, branch.removeprefix(prefix))
+    return """no runs yet; theta.Run(repo, "r1") begins one, see 'theta help training'"""
+
+
+def _hint(session: Session, name: str) -> str:
+    refs = session.repo.refs
+    branch = next((prefix + name for prefix in (*_ALIKE, _HEADS) if prefix + name in refs), "")
+    if branch:
+        return _is_branch(branch, name)
+    return "'theta runs' lists them" if names(session) else beginning(session)
+
+
+def _is_branch(branch: str, name: str) -> str:
+    return f"{branch.removeprefix(_HEADS)} is a branch; theta.Run(repo, {json.dumps(name)}) begins a run"
 
 
 def named(session: Session, revision: str) -> str:

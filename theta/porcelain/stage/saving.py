@@ -180,7 +180,7 @@ def _ref(session: Session, name: str) -> str:
     ref = _full(name)
     refs = session.repo.refs
     if not refs.is_valid(ref):
-        raise UsageError(f"a branch cannot be named {name!r}")
+        raise UsageError(f"a {'ref' if name.startswith('refs/') else 'branch'} cannot be named {name!r}")
     if ref in refs.checked_out():
         raise RefusedError(
             f"{name} is checked out; its files would no longer be those of its commit",
