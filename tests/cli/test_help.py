@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 
 import theta
-from tests.cli.checks import never_a_bug, refused
+from tests.cli.checks import never_a_bug, on_terminal, refused
 from tests.support import Repo, make_model, random_tensors
 from theta.cli import console, topics
 from theta.cli.catalogue import COMMANDS, PLUMBING
@@ -212,6 +212,18 @@ def test_an_option_that_git_does_not_know_either(repo: Repo, name: str) -> None:
     never_a_bug(done)
     assert done.returncode in (2, 128, 129)
     assert "nope" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["commit", "status", "restore", "rm", "merge", "add", "push"])
+def test_at_a_terminal_gits_usage_does_not_end_the_refusal(repo: Repo, name: str) -> None:
+    """``theta commit --bogus`` printed 59 lines, the first of which said what was wrong.  Pipes get git's."""
+    line = [name, "--bogus", "main"] if name == "merge" else [name, "--bogus"]
+    *_, fault, hint = on_terminal(repo, *line).replace("\r\n", "\n").strip().split("\n")
+    assert fault.startswith("error: ")
+    assert "bogus" in fault
+    assert hint == f"hint: theta {name} --help; git's options: git {name} -h"
+    done, own = repo.theta(*line, code=129), repo.try_git(*line)
+    assert (done.stderr, own.returncode) == (own.stderr, 129)
 
 
 @pytest.mark.parametrize(

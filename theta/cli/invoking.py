@@ -59,7 +59,7 @@ def _by_typer(name: str, app: Any, args: list[str]) -> int:
         args = _quietly(command, args) if own is None and name not in PLUMBING else args
         words = args if own is None else arguments.shield(name, args, own)
         if words is None:
-            return _refused_by_git([name, *args])
+            return _suggested(name, args, own or {}, _refused_by_git([name, *args]))
         with remembering.command(name, args):
             result = command.main(words, prog_name=f"theta {name}", standalone_mode=False)
     except typer.Exit as stop:
@@ -106,9 +106,16 @@ def _own(command: Any) -> dict[str, bool] | None:
 
 
 def _suggested(name: str, args: list[str], own: Mapping[str, bool], code: int) -> int:
-    """Return ``code``; where git refused the command line, tell which option of theta may have been meant."""
-    if code not in _REFUSALS_OF_GIT or not own:
+    """Return ``code``; where git refused the command line, tell which option of theta may have been meant.
+
+    At a terminal git's usage is followed by what was wrong, which it has moved out of sight.  Programs get
+    what git prints.
+    """
+    if code not in _REFUSALS_OF_GIT:
         return code
+    if code == _USAGE_OF_GIT and console.is_watched():
+        fault = arguments.read(name, args, _long(own)).fault
+        console.err(*([fault] if fault else []), f"hint: theta {name} --help; git's options: git {name} -h")
     from difflib import get_close_matches
 
     for arg in arguments.parted(args)[0]:
@@ -116,6 +123,11 @@ def _suggested(name: str, args: list[str], own: Mapping[str, bool], code: int) -
         if arg.startswith("--") and word not in own and (near := get_close_matches(word, own, 1, 0.75)):
             console.err(f"hint: theta {name} has {near[0]}; did you mean that?")
     return code
+
+
+def _long(own: Mapping[str, bool]) -> list[str]:
+    """Return theta's long options as :func:`theta.cli.args.read` takes them."""
+    return [word + "=" * takes for word, takes in own.items() if word.startswith("--")]
 
 
 def _crash_points() -> None:

@@ -102,6 +102,7 @@ class Arguments:
         options: the options in their order.
         operands: the other words before ``--``.
         paths: the words after ``--``; None without ``--``.
+        fault: what git says of a line that could not be parsed, in one line.
     """
 
     given: tuple[str, ...]
@@ -109,6 +110,7 @@ class Arguments:
     options: tuple[Option, ...] = ()
     operands: tuple[str, ...] = ()
     paths: tuple[str, ...] | None = None
+    fault: str = ""
 
     def has(self, name: str) -> bool:
         """Return whether option ``name`` is given and not negated by a later ``--no-NAME``."""
@@ -177,7 +179,7 @@ def read(git: Git, command: str, args: Sequence[str], own: Iterable[str] = ()) -
     command_line = ("rev-parse", "--parseopt", "--keep-dashdash", "--stuck-long", "--", *words)
     done = git.run(*command_line, stdin=text.encode(), check=False)
     if done.code:
-        return Arguments(given, known=False)
+        return Arguments(given, known=False, fault=done.stderr.decode(errors="replace").partition("\n")[0])
     return _parsed(given, shlex.split(done.text)[2:])
 
 
